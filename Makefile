@@ -1,0 +1,51 @@
+# The front door. Each target does its own set-up; nothing but Python 3.11+, python3-venv and make is needed.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test check format lock screenshot clean
+
+help:  ## what can be done here
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+setup: .venv/.ready  ## prepare .venv and nothing else
+
+# Remade only when the lock or a project file is newer: every version and its hash comes from requirements.lock.
+.venv/.ready: requirements.lock pyproject.toml sdk/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "SHM needs Python 3.11 or newer; $(PYTHON) is older. Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || { echo "Creating .venv"; $(PYTHON) -m venv .venv; }
+	@echo "Installing the locked dependencies into .venv (about a minute the first time)"
+	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes --progress-bar on -r requirements.lock
+	@echo "Installing shm-server and shm-sdk from this checkout"
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e . -e sdk
+	@touch $@
+
+demo: .venv/.ready  ## a simulated fleet, a server and the console, in one terminal
+	@$(BIN)/shm demo --data-dir .demo
+
+serve: .venv/.ready  ## the server alone, for real use
+	@$(BIN)/shm serve
+
+test: .venv/.ready  ## every test, against a real PostgreSQL and real processes
+	@$(BIN)/python -m pytest
+
+check: .venv/.ready  ## format, lint, types and the lock, in under a minute
+	@$(BIN)/ruff format --check . || { echo "mend it: make format"; exit 1; }
+	@$(BIN)/ruff check . || { echo "mend what can be mended by itself: make format"; exit 1; }
+	@$(BIN)/mypy
+	@$(BIN)/python .ci/lock.py --check
+
+format: .venv/.ready  ## format the code and mend what the linter can
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+lock: .venv/.ready  ## resolve the dependencies anew into requirements.lock
+	@$(BIN)/python .ci/lock.py
+
+screenshot: .venv/.ready  ## docs/console.svg, taken from the demo fleet
+	@$(BIN)/shm demo --data-dir .demo --screenshot docs/console.svg
+
+clean:  ## remove what was built here (.demo, with the demo's data, stays)
+	rm -rf .venv dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""SHM: the client that lives inside the applications that others host."""

@@ -1,0 +1,3 @@
+"""SHM: the server. Takes signed snapshots into PostgreSQL, answers the JSON API, tells the change feed."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""SHM: the console. Live instance tables and KPI panels in a terminal."""
