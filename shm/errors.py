@@ -1,0 +1,106 @@
+"""The exceptions of the server and what HTTP answers for each.
+
+ShmError
+├── ConfigurationError           the start ends with its sentence
+├── DatabaseUnavailable          503, Retry-After
+│   └── QueryTooSlow             503
+├── UnstorableData               a value that PostgreSQL refuses; its batch is tried apart
+└── Refusal                      an answer in the 4xx or 5xx, as application/problem+json (RFC 9457)
+    ├── BadRequest       400     ├── NotFound         404     ├── TooLarge          413
+    ├── Unauthorized     401     ├── MethodNotAllowed 405     ├── UnsupportedMedia  415
+    ├── Forbidden        403     ├── Conflict         409     └── Overloaded        503, Retry-After
+
+A refusal's `code` is stable and made for programs; its `detail` says what is wrong, where, and what was wanted.
+"""
+
+from http import HTTPStatus
+from typing import ClassVar
+
+
+class ShmError(Exception):
+    """Whatever SHM raises on purpose."""
+
+
+class ConfigurationError(ShmError):
+    """The start cannot go on; the message is a sentence for the person at the terminal."""
+
+
+class DatabaseUnavailable(ShmError):
+    """PostgreSQL could not be reached, or went away and did not come back within the patience."""
+
+
+class QueryTooSlow(DatabaseUnavailable):
+    """A statement went past `statement_timeout` and was cancelled by PostgreSQL."""
+
+
+class UnstorableData(ShmError):
+    """PostgreSQL refused a value that the envelope let through."""
+
+
+class Refusal(ShmError):
+    """An answer other than success. `headers` are added to the response."""
+
+    status: ClassVar[HTTPStatus]
+
+    def __init__(self, code: str, detail: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.headers = headers or {}
+
+
+class BadRequest(Refusal):
+    """What came cannot be read or breaks a limit."""
+
+    status = HTTPStatus.BAD_REQUEST
+
+
+class Unauthorized(Refusal):
+    """No proof of who is asking: a token or a signature is missing or wrong."""
+
+    status = HTTPStatus.UNAUTHORIZED
+
+
+class Forbidden(Refusal):
+    """It is known who is asking, and they may not."""
+
+    status = HTTPStatus.FORBIDDEN
+
+
+class NotFound(Refusal):
+    """There is no such thing."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class MethodNotAllowed(Refusal):
+    """The address is known, the method is not."""
+
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+
+
+class Conflict(Refusal):
+    """It contradicts what is already known."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class TooLarge(Refusal):
+    """The body is over its limit."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+class UnsupportedMedia(Refusal):
+    """The body is said to be something other than JSON."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+
+class Overloaded(Refusal):
+    """Not now: the queue is full, the database is away, or the server is ending. `Retry-After` says when."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+    def __init__(self, code: str, detail: str, retry_after_s: int = 5) -> None:
+        super().__init__(code, detail, {"Retry-After": str(retry_after_s)})

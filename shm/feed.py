@@ -1,0 +1,139 @@
+"""The change feed: one listener for the process, and for each subscriber a cursor and one write in flight.
+
+A notification only says "look again". Each subscriber then reads what changed after its own cursor, as newest states,
+so one that reads slowly costs the server a cursor and not a queue, and what it missed is there when it comes back.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from shm.database import Database
+from shm.items import Item, Items
+from shm.kpis import ApplicationKpis, KpiBoard
+
+CHANNEL = "shm_feed"
+PAGE = 500  # rows read at a time for a subscriber
+PAUSE_S = 0.1  # between two looks of a subscriber: a burst becomes newest states
+KPIS_PAUSE_S = 0.5  # two KPI messages a second for each application
+
+Send = Callable[[bytes], Awaitable[None]]
+
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+class Hello(msgspec.Struct, tag_field="type", tag="hello"):
+    """The first message."""
+
+    cursor: int
+    heartbeat_s: int
+
+
+class InstanceChanged(msgspec.Struct, tag_field="type", tag="instance"):
+    """An instance's newest state."""
+
+    cursor: int
+    instance: Item
+
+
+class Resync(msgspec.Struct, tag_field="type", tag="resync"):
+    """The cursor leads nowhere: list again."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    cursor: int
+
+
+@dataclass(slots=True)
+class Subscription:
+    """A subscriber's place in the feed."""
+
+    app: str | None
+    cursor: int
+    look: asyncio.Event = field(default_factory=asyncio.Event)
+    stale: set[str] = field(default_factory=set)  # applications whose KPIs it has yet to be told
+    kpis_due: float = 0.0  # the loop's time
+
+
+class Feed:
+    """The feed of one server process."""
+
+    def __init__(self, database: Database, items: Items, board: KpiBoard, heartbeat_s: int) -> None:
+        self._database = database
+        self._items = items
+        self._board = board
+        self._heartbeat_s = heartbeat_s
+        self._subscriptions: dict[int, Subscription] = {}
+
+    async def run(self) -> None:
+        """Listens until cancelled, and wakes every subscriber."""
+        async for _ in self._database.wakeups(CHANNEL):
+            for subscription in self._subscriptions.values():
+                subscription.look.set()
+
+    async def follow(self, app: str | None, since: int | None, send: Send) -> None:
+        """Serves one subscriber until cancelled or until `send` raises."""
+        head = await self._head()
+        if since is not None and since > head:
+            await send(_encoder.encode(Resync("This cursor is of another database, or of a future one: list again.")))
+            since = None
+        subscription = Subscription(app, head if since is None else since)
+        self._subscriptions[id(subscription)] = subscription
+        try:
+            await send(_encoder.encode(Hello(subscription.cursor, self._heartbeat_s)))
+            subscription.look.set()
+            while True:
+                await self._wait(subscription)
+                await self._tell_changes(subscription, send)
+                await self._tell_kpis(subscription, send)
+                await asyncio.sleep(PAUSE_S)
+        finally:
+            del self._subscriptions[id(subscription)]
+
+    async def _wait(self, subscription: Subscription) -> None:
+        """Until there is something to look for, or KPIs have become due."""
+        left = None
+        if subscription.stale:
+            left = max(0.0, subscription.kpis_due - asyncio.get_running_loop().time())
+        try:
+            await asyncio.wait_for(subscription.look.wait(), left)
+        except TimeoutError:
+            return
+        subscription.look.clear()
+
+    async def _tell_changes(self, subscription: Subscription, send: Send) -> None:
+        while True:
+            page = await self._items.changes(subscription.cursor, subscription.app, PAGE)
+            for changed in page.changed:
+                await send(_encoder.encode(InstanceChanged(changed.cursor, changed.item)))
+                subscription.cursor = changed.cursor
+                subscription.stale.add(changed.item.app_slug)
+            if len(page.changed) < PAGE:
+                subscription.cursor = max(subscription.cursor, page.cursor)
+                return
+
+    async def _tell_kpis(self, subscription: Subscription, send: Send) -> None:
+        now = asyncio.get_running_loop().time()
+        if not subscription.stale or now < subscription.kpis_due:
+            return
+        for slug in sorted(subscription.stale):
+            told = await self._board.at(slug, subscription.cursor)
+            if told is not None:
+                await send(_kpis_message(*told))
+        subscription.stale.clear()
+        subscription.kpis_due = now + KPIS_PAUSE_S
+
+    async def _head(self) -> int:
+        row = await self._database.fetch_one(_Head, "feed.head")
+        assert row is not None  # noqa: S101 - the table always has its one row
+        return row.cursor
+
+
+def _kpis_message(cursor: int, kpis: ApplicationKpis) -> bytes:
+    body = msgspec.structs.asdict(kpis)
+    return _encoder.encode({"type": "kpis", "cursor": cursor} | body)

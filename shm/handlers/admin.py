@@ -1,0 +1,110 @@
+"""What the vendor reads: `/api/v1/admin/`. Shapes are those of `kpis` and `items`."""
+
+from typing import Annotated
+from urllib.parse import urlencode
+
+import msgspec
+
+from shm.errors import NotFound
+from shm.handlers.base import Handler
+from shm.items import Filter, mark_of
+from shm.tokens import Role
+
+MOST_ROWS = 1_000  # a page's upper end: about half a megabyte of JSON
+USUAL_ROWS = 50  # as in the original
+
+
+class PageOf(msgspec.Struct, frozen=True):
+    """The query of a list."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MOST_ROWS)] = USUAL_ROWS
+    after: str | None = None
+
+
+class InstancesQuery(Filter, frozen=True):
+    """The query of `GET instances`."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MOST_ROWS)] = USUAL_ROWS
+    after: str | None = None
+
+
+class KpisQuery(msgspec.Struct, frozen=True):
+    """The query of `GET applications/{slug}/kpis`: over the counted instances only?"""
+
+    counted: bool = False
+
+
+class NoQuery(msgspec.Struct, frozen=True):
+    """Nothing can be asked."""
+
+
+class Reader(Handler):
+    """A GET that a viewer may make."""
+
+    role = Role.VIEWER
+
+    def link_next(self, after: str) -> None:
+        """Says where the next page is: the same query, after a mark."""
+        query = {name: self.get_query_argument(name) for name in self.request.query_arguments} | {"after": after}
+        self.set_header("Link", f'<{self.request.path}?{urlencode(query)}>; rel="next"')
+
+
+class Stats(Reader):
+    """`GET stats`."""
+
+    async def get(self) -> None:
+        self.arguments_as(NoQuery)
+        self.answer(await self.rooms.kpis.stats())
+
+
+class Applications(Reader):
+    """`GET applications`, by slug."""
+
+    async def get(self) -> None:
+        query = self.arguments_as(PageOf)
+        found = await self.rooms.kpis.applications(after=query.after, most=query.limit + 1)
+        if len(found) > query.limit:
+            self.link_next(found[query.limit - 1].slug)
+        self.answer(found[: query.limit])
+
+
+class Application(Reader):
+    """`GET applications/{slug}`."""
+
+    async def get(self, slug: str) -> None:
+        self.arguments_as(NoQuery)
+        found = await self.rooms.kpis.applications(slug=slug, most=1)
+        if not found:
+            raise no_such_application()
+        self.answer(found[0])
+
+
+class ApplicationKpis(Reader):
+    """`GET applications/{slug}/kpis`."""
+
+    async def get(self, slug: str) -> None:
+        query = self.arguments_as(KpisQuery)
+        found = await self.rooms.kpis.application(slug, counted_only=query.counted)
+        if found is None:
+            raise no_such_application()
+        cursor, kpis = found
+        self.set_header("X-Feed-Cursor", str(cursor))
+        self.answer(kpis)
+
+
+class Instances(Reader):
+    """`GET instances`, newest seen first."""
+
+    async def get(self) -> None:
+        query = self.arguments_as(InstancesQuery)
+        page = await self.rooms.items.page(query, query.after, query.limit + 1)
+        items = [changed.item for changed in page.changed]
+        self.set_header("X-Feed-Cursor", str(page.cursor))
+        if len(items) > query.limit:
+            self.link_next(mark_of(items[query.limit - 1]))
+        self.answer(items[: query.limit])
+
+
+def no_such_application() -> NotFound:
+    """The refusal for a slug that nobody has."""
+    return NotFound("no_such_application", "There is no application of that slug.")

@@ -1,0 +1,56 @@
+"""`GET /api/v1/admin/feed`: the websocket end of the change feed."""
+
+import asyncio
+from typing import Annotated
+
+import msgspec
+import tornado.websocket
+
+from shm.errors import DatabaseUnavailable
+from shm.handlers.base import Handler
+from shm.tokens import Role
+
+GOING_AWAY = 1001
+TRY_AGAIN = 1013
+
+
+class FeedQuery(msgspec.Struct, frozen=True):
+    """The query of the feed: one application only, and the cursor of a list."""
+
+    app: str | None = None
+    since: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
+
+
+class Feed(Handler, tornado.websocket.WebSocketHandler):
+    """One subscriber. It only listens; what it says is ignored."""
+
+    role = Role.VIEWER
+
+    async def get(self) -> None:
+        """The upgrade; a bad query is refused before it."""
+        self._query = self.arguments_as(FeedQuery)
+        await super().get()
+
+    async def open(self) -> None:
+        """Starts telling, in a task that `on_close` ends."""
+        self.rooms.sockets.add(self)
+        self._telling = asyncio.create_task(self._tell())
+
+    async def _tell(self) -> None:
+        try:
+            await self.rooms.feed.follow(self._query.app, self._query.since, self._send)
+        except tornado.websocket.WebSocketClosedError:
+            pass
+        except DatabaseUnavailable:
+            self.close(TRY_AGAIN, "the database is away")
+
+    async def _send(self, message: bytes) -> None:
+        await self.write_message(message.decode())
+
+    def on_message(self, message: str | bytes) -> None:
+        """Nothing is expected of a subscriber."""
+
+    def on_close(self) -> None:
+        """The peer has gone, was found dead by ping, or the server is ending."""
+        self.rooms.sockets.discard(self)
+        self._telling.cancel()

@@ -1,0 +1,92 @@
+"""What installs send: register, activate, snapshot. Bodies are read only up to their limit."""
+
+from datetime import UTC, datetime
+from http import HTTPStatus
+
+import tornado.web
+
+from shm import envelope
+from shm.errors import Conflict, Forbidden, TooLarge
+from shm.handlers.base import Handler
+from shm.registry import Verdict, unknown_instance
+from shm.tokens import Role
+
+
+@tornado.web.stream_request_body
+class FromInstall(Handler):
+    """A POST with a bounded body. Streamed, so that an oversized one is refused before it is read."""
+
+    role = Role.INSTALL
+
+    def initialize(self, rooms: "object") -> None:
+        super().initialize(rooms)  # type: ignore[arg-type]
+        self._body = bytearray()
+
+    async def prepare(self) -> None:
+        await super().prepare()
+        announced = self.request.headers.get("Content-Length", "0")
+        if announced.isdigit() and int(announced) > self.rooms.settings.max_body:
+            self.set_header("Connection", "close")
+            raise self._too_large()
+
+    def data_received(self, chunk: bytes) -> None:
+        self._body += chunk
+        if len(self._body) > self.rooms.settings.max_body:
+            raise self._too_large()
+
+    def body(self) -> bytes:
+        """The exact bytes that came."""
+        return bytes(self._body)
+
+    def proof(self) -> envelope.Proof:
+        """Who says to have signed this."""
+        headers = self.request.headers
+        return envelope.proof(headers.get("X-Instance-ID"), headers.get("X-Signature"))
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge("body_too_large", f"The body is larger than {self.rooms.settings.max_body} bytes.")
+
+
+class Register(FromInstall):
+    """`POST /v1/register`: unsigned, or signed with the key that it carries."""
+
+    async def post(self) -> None:
+        body = self.body()
+        said = envelope.registration(body)
+        signed = "X-Signature" in self.request.headers
+        if signed:
+            claimed = self.proof()
+            if claimed.instance_id != said.instance_id:
+                raise Forbidden("instance_mismatch", "instance_id in the body is not the one in X-Instance-ID.")
+            envelope.verify(said.public_key, claimed.signature, body)
+        verdict = await self.rooms.registry.register(said)
+        if verdict is Verdict.CONFLICT:
+            raise Conflict("key_conflict", "This instance_id is registered with another public key.")
+        if verdict is Verdict.REVOKED:
+            raise unknown_instance()
+        if signed:
+            await self.rooms.registry.prove(said.instance_id, said.public_key)
+        status = HTTPStatus.CREATED if verdict is Verdict.NEW else HTTPStatus.OK
+        self.answer({"status": "ok", "message": "Registered"}, status)
+
+
+class Activate(FromInstall):
+    """`POST /v1/activate`: proves the key of a registered instance, again and again."""
+
+    async def post(self) -> None:
+        body, claimed = self.body(), self.proof()
+        public_key = await self.rooms.registry.public_key(claimed.instance_id)
+        envelope.verify(public_key, claimed.signature, body)
+        envelope.action(body)
+        self.answer({"status": await self.rooms.registry.prove(claimed.instance_id, public_key)})
+
+
+class Snapshot(FromInstall):
+    """`POST /v1/snapshot`: 202 once it is committed."""
+
+    async def post(self) -> None:
+        claimed = self.proof()
+        public_key = await self.rooms.registry.public_key(claimed.instance_id)
+        now = datetime.now(UTC)
+        await self.rooms.intake.store(envelope.snapshot(claimed, public_key, self.body(), now, self.rooms.settings))
+        self.answer({"status": "ok", "message": "Snapshot received"}, HTTPStatus.ACCEPTED)

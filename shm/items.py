@@ -1,0 +1,116 @@
+"""An instance as the list and the feed show it, and how pages of them are read."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from shm.database import Database
+from shm.errors import BadRequest
+from shm.settings import Settings
+
+
+class Item(msgspec.Struct):
+    """An instance: the original's fields first. `metrics` is the current snapshot's object as it was sent."""
+
+    instance_id: str
+    app_name: str
+    app_slug: str
+    app_version: str
+    environment: str
+    status: str
+    last_seen_at: datetime | None
+    deployment_mode: str
+    metrics: msgspec.Raw
+    os_arch: str
+    first_seen_at: datetime | None
+    snapshot_at: datetime | None
+    counted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """An item and the cursor of its newest change."""
+
+    cursor: int
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Items and the feed's cursor that they are true at."""
+
+    cursor: int
+    changed: list[Changed]
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """Which instances are wanted. `app` is a slug or a name, `q` a part of ID, version, environment or mode."""
+
+    app: str | None = None
+    q: str | None = None
+    status: str | None = None
+    version: str | None = None
+    environment: str | None = None
+
+
+class Items:
+    """Reads instances from one database."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._uncounted = settings.uncounted_environments
+
+    async def page(self, wanted: Filter, after: str | None, most: int) -> Page:
+        """The next `most` instances after a mark of `mark_of`, newest seen first."""
+        seen, instance_id = _read_mark(after) if after is not None else (None, None)
+        rows = await self._database.fetch(
+            dict,
+            "instances.page",
+            app=wanted.app,
+            pattern=None if wanted.q is None else _contains(wanted.q),
+            status=wanted.status,
+            version=wanted.version,
+            environment=wanted.environment,
+            after_seen=seen,
+            after_id=instance_id,
+            most=most,
+        )
+        return self._page(rows)
+
+    async def changes(self, since: int, app: str | None, most: int) -> Page:
+        """The next `most` instances that changed after the cursor `since`, in the order of their newest change."""
+        return self._page(await self._database.fetch(dict, "feed.changes", since=since, app=app, most=most))
+
+    def _page(self, rows: list[dict[str, object]]) -> Page:
+        head = msgspec.convert(rows[0].pop("head"), int)
+        return Page(head, [self._changed(row) for row in rows if row["instance_id"] is not None])
+
+    def _changed(self, row: dict[str, object]) -> Changed:
+        row.pop("head", None)
+        cursor = msgspec.convert(row.pop("cursor"), int)
+        ephemeral = row.pop("ephemeral")
+        counted = not ephemeral and str(row["environment"]).lower() not in self._uncounted
+        return Changed(cursor, Item(**row, counted=counted))  # type: ignore[arg-type]  # the view's columns
+
+
+def mark_of(item: Item) -> str:
+    """Where a page ended: what `after` of the next one is."""
+    seen = "" if item.last_seen_at is None else item.last_seen_at.isoformat().replace("+00:00", "Z")
+    return f"{seen}_{item.instance_id}"
+
+
+def _read_mark(after: str) -> tuple[datetime | str, str]:
+    seen, _, instance_id = after.rpartition("_")
+    try:
+        instance_id = str(msgspec.convert(instance_id, UUID))
+        return (msgspec.convert(seen, datetime) if seen else "-infinity"), instance_id
+    except msgspec.ValidationError:
+        raise BadRequest("bad_after", "after is no mark of a page: take it from the Link header as it is.") from None
+
+
+def _contains(part: str) -> str:
+    """An ILIKE pattern for whatever contains `part`."""
+    escaped = part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return f"%{escaped}%"

@@ -1,0 +1,111 @@
+"""Applies sql/migrations: forward only, each file a transaction, under an advisory lock.
+
+Every server does so at its start, so any number of them may start at once. A statement ends with `;` at the end of a
+line, and statements run one by one, because Citus wants it so. `shm migrate` does the same by itself.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import logging
+import os
+import re
+from pathlib import Path
+
+from shm import logs
+from shm.database import Connection, Database
+from shm.embedded import database_for
+from shm.errors import ConfigurationError
+from shm.queries import sql_folder
+from shm.settings import Settings, add_flags
+
+HELP = "Bring the database's schema up to date; `shm serve` does so by itself."
+
+logger = logging.getLogger(__name__)
+
+LOCK = 0x53484D01  # "SHM", 1: held while migrations run
+FILE = re.compile(r"([0-9]{4})_[a-z0-9_]+\.sql")
+
+CREATE_HISTORY = """
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    version integer PRIMARY KEY,
+    checksum text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+)"""
+
+
+def migrations() -> dict[int, str]:
+    """Version -> SQL of every migration that this release knows, in order."""
+    files = sorted((sql_folder() / "migrations").glob("*.sql"))
+    return {_version(file): file.read_text(encoding="utf-8") for file in files}
+
+
+async def migrate(database: Database) -> int:
+    """Applies what is missing and returns how many were. Raises ConfigurationError where history does not fit."""
+    async with database.connection() as connection:
+        await connection.execute("SET statement_timeout = 0")
+        await connection.execute(f"SELECT pg_advisory_lock({LOCK})")
+        await connection.execute(CREATE_HISTORY)
+        rows = await connection.execute("SELECT version, checksum FROM schema_migrations ORDER BY version")
+        applied = {int(str(version)): str(checksum) for version, checksum in rows}
+        known = migrations()
+        _refuse_strange_history(applied, known)
+        missing = [version for version in known if version not in applied]
+        for version in missing:
+            await _apply(connection, version, known[version])
+        return len(missing)
+
+
+async def _apply(connection: Connection, version: int, sql: str) -> None:
+    logger.info("applying migration %04d", version)
+    await connection.execute("BEGIN")
+    for statement in re.split(r";[ ]*$", sql, flags=re.MULTILINE):
+        if re.sub(r"--.*", "", statement).strip():
+            await connection.execute(statement)
+    record = "INSERT INTO schema_migrations (version, checksum) VALUES (%(version)s, %(checksum)s)"
+    await connection.execute(record, {"version": version, "checksum": _checksum(sql)})
+    await connection.execute("COMMIT")
+
+
+def _refuse_strange_history(applied: dict[int, str], known: dict[int, str]) -> None:
+    for version, checksum in applied.items():
+        if version not in known:
+            raise ConfigurationError(
+                f"The database has migration {version:04d}, which this release does not know: it was used by a newer "
+                "SHM. Start that one, or restore a backup."
+            )
+        if checksum != _checksum(known[version]):
+            raise ConfigurationError(
+                f"Migration {version:04d} was applied to this database with another text than this release has."
+            )
+
+
+def _checksum(sql: str) -> str:
+    return hashlib.sha256(sql.encode()).hexdigest()
+
+
+def _version(file: Path) -> int:
+    match = FILE.fullmatch(file.name)
+    if not match:
+        raise ConfigurationError(f"{file} is no migration: wanted is a name such as 0001_words.sql.")
+    return int(match[1])
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Flags of `shm migrate`."""
+    add_flags(parser, "dsn", "data_dir")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Migrates and says what was done."""
+    logs.configure()
+    settings = Settings.load(os.environ, vars(args))
+    with database_for(settings) as dsn:
+        count = asyncio.run(_migrate_once(settings, dsn))
+    logger.info("the schema is up to date, %d migrations applied", count)
+    return 0
+
+
+async def _migrate_once(settings: Settings, dsn: str) -> int:
+    async with Database.opened(settings, dsn) as database:
+        return await migrate(database)

@@ -1,0 +1,112 @@
+"""Who an install is: its public key, its registration, its proof. The rare writes beside the intake.
+
+Public keys are remembered so that a snapshot costs no read. That memory is never trusted with a decision: the
+statement that writes compares the key again, and the status, in the database.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from enum import StrEnum
+
+from shm.database import Database
+from shm.envelope import Registration
+from shm.errors import Forbidden, Overloaded
+
+REMEMBERED_KEYS = 200_000  # about 200 bytes each: 40 MB for a fleet that reports hourly to this process
+CLAIM_TRIES = 3  # an application staged between two statements of a proof; more often is somebody's mischief
+
+
+class Verdict(StrEnum):
+    """What became of a registration."""
+
+    NEW = "new"
+    KNOWN = "known"
+    CONFLICT = "conflict"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    public_key: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    slug: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Status:
+    status: str
+
+
+class Registry:
+    """Registrations and proofs, over one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._keys: OrderedDict[str, bytes] = OrderedDict()
+
+    async def public_key(self, instance_id: str) -> bytes:
+        """The instance's Ed25519 public key, 32 bytes. Raises Forbidden for an unknown instance."""
+        known = self._keys.get(instance_id)
+        if known is not None:
+            self._keys.move_to_end(instance_id)
+            return known
+        row = await self._database.fetch_one(_Key, "instances.public_key", instance_id=instance_id)
+        if row is None:
+            raise unknown_instance()
+        key = bytes(row.public_key)
+        self._keys[instance_id] = key
+        if len(self._keys) > REMEMBERED_KEYS:
+            self._keys.popitem(last=False)
+        return key
+
+    def forget(self, instance_id: str) -> None:
+        """Drops a remembered key that turned out to be another in the database."""
+        self._keys.pop(instance_id, None)
+
+    async def register(self, said: Registration) -> Verdict:
+        """Writes down an unproven registration: a new pending instance, or something staged for a known one."""
+        row = await self._database.fetch_one(
+            _Verdict,
+            "instances.register",
+            instance_id=said.instance_id,
+            public_key=said.public_key,
+            app_slug=said.app_slug,
+            app_name=said.app_name,
+            app_version=said.app_version,
+            environment=said.environment,
+            deployment_mode=said.deployment_mode,
+            os_arch=said.os_arch,
+        )
+        assert row is not None  # noqa: S101 - the statement always answers
+        return Verdict(row.verdict)
+
+    async def prove(self, instance_id: str, public_key: bytes) -> str:
+        """A signature of this key held: the instance becomes active, and what was staged takes effect.
+
+        Returns the status. Raises Forbidden for an instance that is unknown, revoked, or has another key by now.
+        """
+        for _ in range(CLAIM_TRIES):
+            known = {"instance_id": instance_id, "public_key": public_key}
+            claim = await self._database.fetch_one(_Claim, "instances.claim", **known)
+            if claim is None:
+                self.forget(instance_id)
+                raise unknown_instance()
+            await self._database.fetch(_Status, "applications.ensure", slug=claim.slug, name=claim.name)
+            row = await self._database.fetch_one(_Status, "instances.prove", app_slug=claim.slug, **known)
+            if row is not None:
+                return row.status
+        raise Overloaded("registration_busy", "This instance is being registered by somebody else at the same time.")
+
+
+def unknown_instance() -> Forbidden:
+    """The refusal for whoever is not known, or no longer."""
+    return Forbidden("unknown_instance", "This instance is not registered here, or it is revoked.")

@@ -1,0 +1,60 @@
+"""`shm serve`: settings, a database, the schema, an admin token, and then the server until it is told to end."""
+
+import argparse
+import asyncio
+import logging
+import os
+from pathlib import Path
+
+from shm import logs
+from shm.database import Database
+from shm.embedded import database_for
+from shm.errors import ConfigurationError, DatabaseUnavailable
+from shm.handlers.base import Rooms
+from shm.migrate import migrate
+from shm.server import serve
+from shm.settings import Settings, add_flags
+
+HELP = "Run the server: migrate, listen, and on SIGTERM finish what is in flight."
+
+logger = logging.getLogger(__name__)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """A flag for every setting that is no secret."""
+    add_flags(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs until SIGTERM or SIGINT."""
+    logs.configure()
+    settings = Settings.load(os.environ, vars(args))
+    with database_for(settings) as dsn:
+        try:
+            asyncio.run(_run(settings, dsn))
+        except DatabaseUnavailable as error:
+            raise ConfigurationError(str(error)) from None
+    logger.info("ended")
+    return 0
+
+
+async def _run(settings: Settings, dsn: str) -> None:
+    async with Database.opened(settings, dsn) as database:
+        await migrate(database)
+
+        async def listening(port: int, rooms: Rooms) -> None:
+            _say_how_to_open(settings, port, await rooms.tokens.ensure_admin(settings))
+
+        await serve(settings, database, listening)
+
+
+def _say_how_to_open(settings: Settings, port: int, token_file: Path | None) -> None:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    reached = "127.0.0.1" if host in ("0.0.0.0", "[::]") else host  # noqa: S104 - compared, not bound
+    logger.info("SHM is listening on http://%s:%d", host, port)
+    logger.info("admin token: %s", f"in {token_file}" if token_file else "the one in SHM_ADMIN_TOKEN")
+    logger.info(
+        "open the console: shm console --server http://%s:%d%s",
+        *(reached, port),
+        f" --data-dir {settings.data_dir}" if token_file else "",
+    )

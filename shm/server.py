@@ -1,0 +1,144 @@
+"""The server: its routes, and how it starts and ends."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import tornado.httpserver
+import tornado.netutil
+import tornado.web
+
+from shm.database import Database
+from shm.errors import ConfigurationError
+from shm.feed import Feed
+from shm.handlers import admin, feed, health, intake
+from shm.handlers.base import Handler, Missing, Rooms
+from shm.intake import Intake
+from shm.items import Items
+from shm.kpis import KpiBoard, Kpis
+from shm.registry import Registry
+from shm.settings import Settings
+from shm.tokens import Tokens
+
+logger = logging.getLogger(__name__)
+
+ADMIN = "/api/v1/admin"
+SLUG = r"([a-z0-9-]{1,100})"
+
+ROUTES: list[tuple[str, type[Handler]]] = [
+    (r"/v1/register", intake.Register),
+    (r"/v1/activate", intake.Activate),
+    (r"/v1/snapshot", intake.Snapshot),
+    (r"/api/v1/healthcheck", health.Healthcheck),
+    (r"/api/v1/ready", health.Ready),
+    (rf"{ADMIN}/stats", admin.Stats),
+    (rf"{ADMIN}/applications", admin.Applications),
+    (rf"{ADMIN}/applications/{SLUG}", admin.Application),
+    (rf"{ADMIN}/applications/{SLUG}/kpis", admin.ApplicationKpis),
+    (rf"{ADMIN}/instances", admin.Instances),
+    (rf"{ADMIN}/feed", feed.Feed),
+]
+
+MAX_HEADER = 16 * 1024  # bytes: ten times what a client with a proxy's headers sends
+MAX_ANY_BODY = 1024 * 1024  # bytes; what is longer than a handler's own limit is refused by the handler
+MAX_FEED_MESSAGE = 1024  # bytes that a subscriber may say: it has nothing to say
+CLOSE_GRACE_S = 0.2  # for the close frames of the feed to go out
+
+
+def make_application(rooms: Rooms) -> tornado.web.Application:
+    """The Tornado application. Raises ConfigurationError for a handler that does not say who may call it."""
+    for _, handler in ROUTES:
+        if not hasattr(handler, "role"):
+            raise ConfigurationError(f"The handler {handler.__name__} declares no role.")
+    shared = {"rooms": rooms}
+    return tornado.web.Application(
+        [(pattern, handler, shared) for pattern, handler in ROUTES],
+        default_handler_class=Missing,
+        default_handler_args=shared,
+        log_function=_log_nothing,
+        websocket_ping_interval=rooms.settings.heartbeat.total_seconds(),
+        websocket_ping_timeout=rooms.settings.heartbeat.total_seconds(),
+        websocket_max_message_size=MAX_FEED_MESSAGE,
+    )
+
+
+@asynccontextmanager
+async def rooms_of(settings: Settings, database: Database) -> AsyncIterator[Rooms]:
+    """Everything that handlers work with, its background tasks running; they end with the context."""
+    registry = Registry(database)
+    items, kpis = Items(database, settings), Kpis(database, settings)
+    board = KpiBoard(kpis)
+    rooms = Rooms(
+        settings=settings,
+        database=database,
+        registry=registry,
+        intake=Intake(database, registry, settings),
+        items=items,
+        kpis=kpis,
+        board=board,
+        feed=Feed(database, items, board, int(settings.heartbeat.total_seconds())),
+        tokens=Tokens(database),
+    )
+    tasks = [asyncio.create_task(rooms.intake.run()), asyncio.create_task(rooms.feed.run())]
+    try:
+        yield rooms
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def serve(settings: Settings, database: Database, listening: Callable[[int, Rooms], Awaitable[None]]) -> None:
+    """Listens until SIGTERM or SIGINT, then finishes what is in flight. `listening` is told the port."""
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_log_stray)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    async with rooms_of(settings, database) as rooms:
+        server = tornado.httpserver.HTTPServer(
+            make_application(rooms),
+            max_header_size=MAX_HEADER,
+            max_body_size=MAX_ANY_BODY,
+            body_timeout=settings.body_timeout.total_seconds(),
+            idle_connection_timeout=settings.idle_timeout.total_seconds(),
+        )
+        try:
+            sockets = tornado.netutil.bind_sockets(settings.port, settings.host)
+        except OSError as error:
+            raise ConfigurationError(
+                f"Cannot listen on {settings.host}, port {settings.port}: {error.strerror}. Choose another with --port."
+            ) from None
+        server.add_sockets(sockets)
+        await listening(sockets[0].getsockname()[1], rooms)
+        await ended.wait()
+        await _drain(server, rooms, settings.drain_timeout)
+
+
+async def _drain(server: tornado.httpserver.HTTPServer, rooms: Rooms, limit: timedelta) -> None:
+    """No new connections, new requests refused, feeds closed; what is in flight gets its answer."""
+    logger.info("ending: finishing what is in flight")
+    server.stop()
+    rooms.draining = True
+    for socket in list(rooms.sockets):
+        socket.close(feed.GOING_AWAY, "the server is ending")
+    try:
+        await asyncio.wait_for(rooms.idle.wait(), limit.total_seconds())
+    except TimeoutError:
+        logger.warning("%d requests were still in flight after %s", rooms.in_flight, limit)
+    await asyncio.sleep(CLOSE_GRACE_S)
+    await server.close_all_connections()
+
+
+def _log_nothing(handler: tornado.web.RequestHandler) -> None:
+    """There is no access log: its lines would hold addresses."""
+
+
+def _log_stray(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What asyncio would log of a failed callback, without reprs: those of sockets hold addresses."""
+    error = context.get("exception")
+    logger.warning("a background callback failed (%s)", type(error).__name__)

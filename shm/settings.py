@@ -1,0 +1,232 @@
+"""Every setting of the server: its name, its default, and the reason for it.
+
+Values come from the environment (`Settings.load`), flags of `shm serve` override them. An unknown `SHM_` name or a
+value that cannot be read stops the start with a sentence: a misspelt limit must not quietly be no limit.
+"""
+
+import argparse
+import difflib
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import platformdirs
+
+from shm.errors import ConfigurationError
+
+DURATION_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+SIZE_UNITS = {"": 1, "k": 1024, "m": 1024**2}
+
+# Names of the SDK and of the console. They may stand in the environment of a machine that also runs the server.
+NAMES_OF_OTHERS = frozenset(
+    {
+        "SHM_APP_NAME",
+        "SHM_APP_VERSION",
+        "SHM_COLLECT_SYSTEM_METRICS",
+        "SHM_DEPLOYMENT_MODE",
+        "SHM_ENABLED",
+        "SHM_ENVIRONMENT",
+        "SHM_REPORT_INTERVAL",
+        "SHM_SERVER",
+        "SHM_SERVER_URL",
+        "SHM_TELEMETRY",
+        "SHM_TOKEN",
+    }
+)
+
+
+def text(value: str) -> str:
+    """Any text that is not empty."""
+    if not value:
+        raise ValueError("a text that is not empty")
+    return value
+
+
+def number(value: str) -> int:
+    """A whole number above zero."""
+    if not re.fullmatch(r"[0-9]{1,9}", value) or int(value) == 0:
+        raise ValueError("a whole number above zero")
+    return int(value)
+
+
+def port_number(value: str) -> int:
+    """A TCP port; 0 lets the system choose."""
+    if not re.fullmatch(r"[0-9]{1,5}", value) or int(value) > 65535:
+        raise ValueError("a port from 0 to 65535")
+    return int(value)
+
+
+def duration(value: str) -> timedelta:
+    """`90s`, `15m`, `1h`, `30d`."""
+    match = re.fullmatch(r"([0-9]{1,6})([smhd])", value)
+    if not match or int(match[1]) == 0:
+        raise ValueError("a duration such as 90s, 15m, 1h or 30d")
+    return timedelta(**{DURATION_UNITS[match[2]]: int(match[1])})
+
+
+def size(value: str) -> int:
+    """Bytes: `65536`, `64k`, `1m`."""
+    match = re.fullmatch(r"([0-9]{1,9})([km]?)", value.lower())
+    if not match or int(match[1]) == 0:
+        raise ValueError("a size in bytes such as 65536, 64k or 1m")
+    return int(match[1]) * SIZE_UNITS[match[2]]
+
+
+def words(value: str) -> frozenset[str]:
+    """A list with commas; case does not matter."""
+    return frozenset(word.strip().lower() for word in value.split(",") if word.strip())
+
+
+def folder(value: str) -> Path:
+    """A folder, made absolute."""
+    return Path(text(value)).expanduser().absolute()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a setting comes from: environment names in order, how to read it, and the reason for its default."""
+
+    names: tuple[str, ...]
+    read: Callable[[str], object]
+    reason: str
+    flag: bool = True
+
+
+def setting(names: str, read: Callable[[str], Any], default: str | None, reason: str, *, flag: bool = True) -> Any:
+    """A field of Settings; `default` is written as a person would write it, and read like any other value."""
+    source = Source(tuple(names.split()), read, reason, flag)
+    return field(default=None if default is None else read(default), metadata={"source": source, "shown": default})
+
+
+def default_data_dir() -> str:
+    """The user's data folder; for root a system folder, because embedded PostgreSQL must be able to enter it."""
+    return "/var/lib/shm" if os.geteuid() == 0 else str(platformdirs.user_data_path("shm", appauthor=False))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings, read and checked. Durations are timedeltas, sizes bytes."""
+
+    host: str = setting(
+        "SHM_HOST", text, "127.0.0.1", "Reachable from this machine only, until somebody says otherwise."
+    )
+    port: int = setting("PORT", port_number, "8080", "The original's port.")
+    dsn: str | None = setting(
+        "SHM_DB_DSN DATABASE_URL", text, None, "Without a database of yours, an embedded PostgreSQL is started."
+    )
+    data_dir: Path = setting(
+        "SHM_DATA_DIR", folder, default_data_dir(), "The embedded PostgreSQL and the admin token live here."
+    )
+    admin_token: str | None = setting(
+        "SHM_ADMIN_TOKEN", text, None, "Without one, the first start makes one in the data directory.", flag=False
+    )
+    active_window: timedelta = setting(
+        "SHM_ACTIVE_WINDOW", duration, "30d", "An install that was silent for a month is gone for all one can tell."
+    )
+    uncounted_environments: frozenset[str] = setting(
+        "SHM_UNCOUNTED_ENVIRONMENTS",
+        words,
+        "dev,development,test,testing,ci,local",
+        "Machines of developers are no users; they are shown beside the headline.",
+    )
+    max_snapshot_age: timedelta = setting(
+        "SHM_MAX_SNAPSHOT_AGE", duration, "30d", "A backlog may be a month old; what is older changes no figure shown."
+    )
+    max_clock_skew: timedelta = setting(
+        "SHM_MAX_CLOCK_SKEW", duration, "5m", "Clocks differ; a snapshot from further ahead would stay newest for long."
+    )
+    max_body: int = setting(
+        "SHM_MAX_BODY", size, "64k", "Three times the largest honest snapshot (256 metrics with long keys)."
+    )
+    max_metrics: int = setting(
+        "SHM_MAX_METRICS", number, "256", "More is no snapshot of aggregate counters but a dump of records."
+    )
+    max_depth: int = setting("SHM_MAX_DEPTH", number, "8", "A group in a group is read; a tree is not.")
+    max_key: int = setting("SHM_MAX_KEY", number, "128", "A key is a column's title: it must fit one.")
+    max_text: int = setting("SHM_MAX_TEXT", number, "1024", "A label or a version; never a document.")
+    batch: int = setting(
+        "SHM_BATCH", number, "1000", "Past a thousand members a batch gains no speed and keeps the first one waiting."
+    )
+    queue: int = setting(
+        "SHM_QUEUE", number, "10000", "Some seconds of intake; past it 503 is honester than a longer wait."
+    )
+    pool: int = setting(
+        "SHM_DB_POOL", number, "6", "One for the writer, the rest for readers; PostgreSQL forks a process for each."
+    )
+    statement_timeout: timedelta = setting("SHM_STATEMENT_TIMEOUT", duration, "30s", "Whoever asked has gone by then.")
+    database_patience: timedelta = setting(
+        "SHM_DB_PATIENCE", duration, "5s", "A restart of PostgreSQL is waited for; a longer absence is told as 503."
+    )
+    start_patience: timedelta = setting(
+        "SHM_START_PATIENCE", duration, "60s", "At the start the database may still be starting too."
+    )
+    body_timeout: timedelta = setting(
+        "SHM_BODY_TIMEOUT",
+        duration,
+        "15s",
+        "A slow line sends 64 KiB in that time; a slower sender holds a connection.",
+    )
+    idle_timeout: timedelta = setting(
+        "SHM_IDLE_TIMEOUT", duration, "75s", "Longer than a proxy's usual 60 s, so that the proxy closes first."
+    )
+    drain_timeout: timedelta = setting(
+        "SHM_DRAIN_TIMEOUT", duration, "20s", "On SIGTERM, what is in flight ends within this; Docker kills after it."
+    )
+    heartbeat: timedelta = setting(
+        "SHM_FEED_HEARTBEAT", duration, "15s", "Feed pings; a dead peer is found within two of them."
+    )
+
+    @classmethod
+    def load(cls, environment: Mapping[str, str], flags: Mapping[str, object] | None = None) -> "Settings":
+        """Reads the environment; `flags` (by field name, None for not given) override it.
+
+        Raises ConfigurationError with one sentence for an unknown name or a bad value.
+        """
+        _refuse_unknown(environment)
+        chosen: dict[str, object] = {}
+        for name, source in sources().items():
+            given = (flags or {}).get(name)
+            if given is not None:
+                chosen[name] = _read("--" + name.replace("_", "-"), str(given), source)
+                continue
+            spoken = next((variable for variable in source.names if environment.get(variable, "") != ""), None)
+            if spoken is not None:
+                chosen[name] = _read(spoken, environment[spoken], source)
+        return cls(**cast(dict[str, Any], chosen))
+
+
+def sources() -> dict[str, Source]:
+    """Each setting's source by its field name, in the order of the class."""
+    return {each.name: each.metadata["source"] for each in fields(Settings)}
+
+
+def add_flags(parser: argparse.ArgumentParser, *only: str) -> None:
+    """Gives `parser` a flag for each setting (or only those named), with default, reason and environment name."""
+    for each in fields(Settings):
+        source: Source = each.metadata["source"]
+        if not source.flag or (only and each.name not in only):
+            continue
+        shown = each.metadata["shown"]
+        default = f" Default: {shown}." if shown is not None and each.default is not MISSING else ""
+        explained = f"{source.reason}{default} [{', '.join(source.names)}]".replace("%", "%%")
+        parser.add_argument("--" + each.name.replace("_", "-"), dest=each.name, metavar="…", help=explained)
+
+
+def _read(name: str, value: str, source: Source) -> object:
+    try:
+        return source.read(value)
+    except ValueError as error:
+        raise ConfigurationError(f"{name}={value!r} cannot be read: wanted is {error}.") from None
+
+
+def _refuse_unknown(environment: Mapping[str, str]) -> None:
+    known = {name for source in sources().values() for name in source.names} | NAMES_OF_OTHERS
+    for name in sorted(environment):
+        if name.startswith("SHM_") and name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise ConfigurationError(f"{name} is no setting of SHM.{hint} `shm serve --help` lists them all.")

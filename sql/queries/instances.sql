@@ -1,0 +1,104 @@
+-- Every statement that changes an instance takes the writers' lock first, as a statement of its own: the second one
+-- then sees all that earlier writers did, and cursors are committed in their order.
+
+-- name: register
+-- What an install says of itself, unproven. A new one becomes pending; of a known one it is staged. Tells the verdict.
+SELECT pg_advisory_xact_lock(1397247234);
+WITH known AS MATERIALIZED (
+    SELECT status, public_key FROM instances WHERE instance_id = %(instance_id)s
+),
+moved AS (
+    UPDATE feed_head SET cursor = cursor + 1
+    WHERE NOT EXISTS (SELECT FROM known)
+    RETURNING cursor, pg_notify('shm_feed', cursor::text)
+),
+inserted AS (
+    INSERT INTO instances (
+        instance_id, public_key, app_slug, app_name, app_version, environment, deployment_mode, os_arch, cursor
+    )
+    SELECT
+        %(instance_id)s, %(public_key)s, %(app_slug)s, %(app_name)s, %(app_version)s, %(environment)s,
+        %(deployment_mode)s, %(os_arch)s, cursor
+    FROM moved
+),
+staged AS (
+    UPDATE instances SET staged = jsonb_build_object(
+        'app_slug', %(app_slug)s::text, 'app_name', %(app_name)s::text, 'app_version', %(app_version)s::text,
+        'environment', %(environment)s::text, 'deployment_mode', %(deployment_mode)s::text,
+        'os_arch', %(os_arch)s::text
+    )
+    WHERE instance_id = %(instance_id)s AND public_key = %(public_key)s AND status <> 'revoked'
+)
+SELECT CASE
+    WHEN NOT EXISTS (SELECT FROM known) THEN 'new'
+    WHEN EXISTS (SELECT FROM known WHERE status = 'revoked') THEN 'revoked'
+    WHEN EXISTS (SELECT FROM known WHERE public_key <> %(public_key)s) THEN 'conflict'
+    ELSE 'known'
+END AS verdict;
+
+-- name: claim
+-- The application that an instance will belong to once what is staged takes effect. None: unknown, revoked, other key.
+SELECT coalesce(staged ->> 'app_slug', app_slug) AS slug, coalesce(staged ->> 'app_name', app_name) AS name
+FROM instances
+WHERE instance_id = %(instance_id)s AND public_key = %(public_key)s AND status <> 'revoked';
+
+-- name: prove
+-- The instance's signature held: it is active, was seen just now, and what was staged takes effect. The application is
+-- the one that `claim` told; if another one was staged meanwhile nothing happens and no row comes back.
+SELECT pg_advisory_xact_lock(1397247234);
+WITH known AS MATERIALIZED (
+    SELECT instance_id, coalesce(staged, '{}'::jsonb) AS staged
+    FROM instances
+    WHERE
+        instance_id = %(instance_id)s AND public_key = %(public_key)s AND status <> 'revoked'
+        AND coalesce(staged ->> 'app_slug', app_slug) = %(app_slug)s
+),
+moved AS (
+    UPDATE feed_head SET cursor = cursor + 1
+    WHERE EXISTS (SELECT FROM known)
+    RETURNING cursor, pg_notify('shm_feed', cursor::text)
+)
+UPDATE instances i SET
+    status = 'active',
+    app_slug = %(app_slug)s,
+    app_name = coalesce(k.staged ->> 'app_name', i.app_name),
+    app_version = coalesce(k.staged ->> 'app_version', i.app_version),
+    environment = coalesce(k.staged ->> 'environment', i.environment),
+    deployment_mode = coalesce(k.staged ->> 'deployment_mode', i.deployment_mode),
+    os_arch = coalesce(k.staged ->> 'os_arch', i.os_arch),
+    staged = NULL,
+    first_seen_at = coalesce(i.first_seen_at, now()),
+    last_seen_at = now(),
+    cursor = m.cursor
+FROM known k, moved m
+WHERE i.instance_id = k.instance_id
+RETURNING i.status;
+
+-- name: public_key
+-- The key that signatures of an instance are checked with.
+SELECT public_key FROM instances WHERE instance_id = %(instance_id)s;
+
+-- name: page
+-- A page of instances, newest seen first, with the feed's cursor at which it is true. `after_seen` and `after_id` are
+-- the last row's of the page before. Always at least one row: without an instance where nothing matches.
+SELECT head.cursor AS head, page.*
+FROM feed_head head
+LEFT JOIN (
+    SELECT * FROM instance_items
+    WHERE
+        (%(app)s::text IS NULL OR app_slug = %(app)s OR app_name = %(app)s)
+        AND (%(status)s::text IS NULL OR status = %(status)s)
+        AND (%(version)s::text IS NULL OR app_version = %(version)s)
+        AND (%(environment)s::text IS NULL OR environment = %(environment)s)
+        AND (
+            %(pattern)s::text IS NULL OR instance_id::text ILIKE %(pattern)s OR app_version ILIKE %(pattern)s
+            OR environment ILIKE %(pattern)s OR deployment_mode ILIKE %(pattern)s
+        )
+        AND (
+            %(after_id)s::uuid IS NULL
+            OR (coalesce(last_seen_at, '-infinity'), instance_id) < (%(after_seen)s::timestamptz, %(after_id)s::uuid)
+        )
+    ORDER BY coalesce(last_seen_at, '-infinity') DESC, instance_id DESC
+    LIMIT %(most)s
+) page ON TRUE
+ORDER BY coalesce(page.last_seen_at, '-infinity') DESC, page.instance_id DESC;

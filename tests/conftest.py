@@ -1,0 +1,89 @@
+"""What tests stand on: a real PostgreSQL for the session, a database of its own for each test, real server processes."""
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg2
+import pytest
+from psycopg2.extensions import make_dsn
+
+from shm.embedded import EmbeddedPostgres
+from shm.migrate import run as run_migrate
+from tests.server_process import ServerProcess
+
+TEMPLATE = "shm_template"
+
+
+@contextmanager
+def admin_cursor(dsn: str) -> Iterator[psycopg2.extensions.cursor]:
+    """A cursor in autocommit."""
+    connection = psycopg2.connect(dsn)
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            yield cursor
+    finally:
+        connection.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests must not depend on what is set where they run."""
+    for name in [name for name in os.environ if name.startswith("SHM_")]:
+        monkeypatch.delenv(name)
+    for name in ("DATABASE_URL", "PORT", "DO_NOT_TRACK", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The DSN of a PostgreSQL that lives as long as the session, with a migrated template database."""
+    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres")).running() as dsn:
+        with admin_cursor(dsn) as cursor:
+            cursor.execute(f"CREATE DATABASE {TEMPLATE}")
+        migrate(make_dsn(dsn, dbname=TEMPLATE))
+        yield dsn
+
+
+@pytest.fixture
+def database(postgres: str) -> Iterator[str]:
+    """The DSN of a fresh, migrated database."""
+    name = f"shm_{secrets.token_hex(6)}"
+    with admin_cursor(postgres) as cursor:
+        cursor.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    yield make_dsn(postgres, dbname=name)
+    with admin_cursor(postgres) as cursor:
+        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def serve(database: str, tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
+    """Starts `shm serve` processes on the test's database; they end with the test."""
+    started: list[ServerProcess] = []
+
+    def start(**environment: str) -> ServerProcess:
+        data_dir = tmp_path / f"server{len(started)}"
+        server = ServerProcess(data_dir, {"SHM_DB_DSN": database, **environment})
+        started.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in started:
+        server.terminate()
+
+
+@pytest.fixture
+def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
+    """One `shm serve` process."""
+    return serve()
+
+
+def migrate(dsn: str) -> None:
+    """Brings a database's schema up to date, as `shm migrate` does."""
+    import argparse
+
+    assert run_migrate(argparse.Namespace(dsn=dsn, data_dir=None)) == 0

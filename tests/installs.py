@@ -1,0 +1,81 @@
+"""An install that speaks the protocol by hand, so that tests can also speak it wrongly."""
+
+import json
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+from nacl.signing import SigningKey
+
+
+@dataclass
+class Install:
+    """A key pair, an ID, and what it says of itself."""
+
+    url: str
+    app_name: str = "Ledger"
+    app_version: str = "1.4.2"
+    environment: str = "production"
+    deployment_mode: str = "docker"
+    os_arch: str = "linux/amd64"
+    instance_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    key: SigningKey = field(default_factory=SigningKey.generate)
+
+    @property
+    def public_key(self) -> str:
+        """64 hex digits."""
+        return self.key.verify_key.encode().hex()
+
+    def registration(self, **changes: Any) -> bytes:
+        """The body of a register."""
+        said = {
+            "instance_id": self.instance_id,
+            "public_key": self.public_key,
+            "app_name": self.app_name,
+            "app_version": self.app_version,
+            "deployment_mode": self.deployment_mode,
+            "environment": self.environment,
+            "os_arch": self.os_arch,
+        }
+        return json.dumps(said | changes).encode()
+
+    def snapshot_body(self, metrics: Any, at: datetime | str | None = None, **more: Any) -> bytes:
+        """The body of a snapshot; `at` is now when it is not given."""
+        if not isinstance(at, str):
+            at = (at or datetime.now(UTC)).isoformat().replace("+00:00", "Z")
+        return json.dumps({"instance_id": self.instance_id, "timestamp": at, "metrics": metrics, **more}).encode()
+
+    def signed(self, body: bytes) -> dict[str, str]:
+        """The headers that prove `body`."""
+        return {
+            "Content-Type": "application/json",
+            "X-Instance-ID": self.instance_id,
+            "X-Signature": self.key.sign(body).signature.hex(),
+        }
+
+    def post(self, path: str, body: bytes, headers: dict[str, str] | None = None) -> httpx.Response:
+        """POSTs `body` with exactly these headers."""
+        return httpx.post(f"{self.url}{path}", content=body, headers=headers or {}, timeout=30)
+
+    def register(self, **changes: Any) -> httpx.Response:
+        """An unsigned register, as the official clients send it."""
+        return self.post("/v1/register", self.registration(**changes), {"Content-Type": "application/json"})
+
+    def activate(self) -> httpx.Response:
+        """A signed activate."""
+        body = b'{"action":"activate"}'
+        return self.post("/v1/activate", body, self.signed(body))
+
+    def snapshot(self, metrics: Any, at: datetime | str | None = None, **more: Any) -> httpx.Response:
+        """A signed snapshot."""
+        body = self.snapshot_body(metrics, at, **more)
+        return self.post("/v1/snapshot", body, self.signed(body))
+
+    def arrived(self, metrics: Any = None, ago: timedelta = timedelta()) -> "Install":
+        """Registers, activates and sends a first snapshot; returns itself."""
+        assert self.register().status_code in (200, 201)
+        assert self.activate().status_code == 200
+        assert self.snapshot({} if metrics is None else metrics, datetime.now(UTC) - ago).status_code == 202
+        return self
