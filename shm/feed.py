@@ -79,13 +79,13 @@ class Feed:
     async def follow(self, app: str | None, since: int | None, send: Send) -> None:
         """Serves one subscriber until cancelled or until `send` raises."""
         head = await self._head()
-        if since is not None and since > head:
-            await send(_encoder.encode(Resync("This cursor is of another database, or of a future one: list again.")))
-            since = None
-        subscription = Subscription(app, head if since is None else since)
+        strange = since is not None and since > head
+        subscription = Subscription(app, head if since is None or strange else since)
         self._subscriptions[id(subscription)] = subscription
         try:
             await send(_encoder.encode(Hello(subscription.cursor, self._heartbeat_s)))
+            if strange:
+                await send(_encoder.encode(Resync("This cursor was never given by this database: list again.")))
             subscription.look.set()
             while True:
                 await self._wait(subscription)

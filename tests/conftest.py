@@ -1,4 +1,4 @@
-"""What tests stand on: a real PostgreSQL for the session, a database of its own for each test, real server processes."""
+"""What tests stand on: one real PostgreSQL, a database of its own for each test, real server processes."""
 
 import os
 import secrets

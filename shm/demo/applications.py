@@ -1,0 +1,133 @@
+"""Three applications that somebody might ship, and what one install of each would report. Pure.
+
+Counters are functions of the time and of the install's number, so a fleet that is stopped and started again goes on
+where it would be by now, and needs no memory.
+"""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+EPOCH = 1_767_225_600.0  # 2026-01-01: when the oldest of these installs were set up
+HASTE = 40.0  # a demo's hour passes in ninety seconds, or nothing would move while one looks
+
+HOSTS = (
+    ("linux/amd64", "docker", 46),
+    ("linux/arm64", "docker", 17),
+    ("linux/amd64", "kubernetes", 15),
+    ("linux/amd64", "standalone", 13),
+    ("freebsd/amd64", "standalone", 4),
+    ("windows/amd64", "standalone", 3),
+    ("darwin/arm64", "standalone", 2),
+)
+ENVIRONMENTS = (("production", 82), ("staging", 8), ("dev", 7), ("ci", 3))
+
+Metrics = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Persona:
+    """One simulated install: what stays with it for good."""
+
+    number: int
+    os_arch: str
+    deployment_mode: str
+    environment: str
+    size: float  # how large this install is; most are small and a few are very large
+    since: float  # when it was set up, seconds since 1970
+    patience: float  # from 0 to 1: how late it moves to a new version
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """An application: its name, its releases with the share of installs that have them, and what it counts."""
+
+    name: str
+    share: int
+    releases: Sequence[tuple[str, float]]
+    count: Callable[[Persona, float, random.Random], Metrics]
+
+    def version(self, persona: Persona) -> str:
+        """The release that this install has come to."""
+        return next(version for version, upto in self.releases if persona.patience <= upto)
+
+    def report(self, persona: Persona, now: float) -> Metrics:
+        """What the install counts at `now` (seconds since 1970), with what its machine says."""
+        drift = random.Random(f"{persona.number}/{int(now)}")
+        hours = max(0.0, now - persona.since) / 3600
+        machine: Metrics = {
+            "sys_os": persona.os_arch.partition("/")[0],
+            "sys_cpu_cores": 2 ** (persona.number % 5),
+            "sys_mode": persona.deployment_mode,
+            "app_mem_rss_mb": round(90 + 40 * math.log1p(persona.size) + drift.uniform(-6, 6)),
+            "app_cpu_pct": round(min(96.0, 2 + 3 * math.log1p(persona.size) * drift.uniform(0.5, 1.6)), 1),
+            "app_uptime_h": int(hours) % (24 * (7 + persona.number % 40)),
+        }
+        if persona.environment == "ci":
+            machine["sys_ephemeral"] = True
+        return self.count(persona, hours * HASTE, drift) | machine
+
+
+def persona(application: Application, number: int) -> Persona:
+    """The install of that number: always the same one."""
+    chance = random.Random(f"{application.name}/{number}")
+    os_arch, mode, _ = chance.choices(HOSTS, [weight for *_, weight in HOSTS])[0]
+    environment, _ = chance.choices(ENVIRONMENTS, [weight for _, weight in ENVIRONMENTS])[0]
+    return Persona(
+        number=number,
+        os_arch=os_arch,
+        deployment_mode=mode,
+        environment=environment,
+        size=math.exp(chance.gauss(2.2, 1.1)),
+        since=EPOCH + chance.random() * 86400 * 200,
+        patience=chance.random(),
+    )
+
+
+def _ledger(persona: Persona, hours: float, drift: random.Random) -> Metrics:
+    users = 2 + int(persona.size * 1.4)
+    invoices = int(hours * persona.size / 190)
+    return {
+        "invoices_sent": invoices,
+        "users_active": max(1, users - drift.randrange(1 + users // 4)),
+        "revenue_eur": round(invoices * (38 + persona.number % 60) + drift.random() * 100, 2),
+        "jobs": {"run": int(hours * 0.8), "failed": int(hours * 0.8) // (90 + persona.number % 80)},
+        "sso_enabled": persona.size > 18,
+        "beta_ui": persona.patience < 0.45,
+        "database": "postgres" if persona.size > 7 else "sqlite",
+        "locale": ("fr", "de", "en", "en", "nl", "it")[persona.number % 6],
+    }
+
+
+def _kiosk(persona: Persona, hours: float, drift: random.Random) -> Metrics:
+    screens = 1 + int(persona.size / 2)
+    return {
+        "screens_online": max(0, screens - int(drift.random() < 0.1)),
+        "plays_total": int(hours * screens * 11),
+        "playlists": 2 + int(persona.size / 3),
+        "cache_hit_rate": round(0.82 + 0.17 * drift.random(), 3),
+        "offline_mode": persona.number % 9 == 0,
+        "renderer": "webgl" if persona.number % 4 else "canvas",
+    }
+
+
+def _cafe_board(persona: Persona, hours: float, drift: random.Random) -> Metrics:
+    orders = int(hours * persona.size / 60)
+    return {
+        "orders_served": orders,
+        "pizzas_eaten": orders // 3,
+        "menu_items": 12 + persona.number % 30,
+        "avg_wait_s": round(210 + 90 * drift.random() - 20 * math.log1p(persona.size), 1),
+        "takeaway": persona.number % 3 != 0,
+        "payment": ("card", "card", "cash", "voucher")[persona.number % 4],
+    }
+
+
+APPLICATIONS = (
+    Application(
+        "Ledger", 55, (("1.5.0", 0.08), ("1.4.2", 0.66), ("1.4.1", 0.86), ("1.3.9", 0.96), ("1.2.0", 1.0)), _ledger
+    ),
+    Application("Kiosk", 30, (("3.1.0", 0.52), ("3.0.4", 0.83), ("2.9.8", 1.0)), _kiosk),
+    Application("Café Board", 15, (("0.9.3", 0.7), ("0.9.2", 0.9), ("0.8.0", 1.0)), _cafe_board),
+)
