@@ -1,0 +1,257 @@
+"""One report: what goes over the wire, in which order, and what each answer leads to."""
+
+import logging
+import re
+import threading
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from shm_sdk import Client, Outcome, Result
+from tests.sdk.peer import Peer, raw, reply, running_peer
+
+MakeClient = Callable[..., Client]
+
+
+def test_an_install_registers_activates_and_reports_in_that_order(client: MakeClient, peer: Peer) -> None:
+    assert client().report_now() == Outcome(Result.SENT, "stored", 202)
+    assert peer.paths == ["/v1/register", "/v1/activate", "/v1/snapshot"]
+    assert {request.method for request in peer.requests} == {"POST"}
+
+
+def test_every_request_is_signed_over_its_exact_bytes(client: MakeClient, peer: Peer) -> None:
+    telemetry = client(app_name="Бухгалтерия 日本")
+    telemetry.provider(lambda: {"größe": "é€", "n": 1.5})
+    telemetry.report_now()
+    introduction = peer.requests[0].json
+    for request in peer.requests:
+        assert request.is_signed_by(str(introduction["public_key"]))
+        assert request.headers["x-instance-id"] == introduction["instance_id"]
+        assert request.headers["content-type"] == "application/json"
+
+
+def test_register_says_what_the_host_said_and_nothing_else(client: MakeClient, peer: Peer) -> None:
+    client(environment="production", deployment_mode="appliance", os_arch="plan9/mips").report_now()
+    introduction = peer.requests[0].json
+    assert uuid.UUID(str(introduction.pop("instance_id"))).version == 4
+    assert re.fullmatch("[0-9a-f]{64}", str(introduction.pop("public_key")))
+    assert introduction == {
+        "app_name": "Café Ledger",
+        "app_version": "1.4.2",
+        "deployment_mode": "appliance",
+        "environment": "production",
+        "os_arch": "plan9/mips",
+    }
+
+
+def test_without_system_metrics_nothing_is_found_out_about_the_machine(client: MakeClient, peer: Peer) -> None:
+    client(collect_system_metrics=False).report_now()
+    assert peer.requests[0].json.keys() == {"instance_id", "public_key", "app_name", "app_version"}
+    assert peer.requests[2].json["metrics"] == {}
+
+
+def test_a_snapshot_carries_time_version_and_place_in_the_sequence(client: MakeClient, peer: Peer) -> None:
+    telemetry = client()
+    telemetry.provider(lambda: {"invoices_sent": 7, "revenue": Decimal("12.50"), "nested": {"beta": True}})
+    before = datetime.now(UTC)
+    telemetry.report_now()
+    telemetry.report_now()
+    first, second = (request.json for request in peer.requests if request.path == "/v1/snapshot")
+    assert first.keys() == {"instance_id", "timestamp", "metrics", "app_version", "sequence"}
+    assert str(first["timestamp"]).endswith("Z")
+    assert before <= datetime.fromisoformat(str(first["timestamp"])) <= datetime.now(UTC)
+    assert first["metrics"] == {"invoices_sent": 7, "revenue": 12.5, "nested": {"beta": True}}
+    assert (first["app_version"], first["sequence"], second["sequence"]) == ("1.4.2", 1, 2)
+
+
+def test_the_second_report_needs_one_request_on_the_same_connection(client: MakeClient, peer: Peer) -> None:
+    telemetry = client()
+    telemetry.report_now()
+    telemetry.report_now()
+    assert peer.paths == ["/v1/register", "/v1/activate", "/v1/snapshot", "/v1/snapshot"]
+    assert len(peer.connections) == 1
+
+
+def test_a_connection_that_the_server_closed_meanwhile_costs_no_report(client: MakeClient, peer: Peer) -> None:
+    telemetry = client()
+    peer.will("/v1/snapshot", raw(b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\n{}", keep=False))
+    assert telemetry.report_now().sent
+    assert telemetry.report_now().sent
+    assert len(peer.connections) == 2
+
+
+def test_several_providers_are_merged_and_one_that_fails_takes_only_its_own(client: MakeClient, peer: Peer) -> None:
+    telemetry = client()
+
+    @telemetry.provider
+    def users() -> dict[str, int]:
+        return {"users": 3, "shared": 1}
+
+    @telemetry.provider
+    def broken() -> dict[str, int]:
+        raise RuntimeError("the database is away")
+
+    @telemetry.provider
+    def exits() -> dict[str, int]:
+        raise SystemExit(1)
+
+    telemetry.provider(lambda: "no mapping")  # type: ignore[arg-type, return-value]
+    telemetry.provider(None)  # type: ignore[type-var]
+    telemetry.provider(lambda: {"jobs": 4, "shared": 2})
+    assert users() == {"users": 3, "shared": 1}
+    assert telemetry.report_now().sent
+    assert peer.requests[-1].json["metrics"] == {"users": 3, "shared": 2, "jobs": 4}
+
+
+def test_what_the_host_says_counts_before_what_was_found_out(client: MakeClient, peer: Peer) -> None:
+    telemetry = client(collect_system_metrics=True)
+    telemetry.provider(lambda: {"sys_mode": "appliance"})
+    telemetry.report_now()
+    metrics = peer.requests[-1].json["metrics"]
+    assert isinstance(metrics, dict)
+    assert metrics["sys_mode"] == "appliance"
+    assert "sys_os" in metrics
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_server_that_forgot_the_install_gets_it_registered_again_once(
+    client: MakeClient, peer: Peer, status: int
+) -> None:
+    telemetry = client()
+    telemetry.report_now()
+    peer.will("/v1/snapshot", reply(status))
+    assert telemetry.report_now().sent
+    assert peer.paths[3:] == ["/v1/snapshot", "/v1/register", "/v1/activate", "/v1/snapshot"]
+    assert peer.requests[-1].body == peer.requests[3].body
+
+
+def test_a_server_that_goes_on_refusing_is_asked_no_third_time(client: MakeClient, peer: Peer) -> None:
+    peer.will("/v1/snapshot", reply(403), reply(403))
+    outcome = client().report_now()
+    assert (outcome.result, outcome.status) == (Result.REFUSED, 403)
+    assert peer.paths.count("/v1/register") == 2
+
+
+def test_a_revoked_install_stops_at_register(client: MakeClient, peer: Peer) -> None:
+    peer.will("/v1/register", reply(403, b'{"code":"unknown_instance"}'))
+    outcome = client().report_now()
+    assert outcome == Outcome(Result.REFUSED, "the server answered 403 to register (unknown_instance)", 403)
+    assert peer.paths == ["/v1/register"]
+
+
+def test_an_install_that_waits_for_approval_sends_no_snapshot_and_asks_again(client: MakeClient, peer: Peer) -> None:
+    telemetry = client()
+    peer.will("/v1/activate", reply(200, b'{"status":"pending"}'), reply(200, b'{"status":"pending"}'))
+    assert telemetry.report_now().result is Result.PENDING
+    assert telemetry.report_now().result is Result.PENDING
+    assert telemetry.report_now().sent
+    assert peer.paths == ["/v1/register", *["/v1/activate"] * 3, "/v1/snapshot"]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_asks_to_wait_is_left_alone(client: MakeClient, peer: Peer, status: int) -> None:
+    telemetry = client()
+    peer.will("/v1/snapshot", reply(status, Retry_After="1800"))
+    first = telemetry.report_now()
+    second = telemetry.report_now()
+    assert (first.result, first.status, first.retry_after) == (Result.FAILED, status, 1800)
+    assert second.result is Result.FAILED
+    assert 0 < (second.retry_after or 0) <= 1800
+    assert peer.paths.count("/v1/snapshot") == 1
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("0", 0), ("9" * 5000, 86400), ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("soon", None), ("-5", None), ("²", None)],
+)
+def test_whatever_retry_after_says_is_taken_within_reason(
+    client: MakeClient, peer: Peer, header: str, seconds: float | None
+) -> None:
+    peer.will("/v1/register", reply(503, Retry_After=header))
+    assert client().report_now().retry_after == seconds
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_not_followed(client: MakeClient, peer: Peer, status: int) -> None:
+    with running_peer() as elsewhere:
+        peer.will("/v1/register", reply(status, Location=f"{elsewhere.url}/v1/register"))
+        outcome = client().report_now()
+        assert (outcome.result, outcome.status) == (Result.REFUSED, status)
+        assert elsewhere.requests == []
+
+
+def test_a_server_url_may_have_a_path(client: MakeClient, peer: Peer) -> None:
+    client(server_url=f"{peer.url}/telemetry/").report_now()
+    assert peer.paths == ["/telemetry/v1/register"]
+
+
+def test_threads_that_report_at_once_take_turns(client: MakeClient, peer: Peer) -> None:
+    telemetry = client()
+    outcomes: list[Outcome] = []
+    threads = [threading.Thread(target=lambda: outcomes.append(telemetry.report_now())) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [outcome.result for outcome in outcomes] == [Result.SENT] * 16
+    assert peer.paths.count("/v1/register") == 1
+    sequences = sorted(int(str(one.json["sequence"])) for one in peer.requests if one.path == "/v1/snapshot")
+    assert sequences == list(range(1, 17))
+
+
+def test_a_provider_that_reports_itself_gets_an_outcome_and_no_deadlock(client: MakeClient) -> None:
+    telemetry = client()
+    inner: list[Outcome] = []
+
+    @telemetry.provider
+    def again() -> dict[str, int]:
+        inner.append(telemetry.report_now(timeout=0.05))
+        return {}
+
+    assert telemetry.report_now().sent
+    assert [outcome.result for outcome in inner] == [Result.FAILED]
+
+
+def test_an_outage_is_one_line_and_its_end_makes_room_for_the_next(
+    client: MakeClient, peer: Peer, caplog: pytest.LogCaptureFixture
+) -> None:
+    telemetry = client()
+    peer.will("/v1/snapshot", reply(500), reply(502), reply(500), reply(202), reply(500))
+    with caplog.at_level(logging.DEBUG):
+        results = [telemetry.report_now().result for _ in range(5)]
+    assert results == [Result.FAILED] * 3 + [Result.SENT, Result.FAILED]
+    lines = [record for record in caplog.records if record.levelno > logging.DEBUG]
+    assert [(line.name, line.levelname) for line in lines] == [("shm_sdk", "WARNING")] * 2
+
+
+def test_being_asked_to_slow_down_is_no_outage(
+    client: MakeClient, peer: Peer, caplog: pytest.LogCaptureFixture
+) -> None:
+    peer.will("/v1/snapshot", reply(429, Retry_After="60"))
+    telemetry = client()
+    with caplog.at_level(logging.DEBUG):
+        telemetry.report_now()
+        telemetry.report_now()
+    assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
+
+
+def test_no_log_line_holds_a_key_a_signature_or_a_metric(
+    client: MakeClient, peer: Peer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    telemetry = client()
+    telemetry.provider(lambda: {"plan": "a very private value", "bad": object()})
+    peer.will("/v1/snapshot", reply(400, b'{"code":"no","detail":"a very private value"}'), reply(202), raw(b"junk"))
+    with caplog.at_level(logging.DEBUG):
+        for _ in range(3):
+            telemetry.report_now()
+        (tmp_path / "data" / "metrics_identity.json").write_text('{"private_key": "abcdef"')
+        client().report_now()
+    assert len(caplog.records) >= 4
+    for request in peer.requests:
+        assert request.headers["x-signature"] not in caplog.text
+    assert "private value" not in caplog.text
+    assert "abcdef" not in caplog.text
