@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 NAME = re.compile(r"^-- name: ([a-z_]+)$", re.MULTILINE)
+LEADING_COMMENT = re.compile(r"\A(\s*--.*\n)+")  # for people; sent with every call it would only cost
 
 
 def sql_folder() -> Path:
@@ -24,5 +25,5 @@ def statements() -> dict[str, str]:
     for file in sorted((sql_folder() / "queries").glob("*.sql")):
         parts = NAME.split(file.read_text(encoding="utf-8"))
         for name, statement in zip(parts[1::2], parts[2::2], strict=True):
-            found[f"{file.stem}.{name}"] = statement.strip().removesuffix(";")
+            found[f"{file.stem}.{name}"] = LEADING_COMMENT.sub("", statement).strip().removesuffix(";")
     return found

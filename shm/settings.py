@@ -19,6 +19,7 @@ import platformdirs
 from shm.errors import ConfigurationError
 
 DURATION_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+LONGEST = timedelta(days=36_500)  # instants minus a duration must stay within the calendar
 SIZE_UNITS = {"": 1, "k": 1024, "m": 1024**2}
 
 # Names of the SDK and of the console. They may stand in the environment of a machine that also runs the server.
@@ -63,9 +64,10 @@ def port_number(value: str) -> int:
 def duration(value: str) -> timedelta:
     """`90s`, `15m`, `1h`, `30d`."""
     match = re.fullmatch(r"([0-9]{1,6})([smhd])", value)
-    if not match or int(match[1]) == 0:
-        raise ValueError("a duration such as 90s, 15m, 1h or 30d")
-    return timedelta(**{DURATION_UNITS[match[2]]: int(match[1])})
+    read = timedelta(**{DURATION_UNITS[match[2]]: int(match[1])}) if match else timedelta()
+    if not timedelta() < read <= LONGEST:
+        raise ValueError("a duration such as 90s, 15m, 1h or 30d, at most a hundred years")
+    return read
 
 
 def size(value: str) -> int:

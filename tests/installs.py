@@ -1,5 +1,6 @@
 """An install that speaks the protocol by hand, so that tests can also speak it wrongly."""
 
+import atexit
 import json
 import uuid
 from dataclasses import dataclass, field
@@ -8,6 +9,9 @@ from typing import Any
 
 import httpx
 from nacl.signing import SigningKey
+
+_client = httpx.Client(timeout=30, limits=httpx.Limits(max_keepalive_connections=50))
+atexit.register(_client.close)
 
 
 @dataclass
@@ -57,7 +61,7 @@ class Install:
 
     def post(self, path: str, body: bytes, headers: dict[str, str] | None = None) -> httpx.Response:
         """POSTs `body` with exactly these headers."""
-        return httpx.post(f"{self.url}{path}", content=body, headers=headers or {}, timeout=30)
+        return _client.post(f"{self.url}{path}", content=body, headers=headers or {})
 
     def register(self, **changes: Any) -> httpx.Response:
         """An unsigned register, as the official clients send it."""

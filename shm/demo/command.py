@@ -12,11 +12,12 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NoReturn
+
+import httpx
 
 from shm.errors import ConfigurationError
 from shm.settings import default_data_dir
@@ -147,9 +148,8 @@ def _environment() -> dict[str, str]:
 
 def _is_ready(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/api/v1/ready", timeout=5):
-            return True
-    except OSError:
+        return httpx.get(f"{url}/api/v1/ready", timeout=5).is_success
+    except httpx.TransportError:
         return False
 
 

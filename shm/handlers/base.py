@@ -96,8 +96,16 @@ class Handler(tornado.web.RequestHandler):
 
     async def prepare(self) -> None:
         """Lets in who may come in."""
+        self.count()
+        await self.admit()
+
+    def count(self) -> None:
+        """From here on until its answer is out, the request is in flight, and a drain waits for it."""
         self._counted = True
         self.rooms.enter()
+
+    async def admit(self) -> None:
+        """Refuses what may not come in, now or at all."""
         if self.rooms.draining:
             self.set_header("Connection", "close")
             raise Overloaded("shutting_down", "The server is ending; try again in a moment.", 2)

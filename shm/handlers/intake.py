@@ -7,23 +7,27 @@ import tornado.web
 
 from shm import envelope
 from shm.errors import Conflict, Forbidden, TooLarge
-from shm.handlers.base import Handler
+from shm.handlers.base import Handler, Rooms
 from shm.registry import Verdict, unknown_instance
 from shm.tokens import Role
 
 
 @tornado.web.stream_request_body
 class FromInstall(Handler):
-    """A POST with a bounded body. Streamed, so that an oversized one is refused before it is read."""
+    """A POST with a bounded body. Streamed, so that an oversized one is refused before it is read.
+
+    It is in flight once its body is there: whoever sends slowly or goes away in the middle holds up no drain.
+    """
 
     role = Role.INSTALL
 
-    def initialize(self, rooms: "object") -> None:
-        super().initialize(rooms)  # type: ignore[arg-type]
+    def initialize(self, rooms: Rooms) -> None:
+        super().initialize(rooms)
         self._body = bytearray()
+        self._over = False
 
     async def prepare(self) -> None:
-        await super().prepare()
+        await self.admit()
         announced = self.request.headers.get("Content-Length", "0")
         if announced.isdigit() and int(announced) > self.rooms.settings.max_body:
             self.set_header("Connection", "close")
@@ -31,12 +35,19 @@ class FromInstall(Handler):
 
     def data_received(self, chunk: bytes) -> None:
         self._body += chunk
-        if len(self._body) > self.rooms.settings.max_body:
-            raise self._too_large()
+        if len(self._body) > self.rooms.settings.max_body:  # chunked; what follows is read and dropped, up to a bound
+            self._over = True
+            self._body.clear()
 
-    def body(self) -> bytes:
-        """The exact bytes that came."""
-        return bytes(self._body)
+    async def post(self) -> None:
+        self.count()
+        if self._over:
+            raise self._too_large()
+        await self.accept(bytes(self._body))
+
+    async def accept(self, body: bytes) -> None:
+        """Does what is asked; `body` is the exact bytes that came."""
+        raise NotImplementedError
 
     def proof(self) -> envelope.Proof:
         """Who says to have signed this."""
@@ -50,8 +61,7 @@ class FromInstall(Handler):
 class Register(FromInstall):
     """`POST /v1/register`: unsigned, or signed with the key that it carries."""
 
-    async def post(self) -> None:
-        body = self.body()
+    async def accept(self, body: bytes) -> None:
         said = envelope.registration(body)
         signed = "X-Signature" in self.request.headers
         if signed:
@@ -73,8 +83,8 @@ class Register(FromInstall):
 class Activate(FromInstall):
     """`POST /v1/activate`: proves the key of a registered instance, again and again."""
 
-    async def post(self) -> None:
-        body, claimed = self.body(), self.proof()
+    async def accept(self, body: bytes) -> None:
+        claimed = self.proof()
         public_key = await self.rooms.registry.public_key(claimed.instance_id)
         envelope.verify(public_key, claimed.signature, body)
         envelope.action(body)
@@ -84,9 +94,9 @@ class Activate(FromInstall):
 class Snapshot(FromInstall):
     """`POST /v1/snapshot`: 202 once it is committed."""
 
-    async def post(self) -> None:
+    async def accept(self, body: bytes) -> None:
         claimed = self.proof()
         public_key = await self.rooms.registry.public_key(claimed.instance_id)
         now = datetime.now(UTC)
-        await self.rooms.intake.store(envelope.snapshot(claimed, public_key, self.body(), now, self.rooms.settings))
+        await self.rooms.intake.store(envelope.snapshot(claimed, public_key, body, now, self.rooms.settings))
         self.answer({"status": "ok", "message": "Snapshot received"}, HTTPStatus.ACCEPTED)

@@ -17,12 +17,12 @@ LEFT JOIN (
     SELECT
         app_slug,
         count(*) AS total,
-        count(*) FILTER (WHERE status = 'active' AND last_seen_at > now() - %(active_window)s) AS active,
+        count(*) FILTER (WHERE status = 'active' AND last_seen_at > now() - %(active_window)s::interval) AS active,
         count(*) FILTER (WHERE status = 'pending') AS pending,
         count(*) FILTER (WHERE status = 'revoked') AS revoked,
         count(*) FILTER (
-            WHERE status = 'active' AND last_seen_at > now() - %(active_window)s
-            AND NOT ephemeral AND lower(environment) <> ALL(%(uncounted)s)
+            WHERE status = 'active' AND last_seen_at > now() - %(active_window)s::interval
+            AND NOT ephemeral AND lower(environment) <> ALL(%(uncounted)s::text[])
         ) AS counted
     FROM instance_items
     WHERE %(slug)s::text IS NULL OR app_slug = %(slug)s

@@ -11,6 +11,6 @@ LEFT JOIN (
     SELECT * FROM instance_items
     WHERE cursor > %(since)s AND (%(app)s::text IS NULL OR app_slug = %(app)s)
     ORDER BY cursor
-    LIMIT %(most)s
+    LIMIT %(most)s::bigint
 ) page ON TRUE
 ORDER BY page.cursor;

@@ -99,6 +99,6 @@ LEFT JOIN (
             OR (coalesce(last_seen_at, '-infinity'), instance_id) < (%(after_seen)s::timestamptz, %(after_id)s::uuid)
         )
     ORDER BY coalesce(last_seen_at, '-infinity') DESC, instance_id DESC
-    LIMIT %(most)s
+    LIMIT %(most)s::bigint
 ) page ON TRUE
 ORDER BY coalesce(page.last_seen_at, '-infinity') DESC, page.instance_id DESC;

@@ -9,10 +9,10 @@ WITH leaf AS MATERIALIZED (
     WHERE
         (%(app)s::text IS NULL OR i.app_slug = %(app)s)
         AND i.status <> 'revoked'
-        AND i.snapshot_at > now() - %(active_window)s
+        AND i.snapshot_at > now() - %(active_window)s::interval
         AND (
-            NOT %(counted_only)s OR (
-                lower(i.environment) <> ALL(%(uncounted)s)
+            NOT %(counted_only)s::boolean OR (
+                lower(i.environment) <> ALL(%(uncounted)s::text[])
                 AND i.leaves -> 'sys_ephemeral' IS DISTINCT FROM 'true'::jsonb
             )
         )
@@ -49,7 +49,7 @@ UNION ALL
         vs[instances], NULL, NULL, NULL
     FROM placed
     ORDER BY instances DESC, key
-    LIMIT %(most_keys)s
+    LIMIT %(most_keys)s::bigint
 )
 UNION ALL
 (
@@ -60,19 +60,19 @@ UNION ALL
     WHERE sort = 'boolean'
     GROUP BY key
     ORDER BY count(*) DESC, key
-    LIMIT %(most_keys)s
+    LIMIT %(most_keys)s::bigint
 )
 UNION ALL
 (
     SELECT
         'categories', key, sum(instances), NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-        coalesce(sum(instances) FILTER (WHERE place > %(most_values)s), 0),
+        coalesce(sum(instances) FILTER (WHERE place > %(most_values)s::bigint), 0),
         jsonb_agg(jsonb_build_object('value', value, 'instances', instances) ORDER BY place)
-            FILTER (WHERE place <= %(most_values)s)
+            FILTER (WHERE place <= %(most_values)s::bigint)
     FROM valued
     GROUP BY key
     ORDER BY sum(instances) DESC, key
-    LIMIT %(most_keys)s
+    LIMIT %(most_keys)s::bigint
 );
 
 -- name: stats
@@ -81,14 +81,14 @@ SELECT
     count(*) AS total,
     count(*) FILTER (WHERE status = 'pending') AS pending,
     count(*) FILTER (WHERE status = 'revoked') AS revoked,
-    count(*) FILTER (WHERE status = 'active' AND last_seen_at > now() - %(active_window)s) AS active,
+    count(*) FILTER (WHERE status = 'active' AND last_seen_at > now() - %(active_window)s::interval) AS active,
     count(*) FILTER (WHERE status = 'active' AND last_seen_at > now() - interval '1 day') AS daily,
     count(*) FILTER (WHERE status = 'active' AND last_seen_at > now() - interval '7 days') AS weekly,
     count(*) FILTER (WHERE status = 'active' AND last_seen_at > now() - interval '30 days') AS monthly,
     count(*) FILTER (WHERE first_seen_at > now() - interval '7 days') AS new_this_week,
     count(*) FILTER (
-        WHERE status = 'active' AND last_seen_at > now() - %(active_window)s
-        AND NOT ephemeral AND lower(environment) <> ALL(%(uncounted)s)
+        WHERE status = 'active' AND last_seen_at > now() - %(active_window)s::interval
+        AND NOT ephemeral AND lower(environment) <> ALL(%(uncounted)s::text[])
     ) AS counted
 FROM instance_items;
 

@@ -1,0 +1,104 @@
+"""The admin API: who may ask, pages, filters."""
+
+import json
+from datetime import timedelta
+
+import httpx
+import pytest
+
+from shm.handlers.base import Handler
+from shm.server import ROUTES
+from tests.installs import Install
+from tests.server_process import ServerProcess
+
+PATHS = ["stats", "applications", "applications/ledger", "applications/ledger/kpis", "instances", "feed"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("authorization", [None, "Bearer", "Bearer wrong", "Basic YTpi", "wrong"])
+def test_nothing_is_told_without_a_valid_token(server: ServerProcess, path: str, authorization: str | None) -> None:
+    headers = {} if authorization is None else {"Authorization": authorization}
+    response = httpx.get(f"{server.url}/api/v1/admin/{path}", headers=headers)
+    assert response.status_code == 401
+    assert response.headers["WWW-Authenticate"] == "Bearer"
+    assert response.headers["Content-Type"] == "application/problem+json"
+
+
+def test_a_token_in_the_address_is_no_token(server: ServerProcess) -> None:
+    response = httpx.get(f"{server.url}/api/v1/admin/stats", params={"token": server.admin_token})
+    assert response.status_code == 401
+    assert server.admin_token not in server.log
+
+
+@pytest.mark.parametrize("handler", {handler for _, handler in ROUTES}, ids=lambda handler: handler.__name__)
+def test_every_handler_says_who_may_call_it(handler: type[Handler]) -> None:
+    assert handler.role is not None
+
+
+def test_pages_follow_each_other_without_a_gap_or_a_repeat(server: ServerProcess) -> None:
+    installs = [Install(server.url).arrived({"n": number}) for number in range(7)]
+    pending = Install(server.url)
+    pending.register()
+    seen: list[str] = []
+    path: str | None = "/api/v1/admin/instances?limit=3"
+    while path:
+        response = httpx.get(f"{server.url}{path}", headers=server.headers)
+        seen += [item["instance_id"] for item in response.json()]
+        path = response.links.get("next", {}).get("url")
+    assert seen == [install.instance_id for install in reversed(installs)] + [pending.instance_id]
+
+
+def test_filters_narrow_a_list(server: ServerProcess) -> None:
+    first = Install(server.url, app_name="Café Board", app_version="1.0%").arrived()
+    second = Install(server.url, app_name="Kiosk", app_version="2.0", environment="staging").arrived()
+
+    def ids(query: str) -> list[str]:
+        return [item["instance_id"] for item in server.get(f"instances?{query}").json()]
+
+    assert ids("app=cafe-board") == ids("app=Caf%C3%A9+Board") == [first.instance_id]
+    assert ids("version=2.0") == ids("environment=staging") == ids("q=STAG") == [second.instance_id]
+    assert ids(f"q={first.instance_id[4:12]}") == [first.instance_id]
+    assert ids("q=1.0%25") == [first.instance_id]
+    assert ids("q=%25") == [first.instance_id]
+    assert ids("status=active") == [second.instance_id, first.instance_id]
+    assert ids("status=pending") == ids("q=nothing") == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=1001", "limit=x", "offset=50", "after=x", "after=_x", "limit=1&limit=2", "after=2026_01"],
+)
+def test_a_query_that_means_nothing_is_refused(server: ServerProcess, query: str) -> None:
+    response = httpx.get(f"{server.url}/api/v1/admin/instances?{query}", headers=server.headers)
+    assert (response.status_code, response.headers["Content-Type"]) == (400, "application/problem+json")
+
+
+def test_an_unknown_application_is_not_found(server: ServerProcess) -> None:
+    for path in ("applications/nobody", "applications/nobody/kpis"):
+        response = httpx.get(f"{server.url}/api/v1/admin/{path}", headers=server.headers)
+        assert (response.status_code, response.json()["code"]) == (404, "no_such_application")
+
+
+def test_numbers_come_out_with_the_digits_that_went_in(server: ServerProcess) -> None:
+    install = Install(server.url)
+    install.register()
+    body = install.snapshot_body("METRICS").replace(b'"METRICS"', b'{"a": 1.50, "b": 123456789012345678901234567890}')
+    assert install.post("/v1/snapshot", body, install.signed(body)).status_code == 202
+    assert '"a": 1.50' in server.get("instances").text
+    assert "123456789012345678901234567890" in server.get("instances").text
+    assert '"value":123456789012345678901234567890,' in server.get("applications/ledger/kpis").text
+
+
+def test_metrics_come_out_as_they_were_sent(server: ServerProcess) -> None:
+    sent = {"nested": {"deep": [1, {"x": None}]}, "null": None, "text": "<b>&\u202e\x1b]52", "flag": False}
+    install = Install(server.url).arrived(sent, ago=timedelta(minutes=1))
+    (item,) = server.get("instances").json()
+    assert item["metrics"] == sent
+    assert item["instance_id"] == install.instance_id
+    assert item["snapshot_at"].endswith("Z")
+    assert json.dumps(item)
+
+
+def test_health_and_readiness_need_no_token(server: ServerProcess) -> None:
+    assert httpx.get(f"{server.url}/api/v1/healthcheck").json() == {"status": "ok"}
+    assert httpx.get(f"{server.url}/api/v1/ready").json() == {"status": "ready"}

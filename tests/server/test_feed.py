@@ -1,0 +1,162 @@
+"""The change feed: from a list's cursor on, every change is seen, in order, as its newest state."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import psycopg2
+import pytest
+from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.websocket import websocket_connect
+
+from tests.installs import Install
+from tests.server_process import ServerProcess
+from tests.subscriber import subscribed
+
+
+def listed(server: ServerProcess, query: str = "") -> tuple[dict[str, dict[str, Any]], int]:
+    """Every instance by ID, and the cursor that the list is true at."""
+    response = server.get(f"instances?limit=1000{query}")
+    return {item["instance_id"]: item for item in response.json()}, int(response.headers["X-Feed-Cursor"])
+
+
+async def test_the_feed_greets_with_its_cursor_and_tells_a_snapshot(server: ServerProcess) -> None:
+    install = Install(server.url).arrived({"a": 1})
+    _, cursor = listed(server)
+    async with subscribed(server) as subscriber:
+        assert await subscriber.message() == {"type": "hello", "cursor": cursor, "heartbeat_s": 15}
+        await asyncio.to_thread(install.snapshot, {"a": 2})
+        message = await subscriber.until("instance")
+        assert message["instance"]["metrics"] == {"a": 2}
+        assert message["instance"] == listed(server)[0][install.instance_id]
+
+
+async def test_a_subscriber_that_was_away_gets_what_it_missed_from_its_cursor(server: ServerProcess) -> None:
+    installs = [Install(server.url).arrived({"n": number}) for number in range(5)]
+    mirror, cursor = listed(server)
+    for install in installs[1:4]:
+        install.snapshot({"n": 10})
+    now, _ = listed(server)
+    async with subscribed(server, f"?since={cursor}") as subscriber:
+        subscriber.instances = mirror
+        for _ in range(4):
+            await subscriber.message()
+        assert subscriber.instances == now
+        assert subscriber.cursors == sorted(subscriber.cursors)
+        assert len(subscriber.cursors) == 3
+
+
+async def test_the_mirror_equals_a_fresh_list_while_two_servers_write(serve: Callable[..., ServerProcess]) -> None:
+    servers = [serve(), serve()]
+    installs = [Install(servers[number % 2].url).arrived({"n": 0}) for number in range(12)]
+    mirror, cursor = listed(servers[0])
+
+    async def report(install: Install) -> None:
+        for number in range(1, 15):
+            assert (await asyncio.to_thread(install.snapshot, {"n": number})).status_code == 202
+
+    async with (
+        subscribed(servers[0], f"?since={cursor}") as first,
+        subscribed(servers[1], f"?since={cursor}") as second,
+    ):
+        writers = asyncio.gather(*(report(install) for install in installs))
+        readers = [asyncio.create_task(follow(subscriber, installs, mirror)) for subscriber in (first, second)]
+        await writers
+        truth, newest = listed(servers[1])
+        await asyncio.gather(*readers)
+        assert first.instances == second.instances == truth
+        assert max(first.cursors) == max(second.cursors) == newest
+        assert first.cursors == sorted(first.cursors)
+
+
+async def follow(subscriber: Any, installs: list[Install], mirror: dict[str, dict[str, Any]]) -> None:
+    """Reads until every install's last snapshot was seen."""
+    subscriber.instances = dict(mirror)
+    while any(subscriber.instances[install.instance_id]["metrics"]["n"] < 14 for install in installs):
+        await subscriber.message()
+
+
+async def test_kpis_in_the_feed_equal_those_of_the_api_at_quiescence(server: ServerProcess) -> None:
+    install = Install(server.url).arrived({"sent": 1, "beta": True, "db": "x"})
+    _, cursor = listed(server)
+    async with subscribed(server, f"?since={cursor}") as subscriber:
+        for number in range(20):
+            await asyncio.to_thread(install.snapshot, {"sent": number, "beta": False, "db": "y"})
+        _, newest = listed(server)
+        told = await subscriber.until("kpis", newest)
+        said = server.get("applications/ledger/kpis").json()
+        for body in (told, said):
+            body.pop("as_of")
+        assert told == {"type": "kpis", "cursor": newest} | said
+
+
+async def test_a_filter_by_application_shows_only_that_one(server: ServerProcess) -> None:
+    ledger = Install(server.url, app_name="Ledger").arrived()
+    kiosk = Install(server.url, app_name="Kiosk").arrived()
+    async with subscribed(server, "?app=kiosk") as subscriber:
+        await subscriber.until("hello")
+        await asyncio.to_thread(ledger.snapshot, {"a": 1})
+        await asyncio.to_thread(kiosk.snapshot, {"a": 2})
+        await subscriber.until("kpis")
+        assert list(subscriber.instances) == [kiosk.instance_id]
+        assert list(subscriber.kpis) == ["kiosk"]
+
+
+async def test_a_cursor_of_another_database_is_told_to_list_again(server: ServerProcess) -> None:
+    async with subscribed(server, "?since=4711") as subscriber:
+        assert (await subscriber.message())["type"] == "hello"
+        assert (await subscriber.message())["type"] == "resync"
+
+
+@pytest.mark.parametrize("query", ["?since=-1", "?since=x", "?since=1.5", "?since=9223372036854775808", "?cursor=3"])
+async def test_a_cursor_that_is_none_is_refused_before_the_upgrade(server: ServerProcess, query: str) -> None:
+    with pytest.raises(HTTPClientError) as caught:
+        async with subscribed(server, query):
+            pass
+    assert caught.value.code == 400
+
+
+async def test_the_feed_wants_a_token_and_no_foreign_page(server: ServerProcess) -> None:
+    url = f"ws://127.0.0.1:{server.port}/api/v1/admin/feed"
+    with pytest.raises(HTTPClientError) as caught:
+        await websocket_connect(HTTPRequest(url))
+    assert caught.value.code == 401
+    with pytest.raises(HTTPClientError) as caught:
+        await websocket_connect(HTTPRequest(url, headers=server.headers | {"Origin": "https://evil.example"}))
+    assert caught.value.code == 403
+
+
+async def test_a_restarted_server_goes_on_from_the_subscribers_cursor(server: ServerProcess) -> None:
+    install = Install(server.url).arrived({"a": 1})
+    async with subscribed(server) as subscriber:
+        cursor = (await subscriber.message())["cursor"]
+        server.kill()
+        assert await subscriber.closed() is None
+    server.start()
+    assert install.snapshot({"a": 2}).status_code == 202
+    async with subscribed(server, f"?since={cursor}") as subscriber:
+        assert (await subscriber.until("instance"))["instance"]["metrics"] == {"a": 2}
+
+
+async def test_the_feed_goes_on_after_its_listener_lost_its_backend(server: ServerProcess, database: str) -> None:
+    install = Install(server.url).arrived({"a": 1})
+    async with subscribed(server) as subscriber:
+        await subscriber.until("hello")
+        connection = psycopg2.connect(database)
+        with connection, connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            assert cursor.fetchone() != (0,)
+        connection.close()
+        assert (await asyncio.to_thread(install.snapshot, {"a": 2})).status_code == 202
+        assert (await subscriber.until("instance"))["instance"]["metrics"] == {"a": 2}
+
+
+async def test_an_ending_server_says_that_it_goes_away(server: ServerProcess) -> None:
+    async with subscribed(server) as subscriber:
+        await subscriber.until("hello")
+        ending = asyncio.create_task(asyncio.to_thread(server.terminate))
+        assert await subscriber.closed() == 1001
+        assert await ending == 0

@@ -1,0 +1,232 @@
+"""The client protocol over real sockets, against a real server process."""
+
+import json
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg2
+import pytest
+
+from tests.installs import Install
+from tests.server_process import ServerProcess
+
+WIRE = Path(__file__).parent.parent / "wire"
+
+
+def problem(response: httpx.Response) -> tuple[int, str]:
+    """Status and code of a refusal, whose shape is checked on the way."""
+    assert response.headers["Content-Type"] == "application/problem+json"
+    body = response.json()
+    assert body.keys() == {"type", "title", "status", "detail", "code"}
+    assert body["status"] == response.status_code
+    return response.status_code, body["code"]
+
+
+def items(server: ServerProcess) -> dict[str, dict[str, Any]]:
+    """Every instance that the API shows, by ID."""
+    return {item["instance_id"]: item for item in server.get("instances?limit=1000").json()}
+
+
+@pytest.mark.parametrize("file", sorted(WIRE.glob("*.json")), ids=lambda file: file.stem)
+def test_the_official_clients_are_accepted_byte_for_byte(serve: Callable[..., ServerProcess], file: Path) -> None:
+    server = serve(SHM_MAX_SNAPSHOT_AGE="36500d")
+    register, activate, snapshot = json.loads(file.read_text())["requests"]
+
+    def replay(request: dict[str, Any]) -> httpx.Response:
+        body = request["body"].encode()
+        headers = {name: value for name, value in request["headers"].items() if name.lower() != "content-length"}
+        return httpx.post(f"{server.url}{request['path']}", content=body, headers=headers)
+
+    assert replay(register).status_code == 201
+    answer = replay(activate)
+    assert (answer.status_code, answer.json()["status"]) == (200, "active")
+    assert replay(snapshot).status_code == 202
+    altered = snapshot | {"body": snapshot["body"].replace("1284", "1285")}
+    assert problem(replay(altered)) == (401, "bad_signature")
+    assert problem(replay(activate | {"body": '{"action":"activate"} '})) == (401, "bad_signature")
+    sent = json.loads(snapshot["body"])
+    item = items(server)[sent["instance_id"]]
+    assert item["metrics"] == sent["metrics"]
+    assert (item["app_name"], item["app_slug"], item["status"]) == ("Café Ledger", "cafe-ledger", "active")
+
+
+def test_registering_again_is_told_apart_from_registering_first(server: ServerProcess) -> None:
+    install = Install(server.url)
+    assert install.register().status_code == 201
+    assert install.register().status_code == 200
+
+
+def test_a_known_id_with_another_key_is_a_conflict(server: ServerProcess) -> None:
+    install = Install(server.url).arrived()
+    thief = Install(server.url, instance_id=install.instance_id)
+    assert problem(thief.register()) == (409, "key_conflict")
+    assert problem(thief.activate()) == (401, "bad_signature")
+    assert problem(thief.snapshot({"a": 1})) == (401, "bad_signature")
+
+
+def test_an_unsigned_register_of_a_known_instance_waits_for_its_signature(server: ServerProcess) -> None:
+    install = Install(server.url, app_name="Ledger", app_version="1.0").arrived({"a": 1})
+    assert install.register(app_name="Hijacked", app_version="6.6.6", environment="dev").status_code == 200
+    item = items(server)[install.instance_id]
+    assert (item["app_name"], item["app_version"], item["environment"]) == ("Ledger", "1.0", "production")
+    assert {app["slug"] for app in server.get("applications").json()} == {"ledger"}
+    assert install.register(app_version="1.1").status_code == 200
+    assert install.snapshot({"a": 2}).status_code == 202
+    item = items(server)[install.instance_id]
+    assert (item["app_name"], item["app_version"], item["metrics"]) == ("Ledger", "1.1", {"a": 2})
+
+
+def test_a_signed_register_takes_effect_at_once(server: ServerProcess) -> None:
+    install = Install(server.url)
+    for version, status in (("1.0", 201), ("1.1", 200)):
+        body = install.registration(app_version=version)
+        assert install.post("/v1/register", body, install.signed(body)).status_code == status
+        item = items(server)[install.instance_id]
+        assert (item["app_version"], item["status"]) == (version, "active")
+
+
+def test_a_register_whose_signature_does_not_hold_changes_nothing(server: ServerProcess) -> None:
+    install, other = Install(server.url), Install(server.url)
+    body = install.registration()
+    signature = other.signed(body)["X-Signature"]
+    headers = install.signed(body) | {"X-Signature": signature}
+    assert problem(install.post("/v1/register", body, headers)) == (401, "bad_signature")
+    assert items(server) == {}
+
+
+def test_an_application_comes_to_be_only_when_a_key_is_proven(server: ServerProcess) -> None:
+    install = Install(server.url, app_name="Ghost")
+    install.register()
+    assert server.get("applications").json() == []
+    assert items(server)[install.instance_id]["status"] == "pending"
+    assert items(server)[install.instance_id]["last_seen_at"] is None
+    assert install.activate().json() == {"status": "active"}
+    assert [app["name"] for app in server.get("applications").json()] == ["Ghost"]
+
+
+def test_activating_again_is_no_error(server: ServerProcess) -> None:
+    install = Install(server.url)
+    install.register()
+    assert [install.activate().json()["status"] for _ in range(3)] == ["active"] * 3
+
+
+def test_the_first_signed_snapshot_activates_where_keys_are_trusted_on_first_use(server: ServerProcess) -> None:
+    install = Install(server.url)
+    install.register()
+    assert install.snapshot({"a": 1}).status_code == 202
+    assert items(server)[install.instance_id]["status"] == "active"
+
+
+def test_nobody_unknown_gets_in(server: ServerProcess) -> None:
+    stranger = Install(server.url)
+    assert problem(stranger.activate()) == (403, "unknown_instance")
+    assert problem(stranger.snapshot({"a": 1})) == (403, "unknown_instance")
+
+
+def test_one_install_cannot_write_in_the_name_of_another(server: ServerProcess) -> None:
+    mallory, victim = Install(server.url).arrived({"a": 1}), Install(server.url).arrived({"a": 1})
+    body = victim.snapshot_body({"a": 999})
+    assert problem(mallory.post("/v1/snapshot", body, mallory.signed(body))) == (403, "instance_mismatch")
+    forged = mallory.signed(body) | {"X-Instance-ID": victim.instance_id}
+    assert problem(mallory.post("/v1/snapshot", body, forged)) == (401, "bad_signature")
+    assert items(server)[victim.instance_id]["metrics"] == {"a": 1}
+
+
+def test_a_revoked_instance_is_refused_for_good(server: ServerProcess, database: str) -> None:
+    install = Install(server.url).arrived({"a": 1})
+    connection = psycopg2.connect(database)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("UPDATE instances SET status = 'revoked' WHERE instance_id = %s", (install.instance_id,))
+    connection.close()
+    assert problem(install.snapshot({"a": 2})) == (403, "unknown_instance")
+    assert problem(install.activate()) == (403, "unknown_instance")
+    assert problem(install.register()) == (403, "unknown_instance")
+    assert items(server)[install.instance_id]["metrics"] == {"a": 1}
+
+
+def test_a_replayed_snapshot_is_stored_once_and_changes_nothing(server: ServerProcess, database: str) -> None:
+    install = Install(server.url).arrived()
+    at = datetime.now(UTC)
+    body = install.snapshot_body({"a": 1}, at)
+    assert install.post("/v1/snapshot", body, install.signed(body)).status_code == 202
+    before = items(server)[install.instance_id]
+    for _ in range(3):
+        assert install.post("/v1/snapshot", body, install.signed(body)).status_code == 202
+    assert install.snapshot({"a": 2}, at).status_code == 202
+    assert items(server)[install.instance_id] == before
+    connection = psycopg2.connect(database)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT metrics::text FROM snapshots WHERE snapshot_at = %s", (at,))
+        assert cursor.fetchall() == [('{"a": 1}',)]
+    connection.close()
+
+
+def test_the_current_snapshot_is_the_newest_whatever_order_they_come_in(server: ServerProcess) -> None:
+    install = Install(server.url).arrived()
+    now = datetime.now(UTC)
+    for minutes, version in ((3, "1.3"), (5, "1.5"), (1, "1.1"), (4, "1.4")):
+        assert (
+            install.snapshot({"m": minutes}, now + timedelta(seconds=minutes), app_version=version).status_code == 202
+        )
+    item = items(server)[install.instance_id]
+    assert (item["metrics"], item["app_version"]) == ({"m": 5}, "1.5")
+
+
+def test_a_body_over_the_limit_is_refused_before_it_is_read(server: ServerProcess) -> None:
+    install = Install(server.url).arrived()
+    assert problem(install.snapshot({"a": "x" * 70_000})) == (413, "body_too_large")
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+        raw.sendall(b"POST /v1/snapshot HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n")
+        assert raw.recv(4096).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_chunked_body_over_the_limit_is_refused(server: ServerProcess) -> None:
+    install = Install(server.url).arrived()
+    answer = httpx.post(
+        f"{server.url}/v1/snapshot",
+        content=(b"x" * 1000 for _ in range(80)),
+        headers=install.signed(b""),
+    )
+    assert problem(answer) == (413, "body_too_large")
+
+
+NO_OBJECTS = [b"", b"{", b"[]", b"\xff", b"\xef\xbb\xbf{}", b'"x"', b"null", b"[" * 60_000]
+CANNOT_BE_READ = [(path, body) for path in ("/v1/register", "/v1/activate", "/v1/snapshot") for body in NO_OBJECTS]
+
+
+@pytest.mark.parametrize(("path", "body"), [*CANNOT_BE_READ, ("/v1/register", b"{}"), ("/v1/snapshot", b"{}")])
+def test_a_body_that_is_no_such_object_gets_a_4xx_and_no_traceback(
+    running: ServerProcess, path: str, body: bytes
+) -> None:
+    install = Install(running.url).arrived()
+    status, _ = problem(install.post(path, body, install.signed(body) if path != "/v1/register" else {}))
+    assert status == 400
+    assert "Traceback" not in running.log
+
+
+def test_the_wrong_method_and_an_unknown_address_have_the_same_shape_of_error(running: ServerProcess) -> None:
+    assert problem(httpx.get(f"{running.url}/v1/snapshot")) == (405, "method_not_allowed")
+    assert problem(httpx.get(f"{running.url}/nowhere")) == (404, "no_such_address")
+    assert problem(httpx.get(f"{running.url}/v1/snapshot/x")) == (404, "no_such_address")
+
+
+def test_many_first_installs_of_one_new_application_at_once_all_get_in(server: ServerProcess) -> None:
+    installs = [Install(server.url, app_name="Brand New") for _ in range(40)]
+    with ThreadPoolExecutor(20) as pool:
+        assert len(list(pool.map(Install.arrived, installs))) == 40
+    (application,) = server.get("applications").json()
+    assert application["instances"]["active"] == 40
+
+
+@pytest.fixture(scope="module")
+def running(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A server for tests that leave nothing behind worth a database of their own."""
+    server = ServerProcess(tmp_path_factory.mktemp("running") / "data", {"SHM_DB_DSN": postgres})
+    server.start()
+    yield server
+    server.terminate()

@@ -1,0 +1,64 @@
+"""A subscriber of the change feed, and the mirror that it keeps."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+from tornado.httpclient import HTTPRequest
+from tornado.websocket import WebSocketClientConnection, websocket_connect
+
+from tests.server_process import ServerProcess
+
+LIMIT_S = 20
+
+
+class Subscriber:
+    """Reads messages and applies them to `instances`, by ID."""
+
+    def __init__(self, socket: WebSocketClientConnection) -> None:
+        self._socket = socket
+        self.instances: dict[str, dict[str, Any]] = {}
+        self.kpis: dict[str, dict[str, Any]] = {}
+        self.cursor = 0
+        self.cursors: list[int] = []
+
+    async def message(self) -> dict[str, Any]:
+        """The next message, applied."""
+        text = await asyncio.wait_for(self._socket.read_message(), LIMIT_S)
+        assert text is not None, "the feed was closed"
+        message: dict[str, Any] = msgspec.json.decode(text)
+        if message["type"] == "instance":
+            self.instances[message["instance"]["instance_id"]] = message["instance"]
+            self.cursors.append(message["cursor"])
+        elif message["type"] == "kpis":
+            self.kpis[message["app"]] = message
+        self.cursor = max(self.cursor, message.get("cursor", 0))
+        return message
+
+    async def until(self, kind: str, cursor: int = 0) -> dict[str, Any]:
+        """The next message of that type that is as new as `cursor`."""
+        while True:
+            message = await self.message()
+            if message["type"] == kind and message.get("cursor", 0) >= cursor:
+                return message
+
+    async def closed(self) -> int | None:
+        """Reads until the feed is closed; returns the close code."""
+        while await asyncio.wait_for(self._socket.read_message(), LIMIT_S) is not None:
+            pass
+        return self._socket.close_code
+
+
+@asynccontextmanager
+async def subscribed(server: ServerProcess, query: str = "") -> AsyncIterator[Subscriber]:
+    """A subscription, closed at the end."""
+    url = f"ws://127.0.0.1:{server.port}/api/v1/admin/feed{query}"
+    socket = await websocket_connect(HTTPRequest(url, headers=server.headers))
+    try:
+        yield Subscriber(socket)
+    finally:
+        socket.close()
+        while await asyncio.wait_for(socket.read_message(), LIMIT_S) is not None:
+            pass
