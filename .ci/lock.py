@@ -1,7 +1,13 @@
-"""Resolves every dependency of both distributions to exact versions with hashes: requirements.lock.
+"""Resolves every dependency to exact versions with hashes.
 
-Without an argument the lock is written anew; with `--check` it is only compared with what pyproject.toml asks for,
-keeping the versions that it names.
+`requirements.lock` decides: all that both distributions and the development tools need. Two locks are cut out of it,
+never resolved by themselves, so a package has one version everywhere:
+
+- `requirements-server.lock`: what an installed `shm-server` needs, for the image and for virtualenvs in production;
+- `requirements-build.lock`: what builds its wheel.
+
+Without an argument the locks are written anew; with `--check` they are only compared with what pyproject.toml asks
+for, keeping the versions that they name.
 """
 
 import shutil
@@ -9,38 +15,52 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCK = ROOT / "requirements.lock"
+LOCK = "requirements.lock"
+SERVER_LOCK = "requirements-server.lock"
+BUILD_LOCK = "requirements-build.lock"
 UV = Path(sysconfig.get_path("scripts")) / "uv"
 
 
-def resolve(into: Path, *options: str) -> None:
-    """Runs the resolver; versions already named in `into` are kept where they still fit."""
+def resolve(folder: Path, *options: str) -> None:
+    """Writes the three locks in `folder`; versions already named in its requirements.lock are kept where they fit."""
+    with (ROOT / "pyproject.toml").open("rb") as project:
+        build = tomllib.load(project)["build-system"]["requires"]
+    everything = ("--group", "dev", "--extra", "system", "pyproject.toml", "sdk/pyproject.toml")
+    _compile(folder / LOCK, *everything, *options)
+    _compile(folder / SERVER_LOCK, "--constraint", str(folder / LOCK), "pyproject.toml")
+    _compile(folder / BUILD_LOCK, "--constraint", str(folder / LOCK), "-", given="\n".join(build))
+
+
+def _compile(lock: Path, *arguments: str, given: str = "") -> None:
     subprocess.run(
         [
             *(str(UV), "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes"),
-            *("--group", "dev", "--extra", "system", "--no-annotate", "--custom-compile-command", "make lock"),
-            *("--output-file", str(into), *options, "pyproject.toml", "sdk/pyproject.toml"),
+            *("--no-annotate", "--custom-compile-command", "make lock", "--output-file", str(lock), *arguments),
         ],
         cwd=ROOT,
+        input=given,
+        text=True,
         check=True,
     )
 
 
 def check() -> str | None:
-    """The lock's fault in a sentence, or None when it fits both pyproject.toml."""
-    with tempfile.TemporaryDirectory() as folder:
-        fresh = Path(folder) / LOCK.name
-        shutil.copy(LOCK, fresh)
+    """The locks' fault in a sentence, or None when they fit both pyproject.toml."""
+    with tempfile.TemporaryDirectory() as name:
+        fresh = Path(name)
+        shutil.copy(ROOT / LOCK, fresh)
         resolve(fresh)
-        if fresh.read_text() != LOCK.read_text():
-            return f"{LOCK.name} does not fit pyproject.toml; mend it: make lock"
+        for lock in (LOCK, SERVER_LOCK, BUILD_LOCK):
+            if not (ROOT / lock).is_file() or (fresh / lock).read_text() != (ROOT / lock).read_text():
+                return f"{lock} does not fit pyproject.toml; mend it: make lock"
     return None
 
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--check"]:
         sys.exit(check())
-    resolve(LOCK, "--upgrade")
+    resolve(ROOT, "--upgrade")
