@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,10 +39,20 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder for an embedded PostgreSQL. Not pytest's: each run closes those of others to PostgreSQL's user."""
+    with tempfile.TemporaryDirectory(prefix="shm-tests-") as folder:
+        yield Path(folder)
+
+
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The DSN of a PostgreSQL that lives as long as the session, with a migrated template database."""
-    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres")).running() as dsn:
+    with (
+        tempfile.TemporaryDirectory(prefix="shm-tests-") as folder,
+        EmbeddedPostgres(Path(folder)).running() as dsn,
+    ):
         with admin_cursor(dsn) as cursor:
             cursor.execute(f"CREATE DATABASE {TEMPLATE}")
         migrate(make_dsn(dsn, dbname=TEMPLATE))
@@ -80,6 +91,15 @@ def serve(database: str, tmp_path: Path) -> Iterator[Callable[..., ServerProcess
 def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
     """One `shm serve` process."""
     return serve()
+
+
+@pytest.fixture(scope="session")
+def running(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server for tests that need none, and no database, of their own."""
+    server = ServerProcess(tmp_path_factory.mktemp("running") / "data", {"SHM_DB_DSN": postgres})
+    server.start()
+    yield server
+    server.terminate()
 
 
 def migrate(dsn: str) -> None:

@@ -19,6 +19,7 @@ class Subscriber:
 
     def __init__(self, socket: WebSocketClientConnection) -> None:
         self._socket = socket
+        self._ended = False
         self.instances: dict[str, dict[str, Any]] = {}
         self.kpis: dict[str, dict[str, Any]] = {}
         self.cursor = 0
@@ -27,6 +28,7 @@ class Subscriber:
     async def message(self) -> dict[str, Any]:
         """The next message, applied."""
         text = await asyncio.wait_for(self._socket.read_message(), LIMIT_S)
+        self._ended = text is None
         assert text is not None, "the feed was closed"
         message: dict[str, Any] = msgspec.json.decode(text)
         if message["type"] == "instance":
@@ -46,8 +48,8 @@ class Subscriber:
 
     async def closed(self) -> int | None:
         """Reads until the feed is closed; returns the close code."""
-        while await asyncio.wait_for(self._socket.read_message(), LIMIT_S) is not None:
-            pass
+        while not self._ended:
+            self._ended = await asyncio.wait_for(self._socket.read_message(), LIMIT_S) is None
         return self._socket.close_code
 
 
@@ -56,9 +58,9 @@ async def subscribed(server: ServerProcess, query: str = "") -> AsyncIterator[Su
     """A subscription, closed at the end."""
     url = f"ws://127.0.0.1:{server.port}/api/v1/admin/feed{query}"
     socket = await websocket_connect(HTTPRequest(url, headers=server.headers))
+    subscriber = Subscriber(socket)
     try:
-        yield Subscriber(socket)
+        yield subscriber
     finally:
         socket.close()
-        while await asyncio.wait_for(socket.read_message(), LIMIT_S) is not None:
-            pass
+        await subscriber.closed()

@@ -16,18 +16,18 @@ PATHS = ["stats", "applications", "applications/ledger", "applications/ledger/kp
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("authorization", [None, "Bearer", "Bearer wrong", "Basic YTpi", "wrong"])
-def test_nothing_is_told_without_a_valid_token(server: ServerProcess, path: str, authorization: str | None) -> None:
+def test_nothing_is_told_without_a_valid_token(running: ServerProcess, path: str, authorization: str | None) -> None:
     headers = {} if authorization is None else {"Authorization": authorization}
-    response = httpx.get(f"{server.url}/api/v1/admin/{path}", headers=headers)
+    response = httpx.get(f"{running.url}/api/v1/admin/{path}", headers=headers)
     assert response.status_code == 401
     assert response.headers["WWW-Authenticate"] == "Bearer"
     assert response.headers["Content-Type"] == "application/problem+json"
 
 
-def test_a_token_in_the_address_is_no_token(server: ServerProcess) -> None:
-    response = httpx.get(f"{server.url}/api/v1/admin/stats", params={"token": server.admin_token})
+def test_a_token_in_the_address_is_no_token(running: ServerProcess) -> None:
+    response = httpx.get(f"{running.url}/api/v1/admin/stats", params={"token": running.admin_token})
     assert response.status_code == 401
-    assert server.admin_token not in server.log
+    assert running.admin_token not in running.log
 
 
 @pytest.mark.parametrize("handler", {handler for _, handler in ROUTES}, ids=lambda handler: handler.__name__)
@@ -68,14 +68,14 @@ def test_filters_narrow_a_list(server: ServerProcess) -> None:
     "query",
     ["limit=0", "limit=1001", "limit=x", "offset=50", "after=x", "after=_x", "limit=1&limit=2", "after=2026_01"],
 )
-def test_a_query_that_means_nothing_is_refused(server: ServerProcess, query: str) -> None:
-    response = httpx.get(f"{server.url}/api/v1/admin/instances?{query}", headers=server.headers)
+def test_a_query_that_means_nothing_is_refused(running: ServerProcess, query: str) -> None:
+    response = httpx.get(f"{running.url}/api/v1/admin/instances?{query}", headers=running.headers)
     assert (response.status_code, response.headers["Content-Type"]) == (400, "application/problem+json")
 
 
-def test_an_unknown_application_is_not_found(server: ServerProcess) -> None:
+def test_an_unknown_application_is_not_found(running: ServerProcess) -> None:
     for path in ("applications/nobody", "applications/nobody/kpis"):
-        response = httpx.get(f"{server.url}/api/v1/admin/{path}", headers=server.headers)
+        response = httpx.get(f"{running.url}/api/v1/admin/{path}", headers=running.headers)
         assert (response.status_code, response.json()["code"]) == (404, "no_such_application")
 
 
@@ -99,6 +99,6 @@ def test_metrics_come_out_as_they_were_sent(server: ServerProcess) -> None:
     assert json.dumps(item)
 
 
-def test_health_and_readiness_need_no_token(server: ServerProcess) -> None:
-    assert httpx.get(f"{server.url}/api/v1/healthcheck").json() == {"status": "ok"}
-    assert httpx.get(f"{server.url}/api/v1/ready").json() == {"status": "ready"}
+def test_health_and_readiness_need_no_token(running: ServerProcess) -> None:
+    assert httpx.get(f"{running.url}/api/v1/healthcheck").json() == {"status": "ok"}
+    assert httpx.get(f"{running.url}/api/v1/ready").json() == {"status": "ready"}

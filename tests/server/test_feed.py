@@ -109,20 +109,20 @@ async def test_a_cursor_of_another_database_is_told_to_list_again(server: Server
 
 
 @pytest.mark.parametrize("query", ["?since=-1", "?since=x", "?since=1.5", "?since=9223372036854775808", "?cursor=3"])
-async def test_a_cursor_that_is_none_is_refused_before_the_upgrade(server: ServerProcess, query: str) -> None:
+async def test_a_cursor_that_is_none_is_refused_before_the_upgrade(running: ServerProcess, query: str) -> None:
     with pytest.raises(HTTPClientError) as caught:
-        async with subscribed(server, query):
+        async with subscribed(running, query):
             pass
     assert caught.value.code == 400
 
 
-async def test_the_feed_wants_a_token_and_no_foreign_page(server: ServerProcess) -> None:
-    url = f"ws://127.0.0.1:{server.port}/api/v1/admin/feed"
+async def test_the_feed_wants_a_token_and_no_foreign_page(running: ServerProcess) -> None:
+    url = f"ws://127.0.0.1:{running.port}/api/v1/admin/feed"
     with pytest.raises(HTTPClientError) as caught:
         await websocket_connect(HTTPRequest(url))
     assert caught.value.code == 401
     with pytest.raises(HTTPClientError) as caught:
-        await websocket_connect(HTTPRequest(url, headers=server.headers | {"Origin": "https://evil.example"}))
+        await websocket_connect(HTTPRequest(url, headers=running.headers | {"Origin": "https://evil.example"}))
     assert caught.value.code == 403
 
 

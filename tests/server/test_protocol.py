@@ -221,12 +221,3 @@ def test_many_first_installs_of_one_new_application_at_once_all_get_in(server: S
         assert len(list(pool.map(Install.arrived, installs))) == 40
     (application,) = server.get("applications").json()
     assert application["instances"]["active"] == 40
-
-
-@pytest.fixture(scope="module")
-def running(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A server for tests that leave nothing behind worth a database of their own."""
-    server = ServerProcess(tmp_path_factory.mktemp("running") / "data", {"SHM_DB_DSN": postgres})
-    server.start()
-    yield server
-    server.terminate()
