@@ -116,11 +116,11 @@ class Client:
         try:
             with self._lock:
                 worker, self._worker = self._worker, None
-            deadline = time.monotonic() + timeout
+            called = time.monotonic()
             if worker is not None:
                 worker.stop(flush=flush, timeout=timeout)
             if self._reporter is not None:
-                self._reporter.close(max(deadline - time.monotonic(), 0))
+                self._reporter.close(called + timeout - time.monotonic())
         except Exception as error:
             log.debug("telemetry did not stop in order: %s", type(error).__name__, exc_info=True)
 

@@ -10,8 +10,8 @@ import enum
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from random import SystemRandom
 
@@ -50,6 +50,7 @@ class Reporter:
         self._started = started
         self._transport = Transport(configuration.server_url, f"shm-sdk-python/{__version__}")
         self._turn = threading.Lock()
+        self._whose_turn: int | None = None  # the thread that has it
         self._identity: Identity | None = None
         self._standing = Standing.STRANGER
         self._sequence = 0  # snapshots taken by this process; a gap tells the vendor of one that was lost
@@ -61,9 +62,9 @@ class Reporter:
 
     def report(self, timeout: float) -> Outcome:
         """Takes a snapshot and sends it. The network gets `timeout` seconds in all, the providers what they take."""
-        if not self._turn.acquire(timeout=timeout):
-            return Outcome(Result.FAILED, "another report of this process is still under way")
-        try:
+        with self._turn_within(timeout) as ours:
+            if not ours:
+                return Outcome(Result.FAILED, "another report of this process is still under way")
             try:
                 outcome = self._report(timeout)
             except Exception as error:  # a fault of ours is no reason for the host to suffer
@@ -72,8 +73,6 @@ class Reporter:
             self._count(outcome)
             self._tell(outcome)
             return outcome
-        finally:
-            self._turn.release()
 
     def pause(self, outcome: Outcome) -> float:
         """Seconds to leave the server alone after this outcome; meanwhile no connection is kept."""
@@ -89,11 +88,22 @@ class Reporter:
 
     def close(self, timeout: float) -> None:
         """Lets go of the connection, unless a report under way keeps it longer than `timeout` seconds."""
-        if self._turn.acquire(timeout=timeout):
-            try:
+        with self._turn_within(timeout) as ours:
+            if ours:
                 self._transport.close()
-            finally:
-                self._turn.release()
+
+    @contextmanager
+    def _turn_within(self, timeout: float) -> Iterator[bool]:
+        """This thread's turn, if it comes in time. A provider that reports or stops would wait for itself: not so."""
+        if self._whose_turn == threading.get_ident() or not self._turn.acquire(timeout=max(timeout, 0)):
+            yield False
+            return
+        self._whose_turn = threading.get_ident()
+        try:
+            yield True
+        finally:
+            self._whose_turn = None
+            self._turn.release()
 
     def _report(self, timeout: float) -> Outcome:
         pause = self._quiet_until - time.monotonic()

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 MOST_METRICS = 256
 DEEPEST = 8  # objects and arrays in each other, the metrics object itself being the first
@@ -34,7 +35,7 @@ class _Unfit(Exception):
     """This value cannot be sent; the message says why."""
 
 
-def clean(metrics: Mapping[object, object]) -> Cleaned:
+def clean(metrics: Mapping[Any, object]) -> Cleaned:
     """Keeps what is JSON and within the limits; earlier keys win where there are too many."""
     cleaner = _Cleaner()
     kept = cleaner.mapping(metrics, "", 1)
@@ -67,7 +68,7 @@ class _Cleaner:
         self._metrics: set[str] = set()
         self._visited = 0
 
-    def mapping(self, mapping: Mapping[object, object], prefix: str, depth: int) -> dict[str, Json]:
+    def mapping(self, mapping: Mapping[Any, object], prefix: str, depth: int) -> dict[str, Json]:
         kept: dict[str, Json] = {}
         for key, value in list(islice(mapping.items(), MOST_VISITED)):
             try:

@@ -40,7 +40,7 @@ class Worker:
             self._flush_timeout = timeout
         self._told_to_stop.set()
         if threading.current_thread() is not self._thread:  # a provider may stop its own telemetry
-            self._thread.join(timeout)
+            self._thread.join(float(timeout))  # None would wait for ever
 
     def _run(self) -> None:
         try:

@@ -31,7 +31,7 @@ def client(peer: Peer, tmp_path: Path) -> Iterator[Callable[..., Client]]:
     made: list[Client] = []
 
     def make(**changes: Any) -> Client:
-        settings = {
+        settings: dict[str, Any] = {
             "server_url": peer.url,
             "app_name": "Café Ledger",
             "app_version": "1.4.2",

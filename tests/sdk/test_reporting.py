@@ -99,7 +99,7 @@ def test_several_providers_are_merged_and_one_that_fails_takes_only_its_own(clie
     def exits() -> dict[str, int]:
         raise SystemExit(1)
 
-    telemetry.provider(lambda: "no mapping")  # type: ignore[arg-type, return-value]
+    telemetry.provider(lambda: "no mapping")  # type: ignore[type-var]
     telemetry.provider(None)  # type: ignore[type-var]
     telemetry.provider(lambda: {"jobs": 4, "shared": 2})
     assert users() == {"users": 3, "shared": 1}

@@ -1,0 +1,157 @@
+"""The background thread: it starts at once, works alone, and ends without holding anything up."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from shm_sdk import Client
+from tests.sdk.peer import Peer, reply, silence
+
+MakeClient = Callable[..., Client]
+
+
+def telemetry_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "shm-telemetry"]
+
+
+@pytest.mark.parametrize("soon", [0, 0.01, timedelta(0), -5])
+def test_a_started_client_reports_by_itself(client: MakeClient, peer: Peer, soon: float | timedelta) -> None:
+    client().start(first_report_after=soon)
+    peer.wait_for("/v1/snapshot")
+    assert [thread.daemon for thread in telemetry_threads()] == [True]
+
+
+def test_nothing_is_written_or_sent_before_the_first_report_is_due(
+    client: MakeClient, peer: Peer, tmp_path: Path
+) -> None:
+    telemetry = client()
+    telemetry.start()
+    telemetry.stop()
+    assert peer.connections == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_first_report_that_fails_is_tried_again(client: MakeClient, peer: Peer) -> None:
+    peer.will("/v1/snapshot", reply(503, Retry_After="0"))
+    telemetry = client()
+    telemetry.start(first_report_after=0)
+    peer.wait_for("/v1/snapshot")
+    telemetry.stop()
+    telemetry.start(first_report_after=0)
+    peer.wait_for("/v1/snapshot", times=2)
+
+
+def test_starting_twice_is_starting_once(client: MakeClient) -> None:
+    telemetry = client()
+    telemetry.start()
+    telemetry.start(first_report_after=0)
+    assert len(telemetry_threads()) == 1
+
+
+def test_stopping_ends_the_thread_any_number_of_times(client: MakeClient) -> None:
+    telemetry = client()
+    telemetry.stop()
+    telemetry.start()
+    telemetry.stop()
+    telemetry.stop(flush=True)
+    assert telemetry_threads() == []
+
+
+def test_a_flush_sends_the_last_counters(client: MakeClient, peer: Peer) -> None:
+    telemetry = client()
+    telemetry.provider(lambda: {"jobs": 42})
+    telemetry.start()
+    telemetry.stop(flush=True, timeout=30)
+    assert peer.requests[-1].json["metrics"] == {"jobs": 42}
+
+
+def test_no_flush_means_no_request(client: MakeClient, peer: Peer) -> None:
+    telemetry = client()
+    telemetry.start()
+    telemetry.stop()
+    assert peer.requests == []
+
+
+def test_stopping_waits_no_longer_than_it_was_told(client: MakeClient, peer: Peer) -> None:
+    peer.will("/v1/register", silence)
+    telemetry = client()
+    telemetry.start(first_report_after=0)
+    peer.wait_for("/v1/register")
+    telemetry.stop(timeout=0.01)  # would hang until the worker's own limit otherwise
+    assert len(telemetry_threads()) == 1
+    peer.close()
+    for thread in telemetry_threads():
+        thread.join(60)
+
+
+def test_a_provider_may_stop_its_own_telemetry(client: MakeClient, peer: Peer) -> None:
+    telemetry = client()
+
+    @telemetry.provider
+    def last_words() -> dict[str, int]:
+        telemetry.stop()
+        return {"jobs": 1}
+
+    telemetry.start(first_report_after=0)
+    peer.wait_for("/v1/snapshot")
+    for thread in telemetry_threads():
+        thread.join(60)
+    assert peer.paths.count("/v1/snapshot") == 1
+
+
+@pytest.mark.parametrize("nonsense", ["soon", object(), float("nan"), float("inf")])
+def test_nonsense_for_a_first_delay_does_not_reach_the_host(client: MakeClient, nonsense: float) -> None:
+    client().start(first_report_after=nonsense)
+
+
+HOST = """
+import sys, threading, shm_sdk
+telemetry = shm_sdk.Client(sys.argv[1], "Ledger", "1.4.2", data_dir=sys.argv[2])
+in_provider = threading.Event()
+
+@telemetry.provider
+def metrics():
+    in_provider.set()
+    {metrics}
+    return {{"jobs": 1}}
+
+telemetry.start(first_report_after=0)
+in_provider.wait()
+{ending}
+print("the host has ended", flush=True)
+"""
+
+
+@pytest.mark.parametrize("ending", ["", "telemetry.stop(timeout=0.1)", "telemetry.stop(flush=True, timeout=0.1)"])
+@pytest.mark.parametrize("metrics", ["pass", "threading.Event().wait()"], ids=["deaf server", "stuck provider"])
+def test_a_host_ends_when_it_wants_to(peer: Peer, tmp_path: Path, metrics: str, ending: str) -> None:
+    """Also in the middle of a report to a server that does not answer, or of a provider that never returns."""
+    peer.will("/v1/register", silence)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", HOST.format(metrics=metrics, ending=ending), peer.url, str(tmp_path)],
+        env={**os.environ, "PYTHONDEVMODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=25,  # less than the worker's own limit, after which the report would end by itself
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "the host has ended\n", "")
+
+
+def test_a_host_without_logging_finds_nothing_on_its_stderr(tmp_path: Path) -> None:
+    code = (
+        "import shm_sdk, sys; telemetry = shm_sdk.Client('http://127.0.0.1:1', 'Ledger', '1', data_dir=sys.argv[1])\n"
+        "telemetry.report_now(); shm_sdk.Client(); del telemetry"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-X", "dev", "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
