@@ -70,6 +70,27 @@ def endless(start: bytes, again: bytes) -> Conduct:
     return conduct
 
 
+def tunnel(port: int) -> Conduct:
+    """What a proxy does after CONNECT: carries bytes to and fro without looking at them."""
+
+    def carry(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while content := source.recv(65536):
+                target.sendall(content)
+            target.shutdown(socket.SHUT_WR)
+
+    def conduct(connection: socket.socket) -> bool:
+        with socket.create_connection(("127.0.0.1", port)) as target:
+            connection.sendall(b"HTTP/1.1 200 Go on\r\n\r\n")
+            there = threading.Thread(target=carry, args=(connection, target), daemon=True)
+            there.start()
+            carry(target, connection)
+            there.join()
+        return False
+
+    return conduct
+
+
 WELL_BEHAVED = {
     "/v1/register": reply(201),
     "/v1/activate": reply(200, b'{"status":"active"}'),

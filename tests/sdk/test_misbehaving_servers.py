@@ -12,7 +12,7 @@ import pytest
 
 from shm_sdk import Client, Result
 from shm_sdk.transport import LARGEST_ANSWER
-from tests.sdk.peer import Conduct, Peer, Request, endless, raw, reply, running_peer, silence
+from tests.sdk.peer import Conduct, Peer, endless, raw, reply, running_peer, silence, tunnel
 
 MakeClient = Callable[..., Client]
 CERTIFICATE = Path(__file__).with_name("localhost.pem")  # self-signed, of nobody's use but ours
@@ -36,7 +36,6 @@ def drip(connection: socket.socket) -> bool:
     [
         silence,
         drip,
-        raw(b""),
         raw(b"\0\xff\xfe\r\n\r\n"),
         raw(b"SSH-2.0-OpenSSH_9.6\r\n"),
         raw(b"HTTP/1.1 abc OK\r\n\r\n"),
@@ -63,6 +62,12 @@ def test_no_answer_however_strange_raises_or_holds_the_host(client: MakeClient, 
     outcome = telemetry.report_now(timeout=PATIENCE)
     assert outcome.result in (Result.FAILED, Result.REFUSED)
     assert telemetry.report_now().sent  # and the next one, on a fresh connection, gets through
+
+
+def test_a_server_that_hangs_up_on_a_new_connection_is_an_outage(client: MakeClient, peer: Peer) -> None:
+    peer.will("/v1/register", raw(b""))
+    assert client().report_now().result is Result.FAILED
+    assert len(peer.connections) == 1
 
 
 @pytest.mark.parametrize("body", [b"", b"[" * 60_000, b'{"status":', b'{"status":["pending"]}', b"\xff", b"9" * 9000])
@@ -146,9 +151,6 @@ def test_a_certificate_for_another_name_gets_no_request(tls_peer: Callable[[], s
 
 
 def test_plain_http_goes_through_the_environments_proxy(client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stored(_: Request) -> Conduct:
-        return reply(202)
-
     with running_peer() as proxy:
         for path, status in (("register", 201), ("activate", 200), ("snapshot", 202)):
             proxy.will(f"http://metrics.example.com:8080/v1/{path}", reply(status))
@@ -159,8 +161,18 @@ def test_plain_http_goes_through_the_environments_proxy(client: MakeClient, monk
 
 
 def test_https_goes_through_a_tunnel_in_which_the_proxy_sees_nothing(
-    client: MakeClient, monkeypatch: pytest.MonkeyPatch
+    tls_peer: Callable[[], ssl.SSLContext], tmp_path: Path
 ) -> None:
+    with running_peer(tls_peer()) as server, running_peer() as proxy:
+        port = server.listener.getsockname()[1]
+        proxy.will(f"localhost:{port}", tunnel(port))
+        said = report_in_a_process(server.url, tmp_path, SSL_CERT_FILE=str(CERTIFICATE), https_proxy=proxy.url)
+        assert "Result.SENT" in said
+        assert server.paths == ["/v1/register", "/v1/activate", "/v1/snapshot"]
+        assert [(request.method, request.path) for request in proxy.requests] == [("CONNECT", f"localhost:{port}")]
+
+
+def test_a_proxy_that_wants_a_password_is_an_outage(client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
     with running_peer() as proxy:
         proxy.will("metrics.example.com:443", reply(407))
         monkeypatch.setenv("https_proxy", proxy.url)
@@ -169,7 +181,6 @@ def test_https_goes_through_a_tunnel_in_which_the_proxy_sees_nothing(
         assert [(request.method, request.path) for request in proxy.requests] == [
             ("CONNECT", "metrics.example.com:443")
         ]
-        assert proxy.requests[0].body == b""
 
 
 def test_no_proxy_leads_around_the_proxy(client: MakeClient, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
