@@ -32,7 +32,7 @@ class Truth:
     def kpi(self, key: str, aggregate: str) -> Decimal:
         """The aggregate of a number, exactly; rounded as far as PostgreSQL rounds a mean."""
         values = [Fraction(value) for value in self.numbers[key]]
-        exact = sum(values) if aggregate == "sum" else sum(values) / len(values)
+        exact = sum(values, Fraction()) / (1 if aggregate == "sum" else len(values))
         return Decimal(exact.numerator) / Decimal(exact.denominator)
 
     def percentile(self, key: str, share: Fraction) -> Fraction:
