@@ -1,0 +1,26 @@
+"""The protocol's documentation names every code that the server can answer."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+CODE = re.compile(
+    r"(?:BadRequest|Unauthorized|Forbidden|NotFound|MethodNotAllowed|Conflict|TooLarge|Overloaded|_Internal)"
+    r'\(\s*"([a-z_]+)"'
+)
+OF_THE_READERS = {
+    "bad_after",
+    "bad_parameter",
+    "unknown_parameter",
+    "missing_token",
+    "bad_token",
+    "role_too_small",
+    "no_such_application",
+}
+
+
+def test_the_protocol_names_every_code_and_no_other() -> None:
+    codes = {code for file in (ROOT / "shm").rglob("*.py") for code in CODE.findall(file.read_text())}
+    table = (ROOT / "docs" / "protocol.md").read_text().partition("## Refusals")[2]
+    documented = set(re.findall(r"`([a-z]+_[a-z_]+)`", table)) | {"unstorable"}
+    assert codes - OF_THE_READERS == documented
