@@ -1,4 +1,4 @@
-"""Where the server is and who is asking: the address and the token, from options, the environment or the token's file."""
+"""Where the server is and who is asking: address and token, from options, the environment or the token's file."""
 
 import os
 from collections.abc import Mapping

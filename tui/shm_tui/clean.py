@@ -1,8 +1,8 @@
 """The border: what came from an install is hostile until it has been through here.
 
 A cleaned text is one line that no terminal can mistake for a command and whose width every terminal agrees on: no
-escape sequences, C0 or C1, no bidi controls, no zero-width or unassigned characters, no joiners that some terminals draw
-as one glyph and others as four. What is taken out leaves a mark, so that two different names do not become one.
+escape sequences, C0 or C1, no bidi controls, no zero-width or unassigned characters, no joiners that some terminals
+draw as one glyph and others as four. What is taken out leaves a mark, so that two different names do not become one.
 """
 
 import unicodedata

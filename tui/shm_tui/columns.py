@@ -18,7 +18,7 @@ from .state import RANK, state_of
 
 METRIC = "metric:"  # begins the id of a metric's column, so that a metric called `version` is not the version
 SHORT_ID = 8  # the characters of an instance's id that tell it from its neighbours
-WIDE = 100  # from here on the columns of the machine stand before those of the metrics
+WIDE = 150  # from here on the columns of the machine stand before those of the metrics
 
 SYSTEM_PREFIXES = ("sys_", "app_")
 SYSTEM_WORDS = frozenset({"cpu", "mem", "memory", "uptime", "goroutines", "heap", "rss"})

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from typing import Any
 
 from .columns import Moment, Row, value_text, version_key
 from .figures import DAY, HOUR, MINUTE
@@ -43,7 +44,7 @@ STATUSES = {word: frozenset({state}) for word, state in BY_WORD.items()} | {
     "counted": frozenset({State.ACTIVE}),
 }
 
-_COMPARE: dict[str, Callable[[object, object], bool]] = {
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
     "<": operator.lt,

@@ -1,8 +1,8 @@
 """The rows that the console holds: newest per instance, applied in bursts, filtered and sorted.
 
-What the server says goes into `put` and `remove` at any rate and waits there, newest per instance; `flush` applies it, a
-few times a second, and says what changed. The order is made anew only when something in it moved. While frozen, nothing
-is applied.
+What the server says goes into `put` and `remove` at any rate and waits there, newest per instance; `flush` applies it,
+a few times a second, and says what changed. The order is made anew only when something in it moved. While frozen,
+nothing is applied.
 """
 
 from collections import Counter

@@ -1,0 +1,424 @@
+"""The console: one screen, one registry of actions, and one watch that keeps it true."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Iterable
+from typing import ClassVar
+
+from textual.app import App, ComposeResult, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.screen import Screen
+from textual.widgets import Input, Static
+from textual.worker import Worker, WorkerState
+
+from .actions import ACTIONS
+from .bars import NARROW, KeysBar, StatusBar
+from .client import Client
+from .columns import SEEN, Column, columns_for
+from .detail import Drawer
+from .help import Help
+from .model import Category, Flag, Kpi
+from .panels import Headline, Sidebar, Tiles, headline_of, tiles_of, tiles_of_all
+from .query import EVERYTHING, QueryError, parse
+from .store import numeric_keys
+from .table import LiveTable
+from .watch import Overview, Phase, Watch
+
+FLUSH_S = 0.25  # what came is drawn four times a second, however much it is
+TICK_S = 1.0  # ages and the connection's clock
+RESTART_S = 1.0  # after a fault of our own in the watch
+LOW = 30  # rows of a screen below which the tiles are one line
+TALL = 34  # and from which they are two rows
+
+
+class ConsoleApp(App[None]):
+    """Shows one server. `finished` is set once the first data is drawn."""
+
+    CSS_PATH = "app.tcss"
+    TITLE = "SHM"
+    ENABLE_COMMAND_PALETTE = True
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(action.keys, action.name, action.help, show=False, priority=action.keys == "tab")
+        for action in ACTIONS
+        if action.name != "command_palette"
+    ]
+
+    def __init__(self, client: Client, slug: str | None = None) -> None:
+        super().__init__()
+        if os.environ.get("NO_COLOR"):
+            self.theme = "ansi-dark"
+        self.client = client
+        self.overview = Overview()
+        self.watch_ = Watch(client, slug, self._stir, self.overview)
+        self.settled = asyncio.Event()  # the first rows, or that there are none, are on the screen
+        self._stirred = True
+        self._shape: object = None  # what the columns were made from
+        self._sort_chosen = False
+        self._place_chosen = slug is not None
+        self._filter = ""
+
+    def compose(self) -> ComposeResult:
+        """The panes, from top to bottom."""
+        yield StatusBar()
+        with Horizontal(id="body"):
+            yield Sidebar()
+            with Vertical(id="main"):
+                yield Headline()
+                yield Tiles()
+                yield LiveTable()
+                yield Static(id="empty")
+            yield Drawer()
+        yield Input(id="prompt", placeholder="filter: word  -word  version:1.4  env:production  invoices_sent>10")
+        yield KeysBar()
+
+    def on_mount(self) -> None:
+        """Starts watching."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.exit)
+        self.table.focus()
+        self._lay_out()
+        self._follow()
+        self.set_interval(FLUSH_S, self._draw_news)
+        self.set_interval(TICK_S, self._tick)
+
+    @property
+    def table(self) -> LiveTable:
+        """The table."""
+        return self.query_one(LiveTable)
+
+    # Keeping it true.
+
+    def _follow(self) -> None:
+        self.run_worker(self.watch_.run(), group="watch", exclusive=True, exit_on_error=False)
+
+    def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
+        """A fault of ours in the watch must not end the console: it is said, and the watch begins anew."""
+        if event.worker.group == "watch" and event.state is WorkerState.ERROR:
+            self.query_one(KeysBar).say(f"a fault in the console ({event.worker.error!r:.80}), starting over")
+            self.set_timer(RESTART_S, self._follow)
+
+    def _stir(self) -> None:
+        self._stirred = True
+
+    def _draw_news(self) -> None:
+        """Draws what has come since the last time."""
+        if not self._stirred:
+            return
+        self._stirred = False
+        self._begin_somewhere()
+        watch, moment = self.watch_, self.watch_.moment()
+        flush = watch.store.flush(moment)
+        self._columns()
+        self.table.flushed(flush, moment)
+        self._panels()
+        if self.table.cursor_id in flush.changed:
+            self._details()
+
+    def _begin_somewhere(self) -> None:
+        """Nobody said where to begin: with the largest application, whose metrics can be shown together."""
+        applications = self.overview.applications
+        if not self._place_chosen and applications:
+            self._place_chosen = True
+            self._go_to(max(applications, key=lambda one: one.instances.total).slug)
+
+    def _tick(self) -> None:
+        watch = self.watch_
+        self.table.faded = watch.link.phase in {Phase.AWAY, Phase.REFUSED} and watch.listed
+        self.table.tick(watch.moment())
+        if watch.link.phase is not Phase.LIVE:
+            self.table.refresh()
+            self._panels()
+
+    def _columns(self) -> None:
+        """Columns are made anew only when keys, their order or the width of the screen changed."""
+        watch = self.watch_
+        store, kpis = watch.store, watch.kpis
+        entries: list[Kpi | Flag | Category] = [*kpis.kpis, *kpis.flags, *kpis.categories] if kpis else []
+        columns = columns_for(
+            {key: count for key, count in store.answered.items() if count > 0},
+            numeric_keys(store),
+            {entry.key: entry.kind for entry in entries},
+            {entry.key: entry.label for entry in entries},
+            one_application=watch.slug is not None,
+            width=self.size.width,
+        )
+        shape = (id(store), [(column.id, column.label, column.right) for column in columns], self.size.width)
+        if shape == self._shape:
+            return
+        self._shape = shape
+        if not self._sort_chosen:
+            self._sort_by_what_matters(columns)
+        self.table.show(store, columns, watch.moment())
+
+    def _sort_by_what_matters(self, columns: list[Column]) -> None:
+        """By the first number of the business, the largest first; the rows then stand stiller than by age."""
+        first = next((column for column in columns if column.metric and column.right), SEEN)
+        store = self.watch_.store
+        if first.id != store.column.id:
+            store.column, store.descending = first, first is not SEEN
+            store.arrange(self.watch_.moment())
+
+    def _panels(self) -> None:
+        watch = self.watch_
+        bar = self.query_one(StatusBar)
+        bar.watch_, bar.filter_, bar.wide = watch, self._filter, self.size.width >= NARROW
+        bar.refresh()
+        stats, kpis = self.overview.stats, watch.kpis
+        self.query_one(Sidebar).show(self.overview.applications, stats, watch.slug)
+        headline, tiles = self.query_one(Headline), self.query_one(Tiles)
+        if watch.slug is None:
+            headline.show("All applications", f"{stats.active_instances:,} active" if stats else "")
+            tiles.show(tiles_of_all(stats) if stats else [])
+        else:
+            headline.show(kpis.name if kpis else watch.slug, headline_of(kpis) if kpis else "")
+            tiles.show(tiles_of(kpis) if kpis else [])
+        self._emptiness()
+        if watch.listed:
+            self.settled.set()
+
+    def _emptiness(self) -> None:
+        """Why there are no rows: never one reason mixed up with another."""
+        watch, store = self.watch_, self.watch_.store
+        said = ""
+        if not store.ids:
+            if watch.link.reason and not watch.listed:
+                said = f"{watch.link.reason}\n\nTrying again; nothing was shown yet."
+            elif not watch.listed:
+                said = "Loading…"
+            elif store.rows:
+                said = f"Nothing matches  /{self._filter}\n\nEsc clears the filter."
+            elif watch.complete or watch.link.phase is Phase.LIVE:
+                said = _first_steps(self.client.server)
+        empty = self.query_one("#empty", Static)
+        empty.display = bool(said)
+        empty.update(said)
+        if watch.store.ids and not self.query_one("#prompt").display:
+            self._say_limits()
+
+    def _say_limits(self) -> None:
+        watch = self.watch_
+        total, held = watch.total(), len(watch.store.rows)
+        bar = self.query_one(KeysBar)
+        if watch.link.phase is Phase.REFUSED:
+            bar.say(watch.link.reason)
+        elif watch.complete and total is not None and total > held >= watch.store.limit:
+            bar.say(f"showing the newest {held:,} of {total:,}")
+        else:
+            bar.say("")
+
+    def _details(self) -> None:
+        drawer, table = self.query_one(Drawer), self.table
+        row = self.watch_.store.rows.get(table.cursor_id or "")
+        if drawer.display and row is not None:
+            drawer.show(row, self.watch_.moment())
+
+    def _lay_out(self) -> None:
+        """What there is room for."""
+        width, height = self.size
+        self.set_class(width < NARROW, "narrow")
+        self.set_class(height < LOW, "low")
+        self.set_class(height >= TALL, "tall")
+
+    def on_resize(self) -> None:
+        """Another size of the terminal."""
+        self._lay_out()
+        self._stirred = True
+
+    # What a person does.
+
+    def action_move(self, lines: int) -> None:
+        """Up or down: in the drawer its text, in the sidebar the application, else the table's cursor."""
+        drawer = self.query_one(Drawer)
+        if drawer.has_focus:
+            drawer.scroll_relative(y=lines, animate=False)
+        elif self.query_one(Sidebar).has_focus:
+            self.action_application(lines)
+        else:
+            self.table.move(lines)
+
+    def action_page(self, direction: int) -> None:
+        """A screenful."""
+        drawer = self.query_one(Drawer)
+        if drawer.has_focus:
+            drawer.scroll_relative(y=direction * drawer.size.height, animate=False)
+        else:
+            self.table.page(direction)
+
+    def action_first(self) -> None:
+        """To the first row."""
+        self.table.first()
+
+    def action_last(self) -> None:
+        """To the last row."""
+        self.table.last()
+
+    def action_columns(self, by: int) -> None:
+        """Other columns."""
+        self.table.shift(by)
+
+    def action_application(self, by: int) -> None:
+        """The application before or after."""
+        slugs = self.query_one(Sidebar).slugs()
+        here = slugs.index(self.watch_.slug) if self.watch_.slug in slugs else 0
+        self._go_to(slugs[(here + by) % len(slugs)])
+
+    def on_sidebar_chosen(self, event: Sidebar.Chosen) -> None:
+        """A click on an application."""
+        self._go_to(event.slug)
+
+    def _go_to(self, slug: str | None) -> None:
+        self._place_chosen = True
+        if slug == self.watch_.slug and self.watch_.listed:
+            return
+        self.watch_ = Watch(self.client, slug, self._stir, self.overview)
+        self._sort_chosen = False
+        self._set_filter("")
+        self._show_drawer(False)
+        self._follow()
+        self._stirred = True
+
+    def action_open(self) -> None:
+        """The drawer on the instance under the cursor."""
+        drawer = self.query_one(Drawer)
+        if self.table.cursor_id is None or drawer.display:
+            return
+        self._show_drawer(True)
+        drawer.scroll_home(animate=False)
+        drawer.focus()
+        self._details()
+
+    def _show_drawer(self, shown: bool) -> None:
+        self.query_one(Drawer).display = shown
+        self.set_class(shown, "reading")
+        if not shown:
+            self.table.focus()
+
+    def on_live_table_opened(self) -> None:
+        """A second click on a row."""
+        self.action_open()
+
+    def on_live_table_cursor_moved(self) -> None:
+        """The drawer goes with the cursor."""
+        self._details()
+
+    def on_live_table_sort_asked(self, event: LiveTable.SortAsked) -> None:
+        """A click on a head sorts by it; another one turns it round."""
+        if event.column.id == self.watch_.store.column.id:
+            self.action_reverse()
+        else:
+            self._sort_by(event.column)
+
+    def action_sort(self, by: int) -> None:
+        """The column beside the one that is sorted by."""
+        columns = [column for column in self.table.columns if column.label]
+        ids = [column.id for column in columns]
+        if columns:
+            here = ids.index(self.watch_.store.column.id) if self.watch_.store.column.id in ids else 0
+            self._sort_by(columns[(here + by) % len(columns)])
+
+    def _sort_by(self, column: Column) -> None:
+        store = self.watch_.store
+        self._sort_chosen = True
+        store.column, store.descending = column, column.metric is not None and column.right
+        store.arrange(self.watch_.moment())
+        self.table.reveal(column)
+        self.table.arranged()
+
+    def action_reverse(self) -> None:
+        """The other way round."""
+        store = self.watch_.store
+        self._sort_chosen = True
+        store.descending = not store.descending
+        store.arrange(self.watch_.moment())
+        self.table.arranged()
+
+    def action_freeze(self) -> None:
+        """Holds what is shown; what comes is counted, and applied at the end."""
+        store = self.watch_.store
+        store.frozen = not store.frozen
+        self._stirred = True
+        self._draw_news()
+
+    def action_look_again(self) -> None:
+        """List anew."""
+        self.watch_.ask_again()
+
+    def action_filter(self) -> None:
+        """Opens the prompt on the filter there is."""
+        prompt = self.query_one("#prompt", Input)
+        prompt.display = True
+        prompt.value = self._filter
+        prompt.focus()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Filters as one types."""
+        if self.query_one("#prompt").display:
+            self._set_filter(event.value)
+
+    def on_input_submitted(self) -> None:
+        """Keeps the filter and goes back to the table."""
+        self._close_prompt()
+
+    def _set_filter(self, text: str) -> None:
+        store, bar = self.watch_.store, self.query_one(KeysBar)
+        try:
+            store.query = parse(text, store.answered) if text.strip() else EVERYTHING
+        except QueryError as error:
+            bar.say(str(error))
+            return
+        self._filter = text.strip()
+        bar.say(store.query.note)
+        store.arrange(self.watch_.moment())
+        self.table.arranged()
+        self._panels()
+
+    def _close_prompt(self) -> None:
+        self.query_one("#prompt").display = False
+        self.query_one(KeysBar).say("")
+        self.table.focus()
+
+    async def action_back(self) -> None:
+        """Closes the prompt or the drawer, else clears the filter."""
+        drawer = self.query_one(Drawer)
+        if self.query_one("#prompt").display:
+            self._set_filter("")
+            self._close_prompt()
+        elif drawer.display:
+            self._show_drawer(False)
+        elif self._filter:
+            self._set_filter("")
+
+    def action_next_pane(self) -> None:
+        """Table, details, applications, in turn."""
+        panes = [self.table, self.query_one(Drawer), self.query_one(Sidebar)]
+        shown = [pane for pane in panes if pane.display]
+        here = next((place for place, pane in enumerate(shown) if pane.has_focus), -1)
+        shown[(here + 1) % len(shown)].focus()
+
+    def action_help(self) -> None:
+        """The keys."""
+        self.push_screen(Help())
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """The palette is the registry."""
+        for action in ACTIONS:
+            if action.name != "command_palette":
+                yield SystemCommand(action.help[:1].upper() + action.help[1:], action.shown, _caller(self, action.name))
+
+
+def _caller(app: ConsoleApp, name: str) -> Callable[[], Awaitable[None]]:
+    async def call() -> None:
+        await app.run_action(name)
+
+    return call
+
+
+def _first_steps(server: str) -> str:
+    return (
+        "Nothing has reported yet.\n\n"
+        "Put the SDK into your application, and its first report appears here by itself:\n\n"
+        "    import shm_sdk\n"
+        f'    telemetry = shm_sdk.Client("{server}", app_name="…", app_version="…")\n'
+        "    telemetry.report_now()"
+    )

@@ -1,0 +1,112 @@
+"""`shm console`: the console in this terminal, or what it shows printed once."""
+
+import argparse
+import asyncio
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from .access import data_dir, find_token, server_address
+from .client import Client
+from .errors import ConsoleError
+
+HELP = "Open the console in this terminal; with --once, print what it shows."
+
+WIDTH = 120  # of what --once prints where there is no terminal
+SIZE = "120x36"
+SETTLE_LIMIT_S = 20.0  # a screenshot is taken by then, or it is said why not
+SETTLE_S = 1.5  # for the first changes to come and be drawn
+QUIET = {"TEXTUAL_ANIMATIONS": "none"}
+OVER_SSH = {"TEXTUAL_FPS": "15"}  # every frame crosses the network
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Flags of `shm console`."""
+    parser.add_argument("--server", metavar="URL", help="Default: SHM_SERVER, else http://127.0.0.1:8080.")
+    parser.add_argument(
+        "--token",
+        help="Default: SHM_TOKEN, SHM_ADMIN_TOKEN, else admin.token in the server's data directory. "
+        "Others on this machine can see a command line: prefer the environment.",
+    )
+    parser.add_argument("--data-dir", metavar="DIR", help="Where admin.token is. Default: SHM_DATA_DIR, else its own.")
+    parser.add_argument("--app", metavar="SLUG", help="Begin with this application.")
+    parser.add_argument("--once", action="store_true", help="Print the tables and end.")
+    parser.add_argument("--json", action="store_true", help="With --once: the same as one JSON document.")
+    parser.add_argument("--screenshot", metavar="FILE.svg", type=Path, help="Draw the screen into a file and end.")
+    parser.add_argument("--size", default=SIZE, help=f"Of the screenshot, in cells. Default: {SIZE}.")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Returns the exit status: 1 with a sentence on standard error when the server cannot be asked, 2 for usage."""
+    if args.json and not args.once:
+        return _complain("--json goes with --once.", 2)
+    size = re.fullmatch(r"([1-9][0-9]{1,2})x([1-9][0-9]{0,2})", args.size)
+    if not size:
+        return _complain(f"--size {args.size} is none: wanted is one such as 120x36.", 2)
+    try:
+        server = server_address(args.server)
+        token = find_token(args.token, data_dir(args.data_dir))
+        if args.once:
+            print(asyncio.run(_once(server, token, args.app, args.json)))  # noqa: T201
+            return 0
+        if args.screenshot is not None:
+            drawn = asyncio.run(_drawn(server, token, args.app, (int(size[1]), int(size[2]))))
+            args.screenshot.write_text(drawn, encoding="utf-8")
+            return 0
+    except ConsoleError as error:
+        return _complain(str(error), 1)
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return _complain("The console needs a terminal; without one, --once prints what it shows.", 1)
+    return _open(server, token, args.app)
+
+
+async def _once(server: str, token: str, slug: str | None, as_json: bool) -> str:
+    from . import once
+
+    client = Client(server, token)
+    try:
+        report = await once.look(client, slug)
+    finally:
+        await client.aclose()
+    return once.as_json(report) if as_json else once.as_text(report, shutil.get_terminal_size((WIDTH, 0)).columns)
+
+
+def _open(server: str, token: str, slug: str | None) -> int:
+    for name, value in (QUIET | (OVER_SSH if os.environ.get("SSH_CONNECTION") else {})).items():
+        os.environ.setdefault(name, value)
+    from .app import ConsoleApp
+
+    async def opened() -> int:
+        client = Client(server, token)
+        app = ConsoleApp(client, slug)
+        try:
+            await app.run_async()
+        finally:
+            await client.aclose()
+        return app.return_code or 0
+
+    return asyncio.run(opened())
+
+
+async def _drawn(server: str, token: str, slug: str | None, size: tuple[int, int]) -> str:
+    from .app import ConsoleApp
+
+    client = Client(server, token)
+    app = ConsoleApp(client, slug)
+    try:
+        async with app.run_test(size=size) as pilot:
+            try:
+                await asyncio.wait_for(app.settled.wait(), SETTLE_LIMIT_S)
+            except TimeoutError:
+                raise ConsoleError(app.watch_.link.reason or f"nothing came from {server} to draw") from None
+            await pilot.pause(SETTLE_S)
+            return app.export_screenshot(title="shm console")
+    finally:
+        await client.aclose()
+
+
+def _complain(sentence: str, status: int) -> int:
+    print(f"shm console: {sentence}", file=sys.stderr)  # noqa: T201
+    return status
