@@ -67,8 +67,8 @@ class ConsoleApp(App[None]):
             with Vertical(id="main"):
                 yield Headline()
                 yield Tiles()
-                yield LiveTable()
                 yield Static(id="empty")
+                yield LiveTable()
             yield Drawer()
         yield Input(id="prompt", placeholder="filter: word  -word  version:1.4  env:production  invoices_sent>10")
         yield KeysBar()

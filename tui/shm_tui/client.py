@@ -7,7 +7,7 @@ followed, and of a `next` link only its query is taken.
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -24,6 +24,7 @@ from .model import Application, Event, Instance, Kpis, Stats, decode, decode_eve
 
 API = "/api/v1/admin"
 CONNECT_TIMEOUT = 5.0
+CLOSE_TIMEOUT = 0.5  # for the server to say goodbye; a dead one is left behind
 ANSWER_TIMEOUT = 20.0  # a first page of a large fleet on a busy machine, with room
 PING_INTERVAL = 5.0  # a server that died without a word is noticed within two of them
 MAX_MESSAGE = 8 * 1024 * 1024  # an event is at most one snapshot (64 KiB) or one application's KPIs
@@ -104,6 +105,8 @@ class Client:
             yield self._events(connection)
         finally:
             connection.close()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(_ended(connection), CLOSE_TIMEOUT)
 
     async def _connect(self, request: HTTPRequest) -> WebSocketClientConnection:
         opening = asyncio.ensure_future(
@@ -158,6 +161,12 @@ class Client:
         except (KeyError, ValueError, TypeError):
             return
         self._ahead = ahead if abs(ahead) > CLOCKS_AGREE else 0.0
+
+
+async def _ended(connection: WebSocketClientConnection) -> None:
+    """Returns when a connection that was told to close has."""
+    while connection.close_code is None and await connection.read_message() is not None:
+        pass
 
 
 def _detail(response: httpx.Response) -> str:

@@ -1,6 +1,8 @@
 """The panels beside and above the table: applications, the headline, and a tile for whatever metric arrives."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rich.cells import cell_len
 from rich.style import Style
@@ -12,6 +14,8 @@ from textual.widget import Widget
 from .cells import fit
 from .figures import NOTHING, compact, plural, share
 from .model import Application, Category, Flag, Kpi, Kpis, Stats
+
+T = TypeVar("T", Kpi, Flag, Category)
 
 TILE = 22  # cells of a tile with the gap behind it
 BAR = 9  # cells of a share's bar
@@ -60,16 +64,23 @@ def category_tile(category: Category) -> Tile:
 
 
 def tiles_of(kpis: Kpis) -> list[Tile]:
-    """Business before system; of each, numbers before shares before categories."""
+    """Business before system; of each, numbers before shares before categories, and what most installs say first."""
     return [
         tile
         for kind in ("business", "system")
         for tile in (
-            *(number_tile(kpi) for kpi in kpis.kpis if kpi.kind == kind),
-            *(flag_tile(flag) for flag in kpis.flags if flag.kind == kind),
-            *(category_tile(category) for category in kpis.categories if category.kind == kind),
+            *(number_tile(kpi) for kpi in _of(kind, kpis.kpis)),
+            *(flag_tile(flag) for flag in _of(kind, kpis.flags)),
+            *(category_tile(category) for category in _of(kind, kpis.categories)),
         )
     ]
+
+
+def _of(kind: str, entries: Iterable[T]) -> list[T]:
+    """Those of a kind. Counts that differ by less than a power of two stand by key, so that tiles stay in place."""
+    return sorted(
+        (entry for entry in entries if entry.kind == kind), key=lambda entry: (-entry.instances.bit_length(), entry.key)
+    )
 
 
 def tiles_of_all(stats: Stats) -> list[Tile]:

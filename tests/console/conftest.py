@@ -1,0 +1,65 @@
+"""The console on a real server, driven without a terminal; and waiting for what it shows."""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from textual.pilot import Pilot
+
+from shm_tui.app import ConsoleApp
+from shm_tui.client import Client
+from tests.server_process import ServerProcess
+
+LIMIT_S = 20
+ROW = re.compile(r"[●◐○…✕] +[0-9a-f]{8} .*")
+
+
+@dataclass
+class Driven:
+    """A running console."""
+
+    app: ConsoleApp
+    pilot: Pilot[None]
+
+    @property
+    def screen(self) -> str:
+        """What is on the screen, as text."""
+        strips = self.app.screen._compositor.render_strips()
+        return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips)
+
+    async def until(self, condition: Callable[[], object], what: str = "") -> None:
+        """Waits until `condition` holds."""
+        deadline = time.monotonic() + LIMIT_S
+        while not condition():
+            assert time.monotonic() < deadline, f"never came: {what}\n{self.screen}"
+            await asyncio.sleep(0.02)
+            await self.pilot.pause()
+
+    async def shows(self, *texts: str) -> None:
+        """Waits until all texts are on the screen."""
+        await self.until(lambda: all(text in self.screen for text in texts), f"{texts}")
+
+    async def hides(self, text: str) -> None:
+        """Waits until a text is not on the screen any more."""
+        await self.until(lambda: text not in self.screen, f"the end of {text}")
+
+    def rows(self) -> list[str]:
+        """The rows of the table, from the state on."""
+        return [found[0].rstrip() for line in self.screen.splitlines() if (found := ROW.search(line))]
+
+
+@asynccontextmanager
+async def opened(
+    server: ServerProcess, slug: str | None = None, size: tuple[int, int] = (120, 36)
+) -> AsyncIterator[Driven]:
+    """A console on `server`, closed at the end."""
+    client = Client(server.url, server.admin_token)
+    app = ConsoleApp(client, slug)
+    try:
+        async with app.run_test(size=size) as pilot:
+            yield Driven(app, pilot)
+    finally:
+        await client.aclose()

@@ -1,0 +1,204 @@
+"""The console on a real server: what it shows, what its keys do, and what it does when the server dies."""
+
+import asyncio
+
+import pytest
+
+from shm_tui.detail import Drawer
+from tests.console.conftest import Driven, opened
+from tests.installs import Install
+from tests.server_process import ServerProcess
+
+
+def fleet(server: ServerProcess, count: int = 5, **more: object) -> list[Install]:
+    """Installs of Ledger whose `sent` is ten times their number."""
+    return [Install(server.url).arrived({"sent": 10 * number, **more}) for number in range(count)]
+
+
+async def test_tiles_and_columns_are_made_from_whatever_keys_arrive(server: ServerProcess) -> None:
+    Install(server.url).arrived({"pizzas_eaten": 10, "beta": True, "db": "postgres", "mail": {"sent": 3}})
+    async with opened(server, size=(200, 50)) as console:
+        await console.shows("PIZZAS EATEN", "100 %", "postgres 100 %", "MAIL SENT")
+        (row,) = console.rows()
+        assert {"10", "3", "yes", "postgres"} <= set(row.split())
+
+
+async def test_a_new_key_becomes_a_tile_and_a_column_while_one_looks(server: ServerProcess) -> None:
+    (install,) = fleet(server, 1)
+    async with opened(server) as console:
+        await console.shows("SENT")
+        await asyncio.to_thread(install.snapshot, {"sent": 1, "sandwiches": 7})
+        await console.until(lambda: console.screen.count("SANDWICHES") == 2, "a tile and a column")
+
+
+async def test_a_snapshot_changes_its_cell_and_the_tile(server: ServerProcess) -> None:
+    installs = fleet(server, 3)
+    async with opened(server, "ledger") as console:
+        await console.shows("SENT", "30")
+        await asyncio.to_thread(installs[0].snapshot, {"sent": 4000})
+        await console.until(lambda: "4.03k" in console.screen and "4.00k" in console.screen, "4,030 and 4,000")
+
+
+async def test_the_cursor_stays_on_its_instance_when_rows_move(server: ServerProcess) -> None:
+    installs = fleet(server, 4)
+    async with opened(server, "ledger") as console:
+        await console.until(lambda: len(console.app.table.store.ids) == 4)
+        await console.pilot.press("down")
+        before = console.app.table.cursor_id
+        assert before == installs[2].instance_id
+        await asyncio.to_thread(installs[0].snapshot, {"sent": 999})
+        await console.until(lambda: console.app.table.store.ids[0] == installs[0].instance_id)
+        assert console.app.table.cursor_id == before
+
+
+async def test_the_filter_narrows_as_one_types_and_escape_gives_all_back(server: ServerProcess) -> None:
+    fleet(server, 5)
+    async with opened(server, "ledger") as console:
+        await console.until(lambda: len(console.rows()) == 5)
+        await console.pilot.press("slash", *"sent>20")
+        await console.until(lambda: len(console.rows()) == 2)
+        await console.pilot.press("enter", "slash", *"0000")
+        await console.shows("Nothing matches")
+        await console.pilot.press("escape")
+        await console.until(lambda: len(console.rows()) == 5)
+
+
+async def test_a_filter_that_is_not_understood_says_why(server: ServerProcess) -> None:
+    fleet(server, 1)
+    async with opened(server, "ledger") as console:
+        await console.until(lambda: console.rows())
+        await console.pilot.press("slash", *"status:nonsense")
+        await console.shows("status: is one of")
+
+
+async def test_sorting_goes_by_the_chosen_column_and_turns_round(server: ServerProcess) -> None:
+    installs = fleet(server, 4)
+    ids = [install.instance_id[:8] for install in installs]
+
+    def order(console: Driven) -> list[str]:
+        return [row.split()[1] for row in console.rows()]
+
+    async with opened(server, "ledger", (80, 24)) as console:
+        await console.until(lambda: len(console.rows()) == 4)
+        assert order(console) == ids[::-1]
+        await console.pilot.press("s")
+        await console.until(lambda: order(console) == ids)
+        await console.pilot.press("shift+left", "shift+left")
+        await console.until(lambda: order(console) == sorted(ids), "by instance")
+
+
+async def test_enter_opens_the_details_and_escape_closes_them(server: ServerProcess) -> None:
+    (install,) = fleet(server, 1, revenue=99120.50, nested={"deep": [1, None]})
+    async with opened(server, "ledger") as console:
+        await console.until(lambda: console.rows())
+        await console.pilot.press("enter")
+        await console.shows(install.instance_id, "99,120.5", "nested.deep")
+        await asyncio.to_thread(install.snapshot, {"sent": 123456})
+        await console.shows("123,456")
+        await console.pilot.press("escape")
+        await console.until(lambda: not console.app.query_one(Drawer).display)
+
+
+async def test_applications_are_gone_through_by_key(server: ServerProcess) -> None:
+    fleet(server, 2)
+    Install(server.url, app_name="Kiosk").arrived({"plays": 1})
+    async with opened(server, size=(80, 24)) as console:
+        await console.shows("Ledger", "SENT")
+        await console.pilot.press("right_square_bracket")
+        await console.shows("Kiosk", "PLAYS")
+        await console.pilot.press("right_square_bracket")
+        await console.shows("All", "THIS WEEK")
+        await console.until(lambda: len(console.rows()) == 3)
+
+
+async def test_freezing_holds_the_rows_still_and_counts_what_waits(server: ServerProcess) -> None:
+    (install,) = fleet(server, 1)
+    async with opened(server, "ledger") as console:
+        await console.until(lambda: console.rows())
+        await console.pilot.press("p")
+        await asyncio.to_thread(install.snapshot, {"sent": 777})
+        await console.shows("paused, +1 held")
+        assert "777" not in console.rows()[0]
+        await console.pilot.press("p")
+        await console.until(lambda: "777" in console.rows()[0])
+
+
+async def test_the_states_are_told_apart_by_their_shapes(server: ServerProcess) -> None:
+    fleet(server, 1)
+    Install(server.url, environment="dev").arrived({"sent": 1})
+    Install(server.url).register()
+    async with opened(server, "ledger") as console:
+        await console.until(lambda: len(console.rows()) == 3)
+        assert {row[0] for row in console.rows()} == {"●", "◐", "…"}
+
+
+async def test_nothing_yet_says_how_to_send_the_first_snapshot(server: ServerProcess) -> None:
+    async with opened(server) as console:
+        await console.shows("Nothing has reported yet", "shm_sdk.Client")
+        await asyncio.to_thread(Install(server.url).arrived, {"sent": 5})
+        await console.shows("Ledger", "SENT")
+        await console.hides("Nothing has reported yet")
+
+
+async def test_a_wrong_token_is_told_and_not_confused_with_no_rows(server: ServerProcess) -> None:
+    (server.data_dir / "admin.token").write_text("shm_wrong-token-wrong-token\n")
+    async with opened(server) as console:
+        await console.shows("does not accept the token")
+        assert "Nothing has reported" not in console.screen
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 36)])
+async def test_rows_stay_while_the_server_is_away_and_go_on_without_a_gap(
+    server: ServerProcess, size: tuple[int, int]
+) -> None:
+    installs = fleet(server, 3)
+    async with opened(server, "ledger", size) as console:
+        await console.shows("● live")
+        await console.until(lambda: len(console.rows()) == 3)
+        await asyncio.to_thread(server.kill)
+        await console.shows("◌ away", "next try in")
+        assert len(console.rows()) == 3
+        await asyncio.to_thread(server.start)
+        await asyncio.to_thread(installs[1].snapshot, {"sent": 5560})
+        await asyncio.to_thread(Install(server.url).arrived, {"sent": 1})
+        await console.shows("● live")
+        await console.until(lambda: len(console.rows()) == 4 and "5.56k" in console.rows()[0])
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "\x1b[31mRED\x1b]52;c;aGk=\x07",
+        "[/x][@click=app.quit]bold[/]",
+        "x" * 250,
+        "日本語アプリ",
+        "\u202egnp.exe\u200b",
+        "new\nline\ttab\r",
+        "\x9b31m\x85",
+    ],
+)
+async def test_a_hostile_string_is_shown_harmless(server: ServerProcess, hostile: str) -> None:
+    said = {hostile[:60]: 5, "text": hostile, "nested": {hostile[:50]: [hostile]}}
+    install = Install(server.url, app_name=hostile, app_version=hostile, environment=hostile, os_arch=hostile)
+    install.arrived(said)
+    fleet(server, 1)
+    async with opened(server, size=(200, 50)) as console:
+        slug = next(app["slug"] for app in server.get("applications").json() if app["name"] != "Ledger")
+        console.app._go_to(slug)
+        await console.until(lambda: console.rows() and console.app.watch_.slug == slug)
+        await console.pilot.press("enter")
+        await console.shows(install.instance_id)
+        drawn = console.screen
+        assert all(character == "\n" or character.isprintable() for character in drawn)
+        assert "\u202e" not in drawn
+        assert "\u200b" not in drawn
+        table = [line for line in drawn.splitlines() if install.instance_id[:8] in line]
+        assert table
+
+
+async def test_help_shows_every_key_and_state(server: ServerProcess) -> None:
+    async with opened(server, size=(120, 90)) as console:
+        await console.pilot.press("question_mark")
+        await console.shows("MOVING", "STATES", "revoked for good", "THE FILTER")
+        await console.pilot.press("escape")
+        await console.hides("STATES")
