@@ -6,16 +6,17 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import trustme
 
 from shm_sdk import Client, Result
 from shm_sdk.transport import LARGEST_ANSWER
 from tests.sdk.peer import Conduct, Peer, endless, raw, reply, running_peer, silence, tunnel
 
 MakeClient = Callable[..., Client]
-CERTIFICATE = Path(__file__).with_name("localhost.pem")  # self-signed, of nobody's use but ours
 PATIENCE = 0.5  # seconds that a report may take here
 
 OK_HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -102,14 +103,22 @@ def test_a_server_that_accepts_and_says_nothing_ends_with_the_timeout(client: Ma
         assert client(server_url=url).report_now(timeout=PATIENCE).reason.endswith("no answer in time")
 
 
-@pytest.fixture
-def tls_peer() -> "Callable[[], ssl.SSLContext]":
-    def context() -> ssl.SSLContext:
-        made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        made.load_cert_chain(CERTIFICATE)
-        return made
+@dataclass(frozen=True)
+class Tls:
+    """What a server for `localhost` proves itself with, and the file of the authority that vouches for it."""
 
-    return context
+    context: ssl.SSLContext
+    authority: str
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    file = tmp_path_factory.mktemp("tls") / "authority.pem"
+    authority.cert_pem.write_to_path(str(file))
+    return Tls(context, str(file))
 
 
 REPORT = "import sys, shm_sdk; print(shm_sdk.Client(sys.argv[1], 'Ledger', '1', data_dir=sys.argv[2]).report_now())"
@@ -127,26 +136,22 @@ def report_in_a_process(url: str, data_dir: Path, **environment: str) -> str:
     return done.stdout
 
 
-def test_a_certificate_that_nobody_vouches_for_gets_no_request(
-    tls_peer: Callable[[], ssl.SSLContext], tmp_path: Path
-) -> None:
-    with running_peer(tls_peer()) as peer:
-        assert "self-signed certificate" in report_in_a_process(peer.url, tmp_path)
+def test_a_certificate_that_nobody_vouches_for_gets_no_request(tls: Tls, tmp_path: Path) -> None:
+    with running_peer(tls.context) as peer:
+        assert "unable to get local issuer certificate" in report_in_a_process(peer.url, tmp_path)
         assert peer.requests == []
 
 
-def test_a_certificate_that_the_machine_trusts_is_enough(
-    tls_peer: Callable[[], ssl.SSLContext], tmp_path: Path
-) -> None:
-    with running_peer(tls_peer()) as peer:
-        assert "Result.SENT" in report_in_a_process(peer.url, tmp_path, SSL_CERT_FILE=str(CERTIFICATE))
+def test_a_certificate_that_the_machine_trusts_is_enough(tls: Tls, tmp_path: Path) -> None:
+    with running_peer(tls.context) as peer:
+        assert "Result.SENT" in report_in_a_process(peer.url, tmp_path, SSL_CERT_FILE=tls.authority)
         assert len(peer.connections) == 1
 
 
-def test_a_certificate_for_another_name_gets_no_request(tls_peer: Callable[[], ssl.SSLContext], tmp_path: Path) -> None:
-    with running_peer(tls_peer()) as peer:
+def test_a_certificate_for_another_name_gets_no_request(tls: Tls, tmp_path: Path) -> None:
+    with running_peer(tls.context) as peer:
         url = peer.url.replace("localhost", "127.0.0.1")
-        assert "Result.FAILED" in report_in_a_process(url, tmp_path, SSL_CERT_FILE=str(CERTIFICATE))
+        assert "Result.FAILED" in report_in_a_process(url, tmp_path, SSL_CERT_FILE=tls.authority)
         assert peer.requests == []
 
 
@@ -160,13 +165,11 @@ def test_plain_http_goes_through_the_environments_proxy(client: MakeClient, monk
         assert {request.headers["proxy-authorization"] for request in proxy.requests} == {"Basic c29tZSBvbmU6c2VjcmV0"}
 
 
-def test_https_goes_through_a_tunnel_in_which_the_proxy_sees_nothing(
-    tls_peer: Callable[[], ssl.SSLContext], tmp_path: Path
-) -> None:
-    with running_peer(tls_peer()) as server, running_peer() as proxy:
+def test_https_goes_through_a_tunnel_in_which_the_proxy_sees_nothing(tls: Tls, tmp_path: Path) -> None:
+    with running_peer(tls.context) as server, running_peer() as proxy:
         port = server.listener.getsockname()[1]
         proxy.will(f"localhost:{port}", tunnel(port))
-        said = report_in_a_process(server.url, tmp_path, SSL_CERT_FILE=str(CERTIFICATE), https_proxy=proxy.url)
+        said = report_in_a_process(server.url, tmp_path, SSL_CERT_FILE=tls.authority, https_proxy=proxy.url)
         assert "Result.SENT" in said
         assert server.paths == ["/v1/register", "/v1/activate", "/v1/snapshot"]
         assert [(request.method, request.path) for request in proxy.requests] == [("CONNECT", f"localhost:{port}")]
