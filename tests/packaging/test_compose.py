@@ -1,0 +1,180 @@
+"""What Dockerfile and compose.yml promise to whoever runs SHM from them, as far as it shows without a container."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from psycopg2.extensions import parse_dsn
+
+from shm.embedded import CONFIGURATION, MAJOR
+from shm.settings import Settings, duration
+from tests.server_process import ServerProcess, free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE = (ROOT / "compose.yml").read_text()
+# A backslash at a line's end continues an instruction; comments stand on lines of their own.
+INSTRUCTIONS = [
+    (line.split(" ", 1)[0], line.split(" ", 1)[1])
+    for line in re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    .replace("\\\n", "")
+    .splitlines()
+    if line
+]
+
+
+@pytest.fixture
+def server_service() -> dict[str, Any]:
+    """The service `server`."""
+    return service("server")
+
+
+@pytest.fixture
+def postgres_service() -> dict[str, Any]:
+    """The service `postgres`."""
+    return service("postgres")
+
+
+def test_the_database_password_has_no_default(postgres_service: dict[str, Any]) -> None:
+    uses = re.findall(r"\$\{SHM_DB_PASSWORD(.*?)\}", COMPOSE)
+    assert len(uses) == 2
+    assert all(use.startswith(":?") for use in uses)
+    assert postgres_service["environment"]["POSTGRES_PASSWORD"].startswith("${SHM_DB_PASSWORD:?")
+    assert "POSTGRES_HOST_AUTH_METHOD" not in postgres_service["environment"]
+
+
+def test_the_password_may_hold_any_character(server_service: dict[str, Any]) -> None:
+    assert server_service["environment"]["PGPASSWORD"].startswith("${SHM_DB_PASSWORD:?")
+    assert parse_dsn(server_service["environment"]["SHM_DB_DSN"]) == {
+        "host": "postgres",
+        "dbname": "shm",
+        "user": "shm",
+    }
+
+
+def test_only_this_machine_reaches_the_server_and_nobody_the_database(
+    server_service: dict[str, Any], postgres_service: dict[str, Any]
+) -> None:
+    assert server_service["ports"] == ["${SHM_PUBLISH:-127.0.0.1:8080}:8080"]
+    assert "ports" not in postgres_service
+    assert "network_mode" not in postgres_service
+
+
+def test_the_server_waits_until_the_database_is_healthy(
+    server_service: dict[str, Any], postgres_service: dict[str, Any]
+) -> None:
+    assert server_service["depends_on"]["postgres"] == {"condition": "service_healthy"}
+    assert {"pg_isready", "--host=127.0.0.1"} <= set(postgres_service["healthcheck"]["test"])
+
+
+def test_the_server_accepts_every_setting_it_is_given(server_service: dict[str, Any]) -> None:
+    settings = Settings.load(image_environment() | server_service["environment"])
+    assert settings.host == "0.0.0.0"  # noqa: S104 - the container's own address
+    assert settings.port == 8080
+
+
+def test_the_admin_token_and_the_data_outlive_their_containers(
+    server_service: dict[str, Any], postgres_service: dict[str, Any]
+) -> None:
+    data_dir = image_environment()["SHM_DATA_DIR"]
+    assert server_service["volumes"] == [f"data:{data_dir}"]
+    assert ("VOLUME", data_dir) in INSTRUCTIONS
+    assert postgres_service["image"] == f"postgres:{MAJOR}"
+    assert postgres_service["volumes"] == ["postgres:/var/lib/postgresql"]
+    assert set(compose()["volumes"]) == {"data", "postgres"}
+
+
+def test_what_an_install_sent_stays_out_of_the_databases_log(postgres_service: dict[str, Any]) -> None:
+    embedded = {line.replace(" ", "") for line in CONFIGURATION.splitlines() if line.startswith("log_")}
+    given = set(postgres_service["command"][2::2])
+    assert {"log_error_verbosity=terse", "log_min_error_statement=panic"} <= given & embedded
+
+
+def test_the_server_is_an_ordinary_user_in_a_closed_container(server_service: dict[str, Any]) -> None:
+    (user,) = (value for name, value in INSTRUCTIONS if name == "USER")
+    assert re.fullmatch(r"[1-9][0-9]+:[1-9][0-9]+", user)
+    assert "user" not in server_service
+    assert "privileged" not in server_service
+    assert server_service["read_only"] is True
+    assert server_service["cap_drop"] == ["ALL"]
+    assert server_service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_what_is_in_flight_may_end_before_the_container_is_killed(server_service: dict[str, Any]) -> None:
+    assert ("STOPSIGNAL", "SIGTERM") in INSTRUCTIONS
+    assert duration(server_service["stop_grace_period"]) > Settings().drain_timeout
+
+
+def test_the_health_check_tells_a_server_from_none(server: ServerProcess) -> None:
+    (value,) = (value for name, value in INSTRUCTIONS if name == "HEALTHCHECK")
+    program, *arguments = json.loads(value.partition(" CMD ")[2])
+    assert program == "python"
+
+    def status(port: int) -> int:
+        environment = {"PORT": str(port), "http_proxy": "http://127.0.0.1:1"}
+        return subprocess.run(
+            [sys.executable, *arguments], env=environment, capture_output=True, check=False
+        ).returncode
+
+    assert status(server.port) == 0
+    assert status(free_port()) == 1
+
+
+def test_the_builder_is_given_what_it_copies_and_no_more() -> None:
+    ignored = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    copied = [
+        source
+        for name, value in INSTRUCTIONS
+        if name == "COPY" and not value.startswith("--from")
+        for source in value.split()[:-1]
+    ]
+    assert ignored[0] == "*"
+    assert {line[1:] for line in ignored if line.startswith("!")} == set(copied)
+    assert all((ROOT / source).exists() for source in copied)
+
+
+def test_every_dependency_of_the_image_is_locked() -> None:
+    for name, value in INSTRUCTIONS:
+        for command in value.split("&&") if name == "RUN" else ():
+            if "pip " in command and " install " in command:
+                assert "--require-hashes" in command or {"--no-index", "--no-deps"} <= set(command.split()), command
+
+
+def test_docker_accepts_compose_yml() -> None:
+    try:
+        subprocess.run(["docker", "compose", "version"], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("there is no docker compose here")
+    password = "p @:/?#%$x'\"\\"
+    command = ["docker", "compose", "--file", str(ROOT / "compose.yml"), "config", "--format", "json"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("COMPOSE_", "SHM_"))}
+    refused = subprocess.run(command, env=environment | {"SHM_DB_PASSWORD": ""}, capture_output=True, check=False)
+    assert refused.returncode != 0
+    assert b"SHM_DB_PASSWORD" in refused.stderr
+    done = subprocess.run(command, env=environment | {"SHM_DB_PASSWORD": password}, capture_output=True, check=True)
+    server = json.loads(done.stdout)["services"]["server"]
+    assert server["environment"]["PGPASSWORD"].replace("$$", "$") == password
+    assert server["ports"][0]["host_ip"] == "127.0.0.1"
+
+
+def compose() -> dict[str, Any]:
+    """compose.yml, without its variables filled in."""
+    parsed: dict[str, Any] = yaml.safe_load(COMPOSE)
+    return parsed
+
+
+def service(name: str) -> dict[str, Any]:
+    """One service of compose.yml."""
+    found: dict[str, Any] = compose()["services"][name]
+    return found
+
+
+def image_environment() -> dict[str, str]:
+    """What ENV sets in the image."""
+    return dict(pair.split("=", 1) for name, value in INSTRUCTIONS if name == "ENV" for pair in shlex.split(value))
