@@ -46,8 +46,8 @@ class ConsoleApp(App[None]):
     ]
 
     def __init__(self, client: Client, slug: str | None = None) -> None:
-        super().__init__()
-        if os.environ.get("NO_COLOR"):
+        super().__init__(ansi_color=True if os.environ.get("NO_COLOR") else None)
+        if self.no_color:
             self.theme = "ansi-dark"
         self.client = client
         self.overview = Overview()

@@ -121,7 +121,7 @@ VERSION = Column(
 OS = Column("os", "os", Place.MIDDLE, 5, 14, **_named("os_arch"))
 ENVIRONMENT = Column("environment", "env", Place.MIDDLE, 5, 12, **_named("environment"))
 MODE = Column("mode", "mode", Place.MIDDLE, 6, 12, **_named("deployment_mode"))
-SEEN = Column("seen", "seen", Place.RIGHT, 5, 5, lambda row, m: age(row.instance.last_seen_at, m.now), _seen_key, True)
+SEEN = Column("seen", "seen", Place.RIGHT, 6, 6, lambda row, m: age(row.instance.last_seen_at, m.now), _seen_key, True)
 
 MACHINE = (OS, ENVIRONMENT, MODE)
 FIXED = (STATE, INSTANCE, APPLICATION, VERSION, *MACHINE, SEEN)

@@ -235,7 +235,7 @@ class LiveTable(ScrollView, can_focus=True):
         if name in ("head", "sorted", "row"):
             return whole
         if name == "cursor":
-            return Style(bgcolor=whole.bgcolor, bold=whole.bold)
+            return Style(bgcolor=whole.bgcolor, bold=whole.bold, reverse=whole.reverse)
         return Style(color=whole.color, bold=whole.bold)
 
     # Widths and what fits.
