@@ -176,18 +176,18 @@ async def _first_pool(settings: Settings, dsn: str) -> aiopg.Pool:
             if time.monotonic() > deadline:
                 raise DatabaseUnavailable(
                     f"PostgreSQL could not be reached within {settings.start_patience.total_seconds():.0f} s: "
-                    f"{_last_line(error)}. Is it running, and is SHM_DB_DSN right?"
+                    f"{_reason(error)}"
                 ) from None
             if not told:
-                logger.info("waiting for PostgreSQL: %s", _last_line(error))
+                logger.info("waiting for PostgreSQL: %s", _reason(error))
                 told = True
             await asyncio.sleep(RETRY_MOST_S)
 
 
-def _last_line(error: Exception) -> str:
-    """What libpq said last: the reason, after the address that it tried."""
+def _reason(error: Exception) -> str:
+    """What libpq said, without its hints."""
     lines = str(error).strip().splitlines()
-    return lines[-1].strip().rstrip(".") if lines else type(error).__name__
+    return lines[0].strip() if lines else type(error).__name__
 
 
 def _connect_options(settings: Settings) -> dict[str, Any]:
