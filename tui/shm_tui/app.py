@@ -11,7 +11,6 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
 from textual.widgets import Input, Static
-from textual.worker import Worker, WorkerState
 
 from .actions import ACTIONS
 from .bars import NARROW, KeysBar, StatusBar
@@ -57,6 +56,7 @@ class ConsoleApp(App[None]):
         self._shape: object = None  # what the columns were made from
         self._sort_chosen = False
         self._place_chosen = slug is not None
+        self._watching: set[asyncio.Task[None]] = set()
         self._filter = ""
 
     def compose(self) -> ComposeResult:
@@ -90,13 +90,28 @@ class ConsoleApp(App[None]):
     # Keeping it true.
 
     def _follow(self) -> None:
-        self.run_worker(self.watch_.run(), group="watch", exclusive=True, exit_on_error=False)
+        """Watches what is shown now, and ends what was watched before."""
+        for task in self._watching:
+            task.cancel()
+        task = asyncio.create_task(self._keep_watching(self.watch_))
+        self._watching.add(task)
+        task.add_done_callback(self._watching.discard)
 
-    def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
+    async def _keep_watching(self, watch: Watch) -> None:
         """A fault of ours in the watch must not end the console: it is said, and the watch begins anew."""
-        if event.worker.group == "watch" and event.state is WorkerState.ERROR:
-            self.query_one(KeysBar).say(f"a fault in the console ({event.worker.error!r:.80}), starting over")
-            self.set_timer(RESTART_S, self._follow)
+        while True:
+            try:
+                await watch.run()
+            except Exception as error:
+                self.query_one(KeysBar).say(f"a fault in the console ({error!r:.80}), starting over")
+                await asyncio.sleep(RESTART_S)
+
+    async def on_unmount(self) -> None:
+        """Ends the watch, and with it the connection to the server."""
+        tasks = list(self._watching)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _stir(self) -> None:
         self._stirred = True

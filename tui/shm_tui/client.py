@@ -104,9 +104,7 @@ class Client:
         try:
             yield self._events(connection)
         finally:
-            connection.close()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(_ended(connection), CLOSE_TIMEOUT)
+            await _close(connection)
 
     async def _connect(self, request: HTTPRequest) -> WebSocketClientConnection:
         opening = asyncio.ensure_future(
@@ -117,7 +115,8 @@ class Client:
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
-            opening.add_done_callback(_close_late)
+            with suppress(Exception):  # it failed, or took too long; either way nobody waits for it any more
+                await _close(await asyncio.wait_for(opening, CLOSE_TIMEOUT))
             raise
         except HTTPClientError as error:
             raise self._refusal(error.code, error.message or "") from error
@@ -163,6 +162,13 @@ class Client:
         self._ahead = ahead if abs(ahead) > CLOCKS_AGREE else 0.0
 
 
+async def _close(connection: WebSocketClientConnection) -> None:
+    """Says goodbye and waits for the answer, but not for long."""
+    connection.close()
+    with suppress(TimeoutError):
+        await asyncio.wait_for(_ended(connection), CLOSE_TIMEOUT)
+
+
 async def _ended(connection: WebSocketClientConnection) -> None:
     """Returns when a connection that was told to close has."""
     while connection.close_code is None and await connection.read_message() is not None:
@@ -187,9 +193,3 @@ def _reason(error: Exception) -> str:
         cause = cause.__cause__ or cause.__context__ or cause
     text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
     return clean(text or type(cause).__name__, 200)
-
-
-def _close_late(opening: "asyncio.Future[WebSocketClientConnection]") -> None:
-    """A connection that opens after nobody wants it any more is closed, not left to the garbage collector."""
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().close()
