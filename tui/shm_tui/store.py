@@ -29,17 +29,16 @@ _ATTRIBUTES = {
 
 @dataclass(slots=True)
 class Flush:
-    """What a flush did: the columns that changed per instance, and whether the order or the columns did."""
+    """What a flush did: per instance told, the columns worth a flash (a list is not news); whether the order moved."""
 
     changed: dict[str, set[str]] = field(default_factory=dict)
     rearranged: bool = False
-    new_keys: bool = False
 
 
 @dataclass(slots=True)
 class _Waiting:
     row: Row | None  # None: removed
-    told: bool  # by the feed, so worth a flash; a list is not news
+    told: bool  # by the feed, so worth a flash
 
 
 class Store:
@@ -57,6 +56,7 @@ class Store:
         self.numeric: Counter[str] = Counter()
         self._waiting: dict[str, _Waiting] = {}
         self._keys: dict[str, SortKey | None] = {}
+        self._shown: set[str] = set()  # the same as `ids`
         self._gone: dict[str, int] = {}
         self._generation = 0
         self._listing = False
@@ -69,40 +69,37 @@ class Store:
     # What the server says.
 
     def begin_listing(self) -> None:
-        """A list starts: what it does not name by its end is gone."""
+        """A list starts: what it does not name by its end is gone.
+
+        It is read after all that was told before, whatever the cursors say: a database that was restored or made anew
+        begins to count again.
+        """
         self._generation += 1
         self._listing = True
+        self._gone.clear()
 
     def end_listing(self) -> None:
         """The list is through: rows that it did not name go, and deletions need not be remembered any more."""
         self._listing = False
         self._gone.clear()
-        for key, row in self.rows.items():
-            if row.generation != self._generation and key not in self._waiting:
-                self._waiting[key] = _Waiting(None, told=False)
+        for key in [*self.rows, *self._waiting]:
+            newest = self._newest(key)
+            if newest is not None and newest.generation != self._generation:
+                self._wait(key, _Waiting(None, told=False))
 
     def put(self, instance: Instance, cursor: int, *, told: bool = True) -> None:
         """The state of an instance as of `cursor`. A page that was older than the feed changes nothing."""
         key = instance.instance_id
-        waiting = self._waiting.get(key)
-        newest = waiting.row if waiting else self.rows.get(key)
-        if newest is not None and newest.cursor > cursor:
-            newest.generation = self._generation
-            return
-        if self._gone.get(key, -1) > cursor:
-            return
-        # Taken out first, so that the order of the dictionary is that of the news.
-        self._waiting.pop(key, None)
-        self._waiting[key] = _Waiting(Row(instance, cursor, self._generation), told)
-        if len(self._waiting) > 2 * self.limit + SLACK:
-            self._forget_surplus()
+        if not self._knows_newer(key, cursor) and self._gone.get(key, -1) <= cursor:
+            self._wait(key, _Waiting(Row(instance, cursor, self._generation), told))
 
     def remove(self, instance_id: str, cursor: int) -> None:
-        """The instance was deleted."""
+        """The instance was deleted; one that a newer page names has come back since."""
+        if self._knows_newer(instance_id, cursor):
+            return
         if self._listing:
             self._gone[instance_id] = cursor
-        self._waiting.pop(instance_id, None)
-        self._waiting[instance_id] = _Waiting(None, told=True)
+        self._wait(instance_id, _Waiting(None, told=True))
 
     # What the screen shows.
 
@@ -112,21 +109,20 @@ class Store:
         if self.frozen or not self._waiting:
             return flush
         waiting, self._waiting = self._waiting, {}
-        keys_before = len(self.answered)
-        moved = False
+        moved = self.query.timed
         for key, news in waiting.items():
             old, new = self.rows.get(key), news.row
             self._count(old, -1)
             self._count(new, +1)
             if new is None:
-                moved = self.rows.pop(key, None) is not None or moved
+                self.rows.pop(key, None)
+                self._keys.pop(key, None)
+                moved = moved or key in self._shown
                 continue
             self.rows[key] = new
-            if news.told:
-                flush.changed[key] = changes(old, new)
-            moved = self._moved(key, old, new, moment) or moved
+            flush.changed[key] = changes(old, new) if news.told else set()
+            moved = self._moved(key, new, moment) or moved
         moved = self._evict() or moved
-        flush.new_keys = len(self.answered) != keys_before
         if moved:
             self.arrange(moment, keep_keys=True)
             flush.rearranged = True
@@ -137,9 +133,8 @@ class Store:
         if not keep_keys:
             self._keys.clear()
         rows, query, keys, column = self.rows, self.query, self._keys, self.column
-        before = set(self.ids)
         candidates = [key for key in self.ids if key in rows]
-        candidates += [key for key in rows if key not in before]
+        candidates += [key for key in rows if key not in self._shown]
         if query:
             candidates = [key for key in candidates if query.matches(rows[key], moment)]
         for key in candidates:
@@ -149,6 +144,7 @@ class Store:
         absent = [key for key in candidates if keys[key] is None]
         present.sort(key=lambda key: keys[key] or (), reverse=self.descending)
         self.ids = present + absent
+        self._shown = set(self.ids)
 
     def find(self, instance_id: str | None) -> int | None:
         """Where an instance stands in `ids`."""
@@ -157,21 +153,38 @@ class Store:
         except ValueError:
             return None
 
-    def _moved(self, key: str, old: Row | None, new: Row, moment: Moment) -> bool:
-        """Whether a new row may stand elsewhere, or enter or leave what the filter shows."""
-        known = old is not None and key in self._keys
+    def _newest(self, key: str) -> Row | None:
+        """What is known of an instance, applied or waiting; None when it is not there."""
+        waiting = self._waiting.get(key)
+        return waiting.row if waiting else self.rows.get(key)
+
+    def _knows_newer(self, key: str, cursor: int) -> bool:
+        newest = self._newest(key)
+        return newest is not None and newest.generation == self._generation and newest.cursor > cursor
+
+    def _wait(self, key: str, news: _Waiting) -> None:
+        # Taken out first, so that the order of the dictionary is that of the news.
+        self._waiting.pop(key, None)
+        self._waiting[key] = news
+        if len(self._waiting) > 2 * (self.limit + SLACK):
+            self._forget_surplus()
+
+    def _moved(self, key: str, new: Row, moment: Moment) -> bool:
+        """Whether a new row enters or leaves what the filter shows, or may stand elsewhere in it."""
+        if not self.query.matches(new, moment):
+            self._keys.pop(key, None)
+            return key in self._shown
         sort_key = self.column.key(new, moment)
-        moved = not known or self._keys[key] != sort_key
+        moved = key not in self._shown or self._keys.get(key) != sort_key
         self._keys[key] = sort_key
-        if not moved and self.query and old is not None:
-            return self.query.matches(old, moment) != self.query.matches(new, moment) or self.query.timed
         return moved
 
     def _count(self, row: Row | None, by: int) -> None:
         for key, value in row.leaves.items() if row else ():
-            self.answered[key] += by if value is not None else 0
+            if value is not None:
+                _add(self.answered, key, by)
             if isinstance(value, int | Decimal) and not isinstance(value, bool):
-                self.numeric[key] += by
+                _add(self.numeric, key, by)
 
     def _evict(self) -> bool:
         surplus = len(self.rows) - self.limit
@@ -183,10 +196,20 @@ class Store:
         return True
 
     def _forget_surplus(self) -> None:
-        """Of instances not held, only the last `limit` to be told can be among the newest when the ice breaks."""
+        """Of instances not held, only the last `limit` to be told can be among the newest when the ice breaks.
+
+        At least SLACK of them go, for no more than `limit` and SLACK are held.
+        """
         strangers = [key for key in self._waiting if key not in self.rows]
         for key in strangers[: -self.limit]:
             del self._waiting[key]
+
+
+def _add(counter: Counter[str], key: str, by: int) -> None:
+    """A key that nobody has any more is forgotten: who invents new ones each time must not fill the memory."""
+    counter[key] += by
+    if not counter[key]:
+        del counter[key]
 
 
 def seen_at(row: Row) -> float:

@@ -1,0 +1,34 @@
+"""Instances for tests that need no server: plain values, and a moment to look at them."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from hypothesis import settings
+
+from shm_tui.columns import Moment, Row
+from shm_tui.figures import DAY
+from shm_tui.model import Instance
+
+# A busy machine is no failure; and a fault that needs a few steps in a row is found.
+unhurried = settings(deadline=None)
+thorough = settings(deadline=None, max_examples=400)
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+MOMENT = Moment(NOW, 30 * DAY)
+
+
+def ago(seconds: float) -> datetime:
+    """The moment so long before NOW."""
+    return NOW - timedelta(seconds=seconds)
+
+
+def instance(name: str = "a", seen: float | None = 60, **more: Any) -> Instance:
+    """An active, counted instance, last seen `seen` seconds ago."""
+    last_seen = None if seen is None else ago(seen)
+    usual: dict[str, Any] = {"instance_id": name, "status": "active", "counted": True, "last_seen_at": last_seen}
+    return Instance(**usual | more)
+
+
+def row(name: str = "a", seen: float | None = 60, **more: Any) -> Row:
+    """The same as a row."""
+    return Row(instance(name, seen, **more), 0)

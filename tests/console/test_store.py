@@ -1,0 +1,539 @@
+"""The rows that the console holds: true to what was said last, whatever the order, and calm where nothing moved."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shm_tui.columns import ENVIRONMENT, INSTANCE, SEEN, STATE, VERSION, Column, Row, metric_column
+from shm_tui.figures import DAY, HOUR
+from shm_tui.model import Instance
+from shm_tui.query import parse
+from shm_tui.store import SLACK, Store, changes, numeric_keys, seen_at
+from tests.console.rows import MOMENT, instance, row, thorough
+
+SENT = metric_column("sent", "sent", True)
+
+
+def sends(name: str, sent: object, **more: Any) -> Instance:
+    """An instance whose only metric is `sent`."""
+    return instance(name, metrics={"sent": sent}, **more)
+
+
+def sorted_by(column: Column, descending: bool = False, **store: Any) -> Store:
+    """An empty store in this order."""
+    made = Store(**store)
+    made.column, made.descending = column, descending
+    return made
+
+
+def filled(*instances: Instance, column: Column = SENT, descending: bool = False, text: str = "") -> Store:
+    """A store that holds and shows these."""
+    store = sorted_by(column, descending)
+    store.query = parse(text)
+    for cursor, one in enumerate(instances, 1):
+        store.put(one, cursor)
+    store.flush(MOMENT)
+    return store
+
+
+def held(store: Store) -> dict[str, object]:
+    """What `sent` is of each instance."""
+    return {key: one.leaves.get("sent") for key, one in store.rows.items()}
+
+
+# The newest state of each instance.
+
+
+def test_of_two_states_the_newer_one_holds_in_whatever_order_they_come() -> None:
+    store = sorted_by(SENT)
+    store.put(sends("a", 2), 7)
+    store.put(sends("a", 1), 6)
+    store.flush(MOMENT)
+    assert held(store) == {"a": 2}
+    store.put(sends("a", 1), 6)
+    assert store.held_back == 0
+    store.put(sends("a", 3), 8)
+    store.flush(MOMENT)
+    assert held(store) == {"a": 3}
+
+
+def test_a_page_that_was_read_before_the_feed_told_more_changes_nothing() -> None:
+    store = sorted_by(SENT)
+    store.begin_listing()
+    store.put(sends("a", 10), 5, told=False)
+    store.put(sends("b", 20), 6)
+    store.flush(MOMENT)
+    store.put(sends("b", 1), 5, told=False)
+    store.end_listing()
+    assert not store.flush(MOMENT).rearranged
+    assert held(store) == {"a": 10, "b": 20}
+
+
+def test_an_instance_deleted_while_a_list_is_read_does_not_come_back_by_an_older_page() -> None:
+    store = sorted_by(SENT)
+    store.begin_listing()
+    store.remove("a", 6)
+    store.put(sends("a", 1), 5, told=False)
+    store.end_listing()
+    store.flush(MOMENT)
+    assert store.ids == []
+
+
+def test_an_instance_that_came_back_after_its_deletion_stays() -> None:
+    store = sorted_by(SENT)
+    store.begin_listing()
+    store.remove("a", 6)
+    store.put(sends("a", 1), 7, told=False)
+    store.put(sends("b", 1), 9, told=False)
+    store.remove("b", 8)
+    store.end_listing()
+    store.flush(MOMENT)
+    assert held(store) == {"a": 1, "b": 1}
+
+
+def test_what_a_list_does_not_name_is_gone_at_its_end_and_not_before() -> None:
+    store = filled(sends("a", 1), sends("b", 2), sends("c", 3))
+    store.begin_listing()
+    store.put(sends("a", 1), 9, told=False)
+    store.put(sends("c", 4), 10)
+    store.flush(MOMENT)
+    assert store.ids == ["a", "b", "c"]
+    store.end_listing()
+    store.flush(MOMENT)
+    assert store.ids == ["a", "c"]
+
+
+def test_what_a_list_does_not_name_is_gone_also_when_it_waits_behind_a_freeze() -> None:
+    store = filled(sends("a", 1))
+    store.frozen = True
+    store.put(sends("a", 2), 5)
+    store.put(sends("b", 2), 6)
+    store.begin_listing()
+    store.put(sends("c", 3), 9, told=False)
+    store.end_listing()
+    store.frozen = False
+    store.flush(MOMENT)
+    assert held(store) == {"c": 3}
+
+
+def test_a_database_that_counts_from_the_beginning_again_is_believed() -> None:
+    store = filled(*(sends(name, 1) for name in "abc"))
+    store.put(sends("b", 2), 1_000_000)
+    store.remove("c", 1_000_001)
+    store.flush(MOMENT)
+    store.begin_listing()
+    for name in "abc":
+        store.put(sends(name, 5), 3, told=False)
+    store.end_listing()
+    store.put(sends("b", 6), 4)
+    store.flush(MOMENT)
+    assert held(store) == {"a": 5, "b": 6, "c": 5}
+
+
+@dataclass
+class Server:
+    """A database that counts its changes, a list in pages of two, and a feed of newest states."""
+
+    store: Store
+    cursor: int = 0
+    truth: dict[str, tuple[int, int | None]] = field(default_factory=dict)  # changed at, value or deleted
+    told: int = 0
+    page: int = 0
+    read: tuple[int, dict[str, int]] | None = None
+
+    def change(self, name: str, value: int | None) -> None:
+        self.cursor += 1
+        self.truth[name] = (self.cursor, value)
+
+    def list_anew(self) -> None:
+        self.page, self.read = 0, None
+        self.take()
+        self.told = self.cursor
+        self.store.begin_listing()
+        self.give()
+
+    def take(self) -> None:
+        """A page leaves the database."""
+        if self.read is None and self.page < len(NAMES):
+            names = NAMES[self.page : self.page + 2]
+            self.page += 2
+            alive = {name: self.truth[name][1] for name in names if name in self.truth}
+            self.read = (self.cursor, {name: value for name, value in alive.items() if value is not None})
+
+    def give(self) -> None:
+        """The page arrives."""
+        if self.read is None:
+            return
+        cursor, page = self.read
+        self.read = None
+        for name, value in page.items():
+            self.store.put(sends(name, value), cursor, told=False)
+        if self.page >= len(NAMES):
+            self.store.end_listing()
+
+    def tell(self) -> bool:
+        """The feed says the next thing that it has to say, if anything."""
+        behind = [(at, name, value) for name, (at, value) in self.truth.items() if at > self.told]
+        if not behind:
+            return False
+        self.told, name, value = min(behind)
+        if value is None:
+            self.store.remove(name, self.told)
+        else:
+            self.store.put(sends(name, value), self.told)
+        return True
+
+    def begin_again(self, backup: bool) -> None:
+        """The database is restored from a backup or made anew: its cursor is smaller now, and it lists again."""
+        kept = {name: value for name, (at, value) in self.truth.items() if value is not None} if backup else {}
+        self.cursor, self.truth = 0, {}
+        for name, value in kept.items():
+            self.change(name, value + 1000)
+        self.list_anew()
+
+
+NAMES = "abcdefg"
+events: st.SearchStrategy[Callable[[Server], object]] = st.one_of(
+    st.builds(
+        lambda name, value: lambda s: s.change(name, value), st.sampled_from(NAMES), st.none() | st.integers(0, 9)
+    ),
+    st.builds(lambda name, value: lambda s: s.change(name, value), st.sampled_from(NAMES), st.integers(0, 9)),
+    st.sampled_from([Server.take, Server.give, Server.tell, Server.tell, Server.list_anew]),
+    st.booleans().map(lambda backup: lambda s: s.begin_again(backup)),
+    st.booleans().map(lambda frozen: lambda s: setattr(s.store, "frozen", frozen)),
+    st.just(lambda s: s.store.flush(MOMENT)),
+)
+
+
+@thorough
+@given(st.lists(events, min_size=8, max_size=60))
+def test_list_then_watch_ends_in_what_the_server_has(happened: list[Callable[[Server], object]]) -> None:
+    server = Server(sorted_by(SENT))
+    server.list_anew()
+    for event in happened:
+        event(server)
+    while server.page < len(NAMES) or server.read is not None:
+        server.take()
+        server.give()
+    while server.tell():
+        pass
+    server.store.frozen = False
+    server.store.flush(MOMENT)
+    assert held(server.store) == {name: value for name, (_, value) in server.truth.items() if value is not None}
+
+
+# Filter and order.
+
+ORDERS = (SENT, SEEN, STATE, VERSION, ENVIRONMENT, INSTANCE, metric_column("mail.sent", "", True))
+FILTERS = ("", "sent>3", "-sent>3", "env:prod", "status:active", "version>=1.4", "silent", "a", "mail.sent:", "seen<1h")
+values = st.none() | st.booleans() | st.integers(0, 9) | st.decimals(0, 9, places=1) | st.sampled_from(["x", "Y", [1]])
+instances = st.builds(
+    instance,
+    st.sampled_from("abcdef"),
+    st.sampled_from([None, 1, HOUR, 40 * DAY]),
+    status=st.sampled_from(["active", "active", "pending", "revoked"]),
+    counted=st.booleans(),
+    environment=st.sampled_from(["", "production", "ci"]),
+    app_version=st.sampled_from(["", "1.4", "1.10", "1.5.0-rc.1"]),
+    metrics=st.dictionaries(st.sampled_from(["sent", "other"]), values, max_size=2)
+    | st.builds(lambda value: {"mail": {"sent": value}}, values),
+)
+steps = st.one_of(
+    st.tuples(st.just("put"), instances, st.integers(1, 20), st.booleans()),
+    st.tuples(st.just("put"), instances, st.integers(1, 20), st.booleans()),
+    st.tuples(st.just("remove"), st.sampled_from("abcdef"), st.integers(1, 20)),
+    st.tuples(st.just("flush")),
+    st.tuples(st.just("freeze"), st.booleans()),
+    st.tuples(st.just("sort"), st.sampled_from(ORDERS), st.booleans()),
+    st.tuples(st.just("filter"), st.sampled_from(FILTERS)),
+)
+
+
+class Oracle:
+    """The same by brute force: what was said, filtered and sorted anew at every look."""
+
+    def __init__(self) -> None:
+        self.said: dict[str, tuple[int, Instance]] = {}
+        self.shown: dict[str, Row] = {}
+
+    def put(self, one: Instance, cursor: int) -> None:
+        if self.said.get(one.instance_id, (0,))[0] <= cursor:
+            self.said[one.instance_id] = (cursor, one)
+
+    def remove(self, name: str, cursor: int) -> None:
+        if self.said.get(name, (0,))[0] <= cursor:
+            self.said.pop(name, None)
+
+    def flush(self) -> None:
+        self.shown = {name: Row(one, cursor) for name, (cursor, one) in self.said.items()}
+
+    def check(self, store: Store, before: list[str]) -> None:
+        """`before` is what was shown until now: of equals, whoever stood first stands first."""
+        assert store.rows.keys() == self.shown.keys()
+        matching = {name for name, one in self.shown.items() if store.query.matches(one, MOMENT)}
+        assert set(store.ids) == matching
+        assert len(store.ids) == len(matching)
+        keys = [store.column.key(self.shown[name], MOMENT) for name in store.ids]
+        present = [key for key in keys if key is not None]
+        assert keys == present + [None] * (len(keys) - len(present))
+        assert present == sorted(present, reverse=store.descending)
+        place = {name: number for number, name in enumerate(before)}
+        for key in {repr(key): key for key in keys}.values():
+            alike = [place[name] for name, its in zip(store.ids, keys, strict=True) if its == key and name in place]
+            assert alike == sorted(alike)
+        assert store.answered == Counter(
+            name for one in self.shown.values() for name, value in one.leaves.items() if value is not None
+        )
+
+
+@thorough
+@given(st.lists(steps, min_size=8, max_size=60))
+def test_after_anything_what_is_shown_is_what_filtering_and_sorting_all_rows_would_show(script: list[Any]) -> None:
+    store, oracle = Store(), Oracle()
+    for kind, *arguments in script:
+        before = list(store.ids)
+        match kind, arguments:
+            case "put", [one, cursor, told]:
+                store.put(one, cursor, told=told)
+                oracle.put(one, cursor)
+            case "remove", [name, cursor]:
+                store.remove(name, cursor)
+                oracle.remove(name, cursor)
+            case "flush", _:
+                if not store.frozen:
+                    oracle.flush()
+                if not store.flush(MOMENT).rearranged:
+                    assert store.ids == before
+            case "freeze", [frozen]:
+                store.frozen = frozen
+            case "sort", [column, descending]:
+                store.column, store.descending = column, descending
+                store.arrange(MOMENT)
+            case "filter", [text]:
+                store.query = parse(text, store.answered)
+                store.arrange(MOMENT)
+        oracle.check(store, before)
+
+
+def test_what_has_no_value_goes_last_in_both_directions() -> None:
+    some = [sends("a", None), sends("b", 2), instance("c"), sends("d", 1)]
+    assert filled(*some).ids == ["d", "b", "a", "c"]
+    assert filled(*some, descending=True).ids == ["b", "d", "a", "c"]
+
+
+def test_equals_keep_the_order_that_they_had_in_both_directions() -> None:
+    store = filled(*(sends(name, 5) for name in "dbca"))
+    assert store.ids == list("dbca")
+    for descending in (True, False):
+        store.descending = descending
+        store.arrange(MOMENT)
+        assert store.ids == list("dbca")
+    store.put(sends("c", 9), 9)
+    store.flush(MOMENT)
+    store.put(sends("c", 5), 10)
+    store.flush(MOMENT)
+    assert store.ids == list("dbac")
+
+
+def test_numbers_stand_before_texts_and_are_not_sorted_as_texts() -> None:
+    some = [sends("a", "x"), sends("b", 10), sends("c", 9), sends("d", Decimal("9.5"))]
+    assert filled(*some).ids == ["c", "d", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("news", "rearranged"),
+    [
+        (lambda store: store.put(instance("b", metrics={"sent": 2, "other": 9}), 9), False),
+        (lambda store: store.put(sends("b", 2, environment="ci"), 9), False),
+        (lambda store: store.put(sends("b", 2), 9), False),
+        (lambda store: store.put(sends("b", 3), 9), True),
+        (lambda store: store.put(sends("b", 50), 9), True),
+        (lambda store: store.put(sends("z", 50), 9), False),
+        (lambda store: store.put(sends("new", 50), 9), False),
+        (lambda store: store.put(sends("new", 5), 9), True),
+        (lambda store: store.remove("b", 9), True),
+        (lambda store: store.remove("z", 9), False),
+        (lambda store: store.remove("unheard-of", 9), False),
+    ],
+    ids=[
+        "other",
+        "text",
+        "same",
+        "moves",
+        "leaves",
+        "stays out",
+        "new outside",
+        "enters",
+        "removed",
+        "outside",
+        "never",
+    ],
+)
+def test_the_order_is_made_anew_only_when_something_in_it_moved(
+    news: Callable[[Store], None], rearranged: bool
+) -> None:
+    store = filled(sends("a", 1), sends("b", 2), sends("z", 60), text="sent<10")
+    for _ in range(2):  # what is hidden is remembered after the first time
+        news(store)
+        assert store.flush(MOMENT).rearranged is rearranged
+        store = filled(sends("a", 1), sends("b", 2), sends("z", 60), text="sent<10") if rearranged else store
+
+
+def test_a_filter_of_ages_is_asked_anew_with_any_news() -> None:
+    store = filled(sends("a", 1, seen=HOUR - 1), sends("b", 2, seen=1), text="seen<1h")
+    assert store.ids == ["a", "b"]
+    later = type(MOMENT)(MOMENT.now.replace(minute=1), MOMENT.active_window_s)
+    store.put(sends("b", 2, seen=1), 9)
+    assert store.flush(later).rearranged
+    assert store.ids == ["b"]
+
+
+def test_an_instance_is_found_where_it_stands() -> None:
+    store = filled(sends("a", 2), sends("b", 1), sends("c", 99), text="sent<10")
+    assert [store.find(name) for name in ("b", "a", "c", "nobody", None)] == [0, 1, None, None, None]
+
+
+# What a flush says.
+
+
+def test_a_flush_names_the_columns_in_which_an_instance_changed() -> None:
+    store = filled(sends("a", 1), sends("b", 1))
+    store.put(instance("a", 1, metrics={"sent": 2, "new": 0}, app_version="1.5"), 9)
+    assert store.flush(MOMENT).changed == {"a": {"metric:sent", "metric:new", "version"}}
+    assert store.flush(MOMENT).changed == {}
+
+
+def test_a_burst_on_one_instance_is_one_change_against_what_was_shown() -> None:
+    store = filled(sends("a", 1))
+    for sent in (2, 3, 1):
+        store.put(sends("a", sent, environment="ci"), 10 + sent)
+    store.put(sends("a", 1, environment="ci"), 99)
+    assert store.flush(MOMENT).changed == {"a": {"environment"}}
+
+
+def test_what_a_list_says_is_drawn_but_no_news() -> None:
+    store = filled(sends("a", 1))
+    store.begin_listing()
+    store.put(sends("a", 2), 9, told=False)
+    store.put(sends("b", 2), 9, told=False)
+    assert store.flush(MOMENT).changed == {"a": set(), "b": set()}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changed"),
+    [
+        (None, row(), {"instance"}),
+        (row(), row(seen=1), set()),
+        (row(app_name="A"), row(app_name="B"), {"application"}),
+        (row(os_arch="A"), row(os_arch="B"), {"os"}),
+        (row(deployment_mode="A"), row(deployment_mode="B"), {"mode"}),
+        (row(), row(status="revoked"), {"state"}),
+        (row(), row(counted=False), {"state"}),
+        (row(metrics={"version": 1}), row(metrics={"version": 2}), {"metric:version"}),
+        (row(metrics={"a": {"b": 1}}), row(metrics={"a": {"b": 2}}), {"metric:a.b"}),
+        (row(metrics={"a": 1}), row(), {"metric:a"}),
+        (row(metrics={"a": 1}), row(metrics={"a": Decimal("1.0")}), set()),
+    ],
+)
+def test_a_change_is_named_by_its_column(before: Row | None, after: Row, changed: set[str]) -> None:
+    assert changes(before, after) == changed
+
+
+def test_a_column_is_of_numbers_when_most_of_its_values_are() -> None:
+    store = filled(sends("a", 1), sends("b", Decimal("0.5")), sends("c", "many"), instance("d", metrics={"flag": True}))
+    assert set(numeric_keys(store)) == {"sent"}
+    store.put(sends("b", "few"), 9)
+    store.flush(MOMENT)
+    assert set(numeric_keys(store)) == set()
+
+
+# Freezing.
+
+
+def test_while_frozen_nothing_moves_and_instances_that_changed_are_counted() -> None:
+    store = filled(sends("a", 1), sends("b", 2))
+    store.frozen = True
+    for cursor in range(10, 20):
+        store.put(sends("a", cursor), cursor)
+    store.put(sends("c", 0), 20)
+    store.remove("b", 21)
+    flush = store.flush(MOMENT)
+    assert (flush.changed, flush.rearranged, store.held_back) == ({}, False, 3)
+    assert (store.ids, held(store)) == (["a", "b"], {"a": 1, "b": 2})
+    store.frozen = False
+    store.flush(MOMENT)
+    assert (store.held_back, held(store)) == (0, {"a": 19, "c": 0})
+
+
+def test_what_is_frozen_can_be_filtered_and_sorted() -> None:
+    store = filled(sends("a", 1), sends("b", 2), sends("c", 3))
+    store.frozen = True
+    store.put(sends("a", 9), 9)
+    store.query, store.descending = parse("sent<3"), True
+    store.arrange(MOMENT)
+    assert store.ids == ["b", "a"]
+
+
+# Bounds.
+
+
+def test_beyond_its_limit_and_some_slack_the_longest_unseen_go() -> None:
+    store = sorted_by(SEEN, limit=10)
+    for age in range(10 + SLACK):
+        store.put(instance(f"i{age}", age), 1)
+    store.flush(MOMENT)
+    assert len(store.ids) == 10 + SLACK
+    store.put(instance("never", None), 2)
+    store.flush(MOMENT)
+    assert store.ids == [f"i{age}" for age in range(10)]
+    assert store.rows.keys() == set(store.ids)
+
+
+def test_the_longest_unseen_are_those_that_never_were() -> None:
+    pending = row("p", None, first_seen_at=row(seen=5).instance.last_seen_at)
+    assert seen_at(row("n", None)) < seen_at(row("o", 9 * DAY)) < seen_at(pending) < seen_at(row("y", 1))
+
+
+def test_a_long_freeze_holds_no_more_than_could_be_shown_after_it() -> None:
+    store = sorted_by(SENT, limit=10)
+    store.put(sends("held", 1), 1)
+    store.flush(MOMENT)
+    store.frozen = True
+    store.put(sends("held", 2), 2)
+    for number in range(5000):
+        store.put(sends(f"i{number}", number, seen=5000 - number), 3 + number)
+        store.remove(f"gone{number}", 3 + number)
+    assert store.held_back <= 2 * (10 + SLACK)
+    store.frozen = False
+    store.flush(MOMENT)
+    assert {f"i{number}" for number in range(4991, 5000)} <= store.rows.keys()
+
+
+def test_forgetting_is_done_in_bulk() -> None:
+    """Each time costs a look at all that waits, so it must not be once for each message."""
+    store = sorted_by(SENT, limit=10)
+    for number in range(10 + SLACK):
+        store.put(sends(f"i{number}", 1), 1)
+    store.flush(MOMENT)
+    store.frozen = True
+    for number in range(10 + SLACK):
+        store.put(sends(f"i{number}", 2), 2)
+    before = store.held_back
+    for number in range(3 * SLACK):
+        store.put(sends(f"stranger{number}", 1), 3)
+        assert store.held_back == before + 1 or store.held_back <= before + 1 - SLACK
+        before = store.held_back
+
+
+def test_whoever_invents_new_keys_each_time_does_not_fill_the_memory() -> None:
+    store = Store()
+    for number in range(100):
+        store.put(instance("a", metrics={f"k{number}": number}), number)
+        store.flush(MOMENT)
+    assert store.answered == store.numeric == {"k99": 1}
