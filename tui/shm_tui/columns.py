@@ -204,11 +204,16 @@ def value_key(value: Value) -> SortKey | None:
 
 
 def version_key(version: str) -> SortKey | None:
-    """1.9 before 1.10, and 1.5.0-rc.1 before 1.5.0; a version without digits before all of them."""
+    """1.9 before 1.10, 1.5.0-rc.1 before 1.5.0 before 1.5.0+build; a version without digits before all of them."""
     if not version:
         return None
     found = re.match(r"[vV]?(\d+(?:\.\d+)*)", version)
     numbers = tuple(int(part) for part in found[1].split(".")) if found else ()
-    rest = version[found.end() :] if found else version
-    parts = tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in re.findall(r"\d+|[^\W\d]+", rest.lower()))
-    return (numbers, not parts, parts)
+    rest, _, build = (version[found.end() :] if found else version).partition("+")
+    parts = _parts(rest)
+    return (numbers, not parts, parts, _parts(build))
+
+
+def _parts(text: str) -> tuple[tuple[int, int, str], ...]:
+    found = re.findall(r"\d+|[^\W\d]+", text.lower())
+    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in found)

@@ -14,7 +14,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from typing import Any
 
 from .columns import Moment, Row, value_text, version_key
@@ -53,6 +53,9 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "!=": operator.ne,
 }
 _TERM = re.compile(r'(-?)(?:("[^"]*"|[^\s"<>=!:]+)(>=|<=|!=|[<>=:]))?("[^"]*"|[^\s"]*)')
+LONGEST = 1000  # characters of a filter; nobody types more, and Python reads no int of more than 4,300 digits
+
+_EXACT = Context(prec=LONGEST)  # as many digits as can be typed
 _FACTORS = {"": 1, "k": 1000, "m": 10**6, "b": 10**9, "t": 10**12}
 _SECONDS = {"s": 1, "m": MINUTE, "h": HOUR, "d": DAY}
 
@@ -86,6 +89,8 @@ def parse(text: str, keys: Iterable[str] = ()) -> Query:
     tests: list[Test] = []
     unknown: list[str] = []
     timed = False
+    if len(text) > LONGEST:
+        raise QueryError(f"a filter has at most {LONGEST:,} characters")
     if text.count('"') % 2:
         raise QueryError('a quote is open: close it with "')
     for found in _TERM.finditer(text):
@@ -95,7 +100,7 @@ def parse(text: str, keys: Iterable[str] = ()) -> Query:
         if not name and not value:
             raise QueryError("what should “-” leave out?")
         test = _word(_unquoted(value)) if not name else _field(name, compare, _unquoted(value), known, unknown)
-        timed = timed or _unquoted(name or "").casefold() in (*TIME_FIELDS, *STATUS_FIELDS)
+        timed = timed or _is_timed(name, _unquoted(value).casefold())
         tests.append(_negated(test) if minus else test)
     note = f"no instance here has sent “{unknown[0]}”" if unknown else ""
     return Query(text.strip(), tuple(tests), note, timed)
@@ -103,6 +108,13 @@ def parse(text: str, keys: Iterable[str] = ()) -> Query:
 
 def _unquoted(text: str) -> str:
     return text[1:-1] if text.startswith('"') else text
+
+
+def _is_timed(name: str | None, value: str) -> bool:
+    """Whether a term looks at ages or states; a word does where it is part of a state's."""
+    if name:
+        return name.casefold() in (*TIME_FIELDS, *STATUS_FIELDS)
+    return any(value in word for word in BY_WORD)
 
 
 def _negated(test: Test) -> Test:
@@ -177,8 +189,8 @@ def _time(field: str, compare: str, value: str) -> Test:
 
 def _version(compare: str, value: str) -> Test:
     if compare == ":":
-        # A whole part at a time: 1.4 is in 1.4.2 and 1.4-rc, not in 1.40.
-        begins = re.compile(rf"v?{re.escape(value)}(?!\d)", re.IGNORECASE)
+        # A whole part at a time: 1.4 is in 1.4.2 and 1.4-rc, not in 1.40. While `1.` is being typed it is in 1.4.
+        begins = re.compile(rf"v?{re.escape(value)}(?!(?<=\d)\d)", re.IGNORECASE)
         return lambda row, _: bool(begins.match(row.instance.app_version))
     wanted, test = version_key(value), _COMPARE[compare]
 
@@ -203,16 +215,16 @@ def _metric(key: str, compare: str, value: str) -> Test:
     if compare == ":":
         wanted = value.casefold()
         return lambda row, _: key in row.leaves and wanted in value_text(row.leaves[key]).casefold()
-    number, test = _number(value), _COMPARE[compare]
-    if number is None:
-        if compare not in {"=", "!="}:
-            raise QueryError(f"{key}{compare} wants a number, not “{value}”")
-        text = value.casefold()
-        return lambda row, _: key in row.leaves and test(value_text(row.leaves[key]).casefold(), text)
+    number, text, test = _number(value), value.casefold(), _COMPARE[compare]
+    of_texts = compare in {"=", "!="}
+    if number is None and not of_texts:
+        raise QueryError(f"{key}{compare} wants a number, not “{value}”")
 
     def compares(row: Row, _moment: Moment) -> bool:
         held: Value = row.leaves.get(key)
-        return isinstance(held, int | Decimal) and not isinstance(held, bool) and test(held, number)
+        if isinstance(held, int | Decimal) and not isinstance(held, bool) and number is not None:
+            return test(held, number)
+        return of_texts and held is not None and test(value_text(held).casefold(), text)
 
     return compares
 
@@ -220,6 +232,6 @@ def _metric(key: str, compare: str, value: str) -> Test:
 def _number(text: str) -> Decimal | None:
     found = re.fullmatch(r"([-+]?[\d.]+(?:e[-+]?\d{1,3})?)([kmbt]?)", text.casefold())
     try:
-        return Decimal(found[1]) * _FACTORS[found[2]] if found else None
+        return _EXACT.multiply(Decimal(found[1]), Decimal(_FACTORS[found[2]])) if found else None
     except InvalidOperation:
         return None

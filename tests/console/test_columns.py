@@ -1,0 +1,222 @@
+"""What a column is: which there are, in which order they stand, what their cells say and how they sort."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shm_tui.columns import (
+    FIXED,
+    METRIC,
+    SEEN,
+    VERSION,
+    WIDE,
+    Column,
+    Place,
+    columns_for,
+    kind_of,
+    label_of,
+    metric_column,
+    value_key,
+    value_text,
+    version_key,
+)
+from shm_tui.figures import DAY, NOTHING
+from tests.console.rows import MOMENT, row, unhurried
+
+BY_ID = {column.id: column for column in FIXED}
+values = st.none() | st.booleans() | st.integers() | st.decimals(allow_nan=False) | st.text() | st.lists(st.integers())
+
+
+def ids(answered: dict[str, int], width: int = 100, one_application: bool = True, **more: Any) -> list[str]:
+    """The columns' ids for metrics that all are numbers."""
+    given_: dict[str, Any] = {"numeric": answered, "kinds": {}, "labels": {}} | more
+    return [column.id for column in columns_for(answered, **given_, one_application=one_application, width=width)]
+
+
+def metrics(answered: dict[str, int], **more: Any) -> list[str]:
+    """The same, of the metrics only."""
+    return [name.removeprefix(METRIC) for name in ids(answered, **more) if name.startswith(METRIC)]
+
+
+def cell(column: Column, **instance: Any) -> str:
+    """What a column says of an instance."""
+    return column.text(row(**instance), MOMENT)
+
+
+def test_the_business_stands_before_the_system() -> None:
+    answered = {"sys_load": 9, "invoices": 3, "mem_mb": 9, "members": 3, "app_threads": 9}
+    assert metrics(answered) == ["invoices", "members", "app_threads", "mem_mb", "sys_load"]
+
+
+def test_what_the_server_says_of_a_kind_goes_before_what_the_key_looks_like() -> None:
+    assert metrics(
+        {"cpu_hours_sold": 1, "dashboards": 1}, kinds={"cpu_hours_sold": "business", "dashboards": "system"}
+    ) == [
+        "cpu_hours_sold",
+        "dashboards",
+    ]
+
+
+def test_the_most_answered_stand_first_and_of_those_the_numbers() -> None:
+    assert metrics({"rare": 1, "edition": 60, "sent": 60}, numeric={"rare", "sent"}) == ["sent", "edition", "rare"]
+
+
+def test_columns_stand_still_while_instances_come_and_go() -> None:
+    for first, second in [(100, 101), (101, 100), (127, 64), (64, 127)]:
+        assert metrics({"a": first, "b": second}) == ["a", "b"]
+
+
+def test_the_name_and_the_age_are_at_the_edges_and_the_machine_waits_for_a_wide_screen() -> None:
+    machine = ["os", "environment", "mode"]
+    assert ids({"sent": 1}) == ["state", "instance", "version", f"{METRIC}sent", *machine, "seen"]
+    assert ids({"sent": 1}, WIDE) == ["state", "instance", "version", *machine, f"{METRIC}sent", "seen"]
+    assert ids({}, one_application=False) == ["state", "instance", "application", "version", *machine, "seen"]
+    columns = columns_for({"sent": 1}, ["sent"], {}, {}, one_application=True, width=100)
+    places = [column.place for column in columns]
+    assert places == sorted(places, key=list(Place).index)
+
+
+def test_a_metric_called_like_a_fixed_column_is_another_column() -> None:
+    answered = dict.fromkeys(BY_ID, 1)
+    names = ids(answered, one_application=False)
+    assert len(names) == len(set(names)) == 2 * len(FIXED)
+    sent = {"app_version": "1.4.0", "metrics": {"version": 7}}
+    assert cell(VERSION, **sent) == "1.4.0"
+    assert cell(metric_column("version", "version", True), **sent) == "7"
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        ("sys_cpu", "system"),
+        ("app_uptime", "system"),
+        ("mem_mb", "system"),
+        ("db.heap.used", "system"),
+        ("HEAP-size", "system"),
+        ("members", "business"),
+        ("memory_lane", "system"),
+        ("happy_customers", "business"),
+        ("system_orders", "business"),
+        ("", "business"),
+    ],
+)
+def test_a_kind_is_guessed_from_whole_words(key: str, kind: str) -> None:
+    assert kind_of(key) == kind
+
+
+def test_a_label_is_the_key_in_words_or_what_the_vendor_says() -> None:
+    assert label_of("mail.sent_total") == "mail sent total"
+    assert label_of("___") == "___"
+    columns = columns_for({"a_b": 1, "c": 1}, [], {}, {"c": "Cats"}, one_application=True, width=80)
+    assert {"a b", "Cats"} <= {column.label for column in columns}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, NOTHING),
+        (True, "yes"),
+        (False, "no"),
+        (0, "0"),
+        (45_721, "45.7k"),
+        (Decimal("0.50"), "0.5"),
+        ("postgres", "postgres"),
+        ([], "[0]"),
+        ([1, 2, 3], "[3]"),
+    ],
+)
+def test_a_cell_says_a_value_in_short(value: Any, text: str) -> None:
+    assert value_text(value) == text
+    assert cell(metric_column("k", "k", True), metrics={"k": value}) == text
+
+
+def test_a_metric_that_an_instance_lacks_is_nothing_and_not_zero() -> None:
+    column = metric_column("k", "k", True)
+    assert cell(column) == NOTHING
+    assert column.key(row(), MOMENT) is None
+
+
+def test_the_fixed_cells() -> None:
+    name = "0f4c1e7a-1111-4222-8333-444455556666"
+    one: dict[str, Any] = {
+        "name": name,
+        "seen": 5 * DAY,
+        "app_name": "Ledger",
+        "app_version": "1.4.0",
+        "environment": "production",
+        "deployment_mode": "docker",
+        "os_arch": "linux/amd64",
+    }
+    cells = {column.id: cell(column, **one) for column in FIXED}
+    assert cells == {
+        "state": "●",
+        "instance": "0f4c1e7a",
+        "application": "Ledger",
+        "version": "1.4.0",
+        "os": "linux/amd64",
+        "environment": "production",
+        "mode": "docker",
+        "seen": "5d",
+    }
+
+
+def test_every_cell_of_an_instance_that_says_nothing_can_be_written_and_sorted() -> None:
+    silent = row("", None, app_version="", metrics={})
+    assert [column.text(silent, MOMENT) for column in FIXED] == ["○", "", "", "", "", "", "", NOTHING]
+    absent = {column.id for column in FIXED if column.key(silent, MOMENT) is None}
+    assert absent == {"application", "version", "os", "environment", "mode", "seen"}
+
+
+@pytest.mark.parametrize(
+    ("less", "more"),
+    [
+        ("1.9", "1.10"),
+        ("1.9.9", "1.10.0"),
+        ("9", "10"),
+        ("v1.4", "1.5"),
+        ("1.4", "1.4.1"),
+        ("1.5.0-rc.1", "1.5.0"),
+        ("1.5.0-rc.2", "1.5.0-rc.10"),
+        ("1.5.0-alpha", "1.5.0-beta"),
+        ("1.5.0rc1", "1.5.0"),
+        ("1.4.9", "1.5.0-rc.1"),
+        ("1.5.0", "1.5.0+build.7"),
+        ("1.5.0+build.7", "1.5.0+build.10"),
+        ("1.5.0+build.7", "1.5.1"),
+        ("1.5.0-rc.1+build.7", "1.5.0"),
+        ("nightly", "0.1"),
+        ("2024.12", "2025.1"),
+    ],
+)
+def test_a_version_comes_before_its_successor(less: str, more: str) -> None:
+    first, second = version_key(less), version_key(more)
+    assert first is not None
+    assert second is not None
+    assert first < second
+
+
+def test_a_v_before_a_version_and_the_case_of_its_letters_say_nothing() -> None:
+    assert version_key("v1.4.0-RC.1") == version_key("V1.4.0-rc.1") == version_key("1.4.0-rc.1")
+    assert version_key("") is None
+
+
+@unhurried
+@given(st.lists(st.text(max_size=20) | st.from_regex(r"v?\d+\.\d+(-rc\.\d+)?(\+\w+)?"), max_size=10))
+def test_any_versions_can_be_sorted(versions: list[str]) -> None:
+    keys = [key for version in versions if (key := version_key(version)) is not None]
+    assert len(sorted(keys)) == sum(version != "" for version in versions)
+
+
+@unhurried
+@given(st.lists(values, max_size=10))
+def test_any_values_can_be_sorted_beside_each_other(some: list[Any]) -> None:
+    keys = [key for value in some if (key := value_key(value)) is not None]
+    assert len(sorted(keys)) == sum(value is not None for value in some)
+
+
+def test_the_last_seen_sort_as_ages_the_shortest_first() -> None:
+    keys = [SEEN.key(row("a", seconds), MOMENT) for seconds in (1, 60, 5 * DAY)]
+    assert keys == sorted(keys, key=lambda key: key or ())

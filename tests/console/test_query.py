@@ -1,0 +1,377 @@
+"""The `/` filter: each line of its grammar, what it refuses and in which words, and that no text breaks it."""
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shm_tui.columns import Row
+from shm_tui.figures import DAY, HOUR
+from shm_tui.query import LONGEST, QueryError, parse
+from tests.console.rows import MOMENT, row, unhurried
+
+LEDGER = row(
+    "0f4c1e7a-1111-4222-8333-444455556666",
+    2 * HOUR,
+    app_name="Ledger Pro",
+    app_version="1.4.2",
+    environment="Production",
+    deployment_mode="docker",
+    os_arch="linux/amd64",
+    metrics={
+        "invoices_sent": 45_721,
+        "ratio": Decimal("0.50"),
+        "beta": True,
+        "db": "Postgres 16",
+        "edition": "5",
+        "version": 7,
+        "mail": {"sent": 3},
+        "tags": [1, 2],
+        "none": None,
+    },
+)
+
+
+def matches(text: str, one: Row = LEDGER) -> bool:
+    """Whether an instance passes a filter."""
+    return parse(text, one.leaves).matches(one, MOMENT)
+
+
+def refusal(text: str) -> str:
+    """The sentence that a text is refused with."""
+    with pytest.raises(QueryError) as caught:
+        parse(text, LEDGER.leaves)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", True),
+        ("   ", True),
+        ("ledger", True),
+        ("LEDG", True),
+        ("4222", True),
+        ("amd64", True),
+        ("postgres", True),
+        ("45721", True),
+        ("45.7k", True),
+        ("active", True),
+        ("silent", False),
+        ("freebsd", False),
+        ("ledger amd64", True),
+        ("ledger freebsd", False),
+        ('"Ledger Pro"', True),
+        ('"Pro Ledger"', False),
+        ('"gres 16"', True),
+        ("pro1.4.2", False),
+        (">5", False),
+        ("!", False),
+    ],
+)
+def test_a_word_is_looked_for_in_every_text_of_the_row(text: str, expected: bool) -> None:
+    assert matches(text) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("-freebsd", True),
+        ("-ledger", False),
+        ("ledger -freebsd", True),
+        ('-"Ledger Pro"', False),
+        ("-env:staging", True),
+        ("-invoices_sent>10", False),
+        ("-unheard_of>10", True),
+    ],
+)
+def test_a_minus_leaves_out_what_the_term_matches(text: str, expected: bool) -> None:
+    assert matches(text) is expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "id:0f4c",
+        "instance:0F4C",
+        "app:ledger",
+        'application:"ledger p"',
+        "os:linux",
+        "env:prod",
+        "environment:PRODUCTION",
+        "mode:docker",
+        "env=production",
+        "env!=staging",
+        "db:postgres",
+        'db="postgres 16"',
+        "beta:yes",
+        "beta=yes",
+        "mail.sent:3",
+        "MAIL.Sent:3",
+        "invoices_sent:",
+        "env:",
+        "version:",
+    ],
+)
+def test_a_field_contains_a_text_or_is_it(text: str) -> None:
+    assert matches(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["id:ffff", "env:staging", "env=prod", "env!=production", "db:mysql", "unheard_of:", "beta=no"]
+)
+def test_a_field_that_says_something_else_does_not_match(text: str) -> None:
+    assert not matches(text)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "inside", "outside"),
+    [
+        ("1.4", ["1.4", "1.4.2", "1.4-rc", "v1.4", "1.4rc1"], ["1.40", "1.40.1", "11.4", "2.1.4", ""]),
+        ("1", ["1", "1.4", "v1.0"], ["10", "2.1"]),
+        ("1.", ["1.4", "1.40"], ["10.4", "1"]),
+        ("1.5.0-RC", ["1.5.0-rc.1", "1.5.0-rc"], ["1.5.0"]),
+        ("v1.4", ["v1.4.2"], ["v1.40"]),
+        ("", ["1.4", "nightly", ""], []),
+        ("1.*", [], ["1.4"]),
+    ],
+)
+def test_a_version_is_matched_a_whole_part_at_a_time(wanted: str, inside: list[str], outside: list[str]) -> None:
+    query = parse(f"version:{wanted}")
+    found = [version for version in inside + outside if query.matches(row(app_version=version), MOMENT)]
+    assert found == inside
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("version>1.9", ["1.10-rc.1", "1.10", "1.10+b7", "2.0-rc.1"]),
+        ("version>=1.10", ["1.10", "1.10+b7", "2.0-rc.1"]),
+        ("version<1.10", ["1.4", "1.10-rc.1"]),
+        ("version=1.10", ["1.10"]),
+        ("version!=1.10", ["1.4", "1.10-rc.1", "1.10+b7", "2.0-rc.1"]),
+        ("version<=v1.4", ["1.4"]),
+    ],
+)
+def test_versions_are_compared_as_versions(text: str, found: list[str]) -> None:
+    versions = ["1.4", "1.10-rc.1", "1.10", "1.10+b7", "2.0-rc.1", ""]
+    assert [version for version in versions if parse(text).matches(row(app_version=version), MOMENT)] == found
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("invoices_sent>10", True),
+        ("invoices_sent>45.7k", True),
+        ("invoices_sent>=45721", True),
+        ("invoices_sent>45721", False),
+        ("invoices_sent<1M", True),
+        ("invoices_sent<=0.000045721B", True),
+        ("invoices_sent=45721", True),
+        ("invoices_sent!=45721", False),
+        ("invoices_sent=4.5721e4", True),
+        ("ratio=0.5", True),
+        ("ratio>-1", True),
+        ("mail.sent>=3", True),
+        ("db>5", False),
+        ("beta>0", False),
+        ("tags>0", False),
+        ("none>0", False),
+        ("none!=1", False),
+        ("unheard_of!=1", False),
+        ("edition=5", True),
+        ("edition!=5", False),
+        ("edition>1", False),
+    ],
+)
+def test_a_metric_is_compared_as_a_number(text: str, expected: bool) -> None:
+    assert matches(text) is expected
+
+
+@pytest.mark.parametrize(
+    ("less", "number"),
+    [
+        ("9223372036854775808", "9223372036854775809"),
+        ("10000000000000000000000000000000000000000", "10000000000000000000000000000000000000001"),
+        ("0.10000000000000000000000000000000000000", "0.10000000000000000000000000000000000001"),
+    ],
+)
+def test_a_comparison_sees_the_last_digit(less: str, number: str) -> None:
+    one = row(metrics={"k": Decimal(number) if "." in number else int(number)})
+    assert matches(f"k={number}", one)
+    assert matches(f"k>{less}", one)
+    assert not matches(f"k={less}", one)
+    assert not matches(f"k>{number}", one)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("seen<1d", True),
+        ("seen<2h", False),
+        ("seen<=2h", True),
+        ("seen>60m", True),
+        ("seen>7201s", False),
+        ("seen>30d", False),
+    ],
+)
+def test_times_are_compared_as_ages(text: str, expected: bool) -> None:
+    assert matches(text) is expected
+
+
+def test_what_was_never_seen_has_no_age_to_compare() -> None:
+    never = row(seen=None)
+    assert not matches("seen<1d", never)
+    assert not matches("seen>1d", never)
+    assert matches("-seen>1d", never)
+    assert matches("first>1d", row(first_seen_at=row(seen=2 * DAY).instance.last_seen_at))
+
+
+STATES: dict[str, Row] = {
+    "active": row(),
+    "uncounted": row(counted=False),
+    "silent": row(seen=31 * DAY),
+    "pending": row(status="pending"),
+    "revoked": row(status="revoked"),
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("status:active", ["active", "uncounted"]),
+        ("state:active", ["active", "uncounted"]),
+        ("status:counted", ["active"]),
+        ("status:uncounted", ["uncounted"]),
+        ("status:silent", ["silent"]),
+        ("status:pending", ["pending"]),
+        ("status=REVOKED", ["revoked"]),
+        ("status!=active", ["silent", "pending", "revoked"]),
+        ("-status:revoked", ["active", "uncounted", "silent", "pending"]),
+        ("status:rev", ["revoked"]),
+        ("status:", list(STATES)),
+        ("silent", ["silent"]),
+        ("counted", ["uncounted"]),
+    ],
+)
+def test_a_status_is_one_of_the_words_that_the_screen_uses(text: str, found: list[str]) -> None:
+    assert [word for word, one in STATES.items() if matches(text, one)] == found
+
+
+def test_a_quoted_name_is_always_a_metric() -> None:
+    assert matches('"version">3')
+    assert not matches('"version">7')
+    assert matches('"mail.sent"=3')
+    assert not matches('"seen">0')
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('"open', 'a quote is open: close it with "'),
+        ('db:"open', 'a quote is open: close it with "'),
+        ("-", "what should “-” leave out?"),
+        ("ledger - amd64", "what should “-” leave out?"),
+        ("version>", "version> what?"),
+        ("invoices_sent!=", "invoices_sent!= what?"),
+        ("invoices_sent>many", "invoices_sent> wants a number, not “many”"),
+        ("invoices_sent>1.2.3", "invoices_sent> wants a number, not “1.2.3”"),
+        ("status:asleep", "status: is one of active counted pending revoked silent uncounted"),
+        ("state>active", "state: is one of active counted pending revoked silent uncounted"),
+        ("seen<soon", "seen wants a time: seen<1h, seen>30d"),
+        ("seen:1h", "seen wants a time: seen<1h, seen>30d"),
+        ("env>production", "env is a text: env:production or env=production"),
+        ("x" * (LONGEST + 1), "a filter has at most 1,000 characters"),
+    ],
+    ids=lambda text: text[:30],
+)
+def test_what_is_not_understood_is_said_in_a_sentence(text: str, said: str) -> None:
+    assert refusal(text) == said
+
+
+def test_a_metric_that_nobody_has_sent_is_named_once_and_matches_nothing() -> None:
+    query = parse("pizzas>10 sandwiches>5 invoices_sent>1", LEDGER.leaves)
+    assert query.note == "no instance here has sent “pizzas”"
+    assert not query.matches(LEDGER, MOMENT)
+    assert parse("invoices_sent>1 env:prod", LEDGER.leaves).note == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "timed"),
+    [
+        ("seen<1h", True),
+        ("-first>1d", True),
+        ("Status:silent", True),
+        ("ledger", False),
+        ("sil", True),
+        ('"seen">1', False),
+        ("env:x", False),
+    ],
+)
+def test_a_filter_knows_whether_its_answer_changes_with_the_time(text: str, timed: bool) -> None:
+    assert parse(text).timed is timed
+
+
+def test_no_filter_is_false_and_a_filter_is_true() -> None:
+    assert not parse("  ")
+    assert parse("ledger")
+
+
+TOKENS = [
+    "version",
+    "seen",
+    "status",
+    "env",
+    "k",
+    '"',
+    "-",
+    ":",
+    ">",
+    ">=",
+    "<",
+    "=",
+    "!=",
+    " ",
+    "1",
+    "1.4",
+    "10k",
+    "1h",
+    "e9",
+    ".",
+    "٣",
+    "²",
+    "[/x]",
+]
+typed = st.text(max_size=60) | st.lists(st.sampled_from(TOKENS), max_size=12).map("".join)
+
+
+def sentence_or_answers(text: str) -> str:
+    """What is said of a text; "" when it is a filter that every instance can be held to."""
+    try:
+        query = parse(text, LEDGER.leaves)
+    except QueryError as error:
+        return str(error) or "nothing at all"
+    assert {query.matches(one, MOMENT) for one in (LEDGER, *STATES.values())} <= {True, False}
+    return ""
+
+
+@unhurried
+@given(typed)
+def test_any_text_is_a_filter_or_a_sentence(text: str) -> None:
+    assert sentence_or_answers(text) != "nothing at all"
+
+
+@pytest.mark.parametrize("start", ["seen<", "first>", "version>=", "version:", "k>", "k=1e", "status:", "", "-"])
+def test_no_number_is_too_long_to_be_refused(start: str) -> None:
+    assert "at most 1,000 characters" in refusal(start + "9" * 5000)
+    for end in ("9", "h"):
+        longest = (start + "9" * LONGEST)[: LONGEST - 1] + end
+        assert len(sentence_or_answers(longest)) < LONGEST + 100
+
+
+@unhurried
+@given(st.text(max_size=20), st.text(max_size=20))
+def test_what_a_minus_leaves_out_is_what_the_rest_of_the_term_matches(word: str, value: str) -> None:
+    text = word.replace('"', "") + " " + value.replace('"', "")
+    assert matches(f'-"{text}"') is not matches(f'"{text}"')
