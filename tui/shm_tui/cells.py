@@ -11,4 +11,6 @@ def fit(text: str, width: int, right: bool = False) -> str:
 
 def cut(text: str, width: int) -> str:
     """`text` in at most `width` cells, its end … when it was cut."""
+    if width <= 0:
+        return ""
     return text if cell_len(text) <= width else set_cell_size(text, max(0, width - 1)).rstrip() + "…"
