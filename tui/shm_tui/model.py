@@ -7,17 +7,20 @@ import json
 from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from .clean import clean_json
 from .errors import AnswerError
 
+MAX_EXPONENT = 1000  # the server takes what a double holds, 324; sums of it are hardly longer
 MAX_INT_DIGITS = 80  # beyond it a Decimal holds the digits as well, and converts without Python's quadratic cost
 
 # A leaf of the metrics object. A list is kept and shown, never calculated with.
 Value = int | Decimal | bool | str | list[Any] | None
+
+Time = Annotated[datetime, msgspec.Meta(tz=True)]  # one without a zone could not be compared with now
 
 T = TypeVar("T")
 
@@ -63,9 +66,9 @@ class Instance(msgspec.Struct, frozen=True):
     deployment_mode: str = ""
     os_arch: str = ""
     counted: bool = False
-    first_seen_at: datetime | None = None
-    last_seen_at: datetime | None = None
-    snapshot_at: datetime | None = None
+    first_seen_at: Time | None = None
+    last_seen_at: Time | None = None
+    snapshot_at: Time | None = None
     metrics: dict[str, Any] = {}
 
 
@@ -144,7 +147,7 @@ EVENT_TYPES = frozenset({"hello", "instance", "removed", "kpis", "resync"})
 def decode(body: bytes | str, shape: type[T] | Any) -> T:
     """The JSON `body` as `shape`, every digit kept and every string cleaned; AnswerError when it is something else."""
     try:
-        value = clean_json(json.loads(body, parse_int=_integer, parse_float=_decimal))
+        value = clean_json(json.loads(body, parse_int=_integer, parse_float=_decimal, parse_constant=_constant))
         converted: T = msgspec.convert(value, shape)
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise AnswerError(f"the server's answer is not what SHM says: {error}") from error
@@ -154,7 +157,8 @@ def decode(body: bytes | str, shape: type[T] | Any) -> T:
 def decode_event(message: bytes | str) -> Event | None:
     """One message of the feed, or None for a type that a newer server added."""
     peek: dict[str, Any] = decode(message, dict[str, Any])
-    return as_event(peek) if peek.get("type") in EVENT_TYPES else None
+    kind = peek.get("type")
+    return as_event(peek) if isinstance(kind, str) and kind in EVENT_TYPES else None
 
 
 def as_event(value: dict[str, Any]) -> Event:
@@ -180,7 +184,14 @@ def _integer(digits: str) -> int | Decimal:
 
 
 def _decimal(digits: str) -> Decimal | str:
+    # An exponent beyond what can be calculated with; its text is still worth showing.
     try:
-        return Decimal(digits)
-    except InvalidOperation:  # an exponent beyond what can be calculated with; its text is still worth showing
+        number = Decimal(digits)
+    except InvalidOperation:
         return digits
+    return number if abs(number.adjusted()) <= MAX_EXPONENT else digits
+
+
+def _constant(word: str) -> Any:
+    """NaN and the infinities, which Python would read and JSON does not have."""
+    raise ValueError(f"{word} is not JSON")
