@@ -1,0 +1,177 @@
+"""Where the server is and who is asking: the order of the sources, and refusals that give no token away."""
+
+import os
+from pathlib import Path
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shm.settings import default_data_dir
+from shm.tokens import TOKEN_FILE as TOKEN_FILE_OF_THE_SERVER
+from shm_tui.access import DEFAULT_SERVER, TOKEN_FILE, data_dir, find_token, server_address
+from shm_tui.errors import AddressError, ConsoleError, TokenError
+from tests.console.rows import unhurried
+
+SECRET = "hunter2-hunter2-hunter2"
+
+
+def test_the_address_comes_from_the_option_then_the_environment_then_this_machine() -> None:
+    environ = {"SHM_SERVER": "https://metrics.example.com"}
+    assert server_address("http://given:8080", environ) == "http://given:8080"
+    assert server_address(None, environ) == "https://metrics.example.com"
+    assert server_address(None, {}) == DEFAULT_SERVER
+    assert server_address("", {"SHM_SERVER": ""}) == DEFAULT_SERVER
+
+
+@pytest.mark.parametrize(
+    ("given_", "address"),
+    [
+        (" http://host/ ", "http://host"),
+        ("https://host:8443/shm//", "https://host:8443/shm"),
+        ("HTTP://Host", "http://Host"),
+        ("hTTps://host", "https://host"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+        ("http://bücher.example", "http://bücher.example"),
+        ("http://shm_server:8080", "http://shm_server:8080"),
+    ],
+)
+def test_an_address_is_taken_without_its_last_slash_and_its_scheme_in_lower_case(given_: str, address: str) -> None:
+    assert server_address(given_, {}) == address
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "metrics.example.com",
+        "localhost:8080",
+        "ftp://host",
+        "ws://host",
+        "http://",
+        "http:///path",
+        "http://:8080",
+        "http://host:0",
+        "http://host:99999",
+        "http://host:x",
+        "http://[::1",
+        "http://ho st",
+        "http://host/a b",
+        "http://ho\nst",
+        "http://a..b",
+        f"http://{'a' * 64}",
+        "http://1.2.3.400",
+        "http://\x1b[2J",
+        "x" * 5000,
+    ],
+    ids=lambda address: ascii(address[:40]),
+)
+def test_what_is_no_address_is_refused_with_a_sentence(address: str) -> None:
+    with pytest.raises(AddressError, match="is no address of a server: it begins with http:// or https://") as caught:
+        server_address(address, {})
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"http://admin:{SECRET}@host",
+        f"http://{SECRET}@host",
+        f"http://:{SECRET}@host",
+        f"https://host/?token={SECRET}",
+        f"https://host/#{SECRET}",
+        f"htp://admin:{SECRET}@host",
+        f"admin:{SECRET}@host",
+        f"http://u:{SECRET}@host:99999",
+        f"http://[::1?token={SECRET}",
+    ],
+)
+def test_a_token_inside_an_address_is_refused_and_not_repeated(address: str) -> None:
+    with pytest.raises(AddressError, match="the token goes into --token or SHM_TOKEN") as caught:
+        server_address(address, {})
+    assert SECRET not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@unhurried
+@given(st.text() | st.text(alphabet="htps:/.[]%@? \t\\é1").map("http://".__add__))
+def test_any_text_is_an_address_that_can_be_asked_or_is_refused(text: str) -> None:
+    try:
+        address = server_address(text, {})
+    except AddressError:
+        return
+    assert address.startswith(("http://", "https://"))
+    assert httpx.URL(address).host
+
+
+def folder_with(folder: Path, token: str | bytes) -> Path:
+    """A data directory with a token in it."""
+    (folder / TOKEN_FILE).write_bytes(token if isinstance(token, bytes) else token.encode())
+    return folder
+
+
+def test_the_token_comes_from_the_option_then_the_environment_then_the_file(tmp_path: Path) -> None:
+    folder_with(tmp_path, "of-the-file\n")
+    environ = {"SHM_TOKEN": "of-the-console", "SHM_ADMIN_TOKEN": "of-the-server"}
+    assert find_token("given", tmp_path, environ) == "given"
+    assert find_token(None, tmp_path, environ) == "of-the-console"
+    assert find_token(None, tmp_path, environ | {"SHM_TOKEN": ""}) == "of-the-server"
+    assert find_token(None, tmp_path, {}) == "of-the-file"
+
+
+def test_the_file_is_not_looked_at_when_a_token_was_given(tmp_path: Path) -> None:
+    assert find_token(None, tmp_path / "nowhere", {"SHM_TOKEN": "of-the-console"}) == "of-the-console"
+
+
+def test_without_a_token_it_says_what_to_do_and_where_it_looked(tmp_path: Path) -> None:
+    with pytest.raises(TokenError, match="--token, set SHM_TOKEN, or say with --data-dir") as caught:
+        find_token(None, tmp_path, {})
+    assert str(tmp_path / TOKEN_FILE) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "token", [f"{SECRET}\n", f"{SECRET} x", f"{SECRET}ü", f"{SECRET}\r\nX-Evil: 1", f"{SECRET}\x00"], ids=ascii
+)
+def test_a_token_that_could_not_be_sent_is_refused_and_not_repeated(token: str, tmp_path: Path) -> None:
+    with pytest.raises(TokenError, match="characters in it that no token has") as caught:
+        find_token(token, tmp_path, {})
+    assert SECRET not in str(caught.value)
+
+
+def test_a_file_without_a_token_is_named_and_its_content_is_not(tmp_path: Path) -> None:
+    with pytest.raises(TokenError, match=r"admin\.token is empty"):
+        find_token(None, folder_with(tmp_path, " \n"), {})
+    with pytest.raises(TokenError, match="cannot be read: it is not a text") as caught:
+        find_token(None, folder_with(tmp_path, SECRET.encode() + b"\xff"), {})
+    assert SECRET not in str(caught.value)
+    with pytest.raises(TokenError, match="characters in it that no token has"):
+        find_token(None, folder_with(tmp_path, f"{SECRET}\nand another line"), {})
+
+
+def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+    (tmp_path / TOKEN_FILE).mkdir()
+    with pytest.raises(TokenError, match="cannot be read: Is a directory"):
+        find_token(None, tmp_path, {})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TokenError, match="cannot be read: Not a directory"):
+        find_token(None, tmp_path / "file", {})
+
+
+def test_the_data_directory_comes_from_the_option_then_the_environment() -> None:
+    assert data_dir("/given", {"SHM_DATA_DIR": "/environment"}) == Path("/given")
+    assert data_dir(None, {"SHM_DATA_DIR": "/environment"}) == Path("/environment")
+    assert data_dir("~/shm", {}) == Path.home() / "shm"
+
+
+def test_a_home_that_is_nowhere_is_refused_with_a_sentence() -> None:
+    with pytest.raises(ConsoleError, match="“~nobody-of-that-name/shm” is the directory of a user"):
+        data_dir("~nobody-of-that-name/shm", {})
+
+
+@pytest.mark.parametrize("user", [0, 1000])
+def test_the_token_is_looked_for_where_the_server_of_the_same_user_keeps_it(
+    user: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    assert data_dir(None, {}) / TOKEN_FILE == Path(default_data_dir()) / TOKEN_FILE_OF_THE_SERVER
