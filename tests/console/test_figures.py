@@ -1,0 +1,145 @@
+"""How numbers, shares and times are written, above all where one unit ends and the next begins."""
+
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shm_tui.figures import DAY, HOUR, MAX_EXACT, NOTHING, age, compact, exact, plural, share, span, stamp
+from shm_tui.model import MAX_EXPONENT
+from tests.console.rows import NOW, ago, unhurried
+
+numbers = st.integers() | st.decimals(allow_nan=False, allow_infinity=False)
+
+
+@pytest.mark.parametrize(
+    ("number", "written"),
+    [
+        (None, NOTHING),
+        (0, "0"),
+        (-7, "-7"),
+        (834, "834"),
+        (999, "999"),
+        (1000, "1.00k"),
+        (45_721, "45.7k"),
+        (-45_721, "-45.7k"),
+        (999_499, "999k"),
+        (999_500, "1.00M"),
+        (1_284_000, "1.28M"),
+        (10**9, "1.00B"),
+        (10**14, "100T"),
+        (10**15, "1e15"),
+        (31 * 10**19, "3.1e20"),
+        (Decimal("0.5"), "0.5"),
+        (Decimal("0.00"), "0"),
+        (Decimal("999.4"), "999"),
+        (Decimal("999.6"), "1.00k"),
+        (Decimal("0.0040"), "0.004"),
+        (Decimal("0.00012345"), "0.000123"),
+        (Decimal("0.000012345"), "1.23e-5"),
+        (Decimal("1E+3"), "1.00k"),
+    ],
+)
+def test_a_compact_number_has_three_digits_and_a_unit(number: int | Decimal | None, written: str) -> None:
+    assert compact(number) == written
+
+
+@unhurried
+@given(numbers)
+def test_a_compact_number_fits_a_narrow_column_and_is_off_by_less_than_a_hundredth(number: int | Decimal) -> None:
+    written = compact(number)
+    assert len(written) <= 8 + len(str(abs(Decimal(number).adjusted())))
+    factor = {"k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}.get(written[-1], 1)
+    read = Decimal(written.rstrip("kMBT")) * factor
+    assert abs(read - number) <= abs(Decimal(number)) / 100
+
+
+@pytest.mark.parametrize(
+    ("number", "written"),
+    [
+        (None, NOTHING),
+        (45_721, "45,721"),
+        (-1_000, "-1,000"),
+        (Decimal("99120331.50"), "99,120,331.50"),
+        (Decimal("1E+3"), "1,000"),
+        (10**21 + 1, "1,000,000,000,000,000,000,001"),
+        (10 ** (MAX_EXACT + 1), "1.00e+121"),
+    ],
+)
+def test_an_exact_number_keeps_every_digit_that_was_sent(number: int | Decimal | None, written: str) -> None:
+    assert exact(number) == written
+
+
+@unhurried
+@given(st.integers(-(10**MAX_EXACT), 10**MAX_EXACT) | st.decimals(-(10**15), 10**15, places=6))
+def test_an_exact_number_reads_back_as_itself(number: int | Decimal) -> None:
+    assert Decimal(exact(number).replace(",", "")) == number
+
+
+@unhurried
+@given(st.decimals(allow_nan=False, allow_infinity=False) | st.integers(4000, 6000).map(lambda power: 10**power))
+def test_no_number_is_too_large_or_too_small_to_be_written(number: int | Decimal) -> None:
+    assert compact(number)
+    assert len(exact(number)) <= 2 * MAX_EXACT + 1
+
+
+@pytest.mark.parametrize("power", [MAX_EXPONENT, -MAX_EXPONENT])
+def test_the_largest_exponents_that_are_read_are_written(power: int) -> None:
+    assert compact(Decimal(f"9.999e{power}")) == f"1e{power + 1}"
+    assert exact(Decimal(f"9.999e{power}")).startswith("1.00e")
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "written"),
+    [
+        (0, 0, NOTHING),
+        (3, 0, NOTHING),
+        (0, 7, "0 %"),
+        (7, 7, "100 %"),
+        (12, 25, "48 %"),
+        (1, 1000, "<1 %"),
+        (5, 1000, "<1 %"),
+        (6, 1000, "1 %"),
+        (994, 1000, "99 %"),
+        (999, 1000, ">99 %"),
+    ],
+)
+def test_a_share_is_never_rounded_to_none_or_all(part: int, whole: int, written: str) -> None:
+    assert share(part, whole) == written
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [
+        (-5, "0s"),
+        (0.9, "0s"),
+        (59.9, "59s"),
+        (60, "1m"),
+        (HOUR - 1, "59m"),
+        (HOUR, "1h"),
+        (DAY - 1, "23h"),
+        (DAY, "1d"),
+        (999 * DAY, "999d"),
+        (1000 * DAY, "2y"),
+        (1095 * DAY, "3y"),
+    ],
+)
+def test_a_span_is_written_in_its_largest_unit(seconds: float, written: str) -> None:
+    assert span(seconds) == written
+
+
+def test_an_age_that_is_not_known_is_not_zero_and_a_clock_ahead_of_ours_is() -> None:
+    assert age(None, NOW) == NOTHING
+    assert age(ago(90), NOW) == "1m"
+    assert age(NOW + timedelta(hours=1), NOW) == "0s"
+
+
+def test_a_moment_is_written_to_the_second_in_utc() -> None:
+    assert stamp(None) == NOTHING
+    assert stamp(NOW) == "2026-03-01 12:00:00Z"
+
+
+def test_one_is_singular() -> None:
+    assert [plural(count, "instance") for count in (0, 1, 1284)] == ["0 instances", "1 instance", "1,284 instances"]
