@@ -122,7 +122,7 @@ def test_a_label_is_the_key_in_words_or_what_the_vendor_says() -> None:
         (False, "no"),
         (0, "0"),
         (45_721, "45.7k"),
-        (Decimal("0.50"), "0.5"),
+        (Decimal("0.50"), "0.500"),
         ("postgres", "postgres"),
         ([], "[0]"),
         ([1, 2, 3], "[3]"),

@@ -23,6 +23,7 @@ from .panels import Headline, Sidebar, Tiles, headline_of, tiles_of, tiles_of_al
 from .query import EVERYTHING, QueryError, parse
 from .store import numeric_keys
 from .table import LiveTable
+from .theme import SHM
 from .watch import Overview, Phase, Watch
 
 FLUSH_S = 0.25  # what came is drawn four times a second, however much it is
@@ -46,8 +47,8 @@ class ConsoleApp(App[None]):
 
     def __init__(self, client: Client, slug: str | None = None) -> None:
         super().__init__(ansi_color=True if os.environ.get("NO_COLOR") else None)
-        if self.no_color:
-            self.theme = "ansi-dark"
+        self.register_theme(SHM)
+        self.theme = "ansi-dark" if self.no_color else SHM.name
         self.client = client
         self.overview = Overview()
         self.watch_ = Watch(client, slug, self._stir, self.overview)
@@ -125,6 +126,7 @@ class ConsoleApp(App[None]):
         watch, moment = self.watch_, self.watch_.moment()
         flush = watch.store.flush(moment)
         self._columns()
+        self.table.filling = not watch.complete
         self.table.flushed(flush, moment)
         self._panels()
         if self.table.cursor_id in flush.changed:
@@ -183,10 +185,10 @@ class ConsoleApp(App[None]):
         self.query_one(Sidebar).show(self.overview.applications, stats, watch.slug)
         headline, tiles = self.query_one(Headline), self.query_one(Tiles)
         if watch.slug is None:
-            headline.show("All applications", f"{stats.active_instances:,} active" if stats else "")
+            headline.show("All applications", *([f"{stats.active_instances:,} active"] if stats else []))
             tiles.show(tiles_of_all(stats) if stats else [])
         else:
-            headline.show(kpis.name if kpis else watch.slug, headline_of(kpis) if kpis else "")
+            headline.show(kpis.name if kpis else watch.slug, *(headline_of(kpis) if kpis else []))
             tiles.show(tiles_of(kpis) if kpis else [])
         self._emptiness()
         if watch.listed:

@@ -21,6 +21,7 @@ SHORT_ID = 8  # the characters of an instance's id that tell it from its neighbo
 WIDE = 150  # from here on the columns of the machine stand before those of the metrics
 
 SYSTEM_PREFIXES = ("sys_", "app_")
+MEAN_WORDS = frozenset({"pct", "percent", "ratio", "avg", "mean", "rate"})
 SYSTEM_WORDS = frozenset({"cpu", "mem", "memory", "uptime", "goroutines", "heap", "rss"})
 
 
@@ -160,6 +161,7 @@ def columns_for(
             kinds.get(key, kind_of(key)) == "system",
             -answered[key].bit_length(),
             key not in numbers,
+            is_mean(key),  # totals first: they are what installs are compared by
             key,
         ),
     )
@@ -171,9 +173,17 @@ def columns_for(
 
 def kind_of(key: str) -> str:
     """`system` or `business`, by the key's prefix and words; the server's own word goes before this one."""
-    words = re.split(r"[^0-9a-z]+", key.lower())
-    system = key.startswith(SYSTEM_PREFIXES) or not SYSTEM_WORDS.isdisjoint(words)
+    system = key.startswith(SYSTEM_PREFIXES) or not SYSTEM_WORDS.isdisjoint(_words(key))
     return "system" if system else "business"
+
+
+def is_mean(key: str) -> bool:
+    """Whether a number is one that nobody would add up."""
+    return not MEAN_WORDS.isdisjoint(_words(key))
+
+
+def _words(key: str) -> list[str]:
+    return re.split(r"[^0-9a-z]+", key.lower())
 
 
 def label_of(key: str) -> str:

@@ -29,7 +29,9 @@ def compact(number: Number | None) -> str:
         mantissa = _trimmed(rounded.scaleb(-magnitude, _THREE))
         return f"{mantissa}e{magnitude}"
     if magnitude < 3:
-        return _trimmed(rounded)
+        # A fraction keeps three digits, so that 0.970 stands straight below 0.969; far behind the point it does not.
+        whole = isinstance(number, int) or number == number.to_integral_value() or magnitude < -1
+        return _trimmed(rounded) if whole else f"{rounded.quantize(Decimal(1).scaleb(min(magnitude, 2) - 2)):f}"
     power = magnitude // 3
     scaled = rounded.scaleb(-3 * power)
     return f"{scaled.quantize(Decimal(1).scaleb(magnitude % 3 - 2)):f}{_SUFFIXES[power]}"

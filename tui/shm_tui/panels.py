@@ -12,12 +12,13 @@ from textual.message import Message
 from textual.widget import Widget
 
 from .cells import fit
+from .columns import is_mean
 from .figures import NOTHING, compact, plural, share
 from .model import Application, Category, Flag, Kpi, Kpis, Stats
 
 T = TypeVar("T", Kpi, Flag, Category)
 
-TILE = 22  # cells of a tile with the gap behind it
+TILE = 23  # cells of a tile with the gap behind it
 BAR = 9  # cells of a share's bar
 
 
@@ -59,7 +60,9 @@ def category_tile(category: Category) -> Tile:
     first, *others = category.values
     below = "  ".join(f"{each.value} {share(each.instances, category.instances)}" for each in others[:2])
     return Tile(
-        category.label or category.key, f"{first.value} {share(first.instances, category.instances)}", below or "alone"
+        category.label or category.key,
+        f"{first.value} {share(first.instances, category.instances)}",
+        below or f"all of {first.instances:,}",
     )
 
 
@@ -79,7 +82,8 @@ def tiles_of(kpis: Kpis) -> list[Tile]:
 def _of(kind: str, entries: Iterable[T]) -> list[T]:
     """Those of a kind. Counts that differ by less than a power of two stand by key, so that tiles stay in place."""
     return sorted(
-        (entry for entry in entries if entry.kind == kind), key=lambda entry: (-entry.instances.bit_length(), entry.key)
+        (entry for entry in entries if entry.kind == kind),
+        key=lambda entry: (-entry.instances.bit_length(), is_mean(entry.key), entry.key),
     )
 
 
@@ -167,33 +171,36 @@ class Headline(Widget):
 
     def __init__(self) -> None:
         super().__init__()
-        self._said: tuple[str, str] = ("", "")
+        self._said: tuple[str, tuple[str, ...]] = ("", ())
 
-    def show(self, name: str, more: str) -> None:
-        """A name and what there is to say of it."""
+    def show(self, name: str, *more: str) -> None:
+        """A name and what there is to say of it, the most important first."""
         if (name, more) != self._said:
             self._said = (name, more)
             self.refresh()
 
     def render(self) -> Text:
-        """One line."""
+        """One line; what there is no room for is left out as a whole."""
         name, more = self._said
-        return Text.assemble(
-            (f" {name}", self.get_component_rich_style("headline--name")),
-            (f"  {more}", self.get_component_rich_style("headline--more")),
-            no_wrap=True,
-            overflow="ellipsis",
+        line = Text(no_wrap=True, overflow="ellipsis").append(
+            f" {name}", self.get_component_rich_style("headline--name")
         )
+        for number, part in enumerate(more):
+            part = f"  ·  {part}" if number else f"   {part}"
+            if cell_len(line.plain) + cell_len(part) > self.size.width:
+                break
+            line.append(part, self.get_component_rich_style("headline--more"))
+        return line
 
 
-def headline_of(kpis: Kpis) -> str:
-    """The counts of an application in a sentence."""
+def headline_of(kpis: Kpis) -> list[str]:
+    """The counts of an application in words, the most important first."""
     counts = kpis.instances
-    apart = f"  ·  {counts.counted:,} counted, {counts.excluded:,} dev and ci apart" if counts.excluded else ""
-    rest = "".join(
-        f"  ·  {count:,} {word}" for count, word in ((counts.pending, "pending"), (counts.revoked, "revoked")) if count
-    )
-    return f"{counts.active:,} active of {plural(counts.total, 'instance')}{apart}{rest}"
+    said = [f"{counts.active:,} active of {plural(counts.total, 'instance')}"]
+    if counts.excluded:
+        said.append(f"{counts.counted:,} counted, {counts.excluded:,} dev and ci apart")
+    said += [f"{count:,} {word}" for count, word in ((counts.pending, "pending"), (counts.revoked, "revoked")) if count]
+    return said
 
 
 class Sidebar(Widget, can_focus=True):

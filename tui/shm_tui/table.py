@@ -5,6 +5,7 @@ an instance and not on a line, so it goes where its instance goes.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from time import monotonic
 from typing import ClassVar
 
@@ -17,16 +18,29 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from .cells import cut, fit
+from .cells import cut
 from .columns import Column, Moment, Place, Row
-from .state import state_of
+from .figures import NOTHING
+from .state import State, state_of
 from .store import Flush, Store
 
 FLASH_S = 0.5  # how long a cell that changed is lit
 GAP = 2  # cells between two columns
 SAMPLE = 200  # rows that a column's width is measured on
 EDGE = 1  # cells on either side
+HINT = 5  # cells that say how many columns lie further to the right
+STRETCH = 6  # cells that a column is widened by, at most, where there is room to spare
+QUIET_STATES = frozenset({State.SILENT, State.REVOKED})  # their figures are of the past
 STYLES = ("head", "sorted", "row", "cursor", "flash", "dim", "good", "soft", "warn", "bad")
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """A column where it stands on the screen."""
+
+    column: Column
+    begin: int
+    width: int
 
 
 class LiveTable(ScrollView, can_focus=True):
@@ -54,8 +68,13 @@ class LiveTable(ScrollView, can_focus=True):
         self.columns: list[Column] = []
         self.cursor_id: str | None = None
         self.faded = False  # while the server is away
+        self.filling = True  # while pages still come, a cursor that nobody moved stays on the first row
+        self._touched = False
+        self._place = 0  # where the cursor's instance stood when it was last looked for
         self._widths: dict[str, int] = {}
         self._first = 0  # of the columns in the middle
+        self._layout: list[Laid] | None = None
+        self._styles: dict[str, Style] = {}
         self._flashes: dict[str, tuple[set[str], float]] = {}
         self._ages: dict[str, str] = {}
 
@@ -67,19 +86,28 @@ class LiveTable(ScrollView, can_focus=True):
             self._flashes.clear()
             self._widths.clear()
             self.cursor_id = None
+            self._touched, self._place, self._first = False, 0, 0
             self.store = store
             self.scroll_to(y=0, animate=False)
-        self.columns, self.moment = columns, moment
+        self.columns, self.moment, self._layout = columns, moment, None
         self._first = min(self._first, max(0, len(self._middle()) - 1))
         self._measure(self.store.ids[:SAMPLE])
         self.arranged()
 
     def arranged(self) -> None:
-        """The order changed, or what is in it."""
-        self.virtual_size = Size(self._room, len(self.store.ids) + 1)
-        if self.store.find(self.cursor_id) is None:
-            place = min(self.scroll_offset.y, len(self.store.ids) - 1)
-            self.cursor_id = self.store.ids[place] if place >= 0 else None
+        """The order changed, or what is in it. The cursor goes with its instance, and the view with the cursor."""
+        ids = self.store.ids
+        self.virtual_size = Size(self._room, len(ids) + 1)
+        before, top = self.cursor_id, self.scroll_offset.y
+        was_visible = 0 <= self._place - top < self._height
+        place = self.store.find(before)
+        if place is None or (self.filling and not self._touched):
+            place = max(0, min(self._place, len(ids) - 1)) if self._touched else 0
+        elif was_visible and not top <= place < top + self._height:
+            self.scroll_to(y=max(0, place - (self._place - top)), animate=False)
+        self._place = place
+        self.cursor_id = ids[place] if ids else None
+        if self.cursor_id != before:
             self.post_message(self.CursorMoved())
         self.refresh()
 
@@ -88,6 +116,8 @@ class LiveTable(ScrollView, can_focus=True):
         self.moment = moment
         until = monotonic() + FLASH_S
         self._flashes.update((key, (names, until)) for key, names in flush.changed.items())
+        if flush.changed:
+            self.set_timer(FLASH_S, self._lights_out)
         if self._measure(key for key in flush.changed if key in self.store.rows):
             self.refresh()
         if flush.rearranged:
@@ -96,19 +126,19 @@ class LiveTable(ScrollView, can_focus=True):
             self._refresh_rows(flush.changed.keys())
 
     def tick(self, moment: Moment) -> None:
-        """Time went by: ages move on, and lights go out."""
+        """Time went by: of the rows on screen, those whose age reads differently are drawn anew."""
         self.moment = moment
+        age = self.columns[-1].text if self.columns else None
+        self._refresh_rows(
+            key for key in self._visible() if age and self._ages.get(key) != age(self.store.rows[key], moment)
+        )
+
+    def _lights_out(self) -> None:
         now = monotonic()
         out = {key for key, (_, until) in self._flashes.items() if until <= now}
         for key in out:
             del self._flashes[key]
-        age = self.columns[-1].text if self.columns else None
-        older = {
-            key
-            for key in self._visible()
-            if age and key in self.store.rows and self._ages.get(key) != age(self.store.rows[key], moment)
-        }
-        self._refresh_rows(out | older)
+        self._refresh_rows(out)
 
     # What a person does.
 
@@ -121,7 +151,7 @@ class LiveTable(ScrollView, can_focus=True):
 
     def page(self, direction: int) -> None:
         """A screenful up or down."""
-        self.move(direction * max(1, self.size.height - 2))
+        self.move(direction * max(1, self._height - 1))
 
     def first(self) -> None:
         """To the first row."""
@@ -133,24 +163,25 @@ class LiveTable(ScrollView, can_focus=True):
 
     def shift(self, columns: int) -> None:
         """Scrolls the metrics by whole columns."""
-        shown, middle = len(self._shown_middle()), len(self._middle())
-        self._first = max(0, min(self._first + columns, middle - shown))
-        self.refresh()
+        left, right = self.hidden()
+        self._first = max(0, self._first + max(-left, min(columns, right)))
+        self._laid_anew()
 
     def reveal(self, column: Column) -> None:
         """Scrolls a column into view."""
         middle = self._middle()
         if column in middle:
             place = middle.index(column)
-            if place < self._first:
-                self._first = place
-            while column not in self._shown_middle() and self._first < place:
+            self._first = min(self._first, place)
+            self._layout = None
+            while self._first < place and all(laid.column is not column for laid in self._laid()):
                 self._first += 1
-        self.refresh()
+                self._layout = None
+        self._laid_anew()
 
     def hidden(self) -> tuple[int, int]:
-        """How many metric columns lie to the left and to the right of what is shown."""
-        shown = len(self._shown_middle())
+        """How many columns lie to the left and to the right of what is shown of the middle."""
+        shown = sum(laid.column.place is Place.MIDDLE for laid in self._laid())
         return self._first, max(0, len(self._middle()) - self._first - shown)
 
     def on_click(self, event: events.Click) -> None:
@@ -170,7 +201,20 @@ class LiveTable(ScrollView, can_focus=True):
     def on_resize(self) -> None:
         """The view is another size; what fits is another set of columns."""
         self.virtual_size = Size(self._room, len(self.store.ids) + 1)
-        self.refresh()
+        self._laid_anew()
+
+    def notify_style_update(self) -> None:
+        """Other colours."""
+        super().notify_style_update()
+        self._styles = {}
+
+    def on_focus(self) -> None:
+        """The cursor's colour says where the keys go."""
+        self._styles = {}
+
+    def on_blur(self) -> None:
+        """The keys go elsewhere."""
+        self._styles = {}
 
     # Drawing.
 
@@ -185,58 +229,68 @@ class LiveTable(ScrollView, can_focus=True):
         return self._line(self.store.ids[place], self.moment)
 
     def _head(self) -> Strip:
-        segments = [Segment(" " * EDGE, self._style("head"))]
-        for column in self._shown():
+        plain, chosen = self._style("head"), self._style("sorted")
+        line = _Line(plain)
+        left, right = self.hidden()
+        for laid in self._laid():
+            column = laid.column
+            if column.place is Place.RIGHT and right:
+                line.put(f"+{right}›", laid.begin - GAP - HINT, HINT, plain, right=True)
             sorted_by = column.id == self.store.column.id
-            arrow = (" ↓" if self.store.descending else " ↑") if sorted_by else ""
-            width = self._widths[column.id]
-            label = cut(column.label.upper(), width - len(arrow)) + arrow
-            if column.place is Place.RIGHT:
-                segments.append(self._spring(segments, width, self._style("head")))
-            segments.append(Segment(fit(label, width, column.right), self._style("sorted" if sorted_by else "head")))
-            segments.append(Segment(" " * GAP, self._style("head")))
-        return Strip(segments).adjust_cell_length(self._room, self._style("head"))
+            line.put(column.label.upper(), laid.begin, laid.width, chosen if sorted_by else plain, column.right)
+            if sorted_by:  # the arrow stands in the gap, so that labels stay above their figures
+                line.put("↓" if self.store.descending else "↑", laid.begin + laid.width, 1, chosen)
+        first = next((laid.begin for laid in self._laid() if laid.column.place is Place.MIDDLE), 0)
+        strip = line.strip(self._room)
+        if left and first > GAP:
+            mark = Strip([Segment("‹", chosen)], 1)
+            strip = Strip.join([strip.crop(0, first - GAP), mark, strip.crop(first - GAP + 1, self._room)])
+        return strip
 
     def _line(self, key: str, moment: Moment) -> Strip:
         row = self.store.rows[key]
-        at_cursor = key == self.cursor_id
-        base = self._style("row") + (self._style("cursor") if at_cursor else Style.null())
-        faded = self.faded or state_of(row.instance, moment.now, moment.active_window_s).style == "dim"
-        plain = base + self._style("dim") if faded else base
-        lit = self._flashes.get(key, (set(), 0.0))[0]
-        segments = [Segment(" " * EDGE, base)]
-        for column in self._shown():
+        state = state_of(row.instance, moment.now, moment.active_window_s)
+        base = self._style("row")
+        if key == self.cursor_id:
+            base += self._style("cursor")
+        dim = base + self._style("dim")
+        plain = dim if self.faded or state in QUIET_STATES else base
+        lit: set[str] = self._flashes[key][0] if key in self._flashes else set()
+        line = _Line(base)
+        for laid in self._laid():
+            column, style = laid.column, plain
             text = column.text(row, moment)
-            style = plain
-            if column.id == "state" and not self.faded:
-                style = base + self._style(state_of(row.instance, moment.now, moment.active_window_s).style)
+            if column.id == "state":
+                style = dim if self.faded else base + self._style(state.style)
             elif column.id in lit:
                 style = base + self._style("flash")
-            if column.place is Place.RIGHT:
+            elif column.place is Place.RIGHT:
                 self._ages[key] = text
-                style = base + self._style("dim")
-                segments.append(self._spring(segments, self._widths[column.id], base))
-            segments.append(Segment(fit(text, self._widths[column.id], column.right), style))
-            segments.append(Segment(" " * GAP, base))
-        return Strip(segments).adjust_cell_length(self._room, base)
-
-    def _spring(self, before: list[Segment], width: int, style: Style) -> Segment:
-        """What is left of the width, so that the last column keeps to the edge."""
-        taken = sum(segment.cell_length for segment in before)
-        return Segment(" " * max(0, self._room - EDGE - width - taken), style)
+                style = dim
+            elif text == NOTHING:
+                style = dim
+            line.put(text, laid.begin, laid.width, style, column.right)
+        return line.strip(self._room)
 
     @property
     def _room(self) -> int:
         """Cells of a line, without the scrollbar."""
         return self.scrollable_content_region.width
 
+    @property
+    def _height(self) -> int:
+        """Rows on screen, below the head."""
+        return max(1, self.size.height - 1)
+
     def _style(self, name: str) -> Style:
-        whole = self.get_component_rich_style(f"table--{name}")
-        if name in ("head", "sorted", "row"):
-            return whole
-        if name == "cursor":
-            return Style(bgcolor=whole.bgcolor, bold=whole.bold, reverse=whole.reverse)
-        return Style(color=whole.color, bold=whole.bold)
+        if name not in self._styles:
+            whole = self.get_component_rich_style(f"table--{name}")
+            if name == "cursor":
+                whole = Style(bgcolor=whole.bgcolor, bold=whole.bold, reverse=whole.reverse)
+            elif name not in ("head", "sorted", "row", "flash"):
+                whole = Style(color=whole.color, bold=whole.bold, dim=whole.dim)
+            self._styles[name] = whole
+        return self._styles[name]
 
     # Widths and what fits.
 
@@ -248,6 +302,7 @@ class LiveTable(ScrollView, can_focus=True):
             wanted = max(column.least, min(column.most, self._wanted(column, rows)))
             if wanted > self._widths.get(column.id, 0):
                 self._widths[column.id] = wanted
+                self._layout = None
                 grew = True
         return grew
 
@@ -255,38 +310,54 @@ class LiveTable(ScrollView, can_focus=True):
         if self.moment is None:
             return column.least
         texts = max((cell_len(column.text(row, self.moment)) for row in rows), default=0)
-        return max(texts, cell_len(column.label) + (len(" ↓") if column.label else 0))
+        return max(texts, cell_len(column.label.upper()))
 
     def _middle(self) -> list[Column]:
         return [column for column in self.columns if column.place is Place.MIDDLE]
 
-    def _shown_middle(self) -> list[Column]:
-        fixed = sum(self._widths[column.id] + GAP for column in self.columns if column.place is not Place.MIDDLE)
-        room = self._room - 2 * EDGE - fixed + GAP
-        shown = []
-        for column in self._middle()[self._first :]:
-            room -= self._widths[column.id] + GAP
-            if room < 0:
-                break
-            shown.append(column)
-        return shown
+    def _laid_anew(self) -> None:
+        self._layout = None
+        self.refresh()
 
-    def _shown(self) -> list[Column]:
-        """The columns on screen, from left to right."""
-        left = [column for column in self.columns if column.place is Place.LEFT]
-        right = [column for column in self.columns if column.place is Place.RIGHT]
-        return [*left, *self._shown_middle(), *right]
+    def _laid(self) -> list[Laid]:
+        """The columns on screen, from left to right, and where each of them stands."""
+        if self._layout is None:
+            self._layout = self._lay()
+        return self._layout
+
+    def _lay(self) -> list[Laid]:
+        laid: list[Laid] = []
+        begin = EDGE
+        for column in (column for column in self.columns if column.place is Place.LEFT):
+            laid.append(Laid(column, begin, self._widths[column.id]))
+            begin += self._widths[column.id] + GAP
+        at_right = [column for column in self.columns if column.place is Place.RIGHT]
+        end = self._room - EDGE - sum(self._widths[column.id] for column in at_right)
+        shown, spare = self._fitting(end - begin)
+        stretch = min(STRETCH, spare // len(shown)) if shown else 0
+        for column in shown:
+            laid.append(Laid(column, begin, self._widths[column.id] + stretch))
+            begin += self._widths[column.id] + stretch + GAP
+        for column in at_right:
+            laid.append(Laid(column, max(begin, end), self._widths[column.id]))
+            end += self._widths[column.id]
+        return laid
+
+    def _fitting(self, room: int) -> tuple[list[Column], int]:
+        """The columns of the middle that fit into `room`, each with its gap, and the cells that are left over."""
+        rest = self._middle()[self._first :]
+        if sum(self._widths[column.id] + GAP for column in rest) > room:
+            room -= HINT + GAP
+        shown = []
+        for column in rest:
+            if self._widths[column.id] + GAP > room:
+                break
+            room -= self._widths[column.id] + GAP
+            shown.append(column)
+        return shown, room
 
     def _column_at(self, x: int) -> Column | None:
-        begin = EDGE
-        if x >= self._room - EDGE - self._widths[self.columns[-1].id]:
-            return self.columns[-1]
-        for column in self._shown()[:-1]:
-            end = begin + self._widths[column.id] + GAP
-            if begin <= x < end:
-                return column
-            begin = end
-        return None
+        return next((laid.column for laid in self._laid() if laid.begin <= x < laid.begin + laid.width + GAP), None)
 
     # The cursor and the view.
 
@@ -295,8 +366,8 @@ class LiveTable(ScrollView, can_focus=True):
             return
         before = self.cursor_id
         place = max(0, min(place, len(self.store.ids) - 1))
-        self.cursor_id = self.store.ids[place]
-        top, rows = self.scroll_offset.y, max(1, self.size.height - 1)
+        self.cursor_id, self._place, self._touched = self.store.ids[place], place, True
+        top, rows = self.scroll_offset.y, self._height
         if place < top:
             self.scroll_to(y=place, animate=False)
         elif place >= top + rows:
@@ -307,7 +378,7 @@ class LiveTable(ScrollView, can_focus=True):
 
     def _visible(self) -> list[str]:
         top = self.scroll_offset.y
-        return self.store.ids[top : top + max(0, self.size.height - 1)]
+        return self.store.ids[top : top + self._height]
 
     def _refresh_rows(self, keys: Iterable[str]) -> None:
         wanted = set(keys)
@@ -316,3 +387,27 @@ class LiveTable(ScrollView, can_focus=True):
         for y, key in enumerate(self._visible(), 1):
             if key in wanted:
                 self.refresh(Region(0, y, self._room, 1))
+
+
+class _Line:
+    """A line of the screen in the making: texts put at their places, from left to right."""
+
+    def __init__(self, style: Style) -> None:
+        self._style = style
+        self._segments: list[Segment] = []
+        self._taken = 0
+
+    def put(self, text: str, begin: int, width: int, style: Style, right: bool = False) -> None:
+        """`text` in exactly `width` cells from `begin` on; a light is on the text alone, not on the space around it."""
+        short = cut(text, width)
+        blank = width - cell_len(short)
+        before = begin - self._taken + (blank if right else 0)
+        self._segments.append(Segment(" " * before, self._style))
+        self._segments.append(Segment(short, style))
+        if blank and not right:
+            self._segments.append(Segment(" " * blank, self._style))
+        self._taken = begin + width
+
+    def strip(self, width: int) -> Strip:
+        """The line, filled up to `width`."""
+        return Strip(self._segments, self._taken).adjust_cell_length(width, self._style)

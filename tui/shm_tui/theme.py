@@ -1,0 +1,42 @@
+"""The look: near-black greys with a breath of blue, one accent, and two colours that only ever warn.
+
+Every grey keeps its saturation low enough for terminals of 256 colours to choose a grey for it as well, and the accent
+and the warnings are colours that those terminals have. Style names are Textual's own, so that any theme of it fits.
+"""
+
+from textual.theme import Theme
+
+SHM = Theme(
+    name="shm",
+    primary="#5fd7af",
+    secondary="#87afaf",
+    accent="#5fd7af",
+    success="#5fd7af",
+    warning="#d7af5f",
+    error="#d7875f",
+    foreground="#d4d7dc",
+    background="#121316",
+    surface="#191b1f",
+    panel="#25282d",
+    boost="#25282d",
+    variables={
+        "foreground-muted": "#868b94",
+        "primary-muted": "#2b333a",
+        "accent-muted": "#1e4d3f",
+        "text-success": "#5fd7af",
+        "text-secondary": "#87afaf",
+        "text-warning": "#d7af5f",
+        "text-error": "#e0835f",
+        "border": "#41464f",
+        "scrollbar": "#3a3f47",
+        "scrollbar-hover": "#5b616b",
+        "scrollbar-active": "#868b94",
+        "scrollbar-background": "#121316",
+        "scrollbar-background-hover": "#121316",
+        "scrollbar-background-active": "#121316",
+        "scrollbar-corner-color": "#121316",
+        "input-selection-background": "#5fd7af 30%",
+        "block-cursor-background": "#2b333a",
+        "block-cursor-foreground": "#f2f4f7",
+    },
+)
