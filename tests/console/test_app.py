@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from shm_tui.detail import Drawer
+from tests.conftest import admin_cursor
 from tests.console.conftest import Driven, opened
 from tests.installs import Install
 from tests.server_process import ServerProcess
@@ -69,6 +70,24 @@ async def test_a_filter_that_is_not_understood_says_why(server: ServerProcess) -
         await console.until(lambda: console.rows())
         await console.pilot.press("slash", *"status:nonsense")
         await console.shows("status: is one of")
+
+
+async def test_brackets_that_match_nothing_are_only_text(server: ServerProcess) -> None:
+    fleet(server, 1)
+    async with opened(server, "ledger") as console:
+        await console.until(lambda: console.rows())
+        await console.pilot.press("slash", "left_square_bracket", "slash", "left_square_bracket")
+        await console.shows("Nothing matches  /[/[")
+
+
+async def test_listing_anew_takes_what_the_feed_never_told(server: ServerProcess, database: str) -> None:
+    fleet(server, 2)
+    async with opened(server, "ledger") as console:
+        await console.until(lambda: len(console.rows()) == 2)
+        with admin_cursor(database) as cursor:
+            cursor.execute("DELETE FROM instances WHERE metrics = '{\"sent\": 0}'")
+        await console.pilot.press("r")
+        await console.until(lambda: len(console.rows()) == 1)
 
 
 async def test_sorting_goes_by_the_chosen_column_and_turns_round(server: ServerProcess) -> None:

@@ -56,6 +56,19 @@ def test_once_prints_nothing_that_a_terminal_obeys(server: ServerProcess) -> Non
     assert all(character == "\n" or character.isprintable() for character in done.stdout)
 
 
+def test_numbers_of_any_size_can_be_printed_once(server: ServerProcess) -> None:
+    Install(server.url).arrived({"n": 1e300, "mean_n": 1e300})
+    Install(server.url).arrived({"n": 1e-300, "mean_n": 1 / 3})
+    done = console("--server", server.url, "--data-dir", str(server.data_dir), "--once")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_screenshot_that_cannot_be_written_is_said_in_a_sentence(running: ServerProcess) -> None:
+    options = ("--server", running.url, "--data-dir", str(running.data_dir), "--screenshot", "/dev/null/x.svg")
+    done = console(*options)
+    assert (done.returncode, "cannot be written" in done.stderr) == (1, True)
+
+
 def test_an_empty_server_says_so(server: ServerProcess) -> None:
     done = console("--server", server.url, "--data-dir", str(server.data_dir), "--once")
     assert (done.returncode, "Nothing has reported yet" in done.stdout) == (0, True)

@@ -68,7 +68,7 @@ class ConsoleApp(App[None]):
             with Vertical(id="main"):
                 yield Headline()
                 yield Tiles()
-                yield Static(id="empty")
+                yield Static(id="empty", markup=False)
                 yield LiveTable()
             yield Drawer()
         yield Input(id="prompt", placeholder="filter: word  -word  version:1.4  env:production  invoices_sent>10")
@@ -141,6 +141,9 @@ class ConsoleApp(App[None]):
 
     def _tick(self) -> None:
         watch = self.watch_
+        if watch.store.query.timed and not watch.store.frozen:  # what matches changes as time passes
+            watch.store.arrange(watch.moment())
+            self.table.arranged()
         self.table.faded = watch.link.phase in {Phase.AWAY, Phase.REFUSED} and watch.listed
         self.table.tick(watch.moment())
         if watch.link.phase is not Phase.LIVE:

@@ -55,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
             drawn = asyncio.run(_drawn(server, token, args.app, (int(size[1]), int(size[2]))))
             args.screenshot.write_text(drawn, encoding="utf-8")
             return 0
+    except OSError as error:
+        return _complain(f"{args.screenshot} cannot be written: {error.strerror}", 1)
     except ConsoleError as error:
         return _complain(str(error), 1)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):

@@ -1,7 +1,7 @@
 """`--once`: what the console shows, printed and done; as tables of text, or the same as one JSON document."""
 
 from datetime import datetime
-from decimal import Decimal
+from decimal import Context, Decimal
 
 import msgspec
 from rich.cells import cell_len
@@ -16,6 +16,7 @@ from .state import State, state_of
 MOST_APPLICATIONS = 20  # whose KPIs are printed
 MOST_INSTANCES = 200  # the newest seen; a file of all of them is an export
 TITLE, GAP = 2, 2
+WIDE = Context(prec=700)  # digits of the largest number with the smallest fraction that the protocol lets in
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
@@ -123,8 +124,8 @@ def _values(category: Category) -> str:
 
 def _short(value: int | Decimal | None) -> int | Decimal | None:
     """A mean's endless digits are cut after the third; a sum has as many as were sent."""
-    if isinstance(value, Decimal) and (exponent := value.as_tuple().exponent) and isinstance(exponent, int):
-        return round(value, 3) if exponent < -3 else value
+    if isinstance(value, Decimal) and isinstance(exponent := value.as_tuple().exponent, int) and exponent < -3:
+        return value.quantize(Decimal("0.001"), context=WIDE)
     return value
 
 

@@ -69,6 +69,7 @@ class Watch:
         self._cursor = 0
         self._must_list = True
         self._next: str | None = None
+        self._taken = 0  # rows of the list so far, held or waiting
         self._stirred = asyncio.Event()
         self._wake = asyncio.Event()
 
@@ -105,6 +106,7 @@ class Watch:
                     await self._watch(events)
             except ConsoleError as error:
                 failures += 1
+                self._must_list = self._must_list or isinstance(error, AnswerError)  # not the same message again
                 await self._wait(error, failures)
 
     async def _wait(self, error: ConsoleError, failures: int) -> None:
@@ -124,6 +126,7 @@ class Watch:
             self._must_list = False
             self._cursor = page.cursor
             self.complete = False
+            self._taken = 0
             self.store.begin_listing()
             self._take(page)
             self.listed = True
@@ -131,20 +134,33 @@ class Watch:
         await self._look_at_kpis()
 
     async def _watch(self, events: AsyncIterator[Event]) -> None:
-        rest = asyncio.create_task(self._list_the_rest())
+        """Until the feed ends, which raises, or a new list is wanted."""
+        self._wake.clear()
+        rest, reading, waking = (
+            asyncio.create_task(job) for job in (self._list_the_rest(), self._read(events), self._woken())
+        )
         try:
-            async for event in events:
-                if isinstance(event, Resync) or self._must_list:
-                    self._must_list = True
-                    return
-                self._apply(event)
+            done, _ = await asyncio.wait({reading, waking}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
-            rest.cancel()
-            await asyncio.gather(rest, return_exceptions=True)
+            for task in (rest, reading, waking):
+                task.cancel()
+            await asyncio.gather(rest, reading, waking, return_exceptions=True)
+
+    async def _read(self, events: AsyncIterator[Event]) -> None:
+        async for event in events:
+            if isinstance(event, Resync):
+                self._must_list = True
+                return
+            self._apply(event)
+
+    async def _woken(self) -> None:
+        await self._wake.wait()
 
     async def _list_the_rest(self) -> None:
         """The pages behind the first, up to what the store holds. A page that fails is asked for again."""
-        while self._next is not None and len(self.store.rows) < self.store.limit:
+        while self._next is not None and self._taken < self.store.limit:
             try:
                 page = await self.client.next_page(self._next)
             except ConsoleError:
@@ -160,6 +176,7 @@ class Watch:
     def _take(self, page: Page) -> None:
         for instance in page.instances:
             self.store.put(instance, page.cursor, told=False)
+        self._taken += len(page.instances)
         self._next = page.next
 
     def _apply(self, event: Event) -> None:
