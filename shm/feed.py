@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from shm.database import Database
-from shm.items import Item, Items
+from shm.items import Changed, Item, Items
 from shm.kpis import ApplicationKpis, KpiBoard
 
 CHANNEL = "shm_feed"
@@ -36,6 +36,13 @@ class InstanceChanged(msgspec.Struct, tag_field="type", tag="instance"):
 
     cursor: int
     instance: Item
+
+
+class InstanceRemoved(msgspec.Struct, tag_field="type", tag="removed"):
+    """An instance is not among those that were asked for any more."""
+
+    cursor: int
+    instance_id: str
 
 
 class Resync(msgspec.Struct, tag_field="type", tag="resync"):
@@ -110,9 +117,9 @@ class Feed:
         while True:
             page = await self._items.changes(subscription.cursor, subscription.app, PAGE)
             for changed in page.changed:
-                await send(_encoder.encode(InstanceChanged(changed.cursor, changed.item)))
+                await send(_encoder.encode(_news(changed, subscription.app)))
                 subscription.cursor = changed.cursor
-                subscription.stale.add(changed.item.app_slug)
+                subscription.stale |= {changed.item.app_slug, changed.left_slug or changed.item.app_slug}
             if len(page.changed) < PAGE:
                 subscription.cursor = max(subscription.cursor, page.cursor)
                 return
@@ -121,10 +128,11 @@ class Feed:
         now = asyncio.get_running_loop().time()
         if not subscription.stale or now < subscription.kpis_due:
             return
-        for slug in sorted(subscription.stale):
+        asked_for = subscription.stale if subscription.app is None else subscription.stale & {subscription.app}
+        for slug in sorted(asked_for):
             told = await self._board.at(slug, subscription.cursor)
             if told is not None:
-                await send(_kpis_message(*told))
+                await send(_kpis_message(subscription.cursor, told))
         subscription.stale.clear()
         subscription.kpis_due = now + KPIS_PAUSE_S
 
@@ -134,6 +142,13 @@ class Feed:
         return row.cursor
 
 
+def _news(changed: Changed, app: str | None) -> InstanceChanged | InstanceRemoved:
+    """What a change is to somebody who asked for one application: an instance may have left it for another."""
+    if app is not None and changed.item.app_slug != app:
+        return InstanceRemoved(changed.cursor, changed.item.instance_id)
+    return InstanceChanged(changed.cursor, changed.item)
+
+
 def _kpis_message(cursor: int, kpis: ApplicationKpis) -> bytes:
-    body = msgspec.structs.asdict(kpis)
-    return _encoder.encode({"type": "kpis", "cursor": cursor} | body)
+    """The figures may be newer than `cursor`, which is the subscriber's: what it was told of instances ends there."""
+    return _encoder.encode({"type": "kpis", "cursor": cursor} | msgspec.structs.asdict(kpis))

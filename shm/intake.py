@@ -26,7 +26,8 @@ class Verdict(StrEnum):
     """What the database made of a snapshot."""
 
     STORED = "stored"
-    UNSETTLED = "unsettled"
+    STAGED = "staged"
+    PENDING = "pending"
     UNKNOWN = "unknown"
     REVOKED = "revoked"
 
@@ -55,12 +56,12 @@ class Intake:
     async def store(self, snapshot: Snapshot) -> None:
         """Returns once the snapshot is committed, or was before. Raises Forbidden, BadRequest or Overloaded."""
         verdict = await self._enqueue(snapshot)
-        if verdict is Verdict.UNSETTLED:  # its first signed request, or its first since it registered anew
+        if verdict is Verdict.PENDING:  # its first signed request
             await self._registry.prove(snapshot.instance_id, snapshot.public_key)
             verdict = await self._enqueue(snapshot)
-        if verdict is Verdict.UNSETTLED:
-            raise Overloaded("registration_busy", "This instance is being registered at the same time.")
-        if verdict is not Verdict.STORED:
+        elif verdict is Verdict.STAGED:  # its first since it registered anew
+            await self._registry.prove(snapshot.instance_id, snapshot.public_key)
+        if verdict not in (Verdict.STORED, Verdict.STAGED):
             self._registry.forget(snapshot.instance_id)
             raise unknown_instance()
 
@@ -97,13 +98,14 @@ class Intake:
                     waiting.set_result(Verdict(row.verdict))
 
     async def _write_apart(self, batch: Sequence[_Waiting], error: UnstorableData) -> None:
-        """A member that PostgreSQL refuses must not take its neighbours with it."""
+        """A member that PostgreSQL refuses must not take its neighbours with it: halves, until it stands alone."""
         if len(batch) == 1:
             logger.warning("a snapshot passed the envelope but not the database (%s)", error)
             _fail(batch, BadRequest("unstorable", "A value of this snapshot cannot be stored."))
             return
-        for waiting in batch:
-            await self._write([waiting])
+        half = len(batch) // 2
+        await self._write(batch[:half])
+        await self._write(batch[half:])
 
 
 def _fail(batch: Sequence[_Waiting], error: Exception) -> None:

@@ -1,7 +1,8 @@
 """An instance as the list and the feed show it, and how pages of them are read."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Literal
 from uuid import UUID
 
 import msgspec
@@ -31,10 +32,11 @@ class Item(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """An item and the cursor of its newest change."""
+    """An item, the cursor of its newest change, and the application that it left for another one, if it ever did."""
 
     cursor: int
     item: Item
+    left_slug: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Filter(msgspec.Struct, frozen=True):
 
     app: str | None = None
     q: str | None = None
-    status: str | None = None
+    status: Literal["pending", "active", "revoked"] | None = None
     version: str | None = None
     environment: str | None = None
 
@@ -90,9 +92,10 @@ class Items:
     def _changed(self, row: dict[str, object]) -> Changed:
         row.pop("head", None)
         cursor = msgspec.convert(row.pop("cursor"), int)
-        ephemeral = row.pop("ephemeral")
+        ephemeral, left_slug = row.pop("ephemeral"), row.pop("left_slug")
         counted = not ephemeral and str(row["environment"]).lower() not in self._uncounted
-        return Changed(cursor, Item(**row, counted=counted))  # type: ignore[arg-type]  # the view's columns
+        item = Item(**row, counted=counted)  # type: ignore[arg-type]  # the view's columns
+        return Changed(cursor, item, None if left_slug is None else str(left_slug))
 
 
 def mark_of(item: Item) -> str:
@@ -105,8 +108,8 @@ def _read_mark(after: str) -> tuple[datetime | str, str]:
     seen, _, instance_id = after.rpartition("_")
     try:
         instance_id = str(msgspec.convert(instance_id, UUID))
-        return (msgspec.convert(seen, datetime) if seen else "-infinity"), instance_id
-    except msgspec.ValidationError:
+        return (msgspec.convert(seen, datetime).astimezone(UTC) if seen else "-infinity"), instance_id
+    except (msgspec.ValidationError, OverflowError):
         raise BadRequest("bad_after", "after is no mark of a page: take it from the Link header as it is.") from None
 
 

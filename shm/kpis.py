@@ -1,6 +1,7 @@
 """KPIs: what each metric reads over the current snapshots, and the counts beside them. The definitions live here.
 
-All figures of one answer come from one statement, so they are true at one moment and at one cursor of the feed.
+All metrics of one answer come from one statement, so they are true at one moment and at one cursor of the feed; the
+counts of instances beside them are read right after it.
 """
 
 import asyncio
@@ -295,16 +296,16 @@ class KpiBoard:
         self._newest: dict[str, tuple[int, ApplicationKpis]] = {}
         self._reading: dict[str, asyncio.Lock] = {}
 
-    async def at(self, slug: str, cursor: int) -> tuple[int, ApplicationKpis] | None:
-        """KPIs that are true at `cursor` or later, with the cursor they are true at."""
+    async def at(self, slug: str, cursor: int) -> ApplicationKpis | None:
+        """KPIs that are true at `cursor` or later; None if there is no such application."""
         async with self._reading.setdefault(slug, asyncio.Lock()):
             known = self._newest.get(slug)
-            if known is not None and known[0] >= cursor:
-                return known
-            fresh = await self._kpis.application(slug)
-            if fresh is not None:
-                self._newest[slug] = fresh
-            return fresh
+            if known is None or known[0] < cursor:
+                known = await self._kpis.application(slug)
+            if known is None:
+                return None
+            self._newest[slug] = known
+            return known[1]
 
 
 def _kpi(naming: metrics.Naming, row: _Part) -> Kpi:

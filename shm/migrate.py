@@ -15,6 +15,7 @@ from pathlib import Path
 from shm import logs
 from shm.database import Connection, Database
 from shm.embedded import database_for
+from shm.endings import orderly
 from shm.errors import ConfigurationError
 from shm.queries import sql_folder
 from shm.settings import Settings, add_flags
@@ -42,9 +43,10 @@ def migrations() -> dict[int, str]:
 
 async def migrate(database: Database) -> int:
     """Applies what is missing and returns how many were. Raises ConfigurationError where history does not fit."""
-    async with database.connection() as connection:
-        await connection.execute("SET statement_timeout = 0")
-        await connection.execute(f"SELECT pg_advisory_lock({LOCK})")
+    async with database.patient_connection() as connection:
+        if await connection.execute(f"SELECT pg_try_advisory_lock({LOCK})") != [(True,)]:
+            logger.info("waiting for another server's migration")
+            await connection.execute(f"SELECT pg_advisory_lock({LOCK})")
         await connection.execute(CREATE_HISTORY)
         rows = await connection.execute("SELECT version, checksum FROM schema_migrations ORDER BY version")
         applied = {int(str(version)): str(checksum) for version, checksum in rows}
@@ -100,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     """Migrates and says what was done."""
     logs.configure()
     settings = Settings.load(os.environ, vars(args))
-    with database_for(settings) as dsn:
+    with orderly(), database_for(settings) as (dsn, _):
         count = asyncio.run(_migrate_once(settings, dsn))
     logger.info("the schema is up to date, %d migrations applied", count)
     return 0

@@ -8,15 +8,16 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
+
 from shm.database import Database
 from shm.envelope import Registration
-from shm.errors import Forbidden, Overloaded
+from shm.errors import Forbidden
 
 REMEMBERED_KEYS = 200_000  # about 200 bytes each: 40 MB for a fleet that reports hourly to this process
-CLAIM_TRIES = 3  # an application staged between two statements of a proof; more often is somebody's mischief
 
 
-class Verdict(StrEnum):
+class Registered(StrEnum):
     """What became of a registration."""
 
     NEW = "new"
@@ -37,6 +38,7 @@ class _Key:
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
+    staged: msgspec.Raw | None
     slug: str
     name: str
 
@@ -72,7 +74,7 @@ class Registry:
         """Drops a remembered key that turned out to be another in the database."""
         self._keys.pop(instance_id, None)
 
-    async def register(self, said: Registration) -> Verdict:
+    async def register(self, said: Registration) -> Registered:
         """Writes down an unproven registration: a new pending instance, or something staged for a known one."""
         row = await self._database.fetch_one(
             _Verdict,
@@ -87,24 +89,24 @@ class Registry:
             os_arch=said.os_arch,
         )
         assert row is not None  # noqa: S101 - the statement always answers
-        return Verdict(row.verdict)
+        return Registered(row.verdict)
 
     async def prove(self, instance_id: str, public_key: bytes) -> str:
         """A signature of this key held: the instance becomes active, and what was staged takes effect.
 
         Returns the status. Raises Forbidden for an instance that is unknown, revoked, or has another key by now.
         """
-        for _ in range(CLAIM_TRIES):
-            known = {"instance_id": instance_id, "public_key": public_key}
-            claim = await self._database.fetch_one(_Claim, "instances.claim", **known)
-            if claim is None:
-                self.forget(instance_id)
-                raise unknown_instance()
+        known = {"instance_id": instance_id, "public_key": public_key}
+        claim = await self._database.fetch_one(_Claim, "instances.claim", **known)
+        row = None
+        if claim is not None:
             await self._database.fetch(_Status, "applications.ensure", slug=claim.slug, name=claim.name)
-            row = await self._database.fetch_one(_Status, "instances.prove", app_slug=claim.slug, **known)
-            if row is not None:
-                return row.status
-        raise Overloaded("registration_busy", "This instance is being registered by somebody else at the same time.")
+            staged = None if claim.staged is None else bytes(claim.staged).decode()
+            row = await self._database.fetch_one(_Status, "instances.prove", staged=staged, **known)
+        if row is None:
+            self.forget(instance_id)
+            raise unknown_instance()
+        return row.status
 
 
 def unknown_instance() -> Forbidden:

@@ -4,11 +4,14 @@ import argparse
 import asyncio
 import logging
 import os
+import shlex
 from pathlib import Path
 
 from shm import logs
+from shm.background import beside
 from shm.database import Database
-from shm.embedded import database_for
+from shm.embedded import Revive, database_for
+from shm.endings import ending, orderly
 from shm.errors import ConfigurationError, DatabaseUnavailable
 from shm.handlers.base import Rooms
 from shm.migrate import migrate
@@ -18,6 +21,9 @@ from shm.settings import Settings, add_flags
 HELP = "Run the server: migrate, listen, and on SIGTERM finish what is in flight."
 
 logger = logging.getLogger(__name__)
+
+WRITERS = 1  # connections of the intake: batches follow each other, and readers can never take its place
+LOOK_S = 1.0  # between two looks at an embedded PostgreSQL: whether a process is there costs nothing
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,23 +35,40 @@ def run(args: argparse.Namespace) -> int:
     """Runs until SIGTERM or SIGINT."""
     logs.configure()
     settings = Settings.load(os.environ, vars(args))
-    with database_for(settings) as dsn:
+    with orderly(), database_for(settings) as (dsn, revive):
         try:
-            asyncio.run(_run(settings, dsn))
+            asyncio.run(_run(settings, dsn, revive))
         except DatabaseUnavailable as error:
             raise ConfigurationError(str(error)) from None
+        finally:
+            ending()
     logger.info("ended")
     return 0
 
 
-async def _run(settings: Settings, dsn: str) -> None:
-    async with Database.opened(settings, dsn) as database:
+async def _run(settings: Settings, dsn: str, revive: Revive | None) -> None:
+    async with (
+        Database.opened(settings, dsn) as database,
+        Database.opened(settings, dsn, WRITERS) as writer,
+        beside(*([_keep_alive(revive)] if revive else [])),
+    ):
         await migrate(database)
 
         async def listening(port: int, rooms: Rooms) -> None:
             _say_how_to_open(settings, port, await rooms.tokens.ensure_admin(settings))
 
-        await serve(settings, database, listening)
+        await serve(settings, database, writer, listening)
+
+
+async def _keep_alive(revive: Revive) -> None:
+    """Starts an embedded PostgreSQL again that died by itself."""
+    while True:
+        await asyncio.sleep(LOOK_S)
+        try:
+            if await asyncio.to_thread(revive):
+                logger.warning("the embedded PostgreSQL had died and was started again")
+        except ConfigurationError as error:
+            logger.warning("the embedded PostgreSQL died and could not be started again: %s", error)
 
 
 def _say_how_to_open(settings: Settings, port: int, token_file: Path | None) -> None:
@@ -56,5 +79,5 @@ def _say_how_to_open(settings: Settings, port: int, token_file: Path | None) -> 
     logger.info(
         "open the console: shm console --server http://%s:%d%s",
         *(reached, port),
-        f" --data-dir {settings.data_dir}" if token_file else "",
+        f" --data-dir {shlex.quote(str(settings.data_dir))}" if token_file else "",
     )

@@ -12,6 +12,7 @@ import tornado.httpserver
 import tornado.netutil
 import tornado.web
 
+from shm.background import beside
 from shm.database import Database
 from shm.errors import ConfigurationError
 from shm.feed import Feed
@@ -67,8 +68,12 @@ def make_application(rooms: Rooms) -> tornado.web.Application:
 
 
 @asynccontextmanager
-async def rooms_of(settings: Settings, database: Database) -> AsyncIterator[Rooms]:
-    """Everything that handlers work with, its background tasks running; they end with the context."""
+async def rooms_of(settings: Settings, database: Database, writer: Database) -> AsyncIterator[Rooms]:
+    """Everything that handlers work with, its background tasks running; they end with the context.
+
+    A background task that fails takes the context with it: a server that takes nothing in, or tells nothing, must not
+    look alive.
+    """
     registry = Registry(database)
     items, kpis = Items(database, settings), Kpis(database, settings)
     board = KpiBoard(kpis)
@@ -76,42 +81,40 @@ async def rooms_of(settings: Settings, database: Database) -> AsyncIterator[Room
         settings=settings,
         database=database,
         registry=registry,
-        intake=Intake(database, registry, settings),
+        intake=Intake(writer, registry, settings),
         items=items,
         kpis=kpis,
         board=board,
         feed=Feed(database, items, board, int(settings.heartbeat.total_seconds())),
         tokens=Tokens(database),
     )
-    tasks = [asyncio.create_task(rooms.intake.run()), asyncio.create_task(rooms.feed.run())]
-    try:
+    async with beside(rooms.intake.run(), rooms.feed.run()):
         yield rooms
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def serve(settings: Settings, database: Database, listening: Callable[[int, Rooms], Awaitable[None]]) -> None:
-    """Listens until SIGTERM or SIGINT, then finishes what is in flight. `listening` is told the port."""
+async def serve(
+    settings: Settings, database: Database, writer: Database, listening: Callable[[int, Rooms], Awaitable[None]]
+) -> None:
+    """Listens until SIGTERM, SIGINT or SIGHUP, then finishes what is in flight. `listening` is told the port."""
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_log_stray)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, ended.set)
-    async with rooms_of(settings, database) as rooms:
+    async with rooms_of(settings, database, writer) as rooms:
         server = tornado.httpserver.HTTPServer(
             make_application(rooms),
             max_header_size=MAX_HEADER,
-            max_body_size=MAX_ANY_BODY,
+            max_body_size=max(MAX_ANY_BODY, settings.max_body),
             body_timeout=settings.body_timeout.total_seconds(),
             idle_connection_timeout=settings.idle_timeout.total_seconds(),
         )
         try:
             sockets = tornado.netutil.bind_sockets(settings.port, settings.host)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise ConfigurationError(
-                f"Cannot listen on {settings.host}, port {settings.port}: {error.strerror}. Choose another with --port."
+                f"Cannot listen on {settings.host}, port {settings.port}: {getattr(error, 'strerror', error)}. "
+                "Choose others with --host and --port."
             ) from None
         server.add_sockets(sockets)
         await listening(sockets[0].getsockname()[1], rooms)

@@ -19,8 +19,12 @@ import platformdirs
 from shm.errors import ConfigurationError
 
 DURATION_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+LARGEST_POOL = 90  # PostgreSQL takes 100 connections unless told otherwise
 LONGEST = timedelta(days=36_500)  # instants minus a duration must stay within the calendar
 SIZE_UNITS = {"": 1, "k": 1024, "m": 1024**2}
+
+# What Kubernetes puts into the environment of every container beside a service called shm, or shm-something.
+OF_KUBERNETES = re.compile(r"SHM_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT(_[0-9]+_\w+)?)")
 
 # Names of the SDK and of the console. They may stand in the environment of a machine that also runs the server.
 NAMES_OF_OTHERS = frozenset(
@@ -54,6 +58,13 @@ def number(value: str) -> int:
     return int(value)
 
 
+def pool_size(value: str) -> int:
+    """A number of connections that PostgreSQL has room for."""
+    if number(value) > LARGEST_POOL:
+        raise ValueError(f"a number from 1 to {LARGEST_POOL}")
+    return int(value)
+
+
 def port_number(value: str) -> int:
     """A TCP port; 0 lets the system choose."""
     if not re.fullmatch(r"[0-9]{1,5}", value) or int(value) > 65535:
@@ -67,6 +78,14 @@ def duration(value: str) -> timedelta:
     read = timedelta(**{DURATION_UNITS[match[2]]: int(match[1])}) if match else timedelta()
     if not timedelta() < read <= LONGEST:
         raise ValueError("a duration such as 90s, 15m, 1h or 30d, at most a hundred years")
+    return read
+
+
+def hours(value: str) -> timedelta:
+    """A duration of at most a day."""
+    read = duration(value)
+    if read > timedelta(days=1):
+        raise ValueError("a duration such as 90s or 15m, at most a day")
     return read
 
 
@@ -118,7 +137,10 @@ class Settings:
     )
     port: int = setting("PORT", port_number, "8080", "The original's port.")
     dsn: str | None = setting(
-        "SHM_DB_DSN DATABASE_URL", text, None, "Without a database of yours, an embedded PostgreSQL is started."
+        "SHM_DB_DSN DATABASE_URL",
+        text,
+        None,
+        "Without a database of yours, an embedded PostgreSQL is started. A password belongs in the environment.",
     )
     data_dir: Path = setting(
         "SHM_DATA_DIR", folder, default_data_dir(), "The embedded PostgreSQL and the admin token live here."
@@ -157,9 +179,12 @@ class Settings:
         "SHM_QUEUE", number, "10000", "Some seconds of intake; past it 503 is honester than a longer wait."
     )
     pool: int = setting(
-        "SHM_DB_POOL", number, "6", "One for the writer, the rest for readers; PostgreSQL forks a process for each."
+        "SHM_DB_POOL",
+        pool_size,
+        "6",
+        "For readers; the writer has one of its own. PostgreSQL forks a process for each.",
     )
-    statement_timeout: timedelta = setting("SHM_STATEMENT_TIMEOUT", duration, "30s", "Whoever asked has gone by then.")
+    statement_timeout: timedelta = setting("SHM_STATEMENT_TIMEOUT", hours, "30s", "Whoever asked has gone by then.")
     database_patience: timedelta = setting(
         "SHM_DB_PATIENCE", duration, "5s", "A restart of PostgreSQL is waited for; a longer absence is told as 503."
     )
@@ -228,7 +253,7 @@ def _read(name: str, value: str, source: Source) -> object:
 def _refuse_unknown(environment: Mapping[str, str]) -> None:
     known = {name for source in sources().values() for name in source.names} | NAMES_OF_OTHERS
     for name in sorted(environment):
-        if name.startswith("SHM_") and name not in known:
+        if name.startswith("SHM_") and name not in known and not OF_KUBERNETES.fullmatch(name):
             close = difflib.get_close_matches(name, known, 1)
             hint = f" Did you mean {close[0]}?" if close else ""
             raise ConfigurationError(f"{name} is no setting of SHM.{hint} `shm serve --help` lists them all.")

@@ -7,7 +7,6 @@ import argparse
 import importlib.util
 import os
 import select
-import signal
 import socket
 import subprocess
 import sys
@@ -15,10 +14,10 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 import httpx
 
+from shm.endings import orderly
 from shm.errors import ConfigurationError
 from shm.settings import default_data_dir
 from shm.tokens import TOKEN_FILE
@@ -56,11 +55,9 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigurationError("The fleet reports through the SDK: pip install shm-sdk")
     if args.instances < 1 or args.rate <= 0:
         raise ConfigurationError("--instances and --rate must be above zero.")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
     folder = args.data_dir.expanduser().absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
+    with orderly(), ExitStack() as stack:
         server = args.server or stack.enter_context(_server(folder))
         token = os.environ.get("SHM_TOKEN") or (folder / TOKEN_FILE).read_text().strip()
         fleet = stack.enter_context(_fleet(folder, server, args.instances, args.rate))
@@ -167,7 +164,3 @@ def _free_port() -> int:
 
 def _say(sentence: str) -> None:
     print(f"demo: {sentence}", file=sys.stderr, flush=True)  # noqa: T201
-
-
-def _end(*_: object) -> NoReturn:
-    raise SystemExit(128 + signal.SIGTERM)

@@ -14,17 +14,20 @@ MOST_ROWS = 1_000  # a page's upper end: about half a megabyte of JSON
 USUAL_ROWS = 50  # as in the original
 
 
+Limit = Annotated[int, msgspec.Meta(ge=1, le=MOST_ROWS)]
+
+
 class PageOf(msgspec.Struct, frozen=True):
     """The query of a list."""
 
-    limit: Annotated[int, msgspec.Meta(ge=1, le=MOST_ROWS)] = USUAL_ROWS
+    limit: Limit = USUAL_ROWS
     after: str | None = None
 
 
 class InstancesQuery(Filter, frozen=True):
     """The query of `GET instances`."""
 
-    limit: Annotated[int, msgspec.Meta(ge=1, le=MOST_ROWS)] = USUAL_ROWS
+    limit: Limit = USUAL_ROWS
     after: str | None = None
 
 

@@ -25,6 +25,7 @@ from shm.errors import (
     Overloaded,
     QueryTooSlow,
     Refusal,
+    UnstorableData,
 )
 from shm.feed import Feed
 from shm.intake import Intake
@@ -107,8 +108,9 @@ class Handler(tornado.web.RequestHandler):
     async def admit(self) -> None:
         """Refuses what may not come in, now or at all."""
         if self.rooms.draining:
-            self.set_header("Connection", "close")
-            raise Overloaded("shutting_down", "The server is ending; try again in a moment.", 2)
+            ending = Overloaded("shutting_down", "The server is ending; try again in a moment.", 2)
+            ending.headers["Connection"] = "close"
+            raise ending
         await self.authorize()
 
     async def authorize(self) -> None:
@@ -119,8 +121,14 @@ class Handler(tornado.web.RequestHandler):
         if given < self.role:
             raise Forbidden("role_too_small", f"This needs a token with the role {self.role.name.lower()}.")
 
-    def on_finish(self) -> None:
-        """Called by Tornado when the answer is out."""
+    def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
+        """Ends the request; it is in flight until its last byte is out, or its client has gone."""
+        out = super().finish(chunk)
+        out.add_done_callback(self._out)
+        return out
+
+    def _out(self, out: "asyncio.Future[None]") -> None:
+        out.exception()  # a client that has gone is no error
         if self._counted:
             self._counted = False
             self.rooms.leave()
@@ -170,7 +178,7 @@ class Handler(tornado.web.RequestHandler):
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
         """Says what went wrong without the request, whose line would hold the client's address."""
-        if isinstance(value, Refusal | tornado.web.HTTPError):
+        if isinstance(value, Refusal | UnstorableData | tornado.web.HTTPError):
             return
         if isinstance(value, DatabaseUnavailable):
             logger.warning("%s: the database is away or too slow (%s)", type(self).__name__, value)
@@ -206,6 +214,8 @@ def _refusal(error: BaseException | None, status_code: int) -> Refusal:
             return error
         case QueryTooSlow():
             return Overloaded("database_too_slow", "The database took too long over this.")
+        case UnstorableData():
+            return BadRequest("unstorable", "A value in this request is none that the database can hold.")
         case DatabaseUnavailable():
             return Overloaded("database_unavailable", "The database is away; nothing acknowledged is lost.")
     if status_code == HTTPStatus.METHOD_NOT_ALLOWED:

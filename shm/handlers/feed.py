@@ -1,17 +1,22 @@
 """`GET /api/v1/admin/feed`: the websocket end of the change feed."""
 
 import asyncio
+import logging
 from typing import Annotated
 
 import msgspec
 import tornado.websocket
 
-from shm.errors import DatabaseUnavailable
+from shm.errors import BadRequest, DatabaseUnavailable, Forbidden
 from shm.handlers.base import Handler
 from shm.tokens import Role
 
 GOING_AWAY = 1001
+FAULT = 1011
 TRY_AGAIN = 1013
+VERSIONS = ("7", "8", "13")  # those that Tornado speaks
+
+logger = logging.getLogger(__name__)
 
 
 class FeedQuery(msgspec.Struct, frozen=True):
@@ -29,6 +34,14 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
     async def get(self) -> None:
         """The upgrade; a bad query is refused before it."""
         self._query = self.arguments_as(FeedQuery)
+        headers = self.request.headers
+        if headers.get("Upgrade", "").lower() != "websocket" or "Sec-WebSocket-Key" not in headers:
+            raise BadRequest("upgrade_wanted", "This address is a websocket: ask for an upgrade to it.")
+        if headers.get("Sec-WebSocket-Version") not in VERSIONS:
+            raise BadRequest("websocket_version", f"This speaks the websocket versions {', '.join(VERSIONS)}.")
+        origin = headers.get("Origin")
+        if origin is not None and not self.check_origin(origin):
+            raise Forbidden("foreign_origin", "A page of another site may not read this feed.")
         await super().get()
 
     async def open(self) -> None:
@@ -43,6 +56,9 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
             pass
         except DatabaseUnavailable:
             self.close(TRY_AGAIN, "the database is away")
+        except Exception:  # a feed that is open and mute would be a lie: closed, its subscriber comes back
+            logger.exception("a feed failed")
+            self.close(FAULT, "a fault of the server")
 
     async def _send(self, message: bytes) -> None:
         await self.write_message(message.decode())

@@ -19,6 +19,8 @@ class Healthcheck(Handler):
     async def get(self) -> None:
         self.answer({"status": "ok"})
 
+    head = get
+
 
 class Ready(Handler):
     """`GET /api/v1/ready`: 200 when the database answers (it was migrated before the server listened), else 503."""
@@ -26,5 +28,5 @@ class Ready(Handler):
     role = Role.PUBLIC
 
     async def get(self) -> None:
-        await self.rooms.database.fetch(_One, "tokens.ping")
+        await self.rooms.database.fetch(_One, "health.ping")
         self.answer({"status": "ready"})

@@ -8,7 +8,7 @@ import tornado.web
 from shm import envelope
 from shm.errors import Conflict, Forbidden, TooLarge
 from shm.handlers.base import Handler, Rooms
-from shm.registry import Verdict, unknown_instance
+from shm.registry import Registered, unknown_instance
 from shm.tokens import Role
 
 
@@ -29,8 +29,7 @@ class FromInstall(Handler):
     async def prepare(self) -> None:
         await self.admit()
         announced = self.request.headers.get("Content-Length", "0")
-        if announced.isdigit() and int(announced) > self.rooms.settings.max_body:
-            self.set_header("Connection", "close")
+        if announced.isascii() and announced.isdecimal() and int(announced) > self.rooms.settings.max_body:
             raise self._too_large()
 
     def data_received(self, chunk: bytes) -> None:
@@ -55,7 +54,8 @@ class FromInstall(Handler):
         return envelope.proof(headers.get("X-Instance-ID"), headers.get("X-Signature"))
 
     def _too_large(self) -> TooLarge:
-        return TooLarge("body_too_large", f"The body is larger than {self.rooms.settings.max_body} bytes.")
+        sentence = f"The body is larger than {self.rooms.settings.max_body} bytes."
+        return TooLarge("body_too_large", sentence, {"Connection": "close"})
 
 
 class Register(FromInstall):
@@ -70,13 +70,13 @@ class Register(FromInstall):
                 raise Forbidden("instance_mismatch", "instance_id in the body is not the one in X-Instance-ID.")
             envelope.verify(said.public_key, claimed.signature, body)
         verdict = await self.rooms.registry.register(said)
-        if verdict is Verdict.CONFLICT:
+        if verdict is Registered.CONFLICT:
             raise Conflict("key_conflict", "This instance_id is registered with another public key.")
-        if verdict is Verdict.REVOKED:
+        if verdict is Registered.REVOKED:
             raise unknown_instance()
         if signed:
             await self.rooms.registry.prove(said.instance_id, said.public_key)
-        status = HTTPStatus.CREATED if verdict is Verdict.NEW else HTTPStatus.OK
+        status = HTTPStatus.CREATED if verdict is Registered.NEW else HTTPStatus.OK
         self.answer({"status": "ok", "message": "Registered"}, status)
 
 

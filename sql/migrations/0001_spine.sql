@@ -11,6 +11,7 @@ CREATE TABLE applications (
 
 -- One install each, with its current snapshot. What an unsigned register says of a known instance waits in `staged`.
 -- `metrics` is the object as it was sent; `leaves` its leaves that are aggregated, nested keys joined by dots.
+-- `left_slug` is the application that the instance belonged to before, if it ever went to another one.
 -- `cursor` is the change feed's number of the row's newest state.
 CREATE TABLE instances (
     instance_id uuid PRIMARY KEY,
@@ -29,6 +30,7 @@ CREATE TABLE instances (
     metrics jsonb NOT NULL DEFAULT '{}',
     leaves jsonb NOT NULL DEFAULT '{}',
     staged jsonb,
+    left_slug text,
     cursor bigint NOT NULL
 );
 
@@ -81,5 +83,6 @@ SELECT
     i.snapshot_at,
     coalesce(i.leaves -> 'sys_ephemeral' = 'true'::jsonb, FALSE) AS ephemeral,
     i.metrics,
+    i.left_slug,
     i.cursor
 FROM instances i;

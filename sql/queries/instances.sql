@@ -37,21 +37,22 @@ SELECT CASE
 END AS verdict;
 
 -- name: claim
--- The application that an instance will belong to once what is staged takes effect. None: unknown, revoked, other key.
-SELECT coalesce(staged ->> 'app_slug', app_slug) AS slug, coalesce(staged ->> 'app_name', app_name) AS name
+-- What is staged of an instance, and the application that it will belong to once that takes effect. None: unknown,
+-- revoked, or another key.
+SELECT
+    staged,
+    coalesce(staged ->> 'app_slug', app_slug) AS slug,
+    coalesce(staged ->> 'app_name', app_name) AS name
 FROM instances
 WHERE instance_id = %(instance_id)s AND public_key = %(public_key)s AND status <> 'revoked';
 
 -- name: prove
--- The instance's signature held: it is active, was seen just now, and what was staged takes effect. The application is
--- the one that `claim` told; if another one was staged meanwhile nothing happens and no row comes back.
+-- The instance's signature held: it is active, was seen just now, and what `claim` told takes effect. Whatever has been
+-- staged since stays for the next proof.
 SELECT pg_advisory_xact_lock(1397247234);
 WITH known AS MATERIALIZED (
-    SELECT instance_id, coalesce(staged, '{}'::jsonb) AS staged
-    FROM instances
-    WHERE
-        instance_id = %(instance_id)s AND public_key = %(public_key)s AND status <> 'revoked'
-        AND coalesce(staged ->> 'app_slug', app_slug) = %(app_slug)s
+    SELECT instance_id FROM instances
+    WHERE instance_id = %(instance_id)s AND public_key = %(public_key)s AND status <> 'revoked'
 ),
 moved AS (
     UPDATE feed_head SET cursor = cursor + 1
@@ -60,13 +61,17 @@ moved AS (
 )
 UPDATE instances i SET
     status = 'active',
-    app_slug = %(app_slug)s,
-    app_name = coalesce(k.staged ->> 'app_name', i.app_name),
-    app_version = coalesce(k.staged ->> 'app_version', i.app_version),
-    environment = coalesce(k.staged ->> 'environment', i.environment),
-    deployment_mode = coalesce(k.staged ->> 'deployment_mode', i.deployment_mode),
-    os_arch = coalesce(k.staged ->> 'os_arch', i.os_arch),
-    staged = NULL,
+    app_slug = coalesce(%(staged)s::jsonb ->> 'app_slug', i.app_slug),
+    left_slug = CASE
+        WHEN %(staged)s::jsonb ->> 'app_slug' <> i.app_slug THEN i.app_slug
+        ELSE i.left_slug
+    END,
+    app_name = coalesce(%(staged)s::jsonb ->> 'app_name', i.app_name),
+    app_version = coalesce(%(staged)s::jsonb ->> 'app_version', i.app_version),
+    environment = coalesce(%(staged)s::jsonb ->> 'environment', i.environment),
+    deployment_mode = coalesce(%(staged)s::jsonb ->> 'deployment_mode', i.deployment_mode),
+    os_arch = coalesce(%(staged)s::jsonb ->> 'os_arch', i.os_arch),
+    staged = nullif(i.staged, %(staged)s::jsonb),
     first_seen_at = coalesce(i.first_seen_at, now()),
     last_seen_at = now(),
     cursor = m.cursor

@@ -1,7 +1,7 @@
 -- name: store
 -- Stores a batch of verified snapshots (a JSON array) and tells a verdict for each: stored (also when it was there
--- already), unsettled (the instance must be proven first), unknown (or another key), revoked. Instances get their
--- current snapshot and a cursor, the feed is told once.
+-- already), staged (stored, and what is staged of the instance is to take effect), pending (the instance must be proven
+-- first), unknown (or another key), revoked. Instances get their current snapshot and a cursor, the feed is told once.
 SELECT pg_advisory_xact_lock(1397247234);
 WITH batch AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(batch)s::jsonb) AS member (
@@ -26,7 +26,8 @@ judged AS MATERIALIZED (
         CASE
             WHEN k.instance_id IS NULL OR k.public_key <> decode(b.public_key, 'hex') THEN 'unknown'
             WHEN k.status = 'revoked' THEN 'revoked'
-            WHEN k.status = 'pending' OR k.has_staged THEN 'unsettled'
+            WHEN k.status = 'pending' THEN 'pending'
+            WHEN k.has_staged THEN 'staged'
             ELSE 'stored'
         END AS verdict
     FROM batch b
@@ -35,7 +36,7 @@ judged AS MATERIALIZED (
 accepted AS MATERIALIZED (
     SELECT DISTINCT ON (instance_id, snapshot_at) *
     FROM judged
-    WHERE verdict = 'stored'
+    WHERE verdict IN ('stored', 'staged')
     ORDER BY instance_id, snapshot_at, position
 ),
 inserted AS (

@@ -10,7 +10,3 @@ DELETE FROM tokens WHERE name = %(name)s AND token_hash <> %(token_hash)s;
 -- Makes a token valid.
 INSERT INTO tokens (token_hash, role, name) VALUES (%(token_hash)s, %(role)s, %(name)s)
 ON CONFLICT (token_hash) DO NOTHING;
-
--- name: ping
--- Answers when the database does.
-SELECT 1 AS one;

@@ -11,6 +11,7 @@ from shm.server import ROUTES
 from tests.installs import Install
 from tests.server_process import ServerProcess
 
+OUTSIDE = "after=0001-01-01T00:00:00%2B23:59_c77af682-9aa4-412e-904a-c307d3a8a9c2"
 PATHS = ["stats", "applications", "applications/ledger", "applications/ledger/kpis", "instances", "feed"]
 
 
@@ -66,7 +67,18 @@ def test_filters_narrow_a_list(server: ServerProcess) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    ["limit=0", "limit=1001", "limit=x", "offset=50", "after=x", "after=_x", "limit=1&limit=2", "after=2026_01"],
+    [
+        "limit=0",
+        "limit=1001",
+        "limit=x",
+        "offset=50",
+        "after=x",
+        "after=_x",
+        "limit=1&limit=2",
+        "after=2026_01",
+        "status=foo",
+        OUTSIDE,
+    ],
 )
 def test_a_query_that_means_nothing_is_refused(running: ServerProcess, query: str) -> None:
     response = httpx.get(f"{running.url}/api/v1/admin/instances?{query}", headers=running.headers)

@@ -16,6 +16,9 @@ OF_THE_READERS = {
     "bad_token",
     "role_too_small",
     "no_such_application",
+    "upgrade_wanted",
+    "websocket_version",
+    "foreign_origin",
 }
 
 

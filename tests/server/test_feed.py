@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import psycopg2
 import pytest
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
+from tests.conftest import admin_cursor
 from tests.installs import Install
 from tests.server_process import ServerProcess
 from tests.subscriber import subscribed
@@ -90,6 +92,65 @@ async def test_kpis_in_the_feed_equal_those_of_the_api_at_quiescence(server: Ser
         assert told == {"type": "kpis", "cursor": newest} | said
 
 
+async def test_every_cursor_that_was_told_is_safe_to_go_on_from(server: ServerProcess) -> None:
+    installs = [Install(server.url).arrived({"n": 0}) for _ in range(12)]
+    _, cursor = listed(server)
+    mirror: dict[str, dict[str, Any]] = {}
+    ended = asyncio.Event()
+
+    async def report(mine: list[Install]) -> None:
+        number = 0
+        while not ended.is_set():
+            number += 1
+            for install in mine:
+                await asyncio.to_thread(install.snapshot, {"n": number})
+
+    writers = asyncio.gather(*(report(installs[first::3]) for first in range(3)))
+    for _ in range(8):  # each subscription is dropped right after KPIs, which are read after the instances
+        async with subscribed(server, f"?since={cursor}") as subscriber:
+            subscriber.instances = mirror
+            await subscriber.until("kpis")
+            cursor = subscriber.cursor
+    ended.set()
+    await writers
+    truth, newest = listed(server)
+    async with subscribed(server, f"?since={cursor}") as subscriber:
+        subscriber.instances = mirror
+        while max(subscriber.cursors, default=0) < newest:
+            await subscriber.message()
+    assert mirror == truth
+
+
+async def test_an_install_that_moves_to_another_application_leaves_the_first_one(server: ServerProcess) -> None:
+    install = Install(server.url, app_name="Old").arrived({"n": 1})
+    stays = Install(server.url, app_name="Old").arrived({"n": 2})
+    async with subscribed(server, "?app=old") as old, subscribed(server) as every:
+        for subscriber in (old, every):
+            await subscriber.until("hello")
+        await asyncio.to_thread(install.register, app_name="New")
+        await asyncio.to_thread(install.activate)
+        assert (await old.until("removed"))["instance_id"] == install.instance_id
+        assert (await old.until("kpis"))["instances"]["total"] == 1
+        assert (await every.until("instance"))["instance"]["app_slug"] == "new"
+        await every.until("kpis")
+        while {"old", "new"} - every.kpis.keys():
+            await every.message()
+        assert every.kpis["old"]["kpis"][0]["value"] == 2
+        assert every.kpis["new"]["kpis"][0]["value"] == 1
+    assert stays.instance_id not in old.instances
+
+
+async def test_a_feed_that_cannot_look_is_closed_and_not_mute(server: ServerProcess, database: str) -> None:
+    install = Install(server.url).arrived({"a": 1})
+    async with subscribed(server) as subscriber:
+        await subscriber.until("hello")
+        with admin_cursor(database) as cursor:
+            cursor.execute("ALTER VIEW instance_items RENAME TO elsewhere")
+            await asyncio.to_thread(install.snapshot, {"a": 2})
+            assert await subscriber.closed() == 1011
+            cursor.execute("ALTER VIEW elsewhere RENAME TO instance_items")
+
+
 async def test_a_filter_by_application_shows_only_that_one(server: ServerProcess) -> None:
     ledger = Install(server.url, app_name="Ledger").arrived()
     kiosk = Install(server.url, app_name="Kiosk").arrived()
@@ -124,6 +185,11 @@ async def test_the_feed_wants_a_token_and_no_foreign_page(running: ServerProcess
     with pytest.raises(HTTPClientError) as caught:
         await websocket_connect(HTTPRequest(url, headers=running.headers | {"Origin": "https://evil.example"}))
     assert caught.value.code == 403
+
+
+def test_the_feed_without_an_upgrade_says_what_is_wanted(running: ServerProcess) -> None:
+    plain = httpx.get(f"{running.url}/api/v1/admin/feed", headers=running.headers)
+    assert (plain.status_code, plain.json()["code"]) == (400, "upgrade_wanted")
 
 
 async def test_a_restarted_server_goes_on_from_the_subscribers_cursor(server: ServerProcess) -> None:

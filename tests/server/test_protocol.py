@@ -12,6 +12,7 @@ import httpx
 import psycopg2
 import pytest
 
+from tests.conftest import admin_cursor
 from tests.installs import Install
 from tests.server_process import ServerProcess
 
@@ -183,6 +184,34 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(server: ServerProces
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
         raw.sendall(b"POST /v1/snapshot HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n")
         assert raw.recv(4096).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_length_that_is_no_number_is_refused(running: ServerProcess) -> None:
+    with socket.create_connection(("127.0.0.1", running.port), timeout=10) as raw:
+        raw.sendall(b"POST /v1/snapshot HTTP/1.1\r\nHost: x\r\nContent-Length: \xb2\r\n\r\n")
+        assert raw.recv(4096)[:12] in (b"HTTP/1.1 400", b"")
+    assert "Traceback" not in running.log
+
+
+def test_slow_readers_do_not_hold_up_the_intake(server: ServerProcess, database: str) -> None:
+    install = Install(server.url).arrived()
+    with admin_cursor(database) as cursor, ThreadPoolExecutor(8) as pool:
+        cursor.execute("BEGIN; LOCK TABLE tokens IN ACCESS EXCLUSIVE MODE")
+        readers = [pool.submit(server.get, "stats") for _ in range(7)]
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        assert install.snapshot({"a": 1}).status_code == 202
+        cursor.execute("ROLLBACK")
+        assert all(reader.result().status_code == 200 for reader in readers)
+
+
+def test_registering_under_other_names_holds_no_snapshot_off(server: ServerProcess) -> None:
+    install = Install(server.url).arrived()
+    with ThreadPoolExecutor(4) as pool:
+        strangers = [pool.submit(install.register, app_name=f"Name {number}") for number in range(60)]
+        statuses = [install.snapshot({"n": number}).status_code for number in range(60)]
+        statuses += [install.activate().status_code for _ in range(20)]
+        assert {stranger.result().status_code for stranger in strangers} == {200}
+    assert set(statuses) == {202, 200}
 
 
 def test_a_chunked_body_over_the_limit_is_refused(server: ServerProcess) -> None:

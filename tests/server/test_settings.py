@@ -33,6 +33,8 @@ def test_the_original_name_of_the_database_comes_before_the_usual_one() -> None:
         ("SHM_MAX_BODY", "64q"),
         ("SHM_BATCH", "0"),
         ("SHM_BATCH", "-1"),
+        ("SHM_DB_POOL", "500"),
+        ("SHM_STATEMENT_TIMEOUT", "30d"),
     ],
 )
 def test_a_bad_value_is_refused_with_its_name(name: str, value: str) -> None:
@@ -47,6 +49,12 @@ def test_an_unknown_name_is_refused_with_the_likely_one() -> None:
 
 def test_names_of_the_sdk_and_the_console_are_no_mistake() -> None:
     Settings.load({"SHM_TELEMETRY": "off", "SHM_SERVER": "http://x", "SHM_TOKEN": "t"})
+
+
+def test_what_kubernetes_sets_for_a_service_of_our_name_is_no_mistake() -> None:
+    Settings.load(
+        {"SHM_PORT": "tcp://10.0.0.1:80", "SHM_SERVICE_HOST": "10.0.0.1", "SHM_WEB_PORT_80_TCP_ADDR": "10.0.0.1"}
+    )
 
 
 def test_every_setting_but_the_secret_is_a_flag_with_its_reason() -> None:

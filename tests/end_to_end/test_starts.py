@@ -1,0 +1,117 @@
+"""Starts and ends that go wrong: a sentence each, and nothing left running."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from shm.embedded import EmbeddedPostgres
+from tests.installs import Install
+from tests.server_process import ServerProcess, free_port
+
+LIMIT_S = 60
+
+
+def start(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
+    """`shm serve` with exactly these arguments."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("SHM_")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "shm.cli", "serve", *arguments],
+        env=clean | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def postgres_of(folder: Path) -> list[int]:
+    """The PostgreSQL servers that run in a data directory."""
+    return [
+        process.pid
+        for process in psutil.process_iter(["cmdline"])
+        if str(folder / "postgres") in (process.info["cmdline"] or ()) and "postgres" in process.name()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "sentence"),
+    [
+        (("--port", "80a"), {}, "--port='80a' cannot be read"),
+        (("--data-dir", "/dev/null/x"), {}, "cannot be used"),
+        (("--data-dir", "/srv/a,b"), {}, "character that PostgreSQL cannot take"),
+        ((), {"SHM_DB_DSN": "foo"}, "SHM_DB_DSN cannot be read"),
+        ((), {"SHM_DB_DSN": "host=127.0.0.1 port=1", "SHM_START_PATIENCE": "1s"}, "could not be reached within 1 s"),
+        ((), {"SHM_ADMIN_TOKN": "x"}, "Did you mean SHM_ADMIN_TOKEN?"),
+    ],
+)
+def test_what_hinders_the_start_is_said_in_a_sentence(
+    arguments: tuple[str, ...], environment: dict[str, str], sentence: str
+) -> None:
+    process = start(*arguments, **environment)
+    said, _ = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 1
+    assert sentence in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(("host", "token"), [("a..b", ""), ("127.0.0.1", "short")])
+def test_a_host_or_a_token_that_cannot_be_used_is_said_in_a_sentence(database: str, host: str, token: str) -> None:
+    process = start("--host", host, "--port", "0", SHM_DB_DSN=database, SHM_ADMIN_TOKEN=token or "x" * 30)
+    said, _ = process.communicate(timeout=LIMIT_S)
+    assert (process.returncode, "Traceback" in said) == (1, False)
+
+
+def test_a_port_that_is_taken_is_said_in_a_sentence(running: ServerProcess, database: str) -> None:
+    process = start("--port", str(running.port), SHM_DB_DSN=database, SHM_ADMIN_TOKEN="x" * 30)
+    said, _ = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 1
+    assert "Cannot listen on" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("when", ["creating an embedded", "applying migration", "open the console"])
+def test_an_end_at_any_moment_of_the_start_leaves_nothing_running(
+    open_folder: Path, number: signal.Signals, when: str
+) -> None:
+    process = start("--port", str(free_port()), "--data-dir", str(open_folder))
+    assert process.stdout is not None
+    for line in process.stdout:
+        if when in line:
+            break
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=LIMIT_S)
+    assert process.returncode in (0, 128 + number)
+    assert "Traceback" not in said
+    assert postgres_of(open_folder) == []
+
+
+def test_an_embedded_postgres_that_died_is_started_again(open_folder: Path) -> None:
+    server = ServerProcess(open_folder, {})
+    server.start()
+    try:
+        install = Install(server.url).arrived({"a": 1})
+        (pid, *_) = (int(line) for line in (open_folder / "postgres" / "postmaster.pid").read_text().split()[:1])
+        os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + LIMIT_S
+        while install.snapshot({"a": 2}).status_code != 202:
+            assert time.monotonic() < deadline, server.log
+        assert server.get("instances").json()[0]["metrics"] == {"a": 2}
+    finally:
+        assert server.terminate() == 0
+        server.log_file.unlink()
+    assert postgres_of(open_folder) == []
+
+
+def test_a_long_path_leaves_no_socket_folder_behind(open_folder: Path) -> None:
+    embedded = EmbeddedPostgres(open_folder / ("x" * 90))
+    with embedded.running() as dsn:
+        socket_dir = Path(dsn.partition("host=")[2].replace("%2F", "/"))
+        assert socket_dir.is_dir()
+        assert oct(socket_dir.stat().st_mode & 0o777) == "0o700"
+    assert not socket_dir.exists()
