@@ -52,6 +52,17 @@ async def test_the_cursor_stays_on_its_instance_when_rows_move(server: ServerPro
         assert console.app.table.cursor_id == before
 
 
+async def test_arrows_move_the_cursor_in_a_table_longer_than_the_screen(server: ServerProcess) -> None:
+    fleet(server, 30)
+    async with opened(server, "ledger", (80, 24)) as console:
+        table = console.app.table
+        await console.until(lambda: len(table.store.ids) == 30)
+        for keys, place in ((["down"] * 3, 3), (["up"], 2), (["end"], 29), (["pageup"], 11), (["G", "g"], 0)):
+            await console.pilot.press(*keys)
+            assert table.store.find(table.cursor_id) == place, keys
+            assert table.store.ids[place][:8] in " ".join(console.rows()), "the view goes with it"
+
+
 async def test_the_filter_narrows_as_one_types_and_escape_gives_all_back(server: ServerProcess) -> None:
     fleet(server, 5)
     async with opened(server, "ledger") as console:

@@ -22,7 +22,7 @@ MOVE, LOOK, SORT, OTHER = "Moving", "Looking", "Sorting and filtering", "Otherwi
 
 ACTIONS = (
     Action("move(-1)", "up,k", "↑ k", "the row above", MOVE),
-    Action("move(1)", "down,j", "↓ j", "the row below", MOVE),
+    Action("move(1)", "down,j", "↓ j", "the row below", MOVE, "scroll"),
     Action("page(-1)", "pageup,ctrl+b", "PgUp", "a screenful up", MOVE),
     Action("page(1)", "pagedown,ctrl+f", "PgDn", "a screenful down", MOVE),
     Action("first", "home,g", "g", "the first row", MOVE),
@@ -38,19 +38,26 @@ ACTIONS = (
     Action("sort(-1)", "shift+left", "⇧←", "sort by the column to the left", SORT),
     Action("sort(1)", "shift+right", "⇧→", "sort by the column to the right", SORT, "sort"),
     Action("reverse", "s", "s", "sort the other way round", SORT),
-    Action("back", "escape", "Esc", "go back: close, then clear the filter", OTHER),
-    Action("next_pane", "tab", "Tab", "between table, details and applications", OTHER),
+    Action("back", "escape", "Esc", "go back: close, then clear the filter", OTHER, "back"),
+    Action("next_pane", "tab", "Tab", "between table, details and applications", OTHER, "pane"),
     Action("help", "question_mark", "?", "the keys, the states, the filter", OTHER, "help"),
     Action("command_palette", "ctrl+p", "^p", "every action by name", OTHER),
     Action("quit", "q,ctrl+c", "q", "quit", OTHER, "quit"),
 )
 
-# The order of the footer is that of use, not that of the help.
-FOOTER = ("filter", "open", "sort(1)", "application(1)", "freeze", "help", "quit")
+# The order of the footer is that of use, not that of the help; each place has keys of its own.
+FOOTERS = {
+    "table": ("filter", "open", "sort(1)", "application(1)", "freeze", "help", "quit"),
+    "details": ("back", "move(1)", "next_pane", "freeze", "help", "quit"),
+    "prompt": ("open", "back"),
+}
+_BOTH = {"sort(1)": "⇧← ⇧→", "application(1)": "[ ]", "move(1)": "↑ ↓"}
+_HERE = {("prompt", "open"): "keep", ("prompt", "back"): "clear"}
 
 
-def footer() -> list[tuple[str, str]]:
-    """Keys and hints of the footer, in its order; ⇧→ stands for both directions."""
+def footer(place: str = "table") -> list[tuple[str, str]]:
+    """Keys and hints of a place's footer, in its order; one key stands for both directions."""
     by_name = {action.name: action for action in ACTIONS}
-    both = {"sort(1)": "⇧← ⇧→", "application(1)": "[ ]"}
-    return [(both.get(name, by_name[name].shown), by_name[name].hint) for name in FOOTER]
+    return [
+        (_BOTH.get(name, by_name[name].shown), _HERE.get((place, name), by_name[name].hint)) for name in FOOTERS[place]
+    ]

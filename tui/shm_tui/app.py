@@ -68,10 +68,12 @@ class ConsoleApp(App[None]):
             with Vertical(id="main"):
                 yield Headline()
                 yield Tiles()
-                yield Static(id="empty", markup=False)
                 yield LiveTable()
+                yield Static(id="empty", markup=False)
             yield Drawer()
-        yield Input(id="prompt", placeholder="filter: word  -word  version:1.4  env:production  invoices_sent>10")
+        with Horizontal(id="ask"):
+            yield Static("/", id="slash")
+            yield Input(id="prompt", placeholder="word  -word  version:1.4  env:production  invoices_sent>10k  seen<1h")
         yield KeysBar()
 
     def on_mount(self) -> None:
@@ -87,6 +89,11 @@ class ConsoleApp(App[None]):
     def table(self) -> LiveTable:
         """The table."""
         return self.query_one(LiveTable)
+
+    @property
+    def asking(self) -> bool:
+        """Whether the prompt is open."""
+        return bool(self.query_one("#ask").display)
 
     # Keeping it true.
 
@@ -212,8 +219,9 @@ class ConsoleApp(App[None]):
                 said = _first_steps(self.client.server)
         empty = self.query_one("#empty", Static)
         empty.display = bool(said)
+        self.table.set_class(bool(said), "-empty")
         empty.update(said)
-        if watch.store.ids and not self.query_one("#prompt").display:
+        if watch.store.ids and not self.asking:
             self._say_limits()
 
     def _say_limits(self) -> None:
@@ -311,6 +319,7 @@ class ConsoleApp(App[None]):
     def _show_drawer(self, shown: bool) -> None:
         self.query_one(Drawer).display = shown
         self.set_class(shown, "reading")
+        self.query_one(KeysBar).at("details" if shown else "table")
         if not shown:
             self.table.focus()
 
@@ -367,13 +376,14 @@ class ConsoleApp(App[None]):
     def action_filter(self) -> None:
         """Opens the prompt on the filter there is."""
         prompt = self.query_one("#prompt", Input)
-        prompt.display = True
+        self.query_one("#ask").display = True
+        self.query_one(KeysBar).at("prompt")
         prompt.value = self._filter
         prompt.focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filters as one types."""
-        if self.query_one("#prompt").display:
+        if self.asking:
             self._set_filter(event.value)
 
     def on_input_submitted(self) -> None:
@@ -394,14 +404,15 @@ class ConsoleApp(App[None]):
         self._panels()
 
     def _close_prompt(self) -> None:
-        self.query_one("#prompt").display = False
+        self.query_one("#ask").display = False
         self.query_one(KeysBar).say("")
+        self.query_one(KeysBar).at("table")
         self.table.focus()
 
     async def action_back(self) -> None:
         """Closes the prompt or the drawer, else clears the filter."""
         drawer = self.query_one(Drawer)
-        if self.query_one("#prompt").display:
+        if self.asking:
             self._set_filter("")
             self._close_prompt()
         elif drawer.display:

@@ -7,9 +7,11 @@ from rich.text import Text
 from textual.widget import Widget
 
 from .actions import footer
+from .cells import cut
 from .figures import plural, span
 from .watch import Link, Phase, Watch
 
+FILTER = 28  # cells of a filter at the top; the prompt shows all of it
 NARROW = 100  # below it the sidebar is away, and the bar says which application one is in
 
 
@@ -46,7 +48,8 @@ class StatusBar(Widget):
         right = Text()
         store = self.watch_.store
         if self.filter_:
-            right.append(f"/{self.filter_}  ", style["warn"])
+            right.append(f"/{cut(self.filter_, FILTER)}", style["warn"])
+            right.append(f"  {len(store.ids):,} of {len(store.rows):,}  ", style["dim"])
         if store.frozen:
             right.append(f"paused, +{store.held_back:,} held  ", style["warn"])
         said, how = link_text(self.watch_.link)
@@ -84,6 +87,13 @@ class KeysBar(Widget):
     COMPONENT_CLASSES = {"keys--key", "keys--said"}  # noqa: RUF012
 
     said = ""
+    place = "table"
+
+    def at(self, place: str) -> None:
+        """The keys of another place."""
+        if place != self.place:
+            self.place = place
+            self.refresh()
 
     def say(self, sentence: str) -> None:
         """Shows a sentence, or with "" the keys again."""
@@ -97,7 +107,7 @@ class KeysBar(Widget):
             return Text(f" {self.said}", self.get_component_rich_style("keys--said"), no_wrap=True, overflow="ellipsis")
         key = self.get_component_rich_style("keys--key")
         line = Text(" ", no_wrap=True)
-        for shown, hint in footer():
+        for shown, hint in footer(self.place):
             part = Text.assemble((shown, key), f" {hint}   ")
             if cell_len(line.plain) + cell_len(part.plain.rstrip()) > self.size.width:
                 break

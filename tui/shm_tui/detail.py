@@ -2,7 +2,7 @@
 
 import json
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 from rich.cells import cell_len
 from rich.style import Style
@@ -13,15 +13,18 @@ from textual.widgets import Static
 from .columns import Moment, Row, kind_of
 from .figures import NOTHING, age, exact, stamp
 from .model import Value
-from .state import state_of
+from .state import State, state_of
 
-LABEL = 22  # cells of a name before its value
+LABEL = 14  # cells of a name before its value
+KEY = 30  # cells of a metric's name
+FIGURE = 22  # cells of its value, which stands at their right end
+STYLES = ("title", "head", "name", "value", *(state.style for state in State))
 
 
 class Drawer(VerticalScroll):
     """Details of the instance under the cursor, kept as new as the table."""
 
-    COMPONENT_CLASSES = {"drawer--title", "drawer--head", "drawer--name", "drawer--value"}  # noqa: RUF012
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"drawer--{name}" for name in STYLES}
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +36,7 @@ class Drawer(VerticalScroll):
 
     def show(self, row: Row, moment: Moment) -> None:
         """Draws an instance."""
-        style = {name: self.get_component_rich_style(f"drawer--{name}") for name in ("title", "head", "name", "value")}
+        style = {name: self.get_component_rich_style(f"drawer--{name}", partial=True) for name in STYLES}
         self._body.update(details(row, moment, style))
 
 
@@ -43,7 +46,7 @@ def details(row: Row, moment: Moment, style: dict[str, Style]) -> Text:
     state = state_of(one, moment.now, moment.active_window_s)
     lines = [
         Text.assemble((one.instance_id, style["title"])),
-        Text(f"{state.glyph} {state.word}: {state.meaning}", style["name"]),
+        Text.assemble((state.glyph, style[state.style]), (f" {state.meaning}", style["name"])),
     ]
 
     def section(title: str, pairs: list[tuple[str, str]]) -> None:
@@ -51,8 +54,7 @@ def details(row: Row, moment: Moment, style: dict[str, Style]) -> Text:
             return
         lines.extend((Text(), Text(title, style["head"])))
         for name, value in pairs:
-            pad = " " * max(1, LABEL - cell_len(name))
-            lines.append(Text.assemble((name + pad, style["name"]), (value, style["value"])))
+            lines.append(Text.assemble((_padded(name, LABEL), style["name"]), (value, style["value"])))
 
     section(
         "IDENTITY",
@@ -74,7 +76,12 @@ def details(row: Row, moment: Moment, style: dict[str, Style]) -> Text:
     )
     for title, kind in (("METRICS", "business"), ("SYSTEM", "system")):
         of_kind = sorted(key for key in row.leaves if kind_of(key) == kind)
-        section(title, [(key, written(row.leaves[key])) for key in of_kind])
+        if of_kind:
+            lines.extend((Text(), Text(title, style["head"])))
+        for key in of_kind:
+            value = written(row.leaves[key])
+            blank = " " * max(0, FIGURE - cell_len(value))
+            lines.append(Text.assemble((_padded(key, KEY) + blank, style["name"]), (value, style["value"])))
     lines.extend((Text(), Text("AS IT WAS SENT", style["head"])))
     lines.append(Text(payload(one.metrics), style["name"]))
     return Text("\n").join(lines)
@@ -111,4 +118,8 @@ def _quoted(value: object) -> str:
 
 
 def _when(at: Any, moment: Moment) -> str:
-    return NOTHING if at is None else f"{stamp(at)}  ({age(at, moment.now)} ago)"
+    return NOTHING if at is None else f"{stamp(at)}   {age(at, moment.now)} ago"
+
+
+def _padded(name: str, width: int) -> str:
+    return name + " " * max(1, width - cell_len(name))

@@ -12,13 +12,14 @@ from textual.message import Message
 from textual.widget import Widget
 
 from .cells import fit
-from .columns import is_mean
+from .columns import is_mean, kind_of, label_of
 from .figures import NOTHING, compact, plural, share
 from .model import Application, Category, Flag, Kpi, Kpis, Stats
 
 T = TypeVar("T", Kpi, Flag, Category)
 
-TILE = 23  # cells of a tile with the gap behind it
+TILE = 22  # cells of a tile, at least, with the gap behind it
+MORE = 5  # cells that say how many tiles there was no room for
 BAR = 9  # cells of a share's bar
 
 
@@ -97,7 +98,16 @@ def tiles_of_all(stats: Stats) -> list[Tile]:
         Tile("this week", f"{stats.weekly_active:,}", "seen in 7 days"),
         Tile("new this week", f"+{stats.new_this_week:,}", "first seen"),
         Tile("pending", f"{stats.pending_instances:,}", f"{stats.revoked_instances:,} revoked"),
+        *(
+            Tile(label_of(key), compact(value), "in total")
+            for key, value in sorted(stats.global_metrics.items(), key=_business_first)
+        ),
     ]
+
+
+def _business_first(metric: tuple[str, object]) -> tuple[bool, bool, str]:
+    key, _ = metric
+    return kind_of(key) == "system", is_mean(key), key
 
 
 class Tiles(Widget):
@@ -133,7 +143,8 @@ class Tiles(Widget):
         return text
 
     def _rows(self) -> Text:
-        across = max(1, (self.size.width - 1) // TILE)
+        across = max(1, (self.size.width - MORE) // TILE)
+        tile = max(TILE, min(TILE + 4, (self.size.width - MORE) // across))
         down = (self.size.height + 1) // 4
         fit = across * down
         shown = self._tiles[:fit]
@@ -141,23 +152,23 @@ class Tiles(Widget):
         for start in range(0, len(shown), across):
             row = shown[start : start + across]
             last = start + across >= fit and len(self._tiles) > fit
-            lines += [self._part(row, part) for part in ("label", "value", "below")]
+            lines += [self._part(row, part, tile) for part in ("label", "value", "below")]
             if last:
                 lines[-1].append(f"+{len(self._tiles) - fit}", self._style("label"))
             lines.append(Text())
         return Text("\n", no_wrap=True).join(lines[:-1])
 
-    def _part(self, row: list[Tile], part: str) -> Text:
+    def _part(self, row: list[Tile], part: str, width: int) -> Text:
         line = Text(" ", no_wrap=True)
         for tile in row:
             if part == "below" and tile.bar is not None:
                 filled, rest = bar(tile.bar)
                 line.append(filled, self._style("bar"))
                 line.append(rest, self._style("track"))
-                line.append(_cell(f" {tile.below}", TILE - BAR), self._style("below"))
+                line.append(_cell(f" {tile.below}", width - BAR), self._style("below"))
                 continue
             text = {"label": tile.label.upper(), "value": tile.value, "below": tile.below}[part]
-            line.append(_cell(text, TILE), self._style(part))
+            line.append(_cell(text, width), self._style(part))
         return line
 
     def _style(self, name: str) -> Style:

@@ -43,8 +43,11 @@ class Laid:
     width: int
 
 
-class LiveTable(ScrollView, can_focus=True):
-    """Shows a store's rows. Whoever owns it calls `show`, `arranged` and `flushed`."""
+class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
+    """Shows a store's rows. Whoever owns it calls `show`, `arranged` and `flushed`.
+
+    A ScrollView's own keys would scroll the view away from the cursor; here the keys are the registry's.
+    """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"table--{name}" for name in STYLES}
 
