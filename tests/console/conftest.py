@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from textual.pilot import Pilot
+from textual.strip import Strip
 
 from shm_tui.app import ConsoleApp
 from shm_tui.client import Client
@@ -27,8 +28,11 @@ class Driven:
     @property
     def screen(self) -> str:
         """What is on the screen, as text."""
-        strips = self.app.screen._compositor.render_strips()
-        return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips)
+        return "\n".join(strip.text.rstrip() for strip in self.strips())
+
+    def strips(self) -> list[Strip]:
+        """What is on the screen, with its colours."""
+        return self.app.screen._compositor.render_strips()
 
     async def until(self, condition: Callable[[], object], what: str = "") -> None:
         """Waits until `condition` holds."""

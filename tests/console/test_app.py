@@ -16,6 +16,13 @@ def fleet(server: ServerProcess, count: int = 5, **more: object) -> list[Install
     return [Install(server.url).arrived({"sent": 10 * number, **more}) for number in range(count)]
 
 
+def dimmed(console: Driven) -> bool:
+    """Whether versions, of active instances all, are drawn as something of the past."""
+    dim = console.app.table.get_component_rich_style("table--dim").color
+    drawn = [segment for strip in console.strips() for segment in strip if segment.text.strip() == "1.4.2"]
+    return bool(drawn) and all(segment.style is not None and segment.style.color == dim for segment in drawn)
+
+
 async def test_tiles_and_columns_are_made_from_whatever_keys_arrive(server: ServerProcess) -> None:
     Install(server.url).arrived({"pizzas_eaten": 10, "beta": True, "db": "postgres", "mail": {"sent": 3}})
     async with opened(server, size=(200, 50)) as console:
@@ -187,12 +194,14 @@ async def test_rows_stay_while_the_server_is_away_and_go_on_without_a_gap(
         await console.until(lambda: len(console.rows()) == 3)
         await asyncio.to_thread(server.kill)
         await console.shows("◌ away", "next try in")
+        await console.until(lambda: dimmed(console), "dimmed rows")
         assert len(console.rows()) == 3
         await asyncio.to_thread(server.start)
         await asyncio.to_thread(installs[1].snapshot, {"sent": 5560})
         await asyncio.to_thread(Install(server.url).arrived, {"sent": 1})
         await console.shows("● live")
         await console.until(lambda: len(console.rows()) == 4 and "5.56k" in console.rows()[0])
+        await console.until(lambda: not dimmed(console), "bright rows")
 
 
 @pytest.mark.parametrize(

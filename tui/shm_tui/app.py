@@ -151,10 +151,9 @@ class ConsoleApp(App[None]):
         if watch.store.query.timed and not watch.store.frozen:  # what matches changes as time passes
             watch.store.arrange(watch.moment())
             self.table.arranged()
-        self.table.faded = watch.link.phase in {Phase.AWAY, Phase.REFUSED} and watch.listed
+        self.table.fade(watch.link.phase in {Phase.AWAY, Phase.REFUSED} and watch.listed)
         self.table.tick(watch.moment())
         if watch.link.phase is not Phase.LIVE:
-            self.table.refresh()
             self._panels()
 
     def _columns(self) -> None:

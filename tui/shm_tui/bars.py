@@ -1,5 +1,6 @@
 """The lines at the top and the bottom: the connection, where one is, and the keys that work here."""
 
+from math import ceil
 from time import monotonic
 
 from rich.cells import cell_len
@@ -25,8 +26,9 @@ def link_text(link: Link) -> tuple[str, str]:
             return "● live", "good"
         case Phase.AWAY | Phase.REFUSED:
             word = "away" if link.phase is Phase.AWAY else "refused"
-            again = max(0, round((link.next_try or now) - now))
-            return f"◌ {word} {span(now - link.since)}, next try in {again}s", "bad"
+            wait = ceil((link.next_try or now) - now)
+            again = f"next try in {wait}s" if wait > 0 else "trying"
+            return f"◌ {word} {span(now - link.since)}, {again}", "bad"
 
 
 class StatusBar(Widget):

@@ -70,7 +70,7 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
         self.moment: Moment | None = None
         self.columns: list[Column] = []
         self.cursor_id: str | None = None
-        self.faded = False  # while the server is away
+        self._faded = False
         self.filling = True  # while pages still come, a cursor that nobody moved stays on the first row
         self._touched = False
         self._place = 0  # where the cursor's instance stood when it was last looked for
@@ -135,6 +135,12 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
         self._refresh_rows(
             key for key in self._visible() if age and self._ages.get(key) != age(self.store.rows[key], moment)
         )
+
+    def fade(self, faded: bool) -> None:
+        """While the server is away all rows are dimmed; they stay where they are."""
+        if faded != self._faded:
+            self._faded = faded
+            self.refresh()
 
     def _lights_out(self) -> None:
         now = monotonic()
@@ -257,14 +263,14 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
         if key == self.cursor_id:
             base += self._style("cursor")
         dim = base + self._style("dim")
-        plain = dim if self.faded or state in QUIET_STATES else base
+        plain = dim if self._faded or state in QUIET_STATES else base
         lit: set[str] = self._flashes[key][0] if key in self._flashes else set()
         line = _Line(base)
         for laid in self._laid():
             column, style = laid.column, plain
             text = column.text(row, moment)
             if column.id == "state":
-                style = dim if self.faded else base + self._style(state.style)
+                style = dim if self._faded else base + self._style(state.style)
             elif column.id in lit:
                 style = base + self._style("flash")
             elif column.place is Place.RIGHT:
