@@ -12,7 +12,7 @@ import msgspec
 
 from shm.database import Database
 from shm.items import Changed, Item, Items
-from shm.kpis import ApplicationKpis, KpiBoard
+from shm.kpis import ApplicationKpis, Kpis
 
 CHANNEL = "shm_feed"
 PAGE = 500  # rows read at a time for a subscriber
@@ -65,6 +65,26 @@ class Subscription:
     look: asyncio.Event = field(default_factory=asyncio.Event)
     stale: set[str] = field(default_factory=set)  # applications whose KPIs it has yet to be told
     kpis_due: float = 0.0  # the loop's time
+
+
+class KpiBoard:
+    """KPIs read once for however many subscribers want those of an application at a cursor."""
+
+    def __init__(self, kpis: Kpis) -> None:
+        self._kpis = kpis
+        self._newest: dict[str, tuple[int, ApplicationKpis]] = {}
+        self._reading: dict[str, asyncio.Lock] = {}
+
+    async def at(self, slug: str, cursor: int) -> ApplicationKpis | None:
+        """KPIs that are true at `cursor` or later; None if there is no such application."""
+        async with self._reading.setdefault(slug, asyncio.Lock()):
+            known = self._newest.get(slug)
+            if known is None or known[0] < cursor:
+                known = await self._kpis.application(slug)
+            if known is None:
+                return None
+            self._newest[slug] = known
+            return known[1]
 
 
 class Feed:

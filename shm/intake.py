@@ -13,7 +13,7 @@ import msgspec
 
 from shm.database import Database
 from shm.envelope import Snapshot
-from shm.errors import BadRequest, Overloaded, ShmError, UnstorableData
+from shm.errors import BadRequest, Forbidden, Overloaded, ShmError, UnstorableData
 from shm.registry import Registry, unknown_instance
 from shm.settings import Settings
 
@@ -57,7 +57,8 @@ class Intake:
         """Returns once the snapshot is committed, or was before. Raises Forbidden, BadRequest or Overloaded."""
         verdict = await self._enqueue(snapshot)
         if verdict is Verdict.PENDING:  # its first signed request
-            await self._registry.prove(snapshot.instance_id, snapshot.public_key)
+            if await self._registry.prove(snapshot.instance_id, snapshot.public_key) == Verdict.PENDING:
+                raise Forbidden("not_approved", "This instance waits for approval; its snapshots are not kept yet.")
             verdict = await self._enqueue(snapshot)
         elif verdict is Verdict.STAGED:  # its first since it registered anew
             await self._registry.prove(snapshot.instance_id, snapshot.public_key)

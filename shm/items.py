@@ -81,6 +81,11 @@ class Items:
         )
         return self._page(rows)
 
+    async def one(self, instance_id: str) -> Page:
+        """The instance of that ID, or none, as a page."""
+        rows = await self._database.fetch(dict, "instances.one", instance_id=instance_id)
+        return self._page(rows) if rows else Page(0, [])
+
     async def changes(self, since: int, app: str | None, most: int) -> Page:
         """The next `most` instances that changed after the cursor `since`, in the order of their newest change."""
         return self._page(await self._database.fetch(dict, "feed.changes", since=since, app=app, most=most))

@@ -4,7 +4,6 @@ All metrics of one answer come from one statement, so they are true at one momen
 counts of instances beside them are read right after it.
 """
 
-import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -286,26 +285,6 @@ class Kpis:
             new_this_week=counts.new_this_week,
             active_window_s=int(self._window.total_seconds()),
         )
-
-
-class KpiBoard:
-    """The feed's KPIs: read once for however many subscribers want an application at a cursor."""
-
-    def __init__(self, kpis: Kpis) -> None:
-        self._kpis = kpis
-        self._newest: dict[str, tuple[int, ApplicationKpis]] = {}
-        self._reading: dict[str, asyncio.Lock] = {}
-
-    async def at(self, slug: str, cursor: int) -> ApplicationKpis | None:
-        """KPIs that are true at `cursor` or later; None if there is no such application."""
-        async with self._reading.setdefault(slug, asyncio.Lock()):
-            known = self._newest.get(slug)
-            if known is None or known[0] < cursor:
-                known = await self._kpis.application(slug)
-            if known is None:
-                return None
-            self._newest[slug] = known
-            return known[1]
 
 
 def _kpi(naming: metrics.Naming, row: _Part) -> Kpi:

@@ -13,6 +13,7 @@ import msgspec
 from shm.database import Database
 from shm.envelope import Registration
 from shm.errors import Forbidden
+from shm.settings import Settings
 
 REMEMBERED_KEYS = 200_000  # about 200 bytes each: 40 MB for a fleet that reports hourly to this process
 
@@ -51,8 +52,9 @@ class _Status:
 class Registry:
     """Registrations and proofs, over one database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
+        self._approval_wanted = settings.activation == "manual"
         self._keys: OrderedDict[str, bytes] = OrderedDict()
 
     async def public_key(self, instance_id: str) -> bytes:
@@ -92,9 +94,10 @@ class Registry:
         return Registered(row.verdict)
 
     async def prove(self, instance_id: str, public_key: bytes) -> str:
-        """A signature of this key held: the instance becomes active, and what was staged takes effect.
+        """A signature of this key held: what was staged takes effect, and the instance becomes active.
 
-        Returns the status. Raises Forbidden for an instance that is unknown, revoked, or has another key by now.
+        Returns the status, which stays pending where an admin has to approve. Raises Forbidden for an instance that is
+        unknown, revoked, or has another key by now.
         """
         known = {"instance_id": instance_id, "public_key": public_key}
         claim = await self._database.fetch_one(_Claim, "instances.claim", **known)
@@ -102,11 +105,17 @@ class Registry:
         if claim is not None:
             await self._database.fetch(_Status, "applications.ensure", slug=claim.slug, name=claim.name)
             staged = None if claim.staged is None else bytes(claim.staged).decode()
-            row = await self._database.fetch_one(_Status, "instances.prove", staged=staged, **known)
+            row = await self._database.fetch_one(
+                _Status, "instances.prove", staged=staged, approval_wanted=self._approval_wanted, **known
+            )
         if row is None:
             self.forget(instance_id)
             raise unknown_instance()
         return row.status
+
+    async def decide(self, instance_id: str, status: str) -> None:
+        """An admin's decision: `active` or `revoked`, the latter for good. It counts in every server at once."""
+        await self._database.fetch(_Status, "instances.decide", instance_id=instance_id, status=status)
 
 
 def unknown_instance() -> Forbidden:

@@ -15,12 +15,12 @@ import tornado.web
 from shm.background import beside
 from shm.database import Database
 from shm.errors import ConfigurationError
-from shm.feed import Feed
+from shm.feed import Feed, KpiBoard
 from shm.handlers import admin, feed, health, intake
 from shm.handlers.base import Handler, Missing, Rooms
 from shm.intake import Intake
 from shm.items import Items
-from shm.kpis import KpiBoard, Kpis
+from shm.kpis import Kpis
 from shm.registry import Registry
 from shm.settings import Settings
 from shm.tokens import Tokens
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 ADMIN = "/api/v1/admin"
 SLUG = r"([a-z0-9-]{1,100})"
+UUID = r"([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})"
 
 ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/v1/register", intake.Register),
@@ -41,6 +42,8 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (rf"{ADMIN}/applications/{SLUG}", admin.Application),
     (rf"{ADMIN}/applications/{SLUG}/kpis", admin.ApplicationKpis),
     (rf"{ADMIN}/instances", admin.Instances),
+    (rf"{ADMIN}/instances/{UUID}", admin.Instance),
+    (rf"{ADMIN}/instances/{UUID}/(approve|revoke)", admin.Decision),
     (rf"{ADMIN}/feed", feed.Feed),
 ]
 
@@ -74,9 +77,8 @@ async def rooms_of(settings: Settings, database: Database, writer: Database) -> 
     A background task that fails takes the context with it: a server that takes nothing in, or tells nothing, must not
     look alive.
     """
-    registry = Registry(database)
+    registry = Registry(database, settings)
     items, kpis = Items(database, settings), Kpis(database, settings)
-    board = KpiBoard(kpis)
     rooms = Rooms(
         settings=settings,
         database=database,
@@ -84,8 +86,7 @@ async def rooms_of(settings: Settings, database: Database, writer: Database) -> 
         intake=Intake(writer, registry, settings),
         items=items,
         kpis=kpis,
-        board=board,
-        feed=Feed(database, items, board, int(settings.heartbeat.total_seconds())),
+        feed=Feed(database, items, KpiBoard(kpis), int(settings.heartbeat.total_seconds())),
         tokens=Tokens(database),
     )
     async with beside(rooms.intake.run(), rooms.feed.run()):

@@ -102,6 +102,13 @@ def words(value: str) -> frozenset[str]:
     return frozenset(word.strip().lower() for word in value.split(",") if word.strip())
 
 
+def activation(value: str) -> str:
+    """How an install becomes active."""
+    if value not in ("tofu", "manual"):
+        raise ValueError("tofu or manual")
+    return value
+
+
 def folder(value: str) -> Path:
     """A folder, made absolute."""
     return Path(text(value)).expanduser().absolute()
@@ -147,6 +154,12 @@ class Settings:
     )
     admin_token: str | None = setting(
         "SHM_ADMIN_TOKEN", text, None, "Without one, the first start makes one in the data directory.", flag=False
+    )
+    activation: str = setting(
+        "SHM_ACTIVATION",
+        activation,
+        "tofu",
+        "tofu: whoever first proves a key is in. manual: an admin approves each install, and snapshots wait for it.",
     )
     active_window: timedelta = setting(
         "SHM_ACTIVE_WINDOW", duration, "30d", "An install that was silent for a month is gone for all one can tell."

@@ -5,7 +5,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from shm.errors import NotFound
+from shm.errors import Conflict, NotFound
 from shm.handlers.base import Handler
 from shm.items import Filter, mark_of
 from shm.tokens import Role
@@ -106,6 +106,38 @@ class Instances(Reader):
         if len(items) > query.limit:
             self.link_next(mark_of(items[query.limit - 1]))
         self.answer(items[: query.limit])
+
+
+class Instance(Reader):
+    """`GET instances/{id}`."""
+
+    async def get(self, instance_id: str) -> None:
+        self.arguments_as(NoQuery)
+        await answer_instance(self, instance_id)
+
+
+class Decision(Handler):
+    """`POST instances/{id}/approve` and `/revoke`: answers the instance. Asked again, it changes nothing."""
+
+    role = Role.ADMIN
+
+    async def post(self, instance_id: str, decision: str) -> None:
+        self.arguments_as(NoQuery)
+        status = "active" if decision == "approve" else "revoked"
+        await self.rooms.registry.decide(instance_id, status)
+        await answer_instance(self, instance_id, decided=status)
+
+
+async def answer_instance(handler: Handler, instance_id: str, decided: str | None = None) -> None:
+    """Ends a request with an instance. Raises NotFound, or Conflict where a decision could not be carried out."""
+    page = await handler.rooms.items.one(instance_id)
+    if not page.changed:
+        raise NotFound("no_such_instance", "There is no instance of that ID.")
+    item = page.changed[0].item
+    if decided is not None and item.status != decided:
+        raise Conflict("revoked_for_good", "This instance is revoked, which is final.")
+    handler.set_header("X-Feed-Cursor", str(page.cursor))
+    handler.answer(item)
 
 
 def no_such_application() -> NotFound:

@@ -5,7 +5,6 @@ A handler declares the role that each of its methods needs; `server.make_applica
 
 import asyncio
 import logging
-from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, ClassVar, TypeVar
@@ -30,7 +29,7 @@ from shm.errors import (
 from shm.feed import Feed
 from shm.intake import Intake
 from shm.items import Items
-from shm.kpis import KpiBoard, Kpis
+from shm.kpis import Kpis
 from shm.registry import Registry
 from shm.settings import Settings
 from shm.tokens import Role, Tokens
@@ -52,7 +51,6 @@ class Rooms:
     intake: Intake
     items: Items
     kpis: Kpis
-    board: KpiBoard
     feed: Feed
     tokens: Tokens
     sockets: set[tornado.websocket.WebSocketHandler] = field(default_factory=set)
@@ -184,10 +182,6 @@ class Handler(tornado.web.RequestHandler):
             logger.warning("%s: the database is away or too slow (%s)", type(self).__name__, value)
             return
         logger.error("%s failed", type(self).__name__, exc_info=(typ, value, tb))
-
-    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
-        """Only streamed bodies come here."""
-        raise NotImplementedError
 
     def compute_etag(self) -> str | None:
         """Nothing here is cached, so nothing is hashed for it."""

@@ -47,8 +47,8 @@ FROM instances
 WHERE instance_id = %(instance_id)s AND public_key = %(public_key)s AND status <> 'revoked';
 
 -- name: prove
--- The instance's signature held: it is active, was seen just now, and what `claim` told takes effect. Whatever has been
--- staged since stays for the next proof.
+-- The instance's signature held: it was seen just now, what `claim` told takes effect, and it is active, unless it has to
+-- be approved first. Whatever has been staged since stays for the next proof.
 SELECT pg_advisory_xact_lock(1397247234);
 WITH known AS MATERIALIZED (
     SELECT instance_id FROM instances
@@ -60,7 +60,7 @@ moved AS (
     RETURNING cursor, pg_notify('shm_feed', cursor::text)
 )
 UPDATE instances i SET
-    status = 'active',
+    status = CASE WHEN i.status = 'pending' AND %(approval_wanted)s::boolean THEN 'pending' ELSE 'active' END,
     app_slug = coalesce(%(staged)s::jsonb ->> 'app_slug', i.app_slug),
     left_slug = CASE
         WHEN %(staged)s::jsonb ->> 'app_slug' <> i.app_slug THEN i.app_slug
@@ -78,6 +78,29 @@ UPDATE instances i SET
 FROM known k, moved m
 WHERE i.instance_id = k.instance_id
 RETURNING i.status;
+
+-- name: decide
+-- An admin's decision: active or revoked. Revoked is final, so nothing but itself follows it.
+SELECT pg_advisory_xact_lock(1397247234);
+WITH known AS MATERIALIZED (
+    SELECT instance_id FROM instances
+    WHERE instance_id = %(instance_id)s AND status <> %(status)s AND status <> 'revoked'
+),
+moved AS (
+    UPDATE feed_head SET cursor = cursor + 1
+    WHERE EXISTS (SELECT FROM known)
+    RETURNING cursor, pg_notify('shm_feed', cursor::text)
+)
+UPDATE instances i SET status = %(status)s, cursor = m.cursor
+FROM known k, moved m
+WHERE i.instance_id = k.instance_id;
+
+-- name: one
+-- An instance as the API shows it, with the feed's cursor.
+SELECT head.cursor AS head, item.*
+FROM instance_items item
+CROSS JOIN feed_head head
+WHERE item.instance_id = %(instance_id)s;
 
 -- name: public_key
 -- The key that signatures of an instance are checked with.

@@ -16,6 +16,8 @@ OF_THE_READERS = {
     "bad_token",
     "role_too_small",
     "no_such_application",
+    "no_such_instance",
+    "revoked_for_good",
     "upgrade_wanted",
     "websocket_version",
     "foreign_origin",

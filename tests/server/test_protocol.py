@@ -138,12 +138,41 @@ def test_one_install_cannot_write_in_the_name_of_another(server: ServerProcess) 
     assert items(server)[victim.instance_id]["metrics"] == {"a": 1}
 
 
-def test_a_revoked_instance_is_refused_for_good(server: ServerProcess, database: str) -> None:
+def decide(server: ServerProcess, install: Install, decision: str) -> httpx.Response:
+    """An admin's decision on an instance."""
+    url = f"{server.url}/api/v1/admin/instances/{install.instance_id}/{decision}"
+    return httpx.post(url, headers=server.headers)
+
+
+def test_where_activation_is_manual_nothing_is_kept_before_an_admin_approves(
+    serve: Callable[..., ServerProcess],
+) -> None:
+    server = serve(SHM_ACTIVATION="manual")
+    install = Install(server.url)
+    install.register()
+    assert install.activate().json() == {"status": "pending"}
+    assert problem(install.snapshot({"a": 1})) == (403, "not_approved")
+    item = items(server)[install.instance_id]
+    assert (item["status"], item["metrics"]) == ("pending", {})
+    assert decide(server, install, "approve").json()["status"] == "active"
+    assert decide(server, install, "approve").status_code == 200
+    assert install.activate().json() == {"status": "active"}
+    assert install.snapshot({"a": 1}).status_code == 202
+
+
+def test_decisions_want_an_admin_and_an_instance(running: ServerProcess) -> None:
+    install = Install(running.url)
+    assert problem(decide(running, install, "revoke")) == (404, "no_such_instance")
+    url = f"{running.url}/api/v1/admin/instances/{install.instance_id}/revoke"
+    assert problem(httpx.post(url)) == (401, "missing_token")
+
+
+def test_a_revoked_instance_is_refused_for_good_by_every_server(serve: Callable[..., ServerProcess]) -> None:
+    server, other = serve(), serve()
     install = Install(server.url).arrived({"a": 1})
-    connection = psycopg2.connect(database)
-    with connection, connection.cursor() as cursor:
-        cursor.execute("UPDATE instances SET status = 'revoked' WHERE instance_id = %s", (install.instance_id,))
-    connection.close()
+    assert decide(other, install, "revoke").json()["status"] == "revoked"
+    assert problem(decide(other, install, "approve")) == (409, "revoked_for_good")
+    assert server.get("applications/ledger/kpis").json()["kpis"] == []
     assert problem(install.snapshot({"a": 2})) == (403, "unknown_instance")
     assert problem(install.activate()) == (403, "unknown_instance")
     assert problem(install.register()) == (403, "unknown_instance")
