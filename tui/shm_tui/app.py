@@ -52,7 +52,7 @@ class ConsoleApp(App[None]):
         self.client = client
         self.overview = Overview()
         self.watch_ = Watch(client, slug, self._stir, self.overview)
-        self.settled = asyncio.Event()  # the first rows, or that there are none, are on the screen
+        self.settled = asyncio.Event()  # rows, counts and tiles, or that there are none, are on the screen
         self._stirred = True
         self._shape: object = None  # what the columns were made from
         self._sort_chosen = False
@@ -200,7 +200,9 @@ class ConsoleApp(App[None]):
             headline.show(kpis.name if kpis else watch.slug, *(headline_of(kpis) if kpis else []))
             tiles.show(tiles_of(kpis) if kpis else [])
         self._emptiness()
-        if watch.listed:
+        known = stats is not None and (watch.slug is None or kpis is not None or not watch.store.rows)
+        known = known and watch.link.phase is not Phase.CONNECTING
+        if watch.listed and known and (self._place_chosen or not self.overview.applications):
             self.settled.set()
 
     def _emptiness(self) -> None:

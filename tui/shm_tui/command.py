@@ -17,7 +17,7 @@ HELP = "Open the console in this terminal; with --once, print what it shows."
 WIDTH = 120  # of what --once prints where there is no terminal
 SIZE = "120x36"
 SETTLE_LIMIT_S = 20.0  # a screenshot is taken by then, or it is said why not
-SETTLE_S = 1.5  # for the first changes to come and be drawn
+SETTLE_S = 0.3  # for what is known to be drawn
 QUIET = {"TEXTUAL_ANIMATIONS": "none"}
 OVER_SSH = {"TEXTUAL_FPS": "15"}  # every frame crosses the network
 
