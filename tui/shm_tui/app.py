@@ -17,6 +17,7 @@ from .bars import NARROW, KeysBar, StatusBar
 from .client import Client
 from .columns import SEEN, Column, columns_for
 from .detail import Drawer
+from .empty import why_empty, why_not_all
 from .help import Help
 from .model import Category, Flag, Kpi
 from .panels import Headline, Sidebar, Tiles, headline_of, tiles_of, tiles_of_all
@@ -206,35 +207,13 @@ class ConsoleApp(App[None]):
             self.settled.set()
 
     def _emptiness(self) -> None:
-        """Why there are no rows: never one reason mixed up with another."""
-        watch, store = self.watch_, self.watch_.store
-        said = ""
-        if not store.ids:
-            if watch.link.reason and not watch.listed:
-                said = f"{watch.link.reason}\n\nTrying again; nothing was shown yet."
-            elif not watch.listed:
-                said = "Loading…"
-            elif store.rows:
-                said = f"Nothing matches  /{self._filter}\n\nEsc clears the filter."
-            elif watch.complete or watch.link.phase is Phase.LIVE:
-                said = _first_steps(self.client.server)
+        said = why_empty(self.watch_, self._filter)
         empty = self.query_one("#empty", Static)
         empty.display = bool(said)
-        self.table.set_class(bool(said), "-empty")
         empty.update(said)
-        if watch.store.ids and not self.asking:
-            self._say_limits()
-
-    def _say_limits(self) -> None:
-        watch = self.watch_
-        total, held = watch.total(), len(watch.store.rows)
-        bar = self.query_one(KeysBar)
-        if watch.link.phase is Phase.REFUSED:
-            bar.say(watch.link.reason)
-        elif watch.complete and total is not None and total > held >= watch.store.limit:
-            bar.say(f"showing the newest {held:,} of {total:,}")
-        else:
-            bar.say("")
+        self.table.set_class(bool(said), "-empty")
+        if not said and not self.asking:
+            self.query_one(KeysBar).say(why_not_all(self.watch_))
 
     def _details(self) -> None:
         drawer, table = self.query_one(Drawer), self.table
@@ -444,13 +423,3 @@ def _caller(app: ConsoleApp, name: str) -> Callable[[], Awaitable[None]]:
         await app.run_action(name)
 
     return call
-
-
-def _first_steps(server: str) -> str:
-    return (
-        "Nothing has reported yet.\n\n"
-        "Put the SDK into your application, and its first report appears here by itself:\n\n"
-        "    import shm_sdk\n"
-        f'    telemetry = shm_sdk.Client("{server}", app_name="…", app_version="…")\n'
-        "    telemetry.report_now()"
-    )

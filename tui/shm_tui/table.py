@@ -5,7 +5,6 @@ an instance and not on a line, so it goes where its instance goes.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from time import monotonic
 from typing import ClassVar
 
@@ -21,26 +20,14 @@ from textual.strip import Strip
 from .cells import cut
 from .columns import Column, Moment, Place, Row
 from .figures import NOTHING
+from .layout import GAP, HINT, Laid, lay
 from .state import State, state_of
 from .store import Flush, Store
 
 FLASH_S = 0.5  # how long a cell that changed is lit
-GAP = 2  # cells between two columns
 SAMPLE = 200  # rows that a column's width is measured on
-EDGE = 1  # cells on either side
-HINT = 5  # cells that say how many columns lie further to the right
-STRETCH = 6  # cells that a column is widened by, at most, where there is room to spare
 QUIET_STATES = frozenset({State.SILENT, State.REVOKED})  # their figures are of the past
 STYLES = ("head", "sorted", "row", "cursor", "flash", "dim", "good", "soft", "warn", "bad")
-
-
-@dataclass(frozen=True, slots=True)
-class Laid:
-    """A column where it stands on the screen."""
-
-    column: Column
-    begin: int
-    width: int
 
 
 class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
@@ -331,39 +318,8 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
     def _laid(self) -> list[Laid]:
         """The columns on screen, from left to right, and where each of them stands."""
         if self._layout is None:
-            self._layout = self._lay()
+            self._layout = lay(self.columns, self._widths, self._room, self._first)
         return self._layout
-
-    def _lay(self) -> list[Laid]:
-        laid: list[Laid] = []
-        begin = EDGE
-        for column in (column for column in self.columns if column.place is Place.LEFT):
-            laid.append(Laid(column, begin, self._widths[column.id]))
-            begin += self._widths[column.id] + GAP
-        at_right = [column for column in self.columns if column.place is Place.RIGHT]
-        end = self._room - EDGE - sum(self._widths[column.id] for column in at_right)
-        shown, spare = self._fitting(end - begin)
-        stretch = min(STRETCH, spare // len(shown)) if shown else 0
-        for column in shown:
-            laid.append(Laid(column, begin, self._widths[column.id] + stretch))
-            begin += self._widths[column.id] + stretch + GAP
-        for column in at_right:
-            laid.append(Laid(column, max(begin, end), self._widths[column.id]))
-            end += self._widths[column.id]
-        return laid
-
-    def _fitting(self, room: int) -> tuple[list[Column], int]:
-        """The columns of the middle that fit into `room`, each with its gap, and the cells that are left over."""
-        rest = self._middle()[self._first :]
-        if sum(self._widths[column.id] + GAP for column in rest) > room:
-            room -= HINT + GAP
-        shown = []
-        for column in rest:
-            if self._widths[column.id] + GAP > room:
-                break
-            room -= self._widths[column.id] + GAP
-            shown.append(column)
-        return shown, room
 
     def _column_at(self, x: int) -> Column | None:
         return next((laid.column for laid in self._laid() if laid.begin <= x < laid.begin + laid.width + GAP), None)

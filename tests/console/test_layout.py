@@ -1,0 +1,36 @@
+"""Which columns a width shows, and that they stand beside each other and never in each other."""
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shm_tui.columns import INSTANCE, SEEN, STATE, VERSION, Place, metric_column
+from shm_tui.layout import EDGE, GAP, lay
+from tests.console.rows import unhurried
+
+METRICS = [metric_column(f"metric_{number}", f"metric {number}", True) for number in range(30)]
+COLUMNS = [STATE, INSTANCE, VERSION, *METRICS, SEEN]
+NARROWEST = 40  # room for what always stays
+
+
+@unhurried
+@given(st.lists(st.integers(6, 16), min_size=30, max_size=30), st.integers(NARROWEST, 400), st.integers(0, 29))
+def test_columns_stand_apart_in_their_order_and_inside_the_room(widths: list[int], room: int, first: int) -> None:
+    wide = {column.id: column.least for column in COLUMNS} | {
+        column.id: width for column, width in zip(METRICS, widths, strict=True)
+    }
+    laid = lay(COLUMNS, wide, room, first)
+    assert [one.column for one in laid if one.column.place is not Place.MIDDLE] == [STATE, INSTANCE, VERSION, SEEN]
+    shown = [one.column for one in laid if one.column.place is Place.MIDDLE]
+    assert shown == METRICS[first : first + len(shown)], "none is left out between two"
+    assert all(one.width >= wide[one.column.id] for one in laid), "none is cut"
+    for before, after in pairwise(laid):
+        assert before.begin + before.width + GAP <= after.begin
+    assert laid[-1].begin + laid[-1].width == room - EDGE, "the last one keeps to the edge"
+
+
+def test_eighty_columns_show_what_every_instance_has_and_some_metrics() -> None:
+    wide = {column.id: max(column.least, len(column.label)) for column in COLUMNS}
+    shown = [one.column for one in lay(COLUMNS, wide, 79, 0)]
+    assert shown == [STATE, INSTANCE, VERSION, *METRICS[:4], SEEN]
