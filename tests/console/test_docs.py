@@ -102,7 +102,7 @@ def test_the_parts_of_the_json_document_are_named() -> None:
         f"Below {bars.NARROW} columns",
         f"the {once.MOST_APPLICATIONS} largest applications",
         f"the {once.MOST_INSTANCES} instances",
-        f"or {command.WIDTH} where there is none",
+        "and uncut where there is neither",
         f"at most {command.OVER_SSH['TEXTUAL_FPS']}\ntimes a second",
         f"The active window is {watch.DEFAULT_WINDOW // 86400} days",
     ],

@@ -14,7 +14,7 @@ from .errors import ConsoleError
 
 HELP = "Open the console in this terminal; with --once, print what it shows."
 
-WIDTH = 120  # of what --once prints where there is no terminal
+UNCUT = 100_000  # cells of a line where there is no terminal: whatever reads it can cut it
 SIZE = "120x36"
 SETTLE_LIMIT_S = 20.0  # a screenshot is taken by then, or it is said why not
 SETTLE_S = 0.3  # for what is known to be drawn
@@ -72,7 +72,13 @@ async def _once(server: str, token: str, slug: str | None, as_json: bool) -> str
         report = await once.look(client, slug)
     finally:
         await client.aclose()
-    return once.as_json(report) if as_json else once.as_text(report, shutil.get_terminal_size((WIDTH, 0)).columns)
+    return once.as_json(report) if as_json else once.as_text(report, _width())
+
+
+def _width() -> int:
+    """As wide as the terminal, or as COLUMNS says; without either nothing is cut."""
+    wanted = sys.stdout.isatty() or os.environ.get("COLUMNS")
+    return shutil.get_terminal_size().columns if wanted else UNCUT
 
 
 def _open(server: str, token: str, slug: str | None) -> int:

@@ -136,7 +136,7 @@ def _instances(report: Report, width: int) -> str:
     for line in report.instances:
         one = line.instance
         row = Row(one, 0)
-        numbers = [f"{key} {value_text(value)}" for key, value in row.leaves.items() if _is_number(value)]
+        metrics = [f"{key} {value_text(row.leaves[key])}" for key in sorted(row.leaves)]
         rows.append(
             [
                 f"{glyphs[line.state]} {line.state}",
@@ -147,7 +147,7 @@ def _instances(report: Report, width: int) -> str:
                 one.environment,
                 one.deployment_mode,
                 age(one.last_seen_at, now),
-                ", ".join(numbers),
+                ", ".join(metrics),
             ]
         )
     heads = ["state", "instance", "application", "version", "os", "env", "mode", "seen", "metrics"]
@@ -155,10 +155,6 @@ def _instances(report: Report, width: int) -> str:
         return ""
     table = _table("INSTANCES", heads, rows, {7}, width)
     return table + (f"\n  the newest {len(rows):,}; there are more" if report.more_instances else "")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | Decimal) and not isinstance(value, bool)
 
 
 def _table(title: str, heads: list[str], rows: list[list[str]], right: set[int], width: int) -> str:
