@@ -28,8 +28,18 @@ class Command(Protocol):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of the `shm` script. Only the module of the subcommand that is asked for is imported."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    """Entry point of the `shm` script."""
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except ConfigurationError as error:
+        print(f"shm: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(arguments: list[str]) -> int:
+    """Only the module of the subcommand that is asked for is imported."""
     commands = {point.name: point for point in entry_points(group=GROUP)}
     parser = argparse.ArgumentParser(
         prog="shm",
@@ -44,13 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _add(subparsers, commands[name])
     args = parser.parse_args(arguments)
     command: Command = args.command
-    try:
-        return command.run(args)
-    except ConfigurationError as error:
-        print(f"shm: {error}", file=sys.stderr)  # noqa: T201
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    return command.run(args)
 
 
 def _add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", point: EntryPoint) -> None:

@@ -8,12 +8,16 @@ the server thinks of this install, and tells the log once when reports stop gett
 
 import enum
 import logging
+import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from random import SystemRandom
+from types import CoroutineType
+from typing import cast
 
 from shm_sdk import __version__, snapshot, system
 from shm_sdk.configuration import Configuration, official_slug
@@ -40,6 +44,18 @@ class Standing(enum.Enum):
     ACTIVE = "active"
 
 
+def _after_fork(reporter: "Reporter") -> None:
+    """In a forked child a turn that was under way never ends, and the connection is the parent's."""
+    if hasattr(os, "register_at_fork"):
+        known = weakref.ref(reporter)
+
+        def renew() -> None:
+            if (alive := known()) is not None:
+                alive.begin_in_child()
+
+        os.register_at_fork(after_in_child=renew)
+
+
 class Reporter:
     """Reports for one install. Safe for several threads; they take turns."""
 
@@ -56,8 +72,10 @@ class Reporter:
         self._sequence = 0  # snapshots taken by this process; a gap tells the vendor of one that was lost
         self._quiet_until = 0.0  # monotonic; the server asked to be left alone until then
         self._in_trouble = False
+        self._warned_of_async = False
         self._previous: Result | None = None
         self._repeated = 0  # outcomes of the same kind in a row
+        _after_fork(self)
         self._dice = SystemRandom()  # has no state that a fork could double
 
     def report(self, timeout: float) -> Outcome:
@@ -91,6 +109,12 @@ class Reporter:
         with self._turn_within(timeout) as ours:
             if ours:
                 self._transport.close()
+
+    def begin_in_child(self) -> None:
+        """What a fork cannot carry over is made anew; the identity and the standing stay."""
+        self._turn = threading.Lock()
+        self._whose_turn = None
+        self._transport = Transport(self._configuration.server_url, f"shm-sdk-python/{__version__}")
 
     @contextmanager
     def _turn_within(self, timeout: float) -> Iterator[bool]:
@@ -135,8 +159,14 @@ class Reporter:
             metrics.update(system.system_metrics(self._started))
         for provider in tuple(self._providers):
             try:
-                metrics.update(provider())
-            except (Exception, SystemExit) as error:
+                given: object = provider()  # whatever its type promises
+                if isinstance(given, CoroutineType):
+                    self._leave_out(given)
+                else:
+                    metrics.update(cast("Mapping[object, object]", given))
+            except KeyboardInterrupt:  # it is the host's, and for its main thread
+                raise
+            except BaseException as error:  # also what libraries use to cancel: a thread of ours is none of theirs
                 log.debug("a metrics provider failed: %s", type(error).__name__, exc_info=True)
         cleaned = snapshot.clean(metrics)
         for line in cleaned.dropped:
@@ -146,6 +176,13 @@ class Reporter:
         return snapshot.body(
             identity.instance_id, timestamp, cleaned.metrics, self._configuration.app_version, self._sequence
         )
+
+    def _leave_out(self, coroutine: "CoroutineType[object, object, object]") -> None:
+        """A provider that is an `async def` gives no metrics here; its author hears of it once."""
+        coroutine.close()
+        if not self._warned_of_async:
+            self._warned_of_async = True
+            log.warning("a metrics provider is an `async def`, which is not awaited here: its metrics are left out")
 
     def _deliver(self, identity: Identity, body: bytes, deadline: float) -> Outcome:
         """Goes the steps from stranger to active as far as needed, then sends; starts over once if forgotten."""

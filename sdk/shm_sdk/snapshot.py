@@ -78,7 +78,8 @@ class _Cleaner:
                     self._count(f"{prefix}{name}")
                 kept[name] = cleaned
             except _Unfit as error:
-                self.dropped.append(f"{prefix}{key!s:.{LONGEST_KEY}}: {error}")
+                name = str(key) if isinstance(key, str | int) else type(key).__name__
+                self.dropped.append(f"{prefix}{name:.{LONGEST_KEY}}: {error}")
             except Exception as error:  # an object of the host that fails while it is looked at
                 self.dropped.append(f"{prefix}?: {type(error).__name__}")
         return kept

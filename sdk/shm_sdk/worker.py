@@ -47,7 +47,7 @@ class Worker:
             ended = self._report_until_told()
             if self._flush_timeout is not None and not ended:
                 self._report(self._flush_timeout)
-        except Exception as error:  # nothing of ours may reach the host's threading.excepthook
+        except BaseException as error:  # nothing of ours may reach the host's threading.excepthook
             log.debug("the telemetry thread ends: %s", type(error).__name__, exc_info=True)
 
     def _report_until_told(self) -> bool:

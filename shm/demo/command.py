@@ -59,13 +59,22 @@ def run(args: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     with orderly(), ExitStack() as stack:
         server = args.server or stack.enter_context(_server(folder))
-        token = os.environ.get("SHM_TOKEN") or (folder / TOKEN_FILE).read_text().strip()
+        token = _token(args.server, folder)
         fleet = stack.enter_context(_fleet(folder, server, args.instances, args.rate))
         _say(f"{args.instances} installs of three applications report to {server}")
         _await_reports(fleet, folder / "fleet.log")
         status = _console(server, token, args.screenshot)
     _say(f"ended; the data stays in {folder}")
     return status
+
+
+def _token(server: str | None, folder: Path) -> str:
+    """The token of our own server lies in its folder; that of another one is the user's to know."""
+    if server is None:
+        return (folder / TOKEN_FILE).read_text().strip()
+    if not os.environ.get("SHM_TOKEN"):
+        raise ConfigurationError("The console on another server needs its token: set SHM_TOKEN.")
+    return os.environ["SHM_TOKEN"]
 
 
 @contextmanager
@@ -106,12 +115,17 @@ def _process(log: Path, module: str, *arguments: str, piped: bool = False) -> It
     try:
         yield process
     finally:
-        process.terminate()
-        try:
-            process.wait(END_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _end(process)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """SIGTERM, and SIGKILL for what does not hear it."""
+    process.terminate()
+    try:
+        process.wait(END_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _await_reports(fleet: "subprocess.Popen[bytes]", log: Path) -> None:
@@ -131,7 +145,11 @@ def _console(server: str, token: str, screenshot: Path | None) -> int:
     elif not (sys.stdin.isatty() and sys.stdout.isatty()):
         command += ["--once"]
     sys.stdout.flush()
-    return subprocess.run(command, env=_environment() | {"SHM_TOKEN": token}, check=False).returncode
+    process = subprocess.Popen(command, env=_environment() | {"SHM_TOKEN": token})
+    try:
+        return process.wait()
+    finally:
+        _end(process)  # it leaves the terminal as it was
 
 
 def _environment() -> dict[str, str]:

@@ -90,6 +90,43 @@ async def test_a_filter_that_is_not_understood_says_why(server: ServerProcess) -
         await console.shows("status: is one of")
 
 
+async def test_a_filter_that_is_not_understood_is_never_kept(server: ServerProcess) -> None:
+    fleet(server, 5)
+    async with opened(server, "ledger") as console:
+        await console.until(lambda: len(console.rows()) == 5)
+        await console.pilot.press("slash", *"status:zzz", "enter")
+        await console.shows("status: is one of")
+        assert console.app.asking
+        await console.until(lambda: len(console.rows()) == 5)
+        await console.pilot.press("tab")
+        await console.until(lambda: not console.app.asking)
+        assert len(console.rows()) == 5
+
+
+async def test_every_application_is_there_however_many_there_are(server: ServerProcess) -> None:
+    for number in range(55):
+        Install(server.url, app_name=f"App {number:02}").arrived()
+    for _ in range(2):
+        Install(server.url, app_name="Zebra").arrived({"sent": 1})
+    async with opened(server) as console:
+        await console.shows("Zebra  ", "SENT")
+        assert len(console.app.overview.applications or ()) == 56
+
+
+async def test_an_application_that_is_not_there_is_not_an_empty_server(server: ServerProcess) -> None:
+    fleet(server, 1)
+    async with opened(server, "nobody") as console:
+        await console.shows("There is no application “nobody” here")
+
+
+async def test_long_keys_keep_their_figures_in_line(server: ServerProcess) -> None:
+    fleet(server, 1, **{"a_key_" + "x" * 100 + "_end": 4711})
+    async with opened(server, "ledger") as console:
+        await console.until(lambda: console.rows())
+        await console.pilot.press("enter")
+        await console.until(lambda: any("…" in line and "4,711" in line for line in console.screen.splitlines()))
+
+
 async def test_brackets_that_match_nothing_are_only_text(server: ServerProcess) -> None:
     fleet(server, 1)
     async with opened(server, "ledger") as console:

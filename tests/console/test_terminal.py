@@ -12,7 +12,9 @@ import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import psutil
 import pyte
 import pytest
 
@@ -48,6 +50,12 @@ class Terminal:
     def keys(self, keys: str) -> None:
         """Types."""
         os.write(self._master, keys.encode())
+
+    def resize(self, columns: int, lines: int) -> None:
+        """Becomes another size, as a window that is dragged does."""
+        self._screen.resize(lines, columns)
+        fcntl.ioctl(self._slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        self.process.send_signal(signal.SIGWINCH)
 
     def until(self, condition: Callable[[], object]) -> None:
         """Reads what the program writes until `condition` holds."""
@@ -87,15 +95,21 @@ class Terminal:
         return True
 
 
+def shm(size: tuple[int, int], *arguments: str, **environment: str) -> Terminal:
+    """The `shm` command in a terminal."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("SHM_", "TEXTUAL", "SSH_"))}
+    return Terminal(
+        [sys.executable, "-m", "shm.cli", *arguments],
+        size,
+        clean | {"TERM": "xterm-256color", "COLORTERM": "truecolor"} | environment,
+    )
+
+
 @contextmanager
 def console(server: ServerProcess, size: tuple[int, int], **environment: str) -> Iterator[Terminal]:
     """`shm console` on a server, in a terminal."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("SHM_", "TEXTUAL", "SSH_"))}
-    terminal = Terminal(
-        [sys.executable, "-m", "shm.cli", "console", "--server", server.url],
-        size,
-        clean | {"TERM": "xterm-256color", "COLORTERM": "truecolor", "SHM_TOKEN": server.admin_token} | environment,
-    )
+    token = {"SHM_TOKEN": server.admin_token}
+    terminal = shm(size, "console", "--server", server.url, **token, **environment)
     try:
         yield terminal
     finally:
@@ -113,6 +127,36 @@ def test_the_console_uses_the_room_that_it_has(server: ServerProcess, size: tupl
         assert ("APPLICATIONS" in terminal.screen) == (size[0] >= 100)
         terminal.keys("q")
         assert terminal.ended() == 0
+
+
+def test_the_console_goes_with_its_window(server: ServerProcess) -> None:
+    Install(server.url).arrived({"pizzas_eaten": 1000})
+    with console(server, (80, 24)) as terminal:
+        terminal.shows("PIZZAS EATEN 1.00k", "● live")
+        terminal.resize(120, 36)
+        terminal.shows("APPLICATIONS", "1 active of 1 instance", "p50 1.00k")
+        terminal.resize(80, 24)
+        terminal.until(lambda: "APPLICATIONS" not in terminal.screen and "PIZZAS EATEN 1.00k" in terminal.screen)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_demo_that_is_ended_leaves_a_clean_terminal_and_nothing_running(
+    open_folder: Path, number: signal.Signals
+) -> None:
+    terminal = shm((80, 24), "demo", "--data-dir", str(open_folder), "--instances", "9", SHM_TOKEN="of-another-server")
+    try:
+        terminal.shows("● live", "Ledger")
+        terminal.process.send_signal(number)
+        assert terminal.ended() == 128 + number
+        assert terminal.written.rindex(LEAVE_SCREEN) > terminal.written.rindex(b"\x1b[?1049h")
+        assert terminal.attributes() == list(terminal.before)
+        assert not [
+            process.pid
+            for process in psutil.process_iter(["cmdline"])
+            if str(open_folder) in " ".join(process.info["cmdline"] or ())
+        ]
+    finally:
+        terminal.close()
 
 
 def test_the_terminal_is_left_clean_after_q_and_after_sigterm(server: ServerProcess) -> None:

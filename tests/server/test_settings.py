@@ -72,3 +72,4 @@ def test_every_setting_stands_in_the_documentation() -> None:
     for source in sources().values():
         for name in source.names:
             assert f"`{name}`" in documented, f"{name} is missing in {DOCS.name}"
+        assert source.reason in documented, f"{DOCS.name} has another reason for {source.names[0]}"

@@ -6,9 +6,11 @@ import signal
 from collections.abc import Awaitable, Callable, Iterable
 from typing import ClassVar
 
+from textual import events
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.geometry import Size
 from textual.screen import Screen
 from textual.widgets import Input, Static
 
@@ -60,6 +62,7 @@ class ConsoleApp(App[None]):
         self._place_chosen = slug is not None
         self._watching: set[asyncio.Task[None]] = set()
         self._filter = ""
+        self._filter_before = ""  # what stood when the prompt was opened
 
     def compose(self) -> ComposeResult:
         """The panes, from top to bottom."""
@@ -81,7 +84,7 @@ class ConsoleApp(App[None]):
         """Starts watching."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.exit)
         self.table.focus()
-        self._lay_out()
+        self._lay_out(self.size)
         self._follow()
         self.set_interval(FLUSH_S, self._draw_news)
         self.set_interval(TICK_S, self._tick)
@@ -154,6 +157,7 @@ class ConsoleApp(App[None]):
             self.table.arranged()
         self.table.fade(watch.link.phase in {Phase.AWAY, Phase.REFUSED} and watch.listed)
         self.table.tick(watch.moment())
+        self._details()  # ages go on there too
         if watch.link.phase is not Phase.LIVE:
             self._panels()
 
@@ -221,16 +225,16 @@ class ConsoleApp(App[None]):
         if drawer.display and row is not None:
             drawer.show(row, self.watch_.moment())
 
-    def _lay_out(self) -> None:
+    def _lay_out(self, size: Size) -> None:
         """What there is room for."""
-        width, height = self.size
+        width, height = size
         self.set_class(width < NARROW, "narrow")
         self.set_class(height < LOW, "low")
         self.set_class(height >= TALL, "tall")
 
-    def on_resize(self) -> None:
-        """Another size of the terminal."""
-        self._lay_out()
+    def on_resize(self, event: events.Resize) -> None:
+        """Another size of the terminal; the app itself learns of it only after this."""
+        self._lay_out(event.size)
         self._stirred = True
 
     # What a person does.
@@ -282,6 +286,8 @@ class ConsoleApp(App[None]):
         self.watch_ = Watch(self.client, slug, self._stir, self.overview)
         self._sort_chosen = False
         self._set_filter("")
+        if self.asking:
+            self._close_prompt()
         self._show_drawer(False)
         self._follow()
         self._stirred = True
@@ -289,6 +295,9 @@ class ConsoleApp(App[None]):
     def action_open(self) -> None:
         """The drawer on the instance under the cursor."""
         drawer = self.query_one(Drawer)
+        if self.query_one(Sidebar).has_focus:
+            self.table.focus()
+            return
         if self.table.cursor_id is None or drawer.display:
             return
         self._show_drawer(True)
@@ -358,6 +367,7 @@ class ConsoleApp(App[None]):
         prompt = self.query_one("#prompt", Input)
         self.query_one("#ask").display = True
         self.query_one(KeysBar).at("prompt")
+        self._filter_before = self._filter
         prompt.value = self._filter
         prompt.focus()
 
@@ -366,22 +376,26 @@ class ConsoleApp(App[None]):
         if self.asking:
             self._set_filter(event.value)
 
-    def on_input_submitted(self) -> None:
-        """Keeps the filter and goes back to the table."""
-        self._close_prompt()
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Keeps the filter and goes back to the table; one that is not understood keeps the prompt open."""
+        if self._set_filter(event.value):
+            self._close_prompt()
 
-    def _set_filter(self, text: str) -> None:
+    def _set_filter(self, text: str) -> bool:
+        """Filters the rows; while `text` is not understood, by what stood before the prompt was opened."""
         store, bar = self.watch_.store, self.query_one(KeysBar)
+        said, understood = "", True
         try:
             store.query = parse(text, store.answered) if text.strip() else EVERYTHING
         except QueryError as error:
-            bar.say(str(error))
-            return
+            said, understood, text = str(error), False, self._filter_before
+            store.query = parse(text, store.answered) if text else EVERYTHING
         self._filter = text.strip()
-        bar.say(store.query.note)
+        bar.say(said or store.query.note)
         store.arrange(self.watch_.moment())
         self.table.arranged()
         self._panels()
+        return understood
 
     def _close_prompt(self) -> None:
         self.query_one("#ask").display = False
@@ -401,11 +415,18 @@ class ConsoleApp(App[None]):
             self._set_filter("")
 
     def action_next_pane(self) -> None:
-        """Table, details, applications, in turn."""
+        """Table, details, applications, in turn; from the prompt, back to the table."""
+        if self.asking:
+            self._close_prompt()
+            return
         panes = [self.table, self.query_one(Drawer), self.query_one(Sidebar)]
         shown = [pane for pane in panes if pane.display]
         here = next((place for place, pane in enumerate(shown) if pane.has_focus), -1)
         shown[(here + 1) % len(shown)].focus()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Tab belongs to whatever stands above the panes."""
+        return action != "next_pane" or len(self.screen_stack) == 1
 
     def action_help(self) -> None:
         """The keys."""

@@ -24,6 +24,8 @@ from .model import Application, Event, Instance, Kpis, Stats, decode, decode_eve
 
 API = "/api/v1/admin"
 CONNECT_TIMEOUT = 5.0
+APPLICATIONS_PAGE = 1000  # the largest that the server gives
+MOST_APPLICATIONS = 5000  # a vendor with more has another problem than a long list
 CLOSE_TIMEOUT = 0.5  # for the server to say goodbye; a dead one is left behind
 ANSWER_TIMEOUT = 20.0  # a first page of a large fleet on a busy machine, with room
 PING_INTERVAL = 5.0  # a server that died without a word is noticed within two of them
@@ -68,7 +70,14 @@ class Client:
         return decode((await self._get(f"{API}/stats")).content, Stats)
 
     async def applications(self) -> list[Application]:
-        return decode((await self._get(f"{API}/applications")).content, list[Application])
+        """All of them, up to MOST_APPLICATIONS."""
+        found: list[Application] = []
+        query: str | None = urlencode({"limit": APPLICATIONS_PAGE})
+        while query is not None and len(found) < MOST_APPLICATIONS:
+            response = await self._get(f"{API}/applications?{query}")
+            found += decode(response.content, list[Application])
+            query = _next_query(response)
+        return found
 
     async def kpis(self, slug: str) -> Kpis:
         """Raises UnknownApplicationError while nothing has arrived from it."""
@@ -84,8 +93,7 @@ class Client:
         cursor = response.headers.get("X-Feed-Cursor", "0")
         if not cursor.isdecimal():
             raise AnswerError("the server's list of instances has no X-Feed-Cursor that is a number")
-        link = response.links.get("next", {}).get("url")
-        return Page(decode(response.content, list[Instance]), int(cursor), urlsplit(link).query if link else None)
+        return Page(decode(response.content, list[Instance]), int(cursor), _next_query(response))
 
     @asynccontextmanager
     async def feed(self, slug: str | None, since: int) -> AsyncIterator[AsyncIterator[Event]]:
@@ -160,6 +168,12 @@ class Client:
         except (KeyError, ValueError, TypeError):
             return
         self._ahead = ahead if abs(ahead) > CLOCKS_AGREE else 0.0
+
+
+def _next_query(response: httpx.Response) -> str | None:
+    """The query of the page behind this one."""
+    link = response.links.get("next", {}).get("url")
+    return urlsplit(link).query if link else None
 
 
 async def _close(connection: WebSocketClientConnection) -> None:

@@ -49,14 +49,10 @@ def run(args: argparse.Namespace) -> int:
         server = server_address(args.server)
         token = find_token(args.token, data_dir(args.data_dir))
         if args.once:
-            print(asyncio.run(_once(server, token, args.app, args.json)))  # noqa: T201
-            return 0
+            return _print(asyncio.run(_once(server, token, args.app, args.json)))
         if args.screenshot is not None:
             drawn = asyncio.run(_drawn(server, token, args.app, (int(size[1]), int(size[2]))))
-            args.screenshot.write_text(drawn, encoding="utf-8")
-            return 0
-    except OSError as error:
-        return _complain(f"{args.screenshot} cannot be written: {error.strerror}", 1)
+            return _write(args.screenshot, drawn)
     except ConsoleError as error:
         return _complain(str(error), 1)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -113,6 +109,23 @@ async def _drawn(server: str, token: str, slug: str | None, size: tuple[int, int
             return app.export_screenshot(title="shm console")
     finally:
         await client.aclose()
+
+
+def _print(text: str) -> int:
+    try:
+        print(text, flush=True)  # noqa: T201
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at its end
+        return 1 if isinstance(error, BrokenPipeError) else _complain(f"nothing can be written: {error.strerror}", 1)
+    return 0
+
+
+def _write(file: Path, text: str) -> int:
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        return _complain(f"{file} cannot be written: {error.strerror}", 1)
+    return 0
 
 
 def _complain(sentence: str, status: int) -> int:

@@ -10,6 +10,7 @@ from rich.text import Text
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
+from .cells import cut
 from .columns import Moment, Row, kind_of
 from .figures import NOTHING, age, exact, stamp
 from .model import Value
@@ -81,7 +82,8 @@ def details(row: Row, moment: Moment, style: dict[str, Style]) -> Text:
         for key in of_kind:
             value = written(row.leaves[key])
             blank = " " * max(0, FIGURE - cell_len(value))
-            lines.append(Text.assemble((_padded(key, KEY) + blank, style["name"]), (value, style["value"])))
+            name = _padded(_shortened(key, KEY - 1), KEY)
+            lines.append(Text.assemble((name + blank, style["name"]), (value, style["value"])))
     lines.extend((Text(), Text("AS IT WAS SENT", style["head"])))
     lines.append(Text(payload(one.metrics), style["name"]))
     return Text("\n").join(lines)
@@ -119,6 +121,17 @@ def _quoted(value: object) -> str:
 
 def _when(at: Any, moment: Moment) -> str:
     return NOTHING if at is None else f"{stamp(at)}   {age(at, moment.now)} ago"
+
+
+def _shortened(name: str, width: int) -> str:
+    """A long key keeps its beginning and its end; what was sent has it whole, further down."""
+    if cell_len(name) <= width:
+        return name
+    half = (width - 1) // 2
+    end = name[-half:]
+    while cell_len(end) > half:
+        end = end[1:]
+    return cut(name, half + 1).removesuffix("…").rstrip() + "…" + end
 
 
 def _padded(name: str, width: int) -> str:

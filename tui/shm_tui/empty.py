@@ -12,6 +12,9 @@ def why_empty(watch: Watch, filter_: str) -> str:
         return f"{watch.link.reason}\n\nTrying again; nothing was shown yet." if watch.link.reason else "Loading…"
     if store.rows:
         return f"Nothing matches  /{filter_}\n\nEsc clears the filter."
+    applications = watch.overview.applications
+    if watch.slug is not None and applications is not None and watch.slug not in {one.slug for one in applications}:
+        return f"There is no application “{watch.slug}” here.\n\n[ and ] go to those that there are."
     return _first_steps(watch.client.server) if watch.complete or watch.link.phase is Phase.LIVE else ""
 
 
