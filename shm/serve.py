@@ -5,6 +5,7 @@ import asyncio
 import logging
 import os
 import shlex
+import signal
 from pathlib import Path
 
 from shm import logs
@@ -40,6 +41,9 @@ def run(args: argparse.Namespace) -> int:
             asyncio.run(_run(settings, dsn, revive))
         except DatabaseUnavailable as error:
             raise ConfigurationError(str(error)) from None
+        except asyncio.CancelledError:
+            logger.info("ended before it listened")
+            return 128 + signal.SIGTERM
         finally:
             ending()
     logger.info("ended")
@@ -47,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _run(settings: Settings, dsn: str, revive: Revive | None) -> None:
+    ended = _ended_by_signal()
     async with (
         Database.opened(settings, dsn) as database,
         Database.opened(settings, dsn, WRITERS) as writer,
@@ -56,8 +61,28 @@ async def _run(settings: Settings, dsn: str, revive: Revive | None) -> None:
 
         async def listening(port: int, rooms: Rooms) -> None:
             _say_how_to_open(settings, port, await rooms.tokens.ensure_admin(settings))
+            ended.may_wait = True
 
-        await serve(settings, database, writer, listening)
+        await serve(settings, database, writer, listening, ended)
+
+
+class _Ended(asyncio.Event):
+    """Set by a signal. Whoever cannot wait for it yet, because it is still starting, is cancelled instead."""
+
+    may_wait = False
+
+
+def _ended_by_signal() -> _Ended:
+    ended, owner = _Ended(), asyncio.current_task()
+
+    def told() -> None:
+        ended.set()
+        if not ended.may_wait and owner is not None:
+            owner.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, told)
+    return ended
 
 
 async def _keep_alive(revive: Revive) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -94,14 +93,14 @@ async def rooms_of(settings: Settings, database: Database, writer: Database) -> 
 
 
 async def serve(
-    settings: Settings, database: Database, writer: Database, listening: Callable[[int, Rooms], Awaitable[None]]
+    settings: Settings,
+    database: Database,
+    writer: Database,
+    listening: Callable[[int, Rooms], Awaitable[None]],
+    ended: asyncio.Event,
 ) -> None:
-    """Listens until SIGTERM, SIGINT or SIGHUP, then finishes what is in flight. `listening` is told the port."""
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(_log_stray)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, ended.set)
+    """Listens until `ended` is set, then finishes what is in flight. `listening` is told the port."""
+    asyncio.get_running_loop().set_exception_handler(_log_stray)
     async with rooms_of(settings, database, writer) as rooms:
         server = tornado.httpserver.HTTPServer(
             make_application(rooms),
