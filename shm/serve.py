@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs until SIGTERM or SIGINT."""
+    """Runs until SIGTERM, SIGINT or SIGHUP."""
     logs.configure()
     settings = Settings.load(os.environ, vars(args))
     with orderly(), database_for(settings) as (dsn, revive):
@@ -92,7 +92,7 @@ async def _keep_alive(revive: Revive) -> None:
         try:
             if await asyncio.to_thread(revive):
                 logger.warning("the embedded PostgreSQL had died and was started again")
-        except ConfigurationError as error:
+        except (ConfigurationError, OSError) as error:
             logger.warning("the embedded PostgreSQL died and could not be started again: %s", error)
 
 

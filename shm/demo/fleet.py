@@ -24,8 +24,6 @@ class SimulatedInstall:
     """An application somewhere, with an identity of its own."""
 
     def __init__(self, application: Application, who: Persona, server: str, data_dir: Path) -> None:
-        self._application = application
-        self._persona = who
         self._client = Client(
             server,
             application.name,

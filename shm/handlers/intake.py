@@ -1,5 +1,6 @@
 """What installs send: register, activate, snapshot. Bodies are read only up to their limit."""
 
+from abc import ABC, abstractmethod
 from datetime import UTC, datetime
 from http import HTTPStatus
 
@@ -13,7 +14,7 @@ from shm.tokens import Role
 
 
 @tornado.web.stream_request_body
-class FromInstall(Handler):
+class FromInstall(Handler, ABC):
     """A POST with a bounded body. Streamed, so that an oversized one is refused before it is read.
 
     It is in flight once its body is there: whoever sends slowly or goes away in the middle holds up no drain.
@@ -44,9 +45,9 @@ class FromInstall(Handler):
             raise self._too_large()
         await self.accept(bytes(self._body))
 
+    @abstractmethod
     async def accept(self, body: bytes) -> None:
         """Does what is asked; `body` is the exact bytes that came."""
-        raise NotImplementedError
 
     def proof(self) -> envelope.Proof:
         """Who says to have signed this."""

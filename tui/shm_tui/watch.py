@@ -64,7 +64,6 @@ class Watch:
         self.kpis: Kpis | None = None
         self.listed = False
         self.complete = False
-        self.heard = monotonic()
         self._changed = changed
         self._cursor = 0
         self._must_list = True
@@ -188,7 +187,6 @@ class Watch:
             self.kpis = event
         if not isinstance(event, Resync):
             self._cursor = max(self._cursor, event.cursor)
-        self.heard = monotonic()
         self._stirred.set()
         self._changed()
 
