@@ -1,12 +1,13 @@
 """What an install sends: headers and bytes in, a value or a refusal out.
 
-Pure: no socket, no database, and no clock but the `now` that is handed in. Everything that PostgreSQL could not store
-(NUL, lone surrogates, numbers beyond reason) is refused here, so that a batch does not fall with one bad member.
+Pure: no socket, no database, and no clock but the `now` that is handed in. First `proof` and `verify`: who says so, and
+does the signature hold? Only then is a body read. Everything that PostgreSQL could not store (NUL, lone surrogates,
+numbers beyond reason) is refused here and in `leaves`, so that a batch does not fall with one bad member.
 """
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, TypeVar
 
@@ -14,8 +15,8 @@ import msgspec
 import nacl.bindings
 import nacl.exceptions
 
-from shm import metrics, names
-from shm.errors import BadRequest, Forbidden, Unauthorized
+from shm import leaves, names
+from shm.errors import BadRequest, Forbidden, Refusal, Unauthorized
 from shm.settings import Settings
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -23,8 +24,6 @@ PUBLIC_KEY = re.compile(r"[0-9a-f]{64}")
 SIGNATURE = re.compile(r"[0-9a-f]{128}")
 
 LONGEST_NAME = 256  # characters of an application's name, a version, an environment: a table shows far fewer
-LARGEST_EXPONENT = 324  # what a double can hold, subnormal included; PostgreSQL would write 1e100000 in 100,001 digits
-MOST_DIGITS = 330  # a double written out in full
 
 T = TypeVar("T")
 
@@ -41,14 +40,35 @@ class RegisterBody(msgspec.Struct):
     os_arch: str | None = None
 
 
-class SnapshotBody(msgspec.Struct):
+class Reading(msgspec.Struct):
+    """A snapshot within a backlog."""
+
+    timestamp: Annotated[datetime, msgspec.Meta(tz=True)]
+    metrics: dict[str, object]
+    app_version: str | None = None
+    sequence: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
+
+
+class SnapshotBody(Reading, kw_only=True):
     """The body of `POST /v1/snapshot`."""
 
     instance_id: str
+
+
+class BacklogBody(msgspec.Struct):
+    """The body of `POST /v1/snapshots`; each member is read by itself."""
+
+    instance_id: str
+    snapshots: list[msgspec.Raw]
+
+
+class ActionBody(msgspec.Struct):
+    """The body of `POST /v1/rotate`, `/v1/erase` and `/v1/disclose`."""
+
+    action: str
+    instance_id: str
     timestamp: Annotated[datetime, msgspec.Meta(tz=True)]
-    metrics: msgspec.Raw
-    app_version: str | None = None
-    sequence: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
+    new_public_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +94,15 @@ class Proof:
 
 
 @dataclass(frozen=True, slots=True)
+class Signed:
+    """A body whose signature held against `public_key`. Made by `verify` alone, wanted by whoever reads a body."""
+
+    instance_id: str
+    public_key: bytes
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """A verified snapshot. `metrics` and `leaves` are JSON; `public_key` is what the signature held against."""
 
@@ -87,32 +116,26 @@ class Snapshot:
 
 
 _register = msgspec.json.Decoder(RegisterBody)
-_snapshot = msgspec.json.Decoder(SnapshotBody)
+_snapshot = msgspec.json.Decoder(SnapshotBody, float_hook=Decimal)
+_reading = msgspec.json.Decoder(Reading, float_hook=Decimal)
+_backlog = msgspec.json.Decoder(BacklogBody)
+_action = msgspec.json.Decoder(ActionBody)
 _object = msgspec.json.Decoder(dict[str, object], float_hook=Decimal)
-_encoder = msgspec.json.Encoder(decimal_format="number")
 
 
 def proof(instance_id: str | None, signature: str | None) -> Proof:
     """Reads `X-Instance-ID` and `X-Signature`. Raises Unauthorized."""
     if not instance_id:
         raise Unauthorized("missing_instance_id", "The header X-Instance-ID is missing.")
-    if not signature:
-        raise Unauthorized("missing_signature", "The header X-Signature is missing.")
     if not UUID.fullmatch(instance_id.lower()):
         raise Unauthorized("bad_instance_id", "The header X-Instance-ID is no UUID.")
-    if not SIGNATURE.fullmatch(signature.lower()):
-        raise Unauthorized("bad_signature", "The header X-Signature is not 128 hex digits, an Ed25519 signature.")
-    return Proof(instance_id.lower(), bytes.fromhex(signature))
+    return Proof(instance_id.lower(), _signature("X-Signature", signature))
 
 
-def verify(public_key: bytes, signature: bytes, body: bytes) -> None:
+def verify(claimed: Proof, public_key: bytes, body: bytes) -> Signed:
     """Checks an Ed25519 signature over the exact bytes of a body. Raises Unauthorized."""
-    try:
-        nacl.bindings.crypto_sign_open(signature + body, public_key)
-    except nacl.exceptions.BadSignatureError:
-        raise Unauthorized(
-            "bad_signature", "The signature does not hold: X-Signature must be made over the exact bytes of the body."
-        ) from None
+    _hold_signature("X-Signature", claimed.signature, public_key, body)
+    return Signed(claimed.instance_id, public_key, body)
 
 
 def registration(body: bytes) -> Registration:
@@ -137,106 +160,114 @@ def registration(body: bytes) -> Registration:
     )
 
 
-def action(body: bytes) -> None:
+def activation(signed: Signed) -> None:
     """Reads the body of an activate: any JSON object. Raises BadRequest."""
-    _decoded(_object, body)
+    _decoded(_object, signed.body)
 
 
-def snapshot(claimed: Proof, public_key: bytes, body: bytes, now: datetime, limits: Settings) -> Snapshot:
-    """Verifies and reads a snapshot. Raises Unauthorized, Forbidden or BadRequest."""
-    verify(public_key, claimed.signature, body)
-    said = _decoded(_snapshot, body)
-    if said.instance_id.lower() != claimed.instance_id:
+def snapshot(signed: Signed, now: datetime, limits: Settings) -> Snapshot:
+    """Reads a snapshot. Raises Forbidden or BadRequest."""
+    said = _decoded(_snapshot, signed.body)
+    _hold_to(signed, said.instance_id)
+    return _taken(said, signed, now, limits)
+
+
+def backlog(signed: Signed, now: datetime, limits: Settings) -> list[Snapshot | Refusal]:
+    """Reads a backlog: in the order sent, each snapshot or what is wrong with it. Raises as `snapshot`."""
+    said = _decoded(_backlog, signed.body)
+    _hold_to(signed, said.instance_id)
+    if len(said.snapshots) > limits.max_backlog:
+        raise BadRequest(
+            "too_many_snapshots", f"snapshots has {len(said.snapshots)} members; at most {limits.max_backlog} are read."
+        )
+
+    def read(member: msgspec.Raw) -> Snapshot | Refusal:
+        try:
+            return _taken(_decoded(_reading, bytes(member)), signed, now, limits)
+        except Refusal as refusal:
+            return refusal
+
+    return [read(member) for member in said.snapshots]
+
+
+def action(signed: Signed, name: str, now: datetime, limits: Settings) -> ActionBody:
+    """Reads an action, whose timestamp must be of just now. Raises Forbidden or BadRequest."""
+    said = _decoded(_action, signed.body)
+    _hold_to(signed, said.instance_id)
+    if said.action != name:
+        raise BadRequest("bad_field", f"action is not {name!r}, which this address is for.")
+    _instant(said.timestamp, now, limits.max_clock_skew, limits.max_clock_skew)
+    return said
+
+
+def by_new_key(claimed: Proof, body: bytes, new_signature: str | None) -> Signed:
+    """A rotate's body, signed by the new key that it names. Raises BadRequest or Unauthorized."""
+    named = (_decoded(_action, body).new_public_key or "").lower()
+    if not PUBLIC_KEY.fullmatch(named):
+        raise BadRequest("bad_public_key", "new_public_key is not 64 hex digits, an Ed25519 public key.")
+    key, signature = bytes.fromhex(named), _signature("X-New-Signature", new_signature)
+    _hold_signature("X-New-Signature", signature, key, body)
+    return Signed(claimed.instance_id, key, body)
+
+
+def _signature(header: str, value: str | None) -> bytes:
+    if not value:
+        raise Unauthorized("missing_signature", f"The header {header} is missing.")
+    if not SIGNATURE.fullmatch(value.lower()):
+        raise Unauthorized("bad_signature", f"The header {header} is not 128 hex digits, an Ed25519 signature.")
+    return bytes.fromhex(value)
+
+
+def _hold_signature(header: str, signature: bytes, public_key: bytes, body: bytes) -> None:
+    try:
+        nacl.bindings.crypto_sign_open(signature + body, public_key)
+    except nacl.exceptions.BadSignatureError:
+        raise Unauthorized(
+            "bad_signature", f"The signature does not hold: {header} must be made over the exact bytes of the body."
+        ) from None
+
+
+def _hold_to(signed: Signed, instance_id: str) -> None:
+    if instance_id != signed.instance_id and instance_id.lower() != signed.instance_id:
         raise Forbidden("instance_mismatch", "instance_id in the body is not the one in X-Instance-ID.")
-    snapshot_at = _instant(said.timestamp, now, limits)
-    kept, leaves = _metrics(said.metrics, limits)
+
+
+def _taken(said: Reading, signed: Signed, now: datetime, limits: Settings) -> Snapshot:
+    snapshot_at = _instant(said.timestamp, now, limits.max_clock_skew, limits.max_snapshot_age)
+    kept, aggregated = leaves.read(said.metrics, limits)
     return Snapshot(
-        instance_id=claimed.instance_id,
-        public_key=public_key,
+        instance_id=signed.instance_id,
+        public_key=signed.public_key,
         snapshot_at=snapshot_at,
         metrics=kept,
-        leaves=leaves,
+        leaves=aggregated,
         app_version=None if said.app_version is None else _field("app_version", said.app_version),
         sequence=said.sequence,
     )
 
 
-def _instant(timestamp: datetime, now: datetime, limits: Settings) -> datetime:
+def _instant(timestamp: datetime, now: datetime, ahead: timedelta, old: timedelta) -> datetime:
     try:
         instant = timestamp.astimezone(UTC)
     except OverflowError:
         raise BadRequest("bad_timestamp", "timestamp lies outside of the years 1 to 9999.") from None
-    if instant > now + limits.max_clock_skew:
-        skew_s = limits.max_clock_skew.total_seconds()
-        raise BadRequest("timestamp_ahead", f"timestamp is more than {skew_s:.0f} s ahead of the server's clock.")
-    if instant < now - limits.max_snapshot_age:
-        days = limits.max_snapshot_age.total_seconds() / 86400
-        raise BadRequest("timestamp_too_old", f"timestamp is older than {days:g} days.")
+    if instant > now + ahead:
+        raise BadRequest(
+            "timestamp_ahead", f"timestamp is more than {ahead.total_seconds():.0f} s ahead of the server's clock."
+        )
+    if instant < now - old:
+        raise BadRequest("timestamp_too_old", f"timestamp is older than {_told(old)}.")
     return instant
 
 
-def _metrics(text: msgspec.Raw, limits: Settings) -> tuple[msgspec.Raw, msgspec.Raw]:
-    """Checks the metrics object against every limit; returns it and its aggregated leaves as JSON.
-
-    What is returned was written from what was checked, so that nothing unchecked (such as the first of two equal keys)
-    goes any further.
-    """
-    try:
-        parsed = _decoded(_object, bytes(text))
-    except BadRequest as refusal:
-        raise BadRequest(refusal.code, f"metrics: {refusal.detail}") from None
-    values = _check(parsed, "metrics", 1, limits)
-    if values > limits.max_metrics:
-        raise BadRequest(
-            "too_many_metrics",
-            f"metrics holds {values} values, those in arrays too; at most {limits.max_metrics} are read.",
-        )
-    found = list(metrics.leaves(parsed))
-    flat = dict(found)
-    if len(flat) < len(found):
-        keys = [key for key, _ in found]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise BadRequest("ambiguous_metric", f"metrics names {_shown(twice)} twice, once with a dot and once nested.")
-    for key in flat:
-        if len(key) > limits.max_key:
-            raise BadRequest("key_too_long", f"metrics.{_shown(key)}: a key has at most {limits.max_key} characters.")
-    aggregated = {key: value for key, value in flat.items() if metrics.is_aggregated(value)}
-    return msgspec.Raw(_encoder.encode(parsed)), msgspec.Raw(_encoder.encode(aggregated))
-
-
-def _check(value: object, where: str, depth: int, limits: Settings) -> int:
-    """Raises BadRequest for what breaks a limit; returns how many values there are, in arrays too."""
-    if isinstance(value, dict):
-        if depth > limits.max_depth:
-            raise BadRequest("too_deep", f"{where}: objects are read {limits.max_depth} levels deep.")
-        for key in value:
-            _check_text(key, f"a key in {where}", limits.max_text)
-        return sum(_check(inner, f"{where}.{_shown(key)}", depth + 1, limits) for key, inner in value.items())
-    if isinstance(value, list):
-        if depth > limits.max_depth:
-            raise BadRequest("too_deep", f"{where}: arrays are read {limits.max_depth} levels deep.")
-        return 1 + sum(_check(inner, where, depth + 1, limits) for inner in value)
-    if isinstance(value, str):
-        _check_text(value, where, limits.max_text)
-    elif isinstance(value, int | Decimal) and not isinstance(value, bool):
-        _check_number(Decimal(value), where)
-    return 1
-
-
-def _check_text(value: str, where: str, longest: int) -> None:
-    if len(value) > longest:
-        raise BadRequest("text_too_long", f"{where} has {len(value)} characters; at most {longest} are kept.")
-    if "\0" in value:
-        raise BadRequest("nul_character", f"{where} holds the character U+0000, which cannot be stored.")
-
-
-def _check_number(value: Decimal, where: str) -> None:
-    if len(value.as_tuple().digits) > MOST_DIGITS or abs(value.adjusted()) > LARGEST_EXPONENT:
-        raise BadRequest("number_out_of_range", f"{where} is beyond what a double-precision number holds.")
+def _told(duration: timedelta) -> str:
+    """A duration in the unit that suits it."""
+    seconds = duration.total_seconds()
+    return f"{seconds / 86400:g} days" if seconds >= 86400 else f"{seconds:.0f} s"
 
 
 def _field(name: str, value: str) -> str:
-    _check_text(value, name, LONGEST_NAME)
+    leaves.check_text(value, name, LONGEST_NAME)
     return value.strip()
 
 
@@ -249,8 +280,3 @@ def _decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         raise BadRequest("bad_json", "This is no JSON object in UTF-8.") from None
     except RecursionError:
         raise BadRequest("too_deep", "The JSON is nested too deep to be read.") from None
-
-
-def _shown(key: str) -> str:
-    """A key as an answer may show it: short, and on one line."""
-    return key[:40].encode("unicode_escape").decode() + ("…" if len(key) > 40 else "")

@@ -6,9 +6,10 @@ ShmError
 │   └── QueryTooSlow             503
 ├── UnstorableData               a value that PostgreSQL refuses; its batch is tried apart
 └── Refusal                      an answer in the 4xx or 5xx, as application/problem+json (RFC 9457)
-    ├── BadRequest    400        ├── NotFound          404    ├── TooLarge    413
-    ├── Unauthorized  401        ├── MethodNotAllowed  405    └── Overloaded  503, Retry-After
-    ├── Forbidden     403        ├── Conflict          409
+    ├── BadRequest    400        ├── MethodNotAllowed  405    ├── HeadersTooLarge  431
+    ├── Unauthorized  401        ├── TooSlow           408    ├── TooMany          429, Retry-After
+    ├── Forbidden     403        ├── Conflict          409    └── Overloaded       503, Retry-After
+    ├── NotFound      404        ├── TooLarge          413
 
 A refusal's `code` is stable and made for programs; its `detail` says what is wrong, where, and what was wanted.
 """
@@ -79,6 +80,12 @@ class MethodNotAllowed(Refusal):
     status = HTTPStatus.METHOD_NOT_ALLOWED
 
 
+class TooSlow(Refusal):
+    """The body did not come in time."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+
+
 class Conflict(Refusal):
     """It contradicts what is already known."""
 
@@ -91,10 +98,25 @@ class TooLarge(Refusal):
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
+class HeadersTooLarge(Refusal):
+    """The headers are over their limit."""
+
+    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+
+
+class TooMany(Refusal):
+    """Too often. `Retry-After` says when again."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+
+    def __init__(self, code: str, detail: str, retry_after_s: int, headers: dict[str, str] | None = None) -> None:
+        super().__init__(code, detail, {**(headers or {}), "Retry-After": str(max(1, retry_after_s))})
+
+
 class Overloaded(Refusal):
     """Not now: the queue is full, the database is away, or the server is ending. `Retry-After` says when."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
 
-    def __init__(self, code: str, detail: str, retry_after_s: int = 5) -> None:
-        super().__init__(code, detail, {"Retry-After": str(retry_after_s)})
+    def __init__(self, code: str, detail: str, retry_after_s: int = 5, headers: dict[str, str] | None = None) -> None:
+        super().__init__(code, detail, {**(headers or {}), "Retry-After": str(retry_after_s)})

@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 import msgspec
 
 from shm.database import Database
-from shm.items import Changed, Item, Items
+from shm.items import Changed, Item, Items, Removed
 from shm.kpis import ApplicationKpis, Kpis
+from shm.settings import Settings
 
 CHANNEL = "shm_feed"
 PAGE = 500  # rows read at a time for a subscriber
 PAUSE_S = 0.1  # between two looks of a subscriber: a burst becomes newest states
+FORGET_PAGE = 1_000  # removals forgotten at a time
+TOO_OLD = "This cursor is too old: list again."
 KPIS_PAUSE_S = 0.5  # two KPI messages a second for each application
 
 Send = Callable[[bytes], Awaitable[None]]
@@ -54,6 +57,12 @@ class Resync(msgspec.Struct, tag_field="type", tag="resync"):
 @dataclass(frozen=True, slots=True)
 class _Head:
     cursor: int
+    horizon: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Horizon:
+    horizon: int
 
 
 @dataclass(slots=True)
@@ -90,11 +99,12 @@ class KpiBoard:
 class Feed:
     """The feed of one server process."""
 
-    def __init__(self, database: Database, items: Items, board: KpiBoard, heartbeat_s: int) -> None:
+    def __init__(self, database: Database, items: Items, board: KpiBoard, settings: Settings) -> None:
         self._database = database
         self._items = items
         self._board = board
-        self._heartbeat_s = heartbeat_s
+        self._heartbeat_s = int(settings.heartbeat.total_seconds())
+        self._memory = settings.feed_memory
         self._subscriptions: dict[int, Subscription] = {}
 
     async def run(self) -> None:
@@ -103,16 +113,21 @@ class Feed:
             for subscription in self._subscriptions.values():
                 subscription.look.set()
 
+    async def forget_removals(self) -> bool:
+        """Forgets removals that are older than `SHM_FEED_MEMORY`, the oldest thousand; whether there were any."""
+        parameters = {"memory": self._memory, "most": FORGET_PAGE}
+        return bool(await self._database.fetch(_Horizon, "feed.forget_removals", **parameters))
+
     async def follow(self, app: str | None, since: int | None, send: Send) -> None:
         """Serves one subscriber until cancelled or until `send` raises."""
         head = await self._head()
-        strange = since is not None and since > head
-        subscription = Subscription(app, head if since is None or strange else since)
+        lost = None if since is None else _lost(since, head)
+        subscription = Subscription(app, head.cursor if since is None or lost else since)
         self._subscriptions[id(subscription)] = subscription
         try:
             await send(_encoder.encode(Hello(subscription.cursor, self._heartbeat_s)))
-            if strange:
-                await send(_encoder.encode(Resync("This cursor was never given by this database: list again.")))
+            if lost:
+                await send(_encoder.encode(Resync(lost)))
             subscription.look.set()
             while True:
                 await self._wait(subscription)
@@ -136,10 +151,15 @@ class Feed:
     async def _tell_changes(self, subscription: Subscription, send: Send) -> None:
         while True:
             page = await self._items.changes(subscription.cursor, subscription.app, PAGE)
-            for changed in page.changed:
-                await send(_encoder.encode(_news(changed, subscription.app)))
-                subscription.cursor = changed.cursor
-                subscription.stale |= {changed.item.app_slug, changed.left_slug or changed.item.app_slug}
+            if subscription.cursor < page.horizon:  # it read so slowly that a removal was forgotten meanwhile
+                subscription.cursor = page.cursor
+                await send(_encoder.encode(Resync(TOO_OLD)))
+                return
+            for change in page.changed:
+                await send(_encoder.encode(_news(change, subscription.app)))
+                subscription.cursor = change.cursor
+                slug = change.app_slug if isinstance(change, Removed) else change.item.app_slug
+                subscription.stale |= {slug, change.left_slug or slug}
             if len(page.changed) < PAGE:
                 subscription.cursor = max(subscription.cursor, page.cursor)
                 return
@@ -156,14 +176,23 @@ class Feed:
         subscription.stale.clear()
         subscription.kpis_due = now + KPIS_PAUSE_S
 
-    async def _head(self) -> int:
+    async def _head(self) -> _Head:
         row = await self._database.fetch_one(_Head, "feed.head")
         assert row is not None  # noqa: S101 - the table always has its one row
-        return row.cursor
+        return row
 
 
-def _news(changed: Changed, app: str | None) -> InstanceChanged | InstanceRemoved:
+def _lost(since: int, head: _Head) -> str | None:
+    """Why a cursor leads nowhere, if it does."""
+    if since > head.cursor:
+        return "This cursor was never given by this database: list again."
+    return TOO_OLD if since < head.horizon else None
+
+
+def _news(changed: Changed | Removed, app: str | None) -> InstanceChanged | InstanceRemoved:
     """What a change is to somebody who asked for one application: an instance may have left it for another."""
+    if isinstance(changed, Removed):
+        return InstanceRemoved(changed.cursor, changed.instance_id)
     if app is not None and changed.item.app_slug != app:
         return InstanceRemoved(changed.cursor, changed.item.instance_id)
     return InstanceChanged(changed.cursor, changed.item)

@@ -13,7 +13,7 @@ import msgspec
 
 from shm.database import Database
 from shm.envelope import Snapshot
-from shm.errors import BadRequest, Forbidden, Overloaded, ShmError, UnstorableData
+from shm.errors import BadRequest, Forbidden, Overloaded, Refusal, ShmError, UnstorableData
 from shm.registry import Registry, unknown_instance
 from shm.settings import Settings
 
@@ -32,16 +32,26 @@ class Verdict(StrEnum):
     REVOKED = "revoked"
 
 
+class Outcome(StrEnum):
+    """What an accepted snapshot was: both are committed now."""
+
+    STORED = "stored"
+    REPEATED = "repeated"  # it was there already
+
+
 @dataclass(frozen=True, slots=True)
 class _Judged:
+    """A row of the statement, by its place in the batch; `fresh` where it was not there before."""
+
     position: int
     verdict: str
+    fresh: bool
 
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     snapshot: Snapshot
-    verdict: "asyncio.Future[Verdict]"
+    judged: "asyncio.Future[_Judged]"
 
 
 class Intake:
@@ -53,26 +63,38 @@ class Intake:
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(settings.queue)
         self._batch = settings.batch
 
-    async def store(self, snapshot: Snapshot) -> None:
+    async def store(self, snapshot: Snapshot) -> Outcome:
         """Returns once the snapshot is committed, or was before. Raises Forbidden, BadRequest or Overloaded."""
-        verdict = await self._enqueue(snapshot)
-        if verdict is Verdict.PENDING:  # its first signed request
+        judged = await self._enqueue(snapshot)
+        if judged.verdict == Verdict.PENDING:  # its first signed request
             if await self._registry.prove(snapshot.instance_id, snapshot.public_key) == Verdict.PENDING:
                 raise Forbidden("not_approved", "This instance waits for approval; its snapshots are not kept yet.")
-            verdict = await self._enqueue(snapshot)
-        elif verdict is Verdict.STAGED:  # its first since it registered anew
+            judged = await self._enqueue(snapshot)
+        elif judged.verdict == Verdict.STAGED:  # its first since it registered anew
             await self._registry.prove(snapshot.instance_id, snapshot.public_key)
-        if verdict not in (Verdict.STORED, Verdict.STAGED):
+        if judged.verdict not in (Verdict.STORED, Verdict.STAGED):
             self._registry.forget(snapshot.instance_id)
             raise unknown_instance()
+        return Outcome.STORED if judged.fresh else Outcome.REPEATED
 
-    async def _enqueue(self, snapshot: Snapshot) -> Verdict:
+    async def store_all(self, snapshots: Sequence[Snapshot]) -> list[Outcome | Refusal]:
+        """As `store`, for what one install sends at once: each outcome in its place, or why a value was refused.
+
+        What concerns all of them is raised.
+        """
+        found = await asyncio.gather(*(self.store(snapshot) for snapshot in snapshots), return_exceptions=True)
+        for outcome in found:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, BadRequest):
+                raise outcome
+        return found  # type: ignore[return-value]  # mypy does not see that the rest has been raised
+
+    def _enqueue(self, snapshot: Snapshot) -> "asyncio.Future[_Judged]":
         waiting = _Waiting(snapshot, asyncio.get_running_loop().create_future())
         try:
             self._queue.put_nowait(waiting)
         except asyncio.QueueFull:
             raise Overloaded("queue_full", "More snapshots come in than can be written; try again shortly.") from None
-        return await waiting.verdict
+        return waiting.judged
 
     async def run(self) -> None:
         """The writer. Runs until cancelled; cancel it only when nobody waits in `store` any more."""
@@ -94,9 +116,9 @@ class Intake:
             logger.exception("a batch of %d snapshots could not be written", len(batch))
         else:
             for row in judged:
-                waiting = batch[row.position].verdict
+                waiting = batch[row.position - 1].judged
                 if not waiting.done():
-                    waiting.set_result(Verdict(row.verdict))
+                    waiting.set_result(row)
 
     async def _write_apart(self, batch: Sequence[_Waiting], error: UnstorableData) -> None:
         """A member that PostgreSQL refuses must not take its neighbours with it: halves, until it stands alone."""
@@ -111,22 +133,10 @@ class Intake:
 
 def _fail(batch: Sequence[_Waiting], error: Exception) -> None:
     for waiting in batch:
-        if not waiting.verdict.done():
-            waiting.verdict.set_exception(error)
+        if not waiting.judged.done():
+            waiting.judged.set_exception(error)
 
 
 def _encode(batch: Sequence[_Waiting]) -> str:
-    members = [
-        {
-            "position": position,
-            "instance_id": waiting.snapshot.instance_id,
-            "public_key": waiting.snapshot.public_key.hex(),
-            "snapshot_at": waiting.snapshot.snapshot_at,
-            "app_version": waiting.snapshot.app_version,
-            "sequence": waiting.snapshot.sequence,
-            "metrics": waiting.snapshot.metrics,
-            "leaves": waiting.snapshot.leaves,
-        }
-        for position, waiting in enumerate(batch)
-    ]
-    return _encoder.encode(members).decode()
+    """A JSON array of snapshots, bytes in Base64; a member's position is its place in it."""
+    return _encoder.encode([waiting.snapshot for waiting in batch]).decode()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -40,11 +40,30 @@ class Changed:
 
 
 @dataclass(frozen=True, slots=True)
+class Removed:
+    """An instance that is gone, and the applications that it belonged to."""
+
+    cursor: int
+    instance_id: str
+    app_slug: str
+    left_slug: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """Items and the feed's cursor that they are true at."""
 
     cursor: int
     changed: list[Changed]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What changed, in order, up to the feed's cursor; removals up to `horizon` are not told any more."""
+
+    cursor: int
+    horizon: int
+    changed: list[Changed | Removed]
 
 
 class Filter(msgspec.Struct, frozen=True):
@@ -86,21 +105,26 @@ class Items:
         rows = await self._database.fetch(dict, "instances.one", instance_id=instance_id)
         return self._page(rows) if rows else Page(0, [])
 
-    async def changes(self, since: int, app: str | None, most: int) -> Page:
+    async def changes(self, since: int, app: str | None, most: int) -> Changes:
         """The next `most` instances that changed after the cursor `since`, in the order of their newest change."""
-        return self._page(await self._database.fetch(dict, "feed.changes", since=since, app=app, most=most))
+        rows = await self._database.fetch(dict, "feed.changes", since=since, app=app, most=most)
+        head, horizon = rows[0]["head"], rows[0]["horizon"]
+        return Changes(head, horizon, [self._change(row) for row in rows if row["instance_id"] is not None])
 
-    def _page(self, rows: list[dict[str, object]]) -> Page:
-        head = msgspec.convert(rows[0].pop("head"), int)
-        return Page(head, [self._changed(row) for row in rows if row["instance_id"] is not None])
+    def _change(self, row: dict[str, Any]) -> Changed | Removed:
+        row.pop("horizon")
+        if row.pop("removed"):
+            return Removed(row["cursor"], row["instance_id"], row["app_slug"], row["left_slug"])
+        return self._changed(row)
 
-    def _changed(self, row: dict[str, object]) -> Changed:
-        row.pop("head", None)
-        cursor = msgspec.convert(row.pop("cursor"), int)
-        ephemeral, left_slug = row.pop("ephemeral"), row.pop("left_slug")
+    def _page(self, rows: list[dict[str, Any]]) -> Page:
+        return Page(rows[0]["head"], [self._changed(row) for row in rows if row["instance_id"] is not None])
+
+    def _changed(self, row: dict[str, Any]) -> Changed:
+        row.pop("head")
+        cursor, ephemeral, left_slug = row.pop("cursor"), row.pop("ephemeral"), row.pop("left_slug")
         counted = not ephemeral and str(row["environment"]).lower() not in self._uncounted
-        item = Item(**row, counted=counted)  # type: ignore[arg-type]  # the view's columns
-        return Changed(cursor, item, None if left_slug is None else str(left_slug))
+        return Changed(cursor, Item(**row, counted=counted), left_slug)
 
 
 def mark_of(item: Item) -> str:

@@ -1,10 +1,9 @@
-"""What a metric is: its leaves, its kind, how it is aggregated, and what to call it. Pure.
+"""What a metric is: its kind, how it is aggregated, and what to call it. Pure.
 
 A metric is a leaf of the metrics object; nested objects are joined by dots (`{"mail": {"sent": 3}}` is `mail.sent`).
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
@@ -30,20 +29,6 @@ class Naming:
     kind: Kind
     aggregate: Aggregate
     unit: str | None
-
-
-def leaves(metrics: dict[str, object], prefix: str = "") -> Iterator[tuple[str, Leaf]]:
-    """Each leaf with its dotted key. An empty object has none; an array is one leaf."""
-    for name, value in metrics.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value  # type: ignore[misc]  # JSON holds nothing else
-
-
-def is_aggregated(value: Leaf) -> bool:
-    """Numbers, booleans and short strings are; arrays, nulls and long strings are only kept and shown."""
-    return isinstance(value, int | Decimal) or (isinstance(value, str) and len(value) <= LONGEST_CATEGORY)
 
 
 def naming(key: str) -> Naming:

@@ -4,8 +4,11 @@ Public keys are remembered so that a snapshot costs no read. That memory is neve
 statement that writes compares the key again, and the status, in the database.
 """
 
+import time
 from collections import OrderedDict
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 import msgspec
@@ -15,6 +18,9 @@ from shm.envelope import Registration
 from shm.errors import Forbidden
 from shm.settings import Settings
 
+RECHECK_S = 1.0
+HELD_PAGE = 200  # snapshots read at a time for a disclosure: 13 MB at their largest
+PURGE_PAGE = 1_000  # removed at a time, so that the intake never waits long
 REMEMBERED_KEYS = 200_000  # about 200 bytes each: 40 MB for a fleet that reports hourly to this process
 
 
@@ -38,10 +44,35 @@ class _Key:
 
 
 @dataclass(frozen=True, slots=True)
+class _Remembered:
+    """A key, and when a bad signature last made us look it up again."""
+
+    public_key: bytes
+    read_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What was deleted of an instance."""
+
+    instance_id: str
+    app_name: str
+    erased_at: datetime
+    snapshots: int
+    oldest_snapshot_at: datetime | None
+    newest_snapshot_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Claim:
     staged: msgspec.Raw | None
     slug: str
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Gone:
+    instance_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +86,26 @@ class Registry:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._approval_wanted = settings.activation == "manual"
-        self._keys: OrderedDict[str, bytes] = OrderedDict()
+        self._keys: OrderedDict[str, _Remembered] = OrderedDict()
+        self._pending_age = settings.pending_age
 
-    async def public_key(self, instance_id: str) -> bytes:
-        """The instance's Ed25519 public key, 32 bytes. Raises Forbidden for an unknown instance."""
+    async def public_key(self, instance_id: str, *, newest: bool = False) -> bytes:
+        """The instance's Ed25519 public key, 32 bytes. Raises Forbidden for an unknown instance.
+
+        `newest`: as the database has it, where a remembered one may be outdated. That is looked up once a second for
+        each instance, so that bad signatures cost the database nothing.
+        """
         known = self._keys.get(instance_id)
-        if known is not None:
+        if known is not None and not (newest and time.monotonic() - known.read_at > RECHECK_S):
             self._keys.move_to_end(instance_id)
-            return known
+            return known.public_key
         row = await self._database.fetch_one(_Key, "instances.public_key", instance_id=instance_id)
         if row is None:
+            self.forget(instance_id)
             raise unknown_instance()
         key = bytes(row.public_key)
-        self._keys[instance_id] = key
+        self._keys[instance_id] = _Remembered(key, time.monotonic() if known else -RECHECK_S)
+        self._keys.move_to_end(instance_id)
         if len(self._keys) > REMEMBERED_KEYS:
             self._keys.popitem(last=False)
         return key
@@ -116,6 +154,49 @@ class Registry:
     async def decide(self, instance_id: str, status: str) -> None:
         """An admin's decision: `active` or `revoked`, the latter for good. It counts in every server at once."""
         await self._database.fetch(_Status, "instances.decide", instance_id=instance_id, status=status)
+
+    async def rotate(self, instance_id: str, public_key: bytes, new_key: bytes) -> None:
+        """Another key from now on, in every server. Raises Forbidden as `prove`, which it does too."""
+        await self.prove(instance_id, public_key)
+        await self._database.fetch(
+            _Status, "instances.rotate", instance_id=instance_id, public_key=public_key, new_key=new_key
+        )
+        self.forget(instance_id)
+
+    async def erase(self, instance_id: str, public_key: bytes) -> Receipt:
+        """Deletes everything held on an instance, which asked for it itself. Raises Forbidden as `prove`."""
+        receipt = await self._database.fetch_one(
+            Receipt, "instances.erase", instance_id=instance_id, public_key=public_key
+        )
+        self.forget(instance_id)
+        if receipt is None:
+            raise unknown_instance()
+        return receipt
+
+    async def held(self, instance_id: str) -> dict[str, object]:
+        """Everything known of an instance but its snapshots. Raises Forbidden where there is none."""
+        found = await self._database.fetch_one(dict, "instances.held", instance_id=instance_id)
+        if found is None:
+            raise unknown_instance()
+        return found
+
+    async def snapshots_held(self, instance_id: str) -> AsyncIterator[list[dict[str, object]]]:
+        """All snapshots of an instance, oldest first, some at a time."""
+        after: object = "-infinity"
+        while True:
+            page = await self._database.fetch(
+                dict, "instances.snapshots_held", instance_id=instance_id, after=after, most=HELD_PAGE
+            )
+            if page:
+                yield page
+            if len(page) < HELD_PAGE:
+                return
+            after = page[-1]["snapshot_at"]
+
+    async def purge(self) -> int:
+        """Removes instances that never proved their key, the oldest thousand; returns how many."""
+        gone = await self._database.fetch(_Gone, "instances.purge", age=self._pending_age, most=PURGE_PAGE)
+        return len(gone)
 
 
 def unknown_instance() -> Forbidden:

@@ -14,7 +14,7 @@ from shm.database import Database
 from shm.embedded import Revive, database_for
 from shm.endings import ending, orderly
 from shm.errors import ConfigurationError, DatabaseUnavailable
-from shm.handlers.base import Rooms
+from shm.handlers.rooms import Rooms
 from shm.migrate import migrate
 from shm.server import serve
 from shm.settings import Settings, add_flags

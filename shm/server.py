@@ -7,19 +7,23 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
-import tornado.httpserver
 import tornado.netutil
 import tornado.web
+from tornado.httpserver import HTTPServer
 
+from shm import retention
 from shm.background import beside
 from shm.database import Database
 from shm.errors import ConfigurationError
 from shm.feed import Feed, KpiBoard
-from shm.handlers import admin, feed, health, intake
-from shm.handlers.base import Handler, Missing, Rooms
+from shm.handlers import admin, feed, health
+from shm.handlers.base import Handler, Missing
+from shm.handlers.door import make_server
+from shm.handlers.rooms import Rooms
 from shm.intake import Intake
 from shm.items import Items
 from shm.kpis import Kpis
+from shm.limits import Limits
 from shm.registry import Registry
 from shm.settings import Settings
 from shm.tokens import Tokens
@@ -30,10 +34,8 @@ ADMIN = "/api/v1/admin"
 SLUG = r"([a-z0-9-]{1,100})"
 UUID = r"([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})"
 
+# What is read; what installs send is in `handlers.intake.POSTS`.
 ROUTES: list[tuple[str, type[Handler]]] = [
-    (r"/v1/register", intake.Register),
-    (r"/v1/activate", intake.Activate),
-    (r"/v1/snapshot", intake.Snapshot),
     (r"/api/v1/healthcheck", health.Healthcheck),
     (r"/api/v1/ready", health.Ready),
     (rf"{ADMIN}/stats", admin.Stats),
@@ -46,8 +48,6 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (rf"{ADMIN}/feed", feed.Feed),
 ]
 
-MAX_HEADER = 16 * 1024  # bytes: ten times what a client with a proxy's headers sends
-MAX_ANY_BODY = 1024 * 1024  # bytes; what is longer than a handler's own limit is refused by the handler
 MAX_FEED_MESSAGE = 1024  # bytes that a subscriber may say: it has nothing to say
 CLOSE_GRACE_S = 0.2  # for the close frames of the feed to go out
 
@@ -85,10 +85,12 @@ async def rooms_of(settings: Settings, database: Database, writer: Database) -> 
         intake=Intake(writer, registry, settings),
         items=items,
         kpis=kpis,
-        feed=Feed(database, items, KpiBoard(kpis), int(settings.heartbeat.total_seconds())),
+        feed=Feed(database, items, KpiBoard(kpis), settings),
         tokens=Tokens(database),
+        limits=Limits(settings),
     )
-    async with beside(rooms.intake.run(), rooms.feed.run()):
+    jobs = (rooms.intake.run(), rooms.feed.run(), rooms.limits.run(), retention.run(registry, rooms.feed))
+    async with beside(*jobs):
         yield rooms
 
 
@@ -102,13 +104,7 @@ async def serve(
     """Listens until `ended` is set, then finishes what is in flight. `listening` is told the port."""
     asyncio.get_running_loop().set_exception_handler(_log_stray)
     async with rooms_of(settings, database, writer) as rooms:
-        server = tornado.httpserver.HTTPServer(
-            make_application(rooms),
-            max_header_size=MAX_HEADER,
-            max_body_size=max(MAX_ANY_BODY, settings.max_body),
-            body_timeout=settings.body_timeout.total_seconds(),
-            idle_connection_timeout=settings.idle_timeout.total_seconds(),
-        )
+        server = make_server(rooms, make_application(rooms))
         try:
             sockets = tornado.netutil.bind_sockets(settings.port, settings.host)
         except (OSError, UnicodeError) as error:
@@ -122,7 +118,7 @@ async def serve(
         await _drain(server, rooms, settings.drain_timeout)
 
 
-async def _drain(server: tornado.httpserver.HTTPServer, rooms: Rooms, limit: timedelta) -> None:
+async def _drain(server: HTTPServer, rooms: Rooms, limit: timedelta) -> None:
     """No new connections, new requests refused, feeds closed; what is in flight gets its answer."""
     logger.info("ending: finishing what is in flight")
     server.stop()
@@ -133,6 +129,7 @@ async def _drain(server: tornado.httpserver.HTTPServer, rooms: Rooms, limit: tim
         await asyncio.wait_for(rooms.idle.wait(), limit.total_seconds())
     except TimeoutError:
         logger.warning("%d requests were still in flight after %s", rooms.in_flight, limit)
+        rooms.cut_off()
     await asyncio.sleep(CLOSE_GRACE_S)
     await server.close_all_connections()
 

@@ -6,6 +6,7 @@ value that cannot be read stops the start with a sentence: a misspelt limit must
 
 import argparse
 import difflib
+import ipaddress
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -17,6 +18,8 @@ from typing import Any, cast
 import platformdirs
 
 from shm.errors import ConfigurationError
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 DURATION_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 LARGEST_POOL = 90  # PostgreSQL takes 100 connections unless told otherwise
@@ -102,6 +105,21 @@ def words(value: str) -> frozenset[str]:
     return frozenset(word.strip().lower() for word in value.split(",") if word.strip())
 
 
+def yes_or_no(value: str) -> bool:
+    """`true` or `false`."""
+    if value.lower() not in ("true", "false"):
+        raise ValueError("true or false")
+    return value.lower() == "true"
+
+
+def networks(value: str) -> tuple[Network, ...]:
+    """Addresses and networks with commas: `127.0.0.1,10.0.0.0/8`."""
+    try:
+        return tuple(ipaddress.ip_network(part.strip()) for part in value.split(",") if part.strip())
+    except ValueError:
+        raise ValueError("addresses and networks with commas, such as 127.0.0.1,10.0.0.0/8") from None
+
+
 def activation(value: str) -> str:
     """How an install becomes active."""
     if value not in ("tofu", "manual"):
@@ -179,12 +197,81 @@ class Settings:
     max_body: int = setting(
         "SHM_MAX_BODY", size, "64k", "Three times the largest honest snapshot (256 metrics with long keys)."
     )
+    max_backlog: int = setting(
+        "SHM_MAX_BACKLOG",
+        number,
+        "100",
+        "Four days of hourly snapshots in one request; a longer silence takes several.",
+    )
+    max_backlog_body: int = setting(
+        "SHM_MAX_BACKLOG_BODY", size, "1m", "A hundred usual snapshots of a few KiB each, and their signature is one."
+    )
     max_metrics: int = setting(
         "SHM_MAX_METRICS", number, "256", "More is no snapshot of aggregate counters but a dump of records."
     )
     max_depth: int = setting("SHM_MAX_DEPTH", number, "8", "A group in a group is read; a tree is not.")
     max_key: int = setting("SHM_MAX_KEY", number, "128", "A key is a column's title: it must fit one.")
     max_text: int = setting("SHM_MAX_TEXT", number, "1024", "A label or a version; never a document.")
+    pending_age: timedelta = setting(
+        "SHM_PENDING_AGE", duration, "1d", "Whoever registered and has proven no key in a day never will."
+    )
+    ratelimit_enabled: bool = setting(
+        "SHM_RATELIMIT_ENABLED", yes_or_no, "true", "Off only behind something that limits by itself."
+    )
+    ratelimit_register_requests: int = setting(
+        "SHM_RATELIMIT_REGISTER_REQUESTS",
+        number,
+        "120",
+        "A minute, for each address: an office of 50 installs behind one registers and activates at once.",
+    )
+    ratelimit_register_period: timedelta = setting(
+        "SHM_RATELIMIT_REGISTER_PERIOD", duration, "1m", "What the requests are for; they come back one by one."
+    )
+    ratelimit_register_burst: int = setting(
+        "SHM_RATELIMIT_REGISTER_BURST", number, "120", "How many of them may come at once."
+    )
+    ratelimit_snapshot_requests: int = setting(
+        "SHM_RATELIMIT_SNAPSHOT_REQUESTS",
+        number,
+        "1",
+        "A minute, for each install: the shortest interval of the clients. Replays do not count.",
+    )
+    ratelimit_snapshot_period: timedelta = setting(
+        "SHM_RATELIMIT_SNAPSHOT_PERIOD", duration, "1m", "What the requests are for; they come back one by one."
+    )
+    ratelimit_snapshot_burst: int = setting(
+        "SHM_RATELIMIT_SNAPSHOT_BURST",
+        number,
+        "5",
+        "An install that is set up or started again a few times is no flood.",
+    )
+    ratelimit_admin_requests: int = setting(
+        "SHM_RATELIMIT_ADMIN_REQUESTS",
+        number,
+        "600",
+        "A minute, for each token: a console that scrolls, a few scripts.",
+    )
+    ratelimit_admin_period: timedelta = setting(
+        "SHM_RATELIMIT_ADMIN_PERIOD", duration, "1m", "What the requests are for; they come back one by one."
+    )
+    ratelimit_admin_burst: int = setting(
+        "SHM_RATELIMIT_ADMIN_BURST", number, "200", "Consoles that come back together after a restart."
+    )
+    ratelimit_bruteforce_threshold: int = setting(
+        "SHM_RATELIMIT_BRUTEFORCE_THRESHOLD", number, "5", "Different bad tokens from an address before it is banned."
+    )
+    ratelimit_bruteforce_ban: timedelta = setting(
+        "SHM_RATELIMIT_BRUTEFORCE_BAN", duration, "15m", "Guessing gets nowhere; tokens that were good go on."
+    )
+    ratelimit_cleanup_interval: timedelta = setting(
+        "SHM_RATELIMIT_CLEANUP_INTERVAL", duration, "10m", "How often budgets that are full again are forgotten."
+    )
+    trusted_proxies: tuple[Network, ...] = setting(
+        "SHM_TRUSTED_PROXIES",
+        networks,
+        "",
+        "Whose X-Forwarded-For is believed. From anybody else it would let a flood look like many.",
+    )
     batch: int = setting(
         "SHM_BATCH", number, "1000", "Past a thousand members a batch gains no speed and keeps the first one waiting."
     )
@@ -215,6 +302,9 @@ class Settings:
     )
     drain_timeout: timedelta = setting(
         "SHM_DRAIN_TIMEOUT", duration, "20s", "On SIGTERM, what is in flight ends within this; Docker kills after it."
+    )
+    feed_memory: timedelta = setting(
+        "SHM_FEED_MEMORY", duration, "1d", "How long the feed tells of an erased instance; its ID is kept no longer."
     )
     heartbeat: timedelta = setting(
         "SHM_FEED_HEARTBEAT", duration, "15s", "Feed pings; a dead peer is found within two of them."

@@ -42,17 +42,20 @@ class Tokens:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def role(self, authorization: str | None) -> Role:
-        """The role that an `Authorization: Bearer …` header gives. Raises Unauthorized."""
+    @staticmethod
+    def given(authorization: str | None) -> bytes:
+        """The hash of the token in an `Authorization: Bearer …` header. Raises Unauthorized where there is none."""
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise Unauthorized(
                 "missing_token", "A token is wanted: `Authorization: Bearer …`.", {"WWW-Authenticate": "Bearer"}
             )
-        row = await self._database.fetch_one(_Granted, "tokens.role", token_hash=_hash(token.strip()))
-        if row is None:
-            raise Unauthorized("bad_token", "This token is not valid here.", {"WWW-Authenticate": "Bearer"})
-        return Role[row.role.upper()]
+        return _hash(token.strip())
+
+    async def role(self, token: bytes) -> Role | None:
+        """What the bearer of a token, given as its hash, may do; None where it is not valid."""
+        row = await self._database.fetch_one(_Granted, "tokens.role", token_hash=token)
+        return None if row is None else Role[row.role.upper()]
 
     async def ensure_admin(self, settings: Settings) -> Path | None:
         """Makes the admin token valid: SHM_ADMIN_TOKEN, or the data directory's, made if there is none.

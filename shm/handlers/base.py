@@ -4,83 +4,20 @@ A handler declares the role that each of its methods needs; `server.make_applica
 """
 
 import asyncio
-import logging
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
-import tornado.httputil
 import tornado.web
-import tornado.websocket
 
-from shm.database import Database
-from shm.errors import (
-    BadRequest,
-    DatabaseUnavailable,
-    Forbidden,
-    MethodNotAllowed,
-    NotFound,
-    Overloaded,
-    QueryTooSlow,
-    Refusal,
-    UnstorableData,
-)
-from shm.feed import Feed
-from shm.intake import Intake
-from shm.items import Items
-from shm.kpis import Kpis
-from shm.registry import Registry
-from shm.settings import Settings
-from shm.tokens import Role, Tokens
-
-logger = logging.getLogger(__name__)
+from shm.errors import BadRequest, Forbidden, NotFound, Unauthorized
+from shm.handlers import problems
+from shm.handlers.rooms import Rooms
+from shm.tokens import Role
 
 T = TypeVar("T")
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
-
-
-@dataclass(slots=True)
-class Rooms:
-    """What handlers work with: one of each for a server process."""
-
-    settings: Settings
-    database: Database
-    registry: Registry
-    intake: Intake
-    items: Items
-    kpis: Kpis
-    feed: Feed
-    tokens: Tokens
-    sockets: set[tornado.websocket.WebSocketHandler] = field(default_factory=set)
-    draining: bool = False
-    in_flight: int = 0
-    idle: asyncio.Event = field(default_factory=asyncio.Event)  # set while nothing is in flight
-
-    def __post_init__(self) -> None:
-        self.idle.set()
-
-    def enter(self) -> None:
-        """A request begins."""
-        self.in_flight += 1
-        self.idle.clear()
-
-    def leave(self) -> None:
-        """A request has its answer."""
-        self.in_flight -= 1
-        if not self.in_flight:
-            self.idle.set()
-
-
-class Problem(msgspec.Struct):
-    """RFC 9457, with a stable `code` for programs."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str
 
 
 class Handler(tornado.web.RequestHandler):
@@ -105,19 +42,32 @@ class Handler(tornado.web.RequestHandler):
 
     async def admit(self) -> None:
         """Refuses what may not come in, now or at all."""
-        if self.rooms.draining:
-            ending = Overloaded("shutting_down", "The server is ending; try again in a moment.", 2)
-            ending.headers["Connection"] = "close"
-            raise ending
+        self.rooms.hold_open()
         await self.authorize()
 
     async def authorize(self) -> None:
         """Holds the bearer's role against the handler's. Raises Unauthorized or Forbidden."""
         if self.role < Role.VIEWER:
             return
-        given = await self.rooms.tokens.role(self.request.headers.get("Authorization"))
+        given = await self._role_given()
         if given < self.role:
             raise Forbidden("role_too_small", f"This needs a token with the role {self.role.name.lower()}.")
+
+    async def _role_given(self) -> Role:
+        tokens, limits = self.rooms.tokens, self.rooms.limits
+        headers = self.request.headers
+        token = tokens.given(headers.get("Authorization"))
+        address = limits.address(self.request.remote_ip or "", headers.get_list("X-Forwarded-For"))
+        limits.hold_ban(address, token)
+        role = await tokens.role(token)
+        limits.remember(address, token, good=role is not None)
+        if role is None:
+            raise Unauthorized("bad_token", "This token is not valid here.", {"WWW-Authenticate": "Bearer"})
+        allowance = limits.take_token(token)
+        if allowance is not None:
+            for name, value in allowance.headers().items():
+                self.set_header(name, value)
+        return role
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
         """Ends the request; it is in flight until its last byte is out, or its client has gone."""
@@ -132,10 +82,9 @@ class Handler(tornado.web.RequestHandler):
             self.rooms.leave()
 
     def set_default_headers(self) -> None:
-        """No answer names the library, is sniffed for another type, or is kept by a cache."""
-        self.set_header("Server", "shm")
-        self.set_header("X-Content-Type-Options", "nosniff")
-        self.set_header("Cache-Control", "no-store")
+        """Called by Tornado for every answer."""
+        for name, value in problems.FIXED_HEADERS.items():
+            self.set_header(name, value)
 
     def answer(self, body: object, status: HTTPStatus = HTTPStatus.OK) -> None:
         """Ends the request with a JSON body."""
@@ -163,25 +112,17 @@ class Handler(tornado.web.RequestHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Every error has one shape, and none shows what is inside."""
         error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
-        refusal = _refusal(error, status_code)
-        self.set_header("Content-Type", "application/problem+json")
+        refusal = problems.refusal_for(error, status_code)
+        self.set_header("Content-Type", problems.CONTENT_TYPE)
         for name, value in refusal.headers.items():
             self.set_header(name, value)
         self.set_status(refusal.status)
-        problem = Problem(
-            f"urn:shm:problem:{refusal.code}",
-            *(refusal.status.phrase, refusal.status.value, refusal.detail, refusal.code),
-        )
-        self.finish(_encoder.encode(problem))
+        self.finish(problems.body_of(refusal))
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
-        """Says what went wrong without the request, whose line would hold the client's address."""
-        if isinstance(value, Refusal | UnstorableData | tornado.web.HTTPError):
-            return
-        if isinstance(value, DatabaseUnavailable):
-            logger.warning("%s: the database is away or too slow (%s)", type(self).__name__, value)
-            return
-        logger.error("%s failed", type(self).__name__, exc_info=(typ, value, tb))
+        """Says what went wrong, without the request."""
+        if not isinstance(value, tornado.web.HTTPError):
+            problems.log(type(self).__name__, value)
 
     def compute_etag(self) -> str | None:
         """Nothing here is cached, so nothing is hashed for it."""
@@ -196,26 +137,3 @@ class Missing(Handler):
     async def prepare(self) -> None:
         await super().prepare()
         raise NotFound("no_such_address", "There is nothing at this address.")
-
-
-class _Internal(Refusal):
-    status = HTTPStatus.INTERNAL_SERVER_ERROR
-
-
-def _refusal(error: BaseException | None, status_code: int) -> Refusal:
-    match error:
-        case Refusal():
-            return error
-        case QueryTooSlow():
-            return Overloaded("database_too_slow", "The database took too long over this.")
-        case UnstorableData():
-            return BadRequest("unstorable", "A value in this request is none that the database can hold.")
-        case DatabaseUnavailable():
-            return Overloaded("database_unavailable", "The database is away; nothing acknowledged is lost.")
-    if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        return MethodNotAllowed("method_not_allowed", "This address does not know that method.")
-    if status_code == HTTPStatus.NOT_FOUND:
-        return NotFound("no_such_address", "There is nothing at this address.")
-    if HTTPStatus.BAD_REQUEST <= status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
-        return BadRequest("bad_request", "The request cannot be read.")
-    return _Internal("internal_error", "Something went wrong here; the server's log says what.")

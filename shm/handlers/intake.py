@@ -1,103 +1,153 @@
-"""What installs send: register, activate, snapshot. Bodies are read only up to their limit."""
+"""What installs send: each request a function from what was asked to its answer."""
 
-from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from http import HTTPStatus
 
-import tornado.web
+import msgspec
 
 from shm import envelope
-from shm.errors import Conflict, Forbidden, TooLarge
-from shm.handlers.base import Handler, Rooms
+from shm.envelope import Signed
+from shm.errors import Conflict, Forbidden, Refusal, Unauthorized
+from shm.handlers.exchange import Answer, Post, Request, json
+from shm.handlers.rooms import Rooms
+from shm.intake import Outcome
 from shm.registry import Registered, unknown_instance
-from shm.tokens import Role
 
 
-@tornado.web.stream_request_body
-class FromInstall(Handler, ABC):
-    """A POST with a bounded body. Streamed, so that an oversized one is refused before it is read.
+class Verdict(msgspec.Struct, omit_defaults=True):
+    """What became of a member of a backlog; `code` and `detail` say why it was refused."""
 
-    It is in flight once its body is there: whoever sends slowly or goes away in the middle holds up no drain.
-    """
-
-    role = Role.INSTALL
-
-    def initialize(self, rooms: Rooms) -> None:
-        super().initialize(rooms)
-        self._body = bytearray()
-        self._over = False
-
-    async def prepare(self) -> None:
-        await self.admit()
-        announced = self.request.headers.get("Content-Length", "0")
-        if announced.isascii() and announced.isdecimal() and int(announced) > self.rooms.settings.max_body:
-            raise self._too_large()
-
-    def data_received(self, chunk: bytes) -> None:
-        self._body += chunk
-        if len(self._body) > self.rooms.settings.max_body:  # chunked; what follows is read and dropped, up to a bound
-            self._over = True
-            self._body.clear()
-
-    async def post(self) -> None:
-        self.count()
-        if self._over:
-            raise self._too_large()
-        await self.accept(bytes(self._body))
-
-    @abstractmethod
-    async def accept(self, body: bytes) -> None:
-        """Does what is asked; `body` is the exact bytes that came."""
-
-    def proof(self) -> envelope.Proof:
-        """Who says to have signed this."""
-        headers = self.request.headers
-        return envelope.proof(headers.get("X-Instance-ID"), headers.get("X-Signature"))
-
-    def _too_large(self) -> TooLarge:
-        sentence = f"The body is larger than {self.rooms.settings.max_body} bytes."
-        return TooLarge("body_too_large", sentence, {"Connection": "close"})
+    status: str
+    code: str | None = None
+    detail: str | None = None
 
 
-class Register(FromInstall):
+async def register(rooms: Rooms, request: Request) -> Answer:
     """`POST /v1/register`: unsigned, or signed with the key that it carries."""
-
-    async def accept(self, body: bytes) -> None:
-        said = envelope.registration(body)
-        signed = "X-Signature" in self.request.headers
-        if signed:
-            claimed = self.proof()
-            if claimed.instance_id != said.instance_id:
-                raise Forbidden("instance_mismatch", "instance_id in the body is not the one in X-Instance-ID.")
-            envelope.verify(said.public_key, claimed.signature, body)
-        verdict = await self.rooms.registry.register(said)
-        if verdict is Registered.CONFLICT:
-            raise Conflict("key_conflict", "This instance_id is registered with another public key.")
-        if verdict is Registered.REVOKED:
-            raise unknown_instance()
-        if signed:
-            await self.rooms.registry.prove(said.instance_id, said.public_key)
-        status = HTTPStatus.CREATED if verdict is Registered.NEW else HTTPStatus.OK
-        self.answer({"status": "ok", "message": "Registered"}, status)
+    said = envelope.registration(request.body)
+    signed = "X-Signature" in request.headers
+    if signed:
+        claimed = _proof(request)
+        if claimed.instance_id != said.instance_id:
+            raise Forbidden("instance_mismatch", "instance_id in the body is not the one in X-Instance-ID.")
+        envelope.verify(claimed, said.public_key, request.body)
+    verdict = await rooms.registry.register(said)
+    if verdict is Registered.CONFLICT:
+        raise Conflict("key_conflict", "This instance_id is registered with another public key.")
+    if verdict is Registered.REVOKED:
+        raise unknown_instance()
+    if signed:
+        await rooms.registry.prove(said.instance_id, said.public_key)
+    status = HTTPStatus.CREATED if verdict is Registered.NEW else HTTPStatus.OK
+    return Answer(json({"status": "ok", "message": "Registered"}), status)
 
 
-class Activate(FromInstall):
+async def activate(rooms: Rooms, request: Request) -> Answer:
     """`POST /v1/activate`: proves the key of a registered instance, again and again."""
-
-    async def accept(self, body: bytes) -> None:
-        claimed = self.proof()
-        public_key = await self.rooms.registry.public_key(claimed.instance_id)
-        envelope.verify(public_key, claimed.signature, body)
-        envelope.action(body)
-        self.answer({"status": await self.rooms.registry.prove(claimed.instance_id, public_key)})
+    signed = await _signed(rooms, request)
+    envelope.activation(signed)
+    return Answer(json({"status": await rooms.registry.prove(signed.instance_id, signed.public_key)}))
 
 
-class Snapshot(FromInstall):
+async def snapshot(rooms: Rooms, request: Request) -> Answer:
     """`POST /v1/snapshot`: 202 once it is committed."""
+    signed = await _signed(rooms, request)
+    sent = envelope.snapshot(signed, datetime.now(UTC), rooms.settings)
+    left = rooms.limits.hold_install(signed.instance_id)
+    if await rooms.intake.store(sent) is Outcome.STORED:
+        left = rooms.limits.take_install(signed.instance_id)
+    if left is not None:
+        request.told = left.headers()
+    return Answer(SNAPSHOT_RECEIVED, HTTPStatus.ACCEPTED)
 
-    async def accept(self, body: bytes) -> None:
-        claimed = self.proof()
-        public_key = await self.rooms.registry.public_key(claimed.instance_id)
-        now = datetime.now(UTC)
-        await self.rooms.intake.store(envelope.snapshot(claimed, public_key, body, now, self.rooms.settings))
-        self.answer({"status": "ok", "message": "Snapshot received"}, HTTPStatus.ACCEPTED)
+
+async def backlog(rooms: Rooms, request: Request) -> Answer:
+    """`POST /v1/snapshots`: a verdict for each once all that can be stored are committed. It counts as one snapshot."""
+    signed = await _signed(rooms, request)
+    sent = envelope.backlog(signed, datetime.now(UTC), rooms.settings)
+    left = rooms.limits.hold_install(signed.instance_id)
+    outcomes = await rooms.intake.store_all([member for member in sent if not isinstance(member, Refusal)])
+    if Outcome.STORED in outcomes:
+        left = rooms.limits.take_install(signed.instance_id)
+    if left is not None:
+        request.told = left.headers()
+    stored = iter(outcomes)
+    verdicts = [_verdict(member if isinstance(member, Refusal) else next(stored)) for member in sent]
+    return Answer(json({"status": "ok", "snapshots": verdicts}), HTTPStatus.ACCEPTED)
+
+
+async def rotate(rooms: Rooms, request: Request) -> Answer:
+    """`POST /v1/rotate`: another key from now on. Asked again by an install that missed the answer, it is one."""
+    claimed = _proof(request)
+    by_new = envelope.by_new_key(claimed, request.body, request.headers.get("X-New-Signature"))
+    known = await rooms.registry.public_key(claimed.instance_id, newest=True)
+    by_known = by_new if known == by_new.public_key else await _signed(rooms, request)
+    envelope.action(by_known, "rotate", datetime.now(UTC), rooms.settings)
+    await rooms.registry.rotate(claimed.instance_id, by_known.public_key, by_new.public_key)
+    return Answer(json({"status": "ok", "message": "Rotated"}))
+
+
+async def erase(rooms: Rooms, request: Request) -> Answer:
+    """`POST /v1/erase`: everything held on the instance is deleted, and the answer says what that was."""
+    signed = await _signed(rooms, request)
+    envelope.action(signed, "erase", datetime.now(UTC), rooms.settings)
+    return Answer(json(await rooms.registry.erase(signed.instance_id, signed.public_key)))
+
+
+async def disclose(rooms: Rooms, request: Request) -> Answer:
+    """`POST /v1/disclose`: everything held on the instance."""
+    signed = await _signed(rooms, request)
+    envelope.action(signed, "disclose", datetime.now(UTC), rooms.settings)
+    await rooms.registry.prove(signed.instance_id, signed.public_key)
+    return Answer(_disclosed(rooms, signed.instance_id))
+
+
+SNAPSHOT_RECEIVED = json({"status": "ok", "message": "Snapshot received"})
+
+POSTS = {
+    "/v1/register": Post(register, lambda settings: settings.max_body, takes_from_address=True),
+    "/v1/activate": Post(activate, lambda settings: settings.max_body, takes_from_address=True),
+    "/v1/snapshot": Post(snapshot, lambda settings: settings.max_body, takes_from_address=False),
+    "/v1/snapshots": Post(backlog, lambda settings: settings.max_backlog_body, takes_from_address=False),
+    "/v1/rotate": Post(rotate, lambda settings: settings.max_body, takes_from_address=True),
+    "/v1/erase": Post(erase, lambda settings: settings.max_body, takes_from_address=True),
+    "/v1/disclose": Post(disclose, lambda settings: settings.max_body, takes_from_address=True),
+}
+
+
+def _proof(request: Request) -> envelope.Proof:
+    """Who says to have signed this."""
+    return envelope.proof(request.headers.get("X-Instance-ID"), request.headers.get("X-Signature"))
+
+
+async def _signed(rooms: Rooms, request: Request) -> Signed:
+    """The body, its signature checked: against the key that is remembered, and should another server have changed it,
+    against the newest.
+    """
+    claimed = _proof(request)
+    known = await rooms.registry.public_key(claimed.instance_id)
+    try:
+        return envelope.verify(claimed, known, request.body)
+    except Unauthorized:
+        newest = await rooms.registry.public_key(claimed.instance_id, newest=True)
+        if newest == known:
+            raise
+        return envelope.verify(claimed, newest, request.body)
+
+
+def _verdict(outcome: Outcome | Refusal) -> Verdict:
+    if isinstance(outcome, Refusal):
+        return Verdict("refused", outcome.code, outcome.detail)
+    return Verdict(outcome.value)
+
+
+async def _disclosed(rooms: Rooms, instance_id: str) -> AsyncIterator[bytes]:
+    """A JSON object in pieces: what is known of the instance, and its snapshots from the first to the last."""
+    held = await rooms.registry.held(instance_id)
+    yield b'{"instance":' + json(held) + b',"snapshots":['
+    comma = b""
+    async for page in rooms.registry.snapshots_held(instance_id):
+        yield comma + json(page)[1:-1]
+        comma = b","
+    yield b"]}"

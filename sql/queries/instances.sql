@@ -95,6 +95,90 @@ UPDATE instances i SET status = %(status)s, cursor = m.cursor
 FROM known k, moved m
 WHERE i.instance_id = k.instance_id;
 
+-- name: rotate
+-- Another key, in place of this one.
+SELECT pg_advisory_xact_lock(1397247234);
+UPDATE instances SET public_key = %(new_key)s
+WHERE instance_id = %(instance_id)s AND public_key = %(public_key)s AND status <> 'revoked';
+
+-- name: erase
+-- Deletes an instance and all of its snapshots, tells the feed, and tells what was deleted. None: unknown, revoked, or
+-- another key.
+SELECT pg_advisory_xact_lock(1397247234);
+WITH known AS MATERIALIZED (
+    SELECT instance_id, app_slug, app_name, left_slug FROM instances
+    WHERE instance_id = %(instance_id)s AND public_key = %(public_key)s AND status <> 'revoked'
+),
+snapshots_gone AS (
+    DELETE FROM snapshots WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
+    RETURNING snapshot_at
+),
+gone AS (
+    DELETE FROM instances WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
+),
+moved AS (
+    UPDATE feed_head SET cursor = cursor + 1
+    WHERE EXISTS (SELECT FROM known)
+    RETURNING cursor, pg_notify('shm_feed', cursor::text)
+),
+told AS (
+    INSERT INTO removals (cursor, instance_id, app_slug, left_slug)
+    SELECT m.cursor, k.instance_id, k.app_slug, k.left_slug
+    FROM known k, moved m
+)
+SELECT
+    k.instance_id,
+    k.app_name,
+    now() AS erased_at,
+    count(s.snapshot_at) AS snapshots,
+    min(s.snapshot_at) AS oldest_snapshot_at,
+    max(s.snapshot_at) AS newest_snapshot_at
+FROM known k
+LEFT JOIN snapshots_gone s ON TRUE
+GROUP BY k.instance_id, k.app_name;
+
+-- name: purge
+-- Removes instances that have not proven their key in time, the ones that have waited longest, and tells the feed.
+SELECT pg_advisory_xact_lock(1397247234);
+WITH known AS MATERIALIZED (
+    SELECT instance_id, app_slug, left_slug, row_number() OVER (ORDER BY registered_at, instance_id) AS place
+    FROM instances
+    WHERE status = 'pending' AND first_seen_at IS NULL AND registered_at < now() - %(age)s::interval
+    ORDER BY registered_at, instance_id
+    LIMIT %(most)s
+),
+gone AS (
+    DELETE FROM instances WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
+),
+told AS (
+    INSERT INTO removals (cursor, instance_id, app_slug, left_slug)
+    SELECT head.cursor + k.place, k.instance_id, k.app_slug, k.left_slug
+    FROM known k
+    CROSS JOIN feed_head head
+),
+moved AS (
+    UPDATE feed_head SET cursor = cursor + (SELECT count(*) FROM known)
+    WHERE EXISTS (SELECT FROM known)
+    RETURNING pg_notify('shm_feed', cursor::text)
+)
+SELECT instance_id FROM known;
+
+-- name: held
+-- Everything known of an instance but its snapshots.
+SELECT
+    instance_id, encode(public_key, 'hex') AS public_key, status, app_name, app_slug, app_version, environment,
+    deployment_mode, os_arch, registered_at, first_seen_at, last_seen_at, staged
+FROM instances
+WHERE instance_id = %(instance_id)s;
+
+-- name: snapshots_held
+-- Snapshots of an instance, oldest first, after the last one of the page before.
+SELECT snapshot_at, received_at, app_version, sequence, metrics
+FROM snapshots
+WHERE instance_id = %(instance_id)s AND snapshot_at > %(after)s::timestamptz
+ORDER BY snapshot_at
+LIMIT %(most)s;
+
 -- name: one
 -- An instance as the API shows it, with the feed's cursor.
 SELECT head.cursor AS head, item.*

@@ -1,18 +1,22 @@
 -- name: store
--- Stores a batch of verified snapshots (a JSON array) and tells a verdict for each: stored (also when it was there
--- already), staged (stored, and what is staged of the instance is to take effect), pending (the instance must be proven
--- first), unknown (or another key), revoked. Instances get their current snapshot and a cursor, the feed is told once.
+-- Stores a batch of verified snapshots (a JSON array) and tells a verdict for each by its place: stored (also when it was
+-- there already, and then it is not fresh), staged (stored, and what is staged of the instance is to take effect),
+-- pending (the instance must be proven first), unknown (or another key), revoked. Instances get their current snapshot
+-- and a cursor, the feed is told once.
 SELECT pg_advisory_xact_lock(1397247234);
 WITH batch AS MATERIALIZED (
-    SELECT * FROM jsonb_to_recordset(%(batch)s::jsonb) AS member (
-        position integer,
-        instance_id uuid,
-        public_key text,
-        snapshot_at timestamptz,
-        app_version text,
-        sequence bigint,
-        metrics jsonb,
-        leaves jsonb
+    SELECT * FROM ROWS FROM (
+        jsonb_to_recordset(%(batch)s::jsonb) AS (
+            instance_id uuid,
+            public_key text,
+            snapshot_at timestamptz,
+            app_version text,
+            sequence bigint,
+            metrics jsonb,
+            leaves jsonb
+        )
+    ) WITH ORDINALITY AS member (
+        instance_id, public_key, snapshot_at, app_version, sequence, metrics, leaves, position
     )
 ),
 known AS MATERIALIZED (
@@ -24,7 +28,7 @@ judged AS MATERIALIZED (
     SELECT
         b.*,
         CASE
-            WHEN k.instance_id IS NULL OR k.public_key <> decode(b.public_key, 'hex') THEN 'unknown'
+            WHEN k.instance_id IS NULL OR k.public_key <> decode(b.public_key, 'base64') THEN 'unknown'
             WHEN k.status = 'revoked' THEN 'revoked'
             WHEN k.status = 'pending' THEN 'pending'
             WHEN k.has_staged THEN 'staged'
@@ -70,4 +74,10 @@ moved AS (
     WHERE EXISTS (SELECT FROM newest)
     RETURNING pg_notify('shm_feed', cursor::text)
 )
-SELECT position, verdict FROM judged;
+SELECT
+    j.position,
+    j.verdict,
+    i.instance_id IS NOT NULL AS fresh
+FROM judged j
+LEFT JOIN accepted a USING (position)
+LEFT JOIN inserted i ON i.instance_id = a.instance_id AND i.snapshot_at = a.snapshot_at;

@@ -29,7 +29,7 @@ def accepted(metrics: Mapping[str, Json]) -> envelope.Snapshot:
     sent = body(INSTANCE, now.isoformat().replace("+00:00", "Z"), metrics, "1.4.2", 1)
     assert len(sent) <= LIMITS.max_body
     proof = envelope.proof(INSTANCE, KEY.sign(sent).signature.hex())
-    return envelope.snapshot(proof, bytes(KEY.verify_key), sent, now, LIMITS)
+    return envelope.snapshot(envelope.verify(proof, bytes(KEY.verify_key), sent), now, LIMITS)
 
 
 class Hostile:

@@ -3,11 +3,12 @@
 import re
 from pathlib import Path
 
+import shm.handlers.problems  # noqa: F401 - has a refusal of its own
+from shm.errors import Refusal
+
 ROOT = Path(__file__).parent.parent.parent
-CODE = re.compile(
-    r"(?:BadRequest|Unauthorized|Forbidden|NotFound|MethodNotAllowed|Conflict|TooLarge|Overloaded|_Internal)"
-    r'\(\s*"([a-z_]+)"'
-)
+REFUSALS = [refusal.__name__ for refusal in Refusal.__subclasses__()]
+CODE = re.compile(rf'\b(?:{"|".join(REFUSALS)})\(\s*"([a-z_]+)"')
 OF_THE_READERS = {
     "bad_after",
     "bad_parameter",
@@ -21,6 +22,7 @@ OF_THE_READERS = {
     "upgrade_wanted",
     "websocket_version",
     "foreign_origin",
+    "too_many_guesses",
 }
 
 

@@ -23,7 +23,7 @@ RECORDINGS = sorted(WIRE.glob("*.json"))
 def read(install: Install, body: bytes) -> envelope.Snapshot:
     """What the envelope makes of a body that `install` signed."""
     claimed = envelope.Proof(install.instance_id, install.key.sign(body).signature)
-    return envelope.snapshot(claimed, install.key.verify_key.encode(), body, NOW, LIMITS)
+    return envelope.snapshot(envelope.verify(claimed, install.key.verify_key.encode(), body), NOW, LIMITS)
 
 
 def refusal_of(metrics: str, install: Install | None = None) -> Refusal:
@@ -53,8 +53,8 @@ def recorded(file: Path) -> tuple[envelope.Registration, list[tuple[envelope.Pro
 def test_a_recorded_snapshot_of_an_official_client_is_read(file: Path) -> None:
     said, [(activate, activate_body), (claimed, body)] = recorded(file)
     assert said.app_slug == "cafe-ledger"
-    envelope.verify(said.public_key, activate.signature, activate_body)
-    snapshot = envelope.snapshot(claimed, said.public_key, body, NOW, LIMITS)
+    envelope.activation(envelope.verify(activate, said.public_key, activate_body))
+    snapshot = envelope.snapshot(envelope.verify(claimed, said.public_key, body), NOW, LIMITS)
     sent = json.loads(body)
     assert json.loads(bytes(snapshot.metrics)) == sent["metrics"]
     leaves = json.loads(bytes(snapshot.leaves))
@@ -70,7 +70,7 @@ def test_a_recorded_snapshot_with_any_one_byte_changed_is_refused(file: Path) ->
         altered = bytearray(body)
         altered[position] ^= 1
         with pytest.raises(Unauthorized):
-            envelope.snapshot(claimed, said.public_key, bytes(altered), NOW, LIMITS)
+            envelope.verify(claimed, said.public_key, bytes(altered))
 
 
 def test_a_snapshot_signed_by_one_install_in_the_name_of_another_is_refused() -> None:
@@ -78,7 +78,7 @@ def test_a_snapshot_signed_by_one_install_in_the_name_of_another_is_refused() ->
     body = victim.snapshot_body({"a": 1}, NOW)
     claimed = envelope.Proof(mallory.instance_id, mallory.key.sign(body).signature)
     with pytest.raises(Forbidden) as caught:
-        envelope.snapshot(claimed, mallory.key.verify_key.encode(), body, NOW, LIMITS)
+        envelope.snapshot(envelope.verify(claimed, mallory.key.verify_key.encode(), body), NOW, LIMITS)
     assert caught.value.code == "instance_mismatch"
 
 
@@ -177,14 +177,12 @@ def test_hex_digits_may_be_upper_case() -> None:
     install = Install("")
     body = install.snapshot_body({}, NOW)
     claimed = envelope.proof(install.instance_id.upper(), install.key.sign(body).signature.hex().upper())
-    assert envelope.snapshot(claimed, install.key.verify_key.encode(), body, NOW, LIMITS).instance_id == (
-        install.instance_id
-    )
+    assert envelope.verify(claimed, install.key.verify_key.encode(), body).instance_id == install.instance_id
 
 
 def test_a_key_of_small_order_verifies_nothing() -> None:
     with pytest.raises(Unauthorized):
-        envelope.verify(bytes(32), bytes(64), b"{}")
+        envelope.verify(envelope.Proof("", bytes(64)), bytes(32), b"{}")
 
 
 @pytest.mark.parametrize(

@@ -65,26 +65,3 @@ def test_a_key_is_system_when_it_begins_so_or_has_a_word_that_says_so(key: str, 
 )
 def test_numbers_are_summed_unless_their_words_say_that_a_sum_is_nonsense(key: str, aggregate: str) -> None:
     assert metrics.naming(key).aggregate == aggregate
-
-
-def test_leaves_join_nested_keys_by_dots_and_keep_arrays_whole() -> None:
-    nested: dict[str, object] = {
-        "mail": {"sent": 3, "by": {"smtp": True}},
-        "tags": [1, {"x": 2}],
-        "none": None,
-        "e": {},
-    }
-    assert dict(metrics.leaves(nested)) == {
-        "mail.sent": 3,
-        "mail.by.smtp": True,
-        "tags": [1, {"x": 2}],
-        "none": None,
-    }
-
-
-def test_long_strings_arrays_and_nulls_are_not_aggregated() -> None:
-    assert metrics.is_aggregated("x" * 64)
-    assert not metrics.is_aggregated("x" * 65)
-    assert not metrics.is_aggregated([1])
-    assert not metrics.is_aggregated(None)
-    assert metrics.is_aggregated(False)

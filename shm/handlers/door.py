@@ -1,0 +1,116 @@
+"""Where a request comes in: what installs send goes to an Exchange, all else to Tornado's Application.
+
+HTTP that cannot be read is answered in the one shape of all refusals too, and so are headers beyond their limit.
+"""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import tornado.web
+from tornado import httputil
+from tornado.http1connection import HTTP1Connection
+from tornado.httpserver import HTTPServer
+from tornado.iostream import IOStream
+
+from shm.errors import BadRequest, HeadersTooLarge, Refusal
+from shm.handlers import problems
+from shm.handlers.exchange import MOST_DROPPED, Exchange, refuse
+from shm.handlers.intake import POSTS
+from shm.handlers.rooms import Rooms
+
+MAX_HEADERS = 16 * 1024  # bytes: ten times what a client with a proxy's headers sends
+MAX_HEADERS_READ = 64 * 1024  # bytes that are read to say so; past them the connection is closed without an answer
+MOST_READ = 2 * MOST_DROPPED  # bytes of a body; an Exchange refuses it before
+
+BARE = b"HTTP/1.1 400 Bad Request\r\n\r\n"  # all that Tornado says of HTTP that it cannot read
+
+
+def make_server(rooms: Rooms, application: tornado.web.Application) -> "Server":
+    """The HTTP server with its limits, not yet listening."""
+    settings = rooms.settings
+    return Server(
+        Door(rooms, application),
+        max_header_size=MAX_HEADERS_READ,
+        max_body_size=max(MOST_READ, settings.max_body, settings.max_backlog_body),
+        body_timeout=2 * settings.body_timeout.total_seconds(),  # an Exchange says so before
+        idle_connection_timeout=settings.idle_timeout.total_seconds(),
+    )
+
+
+class Server(HTTPServer):
+    """Tornado's, but what it says of unreadable HTTP is a problem like any other."""
+
+    def handle_stream(self, stream: IOStream, address: Any) -> None:
+        """Called by Tornado for each connection."""
+        stream.write = partial(_write, stream.write)  # type: ignore[method-assign]
+        super().handle_stream(stream, address)
+
+
+class Door(httputil.HTTPServerConnectionDelegate):
+    """Tells requests apart by their path."""
+
+    def __init__(self, rooms: Rooms, application: tornado.web.Application) -> None:
+        self._rooms = rooms
+        self._application = application
+
+    def start_request(self, server_conn: object, request_conn: httputil.HTTPConnection) -> "_Way":
+        """Called by Tornado for each request."""
+        return _Way(self._rooms, self._application, server_conn, cast(HTTP1Connection, request_conn))
+
+
+class _Way(httputil.HTTPMessageDelegate):
+    """A request whose head is still to come; from there on, the delegate that it goes to."""
+
+    def __init__(
+        self, rooms: Rooms, application: tornado.web.Application, server: object, connection: HTTP1Connection
+    ) -> None:
+        self._rooms = rooms
+        self._application = application
+        self._server = server
+        self._connection = connection
+        self._to = httputil.HTTPMessageDelegate()  # nowhere
+
+    def headers_received(
+        self, start_line: httputil.RequestStartLine | httputil.ResponseStartLine, headers: httputil.HTTPHeaders
+    ) -> Any:
+        """Chooses, and goes that way."""
+        if sum(len(name) + len(value) for name, value in headers.get_all()) > MAX_HEADERS:
+            sentence = f"The headers are larger than {MAX_HEADERS} bytes."
+            refuse(self._connection, HeadersTooLarge("headers_too_large", sentence, {"Connection": "close"}))
+            return None
+        post = POSTS.get(cast(httputil.RequestStartLine, start_line).path.partition("?")[0])
+        if post is not None:
+            self._to = Exchange(self._rooms, self._connection, post)
+        else:
+            self._to = self._application.start_request(self._server, self._connection)
+        return self._to.headers_received(start_line, headers)
+
+    def data_received(self, chunk: bytes) -> Any:
+        """Goes on."""
+        return self._to.data_received(chunk)
+
+    def finish(self) -> None:
+        """Goes on."""
+        self._to.finish()
+
+    def on_connection_close(self) -> None:
+        """Goes on."""
+        self._to.on_connection_close()
+
+
+def _write(write: Callable[[bytes], "asyncio.Future[None]"], data: bytes) -> "asyncio.Future[None]":
+    return write(UNREADABLE if data == BARE else data)
+
+
+def _whole(refusal: Refusal) -> bytes:
+    """A refusal as bytes on the wire, after which the connection ends."""
+    body = problems.body_of(refusal)
+    headers = {"Content-Type": problems.CONTENT_TYPE, "Content-Length": len(body), "Connection": "close"}
+    lines = [f"HTTP/1.1 {refusal.status.value} {refusal.status.phrase}"]
+    lines += [f"{name}: {value}" for name, value in (headers | problems.FIXED_HEADERS).items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+UNREADABLE = _whole(BadRequest("bad_http", "This is no HTTP that can be read: its first line, a header, or its body."))

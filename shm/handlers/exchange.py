@@ -1,0 +1,193 @@
+"""One request of an install and its answer, directly on Tornado's HTTP connection.
+
+Installs are thousands to one reader and ask for seven things, so what RequestHandler offers beyond that is left out:
+it would cost as much as checking the signature. A body is read up to its limit and within its time, and is in flight,
+so that a drain waits for it, once it is there: whoever sends slowly or goes away in the middle holds up nothing.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+import msgspec
+from tornado import httputil
+from tornado.http1connection import HTTP1Connection
+from tornado.iostream import StreamClosedError
+
+from shm.errors import MethodNotAllowed, Refusal, TooLarge, TooSlow
+from shm.handlers import problems
+from shm.handlers.rooms import Rooms
+from shm.settings import Settings
+
+MOST_DROPPED = 1024 * 1024  # bytes of an oversized body that are read, so that its sender hears the answer
+WRITE_TIMEOUT_S = 30.0  # for a peer to take a piece of a long answer
+
+JSON = {"Content-Type": "application/json"}
+
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+@dataclass(slots=True)
+class Request:
+    """What an install asks. `body` is the exact bytes that came; `told` are headers that the answer will have."""
+
+    headers: httputil.HTTPHeaders
+    body: bytes = b""
+    told: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an install is answered: JSON, whole or in pieces."""
+
+    body: bytes | AsyncIterator[bytes]
+    status: HTTPStatus = HTTPStatus.OK
+
+
+Accept = Callable[[Rooms, Request], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """What a POST does, how large its body may be, and whether its address's budget is taken from."""
+
+    accept: Accept
+    most: Callable[[Settings], int]
+    takes_from_address: bool
+
+
+def json(body: object) -> bytes:
+    """The JSON of an answer."""
+    return _encoder.encode(body)
+
+
+class Exchange(httputil.HTTPMessageDelegate):
+    """One request on a connection; Tornado calls its methods in the order in which they stand here."""
+
+    def __init__(self, rooms: Rooms, connection: HTTP1Connection, post: Post) -> None:
+        self._rooms = rooms
+        self._connection = connection
+        self._post = post
+        self._most = post.most(rooms.settings)
+        self._body = bytearray()
+        self._answered = False
+
+    def headers_received(
+        self, start_line: httputil.RequestStartLine | httputil.ResponseStartLine, headers: httputil.HTTPHeaders
+    ) -> None:
+        """Refuses at once what may not come in."""
+        self._request = Request(headers)
+        timeout_s = self._rooms.settings.body_timeout.total_seconds()
+        self._timer = asyncio.get_running_loop().call_later(timeout_s, self._too_slow)
+        announced = headers.get("Content-Length", "")
+        length = int(announced) if announced.isascii() and announced.isdecimal() else 0
+        try:
+            self._admit(start_line, length)
+        except Refusal as refusal:
+            self._refuse_early(refusal, closing=length > MOST_DROPPED or "Expect" in headers)
+
+    def data_received(self, chunk: bytes) -> None:
+        """A piece of the body."""
+        self._body += chunk
+        if len(self._body) > self._most:  # it was not announced
+            self._refuse_early(self._too_large(), closing=len(self._body) > MOST_DROPPED)
+
+    def finish(self) -> None:
+        """The whole body is there."""
+        self._timer.cancel()
+        if self._answered:
+            self._connection.finish()
+            return
+        self._request.body = bytes(self._body)
+        self._rooms.start(self._run())
+
+    def on_connection_close(self) -> None:
+        """The client went away before its body was there, or sent something that is no HTTP."""
+        self._timer.cancel()
+
+    def _refuse_early(self, refusal: Refusal, *, closing: bool) -> None:
+        """Answers before the body is there. The rest of it is read and dropped; `closing` ends the connection instead,
+        which its sender may notice before it reads the answer.
+        """
+        if closing:
+            self._timer.cancel()
+            refusal.headers["Connection"] = "close"
+        if not self._answered:
+            self._answered = True
+            body = problems.body_of(refusal)
+            headers = {"Content-Type": problems.CONTENT_TYPE, "Content-Length": str(len(body)), **refusal.headers}
+            _start(self._connection, refusal.status, headers, body)
+        if closing:
+            self._connection.finish()
+
+    def _admit(self, start_line: httputil.RequestStartLine | httputil.ResponseStartLine, length: int) -> None:
+        rooms = self._rooms
+        rooms.hold_open()
+        if start_line[0] != "POST":
+            raise MethodNotAllowed("method_not_allowed", "This address does not know that method.", {"Allow": "POST"})
+        if self._post.takes_from_address:
+            headers = self._request.headers
+            peer = self._connection.context.remote_ip  # type: ignore[attr-defined]  # set by Tornado's HTTPServer
+            address = rooms.limits.address(peer, headers.get_list("X-Forwarded-For"))
+            allowance = rooms.limits.take_address(address)
+            if allowance is not None:
+                self._request.told = allowance.headers()
+        if length > self._most:
+            raise self._too_large()
+
+    def _too_large(self) -> Refusal:
+        return TooLarge("body_too_large", f"The body is larger than {self._most} bytes.")
+
+    def _too_slow(self) -> None:
+        timeout = self._rooms.settings.body_timeout.total_seconds()
+        self._refuse_early(TooSlow("too_slow", f"The body did not come within {timeout:g} s."), closing=True)
+
+    async def _run(self) -> None:
+        try:
+            answer = await self._post.accept(self._rooms, self._request)
+            if isinstance(answer.body, bytes):
+                self._answered = True
+                await write(self._connection, answer.status, {**JSON, **self._request.told}, answer.body)
+            else:
+                await self._write_pieces(answer.status, answer.body, self._request.told)
+        except StreamClosedError:
+            pass  # the client has gone, which is no error
+        except Exception as error:
+            problems.log(self._post.accept.__name__, error)
+            if self._answered:  # in the middle of a long answer: cut off, it cannot be mistaken for a whole one
+                self._connection.close()
+            else:
+                await refuse(self._connection, problems.refusal_for(error))
+
+    async def _write_pieces(self, status: HTTPStatus, pieces: AsyncIterator[bytes], told: dict[str, str]) -> None:
+        async for piece in pieces:
+            if self._answered:
+                written = self._connection.write(piece)
+            else:  # only now, so that what fails at once is refused properly
+                self._answered = True
+                written = _start(self._connection, status, {**JSON, **told}, piece)
+            await asyncio.wait_for(written, WRITE_TIMEOUT_S)
+        self._connection.finish()
+
+
+def refuse(connection: HTTP1Connection, refusal: Refusal) -> "asyncio.Future[None]":
+    """Answers a refusal; done when it is written."""
+    headers = {"Content-Type": problems.CONTENT_TYPE, **refusal.headers}
+    return write(connection, refusal.status, headers, problems.body_of(refusal))
+
+
+def write(
+    connection: HTTP1Connection, status: HTTPStatus, headers: dict[str, str], body: bytes
+) -> "asyncio.Future[None]":
+    """Answers; done when it is written."""
+    written = _start(connection, status, {"Content-Length": str(len(body)), **headers}, body)
+    connection.finish()
+    return written
+
+
+def _start(
+    connection: HTTP1Connection, status: HTTPStatus, headers: dict[str, str], piece: bytes
+) -> "asyncio.Future[None]":
+    line = httputil.ResponseStartLine("HTTP/1.1", status.value, status.phrase)
+    return connection.write_headers(line, httputil.HTTPHeaders({**problems.FIXED_HEADERS, **headers}), piece)

@@ -1,0 +1,75 @@
+"""What handlers work with: one of each for a server process, and the count of what is in flight."""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+
+import tornado.websocket
+
+from shm.database import Database
+from shm.errors import Overloaded
+from shm.feed import Feed
+from shm.intake import Intake
+from shm.items import Items
+from shm.kpis import Kpis
+from shm.limits import Limits
+from shm.registry import Registry
+from shm.settings import Settings
+from shm.tokens import Tokens
+
+
+@dataclass(slots=True)
+class Rooms:
+    """What handlers work with: one of each for a server process."""
+
+    settings: Settings
+    database: Database
+    registry: Registry
+    intake: Intake
+    items: Items
+    kpis: Kpis
+    feed: Feed
+    tokens: Tokens
+    limits: Limits
+    sockets: set[tornado.websocket.WebSocketHandler] = field(default_factory=set)
+    draining: bool = False
+    in_flight: int = 0
+    idle: asyncio.Event = field(default_factory=asyncio.Event)  # set while nothing is in flight
+    _running: "set[asyncio.Task[None]]" = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.idle.set()
+
+    def hold_open(self) -> None:
+        """Raises Overloaded while the server is ending."""
+        if self.draining:
+            raise Overloaded(
+                "shutting_down", "The server is ending; try again in a moment.", 2, {"Connection": "close"}
+            )
+
+    def start(self, request: Coroutine[object, object, None]) -> None:
+        """Runs a request to its end; it is in flight meanwhile."""
+        task = asyncio.create_task(request)
+        self._running.add(task)
+        self.enter()
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._running.discard(task)
+        self.leave()
+
+    def cut_off(self) -> None:
+        """Cancels what has not ended within a drain's time."""
+        for task in self._running:
+            task.cancel()
+
+    def enter(self) -> None:
+        """A request begins."""
+        self.in_flight += 1
+        self.idle.clear()
+
+    def leave(self) -> None:
+        """A request has its answer."""
+        self.in_flight -= 1
+        if not self.in_flight:
+            self.idle.set()

@@ -1,0 +1,128 @@
+"""The metrics object of a snapshot, walked once: every limit is held, and its leaves are joined by dots. Pure.
+
+What PostgreSQL could not store (NUL, numbers beyond reason) is refused here. What comes out was written from what was
+checked, so nothing unchecked (such as the first of two equal keys) goes any further.
+"""
+
+from decimal import Decimal
+
+import msgspec
+
+from shm.errors import BadRequest
+from shm.metrics import LONGEST_CATEGORY, Leaf
+from shm.settings import Settings
+
+LARGEST_EXPONENT = 324  # what a double can hold, subnormal included; PostgreSQL would write 1e100000 in 100,001 digits
+MOST_DIGITS = 330  # a double written out in full
+PLAIN_INT = 2**63  # below it nothing about an integer needs to be looked at
+
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+def read(metrics: dict[str, object], limits: Settings) -> tuple[msgspec.Raw, msgspec.Raw]:
+    """The object and its aggregated leaves, both as JSON. Numbers are int or Decimal. Raises BadRequest."""
+    walk = _Walk(limits)
+    walk.members(metrics, "", 1)
+    if walk.values > limits.max_metrics:
+        raise BadRequest(
+            "too_many_metrics",
+            f"metrics holds {walk.values} values, those in arrays too; at most {limits.max_metrics} are read.",
+        )
+    kept = msgspec.Raw(_encoder.encode(metrics))
+    if walk.aggregated == metrics:  # flat, and nothing in it that is only kept: the usual snapshot
+        return kept, kept
+    return kept, msgspec.Raw(_encoder.encode(walk.aggregated))
+
+
+class _Walk:
+    """One walk over one metrics object."""
+
+    def __init__(self, limits: Settings) -> None:
+        self._most_deep = limits.max_depth
+        self._longest_key = limits.max_key
+        self._longest_text = limits.max_text
+        self._only_kept: set[str] = set()
+        self.aggregated: dict[str, Leaf] = {}
+        self.values = 0
+
+    def members(self, members: dict[str, object], prefix: str, depth: int) -> None:
+        """Walks an object whose keys begin with `prefix`."""
+        if depth > self._most_deep:
+            raise self._too_deep(prefix[:-1])
+        for name, value in members.items():
+            key = prefix + name
+            if len(key) > self._longest_key:
+                sentence = f"metrics.{shown(key)}: a key has at most {self._longest_key} characters."
+                raise BadRequest("key_too_long", sentence)
+            if "\0" in name:
+                raise _nul("a key in metrics")
+            if isinstance(value, dict):
+                self.members(value, f"{key}.", depth + 1)
+            else:
+                self._leaf(key, value, depth + 1)
+
+    def _leaf(self, key: str, value: object, depth: int) -> None:
+        """Arrays, nulls and long strings are only kept and shown; all else is aggregated."""
+        self.values += 1
+        if key in self.aggregated or key in self._only_kept:
+            sentence = f"metrics names {shown(key)} twice, once with a dot and once nested."
+            raise BadRequest("ambiguous_metric", sentence)
+        if isinstance(value, list):
+            self._array(value, key, depth)
+            self._only_kept.add(key)
+            return
+        self._scalar(value, key)
+        if value is None or (isinstance(value, str) and len(value) > LONGEST_CATEGORY):
+            self._only_kept.add(key)
+        else:
+            self.aggregated[key] = value  # type: ignore[assignment]  # JSON holds nothing else
+
+    def _array(self, members: list[object], key: str, depth: int) -> None:
+        if depth > self._most_deep:
+            raise self._too_deep(key)
+        self.values += len(members)
+        for value in members:
+            if isinstance(value, list):
+                self._array(value, key, depth + 1)
+            elif isinstance(value, dict):
+                for name in value:  # text like any other: an object in an array has no leaves
+                    self._scalar(name, key)
+                self._array(list(value.values()), key, depth + 1)
+            else:
+                self._scalar(value, key)
+
+    def _scalar(self, value: object, key: str) -> None:
+        if isinstance(value, str):
+            if len(value) > self._longest_text or "\0" in value:
+                check_text(value, f"metrics.{shown(key)}", self._longest_text)
+        elif isinstance(value, int):
+            if not -PLAIN_INT < value < PLAIN_INT:
+                _check_number(Decimal(value), key)
+        elif isinstance(value, Decimal):
+            _check_number(value, key)
+
+    def _too_deep(self, key: str) -> BadRequest:
+        return BadRequest("too_deep", f"metrics.{shown(key)}: metrics are read {self._most_deep} levels deep.")
+
+
+def check_text(value: str, where: str, longest: int) -> None:
+    """Raises BadRequest for a text that is too long or cannot be stored."""
+    if len(value) > longest:
+        raise BadRequest("text_too_long", f"{where} has {len(value)} characters; at most {longest} are kept.")
+    if "\0" in value:
+        raise _nul(where)
+
+
+def shown(key: str) -> str:
+    """A key as an answer may show it: short, and on one line."""
+    return key[:40].encode("unicode_escape").decode() + ("…" if len(key) > 40 else "")
+
+
+def _nul(where: str) -> BadRequest:
+    return BadRequest("nul_character", f"{where} holds the character U+0000, which cannot be stored.")
+
+
+def _check_number(value: Decimal, key: str) -> None:
+    if len(value.as_tuple().digits) > MOST_DIGITS or abs(value.adjusted()) > LARGEST_EXPONENT:
+        sentence = f"metrics.{shown(key)} is beyond what a double-precision number holds."
+        raise BadRequest("number_out_of_range", sentence)

@@ -1,0 +1,48 @@
+"""The metrics object, walked once."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from shm import leaves
+from shm.errors import BadRequest
+from shm.settings import Settings
+
+
+def aggregated(metrics: dict[str, Any]) -> Any:
+    """The aggregated leaves of a metrics object."""
+    return msgspec.json.decode(leaves.read(metrics, Settings())[1])
+
+
+def test_nested_keys_are_joined_by_dots() -> None:
+    assert aggregated({"mail": {"sent": 3, "by": {"smtp": True}}, "e": {}}) == {"mail.sent": 3, "mail.by.smtp": True}
+
+
+def test_long_strings_arrays_and_nulls_are_kept_but_not_aggregated() -> None:
+    metrics: dict[str, Any] = {"short": "x" * 64, "long": "x" * 65, "list": [1, {"x": 2}], "none": None, "no": False}
+    assert aggregated(metrics) == {"short": "x" * 64, "no": False}
+    assert msgspec.json.decode(leaves.read(metrics, Settings())[0]) == metrics
+
+
+@pytest.mark.parametrize(
+    ("metrics", "code"),
+    [
+        ({"a": [[[[[[[[1]]]]]]]]}, "too_deep"),
+        ({"a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": {"i": 1}}}}}}}}}, "too_deep"),
+        ({"a": list(range(257))}, "too_many_metrics"),
+        ({"a": [{str(n): n for n in range(257)}]}, "too_many_metrics"),
+        ({"a": [{"x" * 1025: 1}]}, "text_too_long"),
+        ({"a": ["\0"]}, "nul_character"),
+        ({"a": [{"\0": 1}]}, "nul_character"),
+        ({"\0": {}}, "nul_character"),
+        ({"x" * 129: {}}, "key_too_long"),
+        ({"a": [10**400]}, "number_out_of_range"),
+        ({"a": [{"b": 10**400}]}, "number_out_of_range"),
+        ({"a.b": 1, "a": {"b": None}}, "ambiguous_metric"),
+    ],
+)
+def test_no_limit_is_escaped_by_nesting(metrics: dict[str, Any], code: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        leaves.read(metrics, Settings())
+    assert caught.value.code == code
