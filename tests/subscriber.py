@@ -34,6 +34,9 @@ class Subscriber:
         if message["type"] == "instance":
             self.instances[message["instance"]["instance_id"]] = message["instance"]
             self.cursors.append(message["cursor"])
+        elif message["type"] == "removed":
+            self.instances.pop(message["instance_id"], None)
+            self.cursors.append(message["cursor"])
         elif message["type"] == "kpis":
             self.kpis[message["app"]] = message
         self.cursor = max(self.cursor, message.get("cursor", 0))

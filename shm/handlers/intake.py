@@ -67,7 +67,10 @@ async def backlog(rooms: Rooms, request: Request) -> Answer:
     signed = await _signed(rooms, request)
     sent = envelope.backlog(signed, datetime.now(UTC), rooms.settings)
     left = rooms.limits.hold_install(signed.instance_id)
-    outcomes = await rooms.intake.store_all([member for member in sent if not isinstance(member, Refusal)])
+    readable = [member for member in sent if not isinstance(member, Refusal)]
+    outcomes = await rooms.intake.store_all(readable)
+    if not readable:  # nothing has asked the database yet who this is
+        await rooms.registry.prove(signed.instance_id, signed.public_key)
     if Outcome.STORED in outcomes:
         left = rooms.limits.take_install(signed.instance_id)
     if left is not None:

@@ -1,0 +1,311 @@
+"""Backlog, rotation, erasure and disclosure, over real sockets."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import psycopg2
+import psycopg2.sql
+import pytest
+from nacl.signing import SigningKey
+
+from tests.conftest import admin_cursor
+from tests.installs import Install
+from tests.server.test_protocol import items, problem
+from tests.server_process import ServerProcess
+from tests.subscriber import subscribed
+
+LIMIT_S = 20
+
+
+def action(install: Install, name: str, at: datetime | None = None, **more: Any) -> bytes:
+    """The body of a signed action."""
+    timestamp = (at or datetime.now(UTC)).isoformat()
+    return json.dumps({"action": name, "instance_id": install.instance_id, "timestamp": timestamp, **more}).encode()
+
+
+def act(install: Install, name: str, at: datetime | None = None) -> httpx.Response:
+    """A signed erase or disclose."""
+    body = action(install, name, at)
+    return install.post(f"/v1/{name}", body, install.signed(body))
+
+
+def rotate(install: Install, new: SigningKey, server: ServerProcess | None = None) -> httpx.Response:
+    """A rotate, signed by both keys; the install itself keeps its old one."""
+    body = action(install, "rotate", new_public_key=new.verify_key.encode().hex())
+    headers = install.signed(body) | {"X-New-Signature": new.sign(body).signature.hex()}
+    return httpx.post(f"{server.url if server else install.url}/v1/rotate", content=body, headers=headers)
+
+
+def backlog(install: Install, members: list[Any]) -> httpx.Response:
+    """A signed backlog."""
+    body = json.dumps({"instance_id": install.instance_id, "snapshots": members}).encode()
+    return install.post("/v1/snapshots", body, install.signed(body))
+
+
+def ago(minutes: float) -> str:
+    """A timestamp of some minutes ago."""
+    return (datetime.now(UTC) - timedelta(minutes=minutes)).isoformat()
+
+
+def count(database: str, table: str, install: Install) -> int:
+    """Rows that name an instance."""
+    with admin_cursor(database) as cursor:
+        statement = psycopg2.sql.SQL("SELECT count(*) FROM {} WHERE instance_id = %s")
+        cursor.execute(statement.format(psycopg2.sql.Identifier(table)), (install.instance_id,))
+        (found,) = cursor.fetchone() or (0,)
+    return int(found)
+
+
+def test_a_backlog_is_stored_with_a_verdict_for_each_member(server: ServerProcess, database: str) -> None:
+    install = Install(server.url).arrived({"n": 0})
+    first, second = ago(120), ago(60)
+    answer = backlog(
+        install,
+        [
+            {"timestamp": first, "metrics": {"n": 1}, "sequence": 1},
+            {"timestamp": ago(60 * 24 * 40), "metrics": {"n": 2}},
+            {"timestamp": second, "metrics": {"n": "\0"}},
+            "no object",
+            {"timestamp": second, "metrics": {"n": 3}, "app_version": "1.5.0"},
+            {"timestamp": first, "metrics": {"n": 4}},
+        ],
+    )
+    assert answer.status_code == 202
+    verdicts = [(member["status"], member.get("code")) for member in answer.json()["snapshots"]]
+    assert verdicts == [
+        ("stored", None),
+        ("refused", "timestamp_too_old"),
+        ("refused", "nul_character"),
+        ("refused", "bad_field"),
+        ("stored", None),
+        ("repeated", None),
+    ]
+    assert count(database, "snapshots", install) == 3
+    assert items(server)[install.instance_id]["metrics"] == {"n": 0}
+
+
+def test_a_backlog_of_a_hundred_is_taken_and_of_more_refused(server: ServerProcess) -> None:
+    install = Install(server.url).arrived({"n": 0})
+    members = [
+        {"timestamp": ago(minutes), "metrics": {"n": minutes, "pad": ["x" * 1000] * 9}} for minutes in range(101)
+    ]
+    assert problem(backlog(install, members)) == (400, "too_many_snapshots")
+    answer = backlog(install, members[:100])
+    assert len(answer.content) < len(json.dumps(members))
+    assert [member["status"] for member in answer.json()["snapshots"]] == ["stored"] * 100
+    again = backlog(install, members[:100])
+    assert [member["status"] for member in again.json()["snapshots"]] == ["repeated"] * 100
+
+
+def test_a_backlog_over_a_mebibyte_is_refused(server: ServerProcess) -> None:
+    install = Install(server.url).arrived({"n": 0})
+    assert problem(backlog(install, [{"timestamp": ago(1), "metrics": {"n": "x" * 1_100_000}}])) == (
+        413,
+        "body_too_large",
+    )
+
+
+def test_a_backlog_in_anothers_name_or_not_signed_is_refused(server: ServerProcess) -> None:
+    mallory, victim = Install(server.url).arrived(), Install(server.url).arrived()
+    body = json.dumps({"instance_id": victim.instance_id, "snapshots": []}).encode()
+    assert problem(mallory.post("/v1/snapshots", body, mallory.signed(body))) == (403, "instance_mismatch")
+    forged = mallory.signed(body) | {"X-Instance-ID": victim.instance_id}
+    assert problem(mallory.post("/v1/snapshots", body, forged)) == (401, "bad_signature")
+
+
+def test_a_rotated_key_counts_in_every_server_and_the_old_one_in_none(
+    server: ServerProcess, serve: Callable[..., ServerProcess]
+) -> None:
+    other = serve()
+    install = Install(server.url).arrived({"n": 0})
+    elsewhere = Install(other.url, instance_id=install.instance_id, key=install.key)
+    assert elsewhere.snapshot({"n": 1}).status_code == 202  # so that this server remembers the old key, too
+    new = SigningKey.generate()
+    assert rotate(install, new).status_code == 200
+    assert problem(install.snapshot({"n": 2})) == (401, "bad_signature")
+    assert problem(elsewhere.snapshot({"n": 2}))[0] in (401, 403)
+    install.key = elsewhere.key = new
+    assert elsewhere.snapshot({"n": 3}).status_code == 202
+    assert install.snapshot({"n": 4}).status_code == 202
+    assert items(server)[install.instance_id]["metrics"] == {"n": 4}
+
+
+def test_a_rotate_that_is_asked_again_is_answered_again(server: ServerProcess) -> None:
+    install, new = Install(server.url).arrived(), SigningKey.generate()
+    assert [rotate(install, new).status_code for _ in range(3)] == [200] * 3
+    install.key = new
+    assert install.snapshot({"n": 1}).status_code == 202
+
+
+def test_a_rotate_needs_both_signatures(server: ServerProcess) -> None:
+    install, new, mallory = Install(server.url).arrived(), SigningKey.generate(), SigningKey.generate()
+    body = action(install, "rotate", new_public_key=new.verify_key.encode().hex())
+    signed = install.signed(body)
+    assert problem(install.post("/v1/rotate", body, signed)) == (401, "missing_signature")
+    by_other = {"X-New-Signature": mallory.sign(body).signature.hex()}
+    assert problem(install.post("/v1/rotate", body, signed | by_other)) == (401, "bad_signature")
+    by_new = {"X-New-Signature": new.sign(body).signature.hex()}
+    by_thief = signed | by_new | {"X-Signature": mallory.sign(body).signature.hex()}
+    assert problem(install.post("/v1/rotate", body, by_thief)) == (401, "bad_signature")
+    assert install.snapshot({"n": 1}).status_code == 202
+
+
+@pytest.mark.parametrize("name", ["erase", "disclose"])
+def test_an_action_is_of_just_now_of_its_name_and_of_its_instance(server: ServerProcess, name: str) -> None:
+    install, other = Install(server.url).arrived(), Install(server.url).arrived()
+    now = datetime.now(UTC)
+    assert problem(act(install, name, now - timedelta(minutes=6))) == (400, "timestamp_too_old")
+    assert problem(act(install, name, now + timedelta(minutes=6))) == (400, "timestamp_ahead")
+    for body in (action(install, "activate"), install.snapshot_body({"n": 1}), b'{"action":"%s"}' % name.encode()):
+        assert problem(install.post(f"/v1/{name}", body, install.signed(body))) == (400, "bad_field")
+    body = action(other, name)
+    assert problem(install.post(f"/v1/{name}", body, install.signed(body))) == (403, "instance_mismatch")
+    assert items(server).keys() == {install.instance_id, other.instance_id}
+
+
+def test_an_erased_instance_is_gone_and_its_receipt_says_what_was_deleted(server: ServerProcess, database: str) -> None:
+    install, neighbour = Install(server.url), Install(server.url).arrived({"n": 5})
+    install.register()
+    install.activate()
+    first, last = datetime.now(UTC) - timedelta(hours=2), datetime.now(UTC)
+    for number, at in enumerate((first, last - timedelta(hours=1), last)):
+        assert install.snapshot({"n": number}, at).status_code == 202
+    answer = act(install, "erase")
+    assert answer.status_code == 200
+    receipt = answer.json()
+    assert receipt["instance_id"] == install.instance_id
+    assert (receipt["app_name"], receipt["snapshots"]) == ("Ledger", 3)
+    assert datetime.fromisoformat(receipt["oldest_snapshot_at"]) == first
+    assert datetime.fromisoformat(receipt["newest_snapshot_at"]) == last
+    assert count(database, "instances", install) == count(database, "snapshots", install) == 0
+    assert items(server).keys() == {neighbour.instance_id}
+    (kpi,) = server.get("applications/ledger/kpis").json()["kpis"]
+    assert (kpi["value"], kpi["instances"]) == (5, 1)
+    for refused in (act(install, "erase"), install.activate(), install.snapshot({"n": 9})):
+        assert problem(refused) == (403, "unknown_instance")
+    assert install.register().status_code == 201
+
+
+def test_an_erased_instance_is_forgotten_by_every_server(
+    server: ServerProcess, serve: Callable[..., ServerProcess]
+) -> None:
+    install, other = Install(server.url).arrived(), serve()
+    elsewhere = Install(other.url, instance_id=install.instance_id, key=install.key)
+    assert elsewhere.snapshot({"n": 1}).status_code == 202
+    assert act(install, "erase").status_code == 200
+    assert problem(elsewhere.snapshot({"n": 2})) == (403, "unknown_instance")
+    again = Install(other.url, instance_id=install.instance_id).arrived({"n": 3})
+    assert items(server)[again.instance_id]["metrics"] == {"n": 3}
+
+
+def test_a_disclosure_holds_everything_that_the_database_holds(server: ServerProcess, database: str) -> None:
+    install = Install(server.url).arrived({"n": 0, "deep": {"list": [1, None]}})
+    digits = "0.10000000000000000000001"
+    body = install.snapshot_body("HERE", ago(5), sequence=7).replace(b'"HERE"', b'{"n": %s}' % digits.encode())
+    assert install.post("/v1/snapshot", body, install.signed(body)).status_code == 202
+    answer = act(install, "disclose")
+    assert answer.status_code == 200
+    assert digits in answer.text
+    disclosed = answer.json()
+    assert disclosed["instance"]["public_key"] == install.public_key
+    assert disclosed["instance"]["os_arch"] == "linux/amd64"
+    assert [(told["sequence"], len(told["metrics"])) for told in disclosed["snapshots"]] == [(7, 1), (None, 2)]
+    with admin_cursor(database) as cursor:
+        cursor.execute(
+            "SELECT column_name FROM information_schema.columns WHERE table_name = 'instances' "
+            # the newest snapshot, found among all of them, and the feed's own bookkeeping
+            "AND column_name NOT IN ('metrics', 'leaves', 'snapshot_at', 'cursor', 'left_slug')"
+        )
+        assert {row[0] for row in cursor.fetchall()} == disclosed["instance"].keys()
+
+
+def test_a_disclosure_of_many_snapshots_comes_in_pieces_and_whole(server: ServerProcess) -> None:
+    install = Install(server.url).arrived({"n": 0})
+    for start in range(0, 500, 100):
+        members = [{"timestamp": ago(1 + start + i), "metrics": {"n": start + i}} for i in range(100)]
+        assert backlog(install, members).status_code == 202
+    answer = act(install, "disclose")
+    assert answer.headers["Transfer-Encoding"] == "chunked"
+    assert [told["metrics"]["n"] for told in answer.json()["snapshots"]] == [*reversed(range(500)), 0]
+
+
+def test_whoever_is_revoked_can_do_nothing_any_more(server: ServerProcess) -> None:
+    install = Install(server.url).arrived()
+    url = f"{server.url}/api/v1/admin/instances/{install.instance_id}/revoke"
+    assert httpx.post(url, headers=server.headers).status_code == 200
+    refused = [install.register(), install.activate(), install.snapshot({"a": 1}), backlog(install, [])]
+    refused += [act(install, "erase"), act(install, "disclose"), rotate(install, SigningKey.generate())]
+    member = [{"timestamp": ago(1), "metrics": {}}]
+    assert [problem(answer) for answer in [*refused, backlog(install, member)]] == [(403, "unknown_instance")] * 8
+
+
+def test_a_pending_instance_that_never_proves_its_key_is_purged_and_others_are_not(
+    serve: Callable[..., ServerProcess], database: str
+) -> None:
+    server = serve(SHM_ACTIVATION="manual", SHM_PENDING_AGE="1d")
+    stranger, young, waiting = (Install(server.url) for _ in range(3))
+    for install in (stranger, young, waiting):
+        assert install.register().status_code == 201
+    assert waiting.activate().json() == {"status": "pending"}
+    with admin_cursor(database) as cursor:
+        cursor.execute(
+            "UPDATE instances SET registered_at = now() - interval '25 hours' WHERE instance_id IN (%s, %s)",
+            (stranger.instance_id, waiting.instance_id),
+        )
+    cursor_before = int(server.get("instances").headers["X-Feed-Cursor"])
+    server.terminate()
+    server.start()  # it purges at its start, and once a minute
+    deadline = time.monotonic() + LIMIT_S
+    while stranger.instance_id in items(server):
+        assert time.monotonic() < deadline, server.log
+        time.sleep(0.05)
+    assert items(server).keys() == {young.instance_id, waiting.instance_id}
+    assert int(server.get("instances").headers["X-Feed-Cursor"]) == cursor_before + 1
+
+
+async def test_the_feed_tells_of_an_erased_instance_to_whoever_listens_and_to_whoever_comes_back(
+    server: ServerProcess,
+) -> None:
+    install = Install(server.url, app_name="Ledger").arrived()
+    listed = server.get("instances")
+    since = int(listed.headers["X-Feed-Cursor"])
+    assert act(install, "erase").status_code == 200
+    for query in (f"?since={since}", f"?since={since}&app=ledger"):
+        async with subscribed(server, query) as subscriber:
+            told = await subscriber.until("removed")
+            assert (told["instance_id"], told["cursor"]) == (install.instance_id, since + 1)
+
+
+async def test_a_cursor_from_before_the_feeds_memory_of_removals_leads_to_a_resync(
+    serve: Callable[..., ServerProcess], database: str
+) -> None:
+    server = serve()
+    install = Install(server.url).arrived()
+    since = int(server.get("instances").headers["X-Feed-Cursor"])
+    assert act(install, "erase").status_code == 200
+    with admin_cursor(database) as cursor:
+        cursor.execute("UPDATE removals SET removed_at = now() - interval '25 hours'")
+    server.terminate()
+    server.start()
+    connection = psycopg2.connect(database)
+    connection.autocommit = True
+    deadline = time.monotonic() + LIMIT_S
+    with connection.cursor() as cursor:
+        while True:
+            cursor.execute("SELECT horizon, (SELECT count(*) FROM removals) FROM feed_head")
+            if cursor.fetchone() == (since + 1, 0):
+                break
+            assert time.monotonic() < deadline, server.log
+            await asyncio.sleep(0.05)
+    connection.close()
+    async with subscribed(server, f"?since={since}") as subscriber:
+        assert (await subscriber.until("resync"))["reason"].endswith("list again.")
+    async with subscribed(server, f"?since={since + 1}") as subscriber:
+        await asyncio.to_thread(Install(server.url).arrived)
+        await subscriber.message()
+        assert (await subscriber.message())["type"] == "instance"
