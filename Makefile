@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check format lock screenshot clean
+.PHONY: help setup demo serve test bench bench-intake check format lock screenshot clean
 
 help:  ## what can be done here
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -31,6 +31,11 @@ serve: .venv/.ready  ## the server alone, for real use
 
 test: .venv/.ready  ## every test, against a real PostgreSQL and real processes
 	@$(BIN)/python -m pytest
+
+bench: bench-intake  ## every bench; each prints its figures beside what the machine can do
+
+bench-intake: .venv/.ready  ## durable snapshots a second, in about four minutes; wants wrk
+	@$(BIN)/python -m bench.intake
 
 check: .venv/.ready  ## format, lint, types and the lock, in under a minute
 	@$(BIN)/ruff format --check . || { echo "mend it: make format"; exit 1; }

@@ -1,0 +1,41 @@
+"""The mark to be held to: the same Tornado with the same options, answering 202 to the same bytes without reading them.
+
+`python -m bench.unread PORT`: one process; several share the port.
+"""
+
+import asyncio
+import sys
+
+import tornado.httpserver
+import tornado.netutil
+import tornado.web
+
+from shm.server import MAX_ANY_BODY, MAX_HEADER
+from shm.settings import Settings
+
+
+class Snapshot(tornado.web.RequestHandler):
+    """Takes whatever comes for received."""
+
+    def post(self) -> None:
+        """202, with an answer as long as the server's."""
+        self.set_status(202)
+        self.set_header("Content-Type", "application/json")
+        self.finish(b'{"status":"ok","message":"Snapshot received"}')
+
+
+async def _serve(port: int) -> None:
+    settings = Settings()
+    server = tornado.httpserver.HTTPServer(
+        tornado.web.Application([("/v1/snapshot", Snapshot)], log_function=lambda _: None),
+        max_header_size=MAX_HEADER,
+        max_body_size=max(MAX_ANY_BODY, settings.max_body),
+        body_timeout=settings.body_timeout.total_seconds(),
+        idle_connection_timeout=settings.idle_timeout.total_seconds(),
+    )
+    server.add_sockets(tornado.netutil.bind_sockets(port, "127.0.0.1", reuse_port=True))
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(int(sys.argv[1])))
