@@ -1,7 +1,8 @@
 """PostgreSQL from asyncio: the only importer of aiopg, and the wrapper of its failures.
 
 Rows come out as values of a class that the caller names, one field a column. A lost connection is retried within
-`SHM_DB_PATIENCE`, so every statement must be idempotent; past it DatabaseUnavailable is raised. Numbers come as Decimal
+`SHM_DB_PATIENCE`, so every statement must be idempotent; past it DatabaseUnavailable is raised. At most `SHM_QUEUE`
+statements wait, so that an absence of PostgreSQL fills no memory. Numbers come as Decimal
 with all their digits, jsonb as `msgspec.Raw` (its text, unread), bytea as memoryview, times in UTC.
 """
 
@@ -17,7 +18,7 @@ import msgspec
 import psycopg2
 from psycopg2.extras import register_default_jsonb
 
-from shm.errors import ConfigurationError, DatabaseUnavailable, QueryTooSlow, UnstorableData
+from shm.errors import ConfigurationError, DatabaseBusy, DatabaseUnavailable, QueryTooSlow, UnstorableData
 from shm.queries import statements
 from shm.settings import Settings
 
@@ -57,6 +58,8 @@ class Database:
     """A pool of connections to one database."""
 
     def __init__(self, settings: Settings, dsn: str, pool: aiopg.Pool) -> None:
+        self._most = settings.queue
+        self._under_way = 0
         self._patience_s = settings.database_patience.total_seconds()
         self._options = _connect_options(settings)
         self._dsn = dsn
@@ -82,9 +85,15 @@ class Database:
     async def fetch(self, shape: type[T], name: str, /, **parameters: object) -> list[T]:
         """Runs the named statement; each row becomes `shape(column=value, ...)`.
 
-        Raises DatabaseUnavailable, QueryTooSlow or UnstorableData.
+        Raises DatabaseUnavailable, DatabaseBusy, QueryTooSlow or UnstorableData.
         """
-        columns, rows = await self._run(statements()[name], parameters)
+        if self._under_way >= self._most:
+            raise DatabaseBusy(f"{self._most} statements wait")
+        self._under_way += 1
+        try:
+            columns, rows = await self._run(statements()[name], parameters)
+        finally:
+            self._under_way -= 1
         return [shape(**dict(zip(columns, row, strict=True))) for row in rows]
 
     async def fetch_one(self, shape: type[T], name: str, /, **parameters: object) -> T | None:

@@ -3,6 +3,7 @@
 ShmError
 ├── ConfigurationError           the start ends with its sentence
 ├── DatabaseUnavailable          503, Retry-After
+│   ├── DatabaseBusy             503
 │   └── QueryTooSlow             503
 ├── UnstorableData               a value that PostgreSQL refuses; its batch is tried apart
 └── Refusal                      an answer in the 4xx or 5xx, as application/problem+json (RFC 9457)
@@ -28,6 +29,10 @@ class ConfigurationError(ShmError):
 
 class DatabaseUnavailable(ShmError):
     """PostgreSQL could not be reached, or went away and did not come back within the patience."""
+
+
+class DatabaseBusy(DatabaseUnavailable):
+    """As many statements as may wait for PostgreSQL are waiting for it."""
 
 
 class QueryTooSlow(DatabaseUnavailable):

@@ -13,11 +13,12 @@ import msgspec
 
 from shm.database import Database
 from shm.envelope import Snapshot
-from shm.errors import BadRequest, Forbidden, Overloaded, Refusal, ShmError, UnstorableData
+from shm.errors import BadRequest, DatabaseUnavailable, Forbidden, Overloaded, Refusal, UnstorableData
+from shm.logs import Sparingly
 from shm.registry import Registry, unknown_instance
 from shm.settings import Settings
 
-logger = logging.getLogger(__name__)
+sparingly = Sparingly(logging.getLogger(__name__))
 
 _encoder = msgspec.json.Encoder()
 
@@ -99,21 +100,23 @@ class Intake:
     async def run(self) -> None:
         """The writer. Runs until cancelled; cancel it only when nobody waits in `store` any more."""
         while True:
-            batch = [await self._queue.get()]
-            while len(batch) < self._batch and not self._queue.empty():
-                batch.append(self._queue.get_nowait())
-            await self._write(batch)
+            first = await self._queue.get()
+            await self._write([first, *self._taken(self._batch - 1)])
+
+    def _taken(self, most: int) -> list[_Waiting]:
+        """Takes at most `most` out of the queue."""
+        return [self._queue.get_nowait() for _ in range(min(most, self._queue.qsize()))]
 
     async def _write(self, batch: Sequence[_Waiting]) -> None:
         try:
             judged = await self._database.fetch(_Judged, "intake.store", batch=_encode(batch))
         except UnstorableData as error:
             await self._write_apart(batch, error)
-        except ShmError as error:
-            _fail(batch, error)
+        except DatabaseUnavailable as error:  # whoever came in since has waited through it too, and is told with them
+            _fail([*batch, *self._taken(self._queue.qsize())], error)
         except Exception as error:  # whatever it is, nobody may wait for ever
             _fail(batch, error)
-            logger.exception("a batch of %d snapshots could not be written", len(batch))
+            sparingly.exception("a batch of snapshots could not be written")
         else:
             for row in judged:
                 waiting = batch[row.position - 1].judged
@@ -123,7 +126,7 @@ class Intake:
     async def _write_apart(self, batch: Sequence[_Waiting], error: UnstorableData) -> None:
         """A member that PostgreSQL refuses must not take its neighbours with it: halves, until it stands alone."""
         if len(batch) == 1:
-            logger.warning("a snapshot passed the envelope but not the database (%s)", error)
+            sparingly.warning(f"a snapshot passed the envelope but not the database ({error})")
             _fail(batch, BadRequest("unstorable", "A value of this snapshot cannot be stored."))
             return
         half = len(batch) // 2

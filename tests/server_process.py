@@ -45,7 +45,7 @@ class ServerProcess:
                 stderr=log,
             )
         deadline = time.monotonic() + START_LIMIT_S
-        while not self._is_ready():
+        while not self.is_ready():
             assert self._process.poll() is None, f"the server ended:\n{self.log}"
             assert time.monotonic() < deadline, f"the server is not ready:\n{self.log}"
             time.sleep(0.05)
@@ -96,7 +96,8 @@ class ServerProcess:
             self._process.kill()
             self._process = None
 
-    def _is_ready(self) -> bool:
+    def is_ready(self) -> bool:
+        """Whether it answers, and its database does."""
         try:
             return httpx.get(f"{self.url}/api/v1/ready", timeout=5).status_code == httpx.codes.OK
         except httpx.TransportError:

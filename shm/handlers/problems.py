@@ -7,6 +7,7 @@ import msgspec
 
 from shm.errors import (
     BadRequest,
+    DatabaseBusy,
     DatabaseUnavailable,
     MethodNotAllowed,
     NotFound,
@@ -15,6 +16,7 @@ from shm.errors import (
     Refusal,
     UnstorableData,
 )
+from shm.logs import Sparingly
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -22,6 +24,7 @@ CONTENT_TYPE = "application/problem+json"
 FIXED_HEADERS = {"Server": "shm", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 
 logger = logging.getLogger(__name__)
+sparingly = Sparingly(logger)
 
 _encoder = msgspec.json.Encoder()
 
@@ -50,7 +53,7 @@ def log(asked: str, error: BaseException) -> None:
     if isinstance(error, Refusal | UnstorableData):
         return
     if isinstance(error, DatabaseUnavailable):
-        logger.warning("%s: the database is away or too slow (%s)", asked, error)
+        sparingly.warning(f"{asked}: the database is away or too slow ({error})")
         return
     logger.error("%s failed", asked, exc_info=error)
 
@@ -64,6 +67,8 @@ def refusal_for(error: BaseException | None, status_code: int = HTTPStatus.INTER
     match error:
         case Refusal():
             return error
+        case DatabaseBusy():
+            return Overloaded("queue_full", "More requests wait for the database than may; try again shortly.")
         case QueryTooSlow():
             return Overloaded("database_too_slow", "The database took too long over this.")
         case UnstorableData():

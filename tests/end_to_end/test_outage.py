@@ -1,0 +1,137 @@
+"""PostgreSQL is away for a while: installs are told to come back, the server stays small, and goes on by itself."""
+
+import asyncio
+import time
+import uuid
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import psutil
+import pytest
+
+from shm.database import Database
+from shm.embedded import EmbeddedPostgres
+from shm.envelope import Snapshot
+from shm.errors import DatabaseUnavailable
+from shm.intake import Intake
+from shm.registry import Registry
+from shm.settings import Settings
+from tests.houses import House, house_with_servers
+from tests.installs import Install
+from tests.load import Load, hold_to_what_was_acknowledged
+
+KIB = 1024
+BODY = 64 * KIB  # SHM_MAX_BODY
+SENDERS = 80
+QUEUE = 30
+BATCH = 10
+COPIES = 4  # of a body that waits: as it came, as it is stored, its leaves, and the batch that it is written in
+BOUND = (QUEUE + BATCH) * COPIES * BODY + SENDERS * BODY  # each sender has at most one body on its way besides
+LIMIT_S = 60
+MOST_LINES = 3  # of the log about thousands of refused requests
+TURNS = 5  # of the loop, until everybody who was told has heard it
+
+
+def large_metrics(number: int) -> dict[str, Any]:
+    """Nearly as large as a body may be."""
+    return {"n": number} | {f"text{place}": f"{number} {'x' * 950}" for place in range(60)}
+
+
+def memory_of(house: House) -> int:
+    """Bytes that the one server holds."""
+    return psutil.Process(house.servers[0].pid).memory_info().rss
+
+
+@pytest.mark.parametrize(
+    ("away_s", "patience"),
+    [pytest.param(2, "1s", id="short"), pytest.param(10, "5s", id="long", marks=pytest.mark.long)],
+)
+def test_under_load_without_postgres_everyone_is_told_to_come_back_memory_is_bounded_and_then_all_goes_on(
+    open_folder: Path, away_s: float, patience: str
+) -> None:
+    environment = {"SHM_QUEUE": str(QUEUE), "SHM_BATCH": str(BATCH), "SHM_DB_PATIENCE": patience}
+    with house_with_servers(open_folder, 1, **environment) as house:
+        load = Load(house.urls, SENDERS, large_metrics)
+        with load.running():
+            load.wait_for_more(1_000)
+            usual, sent, told = memory_of(house), load.bytes_sent, Counter(load.refusals)
+            house.stop_postgres()
+            most, end = usual, time.monotonic() + away_s
+            while time.monotonic() < end:
+                most = max(most, memory_of(house))
+                time.sleep(0.05)
+            load.wait_for(lambda: load.bytes_sent > sent + 4 * BOUND, "more bytes than may be held")
+            refused = load.refusals - told
+            acknowledged = len(load.acknowledged)
+            house.start_postgres()
+            load.renew()
+            load.wait_for(load.goes_on, "snapshots taken again")
+        assert most <= usual + BOUND
+        assert refused.keys() == {"database_unavailable", "queue_full"}
+        hold_to_what_was_acknowledged(load, house.servers, house.dsn)
+        assert len(load.acknowledged) > acknowledged
+        assert house.servers[0].log.count("the database is away") <= MOST_LINES
+        assert "Traceback" not in house.servers[0].log
+
+
+def test_while_the_database_is_away_installs_are_told_to_come_back(open_folder: Path) -> None:
+    with house_with_servers(open_folder, SHM_DB_PATIENCE="1s") as house:
+        (server,) = house.servers
+        install = Install(server.url).arrived()
+        house.stop_postgres()
+        for answer in (
+            install.snapshot({"a": 1}),
+            install.activate(),
+            install.register(),
+            Install(server.url).activate(),
+        ):
+            assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+            assert int(answer.headers["Retry-After"]) > 0
+        assert httpx.get(f"{server.url}/api/v1/ready").status_code == 503
+        assert httpx.get(f"{server.url}/api/v1/healthcheck").status_code == 200
+        house.start_postgres()
+        assert install.snapshot({"a": 2}).status_code == 202
+        assert "Traceback" not in server.log
+
+
+def test_no_more_requests_wait_for_an_absent_database_than_the_queue_may_hold(open_folder: Path) -> None:
+    with house_with_servers(open_folder, SHM_QUEUE="5") as house, ThreadPoolExecutor(30) as pool:
+        installs = [Install(house.urls[0]) for _ in range(30)]
+        house.stop_postgres()
+        answers = list(pool.map(Install.register, installs))
+        assert {answer.status_code for answer in answers} == {503}
+        assert {answer.json()["code"] for answer in answers} == {"database_unavailable", "queue_full"}
+        assert all(int(answer.headers["Retry-After"]) > 0 for answer in answers)
+
+
+async def test_whoever_waits_behind_a_batch_is_told_with_it_that_the_database_is_away(open_folder: Path) -> None:
+    postgres = EmbeddedPostgres(open_folder)
+    settings = Settings.load({"SHM_DB_PATIENCE": "1s", "SHM_BATCH": "1"})
+    with postgres.running() as dsn:
+        async with Database.opened(settings, dsn, 1) as database:
+            intake = Intake(database, Registry(database, settings), settings)
+            await asyncio.to_thread(postgres._control, "stop", "-m", "fast")
+            waiting = [asyncio.create_task(intake.store(a_snapshot())) for _ in range(20)]
+            writer = asyncio.create_task(intake.run())
+            try:
+                await asyncio.wait(waiting, timeout=LIMIT_S, return_when=asyncio.FIRST_COMPLETED)
+                for _ in range(TURNS):
+                    await asyncio.sleep(0)
+                assert [type(task.exception()) for task in waiting if task.done()] == [DatabaseUnavailable] * len(
+                    waiting
+                )
+            finally:
+                for task in (writer, *waiting):
+                    task.cancel()
+                await asyncio.gather(writer, *waiting, return_exceptions=True)
+
+
+def a_snapshot() -> Snapshot:
+    """What the envelope would let through."""
+    nothing = msgspec.Raw(b"{}")
+    return Snapshot(str(uuid.uuid4()), bytes(32), datetime.now(UTC), nothing, nothing, None, None)
