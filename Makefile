@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test bench bench-intake check format lock screenshot clean
+.PHONY: help setup demo serve test test-long bench bench-intake check format lock screenshot clean
 
 help:  ## what can be done here
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -29,8 +29,11 @@ demo: .venv/.ready  ## a simulated fleet, a server and the console, in one termi
 serve: .venv/.ready  ## the server alone, for real use
 	@$(BIN)/shm serve
 
-test: .venv/.ready  ## every test, against a real PostgreSQL and real processes
+test: .venv/.ready  ## every test but the long ones, against a real PostgreSQL and real processes
 	@$(BIN)/python -m pytest
+
+test-long: .venv/.ready  ## the tests that take minutes: killing for many rounds, outages of their real length
+	@$(BIN)/python -m pytest -m long --timeout 1800
 
 bench: bench-intake  ## every bench; each prints its figures beside what the machine can do
 

@@ -10,7 +10,7 @@ import tornado.httpserver
 import tornado.netutil
 import tornado.web
 
-from shm.server import MAX_ANY_BODY, MAX_HEADER
+from shm.handlers.door import MAX_HEADERS_READ, MOST_READ
 from shm.settings import Settings
 
 
@@ -28,8 +28,8 @@ async def _serve(port: int) -> None:
     settings = Settings()
     server = tornado.httpserver.HTTPServer(
         tornado.web.Application([("/v1/snapshot", Snapshot)], log_function=lambda _: None),
-        max_header_size=MAX_HEADER,
-        max_body_size=max(MAX_ANY_BODY, settings.max_body),
+        max_header_size=MAX_HEADERS_READ,
+        max_body_size=MOST_READ,
         body_timeout=settings.body_timeout.total_seconds(),
         idle_connection_timeout=settings.idle_timeout.total_seconds(),
     )

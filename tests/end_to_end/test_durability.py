@@ -1,121 +1,110 @@
 """What was acknowledged is there, whatever dies. Real processes, killed under load."""
 
-import threading
+import os
+import random
+import secrets
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from enum import Enum, auto
 from pathlib import Path
 
 import httpx
-import psycopg2
 import pytest
 
-from shm.embedded import EmbeddedPostgres
 from tests.conftest import admin_cursor
+from tests.houses import House, house_with_embedded_postgres, house_with_servers
 from tests.installs import Install
-from tests.oracle import truth
+from tests.load import Load, hold_to_what_was_acknowledged, stored
 from tests.server_process import ServerProcess
 
-LOADERS = 12
-LOAD_LIMIT_S = 60
-ENOUGH = 300  # acknowledged snapshots before the kill
+SENDERS = 16
+BEFORE = (20, 400)  # acknowledged snapshots of a round before the blow, at least and at most
+GAP_S = 1.5  # after each victim of a blow, before the next one or before it is started again, at most
+ROUNDS = 8  # of each kind, in the long form
 
 
-class Load:
-    """Installs that send as fast as they can, and remember what was acknowledged."""
+class Victim(Enum):
+    """What a blow hits."""
 
-    def __init__(self, installs: list[Install]) -> None:
-        self._installs = installs
-        self._ended = threading.Event()
-        self.acknowledged: list[tuple[str, datetime, int]] = []
-        self.statuses: set[int] = set()
-
-    def _send(self, install: Install) -> None:
-        number = 0
-        with httpx.Client(timeout=10) as client:
-            while not self._ended.is_set():
-                number += 1
-                at = datetime.now(UTC)
-                body = install.snapshot_body({"n": number}, at)
-                try:
-                    status = client.post(f"{install.url}/v1/snapshot", content=body, headers=install.signed(body))
-                except httpx.TransportError:
-                    time.sleep(0.02)
-                    continue
-                self.statuses.add(status.status_code)
-                if status.status_code == 202:
-                    self.acknowledged.append((install.instance_id, at, number))
-
-    def run_until(self, condition: Callable[[], bool], then: Callable[[], None]) -> None:
-        """Sends until `condition` holds, does `then` in the middle of it, and stops."""
-        with ThreadPoolExecutor(len(self._installs)) as pool:
-            senders = [pool.submit(self._send, install) for install in self._installs]
-            try:
-                deadline = time.monotonic() + LOAD_LIMIT_S
-                while not condition():
-                    assert time.monotonic() < deadline, "the load did not get through"
-                    time.sleep(0.01)
-                then()
-            finally:
-                self._ended.set()
-            for sender in senders:
-                sender.result()
+    SERVER = auto()
+    POSTGRES = auto()
+    BOTH = auto()
 
 
-def stored(database: str) -> dict[tuple[str, datetime], str]:
-    """Every raw snapshot."""
-    connection = psycopg2.connect(database)
-    with connection, connection.cursor() as cursor:
-        cursor.execute("SELECT instance_id::text, snapshot_at, metrics::text FROM snapshots")
-        found = {(row[0], row[1]): row[2] for row in cursor.fetchall()}
-    connection.close()
-    return found
+def chance() -> random.Random:
+    """What decides about moments and victims; a failed test shows how to have the same again."""
+    seed = int(os.environ.get("DURABILITY_SEED") or secrets.randbits(32))
+    print(f"repeat it with DURABILITY_SEED={seed}")
+    return random.Random(seed)
 
 
-def hold_to_what_was_acknowledged(load: Load, server: ServerProcess, database: str) -> None:
-    """Every 202 is in the database with its body, and the KPIs are those of the raw snapshots."""
-    found = stored(database)
-    for instance_id, at, number in load.acknowledged:
-        assert found[instance_id, at] == f'{{"n": {number}}}'
-    (kpi,) = server.get("applications/ledger/kpis").json()["kpis"]
-    assert kpi["value"] == truth(database, "ledger").kpi("n", "sum")
+def rounds(each: int, by_chance: random.Random) -> list[Victim]:
+    """Every kind of blow `each` times, in any order."""
+    victims = list(Victim) * each
+    by_chance.shuffle(victims)
+    return victims
 
 
-def test_every_202_survives_kill_9_of_the_server_under_load(server: ServerProcess, database: str) -> None:
-    load = Load([Install(server.url).arrived({"n": 0}) for _ in range(LOADERS)])
-    load.run_until(lambda: len(load.acknowledged) > ENOUGH, server.kill)
-    server.start()
-    assert load.statuses == {202}
-    hold_to_what_was_acknowledged(load, server, database)
+def play(house: House, load: Load, victim: Victim, by_chance: random.Random) -> None:
+    """One round: a blow at a random moment under load, and everything goes on; then what was acknowledged is there."""
+    with load.running():
+        load.wait_for_more(by_chance.randint(*BEFORE))
+        time.sleep(by_chance.uniform(0, 0.05))
+        strike(house, victim, by_chance)
+        load.renew()
+        load.wait_for(load.goes_on, f"snapshots taken again after {victim}")
+        load.wait_for(house.is_ready, "every server ready")
+    hold_to_what_was_acknowledged(load, house.servers, house.dsn)
 
 
-def test_every_202_survives_an_immediate_shutdown_of_postgres_and_the_server_heals(
-    open_folder: Path, tmp_path: Path
-) -> None:
-    embedded = EmbeddedPostgres(open_folder)
-    with embedded.running() as dsn:
-        server = ServerProcess(tmp_path / "data", {"SHM_DB_DSN": dsn})
+def strike(house: House, victim: Victim, by_chance: random.Random) -> None:
+    """Kills, and starts again whatever nobody else starts."""
+    server = by_chance.choice(house.servers)
+    number = by_chance.choice([signal.SIGQUIT, signal.SIGKILL])
+    blows: list[tuple[str, Callable[[], None]]] = []
+    if victim is not Victim.POSTGRES:
+        blows.append((f"server {house.servers.index(server)}", server.kill))
+    if victim is not Victim.SERVER:
+        blows.append((f"PostgreSQL with {number.name}", lambda: house.kill_postgres(number)))
+    by_chance.shuffle(blows)
+    gap_s = by_chance.choice([0, by_chance.uniform(0, GAP_S)])
+    print("killed:", ", ".join(name for name, _ in blows), f"({gap_s:.3f} s after each)")
+    for _, blow in blows:
+        blow()
+        time.sleep(gap_s)
+    if victim is not Victim.SERVER:
+        house.start_postgres()
+    if victim is not Victim.POSTGRES:
         server.start()
-        try:
-            load = Load([Install(server.url).arrived({"n": 0}) for _ in range(LOADERS)])
-            pid = int((open_folder / "postgres" / "postmaster.pid").read_text().splitlines()[0])
 
-            def crash() -> None:
-                embedded._control("stop", "-m", "immediate")
-                before = len(load.acknowledged)
-                embedded._start()
-                deadline = time.monotonic() + 30
-                while len(load.acknowledged) < before + 50:
-                    assert time.monotonic() < deadline, server.log
-                    time.sleep(0.02)
 
-            load.run_until(lambda: len(load.acknowledged) > ENOUGH, crash)
-            assert int((open_folder / "postgres" / "postmaster.pid").read_text().splitlines()[0]) != pid
-            assert load.statuses <= {202, 503}
-            hold_to_what_was_acknowledged(load, server, dsn)
-        finally:
-            server.terminate()
+def survive(house: House, each: int) -> None:
+    """All rounds on one database; no server is started that was not killed, and none has seen a fault of its own."""
+    by_chance = chance()
+    load = Load(house.urls, SENDERS)
+    for victim in rounds(each, by_chance):
+        play(house, load, victim, by_chance)
+    for server in house.servers:
+        assert "Traceback" not in server.log
+
+
+FORMS = [pytest.param(1, id="short"), pytest.param(ROUNDS, id="long", marks=pytest.mark.long)]
+
+
+@pytest.mark.parametrize("each", FORMS)
+def test_whatever_is_killed_under_load_every_202_is_there_once_and_a_server_revives_its_own_postgres(
+    open_folder: Path, each: int
+) -> None:
+    with house_with_embedded_postgres(open_folder) as house:
+        survive(house, each)
+
+
+@pytest.mark.parametrize("each", FORMS)
+def test_whatever_is_killed_under_load_two_servers_on_one_database_go_on(open_folder: Path, each: int) -> None:
+    with house_with_servers(open_folder, 2) as house:
+        survive(house, each)
 
 
 def test_sigterm_answers_what_is_in_flight(serve: Callable[..., ServerProcess], database: str) -> None:
@@ -158,26 +147,6 @@ def server_listens(server: ServerProcess) -> bool:
     except httpx.TransportError:
         return True
     return True
-
-
-def test_while_the_database_is_away_installs_are_told_to_come_back(open_folder: Path, tmp_path: Path) -> None:
-    embedded = EmbeddedPostgres(open_folder)
-    with embedded.running() as dsn:
-        server = ServerProcess(tmp_path / "data", {"SHM_DB_DSN": dsn, "SHM_DB_PATIENCE": "1s"})
-        server.start()
-        try:
-            install = Install(server.url).arrived()
-            embedded._control("stop", "-m", "fast")
-            answer = install.snapshot({"a": 1})
-            assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
-            assert int(answer.headers["Retry-After"]) > 0
-            assert httpx.get(f"{server.url}/api/v1/ready").status_code == 503
-            assert httpx.get(f"{server.url}/api/v1/healthcheck").status_code == 200
-            embedded._start()
-            assert install.snapshot({"a": 2}).status_code == 202
-            assert "Traceback" not in server.log
-        finally:
-            server.terminate()
 
 
 @pytest.mark.parametrize("signal_name", ["kill", "terminate"])

@@ -62,5 +62,5 @@ def test_setting_up_again_does_nothing(clone: Path) -> None:
 
 def test_make_alone_says_what_can_be_done(clone: Path) -> None:
     said = make(clone).stdout
-    for target in ("demo", "serve", "test", "check", "setup"):
+    for target in ("demo", "serve", "test", "test-long", "check", "setup"):
         assert f"make {target}" in said
