@@ -10,7 +10,7 @@ import pytest
 from bench.driver import HOW_TO_GET_IT, Fault, Run, drive, is_there
 from bench.fleet import Fleet
 from bench.runs import Ledger
-from tests.end_to_end.test_durability import stored
+from tests.load import stored
 from tests.server_process import ServerProcess
 
 CHECKOUT = Path(__file__).parent.parent.parent
