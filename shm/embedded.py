@@ -162,7 +162,11 @@ class EmbeddedPostgres:
     def _stop(self) -> None:
         if self._control("status", check=False) == 0:
             socket_dir = Path(self._pid_file()[4])
-            self._control("stop", "-m", "fast", "-t", str(STOP_TIMEOUT_S))
+            try:
+                self._control("stop", "-m", "fast", "-t", str(STOP_TIMEOUT_S))
+            except ConfigurationError:
+                if self._is_alive():  # it may have died by itself in this moment
+                    raise
             if socket_dir != self._cluster:
                 shutil.rmtree(socket_dir, ignore_errors=True)
 

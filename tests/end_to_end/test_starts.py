@@ -111,6 +111,12 @@ def test_an_embedded_postgres_that_died_is_started_again(open_folder: Path) -> N
     assert postgres_of(open_folder) == []
 
 
+def test_an_embedded_postgres_that_dies_at_the_end_does_not_hinder_it(open_folder: Path) -> None:
+    for _ in range(5):
+        with EmbeddedPostgres(open_folder).running():
+            os.kill(int((open_folder / "postgres" / "postmaster.pid").read_text().splitlines()[0]), signal.SIGKILL)
+
+
 def test_a_long_path_leaves_no_socket_folder_behind(open_folder: Path) -> None:
     embedded = EmbeddedPostgres(open_folder / ("x" * 90))
     with embedded.running() as dsn:
