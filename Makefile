@@ -37,7 +37,7 @@ test-long: .venv/.ready  ## the tests that take minutes: killing for many rounds
 
 bench: bench-intake  ## every bench; each prints its figures beside what the machine can do
 
-bench-intake: .venv/.ready  ## durable snapshots a second, in about four minutes; wants wrk
+bench-intake: .venv/.ready  ## durable snapshots a second, in about five minutes; wants wrk
 	@$(BIN)/python -m bench.intake
 
 check: .venv/.ready  ## format, lint, types and the lock, in under a minute

@@ -21,7 +21,7 @@ from bench.server import environment, served, unread
 from shm.endings import orderly
 
 CONNECTIONS = (1, 8, 64, 256)
-WORKERS = (1,)
+WORKERS = (1, 2)
 FLEET = 2_000  # installs that take turns: a batch holds each of them once at most
 BODIES = 500  # verified over and over for (b)
 AIMED_AT = 64  # connections

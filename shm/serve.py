@@ -1,4 +1,7 @@
-"""`shm serve`: settings, a database, the schema, an admin token, and then the server until it is told to end."""
+"""`shm serve`: settings, a database, the schema, an admin token, and then the server until it is told to end.
+
+With one worker all of it is one process. With more, this process does what comes first and `shm.workers` the rest.
+"""
 
 import argparse
 import asyncio
@@ -6,6 +9,9 @@ import logging
 import os
 import shlex
 import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from shm import logs
@@ -16,14 +22,17 @@ from shm.endings import ending, orderly
 from shm.errors import ConfigurationError, DatabaseUnavailable
 from shm.handlers.rooms import Rooms
 from shm.migrate import migrate
-from shm.server import serve
-from shm.settings import Settings, add_flags
+from shm.server import listen, serve
+from shm.settings import LARGEST_POOL, Settings, add_flags
+from shm.tokens import Tokens
+from shm.workers import Workers, reserved
 
 HELP = "Run the server: migrate, listen, and on SIGTERM finish what is in flight."
 
 logger = logging.getLogger(__name__)
 
 WRITERS = 1  # connections of the intake: batches follow each other, and readers can never take its place
+LISTENERS = 1  # connections of the feed
 LOOK_S = 1.0  # between two looks at an embedded PostgreSQL: whether a process is there costs nothing
 
 
@@ -36,9 +45,13 @@ def run(args: argparse.Namespace) -> int:
     """Runs until SIGTERM, SIGINT or SIGHUP."""
     logs.configure()
     settings = Settings.load(os.environ, vars(args))
+    _refuse_too_many_connections(settings)
     with orderly(), database_for(settings) as (dsn, revive):
         try:
-            asyncio.run(_run(settings, dsn, revive))
+            if settings.workers == 1:
+                asyncio.run(_run(settings, dsn, revive))
+            else:
+                _run_workers(settings, dsn, revive)
         except DatabaseUnavailable as error:
             raise ConfigurationError(str(error)) from None
         except asyncio.CancelledError:
@@ -51,12 +64,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _run(settings: Settings, dsn: str, revive: Revive | None) -> None:
+    """All of it in this process."""
     ended = _ended_by_signal()
-    async with (
-        Database.opened(settings, dsn) as database,
-        Database.opened(settings, dsn, WRITERS) as writer,
-        beside(*([_keep_alive(revive)] if revive else [])),
-    ):
+    async with _databases(settings, dsn) as (database, writer), beside(*([_keep_alive(revive)] if revive else [])):
         await migrate(database)
 
         async def listening(port: int, rooms: Rooms) -> None:
@@ -66,34 +76,94 @@ async def _run(settings: Settings, dsn: str, revive: Revive | None) -> None:
         await serve(settings, database, writer, listening, ended)
 
 
+def _run_workers(settings: Settings, dsn: str, revive: Revive | None) -> None:
+    """What comes first in this process, which then sees to the workers."""
+
+    def work(orphaned: int, tell_listening: Callable[[], None]) -> None:
+        asyncio.run(_work(replace(settings, port=port), dsn, orphaned, tell_listening))
+
+    workers = Workers(settings.workers, work, settings.drain_timeout)
+    token_file = workers.prepare(_prepare(settings, dsn))
+    with reserved(listen(settings)) as port:
+        workers.run(lambda: _look_after(revive), lambda: _say_how_to_open(settings, port, token_file))
+
+
+async def _prepare(settings: Settings, dsn: str) -> Path | None:
+    async with Database.opened(settings, dsn, size=1) as database:
+        await migrate(database)
+        return await Tokens(database).ensure_admin(settings)
+
+
+async def _work(settings: Settings, dsn: str, orphaned: int, tell_listening: Callable[[], None]) -> None:
+    """A worker: a server on a schema that is there."""
+    ended = _ended_by_signal(orphaned)
+
+    async def listening(_: int, __: Rooms) -> None:
+        tell_listening()
+        ended.may_wait = True
+
+    async with _databases(settings, dsn) as (database, writer):
+        await serve(settings, database, writer, listening, ended)
+
+
+@asynccontextmanager
+async def _databases(settings: Settings, dsn: str) -> AsyncIterator[tuple[Database, Database]]:
+    """The readers' pool and the writer's."""
+    async with Database.opened(settings, dsn) as database, Database.opened(settings, dsn, WRITERS) as writer:
+        yield database, writer
+
+
+def _refuse_too_many_connections(settings: Settings) -> None:
+    """One process is within the limit of SHM_DB_POOL; several may not be."""
+    wanted = settings.workers * (settings.pool + WRITERS + LISTENERS)
+    if settings.workers > 1 and wanted > LARGEST_POOL:
+        raise ConfigurationError(
+            f"{settings.workers} workers with {settings.pool + WRITERS + LISTENERS} connections each want {wanted}; "
+            f"PostgreSQL has room for {LARGEST_POOL}. Choose fewer with --workers, or smaller pools with --pool."
+        )
+
+
 class _Ended(asyncio.Event):
     """Set by a signal. Whoever cannot wait for it yet, because it is still starting, is cancelled instead."""
 
     may_wait = False
 
 
-def _ended_by_signal() -> _Ended:
+def _ended_by_signal(orphaned: int | None = None) -> _Ended:
+    """Also by the death of the parent, where there is one: `orphaned` can be read then."""
     ended, owner = _Ended(), asyncio.current_task()
+    loop = asyncio.get_running_loop()
 
     def told() -> None:
         ended.set()
         if not ended.may_wait and owner is not None:
             owner.cancel()
 
+    def left(descriptor: int) -> None:
+        loop.remove_reader(descriptor)
+        logger.warning("the parent of this worker has died")
+        told()
+
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, told)
+        loop.add_signal_handler(number, told)
+    if orphaned is not None:
+        loop.add_reader(orphaned, left, orphaned)
     return ended
 
 
 async def _keep_alive(revive: Revive) -> None:
-    """Starts an embedded PostgreSQL again that died by itself."""
     while True:
         await asyncio.sleep(LOOK_S)
-        try:
-            if await asyncio.to_thread(revive):
-                logger.warning("the embedded PostgreSQL had died and was started again")
-        except (ConfigurationError, OSError) as error:
-            logger.warning("the embedded PostgreSQL died and could not be started again: %s", error)
+        await asyncio.to_thread(_look_after, revive)
+
+
+def _look_after(revive: Revive | None) -> None:
+    """Starts an embedded PostgreSQL again that died by itself."""
+    try:
+        if revive is not None and revive():
+            logger.warning("the embedded PostgreSQL had died and was started again")
+    except (ConfigurationError, OSError) as error:
+        logger.warning("the embedded PostgreSQL died and could not be started again: %s", error)
 
 
 def _say_how_to_open(settings: Settings, port: int, token_file: Path | None) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -94,6 +95,17 @@ async def rooms_of(settings: Settings, database: Database, writer: Database) -> 
         yield rooms
 
 
+def listen(settings: Settings, *, shared: bool = False) -> list[socket.socket]:
+    """Sockets on the host and port that were set, `shared` with other processes that do so too."""
+    try:
+        return tornado.netutil.bind_sockets(settings.port, settings.host, reuse_port=shared)
+    except (OSError, UnicodeError) as error:
+        raise ConfigurationError(
+            f"Cannot listen on {settings.host}, port {settings.port}: {getattr(error, 'strerror', error)}. "
+            "Choose others with --host and --port."
+        ) from None
+
+
 async def serve(
     settings: Settings,
     database: Database,
@@ -105,13 +117,7 @@ async def serve(
     asyncio.get_running_loop().set_exception_handler(_log_stray)
     async with rooms_of(settings, database, writer) as rooms:
         server = make_server(rooms, make_application(rooms))
-        try:
-            sockets = tornado.netutil.bind_sockets(settings.port, settings.host)
-        except (OSError, UnicodeError) as error:
-            raise ConfigurationError(
-                f"Cannot listen on {settings.host}, port {settings.port}: {getattr(error, 'strerror', error)}. "
-                "Choose others with --host and --port."
-            ) from None
+        sockets = listen(settings, shared=settings.workers > 1)
         server.add_sockets(sockets)
         await listening(sockets[0].getsockname()[1], rooms)
         await ended.wait()
@@ -123,8 +129,8 @@ async def _drain(server: HTTPServer, rooms: Rooms, limit: timedelta) -> None:
     logger.info("ending: finishing what is in flight")
     server.stop()
     rooms.draining = True
-    for socket in list(rooms.sockets):
-        socket.close(feed.GOING_AWAY, "the server is ending")
+    for subscriber in list(rooms.sockets):
+        subscriber.close(feed.GOING_AWAY, "the server is ending")
     try:
         await asyncio.wait_for(rooms.idle.wait(), limit.total_seconds())
     except TimeoutError:

@@ -167,6 +167,12 @@ class Settings:
         None,
         "Without a database of yours, an embedded PostgreSQL is started. A password belongs in the environment.",
     )
+    workers: int = setting(
+        "SHM_WORKERS",
+        number,
+        "1",
+        "A process keeps one core busy; where there are more, more processes take in more snapshots.",
+    )
     data_dir: Path = setting(
         "SHM_DATA_DIR", folder, default_data_dir(), "The embedded PostgreSQL and the admin token live here."
     )

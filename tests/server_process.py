@@ -81,15 +81,20 @@ class ServerProcess:
             return
         for child in psutil.Process(self.pid).children(recursive=True):
             child.kill()
+        self.kill_alone()
+
+    def kill_alone(self) -> None:
+        """kill -9, of nothing but the process that was started."""
+        assert self._process is not None
         self._process.kill()
         self._process.wait(END_LIMIT_S)
         self._process = None
 
-    def terminate(self) -> int | None:
-        """SIGTERM; returns the exit status, None if it did not run."""
+    def terminate(self, number: signal.Signals = signal.SIGTERM) -> int | None:
+        """SIGTERM, or another; returns the exit status, None if it did not run."""
         if self._process is None:
             return None
-        self._process.send_signal(signal.SIGTERM)
+        self._process.send_signal(number)
         try:
             return self._process.wait(END_LIMIT_S)
         finally:

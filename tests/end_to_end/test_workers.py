@@ -1,0 +1,234 @@
+"""Several processes are one server: they share its port and its database, and none is missed when it dies."""
+
+import asyncio
+import http.client
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import psycopg2
+import pytest
+
+from tests.end_to_end.test_durability import ENOUGH, LOADERS, Load, hold_to_what_was_acknowledged, stored
+from tests.end_to_end.test_starts import postgres_of, start
+from tests.installs import Install
+from tests.server_process import ServerProcess
+from tests.subscriber import subscribed
+
+LIMIT_S = 30
+TRIES = 60  # connections are dealt out by chance: half of them to each of two workers
+WORKERS = 2
+
+
+@pytest.fixture
+def pair(serve: Callable[..., ServerProcess]) -> ServerProcess:
+    """A server of two workers, both of which listen."""
+    server = serve(SHM_WORKERS=f"{WORKERS}")
+    wait_until(lambda: "open the console" in server.log, server)
+    return server
+
+
+@pytest.fixture
+def embedded(open_folder: Path) -> Iterator[ServerProcess]:
+    """The same with a PostgreSQL of its own."""
+    server = ServerProcess(open_folder, {"SHM_WORKERS": f"{WORKERS}"})
+    server.start()
+    wait_until(lambda: "open the console" in server.log, server)
+    yield server
+    server.terminate()
+    server.log_file.unlink()
+
+
+def wait_until(condition: Callable[[], bool], server: ServerProcess) -> None:
+    """Or fails with the server's log."""
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline, server.log
+        time.sleep(0.02)
+
+
+def workers_of(server: ServerProcess) -> list[psutil.Process]:
+    """The worker processes."""
+    return [child for child in psutil.Process(server.pid).children() if "python" in child.name()]
+
+
+def listens(process: psutil.Process, port: int) -> bool:
+    """Whether a process takes connections on that port."""
+    try:
+        sockets = process.net_connections("tcp")
+    except psutil.Error:
+        return False
+    return any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in sockets)
+
+
+def all_listen(server: ServerProcess) -> bool:
+    """Whether there are two workers, and both take connections."""
+    return [listens(worker, server.port) for worker in workers_of(server)] == [True] * WORKERS
+
+
+def connected_to(server: ServerProcess, worker: psutil.Process) -> http.client.HTTPConnection:
+    """A connection that this worker answers on."""
+    for _ in range(TRIES):
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=LIMIT_S)
+        connection.request("GET", "/api/v1/ready")
+        assert connection.getresponse().read()
+        ours = connection.sock.getsockname()
+        if any(each.raddr == ours for each in worker.net_connections("tcp")):
+            return connection
+        connection.close()
+    raise AssertionError(f"none of {TRIES} connections came to the worker {worker.pid}")
+
+
+def send(connection: http.client.HTTPConnection, install: Install, metrics: object) -> int:
+    """A snapshot over this connection; the status of its answer."""
+    body = install.snapshot_body(metrics)
+    connection.request("POST", "/v1/snapshot", body, install.signed(body))
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status
+
+
+def test_every_worker_answers_and_all_share_one_database(pair: ServerProcess) -> None:
+    install = Install(pair.url).arrived({"n": 0})
+    first, second = workers_of(pair)
+    for number, worker in enumerate((first, second, first), 1):
+        connection = connected_to(pair, worker)
+        assert send(connection, install, {"n": number}) == 202
+        connection.close()
+        assert pair.get("instances").json()[0]["metrics"] == {"n": number}
+    assert pair.log.count("open the console") == 1
+
+
+async def test_a_subscriber_on_one_worker_sees_what_another_took_in(pair: ServerProcess) -> None:
+    install = await asyncio.to_thread(Install(pair.url).arrived, {"n": 0})
+    async with subscribed(pair) as subscriber:
+        await subscriber.until("hello")
+        for number, worker in enumerate(workers_of(pair), 1):
+            connection = await asyncio.to_thread(connected_to, pair, worker)
+            assert await asyncio.to_thread(send, connection, install, {"n": number}) == 202
+            connection.close()
+            while (await subscriber.until("instance"))["instance"]["metrics"] != {"n": number}:
+                pass
+
+
+def test_every_202_survives_kill_9_of_a_worker_under_load_and_it_is_replaced(
+    pair: ServerProcess, database: str
+) -> None:
+    load = Load([Install(pair.url).arrived({"n": 0}) for _ in range(LOADERS)])
+    victim, other = workers_of(pair)
+
+    def kill_and_wait() -> None:
+        victim.kill()
+        wait_until(lambda: victim.pid not in {each.pid for each in workers_of(pair)} and all_listen(pair), pair)
+
+    load.run_until(lambda: len(load.acknowledged) > ENOUGH, kill_and_wait)
+    assert load.statuses == {202}
+    assert other.is_running()
+    hold_to_what_was_acknowledged(load, pair, database)
+
+
+def test_kill_9_of_the_parent_leaves_no_worker_and_the_next_start_works(embedded: ServerProcess) -> None:
+    install = Install(embedded.url).arrived({"n": 1})
+    workers = workers_of(embedded)
+    assert len(workers) == WORKERS
+    embedded.kill_alone()
+    _, alive = psutil.wait_procs(workers, LIMIT_S)
+    assert alive == []
+    embedded.start()
+    assert install.snapshot({"n": 2}).status_code == 202
+    assert embedded.get("instances").json()[0]["metrics"] == {"n": 2}
+    assert embedded.terminate() == 0
+    assert postgres_of(embedded.data_dir) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_the_parent_drains_every_worker(
+    serve: Callable[..., ServerProcess], database: str, number: signal.Signals
+) -> None:
+    server = serve(SHM_WORKERS=f"{WORKERS}")
+    wait_until(lambda: "open the console" in server.log, server)
+    load = Load([Install(server.url).arrived({"n": 0}) for _ in range(LOADERS)])
+    workers = workers_of(server)
+
+    statuses: list[int | None] = []
+    load.run_until(lambda: len(load.acknowledged) > ENOUGH, lambda: statuses.append(server.terminate(number)))
+    assert statuses == [0]
+    assert not any(worker.is_running() for worker in workers)
+    assert load.statuses <= {202, 503}
+    found = stored(database)
+    assert all((instance_id, at) in found for instance_id, at, _ in load.acknowledged)
+    assert server.log.count("finishing what is in flight") == WORKERS
+    assert "Traceback" not in server.log
+
+
+def test_a_worker_that_does_not_end_within_the_drain_is_killed(serve: Callable[..., ServerProcess]) -> None:
+    server = serve(SHM_WORKERS=f"{WORKERS}", SHM_DRAIN_TIMEOUT="1s")
+    wait_until(lambda: "open the console" in server.log, server)
+    workers = workers_of(server)
+    workers[0].suspend()
+    assert server.terminate() == 0
+    assert not any(worker.is_running() for worker in workers)
+    assert "1 workers did not end in time" in server.log
+
+
+def test_an_embedded_postgres_that_died_is_started_again_by_the_parent(embedded: ServerProcess) -> None:
+    install = Install(embedded.url).arrived({"n": 1})
+    os.kill(int((embedded.data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0]), signal.SIGKILL)
+    wait_until(lambda: "was started again" in embedded.log, embedded)
+    wait_until(lambda: install.snapshot({"n": 2}).status_code == 202, embedded)
+    assert embedded.terminate() == 0
+    assert postgres_of(embedded.data_dir) == []
+
+
+def test_workers_that_die_again_and_again_end_the_server_with_a_sentence(pair: ServerProcess) -> None:
+    parent = psutil.Process(pair.pid)
+    deadline = time.monotonic() + LIMIT_S
+    while parent.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, pair.log
+        for worker in workers_of(pair):
+            worker.kill()
+        time.sleep(0.02)
+    assert pair.terminate() == 1
+    assert "workers in a row ended" in pair.log
+
+
+def test_more_connections_than_postgres_has_room_for_are_refused_in_a_sentence() -> None:
+    process = start("--workers", "20")
+    said, _ = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 1
+    assert "20 workers with 8 connections each want 160; PostgreSQL has room for 90" in said
+
+
+def test_a_port_that_another_server_shares_among_its_workers_is_taken(pair: ServerProcess, database: str) -> None:
+    process = start("--workers", "2", "--port", str(pair.port), SHM_DB_DSN=database, SHM_ADMIN_TOKEN="x" * 30)
+    said, _ = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 1
+    assert "Cannot listen on" in said
+
+
+def test_workers_agree_on_a_port_that_the_system_chose(database: str) -> None:
+    process = start("--workers", "2", "--port", "0", SHM_DB_DSN=database, SHM_ADMIN_TOKEN="x" * 30)
+    assert process.stdout is not None
+    said = ""
+    while "open the console" not in said:
+        said += process.stdout.readline()
+    port = int(said.partition("listening on http://127.0.0.1:")[2].split()[0])
+    children = psutil.Process(process.pid).children()
+    assert [listens(child, port) for child in children] == [True, True]
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0
+
+
+def test_the_workers_together_keep_within_their_connections(pair: ServerProcess, database: str) -> None:
+    connection = psycopg2.connect(database)
+    with connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'shm' AND datname = current_database()"
+        )
+        (count,) = cursor.fetchone() or (0,)
+    connection.close()
+    assert count == WORKERS * (6 + 1 + 1)
