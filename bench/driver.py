@@ -54,7 +54,7 @@ class Run:
 
 def threads(connections: int) -> int:
     """With how many threads wrk holds so many connections; requests are signed in as many parts."""
-    return min(THREADS, connections)
+    return 1 if connections % THREADS else THREADS  # wrk would leave out what cannot be shared evenly
 
 
 def is_there() -> bool:
@@ -80,11 +80,19 @@ def drive(url: str, requests: Requests, connections: int, seconds: int, pause_ms
     cpu_s = _cpu_of_children() - before
     said = json.loads(done.stdout.strip().splitlines()[-1])
     run = Run(**said, driver_cpu=cpu_s / said["seconds"])
+    _refuse_untrue(run, connections, seconds)
+    return run
+
+
+def _refuse_untrue(run: Run, connections: int, seconds: int) -> None:
     if run.not_2xx or run.failures:
         raise Fault(f"Of {run.sent} requests not all were answered 2xx: {run.statuses}, {run.failures} had no answer.")
+    if run.sent - run.acknowledged > connections:  # wrk says nothing of a connection that was closed on it
+        raise Fault(
+            f"Of {run.sent} requests {run.acknowledged} were answered; on each connection one may be under way."
+        )
     if run.ran_out:
         raise Fault(f"The {run.sent} requests that were signed did not last {seconds} s.")
-    return run
 
 
 def _cpu_of_children() -> float:

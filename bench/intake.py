@@ -153,8 +153,9 @@ def _say_aims(aims: list[Pair], half: list[Pair], alone: Alone) -> None:
 
 def _say_ledger(ledger: Ledger) -> None:
     say(
-        f"\nacknowledged {ledger.acknowledged:,}, stored {ledger.stored:,}, sent {ledger.sent:,} "
-        "(acknowledged <= stored <= sent in each run), each (install, timestamp) once; non-2xx 0, without an answer 0"
+        f"\nacknowledged {ledger.acknowledged:,}, stored {ledger.stored:,}, sent {ledger.sent:,}; in each run "
+        "acknowledged <= stored <= sent, every (install, timestamp) once, non-2xx 0, and nothing unanswered but what "
+        "was under way when time was up"
     )
     say(
         f"the driver: wrk, {driver.THREADS} threads; it reached {ledger.most_unread:,.0f}/s on (a), "

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,19 @@ def test_an_answer_that_is_none_of_2xx_is_no_figure(running: ServerProcess, tmp_
     strangers = Fleet(100).sign(tmp_path / "requests", 1_000, CONNECTIONS)
     with pytest.raises(Fault, match="403"):
         drive(running.url, strangers, CONNECTIONS, 1)
+
+
+def test_answers_that_are_missing_because_the_server_died_are_no_figure(
+    server: ServerProcess, database: str, tmp_path: Path
+) -> None:
+    fleet = Fleet(100)
+    fleet.seed(database)
+    requests = fleet.sign(tmp_path / "requests", 50_000, CONNECTIONS)
+    killer = threading.Timer(1.0, server.kill)
+    killer.start()
+    with pytest.raises(Fault, match=r"had no answer|may be under way"):
+        drive(server.url, requests, CONNECTIONS, 3)
+    killer.join()
 
 
 @pytest.mark.parametrize("in_the_database", [99, 121])
