@@ -20,6 +20,10 @@ from shm.settings import Settings
 
 sparingly = Sparingly(logging.getLogger(__name__))
 
+# From so many on only half of those that wait are written at once: while PostgreSQL has one half, whoever is in the
+# other is read and checked, so that neither stands still for the other. Below it a second commit would cost more.
+WORTH_HALVING = 16
+
 _encoder = msgspec.json.Encoder()
 
 
@@ -101,7 +105,9 @@ class Intake:
         """The writer. Runs until cancelled; cancel it only when nobody waits in `store` any more."""
         while True:
             first = await self._queue.get()
-            await self._write([first, *self._taken(self._batch - 1)])
+            waiting = self._queue.qsize()
+            most = waiting if waiting < WORTH_HALVING else waiting // 2
+            await self._write([first, *self._taken(min(most, self._batch - 1))])
 
     def _taken(self, most: int) -> list[_Waiting]:
         """Takes at most `most` out of the queue."""

@@ -20,6 +20,7 @@ from shm.feed import Feed, KpiBoard
 from shm.handlers import admin, feed, health
 from shm.handlers.base import Handler, Missing
 from shm.handlers.door import make_server
+from shm.handlers.exchange import hold_to_time
 from shm.handlers.rooms import Rooms
 from shm.intake import Intake
 from shm.items import Items
@@ -90,8 +91,13 @@ async def rooms_of(settings: Settings, database: Database, writer: Database) -> 
         tokens=Tokens(database),
         limits=Limits(settings),
     )
-    jobs = (rooms.intake.run(), rooms.feed.run(), rooms.limits.run(), retention.run(registry, rooms.feed))
-    async with beside(*jobs):
+    async with beside(
+        rooms.intake.run(),
+        rooms.feed.run(),
+        rooms.limits.run(),
+        hold_to_time(rooms),
+        retention.run(registry, rooms.feed),
+    ):
         yield rooms
 
 

@@ -16,7 +16,7 @@ from tornado.iostream import IOStream
 
 from shm.errors import BadRequest, HeadersTooLarge, Refusal
 from shm.handlers import problems
-from shm.handlers.exchange import MOST_DROPPED, Exchange, refuse
+from shm.handlers.exchange import MOST_DROPPED, Exchange, whole
 from shm.handlers.intake import POSTS
 from shm.handlers.rooms import Rooms
 
@@ -34,7 +34,6 @@ def make_server(rooms: Rooms, application: tornado.web.Application) -> "Server":
         Door(rooms, application),
         max_header_size=MAX_HEADERS_READ,
         max_body_size=max(MOST_READ, settings.max_body, settings.max_backlog_body),
-        body_timeout=2 * settings.body_timeout.total_seconds(),  # an Exchange says so before
         idle_connection_timeout=settings.idle_timeout.total_seconds(),
     )
 
@@ -45,6 +44,8 @@ class Server(HTTPServer):
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         """Called by Tornado for each connection."""
         stream.write = partial(_write, stream.write)  # type: ignore[method-assign]
+        stream.set_nodelay(True)
+        stream.set_nodelay = _leave_nodelay  # type: ignore[method-assign]
         super().handle_stream(stream, address)
 
 
@@ -78,12 +79,14 @@ class _Way(httputil.HTTPMessageDelegate):
         """Chooses, and goes that way."""
         if sum(len(name) + len(value) for name, value in headers.get_all()) > MAX_HEADERS:
             sentence = f"The headers are larger than {MAX_HEADERS} bytes."
-            refuse(self._connection, HeadersTooLarge("headers_too_large", sentence, {"Connection": "close"}))
+            self._connection.write(_last(HeadersTooLarge("headers_too_large", sentence)))
+            self._connection.finish()
             return None
         post = POSTS.get(cast(httputil.RequestStartLine, start_line).path.partition("?")[0])
         if post is not None:
             self._to = Exchange(self._rooms, self._connection, post)
         else:
+            self._connection.set_body_timeout(self._rooms.settings.body_timeout.total_seconds())
             self._to = self._application.start_request(self._server, self._connection)
         return self._to.headers_received(start_line, headers)
 
@@ -100,17 +103,18 @@ class _Way(httputil.HTTPMessageDelegate):
         self._to.on_connection_close()
 
 
+def _leave_nodelay(value: bool) -> None:
+    """Tornado would switch it on and off around each answer: two system calls, and nothing is ever sent piecemeal."""
+
+
 def _write(write: Callable[[bytes], "asyncio.Future[None]"], data: bytes) -> "asyncio.Future[None]":
     return write(UNREADABLE if data == BARE else data)
 
 
-def _whole(refusal: Refusal) -> bytes:
-    """A refusal as bytes on the wire, after which the connection ends."""
-    body = problems.body_of(refusal)
-    headers = {"Content-Type": problems.CONTENT_TYPE, "Content-Length": len(body), "Connection": "close"}
-    lines = [f"HTTP/1.1 {refusal.status.value} {refusal.status.phrase}"]
-    lines += [f"{name}: {value}" for name, value in (headers | problems.FIXED_HEADERS).items()]
-    return "\r\n".join([*lines, "", ""]).encode() + body
+def _last(refusal: Refusal) -> bytes:
+    """A refusal as it goes onto the wire, with which the connection ends."""
+    headers = {"Content-Type": problems.CONTENT_TYPE, "Connection": "close"}
+    return whole(refusal.status, headers, problems.body_of(refusal))
 
 
-UNREADABLE = _whole(BadRequest("bad_http", "This is no HTTP that can be read: its first line, a header, or its body."))
+UNREADABLE = _last(BadRequest("bad_http", "This is no HTTP that can be read: its first line, a header, or its body."))

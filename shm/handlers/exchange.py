@@ -6,9 +6,11 @@ so that a drain waits for it, once it is there: whoever sends slowly or goes awa
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import cast
 
 import msgspec
 from tornado import httputil
@@ -21,9 +23,12 @@ from shm.handlers.rooms import Rooms
 from shm.settings import Settings
 
 MOST_DROPPED = 1024 * 1024  # bytes of an oversized body that are read, so that its sender hears the answer
+LOOK_S = 0.5  # between two looks at those whose body is on its way
 WRITE_TIMEOUT_S = 30.0  # for a peer to take a piece of a long answer
 
 JSON = {"Content-Type": "application/json"}
+PROBLEM = {"Content-Type": problems.CONTENT_TYPE}
+FIXED_LINES = "".join(f"{name}: {value}\r\n" for name, value in problems.FIXED_HEADERS.items())
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
@@ -62,6 +67,14 @@ def json(body: object) -> bytes:
     return _encoder.encode(body)
 
 
+async def hold_to_time(rooms: Rooms) -> None:
+    """Ends those whose body does not come, until cancelled. One look at all: a timer for each would cost each."""
+    while True:
+        await asyncio.sleep(LOOK_S)
+        for exchange in list(rooms.reading):
+            exchange.hold_to_time(time.monotonic())
+
+
 class Exchange(httputil.HTTPMessageDelegate):
     """One request on a connection; Tornado calls its methods in the order in which they stand here."""
 
@@ -72,18 +85,21 @@ class Exchange(httputil.HTTPMessageDelegate):
         self._most = post.most(rooms.settings)
         self._body = bytearray()
         self._answered = False
+        self._began = time.monotonic()
 
     def headers_received(
         self, start_line: httputil.RequestStartLine | httputil.ResponseStartLine, headers: httputil.HTTPHeaders
     ) -> None:
         """Refuses at once what may not come in."""
         self._request = Request(headers)
-        timeout_s = self._rooms.settings.body_timeout.total_seconds()
-        self._timer = asyncio.get_running_loop().call_later(timeout_s, self._too_slow)
+        self._rooms.reading.add(self)
+        start_line = cast(httputil.RequestStartLine, start_line)
+        self._closes = start_line.version != "HTTP/1.1" or headers.get("Connection", "").lower() == "close"
+        self._is_head = start_line.method == "HEAD"
         announced = headers.get("Content-Length", "")
         length = int(announced) if announced.isascii() and announced.isdecimal() else 0
         try:
-            self._admit(start_line, length)
+            self._admit(start_line.method, length)
         except Refusal as refusal:
             self._refuse_early(refusal, closing=length > MOST_DROPPED or "Expect" in headers)
 
@@ -95,7 +111,7 @@ class Exchange(httputil.HTTPMessageDelegate):
 
     def finish(self) -> None:
         """The whole body is there."""
-        self._timer.cancel()
+        self._rooms.reading.discard(self)
         if self._answered:
             self._connection.finish()
             return
@@ -104,27 +120,24 @@ class Exchange(httputil.HTTPMessageDelegate):
 
     def on_connection_close(self) -> None:
         """The client went away before its body was there, or sent something that is no HTTP."""
-        self._timer.cancel()
+        self._rooms.reading.discard(self)
 
     def _refuse_early(self, refusal: Refusal, *, closing: bool) -> None:
         """Answers before the body is there. The rest of it is read and dropped; `closing` ends the connection instead,
         which its sender may notice before it reads the answer.
         """
         if closing:
-            self._timer.cancel()
+            self._rooms.reading.discard(self)
             refusal.headers["Connection"] = "close"
         if not self._answered:
-            self._answered = True
-            body = problems.body_of(refusal)
-            headers = {"Content-Type": problems.CONTENT_TYPE, "Content-Length": str(len(body)), **refusal.headers}
-            _start(self._connection, refusal.status, headers, body)
+            self._write(refusal.status, PROBLEM | refusal.headers, problems.body_of(refusal))
         if closing:
             self._connection.finish()
 
-    def _admit(self, start_line: httputil.RequestStartLine | httputil.ResponseStartLine, length: int) -> None:
+    def _admit(self, method: str, length: int) -> None:
         rooms = self._rooms
         rooms.hold_open()
-        if start_line[0] != "POST":
+        if method != "POST":
             raise MethodNotAllowed("method_not_allowed", "This address does not know that method.", {"Allow": "POST"})
         if self._post.takes_from_address:
             headers = self._request.headers
@@ -139,16 +152,17 @@ class Exchange(httputil.HTTPMessageDelegate):
     def _too_large(self) -> Refusal:
         return TooLarge("body_too_large", f"The body is larger than {self._most} bytes.")
 
-    def _too_slow(self) -> None:
-        timeout = self._rooms.settings.body_timeout.total_seconds()
-        self._refuse_early(TooSlow("too_slow", f"The body did not come within {timeout:g} s."), closing=True)
+    def hold_to_time(self, now: float) -> None:
+        """Ends it where its body has not come in time."""
+        timeout_s = self._rooms.settings.body_timeout.total_seconds()
+        if now - self._began > timeout_s:
+            self._refuse_early(TooSlow("too_slow", f"The body did not come within {timeout_s:g} s."), closing=True)
 
     async def _run(self) -> None:
         try:
             answer = await self._post.accept(self._rooms, self._request)
             if isinstance(answer.body, bytes):
-                self._answered = True
-                await write(self._connection, answer.status, {**JSON, **self._request.told}, answer.body)
+                await self._finish(answer.status, {**JSON, **self._request.told}, answer.body)
             else:
                 await self._write_pieces(answer.status, answer.body, self._request.told)
         except StreamClosedError:
@@ -158,7 +172,8 @@ class Exchange(httputil.HTTPMessageDelegate):
             if self._answered:  # in the middle of a long answer: cut off, it cannot be mistaken for a whole one
                 self._connection.close()
             else:
-                await refuse(self._connection, problems.refusal_for(error))
+                refusal = problems.refusal_for(error)
+                await self._finish(refusal.status, PROBLEM | refusal.headers, problems.body_of(refusal))
 
     async def _write_pieces(self, status: HTTPStatus, pieces: AsyncIterator[bytes], told: dict[str, str]) -> None:
         async for piece in pieces:
@@ -166,28 +181,30 @@ class Exchange(httputil.HTTPMessageDelegate):
                 written = self._connection.write(piece)
             else:  # only now, so that what fails at once is refused properly
                 self._answered = True
-                written = _start(self._connection, status, {**JSON, **told}, piece)
+                line = httputil.ResponseStartLine("HTTP/1.1", status.value, status.phrase)
+                head = httputil.HTTPHeaders({**problems.FIXED_HEADERS, **JSON, **told})
+                written = self._connection.write_headers(line, head, piece)
             await asyncio.wait_for(written, WRITE_TIMEOUT_S)
         self._connection.finish()
 
+    def _finish(self, status: HTTPStatus, headers: dict[str, str], body: bytes) -> "asyncio.Future[None]":
+        written = self._write(status, headers, body)
+        self._connection.finish()
+        return written
 
-def refuse(connection: HTTP1Connection, refusal: Refusal) -> "asyncio.Future[None]":
-    """Answers a refusal; done when it is written."""
-    headers = {"Content-Type": problems.CONTENT_TYPE, **refusal.headers}
-    return write(connection, refusal.status, headers, problems.body_of(refusal))
-
-
-def write(
-    connection: HTTP1Connection, status: HTTPStatus, headers: dict[str, str], body: bytes
-) -> "asyncio.Future[None]":
-    """Answers; done when it is written."""
-    written = _start(connection, status, {"Content-Length": str(len(body)), **headers}, body)
-    connection.finish()
-    return written
+    def _write(self, status: HTTPStatus, headers: dict[str, str], body: bytes) -> "asyncio.Future[None]":
+        self._answered = True
+        if self._closes:
+            headers["Connection"] = "close"
+        return self._connection.write(whole(status, headers, b"" if self._is_head else body, len(body)))
 
 
-def _start(
-    connection: HTTP1Connection, status: HTTPStatus, headers: dict[str, str], piece: bytes
-) -> "asyncio.Future[None]":
-    line = httputil.ResponseStartLine("HTTP/1.1", status.value, status.phrase)
-    return connection.write_headers(line, httputil.HTTPHeaders({**problems.FIXED_HEADERS, **headers}), piece)
+def whole(status: HTTPStatus, headers: dict[str, str], body: bytes, length: int | None = None) -> bytes:
+    """An answer as it goes onto the wire. Its headers are ours: nothing that a client said is in them.
+
+    Tornado's way through HTTPHeaders takes as long as reading a snapshot. `length`: of the body that a HEAD leaves out.
+    """
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    length = len(body) if length is None else length
+    head = f"HTTP/1.1 {status.value} {status.phrase}\r\n{FIXED_LINES}{lines}Content-Length: {length}\r\n\r\n"
+    return head.encode("latin-1") + body

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import tornado.websocket
 
@@ -16,6 +17,13 @@ from shm.limits import Limits
 from shm.registry import Registry
 from shm.settings import Settings
 from shm.tokens import Tokens
+
+
+class TimedReading(Protocol):
+    """A request whose body is on its way."""
+
+    def hold_to_time(self, now: float) -> None:
+        """Ends it where its body has not come in time."""
 
 
 @dataclass(slots=True)
@@ -32,6 +40,7 @@ class Rooms:
     tokens: Tokens
     limits: Limits
     sockets: set[tornado.websocket.WebSocketHandler] = field(default_factory=set)
+    reading: set[TimedReading] = field(default_factory=set)
     draining: bool = False
     in_flight: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)  # set while nothing is in flight
