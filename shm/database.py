@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import aiopg
 import msgspec
@@ -19,7 +20,7 @@ import psycopg2
 from psycopg2.extras import register_default_jsonb
 
 from shm.errors import ConfigurationError, DatabaseBusy, DatabaseUnavailable, QueryTooSlow, UnstorableData
-from shm.queries import statements
+from shm.queries import Statement, statements
 from shm.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class Database:
         self._options = _connect_options(settings)
         self._dsn = dsn
         self._pool = pool
+        self._prepared: WeakKeyDictionary[aiopg.Connection, set[str]] = WeakKeyDictionary()
 
     @classmethod
     @asynccontextmanager
@@ -101,12 +103,14 @@ class Database:
         rows = await self.fetch(shape, name, **parameters)
         return rows[0] if rows else None
 
-    async def _run(self, sql: str, parameters: Parameters) -> tuple[list[str], Sequence[tuple[object, ...]]]:
+    async def _run(
+        self, statement: Statement, parameters: Parameters
+    ) -> tuple[list[str], Sequence[tuple[object, ...]]]:
         deadline = time.monotonic() + self._patience_s
         pause = RETRY_FIRST_S
         while True:
             try:
-                return await self._attempt(sql, parameters)
+                return await self._attempt(statement, parameters)
             except psycopg2.DataError as error:
                 raise UnstorableData(type(error).__name__) from None
             except LOST as error:
@@ -115,14 +119,17 @@ class Database:
             await asyncio.sleep(pause)
             pause = min(pause * 2, RETRY_MOST_S)
 
-    async def _attempt(self, sql: str, parameters: Parameters) -> tuple[list[str], Sequence[tuple[object, ...]]]:
+    async def _attempt(
+        self, statement: Statement, parameters: Parameters
+    ) -> tuple[list[str], Sequence[tuple[object, ...]]]:
         try:
             raw = await asyncio.wait_for(self._pool.acquire(), self._patience_s)
         except LOST_ON_ACQUIRE as error:
             raise psycopg2.OperationalError(type(error).__name__) from None
         try:
             async with raw.cursor() as cursor:
-                await cursor.execute(sql, parameters)
+                await self._prepare(raw, cursor, statement)
+                await cursor.execute(statement.sql, parameters)
                 columns = [column.name for column in cursor.description or ()]
                 return columns, (await cursor.fetchall() if columns else [])
         except asyncio.CancelledError:
@@ -131,6 +138,13 @@ class Database:
             raise QueryTooSlow("statement_timeout") from None  # aiopg tells a server-side cancel like a task's
         finally:
             await self._pool.release(raw)
+
+    async def _prepare(self, raw: aiopg.Connection, cursor: aiopg.Cursor, statement: Statement) -> None:
+        """Once for each connection, and only for statements that want it."""
+        done = self._prepared.setdefault(raw, set())
+        if statement.preparation is not None and statement.preparation not in done:
+            await cursor.execute(statement.preparation)
+            done.add(statement.preparation)
 
     @asynccontextmanager
     async def patient_connection(self) -> AsyncIterator[Connection]:

@@ -1,15 +1,29 @@
 """sql/queries/*.sql -> named statements.
 
 A statement begins at a line `-- name: topic words` and ends before the next; its name is `file.name`, such as
-`instances.register`. Parameters are written `%(name)s`, and `%` itself `%%`.
+`instances.register`. Parameters are written `%(name)s`, and `%` itself `%%`. A statement with `(prepared)` behind its name
+is planned once on each connection: for what runs all the time, and whose plan does not hang on its parameters.
 """
 
 import re
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-NAME = re.compile(r"^-- name: ([a-z_]+)$", re.MULTILINE)
+NAME = re.compile(r"^-- name: ([a-z_]+)( \(prepared\))?$", re.MULTILINE)
 LEADING_COMMENT = re.compile(r"\A(\s*--.*\n)+")  # for people; sent with every call it would only cost
+PARAMETER = re.compile(r"%\((\w+)\)s")
+LOCK = (
+    "SELECT pg_advisory_xact_lock(1397247234);"  # the writers' own, a statement of its own before the one that writes
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """`sql` is what runs. `preparation`, where there is one, has to run on a connection before."""
+
+    sql: str
+    preparation: str | None = None
 
 
 def sql_folder() -> Path:
@@ -19,11 +33,27 @@ def sql_folder() -> Path:
 
 
 @cache
-def statements() -> dict[str, str]:
+def statements() -> dict[str, Statement]:
     """Every named statement, read once."""
-    found: dict[str, str] = {}
+    found: dict[str, Statement] = {}
     for file in sorted((sql_folder() / "queries").glob("*.sql")):
         parts = NAME.split(file.read_text(encoding="utf-8"))
-        for name, statement in zip(parts[1::2], parts[2::2], strict=True):
-            found[f"{file.stem}.{name}"] = LEADING_COMMENT.sub("", statement).strip().removesuffix(";")
+        for short, prepared, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
+            name = f"{file.stem}.{short}"
+            sql = LEADING_COMMENT.sub("", text).strip().removesuffix(";")
+            found[name] = _prepared(name, sql) if prepared else Statement(sql)
     return found
+
+
+def numbered(sql: str) -> tuple[str, list[str]]:
+    """A statement as PREPARE wants it, with `$1` for its first parameter, and the parameters in that order."""
+    names = list(dict.fromkeys(PARAMETER.findall(sql)))
+    text = PARAMETER.sub(lambda match: f"${names.index(match[1]) + 1}", sql).replace("%%", "%")
+    return text, names
+
+
+def _prepared(name: str, sql: str) -> Statement:
+    lock = LOCK if sql.startswith(LOCK) else ""
+    text, names = numbered(sql.removeprefix(LOCK))
+    arguments = ", ".join(f"%({each})s" for each in names)
+    return Statement(f'{lock} EXECUTE "{name}" ({arguments})'.strip(), f'PREPARE "{name}" AS {text}')

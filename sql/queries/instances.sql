@@ -186,7 +186,7 @@ FROM instance_items item
 CROSS JOIN feed_head head
 WHERE item.instance_id = %(instance_id)s;
 
--- name: public_key
+-- name: public_key (prepared)
 -- The key that signatures of an instance are checked with.
 SELECT public_key FROM instances WHERE instance_id = %(instance_id)s;
 

@@ -1,4 +1,4 @@
--- name: store
+-- name: store (prepared)
 -- Stores a batch of verified snapshots (a JSON array) and tells a verdict for each by its place: stored (also when it was
 -- there already, and then it is not fresh), staged (stored, and what is staged of the instance is to take effect),
 -- pending (the instance must be proven first), unknown (or another key), revoked. Instances get their current snapshot

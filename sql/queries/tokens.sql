@@ -1,4 +1,4 @@
--- name: role
+-- name: role (prepared)
 -- What the bearer of a token may do.
 SELECT role FROM tokens WHERE token_hash = %(token_hash)s;
 

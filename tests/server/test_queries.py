@@ -5,30 +5,30 @@ import re
 import psycopg2
 import pytest
 
-from shm.queries import statements
+from shm.queries import LOCK, numbered, statements
 
-LOCK = "SELECT pg_advisory_xact_lock(1397247234);"
-WRITES = re.compile(r"\b(INSERT INTO|UPDATE) (instances|snapshots|feed_head)\b")
+WRITES = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM) (instances|snapshots|feed_head|removals)\b")
 
 
 @pytest.mark.parametrize("name", sorted(statements()))
 def test_a_statement_fits_the_schema(name: str, database: str) -> None:
-    sql = statements()[name].removeprefix(LOCK)
-    numbers: dict[str, int] = {}
-
-    def placeholder(match: re.Match[str]) -> str:
-        return f"${numbers.setdefault(match[1], len(numbers) + 1)}"
-
-    numbered = re.sub(r"%\((\w+)\)s", placeholder, sql).replace("%%", "%")
+    statement = statements()[name]
+    preparation = statement.preparation or f"PREPARE this AS {numbered(statement.sql.removeprefix(LOCK))[0]}"
     connection = psycopg2.connect(database)
     try:
         with connection.cursor() as cursor:
-            cursor.execute(f"PREPARE this AS {numbered}")
+            cursor.execute(preparation)
     finally:
         connection.close()
 
 
 @pytest.mark.parametrize("name", sorted(statements()))
 def test_a_statement_that_writes_instances_takes_the_lock_first_in_a_statement_of_its_own(name: str) -> None:
-    sql = statements()[name]
-    assert sql.startswith(LOCK) == bool(WRITES.search(sql))
+    statement = statements()[name]
+    text = statement.preparation or statement.sql
+    assert statement.sql.startswith(LOCK) == bool(WRITES.search(text))
+
+
+def test_what_runs_all_the_time_is_planned_once_on_each_connection() -> None:
+    prepared = {name for name, statement in statements().items() if statement.preparation}
+    assert {"intake.store", "instances.public_key", "tokens.role"} <= prepared
