@@ -8,7 +8,7 @@ numbers beyond reason) is refused here and in `leaves`, so that a batch does not
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -22,6 +22,8 @@ from shm.settings import Settings
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 PUBLIC_KEY = re.compile(r"[0-9a-f]{64}")
 SIGNATURE = re.compile(r"[0-9a-f]{128}")
+
+OUT_OF_RANGE = "value out of range"  # what msgspec says of an integer with more digits than Python reads: 4,300
 
 LONGEST_NAME = 256  # characters of an application's name, a version, an environment: a table shows far fewer
 
@@ -43,7 +45,7 @@ class RegisterBody(msgspec.Struct):
 class Reading(msgspec.Struct):
     """A snapshot within a backlog."""
 
-    timestamp: Annotated[datetime, msgspec.Meta(tz=True)]
+    timestamp: msgspec.Raw
     metrics: dict[str, object]
     app_version: str | None = None
     sequence: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
@@ -67,7 +69,7 @@ class ActionBody(msgspec.Struct):
 
     action: str
     instance_id: str
-    timestamp: Annotated[datetime, msgspec.Meta(tz=True)]
+    timestamp: msgspec.Raw
     new_public_key: str | None = None
 
 
@@ -120,6 +122,8 @@ _snapshot = msgspec.json.Decoder(SnapshotBody, float_hook=Decimal)
 _reading = msgspec.json.Decoder(Reading, float_hook=Decimal)
 _backlog = msgspec.json.Decoder(BacklogBody)
 _action = msgspec.json.Decoder(ActionBody)
+_timestamp: msgspec.json.Decoder[datetime] = msgspec.json.Decoder(Annotated[datetime, msgspec.Meta(tz=True)])
+_text = msgspec.json.Decoder(str)
 _object = msgspec.json.Decoder(dict[str, object], float_hook=Decimal)
 
 
@@ -144,15 +148,14 @@ def registration(body: bytes) -> Registration:
     instance_id = said.instance_id.lower()
     if not UUID.fullmatch(instance_id):
         raise BadRequest("bad_instance_id", "instance_id is no UUID such as c77af682-9aa4-412e-904a-c307d3a8a9c2.")
-    if not PUBLIC_KEY.fullmatch(said.public_key.lower()):
-        raise BadRequest("bad_public_key", "public_key is not 64 hex digits, an Ed25519 public key.")
+    public_key = _public_key("public_key", said.public_key)
     if not said.app_name.strip():
         raise BadRequest("bad_field", "app_name is empty.")
     return Registration(
         instance_id=instance_id,
-        public_key=bytes.fromhex(said.public_key),
+        public_key=public_key,
+        app_name=_field("app_name", said.app_name),  # before its slug is made, which takes longer the longer it is
         app_slug=names.slug(said.app_name),
-        app_name=_field("app_name", said.app_name),
         app_version=_field("app_version", said.app_version or ""),
         environment=_field("environment", said.environment or ""),
         deployment_mode=_field("deployment_mode", said.deployment_mode or ""),
@@ -202,12 +205,23 @@ def action(signed: Signed, name: str, now: datetime, limits: Settings) -> Action
 
 def by_new_key(claimed: Proof, body: bytes, new_signature: str | None) -> Signed:
     """A rotate's body, signed by the new key that it names. Raises BadRequest or Unauthorized."""
-    named = (_decoded(_action, body).new_public_key or "").lower()
-    if not PUBLIC_KEY.fullmatch(named):
-        raise BadRequest("bad_public_key", "new_public_key is not 64 hex digits, an Ed25519 public key.")
-    key, signature = bytes.fromhex(named), _signature("X-New-Signature", new_signature)
+    key = _public_key("new_public_key", _decoded(_action, body).new_public_key or "")
+    signature = _signature("X-New-Signature", new_signature)
     _hold_signature("X-New-Signature", signature, key, body)
     return Signed(claimed.instance_id, key, body)
+
+
+def _public_key(name: str, digits: str) -> bytes:
+    """Under a key of small order anybody's signature may hold, and a non-canonical one is another key, spelt anew.
+
+    libsodium verifies nothing with either, so an install that registered one could never prove itself: it is told so.
+    """
+    if not PUBLIC_KEY.fullmatch(digits.lower()):
+        raise BadRequest("bad_public_key", f"{name} is not 64 hex digits, an Ed25519 public key.")
+    key = bytes.fromhex(digits)
+    if not nacl.bindings.crypto_core_ed25519_is_valid_point(key):
+        raise BadRequest("bad_public_key", f"{name} is no Ed25519 public key: no private key belongs to it.")
+    return key
 
 
 def _signature(header: str, value: str | None) -> bytes:
@@ -246,11 +260,14 @@ def _taken(said: Reading, signed: Signed, now: datetime, limits: Settings) -> Sn
     )
 
 
-def _instant(timestamp: datetime, now: datetime, ahead: timedelta, old: timedelta) -> datetime:
+def _instant(timestamp: msgspec.Raw, now: datetime, ahead: timedelta, old: timedelta) -> datetime:
     try:
-        instant = timestamp.astimezone(UTC)
-    except OverflowError:
-        raise BadRequest("bad_timestamp", "timestamp lies outside of the years 1 to 9999.") from None
+        instant = _rfc3339(bytes(timestamp))
+    except (msgspec.DecodeError, OverflowError):
+        raise BadRequest(
+            "bad_timestamp",
+            "timestamp is no RFC 3339 date and time with an offset, in the years 1 to 9999: 2026-11-23T21:41:55Z.",
+        ) from None
     if instant > now + ahead:
         raise BadRequest(
             "timestamp_ahead", f"timestamp is more than {ahead.total_seconds():.0f} s ahead of the server's clock."
@@ -258,6 +275,25 @@ def _instant(timestamp: datetime, now: datetime, ahead: timedelta, old: timedelt
     if instant < now - old:
         raise BadRequest("timestamp_too_old", f"timestamp is older than {_told(old)}.")
     return instant
+
+
+def _rfc3339(timestamp: bytes) -> datetime:
+    """Reads a timestamp, a JSON value. Raises DecodeError or OverflowError.
+
+    A leap second is one only at the end of a month in UTC. It is the second after it, for neither Python nor PostgreSQL
+    has it.
+    """
+    try:
+        return _timestamp.decode(timestamp).astimezone(UTC)
+    except msgspec.ValidationError:
+        written = _text.decode(timestamp)
+        if written[16:19] != ":60":
+            raise
+    before = _timestamp.decode(msgspec.json.encode(f"{written[:16]}:59{written[19:]}"))
+    after = before.astimezone(UTC) + timedelta(seconds=1)
+    if (after.day, after.hour, after.minute) != (1, 0, 0):
+        raise msgspec.ValidationError("no leap second")
+    return after
 
 
 def _told(duration: timedelta) -> str:
@@ -273,9 +309,13 @@ def _field(name: str, value: str) -> str:
 
 def _decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     try:
+        body.decode()  # msgspec does not look into what no field takes
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise BadRequest("bad_field", f"{error}.") from None
+        code = "number_out_of_range" if OUT_OF_RANGE in str(error) else "bad_field"
+        raise BadRequest(code, f"{error}.") from None
+    except InvalidOperation:  # an exponent of more than 18 digits
+        raise BadRequest("number_out_of_range", "A number is beyond what a double-precision number holds.") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise BadRequest("bad_json", "This is no JSON object in UTF-8.") from None
     except RecursionError:

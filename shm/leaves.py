@@ -4,6 +4,8 @@ What PostgreSQL could not store (NUL, numbers beyond reason) is refused here. Wh
 checked, so nothing unchecked (such as the first of two equal keys) goes any further.
 """
 
+import math
+import sys
 from decimal import Decimal
 
 import msgspec
@@ -12,9 +14,13 @@ from shm.errors import BadRequest
 from shm.metrics import LONGEST_CATEGORY, Leaf
 from shm.settings import Settings
 
-LARGEST_EXPONENT = 324  # what a double can hold, subnormal included; PostgreSQL would write 1e100000 in 100,001 digits
+LARGEST = Decimal(sys.float_info.max)  # PostgreSQL would keep 1e100000 too, and write it in 100,001 digits
+SMALLEST = Decimal(math.ulp(0.0))  # the least above zero
+PLAIN_EXPONENTS = range(SMALLEST.adjusted() + 1, LARGEST.adjusted())  # of these nothing needs to be compared
 MOST_DIGITS = 330  # a double written out in full
 PLAIN_INT = 2**63  # below it nothing about an integer needs to be looked at
+
+LONGEST_SHOWN = 40  # characters of a key in a refusal: enough to find it
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
@@ -115,7 +121,8 @@ def check_text(value: str, where: str, longest: int) -> None:
 
 def shown(key: str) -> str:
     """A key as an answer may show it: short, and on one line."""
-    return key[:40].encode("unicode_escape").decode() + ("…" if len(key) > 40 else "")
+    written = key[: LONGEST_SHOWN + 1].encode("unicode_escape").decode()
+    return written if len(written) <= LONGEST_SHOWN else written[:LONGEST_SHOWN] + "…"
 
 
 def _nul(where: str) -> BadRequest:
@@ -123,6 +130,8 @@ def _nul(where: str) -> BadRequest:
 
 
 def _check_number(value: Decimal, key: str) -> None:
-    if len(value.as_tuple().digits) > MOST_DIGITS or abs(value.adjusted()) > LARGEST_EXPONENT:
+    if len(value.as_tuple().digits) > MOST_DIGITS or (
+        value.adjusted() not in PLAIN_EXPONENTS and not SMALLEST <= value.copy_abs() <= LARGEST
+    ):
         sentence = f"metrics.{shown(key)} is beyond what a double-precision number holds."
         raise BadRequest("number_out_of_range", sentence)

@@ -94,6 +94,10 @@ def test_a_snapshot_signed_by_one_install_in_the_name_of_another_is_refused() ->
         ('{"a": 1e400}', "number_out_of_range"),
         ('{"a": 1e200000}', "number_out_of_range"),
         ('{"a": 1e-400}', "number_out_of_range"),
+        ('{"a": 1e309}', "number_out_of_range"),
+        ('{"a": 1e-324}', "number_out_of_range"),
+        ('{"a": 1e' + "9" * 30 + "}", "number_out_of_range"),
+        ('{"a": ' + "1" * 5000 + "}", "number_out_of_range"),
         ('{"a": ' + "1" * 1000 + "}", "number_out_of_range"),
         ('{"a": [1e400]}', "number_out_of_range"),
         ('{"a": 0e-16000}', "number_out_of_range"),
@@ -118,13 +122,13 @@ def test_metrics_that_cannot_be_kept_are_refused_with_a_code(metrics: str, code:
     [
         ("2026-11-23T21:50:01Z", "timestamp_ahead"),
         ("2026-10-24T21:44:59Z", "timestamp_too_old"),
-        ("2026-11-23T21:45:00", "bad_field"),
-        ("2026-11-23T21:45:60Z", "bad_field"),
-        ("0000-01-01T00:00:00Z", "bad_field"),
+        ("2026-11-23T21:45:00", "bad_timestamp"),
+        ("2026-11-23T21:45:60Z", "bad_timestamp"),
+        ("0000-01-01T00:00:00Z", "bad_timestamp"),
         ("0001-01-01T00:00:00+10:00", "bad_timestamp"),
-        ("10000-01-01T00:00:00Z", "bad_field"),
-        ("yesterday", "bad_field"),
-        ("", "bad_field"),
+        ("10000-01-01T00:00:00Z", "bad_timestamp"),
+        ("yesterday", "bad_timestamp"),
+        ("", "bad_timestamp"),
     ],
 )
 def test_a_timestamp_that_means_no_acceptable_instant_is_refused(timestamp: str, code: str) -> None:
@@ -142,6 +146,21 @@ def test_a_timestamp_may_have_nanoseconds_and_an_offset(timestamp: str) -> None:
     install = Install("")
     at = read(install, install.snapshot_body({}, timestamp)).snapshot_at
     assert at == datetime(2026, 11, 23, 21, 44, 0, 123457, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("timestamp", ["2026-10-31T23:59:60Z", "2026-10-31T15:59:60-08:00"])
+def test_a_leap_second_is_the_second_after_the_end_of_its_month(timestamp: str) -> None:
+    install = Install("")
+    at = read(install, install.snapshot_body({}, timestamp)).snapshot_at
+    assert at == datetime(2026, 11, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("more", [b',"x":"\xff"', b',"\xff":1'])
+def test_a_field_that_nobody_reads_is_utf8_too(more: bytes) -> None:
+    install = Install("")
+    with pytest.raises(BadRequest) as caught:
+        read(install, install.snapshot_body({}, NOW)[:-1] + more + b"}")
+    assert caught.value.code == "bad_json"
 
 
 def test_numbers_keep_every_digit() -> None:
@@ -192,6 +211,8 @@ def test_a_key_of_small_order_verifies_nothing() -> None:
         {"public_key": "0" * 63},
         {"public_key": "0" * 65},
         {"public_key": "z" * 64},
+        {"public_key": "0" * 64},
+        {"public_key": "f" * 64},
         {"app_name": "  "},
         {"app_name": "x" * 257},
         {"app_name": "a\0b"},

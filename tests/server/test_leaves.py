@@ -1,5 +1,6 @@
 """The metrics object, walked once."""
 
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -46,3 +47,17 @@ def test_no_limit_is_escaped_by_nesting(metrics: dict[str, Any], code: str) -> N
     with pytest.raises(BadRequest) as caught:
         leaves.read(metrics, Settings())
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize("key", ["k" * 1000, "\x1b]52;c;\u202e" * 100, "\U0001f600" * 1000])
+def test_a_refusal_shows_a_key_short_and_on_one_line_of_ascii(key: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        leaves.read({key: 1}, Settings())
+    assert len(caught.value.detail) < 120
+    assert caught.value.detail.isprintable()
+    assert caught.value.detail.replace("…", "").isascii()
+
+
+@pytest.mark.parametrize("number", [Decimal("1.7976931348623157e308"), Decimal("-5e-324"), 10**308])
+def test_what_a_double_holds_is_kept(number: int | Decimal) -> None:
+    assert msgspec.json.decode(leaves.read({"a": number}, Settings())[0], type=dict[str, Decimal]) == {"a": number}
