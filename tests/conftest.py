@@ -59,15 +59,22 @@ def postgres() -> Iterator[str]:
         yield dsn
 
 
-@pytest.fixture
-def database(postgres: str) -> Iterator[str]:
-    """The DSN of a fresh, migrated database."""
+@contextmanager
+def fresh_database(postgres: str) -> Iterator[str]:
+    """The DSN of a migrated database that ends with the context."""
     name = f"shm_{secrets.token_hex(6)}"
     with admin_cursor(postgres) as cursor:
         cursor.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
     yield make_dsn(postgres, dbname=name)
     with admin_cursor(postgres) as cursor:
         cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database(postgres: str) -> Iterator[str]:
+    """The DSN of a fresh, migrated database."""
+    with fresh_database(postgres) as dsn:
+        yield dsn
 
 
 @pytest.fixture

@@ -57,6 +57,11 @@ class ServerProcess:
         return self._process.pid
 
     @property
+    def is_running(self) -> bool:
+        """Whether the process that was started last is still there."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def log(self) -> str:
         """All that it has logged since its first start."""
         return self.log_file.read_text()

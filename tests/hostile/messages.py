@@ -1,0 +1,233 @@
+"""HTTP itself: lengths that lie, bad chunks, wrong types, odd methods and addresses, what is no HTTP at all.
+
+A message that cannot be told where it ends is answered `bad_http`, and its connection ends: whatever follows may not be
+what it seems.
+"""
+
+from collections.abc import Callable
+
+from tests.hostile.case import BAD_HTTP, ENDED, STORED, Case, Verdict, snapshot
+from tests.installs import Install
+
+UNSIGNED: Verdict = (401, "missing_instance_id")
+NOWHERE: Verdict = (404, "no_such_address")
+WRONG_METHOD: Verdict = (405, "method_not_allowed")
+TOO_LARGE: Verdict = (413, "body_too_large")
+HEADERS_TOO_LARGE: Verdict = (431, "headers_too_large")
+CHUNKED = "Transfer-Encoding: chunked"
+CHUNK = b"1000\r\n" + b" " * 4096 + b"\r\n"
+
+# The header lines of an unsigned snapshot after its Host, and its body.
+FRAMED: dict[str, tuple[tuple[str, ...], bytes, Verdict]] = {
+    "a length below zero": (("Content-Length: -1",), b"{}", BAD_HTTP),
+    "a length with a plus": (("Content-Length: +2",), b"{}", BAD_HTTP),
+    "a length in hex": (("Content-Length: 0x2",), b"{}", BAD_HTTP),
+    "a length with a fraction": (("Content-Length: 2.0",), b"{}", BAD_HTTP),
+    "a length with an underscore": (("Content-Length: 1_0",), b"{}", BAD_HTTP),
+    "a length in a superscript digit": (("Content-Length: ²",), b"{}", BAD_HTTP),
+    "an empty length": (("Content-Length: ",), b"{}", BAD_HTTP),
+    "a word for a length": (("Content-Length: two",), b"{}", BAD_HTTP),
+    "two lengths that differ": (("Content-Length: 2", "Content-Length: 3"), b"{}", BAD_HTTP),
+    "two lengths that differ, in one line": (("Content-Length: 2, 3",), b"{}", BAD_HTTP),
+    "two lengths that agree": (("Content-Length: 2", "Content-Length: 2"), b"{}", UNSIGNED),
+    "a length with a leading zero": (("Content-Length: 002",), b"{}", UNSIGNED),
+    "a length of 10 digits": (("Content-Length: 9999999999",), b"{}", TOO_LARGE),
+    "a length beyond the limit, and no body": (("Content-Length: 65537",), b"", TOO_LARGE),
+    "a length shorter than the body": (("Content-Length: 1",), b"{}", UNSIGNED),
+    "no length and no body": ((), b"", UNSIGNED),
+    "no length and a body": ((), b"{}", UNSIGNED),
+    "a length and chunks": (("Content-Length: 2", CHUNKED), b"2\r\n{}\r\n0\r\n\r\n", BAD_HTTP),
+    "chunks and a length": ((CHUNKED, "Content-Length: 2"), b"2\r\n{}\r\n0\r\n\r\n", BAD_HTTP),
+    "chunks twice": ((CHUNKED, CHUNKED), b"2\r\n{}\r\n0\r\n\r\n", BAD_HTTP),
+    "chunks of gzip": (("Transfer-Encoding: gzip, chunked",), b"2\r\n{}\r\n0\r\n\r\n", BAD_HTTP),
+    "gzip in place of chunks": (("Transfer-Encoding: gzip",), b"2\r\n{}\r\n0\r\n\r\n", BAD_HTTP),
+    "identity in place of chunks": (("Transfer-Encoding: identity",), b"{}", BAD_HTTP),
+    "chunks with a character before their name": (("Transfer-Encoding: \x0bchunked",), b"0\r\n\r\n", BAD_HTTP),
+    "a chunk of a size below zero": ((CHUNKED,), b"-2\r\n{}\r\n0\r\n\r\n", BAD_HTTP),
+    "a chunk of no size": ((CHUNKED,), b"\r\n{}\r\n0\r\n\r\n", BAD_HTTP),
+    "a chunk with 0x before its size": ((CHUNKED,), b"0x2\r\n{}\r\n0\r\n\r\n", BAD_HTTP),
+    "a chunk of 64 bits and more": ((CHUNKED,), b"1ffffffffffffffff\r\n{}\r\n0\r\n\r\n", BAD_HTTP),
+    "a chunk shorter than its data": ((CHUNKED,), b"1\r\n{}\r\n0\r\n\r\n", BAD_HTTP),
+    "a chunk's size of a thousand digits": ((CHUNKED,), b"0" * 1000 + b"2\r\n{}\r\n0\r\n\r\n", BAD_HTTP),
+    "a chunk that ends in a line feed": ((CHUNKED,), b"2\r\n{}\n0\r\n\r\n", BAD_HTTP),
+    "chunks beyond the limit": ((CHUNKED,), CHUNK * 20 + b"0\r\n\r\n", TOO_LARGE),
+    "chunks of two megabytes": ((CHUNKED,), CHUNK * 500 + b"0\r\n\r\n", TOO_LARGE),
+    "a header without a colon": (("X", "Content-Length: 2"), b"{}", BAD_HTTP),
+    "a header without a name": ((": x", "Content-Length: 2"), b"{}", BAD_HTTP),
+    "a header with a space before its colon": (("X : x", "Content-Length: 2"), b"{}", BAD_HTTP),
+    "a header with a space in its name": (("X Y: x", "Content-Length: 2"), b"{}", BAD_HTTP),
+    "a header folded into two lines": (("X: x\r\n y", "Content-Length: 2"), b"{}", BAD_HTTP),
+    "a header with NUL": (("X: x\0y", "Content-Length: 2"), b"{}", BAD_HTTP),
+    "a header with a carriage return": (("X: x\ry", "Content-Length: 2"), b"{}", BAD_HTTP),
+    "a header of bytes that are no text": (("X: \xff\xfe\x80", "Content-Length: 2"), b"{}", UNSIGNED),
+    "a header of 12,000 spaces": (("X: " + " " * 12_000 + "x", "Content-Length: 2"), b"{}", UNSIGNED),
+    "1,000 headers": (tuple(f"X{n}: y" for n in range(1000)), b"", UNSIGNED),
+    "a second Host": (("Host: other.test", "Content-Length: 2"), b"{}", BAD_HTTP),
+    "a header of 17 KiB": (("X: " + "y" * 17_408, "Content-Length: 2"), b"{}", HEADERS_TOO_LARGE),
+    "headers of 200 KB": (("X: " + "y" * 200_000, "Content-Length: 2"), b"{}", HEADERS_TOO_LARGE),
+    "20,000 headers": (tuple(f"X{n}: y" for n in range(20_000)), b"", HEADERS_TOO_LARGE),
+    "a wish that nobody can grant": (("Expect: tea", "Content-Length: 2"), b"{}", UNSIGNED),
+    "a wish for HTTP/2": (("Connection: Upgrade", "Upgrade: h2c", "Content-Length: 2"), b"{}", UNSIGNED),
+}
+
+# Whole messages.
+RAW: dict[str, tuple[bytes, tuple[Verdict, ...]]] = {
+    "no Host": (b"POST /v1/snapshot HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}", (BAD_HTTP,)),
+    "a Host that is none": (b"POST /v1/snapshot HTTP/1.1\r\nHost: a b\\\r\nContent-Length: 2\r\n\r\n{}", (BAD_HTTP,)),
+    "a line of one word": (b"GARBAGE\r\n\r\n", (BAD_HTTP,)),
+    "HTTP/0.9": (b"GET /\r\n\r\n", (BAD_HTTP,)),
+    "HTTP/2.0": (b"GET / HTTP/2.0\r\nHost: shm.test\r\n\r\n", (BAD_HTTP,)),
+    "the beginning of HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", (BAD_HTTP,)),
+    "HTTP/1.0 without a Host": (b"POST /v1/snapshot HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}", (UNSIGNED,)),
+    "no address": (b"GET  HTTP/1.1\r\nHost: shm.test\r\n\r\n", (BAD_HTTP,)),
+    "an address with a space": (b"GET /a b HTTP/1.1\r\nHost: shm.test\r\n\r\n", (BAD_HTTP,)),
+    "an address with NUL": (b"GET /a\0b HTTP/1.1\r\nHost: shm.test\r\n\r\n", (BAD_HTTP,)),
+    "an address of bytes that are no text": (b"GET /\xff\xfe HTTP/1.1\r\nHost: shm.test\r\n\r\n", (NOWHERE, BAD_HTTP)),
+    "an address of escapes that are none": (b"GET /%zz%ff%00 HTTP/1.1\r\nHost: shm.test\r\n\r\n", (NOWHERE,)),
+    "an address of another machine": (b"GET http://[::1/ HTTP/1.1\r\nHost: shm.test\r\n\r\n", (NOWHERE, BAD_HTTP)),
+    "an address with two slashes": (b"GET //[/v1 HTTP/1.1\r\nHost: shm.test\r\n\r\n", (NOWHERE, BAD_HTTP)),
+    "an address that climbs": (b"GET /v1/../../etc/passwd HTTP/1.1\r\nHost: shm.test\r\n\r\n", (NOWHERE,)),
+    "an address of 20 KB": (
+        b"GET /" + b"a" * 20_480 + b" HTTP/1.1\r\nHost: shm.test\r\n\r\n",
+        (HEADERS_TOO_LARGE, NOWHERE),
+    ),
+    "a query that cannot be read": (
+        b"POST /v1/snapshot?a=%ff&%00=\xff&a=&&;= HTTP/1.1\r\nHost: shm.test\r\nContent-Length: 2\r\n\r\n{}",
+        (UNSIGNED, BAD_HTTP),
+    ),
+    "a method in lower case": (b"post /v1/snapshot HTTP/1.1\r\nHost: shm.test\r\n\r\n", (WRONG_METHOD, BAD_HTTP)),
+    "a method that nobody knows": (b"BREW /v1/snapshot HTTP/1.1\r\nHost: shm.test\r\n\r\n", (WRONG_METHOD,)),
+    "a method of 5,000 letters": (b"X" * 5000 + b" /v1/snapshot HTTP/1.1\r\nHost: shm.test\r\n\r\n", (WRONG_METHOD,)),
+    "GET": (b"GET /v1/snapshot HTTP/1.1\r\nHost: shm.test\r\n\r\n", (WRONG_METHOD,)),
+    "GET with a body": (
+        b"GET /v1/snapshot HTTP/1.1\r\nHost: shm.test\r\nContent-Length: 2\r\n\r\n{}",
+        (WRONG_METHOD,),
+    ),
+    "CONNECT": (b"CONNECT shm.test:443 HTTP/1.1\r\nHost: shm.test\r\n\r\n", (WRONG_METHOD, NOWHERE, BAD_HTTP)),
+    "OPTIONS of everything": (b"OPTIONS * HTTP/1.1\r\nHost: shm.test\r\n\r\n", (NOWHERE, WRONG_METHOD)),
+    "two megabytes to nowhere": (
+        b"POST /nowhere HTTP/1.1\r\nHost: shm.test\r\nContent-Length: 2000000\r\n\r\n" + b"x" * 2_000_000,
+        (NOWHERE, TOO_LARGE),
+    ),
+    "a form to nowhere": (
+        b"POST /nowhere HTTP/1.1\r\nHost: shm.test\r\nContent-Type: multipart/form-data\r\nContent-Length: 2\r\n\r\n{}",
+        (NOWHERE, (400, "bad_request")),
+    ),
+    "a websocket that is none": (
+        b"GET /api/v1/admin/feed HTTP/1.1\r\nHost: shm.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: \xff\r\nSec-WebSocket-Version: 13\r\n\r\n\xff\xff",
+        ((401, "missing_token"),),
+    ),
+    "a token of bytes that are no text": (
+        b"GET /api/v1/admin/stats HTTP/1.1\r\nHost: shm.test\r\nAuthorization: Bearer \xff\xfe\r\n\r\n",
+        ((401, "bad_token"),),
+    ),
+    "a token of 12,000 characters": (
+        b"GET /api/v1/admin/stats HTTP/1.1\r\nHost: shm.test\r\nAuthorization: Bearer " + b"x" * 12_000 + b"\r\n\r\n",
+        ((401, "bad_token"),),
+    ),
+}
+
+# What never ends by itself: the client closes its side, and the server may do the same.
+CUT_SHORT: dict[str, bytes] = {
+    "nothing": b"",
+    "line ends": b"\r\n\r\n\r\n",
+    "a NUL": b"\0",
+    "what TLS begins with": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(200)),
+    "half a line": b"POST /v1/snap",
+    "half a header": b"POST /v1/snapshot HTTP/1.1\r\nHost: shm",
+    "headers without a body": b"POST /v1/snapshot HTTP/1.1\r\nHost: shm.test\r\nContent-Length: 2\r\n\r\n",
+    "half a body": b"POST /v1/snapshot HTTP/1.1\r\nHost: shm.test\r\nContent-Length: 10\r\n\r\n{}",
+    "half a chunk": b"POST /v1/snapshot HTTP/1.1\r\nHost: shm.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{}",
+    "chunks without the last": (
+        b"POST /v1/snapshot HTTP/1.1\r\nHost: shm.test\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
+    ),
+    "a body that waits to be asked for": (
+        b"POST /v1/snapshot HTTP/1.1\r\nHost: shm.test\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+    ),
+}
+
+# Lines that stand beside the signature of a good snapshot, which is stored all the same.
+BESIDE: dict[str, tuple[str, str]] = {
+    "no content type": ("Content-Type: application/json\r\n", ""),
+    "the content type of a form": ("application/json", "multipart/form-data; boundary="),
+    "the content type of another form": ("application/json", "application/x-www-form-urlencoded"),
+    "a content type that is none": ("application/json", "\xff;;charset=utf-16"),
+    "two content types": ("Content-Type:", "Content-Type: text/html\r\nContent-Type:"),
+    "another Host": ("Host: shm.test", "Host: [::1]:99999"),
+    "HTTP/1.0": ("HTTP/1.1", "HTTP/1.0"),
+    "a query": ("/v1/snapshot", "/v1/snapshot?x=%ff"),
+    "a wish to be told to go on": ("Host:", "Expect: 100-continue\r\nHost:"),
+    "headers in upper case": ("Content-Length", "CONTENT-LENGTH"),
+    "a line's end before it": ("POST", "\r\nPOST"),
+    "a cookie": ("Host:", 'Cookie: \xff=;;"\\\r\nHost:'),
+    "addresses that were forwarded": (
+        "Host:",
+        "X-Forwarded-For: \xff,,::1%\xc0\r\nX-Real-IP: '\r\nForwarded: ;;\r\nHost:",
+    ),
+}
+
+
+def framed(lines: tuple[str, ...], body: bytes) -> Callable[[Install], bytes]:
+    """A POST to snapshot with just these header lines."""
+    head = "\r\n".join(("POST /v1/snapshot HTTP/1.1", "Host: shm.test", *lines, "", ""))
+    return lambda install: head.encode("latin1") + body
+
+
+def exactly(data: bytes) -> Callable[[Install], bytes]:
+    """These bytes, whoever sends them."""
+    return lambda install: data
+
+
+def beside(old: str, new: str) -> Callable[[Install], bytes]:
+    """A good snapshot with something else in its head."""
+    return lambda install: snapshot(install, b'{"a":1}').replace(old.encode(), new.encode("latin1"), 1)
+
+
+def chunked(size: int) -> Callable[[Install], bytes]:
+    """A good snapshot in chunks of a size."""
+
+    def raw(install: Install) -> bytes:
+        head, _, body = snapshot(install, b'{"a":1}').partition(b"\r\n\r\n")
+        head = head.partition(b"\r\nContent-Length")[0] + b"\r\n" + CHUNKED.encode()
+        pieces = (body[start : start + size] for start in range(0, len(body), size))
+        return b"\r\n".join([head, b"", *(b"%x\r\n%s" % (len(piece), piece) for piece in pieces), b"0", b"", b""])
+
+    return raw
+
+
+def lines_ended_by(end: bytes) -> Callable[[Install], bytes]:
+    """A good snapshot whose header lines end otherwise."""
+    return lambda install: end.join(snapshot(install, b'{"a":1}').split(b"\r\n"))
+
+
+CASES: tuple[Case, ...] = (
+    *(Case(f"HTTP: {name}", framed(lines, body), (verdict,)) for name, (lines, body, verdict) in FRAMED.items()),
+    *(
+        Case(
+            f"HTTP: a length of {digits} digits",
+            framed(("Content-Length: " + "9" * digits,), b"{}"),
+            (TOO_LARGE, BAD_HTTP),
+        )
+        for digits in (20, 1000, 5000)
+    ),
+    *(Case(f"HTTP: {name}", exactly(data), verdicts) for name, (data, verdicts) in RAW.items()),
+    *(
+        Case(f"HTTP: cut short: {name}", exactly(data), (ENDED, BAD_HTTP), waits=True)
+        for name, data in CUT_SHORT.items()
+    ),
+    *(
+        Case(f"HTTP: a good snapshot with {name}", beside(*change), (STORED,), shows={"a": 1})
+        for name, change in BESIDE.items()
+    ),
+    *(
+        Case(f"HTTP: a good snapshot in chunks of {size} bytes", chunked(size), (STORED,), shows={"a": 1})
+        for size in (1, 7, 1000)
+    ),
+    Case(
+        "HTTP: a good snapshot with lines that end in a line feed",
+        lines_ended_by(b"\n"),
+        (STORED, BAD_HTTP),
+        shows={"a": 1},
+    ),
+)

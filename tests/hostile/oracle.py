@@ -1,0 +1,126 @@
+"""What docs/protocol.md says of metrics, said again without regard to speed: the fuzzer holds the server to it."""
+
+import json
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+from shm.settings import Settings
+
+LIMITS = Settings()
+MOST_DIGITS = 330  # of a number that is kept
+MOST_DIGITS_READ = 4_300  # of a whole number that is read at all, be it only to be dropped for a later equal key
+MOST_EXPONENT_READ = 18  # digits
+
+
+def parsed(text: bytes) -> Any:
+    """JSON as RFC 8259 has it, numbers with all their digits. Raises ValueError, also for what no machine reads."""
+    return json.loads(text.decode(), parse_float=_number, parse_int=_number, parse_constant=_number)
+
+
+def _number(written: str) -> Decimal:
+    mantissa, _, exponent = written.lower().partition("e")
+    if (
+        written[-1] in "Ny"
+        or len(exponent.lstrip("+-")) > MOST_EXPONENT_READ
+        or ("." not in mantissa and len(mantissa) > MOST_DIGITS_READ)
+    ):
+        raise ValueError(written)
+    return Decimal(written)
+
+
+def same(shown: Any, sent: Any) -> bool:
+    """Whether both are the same JSON, digit for digit: 1.50 is not 1.5, though 1e2 may be written 100."""
+    if isinstance(sent, dict):
+        return (
+            isinstance(shown, dict) and shown.keys() == sent.keys() and all(same(shown[key], sent[key]) for key in sent)
+        )
+    if isinstance(sent, list):
+        return isinstance(shown, list) and len(shown) == len(sent) and all(map(same, shown, sent))
+    if isinstance(sent, Decimal):
+        return isinstance(shown, Decimal) and shown == sent and decimals(shown) == decimals(sent)
+    return type(shown) is type(sent) and bool(shown == sent)
+
+
+def decimals(number: Decimal) -> int:
+    """How many digits stand after the point."""
+    exponent = number.as_tuple().exponent
+    assert isinstance(exponent, int)
+    return max(0, -exponent)
+
+
+def can_be_kept(metrics: Any) -> bool:
+    """What docs/protocol.md says of metrics, said again without regard to speed."""
+    if not isinstance(metrics, dict):
+        return False
+    keys = Counter(key for key, _ in leaves(metrics))
+    return (
+        all(map(_scalar_can_be_kept, scalars(metrics)))
+        and depth(metrics) <= LIMITS.max_depth
+        and sum(count(leaf) for _, leaf in leaves(metrics)) <= LIMITS.max_metrics
+        and all(len(key) <= LIMITS.max_key for key in dotted(metrics))
+        and max(keys.values(), default=1) == 1
+    )
+
+
+def leaves(members: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each leaf with its dotted key."""
+    for name, value in members.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def dotted(members: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted key of every leaf and of every object."""
+    for name, value in members.items():
+        yield prefix + name
+        if isinstance(value, dict):
+            yield from dotted(value, f"{prefix}{name}.")
+
+
+def scalars(value: Any) -> Iterator[Any]:
+    """Everything that is no array and no object, keys too."""
+    if isinstance(value, dict):
+        yield from value
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from scalars(inner)
+    else:
+        yield value
+
+
+def depth(value: Any) -> int:
+    """How many arrays and objects are in each other."""
+    if not isinstance(value, dict | list):
+        return 0
+    return 1 + max(map(depth, value.values() if isinstance(value, dict) else value), default=0)
+
+
+def count(value: Any) -> int:
+    """How many values a leaf is: an array is one, and its members."""
+    if not isinstance(value, dict | list):
+        return 1
+    members = list(value.values()) if isinstance(value, dict) else value
+    return 1 + sum(map(count, members))
+
+
+def _scalar_can_be_kept(value: Any) -> bool:
+    if isinstance(value, str):
+        return len(value) <= LIMITS.max_text and "\0" not in value and value.isascii() | _is_utf8(value)
+    if isinstance(value, Decimal) and value:
+        digits = len(value.as_tuple().digits)
+        return digits <= MOST_DIGITS and Decimal(math.ulp(0.0)) <= value.copy_abs() <= Decimal(sys.float_info.max)
+    return True
+
+
+def _is_utf8(value: str) -> bool:
+    try:
+        return bool(value.encode())
+    except UnicodeEncodeError:  # a lone surrogate, which Python's reader lets through
+        return False

@@ -1,0 +1,97 @@
+"""Hostile requests against a real server: each gets its answer, and whoever is in the same batch is stored."""
+
+from datetime import datetime
+
+import pytest
+
+from tests.hostile import CASES, Case
+from tests.hostile.case import snapshot
+from tests.installs import Install
+from tests.raw_http import RawConnection
+from tests.server.conftest import Neighbours, Target
+
+LONGEST_DETAIL = 500  # characters: a sentence, and the path to a metric, whose keys are cut
+ENDING = {"bad_http", "headers_too_large"}  # after these nobody can tell where the next request begins
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_it_gets_its_answer_and_its_neighbour_is_stored(
+    target: Target, neighbours: Neighbours, install: Install, case: Case
+) -> None:
+    port = target.server.port
+    marked = b'{"beside":"%s"}' % install.instance_id.encode()
+    with (
+        target.unharmed(),
+        RawConnection(port) as before,
+        RawConnection(port) as hostile,
+        RawConnection(port) as beside,
+    ):
+        neighbours.hold_the_writer()
+        try:
+            before.send(snapshot(neighbours.first, marked))
+            neighbours.wait_for_the_writer()
+            hostile.send(case.raw(install))
+            if case.waits:
+                hostile.half_close()
+            beside.send(snapshot(neighbours.second, marked))
+            with RawConnection(port) as later:  # once this is answered, what came before it has been read
+                later.send(b"GET /api/v1/healthcheck HTTP/1.1\r\nHost: shm.test\r\n\r\n")
+                assert later.verdict() == (200, None)
+        finally:
+            neighbours.let_go()
+        answer = hostile.answer()
+        verdict = None if answer is None else answer.verdict
+        assert verdict in case.expected, answer
+        if answer is not None and answer.status >= 400:
+            assert len(answer.problem["detail"]) <= LONGEST_DETAIL
+            assert answer.problem["detail"].isprintable()
+            assert answer.problem["code"] not in ENDING or answer.headers.get("connection") == "close"
+        if answer is not None and answer.headers.get("connection") == "close":
+            assert hostile.ended()
+        assert before.verdict() == beside.verdict() == (202, None)
+    assert neighbours.stored(neighbours.second, marked.decode()) == 1
+    assert neighbours.key_of(install) == install.public_key
+    assert neighbours.stored(install) == (case.stores if verdict == (202, None) else 0)
+    if verdict == (202, None) and case.stores:
+        assert neighbours.batches(marked, install) == 1
+    if verdict == (202, None):
+        shown = target.shown(install.instance_id)
+        assert case.shows is None or shown["metrics"] == case.shows
+        assert case.at is None or datetime.fromisoformat(shown["snapshot_at"]) == case.at
+
+
+NONSENSE = {
+    "instances?status=" + "x" * 10_000: "bad_parameter",
+    "instances?status=%1b%5b31m%0d%0a%e2%80%ae": "bad_parameter",
+    "instances?status=%00": "bad_parameter",
+    "instances?" + "x" * 10_000 + "=1": "unknown_parameter",
+    "instances?%1b%5b31m%0d%0a%e2%80%ae=1": "unknown_parameter",
+    "instances?" + "x" * 5_000 + "=1&" + "x" * 5_000 + "=1": "bad_parameter",
+    "instances?%1b%5b31m%0d%0a=1&%1b%5b31m%0d%0a=1": "bad_parameter",
+    "instances?limit=0": "bad_parameter",
+    "instances?limit=1001": "bad_parameter",
+    "instances?limit=1e400": "bad_parameter",
+    "instances?limit=NaN": "bad_parameter",
+    "instances?limit=" + "9" * 5_000: "bad_parameter",
+    "instances?limit=%D9%A1": "bad_parameter",
+    "instances?after=" + "x" * 10_000: "bad_after",
+    "instances?after=9999-12-31T23:59:59-23:59_c77af682-9aa4-412e-904a-c307d3a8a9c2": "bad_after",
+    "instances?after=2024-01-01T00:00:00Z_c77af682-9aa4-412e-904a-c307d3a8a9c%00": "bad_after",
+    "instances?app=%ed%a0%80": "bad_request",
+    "instances?q=%ff": "bad_request",
+    "feed?since=-1": "bad_parameter",
+    "feed?since=" + "9" * 30: "bad_parameter",
+}
+
+
+@pytest.mark.parametrize("query", NONSENSE, ids=lambda query: query[:60])
+def test_a_reader_who_asks_nonsense_is_told_so_shortly(target: Target, query: str) -> None:
+    head = f"GET /api/v1/admin/{query} HTTP/1.1\r\nHost: shm.test\r\n"
+    token = f"Authorization: {target.server.headers['Authorization']}\r\n\r\n"
+    with target.unharmed(), RawConnection(target.server.port) as reader:
+        reader.send((head + token).encode())
+        answer = reader.answer()
+    assert answer is not None
+    assert answer.verdict == (400, NONSENSE[query])
+    assert len(answer.problem["detail"]) <= LONGEST_DETAIL
+    assert answer.problem["detail"].isprintable()
