@@ -57,7 +57,7 @@ def dribble(port: int, at_once: bytes, then: bytes) -> Verdict:
 
 
 def test_whoever_sends_a_byte_a_second_is_told_in_time_and_holds_up_nobody(serve: Callable[..., ServerProcess]) -> None:
-    server = serve(SHM_BODY_TIMEOUT="2s", SHM_IDLE_TIMEOUT="2s")
+    server = serve(SHM_BODY_TIMEOUT="2s", SHM_IDLE_TIMEOUT="4s")
     install = Install(server.url).arrived()
     with ThreadPoolExecutor(len(SLOW)) as pool:
         told = {name: pool.submit(dribble, server.port, at_once, then) for name, (at_once, then, _) in SLOW.items()}

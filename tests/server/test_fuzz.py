@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.hostile import texts
+from tests.hostile import texts, wires
 from tests.hostile.actions import body as body_of_an_action
 from tests.hostile.backlogs import backlog, member
 from tests.hostile.case import post, signed, snapshot
@@ -20,6 +20,7 @@ from tests.raw_http import Answer, RawConnection
 from tests.server.conftest import Neighbours, Target
 
 PATHS = ["/v1/snapshot", "/v1/snapshots", "/v1/register", "/v1/activate", "/v1/erase"]
+REGISTERED = ("instance_id", "public_key", "app_name", "app_version", "deployment_mode", "environment", "os_arch", "x")
 METRICS = b'{"a": 1}'
 LONGEST_DETAIL = 500
 GRACE_S = 0.05  # in which a whole request is answered mostly; then the client closes its side, and waits for the end
@@ -139,7 +140,7 @@ def test_a_snapshot_with_anything_in_its_other_fields_is_kept_or_refused(
 @with_effort
 def test_any_registration_is_kept_as_it_was_sent_or_refused(target: Target, effort: settings) -> None:
     @effort
-    @given(others=texts.fields(*texts.REGISTERED), proven=st.booleans())
+    @given(others=texts.fields(*REGISTERED), proven=st.booleans())
     def promise(others: dict[str, bytes], proven: bool) -> None:
         install = Install(target.server.url)
         good = {name: json.dumps(value).encode() for name, value in json.loads(install.registration()).items()}
@@ -185,7 +186,7 @@ def test_a_good_request_with_any_bytes_changed_stores_what_was_signed_or_nothing
     @effort
     @given(path=st.sampled_from(PATHS), data=st.data())
     def promise(path: str, data: st.DataObject) -> None:
-        told(target, data.draw(texts.mutated(good(path, install))))
+        told(target, data.draw(wires.mutated(good(path, install))))
 
     promise()
     assert neighbours.key_of(install) == install.public_key
@@ -193,11 +194,21 @@ def test_a_good_request_with_any_bytes_changed_stores_what_was_signed_or_nothing
 
 
 @with_effort
-def test_whatever_is_nearly_http_is_answered_or_cut_off(target: Target, effort: settings) -> None:
+def test_a_request_that_nobody_would_send_is_answered(target: Target, effort: settings) -> None:
     token = f"Authorization: {target.server.headers['Authorization']}"
 
     @effort
-    @given(raw=texts.nearly_http("Host: shm.test", token, "Content-Length: 2") | texts.garbage())
+    @given(raw=wires.odd_request(token))
+    def promise(raw: bytes) -> None:
+        answered(target, raw)
+
+    promise()
+
+
+@with_effort
+def test_whatever_is_nearly_http_is_answered_or_cut_off(target: Target, effort: settings) -> None:
+    @effort
+    @given(raw=wires.nearly_http() | wires.garbage())
     def promise(raw: bytes) -> None:
         told(target, raw)
 
