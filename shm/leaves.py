@@ -29,11 +29,6 @@ def read(metrics: dict[str, object], limits: Settings) -> tuple[msgspec.Raw, msg
     """The object and its aggregated leaves, both as JSON. Numbers are int or Decimal. Raises BadRequest."""
     walk = _Walk(limits)
     walk.members(metrics, "", 1)
-    if walk.values > limits.max_metrics:
-        raise BadRequest(
-            "too_many_metrics",
-            f"metrics holds {walk.values} values, those in arrays too; at most {limits.max_metrics} are read.",
-        )
     kept = msgspec.Raw(_encoder.encode(metrics))
     if walk.aggregated == metrics:  # flat, and nothing in it that is only kept: the usual snapshot
         return kept, kept
@@ -41,15 +36,16 @@ def read(metrics: dict[str, object], limits: Settings) -> tuple[msgspec.Raw, msg
 
 
 class _Walk:
-    """One walk over one metrics object."""
+    """One walk over one metrics object. It ends at the first value too many: a body has room for half a million."""
 
     def __init__(self, limits: Settings) -> None:
         self._most_deep = limits.max_depth
         self._longest_key = limits.max_key
         self._longest_text = limits.max_text
+        self._most_values = limits.max_metrics
+        self._values = 0
         self._only_kept: set[str] = set()
         self.aggregated: dict[str, Leaf] = {}
-        self.values = 0
 
     def members(self, members: dict[str, object], prefix: str, depth: int) -> None:
         """Walks an object whose keys begin with `prefix`."""
@@ -63,13 +59,19 @@ class _Walk:
             if "\0" in name:
                 raise _nul("a key in metrics")
             if isinstance(value, dict):
+                if not value:  # it has no leaf, but it is kept
+                    self._values += 1
+                    if self._values > self._most_values:
+                        raise self._too_many()
                 self.members(value, f"{key}.", depth + 1)
             else:
                 self._leaf(key, value, depth + 1)
 
     def _leaf(self, key: str, value: object, depth: int) -> None:
         """Arrays, nulls and long strings are only kept and shown; all else is aggregated."""
-        self.values += 1
+        self._values += 1
+        if self._values > self._most_values:
+            raise self._too_many()
         if key in self.aggregated or key in self._only_kept:
             sentence = f"metrics names {shown(key)} twice, once with a dot and once nested."
             raise BadRequest("ambiguous_metric", sentence)
@@ -86,7 +88,9 @@ class _Walk:
     def _array(self, members: list[object], key: str, depth: int) -> None:
         if depth > self._most_deep:
             raise self._too_deep(key)
-        self.values += len(members)
+        self._values += len(members)
+        if self._values > self._most_values:
+            raise self._too_many()
         for value in members:
             if isinstance(value, list):
                 self._array(value, key, depth + 1)
@@ -106,6 +110,10 @@ class _Walk:
                 _check_number(Decimal(value), key)
         elif isinstance(value, Decimal):
             _check_number(value, key)
+
+    def _too_many(self) -> BadRequest:
+        sentence = f"metrics holds more than {self._most_values} values, those in arrays counted."
+        return BadRequest("too_many_metrics", sentence)
 
     def _too_deep(self, key: str) -> BadRequest:
         return BadRequest("too_deep", f"metrics.{shown(key)}: metrics are read {self._most_deep} levels deep.")

@@ -66,6 +66,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "a number in Arabic digits": ('{"a":١}'.encode(), "bad_json"),
     "257 keys": (json.dumps({f"k{n}": n for n in range(257)}).encode(), "too_many_metrics"),
     "5,000 keys": (json.dumps({f"k{n}": n for n in range(5000)}, separators=(",", ":")).encode(), "too_many_metrics"),
+    "5,000 keys of empty objects": (b"{%s}" % b",".join(b'"%d":{}' % n for n in range(5000)), "too_many_metrics"),
     "30,000 values in an array": (b'{"a":[' + b"0," * 29_999 + b"0]}", "too_many_metrics"),
     "a key of 129 characters": (b'{"' + b"k" * 129 + b'":1}', "key_too_long"),
     "a key of 60,000 characters": (b'{"' + b"k" * 60_000 + b'":1}', "key_too_long"),

@@ -60,7 +60,7 @@ def can_be_kept(metrics: Any) -> bool:
     return (
         all(map(_scalar_can_be_kept, scalars(metrics)))
         and depth(metrics) <= LIMITS.max_depth
-        and sum(count(leaf) for _, leaf in leaves(metrics)) <= LIMITS.max_metrics
+        and sum(count(leaf) for _, leaf in leaves(metrics)) + hollow(metrics) <= LIMITS.max_metrics
         and all(len(key) <= LIMITS.max_key for key in dotted(metrics))
         and max(keys.values(), default=1) == 1
     )
@@ -73,6 +73,11 @@ def leaves(members: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from leaves(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
+
+
+def hollow(members: dict[str, Any]) -> int:
+    """How many objects with nothing in them stand where a leaf could."""
+    return sum((hollow(value) if value else 1) for value in members.values() if isinstance(value, dict))
 
 
 def dotted(members: dict[str, Any], prefix: str = "") -> Iterator[str]:

@@ -34,6 +34,8 @@ def test_long_strings_arrays_and_nulls_are_kept_but_not_aggregated() -> None:
         ({"a": list(range(257))}, "too_many_metrics"),
         ({"a": [{str(n): n for n in range(257)}]}, "too_many_metrics"),
         ({"a": [{"x" * 1025: 1}]}, "text_too_long"),
+        ({f"k{n}": {} for n in range(257)}, "too_many_metrics"),
+        ({"a": {"b": {str(n): {} for n in range(257)}}}, "too_many_metrics"),
         ({"a": ["\0"]}, "nul_character"),
         ({"a": [{"\0": 1}]}, "nul_character"),
         ({"\0": {}}, "nul_character"),
