@@ -96,7 +96,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "seconds since 1970 as text": ("1704110400", "bad_timestamp"),
     "a word": ("yesterday", "bad_timestamp"),
     "PostgreSQL's infinity": ("infinity", "bad_timestamp"),
-    "an hour ahead": ((THEN + timedelta(hours=3)).isoformat(), "timestamp_ahead"),
+    "a day ahead": ((THEN + timedelta(hours=26)).isoformat(), "timestamp_ahead"),
     "older than any snapshot may be": ("1900-01-01T00:00:00Z", "timestamp_too_old"),
 }
 
