@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TextIO
 from urllib.parse import quote
 
+from shm.cluster import ClusterFiles
 from shm.errors import ConfigurationError
 from shm.settings import Settings
 
@@ -38,20 +39,7 @@ LOCK_STEP_S = 0.05
 NO_ANSWER = 2  # of pg_isready
 UNUSABLE = re.compile(r"""["$`,\\\x00-\x1f]""")  # in a path: pg_ctl hands it to a shell, postgresql.conf reads a list
 STOP_TIMEOUT_S = 60
-LONGEST_SOCKET = 100  # bytes of a unix socket's path; the kernel takes 107
-
-# Terse, and without statements: what an install sent must not come to stand in a log by way of an error.
-CONFIGURATION = """\
-# Written by shm at every start. Settings of your own belong in postgresql.conf, above the line that includes this.
-listen_addresses = ''
-unix_socket_directories = '{socket_dir}'
-unix_socket_permissions = 0700
-log_error_verbosity = terse
-log_min_error_statement = panic
-log_timezone = 'UTC'
-timezone = 'UTC'
-"""
-
+ROOM_TO_START = 32 * 1024**2  # bytes: two of the files that PostgreSQL writes ahead to
 
 Revive = Callable[[], bool]
 
@@ -82,6 +70,7 @@ class EmbeddedPostgres:
         self._cluster = data_dir / "postgres"
         self._programs = _programs()
         self._owner = _owner()
+        self._files = ClusterFiles(self._cluster, self._owner)
 
     @contextmanager
     def running(self) -> Iterator[str]:
@@ -139,8 +128,7 @@ class EmbeddedPostgres:
         unfinished = self._data_dir / "postgres.new"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
-        if self._owner:
-            os.chown(unfinished, self._owner.pw_uid, self._owner.pw_gid)
+        self._files.give(unfinished)
         self._run(
             *("initdb", "--pgdata", str(unfinished), "--username", "postgres", "--encoding", "UTF8"),
             *("--locale-provider", "builtin", "--locale", "C.UTF-8", "--auth-local", "trust", "--auth-host", "reject"),
@@ -153,14 +141,21 @@ class EmbeddedPostgres:
         if self._control("status", check=False) == 0:
             self._refuse_a_stranger()
             return
-        configuration = self._cluster / "shm.conf"
-        configuration.write_text(CONFIGURATION.format(socket_dir=str(self._socket_dir()).replace("'", "''")))
-        if self._owner:
-            os.chown(configuration, self._owner.pw_uid, self._owner.pw_gid)
-        self._control("start", "-l", str(self._cluster / "log"), "-t", str(START_TIMEOUT_S))
+        self._files.configure()
+        self._files.trim_log()
+        try:
+            self._control("start", "-l", str(self._cluster / "log"), "-t", str(START_TIMEOUT_S))
+        except ConfigurationError:
+            free = shutil.disk_usage(self._cluster).free
+            if free >= ROOM_TO_START:
+                raise
+            raise ConfigurationError(
+                f"The embedded PostgreSQL does not start: the disk of {self._cluster} has {free >> 20} MiB left. "
+                f"Make room: it starts with {ROOM_TO_START >> 20} MiB."
+            ) from None
 
     def _stop(self) -> None:
-        if self._control("status", check=False) == 0:
+        if self._is_alive() and self._control("status", check=False) == 0:
             socket_dir = Path(self._pid_file()[4])
             try:
                 self._control("stop", "-m", "fast", "-t", str(STOP_TIMEOUT_S))
@@ -173,7 +168,10 @@ class EmbeddedPostgres:
     def _is_alive(self) -> bool:
         """Whether the process that postmaster.pid names is there; cheap enough to be asked every few seconds."""
         try:
-            os.kill(int(self._pid_file()[0]), 0)
+            pid = int(self._pid_file()[0])
+            if _is_our_dead_child(pid):
+                return False
+            os.kill(pid, 0)
         except PermissionError:
             return True
         except (OSError, ValueError, IndexError):
@@ -191,15 +189,6 @@ class EmbeddedPostgres:
 
     def _pid_file(self) -> list[str]:
         return (self._cluster / "postmaster.pid").read_text().splitlines()
-
-    def _socket_dir(self) -> Path:
-        """The cluster's own folder, which nobody else may enter; a short private one where its path is too long."""
-        if len(os.fsencode(self._cluster / ".s.PGSQL.5432")) <= LONGEST_SOCKET:
-            return self._cluster
-        private = Path(tempfile.mkdtemp(prefix="shm-", dir="/tmp"))  # mode 0700, and short
-        if self._owner:
-            os.chown(private, self._owner.pw_uid, self._owner.pw_gid)
-        return private
 
     def _control(self, action: str, *options: str, check: bool = True) -> int:
         return self._run("pg_ctl", action, "-w", "-D", str(self._cluster), *options, check=check)
@@ -226,6 +215,14 @@ class EmbeddedPostgres:
                 command = shlex.join([program, *arguments])
                 raise ConfigurationError(f"The embedded PostgreSQL failed: {command}: {' / '.join(said)}")
         return done.returncode
+
+
+def _is_our_dead_child(pid: int) -> bool:
+    """As process 1 of a container we inherit PostgreSQL, and have to bury it: until then it looks alive."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return False
 
 
 def _opened(path: Path) -> TextIO:

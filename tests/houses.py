@@ -37,7 +37,7 @@ class House:
 
     def kill_postgres(self, number: signal.Signals) -> None:
         """SIGQUIT: PostgreSQL's immediate shutdown. SIGKILL: its first process alone, the others notice."""
-        process = psutil.Process(self._postmaster())
+        process = psutil.Process(self.postmaster())
         process.send_signal(number)
         process.wait(LIMIT_S)
 
@@ -60,7 +60,7 @@ class House:
         except ConfigurationError:  # processes of the one that was killed are still there
             return False
 
-    def _postmaster(self) -> int:
+    def postmaster(self) -> int:
         """Its process, which postmaster.pid names once it has one."""
         pids: list[int] = []
 
@@ -82,9 +82,10 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 
 
 @contextmanager
-def house_with_embedded_postgres(folder: Path, **environment: str) -> Iterator[House]:
+def house_with_embedded_postgres(folder: Path, log: Path | None = None, **environment: str) -> Iterator[House]:
     """One `shm serve` that brings up, and revives, a PostgreSQL of its own in `folder`."""
     server = ServerProcess(folder / "data", environment)
+    server.log_file = log or server.log_file
     server.start()
     try:
         yield House(EmbeddedPostgres(server.data_dir), server.data_dir / "postgres", [server], revives=True)

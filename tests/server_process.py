@@ -21,13 +21,20 @@ FOR_TESTS = {"SHM_START_PATIENCE": "30s", "SHM_RATELIMIT_ENABLED": "false"}
 class ServerProcess:
     """A server on a port that it keeps over restarts."""
 
-    def __init__(self, data_dir: Path, environment: dict[str, str], arguments: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        environment: dict[str, str],
+        arguments: tuple[str, ...] = (),
+        before: tuple[str, ...] = (),  # a command that runs ours
+    ) -> None:
         self.data_dir = data_dir
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_file = data_dir.with_suffix(".log")
         self._environment = environment
         self._arguments = arguments
+        self._before = before
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -36,6 +43,7 @@ class ServerProcess:
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 [
+                    *self._before,
                     *(sys.executable, "-m", "shm.cli", "serve", "--port", str(self.port)),
                     *("--data-dir", str(self.data_dir), *self._arguments),
                 ],

@@ -5,12 +5,15 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import psutil
+import psycopg2
 import pytest
 
 from shm.embedded import EmbeddedPostgres
+from tests.houses import house_with_embedded_postgres, wait_for
 from tests.installs import Install
 from tests.server_process import ServerProcess, free_port
 
@@ -94,12 +97,14 @@ def test_an_end_at_any_moment_of_the_start_leaves_nothing_running(
     assert postgres_of(open_folder) == []
 
 
-def test_an_embedded_postgres_that_died_is_started_again(open_folder: Path) -> None:
-    server = ServerProcess(open_folder, {})
+@pytest.mark.parametrize("name", ["data", "x" * 90], ids=["short path", "long path"])
+def test_an_embedded_postgres_that_died_is_started_again(open_folder: Path, name: str) -> None:
+    folder = open_folder / name
+    server = ServerProcess(folder, {})
     server.start()
     try:
         install = Install(server.url).arrived({"a": 1})
-        (pid, *_) = (int(line) for line in (open_folder / "postgres" / "postmaster.pid").read_text().split()[:1])
+        (pid, *_) = (int(line) for line in (folder / "postgres" / "postmaster.pid").read_text().split()[:1])
         os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + LIMIT_S
         while install.snapshot({"a": 2}).status_code != 202:
@@ -107,8 +112,45 @@ def test_an_embedded_postgres_that_died_is_started_again(open_folder: Path) -> N
         assert server.get("instances").json()[0]["metrics"] == {"a": 2}
     finally:
         assert server.terminate() == 0
-        server.log_file.unlink()
-    assert postgres_of(open_folder) == []
+    assert postgres_of(folder) == []
+
+
+def test_as_process_1_of_a_container_it_notices_that_its_postgres_died(open_folder: Path) -> None:
+    own = ["unshare", "--pid", "--fork", "--kill-child", *(["--user", "--map-current-user"] if os.geteuid() else [])]
+    if subprocess.run([*own, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("nobody may have process numbers of their own here")
+    server = ServerProcess(open_folder / "data", {}, before=tuple(own))
+    server.start()
+    (process_1,) = psutil.Process(server.pid).children()
+
+    def kill_postgres() -> None:
+        living = (child for child in process_1.children() if child.status() != psutil.STATUS_ZOMBIE)
+        (postgres,) = (child for child in living if "-D" in child.cmdline())
+        postgres.kill()
+
+    try:
+        kill_postgres()
+        wait_for(lambda: "was started again" in server.log, "PostgreSQL, started again")
+        Install(server.url).arrived({"a": 1})
+        kill_postgres()
+    finally:
+        process_1.terminate()
+        process_1.wait(2 * LIMIT_S)
+        assert server.terminate() == 0
+
+
+def test_what_a_dying_postgres_was_doing_is_taken_out_of_its_log(open_folder: Path) -> None:
+    with house_with_embedded_postgres(open_folder) as house:
+        write_ahead, away = house.cluster / "pg_wal", house.cluster / "pg_wal.away"
+        with closing(psycopg2.connect(house.dsn)) as connection, connection.cursor() as cursor:
+            write_ahead.rename(away)
+            with pytest.raises(psycopg2.OperationalError):
+                cursor.execute("SELECT pg_switch_wal(); CREATE TABLE a_secret (); SELECT pg_switch_wal()")
+        away.rename(write_ahead)
+        wait_for(house.is_ready, "PostgreSQL, started again")
+        log = (house.cluster / "log").read_text()
+        assert "PANIC" in log
+        assert "secret" not in log
 
 
 def test_an_embedded_postgres_that_dies_at_the_end_does_not_hinder_it(open_folder: Path) -> None:

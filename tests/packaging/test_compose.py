@@ -13,7 +13,8 @@ import pytest
 import yaml
 from psycopg2.extensions import parse_dsn
 
-from shm.embedded import CONFIGURATION, MAJOR
+from shm.cluster import CONFIGURATION
+from shm.embedded import MAJOR
 from shm.settings import Settings, duration
 from tests.server_process import ServerProcess, free_port
 
@@ -94,6 +95,12 @@ def test_what_an_install_sent_stays_out_of_the_databases_log(postgres_service: d
     embedded = {line.replace(" ", "") for line in CONFIGURATION.splitlines() if line.startswith("log_")}
     given = set(postgres_service["command"][2::2])
     assert {"log_error_verbosity=terse", "log_min_error_statement=panic"} <= given & embedded
+
+
+def test_a_database_that_crashed_ends_and_is_started_again_from_outside(postgres_service: dict[str, Any]) -> None:
+    assert "restart_after_crash=off" in postgres_service["command"]
+    assert "restart_after_crash = off" in CONFIGURATION.splitlines()
+    assert postgres_service["restart"] == "unless-stopped"
 
 
 def test_the_server_is_an_ordinary_user_in_a_closed_container(server_service: dict[str, Any]) -> None:
