@@ -17,9 +17,10 @@ from weakref import WeakKeyDictionary
 import aiopg
 import msgspec
 import psycopg2
+import psycopg2.errors
 from psycopg2.extras import register_default_jsonb
 
-from shm.errors import ConfigurationError, DatabaseBusy, DatabaseUnavailable, QueryTooSlow, UnstorableData
+from shm.errors import ConfigurationError, DatabaseBusy, DatabaseFull, DatabaseUnavailable, QueryTooSlow, UnstorableData
 from shm.queries import Statement, statements
 from shm.settings import Settings
 
@@ -87,7 +88,7 @@ class Database:
     async def fetch(self, shape: type[T], name: str, /, **parameters: object) -> list[T]:
         """Runs the named statement; each row becomes `shape(column=value, ...)`.
 
-        Raises DatabaseUnavailable, DatabaseBusy, QueryTooSlow or UnstorableData.
+        Raises DatabaseUnavailable, DatabaseBusy, DatabaseFull, QueryTooSlow or UnstorableData.
         """
         if self._under_way >= self._most:
             raise DatabaseBusy(f"{self._most} statements wait")
@@ -111,6 +112,8 @@ class Database:
         while True:
             try:
                 return await self._attempt(statement, parameters)
+            except psycopg2.errors.DiskFull as error:  # patience makes no room
+                raise DatabaseFull(type(error).__name__) from None
             except psycopg2.DataError as error:
                 raise UnstorableData(type(error).__name__) from None
             except LOST as error:

@@ -4,6 +4,7 @@ ShmError
 ├── ConfigurationError           the start ends with its sentence
 ├── DatabaseUnavailable          503, Retry-After
 │   ├── DatabaseBusy             503
+│   ├── DatabaseFull             503
 │   └── QueryTooSlow             503
 ├── UnstorableData               a value that PostgreSQL refuses; its batch is tried apart
 └── Refusal                      an answer in the 4xx or 5xx, as application/problem+json (RFC 9457)
@@ -33,6 +34,10 @@ class DatabaseUnavailable(ShmError):
 
 class DatabaseBusy(DatabaseUnavailable):
     """As many statements as may wait for PostgreSQL are waiting for it."""
+
+
+class DatabaseFull(DatabaseUnavailable):
+    """PostgreSQL's disk is full: what it has can be read, and nothing can be added."""
 
 
 class QueryTooSlow(DatabaseUnavailable):

@@ -132,7 +132,7 @@ class Intake:
     async def _write_apart(self, batch: Sequence[_Waiting], error: UnstorableData) -> None:
         """A member that PostgreSQL refuses must not take its neighbours with it: halves, until it stands alone."""
         if len(batch) == 1:
-            sparingly.warning(f"a snapshot passed the envelope but not the database ({error})")
+            sparingly.warning("a snapshot passed the envelope but not the database", str(error))
             _fail(batch, BadRequest("unstorable", "A value of this snapshot cannot be stored."))
             return
         half = len(batch) // 2

@@ -24,27 +24,27 @@ def configure(level: int = logging.INFO) -> None:
 class Sparingly:
     """For what may happen a thousand times a second: each sentence once a minute, with how often it came since.
 
-    Sentences are remembered, so they are to be of a few kinds.
+    Sentences are remembered, so they must be of a few kinds; what differs each time is their detail.
     """
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
         self._said: dict[str, tuple[float, int]] = {}
 
-    def warning(self, sentence: str) -> None:
+    def warning(self, sentence: str, detail: str) -> None:
         """Says it as a warning."""
-        self._say(logging.WARNING, sentence, with_traceback=False)
+        self._say(logging.WARNING, sentence, f": {detail}", with_traceback=False)
 
     def exception(self, sentence: str) -> None:
         """Says it as an error, with the traceback of the exception that is being handled."""
-        self._say(logging.ERROR, sentence, with_traceback=True)
+        self._say(logging.ERROR, sentence, "", with_traceback=True)
 
-    def _say(self, level: int, sentence: str, *, with_traceback: bool) -> None:
+    def _say(self, level: int, sentence: str, detail: str, *, with_traceback: bool) -> None:
         now = time.monotonic()
         said_at, since = self._said.get(sentence, (-SAY_AGAIN_S, 0))
         if now - said_at < SAY_AGAIN_S:
             self._said[sentence] = said_at, since + 1
             return
         self._said[sentence] = now, 0
-        more = f"; {since} times more since it was last said" if since else ""
-        self._logger.log(level, "%s%s", sentence, more, exc_info=with_traceback)
+        more = f" (and {since} times since this was last said)" if since else ""
+        self._logger.log(level, "%s%s%s", sentence, detail, more, exc_info=with_traceback)

@@ -1,8 +1,8 @@
 """sql/queries/*.sql -> named statements.
 
 A statement begins at a line `-- name: topic words` and ends before the next; its name is `file.name`, such as
-`instances.register`. Parameters are written `%(name)s`, and `%` itself `%%`. A statement with `(prepared)` behind its name
-is planned once on each connection: for what runs all the time, and whose plan does not hang on its parameters.
+`instances.register`. Parameters are written `%(name)s`, and `%` itself `%%`. One with `(prepared)` behind its name is
+planned once on each connection: for what runs all the time, and whose plan does not hang on its parameters.
 """
 
 import re

@@ -9,6 +9,7 @@ import logging
 import os
 import shlex
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -30,9 +31,11 @@ from shm.workers import Workers, reserved
 HELP = "Run the server: migrate, listen, and on SIGTERM finish what is in flight."
 
 logger = logging.getLogger(__name__)
+sparingly = logs.Sparingly(logger)
 
 WRITERS = 1  # connections of the intake: batches follow each other, and readers can never take its place
 LISTENERS = 1  # connections of the feed
+REVIVE_MOST_S = 15.0  # between two tries to revive it: each costs processes and lines of its log
 LOOK_S = 1.0  # between two looks at an embedded PostgreSQL: whether a process is there costs nothing
 
 
@@ -66,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
 async def _run(settings: Settings, dsn: str, revive: Revive | None) -> None:
     """All of it in this process."""
     ended = _ended_by_signal()
-    async with _databases(settings, dsn) as (database, writer), beside(*([_keep_alive(revive)] if revive else [])):
+    jobs = [_keep_alive(_Caretaker(revive))] if revive else []
+    async with _databases(settings, dsn) as (database, writer), beside(*jobs):
         await migrate(database)
 
         async def listening(port: int, rooms: Rooms) -> None:
@@ -85,7 +89,7 @@ def _run_workers(settings: Settings, dsn: str, revive: Revive | None) -> None:
     workers = Workers(settings.workers, work, settings.drain_timeout)
     token_file = workers.prepare(_prepare(settings, dsn))
     with reserved(listen(settings)) as port:
-        workers.run(lambda: _look_after(revive), lambda: _say_how_to_open(settings, port, token_file))
+        workers.run(_Caretaker(revive).look, lambda: _say_how_to_open(settings, port, token_file))
 
 
 async def _prepare(settings: Settings, dsn: str) -> Path | None:
@@ -151,19 +155,32 @@ def _ended_by_signal(orphaned: int | None = None) -> _Ended:
     return ended
 
 
-async def _keep_alive(revive: Revive) -> None:
+async def _keep_alive(caretaker: "_Caretaker") -> None:
     while True:
         await asyncio.sleep(LOOK_S)
-        await asyncio.to_thread(_look_after, revive)
+        await asyncio.to_thread(caretaker.look)
 
 
-def _look_after(revive: Revive | None) -> None:
-    """Starts an embedded PostgreSQL again that died by itself."""
-    try:
-        if revive is not None and revive():
-            logger.warning("the embedded PostgreSQL had died and was started again")
-    except (ConfigurationError, OSError) as error:
-        logger.warning("the embedded PostgreSQL died and could not be started again: %s", error)
+class _Caretaker:
+    """Starts an embedded PostgreSQL again that died by itself; ever more slowly while it does not come up."""
+
+    def __init__(self, revive: Revive | None) -> None:
+        self._revive = revive
+        self._pause_s = LOOK_S
+        self._due = 0.0
+
+    def look(self) -> None:
+        """To be called every second."""
+        if self._revive is None or time.monotonic() < self._due:
+            return
+        try:
+            if self._revive():
+                logger.warning("the embedded PostgreSQL had died and was started again")
+            self._pause_s = LOOK_S
+        except (ConfigurationError, OSError) as error:
+            sparingly.warning("the embedded PostgreSQL died and could not be started again", str(error))
+            self._pause_s = min(self._pause_s * 2, REVIVE_MOST_S)
+            self._due = time.monotonic() + self._pause_s
 
 
 def _say_how_to_open(settings: Settings, port: int, token_file: Path | None) -> None:

@@ -80,26 +80,31 @@ class Tokens:
 def _read_or_make(file: Path) -> str:
     """The token in `file`; a new one, mode 0600, where there is no such file. One winner among processes."""
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        fresh = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as handle:
-            handle.write(f"shm_{secrets.token_urlsafe(TOKEN_BYTES)}\n")
-            handle.flush()
-            os.fsync(descriptor)
-        try:
-            os.link(fresh, file)
-            logger.info("made an admin token in %s", file)
-        except FileExistsError:
-            pass
-        finally:
-            fresh.unlink()
+        if not file.exists():
+            _make(file)
         token = file.read_text().strip()
     except OSError as error:
         raise ConfigurationError(f"The admin token in {file} cannot be read or made: {error.strerror}.") from None
     if len(token) < SHORTEST_TOKEN:
         raise ConfigurationError(f"{file} holds no token; remove it and the next start makes one.")
     return token
+
+
+def _make(file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as handle:
+            handle.write(f"shm_{secrets.token_urlsafe(TOKEN_BYTES)}\n")
+            handle.flush()
+            os.fsync(descriptor)
+        os.link(fresh, file)
+        logger.info("made an admin token in %s", file)
+    except FileExistsError:
+        pass
+    finally:
+        fresh.unlink()
 
 
 def _hash(token: str) -> bytes:

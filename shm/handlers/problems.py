@@ -8,6 +8,7 @@ import msgspec
 from shm.errors import (
     BadRequest,
     DatabaseBusy,
+    DatabaseFull,
     DatabaseUnavailable,
     MethodNotAllowed,
     NotFound,
@@ -22,6 +23,8 @@ CONTENT_TYPE = "application/problem+json"
 
 # No answer names the library, is sniffed for another type, or is kept by a cache.
 FIXED_HEADERS = {"Server": "shm", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+
+FULL_RETRY_S = 60  # somebody has to make room first
 
 logger = logging.getLogger(__name__)
 sparingly = Sparingly(logger)
@@ -53,7 +56,7 @@ def log(asked: str, error: BaseException) -> None:
     if isinstance(error, Refusal | UnstorableData):
         return
     if isinstance(error, DatabaseUnavailable):
-        sparingly.warning(f"{asked}: the database is away or too slow ({error})")
+        sparingly.warning(f"{asked}: the database is away, full or too slow", str(error))
         return
     logger.error("%s failed", asked, exc_info=error)
 
@@ -69,6 +72,8 @@ def refusal_for(error: BaseException | None, status_code: int = HTTPStatus.INTER
             return error
         case DatabaseBusy():
             return Overloaded("queue_full", "More requests wait for the database than may; try again shortly.")
+        case DatabaseFull():
+            return Overloaded("database_full", "The database's disk is full; what it has is safe.", FULL_RETRY_S)
         case QueryTooSlow():
             return Overloaded("database_too_slow", "The database took too long over this.")
         case UnstorableData():

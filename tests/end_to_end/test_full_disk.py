@@ -1,0 +1,108 @@
+"""The disk below the embedded PostgreSQL is full: clear refusals, nothing acknowledged is lost, and room heals it."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import psycopg2
+import pytest
+
+from tests.houses import House, house_with_embedded_postgres
+from tests.installs import Install
+from tests.load import Load, hold_to_what_was_acknowledged
+from tests.small_disk import SmallDisk, small_disk
+
+SENDERS = 8
+REFUSED = 60  # requests that were refused, before room is made
+MOST_LINES = 2  # of the log about one thing that goes on and on
+LIMIT_S = 60
+
+
+@pytest.fixture
+def disk() -> Iterator[SmallDisk]:
+    """A small disk."""
+    with small_disk() as disk:
+        yield disk
+
+
+@pytest.fixture
+def house(disk: SmallDisk, tmp_path: Path) -> Iterator[House]:
+    """A server whose embedded PostgreSQL lives on it."""
+    with house_with_embedded_postgres(disk.folder, tmp_path / "log", SHM_DB_PATIENCE="1s") as house:
+        yield house
+
+
+def test_on_a_full_disk_snapshots_are_refused_what_there_is_can_be_read_and_room_is_all_that_is_needed(
+    house: House, disk: SmallDisk
+) -> None:
+    (server,) = house.servers
+    load = Load(house.urls, SENDERS)
+    with load.running():
+        load.wait_for_more(100)
+        disk.fill()
+        load.wait_for(lambda: load.refusals["database_full"] > REFUSED, "refusals for a full disk")
+        assert load.refusals.keys() == {"database_full"}
+        for path in ("stats", "applications", "instances", "applications/ledger/kpis"):
+            assert server.get(path).json()
+        assert house.is_ready()
+        disk.make_room()
+        load.renew()
+        load.wait_for(load.goes_on, "snapshots taken again")
+    hold_to_what_was_acknowledged(load, house.servers, house.dsn)
+    assert server.log.count("DiskFull") <= MOST_LINES
+    assert "Traceback" not in server.log
+
+
+def test_postgres_that_crashed_on_a_full_disk_is_started_again_once_there_is_room(
+    house: House, disk: SmallDisk
+) -> None:
+    (server,) = house.servers
+    load = Load(house.urls, SENDERS)
+    with load.running(), closing(psycopg2.connect(house.dsn)) as connection:
+        load.wait_for_more(100)
+        postmaster = psutil.Process(house.postmaster())
+        disk.fill()
+        with pytest.raises(psycopg2.OperationalError):
+            use_up_the_write_ahead_log(connection)
+        postmaster.wait(LIMIT_S)
+        load.wait_for(lambda: load.refusals["database_unavailable"] > REFUSED, "refusals without a database")
+        assert load.refusals.keys() <= {"database_unavailable", "database_full"}
+        disk.make_room()
+        load.renew()
+        load.wait_for(load.goes_on, "snapshots taken again")
+    hold_to_what_was_acknowledged(load, house.servers, house.dsn)
+    assert "Make room" in server.log
+    assert server.log.count("could not be started again") <= MOST_LINES
+    assert "Traceback" not in server.log
+
+
+def use_up_the_write_ahead_log(connection: psycopg2.extensions.connection) -> None:
+    """Until PostgreSQL cannot go on, and ends."""
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        for number in range(10):
+            cursor.execute("SELECT pg_switch_wal()")
+            cursor.execute(f"CREATE TABLE filling_{number} ()")
+
+
+def test_a_start_on_a_full_disk_ends_with_a_sentence(house: House, disk: SmallDisk) -> None:
+    (server,) = house.servers
+    install = Install(server.url).arrived({"a": 1})
+    assert server.terminate() == 0
+    disk.fill()
+    done = subprocess.run(
+        [sys.executable, "-m", "shm.cli", "serve", "--port", "0", "--data-dir", str(server.data_dir)],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Make room" in done.stderr
+    assert "Traceback" not in done.stderr
+    disk.make_room()
+    server.start()
+    assert [item["instance_id"] for item in server.get("instances").json()] == [install.instance_id]

@@ -1,0 +1,73 @@
+"""A disk of a few megabytes that really becomes full: a tmpfs.
+
+Root mounts it. Anybody else does so in a user namespace of their own, and reaches it through the process that lives
+there. Where neither is allowed, the test is skipped, and says so.
+"""
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+SIZE = "96m"  # a fresh PostgreSQL takes 40
+CHUNKS = (1024 * 1024, 4096, 1)
+
+
+@dataclass
+class SmallDisk:
+    """A folder on a disk of its own."""
+
+    folder: Path
+
+    def fill(self) -> None:
+        """Leaves not one byte."""
+        with (self.folder / "ballast").open("wb", buffering=0) as ballast:
+            for size in CHUNKS:
+                try:
+                    while ballast.write(bytes(size)) == size:
+                        pass
+                except OSError:
+                    continue
+
+    def make_room(self) -> None:
+        """Takes the ballast away."""
+        (self.folder / "ballast").unlink(missing_ok=True)
+
+
+@contextmanager
+def small_disk() -> Iterator[SmallDisk]:
+    """A small disk that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="shm-tests-") as folder:
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=0755", "shm-tests", folder]
+        if os.geteuid() == 0:
+            done = subprocess.run(mount, capture_output=True, text=True, check=False)
+            if done.returncode:
+                pytest.skip(f"root may mount no tmpfs here: {done.stderr.strip()}")
+            try:
+                yield SmallDisk(Path(folder))
+            finally:
+                subprocess.run(["umount", "--lazy", folder], check=True)
+            return
+        own = ["unshare", "--user", "--map-current-user", "--mount", "--keep-caps"]
+        script = '"$@" && echo mounted && exec cat'
+        with subprocess.Popen(
+            [*own, "sh", "-c", script, "sh", *mount],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as holder:
+            assert holder.stdin is not None
+            assert holder.stdout is not None
+            said = holder.stdout.readline()
+            if said != "mounted\n":
+                pytest.skip(f"an ordinary user may mount no tmpfs here: {said.strip()}")
+            try:
+                yield SmallDisk(Path(f"/proc/{holder.pid}/root{folder}"))
+            finally:
+                holder.stdin.close()
