@@ -10,7 +10,8 @@ import tornado.httpserver
 import tornado.netutil
 import tornado.web
 
-from shm.handlers.door import MAX_HEADERS_READ, MOST_READ
+from shm.handlers.door import MOST_READ
+from shm.handlers.stream import MAX_HEADERS_READ
 from shm.settings import Settings
 
 

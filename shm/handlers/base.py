@@ -98,7 +98,7 @@ class Handler(tornado.web.RequestHandler):
         for name in self.request.query_arguments:
             values = self.get_query_arguments(name)
             if len(values) > 1:
-                raise BadRequest("bad_parameter", f"{name} is given more than once.")
+                raise BadRequest("bad_parameter", f"{name!r:.40} is given more than once.")
             given[name] = values[0]
         known = [field.encode_name for field in msgspec.structs.fields(shape)]  # type: ignore[arg-type]
         for name in given:
@@ -107,7 +107,7 @@ class Handler(tornado.web.RequestHandler):
         try:
             return msgspec.convert(given, shape, strict=False)
         except msgspec.ValidationError as error:
-            raise BadRequest("bad_parameter", f"{error}.") from None
+            raise BadRequest("bad_parameter", f"{ascii(str(error))[1:-1]:.200}.") from None
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Every error has one shape, and none shows what is inside."""

@@ -3,9 +3,7 @@
 HTTP that cannot be read is answered in the one shape of all refusals too, and so are headers beyond their limit.
 """
 
-import asyncio
-from collections.abc import Callable
-from functools import partial
+import re
 from typing import Any, cast
 
 import tornado.web
@@ -14,17 +12,15 @@ from tornado.http1connection import HTTP1Connection
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 
-from shm.errors import BadRequest, HeadersTooLarge, Refusal
-from shm.handlers import problems
-from shm.handlers.exchange import MOST_DROPPED, Exchange, whole
+from shm.handlers.exchange import MOST_DROPPED, Exchange
 from shm.handlers.intake import POSTS
 from shm.handlers.rooms import Rooms
+from shm.handlers.stream import HEADERS_TOO_LARGE, MAX_HEADERS, MAX_HEADERS_READ, Stream
 
-MAX_HEADERS = 16 * 1024  # bytes: ten times what a client with a proxy's headers sends
-MAX_HEADERS_READ = 64 * 1024  # bytes that are read to say so; past them the connection is closed without an answer
 MOST_READ = 2 * MOST_DROPPED  # bytes of a body; an Exchange refuses it before
 
-BARE = b"HTTP/1.1 400 Bad Request\r\n\r\n"  # all that Tornado says of HTTP that it cannot read
+# Of one header; two come from Tornado with a comma between them.
+HOST = re.compile(r"[A-Za-z0-9\[\]:._~!$&'()*+;=%-]*")
 
 
 def make_server(rooms: Rooms, application: tornado.web.Application) -> "Server":
@@ -39,13 +35,11 @@ def make_server(rooms: Rooms, application: tornado.web.Application) -> "Server":
 
 
 class Server(HTTPServer):
-    """Tornado's, but what it says of unreadable HTTP is a problem like any other."""
+    """Tornado's, on streams of ours."""
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         """Called by Tornado for each connection."""
-        stream.write = partial(_write, stream.write)  # type: ignore[method-assign]
-        stream.set_nodelay(True)
-        stream.set_nodelay = _leave_nodelay  # type: ignore[method-assign]
+        Stream.adopt(stream)
         super().handle_stream(stream, address)
 
 
@@ -78,11 +72,13 @@ class _Way(httputil.HTTPMessageDelegate):
     ) -> Any:
         """Chooses, and goes that way."""
         if sum(len(name) + len(value) for name, value in headers.get_all()) > MAX_HEADERS:
-            sentence = f"The headers are larger than {MAX_HEADERS} bytes."
-            self._connection.write(_last(HeadersTooLarge("headers_too_large", sentence)))
+            self._connection.write(HEADERS_TOO_LARGE)
             self._connection.finish()
             return None
-        post = POSTS.get(cast(httputil.RequestStartLine, start_line).path.partition("?")[0])
+        start_line = cast(httputil.RequestStartLine, start_line)
+        if start_line.version == "HTTP/1.1" and not HOST.fullmatch(headers.get("Host", ",")):
+            raise httputil.HTTPInputError("Host")
+        post = POSTS.get(start_line.path.partition("?")[0])
         if post is not None:
             self._to = Exchange(self._rooms, self._connection, post)
         else:
@@ -101,20 +97,3 @@ class _Way(httputil.HTTPMessageDelegate):
     def on_connection_close(self) -> None:
         """Goes on."""
         self._to.on_connection_close()
-
-
-def _leave_nodelay(value: bool) -> None:
-    """Tornado would switch it on and off around each answer: two system calls, and nothing is ever sent piecemeal."""
-
-
-def _write(write: Callable[[bytes], "asyncio.Future[None]"], data: bytes) -> "asyncio.Future[None]":
-    return write(UNREADABLE if data == BARE else data)
-
-
-def _last(refusal: Refusal) -> bytes:
-    """A refusal as it goes onto the wire, with which the connection ends."""
-    headers = {"Content-Type": problems.CONTENT_TYPE, "Connection": "close"}
-    return whole(refusal.status, headers, problems.body_of(refusal))
-
-
-UNREADABLE = _last(BadRequest("bad_http", "This is no HTTP that can be read: its first line, a header, or its body."))

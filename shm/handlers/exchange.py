@@ -6,6 +6,7 @@ so that a drain waits for it, once it is there: whoever sends slowly or goes awa
 """
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -20,15 +21,16 @@ from tornado.iostream import StreamClosedError
 from shm.errors import MethodNotAllowed, Refusal, TooLarge, TooSlow
 from shm.handlers import problems
 from shm.handlers.rooms import Rooms
+from shm.handlers.stream import Stream, whole
 from shm.settings import Settings
 
 MOST_DROPPED = 1024 * 1024  # bytes of an oversized body that are read, so that its sender hears the answer
 LOOK_S = 0.5  # between two looks at those whose body is on its way
+LENGTH = re.compile(r"[0-9]{1,18}")
 WRITE_TIMEOUT_S = 30.0  # for a peer to take a piece of a long answer
 
 JSON = {"Content-Type": "application/json"}
 PROBLEM = {"Content-Type": problems.CONTENT_TYPE}
-FIXED_LINES = "".join(f"{name}: {value}\r\n" for name, value in problems.FIXED_HEADERS.items())
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
@@ -81,6 +83,7 @@ class Exchange(httputil.HTTPMessageDelegate):
     def __init__(self, rooms: Rooms, connection: HTTP1Connection, post: Post) -> None:
         self._rooms = rooms
         self._connection = connection
+        self._stream = cast(Stream, connection.stream)
         self._post = post
         self._most = post.most(rooms.settings)
         self._body = bytearray()
@@ -97,7 +100,7 @@ class Exchange(httputil.HTTPMessageDelegate):
         self._closes = start_line.version != "HTTP/1.1" or headers.get("Connection", "").lower() == "close"
         self._is_head = start_line.method == "HEAD"
         announced = headers.get("Content-Length", "")
-        length = int(announced) if announced.isascii() and announced.isdecimal() else 0
+        length = int(announced) if LENGTH.fullmatch(announced) else 0  # of any other Tornado says so, at the body
         try:
             self._admit(start_line.method, length)
         except Refusal as refusal:
@@ -116,6 +119,7 @@ class Exchange(httputil.HTTPMessageDelegate):
             self._connection.finish()
             return
         self._request.body = bytes(self._body)
+        self._stream.answering = True
         self._rooms.start(self._run())
 
     def on_connection_close(self) -> None:
@@ -181,6 +185,7 @@ class Exchange(httputil.HTTPMessageDelegate):
                 written = self._connection.write(piece)
             else:  # only now, so that what fails at once is refused properly
                 self._answered = True
+                self._stream.answering = False
                 line = httputil.ResponseStartLine("HTTP/1.1", status.value, status.phrase)
                 head = httputil.HTTPHeaders({**problems.FIXED_HEADERS, **JSON, **told})
                 written = self._connection.write_headers(line, head, piece)
@@ -194,17 +199,7 @@ class Exchange(httputil.HTTPMessageDelegate):
 
     def _write(self, status: HTTPStatus, headers: dict[str, str], body: bytes) -> "asyncio.Future[None]":
         self._answered = True
+        self._stream.answering = False
         if self._closes:
             headers["Connection"] = "close"
         return self._connection.write(whole(status, headers, b"" if self._is_head else body, len(body)))
-
-
-def whole(status: HTTPStatus, headers: dict[str, str], body: bytes, length: int | None = None) -> bytes:
-    """An answer as it goes onto the wire. Its headers are ours: nothing that a client said is in them.
-
-    Tornado's way through HTTPHeaders takes as long as reading a snapshot. `length`: of the body that a HEAD leaves out.
-    """
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    length = len(body) if length is None else length
-    head = f"HTTP/1.1 {status.value} {status.phrase}\r\n{FIXED_LINES}{lines}Content-Length: {length}\r\n\r\n"
-    return head.encode("latin-1") + body
