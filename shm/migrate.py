@@ -102,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
     """Migrates and says what was done."""
     logs.configure()
     settings = Settings.load(os.environ, vars(args))
+    logs.configure(settings.log_level)
     with orderly(), database_for(settings) as (dsn, _):
         count = asyncio.run(_migrate_once(settings, dsn))
     logger.info("the schema is up to date, %d migrations applied", count)

@@ -47,7 +47,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs until SIGTERM, SIGINT or SIGHUP."""
     logs.configure()
+    logs.take_over()
     settings = Settings.load(os.environ, vars(args))
+    logs.configure(settings.log_level)
     _refuse_too_many_connections(settings)
     with orderly(), database_for(settings) as (dsn, revive):
         try:

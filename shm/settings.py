@@ -120,6 +120,13 @@ def networks(value: str) -> tuple[Network, ...]:
         raise ValueError("addresses and networks with commas, such as 127.0.0.1,10.0.0.0/8") from None
 
 
+def log_level(value: str) -> str:
+    """How much is logged."""
+    if value.lower() not in ("debug", "info", "warning", "error"):
+        raise ValueError("debug, info, warning or error")
+    return value.lower()
+
+
 def activation(value: str) -> str:
     """How an install becomes active."""
     if value not in ("tofu", "manual"):
@@ -314,6 +321,12 @@ class Settings:
     )
     heartbeat: timedelta = setting(
         "SHM_FEED_HEARTBEAT", duration, "15s", "Feed pings; a dead peer is found within two of them."
+    )
+    log_level: str = setting(
+        "SHM_LOG_LEVEL",
+        log_level,
+        "info",
+        "Starts, ends and what goes wrong. debug: also each refusal's code, and what libraries say.",
     )
 
     @classmethod

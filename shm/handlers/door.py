@@ -12,10 +12,11 @@ from tornado.http1connection import HTTP1Connection
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 
+from shm.handlers import problems
 from shm.handlers.exchange import MOST_DROPPED, Exchange
 from shm.handlers.intake import POSTS
 from shm.handlers.rooms import Rooms
-from shm.handlers.stream import HEADERS_TOO_LARGE, MAX_HEADERS, MAX_HEADERS_READ, Stream
+from shm.handlers.stream import HEADERS_TOO_LARGE, MAX_HEADERS, MAX_HEADERS_READ, Stream, last
 
 MOST_READ = 2 * MOST_DROPPED  # bytes of a body; an Exchange refuses it before
 
@@ -72,7 +73,8 @@ class _Way(httputil.HTTPMessageDelegate):
     ) -> Any:
         """Chooses, and goes that way."""
         if sum(len(name) + len(value) for name, value in headers.get_all()) > MAX_HEADERS:
-            self._connection.write(HEADERS_TOO_LARGE)
+            problems.log("head", HEADERS_TOO_LARGE)
+            self._connection.write(last(HEADERS_TOO_LARGE))
             self._connection.finish()
             return None
         start_line = cast(httputil.RequestStartLine, start_line)

@@ -134,6 +134,7 @@ class Exchange(httputil.HTTPMessageDelegate):
             self._rooms.reading.discard(self)
             refusal.headers["Connection"] = "close"
         if not self._answered:
+            problems.log(self._post.accept.__name__, refusal)
             self._write(refusal.status, PROBLEM | refusal.headers, problems.body_of(refusal))
         if closing:
             self._connection.finish()

@@ -54,6 +54,7 @@ def body_of(refusal: Refusal) -> bytes:
 def log(asked: str, error: BaseException) -> None:
     """Says what went wrong without the request, which would hold the client's address; `asked` is what it was for."""
     if isinstance(error, Refusal | UnstorableData):
+        logger.debug("%s: refused, %s", asked, refusal_for(error).code)
         return
     if isinstance(error, DatabaseUnavailable):
         sparingly.warning(f"{asked}: the database is away, full or too slow", str(error))

@@ -36,8 +36,8 @@ def last(refusal: Refusal) -> bytes:
     return whole(refusal.status, headers, problems.body_of(refusal))
 
 
-HEADERS_TOO_LARGE = last(HeadersTooLarge("headers_too_large", f"The headers are larger than {MAX_HEADERS} bytes."))
-UNREADABLE = last(BadRequest("bad_http", "This is no HTTP that can be read: its first line, a header, or its body."))
+HEADERS_TOO_LARGE = HeadersTooLarge("headers_too_large", f"The headers are larger than {MAX_HEADERS} bytes.")
+BAD_HTTP = BadRequest("bad_http", "This is no HTTP that can be read: its first line, a header, or its body.")
 
 
 class Stream(IOStream):
@@ -56,7 +56,10 @@ class Stream(IOStream):
 
     def write(self, data: bytes | memoryview) -> "asyncio.Future[None]":
         """Tornado's bare answer becomes a problem like any other."""
-        return super().write(UNREADABLE if data == BARE else data)
+        if data != BARE:
+            return super().write(data)
+        problems.log("HTTP", BAD_HTTP)
+        return super().write(last(BAD_HTTP))
 
     def set_close_callback(self, callback: Callable[[], None] | None) -> None:
         """Not while an answer is awaited: a client that has closed its side may still read, and writing will show."""
@@ -66,6 +69,8 @@ class Stream(IOStream):
     def close(self, exc_info: Any = False) -> None:
         """Where Tornado gives up reading, because there is no end to it, the sender is told before."""
         if isinstance(exc_info, UnsatisfiableReadError) and not self.closed() and not self.writing():
+            refusal = HEADERS_TOO_LARGE if str(MAX_HEADERS_READ) in str(exc_info) else BAD_HTTP
+            problems.log("HTTP", refusal)
             with suppress(OSError):
-                self.socket.send(HEADERS_TOO_LARGE if str(MAX_HEADERS_READ) in str(exc_info) else UNREADABLE)
+                self.socket.send(last(refusal))
         super().close(exc_info)

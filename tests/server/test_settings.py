@@ -32,6 +32,7 @@ def test_the_original_name_of_the_database_comes_before_the_usual_one() -> None:
         ("SHM_ACTIVE_WINDOW", "99999d"),
         ("SHM_MAX_BODY", "64q"),
         ("SHM_BATCH", "0"),
+        ("SHM_LOG_LEVEL", "verbose"),
         ("SHM_BATCH", "-1"),
         ("SHM_DB_POOL", "500"),
         ("SHM_STATEMENT_TIMEOUT", "30d"),
