@@ -1,11 +1,5 @@
-"""Who an install is: its public key, its registration, its proof. The rare writes beside the intake.
+"""Who an install is: its registration, its proof, another key, its end. The rare writes beside the intake."""
 
-Public keys are remembered so that a snapshot costs no read. That memory is never trusted with a decision: the
-statement that writes compares the key again, and the status, in the database.
-"""
-
-import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,12 +10,11 @@ import msgspec
 from shm.database import Database
 from shm.envelope import Registration
 from shm.errors import Forbidden
+from shm.keys import Keys
 from shm.settings import Settings
 
-RECHECK_S = 1.0
 HELD_PAGE = 200  # snapshots read at a time for a disclosure: 13 MB at their largest
 PURGE_PAGE = 1_000  # removed at a time, so that the intake never waits long
-REMEMBERED_KEYS = 200_000  # about 200 bytes each: 40 MB for a fleet that reports hourly to this process
 
 
 class Registered(StrEnum):
@@ -36,19 +29,6 @@ class Registered(StrEnum):
 @dataclass(frozen=True, slots=True)
 class _Verdict:
     verdict: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Key:
-    public_key: memoryview
-
-
-@dataclass(frozen=True, slots=True)
-class _Remembered:
-    """A key, and when a bad signature last made us look it up again."""
-
-    public_key: bytes
-    read_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,36 +63,22 @@ class _Status:
 class Registry:
     """Registrations and proofs, over one database."""
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: Database, keys: Keys, settings: Settings) -> None:
         self._database = database
         self._approval_wanted = settings.activation == "manual"
-        self._keys: OrderedDict[str, _Remembered] = OrderedDict()
+        self._keys = keys
         self._pending_age = settings.pending_age
 
     async def public_key(self, instance_id: str, *, newest: bool = False) -> bytes:
-        """The instance's Ed25519 public key, 32 bytes. Raises Forbidden for an unknown instance.
-
-        `newest`: as the database has it, where a remembered one may be outdated. That is looked up once a second for
-        each instance, so that bad signatures cost the database nothing.
-        """
-        known = self._keys.get(instance_id)
-        if known is not None and not (newest and time.monotonic() - known.read_at > RECHECK_S):
-            self._keys.move_to_end(instance_id)
-            return known.public_key
-        row = await self._database.fetch_one(_Key, "instances.public_key", instance_id=instance_id)
-        if row is None:
-            self.forget(instance_id)
+        """As `Keys.of`; raises Forbidden for an unknown instance."""
+        key = await self._keys.of(instance_id, newest=newest)
+        if key is None:
             raise unknown_instance()
-        key = bytes(row.public_key)
-        self._keys[instance_id] = _Remembered(key, time.monotonic() if known else -RECHECK_S)
-        self._keys.move_to_end(instance_id)
-        if len(self._keys) > REMEMBERED_KEYS:
-            self._keys.popitem(last=False)
         return key
 
     def forget(self, instance_id: str) -> None:
         """Drops a remembered key that turned out to be another in the database."""
-        self._keys.pop(instance_id, None)
+        self._keys.forget(instance_id)
 
     async def register(self, said: Registration) -> Registered:
         """Writes down an unproven registration: a new pending instance, or something staged for a known one."""

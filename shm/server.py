@@ -24,6 +24,7 @@ from shm.handlers.exchange import hold_to_time
 from shm.handlers.rooms import Rooms
 from shm.intake import Intake
 from shm.items import Items
+from shm.keys import Keys
 from shm.kpis import Kpis
 from shm.limits import Limits
 from shm.registry import Registry
@@ -78,7 +79,8 @@ async def rooms_of(settings: Settings, database: Database, writer: Database) -> 
     A background task that fails takes the context with it: a server that takes nothing in, or tells nothing, must not
     look alive.
     """
-    registry = Registry(database, settings)
+    keys = Keys(database, settings)
+    registry = Registry(database, keys, settings)
     items, kpis = Items(database, settings), Kpis(database, settings)
     rooms = Rooms(
         settings=settings,
@@ -92,6 +94,7 @@ async def rooms_of(settings: Settings, database: Database, writer: Database) -> 
         limits=Limits(settings),
     )
     async with beside(
+        keys.run(),
         rooms.intake.run(),
         rooms.feed.run(),
         rooms.limits.run(),

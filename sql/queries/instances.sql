@@ -186,9 +186,9 @@ FROM instance_items item
 CROSS JOIN feed_head head
 WHERE item.instance_id = %(instance_id)s;
 
--- name: public_key (prepared)
--- The key that signatures of an instance are checked with.
-SELECT public_key FROM instances WHERE instance_id = %(instance_id)s;
+-- name: public_keys (prepared)
+-- The keys that signatures of these instances are checked with.
+SELECT instance_id, public_key FROM instances WHERE instance_id = ANY(%(instance_ids)s::uuid[]);
 
 -- name: page
 -- A page of instances, newest seen first, with the feed's cursor at which it is true. `after_seen` and `after_id` are

@@ -19,6 +19,7 @@ from shm.embedded import EmbeddedPostgres
 from shm.envelope import Snapshot
 from shm.errors import DatabaseUnavailable
 from shm.intake import Intake
+from shm.keys import Keys
 from shm.registry import Registry
 from shm.settings import Settings
 from tests.houses import House, house_with_servers
@@ -114,7 +115,7 @@ async def test_whoever_waits_behind_a_batch_is_told_with_it_that_the_database_is
     settings = Settings.load({"SHM_DB_PATIENCE": "1s", "SHM_BATCH": "1"})
     with postgres.running() as dsn:
         async with Database.opened(settings, dsn, 1) as database:
-            intake = Intake(database, Registry(database, settings), settings)
+            intake = Intake(database, Registry(database, Keys(database, settings), settings), settings)
             await asyncio.to_thread(postgres._control, "stop", "-m", "fast")
             waiting = [asyncio.create_task(intake.store(a_snapshot())) for _ in range(20)]
             writer = asyncio.create_task(intake.run())
