@@ -1,36 +1,8 @@
-"""Names and metrics: what their words mean."""
+"""Metrics: what the words in their keys mean."""
 
 import pytest
 
-from shm import metrics, names
-
-
-@pytest.mark.parametrize(
-    ("name", "slug"),
-    [
-        ("Ledger", "ledger"),
-        ("Café Ledger", "cafe-ledger"),
-        ("  My -- App!! 2.0 ", "my-app-2-0"),
-        ("Straße", "strasse"),
-        ("Приложение", "prilozhenie"),
-        ("日本", "riben"),
-    ],
-)
-def test_a_slug_is_readable_ascii(name: str, slug: str) -> None:
-    assert names.slug(name) == slug
-
-
-def test_names_with_nothing_left_get_slugs_of_their_own() -> None:
-    first, second = names.slug("!!!"), names.slug("???")
-    assert first.startswith("app-")
-    assert len(first) == len("app-") + 8
-    assert first != second
-
-
-def test_long_names_that_begin_alike_do_not_share_a_slug() -> None:
-    first, second = names.slug("a" * 200 + "1"), names.slug("a" * 200 + "2")
-    assert first != second
-    assert max(len(first), len(second)) <= names.LONGEST_SLUG
+from shm import metrics
 
 
 @pytest.mark.parametrize(
