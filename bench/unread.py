@@ -11,8 +11,7 @@ import tornado.netutil
 import tornado.web
 
 from shm.handlers.door import MOST_READ
-from shm.handlers.stream import MAX_HEADERS_READ
-from shm.settings import Settings
+from shm.settings import MOST_HEADERS, Settings
 
 
 class Snapshot(tornado.web.RequestHandler):
@@ -29,7 +28,7 @@ async def _serve(port: int) -> None:
     settings = Settings()
     server = tornado.httpserver.HTTPServer(
         tornado.web.Application([("/v1/snapshot", Snapshot)], log_function=lambda _: None),
-        max_header_size=MAX_HEADERS_READ,
+        max_header_size=MOST_HEADERS,
         max_body_size=MOST_READ,
         body_timeout=settings.body_timeout.total_seconds(),
         idle_connection_timeout=settings.idle_timeout.total_seconds(),

@@ -25,7 +25,6 @@ SIGNATURE = re.compile(r"[0-9a-f]{128}")
 
 OUT_OF_RANGE = "value out of range"  # what msgspec says of an integer with more digits than Python reads: 4,300
 
-LONGEST_NAME = 256  # characters of an application's name, a version, an environment: a table shows far fewer
 
 T = TypeVar("T")
 
@@ -142,7 +141,7 @@ def verify(claimed: Proof, public_key: bytes, body: bytes) -> Signed:
     return Signed(claimed.instance_id, public_key, body)
 
 
-def registration(body: bytes) -> Registration:
+def registration(body: bytes, limits: Settings) -> Registration:
     """Reads the body of a register. Raises BadRequest."""
     said = _decoded(_register, body)
     instance_id = said.instance_id.lower()
@@ -154,12 +153,13 @@ def registration(body: bytes) -> Registration:
     return Registration(
         instance_id=instance_id,
         public_key=public_key,
-        app_name=_field("app_name", said.app_name),  # before its slug is made, which takes longer the longer it is
+        # Before its slug is made, which takes longer the longer it is.
+        app_name=_field("app_name", said.app_name, limits.max_name),
         app_slug=names.slug(said.app_name),
-        app_version=_field("app_version", said.app_version or ""),
-        environment=_field("environment", said.environment or ""),
-        deployment_mode=_field("deployment_mode", said.deployment_mode or ""),
-        os_arch=_field("os_arch", said.os_arch or ""),
+        app_version=_field("app_version", said.app_version or "", limits.max_name),
+        environment=_field("environment", said.environment or "", limits.max_name),
+        deployment_mode=_field("deployment_mode", said.deployment_mode or "", limits.max_name),
+        os_arch=_field("os_arch", said.os_arch or "", limits.max_name),
     )
 
 
@@ -255,7 +255,7 @@ def _taken(said: Reading, signed: Signed, now: datetime, limits: Settings) -> Sn
         snapshot_at=snapshot_at,
         metrics=kept,
         leaves=aggregated,
-        app_version=None if said.app_version is None else _field("app_version", said.app_version),
+        app_version=None if said.app_version is None else _field("app_version", said.app_version, limits.max_name),
         sequence=said.sequence,
     )
 
@@ -302,8 +302,8 @@ def _told(duration: timedelta) -> str:
     return f"{seconds / 86400:g} days" if seconds >= 86400 else f"{seconds:.0f} s"
 
 
-def _field(name: str, value: str) -> str:
-    leaves.check_text(value, name, LONGEST_NAME)
+def _field(name: str, value: str, longest: int) -> str:
+    leaves.check_text(value, name, longest)
     return value.strip()
 
 

@@ -24,6 +24,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 DURATION_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 LARGEST_POOL = 90  # PostgreSQL takes 100 connections unless told otherwise
 LONGEST = timedelta(days=36_500)  # instants minus a duration must stay within the calendar
+MOST_HEADERS = 64 * 1024  # bytes of headers that are read before they are counted; past them nothing is
 SIZE_UNITS = {"": 1, "k": 1024, "m": 1024**2}
 
 # What Kubernetes puts into the environment of every container beside a service called shm, or shm-something.
@@ -98,6 +99,13 @@ def size(value: str) -> int:
     if not match or int(match[1]) == 0:
         raise ValueError("a size in bytes such as 65536, 64k or 1m")
     return int(match[1]) * SIZE_UNITS[match[2]]
+
+
+def headers_size(value: str) -> int:
+    """Bytes of headers that may be told to be too large, because they were read."""
+    if size(value) > MOST_HEADERS:
+        raise ValueError(f"a size of at most {MOST_HEADERS} bytes, such as 16k")
+    return size(value)
 
 
 def words(value: str) -> frozenset[str]:
@@ -209,6 +217,12 @@ class Settings:
     )
     max_body: int = setting(
         "SHM_MAX_BODY", size, "64k", "Three times the largest honest snapshot (256 metrics with long keys)."
+    )
+    max_headers: int = setting(
+        "SHM_MAX_HEADERS", headers_size, "16k", "Ten times what a client sends together with a proxy."
+    )
+    max_name: int = setting(
+        "SHM_MAX_NAME", number, "256", "Of an application, a version, an environment: a table shows far less."
     )
     max_backlog: int = setting(
         "SHM_MAX_BACKLOG",

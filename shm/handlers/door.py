@@ -16,7 +16,8 @@ from shm.handlers import problems
 from shm.handlers.exchange import MOST_DROPPED, Exchange
 from shm.handlers.intake import POSTS
 from shm.handlers.rooms import Rooms
-from shm.handlers.stream import HEADERS_TOO_LARGE, MAX_HEADERS, MAX_HEADERS_READ, Stream, last
+from shm.handlers.stream import HEADERS_TOO_LARGE, Stream, last
+from shm.settings import MOST_HEADERS
 
 MOST_READ = 2 * MOST_DROPPED  # bytes of a body; an Exchange refuses it before
 
@@ -29,7 +30,7 @@ def make_server(rooms: Rooms, application: tornado.web.Application) -> "Server":
     settings = rooms.settings
     return Server(
         Door(rooms, application),
-        max_header_size=MAX_HEADERS_READ,
+        max_header_size=MOST_HEADERS,
         max_body_size=max(MOST_READ, settings.max_body, settings.max_backlog_body),
         idle_connection_timeout=settings.idle_timeout.total_seconds(),
     )
@@ -72,7 +73,7 @@ class _Way(httputil.HTTPMessageDelegate):
         self, start_line: httputil.RequestStartLine | httputil.ResponseStartLine, headers: httputil.HTTPHeaders
     ) -> Any:
         """Chooses, and goes that way."""
-        if sum(len(name) + len(value) for name, value in headers.get_all()) > MAX_HEADERS:
+        if sum(len(name) + len(value) for name, value in headers.get_all()) > self._rooms.settings.max_headers:
             problems.log("head", HEADERS_TOO_LARGE)
             self._connection.write(last(HEADERS_TOO_LARGE))
             self._connection.finish()

@@ -25,7 +25,7 @@ class Verdict(msgspec.Struct, omit_defaults=True):
 
 async def register(rooms: Rooms, request: Request) -> Answer:
     """`POST /v1/register`: unsigned, or signed with the key that it carries."""
-    said = envelope.registration(request.body)
+    said = envelope.registration(request.body, rooms.settings)
     signed = "X-Signature" in request.headers
     if signed:
         claimed = _proof(request)

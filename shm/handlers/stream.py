@@ -10,9 +10,7 @@ from tornado.iostream import IOStream, UnsatisfiableReadError
 
 from shm.errors import BadRequest, HeadersTooLarge, Refusal
 from shm.handlers import problems
-
-MAX_HEADERS = 16 * 1024  # bytes: ten times what a client with a proxy's headers sends
-MAX_HEADERS_READ = 64 * 1024  # bytes that are read before they are counted; past them nothing is
+from shm.settings import MOST_HEADERS
 
 FIXED_LINES = "".join(f"{name}: {value}\r\n" for name, value in problems.FIXED_HEADERS.items())
 
@@ -36,7 +34,7 @@ def last(refusal: Refusal) -> bytes:
     return whole(refusal.status, headers, problems.body_of(refusal))
 
 
-HEADERS_TOO_LARGE = HeadersTooLarge("headers_too_large", f"The headers are larger than {MAX_HEADERS} bytes.")
+HEADERS_TOO_LARGE = HeadersTooLarge("headers_too_large", "The headers are larger than SHM_MAX_HEADERS allows.")
 BAD_HTTP = BadRequest("bad_http", "This is no HTTP that can be read: its first line, a header, or its body.")
 
 
@@ -69,7 +67,7 @@ class Stream(IOStream):
     def close(self, exc_info: Any = False) -> None:
         """Where Tornado gives up reading, because there is no end to it, the sender is told before."""
         if isinstance(exc_info, UnsatisfiableReadError) and not self.closed() and not self.writing():
-            refusal = HEADERS_TOO_LARGE if str(MAX_HEADERS_READ) in str(exc_info) else BAD_HTTP
+            refusal = HEADERS_TOO_LARGE if str(MOST_HEADERS) in str(exc_info) else BAD_HTTP
             problems.log("HTTP", refusal)
             with suppress(OSError):
                 self.socket.send(last(refusal))

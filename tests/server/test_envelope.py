@@ -46,7 +46,7 @@ def recorded(file: Path) -> tuple[envelope.Registration, list[tuple[envelope.Pro
         headers = {name.lower(): value for name, value in request["headers"].items()}
         claimed = envelope.proof(headers["x-instance-id"], headers["x-signature"])
         signed.append((claimed, request["body"].encode()))
-    return envelope.registration(requests[0]["body"].encode()), signed
+    return envelope.registration(requests[0]["body"].encode(), LIMITS), signed
 
 
 @pytest.mark.parametrize("file", RECORDINGS, ids=lambda file: file.stem)
@@ -221,7 +221,7 @@ def test_a_key_of_small_order_verifies_nothing() -> None:
 )
 def test_a_registration_that_cannot_be_read_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(BadRequest):
-        envelope.registration(Install("").registration(**change))
+        envelope.registration(Install("").registration(**change), LIMITS)
 
 
 def test_of_two_equal_keys_the_last_is_checked_and_kept_and_the_first_goes_no_further() -> None:
