@@ -11,7 +11,8 @@ import tornado.netutil
 import tornado.web
 
 from shm.handlers.door import MOST_READ
-from shm.settings import MOST_HEADERS, Settings
+from shm.settings import Settings
+from shm.values import MOST_HEADERS
 
 
 class Snapshot(tornado.web.RequestHandler):

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from shm.errors import TooMany
-from shm.settings import Network, Settings
+from shm.settings import Settings
+from shm.values import Network
 
 logger = logging.getLogger(__name__)
 

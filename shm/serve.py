@@ -24,8 +24,9 @@ from shm.errors import ConfigurationError, DatabaseUnavailable
 from shm.handlers.rooms import Rooms
 from shm.migrate import migrate
 from shm.server import listen, serve
-from shm.settings import LARGEST_POOL, Settings, add_flags
+from shm.settings import Settings, add_flags
 from shm.tokens import Tokens
+from shm.values import LARGEST_POOL
 from shm.workers import Workers, reserved
 
 HELP = "Run the server: migrate, listen, and on SIGTERM finish what is in flight."

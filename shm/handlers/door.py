@@ -17,7 +17,7 @@ from shm.handlers.exchange import MOST_DROPPED, Exchange
 from shm.handlers.intake import POSTS
 from shm.handlers.rooms import Rooms
 from shm.handlers.stream import HEADERS_TOO_LARGE, Stream, last
-from shm.settings import MOST_HEADERS
+from shm.values import MOST_HEADERS
 
 MOST_READ = 2 * MOST_DROPPED  # bytes of a body; an Exchange refuses it before
 

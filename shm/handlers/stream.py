@@ -10,7 +10,7 @@ from tornado.iostream import IOStream, UnsatisfiableReadError
 
 from shm.errors import BadRequest, HeadersTooLarge, Refusal
 from shm.handlers import problems
-from shm.settings import MOST_HEADERS
+from shm.values import MOST_HEADERS
 
 FIXED_LINES = "".join(f"{name}: {value}\r\n" for name, value in problems.FIXED_HEADERS.items())
 

@@ -15,7 +15,8 @@ from psycopg2.extensions import parse_dsn
 
 from shm.cluster import CONFIGURATION
 from shm.embedded import MAJOR
-from shm.settings import Settings, duration
+from shm.settings import Settings
+from shm.values import duration
 from tests.server_process import ServerProcess, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
