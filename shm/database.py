@@ -40,6 +40,9 @@ LISTEN_BACKOFF_S = (0.1, 10.0)
 LOST = (psycopg2.OperationalError, psycopg2.InterfaceError, OSError, TimeoutError)
 LOST_ON_ACQUIRE = (*LOST, AssertionError)
 
+# A primary that has become a standby, or is held read-only, takes nothing until somebody changes that.
+READ_ONLY = psycopg2.errors.ReadOnlySqlTransaction
+
 register_default_jsonb(globally=True, loads=lambda text: msgspec.Raw(text.encode()))
 
 
@@ -116,7 +119,7 @@ class Database:
                 raise DatabaseFull(type(error).__name__) from None
             except psycopg2.DataError as error:
                 raise UnstorableData(type(error).__name__) from None
-            except LOST as error:
+            except (*LOST, READ_ONLY) as error:
                 if time.monotonic() + pause > deadline:
                     raise DatabaseUnavailable(type(error).__name__) from None
             await asyncio.sleep(pause)
@@ -139,6 +142,9 @@ class Database:
             if _is_cancelled():
                 raise
             raise QueryTooSlow("statement_timeout") from None  # aiopg tells a server-side cancel like a task's
+        except READ_ONLY:
+            await raw.close()  # a new one may find the primary; this one would stay what it is
+            raise
         finally:
             await self._pool.release(raw)
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,9 +23,11 @@ from shm.intake import Intake
 from shm.keys import Keys
 from shm.registry import Registry
 from shm.settings import Settings
+from tests.conftest import admin_cursor
 from tests.houses import House, house_with_servers
 from tests.installs import Install
 from tests.load import Load, hold_to_what_was_acknowledged
+from tests.server_process import ServerProcess
 
 KIB = 1024
 BODY = 64 * KIB  # SHM_MAX_BODY
@@ -35,6 +38,15 @@ COPIES = 4  # of a body that waits: as it came, as it is stored, its leaves, and
 BOUND = (QUEUE + BATCH) * COPIES * BODY + SENDERS * BODY  # each sender has at most one body on its way besides
 LIMIT_S = 60
 MOST_LINES = 3  # of the log about thousands of refused requests
+READ_ONLY = """
+    DO $$ BEGIN
+        EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = {}', current_database());
+    END $$
+"""
+END_SESSIONS = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'shm'
+"""
 TURNS = 5  # of the loop, until everybody who was told has heard it
 
 
@@ -98,6 +110,24 @@ def test_while_the_database_is_away_installs_are_told_to_come_back(open_folder: 
         house.start_postgres()
         assert install.snapshot({"a": 2}).status_code == 202
         assert "Traceback" not in server.log
+
+
+def test_a_database_that_takes_nothing_is_waited_for_like_one_that_is_away(
+    serve: Callable[..., ServerProcess], database: str
+) -> None:
+    server = serve(SHM_DB_PATIENCE="1s")
+    install = Install(server.url).arrived()
+    with admin_cursor(database) as cursor:
+        cursor.execute(READ_ONLY.format("ON"))
+        cursor.execute(END_SESSIONS)
+        refused = install.snapshot({"n": 1})
+        assert (refused.status_code, refused.json()["code"]) == (503, "database_unavailable")
+        assert "Retry-After" in refused.headers
+        cursor.execute(READ_ONLY.format("OFF"))
+    deadline = time.monotonic() + LIMIT_S
+    while install.snapshot({"n": 2}).status_code != 202:
+        assert time.monotonic() < deadline, server.log
+    assert "Traceback" not in server.log
 
 
 def test_no_more_requests_wait_for_an_absent_database_than_the_queue_may_hold(open_folder: Path) -> None:
