@@ -13,7 +13,7 @@ from shm.errors import Forbidden
 from shm.keys import Keys
 from shm.settings import Settings
 
-HELD_PAGE = 200  # snapshots read at a time for a disclosure: 13 MB at their largest
+HELD_PAGE = 20  # snapshots read at a time for a disclosure, 1.3 MB at their largest: whoever does not read holds them
 PURGE_PAGE = 1_000  # removed at a time, so that the intake never waits long
 
 

@@ -97,7 +97,8 @@ class Exchange(httputil.HTTPMessageDelegate):
         self._request = Request(headers)
         self._rooms.reading.add(self)
         start_line = cast(httputil.RequestStartLine, start_line)
-        self._closes = start_line.version != "HTTP/1.1" or headers.get("Connection", "").lower() == "close"
+        self._is_old = start_line.version != "HTTP/1.1"
+        self._closes = self._is_old or headers.get("Connection", "").lower() == "close"
         self._is_head = start_line.method == "HEAD"
         announced = headers.get("Content-Length", "")
         length = int(announced) if LENGTH.fullmatch(announced) else 0  # of any other Tornado says so, at the body
@@ -170,8 +171,11 @@ class Exchange(httputil.HTTPMessageDelegate):
                 await self._finish(answer.status, {**JSON, **self._request.told}, answer.body)
             else:
                 await self._write_pieces(answer.status, answer.body, self._request.told)
-        except StreamClosedError:
-            pass  # the client has gone, which is no error
+        except StreamClosedError:  # the client has gone, which is no error
+            self._connection.close()  # or Tornado would wait for the end of this answer for ever
+        except asyncio.CancelledError:  # a drain's time is over
+            self._connection.close()
+            raise
         except Exception as error:
             problems.log(self._post.accept.__name__, error)
             if self._answered:  # in the middle of a long answer: cut off, it cannot be mistaken for a whole one
@@ -190,8 +194,14 @@ class Exchange(httputil.HTTPMessageDelegate):
                 line = httputil.ResponseStartLine("HTTP/1.1", status.value, status.phrase)
                 head = httputil.HTTPHeaders({**problems.FIXED_HEADERS, **JSON, **told})
                 written = self._connection.write_headers(line, head, piece)
-            await asyncio.wait_for(written, WRITE_TIMEOUT_S)
+            try:
+                await asyncio.wait_for(written, WRITE_TIMEOUT_S)
+            except TimeoutError:  # it does not read, which is no error either
+                self._connection.close()
+                return
         self._connection.finish()
+        if self._is_old:  # without chunks nothing but the connection's end tells where the answer ends
+            self._connection.close()
 
     def _finish(self, status: HTTPStatus, headers: dict[str, str], body: bytes) -> "asyncio.Future[None]":
         written = self._write(status, headers, body)

@@ -4,22 +4,34 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+import psutil
 import psycopg2
+import psycopg2.extensions
 import psycopg2.sql
 import pytest
 from nacl.signing import SigningKey
 
 from tests.conftest import admin_cursor
 from tests.installs import Install
+from tests.raw_http import RawConnection
+from tests.server.conftest import WAITING, WRITERS_LOCK
 from tests.server.test_protocol import items, problem
 from tests.server_process import ServerProcess
 from tests.subscriber import subscribed
 
 LIMIT_S = 20
+UNREAD = 20  # disclosures at once
+MOST_UNREAD = 10 * 1024**2  # bytes for each: a page of snapshots of 60 KiB, read, written and on its way
+LARGE_SNAPSHOTS = """
+    INSERT INTO snapshots (instance_id, snapshot_at, metrics)
+    SELECT %s, now() - place * interval '1 minute', jsonb_build_object('a', repeat(md5(place::text), 1900))
+    FROM generate_series(1, 300) place
+"""
 
 
 def action(install: Install, name: str, at: datetime | None = None, **more: Any) -> bytes:
@@ -50,6 +62,24 @@ def backlog(install: Install, members: list[Any]) -> httpx.Response:
 def ago(minutes: float) -> str:
     """A timestamp of some minutes ago."""
     return (datetime.now(UTC) - timedelta(minutes=minutes)).isoformat()
+
+
+def _raw(path: str, body: bytes, headers: dict[str, str]) -> bytes:
+    """A POST as it goes onto the wire."""
+    said = {"Host": "shm.test", **headers, "Content-Length": str(len(body))}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in said.items())
+    return f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + body
+
+
+def wait_for_writers(cursor: psycopg2.extensions.cursor, number: int) -> None:
+    """Until so many statements wait for the writers' lock."""
+    deadline = time.monotonic() + LIMIT_S
+    while True:
+        cursor.execute(WAITING)
+        if cursor.fetchone() == (number,):
+            return
+        assert time.monotonic() < deadline, "nobody waits for the writers' lock"
+        time.sleep(0.01)
 
 
 def count(database: str, table: str, install: Install) -> int:
@@ -232,6 +262,50 @@ def test_a_disclosure_of_many_snapshots_comes_in_pieces_and_whole(server: Server
     answer = act(install, "disclose")
     assert answer.headers["Transfer-Encoding"] == "chunked"
     assert [told["metrics"]["n"] for told in answer.json()["snapshots"]] == [*reversed(range(500)), 0]
+
+
+def test_a_disclosure_to_an_old_http_client_ends_with_its_connection(server: ServerProcess) -> None:
+    install = Install(server.url).arrived({"n": 0})
+    body = action(install, "disclose")
+    keep = {"Connection": "keep-alive"}
+    with RawConnection(server.port) as old:
+        old.send(_raw("/v1/disclose", body, install.signed(body) | keep).replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+        answer = old.answer()
+    assert answer is not None
+    assert [told["metrics"] for told in json.loads(answer.body)["snapshots"]] == [{"n": 0}]
+
+
+def test_disclosures_that_nobody_reads_hold_little_memory(server: ServerProcess, database: str) -> None:
+    install = Install(server.url).arrived({"n": 0})
+    with admin_cursor(database) as cursor:
+        cursor.execute(LARGE_SNAPSHOTS, [install.instance_id])
+    body = action(install, "disclose")
+    before = psutil.Process(server.pid).memory_info().rss
+    with ExitStack() as stack:
+        unread = [stack.enter_context(RawConnection(server.port)) for _ in range(UNREAD)]
+        for connection in unread:
+            connection.send(_raw("/v1/disclose", body, install.signed(body)))
+        for connection in unread:
+            assert connection.has_more(LIMIT_S)
+        assert psutil.Process(server.pid).memory_info().rss - before < UNREAD * MOST_UNREAD
+
+
+def test_a_server_ends_in_time_though_disclosures_were_broken_off_and_requests_wait(
+    serve: Callable[..., ServerProcess], database: str
+) -> None:
+    server = serve(SHM_DRAIN_TIMEOUT="1s")
+    install = Install(server.url).arrived({"n": 0})
+    with admin_cursor(database) as cursor, RawConnection(server.port) as gone, RawConnection(server.port) as waiting:
+        cursor.execute(LARGE_SNAPSHOTS, [install.instance_id])
+        body = action(install, "disclose")
+        gone.send(_raw("/v1/disclose", body, install.signed(body)))
+        assert gone.has_more(LIMIT_S)
+        gone.reset()
+        cursor.execute("SELECT pg_advisory_lock(%s)", [WRITERS_LOCK])
+        body = install.snapshot_body({"n": 1})
+        waiting.send(_raw("/v1/snapshot", body, install.signed(body)))
+        wait_for_writers(cursor, 1)
+        assert server.terminate() == 0
 
 
 def test_whoever_is_revoked_can_do_nothing_any_more(server: ServerProcess) -> None:
