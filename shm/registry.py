@@ -124,10 +124,12 @@ class Registry:
     async def rotate(self, instance_id: str, public_key: bytes, new_key: bytes) -> None:
         """Another key from now on, in every server. Raises Forbidden as `prove`, which it does too."""
         await self.prove(instance_id, public_key)
-        await self._database.fetch(
+        rotated = await self._database.fetch_one(
             _Status, "instances.rotate", instance_id=instance_id, public_key=public_key, new_key=new_key
         )
         self.forget(instance_id)
+        if rotated is None:  # another rotate or a revocation came in between
+            raise unknown_instance()
 
     async def erase(self, instance_id: str, public_key: bytes) -> Receipt:
         """Deletes everything held on an instance, which asked for it itself. Raises Forbidden as `prove`."""

@@ -96,10 +96,11 @@ FROM known k, moved m
 WHERE i.instance_id = k.instance_id;
 
 -- name: rotate
--- Another key, in place of this one.
+-- Another key, in place of this one; the same again where it is there already. None: unknown, revoked, or by now a third.
 SELECT pg_advisory_xact_lock(1397247234);
 UPDATE instances SET public_key = %(new_key)s
-WHERE instance_id = %(instance_id)s AND public_key = %(public_key)s AND status <> 'revoked';
+WHERE instance_id = %(instance_id)s AND public_key IN (%(public_key)s, %(new_key)s) AND status <> 'revoked'
+RETURNING status;
 
 -- name: erase
 -- Deletes an instance and all of its snapshots, tells the feed, and tells what was deleted. None: unknown, revoked, or

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -169,6 +170,19 @@ def test_a_rotate_that_is_asked_again_is_answered_again(server: ServerProcess) -
     install, new = Install(server.url).arrived(), SigningKey.generate()
     assert [rotate(install, new).status_code for _ in range(3)] == [200] * 3
     install.key = new
+    assert install.snapshot({"n": 1}).status_code == 202
+
+
+def test_of_rotates_at_the_same_time_one_is_told_that_it_was_done(server: ServerProcess, database: str) -> None:
+    install, news = Install(server.url).arrived(), [SigningKey.generate() for _ in range(2)]
+    with admin_cursor(database) as cursor, ThreadPoolExecutor(2) as pool:
+        cursor.execute("SELECT pg_advisory_lock(%s)", [WRITERS_LOCK])
+        answers = [pool.submit(rotate, install, new) for new in news]
+        wait_for_writers(cursor, 2)
+        cursor.execute("SELECT pg_advisory_unlock(%s)", [WRITERS_LOCK])
+        statuses = [answer.result(LIMIT_S).status_code for answer in answers]
+    assert sorted(statuses) == [200, 403]
+    install.key = news[statuses.index(200)]
     assert install.snapshot({"n": 1}).status_code == 202
 
 
