@@ -6,14 +6,15 @@ While one batch is being committed the next one gathers, so the batch grows with
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 
 import msgspec
 
 from shm.database import Database
 from shm.envelope import Snapshot
-from shm.errors import BadRequest, DatabaseUnavailable, Forbidden, Overloaded, Refusal, UnstorableData
+from shm.errors import BadRequest, DatabaseUnavailable, Forbidden, Overloaded, TooMany, UnstorableData
 from shm.logs import Sparingly
 from shm.registry import Registry, unknown_instance
 from shm.settings import Settings
@@ -23,6 +24,8 @@ sparingly = Sparingly(logging.getLogger(__name__))
 # From so many on only half of those that wait are written at once: while PostgreSQL has one half, whoever is in the
 # other is read and checked, so that neither stands still for the other. Below it a second commit would cost more.
 WORTH_HALVING = 16
+
+BACKLOGS_OF_ONE = 2  # of one install may wait at once: its share of the queue, so that none takes the others' places
 
 _encoder = msgspec.json.Encoder()
 
@@ -67,39 +70,81 @@ class Intake:
         self._registry = registry
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(settings.queue)
         self._batch = settings.batch
+        self._most_of_one = BACKLOGS_OF_ONE * settings.max_backlog
+        self._waiting: dict[tuple[str, datetime], asyncio.Future[_Judged]] = {}
+        self._shares: dict[str, int] = {}  # places in the queue, by instance
 
     async def store(self, snapshot: Snapshot) -> Outcome:
-        """Returns once the snapshot is committed, or was before. Raises Forbidden, BadRequest or Overloaded."""
-        judged = await self._enqueue(snapshot)
-        if judged.verdict == Verdict.PENDING:  # its first signed request
-            if await self._registry.prove(snapshot.instance_id, snapshot.public_key) == Verdict.PENDING:
-                raise Forbidden("not_approved", "This instance waits for approval; its snapshots are not kept yet.")
-            judged = await self._enqueue(snapshot)
-        elif judged.verdict == Verdict.STAGED:  # its first since it registered anew
-            await self._registry.prove(snapshot.instance_id, snapshot.public_key)
-        if judged.verdict not in (Verdict.STORED, Verdict.STAGED):
-            self._registry.forget(snapshot.instance_id)
-            raise unknown_instance()
-        return Outcome.STORED if judged.fresh else Outcome.REPEATED
+        """Returns once the snapshot is committed, or was before.
 
-    async def store_all(self, snapshots: Sequence[Snapshot]) -> list[Outcome | Refusal]:
+        Raises Forbidden, BadRequest, TooMany or Overloaded.
+        """
+        judged = await self._judge(snapshot)
+        if judged.verdict != Verdict.STORED:
+            (judged,) = await self._settle([snapshot], [judged])
+        return _outcome(judged)
+
+    async def store_all(self, snapshots: Sequence[Snapshot]) -> list[Outcome | BadRequest]:
         """As `store`, for what one install sends at once: each outcome in its place, or why a value was refused.
 
         What concerns all of them is raised.
         """
-        found = await asyncio.gather(*(self.store(snapshot) for snapshot in snapshots), return_exceptions=True)
-        for outcome in found:
-            if isinstance(outcome, BaseException) and not isinstance(outcome, BadRequest):
-                raise outcome
+        judged = await self._judge_all(snapshots)
+        readable = [place for place, each in enumerate(judged) if isinstance(each, _Judged)]
+        settled = await self._settle(
+            [snapshots[place] for place in readable], [each for each in judged if isinstance(each, _Judged)]
+        )
+        outcomes = dict(zip(readable, map(_outcome, settled), strict=True))
+        return [each if isinstance(each, BadRequest) else outcomes[place] for place, each in enumerate(judged)]
+
+    async def _settle(self, snapshots: Sequence[Snapshot], judged: Sequence[_Judged]) -> Sequence[_Judged]:
+        """Proves the install where it has to be, once, and refuses one that is not known. All are of one install."""
+        verdicts = {each.verdict for each in judged}
+        if not verdicts - {Verdict.STORED}:
+            return judged
+        who = snapshots[0]
+        if Verdict.PENDING in verdicts:  # its first signed request
+            if await self._registry.prove(who.instance_id, who.public_key) == Verdict.PENDING:
+                raise Forbidden("not_approved", "This instance waits for approval; its snapshots are not kept yet.")
+            judged = [_judged(each) for each in await self._judge_all(snapshots)]
+            verdicts = {each.verdict for each in judged}
+        elif Verdict.STAGED in verdicts:  # its first since it registered anew
+            await self._registry.prove(who.instance_id, who.public_key)
+        if verdicts - {Verdict.STORED, Verdict.STAGED}:
+            self._registry.forget(who.instance_id)
+            raise unknown_instance()
+        return judged
+
+    async def _judge_all(self, snapshots: Sequence[Snapshot]) -> list[_Judged | BadRequest]:
+        found = await asyncio.gather(*(self._judge(snapshot) for snapshot in snapshots), return_exceptions=True)
+        for each in found:
+            if isinstance(each, BaseException) and not isinstance(each, BadRequest):
+                raise each
         return found  # type: ignore[return-value]  # mypy does not see that the rest has been raised
 
-    def _enqueue(self, snapshot: Snapshot) -> "asyncio.Future[_Judged]":
+    async def _judge(self, snapshot: Snapshot) -> _Judged:
+        """Queues it. One that waits already, because it is sent again and again, takes no second place."""
+        key = snapshot.instance_id, snapshot.snapshot_at
+        same = self._waiting.get(key)
+        if same is not None:
+            return replace(await asyncio.shield(same), fresh=False)
+        share = self._shares.get(snapshot.instance_id, 0)
+        if share >= self._most_of_one:
+            raise TooMany("rate_limited", "Too many snapshots of this instance are under way.", 1)
         waiting = _Waiting(snapshot, asyncio.get_running_loop().create_future())
         try:
             self._queue.put_nowait(waiting)
         except asyncio.QueueFull:
             raise Overloaded("queue_full", "More snapshots come in than can be written; try again shortly.") from None
-        return waiting.judged
+        self._waiting[key] = waiting.judged
+        self._shares[snapshot.instance_id] = share + 1
+        try:
+            return await waiting.judged
+        finally:
+            del self._waiting[key]
+            self._shares[snapshot.instance_id] -= 1
+            if not self._shares[snapshot.instance_id]:
+                del self._shares[snapshot.instance_id]
 
     async def run(self) -> None:
         """The writer. Runs until cancelled; cancel it only when nobody waits in `store` any more."""
@@ -138,6 +183,16 @@ class Intake:
         half = len(batch) // 2
         await self._write(batch[:half])
         await self._write(batch[half:])
+
+
+def _judged(each: _Judged | BadRequest) -> _Judged:
+    if isinstance(each, BadRequest):
+        raise each
+    return each
+
+
+def _outcome(judged: _Judged) -> Outcome:
+    return Outcome.STORED if judged.fresh else Outcome.REPEATED
 
 
 def _fail(batch: Sequence[_Waiting], error: Exception) -> None:

@@ -6,20 +6,15 @@ decision: the statement that writes compares the key again, and the status, in t
 """
 
 import asyncio
-import math
-import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
 
 from shm.database import Database
 from shm.errors import DatabaseUnavailable, Overloaded
 from shm.settings import Settings
 
 REMEMBERED = 200_000  # about 200 bytes each: 40 MB for a fleet that reports hourly to this process
-RECHECK_S = 1.0  # between two looks at the newest key of an instance
-RECHECKED = 10_000  # instances of which it is known when that was; more at a time are a flood, and read together
 AT_ONCE = 1_000  # keys read by one statement
 
 
@@ -29,9 +24,6 @@ class _Row:
     public_key: memoryview
 
 
-T = TypeVar("T")
-
-
 class Keys:
     """The keys of one database."""
 
@@ -39,34 +31,28 @@ class Keys:
         self._database = database
         self._most_asked = settings.queue
         self._remembered: OrderedDict[str, bytes] = OrderedDict()  # bytes: nothing for the garbage collector to visit
-        self._rechecked: OrderedDict[str, float] = OrderedDict()
         self._asked: dict[str, asyncio.Future[bytes | None]] = {}
         self._wanted = asyncio.Event()
 
     async def of(self, instance_id: str, *, newest: bool = False) -> bytes | None:
         """The instance's Ed25519 public key, 32 bytes; None for an unknown instance. Raises Overloaded.
 
-        `newest`: as the database has it, where a remembered one may be outdated. That is looked up once a second for
-        each instance, so that bad signatures cost the database nothing.
+        `newest`: as the database has it, where a remembered one may be outdated. That is read with all others that are
+        asked for, so that a flood of bad signatures costs the database little.
         """
         known = self._remembered.get(instance_id)
-        if known is not None and not (newest and self._is_due(instance_id)):
+        if known is not None and not newest:
             self._remembered.move_to_end(instance_id)
             return known
         key = await self._read(instance_id)
         if key is None:
             self.forget(instance_id)
             return None
-        _put(self._remembered, instance_id, key, REMEMBERED)
+        self._remembered[instance_id] = key
+        self._remembered.move_to_end(instance_id)
+        if len(self._remembered) > REMEMBERED:
+            self._remembered.popitem(last=False)
         return key
-
-    def _is_due(self, instance_id: str) -> bool:
-        """Whether the newest key may be looked up again, which it then is."""
-        now = time.monotonic()
-        if now - self._rechecked.get(instance_id, -math.inf) <= RECHECK_S:
-            return False
-        _put(self._rechecked, instance_id, now, RECHECKED)
-        return True
 
     def forget(self, instance_id: str) -> None:
         """Drops a key that turned out to be another in the database."""
@@ -105,11 +91,3 @@ class Keys:
         found = {row.instance_id: bytes(row.public_key) for row in rows}
         for instance_id, waiting in asked.items():
             waiting.set_result(found.get(instance_id))
-
-
-def _put(remembered: OrderedDict[str, T], instance_id: str, value: T, most: int) -> None:
-    """Remembers it as the newest, and forgets what was longest unheard of."""
-    remembered[instance_id] = value
-    remembered.move_to_end(instance_id)
-    if len(remembered) > most:
-        remembered.popitem(last=False)

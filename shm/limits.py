@@ -239,12 +239,19 @@ def _too_many(left: Allowance, sentence: str) -> TooMany:
 def _network(text: str) -> Network | None:
     """An address as a network of one; an IPv4 address within IPv6 is the IPv4 one. None for anything else."""
     try:
-        address = ipaddress.ip_address(text.strip("[]"))
+        address = ipaddress.ip_address(_without_port(text))
     except ValueError:
         return None
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     return ipaddress.ip_network(address)
+
+
+def _without_port(text: str) -> str:
+    """Some proxies write ports: `192.0.2.7:5678`, `[2001:db8::1]:5678`."""
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    return text.partition(":")[0] if text.count(":") == 1 else text
 
 
 def _packed(network: Network | None) -> bytes:

@@ -7,7 +7,7 @@ another process has just done it.
 import asyncio
 import logging
 
-from shm.errors import ShmError
+from shm.errors import DatabaseUnavailable
 from shm.feed import Feed
 from shm.registry import Registry
 
@@ -26,6 +26,8 @@ async def run(registry: Registry, feed: Feed) -> None:
                 if not (await registry.purge() or await feed.forget_removals()):
                     break
                 await asyncio.sleep(PAUSE_S)
-        except ShmError as error:
+        except DatabaseUnavailable as error:
             logger.warning("could not purge, next try in %.0f s (%s)", ROUND_S, type(error).__name__)
+        except Exception:  # such as a right that is missing: no reason to take nothing in
+            logger.exception("could not purge, next try in %.0f s", ROUND_S)
         await asyncio.sleep(ROUND_S)

@@ -127,6 +127,12 @@ class Settings:
     max_body: int = setting(
         "SHM_MAX_BODY", size, "64k", "Three times the largest honest snapshot (256 metrics with long keys)."
     )
+    max_reading: int = setting(
+        "SHM_MAX_READING",
+        size,
+        "256m",
+        "Of bodies on their way, all together: whoever holds many open fills no memory.",
+    )
     max_headers: int = setting(
         "SHM_MAX_HEADERS", headers_size, "16k", "Ten times what a client sends together with a proxy."
     )

@@ -18,7 +18,7 @@ from tornado import httputil
 from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 
-from shm.errors import MethodNotAllowed, Refusal, TooLarge, TooSlow
+from shm.errors import MethodNotAllowed, Overloaded, Refusal, TooLarge, TooSlow
 from shm.handlers import problems
 from shm.handlers.rooms import Rooms
 from shm.handlers.stream import Stream, whole
@@ -87,6 +87,7 @@ class Exchange(httputil.HTTPMessageDelegate):
         self._post = post
         self._most = post.most(rooms.settings)
         self._body = bytearray()
+        self._got = 0
         self._answered = False
         self._began = time.monotonic()
 
@@ -109,34 +110,54 @@ class Exchange(httputil.HTTPMessageDelegate):
 
     def data_received(self, chunk: bytes) -> None:
         """A piece of the body."""
+        self._got += len(chunk)
+        if self._answered:
+            if self._got > MOST_DROPPED:
+                self._connection.finish()
+            return
         self._body += chunk
-        if len(self._body) > self._most:  # it was not announced
-            self._refuse_early(self._too_large(), closing=len(self._body) > MOST_DROPPED)
+        self._rooms.bytes_read += len(chunk)
+        if self._got > self._most:  # it was not announced
+            self._refuse_early(self._too_large(), closing=self._got > MOST_DROPPED)
+        elif self._rooms.bytes_read > self._rooms.settings.max_reading:
+            sentence = "More is being sent than can be held; try again shortly."
+            self._refuse_early(Overloaded("queue_full", sentence), closing=False)
 
     def finish(self) -> None:
         """The whole body is there."""
-        self._rooms.reading.discard(self)
         if self._answered:
+            self._let_go()
+            self._stream.answered_early = False
             self._connection.finish()
             return
         self._request.body = bytes(self._body)
+        self._let_go()
         self._stream.answering = True
         self._rooms.start(self._run())
 
     def on_connection_close(self) -> None:
         """The client went away before its body was there, or sent something that is no HTTP."""
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Nothing is read any more, and what was is held no longer."""
         self._rooms.reading.discard(self)
+        self._rooms.bytes_read -= len(self._body)
+        self._body.clear()
 
     def _refuse_early(self, refusal: Refusal, *, closing: bool) -> None:
         """Answers before the body is there. The rest of it is read and dropped; `closing` ends the connection instead,
         which its sender may notice before it reads the answer.
         """
+        self._rooms.bytes_read -= len(self._body)
+        self._body.clear()
         if closing:
             self._rooms.reading.discard(self)
             refusal.headers["Connection"] = "close"
         if not self._answered:
             problems.log(self._post.accept.__name__, refusal)
             self._write(refusal.status, PROBLEM | refusal.headers, problems.body_of(refusal))
+        self._stream.answered_early = not closing
         if closing:
             self._connection.finish()
 
@@ -194,19 +215,26 @@ class Exchange(httputil.HTTPMessageDelegate):
                 line = httputil.ResponseStartLine("HTTP/1.1", status.value, status.phrase)
                 head = httputil.HTTPHeaders({**problems.FIXED_HEADERS, **JSON, **told})
                 written = self._connection.write_headers(line, head, piece)
-            try:
-                await asyncio.wait_for(written, WRITE_TIMEOUT_S)
-            except TimeoutError:  # it does not read, which is no error either
-                self._connection.close()
+            if not await self._taken(written):
                 return
         self._connection.finish()
         if self._is_old:  # without chunks nothing but the connection's end tells where the answer ends
             self._connection.close()
 
-    def _finish(self, status: HTTPStatus, headers: dict[str, str], body: bytes) -> "asyncio.Future[None]":
+    async def _finish(self, status: HTTPStatus, headers: dict[str, str], body: bytes) -> None:
         written = self._write(status, headers, body)
         self._connection.finish()
-        return written
+        if not written.done():
+            await self._taken(written)
+
+    async def _taken(self, written: "asyncio.Future[None]") -> bool:
+        """Whether the client took what was written; one that does not read is let go, which is no error."""
+        try:
+            await asyncio.wait_for(written, WRITE_TIMEOUT_S)
+        except TimeoutError:
+            self._connection.close()
+            return False
+        return True
 
     def _write(self, status: HTTPStatus, headers: dict[str, str], body: bytes) -> "asyncio.Future[None]":
         self._answered = True

@@ -1,6 +1,7 @@
 """What installs send: each request a function from what was asked to its answer."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
 
@@ -55,7 +56,9 @@ async def snapshot(rooms: Rooms, request: Request) -> Answer:
     signed = await _signed(rooms, request)
     sent = envelope.snapshot(signed, datetime.now(UTC), rooms.settings)
     left = rooms.limits.hold_install(signed.instance_id)
-    if await rooms.intake.store(sent) is Outcome.STORED:
+    with _counted(rooms, signed):
+        outcome = await rooms.intake.store(sent)
+    if outcome is Outcome.STORED:
         left = rooms.limits.take_install(signed.instance_id)
     if left is not None:
         request.told = left.headers()
@@ -68,7 +71,8 @@ async def backlog(rooms: Rooms, request: Request) -> Answer:
     sent = envelope.backlog(signed, datetime.now(UTC), rooms.settings)
     left = rooms.limits.hold_install(signed.instance_id)
     readable = [member for member in sent if not isinstance(member, Refusal)]
-    outcomes = await rooms.intake.store_all(readable)
+    with _counted(rooms, signed):
+        outcomes = await rooms.intake.store_all(readable)
     if not readable:  # nothing has asked the database yet who this is
         await rooms.registry.prove(signed.instance_id, signed.public_key)
     if Outcome.STORED in outcomes:
@@ -137,6 +141,17 @@ async def _signed(rooms: Rooms, request: Request) -> Signed:
         if newest == known:
             raise
         return envelope.verify(claimed, newest, request.body)
+
+
+@contextmanager
+def _counted(rooms: Rooms, signed: Signed) -> Iterator[None]:
+    """What waits for approval counts like what is stored: it costs as much."""
+    try:
+        yield
+    except Forbidden as refusal:
+        if refusal.code == "not_approved":
+            rooms.limits.take_install(signed.instance_id)
+        raise
 
 
 def _verdict(outcome: Outcome | Refusal) -> Verdict:

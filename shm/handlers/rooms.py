@@ -41,6 +41,7 @@ class Rooms:
     limits: Limits
     sockets: set[tornado.websocket.WebSocketHandler] = field(default_factory=set)
     reading: set[TimedReading] = field(default_factory=set)
+    bytes_read: int = 0  # of bodies on their way
     draining: bool = False
     in_flight: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)  # set while nothing is in flight

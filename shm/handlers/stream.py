@@ -42,6 +42,7 @@ class Stream(IOStream):
     """Whoever sends what cannot be read is told so, in the shape of all refusals; answers go out at once and whole."""
 
     answering = False  # set while a request waits for its answer
+    answered_early = False  # set while the rest of a body comes whose request has its answer
 
     @classmethod
     def adopt(cls, stream: IOStream) -> None:
@@ -56,6 +57,8 @@ class Stream(IOStream):
         """Tornado's bare answer becomes a problem like any other."""
         if data != BARE:
             return super().write(data)
+        if self.answered_early:  # one answer is enough
+            return super().write(b"")
         problems.log("HTTP", BAD_HTTP)
         return super().write(last(BAD_HTTP))
 
@@ -66,7 +69,9 @@ class Stream(IOStream):
 
     def close(self, exc_info: Any = False) -> None:
         """Where Tornado gives up reading, because there is no end to it, the sender is told before."""
-        if isinstance(exc_info, UnsatisfiableReadError) and not self.closed() and not self.writing():
+        if isinstance(exc_info, UnsatisfiableReadError) and not (
+            self.closed() or self.writing() or self.answered_early
+        ):
             refusal = HEADERS_TOO_LARGE if str(MOST_HEADERS) in str(exc_info) else BAD_HTTP
             problems.log("HTTP", refusal)
             with suppress(OSError):

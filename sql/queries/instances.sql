@@ -168,7 +168,7 @@ SELECT instance_id FROM known;
 -- Everything known of an instance but its snapshots.
 SELECT
     instance_id, encode(public_key, 'hex') AS public_key, status, app_name, app_slug, app_version, environment,
-    deployment_mode, os_arch, registered_at, first_seen_at, last_seen_at, staged
+    deployment_mode, os_arch, registered_at, first_seen_at, last_seen_at, staged, left_slug
 FROM instances
 WHERE instance_id = %(instance_id)s;
 

@@ -263,7 +263,7 @@ def test_a_disclosure_holds_everything_that_the_database_holds(server: ServerPro
         cursor.execute(
             "SELECT column_name FROM information_schema.columns WHERE table_name = 'instances' "
             # the newest snapshot, found among all of them, and the feed's own bookkeeping
-            "AND column_name NOT IN ('metrics', 'leaves', 'snapshot_at', 'cursor', 'left_slug')"
+            "AND column_name NOT IN ('metrics', 'leaves', 'snapshot_at', 'cursor')"
         )
         assert {row[0] for row in cursor.fetchall()} == disclosed["instance"].keys()
 
@@ -397,3 +397,62 @@ async def test_a_cursor_from_before_the_feeds_memory_of_removals_leads_to_a_resy
         await asyncio.to_thread(Install(server.url).arrived)
         await subscriber.message()
         assert (await subscriber.message())["type"] == "instance"
+
+
+def test_one_install_cannot_take_the_whole_queue(serve: Callable[..., ServerProcess], database: str) -> None:
+    server = serve(SHM_QUEUE="300", SHM_MAX_BACKLOG="100")
+    greedy, honest = Install(server.url).arrived({"n": 0}), Install(server.url).arrived({"n": 0})
+    start = time.time()
+
+    def send(place: int) -> httpx.Response:
+        at = [datetime.fromtimestamp(start - 60 - place * 100 - number, UTC).isoformat() for number in range(100)]
+        return backlog(greedy, [{"timestamp": each, "metrics": {"n": 1}} for each in at])
+
+    with admin_cursor(database) as cursor, ThreadPoolExecutor(12) as pool:
+        cursor.execute("BEGIN; LOCK TABLE snapshots IN ACCESS EXCLUSIVE MODE")  # nothing is written until ROLLBACK
+        sent = [pool.submit(send, place) for place in range(10)]
+        replays = [pool.submit(send, 0), pool.submit(send, 0)]
+        deadline = time.monotonic() + LIMIT_S
+        while sum(each.done() for each in sent) < 8:  # those beyond its share are told at once
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        waiting = pool.submit(honest.snapshot, {"n": 1})
+        time.sleep(0.2)
+        assert not waiting.done()
+        cursor.execute("ROLLBACK")
+        assert waiting.result().status_code == 202
+        answers = [each.result().status_code for each in [*sent, *replays]]
+        assert answers.count(202) >= 2
+        assert set(answers) == {202, 429}
+
+
+def test_a_backlog_proves_a_pending_install_once(server: ServerProcess) -> None:
+    install = Install(server.url)
+    assert install.register().status_code == 201
+    before = int(server.get("instances").headers["X-Feed-Cursor"])
+    answer = backlog(install, [{"timestamp": ago(minutes), "metrics": {}} for minutes in range(50)])
+    assert [member["status"] for member in answer.json()["snapshots"]] == ["stored"] * 50
+    assert int(server.get("instances").headers["X-Feed-Cursor"]) < before + 20
+
+
+def test_an_install_that_waits_for_approval_has_a_budget_too(serve: Callable[..., ServerProcess]) -> None:
+    server = serve(SHM_RATELIMIT_ENABLED="true", SHM_ACTIVATION="manual")
+    install = Install(server.url)
+    assert install.register().status_code == 201
+    answers = [problem(install.snapshot({"n": number})) for number in range(7)]
+    assert answers == [(403, "not_approved")] * 5 + [(429, "rate_limited")] * 2
+
+
+def test_junk_does_not_delay_a_rotation_in_another_server(
+    server: ServerProcess, serve: Callable[..., ServerProcess]
+) -> None:
+    install, other = Install(server.url).arrived({"n": 0}), serve()
+    elsewhere = Install(other.url, instance_id=install.instance_id, key=install.key)
+    assert elsewhere.snapshot({"n": 1}).status_code == 202
+    junk, new = Install(other.url, instance_id=install.instance_id), SigningKey.generate()
+    for _ in range(3):
+        assert problem(junk.snapshot({"n": 6})) == (401, "bad_signature")
+    assert rotate(install, new).status_code == 200
+    assert rotate(install, new, other).status_code == 200
+    elsewhere.key = new
+    assert elsewhere.snapshot({"n": 2}).status_code == 202

@@ -1,6 +1,7 @@
 """The client protocol over real sockets, against a real server process."""
 
 import json
+import select
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -279,3 +280,30 @@ def test_many_first_installs_of_one_new_application_at_once_all_get_in(server: S
         assert len(list(pool.map(Install.arrived, installs))) == 40
     (application,) = server.get("applications").json()
     assert application["instances"]["active"] == 40
+
+
+def test_bodies_on_their_way_are_bounded_all_together(serve: Callable[..., ServerProcess]) -> None:
+    server = serve(SHM_MAX_READING="100k")
+    head = b"POST /v1/snapshot HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n"
+    slow = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(3)]
+    try:
+        for each in slow:
+            each.sendall(head + b"x" * 59_000)
+        answers = [each for each in slow if select.select([each], [], [], 2)[0]]
+        assert len(answers) >= 1
+        assert answers[0].recv(4096).startswith(b"HTTP/1.1 503 ")
+        assert len(answers) < len(slow)
+    finally:
+        for each in slow:
+            each.close()
+    assert Install(server.url).arrived({"a": 1})
+
+
+def test_a_request_that_is_refused_and_then_unreadable_gets_one_answer(server: ServerProcess) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+        raw.sendall(b"GET /v1/snapshot HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
+        said = b""
+        while piece := raw.recv(4096):
+            said += piece
+    assert said.count(b"HTTP/1.1 ") == 1
+    assert said.startswith(b"HTTP/1.1 405 ")
