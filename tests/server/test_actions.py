@@ -1,6 +1,5 @@
 """Backlog, rotation, erasure and disclosure, over real sockets."""
 
-import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -23,7 +22,6 @@ from tests.raw_http import RawConnection
 from tests.server.conftest import WAITING, WRITERS_LOCK
 from tests.server.test_protocol import items, problem
 from tests.server_process import ServerProcess
-from tests.subscriber import subscribed
 
 LIMIT_S = 20
 UNREAD = 20  # disclosures at once
@@ -330,117 +328,6 @@ def test_whoever_is_revoked_can_do_nothing_any_more(server: ServerProcess) -> No
     refused += [act(install, "erase"), act(install, "disclose"), rotate(install, SigningKey.generate())]
     member = [{"timestamp": ago(1), "metrics": {}}]
     assert [problem(answer) for answer in [*refused, backlog(install, member)]] == [(403, "unknown_instance")] * 8
-
-
-def test_a_pending_instance_that_never_proves_its_key_is_purged_and_others_are_not(
-    serve: Callable[..., ServerProcess], database: str
-) -> None:
-    server = serve(SHM_ACTIVATION="manual", SHM_PENDING_AGE="1d")
-    stranger, young, waiting = (Install(server.url) for _ in range(3))
-    for install in (stranger, young, waiting):
-        assert install.register().status_code == 201
-    assert waiting.activate().json() == {"status": "pending"}
-    with admin_cursor(database) as cursor:
-        cursor.execute(
-            "UPDATE instances SET registered_at = now() - interval '25 hours' WHERE instance_id IN (%s, %s)",
-            (stranger.instance_id, waiting.instance_id),
-        )
-    cursor_before = int(server.get("instances").headers["X-Feed-Cursor"])
-    server.terminate()
-    server.start()  # it purges at its start, and once a minute
-    deadline = time.monotonic() + LIMIT_S
-    while stranger.instance_id in items(server):
-        assert time.monotonic() < deadline, server.log
-        time.sleep(0.05)
-    assert items(server).keys() == {young.instance_id, waiting.instance_id}
-    assert int(server.get("instances").headers["X-Feed-Cursor"]) == cursor_before + 1
-
-
-async def test_the_feed_tells_of_an_erased_instance_to_whoever_listens_and_to_whoever_comes_back(
-    server: ServerProcess,
-) -> None:
-    install = Install(server.url, app_name="Ledger").arrived()
-    listed = server.get("instances")
-    since = int(listed.headers["X-Feed-Cursor"])
-    assert act(install, "erase").status_code == 200
-    for query in (f"?since={since}", f"?since={since}&app=ledger"):
-        async with subscribed(server, query) as subscriber:
-            told = await subscriber.until("removed")
-            assert (told["instance_id"], told["cursor"]) == (install.instance_id, since + 1)
-
-
-async def test_a_cursor_from_before_the_feeds_memory_of_removals_leads_to_a_resync(
-    serve: Callable[..., ServerProcess], database: str
-) -> None:
-    server = serve()
-    install = Install(server.url).arrived()
-    since = int(server.get("instances").headers["X-Feed-Cursor"])
-    assert act(install, "erase").status_code == 200
-    with admin_cursor(database) as cursor:
-        cursor.execute("UPDATE removals SET removed_at = now() - interval '25 hours'")
-    server.terminate()
-    server.start()
-    connection = psycopg2.connect(database)
-    connection.autocommit = True
-    deadline = time.monotonic() + LIMIT_S
-    with connection.cursor() as cursor:
-        while True:
-            cursor.execute("SELECT horizon, (SELECT count(*) FROM removals) FROM feed_head")
-            if cursor.fetchone() == (since + 1, 0):
-                break
-            assert time.monotonic() < deadline, server.log
-            await asyncio.sleep(0.05)
-    connection.close()
-    async with subscribed(server, f"?since={since}") as subscriber:
-        assert (await subscriber.until("resync"))["reason"].endswith("list again.")
-    async with subscribed(server, f"?since={since + 1}") as subscriber:
-        await asyncio.to_thread(Install(server.url).arrived)
-        await subscriber.message()
-        assert (await subscriber.message())["type"] == "instance"
-
-
-def test_one_install_cannot_take_the_whole_queue(serve: Callable[..., ServerProcess], database: str) -> None:
-    server = serve(SHM_QUEUE="300", SHM_MAX_BACKLOG="100")
-    greedy, honest = Install(server.url).arrived({"n": 0}), Install(server.url).arrived({"n": 0})
-    start = time.time()
-
-    def send(place: int) -> httpx.Response:
-        at = [datetime.fromtimestamp(start - 60 - place * 100 - number, UTC).isoformat() for number in range(100)]
-        return backlog(greedy, [{"timestamp": each, "metrics": {"n": 1}} for each in at])
-
-    with admin_cursor(database) as cursor, ThreadPoolExecutor(12) as pool:
-        cursor.execute("BEGIN; LOCK TABLE snapshots IN ACCESS EXCLUSIVE MODE")  # nothing is written until ROLLBACK
-        sent = [pool.submit(send, place) for place in range(10)]
-        replays = [pool.submit(send, 0), pool.submit(send, 0)]
-        deadline = time.monotonic() + LIMIT_S
-        while sum(each.done() for each in sent) < 8:  # those beyond its share are told at once
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        waiting = pool.submit(honest.snapshot, {"n": 1})
-        time.sleep(0.2)
-        assert not waiting.done()
-        cursor.execute("ROLLBACK")
-        assert waiting.result().status_code == 202
-        answers = [each.result().status_code for each in [*sent, *replays]]
-        assert answers.count(202) >= 2
-        assert set(answers) == {202, 429}
-
-
-def test_a_backlog_proves_a_pending_install_once(server: ServerProcess) -> None:
-    install = Install(server.url)
-    assert install.register().status_code == 201
-    before = int(server.get("instances").headers["X-Feed-Cursor"])
-    answer = backlog(install, [{"timestamp": ago(minutes), "metrics": {}} for minutes in range(50)])
-    assert [member["status"] for member in answer.json()["snapshots"]] == ["stored"] * 50
-    assert int(server.get("instances").headers["X-Feed-Cursor"]) < before + 20
-
-
-def test_an_install_that_waits_for_approval_has_a_budget_too(serve: Callable[..., ServerProcess]) -> None:
-    server = serve(SHM_RATELIMIT_ENABLED="true", SHM_ACTIVATION="manual")
-    install = Install(server.url)
-    assert install.register().status_code == 201
-    answers = [problem(install.snapshot({"n": number})) for number in range(7)]
-    assert answers == [(403, "not_approved")] * 5 + [(429, "rate_limited")] * 2
 
 
 def test_junk_does_not_delay_a_rotation_in_another_server(
