@@ -9,7 +9,7 @@ with all their digits, jsonb as `msgspec.Raw` (its text, unread), bytea as memor
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -33,6 +33,8 @@ RETRY_FIRST_S = 0.05  # a restarted PostgreSQL takes connections again after som
 RETRY_MOST_S = 1.0
 PATIENT_S = 86_400.0  # a migration of a large table
 CLOSE_TIMEOUT_S = 5.0  # aiopg's wait_closed can hang
+ALONE_LOOK_S = 5.0  # between two looks whether a lock is free; as long may an answer take that it is still held
+LOCK_TIMEOUT_MS = 2_000  # a change of the schema waits so long for a table, and everybody waits behind it
 LISTEN_SILENCE_S = 30.0  # a listener that hears nothing for so long asks whether its connection lives
 LISTEN_BACKOFF_S = (0.1, 10.0)
 
@@ -167,6 +169,35 @@ class Database:
             yield Connection(raw)
         finally:
             await raw.close()
+
+    @asynccontextmanager
+    async def alone(self, lock: int) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """Waits until no process on this database holds `lock`, and then holds it, on a connection of its own.
+
+        What it yields returns while the lock is still held, and raises DatabaseUnavailable once it is lost.
+        """
+        async with self.patient_connection() as connection:
+            while await connection.execute(f"SELECT pg_try_advisory_lock({lock})") != [(True,)]:  # noqa: ASYNC110
+                await asyncio.sleep(ALONE_LOOK_S)
+
+            async def hold() -> None:
+                try:
+                    await asyncio.wait_for(connection.execute("SELECT 1"), ALONE_LOOK_S)
+                except LOST as error:
+                    raise DatabaseUnavailable(type(error).__name__) from None
+
+            yield hold
+
+    async def run_patiently(self, sql: str) -> None:
+        """Runs one string of SQL that a named statement has told, on a connection of its own, however long it takes.
+
+        For changes of the schema, which wait for readers and writers, but not for long: others wait behind them.
+        """
+        async with self.patient_connection() as connection:
+            try:
+                await connection.execute(f"SET lock_timeout = {LOCK_TIMEOUT_MS}; {sql}")
+            except psycopg2.Error as error:
+                raise DatabaseUnavailable(type(error).__name__) from None
 
     async def wakeups(self, channel: str) -> AsyncIterator[None]:
         """Yields whenever somebody who listens on `channel` must look again: after each (re)connect and each burst.

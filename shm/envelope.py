@@ -105,13 +105,16 @@ class Signed:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A verified snapshot. `metrics` and `leaves` are JSON; `public_key` is what the signature held against."""
+    """A verified snapshot. `metrics` and `leaves` are JSON, and `leaves` is None where it would be `metrics` again.
+
+    `public_key` is what the signature held against.
+    """
 
     instance_id: str
     public_key: bytes
     snapshot_at: datetime
     metrics: msgspec.Raw
-    leaves: msgspec.Raw
+    leaves: msgspec.Raw | None
     app_version: str | None
     sequence: int | None
 

@@ -9,7 +9,6 @@ import msgspec
 
 from shm.database import Database
 from shm.errors import BadRequest
-from shm.settings import Settings
 
 
 class Item(msgspec.Struct):
@@ -79,9 +78,8 @@ class Filter(msgspec.Struct, frozen=True):
 class Items:
     """Reads instances from one database."""
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._uncounted = settings.uncounted_environments
 
     async def page(self, wanted: Filter, after: str | None, most: int) -> Page:
         """The next `most` instances after a mark of `mark_of`, newest seen first."""
@@ -122,9 +120,8 @@ class Items:
 
     def _changed(self, row: dict[str, Any]) -> Changed:
         row.pop("head")
-        cursor, ephemeral, left_slug = row.pop("cursor"), row.pop("ephemeral"), row.pop("left_slug")
-        counted = not ephemeral and str(row["environment"]).lower() not in self._uncounted
-        return Changed(cursor, Item(**row, counted=counted), left_slug)
+        cursor, left_slug = row.pop("cursor"), row.pop("left_slug")
+        return Changed(cursor, Item(**row), left_slug)
 
 
 def mark_of(item: Item) -> str:

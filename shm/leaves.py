@@ -25,13 +25,16 @@ LONGEST_SHOWN = 40  # characters of a key in a refusal: enough to find it
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
-def read(metrics: dict[str, object], limits: Settings) -> tuple[msgspec.Raw, msgspec.Raw]:
-    """The object and its aggregated leaves, both as JSON. Numbers are int or Decimal. Raises BadRequest."""
+def read(metrics: dict[str, object], limits: Settings) -> tuple[msgspec.Raw, msgspec.Raw | None]:
+    """The object and its aggregated leaves, both as JSON; None for leaves that are the object itself.
+
+    Numbers are int or Decimal. Raises BadRequest.
+    """
     walk = _Walk(limits)
     walk.members(metrics, "", 1)
     kept = msgspec.Raw(_encoder.encode(metrics))
     if walk.aggregated == metrics:  # flat, and nothing in it that is only kept: the usual snapshot
-        return kept, kept
+        return kept, None
     return kept, msgspec.Raw(_encoder.encode(walk.aggregated))
 
 

@@ -3,6 +3,9 @@
 A statement begins at a line `-- name: topic words` and ends before the next; its name is `file.name`, such as
 `instances.register`. Parameters are written `%(name)s`, and `%` itself `%%`. One with `(prepared)` behind its name is
 planned once on each connection: for what runs all the time, and whose plan does not hang on its parameters.
+
+What statements have in common stands once in `sql/parts.sql`, each part after a line `-- part: name`; a statement has
+it at its line `-- use: name`.
 """
 
 import re
@@ -11,11 +14,16 @@ from functools import cache
 from pathlib import Path
 
 NAME = re.compile(r"^-- name: ([a-z_]+)( \(prepared\))?$", re.MULTILINE)
+PART = re.compile(r"^-- part: ([a-z_]+)$", re.MULTILINE)
+USE = re.compile(r"^-- use: ([a-z_]+)$", re.MULTILINE)
 LEADING_COMMENT = re.compile(r"\A(\s*--.*\n)+")  # for people; sent with every call it would only cost
 PARAMETER = re.compile(r"%\((\w+)\)s")
 LOCK = (
     "SELECT pg_advisory_xact_lock(1397247234);"  # the writers' own, a statement of its own before the one that writes
 )
+
+
+BEFORE = re.compile(r"\A(?:(?:SELECT pg_advisory_xact_lock\([0-9]+\)|SET LOCAL [^;]+);\s*)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +44,20 @@ def sql_folder() -> Path:
 def statements() -> dict[str, Statement]:
     """Every named statement, read once."""
     found: dict[str, Statement] = {}
+    parts_in_common = _parts()
     for file in sorted((sql_folder() / "queries").glob("*.sql")):
         parts = NAME.split(file.read_text(encoding="utf-8"))
         for short, prepared, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
             name = f"{file.stem}.{short}"
-            sql = LEADING_COMMENT.sub("", text).strip().removesuffix(";")
+            whole = USE.sub(lambda match: parts_in_common[match[1]], text)
+            sql = LEADING_COMMENT.sub("", whole).strip().removesuffix(";")
             found[name] = _prepared(name, sql) if prepared else Statement(sql)
     return found
+
+
+def _parts() -> dict[str, str]:
+    _, *parts = PART.split((sql_folder() / "parts.sql").read_text(encoding="utf-8"))
+    return {name: LEADING_COMMENT.sub("", text).strip() for name, text in zip(parts[::2], parts[1::2], strict=True)}
 
 
 def numbered(sql: str) -> tuple[str, list[str]]:
@@ -52,8 +67,15 @@ def numbered(sql: str) -> tuple[str, list[str]]:
     return text, names
 
 
+def apart(sql: str) -> tuple[str, str]:
+    """What comes before the statement itself in its transaction, locks and settings, and the statement."""
+    match = BEFORE.match(sql)
+    before = match[0] if match else ""
+    return before, sql[len(before) :]
+
+
 def _prepared(name: str, sql: str) -> Statement:
-    lock = LOCK if sql.startswith(LOCK) else ""
-    text, names = numbered(sql.removeprefix(LOCK))
+    before, body = apart(sql)
+    text, names = numbered(body)
     arguments = ", ".join(f"%({each})s" for each in names)
-    return Statement(f'{lock} EXECUTE "{name}" ({arguments})'.strip(), f'PREPARE "{name}" AS {text}')
+    return Statement(f'{before} EXECUTE "{name}" ({arguments})'.strip(), f'PREPARE "{name}" AS {text}')

@@ -14,6 +14,7 @@ from shm.keys import Keys
 from shm.settings import Settings
 
 HELD_PAGE = 20  # snapshots read at a time for a disclosure, 1.3 MB at their largest: whoever does not read holds them
+SWEEP_PAGE = 500  # placed anew at a time: some milliseconds under the writers' lock
 PURGE_PAGE = 1_000  # removed at a time, so that the intake never waits long
 
 
@@ -53,6 +54,16 @@ class _Claim:
 @dataclass(frozen=True, slots=True)
 class _Gone:
     instance_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    due: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Swept:
+    swept: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +144,20 @@ class Registry:
 
     async def erase(self, instance_id: str, public_key: bytes) -> Receipt:
         """Deletes everything held on an instance, which asked for it itself. Raises Forbidden as `prove`."""
+        receipt = await self._erase(instance_id, public_key)
+        if receipt is None:
+            raise unknown_instance()
+        return receipt
+
+    async def remove(self, instance_id: str) -> bool:
+        """Deletes everything held on an instance, as an admin wants it; False where there was none."""
+        return await self._erase(instance_id, None) is not None
+
+    async def _erase(self, instance_id: str, public_key: bytes | None) -> Receipt | None:
         receipt = await self._database.fetch_one(
             Receipt, "instances.erase", instance_id=instance_id, public_key=public_key
         )
         self.forget(instance_id)
-        if receipt is None:
-            raise unknown_instance()
         return receipt
 
     async def held(self, instance_id: str) -> dict[str, object]:
@@ -161,10 +180,17 @@ class Registry:
                 return
             after = page[-1]["snapshot_at"]
 
-    async def purge(self) -> int:
-        """Removes instances that never proved their key, the oldest thousand; returns how many."""
+    async def sweep(self) -> bool:
+        """Places instances anew that time alone has moved, the ones that are due longest; whether there may be more."""
+        if not await self._database.fetch(_Due, "instances.is_due"):  # spares the writers' lock
+            return False
+        row = await self._database.fetch_one(_Swept, "instances.sweep", most=SWEEP_PAGE)
+        return row is not None and row.swept == SWEEP_PAGE
+
+    async def purge(self) -> bool:
+        """Removes instances that never proved their key, the oldest thousand; whether there may be more."""
         gone = await self._database.fetch(_Gone, "instances.purge", age=self._pending_age, most=PURGE_PAGE)
-        return len(gone)
+        return len(gone) == PURGE_PAGE
 
 
 def unknown_instance() -> Forbidden:

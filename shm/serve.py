@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from shm import logs
+from shm import definitions, logs, partitions
 from shm.background import beside
 from shm.database import Database
 from shm.embedded import Revive, database_for
@@ -36,6 +36,7 @@ sparingly = logs.Sparingly(logger)
 
 WRITERS = 1  # connections of the intake: batches follow each other, and readers can never take its place
 LISTENERS = 1  # connections of the feed
+KEEPERS = 1  # connections of what goes on in the background
 REVIVE_MOST_S = 15.0  # between two tries to revive it: each costs processes and lines of its log
 LOOK_S = 1.0  # between two looks at an embedded PostgreSQL: whether a process is there costs nothing
 
@@ -74,7 +75,7 @@ async def _run(settings: Settings, dsn: str, revive: Revive | None) -> None:
     ended = _ended_by_signal()
     jobs = [_keep_alive(_Caretaker(revive))] if revive else []
     async with _databases(settings, dsn) as (database, writer), beside(*jobs):
-        await migrate(database)
+        await _make_ready(database, settings)
 
         async def listening(port: int, rooms: Rooms) -> None:
             _say_how_to_open(settings, port, await rooms.tokens.ensure_admin(settings))
@@ -95,9 +96,16 @@ def _run_workers(settings: Settings, dsn: str, revive: Revive | None) -> None:
         workers.run(_Caretaker(revive).look, lambda: _say_how_to_open(settings, port, token_file))
 
 
+async def _make_ready(database: Database, settings: Settings) -> None:
+    """The schema, the weeks that snapshots will need, and what the counted words mean."""
+    await migrate(database)
+    await partitions.make(database)
+    await definitions.agree(database, settings)
+
+
 async def _prepare(settings: Settings, dsn: str) -> Path | None:
     async with Database.opened(settings, dsn, size=1) as database:
-        await migrate(database)
+        await _make_ready(database, settings)
         return await Tokens(database).ensure_admin(settings)
 
 
@@ -122,10 +130,11 @@ async def _databases(settings: Settings, dsn: str) -> AsyncIterator[tuple[Databa
 
 def _refuse_too_many_connections(settings: Settings) -> None:
     """One process is within the limit of SHM_DB_POOL; several may not be."""
-    wanted = settings.workers * (settings.pool + WRITERS + LISTENERS)
+    each = settings.pool + WRITERS + LISTENERS + KEEPERS
+    wanted = settings.workers * each
     if settings.workers > 1 and wanted > LARGEST_POOL:
         raise ConfigurationError(
-            f"{settings.workers} workers with {settings.pool + WRITERS + LISTENERS} connections each want {wanted}; "
+            f"{settings.workers} workers with {each} connections each want {wanted}; "
             f"PostgreSQL has room for {LARGEST_POOL}. Choose fewer with --workers, or smaller pools with --pool."
         )
 

@@ -13,7 +13,9 @@ import tornado.web
 from tornado.httpserver import HTTPServer
 
 from shm import retention
+from shm.applications import Applications
 from shm.background import beside
+from shm.charts import Charts
 from shm.database import Database
 from shm.errors import ConfigurationError
 from shm.feed import Feed, KpiBoard
@@ -29,6 +31,7 @@ from shm.kpis import Kpis
 from shm.limits import Limits
 from shm.registry import Registry
 from shm.settings import Settings
+from shm.spreads import Spreads
 from shm.tokens import Tokens
 
 logger = logging.getLogger(__name__)
@@ -45,6 +48,7 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (rf"{ADMIN}/applications", admin.Applications),
     (rf"{ADMIN}/applications/{SLUG}", admin.Application),
     (rf"{ADMIN}/applications/{SLUG}/kpis", admin.ApplicationKpis),
+    (rf"{ADMIN}/metrics/([^/]{{1,256}})", admin.Metrics),
     (rf"{ADMIN}/instances", admin.Instances),
     (rf"{ADMIN}/instances/{UUID}", admin.Instance),
     (rf"{ADMIN}/instances/{UUID}/(approve|revoke)", admin.Decision),
@@ -81,7 +85,8 @@ async def rooms_of(settings: Settings, database: Database, writer: Database) -> 
     """
     keys = Keys(database, settings)
     registry = Registry(database, keys, settings)
-    items, kpis = Items(database, settings), Kpis(database, settings)
+    items, applications, spreads = Items(database), Applications(database), Spreads(database)
+    kpis = Kpis(database, applications, spreads, settings)
     rooms = Rooms(
         settings=settings,
         database=database,
@@ -89,6 +94,8 @@ async def rooms_of(settings: Settings, database: Database, writer: Database) -> 
         intake=Intake(writer, registry, settings),
         items=items,
         kpis=kpis,
+        applications=applications,
+        charts=Charts(database, applications, settings),
         feed=Feed(database, items, KpiBoard(kpis), settings),
         tokens=Tokens(database),
         limits=Limits(settings),
@@ -99,7 +106,8 @@ async def rooms_of(settings: Settings, database: Database, writer: Database) -> 
         rooms.feed.run(),
         rooms.limits.run(),
         hold_to_time(rooms),
-        retention.run(registry, rooms.feed),
+        spreads.run(),
+        retention.run(database, registry, rooms.feed, settings),
     ):
         yield rooms
 

@@ -124,6 +124,12 @@ class Settings:
     max_clock_skew: timedelta = setting(
         "SHM_MAX_CLOCK_SKEW", duration, "5m", "Clocks differ; a snapshot from further ahead would stay newest for long."
     )
+    retention: timedelta = setting(
+        "SHM_RETENTION",
+        duration,
+        "90d",
+        "Raw snapshots are for looking at an install's past and for proof; charts are kept for good.",
+    )
     max_body: int = setting(
         "SHM_MAX_BODY", size, "64k", "Three times the largest honest snapshot (256 metrics with long keys)."
     )
@@ -274,7 +280,17 @@ class Settings:
             spoken = next((variable for variable in source.names if environment.get(variable, "") != ""), None)
             if spoken is not None:
                 chosen[name] = _read(spoken, environment[spoken], source)
-        return cls(**cast(dict[str, Any], chosen))
+        settings = cls(**cast(dict[str, Any], chosen))
+        settings.refuse_contradictions()
+        return settings
+
+    def refuse_contradictions(self) -> None:
+        """Raises ConfigurationError for values that are good each for itself but not together."""
+        if self.retention < self.max_snapshot_age + self.active_window:
+            raise ConfigurationError(
+                "SHM_RETENTION is shorter than SHM_MAX_SNAPSHOT_AGE and SHM_ACTIVE_WINDOW together: a late snapshot "
+                "would follow on one that is gone, and the past could not be mended."
+            )
 
 
 def sources() -> dict[str, Source]:

@@ -5,9 +5,12 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from shm.errors import Conflict, NotFound
+from shm import stats
+from shm.errors import BadRequest, Conflict, NotFound
 from shm.handlers.base import Handler
 from shm.items import Filter, mark_of
+from shm.kpis import MOST_KEYS
+from shm.periods import Period
 from shm.tokens import Role
 
 MOST_ROWS = 1_000  # a page's upper end: about half a megabyte of JSON
@@ -37,6 +40,13 @@ class KpisQuery(msgspec.Struct, frozen=True):
     counted: bool = False
 
 
+class MetricsQuery(msgspec.Struct, frozen=True):
+    """The query of `GET metrics/{app}`. `keys`: joined by commas; else those that most instances answer now."""
+
+    period: Period = "24h"
+    keys: str | None = None
+
+
 class NoQuery(msgspec.Struct, frozen=True):
     """Nothing can be asked."""
 
@@ -57,7 +67,7 @@ class Stats(Reader):
 
     async def get(self) -> None:
         self.arguments_as(NoQuery)
-        self.answer(await self.rooms.kpis.stats())
+        self.answer(await stats.read(self.rooms.database, self.rooms.settings))
 
 
 class Applications(Reader):
@@ -65,7 +75,7 @@ class Applications(Reader):
 
     async def get(self) -> None:
         query = self.arguments_as(PageOf)
-        found = await self.rooms.kpis.applications(after=query.after, most=query.limit + 1)
+        found = await self.rooms.applications.page(query.after, query.limit + 1)
         if len(found) > query.limit:
             self.link_next(found[query.limit - 1].slug)
         self.answer(found[: query.limit])
@@ -76,10 +86,10 @@ class Application(Reader):
 
     async def get(self, slug: str) -> None:
         self.arguments_as(NoQuery)
-        found = await self.rooms.kpis.applications(slug=slug, most=1)
-        if not found:
+        found = await self.rooms.applications.one(slug)
+        if found is None:
             raise no_such_application()
-        self.answer(found[0])
+        self.answer(found)
 
 
 class ApplicationKpis(Reader):
@@ -93,6 +103,20 @@ class ApplicationKpis(Reader):
         cursor, kpis = found
         self.set_header("X-Feed-Cursor", str(cursor))
         self.answer(kpis)
+
+
+class Metrics(Reader):
+    """`GET metrics/{app}`: an application, by slug or name, over a period."""
+
+    async def get(self, app: str) -> None:
+        query = self.arguments_as(MetricsQuery)
+        keys = None if query.keys is None else query.keys.split(",")
+        if keys is not None and len(keys) > MOST_KEYS:
+            raise BadRequest("bad_parameter", f"keys names more than {MOST_KEYS} metrics.")
+        found = await self.rooms.charts.metrics(app, query.period, keys)
+        if found is None:
+            raise no_such_application()
+        self.answer(found)
 
 
 class Instances(Reader):

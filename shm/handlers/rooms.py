@@ -7,6 +7,8 @@ from typing import Protocol
 
 import tornado.websocket
 
+from shm.applications import Applications
+from shm.charts import Charts
 from shm.database import Database
 from shm.errors import Overloaded
 from shm.feed import Feed
@@ -36,6 +38,8 @@ class Rooms:
     intake: Intake
     items: Items
     kpis: Kpis
+    applications: Applications
+    charts: Charts
     feed: Feed
     tokens: Tokens
     limits: Limits

@@ -4,30 +4,28 @@ INSERT INTO applications (slug, name) VALUES (%(slug)s, %(name)s)
 ON CONFLICT (slug) DO NOTHING;
 
 -- name: page
--- Applications by slug, each with its counts of instances. `active`: seen within the window and not revoked.
-SELECT
-    a.slug, a.name, a.github_url, a.logo_url, a.stars, a.created_at, a.updated_at,
-    coalesce(c.total, 0) AS total,
-    coalesce(c.active, 0) AS active,
-    coalesce(c.pending, 0) AS pending,
-    coalesce(c.revoked, 0) AS revoked,
-    coalesce(c.counted, 0) AS counted
-FROM applications a
-LEFT JOIN (
-    SELECT
-        app_slug,
-        count(*) AS total,
-        count(*) FILTER (WHERE status = 'active' AND last_seen_at > now() - %(active_window)s::interval) AS active,
-        count(*) FILTER (WHERE status = 'pending') AS pending,
-        count(*) FILTER (WHERE status = 'revoked') AS revoked,
-        count(*) FILTER (
-            WHERE status = 'active' AND last_seen_at > now() - %(active_window)s::interval
-            AND NOT ephemeral AND lower(environment) <> ALL(%(uncounted)s::text[])
-        ) AS counted
-    FROM instance_items
-    WHERE %(slug)s::text IS NULL OR app_slug = %(slug)s
-    GROUP BY app_slug
-) c ON c.app_slug = a.slug
-WHERE (%(slug)s::text IS NULL OR a.slug = %(slug)s) AND (%(after)s::text IS NULL OR a.slug > %(after)s)
-ORDER BY a.slug
+-- Applications by slug, after one.
+SELECT slug, name, github_url, logo_url, stars, created_at, updated_at, overrides, public_metrics
+FROM applications
+WHERE %(after)s::text IS NULL OR slug > %(after)s
+ORDER BY slug
 LIMIT %(most)s;
+
+-- name: find
+-- The application of a slug, or else of a name.
+SELECT slug, name, github_url, logo_url, stars, created_at, updated_at, overrides, public_metrics
+FROM applications
+WHERE slug = %(app)s OR name = %(app)s
+ORDER BY slug <> %(app)s, slug
+LIMIT 1;
+
+-- name: update
+-- What the vendor says of an application; what is null stays as it is.
+UPDATE applications SET
+    github_url = CASE WHEN %(github_url)s::text IS NULL THEN github_url ELSE nullif(%(github_url)s, '') END,
+    logo_url = CASE WHEN %(logo_url)s::text IS NULL THEN logo_url ELSE nullif(%(logo_url)s, '') END,
+    overrides = coalesce(%(overrides)s::jsonb, overrides),
+    public_metrics = coalesce(%(public_metrics)s::text[], public_metrics),
+    updated_at = now()
+WHERE slug = %(slug)s
+RETURNING slug;

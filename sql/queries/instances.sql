@@ -7,19 +7,32 @@ SELECT pg_advisory_xact_lock(1397247234);
 WITH known AS MATERIALIZED (
     SELECT status, public_key FROM instances WHERE instance_id = %(instance_id)s
 ),
-moved AS (
+feed_moved AS (
     UPDATE feed_head SET cursor = cursor + 1
     WHERE NOT EXISTS (SELECT FROM known)
     RETURNING cursor, pg_notify('shm_feed', cursor::text)
 ),
+before AS (
+    SELECT * FROM standings WHERE FALSE
+),
+after AS (
+    SELECT
+        %(instance_id)s::uuid AS instance_id, %(app_slug)s::text AS app_slug, %(app_version)s::text AS app_version,
+        %(environment)s::text AS environment, 'pending' AS status, NULL::timestamptz AS first_seen_at,
+        NULL::timestamptz AS last_seen_at, NULL::timestamptz AS snapshot_at, '{}'::jsonb AS leaves
+    FROM feed_moved
+),
+-- use: moved
+-- use: tallied
 inserted AS (
     INSERT INTO instances (
-        instance_id, public_key, app_slug, app_name, app_version, environment, deployment_mode, os_arch, cursor
+        instance_id, public_key, app_slug, app_name, app_version, environment, deployment_mode, os_arch, counted, cursor
     )
     SELECT
-        %(instance_id)s, %(public_key)s, %(app_slug)s, %(app_name)s, %(app_version)s, %(environment)s,
-        %(deployment_mode)s, %(os_arch)s, cursor
-    FROM moved
+        p.instance_id, %(public_key)s, p.app_slug, %(app_name)s, p.app_version, p.environment,
+        %(deployment_mode)s, %(os_arch)s, p.counted, m.cursor
+    FROM placed p
+    CROSS JOIN feed_moved m
 ),
 staged AS (
     UPDATE instances SET staged = jsonb_build_object(
@@ -50,50 +63,102 @@ WHERE instance_id = %(instance_id)s AND public_key = %(public_key)s AND status <
 -- The instance's signature held: it was seen just now, what `claim` told takes effect, and it is active, unless it has to
 -- be approved first. Whatever has been staged since stays for the next proof.
 SELECT pg_advisory_xact_lock(1397247234);
-WITH known AS MATERIALIZED (
-    SELECT instance_id FROM instances
-    WHERE instance_id = %(instance_id)s AND public_key = %(public_key)s AND status <> 'revoked'
+WITH before AS MATERIALIZED (
+    SELECT s.*
+    FROM standings s
+    JOIN instances i USING (instance_id)
+    WHERE s.instance_id = %(instance_id)s AND i.public_key = %(public_key)s AND s.status <> 'revoked'
 ),
-moved AS (
+after AS (
+    SELECT
+        instance_id,
+        coalesce(%(staged)s::jsonb ->> 'app_slug', app_slug) AS app_slug,
+        coalesce(%(staged)s::jsonb ->> 'app_version', app_version) AS app_version,
+        coalesce(%(staged)s::jsonb ->> 'environment', environment) AS environment,
+        CASE WHEN status = 'pending' AND %(approval_wanted)s::boolean THEN 'pending' ELSE 'active' END AS status,
+        coalesce(first_seen_at, now()) AS first_seen_at,
+        now() AS last_seen_at,
+        snapshot_at,
+        leaves
+    FROM before
+),
+-- use: moved
+-- use: tallied
+-- use: returned
+feed_moved AS (
     UPDATE feed_head SET cursor = cursor + 1
-    WHERE EXISTS (SELECT FROM known)
+    WHERE EXISTS (SELECT FROM before)
     RETURNING cursor, pg_notify('shm_feed', cursor::text)
 )
 UPDATE instances i SET
-    status = CASE WHEN i.status = 'pending' AND %(approval_wanted)s::boolean THEN 'pending' ELSE 'active' END,
-    app_slug = coalesce(%(staged)s::jsonb ->> 'app_slug', i.app_slug),
-    left_slug = CASE
-        WHEN %(staged)s::jsonb ->> 'app_slug' <> i.app_slug THEN i.app_slug
-        ELSE i.left_slug
-    END,
+    status = p.status,
+    app_slug = p.app_slug,
+    left_slug = CASE WHEN p.app_slug <> i.app_slug THEN i.app_slug ELSE i.left_slug END,
     app_name = coalesce(%(staged)s::jsonb ->> 'app_name', i.app_name),
-    app_version = coalesce(%(staged)s::jsonb ->> 'app_version', i.app_version),
-    environment = coalesce(%(staged)s::jsonb ->> 'environment', i.environment),
+    app_version = p.app_version,
+    environment = p.environment,
     deployment_mode = coalesce(%(staged)s::jsonb ->> 'deployment_mode', i.deployment_mode),
     os_arch = coalesce(%(staged)s::jsonb ->> 'os_arch', i.os_arch),
     staged = nullif(i.staged, %(staged)s::jsonb),
-    first_seen_at = coalesce(i.first_seen_at, now()),
-    last_seen_at = now(),
+    first_seen_at = p.first_seen_at,
+    last_seen_at = p.last_seen_at,
+    counted = p.counted,
+    lapsed = p.lapsed,
+    reporting = p.reporting,
+    due_at = p.due_at,
     cursor = m.cursor
-FROM known k, moved m
-WHERE i.instance_id = k.instance_id
+FROM placed p, feed_moved m
+WHERE i.instance_id = p.instance_id
 RETURNING i.status;
 
 -- name: decide
--- An admin's decision: active or revoked. Revoked is final, so nothing but itself follows it.
+-- An admin's decision: active or revoked. Revoked is final, so nothing but itself follows it. In the series a revoked
+-- instance ends with its last hour, so what is rolled up of its newest snapshots is cut there.
+SELECT pg_advisory_xact_lock(1397247235);
 SELECT pg_advisory_xact_lock(1397247234);
-WITH known AS MATERIALIZED (
-    SELECT instance_id FROM instances
+WITH before AS MATERIALIZED (
+    SELECT * FROM standings
     WHERE instance_id = %(instance_id)s AND status <> %(status)s AND status <> 'revoked'
 ),
-moved AS (
+after AS (
+    SELECT
+        instance_id, app_slug, app_version, environment, %(status)s::text AS status, first_seen_at, last_seen_at,
+        snapshot_at, leaves
+    FROM before
+),
+-- use: moved
+-- use: tallied
+runs AS MATERIALIZED (
+    SELECT
+        s.app_slug, s.app_version, coalesce(s.leaves, s.metrics) AS leaves,
+        s.snapshot_at AS starts_at,
+        TRUE AS was_rolled,
+        least(lead(s.snapshot_at) OVER (ORDER BY s.snapshot_at), s.snapshot_at + d.active_window) AS ended_at,
+        TRUE AS is_rolled,
+        least(lead(s.snapshot_at) OVER (ORDER BY s.snapshot_at), s.snapshot_at + d.active_window, now()) AS ends_at
+    FROM snapshots s
+    CROSS JOIN definitions d
+    WHERE
+        s.instance_id = %(instance_id)s AND s.cursor <= (SELECT cursor FROM series_head)
+        AND s.snapshot_at > now() - d.active_window
+        AND %(status)s = 'revoked' AND EXISTS (SELECT FROM before)
+),
+-- use: rolled
+feed_moved AS (
     UPDATE feed_head SET cursor = cursor + 1
-    WHERE EXISTS (SELECT FROM known)
+    WHERE EXISTS (SELECT FROM before)
     RETURNING cursor, pg_notify('shm_feed', cursor::text)
 )
-UPDATE instances i SET status = %(status)s, cursor = m.cursor
-FROM known k, moved m
-WHERE i.instance_id = k.instance_id;
+UPDATE instances i SET
+    status = p.status,
+    revoked_at = CASE WHEN p.status = 'revoked' THEN now() END,
+    counted = p.counted,
+    lapsed = p.lapsed,
+    reporting = p.reporting,
+    due_at = p.due_at,
+    cursor = m.cursor
+FROM placed p, feed_moved m
+WHERE i.instance_id = p.instance_id;
 
 -- name: rotate
 -- Another key, in place of this one; the same again where it is there already. None: unknown, revoked, or by now a third.
@@ -103,21 +168,54 @@ WHERE instance_id = %(instance_id)s AND public_key IN (%(public_key)s, %(new_key
 RETURNING status;
 
 -- name: erase
--- Deletes an instance and all of its snapshots, tells the feed, and tells what was deleted. None: unknown, revoked, or
--- another key.
+-- Deletes an instance and all of its snapshots, takes it out of the tallies and the series, tells the feed, and tells what
+-- was deleted. With a public key where it asks for it itself, and then nothing is done for one that is unknown, revoked,
+-- or has another key by now; without one where an admin does.
+SELECT pg_advisory_xact_lock(1397247235);
 SELECT pg_advisory_xact_lock(1397247234);
 WITH known AS MATERIALIZED (
-    SELECT instance_id, app_slug, app_name, left_slug FROM instances
-    WHERE instance_id = %(instance_id)s AND public_key = %(public_key)s AND status <> 'revoked'
+    SELECT instance_id, app_slug, app_name, left_slug, revoked_at FROM instances
+    WHERE
+        instance_id = %(instance_id)s
+        AND (%(public_key)s::bytea IS NULL OR (public_key = %(public_key)s AND status <> 'revoked'))
 ),
+before AS MATERIALIZED (
+    SELECT * FROM standings WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
+),
+after AS (
+    SELECT instance_id, app_slug, app_version, environment, status, first_seen_at, last_seen_at, snapshot_at, leaves
+    FROM before
+    WHERE FALSE
+),
+-- use: moved
+-- use: tallied
+runs AS MATERIALIZED (
+    SELECT
+        s.app_slug, s.app_version, coalesce(s.leaves, s.metrics) AS leaves,
+        s.snapshot_at AS starts_at,
+        TRUE AS was_rolled,
+        least(
+            lead(s.snapshot_at) OVER (ORDER BY s.snapshot_at), s.snapshot_at + d.active_window, k.revoked_at
+        ) AS ended_at,
+        FALSE AS is_rolled,
+        NULL::timestamptz AS ends_at
+    FROM known k
+    JOIN snapshots s USING (instance_id)
+    CROSS JOIN definitions d
+    WHERE s.cursor <= (SELECT cursor FROM series_head)
+),
+-- use: rolled
 snapshots_gone AS (
     DELETE FROM snapshots WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
     RETURNING snapshot_at
 ),
+absences_gone AS (
+    DELETE FROM absences WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
+),
 gone AS (
     DELETE FROM instances WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
 ),
-moved AS (
+feed_moved AS (
     UPDATE feed_head SET cursor = cursor + 1
     WHERE EXISTS (SELECT FROM known)
     RETURNING cursor, pg_notify('shm_feed', cursor::text)
@@ -125,7 +223,7 @@ moved AS (
 told AS (
     INSERT INTO removals (cursor, instance_id, app_slug, left_slug)
     SELECT m.cursor, k.instance_id, k.app_slug, k.left_slug
-    FROM known k, moved m
+    FROM known k, feed_moved m
 )
 SELECT
     k.instance_id,
@@ -148,6 +246,16 @@ WITH known AS MATERIALIZED (
     ORDER BY registered_at, instance_id
     LIMIT %(most)s
 ),
+before AS MATERIALIZED (
+    SELECT * FROM standings WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
+),
+after AS (
+    SELECT instance_id, app_slug, app_version, environment, status, first_seen_at, last_seen_at, snapshot_at, leaves
+    FROM before
+    WHERE FALSE
+),
+-- use: moved
+-- use: tallied
 gone AS (
     DELETE FROM instances WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
 ),
@@ -157,18 +265,47 @@ told AS (
     FROM known k
     CROSS JOIN feed_head head
 ),
-moved AS (
+feed_moved AS (
     UPDATE feed_head SET cursor = cursor + (SELECT count(*) FROM known)
     WHERE EXISTS (SELECT FROM known)
     RETURNING pg_notify('shm_feed', cursor::text)
 )
 SELECT instance_id FROM known;
 
+-- name: is_due
+-- Whether time alone has changed how an instance stands.
+SELECT TRUE AS due FROM instances WHERE due_at <= now() LIMIT 1;
+
+-- name: sweep
+-- Places instances anew whose standing time alone has changed, the ones that are due longest, and tells how many.
+SELECT pg_advisory_xact_lock(1397247234);
+WITH before AS MATERIALIZED (
+    SELECT * FROM standings WHERE due_at <= now() ORDER BY due_at LIMIT %(most)s
+),
+after AS (
+    SELECT instance_id, app_slug, app_version, environment, status, first_seen_at, last_seen_at, snapshot_at, leaves
+    FROM before
+),
+-- use: moved
+-- use: tallied
+updated AS (
+    UPDATE instances i SET counted = p.counted, lapsed = p.lapsed, reporting = p.reporting, due_at = p.due_at
+    FROM placed p
+    WHERE i.instance_id = p.instance_id
+)
+SELECT count(*) AS swept FROM before;
+
 -- name: held
 -- Everything known of an instance but its snapshots.
 SELECT
     instance_id, encode(public_key, 'hex') AS public_key, status, app_name, app_slug, app_version, environment,
-    deployment_mode, os_arch, registered_at, first_seen_at, last_seen_at, staged, left_slug
+    deployment_mode, os_arch, registered_at, first_seen_at, last_seen_at, revoked_at, staged, left_slug, counted, lapsed,
+    reporting, due_at,
+    coalesce((
+        SELECT jsonb_agg(jsonb_build_object('lost_at', a.lost_at, 'returned_at', a.returned_at) ORDER BY a.lost_at)
+        FROM absences a
+        WHERE a.instance_id = instances.instance_id
+    ), '[]') AS absences
 FROM instances
 WHERE instance_id = %(instance_id)s;
 

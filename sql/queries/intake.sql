@@ -2,7 +2,7 @@
 -- Stores a batch of verified snapshots (a JSON array) and tells a verdict for each by its place: stored (also when it was
 -- there already, and then it is not fresh), staged (stored, and what is staged of the instance is to take effect),
 -- pending (the instance must be proven first), unknown (or another key), revoked. Instances get their current snapshot
--- and a cursor, the feed is told once.
+-- and a cursor, the tallies move, the feed is told once. A snapshot that tells no version has its install's.
 SELECT pg_advisory_xact_lock(1397247234);
 WITH batch AS MATERIALIZED (
     SELECT * FROM ROWS FROM (
@@ -20,9 +20,10 @@ WITH batch AS MATERIALIZED (
     )
 ),
 known AS MATERIALIZED (
-    SELECT instance_id, public_key, status, staged IS NOT NULL AS has_staged
-    FROM instances
-    WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM batch))
+    SELECT s.*, i.public_key, i.staged
+    FROM standings s
+    JOIN instances i USING (instance_id)
+    WHERE s.instance_id = ANY(ARRAY(SELECT instance_id FROM batch))
 ),
 judged AS MATERIALIZED (
     SELECT
@@ -31,9 +32,11 @@ judged AS MATERIALIZED (
             WHEN k.instance_id IS NULL OR k.public_key <> decode(b.public_key, 'base64') THEN 'unknown'
             WHEN k.status = 'revoked' THEN 'revoked'
             WHEN k.status = 'pending' THEN 'pending'
-            WHEN k.has_staged THEN 'staged'
+            WHEN k.staged IS NOT NULL THEN 'staged'
             ELSE 'stored'
-        END AS verdict
+        END AS verdict,
+        k.app_slug,
+        coalesce(k.staged ->> 'app_version', k.app_version) AS version_known
     FROM batch b
     LEFT JOIN known k USING (instance_id)
 ),
@@ -44,8 +47,12 @@ accepted AS MATERIALIZED (
     ORDER BY instance_id, snapshot_at, position
 ),
 inserted AS (
-    INSERT INTO snapshots (instance_id, snapshot_at, app_version, sequence, metrics)
-    SELECT instance_id, snapshot_at, app_version, sequence, metrics FROM accepted
+    INSERT INTO snapshots (instance_id, snapshot_at, app_version, sequence, metrics, app_slug, leaves, cursor)
+    SELECT
+        a.instance_id, a.snapshot_at, coalesce(a.app_version, a.version_known), a.sequence, a.metrics, a.app_slug,
+        a.leaves, head.cursor + 1
+    FROM accepted a
+    CROSS JOIN feed_head head
     ON CONFLICT (instance_id, snapshot_at) DO NOTHING
     RETURNING instance_id, snapshot_at
 ),
@@ -54,22 +61,48 @@ newest AS MATERIALIZED (
     FROM (SELECT instance_id, max(snapshot_at) AS snapshot_at FROM inserted GROUP BY instance_id) n
     CROSS JOIN feed_head head
 ),
+before AS MATERIALIZED (
+    SELECT k.* FROM known k JOIN newest n USING (instance_id)
+),
+after AS MATERIALIZED (
+    SELECT
+        b.instance_id, b.app_slug, b.environment, b.status, b.first_seen_at, now() AS last_seen_at,
+        greatest(b.snapshot_at, n.snapshot_at) AS snapshot_at,
+        n.snapshot_at > coalesce(b.snapshot_at, '-infinity') AS is_newer,
+        CASE
+            WHEN n.snapshot_at > coalesce(b.snapshot_at, '-infinity') THEN coalesce(a.app_version, b.app_version)
+            ELSE b.app_version
+        END AS app_version,
+        CASE
+            WHEN n.snapshot_at > coalesce(b.snapshot_at, '-infinity') THEN coalesce(a.leaves, a.metrics)
+            ELSE b.leaves
+        END AS leaves,
+        a.metrics AS sent,
+        a.leaves AS sent_leaves,
+        n.cursor
+    FROM before b
+    JOIN newest n USING (instance_id)
+    JOIN accepted a ON a.instance_id = n.instance_id AND a.snapshot_at = n.snapshot_at
+),
+-- use: moved
+-- use: tallied
+-- use: returned
 updated AS (
     UPDATE instances i SET
-        last_seen_at = now(),
-        cursor = n.cursor,
-        snapshot_at = greatest(i.snapshot_at, a.snapshot_at),
-        metrics = CASE WHEN a.snapshot_at > coalesce(i.snapshot_at, '-infinity') THEN a.metrics ELSE i.metrics END,
-        leaves = CASE WHEN a.snapshot_at > coalesce(i.snapshot_at, '-infinity') THEN a.leaves ELSE i.leaves END,
-        app_version = CASE
-            WHEN a.snapshot_at > coalesce(i.snapshot_at, '-infinity') THEN coalesce(a.app_version, i.app_version)
-            ELSE i.app_version
-        END
-    FROM newest n
-    JOIN accepted a USING (instance_id, snapshot_at)
-    WHERE i.instance_id = n.instance_id
+        last_seen_at = p.last_seen_at,
+        cursor = p.cursor,
+        snapshot_at = p.snapshot_at,
+        metrics = CASE WHEN p.is_newer THEN p.sent ELSE i.metrics END,
+        leaves = CASE WHEN p.is_newer THEN p.sent_leaves ELSE i.leaves END,
+        app_version = p.app_version,
+        counted = p.counted,
+        lapsed = p.lapsed,
+        reporting = p.reporting,
+        due_at = p.due_at
+    FROM placed p
+    WHERE i.instance_id = p.instance_id
 ),
-moved AS (
+feed_moved AS (
     UPDATE feed_head SET cursor = cursor + (SELECT count(*) FROM newest)
     WHERE EXISTS (SELECT FROM newest)
     RETURNING pg_notify('shm_feed', cursor::text)

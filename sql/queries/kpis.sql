@@ -1,102 +1,123 @@
 -- name: kpis
--- Every metric of the current snapshots, newer than the active window, of unrevoked instances: one row for each key and
--- sort of value (`part`: numbers, flags, categories). Of one application, or of all where `app` is null. One more row
--- (`part`: head) always comes, with the feed's cursor at which all of it is true.
-WITH leaf AS MATERIALIZED (
-    SELECT l.key, l.value, jsonb_typeof(l.value) AS sort
-    FROM instances i
-    CROSS JOIN jsonb_each(i.leaves) l
-    WHERE
-        (%(app)s::text IS NULL OR i.app_slug = %(app)s)
-        AND i.status <> 'revoked'
-        AND i.snapshot_at > now() - %(active_window)s::interval
-        AND (
-            NOT %(counted_only)s::boolean OR (
-                lower(i.environment) <> ALL(%(uncounted)s::text[])
-                AND i.leaves -> 'sys_ephemeral' IS DISTINCT FROM 'true'::jsonb
-            )
-        )
-),
-sorted AS (
-    SELECT key, count(*) AS instances, sum(v) AS total, trim_scale(avg(v)) AS mean, array_agg(v ORDER BY v) AS vs
-    FROM (SELECT key, value::numeric AS v FROM leaf WHERE sort = 'number') n
-    GROUP BY key
-),
-placed AS (
-    SELECT *, 0.5 * (instances - 1) AS at50, 0.9 * (instances - 1) AS at90 FROM sorted
-),
-valued AS (
+-- Every metric of the current snapshots, newer than the active window, of an application's unrevoked instances: one row
+-- for each key and sort of value (`part`: numbers, flags, categories), from the tallies. Of the counted instances alone
+-- where `counted_only`. One more row (`part`: head) always comes, with the feed's cursor at which all of it is true.
+WITH
+-- use: overdue
+-- use: moved
+known AS MATERIALIZED (
     SELECT
-        key, value #>> '{}' AS value, count(*) AS instances,
-        row_number() OVER (PARTITION BY key ORDER BY count(*) DESC, value #>> '{}') AS place
-    FROM leaf
-    WHERE sort = 'string'
-    GROUP BY key, value
+        sort, key,
+        sum(CASE WHEN %(counted_only)s::boolean THEN counted_total ELSE total END) AS total,
+        sum(CASE WHEN %(counted_only)s::boolean THEN counted_instances ELSE instances END) AS instances
+    FROM (
+        SELECT sort, key, total, instances, counted_total, counted_instances
+        FROM tallies
+        WHERE app_slug = %(app)s AND sort IN ('number', 'boolean', 'strings')
+        UNION ALL
+        SELECT sort, key, total, instances, counted_total, counted_instances
+        FROM moved
+        WHERE sort IN ('number', 'boolean', 'strings')
+    ) each
+    GROUP BY sort, key
+    HAVING sum(CASE WHEN %(counted_only)s::boolean THEN counted_instances ELSE instances END) > 0
+),
+placed_keys AS (
+    SELECT *, row_number() OVER (PARTITION BY sort ORDER BY instances DESC, key) AS place FROM known
+),
+said AS (
+    SELECT
+        k.key, v.value,
+        v.instances + coalesce(
+            CASE WHEN %(counted_only)s::boolean THEN m.counted_instances ELSE m.instances END, 0
+        ) AS instances
+    FROM placed_keys k
+    CROSS JOIN LATERAL (
+        SELECT t.value, CASE WHEN %(counted_only)s::boolean THEN t.counted_instances ELSE t.instances END AS instances
+        FROM tallies t
+        WHERE t.app_slug = %(app)s AND t.sort = 'string' AND t.key = k.key
+        ORDER BY CASE WHEN %(counted_only)s::boolean THEN t.counted_instances ELSE t.instances END DESC, t.value
+        LIMIT %(most_values)s::bigint + (SELECT count(*) FROM moved m WHERE m.sort = 'string' AND m.key = k.key)
+    ) v
+    LEFT JOIN moved m ON m.sort = 'string' AND m.key = k.key AND m.value = v.value
+    WHERE k.sort = 'strings' AND k.place <= %(most_keys)s::bigint
+),
+ranked AS (
+    SELECT *, row_number() OVER (PARTITION BY key ORDER BY instances DESC, value) AS rank FROM said WHERE instances > 0
+),
+top AS (
+    SELECT
+        key, sum(instances) AS instances,
+        jsonb_agg(jsonb_build_object('value', value, 'instances', instances) ORDER BY rank) AS entries
+    FROM ranked
+    WHERE rank <= %(most_values)s::bigint
+    GROUP BY key
 )
 SELECT
-    'head' AS part, '' AS key, head.cursor AS instances,
-    NULL::numeric AS total, NULL::numeric AS mean, NULL::numeric AS least, NULL::numeric AS p50, NULL::numeric AS p90,
-    NULL::numeric AS most, NULL::bigint AS trues, NULL::bigint AS other, NULL::jsonb AS top
+    'head' AS part, '' AS key, head.cursor AS instances, NULL::numeric AS total, NULL::bigint AS other,
+    NULL::jsonb AS top, NULL::numeric AS least, NULL::numeric AS p50, NULL::numeric AS p90, NULL::numeric AS most,
+    NULL::timestamptz AS spread_as_of
 FROM feed_head head
 UNION ALL
-(
-    SELECT
-        'numbers', key, instances, total, mean, vs[1],
-        trim_scale(vs[1 + floor(at50)::int]
-            + (at50 - floor(at50)) * (vs[1 + ceil(at50)::int] - vs[1 + floor(at50)::int])),
-        trim_scale(vs[1 + floor(at90)::int]
-            + (at90 - floor(at90)) * (vs[1 + ceil(at90)::int] - vs[1 + floor(at90)::int])),
-        vs[instances], NULL, NULL, NULL
-    FROM placed
-    ORDER BY instances DESC, key
-    LIMIT %(most_keys)s::bigint
-)
-UNION ALL
-(
-    SELECT
-        'flags', key, count(*), NULL, NULL, NULL, NULL, NULL, NULL,
-        count(*) FILTER (WHERE value = 'true'::jsonb), NULL, NULL
-    FROM leaf
-    WHERE sort = 'boolean'
-    GROUP BY key
-    ORDER BY count(*) DESC, key
-    LIMIT %(most_keys)s::bigint
-)
-UNION ALL
-(
-    SELECT
-        'categories', key, sum(instances), NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-        coalesce(sum(instances) FILTER (WHERE place > %(most_values)s::bigint), 0),
-        jsonb_agg(jsonb_build_object('value', value, 'instances', instances) ORDER BY place)
-            FILTER (WHERE place <= %(most_values)s::bigint)
-    FROM valued
-    GROUP BY key
-    ORDER BY sum(instances) DESC, key
-    LIMIT %(most_keys)s::bigint
-);
-
--- name: stats
--- The counts over all applications.
 SELECT
-    count(*) AS total,
-    count(*) FILTER (WHERE status = 'pending') AS pending,
-    count(*) FILTER (WHERE status = 'revoked') AS revoked,
-    count(*) FILTER (WHERE status = 'active' AND last_seen_at > now() - %(active_window)s::interval) AS active,
-    count(*) FILTER (WHERE status = 'active' AND last_seen_at > now() - interval '1 day') AS daily,
-    count(*) FILTER (WHERE status = 'active' AND last_seen_at > now() - interval '7 days') AS weekly,
-    count(*) FILTER (WHERE status = 'active' AND last_seen_at > now() - interval '30 days') AS monthly,
-    count(*) FILTER (WHERE first_seen_at > now() - interval '7 days') AS new_this_week,
-    count(*) FILTER (
-        WHERE status = 'active' AND last_seen_at > now() - %(active_window)s::interval
-        AND NOT ephemeral AND lower(environment) <> ALL(%(uncounted)s::text[])
-    ) AS counted
-FROM instance_items;
+    CASE k.sort WHEN 'number' THEN 'numbers' WHEN 'boolean' THEN 'flags' ELSE 'categories' END,
+    k.key, k.instances, trim_scale(k.total), k.instances - top.instances, top.entries,
+    s.least, s.p50, s.p90, s.most, s.as_of
+FROM placed_keys k
+LEFT JOIN top ON k.sort = 'strings' AND top.key = k.key
+LEFT JOIN spreads s
+    ON k.sort = 'number' AND s.app_slug = %(app)s AND s.counted_only = %(counted_only)s::boolean AND s.key = k.key
+WHERE k.place <= %(most_keys)s::bigint;
+
+-- name: global_metrics
+-- Every number over the current snapshots of all applications, from the tallies.
+WITH
+-- use: overdue
+-- use: moved
+known AS (
+    SELECT key, total, instances FROM tallies WHERE sort = 'number'
+    UNION ALL
+    SELECT key, total, instances FROM moved WHERE sort = 'number'
+)
+SELECT key, trim_scale(sum(total)) AS total, sum(instances) AS instances
+FROM known
+GROUP BY key
+HAVING sum(instances) > 0
+ORDER BY sum(instances) DESC, key
+LIMIT %(most_keys)s;
+
+-- name: counts
+-- Instances by application, status and how many lapses have passed, from the tallies; of one application, or of all.
+WITH
+-- use: overdue
+-- use: moved
+known AS (
+    SELECT app_slug, key, value, instances, counted_instances FROM tallies
+    WHERE sort = 'status' AND (%(app)s::text IS NULL OR app_slug = %(app)s)
+    UNION ALL
+    SELECT app_slug, key, value, instances, counted_instances FROM moved WHERE sort = 'status'
+)
+SELECT
+    k.app_slug, k.key AS status, k.value::int AS lapsed,
+    sum(k.instances) AS instances, sum(k.counted_instances) AS counted,
+    d.lapses, d.active_window
+FROM known k
+CROSS JOIN definitions d
+GROUP BY k.app_slug, k.key, k.value, d.lapses, d.active_window
+HAVING sum(k.instances) <> 0;
+
+-- name: new_this_week
+-- Instances that were first seen in the running hour or in the 168 before it, from the tallies.
+SELECT coalesce(sum(instances), 0)::bigint AS instances
+FROM tallies
+WHERE sort = 'new' AND key >= to_char(now() AT TIME ZONE 'UTC' - interval '7 days', 'YYYY-MM-DD"T"HH24');
 
 -- name: per_app_counts
--- Instances for each application that is there, under its name.
-SELECT a.name, count(*) AS instances
+-- Names of applications, those with the most instances first.
+SELECT a.name, sum(t.instances)::bigint AS instances
 FROM applications a
-JOIN instances i ON i.app_slug = a.slug
+JOIN tallies t ON t.app_slug = a.slug AND t.sort = 'status'
 GROUP BY a.slug, a.name
-ORDER BY count(*) DESC, a.slug
+HAVING sum(t.instances) > 0
+ORDER BY sum(t.instances) DESC, a.slug
 LIMIT %(most)s;

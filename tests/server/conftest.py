@@ -57,7 +57,7 @@ class Target:
 def target(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """One server for a file's tests, on a database of its own. It takes snapshots of any age."""
     with fresh_database(postgres) as dsn:
-        environment = {"SHM_DB_DSN": dsn, "SHM_MAX_SNAPSHOT_AGE": "36500d"}
+        environment = {"SHM_DB_DSN": dsn, "SHM_MAX_SNAPSHOT_AGE": "36000d", "SHM_RETENTION": "36500d"}
         server = ServerProcess(tmp_path_factory.mktemp("target") / "data", environment)
         server.start()
         try:

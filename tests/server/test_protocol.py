@@ -36,7 +36,7 @@ def items(server: ServerProcess) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("file", sorted(WIRE.glob("*.json")), ids=lambda file: file.stem)
 def test_the_official_clients_are_accepted_byte_for_byte(serve: Callable[..., ServerProcess], file: Path) -> None:
-    server = serve(SHM_MAX_SNAPSHOT_AGE="36500d")
+    server = serve(SHM_MAX_SNAPSHOT_AGE="36000d", SHM_RETENTION="36500d")
     register, activate, snapshot = json.loads(file.read_text())["requests"]
 
     def replay(request: dict[str, Any]) -> httpx.Response:

@@ -35,7 +35,7 @@ def test_each_signature_is_the_one_that_its_key_makes_of_its_body() -> None:
 
 
 def test_sent_in_their_order_they_get_the_answers_that_are_documented(serve: Callable[..., ServerProcess]) -> None:
-    server = serve(SHM_MAX_SNAPSHOT_AGE="36500d", SHM_MAX_CLOCK_SKEW="36500d")
+    server = serve(SHM_MAX_SNAPSHOT_AGE="36000d", SHM_RETENTION="36500d", SHM_MAX_CLOCK_SKEW="36500d")
     requests = vectors()["requests"]
     assert {request["path"] for request in requests} >= {
         *("/v1/register", "/v1/activate", "/v1/snapshot", "/v1/snapshots", "/v1/rotate", "/v1/disclose", "/v1/erase")

@@ -1,0 +1,131 @@
+"""What the vendor ships, and what the vendor says of it: addresses, overrides of metrics, and which are public."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+
+from shm import counts, metrics
+from shm.counts import InstanceCounts
+from shm.database import Database
+from shm.metrics import Override
+
+MOST_OVERRIDES = 500  # as many as KPIs are told of one sort
+LONGEST_KEY = 128  # as of a snapshot's, by default
+LONGEST_URL = 500
+
+Key = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_KEY)]
+Url = Annotated[str, msgspec.Meta(max_length=LONGEST_URL, pattern=r"^(https?://[^\s\x00-\x1f]+)?$")]
+
+
+class Application(msgspec.Struct):
+    """An application with its counts, and what the vendor says of it."""
+
+    slug: str
+    name: str
+    created_at: datetime
+    updated_at: datetime
+    stars: int
+    github_url: str | None
+    logo_url: str | None
+    instances: InstanceCounts
+    overrides: dict[str, Override]
+    public_metrics: list[str]
+
+
+class ApplicationChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `PUT applications/{slug}`: what is left out stays as it is, an empty address is none.
+
+    `overrides` and `public_metrics` are replaced as a whole.
+    """
+
+    github_url: Url | None = None
+    logo_url: Url | None = None
+    overrides: Annotated[dict[Key, Override], msgspec.Meta(max_length=MOST_OVERRIDES)] | None = None
+    public_metrics: Annotated[list[Key], msgspec.Meta(max_length=MOST_OVERRIDES)] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An application's name, and what the vendor says of its metrics."""
+
+    slug: str
+    name: str
+    created_at: datetime
+    overrides: dict[str, Override]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    slug: str
+    name: str
+    github_url: str | None
+    logo_url: str | None
+    stars: int
+    created_at: datetime
+    updated_at: datetime
+    overrides: msgspec.Raw
+    public_metrics: list[str]
+
+    def application(self, instances: InstanceCounts) -> Application:
+        return Application(
+            slug=self.slug,
+            name=self.name,
+            created_at=self.created_at,
+            updated_at=self.updated_at,
+            stars=self.stars,
+            github_url=self.github_url,
+            logo_url=self.logo_url,
+            instances=instances,
+            overrides=_overrides.decode(self.overrides),
+            public_metrics=self.public_metrics,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Slug:
+    slug: str
+
+
+_overrides = msgspec.json.Decoder(dict[str, metrics.Override])
+_encoder = msgspec.json.Encoder()
+
+
+class Applications:
+    """The applications of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def page(self, after: str | None, most: int) -> list[Application]:
+        """Applications by slug, after one, with their counts."""
+        rows = await self._database.fetch(_Row, "applications.page", after=after, most=most)
+        known = counts.by_application(await counts.read(self._database))
+        return [row.application(known.get(row.slug, InstanceCounts())) for row in rows]
+
+    async def one(self, slug: str) -> Application | None:
+        """The application of that slug."""
+        row = await self._database.fetch_one(_Row, "applications.find", app=slug)
+        if row is None or row.slug != slug:
+            return None
+        return row.application(counts.summed(await counts.read(self._database, slug)))
+
+    async def said(self, app: str) -> Said | None:
+        """What is said of the application of that slug, or else of that name."""
+        row = await self._database.fetch_one(_Row, "applications.find", app=app)
+        return None if row is None else Said(row.slug, row.name, row.created_at, _overrides.decode(row.overrides))
+
+    async def change(self, slug: str, change: ApplicationChange) -> bool:
+        """Writes down what the vendor says; False if there is no such application."""
+        overrides = None if change.overrides is None else _encoder.encode(change.overrides).decode()
+        row = await self._database.fetch_one(
+            _Slug,
+            "applications.update",
+            slug=slug,
+            github_url=change.github_url,
+            logo_url=change.logo_url,
+            overrides=overrides,
+            public_metrics=change.public_metrics,
+        )
+        return row is not None

@@ -1,0 +1,112 @@
+"""Series: what KPIs would have read at moments in the past, and what they read now.
+
+Days that are closed are read as they stand; moments since then, and within days, from the hours by which they moved.
+So a chart costs the same at any size and with any history. How they are written is in `shm.rollup`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from shm.database import Database
+from shm.metrics import EXACT
+
+MIDNIGHT = timedelta(days=1)
+
+Name = tuple[str, str, str]  # sort, key, value
+Reading = tuple[Decimal, int]  # a sum, and over how many instances
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """What a metric reads now, or how many instances are of a version."""
+
+    sort: str
+    key: str
+    value: str
+    total: Decimal
+    instances: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    closed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    sort: str
+    key: str
+    value: str
+    at: datetime | None
+    place: int | None
+    total: Decimal
+    instances: Decimal | int
+
+
+async def now(database: Database, app: str, keys: Sequence[str] | None, most: int) -> list[Now]:
+    """Numbers and booleans of these keys, or those that most instances answer."""
+    return await database.fetch(Now, "series.now", app=app, keys=None if keys is None else list(keys), most=most)
+
+
+async def versions_now(database: Database, app: str, most: int) -> list[Now]:
+    """The versions that most instances are of."""
+    return await database.fetch(Now, "series.versions_now", app=app, most=most)
+
+
+async def read(
+    database: Database, app: str, sorts: Sequence[str], keys: Sequence[str], points: Sequence[datetime]
+) -> dict[Name, list[Reading | None]]:
+    """What was read at `points`, ascending ends of hours: by name a list as long, None where nothing was known."""
+    head = await database.fetch_one(_Head, "series.head")
+    assert head is not None  # noqa: S101 - the table always has its one row
+    closed = [at for at in points if at <= head.closed_at and _is_midnight(at)]
+    if len(closed) < sum(at <= head.closed_at for at in points):
+        closed = []  # steps within days: all from the hours
+    open_points = list(points[len(closed) :])
+    base = min(head.closed_at, _midnight_before(open_points[0])) if open_points else head.closed_at
+    rows = await database.fetch(
+        _Row,
+        "series.read",
+        app=app,
+        sorts=list(sorts),
+        keys=list(keys),
+        closed=closed,
+        open=open_points,
+        base=base if open_points else None,
+        last=open_points[-1] if open_points else None,
+    )
+    return _readings(rows, closed, len(open_points))
+
+
+def _readings(rows: Sequence[_Row], closed: Sequence[datetime], open_points: int) -> dict[Name, list[Reading | None]]:
+    place_of = {at: place for place, at in enumerate(closed)}
+    found: dict[Name, list[Reading | None]] = {}
+    moves: dict[Name, list[Reading]] = {}
+    for row in rows:
+        name = row.sort, row.key, row.value
+        series = found.setdefault(name, [None] * (len(closed) + open_points))
+        reading = row.total, int(row.instances)
+        if row.at is not None:
+            series[place_of[row.at]] = _known(reading)
+        elif row.place is not None:
+            moves.setdefault(name, [(Decimal(), 0)] * (open_points + 1))[row.place] = reading
+    for name, moved in moves.items():
+        total, instances = moved[0]
+        for place, (by, by_instances) in enumerate(moved[1:]):
+            total, instances = EXACT.add(total, by), instances + by_instances
+            found[name][len(closed) + place] = _known((total, instances))
+    return found
+
+
+def _known(reading: Reading) -> Reading | None:
+    return reading if reading[1] > 0 else None
+
+
+def _is_midnight(at: datetime) -> bool:
+    return at == _midnight_before(at)
+
+
+def _midnight_before(at: datetime) -> datetime:
+    return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)

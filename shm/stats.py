@@ -1,0 +1,80 @@
+"""The counts and aggregates over all applications: `GET stats`."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+import msgspec
+
+from shm import counts, metrics
+from shm.database import Database
+from shm.kpis import MOST_KEYS
+from shm.settings import Settings
+
+MOST_APPLICATIONS = 1_000  # in per_app_counts
+
+
+class Stats(msgspec.Struct):
+    """The body of `GET stats`: the original's four fields first. `global_metrics` is each key's aggregate over all.
+
+    `new_this_week`: first seen in the running hour or the 168 before it.
+    """
+
+    total_instances: int
+    active_instances: int
+    global_metrics: dict[str, Decimal]
+    per_app_counts: dict[str, int]
+    daily_active: int
+    weekly_active: int
+    monthly_active: int
+    counted_instances: int
+    excluded_instances: int
+    pending_instances: int
+    revoked_instances: int
+    new_this_week: int
+    active_window_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class _New:
+    instances: int
+
+
+@dataclass(frozen=True, slots=True)
+class _PerApplication:
+    name: str
+    instances: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Global:
+    key: str
+    total: Decimal
+    instances: Decimal
+
+
+async def read(database: Database, settings: Settings) -> Stats:
+    """Reads them from the tallies, whose number hangs on applications and keys and not on instances."""
+    tallies = await counts.read(database)
+    of_all = counts.summed(tallies)
+    new = await database.fetch_one(_New, "kpis.new_this_week")
+    per_app = await database.fetch(_PerApplication, "kpis.per_app_counts", most=MOST_APPLICATIONS)
+    sums = await database.fetch(_Global, "kpis.global_metrics", app=None, most_keys=MOST_KEYS)
+    return Stats(
+        total_instances=of_all.total,
+        active_instances=of_all.active,
+        global_metrics={row.key: _aggregate(row) for row in sorted(sums, key=lambda row: row.key)},
+        per_app_counts={row.name: row.instances for row in per_app},
+        daily_active=counts.seen_within(tallies, counts.DAY),
+        weekly_active=counts.seen_within(tallies, counts.WEEK),
+        monthly_active=counts.seen_within(tallies, counts.MONTH),
+        counted_instances=of_all.counted,
+        excluded_instances=of_all.excluded,
+        pending_instances=of_all.pending,
+        revoked_instances=of_all.revoked,
+        new_this_week=new.instances if new else 0,
+        active_window_s=int(settings.active_window.total_seconds()),
+    )
+
+
+def _aggregate(row: _Global) -> Decimal:
+    return row.total if metrics.naming(row.key).aggregate == "sum" else metrics.mean(row.total, int(row.instances))

@@ -1,0 +1,201 @@
+-- What several statements have in common: lists of CTEs, put in place of a line `-- use: name`. Whoever uses the first two
+-- has two CTEs before them: `before`, instances as they stand, rows of `standings` (a new one has none), and `after`,
+-- what they become: the same columns but for what `placed` finds out (one that goes has none).
+
+-- part: moved
+-- `placed`: `after`, and how it stands by the definitions, now. `moved`: by how much each tally moves.
+placed AS MATERIALIZED (
+    SELECT
+        a.*,
+        lower(a.environment) <> ALL(d.uncounted)
+            AND a.leaves -> 'sys_ephemeral' IS DISTINCT FROM 'true'::jsonb AS counted,
+        CASE WHEN a.status = 'active' THEN (
+            SELECT count(*) FROM unnest(d.lapses) lapse WHERE a.last_seen_at + lapse <= now()
+        ) ELSE 0 END::smallint AS lapsed,
+        a.status <> 'revoked' AND coalesce(a.snapshot_at + d.active_window > now(), FALSE) AS reporting,
+        least(
+            CASE WHEN a.status = 'active' THEN (
+                SELECT min(a.last_seen_at + lapse) FROM unnest(d.lapses) lapse WHERE a.last_seen_at + lapse > now()
+            ) END,
+            CASE
+                WHEN a.status <> 'revoked' AND a.snapshot_at + d.active_window > now()
+                THEN a.snapshot_at + d.active_window
+            END
+        ) AS due_at
+    FROM after a
+    CROSS JOIN definitions d
+),
+weighed AS MATERIALIZED (
+    SELECT app_slug, app_version, status, counted, lapsed, reporting, first_seen_at, leaves, -1 AS weight
+    FROM before
+    UNION ALL
+    SELECT app_slug, app_version, status, counted, lapsed, reporting, first_seen_at, leaves, 1 FROM placed
+),
+summed AS MATERIALIZED (
+    SELECT
+        app_slug, sort, key, value,
+        sum(total) AS total,
+        sum(weight) AS instances,
+        coalesce(sum(total) FILTER (WHERE counted), 0) AS counted_total,
+        coalesce(sum(weight) FILTER (WHERE counted), 0) AS counted_instances
+    FROM (
+        SELECT app_slug, counted, weight, 'status' AS sort, status AS key, lapsed::text AS value, 0::numeric AS total
+        FROM weighed
+        UNION ALL
+        SELECT app_slug, counted, weight, 'version', '', app_version, 0
+        FROM weighed
+        WHERE reporting
+        UNION ALL
+        SELECT
+            app_slug, counted, weight, 'new', to_char(first_seen_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24'), '', 0
+        FROM weighed
+        WHERE first_seen_at IS NOT NULL
+        UNION ALL
+        SELECT
+            w.app_slug, w.counted, w.weight, jsonb_typeof(leaf.value), leaf.key,
+            CASE jsonb_typeof(leaf.value) WHEN 'string' THEN leaf.value #>> '{}' ELSE '' END,
+            CASE jsonb_typeof(leaf.value)
+                WHEN 'number' THEN w.weight * leaf.value::numeric
+                WHEN 'boolean' THEN w.weight * (leaf.value = 'true'::jsonb)::int
+                ELSE 0
+            END
+        FROM weighed w
+        CROSS JOIN LATERAL jsonb_each(w.leaves) leaf
+        WHERE w.reporting
+    ) parts
+    GROUP BY app_slug, sort, key, value
+    HAVING
+        sum(total) <> 0 OR sum(weight) <> 0 OR sum(total) FILTER (WHERE counted) <> 0
+        OR sum(weight) FILTER (WHERE counted) <> 0
+),
+moved AS MATERIALIZED (
+    SELECT * FROM summed
+    UNION ALL
+    SELECT app_slug, 'strings', key, '', 0, sum(instances), 0, sum(counted_instances)
+    FROM summed
+    WHERE sort = 'string'
+    GROUP BY app_slug, key
+    HAVING sum(instances) <> 0 OR sum(counted_instances) <> 0
+),
+
+-- part: tallied
+-- Moves the tallies by `moved`. Under the writers' lock.
+tallied AS (
+    INSERT INTO tallies AS known (
+        app_slug, sort, key, value, total, instances, counted_total, counted_instances
+    )
+    SELECT app_slug, sort, key, value, total, instances, counted_total, counted_instances FROM moved
+    ON CONFLICT (app_slug, sort, key, value) DO UPDATE SET
+        total = known.total + excluded.total,
+        instances = known.instances + excluded.instances,
+        counted_total = known.counted_total + excluded.counted_total,
+        counted_instances = known.counted_instances + excluded.counted_instances
+),
+
+-- part: returned
+-- Of instances that are seen just now: which of them had been lost.
+returned AS (
+    INSERT INTO absences (instance_id, lost_at, returned_at)
+    SELECT b.instance_id, b.last_seen_at + d.active_window, now()
+    FROM before b
+    CROSS JOIN definitions d
+    WHERE b.status = 'active' AND b.last_seen_at + d.active_window <= now()
+    ON CONFLICT (instance_id, lost_at) DO NOTHING
+),
+
+-- part: overdue
+-- Instances whose standing time alone has changed and no sweep has yet: their `before` and `after`. Readers correct the
+-- tallies by it, so that what they tell is true at their moment. Usually there are none. Of one application, or of all.
+before AS MATERIALIZED (
+    SELECT * FROM standings WHERE due_at <= now() AND (%(app)s::text IS NULL OR app_slug = %(app)s)
+),
+after AS (
+    SELECT instance_id, app_slug, app_version, environment, status, first_seen_at, last_seen_at, snapshot_at, leaves
+    FROM before
+),
+
+-- part: rolled
+-- Moves the series' hours, and the days that are closed, by `runs`: snapshots and until when each counts, in the rollup as
+-- it was (`was_rolled`, `ended_at`) and as it becomes (`is_rolled`, `ends_at`). Under the rollup's lock.
+points AS MATERIALIZED (
+    SELECT r.app_slug, r.app_version, r.leaves, p.at, p.weight
+    FROM (
+        SELECT *, was_rolled AND first < old_end AS was, is_rolled AND first < new_end AS is_now
+        FROM (
+            SELECT
+                *,
+                date_trunc('hour', starts_at + interval '1 hour' - interval '1 microsecond') AS first,
+                date_trunc('hour', ended_at + interval '1 hour' - interval '1 microsecond') AS old_end,
+                date_trunc('hour', ends_at + interval '1 hour' - interval '1 microsecond') AS new_end
+            FROM runs
+        ) to_the_hour
+    ) r
+    CROSS JOIN LATERAL (
+        VALUES
+            (r.first, r.is_now::int - r.was::int),
+            (r.old_end, CASE WHEN r.was AND (NOT r.is_now OR r.old_end <> r.new_end) THEN 1 ELSE 0 END),
+            (r.new_end, CASE WHEN r.is_now AND (NOT r.was OR r.old_end <> r.new_end) THEN -1 ELSE 0 END)
+    ) p (at, weight)
+    WHERE p.weight <> 0
+),
+hours AS MATERIALIZED (
+    SELECT app_slug, sort, key, value, at, sum(total) AS total, sum(weight) AS instances
+    FROM (
+        SELECT
+            p.app_slug, jsonb_typeof(leaf.value) AS sort, leaf.key, '' AS value, p.at, p.weight,
+            CASE jsonb_typeof(leaf.value)
+                WHEN 'number' THEN p.weight * leaf.value::numeric
+                ELSE p.weight * (leaf.value = 'true'::jsonb)::int
+            END AS total
+        FROM points p
+        CROSS JOIN LATERAL jsonb_each(p.leaves) leaf
+        WHERE jsonb_typeof(leaf.value) <> 'string'
+        UNION ALL
+        SELECT app_slug, 'version', '', app_version, at, weight, 0
+        FROM points
+    ) each
+    GROUP BY app_slug, sort, key, value, at
+    HAVING sum(total) <> 0 OR sum(weight) <> 0
+),
+hours_moved AS (
+    INSERT INTO series_hours AS known (app_slug, sort, key, value, at, total, instances)
+    SELECT app_slug, sort, key, value, at, total, instances FROM hours
+    ON CONFLICT (app_slug, sort, key, value, at) DO UPDATE SET
+        total = known.total + excluded.total,
+        instances = known.instances + excluded.instances
+),
+since_days AS (
+    SELECT
+        app_slug, sort, key, value, day,
+        sum(sum(total)) OVER by_day AS total,
+        sum(sum(instances)) OVER by_day AS instances,
+        lead(day) OVER by_day AS next_day
+    FROM (
+        SELECT *, date_trunc('day', at + interval '1 day' - interval '1 microsecond') AS day FROM hours
+    ) each
+    GROUP BY app_slug, sort, key, value, day
+    WINDOW by_day AS (PARTITION BY app_slug, sort, key, value ORDER BY day)
+),
+days_moved AS (
+    INSERT INTO series_days AS known (app_slug, sort, key, value, at, total, instances)
+    SELECT s.app_slug, s.sort, s.key, s.value, d.day, s.total, s.instances
+    FROM since_days s
+    CROSS JOIN series_head head
+    CROSS JOIN LATERAL generate_series(
+        s.day, least(s.next_day - interval '1 day', head.closed_at), interval '1 day'
+    ) d (day)
+    WHERE s.total <> 0 OR s.instances <> 0
+    ON CONFLICT (app_slug, sort, key, value, at) DO UPDATE SET
+        total = known.total + excluded.total,
+        instances = known.instances + excluded.instances
+),
+
+-- part: spread
+-- Of `vs`, so many values (`instances`) in their order: the least, p50 and p90 (between two neighbours in proportion), the
+-- most.
+    vs[1] AS least,
+    trim_scale(vs[1 + floor(0.5 * (instances - 1))::int] + (0.5 * (instances - 1) - floor(0.5 * (instances - 1)))
+        * (vs[1 + ceil(0.5 * (instances - 1))::int] - vs[1 + floor(0.5 * (instances - 1))::int])) AS p50,
+    trim_scale(vs[1 + floor(0.9 * (instances - 1))::int] + (0.9 * (instances - 1) - floor(0.9 * (instances - 1)))
+        * (vs[1 + ceil(0.9 * (instances - 1))::int] - vs[1 + floor(0.9 * (instances - 1))::int])) AS p90,
+    vs[instances] AS most

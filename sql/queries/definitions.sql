@@ -1,0 +1,27 @@
+-- name: agree
+-- Writes down what the counted words mean. Where that changes anything, all instances are placed anew by the sweeps and
+-- the series are computed anew; tells whether it does.
+SELECT pg_advisory_xact_lock(1397247235);
+SELECT pg_advisory_xact_lock(1397247234);
+WITH other AS MATERIALIZED (
+    SELECT active_window <> %(active_window)s::interval AS window_changed
+    FROM definitions
+    WHERE active_window <> %(active_window)s::interval OR uncounted <> %(uncounted)s::text[]
+),
+agreed AS (
+    UPDATE definitions SET
+        active_window = %(active_window)s,
+        uncounted = %(uncounted)s,
+        lapses = (
+            SELECT array_agg(lapse ORDER BY lapse)
+            FROM unnest(ARRAY[interval '1 day', '7 days', '30 days', %(active_window)s::interval]) lapse
+        )
+    WHERE EXISTS (SELECT FROM other)
+),
+due AS (
+    UPDATE instances SET due_at = '-infinity' WHERE EXISTS (SELECT FROM other)
+),
+stale AS (
+    UPDATE series_head SET stale = TRUE WHERE EXISTS (SELECT FROM other WHERE window_changed)
+)
+SELECT count(*) > 0 AS changed FROM other;

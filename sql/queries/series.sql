@@ -1,0 +1,176 @@
+-- name: roll
+-- Rolls snapshots up into the series, in the order in which they were stored, so many or a batch more; tells how many.
+-- Each ends the run of the one before it in time; a late one does the same in the past, and so mends it.
+SELECT pg_advisory_xact_lock(1397247235);
+WITH head AS MATERIALIZED (
+    SELECT cursor FROM series_head
+),
+reach AS MATERIALIZED (
+    SELECT coalesce(
+        (
+            SELECT cursor FROM snapshots
+            WHERE cursor > (SELECT cursor FROM head)
+            ORDER BY cursor
+            OFFSET %(most)s LIMIT 1
+        ),
+        (SELECT cursor FROM feed_head)
+    ) AS cursor
+),
+fresh AS MATERIALIZED (
+    SELECT instance_id, snapshot_at FROM snapshots
+    WHERE cursor > (SELECT cursor FROM head) AND cursor <= (SELECT cursor FROM reach)
+),
+spans AS MATERIALIZED (
+    SELECT
+        f.instance_id,
+        coalesce((
+            SELECT max(s.snapshot_at) FROM snapshots s
+            WHERE
+                s.instance_id = f.instance_id
+                AND s.snapshot_at < f.oldest AND s.snapshot_at >= f.oldest - (SELECT active_window FROM definitions)
+                AND s.cursor <= (SELECT cursor FROM reach)
+        ), f.oldest) AS oldest,
+        coalesce((
+            SELECT min(s.snapshot_at) FROM snapshots s
+            WHERE
+                s.instance_id = f.instance_id
+                AND s.snapshot_at > f.newest AND s.snapshot_at <= f.newest + (SELECT active_window FROM definitions)
+                AND s.cursor <= (SELECT cursor FROM reach)
+        ), f.newest) AS newest
+    FROM (
+        SELECT instance_id, min(snapshot_at) AS oldest, max(snapshot_at) AS newest FROM fresh GROUP BY instance_id
+    ) f
+),
+runs AS MATERIALIZED (
+    SELECT
+        s.app_slug, s.app_version, coalesce(s.leaves, s.metrics) AS leaves,
+        s.snapshot_at AS starts_at,
+        s.cursor <= (SELECT cursor FROM head) AS was_rolled,
+        least(
+            min(s.snapshot_at) FILTER (WHERE s.cursor <= (SELECT cursor FROM head)) OVER (
+                PARTITION BY s.instance_id ORDER BY s.snapshot_at ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING
+            ),
+            s.snapshot_at + d.active_window,
+            i.revoked_at
+        ) AS ended_at,
+        TRUE AS is_rolled,
+        least(
+            lead(s.snapshot_at) OVER (PARTITION BY s.instance_id ORDER BY s.snapshot_at),
+            s.snapshot_at + d.active_window,
+            i.revoked_at
+        ) AS ends_at
+    FROM spans
+    JOIN snapshots s
+        ON s.instance_id = spans.instance_id AND s.snapshot_at BETWEEN spans.oldest AND spans.newest
+        AND s.cursor <= (SELECT cursor FROM reach)
+    JOIN instances i ON i.instance_id = s.instance_id
+    CROSS JOIN definitions d
+),
+-- use: rolled
+advanced AS (
+    UPDATE series_head SET cursor = (SELECT cursor FROM reach) WHERE cursor < (SELECT cursor FROM reach)
+)
+SELECT count(*) AS snapshots FROM fresh;
+
+-- name: close
+-- Closes the next day, if it is over: what each KPI read at its end. Tells which. Late snapshots mend closed days too.
+SELECT pg_advisory_xact_lock(1397247235);
+WITH due AS MATERIALIZED (
+    SELECT closed_at, closed_at + interval '1 day' AS at FROM series_head WHERE closed_at + interval '1 day' <= now()
+),
+closed AS (
+    INSERT INTO series_days (app_slug, sort, key, value, at, total, instances)
+    SELECT k.app_slug, k.sort, k.key, k.value, due.at, sum(k.total), sum(k.instances)
+    FROM due
+    CROSS JOIN LATERAL (
+        SELECT app_slug, sort, key, value, total, instances FROM series_days WHERE at = due.closed_at
+        UNION ALL
+        SELECT app_slug, sort, key, value, total, instances FROM series_hours
+        WHERE at > due.closed_at AND at <= due.at
+    ) k
+    GROUP BY k.app_slug, k.sort, k.key, k.value, due.at
+    HAVING sum(k.total) <> 0 OR sum(k.instances) <> 0
+)
+UPDATE series_head SET closed_at = due.at FROM due
+RETURNING series_head.closed_at;
+
+-- name: head
+-- Up to which midnight days are closed.
+SELECT closed_at FROM series_head;
+
+-- name: now
+-- What an application's metrics read now: numbers and booleans, those of these keys, or those that most instances answer.
+WITH
+-- use: overdue
+-- use: moved
+known AS (
+    SELECT sort, key, total, instances FROM tallies
+    WHERE app_slug = %(app)s AND sort IN ('number', 'boolean')
+    UNION ALL
+    SELECT sort, key, total, instances FROM moved
+    WHERE sort IN ('number', 'boolean')
+)
+SELECT sort, key, '' AS value, trim_scale(sum(total)) AS total, sum(instances) AS instances
+FROM known
+WHERE %(keys)s::text[] IS NULL OR key = ANY(%(keys)s::text[])
+GROUP BY sort, key
+HAVING sum(instances) > 0
+ORDER BY sum(instances) DESC, key, sort
+LIMIT %(most)s;
+
+-- name: versions_now
+-- How many instances of an application have a current snapshot of each version, now.
+WITH
+-- use: overdue
+-- use: moved
+known AS (
+    SELECT value, instances FROM tallies WHERE app_slug = %(app)s AND sort = 'version'
+    UNION ALL
+    SELECT value, instances FROM moved WHERE sort = 'version'
+)
+SELECT 'version' AS sort, '' AS key, value, 0::numeric AS total, sum(instances) AS instances
+FROM known
+GROUP BY value
+HAVING sum(instances) > 0
+ORDER BY sum(instances) DESC, value
+LIMIT %(most)s;
+
+-- name: read
+-- What was read at points in the past. At `closed` ones, which are midnights, a row each (`at`). At `open` ones, which are
+-- ascending, by how much it had moved since the point before (`place` counts from 1), and since the midnight `base` before
+-- the first one; what it read then has the place 0.
+SELECT sort, key, value, at, NULL::integer AS place, total, instances
+FROM series_days
+WHERE
+    app_slug = %(app)s AND sort = ANY(%(sorts)s::text[]) AND key = ANY(%(keys)s::text[])
+    AND at = ANY(%(closed)s::timestamptz[])
+UNION ALL
+SELECT sort, key, value, NULL, 0, total, instances
+FROM series_days
+WHERE
+    app_slug = %(app)s AND sort = ANY(%(sorts)s::text[]) AND key = ANY(%(keys)s::text[])
+    AND at = %(base)s::timestamptz
+UNION ALL
+(
+    SELECT
+        sort, key, value, NULL,
+        width_bucket(at - interval '1 microsecond', %(open)s::timestamptz[]) + 1,
+        sum(total), sum(instances)
+    FROM series_hours
+    WHERE
+        app_slug = %(app)s AND sort = ANY(%(sorts)s::text[]) AND key = ANY(%(keys)s::text[])
+        AND at > %(base)s::timestamptz AND at <= %(last)s::timestamptz
+    GROUP BY sort, key, value, 5
+);
+
+-- name: forget_hours
+-- Forgets hours from before the oldest raw snapshots, whose days are closed; the oldest first.
+SELECT pg_advisory_xact_lock(1397247235);
+DELETE FROM series_hours
+WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM series_hours
+    WHERE at < least(now() - %(retention)s::interval, (SELECT closed_at FROM series_head))
+    ORDER BY at
+    LIMIT %(most)s
+))
+RETURNING 1 AS gone;

@@ -1,0 +1,58 @@
+-- name: now
+-- The spread of every number over the current snapshots of an application, all at once: for small fleets.
+WITH leaf AS MATERIALIZED (
+    SELECT l.key, l.value::numeric AS value
+    FROM standings s
+    CROSS JOIN definitions d
+    CROSS JOIN LATERAL jsonb_each(s.leaves) l
+    WHERE
+        s.app_slug = %(app)s AND s.status <> 'revoked' AND s.snapshot_at + d.active_window > now()
+        AND (s.counted OR NOT %(counted_only)s::boolean)
+        AND jsonb_typeof(l.value) = 'number'
+),
+sorted AS (
+    SELECT key, count(*) AS instances, array_agg(value ORDER BY value) AS vs FROM leaf GROUP BY key
+)
+SELECT
+    key, now() AS as_of,
+-- use: spread
+FROM sorted;
+
+-- name: compute
+-- The spread of one key over the current snapshots of an application, kept; unless it is fresh, or another process is at
+-- it. Larger memory spares the disk a sort of a million values.
+SET LOCAL work_mem = '64MB';
+WITH mine AS MATERIALIZED (
+    SELECT pg_try_advisory_xact_lock(
+        1397247236, hashtext(concat_ws('/', %(app)s::text, %(counted_only)s::boolean, %(key)s::text))
+    ) AS mine
+    WHERE NOT EXISTS (
+        SELECT FROM spreads
+        WHERE
+            app_slug = %(app)s AND counted_only = %(counted_only)s::boolean AND key = %(key)s
+            AND as_of > now() - %(fresh)s::interval
+    )
+),
+sorted AS (
+    SELECT count(*) AS instances, array_agg(value ORDER BY value) AS vs
+    FROM (
+        SELECT (s.leaves -> %(key)s)::numeric AS value
+        FROM standings s
+        CROSS JOIN definitions d
+        WHERE
+            coalesce((SELECT mine FROM mine), FALSE)
+            AND s.app_slug = %(app)s AND s.status <> 'revoked' AND s.snapshot_at + d.active_window > now()
+            AND (s.counted OR NOT %(counted_only)s::boolean)
+            AND jsonb_typeof(s.leaves -> %(key)s) = 'number'
+    ) valued
+)
+INSERT INTO spreads AS known (app_slug, counted_only, key, instances, as_of, least, p50, p90, most)
+SELECT
+    %(app)s::text, %(counted_only)s::boolean, %(key)s::text, instances, now(),
+-- use: spread
+FROM sorted
+WHERE instances > 0
+ON CONFLICT (app_slug, counted_only, key) DO UPDATE SET
+    instances = excluded.instances, as_of = excluded.as_of, least = excluded.least, p50 = excluded.p50,
+    p90 = excluded.p90, most = excluded.most
+RETURNING key;
