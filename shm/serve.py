@@ -77,7 +77,7 @@ async def _run(settings: Settings, dsn: str, revive: Revive | None) -> None:
         await migrate(database)
 
         async def listening(port: int, rooms: Rooms) -> None:
-            _say_how_to_open(settings, port, await rooms.tokens.ensure_admin(settings))
+            _say_how_to_open(settings, port, await rooms.tokens.ensure_admin())
             ended.may_wait = True
 
         await serve(settings, database, writer, listening, ended)
@@ -98,7 +98,7 @@ def _run_workers(settings: Settings, dsn: str, revive: Revive | None) -> None:
 async def _prepare(settings: Settings, dsn: str) -> Path | None:
     async with Database.opened(settings, dsn, size=1) as database:
         await migrate(database)
-        return await Tokens(database).ensure_admin(settings)
+        return await Tokens(database, settings).ensure_admin()
 
 
 async def _work(settings: Settings, dsn: str, orphaned: int, tell_listening: Callable[[], None]) -> None:
