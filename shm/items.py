@@ -1,14 +1,13 @@
 """An instance as the list and the feed show it, and how pages of them are read."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
-from uuid import UUID
 
 import msgspec
 
+from shm import marks
 from shm.database import Database
-from shm.errors import BadRequest
 
 
 class Item(msgspec.Struct):
@@ -83,7 +82,7 @@ class Items:
 
     async def page(self, wanted: Filter, after: str | None, most: int) -> Page:
         """The next `most` instances after a mark of `mark_of`, newest seen first."""
-        seen, instance_id = _read_mark(after) if after is not None else (None, None)
+        seen, instance_id = marks.read(after) if after is not None else (None, None)
         rows = await self._database.fetch(
             dict,
             "instances.page",
@@ -126,17 +125,7 @@ class Items:
 
 def mark_of(item: Item) -> str:
     """Where a page ended: what `after` of the next one is."""
-    seen = "" if item.last_seen_at is None else item.last_seen_at.isoformat().replace("+00:00", "Z")
-    return f"{seen}_{item.instance_id}"
-
-
-def _read_mark(after: str) -> tuple[datetime | str, str]:
-    seen, _, instance_id = after.rpartition("_")
-    try:
-        instance_id = str(msgspec.convert(instance_id, UUID))
-        return (msgspec.convert(seen, datetime).astimezone(UTC) if seen else "-infinity"), instance_id
-    except (msgspec.ValidationError, OverflowError):
-        raise BadRequest("bad_after", "after is no mark of a page: take it from the Link header as it is.") from None
+    return marks.mark(item.last_seen_at, item.instance_id)
 
 
 def _contains(part: str) -> str:

@@ -21,7 +21,7 @@ from shm.settings import Settings
 logger = logging.getLogger(__name__)
 sparingly = Sparingly(logger)
 
-LOCK = 0x53484D05  # "SHM", 5: held by the process that does all this; 1 is `migrate`, 2 and 3 are the writers and the rollup
+LOCK = 0x53484D05  # "SHM", 5: held by whoever does all this; 1 is `migrate`, 2 the writers, 3 the rollup
 ROUND_S = 1.0  # between two rounds with nothing to do
 REST = 2.0  # times as long as a step took, nothing is done: a third of a core at most goes into catching up
 AGAIN_S = 5.0  # after a failure

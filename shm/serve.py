@@ -78,7 +78,7 @@ async def _run(settings: Settings, dsn: str, revive: Revive | None) -> None:
         await _make_ready(database, settings)
 
         async def listening(port: int, rooms: Rooms) -> None:
-            _say_how_to_open(settings, port, await rooms.tokens.ensure_admin(settings))
+            _say_how_to_open(settings, port, await rooms.tokens.ensure_admin())
             ended.may_wait = True
 
         await serve(settings, database, writer, listening, ended)
@@ -106,7 +106,7 @@ async def _make_ready(database: Database, settings: Settings) -> None:
 async def _prepare(settings: Settings, dsn: str) -> Path | None:
     async with Database.opened(settings, dsn, size=1) as database:
         await _make_ready(database, settings)
-        return await Tokens(database).ensure_admin(settings)
+        return await Tokens(database, settings).ensure_admin()
 
 
 async def _work(settings: Settings, dsn: str, orphaned: int, tell_listening: Callable[[], None]) -> None:

@@ -19,7 +19,7 @@ from shm.charts import Charts
 from shm.database import Database
 from shm.errors import ConfigurationError
 from shm.feed import Feed, KpiBoard
-from shm.handlers import admin, feed, health
+from shm.handlers import admin, feed, health, tokens
 from shm.handlers.base import Handler, Missing
 from shm.handlers.door import make_server
 from shm.handlers.exchange import hold_to_time
@@ -32,7 +32,7 @@ from shm.limits import Limits
 from shm.registry import Registry
 from shm.settings import Settings
 from shm.spreads import Spreads
-from shm.tokens import Tokens
+from shm.tokens import Role, Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -52,18 +52,21 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (rf"{ADMIN}/instances", admin.Instances),
     (rf"{ADMIN}/instances/{UUID}", admin.Instance),
     (rf"{ADMIN}/instances/{UUID}/(approve|revoke)", admin.Decision),
+    (rf"{ADMIN}/tokens", tokens.TokenList),
+    (rf"{ADMIN}/tokens/{UUID}", tokens.OneToken),
     (rf"{ADMIN}/feed", feed.Feed),
 ]
+
+READING = {"GET", "HEAD", "OPTIONS"}  # whatever else changes something, which is an admin's
 
 MAX_FEED_MESSAGE = 1024  # bytes that a subscriber may say: it has nothing to say
 CLOSE_GRACE_S = 0.2  # for the close frames of the feed to go out
 
 
 def make_application(rooms: Rooms) -> tornado.web.Application:
-    """The Tornado application. Raises ConfigurationError for a handler that does not say who may call it."""
+    """The Tornado application. Raises ConfigurationError as `hold_to_roles` does."""
     for _, handler in ROUTES:
-        if not hasattr(handler, "role"):
-            raise ConfigurationError(f"The handler {handler.__name__} declares no role.")
+        hold_to_roles(handler)
     shared = {"rooms": rooms}
     return tornado.web.Application(
         [(pattern, handler, shared) for pattern, handler in ROUTES],
@@ -74,6 +77,16 @@ def make_application(rooms: Rooms) -> tornado.web.Application:
         websocket_ping_timeout=rooms.settings.heartbeat.total_seconds(),
         websocket_max_message_size=MAX_FEED_MESSAGE,
     )
+
+
+def hold_to_roles(handler: type[Handler]) -> None:
+    """Raises ConfigurationError for a method that does not say who may call it, or lets a viewer change something."""
+    for method in handler.methods():
+        role = handler.role_for(method)
+        if role is None:
+            raise ConfigurationError(f"The handler {handler.__name__} declares no role for {method}.")
+        if method not in READING and role < Role.ADMIN:
+            raise ConfigurationError(f"The handler {handler.__name__} lets others than admins {method}.")
 
 
 @asynccontextmanager
@@ -97,7 +110,7 @@ async def rooms_of(settings: Settings, database: Database, writer: Database) -> 
         applications=applications,
         charts=Charts(database, applications, settings),
         feed=Feed(database, items, KpiBoard(kpis), settings),
-        tokens=Tokens(database),
+        tokens=Tokens(database, settings),
         limits=Limits(settings),
     )
     async with beside(
@@ -105,6 +118,8 @@ async def rooms_of(settings: Settings, database: Database, writer: Database) -> 
         rooms.intake.run(),
         rooms.feed.run(),
         rooms.limits.run(),
+        rooms.tokens.run(),
+        feed.close_ended(rooms),
         hold_to_time(rooms),
         spreads.run(),
         retention.run(database, registry, rooms.feed, settings),

@@ -103,6 +103,9 @@ class Settings:
     admin_token: str | None = setting(
         "SHM_ADMIN_TOKEN", text, None, "Without one, the first start makes one in the data directory.", flag=False
     )
+    max_tokens: int = setting(
+        "SHM_MAX_TOKENS", number, "1000", "One for each person and each script; more come from a script gone wild."
+    )
     activation: str = setting(
         "SHM_ACTIVATION",
         activation,

@@ -59,11 +59,13 @@ class Stranger:
         self.answers.append(answer)
         return answer
 
-    def ask(self, line: str, headers: dict[str, str] | None = None, enough: int = LARGEST_ANSWER) -> bytes:
+    def ask(
+        self, line: str, headers: dict[str, str] | None = None, enough: int = LARGEST_ANSWER, body: bytes = b""
+    ) -> bytes:
         """Sends one request; `headers` come on top, or replace its own."""
-        given = (HEADERS | (headers or {})).items()
+        given = (HEADERS | (headers or {}) | ({"Content-Length": str(len(body))} if body else {})).items()
         lines = [f"{line} HTTP/1.1", *(f"{name}: {value}" for name, value in given)]
-        return self.send("\r\n".join([*lines, "", ""]).encode(), enough=enough)
+        return self.send("\r\n".join([*lines, "", ""]).encode() + body, enough=enough)
 
 
 def marked(raw: bytes) -> bytes:

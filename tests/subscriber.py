@@ -57,10 +57,12 @@ class Subscriber:
 
 
 @asynccontextmanager
-async def subscribed(server: ServerProcess, query: str = "") -> AsyncIterator[Subscriber]:
-    """A subscription, closed at the end."""
+async def subscribed(
+    server: ServerProcess, query: str = "", headers: dict[str, str] | None = None
+) -> AsyncIterator[Subscriber]:
+    """A subscription, the admin's unless there are other headers; closed at the end."""
     url = f"ws://127.0.0.1:{server.port}/api/v1/admin/feed{query}"
-    socket = await websocket_connect(HTTPRequest(url, headers=server.headers))
+    socket = await websocket_connect(HTTPRequest(url, headers=headers or server.headers))
     subscriber = Subscriber(socket)
     try:
         yield subscriber

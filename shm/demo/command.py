@@ -20,7 +20,7 @@ import httpx
 from shm.endings import orderly
 from shm.errors import ConfigurationError
 from shm.settings import default_data_dir
-from shm.tokens import TOKEN_FILE
+from shm.token_file import TOKEN_FILE
 
 HELP = "Open the console on a believable fleet of simulated installs; everything started here ends with it."
 

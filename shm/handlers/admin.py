@@ -1,7 +1,6 @@
 """What the vendor reads: `/api/v1/admin/`. Shapes are those of `kpis` and `items`."""
 
 from typing import Annotated
-from urllib.parse import urlencode
 
 import msgspec
 
@@ -55,11 +54,6 @@ class Reader(Handler):
     """A GET that a viewer may make."""
 
     role = Role.VIEWER
-
-    def link_next(self, after: str) -> None:
-        """Says where the next page is: the same query, after a mark."""
-        query = {name: self.get_query_argument(name) for name in self.request.query_arguments} | {"after": after}
-        self.set_header("Link", f'<{self.request.path}?{urlencode(query)}>; rel="next"')
 
 
 class Stats(Reader):

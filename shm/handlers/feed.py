@@ -9,14 +9,20 @@ import tornado.websocket
 
 from shm.errors import BadRequest, DatabaseUnavailable, Forbidden
 from shm.handlers.base import Handler
+from shm.handlers.rooms import Rooms
+from shm.logs import Sparingly
 from shm.tokens import Role
 
 GOING_AWAY = 1001
+NOT_ALLOWED = 1008
 FAULT = 1011
 TRY_AGAIN = 1013
 VERSIONS = ("7", "8", "13")  # those that Tornado speaks
 
+LOOK_S = 5.0  # between two looks at the tokens of open feeds: one short statement, however many there are
+
 logger = logging.getLogger(__name__)
+sparingly = Sparingly(logger)
 
 
 class FeedQuery(msgspec.Struct, frozen=True):
@@ -70,3 +76,20 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
         """The peer has gone, was found dead by ping, or the server is ending."""
         self.rooms.sockets.discard(self)
         self._telling.cancel()
+
+
+async def close_ended(rooms: Rooms) -> None:
+    """Closes the feeds whose token was removed or has ended, until cancelled."""
+    while True:
+        await asyncio.sleep(LOOK_S)
+        tokens = {each: each.granted.token_hash for each in rooms.sockets if isinstance(each, Feed) and each.granted}
+        if not tokens:
+            continue
+        try:
+            valid = await rooms.tokens.valid_of(set(tokens.values()))
+        except Exception as error:  # of a database that cannot be read, a feed tells nothing either
+            sparingly.warning("could not see which tokens are still valid", type(error).__name__)
+            continue
+        for subscriber, token in tokens.items():
+            if token not in valid:
+                subscriber.close(NOT_ALLOWED, "this token is not valid any more")

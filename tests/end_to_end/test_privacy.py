@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import json
 import re
 import signal
 import socket
@@ -36,6 +37,7 @@ HURRIED = {
     "SHM_STATEMENT_TIMEOUT": "1s",
     "SHM_BODY_TIMEOUT": "1s",
     "SHM_QUEUE": "20",
+    "SHM_MAX_TOKENS": "4",  # both servers' own, the viewer's, and one that is made
 }
 STRICT = {
     "SHM_ACTIVATION": "manual",
@@ -54,6 +56,7 @@ NOBODY = f"{ADMIN}/instances/{uuid.uuid4()}"
 READS = [
     *("/api/v1/ready", "/api/v1/healthcheck", "/nowhere?token=zqx7", f"{ADMIN}/stats?token=zqx7", f"{ADMIN}/stats"),
     *(f"{ADMIN}/applications", f"{ADMIN}/applications/nothing", f"{ADMIN}/instances?limit=1", f"{ADMIN}/feed", NOBODY),
+    *(f"{ADMIN}/tokens", f"{ADMIN}/tokens?after=zqx7"),
     *(f"{ADMIN}/instances?limit=zqx7", f"{ADMIN}/instances?after=zqx7", f"{ADMIN}/instances?app=%ffzqx7"),
 ]
 
@@ -73,6 +76,7 @@ def test_nothing_that_goes_wrong_leaves_a_trace_of_who_was_there(open_folder: Pa
 
         send_corpus(stranger, CASES, [arrived(stranger) for _ in CASES])
         read_with_every_token(stranger, server, house)
+        made = make_and_remove_tokens(stranger, server, house)
         use_up_every_limit(limited)
         break_the_database(stranger, server, house)
         ask_while_the_database_is_away(stranger, server, house)
@@ -84,9 +88,9 @@ def test_nothing_that_goes_wrong_leaves_a_trace_of_who_was_there(open_folder: Pa
         assert provoked(answers) == documented() - NOT_PROVOKED
         tokens = [server.admin_token, strict.admin_token]
         hold(b"".join(answers).decode("latin1"), *TRACES, *tokens)
-        hold("\n".join(rows_as_text(house.dsn)), *TRACES, *tokens)
+        hold("\n".join(rows_as_text(house.dsn)), *TRACES, *tokens, made)
         for log in (server.log, strict.log, (house.cluster / "log").read_text()):
-            hold(log, *TRACES, *tokens, SENT, f" {socket.gethostname()} ")
+            hold(log, *TRACES, *tokens, made, SENT, f" {socket.gethostname()} ")
 
 
 def send_corpus(stranger: Stranger, cases: Sequence[Case], installs: Sequence[Install]) -> None:
@@ -116,8 +120,7 @@ ACTIVATE = b'{"action":"activate"}'
 def read_with_every_token(stranger: Stranger, server: ServerProcess, house: House) -> None:
     """All addresses of readers, with a bad token, none, a viewer's and an admin's; decisions, and the feed."""
     with admin_cursor(house.dsn) as cursor:
-        hashed = hashlib.sha256(VIEWER.encode()).digest()
-        cursor.execute("INSERT INTO tokens (token_hash, role, name) VALUES (%s, 'viewer', 'test')", (hashed,))
+        cursor.execute("INSERT INTO tokens (token_hash, role, name) VALUES (%s, 'viewer', 'test')", (hashed(VIEWER),))
     viewer, admin = {"Authorization": f"Bearer {VIEWER}"}, server.headers
     for path in READS:
         for headers in ({}, {"Authorization": ""}, viewer, admin):
@@ -128,6 +131,26 @@ def read_with_every_token(stranger: Stranger, server: ServerProcess, house: Hous
     assert b"101 Switching Protocols" in stranger.ask(f"GET {ADMIN}/feed", admin | UPGRADE, enough=1)
     for odd in ({"Sec-WebSocket-Version": "99"}, {"Origin": "https://origin-zqx7.example"}):
         stranger.ask(f"GET {ADMIN}/feed", admin | UPGRADE | odd)
+
+
+def make_and_remove_tokens(stranger: Stranger, server: ServerProcess, house: House) -> str:
+    """As many as there may be and one more, bodies that cannot be read, and an end; returns the one that was made."""
+    for body in (b'{"name":"zqx7","role":"viewer","unknown":"zqx7"}', b"zqx7", b'{"name":"zqx7' + b"7" * 100_000):
+        stranger.ask(f"POST {ADMIN}/tokens", server.headers, body=body)
+    wanted = f'{{"name":"{SENT}","role":"viewer","expires_in":"1d"}}'.encode()
+    made, refused = (stranger.ask(f"POST {ADMIN}/tokens", server.headers, body=wanted) for _ in range(2))
+    assert b"too_many_tokens" in refused
+    with admin_cursor(house.dsn) as cursor:
+        cursor.execute("SELECT id FROM tokens WHERE token_hash = %s", (hashed(server.admin_token),))
+        (own,) = cursor.fetchone() or ("",)
+    for path in (f"{ADMIN}/tokens/{own}", f"{ADMIN}/tokens/{uuid.uuid4()}"):
+        stranger.ask(f"DELETE {path}", server.headers)
+    return json.loads(made.partition(b"\r\n\r\n")[2])["token"]  # type: ignore[no-any-return]
+
+
+def hashed(token: str) -> bytes:
+    """As a token is stored."""
+    return hashlib.sha256(token.encode()).digest()
 
 
 def use_up_every_limit(stranger: Stranger) -> None:

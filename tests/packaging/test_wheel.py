@@ -57,7 +57,7 @@ def test_the_lock_holds_all_that_the_wheel_needs(programs: Path) -> None:
 
 def test_the_installed_command_lists_its_subcommands(programs: Path, tmp_path: Path) -> None:
     said = run(str(programs / "shm"), "--help", cwd=tmp_path)
-    for command in ("serve", "migrate", "console"):
+    for command in ("serve", "migrate", "console", "token"):
         assert f"\n    {command} " in said
 
 

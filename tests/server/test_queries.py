@@ -41,4 +41,4 @@ def test_a_statement_that_writes_the_series_takes_their_lock_first_and_the_write
 
 def test_what_runs_all_the_time_is_planned_once_on_each_connection() -> None:
     prepared = {name for name, statement in statements().items() if statement.preparation}
-    assert {"intake.store", "instances.public_keys", "tokens.role"} <= prepared
+    assert {"intake.store", "instances.public_keys", "tokens.granted"} <= prepared

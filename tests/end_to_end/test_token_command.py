@@ -1,0 +1,110 @@
+"""`shm token`: for whoever has the database, beside servers that run and before the first one does."""
+
+import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import admin_cursor
+from tests.server_process import ServerProcess
+
+LIMIT_S = 60
+
+
+def shm_token(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """`shm token` with exactly these arguments."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("SHM_")}
+    return subprocess.run(
+        [sys.executable, "-m", "shm.cli", "token", *arguments],
+        env=clean | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+
+
+def status(server: ServerProcess, token: str, path: str = "stats") -> int:
+    """What a request with that token is answered."""
+    headers = {"Authorization": f"Bearer {token}"}
+    return httpx.get(f"{server.url}/api/v1/admin/{path}", headers=headers).status_code
+
+
+def test_a_token_is_printed_alone_works_at_once_and_ends_at_once(server: ServerProcess, database: str) -> None:
+    added = shm_token("add", "nightly export", "--expires", "90d", SHM_DB_DSN=database)
+    assert added.returncode == 0, added.stderr
+    (token,) = added.stdout.splitlines()
+    assert token not in added.stderr
+    assert (status(server, token), status(server, token, "tokens")) == (200, 403)
+
+    listed = shm_token("list", "--dsn", database)
+    _, newest, own = listed.stdout.splitlines()
+    assert newest.split()[1] == "viewer"
+    assert newest.endswith("nightly export")
+    assert own.endswith("admin.token")
+    assert token not in listed.stdout + listed.stderr
+
+    removed = shm_token("remove", newest.split()[0], SHM_DB_DSN=database)
+    assert (removed.returncode, removed.stdout) == (0, "")
+    assert "again" not in removed.stderr
+    assert status(server, token) == 401
+    assert len(shm_token("list", SHM_DB_DSN=database).stdout.splitlines()) == 2
+
+
+def test_whoever_lost_every_token_makes_one_where_the_database_is(open_folder: Path) -> None:
+    data_dir = open_folder / "data"
+    before = shm_token("add", "first", "--role", "admin", "--data-dir", str(data_dir))
+    assert before.returncode == 0, before.stderr
+    server = ServerProcess(data_dir, {})
+    server.start()
+    try:
+        assert status(server, before.stdout.strip(), "tokens") == 200
+        beside = shm_token("add", "second", "--role", "admin", SHM_DATA_DIR=str(data_dir))
+        assert status(server, beside.stdout.strip(), "tokens") == 200
+    finally:
+        assert server.terminate() == 0
+
+
+def test_the_end_of_a_server_s_own_token_is_said_to_last_until_the_next_start(
+    server: ServerProcess, database: str
+) -> None:
+    (own,) = server.get("tokens").json()
+    removed = shm_token("remove", own["id"], SHM_DB_DSN=database)
+    assert removed.returncode == 0
+    assert "the next start makes it valid again" in removed.stderr
+    assert status(server, server.admin_token) == 401
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("add", "x" * 101), "1 to 100 printable characters"),
+        (("add", "SHM_ADMIN_TOKEN"), "the server's own token is called so"),
+        (("add", "x", "--role", "owner"), "invalid choice"),
+        (("add", "x", "--expires", "soon"), "a duration such as"),
+        (("add", "x"), "as many as SHM_MAX_TOKENS allows"),
+        (("remove", str(uuid.UUID(int=0))), "There is no token of that ID"),
+        (("remove", "x"), "an ID as `shm token list` shows it"),
+        (("list", "--dsn", "host=127.0.0.1 port=1"), "could not be reached within 1 s"),
+        ((), "COMMAND"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_sentence(database: str, arguments: tuple[str, ...], sentence: str) -> None:
+    more = {"SHM_DB_DSN": database, "SHM_START_PATIENCE": "1s", "SHM_MAX_TOKENS": "1"}
+    shm_token("add", "the one that may be", **more)
+    done = shm_token(*arguments, **more)
+    assert done.returncode in (1, 2)
+    assert done.stdout == ""
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_name_that_was_written_by_hand_does_nothing_to_a_terminal(database: str) -> None:
+    with admin_cursor(database) as cursor:
+        cursor.execute("INSERT INTO tokens (token_hash, role, name) VALUES ('x', 'viewer', E'a\\x1b]52;c;b\\x07')")
+    assert "\x1b" not in shm_token("list", SHM_DB_DSN=database).stdout
