@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -61,6 +62,15 @@ class Connection:
             return list(await cursor.fetchall()) if cursor.description else []
 
 
+@dataclass(frozen=True, slots=True)
+class PoolUse:
+    """How many connections of a pool are in use (or being made), how many are free, and how many statements wait."""
+
+    used: int
+    free: int
+    waiting: int
+
+
 class Database:
     """A pool of connections to one database."""
 
@@ -89,6 +99,13 @@ class Database:
                 await asyncio.wait_for(pool.wait_closed(), CLOSE_TIMEOUT_S)
             except TimeoutError:
                 logger.warning("the connection pool did not close within %d s", CLOSE_TIMEOUT_S)
+
+    @property
+    def use(self) -> PoolUse:
+        """At this moment."""
+        free: int = self._pool.freesize
+        used = self._pool.size - free
+        return PoolUse(used, free, max(0, self._under_way - used))
 
     async def fetch(self, shape: type[T], name: str, /, **parameters: object) -> list[T]:
         """Runs the named statement; each row becomes `shape(column=value, ...)`.

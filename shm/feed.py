@@ -72,8 +72,26 @@ class Subscription:
     app: str | None
     cursor: int
     look: asyncio.Event = field(default_factory=asyncio.Event)
+    woken: float | None = None  # the loop's time at which it was told to look, since it last began to
+    telling: float | None = None  # the same of what it is telling now
     stale: set[str] = field(default_factory=set)  # applications whose KPIs it has yet to be told
     kpis_due: float = 0.0  # the loop's time
+
+    def wake(self, now: float) -> None:
+        """There may be something to look for."""
+        if self.woken is None:
+            self.woken = now
+        self.look.set()
+
+    def begin(self) -> None:
+        """It looks."""
+        self.look.clear()
+        self.telling, self.woken = self.woken, None
+
+    def lag(self, now: float) -> float:
+        """For how many seconds there has been something that it was not told."""
+        since = self.woken if self.telling is None else self.telling
+        return 0.0 if since is None else now - since
 
 
 class KpiBoard:
@@ -110,8 +128,14 @@ class Feed:
     async def run(self) -> None:
         """Listens until cancelled, and wakes every subscriber."""
         async for _ in self._database.wakeups(CHANNEL):
+            now = asyncio.get_running_loop().time()
             for subscription in self._subscriptions.values():
-                subscription.look.set()
+                subscription.wake(now)
+
+    def lags(self) -> list[float]:
+        """For how many seconds each subscriber has been behind; 0 for those that were told everything."""
+        now = asyncio.get_running_loop().time()
+        return [subscription.lag(now) for subscription in self._subscriptions.values()]
 
     async def forget_removals(self) -> bool:
         """Forgets removals that are older than `SHM_FEED_MEMORY`, the oldest thousand; whether there were any."""
@@ -128,11 +152,12 @@ class Feed:
             await send(_encoder.encode(Hello(subscription.cursor, self._heartbeat_s)))
             if lost:
                 await send(_encoder.encode(Resync(lost)))
-            subscription.look.set()
+            subscription.wake(asyncio.get_running_loop().time())
             while True:
                 await self._wait(subscription)
                 await self._tell_changes(subscription, send)
                 await self._tell_kpis(subscription, send)
+                subscription.telling = None
                 await asyncio.sleep(PAUSE_S)
         finally:
             del self._subscriptions[id(subscription)]
@@ -146,7 +171,7 @@ class Feed:
             await asyncio.wait_for(subscription.look.wait(), left)
         except TimeoutError:
             return
-        subscription.look.clear()
+        subscription.begin()
 
     async def _tell_changes(self, subscription: Subscription, send: Send) -> None:
         while True:

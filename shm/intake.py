@@ -5,6 +5,7 @@ While one batch is being committed the next one gathers, so the batch grows with
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,6 +19,7 @@ from shm.errors import BadRequest, DatabaseUnavailable, Forbidden, Overloaded, T
 from shm.logs import Sparingly
 from shm.registry import Registry, unknown_instance
 from shm.settings import Settings
+from shm.vitals import Vitals
 
 sparingly = Sparingly(logging.getLogger(__name__))
 
@@ -60,19 +62,26 @@ class _Judged:
 class _Waiting:
     snapshot: Snapshot
     judged: "asyncio.Future[_Judged]"
+    since: float  # monotonic, in seconds
 
 
 class Intake:
     """The only way of a snapshot into the database."""
 
-    def __init__(self, database: Database, registry: Registry, settings: Settings) -> None:
+    def __init__(self, database: Database, registry: Registry, settings: Settings, vitals: Vitals) -> None:
         self._database = database
         self._registry = registry
+        self._vitals = vitals
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(settings.queue)
         self._batch = settings.batch
         self._most_of_one = BACKLOGS_OF_ONE * settings.max_backlog
         self._waiting: dict[tuple[str, datetime], asyncio.Future[_Judged]] = {}
         self._shares: dict[str, int] = {}  # places in the queue, by instance
+
+    @property
+    def depth(self) -> int:
+        """How many snapshots wait for a batch."""
+        return self._queue.qsize()
 
     async def store(self, snapshot: Snapshot) -> Outcome:
         """Returns once the snapshot is committed, or was before.
@@ -131,7 +140,7 @@ class Intake:
         share = self._shares.get(snapshot.instance_id, 0)
         if share >= self._most_of_one:
             raise TooMany("rate_limited", "Too many snapshots of this instance are under way.", 1)
-        waiting = _Waiting(snapshot, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(snapshot, asyncio.get_running_loop().create_future(), time.monotonic())
         try:
             self._queue.put_nowait(waiting)
         except asyncio.QueueFull:
@@ -152,7 +161,12 @@ class Intake:
             first = await self._queue.get()
             waiting = self._queue.qsize()
             most = waiting if waiting < WORTH_HALVING else waiting // 2
-            await self._write([first, *self._taken(min(most, self._batch - 1))])
+            batch = [first, *self._taken(min(most, self._batch - 1))]
+            began = time.monotonic()
+            self._vitals.batch_size.observe(len(batch))
+            self._vitals.batch_wait.observe(began - first.since)
+            await self._write(batch)
+            self._vitals.batch_commit.observe(time.monotonic() - began)
 
     def _taken(self, most: int) -> list[_Waiting]:
         """Takes at most `most` out of the queue."""

@@ -25,8 +25,10 @@ from shm.handlers.rooms import Rooms
 from shm.migrate import migrate
 from shm.server import listen, serve
 from shm.settings import Settings, add_flags
+from shm.tally import Tally
 from shm.tokens import Tokens
 from shm.values import LARGEST_POOL
+from shm.vitals import Vitals
 from shm.workers import Workers, reserved
 
 HELP = "Run the server: migrate, listen, and on SIGTERM finish what is in flight."
@@ -81,15 +83,16 @@ async def _run(settings: Settings, dsn: str, revive: Revive | None) -> None:
             _say_how_to_open(settings, port, await rooms.tokens.ensure_admin())
             ended.may_wait = True
 
-        await serve(settings, database, writer, listening, ended)
+        await serve(settings, database, writer, listening, ended, Vitals(Tally(1)))
 
 
 def _run_workers(settings: Settings, dsn: str, revive: Revive | None) -> None:
     """What comes first in this process, which then sees to the workers."""
 
-    def work(orphaned: int, tell_listening: Callable[[], None]) -> None:
-        asyncio.run(_work(replace(settings, port=port), dsn, orphaned, tell_listening))
+    def work(number: int, orphaned: int, tell_listening: Callable[[], None]) -> None:
+        asyncio.run(_work(replace(settings, port=port), dsn, Vitals(tally, number), orphaned, tell_listening))
 
+    tally = Tally(settings.workers)
     workers = Workers(settings.workers, work, settings.drain_timeout)
     token_file = workers.prepare(_prepare(settings, dsn))
     with reserved(listen(settings)) as port:
@@ -109,7 +112,9 @@ async def _prepare(settings: Settings, dsn: str) -> Path | None:
         return await Tokens(database, settings).ensure_admin()
 
 
-async def _work(settings: Settings, dsn: str, orphaned: int, tell_listening: Callable[[], None]) -> None:
+async def _work(
+    settings: Settings, dsn: str, vitals: Vitals, orphaned: int, tell_listening: Callable[[], None]
+) -> None:
     """A worker: a server on a schema that is there."""
     ended = _ended_by_signal(orphaned)
 
@@ -118,7 +123,7 @@ async def _work(settings: Settings, dsn: str, orphaned: int, tell_listening: Cal
         ended.may_wait = True
 
     async with _databases(settings, dsn) as (database, writer):
-        await serve(settings, database, writer, listening, ended)
+        await serve(settings, database, writer, listening, ended, vitals)
 
 
 @asynccontextmanager

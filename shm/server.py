@@ -18,8 +18,9 @@ from shm.background import beside
 from shm.charts import Charts
 from shm.database import Database
 from shm.errors import ConfigurationError
+from shm.exposition import Exposition
 from shm.feed import Feed, KpiBoard
-from shm.handlers import admin, feed, health, tokens
+from shm.handlers import admin, feed, health, prometheus, tokens
 from shm.handlers.base import Handler, Missing
 from shm.handlers.door import make_server
 from shm.handlers.exchange import hold_to_time
@@ -30,9 +31,11 @@ from shm.keys import Keys
 from shm.kpis import Kpis
 from shm.limits import Limits
 from shm.registry import Registry
+from shm.sampler import Sampler
 from shm.settings import Settings
 from shm.spreads import Spreads
 from shm.tokens import Role, Tokens
+from shm.vitals import Vitals
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +58,7 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (rf"{ADMIN}/tokens", tokens.TokenList),
     (rf"{ADMIN}/tokens/{UUID}", tokens.OneToken),
     (rf"{ADMIN}/feed", feed.Feed),
+    (r"/metrics", prometheus.Metrics),
 ]
 
 READING = {"GET", "HEAD", "OPTIONS"}  # whatever else changes something, which is an admin's
@@ -72,7 +76,7 @@ def make_application(rooms: Rooms) -> tornado.web.Application:
         [(pattern, handler, shared) for pattern, handler in ROUTES],
         default_handler_class=Missing,
         default_handler_args=shared,
-        log_function=_log_nothing,
+        log_function=_count,
         websocket_ping_interval=rooms.settings.heartbeat.total_seconds(),
         websocket_ping_timeout=rooms.settings.heartbeat.total_seconds(),
         websocket_max_message_size=MAX_FEED_MESSAGE,
@@ -90,7 +94,7 @@ def hold_to_roles(handler: type[Handler]) -> None:
 
 
 @asynccontextmanager
-async def rooms_of(settings: Settings, database: Database, writer: Database) -> AsyncIterator[Rooms]:
+async def rooms_of(settings: Settings, database: Database, writer: Database, vitals: Vitals) -> AsyncIterator[Rooms]:
     """Everything that handlers work with, its background tasks running; they end with the context.
 
     A background task that fails takes the context with it: a server that takes nothing in, or tells nothing, must not
@@ -100,18 +104,23 @@ async def rooms_of(settings: Settings, database: Database, writer: Database) -> 
     registry = Registry(database, keys, settings)
     items, applications, spreads = Items(database), Applications(database), Spreads(database)
     kpis = Kpis(database, applications, spreads, settings)
+    intake = Intake(writer, registry, settings, vitals)
+    changes = Feed(database, items, KpiBoard(kpis), settings)
     rooms = Rooms(
         settings=settings,
         database=database,
         registry=registry,
-        intake=Intake(writer, registry, settings),
+        intake=intake,
         items=items,
         kpis=kpis,
         applications=applications,
         charts=Charts(database, applications, settings),
-        feed=Feed(database, items, KpiBoard(kpis), settings),
+        feed=changes,
         tokens=Tokens(database, settings),
         limits=Limits(settings),
+        vitals=vitals,
+        sampler=Sampler(vitals, database, writer, intake, changes),
+        exposition=Exposition(vitals.tally),
     )
     async with beside(
         keys.run(),
@@ -123,6 +132,8 @@ async def rooms_of(settings: Settings, database: Database, writer: Database) -> 
         hold_to_time(rooms),
         spreads.run(),
         retention.run(database, registry, rooms.feed, settings),
+        rooms.sampler.run(),
+        rooms.sampler.measure(),
     ):
         yield rooms
 
@@ -144,10 +155,11 @@ async def serve(
     writer: Database,
     listening: Callable[[int, Rooms], Awaitable[None]],
     ended: asyncio.Event,
+    vitals: Vitals,
 ) -> None:
     """Listens until `ended` is set, then finishes what is in flight. `listening` is told the port."""
     asyncio.get_running_loop().set_exception_handler(_log_stray)
-    async with rooms_of(settings, database, writer) as rooms:
+    async with rooms_of(settings, database, writer, vitals) as rooms:
         server = make_server(rooms, make_application(rooms))
         sockets = listen(settings, shared=settings.workers > 1)
         server.add_sockets(sockets)
@@ -172,8 +184,9 @@ async def _drain(server: HTTPServer, rooms: Rooms, limit: timedelta) -> None:
     await server.close_all_connections()
 
 
-def _log_nothing(handler: tornado.web.RequestHandler) -> None:
-    """There is no access log: its lines would hold addresses."""
+def _count(handler: Handler) -> None:
+    """Where Tornado would log an answer. There is no access log: its lines would hold addresses."""
+    handler.rooms.vitals.answered(type(handler).__name__, handler.get_status(), handler.request.request_time())
 
 
 def _log_stray(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

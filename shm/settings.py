@@ -257,6 +257,12 @@ class Settings:
     feed_memory: timedelta = setting(
         "SHM_FEED_MEMORY", duration, "1d", "How long the feed tells of an erased instance; its ID is kept no longer."
     )
+    metrics_public: bool = setting(
+        "SHM_METRICS_PUBLIC",
+        yes_or_no,
+        "false",
+        "Figures of the server are nobody else's business; true where only your monitoring reaches it.",
+    )
     heartbeat: timedelta = setting(
         "SHM_FEED_HEARTBEAT", duration, "15s", "Feed pings; a dead peer is found within two of them."
     )

@@ -24,7 +24,7 @@ from shm.errors import ConfigurationError, ShmError
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Work = Callable[[int, Callable[[], None]], None]
+Work = Callable[[int, int, Callable[[], None]], None]
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 HEARD = (*ENDING, signal.SIGCHLD)
@@ -37,9 +37,10 @@ NOTE = struct.Struct("=i")  # a process ID; pipes take one whole, or nothing
 
 
 class Workers:
-    """`number` processes that each run `work(orphaned, listening)`.
+    """`number` processes that each run `work(which, orphaned, listening)`.
 
-    `orphaned` is a descriptor that can be read when the parent has died; `listening` is to be called once it listens.
+    `which` counts from 0; a replacement gets that of whom it replaces. `orphaned` is a descriptor that can be read when
+    the parent has died; `listening` is to be called once it listens.
     """
 
     def __init__(self, number: int, work: Work, drain: timedelta) -> None:
@@ -53,6 +54,8 @@ class Workers:
         self._ended = False
         self._preparing: Callable[[], object] | None = None
         self._running: dict[int, float] = {}  # process ID -> when it was started
+        self._which: dict[int, int] = {}  # process ID -> which worker it is
+        self._missing = list(range(number))
         self._listening: set[int] = set()
         self._due: list[float] = []  # when replacements are to be started
         self._early = 0
@@ -128,18 +131,20 @@ class Workers:
 
     def _start(self) -> None:
         """Forks, with signals held back: one in between would miss the new worker, or be passed on by it."""
+        which = self._missing.pop(0)
         signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
         try:
             pid = os.fork()
             if pid == 0:
-                self._be_a_worker()
+                self._be_a_worker(which)
             self._running[pid] = time.monotonic()
+            self._which[pid] = which
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
         if self._ended:
             os.kill(pid, signal.SIGTERM)
 
-    def _be_a_worker(self) -> NoReturn:
+    def _be_a_worker(self, which: int) -> NoReturn:
         """Ends without the parent's way out: its `finally` clauses are the parent's to run."""
         status = 1
         try:
@@ -147,7 +152,7 @@ class Workers:
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
             os.close(self._alive)
-            self._work(self._orphaned, lambda: self._note(os.getpid()))
+            self._work(which, self._orphaned, lambda: self._note(os.getpid()))
             status = 0
         except ShmError as error:
             logger.error("a worker cannot go on: %s", error)  # noqa: TRY400 - its sentence says it all
@@ -166,6 +171,7 @@ class Workers:
             if not found:
                 continue
             del self._running[pid]
+            self._missing.append(self._which.pop(pid))
             self._listening.discard(pid)
             if self._ended:
                 continue

@@ -18,6 +18,7 @@ from shm.handlers.intake import POSTS
 from shm.handlers.rooms import Rooms
 from shm.handlers.stream import HEADERS_TOO_LARGE, Stream, last
 from shm.values import MOST_HEADERS
+from shm.vitals import Vitals
 
 MOST_READ = 2 * MOST_DROPPED  # bytes of a body; an Exchange refuses it before
 
@@ -28,20 +29,24 @@ HOST = re.compile(r"[A-Za-z0-9\[\]:._~!$&'()*+;=%-]*")
 def make_server(rooms: Rooms, application: tornado.web.Application) -> "Server":
     """The HTTP server with its limits, not yet listening."""
     settings = rooms.settings
-    return Server(
+    server = Server(
         Door(rooms, application),
         max_header_size=MOST_HEADERS,
         max_body_size=max(MOST_READ, settings.max_body, settings.max_backlog_body),
         idle_connection_timeout=settings.idle_timeout.total_seconds(),
     )
+    server.vitals = rooms.vitals  # Tornado's way of making one takes no arguments but its own
+    return server
 
 
 class Server(HTTPServer):
     """Tornado's, on streams of ours."""
 
+    vitals: Vitals
+
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         """Called by Tornado for each connection."""
-        Stream.adopt(stream)
+        Stream.adopt(stream, self.vitals)
         super().handle_stream(stream, address)
 
 
@@ -75,6 +80,7 @@ class _Way(httputil.HTTPMessageDelegate):
         """Chooses, and goes that way."""
         if sum(len(name) + len(value) for name, value in headers.get_all()) > self._rooms.settings.max_headers:
             problems.log("head", HEADERS_TOO_LARGE)
+            self._rooms.vitals.unread(HEADERS_TOO_LARGE)
             self._connection.write(last(HEADERS_TOO_LARGE))
             self._connection.finish()
             return None

@@ -132,6 +132,7 @@ class Exchange(httputil.HTTPMessageDelegate):
             return
         self._request.body = bytes(self._body)
         self._let_go()
+        self._began = time.monotonic()  # from here on the time is ours and not the sender's
         self._stream.answering = True
         self._rooms.start(self._run())
 
@@ -156,6 +157,7 @@ class Exchange(httputil.HTTPMessageDelegate):
             refusal.headers["Connection"] = "close"
         if not self._answered:
             problems.log(self._post.accept.__name__, refusal)
+            self._rooms.vitals.refusals.add(refusal.code)
             self._write(refusal.status, PROBLEM | refusal.headers, problems.body_of(refusal))
         self._stream.answered_early = not closing
         if closing:
@@ -203,6 +205,7 @@ class Exchange(httputil.HTTPMessageDelegate):
                 self._connection.close()
             else:
                 refusal = problems.refusal_for(error)
+                self._rooms.vitals.refusals.add(refusal.code)
                 await self._finish(refusal.status, PROBLEM | refusal.headers, problems.body_of(refusal))
 
     async def _write_pieces(self, status: HTTPStatus, pieces: AsyncIterator[bytes], told: dict[str, str]) -> None:
@@ -210,8 +213,7 @@ class Exchange(httputil.HTTPMessageDelegate):
             if self._answered:
                 written = self._connection.write(piece)
             else:  # only now, so that what fails at once is refused properly
-                self._answered = True
-                self._stream.answering = False
+                self._begin_answer(status)
                 line = httputil.ResponseStartLine("HTTP/1.1", status.value, status.phrase)
                 head = httputil.HTTPHeaders({**problems.FIXED_HEADERS, **JSON, **told})
                 written = self._connection.write_headers(line, head, piece)
@@ -237,8 +239,13 @@ class Exchange(httputil.HTTPMessageDelegate):
         return True
 
     def _write(self, status: HTTPStatus, headers: dict[str, str], body: bytes) -> "asyncio.Future[None]":
-        self._answered = True
-        self._stream.answering = False
+        self._begin_answer(status)
         if self._closes:
             headers["Connection"] = "close"
         return self._connection.write(whole(status, headers, b"" if self._is_head else body, len(body)))
+
+    def _begin_answer(self, status: HTTPStatus) -> None:
+        """Its answer begins to go out."""
+        self._answered = True
+        self._stream.answering = False
+        self._rooms.vitals.answered(self._post.accept.__name__, status.value, time.monotonic() - self._began)

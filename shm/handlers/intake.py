@@ -81,6 +81,9 @@ async def backlog(rooms: Rooms, request: Request) -> Answer:
         request.told = left.headers()
     stored = iter(outcomes)
     verdicts = [_verdict(member if isinstance(member, Refusal) else next(stored)) for member in sent]
+    for verdict in verdicts:
+        if verdict.code is not None:
+            rooms.vitals.refusals.add(verdict.code)
     return Answer(json({"status": "ok", "snapshots": verdicts}), HTTPStatus.ACCEPTED)
 
 

@@ -11,14 +11,17 @@ from shm.applications import Applications
 from shm.charts import Charts
 from shm.database import Database
 from shm.errors import Overloaded
+from shm.exposition import Exposition
 from shm.feed import Feed
 from shm.intake import Intake
 from shm.items import Items
 from shm.kpis import Kpis
 from shm.limits import Limits
 from shm.registry import Registry
+from shm.sampler import Sampler
 from shm.settings import Settings
 from shm.tokens import Tokens
+from shm.vitals import Vitals
 
 
 class TimedReading(Protocol):
@@ -43,6 +46,9 @@ class Rooms:
     feed: Feed
     tokens: Tokens
     limits: Limits
+    vitals: Vitals
+    sampler: Sampler
+    exposition: Exposition
     sockets: set[tornado.websocket.WebSocketHandler] = field(default_factory=set)
     reading: set[TimedReading] = field(default_factory=set)
     bytes_read: int = 0  # of bodies on their way

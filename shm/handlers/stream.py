@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from tornado.iostream import IOStream, UnsatisfiableReadError
 
 from shm.errors import BadRequest, HeadersTooLarge, Refusal
 from shm.handlers import problems
 from shm.values import MOST_HEADERS
+from shm.vitals import Vitals
 
 FIXED_LINES = "".join(f"{name}: {value}\r\n" for name, value in problems.FIXED_HEADERS.items())
 
@@ -41,13 +42,15 @@ BAD_HTTP = BadRequest("bad_http", "This is no HTTP that can be read: its first l
 class Stream(IOStream):
     """Whoever sends what cannot be read is told so, in the shape of all refusals; answers go out at once and whole."""
 
+    vitals: Vitals
     answering = False  # set while a request waits for its answer
     answered_early = False  # set while the rest of a body comes whose request has its answer
 
     @classmethod
-    def adopt(cls, stream: IOStream) -> None:
+    def adopt(cls, stream: IOStream, vitals: Vitals) -> None:
         """Makes one of ours of a stream that Tornado has just made, for which it asks nobody."""
         stream.__class__ = cls
+        cast(Stream, stream).vitals = vitals
         IOStream.set_nodelay(stream, True)
 
     def set_nodelay(self, value: bool) -> None:
@@ -60,6 +63,7 @@ class Stream(IOStream):
         if self.answered_early:  # one answer is enough
             return super().write(b"")
         problems.log("HTTP", BAD_HTTP)
+        self.vitals.unread(BAD_HTTP)
         return super().write(last(BAD_HTTP))
 
     def set_close_callback(self, callback: Callable[[], None] | None) -> None:
@@ -74,6 +78,7 @@ class Stream(IOStream):
         ):
             refusal = HEADERS_TOO_LARGE if str(MOST_HEADERS) in str(exc_info) else BAD_HTTP
             problems.log("HTTP", refusal)
+            self.vitals.unread(refusal)
             with suppress(OSError):
                 self.socket.send(last(refusal))
         super().close(exc_info)

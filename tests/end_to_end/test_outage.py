@@ -23,6 +23,8 @@ from shm.intake import Intake
 from shm.keys import Keys
 from shm.registry import Registry
 from shm.settings import Settings
+from shm.tally import Tally
+from shm.vitals import Vitals
 from tests.conftest import admin_cursor
 from tests.houses import House, house_with_servers
 from tests.installs import Install
@@ -145,7 +147,8 @@ async def test_whoever_waits_behind_a_batch_is_told_with_it_that_the_database_is
     settings = Settings.load({"SHM_DB_PATIENCE": "1s", "SHM_BATCH": "1"})
     with postgres.running() as dsn:
         async with Database.opened(settings, dsn, 1) as database:
-            intake = Intake(database, Registry(database, Keys(database, settings), settings), settings)
+            registry = Registry(database, Keys(database, settings), settings)
+            intake = Intake(database, registry, settings, Vitals(Tally(1)))
             await asyncio.to_thread(postgres._control, "stop", "-m", "fast")
             waiting = [asyncio.create_task(intake.store(a_snapshot())) for _ in range(20)]
             writer = asyncio.create_task(intake.run())

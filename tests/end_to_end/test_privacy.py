@@ -57,7 +57,7 @@ READS = [
     *("/api/v1/ready", "/api/v1/healthcheck", "/nowhere?token=zqx7", f"{ADMIN}/stats?token=zqx7", f"{ADMIN}/stats"),
     *(f"{ADMIN}/applications", f"{ADMIN}/applications/nothing", f"{ADMIN}/instances?limit=1", f"{ADMIN}/feed", NOBODY),
     *(f"{ADMIN}/tokens", f"{ADMIN}/tokens?after=zqx7"),
-    *(f"{ADMIN}/instances?limit=zqx7", f"{ADMIN}/instances?after=zqx7", f"{ADMIN}/instances?app=%ffzqx7"),
+    *(f"{ADMIN}/instances?limit=zqx7", f"{ADMIN}/instances?after=zqx7", f"{ADMIN}/instances?app=%ffzqx7", "/metrics"),
 ]
 
 

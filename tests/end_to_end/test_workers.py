@@ -13,6 +13,7 @@ import psycopg2
 import pytest
 
 from tests.end_to_end.test_starts import postgres_of, start
+from tests.figures import Figures, parsed, value
 from tests.installs import Install
 from tests.load import Load, hold_to_what_was_acknowledged, stored
 from tests.server_process import ServerProcess
@@ -234,3 +235,49 @@ def test_the_workers_together_keep_within_their_connections(pair: ServerProcess,
         (count,) = cursor.fetchone() or (0,)
     connection.close()
     assert count == WORKERS * (6 + 1 + 1)
+
+
+def asked(server: ServerProcess, worker: psutil.Process) -> Figures:
+    """The figures as this worker tells them."""
+    connection = connected_to(server, worker)
+    connection.request("GET", "/metrics", headers=server.headers)
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return parsed(text)
+
+
+def snapshots(found: Figures) -> float:
+    """How many were acknowledged."""
+    return value(found, "shm_requests_total", handler="snapshot", status="202")
+
+
+def test_whichever_worker_is_asked_tells_of_what_all_did(pair: ServerProcess) -> None:
+    install = Install(pair.url).arrived({"n": 0})
+    workers = workers_of(pair)
+    for number, worker in enumerate((*workers, workers[0]), 1):
+        connection = connected_to(pair, worker)
+        assert send(connection, install, {"n": number}) == 202
+        connection.close()
+    for worker in workers:
+        found = asked(pair, worker)
+        assert snapshots(found) == value(found, "shm_intake_batch_snapshots_sum") == 4
+        queues = [dict(labels) for name, labels in found if name == "shm_intake_queue_snapshots"]
+        assert queues == [{"worker": f"{number}"} for number in range(WORKERS)]
+    wait_until(lambda: ("shm_database_size_bytes", frozenset()) in asked(pair, workers[1]), pair)
+
+
+def test_what_a_worker_counted_outlives_its_kill_9(pair: ServerProcess) -> None:
+    install = Install(pair.url).arrived({"n": 0})
+    victim, other = workers_of(pair)
+    for number in range(1, 4):
+        connection = connected_to(pair, victim)
+        assert send(connection, install, {"n": number}) == 202
+        connection.close()
+    victim.kill()
+    wait_until(lambda: victim.pid not in {each.pid for each in workers_of(pair)} and all_listen(pair), pair)
+    (replacement,) = [each for each in workers_of(pair) if each.pid != other.pid]
+    connection = connected_to(pair, replacement)
+    assert send(connection, install, {"n": 9}) == 202
+    connection.close()
+    for worker in (replacement, other):
+        assert snapshots(asked(pair, worker)) == 5

@@ -1,0 +1,255 @@
+"""`GET /metrics`: what it counts moves exactly, over all workers, and nobody who was there stands in it."""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+
+import shm
+from shm.vitals import METRICS
+from tests.conftest import admin_cursor
+from tests.figures import Figures, Moved, figures, moving, parsed, value
+from tests.installs import Install
+from tests.raw_http import RawConnection
+from tests.server_process import ServerProcess
+from tests.subscriber import subscribed
+
+DOCS = Path(__file__).parent.parent.parent / "docs" / "operating.md"
+LIMIT_S = 20
+WRITERS_LOCK = 1397247234  # in sql/queries: while somebody holds it, every batch waits
+# Each of them has as many values as the code has names for.
+LABELS = {"handler", "status", "code", "le", "worker", "pool", "state", "version"}
+
+OPEN = {"SHM_METRICS_PUBLIC": "true"}
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Returns once it holds."""
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.02)
+
+
+def test_requests_are_counted_by_handler_and_status_and_timed(server: ServerProcess) -> None:
+    with moving(server) as moved:
+        installs = [Install(server.url).arrived() for _ in range(3)]
+        installs[0].register()
+        server.get("instances")
+        server.get(f"instances/{installs[0].instance_id}")
+        httpx.get(f"{server.url}/api/v1/admin/stats")
+        httpx.get(f"{server.url}/nowhere/at/all")
+        httpx.get(f"{server.url}/v1/snapshot")
+    for handler, status, count in [
+        ("register", 201, 3),
+        ("register", 200, 1),
+        ("activate", 200, 3),
+        ("snapshot", 202, 3),
+        ("snapshot", 405, 1),
+        ("Instances", 200, 1),
+        ("Instance", 200, 1),
+        ("Stats", 401, 1),
+        ("Missing", 404, 1),
+        ("Metrics", 200, 1),
+    ]:
+        assert moved.by("shm_requests_total", handler=handler, status=str(status)) == count, handler
+    for handler, count in [("register", 4), ("snapshot", 4), ("Instances", 1), ("Missing", 1)]:
+        assert moved.by("shm_request_duration_seconds_count", handler=handler) == count
+        assert moved.by("shm_request_duration_seconds_bucket", handler=handler, le="+Inf") == count
+        assert moved.by("shm_request_duration_seconds_sum", handler=handler) > 0
+
+
+def test_a_disclosure_that_comes_in_pieces_counts_once(server: ServerProcess) -> None:
+    install = Install(server.url).arrived()
+    now = install.snapshot_body({})
+    at = re.search(rb'"timestamp": "([^"]+)"', now)
+    assert at is not None
+    body = f'{{"action":"disclose","instance_id":"{install.instance_id}","timestamp":"{at[1].decode()}"}}'.encode()
+    with moving(server) as moved:
+        assert install.post("/v1/disclose", body, install.signed(body)).status_code == 200
+    assert moved.by("shm_requests_total", handler="disclose", status="200") == 1
+    assert moved.by("shm_request_duration_seconds_count", handler="disclose") == 1
+
+
+def test_refusals_are_counted_by_code(server: ServerProcess) -> None:
+    install = Install(server.url).arrived()
+    stranger = Install(server.url, instance_id=install.instance_id)
+    with moving(server) as moved:
+        for _ in range(2):
+            assert stranger.snapshot({}).json()["code"] == "bad_signature"
+        assert install.post("/v1/snapshot", b"x" * 70_000).json()["code"] == "body_too_large"
+        httpx.get(f"{server.url}/api/v1/admin/stats", headers={"Authorization": "Bearer wrong"})
+        httpx.get(f"{server.url}/api/v1/admin/instances?limit=0", headers=server.headers)
+        with RawConnection(server.port) as raw:
+            raw.send(b"no http at all\r\n\r\n")
+            answer = raw.answer()
+            assert answer is not None
+            assert answer.verdict == (400, "bad_http")
+        headers_too_large = httpx.get(f"{server.url}/", headers={"X": "x" * 20_000})
+        assert headers_too_large.status_code == 431
+    for code, count in [
+        ("bad_signature", 2),
+        ("body_too_large", 1),
+        ("bad_token", 1),
+        ("bad_parameter", 1),
+        ("bad_http", 1),
+        ("headers_too_large", 1),
+    ]:
+        assert moved.by("shm_refusals_total", code=code) == count, code
+    assert moved.by("shm_requests_total", handler="snapshot", status="401") == 2
+    assert moved.by("shm_requests_total", handler="snapshot", status="413") == 1
+    assert moved.by("shm_requests_total", handler="http", status="400") == 1
+    assert moved.by("shm_requests_total", handler="http", status="431") == 1
+
+
+def test_members_of_a_backlog_that_are_refused_are_counted_by_code_too(server: ServerProcess) -> None:
+    install = Install(server.url).arrived()
+    at = re.search(rb'"timestamp": "([^"]+)"', install.snapshot_body({}))
+    assert at is not None
+    members = [f'{{"timestamp":"{when}","metrics":{{}}}}' for when in (at[1].decode(), "2001-01-01T00:00:00Z", "soon")]
+    body = f'{{"instance_id":"{install.instance_id}","snapshots":[{",".join(members)}]}}'.encode()
+    with moving(server) as moved:
+        said = install.post("/v1/snapshots", body, install.signed(body))
+    codes = [member["code"] for member in said.json()["snapshots"] if member["status"] == "refused"]
+    assert len(codes) == 2
+    for code in codes:
+        assert moved.by("shm_refusals_total", code=code) == 1
+    assert moved.by("shm_requests_total", handler="backlog", status="202") == 1
+
+
+async def test_batches_show_their_size_and_what_waits_for_them(server: ServerProcess, database: str) -> None:
+    installs = [await asyncio.to_thread(Install(server.url).arrived) for _ in range(4)]
+    before = await asyncio.to_thread(figures, server)
+    with admin_cursor(database) as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", [WRITERS_LOCK])
+        sending = [asyncio.create_task(asyncio.to_thread(each.snapshot, {"n": 1})) for each in installs]
+        depth = ("shm_intake_queue_snapshots", frozenset({("worker", "0")}))
+        deadline = time.monotonic() + LIMIT_S
+        while True:
+            held = await asyncio.to_thread(figures, server)
+            if held[depth] >= 1 and sum_of(held, before) + held[depth] == len(installs):
+                break
+            assert time.monotonic() < deadline, "nothing waits"
+        writer = value(held, "shm_database_connections", pool="writer", state="used", worker="0")
+        assert writer == 1
+        cursor.execute("SELECT pg_advisory_unlock(%s)", [WRITERS_LOCK])
+        assert [(await each).status_code for each in sending] == [202] * len(installs)
+    moved = Moved(before)
+    moved.after = await asyncio.to_thread(figures, server)
+    assert moved.by("shm_intake_batch_snapshots_sum") == len(installs)
+    batches = moved.by("shm_intake_batch_snapshots_count")
+    assert 2 <= batches <= len(installs)
+    assert moved.by("shm_intake_batch_wait_seconds_count") == batches
+    assert moved.by("shm_intake_batch_commit_seconds_count") == batches
+    assert moved.by("shm_intake_batch_commit_seconds_sum") > 0
+    assert moved.after[depth] == 0
+    assert value(moved.after, "shm_database_connections", pool="writer", state="free", worker="0") == 1
+
+
+def sum_of(now: Figures, before: Figures) -> float:
+    """Snapshots that have been taken out of the queue since."""
+    return value(now, "shm_intake_batch_snapshots_sum") - value(before, "shm_intake_batch_snapshots_sum")
+
+
+def test_statements_that_wait_for_a_connection_are_shown(serve: Callable[..., ServerProcess], database: str) -> None:
+    server = serve(SHM_DB_POOL="1", **OPEN)
+    head = f"GET /api/v1/admin/stats HTTP/1.1\r\nHost: x\r\nAuthorization: {server.headers['Authorization']}\r\n\r\n"
+
+    def shown() -> tuple[float, float]:
+        now = figures(server)
+        used = value(now, "shm_database_connections", pool="readers", state="used", worker="0")
+        return used, value(now, "shm_database_statements_waiting", pool="readers", worker="0")
+
+    with admin_cursor(database) as cursor, ExitStack() as stack:
+        cursor.execute("BEGIN; LOCK TABLE tokens IN ACCESS EXCLUSIVE MODE")
+        asking = [stack.enter_context(RawConnection(server.port)) for _ in range(3)]
+        for each in asking:
+            each.send(head.encode())
+        wait_for(lambda: shown() == (1, 2))
+        cursor.execute("ROLLBACK")
+        for each in asking:
+            answer = each.answer()
+            assert answer is not None
+            assert answer.status == 200
+    wait_for(lambda: shown() == (0, 0))
+
+
+async def test_subscribers_and_how_far_they_are_behind_are_shown(server: ServerProcess, database: str) -> None:
+    install = await asyncio.to_thread(Install(server.url).arrived, {"n": 0})
+
+    async def feed() -> tuple[float, float, float]:
+        now = await asyncio.to_thread(figures, server)
+        names = ("shm_feed_subscribers", "shm_feed_slowest_lag_seconds", "shm_feed_median_lag_seconds")
+        subscribers, slowest, middle = (value(now, name, worker="0") for name in names)
+        return subscribers, slowest, middle
+
+    async def until(condition: Callable[[tuple[float, float, float]], bool]) -> None:
+        deadline = time.monotonic() + LIMIT_S
+        while not condition(now := await feed()):
+            assert time.monotonic() < deadline, now
+
+    assert await feed() == (0, 0, 0)
+    async with subscribed(server) as first:
+        await first.until("hello")
+        await until(lambda now: now == (1, 0, 0))
+        async with subscribed(server) as second:
+            await second.until("hello")
+            await until(lambda now: now == (2, 0, 0))
+            with admin_cursor(database) as cursor:  # what changed cannot be read, so nobody can be told
+                cursor.execute("BEGIN; LOCK TABLE removals IN ACCESS EXCLUSIVE MODE")
+                assert (await asyncio.to_thread(install.snapshot, {"n": 1})).status_code == 202
+                await until(lambda now: now[0] == 2 and now[1] >= now[2] > 1)
+                cursor.execute("ROLLBACK")
+            await until(lambda now: now == (2, 0, 0))
+        await until(lambda now: now == (1, 0, 0))
+    await until(lambda now: now == (0, 0, 0))
+    assert value(await asyncio.to_thread(figures, server), "shm_requests_total", handler="Feed", status="101") == 2
+
+
+def test_the_database_the_loop_and_the_version_are_shown(server: ServerProcess, database: str) -> None:
+    with admin_cursor(database) as cursor:
+        cursor.execute("SELECT pg_database_size(current_database())")
+        (size,) = cursor.fetchone() or (0,)
+    wait_for(lambda: value(figures(server), "shm_database_size_bytes") > size / 2)
+    now = figures(server)
+    assert value(now, "shm_database_size_bytes") < size * 2
+    assert value(now, "shm_build_info", version=shm.__version__) == 1
+    wait_for(lambda: value(figures(server), "shm_event_loop_lag_seconds_count") > 1)
+
+
+def test_figures_want_a_token(running: ServerProcess) -> None:
+    for headers in ({}, {"Authorization": "Bearer wrong"}):
+        response = httpx.get(f"{running.url}/metrics", headers=headers)
+        assert (response.status_code, response.headers["Content-Type"]) == (401, "application/problem+json")
+    assert httpx.get(f"{running.url}/metrics?name=x", headers=running.headers).status_code == 400
+
+
+def test_figures_are_public_where_that_was_set(serve: Callable[..., ServerProcess]) -> None:
+    server = serve(**OPEN)
+    assert "shm_build_info" in httpx.get(f"{server.url}/metrics").text
+    assert httpx.get(f"{server.url}/api/v1/admin/stats").status_code == 401
+
+
+def test_nobody_who_was_there_stands_in_the_figures(server: ServerProcess) -> None:
+    install = Install(server.url, app_name="Zqxapp", environment="zqxenv").arrived({"zqxkey": 1})
+    traces = [*(install.instance_id, install.public_key, server.admin_token), "127.0.0", "zqx", "Zqx", "testclient"]
+    httpx.get(f"{server.url}/zqxpath", headers={"User-Agent": "zqxagent", "X-Forwarded-For": "zqx"})
+    httpx.get(f"{server.url}/api/v1/admin/applications/zqxapp", headers=server.headers)
+    httpx.get(f"{server.url}/api/v1/admin/instances/{install.instance_id}", headers=server.headers)
+    httpx.get(f"{server.url}/api/v1/admin/stats", headers={"Authorization": "Bearer zqxtoken"})
+    httpx.request("ZQX", f"{server.url}/api/v1/admin/stats", headers=server.headers)
+    text = httpx.get(f"{server.url}/metrics", headers=server.headers).text
+    for trace in traces:
+        assert trace not in text
+    assert {label for _, labels in parsed(text) for label, _ in labels} == LABELS
+
+
+def test_every_metric_stands_in_the_documentation() -> None:
+    table = DOCS.read_text().partition("## Figures for monitoring")[2].partition("\n## ")[0]
+    documented = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
+    suffix = {"counter": "_total", "histogram": "", "gauge": ""}
+    assert documented == {f"{metric.name}{suffix[metric.kind]}" for metric in METRICS} | {"shm_build_info"}
