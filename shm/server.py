@@ -19,6 +19,7 @@ from shm.errors import ConfigurationError
 from shm.feed import Feed, KpiBoard
 from shm.handlers import admin, feed, health
 from shm.handlers.base import Handler, Missing
+from shm.handlers.declared import hold_declared
 from shm.handlers.door import make_server
 from shm.handlers.exchange import hold_to_time
 from shm.handlers.rooms import Rooms
@@ -34,8 +35,8 @@ from shm.tokens import Tokens
 logger = logging.getLogger(__name__)
 
 ADMIN = "/api/v1/admin"
-SLUG = r"([a-z0-9-]{1,100})"
-UUID = r"([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})"
+SLUG = r"(?P<slug>[a-z0-9-]{1,100})"
+INSTANCE_ID = r"(?P<instance_id>[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})"
 
 # What is read; what installs send is in `handlers.intake.POSTS`.
 ROUTES: list[tuple[str, type[Handler]]] = [
@@ -46,8 +47,8 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (rf"{ADMIN}/applications/{SLUG}", admin.Application),
     (rf"{ADMIN}/applications/{SLUG}/kpis", admin.ApplicationKpis),
     (rf"{ADMIN}/instances", admin.Instances),
-    (rf"{ADMIN}/instances/{UUID}", admin.Instance),
-    (rf"{ADMIN}/instances/{UUID}/(approve|revoke)", admin.Decision),
+    (rf"{ADMIN}/instances/{INSTANCE_ID}", admin.Instance),
+    (rf"{ADMIN}/instances/{INSTANCE_ID}/(?P<decision>approve|revoke)", admin.Decision),
     (rf"{ADMIN}/feed", feed.Feed),
 ]
 
@@ -56,10 +57,9 @@ CLOSE_GRACE_S = 0.2  # for the close frames of the feed to go out
 
 
 def make_application(rooms: Rooms) -> tornado.web.Application:
-    """The Tornado application. Raises ConfigurationError for a handler that does not say who may call it."""
-    for _, handler in ROUTES:
-        if not hasattr(handler, "role"):
-            raise ConfigurationError(f"The handler {handler.__name__} declares no role.")
+    """The Tornado application. Raises ConfigurationError for a method that does not say who may call it."""
+    for pattern, handler in ROUTES:
+        hold_declared(pattern, handler)
     shared = {"rooms": rooms}
     return tornado.web.Application(
         [(pattern, handler, shared) for pattern, handler in ROUTES],
