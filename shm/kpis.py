@@ -13,6 +13,7 @@ import msgspec
 from shm import metrics
 from shm.database import Database
 from shm.settings import Settings
+from shm.shapes import Moment
 
 MOST_KEYS = 500  # of each sort (numbers, flags, categories): more is no panel but a log of whoever invents keys
 MOST_VALUES = 20  # of a category; the rest is one figure
@@ -88,8 +89,8 @@ class Application(msgspec.Struct):
 
     slug: str
     name: str
-    created_at: datetime
-    updated_at: datetime
+    created_at: Moment
+    updated_at: Moment
     stars: int
     github_url: str | None
     logo_url: str | None
@@ -101,7 +102,7 @@ class ApplicationKpis(msgspec.Struct):
 
     app: str
     name: str
-    as_of: datetime
+    as_of: Moment
     active_window_s: int
     instances: InstanceCounts
     kpis: list[Kpi]

@@ -12,16 +12,17 @@ import tornado.netutil
 import tornado.web
 from tornado.httpserver import HTTPServer
 
-from shm import retention
+from shm import openapi, retention
 from shm.background import beside
 from shm.database import Database
 from shm.errors import ConfigurationError
 from shm.feed import Feed, KpiBoard
-from shm.handlers import admin, feed, health
+from shm.handlers import admin, document, feed, health
 from shm.handlers.base import Handler, Missing
 from shm.handlers.declared import hold_declared
 from shm.handlers.door import make_server
 from shm.handlers.exchange import hold_to_time
+from shm.handlers.intake import POSTS
 from shm.handlers.rooms import Rooms
 from shm.intake import Intake
 from shm.items import Items
@@ -36,12 +37,13 @@ logger = logging.getLogger(__name__)
 
 ADMIN = "/api/v1/admin"
 SLUG = r"(?P<slug>[a-z0-9-]{1,100})"
-INSTANCE_ID = r"(?P<instance_id>[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})"
+INSTANCE_ID = r"(?P<instance_id>[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12})"
 
 # What is read; what installs send is in `handlers.intake.POSTS`.
 ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/api/v1/healthcheck", health.Healthcheck),
     (r"/api/v1/ready", health.Ready),
+    (r"/api/openapi.json", document.OpenApi),
     (rf"{ADMIN}/stats", admin.Stats),
     (rf"{ADMIN}/applications", admin.Applications),
     (rf"{ADMIN}/applications/{SLUG}", admin.Application),
@@ -66,6 +68,7 @@ def make_application(rooms: Rooms) -> tornado.web.Application:
         default_handler_class=Missing,
         default_handler_args=shared,
         log_function=_log_nothing,
+        openapi=openapi.document(ROUTES, POSTS),
         websocket_ping_interval=rooms.settings.heartbeat.total_seconds(),
         websocket_ping_timeout=rooms.settings.heartbeat.total_seconds(),
         websocket_max_message_size=MAX_FEED_MESSAGE,

@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from http import HTTPStatus
-from types import NoneType
 from typing import Any, ClassVar, cast
 from urllib.parse import urlencode
 
@@ -127,7 +126,7 @@ class Handler(tornado.web.RequestHandler):
         self.set_status(declared.status)
         if isinstance(answer, Stream):
             await self._give_pieces(answer)
-        elif declared.answers is NoneType:
+        elif not declared.has_body:
             self.finish()
         else:
             self.set_header("Content-Type", declared.media[0])

@@ -14,6 +14,7 @@ import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from types import NoneType
 from typing import Annotated, Any, Concatenate, ParamSpec, Protocol, TypeVar, get_type_hints
 
 import msgspec
@@ -70,6 +71,11 @@ class Operation:
     headers: Sequence[Header]
     refuses: Sequence[type[Refusal]]
     lenient: bool
+
+    @property
+    def has_body(self) -> bool:
+        """Whether a success has a body."""
+        return self.answers is not NoneType
 
 
 class CarriesOut(Protocol):
