@@ -32,6 +32,7 @@ T = TypeVar("T")
 # What only the OpenAPI document is told: each is checked further down, where its refusal has a code of its own.
 _Id = Annotated[str, msgspec.Meta(extra_json_schema={"format": "uuid"})]
 _Key = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": "^[0-9a-fA-F]{64}$"})]
+_Name = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": r"\S"})]
 _Time = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "string", "format": "date-time"})]
 _Member = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"$ref": "#/components/schemas/Reading"})]
 
@@ -41,7 +42,7 @@ class RegisterBody(msgspec.Struct):
 
     instance_id: _Id
     public_key: _Key
-    app_name: str
+    app_name: _Name
     app_version: str | None = None
     deployment_mode: str | None = None
     environment: str | None = None
