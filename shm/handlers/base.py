@@ -144,10 +144,11 @@ class Handler(tornado.web.RequestHandler):
                         break
             except (StreamClosedError, TimeoutError):  # the client has gone or does not read, which is no error
                 self._cut_off()
-            except BaseException:
-                if self._headers_written:
-                    self._cut_off()
-                raise
+            except Exception as error:
+                if not self._headers_written:
+                    raise
+                problems.log(type(self).__name__, error)
+                self._cut_off()
         if not self._finished:
             self.finish()
 
