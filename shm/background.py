@@ -4,6 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 
+# Told again to end: aiopg, and wait_for before Python 3.12, lose a cancellation that comes as a connection is made.
+AGAIN_S = 2.0
+
 
 @asynccontextmanager
 async def beside(*jobs: Coroutine[object, object, None]) -> AsyncIterator[None]:
@@ -30,6 +33,8 @@ async def beside(*jobs: Coroutine[object, object, None]) -> AsyncIterator[None]:
             raise failures[0] from None
         raise
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        running = set(tasks)
+        while running:
+            for task in running:
+                task.cancel()
+            _, running = await asyncio.wait(running, timeout=AGAIN_S)

@@ -29,12 +29,20 @@ OUT_OF_RANGE = "value out of range"  # what msgspec says of an integer with more
 T = TypeVar("T")
 
 
+# What only the OpenAPI document is told: each is checked further down, where its refusal has a code of its own.
+_Id = Annotated[str, msgspec.Meta(extra_json_schema={"format": "uuid"})]
+_Key = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": "^[0-9a-fA-F]{64}$"})]
+_Name = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": r"\S"})]
+_Time = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "string", "format": "date-time"})]
+_Member = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"$ref": "#/components/schemas/Reading"})]
+
+
 class RegisterBody(msgspec.Struct):
     """The body of `POST /v1/register`, as the official clients send it."""
 
-    instance_id: str
-    public_key: str
-    app_name: str
+    instance_id: _Id
+    public_key: _Key
+    app_name: _Name
     app_version: str | None = None
     deployment_mode: str | None = None
     environment: str | None = None
@@ -44,7 +52,7 @@ class RegisterBody(msgspec.Struct):
 class Reading(msgspec.Struct):
     """A snapshot within a backlog."""
 
-    timestamp: msgspec.Raw
+    timestamp: _Time
     metrics: dict[str, object]
     app_version: str | None = None
     sequence: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
@@ -53,23 +61,28 @@ class Reading(msgspec.Struct):
 class SnapshotBody(Reading, kw_only=True):
     """The body of `POST /v1/snapshot`."""
 
-    instance_id: str
+    instance_id: _Id
 
 
 class BacklogBody(msgspec.Struct):
     """The body of `POST /v1/snapshots`; each member is read by itself."""
 
-    instance_id: str
-    snapshots: list[msgspec.Raw]
+    instance_id: _Id
+    snapshots: list[_Member]
 
 
 class ActionBody(msgspec.Struct):
-    """The body of `POST /v1/rotate`, `/v1/erase` and `/v1/disclose`."""
+    """The body of `POST /v1/erase` and `/v1/disclose`; `action` is the last part of the address."""
 
     action: str
-    instance_id: str
-    timestamp: msgspec.Raw
-    new_public_key: str | None = None
+    instance_id: _Id
+    timestamp: _Time
+
+
+class RotateBody(ActionBody):
+    """The body of `POST /v1/rotate`."""
+
+    new_public_key: _Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +137,7 @@ _snapshot = msgspec.json.Decoder(SnapshotBody, float_hook=Decimal)
 _reading = msgspec.json.Decoder(Reading, float_hook=Decimal)
 _backlog = msgspec.json.Decoder(BacklogBody)
 _action = msgspec.json.Decoder(ActionBody)
+_rotate = msgspec.json.Decoder(RotateBody)
 _timestamp: msgspec.json.Decoder[datetime] = msgspec.json.Decoder(Annotated[datetime, msgspec.Meta(tz=True)])
 _text = msgspec.json.Decoder(str)
 _object = msgspec.json.Decoder(dict[str, object], float_hook=Decimal)
@@ -208,7 +222,7 @@ def action(signed: Signed, name: str, now: datetime, limits: Settings) -> Action
 
 def by_new_key(claimed: Proof, body: bytes, new_signature: str | None) -> Signed:
     """A rotate's body, signed by the new key that it names. Raises BadRequest or Unauthorized."""
-    key = _public_key("new_public_key", _decoded(_action, body).new_public_key or "")
+    key = _public_key("new_public_key", _decoded(_rotate, body).new_public_key)
     signature = _signature("X-New-Signature", new_signature)
     _hold_signature("X-New-Signature", signature, key, body)
     return Signed(claimed.instance_id, key, body)

@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 import shm
-from shm.tally import Tally
+from shm.shared_numbers import SharedNumbers
 from shm.vitals import METRICS, Metric
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4  # one format for everybody: the one that every version reads
@@ -28,9 +28,9 @@ Sums = dict[tuple[str, ...], list[float]]
 class Exposition:
     """What a scrape is answered with."""
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, numbers: SharedNumbers) -> None:
         self._registry = CollectorRegistry(auto_describe=False)  # of its own: the library's holds what others put there
-        self._registry.register(_Workers(tally))
+        self._registry.register(_Workers(numbers))
 
     def text(self) -> bytes:
         """All metrics, as of now."""
@@ -38,8 +38,8 @@ class Exposition:
 
 
 class _Workers(Collector):
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
+    def __init__(self, numbers: SharedNumbers) -> None:
+        self._tally = numbers
 
     def collect(self) -> Iterable[Family]:
         """Called by the library for each scrape."""

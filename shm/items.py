@@ -1,13 +1,15 @@
 """An instance as the list and the feed show it, and how pages of them are read."""
 
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from shm import marks
 from shm.database import Database
+from shm.shapes import Metrics, Moment
+
+Status = Literal["pending", "active", "revoked"]
 
 
 class Item(msgspec.Struct):
@@ -18,13 +20,13 @@ class Item(msgspec.Struct):
     app_slug: str
     app_version: str
     environment: str
-    status: str
-    last_seen_at: datetime | None
+    status: Status
+    last_seen_at: Moment | None
     deployment_mode: str
-    metrics: msgspec.Raw
+    metrics: Metrics
     os_arch: str
-    first_seen_at: datetime | None
-    snapshot_at: datetime | None
+    first_seen_at: Moment | None
+    snapshot_at: Moment | None
     counted: bool
 
 
@@ -65,11 +67,11 @@ class Changes:
 
 
 class Filter(msgspec.Struct, frozen=True):
-    """Which instances are wanted. `app` is a slug or a name, `q` a part of ID, version, environment or mode."""
+    """Which instances are wanted."""
 
-    app: str | None = None
-    q: str | None = None
-    status: Literal["pending", "active", "revoked"] | None = None
+    app: Annotated[str, msgspec.Meta(description="An application's slug or name.")] | None = None
+    q: Annotated[str, msgspec.Meta(description="A part of ID, version, environment or mode.")] | None = None
+    status: Status | None = None
     version: str | None = None
     environment: str | None = None
 

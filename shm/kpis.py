@@ -16,6 +16,7 @@ from shm.applications import Applications
 from shm.counts import InstanceCounts
 from shm.database import Database
 from shm.settings import Settings
+from shm.shapes import Moment
 from shm.spreads import NOT_YET, Spread, Spreads
 
 MOST_KEYS = 500  # of each sort (numbers, flags, categories): more is no panel but a log of whoever invents keys
@@ -75,8 +76,8 @@ class ApplicationKpis(msgspec.Struct):
 
     app: str
     name: str
-    as_of: datetime
-    spread_as_of: datetime | None
+    as_of: Moment
+    spread_as_of: Moment | None
     active_window_s: int
     instances: InstanceCounts
     kpis: list[Kpi]

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 
 import msgspec
@@ -12,6 +11,7 @@ from shm.envelope import Registration
 from shm.errors import Forbidden
 from shm.keys import Keys
 from shm.settings import Settings
+from shm.shapes import Moment
 
 HELD_PAGE = 20  # snapshots read at a time for a disclosure, 1.3 MB at their largest: whoever does not read holds them
 SWEEP_PAGE = 500  # placed anew at a time: some milliseconds under the writers' lock
@@ -38,10 +38,10 @@ class Receipt:
 
     instance_id: str
     app_name: str
-    erased_at: datetime
+    erased_at: Moment
     snapshots: int
-    oldest_snapshot_at: datetime | None
-    newest_snapshot_at: datetime | None
+    oldest_snapshot_at: Moment | None
+    newest_snapshot_at: Moment | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from shm.handlers.rooms import Rooms
 from shm.migrate import migrate
 from shm.server import listen, serve
 from shm.settings import Settings, add_flags
-from shm.tally import Tally
+from shm.shared_numbers import SharedNumbers
 from shm.tokens import Tokens
 from shm.values import LARGEST_POOL
 from shm.vitals import Vitals
@@ -83,16 +83,16 @@ async def _run(settings: Settings, dsn: str, revive: Revive | None) -> None:
             _say_how_to_open(settings, port, await rooms.tokens.ensure_admin())
             ended.may_wait = True
 
-        await serve(settings, database, writer, listening, ended, Vitals(Tally(1)))
+        await serve(settings, database, writer, listening, ended, Vitals(SharedNumbers(1)))
 
 
 def _run_workers(settings: Settings, dsn: str, revive: Revive | None) -> None:
     """What comes first in this process, which then sees to the workers."""
 
     def work(number: int, orphaned: int, tell_listening: Callable[[], None]) -> None:
-        asyncio.run(_work(replace(settings, port=port), dsn, Vitals(tally, number), orphaned, tell_listening))
+        asyncio.run(_work(replace(settings, port=port), dsn, Vitals(numbers, number), orphaned, tell_listening))
 
-    tally = Tally(settings.workers)
+    numbers = SharedNumbers(settings.workers)
     workers = Workers(settings.workers, work, settings.drain_timeout)
     token_file = workers.prepare(_prepare(settings, dsn))
     with reserved(listen(settings)) as port:

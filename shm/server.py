@@ -12,7 +12,7 @@ import tornado.netutil
 import tornado.web
 from tornado.httpserver import HTTPServer
 
-from shm import retention
+from shm import openapi, retention
 from shm.applications import Applications
 from shm.background import beside
 from shm.charts import Charts
@@ -20,10 +20,12 @@ from shm.database import Database
 from shm.errors import ConfigurationError
 from shm.exposition import Exposition
 from shm.feed import Feed, KpiBoard
-from shm.handlers import admin, feed, health, prometheus, tokens
+from shm.handlers import admin, document, feed, health, prometheus, tokens
 from shm.handlers.base import Handler, Missing
+from shm.handlers.declared import hold_declared
 from shm.handlers.door import make_server
 from shm.handlers.exchange import hold_to_time
+from shm.handlers.intake import POSTS
 from shm.handlers.rooms import Rooms
 from shm.intake import Intake
 from shm.items import Items
@@ -34,63 +36,55 @@ from shm.registry import Registry
 from shm.sampler import Sampler
 from shm.settings import Settings
 from shm.spreads import Spreads
-from shm.tokens import Role, Tokens
+from shm.tokens import Tokens
 from shm.vitals import Vitals
 
 logger = logging.getLogger(__name__)
 
 ADMIN = "/api/v1/admin"
-SLUG = r"([a-z0-9-]{1,100})"
-UUID = r"([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})"
+SLUG = r"(?P<slug>[a-z0-9-]{1,100})"
+INSTANCE_ID = r"(?P<instance_id>[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12})"
+
+TOKEN_ID = INSTANCE_ID.replace("instance_id", "token_id")
 
 # What is read; what installs send is in `handlers.intake.POSTS`.
 ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/api/v1/healthcheck", health.Healthcheck),
     (r"/api/v1/ready", health.Ready),
+    (r"/api/openapi.json", document.OpenApi),
     (rf"{ADMIN}/stats", admin.Stats),
     (rf"{ADMIN}/applications", admin.Applications),
     (rf"{ADMIN}/applications/{SLUG}", admin.Application),
     (rf"{ADMIN}/applications/{SLUG}/kpis", admin.ApplicationKpis),
-    (rf"{ADMIN}/metrics/([^/]{{1,256}})", admin.Metrics),
+    (rf"{ADMIN}/metrics/(?P<app>[^/]{{1,256}})", admin.Metrics),
     (rf"{ADMIN}/instances", admin.Instances),
-    (rf"{ADMIN}/instances/{UUID}", admin.Instance),
-    (rf"{ADMIN}/instances/{UUID}/(approve|revoke)", admin.Decision),
+    (rf"{ADMIN}/instances/{INSTANCE_ID}", admin.Instance),
+    (rf"{ADMIN}/instances/{INSTANCE_ID}/(?P<decision>approve|revoke)", admin.Decision),
     (rf"{ADMIN}/tokens", tokens.TokenList),
-    (rf"{ADMIN}/tokens/{UUID}", tokens.OneToken),
+    (rf"{ADMIN}/tokens/{TOKEN_ID}", tokens.OneToken),
     (rf"{ADMIN}/feed", feed.Feed),
     (r"/metrics", prometheus.Metrics),
 ]
-
-READING = {"GET", "HEAD", "OPTIONS"}  # whatever else changes something, which is an admin's
 
 MAX_FEED_MESSAGE = 1024  # bytes that a subscriber may say: it has nothing to say
 CLOSE_GRACE_S = 0.2  # for the close frames of the feed to go out
 
 
 def make_application(rooms: Rooms) -> tornado.web.Application:
-    """The Tornado application. Raises ConfigurationError as `hold_to_roles` does."""
-    for _, handler in ROUTES:
-        hold_to_roles(handler)
+    """The Tornado application. Raises ConfigurationError for a method that does not say who may call it."""
+    for pattern, handler in ROUTES:
+        hold_declared(pattern, handler)
     shared = {"rooms": rooms}
     return tornado.web.Application(
         [(pattern, handler, shared) for pattern, handler in ROUTES],
         default_handler_class=Missing,
         default_handler_args=shared,
         log_function=_count,
+        openapi=openapi.document(ROUTES, POSTS),
         websocket_ping_interval=rooms.settings.heartbeat.total_seconds(),
         websocket_ping_timeout=rooms.settings.heartbeat.total_seconds(),
         websocket_max_message_size=MAX_FEED_MESSAGE,
     )
-
-
-def hold_to_roles(handler: type[Handler]) -> None:
-    """Raises ConfigurationError for a method that does not say who may call it, or lets a viewer change something."""
-    for method in handler.methods():
-        role = handler.role_for(method)
-        if role is None:
-            raise ConfigurationError(f"The handler {handler.__name__} declares no role for {method}.")
-        if method not in READING and role < Role.ADMIN:
-            raise ConfigurationError(f"The handler {handler.__name__} lets others than admins {method}.")
 
 
 @asynccontextmanager
@@ -120,7 +114,7 @@ async def rooms_of(settings: Settings, database: Database, writer: Database, vit
         limits=Limits(settings),
         vitals=vitals,
         sampler=Sampler(vitals, database, writer, intake, changes),
-        exposition=Exposition(vitals.tally),
+        exposition=Exposition(vitals.numbers),
     )
     async with beside(
         keys.run(),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shm.errors import Refusal
-from shm.tally import Place, Tally
+from shm.shared_numbers import Place, SharedNumbers
 
 NO_HANDLER = "http"  # instead of a handler's name
 
@@ -131,9 +131,9 @@ class Gauge:
 class Vitals:
     """Those of one worker, `number` from 0 on."""
 
-    def __init__(self, tally: Tally, number: int = 0) -> None:
-        place = tally.place(number)
-        self.tally = tally
+    def __init__(self, numbers: SharedNumbers, number: int = 0) -> None:
+        place = numbers.place(number)
+        self.numbers = numbers
         self.number = number
         self.refusals = Counter(place, REFUSALS)
         self.batch_size = Histogram(place, BATCH_SIZE)

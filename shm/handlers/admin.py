@@ -1,161 +1,170 @@
-"""What the vendor reads: `/api/v1/admin/`. Shapes are those of `kpis` and `items`."""
+"""What the vendor reads and decides: `/api/v1/admin/`. Shapes are those of `kpis` and `items`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
-from shm import stats
+from shm import applications, charts, kpis, stats
 from shm.errors import BadRequest, Conflict, NotFound
 from shm.handlers.base import Handler
-from shm.items import Filter, mark_of
-from shm.kpis import MOST_KEYS
+from shm.handlers.declared import FEED_CURSOR, NEXT_PAGE, App, InstanceId, Slug, operation
+from shm.items import Filter, Item, mark_of
 from shm.periods import Period
 from shm.tokens import Role
 
 MOST_ROWS = 1_000  # a page's upper end: about half a megabyte of JSON
 USUAL_ROWS = 50  # as in the original
 
-
-Limit = Annotated[int, msgspec.Meta(ge=1, le=MOST_ROWS)]
+Limit = Annotated[int, msgspec.Meta(ge=1, le=MOST_ROWS, description="At most this many.")]
+After = Annotated[str, msgspec.Meta(description="A mark out of the `Link` header: what comes after it is wanted.")]
 
 
 class PageOf(msgspec.Struct, frozen=True):
     """The query of a list."""
 
     limit: Limit = USUAL_ROWS
-    after: str | None = None
+    after: After | None = None
 
 
 class InstancesQuery(Filter, frozen=True):
     """The query of `GET instances`."""
 
     limit: Limit = USUAL_ROWS
-    after: str | None = None
+    after: After | None = None
 
 
 class KpisQuery(msgspec.Struct, frozen=True):
-    """The query of `GET applications/{slug}/kpis`: over the counted instances only?"""
+    """The query of `GET applications/{slug}/kpis`."""
 
-    counted: bool = False
+    counted: Annotated[bool, msgspec.Meta(description="Over the counted instances only.")] = False
 
 
 class MetricsQuery(msgspec.Struct, frozen=True):
-    """The query of `GET metrics/{app}`. `keys`: joined by commas; else those that most instances answer now."""
+    """The query of `GET metrics/{app}`."""
 
-    period: Period = "24h"
-    keys: str | None = None
-
-
-class NoQuery(msgspec.Struct, frozen=True):
-    """Nothing can be asked."""
-
-
-class Reader(Handler):
-    """A GET that a viewer may make."""
-
-    role = Role.VIEWER
+    period: Annotated[Period, msgspec.Meta(description="How far back.")] = "24h"
+    keys: (
+        Annotated[str, msgspec.Meta(description="Metrics, joined by commas; else those that most instances answer.")]
+        | None
+    ) = None
 
 
-class Stats(Reader):
+class Stats(Handler):
     """`GET stats`."""
 
-    async def get(self) -> None:
-        self.arguments_as(NoQuery)
-        self.answer(await stats.read(self.rooms.database, self.rooms.settings))
+    @operation(Role.VIEWER)
+    async def get(self) -> stats.Stats:
+        """Counts and aggregates over all applications."""
+        return await stats.read(self.rooms.database, self.rooms.settings)
 
 
-class Applications(Reader):
-    """`GET applications`, by slug."""
+class Applications(Handler):
+    """`GET applications`."""
 
-    async def get(self) -> None:
-        query = self.arguments_as(PageOf)
+    @operation(Role.VIEWER, headers=[NEXT_PAGE])
+    async def get(self, query: PageOf) -> list[applications.Application]:
+        """Applications with their counts, by slug."""
         found = await self.rooms.applications.page(query.after, query.limit + 1)
         if len(found) > query.limit:
-            self.link_next(found[query.limit - 1].slug)
-        self.answer(found[: query.limit])
+            self.tell_next(found[query.limit - 1].slug)
+        return found[: query.limit]
 
 
-class Application(Reader):
+class Application(Handler):
     """`GET applications/{slug}`."""
 
-    async def get(self, slug: str) -> None:
-        self.arguments_as(NoQuery)
+    @operation(Role.VIEWER, refuses=[NotFound])
+    async def get(self, slug: Slug) -> applications.Application:
+        """An application with its counts, and what the vendor says of it."""
+        return await self._shown(slug)
+
+    @operation(Role.ADMIN, refuses=[NotFound])
+    async def put(self, slug: Slug, body: applications.ApplicationChange) -> applications.Application:
+        """Changes what the vendor says of an application; what is left out stays as it is."""
+        if not await self.rooms.applications.change(slug, body):
+            raise no_such_application()
+        return await self._shown(slug)
+
+    async def _shown(self, slug: str) -> applications.Application:
         found = await self.rooms.applications.one(slug)
         if found is None:
             raise no_such_application()
-        self.answer(found)
+        return found
 
 
-class ApplicationKpis(Reader):
+class ApplicationKpis(Handler):
     """`GET applications/{slug}/kpis`."""
 
-    async def get(self, slug: str) -> None:
-        query = self.arguments_as(KpisQuery)
+    @operation(Role.VIEWER, headers=[FEED_CURSOR], refuses=[NotFound])
+    async def get(self, slug: Slug, query: KpisQuery) -> kpis.ApplicationKpis:
+        """Every metric of an application, over its active instances."""
         found = await self.rooms.kpis.application(slug, counted_only=query.counted)
         if found is None:
             raise no_such_application()
-        cursor, kpis = found
-        self.set_header("X-Feed-Cursor", str(cursor))
-        self.answer(kpis)
+        cursor, told = found
+        self.tell_cursor(cursor)
+        return told
 
 
-class Metrics(Reader):
-    """`GET metrics/{app}`: an application, by slug or name, over a period."""
+class Metrics(Handler):
+    """`GET metrics/{app}`."""
 
-    async def get(self, app: str) -> None:
-        query = self.arguments_as(MetricsQuery)
+    @operation(Role.VIEWER, refuses=[NotFound])
+    async def get(self, app: App, query: MetricsQuery) -> charts.MetricSeries:
+        """An application's metrics over a period: at each moment what the KPIs read then, and at last now."""
         keys = None if query.keys is None else query.keys.split(",")
-        if keys is not None and len(keys) > MOST_KEYS:
-            raise BadRequest("bad_parameter", f"keys names more than {MOST_KEYS} metrics.")
+        if keys is not None and len(keys) > kpis.MOST_KEYS:
+            raise BadRequest("bad_parameter", f"keys names more than {kpis.MOST_KEYS} metrics.")
         found = await self.rooms.charts.metrics(app, query.period, keys)
         if found is None:
             raise no_such_application()
-        self.answer(found)
+        return found
 
 
-class Instances(Reader):
-    """`GET instances`, newest seen first."""
+class Instances(Handler):
+    """`GET instances`."""
 
-    async def get(self) -> None:
-        query = self.arguments_as(InstancesQuery)
+    @operation(Role.VIEWER, headers=[FEED_CURSOR, NEXT_PAGE])
+    async def get(self, query: InstancesQuery) -> list[Item]:
+        """Instances with their current metrics, newest seen first."""
         page = await self.rooms.items.page(query, query.after, query.limit + 1)
         items = [changed.item for changed in page.changed]
-        self.set_header("X-Feed-Cursor", str(page.cursor))
+        self.tell_cursor(page.cursor)
         if len(items) > query.limit:
-            self.link_next(mark_of(items[query.limit - 1]))
-        self.answer(items[: query.limit])
+            self.tell_next(mark_of(items[query.limit - 1]))
+        return items[: query.limit]
 
 
-class Instance(Reader):
+class Instance(Handler):
     """`GET instances/{id}`."""
 
-    async def get(self, instance_id: str) -> None:
-        self.arguments_as(NoQuery)
-        await answer_instance(self, instance_id)
+    @operation(Role.VIEWER, headers=[FEED_CURSOR], refuses=[NotFound])
+    async def get(self, instance_id: InstanceId) -> Item:
+        """An instance with its current metrics."""
+        return await shown(self, instance_id)
 
 
 class Decision(Handler):
-    """`POST instances/{id}/approve` and `/revoke`: answers the instance. Asked again, it changes nothing."""
+    """`POST instances/{id}/approve` and `/revoke`."""
 
-    role = Role.ADMIN
-
-    async def post(self, instance_id: str, decision: str) -> None:
-        self.arguments_as(NoQuery)
+    @operation(Role.ADMIN, headers=[FEED_CURSOR], refuses=[NotFound, Conflict])
+    async def post(self, instance_id: InstanceId, decision: Literal["approve", "revoke"]) -> Item:
+        """Approves an instance, or revokes it for good. Asked again, it changes nothing."""
         status = "active" if decision == "approve" else "revoked"
         await self.rooms.registry.decide(instance_id, status)
-        await answer_instance(self, instance_id, decided=status)
+        item = await shown(self, instance_id)
+        if item.status != status:
+            raise Conflict("revoked_for_good", "This instance is revoked, which is final.")
+        return item
 
 
-async def answer_instance(handler: Handler, instance_id: str, decided: str | None = None) -> None:
-    """Ends a request with an instance. Raises NotFound, or Conflict where a decision could not be carried out."""
+async def shown(handler: Handler, instance_id: str) -> Item:
+    """An instance, and the feed's cursor told that it is true at. Raises NotFound."""
     page = await handler.rooms.items.one(instance_id)
     if not page.changed:
         raise NotFound("no_such_instance", "There is no instance of that ID.")
-    item = page.changed[0].item
-    if decided is not None and item.status != decided:
-        raise Conflict("revoked_for_good", "This instance is revoked, which is final.")
-    handler.set_header("X-Feed-Cursor", str(page.cursor))
-    handler.answer(item)
+    handler.tell_cursor(page.cursor)
+    return page.changed[0].item
 
 
 def no_such_application() -> NotFound:

@@ -1,56 +1,43 @@
-"""What all handlers share: who may call, one shape of error, JSON out, and requests in flight counted.
+"""What all handlers share: who may call, one shape of error, and requests in flight counted.
 
-A handler declares the role that its methods need, for all of them or for each; `server.make_application` refuses one
-that does not. Bodies are structs that refuse fields which they do not have.
+Each method is an `operation` (`declared`), and here it is carried out: what is asked is read by it, and so is answered.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from http import HTTPStatus
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, cast
 from urllib.parse import urlencode
 
 import msgspec
 import tornado.web
+from tornado.http1connection import HTTP1Connection
+from tornado.iostream import StreamClosedError
 
-from shm.errors import BadRequest, Forbidden, NotFound, TooLarge, Unauthorized
+from shm.errors import Forbidden, MethodNotAllowed, NotFound, TooLarge, Unauthorized
 from shm.handlers import problems
+from shm.handlers.asked import NoQuery, body_as, query_as
+from shm.handlers.declared import FEED_CURSOR, NEXT_PAGE, Header, Operation, Stream, operations_of
+from shm.handlers.exchange import WRITE_TIMEOUT_S
 from shm.handlers.rooms import Rooms
 from shm.tokens import Granted, Role
 
-T = TypeVar("T")
-
 _encoder = msgspec.json.Encoder(decimal_format="number")
-
-
-class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a body may say: a misspelt field must not quietly be none."""
-
-
-B = TypeVar("B", bound=Body)
 
 
 class Handler(tornado.web.RequestHandler):
     """The base of every handler."""
 
-    role: ClassVar[Role]  # what each of its methods needs
-    roles: ClassVar[Mapping[str, Role]] = {}  # what a method needs instead: {"PUT": Role.ADMIN}
+    operations: ClassVar[dict[str, Operation]]  # by method, in lower case
     granted: Granted | None = None  # to the token that came, where one was wanted
 
-    @classmethod
-    def methods(cls) -> list[str]:
-        """The HTTP methods that it answers."""
-        unanswered = tornado.web.RequestHandler
-        return [
-            name
-            for name in unanswered.SUPPORTED_METHODS
-            if getattr(cls, name.lower()) is not getattr(unanswered, name.lower())
-        ]
-
-    @classmethod
-    def role_for(cls, method: str) -> Role | None:
-        """What a method needs; None where the handler does not say."""
-        return cls.roles.get(method, getattr(cls, "role", None))
+    def __init_subclass__(cls) -> None:
+        """Whoever may GET may ask for the head alone, unless it is an upgrade."""
+        get = operations_of(cls).get("get")
+        if get is not None and get.status is not HTTPStatus.SWITCHING_PROTOCOLS:
+            cls.head = cls.get
+        cls.operations = operations_of(cls)
 
     def initialize(self, rooms: Rooms) -> None:
         """Called by Tornado with what the route carries."""
@@ -70,18 +57,22 @@ class Handler(tornado.web.RequestHandler):
     async def admit(self) -> None:
         """Refuses what may not come in, now or at all."""
         self.rooms.hold_open()
-        await self.authorize()
+        await self.authorize(self.operation().role)
 
-    async def authorize(self) -> None:
-        """Holds the bearer's role against the method's. Raises Unauthorized or Forbidden."""
-        needed = self.role_for(self.request.method or "")
-        if needed is None:  # a method that is not answered, of a handler that says the role of each
-            needed = Role.ADMIN
-        if needed < Role.VIEWER:
+    def operation(self) -> Operation:
+        """What the request's method declares. Raises MethodNotAllowed."""
+        found = self.operations.get((self.request.method or "").lower())
+        if found is None:
+            raise MethodNotAllowed("method_not_allowed", "This address does not know that method.")
+        return found
+
+    async def authorize(self, wanted: Role) -> None:
+        """Holds the bearer's role against the one that is wanted. Raises Unauthorized or Forbidden."""
+        if wanted < Role.VIEWER:
             return
         self.granted = await self._granted()
-        if self.granted.role < needed:
-            raise Forbidden("role_too_small", f"This needs a token with the role {needed.name.lower()}.")
+        if self.granted.role < wanted:
+            raise Forbidden("role_too_small", f"This needs a token with the role {wanted.name.lower()}.")
 
     async def _granted(self) -> Granted:
         tokens, limits = self.rooms.tokens, self.rooms.limits
@@ -116,52 +107,69 @@ class Handler(tornado.web.RequestHandler):
         for name, value in problems.FIXED_HEADERS.items():
             self.set_header(name, value)
 
-    def answer(self, body: object, status: HTTPStatus = HTTPStatus.OK) -> None:
-        """Ends the request with a JSON body."""
-        self.set_status(status)
-        self.set_header("Content-Type", "application/json")
-        self.finish(_encoder.encode(body))
+    async def carry_out(
+        self, declared: Operation, method: Callable[..., Awaitable[object]], path: dict[str, str]
+    ) -> None:
+        """Reads what is asked, lets the method answer it, and sends the answer."""
+        asked: dict[str, object] = {**path}
+        given = {name: self.get_query_arguments(name, strip=False) for name in self.request.query_arguments}
+        query = query_as(declared.query or NoQuery, given, lenient=declared.lenient)
+        if declared.query is not None:
+            asked["query"] = query
+        if declared.body is not None:
+            if len(self.request.body) > self.rooms.settings.max_body:
+                raise TooLarge("body_too_large", f"The body is larger than {self.rooms.settings.max_body} bytes.")
+            asked["body"] = body_as(declared.body, self.request.body)
+        answer = await method(self, **asked)
+        if declared.status is not HTTPStatus.SWITCHING_PROTOCOLS:
+            await self._give(declared, answer)
 
-    def link_next(self, after: str) -> None:
-        """Says where a list's next page is: the same query, after a mark."""
-        query = {name: self.get_query_argument(name) for name in self.request.query_arguments} | {"after": after}
-        self.set_header("Link", f'<{self.request.path}?{urlencode(query)}>; rel="next"')
+    async def _give(self, declared: Operation, answer: object) -> None:
+        self.set_status(declared.status)
+        if isinstance(answer, Stream):
+            await self._give_pieces(answer)
+        elif not declared.has_body:
+            self.finish()
+        else:
+            self.set_header("Content-Type", declared.media[0])
+            self.finish(answer if isinstance(answer, bytes) else _encoder.encode(answer))
 
-    def arguments_as(self, shape: type[T]) -> T:
-        """The query string as a struct. Raises BadRequest for a name that the struct has not, or a bad value."""
-        given: dict[str, str] = {}
-        for name in self.request.query_arguments:
-            values = self.get_query_arguments(name)
-            if len(values) > 1:
-                raise BadRequest("bad_parameter", f"{name!r:.40} is given more than once.")
-            given[name] = values[0]
-        known = [field.encode_name for field in msgspec.structs.fields(shape)]  # type: ignore[arg-type]
-        for name in given:
-            if name not in known:
-                raise BadRequest("unknown_parameter", f"There is no parameter {name!r:.40} here; there are: {known}.")
-        try:
-            return msgspec.convert(given, shape, strict=False)
-        except msgspec.ValidationError as error:
-            raise BadRequest("bad_parameter", f"{ascii(str(error))[1:-1]:.200}.") from None
+    async def _give_pieces(self, answer: Stream) -> None:
+        """What fails at the first piece is refused properly. Later it is cut off, and not mistaken for a whole one."""
+        self.set_header("Content-Type", answer.media)
+        async with aclosing(answer.pieces) as pieces:
+            try:
+                async for piece in pieces:
+                    self.write(piece)
+                    await asyncio.wait_for(self.flush(), WRITE_TIMEOUT_S)
+                    if self.request.method == "HEAD":
+                        break
+            except (StreamClosedError, TimeoutError):  # the client has gone or does not read, which is no error
+                self._cut_off()
+            except Exception as error:
+                if not self._headers_written:
+                    raise
+                problems.log(type(self).__name__, error)
+                self._cut_off()
+        if not self._finished:
+            self.finish()
 
-    def body_as(self, shape: type[B]) -> B:
-        """The JSON body as a struct.
+    def _cut_off(self) -> None:
+        cast(HTTP1Connection, self.request.connection).close()
 
-        Raises TooLarge, or BadRequest for what is no JSON, a field that the struct has not, or a bad value.
-        """
-        most = self.rooms.settings.max_body
-        if len(self.request.body) > most:
-            raise TooLarge("body_too_large", f"The body is larger than {most} bytes.")
-        try:
-            self.request.body.decode()  # msgspec does not look into what no field takes
-            return msgspec.json.decode(self.request.body, type=shape)
-        except msgspec.ValidationError as error:
-            raise BadRequest("bad_field", f"{ascii(str(error))[1:-1]:.200}.") from None
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            fields = [field.encode_name for field in msgspec.structs.fields(shape)]
-            raise BadRequest("bad_json", f"The body is no JSON object in UTF-8 with the fields {fields}.") from None
-        except RecursionError:
-            raise BadRequest("too_deep", "The JSON is nested too deep to be read.") from None
+    def tell(self, header: Header, value: object) -> None:
+        """Adds a header that the operation declares."""
+        assert header in self.operation().headers, header  # noqa: S101 - or the document would not know of it
+        self.set_header(header.name, str(value))
+
+    def tell_cursor(self, cursor: int) -> None:
+        """Says which cursor of the feed the answer is true at."""
+        self.tell(FEED_CURSOR, cursor)
+
+    def tell_next(self, after: str) -> None:
+        """Says where the next page is: the same query, after a mark."""
+        query = {name: self.get_query_argument(name, strip=False) for name in self.request.query_arguments}
+        self.tell(NEXT_PAGE, f'<{self.request.path}?{urlencode(query | {"after": after})}>; rel="next"')
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Every error has one shape, and none shows what is inside."""
@@ -171,6 +179,8 @@ class Handler(tornado.web.RequestHandler):
         self.set_header("Content-Type", problems.CONTENT_TYPE)
         for name, value in refusal.headers.items():
             self.set_header(name, value)
+        if isinstance(refusal, MethodNotAllowed):
+            self.set_header("Allow", ", ".join(name.upper() for name in self.operations))
         self.set_status(refusal.status)
         self.finish(problems.body_of(refusal))
 
@@ -187,8 +197,6 @@ class Handler(tornado.web.RequestHandler):
 class Missing(Handler):
     """Whatever has no route."""
 
-    role = Role.PUBLIC
-
-    async def prepare(self) -> None:
-        await super().prepare()
+    def operation(self) -> Operation:
+        """There is none."""
         raise NotFound("no_such_address", "There is nothing at this address.")

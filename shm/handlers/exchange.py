@@ -55,13 +55,26 @@ class Answer:
 Accept = Callable[[Rooms, Request], Awaitable[Answer]]
 
 
+SIGNED = ("X-Instance-ID", "X-Signature")
+
+
 @dataclass(frozen=True, slots=True)
 class Post:
-    """What a POST does, how large its body may be, and whether its address's budget is taken from."""
+    """What a POST does, how large its body may be, and whether its address's budget is taken from.
+
+    The rest is for the OpenAPI document: what `accept` reads and answers, the headers that prove it, and what it may
+    refuse beside what any of them may. No `body`: any JSON object.
+    """
 
     accept: Accept
     most: Callable[[Settings], int]
     takes_from_address: bool
+    body: type[msgspec.Struct] | None
+    answers: type
+    statuses: tuple[HTTPStatus, ...] = (HTTPStatus.OK,)
+    proof: tuple[str, ...] = SIGNED
+    proof_wanted: bool = True
+    refuses: tuple[type[Refusal], ...] = ()
 
 
 def json(body: object) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from http import HTTPStatus
 from typing import Annotated
 
 import msgspec
@@ -9,6 +10,7 @@ import tornado.websocket
 
 from shm.errors import BadRequest, DatabaseUnavailable, Forbidden
 from shm.handlers.base import Handler
+from shm.handlers.declared import operation
 from shm.handlers.rooms import Rooms
 from shm.logs import Sparingly
 from shm.tokens import Role
@@ -26,20 +28,22 @@ sparingly = Sparingly(logger)
 
 
 class FeedQuery(msgspec.Struct, frozen=True):
-    """The query of the feed: one application only, and the cursor of a list."""
+    """The query of the feed."""
 
-    app: str | None = None
-    since: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
+    app: Annotated[str, msgspec.Meta(description="The slug of the one application that is wanted.")] | None = None
+    since: (
+        Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1, description="The cursor of a list: what changed after it.")]
+        | None
+    ) = None
 
 
 class Feed(Handler, tornado.websocket.WebSocketHandler):
     """One subscriber. It only listens; what it says is ignored."""
 
-    role = Role.VIEWER
-
-    async def get(self) -> None:
-        """The upgrade; a bad query is refused before it."""
-        self._query = self.arguments_as(FeedQuery)
+    @operation(Role.VIEWER, status=HTTPStatus.SWITCHING_PROTOCOLS, refuses=[Forbidden])
+    async def get(self, query: FeedQuery) -> None:
+        """The websocket that tells each change; a bad query is refused before the upgrade."""
+        self._query = query
         headers = self.request.headers
         if headers.get("Upgrade", "").lower() != "websocket" or "Sec-WebSocket-Key" not in headers:
             raise BadRequest("upgrade_wanted", "This address is a websocket: ask for an upgrade to it.")

@@ -1,9 +1,25 @@
 """Is it alive, and can it work: for load balancers and for people."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
 
 from shm.handlers.base import Handler
+from shm.handlers.declared import operation
 from shm.tokens import Role
+
+
+class Alive(msgspec.Struct):
+    """The body of `GET /api/v1/healthcheck`."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Able(msgspec.Struct):
+    """The body of `GET /api/v1/ready`."""
+
+    status: Literal["ready"] = "ready"
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,21 +28,19 @@ class _One:
 
 
 class Healthcheck(Handler):
-    """`GET /api/v1/healthcheck`: 200 while the process answers, as in the original."""
+    """`GET /api/v1/healthcheck`, as in the original."""
 
-    role = Role.PUBLIC
-
-    async def get(self) -> None:
-        self.answer({"status": "ok"})
-
-    head = get
+    @operation(Role.PUBLIC, lenient=True)
+    async def get(self) -> Alive:
+        """Whether the process answers."""
+        return Alive()
 
 
 class Ready(Handler):
-    """`GET /api/v1/ready`: 200 when the database answers (it was migrated before the server listened), else 503."""
+    """`GET /api/v1/ready`."""
 
-    role = Role.PUBLIC
-
-    async def get(self) -> None:
+    @operation(Role.PUBLIC, lenient=True)
+    async def get(self) -> Able:
+        """Whether the database answers, which was migrated before the server listened; 503 if not."""
         await self.rooms.database.fetch(_One, "health.ping")
-        self.answer({"status": "ready"})
+        return Able()

@@ -4,28 +4,56 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
+from typing import Annotated, Literal
 
 import msgspec
 
 from shm import envelope
 from shm.envelope import Signed
 from shm.errors import Conflict, Forbidden, Refusal, Unauthorized
-from shm.handlers.exchange import Answer, Post, Request, json
+from shm.handlers.exchange import SIGNED, Answer, Post, Request, json
 from shm.handlers.rooms import Rooms
 from shm.intake import Outcome
-from shm.registry import Registered, unknown_instance
+from shm.registry import Receipt, Registered, unknown_instance
+
+
+class Told(msgspec.Struct):
+    """It is done."""
+
+    status: Literal["ok"]
+    message: str
+
+
+class Proven(msgspec.Struct):
+    """Whether the instance is active, or waits for its approval."""
+
+    status: Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["pending", "active"]})]
 
 
 class Verdict(msgspec.Struct, omit_defaults=True):
     """What became of a member of a backlog; `code` and `detail` say why it was refused."""
 
-    status: str
+    status: Literal["stored", "repeated", "refused"]
     code: str | None = None
     detail: str | None = None
 
 
+class Verdicts(msgspec.Struct):
+    """A verdict for each member of a backlog, in the order in which they were sent."""
+
+    status: Literal["ok"]
+    snapshots: list[Verdict]
+
+
+class Disclosed(msgspec.Struct):
+    """Everything held on an instance; its snapshots from the first to the last."""
+
+    instance: dict[str, object]
+    snapshots: list[dict[str, object]]
+
+
 async def register(rooms: Rooms, request: Request) -> Answer:
-    """`POST /v1/register`: unsigned, or signed with the key that it carries."""
+    """Registers an instance; unsigned, or signed with the key that it carries."""
     said = envelope.registration(request.body, rooms.settings)
     signed = "X-Signature" in request.headers
     if signed:
@@ -41,18 +69,18 @@ async def register(rooms: Rooms, request: Request) -> Answer:
     if signed:
         await rooms.registry.prove(said.instance_id, said.public_key)
     status = HTTPStatus.CREATED if verdict is Registered.NEW else HTTPStatus.OK
-    return Answer(json({"status": "ok", "message": "Registered"}), status)
+    return Answer(json(Told("ok", "Registered")), status)
 
 
 async def activate(rooms: Rooms, request: Request) -> Answer:
-    """`POST /v1/activate`: proves the key of a registered instance, again and again."""
+    """Proves the key of a registered instance, again and again."""
     signed = await _signed(rooms, request)
     envelope.activation(signed)
-    return Answer(json({"status": await rooms.registry.prove(signed.instance_id, signed.public_key)}))
+    return Answer(json(Proven(await rooms.registry.prove(signed.instance_id, signed.public_key))))
 
 
 async def snapshot(rooms: Rooms, request: Request) -> Answer:
-    """`POST /v1/snapshot`: 202 once it is committed."""
+    """Stores a snapshot; 202 once it is committed."""
     signed = await _signed(rooms, request)
     sent = envelope.snapshot(signed, datetime.now(UTC), rooms.settings)
     left = rooms.limits.hold_install(signed.instance_id)
@@ -66,7 +94,7 @@ async def snapshot(rooms: Rooms, request: Request) -> Answer:
 
 
 async def backlog(rooms: Rooms, request: Request) -> Answer:
-    """`POST /v1/snapshots`: a verdict for each once all that can be stored are committed. It counts as one snapshot."""
+    """Stores a backlog: a verdict for each once all that can be stored are committed. It counts as one snapshot."""
     signed = await _signed(rooms, request)
     sent = envelope.backlog(signed, datetime.now(UTC), rooms.settings)
     left = rooms.limits.hold_install(signed.instance_id)
@@ -84,45 +112,59 @@ async def backlog(rooms: Rooms, request: Request) -> Answer:
     for verdict in verdicts:
         if verdict.code is not None:
             rooms.vitals.refusals.add(verdict.code)
-    return Answer(json({"status": "ok", "snapshots": verdicts}), HTTPStatus.ACCEPTED)
+    return Answer(json(Verdicts("ok", verdicts)), HTTPStatus.ACCEPTED)
 
 
 async def rotate(rooms: Rooms, request: Request) -> Answer:
-    """`POST /v1/rotate`: another key from now on. Asked again by an install that missed the answer, it is one."""
+    """Another key from now on. Asked again by an install that missed the answer, it is one."""
     claimed = _proof(request)
     by_new = envelope.by_new_key(claimed, request.body, request.headers.get("X-New-Signature"))
     known = await rooms.registry.public_key(claimed.instance_id, newest=True)
     by_known = by_new if known == by_new.public_key else await _signed(rooms, request)
     envelope.action(by_known, "rotate", datetime.now(UTC), rooms.settings)
     await rooms.registry.rotate(claimed.instance_id, by_known.public_key, by_new.public_key)
-    return Answer(json({"status": "ok", "message": "Rotated"}))
+    return Answer(json(Told("ok", "Rotated")))
 
 
 async def erase(rooms: Rooms, request: Request) -> Answer:
-    """`POST /v1/erase`: everything held on the instance is deleted, and the answer says what that was."""
+    """Deletes everything held on the instance, and says what that was."""
     signed = await _signed(rooms, request)
     envelope.action(signed, "erase", datetime.now(UTC), rooms.settings)
     return Answer(json(await rooms.registry.erase(signed.instance_id, signed.public_key)))
 
 
 async def disclose(rooms: Rooms, request: Request) -> Answer:
-    """`POST /v1/disclose`: everything held on the instance."""
+    """Tells everything held on the instance."""
     signed = await _signed(rooms, request)
     envelope.action(signed, "disclose", datetime.now(UTC), rooms.settings)
     await rooms.registry.prove(signed.instance_id, signed.public_key)
     return Answer(_disclosed(rooms, signed.instance_id))
 
 
-SNAPSHOT_RECEIVED = json({"status": "ok", "message": "Snapshot received"})
+SNAPSHOT_RECEIVED = json(Told("ok", "Snapshot received"))
 
 POSTS = {
-    "/v1/register": Post(register, lambda settings: settings.max_body, takes_from_address=True),
-    "/v1/activate": Post(activate, lambda settings: settings.max_body, takes_from_address=True),
-    "/v1/snapshot": Post(snapshot, lambda settings: settings.max_body, takes_from_address=False),
-    "/v1/snapshots": Post(backlog, lambda settings: settings.max_backlog_body, takes_from_address=False),
-    "/v1/rotate": Post(rotate, lambda settings: settings.max_body, takes_from_address=True),
-    "/v1/erase": Post(erase, lambda settings: settings.max_body, takes_from_address=True),
-    "/v1/disclose": Post(disclose, lambda settings: settings.max_body, takes_from_address=True),
+    "/v1/register": Post(
+        *(register, lambda settings: settings.max_body, True, envelope.RegisterBody, Told),
+        statuses=(HTTPStatus.OK, HTTPStatus.CREATED),
+        proof_wanted=False,
+        refuses=(Conflict,),
+    ),
+    "/v1/activate": Post(activate, lambda settings: settings.max_body, True, None, Proven),
+    "/v1/snapshot": Post(
+        *(snapshot, lambda settings: settings.max_body, False, envelope.SnapshotBody, Told),
+        statuses=(HTTPStatus.ACCEPTED,),
+    ),
+    "/v1/snapshots": Post(
+        *(backlog, lambda settings: settings.max_backlog_body, False, envelope.BacklogBody, Verdicts),
+        statuses=(HTTPStatus.ACCEPTED,),
+    ),
+    "/v1/rotate": Post(
+        *(rotate, lambda settings: settings.max_body, True, envelope.RotateBody, Told),
+        proof=(*SIGNED, "X-New-Signature"),
+    ),
+    "/v1/erase": Post(erase, lambda settings: settings.max_body, True, envelope.ActionBody, Receipt),
+    "/v1/disclose": Post(disclose, lambda settings: settings.max_body, True, envelope.ActionBody, Disclosed),
 }
 
 

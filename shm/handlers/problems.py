@@ -62,7 +62,9 @@ def log(asked: str, error: BaseException) -> None:
     logger.error("%s failed", asked, exc_info=error)
 
 
-class _Internal(Refusal):
+class Internal(Refusal):
+    """A fault of the server; its log says what."""
+
     status = HTTPStatus.INTERNAL_SERVER_ERROR
 
 
@@ -87,4 +89,4 @@ def refusal_for(error: BaseException | None, status_code: int = HTTPStatus.INTER
         return NotFound("no_such_address", "There is nothing at this address.")
     if HTTPStatus.BAD_REQUEST <= status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
         return BadRequest("bad_request", "The request cannot be read.")
-    return _Internal("internal_error", "Something went wrong here; the server's log says what.")
+    return Internal("internal_error", "Something went wrong here; the server's log says what.")

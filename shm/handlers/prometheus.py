@@ -1,23 +1,21 @@
 """`GET /metrics`: how the server itself is, for monitoring systems."""
 
 from shm.exposition import CONTENT_TYPE
-from shm.handlers.admin import NoQuery
 from shm.handlers.base import Handler
+from shm.handlers.declared import operation
 from shm.tokens import Role
 
 
 class Metrics(Handler):
-    """In the text format of Prometheus. A viewer's token is wanted unless SHM_METRICS_PUBLIC."""
+    """A viewer's token is wanted unless SHM_METRICS_PUBLIC."""
 
-    role = Role.VIEWER
-
-    async def authorize(self) -> None:
+    async def authorize(self, wanted: Role) -> None:
         """Lets everybody in where that was set; the database is not asked then, so it may be away."""
         if not self.rooms.settings.metrics_public:
-            await super().authorize()
+            await super().authorize(wanted)
 
-    async def get(self) -> None:
-        self.arguments_as(NoQuery)
+    @operation(Role.VIEWER, media=[CONTENT_TYPE])
+    async def get(self) -> bytes:
+        """How the server is, in the text format of Prometheus."""
         self.rooms.sampler.look()
-        self.set_header("Content-Type", CONTENT_TYPE)
-        self.finish(self.rooms.exposition.text())
+        return self.rooms.exposition.text()

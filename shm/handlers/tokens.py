@@ -3,60 +3,57 @@
 import logging
 from datetime import timedelta
 from http import HTTPStatus
+from typing import Annotated, Literal
 
-from shm.errors import BadRequest
-from shm.handlers.admin import NoQuery, PageOf
-from shm.handlers.base import Body, Handler
-from shm.tokens import Role, mark_of
+import msgspec
+
+from shm.errors import BadRequest, Conflict, NotFound
+from shm.handlers.admin import PageOf
+from shm.handlers.base import Handler
+from shm.handlers.declared import NEXT_PAGE, TokenId, operation
+from shm.tokens import Issued, Role, Token, mark_of
 from shm.values import duration
 
 logger = logging.getLogger(__name__)
 
-ROLES = {"viewer": Role.VIEWER, "admin": Role.ADMIN}
 
-
-class NewToken(Body, frozen=True):
-    """The body of `POST tokens`. `expires_in` is a duration such as `90d`; without one the token has no end."""
+class NewToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST tokens`."""
 
     name: str
-    role: str
-    expires_in: str | None = None
+    role: Literal["viewer", "admin"]
+    expires_in: (
+        Annotated[str, msgspec.Meta(description="A duration such as `90d`; without one the token has no end.")] | None
+    ) = None
 
 
 class TokenList(Handler):
-    """`GET tokens`, newest first, and `POST tokens`, which answers the token, this once."""
+    """`GET tokens` and `POST tokens`."""
 
-    role = Role.ADMIN
-
-    async def get(self) -> None:
-        query = self.arguments_as(PageOf)
+    @operation(Role.ADMIN, headers=[NEXT_PAGE])
+    async def get(self, query: PageOf) -> list[Token]:
+        """Tokens, the newest first, without what proves them."""
         found = await self.rooms.tokens.page(query.after, query.limit + 1)
         if len(found) > query.limit:
-            self.link_next(mark_of(found[query.limit - 1]))
-        self.answer(found[: query.limit])
+            self.tell_next(mark_of(found[query.limit - 1]))
+        return found[: query.limit]
 
-    async def post(self) -> None:
-        self.arguments_as(NoQuery)
-        wanted = self.body_as(NewToken)
-        role = ROLES.get(wanted.role)
-        if role is None:
-            raise BadRequest("bad_field", f"role is none that a token can have; there are: {list(ROLES)}.")
-        issued = await self.rooms.tokens.add(wanted.name, role, _read(wanted.expires_in))
+    @operation(Role.ADMIN, status=HTTPStatus.CREATED, refuses=[Conflict])
+    async def post(self, body: NewToken) -> Issued:
+        """Makes a token, which is told this once."""
+        issued = await self.rooms.tokens.add(body.name, Role[body.role.upper()], _read(body.expires_in))
         logger.info("token %s was made, for the role %s", issued.id, issued.role)
-        self.answer(issued, HTTPStatus.CREATED)
+        return issued
 
 
 class OneToken(Handler):
     """`DELETE tokens/{id}`."""
 
-    role = Role.ADMIN
-
-    async def delete(self, token_id: str) -> None:
-        self.arguments_as(NoQuery)
+    @operation(Role.ADMIN, status=HTTPStatus.NO_CONTENT, refuses=[NotFound, Conflict])
+    async def delete(self, token_id: TokenId) -> None:
+        """Removes a token, which ends at once in every server; but not the one that asks."""
         await self.rooms.tokens.remove(token_id, asking=self.granted)
         logger.info("token %s was removed", token_id)
-        self.set_status(HTTPStatus.NO_CONTENT)
-        self.finish()
 
 
 def _read(expires_in: str | None) -> timedelta | None:

@@ -23,7 +23,7 @@ from shm.intake import Intake
 from shm.keys import Keys
 from shm.registry import Registry
 from shm.settings import Settings
-from shm.tally import Tally
+from shm.shared_numbers import SharedNumbers
 from shm.vitals import Vitals
 from tests.conftest import admin_cursor
 from tests.houses import House, house_with_servers
@@ -148,7 +148,7 @@ async def test_whoever_waits_behind_a_batch_is_told_with_it_that_the_database_is
     with postgres.running() as dsn:
         async with Database.opened(settings, dsn, 1) as database:
             registry = Registry(database, Keys(database, settings), settings)
-            intake = Intake(database, registry, settings, Vitals(Tally(1)))
+            intake = Intake(database, registry, settings, Vitals(SharedNumbers(1)))
             await asyncio.to_thread(postgres._control, "stop", "-m", "fast")
             waiting = [asyncio.create_task(intake.store(a_snapshot())) for _ in range(20)]
             writer = asyncio.create_task(intake.run())

@@ -5,9 +5,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+import httpx
 import psycopg2
 import pytest
 
@@ -62,6 +64,32 @@ def target(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         server.start()
         try:
             yield Target(server, dsn)
+        finally:
+            server.terminate()
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """A server process with instances of two applications and each status; `known` is what is in its paths."""
+
+    server: ServerProcess
+    known: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def seeded(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seeded]:
+    """One server for a file's tests, on a database of its own."""
+    with fresh_database(postgres) as dsn:
+        server = ServerProcess(tmp_path_factory.mktemp("seeded") / "data", {"SHM_DB_DSN": dsn})
+        server.start()
+        try:
+            one = Install(server.url).arrived({"invoices": 3, "mail": {"sent": 1.5}, "beta": True, "locale": "fr"})
+            Install(server.url, app_name="Kiosk").arrived({"list": [None]}, ago=timedelta(days=1))
+            revoked = Install(server.url, app_name="Kiosk").arrived()
+            decision = f"{server.url}/api/v1/admin/instances/{revoked.instance_id}/revoke"
+            httpx.post(decision, headers=server.headers).raise_for_status()
+            Install(server.url).register()
+            yield Seeded(server, {"slug": "ledger", "instance_id": one.instance_id, "decision": "approve"})
         finally:
             server.terminate()
 

@@ -6,8 +6,6 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from shm.handlers.base import Handler
-from shm.server import ROUTES
 from tests.installs import Install
 from tests.server_process import ServerProcess
 
@@ -29,11 +27,6 @@ def test_a_token_in_the_address_is_no_token(running: ServerProcess) -> None:
     response = httpx.get(f"{running.url}/api/v1/admin/stats", params={"token": running.admin_token})
     assert response.status_code == 401
     assert running.admin_token not in running.log
-
-
-@pytest.mark.parametrize("handler", {handler for _, handler in ROUTES}, ids=lambda handler: handler.__name__)
-def test_every_handler_says_who_may_call_it(handler: type[Handler]) -> None:
-    assert handler.role is not None
 
 
 def test_pages_follow_each_other_without_a_gap_or_a_repeat(server: ServerProcess) -> None:

@@ -34,3 +34,8 @@ def test_the_protocol_names_every_code_and_no_other() -> None:
     table = (ROOT / "docs" / "protocol.md").read_text().partition("## Refusals")[2].partition("## Test vectors")[0]
     documented = set(re.findall(r"`([a-z]+_[a-z_]+)`", table)) | {"unstorable"}
     assert codes - OF_THE_READERS == documented
+
+
+def test_the_api_names_every_code_that_only_readers_hear() -> None:
+    documented = set(re.findall(r"`([a-z]+_[a-z_]+)`", (ROOT / "docs" / "api.md").read_text()))
+    assert documented >= OF_THE_READERS

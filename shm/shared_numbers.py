@@ -84,7 +84,7 @@ class Place:
             first += name.cells
 
 
-class Tally:
+class SharedNumbers:
     """The places of all workers."""
 
     def __init__(self, places: int) -> None:

@@ -1,39 +1,39 @@
 """What the workers of a server count in: a sum never falls, and what has no room does no harm."""
 
-from shm.tally import CELLS, LARGEST, Series, Tally
+from shm.shared_numbers import CELLS, LARGEST, Series, SharedNumbers
 
 
 def test_a_replacement_counts_on_from_what_stands_in_its_place() -> None:
-    tally = Tally(2)
-    first = tally.place(1)
+    numbers = SharedNumbers(2)
+    first = numbers.place(1)
     first.claim("requests", ("snapshot", "202"))
     first.cells[first.claim("seconds", (), 3) + 2] = 0.5
-    replacement = tally.place(1)
+    replacement = numbers.place(1)
     replacement.cells[replacement.claim("requests", ("snapshot", "202"))] += 7
     replacement.cells[replacement.claim("requests", ("snapshot", "400"))] += 1
-    assert list(tally.place(1).series()) == [
+    assert list(numbers.place(1).series()) == [
         Series("requests", ("snapshot", "202"), [7.0]),
         Series("seconds", (), [0.0, 0.0, 0.5]),
         Series("requests", ("snapshot", "400"), [1.0]),
     ]
-    assert list(tally.place(0).series()) == []
+    assert list(numbers.place(0).series()) == []
 
 
 def test_a_worker_that_is_killed_while_it_claims_has_claimed_nothing() -> None:
-    tally = Tally(1)
-    place = tally.place(0)
+    numbers = SharedNumbers(1)
+    place = numbers.place(0)
     place.claim("first", ())
     length = place._length[0]
     place.claim("a longer name that was being written", ())
     place._length[0] = length
-    replacement = tally.place(0)
+    replacement = numbers.place(0)
     replacement.cells[replacement.claim("second", ())] = 2.0
-    assert list(tally.place(0).series()) == [Series("first", (), [0.0]), Series("second", (), [2.0])]
+    assert list(numbers.place(0).series()) == [Series("first", (), [0.0]), Series("second", (), [2.0])]
 
 
 def test_what_has_no_room_is_counted_where_nobody_reads_and_its_neighbours_stay() -> None:
-    tally = Tally(2)
-    place = tally.place(0)
+    numbers = SharedNumbers(2)
+    place = numbers.place(0)
     for number in range(CELLS):
         place.cells[place.claim("requests", (f"{number}", "x" * 100))] = 1.0
     full = list(place.series())
@@ -42,4 +42,4 @@ def test_what_has_no_room_is_counted_where_nobody_reads_and_its_neighbours_stay(
     for cell in range(CELLS, CELLS + LARGEST):
         place.cells[cell] = 1.0
     assert list(place.series()) == full
-    assert list(tally.place(1).series()) == []
+    assert list(numbers.place(1).series()) == []

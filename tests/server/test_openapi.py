@@ -1,0 +1,116 @@
+"""The OpenAPI document says what the server does: all of it, and nothing else."""
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from nacl.signing import SigningKey
+from openapi_spec_validator import validate
+
+from shm.handlers.intake import POSTS
+from shm.openapi import document
+from shm.server import ROUTES
+from tests.installs import Install
+from tests.server.conftest import Seeded
+
+DOCUMENT = json.loads(document(ROUTES, POSTS))
+SAMPLES = {"slug": "ledger", "instance_id": "c77af682-9aa4-412e-904a-c307d3a8a9c2", "decision": "approve"}
+NEVER = "TRACE"  # which no address knows
+FEED = "/api/v1/admin/feed"
+READ = [path for path, node in DOCUMENT["paths"].items() if "get" in node and path != FEED]
+
+api = schemathesis.openapi.from_dict(DOCUMENT)
+
+
+def hold(response: httpx.Response, path: str, status: int) -> None:
+    """The answer has this status, and is what the document says of the path."""
+    assert response.status_code == status, response.text
+    operation = api[path][response.request.method]
+    operation.validate_response(response)
+
+
+def test_the_document_is_openapi_3_1() -> None:
+    assert DOCUMENT["openapi"].startswith("3.1.")
+    validate(DOCUMENT)
+
+
+def test_the_document_is_served_to_anybody_as_it_was_built(seeded: Seeded) -> None:
+    response = httpx.get(f"{seeded.server.url}/api/openapi.json")
+    assert (response.status_code, response.headers["Content-Type"]) == (200, "application/json")
+    assert response.json() == DOCUMENT
+
+
+def test_every_route_is_in_the_document_and_no_other() -> None:
+    paths = {path: path.format(**SAMPLES) for path in DOCUMENT["paths"]}
+    assert set(POSTS) <= set(paths)
+    for pattern, _ in ROUTES:
+        assert len([path for path, sample in paths.items() if re.fullmatch(pattern, sample)]) == 1, pattern
+    assert len(paths) == len(ROUTES) + len(POSTS)
+
+
+@pytest.mark.parametrize("path", DOCUMENT["paths"])
+def test_an_address_knows_the_methods_of_the_document_and_no_other(path: str, seeded: Seeded) -> None:
+    """HEAD is in no document: it is GET without the body."""
+    response = httpx.request(NEVER, seeded.server.url + path.format(**SAMPLES))
+    assert response.status_code == 405
+    allowed = set(response.headers["Allow"].lower().split(", "))
+    assert allowed - {"head"} == set(DOCUMENT["paths"][path])
+
+
+@pytest.mark.parametrize("path", READ)
+def test_what_is_read_is_what_the_document_says(path: str, seeded: Seeded) -> None:
+    whole = httpx.get(seeded.server.url + path.format(**seeded.known), headers=seeded.server.headers)
+    hold(whole, path, 200)
+    head = httpx.head(whole.url, headers=seeded.server.headers)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["Content-Type"] == whole.headers["Content-Type"]
+
+
+def test_the_feed_wants_an_upgrade(seeded: Seeded) -> None:
+    hold(httpx.get(seeded.server.url + FEED, headers=seeded.server.headers), FEED, 400)
+
+
+def test_a_decision_is_answered_as_the_document_says(seeded: Seeded) -> None:
+    path = "/api/v1/admin/instances/{instance_id}/{decision}"
+    for decision, status in (("approve", 200), ("revoke", 200), ("approve", 409)):
+        address = path.format(**seeded.known | {"decision": decision})
+        hold(httpx.post(seeded.server.url + address, headers=seeded.server.headers), path, status)
+
+
+def test_what_an_install_is_answered_is_what_the_document_says(seeded: Seeded) -> None:
+    install, new = Install(seeded.server.url), SigningKey.generate()
+
+    def act(name: str, **more: str) -> httpx.Response:
+        body = json.dumps(said(install, action=name, timestamp=now(), **more)).encode()
+        headers = install.signed(body) | {"X-New-Signature": new.sign(body).signature.hex()}
+        return install.post(f"/v1/{name}", body, headers)
+
+    hold(install.register(), "/v1/register", 201)
+    hold(install.register(), "/v1/register", 200)
+    hold(install.register(public_key=new.verify_key.encode().hex()), "/v1/register", 409)
+    hold(install.activate(), "/v1/activate", 200)
+    hold(install.snapshot({"a": 1}), "/v1/snapshot", 202)
+    hold(install.snapshot({"a": None}, "yesterday"), "/v1/snapshot", 400)
+    members = [{"timestamp": now(), "metrics": {}}, {"timestamp": "yesterday", "metrics": {}}]
+    backlog = json.dumps(said(install, snapshots=members)).encode()
+    hold(install.post("/v1/snapshots", backlog, install.signed(backlog)), "/v1/snapshots", 202)
+    hold(act("disclose"), "/v1/disclose", 200)
+    hold(act("rotate", new_public_key=new.verify_key.encode().hex()), "/v1/rotate", 200)
+    hold(act("erase"), "/v1/erase", 401)
+    install.key = new
+    hold(act("erase"), "/v1/erase", 200)
+    hold(act("erase"), "/v1/erase", 403)
+
+
+def said(install: Install, **more: Any) -> dict[str, Any]:
+    """A body of an install."""
+    return {"instance_id": install.instance_id, **more}
+
+
+def now() -> str:
+    """As a timestamp."""
+    return datetime.now(UTC).isoformat()

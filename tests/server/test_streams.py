@@ -1,0 +1,86 @@
+"""An answer in pieces: whole or visibly broken off, and refused properly where it fails before its first piece."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import msgspec
+import pytest
+import tornado.netutil
+import tornado.web
+
+from shm.database import Database
+from shm.errors import NotFound
+from shm.handlers.base import Handler
+from shm.handlers.declared import Stream, operation
+from shm.handlers.door import make_server
+from shm.handlers.rooms import Rooms
+from shm.server import rooms_of
+from shm.settings import Settings
+from shm.shared_numbers import SharedNumbers
+from shm.tokens import Role
+
+PIECES = 3
+WAIT_LIMIT_S = 10
+
+
+class Failing(msgspec.Struct, frozen=True):
+    """After how many pieces it fails, if it does."""
+
+    after: int = PIECES
+
+
+class Pieces(Handler):
+    """Some pieces."""
+
+    @operation(Role.PUBLIC, media=["text/csv"], refuses=[NotFound])
+    async def get(self, query: Failing) -> Stream:
+        """Some pieces, or a failure among them."""
+        return Stream("text/csv", _pieces(query.after))
+
+
+async def _pieces(after: int) -> AsyncGenerator[bytes, None]:
+    for number in range(PIECES):
+        if number == after:
+            raise NotFound("gone", "It is gone.")
+        yield b"%d\n" % number
+
+
+@asynccontextmanager
+async def served(dsn: str) -> AsyncIterator[tuple[str, Rooms]]:
+    """The address of a server with these pieces."""
+    settings = Settings()
+    async with (
+        Database.opened(settings, dsn, 1) as database,
+        rooms_of(settings, database, database, Vitals(SharedNumbers(1))) as rooms,
+    ):
+        server = make_server(rooms, tornado.web.Application([("/pieces", Pieces, {"rooms": rooms})]))
+        (listening,) = tornado.netutil.bind_sockets(0, "127.0.0.1")
+        server.add_sockets([listening])
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/pieces", rooms
+        server.stop()
+        await server.close_all_connections()
+
+
+async def test_pieces_come_as_one_answer(database: str) -> None:
+    async with served(database) as (address, rooms), httpx.AsyncClient() as client:
+        response = await client.get(address)
+        assert (response.status_code, response.text) == (200, "0\n1\n2\n")
+        assert response.headers["Content-Type"] == "text/csv"
+        assert (await client.head(address)).status_code == 200
+        await asyncio.wait_for(rooms.idle.wait(), WAIT_LIMIT_S)
+
+
+async def test_what_fails_before_its_first_piece_is_refused(database: str) -> None:
+    async with served(database) as (address, rooms), httpx.AsyncClient() as client:
+        response = await client.get(address, params={"after": 0})
+        assert (response.status_code, response.json()["code"]) == (404, "gone")
+        await asyncio.wait_for(rooms.idle.wait(), WAIT_LIMIT_S)
+
+
+async def test_what_fails_later_is_not_mistaken_for_a_whole_answer(database: str) -> None:
+    async with served(database) as (address, rooms), httpx.AsyncClient() as client:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.get(address, params={"after": 2})
+        await asyncio.wait_for(rooms.idle.wait(), WAIT_LIMIT_S)
