@@ -184,7 +184,7 @@ days_moved AS (
     CROSS JOIN LATERAL generate_series(
         s.day, least(s.next_day - interval '1 day', head.closed_at), interval '1 day'
     ) d (day)
-    WHERE s.total <> 0 OR s.instances <> 0
+    WHERE (s.total <> 0 OR s.instances <> 0) AND d.day >= head.kept_until
     ON CONFLICT (app_slug, sort, key, value, at) DO UPDATE SET
         total = known.total + excluded.total,
         instances = known.instances + excluded.instances
