@@ -20,7 +20,7 @@ from shm.database import Database
 from shm.errors import ConfigurationError
 from shm.exposition import Exposition
 from shm.feed import Feed, KpiBoard
-from shm.handlers import admin, document, feed, health, prometheus, tokens
+from shm.handlers import admin, charts, document, feed, health, prometheus, tokens
 from shm.handlers.base import Handler, Missing
 from shm.handlers.declared import hold_declared
 from shm.handlers.door import make_server
@@ -32,11 +32,13 @@ from shm.items import Items
 from shm.keys import Keys
 from shm.kpis import Kpis
 from shm.limits import Limits
+from shm.reckoned import Reckoned
 from shm.registry import Registry
 from shm.sampler import Sampler
 from shm.settings import Settings
 from shm.spreads import Spreads
 from shm.tokens import Tokens
+from shm.versions import VersionCharts
 from shm.vitals import Vitals
 
 logger = logging.getLogger(__name__)
@@ -56,7 +58,10 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (rf"{ADMIN}/applications", admin.Applications),
     (rf"{ADMIN}/applications/{SLUG}", admin.Application),
     (rf"{ADMIN}/applications/{SLUG}/kpis", admin.ApplicationKpis),
-    (rf"{ADMIN}/metrics/(?P<app>[^/]{{1,256}})", admin.Metrics),
+    (rf"{ADMIN}/applications/{SLUG}/versions", charts.Versions),
+    (rf"{ADMIN}/applications/{SLUG}/lifecycle", charts.Lifecycle),
+    (rf"{ADMIN}/applications/{SLUG}/breakdown", charts.Breakdown),
+    (rf"{ADMIN}/metrics/(?P<app>[^/]{{1,256}})", charts.Metrics),
     (rf"{ADMIN}/instances", admin.Instances),
     (rf"{ADMIN}/instances/{INSTANCE_ID}", admin.Instance),
     (rf"{ADMIN}/instances/{INSTANCE_ID}/(?P<decision>approve|revoke)", admin.Decision),
@@ -97,7 +102,7 @@ async def rooms_of(settings: Settings, database: Database, writer: Database, vit
     keys = Keys(database, settings)
     registry = Registry(database, keys, settings)
     items, applications, spreads = Items(database), Applications(database), Spreads(database)
-    kpis = Kpis(database, applications, spreads, settings)
+    kpis, reckoned = Kpis(database, applications, spreads, settings), Reckoned()
     intake = Intake(writer, registry, settings, vitals)
     changes = Feed(database, items, KpiBoard(kpis), settings)
     rooms = Rooms(
@@ -109,6 +114,8 @@ async def rooms_of(settings: Settings, database: Database, writer: Database, vit
         kpis=kpis,
         applications=applications,
         charts=Charts(database, applications, settings),
+        versions=VersionCharts(database, applications, reckoned, settings),
+        reckoned=reckoned,
         feed=changes,
         tokens=Tokens(database, settings),
         limits=Limits(settings),

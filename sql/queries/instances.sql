@@ -212,6 +212,9 @@ snapshots_gone AS (
 absences_gone AS (
     DELETE FROM absences WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
 ),
+versions_gone AS (
+    DELETE FROM versions_seen WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
+),
 gone AS (
     DELETE FROM instances WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
 ),
@@ -305,7 +308,12 @@ SELECT
         SELECT jsonb_agg(jsonb_build_object('lost_at', a.lost_at, 'returned_at', a.returned_at) ORDER BY a.lost_at)
         FROM absences a
         WHERE a.instance_id = instances.instance_id
-    ), '[]') AS absences
+    ), '[]') AS absences,
+    coalesce((
+        SELECT jsonb_agg(jsonb_build_object('version', v.app_version, 'first_at', v.first_at) ORDER BY v.first_at)
+        FROM versions_seen v
+        WHERE v.instance_id = instances.instance_id
+    ), '[]') AS versions
 FROM instances
 WHERE instance_id = %(instance_id)s;
 

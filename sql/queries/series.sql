@@ -17,7 +17,7 @@ reach AS MATERIALIZED (
     ) AS cursor
 ),
 fresh AS MATERIALIZED (
-    SELECT instance_id, snapshot_at FROM snapshots
+    SELECT instance_id, snapshot_at, app_slug, app_version FROM snapshots
     WHERE cursor > (SELECT cursor FROM head) AND cursor <= (SELECT cursor FROM reach)
 ),
 spans AS MATERIALIZED (
@@ -67,6 +67,14 @@ runs AS MATERIALIZED (
     CROSS JOIN definitions d
 ),
 -- use: rolled
+versions AS (
+    INSERT INTO versions_seen AS known (instance_id, app_version, app_slug, first_at)
+    SELECT instance_id, app_version, (array_agg(app_slug ORDER BY snapshot_at))[1], min(snapshot_at)
+    FROM fresh
+    GROUP BY instance_id, app_version
+    ON CONFLICT (instance_id, app_version) DO UPDATE SET app_slug = excluded.app_slug, first_at = excluded.first_at
+    WHERE excluded.first_at < known.first_at
+),
 advanced AS (
     UPDATE series_head SET cursor = (SELECT cursor FROM reach) WHERE cursor < (SELECT cursor FROM reach)
 )
