@@ -81,14 +81,9 @@ class VersionCharts:
         points = periods.ends(period, now, said.created_at - self._oldest)
         past = await series.read(self._database, slug, ("version",), ("",), points)
         current = {row.value: int(row.instances) for row in await series.versions_now(self._database, slug, MOST_READ)}
+        nothing: list[Reading | None] = [None] * len(points)
         readings = {
-            version: [
-                *(
-                    None if each is None else each[1]
-                    for each in past.get(("version", "", version), [None] * len(points))
-                ),
-                current.get(version),
-            ]
+            version: [*map(_instances, past.get(("version", "", version), nothing)), current.get(version)]
             for version in {name[2] for name in past} | current.keys()
         }
         as_of, taken_up = await self._reckoned.get(("versions", slug), lambda: self._taken_up(slug))
