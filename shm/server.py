@@ -113,7 +113,7 @@ async def rooms_of(settings: Settings, database: Database, writer: Database, vit
         items=items,
         kpis=kpis,
         applications=applications,
-        charts=Charts(database, applications, settings),
+        charts=Charts(database, applications, kpis, reckoned, settings),
         versions=VersionCharts(database, applications, reckoned, settings),
         reckoned=reckoned,
         feed=changes,

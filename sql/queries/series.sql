@@ -182,3 +182,37 @@ WHERE ctid = ANY(ARRAY(
     LIMIT %(most)s
 ))
 RETURNING 1 AS gone;
+
+-- name: spread_at
+-- The least, the median and the most of numbers at points in the past, ascending, from the raw snapshots: what sums cannot
+-- tell. It reads all raw snapshots of the time, of whoever is or was of the application.
+WITH runs AS (
+    SELECT
+        s.app_slug, coalesce(s.leaves, s.metrics) AS leaves, s.snapshot_at AS starts_at,
+        least(
+            lead(s.snapshot_at) OVER (PARTITION BY s.instance_id ORDER BY s.snapshot_at),
+            s.snapshot_at + d.active_window,
+            i.revoked_at
+        ) AS ends_at
+    FROM snapshots s
+    JOIN instances i ON i.instance_id = s.instance_id AND (i.app_slug = %(app)s OR i.left_slug IS NOT NULL)
+    CROSS JOIN definitions d
+    WHERE s.snapshot_at > (%(points)s::timestamptz[])[1] - d.active_window AND s.snapshot_at <= now()
+),
+valued AS (
+    SELECT p.at, k.key, (r.leaves -> k.key)::numeric AS value
+    FROM runs r
+    CROSS JOIN LATERAL unnest((%(points)s::timestamptz[])[
+        width_bucket(r.starts_at - interval '1 microsecond', %(points)s::timestamptz[]) + 1
+        : width_bucket(r.ends_at - interval '1 microsecond', %(points)s::timestamptz[])
+    ]) p (at)
+    CROSS JOIN unnest(%(keys)s::text[]) k (key)
+    WHERE r.app_slug = %(app)s AND jsonb_typeof(r.leaves -> k.key) = 'number'
+),
+sorted AS (
+    SELECT at, key, count(*) AS instances, array_agg(value ORDER BY value) AS vs FROM valued GROUP BY at, key
+)
+SELECT
+    at, key,
+-- use: spread
+FROM sorted;

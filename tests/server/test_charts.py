@@ -150,3 +150,27 @@ def test_a_breakdown_by_a_median_and_its_rest(server: ServerProcess) -> None:
 def test_charts_of_an_unknown_application_are_not_found(running: ServerProcess, what: str) -> None:
     response = httpx.get(f"{running.url}/api/v1/admin/applications/nobody/{what}", headers=running.headers)
     assert (response.status_code, response.json()["code"]) == (404, "no_such_application")
+
+
+def test_a_chart_of_a_median_tells_the_median_of_each_moment(unlimited: ServerProcess, database: str) -> None:
+    now = datetime.now(UTC)
+    for number in (1, 2, 30):
+        install = Install(unlimited.url)
+        install.register()
+        install.activate()
+        install.snapshot({"n": number}, now - timedelta(days=5))
+        install.snapshot({"n": number * 10}, now - timedelta(days=2))
+    changed = httpx.put(
+        f"{unlimited.url}/api/v1/admin/applications/ledger",
+        json={"overrides": {"n": {"aggregate": "median"}}},
+        headers=unlimited.headers,
+    )
+    assert changed.status_code == 200, changed.text
+    wait_for(lambda: rolled_up(database), "it is not rolled up")
+    said = unlimited.get("metrics/ledger?period=7d").json()
+    values = said["metrics"]["n"]
+    assert values[-1] == 20
+    assert next(value for value in values if value is not None) == 2
+    assert set(values) == {None, 2, 20}
+    known = [moment for moment, value in zip(said["timestamps"], values, strict=True) if value == 20]
+    assert datetime.fromisoformat(known[0]) - (now - timedelta(days=2)) < timedelta(hours=6)
