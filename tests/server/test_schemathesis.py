@@ -58,7 +58,7 @@ def test_whatever_is_asked_the_server_answers_as_its_document_says(
 
 @pytest.mark.long
 @api.parametrize()
-@hypothesis.settings(max_examples=1_000, deadline=None)
+@hypothesis.settings(max_examples=300, deadline=None)
 def test_whatever_is_asked_by_chance_the_server_answers_as_its_document_says(
     case: schemathesis.Case[Any], seeded: Seeded
 ) -> None:
