@@ -42,13 +42,12 @@ from shm.vitals import Vitals
 logger = logging.getLogger(__name__)
 
 ADMIN = "/api/v1/admin"
-APP = r"(?P<app>[^/]{1,256})"
 SLUG = r"(?P<slug>[a-z0-9-]{1,100})"
 INSTANCE_ID = r"(?P<instance_id>[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12})"
 TOKEN_ID = INSTANCE_ID.replace("instance_id", "token_id")
 
-# What is read and decided; what installs send is in `handlers.intake.POSTS`. A handler's name is its label in `GET /metrics`
-# and its part of the operation's ID in the OpenAPI document, so no two have the same one.
+# What is read and decided; what installs send is in `handlers.intake.POSTS`. A handler's name is the label of its
+# figures in `GET /metrics` and a part of its operations' IDs in the OpenAPI document, so no two have the same one.
 ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/api/v1/healthcheck", health.Healthcheck),
     (r"/api/v1/ready", health.Ready),
@@ -57,7 +56,7 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (rf"{ADMIN}/applications", admin.Applications),
     (rf"{ADMIN}/applications/{SLUG}", admin.Application),
     (rf"{ADMIN}/applications/{SLUG}/kpis", admin.ApplicationKpis),
-    (rf"{ADMIN}/metrics/{APP}", admin.Metrics),
+    (rf"{ADMIN}/metrics/(?P<app>[^/]{{1,256}})", admin.Metrics),
     (rf"{ADMIN}/instances", admin.Instances),
     (rf"{ADMIN}/instances/{INSTANCE_ID}", admin.Instance),
     (rf"{ADMIN}/instances/{INSTANCE_ID}/(?P<decision>approve|revoke)", admin.Decision),

@@ -76,7 +76,7 @@ def _told(error: msgspec.ValidationError, shape: Any) -> str:
     return f"{ascii(what)[1:-1]:.150}{at}{ascii(where)[1:-1]:.100}" + (f"; there are: {values}" if values else "")
 
 
-def _values(found: inspect.Type, steps: Sequence[str]) -> Iterator[str | int]:
+def _values(found: inspect.Type, steps: Sequence[str]) -> Iterator[object]:
     """Those of the Literal that is so many steps below a type."""
     match found:
         case inspect.UnionType(types=choices):
