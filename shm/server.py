@@ -46,10 +46,10 @@ logger = logging.getLogger(__name__)
 ADMIN = "/api/v1/admin"
 SLUG = r"(?P<slug>[a-z0-9-]{1,100})"
 INSTANCE_ID = r"(?P<instance_id>[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12})"
-
 TOKEN_ID = INSTANCE_ID.replace("instance_id", "token_id")
 
-# What is read; what installs send is in `handlers.intake.POSTS`.
+# What is read and decided; what installs send is in `handlers.intake.POSTS`. A handler's name is the label of its
+# figures in `GET /metrics` and a part of its operations' IDs in the OpenAPI document, so no two have the same one.
 ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/api/v1/healthcheck", health.Healthcheck),
     (r"/api/v1/ready", health.Ready),
@@ -68,7 +68,7 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (rf"{ADMIN}/tokens", tokens.TokenList),
     (rf"{ADMIN}/tokens/{TOKEN_ID}", tokens.OneToken),
     (rf"{ADMIN}/feed", feed.Feed),
-    (r"/metrics", prometheus.Metrics),
+    (r"/metrics", prometheus.Figures),
 ]
 
 MAX_FEED_MESSAGE = 1024  # bytes that a subscriber may say: it has nothing to say
