@@ -143,6 +143,8 @@ runs AS MATERIALIZED (
         AND s.snapshot_at > now() - d.active_window
         AND %(status)s = 'revoked' AND EXISTS (SELECT FROM before)
 ),
+-- use: hours
+-- use: days
 -- use: rolled
 feed_moved AS (
     UPDATE feed_head SET cursor = cursor + 1
@@ -204,6 +206,8 @@ runs AS MATERIALIZED (
     CROSS JOIN definitions d
     WHERE s.cursor <= (SELECT cursor FROM series_head)
 ),
+-- use: hours
+-- use: days
 -- use: rolled
 snapshots_gone AS (
     DELETE FROM snapshots WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))

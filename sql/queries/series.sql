@@ -66,6 +66,8 @@ runs AS MATERIALIZED (
     JOIN instances i ON i.instance_id = s.instance_id
     CROSS JOIN definitions d
 ),
+-- use: hours
+-- use: days
 -- use: rolled
 versions AS (
     INSERT INTO versions_seen AS known (instance_id, app_version, app_slug, first_at)
@@ -174,12 +176,15 @@ UNION ALL
 -- name: forget_hours
 -- Forgets hours from before the oldest raw snapshots, whose days are closed; the oldest first.
 SELECT pg_advisory_xact_lock(1397247235);
+WITH bound AS MATERIALIZED (
+    SELECT least(now() - %(retention)s::interval, closed_at) AS at FROM series_head
+),
+noted AS (
+    UPDATE series_head SET forgotten_at = bound.at FROM bound WHERE forgotten_at < bound.at
+)
 DELETE FROM series_hours
 WHERE ctid = ANY(ARRAY(
-    SELECT ctid FROM series_hours
-    WHERE at < least(now() - %(retention)s::interval, (SELECT closed_at FROM series_head))
-    ORDER BY at
-    LIMIT %(most)s
+    SELECT ctid FROM series_hours WHERE at < (SELECT at FROM bound) ORDER BY at LIMIT %(most)s
 ))
 RETURNING 1 AS gone;
 
