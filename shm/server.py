@@ -20,7 +20,7 @@ from shm.database import Database
 from shm.errors import ConfigurationError
 from shm.exposition import Exposition
 from shm.feed import Feed, KpiBoard
-from shm.handlers import admin, charts, document, feed, health, prometheus, tokens
+from shm.handlers import admin, charts, document, export, feed, health, prometheus, tokens
 from shm.handlers.base import Handler, Missing
 from shm.handlers.declared import hold_declared
 from shm.handlers.door import make_server
@@ -64,7 +64,9 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (rf"{ADMIN}/metrics/(?P<app>[^/]{{1,256}})", charts.Metrics),
     (rf"{ADMIN}/instances", admin.Instances),
     (rf"{ADMIN}/instances/{INSTANCE_ID}", admin.Instance),
+    (rf"{ADMIN}/instances/{INSTANCE_ID}/snapshots", admin.InstanceSnapshots),
     (rf"{ADMIN}/instances/{INSTANCE_ID}/(?P<decision>approve|revoke)", admin.Decision),
+    (rf"{ADMIN}/export", export.Export),
     (rf"{ADMIN}/tokens", tokens.TokenList),
     (rf"{ADMIN}/tokens/{TOKEN_ID}", tokens.OneToken),
     (rf"{ADMIN}/feed", feed.Feed),
@@ -101,7 +103,7 @@ async def rooms_of(settings: Settings, database: Database, writer: Database, vit
     """
     keys = Keys(database, settings)
     registry = Registry(database, keys, settings)
-    items, applications, spreads = Items(database), Applications(database), Spreads(database)
+    items, applications, spreads = Items(database, settings), Applications(database), Spreads(database)
     kpis, reckoned = Kpis(database, applications, spreads, settings), Reckoned()
     intake = Intake(writer, registry, settings, vitals)
     changes = Feed(database, items, KpiBoard(kpis), settings)
