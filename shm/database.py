@@ -210,11 +210,11 @@ class Database:
     async def patient_connection(self) -> AsyncIterator[Connection]:
         """A connection outside the pool whose statements may take a day, closed at the end."""
         try:
-            raw = await aiopg.connect(self._dsn, **self._options | {"timeout": PATIENT_S})
+            options = f"{self._options['options']} -c statement_timeout=0"
+            raw = await aiopg.connect(self._dsn, **self._options | {"timeout": PATIENT_S, "options": options})
         except LOST as error:
             raise DatabaseUnavailable(type(error).__name__) from None
         try:
-            await Connection(raw).execute("SET statement_timeout = 0")
             yield Connection(raw)
         finally:
             await raw.close()
@@ -226,15 +226,18 @@ class Database:
         What it yields returns while the lock is still held, and raises DatabaseUnavailable once it is lost.
         """
         async with self.patient_connection() as connection:
-            while await connection.execute(f"SELECT pg_try_advisory_lock({lock})") != [(True,)]:  # noqa: ASYNC110
-                await asyncio.sleep(ALONE_LOOK_S)
 
-            async def hold() -> None:
+            async def ask(sql: str) -> list[tuple[object, ...]]:
                 try:
-                    await asyncio.wait_for(connection.execute("SELECT 1"), ALONE_LOOK_S)
+                    return await asyncio.wait_for(connection.execute(sql), ALONE_LOOK_S)
                 except LOST as error:
                     raise DatabaseUnavailable(type(error).__name__) from None
 
+            async def hold() -> None:
+                await ask("SELECT 1")
+
+            while await ask(f"SELECT pg_try_advisory_lock({lock})") != [(True,)]:  # noqa: ASYNC110
+                await asyncio.sleep(ALONE_LOOK_S)
             yield hold
 
     async def run_patiently(self, sql: str) -> None:
