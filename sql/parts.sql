@@ -245,3 +245,59 @@ after AS MATERIALIZED (
     trim_scale(vs[1 + floor(0.9 * (instances - 1))::int] + (0.9 * (instances - 1) - floor(0.9 * (instances - 1)))
         * (vs[1 + ceil(0.9 * (instances - 1))::int] - vs[1 + floor(0.9 * (instances - 1))::int])) AS p90,
     vs[instances] AS most
+
+-- part: wanted
+-- Which instances are wanted. `slug` and `other_slug`: what an application's slug or name can mean, usually one.
+            (%(slug)s::text IS NULL OR app_slug = %(slug)s OR app_slug = %(other_slug)s)
+            AND (%(status)s::text IS NULL OR status = %(status)s)
+            AND (%(version)s::text IS NULL OR app_version = %(version)s)
+            AND (%(environment)s::text IS NULL OR environment = %(environment)s)
+            AND (
+                %(pattern)s::text IS NULL OR instance_id::text ILIKE %(pattern)s OR app_version ILIKE %(pattern)s
+                OR environment ILIKE %(pattern)s OR deployment_mode ILIKE %(pattern)s
+            )
+
+-- part: sort_value
+-- What an instance is sorted by, as jsonb; null where it has none. `metric` is a key, where it is none of the columns.
+        CASE %(column)s::text
+            WHEN 'instance_id' THEN to_jsonb(instance_id)
+            WHEN 'app_name' THEN to_jsonb(app_name)
+            WHEN 'app_slug' THEN to_jsonb(app_slug)
+            WHEN 'app_version' THEN to_jsonb(app_version)
+            WHEN 'environment' THEN to_jsonb(environment)
+            WHEN 'status' THEN to_jsonb(status)
+            WHEN 'last_seen_at' THEN to_jsonb(extract(epoch FROM last_seen_at))
+            WHEN 'deployment_mode' THEN to_jsonb(deployment_mode)
+            WHEN 'os_arch' THEN to_jsonb(os_arch)
+            WHEN 'first_seen_at' THEN to_jsonb(extract(epoch FROM first_seen_at))
+            WHEN 'snapshot_at' THEN to_jsonb(extract(epoch FROM snapshot_at))
+            WHEN 'counted' THEN to_jsonb(counted)
+            ELSE coalesce(leaves, metrics) -> %(metric)s::text
+        END AS value
+
+-- part: sort_key
+-- What is compared, none of it null. In both orders (`direction` is 1 or -1) numbers come before booleans, those before
+-- texts, and what is missing last. Texts are compared by their characters' numbers, everywhere the same.
+        %(direction)s::int * CASE jsonb_typeof(value)
+            WHEN 'number' THEN 1
+            WHEN 'boolean' THEN 2
+            WHEN 'string' THEN 3
+            ELSE 4
+        END AS place,
+        CASE jsonb_typeof(value)
+            WHEN 'number' THEN value::numeric
+            WHEN 'boolean' THEN (value = 'true'::jsonb)::int::numeric
+            ELSE 0
+        END AS number,
+        CASE jsonb_typeof(value) WHEN 'string' THEN value #>> '{}' ELSE '' END COLLATE "C" AS text
+
+-- part: chosen_items
+-- `page`: the chosen instances as they are told, in their order, with their sort keys.
+page AS (
+    SELECT
+        item.*, c.place, c.number, c.text, c.row, c.found,
+        sum(octet_length(item.metrics::text)) OVER (ORDER BY c.row ROWS UNBOUNDED PRECEDING)
+            - octet_length(item.metrics::text) AS bytes_before
+    FROM (SELECT *, row_number() OVER () AS row, count(*) OVER () AS found FROM chosen) c
+    JOIN instance_items item USING (instance_id)
+)
