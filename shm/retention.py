@@ -119,6 +119,6 @@ async def _go_round(duties: list[Duty], hold: Callable[[], Awaitable[None]] | No
             if not more:
                 duty.due = began + duty.every_s
             busy = busy or more
-            await asyncio.sleep(took * REST)
+            await asyncio.sleep(min(took * REST, duty.every_s))
         if not busy:
             await asyncio.sleep(ROUND_S)
