@@ -44,17 +44,22 @@ def sql_folder() -> Path:
 def statements() -> dict[str, Statement]:
     """Every named statement, read once."""
     found: dict[str, Statement] = {}
-    parts_in_common = _parts()
     for file in sorted((sql_folder() / "queries").glob("*.sql")):
         parts = NAME.split(file.read_text(encoding="utf-8"))
         for short, prepared, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
             name = f"{file.stem}.{short}"
-            whole = USE.sub(lambda match: parts_in_common[match[1]], text)
-            sql = LEADING_COMMENT.sub("", whole).strip().removesuffix(";")
+            sql = LEADING_COMMENT.sub("", with_parts(text)).strip().removesuffix(";")
             found[name] = _prepared(name, sql) if prepared else Statement(sql)
     return found
 
 
+def with_parts(text: str) -> str:
+    """SQL with the parts that it uses in their places."""
+    parts = _parts()
+    return USE.sub(lambda match: parts[match[1]], text)
+
+
+@cache
 def _parts() -> dict[str, str]:
     _, *parts = PART.split((sql_folder() / "parts.sql").read_text(encoding="utf-8"))
     return {name: LEADING_COMMENT.sub("", text).strip() for name, text in zip(parts[::2], parts[1::2], strict=True)}
