@@ -94,7 +94,7 @@ closed AS (
 UPDATE series_head SET closed_at = due.at FROM due
 RETURNING series_head.closed_at;
 
--- name: head
+-- name: head (prepared)
 -- Up to which midnight days are closed.
 SELECT closed_at FROM series_head;
 
@@ -116,7 +116,7 @@ WHERE %(keys)s::text[] IS NULL OR key = ANY(%(keys)s::text[])
 GROUP BY sort, key
 HAVING sum(instances) > 0
 ORDER BY sum(instances) DESC, key, sort
-LIMIT %(most)s;
+LIMIT %(most)s::bigint;
 
 -- name: versions_now
 -- How many instances of an application have a current snapshot of each version, now.
@@ -133,12 +133,13 @@ FROM known
 GROUP BY value
 HAVING sum(instances) > 0
 ORDER BY sum(instances) DESC, value
-LIMIT %(most)s;
+LIMIT %(most)s::bigint;
 
 -- name: read
 -- What was read at points in the past. At `closed` ones, which are midnights, a row each (`at`). At `open` ones, which are
 -- ascending, by how much it had moved since the point before (`place` counts from 1), and since the midnight `base` before
 -- the first one; what it read then has the place 0.
+-- Hours are looked up name by name: it costs what these keys have, and not what all applications have of that time.
 SELECT sort, key, value, at, NULL::integer AS place, total, instances
 FROM series_days
 WHERE
@@ -151,17 +152,18 @@ WHERE
     app_slug = %(app)s AND sort = ANY(%(sorts)s::text[]) AND key = ANY(%(keys)s::text[])
     AND at = %(base)s::timestamptz
 UNION ALL
-(
+SELECT n.sort, n.key, moved.value, NULL, moved.place, moved.total, moved.instances
+FROM (SELECT sort, key FROM unnest(%(sorts)s::text[]) sort CROSS JOIN unnest(%(keys)s::text[]) key) n
+CROSS JOIN LATERAL (
     SELECT
-        sort, key, value, NULL,
-        width_bucket(at - interval '1 microsecond', %(open)s::timestamptz[]) + 1,
-        sum(total), sum(instances)
-    FROM series_hours
+        h.value, width_bucket(h.at - interval '1 microsecond', %(open)s::timestamptz[]) + 1 AS place,
+        sum(h.total) AS total, sum(h.instances) AS instances
+    FROM series_hours h
     WHERE
-        app_slug = %(app)s AND sort = ANY(%(sorts)s::text[]) AND key = ANY(%(keys)s::text[])
-        AND at > %(base)s::timestamptz AND at <= %(last)s::timestamptz
-    GROUP BY sort, key, value, 5
-);
+        h.app_slug = %(app)s AND h.sort = n.sort AND h.key = n.key
+        AND h.at > %(base)s::timestamptz AND h.at <= %(last)s::timestamptz
+    GROUP BY h.value, 2
+) moved;
 
 -- name: forget_hours
 -- Forgets hours from before the oldest raw snapshots, whose days are closed; the oldest first.
