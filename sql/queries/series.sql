@@ -153,7 +153,7 @@ UPDATE series_head SET kept_until = greatest(
 )
 FROM definitions d;
 
--- name: head
+-- name: head (prepared)
 -- Up to which midnight days are closed, and until which they stay as they are: moments within those days are not known.
 SELECT closed_at, nullif(kept_until, '-infinity') AS kept_until FROM series_head;
 
@@ -175,7 +175,7 @@ WHERE %(keys)s::text[] IS NULL OR key = ANY(%(keys)s::text[])
 GROUP BY sort, key
 HAVING sum(instances) > 0
 ORDER BY sum(instances) DESC, key, sort
-LIMIT %(most)s;
+LIMIT %(most)s::bigint;
 
 -- name: versions_now
 -- How many instances of an application have a current snapshot of each version, now.
@@ -192,12 +192,13 @@ FROM known
 GROUP BY value
 HAVING sum(instances) > 0
 ORDER BY sum(instances) DESC, value
-LIMIT %(most)s;
+LIMIT %(most)s::bigint;
 
 -- name: read
 -- What was read at points in the past. At `closed` ones, which are midnights, a row each (`at`). At `open` ones, which are
 -- ascending, by how much it had moved since the point before (`place` counts from 1), and since the midnight `base` before
 -- the first one; what it read then has the place 0.
+-- Hours are looked up name by name: it costs what these keys have, and not what all applications have of that time.
 SELECT sort, key, value, at, NULL::integer AS place, total, instances
 FROM series_days
 WHERE
@@ -210,17 +211,18 @@ WHERE
     app_slug = %(app)s AND sort = ANY(%(sorts)s::text[]) AND key = ANY(%(keys)s::text[])
     AND at = %(base)s::timestamptz
 UNION ALL
-(
+SELECT n.sort, n.key, moved.value, NULL, moved.place, moved.total, moved.instances
+FROM (SELECT sort, key FROM unnest(%(sorts)s::text[]) sort CROSS JOIN unnest(%(keys)s::text[]) key) n
+CROSS JOIN LATERAL (
     SELECT
-        sort, key, value, NULL,
-        width_bucket(at - interval '1 microsecond', %(open)s::timestamptz[]) + 1,
-        sum(total), sum(instances)
-    FROM series_hours
+        h.value, width_bucket(h.at - interval '1 microsecond', %(open)s::timestamptz[]) + 1 AS place,
+        sum(h.total) AS total, sum(h.instances) AS instances
+    FROM series_hours h
     WHERE
-        app_slug = %(app)s AND sort = ANY(%(sorts)s::text[]) AND key = ANY(%(keys)s::text[])
-        AND at > %(base)s::timestamptz AND at <= %(last)s::timestamptz
-    GROUP BY sort, key, value, 5
-);
+        h.app_slug = %(app)s AND h.sort = n.sort AND h.key = n.key
+        AND h.at > %(base)s::timestamptz AND h.at <= %(last)s::timestamptz
+    GROUP BY h.value, 2
+) moved;
 
 -- name: forget_hours
 -- Forgets hours whose days are closed, from before the oldest raw snapshots and of no chart with steps within days; the
