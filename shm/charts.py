@@ -1,8 +1,9 @@
 """Metrics over time: `GET metrics/{app}`. The last value is what the KPIs read now."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Literal
 
 import msgspec
 
@@ -26,7 +27,8 @@ class MetricSeries(msgspec.Struct):
     """The body of `GET metrics/{app}`. Each list is as long as `timestamps`; null where nothing was known.
 
     Value `i` is as of `timestamps[i]`. The last bucket, from `running_since` to the last timestamp, which is now, is
-    still running. `instances`: how many answered each of `metrics`.
+    still running. `instances`: how many answered each of `metrics`. `aggregates`: what its values are; of one whose
+    KPI is a min, a max or a median they are means, for no other figure of a fleet is kept of the past.
     """
 
     app: str
@@ -35,6 +37,7 @@ class MetricSeries(msgspec.Struct):
     timestamps: list[datetime]
     metrics: dict[str, list[Decimal | None]]
     instances: dict[str, list[int | None]]
+    aggregates: dict[str, Literal["sum", "avg"]]
     flags: dict[str, FlagSeries]
 
 
@@ -53,7 +56,7 @@ class Charts:
             return None
         now = datetime.now(UTC)
         current = await series.now(self._database, said.slug, keys, MOST_KEYS)
-        wanted = list(keys) if keys is not None else _shown(current, said)
+        wanted = _shown({row.key for row in current} if keys is None else set(keys), said)
         points = periods.ends(period, now, said.created_at - self._oldest)
         past = await series.read(self._database, said.slug, ("number", "boolean"), wanted, points)
         for row in current:
@@ -63,8 +66,8 @@ class Charts:
         return _told(said, period, [*points, now], past)
 
 
-def _shown(current: Sequence[series.Now], said: Said) -> list[str]:
-    return sorted({row.key for row in current if not said.overrides.get(row.key, metrics.PLAIN).hidden})
+def _shown(keys: Set[str], said: Said) -> list[str]:
+    return sorted(key for key in keys if not said.overrides.get(key, metrics.PLAIN).hidden)
 
 
 def _told(
@@ -75,7 +78,7 @@ def _told(
     if period == "all":  # nothing is known of the time before the first snapshot
         first = min((_first_known(known) for known in readings.values()), default=len(timestamps) - 1)
         first = min(first, len(timestamps) - 2)
-    told = MetricSeries(said.slug, period, timestamps[-2], timestamps[first:], {}, {}, {})
+    told = MetricSeries(said.slug, period, timestamps[-2], timestamps[first:], {}, {}, {}, {})
     for (sort, key, _), known in readings.items():
         values = known[first:]
         answered = [None if each is None else each[1] for each in values]
@@ -83,7 +86,8 @@ def _told(
             told.flags[key] = FlagSeries([None if each is None else int(each[0]) for each in values], answered)
         else:
             aggregate = metrics.naming(key, said.overrides.get(key, metrics.PLAIN)).aggregate
-            told.metrics[key] = [None if each is None else _aggregated(each, aggregate) for each in values]
+            told.aggregates[key] = "sum" if aggregate == "sum" else "avg"
+            told.metrics[key] = [None if each is None else _aggregated(each, told.aggregates[key]) for each in values]
             told.instances[key] = answered
     return told
 
@@ -92,6 +96,6 @@ def _first_known(known: Sequence[Reading | None]) -> int:
     return next((place for place, each in enumerate(known) if each is not None), len(known))
 
 
-def _aggregated(reading: Reading, aggregate: metrics.Aggregate) -> Decimal:
+def _aggregated(reading: Reading, aggregate: Literal["sum", "avg"]) -> Decimal:
     total, instances = reading
     return metrics.mean(total, instances) if aggregate == "avg" else metrics.trimmed(total)

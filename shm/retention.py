@@ -52,6 +52,7 @@ def duties(database: Database, registry: Registry, feed: Feed, settings: Setting
 
     return [
         Duty("sweep", ROUND_S, registry.sweep),
+        Duty("begin the series anew", 60.0, lambda: rollup.begin_anew(database)),
         Duty("roll up", ROUND_S, lambda: rollup.roll(database)),
         Duty("close a day", 60.0, lambda: rollup.close(database)),
         Duty("make weeks", 3_600.0, lambda: partitions.make(database)),

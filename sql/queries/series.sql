@@ -1,6 +1,7 @@
 -- name: roll
 -- Rolls snapshots up into the series, in the order in which they were stored, so many or a batch more; tells how many.
--- Each ends the run of the one before it in time; a late one does the same in the past, and so mends it.
+-- Each ends the run of the one before it in time; a late one does the same in the past, and so mends it. (The window
+-- runs from the newest back, so that it grows at one end and is never computed anew: a late one may have months after it.)
 SELECT pg_advisory_xact_lock(1397247235);
 WITH head AS MATERIALIZED (
     SELECT cursor FROM series_head
@@ -48,7 +49,8 @@ runs AS MATERIALIZED (
         s.cursor <= (SELECT cursor FROM head) AS was_rolled,
         least(
             min(s.snapshot_at) FILTER (WHERE s.cursor <= (SELECT cursor FROM head)) OVER (
-                PARTITION BY s.instance_id ORDER BY s.snapshot_at ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING
+                PARTITION BY s.instance_id ORDER BY s.snapshot_at DESC
+                ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
             ),
             s.snapshot_at + d.active_window,
             i.revoked_at
@@ -71,6 +73,25 @@ advanced AS (
     UPDATE series_head SET cursor = (SELECT cursor FROM reach) WHERE cursor < (SELECT cursor FROM reach)
 )
 SELECT count(*) AS snapshots FROM fresh;
+
+-- name: begin_anew
+-- Where the active window has become another, all that raw snapshots can tell is to be rolled up again. Days from before
+-- the oldest of them stay as they are; what was known then ends with the first hour that is computed anew.
+SELECT pg_advisory_xact_lock(1397247235);
+DELETE FROM series_hours WHERE (SELECT stale FROM series_head);
+UPDATE series_head SET
+    cursor = 0,
+    closed_at = least(
+        closed_at, (SELECT date_trunc('day', min(snapshot_at) - interval '1 microsecond', 'UTC') FROM snapshots)
+    )
+WHERE stale;
+DELETE FROM series_days WHERE at > (SELECT closed_at FROM series_head WHERE stale);
+INSERT INTO series_hours (app_slug, sort, key, value, at, total, instances)
+SELECT d.app_slug, d.sort, d.key, d.value, d.at + interval '1 hour', -d.total, -d.instances
+FROM series_head head
+JOIN series_days d ON d.at = head.closed_at
+WHERE head.stale;
+UPDATE series_head SET stale = FALSE WHERE stale;
 
 -- name: close
 -- Closes the next day, if it is over: what each KPI read at its end. Tells which. Late snapshots mend closed days too.

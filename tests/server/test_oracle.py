@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.backstage import Backstage, backstage
 from tests.conftest import admin_cursor, fresh_database
@@ -17,10 +17,11 @@ from tests.fleets import Fleet, Story, play, stories
 from tests.oracle import hold_the_past_to_the_oracle, hold_to_the_oracle
 from tests.server_process import ServerProcess
 
-UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+import os
+UNHURRIED = settings(phases=[Phase.generate] if os.environ.get('NOSHRINK') else list(Phase), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 EFFORTS = [
     pytest.param(settings(UNHURRIED, max_examples=20, derandomize=True), id="short"),
-    pytest.param(settings(UNHURRIED, max_examples=500), id="long", marks=pytest.mark.long),
+    pytest.param(settings(UNHURRIED, max_examples=int(os.environ.get("N", "500"))), id="long", marks=pytest.mark.long),
 ]
 
 # All that one story leaves behind. The series' cursor stays where it is, for the feed's never goes back.
