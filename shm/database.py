@@ -46,11 +46,17 @@ LOST_ON_ACQUIRE = (*LOST, AssertionError)
 # A primary that has become a standby, or is held read-only, takes nothing until somebody changes that.
 READ_ONLY = psycopg2.errors.ReadOnlySqlTransaction
 
+# A cursor that outlives its transaction, so that none stays open between two pages. It is planned for all of its rows.
+OPEN_PAGES = "SET cursor_tuple_fraction = 1; DECLARE pages NO SCROLL CURSOR WITH HOLD FOR"
+
 register_default_jsonb(globally=True, loads=lambda text: msgspec.Raw(text.encode()))
 
 
 class Connection:
-    """One connection of one's own, in autocommit: for migrations and for whoever needs a session."""
+    """One connection of one's own, in autocommit: for migrations and for whoever needs a session.
+
+    Nothing is tried again: with the connection, the session is lost.
+    """
 
     def __init__(self, raw: aiopg.Connection) -> None:
         self._raw = raw
@@ -60,6 +66,32 @@ class Connection:
         async with self._raw.cursor() as cursor:
             await cursor.execute(sql, parameters)
             return list(await cursor.fetchall()) if cursor.description else []
+
+    async def fetch(self, shape: type[T], name: str, /, **parameters: object) -> list[T]:
+        """Runs the named statement, as `Database.fetch` does. Raises DatabaseUnavailable or DatabaseFull."""
+        return await self._shaped(shape, statements()[name].sql, parameters)
+
+    async def pages(self, shape: type[T], name: str, size: int, /, **parameters: object) -> AsyncIterator[list[T]]:
+        """What the named statement, a SELECT, finds at this moment, so many rows at a time; PostgreSQL keeps the rest.
+
+        One at a time on a connection; other statements may run between two pages. Raises as `fetch`.
+        """
+        await self._shaped(shape, f"{OPEN_PAGES} {statements()[name].sql}", parameters)
+        while page := await self._shaped(shape, f"FETCH {size} FROM pages", {}):
+            yield page
+        await self._shaped(shape, "CLOSE pages", {})
+
+    async def _shaped(self, shape: type[T], sql: str, parameters: Parameters) -> list[T]:
+        try:
+            async with self._raw.cursor() as cursor:
+                await cursor.execute(sql, parameters)
+                columns = [column.name for column in cursor.description or ()]
+                rows = await cursor.fetchall() if columns else []
+        except psycopg2.errors.DiskFull as error:
+            raise DatabaseFull(type(error).__name__) from None
+        except (*LOST, READ_ONLY) as error:
+            raise DatabaseUnavailable(type(error).__name__) from None
+        return [shape(**dict(zip(columns, row, strict=True))) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)

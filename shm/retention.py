@@ -1,7 +1,8 @@
 """What goes on in the background: time passes for instances, snapshots are rolled up, and what has had its time goes.
 
 All of it in bounded steps, one after the other with rests between them, so that the intake never stands still for it;
-by one process of all on a database, whoever survives. Each step is one statement that is true by itself.
+by one process of all on a database, whoever survives. Each step is one statement that is true by itself. Only what
+reads all raw snapshots takes as long as they are many, and goes on beside the steps.
 """
 
 import asyncio
@@ -10,7 +11,8 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from shm import partitions, rollup
+from shm import check, partitions, rollup
+from shm.background import beside
 from shm.database import Database
 from shm.errors import DatabaseUnavailable
 from shm.feed import Feed
@@ -52,7 +54,6 @@ def duties(database: Database, registry: Registry, feed: Feed, settings: Setting
 
     return [
         Duty("sweep", ROUND_S, registry.sweep),
-        Duty("begin the series anew", 60.0, lambda: rollup.begin_anew(database)),
         Duty("roll up", ROUND_S, lambda: rollup.roll(database)),
         Duty("close a day", 60.0, lambda: rollup.close(database)),
         Duty("make weeks", 3_600.0, lambda: partitions.make(database)),
@@ -60,15 +61,36 @@ def duties(database: Database, registry: Registry, feed: Feed, settings: Setting
         Duty("purge", 60.0, registry.purge),
         Duty("forget removals", 60.0, feed.forget_removals),
         Duty("forget hours", 3_600.0, lambda: forget("series.forget_hours", retention=settings.retention)),
+        Duty("forget spreads", 3_600.0, lambda: forget("spreads.forget")),
         Duty("forget spent tallies", 60.0, lambda: forget("tallies.forget_spent")),
     ]
+
+
+def long_duties(database: Database) -> list[Duty]:
+    """Those whose step may take minutes."""
+    return [Duty("compute the series anew", 60.0, lambda: renew_series(database))]
+
+
+async def renew_series(database: Database) -> None:
+    """Where the active window has become another, makes the series those of this one. Charts are wrong until then."""
+    if not await check.is_stale(database):
+        return
+    async with check.mending(database) as mender:
+        if mender is None:
+            return  # `shm check --repair` is at it, and does this too
+        logger.info("computing the series anew for another active window")
+        left = await mender.renew_series()
+    if left.count:
+        logger.warning("the series are not those of this active window yet; they are tried again")
+    else:
+        logger.info("the series are those of this active window")
 
 
 async def run(database: Database, registry: Registry, feed: Feed, settings: Settings) -> None:
     """Goes round until cancelled, while no other process does."""
     while True:
         try:
-            async with database.alone(LOCK) as hold:
+            async with database.alone(LOCK) as hold, beside(_go_round(long_duties(database))):
                 await _go_round(duties(database, registry, feed, settings), hold)
         except DatabaseUnavailable as error:
             sparingly.warning("what goes on in the background waits for the database", type(error).__name__)
@@ -77,9 +99,10 @@ async def run(database: Database, registry: Registry, feed: Feed, settings: Sett
         await asyncio.sleep(AGAIN_S)
 
 
-async def _go_round(duties: list[Duty], hold: Callable[[], Awaitable[None]]) -> None:
+async def _go_round(duties: list[Duty], hold: Callable[[], Awaitable[None]] | None = None) -> None:
     while True:
-        await hold()
+        if hold is not None:
+            await hold()
         busy = False
         for duty in duties:
             if duty.due > time.monotonic():

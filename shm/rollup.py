@@ -22,11 +22,6 @@ class _Closed:
     closed_at: datetime
 
 
-async def begin_anew(database: Database) -> None:
-    """Begins with the oldest raw snapshots again where the active window has become another."""
-    await database.fetch(_Closed, "series.begin_anew")
-
-
 async def roll(database: Database) -> bool:
     """Rolls up the next snapshots; whether there were as many as a step takes, and so there may be more."""
     row = await database.fetch_one(_Rolled, "series.roll", most=STEP)

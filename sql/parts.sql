@@ -114,10 +114,10 @@ after AS (
     FROM before
 ),
 
--- part: rolled
--- Moves the series' hours, and the days that are closed, by `runs`: snapshots and until when each counts, in the rollup as
--- it was (`was_rolled`, `ended_at`) and as it becomes (`is_rolled`, `ends_at`). Under the rollup's lock.
-points AS MATERIALIZED (
+-- part: hours
+-- By how much KPIs move at hours' ends by `runs`: snapshots and until when each counts, in the rollup as it was (`was_rolled`,
+-- `ended_at`) and as it becomes (`is_rolled`, `ends_at`).
+points AS (
     SELECT r.app_slug, r.app_version, r.leaves, p.at, p.weight
     FROM (
         SELECT *, was_rolled AND first < old_end AS was, is_rolled AND first < new_end AS is_now
@@ -139,31 +139,26 @@ points AS MATERIALIZED (
     WHERE p.weight <> 0
 ),
 hours AS MATERIALIZED (
-    SELECT app_slug, sort, key, value, at, sum(total) AS total, sum(weight) AS instances
-    FROM (
+    SELECT p.app_slug, each.sort, each.key, each.value, p.at, sum(each.total) AS total, sum(p.weight) AS instances
+    FROM points p
+    CROSS JOIN LATERAL (
         SELECT
-            p.app_slug, jsonb_typeof(leaf.value) AS sort, leaf.key, '' AS value, p.at, p.weight,
+            jsonb_typeof(leaf.value) AS sort, leaf.key, '' AS value,
             CASE jsonb_typeof(leaf.value)
                 WHEN 'number' THEN p.weight * leaf.value::numeric
                 ELSE p.weight * (leaf.value = 'true'::jsonb)::int
             END AS total
-        FROM points p
-        CROSS JOIN LATERAL jsonb_each(p.leaves) leaf
+        FROM jsonb_each(p.leaves) leaf
         WHERE jsonb_typeof(leaf.value) <> 'string'
         UNION ALL
-        SELECT app_slug, 'version', '', app_version, at, weight, 0
-        FROM points
+        SELECT 'version', '', p.app_version, 0
     ) each
-    GROUP BY app_slug, sort, key, value, at
-    HAVING sum(total) <> 0 OR sum(weight) <> 0
+    GROUP BY p.app_slug, each.sort, each.key, each.value, p.at
+    HAVING sum(each.total) <> 0 OR sum(p.weight) <> 0
 ),
-hours_moved AS (
-    INSERT INTO series_hours AS known (app_slug, sort, key, value, at, total, instances)
-    SELECT app_slug, sort, key, value, at, total, instances FROM hours
-    ON CONFLICT (app_slug, sort, key, value, at) DO UPDATE SET
-        total = known.total + excluded.total,
-        instances = known.instances + excluded.instances
-),
+
+-- part: days
+-- By how much what KPIs read at the ends of closed days moves by `hours`.
 since_days AS (
     SELECT
         app_slug, sort, key, value, day,
@@ -176,18 +171,69 @@ since_days AS (
     GROUP BY app_slug, sort, key, value, day
     WINDOW by_day AS (PARTITION BY app_slug, sort, key, value ORDER BY day)
 ),
-days_moved AS (
-    INSERT INTO series_days AS known (app_slug, sort, key, value, at, total, instances)
-    SELECT s.app_slug, s.sort, s.key, s.value, d.day, s.total, s.instances
+days AS (
+    SELECT s.app_slug, s.sort, s.key, s.value, d.day AS at, s.total, s.instances
     FROM since_days s
     CROSS JOIN series_head head
     CROSS JOIN LATERAL generate_series(
         s.day, least(s.next_day - interval '1 day', head.closed_at), interval '1 day'
     ) d (day)
     WHERE s.total <> 0 OR s.instances <> 0
+),
+
+-- part: rolled
+-- Moves the series by `hours` and `days`. Under the rollup's lock.
+hours_moved AS (
+    INSERT INTO series_hours AS known (app_slug, sort, key, value, at, total, instances)
+    SELECT app_slug, sort, key, value, at, total, instances FROM hours
     ON CONFLICT (app_slug, sort, key, value, at) DO UPDATE SET
         total = known.total + excluded.total,
         instances = known.instances + excluded.instances
+),
+days_moved AS (
+    INSERT INTO series_days AS known (app_slug, sort, key, value, at, total, instances)
+    SELECT app_slug, sort, key, value, at, total, instances FROM days
+    ON CONFLICT (app_slug, sort, key, value, at) DO UPDATE SET
+        total = known.total + excluded.total,
+        instances = known.instances + excluded.instances
+),
+
+-- part: held
+-- `held`: since when all raw snapshots are there; -infinity where none has been dropped.
+held AS MATERIALIZED (
+    SELECT CASE WHEN bool_or(week.since IS NULL) THEN '-infinity' ELSE min(week.since) END AS since
+    FROM (
+        SELECT (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \(''([^'']+)''\)'))[1]::timestamptz AS since
+        FROM pg_inherits h
+        JOIN pg_class c ON c.oid = h.inhrelid
+        WHERE h.inhparent = 'snapshots'::regclass
+    ) week
+),
+
+-- part: proven
+-- `after`: what instances (`before`) should be by their newest raw snapshot. One that has none has none, unless its
+-- snapshots may have been dropped (`held`): then what it has stands.
+after AS MATERIALIZED (
+    SELECT
+        b.instance_id, b.app_slug, b.app_version, b.environment, b.status, b.first_seen_at, b.last_seen_at,
+        true_one.snapshot_at, true_one.metrics, flattened(true_one.metrics) AS leaves
+    FROM before b
+    JOIN instances i ON i.instance_id = b.instance_id
+    CROSS JOIN held
+    LEFT JOIN LATERAL (
+        SELECT s.snapshot_at, s.metrics
+        FROM snapshots s
+        WHERE s.instance_id = b.instance_id
+        ORDER BY s.snapshot_at DESC
+        LIMIT 1
+    ) raw ON TRUE
+    CROSS JOIN LATERAL (
+        SELECT raw.snapshot_at, raw.metrics WHERE raw.snapshot_at IS NOT NULL
+        UNION ALL
+        SELECT NULL, '{}' WHERE raw.snapshot_at IS NULL AND held.since = '-infinity'
+        UNION ALL
+        SELECT i.snapshot_at, i.metrics WHERE raw.snapshot_at IS NULL AND held.since > '-infinity'
+    ) true_one
 ),
 
 -- part: spread
@@ -199,3 +245,59 @@ days_moved AS (
     trim_scale(vs[1 + floor(0.9 * (instances - 1))::int] + (0.9 * (instances - 1) - floor(0.9 * (instances - 1)))
         * (vs[1 + ceil(0.9 * (instances - 1))::int] - vs[1 + floor(0.9 * (instances - 1))::int])) AS p90,
     vs[instances] AS most
+
+-- part: wanted
+-- Which instances are wanted. `slug` and `other_slug`: what an application's slug or name can mean, usually one.
+            (%(slug)s::text IS NULL OR app_slug = %(slug)s OR app_slug = %(other_slug)s)
+            AND (%(status)s::text IS NULL OR status = %(status)s)
+            AND (%(version)s::text IS NULL OR app_version = %(version)s)
+            AND (%(environment)s::text IS NULL OR environment = %(environment)s)
+            AND (
+                %(pattern)s::text IS NULL OR instance_id::text ILIKE %(pattern)s OR app_version ILIKE %(pattern)s
+                OR environment ILIKE %(pattern)s OR deployment_mode ILIKE %(pattern)s
+            )
+
+-- part: sort_value
+-- What an instance is sorted by, as jsonb; null where it has none. `metric` is a key, where it is none of the columns.
+        CASE %(column)s::text
+            WHEN 'instance_id' THEN to_jsonb(instance_id)
+            WHEN 'app_name' THEN to_jsonb(app_name)
+            WHEN 'app_slug' THEN to_jsonb(app_slug)
+            WHEN 'app_version' THEN to_jsonb(app_version)
+            WHEN 'environment' THEN to_jsonb(environment)
+            WHEN 'status' THEN to_jsonb(status)
+            WHEN 'last_seen_at' THEN to_jsonb(extract(epoch FROM last_seen_at))
+            WHEN 'deployment_mode' THEN to_jsonb(deployment_mode)
+            WHEN 'os_arch' THEN to_jsonb(os_arch)
+            WHEN 'first_seen_at' THEN to_jsonb(extract(epoch FROM first_seen_at))
+            WHEN 'snapshot_at' THEN to_jsonb(extract(epoch FROM snapshot_at))
+            WHEN 'counted' THEN to_jsonb(counted)
+            ELSE coalesce(leaves, metrics) -> %(metric)s::text
+        END AS value
+
+-- part: sort_key
+-- What is compared, none of it null. In both orders (`direction` is 1 or -1) numbers come before booleans, those before
+-- texts, and what is missing last. Texts are compared by their characters' numbers, everywhere the same.
+        %(direction)s::int * CASE jsonb_typeof(value)
+            WHEN 'number' THEN 1
+            WHEN 'boolean' THEN 2
+            WHEN 'string' THEN 3
+            ELSE 4
+        END AS place,
+        CASE jsonb_typeof(value)
+            WHEN 'number' THEN value::numeric
+            WHEN 'boolean' THEN (value = 'true'::jsonb)::int::numeric
+            ELSE 0
+        END AS number,
+        CASE jsonb_typeof(value) WHEN 'string' THEN value #>> '{}' ELSE '' END COLLATE "C" AS text
+
+-- part: chosen_items
+-- `page`: the chosen instances as they are told, in their order, with their sort keys.
+page AS (
+    SELECT
+        item.*, c.place, c.number, c.text, c.row, c.found,
+        sum(octet_length(item.metrics::text)) OVER (ORDER BY c.row ROWS UNBOUNDED PRECEDING)
+            - octet_length(item.metrics::text) AS bytes_before
+    FROM (SELECT *, row_number() OVER () AS row, count(*) OVER () AS found FROM chosen) c
+    JOIN instance_items item USING (instance_id)
+)

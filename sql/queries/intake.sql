@@ -21,10 +21,11 @@ WITH batch AS MATERIALIZED (
     )
 ),
 known AS MATERIALIZED (
-    SELECT s.*, i.public_key, i.staged
-    FROM standings s
-    JOIN instances i USING (instance_id)
-    WHERE s.instance_id = ANY(ARRAY(SELECT instance_id FROM batch))
+    SELECT
+        instance_id, public_key, staged, app_slug, app_version, environment, status, counted, lapsed, reporting,
+        first_seen_at, last_seen_at, snapshot_at, coalesce(leaves, metrics) AS leaves
+    FROM instances
+    WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM batch))
 ),
 judged AS MATERIALIZED (
     SELECT

@@ -1,7 +1,7 @@
 -- name: roll
 -- Rolls snapshots up into the series, in the order in which they were stored, so many or a batch more; tells how many.
--- Each ends the run of the one before it in time; a late one does the same in the past, and so mends it. (The window
--- runs from the newest back, so that it grows at one end and is never computed anew: a late one may have months after it.)
+-- Each ends the run of the one before it in time; a late one does the same in the past, and so mends it. (A window that
+-- runs from the newest back grows at one end and is never computed anew: a late one may have a month of others after it.)
 SELECT pg_advisory_xact_lock(1397247235);
 WITH head AS MATERIALIZED (
     SELECT cursor FROM series_head
@@ -18,7 +18,7 @@ reach AS MATERIALIZED (
     ) AS cursor
 ),
 fresh AS MATERIALIZED (
-    SELECT instance_id, snapshot_at FROM snapshots
+    SELECT instance_id, snapshot_at, app_slug, app_version FROM snapshots
     WHERE cursor > (SELECT cursor FROM head) AND cursor <= (SELECT cursor FROM reach)
 ),
 spans AS MATERIALIZED (
@@ -68,30 +68,21 @@ runs AS MATERIALIZED (
     JOIN instances i ON i.instance_id = s.instance_id
     CROSS JOIN definitions d
 ),
+-- use: hours
+-- use: days
 -- use: rolled
+versions AS (
+    INSERT INTO versions_seen AS known (instance_id, app_version, app_slug, first_at)
+    SELECT instance_id, app_version, (array_agg(app_slug ORDER BY snapshot_at))[1], min(snapshot_at)
+    FROM fresh
+    GROUP BY instance_id, app_version
+    ON CONFLICT (instance_id, app_version) DO UPDATE SET app_slug = excluded.app_slug, first_at = excluded.first_at
+    WHERE excluded.first_at < known.first_at
+),
 advanced AS (
     UPDATE series_head SET cursor = (SELECT cursor FROM reach) WHERE cursor < (SELECT cursor FROM reach)
 )
 SELECT count(*) AS snapshots FROM fresh;
-
--- name: begin_anew
--- Where the active window has become another, all that raw snapshots can tell is to be rolled up again. Days from before
--- the oldest of them stay as they are; what was known then ends with the first hour that is computed anew.
-SELECT pg_advisory_xact_lock(1397247235);
-DELETE FROM series_hours WHERE (SELECT stale FROM series_head);
-UPDATE series_head SET
-    cursor = 0,
-    closed_at = least(
-        closed_at, (SELECT date_trunc('day', min(snapshot_at) - interval '1 microsecond', 'UTC') FROM snapshots)
-    )
-WHERE stale;
-DELETE FROM series_days WHERE at > (SELECT closed_at FROM series_head WHERE stale);
-INSERT INTO series_hours (app_slug, sort, key, value, at, total, instances)
-SELECT d.app_slug, d.sort, d.key, d.value, d.at + interval '1 hour', -d.total, -d.instances
-FROM series_head head
-JOIN series_days d ON d.at = head.closed_at
-WHERE head.stale;
-UPDATE series_head SET stale = FALSE WHERE stale;
 
 -- name: close
 -- Closes the next day, if it is over: what each KPI read at its end. Tells which. Late snapshots mend closed days too.
@@ -187,11 +178,48 @@ UNION ALL
 -- name: forget_hours
 -- Forgets hours from before the oldest raw snapshots, whose days are closed; the oldest first.
 SELECT pg_advisory_xact_lock(1397247235);
+WITH bound AS MATERIALIZED (
+    SELECT least(now() - %(retention)s::interval, closed_at) AS at FROM series_head
+),
+noted AS (
+    UPDATE series_head SET forgotten_at = bound.at FROM bound WHERE forgotten_at < bound.at
+)
 DELETE FROM series_hours
 WHERE ctid = ANY(ARRAY(
-    SELECT ctid FROM series_hours
-    WHERE at < least(now() - %(retention)s::interval, (SELECT closed_at FROM series_head))
-    ORDER BY at
-    LIMIT %(most)s
+    SELECT ctid FROM series_hours WHERE at < (SELECT at FROM bound) ORDER BY at LIMIT %(most)s
 ))
 RETURNING 1 AS gone;
+
+-- name: spread_at
+-- The least, the median and the most of numbers at points in the past, ascending, from the raw snapshots: what sums cannot
+-- tell. It reads all raw snapshots of the time, of whoever is or was of the application.
+WITH runs AS (
+    SELECT
+        s.app_slug, coalesce(s.leaves, s.metrics) AS leaves, s.snapshot_at AS starts_at,
+        least(
+            lead(s.snapshot_at) OVER (PARTITION BY s.instance_id ORDER BY s.snapshot_at),
+            s.snapshot_at + d.active_window,
+            i.revoked_at
+        ) AS ends_at
+    FROM snapshots s
+    JOIN instances i ON i.instance_id = s.instance_id AND (i.app_slug = %(app)s OR i.left_slug IS NOT NULL)
+    CROSS JOIN definitions d
+    WHERE s.snapshot_at > (%(points)s::timestamptz[])[1] - d.active_window AND s.snapshot_at <= now()
+),
+valued AS (
+    SELECT p.at, k.key, (r.leaves -> k.key)::numeric AS value
+    FROM runs r
+    CROSS JOIN LATERAL unnest((%(points)s::timestamptz[])[
+        width_bucket(r.starts_at - interval '1 microsecond', %(points)s::timestamptz[]) + 1
+        : width_bucket(r.ends_at - interval '1 microsecond', %(points)s::timestamptz[])
+    ]) p (at)
+    CROSS JOIN unnest(%(keys)s::text[]) k (key)
+    WHERE r.app_slug = %(app)s AND jsonb_typeof(r.leaves -> k.key) = 'number'
+),
+sorted AS (
+    SELECT at, key, count(*) AS instances, array_agg(value ORDER BY value) AS vs FROM valued GROUP BY at, key
+)
+SELECT
+    at, key,
+-- use: spread
+FROM sorted;

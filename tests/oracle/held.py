@@ -129,7 +129,6 @@ def hold_series(said: Json, raw: Raw, now: datetime, slug: str, window: timedelt
     for values in [*said["metrics"].values(), *said["instances"].values(), *_lists(said["flags"])]:
         assert len(values) == len(moments)
     assert said["metrics"].keys() == said["instances"].keys()
-    assert said["aggregates"] == {key: _charted(truth.aggregate(key, raw, slug)) for key in said["metrics"]}
     assert not any(truth.is_hidden(key, raw, slug) for key in [*said["metrics"], *said["flags"]])
     for place, at in enumerate(moments[:-1]):
         _hold_point(said, place, Figures.of(truth.reporting_then(raw, slug, at, window)), raw, slug)
@@ -178,17 +177,12 @@ def _hold_point(said: Json, place: int, figures: Figures, raw: Raw, slug: str) -
         if not known:
             assert values[place] is None, (key, at)
         else:
-            _hold_value(values[place], figures, key, _charted(truth.aggregate(key, raw, slug)), at)
+            _hold_value(values[place], figures, key, truth.aggregate(key, raw, slug), at)
     for key, flag in said["flags"].items():
         answers = figures.flags.get(key, [])
         assert (flag["true"][place], flag["instances"][place]) == (
             (sum(answers), len(answers)) if answers else (None, None)
         ), (key, at)
-
-
-def _charted(aggregate: str) -> str:
-    """Of these only the mean is known of the past."""
-    return "avg" if aggregate in ("min", "max", "median") else aggregate
 
 
 def _hold_value(said: Decimal | None, figures: Figures, key: str, aggregate: str, where: object = None) -> None:

@@ -18,7 +18,8 @@ from tests.installs import Install
 from tests.server.conftest import Seeded
 
 DOCUMENT = json.loads(document(ROUTES, POSTS))
-SAMPLES = {"slug": "ledger", "instance_id": "c77af682-9aa4-412e-904a-c307d3a8a9c2", "decision": "approve"}
+SOME_ID = "c77af682-9aa4-412e-904a-c307d3a8a9c2"
+SAMPLES = {"slug": "ledger", "app": "Ledger", "instance_id": SOME_ID, "decision": "approve", "token_id": SOME_ID}
 NEVER = "TRACE"  # which no address knows
 FEED = "/api/v1/admin/feed"
 READ = [path for path, node in DOCUMENT["paths"].items() if "get" in node and path != FEED]
