@@ -97,7 +97,7 @@ def _readings(rows: Sequence[_Row], closed: Sequence[datetime], open_points: int
         for place, (by, by_instances) in enumerate(moved[1:]):
             total, instances = EXACT.add(total, by), instances + by_instances
             found[name][len(closed) + place] = _known((total, instances))
-    return found
+    return {name: known for name, known in found.items() if any(known)}  # what was erased has left no name behind
 
 
 def _known(reading: Reading) -> Reading | None:

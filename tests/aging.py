@@ -1,7 +1,7 @@
 """Time passes: everything that a database knows is moved into the past, as if it had all happened earlier.
 
-By whole days, so that hours and midnights stay what they are. Nothing is lost by it and nothing computed: what time alone
-changes is then for the server to notice.
+By whole days, so that hours and midnights stay what they are. Nothing is lost by it and nothing computed: what time
+alone changes is then for the server to notice.
 """
 
 from datetime import timedelta

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from shm import retention
+from shm import check, retention
+from shm.applications import Applications
 from shm.database import Database
 from shm.feed import Feed, KpiBoard
-from shm.applications import Applications
 from shm.items import Items
 from shm.keys import Keys
 from shm.kpis import Kpis
@@ -29,6 +29,7 @@ class Backstage:
     """The duties of a database's background."""
 
     runner: asyncio.Runner
+    database: Database
     duties: list[Duty]
 
     def go_round(self, *only: str) -> None:
@@ -36,6 +37,10 @@ class Backstage:
         for duty in self.duties:
             if not only or duty.name in only:
                 self.runner.run(_finish(duty))
+
+    def differences(self) -> dict[str, list[check.Difference]]:
+        """What `shm check` finds, by table."""
+        return self.runner.run(check.find(self.database)).shown
 
 
 async def _finish(duty: Duty) -> None:
@@ -54,7 +59,7 @@ def backstage(database: str, **environment: str) -> Iterator[Backstage]:
         try:
             registry = Registry(own, Keys(own, settings), settings)
             kpis = Kpis(own, Applications(own), Spreads(own), settings)
-            feed = Feed(own, Items(own), KpiBoard(kpis), settings)
-            yield Backstage(runner, retention.duties(own, registry, feed, settings))
+            feed = Feed(own, Items(own, settings), KpiBoard(kpis), settings)
+            yield Backstage(runner, own, retention.duties(own, registry, feed, settings))
         finally:
             runner.run(opened.__aexit__(None, None, None))

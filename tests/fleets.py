@@ -192,9 +192,7 @@ class TimePasses:
         age(fleet.database, timedelta(days=self.days))
 
 
-Event = (
-    Sends | SendsBacklog | RegistersAnew | IsDecided | Erases | VendorSays | IsRolledUp | TimePasses
-)
+Event = Sends | SendsBacklog | RegistersAnew | IsDecided | Erases | VendorSays | IsRolledUp | TimePasses
 
 
 @dataclass(frozen=True)
@@ -245,9 +243,9 @@ values = numbers | numbers | st.booleans() | texts | st.none() | st.just([1, 2])
 keys = st.sampled_from(["sent", "mem_mb", "hit_rate", "beta", "plan"])
 flat_metrics = st.dictionaries(keys, values, max_size=4)
 metrics = st.builds(
-    lambda flat, mail, ephemeral: flat
-    | ({} if mail is None else {"mail": mail})
-    | ({} if ephemeral is None else {"sys_ephemeral": ephemeral}),
+    lambda flat, mail, ephemeral: (
+        flat | ({} if mail is None else {"mail": mail}) | ({} if ephemeral is None else {"sys_ephemeral": ephemeral})
+    ),
     flat_metrics,
     st.none() | flat_metrics | numbers,
     st.sampled_from([None, None, None, True, False]),

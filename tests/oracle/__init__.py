@@ -1,8 +1,9 @@
 """The brute-force truth: what every figure must be, recomputed from raw snapshots and what is known of each install.
 
-`raw` reads those rows and nothing that was derived from them; `truth` says what follows at a moment, in the words of the
-definitions and without regard to speed; `held` holds a server to it. A new figure gets a function in `truth` that takes
-`Raw` and a moment, and one in `held` that asks the server and compares; `hold_to_the_oracle` calls it.
+`raw` reads those rows and nothing that was derived from them; `truth` says what follows at a moment, in the words of
+the definitions and without regard to speed; `held` holds a server to it. A new figure gets a function in `truth` that
+takes `Raw` and a moment, one in `held` that compares an answer with it, and a line in `hold_to_the_oracle`, or in
+`hold_the_past_to_the_oracle` where it is of what has to be rolled up first.
 """
 
 from tests.oracle.held import hold_the_past_to_the_oracle, hold_to_the_oracle

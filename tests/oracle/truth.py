@@ -89,9 +89,7 @@ def current(raw: Raw, instance: Instance) -> Snapshot | None:
 
 def is_active(instance: Instance, now: datetime, within: timedelta) -> bool:
     """Proven or approved, not revoked, and seen."""
-    return (
-        instance.status == "active" and instance.last_seen_at is not None and instance.last_seen_at > now - within
-    )
+    return instance.status == "active" and instance.last_seen_at is not None and instance.last_seen_at > now - within
 
 
 def is_counted(raw: Raw, instance: Instance) -> bool:
