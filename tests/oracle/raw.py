@@ -77,9 +77,9 @@ def read(database: str) -> Raw:
             cursor.execute(INSTANCES)
             instances = [Instance(*row) for row in cursor.fetchall()]
             cursor.execute(SNAPSHOTS)
-            snapshots = [Snapshot(*row[:-1], leaves_of(row[-1])) for row in cursor.fetchall()]
+            snapshots = [Snapshot(*(*row[:-1], leaves_of(row[-1]))) for row in cursor.fetchall()]
             cursor.execute(APPLICATIONS)
-            applications = [Application(*row[:-1], json.loads(row[-1])) for row in cursor.fetchall()]
+            applications = [Application(*(*row[:-1], json.loads(row[-1]))) for row in cursor.fetchall()]
     finally:
         connection.close()
     by_instance: dict[str, list[Snapshot]] = {instance.instance_id: [] for instance in instances}
