@@ -3,14 +3,13 @@
 Hypothesis writes the stories; the figures come from what is kept by the way: tallies, sweeps and rolled up series.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, given, settings
 
 from tests.backstage import Backstage, backstage
 from tests.conftest import admin_cursor, fresh_database
@@ -18,14 +17,10 @@ from tests.fleets import Fleet, Story, play, stories
 from tests.oracle import hold_the_past_to_the_oracle, hold_to_the_oracle
 from tests.server_process import ServerProcess
 
-UNHURRIED = settings(
-    phases=[Phase.generate] if os.environ.get("NOSHRINK") else list(Phase),
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 EFFORTS = [
     pytest.param(settings(UNHURRIED, max_examples=20, derandomize=True), id="short"),
-    pytest.param(settings(UNHURRIED, max_examples=int(os.environ.get("N", "500"))), id="long", marks=pytest.mark.long),
+    pytest.param(settings(UNHURRIED, max_examples=500), id="long", marks=pytest.mark.long),
 ]
 
 # What stays when a story is over. The series' cursor stays too, for the feed's never goes back.
