@@ -34,7 +34,7 @@ class Difference:
     mend: msgspec.Raw
 
 
-# The window has become another, and the series have not been computed anew since.
+# The window has become another, and a server has yet to compute the series anew, or is at it: nothing to compare with.
 STALE = Difference("series_head", "stale", "true", "false", msgspec.Raw(b"{}"))
 
 
@@ -80,25 +80,15 @@ class _Mended:
     mended: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Renewed:
-    stale: bool
-
-
-async def is_stale(database: Database) -> bool:
-    """Whether the series are those of another active window."""
-    agreed = await database.fetch_one(_Agreed, "check.agreed")
-    return agreed is not None and agreed.stale
-
-
 async def find(database: Database) -> Findings:
     """All differences."""
     findings = Findings()
     async with database.patient_connection() as connection:
         agreed = await _agreed(connection)
-        if agreed.stale:
-            findings.add([STALE])
         for name in COMPARISONS:
+            if name == "series" and agreed.stale:
+                findings.add([STALE])
+                continue
             async for page in _pages(connection, name, agreed.active_window):
                 findings.add(page)
     return findings
@@ -125,31 +115,21 @@ class Mender:
             await self._until_nothing_is_left(name, mended, left)
         return mended, left
 
-    async def renew_series(self) -> Findings:
-        """The series alone; what is left."""
-        left = Findings()
-        await self._until_nothing_is_left("series", Findings(), left)
-        return left
-
     async def _until_nothing_is_left(self, name: str, mended: Findings, left: Findings) -> None:
         found = Findings()
         for _ in range(ROUNDS):
             agreed = await _agreed(self._connection)
             found = Findings()
+            if name == "series" and agreed.stale:
+                found.add([STALE])
+                break
             async for page in _pages(self._connection, name, agreed.active_window):
                 found.add(page)
                 if await self._apply(name, page, agreed.active_window):
                     mended.add(page)
             if found.count == 0:
-                await self._renew(name, agreed, mended, left)
                 return
         left.merge(found)
-
-    async def _renew(self, name: str, agreed: _Agreed, mended: Findings, left: Findings) -> None:
-        """After a comparison that found nothing, so also nothing of what another window had left."""
-        if name == "series" and agreed.stale:
-            renewed = await self._connection.fetch(_Renewed, "check.renewed", active_window=agreed.active_window)
-            (mended if renewed else left).add([STALE])
 
     async def _apply(self, name: str, page: list[Difference], active_window: timedelta) -> bool:
         """Whether there was something to be mended yet."""

@@ -77,5 +77,5 @@ def apart(sql: str) -> tuple[str, str]:
 def _prepared(name: str, sql: str) -> Statement:
     before, body = apart(sql)
     text, names = numbered(body)
-    arguments = ", ".join(f"%({each})s" for each in names)
-    return Statement(f'{before} EXECUTE "{name}" ({arguments})'.strip(), f'PREPARE "{name}" AS {text}')
+    arguments = f" ({', '.join(f'%({each})s' for each in names)})" if names else ""
+    return Statement(f'{before} EXECUTE "{name}"{arguments}'.strip(), f'PREPARE "{name}" AS {text}')

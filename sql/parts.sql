@@ -178,7 +178,7 @@ days AS (
     CROSS JOIN LATERAL generate_series(
         s.day, least(s.next_day - interval '1 day', head.closed_at), interval '1 day'
     ) d (day)
-    WHERE s.total <> 0 OR s.instances <> 0
+    WHERE (s.total <> 0 OR s.instances <> 0) AND d.day >= head.kept_until
 ),
 
 -- part: rolled
@@ -201,13 +201,7 @@ days_moved AS (
 -- part: held
 -- `held`: since when all raw snapshots are there; -infinity where none has been dropped.
 held AS MATERIALIZED (
-    SELECT CASE WHEN bool_or(week.since IS NULL) THEN '-infinity' ELSE min(week.since) END AS since
-    FROM (
-        SELECT (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \(''([^'']+)''\)'))[1]::timestamptz AS since
-        FROM pg_inherits h
-        JOIN pg_class c ON c.oid = h.inhrelid
-        WHERE h.inhparent = 'snapshots'::regclass
-    ) week
+    SELECT raw_since AS since FROM series_head
 ),
 
 -- part: proven

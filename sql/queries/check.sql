@@ -9,7 +9,7 @@
 
 -- name: begin
 -- Whether this session is now the only one that mends; until its connection ends.
-SELECT pg_try_advisory_lock(1397247238) AS mine;
+SELECT pg_try_advisory_lock(1397247239) AS mine;
 
 -- name: agreed
 -- The active window, and whether the series are still those of another one.
@@ -180,9 +180,9 @@ WITH
 -- use: held
 reach AS MATERIALIZED (
     SELECT
-        date_trunc(
+        greatest(head.kept_until, date_trunc(
             'day', held.since + %(active_window)s::interval + interval '1 day' - interval '1 microsecond', 'UTC'
-        ) AS since,
+        )) AS since,
         head.*
     FROM held
     CROSS JOIN series_head head
@@ -207,7 +207,7 @@ runs AS (
 -- use: days
 joint AS MATERIALIZED (
     SELECT since AS at FROM reach
-    WHERE since > '-infinity' AND since <= closed_at AND forgotten_at <= since - interval '1 day'
+    WHERE since > kept_until AND since <= closed_at AND forgotten_at <= since - interval '1 day'
 ),
 compared AS (
     SELECT
@@ -285,13 +285,6 @@ done AS (
     SELECT FROM named
 )
 SELECT 1 AS mended FROM done;
-
--- name: renewed
--- The series are those of this active window; unless it has become another.
-SELECT pg_advisory_xact_lock(1397247235);
-UPDATE series_head SET stale = FALSE
-WHERE stale AND EXISTS (SELECT FROM definitions WHERE active_window = %(active_window)s::interval)
-RETURNING stale;
 
 -- name: absences
 -- Absences that ended before they began, or of no instance.

@@ -3,7 +3,8 @@
 -- there already, and then it is not fresh), staged (stored, and the instance is to be proven: what is staged of it is to
 -- take effect, or it was approved before it was ever seen), pending (it must be proven first), unknown (or another key),
 -- revoked. Instances get their current snapshot and a cursor, the tallies move, the feed is told once. A snapshot that
--- tells no version has its install's; it is of the application that its install says to be.
+-- tells no version has its install's, and it belongs to the application that the install has with it: what is staged
+-- takes effect.
 SELECT pg_advisory_xact_lock(1397247234);
 WITH batch AS MATERIALIZED (
     SELECT * FROM ROWS FROM (
