@@ -10,7 +10,7 @@ placed AS MATERIALIZED (
         lower(a.environment) <> ALL(d.uncounted)
             AND a.leaves -> 'sys_ephemeral' IS DISTINCT FROM 'true'::jsonb AS counted,
         CASE WHEN a.status = 'active' THEN (
-            SELECT count(*) FROM unnest(d.lapses) lapse WHERE a.last_seen_at + lapse <= now()
+            SELECT count(*) FROM unnest(d.lapses) lapse WHERE coalesce(a.last_seen_at, '-infinity') + lapse <= now()
         ) ELSE 0 END::smallint AS lapsed,
         a.status <> 'revoked' AND coalesce(a.snapshot_at + d.active_window > now(), FALSE) AS reporting,
         least(

@@ -18,8 +18,8 @@ from shm.check_command import run
 from tests.conftest import admin_cursor, fresh_database
 from tests.installs import Install
 from tests.load import Load
+from tests.oracle import hold_to_the_oracle
 from tests.server.test_actions import act
-from tests.server.test_kpis import hold_to_the_oracle
 from tests.server_process import ServerProcess
 
 LIMIT_S = 60
