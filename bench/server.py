@@ -29,8 +29,10 @@ class Served:
     def __init__(self, server: ServerProcess) -> None:
         self._server = server
         self.url = server.url
+        self.pid = server.pid
+        self.token = server.admin_token
         self.dsn = EmbeddedPostgres(server.data_dir).dsn()
-        self._postmaster = int((server.data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0])
+        self.postmaster = postmaster_of(server.data_dir)
         for name, wanted in DURABLE.items():
             if (found := self.ask(f"SHOW {name}")) != wanted:
                 raise Fault(f"PostgreSQL runs with {name} {found}, wanted is {wanted}: its commits are not durable.")
@@ -59,7 +61,12 @@ class Served:
 
     def cpu_seconds(self) -> tuple[float, float]:
         """Processor time so far: of the server's processes, and of PostgreSQL's."""
-        return cpu_seconds(self._server.pid), cpu_seconds(self._postmaster)
+        return cpu_seconds(self._server.pid), cpu_seconds(self.postmaster)
+
+
+def postmaster_of(data_dir: Path) -> int:
+    """The first process of the embedded PostgreSQL that runs there."""
+    return int((data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0])
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from shm.errors import ConfigurationError, DatabaseUnavailable
 from shm.items import Filter, Items
 from shm.migrate import migrate
 from shm.settings import Settings, add_flags
+from shm.terminal import say
 
 HELP = "All instances with their current metrics, as CSV or JSON lines."
 
@@ -66,7 +67,7 @@ async def _export(settings: Settings, dsn: str, wanted: Filter, form: export.For
         await migrate(database)
         begun = await export.begin(Items(database, settings), wanted, form)
         if begun.left_out:
-            print(f"{begun.left_out} metrics have no column; JSON lines have them all.", file=sys.stderr)  # noqa: T201
+            say(f"{begun.left_out} metrics have no column; JSON lines have them all.")
         async with aclosing(begun.pieces) as pieces:
             async for piece in pieces:
                 write(piece)

@@ -18,11 +18,7 @@ PART = re.compile(r"^-- part: ([a-z_]+)$", re.MULTILINE)
 USE = re.compile(r"^-- use: ([a-z_]+)$", re.MULTILINE)
 LEADING_COMMENT = re.compile(r"\A(\s*--.*\n)+")  # for people; sent with every call it would only cost
 PARAMETER = re.compile(r"%\((\w+)\)s")
-LOCK = (
-    "SELECT pg_advisory_xact_lock(1397247234);"  # the writers' own, a statement of its own before the one that writes
-)
-
-
+LOCK = "SELECT pg_advisory_xact_lock(1397247234);"  # the writers', a statement of its own before the one that writes
 BEFORE = re.compile(r"\A(?:(?:SELECT pg_advisory_xact_lock\([0-9]+\)|SET LOCAL [^;]+);\s*)+")
 
 
@@ -44,17 +40,21 @@ def sql_folder() -> Path:
 def statements() -> dict[str, Statement]:
     """Every named statement, read once."""
     found: dict[str, Statement] = {}
-    parts_in_common = _parts()
     for file in sorted((sql_folder() / "queries").glob("*.sql")):
         parts = NAME.split(file.read_text(encoding="utf-8"))
         for short, prepared, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
             name = f"{file.stem}.{short}"
-            whole = USE.sub(lambda match: parts_in_common[match[1]], text)
-            sql = LEADING_COMMENT.sub("", whole).strip().removesuffix(";")
+            sql = LEADING_COMMENT.sub("", with_parts(text)).strip().removesuffix(";")
             found[name] = _prepared(name, sql) if prepared else Statement(sql)
     return found
 
 
+def with_parts(text: str) -> str:
+    """SQL with the parts in common in their places."""
+    return USE.sub(lambda match: _parts()[match[1]], text)
+
+
+@cache
 def _parts() -> dict[str, str]:
     _, *parts = PART.split((sql_folder() / "parts.sql").read_text(encoding="utf-8"))
     found: dict[str, str] = {}
@@ -81,5 +81,5 @@ def apart(sql: str) -> tuple[str, str]:
 def _prepared(name: str, sql: str) -> Statement:
     before, body = apart(sql)
     text, names = numbered(body)
-    arguments = ", ".join(f"%({each})s" for each in names)
-    return Statement(f'{before} EXECUTE "{name}" ({arguments})'.strip(), f'PREPARE "{name}" AS {text}')
+    arguments = f" ({', '.join(f'%({each})s' for each in names)})" if names else ""
+    return Statement(f'{before} EXECUTE "{name}"{arguments}'.strip(), f'PREPARE "{name}" AS {text}')

@@ -32,6 +32,7 @@ class Now:
 @dataclass(frozen=True, slots=True)
 class _Head:
     closed_at: datetime
+    kept_until: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,9 @@ async def read(
     closed = [at for at in points if at <= head.closed_at and _is_midnight(at)]
     if len(closed) < sum(at <= head.closed_at for at in points):
         closed = []  # steps within days: all from the hours
-    open_points = list(points[len(closed) :])
+    within_kept = [at for at in points[len(closed) :] if head.kept_until is not None and at < head.kept_until]
+    unknown = len(within_kept)  # within days that are kept as they are, from another time: hours of other moves
+    open_points = list(points[len(closed) + unknown :])
     base = min(head.closed_at, _midnight_before(open_points[0])) if open_points else head.closed_at
     rows = await database.fetch(
         _Row,
@@ -77,16 +80,18 @@ async def read(
         base=base if open_points else None,
         last=open_points[-1] if open_points else None,
     )
-    return _readings(rows, closed, len(open_points))
+    return _readings(rows, closed, unknown, len(open_points))
 
 
-def _readings(rows: Sequence[_Row], closed: Sequence[datetime], open_points: int) -> dict[Name, list[Reading | None]]:
+def _readings(
+    rows: Sequence[_Row], closed: Sequence[datetime], unknown: int, open_points: int
+) -> dict[Name, list[Reading | None]]:
     place_of = {at: place for place, at in enumerate(closed)}
     found: dict[Name, list[Reading | None]] = {}
     moves: dict[Name, list[Reading]] = {}
     for row in rows:
         name = row.sort, row.key, row.value
-        series = found.setdefault(name, [None] * (len(closed) + open_points))
+        series = found.setdefault(name, [None] * (len(closed) + unknown + open_points))
         reading = row.total, int(row.instances)
         if row.at is not None:
             series[place_of[row.at]] = _known(reading)
@@ -96,7 +101,7 @@ def _readings(rows: Sequence[_Row], closed: Sequence[datetime], open_points: int
         total, instances = moved[0]
         for place, (by, by_instances) in enumerate(moved[1:]):
             total, instances = EXACT.add(total, by), instances + by_instances
-            found[name][len(closed) + place] = _known((total, instances))
+            found[name][len(closed) + unknown + place] = _known((total, instances))
     return found
 
 

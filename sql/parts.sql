@@ -114,10 +114,10 @@ after AS (
     FROM before
 ),
 
--- part: rolled
--- Moves the series' hours, and the days that are closed, by `runs`: snapshots and until when each counts, in the rollup as
--- it was (`was_rolled`, `ended_at`) and as it becomes (`is_rolled`, `ends_at`). Under the rollup's lock.
-points AS MATERIALIZED (
+-- part: hours
+-- By how much KPIs move at hours' ends by `runs`: snapshots and until when each counts, in the rollup as it was (`was_rolled`,
+-- `ended_at`) and as it becomes (`is_rolled`, `ends_at`).
+points AS (
     SELECT r.app_slug, r.app_version, r.leaves, p.at, p.weight
     FROM (
         SELECT *, was_rolled AND first < old_end AS was, is_rolled AND first < new_end AS is_now
@@ -139,31 +139,26 @@ points AS MATERIALIZED (
     WHERE p.weight <> 0
 ),
 hours AS MATERIALIZED (
-    SELECT app_slug, sort, key, value, at, sum(total) AS total, sum(weight) AS instances
-    FROM (
+    SELECT p.app_slug, each.sort, each.key, each.value, p.at, sum(each.total) AS total, sum(p.weight) AS instances
+    FROM points p
+    CROSS JOIN LATERAL (
         SELECT
-            p.app_slug, jsonb_typeof(leaf.value) AS sort, leaf.key, '' AS value, p.at, p.weight,
+            jsonb_typeof(leaf.value) AS sort, leaf.key, '' AS value,
             CASE jsonb_typeof(leaf.value)
                 WHEN 'number' THEN p.weight * leaf.value::numeric
                 ELSE p.weight * (leaf.value = 'true'::jsonb)::int
             END AS total
-        FROM points p
-        CROSS JOIN LATERAL jsonb_each(p.leaves) leaf
+        FROM jsonb_each(p.leaves) leaf
         WHERE jsonb_typeof(leaf.value) <> 'string'
         UNION ALL
-        SELECT app_slug, 'version', '', app_version, at, weight, 0
-        FROM points
+        SELECT 'version', '', p.app_version, 0
     ) each
-    GROUP BY app_slug, sort, key, value, at
-    HAVING sum(total) <> 0 OR sum(weight) <> 0
+    GROUP BY p.app_slug, each.sort, each.key, each.value, p.at
+    HAVING sum(each.total) <> 0 OR sum(p.weight) <> 0
 ),
-hours_moved AS (
-    INSERT INTO series_hours AS known (app_slug, sort, key, value, at, total, instances)
-    SELECT app_slug, sort, key, value, at, total, instances FROM hours
-    ON CONFLICT (app_slug, sort, key, value, at) DO UPDATE SET
-        total = known.total + excluded.total,
-        instances = known.instances + excluded.instances
-),
+
+-- part: days
+-- By how much what KPIs read at the ends of closed days moves by `hours`.
 since_days AS (
     SELECT
         app_slug, sort, key, value, day,
@@ -176,18 +171,63 @@ since_days AS (
     GROUP BY app_slug, sort, key, value, day
     WINDOW by_day AS (PARTITION BY app_slug, sort, key, value ORDER BY day)
 ),
-days_moved AS (
-    INSERT INTO series_days AS known (app_slug, sort, key, value, at, total, instances)
-    SELECT s.app_slug, s.sort, s.key, s.value, d.day, s.total, s.instances
+days AS (
+    SELECT s.app_slug, s.sort, s.key, s.value, d.day AS at, s.total, s.instances
     FROM since_days s
     CROSS JOIN series_head head
     CROSS JOIN LATERAL generate_series(
         s.day, least(s.next_day - interval '1 day', head.closed_at), interval '1 day'
     ) d (day)
-    WHERE s.total <> 0 OR s.instances <> 0
+    WHERE (s.total <> 0 OR s.instances <> 0) AND d.day >= head.kept_until
+),
+
+-- part: rolled
+-- Moves the series by `hours` and `days`. Under the rollup's lock.
+hours_moved AS (
+    INSERT INTO series_hours AS known (app_slug, sort, key, value, at, total, instances)
+    SELECT app_slug, sort, key, value, at, total, instances FROM hours
     ON CONFLICT (app_slug, sort, key, value, at) DO UPDATE SET
         total = known.total + excluded.total,
         instances = known.instances + excluded.instances
+),
+days_moved AS (
+    INSERT INTO series_days AS known (app_slug, sort, key, value, at, total, instances)
+    SELECT app_slug, sort, key, value, at, total, instances FROM days
+    ON CONFLICT (app_slug, sort, key, value, at) DO UPDATE SET
+        total = known.total + excluded.total,
+        instances = known.instances + excluded.instances
+),
+
+-- part: held
+-- `held`: since when all raw snapshots are there; -infinity where none has been dropped.
+held AS MATERIALIZED (
+    SELECT raw_since AS since FROM series_head
+),
+
+-- part: proven
+-- `after`: what instances (`before`) should be by their newest raw snapshot. One that has none has none, unless its
+-- snapshots may have been dropped (`held`): then what it has stands.
+after AS MATERIALIZED (
+    SELECT
+        b.instance_id, b.app_slug, b.app_version, b.environment, b.status, b.first_seen_at, b.last_seen_at,
+        true_one.snapshot_at, true_one.metrics, flattened(true_one.metrics) AS leaves
+    FROM before b
+    JOIN instances i ON i.instance_id = b.instance_id
+    CROSS JOIN held
+    LEFT JOIN LATERAL (
+        SELECT s.snapshot_at, s.metrics
+        FROM snapshots s
+        WHERE s.instance_id = b.instance_id
+        ORDER BY s.snapshot_at DESC
+        LIMIT 1
+    ) raw ON TRUE
+    CROSS JOIN LATERAL (
+        SELECT raw.snapshot_at, raw.metrics WHERE raw.snapshot_at IS NOT NULL
+        UNION ALL
+        SELECT NULL, '{}' WHERE raw.snapshot_at IS NULL AND held.since = '-infinity'
+        UNION ALL
+        SELECT i.snapshot_at, i.metrics WHERE raw.snapshot_at IS NULL AND held.since > '-infinity'
+    ) true_one
 ),
 
 -- part: spread

@@ -5,12 +5,11 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from shm import applications, charts, kpis, stats
-from shm.errors import BadRequest, Conflict, NotFound
+from shm import applications, kpis, stats
+from shm.errors import Conflict, NotFound
 from shm.handlers.base import Handler
-from shm.handlers.declared import FEED_CURSOR, NEXT_PAGE, App, InstanceId, Slug, operation
+from shm.handlers.declared import FEED_CURSOR, NEXT_PAGE, InstanceId, Slug, operation
 from shm.items import Filter, Item, Sent
-from shm.periods import Period
 from shm.sorting import By, Order, Sorting
 from shm.tokens import Role
 
@@ -41,16 +40,6 @@ class KpisQuery(msgspec.Struct, frozen=True):
     """The query of `GET applications/{slug}/kpis`."""
 
     counted: Annotated[bool, msgspec.Meta(description="Over the counted instances only.")] = False
-
-
-class MetricsQuery(msgspec.Struct, frozen=True):
-    """The query of `GET metrics/{app}`."""
-
-    period: Annotated[Period, msgspec.Meta(description="How far back.")] = "24h"
-    keys: (
-        Annotated[str, msgspec.Meta(description="Metrics, joined by commas; else those that most instances answer.")]
-        | None
-    ) = None
 
 
 class Stats(Handler):
@@ -108,21 +97,6 @@ class ApplicationKpis(Handler):
         cursor, told = found
         self.tell_cursor(cursor)
         return told
-
-
-class Metrics(Handler):
-    """`GET metrics/{app}`."""
-
-    @operation(Role.VIEWER, refuses=[NotFound])
-    async def get(self, app: App, query: MetricsQuery) -> charts.MetricSeries:
-        """An application's metrics over a period: at each moment what the KPIs read then, and at last now."""
-        keys = None if query.keys is None else query.keys.split(",")
-        if keys is not None and len(keys) > kpis.MOST_KEYS:
-            raise BadRequest("bad_parameter", f"keys names more than {kpis.MOST_KEYS} metrics.")
-        found = await self.rooms.charts.metrics(app, query.period, keys)
-        if found is None:
-            raise no_such_application()
-        return found
 
 
 class Instances(Handler):

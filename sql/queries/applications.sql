@@ -11,11 +11,11 @@ WHERE %(after)s::text IS NULL OR slug > %(after)s
 ORDER BY slug
 LIMIT %(most)s;
 
--- name: find
+-- name: find (prepared)
 -- The application of a slug, or else of a name.
 SELECT slug, name, github_url, logo_url, stars, created_at, updated_at, overrides, public_metrics
 FROM applications
-WHERE slug = %(app)s OR name = %(app)s
+WHERE slug = %(app)s::text OR name = %(app)s
 ORDER BY slug <> %(app)s, slug
 LIMIT 1;
 

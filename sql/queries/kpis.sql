@@ -69,7 +69,7 @@ LEFT JOIN spreads s
     ON k.sort = 'number' AND s.app_slug = %(app)s AND s.counted_only = %(counted_only)s::boolean AND s.key = k.key
 WHERE k.place <= %(most_keys)s::bigint;
 
--- name: global_metrics
+-- name: global_metrics (prepared)
 -- Every number over the current snapshots of all applications, from the tallies.
 WITH
 -- use: overdue
@@ -84,9 +84,9 @@ FROM known
 GROUP BY key
 HAVING sum(instances) > 0
 ORDER BY sum(instances) DESC, key
-LIMIT %(most_keys)s;
+LIMIT %(most_keys)s::bigint;
 
--- name: counts
+-- name: counts (prepared)
 -- Instances by application, status and how many lapses have passed, from the tallies; of one application, or of all.
 WITH
 -- use: overdue
@@ -106,13 +106,13 @@ CROSS JOIN definitions d
 GROUP BY k.app_slug, k.key, k.value, d.lapses, d.active_window
 HAVING sum(k.instances) <> 0;
 
--- name: new_this_week
+-- name: new_this_week (prepared)
 -- Instances that were first seen in the running hour or in the 168 before it, from the tallies.
 SELECT coalesce(sum(instances), 0)::bigint AS instances
 FROM tallies
 WHERE sort = 'new' AND key >= to_char(now() AT TIME ZONE 'UTC' - interval '7 days', 'YYYY-MM-DD"T"HH24');
 
--- name: per_app_counts
+-- name: per_app_counts (prepared)
 -- Names of applications, those with the most instances first.
 SELECT a.name, sum(t.instances)::bigint AS instances
 FROM applications a
@@ -120,4 +120,4 @@ JOIN tallies t ON t.app_slug = a.slug AND t.sort = 'status'
 GROUP BY a.slug, a.name
 HAVING sum(t.instances) > 0
 ORDER BY sum(t.instances) DESC, a.slug
-LIMIT %(most)s;
+LIMIT %(most)s::bigint;

@@ -1,0 +1,28 @@
+"""Rolls up whatever is stored and not yet rolled up, without the rests that a server takes in between.
+
+`python -m bench.catch_up DSN`: prints how many seconds that took, and the longest step of it, as JSON.
+"""
+
+import asyncio
+import json
+import sys
+import time
+
+from shm import rollup
+from shm.database import Database
+from shm.settings import Settings
+
+
+async def _catch_up(dsn: str) -> dict[str, float]:
+    async with Database.opened(Settings(), dsn, size=1) as database:
+        began = before = time.monotonic()
+        longest, more = 0.0, True
+        while more:
+            more = await rollup.roll(database)
+            now = time.monotonic()
+            longest, before = max(longest, now - before), now
+        return {"seconds": before - began, "longest": longest}
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(_catch_up(sys.argv[1]))))

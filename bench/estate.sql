@@ -1,0 +1,283 @@
+-- A fleet with its history, as the product's own statements would have left it, a hundred times faster. Each step after
+-- its line `-- step: name`; `-- use: name` stands for a part of sql/parts.sql, and `%` is written `%%`.
+
+-- step: prepare
+SET work_mem = '256MB';
+SET maintenance_work_mem = '256MB';
+SELECT setseed(0.5);
+INSERT INTO applications (slug, name, created_at)
+SELECT slug, name, now() - interval '1 year' FROM jsonb_to_recordset(%(forms)s::jsonb) AS form (slug text, name text)
+ON CONFLICT (slug) DO NOTHING;
+
+-- step: forms
+-- What installs send takes some forms, so that sums over all of history are sums over forms.
+CREATE UNLOGGED TABLE bench_forms AS
+SELECT
+    row_number() OVER (ORDER BY slug) AS form, slug, name, metrics,
+    nullif(flattened(metrics), metrics) AS leaves
+FROM jsonb_to_recordset(%(forms)s::jsonb) AS form (slug text, name text, metrics jsonb);
+CREATE UNLOGGED TABLE bench_leaves AS
+SELECT
+    form, slug, jsonb_typeof(value) AS sort, key,
+    CASE jsonb_typeof(value) WHEN 'string' THEN value #>> '{}' ELSE '' END AS value,
+    CASE jsonb_typeof(value)
+        WHEN 'number' THEN value::numeric
+        WHEN 'boolean' THEN (value = 'true'::jsonb)::int
+        ELSE 0
+    END AS total
+FROM bench_forms
+CROSS JOIN LATERAL jsonb_each(coalesce(leaves, metrics));
+ANALYZE bench_forms, bench_leaves;
+
+-- step: installs
+-- 85 in 100 report by the hour, 5 by the day; 6 are silent for weeks, 4 are lost. 1 in 100 waits for its proof, 2 are revoked.
+CREATE UNLOGGED TABLE bench_installs AS
+WITH drawn AS MATERIALIZED (
+    SELECT
+        number, gen_random_uuid() AS instance_id, random() AS by_app, random() AS by_state, random() AS by_environment,
+        random() AS by_silence, random() AS share, random() AS by_age, random() AS by_version, random() AS by_os,
+        random() AS by_form
+    FROM generate_series(0, %(installs)s - 1) number
+),
+seen AS MATERIALIZED (
+    SELECT
+        *,
+        CASE WHEN by_app < 0.6 THEN 0 WHEN by_app < 0.9 THEN 1 ELSE 2 END AS app,
+        CASE WHEN by_state < 0.97 THEN 'active' WHEN by_state < 0.99 THEN 'revoked' ELSE 'pending' END AS status,
+        now() - CASE
+            WHEN by_silence < 0.85 THEN share * interval '1 hour'
+            WHEN by_silence < 0.90 THEN interval '1 hour' + share * interval '22 hours'
+            WHEN by_silence < 0.96 THEN interval '2 days' + share * interval '26 days'
+            ELSE interval '31 days' + share * interval '19 days'
+        END AS last_seen_at
+    FROM drawn
+)
+SELECT
+    number, instance_id, status, slug AS app_slug, name AS app_name,
+    app * %(forms_each)s + floor(by_form * %(forms_each)s)::int + 1 AS form,
+    '2.' || floor(11.99 * sqrt(by_version))::int || '.0' AS app_version,
+    CASE
+        WHEN by_environment < 0.85 THEN 'production' WHEN by_environment < 0.91 THEN 'staging'
+        WHEN by_environment < 0.96 THEN 'dev' ELSE 'ci'
+    END AS environment,
+    CASE WHEN by_os < 0.7 THEN 'docker' ELSE 'binary' END AS deployment_mode,
+    CASE WHEN by_os < 0.8 THEN 'linux/amd64' WHEN by_os < 0.95 THEN 'linux/arm64' ELSE 'windows/amd64' END AS os_arch,
+    CASE WHEN status <> 'pending' THEN last_seen_at - by_age * interval '365 days' END AS first_seen_at,
+    CASE WHEN status <> 'pending' THEN last_seen_at END AS last_seen_at
+FROM seen
+JOIN (SELECT DISTINCT slug, name, dense_rank() OVER (ORDER BY slug) - 1 AS app FROM bench_forms) apps USING (app);
+ANALYZE bench_installs;
+
+-- step: aside
+-- Indexes are made of what is there, and not row by row.
+CREATE TABLE bench_indexes AS
+SELECT indexname, replace(indexdef, ' ON ONLY ', ' ON ') AS ddl FROM pg_indexes
+WHERE tablename IN ('instances', 'snapshots') AND indexname NOT IN (SELECT conname FROM pg_constraint);
+DO $$ BEGIN EXECUTE (SELECT string_agg('DROP INDEX ' || indexname, ';') FROM bench_indexes); END $$;
+ALTER TABLE snapshots DROP CONSTRAINT snapshots_pkey;
+
+-- step: fleet
+-- Of the part `moved` only `placed` is wanted, and so only that runs.
+WITH before AS (
+    SELECT * FROM standings WHERE FALSE
+),
+after AS (
+    SELECT
+        i.instance_id, i.app_slug, i.app_version, i.environment, i.status, i.first_seen_at, i.last_seen_at,
+        i.last_seen_at AS snapshot_at, coalesce(f.leaves, f.metrics) AS leaves
+    FROM bench_installs i
+    JOIN bench_forms f ON f.form = i.form
+    WHERE i.last_seen_at IS NOT NULL
+    UNION ALL
+    SELECT instance_id, app_slug, app_version, environment, status, NULL, NULL, NULL, '{}'
+    FROM bench_installs
+    WHERE last_seen_at IS NULL
+),
+-- use: moved
+inserted AS (
+    INSERT INTO instances (
+        instance_id, public_key, status, app_slug, app_name, app_version, environment, deployment_mode, os_arch,
+        registered_at, first_seen_at, last_seen_at, snapshot_at, metrics, leaves, counted, lapsed, reporting, due_at,
+        revoked_at, cursor
+    )
+    SELECT
+        i.instance_id, sha256(uuid_send(i.instance_id)), i.status, i.app_slug, i.app_name, i.app_version, i.environment,
+        i.deployment_mode, i.os_arch, coalesce(i.first_seen_at, now()), i.first_seen_at, i.last_seen_at,
+        p.snapshot_at, coalesce(f.metrics, '{}'), f.leaves, p.counted, p.lapsed, p.reporting, p.due_at,
+        CASE WHEN i.status = 'revoked' THEN i.last_seen_at END, head.cursor + 1 + i.number
+    FROM placed p
+    JOIN bench_installs i USING (instance_id)
+    LEFT JOIN bench_forms f ON p.snapshot_at IS NOT NULL AND f.form = i.form
+    CROSS JOIN feed_head head
+)
+UPDATE feed_head SET cursor = cursor + %(installs)s;
+
+-- step: tallies
+-- As the part `moved` has them.
+INSERT INTO tallies (app_slug, sort, key, value, total, instances, counted_total, counted_instances)
+WITH groups AS MATERIALIZED (
+    SELECT
+        i.app_slug, b.form, i.app_version, i.status, i.lapsed, i.reporting,
+        date_trunc('hour', i.first_seen_at) AS first_seen, count(*) AS instances,
+        count(*) FILTER (WHERE i.counted) AS counted
+    FROM instances i
+    JOIN bench_installs b USING (instance_id)
+    GROUP BY 1, 2, 3, 4, 5, 6, 7
+),
+said AS MATERIALIZED (
+    SELECT l.*, g.instances, g.counted
+    FROM bench_leaves l
+    JOIN (
+        SELECT app_slug, form, sum(instances) AS instances, sum(counted) AS counted
+        FROM groups
+        WHERE reporting
+        GROUP BY app_slug, form
+    ) g ON g.app_slug = l.slug AND g.form = l.form
+)
+SELECT app_slug, 'status', status, lapsed::text, 0, sum(instances), 0, sum(counted)
+FROM groups
+GROUP BY app_slug, status, lapsed
+UNION ALL
+SELECT app_slug, 'version', '', app_version, 0, sum(instances), 0, sum(counted)
+FROM groups
+WHERE reporting
+GROUP BY app_slug, app_version
+UNION ALL
+SELECT
+    app_slug, 'new', to_char(first_seen AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24'), '', 0, sum(instances), 0, sum(counted)
+FROM groups
+WHERE first_seen IS NOT NULL
+GROUP BY app_slug, first_seen
+UNION ALL
+SELECT slug, sort, key, value, sum(total * instances), sum(instances), sum(total * counted), sum(counted)
+FROM said
+GROUP BY slug, sort, key, value
+UNION ALL
+SELECT slug, 'strings', key, '', 0, sum(instances), 0, sum(counted)
+FROM said
+WHERE sort = 'string'
+GROUP BY slug, key;
+
+-- step: runs
+-- Each snapshot, and until when it counts: so many over 30 days, none older than its install.
+CREATE UNLOGGED TABLE bench_runs AS
+WITH taken AS (
+    SELECT
+        i.instance_id, i.app_slug, i.first_seen_at, i.last_seen_at, i.status,
+        CASE WHEN back = 0 THEN i.app_version ELSE '2.' || greatest(
+            0, split_part(i.app_version, '.', 2)::int - back * 3 / %(snapshots)s
+        ) || '.0' END AS app_version,
+        i.form - (i.form - 1) %% %(forms_each)s + (i.form - 1 + back) %% %(forms_each)s AS form,
+        i.last_seen_at - (back - CASE WHEN back = 0 THEN 0 ELSE 0.9 * random() END)
+            * interval '30 days' / %(snapshots)s AS starts_at
+    FROM bench_installs i
+    CROSS JOIN generate_series(0, %(snapshots)s - 1) back
+    WHERE i.last_seen_at IS NOT NULL
+)
+SELECT
+    instance_id, app_slug, app_version, form, starts_at,
+    least(
+        lead(starts_at) OVER (PARTITION BY instance_id ORDER BY starts_at),
+        starts_at + d.active_window,
+        CASE WHEN status = 'revoked' THEN last_seen_at END
+    ) AS ends_at
+FROM taken
+CROSS JOIN definitions d
+WHERE starts_at >= first_seen_at OR starts_at = last_seen_at;
+ANALYZE bench_runs;
+
+-- step: snapshots
+INSERT INTO snapshots (
+    instance_id, snapshot_at, received_at, app_version, metrics, app_slug, leaves, cursor
+)
+SELECT
+    r.instance_id, r.starts_at, r.starts_at + interval '1 second', r.app_version, f.metrics, r.app_slug, f.leaves,
+    head.cursor + row_number() OVER (ORDER BY r.starts_at)
+FROM bench_runs r
+JOIN bench_forms f ON f.form = r.form
+CROSS JOIN feed_head head
+ORDER BY r.starts_at;
+UPDATE feed_head SET cursor = cursor + (SELECT count(*) FROM bench_runs);
+UPDATE series_head SET cursor = (SELECT cursor FROM feed_head);
+
+-- step: hours
+-- As the part `rolled` has it, for runs none of which was rolled up.
+CREATE UNLOGGED TABLE bench_points AS
+SELECT r.app_slug, r.form, r.app_version, p.at, sum(p.weight) AS weight
+FROM (
+    SELECT
+        *,
+        date_trunc('hour', starts_at + interval '1 hour' - interval '1 microsecond') AS first,
+        date_trunc('hour', ends_at + interval '1 hour' - interval '1 microsecond') AS new_end
+    FROM bench_runs
+) r
+CROSS JOIN LATERAL (VALUES (r.first, 1), (r.new_end, -1)) p (at, weight)
+WHERE r.first < r.new_end
+GROUP BY r.app_slug, r.form, r.app_version, p.at
+HAVING sum(p.weight) <> 0;
+ANALYZE bench_points;
+INSERT INTO series_hours (app_slug, sort, key, value, at, total, instances)
+SELECT app_slug, sort, key, value, at, sum(total), sum(weight)
+FROM (
+    SELECT p.app_slug, l.sort, l.key, '' AS value, p.at, p.weight, p.weight * l.total AS total
+    FROM (SELECT app_slug, form, at, sum(weight) AS weight FROM bench_points GROUP BY app_slug, form, at) p
+    JOIN bench_leaves l ON l.form = p.form AND l.sort <> 'string'
+    UNION ALL
+    SELECT app_slug, 'version', '', app_version, at, weight, 0 FROM bench_points
+) each
+GROUP BY app_slug, sort, key, value, at
+HAVING sum(total) <> 0 OR sum(weight) <> 0;
+
+-- step: days
+INSERT INTO series_days (app_slug, sort, key, value, at, total, instances)
+SELECT k.app_slug, k.sort, k.key, k.value, d.day, k.total, k.instances
+FROM (
+    SELECT
+        app_slug, sort, key, value, day,
+        sum(sum(total)) OVER by_day AS total,
+        sum(sum(instances)) OVER by_day AS instances,
+        lead(day) OVER by_day AS next_day
+    FROM (
+        SELECT *, date_trunc('day', at + interval '1 day' - interval '1 microsecond') AS day FROM series_hours
+    ) each
+    GROUP BY app_slug, sort, key, value, day
+    WINDOW by_day AS (PARTITION BY app_slug, sort, key, value ORDER BY day)
+) k
+CROSS JOIN series_head head
+CROSS JOIN LATERAL generate_series(k.day, least(k.next_day - interval '1 day', head.closed_at), interval '1 day') d (day)
+WHERE k.total <> 0 OR k.instances <> 0;
+
+-- step: years
+-- What is kept of the days before: their raw snapshots and hours had their time. As it was on the newest day.
+INSERT INTO series_days (app_slug, sort, key, value, at, total, instances)
+SELECT s.app_slug, s.sort, s.key, s.value, d.day, s.total, s.instances
+FROM series_head head
+JOIN series_days s ON s.at = head.closed_at
+CROSS JOIN LATERAL generate_series(
+    head.closed_at - interval '365 days', (SELECT min(at) FROM series_days) - interval '1 day', interval '1 day'
+) d (day);
+
+-- step: indexes
+ALTER TABLE snapshots ADD CONSTRAINT snapshots_pkey PRIMARY KEY (instance_id, snapshot_at);
+DO $$ BEGIN EXECUTE (SELECT string_agg(ddl, ';') FROM bench_indexes); END $$;
+
+-- step: tidy
+DROP TABLE bench_forms, bench_leaves, bench_installs, bench_runs, bench_points, bench_indexes;
+VACUUM ANALYZE applications, instances, snapshots, tallies, series_hours, series_days;
+CHECKPOINT;
+
+-- step: another_day
+-- What the installs that report by the hour send in a day, stored and not yet rolled up: a snapshot at each hour. Their
+-- newest ones are a day old by then.
+WITH fresh AS (
+    INSERT INTO snapshots (instance_id, snapshot_at, received_at, app_version, metrics, app_slug, leaves, cursor)
+    SELECT
+        i.instance_id, i.snapshot_at + ahead * interval '1 hour', now(), i.app_version, i.metrics, i.app_slug, i.leaves,
+        head.cursor + row_number() OVER (ORDER BY ahead, i.instance_id)
+    FROM instances i
+    CROSS JOIN generate_series(1, 24) ahead
+    CROSS JOIN feed_head head
+    WHERE i.status = 'active'
+    RETURNING 1
+)
+UPDATE feed_head SET cursor = cursor + (SELECT count(*) FROM fresh);
