@@ -136,34 +136,41 @@ ORDER BY sum(instances) DESC, value
 LIMIT %(most)s::bigint;
 
 -- name: read
--- What was read at points in the past. At `closed` ones, which are midnights, a row each (`at`). At `open` ones, which are
--- ascending, by how much it had moved since the point before (`place` counts from 1), and since the midnight `base` before
--- the first one; what it read then has the place 0.
+-- What was read at points in the past, a row for each name: at which places of the points (from 1), and what. At `closed`
+-- ones, which are midnights (`is_closed`). At `open` ones, which are ascending, by how much it had moved since the point
+-- before, and since the midnight `base` before the first one; what it read then has the place 0.
 -- Hours are looked up name by name: it costs what these keys have, and not what all applications have of that time.
-SELECT sort, key, value, at, NULL::integer AS place, total, instances
-FROM series_days
-WHERE
-    app_slug = %(app)s AND sort = ANY(%(sorts)s::text[]) AND key = ANY(%(keys)s::text[])
-    AND at = ANY(%(closed)s::timestamptz[])
-UNION ALL
-SELECT sort, key, value, NULL, 0, total, instances
-FROM series_days
-WHERE
-    app_slug = %(app)s AND sort = ANY(%(sorts)s::text[]) AND key = ANY(%(keys)s::text[])
-    AND at = %(base)s::timestamptz
-UNION ALL
-SELECT n.sort, n.key, moved.value, NULL, moved.place, moved.total, moved.instances
-FROM (SELECT sort, key FROM unnest(%(sorts)s::text[]) sort CROSS JOIN unnest(%(keys)s::text[]) key) n
-CROSS JOIN LATERAL (
+SELECT
+    sort, key, value, is_closed,
+    array_agg(place) AS places, array_agg(total) AS totals, array_agg(instances) AS instances
+FROM (
     SELECT
-        h.value, width_bucket(h.at - interval '1 microsecond', %(open)s::timestamptz[]) + 1 AS place,
-        sum(h.total) AS total, sum(h.instances) AS instances
-    FROM series_hours h
+        sort, key, value, TRUE AS is_closed, width_bucket(at, %(closed)s::timestamptz[]) AS place, total, instances
+    FROM series_days
     WHERE
-        h.app_slug = %(app)s AND h.sort = n.sort AND h.key = n.key
-        AND h.at > %(base)s::timestamptz AND h.at <= %(last)s::timestamptz
-    GROUP BY h.value, 2
-) moved;
+        app_slug = %(app)s AND sort = ANY(%(sorts)s::text[]) AND key = ANY(%(keys)s::text[])
+        AND at = ANY(%(closed)s::timestamptz[])
+    UNION ALL
+    SELECT sort, key, value, FALSE, 0, total, instances
+    FROM series_days
+    WHERE
+        app_slug = %(app)s AND sort = ANY(%(sorts)s::text[]) AND key = ANY(%(keys)s::text[])
+        AND at = %(base)s::timestamptz
+    UNION ALL
+    SELECT n.sort, n.key, moved.value, FALSE, moved.place, moved.total, moved.instances
+    FROM (SELECT sort, key FROM unnest(%(sorts)s::text[]) sort CROSS JOIN unnest(%(keys)s::text[]) key) n
+    CROSS JOIN LATERAL (
+        SELECT
+            h.value, width_bucket(h.at - interval '1 microsecond', %(open)s::timestamptz[]) + 1 AS place,
+            sum(h.total) AS total, sum(h.instances)::bigint AS instances
+        FROM series_hours h
+        WHERE
+            h.app_slug = %(app)s AND h.sort = n.sort AND h.key = n.key
+            AND h.at > %(base)s::timestamptz AND h.at <= %(last)s::timestamptz
+        GROUP BY h.value, 2
+    ) moved
+) readings
+GROUP BY sort, key, value, is_closed;
 
 -- name: forget_hours
 -- Forgets hours from before the oldest raw snapshots, whose days are closed; the oldest first.
