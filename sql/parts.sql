@@ -180,9 +180,8 @@ days_moved AS (
     INSERT INTO series_days AS known (app_slug, sort, key, value, at, total, instances)
     SELECT s.app_slug, s.sort, s.key, s.value, d.day, s.total, s.instances
     FROM since_days s
-    CROSS JOIN series_head head
     CROSS JOIN LATERAL generate_series(
-        s.day, least(s.next_day - interval '1 day', head.closed_at), interval '1 day'
+        s.day, least(s.next_day - interval '1 day', (SELECT closed_at FROM series_head)), interval '1 day'
     ) d (day)
     WHERE s.total <> 0 OR s.instances <> 0
     ON CONFLICT (app_slug, sort, key, value, at) DO UPDATE SET

@@ -1,6 +1,8 @@
 -- name: roll
 -- Rolls snapshots up into the series, in the order in which they were stored, so many or a batch more; tells how many.
--- Each ends the run of the one before it in time; a late one does the same in the past, and so mends it.
+-- Each ends the run of the one before it in time; a late one does the same in the past, and so mends it. Neighbours are
+-- looked for nearby first, and snapshots install by install (OFFSET 0 holds the planner to that): a step must not cost more
+-- the more history there is.
 SELECT pg_advisory_xact_lock(1397247235);
 WITH head AS MATERIALIZED (
     SELECT cursor FROM series_head
@@ -27,10 +29,24 @@ spans AS MATERIALIZED (
             SELECT max(s.snapshot_at) FROM snapshots s
             WHERE
                 s.instance_id = f.instance_id
+                AND s.snapshot_at < f.oldest AND s.snapshot_at >= f.oldest - interval '3 hours'
+                AND s.snapshot_at >= f.oldest - (SELECT active_window FROM definitions)
+                AND s.cursor <= (SELECT cursor FROM reach)
+        ), (
+            SELECT max(s.snapshot_at) FROM snapshots s
+            WHERE
+                s.instance_id = f.instance_id
                 AND s.snapshot_at < f.oldest AND s.snapshot_at >= f.oldest - (SELECT active_window FROM definitions)
                 AND s.cursor <= (SELECT cursor FROM reach)
         ), f.oldest) AS oldest,
         coalesce((
+            SELECT min(s.snapshot_at) FROM snapshots s
+            WHERE
+                s.instance_id = f.instance_id
+                AND s.snapshot_at > f.newest AND s.snapshot_at <= f.newest + interval '3 hours'
+                AND s.snapshot_at <= f.newest + (SELECT active_window FROM definitions)
+                AND s.cursor <= (SELECT cursor FROM reach)
+        ), (
             SELECT min(s.snapshot_at) FROM snapshots s
             WHERE
                 s.instance_id = f.instance_id
@@ -50,21 +66,25 @@ runs AS MATERIALIZED (
             min(s.snapshot_at) FILTER (WHERE s.cursor <= (SELECT cursor FROM head)) OVER (
                 PARTITION BY s.instance_id ORDER BY s.snapshot_at ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING
             ),
-            s.snapshot_at + d.active_window,
+            s.snapshot_at + (SELECT active_window FROM definitions),
             i.revoked_at
         ) AS ended_at,
         TRUE AS is_rolled,
         least(
             lead(s.snapshot_at) OVER (PARTITION BY s.instance_id ORDER BY s.snapshot_at),
-            s.snapshot_at + d.active_window,
+            s.snapshot_at + (SELECT active_window FROM definitions),
             i.revoked_at
         ) AS ends_at
     FROM spans
-    JOIN snapshots s
-        ON s.instance_id = spans.instance_id AND s.snapshot_at BETWEEN spans.oldest AND spans.newest
-        AND s.cursor <= (SELECT cursor FROM reach)
+    CROSS JOIN LATERAL (
+        SELECT instance_id, snapshot_at, app_slug, app_version, leaves, metrics, cursor
+        FROM snapshots
+        WHERE
+            instance_id = spans.instance_id AND snapshot_at BETWEEN spans.oldest AND spans.newest
+            AND cursor <= (SELECT cursor FROM reach)
+        OFFSET 0
+    ) s
     JOIN instances i ON i.instance_id = s.instance_id
-    CROSS JOIN definitions d
 ),
 -- use: rolled
 advanced AS (
