@@ -21,11 +21,10 @@ from shm.cli import GROUP
 EXPORT = Endpoint("export", "export?format=jsonl", is_constant=False)
 NOT_THERE = "not there yet"
 
-# Of a partitioned table, all of its partitions.
+# Of a partitioned table, of all of its partitions.
 SIZES = """
-SELECT
-    (SELECT sum(pg_relation_size(relid)) FROM pg_partition_tree(%(table)s)),
-    (SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree(%(table)s))
+SELECT sum(pg_relation_size(oid)), sum(pg_total_relation_size(oid)) FROM pg_class
+WHERE oid = %(table)s::regclass OR oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = %(table)s::regclass)
 """
 
 

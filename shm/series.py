@@ -40,10 +40,10 @@ class _Row:
     sort: str
     key: str
     value: str
-    at: datetime | None
-    place: int | None
-    total: Decimal
-    instances: Decimal | int
+    is_closed: bool
+    places: list[int]
+    totals: list[Decimal]
+    instances: list[int]
 
 
 async def now(database: Database, app: str, keys: Sequence[str] | None, most: int) -> list[Now]:
@@ -80,28 +80,25 @@ async def read(
         base=base if open_points else None,
         last=open_points[-1] if open_points else None,
     )
-    return _readings(rows, closed, unknown, len(open_points))
+    return _readings(rows, len(closed), unknown, len(open_points))
 
 
-def _readings(
-    rows: Sequence[_Row], closed: Sequence[datetime], unknown: int, open_points: int
-) -> dict[Name, list[Reading | None]]:
-    place_of = {at: place for place, at in enumerate(closed)}
+def _readings(rows: Sequence[_Row], closed: int, unknown: int, open_points: int) -> dict[Name, list[Reading | None]]:
     found: dict[Name, list[Reading | None]] = {}
-    moves: dict[Name, list[Reading]] = {}
     for row in rows:
-        name = row.sort, row.key, row.value
-        series = found.setdefault(name, [None] * (len(closed) + unknown + open_points))
-        reading = row.total, int(row.instances)
-        if row.at is not None:
-            series[place_of[row.at]] = _known(reading)
-        elif row.place is not None:
-            moves.setdefault(name, [(Decimal(), 0)] * (open_points + 1))[row.place] = reading
-    for name, moved in moves.items():
-        total, instances = moved[0]
-        for place, (by, by_instances) in enumerate(moved[1:]):
+        series = found.setdefault((row.sort, row.key, row.value), [None] * (closed + unknown + open_points))
+        readings = zip(row.places, row.totals, row.instances, strict=True)
+        if row.is_closed:
+            for place, total, instances in readings:
+                series[place - 1] = _known((total, instances))
+            continue
+        moves: list[Reading] = [(Decimal(), 0)] * (open_points + 1)
+        for place, total, instances in readings:
+            moves[place] = (total, instances)
+        total, instances = moves[0]
+        for place, (by, by_instances) in enumerate(moves[1:], closed + unknown):
             total, instances = EXACT.add(total, by), instances + by_instances
-            found[name][len(closed) + unknown + place] = _known((total, instances))
+            series[place] = _known((total, instances))
     return {name: known for name, known in found.items() if any(known)}  # what was erased has left no name behind
 
 

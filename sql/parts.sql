@@ -174,9 +174,8 @@ since_days AS (
 days AS (
     SELECT s.app_slug, s.sort, s.key, s.value, d.day AS at, s.total, s.instances
     FROM since_days s
-    CROSS JOIN series_head head
     CROSS JOIN LATERAL generate_series(
-        s.day, least(s.next_day - interval '1 day', head.closed_at), interval '1 day'
+        s.day, least(s.next_day - interval '1 day', (SELECT closed_at FROM series_head)), interval '1 day'
     ) d (day)
     WHERE (s.total <> 0 OR s.instances <> 0) AND d.day >= head.kept_until
 ),

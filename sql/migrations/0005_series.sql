@@ -88,3 +88,11 @@ CREATE TABLE series_days (
 );
 
 CREATE INDEX series_days_by_time ON series_days (at);
+
+-- Of tables of one row: PostgreSQL takes those that it knows nothing of to have a thousand, and plans for a thousand times
+-- the work; and it would never look at them by itself.
+ANALYZE definitions;
+
+ANALYZE feed_head;
+
+ANALYZE series_head;

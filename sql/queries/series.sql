@@ -2,6 +2,8 @@
 -- Rolls snapshots up into the series, in the order in which they were stored, so many or a batch more; tells how many.
 -- Each ends the run of the one before it in time; a late one does the same in the past, and so mends it. (A window that
 -- runs from the newest back grows at one end and is never computed anew: a late one may have a month of others after it.)
+-- Neighbours are looked for nearby first, and snapshots install by install (OFFSET 0 holds the planner to that): a step
+-- must not cost more the more history there is.
 SELECT pg_advisory_xact_lock(1397247235);
 WITH head AS MATERIALIZED (
     SELECT cursor FROM series_head WHERE NOT stale
@@ -22,8 +24,8 @@ fresh AS MATERIALIZED (
 spans AS MATERIALIZED (
     SELECT
         f.instance_id,
-        coalesce(earlier.snapshot_at, f.oldest) AS oldest,
-        coalesce(later.snapshot_at, f.newest) AS newest
+        coalesce(just_before.snapshot_at, before.snapshot_at, f.oldest) AS oldest,
+        coalesce(just_after.snapshot_at, after.snapshot_at, f.newest) AS newest
     FROM (
         SELECT instance_id, min(snapshot_at) AS oldest, max(snapshot_at) AS newest FROM fresh GROUP BY instance_id
     ) f
@@ -31,16 +33,32 @@ spans AS MATERIALIZED (
         SELECT max(s.snapshot_at) AS snapshot_at FROM snapshots s
         WHERE
             s.instance_id = f.instance_id
+            AND s.snapshot_at < f.oldest AND s.snapshot_at >= f.oldest - interval '3 hours'
+            AND s.snapshot_at >= f.oldest - (SELECT active_window FROM definitions)
+            AND s.cursor <= (SELECT cursor FROM reach)
+    ) just_before ON TRUE
+    LEFT JOIN LATERAL (
+        SELECT max(s.snapshot_at) AS snapshot_at FROM snapshots s
+        WHERE
+            just_before.snapshot_at IS NULL AND s.instance_id = f.instance_id
             AND s.snapshot_at < f.oldest AND s.snapshot_at >= f.oldest - (SELECT active_window FROM definitions)
             AND s.cursor <= (SELECT cursor FROM reach)
-    ) earlier ON TRUE
+    ) before ON TRUE
     LEFT JOIN LATERAL (
         SELECT min(s.snapshot_at) AS snapshot_at FROM snapshots s
         WHERE
             s.instance_id = f.instance_id
+            AND s.snapshot_at > f.newest AND s.snapshot_at <= f.newest + interval '3 hours'
+            AND s.snapshot_at <= f.newest + (SELECT active_window FROM definitions)
+            AND s.cursor <= (SELECT cursor FROM reach)
+    ) just_after ON TRUE
+    LEFT JOIN LATERAL (
+        SELECT min(s.snapshot_at) AS snapshot_at FROM snapshots s
+        WHERE
+            just_after.snapshot_at IS NULL AND s.instance_id = f.instance_id
             AND s.snapshot_at > f.newest AND s.snapshot_at <= f.newest + (SELECT active_window FROM definitions)
             AND s.cursor <= (SELECT cursor FROM reach)
-    ) later ON TRUE
+    ) after ON TRUE
 ),
 runs AS MATERIALIZED (
     SELECT
@@ -52,21 +70,25 @@ runs AS MATERIALIZED (
                 PARTITION BY s.instance_id ORDER BY s.snapshot_at DESC
                 ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
             ),
-            s.snapshot_at + d.active_window,
+            s.snapshot_at + (SELECT active_window FROM definitions),
             i.revoked_at
         ) AS ended_at,
         TRUE AS is_rolled,
         least(
             lead(s.snapshot_at) OVER (PARTITION BY s.instance_id ORDER BY s.snapshot_at),
-            s.snapshot_at + d.active_window,
+            s.snapshot_at + (SELECT active_window FROM definitions),
             i.revoked_at
         ) AS ends_at
     FROM spans
-    JOIN snapshots s
-        ON s.instance_id = spans.instance_id AND s.snapshot_at BETWEEN spans.oldest AND spans.newest
-        AND s.cursor <= (SELECT cursor FROM reach)
+    CROSS JOIN LATERAL (
+        SELECT instance_id, snapshot_at, app_slug, app_version, leaves, metrics, cursor
+        FROM snapshots
+        WHERE
+            instance_id = spans.instance_id AND snapshot_at BETWEEN spans.oldest AND spans.newest
+            AND cursor <= (SELECT cursor FROM reach)
+        OFFSET 0
+    ) s
     JOIN instances i ON i.instance_id = s.instance_id
-    CROSS JOIN definitions d
 ),
 -- use: hours
 -- use: days
@@ -197,34 +219,41 @@ ORDER BY sum(instances) DESC, value
 LIMIT %(most)s::bigint;
 
 -- name: read
--- What was read at points in the past. At `closed` ones, which are midnights, a row each (`at`). At `open` ones, which are
--- ascending, by how much it had moved since the point before (`place` counts from 1), and since the midnight `base` before
--- the first one; what it read then has the place 0.
+-- What was read at points in the past, a row for each name: at which places of the points (from 1), and what. At `closed`
+-- ones, which are midnights (`is_closed`). At `open` ones, which are ascending, by how much it had moved since the point
+-- before, and since the midnight `base` before the first one; what it read then has the place 0.
 -- Hours are looked up name by name: it costs what these keys have, and not what all applications have of that time.
-SELECT sort, key, value, at, NULL::integer AS place, total, instances
-FROM series_days
-WHERE
-    app_slug = %(app)s AND sort = ANY(%(sorts)s::text[]) AND key = ANY(%(keys)s::text[])
-    AND at = ANY(%(closed)s::timestamptz[])
-UNION ALL
-SELECT sort, key, value, NULL, 0, total, instances
-FROM series_days
-WHERE
-    app_slug = %(app)s AND sort = ANY(%(sorts)s::text[]) AND key = ANY(%(keys)s::text[])
-    AND at = %(base)s::timestamptz
-UNION ALL
-SELECT n.sort, n.key, moved.value, NULL, moved.place, moved.total, moved.instances
-FROM (SELECT sort, key FROM unnest(%(sorts)s::text[]) sort CROSS JOIN unnest(%(keys)s::text[]) key) n
-CROSS JOIN LATERAL (
+SELECT
+    sort, key, value, is_closed,
+    array_agg(place) AS places, array_agg(total) AS totals, array_agg(instances) AS instances
+FROM (
     SELECT
-        h.value, width_bucket(h.at - interval '1 microsecond', %(open)s::timestamptz[]) + 1 AS place,
-        sum(h.total) AS total, sum(h.instances) AS instances
-    FROM series_hours h
+        sort, key, value, TRUE AS is_closed, width_bucket(at, %(closed)s::timestamptz[]) AS place, total, instances
+    FROM series_days
     WHERE
-        h.app_slug = %(app)s AND h.sort = n.sort AND h.key = n.key
-        AND h.at > %(base)s::timestamptz AND h.at <= %(last)s::timestamptz
-    GROUP BY h.value, 2
-) moved;
+        app_slug = %(app)s AND sort = ANY(%(sorts)s::text[]) AND key = ANY(%(keys)s::text[])
+        AND at = ANY(%(closed)s::timestamptz[])
+    UNION ALL
+    SELECT sort, key, value, FALSE, 0, total, instances
+    FROM series_days
+    WHERE
+        app_slug = %(app)s AND sort = ANY(%(sorts)s::text[]) AND key = ANY(%(keys)s::text[])
+        AND at = %(base)s::timestamptz
+    UNION ALL
+    SELECT n.sort, n.key, moved.value, FALSE, moved.place, moved.total, moved.instances
+    FROM (SELECT sort, key FROM unnest(%(sorts)s::text[]) sort CROSS JOIN unnest(%(keys)s::text[]) key) n
+    CROSS JOIN LATERAL (
+        SELECT
+            h.value, width_bucket(h.at - interval '1 microsecond', %(open)s::timestamptz[]) + 1 AS place,
+            sum(h.total) AS total, sum(h.instances)::bigint AS instances
+        FROM series_hours h
+        WHERE
+            h.app_slug = %(app)s AND h.sort = n.sort AND h.key = n.key
+            AND h.at > %(base)s::timestamptz AND h.at <= %(last)s::timestamptz
+        GROUP BY h.value, 2
+    ) moved
+) readings
+GROUP BY sort, key, value, is_closed;
 
 -- name: forget_hours
 -- Forgets hours whose days are closed, from before the oldest raw snapshots and of no chart with steps within days; the
