@@ -17,7 +17,7 @@ async def _catch_up(dsn: str) -> dict[str, float]:
     async with Database.opened(Settings(), dsn, size=1) as database:
         rollup = Rollup(database)
         began = before = time.monotonic()
-        longest, more = 0.0, True
+        longest, more, rollup = 0.0, True, Rollup(database)
         while more:
             more = await rollup.roll()
             now = time.monotonic()

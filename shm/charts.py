@@ -4,7 +4,7 @@ Sums, means and counts come from the series, which cost the same with any histor
 most and the median of a key whose aggregate the vendor has made that, is computed from the raw snapshots.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -82,7 +82,7 @@ class Charts:
             return None
         now = datetime.now(UTC)
         current = await series.now(self._database, said.slug, keys, MOST_KEYS)
-        wanted = list(dict.fromkeys(keys)) if keys is not None else _shown(current, said)
+        wanted = _shown({row.key for row in current} if keys is None else set(keys), said)
         points = periods.ends(period, now, said.created_at - self._oldest)
         past = await series.read(self._database, said.slug, ("number", "boolean"), wanted, points)
         for row in current:
@@ -119,8 +119,9 @@ class Charts:
         return found
 
 
-def _shown(current: Sequence[series.Now], said: Said) -> list[str]:
-    return sorted({row.key for row in current if not said.overrides.get(row.key, metrics.PLAIN).hidden})
+def _shown(keys: Set[str], said: Said) -> list[str]:
+    """A hidden one is not told to whoever asks for it by name either."""
+    return sorted(key for key in keys if not said.overrides.get(key, metrics.PLAIN).hidden)
 
 
 def _aggregate_of(key: str, said: Said) -> Aggregate:

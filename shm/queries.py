@@ -5,7 +5,7 @@ A statement begins at a line `-- name: topic words` and ends before the next; it
 planned once on each connection: for what runs all the time, and whose plan does not hang on its parameters.
 
 What statements have in common stands once in `sql/parts.sql`, each part after a line `-- part: name`; a statement has
-it at its line `-- use: name`.
+it at its line `-- use: name`, and so has a part those above it.
 """
 
 import re
@@ -57,7 +57,11 @@ def with_parts(text: str) -> str:
 @cache
 def _parts() -> dict[str, str]:
     _, *parts = PART.split((sql_folder() / "parts.sql").read_text(encoding="utf-8"))
-    return {name: LEADING_COMMENT.sub("", text).strip() for name, text in zip(parts[::2], parts[1::2], strict=True)}
+    found: dict[str, str] = {}
+    for name, text in zip(parts[::2], parts[1::2], strict=True):
+        whole = USE.sub(lambda match: found[match[1]], text)
+        found[name] = LEADING_COMMENT.sub("", whole).strip()
+    return found
 
 
 def numbered(sql: str) -> tuple[str, list[str]]:

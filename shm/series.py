@@ -102,7 +102,7 @@ def _readings(
         for place, (by, by_instances) in enumerate(moved[1:]):
             total, instances = EXACT.add(total, by), instances + by_instances
             found[name][len(closed) + unknown + place] = _known((total, instances))
-    return found
+    return {name: known for name, known in found.items() if any(known)}  # what was erased has left no name behind
 
 
 def _known(reading: Reading) -> Reading | None:

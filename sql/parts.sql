@@ -10,7 +10,7 @@ placed AS MATERIALIZED (
         lower(a.environment) <> ALL(d.uncounted)
             AND a.leaves -> 'sys_ephemeral' IS DISTINCT FROM 'true'::jsonb AS counted,
         CASE WHEN a.status = 'active' THEN (
-            SELECT count(*) FROM unnest(d.lapses) lapse WHERE a.last_seen_at + lapse <= now()
+            SELECT count(*) FROM unnest(d.lapses) lapse WHERE coalesce(a.last_seen_at, '-infinity') + lapse <= now()
         ) ELSE 0 END::smallint AS lapsed,
         a.status <> 'revoked' AND coalesce(a.snapshot_at + d.active_window > now(), FALSE) AS reporting,
         least(
@@ -251,39 +251,54 @@ after AS MATERIALIZED (
                 OR environment ILIKE %(pattern)s OR deployment_mode ILIKE %(pattern)s
             )
 
--- part: sort_value
--- What an instance is sorted by, as jsonb; null where it has none. `metric` is a key, where it is none of the columns.
+-- part: sorted_by
+-- `keyed`: the wanted instances with what they are compared by, none of it null. In both orders (`direction` is 1 or -1)
+-- numbers come before booleans, those before texts, and what is missing last. Texts are compared by their characters'
+-- numbers, everywhere the same. `metric` is a key, where `column` is none. What is not asked for is planned away; OFFSET
+-- keeps a leaf from being looked up as often as it is compared.
+valued AS (
+    SELECT
+        instance_id,
         CASE %(column)s::text
-            WHEN 'instance_id' THEN to_jsonb(instance_id)
-            WHEN 'app_name' THEN to_jsonb(app_name)
-            WHEN 'app_slug' THEN to_jsonb(app_slug)
-            WHEN 'app_version' THEN to_jsonb(app_version)
-            WHEN 'environment' THEN to_jsonb(environment)
-            WHEN 'status' THEN to_jsonb(status)
-            WHEN 'last_seen_at' THEN to_jsonb(extract(epoch FROM last_seen_at))
-            WHEN 'deployment_mode' THEN to_jsonb(deployment_mode)
-            WHEN 'os_arch' THEN to_jsonb(os_arch)
-            WHEN 'first_seen_at' THEN to_jsonb(extract(epoch FROM first_seen_at))
-            WHEN 'snapshot_at' THEN to_jsonb(extract(epoch FROM snapshot_at))
-            WHEN 'counted' THEN to_jsonb(counted)
-            ELSE coalesce(leaves, metrics) -> %(metric)s::text
-        END AS value
-
--- part: sort_key
--- What is compared, none of it null. In both orders (`direction` is 1 or -1) numbers come before booleans, those before
--- texts, and what is missing last. Texts are compared by their characters' numbers, everywhere the same.
-        %(direction)s::int * CASE jsonb_typeof(value)
-            WHEN 'number' THEN 1
-            WHEN 'boolean' THEN 2
-            WHEN 'string' THEN 3
-            ELSE 4
+            WHEN 'app_name' THEN app_name
+            WHEN 'app_slug' THEN app_slug
+            WHEN 'app_version' THEN app_version
+            WHEN 'environment' THEN environment
+            WHEN 'status' THEN status
+            WHEN 'deployment_mode' THEN deployment_mode
+            WHEN 'os_arch' THEN os_arch
+        END AS said,
+        CASE %(column)s::text
+            WHEN 'last_seen_at' THEN last_seen_at
+            WHEN 'first_seen_at' THEN first_seen_at
+            WHEN 'snapshot_at' THEN snapshot_at
+        END AS moment,
+        CASE %(column)s::text WHEN 'counted' THEN counted END AS flag,
+        CASE WHEN %(metric)s::text IS NOT NULL THEN coalesce(leaves, metrics) -> %(metric)s::text END AS leaf
+    FROM instances
+    WHERE
+-- use: wanted
+    OFFSET 0
+),
+keyed AS (
+    SELECT
+        instance_id,
+        %(direction)s::int * CASE
+            WHEN moment IS NOT NULL THEN 1
+            WHEN flag IS NOT NULL THEN 2
+            WHEN said IS NOT NULL THEN 3
+            ELSE CASE jsonb_typeof(leaf) WHEN 'number' THEN 1 WHEN 'boolean' THEN 2 WHEN 'string' THEN 3 ELSE 4 END
         END AS place,
-        CASE jsonb_typeof(value)
-            WHEN 'number' THEN value::numeric
-            WHEN 'boolean' THEN (value = 'true'::jsonb)::int::numeric
+        CASE
+            WHEN moment IS NOT NULL THEN extract(epoch FROM moment)
+            WHEN flag IS NOT NULL THEN flag::int
+            WHEN jsonb_typeof(leaf) = 'number' THEN leaf::numeric
+            WHEN jsonb_typeof(leaf) = 'boolean' THEN (leaf = 'true'::jsonb)::int
             ELSE 0
         END AS number,
-        CASE jsonb_typeof(value) WHEN 'string' THEN value #>> '{}' ELSE '' END COLLATE "C" AS text
+        CASE WHEN jsonb_typeof(leaf) = 'string' THEN leaf #>> '{}' ELSE coalesce(said, '') END COLLATE "C" AS text
+    FROM valued
+),
 
 -- part: chosen_items
 -- `page`: the chosen instances as they are told, in their order, with their sort keys.

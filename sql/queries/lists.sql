@@ -34,20 +34,8 @@ ORDER BY page.row;
 -- The same, sorted by a column or by a metric, the least first. It looks at every instance that matches: about a second
 -- for a million, and past ten somebody is told so. `after_…` is the sort key of the last row of the page before.
 SET LOCAL statement_timeout = '10s';
-WITH valued AS (
-    SELECT
-        instance_id,
--- use: sort_value
-    FROM instances
-    WHERE
--- use: wanted
-),
-keyed AS (
-    SELECT
-        instance_id,
--- use: sort_key
-    FROM valued
-),
+WITH
+-- use: sorted_by
 chosen AS MATERIALIZED (
     SELECT * FROM keyed
     WHERE
@@ -66,20 +54,8 @@ ORDER BY page.row;
 -- name: descending
 -- The same, the most first.
 SET LOCAL statement_timeout = '10s';
-WITH valued AS (
-    SELECT
-        instance_id,
--- use: sort_value
-    FROM instances
-    WHERE
--- use: wanted
-),
-keyed AS (
-    SELECT
-        instance_id,
--- use: sort_key
-    FROM valued
-),
+WITH
+-- use: sorted_by
 chosen AS MATERIALIZED (
     SELECT * FROM keyed
     WHERE

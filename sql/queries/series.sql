@@ -1,6 +1,7 @@
 -- name: roll
 -- Rolls snapshots up into the series, in the order in which they were stored, so many or a batch more; tells how many.
--- Each ends the run of the one before it in time; a late one does the same in the past, and so mends it.
+-- Each ends the run of the one before it in time; a late one does the same in the past, and so mends it. (A window that
+-- runs from the newest back grows at one end and is never computed anew: a late one may have a month of others after it.)
 SELECT pg_advisory_xact_lock(1397247235);
 WITH head AS MATERIALIZED (
     SELECT cursor FROM series_head WHERE NOT stale
@@ -48,7 +49,8 @@ runs AS MATERIALIZED (
         s.cursor <= (SELECT cursor FROM head) AS was_rolled,
         least(
             min(s.snapshot_at) FILTER (WHERE s.cursor <= (SELECT cursor FROM head)) OVER (
-                PARTITION BY s.instance_id ORDER BY s.snapshot_at ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING
+                PARTITION BY s.instance_id ORDER BY s.snapshot_at DESC
+                ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
             ),
             s.snapshot_at + d.active_window,
             i.revoked_at

@@ -13,6 +13,8 @@ SELECT create_distributed_table('snapshots', 'instance_id', colocate_with => 'in
 
 SELECT create_distributed_table('absences', 'instance_id', colocate_with => 'instances');
 
+SELECT create_distributed_table('versions_seen', 'instance_id', colocate_with => 'instances');
+
 -- What is small and is joined with the former lies on each worker whole. `applications` is never written in a transaction
 -- that scans instances; `definitions`, what the counted words mean, is written only by a start that changes it.
 SELECT create_reference_table('applications');

@@ -18,8 +18,8 @@ from shm.check_command import run
 from tests.conftest import admin_cursor, fresh_database
 from tests.installs import Install
 from tests.load import Load
+from tests.oracle import hold_to_the_oracle
 from tests.server.test_actions import act
-from tests.server.test_kpis import hold_to_the_oracle
 from tests.server_process import ServerProcess
 
 LIMIT_S = 60
@@ -363,8 +363,9 @@ def test_a_repair_alone_makes_the_series_those_of_another_window(
     assert check(database) == Checked(0, [])
 
 
+@pytest.mark.parametrize("retention", ["110d", "60d"])  # hours from before the dropped weeks are there, or forgotten
 def test_where_raw_snapshots_were_dropped_what_can_be_proven_is_and_the_rest_stands(
-    serve: Callable[..., ServerProcess], database: str, check: Callable[..., Checked]
+    serve: Callable[..., ServerProcess], database: str, check: Callable[..., Checked], retention: str
 ) -> None:
     server = serve(SHM_MAX_SNAPSHOT_AGE="120d", SHM_ACTIVE_WINDOW="5d", SHM_RETENTION="125d")
     now = datetime.now(UTC)
@@ -383,7 +384,7 @@ def test_where_raw_snapshots_were_dropped_what_can_be_proven_is_and_the_rest_sta
     with admin_cursor(database) as cursor:
         cursor.execute("SELECT sum(instances), sum(total) FROM series_days WHERE at < now() - interval '70 days'")
         old = cursor.fetchone()
-    later = serve(SHM_MAX_SNAPSHOT_AGE="30d", SHM_ACTIVE_WINDOW="3d", SHM_RETENTION="60d")
+    later = serve(SHM_MAX_SNAPSHOT_AGE="30d", SHM_ACTIVE_WINDOW="3d", SHM_RETENTION=retention)
     wait_until_rolled(database)
     wait_until_placed(database)
     wait_until_hours_are_forgotten(database)

@@ -40,6 +40,7 @@ UNKNOWN_THERE = re.compile(
     r"|CREATE (CONSTRAINT )?TRIGGER)\b"
 )
 ALL = sorted(statements())
+NOT_THERE = {"check.mend_instances"}  # docs/scaling.md: what `shm check` finds on Citus is not to be mended there
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def test_what_is_set_on_workers_does_not_hang_on_their_clocks(name: str) -> None
         assert not re.search(r"\bnow\(\)|\bcurrent_(date|time|timestamp)\b", said), said
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", sorted(set(ALL) - NOT_THERE))
 def test_old_values_are_read_whole_before_they_change_and_by_their_ids(name: str) -> None:
     parts = ctes(body(name))
     changing = [place for place, part in enumerate(parts) if CHANGES.search(part.body)]
@@ -227,8 +228,8 @@ def test_the_readers_of_these_tests_understand_the_statements() -> None:
     assert store[1].is_materialized
     assert BY_ID.search(store[1].body)
     assert any("last_seen_at = p.last_seen_at" in said for said in settings_of(body("intake.store")))
-    assert sum(bool(CHANGES.search(part.body)) for part in ctes(body("instances.erase"))) == 3
-    assert {"instances", "snapshots", "absences"} == DISTRIBUTED
+    assert sum(bool(CHANGES.search(part.body)) for part in ctes(body("instances.erase"))) == 4
+    assert {"instances", "snapshots", "absences", "versions_seen"} == DISTRIBUTED
 
 
 @pytest.mark.skipif(CITUS is None, reason="SHM_TEST_CITUS_DSN names no Citus to try it on")
