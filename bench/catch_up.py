@@ -8,17 +8,18 @@ import json
 import sys
 import time
 
-from shm import rollup
 from shm.database import Database
+from shm.rollup import Rollup
 from shm.settings import Settings
 
 
 async def _catch_up(dsn: str) -> dict[str, float]:
     async with Database.opened(Settings(), dsn, size=1) as database:
+        rollup = Rollup(database)
         began = before = time.monotonic()
-        longest, more = 0.0, True
+        longest, more, rollup = 0.0, True, Rollup(database)
         while more:
-            more = await rollup.roll(database)
+            more = await rollup.roll()
             now = time.monotonic()
             longest, before = max(longest, now - before), now
         return {"seconds": before - began, "longest": longest}

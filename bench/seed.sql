@@ -1,13 +1,28 @@
--- Makes installs known and active, as registering and activating each of them would.
+-- Makes installs known and active, as registering and activating each of them would; the tallies have them too.
 SELECT pg_advisory_xact_lock(1397247234);
 INSERT INTO applications (slug, name) VALUES ('bench', 'Bench') ON CONFLICT (slug) DO NOTHING;
-INSERT INTO instances (
-    instance_id, public_key, status, app_slug, app_name, app_version, environment, deployment_mode, os_arch,
-    first_seen_at, last_seen_at, cursor
+WITH before AS (
+    SELECT * FROM standings WHERE FALSE
+),
+after AS (
+    SELECT
+        said.instance_id, 'bench' AS app_slug, '1.4.2' AS app_version, 'production' AS environment,
+        'active' AS status, now() AS first_seen_at, now() AS last_seen_at, NULL::timestamptz AS snapshot_at,
+        '{}'::jsonb AS leaves, said.public_key, head.cursor + row_number() OVER () AS cursor
+    FROM unnest(%(ids)s::uuid[], %(keys)s::text[]) AS said (instance_id, public_key)
+    CROSS JOIN feed_head head
+),
+-- use: moved
+-- use: tallied
+inserted AS (
+    INSERT INTO instances (
+        instance_id, public_key, status, app_slug, app_name, app_version, environment, deployment_mode, os_arch,
+        first_seen_at, last_seen_at, counted, lapsed, reporting, due_at, cursor
+    )
+    SELECT
+        instance_id, decode(public_key, 'hex'), status, app_slug, 'Bench', app_version, environment, 'docker',
+        'linux/amd64', first_seen_at, last_seen_at, counted, lapsed, reporting, due_at, cursor
+    FROM placed
+    RETURNING cursor
 )
-SELECT
-    said.instance_id, decode(said.public_key, 'hex'), 'active', 'bench', 'Bench', '1.4.2', 'production', 'docker',
-    'linux/amd64', now(), now(), head.cursor + row_number() OVER ()
-FROM unnest(%(ids)s::uuid[], %(keys)s::text[]) AS said (instance_id, public_key)
-CROSS JOIN feed_head head;
-UPDATE feed_head SET cursor = (SELECT max(cursor) FROM instances);
+UPDATE feed_head SET cursor = (SELECT max(cursor) FROM inserted);

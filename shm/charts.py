@@ -1,6 +1,11 @@
-"""Metrics over time: `GET metrics/{app}`. The last value is what the KPIs read now."""
+"""Metrics over time: `GET metrics/{app}`. The last value is what the KPIs read now.
 
-from collections.abc import Sequence
+Sums, means and counts come from the series, which cost the same with any history. What they cannot tell, the least, the
+most and the median of a key whose aggregate the vendor has made that, is computed from the raw snapshots.
+"""
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -9,10 +14,16 @@ import msgspec
 from shm import metrics, periods, series
 from shm.applications import Applications, Said
 from shm.database import Database
-from shm.kpis import MOST_KEYS
+from shm.errors import QueryTooSlow
+from shm.kpis import MOST_KEYS, Kpis
+from shm.metrics import Aggregate
 from shm.periods import Period
+from shm.reckoned import Reckoned
 from shm.series import Reading
 from shm.settings import Settings
+from shm.shapes import Moment
+
+Values = list[Decimal | None]
 
 
 class FlagSeries(msgspec.Struct):
@@ -31,19 +42,37 @@ class MetricSeries(msgspec.Struct):
 
     app: str
     period: Period
-    running_since: datetime
-    timestamps: list[datetime]
-    metrics: dict[str, list[Decimal | None]]
+    running_since: Moment
+    timestamps: list[Moment]
+    metrics: dict[str, Values]
     instances: dict[str, list[int | None]]
     flags: dict[str, FlagSeries]
+
+
+@dataclass(frozen=True, slots=True)
+class _SpreadAt:
+    at: datetime
+    key: str
+    least: Decimal
+    p50: Decimal
+    p90: Decimal
+    most: Decimal
+
+    def value(self, aggregate: Aggregate) -> Decimal:
+        """Which of them it is."""
+        return {"min": self.least, "median": self.p50, "max": self.most}[aggregate]
 
 
 class Charts:
     """Reads series of one database's applications."""
 
-    def __init__(self, database: Database, applications: Applications, settings: Settings) -> None:
+    def __init__(
+        self, database: Database, applications: Applications, kpis: Kpis, reckoned: Reckoned, settings: Settings
+    ) -> None:
         self._database = database
         self._applications = applications
+        self._kpis = kpis
+        self._reckoned = reckoned
         self._oldest = settings.max_snapshot_age
 
     async def metrics(self, app: str, period: Period, keys: Sequence[str] | None) -> MetricSeries | None:
@@ -53,27 +82,62 @@ class Charts:
             return None
         now = datetime.now(UTC)
         current = await series.now(self._database, said.slug, keys, MOST_KEYS)
-        wanted = list(keys) if keys is not None else _shown(current, said)
+        wanted = _shown({row.key for row in current} if keys is None else set(keys), said)
         points = periods.ends(period, now, said.created_at - self._oldest)
         past = await series.read(self._database, said.slug, ("number", "boolean"), wanted, points)
         for row in current:
-            name = row.sort, row.key, row.value
             if row.key in wanted:
+                name = row.sort, row.key, row.value
                 past.setdefault(name, [None] * len(points)).append((row.total, int(row.instances)))
-        return _told(said, period, [*points, now], past)
+        readings = {name: [*known, *[None] * (len(points) + 1 - len(known))] for name, known in sorted(past.items())}
+        spreads = await self._spreads(said, points, [key for sort, key, _ in readings if sort == "number"])
+        return _told(said, period, [*points, now], readings, spreads)
+
+    async def _spreads(self, said: Said, points: list[datetime], keys: Sequence[str]) -> dict[str, Values]:
+        """Of keys that are no sums: their values at `points`, and now. Null where it takes too long to compute them."""
+        aggregates = {key: _aggregate_of(key, said) for key in keys}
+        wanted = {key: each for key, each in aggregates.items() if each in ("min", "median", "max")}
+        if not wanted:
+            return {}
+
+        async def compute() -> list[_SpreadAt]:
+            parameters = {"app": said.slug, "keys": sorted(wanted), "points": points}
+            return await self._database.fetch(_SpreadAt, "series.spread_at", **parameters)
+
+        try:
+            _, rows = await self._reckoned.get(("spread_at", said.slug, *points, *sorted(wanted)), compute)
+        except QueryTooSlow:
+            rows = []
+        place_of = {at: place for place, at in enumerate(points)}
+        found: dict[str, Values] = {key: [None] * (len(points) + 1) for key in wanted}
+        for row in rows:
+            found[row.key][place_of[row.at]] = metrics.trimmed(row.value(wanted[row.key]))
+        told = await self._kpis.application(said.slug)
+        for kpi in told[1].kpis if told is not None else ():
+            if kpi.key in found:
+                found[kpi.key][-1] = kpi.value
+        return found
 
 
-def _shown(current: Sequence[series.Now], said: Said) -> list[str]:
-    return sorted({row.key for row in current if not said.overrides.get(row.key, metrics.PLAIN).hidden})
+def _shown(keys: Set[str], said: Said) -> list[str]:
+    """A hidden one is not told to whoever asks for it by name either."""
+    return sorted(key for key in keys if not said.overrides.get(key, metrics.PLAIN).hidden)
+
+
+def _aggregate_of(key: str, said: Said) -> Aggregate:
+    return metrics.naming(key, said.overrides.get(key, metrics.PLAIN)).aggregate
 
 
 def _told(
-    said: Said, period: Period, timestamps: list[datetime], past: dict[series.Name, list[Reading | None]]
+    said: Said,
+    period: Period,
+    timestamps: list[datetime],
+    readings: Mapping[series.Name, Sequence[Reading | None]],
+    spreads: Mapping[str, Values],
 ) -> MetricSeries:
-    readings = {name: [*known, *[None] * (len(timestamps) - len(known))] for name, known in sorted(past.items())}
     first = 0
     if period == "all":  # nothing is known of the time before the first snapshot
-        first = min((_first_known(known) for known in readings.values()), default=len(timestamps) - 1)
+        first = min((_first_known(known) for known in readings.values()), default=len(timestamps))
         first = min(first, len(timestamps) - 2)
     told = MetricSeries(said.slug, period, timestamps[-2], timestamps[first:], {}, {}, {})
     for (sort, key, _), known in readings.items():
@@ -82,8 +146,10 @@ def _told(
         if sort == "boolean":
             told.flags[key] = FlagSeries([None if each is None else int(each[0]) for each in values], answered)
         else:
-            aggregate = metrics.naming(key, said.overrides.get(key, metrics.PLAIN)).aggregate
-            told.metrics[key] = [None if each is None else _aggregated(each, aggregate) for each in values]
+            aggregate = _aggregate_of(key, said)
+            told.metrics[key] = (
+                spreads[key][first:] if key in spreads else [_aggregated(each, aggregate) for each in values]
+            )
             told.instances[key] = answered
     return told
 
@@ -92,6 +158,8 @@ def _first_known(known: Sequence[Reading | None]) -> int:
     return next((place for place, each in enumerate(known) if each is not None), len(known))
 
 
-def _aggregated(reading: Reading, aggregate: metrics.Aggregate) -> Decimal:
+def _aggregated(reading: Reading | None, aggregate: Aggregate) -> Decimal | None:
+    if reading is None:
+        return None
     total, instances = reading
     return metrics.mean(total, instances) if aggregate == "avg" else metrics.trimmed(total)

@@ -9,8 +9,8 @@ with all their digits, jsonb as `msgspec.Raw` (its text, unread), bytea as memor
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -46,11 +46,17 @@ LOST_ON_ACQUIRE = (*LOST, AssertionError)
 # A primary that has become a standby, or is held read-only, takes nothing until somebody changes that.
 READ_ONLY = psycopg2.errors.ReadOnlySqlTransaction
 
+# A cursor that outlives its transaction, so that none stays open between two pages. It is planned for all of its rows.
+OPEN_PAGES = "SET cursor_tuple_fraction = 1; DECLARE pages NO SCROLL CURSOR WITH HOLD FOR"
+
 register_default_jsonb(globally=True, loads=lambda text: msgspec.Raw(text.encode()))
 
 
 class Connection:
-    """One connection of one's own, in autocommit: for migrations and for whoever needs a session."""
+    """One connection of one's own, in autocommit: for migrations and for whoever needs a session.
+
+    Nothing is tried again: with the connection, the session is lost.
+    """
 
     def __init__(self, raw: aiopg.Connection) -> None:
         self._raw = raw
@@ -60,6 +66,32 @@ class Connection:
         async with self._raw.cursor() as cursor:
             await cursor.execute(sql, parameters)
             return list(await cursor.fetchall()) if cursor.description else []
+
+    async def fetch(self, shape: type[T], name: str, /, **parameters: object) -> list[T]:
+        """Runs the named statement, as `Database.fetch` does. Raises DatabaseUnavailable or DatabaseFull."""
+        return await self._shaped(shape, statements()[name].sql, parameters)
+
+    async def pages(self, shape: type[T], name: str, size: int, /, **parameters: object) -> AsyncIterator[list[T]]:
+        """What the named statement, a SELECT, finds at this moment, so many rows at a time; PostgreSQL keeps the rest.
+
+        One at a time on a connection; other statements may run between two pages. Raises as `fetch`.
+        """
+        await self._shaped(shape, f"{OPEN_PAGES} {statements()[name].sql}", parameters)
+        while page := await self._shaped(shape, f"FETCH {size} FROM pages", {}):
+            yield page
+        await self._shaped(shape, "CLOSE pages", {})
+
+    async def _shaped(self, shape: type[T], sql: str, parameters: Parameters) -> list[T]:
+        try:
+            async with self._raw.cursor() as cursor:
+                await cursor.execute(sql, parameters)
+                columns = [column.name for column in cursor.description or ()]
+                rows = await cursor.fetchall() if columns else []
+        except psycopg2.errors.DiskFull as error:
+            raise DatabaseFull(type(error).__name__) from None
+        except (*LOST, READ_ONLY) as error:
+            raise DatabaseUnavailable(type(error).__name__) from None
+        return [shape(**dict(zip(columns, row, strict=True))) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +210,11 @@ class Database:
     async def patient_connection(self) -> AsyncIterator[Connection]:
         """A connection outside the pool whose statements may take a day, closed at the end."""
         try:
-            raw = await aiopg.connect(self._dsn, **self._options | {"timeout": PATIENT_S})
+            options = f"{self._options['options']} -c statement_timeout=0"
+            raw = await aiopg.connect(self._dsn, **self._options | {"timeout": PATIENT_S, "options": options})
         except LOST as error:
             raise DatabaseUnavailable(type(error).__name__) from None
         try:
-            await Connection(raw).execute("SET statement_timeout = 0")
             yield Connection(raw)
         finally:
             await raw.close()
@@ -194,27 +226,28 @@ class Database:
         What it yields returns while the lock is still held, and raises DatabaseUnavailable once it is lost.
         """
         async with self.patient_connection() as connection:
-            while await connection.execute(f"SELECT pg_try_advisory_lock({lock})") != [(True,)]:  # noqa: ASYNC110
-                await asyncio.sleep(ALONE_LOOK_S)
+            with _told_as_unavailable():
+                while await connection.execute(f"SELECT pg_try_advisory_lock({lock})") != [(True,)]:  # noqa: ASYNC110
+                    await asyncio.sleep(ALONE_LOOK_S)
 
             async def hold() -> None:
-                try:
+                with _told_as_unavailable():
                     await asyncio.wait_for(connection.execute("SELECT 1"), ALONE_LOOK_S)
-                except LOST as error:
-                    raise DatabaseUnavailable(type(error).__name__) from None
 
             yield hold
 
-    async def run_patiently(self, sql: str) -> None:
-        """Runs one string of SQL that a named statement has told, on a connection of its own, however long it takes.
+    @asynccontextmanager
+    async def changing_schema(self, lock: int) -> AsyncIterator[Connection]:
+        """A connection of one's own for changes of the schema, one process of all after the other under `lock`.
 
-        For changes of the schema, which wait for readers and writers, but not for long: others wait behind them.
+        They may take long, but do not wait long for a table that is in use, since others wait behind them: then
+        DatabaseBusy is raised. Each string of SQL is a transaction.
         """
         async with self.patient_connection() as connection:
-            try:
-                await connection.execute(f"SET lock_timeout = {LOCK_TIMEOUT_MS}; {sql}")
-            except psycopg2.Error as error:
-                raise DatabaseUnavailable(type(error).__name__) from None
+            with _told_as_unavailable():
+                await connection.execute(f"SELECT pg_advisory_lock({lock})")
+                await connection.execute(f"SET lock_timeout = {LOCK_TIMEOUT_MS}")
+                yield connection
 
     async def wakeups(self, channel: str) -> AsyncIterator[None]:
         """Yields whenever somebody who listens on `channel` must look again: after each (re)connect and each burst.
@@ -299,6 +332,18 @@ def _connect_options(settings: Settings) -> dict[str, Any]:
             "-c idle_in_transaction_session_timeout=30000 -c jit=off"
         ),
     }
+
+
+@contextmanager
+def _told_as_unavailable() -> Iterator[None]:
+    try:
+        yield
+    except psycopg2.errors.LockNotAvailable as error:
+        raise DatabaseBusy(type(error).__name__) from None
+    except psycopg2.errors.DiskFull as error:
+        raise DatabaseFull(type(error).__name__) from None
+    except (*LOST, READ_ONLY) as error:
+        raise DatabaseUnavailable(type(error).__name__) from None
 
 
 def _is_cancelled() -> bool:

@@ -80,9 +80,9 @@ class ActionBody(msgspec.Struct):
 
 
 class RotateBody(ActionBody):
-    """The body of `POST /v1/rotate`."""
+    """The body of `POST /v1/rotate`. Without the new key it is refused as with one that is none."""
 
-    new_public_key: _Key
+    new_public_key: _Key | msgspec.UnsetType = msgspec.UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +222,7 @@ def action(signed: Signed, name: str, now: datetime, limits: Settings) -> Action
 
 def by_new_key(claimed: Proof, body: bytes, new_signature: str | None) -> Signed:
     """A rotate's body, signed by the new key that it names. Raises BadRequest or Unauthorized."""
-    key = _public_key("new_public_key", _decoded(_rotate, body).new_public_key)
+    key = _public_key("new_public_key", _decoded(_rotate, body).new_public_key or "")
     signature = _signature("X-New-Signature", new_signature)
     _hold_signature("X-New-Signature", signature, key, body)
     return Signed(claimed.instance_id, key, body)

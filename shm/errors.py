@@ -33,7 +33,7 @@ class DatabaseUnavailable(ShmError):
 
 
 class DatabaseBusy(DatabaseUnavailable):
-    """As many statements as may wait for PostgreSQL are waiting for it."""
+    """Too many statements wait for PostgreSQL already, or a change of the schema for a table that is in use."""
 
 
 class DatabaseFull(DatabaseUnavailable):

@@ -39,15 +39,15 @@ class Exposition:
 
 class _Workers(Collector):
     def __init__(self, numbers: SharedNumbers) -> None:
-        self._tally = numbers
+        self._numbers = numbers
 
     def collect(self) -> Iterable[Family]:
         """Called by the library for each scrape."""
         yield InfoMetricFamily("shm_build", "The version of the server.", {"version": shm.__version__})
         found: dict[str, Sums] = {metric.name: {} for metric in METRICS}
         kinds = {metric.name: metric for metric in METRICS}
-        for worker in range(self._tally.places):
-            for series in self._tally.place(worker).series():
+        for worker in range(self._numbers.places):
+            for series in self._numbers.place(worker).series():
                 metric = kinds[series.metric]
                 labels = (*series.labels, str(worker)) if is_of_each(metric) else series.labels
                 sums = found[series.metric]

@@ -117,7 +117,7 @@ class Intake:
                 raise Forbidden("not_approved", "This instance waits for approval; its snapshots are not kept yet.")
             judged = [_judged(each) for each in await self._judge_all(snapshots)]
             verdicts = {each.verdict for each in judged}
-        elif Verdict.STAGED in verdicts:  # its first since it registered anew
+        elif Verdict.STAGED in verdicts:  # its first since it registered anew, or was approved
             await self._registry.prove(who.instance_id, who.public_key)
         if verdicts - {Verdict.STORED, Verdict.STAGED}:
             self._registry.forget(who.instance_id)

@@ -1,13 +1,23 @@
 """An instance as the list and the feed show it, and how pages of them are read."""
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from shm import marks
+from shm import marks, names
 from shm.database import Database
+from shm.scans import Scans
+from shm.settings import Settings
 from shm.shapes import Metrics, Moment
+from shm.sorting import USUAL, Place, Sorting
+
+PAGE_BYTES = (
+    4 * 2**20
+)  # of metrics in one answer: a thousand usual installs are an eighth of it, a thousand large 64 MiB
+WALK_BYTES = 2**20  # of metrics held at a time by whoever walks over a fleet
+WALK_ROWS = 1_000  # the same in rows
 
 Status = Literal["pending", "active", "revoked"]
 
@@ -51,10 +61,11 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Items and the feed's cursor that they are true at."""
+    """Items, the feed's cursor that they are true at, and after which mark there are more."""
 
     cursor: int
     changed: list[Changed]
+    next: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +77,32 @@ class Changes:
     changed: list[Changed | Removed]
 
 
+class Sent(msgspec.Struct):
+    """A snapshot as it was stored. `metrics` is the object as it was sent."""
+
+    snapshot_at: Moment
+    received_at: Moment
+    app_version: str
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Snapshots of one instance, and after which mark there are more."""
+
+    sent: list[Sent]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricKeys:
+    """The metrics that are answered most, by key; how many there are; the feed's cursor that it is true at."""
+
+    head: int
+    found: int
+    keys: list[str]
+
+
 class Filter(msgspec.Struct, frozen=True):
     """Which instances are wanted."""
 
@@ -75,29 +112,92 @@ class Filter(msgspec.Struct, frozen=True):
     version: str | None = None
     environment: str | None = None
 
+    @property
+    def is_of_an_application(self) -> bool:
+        """Whether all instances are wanted, or all of one application: there is an index for that."""
+        return self.q is None and self.status is None and self.version is None and self.environment is None
+
+    def parameters(self) -> dict[str, str | None]:
+        """As the statements take it. What could be a slug may be a name, which has another slug if it ends like one."""
+        slug = None if self.app is None else names.slug(self.app)
+        return {
+            "slug": slug,
+            "other_slug": None if self.app == slug else self.app,
+            "pattern": None if self.q is None else _contains(self.q),
+            "status": self.status,
+            "version": self.version,
+            "environment": self.environment,
+        }
+
 
 class Items:
     """Reads instances from one database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
+        self._scans = Scans(settings.pool)
 
-    async def page(self, wanted: Filter, after: str | None, most: int) -> Page:
-        """The next `most` instances after a mark of `mark_of`, newest seen first."""
-        seen, instance_id = marks.read(after) if after is not None else (None, None)
+    async def page(self, wanted: Filter, after: str | None, most: int, sorting: Sorting = USUAL) -> Page:
+        """At most `most` instances after the mark that the page before told. Raises BadRequest.
+
+        Fewer where they are large: `PAGE_BYTES`.
+        """
+        statement, last = _after(sorting, after)
+        given = {**wanted.parameters(), **last, "most": most, "most_bytes": PAGE_BYTES}
+        if sorting.is_usual and wanted.is_of_an_application:
+            rows = await self._database.fetch(dict, statement, **given)
+        else:
+            async with self._scans.turn():
+                rows = await self._database.fetch(dict, statement, **given)
+        return self._listed(rows, sorting)
+
+    async def walk(self, wanted: Filter, *, flat: bool) -> AsyncGenerator[list[Item], None]:
+        """All instances by their ID, each once, as it is when it is read; `flat`: with leaves in place of metrics.
+
+        No more is held than a page of them, a mebibyte or so, and no transaction is open in between.
+        """
+        last, rows = None, WALK_ROWS
+        while True:
+            given = {**wanted.parameters(), "flat": flat, "after_id": last, "most": rows, "most_bytes": WALK_BYTES}
+            async with self._scans.turn():
+                found = await self._database.fetch(dict, "lists.walk", **given)
+            if not found:
+                return
+            last, at_hand = found[-1]["instance_id"], found[0]["found"]
+            yield [self._changed(row).item for row in found]
+            if len(found) == at_hand < rows:
+                return
+            # PostgreSQL writes out all that it was asked for before it is cut: where few fit, few are asked for
+            rows = min(WALK_ROWS, 2 * len(found))
+
+    async def metric_keys(self, app: str | None, most: int) -> MetricKeys:
+        """The metrics that most instances of an application answer, or of all."""
+        given = Filter(app=app).parameters()
+        found = await self._database.fetch_one(
+            MetricKeys, "lists.metric_keys", slug=given["slug"], other_slug=given["other_slug"], most=most
+        )
+        assert found is not None  # noqa: S101 - the statement always answers
+        return found
+
+    async def history(self, instance_id: str, after: str | None, most: int) -> History | None:
+        """At most `most` snapshots of an instance after a mark, newest first; None where there is no such instance.
+
+        Fewer where they are large: `PAGE_BYTES`. Raises BadRequest.
+        """
         rows = await self._database.fetch(
             dict,
-            "instances.page",
-            app=wanted.app,
-            pattern=None if wanted.q is None else _contains(wanted.q),
-            status=wanted.status,
-            version=wanted.version,
-            environment=wanted.environment,
-            after_seen=seen,
-            after_id=instance_id,
+            "lists.history",
+            instance_id=instance_id,
+            after=None if after is None else marks.read_moment(after),
             most=most,
+            most_bytes=PAGE_BYTES,
         )
-        return self._page(rows)
+        if not rows:
+            return None
+        rows = [row for row in rows if row["row"] is not None]
+        sent = [Sent(row["snapshot_at"], row["received_at"], row["app_version"], row["metrics"]) for row in rows]
+        more = bool(rows) and rows[0]["found"] > len(rows)
+        return History(sent, marks.written(sent[-1].snapshot_at) if more else None)
 
     async def one(self, instance_id: str) -> Page:
         """The instance of that ID, or none, as a page."""
@@ -111,23 +211,43 @@ class Items:
         return Changes(head, horizon, [self._change(row) for row in rows if row["instance_id"] is not None])
 
     def _change(self, row: dict[str, Any]) -> Changed | Removed:
-        row.pop("horizon")
-        if row.pop("removed"):
+        if row["removed"]:
             return Removed(row["cursor"], row["instance_id"], row["app_slug"], row["left_slug"])
         return self._changed(row)
+
+    def _listed(self, rows: list[dict[str, Any]], sorting: Sorting) -> Page:
+        page = self._page(rows)
+        if not page.changed or rows[0]["found"] <= len(page.changed):
+            return page
+        last = rows[-1]
+        if sorting.is_usual:
+            mark = marks.mark(last["last_seen_at"], last["instance_id"])
+        else:
+            mark = sorting.mark(Place(last["place"], last["number"], last["text"], last["instance_id"]))
+        return Page(page.cursor, page.changed, mark)
 
     def _page(self, rows: list[dict[str, Any]]) -> Page:
         return Page(rows[0]["head"], [self._changed(row) for row in rows if row["instance_id"] is not None])
 
     def _changed(self, row: dict[str, Any]) -> Changed:
-        row.pop("head")
-        cursor, left_slug = row.pop("cursor"), row.pop("left_slug")
-        return Changed(cursor, Item(**row), left_slug)
+        return Changed(row["cursor"], Item(**{name: row[name] for name in Item.__struct_fields__}), row["left_slug"])
 
 
-def mark_of(item: Item) -> str:
-    """Where a page ended: what `after` of the next one is."""
-    return marks.mark(item.last_seen_at, item.instance_id)
+def _after(sorting: Sorting, after: str | None) -> tuple[str, dict[str, object]]:
+    """The statement of that sort, and where the page before ended as it takes it."""
+    if sorting.is_usual:
+        seen, instance_id = marks.read(after) if after is not None else (None, None)
+        return "lists.newest", {"after_seen": seen, "after_id": instance_id}
+    last = None if after is None else sorting.read(after)
+    return "lists.ascending" if sorting.order == "asc" else "lists.descending", {
+        "column": sorting.by,
+        "metric": sorting.metric,
+        "direction": 1 if sorting.order == "asc" else -1,
+        "after_place": None if last is None else last.place,
+        "after_number": None if last is None else last.number,
+        "after_text": None if last is None else last.text,
+        "after_id": None if last is None else last.instance_id,
+    }
 
 
 def _contains(part: str) -> str:

@@ -2,28 +2,47 @@
 
 import logging
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from shm.database import Database
+from shm.queries import statements
+from shm.settings import Settings
 
+LOCK = 0x53484D06  # "SHM", 6: held while weeks are made, so that servers that start at once do not make the same one
 AHEAD = timedelta(days=28)  # so long the background may fail before a snapshot finds no week
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Change:
+class _Outlived:
     ddl: str
+    until: datetime
 
 
-async def make(database: Database) -> None:
-    """Makes the weeks that are missing. Every server does so too before it listens."""
-    for change in await database.fetch(_Change, "partitions.missing", ahead=AHEAD):
-        await database.run_patiently(change.ddl)
+@dataclass(frozen=True, slots=True)
+class _RawSince:
+    raw_since: datetime
+
+
+async def make(database: Database, settings: Settings) -> None:
+    """Makes the weeks that are missing. Every server does so too before it listens.
+
+    A table is made and then attached, for which nobody who reads or writes snapshots has to wait.
+    """
+    missing = statements()["partitions.missing"].sql
+    reach = {"ahead": AHEAD + settings.max_clock_skew, "back": settings.max_snapshot_age}
+    async with database.changing_schema(LOCK) as connection:
+        for ddl, is_older in await connection.execute(missing, reach):
+            if is_older:  # than any week that there is: the snapshots that came before its own may be gone
+                await connection.execute(statements()["series.keep_days"].sql)
+            await connection.execute(str(ddl))
 
 
 async def drop(database: Database, retention: timedelta) -> None:
-    """Drops the weeks that are older than `retention`."""
-    for change in await database.fetch(_Change, "partitions.outlived", retention=retention):
-        await database.run_patiently(change.ddl)
-        logger.info("a week of raw snapshots had its time: %s", change.ddl)
+    """Drops the weeks that are older than `retention`, the oldest first."""
+    for week in await database.fetch(_Outlived, "partitions.outlived", retention=retention):
+        await database.fetch(_RawSince, "series.raw_ends", until=week.until)
+        async with database.changing_schema(LOCK) as connection:
+            await connection.execute(week.ddl)
+        logger.info("a week of raw snapshots had its time: %s", week.ddl)

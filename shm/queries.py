@@ -5,7 +5,7 @@ A statement begins at a line `-- name: topic words` and ends before the next; it
 planned once on each connection: for what runs all the time, and whose plan does not hang on its parameters.
 
 What statements have in common stands once in `sql/parts.sql`, each part after a line `-- part: name`; a statement has
-it at its line `-- use: name`.
+it at its line `-- use: name`, and so has a part those above it.
 """
 
 import re
@@ -18,11 +18,7 @@ PART = re.compile(r"^-- part: ([a-z_]+)$", re.MULTILINE)
 USE = re.compile(r"^-- use: ([a-z_]+)$", re.MULTILINE)
 LEADING_COMMENT = re.compile(r"\A(\s*--.*\n)+")  # for people; sent with every call it would only cost
 PARAMETER = re.compile(r"%\((\w+)\)s")
-LOCK = (
-    "SELECT pg_advisory_xact_lock(1397247234);"  # the writers' own, a statement of its own before the one that writes
-)
-
-
+LOCK = "SELECT pg_advisory_xact_lock(1397247234);"  # the writers', a statement of its own before the one that writes
 BEFORE = re.compile(r"\A(?:(?:SELECT pg_advisory_xact_lock\([0-9]+\)|SET LOCAL [^;]+);\s*)+")
 
 
@@ -54,15 +50,18 @@ def statements() -> dict[str, Statement]:
 
 
 def with_parts(text: str) -> str:
-    """SQL with the parts that it uses in their places."""
-    parts = _parts()
-    return USE.sub(lambda match: parts[match[1]], text)
+    """SQL with the parts in common in their places."""
+    return USE.sub(lambda match: _parts()[match[1]], text)
 
 
 @cache
 def _parts() -> dict[str, str]:
     _, *parts = PART.split((sql_folder() / "parts.sql").read_text(encoding="utf-8"))
-    return {name: LEADING_COMMENT.sub("", text).strip() for name, text in zip(parts[::2], parts[1::2], strict=True)}
+    found: dict[str, str] = {}
+    for name, text in zip(parts[::2], parts[1::2], strict=True):
+        whole = USE.sub(lambda match: found[match[1]], text)
+        found[name] = LEADING_COMMENT.sub("", whole).strip()
+    return found
 
 
 def numbered(sql: str) -> tuple[str, list[str]]:

@@ -9,24 +9,30 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
-from shm import partitions, rollup
+from shm import partitions
 from shm.database import Database
 from shm.errors import DatabaseUnavailable
 from shm.feed import Feed
 from shm.logs import Sparingly
 from shm.registry import Registry
+from shm.rollup import Rollup
 from shm.settings import Settings
 
 logger = logging.getLogger(__name__)
 sparingly = Sparingly(logger)
 
-LOCK = 0x53484D05  # "SHM", 5: held by whoever does all this; 1 is `migrate`, 2 the writers, 3 the rollup
+# "SHM", 5: held by whoever does all this. 1 is `migrate`, 2 the writers, 3 the rollup, 4 spreads, 6 partitions.
+LOCK = 0x53484D05
 ROUND_S = 1.0  # between two rounds with nothing to do
 REST = 2.0  # times as long as a step took, nothing is done: a third of a core at most goes into catching up
-AGAIN_S = 5.0  # after a failure
+AGAIN_S = 5.0  # after the database was away
+AGAIN_MOST_S = 30.0  # after a duty failed, which may be done but every hour
 
 FORGET_PAGE = 1_000  # rows of a kind that are forgotten at a time
+HOURS_KEPT = timedelta(days=9)  # at least: the chart of 7 days has steps within days, and begins at a midnight
+SPREADS_KEPT = timedelta(days=1)  # so old a spread is told, if nobody has asked for it since
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +56,20 @@ def duties(database: Database, registry: Registry, feed: Feed, settings: Setting
     async def forget(statement: str, **parameters: object) -> bool:
         return len(await database.fetch(_Gone, statement, most=FORGET_PAGE, **parameters)) == FORGET_PAGE
 
+    rollup = Rollup(database)
+    hours_kept = max(settings.retention, HOURS_KEPT)
     return [
         Duty("sweep", ROUND_S, registry.sweep),
-        Duty("roll up", ROUND_S, lambda: rollup.roll(database)),
-        Duty("close a day", 60.0, lambda: rollup.close(database)),
-        Duty("make weeks", 3_600.0, lambda: partitions.make(database)),
+        Duty("begin the series anew", ROUND_S, rollup.begin_anew),
+        Duty("roll up", ROUND_S, rollup.roll),
+        Duty("close a day", 60.0, rollup.close),
+        Duty("make weeks", 3_600.0, lambda: partitions.make(database, settings)),
         Duty("drop weeks", 3_600.0, lambda: partitions.drop(database, settings.retention)),
         Duty("purge", 60.0, registry.purge),
         Duty("forget removals", 60.0, feed.forget_removals),
-        Duty("forget hours", 3_600.0, lambda: forget("series.forget_hours", retention=settings.retention)),
+        Duty("forget hours", 3_600.0, lambda: forget("series.forget_hours", kept=hours_kept)),
         Duty("forget spent tallies", 60.0, lambda: forget("tallies.forget_spent")),
+        Duty("forget spreads", 3_600.0, lambda: forget("spreads.forget", kept=SPREADS_KEPT)),
     ]
 
 
@@ -71,7 +81,7 @@ async def run(database: Database, registry: Registry, feed: Feed, settings: Sett
                 await _go_round(duties(database, registry, feed, settings), hold)
         except DatabaseUnavailable as error:
             sparingly.warning("what goes on in the background waits for the database", type(error).__name__)
-        except Exception:  # such as a right that is missing: no reason to take nothing in
+        except Exception:  # whatever it is: no reason to take nothing in
             sparingly.exception("something in the background failed")
         await asyncio.sleep(AGAIN_S)
 
@@ -84,17 +94,30 @@ async def _go_round(duties: list[Duty], hold: Callable[[], Awaitable[None]]) -> 
             if duty.due > time.monotonic():
                 continue
             began = time.monotonic()
-            try:
-                more = bool(await duty.step())
-            except DatabaseUnavailable:
-                raise
-            except Exception:  # the others go on
-                sparingly.exception(f"could not {duty.name}")
-                more = False
-            took = time.monotonic() - began
-            if not more:
-                duty.due = began + duty.every_s
+            more = await _do(duty, hold)
             busy = busy or more
-            await asyncio.sleep(took * REST)
+            await asyncio.sleep((time.monotonic() - began) * REST)
         if not busy:
             await asyncio.sleep(ROUND_S)
+
+
+async def _do(duty: Duty, hold: Callable[[], Awaitable[None]]) -> bool:
+    """One step of a duty, and when it is due again; whether there may be more to do at once.
+
+    One that fails must not keep the others from what they do: on a full disk dropping weeks is what helps. Raises
+    DatabaseUnavailable only where the database is away, or the lock lost.
+    """
+    began = time.monotonic()
+    again_s = duty.every_s
+    try:
+        if await duty.step():
+            return True
+    except DatabaseUnavailable as error:  # such as a statement that was too slow, or a table in use
+        await hold()
+        sparingly.warning(f"could not {duty.name}", str(error))
+        again_s = min(max(duty.every_s, AGAIN_S), AGAIN_MOST_S)
+    except Exception:  # such as a right that is missing
+        sparingly.exception(f"could not {duty.name}")
+        again_s = min(max(duty.every_s, AGAIN_S), AGAIN_MOST_S)
+    duty.due = began + again_s
+    return False

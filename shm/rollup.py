@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from shm.database import Database
+from shm.errors import QueryTooSlow
 
 STEP = 2_000  # snapshots, and those of a batch more: some tenths of a second
+FORGET_PAGE = 5_000  # rows that are forgotten at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +24,48 @@ class _Closed:
     closed_at: datetime
 
 
-async def roll(database: Database) -> bool:
-    """Rolls up the next snapshots; whether there were as many as a step takes, and so there may be more."""
-    row = await database.fetch_one(_Rolled, "series.roll", most=STEP)
-    return row is not None and row.snapshots >= STEP
+@dataclass(frozen=True, slots=True)
+class _Stale:
+    stale: bool
 
 
-async def close(database: Database) -> bool:
-    """Closes the next day that is over; whether there was one."""
-    return await database.fetch_one(_Closed, "series.close") is not None
+@dataclass(frozen=True, slots=True)
+class _Gone:
+    gone: int
+
+
+class Rollup:
+    """The writing side of the series of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._step = STEP
+
+    async def roll(self) -> bool:
+        """Rolls up the next snapshots; whether there were as many as a step takes, and so there may be more.
+
+        Raises QueryTooSlow, and then the next step is smaller: it must not stand still for one that is too large.
+        """
+        step = self._step
+        try:
+            row = await self._database.fetch_one(_Rolled, "series.roll", most=step)
+        except QueryTooSlow:
+            self._step = max(1, step // 4)
+            raise
+        self._step = min(STEP, step * 2)
+        return row is not None and row.snapshots >= step
+
+    async def close(self) -> bool:
+        """Closes the next day that is over; whether there was one."""
+        return await self._database.fetch_one(_Closed, "series.close") is not None
+
+    async def begin_anew(self) -> bool:
+        """Where the active window has become another: forgets what is rolled up, and has all of it rolled up again.
+
+        Whether there may be more to forget. Until then nothing is rolled up.
+        """
+        stale = await self._database.fetch_one(_Stale, "series.is_stale")  # spares the rollup's lock
+        if stale is None or not stale.stale:
+            return False
+        row = await self._database.fetch_one(_Gone, "series.forget_stale", most=FORGET_PAGE)
+        return row is not None and row.gone > 0

@@ -32,6 +32,7 @@ class Now:
 @dataclass(frozen=True, slots=True)
 class _Head:
     closed_at: datetime
+    kept_until: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,9 @@ async def read(
     closed = [at for at in points if at <= head.closed_at and _is_midnight(at)]
     if len(closed) < sum(at <= head.closed_at for at in points):
         closed = []  # steps within days: all from the hours
-    open_points = list(points[len(closed) :])
+    within_kept = [at for at in points[len(closed) :] if head.kept_until is not None and at < head.kept_until]
+    unknown = len(within_kept)  # within days that are kept as they are, from another time: hours of other moves
+    open_points = list(points[len(closed) + unknown :])
     base = min(head.closed_at, _midnight_before(open_points[0])) if open_points else head.closed_at
     rows = await database.fetch(
         _Row,
@@ -77,13 +80,13 @@ async def read(
         base=base if open_points else None,
         last=open_points[-1] if open_points else None,
     )
-    return _readings(rows, len(closed), len(open_points))
+    return _readings(rows, len(closed), unknown, len(open_points))
 
 
-def _readings(rows: Sequence[_Row], closed: int, open_points: int) -> dict[Name, list[Reading | None]]:
+def _readings(rows: Sequence[_Row], closed: int, unknown: int, open_points: int) -> dict[Name, list[Reading | None]]:
     found: dict[Name, list[Reading | None]] = {}
     for row in rows:
-        series = found.setdefault((row.sort, row.key, row.value), [None] * (closed + open_points))
+        series = found.setdefault((row.sort, row.key, row.value), [None] * (closed + unknown + open_points))
         readings = zip(row.places, row.totals, row.instances, strict=True)
         if row.is_closed:
             for place, total, instances in readings:
@@ -93,10 +96,10 @@ def _readings(rows: Sequence[_Row], closed: int, open_points: int) -> dict[Name,
         for place, total, instances in readings:
             moves[place] = (total, instances)
         total, instances = moves[0]
-        for place, (by, by_instances) in enumerate(moves[1:], closed):
+        for place, (by, by_instances) in enumerate(moves[1:], closed + unknown):
             total, instances = EXACT.add(total, by), instances + by_instances
             series[place] = _known((total, instances))
-    return found
+    return {name: known for name, known in found.items() if any(known)}  # what was erased has left no name behind
 
 
 def _known(reading: Reading) -> Reading | None:

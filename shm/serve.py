@@ -102,7 +102,7 @@ def _run_workers(settings: Settings, dsn: str, revive: Revive | None) -> None:
 async def _make_ready(database: Database, settings: Settings) -> None:
     """The schema, the weeks that snapshots will need, and what the counted words mean."""
     await migrate(database)
-    await partitions.make(database)
+    await partitions.make(database, settings)
     await definitions.agree(database, settings)
 
 

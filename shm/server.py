@@ -20,7 +20,7 @@ from shm.database import Database
 from shm.errors import ConfigurationError
 from shm.exposition import Exposition
 from shm.feed import Feed, KpiBoard
-from shm.handlers import admin, document, feed, health, prometheus, tokens
+from shm.handlers import admin, charts, document, export, feed, health, prometheus, tokens
 from shm.handlers.base import Handler, Missing
 from shm.handlers.declared import hold_declared
 from shm.handlers.door import make_server
@@ -32,11 +32,13 @@ from shm.items import Items
 from shm.keys import Keys
 from shm.kpis import Kpis
 from shm.limits import Limits
+from shm.reckoned import Reckoned
 from shm.registry import Registry
 from shm.sampler import Sampler
 from shm.settings import Settings
 from shm.spreads import Spreads
 from shm.tokens import Tokens
+from shm.versions import VersionCharts
 from shm.vitals import Vitals
 
 logger = logging.getLogger(__name__)
@@ -44,10 +46,10 @@ logger = logging.getLogger(__name__)
 ADMIN = "/api/v1/admin"
 SLUG = r"(?P<slug>[a-z0-9-]{1,100})"
 INSTANCE_ID = r"(?P<instance_id>[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12})"
-
 TOKEN_ID = INSTANCE_ID.replace("instance_id", "token_id")
 
-# What is read; what installs send is in `handlers.intake.POSTS`.
+# What is read and decided; what installs send is in `handlers.intake.POSTS`. A handler's name is the label of its
+# figures in `GET /metrics` and a part of its operations' IDs in the OpenAPI document, so no two have the same one.
 ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/api/v1/healthcheck", health.Healthcheck),
     (r"/api/v1/ready", health.Ready),
@@ -56,14 +58,19 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (rf"{ADMIN}/applications", admin.Applications),
     (rf"{ADMIN}/applications/{SLUG}", admin.Application),
     (rf"{ADMIN}/applications/{SLUG}/kpis", admin.ApplicationKpis),
-    (rf"{ADMIN}/metrics/(?P<app>[^/]{{1,256}})", admin.Metrics),
+    (rf"{ADMIN}/applications/{SLUG}/versions", charts.Versions),
+    (rf"{ADMIN}/applications/{SLUG}/lifecycle", charts.Lifecycle),
+    (rf"{ADMIN}/applications/{SLUG}/breakdown", charts.Breakdown),
+    (rf"{ADMIN}/metrics/(?P<app>[^/]{{1,256}})", charts.Metrics),
     (rf"{ADMIN}/instances", admin.Instances),
     (rf"{ADMIN}/instances/{INSTANCE_ID}", admin.Instance),
+    (rf"{ADMIN}/instances/{INSTANCE_ID}/snapshots", admin.InstanceSnapshots),
     (rf"{ADMIN}/instances/{INSTANCE_ID}/(?P<decision>approve|revoke)", admin.Decision),
+    (rf"{ADMIN}/export", export.Export),
     (rf"{ADMIN}/tokens", tokens.TokenList),
     (rf"{ADMIN}/tokens/{TOKEN_ID}", tokens.OneToken),
     (rf"{ADMIN}/feed", feed.Feed),
-    (r"/metrics", prometheus.Metrics),
+    (r"/metrics", prometheus.Figures),
 ]
 
 MAX_FEED_MESSAGE = 1024  # bytes that a subscriber may say: it has nothing to say
@@ -96,8 +103,8 @@ async def rooms_of(settings: Settings, database: Database, writer: Database, vit
     """
     keys = Keys(database, settings)
     registry = Registry(database, keys, settings)
-    items, applications, spreads = Items(database), Applications(database), Spreads(database)
-    kpis = Kpis(database, applications, spreads, settings)
+    items, applications, spreads = Items(database, settings), Applications(database), Spreads(database)
+    kpis, reckoned = Kpis(database, applications, spreads, settings), Reckoned()
     intake = Intake(writer, registry, settings, vitals)
     changes = Feed(database, items, KpiBoard(kpis), settings)
     rooms = Rooms(
@@ -108,7 +115,9 @@ async def rooms_of(settings: Settings, database: Database, writer: Database, vit
         items=items,
         kpis=kpis,
         applications=applications,
-        charts=Charts(database, applications, settings),
+        charts=Charts(database, applications, kpis, reckoned, settings),
+        versions=VersionCharts(database, applications, reckoned, settings),
+        reckoned=reckoned,
         feed=changes,
         tokens=Tokens(database, settings),
         limits=Limits(settings),

@@ -85,7 +85,7 @@ class Place:
 
 
 class SharedNumbers:
-    """The places of all workers."""
+    """The memory of all workers, a place for each."""
 
     def __init__(self, places: int) -> None:
         self.places = places

@@ -7,7 +7,6 @@ else, so a new token can be piped to where it belongs.
 import argparse
 import asyncio
 import os
-import sys
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -19,6 +18,7 @@ from shm.endings import orderly
 from shm.errors import ConfigurationError, DatabaseUnavailable, Refusal
 from shm.migrate import migrate
 from shm.settings import Settings, add_flags
+from shm.terminal import answer, printable, say
 from shm.tokens import Role, Token, Tokens, mark_of
 from shm.values import duration
 
@@ -77,22 +77,22 @@ async def _list(_: argparse.Namespace, tokens: Tokens) -> None:
         page = await tokens.page(mark_of(page[-1]), PAGE)
     widths = [max(len(row[column]) for row in rows) for column in range(len(TITLES))]
     for row in rows:
-        _print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        answer("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 async def _make(args: argparse.Namespace, tokens: Tokens) -> None:
     issued = await tokens.add(args.name, Role[args.role.upper()], args.expires)
     until = "without an end" if issued.expires_at is None else f"until {_moment(issued.expires_at)}"
-    _say(f"A token for the role {issued.role}, {until}; its ID is {issued.id}. It is shown this once:")
-    _print(issued.token)
+    say(f"A token for the role {issued.role}, {until}; its ID is {issued.id}. It is shown this once:")
+    answer(issued.token)
 
 
 async def _remove(args: argparse.Namespace, tokens: Tokens) -> None:
     removed = await tokens.remove(args.id)
-    _say(f"Removed {removed.id} ({_clean(removed.name)}).")
+    say(f"Removed {removed.id} ({printable(removed.name)}).")
     if removed.is_servers_own:
-        _say("It was a server's own: the next start makes it valid again, unless you remove admin.token in the data")
-        _say("directory, or set another SHM_ADMIN_TOKEN, before.")
+        say("It was a server's own: the next start makes it valid again, unless you remove admin.token in the data")
+        say("directory, or set another SHM_ADMIN_TOKEN, before.")
 
 
 def _add(
@@ -121,21 +121,8 @@ def _token_id(written: str) -> str:
 def _row(token: Token) -> tuple[str, ...]:
     ends = "never" if token.expires_at is None else _moment(token.expires_at)
     used = "never" if token.last_used_on is None else token.last_used_on.isoformat()
-    return (token.id, token.role, _moment(token.created_at), ends, used, _clean(token.name))
+    return (token.id, token.role, _moment(token.created_at), ends, used, printable(token.name))
 
 
 def _moment(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _clean(name: str) -> str:
-    """A name that was written into the database by hand may hold what a terminal obeys."""
-    return "".join(character if character.isprintable() else "�" for character in name)
-
-
-def _print(line: str) -> None:
-    print(line)  # noqa: T201 - what was asked for
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)  # noqa: T201 - for people

@@ -129,7 +129,7 @@ class Gauge:
 
 
 class Vitals:
-    """Those of one worker, `number` from 0 on."""
+    """Those of one worker, `number` from 0 on, in its place of the `numbers` that all of them share."""
 
     def __init__(self, numbers: SharedNumbers, number: int = 0) -> None:
         place = numbers.place(number)

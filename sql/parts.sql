@@ -10,7 +10,7 @@ placed AS MATERIALIZED (
         lower(a.environment) <> ALL(d.uncounted)
             AND a.leaves -> 'sys_ephemeral' IS DISTINCT FROM 'true'::jsonb AS counted,
         CASE WHEN a.status = 'active' THEN (
-            SELECT count(*) FROM unnest(d.lapses) lapse WHERE a.last_seen_at + lapse <= now()
+            SELECT count(*) FROM unnest(d.lapses) lapse WHERE coalesce(a.last_seen_at, '-infinity') + lapse <= now()
         ) ELSE 0 END::smallint AS lapsed,
         a.status <> 'revoked' AND coalesce(a.snapshot_at + d.active_window > now(), FALSE) AS reporting,
         least(
@@ -114,10 +114,10 @@ after AS (
     FROM before
 ),
 
--- part: rolled
--- Moves the series' hours, and the days that are closed, by `runs`: snapshots and until when each counts, in the rollup as
--- it was (`was_rolled`, `ended_at`) and as it becomes (`is_rolled`, `ends_at`). Under the rollup's lock.
-points AS MATERIALIZED (
+-- part: hours
+-- By how much KPIs move at hours' ends by `runs`: snapshots and until when each counts, in the rollup as it was (`was_rolled`,
+-- `ended_at`) and as it becomes (`is_rolled`, `ends_at`).
+points AS (
     SELECT r.app_slug, r.app_version, r.leaves, p.at, p.weight
     FROM (
         SELECT *, was_rolled AND first < old_end AS was, is_rolled AND first < new_end AS is_now
@@ -139,31 +139,26 @@ points AS MATERIALIZED (
     WHERE p.weight <> 0
 ),
 hours AS MATERIALIZED (
-    SELECT app_slug, sort, key, value, at, sum(total) AS total, sum(weight) AS instances
-    FROM (
+    SELECT p.app_slug, each.sort, each.key, each.value, p.at, sum(each.total) AS total, sum(p.weight) AS instances
+    FROM points p
+    CROSS JOIN LATERAL (
         SELECT
-            p.app_slug, jsonb_typeof(leaf.value) AS sort, leaf.key, '' AS value, p.at, p.weight,
+            jsonb_typeof(leaf.value) AS sort, leaf.key, '' AS value,
             CASE jsonb_typeof(leaf.value)
                 WHEN 'number' THEN p.weight * leaf.value::numeric
                 ELSE p.weight * (leaf.value = 'true'::jsonb)::int
             END AS total
-        FROM points p
-        CROSS JOIN LATERAL jsonb_each(p.leaves) leaf
+        FROM jsonb_each(p.leaves) leaf
         WHERE jsonb_typeof(leaf.value) <> 'string'
         UNION ALL
-        SELECT app_slug, 'version', '', app_version, at, weight, 0
-        FROM points
+        SELECT 'version', '', p.app_version, 0
     ) each
-    GROUP BY app_slug, sort, key, value, at
-    HAVING sum(total) <> 0 OR sum(weight) <> 0
+    GROUP BY p.app_slug, each.sort, each.key, each.value, p.at
+    HAVING sum(each.total) <> 0 OR sum(p.weight) <> 0
 ),
-hours_moved AS (
-    INSERT INTO series_hours AS known (app_slug, sort, key, value, at, total, instances)
-    SELECT app_slug, sort, key, value, at, total, instances FROM hours
-    ON CONFLICT (app_slug, sort, key, value, at) DO UPDATE SET
-        total = known.total + excluded.total,
-        instances = known.instances + excluded.instances
-),
+
+-- part: days
+-- By how much what KPIs read at the ends of closed days moves by `hours`.
 since_days AS (
     SELECT
         app_slug, sort, key, value, day,
@@ -176,17 +171,62 @@ since_days AS (
     GROUP BY app_slug, sort, key, value, day
     WINDOW by_day AS (PARTITION BY app_slug, sort, key, value ORDER BY day)
 ),
-days_moved AS (
-    INSERT INTO series_days AS known (app_slug, sort, key, value, at, total, instances)
-    SELECT s.app_slug, s.sort, s.key, s.value, d.day, s.total, s.instances
+days AS (
+    SELECT s.app_slug, s.sort, s.key, s.value, d.day AS at, s.total, s.instances
     FROM since_days s
     CROSS JOIN LATERAL generate_series(
         s.day, least(s.next_day - interval '1 day', (SELECT closed_at FROM series_head)), interval '1 day'
     ) d (day)
-    WHERE s.total <> 0 OR s.instances <> 0
+    WHERE (s.total <> 0 OR s.instances <> 0) AND d.day >= head.kept_until
+),
+
+-- part: rolled
+-- Moves the series by `hours` and `days`. Under the rollup's lock.
+hours_moved AS (
+    INSERT INTO series_hours AS known (app_slug, sort, key, value, at, total, instances)
+    SELECT app_slug, sort, key, value, at, total, instances FROM hours
     ON CONFLICT (app_slug, sort, key, value, at) DO UPDATE SET
         total = known.total + excluded.total,
         instances = known.instances + excluded.instances
+),
+days_moved AS (
+    INSERT INTO series_days AS known (app_slug, sort, key, value, at, total, instances)
+    SELECT app_slug, sort, key, value, at, total, instances FROM days
+    ON CONFLICT (app_slug, sort, key, value, at) DO UPDATE SET
+        total = known.total + excluded.total,
+        instances = known.instances + excluded.instances
+),
+
+-- part: held
+-- `held`: since when all raw snapshots are there; -infinity where none has been dropped.
+held AS MATERIALIZED (
+    SELECT raw_since AS since FROM series_head
+),
+
+-- part: proven
+-- `after`: what instances (`before`) should be by their newest raw snapshot. One that has none has none, unless its
+-- snapshots may have been dropped (`held`): then what it has stands.
+after AS MATERIALIZED (
+    SELECT
+        b.instance_id, b.app_slug, b.app_version, b.environment, b.status, b.first_seen_at, b.last_seen_at,
+        true_one.snapshot_at, true_one.metrics, flattened(true_one.metrics) AS leaves
+    FROM before b
+    JOIN instances i ON i.instance_id = b.instance_id
+    CROSS JOIN held
+    LEFT JOIN LATERAL (
+        SELECT s.snapshot_at, s.metrics
+        FROM snapshots s
+        WHERE s.instance_id = b.instance_id
+        ORDER BY s.snapshot_at DESC
+        LIMIT 1
+    ) raw ON TRUE
+    CROSS JOIN LATERAL (
+        SELECT raw.snapshot_at, raw.metrics WHERE raw.snapshot_at IS NOT NULL
+        UNION ALL
+        SELECT NULL, '{}' WHERE raw.snapshot_at IS NULL AND held.since = '-infinity'
+        UNION ALL
+        SELECT i.snapshot_at, i.metrics WHERE raw.snapshot_at IS NULL AND held.since > '-infinity'
+    ) true_one
 ),
 
 -- part: spread
@@ -198,3 +238,74 @@ days_moved AS (
     trim_scale(vs[1 + floor(0.9 * (instances - 1))::int] + (0.9 * (instances - 1) - floor(0.9 * (instances - 1)))
         * (vs[1 + ceil(0.9 * (instances - 1))::int] - vs[1 + floor(0.9 * (instances - 1))::int])) AS p90,
     vs[instances] AS most
+
+-- part: wanted
+-- Which instances are wanted. `slug` and `other_slug`: what an application's slug or name can mean, usually one.
+            (%(slug)s::text IS NULL OR app_slug = %(slug)s OR app_slug = %(other_slug)s)
+            AND (%(status)s::text IS NULL OR status = %(status)s)
+            AND (%(version)s::text IS NULL OR app_version = %(version)s)
+            AND (%(environment)s::text IS NULL OR environment = %(environment)s)
+            AND (
+                %(pattern)s::text IS NULL OR instance_id::text ILIKE %(pattern)s OR app_version ILIKE %(pattern)s
+                OR environment ILIKE %(pattern)s OR deployment_mode ILIKE %(pattern)s
+            )
+
+-- part: sorted_by
+-- `keyed`: the wanted instances with what they are compared by, none of it null. In both orders (`direction` is 1 or -1)
+-- numbers come before booleans, those before texts, and what is missing last. Texts are compared by their characters'
+-- numbers, everywhere the same. `metric` is a key, where `column` is none. What is not asked for is planned away; OFFSET
+-- keeps a leaf from being looked up as often as it is compared.
+valued AS (
+    SELECT
+        instance_id,
+        CASE %(column)s::text
+            WHEN 'app_name' THEN app_name
+            WHEN 'app_slug' THEN app_slug
+            WHEN 'app_version' THEN app_version
+            WHEN 'environment' THEN environment
+            WHEN 'status' THEN status
+            WHEN 'deployment_mode' THEN deployment_mode
+            WHEN 'os_arch' THEN os_arch
+        END AS said,
+        CASE %(column)s::text
+            WHEN 'last_seen_at' THEN last_seen_at
+            WHEN 'first_seen_at' THEN first_seen_at
+            WHEN 'snapshot_at' THEN snapshot_at
+        END AS moment,
+        CASE %(column)s::text WHEN 'counted' THEN counted END AS flag,
+        CASE WHEN %(metric)s::text IS NOT NULL THEN coalesce(leaves, metrics) -> %(metric)s::text END AS leaf
+    FROM instances
+    WHERE
+-- use: wanted
+    OFFSET 0
+),
+keyed AS (
+    SELECT
+        instance_id,
+        %(direction)s::int * CASE
+            WHEN moment IS NOT NULL THEN 1
+            WHEN flag IS NOT NULL THEN 2
+            WHEN said IS NOT NULL THEN 3
+            ELSE CASE jsonb_typeof(leaf) WHEN 'number' THEN 1 WHEN 'boolean' THEN 2 WHEN 'string' THEN 3 ELSE 4 END
+        END AS place,
+        CASE
+            WHEN moment IS NOT NULL THEN extract(epoch FROM moment)
+            WHEN flag IS NOT NULL THEN flag::int
+            WHEN jsonb_typeof(leaf) = 'number' THEN leaf::numeric
+            WHEN jsonb_typeof(leaf) = 'boolean' THEN (leaf = 'true'::jsonb)::int
+            ELSE 0
+        END AS number,
+        CASE WHEN jsonb_typeof(leaf) = 'string' THEN leaf #>> '{}' ELSE coalesce(said, '') END COLLATE "C" AS text
+    FROM valued
+),
+
+-- part: chosen_items
+-- `page`: the chosen instances as they are told, in their order, with their sort keys.
+page AS (
+    SELECT
+        item.*, c.place, c.number, c.text, c.row, c.found,
+        sum(octet_length(item.metrics::text)) OVER (ORDER BY c.row ROWS UNBOUNDED PRECEDING)
+            - octet_length(item.metrics::text) AS bytes_before
+    FROM (SELECT *, row_number() OVER () AS row, count(*) OVER () AS found FROM chosen) c
+    JOIN instance_items item USING (instance_id)
+)

@@ -1,18 +1,19 @@
 """What the vendor reads and decides: `/api/v1/admin/`. Shapes are those of `kpis` and `items`."""
 
+from http import HTTPStatus
 from typing import Annotated, Literal
 
 import msgspec
 
-from shm import applications, charts, kpis, stats
-from shm.errors import BadRequest, Conflict, NotFound
+from shm import applications, kpis, stats
+from shm.errors import Conflict, NotFound
 from shm.handlers.base import Handler
-from shm.handlers.declared import FEED_CURSOR, NEXT_PAGE, App, InstanceId, Slug, operation
-from shm.items import Filter, Item, mark_of
-from shm.periods import Period
+from shm.handlers.declared import FEED_CURSOR, NEXT_PAGE, InstanceId, Slug, operation
+from shm.items import Filter, Item, Sent
+from shm.sorting import By, Order, Sorting
 from shm.tokens import Role
 
-MOST_ROWS = 1_000  # a page's upper end: about half a megabyte of JSON
+MOST_ROWS = 1_000  # a page's upper end: about half a megabyte of JSON; `items.PAGE_BYTES` ends it too
 USUAL_ROWS = 50  # as in the original
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=MOST_ROWS, description="At most this many.")]
@@ -29,6 +30,8 @@ class PageOf(msgspec.Struct, frozen=True):
 class InstancesQuery(Filter, frozen=True):
     """The query of `GET instances`."""
 
+    sort: By = "last_seen_at"
+    order: Order | None = None
     limit: Limit = USUAL_ROWS
     after: After | None = None
 
@@ -37,16 +40,6 @@ class KpisQuery(msgspec.Struct, frozen=True):
     """The query of `GET applications/{slug}/kpis`."""
 
     counted: Annotated[bool, msgspec.Meta(description="Over the counted instances only.")] = False
-
-
-class MetricsQuery(msgspec.Struct, frozen=True):
-    """The query of `GET metrics/{app}`."""
-
-    period: Annotated[Period, msgspec.Meta(description="How far back.")] = "24h"
-    keys: (
-        Annotated[str, msgspec.Meta(description="Metrics, joined by commas; else those that most instances answer.")]
-        | None
-    ) = None
 
 
 class Stats(Handler):
@@ -106,33 +99,22 @@ class ApplicationKpis(Handler):
         return told
 
 
-class Metrics(Handler):
-    """`GET metrics/{app}`."""
-
-    @operation(Role.VIEWER, refuses=[NotFound])
-    async def get(self, app: App, query: MetricsQuery) -> charts.MetricSeries:
-        """An application's metrics over a period: at each moment what the KPIs read then, and at last now."""
-        keys = None if query.keys is None else query.keys.split(",")
-        if keys is not None and len(keys) > kpis.MOST_KEYS:
-            raise BadRequest("bad_parameter", f"keys names more than {kpis.MOST_KEYS} metrics.")
-        found = await self.rooms.charts.metrics(app, query.period, keys)
-        if found is None:
-            raise no_such_application()
-        return found
-
-
 class Instances(Handler):
     """`GET instances`."""
 
     @operation(Role.VIEWER, headers=[FEED_CURSOR, NEXT_PAGE])
     async def get(self, query: InstancesQuery) -> list[Item]:
-        """Instances with their current metrics, newest seen first."""
-        page = await self.rooms.items.page(query, query.after, query.limit + 1)
-        items = [changed.item for changed in page.changed]
+        """Instances with their current metrics, newest seen first, or sorted by a field or a metric.
+
+        In both orders numbers come before booleans, those before texts, and what is missing last; equals by their ID.
+        Texts, versions too, are sorted by their characters' numbers. A page may have fewer than `limit`: the `Link`
+        header says whether it is the last one.
+        """
+        page = await self.rooms.items.page(query, query.after, query.limit, Sorting.of(query.sort, query.order))
         self.tell_cursor(page.cursor)
-        if len(items) > query.limit:
-            self.tell_next(mark_of(items[query.limit - 1]))
-        return items[: query.limit]
+        if page.next is not None:
+            self.tell_next(page.next)
+        return [changed.item for changed in page.changed]
 
 
 class Instance(Handler):
@@ -142,6 +124,32 @@ class Instance(Handler):
     async def get(self, instance_id: InstanceId) -> Item:
         """An instance with its current metrics."""
         return await shown(self, instance_id)
+
+    @operation(Role.ADMIN, status=HTTPStatus.NO_CONTENT, refuses=[NotFound])
+    async def delete(self, instance_id: InstanceId) -> None:
+        """Deletes all that is held on an instance, for good; the feed tells that it is gone.
+
+        One that goes on reporting is refused, and one that registers again is a new one: revoke it to keep it out.
+        """
+        if not await self.rooms.registry.remove(instance_id):
+            raise no_such_instance()
+
+
+class InstanceSnapshots(Handler):
+    """`GET instances/{id}/snapshots`."""
+
+    @operation(Role.VIEWER, headers=[NEXT_PAGE], refuses=[NotFound])
+    async def get(self, instance_id: InstanceId, query: PageOf) -> list[Sent]:
+        """An instance's snapshots, newest first, as long as they are kept.
+
+        A page may have fewer than `limit`: the `Link` header says whether it is the last one.
+        """
+        found = await self.rooms.items.history(instance_id, query.after, query.limit)
+        if found is None:
+            raise no_such_instance()
+        if found.next is not None:
+            self.tell_next(found.next)
+        return found.sent
 
 
 class Decision(Handler):
@@ -162,9 +170,14 @@ async def shown(handler: Handler, instance_id: str) -> Item:
     """An instance, and the feed's cursor told that it is true at. Raises NotFound."""
     page = await handler.rooms.items.one(instance_id)
     if not page.changed:
-        raise NotFound("no_such_instance", "There is no instance of that ID.")
+        raise no_such_instance()
     handler.tell_cursor(page.cursor)
     return page.changed[0].item
+
+
+def no_such_instance() -> NotFound:
+    """The refusal for an ID that nobody has."""
+    return NotFound("no_such_instance", "There is no instance of that ID.")
 
 
 def no_such_application() -> NotFound:

@@ -30,7 +30,6 @@ JSON = "application/json"
 Slug = Annotated[str, msgspec.Meta(description="An application's slug, as `GET applications` tells it.")]
 App = Annotated[str, msgspec.Meta(description="An application's slug or name.")]
 InstanceId = Annotated[str, msgspec.Meta(description="An instance's ID, a UUID.")]
-
 TokenId = Annotated[str, msgspec.Meta(description="A token's ID, a UUID.")]
 
 

@@ -6,7 +6,7 @@ from shm.handlers.declared import operation
 from shm.tokens import Role
 
 
-class Metrics(Handler):
+class Figures(Handler):
     """A viewer's token is wanted unless SHM_METRICS_PUBLIC."""
 
     async def authorize(self, wanted: Role) -> None:

@@ -17,10 +17,12 @@ from shm.intake import Intake
 from shm.items import Items
 from shm.kpis import Kpis
 from shm.limits import Limits
+from shm.reckoned import Reckoned
 from shm.registry import Registry
 from shm.sampler import Sampler
 from shm.settings import Settings
 from shm.tokens import Tokens
+from shm.versions import VersionCharts
 from shm.vitals import Vitals
 
 
@@ -43,6 +45,8 @@ class Rooms:
     kpis: Kpis
     applications: Applications
     charts: Charts
+    versions: VersionCharts
+    reckoned: Reckoned
     feed: Feed
     tokens: Tokens
     limits: Limits

@@ -11,7 +11,7 @@ from shm.errors import BadRequest, Conflict, NotFound
 from shm.handlers.admin import PageOf
 from shm.handlers.base import Handler
 from shm.handlers.declared import NEXT_PAGE, TokenId, operation
-from shm.tokens import Issued, Role, Token, mark_of
+from shm.tokens import LONGEST_NAME, Issued, Role, Token, mark_of
 from shm.values import duration
 
 logger = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 class NewToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of `POST tokens`."""
 
-    name: str
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_NAME, description="What uses it.")]
     role: Literal["viewer", "admin"]
     expires_in: (
         Annotated[str, msgspec.Meta(description="A duration such as `90d`; without one the token has no end.")] | None

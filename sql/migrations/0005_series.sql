@@ -35,17 +35,26 @@ CREATE TABLE snapshots (
     PRIMARY KEY (instance_id, snapshot_at)
 ) PARTITION BY RANGE (snapshot_at);
 
-ALTER TABLE snapshots ATTACH PARTITION snapshots_first
-    FOR VALUES FROM (MINVALUE) TO (date_trunc('week', now(), 'UTC') + interval '14 days');
+-- To the end of next week; later, where snapshots of clocks far ahead were taken.
+DO $$ BEGIN EXECUTE (
+    SELECT format(
+        'ALTER TABLE snapshots ATTACH PARTITION snapshots_first FOR VALUES FROM (MINVALUE) TO (%L)',
+        date_trunc('week', greatest(max(snapshot_at), now() + interval '7 days'), 'UTC') + interval '7 days'
+    )
+    FROM snapshots_first
+); END $$;
 
 CREATE INDEX snapshots_by_cursor ON snapshots (cursor);
 
 -- How far snapshots are rolled up into the series (up to which cursor), and up to which midnight days are closed.
--- `stale`: all of it is to be computed anew, because the active window has become another.
+-- `stale`: all of it is to be computed anew, because the active window has become another. `raw_since`: older snapshots
+-- have been dropped. `kept_until`: days before it stay as they are, because what there was to compute them from is gone.
 CREATE TABLE series_head (
     cursor bigint NOT NULL,
     closed_at timestamptz NOT NULL,
-    stale boolean NOT NULL DEFAULT FALSE
+    stale boolean NOT NULL DEFAULT FALSE,
+    raw_since timestamptz NOT NULL DEFAULT '-infinity',
+    kept_until timestamptz NOT NULL DEFAULT '-infinity'
 );
 
 INSERT INTO series_head (cursor, closed_at) VALUES (0, date_trunc('day', now(), 'UTC'));

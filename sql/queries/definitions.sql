@@ -4,19 +4,18 @@
 SELECT pg_advisory_xact_lock(1397247235);
 SELECT pg_advisory_xact_lock(1397247234);
 WITH other AS MATERIALIZED (
-    SELECT active_window <> %(active_window)s::interval AS window_changed
+    SELECT
+        active_window <> %(active_window)s::interval AS window_changed,
+        (
+            SELECT array_agg(lapse ORDER BY lapse)
+            FROM unnest(ARRAY[interval '1 day', '7 days', '30 days', %(active_window)s::interval]) lapse
+        ) AS lapses
     FROM definitions
     WHERE active_window <> %(active_window)s::interval OR uncounted <> %(uncounted)s::text[]
 ),
 agreed AS (
-    UPDATE definitions SET
-        active_window = %(active_window)s,
-        uncounted = %(uncounted)s,
-        lapses = (
-            SELECT array_agg(lapse ORDER BY lapse)
-            FROM unnest(ARRAY[interval '1 day', '7 days', '30 days', %(active_window)s::interval]) lapse
-        )
-    WHERE EXISTS (SELECT FROM other)
+    UPDATE definitions SET active_window = %(active_window)s, uncounted = %(uncounted)s, lapses = other.lapses
+    FROM other
 ),
 due AS (
     UPDATE instances SET due_at = '-infinity' WHERE EXISTS (SELECT FROM other)

@@ -4,14 +4,17 @@ SELECT cursor, horizon FROM feed_head;
 
 -- name: changes
 -- What changed after a cursor (of an application: also what left it), in the order of the newest change: instances as
--- they are now, and those that were removed. With it the cursor up to which one has now looked, and the horizon. Always
+-- they are now, and those that were removed; no further than the head, whatever has been written since that was read. With
+-- it the cursor up to which one has now looked, and the horizon. Always
 -- at least one row: without an instance where nothing changed.
 SELECT head.cursor AS head, head.horizon, page.*
 FROM feed_head head
 LEFT JOIN (
     (
         SELECT FALSE AS removed, item.* FROM instance_items item
-        WHERE cursor > %(since)s AND (%(app)s::text IS NULL OR app_slug = %(app)s OR left_slug = %(app)s)
+        WHERE
+            cursor > %(since)s AND cursor <= (SELECT cursor FROM feed_head)
+            AND (%(app)s::text IS NULL OR app_slug = %(app)s OR left_slug = %(app)s)
         ORDER BY cursor
         LIMIT %(most)s::bigint
     )
@@ -21,7 +24,9 @@ LEFT JOIN (
             TRUE, instance_id, NULL, app_slug, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, left_slug,
             cursor
         FROM removals
-        WHERE cursor > %(since)s AND (%(app)s::text IS NULL OR app_slug = %(app)s OR left_slug = %(app)s)
+        WHERE
+            cursor > %(since)s AND cursor <= (SELECT cursor FROM feed_head)
+            AND (%(app)s::text IS NULL OR app_slug = %(app)s OR left_slug = %(app)s)
         ORDER BY cursor
         LIMIT %(most)s::bigint
     )

@@ -12,7 +12,7 @@ feed_moved AS (
     WHERE NOT EXISTS (SELECT FROM known)
     RETURNING cursor, pg_notify('shm_feed', cursor::text)
 ),
-before AS (
+before AS MATERIALIZED (
     SELECT * FROM standings WHERE FALSE
 ),
 after AS (
@@ -123,7 +123,7 @@ WITH before AS MATERIALIZED (
 after AS (
     SELECT
         instance_id, app_slug, app_version, environment, %(status)s::text AS status, first_seen_at, last_seen_at,
-        snapshot_at, leaves
+        snapshot_at, leaves, CASE WHEN %(status)s = 'revoked' THEN now() END AS revoked_at
     FROM before
 ),
 -- use: moved
@@ -133,9 +133,15 @@ runs AS MATERIALIZED (
         s.app_slug, s.app_version, coalesce(s.leaves, s.metrics) AS leaves,
         s.snapshot_at AS starts_at,
         TRUE AS was_rolled,
-        least(lead(s.snapshot_at) OVER (ORDER BY s.snapshot_at), s.snapshot_at + d.active_window) AS ended_at,
+        least(
+            lead(s.snapshot_at) OVER (PARTITION BY s.instance_id ORDER BY s.snapshot_at),
+            s.snapshot_at + d.active_window
+        ) AS ended_at,
         TRUE AS is_rolled,
-        least(lead(s.snapshot_at) OVER (ORDER BY s.snapshot_at), s.snapshot_at + d.active_window, now()) AS ends_at
+        least(
+            lead(s.snapshot_at) OVER (PARTITION BY s.instance_id ORDER BY s.snapshot_at),
+            s.snapshot_at + d.active_window, now()
+        ) AS ends_at
     FROM snapshots s
     CROSS JOIN definitions d
     WHERE
@@ -143,6 +149,8 @@ runs AS MATERIALIZED (
         AND s.snapshot_at > now() - d.active_window
         AND %(status)s = 'revoked' AND EXISTS (SELECT FROM before)
 ),
+-- use: hours
+-- use: days
 -- use: rolled
 feed_moved AS (
     UPDATE feed_head SET cursor = cursor + 1
@@ -151,7 +159,7 @@ feed_moved AS (
 )
 UPDATE instances i SET
     status = p.status,
-    revoked_at = CASE WHEN p.status = 'revoked' THEN now() END,
+    revoked_at = p.revoked_at,
     counted = p.counted,
     lapsed = p.lapsed,
     reporting = p.reporting,
@@ -195,15 +203,19 @@ runs AS MATERIALIZED (
         s.snapshot_at AS starts_at,
         TRUE AS was_rolled,
         least(
-            lead(s.snapshot_at) OVER (ORDER BY s.snapshot_at), s.snapshot_at + d.active_window, k.revoked_at
+            lead(s.snapshot_at) OVER (PARTITION BY s.instance_id ORDER BY s.snapshot_at),
+            s.snapshot_at + d.active_window,
+            (SELECT revoked_at FROM known)
         ) AS ended_at,
         FALSE AS is_rolled,
         NULL::timestamptz AS ends_at
-    FROM known k
-    JOIN snapshots s USING (instance_id)
+    FROM snapshots s
     CROSS JOIN definitions d
-    WHERE s.cursor <= (SELECT cursor FROM series_head)
+    WHERE
+        s.instance_id = ANY(ARRAY(SELECT instance_id FROM known)) AND s.cursor <= (SELECT cursor FROM series_head)
 ),
+-- use: hours
+-- use: days
 -- use: rolled
 snapshots_gone AS (
     DELETE FROM snapshots WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
@@ -211,6 +223,9 @@ snapshots_gone AS (
 ),
 absences_gone AS (
     DELETE FROM absences WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
+),
+versions_gone AS (
+    DELETE FROM versions_seen WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
 ),
 gone AS (
     DELETE FROM instances WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
@@ -305,7 +320,12 @@ SELECT
         SELECT jsonb_agg(jsonb_build_object('lost_at', a.lost_at, 'returned_at', a.returned_at) ORDER BY a.lost_at)
         FROM absences a
         WHERE a.instance_id = instances.instance_id
-    ), '[]') AS absences
+    ), '[]') AS absences,
+    coalesce((
+        SELECT jsonb_agg(jsonb_build_object('version', v.app_version, 'first_at', v.first_at) ORDER BY v.first_at)
+        FROM versions_seen v
+        WHERE v.instance_id = instances.instance_id
+    ), '[]') AS versions
 FROM instances
 WHERE instance_id = %(instance_id)s;
 
@@ -327,28 +347,3 @@ WHERE item.instance_id = %(instance_id)s;
 -- name: public_keys (prepared)
 -- The keys that signatures of these instances are checked with.
 SELECT instance_id, public_key FROM instances WHERE instance_id = ANY(%(instance_ids)s::uuid[]);
-
--- name: page
--- A page of instances, newest seen first, with the feed's cursor at which it is true. `after_seen` and `after_id` are
--- the last row's of the page before. Always at least one row: without an instance where nothing matches.
-SELECT head.cursor AS head, page.*
-FROM feed_head head
-LEFT JOIN (
-    SELECT * FROM instance_items
-    WHERE
-        (%(app)s::text IS NULL OR app_slug = %(app)s OR app_name = %(app)s)
-        AND (%(status)s::text IS NULL OR status = %(status)s)
-        AND (%(version)s::text IS NULL OR app_version = %(version)s)
-        AND (%(environment)s::text IS NULL OR environment = %(environment)s)
-        AND (
-            %(pattern)s::text IS NULL OR instance_id::text ILIKE %(pattern)s OR app_version ILIKE %(pattern)s
-            OR environment ILIKE %(pattern)s OR deployment_mode ILIKE %(pattern)s
-        )
-        AND (
-            %(after_id)s::uuid IS NULL
-            OR (coalesce(last_seen_at, '-infinity'), instance_id) < (%(after_seen)s::timestamptz, %(after_id)s::uuid)
-        )
-    ORDER BY coalesce(last_seen_at, '-infinity') DESC, instance_id DESC
-    LIMIT %(most)s::bigint
-) page ON TRUE
-ORDER BY coalesce(page.last_seen_at, '-infinity') DESC, page.instance_id DESC;

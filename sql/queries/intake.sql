@@ -1,8 +1,10 @@
 -- name: store (prepared)
 -- Stores a batch of verified snapshots (a JSON array) and tells a verdict for each by its place: stored (also when it was
--- there already, and then it is not fresh), staged (stored, and what is staged of the instance is to take effect),
--- pending (the instance must be proven first), unknown (or another key), revoked. Instances get their current snapshot
--- and a cursor, the tallies move, the feed is told once. A snapshot that tells no version has its install's.
+-- there already, and then it is not fresh), staged (stored, and the instance is to be proven: what is staged of it is to
+-- take effect, or it was approved before it was ever seen), pending (it must be proven first), unknown (or another key),
+-- revoked. Instances get their current snapshot and a cursor, the tallies move, the feed is told once. A snapshot that
+-- tells no version has its install's, and it belongs to the application that the install has with it: what is staged
+-- takes effect.
 SELECT pg_advisory_xact_lock(1397247234);
 WITH batch AS MATERIALIZED (
     SELECT * FROM ROWS FROM (
@@ -20,10 +22,11 @@ WITH batch AS MATERIALIZED (
     )
 ),
 known AS MATERIALIZED (
-    SELECT s.*, i.public_key, i.staged
-    FROM standings s
-    JOIN instances i USING (instance_id)
-    WHERE s.instance_id = ANY(ARRAY(SELECT instance_id FROM batch))
+    SELECT
+        instance_id, public_key, staged, app_slug, app_version, environment, status, counted, lapsed, reporting,
+        first_seen_at, last_seen_at, snapshot_at, coalesce(leaves, metrics) AS leaves
+    FROM instances
+    WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM batch))
 ),
 judged AS MATERIALIZED (
     SELECT
@@ -32,10 +35,10 @@ judged AS MATERIALIZED (
             WHEN k.instance_id IS NULL OR k.public_key <> decode(b.public_key, 'base64') THEN 'unknown'
             WHEN k.status = 'revoked' THEN 'revoked'
             WHEN k.status = 'pending' THEN 'pending'
-            WHEN k.staged IS NOT NULL THEN 'staged'
+            WHEN k.staged IS NOT NULL OR k.first_seen_at IS NULL THEN 'staged'
             ELSE 'stored'
         END AS verdict,
-        k.app_slug,
+        coalesce(k.staged ->> 'app_slug', k.app_slug) AS app_slug,
         coalesce(k.staged ->> 'app_version', k.app_version) AS version_known
     FROM batch b
     LEFT JOIN known k USING (instance_id)

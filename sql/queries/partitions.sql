@@ -1,28 +1,47 @@
 -- name: missing
--- What makes the weeks that snapshots of the time ahead will need, as SQL to be run.
-SELECT format(
-    'CREATE TABLE IF NOT EXISTS %%I PARTITION OF snapshots FOR VALUES FROM (%%L) TO (%%L)',
-    'snapshots_' || to_char(week AT TIME ZONE 'UTC', 'IYYY"w"IW'), week, week + interval '7 days'
-) AS ddl
-FROM generate_series(
-    (
-        SELECT max((regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \(''([^'']+)''\)'))[1]::timestamptz)
-        FROM pg_inherits h
-        JOIN pg_class c ON c.oid = h.inhrelid
-        WHERE h.inhparent = 'snapshots'::regclass
-    ),
-    now() + %(ahead)s::interval,
-    interval '7 days'
-) week;
+-- What makes the weeks that snapshots of the time ahead will need, as SQL to be run. A table that is attached keeps nobody
+-- waiting, and one that is made as a partition would. Where the oldest weeks are dropped and older snapshots are taken now
+-- than then, also one for all that is older.
+WITH weeks AS MATERIALIZED (
+    SELECT
+        coalesce((regexp_match(bounds, 'FROM \(''([^'']+)''\)'))[1]::timestamptz, '-infinity') AS since,
+        (regexp_match(bounds, 'TO \(''([^'']+)''\)'))[1]::timestamptz AS until
+    FROM pg_inherits h
+    JOIN pg_class c ON c.oid = h.inhrelid
+    CROSS JOIN LATERAL pg_get_expr(c.relpartbound, c.oid) bounds
+    WHERE h.inhparent = 'snapshots'::regclass
+),
+wanted AS (
+    SELECT
+        'snapshots_' || to_char(week AT TIME ZONE 'UTC', 'IYYY"w"IW') AS name,
+        quote_literal(week) AS since, week + interval '7 days' AS until, FALSE AS is_older
+    FROM generate_series((SELECT max(until) FROM weeks), now() + %(ahead)s::interval, interval '7 days') week
+    UNION ALL
+    SELECT 'snapshots_before_' || to_char(min(since) AT TIME ZONE 'UTC', 'IYYY"w"IW'), 'MINVALUE', min(since), TRUE
+    FROM weeks
+    HAVING min(since) > now() - %(back)s::interval - interval '1 day'
+)
+SELECT
+    format(
+        'CREATE TABLE %%1$I (LIKE snapshots INCLUDING ALL); '
+        'ALTER TABLE snapshots ATTACH PARTITION %%1$I FOR VALUES FROM (%%2$s) TO (%%3$L)',
+        name, since, until
+    ) AS ddl,
+    is_older
+FROM wanted
+ORDER BY until;
 
 -- name: outlived
 -- What drops the weeks all of whose snapshots are older than they are kept, as SQL to be run. A day later than it could be,
 -- so that no clock's error drops what may still come in.
-SELECT format('DROP TABLE %%I', c.relname) AS ddl
-FROM pg_inherits h
-JOIN pg_class c ON c.oid = h.inhrelid
-WHERE
-    h.inhparent = 'snapshots'::regclass
-    AND (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \(''([^'']+)''\)'))[1]::timestamptz
-        < now() - %(retention)s::interval - interval '1 day'
-ORDER BY c.relname;
+SELECT format('DROP TABLE IF EXISTS %%I', name) AS ddl, until
+FROM (
+    SELECT
+        c.relname AS name,
+        (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \(''([^'']+)''\)'))[1]::timestamptz AS until
+    FROM pg_inherits h
+    JOIN pg_class c ON c.oid = h.inhrelid
+    WHERE h.inhparent = 'snapshots'::regclass
+) week
+WHERE until < now() - %(retention)s::interval - interval '1 day'
+ORDER BY until;

@@ -1,61 +1,64 @@
 -- name: roll
 -- Rolls snapshots up into the series, in the order in which they were stored, so many or a batch more; tells how many.
--- Each ends the run of the one before it in time; a late one does the same in the past, and so mends it. Neighbours are
--- looked for nearby first, and snapshots install by install (OFFSET 0 holds the planner to that): a step must not cost more
--- the more history there is.
+-- Each ends the run of the one before it in time; a late one does the same in the past, and so mends it. (A window that
+-- runs from the newest back grows at one end and is never computed anew: a late one may have a month of others after it.)
+-- Neighbours are looked for nearby first, and snapshots install by install (OFFSET 0 holds the planner to that): a step
+-- must not cost more the more history there is.
 SELECT pg_advisory_xact_lock(1397247235);
 WITH head AS MATERIALIZED (
-    SELECT cursor FROM series_head
+    SELECT cursor FROM series_head WHERE NOT stale
+),
+further AS MATERIALIZED (
+    SELECT cursor FROM snapshots
+    WHERE cursor > (SELECT cursor FROM head)
+    ORDER BY cursor
+    OFFSET %(most)s LIMIT 1
 ),
 reach AS MATERIALIZED (
-    SELECT coalesce(
-        (
-            SELECT cursor FROM snapshots
-            WHERE cursor > (SELECT cursor FROM head)
-            ORDER BY cursor
-            OFFSET %(most)s LIMIT 1
-        ),
-        (SELECT cursor FROM feed_head)
-    ) AS cursor
+    SELECT least((SELECT cursor FROM further), cursor) AS cursor FROM feed_head
 ),
 fresh AS MATERIALIZED (
-    SELECT instance_id, snapshot_at FROM snapshots
+    SELECT instance_id, snapshot_at, app_slug, app_version FROM snapshots
     WHERE cursor > (SELECT cursor FROM head) AND cursor <= (SELECT cursor FROM reach)
 ),
 spans AS MATERIALIZED (
     SELECT
         f.instance_id,
-        coalesce((
-            SELECT max(s.snapshot_at) FROM snapshots s
-            WHERE
-                s.instance_id = f.instance_id
-                AND s.snapshot_at < f.oldest AND s.snapshot_at >= f.oldest - interval '3 hours'
-                AND s.snapshot_at >= f.oldest - (SELECT active_window FROM definitions)
-                AND s.cursor <= (SELECT cursor FROM reach)
-        ), (
-            SELECT max(s.snapshot_at) FROM snapshots s
-            WHERE
-                s.instance_id = f.instance_id
-                AND s.snapshot_at < f.oldest AND s.snapshot_at >= f.oldest - (SELECT active_window FROM definitions)
-                AND s.cursor <= (SELECT cursor FROM reach)
-        ), f.oldest) AS oldest,
-        coalesce((
-            SELECT min(s.snapshot_at) FROM snapshots s
-            WHERE
-                s.instance_id = f.instance_id
-                AND s.snapshot_at > f.newest AND s.snapshot_at <= f.newest + interval '3 hours'
-                AND s.snapshot_at <= f.newest + (SELECT active_window FROM definitions)
-                AND s.cursor <= (SELECT cursor FROM reach)
-        ), (
-            SELECT min(s.snapshot_at) FROM snapshots s
-            WHERE
-                s.instance_id = f.instance_id
-                AND s.snapshot_at > f.newest AND s.snapshot_at <= f.newest + (SELECT active_window FROM definitions)
-                AND s.cursor <= (SELECT cursor FROM reach)
-        ), f.newest) AS newest
+        coalesce(just_before.snapshot_at, before.snapshot_at, f.oldest) AS oldest,
+        coalesce(just_after.snapshot_at, after.snapshot_at, f.newest) AS newest
     FROM (
         SELECT instance_id, min(snapshot_at) AS oldest, max(snapshot_at) AS newest FROM fresh GROUP BY instance_id
     ) f
+    LEFT JOIN LATERAL (
+        SELECT max(s.snapshot_at) AS snapshot_at FROM snapshots s
+        WHERE
+            s.instance_id = f.instance_id
+            AND s.snapshot_at < f.oldest AND s.snapshot_at >= f.oldest - interval '3 hours'
+            AND s.snapshot_at >= f.oldest - (SELECT active_window FROM definitions)
+            AND s.cursor <= (SELECT cursor FROM reach)
+    ) just_before ON TRUE
+    LEFT JOIN LATERAL (
+        SELECT max(s.snapshot_at) AS snapshot_at FROM snapshots s
+        WHERE
+            just_before.snapshot_at IS NULL AND s.instance_id = f.instance_id
+            AND s.snapshot_at < f.oldest AND s.snapshot_at >= f.oldest - (SELECT active_window FROM definitions)
+            AND s.cursor <= (SELECT cursor FROM reach)
+    ) before ON TRUE
+    LEFT JOIN LATERAL (
+        SELECT min(s.snapshot_at) AS snapshot_at FROM snapshots s
+        WHERE
+            s.instance_id = f.instance_id
+            AND s.snapshot_at > f.newest AND s.snapshot_at <= f.newest + interval '3 hours'
+            AND s.snapshot_at <= f.newest + (SELECT active_window FROM definitions)
+            AND s.cursor <= (SELECT cursor FROM reach)
+    ) just_after ON TRUE
+    LEFT JOIN LATERAL (
+        SELECT min(s.snapshot_at) AS snapshot_at FROM snapshots s
+        WHERE
+            just_after.snapshot_at IS NULL AND s.instance_id = f.instance_id
+            AND s.snapshot_at > f.newest AND s.snapshot_at <= f.newest + (SELECT active_window FROM definitions)
+            AND s.cursor <= (SELECT cursor FROM reach)
+    ) after ON TRUE
 ),
 runs AS MATERIALIZED (
     SELECT
@@ -64,7 +67,8 @@ runs AS MATERIALIZED (
         s.cursor <= (SELECT cursor FROM head) AS was_rolled,
         least(
             min(s.snapshot_at) FILTER (WHERE s.cursor <= (SELECT cursor FROM head)) OVER (
-                PARTITION BY s.instance_id ORDER BY s.snapshot_at ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING
+                PARTITION BY s.instance_id ORDER BY s.snapshot_at DESC
+                ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
             ),
             s.snapshot_at + (SELECT active_window FROM definitions),
             i.revoked_at
@@ -86,9 +90,19 @@ runs AS MATERIALIZED (
     ) s
     JOIN instances i ON i.instance_id = s.instance_id
 ),
+-- use: hours
+-- use: days
 -- use: rolled
+versions AS (
+    INSERT INTO versions_seen AS known (instance_id, app_version, app_slug, first_at)
+    SELECT instance_id, app_version, (array_agg(app_slug ORDER BY snapshot_at))[1], min(snapshot_at)
+    FROM fresh
+    GROUP BY instance_id, app_version
+    ON CONFLICT (instance_id, app_version) DO UPDATE SET app_slug = excluded.app_slug, first_at = excluded.first_at
+    WHERE excluded.first_at < known.first_at
+),
 advanced AS (
-    UPDATE series_head SET cursor = (SELECT cursor FROM reach) WHERE cursor < (SELECT cursor FROM reach)
+    UPDATE series_head SET cursor = (SELECT cursor FROM reach) WHERE cursor < (SELECT cursor FROM reach) AND NOT stale
 )
 SELECT count(*) AS snapshots FROM fresh;
 
@@ -114,9 +128,58 @@ closed AS (
 UPDATE series_head SET closed_at = due.at FROM due
 RETURNING series_head.closed_at;
 
+-- name: is_stale
+-- Whether the active window has become another, and the series are to be computed anew.
+SELECT stale FROM series_head;
+
+-- name: forget_stale
+-- Forgets what is rolled up by another active window than now, so many rows of hours and of days; once nothing of it is
+-- left, all raw snapshots are to be rolled up again. Days that cannot be computed from those stay as they are. Tells how
+-- many rows are gone.
+SELECT pg_advisory_xact_lock(1397247235);
+WITH head AS MATERIALIZED (
+    SELECT date_trunc('day', raw_since + d.active_window + interval '1 day' - interval '1 microsecond') AS kept_until
+    FROM series_head
+    CROSS JOIN definitions d
+    WHERE stale
+),
+hours_gone AS (
+    DELETE FROM series_hours
+    WHERE ctid = ANY(ARRAY(SELECT h.ctid FROM series_hours h WHERE EXISTS (SELECT FROM head) LIMIT %(most)s))
+    RETURNING 1
+),
+days_gone AS (
+    DELETE FROM series_days
+    WHERE ctid = ANY(ARRAY(SELECT d.ctid FROM series_days d, head WHERE d.at >= head.kept_until LIMIT %(most)s))
+    RETURNING 1
+),
+gone AS (
+    SELECT (SELECT count(*) FROM hours_gone) + (SELECT count(*) FROM days_gone) AS gone
+),
+begun AS (
+    UPDATE series_head SET stale = FALSE, cursor = 0, kept_until = head.kept_until
+    FROM head, gone
+    WHERE gone.gone = 0
+)
+SELECT gone FROM gone;
+
+-- name: raw_ends
+-- Raw snapshots from before a moment are about to be dropped.
+SELECT pg_advisory_xact_lock(1397247235);
+UPDATE series_head SET raw_since = greatest(raw_since, %(until)s::timestamptz)
+RETURNING raw_since;
+
+-- name: keep_days
+-- From now on snapshots may come in whose neighbours in time have been dropped: days that those counted in stay as they are.
+SELECT pg_advisory_xact_lock(1397247235);
+UPDATE series_head SET kept_until = greatest(
+    kept_until, date_trunc('day', raw_since + d.active_window + interval '1 day' - interval '1 microsecond')
+)
+FROM definitions d;
+
 -- name: head (prepared)
--- Up to which midnight days are closed.
-SELECT closed_at FROM series_head;
+-- Up to which midnight days are closed, and until which they stay as they are: moments within those days are not known.
+SELECT closed_at, nullif(kept_until, '-infinity') AS kept_until FROM series_head;
 
 -- name: now
 -- What an application's metrics read now: numbers and booleans, those of these keys, or those that most instances answer.
@@ -193,13 +256,51 @@ FROM (
 GROUP BY sort, key, value, is_closed;
 
 -- name: forget_hours
--- Forgets hours from before the oldest raw snapshots, whose days are closed; the oldest first.
+-- Forgets hours whose days are closed, from before the oldest raw snapshots and of no chart with steps within days; the
+-- oldest first.
 SELECT pg_advisory_xact_lock(1397247235);
+WITH bound AS MATERIALIZED (
+    SELECT least(now() - %(kept)s::interval, closed_at) AS at FROM series_head
+),
+noted AS (
+    UPDATE series_head SET forgotten_at = bound.at FROM bound WHERE forgotten_at < bound.at
+)
 DELETE FROM series_hours
 WHERE ctid = ANY(ARRAY(
-    SELECT ctid FROM series_hours
-    WHERE at < least(now() - %(retention)s::interval, (SELECT closed_at FROM series_head))
-    ORDER BY at
-    LIMIT %(most)s
+    SELECT ctid FROM series_hours WHERE at < (SELECT at FROM bound) ORDER BY at LIMIT %(most)s
 ))
 RETURNING 1 AS gone;
+
+-- name: spread_at
+-- The least, the median and the most of numbers at points in the past, ascending, from the raw snapshots: what sums cannot
+-- tell. It reads all raw snapshots of the time, of whoever is or was of the application.
+WITH runs AS (
+    SELECT
+        s.app_slug, coalesce(s.leaves, s.metrics) AS leaves, s.snapshot_at AS starts_at,
+        least(
+            lead(s.snapshot_at) OVER (PARTITION BY s.instance_id ORDER BY s.snapshot_at),
+            s.snapshot_at + d.active_window,
+            i.revoked_at
+        ) AS ends_at
+    FROM snapshots s
+    JOIN instances i ON i.instance_id = s.instance_id AND (i.app_slug = %(app)s OR i.left_slug IS NOT NULL)
+    CROSS JOIN definitions d
+    WHERE s.snapshot_at > (%(points)s::timestamptz[])[1] - d.active_window AND s.snapshot_at <= now()
+),
+valued AS (
+    SELECT p.at, k.key, (r.leaves -> k.key)::numeric AS value
+    FROM runs r
+    CROSS JOIN LATERAL unnest((%(points)s::timestamptz[])[
+        width_bucket(r.starts_at - interval '1 microsecond', %(points)s::timestamptz[]) + 1
+        : width_bucket(r.ends_at - interval '1 microsecond', %(points)s::timestamptz[])
+    ]) p (at)
+    CROSS JOIN unnest(%(keys)s::text[]) k (key)
+    WHERE r.app_slug = %(app)s AND jsonb_typeof(r.leaves -> k.key) = 'number'
+),
+sorted AS (
+    SELECT at, key, count(*) AS instances, array_agg(value ORDER BY value) AS vs FROM valued GROUP BY at, key
+)
+SELECT
+    at, key,
+-- use: spread
+FROM sorted;

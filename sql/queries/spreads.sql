@@ -18,6 +18,12 @@ SELECT
 -- use: spread
 FROM sorted;
 
+-- name: forget
+-- Forgets spreads that nobody has asked for in a day.
+DELETE FROM spreads
+WHERE ctid = ANY(ARRAY(SELECT ctid FROM spreads WHERE as_of < now() - interval '1 day' LIMIT %(most)s))
+RETURNING 1 AS gone;
+
 -- name: compute
 -- The spread of one key over the current snapshots of an application, kept; unless it is fresh, or another process is at
 -- it. Larger memory spares the disk a sort of a million values.
@@ -56,3 +62,9 @@ ON CONFLICT (app_slug, counted_only, key) DO UPDATE SET
     instances = excluded.instances, as_of = excluded.as_of, least = excluded.least, p50 = excluded.p50,
     p90 = excluded.p90, most = excluded.most
 RETURNING key;
+
+-- name: forget
+-- Forgets spreads that nobody has asked for in a while: their keys may be gone, and so may the installs that they tell of.
+DELETE FROM spreads
+WHERE ctid = ANY(ARRAY(SELECT ctid FROM spreads WHERE as_of < now() - %(kept)s::interval LIMIT %(most)s))
+RETURNING 1 AS gone;

@@ -17,9 +17,10 @@ from tests.server_process import ServerProcess
 CHECKOUT = Path(__file__).parent.parent.parent
 CONNECTIONS = 2
 
-pytestmark = pytest.mark.skipif(not is_there(), reason=HOW_TO_GET_IT)
+wants_wrk = pytest.mark.skipif(not is_there(), reason=HOW_TO_GET_IT)
 
 
+@wants_wrk
 def test_the_quick_bench_stores_all_that_was_acknowledged(open_folder: Path) -> None:
     shape = ("--quick", "--workers", "1", "--connections", f"{CONNECTIONS}", "--folder", str(open_folder))
     done = subprocess.run(
@@ -33,6 +34,18 @@ def test_the_quick_bench_stores_all_that_was_acknowledged(open_folder: Path) -> 
     assert list(open_folder.iterdir()) == []
 
 
+def test_installs_of_a_bench_are_counted_like_any_others(server: ServerProcess, database: str) -> None:
+    Fleet(3).seed(database)
+    Fleet(4).seed(database)
+    (shown,) = server.get("applications").json()
+    assert shown["instances"] == {"total": 7, "active": 7, "pending": 0, "revoked": 0, "counted": 7, "excluded": 0}
+    stats = server.get("stats").json()
+    assert (stats["daily_active"], stats["new_this_week"]) == (7, 7)
+    instances = server.get("instances")
+    assert (len(instances.json()), instances.headers["X-Feed-Cursor"]) == (7, "7")
+
+
+@wants_wrk
 def test_each_signed_request_is_sent_once_and_running_out_of_them_is_no_figure(
     server: ServerProcess, database: str, tmp_path: Path
 ) -> None:
@@ -44,12 +57,14 @@ def test_each_signed_request_is_sent_once_and_running_out_of_them_is_no_figure(
     assert len(stored(database)) == 9  # the first one wrk only looks at
 
 
+@wants_wrk
 def test_an_answer_that_is_none_of_2xx_is_no_figure(running: ServerProcess, tmp_path: Path) -> None:
     strangers = Fleet(100).sign(tmp_path / "requests", 1_000, CONNECTIONS)
     with pytest.raises(Fault, match="403"):
         drive(running.url, strangers, CONNECTIONS, 1)
 
 
+@wants_wrk
 def test_answers_that_are_missing_because_the_server_died_are_no_figure(
     server: ServerProcess, database: str, tmp_path: Path
 ) -> None:

@@ -70,7 +70,7 @@ def target(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @dataclass(frozen=True)
 class Seeded:
-    """A server process with instances of two applications and each status; `known` is what is in its paths."""
+    """A server process with instances of two applications and each status, and a token; `known` is for its paths."""
 
     server: ServerProcess
     known: dict[str, str]
@@ -89,7 +89,10 @@ def seeded(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             decision = f"{server.url}/api/v1/admin/instances/{revoked.instance_id}/revoke"
             httpx.post(decision, headers=server.headers).raise_for_status()
             Install(server.url).register()
-            yield Seeded(server, {"slug": "ledger", "instance_id": one.instance_id, "decision": "approve"})
+            said = {"name": "a script", "role": "viewer"}
+            token = httpx.post(f"{server.url}/api/v1/admin/tokens", json=said, headers=server.headers).json()
+            known = {"slug": "ledger", "app": "Ledger", "instance_id": one.instance_id, "decision": "approve"}
+            yield Seeded(server, known | {"token_id": token["id"]})
         finally:
             server.terminate()
 

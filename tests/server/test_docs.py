@@ -1,13 +1,17 @@
-"""The protocol's documentation names every code that the server can answer."""
+"""The documentation names every code that the server can answer, and every address that it has."""
 
 import re
 from pathlib import Path
 
 import shm.handlers.problems  # noqa: F401 - has a refusal of its own
 from shm.errors import Refusal
+from shm.openapi import GROUP
+from shm.server import ADMIN, ROUTES
+from shm.tokens import Role
 
 ROOT = Path(__file__).parent.parent.parent
 REFUSALS = [refusal.__name__ for refusal in Refusal.__subclasses__()]
+ADDRESS = re.compile(r"^\| `([A-Z]+) (\S+)` \| (\w+) \|", re.MULTILINE)
 CODE = re.compile(rf'\b(?:{"|".join(REFUSALS)})\(\s*"([a-z_]+)"')
 OF_THE_READERS = {
     "bad_after",
@@ -39,3 +43,18 @@ def test_the_protocol_names_every_code_and_no_other() -> None:
 def test_the_api_names_every_code_that_only_readers_hear() -> None:
     documented = set(re.findall(r"`([a-z]+_[a-z_]+)`", (ROOT / "docs" / "api.md").read_text()))
     assert documented >= OF_THE_READERS
+
+
+def test_the_api_names_every_address_with_who_may_call_it_and_no_other() -> None:
+    routes = {
+        (method.upper(), GROUP.sub(r"{\1}", pattern).removeprefix(f"{ADMIN}/"), who(operation.role))
+        for pattern, handler in ROUTES
+        for method, operation in handler.operations.items()
+        if method != "head"
+    }
+    assert set(ADDRESS.findall((ROOT / "docs" / "api.md").read_text())) == routes
+
+
+def who(role: Role) -> str:
+    """As the documentation calls it."""
+    return role.name.lower() if role >= Role.VIEWER else "anybody"

@@ -54,7 +54,7 @@ def test_requests_are_counted_by_handler_and_status_and_timed(server: ServerProc
         ("Instance", 200, 1),
         ("Stats", 401, 1),
         ("Missing", 404, 1),
-        ("Metrics", 200, 1),
+        ("Figures", 200, 1),
     ]:
         assert moved.by("shm_requests_total", handler=handler, status=str(status)) == count, handler
     for handler, count in [("register", 4), ("snapshot", 4), ("Instances", 1), ("Missing", 1)]:

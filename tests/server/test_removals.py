@@ -3,8 +3,11 @@
 import asyncio
 import time
 from collections.abc import Callable
+from datetime import timedelta
 
+import httpx
 import psycopg2
+import pytest
 
 from tests.conftest import admin_cursor
 from tests.installs import Install
@@ -81,3 +84,73 @@ async def test_a_cursor_from_before_the_feeds_memory_of_removals_leads_to_a_resy
         await asyncio.to_thread(Install(server.url).arrived)
         await subscriber.message()
         assert (await subscriber.message())["type"] == "instance"
+
+
+TRACES = """
+    SELECT
+        (SELECT count(*) FROM instances WHERE instance_id = %(id)s)
+        + (SELECT count(*) FROM snapshots WHERE instance_id = %(id)s)
+        + (SELECT count(*) FROM absences WHERE instance_id = %(id)s)
+        + (SELECT count(*) FROM tallies WHERE key = 'n' AND (total <> 0 OR instances <> 0))
+        + (SELECT count(*) FROM (
+            SELECT FROM series_hours WHERE key = 'n' GROUP BY at HAVING sum(total) <> 0 OR sum(instances) <> 0
+        ) told)
+"""
+ROLLED = "SELECT min(h.cursor) >= max(s.cursor) FROM series_head h, snapshots s"
+
+
+def delete(server: ServerProcess, install: Install, token: str | None = None) -> httpx.Response:
+    """`DELETE instances/{id}`, as the admin unless there is another token."""
+    headers = server.headers if token is None else {"Authorization": f"Bearer {token}"}
+    return httpx.delete(f"{server.url}/api/v1/admin/instances/{install.instance_id}", headers=headers)
+
+
+@pytest.mark.parametrize("revoked", [False, True])
+async def test_a_deleted_instance_leaves_no_trace_and_the_feed_tells_that_it_is_gone(
+    server: ServerProcess, database: str, revoked: bool
+) -> None:
+    install = Install(server.url, app_name="Ledger").arrived({"n": 7}, ago=timedelta(hours=5))
+    assert install.snapshot({"n": 8}).status_code == 202
+    address = f"{server.url}/api/v1/admin/instances/{install.instance_id}"
+    with admin_cursor(database) as cursor:
+        cursor.execute("INSERT INTO absences VALUES (%s, now(), now())", (install.instance_id,))
+        deadline = time.monotonic() + LIMIT_S
+        cursor.execute(ROLLED)
+        while cursor.fetchone() != (True,):
+            assert time.monotonic() < deadline, server.log
+            await asyncio.sleep(0.05)
+            cursor.execute(ROLLED)
+        cursor.execute(TRACES, {"id": install.instance_id})
+        assert (cursor.fetchone() or (0,))[0] > 5  # the instance, two snapshots, an absence, the tally, some hours
+    if revoked:
+        (await asyncio.to_thread(httpx.post, f"{address}/revoke", headers=server.headers)).raise_for_status()
+    since = int(server.get("instances").headers["X-Feed-Cursor"])
+    async with subscribed(server, f"?since={since}") as subscriber:
+        answer = await asyncio.to_thread(delete, server, install)
+        assert (answer.status_code, answer.content) == (204, b"")
+        told = await subscriber.until("removed")
+        assert (told["instance_id"], told["cursor"]) == (install.instance_id, since + 1)
+    assert items(server) == {}
+    assert server.get("applications/ledger/kpis").json()["kpis"] == []
+    chart = server.get("metrics/ledger?period=24h&keys=n").json()
+    assert not any(any(values) for values in chart["metrics"].values())
+    for gone in (address, f"{address}/snapshots"):
+        assert (await asyncio.to_thread(httpx.get, gone, headers=server.headers)).status_code == 404
+    with admin_cursor(database) as cursor:
+        cursor.execute(TRACES, {"id": install.instance_id})
+        assert cursor.fetchone() == (0,)
+    assert install.snapshot({"n": 9}).status_code == 403
+
+
+def test_only_an_admin_deletes_and_only_what_is_there(server: ServerProcess) -> None:
+    install, other = Install(server.url).arrived({"n": 1}), Install(server.url).arrived({"n": 2})
+    made = httpx.post(
+        f"{server.url}/api/v1/admin/tokens", headers=server.headers, json={"name": "reader", "role": "viewer"}
+    )
+    assert delete(server, install, made.json()["token"]).json()["code"] == "role_too_small"
+    assert install.instance_id in items(server)
+    assert delete(server, install).status_code == 204
+    again = delete(server, install)
+    assert (again.status_code, again.json()["code"]) == (404, "no_such_instance")
+    assert [*items(server)] == [other.instance_id]
+    assert install.register().status_code == 201

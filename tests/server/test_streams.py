@@ -20,6 +20,7 @@ from shm.server import rooms_of
 from shm.settings import Settings
 from shm.shared_numbers import SharedNumbers
 from shm.tokens import Role
+from shm.vitals import Vitals
 
 PIECES = 3
 WAIT_LIMIT_S = 10

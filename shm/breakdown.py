@@ -1,0 +1,99 @@
+"""An application's instances by the values of a column or of a metric, and another metric over each."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+import msgspec
+
+from shm import metrics
+from shm.applications import Applications
+from shm.database import Database
+from shm.metrics import Aggregate
+from shm.reckoned import Reckoned
+from shm.shapes import Moment
+
+MOST_VALUES = 50  # told one by one; the rest is one figure
+
+
+class Group(msgspec.Struct):
+    """Instances with a value. `metric` is the other metric's aggregate over those of them that `answered` it."""
+
+    value: str | None
+    instances: int
+    metric: Decimal | None
+    answered: int
+
+
+class Breakdown(msgspec.Struct):
+    """The body of `GET applications/{slug}/breakdown`: the values that most instances have, first; `rest`: all others.
+
+    Over the instances that KPIs are over. It reads the whole fleet, so it may be as old as `as_of` says.
+    """
+
+    app: str
+    by: str
+    metric: str | None
+    aggregate: Aggregate | None
+    as_of: Moment
+    values: list[Group]
+    rest: Group | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    value: str | None
+    is_rest: bool
+    instances: int
+    answered: int
+    total: Decimal | None
+    least: Decimal | None
+    most: Decimal | None
+    sorted: list[Decimal] | None
+
+    def group(self, aggregate: Aggregate) -> Group:
+        """With the metric's aggregate."""
+        values = {"sum": self.total, "min": self.least, "max": self.most}
+        if aggregate == "avg":
+            value = None if self.total is None else metrics.mean(self.total, self.answered)
+        elif aggregate == "median":
+            value = metrics.median(self.sorted) if self.sorted else None
+        else:
+            value = values[aggregate]
+        return Group(self.value, self.instances, value, self.answered)
+
+
+async def read(
+    database: Database,
+    applications: Applications,
+    reckoned: Reckoned,
+    slug: str,
+    by: str,
+    metric: str | None,
+    *,
+    counted_only: bool,
+) -> Breakdown | None:
+    """`by`: version, os_arch, environment, deployment_mode, or the key of a string or boolean metric.
+
+    None if there is no such application.
+    """
+    said = await applications.said(slug)
+    if said is None or said.slug != slug:
+        return None
+    aggregate = metrics.naming(metric or "", said.overrides.get(metric or "", metrics.PLAIN)).aggregate
+
+    async def compute() -> list[_Row]:
+        return await database.fetch(
+            _Row,
+            "breakdown.by_value",
+            app=slug,
+            by=by,
+            metric=metric or "",
+            counted_only=counted_only,
+            median=aggregate == "median" and metric is not None,
+            most=MOST_VALUES,
+        )
+
+    as_of, rows = await reckoned.get(("breakdown", slug, by, metric, aggregate, counted_only), compute)
+    groups = [row.group(aggregate) for row in rows if not row.is_rest]
+    rest = next((row.group(aggregate) for row in rows if row.is_rest), None)
+    return Breakdown(slug, by, metric, aggregate if metric is not None else None, as_of, groups, rest)

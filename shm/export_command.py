@@ -1,0 +1,109 @@
+"""`shm export`: a whole fleet with its current metrics as a file, read directly from the database.
+
+Standard output, or a file that only its owner can read, which is there whole or not at all.
+"""
+
+import argparse
+import asyncio
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+
+from shm import export, logs
+from shm.database import Database
+from shm.embedded import database_for
+from shm.endings import orderly
+from shm.errors import ConfigurationError, DatabaseUnavailable
+from shm.items import Filter, Items
+from shm.migrate import migrate
+from shm.settings import Settings, add_flags
+from shm.terminal import say
+
+HELP = "All instances with their current metrics, as CSV or JSON lines."
+
+BROKEN_PIPE = 1  # the status where whoever reads has gone: what is there is not all
+
+Write = Callable[[bytes], object]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """What is wanted, in which form, and where it goes."""
+    parser.add_argument("--app", metavar="…", help="Of one application, by its slug or name. Default: of all.")
+    parser.add_argument("--q", metavar="…", help="Those with this in their ID, version, environment or mode.")
+    parser.add_argument("--status", choices=["pending", "active", "revoked"])
+    parser.add_argument("--version", metavar="…", help="Those of exactly this version.")
+    parser.add_argument("--environment", metavar="…", help="Those in exactly this environment.")
+    parser.add_argument("--format", choices=get_args(export.Form), default="csv", help="Default: csv.")
+    parser.add_argument(
+        "--output", metavar="FILE", type=Path, help="A file, written whole or not at all. Default: standard output."
+    )
+    add_flags(parser, "dsn", "data_dir")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes it."""
+    logs.configure()
+    settings = Settings.load(os.environ, {name: vars(args)[name] for name in ("dsn", "data_dir")})
+    logs.configure(settings.log_level)
+    wanted = msgspec.convert({name: vars(args)[name] for name in Filter.__struct_fields__}, Filter)
+    try:
+        with orderly(), database_for(settings) as (dsn, _), _output(args.output) as write:
+            asyncio.run(_export(settings, dsn, wanted, args.format, write))
+    except DatabaseUnavailable as error:
+        raise ConfigurationError(f"The database cannot be used: {error}.") from None
+    except BrokenPipeError:
+        return BROKEN_PIPE
+    return 0
+
+
+async def _export(settings: Settings, dsn: str, wanted: Filter, form: export.Form, write: Write) -> None:
+    async with Database.opened(settings, dsn, size=1) as database:
+        await migrate(database)
+        begun = await export.begin(Items(database, settings), wanted, form)
+        if begun.left_out:
+            say(f"{begun.left_out} metrics have no column; JSON lines have them all.")
+        async with aclosing(begun.pieces) as pieces:
+            async for piece in pieces:
+                write(piece)
+
+
+@contextmanager
+def _output(file: Path | None) -> Iterator[Write]:
+    if file is None:
+        with _standard_output() as write:
+            yield write
+        return
+    file = file.resolve()
+    if file.exists() and not file.is_file():
+        raise ConfigurationError(f"{file} is no file that could be replaced; leave --output out and redirect.")
+    unfinished = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    try:
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as handle:
+                yield handle.write
+                handle.flush()
+                os.fsync(descriptor)
+            unfinished.replace(file)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be written: {error.strerror}.") from None
+
+
+@contextmanager
+def _standard_output() -> Iterator[Write]:
+    try:
+        yield sys.stdout.buffer.write
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain at its end
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise ConfigurationError(f"Nothing can be written: {error.strerror}.") from None

@@ -1,0 +1,45 @@
+-- name: by_value
+-- Instances of an application for each value of a column or of a string or boolean metric, over the instances that KPIs
+-- are over, and a number's sum, count and extremes over each; the values that most have, and the rest as one (value null,
+-- `is_rest`). It reads every instance of the application.
+WITH valued AS MATERIALIZED (
+    SELECT
+        CASE %(by)s
+            WHEN 'version' THEN i.app_version
+            WHEN 'os_arch' THEN i.os_arch
+            WHEN 'environment' THEN i.environment
+            WHEN 'deployment_mode' THEN i.deployment_mode
+            ELSE CASE
+                WHEN jsonb_typeof(coalesce(i.leaves, i.metrics) -> %(by)s) IN ('string', 'boolean')
+                THEN coalesce(i.leaves, i.metrics) ->> %(by)s
+            END
+        END AS value,
+        CASE
+            WHEN jsonb_typeof(coalesce(i.leaves, i.metrics) -> %(metric)s) = 'number'
+            THEN (coalesce(i.leaves, i.metrics) -> %(metric)s)::numeric
+        END AS number
+    FROM instances i
+    CROSS JOIN definitions d
+    WHERE
+        i.app_slug = %(app)s AND i.status <> 'revoked' AND i.snapshot_at + d.active_window > now()
+        AND (i.counted OR NOT %(counted_only)s::boolean)
+),
+ranked AS (
+    SELECT value, row_number() OVER (ORDER BY count(*) DESC, value) AS rank
+    FROM valued
+    WHERE value IS NOT NULL
+    GROUP BY value
+)
+SELECT
+    CASE WHEN r.rank <= %(most)s THEN v.value END AS value,
+    r.rank > %(most)s AS is_rest,
+    count(*) AS instances,
+    count(v.number) AS answered,
+    trim_scale(sum(v.number)) AS total,
+    min(v.number) AS least,
+    max(v.number) AS most,
+    CASE WHEN %(median)s::boolean THEN array_agg(v.number ORDER BY v.number) FILTER (WHERE v.number IS NOT NULL) END AS sorted
+FROM valued v
+JOIN ranked r USING (value)
+GROUP BY 1, 2
+ORDER BY is_rest, instances DESC, value;

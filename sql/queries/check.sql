@@ -1,0 +1,308 @@
+-- What is derived beside what it is derived from. A comparison is one statement, so both of its sides are of one moment,
+-- and whoever writes meanwhile makes no difference. Its rows are the differences: of which table (`part`), where in it
+-- (`place`), what is there and what should be (as text, cut), and in `mend` what the statement `mend_…` is to be told.
+--
+-- What is mended by adding is the difference as it was at the comparison's moment, though others have written since:
+-- every statement of theirs moves what is derived by as much as it moves what that is derived from, so the difference
+-- between the two stays what it was until it is added. So no lock is held while anything is compared. A difference must be added
+-- only once; `begin` sees to that.
+
+-- name: begin
+-- Whether this session is now the only one that mends; until its connection ends.
+SELECT pg_try_advisory_lock(1397247239) AS mine;
+
+-- name: agreed
+-- The active window, and whether the series are still those of another one.
+SELECT d.active_window, h.stale FROM definitions d CROSS JOIN series_head h;
+
+-- name: leaves
+-- Raw snapshots whose leaves are not those of their metrics.
+SELECT
+    'snapshots' AS part,
+    concat_ws(', ', left(instance_id::text, 8), snapshot_at, 'leaves') AS place,
+    left(coalesce(leaves, metrics)::text, 200) AS actual,
+    left(flattened(metrics)::text, 200) AS expected,
+    jsonb_build_object('instance_id', instance_id, 'snapshot_at', snapshot_at) AS mend
+FROM snapshots
+WHERE coalesce(leaves, metrics) <> flattened(metrics);
+
+-- name: mend_leaves
+-- Makes leaves of these snapshots those of their metrics.
+SELECT pg_advisory_xact_lock(1397247234);
+UPDATE snapshots s SET leaves = nullif(flattened(s.metrics), s.metrics)
+FROM jsonb_to_recordset(%(rows)s::jsonb) AS named (instance_id uuid, snapshot_at timestamptz)
+WHERE s.instance_id = named.instance_id AND s.snapshot_at = named.snapshot_at
+RETURNING 1 AS mended;
+
+-- name: instances
+-- Instances whose current snapshot is not their newest raw one, or that stand otherwise than the definitions say. How one
+-- stands is left out when time is about to change it or has just done so: that is the sweeps' to write down.
+WITH
+-- use: held
+before AS NOT MATERIALIZED (
+    SELECT * FROM standings
+),
+-- use: proven
+-- use: moved
+compared AS (
+    SELECT i.instance_id, field.*
+    FROM placed p
+    JOIN instances i ON i.instance_id = p.instance_id
+    CROSS JOIN LATERAL (
+        SELECT coalesce(i.due_at <= now(), FALSE) OR coalesce(p.due_at <= now() + interval '1 minute', FALSE) AS passes
+    ) clock
+    CROSS JOIN LATERAL (
+        VALUES
+            ('snapshot_at', i.snapshot_at::text, p.snapshot_at::text, i.snapshot_at IS DISTINCT FROM p.snapshot_at),
+            ('metrics', i.metrics::text, p.metrics::text, i.metrics <> p.metrics),
+            ('leaves', coalesce(i.leaves, i.metrics)::text, p.leaves::text, coalesce(i.leaves, i.metrics) <> p.leaves),
+            ('counted', i.counted::text, p.counted::text, NOT clock.passes AND i.counted <> p.counted),
+            ('lapsed', i.lapsed::text, p.lapsed::text, NOT clock.passes AND i.lapsed <> p.lapsed),
+            ('reporting', i.reporting::text, p.reporting::text, NOT clock.passes AND i.reporting <> p.reporting),
+            ('due_at', i.due_at::text, p.due_at::text, NOT clock.passes AND i.due_at IS DISTINCT FROM p.due_at)
+    ) field (name, actual, expected, differs)
+    WHERE field.differs
+)
+SELECT
+    'instances' AS part,
+    concat_ws(', ', left(instance_id::text, 8), name) AS place,
+    coalesce(left(actual, 200), 'nothing') AS actual,
+    coalesce(left(expected, 200), 'nothing') AS expected,
+    jsonb_build_object('instance_id', instance_id) AS mend
+FROM compared;
+
+-- name: mend_instances
+-- Gives these instances their newest raw snapshot, places them anew, moves the tallies by it, and tells the feed.
+SELECT pg_advisory_xact_lock(1397247234);
+WITH named AS MATERIALIZED (
+    SELECT DISTINCT instance_id FROM jsonb_to_recordset(%(rows)s::jsonb) AS told (instance_id uuid)
+),
+-- use: held
+before AS MATERIALIZED (
+    SELECT * FROM standings WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM named))
+),
+-- use: proven
+-- use: moved
+-- use: tallied
+numbered AS MATERIALIZED (
+    SELECT p.*, head.cursor + row_number() OVER (ORDER BY p.instance_id) AS cursor
+    FROM placed p
+    CROSS JOIN feed_head head
+),
+feed_moved AS (
+    UPDATE feed_head SET cursor = cursor + (SELECT count(*) FROM numbered)
+    WHERE EXISTS (SELECT FROM numbered)
+    RETURNING pg_notify('shm_feed', cursor::text)
+)
+UPDATE instances i SET
+    snapshot_at = n.snapshot_at,
+    metrics = n.metrics,
+    leaves = nullif(n.leaves, n.metrics),
+    counted = n.counted,
+    lapsed = n.lapsed,
+    reporting = n.reporting,
+    due_at = n.due_at,
+    cursor = n.cursor
+FROM numbered n
+WHERE i.instance_id = n.instance_id
+RETURNING 1 AS mended;
+
+-- name: tallies
+-- Tallies that are not the sums over the instances as these stand. With every instance before and none after, `moved` is
+-- what would take all of them out.
+WITH before AS NOT MATERIALIZED (
+    SELECT * FROM standings
+),
+after AS (
+    SELECT instance_id, app_slug, app_version, environment, status, first_seen_at, last_seen_at, snapshot_at, leaves
+    FROM standings
+    WHERE FALSE
+),
+-- use: moved
+compared AS (
+    SELECT
+        app_slug, sort, key, value,
+        coalesce(t.total, 0) AS total,
+        coalesce(t.instances, 0) AS instances,
+        coalesce(t.counted_total, 0) AS counted_total,
+        coalesce(t.counted_instances, 0) AS counted_instances,
+        -coalesce(m.total, 0) AS true_total,
+        -coalesce(m.instances, 0) AS true_instances,
+        -coalesce(m.counted_total, 0) AS true_counted_total,
+        -coalesce(m.counted_instances, 0) AS true_counted_instances
+    FROM tallies t
+    FULL JOIN moved m USING (app_slug, sort, key, value)
+)
+SELECT
+    'tallies' AS part,
+    concat_ws(', ', app_slug, sort, nullif(key, ''), nullif(value, '')) AS place,
+    concat(
+        trim_scale(total), ' over ', instances, ', counted ', trim_scale(counted_total), ' over ', counted_instances
+    ) AS actual,
+    concat(
+        trim_scale(true_total), ' over ', true_instances, ', counted ', trim_scale(true_counted_total), ' over ',
+        true_counted_instances
+    ) AS expected,
+    jsonb_build_object(
+        'app_slug', app_slug, 'sort', sort, 'key', key, 'value', value,
+        'total', true_total - total,
+        'instances', true_instances - instances,
+        'counted_total', true_counted_total - counted_total,
+        'counted_instances', true_counted_instances - counted_instances
+    ) AS mend
+FROM compared
+WHERE
+    total <> true_total OR instances <> true_instances OR counted_total <> true_counted_total
+    OR counted_instances <> true_counted_instances
+ORDER BY app_slug, sort, key, value;
+
+-- name: mend_tallies
+-- Adds these differences to the tallies.
+SELECT pg_advisory_xact_lock(1397247234);
+WITH moved AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS told (
+        app_slug text, sort text, key text, value text, total numeric, instances bigint, counted_total numeric,
+        counted_instances bigint
+    )
+),
+-- use: tallied
+done AS (
+    SELECT FROM moved
+)
+SELECT 1 AS mended FROM done;
+
+-- name: series
+-- Hours and closed days that are not what the raw snapshots make them, those that are rolled up. Where raw ones have been
+-- dropped, from the first midnight on at which none of them counts any more (`since`): each of them ended within the
+-- active window, so all that counts later is there. In the hour that ends there the days from before are made to lead to
+-- those that can be proven; else a chart that begins before it would be off by what the days before are.
+WITH
+-- use: held
+reach AS MATERIALIZED (
+    SELECT
+        greatest(head.kept_until, date_trunc(
+            'day', held.since + %(active_window)s::interval + interval '1 day' - interval '1 microsecond', 'UTC'
+        )) AS since,
+        head.*
+    FROM held
+    CROSS JOIN series_head head
+),
+runs AS (
+    SELECT
+        s.app_slug, s.app_version, coalesce(s.leaves, s.metrics) AS leaves,
+        s.snapshot_at AS starts_at,
+        FALSE AS was_rolled,
+        NULL::timestamptz AS ended_at,
+        TRUE AS is_rolled,
+        least(
+            lead(s.snapshot_at) OVER (PARTITION BY s.instance_id ORDER BY s.snapshot_at),
+            s.snapshot_at + %(active_window)s::interval,
+            i.revoked_at
+        ) AS ends_at
+    FROM snapshots s
+    JOIN instances i ON i.instance_id = s.instance_id
+    WHERE s.cursor <= (SELECT cursor FROM reach)
+),
+-- use: hours
+-- use: days
+joint AS MATERIALIZED (
+    SELECT since AS at FROM reach
+    WHERE since > kept_until AND since <= closed_at AND forgotten_at <= since - interval '1 day'
+),
+compared AS (
+    SELECT
+        part, app_slug, sort, key, value, at,
+        sum(total) AS total, sum(instances) AS instances,
+        sum(true_total) AS true_total, sum(true_instances) AS true_instances
+    FROM (
+        SELECT
+            'series_hours' AS part, app_slug, sort, key, value, at,
+            total, instances, 0::numeric AS true_total, 0::numeric AS true_instances
+        FROM series_hours
+        WHERE at > (SELECT since FROM reach) AND at >= (SELECT forgotten_at FROM reach)
+        UNION ALL
+        SELECT 'series_hours', app_slug, sort, key, value, at, 0, 0, total, instances
+        FROM hours
+        WHERE at > (SELECT since FROM reach) AND at >= (SELECT forgotten_at FROM reach)
+        UNION ALL
+        SELECT 'series_days', app_slug, sort, key, value, at, total, instances, 0, 0
+        FROM series_days
+        WHERE at >= (SELECT since FROM reach)
+        UNION ALL
+        SELECT 'series_days', app_slug, sort, key, value, at, 0, 0, total, instances
+        FROM days
+        WHERE at >= (SELECT since FROM reach)
+        UNION ALL
+        SELECT 'series_hours', app_slug, sort, key, value, at, total, instances, 0, 0
+        FROM series_hours
+        WHERE at = (SELECT at FROM joint)
+        UNION ALL
+        SELECT 'series_hours', app_slug, sort, key, value, at, 0, 0, total, instances
+        FROM days
+        WHERE at = (SELECT at FROM joint)
+        UNION ALL
+        SELECT 'series_hours', app_slug, sort, key, value, at + interval '1 day', 0, 0, -total, -instances
+        FROM series_days
+        WHERE at = (SELECT at - interval '1 day' FROM joint)
+        UNION ALL
+        SELECT 'series_hours', s.app_slug, s.sort, s.key, s.value, joint.at, 0, 0, -s.total, -s.instances
+        FROM joint
+        JOIN series_hours s ON s.at > joint.at - interval '1 day' AND s.at < joint.at
+    ) each
+    GROUP BY part, app_slug, sort, key, value, at
+    HAVING sum(total) <> sum(true_total) OR sum(instances) <> sum(true_instances)
+)
+SELECT
+    part,
+    concat_ws(', ', app_slug, sort, nullif(key, ''), nullif(value, ''), at) AS place,
+    concat(trim_scale(total), ' over ', instances) AS actual,
+    concat(trim_scale(true_total), ' over ', true_instances) AS expected,
+    jsonb_build_object(
+        'part', part, 'app_slug', app_slug, 'sort', sort, 'key', key, 'value', value, 'at', at,
+        'total', true_total - total, 'instances', true_instances - instances
+    ) AS mend
+FROM compared
+ORDER BY part, app_slug, sort, key, value, at;
+
+-- name: mend_series
+-- Adds these differences to the series, unless the active window has become another than the one they were found with.
+SELECT pg_advisory_xact_lock(1397247235);
+WITH named AS MATERIALIZED (
+    SELECT told.*
+    FROM jsonb_to_recordset(%(rows)s::jsonb) AS told (
+        part text, app_slug text, sort text, key text, value text, at timestamptz, total numeric, instances bigint
+    )
+    JOIN definitions d ON d.active_window = %(active_window)s::interval
+),
+hours AS (
+    SELECT app_slug, sort, key, value, at, total, instances FROM named WHERE part = 'series_hours'
+),
+days AS (
+    SELECT app_slug, sort, key, value, at, total, instances FROM named WHERE part = 'series_days'
+),
+-- use: rolled
+done AS (
+    SELECT FROM named
+)
+SELECT 1 AS mended FROM done;
+
+-- name: absences
+-- Absences that ended before they began, or of no instance.
+SELECT
+    'absences' AS part,
+    concat_ws(', ', left(a.instance_id::text, 8), a.lost_at) AS place,
+    concat('returned ', a.returned_at, CASE WHEN i.instance_id IS NULL THEN ', of no instance' END) AS actual,
+    'none' AS expected,
+    jsonb_build_object('instance_id', a.instance_id, 'lost_at', a.lost_at) AS mend
+FROM absences a
+LEFT JOIN instances i ON i.instance_id = a.instance_id
+WHERE i.instance_id IS NULL OR a.lost_at > a.returned_at
+ORDER BY a.lost_at, a.instance_id;
+
+-- name: mend_absences
+-- Deletes these absences.
+SELECT pg_advisory_xact_lock(1397247234);
+DELETE FROM absences a
+USING jsonb_to_recordset(%(rows)s::jsonb) AS named (instance_id uuid, lost_at timestamptz)
+WHERE a.instance_id = named.instance_id AND a.lost_at = named.lost_at
+RETURNING 1 AS mended;

@@ -1,0 +1,64 @@
+-- name: days
+-- By day (UTC), how many instances of an application were new, joined (are not pending), were lost, returned, were revoked
+-- while they were active; all days that had any. It reads every instance of the application.
+WITH life AS MATERIALIZED (
+    SELECT
+        i.instance_id, i.first_seen_at, i.status,
+        CASE
+            WHEN i.last_seen_at + d.active_window <= least(now(), i.revoked_at) THEN i.last_seen_at + d.active_window
+        END AS lost_at,
+        CASE WHEN i.revoked_at < i.last_seen_at + d.active_window THEN i.revoked_at END AS revoked_at
+    FROM instances i
+    CROSS JOIN definitions d
+    WHERE i.app_slug = %(app)s AND i.first_seen_at IS NOT NULL
+),
+events AS (
+    SELECT 'new' AS event, first_seen_at AS at FROM life
+    UNION ALL
+    SELECT 'joined', first_seen_at FROM life WHERE status <> 'pending'
+    UNION ALL
+    SELECT 'lost', lost_at FROM life WHERE lost_at IS NOT NULL AND status <> 'pending'
+    UNION ALL
+    SELECT 'revoked', revoked_at FROM life WHERE revoked_at IS NOT NULL
+    UNION ALL
+    SELECT 'lost', a.lost_at FROM absences a JOIN life USING (instance_id)
+    UNION ALL
+    SELECT 'returned', a.returned_at FROM absences a JOIN life USING (instance_id)
+)
+SELECT event, date_trunc('day', at) AS day, count(*) AS instances
+FROM events
+GROUP BY event, date_trunc('day', at);
+
+-- name: cohorts
+-- Instances of an application by the week (Monday, UTC) in which they were first seen and the Monday from which they were
+-- not active any more (null: they are); and, as `absent`, those that were away for a time, from one Monday until another.
+-- It reads every instance of the application.
+WITH life AS MATERIALIZED (
+    SELECT
+        i.instance_id,
+        date_trunc('week', i.first_seen_at) AS cohort,
+        CASE
+            WHEN i.revoked_at < i.last_seen_at + d.active_window THEN i.revoked_at
+            WHEN i.last_seen_at + d.active_window <= now() THEN i.last_seen_at + d.active_window
+        END AS ended_at
+    FROM instances i
+    CROSS JOIN definitions d
+    WHERE
+        i.app_slug = %(app)s AND i.first_seen_at >= %(since)s::timestamptz AND i.status <> 'pending'
+)
+SELECT
+    FALSE AS absent, cohort,
+    date_trunc('week', ended_at + interval '7 days' - interval '1 microsecond') AS gone_from,
+    NULL::timestamptz AS back_from,
+    count(*) AS instances
+FROM life
+GROUP BY cohort, date_trunc('week', ended_at + interval '7 days' - interval '1 microsecond')
+UNION ALL
+SELECT
+    TRUE, l.cohort,
+    date_trunc('week', a.lost_at + interval '7 days' - interval '1 microsecond'),
+    date_trunc('week', a.returned_at + interval '7 days' - interval '1 microsecond'),
+    count(*)
+FROM life l
+JOIN absences a USING (instance_id)
+GROUP BY 2, 3, 4;

@@ -1,0 +1,66 @@
+"""Time passes: everything that a database knows is moved into the past, as if it had all happened earlier.
+
+By whole days, so that hours and midnights stay what they are. Nothing is lost by it and nothing computed: what time
+alone changes is then for the server to notice.
+"""
+
+from datetime import timedelta
+
+import psycopg2
+from psycopg2 import sql
+
+ROLLUP_LOCK, WRITERS_LOCK = 1397247235, 1397247234  # in this order, as every statement that takes both
+TIMELESS = ["schema_migrations", "tokens"]
+
+# Tables with moments in them, of partitioned ones the whole; and all of their columns, `true` for a moment.
+TABLES = """
+    SELECT c.relname, array_agg(a.attname ORDER BY a.attnum)::text[],
+        array_agg(a.atttypid = 'timestamptz'::regtype ORDER BY a.attnum)
+    FROM pg_class c
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+    WHERE
+        c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+        AND c.relname <> ALL(%s)
+    GROUP BY c.relname
+    HAVING bool_or(a.atttypid = 'timestamptz'::regtype)
+"""
+
+# The one moment that is a text: the hour in which instances were first seen.
+NEW = """
+    CREATE TEMP TABLE aged ON COMMIT DROP AS SELECT * FROM tallies WHERE sort = 'new';
+    DELETE FROM tallies WHERE sort = 'new';
+    UPDATE aged SET key = to_char((key || ':00')::timestamp - %s, 'YYYY-MM-DD"T"HH24');
+    INSERT INTO tallies SELECT * FROM aged;
+"""
+
+
+def age(database: str, by: timedelta) -> None:
+    """Lets `by`, whole days, pass for a database, while no statement that changes it runs."""
+    assert by == timedelta(days=by.days), "hours and midnights must stay what they are"
+    connection = psycopg2.connect(database)
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute("SET timezone = 'UTC'")
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [ROLLUP_LOCK])
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [WRITERS_LOCK])
+            cursor.execute(TABLES, [TIMELESS])
+            for table, columns, are_moments in cursor.fetchall():
+                _age_table(cursor, table, dict(zip(columns, are_moments, strict=True)), by)
+            cursor.execute(NEW, [by])
+    finally:
+        connection.close()
+
+
+def _age_table(cursor: psycopg2.extensions.cursor, table: str, columns: dict[str, bool], by: timedelta) -> None:
+    """Aside and back, so that no row meets one that has not been moved yet."""
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    aged = sql.SQL(", ").join(
+        sql.SQL("{} - {}").format(sql.Identifier(name), sql.Literal(by)) if is_moment else sql.Identifier(name)
+        for name, is_moment in columns.items()
+    )
+    moved = sql.SQL(
+        "CREATE TEMP TABLE {aside} ON COMMIT DROP AS SELECT * FROM {table}; DELETE FROM {table};"
+        " INSERT INTO {table} ({names}) SELECT {aged} FROM {aside}"
+    )
+    aside = sql.Identifier(f"aged_{table}")
+    cursor.execute(moved.format(aside=aside, table=sql.Identifier(table), names=names, aged=aged))

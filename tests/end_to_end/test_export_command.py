@@ -1,0 +1,91 @@
+"""`shm export`: directly from the database, to standard output or to a file that is there whole or not at all."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.houses import wait_for
+from tests.installs import Install
+from tests.many_installs import make_fleet
+from tests.server_process import ServerProcess
+
+LIMIT_S = 60
+
+
+def started(*arguments: str, database: str) -> "subprocess.Popen[bytes]":
+    """`shm export` with exactly these arguments."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("SHM_")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "shm.cli", "export", *arguments],
+        env=clean | {"SHM_DB_DSN": database},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def run(*arguments: str, database: str) -> tuple[int, str, str]:
+    """Its status, and what it said on both outputs."""
+    process = started(*arguments, database=database)
+    said, complained = process.communicate(timeout=LIMIT_S)
+    return process.returncode, said.decode(), complained.decode()
+
+
+def test_it_says_what_the_server_says(server: ServerProcess, database: str) -> None:
+    Install(server.url).arrived({"n": 1.5})
+    Install(server.url, app_name="Kiosk").arrived({"m": 2})
+    assert run(database=database)[:2] == (0, server.get("export").content.decode())
+    asked = ("--app", "Ledger", "--status", "active", "--format", "jsonl")
+    lines = server.get("export?app=Ledger&status=active&format=jsonl").text
+    assert run(*asked, database=database)[:2] == (0, lines)
+    assert lines.count("\n") == 1
+
+
+def test_a_file_is_its_owners_alone_and_replaces_an_older_one(database: str, tmp_path: Path) -> None:
+    make_fleet(database, 10)
+    file, link = tmp_path / "fleet.csv", tmp_path / "link.csv"
+    file.write_text("older")
+    file.chmod(0o644)
+    link.symlink_to(file)
+    assert run("--output", str(link), database=database)[:2] == (0, "")
+    assert len(list(csv.DictReader(file.read_text().splitlines()))) == 10
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert link.is_symlink()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_file_is_left_as_it_was_where_the_export_is_ended(database: str, tmp_path: Path) -> None:
+    make_fleet(database, 2_000, texts=50)
+    file = tmp_path / "fleet.jsonl"
+    file.write_text("older")
+    process = started("--format", "jsonl", "--output", str(file), database=database)
+    wait_for(lambda: any(each.stat().st_size > 2**20 for each in tmp_path.iterdir()), "some of the export")
+    process.send_signal(signal.SIGTERM)
+    _, complained = process.communicate(timeout=LIMIT_S)
+    assert (process.returncode, b"Traceback" in complained) == (128 + signal.SIGTERM, False)
+    assert [each.read_text() for each in tmp_path.iterdir()] == ["older"]
+
+
+def test_what_cannot_be_written_is_told_in_a_sentence(database: str, tmp_path: Path) -> None:
+    for place in (str(tmp_path / "nowhere" / "fleet.csv"), str(tmp_path), os.devnull):
+        status, said, complained = run("--output", place, database=database)
+        assert (status, said) == (1, "")
+        assert "shm: " in complained
+        assert "Traceback" not in complained
+
+
+def test_it_ends_quietly_where_its_reader_has_gone(database: str) -> None:
+    make_fleet(database, 500, texts=50)
+    process = started("--format", "jsonl", database=database)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline().startswith(b"{")
+    process.stdout.close()
+    complained = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(LIMIT_S) == 1
+    assert b"Traceback" not in complained
+    assert b"Exception" not in complained

@@ -1,0 +1,281 @@
+"""Fleets by chance: what installs send, what the vendor decides, and how time passes. For property tests.
+
+`stories` makes them, as data that hypothesis can shrink; `play` sends one to a real server. A new thing that may happen
+is a class with `happen`, and a place in `events`.
+"""
+
+import atexit
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+from hypothesis import strategies as st
+
+from tests.aging import age
+from tests.installs import Install
+from tests.server_process import ServerProcess
+
+APPS = ("Ledger", "Kiosk")
+SLUGS = ("ledger", "kiosk")
+ENVIRONMENTS = ("production", "Dev", "ci", "")
+VERSIONS = ("1.0", "1.1", "2.0")
+OLDEST = timedelta(days=30)  # that a server takes by default
+AHEAD = timedelta(minutes=5)
+
+_client = httpx.Client(timeout=30)
+atexit.register(_client.close)
+
+
+@dataclass
+class Fleet:
+    """Installs and the server that they report to. `began` is what their snapshots' times count from."""
+
+    server: ServerProcess
+    database: str
+    began: datetime
+    roll_up: Callable[[], None]
+    installs: list[Install] = field(default_factory=list)
+
+    def install(self, number: int) -> Install:
+        """One of them."""
+        return self.installs[number % len(self.installs)]
+
+    def decide(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        """What the vendor's people do."""
+        url = f"{self.server.url}/api/v1/admin/{path}"
+        return _client.request(method, url, headers=self.server.headers, json=body)
+
+
+@dataclass(frozen=True)
+class Ago:
+    """So long before the fleet began, or before the full hour before that."""
+
+    hours: int = 0
+    minutes: int = 0
+    microseconds: int = 0
+    of_the_hour: bool = False
+
+    def before(self, began: datetime) -> datetime:
+        """The moment."""
+        if self.of_the_hour:
+            began = began.replace(minute=0, second=0, microsecond=0)
+        return began - timedelta(hours=self.hours, minutes=self.minutes, microseconds=self.microseconds)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A snapshot's content."""
+
+    ago: Ago
+    metrics: dict[str, Any]
+    version: str | None = None
+
+    def as_sent(self, began: datetime) -> dict[str, Any]:
+        """A member of a backlog."""
+        at = self.ago.before(began).isoformat().replace("+00:00", "Z")
+        return {"timestamp": at, "metrics": self.metrics} | ({"app_version": self.version} if self.version else {})
+
+
+@dataclass(frozen=True)
+class Sends:
+    """A snapshot."""
+
+    who: int
+    reading: Reading
+
+    def happen(self, fleet: Fleet) -> None:
+        """It is stored, or there is a reason why not."""
+        install = fleet.install(self.who)
+        body = {"instance_id": install.instance_id, **self.reading.as_sent(fleet.began)}
+        at = datetime.fromisoformat(body["timestamp"])
+        raw = json.dumps(body).encode()
+        status = install.post("/v1/snapshot", raw, install.signed(raw)).status_code
+        now = datetime.now(UTC)
+        if status != 403:
+            assert status == (202 if now - OLDEST <= at <= now + AHEAD else 400)
+
+
+@dataclass(frozen=True)
+class SendsBacklog:
+    """Several snapshots in one request, in any order."""
+
+    who: int
+    readings: list[Reading]
+
+    def happen(self, fleet: Fleet) -> None:
+        """Each is stored, or there is a reason why not."""
+        install = fleet.install(self.who)
+        members = [reading.as_sent(fleet.began) for reading in self.readings]
+        raw = json.dumps({"instance_id": install.instance_id, "snapshots": members}).encode()
+        assert install.post("/v1/snapshots", raw, install.signed(raw)).status_code in (202, 403)
+
+
+@dataclass(frozen=True)
+class RegistersAnew:
+    """Says of itself what it is now; what is known of it takes effect with its next proof, which may be at once."""
+
+    who: int
+    app: str
+    version: str
+    environment: str
+    proves_it: bool
+
+    def happen(self, fleet: Fleet) -> None:
+        """As the official clients do it at each start."""
+        install = fleet.install(self.who)
+        install.app_name, install.app_version, install.environment = self.app, self.version, self.environment
+        assert install.register().status_code in (200, 201, 403)
+        if self.proves_it:
+            assert install.activate().status_code in (200, 403)
+
+
+@dataclass(frozen=True)
+class IsDecided:
+    """Approved or revoked."""
+
+    who: int
+    decision: str
+
+    def happen(self, fleet: Fleet) -> None:
+        """Unless it is gone, or revoked for good."""
+        path = f"instances/{fleet.install(self.who).instance_id}/{self.decision}"
+        assert fleet.decide("POST", path).status_code in (200, 404, 409)
+
+
+@dataclass(frozen=True)
+class Erases:
+    """Wants nothing of it to be kept."""
+
+    who: int
+
+    def happen(self, fleet: Fleet) -> None:
+        """It may register again."""
+        install = fleet.install(self.who)
+        said = {"action": "erase", "instance_id": install.instance_id, "timestamp": datetime.now(UTC).isoformat()}
+        raw = json.dumps(said).encode()
+        assert install.post("/v1/erase", raw, install.signed(raw)).status_code in (200, 403)
+
+
+@dataclass(frozen=True)
+class VendorSays:
+    """Another name, kind or aggregate for metrics, or that they are hidden."""
+
+    slug: str
+    overrides: dict[str, Any]
+
+    def happen(self, fleet: Fleet) -> None:
+        """If there is such an application yet."""
+        status = fleet.decide("PUT", f"applications/{self.slug}", {"overrides": self.overrides}).status_code
+        assert status in (200, 404)
+
+
+@dataclass(frozen=True)
+class IsRolledUp:
+    """The background comes round."""
+
+    def happen(self, fleet: Fleet) -> None:
+        """Whatever has been stored until now is in the series."""
+        fleet.roll_up()
+
+
+@dataclass(frozen=True)
+class TimePasses:
+    """Days in which nobody reports."""
+
+    days: int
+
+    def happen(self, fleet: Fleet) -> None:
+        """They are over."""
+        age(fleet.database, timedelta(days=self.days))
+
+
+Event = Sends | SendsBacklog | RegistersAnew | IsDecided | Erases | VendorSays | IsRolledUp | TimePasses
+
+
+@dataclass(frozen=True)
+class Story:
+    """How many installs there are at first, and what happens to them."""
+
+    newcomers: list[tuple[str, str]]
+    events: list[Event]
+
+
+def play(story: Story, fleet: Fleet, after_time: Callable[[], None]) -> None:
+    """Lets it happen. Calls `after_time` whenever time has passed, before anything else notices it."""
+    for app, environment in story.newcomers:
+        install = Install(fleet.server.url, app_name=app, app_version=VERSIONS[0], environment=environment)
+        assert install.register().status_code == 201
+        fleet.installs.append(install)
+    for event in story.events:
+        event.happen(fleet)
+        if isinstance(event, TimePasses):
+            after_time()
+
+
+whos = st.integers(0, 3)
+apps = st.sampled_from(APPS)
+environments = st.sampled_from(ENVIRONMENTS)
+versions = st.sampled_from(VERSIONS)
+
+# Around now, around full hours to the microsecond, and anywhere in what is taken. Few, so that they meet.
+agos = (
+    st.builds(Ago, minutes=st.sampled_from([0, 1, 20, 59, 60, 61, -4]))
+    | st.builds(
+        Ago,
+        hours=st.sampled_from([0, 1, 2, 23, 24, 25, 48, 72, 7 * 24, 28 * 24]),
+        microseconds=st.integers(-1, 1),
+        of_the_hour=st.just(True),
+    )
+    | st.builds(Ago, hours=st.integers(0, 719))
+)
+
+numbers = (
+    st.integers(-5, 5)
+    | st.integers(-(2**70), 2**70)
+    | st.floats(-1e6, 1e6, allow_nan=False).map(lambda value: round(value, 4))
+    | st.sampled_from([0.1, 1e300, -1e300, 1.7976931348623157e308, 5e-324, 1e-20, 0.0, -0.0])
+)
+texts = st.sampled_from(["postgres", "sqlite", "", "x" * 64, "x" * 65])
+values = numbers | numbers | st.booleans() | texts | st.none() | st.just([1, 2])
+keys = st.sampled_from(["sent", "mem_mb", "hit_rate", "beta", "plan"])
+flat_metrics = st.dictionaries(keys, values, max_size=4)
+metrics = st.builds(
+    lambda flat, mail, ephemeral: (
+        flat | ({} if mail is None else {"mail": mail}) | ({} if ephemeral is None else {"sys_ephemeral": ephemeral})
+    ),
+    flat_metrics,
+    st.none() | flat_metrics | numbers,
+    st.sampled_from([None, None, None, True, False]),
+)
+readings = st.builds(Reading, agos, metrics, st.none() | versions)
+
+overrides = st.dictionaries(
+    keys | st.sampled_from(["mail.sent", "mail"]),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "kind": st.sampled_from(["business", "system"]),
+            "aggregate": st.sampled_from(["sum", "avg", "min", "max", "median"]),
+            "label": st.just("A label"),
+            "unit": st.sampled_from(["", "EUR"]),
+            "hidden": st.booleans(),
+        },
+    ),
+    max_size=3,
+)
+
+sends = st.builds(Sends, whos, readings)
+backlogs = st.builds(SendsBacklog, whos, st.lists(readings, min_size=1, max_size=6))
+registers = st.builds(RegistersAnew, whos, apps, versions, environments, st.booleans())
+passing = st.builds(TimePasses, st.sampled_from([1, 1, 2, 6, 7, 23, 29, 30, 31]))
+rarities = (
+    st.builds(IsDecided, whos, st.sampled_from(["approve", "revoke"]))
+    | st.builds(Erases, whos)
+    | st.builds(VendorSays, st.sampled_from(SLUGS), overrides)
+)
+events = sends | sends | backlogs | registers | rarities | passing | st.just(IsRolledUp())
+newcomers = st.lists(st.tuples(apps, environments), min_size=1, max_size=4)
+stories = st.builds(Story, newcomers, st.lists(events, min_size=1, max_size=12))

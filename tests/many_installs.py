@@ -1,0 +1,26 @@
+"""Fleets that are written straight into a database, because nobody could wait for them to report."""
+
+from tests.conftest import admin_cursor
+
+MAKE = """
+    INSERT INTO instances (
+        instance_id, public_key, status, app_slug, app_name, app_version, environment, deployment_mode, os_arch,
+        first_seen_at, last_seen_at, snapshot_at, metrics, cursor
+    )
+    SELECT
+        gen_random_uuid(), sha256(n::text::bytea), 'active', 'ledger', 'Ledger', '1.' || n %% 7, 'production', 'docker',
+        'linux/amd64', now(), now() - n * interval '1 second', now(),
+        jsonb_build_object('n', n) || (
+            SELECT coalesce(jsonb_object_agg('t' || t, repeat(md5((n * t)::text), 32)), '{}')
+            FROM generate_series(1, %(texts)s) t
+        ),
+        n
+    FROM generate_series(1, %(count)s) n
+"""
+
+
+def make_fleet(database: str, count: int, texts: int = 0) -> None:
+    """So many instances, each with a number `n` of its own and `texts` texts of a KiB."""
+    with admin_cursor(database) as cursor:
+        cursor.execute(MAKE, {"count": count, "texts": texts})
+        cursor.execute("ANALYZE instances")

@@ -1,0 +1,165 @@
+"""What follows from the raw rows at a moment: DESIGN's definitions, said again in plain Python."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+
+from tests.oracle.raw import Instance, Raw, Snapshot
+
+UNCOUNTED = {"dev", "development", "test", "testing", "ci", "local"}
+WINDOW = timedelta(days=30)
+LAPSES = {"daily_active": timedelta(days=1), "weekly_active": timedelta(days=7), "monthly_active": timedelta(days=30)}
+
+SYSTEM_WORDS = {"cpu", "mem", "memory", "uptime", "goroutines", "heap", "rss"}
+MEAN_WORDS = {"pct", "percent", "ratio", "avg", "mean", "rate"}
+
+MOST_VALUES = 20  # of a category that are told
+
+
+@dataclass
+class Figures:
+    """What some snapshots say: by key, the values of those that answered."""
+
+    numbers: dict[str, list[Decimal]] = field(default_factory=dict)
+    flags: dict[str, list[bool]] = field(default_factory=dict)
+    categories: dict[str, Counter[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, snapshots: Iterable[Snapshot]) -> "Figures":
+        """Of these, one of each instance."""
+        figures = cls()
+        for snapshot in snapshots:
+            for key, value in snapshot.leaves.items():
+                if isinstance(value, bool):
+                    figures.flags.setdefault(key, []).append(value)
+                elif isinstance(value, Decimal):
+                    figures.numbers.setdefault(key, []).append(value)
+                else:
+                    figures.categories.setdefault(key, Counter())[value] += 1
+        return figures
+
+    def aggregated(self, key: str, aggregate: str) -> Fraction:
+        """A number's aggregate, exactly."""
+        values = [Fraction(value) for value in self.numbers[key]]
+        match aggregate:
+            case "sum":
+                return sum(values, Fraction())
+            case "avg":
+                return sum(values, Fraction()) / len(values)
+            case "min":
+                return min(values)
+            case "max":
+                return max(values)
+        return self.percentile(key, Fraction(1, 2))
+
+    def percentile(self, key: str, share: Fraction) -> Fraction:
+        """Linear between neighbours."""
+        values = sorted(Fraction(value) for value in self.numbers[key])
+        place = share * (len(values) - 1)
+        low = int(place)
+        high = min(low + 1, len(values) - 1)
+        return values[low] + (place - low) * (values[high] - values[low])
+
+
+def kind(key: str, raw: Raw, slug: str | None = None) -> str:
+    """Business or system."""
+    system = key.startswith(("sys_", "app_")) or bool(SYSTEM_WORDS & _words(key))
+    return _said(raw, slug, key, "kind") or ("system" if system else "business")
+
+
+def aggregate(key: str, raw: Raw, slug: str | None = None) -> str:
+    """How a number is aggregated over instances; of all applications where there is no slug, and then nobody said."""
+    mean = key.startswith(("sys_", "app_")) or bool((SYSTEM_WORDS | MEAN_WORDS) & _words(key))
+    return _said(raw, slug, key, "aggregate") or ("avg" if mean else "sum")
+
+
+def is_hidden(key: str, raw: Raw, slug: str) -> bool:
+    """Whether the vendor wants it nowhere."""
+    return bool(raw.applications[slug].overrides.get(key, {}).get("hidden"))
+
+
+def current(raw: Raw, instance: Instance) -> Snapshot | None:
+    """The newest snapshot, whatever order they arrived in."""
+    return max(raw.snapshots[instance.instance_id], key=lambda snapshot: snapshot.snapshot_at, default=None)
+
+
+def is_active(instance: Instance, now: datetime, within: timedelta) -> bool:
+    """Proven or approved, not revoked, and seen."""
+    return instance.status == "active" and instance.last_seen_at is not None and instance.last_seen_at > now - within
+
+
+def is_counted(raw: Raw, instance: Instance) -> bool:
+    """Whether an active one is in the headline."""
+    newest = current(raw, instance)
+    ephemeral = newest is not None and newest.leaves.get("sys_ephemeral") is True
+    return instance.environment.lower() not in UNCOUNTED and not ephemeral
+
+
+def reporting(
+    raw: Raw, now: datetime, window: timedelta, slug: str | None = None, *, counted_only: bool = False
+) -> Iterator[Snapshot]:
+    """The current snapshots that KPIs are over, of an application or of all."""
+    for instance in raw.instances.values():
+        newest = current(raw, instance)
+        if (
+            (slug is None or instance.app_slug == slug)
+            and instance.status != "revoked"
+            and newest is not None
+            and newest.snapshot_at > now - window
+            and (is_counted(raw, instance) or not counted_only)
+        ):
+            yield newest
+
+
+def reporting_then(raw: Raw, slug: str, then: datetime, window: timedelta) -> Iterator[Snapshot]:
+    """The snapshots that were current at a moment in the past, of those that were sent for an application."""
+    for instance_id, snapshots in raw.snapshots.items():
+        revoked_at = raw.instances[instance_id].revoked_at
+        known = [snapshot for snapshot in snapshots if then - window < snapshot.snapshot_at <= then]
+        if known and known[-1].app_slug == slug and (revoked_at is None or then < revoked_at):
+            yield known[-1]
+
+
+def counts(raw: Raw, now: datetime, window: timedelta, slug: str | None = None) -> dict[str, int]:
+    """Instances of an application, or of all."""
+    mine = [instance for instance in raw.instances.values() if slug is None or instance.app_slug == slug]
+    active = [instance for instance in mine if is_active(instance, now, window)]
+    counted = sum(is_counted(raw, instance) for instance in active)
+    return {
+        "total": len(mine),
+        "active": len(active),
+        "pending": sum(instance.status == "pending" for instance in mine),
+        "revoked": sum(instance.status == "revoked" for instance in mine),
+        "counted": counted,
+        "excluded": len(active) - counted,
+    }
+
+
+def new_this_week(raw: Raw, now: datetime) -> int:
+    """First seen in the running hour or the 168 before it."""
+    since = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=168)
+    return sum(
+        instance.first_seen_at is not None and instance.first_seen_at >= since for instance in raw.instances.values()
+    )
+
+
+def changes(raw: Raw, window: timedelta) -> Iterator[datetime]:
+    """The moments at which time alone changes a figure; beside them, each full hour does."""
+    for instance in raw.instances.values():
+        if instance.last_seen_at is not None:
+            yield from (instance.last_seen_at + lapse for lapse in {window, *LAPSES.values()})
+    for snapshots in raw.snapshots.values():
+        yield from (snapshot.snapshot_at + window for snapshot in snapshots)
+
+
+def _words(key: str) -> set[str]:
+    return set(re.split(r"[^a-z0-9]+", key.lower()))
+
+
+def _said(raw: Raw, slug: str | None, key: str, what: str) -> str | None:
+    said: str | None = raw.applications[slug].overrides.get(key, {}).get(what) if slug is not None else None
+    return said

@@ -1,0 +1,140 @@
+"""The export: a whole fleet, each instance once, whatever its size and whatever happens meanwhile."""
+
+import csv
+import io
+import json
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import psutil
+
+from tests.installs import Install
+from tests.many_installs import make_fleet
+from tests.server_process import ServerProcess
+
+FLEET = 2_000
+TEXTS = 50  # KiB each
+MOST_GROWTH = 50 * 2**20  # of the server's memory, for a hundred MiB told
+FIRST_COLUMNS = [
+    *("instance_id", "app_name", "app_slug", "app_version", "environment", "status", "last_seen_at"),
+    *("deployment_mode", "os_arch", "first_seen_at", "snapshot_at", "counted"),
+]
+
+
+def table(server: ServerProcess, query: str = "") -> list[dict[str, str]]:
+    """The rows of a CSV export."""
+    return list(csv.DictReader(io.StringIO(server.get(f"export?{query}").content.decode(), newline="")))
+
+
+def arrived_with(server: ServerProcess, metrics: bytes, app_name: str = "Ledger") -> Install:
+    """An install whose snapshot has exactly this metrics object."""
+    install = Install(server.url, app_name)
+    install.register()
+    body = install.snapshot_body("METRICS").replace(b'"METRICS"', metrics)
+    assert install.post("/v1/snapshot", body, install.signed(body)).status_code == 202
+    return install
+
+
+def test_a_table_has_a_column_for_each_metric_and_keeps_every_digit(server: ServerProcess) -> None:
+    first = arrived_with(server, b'{"a": 1.50, "mail": {"sent": 123456789012345678901234567890}, "tags": [1]}')
+    second = arrived_with(server, b'{"beta": true, "plan": "a, \\"b\\"\\n\\u00e9"}', app_name="Kiosk")
+    pending = Install(server.url)
+    pending.register()
+    answer = server.get("export")
+    assert answer.headers["Content-Type"] == "text/csv"
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="instances.csv"'
+    assert answer.headers["X-Metrics-Left-Out"] == "0"
+    assert int(answer.headers["X-Feed-Cursor"]) > 0
+    rows = {row["instance_id"]: row for row in table(server)}
+    metrics = ["metrics.a", "metrics.beta", "metrics.mail.sent", "metrics.plan"]
+    assert [*rows[first.instance_id]] == FIRST_COLUMNS + metrics
+    assert [rows[first.instance_id][name] for name in metrics] == ["1.50", "", "123456789012345678901234567890", ""]
+    assert [rows[second.instance_id][name] for name in metrics] == ["", "true", "", 'a, "b"\né']
+    assert [rows[pending.instance_id][name] for name in ("status", "last_seen_at", "counted")] == [
+        "pending",
+        "",
+        "true",
+    ]
+    item = server.get(f"instances/{first.instance_id}").json()
+    for name in FIRST_COLUMNS[:-1]:
+        assert rows[first.instance_id][name] == item[name]
+
+
+def test_filters_narrow_an_export_and_its_columns(server: ServerProcess) -> None:
+    first = Install(server.url).arrived({"a": 1})
+    Install(server.url, app_name="Kiosk").arrived({"b": 1})
+    (row,) = table(server, "app=Ledger&status=active&q=docker")
+    assert (row["instance_id"], row["metrics.a"]) == (first.instance_id, "1")
+    assert "metrics.b" not in row
+    assert table(server, "status=revoked") == table(server, "app=nobody") == []
+    assert server.get("export?app=nobody&format=jsonl").content == b""
+
+
+def test_no_text_is_a_formula_to_a_spreadsheet_and_numbers_stay_numbers(server: ServerProcess) -> None:
+    texts = ["=1+1", "+1", "-1", "@x", "\tx", "\rx", "'", "x=1", ""]
+    for text in texts:
+        Install(server.url, app_version="=v", environment="-e").arrived({"plan": text, "n": -1.5, "=k": "+"})
+    rows = table(server)
+    assert {row["metrics.plan"] for row in rows} == {
+        "'" + text if text[:1] in "=+-@\t\r" and text else text for text in texts
+    }
+    assert {(row["metrics.n"], row["app_version"], row["environment"], row["metrics.=k"]) for row in rows} == {
+        ("-1.5", "'=v", "'-e", "'+")
+    }
+    assert not any(name.startswith(("=", "+", "-", "@")) for name in rows[0])
+
+
+def test_metrics_that_have_no_column_are_counted(server: ServerProcess) -> None:
+    for half in range(3):
+        Install(server.url).arrived({f"k{half}_{number}": 1 for number in range(200)} | {"often": 1})
+    answer = server.get("export")
+    assert answer.headers["X-Metrics-Left-Out"] == "101"
+    title = answer.text.splitlines()[0].split(",")
+    assert len(title) == len(FIRST_COLUMNS) + 500
+    assert "metrics.often" in title
+
+
+def test_json_lines_are_the_items_of_the_list(server: ServerProcess) -> None:
+    arrived_with(server, b'{"a": 1.50, "mail": {"sent": [1, null]}, "text": "\\n\\u2028"}')
+    Install(server.url).register()
+    answer = server.get("export?format=jsonl")
+    assert answer.headers["Content-Type"] == "application/jsonl"
+    lines = [json.loads(line, parse_float=Decimal) for line in answer.content.decode().split("\n")[:-1]]
+    listed = json.loads(server.get("instances").content, parse_float=Decimal)
+    assert sorted(lines, key=by_id) == sorted(listed, key=by_id)
+    assert [*map(by_id, lines)] == sorted(map(by_id, lines))
+    assert '"a": 1.50' in answer.text
+
+
+def by_id(item: dict[str, Any]) -> str:
+    """Its ID."""
+    return str(item["instance_id"])
+
+
+def test_a_large_fleet_goes_out_whole_while_the_servers_memory_stays_flat_and_the_intake_goes_on(
+    server: ServerProcess, database: str
+) -> None:
+    """The client reads a little, then nothing for a while, then the rest."""
+    make_fleet(database, FLEET, TEXTS)
+    Install(server.url).arrived({"n": 1})
+    process = psutil.Process(server.pid)
+    before = most = process.memory_info().rss
+    text = bytearray()
+    address = f"{server.url}/api/v1/admin/export?format=jsonl"
+    with httpx.stream("GET", address, headers=server.headers, timeout=60) as answer:
+        pieces = answer.iter_raw()
+        text += next(pieces)
+        for _ in range(10):
+            Install(server.url, app_version="9").arrived({"n": 1})
+            assert len(server.get("instances?limit=10").json()) == 10
+            most = max(most, process.memory_info().rss)
+        for number, piece in enumerate(pieces):
+            text += piece
+            if number % 50 == 0:
+                most = max(most, process.memory_info().rss)
+    ids = [json.loads(line)["instance_id"] for line in text.decode().splitlines()]
+    assert len(ids) == len(set(ids))
+    assert FLEET < len(ids) <= FLEET + 11
+    assert len(text) > FLEET * TEXTS * 1024
+    assert most - before < MOST_GROWTH

@@ -1,0 +1,261 @@
+"""Series: at each moment what the KPIs would have read then, and at last what they read now."""
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.aging import age
+from tests.backstage import Backstage, backstage
+from tests.conftest import admin_cursor
+from tests.installs import Install
+from tests.oracle import hold_the_past_to_the_oracle, hold_to_the_oracle
+from tests.server_process import ServerProcess
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+POINTS = {"24h": 25, "7d": 29, "30d": 31, "3m": 91, "1y": 54}
+STEPS = {"24h": HOUR, "7d": 6 * HOUR, "30d": DAY, "3m": DAY, "1y": 7 * DAY}
+
+MONTH = """
+    INSERT INTO snapshots (instance_id, snapshot_at, app_version, metrics, app_slug, cursor)
+    SELECT %s, now() - minutes * interval '1 minute', '1', '{"n": 1}', 'ledger', (SELECT cursor FROM feed_head)
+    FROM generate_series(1, 43000) minutes
+"""
+
+
+@pytest.fixture
+def behind(database: str) -> Iterator[Backstage]:
+    """The background, which is the test's to do; asked for before the server."""
+    with backstage(database) as mine:
+        yield mine
+
+
+@pytest.fixture
+def server(behind: Backstage, serve: Callable[..., ServerProcess]) -> ServerProcess:
+    """A server that rolls nothing up by itself."""
+    return serve()
+
+
+def full_hour(back: int = 0) -> datetime:
+    """The last one that is over, or so many before it."""
+    return datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - back * HOUR
+
+
+def series(server: ServerProcess, query: str = "", app: str = "ledger") -> Any:
+    """`GET metrics/{app}`."""
+    return server.get(f"metrics/{app}?{query}").json()
+
+
+def by_moment(said: Any, key: str) -> dict[datetime, Any]:
+    """A number's values."""
+    return dict(zip(map(datetime.fromisoformat, said["timestamps"]), said["metrics"][key], strict=True))
+
+
+@pytest.mark.parametrize("period", POINTS)
+def test_a_period_has_its_moments_at_ends_of_its_steps_and_at_last_now(
+    server: ServerProcess, behind: Backstage, period: str
+) -> None:
+    Install(server.url).arrived({"n": 1, "beta": True}, ago=3 * HOUR)
+    behind.go_round()
+    said = series(server, f"period={period}")
+    *ends, now = map(datetime.fromisoformat, said["timestamps"])
+    assert len(ends) + 1 == POINTS[period]
+    assert {later - earlier for earlier, later in pairwise(ends)} == {STEPS[period]}
+    assert ends[-1] < now <= ends[-1] + STEPS[period]
+    assert said["running_since"] == said["timestamps"][-2]
+    assert datetime.now(UTC) - now < timedelta(minutes=1)
+    for values in (said["metrics"]["n"], said["instances"]["n"], *said["flags"]["beta"].values()):
+        assert len(values) == POINTS[period]
+        assert values[-1] == 1
+        assert values[0] is None
+
+
+def test_all_begins_with_the_first_snapshot_and_has_at_most_400_moments(
+    server: ServerProcess, behind: Backstage, database: str
+) -> None:
+    Install(server.url).arrived({"n": 1}, ago=29 * DAY)
+    behind.go_round()
+    said = series(server, "period=all")
+    assert said["metrics"]["n"] == [1] * len(said["timestamps"])
+    assert len(said["timestamps"]) in (30, 31)
+    age(database, 700 * DAY)
+    Install(server.url).arrived({"n": 5})
+    behind.go_round()
+    said = series(server, "period=all")
+    assert 100 < len(said["timestamps"]) <= 400
+    assert (said["metrics"]["n"][0], said["metrics"]["n"][50], said["metrics"]["n"][-1]) == (1, None, 5)
+
+
+def test_a_gap_is_null_and_a_zero_is_zero(server: ServerProcess, behind: Backstage, database: str) -> None:
+    install = Install(server.url).arrived({"n": 0, "beta": False})
+    age(database, 45 * DAY)
+    install.snapshot({"n": 0, "beta": False}, datetime.now(UTC) - 5 * DAY)
+    behind.go_round()
+    said = series(server, "period=3m")
+    values = said["metrics"]["n"]
+    assert set(values[:45]) == {None}
+    assert set(values[46:75]) == {0}
+    assert set(values[76:84]) == {None}
+    assert set(values[-5:]) == {0}
+    assert said["instances"]["n"] == said["flags"]["beta"]["instances"]
+    assert said["flags"]["beta"]["true"] == values
+
+
+@pytest.mark.parametrize("late", [timedelta(microseconds=-1), timedelta(), timedelta(microseconds=1)])
+def test_a_snapshot_counts_from_the_full_hour_that_it_is_not_after_until_its_window_is_over(
+    server: ServerProcess, behind: Backstage, database: str, late: timedelta
+) -> None:
+    at = full_hour(5)
+    Install(server.url).arrived()  # the application goes on
+    silent = Install(server.url)
+    silent.register()
+    assert silent.snapshot({"n": 1}, at + late).status_code == 202
+    behind.go_round()
+    first = at if late <= timedelta() else at + HOUR
+    values = by_moment(series(server), "n")
+    assert [moment for moment in values if values[moment] is not None] == [each for each in values if each >= first]
+    age(database, 30 * DAY)  # the window; so it ends as it began
+    behind.go_round()
+    values = by_moment(series(server, "keys=n"), "n")
+    assert [moment for moment in values if values[moment] is not None] == [each for each in values if each < first]
+
+
+def test_within_an_hour_only_the_newest_snapshot_counts(server: ServerProcess, behind: Backstage) -> None:
+    at = full_hour(3)
+    install = Install(server.url).arrived({"n": 0})
+    for minutes, number in ((50, 3), (10, 1), (30, 2)):
+        install.snapshot({"n": number}, at + timedelta(minutes=minutes))
+        behind.go_round()
+    values = by_moment(series(server), "n")
+    assert (values[at], values[at + HOUR]) == (None, 3)
+
+
+def test_a_late_snapshot_mends_days_that_are_closed(server: ServerProcess, behind: Backstage, database: str) -> None:
+    install = Install(server.url).arrived({"n": 1}, ago=10 * DAY)
+    install.snapshot({"n": 2}, datetime.now(UTC) - 5 * DAY)
+    age(database, 3 * DAY)
+    behind.go_round()
+    assert set(series(server, "period=30d&keys=n")["metrics"]["n"]) == {None, 1, 2}
+    install.snapshot({"m": 7}, datetime.now(UTC) - 10 * DAY)
+    install.snapshot({"n": 9}, datetime.now(UTC) - 20 * DAY)
+    behind.go_round()
+    hold_the_past_to_the_oracle(server, database, "ledger")
+    assert set(series(server, "period=30d&keys=n")["metrics"]["n"]) == {None, 1, 2, 9}
+
+
+@pytest.mark.parametrize("rolled_up_before", [True, False])
+@pytest.mark.parametrize("end", ["revoked", "erased", "moved"])
+def test_whoever_is_revoked_stays_in_the_past_whoever_is_erased_is_in_none_and_whoever_moves_is_in_both(
+    server: ServerProcess, behind: Backstage, database: str, end: str, rolled_up_before: bool
+) -> None:
+    Install(server.url).arrived({"n": 1}, ago=6 * DAY)
+    install = Install(server.url).arrived({"n": 10, "mine": 1}, ago=5 * DAY)
+    install.snapshot({"n": 20}, datetime.now(UTC) - 3 * HOUR)
+    if rolled_up_before:
+        behind.go_round()
+    if end == "revoked":
+        url = f"{server.url}/api/v1/admin/instances/{install.instance_id}/revoke"
+        httpx.post(url, headers=server.headers).raise_for_status()
+    elif end == "erased":
+        said = {"action": "erase", "instance_id": install.instance_id, "timestamp": datetime.now(UTC).isoformat()}
+        raw = json.dumps(said).encode()
+        assert install.post("/v1/erase", raw, install.signed(raw)).status_code == 200
+    else:
+        install.register(app_name="Kiosk")
+        install.snapshot({"n": 30}, datetime.now(UTC))
+    age(database, 1 * DAY)
+    hold_to_the_oracle(server, database)
+    behind.go_round()
+    hold_to_the_oracle(server, database)
+    hold_the_past_to_the_oracle(server, database)
+    values = series(server, "period=30d&keys=n,mine")["metrics"]
+    assert set(values["n"]) == ({None, 1} if end == "erased" else {None, 1, 11})
+    assert ("mine" in values) == (end != "erased")
+    if end == "moved":
+        assert set(series(server, "period=30d", "kiosk")["metrics"]["n"]) == {None, 30}
+
+
+def test_keys_choose_metrics_and_one_that_nobody_knows_is_left_out(server: ServerProcess, behind: Backstage) -> None:
+    Install(server.url).arrived({"a": 1, "b": 2, "mail": {"sent": 3}, "beta": True, "plan": "free"})
+    behind.go_round()
+    said = series(server, "keys=a,mail.sent,beta,plan,unknown,a")
+    assert (said["metrics"].keys(), said["flags"].keys()) == ({"a", "mail.sent"}, {"beta"})
+    assert series(server)["metrics"].keys() == {"a", "b", "mail.sent"}
+
+
+def test_a_hidden_metric_is_in_no_series_not_even_asked_for_by_name(server: ServerProcess) -> None:
+    Install(server.url).arrived({"a": 1, "b": 2, "beta": True})
+    body = {"overrides": {"a": {"hidden": True}, "beta": {"hidden": True}}}
+    url = f"{server.url}/api/v1/admin/applications/ledger"
+    httpx.put(url, headers=server.headers, json=body).raise_for_status()
+    for query in ("", "keys=a,b,beta"):
+        said = series(server, query)
+        assert (said["metrics"].keys(), said["flags"].keys()) == ({"b"}, set())
+
+
+def test_an_application_is_found_by_its_name_too(server: ServerProcess) -> None:
+    Install(server.url, app_name="Ledger & Söhne").arrived({"a": 1})
+    by_name, by_slug = (series(server, app=app) for app in ("Ledger%20%26%20S%C3%B6hne", "ledger-sohne"))
+    assert by_name["app"] == by_slug["app"] == "ledger-sohne"
+    assert by_name["metrics"] == by_slug["metrics"]
+
+
+def test_a_snapshot_among_very_many_of_one_install_is_rolled_up_as_fast_as_any(
+    server: ServerProcess, behind: Backstage, database: str
+) -> None:
+    install = Install(server.url).arrived({"n": 1})
+    with admin_cursor(database) as cursor:  # one a minute for a month, as a client may send them, rolled up before
+        cursor.execute(MONTH, [install.instance_id])
+    behind.go_round("roll up")
+    install.snapshot({"n": 2}, datetime.now(UTC) - 29.9 * DAY)
+    install.snapshot({"n": 3})
+    behind.go_round("roll up")  # within what a statement may take
+    assert series(server)["metrics"]["n"][-1] == 3
+
+
+def test_an_install_approved_unseen_is_active_and_has_its_application_once_it_is_seen(
+    server: ServerProcess, database: str
+) -> None:
+    install = Install(server.url)
+    install.register()
+    url = f"{server.url}/api/v1/admin/instances/{install.instance_id}/approve"
+    httpx.post(url, headers=server.headers).raise_for_status()
+    stats = server.get("stats").json()
+    assert (stats["active_instances"], stats["daily_active"], stats["new_this_week"]) == (0, 0, 0)
+    assert install.snapshot({"n": 1}).status_code == 202
+    stats = server.get("stats").json()
+    assert (stats["active_instances"], stats["daily_active"], stats["new_this_week"]) == (1, 1, 1)
+    hold_to_the_oracle(server, database, "ledger")
+
+
+def test_servers_that_write_at_once_keep_every_figure_true(
+    serve: Callable[..., ServerProcess], behind: Backstage, database: str
+) -> None:
+    servers = [serve(), serve()]
+    now = datetime.now(UTC)
+    installs = [Install(servers[0].url).arrived({"n": -1}, ago=DAY) for _ in range(6)]
+
+    def send(number: int) -> None:
+        install = replace(installs[number % 6], url=servers[number % 2].url)
+        metrics = {"n": number, "beta": number % 3 == 0, "plan": f"plan{number % 4}", "sys_ephemeral": number % 5 == 0}
+        at = now - timedelta(minutes=(number * 37) % 600)
+        assert install.snapshot(metrics, at).status_code == 202
+        if number % 10 == 0:
+            replace(install, environment="ci" if number % 20 else "production").register()
+        if number % 25 == 0:
+            behind_also.submit(install.activate)
+
+    with ThreadPoolExecutor(8) as senders, ThreadPoolExecutor(2) as behind_also:
+        list(senders.map(send, range(200)))
+    for server in servers:
+        hold_to_the_oracle(server, database)
+    behind.go_round()
+    for server in servers:
+        hold_the_past_to_the_oracle(server, database, periods=["24h", "all"])
+    assert behind.differences() == {}
