@@ -10,9 +10,9 @@ import pytest
 
 from bench.endpoints import ENDPOINTS, Endpoint
 from bench.estate import Estate, another_day, connected, seed
-from shm import rollup
 from shm.database import Database
 from shm.queries import with_parts
+from shm.rollup import Rollup
 from shm.settings import Settings
 
 CHECKOUT = Path(__file__).parent.parent.parent
@@ -40,6 +40,7 @@ DAYS = """
 SELECT app_slug, sort, key, value, at, total, instances FROM series_days
 WHERE at >= (SELECT min(at) FROM series_hours)
 """
+VERSIONS = "SELECT instance_id::text, app_version, app_slug, first_at FROM versions_seen"
 MISPLACED = """
 WITH before AS (
     SELECT * FROM standings WHERE FALSE
@@ -82,14 +83,18 @@ def test_a_fleet_that_is_written_at_once_stands_and_adds_up_as_the_server_has_it
 
 def test_its_series_are_what_the_rollup_makes_of_its_snapshots(database: str) -> None:
     seed(database, Estate(INSTALLS, 12))
-    hours, days = _rows(database, HOURS, 5), _rows(database, DAYS, 5)
+    hours, days, versions = _rows(database, HOURS, 5), _rows(database, DAYS, 5), _rows(database, VERSIONS, 2)
     assert hours
     assert days
     with connected(database) as cursor:
-        cursor.execute("DELETE FROM series_hours; DELETE FROM series_days; UPDATE series_head SET cursor = 0")
+        cursor.execute(
+            "DELETE FROM series_hours; DELETE FROM series_days; DELETE FROM versions_seen;"
+            "UPDATE series_head SET cursor = 0"
+        )
     asyncio.run(_roll(database))
     assert _rows(database, HOURS, 5) == hours
     assert _rows(database, DAYS, 5) == days
+    assert _rows(database, VERSIONS, 2) == versions
 
 
 def test_another_day_is_stored_and_not_yet_rolled_up(database: str) -> None:
@@ -107,7 +112,8 @@ def test_what_the_server_has_is_found_among_its_routes_and_what_it_has_not_is_no
 
 async def _roll(database: str) -> None:
     async with Database.opened(Settings(), database, size=1) as pool:
-        while await rollup.roll(pool):
+        rollup = Rollup(pool)
+        while await rollup.roll():
             pass
 
 
