@@ -22,7 +22,7 @@ FILE = Path(__file__).parent / "estate.sql"
 STEP = re.compile(r"^-- step: ([a-z_]+)$", re.MULTILINE)
 FORMS = 40  # of what the installs of an application send
 IN_ORDER = (
-    *("prepare", "forms", "installs", "aside", "fleet", "tallies", "runs", "snapshots"),
+    *("prepare", "forms", "installs", "aside", "fleet", "tallies", "runs", "snapshots", "versions"),
     *("hours", "days", "years", "indexes", "tidy"),
 )
 SHARES = {"ephemeral": 0.02, "beta": 0.3}

@@ -149,7 +149,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _plan(given: argparse.Namespace) -> Plan:
-    rounds, requests, history = (2, 10, 3) if given.quick else (5, 40, 30)
+    rounds, requests, history = (2, 5, 3) if given.quick else (5, 40, 30)
     small = Estate(given.small, history)
     large = Estate(given.large or (50_000 if given.quick else 1_000_000), 3)
     tenfold = [small, *([large] if given.long else [])]
