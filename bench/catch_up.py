@@ -15,7 +15,6 @@ from shm.settings import Settings
 
 async def _catch_up(dsn: str) -> dict[str, float]:
     async with Database.opened(Settings(), dsn, size=1) as database:
-        rollup = Rollup(database)
         began = before = time.monotonic()
         longest, more, rollup = 0.0, True, Rollup(database)
         while more:

@@ -58,7 +58,7 @@ ENDPOINTS = (
     Endpoint("lifecycle, 30d", "applications/{app}/lifecycle?period=30d", is_constant=False),
     Endpoint("breakdown by version", "applications/{app}/breakdown?by=version"),
     Endpoint("breakdown by os_arch", "applications/{app}/breakdown?by=os_arch", is_constant=False),
-    Endpoint("instances by a metric", "instances?app={app}&sort=users_active&limit=50", is_constant=False),
+    Endpoint("instances by a metric", "instances?app={app}&sort=metrics.users_active&limit=50", is_constant=False),
     Endpoint("instances that match", "instances?q=stag&limit=50", is_constant=False),
 )
 

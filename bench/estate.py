@@ -22,7 +22,7 @@ FILE = Path(__file__).parent / "estate.sql"
 STEP = re.compile(r"^-- step: ([a-z_]+)$", re.MULTILINE)
 FORMS = 40  # of what the installs of an application send
 IN_ORDER = (
-    *("prepare", "forms", "installs", "aside", "fleet", "tallies", "runs", "snapshots"),
+    *("prepare", "forms", "installs", "aside", "fleet", "tallies", "runs", "snapshots", "versions"),
     *("hours", "days", "years", "indexes", "tidy"),
 )
 SHARES = {"ephemeral": 0.02, "beta": 0.3}
@@ -81,6 +81,15 @@ def another_day(dsn: str) -> int:
         cursor.execute("SELECT (SELECT cursor FROM feed_head) - (SELECT cursor FROM series_head)")
         (stored,) = cursor.fetchone()
         return int(stored)
+
+
+def hang_up(dsn: str) -> None:
+    """Ends whatever is being written there: whoever waits for it cannot wait for minutes."""
+    with connected(dsn) as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        )
 
 
 @contextmanager

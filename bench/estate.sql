@@ -200,6 +200,12 @@ ORDER BY r.starts_at;
 UPDATE feed_head SET cursor = cursor + (SELECT count(*) FROM bench_runs);
 UPDATE series_head SET cursor = (SELECT cursor FROM feed_head);
 
+-- step: versions
+INSERT INTO versions_seen (instance_id, app_version, app_slug, first_at)
+SELECT instance_id, app_version, min(app_slug), min(starts_at)
+FROM bench_runs
+GROUP BY instance_id, app_version;
+
 -- step: hours
 -- As the part `rolled` has it, for runs none of which was rolled up.
 CREATE UNLOGGED TABLE bench_points AS
@@ -249,6 +255,7 @@ WHERE k.total <> 0 OR k.instances <> 0;
 
 -- step: years
 -- What is kept of the days before: their raw snapshots and hours had their time. As it was on the newest day.
+UPDATE series_head SET kept_until = coalesce((SELECT min(at) FROM series_days), '-infinity');
 INSERT INTO series_days (app_slug, sort, key, value, at, total, instances)
 SELECT s.app_slug, s.sort, s.key, s.value, d.day, s.total, s.instances
 FROM series_head head
@@ -263,7 +270,7 @@ DO $$ BEGIN EXECUTE (SELECT string_agg(ddl, ';') FROM bench_indexes); END $$;
 
 -- step: tidy
 DROP TABLE bench_forms, bench_leaves, bench_installs, bench_runs, bench_points, bench_indexes;
-VACUUM ANALYZE applications, instances, snapshots, tallies, series_hours, series_days;
+VACUUM ANALYZE applications, instances, snapshots, tallies, series_hours, series_days, versions_seen;
 CHECKPOINT;
 
 -- step: another_day

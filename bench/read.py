@@ -10,14 +10,16 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import psycopg2
 
 from bench import costs, machine
 from bench.driver import Fault
 from bench.endpoints import ENDPOINTS, MARK, WARM_UP, Client, Endpoint, Places
-from bench.estate import Estate, seed
+from bench.estate import Estate, hang_up, seed
 from bench.readings import COLUMNS, Readings, say_aims
 from bench.report import Table, say
 from bench.server import Served, postmaster_of, served
@@ -50,8 +52,7 @@ class Plan:
 def measure(plan: Plan, folder: Path) -> None:
     """Everything, said as it is found. Raises Fault where a figure would not be true."""
     homes = {estate: folder / f"fleet{place}" for place, estate in enumerate(plan.estates)}
-    with ThreadPoolExecutor(SEEDED_AT_ONCE) as pool:
-        list(pool.map(_seed, homes.values(), homes))
+    _seed_all(homes)
     with ExitStack() as stack:
         servers = {estate: stack.enter_context(served(home, 1)) for estate, home in homes.items()}
         clients = {estate: stack.enter_context(_client(server)) for estate, server in servers.items()}
@@ -65,6 +66,17 @@ def measure(plan: Plan, folder: Path) -> None:
         postmaster = postmaster_of(homes[plan.small])
         costs.say_check(dsn, postmaster, plan.small)
         costs.say_catch_up(dsn, postmaster, plan.small)
+
+
+def _seed_all(homes: dict[Estate, Path]) -> None:
+    with ThreadPoolExecutor(SEEDED_AT_ONCE) as pool:
+        try:
+            list(pool.map(_seed, homes.values(), homes))
+        except BaseException:
+            for home in homes.values():
+                with suppress(OSError, psycopg2.Error):  # it has not begun, or has ended
+                    hang_up(EmbeddedPostgres(home).dsn())
+            raise
 
 
 def _seed(home: Path, estate: Estate) -> None:
@@ -149,7 +161,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _plan(given: argparse.Namespace) -> Plan:
-    rounds, requests, history = (2, 10, 3) if given.quick else (5, 40, 30)
+    rounds, requests, history = (2, 5, 3) if given.quick else (5, 40, 30)
     small = Estate(given.small, history)
     large = Estate(given.large or (50_000 if given.quick else 1_000_000), 3)
     tenfold = [small, *([large] if given.long else [])]

@@ -15,9 +15,7 @@ from shm.database import Connection, Database
 
 PAGE = 500  # differences at a time; to mend them takes some tens of milliseconds under a lock
 MOST_SHOWN = 20  # of each table: who has a million differences learns nothing more from all of them
-ROUNDS = (
-    5  # a comparison is done again until it finds nothing: what was wrong may have gone into what was written since
-)
+ROUNDS = 5  # a comparison is done again until it finds nothing: a day may have been closed with what was wrong
 
 # In this order they are mended: each is compared with what those before it have mended.
 COMPARISONS = ("leaves", "instances", "tallies", "series", "absences")

@@ -8,7 +8,7 @@ import asyncio
 import os
 
 from shm import logs
-from shm.check import Findings, find, mending
+from shm.check import STALE, Findings, find, mending
 from shm.database import Database
 from shm.embedded import database_for
 from shm.endings import orderly
@@ -45,6 +45,8 @@ async def _check(settings: Settings, dsn: str, *, repair: bool) -> int:
         await migrate(database)
         left = await _repair(database) if repair else await find(database)
     _tell(left, "")
+    if STALE.part in left.counts:
+        say("Charts are those of another SHM_ACTIVE_WINDOW: a server that runs computes them anew. Check again then.")
     if left.count and not repair:
         say(f"{_differences(left.count)}. `shm check --repair` mends them.")
     elif left.count:

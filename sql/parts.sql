@@ -177,7 +177,7 @@ days AS (
     CROSS JOIN LATERAL generate_series(
         s.day, least(s.next_day - interval '1 day', (SELECT closed_at FROM series_head)), interval '1 day'
     ) d (day)
-    WHERE (s.total <> 0 OR s.instances <> 0) AND d.day >= head.kept_until
+    WHERE (s.total <> 0 OR s.instances <> 0) AND d.day >= (SELECT kept_until FROM series_head)
 ),
 
 -- part: rolled

@@ -11,7 +11,7 @@ from tests.installs import Install
 from tests.server_process import ServerProcess
 
 LIMIT_S = 60
-MENDERS_LOCK = 1397247238  # in sql/queries/check.sql
+MENDERS_LOCK = 1397247239  # in sql/queries/check.sql
 
 
 def shm_check(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":

@@ -19,11 +19,12 @@ from nacl.signing import SigningKey
 from tests.conftest import admin_cursor
 from tests.installs import Install
 from tests.raw_http import RawConnection
-from tests.server.conftest import WAITING, WRITERS_LOCK
+from tests.server.conftest import BATCH, WAITING, WRITERS_LOCK
 from tests.server.test_protocol import items, problem
 from tests.server_process import ServerProcess
 
 LIMIT_S = 20
+PROOF = "AND i.public_key ="  # is in the SQL of each, and a rotation proves its install first
 UNREAD = 20  # disclosures at once
 MOST_UNREAD = 10 * 1024**2  # bytes for each: a page of snapshots of 60 KiB, read, written and on its way
 LARGE_SNAPSHOTS = """
@@ -72,11 +73,11 @@ def _raw(path: str, body: bytes, headers: dict[str, str]) -> bytes:
     return f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + body
 
 
-def wait_for_writers(cursor: psycopg2.extensions.cursor, number: int) -> None:
-    """Until so many statements wait for the writers' lock."""
+def wait_for_writers(cursor: psycopg2.extensions.cursor, number: int, part: str) -> None:
+    """Until so many statements with that part wait for the writers' lock."""
     deadline = time.monotonic() + LIMIT_S
     while True:
-        cursor.execute(WAITING)
+        cursor.execute(WAITING, [part])
         if cursor.fetchone() == (number,):
             return
         assert time.monotonic() < deadline, "nobody waits for the writers' lock"
@@ -178,7 +179,7 @@ def test_of_rotates_at_the_same_time_one_is_told_that_it_was_done(server: Server
     with admin_cursor(database) as cursor, ThreadPoolExecutor(2) as pool:
         cursor.execute("SELECT pg_advisory_lock(%s)", [WRITERS_LOCK])
         answers = [pool.submit(rotate, install, new) for new in news]
-        wait_for_writers(cursor, 2)
+        wait_for_writers(cursor, 2, PROOF)
         cursor.execute("SELECT pg_advisory_unlock(%s)", [WRITERS_LOCK])
         statuses = [answer.result(LIMIT_S).status_code for answer in answers]
     assert sorted(statuses) == [200, 403]
@@ -318,7 +319,7 @@ def test_a_server_ends_in_time_though_disclosures_were_broken_off_and_requests_w
         cursor.execute("SELECT pg_advisory_lock(%s)", [WRITERS_LOCK])
         body = install.snapshot_body({"n": 1})
         waiting.send(_raw("/v1/snapshot", body, install.signed(body)))
-        wait_for_writers(cursor, 1)
+        wait_for_writers(cursor, 1, BATCH)
         assert server.terminate() == 0
 
 

@@ -19,7 +19,7 @@ from tests.server_process import ServerProcess
 
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 EFFORTS = [
-    pytest.param(settings(UNHURRIED, max_examples=20, derandomize=True), id="short"),
+    pytest.param(settings(UNHURRIED, max_examples=15, derandomize=True), id="short"),
     pytest.param(settings(UNHURRIED, max_examples=500), id="long", marks=pytest.mark.long),
 ]
 
