@@ -48,17 +48,18 @@ class _Row:
     total: Decimal | None
     least: Decimal | None
     most: Decimal | None
-    sorted: list[Decimal] | None
+    median: Decimal | None
 
     def group(self, aggregate: Aggregate) -> Group:
         """With the metric's aggregate."""
-        values = {"sum": self.total, "min": self.least, "max": self.most}
-        if aggregate == "avg":
-            value = None if self.total is None else metrics.mean(self.total, self.answered)
-        elif aggregate == "median":
-            value = metrics.median(self.sorted) if self.sorted else None
-        else:
-            value = values[aggregate]
+        values = {
+            "sum": self.total,
+            "avg": None if self.total is None else metrics.mean(self.total, self.answered),
+            "min": self.least,
+            "max": self.most,
+            "median": self.median,
+        }
+        value = values[aggregate]
         return Group(self.value, self.instances, value, self.answered)
 
 

@@ -237,7 +237,7 @@ class Database:
             yield hold
 
     @asynccontextmanager
-    async def changing_schema(self, lock: int) -> AsyncIterator[Connection]:
+    async def changing_schema(self, lock: int, wait_ms: int = LOCK_TIMEOUT_MS) -> AsyncIterator[Connection]:
         """A connection of one's own for changes of the schema, one process of all after the other under `lock`.
 
         They may take long, but do not wait long for a table that is in use, since others wait behind them: then
@@ -246,7 +246,7 @@ class Database:
         async with self.patient_connection() as connection:
             with _told_as_unavailable():
                 await connection.execute(f"SELECT pg_advisory_lock({lock})")
-                await connection.execute(f"SET lock_timeout = {LOCK_TIMEOUT_MS}")
+                await connection.execute(f"SET lock_timeout = {wait_ms}")
                 yield connection
 
     async def wakeups(self, channel: str) -> AsyncIterator[None]:

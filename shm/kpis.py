@@ -131,8 +131,9 @@ class Kpis:
         cursor = next(int(row.instances) for row in rows if row.part == "head")
         parts = _Parts(rows, known.overrides)
         numbers = parts.named("numbers")
+        instances = counts.summed(await counts.read(self._database, slug))
         spreads = await self._spreads.of(
-            slug, counted_only, {row.key: (int(row.instances), row.spread) for _, row in numbers}
+            slug, counted_only, instances.total, {row.key: (int(row.instances), row.spread) for _, row in numbers}
         )
         return cursor, ApplicationKpis(
             app=slug,
@@ -140,7 +141,7 @@ class Kpis:
             as_of=as_of,
             spread_as_of=min((spread.as_of for spread in spreads.values()), default=None),
             active_window_s=self._window_s,
-            instances=counts.summed(await counts.read(self._database, slug)),
+            instances=instances,
             kpis=[_kpi(naming, row, spreads.get(row.key, NOT_YET)) for naming, row in numbers],
             flags=[
                 Flag(naming.key, naming.label, naming.kind, int(row.total), int(row.instances))

@@ -4,7 +4,7 @@ A metric is a leaf of the metrics object; nested objects are joined by dots (`{"
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Context, Decimal, localcontext
 from typing import Annotated, Literal
@@ -76,12 +76,6 @@ def mean(total: Decimal, instances: int) -> Decimal:
     with localcontext() as context:
         context.prec = len(total.as_tuple().digits) + MEAN_DIGITS
         return trimmed(total / instances)
-
-
-def median(ascending: Sequence[Decimal]) -> Decimal:
-    """The middle one of values in their order, or what lies between the middle two."""
-    low, high = ascending[(len(ascending) - 1) // 2], ascending[len(ascending) // 2]
-    return trimmed(EXACT.divide(EXACT.add(low, high), Decimal(2)))
 
 
 def trimmed(value: Decimal) -> Decimal:

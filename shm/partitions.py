@@ -10,6 +10,7 @@ from shm.settings import Settings
 
 LOCK = 0x53484D06  # "SHM", 6: held while weeks are made, so that servers that start at once do not make the same one
 AHEAD = timedelta(days=28)  # so long the background may fail before a snapshot finds no week
+DROP_WAIT_MS = 100  # for whoever reads snapshots for long: the intake waits behind it, and it is tried again
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,6 @@ async def drop(database: Database, retention: timedelta) -> None:
     """Drops the weeks that are older than `retention`, the oldest first."""
     for week in await database.fetch(_Outlived, "partitions.outlived", retention=retention):
         await database.fetch(_RawSince, "series.raw_ends", until=week.until)
-        async with database.changing_schema(LOCK) as connection:
+        async with database.changing_schema(LOCK, DROP_WAIT_MS) as connection:
             await connection.execute(week.ddl)
         logger.info("a week of raw snapshots had its time: %s", week.ddl)

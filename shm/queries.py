@@ -45,6 +45,7 @@ def statements() -> dict[str, Statement]:
         for short, prepared, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
             name = f"{file.stem}.{short}"
             sql = LEADING_COMMENT.sub("", with_parts(text)).strip().removesuffix(";")
+            assert name not in found, name  # noqa: S101 - the second would quietly win
             found[name] = _prepared(name, sql) if prepared else Statement(sql)
     return found
 

@@ -1,7 +1,10 @@
 """Who an install is: its registration, its proof, another key, its end. The rare writes beside the intake."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 
 import msgspec
@@ -15,6 +18,9 @@ from shm.shapes import Moment
 
 HELD_PAGE = 20  # snapshots read at a time for a disclosure, 1.3 MB at their largest: whoever does not read holds them
 SWEEP_PAGE = 500  # placed anew at a time: some milliseconds under the writers' lock
+SWEEP_S = 1.0  # so long it goes on: while many are due, as after an outage, all readers have to correct for them
+SWEEP_REST_S = 0.02  # between two pages: the intake's turn
+ERASE_PAGE = 500  # snapshots taken out at a time: some tens of milliseconds under the writers' lock
 PURGE_PAGE = 1_000  # removed at a time, so that the intake never waits long
 
 
@@ -42,6 +48,13 @@ class Receipt:
     snapshots: int
     oldest_snapshot_at: Moment | None
     newest_snapshot_at: Moment | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Erased:
+    snapshots: int
+    oldest_snapshot_at: datetime | None
+    newest_snapshot_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +167,24 @@ class Registry:
         return await self._erase(instance_id, None) is not None
 
     async def _erase(self, instance_id: str, public_key: bytes | None) -> Receipt | None:
-        receipt = await self._database.fetch_one(
-            Receipt, "instances.erase", instance_id=instance_id, public_key=public_key
-        )
+        who = {"instance_id": instance_id, "public_key": public_key}
+        past: list[_Erased] = []
+        while True:
+            page = await self._database.fetch_one(_Erased, "instances.erase_past", most=ERASE_PAGE, **who)
+            if page is None or not page.snapshots:
+                break
+            past.append(page)
+        receipt = await self._database.fetch_one(Receipt, "instances.erase", **who)
         self.forget(instance_id)
-        return receipt
+        if receipt is None or not past:
+            return receipt
+        newest = receipt.newest_snapshot_at or past[-1].newest_snapshot_at
+        return replace(
+            receipt,
+            snapshots=receipt.snapshots + sum(page.snapshots for page in past),
+            oldest_snapshot_at=min(filter(None, (past[0].oldest_snapshot_at, receipt.oldest_snapshot_at))),
+            newest_snapshot_at=newest,
+        )
 
     async def held(self, instance_id: str) -> dict[str, object]:
         """Everything known of an instance but its snapshots. Raises Forbidden where there is none."""
@@ -184,8 +210,13 @@ class Registry:
         """Places instances anew that time alone has moved, the ones that are due longest; whether there may be more."""
         if not await self._database.fetch(_Due, "instances.is_due"):  # spares the writers' lock
             return False
-        row = await self._database.fetch_one(_Swept, "instances.sweep", most=SWEEP_PAGE)
-        return row is not None and row.swept == SWEEP_PAGE
+        until = time.monotonic() + SWEEP_S
+        while time.monotonic() < until:
+            row = await self._database.fetch_one(_Swept, "instances.sweep", most=SWEEP_PAGE)
+            if row is None or row.swept < SWEEP_PAGE:
+                return False
+            await asyncio.sleep(SWEEP_REST_S)
+        return True
 
     async def purge(self) -> bool:
         """Removes instances that never proved their key, the oldest thousand; whether there may be more."""

@@ -68,6 +68,7 @@ def duties(database: Database, registry: Registry, feed: Feed, settings: Setting
         Duty("purge", 60.0, registry.purge),
         Duty("forget removals", 60.0, feed.forget_removals),
         Duty("forget hours", 3_600.0, lambda: forget("series.forget_hours", kept=hours_kept)),
+        Duty("forget what came to nothing", 3_600.0, lambda: forget("series.forget_nothing")),
         Duty("forget spent tallies", 60.0, lambda: forget("tallies.forget_spent")),
         Duty("forget spreads", 3_600.0, lambda: forget("spreads.forget", kept=SPREADS_KEPT)),
     ]

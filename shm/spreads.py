@@ -53,10 +53,13 @@ class Spreads:
         self._wanted = asyncio.Event()
 
     async def of(
-        self, app: str, counted_only: bool, known: Mapping[str, tuple[int, Spread | None]]
+        self, app: str, counted_only: bool, installs: int, known: Mapping[str, tuple[int, Spread | None]]
     ) -> dict[str, Spread]:
-        """Spreads by key; `known` has for each key how many answered, and its spread as it was last computed."""
-        if sum(instances for instances, _ in known.values()) <= MOST_AT_ONCE:
+        """Spreads by key; `known` has for each key how many answered, and its spread as it was last computed.
+
+        `installs`: how many instances the application has, all of which are read for it.
+        """
+        if installs <= MOST_AT_ONCE and sum(instances for instances, _ in known.values()) <= MOST_AT_ONCE:
             rows = await self._database.fetch(Spread, "spreads.now", app=app, counted_only=counted_only)
             return {row.key: row for row in rows}
         stale = datetime.now(UTC) - FRESH

@@ -84,6 +84,11 @@ CREATE TABLE tallies (
 
 CREATE INDEX tallies_by_frequency ON tallies (app_slug, key, instances DESC, value) WHERE sort = 'string';
 
+CREATE INDEX tallies_by_counted_frequency ON tallies (app_slug, key, counted_instances DESC, value)
+    WHERE sort = 'string';
+
+CREATE INDEX tallies_by_sort ON tallies (sort, key, app_slug) WHERE sort <> 'string';
+
 CREATE INDEX tallies_spent ON tallies (app_slug) WHERE instances = 0;
 
 INSERT INTO tallies (app_slug, sort, key, value, total, instances, counted_total, counted_instances)

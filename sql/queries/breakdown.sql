@@ -29,17 +29,25 @@ ranked AS (
     FROM valued
     WHERE value IS NOT NULL
     GROUP BY value
+),
+grouped AS (
+    SELECT
+        CASE WHEN r.rank <= %(most)s THEN v.value END AS value,
+        r.rank > %(most)s AS is_rest,
+        count(*) AS instances,
+        count(v.number) AS answered,
+        trim_scale(sum(v.number)) AS total,
+        min(v.number) AS least,
+        max(v.number) AS most,
+        CASE
+            WHEN %(median)s::boolean THEN array_agg(v.number ORDER BY v.number) FILTER (WHERE v.number IS NOT NULL)
+        END AS vs
+    FROM valued v
+    JOIN ranked r USING (value)
+    GROUP BY 1, 2
 )
 SELECT
-    CASE WHEN r.rank <= %(most)s THEN v.value END AS value,
-    r.rank > %(most)s AS is_rest,
-    count(*) AS instances,
-    count(v.number) AS answered,
-    trim_scale(sum(v.number)) AS total,
-    min(v.number) AS least,
-    max(v.number) AS most,
-    CASE WHEN %(median)s::boolean THEN array_agg(v.number ORDER BY v.number) FILTER (WHERE v.number IS NOT NULL) END AS sorted
-FROM valued v
-JOIN ranked r USING (value)
-GROUP BY 1, 2
+    value, is_rest, instances, answered, total, least, most,
+    trim_scale((vs[(answered + 1) / 2] + vs[answered / 2 + 1]) * 0.5) AS median
+FROM grouped
 ORDER BY is_rest, instances DESC, value;

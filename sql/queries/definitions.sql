@@ -1,6 +1,6 @@
 -- name: agree
--- Writes down what the counted words mean. Where that changes anything, all instances are placed anew by the sweeps and
--- the series are computed anew; tells whether it does.
+-- Writes down what the counted words mean. Where that changes anything, the instances that stand otherwise now are placed
+-- anew by the sweeps, and for another window the series are computed anew; tells whether it does.
 SELECT pg_advisory_xact_lock(1397247235);
 SELECT pg_advisory_xact_lock(1397247234);
 WITH other AS MATERIALIZED (
@@ -18,7 +18,15 @@ agreed AS (
     FROM other
 ),
 due AS (
-    UPDATE instances SET due_at = '-infinity' WHERE EXISTS (SELECT FROM other)
+    UPDATE instances SET due_at = '-infinity'
+    WHERE
+        EXISTS (SELECT FROM other WHERE window_changed)
+        OR (
+            EXISTS (SELECT FROM other) AND counted <> (
+                lower(environment) <> ALL(%(uncounted)s::text[])
+                AND coalesce(leaves, metrics) -> 'sys_ephemeral' IS DISTINCT FROM 'true'::jsonb
+            )
+        )
 ),
 stale AS (
     UPDATE series_head SET stale = TRUE WHERE EXISTS (SELECT FROM other WHERE window_changed)

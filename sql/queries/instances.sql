@@ -113,7 +113,7 @@ RETURNING i.status;
 
 -- name: decide
 -- An admin's decision: active or revoked. Revoked is final, so nothing but itself follows it. In the series a revoked
--- instance ends with its last hour, so what is rolled up of its newest snapshots is cut there.
+-- instance ends with its last hour, so what is rolled up of its newest snapshot, and of those from ahead, is cut there.
 SELECT pg_advisory_xact_lock(1397247235);
 SELECT pg_advisory_xact_lock(1397247234);
 WITH before AS MATERIALIZED (
@@ -147,6 +147,12 @@ runs AS MATERIALIZED (
     WHERE
         s.instance_id = %(instance_id)s AND s.cursor <= (SELECT cursor FROM series_head)
         AND s.snapshot_at > now() - d.active_window
+        AND s.snapshot_at >= coalesce((
+            SELECT max(n.snapshot_at) FROM snapshots n
+            WHERE
+                n.instance_id = %(instance_id)s AND n.snapshot_at <= now()
+                AND n.cursor <= (SELECT cursor FROM series_head)
+        ), '-infinity')
         AND %(status)s = 'revoked' AND EXISTS (SELECT FROM before)
 ),
 -- use: hours
@@ -174,6 +180,54 @@ SELECT pg_advisory_xact_lock(1397247234);
 UPDATE instances SET public_key = %(new_key)s
 WHERE instance_id = %(instance_id)s AND public_key IN (%(public_key)s, %(new_key)s) AND status <> 'revoked'
 RETURNING status;
+
+-- name: erase_past
+-- Takes the oldest snapshots of an instance out of the series and deletes them, so many, where it has more of those that are
+-- rolled up; tells how many. `erase` does the rest: it holds the writers' lock, and must not hold it for a long history.
+SELECT pg_advisory_xact_lock(1397247235);
+SELECT pg_advisory_xact_lock(1397247234);
+WITH known AS MATERIALIZED (
+    SELECT instance_id, revoked_at FROM instances
+    WHERE
+        instance_id = %(instance_id)s
+        AND (%(public_key)s::bytea IS NULL OR (public_key = %(public_key)s AND status <> 'revoked'))
+),
+oldest AS MATERIALIZED (
+    SELECT
+        instance_id, snapshot_at, app_slug, app_version, coalesce(leaves, metrics) AS leaves,
+        lead(snapshot_at) OVER (PARTITION BY instance_id ORDER BY snapshot_at) AS next_at
+    FROM (
+        SELECT * FROM snapshots
+        WHERE
+            instance_id = ANY(ARRAY(SELECT instance_id FROM known)) AND cursor <= (SELECT cursor FROM series_head)
+        ORDER BY snapshot_at
+        LIMIT %(most)s::bigint + 1
+    ) page
+),
+taken AS MATERIALIZED (
+    SELECT * FROM oldest WHERE next_at IS NOT NULL AND (SELECT count(*) FROM oldest) > %(most)s::bigint
+),
+runs AS MATERIALIZED (
+    SELECT
+        t.app_slug, t.app_version, t.leaves,
+        t.snapshot_at AS starts_at,
+        TRUE AS was_rolled,
+        least(t.next_at, t.snapshot_at + d.active_window, (SELECT revoked_at FROM known)) AS ended_at,
+        FALSE AS is_rolled,
+        NULL::timestamptz AS ends_at
+    FROM taken t
+    CROSS JOIN definitions d
+),
+-- use: hours
+-- use: days
+-- use: rolled
+gone AS (
+    DELETE FROM snapshots
+    WHERE
+        instance_id = ANY(ARRAY(SELECT instance_id FROM taken)) AND snapshot_at = ANY(ARRAY(SELECT snapshot_at FROM taken))
+    RETURNING snapshot_at
+)
+SELECT count(*) AS snapshots, min(snapshot_at) AS oldest_snapshot_at, max(snapshot_at) AS newest_snapshot_at FROM gone;
 
 -- name: erase
 -- Deletes an instance and all of its snapshots, takes it out of the tallies and the series, tells the feed, and tells what
@@ -292,7 +346,8 @@ SELECT instance_id FROM known;
 SELECT TRUE AS due FROM instances WHERE due_at <= now() LIMIT 1;
 
 -- name: sweep
--- Places instances anew whose standing time alone has changed, the ones that are due longest, and tells how many.
+-- Places instances anew whose standing time alone has changed, the ones that are due longest, and tells how many. The feed
+-- tells of those that are counted now and were not, or the other way round: the definitions have changed.
 SELECT pg_advisory_xact_lock(1397247234);
 WITH before AS MATERIALIZED (
     SELECT * FROM standings WHERE due_at <= now() ORDER BY due_at LIMIT %(most)s
@@ -303,9 +358,26 @@ after AS (
 ),
 -- use: moved
 -- use: tallied
-updated AS (
-    UPDATE instances i SET counted = p.counted, lapsed = p.lapsed, reporting = p.reporting, due_at = p.due_at
+told AS MATERIALIZED (
+    SELECT p.instance_id, head.cursor + row_number() OVER (ORDER BY p.instance_id) AS cursor
     FROM placed p
+    JOIN before b ON b.instance_id = p.instance_id AND b.counted <> p.counted
+    CROSS JOIN feed_head head
+),
+feed_moved AS (
+    UPDATE feed_head SET cursor = cursor + (SELECT count(*) FROM told)
+    WHERE EXISTS (SELECT FROM told)
+    RETURNING pg_notify('shm_feed', cursor::text)
+),
+updated AS (
+    UPDATE instances i SET
+        counted = p.counted,
+        lapsed = p.lapsed,
+        reporting = p.reporting,
+        due_at = p.due_at,
+        cursor = coalesce(told.cursor, i.cursor)
+    FROM placed p
+    LEFT JOIN told ON told.instance_id = p.instance_id
     WHERE i.instance_id = p.instance_id
 )
 SELECT count(*) AS swept FROM before;

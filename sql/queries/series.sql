@@ -271,6 +271,24 @@ WHERE ctid = ANY(ARRAY(
 ))
 RETURNING 1 AS gone;
 
+-- name: forget_nothing
+-- Forgets rows that have come down to nothing, such as those of a key that only an erased install had.
+SELECT pg_advisory_xact_lock(1397247235);
+WITH hours_gone AS (
+    DELETE FROM series_hours
+    WHERE ctid = ANY(ARRAY(SELECT ctid FROM series_hours WHERE instances = 0 AND total = 0 LIMIT %(most)s))
+    RETURNING 1
+),
+days_gone AS (
+    DELETE FROM series_days
+    WHERE ctid = ANY(ARRAY(SELECT ctid FROM series_days WHERE instances = 0 AND total = 0 LIMIT %(most)s))
+    RETURNING 1
+)
+SELECT 1 AS gone FROM hours_gone
+UNION ALL
+SELECT 1 FROM days_gone
+LIMIT %(most)s;
+
 -- name: spread_at
 -- The least, the median and the most of numbers at points in the past, ascending, from the raw snapshots: what sums cannot
 -- tell. It reads all raw snapshots of the time, of whoever is or was of the application.

@@ -18,12 +18,6 @@ SELECT
 -- use: spread
 FROM sorted;
 
--- name: forget
--- Forgets spreads that nobody has asked for in a day.
-DELETE FROM spreads
-WHERE ctid = ANY(ARRAY(SELECT ctid FROM spreads WHERE as_of < now() - interval '1 day' LIMIT %(most)s))
-RETURNING 1 AS gone;
-
 -- name: compute
 -- The spread of one key over the current snapshots of an application, kept; unless it is fresh, or another process is at
 -- it. Larger memory spares the disk a sort of a million values.
