@@ -181,10 +181,11 @@ days AS (
 ),
 
 -- part: rolled
--- Moves the series by `hours` and `days`. Under the rollup's lock.
+-- Moves the series by `hours`, those that are not forgotten, and `days`. Under the rollup's lock.
 hours_moved AS (
     INSERT INTO series_hours AS known (app_slug, sort, key, value, at, total, instances)
     SELECT app_slug, sort, key, value, at, total, instances FROM hours
+    WHERE at >= (SELECT forgotten_at FROM series_head)
     ON CONFLICT (app_slug, sort, key, value, at) DO UPDATE SET
         total = known.total + excluded.total,
         instances = known.instances + excluded.instances
