@@ -10,6 +10,9 @@ from shm.settings import Settings
 
 LOCK = 0x53484D06  # "SHM", 6: held while weeks are made, so that servers that start at once do not make the same one
 AHEAD = timedelta(days=28)  # so long the background may fail before a snapshot finds no week
+FURTHEST = timedelta(
+    days=366
+)  # that weeks are made for: a snapshot from further ahead is refused, whatever the setting
 DROP_WAIT_MS = 100  # for whoever reads snapshots for long: the intake waits behind it, and it is tried again
 
 logger = logging.getLogger(__name__)
@@ -32,7 +35,8 @@ async def make(database: Database, settings: Settings) -> None:
     A table is made and then attached, for which nobody who reads or writes snapshots has to wait.
     """
     missing = statements()["partitions.missing"].sql
-    reach = {"ahead": AHEAD + settings.max_clock_skew, "back": settings.max_snapshot_age}
+    ahead = AHEAD + min(settings.max_clock_skew, FURTHEST)
+    reach = {"ahead": ahead, "back": settings.max_snapshot_age}
     async with database.changing_schema(LOCK) as connection:
         for ddl, is_older in await connection.execute(missing, reach):
             if is_older:  # than any week that there is: the snapshots that came before its own may be gone

@@ -15,6 +15,7 @@ from shm import partitions
 from shm.database import Database
 from shm.errors import DatabaseUnavailable
 from shm.feed import Feed
+from shm.intake import Intake
 from shm.logs import Sparingly
 from shm.registry import Registry
 from shm.rollup import Rollup
@@ -27,6 +28,8 @@ sparingly = Sparingly(logger)
 LOCK = 0x53484D05
 ROUND_S = 1.0  # between two rounds with nothing to do
 REST = 2.0  # times as long as a step took, nothing is done: a third of a core at most goes into catching up
+BUSY_REST = 9.0  # the same while snapshots wait to be stored: a tenth of a core; whoever sends comes first
+BUSY = 16  # snapshots that wait: PostgreSQL has as much to do as it can
 AGAIN_S = 5.0  # after the database was away
 AGAIN_MOST_S = 30.0  # after a duty failed, which may be done but every hour
 
@@ -74,12 +77,12 @@ def duties(database: Database, registry: Registry, feed: Feed, settings: Setting
     ]
 
 
-async def run(database: Database, registry: Registry, feed: Feed, settings: Settings) -> None:
+async def run(database: Database, registry: Registry, intake: Intake, feed: Feed, settings: Settings) -> None:
     """Goes round until cancelled, while no other process does."""
     while True:
         try:
             async with database.alone(LOCK) as hold:
-                await _go_round(duties(database, registry, feed, settings), hold)
+                await _go_round(duties(database, registry, feed, settings), hold, intake)
         except DatabaseUnavailable as error:
             sparingly.warning("what goes on in the background waits for the database", type(error).__name__)
         except Exception:  # whatever it is: no reason to take nothing in
@@ -87,7 +90,7 @@ async def run(database: Database, registry: Registry, feed: Feed, settings: Sett
         await asyncio.sleep(AGAIN_S)
 
 
-async def _go_round(duties: list[Duty], hold: Callable[[], Awaitable[None]]) -> None:
+async def _go_round(duties: list[Duty], hold: Callable[[], Awaitable[None]], intake: Intake) -> None:
     while True:
         await hold()
         busy = False
@@ -97,7 +100,8 @@ async def _go_round(duties: list[Duty], hold: Callable[[], Awaitable[None]]) -> 
             began = time.monotonic()
             more = await _do(duty, hold)
             busy = busy or more
-            await asyncio.sleep((time.monotonic() - began) * REST)
+            rest = BUSY_REST if intake.depth >= BUSY else REST
+            await asyncio.sleep((time.monotonic() - began) * rest)
         if not busy:
             await asyncio.sleep(ROUND_S)
 

@@ -134,7 +134,7 @@ async def rooms_of(settings: Settings, database: Database, writer: Database, vit
         feed.close_ended(rooms),
         hold_to_time(rooms),
         spreads.run(),
-        retention.run(database, registry, rooms.feed, settings),
+        retention.run(database, registry, rooms.intake, rooms.feed, settings),
         rooms.sampler.run(),
         rooms.sampler.measure(),
     ):
