@@ -6,13 +6,11 @@ So a chart costs the same at any size and with any history. How they are written
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 
 from shm.database import Database
 from shm.metrics import EXACT
-
-MIDNIGHT = timedelta(days=1)
 
 Name = tuple[str, str, str]  # sort, key, value
 Reading = tuple[Decimal, int]  # a sum, and over how many instances
