@@ -9,14 +9,10 @@ placed AS MATERIALIZED (
         a.*,
         lower(a.environment) <> ALL(d.uncounted)
             AND a.leaves -> 'sys_ephemeral' IS DISTINCT FROM 'true'::jsonb AS counted,
-        CASE WHEN a.status = 'active' THEN (
-            SELECT count(*) FROM unnest(d.lapses) lapse WHERE coalesce(a.last_seen_at, '-infinity') + lapse <= now()
-        ) ELSE 0 END::smallint AS lapsed,
+        CASE WHEN a.status = 'active' THEN past.lapsed ELSE 0 END::smallint AS lapsed,
         a.status <> 'revoked' AND coalesce(a.snapshot_at + d.active_window > now(), FALSE) AS reporting,
         least(
-            CASE WHEN a.status = 'active' THEN (
-                SELECT min(a.last_seen_at + lapse) FROM unnest(d.lapses) lapse WHERE a.last_seen_at + lapse > now()
-            ) END,
+            CASE WHEN a.status = 'active' THEN past.next END,
             CASE
                 WHEN a.status <> 'revoked' AND a.snapshot_at + d.active_window > now()
                 THEN a.snapshot_at + d.active_window
@@ -24,12 +20,29 @@ placed AS MATERIALIZED (
         ) AS due_at
     FROM after a
     CROSS JOIN definitions d
+    CROSS JOIN LATERAL (
+        SELECT
+            count(*) FILTER (WHERE lapse.ends_at <= now()) AS lapsed,
+            min(lapse.ends_at) FILTER (WHERE lapse.ends_at > now()) AS next
+        FROM (
+            SELECT coalesce(a.last_seen_at, '-infinity') + each AS ends_at FROM unnest(d.lapses) each
+        ) lapse
+    ) past
 ),
+-- `twin`: the leaves on the other side of an instance that stays in the same sums. What is equal in both moves nothing,
+-- and usually most is. `|| '{}'` takes them out of TOAST once, not once for each key.
 weighed AS MATERIALIZED (
-    SELECT app_slug, app_version, status, counted, lapsed, reporting, first_seen_at, leaves, -1 AS weight
-    FROM before
-    UNION ALL
-    SELECT app_slug, app_version, status, counted, lapsed, reporting, first_seen_at, leaves, 1 FROM placed
+    SELECT
+        *,
+        lag(leaves || '{}', weight) OVER (PARTITION BY instance_id, app_slug, counted, reporting ORDER BY weight) AS twin
+    FROM (
+        SELECT
+            instance_id, app_slug, app_version, status, counted, lapsed, reporting, first_seen_at, leaves, -1 AS weight
+        FROM before
+        UNION ALL
+        SELECT instance_id, app_slug, app_version, status, counted, lapsed, reporting, first_seen_at, leaves, 1
+        FROM placed
+    ) sides
 ),
 summed AS MATERIALIZED (
     SELECT
@@ -61,7 +74,7 @@ summed AS MATERIALIZED (
             END
         FROM weighed w
         CROSS JOIN LATERAL jsonb_each(w.leaves) leaf
-        WHERE w.reporting
+        WHERE w.reporting AND w.twin -> leaf.key IS DISTINCT FROM leaf.value
     ) parts
     GROUP BY app_slug, sort, key, value
     HAVING
