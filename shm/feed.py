@@ -1,63 +1,30 @@
-"""The change feed: one listener for the process, and for each subscriber a cursor and one write in flight.
+"""The change feed: a listener and a reader for the process, and for each subscriber a place and one write in flight.
 
-A notification only says "look again". Each subscriber then reads what changed after its own cursor, as newest states,
-so one that reads slowly costs the server a cursor and not a queue, and what it missed is there when it comes back.
+A notification only says "look again". The reader then reads what changed into the tail, and whoever stands in it is
+sent what comes behind its place, newest states, framed once for all. Whoever stands before it reads the database until
+it has caught up. So a subscriber that reads slowly costs the server a place and not a queue.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import msgspec
-
+from shm import changes
+from shm.board import KpiBoard
+from shm.changes import PAGE, Changes, Head, Sort
 from shm.database import Database
-from shm.items import Changed, Item, Items, Removed
+from shm.frames import Hello, Resync, framed
 from shm.kpis import ApplicationKpis, Kpis
 from shm.settings import Settings
+from shm.tail import PIECE_BYTES, Tail, told
 
 CHANNEL = "shm_feed"
-PAGE = 500  # rows read at a time for a subscriber
-PAUSE_S = 0.1  # between two looks of a subscriber: a burst becomes newest states
+PAUSE_S = 0.1  # between two looks: a burst becomes newest states, and a thousand subscribers one write each
 FORGET_PAGE = 1_000  # removals forgotten at a time
+CATCHING_UP = 4  # subscribers that read the database at a time: less than its pool
 TOO_OLD = "This cursor is too old: list again."
-KPIS_PAUSE_S = 0.5  # two KPI messages a second for each application
 
 Send = Callable[[bytes], Awaitable[None]]
-
-_encoder = msgspec.json.Encoder(decimal_format="number")
-
-
-class Hello(msgspec.Struct, tag_field="type", tag="hello"):
-    """The first message."""
-
-    cursor: int
-    heartbeat_s: int
-
-
-class InstanceChanged(msgspec.Struct, tag_field="type", tag="instance"):
-    """An instance's newest state."""
-
-    cursor: int
-    instance: Item
-
-
-class InstanceRemoved(msgspec.Struct, tag_field="type", tag="removed"):
-    """An instance is not among those that were asked for any more."""
-
-    cursor: int
-    instance_id: str
-
-
-class Resync(msgspec.Struct, tag_field="type", tag="resync"):
-    """The cursor leads nowhere: list again."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Head:
-    cursor: int
-    horizon: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,77 +32,43 @@ class _Horizon:
     horizon: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Subscription:
-    """A subscriber's place in the feed."""
+    """Where a subscriber stands: what it was told goes up to `cursor`. It has no place while it is behind the tail."""
 
     app: str | None
     cursor: int
-    look: asyncio.Event = field(default_factory=asyncio.Event)
-    woken: float | None = None  # the loop's time at which it was told to look, since it last began to
-    telling: float | None = None  # the same of what it is telling now
-    stale: set[str] = field(default_factory=set)  # applications whose KPIs it has yet to be told
-    kpis_due: float = 0.0  # the loop's time
-
-    def wake(self, now: float) -> None:
-        """There may be something to look for."""
-        if self.woken is None:
-            self.woken = now
-        self.look.set()
-
-    def begin(self) -> None:
-        """It looks."""
-        self.look.clear()
-        self.telling, self.woken = self.woken, None
-
-    def lag(self, now: float) -> float:
-        """For how many seconds there has been something that it was not told."""
-        since = self.woken if self.telling is None else self.telling
-        return 0.0 if since is None else now - since
-
-
-class KpiBoard:
-    """KPIs read once for however many subscribers want those of an application at a cursor."""
-
-    def __init__(self, kpis: Kpis) -> None:
-        self._kpis = kpis
-        self._newest: dict[str, tuple[int, ApplicationKpis]] = {}
-        self._reading: dict[str, asyncio.Lock] = {}
-
-    async def at(self, slug: str, cursor: int) -> ApplicationKpis | None:
-        """KPIs that are true at `cursor` or later; None if there is no such application."""
-        async with self._reading.setdefault(slug, asyncio.Lock()):
-            known = self._newest.get(slug)
-            if known is None or known[0] < cursor:
-                known = await self._kpis.application(slug)
-            if known is None:
-                return None
-            self._newest[slug] = known
-            return known[1]
+    behind_since: float | None  # the loop's time, where it has no place
+    place: int | None = None
 
 
 class Feed:
     """The feed of one server process."""
 
-    def __init__(self, database: Database, items: Items, board: KpiBoard, settings: Settings) -> None:
+    def __init__(self, database: Database, kpis: Kpis, settings: Settings) -> None:
         self._database = database
-        self._items = items
-        self._board = board
+        self._board = KpiBoard(kpis)
         self._heartbeat_s = int(settings.heartbeat.total_seconds())
         self._memory = settings.feed_memory
-        self._subscriptions: dict[int, Subscription] = {}
+        self._subscriptions: set[Subscription] = set()
+        self._tail: Tail | None = None  # none while nobody is subscribed
+        self._look = asyncio.Event()
+        self._unread_since: float | None = (
+            None  # the loop's time of the first notification that nobody has looked after
+        )
+        self._catching_up = asyncio.Semaphore(CATCHING_UP)
 
     async def run(self) -> None:
-        """Listens until cancelled, and wakes every subscriber."""
-        async for _ in self._database.wakeups(CHANNEL):
-            now = asyncio.get_running_loop().time()
-            for subscription in self._subscriptions.values():
-                subscription.wake(now)
+        """Listens, reads and tells until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._listen())
+            tasks.create_task(self._read_on())
+            tasks.create_task(self._tell_kpis())
 
     def lags(self) -> list[float]:
         """For how many seconds each subscriber has been behind; 0 for those that were told everything."""
         now = asyncio.get_running_loop().time()
-        return [subscription.lag(now) for subscription in self._subscriptions.values()]
+        return [self._lag(subscription, now) for subscription in self._subscriptions]
 
     async def forget_removals(self) -> bool:
         """Forgets removals that are older than `SHM_FEED_MEMORY`, the oldest thousand; whether there were any."""
@@ -143,86 +76,140 @@ class Feed:
         return bool(await self._database.fetch(_Horizon, "feed.forget_removals", **parameters))
 
     async def follow(self, app: str | None, since: int | None, send: Send) -> None:
-        """Serves one subscriber until cancelled or until `send` raises."""
-        head = await self._head()
+        """Serves one subscriber until cancelled, or until `send` or the reader fails."""
+        head = await changes.head(self._database)
         lost = None if since is None else _lost(since, head)
-        subscription = Subscription(app, head.cursor if since is None or lost else since)
-        self._subscriptions[id(subscription)] = subscription
+        cursor = head.cursor if since is None or lost else since
+        subscription = Subscription(app, cursor, asyncio.get_running_loop().time())
+        self._subscriptions.add(subscription)
         try:
-            await send(_encoder.encode(Hello(subscription.cursor, self._heartbeat_s)))
+            tail = self._tail = self._tail or Tail(head.cursor)
+            self._look.set()  # for what has changed since the head was read
+            await send(framed(Hello(cursor, self._heartbeat_s)))
             if lost:
-                await send(_encoder.encode(Resync(lost)))
-            subscription.wake(asyncio.get_running_loop().time())
-            while True:
-                await self._wait(subscription)
-                await self._tell_changes(subscription, send)
-                await self._tell_kpis(subscription, send)
-                subscription.telling = None
-                await asyncio.sleep(PAUSE_S)
+                await send(framed(Resync(lost)))
+            await self._tell(subscription, tail, send)
         finally:
-            del self._subscriptions[id(subscription)]
+            self._subscriptions.discard(subscription)
+            if not self._subscriptions:
+                self._tail = None
+                self._board.forget()
 
-    async def _wait(self, subscription: Subscription) -> None:
-        """Until there is something to look for, or KPIs have become due."""
-        left = None
-        if subscription.stale:
-            left = max(0.0, subscription.kpis_due - asyncio.get_running_loop().time())
-        try:
-            await asyncio.wait_for(subscription.look.wait(), left)
-        except TimeoutError:
-            return
-        subscription.begin()
+    async def _listen(self) -> None:
+        async for _ in self._database.wakeups(CHANNEL):
+            if self._unread_since is None:
+                self._unread_since = asyncio.get_running_loop().time()
+            self._look.set()
 
-    async def _tell_changes(self, subscription: Subscription, send: Send) -> None:
+    async def _read_on(self) -> None:
+        """Reads what has changed into the tail, as long as there is one."""
         while True:
-            page = await self._items.changes(subscription.cursor, subscription.app, PAGE)
-            if subscription.cursor < page.horizon:  # it read so slowly that a removal was forgotten meanwhile
-                subscription.cursor = page.cursor
-                await send(_encoder.encode(Resync(TOO_OLD)))
-                return
-            for change in page.changed:
-                await send(_encoder.encode(_news(change, subscription.app)))
-                subscription.cursor = change.cursor
-                slug = change.app_slug if isinstance(change, Removed) else change.item.app_slug
-                subscription.stale |= {slug, change.left_slug or slug}
-            if len(page.changed) < PAGE:
-                subscription.cursor = max(subscription.cursor, page.cursor)
-                return
+            await self._look.wait()
+            self._look.clear()
+            if self._tail is not None:
+                try:
+                    await self._read(self._tail)
+                except Exception as error:  # whoever is subscribed is told of it, and comes back
+                    self._fail(error)
+            if not self._look.is_set():
+                self._unread_since = None
+            await asyncio.sleep(PAUSE_S)
 
-    async def _tell_kpis(self, subscription: Subscription, send: Send) -> None:
-        now = asyncio.get_running_loop().time()
-        if not subscription.stale or now < subscription.kpis_due:
-            return
-        asked_for = subscription.stale if subscription.app is None else subscription.stale & {subscription.app}
-        for slug in sorted(asked_for):
-            told = await self._board.at(slug, subscription.cursor)
-            if told is not None:
-                await send(_kpis_message(subscription.cursor, told))
-        subscription.stale.clear()
-        subscription.kpis_due = now + KPIS_PAUSE_S
+    async def _read(self, tail: Tail) -> None:
+        page: Changes | None = None
+        while page is None or not page.is_last:
+            page = await changes.after(self._database, tail.cursor)
+            now = asyncio.get_running_loop().time()
+            if tail.cursor < page.horizon:  # it could not read for so long that removals were forgotten meanwhile
+                tail.skip_to(page.cursor)
+            else:
+                tail.add(page, now)
+            self._want({change.app_slug for change in page.found})
 
-    async def _head(self) -> _Head:
-        row = await self._database.fetch_one(_Head, "feed.head")
-        assert row is not None  # noqa: S101 - the table always has its one row
-        return row
+    async def _tell_kpis(self) -> None:
+        while True:
+            try:
+                await self._board.run(self._tell_kpis_of)
+            except Exception as error:
+                self._fail(error)
+
+    def _tell_kpis_of(self, cursor: int, kpis: ApplicationKpis) -> None:
+        if self._tail is not None:
+            self._tail.add_kpis(cursor, kpis, asyncio.get_running_loop().time())
+
+    def _want(self, slugs: set[str]) -> None:
+        """The KPIs of these applications are to be told, of those that somebody asked for."""
+        asked_for = {subscription.app for subscription in self._subscriptions}
+        self._board.want(slugs if None in asked_for else slugs & asked_for)
+
+    def _fail(self, error: Exception) -> None:
+        if self._tail is not None:
+            self._tail.fail(error)
+            self._tail = None
+        self._board.forget()
+
+    async def _tell(self, subscription: Subscription, tail: Tail, send: Send) -> None:
+        while True:
+            if subscription.place is None:
+                await self._catch_up(subscription, tail, send)
+            moved = tail.moved
+            if tail.failed is not None:
+                raise tail.failed
+            if subscription.place == tail.place:
+                await moved.wait()
+                continue
+            piece = None if subscription.place is None else tail.piece(subscription.place, subscription.app)
+            if piece is None:  # it read so slowly that its place is gone
+                subscription.place, subscription.behind_since = None, asyncio.get_running_loop().time()
+                continue
+            if piece.frames:
+                await send(piece.frames)
+            subscription.place, subscription.cursor = piece.place, piece.cursor
+
+    async def _catch_up(self, subscription: Subscription, tail: Tail, send: Send) -> None:
+        """Gives a place to a subscriber: tells it from the database what the tail does not hold."""
+        while tail.cursor < subscription.cursor and tail.failed is None:
+            await tail.moved.wait()
+        stirred: set[str] = set()
+        most = PAGE
+        while (place := tail.place_of(subscription.cursor)) is None:
+            async with self._catching_up:
+                page = await changes.after(
+                    self._database, subscription.cursor, app=subscription.app, until=tail.cursor, most=most
+                )
+            if subscription.cursor < page.horizon:
+                subscription.cursor, place = tail.cursor, tail.place
+                await send(framed(Resync(TOO_OLD)))
+                break
+            frames, cursor, most = _first_piece(page, subscription.app)
+            stirred |= {change.app_slug for change in page.found if change.cursor <= cursor}
+            await send(frames)
+            subscription.cursor = cursor
+        subscription.place = place
+        self._board.want(stirred | tail.stirred_since(place, subscription.app))
+
+    def _lag(self, subscription: Subscription, now: float) -> float:
+        waiting = subscription.behind_since
+        if subscription.place is not None:
+            waiting = self._tail.waiting_since(subscription.place) if self._tail else None
+        return now - min(now if waiting is None else waiting, now if self._unread_since is None else self._unread_since)
 
 
-def _lost(since: int, head: _Head) -> str | None:
+def _first_piece(page: Changes, app: str | None) -> tuple[bytes, int, int]:
+    """The frames of as many changes as a write may hold, the cursor that they go up to, and how many to read next."""
+    frames: list[bytes] = []
+    size = 0
+    for place, change in enumerate(page.found):
+        frame = b"" if app is None and change.sort is Sort.LEFT else told(change)
+        if size and size + len(frame) > PIECE_BYTES:
+            return b"".join(frames), page.found[place - 1].cursor, min(PAGE, 2 * place)
+        frames.append(frame)
+        size += len(frame)
+    return b"".join(frames), page.cursor, min(PAGE, 2 * page.most)
+
+
+def _lost(since: int, head: Head) -> str | None:
     """Why a cursor leads nowhere, if it does."""
     if since > head.cursor:
         return "This cursor was never given by this database: list again."
     return TOO_OLD if since < head.horizon else None
-
-
-def _news(changed: Changed | Removed, app: str | None) -> InstanceChanged | InstanceRemoved:
-    """What a change is to somebody who asked for one application: an instance may have left it for another."""
-    if isinstance(changed, Removed):
-        return InstanceRemoved(changed.cursor, changed.instance_id)
-    if app is not None and changed.item.app_slug != app:
-        return InstanceRemoved(changed.cursor, changed.item.instance_id)
-    return InstanceChanged(changed.cursor, changed.item)
-
-
-def _kpis_message(cursor: int, kpis: ApplicationKpis) -> bytes:
-    """The figures may be newer than `cursor`, which is the subscriber's: what it was told of instances ends there."""
-    return _encoder.encode({"type": "kpis", "cursor": cursor} | msgspec.structs.asdict(kpis))

@@ -1,6 +1,6 @@
-"""An instance as the list and the feed show it, and how pages of them are read."""
+"""An instance as the lists and the feed show it, and how pages of them are read."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -41,40 +41,12 @@ class Item(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
-    """An item, the cursor of its newest change, and the application that it left for another one, if it ever did."""
-
-    cursor: int
-    item: Item
-    left_slug: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Removed:
-    """An instance that is gone, and the applications that it belonged to."""
-
-    cursor: int
-    instance_id: str
-    app_slug: str
-    left_slug: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class Page:
     """Items, the feed's cursor that they are true at, and after which mark there are more."""
 
     cursor: int
-    changed: list[Changed]
+    items: list[Item]
     next: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What changed, in order, up to the feed's cursor; removals up to `horizon` are not told any more."""
-
-    cursor: int
-    horizon: int
-    changed: list[Changed | Removed]
 
 
 class Sent(msgspec.Struct):
@@ -164,7 +136,7 @@ class Items:
             if not found:
                 return
             last, at_hand = found[-1]["instance_id"], found[0]["found"]
-            yield [self._changed(row).item for row in found]
+            yield [item(row) for row in found]
             if len(found) == at_hand < rows:
                 return
             # PostgreSQL writes out all that it was asked for before it is cut: where few fit, few are asked for
@@ -204,33 +176,24 @@ class Items:
         rows = await self._database.fetch(dict, "instances.one", instance_id=instance_id)
         return self._page(rows) if rows else Page(0, [])
 
-    async def changes(self, since: int, app: str | None, most: int) -> Changes:
-        """The next `most` instances that changed after the cursor `since`, in the order of their newest change."""
-        rows = await self._database.fetch(dict, "feed.changes", since=since, app=app, most=most)
-        head, horizon = rows[0]["head"], rows[0]["horizon"]
-        return Changes(head, horizon, [self._change(row) for row in rows if row["instance_id"] is not None])
-
-    def _change(self, row: dict[str, Any]) -> Changed | Removed:
-        if row["removed"]:
-            return Removed(row["cursor"], row["instance_id"], row["app_slug"], row["left_slug"])
-        return self._changed(row)
-
     def _listed(self, rows: list[dict[str, Any]], sorting: Sorting) -> Page:
         page = self._page(rows)
-        if not page.changed or rows[0]["found"] <= len(page.changed):
+        if not page.items or rows[0]["found"] <= len(page.items):
             return page
         last = rows[-1]
         if sorting.is_usual:
             mark = marks.mark(last["last_seen_at"], last["instance_id"])
         else:
             mark = sorting.mark(Place(last["place"], last["number"], last["text"], last["instance_id"]))
-        return Page(page.cursor, page.changed, mark)
+        return Page(page.cursor, page.items, mark)
 
     def _page(self, rows: list[dict[str, Any]]) -> Page:
-        return Page(rows[0]["head"], [self._changed(row) for row in rows if row["instance_id"] is not None])
+        return Page(rows[0]["head"], [item(row) for row in rows if row["instance_id"] is not None])
 
-    def _changed(self, row: dict[str, Any]) -> Changed:
-        return Changed(row["cursor"], Item(**{name: row[name] for name in Item.__struct_fields__}), row["left_slug"])
+
+def item(row: Mapping[str, Any]) -> Item:
+    """The item of a row of `instance_items`."""
+    return Item(**{name: row[name] for name in Item.__struct_fields__})
 
 
 def _after(sorting: Sorting, after: str | None) -> tuple[str, dict[str, object]]:

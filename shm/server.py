@@ -19,7 +19,7 @@ from shm.charts import Charts
 from shm.database import Database
 from shm.errors import ConfigurationError
 from shm.exposition import Exposition
-from shm.feed import Feed, KpiBoard
+from shm.feed import Feed
 from shm.handlers import admin, charts, document, export, feed, health, prometheus, tokens
 from shm.handlers.base import Handler, Missing
 from shm.handlers.declared import hold_declared
@@ -74,6 +74,7 @@ ROUTES: list[tuple[str, type[Handler]]] = [
 ]
 
 MAX_FEED_MESSAGE = 1024  # bytes that a subscriber may say: it has nothing to say
+PONG_SHARE = 2 / 3  # of a heartbeat for the answer to a ping; Tornado gives the goodbye after it five seconds more
 CLOSE_GRACE_S = 0.2  # for the close frames of the feed to go out
 
 
@@ -89,7 +90,7 @@ def make_application(rooms: Rooms) -> tornado.web.Application:
         log_function=_count,
         openapi=openapi.document(ROUTES, POSTS),
         websocket_ping_interval=rooms.settings.heartbeat.total_seconds(),
-        websocket_ping_timeout=rooms.settings.heartbeat.total_seconds(),
+        websocket_ping_timeout=rooms.settings.heartbeat.total_seconds() * PONG_SHARE,
         websocket_max_message_size=MAX_FEED_MESSAGE,
     )
 
@@ -106,7 +107,7 @@ async def rooms_of(settings: Settings, database: Database, writer: Database, vit
     items, applications, spreads = Items(database, settings), Applications(database), Spreads(database)
     kpis, reckoned = Kpis(database, applications, spreads, settings), Reckoned()
     intake = Intake(writer, registry, settings, vitals)
-    changes = Feed(database, items, KpiBoard(kpis), settings)
+    changes = Feed(database, kpis, settings)
     rooms = Rooms(
         settings=settings,
         database=database,

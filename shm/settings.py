@@ -257,6 +257,15 @@ class Settings:
     feed_memory: timedelta = setting(
         "SHM_FEED_MEMORY", duration, "1d", "How long the feed tells of an erased instance; its ID is kept no longer."
     )
+    feed_subscribers: int = setting(
+        "SHM_FEED_SUBSCRIBERS", number, "2000", "Open feeds of a server process: each costs some 50 KiB, and its share."
+    )
+    feed_subscribers_of_token: int = setting(
+        "SHM_FEED_SUBSCRIBERS_PER_TOKEN",
+        number,
+        "500",
+        "The same for each token: a script that opens them in a loop does not take all of them.",
+    )
     metrics_public: bool = setting(
         "SHM_METRICS_PUBLIC",
         yes_or_no,

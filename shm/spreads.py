@@ -44,6 +44,11 @@ class _Computed:
     key: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Stirred:
+    slug: str
+
+
 class Spreads:
     """Reads and computes spreads over one database."""
 
@@ -77,15 +82,25 @@ class Spreads:
             while self._asked:
                 (app, counted_only), keys = next(iter(self._asked.items()))
                 del self._asked[app, counted_only]
-                for key in keys:
-                    await self._compute(app, counted_only, key)
+                computed = [key for key in keys if await self._compute(app, counted_only, key)]
+                if computed and not counted_only:
+                    await self._tell_feed(app)
 
-    async def _compute(self, app: str, counted_only: bool, key: str) -> None:
+    async def _compute(self, app: str, counted_only: bool, key: str) -> bool:
+        """Whether it was computed, by this process and just now."""
         began = time.monotonic()
+        rows: list[_Computed] = []
         try:
-            await self._database.fetch(
+            rows = await self._database.fetch(
                 _Computed, "spreads.compute", app=app, counted_only=counted_only, key=key, fresh=FRESH
             )
         except DatabaseUnavailable as error:  # it is asked for again, and what is told says how old it is
             logger.warning("a spread could not be computed (%s)", type(error).__name__)
         await asyncio.sleep((time.monotonic() - began) * REST)
+        return bool(rows)
+
+    async def _tell_feed(self, app: str) -> None:
+        try:
+            await self._database.fetch(_Stirred, "applications.stir", slug=app)
+        except DatabaseUnavailable as error:  # the next one is told
+            logger.warning("the feed could not be told of spreads (%s)", type(error).__name__)

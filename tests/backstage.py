@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from shm import check, retention
 from shm.applications import Applications
 from shm.database import Database
-from shm.feed import Feed, KpiBoard
-from shm.items import Items
+from shm.feed import Feed
 from shm.keys import Keys
 from shm.kpis import Kpis
 from shm.registry import Registry
@@ -59,7 +58,7 @@ def backstage(database: str, **environment: str) -> Iterator[Backstage]:
         try:
             registry = Registry(own, Keys(own, settings), settings)
             kpis = Kpis(own, Applications(own), Spreads(own), settings)
-            feed = Feed(own, Items(own, settings), KpiBoard(kpis), settings)
+            feed = Feed(own, kpis, settings)
             yield Backstage(runner, own, retention.duties(own, registry, feed, settings))
         finally:
             runner.run(opened.__aexit__(None, None, None))

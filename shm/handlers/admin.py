@@ -114,7 +114,7 @@ class Instances(Handler):
         self.tell_cursor(page.cursor)
         if page.next is not None:
             self.tell_next(page.next)
-        return [changed.item for changed in page.changed]
+        return page.items
 
 
 class Instance(Handler):
@@ -169,10 +169,10 @@ class Decision(Handler):
 async def shown(handler: Handler, instance_id: str) -> Item:
     """An instance, and the feed's cursor told that it is true at. Raises NotFound."""
     page = await handler.rooms.items.one(instance_id)
-    if not page.changed:
+    if not page.items:
         raise no_such_instance()
     handler.tell_cursor(page.cursor)
-    return page.changed[0].item
+    return page.items[0]
 
 
 def no_such_instance() -> NotFound:

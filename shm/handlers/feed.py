@@ -7,8 +7,9 @@ from typing import Annotated
 
 import msgspec
 import tornado.websocket
+from tornado.iostream import StreamClosedError
 
-from shm.errors import BadRequest, DatabaseUnavailable, Forbidden
+from shm.errors import BadRequest, DatabaseUnavailable, Forbidden, Overloaded, TooMany
 from shm.handlers.base import Handler
 from shm.handlers.declared import operation
 from shm.handlers.rooms import Rooms
@@ -21,6 +22,7 @@ FAULT = 1011
 TRY_AGAIN = 1013
 VERSIONS = ("7", "8", "13")  # those that Tornado speaks
 
+FULL_FOR_S = 10  # when to come again where there is no room
 LOOK_S = 5.0  # between two looks at the tokens of open feeds: one short statement, however many there are
 
 logger = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ class FeedQuery(msgspec.Struct, frozen=True):
 class Feed(Handler, tornado.websocket.WebSocketHandler):
     """One subscriber. It only listens; what it says is ignored."""
 
-    @operation(Role.VIEWER, status=HTTPStatus.SWITCHING_PROTOCOLS, refuses=[Forbidden])
+    @operation(Role.VIEWER, status=HTTPStatus.SWITCHING_PROTOCOLS, refuses=[Forbidden, TooMany, Overloaded])
     async def get(self, query: FeedQuery) -> None:
         """The websocket that tells each change; a bad query is refused before the upgrade."""
         self._query = query
@@ -52,11 +54,25 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
         origin = headers.get("Origin")
         if origin is not None and not self.check_origin(origin):
             raise Forbidden("foreign_origin", "A page of another site may not read this feed.")
-        await super().get()
+        self._hold_to_limits()
+        self.rooms.sockets.add(self)
+        try:
+            await super().get()  # until the subscriber has gone
+        finally:
+            self.rooms.sockets.discard(self)
+
+    def _hold_to_limits(self) -> None:
+        """Raises Overloaded or TooMany where there is no room for one more."""
+        limits, others = self.rooms.settings, [each for each in self.rooms.sockets if isinstance(each, Feed)]
+        if len(others) >= limits.feed_subscribers:
+            raise Overloaded("too_many_subscribers", f"{len(others)} feeds are open, as many as may be.", FULL_FOR_S)
+        of_token = sum(each.granted == self.granted for each in others)
+        if of_token >= limits.feed_subscribers_of_token:
+            sentence = f"{of_token} feeds are open with this token, as many as may be."
+            raise TooMany("too_many_subscribers", sentence, FULL_FOR_S)
 
     async def open(self) -> None:
         """Starts telling, in a task that `on_close` ends."""
-        self.rooms.sockets.add(self)
         self._telling = asyncio.create_task(self._tell())
 
     async def _tell(self) -> None:
@@ -70,15 +86,21 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
             logger.exception("a feed failed")
             self.close(FAULT, "a fault of the server")
 
-    async def _send(self, message: bytes) -> None:
-        await self.write_message(message.decode())
+    async def _send(self, frames: bytes) -> None:
+        """Returns once they are with the system: at most that much is in flight. Pings go out in between."""
+        connection = self.ws_connection
+        if connection is None or connection.stream is None or connection.is_closing():
+            raise tornado.websocket.WebSocketClosedError
+        try:
+            await connection.stream.write(frames)
+        except StreamClosedError:
+            raise tornado.websocket.WebSocketClosedError from None
 
     def on_message(self, message: str | bytes) -> None:
         """Nothing is expected of a subscriber."""
 
     def on_close(self) -> None:
         """The peer has gone, was found dead by ping, or the server is ending."""
-        self.rooms.sockets.discard(self)
         self._telling.cancel()
 
 

@@ -20,12 +20,36 @@ ORDER BY slug <> %(app)s, slug
 LIMIT 1;
 
 -- name: update
--- What the vendor says of an application; what is null stays as it is.
-UPDATE applications SET
-    github_url = CASE WHEN %(github_url)s::text IS NULL THEN github_url ELSE nullif(%(github_url)s, '') END,
-    logo_url = CASE WHEN %(logo_url)s::text IS NULL THEN logo_url ELSE nullif(%(logo_url)s, '') END,
-    overrides = coalesce(%(overrides)s::jsonb, overrides),
-    public_metrics = coalesce(%(public_metrics)s::text[], public_metrics),
-    updated_at = now()
-WHERE slug = %(slug)s
-RETURNING slug;
+-- What the vendor says of an application; what is null stays as it is. Its KPIs may read otherwise: the feed tells them.
+SELECT pg_advisory_xact_lock(1397247234);
+WITH updated AS (
+    UPDATE applications SET
+        github_url = CASE WHEN %(github_url)s::text IS NULL THEN github_url ELSE nullif(%(github_url)s, '') END,
+        logo_url = CASE WHEN %(logo_url)s::text IS NULL THEN logo_url ELSE nullif(%(logo_url)s, '') END,
+        overrides = coalesce(%(overrides)s::jsonb, overrides),
+        public_metrics = coalesce(%(public_metrics)s::text[], public_metrics),
+        updated_at = now()
+    WHERE slug = %(slug)s
+    RETURNING slug
+),
+feed_moved AS (
+    UPDATE feed_head SET cursor = cursor + 1
+    WHERE EXISTS (SELECT FROM updated)
+    RETURNING cursor, pg_notify('shm_feed', cursor::text)
+),
+stirred AS (
+    INSERT INTO stirs (app_slug, cursor) SELECT u.slug, m.cursor FROM updated u, feed_moved m
+    ON CONFLICT (app_slug) DO UPDATE SET cursor = excluded.cursor
+)
+SELECT slug FROM updated;
+
+-- name: stir
+-- The feed is to tell an application's KPIs anew: something that they show was computed aside.
+SELECT pg_advisory_xact_lock(1397247234);
+WITH feed_moved AS (
+    UPDATE feed_head SET cursor = cursor + 1
+    RETURNING cursor, pg_notify('shm_feed', cursor::text)
+)
+INSERT INTO stirs (app_slug, cursor) SELECT %(slug)s, m.cursor FROM feed_moved m
+ON CONFLICT (app_slug) DO UPDATE SET cursor = excluded.cursor
+RETURNING app_slug AS slug;

@@ -3,30 +3,41 @@
 SELECT cursor, horizon FROM feed_head;
 
 -- name: changes
--- What changed after a cursor (of an application: also what left it), in the order of the newest change: instances as
--- they are now, and those that were removed; no further than the head, whatever has been written since that was read. With
--- it the cursor up to which one has now looked, and the horizon. Always
--- at least one row: without an instance where nothing changed.
-SELECT head.cursor AS head, head.horizon, page.*
+-- What changed after a cursor, no further than `until` and the head (of an application: also what left it), in the order of
+-- the newest change: instances as they are now; `removed`, those that are gone; `left`, those that went to another
+-- application; `application`, where something that its KPIs show has changed. With it the cursor up to which one has
+-- now looked, and the horizon. Always at least one row: without a kind where nothing changed.
+SELECT least(head.cursor, %(until)s) AS head, head.horizon, page.*
 FROM feed_head head
 LEFT JOIN (
     (
-        SELECT FALSE AS removed, item.* FROM instance_items item
+        SELECT 'instance' AS kind, item.* FROM instance_items item
         WHERE
-            cursor > %(since)s AND cursor <= (SELECT cursor FROM feed_head)
-            AND (%(app)s::text IS NULL OR app_slug = %(app)s OR left_slug = %(app)s)
+            cursor > %(since)s AND cursor <= (SELECT cursor FROM feed_head) AND cursor <= %(until)s
+            AND (%(app)s::text IS NULL OR app_slug = %(app)s)
         ORDER BY cursor
         LIMIT %(most)s::bigint
     )
     UNION ALL
     (
         SELECT
-            TRUE, instance_id, NULL, app_slug, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, left_slug,
-            cursor
+            CASE WHEN moved THEN 'left' ELSE 'removed' END, instance_id, NULL, app_slug, NULL, NULL, NULL, NULL, NULL,
+            NULL, NULL, NULL, NULL, NULL, cursor
         FROM removals
         WHERE
-            cursor > %(since)s AND cursor <= (SELECT cursor FROM feed_head)
-            AND (%(app)s::text IS NULL OR app_slug = %(app)s OR left_slug = %(app)s)
+            cursor > %(since)s AND cursor <= (SELECT cursor FROM feed_head) AND cursor <= %(until)s
+            AND (%(app)s::text IS NULL OR app_slug = %(app)s)
+        ORDER BY cursor
+        LIMIT %(most)s::bigint
+    )
+    UNION ALL
+    (
+        SELECT
+            'application', NULL, NULL, app_slug, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, cursor
+        FROM stirs
+        WHERE
+            cursor > %(since)s AND cursor <= (SELECT cursor FROM feed_head) AND cursor <= %(until)s
+            AND (%(app)s::text IS NULL OR app_slug = %(app)s)
         ORDER BY cursor
         LIMIT %(most)s::bigint
     )

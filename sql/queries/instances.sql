@@ -85,10 +85,18 @@ after AS (
 -- use: moved
 -- use: tallied
 -- use: returned
+departed AS MATERIALIZED (
+    SELECT b.instance_id, b.app_slug FROM before b JOIN after a USING (instance_id) WHERE a.app_slug <> b.app_slug
+),
 feed_moved AS (
-    UPDATE feed_head SET cursor = cursor + 1
+    UPDATE feed_head SET cursor = cursor + 1 + (SELECT count(*) FROM departed)
     WHERE EXISTS (SELECT FROM before)
     RETURNING cursor, pg_notify('shm_feed', cursor::text)
+),
+told AS (
+    INSERT INTO removals (cursor, instance_id, app_slug, moved)
+    SELECT m.cursor - 1, d.instance_id, d.app_slug, TRUE
+    FROM departed d, feed_moved m
 )
 UPDATE instances i SET
     status = p.status,
@@ -236,7 +244,7 @@ SELECT count(*) AS snapshots, min(snapshot_at) AS oldest_snapshot_at, max(snapsh
 SELECT pg_advisory_xact_lock(1397247235);
 SELECT pg_advisory_xact_lock(1397247234);
 WITH known AS MATERIALIZED (
-    SELECT instance_id, app_slug, app_name, left_slug, revoked_at FROM instances
+    SELECT instance_id, app_slug, app_name, revoked_at FROM instances
     WHERE
         instance_id = %(instance_id)s
         AND (%(public_key)s::bytea IS NULL OR (public_key = %(public_key)s AND status <> 'revoked'))
@@ -290,8 +298,8 @@ feed_moved AS (
     RETURNING cursor, pg_notify('shm_feed', cursor::text)
 ),
 told AS (
-    INSERT INTO removals (cursor, instance_id, app_slug, left_slug)
-    SELECT m.cursor, k.instance_id, k.app_slug, k.left_slug
+    INSERT INTO removals (cursor, instance_id, app_slug)
+    SELECT m.cursor, k.instance_id, k.app_slug
     FROM known k, feed_moved m
 )
 SELECT
@@ -309,7 +317,7 @@ GROUP BY k.instance_id, k.app_name;
 -- Removes instances that have not proven their key in time, the ones that have waited longest, and tells the feed.
 SELECT pg_advisory_xact_lock(1397247234);
 WITH known AS MATERIALIZED (
-    SELECT instance_id, app_slug, left_slug, row_number() OVER (ORDER BY registered_at, instance_id) AS place
+    SELECT instance_id, app_slug, row_number() OVER (ORDER BY registered_at, instance_id) AS place
     FROM instances
     WHERE status = 'pending' AND first_seen_at IS NULL AND registered_at < now() - %(age)s::interval
     ORDER BY registered_at, instance_id
@@ -329,8 +337,8 @@ gone AS (
     DELETE FROM instances WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
 ),
 told AS (
-    INSERT INTO removals (cursor, instance_id, app_slug, left_slug)
-    SELECT head.cursor + k.place, k.instance_id, k.app_slug, k.left_slug
+    INSERT INTO removals (cursor, instance_id, app_slug)
+    SELECT head.cursor + k.place, k.instance_id, k.app_slug
     FROM known k
     CROSS JOIN feed_head head
 ),
@@ -347,7 +355,8 @@ SELECT TRUE AS due FROM instances WHERE due_at <= now() LIMIT 1;
 
 -- name: sweep
 -- Places instances anew whose standing time alone has changed, the ones that are due longest, and tells how many. The feed
--- tells of those that are counted now and were not, or the other way round: the definitions have changed.
+-- tells of those that are counted now and were not, or the other way round: the definitions have changed; and of each
+-- application whose KPIs have moved.
 SELECT pg_advisory_xact_lock(1397247234);
 WITH before AS MATERIALIZED (
     SELECT * FROM standings WHERE due_at <= now() ORDER BY due_at LIMIT %(most)s
@@ -364,9 +373,17 @@ told AS MATERIALIZED (
     JOIN before b ON b.instance_id = p.instance_id AND b.counted <> p.counted
     CROSS JOIN feed_head head
 ),
+stirred AS (
+    INSERT INTO stirs (app_slug, cursor)
+    SELECT m.app_slug, head.cursor + (SELECT count(*) FROM told) + row_number() OVER (ORDER BY m.app_slug)
+    FROM (SELECT DISTINCT app_slug FROM moved) m
+    CROSS JOIN feed_head head
+    ON CONFLICT (app_slug) DO UPDATE SET cursor = excluded.cursor
+    RETURNING app_slug
+),
 feed_moved AS (
-    UPDATE feed_head SET cursor = cursor + (SELECT count(*) FROM told)
-    WHERE EXISTS (SELECT FROM told)
+    UPDATE feed_head SET cursor = cursor + (SELECT count(*) FROM told) + (SELECT count(*) FROM stirred)
+    WHERE EXISTS (SELECT FROM told) OR EXISTS (SELECT FROM stirred)
     RETURNING pg_notify('shm_feed', cursor::text)
 ),
 updated AS (

@@ -25,7 +25,7 @@ SELECT create_reference_table('definitions');
 SELECT create_distributed_function('flattened(jsonb)');
 
 -- All else stays on the coordinator, where it is as fast as on one machine, and what is true at a cursor is true at once:
--- local: tallies, spreads, series_head, series_hours, series_days, feed_head, removals, tokens, schema_migrations
+-- local: tallies, spreads, series_head, series_hours, series_days, feed_head, removals, stirs, tokens, schema_migrations
 -- Where a statement joins one of these with what is distributed, its rows go to the workers, and they are few: `feed_head` and
 -- `series_head` have one. That is Citus's default, said here because the servers count on it.
 DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET citus.local_table_join_policy = ''auto''', current_database()); END $$;

@@ -1,0 +1,192 @@
+"""The newest part of the feed in memory: what changed last, framed once, for all subscribers of a server process.
+
+Each instance and each application's KPIs are in it once, as their newest state; what it replaces is let go. Whoever
+stands before its beginning reads the database until it has caught up.
+"""
+
+import asyncio
+from bisect import bisect_right
+from dataclasses import dataclass
+from itertools import islice
+
+from shm.changes import PAGE, Change, Changes, Sort
+from shm.frames import InstanceChanged, InstanceRemoved, framed, framed_kpis
+from shm.kpis import ApplicationKpis
+
+MOST_BYTES = 16 * 2**20  # of frames in all: some seconds of a busy fleet, or one burst
+MOST_ENTRIES = 50_000
+PIECE_BYTES = 256 * 2**10  # of frames in one write: a subscriber that never reads holds on to no more
+MOST_PIECES = 1_000  # kept for others who stand at the same place, until the tail moves
+
+
+@dataclass(slots=True)
+class _Entry:
+    """What is told at a place: to everybody, and to those who asked for its application. Empty: nothing."""
+
+    place: int
+    cursor: int
+    app_slug: str
+    to_all: bytes
+    to_app: bytes
+    since: float  # the loop's time at which it came
+    is_kpis: bool = False
+    is_replaced: bool = False
+
+    @property
+    def size(self) -> int:
+        """Its bytes; both frames are the same object where there are two."""
+        return len(self.to_app)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What a subscriber is to be sent next, and where it stands then."""
+
+    frames: bytes
+    place: int
+    cursor: int
+
+
+class Tail:
+    """From `begins` on, every change up to `cursor`. Places count entries; they mean something only within one tail."""
+
+    def __init__(self, cursor: int) -> None:
+        self.begins = cursor
+        self.cursor = cursor
+        self.place = 0
+        self.failed: Exception | None = None
+        self.moved = asyncio.Event()  # set, and another one from then on, whenever there is more
+        self._begins_at = 0  # the place that `begins` is at
+        self._entries: list[_Entry] = []
+        self._newest: dict[tuple[str, str], _Entry] = {}
+        self._bytes = 0
+        self._pieces: dict[tuple[int, str | None], Piece] = {}
+
+    def add(self, changes: Changes, now: float) -> None:
+        """What changed next, in its order."""
+        if changes.cursor == self.cursor:
+            return
+        for change in changes.found:
+            to_all, to_app = _frames(change)
+            self._append(_Entry(self.place + 1, change.cursor, change.app_slug, to_all, to_app, now), _name(change))
+        self.cursor = changes.cursor
+        self._announce()
+
+    def add_kpis(self, at: int, kpis: ApplicationKpis, now: float) -> None:
+        """KPIs that are true at the cursor `at`."""
+        frame = framed_kpis(min(at, self.cursor), kpis)
+        entry = _Entry(self.place + 1, self.cursor, kpis.app, frame, frame, now, is_kpis=True)
+        self._append(entry, ("kpis", kpis.app))
+        self._announce()
+
+    def skip_to(self, cursor: int) -> None:
+        """Nothing is known any more of what came before a cursor."""
+        self._entries.clear()
+        self._newest.clear()
+        self._bytes = 0
+        self.place += 1
+        self.begins, self._begins_at, self.cursor = cursor, self.place, cursor
+        self._announce()
+
+    def fail(self, error: Exception) -> None:
+        """It ends: whoever waits for more is to raise the error."""
+        self.failed = error
+        self.moved.set()
+
+    def place_of(self, cursor: int) -> int | None:
+        """Where somebody stands who knows all up to a cursor; None before the beginning."""
+        if cursor < self.begins:
+            return None
+        index = bisect_right(self._entries, cursor, key=lambda entry: entry.cursor)
+        while index and self._entries[index - 1].is_kpis:  # better told again than not at all
+            index -= 1
+        return self._entries[index - 1].place if index else self._begins_at
+
+    def stirred_since(self, place: int, app: str | None) -> set[str]:
+        """The applications, those that are asked for, of which something changed behind a place."""
+        entries = islice(self._entries, self._index(place), None)
+        return {entry.app_slug for entry in entries if not entry.is_kpis and app in {None, entry.app_slug}}
+
+    def piece(self, place: int, app: str | None) -> Piece | None:
+        """What comes after a place, at most `PIECE_BYTES` or one message; None where that has been let go."""
+        if place < self._begins_at:
+            return None
+        known = self._pieces.get((place, app))
+        if known is None:
+            known = self._cut(place, app)
+            if len(self._pieces) < MOST_PIECES:
+                self._pieces[place, app] = known
+        return known
+
+    def waiting_since(self, place: int) -> float | None:
+        """The loop's time since which there is something behind a place; None where there is nothing."""
+        index = self._index(place)
+        return self._entries[index].since if index < len(self._entries) else None
+
+    def _append(self, entry: _Entry, name: tuple[str, str] | None) -> None:
+        """Behind all others, in place of the one that tells of the same."""
+        if name is not None:
+            before = self._newest.get(name)
+            if before is not None:
+                self._bytes -= before.size
+                before.to_all = before.to_app = b""
+                before.is_replaced = True
+            self._newest[name] = entry
+        self._entries.append(entry)
+        self._bytes += entry.size
+        self.place = entry.place
+
+    def _announce(self) -> None:
+        self._shorten()
+        self._pieces.clear()
+        self.moved.set()
+        self.moved = asyncio.Event()
+
+    def _shorten(self) -> None:
+        """Lets go of what is replaced once it is the larger part, and of the older half of what is too much."""
+        if len(self._entries) > 2 * len(self._newest) + PAGE:
+            self._entries = [entry for entry in self._entries if not entry.is_replaced]
+        while self._bytes > MOST_BYTES or len(self._entries) > MOST_ENTRIES:
+            gone = self._entries[: (len(self._entries) + 1) // 2]
+            del self._entries[: len(gone)]
+            self.begins, self._begins_at = gone[-1].cursor, gone[-1].place
+            self._bytes -= sum(entry.size for entry in gone)
+            self._newest = {name: entry for name, entry in self._newest.items() if entry.place > self._begins_at}
+
+    def _index(self, place: int) -> int:
+        return bisect_right(self._entries, place, key=lambda entry: entry.place)
+
+    def _cut(self, place: int, app: str | None) -> Piece:
+        frames: list[bytes] = []
+        size = 0
+        cursor = self.cursor
+        for entry in islice(self._entries, self._index(place), None):
+            frame = entry.to_all if app is None else entry.to_app if entry.app_slug == app else b""
+            if size and size + len(frame) > PIECE_BYTES:
+                return Piece(b"".join(frames), place, cursor)
+            frames.append(frame)
+            size += len(frame)
+            place, cursor = entry.place, entry.cursor
+        return Piece(b"".join(frames), self.place, self.cursor)
+
+
+def _name(change: Change) -> tuple[str, str] | None:
+    """What of it only the newest state is told; a departure is told of one application, and stays."""
+    if change.sort is Sort.LEFT:
+        return None
+    return ("application", change.app_slug) if change.instance_id is None else ("instance", change.instance_id)
+
+
+def _frames(change: Change) -> tuple[bytes, bytes]:
+    """What everybody is told, and those who asked for the application."""
+    frame = told(change)
+    return (b"" if change.sort is Sort.LEFT else frame), frame
+
+
+def told(change: Change) -> bytes:
+    """A change as those are told it who asked for its application."""
+    if change.item is not None:
+        return framed(InstanceChanged(change.cursor, change.item))
+    if change.instance_id is not None:
+        return framed(InstanceRemoved(change.cursor, change.instance_id))
+    return b""
