@@ -1,4 +1,4 @@
-"""Looks at what stands and is counted nowhere: the queue, pools, subscribers, the loop's lag, the database's size.
+"""Looks at what stands and is counted nowhere: the queue, pools, the feed, the loop, the database, the charts.
 
 Every worker looks at itself several times a second, so that a scrape that another worker answers knows of it too.
 """
@@ -15,14 +15,15 @@ from shm.intake import Intake
 from shm.vitals import Vitals
 
 LOOK_S = 0.25  # what holds the loop up for longer is seen; looking takes some ten microseconds
-MEASURE_S = 60.0  # between two measurements of the database: PostgreSQL asks for the size of each of its files
+MEASURE_S = 5.0  # between two measurements of the database: PostgreSQL asks for the size of each of its files
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Size:
+class _Measured:
     bytes: int
+    series_lag_s: float
 
 
 class Sampler:
@@ -59,11 +60,12 @@ class Sampler:
             self._vitals.loop_lag.observe(max(0.0, loop.time() - due))
 
     async def measure(self) -> None:
-        """The database's size, until cancelled. The first worker does it for all."""
+        """The database's size and the charts' lag, until cancelled. The first worker does it for all."""
         while self._vitals.number == 0:
             try:
-                size = await self._database.fetch_one(_Size, "health.size")
-                self._vitals.database_bytes.set(size.bytes if size else 0)
+                (measured,) = await self._database.fetch(_Measured, "health.measured")
+                self._vitals.database_bytes.set(measured.bytes)
+                self._vitals.series_lag.set(measured.series_lag_s)
             except DatabaseUnavailable as error:
                 logger.warning("could not measure the database (%s)", type(error).__name__)
             except Exception:  # such as a right that is missing: no reason to take nothing in

@@ -66,10 +66,16 @@ CONNECTIONS = Metric(
 )
 WAITING = Metric("shm_database_statements_waiting", "gauge", "Statements that wait for a connection.", ("pool",))
 DATABASE_BYTES = Metric("shm_database_size_bytes", "gauge", "Size of the database on its disk.", of_all=True)
+SERIES_LAG = Metric(
+    "shm_series_lag_seconds",
+    "gauge",
+    "For how long the oldest snapshot that charts do not tell yet has been stored.",
+    of_all=True,
+)
 
 METRICS = (
     *(REQUESTS, REQUEST_SECONDS, REFUSALS, BATCH_SIZE, BATCH_WAIT, BATCH_COMMIT, QUEUE, SUBSCRIBERS, SLOWEST, MEDIAN),
-    *(LOOP_LAG, CONNECTIONS, WAITING, DATABASE_BYTES),
+    *(LOOP_LAG, CONNECTIONS, WAITING, DATABASE_BYTES, SERIES_LAG),
 )
 
 
@@ -147,6 +153,7 @@ class Vitals:
         self.connections = Gauge(place, CONNECTIONS)
         self.waiting = Gauge(place, WAITING)
         self.database_bytes = Gauge(place, DATABASE_BYTES)
+        self.series_lag = Gauge(place, SERIES_LAG)
         self._requests = Counter(place, REQUESTS)
         self._request_seconds = Histogram(place, REQUEST_SECONDS)
 

@@ -2,6 +2,15 @@
 -- Answers when the database does.
 SELECT 1 AS one;
 
--- name: size
--- How many bytes the database takes on its disk.
-SELECT pg_database_size(current_database()) AS bytes;
+-- name: measured
+-- How many bytes the database takes on its disk, and for how many seconds the oldest snapshot that is not in the charts yet
+-- has been here.
+SELECT
+    pg_database_size(current_database()) AS bytes,
+    coalesce((
+        SELECT extract(epoch FROM now() - s.received_at)
+        FROM snapshots s
+        WHERE s.cursor > (SELECT cursor FROM series_head)
+        ORDER BY s.cursor
+        LIMIT 1
+    ), 0)::double precision AS series_lag_s;

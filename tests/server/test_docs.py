@@ -29,6 +29,7 @@ OF_THE_READERS = {
     "upgrade_wanted",
     "websocket_version",
     "foreign_origin",
+    "too_many_subscribers",
     "too_many_guesses",
 }
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import httpx
 
 import shm
+from shm.sampler import MEASURE_S
 from shm.vitals import METRICS
+from tests.backstage import backstage
 from tests.conftest import admin_cursor
 from tests.figures import Figures, Moved, figures, moving, parsed, value
 from tests.installs import Install
@@ -27,9 +29,9 @@ LABELS = {"handler", "status", "code", "le", "worker", "pool", "state", "version
 OPEN = {"SHM_METRICS_PUBLIC": "true"}
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
+def wait_for(condition: Callable[[], bool], limit_s: float = LIMIT_S) -> None:
     """Returns once it holds."""
-    deadline = time.monotonic() + LIMIT_S
+    deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline, "it never came"
         time.sleep(0.02)
@@ -219,6 +221,15 @@ def test_the_database_the_loop_and_the_version_are_shown(server: ServerProcess, 
     assert value(now, "shm_database_size_bytes") < size * 2
     assert value(now, "shm_build_info", version=shm.__version__) == 1
     wait_for(lambda: value(figures(server), "shm_event_loop_lag_seconds_count") > 1)
+
+
+def test_how_far_the_charts_are_behind_is_shown(serve: Callable[..., ServerProcess], database: str) -> None:
+    with backstage(database) as background:
+        server = serve()
+        Install(server.url).arrived({"n": 1})
+        wait_for(lambda: value(figures(server), "shm_series_lag_seconds") > 0, 2 * MEASURE_S)
+        background.go_round("roll up")
+        wait_for(lambda: value(figures(server), "shm_series_lag_seconds") == 0, 2 * MEASURE_S)
 
 
 def test_figures_want_a_token(running: ServerProcess) -> None:
