@@ -170,11 +170,11 @@ class Registry:
         who = {"instance_id": instance_id, "public_key": public_key}
         past: list[_Erased] = []
         while True:
-            page = await self._database.fetch_one(_Erased, "instances.erase_past", most=ERASE_PAGE, **who)
+            page = await self._database.fetch_one(_Erased, "erasure.erase_past", most=ERASE_PAGE, **who)
             if page is None or not page.snapshots:
                 break
             past.append(page)
-        receipt = await self._database.fetch_one(Receipt, "instances.erase", **who)
+        receipt = await self._database.fetch_one(Receipt, "erasure.erase", **who)
         self.forget(instance_id)
         if receipt is None or not past:
             return receipt
@@ -220,7 +220,7 @@ class Registry:
 
     async def purge(self) -> bool:
         """Removes instances that never proved their key, the oldest thousand; whether there may be more."""
-        gone = await self._database.fetch(_Gone, "instances.purge", age=self._pending_age, most=PURGE_PAGE)
+        gone = await self._database.fetch(_Gone, "erasure.purge", age=self._pending_age, most=PURGE_PAGE)
         return len(gone) == PURGE_PAGE
 
 

@@ -10,7 +10,7 @@ SELECT
     coalesce((
         SELECT extract(epoch FROM now() - s.received_at)
         FROM snapshots s
-        WHERE s.cursor > (SELECT cursor FROM series_head)
+        WHERE s.cursor > (SELECT cursor FROM series_head) AND s.cursor <= (SELECT cursor FROM feed_head)
         ORDER BY s.cursor
         LIMIT 1
     ), 0)::double precision AS series_lag_s;

@@ -228,7 +228,7 @@ def test_the_readers_of_these_tests_understand_the_statements() -> None:
     assert store[1].is_materialized
     assert BY_ID.search(store[1].body)
     assert any("last_seen_at = p.last_seen_at" in said for said in settings_of(body("intake.store")))
-    assert sum(bool(CHANGES.search(part.body)) for part in ctes(body("instances.erase"))) == 4
+    assert sum(bool(CHANGES.search(part.body)) for part in ctes(body("erasure.erase"))) == 4
     assert {"instances", "snapshots", "absences", "versions_seen"} == DISTRIBUTED
 
 

@@ -1,0 +1,161 @@
+-- Statements that delete instances, with everything that is told of them, and tell the feed.
+
+-- name: erase_past
+-- Takes the oldest snapshots of an instance out of the series and deletes them, so many, where it has more of those that are
+-- rolled up; tells how many. `erase` does the rest: it holds the writers' lock, and must not hold it for a long history.
+SELECT pg_advisory_xact_lock(1397247235);
+SELECT pg_advisory_xact_lock(1397247234);
+WITH known AS MATERIALIZED (
+    SELECT instance_id, revoked_at FROM instances
+    WHERE
+        instance_id = %(instance_id)s
+        AND (%(public_key)s::bytea IS NULL OR (public_key = %(public_key)s AND status <> 'revoked'))
+),
+oldest AS MATERIALIZED (
+    SELECT
+        instance_id, snapshot_at, app_slug, app_version, coalesce(leaves, metrics) AS leaves,
+        lead(snapshot_at) OVER (PARTITION BY instance_id ORDER BY snapshot_at) AS next_at
+    FROM (
+        SELECT * FROM snapshots
+        WHERE
+            instance_id = ANY(ARRAY(SELECT instance_id FROM known)) AND cursor <= (SELECT cursor FROM series_head)
+        ORDER BY snapshot_at
+        LIMIT %(most)s::bigint + 1
+    ) page
+),
+taken AS MATERIALIZED (
+    SELECT * FROM oldest WHERE next_at IS NOT NULL AND (SELECT count(*) FROM oldest) > %(most)s::bigint
+),
+runs AS MATERIALIZED (
+    SELECT
+        t.app_slug, t.app_version, t.leaves,
+        t.snapshot_at AS starts_at,
+        TRUE AS was_rolled,
+        least(t.next_at, t.snapshot_at + d.active_window, (SELECT revoked_at FROM known)) AS ended_at,
+        FALSE AS is_rolled,
+        NULL::timestamptz AS ends_at
+    FROM taken t
+    CROSS JOIN definitions d
+),
+-- use: hours
+-- use: days
+-- use: rolled
+gone AS (
+    DELETE FROM snapshots
+    WHERE
+        instance_id = ANY(ARRAY(SELECT instance_id FROM taken)) AND snapshot_at = ANY(ARRAY(SELECT snapshot_at FROM taken))
+    RETURNING snapshot_at
+)
+SELECT count(*) AS snapshots, min(snapshot_at) AS oldest_snapshot_at, max(snapshot_at) AS newest_snapshot_at FROM gone;
+
+-- name: erase
+-- Deletes an instance and all of its snapshots, takes it out of the tallies and the series, tells the feed, and tells what
+-- was deleted. With a public key where it asks for it itself, and then nothing is done for one that is unknown, revoked,
+-- or has another key by now; without one where an admin does.
+SELECT pg_advisory_xact_lock(1397247235);
+SELECT pg_advisory_xact_lock(1397247234);
+WITH known AS MATERIALIZED (
+    SELECT instance_id, app_slug, app_name, revoked_at FROM instances
+    WHERE
+        instance_id = %(instance_id)s
+        AND (%(public_key)s::bytea IS NULL OR (public_key = %(public_key)s AND status <> 'revoked'))
+),
+before AS MATERIALIZED (
+    SELECT * FROM standings WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
+),
+after AS (
+    SELECT instance_id, app_slug, app_version, environment, status, first_seen_at, last_seen_at, snapshot_at, leaves
+    FROM before
+    WHERE FALSE
+),
+-- use: moved
+-- use: tallied
+runs AS MATERIALIZED (
+    SELECT
+        s.app_slug, s.app_version, coalesce(s.leaves, s.metrics) AS leaves,
+        s.snapshot_at AS starts_at,
+        TRUE AS was_rolled,
+        least(
+            lead(s.snapshot_at) OVER (PARTITION BY s.instance_id ORDER BY s.snapshot_at),
+            s.snapshot_at + d.active_window,
+            (SELECT revoked_at FROM known)
+        ) AS ended_at,
+        FALSE AS is_rolled,
+        NULL::timestamptz AS ends_at
+    FROM snapshots s
+    CROSS JOIN definitions d
+    WHERE
+        s.instance_id = ANY(ARRAY(SELECT instance_id FROM known)) AND s.cursor <= (SELECT cursor FROM series_head)
+),
+-- use: hours
+-- use: days
+-- use: rolled
+snapshots_gone AS (
+    DELETE FROM snapshots WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
+    RETURNING snapshot_at
+),
+absences_gone AS (
+    DELETE FROM absences WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
+),
+versions_gone AS (
+    DELETE FROM versions_seen WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
+),
+gone AS (
+    DELETE FROM instances WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
+),
+feed_moved AS (
+    UPDATE feed_head SET cursor = cursor + 1
+    WHERE EXISTS (SELECT FROM known)
+    RETURNING cursor, pg_notify('shm_feed', cursor::text)
+),
+told AS (
+    INSERT INTO removals (cursor, instance_id, app_slug)
+    SELECT m.cursor, k.instance_id, k.app_slug
+    FROM known k, feed_moved m
+)
+SELECT
+    k.instance_id,
+    k.app_name,
+    now() AS erased_at,
+    count(s.snapshot_at) AS snapshots,
+    min(s.snapshot_at) AS oldest_snapshot_at,
+    max(s.snapshot_at) AS newest_snapshot_at
+FROM known k
+LEFT JOIN snapshots_gone s ON TRUE
+GROUP BY k.instance_id, k.app_name;
+
+-- name: purge
+-- Removes instances that have not proven their key in time, the ones that have waited longest, and tells the feed.
+SELECT pg_advisory_xact_lock(1397247234);
+WITH known AS MATERIALIZED (
+    SELECT instance_id, app_slug, row_number() OVER (ORDER BY registered_at, instance_id) AS place
+    FROM instances
+    WHERE status = 'pending' AND first_seen_at IS NULL AND registered_at < now() - %(age)s::interval
+    ORDER BY registered_at, instance_id
+    LIMIT %(most)s
+),
+before AS MATERIALIZED (
+    SELECT * FROM standings WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
+),
+after AS (
+    SELECT instance_id, app_slug, app_version, environment, status, first_seen_at, last_seen_at, snapshot_at, leaves
+    FROM before
+    WHERE FALSE
+),
+-- use: moved
+-- use: tallied
+gone AS (
+    DELETE FROM instances WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
+),
+told AS (
+    INSERT INTO removals (cursor, instance_id, app_slug)
+    SELECT head.cursor + k.place, k.instance_id, k.app_slug
+    FROM known k
+    CROSS JOIN feed_head head
+),
+feed_moved AS (
+    UPDATE feed_head SET cursor = cursor + (SELECT count(*) FROM known)
+    WHERE EXISTS (SELECT FROM known)
+    RETURNING pg_notify('shm_feed', cursor::text)
+)
+SELECT instance_id FROM known;
