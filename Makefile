@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-long bench bench-intake bench-read check format lock screenshot clean
+.PHONY: help setup demo serve test test-long bench bench-intake bench-read bench-feed check format lock screenshot clean
 
 help:  ## what can be done here
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -35,13 +35,16 @@ test: .venv/.ready  ## every test but the long ones, against a real PostgreSQL a
 test-long: .venv/.ready  ## the tests that take minutes: killing for many rounds, outages of their real length
 	@$(BIN)/python -m pytest -m long --timeout 1800
 
-bench: bench-intake bench-read  ## every bench; each prints its figures beside what the machine can do
+bench: bench-intake bench-read bench-feed  ## every bench; each prints its figures beside what the machine can do
 
 bench-intake: .venv/.ready  ## durable snapshots a second, in about five minutes; wants wrk
 	@$(BIN)/python -m bench.intake
 
 bench-read: .venv/.ready  ## what reading costs at 10,000 and 1,000,000 instances, in about ten minutes and 15 GB
 	@$(BIN)/python -m bench.read
+
+bench-feed: .venv/.ready  ## from 202 to 1,000 subscribers at 1,000 snapshots a second, in about six minutes
+	@$(BIN)/python -m bench.feed
 
 check: .venv/.ready  ## format, lint, types and the lock, in under a minute
 	@$(BIN)/ruff format --check . || { echo "mend it: make format"; exit 1; }

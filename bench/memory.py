@@ -42,6 +42,30 @@ def watched(processes: Callable[[], list[psutil.Process]], postmaster: int) -> I
         thread.join()
 
 
+def resident_mib(pid: int) -> float:
+    """Of a process and of all that it started."""
+    root = psutil.Process(pid)
+    return sum(_own(each, shared=True) for each in (root, *root.children(recursive=True)))
+
+
+@contextmanager
+def followed(pid: int, look_s: float = 0.1) -> Iterator[list[float]]:
+    """Its resident MiB at every look, as long as the context."""
+    seen, ended = [resident_mib(pid)], threading.Event()
+
+    def look() -> None:
+        while not ended.wait(look_s):
+            seen.append(resident_mib(pid))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        thread.join()
+
+
 def _own(process: psutil.Process, *, shared: bool) -> float:
     try:
         held = process.memory_info()

@@ -20,6 +20,11 @@ from tests.server_process import ServerProcess, free_port
 CHECKOUT = Path(__file__).parent.parent
 LIMIT_S = 30
 SETTLED_S = 0.3  # what wrk left in flight when its time was up is stored by then, or the count still moves
+UNLIMITED = {
+    "SHM_RATELIMIT_ENABLED": "false",  # one address sends for the whole fleet, and far too often
+    "SHM_FEED_SUBSCRIBERS": "3000",  # more than any bench has
+    "SHM_FEED_SUBSCRIBERS_PER_TOKEN": "3000",
+}
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 
 
@@ -29,6 +34,7 @@ class Served:
     def __init__(self, server: ServerProcess) -> None:
         self._server = server
         self.url = server.url
+        self.port = server.port
         self.pid = server.pid
         self.token = server.admin_token
         self.dsn = EmbeddedPostgres(server.data_dir).dsn()
@@ -86,9 +92,8 @@ def served(data_dir: Path, workers: int) -> Iterator[Served]:
 def environment(workers: int) -> dict[str, str]:
     """The settings that differ from the defaults, for the report too."""
     wanted = {"SHM_WORKERS": str(workers)} if workers > 1 else {}
-    if any("SHM_RATELIMIT_ENABLED" in source.names for source in sources().values()):
-        wanted["SHM_RATELIMIT_ENABLED"] = "false"  # one address sends for the whole fleet, and far too often
-    return wanted
+    known = {name for source in sources().values() for name in source.names}
+    return wanted | {name: value for name, value in UNLIMITED.items() if name in known}
 
 
 @dataclass(frozen=True, slots=True)
