@@ -1,6 +1,7 @@
 # The front door. Each target does its own set-up; nothing but Python 3.11+, python3-venv and make is needed.
 
 PYTHON ?= python3
+TESTS_AT_ONCE ?= 4
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
@@ -30,7 +31,7 @@ serve: .venv/.ready  ## the server alone, for real use
 	@$(BIN)/shm serve
 
 test: .venv/.ready  ## every test but the long ones, against a real PostgreSQL and real processes
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses $(TESTS_AT_ONCE) --dist loadfile
 
 test-long: .venv/.ready  ## the tests that take minutes: killing for many rounds, outages of their real length
 	@$(BIN)/python -m pytest -m long --timeout 1800

@@ -6,7 +6,10 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from itertools import cycle, islice
 from pathlib import Path
+from random import randrange
 
 import httpx
 import psutil
@@ -16,6 +19,12 @@ END_LIMIT_S = 30
 
 # Tests send from one address, and faster than any honest install; those of the limits say otherwise.
 FOR_TESTS = {"SHM_START_PATIENCE": "30s", "SHM_RATELIMIT_ENABLED": "false"}
+
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+PORTS = range(20_000, 32_768)[WORKER::WORKERS]  # below those that the system gives away by itself
+
+_ports = islice(cycle(PORTS), randrange(len(PORTS)), None)
 
 
 class ServerProcess:
@@ -123,8 +132,10 @@ class ServerProcess:
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port that nobody listens on; not one of those that the system gives to whoever connects."""
+    for port in _ports:
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
