@@ -124,6 +124,7 @@ class Feed:
                 tail.skip_to(page.cursor)
             else:
                 tail.add(page, now)
+            tail.announce()
             self._want({change.app_slug for change in page.found})
 
     async def _tell_kpis(self) -> None:
@@ -136,6 +137,7 @@ class Feed:
     def _tell_kpis_of(self, cursor: int, kpis: ApplicationKpis) -> None:
         if self._tail is not None:
             self._tail.add_kpis(cursor, kpis, asyncio.get_running_loop().time())
+            self._look.set()  # told with whatever changes meanwhile
 
     def _want(self, slugs: set[str]) -> None:
         """The KPIs of these applications are to be told, of those that somebody asked for."""

@@ -45,6 +45,7 @@ class Piece:
     frames: bytes
     place: int
     cursor: int
+    made_at: int  # the tail's place then
 
 
 class Tail:
@@ -55,29 +56,26 @@ class Tail:
         self.cursor = cursor
         self.place = 0
         self.failed: Exception | None = None
-        self.moved = asyncio.Event()  # set, and another one from then on, whenever there is more
+        self.moved = asyncio.Event()  # set, and another one from then on, when there is more
         self._begins_at = 0  # the place that `begins` is at
         self._entries: list[_Entry] = []
         self._newest: dict[tuple[str, str], _Entry] = {}
         self._bytes = 0
         self._pieces: dict[tuple[int, str | None], Piece] = {}
+        self._announced = (self.place, self.cursor)
 
     def add(self, changes: Changes, now: float) -> None:
         """What changed next, in its order."""
-        if changes.cursor == self.cursor:
-            return
         for change in changes.found:
             to_all, to_app = _frames(change)
             self._append(_Entry(self.place + 1, change.cursor, change.app_slug, to_all, to_app, now), _name(change))
         self.cursor = changes.cursor
-        self._announce()
 
     def add_kpis(self, at: int, kpis: ApplicationKpis, now: float) -> None:
         """KPIs that are true at the cursor `at`."""
         frame = framed_kpis(min(at, self.cursor), kpis)
         entry = _Entry(self.place + 1, self.cursor, kpis.app, frame, frame, now, is_kpis=True)
         self._append(entry, ("kpis", kpis.app))
-        self._announce()
 
     def skip_to(self, cursor: int) -> None:
         """Nothing is known any more of what came before a cursor."""
@@ -86,7 +84,15 @@ class Tail:
         self._bytes = 0
         self.place += 1
         self.begins, self._begins_at, self.cursor = cursor, self.place, cursor
-        self._announce()
+
+    def announce(self) -> None:
+        """Wakes whoever waits for what was added since the last time."""
+        if self._announced != (self.place, self.cursor):
+            self._announced = self.place, self.cursor
+            self._shorten()
+            self._pieces.clear()
+            self.moved.set()
+            self.moved = asyncio.Event()
 
     def fail(self, error: Exception) -> None:
         """It ends: whoever waits for more is to raise the error."""
@@ -112,7 +118,7 @@ class Tail:
         if place < self._begins_at:
             return None
         known = self._pieces.get((place, app))
-        if known is None:
+        if known is None or known.made_at != self.place:
             known = self._cut(place, app)
             if len(self._pieces) < MOST_PIECES:
                 self._pieces[place, app] = known
@@ -136,12 +142,6 @@ class Tail:
         self._bytes += entry.size
         self.place = entry.place
 
-    def _announce(self) -> None:
-        self._shorten()
-        self._pieces.clear()
-        self.moved.set()
-        self.moved = asyncio.Event()
-
     def _shorten(self) -> None:
         """Lets go of what is replaced once it is the larger part, and of the older half of what is too much."""
         if len(self._entries) > 2 * len(self._newest) + PAGE:
@@ -163,11 +163,11 @@ class Tail:
         for entry in islice(self._entries, self._index(place), None):
             frame = entry.to_all if app is None else entry.to_app if entry.app_slug == app else b""
             if size and size + len(frame) > PIECE_BYTES:
-                return Piece(b"".join(frames), place, cursor)
+                return Piece(b"".join(frames), place, cursor, self.place)
             frames.append(frame)
             size += len(frame)
             place, cursor = entry.place, entry.cursor
-        return Piece(b"".join(frames), self.place, self.cursor)
+        return Piece(b"".join(frames), self.place, self.cursor, self.place)
 
 
 def _name(change: Change) -> tuple[str, str] | None:
