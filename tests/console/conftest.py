@@ -11,7 +11,7 @@ from textual.pilot import Pilot
 from textual.strip import Strip
 
 from shm_tui.app import ConsoleApp
-from shm_tui.client import Client
+from shm_tui.command import asked
 from tests.server_process import ServerProcess
 
 LIMIT_S = 20
@@ -60,10 +60,7 @@ async def opened(
     server: ServerProcess, slug: str | None = None, size: tuple[int, int] = (120, 36)
 ) -> AsyncIterator[Driven]:
     """A console on `server`, closed at the end."""
-    client = Client(server.url, server.admin_token)
-    app = ConsoleApp(client, slug)
-    try:
+    async with asked(server.url, server.admin_token) as client:
+        app = ConsoleApp(client, slug)
         async with app.run_test(size=size) as pilot:
             yield Driven(app, pilot)
-    finally:
-        await client.aclose()

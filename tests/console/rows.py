@@ -5,9 +5,9 @@ from typing import Any
 
 from hypothesis import settings
 
+from shm_client import Instance
 from shm_tui.columns import Moment, Row
 from shm_tui.figures import DAY
-from shm_tui.model import Instance
 
 # A busy machine is no failure; and a fault that needs a few steps in a row is found.
 unhurried = settings(deadline=None)
@@ -31,4 +31,4 @@ def instance(name: str = "a", seen: float | None = 60, **more: Any) -> Instance:
 
 def row(name: str = "a", seen: float | None = 60, **more: Any) -> Row:
     """The same as a row."""
-    return Row(instance(name, seen, **more), 0)
+    return Row(instance(name, seen, **more))

@@ -1,5 +1,6 @@
 """The border: whatever a hostile install sends, what comes out is one harmless line as wide as it says."""
 
+import json
 import unicodedata
 from typing import Any
 
@@ -8,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from shm_client.model import Instance, decode
 from shm_tui.cells import cut, fit
 from shm_tui.clean import ELLIPSIS, MARK, MAX_CACHED, MAX_COMBINING, MAX_DEPTH, MAX_TEXT, clean, clean_json
+from shm_tui.command import asked
 from tests.console.rows import unhurried
 
 ACUTE, ZWJ, ZWNJ, VS16 = "\u0301", "\u200d", "\u200c", "\ufe0f"
@@ -195,3 +198,9 @@ def test_what_is_too_deep_ends_in_an_ellipsis(wrap: Any) -> None:
         cleaned = cleaned[0] if isinstance(cleaned, list) else cleaned["k"]
         depth += 1
     assert (cleaned, depth) == (ELLIPSIS, MAX_DEPTH)
+
+
+def test_the_consoles_client_lets_nothing_in_that_was_not_cleaned_keys_neither() -> None:
+    body = json.dumps({"instance_id": "a", "status": "active", "app_name": "L\x1b[2J", "metrics": {"k\u202e": "v\x07"}})
+    one: Instance = decode(body, Instance, asked("http://127.0.0.1:1", "token").border)
+    assert (one.app_name, one.metrics) == (f"L{MARK}[2J", {f"k{MARK}": f"v{MARK}"})

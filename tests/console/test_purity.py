@@ -11,7 +11,7 @@ import pytest
 import shm_tui
 
 FOLDER = Path(shm_tui.__file__).parent
-PURE = ("store", "query", "columns", "state", "figures", "model", "clean", "cells", "access", "layout")
+PURE = ("store", "query", "columns", "state", "figures", "clean", "cells", "access", "layout")
 
 
 def imported(source: str) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -10,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shm_client import Instance
 from shm_tui.columns import ENVIRONMENT, INSTANCE, SEEN, STATE, VERSION, Column, Row, metric_column
 from shm_tui.figures import DAY, HOUR
-from shm_tui.model import Instance
 from shm_tui.query import parse
 from shm_tui.store import SLACK, Store, changes, numeric_keys, seen_at
 from tests.console.rows import MOMENT, instance, row, thorough
@@ -36,8 +35,8 @@ def filled(*instances: Instance, column: Column = SENT, descending: bool = False
     """A store that holds and shows these."""
     store = sorted_by(column, descending)
     store.query = parse(text)
-    for cursor, one in enumerate(instances, 1):
-        store.put(one, cursor)
+    for one in instances:
+        store.put(one)
     store.flush(MOMENT)
     return store
 
@@ -45,187 +44,6 @@ def filled(*instances: Instance, column: Column = SENT, descending: bool = False
 def held(store: Store) -> dict[str, object]:
     """What `sent` is of each instance."""
     return {key: one.leaves.get("sent") for key, one in store.rows.items()}
-
-
-# The newest state of each instance.
-
-
-def test_of_two_states_the_newer_one_holds_in_whatever_order_they_come() -> None:
-    store = sorted_by(SENT)
-    store.put(sends("a", 2), 7)
-    store.put(sends("a", 1), 6)
-    store.flush(MOMENT)
-    assert held(store) == {"a": 2}
-    store.put(sends("a", 1), 6)
-    assert store.held_back == 0
-    store.put(sends("a", 3), 8)
-    store.flush(MOMENT)
-    assert held(store) == {"a": 3}
-
-
-def test_a_page_that_was_read_before_the_feed_told_more_changes_nothing() -> None:
-    store = sorted_by(SENT)
-    store.begin_listing()
-    store.put(sends("a", 10), 5, told=False)
-    store.put(sends("b", 20), 6)
-    store.flush(MOMENT)
-    store.put(sends("b", 1), 5, told=False)
-    store.end_listing()
-    assert not store.flush(MOMENT).rearranged
-    assert held(store) == {"a": 10, "b": 20}
-
-
-def test_an_instance_deleted_while_a_list_is_read_does_not_come_back_by_an_older_page() -> None:
-    store = sorted_by(SENT)
-    store.begin_listing()
-    store.remove("a", 6)
-    store.put(sends("a", 1), 5, told=False)
-    store.end_listing()
-    store.flush(MOMENT)
-    assert store.ids == []
-
-
-def test_an_instance_that_came_back_after_its_deletion_stays() -> None:
-    store = sorted_by(SENT)
-    store.begin_listing()
-    store.remove("a", 6)
-    store.put(sends("a", 1), 7, told=False)
-    store.put(sends("b", 1), 9, told=False)
-    store.remove("b", 8)
-    store.end_listing()
-    store.flush(MOMENT)
-    assert held(store) == {"a": 1, "b": 1}
-
-
-def test_what_a_list_does_not_name_is_gone_at_its_end_and_not_before() -> None:
-    store = filled(sends("a", 1), sends("b", 2), sends("c", 3))
-    store.begin_listing()
-    store.put(sends("a", 1), 9, told=False)
-    store.put(sends("c", 4), 10)
-    store.flush(MOMENT)
-    assert store.ids == ["a", "b", "c"]
-    store.end_listing()
-    store.flush(MOMENT)
-    assert store.ids == ["a", "c"]
-
-
-def test_what_a_list_does_not_name_is_gone_also_when_it_waits_behind_a_freeze() -> None:
-    store = filled(sends("a", 1))
-    store.frozen = True
-    store.put(sends("a", 2), 5)
-    store.put(sends("b", 2), 6)
-    store.begin_listing()
-    store.put(sends("c", 3), 9, told=False)
-    store.end_listing()
-    store.frozen = False
-    store.flush(MOMENT)
-    assert held(store) == {"c": 3}
-
-
-def test_a_database_that_counts_from_the_beginning_again_is_believed() -> None:
-    store = filled(*(sends(name, 1) for name in "abc"))
-    store.put(sends("b", 2), 1_000_000)
-    store.remove("c", 1_000_001)
-    store.flush(MOMENT)
-    store.begin_listing()
-    for name in "abc":
-        store.put(sends(name, 5), 3, told=False)
-    store.end_listing()
-    store.put(sends("b", 6), 4)
-    store.flush(MOMENT)
-    assert held(store) == {"a": 5, "b": 6, "c": 5}
-
-
-@dataclass
-class Server:
-    """A database that counts its changes, a list in pages of two, and a feed of newest states."""
-
-    store: Store
-    cursor: int = 0
-    truth: dict[str, tuple[int, int | None]] = field(default_factory=dict)  # changed at, value or deleted
-    told: int = 0
-    page: int = 0
-    read: tuple[int, dict[str, int]] | None = None
-
-    def change(self, name: str, value: int | None) -> None:
-        self.cursor += 1
-        self.truth[name] = (self.cursor, value)
-
-    def list_anew(self) -> None:
-        self.page, self.read = 0, None
-        self.take()
-        self.told = self.cursor
-        self.store.begin_listing()
-        self.give()
-
-    def take(self) -> None:
-        """A page leaves the database."""
-        if self.read is None and self.page < len(NAMES):
-            names = NAMES[self.page : self.page + 2]
-            self.page += 2
-            alive = {name: self.truth[name][1] for name in names if name in self.truth}
-            self.read = (self.cursor, {name: value for name, value in alive.items() if value is not None})
-
-    def give(self) -> None:
-        """The page arrives."""
-        if self.read is None:
-            return
-        cursor, page = self.read
-        self.read = None
-        for name, value in page.items():
-            self.store.put(sends(name, value), cursor, told=False)
-        if self.page >= len(NAMES):
-            self.store.end_listing()
-
-    def tell(self) -> bool:
-        """The feed says the next thing that it has to say, if anything."""
-        behind = [(at, name, value) for name, (at, value) in self.truth.items() if at > self.told]
-        if not behind:
-            return False
-        self.told, name, value = min(behind)
-        if value is None:
-            self.store.remove(name, self.told)
-        else:
-            self.store.put(sends(name, value), self.told)
-        return True
-
-    def begin_again(self, backup: bool) -> None:
-        """The database is restored from a backup or made anew: its cursor is smaller now, and it lists again."""
-        kept = {name: value for name, (at, value) in self.truth.items() if value is not None} if backup else {}
-        self.cursor, self.truth = 0, {}
-        for name, value in kept.items():
-            self.change(name, value + 1000)
-        self.list_anew()
-
-
-NAMES = "abcdefg"
-events: st.SearchStrategy[Callable[[Server], object]] = st.one_of(
-    st.builds(
-        lambda name, value: lambda s: s.change(name, value), st.sampled_from(NAMES), st.none() | st.integers(0, 9)
-    ),
-    st.builds(lambda name, value: lambda s: s.change(name, value), st.sampled_from(NAMES), st.integers(0, 9)),
-    st.sampled_from([Server.take, Server.give, Server.tell, Server.tell, Server.list_anew]),
-    st.booleans().map(lambda backup: lambda s: s.begin_again(backup)),
-    st.booleans().map(lambda frozen: lambda s: setattr(s.store, "frozen", frozen)),
-    st.just(lambda s: s.store.flush(MOMENT)),
-)
-
-
-@thorough
-@given(st.lists(events, min_size=8, max_size=60))
-def test_list_then_watch_ends_in_what_the_server_has(happened: list[Callable[[Server], object]]) -> None:
-    server = Server(sorted_by(SENT))
-    server.list_anew()
-    for event in happened:
-        event(server)
-    while server.page < len(NAMES) or server.read is not None:
-        server.take()
-        server.give()
-    while server.tell():
-        pass
-    server.store.frozen = False
-    server.store.flush(MOMENT)
-    assert held(server.store) == {name: value for name, (_, value) in server.truth.items() if value is not None}
 
 
 # Filter and order.
@@ -245,9 +63,9 @@ instances = st.builds(
     | st.builds(lambda value: {"mail": {"sent": value}}, values),
 )
 steps = st.one_of(
-    st.tuples(st.just("put"), instances, st.integers(1, 20), st.booleans()),
-    st.tuples(st.just("put"), instances, st.integers(1, 20), st.booleans()),
-    st.tuples(st.just("remove"), st.sampled_from("abcdef"), st.integers(1, 20)),
+    st.tuples(st.just("put"), instances, st.booleans()),
+    st.tuples(st.just("put"), instances, st.booleans()),
+    st.tuples(st.just("remove"), st.sampled_from("abcdef")),
     st.tuples(st.just("flush")),
     st.tuples(st.just("freeze"), st.booleans()),
     st.tuples(st.just("sort"), st.sampled_from(ORDERS), st.booleans()),
@@ -259,19 +77,17 @@ class Oracle:
     """The same by brute force: what was said, filtered and sorted anew at every look."""
 
     def __init__(self) -> None:
-        self.said: dict[str, tuple[int, Instance]] = {}
+        self.said: dict[str, Instance] = {}
         self.shown: dict[str, Row] = {}
 
-    def put(self, one: Instance, cursor: int) -> None:
-        if self.said.get(one.instance_id, (0,))[0] <= cursor:
-            self.said[one.instance_id] = (cursor, one)
+    def put(self, one: Instance) -> None:
+        self.said[one.instance_id] = one
 
-    def remove(self, name: str, cursor: int) -> None:
-        if self.said.get(name, (0,))[0] <= cursor:
-            self.said.pop(name, None)
+    def remove(self, name: str) -> None:
+        self.said.pop(name, None)
 
     def flush(self) -> None:
-        self.shown = {name: Row(one, cursor) for name, (cursor, one) in self.said.items()}
+        self.shown = {name: Row(one) for name, one in self.said.items()}
 
     def check(self, store: Store, before: list[str]) -> None:
         """`before` is what was shown until now: of equals, whoever stood first stands first."""
@@ -299,12 +115,12 @@ def test_after_anything_what_is_shown_is_what_filtering_and_sorting_all_rows_wou
     for kind, *arguments in script:
         before = list(store.ids)
         match kind, arguments:
-            case "put", [one, cursor, told]:
-                store.put(one, cursor, told=told)
-                oracle.put(one, cursor)
-            case "remove", [name, cursor]:
-                store.remove(name, cursor)
-                oracle.remove(name, cursor)
+            case "put", [one, told]:
+                store.put(one, told=told)
+                oracle.put(one)
+            case "remove", [name]:
+                store.remove(name)
+                oracle.remove(name)
             case "flush", _:
                 if not store.frozen:
                     oracle.flush()
@@ -334,9 +150,9 @@ def test_equals_keep_the_order_that_they_had_in_both_directions() -> None:
         store.descending = descending
         store.arrange(MOMENT)
         assert store.ids == list("dbca")
-    store.put(sends("c", 9), 9)
+    store.put(sends("c", 9))
     store.flush(MOMENT)
-    store.put(sends("c", 5), 10)
+    store.put(sends("c", 5))
     store.flush(MOMENT)
     assert store.ids == list("dbac")
 
@@ -349,17 +165,17 @@ def test_numbers_stand_before_texts_and_are_not_sorted_as_texts() -> None:
 @pytest.mark.parametrize(
     ("news", "rearranged"),
     [
-        (lambda store: store.put(instance("b", metrics={"sent": 2, "other": 9}), 9), False),
-        (lambda store: store.put(sends("b", 2, environment="ci"), 9), False),
-        (lambda store: store.put(sends("b", 2), 9), False),
-        (lambda store: store.put(sends("b", 3), 9), True),
-        (lambda store: store.put(sends("b", 50), 9), True),
-        (lambda store: store.put(sends("z", 50), 9), False),
-        (lambda store: store.put(sends("new", 50), 9), False),
-        (lambda store: store.put(sends("new", 5), 9), True),
-        (lambda store: store.remove("b", 9), True),
-        (lambda store: store.remove("z", 9), False),
-        (lambda store: store.remove("unheard-of", 9), False),
+        (lambda store: store.put(instance("b", metrics={"sent": 2, "other": 9})), False),
+        (lambda store: store.put(sends("b", 2, environment="ci")), False),
+        (lambda store: store.put(sends("b", 2)), False),
+        (lambda store: store.put(sends("b", 3)), True),
+        (lambda store: store.put(sends("b", 50)), True),
+        (lambda store: store.put(sends("z", 50)), False),
+        (lambda store: store.put(sends("new", 50)), False),
+        (lambda store: store.put(sends("new", 5)), True),
+        (lambda store: store.remove("b"), True),
+        (lambda store: store.remove("z"), False),
+        (lambda store: store.remove("unheard-of"), False),
     ],
     ids=[
         "other",
@@ -389,7 +205,7 @@ def test_a_filter_of_ages_is_asked_anew_with_any_news() -> None:
     store = filled(sends("a", 1, seen=HOUR - 1), sends("b", 2, seen=1), text="seen<1h")
     assert store.ids == ["a", "b"]
     later = type(MOMENT)(MOMENT.now.replace(minute=1), MOMENT.active_window_s)
-    store.put(sends("b", 2, seen=1), 9)
+    store.put(sends("b", 2, seen=1))
     assert store.flush(later).rearranged
     assert store.ids == ["b"]
 
@@ -404,7 +220,7 @@ def test_an_instance_is_found_where_it_stands() -> None:
 
 def test_a_flush_names_the_columns_in_which_an_instance_changed() -> None:
     store = filled(sends("a", 1), sends("b", 1))
-    store.put(instance("a", 1, metrics={"sent": 2, "new": 0}, app_version="1.5"), 9)
+    store.put(instance("a", 1, metrics={"sent": 2, "new": 0}, app_version="1.5"))
     assert store.flush(MOMENT).changed == {"a": {"metric:sent", "metric:new", "version"}}
     assert store.flush(MOMENT).changed == {}
 
@@ -412,16 +228,15 @@ def test_a_flush_names_the_columns_in_which_an_instance_changed() -> None:
 def test_a_burst_on_one_instance_is_one_change_against_what_was_shown() -> None:
     store = filled(sends("a", 1))
     for sent in (2, 3, 1):
-        store.put(sends("a", sent, environment="ci"), 10 + sent)
-    store.put(sends("a", 1, environment="ci"), 99)
+        store.put(sends("a", sent, environment="ci"))
+    store.put(sends("a", 1, environment="ci"))
     assert store.flush(MOMENT).changed == {"a": {"environment"}}
 
 
 def test_what_a_list_says_is_drawn_but_no_news() -> None:
     store = filled(sends("a", 1))
-    store.begin_listing()
-    store.put(sends("a", 2), 9, told=False)
-    store.put(sends("b", 2), 9, told=False)
+    store.put(sends("a", 2), told=False)
+    store.put(sends("b", 2), told=False)
     assert store.flush(MOMENT).changed == {"a": set(), "b": set()}
 
 
@@ -448,7 +263,7 @@ def test_a_change_is_named_by_its_column(before: Row | None, after: Row, changed
 def test_a_column_is_of_numbers_when_most_of_its_values_are() -> None:
     store = filled(sends("a", 1), sends("b", Decimal("0.5")), sends("c", "many"), instance("d", metrics={"flag": True}))
     assert set(numeric_keys(store)) == {"sent"}
-    store.put(sends("b", "few"), 9)
+    store.put(sends("b", "few"))
     store.flush(MOMENT)
     assert set(numeric_keys(store)) == set()
 
@@ -460,9 +275,9 @@ def test_while_frozen_nothing_moves_and_instances_that_changed_are_counted() -> 
     store = filled(sends("a", 1), sends("b", 2))
     store.frozen = True
     for cursor in range(10, 20):
-        store.put(sends("a", cursor), cursor)
-    store.put(sends("c", 0), 20)
-    store.remove("b", 21)
+        store.put(sends("a", cursor))
+    store.put(sends("c", 0))
+    store.remove("b")
     flush = store.flush(MOMENT)
     assert (flush.changed, flush.rearranged, store.held_back) == ({}, False, 3)
     assert (store.ids, held(store)) == (["a", "b"], {"a": 1, "b": 2})
@@ -474,7 +289,7 @@ def test_while_frozen_nothing_moves_and_instances_that_changed_are_counted() -> 
 def test_what_is_frozen_can_be_filtered_and_sorted() -> None:
     store = filled(sends("a", 1), sends("b", 2), sends("c", 3))
     store.frozen = True
-    store.put(sends("a", 9), 9)
+    store.put(sends("a", 9))
     store.query, store.descending = parse("sent<3"), True
     store.arrange(MOMENT)
     assert store.ids == ["b", "a"]
@@ -486,10 +301,10 @@ def test_what_is_frozen_can_be_filtered_and_sorted() -> None:
 def test_beyond_its_limit_and_some_slack_the_longest_unseen_go() -> None:
     store = sorted_by(SEEN, limit=10)
     for age in range(10 + SLACK):
-        store.put(instance(f"i{age}", age), 1)
+        store.put(instance(f"i{age}", age))
     store.flush(MOMENT)
     assert len(store.ids) == 10 + SLACK
-    store.put(instance("never", None), 2)
+    store.put(instance("never", None))
     store.flush(MOMENT)
     assert store.ids == [f"i{age}" for age in range(10)]
     assert store.rows.keys() == set(store.ids)
@@ -502,13 +317,13 @@ def test_the_longest_unseen_are_those_that_never_were() -> None:
 
 def test_a_long_freeze_holds_no_more_than_could_be_shown_after_it() -> None:
     store = sorted_by(SENT, limit=10)
-    store.put(sends("held", 1), 1)
+    store.put(sends("held", 1))
     store.flush(MOMENT)
     store.frozen = True
-    store.put(sends("held", 2), 2)
+    store.put(sends("held", 2))
     for number in range(5000):
-        store.put(sends(f"i{number}", number, seen=5000 - number), 3 + number)
-        store.remove(f"gone{number}", 3 + number)
+        store.put(sends(f"i{number}", number, seen=5000 - number))
+        store.remove(f"gone{number}")
     assert store.held_back <= 2 * (10 + SLACK)
     store.frozen = False
     store.flush(MOMENT)
@@ -519,14 +334,14 @@ def test_forgetting_is_done_in_bulk() -> None:
     """Each time costs a look at all that waits, so it must not be once for each message."""
     store = sorted_by(SENT, limit=10)
     for number in range(10 + SLACK):
-        store.put(sends(f"i{number}", 1), 1)
+        store.put(sends(f"i{number}", 1))
     store.flush(MOMENT)
     store.frozen = True
     for number in range(10 + SLACK):
-        store.put(sends(f"i{number}", 2), 2)
+        store.put(sends(f"i{number}", 2))
     before = store.held_back
     for number in range(3 * SLACK):
-        store.put(sends(f"stranger{number}", 1), 3)
+        store.put(sends(f"stranger{number}", 1))
         assert store.held_back == before + 1 or store.held_back <= before + 1 - SLACK
         before = store.held_back
 
@@ -534,6 +349,6 @@ def test_forgetting_is_done_in_bulk() -> None:
 def test_whoever_invents_new_keys_each_time_does_not_fill_the_memory() -> None:
     store = Store()
     for number in range(100):
-        store.put(instance("a", metrics={f"k{number}": number}), number)
+        store.put(instance("a", metrics={f"k{number}": number}))
         store.flush(MOMENT)
     assert store.answered == store.numeric == {"k99": 1}

@@ -14,14 +14,14 @@ from textual.geometry import Size
 from textual.screen import Screen
 from textual.widgets import Input, Static
 
+from shm_client import Category, Client, Flag, Kpi
+
 from .actions import ACTIONS
 from .bars import NARROW, KeysBar, StatusBar
-from .client import Client
 from .columns import SEEN, Column, columns_for
 from .detail import Drawer
 from .empty import why_empty, why_not_all
 from .help import Help
-from .model import Category, Flag, Kpi
 from .panels import Headline, Sidebar, Tiles, headline_of, tiles_of, tiles_of_all
 from .query import EVERYTHING, QueryError, parse
 from .store import numeric_keys

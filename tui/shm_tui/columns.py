@@ -12,8 +12,9 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any
 
+from shm_client.model import Instance, Value, leaves
+
 from .figures import NOTHING, age, compact
-from .model import Instance, Value, leaves
 from .state import RANK, state_of
 
 METRIC = "metric:"  # begins the id of a metric's column, so that a metric called `version` is not the version
@@ -35,11 +36,9 @@ class Moment:
 
 @dataclass(slots=True)
 class Row:
-    """An instance with its metrics flattened, as of the feed cursor it was told at."""
+    """An instance with its metrics flattened."""
 
     instance: Instance
-    cursor: int
-    generation: int = 0
     leaves: dict[str, Value] = field(init=False)
     haystack: str | None = None  # every text of the row in lower case, once somebody searches
 

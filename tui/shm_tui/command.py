@@ -8,9 +8,11 @@ import shutil
 import sys
 from pathlib import Path
 
+from shm_client import Client, ClientError
+
 from .access import data_dir, find_token, server_address
-from .client import Client
-from .errors import ConsoleError
+from .clean import clean_json
+from .errors import ConsoleError, NothingDrawnError
 
 HELP = "Open the console in this terminal; with --once, print what it shows."
 
@@ -53,21 +55,23 @@ def run(args: argparse.Namespace) -> int:
         if args.screenshot is not None:
             drawn = asyncio.run(_drawn(server, token, args.app, (int(size[1]), int(size[2]))))
             return _write(args.screenshot, drawn)
-    except ConsoleError as error:
+    except (ConsoleError, ClientError) as error:
         return _complain(str(error), 1)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return _complain("The console needs a terminal; without one, --once prints what it shows.", 1)
     return _open(server, token, args.app)
 
 
+def asked(server: str, token: str) -> Client:
+    """The server, with every text that it says cleaned."""
+    return Client(server, token, border=clean_json)
+
+
 async def _once(server: str, token: str, slug: str | None, as_json: bool) -> str:
     from . import once
 
-    client = Client(server, token)
-    try:
+    async with asked(server, token) as client:
         report = await once.look(client, slug)
-    finally:
-        await client.aclose()
     return once.as_json(report) if as_json else once.as_text(report, _width())
 
 
@@ -83,13 +87,10 @@ def _open(server: str, token: str, slug: str | None) -> int:
     from .app import ConsoleApp
 
     async def opened() -> int:
-        client = Client(server, token)
-        app = ConsoleApp(client, slug)
-        try:
+        async with asked(server, token) as client:
+            app = ConsoleApp(client, slug)
             await app.run_async()
-        finally:
-            await client.aclose()
-        return app.return_code or 0
+            return app.return_code or 0
 
     return asyncio.run(opened())
 
@@ -97,18 +98,15 @@ def _open(server: str, token: str, slug: str | None) -> int:
 async def _drawn(server: str, token: str, slug: str | None, size: tuple[int, int]) -> str:
     from .app import ConsoleApp
 
-    client = Client(server, token)
-    app = ConsoleApp(client, slug)
-    try:
+    async with asked(server, token) as client:
+        app = ConsoleApp(client, slug)
         async with app.run_test(size=size) as pilot:
             try:
                 await asyncio.wait_for(app.settled.wait(), SETTLE_LIMIT_S)
             except TimeoutError:
-                raise ConsoleError(app.watch_.link.reason or f"nothing came from {server} to draw") from None
+                raise NothingDrawnError(app.watch_.link.reason or f"nothing came from {server} to draw") from None
             await pilot.pause(SETTLE_S)
             return app.export_screenshot(title="shm console")
-    finally:
-        await client.aclose()
 
 
 def _print(text: str) -> int:

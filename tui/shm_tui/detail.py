@@ -10,10 +10,11 @@ from rich.text import Text
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
+from shm_client.model import Value
+
 from .cells import cut
 from .columns import Moment, Row, kind_of
 from .figures import NOTHING, age, exact, stamp
-from .model import Value
 from .state import State, state_of
 
 LABEL = 14  # cells of a name before its value

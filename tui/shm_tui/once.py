@@ -6,11 +6,11 @@ from decimal import Context, Decimal
 import msgspec
 from rich.cells import cell_len
 
+from shm_client import Application, Category, Client, Flag, Instance, Kpi, Stats
+
 from .cells import fit
-from .client import Client
 from .columns import Moment, Row, value_text
 from .figures import NOTHING, age, compact, exact, plural, share
-from .model import Application, Category, Flag, Instance, Kpi, Stats
 from .state import State, state_of
 
 MOST_APPLICATIONS = 20  # whose KPIs are printed
@@ -49,7 +49,7 @@ class Report(msgspec.Struct):
 
 
 async def look(client: Client, slug: str | None) -> Report:
-    """Asks the server once. Raises ConsoleError."""
+    """Asks the server once. Raises ClientError."""
     stats = await client.stats()
     applications = [one for one in await client.applications() if slug in (None, one.slug)]
     if slug is not None and not applications:
@@ -135,7 +135,7 @@ def _instances(report: Report, width: int) -> str:
     rows = []
     for line in report.instances:
         one = line.instance
-        row = Row(one, 0)
+        row = Row(one)
         metrics = [f"{key} {value_text(row.leaves[key])}" for key in sorted(row.leaves)]
         rows.append(
             [

@@ -11,10 +11,11 @@ from textual import events
 from textual.message import Message
 from textual.widget import Widget
 
+from shm_client import Application, Category, Flag, Kpi, Kpis, Stats
+
 from .cells import fit
 from .columns import is_mean, kind_of, label_of
 from .figures import NOTHING, compact, plural, share
-from .model import Application, Category, Flag, Kpi, Kpis, Stats
 
 T = TypeVar("T", Kpi, Flag, Category)
 

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from decimal import Context, Decimal, InvalidOperation
 from typing import Any
 
+from shm_client.model import Value
+
 from .columns import Moment, Row, value_text, version_key
 from .figures import DAY, HOUR, MINUTE
-from .model import Value
 from .state import BY_WORD, State, state_of
 
 Test = Callable[[Row, Moment], bool]

@@ -3,7 +3,7 @@
 from datetime import datetime
 from enum import Enum
 
-from .model import Instance
+from shm_client import Instance
 
 
 class State(Enum):

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from heapq import nsmallest
 
+from shm_client import Instance
+
 from .columns import METRIC, SEEN, Column, Moment, Row, SortKey
-from .model import Instance
 from .query import EVERYTHING, Query
 
 HELD = 20_000  # rows held at once: about 60 MiB with twenty metrics each, and a sort stays under a frame
@@ -57,48 +58,20 @@ class Store:
         self._waiting: dict[str, _Waiting] = {}
         self._keys: dict[str, SortKey | None] = {}
         self._shown: set[str] = set()  # the same as `ids`
-        self._gone: dict[str, int] = {}
-        self._generation = 0
-        self._listing = False
 
     @property
     def held_back(self) -> int:
         """How many changes wait; what the status bar says while frozen."""
         return len(self._waiting)
 
-    # What the server says.
+    # What the feed says.
 
-    def begin_listing(self) -> None:
-        """A list starts: what it does not name by its end is gone.
+    def put(self, instance: Instance, *, told: bool = True) -> None:
+        """The newest state of an instance."""
+        self._wait(instance.instance_id, _Waiting(Row(instance), told))
 
-        It is read after all that was told before, whatever the cursors say: a database that was restored or made anew
-        begins to count again.
-        """
-        self._generation += 1
-        self._listing = True
-        self._gone.clear()
-
-    def end_listing(self) -> None:
-        """The list is through: rows that it did not name go, and deletions need not be remembered any more."""
-        self._listing = False
-        self._gone.clear()
-        for key in [*self.rows, *self._waiting]:
-            newest = self._newest(key)
-            if newest is not None and newest.generation != self._generation:
-                self._wait(key, _Waiting(None, told=False))
-
-    def put(self, instance: Instance, cursor: int, *, told: bool = True) -> None:
-        """The state of an instance as of `cursor`. A page that was older than the feed changes nothing."""
-        key = instance.instance_id
-        if not self._knows_newer(key, cursor) and self._gone.get(key, -1) <= cursor:
-            self._wait(key, _Waiting(Row(instance, cursor, self._generation), told))
-
-    def remove(self, instance_id: str, cursor: int) -> None:
-        """The instance was deleted; one that a newer page names has come back since."""
-        if self._knows_newer(instance_id, cursor):
-            return
-        if self._listing:
-            self._gone[instance_id] = cursor
+    def remove(self, instance_id: str) -> None:
+        """The instance is gone."""
         self._wait(instance_id, _Waiting(None, told=True))
 
     # What the screen shows.
@@ -152,15 +125,6 @@ class Store:
             return None if instance_id is None else self.ids.index(instance_id)
         except ValueError:
             return None
-
-    def _newest(self, key: str) -> Row | None:
-        """What is known of an instance, applied or waiting; None when it is not there."""
-        waiting = self._waiting.get(key)
-        return waiting.row if waiting else self.rows.get(key)
-
-    def _knows_newer(self, key: str, cursor: int) -> bool:
-        newest = self._newest(key)
-        return newest is not None and newest.generation == self._generation and newest.cursor > cursor
 
     def _wait(self, key: str, news: _Waiting) -> None:
         # Taken out first, so that the order of the dictionary is that of the news.

@@ -1,26 +1,37 @@
-"""List, then watch: keeps a store and the overview true for as long as it runs, whatever the server does meanwhile.
+"""Keeps a store and the overview true for as long as it runs, whatever the server does meanwhile.
 
-The first page comes at once and the rest behind it, while the feed already runs from the first page's cursor. A lost
-connection is taken up again from the last cursor; `resync` lists anew. Rows stay where they are in between.
+What changes, `shm_client` says: the first page at once and the rest behind it, the feed, and lists anew where one is
+needed. Rows stay where they are in between.
 """
 
 import asyncio
-import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from time import monotonic
 
-from .client import Client, Page
+from shm_client import (
+    AnswerError,
+    Application,
+    Away,
+    Change,
+    Client,
+    ClientError,
+    Connected,
+    Kpis,
+    KpisMoved,
+    Listed,
+    Put,
+    RefusedError,
+    Removed,
+    Stats,
+)
+
 from .columns import Moment
-from .errors import AnswerError, ConsoleError, RefusedError, UnknownApplicationError
-from .model import Application, Changed, Event, Kpis, KpisMoved, Removed, Resync, Stats
 from .store import Store
 
-FIRST_PAGE = 200  # more rows than any screen has, few enough to be there at once
-NEXT_PAGE = 500  # decoding one holds the loop for about 15 ms
-BACKOFF_FIRST, BACKOFF_LAST = 0.25, 10.0  # a restarting server is found at once, a dead one is not hammered
+PAGE = 200  # more rows than any screen has, few enough to be there at once
 SURVEY_BUSY, SURVEY_IDLE = 2.0, 30.0  # seconds between looks at counts while things change, and while they do not
 DEFAULT_WINDOW = 30 * 86400
 
@@ -65,12 +76,8 @@ class Watch:
         self.listed = False
         self.complete = False
         self._changed = changed
-        self._cursor = 0
-        self._must_list = True
-        self._next: str | None = None
-        self._taken = 0  # rows of the list so far, held or waiting
+        self._feed = client.feed(slug, newest=self.store.limit, patient=True, page=PAGE)
         self._stirred = asyncio.Event()
-        self._wake = asyncio.Event()
 
     def moment(self) -> Moment:
         """What the rows are looked at with, now."""
@@ -85,8 +92,7 @@ class Watch:
 
     def ask_again(self) -> None:
         """List anew; while the server is away, try now instead of later."""
-        self._must_list = True
-        self._wake.set()
+        self._feed.list_again()
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -94,107 +100,35 @@ class Watch:
             tasks.create_task(self._follow())
 
     async def _follow(self) -> None:
-        failures = 0
-        while True:
-            try:
-                await self._list()
-                async with self.client.feed(self.slug, self._cursor) as events:
-                    failures = 0
-                    self._set_link(Link(Phase.LIVE))
-                    self._stirred.set()
-                    await self._watch(events)
-            except ConsoleError as error:
-                failures += 1
-                self._must_list = self._must_list or isinstance(error, AnswerError)  # not the same message again
-                await self._wait(error, failures)
+        async with aclosing(self._feed):
+            async for change in self._feed:
+                self._apply(change)
+                self._changed()
 
-    async def _wait(self, error: ConsoleError, failures: int) -> None:
-        longest = min(BACKOFF_LAST, BACKOFF_FIRST * 2 ** min(failures - 1, 10))
-        delay = longest * random.uniform(0.5, 1.0)  # noqa: S311 - so that many consoles do not come back as one
+    def _apply(self, change: Change) -> None:
+        match change:
+            case Put(instance, told):
+                self.store.put(instance, told=told)
+                if not told:
+                    return
+            case Removed(instance_id):
+                self.store.remove(instance_id)
+            case KpisMoved(kpis):
+                self.kpis = kpis if kpis.app == self.slug else self.kpis
+            case Listed(complete):
+                self.listed, self.complete = True, complete
+                return
+            case Connected():
+                self.link = Link(Phase.LIVE)
+            case Away(error, retry_in):
+                self._lose(error, retry_in)
+                return
+        self._stirred.set()
+
+    def _lose(self, error: ClientError, retry_in: float) -> None:
         phase = Phase.REFUSED if isinstance(error, RefusedError) else Phase.AWAY
         since = self.link.since if self.link.phase in {Phase.AWAY, Phase.REFUSED} else monotonic()
-        self._set_link(Link(phase, since, monotonic() + delay, str(error)))
-        self._wake.clear()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), delay)
-
-    async def _list(self) -> None:
-        """The first page, when there is none to go on from; the KPIs, always."""
-        if self._must_list:
-            page = await self.client.instances(self.slug, FIRST_PAGE)
-            self._must_list = False
-            self._cursor = page.cursor
-            self.complete = False
-            self._taken = 0
-            self.store.begin_listing()
-            self._take(page)
-            self.listed = True
-            self._changed()
-        await self._look_at_kpis()
-
-    async def _watch(self, events: AsyncIterator[Event]) -> None:
-        """Until the feed ends, which raises, or a new list is wanted."""
-        self._wake.clear()
-        rest, reading, waking = (
-            asyncio.create_task(job) for job in (self._list_the_rest(), self._read(events), self._woken())
-        )
-        try:
-            done, _ = await asyncio.wait({reading, waking}, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            for task in (rest, reading, waking):
-                task.cancel()
-            await asyncio.gather(rest, reading, waking, return_exceptions=True)
-
-    async def _read(self, events: AsyncIterator[Event]) -> None:
-        async for event in events:
-            if isinstance(event, Resync):
-                self._must_list = True
-                return
-            self._apply(event)
-
-    async def _woken(self) -> None:
-        await self._wake.wait()
-
-    async def _list_the_rest(self) -> None:
-        """The pages behind the first, up to what the store holds. A page that fails is asked for again."""
-        while self._next is not None and self._taken < self.store.limit:
-            try:
-                page = await self.client.next_page(self._next)
-            except ConsoleError:
-                await asyncio.sleep(BACKOFF_LAST / 2)  # the feed says by itself that the server is away
-                continue
-            self._take(page)
-            self._changed()
-        if not self.complete:
-            self.store.end_listing()
-            self.complete = True
-            self._changed()
-
-    def _take(self, page: Page) -> None:
-        for instance in page.instances:
-            self.store.put(instance, page.cursor, told=False)
-        self._taken += len(page.instances)
-        self._next = page.next
-
-    def _apply(self, event: Event) -> None:
-        if isinstance(event, Changed):
-            self.store.put(event.instance, event.cursor)
-        elif isinstance(event, Removed):
-            self.store.remove(event.instance_id, event.cursor)
-        elif isinstance(event, KpisMoved) and event.app == self.slug:
-            self.kpis = event
-        if not isinstance(event, Resync):
-            self._cursor = max(self._cursor, event.cursor)
-        self._stirred.set()
-        self._changed()
-
-    async def _look_at_kpis(self) -> None:
-        if self.slug is not None:
-            with suppress(UnknownApplicationError):  # nothing has arrived from it yet
-                self.kpis = await self.client.kpis(self.slug)
-                self._changed()
+        self.link = Link(phase, since, monotonic() + retry_in, str(error))
 
     async def _survey(self) -> None:
         """Counts of all applications: soon after something changed, now and then when nothing did."""
@@ -204,13 +138,10 @@ class Watch:
                 stats, applications = await asyncio.gather(self.client.stats(), self.client.applications())
                 self.overview.stats, self.overview.applications = stats, applications
                 self._changed()
-            except ConsoleError as error:
+            except ClientError as error:
                 if isinstance(error, AnswerError) and self.link.phase is Phase.LIVE:
-                    self._set_link(Link(Phase.LIVE, self.link.since, reason=str(error)))
+                    self.link = Link(Phase.LIVE, self.link.since, reason=str(error))
+                    self._changed()
             await asyncio.sleep(SURVEY_BUSY)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stirred.wait(), SURVEY_IDLE)
-
-    def _set_link(self, link: Link) -> None:
-        self.link = link
-        self._changed()

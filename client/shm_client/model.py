@@ -1,17 +1,18 @@
-"""What the admin API says, as values: decoded once, cleaned once, trusted from then on.
+"""What the admin API says, as values: decoded once, trusted from then on.
 
-`decode` is the only door. It keeps every digit of a number, cleans every string, and gives one of the types below.
+`decode` is the only door. It keeps every digit of a number and gives one of the types below. Members that a newer
+server adds are let be.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from .clean import clean_json
 from .errors import AnswerError
 
 MAX_EXPONENT = 1000  # the server takes what a double holds, 324; sums of it are hardly longer
@@ -23,6 +24,9 @@ Value = int | Decimal | bool | str | list[Any] | None
 Time = Annotated[datetime, msgspec.Meta(tz=True)]  # one without a zone could not be compared with now
 
 T = TypeVar("T")
+
+# What is done to a JSON value before it is trusted; a program that draws texts on a terminal cleans them here.
+Border = Callable[[object], object]
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -72,6 +76,15 @@ class Instance(msgspec.Struct, frozen=True):
     metrics: dict[str, Any] = {}
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some instances, newest seen first; the feed cursor they are true at; the query of the next page, if any."""
+
+    instances: list[Instance]
+    cursor: int
+    next: str | None
+
+
 class Kpi(msgspec.Struct, frozen=True):
     key: str
     label: str = ""
@@ -118,56 +131,19 @@ class Kpis(msgspec.Struct, frozen=True):
     categories: list[Category] = []
 
 
-class Hello(msgspec.Struct, frozen=True, tag="hello"):
-    cursor: int
+def as_it_is(value: object) -> object:
+    """The border of a program that takes texts as they were sent."""
+    return value
 
 
-class Changed(msgspec.Struct, frozen=True, tag="instance"):
-    cursor: int
-    instance: Instance
-
-
-class Removed(msgspec.Struct, frozen=True, tag="removed"):
-    cursor: int
-    instance_id: str
-
-
-class KpisMoved(Kpis, frozen=True, tag="kpis"):
-    cursor: int = 0
-
-
-class Resync(msgspec.Struct, frozen=True, tag="resync"):
-    reason: str = ""
-
-
-Event = Hello | Changed | Removed | KpisMoved | Resync
-EVENT_TYPES = frozenset({"hello", "instance", "removed", "kpis", "resync"})
-
-
-def decode(body: bytes | str, shape: type[T] | Any) -> T:
-    """The JSON `body` as `shape`, every digit kept and every string cleaned; AnswerError when it is something else."""
+def decode(body: bytes | str, shape: type[T] | Any, border: Border = as_it_is) -> T:
+    """The JSON `body` as `shape`, every digit kept; AnswerError when it is something else."""
     try:
-        value = clean_json(json.loads(body, parse_int=_integer, parse_float=_decimal, parse_constant=_constant))
+        value = border(json.loads(body, parse_int=_integer, parse_float=_decimal, parse_constant=_constant))
         converted: T = msgspec.convert(value, shape)
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise AnswerError(f"the server's answer is not what SHM says: {error}") from error
     return converted
-
-
-def decode_event(message: bytes | str) -> Event | None:
-    """One message of the feed, or None for a type that a newer server added."""
-    peek: dict[str, Any] = decode(message, dict[str, Any])
-    kind = peek.get("type")
-    return as_event(peek) if isinstance(kind, str) and kind in EVENT_TYPES else None
-
-
-def as_event(value: dict[str, Any]) -> Event:
-    """A decoded message as its event."""
-    try:
-        event: Event = msgspec.convert(value, Event)
-    except msgspec.ValidationError as error:
-        raise AnswerError(f"the feed's message is not what SHM says: {error}") from error
-    return event
 
 
 def leaves(metrics: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Value]]:

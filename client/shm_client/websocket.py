@@ -1,0 +1,81 @@
+"""The websocket of the change feed: opened with the token in a header, kept alive by pings, read message by message."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
+
+from .errors import UnreachableError
+from .messages import Message, decode_message
+from .model import Border
+from .refusals import reason, refusal
+
+CONNECT_TIMEOUT = 5.0
+UPGRADE_TIMEOUT = 20.0  # for the answer of a busy machine, with room
+CLOSE_TIMEOUT = 0.5  # for the server to say goodbye; a dead one is left behind
+PING_INTERVAL = 5.0  # a server that died without a word is noticed within two of them
+MAX_MESSAGE = 8 * 1024 * 1024  # a message is at most one snapshot (64 KiB) or one application's KPIs
+
+
+@asynccontextmanager
+async def opened(
+    server: str, path: str, headers: dict[str, str], tls: ssl.SSLContext | None, border: Border
+) -> AsyncIterator[AsyncIterator[Message]]:
+    """The messages for as long as the server is there; their end raises UnreachableError."""
+    request = HTTPRequest(
+        f"ws{server.removeprefix('http')}{path}",  # http becomes ws, https becomes wss
+        headers=headers,
+        connect_timeout=CONNECT_TIMEOUT,
+        request_timeout=UPGRADE_TIMEOUT,
+        follow_redirects=False,
+        ssl_options=tls,
+    )
+    connection = await _connect(server, request, border)
+    try:
+        yield _messages(server, connection, border)
+    finally:
+        await _close(connection)
+
+
+async def _connect(server: str, request: HTTPRequest, border: Border) -> WebSocketClientConnection:
+    opening = asyncio.ensure_future(
+        websocket_connect(
+            request, ping_interval=PING_INTERVAL, ping_timeout=PING_INTERVAL, max_message_size=MAX_MESSAGE
+        )
+    )
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        with suppress(Exception):  # it failed, or took too long; either way nobody waits for it any more
+            await _close(await asyncio.wait_for(opening, CLOSE_TIMEOUT))
+        raise
+    except HTTPClientError as error:
+        answer = error.response
+        headers, body = (answer.headers, answer.body) if answer is not None else ({}, b"")
+        raise refusal(server, error.code, headers, body or b"", border) from error
+    except (OSError, WebSocketError, ValueError) as error:
+        raise UnreachableError(f"no feed from {server}: {reason(error, border)}") from error
+
+
+async def _messages(server: str, connection: WebSocketClientConnection, border: Border) -> AsyncIterator[Message]:
+    while (text := await connection.read_message()) is not None:
+        message = decode_message(text, border)
+        if message is not None:
+            yield message
+    raise UnreachableError(f"{server} closed the feed")
+
+
+async def _close(connection: WebSocketClientConnection) -> None:
+    """Says goodbye and waits for the answer, but not for long."""
+    connection.close()
+    with suppress(TimeoutError):
+        await asyncio.wait_for(_ended(connection), CLOSE_TIMEOUT)
+
+
+async def _ended(connection: WebSocketClientConnection) -> None:
+    """Returns when a connection that was told to close has."""
+    while connection.close_code is None and await connection.read_message() is not None:
+        pass
