@@ -30,7 +30,7 @@ class KpisMoved:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """The first page is through, or with `complete` all of the list: what was put until now is what there is."""
+    """The first page is through, or with `complete` all of the list; what moved while it was read is told next."""
 
     complete: bool
 

@@ -69,6 +69,10 @@ class Known:
             self._entries.pop(instance_id, None)
         return known is not None and known.seen is not None
 
+    def missing(self) -> bool:
+        """Whether something is known that the list has not named yet, nor anybody told of since it began."""
+        return any(entry.listing != self._listing for entry in self._entries.values())
+
     def end(self) -> list[str]:
         """The list is through: returns what it did not name and nobody told of since, which is gone."""
         self._reading = False

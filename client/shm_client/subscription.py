@@ -30,11 +30,13 @@ if TYPE_CHECKING:
 PAGE = 1000  # instances listed at a time, the most that the server gives
 NEXT_PAGE_RETRY = 5.0  # seconds; while the server is away, the feed says so
 BACKOFF_FIRST, BACKOFF_LAST = 0.25, 10.0  # a restarting server is found at once, a dead one is not hammered
+QUIET = 1.0  # seconds without news, after which the feed has told what moved while a list was read
 INBOX = 100  # messages and pages read ahead of whoever listens; beyond it the server waits, and tells newest states
 MOST_APPLICATIONS = 5000  # whose KPIs are looked at again after a gap
 
 
-_News = Message | Page | Exception | None
+_SILENCE = "silence"
+_News = Message | Page | Exception | str | None
 
 
 class _ListAnewError(ClientError):
@@ -65,6 +67,7 @@ class Subscription:
         self._must_list = True
         self._next: str | None = None  # the page behind those that were taken
         self._taken = 0  # instances of the list so far
+        self._ends_at: int | None = None  # where the feed has to be until what the list did not name is gone
         self._failures = 0  # since something was told
         self._kpis_due: dict[str, int] = {}  # applications by the cursor of a change that their KPIs must be as new as
         self._kpis_told: set[str] = set()
@@ -112,7 +115,7 @@ class Subscription:
                     connected = clock()
                     yield Connected()
                     while not self._must_list:
-                        for change in self._applied(await self._inbox.get()):
+                        for change in self._applied(await self._news()):
                             yield change
             except (RefusedError, UnknownApplicationError) as error:
                 if not self._patient:
@@ -136,7 +139,8 @@ class Subscription:
             self._wake.clear()
             yield Away(failure, delay)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), delay)
+                async with asyncio.timeout(delay):
+                    await self._wake.wait()
 
     # The list.
 
@@ -152,9 +156,10 @@ class Subscription:
         self._known.begin()
         self._cursor = page.cursor
         self._taken = 0
+        self._ends_at = None
         self._kpis_due |= dict.fromkeys(self._kpis_told, page.cursor)
         yield from self._listed(page)
-        if self._next is not None:
+        if self._next is not None or self._ends_at is not None:
             yield Listed(complete=False)
 
     def _listed(self, page: Page) -> Iterator[Change]:
@@ -164,9 +169,16 @@ class Subscription:
         self._taken += len(page.instances)
         self._next = page.next if self._wants_more(self._taken) else None
         if self._next is None:
-            yield from map(Removed, self._known.end())
-            yield from map(Removed, self._known.surplus())
-            yield Listed(complete=True)
+            # What reported meanwhile may have moved from a page yet to be read to one that was: the feed tells of it.
+            self._ends_at = page.cursor
+            if not self._known.missing():
+                yield from self._through()
+
+    def _through(self) -> Iterator[Change]:
+        self._ends_at = None
+        yield from map(Removed, self._known.end())
+        yield from map(Removed, self._known.surplus())
+        yield Listed(complete=True)
 
     async def _list_the_rest(self) -> None:
         """The pages behind those that were taken. One that fails because the server is busy is asked for again."""
@@ -208,6 +220,14 @@ class Subscription:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def _news(self) -> _News:
+        """What comes next; _SILENCE where a list is about to end and nothing comes."""
+        try:
+            async with asyncio.timeout(None if self._ends_at is None else QUIET):
+                return await self._inbox.get()
+        except TimeoutError:
+            return _SILENCE
+
     def _applied(self, news: _News) -> Iterator[Change]:
         """What something out of the inbox changes."""
         match news:
@@ -226,15 +246,18 @@ class Subscription:
             case KpisMessage():
                 if self._kpis_due.get(news.app, 0) <= news.cursor:
                     self._kpis_due.pop(news.app, None)
-                self._cursor = max(self._cursor, news.cursor)
                 yield self._kpis(news)
             case ResyncMessage(reason=reason):
                 raise _ListAnewError(f"the feed begins anew: {reason}")
             case Exception():
                 raise news
-        if isinstance(news, InstanceMessage | RemovedMessage):
-            self._cursor = max(self._cursor, news.cursor)
+            case str() if self._ends_at is not None:
+                yield from self._through()
+        if isinstance(news, InstanceMessage | RemovedMessage | KpisMessage):
             self._failures = 0
+            self._cursor = max(self._cursor, news.cursor)
+            if self._ends_at is not None and self._cursor >= self._ends_at:
+                yield from self._through()
 
     # KPIs.
 
