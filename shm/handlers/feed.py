@@ -4,6 +4,7 @@ import asyncio
 import logging
 from http import HTTPStatus
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import msgspec
 import tornado.websocket
@@ -60,6 +61,10 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
             await super().get()  # until the subscriber has gone
         finally:
             self.rooms.sockets.discard(self)
+
+    def check_origin(self, origin: str) -> bool:
+        """Whether a page is of this site. Other programs send such an origin too, or none."""
+        return urlsplit(origin).netloc.lower() == self.request.headers.get("Host", "").lower()
 
     def _hold_to_limits(self) -> None:
         """Raises Overloaded or TooMany where there is no room for one more."""

@@ -61,6 +61,12 @@ class Mirror:
             assert time.monotonic() < deadline, self.changes[-5:]
             await asyncio.sleep(0.02)
 
+    async def stop(self) -> None:
+        """Returns when it follows no more."""
+        assert self.following is not None
+        self.following.cancel()
+        await asyncio.wait([self.following], timeout=LIMIT_S)
+
     async def ended(self) -> None:
         """Waits until the feed has raised, and raises the same."""
         assert self.following is not None
@@ -98,5 +104,4 @@ async def mirrored(feed: Subscription) -> AsyncIterator[Mirror]:
     try:
         yield mirror
     finally:
-        mirror.following.cancel()
-        await asyncio.wait([mirror.following], timeout=LIMIT_S)
+        await mirror.stop()

@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
-import shm.feed
 import shm.handlers.feed
 import shm_client
+from shm import board
+from shm.frames import Hello, InstanceChanged, InstanceRemoved, Resync
 from shm.kpis import ApplicationKpis
 from shm.settings import Settings
+from shm_client import known
 from tests.conftest import admin_cursor
 from tests.installs import Install
 from tests.server.test_actions import act
@@ -44,8 +46,8 @@ def members(text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("kind", "fields"),
     [
-        *((one.__struct_config__.tag, one.__struct_fields__) for one in (shm.feed.Hello, shm.feed.InstanceChanged)),
-        *((one.__struct_config__.tag, one.__struct_fields__) for one in (shm.feed.InstanceRemoved, shm.feed.Resync)),
+        *((one.__struct_config__.tag, one.__struct_fields__) for one in (Hello, InstanceChanged)),
+        *((one.__struct_config__.tag, one.__struct_fields__) for one in (InstanceRemoved, Resync)),
         ("kpis", ("cursor", *ApplicationKpis.__struct_fields__)),
     ],
 )
@@ -77,9 +79,9 @@ def test_each_change_of_the_client_stands_with_its_members() -> None:
     "sentence",
     [
         f"heartbeat of {Settings().heartbeat.seconds} seconds (`SHM_FEED_HEARTBEAT`)",
-        f"at most {1 / shm.feed.KPIS_PAUSE_S:.0f}".replace("2", "two") + " a second",
+        f"at most {1 / board.PAUSE_S:.0f}".replace("2", "two") + " a second",
         f"for {'a day' if Settings().feed_memory.days == 1 else '?'} (`SHM_FEED_MEMORY`)",
-        f"keeps track of up to {shm_client.known.MOST_INSTANCES:,}",
+        f"keeps track of up to {known.MOST_INSTANCES:,}",
     ],
 )
 def test_numbers_are_those_of_the_code(sentence: str) -> None:

@@ -61,6 +61,14 @@ def test_the_installed_command_lists_its_subcommands(programs: Path, tmp_path: P
         assert f"\n    {command} " in said
 
 
+def test_the_installed_client_is_there_for_scripts(programs: Path, tmp_path: Path) -> None:
+    code = "import shm_client, pathlib; print(shm_client.feed.__name__, pathlib.Path(shm_client.__file__).parents[0])"
+    name, folder = run(str(programs / "python"), "-c", code, cwd=tmp_path).split()
+    assert name == "feed"
+    assert Path(folder).is_relative_to(programs.parent)
+    assert (Path(folder) / "py.typed").exists()
+
+
 def test_an_installed_server_migrates_and_serves(programs: Path, database: str, tmp_path: Path) -> None:
     with admin_cursor(database) as cursor:
         cursor.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")  # the migrations must come from the wheel

@@ -186,6 +186,8 @@ async def test_the_feed_wants_a_token_and_no_foreign_page(running: ServerProcess
     with pytest.raises(HTTPClientError) as caught:
         await websocket_connect(HTTPRequest(url, headers=running.headers | {"Origin": "https://evil.example"}))
     assert caught.value.code == 403
+    own = {"Origin": f"http://127.0.0.1:{running.port}"}  # as a page of this site, and as other programs send it
+    (await websocket_connect(HTTPRequest(url, headers=running.headers | own))).close()
 
 
 def test_the_feed_without_an_upgrade_says_what_is_wanted(running: ServerProcess) -> None:
