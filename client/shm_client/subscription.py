@@ -7,7 +7,7 @@ So whoever applies each change to a dict holds what a fresh list shows.
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Self
 
@@ -31,7 +31,7 @@ PAGE = 1000  # instances listed at a time, the most that the server gives
 NEXT_PAGE_RETRY = 5.0  # seconds; while the server is away, the feed says so
 BACKOFF_FIRST, BACKOFF_LAST = 0.25, 10.0  # a restarting server is found at once, a dead one is not hammered
 QUIET = 1.0  # seconds without news, after which the feed has told what moved while a list was read
-INBOX = 100  # messages and pages read ahead of whoever listens; beyond it the server waits, and tells newest states
+INBOX = 100  # messages read ahead of whoever listens; beyond it the server waits, and tells newest states
 MOST_APPLICATIONS = 5000  # whose KPIs are looked at again after a gap
 
 
@@ -71,6 +71,7 @@ class Subscription:
         self._failures = 0  # since something was told
         self._kpis_due: dict[str, int] = {}  # applications by the cursor of a change that their KPIs must be as new as
         self._kpis_told: set[str] = set()
+        self._page_taken = asyncio.Event()
         self._wake = asyncio.Event()
         self._inbox: asyncio.Queue[_News] = asyncio.Queue(INBOX)
         self._running: AsyncGenerator[Change, None] | None = None
@@ -166,6 +167,7 @@ class Subscription:
         for instance in page.instances:
             if self._known.put(instance, page.cursor):
                 yield Put(instance, told=False)
+        self._page_taken.set()
         self._taken += len(page.instances)
         self._next = page.next if self._wants_more(self._taken) else None
         if self._next is None:
@@ -190,6 +192,8 @@ class Subscription:
                 await asyncio.sleep(max(NEXT_PAGE_RETRY, error.retry_after or 0.0))
                 continue
             following, taken = page.next, taken + len(page.instances)
+            await self._page_taken.wait()  # however slowly they are taken, no more than two are held
+            self._page_taken.clear()
             await self._inbox.put(page)
 
     def _wants_more(self, taken: int) -> bool:
@@ -201,18 +205,19 @@ class Subscription:
     async def _reading(self, messages: AsyncIterator[Message]) -> AsyncIterator[None]:
         """Messages, and the rest of the list, come into the inbox while the context lasts."""
         self._inbox = inbox = asyncio.Queue[_News](INBOX)
+        self._page_taken.set()
 
         async def read() -> None:
             async for message in messages:
                 await inbox.put(message)
 
-        async def reported(job: Coroutine[None, None, None]) -> None:
+        async def reported(job: Callable[[], Awaitable[None]]) -> None:
             try:
-                await job
+                await job()
             except Exception as error:  # raised where it is taken out
                 await inbox.put(error)
 
-        tasks = [asyncio.create_task(reported(job)) for job in (read(), self._list_the_rest())]
+        tasks = [asyncio.create_task(reported(job)) for job in (read, self._list_the_rest)]
         try:
             yield
         finally:

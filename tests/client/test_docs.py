@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,8 @@ def running(example: str, server: ServerProcess, folder: Path, token: str | None
     try:
         yield subscriber
     finally:
-        os.killpg(subscriber.process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has ended, and whatever it started
+            os.killpg(subscriber.process.pid, signal.SIGKILL)
         subscriber.process.wait()
 
 

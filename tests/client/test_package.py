@@ -23,7 +23,7 @@ def test_who_only_reads_loads_no_websocket() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert "shm_client" in loaded
-    assert not loaded & {"tornado", "shm", "shm_tui", "shm_sdk", "textual", "rich"}
+    assert not loaded & {"tornado", "shm", "shm_tui", "shm_sdk", "textual"}
 
 
 def test_the_public_names_are_there_and_typed() -> None:
