@@ -159,6 +159,39 @@ async def test_a_cursor_that_the_server_has_forgotten_leads_to_a_new_list_and_te
         assert mirror.told(Listed) == [Listed(complete=True), Listed(complete=False), Listed(complete=True)]
 
 
+async def test_a_list_that_is_read_again_while_installs_report_removes_nobody_who_is_there(
+    server: ServerProcess,
+) -> None:
+    installs = fleet(server, 20)
+    async with client_of(server) as client:
+        subscription = client.feed(page=3)
+        reporters = Reporters(installs)
+        async with mirrored(subscription) as mirror:
+            for times in range(1, 6):
+                await mirror.until(lambda: mirror.told(Listed).count(Listed(complete=True)) == times)  # noqa: B023
+                subscription.list_again()
+            await reporters.stop()
+            await mirror.until(lambda: mirror.told(Listed).count(Listed(complete=True)) == 6)
+            await mirror.equals_a_fresh_list(client)
+            assert not mirror.told(Removed)
+
+
+async def test_figures_that_a_lost_connection_did_not_tell_are_asked_for(server: ServerProcess) -> None:
+    (install,) = fleet(server, 1)
+    async with client_of(server) as client, mirrored(client.feed()) as mirror:
+        await mirror.until(lambda: mirror.connected)
+        await asyncio.to_thread(install.snapshot, {"n": 1})
+        await mirror.until(lambda: mirror.kpis)
+        for number in range(10, 13):  # figures are told twice a second at most, so later than the second snapshot
+            await asyncio.to_thread(install.snapshot, {"n": -number})
+            await asyncio.to_thread(install.snapshot, {"n": number})
+            await mirror.until(lambda: mirror.instances[install.instance_id].metrics == {"n": number})  # noqa: B023
+            await asyncio.to_thread(server.kill)  # what it had yet to tell is forgotten with it
+            await asyncio.to_thread(server.start)
+            await mirror.equals_a_fresh_list(client)
+            assert [one.value for one in mirror.kpis["ledger"].kpis] == [number]
+
+
 async def test_a_message_that_cannot_be_read_leads_to_a_new_list(server: ServerProcess) -> None:
     (install,) = fleet(server, 1)
     async with between(server.port) as proxy, client_of(server, proxy.url) as client, mirrored(client.feed()) as mirror:

@@ -1,8 +1,8 @@
 """Why a console cannot even ask; what a server answers or does not is in `shm_client.errors`.
 
 ConsoleError
-├── AddressError  the server's address is not one
-├── TokenError    no token was given or found
+├── AddressError       the server's address is not one
+├── TokenError         no token was given or found
 └── NothingDrawnError  a screenshot was wanted, and nothing came to draw
 """
 
