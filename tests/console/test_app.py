@@ -63,7 +63,7 @@ async def test_arrows_move_the_cursor_in_a_table_longer_than_the_screen(server: 
     fleet(server, 30)
     async with opened(server, "ledger", (80, 24)) as console:
         table = console.app.table
-        await console.until(lambda: len(table.store.ids) == 30)
+        await console.until(lambda: len(table.store.ids) == 30 and console.app.settled.is_set())
         for keys, place in ((["down"] * 3, 3), (["up"], 2), (["end"], 29), (["pageup"], 11), (["G", "g"], 0)):
             await console.pilot.press(*keys)
             assert table.store.find(table.cursor_id) == place, keys

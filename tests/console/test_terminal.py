@@ -179,7 +179,7 @@ def test_nothing_that_an_install_sent_reaches_the_terminal_as_a_command(server: 
     install = Install(server.url, app_name=evil, app_version=evil, environment=evil)
     install.arrived({"x\x1b]0;title\x07": evil})
     with console(server, (200, 50)) as terminal:
-        terminal.shows("evil", install.instance_id[:8])
+        terminal.shows("evil", install.instance_id[:8], "1 active of 1 instance")  # it has gone to the application
         terminal.keys("\r")
         terminal.shows("IDENTITY", "evil")
         for command in (b"\x1b]52", b"\x1b]0;title", b"\x1b[31mevil", b"\xc2\x9b"):
