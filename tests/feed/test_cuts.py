@@ -1,0 +1,108 @@
+"""A bad network between subscribers and servers: nobody misses anything, and nobody dead is kept."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from random import Random
+
+import httpx
+import pytest
+from tornado.httpclient import HTTPRequest
+from tornado.websocket import websocket_connect
+
+from tests.bustle import Bustle
+from tests.byte_proxy import ByteProxy
+from tests.conftest import admin_cursor
+from tests.feed.conftest import Watch, watch
+from tests.feed_checker import Listed
+from tests.feed_history import remember
+from tests.feed_watcher import Watcher
+from tests.many_installs import make_fleet
+from tests.server_process import ServerProcess
+
+LIMIT_S = 20
+CUTS = 8  # of each proxy, before all of its connections fall silent
+HEAD = """
+    UPDATE feed_head SET cursor = %(count)s;
+    INSERT INTO tallies VALUES ('ledger', 'status', 'active', '0', 0, %(count)s, 0, %(count)s);
+"""
+FORGET = """
+    WITH old AS (DELETE FROM removals RETURNING cursor)
+    UPDATE feed_head SET horizon = (SELECT max(cursor) FROM old) WHERE EXISTS (SELECT FROM old)
+"""
+FLEET, TEXTS = 400, 50  # twenty megabytes: more than lies on the way to whoever does not read
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for it to come true."""
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def dying(proxy: ByteProxy, server: ServerProcess) -> AsyncIterator[None]:
+    """A subscriber behind a proxy that was greeted, and then is not there any more; nobody has told the server."""
+    url = f"ws://127.0.0.1:{proxy.port}/api/v1/admin/feed"
+    socket = await websocket_connect(HTTPRequest(url, headers=server.headers))
+    assert await socket.read_message() is not None
+    proxy.mute_all()
+    try:
+        yield
+    finally:
+        socket.close()
+
+
+@pytest.mark.parametrize("rounds", [2, pytest.param(40, marks=pytest.mark.long)])
+async def test_a_mirror_is_true_behind_a_network_that_cuts_delays_and_loses_and_the_dead_are_found(
+    serve: Callable[..., ServerProcess], database: str, seed: int, rounds: int
+) -> None:
+    servers = [serve(SHM_FEED_HEARTBEAT="1s"), serve()]
+    remember(database)
+    bustle = Bustle(servers, seed)
+    async with AsyncExitStack() as stack:
+        dead = await stack.enter_async_context(ByteProxy(servers[0].port, Random(seed)).running())
+        await stack.enter_async_context(dying(dead, servers[0]))
+        proxies = [ByteProxy(server.port, Random(seed + number)) for number, server in enumerate(servers)]
+        for proxy in proxies:
+            await stack.enter_async_context(proxy.running())
+        watched = watch(servers, database, seed, [proxy.port for proxy in proxies], patience_s=1.0)
+        async with watched.during(bustle):
+            with bustle.running():
+                for proxy in proxies:
+                    proxy.largest_piece, proxy.longest_delay_s, proxy.cut_after = 600, 0.002, (1, 5_000)
+                for _ in range(rounds):
+                    for proxy in proxies:
+                        await asyncio.sleep(1)
+                        proxy.mute_all()
+            for proxy in proxies:
+                proxy.cut_after = None
+                proxy.cut_all()
+        await until(lambda: dead.hung_up == 1)
+
+
+async def test_whoever_reads_nothing_while_removals_are_forgotten_is_true_in_the_end(
+    serve: Callable[..., ServerProcess], database: str, seed: int
+) -> None:
+    server = serve()
+    make_fleet(database, FLEET, TEXTS)
+    with admin_cursor(database) as cursor:
+        cursor.execute(HEAD, {"count": FLEET})
+        cursor.execute("SELECT instance_id::text FROM instances ORDER BY cursor")
+        ids = [instance_id for (instance_id,) in cursor.fetchall()]
+    remember(database)
+    bustle = Bustle([server], seed)
+    async with ByteProxy(server.port, Random(seed)).running() as proxy:
+        reader = Watcher([proxy.port], server.headers, Random(seed), log=[Listed([], 0, 0)], cursor=0)
+        async with Watch([server], database, [reader]).during(bustle):
+            await until(lambda: len(reader.log) > 4)
+            proxy.flows.clear()
+            for instance_id in (ids[0], ids[-1]):
+                address = f"{server.url}/api/v1/admin/instances/{instance_id}"
+                await asyncio.to_thread(httpx.delete, address, headers=server.headers)
+            with admin_cursor(database) as cursor:
+                cursor.execute(FORGET)
+                assert cursor.rowcount == 1
+            proxy.flows.set()

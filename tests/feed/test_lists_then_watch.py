@@ -1,0 +1,122 @@
+"""List, then watch: whoever applies what comes holds what a fresh list shows, at every cursor."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import httpx
+import pytest
+
+from tests.bustle import Bustle
+from tests.conftest import admin_cursor
+from tests.feed.conftest import VIEWS, Watch, watch
+from tests.feed_history import remember
+from tests.houses import wait_for
+from tests.installs import Install
+from tests.server_process import ServerProcess
+
+MOST_MESSAGES = 3  # before a restless watcher leaves
+
+
+async def bustling(watched: Watch, bustle: Bustle, seconds: float = 0.0, feeds: int = 0) -> None:
+    """For so long, and until the watchers have come so often."""
+    with bustle.running():
+        await asyncio.sleep(seconds)
+        while watched.feeds < feeds:
+            assert bustle.is_running, "it is over before they have come so often"
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("seconds", [4, pytest.param(120, marks=pytest.mark.long)])
+async def test_a_mirror_is_true_at_every_cursor_while_two_servers_write_and_commits_are_slow(
+    serve: Callable[..., ServerProcess], database: str, seed: int, seconds: float
+) -> None:
+    servers = [serve(), serve()]
+    remember(database, slow_commits=True)
+    bustle = Bustle(servers, seed)
+    watched = watch(servers, database, seed)
+    for watcher in watched.watchers[::2]:
+        watcher.leaves_after, watcher.page = 20, 5
+    async with watched.during(bustle):
+        await bustling(watched, bustle, seconds)
+    assert [watcher.resyncs for watcher in watched.watchers] == [0] * len(watched.watchers)
+
+
+@pytest.mark.parametrize("feeds", [1_000, pytest.param(20_000, marks=pytest.mark.long)])
+async def test_a_mirror_is_true_over_a_thousand_reconnects_to_either_server(
+    serve: Callable[..., ServerProcess], database: str, seed: int, feeds: int
+) -> None:
+    servers = [serve(), serve()]
+    remember(database)
+    bustle = Bustle(servers, seed, rest_s=0.1)
+    watched = watch(servers, database, seed, leaves_after=MOST_MESSAGES, page=7)
+    watched.watchers.extend(watch(servers, database, seed + 1, leaves_after=MOST_MESSAGES).watchers)
+    for watcher in watched.watchers:
+        watcher.ports = [server.port for server in servers]
+    async with watched.during(bustle):
+        await bustling(watched, bustle, feeds=feeds)
+    assert [watcher.resyncs for watcher in watched.watchers] == [0] * len(watched.watchers)
+
+
+WAYS = (
+    ("Ledger", "Kiosk", "Atlas"),
+    ("Ledger", "Kiosk", "Atlas", "Kiosk"),
+    ("Ledger", "Kiosk", "Atlas", "Ledger"),
+    ("Ledger", "Kiosk", "Ledger"),
+    ("Ledger", "Kiosk", None),
+    ("Ledger", "Kiosk", "Atlas", None),
+    ("Ledger", None, "Kiosk", "Atlas"),
+)
+
+
+def go(server: ServerProcess, install: Install, way: Sequence[str | None]) -> None:
+    """From application to application; None: it is deleted, and may come again."""
+    for app in way:
+        if app is None:
+            address = f"{server.url}/api/v1/admin/instances/{install.instance_id}"
+            httpx.delete(address, headers=server.headers).raise_for_status()
+        else:
+            assert install.register(app_name=app).is_success
+            assert install.activate().is_success
+
+
+@pytest.mark.parametrize("away", [True, False])
+async def test_an_install_that_went_through_several_applications_is_left_behind_in_none(
+    server: ServerProcess, database: str, seed: int, away: bool
+) -> None:
+    bustle = Bustle([server], seed)
+    remember(database)
+    installs = [Install(server.url, app_name="Ledger").arrived({"n": number}) for number in range(len(WAYS))]
+    watched = watch([server], database, seed)
+    async with watched.during(bustle, away=away):
+        for install, way in zip(installs, WAYS, strict=True):
+            await asyncio.to_thread(go, server, install, way[1:])
+    views = {watcher.app: set(watcher.mirror) for watcher in watched.watchers}
+    assert views.keys() == set(VIEWS)
+    for install, way in zip(installs, WAYS, strict=True):
+        assert [app for app in VIEWS[1:] if install.instance_id in views[app]] == [
+            app.lower() for app in way[-1:] if app
+        ]
+
+
+async def test_whoever_was_away_for_longer_than_removals_are_remembered_lists_again(
+    serve: Callable[..., ServerProcess], database: str, seed: int
+) -> None:
+    server = serve(SHM_FEED_MEMORY="1s")
+    bustle = Bustle([server], seed)
+    remember(database)
+    installs = [Install(server.url, app_name="Ledger").arrived() for _ in range(3)]
+    watched = watch([server], database, seed, page=2)
+    async with watched.during(bustle, away=True):
+        with admin_cursor(database) as cursor:
+            go(server, installs[0], [None])
+            cursor.execute("UPDATE removals SET removed_at = now() - interval '1 hour'")
+            go(server, installs[1], ["Kiosk", "Atlas"])
+            server.terminate()
+            server.start()  # it forgets at its start, and once a minute
+
+            def forgotten() -> bool:
+                cursor.execute("SELECT horizon > 0 FROM feed_head")
+                return cursor.fetchone() == (True,)
+
+            await asyncio.to_thread(wait_for, forgotten, "a horizon")
+    assert [watcher.resyncs for watcher in watched.watchers] == [1] * len(watched.watchers)
