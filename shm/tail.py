@@ -1,6 +1,6 @@
 """The newest part of the feed in memory: what changed last, framed once, for all subscribers of a server process.
 
-Each instance and each application's KPIs are in it once, as their newest state; what it replaces is let go. Whoever
+Each instance and each application's KPIs are in it once, as their newest state; what that replaces is let go. Whoever
 stands before its beginning reads the database until it has caught up.
 """
 
@@ -171,10 +171,10 @@ class Tail:
 
 
 def _name(change: Change) -> tuple[str, str] | None:
-    """What of it only the newest state is told; a departure is told of one application, and stays."""
-    if change.sort is Sort.LEFT:
-        return None
-    return ("application", change.app_slug) if change.instance_id is None else ("instance", change.instance_id)
+    """What of it only the newest state is told. That an instance is gone is always told: it may be back elsewhere."""
+    if change.item is not None:
+        return "instance", change.item.instance_id
+    return ("application", change.app_slug) if change.sort is Sort.APPLICATION else None
 
 
 def _frames(change: Change) -> tuple[bytes, bytes]:
