@@ -6,6 +6,7 @@ it has caught up. So a subscriber that reads slowly costs the server a place and
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from shm import changes
 from shm.board import KpiBoard
 from shm.changes import PAGE, Changes, Head, Sort
 from shm.database import Database
+from shm.errors import DatabaseUnavailable, ShmError
 from shm.frames import Hello, Resync, framed
 from shm.kpis import ApplicationKpis, Kpis
 from shm.settings import Settings
@@ -24,7 +26,13 @@ FORGET_PAGE = 1_000  # removals forgotten at a time
 CATCHING_UP = 4  # subscribers that read the database at a time: less than its pool
 TOO_OLD = "This cursor is too old: list again."
 
+logger = logging.getLogger(__name__)
+
 Send = Callable[[bytes], Awaitable[None]]
+
+
+class FeedFailed(ShmError):
+    """A fault of the server, which is in its log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +84,7 @@ class Feed:
         return bool(await self._database.fetch(_Horizon, "feed.forget_removals", **parameters))
 
     async def follow(self, app: str | None, since: int | None, send: Send) -> None:
-        """Serves one subscriber until cancelled, or until `send` or the reader fails."""
+        """Serves one subscriber until cancelled or until `send` raises. Raises DatabaseUnavailable or FeedFailed."""
         head = await changes.head(self._database)
         lost = None if since is None else _lost(since, head)
         cursor = head.cursor if since is None or lost else since
@@ -145,8 +153,12 @@ class Feed:
         self._board.want(slugs if None in asked_for else slugs & asked_for)
 
     def _fail(self, error: Exception) -> None:
+        """Ends all feeds, for one that is open and mute would be a lie."""
+        away = isinstance(error, DatabaseUnavailable)
+        if not away:
+            logger.error("the feed failed", exc_info=error)
         if self._tail is not None:
-            self._tail.fail(error)
+            self._tail.fail(DatabaseUnavailable if away else FeedFailed)
             self._tail = None
         self._board.forget()
 
@@ -156,7 +168,7 @@ class Feed:
                 await self._catch_up(subscription, tail, send)
             moved = tail.moved
             if tail.failed is not None:
-                raise tail.failed
+                raise tail.failed("the feed's reader ended")
             if subscription.place == tail.place:
                 await moved.wait()
                 continue

@@ -55,7 +55,7 @@ class Tail:
         self.begins = cursor
         self.cursor = cursor
         self.place = 0
-        self.failed: Exception | None = None
+        self.failed: type[Exception] | None = None
         self.moved = asyncio.Event()  # set, and another one from then on, when there is more
         self._begins_at = 0  # the place that `begins` is at
         self._entries: list[_Entry] = []
@@ -94,8 +94,8 @@ class Tail:
             self.moved.set()
             self.moved = asyncio.Event()
 
-    def fail(self, error: Exception) -> None:
-        """It ends: whoever waits for more is to raise the error."""
+    def fail(self, error: type[Exception]) -> None:
+        """It ends: whoever waits for more is to raise that."""
         self.failed = error
         self.moved.set()
 

@@ -11,6 +11,7 @@ import tornado.websocket
 from tornado.iostream import StreamClosedError
 
 from shm.errors import BadRequest, DatabaseUnavailable, Forbidden, Overloaded, TooMany
+from shm.feed import FeedFailed
 from shm.handlers.base import Handler
 from shm.handlers.declared import operation
 from shm.handlers.rooms import Rooms
@@ -87,6 +88,8 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
             pass
         except DatabaseUnavailable:
             self.close(TRY_AGAIN, "the database is away")
+        except FeedFailed:
+            self.close(FAULT, "a fault of the server")
         except Exception:  # a feed that is open and mute would be a lie: closed, its subscriber comes back
             logger.exception("a feed failed")
             self.close(FAULT, "a fault of the server")
