@@ -1,17 +1,23 @@
 """KPIs for the feed: each application's read at most twice a second, once for however many subscribers want them."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
 
+from shm.errors import DatabaseUnavailable
 from shm.kpis import ApplicationKpis, Kpis
+from shm.logs import Sparingly
 
 PAUSE_S = 0.5  # between two readings of an application's KPIs
+AGAIN_S = 5.0  # after one that failed
+
+sparingly = Sparingly(logging.getLogger(__name__))
 
 Tell = Callable[[int, ApplicationKpis], None]
 
 
 class KpiBoard:
-    """Which applications' KPIs have yet to be told. Cancelled or failed, it has lost them."""
+    """Which applications' KPIs have yet to be told."""
 
     def __init__(self, kpis: Kpis) -> None:
         self._kpis = kpis
@@ -30,7 +36,7 @@ class KpiBoard:
         self._stale.clear()
 
     async def run(self, tell: Tell) -> None:
-        """Tells KPIs with the cursor that they are true at, until cancelled. Raises DatabaseUnavailable."""
+        """Tells KPIs with the cursor that they are true at, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             await self._wanted.wait()
@@ -47,6 +53,18 @@ class KpiBoard:
     async def _read(self, slug: str, tell: Tell) -> None:
         self._stale.discard(slug)
         self._due[slug] = asyncio.get_running_loop().time() + PAUSE_S
-        known = await self._kpis.application(slug)
-        if known is not None:
-            tell(*known)
+        try:
+            known = await self._kpis.application(slug)
+        except DatabaseUnavailable as error:
+            self._again(slug)
+            sparingly.warning("KPIs could not be read for the feed", type(error).__name__)
+        except Exception:  # whatever is wrong with one application, the others are told
+            self._again(slug)
+            sparingly.exception("KPIs could not be read for the feed")
+        else:
+            if known is not None:
+                tell(*known)
+
+    def _again(self, slug: str) -> None:
+        self._stale.add(slug)
+        self._due[slug] = asyncio.get_running_loop().time() + AGAIN_S

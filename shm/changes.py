@@ -8,6 +8,7 @@ from shm.database import Database
 from shm.items import Item, item
 
 PAGE = 500  # changes read at a time
+OWED_SPAN = 1_000  # changes before a cursor whose KPIs may not have been told yet: they come half a second behind
 FAR = 2**63 - 1  # no cursor comes after it
 
 
@@ -33,9 +34,12 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """A page of them. One has now looked up to `cursor`; what was removed up to `horizon` is not told any more."""
+    """A page of them. One has now looked up to `cursor`, no further than the feed's `head`; what was removed up to
+    `horizon` is not told any more.
+    """
 
     cursor: int
+    head: int
     horizon: int
     found: list[Change]
     most: int  # that were asked for
@@ -54,6 +58,11 @@ class Head:
     horizon: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Stirred:
+    slug: str
+
+
 async def head(database: Database) -> Head:
     """Where the feed stands."""
     row = await database.fetch_one(Head, "feed.head")
@@ -67,8 +76,15 @@ async def after(
     """The next changes after `since`, of one application or of all, no further than `until`."""
     rows = await database.fetch(dict, "feed.changes", since=since, until=until, app=app, most=most)
     found = [_change(row) for row in rows if row["kind"] is not None]
-    looked = rows[0]["head"] if len(found) < most else found[-1].cursor
-    return Changes(max(since, looked), rows[0]["horizon"], found, most)
+    head = rows[0]["head"]
+    looked = min(head, until) if len(found) < most else found[-1].cursor
+    return Changes(looked, head, rows[0]["horizon"], found, most)
+
+
+async def stirred_before(database: Database, cursor: int, app: str | None) -> set[str]:
+    """The applications of which something changed shortly before a cursor, of those that are asked for."""
+    rows = await database.fetch(_Stirred, "feed.stirred", since=cursor, span=OWED_SPAN, app=app)
+    return {row.slug for row in rows}
 
 
 def _change(row: dict[str, Any]) -> Change:

@@ -17,6 +17,7 @@ from shm.database import Database
 from shm.errors import DatabaseUnavailable, ShmError
 from shm.frames import Hello, Resync, framed
 from shm.kpis import ApplicationKpis, Kpis
+from shm.logs import Sparingly
 from shm.settings import Settings
 from shm.tail import PIECE_BYTES, Tail, told
 
@@ -27,8 +28,13 @@ CATCHING_UP = 4  # subscribers that read the database at a time: less than its p
 TOO_OLD = "This cursor is too old: list again."
 
 logger = logging.getLogger(__name__)
+sparingly = Sparingly(logger)
 
 Send = Callable[[bytes], Awaitable[None]]
+
+
+class GoneBack(ShmError):
+    """The database knows less than it has told: whoever comes back with a cursor is told to list again."""
 
 
 class FeedFailed(ShmError):
@@ -71,7 +77,7 @@ class Feed:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._listen())
             tasks.create_task(self._read_on())
-            tasks.create_task(self._tell_kpis())
+            tasks.create_task(self._board.run(self._tell_kpis_of))
 
     def lags(self) -> list[float]:
         """For how many seconds each subscriber has been behind; 0 for those that were told everything."""
@@ -96,6 +102,8 @@ class Feed:
             await send(framed(Hello(cursor, self._heartbeat_s)))
             if lost:
                 await send(framed(Resync(lost)))
+            elif since is not None:  # it may have been cut off between a change and its KPIs
+                self._board.want(await changes.stirred_before(self._database, since, app))
             await self._tell(subscription, tail, send)
         finally:
             self._subscriptions.discard(subscription)
@@ -128,19 +136,17 @@ class Feed:
         while page is None or not page.is_last:
             page = await changes.after(self._database, tail.cursor)
             now = asyncio.get_running_loop().time()
+            if page.head < tail.cursor:
+                raise GoneBack("the feed's head went back: the database is another one, or was restored")
             if tail.cursor < page.horizon:  # it could not read for so long that removals were forgotten meanwhile
                 tail.skip_to(page.cursor)
             else:
                 tail.add(page, now)
             tail.announce()
-            self._want({change.app_slug for change in page.found})
-
-    async def _tell_kpis(self) -> None:
-        while True:
-            try:
-                await self._board.run(self._tell_kpis_of)
-            except Exception as error:
-                self._fail(error)
+            self._want({change.app_slug for change in page.found} | tail.owed)
+            tail.owed.clear()
+            if not page.is_last:
+                self._unread_since = now
 
     def _tell_kpis_of(self, cursor: int, kpis: ApplicationKpis) -> None:
         if self._tail is not None:
@@ -154,8 +160,10 @@ class Feed:
 
     def _fail(self, error: Exception) -> None:
         """Ends all feeds, for one that is open and mute would be a lie."""
-        away = isinstance(error, DatabaseUnavailable)
-        if not away:
+        away = isinstance(error, DatabaseUnavailable | GoneBack)
+        if away:
+            sparingly.warning("feeds were ended", str(error))
+        else:
             logger.error("the feed failed", exc_info=error)
         if self._tail is not None:
             self._tail.fail(DatabaseUnavailable if away else FeedFailed)
@@ -189,7 +197,7 @@ class Feed:
         while (place := tail.place_of(subscription.cursor)) is None:
             async with self._catching_up:
                 page = await changes.after(
-                    self._database, subscription.cursor, app=subscription.app, until=tail.cursor, most=most
+                    self._database, subscription.cursor, app=subscription.app, until=tail.begins, most=most
                 )
             if subscription.cursor < page.horizon:
                 subscription.cursor, place = tail.cursor, tail.place

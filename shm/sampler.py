@@ -15,7 +15,7 @@ from shm.intake import Intake
 from shm.vitals import Vitals
 
 LOOK_S = 0.25  # what holds the loop up for longer is seen; looking takes some ten microseconds
-MEASURE_S = 5.0  # between two measurements of the database: PostgreSQL asks for the size of each of its files
+MEASURE_S = 5.0  # between two measurements of the database: PostgreSQL asks for each file's size, about a millisecond
 
 logger = logging.getLogger(__name__)
 

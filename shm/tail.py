@@ -16,7 +16,7 @@ from shm.kpis import ApplicationKpis
 MOST_BYTES = 16 * 2**20  # of frames in all: some seconds of a busy fleet, or one burst
 MOST_ENTRIES = 50_000
 PIECE_BYTES = 256 * 2**10  # of frames in one write: a subscriber that never reads holds on to no more
-MOST_PIECES = 1_000  # kept for others who stand at the same place, until the tail moves
+MOST_PIECES_BYTES = MOST_BYTES  # of pieces kept for others who stand at the same place, until the tail moves
 
 
 @dataclass(slots=True)
@@ -56,12 +56,15 @@ class Tail:
         self.cursor = cursor
         self.place = 0
         self.failed: type[Exception] | None = None
+        self.owed: set[str] = set()  # applications whose KPIs were let go: somebody may have yet to be told
         self.moved = asyncio.Event()  # set, and another one from then on, when there is more
         self._begins_at = 0  # the place that `begins` is at
         self._entries: list[_Entry] = []
         self._newest: dict[tuple[str, str], _Entry] = {}
         self._bytes = 0
+        self._replaced = 0  # entries
         self._pieces: dict[tuple[int, str | None], Piece] = {}
+        self._pieces_bytes = 0
         self._announced = (self.place, self.cursor)
 
     def add(self, changes: Changes, now: float) -> None:
@@ -81,7 +84,7 @@ class Tail:
         """Nothing is known any more of what came before a cursor."""
         self._entries.clear()
         self._newest.clear()
-        self._bytes = 0
+        self._bytes = self._replaced = 0
         self.place += 1
         self.begins, self._begins_at, self.cursor = cursor, self.place, cursor
 
@@ -90,13 +93,15 @@ class Tail:
         if self._announced != (self.place, self.cursor):
             self._announced = self.place, self.cursor
             self._shorten()
-            self._pieces.clear()
+            self._forget_pieces()
             self.moved.set()
             self.moved = asyncio.Event()
 
     def fail(self, error: type[Exception]) -> None:
         """It ends: whoever waits for more is to raise that."""
         self.failed = error
+        self._entries.clear()
+        self._forget_pieces()
         self.moved.set()
 
     def place_of(self, cursor: int) -> int | None:
@@ -120,8 +125,10 @@ class Tail:
         known = self._pieces.get((place, app))
         if known is None or known.made_at != self.place:
             known = self._cut(place, app)
-            if len(self._pieces) < MOST_PIECES:
-                self._pieces[place, app] = known
+            if self._pieces_bytes > MOST_PIECES_BYTES:
+                self._forget_pieces()
+            self._pieces[place, app] = known
+            self._pieces_bytes += len(known.frames)
         return known
 
     def waiting_since(self, place: int) -> float | None:
@@ -137,6 +144,7 @@ class Tail:
                 self._bytes -= before.size
                 before.to_all = before.to_app = b""
                 before.is_replaced = True
+                self._replaced += 1
             self._newest[name] = entry
         self._entries.append(entry)
         self._bytes += entry.size
@@ -144,14 +152,21 @@ class Tail:
 
     def _shorten(self) -> None:
         """Lets go of what is replaced once it is the larger part, and of the older half of what is too much."""
-        if len(self._entries) > 2 * len(self._newest) + PAGE:
+        if self._replaced > len(self._entries) // 2 + PAGE:
             self._entries = [entry for entry in self._entries if not entry.is_replaced]
+            self._replaced = 0
         while self._bytes > MOST_BYTES or len(self._entries) > MOST_ENTRIES:
             gone = self._entries[: (len(self._entries) + 1) // 2]
             del self._entries[: len(gone)]
             self.begins, self._begins_at = gone[-1].cursor, gone[-1].place
             self._bytes -= sum(entry.size for entry in gone)
+            self._replaced -= sum(entry.is_replaced for entry in gone)
             self._newest = {name: entry for name, entry in self._newest.items() if entry.place > self._begins_at}
+            self.owed.update(entry.app_slug for entry in gone if entry.is_kpis and not entry.is_replaced)
+
+    def _forget_pieces(self) -> None:
+        self._pieces.clear()
+        self._pieces_bytes = 0
 
     def _index(self, place: int) -> int:
         return bisect_right(self._entries, place, key=lambda entry: entry.place)

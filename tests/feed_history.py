@@ -44,7 +44,7 @@ REMEMBER = """
             FROM feed_head head;
         ELSE
             INSERT INTO history (cursor, instance_id, item)
-            SELECT i.cursor, i.instance_id, to_jsonb(i) - 'cursor' - 'left_slug'
+            SELECT i.cursor, i.instance_id, to_jsonb(i) - 'cursor'
             FROM instance_items i
             WHERE i.instance_id = NEW.instance_id;
         END IF;
@@ -52,7 +52,7 @@ REMEMBER = """
     END $$;
     SET timezone = 'UTC';
     INSERT INTO history (cursor, instance_id, item)
-    SELECT cursor, instance_id, to_jsonb(i) - 'cursor' - 'left_slug' FROM instance_items i;
+    SELECT cursor, instance_id, to_jsonb(i) - 'cursor' FROM instance_items i;
     CREATE TRIGGER remember AFTER INSERT OR UPDATE OR DELETE ON instances
         FOR EACH ROW EXECUTE FUNCTION remember();
 """

@@ -34,7 +34,7 @@ sparingly = Sparingly(logger)
 class FeedQuery(msgspec.Struct, frozen=True):
     """The query of the feed."""
 
-    app: Annotated[str, msgspec.Meta(description="The slug of the one application that is wanted.")] | None = None
+    app: Annotated[str, msgspec.Meta(description="An application's slug or name: it alone is wanted.")] | None = None
     since: (
         Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1, description="The cursor of a list: what changed after it.")]
         | None
@@ -43,6 +43,8 @@ class FeedQuery(msgspec.Struct, frozen=True):
 
 class Feed(Handler, tornado.websocket.WebSocketHandler):
     """One subscriber. It only listens; what it says is ignored."""
+
+    _telling: asyncio.Task[None] | None = None
 
     @operation(Role.VIEWER, status=HTTPStatus.SWITCHING_PROTOCOLS, refuses=[Forbidden, TooMany, Overloaded])
     async def get(self, query: FeedQuery) -> None:
@@ -56,6 +58,7 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
         origin = headers.get("Origin")
         if origin is not None and not self.check_origin(origin):
             raise Forbidden("foreign_origin", "A page of another site may not read this feed.")
+        self._app = await self._slug()
         self._hold_to_limits()
         self.rooms.sockets.add(self)
         try:
@@ -65,7 +68,16 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
 
     def check_origin(self, origin: str) -> bool:
         """Whether a page is of this site. Other programs send such an origin too, or none."""
-        return urlsplit(origin).netloc.lower() == self.request.headers.get("Host", "").lower()
+        try:
+            site = urlsplit(origin).netloc.lower()
+        except ValueError:
+            return False
+        return bool(site) and site == self.request.headers.get("Host", "").lower()
+
+    async def _slug(self) -> str | None:
+        """What was asked for may be an application's name, or be one only later."""
+        known = None if self._query.app is None else await self.rooms.applications.said(self._query.app)
+        return self._query.app if known is None else known.slug
 
     def _hold_to_limits(self) -> None:
         """Raises Overloaded or TooMany where there is no room for one more."""
@@ -79,11 +91,12 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
 
     async def open(self) -> None:
         """Starts telling, in a task that `on_close` ends."""
-        self._telling = asyncio.create_task(self._tell())
+        if self.ws_connection is not None and not self.ws_connection.is_closing():
+            self._telling = asyncio.create_task(self._tell())
 
     async def _tell(self) -> None:
         try:
-            await self.rooms.feed.follow(self._query.app, self._query.since, self._send)
+            await self.rooms.feed.follow(self._app, self._query.since, self._send)
         except tornado.websocket.WebSocketClosedError:
             pass
         except DatabaseUnavailable:
@@ -109,7 +122,8 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
 
     def on_close(self) -> None:
         """The peer has gone, was found dead by ping, or the server is ending."""
-        self._telling.cancel()
+        if self._telling is not None:  # it may have gone before it was there
+            self._telling.cancel()
 
 
 async def close_ended(rooms: Rooms) -> None:

@@ -1,16 +1,10 @@
--- `removals` also hold departures, `moved`: an instance that went to another application and is missing in this one. Each
--- change has a cursor of its own; what was one row with two applications becomes two.
+-- `removals` also hold departures, `moved`: an instance that went to another application and is missing in this one. Those
+-- from before are in no row of their own, so whoever comes with a cursor from before lists again.
 ALTER TABLE removals
     ADD COLUMN moved boolean NOT NULL DEFAULT FALSE,
-    DROP CONSTRAINT removals_pkey,
-    ADD PRIMARY KEY (cursor, app_slug);
+    DROP COLUMN left_slug;
 
-INSERT INTO removals (cursor, instance_id, app_slug, moved, removed_at)
-SELECT cursor, instance_id, left_slug, TRUE, removed_at FROM removals WHERE left_slug <> app_slug
-UNION ALL
-SELECT cursor, instance_id, left_slug, TRUE, now() FROM instances WHERE left_slug <> app_slug;
-
-ALTER TABLE removals DROP COLUMN left_slug;
+UPDATE feed_head SET horizon = cursor;
 
 -- Applications whose KPIs read otherwise since a cursor though no instance changed: by what the vendor says of them, by
 -- instances that time alone placed anew, by spreads that were computed.

@@ -157,7 +157,7 @@ WHERE
 ORDER BY app_slug, sort, key, value;
 
 -- name: mend_tallies
--- Adds these differences to the tallies.
+-- Adds these differences to the tallies, and the feed tells the KPIs that read otherwise.
 SELECT pg_advisory_xact_lock(1397247234);
 WITH moved AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS told (
@@ -166,6 +166,18 @@ WITH moved AS MATERIALIZED (
     )
 ),
 -- use: tallied
+feed_moved AS (
+    UPDATE feed_head SET cursor = cursor + (SELECT count(DISTINCT app_slug) FROM moved)
+    WHERE EXISTS (SELECT FROM moved)
+    RETURNING cursor, pg_notify('shm_feed', cursor::text)
+),
+stirred AS (
+    INSERT INTO stirs (app_slug, cursor)
+    SELECT m.app_slug, f.cursor + 1 - row_number() OVER (ORDER BY m.app_slug)
+    FROM (SELECT DISTINCT app_slug FROM moved) m
+    CROSS JOIN feed_moved f
+    ON CONFLICT (app_slug) DO UPDATE SET cursor = excluded.cursor
+),
 done AS (
     SELECT FROM moved
 )

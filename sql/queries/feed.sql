@@ -5,9 +5,8 @@ SELECT cursor, horizon FROM feed_head;
 -- name: changes
 -- What changed after a cursor, no further than `until` and the head (of an application: also what left it), in the order of
 -- the newest change: instances as they are now; `removed`, those that are gone; `left`, those that went to another
--- application; `application`, where something that its KPIs show has changed. With it the cursor up to which one has
--- now looked, and the horizon. Always at least one row: without a kind where nothing changed.
-SELECT least(head.cursor, %(until)s) AS head, head.horizon, page.*
+-- application; `application`, where something that its KPIs show has changed. With it the head and the horizon. Always at least one row: without a kind where nothing changed.
+SELECT head.cursor AS head, head.horizon, page.*
 FROM feed_head head
 LEFT JOIN (
     (
@@ -45,6 +44,21 @@ LEFT JOIN (
     LIMIT %(most)s::bigint
 ) page ON TRUE
 ORDER BY page.cursor;
+
+-- name: stirred
+-- The applications that the last changes up to a cursor were of (or the one that is asked for).
+SELECT app_slug AS slug
+FROM (
+    SELECT app_slug FROM instances
+    WHERE cursor > %(since)s - %(span)s::bigint AND cursor <= %(since)s AND cursor <= (SELECT cursor FROM feed_head)
+    UNION
+    SELECT app_slug FROM removals
+    WHERE cursor > %(since)s - %(span)s::bigint AND cursor <= %(since)s AND cursor <= (SELECT cursor FROM feed_head)
+    UNION
+    SELECT app_slug FROM stirs
+    WHERE cursor > %(since)s - %(span)s::bigint AND cursor <= %(since)s AND cursor <= (SELECT cursor FROM feed_head)
+) stirred
+WHERE %(app)s::text IS NULL OR app_slug = %(app)s;
 
 -- name: forget_removals
 -- Forgets removals that are older than the feed's memory, the oldest first, and moves the horizon.

@@ -110,7 +110,7 @@ async def test_a_peer_that_answers_no_ping_is_let_go(serve: Callable[..., Server
 async def test_a_hundred_that_never_read_cost_no_memory_and_hold_up_nobody(
     serve: Callable[..., ServerProcess],
 ) -> None:
-    server = serve(SHM_RATELIMIT_ENABLED="false")
+    server = serve(SHM_FEED_HEARTBEAT="10m")  # else those who answer no ping are let go
     installs = [Install(server.url).arrived({"n": 0, "text": TEXT}) for _ in range(40)]
     async with subscribed(server, f"?since={cursor_of(server)}") as good:
         await reported(installs, range(1, 3))
@@ -124,6 +124,7 @@ async def test_a_hundred_that_never_read_cost_no_memory_and_hold_up_nobody(
             # 5 MB were sent to each of them: as queues that were half a gigabyte
             assert psutil.Process(server.pid).memory_info().rss - before < UNREAD * LARGEST_WRITE + 30 * MIB
             assert good.cursors == sorted(good.cursors)
+            await subscribers(server, UNREAD + 1)
 
 
 async def test_a_burst_arrives_as_newest_states(server: ServerProcess, database: str) -> None:

@@ -183,9 +183,10 @@ async def test_the_feed_wants_a_token_and_no_foreign_page(running: ServerProcess
     with pytest.raises(HTTPClientError) as caught:
         await websocket_connect(HTTPRequest(url))
     assert caught.value.code == 401
-    with pytest.raises(HTTPClientError) as caught:
-        await websocket_connect(HTTPRequest(url, headers=running.headers | {"Origin": "https://evil.example"}))
-    assert caught.value.code == 403
+    for origin in ("https://evil.example", "null", "http://[x", "", f"http://127.0.0.1:{running.port}.evil.example"):
+        with pytest.raises(HTTPClientError) as caught:
+            await websocket_connect(HTTPRequest(url, headers=running.headers | {"Origin": origin}))
+        assert caught.value.code == 403, origin
     own = {"Origin": f"http://127.0.0.1:{running.port}"}  # as a page of this site, and as other programs send it
     (await websocket_connect(HTTPRequest(url, headers=running.headers | own))).close()
 
