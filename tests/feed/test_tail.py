@@ -19,8 +19,8 @@ from shm.items import Item
 from shm.kpis import ApplicationKpis
 from shm.tail import Tail
 
-APPS = ("ledger", "kiosk", "atlas")
-INSTALLS = ("a", "b", "c", "d", "e")
+APPS = ("ledger", "kiosk")
+INSTALLS = ("a", "b", "c")
 NOW = datetime.now(UTC)
 
 steps = st.lists(
@@ -29,9 +29,10 @@ steps = st.lists(
         st.tuples(st.just("remove"), st.sampled_from(INSTALLS), st.none()),
         st.tuples(st.just("kpis"), st.none(), st.sampled_from(APPS)),
         st.tuples(st.just("look"), st.none(), st.none()),
-        st.tuples(st.just("read"), st.integers(0, 3), st.none()),
+        st.tuples(st.just("read"), st.integers(0, len(APPS)), st.none()),
     ),
-    max_size=60,
+    min_size=20,
+    max_size=80,
 )
 
 
