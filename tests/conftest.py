@@ -5,6 +5,7 @@ import secrets
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import psycopg2
@@ -35,7 +36,7 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests must not depend on what is set where they run."""
     for name in [name for name in os.environ if name.startswith("SHM_")]:
         monkeypatch.delenv(name)
-    for name in ("DATABASE_URL", "PORT", "DO_NOT_TRACK", "NO_COLOR"):
+    for name in ("DATABASE_URL", "PORT", "DO_NOT_TRACK", "NO_COLOR", "COLUMNS", "LINES"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -81,9 +82,10 @@ def database(postgres: str) -> Iterator[str]:
 def serve(database: str, tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
     """Starts `shm serve` processes on the test's database; they end with the test."""
     started: list[ServerProcess] = []
+    numbers = count()
 
     def start(**environment: str) -> ServerProcess:
-        data_dir = tmp_path / f"server{len(started)}"
+        data_dir = tmp_path / f"server{next(numbers)}"
         server = ServerProcess(data_dir, {"SHM_DB_DSN": database, **environment})
         started.append(server)
         server.start()

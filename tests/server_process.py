@@ -10,6 +10,7 @@ from contextlib import suppress
 from itertools import cycle, islice
 from pathlib import Path
 from random import randrange
+from threading import Lock
 
 import httpx
 import psutil
@@ -24,6 +25,7 @@ WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 PORTS = range(20_000, 32_768)[WORKER::WORKERS]  # below those that the system gives away by itself
 
+_next_port = Lock()
 _ports = islice(cycle(PORTS), randrange(len(PORTS)), None)
 
 
@@ -133,9 +135,10 @@ class ServerProcess:
 
 def free_port() -> int:
     """A TCP port that nobody listens on; not one of those that the system gives to whoever connects."""
-    for port in _ports:
+    while True:
+        with _next_port:
+            port = next(_ports)
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
             return port
-    raise AssertionError("no port is free")

@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import psycopg2
 from psycopg2 import sql
@@ -63,9 +63,23 @@ class Stranger:
         self, line: str, headers: dict[str, str] | None = None, enough: int = LARGEST_ANSWER, body: bytes = b""
     ) -> bytes:
         """Sends one request; `headers` come on top, or replace its own."""
-        given = (HEADERS | (headers or {}) | ({"Content-Length": str(len(body))} if body else {})).items()
-        lines = [f"{line} HTTP/1.1", *(f"{name}: {value}" for name, value in given)]
-        return self.send("\r\n".join([*lines, "", ""]).encode() + body, enough=enough)
+        return self.send(
+            _request(line, (headers or {}) | ({"Content-Length": str(len(body))} if body else {})) + body, enough=enough
+        )
+
+    @contextmanager
+    def asking(self, line: str, headers: dict[str, str]) -> Iterator[None]:
+        """Sends one request, and holds its connection open until the context ends; the answer has begun by then."""
+        with socket.create_connection(("127.0.0.1", self._port), LIMIT_S, source_address=(ADDRESS, 0)) as held:
+            held.sendall(_request(line, headers))
+            self.answers.append(held.recv(LARGEST_ANSWER))
+            yield
+
+
+def _request(line: str, headers: dict[str, str]) -> bytes:
+    """Its head; `headers` come on top of ours, or replace them."""
+    lines = [f"{line} HTTP/1.1", *(f"{name}: {value}" for name, value in (HEADERS | headers).items())]
+    return "\r\n".join([*lines, "", ""]).encode()
 
 
 def marked(raw: bytes) -> bytes:

@@ -37,6 +37,7 @@ HURRIED = {
     "SHM_STATEMENT_TIMEOUT": "1s",
     "SHM_BODY_TIMEOUT": "1s",
     "SHM_QUEUE": "20",
+    "SHM_FEED_SUBSCRIBERS": "1",
     "SHM_MAX_TOKENS": "4",  # both servers' own, the viewer's, and one that is made
 }
 STRICT = {
@@ -131,6 +132,10 @@ def read_with_every_token(stranger: Stranger, server: ServerProcess, house: Hous
     assert b"101 Switching Protocols" in stranger.ask(f"GET {ADMIN}/feed", admin | UPGRADE, enough=1)
     for odd in ({"Sec-WebSocket-Version": "99"}, {"Origin": "https://origin-zqx7.example"}):
         stranger.ask(f"GET {ADMIN}/feed", admin | UPGRADE | odd)
+    with stranger.asking(
+        f"GET {ADMIN}/feed", admin | UPGRADE
+    ):  # it is told that there are too many, or is the last one
+        stranger.ask(f"GET {ADMIN}/feed", admin | UPGRADE, enough=1_000)
 
 
 def make_and_remove_tokens(stranger: Stranger, server: ServerProcess, house: House) -> str:
