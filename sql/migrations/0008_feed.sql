@@ -1,10 +1,20 @@
--- `removals` also hold departures, `moved`: an instance that went to another application and is missing in this one. Those
--- from before are in no row of their own, so whoever comes with a cursor from before lists again.
-ALTER TABLE removals
-    ADD COLUMN moved boolean NOT NULL DEFAULT FALSE,
-    DROP COLUMN left_slug;
+-- `removals` also hold departures, `moved`: an instance that went to another application and is missing in this one. What
+-- was a second application in a row gets a row and a cursor of its own.
+ALTER TABLE removals ADD COLUMN moved boolean NOT NULL DEFAULT FALSE;
 
-UPDATE feed_head SET horizon = cursor;
+INSERT INTO removals (cursor, instance_id, app_slug, moved)
+SELECT head.cursor + row_number() OVER (ORDER BY gone.cursor), gone.instance_id, gone.left_slug, TRUE
+FROM (
+    SELECT cursor, instance_id, app_slug, left_slug FROM removals
+    UNION ALL
+    SELECT cursor, instance_id, app_slug, left_slug FROM instances
+) gone
+CROSS JOIN feed_head head
+WHERE gone.left_slug <> gone.app_slug;
+
+UPDATE feed_head SET cursor = greatest(cursor, (SELECT max(cursor) FROM removals));
+
+ALTER TABLE removals DROP COLUMN left_slug;
 
 -- Applications whose KPIs read otherwise since a cursor though no instance changed: by what the vendor says of them, by
 -- instances that time alone placed anew, by spreads that were computed.
