@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 PAGE = 1000  # instances listed at a time, the most that the server gives
 NEXT_PAGE_RETRY = 5.0  # seconds; while the server is away, the feed says so
 BACKOFF_FIRST, BACKOFF_LAST = 0.25, 10.0  # a restarting server is found at once, a dead one is not hammered
-QUIET = 1.0  # seconds without news, after which the feed has told what moved while a list was read
+# Seconds without news, or beyond the list's end, after which the feed has told what moved while the list was read: what
+# changes again and again is told as it is last, behind what changed before.
+QUIET = 1.0
 INBOX = 100  # messages read ahead of whoever listens; beyond it the server waits, and tells newest states
 MOST_APPLICATIONS = 5000  # whose KPIs are looked at again after a gap
 
@@ -68,6 +70,7 @@ class Subscription:
         self._next: str | None = None  # the page behind those that were taken
         self._taken = 0  # instances of the list so far
         self._ends_at: int | None = None  # where the feed has to be until what the list did not name is gone
+        self._settles_at: float | None = None  # the loop's time, once the feed is there
         self._failures = 0  # since something was told
         self._kpis_due: dict[str, int] = {}  # applications by the cursor of a change that their KPIs must be as new as
         self._kpis_told: set[str] = set()
@@ -157,7 +160,7 @@ class Subscription:
         self._known.begin()
         self._cursor = page.cursor
         self._taken = 0
-        self._ends_at = None
+        self._ends_at = self._settles_at = None
         self._kpis_due |= dict.fromkeys(self._kpis_told, page.cursor)
         yield from self._listed(page)
         if self._next is not None or self._ends_at is not None:
@@ -175,6 +178,15 @@ class Subscription:
             self._ends_at = page.cursor
             if not self._known.missing():
                 yield from self._through()
+
+    def _is_settled(self) -> bool:
+        """Whether the feed has told all that the list may have missed."""
+        if self._ends_at is None or self._cursor < self._ends_at:
+            return False
+        now = asyncio.get_running_loop().time()
+        if self._settles_at is None:
+            self._settles_at = now + QUIET
+        return now >= self._settles_at or not self._known.missing()
 
     def _through(self) -> Iterator[Change]:
         self._ends_at = None
@@ -261,7 +273,7 @@ class Subscription:
         if isinstance(news, InstanceMessage | RemovedMessage | KpisMessage):
             self._failures = 0
             self._cursor = max(self._cursor, news.cursor)
-            if self._ends_at is not None and self._cursor >= self._ends_at:
+            if self._is_settled():
                 yield from self._through()
 
     # KPIs.

@@ -154,7 +154,7 @@ def test_the_subscriber_in_python_follows_and_goes_on_after_the_server_was_kille
     with running("python", server, tmp_path) as subscriber:
         subscriber.until(lambda: subscriber.says("3 instances"))
         Install(server.url, app_name="Kiosk").arrived({"n": 1})
-        subscriber.until(lambda: subscriber.says("4 instances, 1 applications"))
+        subscriber.until(lambda: subscriber.says("4 instances, 2 applications"))
         server.kill()
         subscriber.until(lambda: "; again in " in subscriber.output.read_text())
         server.start()
