@@ -188,7 +188,8 @@ async def test_the_feed_wants_a_token_and_no_foreign_page(running: ServerProcess
             await websocket_connect(HTTPRequest(url, headers=running.headers | {"Origin": origin}))
         assert caught.value.code == 403, origin
     own = {"Origin": f"http://127.0.0.1:{running.port}"}  # as a page of this site, and as other programs send it
-    (await websocket_connect(HTTPRequest(url, headers=running.headers | own))).close()
+    async with subscribed(running, headers=running.headers | own) as subscriber:
+        assert (await subscriber.message())["type"] == "hello"
 
 
 def test_the_feed_without_an_upgrade_says_what_is_wanted(running: ServerProcess) -> None:

@@ -130,7 +130,7 @@ class ConsoleApp(App[None]):
 
     def _draw_news(self) -> None:
         """Draws what has come since the last time."""
-        if not self._stirred:
+        if not self._stirred or self._is_leaving:
             return
         self._stirred = False
         self._begin_somewhere()
@@ -150,7 +150,14 @@ class ConsoleApp(App[None]):
             self._place_chosen = True
             self._go_to(max(applications, key=lambda one: one.instances.total).slug)
 
+    @property
+    def _is_leaving(self) -> bool:
+        """Whether the screen is being taken down already: timers go on a little longer."""
+        return not self.query(StatusBar)
+
     def _tick(self) -> None:
+        if self._is_leaving:
+            return
         watch = self.watch_
         if watch.store.query.timed and not watch.store.frozen:  # what matches changes as time passes
             watch.store.arrange(watch.moment())
