@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from shm import changes
 from shm.board import KpiBoard
 from shm.changes import PAGE, Changes, Head, Sort
-from shm.database import Database
+from shm.database import Database, is_cancelled
 from shm.errors import DatabaseUnavailable, ShmError
 from shm.frames import Hello, Resync, framed
 from shm.kpis import ApplicationKpis, Kpis
@@ -119,7 +119,7 @@ class Feed:
 
     async def _read_on(self) -> None:
         """Reads what has changed into the tail, as long as there is one."""
-        while True:
+        while not is_cancelled():
             await self._look.wait()
             self._look.clear()
             if self._tail is not None:
