@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from shm import changes
+from shm.background import beside
 from shm.board import KpiBoard
 from shm.changes import PAGE, Changes, Head, Sort
 from shm.database import Database, is_cancelled
@@ -74,10 +75,8 @@ class Feed:
 
     async def run(self) -> None:
         """Listens, reads and tells until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._listen())
-            tasks.create_task(self._read_on())
-            tasks.create_task(self._board.run(self._tell_kpis_of))
+        async with beside(self._listen(), self._read_on()):
+            await self._board.run(self._tell_kpis_of)
 
     def lags(self) -> list[float]:
         """For how many seconds each subscriber has been behind; 0 for those that were told everything."""
