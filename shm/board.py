@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-from shm.database import is_cancelled
 from shm.errors import DatabaseUnavailable
 from shm.kpis import ApplicationKpis, Kpis
 from shm.logs import Sparingly
@@ -39,10 +38,10 @@ class KpiBoard:
     async def run(self, tell: Tell) -> None:
         """Tells KPIs with the cursor that they are true at, until cancelled."""
         loop = asyncio.get_running_loop()
-        while not is_cancelled():
+        while True:
             await self._wanted.wait()
             self._wanted.clear()
-            while self._stale and not is_cancelled():
+            while self._stale:
                 now = loop.time()
                 self._due = {slug: due for slug, due in self._due.items() if due > now}
                 ready = self._stale - self._due.keys()

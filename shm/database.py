@@ -190,7 +190,7 @@ class Database:
                 columns = [column.name for column in cursor.description or ()]
                 return columns, (await cursor.fetchall() if columns else [])
         except asyncio.CancelledError:
-            if is_cancelled():
+            if _is_cancelled():
                 raise
             raise QueryTooSlow("statement_timeout") from None  # aiopg tells a server-side cancel like a task's
         except READ_ONLY:
@@ -264,7 +264,7 @@ class Database:
                         yield
                         await _next_burst(raw, cursor)
             except asyncio.CancelledError:
-                if is_cancelled():
+                if _is_cancelled():
                     raise
                 logger.warning("the listener's sign of life came too late")
             except (*LOST_ON_ACQUIRE, psycopg2.Error) as error:
@@ -346,7 +346,6 @@ def _told_as_unavailable() -> Iterator[None]:
         raise DatabaseUnavailable(type(error).__name__) from None
 
 
-def is_cancelled() -> bool:
-    """Whether the task was told to end: a library that waits may have kept that to itself."""
+def _is_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

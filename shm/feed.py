@@ -14,7 +14,7 @@ from shm import changes
 from shm.background import beside
 from shm.board import KpiBoard
 from shm.changes import PAGE, Changes, Head, Sort
-from shm.database import Database, is_cancelled
+from shm.database import Database
 from shm.errors import DatabaseUnavailable, ShmError
 from shm.frames import Hello, Resync, framed
 from shm.kpis import ApplicationKpis, Kpis
@@ -118,7 +118,7 @@ class Feed:
 
     async def _read_on(self) -> None:
         """Reads what has changed into the tail, as long as there is one."""
-        while not is_cancelled():
+        while True:
             await self._look.wait()
             self._look.clear()
             if self._tail is not None:
