@@ -30,6 +30,7 @@ class Known:
         self.newest = newest
         self._entries: dict[str, _Entry] = {}
         self._listing = 0
+        self._unnamed = 0  # entries of earlier listings
         self._reading = False
 
     def application(self, instance_id: str) -> str | None:
@@ -43,6 +44,7 @@ class Known:
         A database that was restored or made anew begins to count again.
         """
         self._listing += 1
+        self._unnamed = len(self._entries)
         self._reading = True
 
     def put(self, instance: Instance, cursor: int) -> bool:
@@ -51,9 +53,7 @@ class Known:
         entry = self._current(key)
         if entry is not None and (entry.cursor > cursor or (entry.cursor == cursor and entry.seen is not None)):
             return False
-        if key not in self._entries:
-            self._make_room()
-        self._entries[key] = _Entry(cursor, self._listing, instance.app_slug, _seen(instance))
+        self._enter(key, _Entry(cursor, self._listing, instance.app_slug, _seen(instance)))
         return True
 
     def remove(self, instance_id: str, cursor: int) -> bool:
@@ -62,16 +62,14 @@ class Known:
         if entry is not None and entry.cursor > cursor:
             return False
         if self._reading:
-            if known is None:
-                self._make_room()
-            self._entries[instance_id] = _Entry(cursor, self._listing, known.app if known else "", None)
+            self._enter(instance_id, _Entry(cursor, self._listing, known.app if known else "", None))
         else:
             self._entries.pop(instance_id, None)
         return known is not None and known.seen is not None
 
     def missing(self) -> bool:
         """Whether something is known that the list has not named yet, nor anybody told of since it began."""
-        return any(entry.listing != self._listing for entry in self._entries.values())
+        return self._unnamed > 0
 
     def end(self) -> list[str]:
         """The list is through: returns what it did not name and nobody told of since, which is gone."""
@@ -82,6 +80,7 @@ class Known:
         vanished = [key for key, entry in self._entries.items() if entry.listing != self._listing]
         for key in vanished:
             del self._entries[key]
+        self._unnamed = 0
         return vanished
 
     def surplus(self) -> list[str]:
@@ -99,8 +98,12 @@ class Known:
         entry = self._entries.get(key)
         return entry if entry is not None and entry.listing == self._listing else None
 
-    def _make_room(self) -> None:
-        if len(self._entries) >= MOST_INSTANCES:
+    def _enter(self, key: str, entry: _Entry) -> None:
+        """The only way in, so that those of earlier listings are counted."""
+        before = self._entries.get(key)
+        if before is not None:
+            self._unnamed -= before.listing != self._listing
+        elif len(self._entries) >= MOST_INSTANCES:
             raise TooManyInstancesError(
                 f"there are more than {MOST_INSTANCES:,} instances: follow one application, or the newest alone"
             )

@@ -43,7 +43,11 @@ class Mirror:
             del self.held[name]
 
     def end(self) -> None:
-        for name in self.known.end():
+        missing = self.known.missing()
+        vanished = self.known.end()
+        assert missing or not vanished
+        assert not self.known.missing()
+        for name in vanished:
             del self.held[name]
 
 
