@@ -48,7 +48,7 @@ class _Horizon:
 
 
 @dataclass(slots=True, eq=False)
-class Subscription:
+class Subscriber:
     """Where a subscriber stands: what it was told goes up to `cursor`. It has no place while it is behind the tail."""
 
     app: str | None
@@ -65,12 +65,10 @@ class Feed:
         self._board = KpiBoard(kpis)
         self._heartbeat_s = int(settings.heartbeat.total_seconds())
         self._memory = settings.feed_memory
-        self._subscriptions: set[Subscription] = set()
+        self._subscribers: set[Subscriber] = set()
         self._tail: Tail | None = None  # none while nobody is subscribed
         self._look = asyncio.Event()
-        self._unread_since: float | None = (
-            None  # the loop's time of the first notification that nobody has looked after
-        )
+        self._unread_since: float | None = None  # the loop's time of the first notification not looked after yet
         self._catching_up = asyncio.Semaphore(CATCHING_UP)
 
     async def run(self) -> None:
@@ -81,7 +79,7 @@ class Feed:
     def lags(self) -> list[float]:
         """For how many seconds each subscriber has been behind; 0 for those that were told everything."""
         now = asyncio.get_running_loop().time()
-        return [self._lag(subscription, now) for subscription in self._subscriptions]
+        return [self._lag(subscriber, now) for subscriber in self._subscribers]
 
     async def forget_removals(self) -> bool:
         """Forgets removals that are older than `SHM_FEED_MEMORY`, the oldest thousand; whether there were any."""
@@ -93,8 +91,8 @@ class Feed:
         head = await changes.head(self._database)
         lost = None if since is None else _lost(since, head)
         cursor = head.cursor if since is None or lost else since
-        subscription = Subscription(app, cursor, asyncio.get_running_loop().time())
-        self._subscriptions.add(subscription)
+        subscriber = Subscriber(app, cursor, asyncio.get_running_loop().time())
+        self._subscribers.add(subscriber)
         try:
             tail = self._tail = self._tail or Tail(head.cursor)
             self._look.set()  # for what has changed since the head was read
@@ -103,10 +101,10 @@ class Feed:
                 await send(framed(Resync(lost)))
             elif since is not None:  # it may have been cut off between a change and its KPIs
                 self._board.want(await changes.stirred_before(self._database, since, app))
-            await self._tell(subscription, tail, send)
+            await self._tell(subscriber, tail, send)
         finally:
-            self._subscriptions.discard(subscription)
-            if not self._subscriptions:
+            self._subscribers.discard(subscriber)
+            if not self._subscribers:
                 self._tail = None
                 self._board.forget()
 
@@ -154,7 +152,7 @@ class Feed:
 
     def _want(self, slugs: set[str]) -> None:
         """The KPIs of these applications are to be told, of those that somebody asked for."""
-        asked_for = {subscription.app for subscription in self._subscriptions}
+        asked_for = {subscriber.app for subscriber in self._subscribers}
         self._board.want(slugs if None in asked_for else slugs & asked_for)
 
     def _fail(self, error: Exception) -> None:
@@ -169,50 +167,50 @@ class Feed:
             self._tail = None
         self._board.forget()
 
-    async def _tell(self, subscription: Subscription, tail: Tail, send: Send) -> None:
+    async def _tell(self, subscriber: Subscriber, tail: Tail, send: Send) -> None:
         while True:
-            if subscription.place is None:
-                await self._catch_up(subscription, tail, send)
+            if subscriber.place is None:
+                await self._catch_up(subscriber, tail, send)
             moved = tail.moved
             if tail.failed is not None:
                 raise tail.failed("the feed's reader ended")
-            if subscription.place == tail.place:
+            if subscriber.place == tail.place:
                 await moved.wait()
                 continue
-            piece = None if subscription.place is None else tail.piece(subscription.place, subscription.app)
+            piece = None if subscriber.place is None else tail.piece(subscriber.place, subscriber.app)
             if piece is None:  # it read so slowly that its place is gone
-                subscription.place, subscription.behind_since = None, asyncio.get_running_loop().time()
+                subscriber.place, subscriber.behind_since = None, asyncio.get_running_loop().time()
                 continue
             if piece.frames:
                 await send(piece.frames)
-            subscription.place, subscription.cursor = piece.place, piece.cursor
+            subscriber.place, subscriber.cursor = piece.place, piece.cursor
 
-    async def _catch_up(self, subscription: Subscription, tail: Tail, send: Send) -> None:
+    async def _catch_up(self, subscriber: Subscriber, tail: Tail, send: Send) -> None:
         """Gives a place to a subscriber: tells it from the database what the tail does not hold."""
-        while tail.cursor < subscription.cursor and tail.failed is None:
+        while tail.cursor < subscriber.cursor and tail.failed is None:
             await tail.moved.wait()
         stirred: set[str] = set()
         most = PAGE
-        while (place := tail.place_of(subscription.cursor)) is None:
+        while (place := tail.place_of(subscriber.cursor)) is None:
             async with self._catching_up:
                 page = await changes.after(
-                    self._database, subscription.cursor, app=subscription.app, until=tail.begins, most=most
+                    self._database, subscriber.cursor, app=subscriber.app, until=tail.begins, most=most
                 )
-            if subscription.cursor < page.horizon:
-                subscription.cursor, place = tail.cursor, tail.place
+            if subscriber.cursor < page.horizon:
+                subscriber.cursor, place = tail.cursor, tail.place
                 await send(framed(Resync(TOO_OLD)))
                 break
-            frames, cursor, most = _first_piece(page, subscription.app)
+            frames, cursor, most = _first_piece(page, subscriber.app)
             stirred |= {change.app_slug for change in page.found if change.cursor <= cursor}
             await send(frames)
-            subscription.cursor = cursor
-        subscription.place = place
-        self._board.want(stirred | tail.stirred_since(place, subscription.app))
+            subscriber.cursor = cursor
+        subscriber.place = place
+        self._board.want(stirred | tail.stirred_since(place, subscriber.app))
 
-    def _lag(self, subscription: Subscription, now: float) -> float:
-        waiting = subscription.behind_since
-        if subscription.place is not None:
-            waiting = self._tail.waiting_since(subscription.place) if self._tail else None
+    def _lag(self, subscriber: Subscriber, now: float) -> float:
+        waiting = subscriber.behind_since
+        if subscriber.place is not None:
+            waiting = self._tail.waiting_since(subscriber.place) if self._tail else None
         return now - min(now if waiting is None else waiting, now if self._unread_since is None else self._unread_since)
 
 
