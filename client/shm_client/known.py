@@ -107,6 +107,7 @@ class Known:
             raise TooManyInstancesError(
                 f"there are more than {MOST_INSTANCES:,} instances: follow one application, or the newest alone"
             )
+        self._entries[key] = entry
 
 
 def _seen(instance: Instance) -> float:
