@@ -6,12 +6,13 @@ followed, and of a `next` link only its query is taken.
 
 import ssl
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
+from weakref import WeakSet
 
 import httpx
 
@@ -56,6 +57,7 @@ class Client:
         )
         self.border = border
         self._ahead = 0.0
+        self._feeds: WeakSet[Subscription] = WeakSet()
 
     async def __aenter__(self) -> Self:
         return self
@@ -66,7 +68,9 @@ class Client:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Closes its connections, but for those of its feeds, which end with their iteration."""
+        """Closes its connections, those of its feeds too."""
+        for each in list(self._feeds):
+            await each.aclose()
         await self._http.aclose()
 
     def now(self) -> datetime:
@@ -107,7 +111,9 @@ class Client:
         self, app: str | None = None, *, newest: int | None = None, patient: bool = False, page: int = PAGE
     ) -> Subscription:
         """What there is and each change of it, as an asynchronous iterator; see `Subscription`."""
-        return Subscription(self, app, newest=newest, patient=patient, page=page)
+        subscription = Subscription(self, app, newest=newest, patient=patient, page=page)
+        self._feeds.add(subscription)
+        return subscription
 
     def messages(self, app: str | None, since: int) -> "AbstractAsyncContextManager[AsyncIterator[Message]]":
         """The feed's bare messages after `since`, of one connection; its end raises UnreachableError."""
@@ -144,8 +150,8 @@ async def feed(
     server: str, token: str, app: str | None = None, *, newest: int | None = None, patient: bool = False
 ) -> AsyncGenerator[Change, None]:
     """The same as `Client.feed`, with a client of its own."""
-    async with Client(server, token) as client, aclosing(client.feed(app, newest=newest, patient=patient)) as changes:
-        async for change in changes:
+    async with Client(server, token) as client:
+        async for change in client.feed(app, newest=newest, patient=patient):
             yield change
 
 

@@ -7,8 +7,8 @@ So whoever applies each change to a dict holds what a fresh list shows.
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Self
 
 from .changes import Away, Change, Connected, KpisMoved, Put, Removed
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from .client import Client
 
 PAGE = 1000  # instances listed at a time, the most that the server gives
+AHEAD = 100  # changes that are ready before they are asked for
+AGAIN = 2.0  # seconds after which a task that has not ended is told again: a library may have lost the word
 BACKOFF_FIRST, BACKOFF_LAST = 0.25, 10.0  # a restarting server is found at once, a dead one is not hammered
 
 
@@ -65,32 +67,44 @@ class Subscription:
         self._failures = 0  # since something was told
         self._wake = asyncio.Event()
         self._inbox = Inbox()
-        self._running: AsyncGenerator[Change, None] | None = None
+        self._told: asyncio.Queue[Change | Exception] = asyncio.Queue(AHEAD)
+        self._running: asyncio.Task[None] | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Change:
         if self._running is None:
-            self._running = self._changes()
-        try:
-            return await anext(self._running)
-        except BaseException:
+            self._told = asyncio.Queue(AHEAD)
+            self._running = asyncio.create_task(self._run())
+        told = await self._told.get()
+        if isinstance(told, Exception):
             self._running = None
-            raise
+            raise told
+        return told
 
     async def aclose(self) -> None:
         """Ends the connection. Another iteration lists anew."""
         running, self._running = self._running, None
         self._must_list = True
-        if running is not None:
-            await running.aclose()
+        while running is not None and not running.done():
+            running.cancel()
+            await asyncio.wait([running], timeout=AGAIN)
 
     def list_again(self) -> None:
         """List anew; while the server is away, try now instead of later."""
         self._must_list = True
         self._wake.set()
         self._inbox.wake()
+
+    async def _run(self) -> None:
+        """A task, so that whoever stops listening half-way leaves nothing that only the collector would end."""
+        try:
+            async with aclosing(self._changes()) as changes:
+                async for change in changes:
+                    await self._told.put(change)
+        except Exception as error:  # raised where it is taken out
+            await self._told.put(error)
 
     async def _changes(self) -> AsyncGenerator[Change, None]:
         clock = asyncio.get_running_loop().time
@@ -100,8 +114,9 @@ class Subscription:
                 if self._must_list:
                     for change in self._begun(await self._first_page()):
                         yield change
-                async for kpis in self._looked_at():
-                    yield KpisMoved(kpis)
+                for slug in self._kpis_due.slugs() if self.app is None else [self.app]:
+                    if (kpis := await self._kpis_of(slug)) is not None:
+                        yield KpisMoved(kpis)
                 inbox = self._inbox = Inbox()
                 async with (
                     self._client.messages(self.app, self._cursor) as messages,
@@ -182,18 +197,16 @@ class Subscription:
         if slug and self.app is None:
             self._kpis_due.moved(slug, cursor)
 
-    async def _looked_at(self) -> AsyncIterator[Kpis]:
-        """The KPIs that the feed may have nothing more to say of: those of the one application, and those due."""
-        for slug in self._kpis_due.slugs() if self.app is None else [self.app]:
-            try:
-                kpis = await self._client.kpis(slug)
-            except UnknownApplicationError:
-                if self.app is not None and not self._patient:
-                    raise
-                self._kpis_due.asked(slug, found=False)
-            else:
-                self._kpis_due.asked(slug)
-                yield kpis
+    async def _kpis_of(self, slug: str) -> Kpis | None:
+        """Those that the feed may have nothing more to say of."""
+        try:
+            kpis = await self._client.kpis(slug)
+        except UnknownApplicationError:
+            if self.app is not None and not self._patient:
+                raise
+            kpis = None
+        self._kpis_due.asked(slug, found=kpis is not None)
+        return kpis
 
 
 def _delay(error: ClientError, failures: int) -> float:

@@ -2,8 +2,8 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
 
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
@@ -35,7 +35,8 @@ async def opened(
     )
     connection = await _connect(server, request, border)
     try:
-        yield _messages(server, connection, border)
+        async with aclosing(_messages(server, connection, border)) as messages:
+            yield messages
     finally:
         await _close(connection)
 
@@ -50,7 +51,9 @@ async def _connect(server: str, request: HTTPRequest, border: Border) -> WebSock
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
         with suppress(Exception):  # it failed, or took too long; either way nobody waits for it any more
-            await _close(await asyncio.wait_for(opening, CLOSE_TIMEOUT))
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                connection = await opening
+            await _close(connection)
         raise
     except HTTPClientError as error:
         answer = error.response
@@ -60,7 +63,9 @@ async def _connect(server: str, request: HTTPRequest, border: Border) -> WebSock
         raise UnreachableError(f"no feed from {server}: {reason(error, border)}") from error
 
 
-async def _messages(server: str, connection: WebSocketClientConnection, border: Border) -> AsyncIterator[Message]:
+async def _messages(
+    server: str, connection: WebSocketClientConnection, border: Border
+) -> AsyncGenerator[Message, None]:
     while (text := await connection.read_message()) is not None:
         message = decode_message(text, border)
         if message is not None:
@@ -72,10 +77,6 @@ async def _close(connection: WebSocketClientConnection) -> None:
     """Says goodbye and waits for the answer, but not for long."""
     connection.close()
     with suppress(TimeoutError):
-        await asyncio.wait_for(_ended(connection), CLOSE_TIMEOUT)
-
-
-async def _ended(connection: WebSocketClientConnection) -> None:
-    """Returns when a connection that was told to close has."""
-    while connection.close_code is None and await connection.read_message() is not None:
-        pass
+        async with asyncio.timeout(CLOSE_TIMEOUT):
+            while connection.close_code is None and await connection.read_message() is not None:
+                pass

@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
@@ -372,3 +374,43 @@ async def test_the_function_feed_has_a_client_of_its_own(server: ServerProcess) 
     async with aclosing(feed(server.url, server.admin_token, "ledger")) as changes:
         assert isinstance(put := await anext(changes), Put)
         assert put.instance.instance_id == install.instance_id
+
+
+LEAVES = """
+import asyncio, sys
+from shm_client import Client, feed
+
+async def main(server, token, until, own):
+    if own == "own":
+        async for change in feed(server, token):
+            if type(change).__name__ == until:
+                break
+    else:
+        async with Client(server, token) as client:
+            async for change in client.feed():
+                if type(change).__name__ == until:
+                    break
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("until", ["Put", "Connected", "KpisMoved"])
+@pytest.mark.parametrize("own", ["own", "client's"])
+def test_a_script_that_leaves_half_way_ends_without_a_word(server: ServerProcess, until: str, own: str) -> None:
+    fleet(server, 1)
+    told = [sys.executable, "-c", LEAVES, server.url, server.admin_token, until, own]
+    ended = subprocess.run(told, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+async def test_the_end_of_a_client_ends_its_feeds(server: ServerProcess) -> None:
+    fleet(server, 1)
+    client = client_of(server)
+    subscription = client.feed()
+    while not isinstance(await anext(subscription), Connected):
+        pass
+    before = asyncio.all_tasks()
+    await client.aclose()
+    assert asyncio.all_tasks() < before
+    assert all(task is asyncio.current_task() or task.done() for task in before)
