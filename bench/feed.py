@@ -22,6 +22,7 @@ from bench.server import Served, environment, served
 from bench.telling import SAMPLE, Memory, Run, run_the_floor, run_the_server
 from shm.endings import orderly
 
+WORKERS = (1, 2)
 SUBSCRIBERS = (1, 100, 1_000)
 RATES = (100, 1_000)
 FLEET = 2_000  # installs that take turns: each reports every other second at the highest rate
@@ -54,8 +55,12 @@ was made. Where 202s come late, less is stored than asked.
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How many subscribers at which rates, for how long, and how often the largest."""
+    """How many subscribers at which rates, for how long, and how often the largest.
 
+    With the first of `workers` everything is measured, with the others the largest.
+    """
+
+    workers: Sequence[int]
     subscribers: Sequence[int]
     rates: Sequence[int]
     unread: int
@@ -79,18 +84,20 @@ class Largest:
 class _Bench:
     """The server that is measured, its fleet, and the table."""
 
-    def __init__(self, plan: Plan, server: Served, folder: Path) -> None:
+    def __init__(self, plan: Plan, server: Served, folder: Path, table: Table) -> None:
         self._plan = plan
         self._server = server
         self._folder = folder
         self._fleet = Fleet(FLEET)
         self._fleet.seed(server.dsn)
-        self._table = Table(*COLUMNS)
+        self._table = table
         self._alone: dict[int, float] = {}  # processor seconds of the server with no subscriber, by rate
 
     def run(self, readers: int, rate: int, unread: int = 0) -> tuple[Run, Memory]:
-        """Of the server; says a row."""
+        """Of the server; says a row, and before it the one of the same snapshots with no subscriber."""
         plan = self._plan
+        if readers and rate not in self._alone:
+            self.run(0, rate)
         run, memory = run_the_server(self._server, self._fleet, self._folder, rate, plan.seconds, readers, unread)
         if not readers:
             self._alone[rate] = run.cpu["server"] / run.sent.acknowledged
@@ -106,40 +113,38 @@ class _Bench:
         _say_who_is_missing(run, readers)
         return run, memory
 
-    def floor(self, readers: int, rate: int, example: bytes, named: str = "the floor") -> Run:
-        """Says a row too."""
-        run = run_the_floor(example, rate, self._plan.seconds, readers)
-        self._table.row(
-            *(named, f"{rate:,}", "", "", f"{run.messages_a_second:,.0f}", _ms(run, 0.5), _ms(run, 0.99)),
-            *(f"{run.us_a_message('floor'):.1f}", f"{run.cores('floor'):.2f}", "", f"{run.cores('subscribers'):.2f}"),
-            f"{run.cores('others'):.2f}",
-            *("", "", "", ""),
-        )
-        _say_who_is_missing(run, readers)
-        return run
-
 
 def measure(plan: Plan, folder: Path) -> None:
     """Everything, said as it is found. Raises Fault where a figure would not be true."""
-    with served(folder / "data", 1) as server:
-        say(machine.described(server.ask("SHOW server_version"), folder))
-        say(f"settings other than the defaults: {environment(1) or 'none'}; one worker; fsync is on")
-        say(LEGEND.format(seconds=plan.seconds, sample=SAMPLE))
-        bench = _Bench(plan, server, folder)
-        for rate in plan.rates:
-            bench.run(0, rate)
-        for readers in plan.subscribers:
-            for rate in plan.rates:
-                if (readers, rate) != plan.largest:
-                    run, _ = bench.run(readers, rate)
-                    bench.floor(readers, rate, run.told.kept[-1])
-        largest = _largest(plan, bench)
-        kept = largest.reading[0][0].told.kept
-        floor = bench.floor(*plan.largest, kept[-1])
-        deflated = say_deflate(kept, *plan.largest)
-        less = bench.floor(*plan.largest, _short(kept[-1], int(deflated)), f"of {deflated:,.0f} bytes")
+    largest: dict[int, Largest] = {}
+    table = Table(*COLUMNS)
+    for workers in plan.workers:
+        with served(folder / f"data{workers}", workers) as server:
+            if not largest:
+                say(machine.described(server.ask("SHOW server_version"), folder))
+                say(f"settings other than the defaults: {environment(1) or 'none'}; fsync is on")
+                say(LEGEND.format(seconds=plan.seconds, sample=SAMPLE))
+            say(f"{_workers(workers)}:")
+            bench = _Bench(plan, server, folder, table)
+            if not largest:
+                _all_but_the_largest(plan, bench, table)
+            largest[workers] = _largest(plan, bench)
+    say("no server:")
+    kept = largest[plan.workers[0]].reading[0][0].told.kept
+    floor = _floor(plan, table, *plan.largest, kept[-1])
+    deflated = say_deflate(kept, *plan.largest)
+    less = _floor(plan, table, *plan.largest, _short(kept[-1], int(deflated)), f"of {deflated:,.0f} bytes")
     _say_writing(floor, less)
-    _say_aims(plan, largest, floor)
+    for workers in plan.workers:
+        _say_aims(plan, _workers(workers), largest[workers], floor)
+
+
+def _all_but_the_largest(plan: Plan, bench: _Bench, table: Table) -> None:
+    for readers in plan.subscribers:
+        for rate in plan.rates:
+            if (readers, rate) != plan.largest:
+                run, _ = bench.run(readers, rate)
+                _floor(plan, table, readers, rate, run.told.kept[-1])
 
 
 def _largest(plan: Plan, bench: _Bench) -> Largest:
@@ -148,6 +153,19 @@ def _largest(plan: Plan, bench: _Bench) -> Largest:
         found.reading.append(bench.run(*plan.largest))
         found.unread.append(bench.run(*plan.largest, unread=plan.unread))
     return found
+
+
+def _floor(plan: Plan, table: Table, readers: int, rate: int, example: bytes, named: str = "the floor") -> Run:
+    """Says a row too."""
+    run = run_the_floor(example, rate, plan.seconds, readers)
+    table.row(
+        *(named, f"{rate:,}", "", "", f"{run.messages_a_second:,.0f}", _ms(run, 0.5), _ms(run, 0.99)),
+        *(f"{run.us_a_message('floor'):.1f}", f"{run.cores('floor'):.2f}", "", f"{run.cores('subscribers'):.2f}"),
+        f"{run.cores('others'):.2f}",
+        *("", "", "", ""),
+    )
+    _say_who_is_missing(run, readers)
+    return run
 
 
 def _say_who_is_missing(run: Run, readers: int) -> None:
@@ -167,7 +185,7 @@ def _say_writing(floor: Run, less: Run) -> None:
     )
 
 
-def _say_aims(plan: Plan, largest: Largest, floor: Run) -> None:
+def _say_aims(plan: Plan, workers: str, largest: Largest, floor: Run) -> None:
     readers, rate = plan.largest
     p99 = Spread([run.within(0.99) for run, _ in largest.reading])
     with_unread = Spread([run.within(0.99) for run, _ in largest.unread])
@@ -176,8 +194,8 @@ def _say_aims(plan: Plan, largest: Largest, floor: Run) -> None:
     growth = max(memory.growth for _, memory in (*largest.reading, *largest.unread))
     drivers = Spread([run.cores("subscribers", "sender") for run, _ in largest.reading])
     say(
-        f"the driver itself took {drivers.shown(2)} of the machine's cores at {readers:,} subscribers and "
-        f"{reached.shown()} snapshots a second\n"
+        f"\n{workers}; the drivers took {drivers.shown(2)} of the machine's cores at {readers:,} subscribers and "
+        f"{reached.shown()} snapshots a second"
     )
     say_aim(
         f"p99 under {P99_AIM_MS:.0f} ms at {readers:,} subscribers and {rate:,}/s",
@@ -194,6 +212,10 @@ def _say_aims(plan: Plan, largest: Largest, floor: Run) -> None:
         f"{growth:.1%} at most",
         met=growth < GROWTH_AIM,
     )
+
+
+def _workers(count: int) -> str:
+    return f"{count} worker{'s' * (count > 1)}"
 
 
 def _named(readers: int, unread: int) -> str:
@@ -223,6 +245,7 @@ def main(arguments: Sequence[str]) -> int:
     """0 when everything was measured, whether or not an aim was met; 1 where a figure would not be true."""
     parser = argparse.ArgumentParser(prog="bench.feed", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="few, slow and short: to see that it works")
+    parser.add_argument("--workers", type=_numbers, help="such as 1,2; with the first everything is measured")
     parser.add_argument("--subscribers", type=_numbers, help="such as 1,100,1000")
     parser.add_argument("--rates", type=_numbers, help="snapshots a second, such as 100,1000")
     parser.add_argument("--unread", type=int, default=UNREAD, help="subscribers that never read")
@@ -248,6 +271,7 @@ def main(arguments: Sequence[str]) -> int:
 def _plan(given: argparse.Namespace) -> Plan:
     subscribers, rates, seconds = ((1, 20), (50,), 2.0) if given.quick else (SUBSCRIBERS, RATES, 10.0)
     return Plan(
+        given.workers or WORKERS,
         given.subscribers or subscribers,
         given.rates or rates,
         given.unread,

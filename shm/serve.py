@@ -17,6 +17,7 @@ from pathlib import Path
 
 from shm import definitions, logs, partitions
 from shm.background import beside
+from shm.collector import collect_seldom
 from shm.database import Database
 from shm.embedded import Revive, database_for
 from shm.endings import ending, orderly
@@ -55,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
     settings = Settings.load(os.environ, vars(args))
     logs.configure(settings.log_level)
     _refuse_too_many_connections(settings)
+    collect_seldom()
     with orderly(), database_for(settings) as (dsn, revive):
         try:
             if settings.workers == 1:
