@@ -27,6 +27,7 @@ SUBSCRIBERS = (1, 100, 1_000)
 RATES = (100, 1_000)
 FLEET = 2_000  # installs that take turns: each reports every other second at the highest rate
 UNREAD = 10  # with small buffers, so that they take nothing from the start
+CROWD = 100  # subscribers beside whom, in one more run, as many never read
 ROUNDS = 2  # of the largest, with and without the unread ones in turns
 SPARE_FILES = 500  # descriptors beside one for each subscriber
 P99_AIM_MS = 250.0
@@ -144,6 +145,8 @@ def _all_but_the_largest(plan: Plan, bench: _Bench, table: Table) -> None:
         for rate in plan.rates:
             if (readers, rate) != plan.largest:
                 run, _ = bench.run(readers, rate)
+                if readers == CROWD:
+                    bench.run(readers, rate, unread=CROWD)
                 _floor(plan, table, readers, rate, run.told.kept[-1])
 
 
@@ -259,7 +262,7 @@ def main(arguments: Sequence[str]) -> int:
             return 2
         try:
             plan = _plan(given)
-            _allow_files(max(plan.subscribers) + plan.unread + SPARE_FILES)
+            _allow_files(max(plan.subscribers) + max(plan.unread, CROWD) + SPARE_FILES)
             measure(plan, Path(folder))
         except Fault as fault:
             print(f"No figures: {fault}", file=sys.stderr)
