@@ -63,7 +63,7 @@ class Connection:
 
     async def execute(self, sql: str, parameters: Parameters | None = None) -> list[tuple[object, ...]]:
         """Runs one string of SQL and returns the rows of its last statement, none if it has none."""
-        async with self._raw.cursor() as cursor:
+        async with _cursor(self._raw) as cursor:
             await cursor.execute(sql, parameters)
             return list(await cursor.fetchall()) if cursor.description else []
 
@@ -83,7 +83,7 @@ class Connection:
 
     async def _shaped(self, shape: type[T], sql: str, parameters: Parameters) -> list[T]:
         try:
-            async with self._raw.cursor() as cursor:
+            async with _cursor(self._raw) as cursor:
                 await cursor.execute(sql, parameters)
                 columns = [column.name for column in cursor.description or ()]
                 rows = await cursor.fetchall() if columns else []
@@ -184,7 +184,7 @@ class Database:
         except LOST_ON_ACQUIRE as error:
             raise psycopg2.OperationalError(type(error).__name__) from None
         try:
-            async with raw.cursor() as cursor:
+            async with _cursor(raw) as cursor:
                 await self._prepare(raw, cursor, statement)
                 await cursor.execute(statement.sql, parameters)
                 columns = [column.name for column in cursor.description or ()]
@@ -271,6 +271,16 @@ class Database:
                 logger.warning("the listener lost its connection (%s), next try in %.1f s", type(error).__name__, pause)
             await asyncio.sleep(pause)
             pause = min(pause * 2, longest)
+
+
+@asynccontextmanager
+async def _cursor(raw: aiopg.Connection) -> AsyncIterator[aiopg.Cursor]:
+    """A cursor that ends with the context. aiopg's is in a circle, and kept what was asked until the collector came."""
+    async with raw.cursor() as cursor:
+        try:
+            yield cursor
+        finally:
+            del cursor._transaction
 
 
 async def _next_burst(raw: aiopg.Connection, cursor: aiopg.Cursor) -> None:
