@@ -23,7 +23,6 @@ from tests.subscriber import Subscriber, subscribed
 
 LIMIT_S = 30
 UNREAD = 100
-BURST = 100_000
 TEXT = ["x" * 250] * 12  # of a metric: much more than what the system's buffers hold is told to each
 LARGEST_WRITE = 256 * 2**10
 MIB = 2**20
@@ -127,17 +126,10 @@ async def test_a_hundred_that_never_read_cost_no_memory_and_hold_up_nobody(
             await subscribers(server, UNREAD + 1)
 
 
-async def test_a_burst_arrives_as_newest_states(server: ServerProcess, database: str) -> None:
-    await burst(server, database, 6_000)
-
-
-@pytest.mark.long
-async def test_a_burst_of_a_hundred_thousand_arrives_as_newest_states(server: ServerProcess, database: str) -> None:
-    await burst(server, database, BURST)
-
-
-async def burst(server: ServerProcess, database: str, size: int) -> None:
+@pytest.mark.parametrize("size", [6_000, pytest.param(100_000, marks=pytest.mark.long)])
+async def test_a_burst_arrives_as_newest_states(serve: Callable[..., ServerProcess], database: str, size: int) -> None:
     """So many changes of 20 installs, of which a subscriber reads nothing before all are there."""
+    server = serve(SHM_FEED_HEARTBEAT="10m")  # whoever reads nothing answers no ping either
     installs = [Install(server.url).arrived({"n": 0}) for _ in range(20)]
     async with subscribed(server, f"?since={cursor_of(server)}") as slow, subscribed(server) as quick:
         before = cursor_of(server)
