@@ -1,29 +1,19 @@
 """`shm console --once`, and what it says when it cannot be opened: real processes."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.installs import Install
 from tests.server_process import ServerProcess, free_port
+from tests.shm_command import run_shm
 
 
 def console(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """`shm console`, without a terminal."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("SHM_")}
-    return subprocess.run(
-        [sys.executable, "-m", "shm.cli", "console", *arguments],
-        env=clean | {"SHM_DATA_DIR": "/nonexistent"} | environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_shm("console", *arguments, **{"SHM_DATA_DIR": "/nonexistent"} | environment)
 
 
 def test_once_prints_the_same_as_text_and_as_json(server: ServerProcess) -> None:

@@ -7,7 +7,6 @@ import select
 import signal
 import struct
 import subprocess
-import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import pytest
 
 from tests.installs import Install
 from tests.server_process import ServerProcess
+from tests.shm_command import SHM
 
 LIMIT_S = 30
 LEAVE_SCREEN = b"\x1b[?1049l"
@@ -99,7 +99,7 @@ def shm(size: tuple[int, int], *arguments: str, **environment: str) -> Terminal:
     """The `shm` command in a terminal."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("SHM_", "TEXTUAL", "SSH_"))}
     return Terminal(
-        [sys.executable, "-m", "shm.cli", *arguments],
+        [*SHM, *arguments],
         size,
         clean | {"TERM": "xterm-256color", "COLORTERM": "truecolor"} | environment,
     )

@@ -4,23 +4,22 @@ import csv
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 from tests.houses import wait_for
 from tests.installs import Install
 from tests.many_installs import make_fleet
 from tests.server_process import ServerProcess
+from tests.shm_command import SHM
 
 LIMIT_S = 60
 
 
 def started(*arguments: str, database: str) -> "subprocess.Popen[bytes]":
     """`shm export` with exactly these arguments."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("SHM_")}
     return subprocess.Popen(
-        [sys.executable, "-m", "shm.cli", "export", *arguments],
-        env=clean | {"SHM_DB_DSN": database},
+        [*SHM, "export", *arguments],
+        env=os.environ | {"SHM_DB_DSN": database},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -1,7 +1,5 @@
 """The disk below the embedded PostgreSQL is full: clear refusals, nothing acknowledged is lost, and room heals it."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +11,7 @@ import pytest
 from tests.houses import House, house_with_embedded_postgres
 from tests.installs import Install
 from tests.load import Load, hold_to_what_was_acknowledged
+from tests.shm_command import run_shm
 from tests.small_disk import SmallDisk, small_disk
 
 SENDERS = 8
@@ -93,13 +92,7 @@ def test_a_start_on_a_full_disk_ends_with_a_sentence(house: House, disk: SmallDi
     install = Install(server.url).arrived({"a": 1})
     assert server.terminate() == 0
     disk.fill()
-    done = subprocess.run(
-        [sys.executable, "-m", "shm.cli", "serve", "--port", "0", "--data-dir", str(server.data_dir)],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+    done = run_shm("serve", "--port", "0", "--data-dir", str(server.data_dir))
     assert done.returncode == 1
     assert "Make room" in done.stderr
     assert "Traceback" not in done.stderr

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -16,16 +15,16 @@ from shm.embedded import EmbeddedPostgres
 from tests.houses import house_with_embedded_postgres, wait_for
 from tests.installs import Install
 from tests.server_process import ServerProcess, free_port
+from tests.shm_command import SHM
 
 LIMIT_S = 60
 
 
 def start(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
     """`shm serve` with exactly these arguments."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("SHM_")}
     return subprocess.Popen(
-        [sys.executable, "-m", "shm.cli", "serve", *arguments],
-        env=clean | environment,
+        [*SHM, "serve", *arguments],
+        env=os.environ | environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

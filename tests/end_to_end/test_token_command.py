@@ -1,8 +1,5 @@
 """`shm token`: for whoever has the database, beside servers that run and before the first one does."""
 
-import os
-import subprocess
-import sys
 import uuid
 from pathlib import Path
 
@@ -11,22 +8,7 @@ import pytest
 
 from tests.conftest import admin_cursor
 from tests.server_process import ServerProcess
-
-LIMIT_S = 60
-
-
-def shm_token(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """`shm token` with exactly these arguments."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("SHM_")}
-    return subprocess.run(
-        [sys.executable, "-m", "shm.cli", "token", *arguments],
-        env=clean | environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+from tests.shm_command import run_shm
 
 
 def status(server: ServerProcess, token: str, path: str = "stats") -> int:
@@ -36,35 +18,35 @@ def status(server: ServerProcess, token: str, path: str = "stats") -> int:
 
 
 def test_a_token_is_printed_alone_works_at_once_and_ends_at_once(server: ServerProcess, database: str) -> None:
-    added = shm_token("add", "nightly export", "--expires", "90d", SHM_DB_DSN=database)
+    added = run_shm("token", "add", "nightly export", "--expires", "90d", SHM_DB_DSN=database)
     assert added.returncode == 0, added.stderr
     (token,) = added.stdout.splitlines()
     assert token not in added.stderr
     assert (status(server, token), status(server, token, "tokens")) == (200, 403)
 
-    listed = shm_token("list", "--dsn", database)
+    listed = run_shm("token", "list", "--dsn", database)
     _, newest, own = listed.stdout.splitlines()
     assert newest.split()[1] == "viewer"
     assert newest.endswith("nightly export")
     assert own.endswith("admin.token")
     assert token not in listed.stdout + listed.stderr
 
-    removed = shm_token("remove", newest.split()[0], SHM_DB_DSN=database)
+    removed = run_shm("token", "remove", newest.split()[0], SHM_DB_DSN=database)
     assert (removed.returncode, removed.stdout) == (0, "")
     assert "again" not in removed.stderr
     assert status(server, token) == 401
-    assert len(shm_token("list", SHM_DB_DSN=database).stdout.splitlines()) == 2
+    assert len(run_shm("token", "list", SHM_DB_DSN=database).stdout.splitlines()) == 2
 
 
 def test_whoever_lost_every_token_makes_one_where_the_database_is(open_folder: Path) -> None:
     data_dir = open_folder / "data"
-    before = shm_token("add", "first", "--role", "admin", "--data-dir", str(data_dir))
+    before = run_shm("token", "add", "first", "--role", "admin", "--data-dir", str(data_dir))
     assert before.returncode == 0, before.stderr
     server = ServerProcess(data_dir, {})
     server.start()
     try:
         assert status(server, before.stdout.strip(), "tokens") == 200
-        beside = shm_token("add", "second", "--role", "admin", SHM_DATA_DIR=str(data_dir))
+        beside = run_shm("token", "add", "second", "--role", "admin", SHM_DATA_DIR=str(data_dir))
         assert status(server, beside.stdout.strip(), "tokens") == 200
     finally:
         assert server.terminate() == 0
@@ -74,7 +56,7 @@ def test_the_end_of_a_server_s_own_token_is_said_to_last_until_the_next_start(
     server: ServerProcess, database: str
 ) -> None:
     (own,) = server.get("tokens").json()
-    removed = shm_token("remove", own["id"], SHM_DB_DSN=database)
+    removed = run_shm("token", "remove", own["id"], SHM_DB_DSN=database)
     assert removed.returncode == 0
     assert "the next start makes it valid again" in removed.stderr
     assert status(server, server.admin_token) == 401
@@ -96,8 +78,8 @@ def test_the_end_of_a_server_s_own_token_is_said_to_last_until_the_next_start(
 )
 def test_what_cannot_be_done_is_said_in_a_sentence(database: str, arguments: tuple[str, ...], sentence: str) -> None:
     more = {"SHM_DB_DSN": database, "SHM_START_PATIENCE": "1s", "SHM_MAX_TOKENS": "1"}
-    shm_token("add", "the one that may be", **more)
-    done = shm_token(*arguments, **more)
+    run_shm("token", "add", "the one that may be", **more)
+    done = run_shm("token", *arguments, **more)
     assert done.returncode in (1, 2)
     assert done.stdout == ""
     assert sentence in done.stderr
@@ -107,4 +89,4 @@ def test_what_cannot_be_done_is_said_in_a_sentence(database: str, arguments: tup
 def test_a_name_that_was_written_by_hand_does_nothing_to_a_terminal(database: str) -> None:
     with admin_cursor(database) as cursor:
         cursor.execute("INSERT INTO tokens (token_hash, role, name) VALUES ('x', 'viewer', E'a\\x1b]52;c;b\\x07')")
-    assert "\x1b" not in shm_token("list", SHM_DB_DSN=database).stdout
+    assert "\x1b" not in run_shm("token", "list", SHM_DB_DSN=database).stdout

@@ -2,9 +2,6 @@
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -25,6 +22,7 @@ from tests.conftest import admin_cursor
 from tests.houses import wait_for
 from tests.installs import Install
 from tests.server_process import ServerProcess
+from tests.shm_command import run_shm
 
 DAY = timedelta(days=1)
 WINDOW = timedelta(days=30)
@@ -249,15 +247,7 @@ def test_older_snapshots_than_any_week_are_taken_once_they_may_come(
 
 
 def test_a_retention_that_could_not_mend_the_past_stops_the_start_with_a_sentence(tmp_path: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SHM_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "shm.cli", "serve", "--data-dir", str(tmp_path / "data")],
-        env=environment | {"SHM_RETENTION": "59d"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_shm("serve", "--data-dir", str(tmp_path / "data"), SHM_RETENTION="59d")
     assert done.returncode == 1
     assert "SHM_RETENTION is shorter than SHM_MAX_SNAPSHOT_AGE and SHM_ACTIVE_WINDOW together" in done.stderr
     assert "Traceback" not in done.stderr
