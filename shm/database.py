@@ -180,7 +180,8 @@ class Database:
         self, statement: Statement, parameters: Parameters
     ) -> tuple[list[str], Sequence[tuple[object, ...]]]:
         try:
-            raw = await asyncio.wait_for(self._pool.acquire(), self._patience_s)
+            async with asyncio.timeout(self._patience_s):  # wait_for may lose a cancellation
+                raw = await self._pool.acquire()
         except LOST_ON_ACQUIRE as error:
             raise psycopg2.OperationalError(type(error).__name__) from None
         try:
@@ -280,7 +281,7 @@ async def _cursor(raw: aiopg.Connection) -> AsyncIterator[aiopg.Cursor]:
         try:
             yield cursor
         finally:
-            del cursor._transaction
+            cursor.__dict__.pop("_transaction", None)
 
 
 async def _next_burst(raw: aiopg.Connection, cursor: aiopg.Cursor) -> None:

@@ -4,6 +4,7 @@ The token travels in the Authorization header and nowhere else, and only to the 
 followed, and of a `next` link only its query is taken.
 """
 
+import asyncio
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
@@ -12,7 +13,6 @@ from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
-from weakref import WeakSet
 
 import httpx
 
@@ -57,7 +57,7 @@ class Client:
         )
         self.border = border
         self._ahead = 0.0
-        self._feeds: WeakSet[Subscription] = WeakSet()
+        self.running: set[Subscription] = set()  # its feeds that have a task: asyncio alone would let them be collected
 
     async def __aenter__(self) -> Self:
         return self
@@ -69,8 +69,7 @@ class Client:
 
     async def aclose(self) -> None:
         """Closes its connections, those of its feeds too."""
-        for each in list(self._feeds):
-            await each.aclose()
+        await asyncio.gather(*(each.aclose() for each in self.running))
         await self._http.aclose()
 
     def now(self) -> datetime:
@@ -111,9 +110,7 @@ class Client:
         self, app: str | None = None, *, newest: int | None = None, patient: bool = False, page: int = PAGE
     ) -> Subscription:
         """What there is and each change of it, as an asynchronous iterator; see `Subscription`."""
-        subscription = Subscription(self, app, newest=newest, patient=patient, page=page)
-        self._feeds.add(subscription)
-        return subscription
+        return Subscription(self, app, newest=newest, patient=patient, page=page)
 
     def messages(self, app: str | None, since: int) -> "AbstractAsyncContextManager[AsyncIterator[Message]]":
         """The feed's bare messages after `since`, of one connection; its end raises UnreachableError."""

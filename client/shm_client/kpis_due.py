@@ -21,10 +21,13 @@ class KpisDue:
         if self._due.get(slug, 0) <= cursor:
             self._due.pop(slug, None)
 
-    def asked(self, slug: str, *, found: bool = True) -> None:
-        """They were asked for just now."""
-        if found:
-            self._remember(slug)
+    def found(self, slug: str) -> None:
+        """They were asked for, and are known now."""
+        self._remember(slug)
+        self._due.pop(slug, None)
+
+    def forget(self, slug: str) -> None:
+        """There is no such application."""
         self._due.pop(slug, None)
 
     def list_anew(self, cursor: int) -> None:

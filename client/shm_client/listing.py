@@ -1,7 +1,8 @@
 """A list that is read page by page while the feed already runs: what it changes, and by when it is through.
 
 What reports meanwhile may move from a page yet to be read to one that was. The feed tells of it, so a list is through
-only when the feed has come as far as its last page, and what it did not name is gone only then.
+only when the feed has come as far as its last page, or has been silent for so long that it has nothing to say about
+what came before; and what the list did not name is gone only then.
 """
 
 import asyncio
@@ -11,9 +12,10 @@ from .changes import Change, Listed, Put, Removed
 from .known import Known
 from .model import Page
 
-# Seconds without news, or beyond the list's end, after which the feed has told what moved while the list was read: what
-# changes again and again is told as it is last, behind what changed before.
+# Seconds after the feed has come as far as the list, until it has told what moved meanwhile: what changes again and
+# again is told as it is last, behind what changed before.
 QUIET = 1.0
+SILENCE = 5.0  # seconds without a word that mean the same: what changed last may concern nobody here
 
 
 class Listing:
@@ -51,7 +53,9 @@ class Listing:
     @property
     def patience(self) -> float | None:
         """Seconds without news after which the list is to be ended; None while that means nothing."""
-        return None if self._ends_at is None else QUIET
+        if self._ends_at is None:
+            return None
+        return SILENCE if self._settles_at is None else QUIET
 
     def told(self, cursor: int) -> Iterator[Change]:
         """The feed has told what changed up to this cursor."""

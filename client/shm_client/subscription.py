@@ -76,17 +76,20 @@ class Subscription:
     async def __anext__(self) -> Change:
         if self._running is None:
             self._told = asyncio.Queue(AHEAD)
-            self._running = asyncio.create_task(self._run())
+            self._running = asyncio.create_task(self._run(self._told))
+            self._client.running.add(self)
         told = await self._told.get()
         if isinstance(told, Exception):
-            self._running = None
+            self._end()
             raise told
         return told
 
     async def aclose(self) -> None:
-        """Ends the connection. Another iteration lists anew."""
-        running, self._running = self._running, None
+        """Ends the connection, and the iteration. Another one begins from nothing: let go of what you hold."""
+        running = self._end()
         self._must_list = True
+        self._known = Known(self._newest)
+        self._listing = Listing(self._known)
         while running is not None and not running.done():
             running.cancel()
             await asyncio.wait([running], timeout=AGAIN)
@@ -97,14 +100,22 @@ class Subscription:
         self._wake.set()
         self._inbox.wake()
 
-    async def _run(self) -> None:
+    def _end(self) -> asyncio.Task[None] | None:
+        running, self._running = self._running, None
+        self._client.running.discard(self)
+        return running
+
+    async def _run(self, told: "asyncio.Queue[Change | Exception]") -> None:
         """A task, so that whoever stops listening half-way leaves nothing that only the collector would end."""
         try:
             async with aclosing(self._changes()) as changes:
                 async for change in changes:
-                    await self._told.put(change)
+                    await told.put(change)
         except Exception as error:  # raised where it is taken out
-            await self._told.put(error)
+            await told.put(error)
+        finally:
+            with suppress(asyncio.QueueFull):  # then nobody waits
+                told.put_nowait(StopAsyncIteration())
 
     async def _changes(self) -> AsyncGenerator[Change, None]:
         clock = asyncio.get_running_loop().time
@@ -204,8 +215,13 @@ class Subscription:
         except UnknownApplicationError:
             if self.app is not None and not self._patient:
                 raise
-            kpis = None
-        self._kpis_due.asked(slug, found=kpis is not None)
+            self._kpis_due.forget(slug)
+            return None
+        except AnswerError:  # it stays due, and the others' feed goes on
+            if self.app is not None:
+                raise
+            return None
+        self._kpis_due.found(slug)
         return kpis
 
 

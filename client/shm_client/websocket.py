@@ -50,10 +50,7 @@ async def _connect(server: str, request: HTTPRequest, border: Border) -> WebSock
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
-        with suppress(Exception):  # it failed, or took too long; either way nobody waits for it any more
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                connection = await opening
-            await _close(connection)
+        opening.add_done_callback(_let_go)
         raise
     except HTTPClientError as error:
         answer = error.response
@@ -63,6 +60,12 @@ async def _connect(server: str, request: HTTPRequest, border: Border) -> WebSock
         raise UnreachableError(f"no feed from {server}: {reason(error, border)}") from error
 
 
+def _let_go(opening: "asyncio.Future[WebSocketClientConnection]") -> None:
+    """Closes a connection that came when nobody waited for it any more."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
+
+
 async def _messages(
     server: str, connection: WebSocketClientConnection, border: Border
 ) -> AsyncGenerator[Message, None]:
@@ -70,7 +73,7 @@ async def _messages(
         message = decode_message(text, border)
         if message is not None:
             yield message
-    raise UnreachableError(f"{server} closed the feed")
+    raise UnreachableError(f"the feed of {server} was closed")
 
 
 async def _close(connection: WebSocketClientConnection) -> None:

@@ -17,6 +17,7 @@ class Proxy:
         self._server: asyncio.Server | None = None
         self.url = ""
         self.closed = False
+        self.late_s = 0.0  # whatever the server says comes so late
         self.swap: tuple[bytes, bytes] | None = None  # of the same length, in what the server says; once
 
     @property
@@ -74,6 +75,7 @@ class Proxy:
             while chunk := await source.read(CHUNK):
                 if self.swap is not None and self.swap[0] in chunk:
                     chunk, self.swap = chunk.replace(*self.swap), None
+                await asyncio.sleep(self.late_s)
                 target.write(chunk)
                 await target.drain()
 

@@ -2,8 +2,6 @@
 
 import asyncio
 import itertools
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
@@ -21,14 +19,13 @@ from shm_client import (
     Put,
     RefusedError,
     Removed,
-    Subscription,
     UnknownApplicationError,
     UnreachableError,
     feed,
 )
 from shm_client.refusals import LONGEST_WAIT, retry_after
 from shm_client.subscription import BACKOFF_FIRST
-from tests.client.mirror import LIMIT_S, listed, mirrored
+from tests.client.mirror import listed, mirrored
 from tests.client.proxy import between
 from tests.conftest import admin_cursor
 from tests.installs import Install
@@ -194,6 +191,23 @@ async def test_figures_that_a_lost_connection_did_not_tell_are_asked_for(server:
             assert [one.value for one in mirror.kpis["ledger"].kpis] == [number]
 
 
+async def test_figures_that_cannot_be_read_hold_up_nothing_else(server: ServerProcess) -> None:
+    (install,) = fleet(server, 1)
+    async with between(server.port) as proxy, client_of(server, proxy.url) as client:
+        subscription = client.feed()
+        async with mirrored(subscription) as mirror:
+            await mirror.until(lambda: mirror.connected)
+            await asyncio.to_thread(install.snapshot, {"n": 1})
+            await mirror.until(lambda: mirror.kpis)
+            proxy.swap = (b'"kpis":[', b'"kpis":{')
+            subscription.list_again()
+            await mirror.until(lambda: len(mirror.told(Connected)) == 2)
+            assert not proxy.pending
+            assert not mirror.told(Away)
+            await asyncio.to_thread(install.snapshot, {"n": 2})
+            await mirror.equals_a_fresh_list(client)
+
+
 async def test_a_message_that_cannot_be_read_leads_to_a_new_list(server: ServerProcess) -> None:
     (install,) = fleet(server, 1)
     async with between(server.port) as proxy, client_of(server, proxy.url) as client, mirrored(client.feed()) as mirror:
@@ -332,85 +346,8 @@ def test_retry_after_may_be_a_date() -> None:
     assert retry_after(f"{now - timedelta(days=1):%a, %d %b %Y %H:%M:%S GMT}") == 0.0
 
 
-async def test_an_iteration_that_was_left_begins_anew_and_lists(server: ServerProcess) -> None:
-    installs = fleet(server, 6)
-    async with client_of(server) as client:
-        subscription = client.feed(page=2)
-        first = await anext(subscription)
-        assert isinstance(first, Put)
-        await subscription.aclose()
-        async with mirrored(subscription) as mirror:
-            mirror.apply(first)
-            await mirror.until(lambda: mirror.complete and mirror.connected)
-            await mirror.until(lambda: len(mirror.instances) == len(installs))
-
-
-async def test_a_wait_that_is_given_up_loses_nothing(server: ServerProcess) -> None:
-    (install,) = fleet(server, 1)
-    async with client_of(server) as client, aclosing(client.feed()) as changes:
-        while not isinstance(await anext(changes), Connected):
-            pass
-        for number in range(3):
-            while await given_up(changes):
-                pass
-            await asyncio.to_thread(install.snapshot, {"n": 1000 + number})
-            async with asyncio.timeout(LIMIT_S):
-                while not isinstance(change := await anext(changes), Put):
-                    pass
-            assert change.instance.metrics == {"n": 1000 + number}
-
-
-async def given_up(changes: Subscription) -> bool:
-    """Waits a little for a change; whether one came."""
-    try:
-        await asyncio.wait_for(anext(changes), 0.5)
-    except TimeoutError:
-        return False
-    return True
-
-
 async def test_the_function_feed_has_a_client_of_its_own(server: ServerProcess) -> None:
     (install,) = fleet(server, 1)
     async with aclosing(feed(server.url, server.admin_token, "ledger")) as changes:
         assert isinstance(put := await anext(changes), Put)
         assert put.instance.instance_id == install.instance_id
-
-
-LEAVES = """
-import asyncio, sys
-from shm_client import Client, feed
-
-async def main(server, token, until, own):
-    if own == "own":
-        async for change in feed(server, token):
-            if type(change).__name__ == until:
-                break
-    else:
-        async with Client(server, token) as client:
-            async for change in client.feed():
-                if type(change).__name__ == until:
-                    break
-
-asyncio.run(main(*sys.argv[1:]))
-"""
-
-
-@pytest.mark.parametrize("until", ["Put", "Connected", "KpisMoved"])
-@pytest.mark.parametrize("own", ["own", "client's"])
-def test_a_script_that_leaves_half_way_ends_without_a_word(server: ServerProcess, until: str, own: str) -> None:
-    fleet(server, 1)
-    told = [sys.executable, "-c", LEAVES, server.url, server.admin_token, until, own]
-    ended = subprocess.run(told, capture_output=True, text=True, timeout=LIMIT_S, check=False)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
-
-
-async def test_the_end_of_a_client_ends_its_feeds(server: ServerProcess) -> None:
-    fleet(server, 1)
-    client = client_of(server)
-    subscription = client.feed()
-    while not isinstance(await anext(subscription), Connected):
-        pass
-    before = asyncio.all_tasks()
-    await client.aclose()
-    assert asyncio.all_tasks() < before
-    assert all(task is asyncio.current_task() or task.done() for task in before)

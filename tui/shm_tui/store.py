@@ -74,6 +74,11 @@ class Store:
         """The instance is gone."""
         self._wait(instance_id, _Waiting(None, told=True))
 
+    def remove_all(self) -> None:
+        """What is held is to be told anew."""
+        for instance_id in [*self.rows, *self._waiting]:
+            self.remove(instance_id)
+
     # What the screen shows.
 
     def flush(self, moment: Moment) -> Flush:

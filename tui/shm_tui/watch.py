@@ -100,6 +100,7 @@ class Watch:
             tasks.create_task(self._follow())
 
     async def _follow(self) -> None:
+        self.store.remove_all()  # of a run before this one: the feed begins from nothing
         async with aclosing(self._feed):
             async for change in self._feed:
                 self._apply(change)
@@ -144,4 +145,5 @@ class Watch:
                     self._changed()
             await asyncio.sleep(SURVEY_BUSY)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stirred.wait(), SURVEY_IDLE)
+                async with asyncio.timeout(SURVEY_IDLE):
+                    await self._stirred.wait()
