@@ -18,7 +18,7 @@ MOST_SHOWN = 20  # of each table: who has a million differences learns nothing m
 ROUNDS = 5  # a comparison is done again until it finds nothing: a day may have been closed with what was wrong
 
 # In this order they are mended: each is compared with what those before it have mended.
-COMPARISONS = ("leaves", "instances", "tallies", "series", "absences")
+COMPARISONS = ("leaves", "instances", "tallies", "series", "versions", "absences")
 
 
 @dataclass(frozen=True, slots=True)

@@ -298,6 +298,76 @@ done AS (
 )
 SELECT 1 AS mended FROM done;
 
+-- name: versions
+-- When installs first reported versions, where raw snapshots tell otherwise: those that are rolled up say by when at the
+-- latest, all of them since when at the earliest. What was before raw ones were dropped stands.
+WITH
+-- use: held
+reported AS (
+    SELECT
+        instance_id, app_version, min(snapshot_at) AS first_at,
+        min(snapshot_at) FILTER (WHERE cursor <= (SELECT cursor FROM series_head)) AS rolled_at
+    FROM snapshots
+    GROUP BY instance_id, app_version
+),
+compared AS (
+    SELECT paired.*, s.app_slug AS true_app_slug
+    FROM (
+        SELECT instance_id, app_version, v.first_at, v.app_slug, r.first_at AS true_first_at, r.rolled_at
+        FROM versions_seen v
+        FULL JOIN reported r USING (instance_id, app_version)
+    ) paired
+    LEFT JOIN snapshots s ON s.instance_id = paired.instance_id AND s.snapshot_at = paired.true_first_at
+)
+SELECT
+    'versions_seen' AS part,
+    concat_ws(', ', left(instance_id::text, 8), nullif(app_version, '')) AS place,
+    coalesce(nullif(concat_ws(', ', first_at, app_slug), ''), 'nothing') AS actual,
+    coalesce(nullif(concat_ws(', ', true_first_at, true_app_slug), ''), 'nothing') AS expected,
+    jsonb_build_object('instance_id', instance_id, 'app_version', app_version) AS mend
+FROM compared
+WHERE
+    (first_at IS NULL AND rolled_at IS NOT NULL)
+    OR first_at > rolled_at
+    OR (first_at >= (SELECT since FROM held) AND (true_first_at IS NULL OR first_at < true_first_at))
+    OR (first_at = true_first_at AND app_slug <> true_app_slug)
+ORDER BY instance_id, app_version;
+
+-- name: mend_versions
+-- Makes these what the raw snapshots tell; those of which there is no snapshot are no more.
+SELECT pg_advisory_xact_lock(1397247235);
+WITH named AS MATERIALIZED (
+    SELECT DISTINCT instance_id, app_version
+    FROM jsonb_to_recordset(%(rows)s::jsonb) AS told (instance_id uuid, app_version text)
+),
+reported AS MATERIALIZED (
+    SELECT DISTINCT ON (n.instance_id, n.app_version)
+        n.instance_id, n.app_version, s.app_slug, s.snapshot_at AS first_at
+    FROM named n
+    JOIN snapshots s ON s.instance_id = n.instance_id AND s.app_version = n.app_version
+    WHERE s.instance_id = ANY(ARRAY(SELECT instance_id FROM named))
+    ORDER BY n.instance_id, n.app_version, s.snapshot_at
+),
+gone AS (
+    DELETE FROM versions_seen v
+    USING named n
+    WHERE
+        v.instance_id = n.instance_id AND v.app_version = n.app_version
+        AND NOT EXISTS (
+            SELECT FROM reported r WHERE r.instance_id = v.instance_id AND r.app_version = v.app_version
+        )
+    RETURNING 1
+),
+made AS (
+    INSERT INTO versions_seen (instance_id, app_version, app_slug, first_at)
+    SELECT instance_id, app_version, app_slug, first_at FROM reported
+    ON CONFLICT (instance_id, app_version) DO UPDATE SET app_slug = excluded.app_slug, first_at = excluded.first_at
+    RETURNING 1
+)
+SELECT 1 AS mended FROM gone
+UNION ALL
+SELECT 1 FROM made;
+
 -- name: absences
 -- Absences that ended before they began, or of no instance.
 SELECT

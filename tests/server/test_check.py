@@ -228,6 +228,31 @@ SPOILT = {
         "series_days: ledger, number, ghost, 2020-02-02 00:00:00+00: is 2.5 over 3, should be 0 over 0",
         "",
     ),
+    "versions that are gone": (
+        "DELETE FROM versions_seen WHERE instance_id = ONE",
+        "versions_seen: ",
+        ": is nothing, should be 20",
+    ),
+    "a version that came later": (
+        "UPDATE versions_seen SET first_at = first_at + interval '1 second' WHERE instance_id = ONE",
+        "versions_seen: ",
+        ", should be 20",
+    ),
+    "a version that came earlier": (
+        "UPDATE versions_seen SET first_at = first_at - interval '1 second' WHERE instance_id = ONE",
+        "versions_seen: ",
+        ", should be 20",
+    ),
+    "a version of another application": (
+        "UPDATE versions_seen SET app_slug = 'ghost' WHERE instance_id = ONE",
+        "versions_seen: ",
+        ", ghost, should be 20",
+    ),
+    "a version that nobody reported": (
+        "INSERT INTO versions_seen VALUES (ONE, '9.9', 'ledger', now())",
+        "versions_seen: ",
+        ", ledger, should be nothing",
+    ),
     "an absence of nobody": (
         "INSERT INTO absences VALUES (gen_random_uuid(), now() - interval '1 day', now())",
         "absences: ",

@@ -9,7 +9,7 @@ from shm.queries import LOCK, apart, numbered, statements
 
 WRITES = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM) (instances|snapshots|feed_head|removals|tallies|absences)\b")
 
-WRITES_SERIES = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM) series_(hours|days|head)\b")
+WRITES_SERIES = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM) (series_(hours|days|head)|versions_seen)\b")
 ROLLUP_LOCK = "SELECT pg_advisory_xact_lock(1397247235);"
 
 
