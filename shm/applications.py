@@ -9,13 +9,13 @@ import msgspec
 from shm import counts, metrics
 from shm.counts import InstanceCounts
 from shm.database import Database
-from shm.metrics import Override
+from shm.metrics import STORABLE, Override
 
 MOST_OVERRIDES = 500  # as many as KPIs are told of one sort
 LONGEST_KEY = 128  # as of a snapshot's, by default
 LONGEST_URL = 500
 
-Key = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_KEY)]
+Key = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_KEY, pattern=STORABLE)]
 Url = Annotated[str, msgspec.Meta(max_length=LONGEST_URL, pattern=r"^(https?://[^\s\x00-\x1f]+)?$")]
 
 

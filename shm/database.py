@@ -168,7 +168,8 @@ class Database:
                 return await self._attempt(statement, parameters)
             except psycopg2.errors.DiskFull as error:  # patience makes no room
                 raise DatabaseFull(type(error).__name__) from None
-            except (psycopg2.DataError, psycopg2.errors.CheckViolation) as error:  # the latter: no week for it
+            # CheckViolation: there is no week for it. ValueError: psycopg2 cannot write it, such as NUL.
+            except (psycopg2.DataError, psycopg2.errors.CheckViolation, ValueError) as error:
                 raise UnstorableData(type(error).__name__) from None
             except (*LOST, READ_ONLY) as error:
                 if time.monotonic() + pause > deadline:

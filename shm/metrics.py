@@ -18,6 +18,7 @@ Aggregate = Literal["sum", "avg", "min", "max", "median"]
 LONGEST_CATEGORY = 64  # characters; a longer string is kept and shown, but is no category
 LONGEST_LABEL = 64  # characters: a tile's title
 LONGEST_UNIT = 16
+STORABLE = r"^[^\x00]*$"  # PostgreSQL keeps no NUL
 
 SYSTEM_PREFIXES = ("sys_", "app_")
 SYSTEM_WORDS = frozenset({"cpu", "mem", "memory", "uptime", "goroutines", "heap", "rss"})
@@ -34,8 +35,8 @@ class Override(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
     kind: Kind | None = None
     aggregate: Aggregate | None = None
-    label: Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_LABEL)] | None = None
-    unit: Annotated[str, msgspec.Meta(max_length=LONGEST_UNIT)] | None = None
+    label: Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_LABEL, pattern=STORABLE)] | None = None
+    unit: Annotated[str, msgspec.Meta(max_length=LONGEST_UNIT, pattern=STORABLE)] | None = None
     hidden: bool = False
 
 

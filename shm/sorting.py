@@ -15,6 +15,7 @@ import msgspec
 from shm.errors import BadRequest
 from shm.leaves import MOST_DIGITS
 from shm.marks import no_mark
+from shm.metrics import STORABLE
 
 COLUMNS = (
     "instance_id",
@@ -62,7 +63,7 @@ class _Mark(msgspec.Struct, array_like=True, frozen=True):
     order: Literal["asc", "desc"]
     place: Annotated[int, msgspec.Meta(ge=-9, le=9)]
     number: Decimal
-    text: Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*$")]
+    text: Annotated[str, msgspec.Meta(pattern=STORABLE)]
     instance_id: UUID
 
 

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+import httpx
 import pytest
 
 from tests.hostile import CASES, Case
@@ -79,6 +80,7 @@ NONSENSE = {
     "instances?after=2024-01-01T00:00:00Z_c77af682-9aa4-412e-904a-c307d3a8a9c%00": "bad_after",
     "instances?app=%ed%a0%80": "bad_request",
     "instances?q=%ff": "bad_request",
+    "metrics/a%00b": "unstorable",
     "feed?since=-1": "bad_parameter",
     "feed?since=" + "9" * 30: "bad_parameter",
 }
@@ -95,3 +97,22 @@ def test_a_reader_who_asks_nonsense_is_told_so_shortly(target: Target, query: st
     assert answer.verdict == (400, NONSENSE[query])
     assert len(answer.problem["detail"]) <= LONGEST_DETAIL
     assert answer.problem["detail"].isprintable()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"public_metrics": ["a\0b"]},
+        {"overrides": {"a\0b": {}}},
+        {"overrides": {"n": {"label": "\0"}}},
+        {"overrides": {"n": {"unit": "a\0"}}},
+        {"github_url": "https://shm.test/\0"},
+    ],
+    ids=str,
+)
+def test_what_the_database_cannot_keep_of_an_application_is_refused(target: Target, body: dict[str, object]) -> None:
+    server = target.server
+    url = f"{server.url}/api/v1/admin/applications/ledger"
+    with target.unharmed():
+        answer = httpx.put(url, json=body, headers=server.headers)
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_field")
