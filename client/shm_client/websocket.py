@@ -50,7 +50,11 @@ async def _connect(server: str, request: HTTPRequest, border: Border) -> WebSock
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
-        opening.add_done_callback(_let_go)
+        await asyncio.wait({opening}, timeout=CLOSE_TIMEOUT)
+        if not opening.done():
+            opening.add_done_callback(_let_go)
+        elif opening.exception() is None:
+            await _close(opening.result())
         raise
     except HTTPClientError as error:
         answer = error.response

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -55,7 +56,12 @@ def wait_until(condition: Callable[[], bool], server: ServerProcess) -> None:
 
 def workers_of(server: ServerProcess) -> list[psutil.Process]:
     """The worker processes."""
-    return [child for child in psutil.Process(server.pid).children() if "python" in child.name()]
+    found = []
+    for child in psutil.Process(server.pid).children():
+        with suppress(psutil.NoSuchProcess):  # it has ended just now
+            if "python" in child.name():
+                found.append(child)
+    return found
 
 
 def listens(process: psutil.Process, port: int) -> bool:

@@ -155,7 +155,8 @@ def test_whoever_is_revoked_stays_in_the_past_whoever_is_erased_is_in_none_and_w
 ) -> None:
     Install(server.url).arrived({"n": 1}, ago=6 * DAY)
     install = Install(server.url).arrived({"n": 10, "mine": 1}, ago=5 * DAY)
-    install.snapshot({"n": 20}, datetime.now(UTC) - 3 * HOUR)
+    last_at = datetime.now(UTC) - 3 * HOUR
+    install.snapshot({"n": 20}, last_at)
     if rolled_up_before:
         behind.go_round()
     if end == "revoked":
@@ -168,13 +169,14 @@ def test_whoever_is_revoked_stays_in_the_past_whoever_is_erased_is_in_none_and_w
     else:
         install.register(app_name="Kiosk")
         install.snapshot({"n": 30}, datetime.now(UTC))
+    last_day = {21} if last_at.date() < datetime.now(UTC).date() else set()  # a midnight at which it stood
     age(database, 1 * DAY)
     hold_to_the_oracle(server, database)
     behind.go_round()
     hold_to_the_oracle(server, database)
     hold_the_past_to_the_oracle(server, database)
     values = series(server, "period=30d&keys=n,mine")["metrics"]
-    assert set(values["n"]) == ({None, 1} if end == "erased" else {None, 1, 11})
+    assert set(values["n"]) == ({None, 1} if end == "erased" else {None, 1, 11} | last_day)
     assert ("mine" in values) == (end != "erased")
     if end == "moved":
         assert set(series(server, "period=30d", "kiosk")["metrics"]["n"]) == {None, 30}
