@@ -44,7 +44,7 @@ bench-intake: .venv/.ready  ## durable snapshots a second, in about five minutes
 bench-read: .venv/.ready  ## what reading costs at 10,000 and 1,000,000 instances, in about ten minutes and 15 GB
 	@$(BIN)/python -m bench.read
 
-bench-feed: .venv/.ready  ## from 202 to 1,000 subscribers at 1,000 snapshots a second, in about eight minutes
+bench-feed: .venv/.ready  ## from 202 to 1,000 subscribers at 1,000 snapshots a second, in about six minutes
 	@$(BIN)/python -m bench.feed
 
 check: .venv/.ready  ## format, lint, types and the lock, in under a minute
