@@ -122,8 +122,9 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
 
     def on_close(self) -> None:
         """The peer has gone, was found dead by ping, or the server is ending."""
-        if self._telling is not None:  # it may have gone before it was there
-            self._telling.cancel()
+        telling, self._telling = self._telling, None  # else the two hold each other until the collector comes
+        if telling is not None:  # it may have gone before it was there
+            telling.cancel()
 
 
 async def close_ended(rooms: Rooms) -> None:

@@ -82,3 +82,5 @@ class Stream(IOStream):
             with suppress(OSError):
                 self.socket.send(last(refusal))
         super().close(exc_info)
+        if self.error is not None:  # else its frames hold the stream, and it them, until the collector comes
+            self.error.__traceback__ = None

@@ -23,6 +23,7 @@ from tests.subscriber import Subscriber, subscribed
 
 LIMIT_S = 30
 UNREAD = 100
+CROWD = 300
 TEXT = ["x" * 250] * 12  # of a metric: much more than what the system's buffers hold is told to each
 LARGEST_WRITE = 256 * 2**10
 MIB = 2**20
@@ -124,6 +125,16 @@ async def test_a_hundred_that_never_read_cost_no_memory_and_hold_up_nobody(
             assert psutil.Process(server.pid).memory_info().rss - before < UNREAD * LARGEST_WRITE + 30 * MIB
             assert good.cursors == sorted(good.cursors)
             await subscribers(server, UNREAD + 1)
+
+
+async def test_feeds_that_come_and_go_leave_no_memory_behind(server: ServerProcess) -> None:
+    resident = []
+    for _ in range(10):
+        with unread(server, CROWD):
+            await subscribers(server, CROWD)
+        await subscribers(server, 0)
+        resident.append(psutil.Process(server.pid).memory_info().rss / MIB)
+    assert resident[-1] - resident[2] < 10, resident  # left to the collector it was 15 and more
 
 
 @pytest.mark.parametrize("size", [6_000, pytest.param(100_000, marks=pytest.mark.long)])
