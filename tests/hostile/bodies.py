@@ -21,6 +21,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "a lone high surrogate": (rb'{"a":"\ud800"}', "bad_json"),
     "a lone low surrogate": (rb'{"a":"\udfff"}', "bad_json"),
     "a lone surrogate in a key": (rb'{"\ud83d":1}', "bad_json"),
+    "a lone surrogate in what a later equal key drops": (rb'{"a":[{"\ud800":1}],"a":1}', "bad_json"),
     "two high surrogates": (rb'{"a":"\ud83d\ud83d"}', "bad_json"),
     "a pair of surrogates in the wrong order": (rb'{"a":"\ude00\ud83d"}', "bad_json"),
     "a high surrogate and another escape": (rb'{"a":"\ud83d\n"}', "bad_json"),

@@ -18,7 +18,18 @@ MOST_EXPONENT_READ = 18  # digits
 
 def parsed(text: bytes) -> Any:
     """JSON as RFC 8259 has it, numbers with all their digits. Raises ValueError, also for what no machine reads."""
-    return json.loads(text.decode(), parse_float=_number, parse_int=_number, parse_constant=_number)
+    return json.loads(
+        text.decode(), parse_float=_number, parse_int=_number, parse_constant=_number, object_pairs_hook=_members
+    )
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Lone surrogates are no text, also in what a later equal key drops."""
+    for key, value in pairs:
+        for each in (key, *scalars(value)):
+            if isinstance(each, str):
+                each.encode()
+    return dict(pairs)
 
 
 def _number(written: str) -> Decimal:
