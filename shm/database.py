@@ -168,8 +168,7 @@ class Database:
                 return await self._attempt(statement, parameters)
             except psycopg2.errors.DiskFull as error:  # patience makes no room
                 raise DatabaseFull(type(error).__name__) from None
-            # CheckViolation: there is no week for it. ValueError: psycopg2 cannot write it, such as NUL.
-            except (psycopg2.DataError, psycopg2.errors.CheckViolation, ValueError) as error:
+            except (psycopg2.DataError, psycopg2.errors.CheckViolation) as error:  # the latter: no week for it
                 raise UnstorableData(type(error).__name__) from None
             except (*LOST, READ_ONLY) as error:
                 if time.monotonic() + pause > deadline:
@@ -188,7 +187,10 @@ class Database:
         try:
             async with _cursor(raw) as cursor:
                 await self._prepare(raw, cursor, statement)
-                await cursor.execute(statement.sql, parameters)
+                try:
+                    await cursor.execute(statement.sql, parameters)
+                except ValueError as error:  # psycopg2 cannot write a parameter, such as NUL
+                    raise psycopg2.DataError(type(error).__name__) from None
                 columns = [column.name for column in cursor.description or ()]
                 return columns, (await cursor.fetchall() if columns else [])
         except asyncio.CancelledError:
