@@ -15,7 +15,7 @@ from bench.driver import Fault
 from bench.machine import cpu_seconds
 from shm.embedded import EmbeddedPostgres
 from shm.settings import sources
-from tests.server_process import ServerProcess, free_port
+from tests.support.server_process import ServerProcess, free_port
 
 CHECKOUT = Path(__file__).parent.parent
 LIMIT_S = 30

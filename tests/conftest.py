@@ -14,7 +14,7 @@ from psycopg2.extensions import make_dsn
 
 from shm.embedded import EmbeddedPostgres
 from shm.migrate import run as run_migrate
-from tests.server_process import ServerProcess
+from tests.support.server_process import ServerProcess
 
 TEMPLATE = "shm_template"
 

@@ -22,9 +22,9 @@ from shm.kpis import ApplicationKpis
 from shm.settings import Settings
 from shm_client import known
 from tests.conftest import admin_cursor
-from tests.installs import Install
 from tests.server.test_actions import act
-from tests.server_process import ServerProcess
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess
 
 GUIDE = (Path(__file__).parents[2] / "docs/feed.md").read_text(encoding="utf-8")
 MEND = "mend docs/feed.md"

@@ -25,13 +25,13 @@ from shm_client import (
 )
 from shm_client.refusals import LONGEST_WAIT, retry_after
 from shm_client.subscription import BACKOFF_FIRST
-from tests.client.mirror import listed, mirrored
-from tests.client.proxy import between
 from tests.conftest import admin_cursor
-from tests.installs import Install
-from tests.many_installs import make_fleet
 from tests.server.test_actions import act
-from tests.server_process import ServerProcess
+from tests.support.installs import Install
+from tests.support.many_installs import make_fleet
+from tests.support.mirror import listed, mirrored
+from tests.support.proxy import between
+from tests.support.server_process import ServerProcess
 
 
 def client_of(server: ServerProcess, url: str | None = None, token: str | None = None) -> Client:

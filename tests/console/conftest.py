@@ -12,7 +12,7 @@ from textual.strip import Strip
 
 from shm_tui.app import ConsoleApp
 from shm_tui.command import asked
-from tests.server_process import ServerProcess
+from tests.support.server_process import ServerProcess
 
 LIMIT_S = 20
 ROW = re.compile(r"[●◐○…✕] +[0-9a-f]{8} .*")

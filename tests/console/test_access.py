@@ -12,7 +12,7 @@ from shm.settings import default_data_dir
 from shm.token_file import TOKEN_FILE as TOKEN_FILE_OF_THE_SERVER
 from shm_tui.access import DEFAULT_SERVER, TOKEN_FILE, data_dir, find_token, server_address
 from shm_tui.errors import AddressError, ConsoleError, TokenError
-from tests.console.rows import unhurried
+from tests.support.console_rows import unhurried
 
 SECRET = "hunter2-hunter2-hunter2"
 

@@ -7,8 +7,8 @@ import pytest
 from shm_tui.detail import Drawer
 from tests.conftest import admin_cursor
 from tests.console.conftest import Driven, opened
-from tests.installs import Install
-from tests.server_process import ServerProcess
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess
 
 
 def fleet(server: ServerProcess, count: int = 5, **more: object) -> list[Install]:

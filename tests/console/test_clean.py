@@ -13,7 +13,7 @@ from shm_client.model import Instance, decode
 from shm_tui.cells import cut, fit
 from shm_tui.clean import ELLIPSIS, MARK, MAX_CACHED, MAX_COMBINING, MAX_DEPTH, MAX_TEXT, clean, clean_json
 from shm_tui.command import asked
-from tests.console.rows import unhurried
+from tests.support.console_rows import unhurried
 
 ACUTE, ZWJ, ZWNJ, VS16 = "\u0301", "\u200d", "\u200c", "\ufe0f"
 CONTROLS = ("\x1b]52;c;", "\x9b31m", "\u202e", "\u2066", "\u200b", "\ufeff", "\r", "\n", "\x00", "\x7f", "\ud800")

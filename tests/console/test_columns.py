@@ -24,7 +24,7 @@ from shm_tui.columns import (
     version_key,
 )
 from shm_tui.figures import DAY, NOTHING
-from tests.console.rows import MOMENT, row, unhurried
+from tests.support.console_rows import MOMENT, row, unhurried
 
 BY_ID = {column.id: column for column in FIXED}
 values = st.none() | st.booleans() | st.integers() | st.decimals(allow_nan=False) | st.text() | st.lists(st.integers())

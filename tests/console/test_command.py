@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.installs import Install
-from tests.server_process import ServerProcess, free_port
-from tests.shm_command import run_shm
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess, free_port
+from tests.support.shm_command import run_shm
 
 
 def console(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from shm_tui.columns import INSTANCE, SEEN, STATE, VERSION, Place, metric_column
 from shm_tui.layout import EDGE, GAP, lay
-from tests.console.rows import unhurried
+from tests.support.console_rows import unhurried
 
 METRICS = [metric_column(f"metric_{number}", f"metric {number}", True) for number in range(30)]
 COLUMNS = [STATE, INSTANCE, VERSION, *METRICS, SEEN]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from shm_tui.columns import Row
 from shm_tui.figures import DAY, HOUR
 from shm_tui.query import LONGEST, QueryError, parse
-from tests.console.rows import MOMENT, row, unhurried
+from tests.support.console_rows import MOMENT, row, unhurried
 
 LEDGER = row(
     "0f4c1e7a-1111-4222-8333-444455556666",

@@ -14,7 +14,7 @@ from shm_tui.columns import ENVIRONMENT, INSTANCE, SEEN, STATE, VERSION, Column,
 from shm_tui.figures import DAY, HOUR
 from shm_tui.query import parse
 from shm_tui.store import SLACK, Store, changes, numeric_keys, seen_at
-from tests.console.rows import MOMENT, instance, row, thorough
+from tests.support.console_rows import MOMENT, instance, row, thorough
 
 SENT = metric_column("sent", "sent", True)
 

@@ -17,9 +17,9 @@ import psutil
 import pyte
 import pytest
 
-from tests.installs import Install
-from tests.server_process import ServerProcess
-from tests.shm_command import SHM
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess
+from tests.support.shm_command import SHM
 
 LIMIT_S = 30
 LEAVE_SCREEN = b"\x1b[?1049l"

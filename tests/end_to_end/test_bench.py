@@ -11,8 +11,8 @@ import pytest
 from bench.driver import HOW_TO_GET_IT, Fault, Run, drive, is_there
 from bench.fleet import Fleet
 from bench.runs import Ledger
-from tests.load import stored
-from tests.server_process import ServerProcess
+from tests.support.load import stored
+from tests.support.server_process import ServerProcess
 
 CHECKOUT = Path(__file__).parent.parent.parent
 CONNECTIONS = 2

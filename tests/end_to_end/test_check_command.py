@@ -4,9 +4,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from tests.conftest import admin_cursor
-from tests.installs import Install
-from tests.server_process import ServerProcess
-from tests.shm_command import run_shm
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess
+from tests.support.shm_command import run_shm
 
 MENDERS_LOCK = 1397247239  # in sql/queries/check.sql
 

@@ -16,10 +16,10 @@ import pytest
 
 from shm.check_command import run as check
 from tests.conftest import admin_cursor
-from tests.houses import House, house_with_embedded_postgres, house_with_servers
-from tests.installs import Install
-from tests.load import Load, hold_to_what_was_acknowledged, stored
-from tests.server_process import ServerProcess
+from tests.support.houses import House, house_with_embedded_postgres, house_with_servers
+from tests.support.installs import Install
+from tests.support.load import Load, hold_to_what_was_acknowledged, stored
+from tests.support.server_process import ServerProcess
 
 SENDERS = 16
 BEFORE = (20, 400)  # acknowledged snapshots of a round before the blow, at least and at most

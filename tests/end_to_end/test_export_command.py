@@ -6,11 +6,11 @@ import signal
 import subprocess
 from pathlib import Path
 
-from tests.houses import wait_for
-from tests.installs import Install
-from tests.many_installs import make_fleet
-from tests.server_process import ServerProcess
-from tests.shm_command import SHM
+from tests.support.houses import wait_for
+from tests.support.installs import Install
+from tests.support.many_installs import make_fleet
+from tests.support.server_process import ServerProcess
+from tests.support.shm_command import SHM
 
 LIMIT_S = 60
 

@@ -8,11 +8,11 @@ import psutil
 import psycopg2
 import pytest
 
-from tests.houses import House, house_with_embedded_postgres
-from tests.installs import Install
-from tests.load import Load, hold_to_what_was_acknowledged
-from tests.shm_command import run_shm
-from tests.small_disk import SmallDisk, small_disk
+from tests.support.houses import House, house_with_embedded_postgres
+from tests.support.installs import Install
+from tests.support.load import Load, hold_to_what_was_acknowledged
+from tests.support.shm_command import run_shm
+from tests.support.small_disk import SmallDisk, small_disk
 
 SENDERS = 8
 REFUSED = 60  # requests that were refused, before room is made

@@ -26,10 +26,10 @@ from shm.settings import Settings
 from shm.shared_numbers import SharedNumbers
 from shm.vitals import Vitals
 from tests.conftest import admin_cursor
-from tests.houses import House, house_with_servers
-from tests.installs import Install
-from tests.load import Load, hold_to_what_was_acknowledged
-from tests.server_process import ServerProcess
+from tests.support.houses import House, house_with_servers
+from tests.support.installs import Install
+from tests.support.load import Load, hold_to_what_was_acknowledged
+from tests.support.server_process import ServerProcess
 
 KIB = 1024
 BODY = 64 * KIB  # SHM_MAX_BODY

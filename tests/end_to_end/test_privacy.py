@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import admin_cursor
-from tests.hostile import CASES, Case
-from tests.hostile.case import post, signed, snapshot
-from tests.houses import House, house_with_servers, wait_for
-from tests.installs import Install
 from tests.server.test_docs import OF_THE_READERS
-from tests.server_process import ServerProcess
-from tests.stranger import TRACES, Stranger, marked, rows_as_text
+from tests.support.hostile import CASES, Case
+from tests.support.hostile.case import post, signed, snapshot
+from tests.support.houses import House, house_with_servers, wait_for
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess
+from tests.support.stranger import TRACES, Stranger, marked, rows_as_text
 
 PROTOCOL = Path(__file__).parent.parent.parent / "docs" / "protocol.md"
 CODE = re.compile(rb'"code":"([a-z_]+)"')

@@ -12,10 +12,10 @@ import psycopg2
 import pytest
 
 from shm.embedded import EmbeddedPostgres
-from tests.houses import house_with_embedded_postgres, wait_for
-from tests.installs import Install
-from tests.server_process import ServerProcess, free_port
-from tests.shm_command import SHM
+from tests.support.houses import house_with_embedded_postgres, wait_for
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess, free_port
+from tests.support.shm_command import SHM
 
 LIMIT_S = 60
 

@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from tests.conftest import admin_cursor
-from tests.server_process import ServerProcess
-from tests.shm_command import run_shm
+from tests.support.server_process import ServerProcess
+from tests.support.shm_command import run_shm
 
 
 def status(server: ServerProcess, token: str, path: str = "stats") -> int:

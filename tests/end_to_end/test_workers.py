@@ -14,11 +14,11 @@ import pytest
 
 from tests.conftest import admin_cursor
 from tests.end_to_end.test_starts import postgres_of, start
-from tests.figures import Figures, parsed, value
-from tests.installs import Install
-from tests.load import Load, hold_to_what_was_acknowledged, stored
-from tests.server_process import ServerProcess
-from tests.subscriber import subscribed
+from tests.support.figures import Figures, parsed, value
+from tests.support.installs import Install
+from tests.support.load import Load, hold_to_what_was_acknowledged, stored
+from tests.support.server_process import ServerProcess
+from tests.support.subscriber import subscribed
 
 LIMIT_S = 30
 TRIES = 60  # connections are dealt out by chance: half of them to each of two workers

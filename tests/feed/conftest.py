@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.bustle import Bustle
-from tests.feed_checker import hold
-from tests.feed_history import Heads, history
-from tests.feed_watcher import LIMIT_S, Watcher, plain
-from tests.server_process import ServerProcess
+from tests.support.bustle import Bustle
+from tests.support.feed_checker import hold
+from tests.support.feed_history import Heads, history
+from tests.support.feed_watcher import LIMIT_S, Watcher, plain
+from tests.support.server_process import ServerProcess
 
 APPS = ("ledger", "kiosk", "atlas")
 VIEWS = (None, *APPS)

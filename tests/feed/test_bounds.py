@@ -16,10 +16,10 @@ from tornado.httpclient import HTTPClientError
 
 from shm.queries import statements
 from tests.conftest import admin_cursor
-from tests.figures import figures, value
-from tests.installs import Install
-from tests.server_process import ServerProcess
-from tests.subscriber import Subscriber, subscribed
+from tests.support.figures import figures, value
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess
+from tests.support.subscriber import Subscriber, subscribed
 
 LIMIT_S = 30
 UNREAD = 100

@@ -11,15 +11,15 @@ import pytest
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
-from tests.bustle import Bustle
-from tests.byte_proxy import ByteProxy
 from tests.conftest import admin_cursor
 from tests.feed.conftest import Watch, watch
-from tests.feed_checker import Listed
-from tests.feed_history import remember
-from tests.feed_watcher import Watcher
-from tests.many_installs import make_fleet
-from tests.server_process import ServerProcess
+from tests.support.bustle import Bustle
+from tests.support.byte_proxy import ByteProxy
+from tests.support.feed_checker import Listed
+from tests.support.feed_history import remember
+from tests.support.feed_watcher import Watcher
+from tests.support.many_installs import make_fleet
+from tests.support.server_process import ServerProcess
 
 LIMIT_S = 20
 CUTS = 8  # of each proxy, before all of its connections fall silent

@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import msgspec
 
-from tests.aging import age
-from tests.feed_checker import Told
-from tests.feed_watcher import Watcher, plain
-from tests.installs import Install
-from tests.server_process import ServerProcess
+from tests.support.aging import age
+from tests.support.feed_checker import Told
+from tests.support.feed_watcher import Watcher, plain
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess
 
 LIMIT_S = 10
 METRICS = {"sent": 3, "wait_avg": 1.5, "beta": True, "plan": "free"}

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 import httpx
 import pytest
 
-from tests.bustle import Bustle
 from tests.conftest import admin_cursor
 from tests.feed.conftest import VIEWS, Watch, watch
-from tests.feed_history import remember
-from tests.houses import wait_for
-from tests.installs import Install
-from tests.server_process import ServerProcess
+from tests.support.bustle import Bustle
+from tests.support.feed_history import remember
+from tests.support.houses import wait_for
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess
 
 MOST_MESSAGES = 3  # before a restless watcher leaves
 

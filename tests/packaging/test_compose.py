@@ -17,7 +17,7 @@ from shm.cluster import CONFIGURATION
 from shm.embedded import MAJOR
 from shm.settings import Settings
 from shm.values import duration
-from tests.server_process import ServerProcess, free_port
+from tests.support.server_process import ServerProcess, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = (ROOT / "compose.yml").read_text()

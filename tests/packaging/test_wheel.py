@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.conftest import admin_cursor
-from tests.server_process import END_LIMIT_S, START_LIMIT_S, free_port
+from tests.support.server_process import END_LIMIT_S, START_LIMIT_S, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 UV = Path(sysconfig.get_path("scripts")) / "uv"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from shm_sdk import Client
-from tests.sdk.peer import Peer, running_peer
+from tests.support.peer import Peer, running_peer
 
 
 @pytest.fixture(autouse=True)

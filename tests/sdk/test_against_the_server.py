@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from shm_sdk import Client, Result
-from tests.sdk.peer import Peer
-from tests.server_process import ServerProcess
+from tests.support.peer import Peer
+from tests.support.server_process import ServerProcess
 
 
 def make_client(server: ServerProcess, data_dir: Path, **changes: Any) -> Client:

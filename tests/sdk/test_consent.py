@@ -11,7 +11,7 @@ import pytest
 
 from shm_sdk import Client, Result
 from shm_sdk.consent import refusal
-from tests.sdk.peer import Peer
+from tests.support.peer import Peer
 
 # Runs a client to its end and prints every event that CPython's auditing reports meanwhile, and every call and thread.
 AUDITED = """

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from shm_sdk import Client, Result
-from tests.sdk.peer import Peer, reply
+from tests.support.peer import Peer, reply
 
 MakeClient = Callable[..., Client]
 

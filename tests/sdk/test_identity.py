@@ -14,7 +14,7 @@ from nacl.signing import SigningKey, VerifyKey
 
 from shm_sdk import Client, Result
 from shm_sdk.identity import IdentityUnusable, load_or_create
-from tests.sdk.peer import Peer
+from tests.support.peer import Peer
 
 SEED = bytes(range(32))
 PUBLIC = bytes(SigningKey(SEED).verify_key)

@@ -14,7 +14,7 @@ import trustme
 
 from shm_sdk import Client, Result
 from shm_sdk.transport import LARGEST_ANSWER
-from tests.sdk.peer import Conduct, Peer, endless, raw, reply, running_peer, silence, tunnel
+from tests.support.peer import Conduct, Peer, endless, raw, reply, running_peer, silence, tunnel
 
 MakeClient = Callable[..., Client]
 PATIENCE = 0.5  # seconds that a report may take here

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from shm_sdk import Client, Outcome, Result
-from tests.sdk.peer import Peer, raw, reply, running_peer
+from tests.support.peer import Peer, raw, reply, running_peer
 
 MakeClient = Callable[..., Client]
 

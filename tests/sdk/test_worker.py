@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from shm_sdk import Client
-from tests.sdk.peer import Peer, reply, silence
+from tests.support.peer import Peer, reply, silence
 
 MakeClient = Callable[..., Client]
 

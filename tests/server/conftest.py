@@ -14,9 +14,9 @@ import psycopg2
 import pytest
 
 from tests.conftest import admin_cursor, fresh_database
-from tests.installs import Install
-from tests.raw_http import RawConnection
-from tests.server_process import ServerProcess
+from tests.support.installs import Install
+from tests.support.raw_http import RawConnection
+from tests.support.server_process import ServerProcess
 
 WRITERS_LOCK = 1397247234  # in sql/queries: while somebody holds it, every batch waits
 WAIT_LIMIT_S = 20

@@ -17,11 +17,11 @@ import pytest
 from nacl.signing import SigningKey
 
 from tests.conftest import admin_cursor
-from tests.installs import Install
-from tests.raw_http import RawConnection
 from tests.server.conftest import BATCH, WAITING, WRITERS_LOCK
 from tests.server.test_protocol import items, problem
-from tests.server_process import ServerProcess
+from tests.support.installs import Install
+from tests.support.raw_http import RawConnection
+from tests.support.server_process import ServerProcess
 
 LIMIT_S = 20
 PROOF = "AND i.public_key ="  # is in the SQL of each, and a rotation proves its install first

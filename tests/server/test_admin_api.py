@@ -6,8 +6,8 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from tests.installs import Install
-from tests.server_process import ServerProcess
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess
 
 OUTSIDE = "after=0001-01-01T00:00:00%2B23:59_c77af682-9aa4-412e-904a-c307d3a8a9c2"
 PATHS = ["stats", "applications", "applications/ledger", "applications/ledger/kpis", "instances", "feed"]

@@ -8,9 +8,9 @@ import pytest
 
 from shm.version_order import is_pre_release, order
 from tests.conftest import admin_cursor
-from tests.houses import wait_for
-from tests.installs import Install
-from tests.server_process import ServerProcess
+from tests.support.houses import wait_for
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess
 
 ROLLED = "SELECT (SELECT cursor FROM series_head) >= (SELECT cursor FROM feed_head)"
 

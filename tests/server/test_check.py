@@ -16,11 +16,11 @@ import pytest
 from shm.check import MOST_SHOWN
 from shm.check_command import run
 from tests.conftest import admin_cursor, fresh_database
-from tests.installs import Install
-from tests.load import Load
-from tests.oracle import hold_to_the_oracle
 from tests.server.test_actions import act
-from tests.server_process import ServerProcess
+from tests.support.installs import Install
+from tests.support.load import Load
+from tests.support.oracle import hold_to_the_oracle
+from tests.support.server_process import ServerProcess
 
 LIMIT_S = 60
 FLEET = 30

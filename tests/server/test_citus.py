@@ -16,9 +16,9 @@ import pytest
 from shm.migrate import migrations
 from shm.queries import apart, sql_folder, statements
 from tests.conftest import admin_cursor, migrate
-from tests.houses import wait_for
-from tests.installs import Install
-from tests.server_process import ServerProcess
+from tests.support.houses import wait_for
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess
 
 CITUS = os.environ.get("SHM_TEST_CITUS_DSN")
 

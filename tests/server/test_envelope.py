@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from shm import envelope
 from shm.errors import BadRequest, Forbidden, Refusal, Unauthorized
 from shm.settings import Settings
-from tests.installs import Install
+from tests.support.installs import Install
 
 LIMITS = Settings()
 NOW = datetime(2026, 11, 23, 21, 45, tzinfo=UTC)

@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import psutil
 
-from tests.installs import Install
-from tests.many_installs import make_fleet
-from tests.server_process import ServerProcess
+from tests.support.installs import Install
+from tests.support.many_installs import make_fleet
+from tests.support.server_process import ServerProcess
 
 FLEET = 2_000
 TEXTS = 50  # KiB each

@@ -11,9 +11,9 @@ from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
 from tests.conftest import admin_cursor
-from tests.installs import Install
-from tests.server_process import ServerProcess
-from tests.subscriber import subscribed
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess
+from tests.support.subscriber import subscribed
 
 
 def listed(server: ServerProcess, query: str = "") -> tuple[dict[str, dict[str, Any]], int]:

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.hostile import texts, wires
-from tests.hostile.actions import body as body_of_an_action
-from tests.hostile.backlogs import backlog, member
-from tests.hostile.case import post, signed, snapshot
-from tests.hostile.oracle import can_be_kept, parsed, same
-from tests.installs import Install
-from tests.raw_http import Answer, RawConnection
 from tests.server.conftest import Neighbours, Target
+from tests.support.hostile import texts, wires
+from tests.support.hostile.actions import body as body_of_an_action
+from tests.support.hostile.backlogs import backlog, member
+from tests.support.hostile.case import post, signed, snapshot
+from tests.support.hostile.oracle import can_be_kept, parsed, same
+from tests.support.installs import Install
+from tests.support.raw_http import Answer, RawConnection
 
 PATHS = ["/v1/snapshot", "/v1/snapshots", "/v1/register", "/v1/activate", "/v1/erase"]
 REGISTERED = ("instance_id", "public_key", "app_name", "app_version", "deployment_mode", "environment", "os_arch", "x")

@@ -2,8 +2,8 @@
 
 from datetime import timedelta
 
-from tests.installs import Install
-from tests.server_process import ServerProcess
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess
 
 
 def test_a_key_that_the_current_snapshot_lacks_does_not_count(server: ServerProcess) -> None:

@@ -14,9 +14,9 @@ from shm import limits
 from shm.errors import TooMany
 from shm.limits import Limit, Limits
 from shm.settings import Settings
-from tests.installs import Install
 from tests.server.test_protocol import problem
-from tests.server_process import ServerProcess
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess
 
 OFFICE = 50
 

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import fresh_database
-from tests.installs import Install
-from tests.many_installs import make_fleet
-from tests.server_process import ServerProcess
+from tests.support.installs import Install
+from tests.support.many_installs import make_fleet
+from tests.support.server_process import ServerProcess
 
 VALUES: list[Any] = [
     *(0, 1, 1, -1, 2, 10, 2**70, 2**70 + 1, 1.5, -0.25, 1e-9, True, False, "", "a", "b", "B", "é", "𝄞", "1"),

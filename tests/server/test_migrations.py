@@ -18,13 +18,13 @@ from nacl.signing import SigningKey
 
 from shm.migrate import migrations
 from shm.migrate import run as run_migrate
-from tests import previous_release
 from tests.conftest import admin_cursor, migrate
-from tests.houses import wait_for
-from tests.installs import Install
-from tests.previous_release import OldInstall, flat
-from tests.server_process import ServerProcess
-from tests.subscriber import subscribed
+from tests.support import previous_release
+from tests.support.houses import wait_for
+from tests.support.installs import Install
+from tests.support.previous_release import OldInstall, flat
+from tests.support.server_process import ServerProcess
+from tests.support.subscriber import subscribed
 
 HEAD = 300  # of the feed, lower than there are snapshots: it has to jump
 WINDOW = timedelta(days=30)

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tests.backstage import Backstage, backstage
 from tests.conftest import admin_cursor, fresh_database
-from tests.fleets import Fleet, Story, play, stories
-from tests.oracle import hold_the_past_to_the_oracle, hold_to_the_oracle
-from tests.server_process import ServerProcess
+from tests.support.backstage import Backstage, backstage
+from tests.support.fleets import Fleet, Story, play, stories
+from tests.support.oracle import hold_the_past_to_the_oracle, hold_to_the_oracle
+from tests.support.server_process import ServerProcess
 
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 EFFORTS = [

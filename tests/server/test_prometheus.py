@@ -12,13 +12,13 @@ import httpx
 import shm
 from shm.sampler import MEASURE_S
 from shm.vitals import METRICS
-from tests.backstage import backstage
 from tests.conftest import admin_cursor
-from tests.figures import Figures, Moved, figures, moving, parsed, value
-from tests.installs import Install
-from tests.raw_http import RawConnection
-from tests.server_process import ServerProcess
-from tests.subscriber import subscribed
+from tests.support.backstage import backstage
+from tests.support.figures import Figures, Moved, figures, moving, parsed, value
+from tests.support.installs import Install
+from tests.support.raw_http import RawConnection
+from tests.support.server_process import ServerProcess
+from tests.support.subscriber import subscribed
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "operating.md"
 LIMIT_S = 20

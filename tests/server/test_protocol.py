@@ -14,8 +14,8 @@ import psycopg2
 import pytest
 
 from tests.conftest import admin_cursor
-from tests.installs import Install
-from tests.server_process import ServerProcess
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess
 
 WIRE = Path(__file__).parent.parent / "wire"
 

@@ -10,11 +10,11 @@ import psycopg2
 import pytest
 
 from tests.conftest import admin_cursor
-from tests.installs import Install
 from tests.server.test_actions import act
 from tests.server.test_protocol import items
-from tests.server_process import ServerProcess
-from tests.subscriber import subscribed
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess
+from tests.support.subscriber import subscribed
 
 LIMIT_S = 20
 

@@ -17,12 +17,12 @@ from shm import partitions, retention
 from shm.database import Database
 from shm.migrate import run as run_migrate
 from shm.settings import Settings
-from tests import previous_release
 from tests.conftest import admin_cursor
-from tests.houses import wait_for
-from tests.installs import Install
-from tests.server_process import ServerProcess
-from tests.shm_command import run_shm
+from tests.support import previous_release
+from tests.support.houses import wait_for
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess
+from tests.support.shm_command import run_shm
 
 DAY = timedelta(days=1)
 WINDOW = timedelta(days=30)

@@ -11,12 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.aging import age
-from tests.backstage import Backstage, backstage
 from tests.conftest import admin_cursor
-from tests.installs import Install
-from tests.oracle import hold_the_past_to_the_oracle, hold_to_the_oracle
-from tests.server_process import ServerProcess
+from tests.support.aging import age
+from tests.support.backstage import Backstage, backstage
+from tests.support.installs import Install
+from tests.support.oracle import hold_the_past_to_the_oracle, hold_to_the_oracle
+from tests.support.server_process import ServerProcess
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 POINTS = {"24h": 25, "7d": 29, "30d": 31, "3m": 91, "1y": 54}

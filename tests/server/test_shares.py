@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 import httpx
 
 from tests.conftest import admin_cursor
-from tests.installs import Install
 from tests.server.test_actions import ago, backlog
 from tests.server.test_protocol import problem
-from tests.server_process import ServerProcess
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess
 
 LIMIT_S = 20
 

@@ -18,10 +18,10 @@ from shm.migrate import CREATE_HISTORY, migrations
 from shm.server import ROUTES
 from shm.tokens import LONGEST_NAME, Role
 from tests.conftest import admin_cursor, migrate
-from tests.houses import wait_for
-from tests.server_process import ServerProcess
-from tests.stranger import rows_as_text
-from tests.subscriber import subscribed
+from tests.support.houses import wait_for
+from tests.support.server_process import ServerProcess
+from tests.support.stranger import rows_as_text
+from tests.support.subscriber import subscribed
 
 NOBODY = "c77af682-9aa4-412e-904a-c307d3a8a9c2"
 FIELDS = {"id", "name", "role", "created_at", "expires_at", "last_used_on"}

@@ -10,7 +10,7 @@ import httpx
 from nacl.signing import SigningKey
 
 from tests.server.test_protocol import items
-from tests.server_process import ServerProcess
+from tests.support.server_process import ServerProcess
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "protocol.md"
 

@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 import msgspec
 import psycopg2
 
-from tests.installs import Install
-from tests.oracle import hold_to_the_oracle
-from tests.server_process import ServerProcess
+from tests.support.installs import Install
+from tests.support.oracle import hold_to_the_oracle
+from tests.support.server_process import ServerProcess
 
 MOST = 20_000  # requests of a sender in one run
 LIMIT_S = 90  # for a condition to come true under load

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.feed_history import Heads, History, Item, State, comparable
+from tests.support.feed_history import Heads, History, Item, State, comparable
 
 KPIS_PAUSE_S = 0.5  # at least, between two messages of an application's KPIs
 

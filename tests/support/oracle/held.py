@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from tests.oracle import raw as rows
-from tests.oracle import truth
-from tests.oracle.raw import Raw
-from tests.oracle.truth import LAPSES, MOST_VALUES, WINDOW, Figures
-from tests.server_process import ServerProcess
+from tests.support.oracle import raw as rows
+from tests.support.oracle import truth
+from tests.support.oracle.raw import Raw
+from tests.support.oracle.truth import LAPSES, MOST_VALUES, WINDOW, Figures
+from tests.support.server_process import ServerProcess
 
 PERIODS = ("24h", "7d", "30d", "3m", "1y", "all")
 MOST_POINTS = 400

@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 from hypothesis import strategies as st
 
-from tests.aging import age
-from tests.installs import Install
-from tests.server_process import ServerProcess
+from tests.support.aging import age
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess
 
 APPS = ("Ledger", "Kiosk")
 SLUGS = ("ledger", "kiosk")

@@ -17,9 +17,9 @@ from typing import Any
 import httpx
 
 from tests.conftest import admin_cursor
-from tests.houses import wait_for
-from tests.installs import Install
-from tests.server_process import ServerProcess
+from tests.support.houses import wait_for
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess
 
 THREADS = 4
 INSTALLS = 5  # of each thread

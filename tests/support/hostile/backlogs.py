@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from tests.hostile.case import STORED, Case, Verdict, signed
-from tests.installs import Install
+from tests.support.hostile.case import STORED, Case, Verdict, signed
+from tests.support.installs import Install
 
 # Members that are refused each by itself: the JSON text of the metrics, and the code.
 BAD_MEMBERS: dict[bytes, str] = {

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from tests.hostile.case import STORED, Case, Verdict, signed, snapshot
-from tests.installs import Install
+from tests.support.hostile.case import STORED, Case, Verdict, signed, snapshot
+from tests.support.installs import Install
 
 TOO_LARGE: Verdict = (413, "body_too_large")
 

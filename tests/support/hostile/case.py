@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from tests.installs import Install
+from tests.support.installs import Install
 
 # A status and the code of its problem; None where the server may end the connection in place of an answer.
 Verdict = tuple[int, str | None] | None

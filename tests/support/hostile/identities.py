@@ -6,8 +6,8 @@ from typing import Any
 import nacl.bindings
 from nacl.signing import SigningKey
 
-from tests.hostile.case import STORED, Case, Verdict, post, signed
-from tests.installs import Install
+from tests.support.hostile.case import STORED, Case, Verdict, post, signed
+from tests.support.installs import Install
 
 PRIME = 2**255 - 19  # of the field that Ed25519 calculates in
 ORDER = 2**252 + 27742317777372353535851937790883648493  # of the group that signatures are made in

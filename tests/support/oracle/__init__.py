@@ -6,8 +6,8 @@ takes `Raw` and a moment, one in `held` that compares an answer with it, and a l
 `hold_the_past_to_the_oracle` where it is of what has to be rolled up first.
 """
 
-from tests.oracle.held import hold_the_past_to_the_oracle, hold_to_the_oracle
-from tests.oracle.raw import Raw, read
-from tests.oracle.truth import WINDOW
+from tests.support.oracle.held import hold_the_past_to_the_oracle, hold_to_the_oracle
+from tests.support.oracle.raw import Raw, read
+from tests.support.oracle.truth import WINDOW
 
 __all__ = ["WINDOW", "Raw", "hold_the_past_to_the_oracle", "hold_to_the_oracle", "read"]

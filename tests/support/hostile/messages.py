@@ -6,8 +6,8 @@ what it seems.
 
 from collections.abc import Callable
 
-from tests.hostile.case import BAD_HTTP, ENDED, STORED, Case, Verdict, snapshot
-from tests.installs import Install
+from tests.support.hostile.case import BAD_HTTP, ENDED, STORED, Case, Verdict, snapshot
+from tests.support.installs import Install
 
 UNSIGNED: Verdict = (401, "missing_instance_id")
 NOWHERE: Verdict = (404, "no_such_address")

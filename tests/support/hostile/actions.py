@@ -7,9 +7,9 @@ from typing import Any
 
 from nacl.signing import SigningKey
 
-from tests.hostile.case import Case, Verdict, signed
-from tests.hostile.identities import NON_CANONICAL, OF_SMALL_ORDER, beyond_the_order, encoded, mixed
-from tests.installs import Install
+from tests.support.hostile.case import Case, Verdict, signed
+from tests.support.hostile.identities import NON_CANONICAL, OF_SMALL_ORDER, beyond_the_order, encoded, mixed
+from tests.support.installs import Install
 
 NEW_KEY = SigningKey.generate()
 BAD_KEY: Verdict = (400, "bad_public_key")

@@ -11,7 +11,7 @@ import psutil
 
 from shm.embedded import EmbeddedPostgres
 from shm.errors import ConfigurationError
-from tests.server_process import ServerProcess
+from tests.support.server_process import ServerProcess
 
 LIMIT_S = 60
 

@@ -17,8 +17,8 @@ from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
-from tests.feed_checker import Event, Listed, Message, Opened, Told
-from tests.feed_history import Item, comparable
+from tests.support.feed_checker import Event, Listed, Message, Opened, Told
+from tests.support.feed_history import Item, comparable
 
 ADMIN = "/api/v1/admin"
 

@@ -9,7 +9,7 @@ import msgspec
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
-from tests.server_process import ServerProcess
+from tests.support.server_process import ServerProcess
 
 LIMIT_S = 20
 

@@ -7,8 +7,8 @@ people's sake. Nothing else is guessed at. Expected of a server that takes snaps
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from tests.hostile.case import STORED, Case, snapshot
-from tests.installs import Install
+from tests.support.hostile.case import STORED, Case, snapshot
+from tests.support.installs import Install
 
 # A whole second some hours ago: no form of it lies ahead of the server's clock, whatever its offset is.
 THEN = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)

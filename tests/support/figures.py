@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.server_process import ServerProcess
+from tests.support.server_process import ServerProcess
 
 LIMIT_S = 20
 

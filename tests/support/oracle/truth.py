@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
-from tests.oracle.raw import Instance, Raw, Snapshot
+from tests.support.oracle.raw import Instance, Raw, Snapshot
 
 UNCOUNTED = {"dev", "development", "test", "testing", "ci", "local"}
 WINDOW = timedelta(days=30)

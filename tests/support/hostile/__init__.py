@@ -6,9 +6,9 @@ a reason of their own.
 
 from collections.abc import Iterator
 
-from tests.hostile import actions, backlogs, bodies, identities, messages, timestamps
-from tests.hostile.case import Case
-from tests.installs import Install
+from tests.support.hostile import actions, backlogs, bodies, identities, messages, timestamps
+from tests.support.hostile.case import Case
+from tests.support.installs import Install
 
 __all__ = ["CASES", "Case", "corpus"]
 
