@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import machine
-from bench.deflate import say_deflate
 from bench.driver import Fault
 from bench.fleet import Fleet
 from bench.report import Spread, Table, say, say_aim
@@ -131,11 +130,7 @@ def measure(plan: Plan, folder: Path) -> None:
                 _all_but_the_largest(plan, bench, table)
             largest[workers] = _largest(plan, bench)
     say("no server:")
-    kept = largest[plan.workers[0]].reading[0][0].told.kept
-    floor = _floor(plan, table, *plan.largest, kept[-1])
-    deflated = say_deflate(kept, *plan.largest)
-    less = _floor(plan, table, *plan.largest, _short(kept[-1], int(deflated)), f"of {deflated:,.0f} bytes")
-    _say_writing(floor, less)
+    floor = _floor(plan, table, *plan.largest, largest[plan.workers[0]].reading[0][0].told.example)
     for workers in plan.workers:
         _say_aims(plan, _workers(workers), largest[workers], floor)
 
@@ -147,7 +142,7 @@ def _all_but_the_largest(plan: Plan, bench: _Bench, table: Table) -> None:
                 run, _ = bench.run(readers, rate)
                 if readers == CROWD:
                     bench.run(readers, rate, unread=CROWD)
-                _floor(plan, table, readers, rate, run.told.kept[-1])
+                _floor(plan, table, readers, rate, run.told.example)
 
 
 def _largest(plan: Plan, bench: _Bench) -> Largest:
@@ -158,11 +153,11 @@ def _largest(plan: Plan, bench: _Bench) -> Largest:
     return found
 
 
-def _floor(plan: Plan, table: Table, readers: int, rate: int, example: bytes, named: str = "the floor") -> Run:
+def _floor(plan: Plan, table: Table, readers: int, rate: int, example: bytes) -> Run:
     """Says a row too."""
     run = run_the_floor(example, rate, plan.seconds, readers)
     table.row(
-        *(named, f"{rate:,}", "", "", f"{run.messages_a_second:,.0f}", _ms(run, 0.5), _ms(run, 0.99)),
+        *("the floor", f"{rate:,}", "", "", f"{run.messages_a_second:,.0f}", _ms(run, 0.5), _ms(run, 0.99)),
         *(f"{run.us_a_message('floor'):.1f}", f"{run.cores('floor'):.2f}", "", f"{run.cores('subscribers'):.2f}"),
         f"{run.cores('others'):.2f}",
         *("", "", "", ""),
@@ -177,15 +172,6 @@ def _say_who_is_missing(run: Run, readers: int) -> None:
             f"    of these {readers:,}, {run.told.behind:,} had not been told everything {run.seconds:.0f} s after the "
             f"first snapshot, when it was given up, and the feed was closed on {run.told.closed:,}"
         )
-
-
-def _say_writing(floor: Run, less: Run) -> None:
-    say(
-        f"\nwriting alone, to all of them: {floor.us_a_message('floor'):.2f} us a message plain, "
-        f"{less.us_a_message('floor'):.2f} us where it is as short as deflate makes it;\n"
-        f"the subscribers' reading {floor.us_a_message('subscribers'):.2f} us and "
-        f"{less.us_a_message('subscribers'):.2f} us, with nothing inflated"
-    )
 
 
 def _say_aims(plan: Plan, workers: str, largest: Largest, floor: Run) -> None:
@@ -227,12 +213,6 @@ def _named(readers: int, unread: int) -> str:
 
 def _ms(run: Run, share: float) -> str:
     return f"{run.within(share):,.0f}" if run.waits else ""
-
-
-def _short(example: bytes, length: int) -> bytes:
-    """A message of that length, with what the subscribers look for."""
-    start = b'{"cursor":%010d,"invoices_sent":%010d,"' % (0, 0)
-    return start + bytes(max(0, length - len(start) - len(b'"}'))) + b'"}'
 
 
 def _allow_files(wanted: int) -> None:

@@ -21,7 +21,6 @@ PATIENCE_S = 20  # for a handshake, and after the last snapshot until everybody 
 PONG_S = 10  # a ping is thrown away with all else, so each says unasked that it is alive; the server waits for 15 s
 LOOK_S = 0.02  # between two looks whether everybody was told
 SMALL_BUFFER = 4_096  # of the sockets that are unread: they stand in the way at once, and not only when 6 MB are full
-KEPT = 2_000  # messages, for whoever wants to look at them
 COUNTER = re.compile(rb'"invoices_sent": ?(\d+)')
 CURSOR_KEY = b'"cursor":'
 CURSOR = re.compile(rb'"cursor":(\d+),')
@@ -52,7 +51,7 @@ class Told:
     closed: int  # feeds that were closed on a reader
     by_ns: int
     notes: "list[array[int]]"  # of each of the sample: the snapshot's number, when it came, the next number, ...
-    kept: list[bytes]  # messages about instances
+    example: bytes  # the last message about an instance that one of the sample read, or empty
 
 
 class Reader:
@@ -74,8 +73,7 @@ class Hall:
     def __init__(self) -> None:
         self._buffer = bytearray(ROOM + CHUNK)
         self._free = memoryview(self._buffer)[ROOM:]
-        self.kept: list[bytes] = []
-        self.keeper: array[int] | None = None  # whose messages are kept
+        self.example = b""  # the last message about an instance
         self.throws_away = True  # what those beyond the sample are told
 
     def read(self, reader: Reader) -> None:
@@ -131,8 +129,7 @@ class Hall:
     def _note(self, notes: "array[int]", body: int, after: int, now: int) -> None:
         if found := COUNTER.search(self._buffer, body, after):
             notes.extend((int(found[1]), now))
-            if notes is self.keeper and len(self.kept) < KEPT:
-                self.kept.append(bytes(self._buffer[body:after]))
+            self.example = bytes(self._buffer[body:after])
 
 
 def subscribe(pipe: Connection, audience: Audience) -> None:
@@ -149,7 +146,6 @@ def subscribe(pipe: Connection, audience: Audience) -> None:
         noting = number % every == 0 and number // every < audience.sample
         readers[connection.fileno()] = Reader(connection, part, array("q") if noting else None)
     hall = Hall()
-    hall.keeper = next((each.notes for each in readers.values() if each.notes is not None), None)
     pipe.send("open")
     by_ns, goal = _listen(pipe, readers, hall)
     del unread
@@ -162,7 +158,7 @@ def subscribe(pipe: Connection, audience: Audience) -> None:
         closed=sum(reader.closed for reader in all_of_them),
         by_ns=by_ns,
         notes=[each.notes for each in sample if each.notes is not None],
-        kept=hall.kept,
+        example=hall.example,
     )
     pipe.send(told)
 

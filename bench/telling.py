@@ -209,8 +209,8 @@ def _begin_to_read(subscribers: _Process) -> None:
 
 def accounted(sent: Sent, told: Told, installs: int, cpu: dict[str, float]) -> Run:
     """Raises Fault where it does not add up."""
-    if told.notes and not told.kept:
-        raise Fault("The first subscriber was told of no install.")
+    if told.notes and not told.example:
+        raise Fault("No subscriber of the sample received a message about an instance.")
     found = waits(sent.notes, told.notes, installs)
     if not told.behind and not told.closed and found and math.isinf(found[-1]):
         raise Fault("A subscriber reached the last cursor, and was not told of every snapshot.")
