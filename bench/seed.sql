@@ -1,5 +1,5 @@
 -- Makes installs known and active, as registering and activating each of them would; the tallies have them too.
-SELECT pg_advisory_xact_lock(1397247234);
+SELECT pg_advisory_xact_lock({writers_lock});
 INSERT INTO applications (slug, name) VALUES ('bench', 'Bench') ON CONFLICT (slug) DO NOTHING;
 WITH before AS (
     SELECT * FROM standings WHERE FALSE

@@ -22,6 +22,7 @@ import psycopg2.errors
 from psycopg2.extras import register_default_jsonb
 
 from shm.errors import ConfigurationError, DatabaseBusy, DatabaseFull, DatabaseUnavailable, QueryTooSlow, UnstorableData
+from shm.locks import Lock
 from shm.queries import Statement, statements
 from shm.settings import Settings
 
@@ -224,7 +225,7 @@ class Database:
             await raw.close()
 
     @asynccontextmanager
-    async def alone(self, lock: int) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    async def alone(self, lock: Lock) -> AsyncIterator[Callable[[], Awaitable[None]]]:
         """Waits until no process on this database holds `lock`, and then holds it, on a connection of its own.
 
         What it yields returns while the lock is still held, and raises DatabaseUnavailable once it is lost.
@@ -241,7 +242,7 @@ class Database:
             yield hold
 
     @asynccontextmanager
-    async def changing_schema(self, lock: int, wait_ms: int = LOCK_TIMEOUT_MS) -> AsyncIterator[Connection]:
+    async def changing_schema(self, lock: Lock, wait_ms: int = LOCK_TIMEOUT_MS) -> AsyncIterator[Connection]:
         """A connection of one's own for changes of the schema, one process of all after the other under `lock`.
 
         They may take long, but do not wait long for a table that is in use, since others wait behind them: then

@@ -17,6 +17,7 @@ from shm.database import Connection, Database
 from shm.embedded import database_for
 from shm.endings import orderly
 from shm.errors import ConfigurationError
+from shm.locks import Lock
 from shm.queries import sql_folder
 from shm.settings import Settings, add_flags
 
@@ -24,7 +25,6 @@ HELP = "Bring the database's schema up to date; `shm serve` does so by itself."
 
 logger = logging.getLogger(__name__)
 
-LOCK = 0x53484D01  # "SHM", 1: held while migrations run
 FILE = re.compile(r"([0-9]{4})_[a-z0-9_]+\.sql")
 
 CREATE_HISTORY = """
@@ -44,9 +44,9 @@ def migrations() -> dict[int, str]:
 async def migrate(database: Database) -> int:
     """Applies what is missing and returns how many were. Raises ConfigurationError where history does not fit."""
     async with database.patient_connection() as connection:
-        if await connection.execute(f"SELECT pg_try_advisory_lock({LOCK})") != [(True,)]:
+        if await connection.execute(f"SELECT pg_try_advisory_lock({Lock.MIGRATIONS})") != [(True,)]:
             logger.info("waiting for another server's migration")
-            await connection.execute(f"SELECT pg_advisory_lock({LOCK})")
+            await connection.execute(f"SELECT pg_advisory_lock({Lock.MIGRATIONS})")
         await connection.execute(CREATE_HISTORY)
         rows = await connection.execute("SELECT version, checksum FROM schema_migrations ORDER BY version")
         applied = {int(str(version)): str(checksum) for version, checksum in rows}

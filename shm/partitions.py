@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from shm.database import Database
+from shm.locks import Lock
 from shm.queries import statements
 from shm.settings import Settings
 
-LOCK = 0x53484D06  # "SHM", 6: held while weeks are made, so that servers that start at once do not make the same one
 AHEAD = timedelta(days=28)  # so long the background may fail before a snapshot finds no week
 FURTHEST = timedelta(
     days=366
@@ -37,7 +37,7 @@ async def make(database: Database, settings: Settings) -> None:
     missing = statements()["partitions.missing"].sql
     ahead = AHEAD + min(settings.max_clock_skew, FURTHEST)
     reach = {"ahead": ahead, "back": settings.max_snapshot_age}
-    async with database.changing_schema(LOCK) as connection:
+    async with database.changing_schema(Lock.PARTITIONS) as connection:
         for ddl, is_older in await connection.execute(missing, reach):
             if is_older:  # than any week that there is: the snapshots that came before its own may be gone
                 await connection.execute(statements()["series.keep_days"].sql)
@@ -48,6 +48,6 @@ async def drop(database: Database, retention: timedelta) -> None:
     """Drops the weeks that are older than `retention`, the oldest first."""
     for week in await database.fetch(_Outlived, "partitions.outlived", retention=retention):
         await database.fetch(_RawSince, "series.raw_ends", until=week.until)
-        async with database.changing_schema(LOCK, DROP_WAIT_MS) as connection:
+        async with database.changing_schema(Lock.PARTITIONS, DROP_WAIT_MS) as connection:
             await connection.execute(week.ddl)
         logger.info("a week of raw snapshots had its time: %s", week.ddl)

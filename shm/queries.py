@@ -5,7 +5,7 @@ A statement begins at a line `-- name: topic words` and ends before the next; it
 planned once on each connection: for what runs all the time, and whose plan does not hang on its parameters.
 
 What statements have in common stands once in `sql/parts.sql`, each part after a line `-- part: name`; a statement has
-it at its line `-- use: name`, and so has a part those above it.
+it at its line `-- use: name`, and so has a part those above it. `{name_lock}` is the number of an advisory lock.
 """
 
 import re
@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from shm.locks import with_locks
+
 NAME = re.compile(r"^-- name: ([a-z_]+)( \(prepared\))?$", re.MULTILINE)
 PART = re.compile(r"^-- part: ([a-z_]+)$", re.MULTILINE)
 USE = re.compile(r"^-- use: ([a-z_]+)$", re.MULTILINE)
 LEADING_COMMENT = re.compile(r"\A(\s*--.*\n)+")  # for people; sent with every call it would only cost
 PARAMETER = re.compile(r"%\((\w+)\)s")
-LOCK = "SELECT pg_advisory_xact_lock(1397247234);"  # the writers', a statement of its own before the one that writes
 BEFORE = re.compile(r"\A(?:(?:SELECT pg_advisory_xact_lock\([0-9]+\)|SET LOCAL [^;]+);\s*)+")
 
 
@@ -51,8 +52,8 @@ def statements() -> dict[str, Statement]:
 
 
 def with_parts(text: str) -> str:
-    """SQL with the parts in common in their places."""
-    return USE.sub(lambda match: _parts()[match[1]], text)
+    """SQL with the parts in common and the locks' numbers in their places."""
+    return with_locks(USE.sub(lambda match: _parts()[match[1]], text))
 
 
 @cache

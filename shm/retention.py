@@ -16,6 +16,7 @@ from shm.database import Database
 from shm.errors import DatabaseUnavailable
 from shm.feed import Feed
 from shm.intake import Intake
+from shm.locks import Lock
 from shm.logs import Sparingly
 from shm.registry import Registry
 from shm.rollup import Rollup
@@ -24,8 +25,6 @@ from shm.settings import Settings
 logger = logging.getLogger(__name__)
 sparingly = Sparingly(logger)
 
-# "SHM", 5: held by whoever does all this. 1 is `migrate`, 2 the writers, 3 the rollup, 4 spreads, 6 partitions.
-LOCK = 0x53484D05
 ROUND_S = 1.0  # between two rounds with nothing to do
 REST = 2.0  # times as long as a step took, nothing is done: a third of a core at most goes into catching up
 BUSY_REST = 9.0  # the same while snapshots wait to be stored: a tenth of a core; whoever sends comes first
@@ -81,7 +80,7 @@ async def run(database: Database, registry: Registry, intake: Intake, feed: Feed
     """Goes round until cancelled, while no other process does."""
     while True:
         try:
-            async with database.alone(LOCK) as hold:
+            async with database.alone(Lock.BACKGROUND) as hold:
                 await _go_round(duties(database, registry, feed, settings), hold, intake)
         except DatabaseUnavailable as error:
             sparingly.warning("what goes on in the background waits for the database", type(error).__name__)

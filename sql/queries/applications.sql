@@ -21,7 +21,7 @@ LIMIT 1;
 
 -- name: update
 -- What the vendor says of an application; what is null stays as it is. Its KPIs may read otherwise: the feed tells them.
-SELECT pg_advisory_xact_lock(1397247234);
+SELECT pg_advisory_xact_lock({writers_lock});
 WITH updated AS (
     UPDATE applications SET
         github_url = CASE WHEN %(github_url)s::text IS NULL THEN github_url ELSE nullif(%(github_url)s, '') END,
@@ -45,7 +45,7 @@ SELECT slug FROM updated;
 
 -- name: stir
 -- The feed is to tell an application's KPIs anew: something that they show was computed aside.
-SELECT pg_advisory_xact_lock(1397247234);
+SELECT pg_advisory_xact_lock({writers_lock});
 WITH feed_moved AS (
     UPDATE feed_head SET cursor = cursor + 1
     RETURNING cursor, pg_notify('shm_feed', cursor::text)

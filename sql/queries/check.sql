@@ -9,7 +9,7 @@
 
 -- name: begin
 -- Whether this session is now the only one that mends; until its connection ends.
-SELECT pg_try_advisory_lock(1397247239) AS mine;
+SELECT pg_try_advisory_lock({repair_lock}) AS mine;
 
 -- name: agreed
 -- The active window, and whether the series are still those of another one.
@@ -28,7 +28,7 @@ WHERE coalesce(leaves, metrics) <> flattened(metrics);
 
 -- name: mend_leaves
 -- Makes leaves of these snapshots those of their metrics.
-SELECT pg_advisory_xact_lock(1397247234);
+SELECT pg_advisory_xact_lock({writers_lock});
 UPDATE snapshots s SET leaves = nullif(flattened(s.metrics), s.metrics)
 FROM jsonb_to_recordset(%(rows)s::jsonb) AS named (instance_id uuid, snapshot_at timestamptz)
 WHERE s.instance_id = named.instance_id AND s.snapshot_at = named.snapshot_at
@@ -73,7 +73,7 @@ FROM compared;
 
 -- name: mend_instances
 -- Gives these instances their newest raw snapshot, places them anew, moves the tallies by it, and tells the feed.
-SELECT pg_advisory_xact_lock(1397247234);
+SELECT pg_advisory_xact_lock({writers_lock});
 WITH named AS MATERIALIZED (
     SELECT DISTINCT instance_id FROM jsonb_to_recordset(%(rows)s::jsonb) AS told (instance_id uuid)
 ),
@@ -158,7 +158,7 @@ ORDER BY app_slug, sort, key, value;
 
 -- name: mend_tallies
 -- Adds these differences to the tallies, and the feed tells the KPIs that read otherwise.
-SELECT pg_advisory_xact_lock(1397247234);
+SELECT pg_advisory_xact_lock({writers_lock});
 WITH moved AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS told (
         app_slug text, sort text, key text, value text, total numeric, instances bigint, counted_total numeric,
@@ -278,7 +278,7 @@ ORDER BY part, app_slug, sort, key, value, at;
 
 -- name: mend_series
 -- Adds these differences to the series, unless the active window has become another than the one they were found with.
-SELECT pg_advisory_xact_lock(1397247235);
+SELECT pg_advisory_xact_lock({rollup_lock});
 WITH named AS MATERIALIZED (
     SELECT told.*
     FROM jsonb_to_recordset(%(rows)s::jsonb) AS told (
@@ -335,7 +335,7 @@ ORDER BY instance_id, app_version;
 
 -- name: mend_versions
 -- Makes these what the raw snapshots tell; those of which there is no snapshot are no more.
-SELECT pg_advisory_xact_lock(1397247235);
+SELECT pg_advisory_xact_lock({rollup_lock});
 WITH named AS MATERIALIZED (
     SELECT DISTINCT instance_id, app_version
     FROM jsonb_to_recordset(%(rows)s::jsonb) AS told (instance_id uuid, app_version text)
@@ -383,7 +383,7 @@ ORDER BY a.lost_at, a.instance_id;
 
 -- name: mend_absences
 -- Deletes these absences.
-SELECT pg_advisory_xact_lock(1397247234);
+SELECT pg_advisory_xact_lock({writers_lock});
 DELETE FROM absences a
 USING jsonb_to_recordset(%(rows)s::jsonb) AS named (instance_id uuid, lost_at timestamptz)
 WHERE a.instance_id = named.instance_id AND a.lost_at = named.lost_at

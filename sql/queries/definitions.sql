@@ -1,8 +1,8 @@
 -- name: agree
 -- Writes down what the counted words mean. Where that changes anything, the instances that stand otherwise now are placed
 -- anew by the sweeps, and for another window the series are computed anew; tells whether it does.
-SELECT pg_advisory_xact_lock(1397247235);
-SELECT pg_advisory_xact_lock(1397247234);
+SELECT pg_advisory_xact_lock({rollup_lock});
+SELECT pg_advisory_xact_lock({writers_lock});
 WITH other AS MATERIALIZED (
     SELECT
         active_window <> %(active_window)s::interval AS window_changed,

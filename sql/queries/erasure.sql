@@ -3,8 +3,8 @@
 -- name: erase_past
 -- Takes the oldest snapshots of an instance out of the series and deletes them, so many, where it has more of those that are
 -- rolled up; tells how many. `erase` does the rest: it holds the writers' lock, and must not hold it for a long history.
-SELECT pg_advisory_xact_lock(1397247235);
-SELECT pg_advisory_xact_lock(1397247234);
+SELECT pg_advisory_xact_lock({rollup_lock});
+SELECT pg_advisory_xact_lock({writers_lock});
 WITH known AS MATERIALIZED (
     SELECT instance_id, revoked_at FROM instances
     WHERE
@@ -52,8 +52,8 @@ SELECT count(*) AS snapshots, min(snapshot_at) AS oldest_snapshot_at, max(snapsh
 -- Deletes an instance and all of its snapshots, takes it out of the tallies and the series, tells the feed, and tells what
 -- was deleted. With a public key where it asks for it itself, and then nothing is done for one that is unknown, revoked,
 -- or has another key by now; without one where an admin does.
-SELECT pg_advisory_xact_lock(1397247235);
-SELECT pg_advisory_xact_lock(1397247234);
+SELECT pg_advisory_xact_lock({rollup_lock});
+SELECT pg_advisory_xact_lock({writers_lock});
 WITH known AS MATERIALIZED (
     SELECT instance_id, app_slug, app_name, revoked_at FROM instances
     WHERE
@@ -126,7 +126,7 @@ GROUP BY k.instance_id, k.app_name;
 
 -- name: purge
 -- Removes instances that have not proven their key in time, the ones that have waited longest, and tells the feed.
-SELECT pg_advisory_xact_lock(1397247234);
+SELECT pg_advisory_xact_lock({writers_lock});
 WITH known AS MATERIALIZED (
     SELECT instance_id, app_slug, row_number() OVER (ORDER BY registered_at, instance_id) AS place
     FROM instances

@@ -62,7 +62,7 @@ WHERE %(app)s::text IS NULL OR app_slug = %(app)s;
 
 -- name: forget_removals
 -- Forgets removals that are older than the feed's memory, the oldest first, and moves the horizon.
-SELECT pg_advisory_xact_lock(1397247234);
+SELECT pg_advisory_xact_lock({writers_lock});
 WITH old AS (
     DELETE FROM removals WHERE cursor = ANY(ARRAY(
         SELECT cursor FROM removals WHERE removed_at < now() - %(memory)s::interval ORDER BY cursor LIMIT %(most)s

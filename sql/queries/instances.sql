@@ -3,7 +3,7 @@
 
 -- name: register
 -- What an install says of itself, unproven. A new one becomes pending; of a known one it is staged. Tells the verdict.
-SELECT pg_advisory_xact_lock(1397247234);
+SELECT pg_advisory_xact_lock({writers_lock});
 WITH known AS MATERIALIZED (
     SELECT status, public_key FROM instances WHERE instance_id = %(instance_id)s
 ),
@@ -62,7 +62,7 @@ WHERE instance_id = %(instance_id)s AND public_key = %(public_key)s AND status <
 -- name: prove
 -- The instance's signature held: it was seen just now, what `claim` told takes effect, and it is active, unless it has to
 -- be approved first. Whatever has been staged since stays for the next proof.
-SELECT pg_advisory_xact_lock(1397247234);
+SELECT pg_advisory_xact_lock({writers_lock});
 WITH before AS MATERIALIZED (
     SELECT s.*
     FROM standings s
@@ -122,8 +122,8 @@ RETURNING i.status;
 -- name: decide
 -- An admin's decision: active or revoked. Revoked is final, so nothing but itself follows it. In the series a revoked
 -- instance ends with its last hour, so what is rolled up of its newest snapshot, and of those from ahead, is cut there.
-SELECT pg_advisory_xact_lock(1397247235);
-SELECT pg_advisory_xact_lock(1397247234);
+SELECT pg_advisory_xact_lock({rollup_lock});
+SELECT pg_advisory_xact_lock({writers_lock});
 WITH before AS MATERIALIZED (
     SELECT * FROM standings
     WHERE instance_id = %(instance_id)s AND status <> %(status)s AND status <> 'revoked'
@@ -184,7 +184,7 @@ WHERE i.instance_id = p.instance_id;
 
 -- name: rotate
 -- Another key, in place of this one; the same again where it is there already. None: unknown, revoked, or by now a third.
-SELECT pg_advisory_xact_lock(1397247234);
+SELECT pg_advisory_xact_lock({writers_lock});
 UPDATE instances SET public_key = %(new_key)s
 WHERE instance_id = %(instance_id)s AND public_key IN (%(public_key)s, %(new_key)s) AND status <> 'revoked'
 RETURNING status;
@@ -197,7 +197,7 @@ SELECT TRUE AS due FROM instances WHERE due_at <= now() LIMIT 1;
 -- Places instances anew whose standing time alone has changed, the ones that are due longest, and tells how many. The feed
 -- tells of those that are counted now and were not, or the other way round: the definitions have changed; and of each
 -- application whose KPIs have moved.
-SELECT pg_advisory_xact_lock(1397247234);
+SELECT pg_advisory_xact_lock({writers_lock});
 WITH before AS MATERIALIZED (
     SELECT * FROM standings WHERE due_at <= now() ORDER BY due_at LIMIT %(most)s
 ),

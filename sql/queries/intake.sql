@@ -5,7 +5,7 @@
 -- revoked. Instances get their current snapshot and a cursor, the tallies move, the feed is told once. A snapshot that
 -- tells no version has its install's, and it belongs to the application that the install has with it: what is staged
 -- takes effect.
-SELECT pg_advisory_xact_lock(1397247234);
+SELECT pg_advisory_xact_lock({writers_lock});
 WITH batch AS MATERIALIZED (
     SELECT * FROM ROWS FROM (
         jsonb_to_recordset(%(batch)s::jsonb) AS (

@@ -4,7 +4,7 @@
 -- runs from the newest back grows at one end and is never computed anew: a late one may have a month of others after it.)
 -- Neighbours are looked for nearby first, and snapshots install by install (OFFSET 0 holds the planner to that): a step
 -- must not cost more the more history there is.
-SELECT pg_advisory_xact_lock(1397247235);
+SELECT pg_advisory_xact_lock({rollup_lock});
 WITH head AS MATERIALIZED (
     SELECT cursor FROM series_head WHERE NOT stale
 ),
@@ -108,7 +108,7 @@ SELECT count(*) AS snapshots FROM fresh;
 
 -- name: close
 -- Closes the next day, if it is over: what each KPI read at its end. Tells which. Late snapshots mend closed days too.
-SELECT pg_advisory_xact_lock(1397247235);
+SELECT pg_advisory_xact_lock({rollup_lock});
 WITH due AS MATERIALIZED (
     SELECT closed_at, closed_at + interval '1 day' AS at FROM series_head WHERE closed_at + interval '1 day' <= now()
 ),
@@ -136,7 +136,7 @@ SELECT stale FROM series_head;
 -- Forgets what is rolled up by another active window than now, so many rows of hours and of days; once nothing of it is
 -- left, all raw snapshots are to be rolled up again. Days that cannot be computed from those stay as they are. Tells how
 -- many rows are gone.
-SELECT pg_advisory_xact_lock(1397247235);
+SELECT pg_advisory_xact_lock({rollup_lock});
 WITH head AS MATERIALIZED (
     SELECT date_trunc('day', raw_since + d.active_window + interval '1 day' - interval '1 microsecond') AS kept_until
     FROM series_head
@@ -165,13 +165,13 @@ SELECT gone FROM gone;
 
 -- name: raw_ends
 -- Raw snapshots from before a moment are about to be dropped.
-SELECT pg_advisory_xact_lock(1397247235);
+SELECT pg_advisory_xact_lock({rollup_lock});
 UPDATE series_head SET raw_since = greatest(raw_since, %(until)s::timestamptz)
 RETURNING raw_since;
 
 -- name: keep_days
 -- From now on snapshots may come in whose neighbours in time have been dropped: days that those counted in stay as they are.
-SELECT pg_advisory_xact_lock(1397247235);
+SELECT pg_advisory_xact_lock({rollup_lock});
 UPDATE series_head SET kept_until = greatest(
     kept_until, date_trunc('day', raw_since + d.active_window + interval '1 day' - interval '1 microsecond')
 )
@@ -258,7 +258,7 @@ GROUP BY sort, key, value, is_closed;
 -- name: forget_hours
 -- Forgets hours whose days are closed, from before the oldest raw snapshots and of no chart with steps within days; the
 -- oldest first.
-SELECT pg_advisory_xact_lock(1397247235);
+SELECT pg_advisory_xact_lock({rollup_lock});
 WITH bound AS MATERIALIZED (
     SELECT least(now() - %(kept)s::interval, closed_at) AS at FROM series_head
 ),
@@ -273,7 +273,7 @@ RETURNING 1 AS gone;
 
 -- name: forget_nothing
 -- Forgets rows that have come down to nothing, such as those of a key that only an erased install had.
-SELECT pg_advisory_xact_lock(1397247235);
+SELECT pg_advisory_xact_lock({rollup_lock});
 WITH hours_gone AS (
     DELETE FROM series_hours
     WHERE ctid = ANY(ARRAY(SELECT ctid FROM series_hours WHERE instances = 0 AND total = 0 LIMIT %(most)s))

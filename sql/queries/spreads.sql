@@ -24,7 +24,7 @@ FROM sorted;
 SET LOCAL work_mem = '64MB';
 WITH mine AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(
-        1397247236, hashtext(concat_ws('/', %(app)s::text, %(counted_only)s::boolean, %(key)s::text))
+        {spreads_lock}, hashtext(concat_ws('/', %(app)s::text, %(counted_only)s::boolean, %(key)s::text))
     ) AS mine
     WHERE NOT EXISTS (
         SELECT FROM spreads

@@ -1,6 +1,6 @@
 -- name: forget_spent
 -- Forgets tallies that have come down to nothing, such as values that no instance says any more.
-SELECT pg_advisory_xact_lock(1397247234);
+SELECT pg_advisory_xact_lock({writers_lock});
 DELETE FROM tallies
 WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM tallies

@@ -3,12 +3,11 @@
 from datetime import timedelta
 from pathlib import Path
 
+from shm.locks import Lock
 from tests.conftest import admin_cursor
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 from tests.support.shm_command import run_shm
-
-MENDERS_LOCK = 1397247239  # in sql/queries/check.sql
 
 
 def test_the_status_says_whether_there_is_a_difference_and_a_repair_leaves_none(
@@ -41,7 +40,7 @@ def test_before_the_first_server_there_is_nothing_and_no_difference(open_folder:
 
 def test_only_one_process_mends_at_a_time(database: str) -> None:
     with admin_cursor(database) as cursor:
-        cursor.execute("SELECT pg_advisory_lock(%s)", [MENDERS_LOCK])
+        cursor.execute("SELECT pg_advisory_lock(%s)", [Lock.REPAIR])
         second = run_shm("check", "--repair", SHM_DB_DSN=database)
         assert second.returncode == 1
         assert "Another process is mending" in second.stderr

@@ -13,12 +13,12 @@ import httpx
 import psycopg2
 import pytest
 
+from shm.locks import Lock
 from tests.conftest import admin_cursor, fresh_database
 from tests.support.installs import Install
 from tests.support.raw_http import RawConnection
 from tests.support.server_process import ServerProcess
 
-WRITERS_LOCK = 1397247234  # in sql/queries: while somebody holds it, every batch waits
 WAIT_LIMIT_S = 20
 BATCH = 'EXECUTE "intake.store"'  # is in the SQL of each
 WAITING = """
@@ -108,7 +108,7 @@ class Neighbours:
 
     def hold_the_writer(self) -> None:
         """No batch is written until `let_go`."""
-        self.database.execute("SELECT pg_advisory_lock(%s)", [WRITERS_LOCK])
+        self.database.execute("SELECT pg_advisory_lock(%s)", [Lock.WRITERS])
 
     def wait_for_the_writer(self) -> None:
         """Until a batch of the server waits for the lock."""
@@ -119,7 +119,7 @@ class Neighbours:
 
     def let_go(self) -> None:
         """What waits is written."""
-        self.database.execute("SELECT pg_advisory_unlock(%s)", [WRITERS_LOCK])
+        self.database.execute("SELECT pg_advisory_unlock(%s)", [Lock.WRITERS])
 
     def stored(self, install: Install, metrics: str | None = None) -> int:
         """How many snapshots of an install are in the database, with these metrics."""

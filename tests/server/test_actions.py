@@ -16,8 +16,9 @@ import psycopg2.sql
 import pytest
 from nacl.signing import SigningKey
 
+from shm.locks import Lock
 from tests.conftest import admin_cursor
-from tests.server.conftest import BATCH, WAITING, WRITERS_LOCK
+from tests.server.conftest import BATCH, WAITING
 from tests.server.test_protocol import items, problem
 from tests.support.installs import Install
 from tests.support.raw_http import RawConnection
@@ -177,10 +178,10 @@ def test_a_rotate_that_is_asked_again_is_answered_again(server: ServerProcess) -
 def test_of_rotates_at_the_same_time_one_is_told_that_it_was_done(server: ServerProcess, database: str) -> None:
     install, news = Install(server.url).arrived(), [SigningKey.generate() for _ in range(2)]
     with admin_cursor(database) as cursor, ThreadPoolExecutor(2) as pool:
-        cursor.execute("SELECT pg_advisory_lock(%s)", [WRITERS_LOCK])
+        cursor.execute("SELECT pg_advisory_lock(%s)", [Lock.WRITERS])
         answers = [pool.submit(rotate, install, new) for new in news]
         wait_for_writers(cursor, 2, PROOF)
-        cursor.execute("SELECT pg_advisory_unlock(%s)", [WRITERS_LOCK])
+        cursor.execute("SELECT pg_advisory_unlock(%s)", [Lock.WRITERS])
         statuses = [answer.result(LIMIT_S).status_code for answer in answers]
     assert sorted(statuses) == [200, 403]
     install.key = news[statuses.index(200)]
@@ -316,7 +317,7 @@ def test_a_server_ends_in_time_though_disclosures_were_broken_off_and_requests_w
         gone.send(_raw("/v1/disclose", body, install.signed(body)))
         assert gone.has_more(LIMIT_S)
         gone.reset()
-        cursor.execute("SELECT pg_advisory_lock(%s)", [WRITERS_LOCK])
+        cursor.execute("SELECT pg_advisory_lock(%s)", [Lock.WRITERS])
         body = install.snapshot_body({"n": 1})
         waiting.send(_raw("/v1/snapshot", body, install.signed(body)))
         wait_for_writers(cursor, 1, BATCH)

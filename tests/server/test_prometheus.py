@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 
 import shm
+from shm.locks import Lock
 from shm.sampler import MEASURE_S
 from shm.vitals import METRICS
 from tests.conftest import admin_cursor
@@ -22,7 +23,6 @@ from tests.support.subscriber import subscribed
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "operating.md"
 LIMIT_S = 20
-WRITERS_LOCK = 1397247234  # in sql/queries: while somebody holds it, every batch waits
 # Each of them has as many values as the code has names for.
 LABELS = {"handler", "status", "code", "le", "worker", "pool", "state", "version"}
 
@@ -127,7 +127,7 @@ async def test_batches_show_their_size_and_what_waits_for_them(server: ServerPro
     installs = [await asyncio.to_thread(Install(server.url).arrived) for _ in range(4)]
     before = await asyncio.to_thread(figures, server)
     with admin_cursor(database) as cursor:
-        cursor.execute("SELECT pg_advisory_lock(%s)", [WRITERS_LOCK])
+        cursor.execute("SELECT pg_advisory_lock(%s)", [Lock.WRITERS])
         sending = [asyncio.create_task(asyncio.to_thread(each.snapshot, {"n": 1})) for each in installs]
         depth = ("shm_intake_queue_snapshots", frozenset({("worker", "0")}))
         deadline = time.monotonic() + LIMIT_S
@@ -138,7 +138,7 @@ async def test_batches_show_their_size_and_what_waits_for_them(server: ServerPro
             assert time.monotonic() < deadline, "nothing waits"
         writer = value(held, "shm_database_connections", pool="writer", state="used", worker="0")
         assert writer == 1
-        cursor.execute("SELECT pg_advisory_unlock(%s)", [WRITERS_LOCK])
+        cursor.execute("SELECT pg_advisory_unlock(%s)", [Lock.WRITERS])
         assert [(await each).status_code for each in sending] == [202] * len(installs)
     moved = Moved(before)
     moved.after = await asyncio.to_thread(figures, server)

@@ -5,12 +5,18 @@ import re
 import psycopg2
 import pytest
 
-from shm.queries import LOCK, apart, numbered, statements
+from shm.locks import Lock
+from shm.queries import apart, numbered, sql_folder, statements
 
 WRITES = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM) (instances|snapshots|feed_head|removals|tallies|absences)\b")
 
 WRITES_SERIES = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM) (series_(hours|days|head)|versions_seen)\b")
-ROLLUP_LOCK = "SELECT pg_advisory_xact_lock(1397247235);"
+ADVISORY = re.compile(r"\bpg_(?:try_)?advisory\w*\(\s*([^\s,)]+)")
+
+
+def advisory_locks(sql: str) -> list[Lock]:
+    """Every lock that a statement takes, in the order in which it stands."""
+    return [Lock(int(number)) for number in ADVISORY.findall(sql)]
 
 
 @pytest.mark.parametrize("name", sorted(statements()))
@@ -29,14 +35,28 @@ def test_a_statement_fits_the_schema(name: str, database: str) -> None:
 def test_a_statement_that_writes_instances_takes_the_lock_first_in_a_statement_of_its_own(name: str) -> None:
     statement = statements()[name]
     text = statement.preparation or statement.sql
-    assert (LOCK in apart(statement.sql)[0]) == bool(WRITES.search(text))
+    assert (Lock.WRITERS in advisory_locks(apart(statement.sql)[0])) == bool(WRITES.search(text))
 
 
 @pytest.mark.parametrize("name", sorted(statements()))
 def test_a_statement_that_writes_the_series_takes_their_lock_first_and_the_writers_after_it(name: str) -> None:
     statement = statements()[name]
     before, _ = apart(statement.sql)
-    assert before.startswith(ROLLUP_LOCK) == bool(WRITES_SERIES.search(statement.sql))
+    assert (advisory_locks(before)[:1] == [Lock.ROLLUP]) == bool(WRITES_SERIES.search(statement.sql))
+
+
+@pytest.mark.parametrize("name", sorted(statements()))
+def test_a_statement_takes_its_locks_in_the_order_of_the_enum(name: str) -> None:
+    taken = advisory_locks(statements()[name].sql)
+    assert taken == [each for each in Lock if each in taken]
+
+
+def test_lock_numbers_stand_in_one_module() -> None:
+    root = sql_folder().parent
+    files = [each for folder in ("shm", "sql", "bench", "tests") for each in (root / folder).rglob("*.*")]
+    numbers = re.compile("|".join(rf"\b{each.value}\b|(?i:0x{each.value:x})\b" for each in Lock))
+    found = [each for each in files if each.suffix in (".py", ".sql") and numbers.search(each.read_text())]
+    assert found == [root / "shm" / "locks.py"]
 
 
 def test_what_runs_all_the_time_is_planned_once_on_each_connection() -> None:

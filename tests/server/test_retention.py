@@ -13,8 +13,9 @@ from typing import Any
 import psycopg2
 import pytest
 
-from shm import partitions, retention
+from shm import partitions
 from shm.database import Database
+from shm.locks import Lock
 from shm.migrate import run as run_migrate
 from shm.settings import Settings
 from tests.conftest import admin_cursor
@@ -29,7 +30,6 @@ WINDOW = timedelta(days=30)
 LATEST = timedelta(days=29, hours=23)  # just within SHM_MAX_SNAPSHOT_AGE
 LONG_AGO = {"SHM_MAX_SNAPSHOT_AGE": "300d", "SHM_RETENTION": "400d"}  # a server that takes in a past
 SHORT = {"SHM_RETENTION": "60d"}  # as short as the defaults allow
-ROLLUP_LOCK = 1397247235
 WEEKS = (
     "SELECT c.relname FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhrelid WHERE inhparent = 'snapshots'::regclass"
 )
@@ -143,7 +143,7 @@ def installs(serve: Callable[..., ServerProcess], database: str) -> list[Install
 
 def keeper(database: str) -> list[int]:
     """The backends that hold the background's lock: one at most."""
-    found = ask(database, KEEPER, retention.LOCK)
+    found = ask(database, KEEPER, Lock.BACKGROUND)
     assert len(found) <= 1
     return found
 
@@ -306,12 +306,12 @@ def test_a_duty_that_is_too_slow_does_not_keep_the_others_from_theirs(
 ) -> None:
     server = serve(SHM_STATEMENT_TIMEOUT="1s")
     with admin_cursor(database) as cursor:
-        cursor.execute("SELECT pg_advisory_lock(%s)", [ROLLUP_LOCK])  # no step of the rollup comes to its end
+        cursor.execute("SELECT pg_advisory_lock(%s)", [Lock.ROLLUP])  # no step of the rollup comes to its end
         with a_pending_one_of_long_ago(server, database) as purged:
             Install(server.url).arrived({"orders": 1})
             wait_for(lambda: "could not roll up" in server.log, "a word about the rollup")
             wait_for(purged, "the purge")
-        cursor.execute("SELECT pg_advisory_unlock(%s)", [ROLLUP_LOCK])
+        cursor.execute("SELECT pg_advisory_unlock(%s)", [Lock.ROLLUP])
     rolled_up(database)
     assert "Traceback" not in server.log
 

@@ -9,7 +9,8 @@ from datetime import timedelta
 import psycopg2
 from psycopg2 import sql
 
-ROLLUP_LOCK, WRITERS_LOCK = 1397247235, 1397247234  # in this order, as every statement that takes both
+from shm.locks import Lock
+
 TIMELESS = ["schema_migrations", "tokens"]
 
 # Tables with moments in them, of partitioned ones the whole; and all of their columns, `true` for a moment.
@@ -41,8 +42,8 @@ def age(database: str, by: timedelta) -> None:
     try:
         with connection, connection.cursor() as cursor:
             cursor.execute("SET timezone = 'UTC'")
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [ROLLUP_LOCK])
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [WRITERS_LOCK])
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [Lock.ROLLUP])
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [Lock.WRITERS])
             cursor.execute(TABLES, [TIMELESS])
             for table, columns, are_moments in cursor.fetchall():
                 _age_table(cursor, table, dict(zip(columns, are_moments, strict=True)), by)

@@ -14,6 +14,7 @@ from shm.database import Database
 from shm.feed import Feed
 from shm.keys import Keys
 from shm.kpis import Kpis
+from shm.locks import Lock
 from shm.registry import Registry
 from shm.retention import Duty
 from shm.settings import Settings
@@ -52,7 +53,7 @@ def backstage(database: str, **environment: str) -> Iterator[Backstage]:
     """Holds servers' own background back while the context lasts: enter it before they start."""
     settings = Settings.load(environment)
     with admin_cursor(database) as cursor, asyncio.Runner() as runner:
-        cursor.execute("SELECT pg_advisory_lock(%s)", [retention.LOCK])
+        cursor.execute("SELECT pg_advisory_lock(%s)", [Lock.BACKGROUND])
         opened = Database.opened(settings, database, size=CONNECTIONS)
         own = runner.run(opened.__aenter__())
         try:
