@@ -9,8 +9,9 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
+from .api import Api
 from .changes import Away, Change, Connected, KpisMoved, Put, Removed
 from .errors import (
     AnswerError,
@@ -26,9 +27,6 @@ from .kpis_due import KpisDue
 from .listing import Listing
 from .messages import InstanceMessage, KpisMessage, RemovedMessage, ResyncMessage
 from .model import Kpis, Page
-
-if TYPE_CHECKING:
-    from .client import Client
 
 PAGE = 1000  # instances listed at a time, the most that the server gives
 AHEAD = 100  # changes that are ready before they are asked for
@@ -53,9 +51,19 @@ class Subscription:
     `page`: instances listed at a time; the first of a small page are there sooner.
     """
 
-    def __init__(self, client: "Client", app: str | None, *, newest: int | None, patient: bool, page: int) -> None:
+    def __init__(
+        self,
+        api: Api,
+        running: "set[Subscription]",  # those that have a task: each adds and removes itself
+        app: str | None,
+        *,
+        newest: int | None,
+        patient: bool,
+        page: int,
+    ) -> None:
         self.app = app
-        self._client = client
+        self._api = api
+        self._all_running = running
         self._newest = newest
         self._patient = patient
         self._page = page
@@ -77,7 +85,7 @@ class Subscription:
         if self._running is None:
             self._told = asyncio.Queue(AHEAD)
             self._running = asyncio.create_task(self._run(self._told))
-            self._client.running.add(self)
+            self._all_running.add(self)
         told = await self._told.get()
         if isinstance(told, Exception):
             self._end()
@@ -102,7 +110,7 @@ class Subscription:
 
     def _end(self) -> asyncio.Task[None] | None:
         running, self._running = self._running, None
-        self._client.running.discard(self)
+        self._all_running.discard(self)
         return running
 
     async def _run(self, told: "asyncio.Queue[Change | Exception]") -> None:
@@ -130,8 +138,8 @@ class Subscription:
                         yield KpisMoved(kpis)
                 inbox = self._inbox = Inbox()
                 async with (
-                    self._client.messages(self.app, self._cursor) as messages,
-                    inbox.filled(messages, self._listing, self._client.next_page),
+                    self._api.messages(self.app, self._cursor) as messages,
+                    inbox.filled(messages, self._listing, self._api.next_page),
                 ):
                     connected = clock()
                     yield Connected()
@@ -166,7 +174,7 @@ class Subscription:
     async def _first_page(self) -> Page:
         self._must_list = False  # whoever wants another one from here on gets it
         try:
-            return await self._client.instances(self.app, min(self._page, self._newest or self._page))
+            return await self._api.instances(self.app, min(self._page, self._newest or self._page))
         except BaseException:
             self._must_list = True
             raise
@@ -211,7 +219,7 @@ class Subscription:
     async def _kpis_of(self, slug: str) -> Kpis | None:
         """Those that the feed may have nothing more to say of."""
         try:
-            kpis = await self._client.kpis(slug)
+            kpis = await self._api.kpis(slug)
         except UnknownApplicationError:
             if self.app is not None and not self._patient:
                 raise

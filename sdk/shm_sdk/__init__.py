@@ -7,11 +7,10 @@ does nothing at all where telemetry is refused.
 from typing import TYPE_CHECKING
 
 from shm_sdk.client import Client
+from shm_sdk.version import __version__
 
 if TYPE_CHECKING:
     from shm_sdk.outcome import Outcome, Result
-
-__version__ = "0.1.0"
 
 __all__ = ["Client", "Outcome", "Result", "__version__"]
 

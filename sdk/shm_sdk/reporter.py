@@ -19,12 +19,13 @@ from random import SystemRandom
 from types import CoroutineType
 from typing import cast
 
-from shm_sdk import __version__, snapshot, system
+from shm_sdk import snapshot, system
 from shm_sdk.configuration import Configuration, official_slug
 from shm_sdk.identity import Identity, IdentityUnusable, IdentityUnwritable, load_or_create
 from shm_sdk.outcome import Outcome, Result
 from shm_sdk.schedule import next_delay
 from shm_sdk.transport import Answer, Transport, Unreachable
+from shm_sdk.version import __version__
 
 Provider = Callable[[], Mapping[str, object]]
 
