@@ -4,6 +4,9 @@ PYTHON ?= python3
 TESTS_AT_ONCE ?= 4
 BIN := .venv/bin
 
+# Tests start hundreds of Python processes: where this is set, each would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve test test-long bench bench-intake bench-read bench-feed check format lock screenshot clean
 

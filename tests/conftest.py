@@ -49,12 +49,18 @@ def open_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The DSN of a PostgreSQL that lives as long as the session, with a migrated template database."""
+    """The DSN of a PostgreSQL that lives as long as the session, with a migrated template database.
+
+    It survives no power cut: tests of durability have an embedded PostgreSQL of their own.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="shm-tests-") as folder,
         EmbeddedPostgres(Path(folder)).running() as dsn,
     ):
         with admin_cursor(dsn) as cursor:
+            for setting in ("fsync", "full_page_writes"):
+                cursor.execute(f"ALTER SYSTEM SET {setting} = off")
+            cursor.execute("SELECT pg_reload_conf()")
             cursor.execute(f"CREATE DATABASE {TEMPLATE}")
         migrate(make_dsn(dsn, dbname=TEMPLATE))
         yield dsn

@@ -27,6 +27,7 @@ from shm_client.refusals import LONGEST_WAIT, retry_after
 from shm_client.subscription import BACKOFF_FIRST
 from tests.conftest import admin_cursor
 from tests.server.test_actions import act
+from tests.support import plain_http
 from tests.support.installs import Install
 from tests.support.many_installs import make_fleet
 from tests.support.mirror import listed, mirrored
@@ -272,7 +273,7 @@ async def test_a_refused_token_raises_or_is_waited_for(server: ServerProcess, pa
 
 async def test_a_token_that_ends_ends_its_feed(server: ServerProcess) -> None:
     tokens = f"{server.url}/api/v1/admin/tokens"
-    async with httpx.AsyncClient(headers=server.headers) as admin:
+    async with plain_http.AsyncClient(headers=server.headers) as admin:
         made = (await admin.post(tokens, json={"name": "a script", "role": "viewer"})).json()
         async with client_of(server, token=made["token"]) as client, mirrored(client.feed()) as mirror:
             await mirror.until(lambda: mirror.connected)

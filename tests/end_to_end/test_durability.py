@@ -16,6 +16,7 @@ import pytest
 
 from shm.check_command import run as check
 from tests.conftest import admin_cursor
+from tests.support import plain_http
 from tests.support.houses import House, house_with_embedded_postgres, house_with_servers
 from tests.support.installs import Install
 from tests.support.load import Load, hold_to_what_was_acknowledged, stored
@@ -147,7 +148,7 @@ def wait_for_a_waiting_writer(database: str) -> None:
 def server_listens(server: ServerProcess) -> bool:
     """Whether new connections are taken."""
     try:
-        httpx.get(f"{server.url}/api/v1/healthcheck", timeout=5)
+        plain_http.get(f"{server.url}/api/v1/healthcheck", timeout=5)
     except httpx.ConnectError:
         return False
     except httpx.TransportError:

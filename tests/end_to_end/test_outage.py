@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import msgspec
 import psutil
 import pytest
@@ -26,6 +25,7 @@ from shm.settings import Settings
 from shm.shared_numbers import SharedNumbers
 from shm.vitals import Vitals
 from tests.conftest import admin_cursor
+from tests.support import plain_http
 from tests.support.houses import House, house_with_servers
 from tests.support.installs import Install
 from tests.support.load import Load, hold_to_what_was_acknowledged
@@ -107,8 +107,8 @@ def test_while_the_database_is_away_installs_are_told_to_come_back(open_folder: 
         ):
             assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
             assert int(answer.headers["Retry-After"]) > 0
-        assert httpx.get(f"{server.url}/api/v1/ready").status_code == 503
-        assert httpx.get(f"{server.url}/api/v1/healthcheck").status_code == 200
+        assert plain_http.get(f"{server.url}/api/v1/ready").status_code == 503
+        assert plain_http.get(f"{server.url}/api/v1/healthcheck").status_code == 200
         house.start_postgres()
         assert install.snapshot({"a": 2}).status_code == 202
         assert "Traceback" not in server.log

@@ -3,10 +3,10 @@
 import uuid
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.conftest import admin_cursor
+from tests.support import plain_http
 from tests.support.server_process import ServerProcess
 from tests.support.shm_command import run_shm
 
@@ -14,7 +14,7 @@ from tests.support.shm_command import run_shm
 def status(server: ServerProcess, token: str, path: str = "stats") -> int:
     """What a request with that token is answered."""
     headers = {"Authorization": f"Bearer {token}"}
-    return httpx.get(f"{server.url}/api/v1/admin/{path}", headers=headers).status_code
+    return plain_http.get(f"{server.url}/api/v1/admin/{path}", headers=headers).status_code
 
 
 def test_a_token_is_printed_alone_works_at_once_and_ends_at_once(server: ServerProcess, database: str) -> None:

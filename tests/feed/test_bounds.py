@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 
-import httpx
 import psutil
 import pytest
 from tornado.httpclient import HTTPClientError
 
 from shm.queries import statements
 from tests.conftest import admin_cursor
+from tests.support import plain_http
 from tests.support.figures import figures, value
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
@@ -56,7 +56,7 @@ async def subscribers(server: ServerProcess, number: int) -> None:
 def added_token(server: ServerProcess) -> str:
     """A viewer's."""
     url, said = f"{server.url}/api/v1/admin/tokens", {"name": "screen", "role": "viewer"}
-    return str(httpx.post(url, json=said, headers=server.headers).json()["token"])
+    return str(plain_http.post(url, json=said, headers=server.headers).json()["token"])
 
 
 def refused(response: HTTPClientError) -> tuple[int, str, bool]:

@@ -8,9 +8,9 @@ from functools import partial
 from random import Random
 from typing import Any
 
-import httpx
 import msgspec
 
+from tests.support import plain_http
 from tests.support.aging import age
 from tests.support.feed_checker import Told
 from tests.support.feed_watcher import Watcher, plain
@@ -36,13 +36,13 @@ def kpis(server: ServerProcess, app: str) -> dict[str, Any]:
 def edit(server: ServerProcess, app: str, overrides: dict[str, Any]) -> None:
     """What the vendor says of an application."""
     url = f"{server.url}/api/v1/admin/applications/{app}"
-    httpx.put(url, headers=server.headers, json={"overrides": overrides}).raise_for_status()
+    plain_http.put(url, headers=server.headers, json={"overrides": overrides}).raise_for_status()
 
 
 def decide(server: ServerProcess, install: Install, decision: str) -> None:
     """What the vendor decides on an install."""
     url = f"{server.url}/api/v1/admin/instances/{install.instance_id}/{decision}"
-    httpx.post(url, headers=server.headers).raise_for_status()
+    plain_http.post(url, headers=server.headers).raise_for_status()
 
 
 class Listeners:
@@ -125,7 +125,7 @@ async def test_decisions_moves_and_erasures_are_told_as_what_they_make_of_the_kp
 
     def erase() -> None:
         url = f"{servers[1].url}/api/v1/admin/instances/{erased.instance_id}"
-        httpx.delete(url, headers=servers[1].headers).raise_for_status()
+        plain_http.delete(url, headers=servers[1].headers).raise_for_status()
 
     def move() -> None:
         assert moved.register(app_name="Kiosk").is_success

@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-import httpx
 import pytest
 
 from tests.conftest import admin_cursor
 from tests.feed.conftest import VIEWS, Watch, watch
+from tests.support import plain_http
 from tests.support.bustle import Bustle
 from tests.support.feed_history import remember
 from tests.support.houses import wait_for
@@ -73,7 +73,7 @@ def go(server: ServerProcess, install: Install, way: Sequence[str | None]) -> No
     for app in way:
         if app is None:
             address = f"{server.url}/api/v1/admin/instances/{install.instance_id}"
-            httpx.delete(address, headers=server.headers).raise_for_status()
+            plain_http.delete(address, headers=server.headers).raise_for_status()
         else:
             assert install.register(app_name=app).is_success
             assert install.activate().is_success

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from tests.conftest import admin_cursor
+from tests.support import plain_http
 from tests.support.server_process import END_LIMIT_S, START_LIMIT_S, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,7 +91,7 @@ def test_an_installed_server_migrates_and_serves(programs: Path, database: str, 
             assert time.monotonic() < deadline, log_file.read_text()
             time.sleep(0.05)
         token = (data_dir / "admin.token").read_text().strip()
-        stats = httpx.get(
+        stats = plain_http.get(
             f"http://127.0.0.1:{port}/api/v1/admin/stats", headers={"Authorization": f"Bearer {token}"}, timeout=30
         )
         assert stats.json()["total_instances"] == 0
@@ -132,6 +133,6 @@ def environment() -> dict[str, str]:
 def answers(url: str) -> bool:
     """Whether a GET is answered with 200."""
     try:
-        return httpx.get(url, timeout=5).status_code == httpx.codes.OK
+        return plain_http.get(url, timeout=5).status_code == httpx.codes.OK
     except httpx.TransportError:
         return False

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from shm_sdk import Client, Result
+from tests.support import plain_http
 from tests.support.peer import Peer
 from tests.support.server_process import ServerProcess
 
@@ -51,7 +51,7 @@ def test_the_signed_register_alone_already_makes_an_active_install(
     assert telemetry.report_now().sent
     telemetry.stop()
     register = peer.requests[0]
-    answer = httpx.post(f"{server.url}{register.path}", content=register.body, headers=register.headers)
+    answer = plain_http.post(f"{server.url}{register.path}", content=register.body, headers=register.headers)
     assert answer.status_code == 201
     assert [row["status"] for row in instances(server)] == ["active"]
 

@@ -9,12 +9,12 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-import httpx
 import psycopg2
 import pytest
 
 from shm.locks import Lock
 from tests.conftest import admin_cursor, fresh_database
+from tests.support import plain_http
 from tests.support.installs import Install
 from tests.support.raw_http import RawConnection
 from tests.support.server_process import ServerProcess
@@ -88,10 +88,10 @@ def seeded(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             Install(server.url, app_name="Kiosk").arrived({"list": [None]}, ago=timedelta(days=1))
             revoked = Install(server.url, app_name="Kiosk").arrived()
             decision = f"{server.url}/api/v1/admin/instances/{revoked.instance_id}/revoke"
-            httpx.post(decision, headers=server.headers).raise_for_status()
+            plain_http.post(decision, headers=server.headers).raise_for_status()
             Install(server.url).register()
             said = {"name": "a script", "role": "viewer"}
-            token = httpx.post(f"{server.url}/api/v1/admin/tokens", json=said, headers=server.headers).json()
+            token = plain_http.post(f"{server.url}/api/v1/admin/tokens", json=said, headers=server.headers).json()
             known = {"slug": "ledger", "app": "Ledger", "instance_id": one.instance_id, "decision": "approve"}
             yield Seeded(server, known | {"token_id": token["id"]})
         finally:

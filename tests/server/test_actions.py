@@ -20,6 +20,7 @@ from shm.locks import Lock
 from tests.conftest import admin_cursor
 from tests.server.conftest import BATCH, WAITING
 from tests.server.test_protocol import items, problem
+from tests.support import plain_http
 from tests.support.installs import Install
 from tests.support.raw_http import RawConnection
 from tests.support.server_process import ServerProcess
@@ -53,7 +54,7 @@ def rotate(install: Install, new: SigningKey, server: ServerProcess | None = Non
     """A rotate, signed by both keys; the install itself keeps its old one."""
     body = action(install, "rotate", new_public_key=new.verify_key.encode().hex())
     headers = install.signed(body) | {"X-New-Signature": new.sign(body).signature.hex()}
-    return httpx.post(f"{server.url if server else install.url}/v1/rotate", content=body, headers=headers)
+    return plain_http.post(f"{server.url if server else install.url}/v1/rotate", content=body, headers=headers)
 
 
 def backlog(install: Install, members: list[Any]) -> httpx.Response:
@@ -327,7 +328,7 @@ def test_a_server_ends_in_time_though_disclosures_were_broken_off_and_requests_w
 def test_whoever_is_revoked_can_do_nothing_any_more(server: ServerProcess) -> None:
     install = Install(server.url).arrived()
     url = f"{server.url}/api/v1/admin/instances/{install.instance_id}/revoke"
-    assert httpx.post(url, headers=server.headers).status_code == 200
+    assert plain_http.post(url, headers=server.headers).status_code == 200
     refused = [install.register(), install.activate(), install.snapshot({"a": 1}), backlog(install, [])]
     refused += [act(install, "erase"), act(install, "disclose"), rotate(install, SigningKey.generate())]
     member = [{"timestamp": ago(1), "metrics": {}}]

@@ -3,9 +3,9 @@
 import json
 from datetime import timedelta
 
-import httpx
 import pytest
 
+from tests.support import plain_http
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 
@@ -17,14 +17,14 @@ PATHS = ["stats", "applications", "applications/ledger", "applications/ledger/kp
 @pytest.mark.parametrize("authorization", [None, "Bearer", "Bearer wrong", "Basic YTpi", "wrong"])
 def test_nothing_is_told_without_a_valid_token(running: ServerProcess, path: str, authorization: str | None) -> None:
     headers = {} if authorization is None else {"Authorization": authorization}
-    response = httpx.get(f"{running.url}/api/v1/admin/{path}", headers=headers)
+    response = plain_http.get(f"{running.url}/api/v1/admin/{path}", headers=headers)
     assert response.status_code == 401
     assert response.headers["WWW-Authenticate"] == "Bearer"
     assert response.headers["Content-Type"] == "application/problem+json"
 
 
 def test_a_token_in_the_address_is_no_token(running: ServerProcess) -> None:
-    response = httpx.get(f"{running.url}/api/v1/admin/stats", params={"token": running.admin_token})
+    response = plain_http.get(f"{running.url}/api/v1/admin/stats", params={"token": running.admin_token})
     assert response.status_code == 401
     assert running.admin_token not in running.log
 
@@ -36,7 +36,7 @@ def test_pages_follow_each_other_without_a_gap_or_a_repeat(server: ServerProcess
     seen: list[str] = []
     path: str | None = "/api/v1/admin/instances?limit=3"
     while path:
-        response = httpx.get(f"{server.url}{path}", headers=server.headers)
+        response = plain_http.get(f"{server.url}{path}", headers=server.headers)
         seen += [item["instance_id"] for item in response.json()]
         path = response.links.get("next", {}).get("url")
     assert seen == [install.instance_id for install in reversed(installs)] + [pending.instance_id]
@@ -74,13 +74,13 @@ def test_filters_narrow_a_list(server: ServerProcess) -> None:
     ],
 )
 def test_a_query_that_means_nothing_is_refused(running: ServerProcess, query: str) -> None:
-    response = httpx.get(f"{running.url}/api/v1/admin/instances?{query}", headers=running.headers)
+    response = plain_http.get(f"{running.url}/api/v1/admin/instances?{query}", headers=running.headers)
     assert (response.status_code, response.headers["Content-Type"]) == (400, "application/problem+json")
 
 
 def test_an_unknown_application_is_not_found(running: ServerProcess) -> None:
     for path in ("applications/nobody", "applications/nobody/kpis"):
-        response = httpx.get(f"{running.url}/api/v1/admin/{path}", headers=running.headers)
+        response = plain_http.get(f"{running.url}/api/v1/admin/{path}", headers=running.headers)
         assert (response.status_code, response.json()["code"]) == (404, "no_such_application")
 
 
@@ -105,5 +105,5 @@ def test_metrics_come_out_as_they_were_sent(server: ServerProcess) -> None:
 
 
 def test_health_and_readiness_need_no_token(running: ServerProcess) -> None:
-    assert httpx.get(f"{running.url}/api/v1/healthcheck").json() == {"status": "ok"}
-    assert httpx.get(f"{running.url}/api/v1/ready").json() == {"status": "ready"}
+    assert plain_http.get(f"{running.url}/api/v1/healthcheck").json() == {"status": "ok"}
+    assert plain_http.get(f"{running.url}/api/v1/ready").json() == {"status": "ready"}

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-import httpx
 import pytest
 
 from shm.version_order import is_pre_release, order
 from tests.conftest import admin_cursor
+from tests.support import plain_http
 from tests.support.houses import wait_for
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
@@ -91,7 +91,7 @@ def test_lifecycle_tells_who_is_new_active_lost_and_back(unlimited: ServerProces
             "UPDATE instances SET first_seen_at = first_seen_at - interval '3 days' WHERE instance_id = %s", [revoked]
         )
     assert installs[1].snapshot({"n": 2}).status_code == 202
-    decided = httpx.post(f"{unlimited.url}/api/v1/admin/instances/{revoked}/revoke", headers=unlimited.headers)
+    decided = plain_http.post(f"{unlimited.url}/api/v1/admin/instances/{revoked}/revoke", headers=unlimited.headers)
     assert decided.status_code == 200
     said = unlimited.get("applications/ledger/lifecycle?period=3m").json()
     days = {day["day"]: day for day in said["days"]}
@@ -135,7 +135,7 @@ def test_a_breakdown_tells_instances_for_each_value_and_a_metric_over_them(serve
 def test_a_breakdown_by_a_median_and_its_rest(server: ServerProcess) -> None:
     for number in range(53):
         Install(server.url, app_version=f"1.{number:02}").arrived({"n": number})
-    changed = httpx.put(
+    changed = plain_http.put(
         f"{server.url}/api/v1/admin/applications/ledger",
         json={"overrides": {"n": {"aggregate": "median"}}},
         headers=server.headers,
@@ -148,7 +148,7 @@ def test_a_breakdown_by_a_median_and_its_rest(server: ServerProcess) -> None:
 
 @pytest.mark.parametrize("what", ["versions", "lifecycle", "breakdown?by=version", "kpis"])
 def test_charts_of_an_unknown_application_are_not_found(running: ServerProcess, what: str) -> None:
-    response = httpx.get(f"{running.url}/api/v1/admin/applications/nobody/{what}", headers=running.headers)
+    response = plain_http.get(f"{running.url}/api/v1/admin/applications/nobody/{what}", headers=running.headers)
     assert (response.status_code, response.json()["code"]) == (404, "no_such_application")
 
 
@@ -160,7 +160,7 @@ def test_a_chart_of_a_median_tells_the_median_of_each_moment(unlimited: ServerPr
         install.activate()
         install.snapshot({"n": number}, now - timedelta(days=5))
         install.snapshot({"n": number * 10}, now - timedelta(days=2))
-    changed = httpx.put(
+    changed = plain_http.put(
         f"{unlimited.url}/api/v1/admin/applications/ledger",
         json={"overrides": {"n": {"aggregate": "median"}}},
         headers=unlimited.headers,

@@ -17,6 +17,7 @@ from shm.check import MOST_SHOWN
 from shm.check_command import run
 from tests.conftest import admin_cursor, fresh_database
 from tests.server.test_actions import act
+from tests.support import plain_http
 from tests.support.installs import Install
 from tests.support.load import Load
 from tests.support.oracle import hold_to_the_oracle
@@ -70,7 +71,7 @@ def fleet(url: str, headers: dict[str, str]) -> None:
         fate = by_chance.random()
         if fate < 0.15:
             address = f"{url}/api/v1/admin/instances/{one.instance_id}/revoke"
-            httpx.post(address, headers=headers).raise_for_status()
+            plain_http.post(address, headers=headers).raise_for_status()
         elif fate < 0.3:
             act(one, "erase")
 

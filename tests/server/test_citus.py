@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
 
 from shm.migrate import migrations
 from shm.queries import apart, sql_folder, statements
 from tests.conftest import admin_cursor, migrate
+from tests.support import plain_http
 from tests.support.houses import wait_for
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
@@ -263,9 +263,9 @@ def test_on_a_real_citus_a_server_does_what_it_does_elsewhere(tmp_path: Path) ->
         wait_for(rolled_up, "the series")
         assert server.get("metrics/ledger?period=24h&keys=orders").json()["metrics"]["orders"][-1] == 1_145
         revoke = f"{server.url}/api/v1/admin/instances/{installs[0].instance_id}/revoke"
-        httpx.post(revoke, headers=server.headers).raise_for_status()
+        plain_http.post(revoke, headers=server.headers).raise_for_status()
         remove = f"{server.url}/api/v1/admin/instances/{installs[1].instance_id}"
-        httpx.delete(remove, headers=server.headers).raise_for_status()
+        plain_http.delete(remove, headers=server.headers).raise_for_status()
         wait_for(rolled_up, "the series")
         assert server.get("applications/ledger/kpis").json()["instances"]["total"] == 19
         assert server.get("metrics/ledger?period=24h&keys=orders").json()["metrics"]["orders"][-1] == 945

@@ -6,9 +6,9 @@ import json
 from decimal import Decimal
 from typing import Any
 
-import httpx
 import psutil
 
+from tests.support import plain_http
 from tests.support.installs import Install
 from tests.support.many_installs import make_fleet
 from tests.support.server_process import ServerProcess
@@ -122,7 +122,7 @@ def test_a_large_fleet_goes_out_whole_while_the_servers_memory_stays_flat_and_th
     before = most = process.memory_info().rss
     text = bytearray()
     address = f"{server.url}/api/v1/admin/export?format=jsonl"
-    with httpx.stream("GET", address, headers=server.headers, timeout=60) as answer:
+    with plain_http.stream("GET", address, headers=server.headers, timeout=60) as answer:
         pieces = answer.iter_raw()
         text += next(pieces)
         for _ in range(10):

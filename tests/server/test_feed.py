@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import psycopg2
 import pytest
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
 from tests.conftest import admin_cursor
+from tests.support import plain_http
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 from tests.support.subscriber import subscribed
@@ -193,7 +193,7 @@ async def test_the_feed_wants_a_token_and_no_foreign_page(running: ServerProcess
 
 
 def test_the_feed_without_an_upgrade_says_what_is_wanted(running: ServerProcess) -> None:
-    plain = httpx.get(f"{running.url}/api/v1/admin/feed", headers=running.headers)
+    plain = plain_http.get(f"{running.url}/api/v1/admin/feed", headers=running.headers)
     assert (plain.status_code, plain.json()["code"]) == (400, "upgrade_wanted")
 
 

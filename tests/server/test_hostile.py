@@ -2,10 +2,10 @@
 
 from datetime import datetime
 
-import httpx
 import pytest
 
 from tests.server.conftest import Neighbours, Target
+from tests.support import plain_http
 from tests.support.hostile import CASES, Case
 from tests.support.hostile.case import snapshot
 from tests.support.installs import Install
@@ -114,5 +114,5 @@ def test_what_the_database_cannot_keep_of_an_application_is_refused(target: Targ
     server = target.server
     url = f"{server.url}/api/v1/admin/applications/ledger"
     with target.unharmed():
-        answer = httpx.put(url, json=body, headers=server.headers)
+        answer = plain_http.put(url, json=body, headers=server.headers)
     assert (answer.status_code, answer.json()["code"]) == (400, "bad_field")

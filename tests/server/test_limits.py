@@ -15,6 +15,7 @@ from shm.errors import TooMany
 from shm.limits import Limit, Limits
 from shm.settings import Settings
 from tests.server.test_protocol import problem
+from tests.support import plain_http
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 
@@ -148,7 +149,7 @@ def test_an_address_that_registers_on_and_on_is_told_when_to_come_back(serve: Ca
     assert 0 < int(answers[3].headers["Retry-After"]) <= 10
     reset = datetime.fromtimestamp(int(answers[3].headers["X-RateLimit-Reset"]), UTC) - datetime.now(UTC)
     assert timedelta(seconds=20) < reset <= timedelta(seconds=31)
-    elsewhere = httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.9"))
+    elsewhere = plain_http.Client(transport=httpx.HTTPTransport(local_address="127.0.0.9"))
     with elsewhere:
         body = Install(server.url).registration()
         assert elsewhere.post(f"{server.url}/v1/register", content=body).status_code == 201
@@ -208,7 +209,7 @@ def test_behind_a_trusted_proxy_each_client_has_a_budget_of_its_own(serve: Calla
 def test_whoever_guesses_tokens_is_banned_and_whoever_has_one_is_not(limited: ServerProcess) -> None:
     url = f"{limited.url}/api/v1/admin/stats"
     limited.get("stats")
-    guesses = [httpx.get(url, headers={"Authorization": f"Bearer guess-{number}"}) for number in range(7)]
+    guesses = [plain_http.get(url, headers={"Authorization": f"Bearer guess-{number}"}) for number in range(7)]
     assert [problem(guess) for guess in guesses] == [(401, "bad_token")] * 5 + [(429, "too_many_guesses")] * 2
     assert 800 < int(guesses[-1].headers["Retry-After"]) <= 900
     limited.get("stats")
@@ -218,8 +219,8 @@ def test_a_token_has_a_budget_that_no_other_uses_up(serve: Callable[..., ServerP
     server = serve(SHM_RATELIMIT_ENABLED="true", SHM_RATELIMIT_ADMIN_BURST="3", SHM_RATELIMIT_ADMIN_REQUESTS="1")
     url = f"{server.url}/api/v1/admin/stats"
     for _ in range(10):
-        assert problem(httpx.get(url, headers={"Authorization": "Bearer bad"})) == (401, "bad_token")
-    answers = [httpx.get(url, headers=server.headers) for _ in range(4)]
+        assert problem(plain_http.get(url, headers={"Authorization": "Bearer bad"})) == (401, "bad_token")
+    answers = [plain_http.get(url, headers=server.headers) for _ in range(4)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
     assert [answer.headers["X-RateLimit-Remaining"] for answer in answers] == ["2", "1", "0", "0"]
 

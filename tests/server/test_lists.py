@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import fresh_database
+from tests.support import plain_http
 from tests.support.installs import Install
 from tests.support.many_installs import make_fleet
 from tests.support.server_process import ServerProcess
@@ -60,7 +61,7 @@ def fleet(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
                 install.arrived(metrics, ago=timedelta(minutes=number % 5))
                 if number % 6 == 0:
                     address = f"{server.url}/api/v1/admin/instances/{install.instance_id}/revoke"
-                    httpx.post(address, headers=server.headers).raise_for_status()
+                    plain_http.post(address, headers=server.headers).raise_for_status()
             for _ in range(3):
                 Install(server.url).register()
             yield Fleet(server, decoded(server.get("instances?limit=1000")))
@@ -142,7 +143,7 @@ def pages(server: ServerProcess, path: str, asked: dict[str, Any], limit: int) -
     params: dict[str, Any] | None = {name: value for name, value in asked.items() if value is not None}
     address: str | None = f"{server.url}/api/v1/admin/{path}"
     while address is not None:
-        response = httpx.get(address, params=params, headers=server.headers, timeout=30).raise_for_status()
+        response = plain_http.get(address, params=params, headers=server.headers, timeout=30).raise_for_status()
         page = decoded(response)
         assert len(page) <= limit
         yield page
@@ -170,13 +171,13 @@ def test_a_mark_of_another_sort_is_refused(fleet: Fleet) -> None:
     response = fleet.server.get("instances?sort=metrics.v&limit=1")
     following = fleet.server.url + response.links["next"]["url"]
     for other in (following.replace("metrics.v", "metrics.w"), following + "&order=asc", following[:-4]):
-        refused = httpx.get(other, headers=fleet.server.headers)
+        refused = plain_http.get(other, headers=fleet.server.headers)
         assert (refused.status_code, refused.json()["code"]) == (400, "bad_after")
 
 
 @pytest.mark.parametrize("query", ["sort=foo", "sort=status%0A", "sort=metrics.", "sort=", "order=up", "order="])
 def test_a_sort_that_there_is_not_is_refused(running: ServerProcess, query: str) -> None:
-    response = httpx.get(f"{running.url}/api/v1/admin/instances?{query}", headers=running.headers)
+    response = plain_http.get(f"{running.url}/api/v1/admin/instances?{query}", headers=running.headers)
     assert (response.status_code, response.json()["code"]) == (400, "bad_parameter")
 
 
@@ -198,7 +199,7 @@ def test_the_intake_goes_on_while_lists_are_sorted(serve: Callable[..., ServerPr
     answers: list[int] = []
 
     def ask() -> None:
-        with httpx.Client(headers=server.headers, timeout=60) as client:
+        with plain_http.Client(headers=server.headers, timeout=60) as client:
             while not ended.is_set():
                 answers.append(client.get(f"{server.url}/api/v1/admin/instances?sort=metrics.n").status_code)
 
@@ -242,9 +243,9 @@ def test_a_page_of_large_snapshots_ends_before_its_limit_and_the_next_goes_on(se
 def test_snapshots_of_nobody_are_not_found_and_a_pending_instance_has_none(server: ServerProcess) -> None:
     install = Install(server.url)
     address = f"{server.url}/api/v1/admin/instances/{install.instance_id}/snapshots"
-    assert httpx.get(address, headers=server.headers).json()["code"] == "no_such_instance"
+    assert plain_http.get(address, headers=server.headers).json()["code"] == "no_such_instance"
     install.register()
-    assert httpx.get(address, headers=server.headers).json() == []
+    assert plain_http.get(address, headers=server.headers).json() == []
     for after in ("x", "", "2026-11-24", "0001-01-01T00:00:00%2B23:59"):
-        response = httpx.get(f"{address}?after={after}", headers=server.headers)
+        response = plain_http.get(f"{address}?after={after}", headers=server.headers)
         assert (response.status_code, response.json()["code"]) == (400, "bad_after")

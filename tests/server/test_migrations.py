@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-import httpx
 import psycopg2
 import pytest
 from nacl.signing import SigningKey
@@ -19,7 +18,7 @@ from nacl.signing import SigningKey
 from shm.migrate import migrations
 from shm.migrate import run as run_migrate
 from tests.conftest import admin_cursor, migrate
-from tests.support import previous_release
+from tests.support import plain_http, previous_release
 from tests.support.houses import wait_for
 from tests.support.installs import Install
 from tests.support.previous_release import OldInstall, flat
@@ -117,7 +116,7 @@ def truth(installs: list[OldInstall], app: str, at: datetime) -> tuple[dict[str,
 def asked(server: ServerProcess, path: str) -> Any:
     """GET as an admin of the previous release, numbers with all their digits."""
     headers = {"Authorization": f"Bearer {previous_release.TOKEN}"}
-    response = httpx.get(f"{server.url}/api/v1/admin/{path}", headers=headers, timeout=60).raise_for_status()
+    response = plain_http.get(f"{server.url}/api/v1/admin/{path}", headers=headers, timeout=60).raise_for_status()
     return json.loads(response.text, parse_float=Decimal, parse_int=Decimal)
 
 
@@ -254,7 +253,7 @@ def test_lists_of_the_previous_release_s_instances_are_complete(
     items: dict[str, Any] = {}
     path: str | None = f"{server.url}/api/v1/admin/instances?limit=7"
     while path:
-        page = httpx.get(path, headers=server.headers).raise_for_status()
+        page = plain_http.get(path, headers=server.headers).raise_for_status()
         items |= {item["instance_id"]: item for item in page.json()}
         following = page.links.get("next", {}).get("url")
         path = None if following is None else f"{server.url}{following}"

@@ -15,6 +15,7 @@ from shm.handlers.intake import POSTS
 from shm.openapi import document
 from shm.server import ROUTES
 from tests.server.conftest import Seeded
+from tests.support import plain_http
 from tests.support.installs import Install
 
 DOCUMENT = json.loads(document(ROUTES, POSTS))
@@ -41,7 +42,7 @@ def test_the_document_is_openapi_3_1() -> None:
 
 
 def test_the_document_is_served_to_anybody_as_it_was_built(seeded: Seeded) -> None:
-    response = httpx.get(f"{seeded.server.url}/api/openapi.json")
+    response = plain_http.get(f"{seeded.server.url}/api/openapi.json")
     assert (response.status_code, response.headers["Content-Type"]) == (200, "application/json")
     assert response.json() == DOCUMENT
 
@@ -57,7 +58,7 @@ def test_every_route_is_in_the_document_and_no_other() -> None:
 @pytest.mark.parametrize("path", DOCUMENT["paths"])
 def test_an_address_knows_the_methods_of_the_document_and_no_other(path: str, seeded: Seeded) -> None:
     """HEAD is in no document: it is GET without the body."""
-    response = httpx.request(NEVER, seeded.server.url + path.format(**SAMPLES))
+    response = plain_http.request(NEVER, seeded.server.url + path.format(**SAMPLES))
     assert response.status_code == 405
     allowed = set(response.headers["Allow"].lower().split(", "))
     assert allowed - {"head"} == set(DOCUMENT["paths"][path])
@@ -66,22 +67,22 @@ def test_an_address_knows_the_methods_of_the_document_and_no_other(path: str, se
 @pytest.mark.parametrize("path", READ)
 def test_what_is_read_is_what_the_document_says(path: str, seeded: Seeded) -> None:
     address = seeded.server.url + path.format(**seeded.known) + WANTED.get(path.rpartition("/")[2], "")
-    whole = httpx.get(address, headers=seeded.server.headers)
+    whole = plain_http.get(address, headers=seeded.server.headers)
     hold(whole, path, 200)
-    head = httpx.head(whole.url, headers=seeded.server.headers)
+    head = plain_http.head(whole.url, headers=seeded.server.headers)
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["Content-Type"] == whole.headers["Content-Type"]
 
 
 def test_the_feed_wants_an_upgrade(seeded: Seeded) -> None:
-    hold(httpx.get(seeded.server.url + FEED, headers=seeded.server.headers), FEED, 400)
+    hold(plain_http.get(seeded.server.url + FEED, headers=seeded.server.headers), FEED, 400)
 
 
 def test_a_decision_is_answered_as_the_document_says(seeded: Seeded) -> None:
     path = "/api/v1/admin/instances/{instance_id}/{decision}"
     for decision, status in (("approve", 200), ("revoke", 200), ("approve", 409)):
         address = path.format(**seeded.known | {"decision": decision})
-        hold(httpx.post(seeded.server.url + address, headers=seeded.server.headers), path, status)
+        hold(plain_http.post(seeded.server.url + address, headers=seeded.server.headers), path, status)
 
 
 def test_what_an_install_is_answered_is_what_the_document_says(seeded: Seeded) -> None:

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
-
 import shm
 from shm.locks import Lock
 from shm.sampler import MEASURE_S
 from shm.vitals import METRICS
 from tests.conftest import admin_cursor
+from tests.support import plain_http
 from tests.support.backstage import backstage
 from tests.support.figures import Figures, Moved, figures, moving, parsed, value
 from tests.support.installs import Install
@@ -43,9 +42,9 @@ def test_requests_are_counted_by_handler_and_status_and_timed(server: ServerProc
         installs[0].register()
         server.get("instances")
         server.get(f"instances/{installs[0].instance_id}")
-        httpx.get(f"{server.url}/api/v1/admin/stats")
-        httpx.get(f"{server.url}/nowhere/at/all")
-        httpx.get(f"{server.url}/v1/snapshot")
+        plain_http.get(f"{server.url}/api/v1/admin/stats")
+        plain_http.get(f"{server.url}/nowhere/at/all")
+        plain_http.get(f"{server.url}/v1/snapshot")
     for handler, status, count in [
         ("register", 201, 3),
         ("register", 200, 1),
@@ -84,14 +83,14 @@ def test_refusals_are_counted_by_code(server: ServerProcess) -> None:
         for _ in range(2):
             assert stranger.snapshot({}).json()["code"] == "bad_signature"
         assert install.post("/v1/snapshot", b"x" * 70_000).json()["code"] == "body_too_large"
-        httpx.get(f"{server.url}/api/v1/admin/stats", headers={"Authorization": "Bearer wrong"})
-        httpx.get(f"{server.url}/api/v1/admin/instances?limit=0", headers=server.headers)
+        plain_http.get(f"{server.url}/api/v1/admin/stats", headers={"Authorization": "Bearer wrong"})
+        plain_http.get(f"{server.url}/api/v1/admin/instances?limit=0", headers=server.headers)
         with RawConnection(server.port) as raw:
             raw.send(b"no http at all\r\n\r\n")
             answer = raw.answer()
             assert answer is not None
             assert answer.verdict == (400, "bad_http")
-        headers_too_large = httpx.get(f"{server.url}/", headers={"X": "x" * 20_000})
+        headers_too_large = plain_http.get(f"{server.url}/", headers={"X": "x" * 20_000})
         assert headers_too_large.status_code == 431
     for code, count in [
         ("bad_signature", 2),
@@ -234,26 +233,26 @@ def test_how_far_the_charts_are_behind_is_shown(serve: Callable[..., ServerProce
 
 def test_figures_want_a_token(running: ServerProcess) -> None:
     for headers in ({}, {"Authorization": "Bearer wrong"}):
-        response = httpx.get(f"{running.url}/metrics", headers=headers)
+        response = plain_http.get(f"{running.url}/metrics", headers=headers)
         assert (response.status_code, response.headers["Content-Type"]) == (401, "application/problem+json")
-    assert httpx.get(f"{running.url}/metrics?name=x", headers=running.headers).status_code == 400
+    assert plain_http.get(f"{running.url}/metrics?name=x", headers=running.headers).status_code == 400
 
 
 def test_figures_are_public_where_that_was_set(serve: Callable[..., ServerProcess]) -> None:
     server = serve(**OPEN)
-    assert "shm_build_info" in httpx.get(f"{server.url}/metrics").text
-    assert httpx.get(f"{server.url}/api/v1/admin/stats").status_code == 401
+    assert "shm_build_info" in plain_http.get(f"{server.url}/metrics").text
+    assert plain_http.get(f"{server.url}/api/v1/admin/stats").status_code == 401
 
 
 def test_nobody_who_was_there_stands_in_the_figures(server: ServerProcess) -> None:
     install = Install(server.url, app_name="Zqxapp", environment="zqxenv").arrived({"zqxkey": 1})
     traces = [*(install.instance_id, install.public_key, server.admin_token), "127.0.0", "zqx", "Zqx", "testclient"]
-    httpx.get(f"{server.url}/zqxpath", headers={"User-Agent": "zqxagent", "X-Forwarded-For": "zqx"})
-    httpx.get(f"{server.url}/api/v1/admin/applications/zqxapp", headers=server.headers)
-    httpx.get(f"{server.url}/api/v1/admin/instances/{install.instance_id}", headers=server.headers)
-    httpx.get(f"{server.url}/api/v1/admin/stats", headers={"Authorization": "Bearer zqxtoken"})
-    httpx.request("ZQX", f"{server.url}/api/v1/admin/stats", headers=server.headers)
-    text = httpx.get(f"{server.url}/metrics", headers=server.headers).text
+    plain_http.get(f"{server.url}/zqxpath", headers={"User-Agent": "zqxagent", "X-Forwarded-For": "zqx"})
+    plain_http.get(f"{server.url}/api/v1/admin/applications/zqxapp", headers=server.headers)
+    plain_http.get(f"{server.url}/api/v1/admin/instances/{install.instance_id}", headers=server.headers)
+    plain_http.get(f"{server.url}/api/v1/admin/stats", headers={"Authorization": "Bearer zqxtoken"})
+    plain_http.request("ZQX", f"{server.url}/api/v1/admin/stats", headers=server.headers)
+    text = plain_http.get(f"{server.url}/metrics", headers=server.headers).text
     for trace in traces:
         assert trace not in text
     assert {label for _, labels in parsed(text) for label, _ in labels} == LABELS

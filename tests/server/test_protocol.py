@@ -14,6 +14,7 @@ import psycopg2
 import pytest
 
 from tests.conftest import admin_cursor
+from tests.support import plain_http
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 
@@ -42,7 +43,7 @@ def test_the_official_clients_are_accepted_byte_for_byte(serve: Callable[..., Se
     def replay(request: dict[str, Any]) -> httpx.Response:
         body = request["body"].encode()
         headers = {name: value for name, value in request["headers"].items() if name.lower() != "content-length"}
-        return httpx.post(f"{server.url}{request['path']}", content=body, headers=headers)
+        return plain_http.post(f"{server.url}{request['path']}", content=body, headers=headers)
 
     assert replay(register).status_code == 201
     answer = replay(activate)
@@ -142,7 +143,7 @@ def test_one_install_cannot_write_in_the_name_of_another(server: ServerProcess) 
 def decide(server: ServerProcess, install: Install, decision: str) -> httpx.Response:
     """An admin's decision on an instance."""
     url = f"{server.url}/api/v1/admin/instances/{install.instance_id}/{decision}"
-    return httpx.post(url, headers=server.headers)
+    return plain_http.post(url, headers=server.headers)
 
 
 def test_where_activation_is_manual_nothing_is_kept_before_an_admin_approves(
@@ -165,7 +166,7 @@ def test_decisions_want_an_admin_and_an_instance(running: ServerProcess) -> None
     install = Install(running.url)
     assert problem(decide(running, install, "revoke")) == (404, "no_such_instance")
     url = f"{running.url}/api/v1/admin/instances/{install.instance_id}/revoke"
-    assert problem(httpx.post(url)) == (401, "missing_token")
+    assert problem(plain_http.post(url)) == (401, "missing_token")
 
 
 def test_a_revoked_instance_is_refused_for_good_by_every_server(serve: Callable[..., ServerProcess]) -> None:
@@ -246,7 +247,7 @@ def test_registering_under_other_names_holds_no_snapshot_off(server: ServerProce
 
 def test_a_chunked_body_over_the_limit_is_refused(server: ServerProcess) -> None:
     install = Install(server.url).arrived()
-    answer = httpx.post(
+    answer = plain_http.post(
         f"{server.url}/v1/snapshot",
         content=(b"x" * 1000 for _ in range(80)),
         headers=install.signed(b""),
@@ -269,9 +270,9 @@ def test_a_body_that_is_no_such_object_gets_a_4xx_and_no_traceback(
 
 
 def test_the_wrong_method_and_an_unknown_address_have_the_same_shape_of_error(running: ServerProcess) -> None:
-    assert problem(httpx.get(f"{running.url}/v1/snapshot")) == (405, "method_not_allowed")
-    assert problem(httpx.get(f"{running.url}/nowhere")) == (404, "no_such_address")
-    assert problem(httpx.get(f"{running.url}/v1/snapshot/x")) == (404, "no_such_address")
+    assert problem(plain_http.get(f"{running.url}/v1/snapshot")) == (405, "method_not_allowed")
+    assert problem(plain_http.get(f"{running.url}/nowhere")) == (404, "no_such_address")
+    assert problem(plain_http.get(f"{running.url}/v1/snapshot/x")) == (404, "no_such_address")
 
 
 def test_many_first_installs_of_one_new_application_at_once_all_get_in(server: ServerProcess) -> None:

@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import admin_cursor
 from tests.server.test_actions import act
 from tests.server.test_protocol import items
+from tests.support import plain_http
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 from tests.support.subscriber import subscribed
@@ -103,7 +104,7 @@ ROLLED = "SELECT min(h.cursor) >= max(s.cursor) FROM series_head h, snapshots s"
 def delete(server: ServerProcess, install: Install, token: str | None = None) -> httpx.Response:
     """`DELETE instances/{id}`, as the admin unless there is another token."""
     headers = server.headers if token is None else {"Authorization": f"Bearer {token}"}
-    return httpx.delete(f"{server.url}/api/v1/admin/instances/{install.instance_id}", headers=headers)
+    return plain_http.delete(f"{server.url}/api/v1/admin/instances/{install.instance_id}", headers=headers)
 
 
 @pytest.mark.parametrize("revoked", [False, True])
@@ -145,7 +146,7 @@ async def test_a_deleted_instance_leaves_no_trace_and_the_feed_tells_that_it_is_
 
 def test_only_an_admin_deletes_and_only_what_is_there(server: ServerProcess) -> None:
     install, other = Install(server.url).arrived({"n": 1}), Install(server.url).arrived({"n": 2})
-    made = httpx.post(
+    made = plain_http.post(
         f"{server.url}/api/v1/admin/tokens", headers=server.headers, json={"name": "reader", "role": "viewer"}
     )
     assert delete(server, install, made.json()["token"]).json()["code"] == "role_too_small"

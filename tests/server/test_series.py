@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.conftest import admin_cursor
+from tests.support import plain_http
 from tests.support.aging import age
 from tests.support.backstage import Backstage, backstage
 from tests.support.installs import Install
@@ -161,7 +161,7 @@ def test_whoever_is_revoked_stays_in_the_past_whoever_is_erased_is_in_none_and_w
         behind.go_round()
     if end == "revoked":
         url = f"{server.url}/api/v1/admin/instances/{install.instance_id}/revoke"
-        httpx.post(url, headers=server.headers).raise_for_status()
+        plain_http.post(url, headers=server.headers).raise_for_status()
     elif end == "erased":
         said = {"action": "erase", "instance_id": install.instance_id, "timestamp": datetime.now(UTC).isoformat()}
         raw = json.dumps(said).encode()
@@ -194,7 +194,7 @@ def test_a_hidden_metric_is_in_no_series_not_even_asked_for_by_name(server: Serv
     Install(server.url).arrived({"a": 1, "b": 2, "beta": True})
     body = {"overrides": {"a": {"hidden": True}, "beta": {"hidden": True}}}
     url = f"{server.url}/api/v1/admin/applications/ledger"
-    httpx.put(url, headers=server.headers, json=body).raise_for_status()
+    plain_http.put(url, headers=server.headers, json=body).raise_for_status()
     for query in ("", "keys=a,b,beta"):
         said = series(server, query)
         assert (said["metrics"].keys(), said["flags"].keys()) == ({"b"}, set())
@@ -226,7 +226,7 @@ def test_an_install_approved_unseen_is_active_and_has_its_application_once_it_is
     install = Install(server.url)
     install.register()
     url = f"{server.url}/api/v1/admin/instances/{install.instance_id}/approve"
-    httpx.post(url, headers=server.headers).raise_for_status()
+    plain_http.post(url, headers=server.headers).raise_for_status()
     stats = server.get("stats").json()
     assert (stats["active_instances"], stats["daily_active"], stats["new_this_week"]) == (0, 0, 0)
     assert install.snapshot({"n": 1}).status_code == 202

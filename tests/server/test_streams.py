@@ -21,6 +21,7 @@ from shm.settings import Settings
 from shm.shared_numbers import SharedNumbers
 from shm.tokens import Role
 from shm.vitals import Vitals
+from tests.support import plain_http
 
 PIECES = 3
 WAIT_LIMIT_S = 10
@@ -65,7 +66,7 @@ async def served(dsn: str) -> AsyncIterator[tuple[str, Rooms]]:
 
 
 async def test_pieces_come_as_one_answer(database: str) -> None:
-    async with served(database) as (address, rooms), httpx.AsyncClient() as client:
+    async with served(database) as (address, rooms), plain_http.AsyncClient() as client:
         response = await client.get(address)
         assert (response.status_code, response.text) == (200, "0\n1\n2\n")
         assert response.headers["Content-Type"] == "text/csv"
@@ -74,14 +75,14 @@ async def test_pieces_come_as_one_answer(database: str) -> None:
 
 
 async def test_what_fails_before_its_first_piece_is_refused(database: str) -> None:
-    async with served(database) as (address, rooms), httpx.AsyncClient() as client:
+    async with served(database) as (address, rooms), plain_http.AsyncClient() as client:
         response = await client.get(address, params={"after": 0})
         assert (response.status_code, response.json()["code"]) == (404, "gone")
         await asyncio.wait_for(rooms.idle.wait(), WAIT_LIMIT_S)
 
 
 async def test_what_fails_later_is_not_mistaken_for_a_whole_answer(database: str) -> None:
-    async with served(database) as (address, rooms), httpx.AsyncClient() as client:
+    async with served(database) as (address, rooms), plain_http.AsyncClient() as client:
         with pytest.raises(httpx.RemoteProtocolError):
             await client.get(address, params={"after": 2})
         await asyncio.wait_for(rooms.idle.wait(), WAIT_LIMIT_S)

@@ -18,6 +18,7 @@ from shm.migrate import CREATE_HISTORY, migrations
 from shm.server import ROUTES
 from shm.tokens import LONGEST_NAME, Role
 from tests.conftest import admin_cursor, migrate
+from tests.support import plain_http
 from tests.support.houses import wait_for
 from tests.support.server_process import ServerProcess
 from tests.support.stranger import rows_as_text
@@ -53,7 +54,7 @@ WRITES = sorted(
 def made(server: ServerProcess, role: str = "viewer", **more: Any) -> dict[str, Any]:
     """A new token, as the admin is answered."""
     said = {"name": "a script", "role": role} | more
-    response = httpx.post(f"{server.url}/api/v1/admin/tokens", json=said, headers=server.headers)
+    response = plain_http.post(f"{server.url}/api/v1/admin/tokens", json=said, headers=server.headers)
     assert response.status_code == 201, response.text
     answer: dict[str, Any] = response.json()
     return answer
@@ -66,13 +67,13 @@ def bearing(token: dict[str, Any]) -> dict[str, str]:
 
 def asked(server: ServerProcess, token: dict[str, Any], path: str = "stats", method: str = "GET") -> tuple[int, str]:
     """The status, and a refusal's code, of a request with that token."""
-    response = httpx.request(method, f"{server.url}/api/v1/admin/{path}", headers=bearing(token))
+    response = plain_http.request(method, f"{server.url}/api/v1/admin/{path}", headers=bearing(token))
     return response.status_code, response.json()["code"] if response.status_code >= 400 else ""
 
 
 def removed(server: ServerProcess, token: dict[str, Any]) -> httpx.Response:
     """What the admin is answered who removes that token."""
-    return httpx.delete(f"{server.url}/api/v1/admin/tokens/{token['id']}", headers=server.headers)
+    return plain_http.delete(f"{server.url}/api/v1/admin/tokens/{token['id']}", headers=server.headers)
 
 
 def one(cursor: psycopg2.extensions.cursor, sql: str, *parameters: object) -> Any:
@@ -98,7 +99,7 @@ def test_a_viewer_changes_nothing_anywhere(
     running: ServerProcess, viewer: dict[str, Any], method: str, path: str
 ) -> None:
     answers = [
-        httpx.request(method, f"{running.url}{path}", headers=headers, json={"name": "x", "role": "admin"})
+        plain_http.request(method, f"{running.url}{path}", headers=headers, json={"name": "x", "role": "admin"})
         for headers in (bearing(viewer), {})
     ]
     assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [
@@ -195,7 +196,7 @@ def test_nobody_removes_the_token_that_they_ask_with(server: ServerProcess) -> N
     other = made(server, "admin")
     assert asked(server, other, f"tokens/{other['id'].upper()}", "DELETE") == (409, "own_token")
     assert asked(server, other, f"tokens/{own['id']}", "DELETE") == (204, "")
-    assert httpx.get(f"{server.url}/api/v1/admin/stats", headers=server.headers).status_code == 401
+    assert plain_http.get(f"{server.url}/api/v1/admin/stats", headers=server.headers).status_code == 401
 
 
 def test_the_next_start_makes_the_server_s_own_token_valid_again(server: ServerProcess) -> None:
@@ -256,7 +257,7 @@ def test_there_are_no_more_tokens_than_may_be(serve: Callable[..., ServerProcess
     server = serve(SHM_MAX_TOKENS="3")
     first, _ = made(server), made(server)
     body = {"name": "one more", "role": "viewer"}
-    refused = httpx.post(f"{server.url}/api/v1/admin/tokens", json=body, headers=server.headers)
+    refused = plain_http.post(f"{server.url}/api/v1/admin/tokens", json=body, headers=server.headers)
     assert (refused.status_code, refused.json()["code"]) == (409, "too_many_tokens")
     assert "SHM_MAX_TOKENS" in refused.json()["detail"]
     removed(server, first)
@@ -268,7 +269,7 @@ def test_pages_of_tokens_follow_each_other_without_a_gap_or_a_repeat(server: Ser
     seen: list[str] = []
     path: str | None = "/api/v1/admin/tokens?limit=3"
     while path:
-        response = httpx.get(f"{server.url}{path}", headers=server.headers)
+        response = plain_http.get(f"{server.url}{path}", headers=server.headers)
         assert len(response.json()) <= 3
         seen += [token["name"] for token in response.json()]
         path = response.links.get("next", {}).get("url")
@@ -277,7 +278,7 @@ def test_pages_of_tokens_follow_each_other_without_a_gap_or_a_repeat(server: Ser
 
 @pytest.mark.parametrize("query", ["limit=0", "after=x", "name=x"])
 def test_a_query_that_means_nothing_is_refused(running: ServerProcess, query: str) -> None:
-    assert httpx.get(f"{running.url}/api/v1/admin/tokens?{query}", headers=running.headers).status_code == 400
+    assert plain_http.get(f"{running.url}/api/v1/admin/tokens?{query}", headers=running.headers).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -311,7 +312,7 @@ def test_a_body_that_cannot_be_taken_is_told_what_is_wrong_and_makes_no_token(
     running: ServerProcess, body: bytes, status: int, code: str, named: str
 ) -> None:
     before = running.get("tokens?limit=1000").json()
-    response = httpx.post(f"{running.url}/api/v1/admin/tokens", content=body, headers=running.headers)
+    response = plain_http.post(f"{running.url}/api/v1/admin/tokens", content=body, headers=running.headers)
     assert (response.status_code, response.json()["code"]) == (status, code), response.text
     assert named in response.json()["detail"]
     assert response.json()["detail"].isprintable()

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 from nacl.signing import SigningKey
 
 from tests.server.test_protocol import items
+from tests.support import plain_http
 from tests.support.server_process import ServerProcess
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "protocol.md"
@@ -41,7 +41,7 @@ def test_sent_in_their_order_they_get_the_answers_that_are_documented(serve: Cal
         *("/v1/register", "/v1/activate", "/v1/snapshot", "/v1/snapshots", "/v1/rotate", "/v1/disclose", "/v1/erase")
     }
     answers = [
-        httpx.post(f"{server.url}{request['path']}", content=request["body"].encode(), headers=request["headers"])
+        plain_http.post(f"{server.url}{request['path']}", content=request["body"].encode(), headers=request["headers"])
         for request in requests
     ]
     assert [answer.status_code for answer in answers] == [request["status"] for request in requests]

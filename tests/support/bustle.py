@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from tests.conftest import admin_cursor
+from tests.support import plain_http
 from tests.support.houses import wait_for
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
@@ -71,7 +72,7 @@ class Bustle:
 
     def _play(self, chance: Random) -> int:
         happened = 0
-        with closing(httpx.Client(timeout=ANSWER_LIMIT_S)) as client:
+        with closing(plain_http.Client(timeout=ANSWER_LIMIT_S)) as client:
             people = _People(self._servers, chance, client)
             while not self._ended.is_set() and happened < MOST:
                 try:

@@ -17,6 +17,7 @@ from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
+from tests.support import plain_http
 from tests.support.feed_checker import Event, Listed, Message, Opened, Told
 from tests.support.feed_history import Item, comparable
 
@@ -55,7 +56,7 @@ class Watcher:
     async def take_list(self) -> None:
         """Takes a list, page by page, or an export; where that begins, it watches from."""
         url = f"http://127.0.0.1:{self.chance.choice(self.ports)}"
-        async with httpx.AsyncClient(base_url=url, headers=self.headers, timeout=ANSWER_LIMIT_S) as client:
+        async with plain_http.AsyncClient(base_url=url, headers=self.headers, timeout=ANSWER_LIMIT_S) as client:
             listed = await (self._exported(client) if self.exports else self._listed(client))
         self.mirror = {item["instance_id"]: item for item in listed.items}
         self.cursor = self.listed_at = listed.cursor

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support import plain_http
 from tests.support.server_process import ServerProcess
 
 LIMIT_S = 20
@@ -21,7 +21,7 @@ def parsed(text: str) -> Figures:
 
 def figures(server: ServerProcess) -> Figures:
     """Those of now, asked for as the admin."""
-    response = httpx.get(f"{server.url}/metrics", headers=server.headers, timeout=LIMIT_S).raise_for_status()
+    response = plain_http.get(f"{server.url}/metrics", headers=server.headers, timeout=LIMIT_S).raise_for_status()
     assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     return parsed(response.text)
 

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 from hypothesis import strategies as st
 
+from tests.support import plain_http
 from tests.support.aging import age
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
@@ -25,7 +26,7 @@ VERSIONS = ("1.0", "1.1", "2.0")
 OLDEST = timedelta(days=30)  # that a server takes by default
 AHEAD = timedelta(minutes=5)
 
-_client = httpx.Client(timeout=30)
+_client = plain_http.Client(timeout=30)
 atexit.register(_client.close)
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import httpx
 from nacl.signing import SigningKey
 
-_client = httpx.Client(timeout=30, limits=httpx.Limits(max_keepalive_connections=50))
+from tests.support import plain_http
+
+_client = plain_http.Client(timeout=30, limits=httpx.Limits(max_keepalive_connections=50))
 atexit.register(_client.close)
 
 

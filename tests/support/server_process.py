@@ -15,6 +15,8 @@ from threading import Lock
 import httpx
 import psutil
 
+from tests.support import plain_http
+
 START_LIMIT_S = 60
 END_LIMIT_S = 30
 
@@ -97,7 +99,7 @@ class ServerProcess:
 
     def get(self, path: str) -> httpx.Response:
         """GET below `/api/v1/admin/`, as the admin; must succeed."""
-        return httpx.get(f"{self.url}/api/v1/admin/{path}", headers=self.headers, timeout=30).raise_for_status()
+        return plain_http.get(f"{self.url}/api/v1/admin/{path}", headers=self.headers, timeout=30).raise_for_status()
 
     def kill(self) -> None:
         """kill -9, of it and of the processes that it started."""
@@ -128,7 +130,7 @@ class ServerProcess:
     def is_ready(self) -> bool:
         """Whether it answers, and its database does."""
         try:
-            return httpx.get(f"{self.url}/api/v1/ready", timeout=5).status_code == httpx.codes.OK
+            return plain_http.get(f"{self.url}/api/v1/ready", timeout=5).status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
 

@@ -15,8 +15,7 @@ from fractions import Fraction
 from functools import partial
 from typing import Any, NamedTuple
 
-import httpx
-
+from tests.support import plain_http
 from tests.support.oracle import raw as rows
 from tests.support.oracle import truth
 from tests.support.oracle.raw import Raw
@@ -30,7 +29,7 @@ MEAN_ERROR = Fraction(1, 10**19)  # of a mean, relative to it
 TRIES = 5  # until no moment falls into the asking at which a figure changes by itself
 KEPT_S = 65.0  # longer than a server keeps an answer that takes long to compute
 
-_client = httpx.Client(timeout=30)
+_client = plain_http.Client(timeout=30)
 atexit.register(_client.close)
 
 Json = Any
