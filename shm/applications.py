@@ -7,8 +7,8 @@ from typing import Annotated
 import msgspec
 
 from shm import counts, metrics
-from shm.counts import InstanceCounts
-from shm.database import Database
+from shm.counts import InstanceCounts, Tally
+from shm.database import Database, Reader
 from shm.metrics import STORABLE, Override
 
 MOST_OVERRIDES = 500  # as many as KPIs are told of one sort
@@ -47,8 +47,8 @@ class ApplicationChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """An application's name, and what the vendor says of its metrics."""
+class AppConfig:
+    """An application's name, and the vendor's overrides of its metrics."""
 
     slug: str
     name: str
@@ -100,21 +100,25 @@ class Applications:
 
     async def page(self, after: str | None, most: int) -> list[Application]:
         """Applications by slug, after one, with their counts."""
-        rows = await self._database.fetch(_Row, "applications.page", after=after, most=most)
-        known = counts.by_application(await counts.read(self._database))
+
+        async def read(reader: Reader) -> tuple[list[_Row], list[Tally]]:
+            rows = await reader.fetch(_Row, "applications.page", after=after, most=most)
+            return rows, await counts.read(reader)
+
+        rows, tallies = await self._database.read_consistently(read)
+        known = counts.by_application(tallies)
         return [row.application(known.get(row.slug, InstanceCounts())) for row in rows]
 
     async def one(self, slug: str) -> Application | None:
         """The application of that slug."""
-        row = await self._database.fetch_one(_Row, "applications.find", app=slug)
-        if row is None or row.slug != slug:
-            return None
-        return row.application(counts.summed(await counts.read(self._database, slug)))
 
-    async def said(self, app: str) -> Said | None:
-        """What is said of the application of that slug, or else of that name."""
-        row = await self._database.fetch_one(_Row, "applications.find", app=app)
-        return None if row is None else Said(row.slug, row.name, row.created_at, _overrides.decode(row.overrides))
+        async def read(reader: Reader) -> Application | None:
+            row = await reader.fetch_one(_Row, "applications.find", app=slug)
+            if row is None or row.slug != slug:
+                return None
+            return row.application(counts.summed(await counts.read(reader, slug)))
+
+        return await self._database.read_consistently(read)
 
     async def change(self, slug: str, change: ApplicationChange) -> bool:
         """Writes down what the vendor says; False if there is no such application."""
@@ -129,3 +133,9 @@ class Applications:
             public_metrics=change.public_metrics,
         )
         return row is not None
+
+
+async def config(reader: Reader, app: str) -> AppConfig | None:
+    """The configuration of the application of that slug, or else of that name."""
+    row = await reader.fetch_one(_Row, "applications.find", app=app)
+    return None if row is None else AppConfig(row.slug, row.name, row.created_at, _overrides.decode(row.overrides))

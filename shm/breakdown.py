@@ -5,8 +5,7 @@ from decimal import Decimal
 
 import msgspec
 
-from shm import metrics
-from shm.applications import Applications
+from shm import applications, metrics
 from shm.database import Database
 from shm.metrics import Aggregate
 from shm.reckoned import Reckoned
@@ -65,7 +64,6 @@ class _Row:
 
 async def read(
     database: Database,
-    applications: Applications,
     reckoned: Reckoned,
     slug: str,
     by: str,
@@ -77,7 +75,7 @@ async def read(
 
     None if there is no such application.
     """
-    said = await applications.said(slug)
+    said = await applications.config(database, slug)
     if said is None or said.slug != slug:
         return None
     aggregate = metrics.naming(metric or "", said.overrides.get(metric or "", metrics.PLAIN)).aggregate

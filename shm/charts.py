@@ -11,9 +11,9 @@ from decimal import Decimal
 
 import msgspec
 
-from shm import metrics, periods, series
-from shm.applications import Applications, Said
-from shm.database import Database
+from shm import applications, metrics, periods, series
+from shm.applications import AppConfig
+from shm.database import Database, Reader
 from shm.errors import QueryTooSlow
 from shm.kpis import MOST_KEYS, Kpis
 from shm.metrics import Aggregate
@@ -66,70 +66,96 @@ class _SpreadAt:
 class Charts:
     """Reads series of one database's applications."""
 
-    def __init__(
-        self, database: Database, applications: Applications, kpis: Kpis, reckoned: Reckoned, settings: Settings
-    ) -> None:
+    def __init__(self, database: Database, kpis: Kpis, reckoned: Reckoned, settings: Settings) -> None:
         self._database = database
-        self._applications = applications
         self._kpis = kpis
         self._reckoned = reckoned
         self._oldest = settings.max_snapshot_age
 
     async def metrics(self, app: str, period: Period, keys: Sequence[str] | None) -> MetricSeries | None:
-        """Of an application, by slug or name: these keys, or those that most instances answer now. None: unknown."""
-        said = await self._applications.said(app)
-        if said is None:
-            return None
-        now = datetime.now(UTC)
-        current = await series.now(self._database, said.slug, keys, MOST_KEYS)
-        wanted = _shown({row.key for row in current} if keys is None else set(keys), said)
-        points = periods.ends(period, now, said.created_at - self._oldest)
-        past = await series.read(self._database, said.slug, ("number", "boolean"), wanted, points)
-        for row in current:
-            if row.key in wanted:
-                name = row.sort, row.key, row.value
-                past.setdefault(name, [None] * len(points)).append((row.total, int(row.instances)))
-        readings = {name: [*known, *[None] * (len(points) + 1 - len(known))] for name, known in sorted(past.items())}
-        spreads = await self._spreads(said, points, [key for sort, key, _ in readings if sort == "number"])
-        return _told(said, period, [*points, now], readings, spreads)
+        """Of an application, by slug or name: these keys, or those that most instances answer now. None: unknown.
 
-    async def _spreads(self, said: Said, points: list[datetime], keys: Sequence[str]) -> dict[str, Values]:
-        """Of keys that are no sums: their values at `points`, and now. Null where it takes too long to compute them."""
-        aggregates = {key: _aggregate_of(key, said) for key in keys}
-        wanted = {key: each for key, each in aggregates.items() if each in ("min", "median", "max")}
-        if not wanted:
+        All of it is true at one moment but for past values of keys that are no sums, which may be a minute old.
+        """
+        now = datetime.now(UTC)
+
+        async def read(reader: Reader) -> _Read | None:
+            config = await applications.config(reader, app)
+            if config is None:
+                return None
+            points = periods.ends(period, now, config.created_at - self._oldest)
+            readings = await _readings(reader, config, keys, points)
+            spread = _spread_keys(config, readings)
+            told = await self._kpis.read(reader, config.slug) if spread else None
+            current = {kpi.key: kpi.value for kpi in told[1].kpis} if told else {}
+            return _Read(config, points, readings, spread, current)
+
+        found = await self._database.read_consistently(read)
+        if found is None:
+            return None
+        return _told(found.config, period, [*found.points, now], found.readings, await self._spreads(found))
+
+    async def _spreads(self, of: "_Read") -> dict[str, Values]:
+        """Of keys that are no sums: their values at the points, and now. Null where that takes too long to compute."""
+        if not of.spread:
             return {}
 
         async def compute() -> list[_SpreadAt]:
-            parameters = {"app": said.slug, "keys": sorted(wanted), "points": points}
+            parameters = {"app": of.config.slug, "keys": sorted(of.spread), "points": of.points}
             return await self._database.fetch(_SpreadAt, "series.spread_at", **parameters)
 
         try:
-            _, rows = await self._reckoned.get(("spread_at", said.slug, *points, *sorted(wanted)), compute)
+            _, rows = await self._reckoned.get(("spread_at", of.config.slug, *of.points, *sorted(of.spread)), compute)
         except QueryTooSlow:
             rows = []
-        place_of = {at: place for place, at in enumerate(points)}
-        found: dict[str, Values] = {key: [None] * (len(points) + 1) for key in wanted}
+        place_of = {at: place for place, at in enumerate(of.points)}
+        found: dict[str, Values] = {key: [*[None] * len(of.points), of.current.get(key)] for key in of.spread}
         for row in rows:
-            found[row.key][place_of[row.at]] = metrics.trimmed(row.value(wanted[row.key]))
-        told = await self._kpis.application(said.slug)
-        for kpi in told[1].kpis if told is not None else ():
-            if kpi.key in found:
-                found[kpi.key][-1] = kpi.value
+            found[row.key][place_of[row.at]] = metrics.trimmed(row.value(of.spread[row.key]))
         return found
 
 
-def _shown(keys: Set[str], said: Said) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What was read at one moment. `spread`: keys that are no sums, with their aggregates; `current`: the KPIs."""
+
+    config: AppConfig
+    points: list[datetime]
+    readings: series.Past
+    spread: dict[str, Aggregate]
+    current: dict[str, Decimal | None]
+
+
+async def _readings(
+    reader: Reader, config: AppConfig, keys: Sequence[str] | None, points: list[datetime]
+) -> series.Past:
+    """At `points`, and now, by name."""
+    current = await series.now(reader, config.slug, keys, MOST_KEYS)
+    wanted = _shown({row.key for row in current} if keys is None else set(keys), config)
+    past = await series.read(reader, config.slug, ("number", "boolean"), wanted, points)
+    for row in current:
+        if row.key in wanted:
+            name = row.sort, row.key, row.value
+            past.setdefault(name, [None] * len(points)).append((row.total, int(row.instances)))
+    return {name: [*known, *[None] * (len(points) + 1 - len(known))] for name, known in sorted(past.items())}
+
+
+def _spread_keys(config: AppConfig, readings: series.Past) -> dict[str, Aggregate]:
+    aggregates = {key: _aggregate_of(key, config) for sort, key, _ in readings if sort == "number"}
+    return {key: aggregate for key, aggregate in aggregates.items() if aggregate in ("min", "median", "max")}
+
+
+def _shown(keys: Set[str], config: AppConfig) -> list[str]:
     """A hidden one is not told to whoever asks for it by name either."""
-    return sorted(key for key in keys if not said.overrides.get(key, metrics.PLAIN).hidden)
+    return sorted(key for key in keys if not config.overrides.get(key, metrics.PLAIN).hidden)
 
 
-def _aggregate_of(key: str, said: Said) -> Aggregate:
-    return metrics.naming(key, said.overrides.get(key, metrics.PLAIN)).aggregate
+def _aggregate_of(key: str, config: AppConfig) -> Aggregate:
+    return metrics.naming(key, config.overrides.get(key, metrics.PLAIN)).aggregate
 
 
 def _told(
-    said: Said,
+    config: AppConfig,
     period: Period,
     timestamps: list[datetime],
     readings: Mapping[series.Name, Sequence[Reading | None]],
@@ -139,14 +165,14 @@ def _told(
     if period == "all":  # nothing is known of the time before the first snapshot
         first = min((_first_known(known) for known in readings.values()), default=len(timestamps))
         first = min(first, len(timestamps) - 2)
-    told = MetricSeries(said.slug, period, timestamps[-2], timestamps[first:], {}, {}, {})
+    told = MetricSeries(config.slug, period, timestamps[-2], timestamps[first:], {}, {}, {})
     for (sort, key, _), known in readings.items():
         values = known[first:]
         answered = [None if each is None else each[1] for each in values]
         if sort == "boolean":
             told.flags[key] = FlagSeries([None if each is None else int(each[0]) for each in values], answered)
         else:
-            aggregate = _aggregate_of(key, said)
+            aggregate = _aggregate_of(key, config)
             told.metrics[key] = (
                 spreads[key][first:] if key in spreads else [_aggregated(each, aggregate) for each in values]
             )

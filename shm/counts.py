@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import msgspec
 
-from shm.database import Database
+from shm.database import Reader
 
 DAY, WEEK, MONTH = timedelta(days=1), timedelta(days=7), timedelta(days=30)
 
@@ -46,9 +46,9 @@ class Tally:
         return self.seen_within(self.active_window)
 
 
-async def read(database: Database, app: str | None = None) -> list[Tally]:
+async def read(reader: Reader, app: str | None = None) -> list[Tally]:
     """The tallies of one application, or of all."""
-    return await database.fetch(Tally, "kpis.counts", app=app)
+    return await reader.fetch(Tally, "kpis.counts", app=app)
 
 
 def summed(tallies: Iterable[Tally]) -> InstanceCounts:

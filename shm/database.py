@@ -9,6 +9,7 @@ with all their digits, jsonb as `msgspec.Raw` (its text, unread), bytea as memor
 import asyncio
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Parameters = Mapping[str, object]
+Rows = tuple[list[str], Sequence[tuple[object, ...]]]
 
 RETRY_FIRST_S = 0.05  # a restarted PostgreSQL takes connections again after some tens of milliseconds
 RETRY_MOST_S = 1.0
@@ -49,6 +51,9 @@ READ_ONLY = psycopg2.errors.ReadOnlySqlTransaction
 
 # A cursor that outlives its transaction, so that none stays open between two pages. It is planned for all of its rows.
 OPEN_PAGES = "SET cursor_tuple_fraction = 1; DECLARE pages NO SCROLL CURSOR WITH HOLD FOR"
+
+# All statements of such a transaction see what was committed when its first one began.
+BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
 
 register_default_jsonb(globally=True, loads=lambda text: msgspec.Raw(text.encode()))
 
@@ -95,6 +100,27 @@ class Connection:
         return [shape(**dict(zip(columns, row, strict=True))) for row in rows]
 
 
+class Reader(ABC):
+    """What named statements are read through: the pool, or one snapshot of the database (`read_consistently`)."""
+
+    async def fetch(self, shape: type[T], name: str, /, **parameters: object) -> list[T]:
+        """Runs the named statement; each row becomes `shape(column=value, ...)`.
+
+        Raises DatabaseUnavailable, DatabaseBusy, DatabaseFull, QueryTooSlow or UnstorableData.
+        """
+        columns, rows = await self._rows(statements()[name], parameters)
+        return [shape(**dict(zip(columns, row, strict=True))) for row in rows]
+
+    async def fetch_one(self, shape: type[T], name: str, /, **parameters: object) -> T | None:
+        """The first row of the named statement, or None."""
+        rows = await self.fetch(shape, name, **parameters)
+        return rows[0] if rows else None
+
+    @abstractmethod
+    async def _rows(self, statement: Statement, parameters: Parameters) -> Rows:
+        """The names of the columns, and the rows."""
+
+
 @dataclass(frozen=True, slots=True)
 class PoolUse:
     """How many connections of a pool are in use (or being made), how many are free, and how many statements wait."""
@@ -104,8 +130,8 @@ class PoolUse:
     waiting: int
 
 
-class Database:
-    """A pool of connections to one database."""
+class Database(Reader):
+    """A pool of connections to one database. Each statement is a transaction."""
 
     def __init__(self, settings: Settings, dsn: str, pool: aiopg.Pool) -> None:
         self._most = settings.queue
@@ -140,33 +166,45 @@ class Database:
         used = self._pool.size - free
         return PoolUse(used, free, max(0, self._under_way - used))
 
-    async def fetch(self, shape: type[T], name: str, /, **parameters: object) -> list[T]:
-        """Runs the named statement; each row becomes `shape(column=value, ...)`.
+    async def read_consistently(self, read: Callable[[Reader], Awaitable[T]]) -> T:
+        """The value of `read`, all of whose statements see one snapshot of the database, and the same `now()`.
 
-        Raises DatabaseUnavailable, DatabaseBusy, DatabaseFull, QueryTooSlow or UnstorableData.
+        For answers that take several statements, which otherwise are true at several moments. `read` may be run again
+        from its beginning where the connection is lost, and must wait for nothing but its statements: it holds a
+        connection. Raises as `fetch`.
         """
+
+        async def in_transaction(raw: aiopg.Connection) -> T:
+            transaction = _ReadTransaction(raw, self._execute)
+            try:
+                found = await read(transaction)
+                await transaction.end()
+            except BaseException:
+                await raw.close()  # ends the transaction, in whatever state it is
+                raise
+            return found
+
+        return await self._run(in_transaction)
+
+    async def _rows(self, statement: Statement, parameters: Parameters) -> Rows:
+        return await self._run(lambda raw: self._execute(raw, statement, parameters))
+
+    async def _run(self, work: Callable[[aiopg.Connection], Awaitable[T]]) -> T:
+        """Runs `work` on a connection of the pool, and again on another one where that is lost."""
         if self._under_way >= self._most:
             raise DatabaseBusy(f"{self._most} statements wait")
         self._under_way += 1
         try:
-            columns, rows = await self._run(statements()[name], parameters)
+            return await self._until_done(work)
         finally:
             self._under_way -= 1
-        return [shape(**dict(zip(columns, row, strict=True))) for row in rows]
 
-    async def fetch_one(self, shape: type[T], name: str, /, **parameters: object) -> T | None:
-        """The first row of the named statement, or None."""
-        rows = await self.fetch(shape, name, **parameters)
-        return rows[0] if rows else None
-
-    async def _run(
-        self, statement: Statement, parameters: Parameters
-    ) -> tuple[list[str], Sequence[tuple[object, ...]]]:
+    async def _until_done(self, work: Callable[[aiopg.Connection], Awaitable[T]]) -> T:
         deadline = time.monotonic() + self._patience_s
         pause = RETRY_FIRST_S
         while True:
             try:
-                return await self._attempt(statement, parameters)
+                return await self._attempt(work)
             except psycopg2.errors.DiskFull as error:  # patience makes no room
                 raise DatabaseFull(type(error).__name__) from None
             except (psycopg2.DataError, psycopg2.errors.CheckViolation) as error:  # the latter: no week for it
@@ -177,23 +215,14 @@ class Database:
             await asyncio.sleep(pause)
             pause = min(pause * 2, RETRY_MOST_S)
 
-    async def _attempt(
-        self, statement: Statement, parameters: Parameters
-    ) -> tuple[list[str], Sequence[tuple[object, ...]]]:
+    async def _attempt(self, work: Callable[[aiopg.Connection], Awaitable[T]]) -> T:
         try:
             async with asyncio.timeout(self._patience_s):  # wait_for may lose a cancellation
                 raw = await self._pool.acquire()
         except LOST_ON_ACQUIRE as error:
             raise psycopg2.OperationalError(type(error).__name__) from None
         try:
-            async with _cursor(raw) as cursor:
-                await self._prepare(raw, cursor, statement)
-                try:
-                    await cursor.execute(statement.sql, parameters)
-                except ValueError as error:  # psycopg2 cannot write a parameter, such as NUL
-                    raise psycopg2.DataError(type(error).__name__) from None
-                columns = [column.name for column in cursor.description or ()]
-                return columns, (await cursor.fetchall() if columns else [])
+            return await work(raw)
         except asyncio.CancelledError:
             if _is_cancelled():
                 raise
@@ -203,6 +232,19 @@ class Database:
             raise
         finally:
             await self._pool.release(raw)
+
+    async def _execute(
+        self, raw: aiopg.Connection, statement: Statement, parameters: Parameters, before: str = ""
+    ) -> Rows:
+        """`before`: SQL that goes to PostgreSQL in the same message, in front of the statement."""
+        async with _cursor(raw) as cursor:
+            await self._prepare(raw, cursor, statement)
+            try:
+                await cursor.execute(before + statement.sql, parameters)
+            except ValueError as error:  # psycopg2 cannot write a parameter, such as NUL
+                raise psycopg2.DataError(type(error).__name__) from None
+            columns = [column.name for column in cursor.description or ()]
+            return columns, (await cursor.fetchall() if columns else [])
 
     async def _prepare(self, raw: aiopg.Connection, cursor: aiopg.Cursor, statement: Statement) -> None:
         """Once for each connection, and only for statements that want it."""
@@ -276,6 +318,25 @@ class Database:
                 logger.warning("the listener lost its connection (%s), next try in %.1f s", type(error).__name__, pause)
             await asyncio.sleep(pause)
             pause = min(pause * 2, longest)
+
+
+class _ReadTransaction(Reader):
+    """Statements on one connection, in a transaction that begins with the first of them, in the same round trip."""
+
+    def __init__(self, raw: aiopg.Connection, execute: Callable[..., Awaitable[Rows]]) -> None:
+        self._raw = raw
+        self._execute = execute
+        self._begin = BEGIN_READING
+
+    async def _rows(self, statement: Statement, parameters: Parameters) -> Rows:
+        begin, self._begin = self._begin, ""
+        return await self._execute(self._raw, statement, parameters, begin)
+
+    async def end(self) -> None:
+        """Ends the transaction, if it has begun."""
+        if not self._begin:
+            async with _cursor(self._raw) as cursor:
+                await cursor.execute("COMMIT")
 
 
 @asynccontextmanager

@@ -1,7 +1,8 @@
 """KPIs: what each metric of an application reads over the current snapshots. The definitions live here.
 
 Sums and counts come from the tallies, which the statements that change instances keep, so they cost the same at any
-size; all of one answer are true at one moment and at one cursor of the feed. Spreads (`shm.spreads`) may be older.
+size. An answer is read in one transaction, so all of it, the overrides too, is true at one moment and at one cursor
+of the feed. Only the spreads of large fleets (`shm.spreads`) are older.
 """
 
 from collections.abc import Mapping
@@ -11,10 +12,9 @@ from decimal import Decimal
 
 import msgspec
 
-from shm import counts, metrics
-from shm.applications import Applications
+from shm import applications, counts, metrics
 from shm.counts import InstanceCounts
-from shm.database import Database
+from shm.database import Database, Reader
 from shm.settings import Settings
 from shm.shapes import Moment
 from shm.spreads import NOT_YET, Spread, Spreads
@@ -113,28 +113,32 @@ _top = msgspec.json.Decoder(list[CategoryValue])
 class Kpis:
     """Reads KPIs from one database."""
 
-    def __init__(self, database: Database, applications: Applications, spreads: Spreads, settings: Settings) -> None:
+    def __init__(self, database: Database, spreads: Spreads, settings: Settings) -> None:
         self._database = database
-        self._applications = applications
         self._spreads = spreads
         self._window_s = int(settings.active_window.total_seconds())
 
     async def application(self, slug: str, *, counted_only: bool = False) -> tuple[int, ApplicationKpis] | None:
         """An application's KPIs with the feed's cursor that they are true at; None if there is no such application."""
-        known = await self._applications.said(slug)
+        return await self._database.read_consistently(lambda reader: self.read(reader, slug, counted_only=counted_only))
+
+    async def read(
+        self, reader: Reader, slug: str, *, counted_only: bool = False
+    ) -> tuple[int, ApplicationKpis] | None:
+        """The same, through a reader whose statements see one snapshot of the database."""
+        known = await applications.config(reader, slug)
         if known is None:
             return None
         as_of = datetime.now(UTC)
-        rows = await self._database.fetch(
+        rows = await reader.fetch(
             _Part, "kpis.kpis", app=slug, counted_only=counted_only, most_keys=MOST_KEYS, most_values=MOST_VALUES
         )
         cursor = next(int(row.instances) for row in rows if row.part == "head")
         parts = _Parts(rows, known.overrides)
         numbers = parts.named("numbers")
-        instances = counts.summed(await counts.read(self._database, slug))
-        spreads = await self._spreads.of(
-            slug, counted_only, instances.total, {row.key: (int(row.instances), row.spread) for _, row in numbers}
-        )
+        instances = counts.summed(await counts.read(reader, slug))
+        known_spreads = {row.key: (int(row.instances), row.spread) for _, row in numbers}
+        spreads = await self._spreads.of(reader, slug, counted_only, instances.total, known_spreads)
         return cursor, ApplicationKpis(
             app=slug,
             name=known.name,

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from shm import periods
-from shm.database import Database
+from shm.database import Database, Reader
 from shm.periods import DAY, WEEK, Period
 from shm.reckoned import Reckoned
 from shm.shapes import Moment
@@ -69,14 +69,14 @@ class _Life:
 async def read(database: Database, reckoned: Reckoned, slug: str, period: Period) -> Lifecycle:
     """Of an application that is there."""
 
-    async def compute() -> tuple[list[_Event], list[_Life]]:
+    async def compute(reader: Reader) -> tuple[list[_Event], list[_Life]]:
         since = _monday(datetime.now(UTC)) - WEEK * (MOST_COHORTS - 1)
         return (
-            await database.fetch(_Event, "lifecycle.days", app=slug),
-            await database.fetch(_Life, "lifecycle.cohorts", app=slug, since=since),
+            await reader.fetch(_Event, "lifecycle.days", app=slug),
+            await reader.fetch(_Life, "lifecycle.cohorts", app=slug, since=since),
         )
 
-    as_of, (events, lives) = await reckoned.get(("lifecycle", slug), compute)
+    as_of, (events, lives) = await reckoned.get(("lifecycle", slug), lambda: database.read_consistently(compute))
     days = _days(events, as_of)
     length = periods.LENGTHS.get(period, DAY * MOST_DAYS)
     return Lifecycle(

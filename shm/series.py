@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from shm.database import Database
+from shm.database import Reader
 from shm.metrics import EXACT
 
 Name = tuple[str, str, str]  # sort, key, value
 Reading = tuple[Decimal, int]  # a sum, and over how many instances
+Past = dict[Name, list[Reading | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +45,19 @@ class _Row:
     instances: list[int]
 
 
-async def now(database: Database, app: str, keys: Sequence[str] | None, most: int) -> list[Now]:
+async def now(reader: Reader, app: str, keys: Sequence[str] | None, most: int) -> list[Now]:
     """Numbers and booleans of these keys, or those that most instances answer."""
-    return await database.fetch(Now, "series.now", app=app, keys=None if keys is None else list(keys), most=most)
+    return await reader.fetch(Now, "series.now", app=app, keys=None if keys is None else list(keys), most=most)
 
 
-async def versions_now(database: Database, app: str, most: int) -> list[Now]:
+async def versions_now(reader: Reader, app: str, most: int) -> list[Now]:
     """The versions that most instances are of."""
-    return await database.fetch(Now, "series.versions_now", app=app, most=most)
+    return await reader.fetch(Now, "series.versions_now", app=app, most=most)
 
 
-async def read(
-    database: Database, app: str, sorts: Sequence[str], keys: Sequence[str], points: Sequence[datetime]
-) -> dict[Name, list[Reading | None]]:
+async def read(reader: Reader, app: str, sorts: Sequence[str], keys: Sequence[str], points: Sequence[datetime]) -> Past:
     """What was read at `points`, ascending ends of hours: by name a list as long, None where nothing was known."""
-    head = await database.fetch_one(_Head, "series.head")
+    head = await reader.fetch_one(_Head, "series.head")
     assert head is not None  # noqa: S101 - the table always has its one row
     closed = [at for at in points if at <= head.closed_at and _is_midnight(at)]
     if len(closed) < sum(at <= head.closed_at for at in points):
@@ -67,7 +66,7 @@ async def read(
     unknown = len(within_kept)  # within days that are kept as they are, from another time: hours of other moves
     open_points = list(points[len(closed) + unknown :])
     base = min(head.closed_at, _midnight_before(open_points[0])) if open_points else head.closed_at
-    rows = await database.fetch(
+    rows = await reader.fetch(
         _Row,
         "series.read",
         app=app,
@@ -81,8 +80,8 @@ async def read(
     return _readings(rows, len(closed), unknown, len(open_points))
 
 
-def _readings(rows: Sequence[_Row], closed: int, unknown: int, open_points: int) -> dict[Name, list[Reading | None]]:
-    found: dict[Name, list[Reading | None]] = {}
+def _readings(rows: Sequence[_Row], closed: int, unknown: int, open_points: int) -> Past:
+    found: Past = {}
     for row in rows:
         series = found.setdefault((row.sort, row.key, row.value), [None] * (closed + unknown + open_points))
         readings = zip(row.places, row.totals, row.instances, strict=True)

@@ -105,7 +105,7 @@ async def rooms_of(settings: Settings, database: Database, writer: Database, vit
     keys = Keys(database, settings)
     registry = Registry(database, keys, settings)
     items, applications, spreads = Items(database, settings), Applications(database), Spreads(database)
-    kpis, reckoned = Kpis(database, applications, spreads, settings), Reckoned()
+    kpis, reckoned = Kpis(database, spreads, settings), Reckoned()
     intake = Intake(writer, registry, settings, vitals)
     changes = Feed(database, kpis, settings)
     rooms = Rooms(
@@ -116,8 +116,8 @@ async def rooms_of(settings: Settings, database: Database, writer: Database, vit
         items=items,
         kpis=kpis,
         applications=applications,
-        charts=Charts(database, applications, kpis, reckoned, settings),
-        versions=VersionCharts(database, applications, reckoned, settings),
+        charts=Charts(database, kpis, reckoned, settings),
+        versions=VersionCharts(database, reckoned, settings),
         reckoned=reckoned,
         feed=changes,
         tokens=Tokens(database, settings),

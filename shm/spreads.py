@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-from shm.database import Database
+from shm.database import Database, Reader
 from shm.errors import DatabaseUnavailable
 
 MOST_AT_ONCE = 5_000  # values that are sorted while somebody waits: some milliseconds
@@ -58,14 +58,19 @@ class Spreads:
         self._wanted = asyncio.Event()
 
     async def of(
-        self, app: str, counted_only: bool, installs: int, known: Mapping[str, tuple[int, Spread | None]]
+        self,
+        reader: Reader,
+        app: str,
+        counted_only: bool,
+        installs: int,
+        known: Mapping[str, tuple[int, Spread | None]],
     ) -> dict[str, Spread]:
         """Spreads by key; `known` has for each key how many answered, and its spread as it was last computed.
 
         `installs`: how many instances the application has, all of which are read for it.
         """
         if installs <= MOST_AT_ONCE and sum(instances for instances, _ in known.values()) <= MOST_AT_ONCE:
-            rows = await self._database.fetch(Spread, "spreads.now", app=app, counted_only=counted_only)
+            rows = await reader.fetch(Spread, "spreads.now", app=app, counted_only=counted_only)
             return {row.key: row for row in rows}
         stale = datetime.now(UTC) - FRESH
         due = [key for key, (_, spread) in known.items() if spread is None or spread.as_of < stale]

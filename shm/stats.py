@@ -6,7 +6,7 @@ from decimal import Decimal
 import msgspec
 
 from shm import counts, metrics
-from shm.database import Database
+from shm.database import Database, Reader
 from shm.kpis import MOST_KEYS
 from shm.settings import Settings
 
@@ -53,12 +53,19 @@ class _Global:
 
 
 async def read(database: Database, settings: Settings) -> Stats:
-    """Reads them from the tallies, whose number hangs on applications and keys and not on instances."""
-    tallies = await counts.read(database)
+    """Reads them from the tallies, whose number hangs on applications and keys and not on instances.
+
+    All of them are true at one moment.
+    """
+    return await database.read_consistently(lambda reader: _read(reader, settings))
+
+
+async def _read(reader: Reader, settings: Settings) -> Stats:
+    tallies = await counts.read(reader)
     of_all = counts.summed(tallies)
-    new = await database.fetch_one(_New, "kpis.new_this_week")
-    per_app = await database.fetch(_PerApplication, "kpis.per_app_counts", most=MOST_APPLICATIONS)
-    sums = await database.fetch(_Global, "kpis.global_metrics", app=None, most_keys=MOST_KEYS)
+    new = await reader.fetch_one(_New, "kpis.new_this_week")
+    per_app = await reader.fetch(_PerApplication, "kpis.per_app_counts", most=MOST_APPLICATIONS)
+    sums = await reader.fetch(_Global, "kpis.global_metrics", app=None, most_keys=MOST_KEYS)
     return Stats(
         total_instances=of_all.total,
         active_instances=of_all.active,

@@ -5,9 +5,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from shm import periods, series
-from shm.applications import Applications
-from shm.database import Database
+from shm import applications, periods, series
+from shm.database import Database, Reader
 from shm.periods import Period
 from shm.reckoned import Reckoned
 from shm.series import Reading
@@ -66,21 +65,28 @@ class Versions(msgspec.Struct):
 class VersionCharts:
     """Reads versions of one database's applications."""
 
-    def __init__(self, database: Database, applications: Applications, reckoned: Reckoned, settings: Settings) -> None:
+    def __init__(self, database: Database, reckoned: Reckoned, settings: Settings) -> None:
         self._database = database
-        self._applications = applications
         self._reckoned = reckoned
         self._oldest = settings.max_snapshot_age
 
     async def of(self, slug: str, period: Period) -> Versions | None:
         """None if there is no such application."""
-        said = await self._applications.said(slug)
-        if said is None or said.slug != slug:
-            return None
         now = datetime.now(UTC)
-        points = periods.ends(period, now, said.created_at - self._oldest)
-        past = await series.read(self._database, slug, ("version",), ("",), points)
-        current = {row.value: int(row.instances) for row in await series.versions_now(self._database, slug, MOST_READ)}
+
+        async def read(reader: Reader) -> tuple[list[datetime], series.Past, list[series.Now]] | None:
+            config = await applications.config(reader, slug)
+            if config is None or config.slug != slug:
+                return None
+            points = periods.ends(period, now, config.created_at - self._oldest)
+            past = await series.read(reader, slug, ("version",), ("",), points)
+            return points, past, await series.versions_now(reader, slug, MOST_READ)
+
+        found = await self._database.read_consistently(read)
+        if found is None:
+            return None
+        points, past, running = found
+        current = {row.value: int(row.instances) for row in running}
         nothing: list[Reading | None] = [None] * len(points)
         readings = {
             version: [*map(_instances, past.get(("version", "", version), nothing)), current.get(version)]

@@ -93,7 +93,7 @@ class Breakdown(Handler):
         """Instances by the values of a column or metric, and another metric over each."""
         rooms = self.rooms
         found = await breakdown.read(
-            *(rooms.database, rooms.applications, rooms.reckoned, slug, query.by, query.metric),
+            *(rooms.database, rooms.reckoned, slug, query.by, query.metric),
             counted_only=query.counted,
         )
         if found is None:

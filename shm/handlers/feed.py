@@ -10,6 +10,7 @@ import msgspec
 import tornado.websocket
 from tornado.iostream import StreamClosedError
 
+from shm import applications
 from shm.errors import BadRequest, DatabaseUnavailable, Forbidden, Overloaded, TooMany
 from shm.feed import FeedFailed
 from shm.handlers.base import Handler
@@ -76,7 +77,7 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
 
     async def _slug(self) -> str | None:
         """What was asked for may be an application's name, or be one only later."""
-        known = None if self._query.app is None else await self.rooms.applications.said(self._query.app)
+        known = None if self._query.app is None else await applications.config(self.rooms.database, self._query.app)
         return self._query.app if known is None else known.slug
 
     def _hold_to_limits(self) -> None:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from shm import check, retention
-from shm.applications import Applications
 from shm.database import Database
 from shm.feed import Feed
 from shm.keys import Keys
@@ -58,7 +57,7 @@ def backstage(database: str, **environment: str) -> Iterator[Backstage]:
         own = runner.run(opened.__aenter__())
         try:
             registry = Registry(own, Keys(own, settings), settings)
-            kpis = Kpis(own, Applications(own), Spreads(own), settings)
+            kpis = Kpis(own, Spreads(own), settings)
             feed = Feed(own, kpis, settings)
             yield Backstage(runner, own, retention.duties(own, registry, feed, settings))
         finally:
