@@ -33,8 +33,8 @@ demo: .venv/.ready  ## a simulated fleet, a server and the console, in one termi
 serve: .venv/.ready  ## the server alone, for real use
 	@$(BIN)/shm serve
 
-test: .venv/.ready  ## every test but the long ones, against a real PostgreSQL and real processes
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses $(TESTS_AT_ONCE) --dist loadfile
+test: .venv/.ready  ## every test but the long ones, on real PostgreSQL and processes; T=tests/... for some
+	@$(BIN)/python -m pytest $(or $(T),--numprocesses $(TESTS_AT_ONCE) --dist worksteal)
 
 test-long: .venv/.ready  ## the tests that take minutes: killing for many rounds, outages of their real length
 	@$(BIN)/python -m pytest -m long --timeout 1800

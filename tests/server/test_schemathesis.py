@@ -42,6 +42,8 @@ CONFIG = {
 # An upgrade is no answer that Schemathesis could read. `test_openapi` and `test_feed` ask for it.
 FEED = "/api/v1/admin/feed"
 
+pytest_plugins = ["schemathesis.pytest.plugin"]  # takes seconds to load: pyproject.toml keeps it from all other files
+
 api = schemathesis.openapi.from_dict(
     json.loads(document(ROUTES, POSTS)), config=SchemathesisConfig.from_dict(CONFIG)
 ).exclude(path=FEED)
