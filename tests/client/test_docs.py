@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -91,10 +92,16 @@ def test_numbers_are_those_of_the_code(sentence: str) -> None:
 class Running:
     """A subscriber as a process of its own, in a folder of its own."""
 
-    def __init__(self, command: list[str], server: ServerProcess, folder: Path, token: str | None = None) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        server: ServerProcess,
+        folder: Path,
+        token: str | None = None,
+        programs: str = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    ) -> None:
         self.folder = folder
         self.output = folder / "output"
-        programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         said = {"SHM_SERVER": server.url, "SHM_TOKEN": token or server.admin_token, "PATH": programs}
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
@@ -129,7 +136,7 @@ class Running:
 
 
 @contextmanager
-def running(example: str, server: ServerProcess, folder: Path, token: str | None = None) -> Iterator[Running]:
+def running_example(example: str, server: ServerProcess, folder: Path, token: str | None = None) -> Iterator[Running]:
     """A subscriber of the documentation, ended with all that it has started."""
     command = {"python": [sys.executable, "-W", "error", "-c"], "bash": ["bash", "-c"]}[example]
     subscriber = Running([*command, block(example)], server, folder, token)
@@ -151,7 +158,7 @@ def test_the_subscriber_in_python_follows_and_goes_on_after_the_server_was_kille
 ) -> None:
     assert len(block("python").splitlines()) <= MOST_LINES
     installs = [Install(server.url).arrived({"n": 1}) for _ in range(3)]
-    with running("python", server, tmp_path) as subscriber:
+    with running_example("python", server, tmp_path) as subscriber:
         subscriber.until(lambda: subscriber.says("3 instances"))
         Install(server.url, app_name="Kiosk").arrived({"n": 1})
         subscriber.until(lambda: subscriber.says("4 instances, 2 applications"))
@@ -166,7 +173,7 @@ def test_the_subscriber_in_shell_follows_and_goes_on_after_the_server_was_killed
     server: ServerProcess, tmp_path: Path
 ) -> None:
     installs = [Install(server.url).arrived({"n": 1, "text": "ü\u2028'\n"}) for _ in range(3)]
-    with running("bash", server, tmp_path) as subscriber:
+    with running_example("bash", server, tmp_path) as subscriber:
         subscriber.until(lambda: subscriber.mirror() == listed(server))
         installs[1].snapshot({"n": 2})
         act(installs[0], "erase")
@@ -186,7 +193,7 @@ def test_the_subscriber_in_shell_lists_anew_where_its_cursor_leads_nowhere(
     server: ServerProcess, database: str, tmp_path: Path
 ) -> None:
     gone, stays = (Install(server.url).arrived({"n": number}) for number in range(2))
-    with running("bash", server, tmp_path) as subscriber:
+    with running_example("bash", server, tmp_path) as subscriber:
         subscriber.until(lambda: subscriber.mirror() == listed(server))
         server.kill()
         with admin_cursor(database) as cursor:  # as a backup of an earlier time would be, before `gone` came
@@ -199,9 +206,45 @@ def test_the_subscriber_in_shell_lists_anew_where_its_cursor_leads_nowhere(
 
 @pytest.mark.parametrize("example", ["python", "bash"])
 def test_a_subscriber_whose_token_is_refused_ends(server: ServerProcess, tmp_path: Path, example: str) -> None:
-    with running(example, server, tmp_path, "shm_wrong-token-wrong-token") as subscriber:
+    with running_example(example, server, tmp_path, "shm_wrong-token-wrong-token") as subscriber:
         assert subscriber.process.wait(LIMIT_S) != 0
         assert "401" in subscriber.output.read_text() or "does not accept the token" in subscriber.output.read_text()
+
+
+@pytest.mark.parametrize("missing", ["curl", "sed", "python3", "websocket-client"])
+def test_the_shell_subscriber_ends_where_a_program_is_missing(
+    running: ServerProcess, tmp_path: Path, missing: str
+) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in {"bash", "cat", "curl", "mkdir", "rm", "sed", "sleep", "touch", "tr"} - {missing}:
+        (programs / name).symlink_to(str(shutil.which(name)))
+    if missing != "python3":
+        option = "-S" if missing == "websocket-client" else ""  # without the folder of installed packages
+        (programs / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} {option} "$@"\n')
+        (programs / "python3").chmod(0o755)
+    script = Running(["bash", "-c", block("bash")], running, tmp_path, programs=str(programs))
+    assert script.process.wait(LIMIT_S) == 1
+    assert script.output.read_text().startswith(f"{missing} is missing: ")
+    assert not (tmp_path / "mirror").exists()
+
+
+def test_the_shell_subscriber_leaves_a_folder_of_others_alone(running: ServerProcess, tmp_path: Path) -> None:
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror" / "mine.json").write_text("{}")
+    script = Running(["bash", "-c", block("bash")], running, tmp_path)
+    assert script.process.wait(LIMIT_S) == 1
+    assert "mirror was not made by this script" in script.output.read_text()
+    assert [file.name for file in (tmp_path / "mirror").iterdir()] == ["mine.json"]
+
+
+def test_the_shell_subscriber_takes_the_folder_of_its_last_run(server: ServerProcess, tmp_path: Path) -> None:
+    install = Install(server.url).arrived({"n": 1})
+    with running_example("bash", server, tmp_path) as subscriber:
+        subscriber.until(lambda: subscriber.mirror() == listed(server))
+    act(install, "erase")
+    with running_example("bash", server, tmp_path) as subscriber:
+        subscriber.until(lambda: not list((tmp_path / "mirror").glob("*.json")))
 
 
 def command_lines(session: int) -> str:
