@@ -52,7 +52,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Brings everything up, opens the console (without a terminal: prints it once), takes everything down."""
     if importlib.util.find_spec("shm_sdk") is None:
-        raise ConfigurationError("The fleet reports through the SDK: pip install shm-sdk")
+        raise ConfigurationError(
+            "The demo's simulated installs report through the Python SDK, which is not installed. "
+            "In a checkout of SHM: pip install ./sdk"
+        )
     if args.instances < 1 or args.rate <= 0:
         raise ConfigurationError("--instances and --rate must be above zero.")
     folder = args.data_dir.expanduser().absolute()

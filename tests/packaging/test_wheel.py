@@ -70,6 +70,20 @@ def test_the_installed_client_is_there_for_scripts(programs: Path, tmp_path: Pat
     assert (Path(folder) / "py.typed").exists()
 
 
+def test_the_demo_without_the_sdk_says_how_to_install_it(programs: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(programs / "shm"), "demo", "--data-dir", str(tmp_path / "demo")],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("In a checkout of SHM: pip install ./sdk")
+    assert not (tmp_path / "demo").exists()
+
+
 def test_an_installed_server_migrates_and_serves(programs: Path, database: str, tmp_path: Path) -> None:
     with admin_cursor(database) as cursor:
         cursor.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")  # the migrations must come from the wheel
