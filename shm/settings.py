@@ -82,204 +82,325 @@ class Settings:
     """All settings, read and checked. Durations are timedeltas, sizes bytes."""
 
     host: str = setting(
-        "SHM_HOST", text, "127.0.0.1", "Reachable from this machine only, until somebody says otherwise."
+        "SHM_HOST",
+        text,
+        "127.0.0.1",
+        "Address to listen on. The default is reachable from this machine only, so that nothing is public by accident.",
     )
-    port: int = setting("PORT", port_number, "8080", "The original's port.")
+    port: int = setting("PORT", port_number, "8080", "Port to listen on. The original server's default.")
     dsn: str | None = setting(
         "SHM_DB_DSN DATABASE_URL",
         text,
         None,
-        "Without a database of yours, an embedded PostgreSQL is started. A password belongs in the environment.",
+        "PostgreSQL to use, as a URL or as key=value pairs. Without one, the server starts an embedded "
+        "PostgreSQL. Put a password into the environment and not into the flag: other users see command "
+        "lines.",
     )
     workers: int = setting(
         "SHM_WORKERS",
         number,
         "1",
-        "A process keeps one core busy; where there are more, more processes take in more snapshots.",
+        "Server processes behind one port. A process uses one core, so more cores take in more snapshots "
+        "with more processes.",
     )
     data_dir: Path = setting(
-        "SHM_DATA_DIR", folder, default_data_dir(), "The embedded PostgreSQL and the admin token live here."
+        "SHM_DATA_DIR",
+        folder,
+        default_data_dir(),
+        "Directory of the embedded PostgreSQL and of admin.token. (The SDK reads the same variable for "
+        "the directory of its identity: set it for each of them separately.)",
     )
     admin_token: str | None = setting(
-        "SHM_ADMIN_TOKEN", text, None, "Without one, the first start makes one in the data directory.", flag=False
+        "SHM_ADMIN_TOKEN",
+        text,
+        None,
+        "The server's own admin token. Without one, the first start creates one in the data directory.",
+        flag=False,
     )
     max_tokens: int = setting(
-        "SHM_MAX_TOKENS", number, "1000", "One for each person and each script; more come from a script gone wild."
+        "SHM_MAX_TOKENS",
+        number,
+        "1000",
+        "Number of API tokens, expired ones included. One for each person and script is far below it; "
+        "more come from a script that creates them in a loop.",
     )
     activation: str = setting(
         "SHM_ACTIVATION",
         activation,
         "tofu",
-        "tofu: whoever first proves a key is in. manual: an admin approves each install, and snapshots wait for it.",
+        "Who may report. tofu: the first key seen for an ID owns that ID and is accepted at once. manual: "
+        "an admin approves each install, and its snapshots are refused until then.",
     )
     active_window: timedelta = setting(
-        "SHM_ACTIVE_WINDOW", duration, "30d", "An install that was silent for a month is gone for all one can tell."
+        "SHM_ACTIVE_WINDOW",
+        duration,
+        "30d",
+        "An install is active while its last signed request is younger than this. A month covers holidays "
+        "and long restarts.",
     )
     uncounted_environments: frozenset[str] = setting(
         "SHM_UNCOUNTED_ENVIRONMENTS",
         words,
         "dev,development,test,testing,ci,local",
-        "Machines of developers are no users; they are shown beside the headline.",
+        "Environments that are shown beside the headline and not counted in it. Machines of developers "
+        "are not customers.",
     )
     max_snapshot_age: timedelta = setting(
-        "SHM_MAX_SNAPSHOT_AGE", duration, "30d", "A backlog may be a month old; what is older changes no figure shown."
+        "SHM_MAX_SNAPSHOT_AGE",
+        duration,
+        "30d",
+        "Oldest timestamp of a snapshot that is accepted. A client's backlog may be a month old; an older "
+        "snapshot changes no figure that is shown.",
     )
     max_clock_skew: timedelta = setting(
-        "SHM_MAX_CLOCK_SKEW", duration, "5m", "Clocks differ; a snapshot from further ahead would stay newest for long."
+        "SHM_MAX_CLOCK_SKEW",
+        duration,
+        "5m",
+        "How far ahead of the server's clock a timestamp may be. Clocks differ; a snapshot from further "
+        "ahead would remain the newest for a long time.",
     )
     retention: timedelta = setting(
         "SHM_RETENTION",
         duration,
         "90d",
-        "Raw snapshots are for looking at an install's past and for proof; charts are kept for good.",
+        "How long raw snapshots are kept. They show an install's past and prove the figures; charts are "
+        "kept for good and do not need them.",
     )
     max_body: int = setting(
-        "SHM_MAX_BODY", size, "64k", "Three times the largest honest snapshot (256 metrics with long keys)."
+        "SHM_MAX_BODY",
+        size,
+        "64k",
+        "Size of a request's body. Three times the largest realistic snapshot (256 metrics with long keys).",
     )
     max_reading: int = setting(
         "SHM_MAX_READING",
         size,
         "256m",
-        "Of bodies on their way, all together: whoever holds many open fills no memory.",
+        "Size of all bodies that are being received, together. Many open uploads cannot fill the memory.",
     )
     max_headers: int = setting(
-        "SHM_MAX_HEADERS", headers_size, "16k", "Ten times what a client sends together with a proxy."
+        "SHM_MAX_HEADERS",
+        headers_size,
+        "16k",
+        "Size of a request's headers. Ten times the headers of a client and a proxy together.",
     )
     max_name: int = setting(
-        "SHM_MAX_NAME", number, "256", "Of an application, a version, an environment: a table shows far less."
+        "SHM_MAX_NAME",
+        number,
+        "256",
+        "Characters in the name of an application, a version or an environment. Tables show far fewer.",
     )
     max_backlog: int = setting(
         "SHM_MAX_BACKLOG",
         number,
         "100",
-        "Four days of hourly snapshots in one request; a longer silence takes several.",
+        "Snapshots in one backlog request. Four days of hourly snapshots; a longer outage takes several requests.",
     )
     max_backlog_body: int = setting(
-        "SHM_MAX_BACKLOG_BODY", size, "1m", "A hundred usual snapshots of a few KiB each, and their signature is one."
+        "SHM_MAX_BACKLOG_BODY", size, "1m", "Size of a backlog's body. A hundred snapshots of a few KiB each."
     )
     max_metrics: int = setting(
-        "SHM_MAX_METRICS", number, "256", "More is no snapshot of aggregate counters but a dump of records."
+        "SHM_MAX_METRICS", number, "256", "Values in one snapshot. More values are records and not aggregate counters."
     )
-    max_depth: int = setting("SHM_MAX_DEPTH", number, "8", "A group in a group is read; a tree is not.")
-    max_key: int = setting("SHM_MAX_KEY", number, "128", "A key is a column's title: it must fit one.")
-    max_text: int = setting("SHM_MAX_TEXT", number, "1024", "A label or a version; never a document.")
+    max_depth: int = setting(
+        "SHM_MAX_DEPTH",
+        number,
+        "8",
+        "Levels of nesting in a snapshot. People read a group within a group, and not a tree.",
+    )
+    max_key: int = setting(
+        "SHM_MAX_KEY",
+        number,
+        "128",
+        "Characters in a metric's key, its groups and dots included. A key is a column's title and has to fit one.",
+    )
+    max_text: int = setting(
+        "SHM_MAX_TEXT",
+        number,
+        "1024",
+        "Characters in a string of a snapshot. Enough for a label or a version, and not for a document.",
+    )
     pending_age: timedelta = setting(
-        "SHM_PENDING_AGE", duration, "1d", "Whoever registered and has proven no key in a day never will."
+        "SHM_PENDING_AGE",
+        duration,
+        "1d",
+        "An instance that has not proved its key is removed after this time. A client that works proves "
+        "it within seconds.",
     )
     ratelimit_enabled: bool = setting(
-        "SHM_RATELIMIT_ENABLED", yes_or_no, "true", "Off only behind something that limits by itself."
+        "SHM_RATELIMIT_ENABLED",
+        yes_or_no,
+        "true",
+        "Whether rate limits apply. Switch them off only behind something that limits requests itself.",
     )
     ratelimit_register_requests: int = setting(
         "SHM_RATELIMIT_REGISTER_REQUESTS",
         number,
         "120",
-        "A minute, for each address: an office of 50 installs behind one registers and activates at once.",
+        "Register, activate and signed actions for each address and period. An office with 50 installs "
+        "behind one address registers and activates them at once.",
     )
     ratelimit_register_period: timedelta = setting(
-        "SHM_RATELIMIT_REGISTER_PERIOD", duration, "1m", "What the requests are for; they come back one by one."
+        "SHM_RATELIMIT_REGISTER_PERIOD",
+        duration,
+        "1m",
+        "The period of these requests. The budget refills steadily and not at the period's end.",
     )
     ratelimit_register_burst: int = setting(
-        "SHM_RATELIMIT_REGISTER_BURST", number, "120", "How many of them may come at once."
+        "SHM_RATELIMIT_REGISTER_BURST", number, "120", "How many of these requests may arrive at the same moment."
     )
     ratelimit_snapshot_requests: int = setting(
         "SHM_RATELIMIT_SNAPSHOT_REQUESTS",
         number,
         "1",
-        "A minute, for each install: the shortest interval of the clients. Replays do not count.",
+        "New snapshots for each install and period. One a minute is the shortest interval of the clients. "
+        "Repeated snapshots do not count.",
     )
     ratelimit_snapshot_period: timedelta = setting(
-        "SHM_RATELIMIT_SNAPSHOT_PERIOD", duration, "1m", "What the requests are for; they come back one by one."
+        "SHM_RATELIMIT_SNAPSHOT_PERIOD",
+        duration,
+        "1m",
+        "The period of these snapshots. The budget refills steadily and not at the period's end.",
     )
     ratelimit_snapshot_burst: int = setting(
         "SHM_RATELIMIT_SNAPSHOT_BURST",
         number,
         "5",
-        "An install that is set up or started again a few times is no flood.",
+        "How many of them may arrive at the same moment. An install that restarts a few times stays below it.",
     )
     ratelimit_admin_requests: int = setting(
         "SHM_RATELIMIT_ADMIN_REQUESTS",
         number,
         "600",
-        "A minute, for each token: a console that scrolls, a few scripts.",
+        "Requests for each API token and period. A console that scrolls and a few scripts stay below it.",
     )
     ratelimit_admin_period: timedelta = setting(
-        "SHM_RATELIMIT_ADMIN_PERIOD", duration, "1m", "What the requests are for; they come back one by one."
+        "SHM_RATELIMIT_ADMIN_PERIOD",
+        duration,
+        "1m",
+        "The period of these requests. The budget refills steadily and not at the period's end.",
     )
     ratelimit_admin_burst: int = setting(
-        "SHM_RATELIMIT_ADMIN_BURST", number, "200", "Consoles that come back together after a restart."
+        "SHM_RATELIMIT_ADMIN_BURST",
+        number,
+        "200",
+        "How many of them may arrive at the same moment, for example from consoles that reconnect after a restart.",
     )
     ratelimit_bruteforce_threshold: int = setting(
-        "SHM_RATELIMIT_BRUTEFORCE_THRESHOLD", number, "5", "Different bad tokens from an address before it is banned."
+        "SHM_RATELIMIT_BRUTEFORCE_THRESHOLD",
+        number,
+        "5",
+        "Different invalid tokens from one address before the address is banned.",
     )
     ratelimit_bruteforce_ban: timedelta = setting(
-        "SHM_RATELIMIT_BRUTEFORCE_BAN", duration, "15m", "Guessing gets nowhere; tokens that were good go on."
+        "SHM_RATELIMIT_BRUTEFORCE_BAN",
+        duration,
+        "15m",
+        "Length of that ban. It makes guessing pointless. Tokens that have been valid before continue to "
+        "work from the address.",
     )
     ratelimit_cleanup_interval: timedelta = setting(
-        "SHM_RATELIMIT_CLEANUP_INTERVAL", duration, "10m", "How often budgets that are full again are forgotten."
+        "SHM_RATELIMIT_CLEANUP_INTERVAL",
+        duration,
+        "10m",
+        "How often full budgets and ended bans are removed from memory.",
     )
     trusted_proxies: tuple[Network, ...] = setting(
         "SHM_TRUSTED_PROXIES",
         networks,
         "",
-        "Whose X-Forwarded-For is believed. From anybody else it would let a flood look like many.",
+        "Addresses or networks whose X-Forwarded-For is used, separated by commas. From any other sender "
+        "the header would let one flood appear as many addresses.",
     )
     batch: int = setting(
-        "SHM_BATCH", number, "1000", "Past a thousand members a batch gains no speed and keeps the first one waiting."
+        "SHM_BATCH",
+        number,
+        "1000",
+        "Snapshots in one transaction. Beyond a thousand a batch gains no speed and delays its first snapshot.",
     )
     queue: int = setting(
-        "SHM_QUEUE", number, "10000", "Some seconds of intake; past it 503 is honester than a longer wait."
+        "SHM_QUEUE",
+        number,
+        "10000",
+        "Snapshots that wait for a batch. They are some seconds of intake; beyond them a 503 is better "
+        "than a longer wait.",
     )
     pool: int = setting(
         "SHM_DB_POOL",
         pool_size,
         "6",
-        "For readers; the writer has one of its own. PostgreSQL forks a process for each.",
+        "Connections to PostgreSQL for reading, in each process. The writer has its own. PostgreSQL "
+        "starts a process for each connection.",
     )
-    statement_timeout: timedelta = setting("SHM_STATEMENT_TIMEOUT", hours, "30s", "Whoever asked has gone by then.")
+    statement_timeout: timedelta = setting(
+        "SHM_STATEMENT_TIMEOUT", hours, "30s", "Time limit of a statement. Clients have given up by then."
+    )
     database_patience: timedelta = setting(
-        "SHM_DB_PATIENCE", duration, "5s", "A restart of PostgreSQL is waited for; a longer absence is told as 503."
+        "SHM_DB_PATIENCE",
+        duration,
+        "5s",
+        "How long a request waits for an unavailable database before it is answered 503. It covers a "
+        "restart of PostgreSQL.",
     )
     start_patience: timedelta = setting(
-        "SHM_START_PATIENCE", duration, "60s", "At the start the database may still be starting too."
+        "SHM_START_PATIENCE", duration, "60s", "How long the start waits for the database, which may be starting too."
     )
     body_timeout: timedelta = setting(
         "SHM_BODY_TIMEOUT",
         duration,
         "15s",
-        "A slow line sends 64 KiB in that time; a slower sender holds a connection.",
+        "Time for a request's body to arrive. A slow line sends 64 KiB in that time; a slower sender "
+        "occupies a connection.",
     )
     idle_timeout: timedelta = setting(
-        "SHM_IDLE_TIMEOUT", duration, "75s", "Longer than a proxy's usual 60 s, so that the proxy closes first."
+        "SHM_IDLE_TIMEOUT",
+        duration,
+        "75s",
+        "How long an idle connection stays open. Longer than the usual 60 s of a proxy, so that the proxy "
+        "closes it first.",
     )
     drain_timeout: timedelta = setting(
-        "SHM_DRAIN_TIMEOUT", duration, "20s", "On SIGTERM, what is in flight ends within this; Docker kills after it."
+        "SHM_DRAIN_TIMEOUT",
+        duration,
+        "20s",
+        "Time for requests in flight after SIGTERM. Docker and systemd kill a process that takes much longer.",
     )
     feed_memory: timedelta = setting(
-        "SHM_FEED_MEMORY", duration, "1d", "How long the feed tells of an erased instance; its ID is kept no longer."
+        "SHM_FEED_MEMORY",
+        duration,
+        "1d",
+        "How long the feed remembers the IDs of removed instances. A subscriber that returns later lists "
+        "again. The ID is stored no longer than that.",
     )
     feed_subscribers: int = setting(
-        "SHM_FEED_SUBSCRIBERS", number, "2000", "Open feeds of a server process: each costs some 50 KiB, and its share."
+        "SHM_FEED_SUBSCRIBERS",
+        number,
+        "2000",
+        "Open feeds of one server process. Each costs some 50 KiB of memory and a share of the processor.",
     )
     feed_subscribers_of_token: int = setting(
         "SHM_FEED_SUBSCRIBERS_PER_TOKEN",
         number,
         "500",
-        "The same for each token: a script that opens them in a loop does not take all of them.",
+        "Open feeds of one token in one server process. A script that opens feeds in a loop cannot use up all of them.",
     )
     metrics_public: bool = setting(
         "SHM_METRICS_PUBLIC",
         yes_or_no,
         "false",
-        "Figures of the server are nobody else's business; true where only your monitoring reaches it.",
+        "Whether GET /metrics needs no token. Set it to true where only your monitoring reaches the server.",
     )
     heartbeat: timedelta = setting(
-        "SHM_FEED_HEARTBEAT", duration, "15s", "Feed pings; a dead peer is found within two of them."
+        "SHM_FEED_HEARTBEAT",
+        duration,
+        "15s",
+        "Interval of the feed's pings. A dead connection is detected within two of them.",
     )
     log_level: str = setting(
         "SHM_LOG_LEVEL",
         log_level,
         "info",
-        "Starts, ends and what goes wrong. debug: also each refusal's code, and what libraries say.",
+        "info: starts, stops and errors. debug: also the code of each refusal, and the messages of libraries.",
     )
 
     @classmethod

@@ -259,7 +259,7 @@ def test_nobody_who_was_there_stands_in_the_figures(server: ServerProcess) -> No
 
 
 def test_every_metric_stands_in_the_documentation() -> None:
-    table = DOCS.read_text().partition("## Figures for monitoring")[2].partition("\n## ")[0]
+    table = DOCS.read_text().partition("## Monitoring")[2].partition("\n## ")[0]
     documented = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
     suffix = {"counter": "_total", "histogram": "", "gauge": ""}
     assert documented == {f"{metric.name}{suffix[metric.kind]}" for metric in METRICS} | {"shm_build_info"}
