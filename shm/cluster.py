@@ -6,6 +6,7 @@ All of it between two lives of the server, while nobody else starts or stops it 
 import os
 import pwd
 import re
+import shutil
 import stat
 import tempfile
 from contextlib import suppress
@@ -67,6 +68,16 @@ class ClusterFiles:
                 file.write(kept)
                 file.truncate()
 
+    def remove_socket_dir(self) -> None:
+        """Removes the folder that `configure` made outside of the cluster, where it did."""
+        found = self._configured_socket_dir()
+        if found is not None and found != self._cluster and self._is_private(found):
+            shutil.rmtree(found, ignore_errors=True)
+
+    def _configured_socket_dir(self) -> Path | None:
+        found = SOCKET_DIR.search(self._configured())
+        return Path(found[1].replace("''", "'")) if found else None
+
     def _configured(self) -> str:
         try:
             return (self._cluster / "shm.conf").read_text()
@@ -80,11 +91,9 @@ class ClusterFiles:
         """
         if len(os.fsencode(self._cluster / ".s.PGSQL.5432")) <= LONGEST_SOCKET:
             return self._cluster
-        before = SOCKET_DIR.search(self._configured())
-        if before is not None:
-            known = Path(before[1].replace("''", "'"))
-            if self._is_private(known):
-                return known
+        known = self._configured_socket_dir()
+        if known is not None and self._is_private(known):
+            return known
         private = Path(tempfile.mkdtemp(prefix="shm-", dir="/tmp"))  # mode 0700, and short
         self.give(private)
         return private

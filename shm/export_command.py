@@ -18,7 +18,7 @@ import msgspec
 from shm import export, logs
 from shm.database import Database
 from shm.embedded import database_for
-from shm.endings import orderly
+from shm.endings import interruptible, orderly
 from shm.errors import ConfigurationError, DatabaseUnavailable
 from shm.items import Filter, Items
 from shm.migrate import migrate
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     logs.configure(settings.log_level)
     wanted = msgspec.convert({name: vars(args)[name] for name in Filter.__struct_fields__}, Filter)
     try:
-        with orderly(), database_for(settings) as (dsn, _), _output(args.output) as write:
+        with orderly(), database_for(settings) as (dsn, _), _output(args.output) as write, interruptible():
             asyncio.run(_export(settings, dsn, wanted, args.format, write))
     except DatabaseUnavailable as error:
         raise ConfigurationError(f"The database cannot be used: {error}.") from None
@@ -101,7 +101,8 @@ def _output(file: Path | None) -> Iterator[Write]:
 def _standard_output() -> Iterator[Write]:
     try:
         yield sys.stdout.buffer.write
-        sys.stdout.flush()
+        with interruptible():  # the reader may never read on
+            sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain at its end
         if isinstance(error, BrokenPipeError):

@@ -15,7 +15,7 @@ from pathlib import Path
 from shm import logs
 from shm.database import Connection, Database
 from shm.embedded import database_for
-from shm.endings import orderly
+from shm.endings import interruptible, orderly
 from shm.errors import ConfigurationError
 from shm.locks import Lock
 from shm.queries import sql_folder
@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     logs.configure()
     settings = Settings.load(os.environ, vars(args))
     logs.configure(settings.log_level)
-    with orderly(), database_for(settings) as (dsn, _):
+    with orderly(), database_for(settings) as (dsn, _), interruptible():
         count = asyncio.run(_migrate_once(settings, dsn))
     logger.info("the schema is up to date, %d migrations applied", count)
     return 0

@@ -10,8 +10,8 @@ import os
 import shlex
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from shm.background import beside
 from shm.collector import collect_seldom
 from shm.database import Database
 from shm.embedded import Revive, database_for
-from shm.endings import ending, orderly
+from shm.endings import call_on_signals, ending, exit_if_signalled, orderly
 from shm.errors import ConfigurationError, DatabaseUnavailable
 from shm.handlers.rooms import Rooms
 from shm.migrate import migrate
@@ -76,16 +76,16 @@ def run(args: argparse.Namespace) -> int:
 
 async def _run(settings: Settings, dsn: str, revive: Revive | None) -> None:
     """All of it in this process."""
-    ended = _ended_by_signal()
     jobs = [_keep_alive(_Caretaker(revive))] if revive else []
-    async with _databases(settings, dsn) as (database, writer), beside(*jobs):
-        await _make_ready(database, settings)
+    with _ended_by_signal() as ended:
+        async with _databases(settings, dsn) as (database, writer), beside(*jobs):
+            await _make_ready(database, settings)
 
-        async def listening(port: int, rooms: Rooms) -> None:
-            _say_how_to_open(settings, port, await rooms.tokens.ensure_admin())
-            ended.may_wait = True
+            async def listening(port: int, rooms: Rooms) -> None:
+                _say_how_to_open(settings, port, await rooms.tokens.ensure_admin())
+                ended.may_wait = True
 
-        await serve(settings, database, writer, listening, ended, Vitals(SharedNumbers(1)))
+            await serve(settings, database, writer, listening, ended, Vitals(SharedNumbers(1)))
 
 
 def _run_workers(settings: Settings, dsn: str, revive: Revive | None) -> None:
@@ -96,6 +96,7 @@ def _run_workers(settings: Settings, dsn: str, revive: Revive | None) -> None:
 
     numbers = SharedNumbers(settings.workers)
     workers = Workers(settings.workers, work, settings.drain_timeout)
+    exit_if_signalled()  # by one that came before `workers` listened to signals
     token_file = workers.prepare(_prepare(settings, dsn))
     with reserved(listen(settings)) as port:
         workers.run(_Caretaker(revive).look, lambda: _say_how_to_open(settings, port, token_file))
@@ -118,14 +119,14 @@ async def _work(
     settings: Settings, dsn: str, vitals: Vitals, orphaned: int, tell_listening: Callable[[], None]
 ) -> None:
     """A worker: a server on a schema that is there."""
-    ended = _ended_by_signal(orphaned)
+    with _ended_by_signal(orphaned) as ended:
 
-    async def listening(_: int, __: Rooms) -> None:
-        tell_listening()
-        ended.may_wait = True
+        async def listening(_: int, __: Rooms) -> None:
+            tell_listening()
+            ended.may_wait = True
 
-    async with _databases(settings, dsn) as (database, writer):
-        await serve(settings, database, writer, listening, ended, vitals)
+        async with _databases(settings, dsn) as (database, writer):
+            await serve(settings, database, writer, listening, ended, vitals)
 
 
 @asynccontextmanager
@@ -152,7 +153,8 @@ class _Ended(asyncio.Event):
     may_wait = False
 
 
-def _ended_by_signal(orphaned: int | None = None) -> _Ended:
+@contextmanager
+def _ended_by_signal(orphaned: int | None = None) -> Iterator[_Ended]:
     """Also by the death of the parent, where there is one: `orphaned` can be read then."""
     ended, owner = _Ended(), asyncio.current_task()
     loop = asyncio.get_running_loop()
@@ -167,11 +169,10 @@ def _ended_by_signal(orphaned: int | None = None) -> _Ended:
         logger.warning("the parent of this worker has died")
         told()
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, told)
     if orphaned is not None:
         loop.add_reader(orphaned, left, orphaned)
-    return ended
+    with call_on_signals(told):
+        yield ended
 
 
 async def _keep_alive(caretaker: "_Caretaker") -> None:

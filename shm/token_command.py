@@ -14,7 +14,7 @@ from uuid import UUID
 from shm import logs
 from shm.database import Database
 from shm.embedded import database_for
-from shm.endings import orderly
+from shm.endings import interruptible, orderly
 from shm.errors import ConfigurationError, DatabaseUnavailable, Refusal
 from shm.migrate import migrate
 from shm.settings import Settings, add_flags
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     settings = Settings.load(os.environ, {name: vars(args)[name] for name in ("dsn", "data_dir")})
     logs.configure(settings.log_level)
     try:
-        with orderly(), database_for(settings) as (dsn, _):
+        with orderly(), database_for(settings) as (dsn, _), interruptible():
             asyncio.run(_act(args, settings, dsn))
     except DatabaseUnavailable as error:
         raise ConfigurationError(f"The database cannot be used: {error}.") from None

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import httpx
 
-from shm.endings import orderly
+from shm.endings import exit_if_signalled, interruptible, orderly
 from shm.errors import ConfigurationError
 from shm.settings import default_data_dir
 from shm.token_file import TOKEN_FILE
@@ -28,7 +28,7 @@ INSTANCES = 160
 RATE = 12.0  # reports a second: lively, and still readable
 START_LIMIT_S = 90.0  # for the server with its database, on a slow machine
 REPORTS_LIMIT_S = 60.0  # for the first report of each install
-END_LIMIT_S = 30.0
+END_LIMIT_S = 120.0  # for the server: its drain, and then its database's; killed, it would leave the database behind
 STEP_S = 0.1
 LOG_LINES = 12  # of a part that failed, shown
 
@@ -94,6 +94,7 @@ def _server(folder: Path) -> Iterator[str]:
             _fail_if_ended(process, "The server", folder / "server.log")
             if time.monotonic() > deadline:
                 raise ConfigurationError(f"The server was not ready within {START_LIMIT_S:.0f} s: {folder}/server.log")
+            exit_if_signalled()
             time.sleep(STEP_S)
         yield url
 
@@ -136,8 +137,10 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 def _await_reports(fleet: "subprocess.Popen[bytes]", log: Path) -> None:
     """Returns when every install has reported once, which the fleet says on its standard output, or in time."""
     assert fleet.stdout is not None  # noqa: S101 - it was started with a pipe
-    readable, _, _ = select.select([fleet.stdout], [], [], REPORTS_LIMIT_S)
-    if readable and not fleet.stdout.readline():
+    with interruptible():
+        readable, _, _ = select.select([fleet.stdout], [], [], REPORTS_LIMIT_S)
+        has_ended = readable and not fleet.stdout.readline()
+    if has_ended:
         fleet.wait(END_LIMIT_S)
         _fail_if_ended(fleet, "The fleet", log)
 
@@ -152,7 +155,8 @@ def _console(server: str, token: str, screenshot: Path | None) -> int:
     sys.stdout.flush()
     process = subprocess.Popen(command, env=_environment() | {"SHM_TOKEN": token})
     try:
-        return process.wait()
+        with interruptible():
+            return process.wait()
     finally:
         _end(process)  # it leaves the terminal as it was
 
