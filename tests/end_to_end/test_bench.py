@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.driver import HOW_TO_GET_IT, Fault, Run, drive, is_there
-from bench.fleet import Fleet
-from bench.runs import Ledger
+from bench.intake.runs import Ledger
+from bench.intake.wrk import HOW_TO_GET_IT, Run, drive, is_there
+from bench.support.errors import Fault
+from bench.support.fleet import Fleet
 from tests.support.load import stored
 from tests.support.server_process import ServerProcess
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.driver import Fault
-from bench.sender import Sent
-from bench.subscribers import PONG, Hall, Reader, Told
-from bench.telling import SAMPLE, accounted, run_the_floor, waits
+from bench.feed.feed_run import SAMPLE, accounted, run_the_floor, waits
+from bench.feed.sender import Sent
+from bench.feed.subscribers import PONG, Hall, Reader, Told
+from bench.support.errors import Fault
 
 CHECKOUT = Path(__file__).parent.parent.parent
 EXAMPLE = b'{"type":"instance","cursor":1,"instance":{"metrics":{"invoices_sent": 1, "plan": "team"}}}'

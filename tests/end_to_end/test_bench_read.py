@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.endpoints import ENDPOINTS, Endpoint
-from bench.estate import Estate, another_day, connected, seed
+from bench.read.endpoints import ENDPOINTS, Endpoint
+from bench.read.seeded_fleet import Estate, another_day, connected, seed
 from shm.database import Database
 from shm.queries import with_parts
 from shm.rollup import Rollup

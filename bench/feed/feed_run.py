@@ -17,14 +17,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from bench.broadcaster import Programme, broadcast
-from bench.driver import Fault
-from bench.fleet import Fleet
-from bench.machine import busy_seconds, cpu_seconds
-from bench.memory import followed, resident_mib
-from bench.sender import Load, Sent, send
-from bench.server import Served
-from bench.subscribers import PATIENCE_S, Audience, Told, subscribe
+from bench.feed.broadcaster import Programme, broadcast
+from bench.feed.sender import Load, Sent, send
+from bench.feed.subscribers import PATIENCE_S, Audience, Told, subscribe
+from bench.support.errors import Fault
+from bench.support.fleet import Fleet
+from bench.support.machine import busy_seconds, cpu_seconds
+from bench.support.memory import followed, resident_mib
+from bench.support.server import RunningServer
 
 SAMPLE = 10  # subscribers that note when each message came
 OPEN_LIMIT_S = 120  # for all of them to subscribe
@@ -142,10 +142,10 @@ def _started(work: Callable[..., None], *arguments: object) -> Iterator[_Process
 
 
 def run_the_server(
-    server: Served, fleet: Fleet, folder: Path, rate: float, seconds: float, readers: int, unread: int = 0
+    server: RunningServer, fleet: Fleet, folder: Path, rate: float, seconds: float, readers: int, unread: int = 0
 ) -> tuple[Run, Memory]:
     """Raises Fault where an answer was not 202, a snapshot is not stored, or one was never told to somebody."""
-    stored = server.stored()
+    stored = server.count_snapshots()
     requests = fleet.sign(folder / "snapshots", int(rate * seconds) + 1, 1)
     audience = Audience(server.port, server.token, readers, min(SAMPLE, readers), unread)
     load = Load(server.port, requests.path.with_name(f"{requests.path.name}.0"), rate, seconds)
@@ -164,16 +164,16 @@ def run_the_server(
             _begin_to_read(subscribers)
             sender.tell("the last one")
             sender.hear(ANSWER_LIMIT_S)
-            subscribers.tell(int(server.ask(NEWEST)))
+            subscribers.tell(int(server.fetch_value(NEWEST)))
             told: Told = subscribers.hear(PATIENCE_S + ANSWER_LIMIT_S)
             taken = cpu.taken()
     time.sleep(RELEASED_S)
     memory = Memory(before, idle, seen, resident_mib(server.pid))
     run = accounted(sent, told, len(fleet.installs), taken)
-    if sent.refused or server.stored() - stored != sent.acknowledged + 1:
+    if sent.refused or server.count_snapshots() - stored != sent.acknowledged + 1:
         raise Fault(
             f"{sent.acknowledged} snapshots were acknowledged, {sent.refused} refused, and one more sent, "
-            f"{server.stored() - stored} are stored."
+            f"{server.count_snapshots() - stored} are stored."
         )
     return run, memory
 

@@ -16,13 +16,14 @@ from pathlib import Path
 
 import psycopg2
 
-from bench import costs, machine
-from bench.driver import Fault
-from bench.endpoints import ENDPOINTS, MARK, WARM_UP, Client, Endpoint, Places
-from bench.estate import Estate, hang_up, seed
-from bench.readings import COLUMNS, Readings, say_aims
-from bench.report import Table, say
-from bench.server import Served, postmaster_of, served
+from bench.read import costs
+from bench.read.endpoints import ENDPOINTS, MARK, WARM_UP, Client, Endpoint, Places
+from bench.read.latencies import COLUMNS, Readings, say_aims
+from bench.read.seeded_fleet import Estate, hang_up, seed
+from bench.support import machine
+from bench.support.errors import Fault
+from bench.support.report import Table, say
+from bench.support.server import RunningServer, postmaster_pid, run_server
 from shm.embedded import EmbeddedPostgres
 from shm.endings import orderly
 
@@ -54,16 +55,16 @@ def measure(plan: Plan, folder: Path) -> None:
     homes = {estate: folder / f"fleet{place}" for place, estate in enumerate(plan.estates)}
     _seed_all(homes)
     with ExitStack() as stack:
-        servers = {estate: stack.enter_context(served(home, 1)) for estate, home in homes.items()}
+        servers = {estate: stack.enter_context(run_server(home, 1)) for estate, home in homes.items()}
         clients = {estate: stack.enter_context(_client(server)) for estate, server in servers.items()}
-        say(machine.described(servers[plan.small].ask("SHOW server_version"), folder))
+        say(machine.described(servers[plan.small].fetch_value("SHOW server_version"), folder))
         _read_all(plan, clients)
         say()
         for estate in (plan.small, plan.large):
             costs.say_sizes(servers[estate].dsn, estate)
         costs.say_export(servers[plan.small], clients[plan.small], plan.small)
     with EmbeddedPostgres(homes[plan.small]).running() as dsn:
-        postmaster = postmaster_of(homes[plan.small])
+        postmaster = postmaster_pid(homes[plan.small])
         costs.say_check(dsn, postmaster, plan.small)
         costs.say_catch_up(dsn, postmaster, plan.small)
 
@@ -80,7 +81,7 @@ def _seed_all(homes: dict[Estate, Path]) -> None:
 
 
 def _seed(home: Path, estate: Estate) -> None:
-    with served(home, 1):
+    with run_server(home, 1):
         pass  # its schema is made
     began = time.monotonic()
     with EmbeddedPostgres(home).running() as dsn:
@@ -93,7 +94,7 @@ def _seed(home: Path, estate: Estate) -> None:
 
 
 @contextmanager
-def _client(server: Served) -> Iterator[Client]:
+def _client(server: RunningServer) -> Iterator[Client]:
     client = Client(server.url, server.token, Places.found(server.dsn))
     try:
         yield client

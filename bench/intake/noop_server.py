@@ -1,6 +1,6 @@
 """The mark to be held to: the same Tornado with the same options, answering 202 to the same bytes without reading them.
 
-`python -m bench.unread PORT`: one process; several share the port.
+`python -m bench.intake.noop_server PORT`: one process; several share the port.
 """
 
 import asyncio

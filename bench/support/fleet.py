@@ -15,7 +15,7 @@ import psycopg2
 
 from shm.queries import with_parts
 
-SEED = with_parts((Path(__file__).parent / "seed.sql").read_text(encoding="utf-8"))
+SEED = with_parts((Path(__file__).parent / "fleet.sql").read_text(encoding="utf-8"))
 OLDEST = timedelta(days=7)  # the first snapshot's age: well within the 30 days that a server accepts
 STEP = timedelta(seconds=1)  # between two snapshots of an install: none of a bench comes up to now
 

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from bench.driver import Fault, Run, drive, threads
-from bench.fleet import Fleet, Requests
-from bench.server import Served, Unread
+from bench.intake.noop_processes import NoopServer
+from bench.intake.wrk import Run, drive, threads
+from bench.support.errors import Fault
+from bench.support.fleet import Fleet, Requests
+from bench.support.server import RunningServer
 
 SPARE = 1.5  # signed for each request that is expected, so that no run ends early for want of them
 
@@ -54,7 +56,7 @@ class Pair:
 class Runs:
     """What runs have in common: the two servers, and a folder for signed requests."""
 
-    def __init__(self, folder: Path, server: Served, mark: Unread, ledger: Ledger, seconds: int) -> None:
+    def __init__(self, folder: Path, server: RunningServer, mark: NoopServer, ledger: Ledger, seconds: int) -> None:
         self._folder = folder
         self._server = server
         self._mark = mark
@@ -91,10 +93,10 @@ class Runs:
         )
 
     def _durable(self, requests: Requests, connections: int, pause_ms: float) -> Run:
-        before = self._server.stored()
+        before = self._server.count_snapshots()
         run = drive(self._server.url, requests, connections, self._seconds, pause_ms)
         requests.discard()
-        self._ledger.enter(run, self._server.stored() - before)
+        self._ledger.enter(run, self._server.count_snapshots() - before)
         return run
 
     def _signed(self, fleet: Fleet, rate: float, connections: int) -> Requests:

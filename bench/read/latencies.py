@@ -4,9 +4,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bench.endpoints import Endpoint
-from bench.estate import Estate
-from bench.report import Spread, say_aim
+from bench.read.endpoints import Endpoint
+from bench.read.seeded_fleet import Estate
+from bench.support.report import Spread, say_aim
 
 RATIO_AIM = 1.5
 MARKS_AIM = 10.0

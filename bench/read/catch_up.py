@@ -1,6 +1,6 @@
 """Rolls up whatever is stored and not yet rolled up, without the rests that a server takes in between.
 
-`python -m bench.catch_up DSN`: prints how many seconds that took, and the longest step of it, as JSON.
+`python -m bench.read.catch_up DSN`: prints how many seconds that took, and the longest step of it, as JSON.
 """
 
 import asyncio

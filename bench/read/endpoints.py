@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
-from bench.driver import Fault
-from bench.estate import connected
+from bench.read.seeded_fleet import connected
+from bench.support.errors import Fault
 from shm import marks
 from shm.handlers.declared import operations_of
 from shm.server import ADMIN, ROUTES

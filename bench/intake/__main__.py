@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import driver, machine
-from bench.fleet import Fleet, signed_bodies, snapshot
-from bench.report import Spread, Table, say, say_aim
-from bench.runs import Ledger, Pair, Runs
-from bench.server import environment, served, unread
+from bench.intake import wrk
+from bench.intake.noop_processes import run_noop_server
+from bench.intake.runs import Ledger, Pair, Runs
+from bench.support import machine
+from bench.support.errors import Fault
+from bench.support.fleet import Fleet, signed_bodies, snapshot
+from bench.support.report import Spread, Table, say, say_aim
+from bench.support.server import run_server, settings
 from shm.endings import orderly
 
 CONNECTIONS = (1, 8, 64, 256)
@@ -56,13 +59,13 @@ def measure(plan: Plan, folder: Path) -> None:
     """Everything, said as it is found. Raises Fault where a figure would not be true."""
     fleet, ledger = Fleet(FLEET), Ledger()
     data_dir = folder / "data"
-    with served(data_dir, 1) as server:
-        say(machine.described(server.ask("SHOW server_version"), folder))
-        say(f"settings other than the defaults: {environment(1) or 'none'}; fsync and synchronous_commit are on")
+    with run_server(data_dir, 1) as server:
+        say(machine.described(server.fetch_value("SHOW server_version"), folder))
+        say(f"settings other than the defaults: {settings(1) or 'none'}; fsync and synchronous_commit are on")
         alone = _alone(plan, folder, server.dsn, fleet)
         fleet.seed(server.dsn)
     for workers in plan.workers:
-        with served(data_dir, workers) as server, unread(workers) as mark:
+        with run_server(data_dir, workers) as server, run_noop_server(workers) as mark:
             runs = Runs(folder, server, mark, ledger, plan.seconds)
             runs.ready_the_mark(fleet, alone.verifications * workers, max(plan.connections))
             runs.pair(fleet, max(plan.connections))  # so the server knows the fleet's keys
@@ -158,7 +161,7 @@ def _say_ledger(ledger: Ledger) -> None:
         "was under way when time was up"
     )
     say(
-        f"the driver: wrk, {driver.THREADS} threads; it reached {ledger.most_unread:,.0f}/s on (a), "
+        f"the driver: wrk, {wrk.THREADS} threads; it reached {ledger.most_unread:,.0f}/s on (a), "
         f"with {ledger.most_driver_cpu:.2f} of a core at most"
     )
 
@@ -175,8 +178,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--connections", type=_numbers, default=CONNECTIONS, help="such as 1,8,64,256")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="for the database, on a real disk")  # noqa: S108
     given = parser.parse_args(arguments)
-    if not driver.is_there():
-        print(driver.HOW_TO_GET_IT, file=sys.stderr)
+    if not wrk.is_there():
+        print(wrk.HOW_TO_GET_IT, file=sys.stderr)
         return 2
     seconds, rounds, alone_s = (1, 1, 0.5) if given.quick else (4, 3, 2.0)
     began = time.monotonic()
@@ -186,7 +189,7 @@ def main(arguments: Sequence[str]) -> int:
             return 2
         try:
             measure(Plan(given.workers, given.connections, seconds, rounds, alone_s), Path(folder))
-        except driver.Fault as fault:
+        except Fault as fault:
             print(f"No figures: {fault}", file=sys.stderr)
             return 1
     say(f"took {time.monotonic() - began:.0f} s")

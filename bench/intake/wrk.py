@@ -11,16 +11,13 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.fleet import Requests
+from bench.support.errors import Fault
+from bench.support.fleet import Requests
 
 SCRIPT = Path(__file__).parent / "replay.lua"
 THREADS = 2  # each sends tens of thousands of requests a second; two keep apart what a noisy core does to one
 PATIENCE_S = 30  # an answer that took longer is counted as failed
 HOW_TO_GET_IT = "The bench sends with wrk, which is not installed; on Debian and Ubuntu: apt install wrk"
-
-
-class Fault(Exception):
-    """What the bench would say is not true, or cannot be measured; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,13 @@ from importlib.metadata import entry_points
 
 import psutil
 
-from bench.driver import Fault
-from bench.endpoints import Client, Endpoint
-from bench.estate import Estate, another_day, connected
-from bench.memory import Peak, watched
-from bench.report import say
-from bench.server import CHECKOUT, Served
+from bench.read.endpoints import Client, Endpoint
+from bench.read.seeded_fleet import Estate, another_day, connected
+from bench.support.errors import Fault
+from bench.support.memory import Peak, watched
+from bench.support.processes import CHECKOUT
+from bench.support.report import say
+from bench.support.server import RunningServer
 from shm.cli import GROUP
 
 EXPORT = Endpoint("export", "export?format=jsonl", is_constant=False)
@@ -46,7 +47,7 @@ def say_sizes(dsn: str, estate: Estate) -> None:
 def say_catch_up(dsn: str, postmaster: int, estate: Estate) -> None:
     """A day of hourly snapshots of the installs that are active, rolled up at once."""
     wanted = another_day(dsn)
-    said, peak = _watched_run([sys.executable, "-m", "bench.catch_up", dsn], postmaster, {})
+    said, peak = _watched_run([sys.executable, "-m", "bench.read.catch_up", dsn], postmaster, {})
     took = json.loads(said)
     with connected(dsn) as cursor:
         cursor.execute("SELECT (SELECT cursor FROM feed_head) - (SELECT cursor FROM series_head)")
@@ -69,13 +70,13 @@ def say_check(dsn: str, postmaster: int, estate: Estate) -> None:
     say(f"{estate.named}: shm check took {time.monotonic() - began:.1f} s, {peak.shown()}")
 
 
-def say_export(served: Served, client: Client, estate: Estate) -> None:
+def say_export(running: RunningServer, client: Client, estate: Estate) -> None:
     """Everything of every instance, through the server, if it can."""
     if not EXPORT.is_there:
         say(f"export: {NOT_THERE}")
         return
-    server = psutil.Process(served.pid)
-    with watched(lambda: [server], served.postmaster) as peak:
+    server = psutil.Process(running.pid)
+    with watched(lambda: [server], running.postmaster) as peak:
         took_ms = client.ask(EXPORT)
     say(f"{estate.named}: export took {took_ms / 1e3:.1f} s, the server's {peak.shown()}")
 

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import machine
-from bench.driver import Fault
-from bench.fleet import Fleet
-from bench.report import Spread, Table, say, say_aim
-from bench.server import Served, environment, served
-from bench.telling import SAMPLE, Memory, Run, run_the_floor, run_the_server
+from bench.feed.feed_run import SAMPLE, Memory, Run, run_the_floor, run_the_server
+from bench.support import machine
+from bench.support.errors import Fault
+from bench.support.fleet import Fleet
+from bench.support.report import Spread, Table, say, say_aim
+from bench.support.server import RunningServer, run_server, settings
 from shm.endings import orderly
 
 WORKERS = (1, 2)
@@ -84,7 +84,7 @@ class Largest:
 class _Bench:
     """The server that is measured, its fleet, and the table."""
 
-    def __init__(self, plan: Plan, server: Served, folder: Path, table: Table) -> None:
+    def __init__(self, plan: Plan, server: RunningServer, folder: Path, table: Table) -> None:
         self._plan = plan
         self._server = server
         self._folder = folder
@@ -119,10 +119,10 @@ def measure(plan: Plan, folder: Path) -> None:
     largest: dict[int, Largest] = {}
     table = Table(*COLUMNS)
     for workers in plan.workers:
-        with served(folder / f"data{workers}", workers) as server:
+        with run_server(folder / f"data{workers}", workers) as server:
             if not largest:
-                say(machine.described(server.ask("SHOW server_version"), folder))
-                say(f"settings other than the defaults: {environment(1) or 'none'}; fsync is on")
+                say(machine.described(server.fetch_value("SHOW server_version"), folder))
+                say(f"settings other than the defaults: {settings(1) or 'none'}; fsync is on")
                 say(LEGEND.format(seconds=plan.seconds, sample=SAMPLE))
             say(f"{_workers(workers)}:")
             bench = _Bench(plan, server, folder, table)

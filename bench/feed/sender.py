@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from bench.subscribers import COUNTER, HEAD_ENDS
+from bench.feed.subscribers import COUNTER, HEAD_ENDS
 
 CONNECTIONS = 128
 PATIENCE_S = 60  # an answer that took longer will not come

@@ -13,8 +13,8 @@ from array import array
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from bench.sender import Sent
-from bench.subscribers import COUNTER, CURSOR, HEAD_ENDS, TEXT
+from bench.feed.sender import Sent
+from bench.feed.subscribers import COUNTER, CURSOR, HEAD_ENDS, TEXT
 
 LOOK_S = 0.1  # between two looks at what there is to be told
 MOST_AT_ONCE = 1_000  # messages in a write

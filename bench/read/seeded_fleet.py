@@ -1,6 +1,6 @@
 """Fleets with their history, written by SQL into a database that no server uses: a million installs in minutes.
 
-What they hold is what the product's statements would have left; a test compares. `estate.sql` says how.
+What they hold is what the product's statements would have left; a test compares. `seeded_fleet.sql` says how.
 """
 
 import json
@@ -15,10 +15,10 @@ from typing import Any
 
 import psycopg2
 
-from bench.fleet import METRICS
+from bench.support.fleet import METRICS
 from shm.queries import with_parts
 
-FILE = Path(__file__).parent / "estate.sql"
+FILE = Path(__file__).parent / "seeded_fleet.sql"
 STEP = re.compile(r"^-- step: ([a-z_]+)$", re.MULTILINE)
 FORMS = 40  # of what the installs of an application send
 IN_ORDER = (
@@ -105,7 +105,7 @@ def connected(dsn: str) -> Iterator[Any]:
 
 
 def run_step(cursor: Any, name: str, parameters: dict[str, object]) -> None:
-    """Runs a step of `estate.sql`, its statements one by one."""
+    """Runs a step of `seeded_fleet.sql`, its statements one by one."""
     for statement in re.split(r";$", _steps()[name], flags=re.MULTILINE):
         if re.sub(r"--.*", "", statement).strip():
             cursor.execute(statement, parameters)

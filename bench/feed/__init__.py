@@ -1,0 +1,1 @@
+"""From 202 to the subscriber: `python -m bench.feed`."""

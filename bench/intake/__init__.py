@@ -1,0 +1,1 @@
+"""Durable snapshots a second: `python -m bench.intake`."""

@@ -1,0 +1,1 @@
+"""What reading costs at different sizes: `python -m bench.read`."""

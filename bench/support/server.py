@@ -1,0 +1,97 @@
+"""The server under test: `shm serve` as a process, with its embedded PostgreSQL."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psycopg2
+
+from bench.support.errors import Fault
+from bench.support.machine import cpu_seconds
+from bench.support.processes import free_port, python_process, wait_until
+from shm.embedded import EmbeddedPostgres
+from shm.token_file import TOKEN_FILE
+
+SETTLE_TIMEOUT_S = 30
+SETTLE_INTERVAL_S = 0.3  # requests in flight when wrk stops are stored by then, or the count still changes
+UNLIMITED = {
+    "SHM_RATELIMIT_ENABLED": "false",  # one address sends for the whole fleet, faster than any limit
+    "SHM_FEED_SUBSCRIBERS": "3000",  # more than any bench has
+    "SHM_FEED_SUBSCRIBERS_PER_TOKEN": "3000",
+}
+DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
+
+
+class RunningServer:
+    """A server that is ready, and its database."""
+
+    def __init__(self, data_dir: Path, port: int, pid: int) -> None:
+        self.port = port
+        self.pid = pid
+        self.url = f"http://127.0.0.1:{port}"
+        self.token = (data_dir / TOKEN_FILE).read_text().strip()
+        self.dsn = EmbeddedPostgres(data_dir).dsn()
+        self.postmaster = postmaster_pid(data_dir)
+        for name, required in DURABLE.items():
+            if (value := self.fetch_value(f"SHOW {name}")) != required:
+                raise Fault(f"PostgreSQL has {name} = {value}; commits are durable only with {required}.")
+
+    def fetch_value(self, sql: str) -> str:
+        """The first column of the first row."""
+        connection = psycopg2.connect(self.dsn)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(sql)
+                (value,) = cursor.fetchone() or ("",)
+                return str(value)
+        finally:
+            connection.close()
+
+    def count_snapshots(self) -> int:
+        """Snapshots in the database, once their number no longer changes."""
+        previous = -1
+        deadline = time.monotonic() + SETTLE_TIMEOUT_S
+        while (count := int(self.fetch_value("SELECT count(*) FROM snapshots"))) != previous:
+            if time.monotonic() > deadline:
+                raise Fault(f"The server still stored snapshots {SETTLE_TIMEOUT_S} s after the last one was sent.")
+            previous = count
+            time.sleep(SETTLE_INTERVAL_S)
+        return count
+
+    def cpu_seconds(self) -> tuple[float, float]:
+        """CPU time so far: of the server's processes, and of PostgreSQL's."""
+        return cpu_seconds(self.pid), cpu_seconds(self.postmaster)
+
+
+def postmaster_pid(data_dir: Path) -> int:
+    """The main process of the embedded PostgreSQL that runs in `data_dir`."""
+    return int((data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0])
+
+
+@contextmanager
+def run_server(data_dir: Path, workers: int) -> Iterator[RunningServer]:
+    """`shm serve` on `data_dir`, ended with the context. Raises Fault unless it starts and ends without an error."""
+    port, log_file = free_port(), data_dir.with_suffix(".log")
+    arguments = ("serve", "--port", str(port), "--data-dir", str(data_dir))
+    try:
+        with python_process("shm.cli", *arguments, environment=settings(workers), log_file=log_file) as process:
+            wait_until(lambda: _is_ready(port), process, "The server")
+            yield RunningServer(data_dir, port, process.pid)
+    except Fault as error:
+        raise Fault(f"{error}\n{log_file.read_text()}") from error
+    if process.returncode != 0:
+        raise Fault(f"The server ended with status {process.returncode}:\n{log_file.read_text()}")
+
+
+def settings(workers: int) -> dict[str, str]:
+    """The settings that differ from the defaults, also for the report."""
+    return ({"SHM_WORKERS": str(workers)} if workers > 1 else {}) | UNLIMITED
+
+
+def _is_ready(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/api/v1/ready", timeout=5).is_success
+    except httpx.TransportError:
+        return False
