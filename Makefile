@@ -50,10 +50,12 @@ bench-read: .venv/.ready  ## what reading costs at 10,000 and 1,000,000 instance
 bench-feed: .venv/.ready  ## from 202 to 1,000 subscribers at 1,000 snapshots a second, in about six minutes
 	@$(BIN)/python -m bench.feed
 
-check: .venv/.ready  ## format, lint, types and the lock, in under a minute
+check: .venv/.ready  ## format, lint, spelling, types, imports and the lock, in under a minute
 	@$(BIN)/ruff format --check . || { echo "mend it: make format"; exit 1; }
 	@$(BIN)/ruff check . || { echo "mend what can be mended by itself: make format"; exit 1; }
+	@$(BIN)/codespell . .ci || { echo "correct it, or add the word to [tool.codespell] in pyproject.toml"; exit 1; }
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo || { echo "the contracts are in pyproject.toml, [tool.importlinter]"; exit 1; }
 	@$(BIN)/python .ci/lock.py --check
 
 format: .venv/.ready  ## format the code and mend what the linter can
@@ -67,4 +69,4 @@ screenshot: .venv/.ready  ## docs/console.svg, taken from the demo fleet
 	@$(BIN)/shm demo --data-dir .demo --screenshot docs/console.svg
 
 clean:  ## remove what was built here (.demo, with the demo's data, stays)
-	rm -rf .venv dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -216,13 +216,13 @@ def play(story: Story, fleet: Fleet, after_time: Callable[[], None]) -> None:
             after_time()
 
 
-whos = st.integers(0, 3)
+senders = st.integers(0, 3)
 apps = st.sampled_from(APPS)
 environments = st.sampled_from(ENVIRONMENTS)
 versions = st.sampled_from(VERSIONS)
 
 # Around now, around full hours to the microsecond, and anywhere in what is taken. Few, so that they meet.
-agos = (
+ages = (
     st.builds(Ago, minutes=st.sampled_from([0, 1, 20, 59, 60, 61, -4]))
     | st.builds(
         Ago,
@@ -251,7 +251,7 @@ metrics = st.builds(
     st.none() | flat_metrics | numbers,
     st.sampled_from([None, None, None, True, False]),
 )
-readings = st.builds(Reading, agos, metrics, st.none() | versions)
+readings = st.builds(Reading, ages, metrics, st.none() | versions)
 
 overrides = st.dictionaries(
     keys | st.sampled_from(["mail.sent", "mail"]),
@@ -268,13 +268,13 @@ overrides = st.dictionaries(
     max_size=3,
 )
 
-sends = st.builds(Sends, whos, readings)
-backlogs = st.builds(SendsBacklog, whos, st.lists(readings, min_size=1, max_size=6))
-registers = st.builds(RegistersAnew, whos, apps, versions, environments, st.booleans())
+sends = st.builds(Sends, senders, readings)
+backlogs = st.builds(SendsBacklog, senders, st.lists(readings, min_size=1, max_size=6))
+registers = st.builds(RegistersAnew, senders, apps, versions, environments, st.booleans())
 passing = st.builds(TimePasses, st.sampled_from([1, 1, 2, 6, 7, 23, 29, 30, 31]))
 rarities = (
-    st.builds(IsDecided, whos, st.sampled_from(["approve", "revoke"]))
-    | st.builds(Erases, whos)
+    st.builds(IsDecided, senders, st.sampled_from(["approve", "revoke"]))
+    | st.builds(Erases, senders)
     | st.builds(VendorSays, st.sampled_from(SLUGS), overrides)
 )
 events = sends | sends | backlogs | registers | rarities | passing | st.just(IsRolledUp())

@@ -71,7 +71,7 @@ def endless(start: bytes, again: bytes) -> Conduct:
 
 
 def tunnel(port: int) -> Conduct:
-    """What a proxy does after CONNECT: carries bytes to and fro without looking at them."""
+    """What a proxy does after CONNECT: relays bytes in both directions without looking at them."""
 
     def carry(source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
