@@ -1,4 +1,8 @@
-"""What the vendor ships, and what the vendor says of it: addresses, overrides of metrics, and which are public."""
+"""What the vendor ships, and what the vendor says of it: addresses, overrides of metrics, and which are public.
+
+A path names an application by its slug. A query, and the path of `GET metrics/{app}`, may also give its name: `slug_of`
+finds the slug, everywhere.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,9 +10,10 @@ from typing import Annotated
 
 import msgspec
 
-from shm import counts, metrics
+from shm import counts, metrics, names
 from shm.counts import InstanceCounts, Tally
 from shm.database import Database, Reader
+from shm.errors import NotFound
 from shm.metrics import STORABLE, Override
 
 MOST_OVERRIDES = 500  # as many as KPIs are told of one sort
@@ -109,19 +114,17 @@ class Applications:
         known = counts.by_application(tallies)
         return [row.application(known.get(row.slug, InstanceCounts())) for row in rows]
 
-    async def one(self, slug: str) -> Application | None:
-        """The application of that slug."""
+    async def one(self, slug: str) -> Application:
+        """The application of that slug. Raises NotFound."""
 
-        async def read(reader: Reader) -> Application | None:
-            row = await reader.fetch_one(_Row, "applications.find", app=slug)
-            if row is None or row.slug != slug:
-                return None
+        async def read(reader: Reader) -> Application:
+            row = await _find(reader, slug)
             return row.application(counts.summed(await counts.read(reader, slug)))
 
         return await self._database.read_consistently(read)
 
-    async def change(self, slug: str, change: ApplicationChange) -> bool:
-        """Writes down what the vendor says; False if there is no such application."""
+    async def change(self, slug: str, change: ApplicationChange) -> None:
+        """Stores what the vendor says of an application. Raises NotFound."""
         overrides = None if change.overrides is None else _encoder.encode(change.overrides).decode()
         row = await self._database.fetch_one(
             _Slug,
@@ -132,10 +135,36 @@ class Applications:
             overrides=overrides,
             public_metrics=change.public_metrics,
         )
-        return row is not None
+        if row is None:
+            raise no_such_application()
 
 
-async def config(reader: Reader, app: str) -> AppConfig | None:
-    """The configuration of the application of that slug, or else of that name."""
-    row = await reader.fetch_one(_Row, "applications.find", app=app)
-    return None if row is None else AppConfig(row.slug, row.name, row.created_at, _overrides.decode(row.overrides))
+async def config(reader: Reader, slug: str) -> AppConfig:
+    """The configuration of the application of that slug. Raises NotFound."""
+    row = await _find(reader, slug)
+    return AppConfig(row.slug, row.name, row.created_at, _overrides.decode(row.overrides))
+
+
+async def slug_of(reader: Reader, app: str) -> str:
+    """The slug that an application's slug or name stands for, in any spelling; the application need not exist yet.
+
+    Where the text is one application's slug and another one's name, it stands for the slug.
+    """
+    named = names.slug(app)
+    if named == app:
+        return app
+    row = await reader.fetch_one(_Slug, "applications.resolve", slug=app, named=named)
+    assert row is not None  # noqa: S101 - the statement always answers
+    return row.slug
+
+
+async def _find(reader: Reader, slug: str) -> _Row:
+    row = await reader.fetch_one(_Row, "applications.find", slug=slug)
+    if row is None:
+        raise no_such_application()
+    return row
+
+
+def no_such_application() -> NotFound:
+    """The refusal for a slug that no application has."""
+    return NotFound("no_such_application", "There is no application of that slug.")

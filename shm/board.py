@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-from shm.errors import DatabaseUnavailable
+from shm.errors import DatabaseUnavailable, NotFound
 from shm.kpis import ApplicationKpis, Kpis
 from shm.logs import Sparingly
 
@@ -54,7 +54,9 @@ class KpiBoard:
         self._stale.discard(slug)
         self._due[slug] = asyncio.get_running_loop().time() + PAUSE_S
         try:
-            known = await self._kpis.application(slug)
+            cursor, kpis = await self._kpis.application(slug)
+        except NotFound:  # its first install has not proved its key
+            return
         except DatabaseUnavailable as error:
             self._again(slug)
             sparingly.warning("KPIs could not be read for the feed", type(error).__name__)
@@ -62,8 +64,7 @@ class KpiBoard:
             self._again(slug)
             sparingly.exception("KPIs could not be read for the feed")
         else:
-            if known is not None:
-                tell(*known)
+            tell(cursor, kpis)
 
     def _again(self, slug: str) -> None:
         self._stale.add(slug)

@@ -70,14 +70,12 @@ async def read(
     metric: str | None,
     *,
     counted_only: bool,
-) -> Breakdown | None:
+) -> Breakdown:
     """`by`: version, os_arch, environment, deployment_mode, or the key of a string or boolean metric.
 
-    None if there is no such application.
+    Raises NotFound.
     """
     said = await applications.config(database, slug)
-    if said is None or said.slug != slug:
-        return None
     aggregate = metrics.naming(metric or "", said.overrides.get(metric or "", metrics.PLAIN)).aggregate
 
     async def compute() -> list[_Row]:

@@ -72,27 +72,23 @@ class Charts:
         self._reckoned = reckoned
         self._oldest = settings.max_snapshot_age
 
-    async def metrics(self, app: str, period: Period, keys: Sequence[str] | None) -> MetricSeries | None:
-        """Of an application, by slug or name: these keys, or those that most instances answer now. None: unknown.
+    async def metrics(self, app: str, period: Period, keys: Sequence[str] | None) -> MetricSeries:
+        """Of an application, by slug or name: these keys, or those that most instances answer now. Raises NotFound.
 
         All of it is true at one moment but for past values of keys that are no sums, which may be a minute old.
         """
         now = datetime.now(UTC)
 
-        async def read(reader: Reader) -> _Read | None:
-            config = await applications.config(reader, app)
-            if config is None:
-                return None
+        async def read(reader: Reader) -> _Read:
+            config = await applications.config(reader, await applications.slug_of(reader, app))
             points = periods.ends(period, now, config.created_at - self._oldest)
             readings = await _readings(reader, config, keys, points)
             spread = _spread_keys(config, readings)
-            told = await self._kpis.read(reader, config.slug) if spread else None
-            current = {kpi.key: kpi.value for kpi in told[1].kpis} if told else {}
+            kpis = (await self._kpis.read(reader, config.slug))[1].kpis if spread else []
+            current = {kpi.key: kpi.value for kpi in kpis}
             return _Read(config, points, readings, spread, current)
 
         found = await self._database.read_consistently(read)
-        if found is None:
-            return None
         return _told(found.config, period, [*found.points, now], found.readings, await self._spreads(found))
 
     async def _spreads(self, of: "_Read") -> dict[str, Values]:

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from shm import marks, names
-from shm.database import Database
+from shm import applications, marks
+from shm.database import Database, Reader
 from shm.scans import Scans
 from shm.settings import Settings
 from shm.shapes import Metrics, Moment
@@ -89,12 +89,10 @@ class Filter(msgspec.Struct, frozen=True):
         """Whether all instances are wanted, or all of one application: there is an index for that."""
         return self.q is None and self.status is None and self.version is None and self.environment is None
 
-    def parameters(self) -> dict[str, str | None]:
-        """As the statements take it. What could be a slug may be a name, which has another slug if it ends like one."""
-        slug = None if self.app is None else names.slug(self.app)
+    async def parameters(self, reader: Reader) -> dict[str, str | None]:
+        """The parameters that the statements take."""
         return {
-            "slug": slug,
-            "other_slug": None if self.app == slug else self.app,
+            "slug": None if self.app is None else await applications.slug_of(reader, self.app),
             "pattern": None if self.q is None else _contains(self.q),
             "status": self.status,
             "version": self.version,
@@ -115,7 +113,7 @@ class Items:
         Fewer where they are large: `PAGE_BYTES`.
         """
         statement, last = _after(sorting, after)
-        given = {**wanted.parameters(), **last, "most": most, "most_bytes": PAGE_BYTES}
+        given = {**await wanted.parameters(self._database), **last, "most": most, "most_bytes": PAGE_BYTES}
         if sorting.is_usual and wanted.is_of_an_application:
             rows = await self._database.fetch(dict, statement, **given)
         else:
@@ -128,9 +126,10 @@ class Items:
 
         No more is held than a page of them, a mebibyte or so, and no transaction is open in between.
         """
+        chosen = await wanted.parameters(self._database)
         last, rows = None, WALK_ROWS
         while True:
-            given = {**wanted.parameters(), "flat": flat, "after_id": last, "most": rows, "most_bytes": WALK_BYTES}
+            given = {**chosen, "flat": flat, "after_id": last, "most": rows, "most_bytes": WALK_BYTES}
             async with self._scans.turn():
                 found = await self._database.fetch(dict, "lists.walk", **given)
             if not found:
@@ -144,10 +143,8 @@ class Items:
 
     async def metric_keys(self, app: str | None, most: int) -> MetricKeys:
         """The metrics that most instances of an application answer, or of all."""
-        given = Filter(app=app).parameters()
-        found = await self._database.fetch_one(
-            MetricKeys, "lists.metric_keys", slug=given["slug"], other_slug=given["other_slug"], most=most
-        )
+        slug = None if app is None else await applications.slug_of(self._database, app)
+        found = await self._database.fetch_one(MetricKeys, "lists.metric_keys", slug=slug, most=most)
         assert found is not None  # noqa: S101 - the statement always answers
         return found
 

@@ -118,17 +118,13 @@ class Kpis:
         self._spreads = spreads
         self._window_s = int(settings.active_window.total_seconds())
 
-    async def application(self, slug: str, *, counted_only: bool = False) -> tuple[int, ApplicationKpis] | None:
-        """An application's KPIs with the feed's cursor that they are true at; None if there is no such application."""
+    async def application(self, slug: str, *, counted_only: bool = False) -> tuple[int, ApplicationKpis]:
+        """An application's KPIs with the feed's cursor that they are true at. Raises NotFound."""
         return await self._database.read_consistently(lambda reader: self.read(reader, slug, counted_only=counted_only))
 
-    async def read(
-        self, reader: Reader, slug: str, *, counted_only: bool = False
-    ) -> tuple[int, ApplicationKpis] | None:
+    async def read(self, reader: Reader, slug: str, *, counted_only: bool = False) -> tuple[int, ApplicationKpis]:
         """The same, through a reader whose statements see one snapshot of the database."""
         known = await applications.config(reader, slug)
-        if known is None:
-            return None
         as_of = datetime.now(UTC)
         rows = await reader.fetch(
             _Part, "kpis.kpis", app=slug, counted_only=counted_only, most_keys=MOST_KEYS, most_values=MOST_VALUES

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from shm import periods
+from shm import applications, periods
 from shm.database import Database, Reader
 from shm.periods import DAY, WEEK, Period
 from shm.reckoned import Reckoned
@@ -67,7 +67,8 @@ class _Life:
 
 
 async def read(database: Database, reckoned: Reckoned, slug: str, period: Period) -> Lifecycle:
-    """Of an application that is there."""
+    """Of the application of that slug. Raises NotFound."""
+    await applications.config(database, slug)
 
     async def compute(reader: Reader) -> tuple[list[_Event], list[_Life]]:
         since = _monday(datetime.now(UTC)) - WEEK * (MOST_COHORTS - 1)

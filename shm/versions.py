@@ -70,22 +70,17 @@ class VersionCharts:
         self._reckoned = reckoned
         self._oldest = settings.max_snapshot_age
 
-    async def of(self, slug: str, period: Period) -> Versions | None:
-        """None if there is no such application."""
+    async def of(self, slug: str, period: Period) -> Versions:
+        """Of the application of that slug. Raises NotFound."""
         now = datetime.now(UTC)
 
-        async def read(reader: Reader) -> tuple[list[datetime], series.Past, list[series.Now]] | None:
+        async def read(reader: Reader) -> tuple[list[datetime], series.Past, list[series.Now]]:
             config = await applications.config(reader, slug)
-            if config is None or config.slug != slug:
-                return None
             points = periods.ends(period, now, config.created_at - self._oldest)
             past = await series.read(reader, slug, ("version",), ("",), points)
             return points, past, await series.versions_now(reader, slug, MOST_READ)
 
-        found = await self._database.read_consistently(read)
-        if found is None:
-            return None
-        points, past, running = found
+        points, past, running = await self._database.read_consistently(read)
         current = {row.value: int(row.instances) for row in running}
         nothing: list[Reading | None] = [None] * len(points)
         readings = {

@@ -254,8 +254,8 @@ after AS MATERIALIZED (
     vs[instances] AS most
 
 -- part: wanted
--- Which instances are wanted. `slug` and `other_slug`: what an application's slug or name can mean, usually one.
-            (%(slug)s::text IS NULL OR app_slug = %(slug)s OR app_slug = %(other_slug)s)
+-- Which instances are wanted.
+            (%(slug)s::text IS NULL OR app_slug = %(slug)s)
             AND (%(status)s::text IS NULL OR status = %(status)s)
             AND (%(version)s::text IS NULL OR app_version = %(version)s)
             AND (%(environment)s::text IS NULL OR environment = %(environment)s)

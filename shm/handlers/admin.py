@@ -69,20 +69,13 @@ class Application(Handler):
     @operation(Role.VIEWER, refuses=[NotFound])
     async def get(self, slug: Slug) -> applications.Application:
         """An application with its counts, and what the vendor says of it."""
-        return await self._shown(slug)
+        return await self.rooms.applications.one(slug)
 
     @operation(Role.ADMIN, refuses=[NotFound])
     async def put(self, slug: Slug, body: applications.ApplicationChange) -> applications.Application:
         """Changes what the vendor says of an application; what is left out stays as it is."""
-        if not await self.rooms.applications.change(slug, body):
-            raise no_such_application()
-        return await self._shown(slug)
-
-    async def _shown(self, slug: str) -> applications.Application:
-        found = await self.rooms.applications.one(slug)
-        if found is None:
-            raise no_such_application()
-        return found
+        await self.rooms.applications.change(slug, body)
+        return await self.rooms.applications.one(slug)
 
 
 class ApplicationKpis(Handler):
@@ -91,10 +84,7 @@ class ApplicationKpis(Handler):
     @operation(Role.VIEWER, headers=[FEED_CURSOR], refuses=[NotFound])
     async def get(self, slug: Slug, query: KpisQuery) -> kpis.ApplicationKpis:
         """Every metric of an application, over its active instances."""
-        found = await self.rooms.kpis.application(slug, counted_only=query.counted)
-        if found is None:
-            raise no_such_application()
-        cursor, told = found
+        cursor, told = await self.rooms.kpis.application(slug, counted_only=query.counted)
         self.tell_cursor(cursor)
         return told
 
@@ -178,8 +168,3 @@ async def shown(handler: Handler, instance_id: str) -> Item:
 def no_such_instance() -> NotFound:
     """The refusal for an ID that nobody has."""
     return NotFound("no_such_instance", "There is no instance of that ID.")
-
-
-def no_such_application() -> NotFound:
-    """The refusal for a slug that nobody has."""
-    return NotFound("no_such_application", "There is no application of that slug.")

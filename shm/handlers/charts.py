@@ -6,7 +6,6 @@ import msgspec
 
 from shm import breakdown, charts, kpis, lifecycle, versions
 from shm.errors import BadRequest, NotFound
-from shm.handlers.admin import no_such_application
 from shm.handlers.base import Handler
 from shm.handlers.declared import App, Slug, operation
 from shm.periods import Period
@@ -56,10 +55,7 @@ class Metrics(Handler):
         keys = None if query.keys is None else query.keys.split(",")
         if keys is not None and len(keys) > kpis.MOST_KEYS:
             raise BadRequest("bad_parameter", f"keys names more than {kpis.MOST_KEYS} metrics.")
-        found = await self.rooms.charts.metrics(app, query.period, keys)
-        if found is None:
-            raise no_such_application()
-        return found
+        return await self.rooms.charts.metrics(app, query.period, keys)
 
 
 class Versions(Handler):
@@ -68,10 +64,7 @@ class Versions(Handler):
     @operation(Role.VIEWER, refuses=[NotFound])
     async def get(self, slug: Slug, query: PeriodQuery) -> versions.Versions:
         """Instances by version over a period, how fast installs move to a new version, and who is behind."""
-        found = await self.rooms.versions.of(slug, query.period)
-        if found is None:
-            raise no_such_application()
-        return found
+        return await self.rooms.versions.of(slug, query.period)
 
 
 class Lifecycle(Handler):
@@ -80,8 +73,6 @@ class Lifecycle(Handler):
     @operation(Role.VIEWER, refuses=[NotFound])
     async def get(self, slug: Slug, query: PeriodQuery) -> lifecycle.Lifecycle:
         """Instances that were new, active, lost or returned by day, and how long those of each week survive."""
-        if await self.rooms.applications.one(slug) is None:
-            raise no_such_application()
         return await lifecycle.read(self.rooms.database, self.rooms.reckoned, slug, query.period)
 
 
@@ -92,10 +83,7 @@ class Breakdown(Handler):
     async def get(self, slug: Slug, query: BreakdownQuery) -> breakdown.Breakdown:
         """Instances by the values of a column or metric, and another metric over each."""
         rooms = self.rooms
-        found = await breakdown.read(
+        return await breakdown.read(
             *(rooms.database, rooms.reckoned, slug, query.by, query.metric),
             counted_only=query.counted,
         )
-        if found is None:
-            raise no_such_application()
-        return found

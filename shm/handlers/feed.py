@@ -76,9 +76,9 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
         return bool(site) and site == self.request.headers.get("Host", "").lower()
 
     async def _slug(self) -> str | None:
-        """What was asked for may be an application's name, or be one only later."""
-        known = None if self._query.app is None else await applications.config(self.rooms.database, self._query.app)
-        return self._query.app if known is None else known.slug
+        """The slug of the application that is wanted; it may come to be only later."""
+        app = self._query.app
+        return None if app is None else await applications.slug_of(self.rooms.database, app)
 
     def _hold_to_limits(self) -> None:
         """Raises Overloaded or TooMany where there is no room for one more."""

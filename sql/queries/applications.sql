@@ -12,12 +12,20 @@ ORDER BY slug
 LIMIT %(most)s;
 
 -- name: find (prepared)
--- The application of a slug, or else of a name.
+-- The application of a slug.
 SELECT slug, name, github_url, logo_url, stars, created_at, updated_at, overrides, public_metrics
 FROM applications
-WHERE slug = %(app)s::text OR name = %(app)s
-ORDER BY slug <> %(app)s, slug
-LIMIT 1;
+WHERE slug = %(slug)s;
+
+-- name: resolve
+-- The slug that a text stands for: the text itself, if an application or an instance has it, or else the one of that name.
+SELECT CASE
+    WHEN
+        EXISTS (SELECT FROM applications WHERE slug = %(slug)s)
+        OR EXISTS (SELECT FROM instances WHERE app_slug = %(slug)s)
+    THEN %(slug)s::text
+    ELSE %(named)s::text
+END AS slug;
 
 -- name: update
 -- What the vendor says of an application; what is null stays as it is. Its KPIs may read otherwise: the feed tells them.

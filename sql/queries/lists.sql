@@ -109,7 +109,7 @@ WITH known AS (
     FROM tallies
     WHERE
         sort IN ('number', 'boolean', 'strings')
-        AND (%(slug)s::text IS NULL OR app_slug = %(slug)s OR app_slug = %(other_slug)s)
+        AND (%(slug)s::text IS NULL OR app_slug = %(slug)s)
     GROUP BY key
     HAVING sum(instances) > 0
 )
