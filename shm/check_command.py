@@ -1,4 +1,4 @@
-"""`shm check`: whether every figure is what the raw snapshots make it; with `--repair`, mends those that are not.
+"""`shm check`: compares counts, KPIs, charts and first versions with the raw snapshots; `--repair` corrects them.
 
 It may run beside servers. Standard output has the differences, a line each. The exit status is 0 where there is none.
 """
@@ -17,7 +17,10 @@ from shm.migrate import migrate
 from shm.settings import Settings, add_flags
 from shm.terminal import answer, printable, say
 
-HELP = "Recompute every figure from the raw snapshots and name each difference; with --repair, mend them."
+HELP = (
+    "Recompute counts, KPIs, charts and first versions from the raw snapshots and list each difference; --repair "
+    "corrects them. Spreads and what else is computed when somebody asks are not compared."
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +55,7 @@ async def _check(settings: Settings, dsn: str, *, repair: bool) -> int:
     elif left.count:
         say(f"{_differences(left.count)} could not be mended.")
     else:
-        say("Every figure is what the raw snapshots make it.")
+        say("Counts, KPIs, charts and first versions are what the raw snapshots make them.")
     return 1 if left.count else 0
 
 

@@ -39,7 +39,7 @@ class InstancesQuery(Filter, frozen=True):
 class KpisQuery(msgspec.Struct, frozen=True):
     """The query of `GET applications/{slug}/kpis`."""
 
-    counted: Annotated[bool, msgspec.Meta(description="Over the counted instances only.")] = False
+    counted: Annotated[bool, msgspec.Meta(description="Over the counted ones of these instances only.")] = False
 
 
 class Stats(Handler):
@@ -83,7 +83,10 @@ class ApplicationKpis(Handler):
 
     @operation(Role.VIEWER, headers=[FEED_CURSOR], refuses=[NotFound])
     async def get(self, slug: Slug, query: KpisQuery) -> kpis.ApplicationKpis:
-        """Every metric of an application, over its active instances."""
+        """Every metric of an application, over its unrevoked instances.
+
+        Each counts with its current snapshot, where that is newer than the active window.
+        """
         cursor, told = await self.rooms.kpis.application(slug, counted_only=query.counted)
         self.tell_cursor(cursor)
         return told

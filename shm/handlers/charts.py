@@ -43,7 +43,7 @@ class BreakdownQuery(msgspec.Struct, frozen=True):
     metric: (
         Annotated[str, msgspec.Meta(min_length=1, description="A number to be aggregated over each value.")] | None
     ) = None
-    counted: Annotated[bool, msgspec.Meta(description="Over the counted instances only.")] = False
+    counted: Annotated[bool, msgspec.Meta(description="Over the counted ones of these instances only.")] = False
 
 
 class Metrics(Handler):
@@ -81,7 +81,10 @@ class Breakdown(Handler):
 
     @operation(Role.VIEWER, refuses=[NotFound])
     async def get(self, slug: Slug, query: BreakdownQuery) -> breakdown.Breakdown:
-        """Instances by the values of a column or metric, and another metric over each."""
+        """Instances by the values of a column or metric, and another metric over each.
+
+        Over the instances that KPIs are over: unrevoked ones whose current snapshot is newer than the active window.
+        """
         rooms = self.rooms
         return await breakdown.read(
             *(rooms.database, rooms.reckoned, slug, query.by, query.metric),

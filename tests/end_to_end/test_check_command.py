@@ -16,7 +16,7 @@ def test_the_status_says_whether_there_is_a_difference_and_a_repair_leaves_none(
     install = Install(server.url).arrived({"sent": 5}, ago=timedelta(hours=30))
     healthy = run_shm("check", SHM_DB_DSN=database)
     assert (healthy.returncode, healthy.stdout) == (0, ""), healthy.stderr
-    assert "Every figure is what the raw snapshots make it." in healthy.stderr
+    assert "Counts, KPIs, charts and first versions are what the raw snapshots make them." in healthy.stderr
     with admin_cursor(database) as cursor:
         cursor.execute("UPDATE tallies SET total = 2 WHERE key = 'sent'")
         cursor.execute("UPDATE instances SET counted = FALSE")

@@ -37,7 +37,7 @@ TALL = 34  # and from which they are two rows
 
 
 class ConsoleApp(App[None]):
-    """Shows one server. `finished` is set once the first data is drawn."""
+    """Shows one server. `settled` is set once the first data is drawn."""
 
     CSS_PATH = "app.tcss"
     TITLE = "SHM"
