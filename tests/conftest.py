@@ -1,34 +1,17 @@
 """What tests stand on: one real PostgreSQL, a database of its own for each test, real server processes."""
 
 import os
-import secrets
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
-import psycopg2
 import pytest
 from psycopg2.extensions import make_dsn
 
 from shm.embedded import EmbeddedPostgres
-from shm.migrate import run as run_migrate
+from tests.support.databases import TEMPLATE, admin_cursor, fresh_database, migrate
 from tests.support.server_process import ServerProcess
-
-TEMPLATE = "shm_template"
-
-
-@contextmanager
-def admin_cursor(dsn: str) -> Iterator[psycopg2.extensions.cursor]:
-    """A cursor in autocommit."""
-    connection = psycopg2.connect(dsn)
-    connection.autocommit = True
-    try:
-        with connection.cursor() as cursor:
-            yield cursor
-    finally:
-        connection.close()
 
 
 @pytest.fixture(autouse=True)
@@ -64,17 +47,6 @@ def postgres() -> Iterator[str]:
             cursor.execute(f"CREATE DATABASE {TEMPLATE}")
         migrate(make_dsn(dsn, dbname=TEMPLATE))
         yield dsn
-
-
-@contextmanager
-def fresh_database(postgres: str) -> Iterator[str]:
-    """The DSN of a migrated database that ends with the context."""
-    name = f"shm_{secrets.token_hex(6)}"
-    with admin_cursor(postgres) as cursor:
-        cursor.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-    yield make_dsn(postgres, dbname=name)
-    with admin_cursor(postgres) as cursor:
-        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -115,10 +87,3 @@ def running(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     server.start()
     yield server
     server.terminate()
-
-
-def migrate(dsn: str) -> None:
-    """Brings a database's schema up to date, as `shm migrate` does."""
-    import argparse
-
-    assert run_migrate(argparse.Namespace(dsn=dsn, data_dir=None)) == 0

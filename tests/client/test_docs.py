@@ -22,10 +22,10 @@ from shm.frames import Hello, InstanceChanged, InstanceRemoved, Resync
 from shm.kpis import ApplicationKpis
 from shm.settings import Settings
 from shm_client import known
-from tests.conftest import admin_cursor
-from tests.server.test_actions import act
+from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
+from tests.support.signed_actions import act
 
 GUIDE = (Path(__file__).parents[2] / "docs/feed.md").read_text(encoding="utf-8")
 MEND = "mend docs/feed.md"

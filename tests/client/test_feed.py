@@ -5,7 +5,6 @@ import itertools
 from collections.abc import Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import httpx
 import pytest
@@ -13,7 +12,6 @@ import pytest
 from shm.handlers.feed import FULL_FOR_S
 from shm_client import (
     Away,
-    Client,
     Connected,
     Listed,
     Put,
@@ -25,24 +23,15 @@ from shm_client import (
 )
 from shm_client.refusals import LONGEST_WAIT, retry_after
 from shm_client.subscription import BACKOFF_FIRST
-from tests.conftest import admin_cursor
-from tests.server.test_actions import act
 from tests.support import plain_http
+from tests.support.clients import client_of, fleet
+from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.many_installs import make_fleet
 from tests.support.mirror import listed, mirrored
 from tests.support.proxy import between
 from tests.support.server_process import ServerProcess
-
-
-def client_of(server: ServerProcess, url: str | None = None, token: str | None = None) -> Client:
-    """A client as the admin, unless there is another token."""
-    return Client(url or server.url, token or server.admin_token)
-
-
-def fleet(server: ServerProcess, count: int, **more: Any) -> list[Install]:
-    """Installs that have reported once."""
-    return [Install(server.url, **more).arrived({"n": number}) for number in range(count)]
+from tests.support.signed_actions import act
 
 
 class Reporters:

@@ -10,13 +10,13 @@ import pytest
 
 from shm_client import Connected, Put, Removed, Subscription
 from shm_client.subscription import AHEAD
-from tests.client.test_feed import client_of, fleet
-from tests.server.test_actions import act
+from tests.support.clients import client_of, fleet
 from tests.support.figures import figures, value
 from tests.support.many_installs import make_fleet
 from tests.support.mirror import LIMIT_S, mirrored
 from tests.support.proxy import between
 from tests.support.server_process import ServerProcess
+from tests.support.signed_actions import act
 
 SCRIPT = """
 import asyncio, gc, sys

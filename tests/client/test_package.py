@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import shm_client
-from tests.console.test_purity import imported
+from tests.support.imports import imported
 
 FOLDER = Path(shm_client.__file__).parent
 

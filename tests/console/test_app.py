@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from shm_tui.detail import Drawer
-from tests.conftest import admin_cursor
-from tests.console.conftest import Driven, opened
+from tests.support.console import Driven, opened
+from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 

@@ -1,26 +1,16 @@
 """What the console's modules may lean on: the pure ones on no screen, and none of them on the server or the SDK."""
 
-import ast
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import shm_tui
+from tests.support.imports import imported
 
 FOLDER = Path(shm_tui.__file__).parent
 PURE = ("store", "query", "columns", "state", "figures", "clean", "cells", "access", "layout")
-
-
-def imported(source: str) -> Iterator[str]:
-    """The names of all modules that a source imports, wherever in it that stands."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            yield node.module or ""
 
 
 def test_the_pure_modules_load_no_screen() -> None:

@@ -5,9 +5,9 @@ from contextlib import suppress
 
 from shm_client import Client
 from shm_tui.watch import Watch
-from tests.server.test_actions import act
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
+from tests.support.signed_actions import act
 
 LIMIT_S = 30
 

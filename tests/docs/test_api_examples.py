@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import fresh_database
+from tests.support.databases import fresh_database
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tests.conftest import admin_cursor
+from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 

@@ -4,7 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from shm.locks import Lock
-from tests.conftest import admin_cursor
+from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 from tests.support.shm_command import run_shm

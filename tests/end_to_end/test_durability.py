@@ -15,8 +15,8 @@ import httpx
 import pytest
 
 from shm.check_command import run as check
-from tests.conftest import admin_cursor
 from tests.support import plain_http
+from tests.support.databases import admin_cursor
 from tests.support.houses import House, house_with_embedded_postgres, house_with_servers
 from tests.support.installs import Install
 from tests.support.load import Load, hold_to_what_was_acknowledged, stored

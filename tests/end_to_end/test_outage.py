@@ -24,8 +24,8 @@ from shm.registry import Registry
 from shm.settings import Settings
 from shm.shared_numbers import SharedNumbers
 from shm.vitals import Vitals
-from tests.conftest import admin_cursor
 from tests.support import plain_http
+from tests.support.databases import admin_cursor
 from tests.support.houses import House, house_with_servers
 from tests.support.installs import Install
 from tests.support.load import Load, hold_to_what_was_acknowledged

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import admin_cursor
-from tests.server.test_docs import OF_THE_READERS
+from tests.support.answers import OF_THE_READERS
+from tests.support.databases import admin_cursor
 from tests.support.hostile import CASES, Case
 from tests.support.hostile.case import post, signed, snapshot
 from tests.support.houses import House, house_with_servers, wait_for

@@ -15,30 +15,9 @@ from shm.embedded import EmbeddedPostgres
 from tests.support.houses import house_with_embedded_postgres, wait_for
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess, free_port
-from tests.support.shm_command import SHM
+from tests.support.shm_command import postgres_of, start_serve
 
 LIMIT_S = 60
-
-
-def start(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
-    """`shm serve` with exactly these arguments."""
-    return subprocess.Popen(
-        [*SHM, "serve", *arguments],
-        env=os.environ | environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def postgres_of(folder: Path) -> list[int]:
-    """The PostgreSQL servers that run in a data directory."""
-    return [
-        process.pid
-        for process in psutil.process_iter(["cmdline"])
-        if str(folder / "postgres") in (process.info["cmdline"] or ()) and "postgres" in process.name()
-    ]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +34,7 @@ def postgres_of(folder: Path) -> list[int]:
 def test_what_hinders_the_start_is_said_in_a_sentence(
     arguments: tuple[str, ...], environment: dict[str, str], sentence: str
 ) -> None:
-    process = start(*arguments, **environment)
+    process = start_serve(*arguments, **environment)
     said, _ = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 1
     assert sentence in said
@@ -64,13 +43,13 @@ def test_what_hinders_the_start_is_said_in_a_sentence(
 
 @pytest.mark.parametrize(("host", "token"), [("a..b", ""), ("127.0.0.1", "short")])
 def test_a_host_or_a_token_that_cannot_be_used_is_said_in_a_sentence(database: str, host: str, token: str) -> None:
-    process = start("--host", host, "--port", "0", SHM_DB_DSN=database, SHM_ADMIN_TOKEN=token or "x" * 30)
+    process = start_serve("--host", host, "--port", "0", SHM_DB_DSN=database, SHM_ADMIN_TOKEN=token or "x" * 30)
     said, _ = process.communicate(timeout=LIMIT_S)
     assert (process.returncode, "Traceback" in said) == (1, False)
 
 
 def test_a_port_that_is_taken_is_said_in_a_sentence(running: ServerProcess, database: str) -> None:
-    process = start("--port", str(running.port), SHM_DB_DSN=database, SHM_ADMIN_TOKEN="x" * 30)
+    process = start_serve("--port", str(running.port), SHM_DB_DSN=database, SHM_ADMIN_TOKEN="x" * 30)
     said, _ = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 1
     assert "Cannot listen on" in said
@@ -81,7 +60,7 @@ def test_a_port_that_is_taken_is_said_in_a_sentence(running: ServerProcess, data
 def test_an_end_at_any_moment_of_the_start_leaves_nothing_running(
     open_folder: Path, number: signal.Signals, when: str
 ) -> None:
-    process = start("--port", str(free_port()), "--data-dir", str(open_folder))
+    process = start_serve("--port", str(free_port()), "--data-dir", str(open_folder))
     assert process.stdout is not None
     for line in process.stdout:
         if when in line:

@@ -12,12 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import admin_cursor
-from tests.end_to_end.test_starts import postgres_of, start
+from tests.support.databases import admin_cursor
 from tests.support.figures import Figures, parsed, value
 from tests.support.installs import Install
 from tests.support.load import Load, hold_to_what_was_acknowledged, stored
 from tests.support.server_process import ServerProcess
+from tests.support.shm_command import postgres_of, start_serve
 from tests.support.subscriber import subscribed
 
 LIMIT_S = 30
@@ -205,21 +205,21 @@ def test_workers_that_die_again_and_again_end_the_server_with_a_sentence(pair: S
 
 
 def test_more_connections_than_postgres_has_room_for_are_refused_in_a_sentence() -> None:
-    process = start("--workers", "20")
+    process = start_serve("--workers", "20")
     said, _ = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 1
     assert "20 workers with 9 connections each want 180; PostgreSQL has room for 90" in said
 
 
 def test_a_port_that_another_server_shares_among_its_workers_is_taken(pair: ServerProcess, database: str) -> None:
-    process = start("--workers", "2", "--port", str(pair.port), SHM_DB_DSN=database, SHM_ADMIN_TOKEN="x" * 30)
+    process = start_serve("--workers", "2", "--port", str(pair.port), SHM_DB_DSN=database, SHM_ADMIN_TOKEN="x" * 30)
     said, _ = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 1
     assert "Cannot listen on" in said
 
 
 def test_workers_agree_on_a_port_that_the_system_chose(database: str) -> None:
-    process = start("--workers", "2", "--port", "0", SHM_DB_DSN=database, SHM_ADMIN_TOKEN="x" * 30)
+    process = start_serve("--workers", "2", "--port", "0", SHM_DB_DSN=database, SHM_ADMIN_TOKEN="x" * 30)
     assert process.stdout is not None
     said = ""
     while "open the console" not in said:

@@ -14,8 +14,8 @@ import pytest
 from tornado.httpclient import HTTPClientError
 
 from shm.queries import statements
-from tests.conftest import admin_cursor
 from tests.support import plain_http
+from tests.support.databases import admin_cursor
 from tests.support.figures import figures, value
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess

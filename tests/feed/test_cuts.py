@@ -11,15 +11,15 @@ import pytest
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
-from tests.conftest import admin_cursor
-from tests.feed.conftest import Watch, watch
 from tests.support.bustle import Bustle
 from tests.support.byte_proxy import ByteProxy
+from tests.support.databases import admin_cursor
 from tests.support.feed_checker import Listed
 from tests.support.feed_history import remember
 from tests.support.feed_watcher import Watcher
 from tests.support.many_installs import make_fleet
 from tests.support.server_process import ServerProcess
+from tests.support.watch import Watch, watch
 
 LIMIT_S = 20
 CUTS = 8  # of each proxy, before all of its connections fall silent

@@ -6,10 +6,10 @@ from random import Random
 
 import pytest
 
-from tests.feed.conftest import watch
 from tests.support.bustle import Bustle
 from tests.support.feed_history import remember
 from tests.support.server_process import ServerProcess
+from tests.support.watch import watch
 
 LONGEST_S = 1.0  # from a start to the next end: from the middle of coming back to well after it
 

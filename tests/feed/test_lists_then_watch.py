@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from tests.conftest import admin_cursor
-from tests.feed.conftest import VIEWS, Watch, watch
 from tests.support import plain_http
 from tests.support.bustle import Bustle
+from tests.support.databases import admin_cursor
 from tests.support.feed_history import remember
 from tests.support.houses import wait_for
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
+from tests.support.watch import VIEWS, Watch, watch
 
 MOST_MESSAGES = 3  # before a restless watcher leaves
 

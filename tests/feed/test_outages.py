@@ -8,11 +8,11 @@ from random import Random
 
 import pytest
 
-from tests.conftest import admin_cursor
-from tests.feed.conftest import watch
 from tests.support.bustle import Bustle
+from tests.support.databases import admin_cursor
 from tests.support.feed_history import remember
 from tests.support.houses import House, house_with_servers, wait_for
+from tests.support.watch import watch
 
 Blow = Callable[[], object]
 

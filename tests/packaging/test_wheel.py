@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import admin_cursor
 from tests.support import plain_http
+from tests.support.databases import admin_cursor
 from tests.support.server_process import END_LIMIT_S, START_LIMIT_S, free_port
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,9 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-import httpx
 import psutil
 import psycopg2
 import psycopg2.extensions
@@ -17,13 +15,14 @@ import pytest
 from nacl.signing import SigningKey
 
 from shm.locks import Lock
-from tests.conftest import admin_cursor
-from tests.server.conftest import BATCH, WAITING
-from tests.server.test_protocol import items, problem
 from tests.support import plain_http
+from tests.support.answers import items, problem
+from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.raw_http import RawConnection
 from tests.support.server_process import ServerProcess
+from tests.support.signed_actions import act, action, ago, backlog, rotate
+from tests.support.targets import BATCH, WAITING
 
 LIMIT_S = 20
 PROOF = "AND i.public_key ="  # is in the SQL of each, and a rotation proves its install first
@@ -36,36 +35,6 @@ LARGE_SNAPSHOTS = """
         1
     FROM generate_series(1, 300) place
 """
-
-
-def action(install: Install, name: str, at: datetime | None = None, **more: Any) -> bytes:
-    """The body of a signed action."""
-    timestamp = (at or datetime.now(UTC)).isoformat()
-    return json.dumps({"action": name, "instance_id": install.instance_id, "timestamp": timestamp, **more}).encode()
-
-
-def act(install: Install, name: str, at: datetime | None = None) -> httpx.Response:
-    """A signed erase or disclose."""
-    body = action(install, name, at)
-    return install.post(f"/v1/{name}", body, install.signed(body))
-
-
-def rotate(install: Install, new: SigningKey, server: ServerProcess | None = None) -> httpx.Response:
-    """A rotate, signed by both keys; the install itself keeps its old one."""
-    body = action(install, "rotate", new_public_key=new.verify_key.encode().hex())
-    headers = install.signed(body) | {"X-New-Signature": new.sign(body).signature.hex()}
-    return plain_http.post(f"{server.url if server else install.url}/v1/rotate", content=body, headers=headers)
-
-
-def backlog(install: Install, members: list[Any]) -> httpx.Response:
-    """A signed backlog."""
-    body = json.dumps({"instance_id": install.instance_id, "snapshots": members}).encode()
-    return install.post("/v1/snapshots", body, install.signed(body))
-
-
-def ago(minutes: float) -> str:
-    """A timestamp of some minutes ago."""
-    return (datetime.now(UTC) - timedelta(minutes=minutes)).isoformat()
 
 
 def _raw(path: str, body: bytes, headers: dict[str, str]) -> bytes:

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from shm.version_order import is_pre_release, order
-from tests.conftest import admin_cursor
 from tests.support import plain_http
+from tests.support.databases import admin_cursor
 from tests.support.houses import wait_for
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess

@@ -15,13 +15,13 @@ import pytest
 
 from shm.check import MOST_SHOWN
 from shm.check_command import run
-from tests.conftest import admin_cursor, fresh_database
-from tests.server.test_actions import act
 from tests.support import plain_http
+from tests.support.databases import admin_cursor, fresh_database
 from tests.support.installs import Install
 from tests.support.load import Load
 from tests.support.oracle import hold_to_the_oracle
 from tests.support.server_process import ServerProcess
+from tests.support.signed_actions import act
 
 LIMIT_S = 60
 FLEET = 30

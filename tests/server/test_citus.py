@@ -14,8 +14,8 @@ import pytest
 
 from shm.migrate import migrations
 from shm.queries import apart, sql_folder, statements
-from tests.conftest import admin_cursor, migrate
 from tests.support import plain_http
+from tests.support.databases import admin_cursor, migrate
 from tests.support.houses import wait_for
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess

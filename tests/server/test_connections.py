@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.server.conftest import WAIT_LIMIT_S, Neighbours, Target
 from tests.support.hostile.case import Verdict, snapshot
 from tests.support.hostile.messages import FRAMED, framed
 from tests.support.installs import Install
 from tests.support.raw_http import RawConnection
 from tests.support.server_process import ServerProcess
+from tests.support.targets import WAIT_LIMIT_S, Neighbours, Target
 
 HEALTHCHECK = b"GET /api/v1/healthcheck HTTP/1.1\r\nHost: shm.test\r\n\r\n"
 POST = b"POST /v1/snapshot HTTP/1.1\r\nHost: shm.test\r\n"

@@ -13,7 +13,7 @@ import pytest
 
 from shm.database import Database, Reader
 from shm.settings import Settings
-from tests.conftest import admin_cursor
+from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 

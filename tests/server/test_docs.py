@@ -8,30 +8,12 @@ from shm.errors import Refusal
 from shm.openapi import GROUP
 from shm.server import ADMIN, ROUTES
 from shm.tokens import Role
+from tests.support.answers import OF_THE_READERS
 
 ROOT = Path(__file__).parent.parent.parent
 REFUSALS = [refusal.__name__ for refusal in Refusal.__subclasses__()]
 ADDRESS = re.compile(r"^\| `([A-Z]+) (\S+)` \| (\w+) \|", re.MULTILINE)
 CODE = re.compile(rf'\b(?:{"|".join(REFUSALS)})\(\s*"([a-z_]+)"')
-OF_THE_READERS = {
-    "bad_after",
-    "bad_parameter",
-    "unknown_parameter",
-    "missing_token",
-    "bad_token",
-    "role_too_small",
-    "no_such_application",
-    "no_such_instance",
-    "no_such_token",
-    "own_token",
-    "too_many_tokens",
-    "revoked_for_good",
-    "upgrade_wanted",
-    "websocket_version",
-    "foreign_origin",
-    "too_many_subscribers",
-    "too_many_guesses",
-}
 
 
 def test_the_protocol_names_every_code_and_no_other() -> None:

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.server.conftest import Neighbours, Target
 from tests.support.hostile import texts, wires
 from tests.support.hostile.actions import body as body_of_an_action
 from tests.support.hostile.backlogs import backlog, member
@@ -18,6 +17,7 @@ from tests.support.hostile.case import post, signed, snapshot
 from tests.support.hostile.oracle import can_be_kept, parsed, same
 from tests.support.installs import Install
 from tests.support.raw_http import Answer, RawConnection
+from tests.support.targets import Neighbours, Target
 
 PATHS = ["/v1/snapshot", "/v1/snapshots", "/v1/register", "/v1/activate", "/v1/erase"]
 REGISTERED = ("instance_id", "public_key", "app_name", "app_version", "deployment_mode", "environment", "os_arch", "x")

@@ -4,12 +4,12 @@ from datetime import datetime
 
 import pytest
 
-from tests.server.conftest import Neighbours, Target
 from tests.support import plain_http
 from tests.support.hostile import CASES, Case
 from tests.support.hostile.case import snapshot
 from tests.support.installs import Install
 from tests.support.raw_http import RawConnection
+from tests.support.targets import Neighbours, Target
 
 LONGEST_DETAIL = 500  # characters: a sentence, and the path to a metric, whose keys are cut
 ENDING = {"bad_http", "headers_too_large"}  # after these nobody can tell where the next request begins

@@ -14,7 +14,7 @@ from shm.database import Database
 from shm.errors import DatabaseUnavailable, Overloaded
 from shm.keys import Keys
 from shm.settings import Settings
-from tests.conftest import admin_cursor
+from tests.support.databases import admin_cursor
 
 LIMIT_S = 20
 

@@ -14,8 +14,8 @@ from shm import limits
 from shm.errors import TooMany
 from shm.limits import Limit, Limits
 from shm.settings import Settings
-from tests.server.test_protocol import problem
 from tests.support import plain_http
+from tests.support.answers import problem
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import fresh_database
 from tests.support import plain_http
+from tests.support.databases import fresh_database
 from tests.support.installs import Install
 from tests.support.many_installs import make_fleet
 from tests.support.server_process import ServerProcess

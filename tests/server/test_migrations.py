@@ -17,8 +17,8 @@ from nacl.signing import SigningKey
 
 from shm.migrate import migrations
 from shm.migrate import run as run_migrate
-from tests.conftest import admin_cursor, migrate
 from tests.support import plain_http, previous_release
+from tests.support.databases import admin_cursor, migrate
 from tests.support.houses import wait_for
 from tests.support.installs import Install
 from tests.support.previous_release import OldInstall, flat

@@ -14,9 +14,9 @@ from openapi_spec_validator import validate
 from shm.handlers.intake import POSTS
 from shm.openapi import document
 from shm.server import ROUTES
-from tests.server.conftest import Seeded
 from tests.support import plain_http
 from tests.support.installs import Install
+from tests.support.targets import Seeded
 
 DOCUMENT = json.loads(document(ROUTES, POSTS))
 SOME_ID = "c77af682-9aa4-412e-904a-c307d3a8a9c2"

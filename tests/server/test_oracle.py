@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tests.conftest import admin_cursor, fresh_database
 from tests.support.backstage import Backstage, backstage
+from tests.support.databases import admin_cursor, fresh_database
 from tests.support.fleets import Fleet, Story, play, stories
 from tests.support.oracle import hold_the_past_to_the_oracle, hold_to_the_oracle
 from tests.support.server_process import ServerProcess

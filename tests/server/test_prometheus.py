@@ -11,9 +11,9 @@ import shm
 from shm.locks import Lock
 from shm.sampler import MEASURE_S
 from shm.vitals import METRICS
-from tests.conftest import admin_cursor
 from tests.support import plain_http
 from tests.support.backstage import backstage
+from tests.support.databases import admin_cursor
 from tests.support.figures import Figures, Moved, figures, moving, parsed, value
 from tests.support.installs import Install
 from tests.support.raw_http import RawConnection

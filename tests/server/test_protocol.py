@@ -13,26 +13,13 @@ import httpx
 import psycopg2
 import pytest
 
-from tests.conftest import admin_cursor
 from tests.support import plain_http
+from tests.support.answers import items, problem
+from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 
 WIRE = Path(__file__).parent.parent / "wire"
-
-
-def problem(response: httpx.Response) -> tuple[int, str]:
-    """Status and code of a refusal, whose shape is checked on the way."""
-    assert response.headers["Content-Type"] == "application/problem+json"
-    body = response.json()
-    assert body.keys() == {"type", "title", "status", "detail", "code"}
-    assert body["status"] == response.status_code
-    return response.status_code, body["code"]
-
-
-def items(server: ServerProcess) -> dict[str, dict[str, Any]]:
-    """Every instance that the API shows, by ID."""
-    return {item["instance_id"]: item for item in server.get("instances?limit=1000").json()}
 
 
 @pytest.mark.parametrize("file", sorted(WIRE.glob("*.json")), ids=lambda file: file.stem)

@@ -9,12 +9,12 @@ import httpx
 import psycopg2
 import pytest
 
-from tests.conftest import admin_cursor
-from tests.server.test_actions import act
-from tests.server.test_protocol import items
 from tests.support import plain_http
+from tests.support.answers import items
+from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
+from tests.support.signed_actions import act
 from tests.support.subscriber import subscribed
 
 LIMIT_S = 20

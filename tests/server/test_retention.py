@@ -18,8 +18,8 @@ from shm.database import Database
 from shm.locks import Lock
 from shm.migrate import run as run_migrate
 from shm.settings import Settings
-from tests.conftest import admin_cursor
 from tests.support import previous_release
+from tests.support.databases import admin_cursor
 from tests.support.houses import wait_for
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess

@@ -15,8 +15,8 @@ from schemathesis.specs.openapi import checks
 from shm.handlers.intake import POSTS
 from shm.openapi import document
 from shm.server import ROUTES
-from tests.server.conftest import Seeded
 from tests.support.installs import Install
+from tests.support.targets import Seeded
 
 LIMIT_S = 10
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import admin_cursor
 from tests.support import plain_http
 from tests.support.aging import age
 from tests.support.backstage import Backstage, backstage
+from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.oracle import hold_the_past_to_the_oracle, hold_to_the_oracle
 from tests.support.server_process import ServerProcess

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 
 import httpx
 
-from tests.conftest import admin_cursor
-from tests.server.test_actions import ago, backlog
-from tests.server.test_protocol import problem
+from tests.support.answers import problem
+from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
+from tests.support.signed_actions import ago, backlog
 
 LIMIT_S = 20
 

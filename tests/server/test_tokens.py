@@ -17,8 +17,8 @@ from shm.handlers.declared import READING, hold_declared, operation
 from shm.migrate import CREATE_HISTORY, migrations
 from shm.server import ROUTES
 from shm.tokens import LONGEST_NAME, Role
-from tests.conftest import admin_cursor, migrate
 from tests.support import plain_http
+from tests.support.databases import admin_cursor, migrate
 from tests.support.houses import wait_for
 from tests.support.server_process import ServerProcess
 from tests.support.stranger import rows_as_text

@@ -8,8 +8,8 @@ from typing import Any
 
 from nacl.signing import SigningKey
 
-from tests.server.test_protocol import items
 from tests.support import plain_http
+from tests.support.answers import items
 from tests.support.server_process import ServerProcess
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "protocol.md"

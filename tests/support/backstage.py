@@ -18,7 +18,7 @@ from shm.registry import Registry
 from shm.retention import Duty
 from shm.settings import Settings
 from shm.spreads import Spreads
-from tests.conftest import admin_cursor
+from tests.support.databases import admin_cursor
 
 CONNECTIONS = 1
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import httpx
 
-from tests.conftest import admin_cursor
 from tests.support import plain_http
+from tests.support.databases import admin_cursor
 from tests.support.houses import wait_for
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import psycopg2
 
-from tests.conftest import admin_cursor
+from tests.support.databases import admin_cursor
 
 Item = dict[str, Any]
 

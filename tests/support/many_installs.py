@@ -1,6 +1,6 @@
 """Fleets that are written straight into a database, because nobody could wait for them to report."""
 
-from tests.conftest import admin_cursor
+from tests.support.databases import admin_cursor
 
 MAKE = """
     INSERT INTO instances (

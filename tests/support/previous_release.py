@@ -12,7 +12,7 @@ import psycopg2
 from psycopg2.extras import execute_values
 
 from shm.migrate import CREATE_HISTORY, migrations
-from tests.conftest import admin_cursor
+from tests.support.databases import admin_cursor
 
 LAST = 2  # the newest migration of that release
 TOKEN = "a-token-of-the-previous-release"

@@ -1,0 +1,42 @@
+"""What the API answers: refusals by their code, instances by their ID."""
+
+from typing import Any
+
+import httpx
+
+from tests.support.server_process import ServerProcess
+
+
+def problem(response: httpx.Response) -> tuple[int, str]:
+    """Status and code of a refusal, whose shape is checked on the way."""
+    assert response.headers["Content-Type"] == "application/problem+json"
+    body = response.json()
+    assert body.keys() == {"type", "title", "status", "detail", "code"}
+    assert body["status"] == response.status_code
+    return response.status_code, body["code"]
+
+
+def items(server: ServerProcess) -> dict[str, dict[str, Any]]:
+    """Every instance that the API shows, by ID."""
+    return {item["instance_id"]: item for item in server.get("instances?limit=1000").json()}
+
+
+OF_THE_READERS = {
+    "bad_after",
+    "bad_parameter",
+    "unknown_parameter",
+    "missing_token",
+    "bad_token",
+    "role_too_small",
+    "no_such_application",
+    "no_such_instance",
+    "no_such_token",
+    "own_token",
+    "too_many_tokens",
+    "revoked_for_good",
+    "upgrade_wanted",
+    "websocket_version",
+    "foreign_origin",
+    "too_many_subscribers",
+    "too_many_guesses",
+}

@@ -1,0 +1,41 @@
+"""Databases of tests: each a copy of one migrated template."""
+
+import argparse
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg2
+from psycopg2.extensions import make_dsn
+
+from shm.migrate import run as run_migrate
+
+TEMPLATE = "shm_template"
+
+
+@contextmanager
+def admin_cursor(dsn: str) -> Iterator[psycopg2.extensions.cursor]:
+    """A cursor in autocommit."""
+    connection = psycopg2.connect(dsn)
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            yield cursor
+    finally:
+        connection.close()
+
+
+@contextmanager
+def fresh_database(postgres: str) -> Iterator[str]:
+    """The DSN of a migrated database that ends with the context."""
+    name = f"shm_{secrets.token_hex(6)}"
+    with admin_cursor(postgres) as cursor:
+        cursor.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    yield make_dsn(postgres, dbname=name)
+    with admin_cursor(postgres) as cursor:
+        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def migrate(dsn: str) -> None:
+    """Brings a database's schema up to date, as `shm migrate` does."""
+    assert run_migrate(argparse.Namespace(dsn=dsn, data_dir=None)) == 0

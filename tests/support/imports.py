@@ -1,0 +1,13 @@
+"""What a source file imports."""
+
+import ast
+from collections.abc import Iterator
+
+
+def imported(source: str) -> Iterator[str]:
+    """The names of all modules that a source imports, wherever in it that stands."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module or ""
