@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from shm import names
-from tests.conftest import fresh_database
+from tests.support.databases import fresh_database
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 from tests.support.subscriber import subscribed
