@@ -116,16 +116,20 @@ returned AS (
     ON CONFLICT (instance_id, lost_at) DO NOTHING
 ),
 
+-- part: as_it_was
+-- `after` where only time has passed.
+after AS (
+    SELECT instance_id, app_slug, app_version, environment, status, first_seen_at, last_seen_at, snapshot_at, leaves
+    FROM before
+),
+
 -- part: overdue
 -- Instances whose standing time alone has changed and no sweep has yet: their `before` and `after`. Readers correct the
 -- tallies by it, so that what they tell is true at their moment. Usually there are none. Of one application, or of all.
 before AS MATERIALIZED (
     SELECT * FROM standings WHERE due_at <= now() AND (%(app)s::text IS NULL OR app_slug = %(app)s)
 ),
-after AS (
-    SELECT instance_id, app_slug, app_version, environment, status, first_seen_at, last_seen_at, snapshot_at, leaves
-    FROM before
-),
+-- use: as_it_was
 
 -- part: hours
 -- By how much KPIs move at hours' ends by `runs`: snapshots and until when each counts, in the rollup as it was (`was_rolled`,
@@ -268,8 +272,12 @@ after AS MATERIALIZED (
 -- `keyed`: the wanted instances with what they are compared by, none of it null. In both orders (`direction` is 1 or -1)
 -- numbers come before booleans, those before texts, and what is missing last. Texts are compared by their characters'
 -- numbers, everywhere the same. `metric` is a key, where `column` is none. What is not asked for is planned away; OFFSET
--- keeps a leaf from being looked up as often as it is compared.
-valued AS (
+-- keeps a leaf from being looked up as often as it is compared. One parallel worker halves the time where a core is idle,
+-- which PostgreSQL's cost model does not expect; more would take cores from the intake.
+SET LOCAL statement_timeout = '10s';
+SET LOCAL max_parallel_workers_per_gather = 1;
+SET LOCAL parallel_tuple_cost = 0;
+WITH valued AS (
     SELECT
         instance_id,
         CASE %(column)s::text
@@ -314,7 +322,7 @@ keyed AS (
 ),
 
 -- part: chosen_items
--- `page`: the chosen instances as they are told, in their order, with their sort keys.
+-- `page`: the chosen instances as they are told, in their order, with their sort keys; and the answer, at least one row.
 page AS (
     SELECT
         item.*, c.place, c.number, c.text, c.row, c.found,
@@ -323,3 +331,23 @@ page AS (
     FROM (SELECT *, row_number() OVER () AS row, count(*) OVER () AS found FROM chosen) c
     JOIN instance_items item USING (instance_id)
 )
+SELECT head.cursor AS head, page.*
+FROM feed_head head
+LEFT JOIN page ON page.row <= %(most)s::bigint AND page.bytes_before < %(most_bytes)s::bigint
+ORDER BY page.row
+
+-- part: placement
+-- The columns of an instance that `placed` finds out.
+        counted = p.counted,
+        lapsed = p.lapsed,
+        reporting = p.reporting,
+        due_at = p.due_at,
+
+-- part: changed_after
+-- Which rows of the feed come after a cursor, no further than `until` and the head, of one application or of all.
+            cursor > %(since)s AND cursor <= (SELECT cursor FROM feed_head) AND cursor <= %(until)s
+            AND (%(app)s::text IS NULL OR app_slug = %(app)s)
+
+-- part: changed_until
+-- Which rows of the feed come up to a cursor, from `span` cursors before it on.
+    cursor > %(since)s - %(span)s::bigint AND cursor <= %(since)s AND cursor <= (SELECT cursor FROM feed_head)

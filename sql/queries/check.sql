@@ -95,16 +95,13 @@ feed_moved AS (
     RETURNING pg_notify('shm_feed', cursor::text)
 )
 UPDATE instances i SET
-    snapshot_at = n.snapshot_at,
-    metrics = n.metrics,
-    leaves = nullif(n.leaves, n.metrics),
-    counted = n.counted,
-    lapsed = n.lapsed,
-    reporting = n.reporting,
-    due_at = n.due_at,
-    cursor = n.cursor
-FROM numbered n
-WHERE i.instance_id = n.instance_id
+    snapshot_at = p.snapshot_at,
+    metrics = p.metrics,
+    leaves = nullif(p.leaves, p.metrics),
+-- use: placement
+    cursor = p.cursor
+FROM numbered p
+WHERE i.instance_id = p.instance_id
 RETURNING 1 AS mended;
 
 -- name: tallies

@@ -12,8 +12,7 @@ LEFT JOIN (
     (
         SELECT 'instance' AS kind, item.* FROM instance_items item
         WHERE
-            cursor > %(since)s AND cursor <= (SELECT cursor FROM feed_head) AND cursor <= %(until)s
-            AND (%(app)s::text IS NULL OR app_slug = %(app)s)
+-- use: changed_after
         ORDER BY cursor
         LIMIT %(most)s::bigint
     )
@@ -24,8 +23,7 @@ LEFT JOIN (
             NULL, NULL, NULL, NULL, NULL, cursor
         FROM removals
         WHERE
-            cursor > %(since)s AND cursor <= (SELECT cursor FROM feed_head) AND cursor <= %(until)s
-            AND (%(app)s::text IS NULL OR app_slug = %(app)s)
+-- use: changed_after
         ORDER BY cursor
         LIMIT %(most)s::bigint
     )
@@ -35,8 +33,7 @@ LEFT JOIN (
             'application', NULL, NULL, app_slug, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, cursor
         FROM stirs
         WHERE
-            cursor > %(since)s AND cursor <= (SELECT cursor FROM feed_head) AND cursor <= %(until)s
-            AND (%(app)s::text IS NULL OR app_slug = %(app)s)
+-- use: changed_after
         ORDER BY cursor
         LIMIT %(most)s::bigint
     )
@@ -50,13 +47,16 @@ ORDER BY page.cursor;
 SELECT app_slug AS slug
 FROM (
     SELECT app_slug FROM instances
-    WHERE cursor > %(since)s - %(span)s::bigint AND cursor <= %(since)s AND cursor <= (SELECT cursor FROM feed_head)
+    WHERE
+-- use: changed_until
     UNION
     SELECT app_slug FROM removals
-    WHERE cursor > %(since)s - %(span)s::bigint AND cursor <= %(since)s AND cursor <= (SELECT cursor FROM feed_head)
+    WHERE
+-- use: changed_until
     UNION
     SELECT app_slug FROM stirs
-    WHERE cursor > %(since)s - %(span)s::bigint AND cursor <= %(since)s AND cursor <= (SELECT cursor FROM feed_head)
+    WHERE
+-- use: changed_until
 ) stirred
 WHERE %(app)s::text IS NULL OR app_slug = %(app)s;
 

@@ -110,10 +110,7 @@ UPDATE instances i SET
     staged = nullif(i.staged, %(staged)s::jsonb),
     first_seen_at = p.first_seen_at,
     last_seen_at = p.last_seen_at,
-    counted = p.counted,
-    lapsed = p.lapsed,
-    reporting = p.reporting,
-    due_at = p.due_at,
+-- use: placement
     cursor = m.cursor
 FROM placed p, feed_moved m
 WHERE i.instance_id = p.instance_id
@@ -174,10 +171,7 @@ feed_moved AS (
 UPDATE instances i SET
     status = p.status,
     revoked_at = p.revoked_at,
-    counted = p.counted,
-    lapsed = p.lapsed,
-    reporting = p.reporting,
-    due_at = p.due_at,
+-- use: placement
     cursor = m.cursor
 FROM placed p, feed_moved m
 WHERE i.instance_id = p.instance_id;
@@ -201,10 +195,7 @@ SELECT pg_advisory_xact_lock({writers_lock});
 WITH before AS MATERIALIZED (
     SELECT * FROM standings WHERE due_at <= now() ORDER BY due_at LIMIT %(most)s
 ),
-after AS (
-    SELECT instance_id, app_slug, app_version, environment, status, first_seen_at, last_seen_at, snapshot_at, leaves
-    FROM before
-),
+-- use: as_it_was
 -- use: moved
 -- use: tallied
 told AS MATERIALIZED (
@@ -228,10 +219,7 @@ feed_moved AS (
 ),
 updated AS (
     UPDATE instances i SET
-        counted = p.counted,
-        lapsed = p.lapsed,
-        reporting = p.reporting,
-        due_at = p.due_at,
+-- use: placement
         cursor = coalesce(told.cursor, i.cursor)
     FROM placed p
     LEFT JOIN told ON told.instance_id = p.instance_id

@@ -97,11 +97,8 @@ updated AS (
         snapshot_at = p.snapshot_at,
         metrics = CASE WHEN p.is_newer THEN p.sent ELSE i.metrics END,
         leaves = CASE WHEN p.is_newer THEN p.sent_leaves ELSE i.leaves END,
-        app_version = p.app_version,
-        counted = p.counted,
-        lapsed = p.lapsed,
-        reporting = p.reporting,
-        due_at = p.due_at
+-- use: placement
+        app_version = p.app_version
     FROM placed p
     WHERE i.instance_id = p.instance_id
 ),

@@ -32,12 +32,7 @@ ORDER BY page.row;
 
 -- name: ascending
 -- The same, sorted by a column or by a metric, the least first. It looks at every instance that matches: about a second
--- for a million, and past ten somebody is told so. `after_…` is the sort key of the last row of the page before. One
--- helper halves the time where a core is idle, and PostgreSQL would not think that it does; more would be the intake's.
-SET LOCAL statement_timeout = '10s';
-SET LOCAL max_parallel_workers_per_gather = 1;
-SET LOCAL parallel_tuple_cost = 0;
-WITH
+-- for a million, and past ten somebody is told so. `after_…` is the sort key of the last row of the page before.
 -- use: sorted_by
 chosen AS MATERIALIZED (
     SELECT * FROM keyed
@@ -49,17 +44,9 @@ chosen AS MATERIALIZED (
     LIMIT %(most)s::bigint + 1
 ),
 -- use: chosen_items
-SELECT head.cursor AS head, page.*
-FROM feed_head head
-LEFT JOIN page ON page.row <= %(most)s::bigint AND page.bytes_before < %(most_bytes)s::bigint
-ORDER BY page.row;
 
 -- name: descending
 -- The same, the most first.
-SET LOCAL statement_timeout = '10s';
-SET LOCAL max_parallel_workers_per_gather = 1;
-SET LOCAL parallel_tuple_cost = 0;
-WITH
 -- use: sorted_by
 chosen AS MATERIALIZED (
     SELECT * FROM keyed
@@ -71,10 +58,6 @@ chosen AS MATERIALIZED (
     LIMIT %(most)s::bigint + 1
 ),
 -- use: chosen_items
-SELECT head.cursor AS head, page.*
-FROM feed_head head
-LEFT JOIN page ON page.row <= %(most)s::bigint AND page.bytes_before < %(most_bytes)s::bigint
-ORDER BY page.row;
 
 -- name: walk
 -- Instances by their ID, which never changes: whoever walks over all of them meets each one once, whatever happens
