@@ -1,7 +1,7 @@
-"""The floor that the feed is held to: the same bytes to as many subscribers, by plain sockets and no server at all.
+"""The baseline of the feed: the same bytes to the same number of subscribers over plain sockets, without a server.
 
-A message is made at even intervals and written at the next look, as the feed gathers what changed. A subscriber gets
-the next write when it has taken the last one, so one that reads slowly is behind, and costs no memory.
+Messages are created at even intervals and written in batches, as the feed does. A subscriber gets the next batch when
+the previous one is written, so a slow reader falls behind and uses no memory.
 """
 
 import re
@@ -13,19 +13,19 @@ from array import array
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from bench.feed.sender import Sent
+from bench.feed.sender import SendResult
 from bench.feed.subscribers import COUNTER, CURSOR, HEAD_ENDS, TEXT
 
-LOOK_S = 0.1  # between two looks at what there is to be told
-MOST_AT_ONCE = 1_000  # messages in a write
-PATIENCE_S = 20  # for a handshake
-MOST_HEAD = 4_096
-UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+WRITE_INTERVAL_S = 0.1  # between two batches
+MAX_FRAMES_PER_WRITE = 1_000
+HANDSHAKE_TIMEOUT_S = 20
+MAX_HEAD_BYTES = 4_096
+SWITCHING_PROTOCOLS = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Programme:
-    """What is broadcast, to how many: messages like the example."""
+class BroadcastPlan:
+    """Messages like `example` to that many subscribers."""
 
     example: bytes
     subscribers: int
@@ -34,108 +34,109 @@ class Programme:
 
 
 class _Subscriber:
-    __slots__ = ("rest", "socket", "told")
+    __slots__ = ("next_frame", "socket", "unsent")
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
-        self.told = 0
-        self.rest = memoryview(b"")  # of a write that was not taken whole
+        self.next_frame = 0
+        self.unsent = memoryview(b"")  # part of the last batch
 
 
-class _Hall:
-    """All subscribers, and the messages so far."""
+class _Subscribers:
+    """All subscribers, and the frames so far."""
 
     def __init__(self, connections: list[socket.socket]) -> None:
         self._subscribers = {each.fileno(): _Subscriber(each) for each in connections}
         self._poll = select.epoll()
         self.frames: list[bytes] = []
 
-    def tell(self) -> None:
-        """All who have taken the last write; those at the same place are told the same bytes."""
-        joined: dict[int, memoryview] = {}
+    def write_next(self) -> None:
+        """Starts the next batch of each subscriber whose last one is written; equal positions share the same bytes."""
+        payloads: dict[int, memoryview] = {}
         for subscriber in self._subscribers.values():
-            if subscriber.rest or subscriber.told == len(self.frames):
+            if subscriber.unsent or subscriber.next_frame == len(self.frames):
                 continue
-            first, after = subscriber.told, min(len(self.frames), subscriber.told + MOST_AT_ONCE)
-            if first not in joined:
-                joined[first] = memoryview(b"".join(self.frames[first:after]))
-            subscriber.told, subscriber.rest = after, joined[first]
+            first, end = subscriber.next_frame, min(len(self.frames), subscriber.next_frame + MAX_FRAMES_PER_WRITE)
+            if first not in payloads:
+                payloads[first] = memoryview(b"".join(self.frames[first:end]))
+            subscriber.next_frame, subscriber.unsent = end, payloads[first]
             if not _write(subscriber):
                 self._poll.register(subscriber.socket.fileno(), select.EPOLLOUT)
 
-    def until(self, moment: float) -> None:
-        """Goes on with the writes that were not taken whole."""
-        while (left := moment - time.monotonic()) > 0:
+    def flush_until(self, deadline: float) -> None:
+        """Continues incomplete writes."""
+        while (left := deadline - time.monotonic()) > 0:
             for descriptor, _ in self._poll.poll(left):
                 if _write(self._subscribers[descriptor]):
                     self._poll.unregister(descriptor)
 
 
-def broadcast(pipe: Connection, programme: Programme) -> None:
-    """A process: says its port, begins when it is told anything, and answers `Sent`: when each was made.
+def broadcast(pipe: Connection, plan: BroadcastPlan) -> None:
+    """The main function of a process: sends its port, starts at the first message, and sends `SendResult` at the end.
 
-    Told again, it makes one more, and says its cursor.
+    `SendResult` has the time at which each message was created. At the next message it creates one more and sends that
+    one's cursor.
     """
-    with socket.create_server(("127.0.0.1", 0), backlog=1_024) as listening:
-        pipe.send(listening.getsockname()[1])
-        hall = _Hall([_upgraded(listening) for _ in range(programme.subscribers)])
+    with socket.create_server(("127.0.0.1", 0), backlog=1_024) as listener:
+        pipe.send(listener.getsockname()[1])
+        subscribers = _Subscribers([_accept_subscriber(listener) for _ in range(plan.subscribers)])
     pipe.recv()
-    notes = array("q")
-    begun_ns, number = time.monotonic_ns(), int(programme.rate * programme.seconds)
-    look = time.monotonic()
+    created = array("q")
+    started_ns, number = time.monotonic_ns(), int(plan.rate * plan.seconds)
+    next_write = time.monotonic()
     while True:
         if pipe.poll():
             pipe.recv()
             number += 1
-            hall.frames.append(_frame(programme.example, number - 1))
+            subscribers.frames.append(_frame(plan.example, number - 1))
             pipe.send(number)
-        made = min(number, int((time.monotonic_ns() - begun_ns) * programme.rate / 1e9))
-        for each in range(len(hall.frames), made):
-            hall.frames.append(_frame(programme.example, each))
-            notes.extend((each, begun_ns + int((each + 1) / programme.rate * 1e9)))
-        hall.tell()
-        if notes and made == number:
-            pipe.send(Sent(begun_ns, time.monotonic_ns(), notes, array("q")))
-            notes = array("q")
-        look = max(look + LOOK_S, time.monotonic())
-        hall.until(look)
+        due = min(number, int((time.monotonic_ns() - started_ns) * plan.rate / 1e9))
+        for each in range(len(subscribers.frames), due):
+            subscribers.frames.append(_frame(plan.example, each))
+            created.extend((each, started_ns + int((each + 1) / plan.rate * 1e9)))
+        subscribers.write_next()
+        if created and due == number:
+            pipe.send(SendResult(started_ns, time.monotonic_ns(), created, array("q")))
+            created = array("q")
+        next_write = max(next_write + WRITE_INTERVAL_S, time.monotonic())
+        subscribers.flush_until(next_write)
 
 
-def _upgraded(listening: socket.socket) -> socket.socket:
-    """The next subscriber, answered."""
-    listening.settimeout(PATIENCE_S)
-    connection, _ = listening.accept()
-    connection.settimeout(PATIENCE_S)
-    asked = b""
-    while HEAD_ENDS not in asked:
-        more = connection.recv(MOST_HEAD)
-        assert more, "a subscriber left"
-        asked += more
-    connection.sendall(UPGRADED)
+def _accept_subscriber(listener: socket.socket) -> socket.socket:
+    """Accepts a connection and completes its handshake."""
+    listener.settimeout(HANDSHAKE_TIMEOUT_S)
+    connection, _ = listener.accept()
+    connection.settimeout(HANDSHAKE_TIMEOUT_S)
+    request = b""
+    while HEAD_ENDS not in request:
+        more = connection.recv(MAX_HEAD_BYTES)
+        assert more, "a subscriber closed its connection"
+        request += more
+    connection.sendall(SWITCHING_PROTOCOLS)
     connection.setblocking(False)
     return connection
 
 
 def _write(subscriber: _Subscriber) -> bool:
-    """Whether the write was taken whole."""
+    """Whether the batch is written completely."""
     try:
-        taken = subscriber.socket.send(subscriber.rest)
+        sent = subscriber.socket.send(subscriber.unsent)
     except BlockingIOError:
         return False
-    subscriber.rest = subscriber.rest[taken:]
-    return not subscriber.rest
+    subscriber.unsent = subscriber.unsent[sent:]
+    return not subscriber.unsent
 
 
 def _frame(example: bytes, number: int) -> bytes:
-    """The example with another number; its cursor is one more."""
-    payload = _replaced(COUNTER, _replaced(CURSOR, example, number + 1), number)
+    """The example with `number` as its counter; its cursor is one higher."""
+    payload = _replace_number(COUNTER, _replace_number(CURSOR, example, number + 1), number)
     head = struct.pack("!BBH", TEXT, 126, len(payload)) if len(payload) > 125 else bytes((TEXT, len(payload)))
     return head + payload
 
 
-def _replaced(pattern: re.Pattern[bytes], text: bytes, number: int) -> bytes:
-    """As long as it was: small numbers get zeros, which none of our subscribers minds."""
+def _replace_number(pattern: re.Pattern[bytes], text: bytes, number: int) -> bytes:
+    """Keeps the length by leading zeros, which the subscribers of this bench accept."""
     found = pattern.search(text)
-    assert found is not None, "every message about an install has it"
+    assert found is not None, "each message about an instance has a counter and a cursor"
     digits = str(number).encode().rjust(found.end(1) - found.start(1), b"0")
     return text[: found.start(1)] + digits + text[found.end(1) :]

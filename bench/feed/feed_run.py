@@ -1,6 +1,6 @@
-"""One run: snapshots are sent at a rate while subscribers listen, and all are waited for; and the same of the floor.
+"""One run: snapshots are sent at a fixed rate until all subscribers have received them; and the baseline's run.
 
-Server, PostgreSQL, sender and subscribers are processes of one machine, and each one's processor time is told apart.
+Server, PostgreSQL, sender and subscribers are processes of one machine; CPU time is measured for each of them.
 """
 
 import math
@@ -17,220 +17,221 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from bench.feed.broadcaster import Programme, broadcast
-from bench.feed.sender import Load, Sent, send
-from bench.feed.subscribers import PATIENCE_S, Audience, Told, subscribe
-from bench.support.errors import Fault
+from bench.feed.broadcaster import BroadcastPlan, broadcast
+from bench.feed.sender import Load, SendResult, send
+from bench.feed.subscribers import TIMEOUT_S, ReceiveResult, SubscriberPlan, subscribe
+from bench.support.errors import InvalidRun
 from bench.support.fleet import Fleet
-from bench.support.machine import busy_seconds, cpu_seconds
-from bench.support.memory import followed, resident_mib
+from bench.support.machine import cpu_seconds, machine_cpu_seconds
+from bench.support.memory import resident_mib, track_resident
 from bench.support.server import RunningServer
 
-SAMPLE = 10  # subscribers that note when each message came
-OPEN_LIMIT_S = 120  # for all of them to subscribe
-ANSWER_LIMIT_S = 90  # beyond what a process was told to take
-END_LIMIT_S = 5
-RELEASED_S = 1.0  # after which memory has been given back, if it is
-NEWEST = "SELECT coalesce(max(cursor), 0) FROM instances"
+SAMPLE_SIZE = 10  # subscribers that record when each message arrived
+SUBSCRIBE_TIMEOUT_S = 120  # for all subscribers
+PROCESS_TIMEOUT_S = 90  # in addition to the time that a process was given
+END_TIMEOUT_S = 5
+RELEASE_DELAY_S = 1.0  # after which freed memory has been returned to the system
+LAST_CURSOR_SQL = "SELECT coalesce(max(cursor), 0) FROM instances"
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
-    """MiB of the server's processes: with no subscriber, with all idle, at each look, and when they have gone."""
+class ServerMemory:
+    """MiB of the server's processes: without subscribers, with idle ones, samples under load, and after they left."""
 
     before: float
     idle: float
-    seen: list[float]
+    under_load: list[float]
     after: float
 
     @property
     def growth(self) -> float:
-        """From the first third of the load to its last, as a share."""
-        third = max(1, len(self.seen) // 3)
-        first, last = statistics.median(self.seen[:third]), statistics.median(self.seen[-third:])
+        """From the first third of the samples under load to the last, as a fraction."""
+        third = max(1, len(self.under_load) // 3)
+        first, last = statistics.median(self.under_load[:third]), statistics.median(self.under_load[-third:])
         return last / first - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """What was sent and told, and what it took."""
+class FeedRun:
+    """What was sent and received, with latencies and CPU time."""
 
-    sent: Sent
-    told: Told
-    waits: list[float]  # ms from each 202 to each of the sample, in order; infinite for what never came
-    seconds: float  # until everybody was told
-    cpu: dict[str, float]  # seconds of each part, and of `others`: what else went on in the machine
+    sent: SendResult
+    received: ReceiveResult
+    latencies_ms: list[float]  # sorted, from each 202 to each subscriber of the sample; infinite if not received
+    seconds: float  # until all have received everything
+    cpu: dict[str, float]  # seconds by process; `others` is the rest of the machine
 
     @property
     def rate(self) -> float:
         """Snapshots acknowledged a second."""
-        return self.sent.acknowledged / (self.sent.ended_ns - self.sent.begun_ns) * 1e9
+        return self.sent.acknowledged / (self.sent.ended_ns - self.sent.started_ns) * 1e9
 
     @property
-    def messages_a_second(self) -> float:
-        """Told to all subscribers together."""
-        return self.told.messages / self.seconds
+    def messages_per_s(self) -> float:
+        """Received by all subscribers together."""
+        return self.received.messages / self.seconds
 
     @property
-    def answered_ms(self) -> float:
-        """By when 99 of 100 snapshots were answered 202, from when they were sent."""
-        return _at(sorted(self.sent.took_ns), 0.99) / 1e6
+    def acknowledged_p99_ms(self) -> float:
+        """The p99 of the time from sending a snapshot to its 202."""
+        return _quantile(sorted(self.sent.latencies_ns), 0.99) / 1e6
 
-    def within(self, share: float) -> float:
-        """By how many milliseconds that share of the sample's messages had come."""
-        return _at(self.waits, share)
+    def latency_quantile_ms(self, quantile: float) -> float:
+        """A quantile of the sample's latencies."""
+        return _quantile(self.latencies_ms, quantile)
 
     def cores(self, *parts: str) -> float:
-        """How many cores these parts took together."""
+        """Cores that these processes used together."""
         return sum(self.cpu[part] for part in parts) / self.seconds
 
-    def us_a_message(self, part: str, without: float = 0.0) -> float:
-        """Processor time of a part for each message, apart from what it takes `without` them, in seconds."""
-        return (self.cpu[part] - without) / self.told.messages * 1e6 if self.told.messages else math.nan
+    def us_per_message(self, part: str, without: float = 0.0) -> float:
+        """CPU time of a process per message, less `without`: its CPU seconds for the same load without messages."""
+        return (self.cpu[part] - without) / self.received.messages * 1e6 if self.received.messages else math.nan
 
 
-class _Cpu:
-    """Processor time of some processes, by their part, from now on."""
+class _CpuTimes:
+    """CPU time of processes by name, from now on."""
 
     def __init__(self, pids: dict[str, int]) -> None:
         self._pids = pids
-        self._begun = self._now()
+        self._started_at = self._read()
 
-    def taken(self) -> dict[str, float]:
-        """In seconds; `others` is what the machine did for nobody of them."""
-        now = self._now()
-        taken = {part: now[part] - self._begun[part] for part in now}
-        machine = taken.pop("machine")
-        return taken | {"others": max(0.0, machine - sum(taken.values()))}
+    def elapsed(self) -> dict[str, float]:
+        """In seconds; `others` is the rest of the machine."""
+        now = self._read()
+        elapsed = {part: now[part] - self._started_at[part] for part in now}
+        machine = elapsed.pop("machine")
+        return elapsed | {"others": max(0.0, machine - sum(elapsed.values()))}
 
-    def _now(self) -> dict[str, float]:
-        return {part: cpu_seconds(pid) for part, pid in self._pids.items()} | {"machine": busy_seconds()}
+    def _read(self) -> dict[str, float]:
+        return {part: cpu_seconds(pid) for part, pid in self._pids.items()} | {"machine": machine_cpu_seconds()}
 
 
-class _Process:
-    """One that was started here, and what it says."""
+class _Child:
+    """A child process and its pipe."""
 
     def __init__(self, pipe: Connection, pid: int) -> None:
         self._pipe = pipe
         self.pid = pid
 
-    def tell(self, what: object) -> None:
-        self._pipe.send(what)
+    def send(self, message: object) -> None:
+        self._pipe.send(message)
 
-    def hear(self, limit_s: float) -> Any:
+    def receive(self, timeout_s: float) -> Any:
         try:
-            if self._pipe.poll(limit_s):
+            if self._pipe.poll(timeout_s):
                 return self._pipe.recv()
         except EOFError:
-            raise Fault("A process of the bench ended early; what it said stands above.") from None
-        raise Fault(f"A process of the bench said nothing for {limit_s:.0f} s.")
+            raise InvalidRun("A process of the bench ended early; its output is above.") from None
+        raise InvalidRun(f"A process of the bench sent nothing for {timeout_s:.0f} s.")
 
 
 @contextmanager
-def _started(work: Callable[..., None], *arguments: object) -> Iterator[_Process]:
+def _run_child(work: Callable[..., None], *arguments: object) -> Iterator[_Child]:
     spawn = multiprocessing.get_context("spawn")
-    here, there = spawn.Pipe()
-    process = spawn.Process(target=work, args=(there, *arguments), daemon=True)
+    parent_end, child_end = spawn.Pipe()
+    process = spawn.Process(target=work, args=(child_end, *arguments), daemon=True)
     process.start()
-    there.close()
+    child_end.close()
     assert process.pid is not None
     try:
-        yield _Process(here, process.pid)
+        yield _Child(parent_end, process.pid)
     finally:
         process.terminate()
-        process.join(END_LIMIT_S)
+        process.join(END_TIMEOUT_S)
 
 
-def run_the_server(
-    server: RunningServer, fleet: Fleet, folder: Path, rate: float, seconds: float, readers: int, unread: int = 0
-) -> tuple[Run, Memory]:
-    """Raises Fault where an answer was not 202, a snapshot is not stored, or one was never told to somebody."""
-    stored = server.count_snapshots()
+def measure_server(
+    server: RunningServer, fleet: Fleet, folder: Path, rate: float, seconds: float, readers: int, stalled: int = 0
+) -> tuple[FeedRun, ServerMemory]:
+    """Raises InvalidRun if a response was not 202, or a snapshot was not stored or not received."""
+    stored_before = server.count_snapshots()
     requests = fleet.sign(folder / "snapshots", int(rate * seconds) + 1, 1)
-    audience = Audience(server.port, server.token, readers, min(SAMPLE, readers), unread)
+    plan = SubscriberPlan(server.port, server.token, readers, min(SAMPLE_SIZE, readers), stalled)
     load = Load(server.port, requests.path.with_name(f"{requests.path.name}.0"), rate, seconds)
     before = resident_mib(server.pid)
-    with _started(subscribe, audience) as subscribers, _started(send, load) as sender:
-        subscribers.hear(OPEN_LIMIT_S)
-        sender.hear(OPEN_LIMIT_S)
-        requests.discard()
+    with _run_child(subscribe, plan) as subscribers, _run_child(send, load) as sender:
+        subscribers.receive(SUBSCRIBE_TIMEOUT_S)
+        sender.receive(SUBSCRIBE_TIMEOUT_S)
+        requests.delete()
         idle = resident_mib(server.pid)
         pids = {"server": server.pid, "postgres": server.postmaster, "sender": sender.pid}
         pids["subscribers"] = subscribers.pid
-        with followed(server.pid) as seen:
-            cpu = _Cpu(pids)
-            sender.tell("begin")
-            sent: Sent = sender.hear(seconds + ANSWER_LIMIT_S)
-            _begin_to_read(subscribers)
-            sender.tell("the last one")
-            sender.hear(ANSWER_LIMIT_S)
-            subscribers.tell(int(server.fetch_value(NEWEST)))
-            told: Told = subscribers.hear(PATIENCE_S + ANSWER_LIMIT_S)
-            taken = cpu.taken()
-    time.sleep(RELEASED_S)
-    memory = Memory(before, idle, seen, resident_mib(server.pid))
-    run = accounted(sent, told, len(fleet.installs), taken)
-    if sent.refused or server.count_snapshots() - stored != sent.acknowledged + 1:
-        raise Fault(
+        with track_resident(server.pid) as under_load:
+            cpu = _CpuTimes(pids)
+            sender.send("start")
+            sent: SendResult = sender.receive(seconds + PROCESS_TIMEOUT_S)
+            _stop_discarding(subscribers)
+            sender.send("send the last snapshot")
+            sender.receive(PROCESS_TIMEOUT_S)
+            subscribers.send(int(server.fetch_value(LAST_CURSOR_SQL)))
+            received: ReceiveResult = subscribers.receive(TIMEOUT_S + PROCESS_TIMEOUT_S)
+            elapsed = cpu.elapsed()
+    time.sleep(RELEASE_DELAY_S)
+    memory = ServerMemory(before, idle, under_load, resident_mib(server.pid))
+    run = summarize(sent, received, len(fleet.installs), elapsed)
+    if sent.refused or server.count_snapshots() - stored_before != sent.acknowledged + 1:
+        raise InvalidRun(
             f"{sent.acknowledged} snapshots were acknowledged, {sent.refused} refused, and one more sent, "
-            f"{server.count_snapshots() - stored} are stored."
+            f"{server.count_snapshots() - stored_before} are stored."
         )
     return run, memory
 
 
-def run_the_floor(example: bytes, rate: float, seconds: float, readers: int) -> Run:
-    """Plain sockets: writes messages like `example` to as many subscribers."""
-    with _started(broadcast, Programme(example, readers, rate, seconds)) as floor:
-        audience = Audience(floor.hear(OPEN_LIMIT_S), "none", readers, min(SAMPLE, readers))
-        with _started(subscribe, audience) as subscribers:
-            subscribers.hear(OPEN_LIMIT_S)
-            pids = {"floor": floor.pid, "subscribers": subscribers.pid}
-            cpu = _Cpu(pids)
-            floor.tell("begin")
-            sent: Sent = floor.hear(seconds + ANSWER_LIMIT_S)
-            _begin_to_read(subscribers)
-            floor.tell("one more")
-            subscribers.tell(floor.hear(ANSWER_LIMIT_S))
-            told: Told = subscribers.hear(PATIENCE_S + ANSWER_LIMIT_S)
-            taken = cpu.taken()
-    return accounted(sent, told, 1, taken)
+def measure_baseline(example: bytes, rate: float, seconds: float, readers: int) -> FeedRun:
+    """The baseline: messages like `example` over plain sockets to the same number of subscribers."""
+    with _run_child(broadcast, BroadcastPlan(example, readers, rate, seconds)) as baseline:
+        plan = SubscriberPlan(baseline.receive(SUBSCRIBE_TIMEOUT_S), "none", readers, min(SAMPLE_SIZE, readers))
+        with _run_child(subscribe, plan) as subscribers:
+            subscribers.receive(SUBSCRIBE_TIMEOUT_S)
+            pids = {"baseline": baseline.pid, "subscribers": subscribers.pid}
+            cpu = _CpuTimes(pids)
+            baseline.send("start")
+            sent: SendResult = baseline.receive(seconds + PROCESS_TIMEOUT_S)
+            _stop_discarding(subscribers)
+            baseline.send("one more")
+            subscribers.send(baseline.receive(PROCESS_TIMEOUT_S))
+            received: ReceiveResult = subscribers.receive(TIMEOUT_S + PROCESS_TIMEOUT_S)
+            elapsed = cpu.elapsed()
+    return summarize(sent, received, 1, elapsed)
 
 
-def _at(in_order: Sequence[float], share: float) -> float:
-    """A quantile of what is in order."""
-    return in_order[min(len(in_order) - 1, int(len(in_order) * share))] if in_order else math.nan
+def _quantile(ordered: Sequence[float], quantile: float) -> float:
+    """A quantile of sorted values."""
+    return ordered[min(len(ordered) - 1, int(len(ordered) * quantile))] if ordered else math.nan
 
 
-def _begin_to_read(subscribers: _Process) -> None:
-    """So that all of them see the cursor of whatever comes from now on."""
-    subscribers.tell("read")
-    subscribers.hear(ANSWER_LIMIT_S)
+def _stop_discarding(subscribers: _Child) -> None:
+    """From here on all subscribers read the cursors of their messages."""
+    subscribers.send("stop discarding")
+    subscribers.receive(PROCESS_TIMEOUT_S)
 
 
-def accounted(sent: Sent, told: Told, installs: int, cpu: dict[str, float]) -> Run:
-    """Raises Fault where it does not add up."""
-    if told.notes and not told.example:
-        raise Fault("No subscriber of the sample received a message about an instance.")
-    found = waits(sent.notes, told.notes, installs)
-    if not told.behind and not told.closed and found and math.isinf(found[-1]):
-        raise Fault("A subscriber reached the last cursor, and was not told of every snapshot.")
-    return Run(sent, told, found, (told.by_ns - sent.begun_ns) / 1e9, cpu)
+def summarize(sent: SendResult, received: ReceiveResult, installs: int, cpu: dict[str, float]) -> FeedRun:
+    """Raises InvalidRun if a subscriber reached the last cursor without receiving every snapshot."""
+    if received.arrivals and not received.example:
+        raise InvalidRun("No subscriber of the sample received a message about an instance.")
+    latencies = delivery_latencies(sent.acknowledgements, received.arrivals, installs)
+    if not received.behind and not received.closed and latencies and math.isinf(latencies[-1]):
+        raise InvalidRun("A subscriber reached the last cursor and did not receive every snapshot.")
+    return FeedRun(sent, received, latencies, (received.ended_ns - sent.started_ns) / 1e9, cpu)
 
 
-def waits(acknowledged: "array[int]", notes: "Iterable[array[int]]", installs: int) -> list[float]:
-    """Milliseconds from each 202 until each subscriber was told that snapshot or a newer one of the same install.
+def delivery_latencies(acknowledged: "array[int]", samples: "Iterable[array[int]]", installs: int) -> list[float]:
+    """Milliseconds from each 202 until each subscriber received that snapshot or a newer one of the same install.
 
-    Install `number % installs` sent snapshot `number`. What never came took forever.
+    `acknowledged` has pairs of a snapshot's number and the time of its 202, `samples` the arrivals at each subscriber.
+    Install `number % installs` sent snapshot `number`. Infinite if it was not received.
     """
-    found = []
-    for noted in notes:
-        told: dict[int, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
-        for number, at_ns in zip(noted[::2], noted[1::2], strict=True):
-            numbers, times = told[number % installs]
+    latencies = []
+    for arrivals in samples:
+        received: dict[int, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+        for number, at_ns in zip(arrivals[::2], arrivals[1::2], strict=True):
+            numbers, times = received[number % installs]
             numbers.append(number)
             times.append(at_ns)
         for number, at_ns in zip(acknowledged[::2], acknowledged[1::2], strict=True):
-            numbers, times = told[number % installs]
-            place = bisect_left(numbers, number)
-            found.append((times[place] - at_ns) / 1e6 if place < len(times) else math.inf)
-    return sorted(found)
+            numbers, times = received[number % installs]
+            position = bisect_left(numbers, number)
+            latencies.append((times[position] - at_ns) / 1e6 if position < len(times) else math.inf)
+    return sorted(latencies)

@@ -1,8 +1,8 @@
-"""Subscribers that cost little, since in truth they are on other machines: one process holds all of them.
+"""Subscribers that use little CPU, because in production they run on other machines: one process has all of them.
 
-A few, the sample, read every frame, and note which snapshot a message tells of and when it came: on the machine's
-monotonic clock, as the sender does. Of the others the kernel counts the bytes and throws them away; they read the last
-ones, to see that they were told everything. Those that are unread ask for the feed and never take anything.
+A few of them, the sample, read every frame and record the snapshot's number and the time of arrival on the machine's
+monotonic clock, which the sender uses too. The kernel counts and discards the bytes of the others, which read only the
+last messages, to verify that they received everything. Stalled subscribers subscribe and never read.
 """
 
 import re
@@ -15,225 +15,230 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-CHUNK = 2**18  # read at a time
-ROOM = 2**18  # for the part of a frame that came before
-PATIENCE_S = 20  # for a handshake, and after the last snapshot until everybody was told
-PONG_S = 10  # a ping is thrown away with all else, so each says unasked that it is alive; the server waits for 15 s
-LOOK_S = 0.02  # between two looks whether everybody was told
-SMALL_BUFFER = 4_096  # of the sockets that are unread: they stand in the way at once, and not only when 6 MB are full
+READ_BYTES = 2**18  # in one read
+MAX_PARTIAL_BYTES = 2**18  # for an incomplete frame of the previous read
+TIMEOUT_S = 20  # for a handshake, and from the last snapshot until all have received it
+PONG_INTERVAL_S = 10  # pings are discarded, so pongs are sent unasked; the server waits 15 s for one
+CHECK_INTERVAL_S = 0.02  # between two checks whether all have received everything
+STALLED_BUFFER_BYTES = (
+    4_096  # of the sockets of stalled subscribers, which then block position once and not frame_end 6 MB
+)
 COUNTER = re.compile(rb'"invoices_sent": ?(\d+)')
 CURSOR_KEY = b'"cursor":'
 CURSOR = re.compile(rb'"cursor":(\d+),')
-MOST_CURSOR = 32
+MAX_CURSOR_BYTES = 32
 TEXT, CLOSE, PING = 0x81, 0x88, 0x89
-PONG = b"\x8a\x80\0\0\0\0"  # a client masks; with zeros nothing changes
+PONG = b"\x8a\x80\0\0\0\0"  # a client masks; zeros change nothing
 HEAD_ENDS = b"\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Audience:
-    """Who subscribes, and where."""
+class SubscriberPlan:
+    """The number of subscribers, and where they subscribe."""
 
     port: int
     token: str
     readers: int
     sample: int  # of the readers
-    unread: int = 0
+    stalled: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What they were told in all, by when, and what the sample noted."""
+class ReceiveResult:
+    """Totals of all subscribers, and the arrivals that the sample recorded."""
 
-    messages: float  # counted by the sample, and by the length of its messages for the others
-    octets: int
-    behind: int  # readers that had not reached the cursor when time was up
-    closed: int  # feeds that were closed on a reader
-    by_ns: int
-    notes: "list[array[int]]"  # of each of the sample: the snapshot's number, when it came, the next number, ...
-    example: bytes  # the last message about an instance that one of the sample read, or empty
+    messages: float  # counted by the sample, and estimated from its mean message length for the others
+    bytes_read: int
+    behind: int  # readers that had not reached the last cursor at the time-out
+    closed: int  # feeds that the server closed
+    ended_ns: int  # when the last reader was done
+    arrivals: "list[array[int]]"  # of each of the sample, pairs: a snapshot's number, and the time of its message
+    example: bytes  # the last message about an instance that the sample read, or empty
 
 
 class Reader:
     """A subscriber that reads."""
 
-    __slots__ = ("closed", "cursor", "messages", "notes", "octets", "part", "socket")
+    __slots__ = ("arrivals", "bytes_read", "closed", "cursor", "messages", "partial", "socket")
 
-    def __init__(self, connection: socket.socket, part: bytes, notes: "array[int] | None") -> None:
+    def __init__(self, connection: socket.socket, partial: bytes, arrivals: "array[int] | None") -> None:
         self.socket = connection
-        self.part = part  # of a frame
-        self.notes = notes
-        self.cursor = self.messages = self.octets = 0
+        self.partial = partial  # an incomplete frame
+        self.arrivals = arrivals
+        self.cursor = self.messages = self.bytes_read = 0
         self.closed = False
 
 
-class Hall:
-    """The one buffer that all are read into."""
+class ReadBuffer:
+    """One buffer into which all connections are read."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray(ROOM + CHUNK)
-        self._free = memoryview(self._buffer)[ROOM:]
+        self._buffer = bytearray(MAX_PARTIAL_BYTES + READ_BYTES)
+        self._free = memoryview(self._buffer)[MAX_PARTIAL_BYTES:]
         self.example = b""  # the last message about an instance
-        self.throws_away = True  # what those beyond the sample are told
+        self.discards = True  # the bytes of readers outside the sample
 
     def read(self, reader: Reader) -> None:
-        """What has come, up to a chunk."""
-        flags = socket.MSG_TRUNC if reader.notes is None and self.throws_away else 0
+        """Reads what is available, up to READ_BYTES."""
+        flags = socket.MSG_TRUNC if reader.arrivals is None and self.discards else 0
         try:
-            got = reader.socket.recv_into(self._free, CHUNK, flags)
+            count = reader.socket.recv_into(self._free, READ_BYTES, flags)
         except BlockingIOError:
             return
         except ConnectionError:
-            got = 0
-        if not got:
+            count = 0
+        if not count:
             reader.closed = True
             return
         now = time.monotonic_ns()
-        reader.octets += got
+        reader.bytes_read += count
         if flags:
             return
-        begins, end = ROOM - len(reader.part), ROOM + got
-        self._buffer[begins:ROOM] = reader.part
-        if reader.notes is not None:
-            begins = self._walk(reader, reader.notes, begins, end, now)
-        elif (newest := self._buffer.rfind(CURSOR_KEY, begins, end)) >= 0:
-            self._see_cursor(reader, newest, end)
-        reader.part = bytes(self._buffer[begins if reader.notes is not None else max(begins, end - MOST_CURSOR) : end])
-        assert len(reader.part) <= ROOM, "a frame longer than any that the server sends"
+        start, end = MAX_PARTIAL_BYTES - len(reader.partial), MAX_PARTIAL_BYTES + count
+        self._buffer[start:MAX_PARTIAL_BYTES] = reader.partial
+        if reader.arrivals is not None:
+            start = self._read_frames(reader, reader.arrivals, start, end, now)
+        elif (newest := self._buffer.rfind(CURSOR_KEY, start, end)) >= 0:
+            self._update_cursor(reader, newest, end)
+        reader.partial = bytes(
+            self._buffer[start if reader.arrivals is not None else max(start, end - MAX_CURSOR_BYTES) : end]
+        )
+        assert len(reader.partial) <= MAX_PARTIAL_BYTES, "the frame is longer than any that the server sends"
 
-    def _walk(self, reader: Reader, notes: "array[int]", at: int, end: int, now: int) -> int:
-        """From frame to frame, up to one that is not there whole: where that begins."""
+    def _read_frames(self, reader: Reader, arrivals: "array[int]", position: int, end: int, now: int) -> int:
+        """Handles each complete frame; returns the start of the first incomplete one."""
         buffer = self._buffer
-        while at + 2 <= end:
-            length, body = buffer[at + 1], at + 2
+        while position + 2 <= end:
+            length, payload = buffer[position + 1], position + 2
             if length == 126:
-                length, body = buffer[at + 2] << 8 | buffer[at + 3], at + 4
+                length, payload = buffer[position + 2] << 8 | buffer[position + 3], position + 4
             elif length == 127:
-                length, body = int.from_bytes(buffer[at + 2 : at + 10]), at + 10
-            after = body + length
-            if after > end:
+                length, payload = int.from_bytes(buffer[position + 2 : position + 10]), position + 10
+            frame_end = payload + length
+            if frame_end > end:
                 break
-            if buffer[at] == TEXT:
+            if buffer[position] == TEXT:
                 reader.messages += 1
-                self._note(notes, body, after, now)
-                self._see_cursor(reader, body, after)
+                self._record(arrivals, payload, frame_end, now)
+                self._update_cursor(reader, payload, frame_end)
             else:
-                _answer(reader, buffer[at])
-            at = after
-        return at
+                _answer(reader, buffer[position])
+            position = frame_end
+        return position
 
-    def _see_cursor(self, reader: Reader, at: int, end: int) -> None:
-        if found := CURSOR.search(self._buffer, at, end):
+    def _update_cursor(self, reader: Reader, position: int, end: int) -> None:
+        if found := CURSOR.search(self._buffer, position, end):
             reader.cursor = int(found[1])
 
-    def _note(self, notes: "array[int]", body: int, after: int, now: int) -> None:
-        if found := COUNTER.search(self._buffer, body, after):
-            notes.extend((int(found[1]), now))
-            self.example = bytes(self._buffer[body:after])
+    def _record(self, arrivals: "array[int]", payload: int, frame_end: int, now: int) -> None:
+        if found := COUNTER.search(self._buffer, payload, frame_end):
+            arrivals.extend((int(found[1]), now))
+            self.example = bytes(self._buffer[payload:frame_end])
 
 
-def subscribe(pipe: Connection, audience: Audience) -> None:
-    """A process: says "open" when all have subscribed; told anything, it throws nothing away any more, and says so.
+def subscribe(pipe: Connection, plan: SubscriberPlan) -> None:
+    """The main function of a process: sends "open" when all have subscribed.
 
-    Then it is told the cursor to be reached, and answers `Told`.
+    At the first message it stops discarding and sends "reading". The second message is the last cursor; when all have
+    reached it, or at the time-out, it sends `ReceiveResult`.
     """
-    unread = [_subscribed(audience, SMALL_BUFFER) for _ in range(audience.unread)]
+    stalled = [_connect(plan, STALLED_BUFFER_BYTES) for _ in range(plan.stalled)]
     readers: dict[int, Reader] = {}
-    every = max(1, audience.readers // max(1, audience.sample))  # the sample is spread evenly among those that read
-    for number in range(audience.readers):
-        connection, part = _subscribed(audience)
+    every = max(1, plan.readers // max(1, plan.sample))  # the sample is spread evenly among the readers
+    for number in range(plan.readers):
+        connection, partial = _connect(plan)
         connection.setblocking(False)
-        noting = number % every == 0 and number // every < audience.sample
-        readers[connection.fileno()] = Reader(connection, part, array("q") if noting else None)
-    hall = Hall()
+        is_sampled = number % every == 0 and number // every < plan.sample
+        readers[connection.fileno()] = Reader(connection, partial, array("q") if is_sampled else None)
+    buffer = ReadBuffer()
     pipe.send("open")
-    by_ns, goal = _listen(pipe, readers, hall)
-    del unread
-    all_of_them, sample = readers.values(), [reader for reader in readers.values() if reader.notes is not None]
-    octets = sum(reader.octets for reader in all_of_them)
-    told = Told(
-        messages=octets * sum(each.messages for each in sample) / max(1, sum(each.octets for each in sample)),
-        octets=octets,
-        behind=sum(reader.cursor < goal for reader in all_of_them),
-        closed=sum(reader.closed for reader in all_of_them),
-        by_ns=by_ns,
-        notes=[each.notes for each in sample if each.notes is not None],
-        example=hall.example,
+    ended_ns, last_cursor = _read_until(pipe, readers, buffer)
+    del stalled
+    everyone, sample = readers.values(), [reader for reader in readers.values() if reader.arrivals is not None]
+    bytes_read = sum(reader.bytes_read for reader in everyone)
+    result = ReceiveResult(
+        messages=bytes_read * sum(each.messages for each in sample) / max(1, sum(each.bytes_read for each in sample)),
+        bytes_read=bytes_read,
+        behind=sum(reader.cursor < last_cursor for reader in everyone),
+        closed=sum(reader.closed for reader in everyone),
+        ended_ns=ended_ns,
+        arrivals=[each.arrivals for each in sample if each.arrivals is not None],
+        example=buffer.example,
     )
-    pipe.send(told)
+    pipe.send(result)
 
 
-def _listen(pipe: Connection, readers: dict[int, Reader], hall: Hall) -> tuple[int, int]:
-    """Until all have reached the cursor that they are told of, or time is up; when that was, and the cursor."""
+def _read_until(pipe: Connection, readers: dict[int, Reader], buffer: ReadBuffer) -> tuple[int, int]:
+    """Reads until all have reached the last cursor, or the time-out; returns the time and the cursor."""
     poll = select.epoll()
     poll.register(pipe.fileno(), select.EPOLLIN)
     for descriptor in readers:
         poll.register(descriptor, select.EPOLLIN)
-    goal, deadline, look = 0, float("inf"), float("inf")
+    last_cursor, deadline, next_check = 0, float("inf"), float("inf")
     pongs = _Pongs(readers.values())
     while True:
         pongs.send()
-        for descriptor, _ in poll.poll(LOOK_S):
+        for descriptor, _ in poll.poll(CHECK_INTERVAL_S):
             reader = readers.get(descriptor)
             if reader is None:
-                heard = pipe.recv()
-                if hall.throws_away:
-                    hall.throws_away = False
+                message = pipe.recv()
+                if buffer.discards:
+                    buffer.discards = False
                     pipe.send("reading")
                 else:
-                    goal, look, deadline = heard, 0.0, time.monotonic() + PATIENCE_S
+                    last_cursor, next_check, deadline = message, 0.0, time.monotonic() + TIMEOUT_S
                 continue
-            hall.read(reader)
+            buffer.read(reader)
             if reader.closed:
                 poll.unregister(descriptor)
         now = time.monotonic()
-        if now >= look:
-            look = now + LOOK_S
-            if now > deadline or all(reader.cursor >= goal or reader.closed for reader in readers.values()):
-                return time.monotonic_ns(), goal
+        if now >= next_check:
+            next_check = now + CHECK_INTERVAL_S
+            if now > deadline or all(reader.cursor >= last_cursor or reader.closed for reader in readers.values()):
+                return time.monotonic_ns(), last_cursor
 
 
 class _Pongs:
-    """One from each in turn, in all of them every few seconds."""
+    """Pongs of each reader every PONG_INTERVAL_S, spread evenly over time."""
 
     def __init__(self, readers: Iterable[Reader]) -> None:
         self._readers = list(readers)
-        self._begun = time.monotonic()
-        self._said = 0
+        self._started = time.monotonic()
+        self._sent = 0
 
     def send(self) -> None:
-        """Those that are due."""
-        due = int((time.monotonic() - self._begun) / PONG_S * len(self._readers))
-        for number in range(self._said, due):
-            with suppress(OSError):  # it was closed, which is found where it is read
+        """Sends those that are due."""
+        due = int((time.monotonic() - self._started) / PONG_INTERVAL_S * len(self._readers))
+        for number in range(self._sent, due):
+            with suppress(OSError):  # the server closed it, which `read` reports
                 self._readers[number % len(self._readers)].socket.send(PONG)
-        self._said = due
+        self._sent = due
 
 
 def _answer(reader: Reader, kind: int) -> None:
-    if kind == PING:  # the server's are empty
+    if kind == PING:  # the server's pings are empty
         reader.socket.send(PONG)
     elif kind == CLOSE:
         reader.closed = True
 
 
-def _subscribed(audience: Audience, buffer: int = 0) -> tuple[socket.socket, bytes]:
-    """A connection on which the feed was asked for, and what came after the answer's head."""
+def _connect(plan: SubscriberPlan, rcvbuf: int = 0) -> tuple[socket.socket, bytes]:
+    """A subscribed connection, and the bytes after the response's head."""
     connection = socket.socket()
-    if buffer:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-    connection.settimeout(PATIENCE_S)
-    connection.connect(("127.0.0.1", audience.port))
+    if rcvbuf:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
+    connection.settimeout(TIMEOUT_S)
+    connection.connect(("127.0.0.1", plan.port))
     connection.sendall(
-        f"GET /api/v1/admin/feed HTTP/1.1\r\nHost: 127.0.0.1:{audience.port}\r\nConnection: Upgrade\r\n"
+        f"GET /api/v1/admin/feed HTTP/1.1\r\nHost: 127.0.0.1:{plan.port}\r\nConnection: Upgrade\r\n"
         "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-        f"Authorization: Bearer {audience.token}\r\n\r\n".encode()
+        f"Authorization: Bearer {plan.token}\r\n\r\n".encode()
     )
-    answer = b""
-    while HEAD_ENDS not in answer:
-        more = connection.recv(CHUNK)
-        assert more, f"the feed was refused: {answer!r}"
-        answer += more
-    head, _, part = answer.partition(HEAD_ENDS)
-    assert head.startswith(b"HTTP/1.1 101 "), f"the feed was refused: {answer!r}"
-    return connection, part
+    response = b""
+    while HEAD_ENDS not in response:
+        received = connection.recv(READ_BYTES)
+        assert received, f"the feed was refused: {response!r}"
+        response += received
+    head, _, partial = response.partition(HEAD_ENDS)
+    assert head.startswith(b"HTTP/1.1 101 "), f"the feed was refused: {response!r}"
+    return connection, partial

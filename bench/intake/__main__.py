@@ -1,7 +1,8 @@
-"""`make bench-intake`: durable snapshots a second, beside what the same machine does without them, in one run.
+"""`make bench-intake`: durable snapshots a second, next to baselines of the same machine.
 
-(a) is the same Tornado answering 202 to the same bytes unread, (b) Ed25519 verification alone, (c) a commit. (a) and
-the server take turns, so that what else goes on in the machine hits both. wrk sends what was signed before.
+The baselines: a no-op server (the same Tornado answers 202 without reading the body), Ed25519 verification alone, and a
+commit alone. Runs against the no-op server and the server alternate, so that other load affects both. wrk sends
+requests that were signed before.
 """
 
 import argparse
@@ -15,24 +16,24 @@ from pathlib import Path
 
 from bench.intake import wrk
 from bench.intake.noop_processes import run_noop_server
-from bench.intake.runs import Ledger, Pair, Runs
+from bench.intake.runs import PairRunner, RunPair, Totals
 from bench.support import machine
-from bench.support.errors import Fault
-from bench.support.fleet import Fleet, signed_bodies, snapshot
-from bench.support.report import Spread, Table, say, say_aim
+from bench.support.errors import InvalidRun
+from bench.support.fleet import Fleet, signed_bodies, snapshot_body
+from bench.support.report import Samples, Table, print_line, print_target
 from bench.support.server import run_server, settings
 from shm.endings import orderly
 
 CONNECTIONS = (1, 8, 64, 256)
 WORKERS = (1, 2)
-FLEET = 2_000  # installs that take turns: a batch holds each of them once at most
-BODIES = 500  # verified over and over for (b)
-AIMED_AT = 64  # connections
-RATIO_AIM = 0.75
-COMMITS_AIM = 3.0
+FLEET_SIZE = 2_000  # installs that take turns: a batch holds each of them at most once
+VERIFIED_BODIES = 500
+TARGET_CONNECTIONS = 64
+MIN_RATIO = 0.75
+MAX_COMMITS = 3.0
 COLUMNS = (
-    *(("connections", 11), ("(a)/s", 21), ("durable/s", 21), ("ratio", 16), ("p50 ms", 7), ("p99 ms", 7)),
-    *(("cores: (a)", 10), ("server", 6), ("postgres", 8), ("wrk", 4)),
+    *(("connections", 11), ("no-op/s", 21), ("durable/s", 21), ("ratio", 16), ("p50 ms", 7), ("p99 ms", 7)),
+    *(("cores: no-op", 12), ("server", 6), ("postgres", 8), ("wrk", 4)),
 )
 
 
@@ -44,155 +45,156 @@ class Plan:
     connections: Sequence[int]
     seconds: int
     rounds: int
-    alone_s: float  # for each of (b), (c) and fsync
+    baseline_s: float  # for each baseline without a server
 
 
 @dataclass(frozen=True, slots=True)
-class Alone:
-    """What the machine does with nothing else to do."""
+class Baselines:
+    """What the machine does without other load."""
 
-    verifications: float  # a second, on a core
-    commit: machine.Times
+    verifications: float  # a second, on one core
+    commit: machine.Percentiles
 
 
 def measure(plan: Plan, folder: Path) -> None:
-    """Everything, said as it is found. Raises Fault where a figure would not be true."""
-    fleet, ledger = Fleet(FLEET), Ledger()
+    """Measures and prints everything. Raises InvalidRun if a figure would be wrong."""
+    fleet, totals = Fleet(FLEET_SIZE), Totals()
     data_dir = folder / "data"
     with run_server(data_dir, 1) as server:
-        say(machine.described(server.fetch_value("SHOW server_version"), folder))
-        say(f"settings other than the defaults: {settings(1) or 'none'}; fsync and synchronous_commit are on")
-        alone = _alone(plan, folder, server.dsn, fleet)
+        print_line(machine.describe_machine(server.fetch_value("SHOW server_version"), folder))
+        print_line(f"settings other than the defaults: {settings(1)}; fsync and synchronous_commit are on")
+        baselines = _measure_baselines(plan, folder, server.dsn, fleet)
         fleet.seed(server.dsn)
     for workers in plan.workers:
-        with run_server(data_dir, workers) as server, run_noop_server(workers) as mark:
-            runs = Runs(folder, server, mark, ledger, plan.seconds)
-            runs.ready_the_mark(fleet, alone.verifications * workers, max(plan.connections))
-            runs.pair(fleet, max(plan.connections))  # so the server knows the fleet's keys
-            say(f"\n{workers} worker{'s' * (workers > 1)}, and (a) in as many processes:")
-            reached = _at_each(plan, runs, fleet)
-            if workers == 1 and AIMED_AT in reached:
-                aims = reached[AIMED_AT]
-                half = _at_half(plan, runs, fleet, aims)
-                cold = Fleet(runs.wanted(_rate(aims), AIMED_AT))
-                cold.seed(server.dsn)
-                _say_cold(runs.pair(cold, AIMED_AT, rate=_rate(aims)))
-                _say_aims(aims, half, alone)
-    _say_ledger(ledger)
+        with run_server(data_dir, workers) as server, run_noop_server(workers) as noop:
+            runner = PairRunner(folder, server, noop, totals, plan.seconds)
+            runner.sign_noop_requests(fleet, baselines.verifications * workers, max(plan.connections))
+            runner.run_pair(fleet, max(plan.connections))  # warms up the server's cache of public keys
+            print_line(f"\n{workers} worker{'s' * (workers > 1)}, and as many processes of the no-op server:")
+            pairs = _measure_connections(plan, runner, fleet)
+            if workers == 1 and TARGET_CONNECTIONS in pairs:
+                full_load = pairs[TARGET_CONNECTIONS]
+                half_load = _measure_half_load(plan, runner, fleet, full_load)
+                new_fleet = Fleet(runner.request_count(_rate(full_load), TARGET_CONNECTIONS))
+                new_fleet.seed(server.dsn)
+                _print_cold(runner.run_pair(new_fleet, TARGET_CONNECTIONS, expected_rate=_rate(full_load)))
+                _print_targets(full_load, half_load, baselines)
+    _print_totals(totals)
 
 
-def _alone(plan: Plan, folder: Path, dsn: str, fleet: Fleet) -> Alone:
-    """(b) and (c), before anything else runs."""
-    verifications = machine.verifications(signed_bodies(fleet.installs[:BODIES]), plan.alone_s)
-    body = snapshot(fleet.installs[0].instance_id, datetime.now(UTC), 0)
-    fsync = machine.fsyncs(folder, plan.alone_s)
-    commit = machine.commits(dsn, body, plan.alone_s)
-    say(f"(b) Ed25519 verification of the same {len(body)} bytes: {verifications:,.0f}/s on one core")
-    say(f"(c) a commit of one such row: p50 {commit.p50_ms:.2f} ms, p99 {commit.p99_ms:.2f} ms")
-    say(f"    of which the disk: fdatasync p50 {fsync.p50_ms:.2f} ms, p99 {fsync.p99_ms:.2f} ms")
-    return Alone(verifications, commit)
+def _measure_baselines(plan: Plan, folder: Path, dsn: str, fleet: Fleet) -> Baselines:
+    """Before any other load."""
+    signed = signed_bodies(fleet.installs[:VERIFIED_BODIES])
+    verifications = machine.measure_verifications(signed, plan.baseline_s)
+    body = snapshot_body(fleet.installs[0].instance_id, datetime.now(UTC), 0)
+    fsync = machine.measure_fsyncs(folder, plan.baseline_s)
+    commit = machine.measure_commits(dsn, body, plan.baseline_s)
+    print_line(f"Ed25519 verification of the same {len(body)} bytes: {verifications:,.0f}/s on one core")
+    print_line(f"a commit of one such row: p50 {commit.p50_ms:.2f} ms, p99 {commit.p99_ms:.2f} ms")
+    print_line(f"    of which fdatasync: p50 {fsync.p50_ms:.2f} ms, p99 {fsync.p99_ms:.2f} ms")
+    return Baselines(verifications, commit)
 
 
-def _at_each(plan: Plan, runs: Runs, fleet: Fleet) -> dict[int, list[Pair]]:
-    """As fast as it goes, with each number of connections."""
+def _measure_connections(plan: Plan, runner: PairRunner, fleet: Fleet) -> dict[int, list[RunPair]]:
+    """At the highest rate, for each number of connections."""
     table = Table(*COLUMNS)
-    reached: dict[int, list[Pair]] = {}
+    pairs: dict[int, list[RunPair]] = {}
     for connections in plan.connections:
-        pairs = reached[connections] = [runs.pair(fleet, connections) for _ in range(plan.rounds)]
-        table.row(
+        measured = pairs[connections] = [runner.run_pair(fleet, connections) for _ in range(plan.rounds)]
+        table.print_row(
             f"{connections}",
-            Spread([pair.unread.rate for pair in pairs]).shown(),
-            Spread([pair.durable.rate for pair in pairs]).shown(),
-            Spread([pair.ratio for pair in pairs]).shown(2),
-            f"{Spread([pair.durable.p50_ms for pair in pairs]).median:.1f}",
-            f"{Spread([pair.durable.p99_ms for pair in pairs]).median:.1f}",
-            f"{Spread([pair.unread_cpu for pair in pairs]).median:.2f}",
-            f"{Spread([pair.server_cpu for pair in pairs]).median:.2f}",
-            f"{Spread([pair.postgres_cpu for pair in pairs]).median:.2f}",
-            f"{Spread([pair.durable.driver_cpu for pair in pairs]).median:.2f}",
+            Samples([pair.noop.rate for pair in measured]).format(),
+            Samples([pair.server.rate for pair in measured]).format(),
+            Samples([pair.ratio for pair in measured]).format(2),
+            f"{Samples([pair.server.p50_ms for pair in measured]).median:.1f}",
+            f"{Samples([pair.server.p99_ms for pair in measured]).median:.1f}",
+            f"{Samples([pair.noop_cores for pair in measured]).median:.2f}",
+            f"{Samples([pair.server_cores for pair in measured]).median:.2f}",
+            f"{Samples([pair.postgres_cores for pair in measured]).median:.2f}",
+            f"{Samples([pair.server.wrk_cores for pair in measured]).median:.2f}",
         )
-    return reached
+    return pairs
 
 
-def _at_half(plan: Plan, runs: Runs, fleet: Fleet, aims: list[Pair]) -> list[Pair]:
-    """At half the rate that was reached: each connection waits, exponentially distributed, before each request."""
-    wanted = _rate(aims) / 2
-    pause_ms = AIMED_AT / wanted * 1e3
-    tried = runs.pair(fleet, AIMED_AT, pause_ms)  # the pause without the time that an answer takes
-    pause_ms -= AIMED_AT / tried.durable.rate * 1e3 - AIMED_AT / wanted * 1e3
-    pairs = [runs.pair(fleet, AIMED_AT, pause_ms) for _ in range(plan.rounds)]
-    say(
-        f"half load, {AIMED_AT} connections: {wanted:,.0f}/s wanted, {_rate(pairs):,.0f}/s reached, "
-        f"p50 {Spread([pair.durable.p50_ms for pair in pairs]).shown(2)} ms, "
-        f"p99 {Spread([pair.durable.p99_ms for pair in pairs]).shown(2)} ms; "
-        f"(a) at the same pauses: p50 {Spread([pair.unread.p50_ms for pair in pairs]).shown(2)} ms, "
-        f"p99 {Spread([pair.unread.p99_ms for pair in pairs]).shown(2)} ms"
+def _measure_half_load(plan: Plan, runner: PairRunner, fleet: Fleet, full_load: list[RunPair]) -> list[RunPair]:
+    """At half of the highest rate: each connection pauses before each request, exponentially distributed."""
+    target_rate = _rate(full_load) / 2
+    pause_ms = TARGET_CONNECTIONS / target_rate * 1e3
+    trial = runner.run_pair(fleet, TARGET_CONNECTIONS, pause_ms)  # its rate shows how long a response takes
+    pause_ms -= TARGET_CONNECTIONS / trial.server.rate * 1e3 - TARGET_CONNECTIONS / target_rate * 1e3
+    pairs = [runner.run_pair(fleet, TARGET_CONNECTIONS, pause_ms) for _ in range(plan.rounds)]
+    print_line(
+        f"half load, {TARGET_CONNECTIONS} connections: target {target_rate:,.0f}/s, reached {_rate(pairs):,.0f}/s, "
+        f"p50 {Samples([pair.server.p50_ms for pair in pairs]).format(2)} ms, "
+        f"p99 {Samples([pair.server.p99_ms for pair in pairs]).format(2)} ms; "
+        f"the no-op server with the same pauses: p50 {Samples([pair.noop.p50_ms for pair in pairs]).format(2)} ms, "
+        f"p99 {Samples([pair.noop.p99_ms for pair in pairs]).format(2)} ms"
     )
     return pairs
 
 
-def _say_cold(pair: Pair) -> None:
-    say(
-        f"cold, {AIMED_AT} connections, each snapshot the first of its install: {pair.durable.rate:,.0f}/s, "
-        f"{pair.ratio:.2f} of (a), p50 {pair.durable.p50_ms:.1f} ms, p99 {pair.durable.p99_ms:.1f} ms"
+def _print_cold(pair: RunPair) -> None:
+    print_line(
+        f"cold, {TARGET_CONNECTIONS} connections, each snapshot the first of its install: {pair.server.rate:,.0f}/s, "
+        f"{pair.ratio:.2f} of the no-op server, p50 {pair.server.p50_ms:.1f} ms, p99 {pair.server.p99_ms:.1f} ms"
     )
 
 
-def _say_aims(aims: list[Pair], half: list[Pair], alone: Alone) -> None:
-    ratio = Spread([pair.ratio for pair in aims])
-    p99_ms = Spread([pair.durable.p99_ms for pair in half]).median
-    in_commits, in_slow_ones = p99_ms / alone.commit.p50_ms, p99_ms / alone.commit.p99_ms
-    say_aim(
-        f"one worker, {AIMED_AT} connections: at least {RATIO_AIM} of (a)",
-        ratio.shown(2),
-        met=ratio.median >= RATIO_AIM,
+def _print_targets(full_load: list[RunPair], half_load: list[RunPair], baselines: Baselines) -> None:
+    ratio = Samples([pair.ratio for pair in full_load])
+    p99_ms = Samples([pair.server.p99_ms for pair in half_load]).median
+    commits_p50, commits_p99 = p99_ms / baselines.commit.p50_ms, p99_ms / baselines.commit.p99_ms
+    print_target(
+        f"one worker, {TARGET_CONNECTIONS} connections: at least {MIN_RATIO} of the no-op server",
+        ratio.format(2),
+        met=ratio.median >= MIN_RATIO,
     )
-    say_aim(
-        f"p99 at half of that under {COMMITS_AIM:.0f} commits",
-        f"{in_commits:.1f} times a commit's p50, {in_slow_ones:.1f} times its p99",
-        met=in_commits < COMMITS_AIM,
-    )
-
-
-def _say_ledger(ledger: Ledger) -> None:
-    say(
-        f"\nacknowledged {ledger.acknowledged:,}, stored {ledger.stored:,}, sent {ledger.sent:,}; in each run "
-        "acknowledged <= stored <= sent, every (install, timestamp) once, non-2xx 0, and nothing unanswered but what "
-        "was under way when time was up"
-    )
-    say(
-        f"the driver: wrk, {wrk.THREADS} threads; it reached {ledger.most_unread:,.0f}/s on (a), "
-        f"with {ledger.most_driver_cpu:.2f} of a core at most"
+    print_target(
+        f"p99 at half load less than {MAX_COMMITS:.0f} commits",
+        f"{commits_p50:.1f} times a commit's p50, {commits_p99:.1f} times its p99",
+        met=commits_p50 < MAX_COMMITS,
     )
 
 
-def _rate(pairs: list[Pair]) -> float:
-    return Spread([pair.durable.rate for pair in pairs]).median
+def _print_totals(totals: Totals) -> None:
+    print_line(
+        f"\nacknowledged {totals.acknowledged:,}, stored {totals.stored:,}, sent {totals.sent:,}; in each run "
+        "acknowledged <= stored <= sent, each (install, timestamp) was sent once, no response was other than 2xx, and "
+        "only requests in flight at the end had no response"
+    )
+    print_line(
+        f"wrk with up to {wrk.MAX_THREADS} threads reached {totals.max_noop_rate:,.0f}/s on the no-op server, with at "
+        f"most {totals.max_wrk_cores:.2f} cores"
+    )
+
+
+def _rate(pairs: list[RunPair]) -> float:
+    return Samples([pair.server.rate for pair in pairs]).median
 
 
 def main(arguments: Sequence[str]) -> int:
-    """0 when everything was measured, whether or not an aim was met; 1 where a figure would not be true."""
+    """0 if everything was measured, whether or not a target was met; 1 if a figure would be wrong."""
     parser = argparse.ArgumentParser(prog="bench.intake", description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="once and for a second each: to see that it works")
+    parser.add_argument("--quick", action="store_true", help="one round of a second each, as a smoke test")
     parser.add_argument("--workers", type=_numbers, default=WORKERS, help="such as 1,2")
     parser.add_argument("--connections", type=_numbers, default=CONNECTIONS, help="such as 1,8,64,256")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="for the database, on a real disk")  # noqa: S108
-    given = parser.parse_args(arguments)
-    if not wrk.is_there():
-        print(wrk.HOW_TO_GET_IT, file=sys.stderr)
+    options = parser.parse_args(arguments)
+    if not wrk.is_installed():
+        print(wrk.INSTALL_HINT, file=sys.stderr)
         return 2
-    seconds, rounds, alone_s = (1, 1, 0.5) if given.quick else (4, 3, 2.0)
-    began = time.monotonic()
-    with orderly(), tempfile.TemporaryDirectory(prefix="shm-bench-", dir=given.folder) as folder:
-        if machine.file_system(Path(folder)) in machine.IN_MEMORY:
-            print(f"{given.folder} lies in memory, where nothing is durable; say --folder.", file=sys.stderr)
+    seconds, rounds, baseline_s = (1, 1, 0.5) if options.quick else (4, 3, 2.0)
+    started = time.monotonic()
+    with orderly(), tempfile.TemporaryDirectory(prefix="shm-bench-", dir=options.folder) as folder:
+        if machine.file_system(Path(folder)) in machine.IN_MEMORY_FILE_SYSTEMS:
+            print(f"{options.folder} is in memory, where nothing is durable; choose another --folder.", file=sys.stderr)
             return 2
         try:
-            measure(Plan(given.workers, given.connections, seconds, rounds, alone_s), Path(folder))
-        except Fault as fault:
-            print(f"No figures: {fault}", file=sys.stderr)
+            measure(Plan(options.workers, options.connections, seconds, rounds, baseline_s), Path(folder))
+        except InvalidRun as error:
+            print(f"No figures: {error}", file=sys.stderr)
             return 1
-    say(f"took {time.monotonic() - began:.0f} s")
+    print_line(f"took {time.monotonic() - started:.0f} s")
     return 0
 
 

@@ -1,6 +1,6 @@
-"""The mark to be held to: the same Tornado with the same options, answering 202 to the same bytes without reading them.
+"""The baseline: the same Tornado with the same options, which answers 202 without reading the body.
 
-`python -m bench.intake.noop_server PORT`: one process; several share the port.
+`python -m bench.intake.noop_server PORT`: one process; several may share the port.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from shm.settings import Settings
 from shm.values import MOST_HEADERS
 
 
-class Snapshot(tornado.web.RequestHandler):
-    """Takes whatever comes for received."""
+class SnapshotHandler(tornado.web.RequestHandler):
+    """Accepts every request."""
 
     def post(self) -> None:
-        """202, with an answer as long as the server's."""
+        """202, with a response as long as the server's."""
         self.set_status(202)
         self.set_header("Content-Type", "application/json")
         self.finish(b'{"status":"ok","message":"Snapshot received"}')
@@ -28,7 +28,7 @@ class Snapshot(tornado.web.RequestHandler):
 async def _serve(port: int) -> None:
     settings = Settings()
     server = tornado.httpserver.HTTPServer(
-        tornado.web.Application([("/v1/snapshot", Snapshot)], log_function=lambda _: None),
+        tornado.web.Application([("/v1/snapshot", SnapshotHandler)], log_function=lambda _: None),
         max_header_size=MOST_HEADERS,
         max_body_size=MOST_READ,
         body_timeout=settings.body_timeout.total_seconds(),

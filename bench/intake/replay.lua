@@ -1,10 +1,10 @@
--- For wrk: replays requests that were signed before the clock ran, each exactly once. A thread has a part of its own, and
--- when it has sent the last line of it, it sends nothing more: the same request again would be a cheaper one.
+-- For wrk: sends requests that were signed before, each exactly once. Each thread has its own part and sends nothing
+-- after its last line, because a repeated request would cost the server less.
 --
 --   wrk ... --script replay.lua URL -- PARTS PAUSE_MS
 --
--- Thread n reads the file PARTS.n, of lines `INSTANCE_ID SIGNATURE BODY`. With PAUSE_MS above zero each connection waits
--- before each request, exponentially distributed with that mean. The last line of the output is the run as JSON.
+-- Thread n reads the file PARTS.n, with lines `INSTANCE_ID SIGNATURE BODY`. With PAUSE_MS above zero each connection pauses
+-- before each request, exponentially distributed with that mean. The last line of the output is the result as JSON.
 
 local threads = {}
 
@@ -20,19 +20,19 @@ function init(arguments)
   local pause_ms = tonumber(arguments[2])
   if pause_ms > 0 then
     math.randomseed(number + 1)
-    -- wrk waits whole milliseconds: rounded up or down by chance, so that the mean is kept
+    -- wrk waits whole milliseconds; rounding up or down at random keeps the mean
     function delay() return math.floor(-pause_ms * math.log(1 - math.random()) + math.random()) end
   end
   start = "POST " .. wrk.path .. " HTTP/1.1\r\nHost: " .. wrk.host .. ":" .. wrk.port
     .. "\r\nUser-Agent: Go-http-client/1.1\r\nContent-Type: application/json\r\nAccept-Encoding: gzip\r\nContent-Length: "
-  -- wrk asks thread 0 for a request that it only looks at
-  sent, ran_out, statuses = number == 0 and -1 or 0, 0, {}
+  -- wrk requests one from thread 0 without sending it
+  sent, exhausted, statuses = number == 0 and -1 or 0, 0, {}
 end
 
 function request()
   local line = part:read("*l")
   if not line then
-    ran_out = 1
+    exhausted = 1
     return ""
   end
   sent = sent + 1
@@ -48,16 +48,16 @@ function response(status)
 end
 
 function done(summary, latency)
-  local sent, ran_out, statuses = 0, 0, {}
+  local sent, exhausted, statuses = 0, 0, {}
   for _, thread in ipairs(threads) do
-    sent, ran_out = sent + thread:get("sent"), ran_out + thread:get("ran_out")
+    sent, exhausted = sent + thread:get("sent"), exhausted + thread:get("exhausted")
     for status, count in pairs(thread:get("statuses")) do statuses[status] = (statuses[status] or 0) + count end
   end
   local counted = {}
   for status, count in pairs(statuses) do table.insert(counted, string.format('"%s":%d', status, count)) end
   local errors = summary.errors
   print(string.format(
-    '{"seconds":%.6f,"sent":%d,"ran_out":%d,"failures":%d,"p50_ms":%.3f,"p99_ms":%.3f,"statuses":{%s}}',
-    summary.duration / 1e6, sent, ran_out, errors.connect + errors.read + errors.write + errors.timeout,
+    '{"seconds":%.6f,"sent":%d,"exhausted":%d,"failures":%d,"p50_ms":%.3f,"p99_ms":%.3f,"statuses":{%s}}',
+    summary.duration / 1e6, sent, exhausted, errors.connect + errors.read + errors.write + errors.timeout,
     latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, table.concat(counted, ",")))
 end

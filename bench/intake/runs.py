@@ -1,104 +1,106 @@
-"""Runs of the driver against (a) and the server in turns; each run of the server is counted in its database."""
+"""Alternating runs against the no-op server and the server; each run of the server is checked against its database."""
 
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 from bench.intake.noop_processes import NoopServer
-from bench.intake.wrk import Run, drive, threads
-from bench.support.errors import Fault
-from bench.support.fleet import Fleet, Requests
+from bench.intake.wrk import WrkRun, run_wrk, thread_count
+from bench.support.errors import InvalidRun
+from bench.support.fleet import Fleet, SignedRequests
 from bench.support.server import RunningServer
 
-SPARE = 1.5  # signed for each request that is expected, so that no run ends early for want of them
+SIGNING_MARGIN = 1.5  # requests signed for each expected one, so that no run exhausts them
 
 
 @dataclass
-class Ledger:
-    """What was sent, acknowledged and stored in all runs, and how much of the driver was ever wanted."""
+class Totals:
+    """Requests of all runs against the server, and maxima of wrk."""
 
     sent: int = 0
     acknowledged: int = 0
     stored: int = 0
-    most_unread: float = 0.0  # answers a second
-    most_driver_cpu: float = 0.0  # cores
+    max_noop_rate: float = 0.0  # responses a second
+    max_wrk_cores: float = 0.0
 
-    def enter(self, run: Run, stored: int) -> None:
-        """A run of the server. Raises Fault where the database does not hold what was acknowledged."""
+    def add_server_run(self, run: WrkRun, stored: int) -> None:
+        """Raises InvalidRun if the database does not hold what was acknowledged."""
         if not run.acknowledged <= stored <= run.sent:
-            raise Fault(f"Of {run.sent} sent, {run.acknowledged} were acknowledged, but {stored} are stored.")
+            raise InvalidRun(f"Of {run.sent} sent, {run.acknowledged} were acknowledged, but {stored} are stored.")
         self.sent += run.sent
         self.acknowledged += run.acknowledged
         self.stored += stored
 
-    def enter_unread(self, run: Run) -> None:
-        """A run of (a)."""
-        self.most_unread = max(self.most_unread, run.rate)
-        self.most_driver_cpu = max(self.most_driver_cpu, run.driver_cpu)
+    def add_noop_run(self, run: WrkRun) -> None:
+        """Updates the maxima."""
+        self.max_noop_rate = max(self.max_noop_rate, run.rate)
+        self.max_wrk_cores = max(self.max_wrk_cores, run.wrk_cores)
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """A run of (a) and right after it one of the server, and how many cores each took."""
+class RunPair:
+    """A run against the no-op server and the following one against the server, with the cores that each used."""
 
-    unread: Run
-    durable: Run
-    unread_cpu: float
-    server_cpu: float
-    postgres_cpu: float
+    noop: WrkRun
+    server: WrkRun
+    noop_cores: float
+    server_cores: float
+    postgres_cores: float
 
     @property
     def ratio(self) -> float:
-        """Durable snapshots for each request that (a) answered."""
-        return self.durable.rate / self.unread.rate
+        """Durable snapshots for each response of the no-op server."""
+        return self.server.rate / self.noop.rate
 
 
-class Runs:
-    """What runs have in common: the two servers, and a folder for signed requests."""
+class PairRunner:
+    """Both servers, and a directory for signed requests."""
 
-    def __init__(self, folder: Path, server: RunningServer, mark: NoopServer, ledger: Ledger, seconds: int) -> None:
+    def __init__(self, folder: Path, server: RunningServer, noop: NoopServer, totals: Totals, seconds: int) -> None:
         self._folder = folder
         self._server = server
-        self._mark = mark
-        self._ledger = ledger
+        self._noop = noop
+        self._totals = totals
         self._seconds = seconds
         self._numbers = count()
-        self._to_mark: Requests | None = None
+        self._noop_requests: SignedRequests | None = None
 
-    def ready_the_mark(self, fleet: Fleet, fastest: float, connections: int) -> None:
-        """Signs what (a) is sent, in every run the same: it knows none again. `fastest`: requests a second."""
-        self._to_mark = self._signed(fleet, fastest, connections)
+    def sign_noop_requests(self, fleet: Fleet, max_rate: float, connections: int) -> None:
+        """Signs the requests for the no-op server once: it stores nothing, so every run sends the same."""
+        self._noop_requests = self._sign(fleet, max_rate, connections)
 
-    def wanted(self, rate: float, connections: int) -> int:
-        """How many requests to sign for a run that answers `rate` a second."""
-        return int(rate * self._seconds * SPARE) + connections
+    def request_count(self, rate: float, connections: int) -> int:
+        """Requests to sign for a run at `rate` a second."""
+        return int(rate * self._seconds * SIGNING_MARGIN) + connections
 
-    def pair(self, fleet: Fleet, connections: int, pause_ms: float = 0.0, rate: float | None = None) -> Pair:
-        """Sends the same kind of requests to (a), then to the server, which is expected to answer `rate` a second.
-
-        Without a rate it is taken to be as fast as (a).
-        """
-        assert self._to_mark is not None, "`ready_the_mark` comes first"
-        cpu_s = self._mark.cpu_seconds()
-        unread = drive(self._mark.url, self._to_mark, connections, self._seconds, pause_ms)
-        unread_cpu = (self._mark.cpu_seconds() - cpu_s) / unread.seconds
-        self._ledger.enter_unread(unread)
-        requests = self._signed(fleet, rate or unread.rate, connections)
-        before_server, before_postgres = self._server.cpu_seconds()
-        durable = self._durable(requests, connections, pause_ms)
-        server, postgres = self._server.cpu_seconds()
-        return Pair(
-            *(unread, durable, unread_cpu),
-            *((server - before_server) / durable.seconds, (postgres - before_postgres) / durable.seconds),
+    def run_pair(
+        self, fleet: Fleet, connections: int, pause_ms: float = 0.0, expected_rate: float | None = None
+    ) -> RunPair:
+        """Sends to the no-op server, then to the server. `expected_rate` defaults to the no-op server's rate."""
+        assert self._noop_requests is not None, "call `sign_noop_requests` first"
+        noop_cpu = self._noop.cpu_seconds()
+        noop = run_wrk(self._noop.url, self._noop_requests, connections, self._seconds, pause_ms)
+        noop_cores = (self._noop.cpu_seconds() - noop_cpu) / noop.seconds
+        self._totals.add_noop_run(noop)
+        requests = self._sign(fleet, expected_rate or noop.rate, connections)
+        server_before, postgres_before = self._server.cpu_seconds()
+        server = self._run_server(requests, connections, pause_ms)
+        server_after, postgres_after = self._server.cpu_seconds()
+        return RunPair(
+            noop=noop,
+            server=server,
+            noop_cores=noop_cores,
+            server_cores=(server_after - server_before) / server.seconds,
+            postgres_cores=(postgres_after - postgres_before) / server.seconds,
         )
 
-    def _durable(self, requests: Requests, connections: int, pause_ms: float) -> Run:
+    def _run_server(self, requests: SignedRequests, connections: int, pause_ms: float) -> WrkRun:
         before = self._server.count_snapshots()
-        run = drive(self._server.url, requests, connections, self._seconds, pause_ms)
-        requests.discard()
-        self._ledger.enter(run, self._server.count_snapshots() - before)
+        run = run_wrk(self._server.url, requests, connections, self._seconds, pause_ms)
+        requests.delete()
+        self._totals.add_server_run(run, self._server.count_snapshots() - before)
         return run
 
-    def _signed(self, fleet: Fleet, rate: float, connections: int) -> Requests:
+    def _sign(self, fleet: Fleet, rate: float, connections: int) -> SignedRequests:
         path = self._folder / f"requests{next(self._numbers)}"
-        return fleet.sign(path, self.wanted(rate, connections), threads(connections))
+        return fleet.sign(path, self.request_count(rate, connections), thread_count(connections))

@@ -1,7 +1,7 @@
-"""wrk, the compiled client that sends; it runs `replay.lua`, and must never be what limits a figure.
+"""wrk, a compiled HTTP client that runs `replay.lua`. It must never be the bottleneck of a measurement.
 
-p50 and p99 are wrk's: from the first byte of a request written to its answer read. Where an answer took more than twice
-the usual time, wrk counts the requests too that would have been sent meanwhile.
+p50 and p99 are wrk's: from the first byte of a request written to its response read. Where a response took more than
+twice the usual time, wrk also counts the requests that would have been sent meanwhile.
 """
 
 import json
@@ -11,88 +11,88 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.support.errors import Fault
-from bench.support.fleet import Requests
+from bench.support.errors import InvalidRun
+from bench.support.fleet import SignedRequests
 
 SCRIPT = Path(__file__).parent / "replay.lua"
-THREADS = 2  # each sends tens of thousands of requests a second; two keep apart what a noisy core does to one
-PATIENCE_S = 30  # an answer that took longer is counted as failed
-HOW_TO_GET_IT = "The bench sends with wrk, which is not installed; on Debian and Ubuntu: apt install wrk"
+MAX_THREADS = 2  # one thread sends tens of thousands of requests a second; two even out a noisy core
+RESPONSE_TIMEOUT_S = 30  # a later response counts as failed
+INSTALL_HINT = "The bench sends with wrk, which is not installed; on Debian and Ubuntu: apt install wrk"
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """What became of the requests of one run."""
+class WrkRun:
+    """The result of one run."""
 
     seconds: float
     sent: int
-    ran_out: int
+    exhausted: int  # threads that had no signed request left
     failures: int
     p50_ms: float
     p99_ms: float
     statuses: dict[str, int]
-    driver_cpu: float  # cores
+    wrk_cores: float
 
     @property
     def acknowledged(self) -> int:
-        """How many were answered 202."""
+        """Responses with 202."""
         return self.statuses.get("202", 0)
 
     @property
     def not_2xx(self) -> int:
-        """How many were answered otherwise."""
+        """Responses with any other status class."""
         return sum(count for status, count in self.statuses.items() if not status.startswith("2"))
 
     @property
     def rate(self) -> float:
-        """Acknowledged a second."""
+        """Acknowledged requests a second."""
         return self.acknowledged / self.seconds
 
 
-def threads(connections: int) -> int:
-    """With how many threads wrk holds so many connections; requests are signed in as many parts."""
-    return 1 if connections % THREADS else THREADS  # wrk would leave out what cannot be shared evenly
+def thread_count(connections: int) -> int:
+    """wrk's threads for that many connections; requests are signed in as many parts."""
+    return 1 if connections % MAX_THREADS else MAX_THREADS  # wrk drops connections that do not divide evenly
 
 
-def is_there() -> bool:
-    """Whether wrk is installed."""
+def is_installed() -> bool:
+    """Whether wrk is on the PATH."""
     return shutil.which("wrk") is not None
 
 
-def drive(url: str, requests: Requests, connections: int, seconds: int, pause_ms: float = 0.0) -> Run:
-    """Sends for so long. Raises Fault where an answer was none of 2xx, or the requests did not last."""
-    before = _cpu_of_children()
-    done = subprocess.run(
+def run_wrk(url: str, requests: SignedRequests, connections: int, seconds: int, pause_ms: float = 0.0) -> WrkRun:
+    """Sends for that long. Raises InvalidRun if a response was not 2xx or the requests were exhausted."""
+    cpu_before = _children_cpu_seconds()
+    completed = subprocess.run(
         [
-            *("wrk", "--threads", str(threads(connections)), "--connections", str(connections)),
-            *("--duration", f"{seconds}s", "--timeout", f"{PATIENCE_S}s", "--script", str(SCRIPT)),
+            *("wrk", "--threads", str(thread_count(connections)), "--connections", str(connections)),
+            *("--duration", f"{seconds}s", "--timeout", f"{RESPONSE_TIMEOUT_S}s", "--script", str(SCRIPT)),
             *(f"{url}/v1/snapshot", "--", str(requests.path), f"{pause_ms:.3f}"),
         ],
         capture_output=True,
         text=True,
         check=False,
     )
-    if done.returncode != 0:
-        raise Fault(f"wrk ended with the status {done.returncode}: {done.stderr.strip()}")
-    cpu_s = _cpu_of_children() - before
-    said = json.loads(done.stdout.strip().splitlines()[-1])
-    run = Run(**said, driver_cpu=cpu_s / said["seconds"])
-    _refuse_untrue(run, connections, seconds)
+    if completed.returncode != 0:
+        raise InvalidRun(f"wrk ended with status {completed.returncode}: {completed.stderr.strip()}")
+    cpu_seconds = _children_cpu_seconds() - cpu_before
+    result = json.loads(completed.stdout.strip().splitlines()[-1])
+    run = WrkRun(**result, wrk_cores=cpu_seconds / result["seconds"])
+    _validate(run, connections, seconds)
     return run
 
 
-def _refuse_untrue(run: Run, connections: int, seconds: int) -> None:
+def _validate(run: WrkRun, connections: int, seconds: int) -> None:
     if run.not_2xx or run.failures:
-        raise Fault(f"Of {run.sent} requests not all were answered 2xx: {run.statuses}, {run.failures} had no answer.")
-    if run.sent - run.acknowledged > connections:  # wrk says nothing of a connection that was closed on it
-        raise Fault(
-            f"Of {run.sent} requests {run.acknowledged} were answered; on each connection one may be under way."
+        raise InvalidRun(f"Of {run.sent} requests not all got a 2xx: {run.statuses}, {run.failures} had no response.")
+    if run.sent - run.acknowledged > connections:  # wrk does not report a connection that the server closed
+        raise InvalidRun(
+            f"Of {run.sent} requests {run.acknowledged} got a response; at most one a connection may be in flight."
         )
-    if run.ran_out:
-        raise Fault(f"The {run.sent} requests that were signed did not last {seconds} s.")
+    if run.exhausted:
+        raise InvalidRun(f"The {run.sent} signed requests were exhausted before {seconds} s.")
 
 
-def _cpu_of_children() -> float:
-    """Seconds of processor time of the processes that have ended: here only wrk does so while it is measured."""
+def _children_cpu_seconds() -> float:
+    """CPU time of the child processes that have ended; only wrk ends during a measurement."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

@@ -1,7 +1,7 @@
-"""`make bench-read`: what reading costs at 10,000 and at 1,000,000 instances, and with ten times as much history.
+"""`make bench-read`: latencies of the admin API at 10,000 and at 1,000,000 instances, and with ten times the history.
 
-Fleets are written by SQL, each into a PostgreSQL of its own with its own `shm serve`; then each endpoint is asked of
-all of them in turns. What an answer costs stands beside what the same stack takes to look up a token and read one row.
+Each fleet is inserted by SQL into its own PostgreSQL with its own `shm serve`; requests to all of them alternate. The
+baseline is the time in which the same stack checks a token and reads one row.
 """
 
 import argparse
@@ -17,156 +17,158 @@ from pathlib import Path
 import psycopg2
 
 from bench.read import costs
-from bench.read.endpoints import ENDPOINTS, MARK, WARM_UP, Client, Endpoint, Places
-from bench.read.latencies import COLUMNS, Readings, say_aims
-from bench.read.seeded_fleet import Estate, hang_up, seed
+from bench.read.endpoints import BASELINE_PATH, ENDPOINTS, WARM_UP_REQUESTS, Endpoint, PathParameters, TimedClient
+from bench.read.latencies import COLUMNS, Latencies, print_targets
+from bench.read.seeded_fleet import SeededFleet, seed_fleet, terminate_backends
 from bench.support import machine
-from bench.support.errors import Fault
-from bench.support.report import Table, say
+from bench.support.errors import InvalidRun
+from bench.support.report import Table, print_line
 from bench.support.server import RunningServer, postmaster_pid, run_server
 from shm.embedded import EmbeddedPostgres
 from shm.endings import orderly
 
 TENFOLD = 10
-SEEDED_AT_ONCE = 2  # each keeps a core and a disk busy
-ENOUGH_S = 40.0  # so long an endpoint is asked in all its rounds; fewer requests say enough of one that is slow
-SELDOM = 3  # requests in a round, however long they take
+SEED_CONCURRENCY = 2  # each uses a core and the disk fully
+MAX_ENDPOINT_S = 40.0  # for an endpoint in all rounds; a slow one gets fewer requests
+MIN_REQUESTS = 3  # in a round, however long they take
+
+Clients = dict[SeededFleet, TimedClient]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The fleets, and how often each endpoint is asked of each of them."""
+    """The fleets, and the number of requests to each endpoint of each fleet."""
 
-    small: Estate
-    large: Estate
-    tenfold: Sequence[tuple[Estate, Estate]]  # a fleet, and the same with ten times its history
+    small: SeededFleet
+    large: SeededFleet
+    tenfold: Sequence[tuple[SeededFleet, SeededFleet]]  # a fleet, and the same with ten times the history
     rounds: int
     requests: int  # in a round
 
     @property
-    def estates(self) -> list[Estate]:
-        """All of them, the largest first."""
-        wanted = dict.fromkeys([self.large, self.small, *(more for _, more in self.tenfold)])
-        return sorted(wanted, key=lambda estate: -estate.installs * estate.snapshots)
+    def fleets(self) -> list[SeededFleet]:
+        """All fleets, the largest first."""
+        fleets = dict.fromkeys([self.large, self.small, *(more for _, more in self.tenfold)])
+        return sorted(fleets, key=lambda fleet: -fleet.installs * fleet.snapshots)
 
 
 def measure(plan: Plan, folder: Path) -> None:
-    """Everything, said as it is found. Raises Fault where a figure would not be true."""
-    homes = {estate: folder / f"fleet{place}" for place, estate in enumerate(plan.estates)}
-    _seed_all(homes)
+    """Measures and prints everything. Raises InvalidRun if a figure would be wrong."""
+    data_dirs = {fleet: folder / f"fleet{number}" for number, fleet in enumerate(plan.fleets)}
+    _seed_all(data_dirs)
     with ExitStack() as stack:
-        servers = {estate: stack.enter_context(run_server(home, 1)) for estate, home in homes.items()}
-        clients = {estate: stack.enter_context(_client(server)) for estate, server in servers.items()}
-        say(machine.described(servers[plan.small].fetch_value("SHOW server_version"), folder))
-        _read_all(plan, clients)
-        say()
-        for estate in (plan.small, plan.large):
-            costs.say_sizes(servers[estate].dsn, estate)
-        costs.say_export(servers[plan.small], clients[plan.small], plan.small)
-    with EmbeddedPostgres(homes[plan.small]).running() as dsn:
-        postmaster = postmaster_pid(homes[plan.small])
-        costs.say_check(dsn, postmaster, plan.small)
-        costs.say_catch_up(dsn, postmaster, plan.small)
+        servers = {fleet: stack.enter_context(run_server(data_dir, 1)) for fleet, data_dir in data_dirs.items()}
+        clients = {fleet: stack.enter_context(_client(server)) for fleet, server in servers.items()}
+        print_line(machine.describe_machine(servers[plan.small].fetch_value("SHOW server_version"), folder))
+        _measure_endpoints(plan, clients)
+        print_line()
+        for fleet in (plan.small, plan.large):
+            costs.print_sizes(servers[fleet].dsn, fleet)
+        costs.print_export(servers[plan.small], clients[plan.small], plan.small)
+    with EmbeddedPostgres(data_dirs[plan.small]).running() as dsn:
+        postmaster = postmaster_pid(data_dirs[plan.small])
+        costs.print_check(dsn, postmaster, plan.small)
+        costs.print_rollup(dsn, postmaster, plan.small)
 
 
-def _seed_all(homes: dict[Estate, Path]) -> None:
-    with ThreadPoolExecutor(SEEDED_AT_ONCE) as pool:
+def _seed_all(data_dirs: dict[SeededFleet, Path]) -> None:
+    with ThreadPoolExecutor(SEED_CONCURRENCY) as pool:
         try:
-            list(pool.map(_seed, homes.values(), homes))
+            list(pool.map(_seed, data_dirs.values(), data_dirs))
         except BaseException:
-            for home in homes.values():
-                with suppress(OSError, psycopg2.Error):  # it has not begun, or has ended
-                    hang_up(EmbeddedPostgres(home).dsn())
+            for data_dir in data_dirs.values():
+                with suppress(OSError, psycopg2.Error):  # it has not started, or has ended
+                    terminate_backends(EmbeddedPostgres(data_dir).dsn())
             raise
 
 
-def _seed(home: Path, estate: Estate) -> None:
-    with run_server(home, 1):
-        pass  # its schema is made
-    began = time.monotonic()
-    with EmbeddedPostgres(home).running() as dsn:
-        took = seed(dsn, estate)
-    slow = sorted(took, key=lambda step: -took[step])[:4]
-    say(
-        f"{estate.named} snapshots: seeded in {time.monotonic() - began:.0f} s, most of it "
-        + ", ".join(f"{step} {took[step]:.0f} s" for step in slow)
+def _seed(data_dir: Path, fleet: SeededFleet) -> None:
+    with run_server(data_dir, 1):
+        pass  # creates the schema
+    started = time.monotonic()
+    with EmbeddedPostgres(data_dir).running() as dsn:
+        durations = seed_fleet(dsn, fleet)
+    slowest = sorted(durations, key=lambda step: -durations[step])[:4]
+    print_line(
+        f"{fleet.name} snapshots: seeded in {time.monotonic() - started:.0f} s, most of it "
+        + ", ".join(f"{step} {durations[step]:.0f} s" for step in slowest)
     )
 
 
 @contextmanager
-def _client(server: RunningServer) -> Iterator[Client]:
-    client = Client(server.url, server.token, Places.found(server.dsn))
+def _client(server: RunningServer) -> Iterator[TimedClient]:
+    client = TimedClient(server.url, server.token, PathParameters.read(server.dsn))
     try:
         yield client
     finally:
         client.close()
 
 
-def _read_all(plan: Plan, clients: dict[Estate, Client]) -> None:
-    say(f"\nmilliseconds, p50/p99 of {plan.rounds} x {plan.requests} requests; SELECT 1 is GET {MARK}")
+def _measure_endpoints(plan: Plan, clients: Clients) -> None:
+    print_line(f"\nmilliseconds, p50/p99 of {plan.rounds} x {plan.requests} requests; SELECT 1 is GET {BASELINE_PATH}")
     table = Table(*COLUMNS)
-    mark = _read(plan, clients, Endpoint("SELECT 1, with a token", MARK))
-    found = {"": mark}
-    table.row(*mark.row(plan.small, plan.large, plan.tenfold, mark))
+    baseline = _measure_endpoint(plan, clients, Endpoint("SELECT 1, with a token", BASELINE_PATH))
+    measured = {"": baseline}
+    table.print_row(*baseline.cells(plan.small, plan.large, plan.tenfold, baseline))
     for endpoint in ENDPOINTS:
-        if not endpoint.is_there:
-            say(f"{endpoint.name.rjust(COLUMNS[0][1])}  {costs.NOT_THERE}")
+        if not endpoint.exists:
+            print_line(f"{endpoint.name.rjust(COLUMNS[0][1])}  {costs.NOT_AVAILABLE}")
             continue
-        readings = found[endpoint.name] = _read(plan, clients, endpoint)
-        table.row(*readings.row(plan.small, plan.large, plan.tenfold, mark))
-    del found[""]
-    say()
-    say_aims(list(found.values()), plan.small, plan.large, plan.tenfold, mark)
+        latencies = measured[endpoint.name] = _measure_endpoint(plan, clients, endpoint)
+        table.print_row(*latencies.cells(plan.small, plan.large, plan.tenfold, baseline))
+    del measured[""]
+    print_line()
+    print_targets(list(measured.values()), plan.small, plan.large, plan.tenfold, baseline)
 
 
-def _read(plan: Plan, clients: dict[Estate, Client], endpoint: Endpoint) -> Readings:
-    """All fleets in turns, request by request, so that what else goes on in the machine hits each of them."""
-    readings = Readings(endpoint)
+def _measure_endpoint(plan: Plan, clients: Clients, endpoint: Endpoint) -> Latencies:
+    """Requests to all fleets alternate, so that other load affects each of them."""
+    latencies = Latencies(endpoint)
     for client in clients.values():
-        for _ in range(WARM_UP if endpoint.is_constant else 1):
-            client.ask(endpoint)
+        for _ in range(WARM_UP_REQUESTS if endpoint.is_constant else 1):
+            client.request(endpoint)
     for _ in range(plan.rounds):
-        readings.enter(_round(plan, clients, endpoint))
-    return readings
+        latencies.add_round(_measure_round(plan, clients, endpoint))
+    return latencies
 
 
-def _round(plan: Plan, clients: dict[Estate, Client], endpoint: Endpoint) -> dict[Estate, list[float]]:
-    ends = time.monotonic() + ENOUGH_S / plan.rounds
-    taken: dict[Estate, list[float]] = {estate: [] for estate in clients}
+def _measure_round(plan: Plan, clients: Clients, endpoint: Endpoint) -> dict[SeededFleet, list[float]]:
+    deadline = time.monotonic() + MAX_ENDPOINT_S / plan.rounds
+    latencies: dict[SeededFleet, list[float]] = {fleet: [] for fleet in clients}
     for number in range(plan.requests):
-        if number >= SELDOM and time.monotonic() > ends:
+        if number >= MIN_REQUESTS and time.monotonic() > deadline:
             break
-        for estate, client in clients.items():
-            taken[estate].append(client.ask(endpoint))
-    return taken
+        for fleet, client in clients.items():
+            latencies[fleet].append(client.request(endpoint))
+    return latencies
 
 
 def main(arguments: Sequence[str]) -> int:
-    """0 when everything was measured, whether or not an aim was met; 1 where a figure would not be true."""
+    """0 if everything was measured, whether or not a target was met; 1 if a figure would be wrong."""
     parser = argparse.ArgumentParser(prog="bench.read", description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="10,000 and 50,000: to see that it works")
-    parser.add_argument("--long", action="store_true", help="ten times the history of the large fleet too: 30 GB")
+    parser.add_argument("--quick", action="store_true", help="10,000 and 50,000 instances, as a smoke test")
+    parser.add_argument("--long", action="store_true", help="ten times the history of the large fleet too, 30 GB")
     parser.add_argument("--small", type=int, default=10_000, help="installs")
     parser.add_argument("--large", type=int, help="installs; by default 1,000,000")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="for the databases, on a real disk")  # noqa: S108
-    given = parser.parse_args(arguments)
-    began = time.monotonic()
-    with orderly(), tempfile.TemporaryDirectory(prefix="shm-bench-", dir=given.folder) as folder:
+    options = parser.parse_args(arguments)
+    started = time.monotonic()
+    with orderly(), tempfile.TemporaryDirectory(prefix="shm-bench-", dir=options.folder) as folder:
         try:
-            measure(_plan(given), Path(folder))
-        except Fault as fault:
-            print(f"No figures: {fault}", file=sys.stderr)
+            measure(_plan(options), Path(folder))
+        except InvalidRun as error:
+            print(f"No figures: {error}", file=sys.stderr)
             return 1
-    say(f"took {time.monotonic() - began:.0f} s")
+    print_line(f"took {time.monotonic() - started:.0f} s")
     return 0
 
 
-def _plan(given: argparse.Namespace) -> Plan:
-    rounds, requests, history = (2, 5, 3) if given.quick else (5, 40, 30)
-    small = Estate(given.small, history)
-    large = Estate(given.large or (50_000 if given.quick else 1_000_000), 3)
-    tenfold = [small, *([large] if given.long else [])]
-    more = [(estate, Estate(estate.installs, estate.snapshots * TENFOLD)) for estate in tenfold]
+def _plan(options: argparse.Namespace) -> Plan:
+    rounds, requests, history = (2, 5, 3) if options.quick else (5, 40, 30)
+    small = SeededFleet(options.small, history)
+    large = SeededFleet(options.large or (50_000 if options.quick else 1_000_000), 3)
+    tenfold = [small, *([large] if options.long else [])]
+    more = [(fleet, SeededFleet(fleet.installs, fleet.snapshots * TENFOLD)) for fleet in tenfold]
     return Plan(small, large, more, rounds, requests)
 
 

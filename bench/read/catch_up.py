@@ -1,6 +1,6 @@
-"""Rolls up whatever is stored and not yet rolled up, without the rests that a server takes in between.
+"""Runs the rollup until it has caught up, without the pauses of a server between its steps.
 
-`python -m bench.read.catch_up DSN`: prints how many seconds that took, and the longest step of it, as JSON.
+`python -m bench.read.catch_up DSN`: prints the seconds that this took and the longest step, as JSON.
 """
 
 import asyncio
@@ -15,13 +15,13 @@ from shm.settings import Settings
 
 async def _catch_up(dsn: str) -> dict[str, float]:
     async with Database.opened(Settings(), dsn, size=1) as database:
-        began = before = time.monotonic()
-        longest, more, rollup = 0.0, True, Rollup(database)
-        while more:
-            more = await rollup.roll()
+        started = previous = time.monotonic()
+        longest, is_behind, rollup = 0.0, True, Rollup(database)
+        while is_behind:
+            is_behind = await rollup.roll()
             now = time.monotonic()
-            longest, before = max(longest, now - before), now
-        return {"seconds": before - began, "longest": longest}
+            longest, previous = max(longest, now - previous), now
+        return {"seconds": previous - started, "longest": longest}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a fleet costs besides time to read it: bytes on disk, rolling a day up, checking it, exporting it."""
+"""Costs of a fleet other than reading it: bytes on disk, the rollup of a day, `shm check`, an export."""
 
 import json
 import os
@@ -10,75 +10,74 @@ from importlib.metadata import entry_points
 
 import psutil
 
-from bench.read.endpoints import Client, Endpoint
-from bench.read.seeded_fleet import Estate, another_day, connected
-from bench.support.errors import Fault
-from bench.support.memory import Peak, watched
+from bench.read.endpoints import Endpoint, TimedClient
+from bench.read.seeded_fleet import SeededFleet, add_day, open_cursor
+from bench.support.errors import InvalidRun
+from bench.support.memory import PeakMemory, track_peak
 from bench.support.processes import CHECKOUT
-from bench.support.report import say
+from bench.support.report import print_line
 from bench.support.server import RunningServer
 from shm.cli import GROUP
 
 EXPORT = Endpoint("export", "export?format=jsonl", is_constant=False)
-NOT_THERE = "not there yet"
+NOT_AVAILABLE = "not in this version"
 
-# Of a partitioned table, of all of its partitions.
+# Of a partitioned table: of all its partitions.
 SIZES = """
 SELECT sum(pg_relation_size(oid)), sum(pg_total_relation_size(oid)) FROM pg_class
 WHERE oid = %(table)s::regclass OR oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = %(table)s::regclass)
 """
 
 
-def say_sizes(dsn: str, estate: Estate) -> None:
+def print_sizes(dsn: str, fleet: SeededFleet) -> None:
     """Bytes on disk."""
-    with connected(dsn) as cursor:
+    with open_cursor(dsn) as cursor:
         cursor.execute("SELECT count(*) FROM snapshots")
         (snapshots,) = cursor.fetchone()
-        for table, number, one in (("instances", estate.installs, "instance"), ("snapshots", snapshots, "snapshot")):
+        for table, number, one in (("instances", fleet.installs, "instance"), ("snapshots", snapshots, "snapshot")):
             rows, whole = _sizes(cursor, table)
-            say(
-                f"{estate.named}: {whole / number:,.0f} bytes for each {one} ({rows / number:,.0f} of its row, the "
+            print_line(
+                f"{fleet.name}: {whole / number:,.0f} bytes for each {one} ({rows / number:,.0f} of its row, the "
                 f"rest of indexes just built), {whole / 2**20:,.0f} MiB for {number:,}"
             )
         sizes = {table: _sizes(cursor, table)[1] / 2**20 for table in ("tallies", "series_hours", "series_days")}
-        say(f"{estate.named}: " + ", ".join(f"{table} {size:,.1f} MiB" for table, size in sizes.items()))
+        print_line(f"{fleet.name}: " + ", ".join(f"{table} {size:,.1f} MiB" for table, size in sizes.items()))
 
 
-def say_catch_up(dsn: str, postmaster: int, estate: Estate) -> None:
-    """A day of hourly snapshots of the installs that are active, rolled up at once."""
-    wanted = another_day(dsn)
-    said, peak = _watched_run([sys.executable, "-m", "bench.read.catch_up", dsn], postmaster, {})
-    took = json.loads(said)
-    with connected(dsn) as cursor:
+def print_rollup(dsn: str, postmaster: int, fleet: SeededFleet) -> None:
+    """The rollup of a day of hourly snapshots of all active installs."""
+    snapshots = add_day(dsn)
+    stdout, peak = _run_tracked([sys.executable, "-m", "bench.read.catch_up", dsn], postmaster, {})
+    result = json.loads(stdout)
+    with open_cursor(dsn) as cursor:
         cursor.execute("SELECT (SELECT cursor FROM feed_head) - (SELECT cursor FROM series_head)")
         if cursor.fetchone() != (0,):
-            raise Fault("Snapshots were left that are not rolled up.")
-    say(
-        f"{estate.named}: rolled up {wanted:,} snapshots of one day in {took['seconds']:.1f} s, "
-        f"{wanted / took['seconds']:,.0f}/s (a server rests twice as long as each step takes), "
-        f"longest step {took['longest']:.2f} s, {peak.shown()}"
+            raise InvalidRun("Snapshots remain that are not rolled up.")
+    print_line(
+        f"{fleet.name}: rolled up {snapshots:,} snapshots of one day in {result['seconds']:.1f} s, "
+        f"{snapshots / result['seconds']:,.0f}/s (a server pauses twice as long as each step takes), "
+        f"longest step {result['longest']:.2f} s, {peak.format()}"
     )
 
 
-def say_check(dsn: str, postmaster: int, estate: Estate) -> None:
-    """`shm check`, if there is one."""
+def print_check(dsn: str, postmaster: int, fleet: SeededFleet) -> None:
+    """`shm check`, if this version has it."""
     if "check" not in {point.name for point in entry_points(group=GROUP)}:
-        say(f"shm check: {NOT_THERE}")
+        print_line(f"shm check: {NOT_AVAILABLE}")
         return
-    began = time.monotonic()
-    _, peak = _watched_run([sys.executable, "-m", "shm.cli", "check"], postmaster, {"SHM_DB_DSN": dsn})
-    say(f"{estate.named}: shm check took {time.monotonic() - began:.1f} s, {peak.shown()}")
+    started = time.monotonic()
+    _, peak = _run_tracked([sys.executable, "-m", "shm.cli", "check"], postmaster, {"SHM_DB_DSN": dsn})
+    print_line(f"{fleet.name}: shm check took {time.monotonic() - started:.1f} s, {peak.format()}")
 
 
-def say_export(running: RunningServer, client: Client, estate: Estate) -> None:
-    """Everything of every instance, through the server, if it can."""
-    if not EXPORT.is_there:
-        say(f"export: {NOT_THERE}")
+def print_export(server: RunningServer, client: TimedClient, fleet: SeededFleet) -> None:
+    """An export of all instances through the server, if this version has it."""
+    if not EXPORT.exists:
+        print_line(f"export: {NOT_AVAILABLE}")
         return
-    server = psutil.Process(running.pid)
-    with watched(lambda: [server], running.postmaster) as peak:
-        took_ms = client.ask(EXPORT)
-    say(f"{estate.named}: export took {took_ms / 1e3:.1f} s, the server's {peak.shown()}")
+    with track_peak(psutil.Process(server.pid), server.postmaster) as peak:
+        latency_ms = client.request(EXPORT)
+    print_line(f"{fleet.name}: export took {latency_ms / 1e3:.1f} s, the server's {peak.format()}")
 
 
 def _sizes(cursor: object, table: str) -> tuple[int, int]:
@@ -86,13 +85,12 @@ def _sizes(cursor: object, table: str) -> tuple[int, int]:
     return cursor.fetchone()  # type: ignore[attr-defined,no-any-return]
 
 
-def _watched_run(command: Sequence[str], postmaster: int, environment: dict[str, str]) -> tuple[str, Peak]:
+def _run_tracked(command: Sequence[str], postmaster: int, environment: dict[str, str]) -> tuple[str, PeakMemory]:
     process = subprocess.Popen(
         command, cwd=CHECKOUT, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    watch = psutil.Process(process.pid)
-    with watched(lambda: [watch], postmaster) as peak:
-        said, complaint = process.communicate()
+    with track_peak(psutil.Process(process.pid), postmaster) as peak:
+        stdout, stderr = process.communicate()
     if process.returncode != 0:
-        raise Fault(f"{' '.join(command[1:4])} ended with the status {process.returncode}: {said} {complaint}")
-    return said, peak
+        raise InvalidRun(f"{' '.join(command[1:4])} ended with status {process.returncode}: {stdout} {stderr}")
+    return stdout, peak

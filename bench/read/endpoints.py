@@ -1,4 +1,4 @@
-"""What the admin API is asked for, as data, and a client that asks for it again and again."""
+"""The measured endpoints of the admin API as data, and a client that times requests."""
 
 import http.client
 import re
@@ -6,28 +6,28 @@ import time
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
-from bench.read.seeded_fleet import connected
-from bench.support.errors import Fault
+from bench.read.seeded_fleet import open_cursor
+from bench.support.errors import InvalidRun
 from shm import marks
 from shm.handlers.declared import operations_of
 from shm.server import ADMIN, ROUTES
 
-PATIENCE_S = 60
-MARK = "tokens?limit=1"  # looks up its token, and reads one row of a table that has one row: no work, the whole stack
-WARM_UP = 5  # requests on each connection before any counts: plans are made, pages of tables are read
+RESPONSE_TIMEOUT_S = 60
+BASELINE_PATH = "tokens?limit=1"  # checks the token and reads a one-row table: the whole stack, little work
+WARM_UP_REQUESTS = 5  # unmeasured requests on each connection, which fill plan and page caches
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """`path` below the admin API. `is_constant`: it is promised to cost the same at any size."""
+    """`path` below the admin API. `is_constant`: its cost must not depend on the number of instances."""
 
     name: str
     path: str
     is_constant: bool = True
 
     @property
-    def is_there(self) -> bool:
-        """Whether this server knows its route and takes its query."""
+    def exists(self) -> bool:
+        """Whether this server has its route and accepts its query."""
         parts = urlsplit(
             f"{ADMIN}/{self.path.format(app='a', instance='0' * 8 + '-0000' * 3 + '-' + '0' * 12, after='')}"
         )
@@ -64,17 +64,17 @@ ENDPOINTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """What stands in paths: an application, one of its instances, the mark at the list's middle."""
+class PathParameters:
+    """Values for the paths: an application, one of its instances, the page token of the list's middle."""
 
     app: str
     instance: str
     after: str
 
     @classmethod
-    def found(cls, dsn: str) -> "Places":
-        """In the database; the largest application."""
-        with connected(dsn) as cursor:
+    def read(cls, dsn: str) -> "PathParameters":
+        """Of the largest application in the database."""
+        with open_cursor(dsn) as cursor:
             cursor.execute("SELECT app_slug FROM instances GROUP BY app_slug ORDER BY count(*) DESC LIMIT 1")
             (app,) = cursor.fetchone()
             cursor.execute("SELECT instance_id::text FROM instances WHERE app_slug = %s AND lapsed = 0 LIMIT 1", (app,))
@@ -86,33 +86,33 @@ class Places:
             return cls(app, instance, marks.mark(*cursor.fetchone()))
 
     def path(self, endpoint: Endpoint) -> str:
-        """Of a request."""
+        """The full path of a request."""
         return f"{ADMIN}/{endpoint.path.format(app=self.app, instance=self.instance, after=self.after)}"
 
 
-class Client:
-    """One connection that is kept, and one request at a time: what an answer takes, and not what a crowd does."""
+class TimedClient:
+    """One persistent connection and one request at a time, so that latencies contain no queueing."""
 
-    def __init__(self, url: str, token: str, places: Places) -> None:
-        self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=PATIENCE_S)
+    def __init__(self, url: str, token: str, parameters: PathParameters) -> None:
+        self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=RESPONSE_TIMEOUT_S)
         self._headers = {"Authorization": f"Bearer {token}"}
-        self._places = places
+        self._parameters = parameters
 
-    def ask(self, endpoint: Endpoint) -> float:
-        """Milliseconds until its answer is read. Raises Fault where it is none of 200, or empty."""
-        return self.get(self._places.path(endpoint))
+    def request(self, endpoint: Endpoint) -> float:
+        """Milliseconds until the response is read. Raises InvalidRun if it is not 200 or is empty."""
+        return self.get(self._parameters.path(endpoint))
 
     def get(self, path: str) -> float:
-        """The same for any path."""
-        began = time.perf_counter()
+        """The same for a path."""
+        started = time.perf_counter()
         self._connection.request("GET", path, headers=self._headers)
-        answer = self._connection.getresponse()
-        body = answer.read()
-        took = time.perf_counter() - began
-        if answer.status != http.client.OK or body in (b"", b"[]", b"{}"):
-            raise Fault(f"{path} was answered {answer.status}: {body[:300].decode(errors='replace')}")
-        return took * 1e3
+        response = self._connection.getresponse()
+        body = response.read()
+        seconds = time.perf_counter() - started
+        if response.status != http.client.OK or body in (b"", b"[]", b"{}"):
+            raise InvalidRun(f"{path} got {response.status}: {body[:300].decode(errors='replace')}")
+        return seconds * 1e3
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
         self._connection.close()

@@ -1,6 +1,6 @@
-"""Fleets with their history, written by SQL into a database that no server uses: a million installs in minutes.
+"""Fleets with their history, inserted by SQL into a database without a server: a million installs in minutes.
 
-What they hold is what the product's statements would have left; a test compares. `seeded_fleet.sql` says how.
+The rows equal those that the server would have written, which a test checks. The SQL is in `seeded_fleet.sql`.
 """
 
 import json
@@ -18,16 +18,16 @@ import psycopg2
 from bench.support.fleet import METRICS
 from shm.queries import with_parts
 
-FILE = Path(__file__).parent / "seeded_fleet.sql"
-STEP = re.compile(r"^-- step: ([a-z_]+)$", re.MULTILINE)
-FORMS = 40  # of what the installs of an application send
-IN_ORDER = (
-    *("prepare", "forms", "installs", "aside", "fleet", "tallies", "runs", "snapshots", "versions"),
-    *("hours", "days", "years", "indexes", "tidy"),
+SQL_FILE = Path(__file__).parent / "seeded_fleet.sql"
+STEP_HEADER = re.compile(r"^-- step: ([a-z_]+)$", re.MULTILINE)
+VARIANTS_PER_APP = 40  # different metrics objects that the installs of an application send
+STEPS = (
+    *("prepare", "variants", "installs", "drop_indexes", "instances", "tallies", "intervals", "snapshots", "versions"),
+    *("hours", "days", "years", "create_indexes", "clean_up"),
 )
 SHARES = {"ephemeral": 0.02, "beta": 0.3}
 
-# Each sends its own metrics beside those that the clients add; the first one nests some.
+# Each application sends its own metrics and those that clients add; the first one nests some.
 APPLICATIONS = {
     "Ledger": ("invoices_paid", "revenue_eur", "users_active", "users_total", "projects_open", "projects_archived"),
     "Atlas": ("maps_drawn", "tiles_served", "users_active", "layers", "exports_done", "markers_set"),
@@ -45,47 +45,47 @@ CATEGORIES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Estate:
-    """How many installs, and how many snapshots of each over its newest 30 days."""
+class SeededFleet:
+    """The number of installs, and of the snapshots of each over its newest 30 days."""
 
     installs: int
     snapshots: int
 
     @property
-    def named(self) -> str:
+    def name(self) -> str:
         """`10,000 x 30`."""
         return f"{self.installs:,} x {self.snapshots}"
 
 
-def seed(dsn: str, estate: Estate) -> dict[str, float]:
-    """Writes it into a migrated, empty database; seconds by step."""
-    took: dict[str, float] = {}
+def seed_fleet(dsn: str, fleet: SeededFleet) -> dict[str, float]:
+    """Inserts it into a migrated, empty database; returns the seconds of each step."""
+    durations: dict[str, float] = {}
     parameters: dict[str, object] = {
-        "forms": json.dumps(list(_forms(random.Random(1)))),
-        "forms_each": FORMS,
-        "installs": estate.installs,
-        "snapshots": estate.snapshots,
+        "variants": json.dumps(list(_variants(random.Random(1)))),
+        "variants_per_app": VARIANTS_PER_APP,
+        "installs": fleet.installs,
+        "snapshots": fleet.snapshots,
     }
-    with connected(dsn) as cursor:
-        for name in IN_ORDER:
-            began = time.monotonic()
+    with open_cursor(dsn) as cursor:
+        for name in STEPS:
+            started = time.monotonic()
             run_step(cursor, name, parameters)
-            took[name] = time.monotonic() - began
-    return took
+            durations[name] = time.monotonic() - started
+    return durations
 
 
-def another_day(dsn: str) -> int:
-    """Stores what active installs send in a day, hour by hour, and rolls nothing up; how many snapshots that is."""
-    with connected(dsn) as cursor:
-        run_step(cursor, "another_day", {})
+def add_day(dsn: str) -> int:
+    """Inserts hourly snapshots of one day for each active install without a rollup; returns their number."""
+    with open_cursor(dsn) as cursor:
+        run_step(cursor, "add_day", {})
         cursor.execute("SELECT (SELECT cursor FROM feed_head) - (SELECT cursor FROM series_head)")
         (stored,) = cursor.fetchone()
         return int(stored)
 
 
-def hang_up(dsn: str) -> None:
-    """Ends whatever is being written there: whoever waits for it cannot wait for minutes."""
-    with connected(dsn) as cursor:
+def terminate_backends(dsn: str) -> None:
+    """Ends the statements that run there, so that a cancelled bench ends at once."""
+    with open_cursor(dsn) as cursor:
         cursor.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
@@ -93,8 +93,8 @@ def hang_up(dsn: str) -> None:
 
 
 @contextmanager
-def connected(dsn: str) -> Iterator[Any]:
-    """A cursor of a connection in autocommit."""
+def open_cursor(dsn: str) -> Iterator[Any]:
+    """The cursor of a connection in autocommit mode."""
     connection = psycopg2.connect(dsn, options="-c timezone=UTC")
     connection.autocommit = True
     try:
@@ -105,35 +105,35 @@ def connected(dsn: str) -> Iterator[Any]:
 
 
 def run_step(cursor: Any, name: str, parameters: dict[str, object]) -> None:
-    """Runs a step of `seeded_fleet.sql`, its statements one by one."""
+    """Runs a step of `seeded_fleet.sql`, one statement at a time."""
     for statement in re.split(r";$", _steps()[name], flags=re.MULTILINE):
         if re.sub(r"--.*", "", statement).strip():
             cursor.execute(statement, parameters)
 
 
 def _steps() -> dict[str, str]:
-    _, *parts = STEP.split(FILE.read_text(encoding="utf-8"))
+    _, *parts = STEP_HEADER.split(SQL_FILE.read_text(encoding="utf-8"))
     return {name: with_parts(text) for name, text in zip(parts[::2], parts[1::2], strict=True)}
 
 
-def _forms(chance: random.Random) -> Iterator[dict[str, object]]:
+def _variants(rng: random.Random) -> Iterator[dict[str, object]]:
     for name, keys in APPLICATIONS.items():
-        for _ in range(FORMS):
-            yield {"slug": name.lower(), "name": name, "metrics": _metrics(keys, chance, nested=name == "Ledger")}
+        for _ in range(VARIANTS_PER_APP):
+            yield {"slug": name.lower(), "name": name, "metrics": _metrics(keys, rng, nested=name == "Ledger")}
 
 
-def _metrics(keys: tuple[str, ...], chance: random.Random, *, nested: bool) -> dict[str, object]:
-    """Twenty-odd, as of `bench.fleet`, most of them different each time."""
-    said: dict[str, object] = {key: value for key, value in METRICS.items() if key.startswith(("sys_", "app_"))}
-    said |= {key: chance.choice(values) for key, values in CATEGORIES.items()}
-    said |= {key: int(chance.lognormvariate(5, 2)) for key in keys}
-    said |= {
-        "app_mem_alloc_mb": round(chance.uniform(40, 400), 2),
-        "app_uptime_h": round(chance.uniform(0, 900), 1),
-        "storage_used_percent": round(chance.uniform(1, 99), 1),
-        "beta": chance.random() < SHARES["beta"],
-        "single_sign_on": chance.random() < SHARES["beta"],
+def _metrics(keys: tuple[str, ...], rng: random.Random, *, nested: bool) -> dict[str, object]:
+    """Some twenty metrics like those of `bench.support.fleet`, most values at random."""
+    metrics: dict[str, object] = {key: value for key, value in METRICS.items() if key.startswith(("sys_", "app_"))}
+    metrics |= {key: rng.choice(values) for key, values in CATEGORIES.items()}
+    metrics |= {key: int(rng.lognormvariate(5, 2)) for key in keys}
+    metrics |= {
+        "app_mem_alloc_mb": round(rng.uniform(40, 400), 2),
+        "app_uptime_h": round(rng.uniform(0, 900), 1),
+        "storage_used_percent": round(rng.uniform(1, 99), 1),
+        "beta": rng.random() < SHARES["beta"],
+        "single_sign_on": rng.random() < SHARES["beta"],
     }
-    mail = {"sent": chance.randrange(10_000), "bounced": chance.randrange(100), "queue_seconds": 0.42}
-    said |= {"mail": mail} if nested else {f"mail_{key}": value for key, value in mail.items()}
-    return said | ({"sys_ephemeral": True} if chance.random() < SHARES["ephemeral"] else {})
+    mail = {"sent": rng.randrange(10_000), "bounced": rng.randrange(100), "queue_seconds": 0.42}
+    metrics |= {"mail": mail} if nested else {f"mail_{key}": value for key, value in mail.items()}
+    return metrics | ({"sys_ephemeral": True} if rng.random() < SHARES["ephemeral"] else {})

@@ -1,42 +1,42 @@
--- A fleet with its history, as the product's own statements would have left it, a hundred times faster. Each step after
--- its line `-- step: name`; `-- use: name` stands for a part of sql/parts.sql, and `%` is written `%%`.
+-- A fleet with its history, with the same rows as the server would have written, a hundred times faster. Each step
+-- follows a line `-- step: name`; `-- use: name` includes a part of sql/parts.sql, and `%` is written `%%`.
 
 -- step: prepare
 SET work_mem = '256MB';
 SET maintenance_work_mem = '256MB';
 SELECT setseed(0.5);
 INSERT INTO applications (slug, name, created_at)
-SELECT slug, name, now() - interval '1 year' FROM jsonb_to_recordset(%(forms)s::jsonb) AS form (slug text, name text)
+SELECT slug, name, now() - interval '1 year' FROM jsonb_to_recordset(%(variants)s::jsonb) AS variant (slug text, name text)
 ON CONFLICT (slug) DO NOTHING;
 
--- step: forms
--- What installs send takes some forms, so that sums over all of history are sums over forms.
-CREATE UNLOGGED TABLE bench_forms AS
+-- step: variants
+-- Installs send one of a few metrics objects (variants), so that sums over the history are sums over variants.
+CREATE UNLOGGED TABLE bench_variants AS
 SELECT
-    row_number() OVER (ORDER BY slug) AS form, slug, name, metrics,
+    row_number() OVER (ORDER BY slug) AS variant, slug, name, metrics,
     nullif(flattened(metrics), metrics) AS leaves
-FROM jsonb_to_recordset(%(forms)s::jsonb) AS form (slug text, name text, metrics jsonb);
+FROM jsonb_to_recordset(%(variants)s::jsonb) AS variant (slug text, name text, metrics jsonb);
 CREATE UNLOGGED TABLE bench_leaves AS
 SELECT
-    form, slug, jsonb_typeof(value) AS sort, key,
+    variant, slug, jsonb_typeof(value) AS sort, key,
     CASE jsonb_typeof(value) WHEN 'string' THEN value #>> '{}' ELSE '' END AS value,
     CASE jsonb_typeof(value)
         WHEN 'number' THEN value::numeric
         WHEN 'boolean' THEN (value = 'true'::jsonb)::int
         ELSE 0
     END AS total
-FROM bench_forms
+FROM bench_variants
 CROSS JOIN LATERAL jsonb_each(coalesce(leaves, metrics));
-ANALYZE bench_forms, bench_leaves;
+ANALYZE bench_variants, bench_leaves;
 
 -- step: installs
--- 85 in 100 report by the hour, 5 by the day; 6 are silent for weeks, 4 are lost. 1 in 100 waits for its proof, 2 are revoked.
+-- 85 of 100 report hourly, 5 daily; 6 are silent for weeks, 4 are lost. 1 of 100 is pending, 2 are revoked.
 CREATE UNLOGGED TABLE bench_installs AS
-WITH drawn AS MATERIALIZED (
+WITH random_values AS MATERIALIZED (
     SELECT
         number, gen_random_uuid() AS instance_id, random() AS by_app, random() AS by_state, random() AS by_environment,
         random() AS by_silence, random() AS share, random() AS by_age, random() AS by_version, random() AS by_os,
-        random() AS by_form
+        random() AS by_variant
     FROM generate_series(0, %(installs)s - 1) number
 ),
 seen AS MATERIALIZED (
@@ -50,11 +50,11 @@ seen AS MATERIALIZED (
             WHEN by_silence < 0.96 THEN interval '2 days' + share * interval '26 days'
             ELSE interval '31 days' + share * interval '19 days'
         END AS last_seen_at
-    FROM drawn
+    FROM random_values
 )
 SELECT
     number, instance_id, status, slug AS app_slug, name AS app_name,
-    app * %(forms_each)s + floor(by_form * %(forms_each)s)::int + 1 AS form,
+    app * %(variants_per_app)s + floor(by_variant * %(variants_per_app)s)::int + 1 AS variant,
     '2.' || floor(11.99 * sqrt(by_version))::int || '.0' AS app_version,
     CASE
         WHEN by_environment < 0.85 THEN 'production' WHEN by_environment < 0.91 THEN 'staging'
@@ -65,19 +65,19 @@ SELECT
     CASE WHEN status <> 'pending' THEN last_seen_at - by_age * interval '365 days' END AS first_seen_at,
     CASE WHEN status <> 'pending' THEN last_seen_at END AS last_seen_at
 FROM seen
-JOIN (SELECT DISTINCT slug, name, dense_rank() OVER (ORDER BY slug) - 1 AS app FROM bench_forms) apps USING (app);
+JOIN (SELECT DISTINCT slug, name, dense_rank() OVER (ORDER BY slug) - 1 AS app FROM bench_variants) apps USING (app);
 ANALYZE bench_installs;
 
--- step: aside
--- Indexes are made of what is there, and not row by row.
+-- step: drop_indexes
+-- Building indexes at the end is faster than updating them row by row.
 CREATE TABLE bench_indexes AS
 SELECT indexname, replace(indexdef, ' ON ONLY ', ' ON ') AS ddl FROM pg_indexes
 WHERE tablename IN ('instances', 'snapshots') AND indexname NOT IN (SELECT conname FROM pg_constraint);
 DO $$ BEGIN EXECUTE (SELECT string_agg('DROP INDEX ' || indexname, ';') FROM bench_indexes); END $$;
 ALTER TABLE snapshots DROP CONSTRAINT snapshots_pkey;
 
--- step: fleet
--- Of the part `moved` only `placed` is wanted, and so only that runs.
+-- step: instances
+-- Only `placed` of the part `moved` is referenced, so PostgreSQL runs nothing else of it.
 WITH before AS (
     SELECT * FROM standings WHERE FALSE
 ),
@@ -86,7 +86,7 @@ after AS (
         i.instance_id, i.app_slug, i.app_version, i.environment, i.status, i.first_seen_at, i.last_seen_at,
         i.last_seen_at AS snapshot_at, coalesce(f.leaves, f.metrics) AS leaves
     FROM bench_installs i
-    JOIN bench_forms f ON f.form = i.form
+    JOIN bench_variants f ON f.variant = i.variant
     WHERE i.last_seen_at IS NOT NULL
     UNION ALL
     SELECT instance_id, app_slug, app_version, environment, status, NULL, NULL, NULL, '{}'
@@ -107,32 +107,32 @@ inserted AS (
         CASE WHEN i.status = 'revoked' THEN i.last_seen_at END, head.cursor + 1 + i.number
     FROM placed p
     JOIN bench_installs i USING (instance_id)
-    LEFT JOIN bench_forms f ON p.snapshot_at IS NOT NULL AND f.form = i.form
+    LEFT JOIN bench_variants f ON p.snapshot_at IS NOT NULL AND f.variant = i.variant
     CROSS JOIN feed_head head
 )
 UPDATE feed_head SET cursor = cursor + %(installs)s;
 
 -- step: tallies
--- As the part `moved` has them.
+-- The same rows as the part `moved` computes.
 INSERT INTO tallies (app_slug, sort, key, value, total, instances, counted_total, counted_instances)
 WITH groups AS MATERIALIZED (
     SELECT
-        i.app_slug, b.form, i.app_version, i.status, i.lapsed, i.reporting,
+        i.app_slug, b.variant, i.app_version, i.status, i.lapsed, i.reporting,
         date_trunc('hour', i.first_seen_at) AS first_seen, count(*) AS instances,
         count(*) FILTER (WHERE i.counted) AS counted
     FROM instances i
     JOIN bench_installs b USING (instance_id)
     GROUP BY 1, 2, 3, 4, 5, 6, 7
 ),
-said AS MATERIALIZED (
+reported AS MATERIALIZED (
     SELECT l.*, g.instances, g.counted
     FROM bench_leaves l
     JOIN (
-        SELECT app_slug, form, sum(instances) AS instances, sum(counted) AS counted
+        SELECT app_slug, variant, sum(instances) AS instances, sum(counted) AS counted
         FROM groups
         WHERE reporting
-        GROUP BY app_slug, form
-    ) g ON g.app_slug = l.slug AND g.form = l.form
+        GROUP BY app_slug, variant
+    ) g ON g.app_slug = l.slug AND g.variant = l.variant
 )
 SELECT app_slug, 'status', status, lapsed::text, 0, sum(instances), 0, sum(counted)
 FROM groups
@@ -150,41 +150,41 @@ WHERE first_seen IS NOT NULL
 GROUP BY app_slug, first_seen
 UNION ALL
 SELECT slug, sort, key, value, sum(total * instances), sum(instances), sum(total * counted), sum(counted)
-FROM said
+FROM reported
 GROUP BY slug, sort, key, value
 UNION ALL
 SELECT slug, 'strings', key, '', 0, sum(instances), 0, sum(counted)
-FROM said
+FROM reported
 WHERE sort = 'string'
 GROUP BY slug, key;
 
--- step: runs
--- Each snapshot, and until when it counts: so many over 30 days, none older than its install.
-CREATE UNLOGGED TABLE bench_runs AS
-WITH taken AS (
+-- step: intervals
+-- The interval in which each snapshot is the current one: snapshots spread over 30 days, none before first_seen_at.
+CREATE UNLOGGED TABLE bench_intervals AS
+WITH starts AS (
     SELECT
         i.instance_id, i.app_slug, i.first_seen_at, i.last_seen_at, i.status,
-        CASE WHEN back = 0 THEN i.app_version ELSE '2.' || greatest(
-            0, split_part(i.app_version, '.', 2)::int - back * 3 / %(snapshots)s
+        CASE WHEN age = 0 THEN i.app_version ELSE '2.' || greatest(
+            0, split_part(i.app_version, '.', 2)::int - age * 3 / %(snapshots)s
         ) || '.0' END AS app_version,
-        i.form - (i.form - 1) %% %(forms_each)s + (i.form - 1 + back) %% %(forms_each)s AS form,
-        i.last_seen_at - (back - CASE WHEN back = 0 THEN 0 ELSE 0.9 * random() END)
+        i.variant - (i.variant - 1) %% %(variants_per_app)s + (i.variant - 1 + age) %% %(variants_per_app)s AS variant,
+        i.last_seen_at - (age - CASE WHEN age = 0 THEN 0 ELSE 0.9 * random() END)
             * interval '30 days' / %(snapshots)s AS starts_at
     FROM bench_installs i
-    CROSS JOIN generate_series(0, %(snapshots)s - 1) back
+    CROSS JOIN generate_series(0, %(snapshots)s - 1) age
     WHERE i.last_seen_at IS NOT NULL
 )
 SELECT
-    instance_id, app_slug, app_version, form, starts_at,
+    instance_id, app_slug, app_version, variant, starts_at,
     least(
         lead(starts_at) OVER (PARTITION BY instance_id ORDER BY starts_at),
         starts_at + d.active_window,
         CASE WHEN status = 'revoked' THEN last_seen_at END
     ) AS ends_at
-FROM taken
+FROM starts
 CROSS JOIN definitions d
 WHERE starts_at >= first_seen_at OR starts_at = last_seen_at;
-ANALYZE bench_runs;
+ANALYZE bench_intervals;
 
 -- step: snapshots
 INSERT INTO snapshots (
@@ -193,41 +193,41 @@ INSERT INTO snapshots (
 SELECT
     r.instance_id, r.starts_at, r.starts_at + interval '1 second', r.app_version, f.metrics, r.app_slug, f.leaves,
     head.cursor + row_number() OVER (ORDER BY r.starts_at)
-FROM bench_runs r
-JOIN bench_forms f ON f.form = r.form
+FROM bench_intervals r
+JOIN bench_variants f ON f.variant = r.variant
 CROSS JOIN feed_head head
 ORDER BY r.starts_at;
-UPDATE feed_head SET cursor = cursor + (SELECT count(*) FROM bench_runs);
+UPDATE feed_head SET cursor = cursor + (SELECT count(*) FROM bench_intervals);
 UPDATE series_head SET cursor = (SELECT cursor FROM feed_head);
 
 -- step: versions
 INSERT INTO versions_seen (instance_id, app_version, app_slug, first_at)
 SELECT instance_id, app_version, min(app_slug), min(starts_at)
-FROM bench_runs
+FROM bench_intervals
 GROUP BY instance_id, app_version;
 
 -- step: hours
--- As the part `rolled` has it, for runs none of which was rolled up.
+-- The same rows as the part `rolled` computes when nothing has been rolled up.
 CREATE UNLOGGED TABLE bench_points AS
-SELECT r.app_slug, r.form, r.app_version, p.at, sum(p.weight) AS weight
+SELECT r.app_slug, r.variant, r.app_version, p.at, sum(p.weight) AS weight
 FROM (
     SELECT
         *,
         date_trunc('hour', starts_at + interval '1 hour' - interval '1 microsecond') AS first,
         date_trunc('hour', ends_at + interval '1 hour' - interval '1 microsecond') AS new_end
-    FROM bench_runs
+    FROM bench_intervals
 ) r
 CROSS JOIN LATERAL (VALUES (r.first, 1), (r.new_end, -1)) p (at, weight)
 WHERE r.first < r.new_end
-GROUP BY r.app_slug, r.form, r.app_version, p.at
+GROUP BY r.app_slug, r.variant, r.app_version, p.at
 HAVING sum(p.weight) <> 0;
 ANALYZE bench_points;
 INSERT INTO series_hours (app_slug, sort, key, value, at, total, instances)
 SELECT app_slug, sort, key, value, at, sum(total), sum(weight)
 FROM (
     SELECT p.app_slug, l.sort, l.key, '' AS value, p.at, p.weight, p.weight * l.total AS total
-    FROM (SELECT app_slug, form, at, sum(weight) AS weight FROM bench_points GROUP BY app_slug, form, at) p
-    JOIN bench_leaves l ON l.form = p.form AND l.sort <> 'string'
+    FROM (SELECT app_slug, variant, at, sum(weight) AS weight FROM bench_points GROUP BY app_slug, variant, at) p
+    JOIN bench_leaves l ON l.variant = p.variant AND l.sort <> 'string'
     UNION ALL
     SELECT app_slug, 'version', '', app_version, at, weight, 0 FROM bench_points
 ) each
@@ -254,7 +254,7 @@ CROSS JOIN LATERAL generate_series(k.day, least(k.next_day - interval '1 day', h
 WHERE k.total <> 0 OR k.instances <> 0;
 
 -- step: years
--- What is kept of the days before: their raw snapshots and hours had their time. As it was on the newest day.
+-- Days for which raw snapshots and hours have expired: copies of the newest day.
 UPDATE series_head SET kept_until = coalesce((SELECT min(at) FROM series_days), '-infinity');
 INSERT INTO series_days (app_slug, sort, key, value, at, total, instances)
 SELECT s.app_slug, s.sort, s.key, s.value, d.day, s.total, s.instances
@@ -264,27 +264,26 @@ CROSS JOIN LATERAL generate_series(
     head.closed_at - interval '365 days', (SELECT min(at) FROM series_days) - interval '1 day', interval '1 day'
 ) d (day);
 
--- step: indexes
+-- step: create_indexes
 ALTER TABLE snapshots ADD CONSTRAINT snapshots_pkey PRIMARY KEY (instance_id, snapshot_at);
 DO $$ BEGIN EXECUTE (SELECT string_agg(ddl, ';') FROM bench_indexes); END $$;
 
--- step: tidy
-DROP TABLE bench_forms, bench_leaves, bench_installs, bench_runs, bench_points, bench_indexes;
+-- step: clean_up
+DROP TABLE bench_variants, bench_leaves, bench_installs, bench_intervals, bench_points, bench_indexes;
 VACUUM ANALYZE applications, instances, snapshots, tallies, series_hours, series_days, versions_seen;
 CHECKPOINT;
 
--- step: another_day
--- What the installs that report by the hour send in a day, stored and not yet rolled up: a snapshot at each hour. Their
--- newest ones are a day old by then.
-WITH fresh AS (
+-- step: add_day
+-- A snapshot at each hour of a day for each active install, stored without a rollup.
+WITH inserted AS (
     INSERT INTO snapshots (instance_id, snapshot_at, received_at, app_version, metrics, app_slug, leaves, cursor)
     SELECT
-        i.instance_id, i.snapshot_at + ahead * interval '1 hour', now(), i.app_version, i.metrics, i.app_slug, i.leaves,
-        head.cursor + row_number() OVER (ORDER BY ahead, i.instance_id)
+        i.instance_id, i.snapshot_at + hours_ahead * interval '1 hour', now(), i.app_version, i.metrics, i.app_slug, i.leaves,
+        head.cursor + row_number() OVER (ORDER BY hours_ahead, i.instance_id)
     FROM instances i
-    CROSS JOIN generate_series(1, 24) ahead
+    CROSS JOIN generate_series(1, 24) hours_ahead
     CROSS JOIN feed_head head
     WHERE i.status = 'active'
     RETURNING 1
 )
-UPDATE feed_head SET cursor = cursor + (SELECT count(*) FROM fresh);
+UPDATE feed_head SET cursor = cursor + (SELECT count(*) FROM inserted);

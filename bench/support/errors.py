@@ -1,5 +1,5 @@
 """The error that ends a bench."""
 
 
-class Fault(Exception):
-    """What the bench would say is not true, or cannot be measured; the message says why."""
+class InvalidRun(Exception):
+    """A figure would be wrong or cannot be measured; the message says why."""

@@ -1,4 +1,4 @@
-"""Installs with keys of their own, and their snapshots: signed before the clock runs, each to be sent once."""
+"""Installs with their own keys, and their snapshots: signed before a measurement, each sent once."""
 
 import json
 import multiprocessing
@@ -15,11 +15,11 @@ import psycopg2
 
 from shm.queries import with_parts
 
-SEED = with_parts((Path(__file__).parent / "fleet.sql").read_text(encoding="utf-8"))
-OLDEST = timedelta(days=7)  # the first snapshot's age: well within the 30 days that a server accepts
-STEP = timedelta(seconds=1)  # between two snapshots of an install: none of a bench comes up to now
+SEED_SQL = with_parts((Path(__file__).parent / "fleet.sql").read_text(encoding="utf-8"))
+FIRST_SNAPSHOT_AGE = timedelta(days=7)  # within the 30 days that a server accepts
+SNAPSHOT_INTERVAL = timedelta(seconds=1)  # between two snapshots of an install; no bench reaches the present
 
-# About 20 metrics, with the system metrics that the clients add by themselves: 700 bytes with its envelope.
+# About 20 metrics, with the system metrics that clients add: a body of 700 bytes.
 METRICS = {
     "sys_os": "linux",
     "sys_arch": "amd64",
@@ -48,7 +48,7 @@ METRICS = {
 
 @dataclass(frozen=True, slots=True)
 class Install:
-    """An ID and its key pair; `secret` is what libsodium signs with."""
+    """An ID and its key pair; `secret` in libsodium's format."""
 
     instance_id: str
     public: bytes
@@ -56,38 +56,38 @@ class Install:
 
 
 @dataclass(frozen=True, slots=True)
-class Requests:
-    """Signed requests in files `<path>.0`, `<path>.1`, ...: one for each of the driver's threads."""
+class SignedRequests:
+    """Signed requests in files `<path>.0`, `<path>.1`, ...: one for each of wrk's threads."""
 
     path: Path
     parts: int
 
-    def discard(self) -> None:
-        """They were sent, or are not wanted."""
+    def delete(self) -> None:
+        """Deletes the files."""
         for part in range(self.parts):
             self.path.with_name(f"{self.path.name}.{part}").unlink()
 
 
 class Fleet:
-    """Active installs of one application, known to a database. Its snapshots are taken in turn, one second apart."""
+    """Active installs of one application. They take turns in sending; snapshots of one install are one second apart."""
 
     def __init__(self, size: int) -> None:
         self.installs = [_install() for _ in range(size)]
-        self._begins = datetime.now(UTC) - OLDEST
+        self._begins = datetime.now(UTC) - FIRST_SNAPSHOT_AGE
         self._next = 0
 
     def seed(self, dsn: str) -> None:
-        """Makes the installs known and active."""
+        """Inserts the installs as active."""
         with psycopg2.connect(dsn) as connection, connection.cursor() as cursor:
             keys = [install.public.hex() for install in self.installs]
-            cursor.execute(SEED, {"ids": [install.instance_id for install in self.installs], "keys": keys})
+            cursor.execute(SEED_SQL, {"ids": [install.instance_id for install in self.installs], "keys": keys})
         connection.close()
 
-    def sign(self, path: Path, number: int, parts: int) -> Requests:
-        """Signs the next `number` snapshots of the fleet, in processes side by side, into `parts` files."""
+    def sign(self, path: Path, number: int, parts: int) -> SignedRequests:
+        """Signs the next `number` snapshots of the fleet, in parallel processes, into `parts` files."""
         share = -(-number // parts)
         first, self._next = self._next, self._next + share * parts
-        fork = multiprocessing.get_context("fork")  # the installs are there in each, and are not sent through a pipe
+        fork = multiprocessing.get_context("fork")  # children inherit the installs and need no pipe
         writers = [
             fork.Process(target=self._write, args=(path.with_name(f"{path.name}.{part}"), first + part, parts, share))
             for part in range(parts)
@@ -98,36 +98,36 @@ class Fleet:
             writer.join()
             if writer.exitcode != 0:
                 raise RuntimeError(f"Signing ended with the status {writer.exitcode}.")
-        return Requests(path, parts)
+        return SignedRequests(path, parts)
 
     def _write(self, file: Path, first: int, step: int, number: int) -> None:
-        """Neighbours in time go to different parts, so that all parts move through the fleet together."""
+        """Takes every `step`-th snapshot, so that all parts advance through the fleet together."""
         with file.open("wb") as out:
             out.writelines(islice((self._line(index) for index in count(first, step)), number))
 
     def _line(self, index: int) -> bytes:
         turn, place = divmod(index, len(self.installs))
         install = self.installs[place]
-        body = snapshot(install.instance_id, self._begins + turn * STEP, index)
+        body = snapshot_body(install.instance_id, self._begins + turn * SNAPSHOT_INTERVAL, index)
         signature = nacl.bindings.crypto_sign(body, install.secret)[: nacl.bindings.crypto_sign_BYTES]
         return b"%s %s %s\n" % (install.instance_id.encode(), signature.hex().encode(), body)
 
 
-def snapshot(instance_id: str, at: datetime, number: int) -> bytes:
-    """The body of a snapshot, with a counter that moves."""
-    said = {
+def snapshot_body(instance_id: str, at: datetime, number: int) -> bytes:
+    """The body of a snapshot, with `number` as a counter."""
+    body = {
         "instance_id": instance_id,
         "timestamp": at.strftime("%Y-%m-%dT%H:%M:%S.%f") + "003Z",  # nanoseconds, as the Go client sends them
         "metrics": {"invoices_sent": number} | METRICS,
         "app_version": "1.4.2",
     }
-    return json.dumps(said, separators=(",", ":")).encode()
+    return json.dumps(body, separators=(",", ":")).encode()
 
 
 def signed_bodies(installs: Sequence[Install]) -> Iterator[tuple[bytes, bytes]]:
-    """A public key, and a signature with its body, of each install."""
+    """The public key of each install, with a signed body."""
     for number, install in enumerate(installs):
-        body = snapshot(install.instance_id, datetime.now(UTC), number)
+        body = snapshot_body(install.instance_id, datetime.now(UTC), number)
         yield install.public, nacl.bindings.crypto_sign(body, install.secret)
 
 

@@ -1,4 +1,4 @@
--- Makes installs known and active, as registering and activating each of them would; the tallies have them too.
+-- Inserts active installs with the same result as registering and activating each of them; updates the tallies too.
 SELECT pg_advisory_xact_lock({writers_lock});
 INSERT INTO applications (slug, name) VALUES ('bench', 'Bench') ON CONFLICT (slug) DO NOTHING;
 WITH before AS (
@@ -6,10 +6,10 @@ WITH before AS (
 ),
 after AS (
     SELECT
-        said.instance_id, 'bench' AS app_slug, '1.4.2' AS app_version, 'production' AS environment,
+        new.instance_id, 'bench' AS app_slug, '1.4.2' AS app_version, 'production' AS environment,
         'active' AS status, now() AS first_seen_at, now() AS last_seen_at, NULL::timestamptz AS snapshot_at,
-        '{}'::jsonb AS leaves, said.public_key, head.cursor + row_number() OVER () AS cursor
-    FROM unnest(%(ids)s::uuid[], %(keys)s::text[]) AS said (instance_id, public_key)
+        '{}'::jsonb AS leaves, new.public_key, head.cursor + row_number() OVER () AS cursor
+    FROM unnest(%(ids)s::uuid[], %(keys)s::text[]) AS new (instance_id, public_key)
     CROSS JOIN feed_head head
 ),
 -- use: moved

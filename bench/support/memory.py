@@ -1,4 +1,4 @@
-"""How much memory processes had at their most, looked at again and again while they run."""
+"""Memory of processes, sampled while they run."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -7,68 +7,70 @@ from dataclasses import dataclass
 
 import psutil
 
-LOOK_S = 0.02
+PEAK_INTERVAL_S = 0.02
+RESIDENT_INTERVAL_S = 0.1
 
 
 @dataclass
-class Peak:
-    """MiB: of the largest process of each kind. PostgreSQL's without what its processes share."""
+class PeakMemory:
+    """MiB of the largest process of each kind; of a PostgreSQL backend without shared memory."""
 
     process_mib: float = 0.0
     backend_mib: float = 0.0
 
-    def shown(self) -> str:
+    def format(self) -> str:
         """For a line of the report."""
         return f"peak memory {self.process_mib:,.0f} MiB, of a PostgreSQL backend {self.backend_mib:,.0f} MiB"
 
 
 @contextmanager
-def watched(processes: Callable[[], list[psutil.Process]], postmaster: int) -> Iterator[Peak]:
-    """Watches them as long as the context."""
-    peak, ended = Peak(), threading.Event()
+def track_peak(process: psutil.Process, postmaster: int) -> Iterator[PeakMemory]:
+    """The peak of a process and of PostgreSQL's backends, as long as the context."""
+    peak = PeakMemory()
 
-    def look() -> None:
-        while not ended.wait(LOOK_S):
-            peak.process_mib = max([peak.process_mib, *(_own(each, shared=True) for each in processes())])
-            backends = psutil.Process(postmaster).children()
-            peak.backend_mib = max([peak.backend_mib, *(_own(each, shared=False) for each in backends)])
+    def sample() -> None:
+        peak.process_mib = max(peak.process_mib, _process_mib(process, shared=True))
+        backends = psutil.Process(postmaster).children()
+        peak.backend_mib = max([peak.backend_mib, *(_process_mib(each, shared=False) for each in backends)])
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
+    with _sampling(sample, PEAK_INTERVAL_S):
         yield peak
-    finally:
-        ended.set()
-        thread.join()
-
-
-def resident_mib(pid: int) -> float:
-    """Of a process and of all that it started."""
-    root = psutil.Process(pid)
-    return sum(_own(each, shared=True) for each in (root, *root.children(recursive=True)))
 
 
 @contextmanager
-def followed(pid: int, look_s: float = 0.1) -> Iterator[list[float]]:
-    """Its resident MiB at every look, as long as the context."""
-    seen, ended = [resident_mib(pid)], threading.Event()
+def track_resident(pid: int) -> Iterator[list[float]]:
+    """The resident MiB of a process and its children in each sample, as long as the context."""
+    samples = [resident_mib(pid)]
+    with _sampling(lambda: samples.append(resident_mib(pid)), RESIDENT_INTERVAL_S):
+        yield samples
 
-    def look() -> None:
-        while not ended.wait(look_s):
-            seen.append(resident_mib(pid))
 
-    thread = threading.Thread(target=look)
+def resident_mib(pid: int) -> float:
+    """Of a process and all its descendants."""
+    root = psutil.Process(pid)
+    return sum(_process_mib(each, shared=True) for each in (root, *root.children(recursive=True)))
+
+
+@contextmanager
+def _sampling(sample: Callable[[], None], interval_s: float) -> Iterator[None]:
+    ended = threading.Event()
+
+    def run() -> None:
+        while not ended.wait(interval_s):
+            sample()
+
+    thread = threading.Thread(target=run)
     thread.start()
     try:
-        yield seen
+        yield
     finally:
         ended.set()
         thread.join()
 
 
-def _own(process: psutil.Process, *, shared: bool) -> float:
+def _process_mib(process: psutil.Process, *, shared: bool) -> float:
     try:
-        held = process.memory_info()
-    except psutil.NoSuchProcess:  # it ended just now
+        memory = process.memory_info()
+    except psutil.NoSuchProcess:  # it ended between the listing and this call
         return 0.0
-    return (held.rss - (0 if shared else getattr(held, "shared", 0))) / 2**20
+    return (memory.rss - (0 if shared else getattr(memory, "shared", 0))) / 2**20

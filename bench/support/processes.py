@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 
-from bench.support.errors import Fault
+from bench.support.errors import InvalidRun
 
 CHECKOUT = Path(__file__).parents[2]
 START_TIMEOUT_S = 60
@@ -21,7 +21,7 @@ POLL_INTERVAL_S = 0.05
 def python_process(
     module: str, *arguments: str, environment: Mapping[str, str] | None = None, log_file: Path | None = None
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """`python -m module`, without the caller's `SHM_` variables. SIGTERM at the end; raises Fault if that fails.
+    """`python -m module`, without the caller's `SHM_` variables. SIGTERM at the end; raises InvalidRun if that fails.
 
     stdout and stderr are appended to `log_file`; without one they are the caller's.
     """
@@ -48,17 +48,17 @@ def python_process(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            raise Fault(f"{module} did not end within {END_TIMEOUT_S} s of SIGTERM.") from None
+            raise InvalidRun(f"{module} did not end within {END_TIMEOUT_S} s of SIGTERM.") from None
 
 
 def wait_until(is_ready: Callable[[], bool], process: "subprocess.Popen[bytes]", name: str) -> None:
-    """Raises Fault if the process ends before it is ready, or is not ready in time."""
+    """Raises InvalidRun if the process ends before it is ready, or is not ready in time."""
     deadline = monotonic() + START_TIMEOUT_S
     while not is_ready():
         if (status := process.poll()) is not None:
-            raise Fault(f"{name} ended with status {status} before it was ready.")
+            raise InvalidRun(f"{name} ended with status {status} before it was ready.")
         if monotonic() > deadline:
-            raise Fault(f"{name} was not ready within {START_TIMEOUT_S} s.")
+            raise InvalidRun(f"{name} was not ready within {START_TIMEOUT_S} s.")
         sleep(POLL_INTERVAL_S)
 
 

@@ -1,4 +1,4 @@
-"""How a bench says what it found: a plain table, and each aim with its figure."""
+"""The format of a report: lines, tables, and targets with what was measured."""
 
 import statistics
 from collections.abc import Sequence
@@ -6,40 +6,40 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
-    """A figure that was measured more than once, on a machine that is never quiet: the median, and how far it went."""
+class Samples:
+    """One figure, measured several times because the machine is never idle."""
 
     values: Sequence[float]
 
     @property
     def median(self) -> float:
-        """The one to quote."""
+        """The value to quote."""
         return statistics.median(self.values)
 
-    def shown(self, digits: int = 0) -> str:
-        """`2,710 (2,655-2,740)`, the median alone where there is one value."""
+    def format(self, digits: int = 0) -> str:
+        """Median and range, `2,710 (2,655-2,740)`; the value alone where there is one."""
         if len(self.values) == 1:
             return f"{self.median:,.{digits}f}"
         return f"{self.median:,.{digits}f} ({min(self.values):,.{digits}f}-{max(self.values):,.{digits}f})"
 
 
-def say(sentence: str = "") -> None:
-    """A line of the report, at once: a bench takes minutes."""
-    print(sentence, flush=True)
+def print_line(text: str = "") -> None:
+    """Flushed at once, because a bench takes minutes."""
+    print(text, flush=True)
 
 
-def say_aim(aim: str, figure: str, *, met: bool) -> None:
-    """A promise and what was measured of it."""
-    say(f"{'met    ' if met else 'not met'}  {aim}: {figure}")
+def print_target(target: str, figure: str, *, met: bool) -> None:
+    """A target and what was measured."""
+    print_line(f"{'met    ' if met else 'not met'}  {target}: {figure}")
 
 
 class Table:
-    """Rows under a head, each said as soon as it is known."""
+    """Rows below a header; each is printed as soon as it is known."""
 
     def __init__(self, *columns: tuple[str, int]) -> None:
         self._widths = [width for _, width in columns]
-        self.row(*(name for name, _ in columns))
+        self.print_row(*(name for name, _ in columns))
 
-    def row(self, *cells: str) -> None:
-        """A row, its cells to the right of their columns."""
-        say("  ".join(cell.rjust(width) for cell, width in zip(cells, self._widths, strict=True)).rstrip())
+    def print_row(self, *cells: str) -> None:
+        """Right-aligned cells."""
+        print_line("  ".join(cell.rjust(width) for cell, width in zip(cells, self._widths, strict=True)).rstrip())

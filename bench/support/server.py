@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import psycopg2
 
-from bench.support.errors import Fault
+from bench.support.errors import InvalidRun
 from bench.support.machine import cpu_seconds
 from bench.support.processes import free_port, python_process, wait_until
 from shm.embedded import EmbeddedPostgres
@@ -36,7 +36,7 @@ class RunningServer:
         self.postmaster = postmaster_pid(data_dir)
         for name, required in DURABLE.items():
             if (value := self.fetch_value(f"SHOW {name}")) != required:
-                raise Fault(f"PostgreSQL has {name} = {value}; commits are durable only with {required}.")
+                raise InvalidRun(f"PostgreSQL has {name} = {value}; commits are durable only with {required}.")
 
     def fetch_value(self, sql: str) -> str:
         """The first column of the first row."""
@@ -55,7 +55,7 @@ class RunningServer:
         deadline = time.monotonic() + SETTLE_TIMEOUT_S
         while (count := int(self.fetch_value("SELECT count(*) FROM snapshots"))) != previous:
             if time.monotonic() > deadline:
-                raise Fault(f"The server still stored snapshots {SETTLE_TIMEOUT_S} s after the last one was sent.")
+                raise InvalidRun(f"The server still stored snapshots {SETTLE_TIMEOUT_S} s after the last one was sent.")
             previous = count
             time.sleep(SETTLE_INTERVAL_S)
         return count
@@ -72,17 +72,17 @@ def postmaster_pid(data_dir: Path) -> int:
 
 @contextmanager
 def run_server(data_dir: Path, workers: int) -> Iterator[RunningServer]:
-    """`shm serve` on `data_dir`, ended with the context. Raises Fault unless it starts and ends without an error."""
+    """`shm serve` on `data_dir`, ended with the context. Raises InvalidRun unless it starts and ends cleanly."""
     port, log_file = free_port(), data_dir.with_suffix(".log")
     arguments = ("serve", "--port", str(port), "--data-dir", str(data_dir))
     try:
         with python_process("shm.cli", *arguments, environment=settings(workers), log_file=log_file) as process:
             wait_until(lambda: _is_ready(port), process, "The server")
             yield RunningServer(data_dir, port, process.pid)
-    except Fault as error:
-        raise Fault(f"{error}\n{log_file.read_text()}") from error
+    except InvalidRun as error:
+        raise InvalidRun(f"{error}\n{log_file.read_text()}") from error
     if process.returncode != 0:
-        raise Fault(f"The server ended with status {process.returncode}:\n{log_file.read_text()}")
+        raise InvalidRun(f"The server ended with status {process.returncode}:\n{log_file.read_text()}")
 
 
 def settings(workers: int) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The bench of the feed measures what it says: every frame is counted, and what never came is no figure."""
+"""The feed bench counts each frame, and a snapshot that was not received is no figure."""
 
 import math
 import socket
@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from bench.feed.feed_run import SAMPLE, accounted, run_the_floor, waits
-from bench.feed.sender import Sent
-from bench.feed.subscribers import PONG, Hall, Reader, Told
-from bench.support.errors import Fault
+from bench.feed.feed_run import SAMPLE_SIZE, delivery_latencies, measure_baseline, summarize
+from bench.feed.sender import SendResult
+from bench.feed.subscribers import PONG, ReadBuffer, Reader, ReceiveResult
+from bench.support.errors import InvalidRun
 
 CHECKOUT = Path(__file__).parent.parent.parent
 EXAMPLE = b'{"type":"instance","cursor":1,"instance":{"metrics":{"invoices_sent": 1, "plan": "team"}}}'
 LIMIT_S = 10
 
 
-def test_the_quick_bench_says_every_row_and_every_aim(open_folder: Path) -> None:
-    shape = ("--subscribers", "1,4", "--rates", "20", "--unread", "2", "--seconds", "1", "--folder", str(open_folder))
+def test_the_quick_feed_bench_prints_each_row_and_target(open_folder: Path) -> None:
+    shape = ("--subscribers", "1,4", "--rates", "20", "--stalled", "2", "--seconds", "1", "--folder", str(open_folder))
     done = subprocess.run(
         [sys.executable, "-m", "bench.feed", "--quick", *shape],
         cwd=CHECKOUT,
@@ -31,26 +31,26 @@ def test_the_quick_bench_says_every_row_and_every_aim(open_folder: Path) -> None
     )
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line.strip() for line in done.stdout.splitlines()]
-    for row, times in (("0  ", 2), ("1  ", 1), ("4  ", 2), ("4 + 2 unread  ", 2)):  # with one worker, and with two
+    for row, times in (("0  ", 2), ("1  ", 1), ("4  ", 2), ("4 + 2 stalled  ", 2)):  # with one worker, and with two
         assert sum(line.startswith(row) for line in lines) == times, row
-    assert sum(line.startswith("the floor  ") for line in lines) == 2
+    assert sum(line.startswith("baseline  ") for line in lines) == 2
     assert sum(line.startswith(("met ", "not met ")) for line in lines) == 6
     assert list(open_folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("readers", [1, 2 * SAMPLE + 1])
-def test_subscribers_count_every_message_and_the_sample_notes_each(readers: int) -> None:
-    run = run_the_floor(EXAMPLE, 40, 1, readers)
-    assert (run.sent.acknowledged, run.told.behind, run.told.closed) == (40, 0, 0)
-    assert len(run.told.notes) == min(SAMPLE, readers)
-    for noted in run.told.notes:
-        assert list(noted[::2]) == list(range(41))  # with the one that is sent last
-    assert run.told.messages == pytest.approx(41 * readers, rel=0.01)
-    assert len(run.waits) == 40 * len(run.told.notes)
+@pytest.mark.parametrize("readers", [1, 2 * SAMPLE_SIZE + 1])
+def test_subscribers_count_messages_and_the_sample_records_each(readers: int) -> None:
+    run = measure_baseline(EXAMPLE, 40, 1, readers)
+    assert (run.sent.acknowledged, run.received.behind, run.received.closed) == (40, 0, 0)
+    assert len(run.received.arrivals) == min(SAMPLE_SIZE, readers)
+    for arrivals in run.received.arrivals:
+        assert list(arrivals[::2]) == list(range(41))  # including the last one
+    assert run.received.messages == pytest.approx(41 * readers, rel=0.01)
+    assert len(run.latencies_ms) == 40 * len(run.received.arrivals)
 
 
 @pytest.mark.parametrize("piece", [1, 7, 100_000])
-def test_frames_of_every_length_are_told_apart_however_they_are_cut(piece: int) -> None:
+def test_frames_of_any_length_and_split_are_separated(piece: int) -> None:
     texts = [
         b'{"type":"hello","cursor":4,"heartbeat_s":15}',
         _padded(b'{"cursor":5,"invoices_sent":17,"', 400),
@@ -62,34 +62,40 @@ def test_frames_of_every_length_are_told_apart_however_they_are_cut(piece: int) 
     with ours, theirs:
         ours.settimeout(LIMIT_S)
         theirs.settimeout(LIMIT_S)
-        hall, reader = Hall(), Reader(ours, b"", array("q"))
+        buffer, reader = ReadBuffer(), Reader(ours, b"", array("q"))
         for at in range(0, len(stream), piece):
             theirs.sendall(stream[at : at + piece])
-            while reader.octets < min(at + piece, len(stream)):
-                hall.read(reader)
+            while reader.bytes_read < min(at + piece, len(stream)):
+                buffer.read(reader)
         assert theirs.recv(100) == PONG
-    assert (reader.messages, reader.octets, reader.cursor, reader.part) == (4, len(stream), 7, b"")
-    assert reader.notes is not None
-    assert list(reader.notes[::2]) == [17, 18]
+    assert (reader.messages, reader.bytes_read, reader.cursor, reader.partial) == (4, len(stream), 7, b"")
+    assert reader.arrivals is not None
+    assert list(reader.arrivals[::2]) == [17, 18]
 
 
-def test_a_snapshot_is_told_when_a_newer_one_of_its_install_is() -> None:
+def test_a_newer_snapshot_of_the_install_counts_as_delivery() -> None:
     acknowledged = array("q", [0, 1_000_000, 1, 1_000_000, 2, 2_000_000])  # of two installs
-    told = array("q", [1, 3_000_000, 2, 5_000_000])
-    assert waits(acknowledged, [told], installs=2) == [2.0, 3.0, 4.0]
+    received = array("q", [1, 3_000_000, 2, 5_000_000])
+    assert delivery_latencies(acknowledged, [received], installs=2) == [2.0, 3.0, 4.0]
 
 
-def test_what_a_subscriber_was_never_told_is_no_figure_unless_it_is_said_that_it_was_behind() -> None:
-    sent = Sent(0, 10_000_000, array("q", [0, 1_000_000, 1, 1_000_000]), array("q"))
-    told = array("q", [0, 3_000_000])
-    with pytest.raises(Fault, match="not told of every snapshot"):
-        accounted(sent, _told(told, behind=0), 2, {})
-    assert accounted(sent, _told(told, behind=1), 2, {}).waits == [2.0, math.inf]
+def test_an_unreceived_snapshot_is_invalid_unless_the_reader_is_behind() -> None:
+    sent = SendResult(0, 10_000_000, array("q", [0, 1_000_000, 1, 1_000_000]), array("q"))
+    received = array("q", [0, 3_000_000])
+    with pytest.raises(InvalidRun, match="did not receive every snapshot"):
+        summarize(sent, _received(received, behind=0), 2, {})
+    assert summarize(sent, _received(received, behind=1), 2, {}).latencies_ms == [2.0, math.inf]
 
 
-def _told(notes: "array[int]", behind: int) -> Told:
-    return Told(
-        messages=1, octets=len(EXAMPLE), behind=behind, closed=0, by_ns=20_000_000, notes=[notes], example=EXAMPLE
+def _received(arrivals: "array[int]", behind: int) -> ReceiveResult:
+    return ReceiveResult(
+        messages=1,
+        bytes_read=len(EXAMPLE),
+        behind=behind,
+        closed=0,
+        ended_ns=20_000_000,
+        arrivals=[arrivals],
+        example=EXAMPLE,
     )
 
 

@@ -1,4 +1,4 @@
-"""The bench of reading measures what it says: fleets written by SQL are what the server would have made of them."""
+"""The read bench: a fleet inserted by SQL equals one that the server has stored."""
 
 import asyncio
 import subprocess
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.read.endpoints import ENDPOINTS, Endpoint
-from bench.read.seeded_fleet import Estate, another_day, connected, seed
+from bench.read.seeded_fleet import SeededFleet, add_day, open_cursor, seed_fleet
 from shm.database import Database
 from shm.queries import with_parts
 from shm.rollup import Rollup
@@ -60,7 +60,7 @@ SELECT count(*) FROM misplaced
 
 
 @pytest.mark.timeout(900)  # it starts and ends three servers twice
-def test_the_quick_bench_asks_every_endpoint_that_there_is(open_folder: Path) -> None:
+def test_the_quick_read_bench_requests_each_endpoint(open_folder: Path) -> None:
     shape = ("--quick", "--small", f"{INSTALLS}", "--large", f"{2 * INSTALLS}", "--folder", str(open_folder))
     done = subprocess.run(
         [sys.executable, "-m", "bench.read", *shape], cwd=CHECKOUT, capture_output=True, text=True, check=False
@@ -68,25 +68,25 @@ def test_the_quick_bench_asks_every_endpoint_that_there_is(open_folder: Path) ->
     assert done.returncode == 0, done.stdout + done.stderr
     for endpoint in ENDPOINTS:
         (line,) = (line for line in done.stdout.splitlines() if line.strip().startswith(f"{endpoint.name}  "))
-        assert ("not there yet" in line) != endpoint.is_there
+        assert ("not in this version" in line) != endpoint.exists
     assert "rolled up" in done.stdout
     assert list(open_folder.iterdir()) == []
 
 
-def test_a_fleet_that_is_written_at_once_stands_and_adds_up_as_the_server_has_it(database: str) -> None:
-    seed(database, Estate(INSTALLS, 12))
+def test_tallies_of_a_seeded_fleet_match_its_instances(database: str) -> None:
+    seed_fleet(database, SeededFleet(INSTALLS, 12))
     assert _rows(database, TALLIES, 4) == _rows(database, with_parts(MOVED), 4)
-    with connected(database) as cursor:
+    with open_cursor(database) as cursor:
         cursor.execute(with_parts(MISPLACED))
         assert cursor.fetchone() == (0,)
 
 
-def test_its_series_are_what_the_rollup_makes_of_its_snapshots(database: str) -> None:
-    seed(database, Estate(INSTALLS, 12))
+def test_series_of_a_seeded_fleet_match_the_rollup(database: str) -> None:
+    seed_fleet(database, SeededFleet(INSTALLS, 12))
     hours, days, versions = _rows(database, HOURS, 5), _rows(database, DAYS, 5), _rows(database, VERSIONS, 2)
     assert hours
     assert days
-    with connected(database) as cursor:
+    with open_cursor(database) as cursor:
         cursor.execute(
             "DELETE FROM series_hours; DELETE FROM series_days; DELETE FROM versions_seen;"
             "UPDATE series_head SET cursor = 0"
@@ -97,17 +97,17 @@ def test_its_series_are_what_the_rollup_makes_of_its_snapshots(database: str) ->
     assert _rows(database, VERSIONS, 2) == versions
 
 
-def test_another_day_is_stored_and_not_yet_rolled_up(database: str) -> None:
-    seed(database, Estate(INSTALLS, 2))
-    stored = another_day(database)
-    with connected(database) as cursor:
+def test_an_added_day_is_stored_without_a_rollup(database: str) -> None:
+    seed_fleet(database, SeededFleet(INSTALLS, 2))
+    stored = add_day(database)
+    with open_cursor(database) as cursor:
         cursor.execute("SELECT 24 * count(*) FROM instances WHERE status = 'active'")
         assert cursor.fetchone() == (stored,)
 
 
-def test_what_the_server_has_is_found_among_its_routes_and_what_it_has_not_is_not() -> None:
-    assert all(Endpoint(path, path).is_there for path in ("stats", "instances?limit=50", "metrics/{app}?period=24h"))
-    assert not any(Endpoint(path, path).is_there for path in ("statistics", "instances?shape=round", "metrics"))
+def test_an_endpoint_exists_if_the_server_has_its_route_and_query() -> None:
+    assert all(Endpoint(path, path).exists for path in ("stats", "instances?limit=50", "metrics/{app}?period=24h"))
+    assert not any(Endpoint(path, path).exists for path in ("statistics", "instances?shape=round", "metrics"))
 
 
 async def _roll(database: str) -> None:
@@ -119,6 +119,6 @@ async def _roll(database: str) -> None:
 
 def _rows(database: str, sql: str, names: int) -> Rows:
     """By name, those that are not nothing."""
-    with connected(database) as cursor:
+    with open_cursor(database) as cursor:
         cursor.execute(sql)
         return {row[:names]: row[names:] for row in cursor.fetchall() if any(row[names:])}
