@@ -11,13 +11,12 @@ from decimal import Decimal
 import msgspec
 
 from shm.errors import BadRequest
-from shm.metrics import LONGEST_CATEGORY, Leaf
+from shm.metrics import LONGEST_CATEGORY, MOST_DIGITS, Leaf
 from shm.settings import Settings
 
 LARGEST = Decimal(sys.float_info.max)  # PostgreSQL would keep 1e100000 too, and write it in 100,001 digits
 SMALLEST = Decimal(math.ulp(0.0))  # the least above zero
 PLAIN_EXPONENTS = range(SMALLEST.adjusted() + 1, LARGEST.adjusted())  # of these nothing needs to be compared
-MOST_DIGITS = 330  # a double written out in full
 PLAIN_INT = 2**63  # below it nothing about an integer needs to be looked at
 
 LONGEST_SHOWN = 40  # characters of a key in a refusal: enough to find it

@@ -18,6 +18,7 @@ Aggregate = Literal["sum", "avg", "min", "max", "median"]
 LONGEST_CATEGORY = 64  # characters; a longer string is kept and shown, but is no category
 LONGEST_LABEL = 64  # characters: a tile's title
 LONGEST_UNIT = 16
+MOST_DIGITS = 330  # of a number: a double written in full
 STORABLE = r"^[^\x00]*$"  # PostgreSQL keeps no NUL
 
 SYSTEM_PREFIXES = ("sys_", "app_")

@@ -164,7 +164,7 @@ async def serve(
     """Listens until `ended` is set, then finishes what is in flight. `listening` is told the port."""
     asyncio.get_running_loop().set_exception_handler(_log_stray)
     async with rooms_of(settings, database, writer, vitals) as rooms:
-        server = make_server(rooms, make_application(rooms))
+        server = make_server(rooms, make_application(rooms), POSTS)
         sockets = listen(settings, shared=settings.workers > 1)
         server.add_sockets(sockets)
         await listening(sockets[0].getsockname()[1], rooms)

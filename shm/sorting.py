@@ -13,9 +13,8 @@ from uuid import UUID
 import msgspec
 
 from shm.errors import BadRequest
-from shm.leaves import MOST_DIGITS
 from shm.marks import no_mark
-from shm.metrics import STORABLE
+from shm.metrics import MOST_DIGITS, STORABLE
 
 COLUMNS = (
     "instance_id",

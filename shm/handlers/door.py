@@ -4,6 +4,7 @@ HTTP that cannot be read is answered in the one shape of all refusals too, and s
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any, cast
 
 import tornado.web
@@ -13,8 +14,7 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 
 from shm.handlers import problems
-from shm.handlers.exchange import MOST_DROPPED, Exchange
-from shm.handlers.intake import POSTS
+from shm.handlers.exchange import MOST_DROPPED, Exchange, Post
 from shm.handlers.rooms import Rooms
 from shm.handlers.stream import HEADERS_TOO_LARGE, Stream, last
 from shm.values import MOST_HEADERS
@@ -26,11 +26,11 @@ MOST_READ = 2 * MOST_DROPPED  # bytes of a body; an Exchange refuses it before
 HOST = re.compile(r"[A-Za-z0-9\[\]:._~!$&'()*+;=%-]*")
 
 
-def make_server(rooms: Rooms, application: tornado.web.Application) -> "Server":
-    """The HTTP server with its limits, not yet listening."""
+def make_server(rooms: Rooms, application: tornado.web.Application, posts: Mapping[str, Post]) -> "Server":
+    """The HTTP server with its limits, not yet listening. `posts`: the client protocol's endpoints by path."""
     settings = rooms.settings
     server = Server(
-        Door(rooms, application),
+        Door(rooms, application, posts),
         max_header_size=MOST_HEADERS,
         max_body_size=max(MOST_READ, settings.max_body, settings.max_backlog_body),
         idle_connection_timeout=settings.idle_timeout.total_seconds(),
@@ -53,23 +53,30 @@ class Server(HTTPServer):
 class Door(httputil.HTTPServerConnectionDelegate):
     """Tells requests apart by their path."""
 
-    def __init__(self, rooms: Rooms, application: tornado.web.Application) -> None:
+    def __init__(self, rooms: Rooms, application: tornado.web.Application, posts: Mapping[str, Post]) -> None:
         self._rooms = rooms
         self._application = application
+        self._posts = posts
 
     def start_request(self, server_conn: object, request_conn: httputil.HTTPConnection) -> "_Way":
         """Called by Tornado for each request."""
-        return _Way(self._rooms, self._application, server_conn, cast(HTTP1Connection, request_conn))
+        return _Way(self._rooms, self._application, self._posts, server_conn, cast(HTTP1Connection, request_conn))
 
 
 class _Way(httputil.HTTPMessageDelegate):
     """A request whose head is still to come; from there on, the delegate that it goes to."""
 
     def __init__(
-        self, rooms: Rooms, application: tornado.web.Application, server: object, connection: HTTP1Connection
+        self,
+        rooms: Rooms,
+        application: tornado.web.Application,
+        posts: Mapping[str, Post],
+        server: object,
+        connection: HTTP1Connection,
     ) -> None:
         self._rooms = rooms
         self._application = application
+        self._posts = posts
         self._server = server
         self._connection = connection
         self._to = httputil.HTTPMessageDelegate()  # nowhere
@@ -87,7 +94,7 @@ class _Way(httputil.HTTPMessageDelegate):
         start_line = cast(httputil.RequestStartLine, start_line)
         if start_line.version == "HTTP/1.1" and not HOST.fullmatch(headers.get("Host", ",")):
             raise httputil.HTTPInputError("Host")
-        post = POSTS.get(start_line.path.partition("?")[0])
+        post = self._posts.get(start_line.path.partition("?")[0])
         if post is not None:
             self._to = Exchange(self._rooms, self._connection, post)
         else:

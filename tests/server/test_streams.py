@@ -57,7 +57,7 @@ async def served(dsn: str) -> AsyncIterator[tuple[str, Rooms]]:
         Database.opened(settings, dsn, 1) as database,
         rooms_of(settings, database, database, Vitals(SharedNumbers(1))) as rooms,
     ):
-        server = make_server(rooms, tornado.web.Application([("/pieces", Pieces, {"rooms": rooms})]))
+        server = make_server(rooms, tornado.web.Application([("/pieces", Pieces, {"rooms": rooms})]), {})
         (listening,) = tornado.netutil.bind_sockets(0, "127.0.0.1")
         server.add_sockets([listening])
         yield f"http://127.0.0.1:{listening.getsockname()[1]}/pieces", rooms
