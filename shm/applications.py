@@ -12,9 +12,10 @@ import msgspec
 
 from shm import counts, metrics, names
 from shm.counts import InstanceCounts, Tally
-from shm.database import Database, Reader
+from shm.database import Database
 from shm.errors import NotFound
 from shm.metrics import STORABLE, Override
+from shm.statement_runner import Reader
 
 MOST_OVERRIDES = 500  # as many as KPIs are told of one sort
 LONGEST_KEY = 128  # as of a snapshot's, by default
@@ -88,11 +89,6 @@ class _Row:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Slug:
-    slug: str
-
-
 _overrides = msgspec.json.Decoder(dict[str, metrics.Override])
 _encoder = msgspec.json.Encoder()
 
@@ -126,8 +122,7 @@ class Applications:
     async def change(self, slug: str, change: ApplicationChange) -> None:
         """Stores what the vendor says of an application. Raises NotFound."""
         overrides = None if change.overrides is None else _encoder.encode(change.overrides).decode()
-        row = await self._database.fetch_one(
-            _Slug,
+        changed = await self._database.execute(
             "applications.update",
             slug=slug,
             github_url=change.github_url,
@@ -135,7 +130,7 @@ class Applications:
             overrides=overrides,
             public_metrics=change.public_metrics,
         )
-        if row is None:
+        if not changed:
             raise no_such_application()
 
 
@@ -153,9 +148,9 @@ async def slug_of(reader: Reader, app: str) -> str:
     named = names.slug(app)
     if named == app:
         return app
-    row = await reader.fetch_one(_Slug, "applications.resolve", slug=app, named=named)
-    assert row is not None  # noqa: S101 - the statement always answers
-    return row.slug
+    slug = await reader.fetch_value(str, "applications.resolve", slug=app, named=named)
+    assert slug is not None  # noqa: S101 - the statement always answers
+    return slug
 
 
 async def _find(reader: Reader, slug: str) -> _Row:

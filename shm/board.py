@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from shm.errors import DatabaseUnavailable, NotFound
 from shm.kpis import ApplicationKpis, Kpis
-from shm.logs import Sparingly
+from shm.logs import Sparingly, describe_error
 
 PAUSE_S = 0.5  # between two readings of an application's KPIs
 AGAIN_S = 5.0  # after one that failed
@@ -59,7 +59,7 @@ class KpiBoard:
             return
         except DatabaseUnavailable as error:
             self._again(slug)
-            sparingly.warning("KPIs could not be read for the feed", type(error).__name__)
+            sparingly.warning("KPIs could not be read for the feed", describe_error(error))
         except Exception:  # whatever is wrong with one application, the others are told
             self._again(slug)
             sparingly.exception("KPIs could not be read for the feed")

@@ -58,11 +58,6 @@ class Head:
     horizon: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Stirred:
-    slug: str
-
-
 async def head(database: Database) -> Head:
     """Where the feed stands."""
     row = await database.fetch_one(Head, "feed.head")
@@ -83,8 +78,7 @@ async def after(
 
 async def stirred_before(database: Database, cursor: int, app: str | None) -> set[str]:
     """The applications of which something changed shortly before a cursor, of those that are asked for."""
-    rows = await database.fetch(_Stirred, "feed.stirred", since=cursor, span=OWED_SPAN, app=app)
-    return {row.slug for row in rows}
+    return set(await database.fetch_values(str, "feed.stirred", since=cursor, span=OWED_SPAN, app=app))
 
 
 def _change(row: dict[str, Any]) -> Change:

@@ -13,7 +13,7 @@ import msgspec
 
 from shm import applications, metrics, periods, series
 from shm.applications import AppConfig
-from shm.database import Database, Reader
+from shm.database import Database
 from shm.errors import QueryTooSlow
 from shm.kpis import MOST_KEYS, Kpis
 from shm.metrics import Aggregate
@@ -22,6 +22,7 @@ from shm.reckoned import Reckoned
 from shm.series import Reading
 from shm.settings import Settings
 from shm.shapes import Moment
+from shm.statement_runner import Reader
 
 Values = list[Decimal | None]
 

@@ -68,16 +68,6 @@ class _Agreed:
     stale: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Mine:
-    mine: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Mended:
-    mended: int
-
-
 async def find(database: Database) -> Findings:
     """All differences."""
     findings = Findings()
@@ -96,8 +86,7 @@ async def find(database: Database) -> Findings:
 async def mending(database: Database) -> AsyncIterator["Mender | None"]:
     """Whoever mends, alone on the database; None where another process does so."""
     async with database.patient_connection() as connection:
-        (begun,) = await connection.fetch(_Mine, "check.begin")
-        yield Mender(connection) if begun.mine else None
+        yield Mender(connection) if await connection.fetch_value(bool, "check.begin") else None
 
 
 class Mender:
@@ -133,7 +122,7 @@ class Mender:
         """Whether there was something to be mended yet."""
         rows = msgspec.json.encode([difference.mend for difference in page]).decode()
         window = {"active_window": active_window} if name == "series" else {}
-        return bool(await self._connection.fetch(_Mended, f"check.mend_{name}", rows=rows, **window))
+        return await self._connection.execute(f"check.mend_{name}", rows=rows, **window) > 0
 
 
 async def _agreed(connection: Connection) -> _Agreed:

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import msgspec
 
-from shm.database import Reader
+from shm.statement_runner import Reader
 
 DAY, WEEK, MONTH = timedelta(days=1), timedelta(days=7), timedelta(days=30)
 

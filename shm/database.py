@@ -1,6 +1,6 @@
-"""PostgreSQL from asyncio: the only importer of aiopg, and the wrapper of its failures.
+"""PostgreSQL from asyncio: the only importer of aiopg. `shm.driver_errors` knows its failures.
 
-Rows come out as values of a class that the caller names, one field a column. A lost connection is retried within
+`StatementRunner` says how statements are called. A lost connection is retried within
 `SHM_DB_PATIENCE`, so every statement must be idempotent; past it DatabaseUnavailable is raised. At most `SHM_QUEUE`
 statements wait, so that an absence of PostgreSQL fills no memory. Numbers come as Decimal
 with all their digits, jsonb as `msgspec.Raw` (its text, unread), bytea as memoryview, times in UTC.
@@ -9,9 +9,8 @@ with all their digits, jsonb as `msgspec.Raw` (its text, unread), bytea as memor
 import asyncio
 import logging
 import time
-from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -19,19 +18,19 @@ from weakref import WeakKeyDictionary
 import aiopg
 import msgspec
 import psycopg2
-import psycopg2.errors
 from psycopg2.extras import register_default_jsonb
 
-from shm.errors import ConfigurationError, DatabaseBusy, DatabaseFull, DatabaseUnavailable, QueryTooSlow, UnstorableData
+from shm.connect_errors import connect_problem, refuse_unreadable
+from shm.driver_errors import LOST, READ_ONLY, is_cancelled, translated
+from shm.errors import DatabaseBusy, DatabaseFull, DatabaseUnavailable, QueryTooSlow
 from shm.locks import Lock
 from shm.queries import Statement, statements
 from shm.settings import Settings
+from shm.statement_runner import Parameters, Reader, Result, Row, StatementRunner
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Parameters = Mapping[str, object]
-Rows = tuple[list[str], Sequence[tuple[object, ...]]]
 
 RETRY_FIRST_S = 0.05  # a restarted PostgreSQL takes connections again after some tens of milliseconds
 RETRY_MOST_S = 1.0
@@ -42,23 +41,18 @@ LOCK_TIMEOUT_MS = 2_000  # a change of the schema waits so long for a table, and
 LISTEN_SILENCE_S = 30.0  # a listener that hears nothing for so long asks whether its connection lives
 LISTEN_BACKOFF_S = (0.1, 10.0)
 
-# What aiopg raises for a connection that died or cannot be made (AssertionError: from its pool, under churn).
-LOST = (psycopg2.OperationalError, psycopg2.InterfaceError, OSError, TimeoutError)
-LOST_ON_ACQUIRE = (*LOST, AssertionError)
-
-# A primary that has become a standby, or is held read-only, takes nothing until somebody changes that.
-READ_ONLY = psycopg2.errors.ReadOnlySqlTransaction
-
-# A cursor that outlives its transaction, so that none stays open between two pages. It is planned for all of its rows.
-OPEN_PAGES = "SET cursor_tuple_fraction = 1; DECLARE pages NO SCROLL CURSOR WITH HOLD FOR"
+LOST_ON_ACQUIRE = (*LOST, AssertionError)  # the latter: from aiopg's pool, under churn
 
 # All statements of such a transaction see what was committed when its first one began.
 BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
 
+# A cursor that outlives its transaction, so that none stays open between two pages. It is planned for all of its rows.
+OPEN_PAGES = "SET cursor_tuple_fraction = 1; DECLARE pages NO SCROLL CURSOR WITH HOLD FOR"
+
 register_default_jsonb(globally=True, loads=lambda text: msgspec.Raw(text.encode()))
 
 
-class Connection:
+class Connection(StatementRunner):
     """One connection of one's own, in autocommit: for migrations and for whoever needs a session.
 
     Nothing is tried again: with the connection, the session is lost.
@@ -66,59 +60,32 @@ class Connection:
 
     def __init__(self, raw: aiopg.Connection) -> None:
         self._raw = raw
+        self._prepared: set[str] = set()
 
-    async def execute(self, sql: str, parameters: Parameters | None = None) -> list[tuple[object, ...]]:
-        """Runs one string of SQL and returns the rows of its last statement, none if it has none."""
-        async with _cursor(self._raw) as cursor:
-            await cursor.execute(sql, parameters)
-            return list(await cursor.fetchall()) if cursor.description else []
+    async def execute_sql(self, sql: str, what: str) -> list[Row]:
+        """Runs one string of SQL without parameters and returns the rows of its last statement.
 
-    async def fetch(self, shape: type[T], name: str, /, **parameters: object) -> list[T]:
-        """Runs the named statement, as `Database.fetch` does. Raises DatabaseUnavailable or DatabaseFull."""
-        return await self._shaped(shape, statements()[name].sql, parameters)
+        `what` names it in errors, which also have PostgreSQL's message. Raises as `StatementRunner`.
+        """
+        with translated(what, has_parameters=False):
+            return list((await _execute(self._raw, Statement(sql), None, set())).rows)
 
     async def pages(self, shape: type[T], name: str, size: int, /, **parameters: object) -> AsyncIterator[list[T]]:
         """What the named statement, a SELECT, finds at this moment, so many rows at a time; PostgreSQL keeps the rest.
 
         One at a time on a connection; other statements may run between two pages. Raises as `fetch`.
         """
-        await self._shaped(shape, f"{OPEN_PAGES} {statements()[name].sql}", parameters)
-        while page := await self._shaped(shape, f"FETCH {size} FROM pages", {}):
+        await self._run_statement(Statement(f"{OPEN_PAGES} {statements()[name].sql}"), name, parameters)
+        while page := (await self._run_statement(Statement(f"FETCH {size} FROM pages"), name, {})).shaped(shape):
             yield page
-        await self._shaped(shape, "CLOSE pages", {})
+        await self._run_statement(Statement("CLOSE pages"), name, {})
 
-    async def _shaped(self, shape: type[T], sql: str, parameters: Parameters) -> list[T]:
-        try:
-            async with _cursor(self._raw) as cursor:
-                await cursor.execute(sql, parameters)
-                columns = [column.name for column in cursor.description or ()]
-                rows = await cursor.fetchall() if columns else []
-        except psycopg2.errors.DiskFull as error:
-            raise DatabaseFull(type(error).__name__) from None
-        except (*LOST, READ_ONLY) as error:
-            raise DatabaseUnavailable(type(error).__name__) from None
-        return [shape(**dict(zip(columns, row, strict=True))) for row in rows]
+    async def _run(self, name: str, parameters: Parameters) -> Result:
+        return await self._run_statement(statements()[name], name, parameters)
 
-
-class Reader(ABC):
-    """What named statements are read through: the pool, or one snapshot of the database (`read_consistently`)."""
-
-    async def fetch(self, shape: type[T], name: str, /, **parameters: object) -> list[T]:
-        """Runs the named statement; each row becomes `shape(column=value, ...)`.
-
-        Raises DatabaseUnavailable, DatabaseBusy, DatabaseFull, QueryTooSlow or UnstorableData.
-        """
-        columns, rows = await self._rows(statements()[name], parameters)
-        return [shape(**dict(zip(columns, row, strict=True))) for row in rows]
-
-    async def fetch_one(self, shape: type[T], name: str, /, **parameters: object) -> T | None:
-        """The first row of the named statement, or None."""
-        rows = await self.fetch(shape, name, **parameters)
-        return rows[0] if rows else None
-
-    @abstractmethod
-    async def _rows(self, statement: Statement, parameters: Parameters) -> Rows:
-        """The names of the columns, and the rows."""
+    async def _run_statement(self, statement: Statement, name: str, parameters: Parameters) -> Result:
+        with translated(name, has_parameters=bool(parameters)):
+            return await _execute(self._raw, statement, parameters, self._prepared)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +97,7 @@ class PoolUse:
     waiting: int
 
 
-class Database(Reader):
+class Database(StatementRunner):
     """A pool of connections to one database. Each statement is a transaction."""
 
     def __init__(self, settings: Settings, dsn: str, pool: aiopg.Pool) -> None:
@@ -184,34 +151,32 @@ class Database(Reader):
                 raise
             return found
 
-        return await self._run(in_transaction)
+        return await self._with_connection(in_transaction)
 
-    async def _rows(self, statement: Statement, parameters: Parameters) -> Rows:
-        return await self._run(lambda raw: self._execute(raw, statement, parameters))
+    async def _run(self, name: str, parameters: Parameters) -> Result:
+        return await self._with_connection(lambda raw: self._execute(raw, name, parameters))
 
-    async def _run(self, work: Callable[[aiopg.Connection], Awaitable[T]]) -> T:
+    async def _with_connection(self, work: Callable[[aiopg.Connection], Awaitable[T]]) -> T:
         """Runs `work` on a connection of the pool, and again on another one where that is lost."""
         if self._under_way >= self._most:
             raise DatabaseBusy(f"{self._most} statements wait")
         self._under_way += 1
         try:
-            return await self._until_done(work)
+            return await self._with_patience(work)
         finally:
             self._under_way -= 1
 
-    async def _until_done(self, work: Callable[[aiopg.Connection], Awaitable[T]]) -> T:
+    async def _with_patience(self, work: Callable[[aiopg.Connection], Awaitable[T]]) -> T:
         deadline = time.monotonic() + self._patience_s
         pause = RETRY_FIRST_S
         while True:
             try:
                 return await self._attempt(work)
-            except psycopg2.errors.DiskFull as error:  # patience makes no room
-                raise DatabaseFull(type(error).__name__) from None
-            except (psycopg2.DataError, psycopg2.errors.CheckViolation) as error:  # the latter: no week for it
-                raise UnstorableData(type(error).__name__) from None
-            except (*LOST, READ_ONLY) as error:
+            except (DatabaseFull, QueryTooSlow):  # patience makes no room, and no statement faster
+                raise
+            except DatabaseUnavailable:
                 if time.monotonic() + pause > deadline:
-                    raise DatabaseUnavailable(type(error).__name__) from None
+                    raise
             await asyncio.sleep(pause)
             pause = min(pause * 2, RETRY_MOST_S)
 
@@ -220,38 +185,21 @@ class Database(Reader):
             async with asyncio.timeout(self._patience_s):  # wait_for may lose a cancellation
                 raw = await self._pool.acquire()
         except LOST_ON_ACQUIRE as error:
-            raise psycopg2.OperationalError(type(error).__name__) from None
+            raise DatabaseUnavailable(connect_problem(error)) from None
         try:
             return await work(raw)
-        except asyncio.CancelledError:
-            if _is_cancelled():
-                raise
-            raise QueryTooSlow("statement_timeout") from None  # aiopg tells a server-side cancel like a task's
-        except READ_ONLY:
-            await raw.close()  # a new one may find the primary; this one would stay what it is
-            raise
         finally:
             await self._pool.release(raw)
 
-    async def _execute(
-        self, raw: aiopg.Connection, statement: Statement, parameters: Parameters, before: str = ""
-    ) -> Rows:
+    async def _execute(self, raw: aiopg.Connection, name: str, parameters: Parameters, before: str = "") -> Result:
         """`before`: SQL that goes to PostgreSQL in the same message, in front of the statement."""
-        async with _cursor(raw) as cursor:
-            await self._prepare(raw, cursor, statement)
+        prepared = self._prepared.setdefault(raw, set())
+        with translated(name, has_parameters=bool(parameters)):
             try:
-                await cursor.execute(before + statement.sql, parameters)
-            except ValueError as error:  # psycopg2 cannot write a parameter, such as NUL
-                raise psycopg2.DataError(type(error).__name__) from None
-            columns = [column.name for column in cursor.description or ()]
-            return columns, (await cursor.fetchall() if columns else [])
-
-    async def _prepare(self, raw: aiopg.Connection, cursor: aiopg.Cursor, statement: Statement) -> None:
-        """Once for each connection, and only for statements that want it."""
-        done = self._prepared.setdefault(raw, set())
-        if statement.preparation is not None and statement.preparation not in done:
-            await cursor.execute(statement.preparation)
-            done.add(statement.preparation)
+                return await _execute(raw, statements()[name], parameters, prepared, before)
+            except READ_ONLY:
+                await raw.close()  # a new one may find the primary; this one would stay what it is
+                raise
 
     @asynccontextmanager
     async def patient_connection(self) -> AsyncIterator[Connection]:
@@ -260,7 +208,7 @@ class Database(Reader):
             options = f"{self._options['options']} -c statement_timeout=0"
             raw = await aiopg.connect(self._dsn, **self._options | {"timeout": PATIENT_S, "options": options})
         except LOST as error:
-            raise DatabaseUnavailable(type(error).__name__) from None
+            raise DatabaseUnavailable(connect_problem(error)) from None
         try:
             yield Connection(raw)
         finally:
@@ -273,13 +221,13 @@ class Database(Reader):
         What it yields returns while the lock is still held, and raises DatabaseUnavailable once it is lost.
         """
         async with self.patient_connection() as connection:
-            with _told_as_unavailable():
-                while await connection.execute(f"SELECT pg_try_advisory_lock({lock})") != [(True,)]:  # noqa: ASYNC110
-                    await asyncio.sleep(ALONE_LOOK_S)
+            asked = f"SELECT pg_try_advisory_lock({lock})"
+            while await connection.execute_sql(asked, f"lock {lock.name}") != [(True,)]:  # noqa: ASYNC110
+                await asyncio.sleep(ALONE_LOOK_S)
 
             async def hold() -> None:
-                with _told_as_unavailable():
-                    await asyncio.wait_for(connection.execute("SELECT 1"), ALONE_LOOK_S)
+                with translated("sign of life", has_parameters=False):
+                    await asyncio.wait_for(connection.execute_sql("SELECT 1", "sign of life"), ALONE_LOOK_S)
 
             yield hold
 
@@ -291,10 +239,9 @@ class Database(Reader):
         DatabaseBusy is raised. Each string of SQL is a transaction.
         """
         async with self.patient_connection() as connection:
-            with _told_as_unavailable():
-                await connection.execute(f"SELECT pg_advisory_lock({lock})")
-                await connection.execute(f"SET lock_timeout = {wait_ms}")
-                yield connection
+            await connection.execute_sql(f"SELECT pg_advisory_lock({lock})", f"lock {lock.name}")
+            await connection.execute_sql(f"SET lock_timeout = {wait_ms}", "lock_timeout")
+            yield connection
 
     async def wakeups(self, channel: str) -> AsyncIterator[None]:
         """Yields whenever somebody who listens on `channel` must look again: after each (re)connect and each burst.
@@ -311,11 +258,12 @@ class Database(Reader):
                         yield
                         await _next_burst(raw, cursor)
             except asyncio.CancelledError:
-                if _is_cancelled():
+                if is_cancelled():
                     raise
                 logger.warning("the listener's sign of life came too late")
             except (*LOST_ON_ACQUIRE, psycopg2.Error) as error:
-                logger.warning("the listener lost its connection (%s), next try in %.1f s", type(error).__name__, pause)
+                reason = connect_problem(error)
+                logger.warning("the listener lost its connection (%s), next try in %.1f s", reason, pause)
             await asyncio.sleep(pause)
             pause = min(pause * 2, longest)
 
@@ -323,20 +271,20 @@ class Database(Reader):
 class _ReadTransaction(Reader):
     """Statements on one connection, in a transaction that begins with the first of them, in the same round trip."""
 
-    def __init__(self, raw: aiopg.Connection, execute: Callable[..., Awaitable[Rows]]) -> None:
+    def __init__(self, raw: aiopg.Connection, execute: Callable[..., Awaitable[Result]]) -> None:
         self._raw = raw
         self._execute = execute
         self._begin = BEGIN_READING
 
-    async def _rows(self, statement: Statement, parameters: Parameters) -> Rows:
+    async def _run(self, name: str, parameters: Parameters) -> Result:
         begin, self._begin = self._begin, ""
-        return await self._execute(self._raw, statement, parameters, begin)
+        return await self._execute(self._raw, name, parameters, begin)
 
     async def end(self) -> None:
         """Ends the transaction, if it has begun."""
         if not self._begin:
-            async with _cursor(self._raw) as cursor:
-                await cursor.execute("COMMIT")
+            with translated("COMMIT", has_parameters=False):
+                await _execute(self._raw, Statement("COMMIT"), None, set())
 
 
 @asynccontextmanager
@@ -347,6 +295,23 @@ async def _cursor(raw: aiopg.Connection) -> AsyncIterator[aiopg.Cursor]:
             yield cursor
         finally:
             cursor.__dict__.pop("_transaction", None)
+
+
+async def _execute(
+    raw: aiopg.Connection, statement: Statement, parameters: Parameters | None, prepared: set[str], before: str = ""
+) -> Result:
+    """Runs a statement, and its preparation where it is not in `prepared`, what this connection has already."""
+    async with _cursor(raw) as cursor:
+        if statement.preparation is not None and statement.preparation not in prepared:
+            await cursor.execute(statement.preparation)
+            prepared.add(statement.preparation)
+        try:
+            await cursor.execute(before + statement.sql, parameters)
+        except ValueError as error:  # psycopg2 cannot write a parameter, such as NUL
+            raise psycopg2.DataError(type(error).__name__) from None
+        columns = [column.name for column in cursor.description or ()]
+        rows = await cursor.fetchall() if columns else []
+        return Result(columns, rows, max(0, cursor.rowcount))
 
 
 async def _next_burst(raw: aiopg.Connection, cursor: aiopg.Cursor) -> None:
@@ -363,31 +328,22 @@ async def _next_burst(raw: aiopg.Connection, cursor: aiopg.Cursor) -> None:
 
 
 async def _first_pool(settings: Settings, dsn: str, size: int) -> aiopg.Pool:
+    refuse_unreadable(dsn)
     deadline = time.monotonic() + settings.start_patience.total_seconds()
-    told = False
+    said = ""
     while True:
         try:
             return await aiopg.create_pool(dsn, minsize=size, maxsize=size, **_connect_options(settings))
-        except psycopg2.ProgrammingError:
-            raise ConfigurationError(
-                "SHM_DB_DSN cannot be read: wanted is postgresql://user:password@host/database, or libpq's words."
-            ) from None
         except LOST_ON_ACQUIRE as error:
+            problem = connect_problem(error)
             if time.monotonic() > deadline:
                 raise DatabaseUnavailable(
-                    f"PostgreSQL could not be reached within {settings.start_patience.total_seconds():.0f} s: "
-                    f"{_reason(error)}"
+                    f"PostgreSQL could not be reached within {settings.start_patience.total_seconds():.0f} s: {problem}"
                 ) from None
-            if not told:
-                logger.info("waiting for PostgreSQL: %s", _reason(error))
-                told = True
+            if problem != said:
+                logger.info("waiting for PostgreSQL: %s", problem)
+                said = problem
             await asyncio.sleep(RETRY_MOST_S)
-
-
-def _reason(error: Exception) -> str:
-    """What libpq said, without its hints."""
-    lines = str(error).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__
 
 
 def _connect_options(settings: Settings) -> dict[str, Any]:
@@ -408,20 +364,3 @@ def _connect_options(settings: Settings) -> dict[str, Any]:
             "-c idle_in_transaction_session_timeout=30000 -c jit=off"
         ),
     }
-
-
-@contextmanager
-def _told_as_unavailable() -> Iterator[None]:
-    try:
-        yield
-    except psycopg2.errors.LockNotAvailable as error:
-        raise DatabaseBusy(type(error).__name__) from None
-    except psycopg2.errors.DiskFull as error:
-        raise DatabaseFull(type(error).__name__) from None
-    except (*LOST, READ_ONLY) as error:
-        raise DatabaseUnavailable(type(error).__name__) from None
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

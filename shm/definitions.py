@@ -3,7 +3,6 @@
 import logging
 
 from shm.database import Database
-from shm.queries import statements
 from shm.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -15,12 +14,11 @@ async def agree(database: Database, settings: Settings) -> None:
     Where another start had others, every figure changes its meaning, and is computed anew in the background.
     """
     async with database.patient_connection() as connection:
-        changed = await connection.execute(
-            statements()["definitions.agree"].sql,
-            {
-                "active_window": settings.active_window,
-                "uncounted": sorted(settings.uncounted_environments),
-            },
+        changed = await connection.fetch_value(
+            bool,
+            "definitions.agree",
+            active_window=settings.active_window,
+            uncounted=sorted(settings.uncounted_environments),
         )
-    if changed == [(True,)]:
+    if changed:
         logger.warning("the active window or the environments that are not counted have changed: computing anew")

@@ -7,12 +7,14 @@ ShmError
 │   ├── DatabaseFull             503
 │   └── QueryTooSlow             503
 ├── UnstorableData               a value that PostgreSQL refuses; its batch is tried apart
+├── StatementFailed              500; PostgreSQL refused a statement for another reason
 └── Refusal                      an answer in the 4xx or 5xx, as application/problem+json (RFC 9457)
     ├── BadRequest    400        ├── MethodNotAllowed  405    ├── HeadersTooLarge  431
     ├── Unauthorized  401        ├── TooSlow           408    ├── TooMany          429, Retry-After
     ├── Forbidden     403        ├── Conflict          409    └── Overloaded       503, Retry-After
     ├── NotFound      404        ├── TooLarge          413
 
+The messages of all but refusals hold nothing that an install sent (`is_loggable`); the log shows those, and no others.
 A refusal's `code` is stable and made for programs; its `detail` says what is wrong, where, and what was wanted.
 """
 
@@ -23,13 +25,19 @@ from typing import ClassVar
 class ShmError(Exception):
     """Whatever SHM raises on purpose."""
 
+    is_loggable: ClassVar[bool] = False  # whether the message can hold nothing that an install sent
+
 
 class ConfigurationError(ShmError):
     """The start cannot go on; the message is a sentence for the person at the terminal."""
 
+    is_loggable = True
+
 
 class DatabaseUnavailable(ShmError):
     """PostgreSQL could not be reached, or went away and did not come back within the patience."""
+
+    is_loggable = True
 
 
 class DatabaseBusy(DatabaseUnavailable):
@@ -46,6 +54,14 @@ class QueryTooSlow(DatabaseUnavailable):
 
 class UnstorableData(ShmError):
     """PostgreSQL refused a value that the envelope let through."""
+
+    is_loggable = True
+
+
+class StatementFailed(ShmError):
+    """PostgreSQL refused a statement: a missing right, a schema that is not as expected, or a bug of ours."""
+
+    is_loggable = True
 
 
 class Refusal(ShmError):

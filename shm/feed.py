@@ -42,11 +42,6 @@ class FeedFailed(ShmError):
     """A fault of the server, which is in its log."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Horizon:
-    horizon: int
-
-
 @dataclass(slots=True, eq=False)
 class Subscriber:
     """Where a subscriber stands: what it was told goes up to `cursor`. It has no place while it is behind the tail."""
@@ -84,7 +79,7 @@ class Feed:
     async def forget_removals(self) -> bool:
         """Forgets removals that are older than `SHM_FEED_MEMORY`, the oldest thousand; whether there were any."""
         parameters = {"memory": self._memory, "most": FORGET_PAGE}
-        return bool(await self._database.fetch(_Horizon, "feed.forget_removals", **parameters))
+        return await self._database.execute("feed.forget_removals", **parameters) > 0
 
     async def follow(self, app: str | None, since: int | None, send: Send) -> None:
         """Serves one subscriber until cancelled or until `send` raises. Raises DatabaseUnavailable or FeedFailed."""

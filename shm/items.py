@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from shm import applications, marks
-from shm.database import Database, Reader
+from shm.database import Database
 from shm.scans import Scans
 from shm.settings import Settings
 from shm.shapes import Metrics, Moment
 from shm.sorting import USUAL, Place, Sorting
+from shm.statement_runner import Reader
 
 PAGE_BYTES = (
     4 * 2**20

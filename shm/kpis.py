@@ -14,10 +14,11 @@ import msgspec
 
 from shm import applications, counts, metrics
 from shm.counts import InstanceCounts
-from shm.database import Database, Reader
+from shm.database import Database
 from shm.settings import Settings
 from shm.shapes import Moment
 from shm.spreads import NOT_YET, Spread, Spreads
+from shm.statement_runner import Reader
 
 MOST_KEYS = 500  # of each sort (numbers, flags, categories): more is no panel but a log of whoever invents keys
 MOST_VALUES = 20  # of a category; the rest is one figure

@@ -7,10 +7,11 @@ from typing import Literal
 import msgspec
 
 from shm import applications, periods
-from shm.database import Database, Reader
+from shm.database import Database
 from shm.periods import DAY, WEEK, Period
 from shm.reckoned import Reckoned
 from shm.shapes import Moment
+from shm.statement_runner import Reader
 
 MOST_DAYS = 1_100  # three years; an older application is told of from then on
 MOST_COHORTS = 53

@@ -1,7 +1,9 @@
 """What the server's log may hold: our own sentences, and never an address, a token or a body.
 
 Libraries fill such things into what they say: asyncio writes sockets and requests into its debug lines, an exception's
-words may be what an install sent. So theirs are shown without what they fill in, and exceptions without their words.
+words may be what an install sent. So theirs are shown without what they fill in, and exceptions by class and place.
+Errors of ours that can hold nothing an install sent (`ShmError.is_loggable`) keep their message: that of a failed
+migration has PostgreSQL's.
 Tornado's three loggers know nothing else than requests, so they are cut off; what they would have said is said by
 `handlers.problems` without the request.
 """
@@ -15,6 +17,8 @@ from collections.abc import Callable
 from copy import copy
 from types import TracebackType
 from typing import Any, TextIO
+
+from shm.errors import ShmError
 
 OURS = "shm"  # the first word of our loggers' names
 SILENCED = ("tornado.access", "tornado.application", "tornado.general")
@@ -43,8 +47,16 @@ def take_over() -> None:
     logging.raiseExceptions = False  # what cannot be put together would be written in pieces
 
 
+def describe_error(error: BaseException) -> str:
+    """For a log line: the message of an error that can hold nothing an install sent, of any other its class."""
+    return str(error) if isinstance(error, ShmError) and error.is_loggable else type(error).__name__
+
+
 class Discreet(logging.Formatter):
-    """Our sentences as they are; those of libraries without what they fill in; exceptions without their words."""
+    """Our sentences as they are; those of libraries without what they fill in; exceptions without their words.
+
+    Errors of ours that are `is_loggable` keep them.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Called by logging for each record."""
@@ -57,6 +69,11 @@ class Discreet(logging.Formatter):
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
         """Called by logging where there is an exception; `ei` is as from sys.exc_info."""
         return "Traceback (most recent call last):\n" + "".join(_frames_and_types(ei[1])).rstrip()
+
+
+def _kind_and_message(error: BaseException) -> str:
+    kind, described = type(error).__qualname__, describe_error(error)
+    return kind if described == type(error).__name__ else f"{kind}: {described}"
 
 
 class _Filling:
@@ -80,12 +97,12 @@ def _without_fillings(record: logging.LogRecord) -> str:
 
 
 def _frames_and_types(error: BaseException | None) -> list[str]:
-    """Where an exception came from, and its causes before it, as Python shows them but for their words."""
+    """Where an exception came from, and its causes before it, as Python shows them; messages only of loggable ones."""
     lines: list[str] = []
     for _ in range(MOST_CAUSES):
         if error is None:
             break
-        shown = [*traceback.format_tb(error.__traceback__), f"{type(error).__qualname__}\n"]
+        shown = [*traceback.format_tb(error.__traceback__), f"{_kind_and_message(error)}\n"]
         lines = [*shown, "which led to\n", *lines] if lines else shown
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return lines

@@ -16,7 +16,7 @@ from shm import logs
 from shm.database import Connection, Database
 from shm.embedded import database_for
 from shm.endings import interruptible, orderly
-from shm.errors import ConfigurationError
+from shm.errors import ConfigurationError, StatementFailed
 from shm.locks import Lock
 from shm.queries import sql_folder
 from shm.settings import Settings, add_flags
@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
     checksum text NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT now()
 )"""
+READ_HISTORY = "SELECT version, checksum FROM schema_migrations ORDER BY version"
 
 
 def migrations() -> dict[int, str]:
@@ -44,11 +45,12 @@ def migrations() -> dict[int, str]:
 async def migrate(database: Database) -> int:
     """Applies what is missing and returns how many were. Raises ConfigurationError where history does not fit."""
     async with database.patient_connection() as connection:
-        if await connection.execute(f"SELECT pg_try_advisory_lock({Lock.MIGRATIONS})") != [(True,)]:
+        lock = Lock.MIGRATIONS
+        if await connection.execute_sql(f"SELECT pg_try_advisory_lock({lock})", "lock of migrations") != [(True,)]:
             logger.info("waiting for another server's migration")
-            await connection.execute(f"SELECT pg_advisory_lock({Lock.MIGRATIONS})")
-        await connection.execute(CREATE_HISTORY)
-        rows = await connection.execute("SELECT version, checksum FROM schema_migrations ORDER BY version")
+            await connection.execute_sql(f"SELECT pg_advisory_lock({lock})", "lock of migrations")
+        await connection.execute_sql(CREATE_HISTORY, "creation of schema_migrations")
+        rows = await connection.execute_sql(READ_HISTORY, "schema_migrations")
         applied = {int(str(version)): str(checksum) for version, checksum in rows}
         known = migrations()
         _refuse_strange_history(applied, known)
@@ -59,14 +61,24 @@ async def migrate(database: Database) -> int:
 
 
 async def _apply(connection: Connection, version: int, sql: str) -> None:
+    """Raises ConfigurationError with PostgreSQL's message where a statement fails; then nothing of the file is kept."""
     logger.info("applying migration %04d", version)
-    await connection.execute("BEGIN")
-    for statement in re.split(r";[ ]*$", sql, flags=re.MULTILINE):
-        if re.sub(r"--.*", "", statement).strip():
-            await connection.execute(statement)
-    record = "INSERT INTO schema_migrations (version, checksum) VALUES (%(version)s, %(checksum)s)"
-    await connection.execute(record, {"version": version, "checksum": _checksum(sql)})
-    await connection.execute("COMMIT")
+    name = next((sql_folder() / "migrations").glob(f"{version:04d}_*.sql")).name
+    record = f"INSERT INTO schema_migrations (version, checksum) VALUES ({version}, '{_checksum(sql)}')"  # noqa: S608
+    try:
+        await connection.execute_sql("BEGIN", "BEGIN")
+        for number, statement in enumerate(split(sql), 1):
+            await connection.execute_sql(statement, f"migration {name}, statement {number}")
+        await connection.execute_sql(record, f"migration {name}, its record")
+        await connection.execute_sql("COMMIT", f"migration {name}, COMMIT")
+    except StatementFailed as error:
+        raise ConfigurationError(f"PostgreSQL refused {error}. Nothing of this migration was kept.") from None
+
+
+def split(sql: str) -> list[str]:
+    """The statements of a migration, without those that are only comments."""
+    parts = re.split(r";[ ]*$", sql, flags=re.MULTILINE)
+    return [part for part in parts if re.sub(r"--.*", "", part).strip()]
 
 
 def _refuse_strange_history(applied: dict[int, str], known: dict[int, str]) -> None:

@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 
 from shm.database import Database
 from shm.locks import Lock
-from shm.queries import statements
 from shm.settings import Settings
 
 AHEAD = timedelta(days=28)  # so long the background may fail before a snapshot finds no week
@@ -19,14 +18,15 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Outlived:
+class _Missing:
     ddl: str
-    until: datetime
+    is_older: bool
 
 
 @dataclass(frozen=True, slots=True)
-class _RawSince:
-    raw_since: datetime
+class _Outlived:
+    ddl: str
+    until: datetime
 
 
 async def make(database: Database, settings: Settings) -> None:
@@ -34,20 +34,19 @@ async def make(database: Database, settings: Settings) -> None:
 
     A table is made and then attached, for which nobody who reads or writes snapshots has to wait.
     """
-    missing = statements()["partitions.missing"].sql
     ahead = AHEAD + min(settings.max_clock_skew, FURTHEST)
     reach = {"ahead": ahead, "back": settings.max_snapshot_age}
     async with database.changing_schema(Lock.PARTITIONS) as connection:
-        for ddl, is_older in await connection.execute(missing, reach):
-            if is_older:  # than any week that there is: the snapshots that came before its own may be gone
-                await connection.execute(statements()["series.keep_days"].sql)
-            await connection.execute(str(ddl))
+        for missing in await connection.fetch(_Missing, "partitions.missing", **reach):
+            if missing.is_older:  # than any week that there is: the snapshots that came before its own may be gone
+                await connection.execute("series.keep_days")
+            await connection.execute_sql(missing.ddl, "creation of a week of snapshots")
 
 
 async def drop(database: Database, retention: timedelta) -> None:
     """Drops the weeks that are older than `retention`, the oldest first."""
     for week in await database.fetch(_Outlived, "partitions.outlived", retention=retention):
-        await database.fetch(_RawSince, "series.raw_ends", until=week.until)
+        await database.execute("series.raw_ends", until=week.until)
         async with database.changing_schema(Lock.PARTITIONS, DROP_WAIT_MS) as connection:
-            await connection.execute(week.ddl)
+            await connection.execute_sql(week.ddl, "removal of a week of snapshots")
         logger.info("a week of raw snapshots had its time: %s", week.ddl)

@@ -34,11 +34,6 @@ class Registered(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class _Verdict:
-    verdict: str
-
-
-@dataclass(frozen=True, slots=True)
 class Receipt:
     """What was deleted of an instance."""
 
@@ -64,26 +59,6 @@ class _Claim:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Gone:
-    instance_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Due:
-    due: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Swept:
-    swept: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Status:
-    status: str
-
-
 class Registry:
     """Registrations and proofs, over one database."""
 
@@ -106,8 +81,8 @@ class Registry:
 
     async def register(self, said: Registration) -> Registered:
         """Writes down an unproven registration: a new pending instance, or something staged for a known one."""
-        row = await self._database.fetch_one(
-            _Verdict,
+        verdict = await self._database.fetch_value(
+            str,
             "instances.register",
             instance_id=said.instance_id,
             public_key=said.public_key,
@@ -118,8 +93,8 @@ class Registry:
             deployment_mode=said.deployment_mode,
             os_arch=said.os_arch,
         )
-        assert row is not None  # noqa: S101 - the statement always answers
-        return Registered(row.verdict)
+        assert verdict is not None  # noqa: S101 - the statement always answers
+        return Registered(verdict)
 
     async def prove(self, instance_id: str, public_key: bytes) -> str:
         """A signature of this key held: what was staged takes effect, and the instance becomes active.
@@ -129,30 +104,30 @@ class Registry:
         """
         known = {"instance_id": instance_id, "public_key": public_key}
         claim = await self._database.fetch_one(_Claim, "instances.claim", **known)
-        row = None
+        status = None
         if claim is not None:
-            await self._database.fetch(_Status, "applications.ensure", slug=claim.slug, name=claim.name)
+            await self._database.execute("applications.ensure", slug=claim.slug, name=claim.name)
             staged = None if claim.staged is None else bytes(claim.staged).decode()
-            row = await self._database.fetch_one(
-                _Status, "instances.prove", staged=staged, approval_wanted=self._approval_wanted, **known
+            status = await self._database.fetch_value(
+                str, "instances.prove", staged=staged, approval_wanted=self._approval_wanted, **known
             )
-        if row is None:
+        if status is None:
             self.forget(instance_id)
             raise unknown_instance()
-        return row.status
+        return status
 
     async def decide(self, instance_id: str, status: str) -> None:
         """An admin's decision: `active` or `revoked`, the latter for good. It counts in every server at once."""
-        await self._database.fetch(_Status, "instances.decide", instance_id=instance_id, status=status)
+        await self._database.execute("instances.decide", instance_id=instance_id, status=status)
 
     async def rotate(self, instance_id: str, public_key: bytes, new_key: bytes) -> None:
         """Another key from now on, in every server. Raises Forbidden as `prove`, which it does too."""
         await self.prove(instance_id, public_key)
-        rotated = await self._database.fetch_one(
-            _Status, "instances.rotate", instance_id=instance_id, public_key=public_key, new_key=new_key
+        rotated = await self._database.execute(
+            "instances.rotate", instance_id=instance_id, public_key=public_key, new_key=new_key
         )
         self.forget(instance_id)
-        if rotated is None:  # another rotate or a revocation came in between
+        if not rotated:  # another rotate or a revocation came in between
             raise unknown_instance()
 
     async def erase(self, instance_id: str, public_key: bytes) -> Receipt:
@@ -208,20 +183,19 @@ class Registry:
 
     async def sweep(self) -> bool:
         """Places instances anew that time alone has moved, the ones that are due longest; whether there may be more."""
-        if not await self._database.fetch(_Due, "instances.is_due"):  # spares the writers' lock
+        if not await self._database.fetch_value(bool, "instances.is_due"):  # spares the writers' lock
             return False
         until = time.monotonic() + SWEEP_S
         while time.monotonic() < until:
-            row = await self._database.fetch_one(_Swept, "instances.sweep", most=SWEEP_PAGE)
-            if row is None or row.swept < SWEEP_PAGE:
+            swept = await self._database.fetch_value(int, "instances.sweep", most=SWEEP_PAGE)
+            if swept is None or swept < SWEEP_PAGE:
                 return False
             await asyncio.sleep(SWEEP_REST_S)
         return True
 
     async def purge(self) -> bool:
         """Removes instances that never proved their key, the oldest thousand; whether there may be more."""
-        gone = await self._database.fetch(_Gone, "erasure.purge", age=self._pending_age, most=PURGE_PAGE)
-        return len(gone) == PURGE_PAGE
+        return await self._database.execute("erasure.purge", age=self._pending_age, most=PURGE_PAGE) == PURGE_PAGE
 
 
 def unknown_instance() -> Forbidden:

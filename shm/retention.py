@@ -17,7 +17,7 @@ from shm.errors import DatabaseUnavailable
 from shm.feed import Feed
 from shm.intake import Intake
 from shm.locks import Lock
-from shm.logs import Sparingly
+from shm.logs import Sparingly, describe_error
 from shm.registry import Registry
 from shm.rollup import Rollup
 from shm.settings import Settings
@@ -37,11 +37,6 @@ HOURS_KEPT = timedelta(days=9)  # at least: the chart of 7 days has steps within
 SPREADS_KEPT = timedelta(days=1)  # so old a spread is told, if nobody has asked for it since
 
 
-@dataclass(frozen=True, slots=True)
-class _Gone:
-    gone: int
-
-
 @dataclass(slots=True)
 class Duty:
     """Something to be done every so often, a step at a time; a step returns whether there may be more to do."""
@@ -56,7 +51,7 @@ def duties(database: Database, registry: Registry, feed: Feed, settings: Setting
     """All of them, the most urgent first."""
 
     async def forget(statement: str, **parameters: object) -> bool:
-        return len(await database.fetch(_Gone, statement, most=FORGET_PAGE, **parameters)) == FORGET_PAGE
+        return await database.execute(statement, most=FORGET_PAGE, **parameters) == FORGET_PAGE
 
     rollup = Rollup(database)
     hours_kept = max(settings.retention, HOURS_KEPT)
@@ -83,7 +78,7 @@ async def run(database: Database, registry: Registry, intake: Intake, feed: Feed
             async with database.alone(Lock.BACKGROUND) as hold:
                 await _go_round(duties(database, registry, feed, settings), hold, intake)
         except DatabaseUnavailable as error:
-            sparingly.warning("what goes on in the background waits for the database", type(error).__name__)
+            sparingly.warning("what goes on in the background waits for the database", describe_error(error))
         except Exception:  # whatever it is: no reason to take nothing in
             sparingly.exception("something in the background failed")
         await asyncio.sleep(AGAIN_S)

@@ -4,34 +4,11 @@ Steps hold the rollup's lock and move `series_head` in the same statement: whoev
 once. Nothing here takes the writers' lock, so the intake waits for none of it.
 """
 
-from dataclasses import dataclass
-from datetime import datetime
-
 from shm.database import Database
 from shm.errors import QueryTooSlow
 
 STEP = 2_000  # snapshots, and those of a batch more: some tenths of a second
 FORGET_PAGE = 5_000  # rows that are forgotten at a time
-
-
-@dataclass(frozen=True, slots=True)
-class _Rolled:
-    snapshots: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Closed:
-    closed_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class _Stale:
-    stale: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Gone:
-    gone: int
 
 
 class Rollup:
@@ -48,24 +25,22 @@ class Rollup:
         """
         step = self._step
         try:
-            row = await self._database.fetch_one(_Rolled, "series.roll", most=step)
+            rolled = await self._database.fetch_value(int, "series.roll", most=step)
         except QueryTooSlow:
             self._step = max(1, step // 4)
             raise
         self._step = min(STEP, step * 2)
-        return row is not None and row.snapshots >= step
+        return rolled is not None and rolled >= step
 
     async def close(self) -> bool:
         """Closes the next day that is over; whether there was one."""
-        return await self._database.fetch_one(_Closed, "series.close") is not None
+        return await self._database.execute("series.close") > 0
 
     async def begin_anew(self) -> bool:
         """Where the active window has become another: forgets what is rolled up, and has all of it rolled up again.
 
         Whether there may be more to forget. Until then nothing is rolled up.
         """
-        stale = await self._database.fetch_one(_Stale, "series.is_stale")  # spares the rollup's lock
-        if stale is None or not stale.stale:
+        if not await self._database.fetch_value(bool, "series.is_stale"):  # spares the rollup's lock
             return False
-        row = await self._database.fetch_one(_Gone, "series.forget_stale", most=FORGET_PAGE)
-        return row is not None and row.gone > 0
+        return bool(await self._database.fetch_value(int, "series.forget_stale", most=FORGET_PAGE))

@@ -12,6 +12,7 @@ from shm.database import Database
 from shm.errors import DatabaseUnavailable
 from shm.feed import Feed
 from shm.intake import Intake
+from shm.logs import describe_error
 from shm.vitals import Vitals
 
 LOOK_S = 0.25  # what holds the loop up for longer is seen; looking takes some ten microseconds
@@ -67,7 +68,7 @@ class Sampler:
                 self._vitals.database_bytes.set(measured.bytes)
                 self._vitals.series_lag.set(measured.series_lag_s)
             except DatabaseUnavailable as error:
-                logger.warning("could not measure the database (%s)", type(error).__name__)
+                logger.warning("could not measure the database (%s)", describe_error(error))
             except Exception:  # such as a right that is missing: no reason to take nothing in
                 logger.exception("could not measure the database")
             await asyncio.sleep(MEASURE_S)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from shm.database import Reader
 from shm.metrics import EXACT
+from shm.statement_runner import Reader
 
 Name = tuple[str, str, str]  # sort, key, value
 Reading = tuple[Decimal, int]  # a sum, and over how many instances

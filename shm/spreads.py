@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-from shm.database import Database, Reader
+from shm.database import Database
 from shm.errors import DatabaseUnavailable
+from shm.logs import describe_error
+from shm.statement_runner import Reader
 
 MOST_AT_ONCE = 5_000  # values that are sorted while somebody waits: some milliseconds
 FRESH = timedelta(seconds=60)  # so old a spread may be before it is computed anew, if somebody asks
@@ -37,16 +39,6 @@ class Spread:
 
 
 NOT_YET = Spread("", None, None, None, None, datetime.max.replace(tzinfo=UTC))
-
-
-@dataclass(frozen=True, slots=True)
-class _Computed:
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Stirred:
-    slug: str
 
 
 class Spreads:
@@ -94,18 +86,18 @@ class Spreads:
     async def _compute(self, app: str, counted_only: bool, key: str) -> bool:
         """Whether it was computed, by this process and just now."""
         began = time.monotonic()
-        rows: list[_Computed] = []
+        computed = 0
         try:
-            rows = await self._database.fetch(
-                _Computed, "spreads.compute", app=app, counted_only=counted_only, key=key, fresh=FRESH
+            computed = await self._database.execute(
+                "spreads.compute", app=app, counted_only=counted_only, key=key, fresh=FRESH
             )
         except DatabaseUnavailable as error:  # it is asked for again, and what is told says how old it is
-            logger.warning("a spread could not be computed (%s)", type(error).__name__)
+            logger.warning("a spread could not be computed (%s)", describe_error(error))
         await asyncio.sleep((time.monotonic() - began) * REST)
-        return bool(rows)
+        return computed > 0
 
     async def _tell_feed(self, app: str) -> None:
         try:
-            await self._database.fetch(_Stirred, "applications.stir", slug=app)
+            await self._database.execute("applications.stir", slug=app)
         except DatabaseUnavailable as error:  # the next one is told
-            logger.warning("the feed could not be told of spreads (%s)", type(error).__name__)
+            logger.warning("the feed could not be told of spreads (%s)", describe_error(error))

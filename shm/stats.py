@@ -6,9 +6,10 @@ from decimal import Decimal
 import msgspec
 
 from shm import counts, metrics
-from shm.database import Database, Reader
+from shm.database import Database
 from shm.kpis import MOST_KEYS
 from shm.settings import Settings
+from shm.statement_runner import Reader
 
 MOST_APPLICATIONS = 1_000  # in per_app_counts
 
@@ -35,11 +36,6 @@ class Stats(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class _New:
-    instances: int
-
-
-@dataclass(frozen=True, slots=True)
 class _PerApplication:
     name: str
     instances: int
@@ -63,7 +59,7 @@ async def read(database: Database, settings: Settings) -> Stats:
 async def _read(reader: Reader, settings: Settings) -> Stats:
     tallies = await counts.read(reader)
     of_all = counts.summed(tallies)
-    new = await reader.fetch_one(_New, "kpis.new_this_week")
+    new = await reader.fetch_value(int, "kpis.new_this_week")
     per_app = await reader.fetch(_PerApplication, "kpis.per_app_counts", most=MOST_APPLICATIONS)
     sums = await reader.fetch(_Global, "kpis.global_metrics", app=None, most_keys=MOST_KEYS)
     return Stats(
@@ -78,7 +74,7 @@ async def _read(reader: Reader, settings: Settings) -> Stats:
         excluded_instances=of_all.excluded,
         pending_instances=of_all.pending,
         revoked_instances=of_all.revoked,
-        new_this_week=new.instances if new else 0,
+        new_this_week=new or 0,
         active_window_s=int(settings.active_window.total_seconds()),
     )
 

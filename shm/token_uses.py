@@ -8,7 +8,7 @@ import asyncio
 import logging
 
 from shm.database import Database
-from shm.logs import Sparingly
+from shm.logs import Sparingly, describe_error
 
 logger = logging.getLogger(__name__)
 sparingly = Sparingly(logger)
@@ -36,7 +36,7 @@ class TokenUses:
             self._wanted.clear()
             ids, self._ids = list(self._ids), set()
             try:
-                await self._database.fetch(dict, "tokens.note_use", ids=ids)
+                await self._database.execute("tokens.note_use", ids=ids)
             except Exception as error:  # such as a right that is missing: no reason to answer nobody
-                sparingly.warning("the day of a token's last use could not be written", type(error).__name__)
+                sparingly.warning("the day of a token's last use could not be written", describe_error(error))
                 await asyncio.sleep(PAUSE_S)

@@ -147,7 +147,7 @@ class Tokens:
             raise NotFound("no_such_token", "There is no token of that ID.")
         if asking is not None and asking.id == found.id:
             raise Conflict("own_token", "This is the token that you are asking with; ask with another to remove it.")
-        await self._database.fetch(dict, "tokens.remove", id=token_id)
+        await self._database.execute("tokens.remove", id=token_id)
         return found
 
     async def ensure_admin(self) -> Path | None:
@@ -159,7 +159,7 @@ class Tokens:
         if given is not None:
             if len(given) < token_file.SHORTEST_TOKEN:
                 raise ConfigurationError(f"SHM_ADMIN_TOKEN is shorter than {token_file.SHORTEST_TOKEN} characters.")
-            await self._database.fetch(dict, "tokens.forget_others", name=OWN_NAME, token_hash=_hash(given))
+            await self._database.execute("tokens.forget_others", name=OWN_NAME, token_hash=_hash(given))
             await self._ensure(given, OWN_NAME)
             return None
         file = self._settings.data_dir / token_file.TOKEN_FILE
@@ -167,7 +167,7 @@ class Tokens:
         return file
 
     async def _ensure(self, token: str, name: str) -> None:
-        await self._database.fetch(dict, "tokens.ensure", token_hash=_hash(token), role="admin", name=name)
+        await self._database.execute("tokens.ensure", token_hash=_hash(token), role="admin", name=name)
 
 
 def mark_of(token: Token) -> str:

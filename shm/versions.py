@@ -6,12 +6,13 @@ from datetime import UTC, datetime
 import msgspec
 
 from shm import applications, periods, series
-from shm.database import Database, Reader
+from shm.database import Database
 from shm.periods import Period
 from shm.reckoned import Reckoned
 from shm.series import Reading
 from shm.settings import Settings
 from shm.shapes import Moment
+from shm.statement_runner import Reader
 from shm.version_order import is_pre_release, order
 
 MOST_SHOWN = 20  # versions with a series of their own; the rest is one

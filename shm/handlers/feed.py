@@ -16,7 +16,7 @@ from shm.feed import FeedFailed
 from shm.handlers.base import Handler
 from shm.handlers.declared import operation
 from shm.handlers.rooms import Rooms
-from shm.logs import Sparingly
+from shm.logs import Sparingly, describe_error
 from shm.tokens import Role
 
 GOING_AWAY = 1001
@@ -138,7 +138,7 @@ async def close_ended(rooms: Rooms) -> None:
         try:
             valid = await rooms.tokens.valid_of(set(tokens.values()))
         except Exception as error:  # of a database that cannot be read, a feed tells nothing either
-            sparingly.warning("could not see which tokens are still valid", type(error).__name__)
+            sparingly.warning("could not see which tokens are still valid", describe_error(error))
             continue
         for subscriber, token in tokens.items():
             if token not in valid:

@@ -11,8 +11,9 @@ import httpx
 import psycopg2
 import pytest
 
-from shm.database import Database, Reader
+from shm.database import Database
 from shm.settings import Settings
+from shm.statement_runner import Reader
 from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
