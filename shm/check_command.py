@@ -4,17 +4,13 @@ It may run beside servers. Standard output has the differences, a line each. The
 """
 
 import argparse
-import asyncio
-import os
 
-from shm import logs
+from shm import command_line
 from shm.check import STALE, Findings, find, mending
 from shm.database import Database
-from shm.embedded import database_for
-from shm.endings import interruptible, orderly
-from shm.errors import ConfigurationError, DatabaseUnavailable
-from shm.migrate import migrate
-from shm.settings import Settings, add_flags
+from shm.errors import ConfigurationError
+from shm.migrations import migrate
+from shm.settings import add_flags
 from shm.terminal import answer, printable, say
 
 HELP = (
@@ -25,7 +21,7 @@ HELP = (
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The flags of `shm migrate`, and whether to mend."""
-    add_flags(parser, "dsn", "data_dir")
+    add_flags(parser, *command_line.FLAGS)
     parser.add_argument(
         "--repair", action="store_true", help="Mend what is derived from raw snapshots; those stay as they are."
     )
@@ -33,20 +29,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compares, mends where that was asked for, and says what it found."""
-    logs.configure()
-    settings = Settings.load(os.environ, {name: vars(args)[name] for name in ("dsn", "data_dir")})
-    logs.configure(settings.log_level)
-    try:
-        with orderly(), database_for(settings) as (dsn, _), interruptible():
-            return asyncio.run(_check(settings, dsn, repair=args.repair))
-    except DatabaseUnavailable as error:
-        raise ConfigurationError(f"The database cannot be used: {error}.") from None
+    return command_line.run(args, lambda database, _: _check(database, repair=args.repair))
 
 
-async def _check(settings: Settings, dsn: str, *, repair: bool) -> int:
-    async with Database.opened(settings, dsn, size=1) as database:
-        await migrate(database)
-        left = await _repair(database) if repair else await find(database)
+async def _check(database: Database, *, repair: bool) -> int:
+    await migrate(database)
+    left = await _repair(database) if repair else await find(database)
     _tell(left, "")
     if STALE.part in left.counts:
         say("Charts are those of another SHM_ACTIVE_WINDOW: a server that runs computes them anew. Check again then.")

@@ -4,7 +4,6 @@ Standard output, or a file that only its owner can read, which is there whole or
 """
 
 import argparse
-import asyncio
 import os
 import secrets
 import sys
@@ -15,19 +14,16 @@ from typing import get_args
 
 import msgspec
 
-from shm import export, logs
+from shm import command_line, export
 from shm.database import Database
-from shm.embedded import database_for
-from shm.endings import interruptible, orderly
-from shm.errors import ConfigurationError, DatabaseUnavailable
+from shm.endings import interruptible
+from shm.errors import ConfigurationError
 from shm.items import Filter, Items
-from shm.migrate import migrate
+from shm.migrations import migrate
 from shm.settings import Settings, add_flags
 from shm.terminal import say
 
 HELP = "All instances with their current metrics, as CSV or JSON lines."
-
-BROKEN_PIPE = 1  # the status where whoever reads has gone: what is there is not all
 
 Write = Callable[[bytes], object]
 
@@ -43,34 +39,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", metavar="FILE", type=Path, help="A file, written whole or not at all. Default: standard output."
     )
-    add_flags(parser, "dsn", "data_dir")
+    add_flags(parser, *command_line.FLAGS)
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes it."""
-    logs.configure()
-    settings = Settings.load(os.environ, {name: vars(args)[name] for name in ("dsn", "data_dir")})
-    logs.configure(settings.log_level)
     wanted = msgspec.convert({name: vars(args)[name] for name in Filter.__struct_fields__}, Filter)
-    try:
-        with orderly(), database_for(settings) as (dsn, _), _output(args.output) as write, interruptible():
-            asyncio.run(_export(settings, dsn, wanted, args.format, write))
-    except DatabaseUnavailable as error:
-        raise ConfigurationError(f"The database cannot be used: {error}.") from None
-    except BrokenPipeError:
-        return BROKEN_PIPE
-    return 0
+
+    async def write_all(database: Database, settings: Settings, write: Write) -> int:
+        await _export(database, settings, wanted, args.format, write)
+        return 0
+
+    return command_line.run_with(args, _output(args.output), write_all)
 
 
-async def _export(settings: Settings, dsn: str, wanted: Filter, form: export.Form, write: Write) -> None:
-    async with Database.opened(settings, dsn, size=1) as database:
-        await migrate(database)
-        begun = await export.begin(Items(database, settings), wanted, form)
-        if begun.left_out:
-            say(f"{begun.left_out} metrics have no column; JSON lines have them all.")
-        async with aclosing(begun.pieces) as pieces:
-            async for piece in pieces:
-                write(piece)
+async def _export(database: Database, settings: Settings, wanted: Filter, form: export.Form, write: Write) -> None:
+    await migrate(database)
+    begun = await export.begin(Items(database, settings), wanted, form)
+    if begun.left_out:
+        say(f"{begun.left_out} metrics have no column; JSON lines have them all.")
+    async with aclosing(begun.pieces) as pieces:
+        async for piece in pieces:
+            write(piece)
 
 
 @contextmanager

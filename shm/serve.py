@@ -6,7 +6,6 @@ With one worker all of it is one process. With more, this process does what come
 import argparse
 import asyncio
 import logging
-import os
 import shlex
 import signal
 import time
@@ -18,12 +17,13 @@ from pathlib import Path
 from shm import definitions, logs, partitions
 from shm.background import beside
 from shm.collector import collect_seldom
+from shm.command_line import database_of, load_settings
 from shm.database import Database
-from shm.embedded import Revive, database_for
-from shm.endings import call_on_signals, ending, exit_if_signalled, orderly
-from shm.errors import ConfigurationError, DatabaseUnavailable
+from shm.embedded import Revive
+from shm.endings import call_on_signals, ending, exit_if_signalled
+from shm.errors import ConfigurationError
 from shm.handlers.rooms import Rooms
-from shm.migrate import migrate
+from shm.migrations import migrate
 from shm.server import listen, serve
 from shm.settings import Settings, add_flags
 from shm.shared_numbers import SharedNumbers
@@ -51,20 +51,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs until SIGTERM, SIGINT or SIGHUP."""
-    logs.configure()
     logs.take_over()
-    settings = Settings.load(os.environ, vars(args))
-    logs.configure(settings.log_level)
+    settings = load_settings(vars(args))
     _refuse_too_many_connections(settings)
     collect_seldom()
-    with orderly(), database_for(settings) as (dsn, revive):
+    with database_of(settings) as (dsn, revive):
         try:
             if settings.workers == 1:
                 asyncio.run(_run(settings, dsn, revive))
             else:
                 _run_workers(settings, dsn, revive)
-        except DatabaseUnavailable as error:
-            raise ConfigurationError(str(error)) from None
         except asyncio.CancelledError:
             logger.info("ended before it listened")
             return 128 + signal.SIGTERM

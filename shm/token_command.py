@@ -5,18 +5,13 @@ else, so a new token can be piped to where it belongs.
 """
 
 import argparse
-import asyncio
-import os
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from shm import logs
+from shm import command_line
 from shm.database import Database
-from shm.embedded import database_for
-from shm.endings import interruptible, orderly
-from shm.errors import ConfigurationError, DatabaseUnavailable, Refusal
-from shm.migrate import migrate
+from shm.migrations import migrate
 from shm.settings import Settings, add_flags
 from shm.terminal import answer, printable, say
 from shm.tokens import Role, Token, Tokens, mark_of
@@ -49,24 +44,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Does what was asked for."""
-    logs.configure()
-    settings = Settings.load(os.environ, {name: vars(args)[name] for name in ("dsn", "data_dir")})
-    logs.configure(settings.log_level)
-    try:
-        with orderly(), database_for(settings) as (dsn, _), interruptible():
-            asyncio.run(_act(args, settings, dsn))
-    except DatabaseUnavailable as error:
-        raise ConfigurationError(f"The database cannot be used: {error}.") from None
-    except Refusal as refusal:
-        raise ConfigurationError(refusal.detail) from None
-    return 0
-
-
-async def _act(args: argparse.Namespace, settings: Settings, dsn: str) -> None:
     action: Action = args.action
-    async with Database.opened(settings, dsn, size=1) as database:
+
+    async def act(database: Database, settings: Settings) -> int:
         await migrate(database)
         await action(args, Tokens(database, settings))
+        return 0
+
+    return command_line.run(args, act)
 
 
 async def _list(_: argparse.Namespace, tokens: Tokens) -> None:
@@ -99,7 +84,7 @@ def _add(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, action: Action, said: str
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=said, description=said)
-    add_flags(parser, "dsn", "data_dir")
+    add_flags(parser, *command_line.FLAGS)
     parser.set_defaults(action=action)
     return parser
 

@@ -1,23 +1,39 @@
 """Starts and ends that go wrong: a sentence each, and nothing left running."""
 
 import os
+import re
+import secrets
 import signal
 import subprocess
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psutil
 import psycopg2
 import pytest
+from psycopg2.extensions import make_dsn
 
 from shm.embedded import EmbeddedPostgres
+from tests.support.databases import admin_cursor, empty_database
 from tests.support.houses import house_with_embedded_postgres, wait_for
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess, free_port
-from tests.support.shm_command import postgres_of, start_serve
+from tests.support.shm_command import postgres_of, run_shm, start_serve
 
 LIMIT_S = 60
+
+
+@contextmanager
+def a_role_without_rights(dsn: str) -> Iterator[str]:
+    """The name of a role that may log in, and nothing else."""
+    name = f"shm_{secrets.token_hex(6)}"
+    with admin_cursor(dsn) as cursor:
+        cursor.execute(f"CREATE ROLE {name} LOGIN")
+    yield name
+    with admin_cursor(dsn) as cursor:
+        cursor.execute(f"DROP ROLE {name}")
 
 
 @pytest.mark.parametrize(
@@ -39,6 +55,30 @@ def test_what_hinders_the_start_is_said_in_a_sentence(
     assert process.returncode == 1
     assert sentence in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate"])
+def test_a_migration_that_fails_is_said_with_its_place_and_postgresqls_message(postgres: str, command: str) -> None:
+    with empty_database(postgres) as dsn:
+        with admin_cursor(dsn) as cursor:
+            cursor.execute("CREATE TABLE snapshots ()")
+        done = run_shm(command, "--dsn", dsn)
+        with admin_cursor(dsn) as cursor:
+            cursor.execute("SELECT to_regclass('applications'), to_regclass('instances')")
+            assert cursor.fetchone() == (None, None)
+    assert done.returncode == 1
+    assert re.search(r"migration 0001_\w+\.sql, statement [0-9]+: relation \"snapshots\" already exists", done.stderr)
+    assert "DuplicateTable, SQLSTATE 42P07" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate", "check", "export"])
+def test_a_right_that_is_missing_is_said_with_postgresqls_message(postgres: str, command: str) -> None:
+    with empty_database(postgres) as dsn, a_role_without_rights(dsn) as role:
+        done = run_shm(command, "--dsn", make_dsn(dsn, user=role))
+    assert done.returncode == 1
+    assert "permission denied for schema public (InsufficientPrivilege, SQLSTATE 42501)" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(("host", "token"), [("a..b", ""), ("127.0.0.1", "short")])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from shm.migrate import migrations
+from shm.migrations import migrations
 from shm.queries import apart, sql_folder, statements
 from tests.support import plain_http
 from tests.support.databases import admin_cursor, migrate

@@ -15,8 +15,8 @@ import psycopg2
 import pytest
 from nacl.signing import SigningKey
 
-from shm.migrate import migrations
 from shm.migrate import run as run_migrate
+from shm.migrations import migrations
 from tests.support import plain_http, previous_release
 from tests.support.databases import admin_cursor, migrate
 from tests.support.houses import wait_for

@@ -14,7 +14,7 @@ import pytest
 from shm.errors import ConfigurationError
 from shm.handlers.base import Handler
 from shm.handlers.declared import READING, hold_declared, operation
-from shm.migrate import CREATE_HISTORY, migrations
+from shm.migrations import CREATE_HISTORY, migrations
 from shm.server import ROUTES
 from shm.tokens import LONGEST_NAME, Role
 from tests.support import plain_http

@@ -3,7 +3,7 @@
 import argparse
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import psycopg2
 from psycopg2.extensions import make_dsn
@@ -25,12 +25,17 @@ def admin_cursor(dsn: str) -> Iterator[psycopg2.extensions.cursor]:
         connection.close()
 
 
-@contextmanager
-def fresh_database(postgres: str) -> Iterator[str]:
+def fresh_database(postgres: str) -> AbstractContextManager[str]:
     """The DSN of a migrated database that ends with the context."""
+    return empty_database(postgres, TEMPLATE)
+
+
+@contextmanager
+def empty_database(postgres: str, template: str = "template1") -> Iterator[str]:
+    """The DSN of a database, a copy of `template`, that ends with the context."""
     name = f"shm_{secrets.token_hex(6)}"
     with admin_cursor(postgres) as cursor:
-        cursor.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        cursor.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
     yield make_dsn(postgres, dbname=name)
     with admin_cursor(postgres) as cursor:
         cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
