@@ -49,12 +49,12 @@ async def refused(connection: Connection, sql: str) -> ShmError:
 async def test_a_change_of_the_schema_that_fails_has_postgresqls_message(database: str) -> None:
     async with Database.opened(FIRST_TRY, database, 1) as opened, opened.patient_connection() as connection:
         exists = await refused(connection, "CREATE TABLE applications ()")
-        syntax = await refused(connection, "CREATE TABEL applications ()")
+        syntax = await refused(connection, "CREATE STABLE applications ()")
     assert type(exists) is type(syntax) is StatementFailed
     expected = 'a change of the schema: relation "applications" already exists (DuplicateTable, SQLSTATE 42P07)'
     assert str(exists) == expected
     assert f"StatementFailed: {expected}" in logged(exists)
-    assert 'syntax error at or near "TABEL"' in logged(syntax)
+    assert 'syntax error at or near "STABLE"' in logged(syntax)
 
 
 async def test_a_value_in_a_table_is_not_quoted_by_a_change_of_the_schema(database: str) -> None:
