@@ -1,19 +1,35 @@
 """The console on a real server: what it shows, what its keys do, and what it does when the server dies."""
 
 import asyncio
+import secrets
+from collections.abc import Iterator
 
 import pytest
 
 from shm_tui.detail import Drawer
 from tests.support.console import Driven, opened
 from tests.support.databases import admin_cursor
+from tests.support.file_server import server_for_a_file
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 
 
-def fleet(server: ServerProcess, count: int = 5, **more: object) -> list[Install]:
-    """Installs of Ledger whose `sent` is ten times their number."""
-    return [Install(server.url).arrived({"sent": 10 * number, **more}) for number in range(count)]
+@pytest.fixture(scope="module")
+def shared(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server for tests that look at one application of their own."""
+    with server_for_a_file(postgres, tmp_path_factory.mktemp("shared")) as (server, _):
+        yield server
+
+
+@pytest.fixture
+def app() -> str:
+    """An application that no other test has: its name and its slug."""
+    return f"ledger{secrets.token_hex(4)}"  # with a hyphen it would look like the slug of a name that was taken
+
+
+def fleet(server: ServerProcess, count: int = 5, app: str = "Ledger", **more: object) -> list[Install]:
+    """Installs of an application whose `sent` is ten times their number."""
+    return [Install(server.url, app_name=app).arrived({"sent": 10 * number, **more}) for number in range(count)]
 
 
 def dimmed(console: Driven) -> bool:
@@ -47,9 +63,9 @@ async def test_a_snapshot_changes_its_cell_and_the_tile(server: ServerProcess) -
         await console.until(lambda: "4.03k" in console.screen and "4.00k" in console.screen, "4,030 and 4,000")
 
 
-async def test_the_cursor_stays_on_its_instance_when_rows_move(server: ServerProcess) -> None:
-    installs = fleet(server, 4)
-    async with opened(server, "ledger") as console:
+async def test_the_cursor_stays_on_its_instance_when_rows_move(shared: ServerProcess, app: str) -> None:
+    installs = fleet(shared, 4, app)
+    async with opened(shared, app) as console:
         await console.until(lambda: len(console.app.table.store.ids) == 4)
         await console.pilot.press("down")
         before = console.app.table.cursor_id
@@ -59,9 +75,9 @@ async def test_the_cursor_stays_on_its_instance_when_rows_move(server: ServerPro
         assert console.app.table.cursor_id == before
 
 
-async def test_arrows_move_the_cursor_in_a_table_longer_than_the_screen(server: ServerProcess) -> None:
-    fleet(server, 30)
-    async with opened(server, "ledger", (80, 24)) as console:
+async def test_arrows_move_the_cursor_in_a_table_longer_than_the_screen(shared: ServerProcess, app: str) -> None:
+    fleet(shared, 30, app)
+    async with opened(shared, app, (80, 24)) as console:
         table = console.app.table
         await console.until(lambda: len(table.store.ids) == 30 and console.app.settled.is_set())
         for keys, place in ((["down"] * 3, 3), (["up"], 2), (["end"], 29), (["pageup"], 11), (["G", "g"], 0)):
@@ -70,9 +86,9 @@ async def test_arrows_move_the_cursor_in_a_table_longer_than_the_screen(server: 
             assert table.store.ids[place][:8] in " ".join(console.rows()), "the view goes with it"
 
 
-async def test_the_filter_narrows_as_one_types_and_escape_gives_all_back(server: ServerProcess) -> None:
-    fleet(server, 5)
-    async with opened(server, "ledger") as console:
+async def test_the_filter_narrows_as_one_types_and_escape_gives_all_back(shared: ServerProcess, app: str) -> None:
+    fleet(shared, 5, app)
+    async with opened(shared, app) as console:
         await console.until(lambda: len(console.rows()) == 5)
         await console.pilot.press("slash", *"sent>20")
         await console.until(lambda: len(console.rows()) == 2)
@@ -82,17 +98,17 @@ async def test_the_filter_narrows_as_one_types_and_escape_gives_all_back(server:
         await console.until(lambda: len(console.rows()) == 5)
 
 
-async def test_a_filter_that_is_not_understood_says_why(server: ServerProcess) -> None:
-    fleet(server, 1)
-    async with opened(server, "ledger") as console:
+async def test_a_filter_that_is_not_understood_says_why(shared: ServerProcess, app: str) -> None:
+    fleet(shared, 1, app)
+    async with opened(shared, app) as console:
         await console.until(lambda: console.rows())
         await console.pilot.press("slash", *"status:nonsense")
         await console.shows("status: is one of")
 
 
-async def test_a_filter_that_is_not_understood_is_never_kept(server: ServerProcess) -> None:
-    fleet(server, 5)
-    async with opened(server, "ledger") as console:
+async def test_a_filter_that_is_not_understood_is_never_kept(shared: ServerProcess, app: str) -> None:
+    fleet(shared, 5, app)
+    async with opened(shared, app) as console:
         await console.until(lambda: len(console.rows()) == 5)
         await console.pilot.press("slash", *"status:zzz", "enter")
         await console.shows("status: is one of")
@@ -113,23 +129,23 @@ async def test_every_application_is_there_however_many_there_are(server: ServerP
         assert len(console.app.overview.applications or ()) == 56
 
 
-async def test_an_application_that_is_not_there_is_not_an_empty_server(server: ServerProcess) -> None:
-    fleet(server, 1)
-    async with opened(server, "nobody") as console:
+async def test_an_application_that_is_not_there_is_not_an_empty_server(shared: ServerProcess) -> None:
+    fleet(shared, 1)
+    async with opened(shared, "nobody") as console:
         await console.shows("There is no application “nobody” here")
 
 
-async def test_long_keys_keep_their_figures_in_line(server: ServerProcess) -> None:
-    fleet(server, 1, **{"a_key_" + "x" * 100 + "_end": 4711})
-    async with opened(server, "ledger") as console:
+async def test_long_keys_keep_their_figures_in_line(shared: ServerProcess, app: str) -> None:
+    fleet(shared, 1, app, **{"a_key_" + "x" * 100 + "_end": 4711})
+    async with opened(shared, app) as console:
         await console.until(lambda: console.rows())
         await console.pilot.press("enter")
         await console.until(lambda: any("…" in line and "4,711" in line for line in console.screen.splitlines()))
 
 
-async def test_brackets_that_match_nothing_are_only_text(server: ServerProcess) -> None:
-    fleet(server, 1)
-    async with opened(server, "ledger") as console:
+async def test_brackets_that_match_nothing_are_only_text(shared: ServerProcess, app: str) -> None:
+    fleet(shared, 1, app)
+    async with opened(shared, app) as console:
         await console.until(lambda: console.rows())
         await console.pilot.press("slash", "left_square_bracket", "slash", "left_square_bracket")
         await console.shows("Nothing matches  /[/[")
@@ -145,14 +161,14 @@ async def test_listing_anew_takes_what_the_feed_never_told(server: ServerProcess
         await console.until(lambda: len(console.rows()) == 1)
 
 
-async def test_sorting_goes_by_the_chosen_column_and_turns_round(server: ServerProcess) -> None:
-    installs = fleet(server, 4)
+async def test_sorting_goes_by_the_chosen_column_and_turns_round(shared: ServerProcess, app: str) -> None:
+    installs = fleet(shared, 4, app)
     ids = [install.instance_id[:8] for install in installs]
 
     def order(console: Driven) -> list[str]:
         return [row.split()[1] for row in console.rows()]
 
-    async with opened(server, "ledger", (80, 24)) as console:
+    async with opened(shared, app, (80, 24)) as console:
         await console.until(lambda: len(console.rows()) == 4)
         assert order(console) == ids[::-1]
         await console.pilot.press("s")
@@ -161,9 +177,9 @@ async def test_sorting_goes_by_the_chosen_column_and_turns_round(server: ServerP
         await console.until(lambda: order(console) == sorted(ids), "by instance")
 
 
-async def test_enter_opens_the_details_and_escape_closes_them(server: ServerProcess) -> None:
-    (install,) = fleet(server, 1, revenue=99120.50, nested={"deep": [1, None]})
-    async with opened(server, "ledger") as console:
+async def test_enter_opens_the_details_and_escape_closes_them(shared: ServerProcess, app: str) -> None:
+    (install,) = fleet(shared, 1, app, revenue=99120.50, nested={"deep": [1, None]})
+    async with opened(shared, app) as console:
         await console.until(lambda: console.rows())
         await console.pilot.press("enter")
         await console.shows(install.instance_id, "99,120.5", "nested.deep")
@@ -185,9 +201,9 @@ async def test_applications_are_gone_through_by_key(server: ServerProcess) -> No
         await console.until(lambda: len(console.rows()) == 3)
 
 
-async def test_freezing_holds_the_rows_still_and_counts_what_waits(server: ServerProcess) -> None:
-    (install,) = fleet(server, 1)
-    async with opened(server, "ledger") as console:
+async def test_freezing_holds_the_rows_still_and_counts_what_waits(shared: ServerProcess, app: str) -> None:
+    (install,) = fleet(shared, 1, app)
+    async with opened(shared, app) as console:
         await console.until(lambda: console.rows())
         await console.pilot.press("p")
         await asyncio.to_thread(install.snapshot, {"sent": 777})
@@ -197,11 +213,11 @@ async def test_freezing_holds_the_rows_still_and_counts_what_waits(server: Serve
         await console.until(lambda: "777" in console.rows()[0])
 
 
-async def test_the_states_are_told_apart_by_their_shapes(server: ServerProcess) -> None:
-    fleet(server, 1)
-    Install(server.url, environment="dev").arrived({"sent": 1})
-    Install(server.url).register()
-    async with opened(server, "ledger") as console:
+async def test_the_states_are_told_apart_by_their_shapes(shared: ServerProcess, app: str) -> None:
+    fleet(shared, 1, app)
+    Install(shared.url, app_name=app, environment="dev").arrived({"sent": 1})
+    Install(shared.url, app_name=app).register()
+    async with opened(shared, app) as console:
         await console.until(lambda: len(console.rows()) == 3)
         assert {row[0] for row in console.rows()} == {"●", "◐", "…"}
 
@@ -253,13 +269,12 @@ async def test_rows_stay_while_the_server_is_away_and_go_on_without_a_gap(
         "\x9b31m\x85",
     ],
 )
-async def test_a_hostile_string_is_shown_harmless(server: ServerProcess, hostile: str) -> None:
+async def test_a_hostile_string_is_shown_harmless(shared: ServerProcess, hostile: str) -> None:
     said = {hostile[:60]: 5, "text": hostile, "nested": {hostile[:50]: [hostile]}}
-    install = Install(server.url, app_name=hostile, app_version=hostile, environment=hostile, os_arch=hostile)
+    install = Install(shared.url, app_name=hostile, app_version=hostile, environment=hostile, os_arch=hostile)
     install.arrived(said)
-    fleet(server, 1)
-    async with opened(server, size=(200, 50)) as console:
-        slug = next(app["slug"] for app in server.get("applications").json() if app["name"] != "Ledger")
+    async with opened(shared, size=(200, 50)) as console:
+        slug = shared.get(f"instances/{install.instance_id}").json()["app_slug"]
         console.app._go_to(slug)
         await console.until(lambda: console.rows() and console.app.watch_.slug == slug)
         await console.pilot.press("enter")
@@ -272,8 +287,8 @@ async def test_a_hostile_string_is_shown_harmless(server: ServerProcess, hostile
         assert table
 
 
-async def test_help_shows_every_key_and_state(server: ServerProcess) -> None:
-    async with opened(server, size=(120, 90)) as console:
+async def test_help_shows_every_key_and_state(shared: ServerProcess) -> None:
+    async with opened(shared, size=(120, 90)) as console:
         await console.pilot.press("question_mark")
         await console.shows("MOVING", "STATES", "revoked for good", "THE FILTER")
         await console.pilot.press("escape")

@@ -17,6 +17,7 @@ import psutil
 import pyte
 import pytest
 
+from tests.support.file_server import server_for_a_file
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 from tests.support.shm_command import SHM
@@ -116,11 +117,18 @@ def console(server: ServerProcess, size: tuple[int, int], **environment: str) ->
         terminal.close()
 
 
+@pytest.fixture(scope="module")
+def crowded(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server with 60 installs of Ledger."""
+    with server_for_a_file(postgres, tmp_path_factory.mktemp("crowded")) as (server, _):
+        for number in range(60):
+            Install(server.url).arrived({"pizzas_eaten": 1000 * number, "beta": number % 2 == 0})
+        yield server
+
+
 @pytest.mark.parametrize("size", [(80, 24), (120, 36), (200, 50)])
-def test_the_console_uses_the_room_that_it_has(server: ServerProcess, size: tuple[int, int]) -> None:
-    for number in range(60):
-        Install(server.url).arrived({"pizzas_eaten": 1000 * number, "beta": number % 2 == 0})
-    with console(server, size) as terminal:
+def test_the_console_uses_the_room_that_it_has(crowded: ServerProcess, size: tuple[int, int]) -> None:
+    with console(crowded, size) as terminal:
         terminal.shows("Ledger", "PIZZAS EATEN", "1.77M", "INSTANCE", "VERSION", "SEEN", "● live", "/ filter")
         room = {24: 19, 36: 22, 50: 36}[size[1]]
         terminal.until(lambda: sum("1.4.2" in line for line in terminal.screen.splitlines()) == room)

@@ -20,6 +20,7 @@ EXAMPLE = b'{"type":"instance","cursor":1,"instance":{"metrics":{"invoices_sent"
 LIMIT_S = 10
 
 
+@pytest.mark.long
 def test_the_quick_feed_bench_prints_each_row_and_target(open_folder: Path) -> None:
     shape = ("--subscribers", "1,4", "--rates", "20", "--stalled", "2", "--seconds", "1", "--folder", str(open_folder))
     done = subprocess.run(

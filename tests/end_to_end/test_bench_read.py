@@ -59,7 +59,7 @@ SELECT count(*) FROM misplaced
 """
 
 
-@pytest.mark.timeout(900)  # it starts and ends three servers twice
+@pytest.mark.long  # it starts and ends three servers twice
 def test_the_quick_read_bench_requests_each_endpoint(open_folder: Path) -> None:
     shape = ("--quick", "--small", f"{INSTALLS}", "--large", f"{2 * INSTALLS}", "--folder", str(open_folder))
     done = subprocess.run(

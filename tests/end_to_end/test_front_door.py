@@ -28,7 +28,7 @@ def make(clone: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         ["make", *arguments],
         cwd=clone,
-        env=keep,
+        env=keep | {"PIP_NO_COMPILE": "0"},  # which tells pip not to: half of the time goes into modules never used
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

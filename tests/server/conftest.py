@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,11 @@ from tests.support.databases import admin_cursor, fresh_database
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 from tests.support.targets import Neighbours, Seeded, Target
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where no long test runs, files of them are not even collected: Schemathesis makes its cases then, for seconds."""
+    return True if collection_path.stem.endswith("_long") and config.option.markexpr == "not long" else None
 
 
 @pytest.fixture(scope="module")

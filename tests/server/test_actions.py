@@ -92,8 +92,8 @@ def test_a_backlog_is_stored_with_a_verdict_for_each_member(server: ServerProces
     assert items(server)[install.instance_id]["metrics"] == {"n": 0}
 
 
-def test_a_backlog_of_a_hundred_is_taken_and_of_more_refused(server: ServerProcess) -> None:
-    install = Install(server.url).arrived({"n": 0})
+def test_a_backlog_of_a_hundred_is_taken_and_of_more_refused(running: ServerProcess) -> None:
+    install = Install(running.url).arrived({"n": 0})
     members = [
         {"timestamp": ago(minutes), "metrics": {"n": minutes, "pad": ["x" * 1000] * 9}} for minutes in range(101)
     ]
@@ -105,16 +105,16 @@ def test_a_backlog_of_a_hundred_is_taken_and_of_more_refused(server: ServerProce
     assert [member["status"] for member in again.json()["snapshots"]] == ["repeated"] * 100
 
 
-def test_a_backlog_over_a_mebibyte_is_refused(server: ServerProcess) -> None:
-    install = Install(server.url).arrived({"n": 0})
+def test_a_backlog_over_a_mebibyte_is_refused(running: ServerProcess) -> None:
+    install = Install(running.url).arrived({"n": 0})
     assert problem(backlog(install, [{"timestamp": ago(1), "metrics": {"n": "x" * 1_100_000}}])) == (
         413,
         "body_too_large",
     )
 
 
-def test_a_backlog_in_anothers_name_or_not_signed_is_refused(server: ServerProcess) -> None:
-    mallory, victim = Install(server.url).arrived(), Install(server.url).arrived()
+def test_a_backlog_in_anothers_name_or_not_signed_is_refused(running: ServerProcess) -> None:
+    mallory, victim = Install(running.url).arrived(), Install(running.url).arrived()
     body = json.dumps({"instance_id": victim.instance_id, "snapshots": []}).encode()
     assert problem(mallory.post("/v1/snapshots", body, mallory.signed(body))) == (403, "instance_mismatch")
     forged = mallory.signed(body) | {"X-Instance-ID": victim.instance_id}
@@ -138,8 +138,8 @@ def test_a_rotated_key_counts_in_every_server_and_the_old_one_in_none(
     assert items(server)[install.instance_id]["metrics"] == {"n": 4}
 
 
-def test_a_rotate_that_is_asked_again_is_answered_again(server: ServerProcess) -> None:
-    install, new = Install(server.url).arrived(), SigningKey.generate()
+def test_a_rotate_that_is_asked_again_is_answered_again(running: ServerProcess) -> None:
+    install, new = Install(running.url).arrived(), SigningKey.generate()
     assert [rotate(install, new).status_code for _ in range(3)] == [200] * 3
     install.key = new
     assert install.snapshot({"n": 1}).status_code == 202
@@ -158,8 +158,8 @@ def test_of_rotates_at_the_same_time_one_is_told_that_it_was_done(server: Server
     assert install.snapshot({"n": 1}).status_code == 202
 
 
-def test_a_rotate_needs_both_signatures(server: ServerProcess) -> None:
-    install, new, mallory = Install(server.url).arrived(), SigningKey.generate(), SigningKey.generate()
+def test_a_rotate_needs_both_signatures(running: ServerProcess) -> None:
+    install, new, mallory = Install(running.url).arrived(), SigningKey.generate(), SigningKey.generate()
     body = action(install, "rotate", new_public_key=new.verify_key.encode().hex())
     signed = install.signed(body)
     assert problem(install.post("/v1/rotate", body, signed)) == (401, "missing_signature")
@@ -240,8 +240,8 @@ def test_a_disclosure_holds_everything_that_the_database_holds(server: ServerPro
         assert {row[0] for row in cursor.fetchall()} == disclosed["instance"].keys() - {"absences", "versions"}
 
 
-def test_a_disclosure_of_many_snapshots_comes_in_pieces_and_whole(server: ServerProcess) -> None:
-    install = Install(server.url).arrived({"n": 0})
+def test_a_disclosure_of_many_snapshots_comes_in_pieces_and_whole(running: ServerProcess) -> None:
+    install = Install(running.url).arrived({"n": 0})
     for start in range(0, 500, 100):
         members = [{"timestamp": ago(1 + start + i), "metrics": {"n": start + i}} for i in range(100)]
         assert backlog(install, members).status_code == 202
@@ -250,11 +250,11 @@ def test_a_disclosure_of_many_snapshots_comes_in_pieces_and_whole(server: Server
     assert [told["metrics"]["n"] for told in answer.json()["snapshots"]] == [*reversed(range(500)), 0]
 
 
-def test_a_disclosure_to_an_old_http_client_ends_with_its_connection(server: ServerProcess) -> None:
-    install = Install(server.url).arrived({"n": 0})
+def test_a_disclosure_to_an_old_http_client_ends_with_its_connection(running: ServerProcess) -> None:
+    install = Install(running.url).arrived({"n": 0})
     body = action(install, "disclose")
     keep = {"Connection": "keep-alive"}
-    with RawConnection(server.port) as old:
+    with RawConnection(running.port) as old:
         old.send(_raw("/v1/disclose", body, install.signed(body) | keep).replace(b"HTTP/1.1", b"HTTP/1.0", 1))
         answer = old.answer()
     assert answer is not None
@@ -294,10 +294,10 @@ def test_a_server_ends_in_time_though_disclosures_were_broken_off_and_requests_w
         assert server.terminate() == 0
 
 
-def test_whoever_is_revoked_can_do_nothing_any_more(server: ServerProcess) -> None:
-    install = Install(server.url).arrived()
-    url = f"{server.url}/api/v1/admin/instances/{install.instance_id}/revoke"
-    assert plain_http.post(url, headers=server.headers).status_code == 200
+def test_whoever_is_revoked_can_do_nothing_any_more(running: ServerProcess) -> None:
+    install = Install(running.url).arrived()
+    url = f"{running.url}/api/v1/admin/instances/{install.instance_id}/revoke"
+    assert plain_http.post(url, headers=running.headers).status_code == 200
     refused = [install.register(), install.activate(), install.snapshot({"a": 1}), backlog(install, [])]
     refused += [act(install, "erase"), act(install, "disclose"), rotate(install, SigningKey.generate())]
     member = [{"timestamp": ago(1), "metrics": {}}]

@@ -45,15 +45,15 @@ def test_the_official_clients_are_accepted_byte_for_byte(serve: Callable[..., Se
     assert (item["app_name"], item["app_slug"], item["status"]) == ("Café Ledger", "cafe-ledger", "active")
 
 
-def test_registering_again_is_told_apart_from_registering_first(server: ServerProcess) -> None:
-    install = Install(server.url)
+def test_registering_again_is_told_apart_from_registering_first(running: ServerProcess) -> None:
+    install = Install(running.url)
     assert install.register().status_code == 201
     assert install.register().status_code == 200
 
 
-def test_a_known_id_with_another_key_is_a_conflict(server: ServerProcess) -> None:
-    install = Install(server.url).arrived()
-    thief = Install(server.url, instance_id=install.instance_id)
+def test_a_known_id_with_another_key_is_a_conflict(running: ServerProcess) -> None:
+    install = Install(running.url).arrived()
+    thief = Install(running.url, instance_id=install.instance_id)
     assert problem(thief.register()) == (409, "key_conflict")
     assert problem(thief.activate()) == (401, "bad_signature")
     assert problem(thief.snapshot({"a": 1})) == (401, "bad_signature")
@@ -71,12 +71,12 @@ def test_an_unsigned_register_of_a_known_instance_waits_for_its_signature(server
     assert (item["app_name"], item["app_version"], item["metrics"]) == ("Ledger", "1.1", {"a": 2})
 
 
-def test_a_signed_register_takes_effect_at_once(server: ServerProcess) -> None:
-    install = Install(server.url)
+def test_a_signed_register_takes_effect_at_once(running: ServerProcess) -> None:
+    install = Install(running.url)
     for version, status in (("1.0", 201), ("1.1", 200)):
         body = install.registration(app_version=version)
         assert install.post("/v1/register", body, install.signed(body)).status_code == status
-        item = items(server)[install.instance_id]
+        item = items(running)[install.instance_id]
         assert (item["app_version"], item["status"]) == (version, "active")
 
 
@@ -99,32 +99,32 @@ def test_an_application_comes_to_be_only_when_a_key_is_proven(server: ServerProc
     assert [app["name"] for app in server.get("applications").json()] == ["Ghost"]
 
 
-def test_activating_again_is_no_error(server: ServerProcess) -> None:
-    install = Install(server.url)
+def test_activating_again_is_no_error(running: ServerProcess) -> None:
+    install = Install(running.url)
     install.register()
     assert [install.activate().json()["status"] for _ in range(3)] == ["active"] * 3
 
 
-def test_the_first_signed_snapshot_activates_where_keys_are_trusted_on_first_use(server: ServerProcess) -> None:
-    install = Install(server.url)
+def test_the_first_signed_snapshot_activates_where_keys_are_trusted_on_first_use(running: ServerProcess) -> None:
+    install = Install(running.url)
     install.register()
     assert install.snapshot({"a": 1}).status_code == 202
-    assert items(server)[install.instance_id]["status"] == "active"
+    assert items(running)[install.instance_id]["status"] == "active"
 
 
-def test_nobody_unknown_gets_in(server: ServerProcess) -> None:
-    stranger = Install(server.url)
+def test_nobody_unknown_gets_in(running: ServerProcess) -> None:
+    stranger = Install(running.url)
     assert problem(stranger.activate()) == (403, "unknown_instance")
     assert problem(stranger.snapshot({"a": 1})) == (403, "unknown_instance")
 
 
-def test_one_install_cannot_write_in_the_name_of_another(server: ServerProcess) -> None:
-    mallory, victim = Install(server.url).arrived({"a": 1}), Install(server.url).arrived({"a": 1})
+def test_one_install_cannot_write_in_the_name_of_another(running: ServerProcess) -> None:
+    mallory, victim = Install(running.url).arrived({"a": 1}), Install(running.url).arrived({"a": 1})
     body = victim.snapshot_body({"a": 999})
     assert problem(mallory.post("/v1/snapshot", body, mallory.signed(body))) == (403, "instance_mismatch")
     forged = mallory.signed(body) | {"X-Instance-ID": victim.instance_id}
     assert problem(mallory.post("/v1/snapshot", body, forged)) == (401, "bad_signature")
-    assert items(server)[victim.instance_id]["metrics"] == {"a": 1}
+    assert items(running)[victim.instance_id]["metrics"] == {"a": 1}
 
 
 def decide(server: ServerProcess, install: Install, decision: str) -> httpx.Response:
@@ -185,21 +185,21 @@ def test_a_replayed_snapshot_is_stored_once_and_changes_nothing(server: ServerPr
     connection.close()
 
 
-def test_the_current_snapshot_is_the_newest_whatever_order_they_come_in(server: ServerProcess) -> None:
-    install = Install(server.url).arrived()
+def test_the_current_snapshot_is_the_newest_whatever_order_they_come_in(running: ServerProcess) -> None:
+    install = Install(running.url).arrived()
     now = datetime.now(UTC)
     for minutes, version in ((3, "1.3"), (5, "1.5"), (1, "1.1"), (4, "1.4")):
         assert (
             install.snapshot({"m": minutes}, now + timedelta(seconds=minutes), app_version=version).status_code == 202
         )
-    item = items(server)[install.instance_id]
+    item = items(running)[install.instance_id]
     assert (item["metrics"], item["app_version"]) == ({"m": 5}, "1.5")
 
 
-def test_a_body_over_the_limit_is_refused_before_it_is_read(server: ServerProcess) -> None:
-    install = Install(server.url).arrived()
+def test_a_body_over_the_limit_is_refused_before_it_is_read(running: ServerProcess) -> None:
+    install = Install(running.url).arrived()
     assert problem(install.snapshot({"a": "x" * 70_000})) == (413, "body_too_large")
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+    with socket.create_connection(("127.0.0.1", running.port), timeout=10) as raw:
         raw.sendall(b"POST /v1/snapshot HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n")
         assert raw.recv(4096).startswith(b"HTTP/1.1 413 ")
 
@@ -222,8 +222,8 @@ def test_slow_readers_do_not_hold_up_the_intake(server: ServerProcess, database:
         assert all(reader.result().status_code == 200 for reader in readers)
 
 
-def test_registering_under_other_names_holds_no_snapshot_off(server: ServerProcess) -> None:
-    install = Install(server.url).arrived()
+def test_registering_under_other_names_holds_no_snapshot_off(running: ServerProcess) -> None:
+    install = Install(running.url).arrived()
     with ThreadPoolExecutor(4) as pool:
         strangers = [pool.submit(install.register, app_name=f"Name {number}") for number in range(60)]
         statuses = [install.snapshot({"n": number}).status_code for number in range(60)]
@@ -232,10 +232,10 @@ def test_registering_under_other_names_holds_no_snapshot_off(server: ServerProce
     assert set(statuses) == {202, 200}
 
 
-def test_a_chunked_body_over_the_limit_is_refused(server: ServerProcess) -> None:
-    install = Install(server.url).arrived()
+def test_a_chunked_body_over_the_limit_is_refused(running: ServerProcess) -> None:
+    install = Install(running.url).arrived()
     answer = plain_http.post(
-        f"{server.url}/v1/snapshot",
+        f"{running.url}/v1/snapshot",
         content=(b"x" * 1000 for _ in range(80)),
         headers=install.signed(b""),
     )
@@ -287,8 +287,8 @@ def test_bodies_on_their_way_are_bounded_all_together(serve: Callable[..., Serve
     assert Install(server.url).arrived({"a": 1})
 
 
-def test_a_request_that_is_refused_and_then_unreadable_gets_one_answer(server: ServerProcess) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+def test_a_request_that_is_refused_and_then_unreadable_gets_one_answer(running: ServerProcess) -> None:
+    with socket.create_connection(("127.0.0.1", running.port), timeout=10) as raw:
         raw.sendall(b"GET /v1/snapshot HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
         said = b""
         while piece := raw.recv(4096):

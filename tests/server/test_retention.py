@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -19,7 +20,7 @@ from shm.locks import Lock
 from shm.migrate import run as run_migrate
 from shm.settings import Settings
 from tests.support import previous_release
-from tests.support.databases import admin_cursor
+from tests.support.databases import admin_cursor, fill, fresh_database
 from tests.support.houses import wait_for
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
@@ -123,11 +124,8 @@ def timestamps(server: ServerProcess, period: str) -> list[str]:
     return said[:-1]
 
 
-@pytest.fixture
-def installs(serve: Callable[..., ServerProcess], database: str) -> list[Install]:
-    """Six installs whose snapshots go back 200 days, in weeks of their own, stored and rolled up by a server."""
-    change(database, OLD_WEEKS, timedelta(days=210), timedelta(days=7))
-    server = serve(**LONG_AGO)
+def reported_long_ago(server: ServerProcess, database: str) -> list[Install]:
+    """Six installs whose snapshots go back 200 days, in weeks of their own, rolled up."""
     now = datetime.now(UTC)
     installs = [Install(server.url).arrived({"orders": 1}, ago=200 * DAY) for _ in range(6)]
     for number, install in enumerate(installs):
@@ -137,8 +135,29 @@ def installs(serve: Callable[..., ServerProcess], database: str) -> list[Install
     change(database, "UPDATE applications SET created_at = now() - interval '200 days'")
     rolled_up(database)
     assert chart(server, "all") == truth(database, timestamps(server, "all"), WINDOW)
-    server.terminate()
     return installs
+
+
+@pytest.fixture(scope="module")
+def past(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[Install]]]:
+    """A database with its installs, as a server left it."""
+    with fresh_database(postgres) as dsn:
+        change(dsn, OLD_WEEKS, timedelta(days=210), timedelta(days=7))
+        server = ServerProcess(tmp_path_factory.mktemp("past") / "data", {"SHM_DB_DSN": dsn, **LONG_AGO})
+        server.start()
+        try:
+            installs = reported_long_ago(server, dsn)
+        finally:
+            server.terminate()
+        yield dsn, installs
+
+
+@pytest.fixture
+def installs(past: tuple[str, list[Install]], postgres: str, database: str) -> list[Install]:
+    """The installs of `past`, whose database is copied in place of the test's; no server runs on it."""
+    dsn, installs = past
+    fill(postgres, database, dsn)
+    return [replace(install) for install in installs]
 
 
 def keeper(database: str) -> list[int]:

@@ -1,60 +1,14 @@
-"""Schemathesis asks a real server what its document allows, and what it does not, and finds nothing.
+"""Schemathesis requests what the document of a real server allows and forbids: the same examples each time."""
 
-The short form is the same on every machine; the long one goes by chance.
-"""
-
-import json
 from typing import Any
 
 import hypothesis
-import pytest
 import schemathesis
-from schemathesis.config import SchemathesisConfig
-from schemathesis.specs.openapi import checks
 
-from shm.handlers.intake import POSTS
-from shm.openapi import document
-from shm.server import ROUTES
-from tests.support.installs import Install
+from tests.support.documented import api, hold
 from tests.support.targets import Seeded
 
-LIMIT_S = 10
-
-# What no schema can say: which 64 digits are a point of the curve; what a mark is, which is taken as it was told; which
-# names a token may have, and for how long it may be valid.
-ACCEPTED_BY_MORE_THAN_SHAPE = [
-    "/v1/register",
-    "/api/v1/admin/instances",
-    "/api/v1/admin/instances/{instance_id}/snapshots",
-    "/api/v1/admin/tokens",
-]
-# A reader's token is ours and always good, so it is none of what is made wrong; that it counts is a check of its own.
-CONFIG = {
-    "operations": [
-        {"include-path-regex": "^/api/", "generation": {"with-security-parameters": False}},
-        *(
-            {"include-path": path, "checks": {"positive_data_acceptance": {"enabled": False}}}
-            for path in ACCEPTED_BY_MORE_THAN_SHAPE
-        ),
-    ]
-}
-
-# An upgrade is no answer that Schemathesis could read. `test_openapi` and `test_feed` ask for it.
-FEED = "/api/v1/admin/feed"
-
 pytest_plugins = ["schemathesis.pytest.plugin"]  # takes seconds to load: pyproject.toml keeps it from all other files
-
-api = schemathesis.openapi.from_dict(
-    json.loads(document(ROUTES, POSTS)), config=SchemathesisConfig.from_dict(CONFIG)
-).exclude(path=FEED)
-
-# They judge by how a case was made, which is no longer how it is once its path is another.
-BY_HOW_A_CASE_WAS_MADE = [
-    checks.negative_data_rejection,
-    checks.positive_data_acceptance,
-    checks.missing_required_header,
-    checks.unsupported_method,
-]
 
 
 @api.parametrize()
@@ -63,28 +17,3 @@ def test_whatever_is_asked_the_server_answers_as_its_document_says(
     case: schemathesis.Case[Any], seeded: Seeded
 ) -> None:
     hold(case, seeded)
-
-
-@pytest.mark.long
-@api.parametrize()
-@hypothesis.settings(max_examples=300, deadline=None)
-def test_whatever_is_asked_by_chance_the_server_answers_as_its_document_says(
-    case: schemathesis.Case[Any], seeded: Seeded
-) -> None:
-    hold(case, seeded)
-
-
-def hold(case: schemathesis.Case[Any], seeded: Seeded) -> None:
-    """All checks on the case, and again on the same with what there is in its path: chance does not hit it."""
-    server = seeded.server
-    case.call_and_validate(base_url=server.url, headers=server.headers, timeout=LIMIT_S)
-    if case.path_parameters:
-        known = seeded.known
-        if case.method == "DELETE" and "instance_id" in known:  # what is there to be read stays there
-            known = known | {"instance_id": Install(server.url).arrived().instance_id}
-        case.path_parameters.update({name: known[name] for name in case.path_parameters})
-        case.call_and_validate(
-            base_url=server.url, headers=server.headers, timeout=LIMIT_S, excluded_checks=BY_HOW_A_CASE_WAS_MADE
-        )
-    assert server.is_running
-    assert "Traceback" not in server.log

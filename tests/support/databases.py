@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import psycopg2
-from psycopg2.extensions import make_dsn
+from psycopg2.extensions import make_dsn, parse_dsn
 
 from shm.migrate import run as run_migrate
 
@@ -39,6 +39,14 @@ def empty_database(postgres: str, template: str = "template1") -> Iterator[str]:
     yield make_dsn(postgres, dbname=name)
     with admin_cursor(postgres) as cursor:
         cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def fill(postgres: str, database: str, template: str) -> None:
+    """Makes a database anew as a copy of another; nobody may be connected to either. All three are DSNs."""
+    name, source = (parse_dsn(dsn)["dbname"] for dsn in (database, template))
+    with admin_cursor(postgres) as cursor:
+        cursor.execute(f"DROP DATABASE {name}")
+        cursor.execute(f"CREATE DATABASE {name} TEMPLATE {source}")
 
 
 def migrate(dsn: str) -> None:

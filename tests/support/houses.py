@@ -76,9 +76,11 @@ class House:
 def wait_for(condition: Callable[[], bool], what: str) -> None:
     """Returns once `condition` holds."""
     deadline = time.monotonic() + LIMIT_S
+    pause = 0.02
     while not condition():
         assert time.monotonic() < deadline, f"never came: {what}"
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.2)  # most conditions ask the database, on a connection of their own
 
 
 @contextmanager

@@ -1,0 +1,21 @@
+"""Schemathesis asks a real server what its document allows and what it does not, by chance, and finds nothing."""
+
+from typing import Any
+
+import hypothesis
+import pytest
+import schemathesis
+
+from tests.support.documented import api, hold
+from tests.support.targets import Seeded
+
+pytest_plugins = ["schemathesis.pytest.plugin"]  # takes seconds to load: pyproject.toml keeps it from all other files
+
+
+@pytest.mark.long
+@api.parametrize()
+@hypothesis.settings(max_examples=300, deadline=None)
+def test_whatever_is_asked_by_chance_the_server_answers_as_its_document_says(
+    case: schemathesis.Case[Any], seeded: Seeded
+) -> None:
+    hold(case, seeded)

@@ -1,0 +1,20 @@
+"""One server for all tests of a file, where their promise is not about a fresh one."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.databases import fresh_database
+from tests.support.server_process import ServerProcess
+
+
+@contextmanager
+def server_for_a_file(postgres: str, folder: Path, **environment: str) -> Iterator[tuple[ServerProcess, str]]:
+    """A running server and the DSN of its database, which is fresh. Each test takes an application of its own."""
+    with fresh_database(postgres) as dsn:
+        server = ServerProcess(folder / "data", {"SHM_DB_DSN": dsn, **environment})
+        server.start()
+        try:
+            yield server, dsn
+        finally:
+            server.terminate()
