@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,21 @@ def test_a_request_gets_the_answer_below_it(fleet: ServerProcess, number: int) -
         assert answer.splitlines()[0] == documented.strip()
     else:
         assert plain(shown(json.loads(answer))) == plain(shown(json.loads(documented)))
+
+
+def test_the_program_that_reads_pages_prints_every_instance(fleet: ServerProcess) -> None:
+    (program,) = re.findall(r"^```python\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
+    printed = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program.replace("limit=1000", "limit=1")],
+        env={**os.environ, "SERVER": fleet.url, "TOKEN": fleet.admin_token},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=True,
+    ).stdout
+    listed = {instance["instance_id"]: instance["app_version"] for instance in fleet.get("instances").json()}
+    assert len(listed) == 3
+    assert dict(line.split() for line in printed.splitlines()) == listed
 
 
 def test_the_adoption_of_a_version_has_the_members_of_its_schema(fleet: ServerProcess) -> None:
