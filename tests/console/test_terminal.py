@@ -81,7 +81,10 @@ class Terminal:
         return list(termios.tcgetattr(self._slave))
 
     def close(self) -> None:
-        """Ends the program and the terminal."""
+        """Ends the program, whatever it has started, and the terminal."""
+        if self.process.poll() is None:
+            for child in psutil.Process(self.process.pid).children(recursive=True):
+                child.kill()
         self.process.kill()
         self.process.wait()
         os.close(self._master)
