@@ -1,6 +1,7 @@
 """What is derived is held against what it is derived from, in the end the raw snapshots, and mended from it.
 
-The comparisons are in `sql/queries/check.sql`, each one statement, so they are true while servers write.
+The comparisons are in `sql/queries/check.sql`, each one statement, so they are true while servers write. Ranks
+of versions are compared here, since Python makes them.
 Differences come in pages and are not kept, however many there are.
 """
 
@@ -12,13 +13,14 @@ from datetime import timedelta
 import msgspec
 
 from shm.database import Connection, Database
+from shm.version_order import version_rank
 
 PAGE = 500  # differences at a time; to mend them takes some tens of milliseconds under a lock
 MOST_SHOWN = 20  # of each table: who has a million differences learns nothing more from all of them
 ROUNDS = 5  # a comparison is done again until it finds nothing: a day may have been closed with what was wrong
 
 # In this order they are mended: each is compared with what those before it have mended.
-COMPARISONS = ("leaves", "instances", "tallies", "series", "versions", "absences")
+COMPARISONS = ("leaves", "instances", "ranks", "tallies", "series", "versions", "absences")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +54,38 @@ class Findings:
                 shown.append(difference)
 
     def merge(self, other: "Findings") -> None:
-        """Adds those of other tables."""
-        self.shown |= other.shown
-        self.counts |= other.counts
+        """Adds those of another comparison."""
+        for part, count in other.counts.items():
+            self.counts[part] = self.counts.get(part, 0) + count
+            self.shown[part] = [*self.shown.get(part, []), *other.shown[part]][:MOST_SHOWN]
 
     @property
     def count(self) -> int:
         """Of all tables."""
         return sum(self.counts.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """An instance's version, and the rank that is stored with it."""
+
+    instance_id: str
+    app_version: str
+    version_rank: str
+
+    def difference(self) -> Difference | None:
+        """None where the rank is the version's."""
+        expected = version_rank(self.app_version)
+        if self.version_rank == expected:
+            return None
+        named = {"instance_id": self.instance_id, "app_version": self.app_version, "version_rank": expected}
+        return Difference(
+            "instances",
+            f"{self.instance_id[:8]}, version_rank",
+            self.version_rank or "nothing",
+            expected or "nothing",
+            msgspec.Raw(msgspec.json.encode(named)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,5 +157,13 @@ async def _agreed(connection: Connection) -> _Agreed:
 
 
 def _pages(connection: Connection, name: str, active_window: timedelta) -> AsyncIterator[list[Difference]]:
+    if name == "ranks":
+        return _wrong_ranks(connection)
     window = {"active_window": active_window} if name == "series" else {}
     return connection.pages(Difference, f"check.{name}", PAGE, **window)
+
+
+async def _wrong_ranks(connection: Connection) -> AsyncIterator[list[Difference]]:
+    async for page in connection.pages(_Ranked, "check.ranks", PAGE):
+        if found := [difference for each in page if (difference := each.difference()) is not None]:
+            yield found

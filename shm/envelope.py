@@ -18,6 +18,7 @@ import nacl.exceptions
 from shm import leaves, names
 from shm.errors import BadRequest, Forbidden, Refusal, Unauthorized
 from shm.settings import Settings
+from shm.version_order import version_rank
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 PUBLIC_KEY = re.compile(r"[0-9a-f]{64}")
@@ -129,6 +130,7 @@ class Snapshot:
     metrics: msgspec.Raw
     leaves: msgspec.Raw | None
     app_version: str | None
+    version_rank: str | None
     sequence: int | None
 
 
@@ -266,13 +268,15 @@ def _hold_to(signed: Signed, instance_id: str) -> None:
 def _taken(said: Reading, signed: Signed, now: datetime, limits: Settings) -> Snapshot:
     snapshot_at = _instant(said.timestamp, now, limits.max_clock_skew, limits.max_snapshot_age)
     kept, aggregated = leaves.read(said.metrics, limits)
+    version = None if said.app_version is None else _field("app_version", said.app_version, limits.max_name)
     return Snapshot(
         instance_id=signed.instance_id,
         public_key=signed.public_key,
         snapshot_at=snapshot_at,
         metrics=kept,
         leaves=aggregated,
-        app_version=None if said.app_version is None else _field("app_version", said.app_version, limits.max_name),
+        app_version=version,
+        version_rank=None if version is None else version_rank(version),
         sequence=said.sequence,
     )
 

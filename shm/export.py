@@ -22,6 +22,7 @@ from shm.sorting import COLUMNS, METRIC
 Form = Literal["csv", "jsonl"]
 
 MEDIA: dict[Form, str] = {"csv": "text/csv", "jsonl": "application/jsonl"}
+FIXED = (*COLUMNS, "version_rank")
 MOST_METRICS = 500  # columns: whoever has more invents keys, and a spreadsheet of more is none to look at
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for a formula's beginning
 HARMLESS = "'"  # before it: what follows is text
@@ -55,7 +56,7 @@ async def _lines(items: Items, wanted: Filter) -> AsyncGenerator[bytes, None]:
 
 async def _table(items: Items, wanted: Filter, keys: Sequence[str]) -> AsyncGenerator[bytes, None]:
     """Its title goes out with the first rows: should these fail, nothing has been told yet."""
-    rows: list[list[str]] = [[*COLUMNS, *(METRIC + key for key in keys)]]
+    rows: list[list[str]] = [[*FIXED, *(METRIC + key for key in keys)]]
     async with aclosing(items.walk(wanted, flat=True)) as pages:
         async for page in pages:
             rows += [_row(item, keys) for item in page]
@@ -73,7 +74,7 @@ def _written(rows: Sequence[Sequence[str]]) -> bytes:
 
 def _row(item: Item, keys: Sequence[str]) -> list[str]:
     leaves = _leaves.decode(item.metrics)
-    return [*(_field(getattr(item, name)) for name in COLUMNS), *(_leaf(leaves.get(key)) for key in keys)]
+    return [*(_field(getattr(item, name)) for name in FIXED), *(_leaf(leaves.get(key)) for key in keys)]
 
 
 def _field(value: str | bool | datetime | None) -> str:

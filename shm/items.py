@@ -13,6 +13,7 @@ from shm.settings import Settings
 from shm.shapes import Metrics, Moment
 from shm.sorting import USUAL, Place, Sorting
 from shm.statement_runner import Reader
+from shm.version_order import version_rank
 
 PAGE_BYTES = (
     4 * 2**20
@@ -21,6 +22,14 @@ WALK_BYTES = 2**20  # of metrics held at a time by whoever walks over a fleet
 WALK_ROWS = 1_000  # the same in rows
 
 Status = Literal["pending", "active", "revoked"]
+
+
+VersionRank = Annotated[
+    str,
+    msgspec.Meta(
+        description="What versions are ordered by: compare it by code points. Spellings of one release have the same."
+    ),
+]
 
 
 class Item(msgspec.Struct):
@@ -39,6 +48,7 @@ class Item(msgspec.Struct):
     first_seen_at: Moment | None
     snapshot_at: Moment | None
     counted: bool
+    version_rank: VersionRank
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +92,12 @@ class Filter(msgspec.Struct, frozen=True):
     app: Annotated[str, msgspec.Meta(description="An application's slug or name.")] | None = None
     q: Annotated[str, msgspec.Meta(description="A part of ID, version, environment or mode.")] | None = None
     status: Status | None = None
-    version: str | None = None
+    version: (
+        Annotated[
+            str, msgspec.Meta(description="A release, in any spelling: `1.4.2` is `v1.4.2` and `1.4.2+build` too.")
+        ]
+        | None
+    ) = None
     environment: str | None = None
 
     @property
@@ -96,7 +111,7 @@ class Filter(msgspec.Struct, frozen=True):
             "slug": None if self.app is None else await applications.slug_of(reader, self.app),
             "pattern": None if self.q is None else _contains(self.q),
             "status": self.status,
-            "version": self.version,
+            "version_rank": None if self.version is None else version_rank(self.version),
             "environment": self.environment,
         }
 

@@ -15,6 +15,7 @@ from shm.errors import Forbidden
 from shm.keys import Keys
 from shm.settings import Settings
 from shm.shapes import Moment
+from shm.version_order import version_rank
 
 HELD_PAGE = 20  # snapshots read at a time for a disclosure, 1.3 MB at their largest: whoever does not read holds them
 SWEEP_PAGE = 500  # placed anew at a time: some milliseconds under the writers' lock
@@ -59,6 +60,10 @@ class _Claim:
     name: str
 
 
+class _Staged(msgspec.Struct):
+    app_version: str | None = None
+
+
 class Registry:
     """Registrations and proofs, over one database."""
 
@@ -89,6 +94,7 @@ class Registry:
             app_slug=said.app_slug,
             app_name=said.app_name,
             app_version=said.app_version,
+            version_rank=version_rank(said.app_version),
             environment=said.environment,
             deployment_mode=said.deployment_mode,
             os_arch=said.os_arch,
@@ -107,9 +113,8 @@ class Registry:
         status = None
         if claim is not None:
             await self._database.execute("applications.ensure", slug=claim.slug, name=claim.name)
-            staged = None if claim.staged is None else bytes(claim.staged).decode()
             status = await self._database.fetch_value(
-                str, "instances.prove", staged=staged, approval_wanted=self._approval_wanted, **known
+                str, "instances.prove", approval_wanted=self._approval_wanted, **_staged(claim.staged), **known
             )
         if status is None:
             self.forget(instance_id)
@@ -196,6 +201,17 @@ class Registry:
     async def purge(self) -> bool:
         """Removes instances that never proved their key, the oldest thousand; whether there may be more."""
         return await self._database.execute("erasure.purge", age=self._pending_age, most=PURGE_PAGE) == PURGE_PAGE
+
+
+def _staged(staged: msgspec.Raw | None) -> dict[str, str | None]:
+    """What is staged of an instance, as the statement takes it, with the rank of the version in it."""
+    if staged is None:
+        return {"staged": None, "version_rank": None}
+    said = msgspec.json.decode(staged, type=_Staged)
+    return {
+        "staged": bytes(staged).decode(),
+        "version_rank": None if said.app_version is None else version_rank(said.app_version),
+    }
 
 
 def unknown_instance() -> Forbidden:

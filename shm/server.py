@@ -59,6 +59,7 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (rf"{ADMIN}/applications/{SLUG}", admin.Application),
     (rf"{ADMIN}/applications/{SLUG}/kpis", admin.ApplicationKpis),
     (rf"{ADMIN}/applications/{SLUG}/versions", charts.Versions),
+    (rf"{ADMIN}/version-rank", charts.VersionRank),
     (rf"{ADMIN}/applications/{SLUG}/lifecycle", charts.Lifecycle),
     (rf"{ADMIN}/applications/{SLUG}/breakdown", charts.Breakdown),
     (rf"{ADMIN}/metrics/(?P<app>[^/]{{1,256}})", charts.Metrics),

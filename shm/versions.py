@@ -1,6 +1,10 @@
-"""Versions of an application over time: how many run which, how fast installs move to a new one, and who is behind."""
+"""Releases of an application over time: how many run which, how fast installs move to a new one, and who is behind.
 
-from collections.abc import Sequence
+Versions that differ in spelling only are one release (`version_order`), shown as most installs spell it now.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
@@ -13,7 +17,7 @@ from shm.series import Reading
 from shm.settings import Settings
 from shm.shapes import Moment
 from shm.statement_runner import Reader
-from shm.version_order import is_pre_release, order
+from shm.version_order import is_pre_release, is_release, version_rank
 
 MOST_SHOWN = 20  # versions with a series of their own; the rest is one
 MOST_READ = 1_000  # versions that are told apart at all
@@ -34,7 +38,9 @@ class Taken(msgspec.Struct):
 
 
 class Behind(msgspec.Struct):
-    """Installs of a version that is not the latest; so many later ones are there (`releases_behind`)."""
+    """Instances of a release before the latest. `releases_behind`: how many releases that run now come after it, up to
+    the latest one.
+    """
 
     version: str
     instances: int
@@ -44,9 +50,10 @@ class Behind(msgspec.Struct):
 class Versions(msgspec.Struct):
     """The body of `GET applications/{slug}/versions`. Lists are as long as `timestamps`; null where nothing was known.
 
-    Instances with a current snapshot, by the version that it tells. The last value is of now, and the bucket from
-    `running_since` is still running. `latest`: of the versions that run now, the last in version order, pre-releases
-    left out where there are others; `behind`: what runs before it. `taken_up` is as of `as_of`.
+    Instances with a current snapshot, by the release that it tells, in the order of versions. Spellings of one release
+    are one, under the spelling that most instances have now. The last value is of now, and the bucket from
+    `running_since` is still running. `latest`: of what runs now the last release, a pre-release only where nothing else
+    runs, never a name without a number; `behind`: what runs before it. `taken_up` is as of `as_of`.
     """
 
     app: str
@@ -61,6 +68,12 @@ class Versions(msgspec.Struct):
     behind: list[Behind]
     as_of: Moment
     taken_up: list[Taken]
+
+
+@dataclass(frozen=True, slots=True)
+class _Spelling:
+    version: str
+    installs: int
 
 
 class VersionCharts:
@@ -92,45 +105,88 @@ class VersionCharts:
         return _told(slug, period, [*points, now], readings, current, as_of, taken_up)
 
     async def _taken_up(self, slug: str) -> list[Taken]:
-        return await self._database.fetch(Taken, "versions.moves", app=slug, most=MOST_SHOWN)
+        installs = {
+            row.version: row.installs for row in await self._database.fetch(_Spelling, "versions.spellings", app=slug)
+        }
+        shown = shown_as(installs, installs)
+        others = {version: release for version, release in shown.items() if version != release}
+        return await self._database.fetch(
+            *(Taken, "versions.moves"), app=slug, spellings=[*others], releases=[*others.values()], most=MOST_SHOWN
+        )
 
 
 def _told(
     slug: str,
     period: Period,
     timestamps: list[datetime],
-    readings: dict[str, list[int | None]],
-    current: dict[str, int],
+    readings: Mapping[str, list[int | None]],
+    current: Mapping[str, int],
     as_of: datetime,
-    taken_up: list[Taken],
+    taken_up: Sequence[Taken],
 ) -> Versions:
-    ranked = sorted(readings, key=lambda version: (-max(each or 0 for each in readings[version]), version))
-    shown = sorted(ranked[:MOST_SHOWN], key=order)
-    latest = latest_of(current)
-    later = sorted(current, key=order)
+    most = {version: max(each or 0 for each in values) for version, values in readings.items()}
+    spellings = _grouped(shown_as(readings, current, most))
+    releases = {
+        release: _summed([readings[version] for version in versions], len(timestamps))
+        for release, versions in spellings.items()
+    }
+    running = {
+        release: instances
+        for release, versions in spellings.items()
+        if (instances := sum(current.get(version, 0) for version in versions))
+    }
+    ranked = sorted(releases, key=lambda release: (-max(each or 0 for each in releases[release]), release))
+    latest = latest_of(running)
+    by_rank = {version_rank(release): release for release in releases}
     return Versions(
         app=slug,
         period=period,
         running_since=timestamps[-2],
         timestamps=timestamps,
-        versions={version: readings[version] for version in shown},
-        other=_summed([readings[version] for version in ranked[MOST_SHOWN:]], len(timestamps)),
-        total=_summed(list(readings.values()), len(timestamps)),
+        versions={release: releases[release] for release in sorted(ranked[:MOST_SHOWN], key=version_rank)},
+        other=_summed([releases[release] for release in ranked[MOST_SHOWN:]], len(timestamps)),
+        total=_summed(list(releases.values()), len(timestamps)),
         latest=latest,
-        on_latest=current.get(latest, 0) if latest is not None else 0,
-        behind=[
-            Behind(version, current[version], later.index(latest) - later.index(version))
-            for version in later
-            if latest is not None and order(version) < order(latest)
-        ],
+        on_latest=running.get(latest, 0) if latest is not None else 0,
+        behind=[] if latest is None else behind(running, latest),
         as_of=as_of,
-        taken_up=taken_up,
+        taken_up=[
+            msgspec.structs.replace(each, version=by_rank.get(version_rank(each.version), each.version))
+            for each in taken_up
+        ],
     )
 
 
-def latest_of(versions: Sequence[str] | dict[str, int]) -> str | None:
-    """The last in version order; a pre-release only where there is nothing else."""
-    return max(versions, key=lambda version: (not is_pre_release(version), order(version)), default=None)
+def shown_as(versions: Iterable[str], *frequencies: Mapping[str, int]) -> dict[str, str]:
+    """For each version the spelling that its release is shown under: the most frequent one.
+
+    Where the first frequency is the same the next one decides, at last the text.
+    """
+    releases: dict[str, str] = {}
+    found = sorted(versions, key=lambda version: (*(-each.get(version, 0) for each in frequencies), version))
+    return {version: releases.setdefault(version_rank(version), version) for version in found}
+
+
+def latest_of(versions: Iterable[str]) -> str | None:
+    """The last release in the order of versions; a pre-release only where there is nothing else, a name never."""
+    releases = filter(is_release, versions)
+    return max(releases, key=lambda version: (not is_pre_release(version), version_rank(version)), default=None)
+
+
+def behind(running: Mapping[str, int], latest: str) -> list[Behind]:
+    """What runs before the latest release, in order; names without a number are no releases that could be missed."""
+    last = version_rank(latest)
+    earlier = sorted((version for version in running if version_rank(version) < last), key=version_rank)
+    most = sum(map(is_release, earlier)) + 1  # for a name, since names come first
+    return [Behind(version, running[version], min(most, len(earlier) - place)) for place, version in enumerate(earlier)]
+
+
+def _grouped(shown: Mapping[str, str]) -> dict[str, list[str]]:
+    """The spellings of each release."""
+    releases: dict[str, list[str]] = {}
+    for version, release in shown.items():
+        releases.setdefault(release, []).append(version)
+    return releases
 
 
 def _instances(reading: Reading | None) -> int | None:

@@ -66,6 +66,7 @@ class Instance(msgspec.Struct, frozen=True):
     app_name: str = ""
     app_slug: str = ""
     app_version: str = ""
+    version_rank: str = ""  # what versions are ordered by, as texts; spellings of one release have the same
     environment: str = ""
     deployment_mode: str = ""
     os_arch: str = ""

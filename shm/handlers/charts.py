@@ -8,8 +8,12 @@ from shm import breakdown, charts, kpis, lifecycle, versions
 from shm.errors import BadRequest, NotFound
 from shm.handlers.base import Handler
 from shm.handlers.declared import App, Slug, operation
+from shm.items import VersionRank as Rank
 from shm.periods import Period
 from shm.tokens import Role
+from shm.version_order import version_rank
+
+MAX_VERSION = 1_024  # characters: more than any setting lets an install send
 
 HowFar = Annotated[Period, msgspec.Meta(description="How far back.")]
 
@@ -28,6 +32,19 @@ class MetricsQuery(msgspec.Struct, frozen=True):
         Annotated[str, msgspec.Meta(description="Metrics, joined by commas; else those that most instances answer.")]
         | None
     ) = None
+
+
+class VersionRankQuery(msgspec.Struct, frozen=True):
+    """The query of `GET version-rank`."""
+
+    version: Annotated[str, msgspec.Meta(max_length=MAX_VERSION, description="Any version; no instance need have it.")]
+
+
+class RankedVersion(msgspec.Struct):
+    """A version with its rank."""
+
+    version: str
+    version_rank: Rank
 
 
 class BreakdownQuery(msgspec.Struct, frozen=True):
@@ -65,6 +82,15 @@ class Versions(Handler):
     async def get(self, slug: Slug, query: PeriodQuery) -> versions.Versions:
         """Instances by version over a period, how fast installs move to a new version, and who is behind."""
         return await self.rooms.versions.of(slug, query.period)
+
+
+class VersionRank(Handler):
+    """`GET version-rank`."""
+
+    @operation(Role.VIEWER)
+    async def get(self, query: VersionRankQuery) -> RankedVersion:
+        """The rank of any version, to compare with the `version_rank` of instances."""
+        return RankedVersion(query.version, version_rank(query.version))
 
 
 class Lifecycle(Handler):

@@ -104,6 +104,30 @@ FROM numbered p
 WHERE i.instance_id = p.instance_id
 RETURNING 1 AS mended;
 
+-- name: ranks
+-- Every instance's version with the rank that is stored for it. What the rank should be, Python says.
+SELECT instance_id, app_version, version_rank FROM instances;
+
+-- name: mend_ranks
+-- Gives these instances the rank of their version, those that still have that version, and tells the feed.
+SELECT pg_advisory_xact_lock({writers_lock});
+WITH numbered AS MATERIALIZED (
+    SELECT i.instance_id, n.version_rank, head.cursor + row_number() OVER (ORDER BY i.instance_id) AS cursor
+    FROM jsonb_to_recordset(%(rows)s::jsonb) AS n (instance_id uuid, app_version text, version_rank text)
+    JOIN instances i ON i.instance_id = n.instance_id AND i.app_version = n.app_version
+    CROSS JOIN feed_head head
+    WHERE i.version_rank <> n.version_rank
+),
+feed_moved AS (
+    UPDATE feed_head SET cursor = cursor + (SELECT count(*) FROM numbered)
+    WHERE EXISTS (SELECT FROM numbered)
+    RETURNING pg_notify('shm_feed', cursor::text)
+)
+UPDATE instances i SET version_rank = n.version_rank, cursor = n.cursor
+FROM numbered n
+WHERE i.instance_id = n.instance_id
+RETURNING 1 AS mended;
+
 -- name: tallies
 -- Tallies that are not the sums over the instances as these stand. With every instance before and none after, `moved` is
 -- what would take all of them out.

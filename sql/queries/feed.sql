@@ -20,7 +20,7 @@ LEFT JOIN (
     (
         SELECT
             CASE WHEN moved THEN 'left' ELSE 'removed' END, instance_id, NULL, app_slug, NULL, NULL, NULL, NULL, NULL,
-            NULL, NULL, NULL, NULL, NULL, cursor
+            NULL, NULL, NULL, NULL, NULL, NULL, cursor
         FROM removals
         WHERE
 -- use: changed_after
@@ -30,7 +30,7 @@ LEFT JOIN (
     UNION ALL
     (
         SELECT
-            'application', NULL, NULL, app_slug, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, cursor
+            'application', NULL, NULL, app_slug, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, cursor
         FROM stirs
         WHERE
 -- use: changed_after

@@ -26,10 +26,11 @@ after AS (
 -- use: tallied
 inserted AS (
     INSERT INTO instances (
-        instance_id, public_key, app_slug, app_name, app_version, environment, deployment_mode, os_arch, counted, cursor
+        instance_id, public_key, app_slug, app_name, app_version, version_rank, environment, deployment_mode, os_arch,
+        counted, cursor
     )
     SELECT
-        p.instance_id, %(public_key)s, p.app_slug, %(app_name)s, p.app_version, p.environment,
+        p.instance_id, %(public_key)s, p.app_slug, %(app_name)s, p.app_version, %(version_rank)s, p.environment,
         %(deployment_mode)s, %(os_arch)s, p.counted, m.cursor
     FROM placed p
     CROSS JOIN feed_moved m
@@ -61,7 +62,7 @@ WHERE instance_id = %(instance_id)s AND public_key = %(public_key)s AND status <
 
 -- name: prove
 -- The instance's signature held: it was seen just now, what `claim` told takes effect, and it is active, unless it has to
--- be approved first. Whatever has been staged since stays for the next proof.
+-- be approved first. `version_rank` is the staged version's, if any. Whatever has been staged since stays for the next proof.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH before AS MATERIALIZED (
     SELECT s.*
@@ -104,6 +105,7 @@ UPDATE instances i SET
     left_slug = CASE WHEN p.app_slug <> i.app_slug THEN i.app_slug ELSE i.left_slug END,
     app_name = coalesce(%(staged)s::jsonb ->> 'app_name', i.app_name),
     app_version = p.app_version,
+    version_rank = coalesce(%(version_rank)s, i.version_rank),
     environment = p.environment,
     deployment_mode = coalesce(%(staged)s::jsonb ->> 'deployment_mode', i.deployment_mode),
     os_arch = coalesce(%(staged)s::jsonb ->> 'os_arch', i.os_arch),
@@ -230,8 +232,8 @@ SELECT count(*) AS swept FROM before;
 -- name: held
 -- Everything known of an instance but its snapshots.
 SELECT
-    instance_id, encode(public_key, 'hex') AS public_key, status, app_name, app_slug, app_version, environment,
-    deployment_mode, os_arch, registered_at, first_seen_at, last_seen_at, revoked_at, staged, left_slug, counted, lapsed,
+    instance_id, encode(public_key, 'hex') AS public_key, status, app_name, app_slug, app_version, version_rank,
+    environment, deployment_mode, os_arch, registered_at, first_seen_at, last_seen_at, revoked_at, staged, left_slug, counted, lapsed,
     reporting, due_at,
     coalesce((
         SELECT jsonb_agg(jsonb_build_object('lost_at', a.lost_at, 'returned_at', a.returned_at) ORDER BY a.lost_at)

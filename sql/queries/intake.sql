@@ -13,12 +13,13 @@ WITH batch AS MATERIALIZED (
             public_key text,
             snapshot_at timestamptz,
             app_version text,
+            version_rank text,
             sequence bigint,
             metrics jsonb,
             leaves jsonb
         )
     ) WITH ORDINALITY AS member (
-        instance_id, public_key, snapshot_at, app_version, sequence, metrics, leaves, position
+        instance_id, public_key, snapshot_at, app_version, version_rank, sequence, metrics, leaves, position
     )
 ),
 known AS MATERIALIZED (
@@ -80,6 +81,7 @@ after AS MATERIALIZED (
             WHEN n.snapshot_at > coalesce(b.snapshot_at, '-infinity') THEN coalesce(a.leaves, a.metrics)
             ELSE b.leaves
         END AS leaves,
+        a.version_rank AS sent_rank,
         a.metrics AS sent,
         a.leaves AS sent_leaves,
         n.cursor
@@ -98,7 +100,8 @@ updated AS (
         metrics = CASE WHEN p.is_newer THEN p.sent ELSE i.metrics END,
         leaves = CASE WHEN p.is_newer THEN p.sent_leaves ELSE i.leaves END,
 -- use: placement
-        app_version = p.app_version
+        app_version = p.app_version,
+        version_rank = CASE WHEN p.is_newer THEN coalesce(p.sent_rank, i.version_rank) ELSE i.version_rank END
     FROM placed p
     WHERE i.instance_id = p.instance_id
 ),

@@ -72,7 +72,7 @@ FROM (
     FROM (
         SELECT
             instance_id, app_name, app_slug, app_version, environment, status, last_seen_at, deployment_mode, os_arch,
-            first_seen_at, snapshot_at, counted, cursor,
+            first_seen_at, snapshot_at, counted, version_rank, cursor,
             CASE WHEN %(flat)s::boolean THEN coalesce(leaves, metrics) ELSE metrics END AS metrics
         FROM instances
         WHERE

@@ -1,11 +1,19 @@
+-- name: spellings
+-- Every version of an application as installs spell it, and how many installs ever reported it.
+SELECT app_version AS version, count(*) AS installs FROM versions_seen WHERE app_slug = %(app)s GROUP BY app_version;
+
 -- name: moves
--- For each version of an application: when an install first reported it, how many have, and of those that were there
--- before it was, how many moved to it and after how many days half of them had. It reads a row for each install and
--- version.
+-- For each release of an application: when an install first reported it, how many have, and of those that were there
+-- before it was, how many moved to it and after how many days half of them had. `spellings` are versions that are shown
+-- as another spelling of their release, `releases`. The statement reads a row for each install and version.
 WITH seen AS MATERIALIZED (
-    SELECT instance_id, app_version, first_at, min(first_at) OVER (PARTITION BY instance_id) AS known_since
-    FROM versions_seen
-    WHERE app_slug = %(app)s
+    SELECT
+        v.instance_id, coalesce(s.release, v.app_version) AS app_version, min(v.first_at) AS first_at,
+        min(min(v.first_at)) OVER (PARTITION BY v.instance_id) AS known_since
+    FROM versions_seen v
+    LEFT JOIN unnest(%(spellings)s::text[], %(releases)s::text[]) s (spelling, release) ON s.spelling = v.app_version
+    WHERE v.app_slug = %(app)s
+    GROUP BY v.instance_id, coalesce(s.release, v.app_version)
 ),
 born AS (
     SELECT app_version, min(first_at) AS first_at, count(*) AS installs FROM seen GROUP BY app_version

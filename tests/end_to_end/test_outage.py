@@ -168,4 +168,4 @@ async def test_whoever_waits_behind_a_batch_is_told_with_it_that_the_database_is
 def a_snapshot() -> Snapshot:
     """What the envelope would let through."""
     nothing = msgspec.Raw(b"{}")
-    return Snapshot(str(uuid.uuid4()), bytes(32), datetime.now(UTC), nothing, nothing, None, None)
+    return Snapshot(str(uuid.uuid4()), bytes(32), datetime.now(UTC), nothing, nothing, None, None, None)

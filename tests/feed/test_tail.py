@@ -135,7 +135,7 @@ def messages(frames: bytes) -> Iterator[dict[str, Any]]:
 
 def item(name: str, app: str) -> Item:
     """An instance of that application."""
-    return Item(name, app, app, "1", "production", "active", NOW, "docker", {}, "linux/amd64", NOW, NOW, counted=True)  # type: ignore[arg-type]
+    return Item(name, app, app, "1", "production", "active", NOW, "docker", {}, "linux/amd64", NOW, NOW, True, "1")  # type: ignore[arg-type]
 
 
 def kpis(app: str, number: int) -> ApplicationKpis:

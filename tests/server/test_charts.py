@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from shm.version_order import is_pre_release, order
+from shm.version_order import version_rank
 from tests.support import plain_http
 from tests.support.databases import admin_cursor
 from tests.support.houses import wait_for
@@ -65,17 +65,48 @@ def test_versions_tell_how_many_run_which_how_fast_they_move_and_who_is_behind(
     assert (taken["1.9"]["moved"], taken["1.9"]["median_days"]) == (0, None)
 
 
-@pytest.mark.parametrize(
-    ("earlier", "later"),
-    [("1.9", "1.10"), ("1.5.0rc1", "1.5.0"), ("1.5.0-beta.2", "1.5.0-beta.11"), ("v1.2", "1.3"), ("1.4", "1.4.1")],
-)
-def test_versions_are_in_their_order(earlier: str, later: str) -> None:
-    assert order(earlier) < order(later)
-
-
-@pytest.mark.parametrize(("version", "is_one"), [("1.5.0rc1", True), ("2.0-beta", True), ("1.5", False), ("b7", False)])
-def test_a_pre_release_says_so_itself(version: str, is_one: bool) -> None:
-    assert is_pre_release(version) is is_one
+def test_spellings_of_a_release_are_one_and_lists_and_charts_agree(server: ServerProcess, database: str) -> None:
+    fleet = {
+        "unknown": 1,
+        "v1.4.2": 1,
+        "1.4.2": 2,
+        "1.4.2+b7": 1,
+        "1.4.2-1": 1,
+        "1.5.0-rc1": 1,
+        "1.10": 1,
+        "7f3e9c2": 1,
+    }
+    for version, installs in fleet.items():
+        for _ in range(installs):
+            sent(server, (version, 1))
+    moved = sent(server, ("v1.4.2", 3), ("1.4.2", 2), ("1.10.0", 1))
+    wait_for(lambda: rolled_up(database), "it is not rolled up")
+    said = server.get("applications/ledger/versions?period=7d").json()
+    now = {version: values[-1] for version, values in said["versions"].items()}
+    assert [*now.items()] == [
+        ("7f3e9c2", 1),
+        ("unknown", 1),
+        ("1.4.2", 4),
+        ("1.4.2-1", 1),
+        ("1.5.0-rc1", 1),
+        ("1.10", 2),
+    ]
+    assert (said["latest"], said["on_latest"], said["total"][-1]) == ("1.10", 2, 10)
+    behind = [(each["version"], each["instances"], each["releases_behind"]) for each in said["behind"]]
+    assert behind == [("7f3e9c2", 1, 4), ("unknown", 1, 4), ("1.4.2", 4, 3), ("1.4.2-1", 1, 2), ("1.5.0-rc1", 1, 1)]
+    taken = {each["version"]: (each["installs"], each["moved"]) for each in said["taken_up"]}
+    assert (taken["1.4.2"], taken["1.10"]) == ((5, 0), (2, 1))
+    items = server.get("instances?sort=app_version").json()
+    listed = [item["app_version"] for item in items]
+    assert listed == [
+        *("7f3e9c2", "unknown", "1.4.2", "1.4.2", "1.4.2+b7", "v1.4.2", "1.4.2-1", "1.5.0-rc1", "1.10", "1.10.0"),
+    ]
+    assert [item["version_rank"] for item in items] == sorted(map(version_rank, listed))
+    last = server.get(f"instances/{moved.instance_id}").json()
+    assert (last["app_version"], last["version_rank"]) == ("1.10.0", version_rank("1.10"))
+    moved.register(app_version="2.0")
+    moved.activate()
+    assert server.get(f"instances/{moved.instance_id}").json()["version_rank"] == version_rank("2.0")
 
 
 def test_lifecycle_tells_who_is_new_active_lost_and_back(unlimited: ServerProcess, database: str) -> None:

@@ -185,6 +185,11 @@ SPOILT = {
         "instances: ",
         "due_at: is nothing, should be ",
     ),
+    "rank of a version": (
+        "UPDATE instances SET version_rank = '0' WHERE instance_id = ONE",
+        "instances: ",
+        "version_rank: is 0, should be ",
+    ),
     "tallies that are gone": ("DELETE FROM tallies WHERE sort = 'number'", "tallies: ", "number, sent: is 0 over 0, "),
     "a total": (
         "UPDATE tallies SET total = total + 0.5 WHERE (app_slug, key) = ('ledger', 'sent')",

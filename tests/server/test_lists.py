@@ -24,7 +24,7 @@ VALUES: list[Any] = [
     *(0, 1, 1, -1, 2, 10, 2**70, 2**70 + 1, 1.5, -0.25, 1e-9, True, False, "", "a", "b", "B", "é", "𝄞", "1"),
     *("x" * 64, "x" * 65, None, [1], "a\u202e"),
 ]
-VERSIONS = ["1.9", "1.10", "2.0-rc1", "é"]
+VERSIONS = ["é", "1.4.2", "1.9", "1.10", "v1.10", "2.0-rc1", "2.0", "2.0-1"]  # in their order
 TIMES = ["last_seen_at", "first_seen_at", "snapshot_at"]
 FIELDS = [
     *("instance_id", "app_name", "app_slug", "app_version", "environment", "status", "deployment_mode", "os_arch"),
@@ -101,6 +101,8 @@ def brute_force(items: list[dict[str, Any]], by: str, *, descending: bool) -> li
     groups: list[list[tuple[Any, str, dict[str, Any]]]] = [[], [], [], []]
     for item in items:
         value = leaf(item["metrics"], by) if by.startswith("metrics.") else item[by]
+        if by == "app_version":
+            value = f"{VERSIONS.index(value):02}"
         rank = 3
         if isinstance(value, bool):
             rank = 1
@@ -126,7 +128,7 @@ def is_wanted(item: dict[str, Any], wanted: dict[str, str]) -> bool:
     return (
         wanted.get("app", item["app_slug"]) in (item["app_slug"], item["app_name"])
         and all(
-            wanted.get(name, item[field]) == item[field]
+            wanted.get(name, item[field]).removeprefix("v") == item[field].removeprefix("v")
             for name, field in (("status", "status"), ("version", "app_version"), ("environment", "environment"))
         )
         and any(part in text for text in searched)

@@ -21,7 +21,7 @@ from tests.support.targets import Seeded
 DOCUMENT = json.loads(document(ROUTES, POSTS))
 SOME_ID = "c77af682-9aa4-412e-904a-c307d3a8a9c2"
 SAMPLES = {"slug": "ledger", "app": "Ledger", "instance_id": SOME_ID, "decision": "approve", "token_id": SOME_ID}
-WANTED = {"breakdown": "?by=version"}  # parameters without which there is no answer
+WANTED = {"breakdown": "?by=version", "version-rank": "?version=1.5"}  # parameters without which there is no answer
 NEVER = "TRACE"  # which no address knows
 FEED = "/api/v1/admin/feed"
 READ = [path for path, node in DOCUMENT["paths"].items() if "get" in node and path != FEED]

@@ -22,7 +22,7 @@ from tests.support.server_process import ServerProcess
 APPS = ("Ledger", "Kiosk")
 SLUGS = ("ledger", "kiosk")
 ENVIRONMENTS = ("production", "Dev", "ci", "")
-VERSIONS = ("1.0", "1.1", "2.0")
+VERSIONS = ("1.0", "v1.0.0", "1.10", "1.9+b", "2.0-rc1", "main")
 OLDEST = timedelta(days=30)  # that a server takes by default
 AHEAD = timedelta(minutes=5)
 

@@ -15,6 +15,8 @@ from fractions import Fraction
 from functools import partial
 from typing import Any, NamedTuple
 
+from packaging.version import Version
+
 from tests.support import plain_http
 from tests.support.oracle import raw as rows
 from tests.support.oracle import truth
@@ -58,6 +60,7 @@ def hold_to_the_oracle(
         asking.hold(f"applications/{each}/kpis?counted=false", partial(hold_kpis, slug=each))
         asking.hold(f"applications/{each}/kpis?counted=true", partial(hold_kpis, slug=each, counted_only=True))
         asking.hold(f"metrics/{each}", partial(hold_now, slug=each))
+        asking.hold(f"applications/{each}/versions", partial(hold_versions, slug=each))
     if slug is None:
         asking.hold("stats", hold_stats)
         asking.hold("applications?limit=1000", hold_applications)
@@ -150,6 +153,28 @@ def hold_now(said: Json, now: Now, slug: str) -> None:
     assert numbers <= said["metrics"].keys() <= numbers | flags  # what is a flag now was a number once
     assert flags <= said["flags"].keys() <= numbers | flags
     _hold_point(said, -1, figures, now.raw, slug)
+
+
+def hold_versions(said: Json, now: Now, slug: str) -> None:
+    """What runs now by `GET applications/{slug}/versions`: spellings of a release are one, under the most frequent."""
+    groups: dict[Version | str, Counter[str]] = {}
+    for version, instances in truth.running(*now, slug).items():
+        groups.setdefault(truth.release(version) or version, Counter())[version] = instances
+    label = {each: min(found, key=lambda version: (-found[version], version)) for each, found in groups.items()}
+    now_shown = {version: values[-1] for version, values in said["versions"].items() if values[-1]}
+    assert now_shown == {label[each]: found.total() for each, found in groups.items()}
+    assert said["total"][-1] == (sum(now_shown.values()) or None)
+    shown = [truth.release(version) for version in said["versions"]]
+    releases = [each for each in shown if each is not None]
+    assert shown == [None] * shown.count(None) + sorted(releases)
+    known = sorted(each for each in groups if isinstance(each, Version))
+    latest = max(known, key=lambda each: (not each.is_prerelease, each), default=None)
+    assert said["latest"] == (None if latest is None else label[latest])
+    assert said["on_latest"] == (0 if latest is None else groups[latest].total())
+    behind = {each["version"]: (each["instances"], each["releases_behind"]) for each in said["behind"]}
+    up_to_latest = [each for each in known if latest is not None and each <= latest]
+    later = {each: sum(isinstance(each, str) or other > each for other in up_to_latest) for each in groups}
+    assert behind == {label[each]: (groups[each].total(), count) for each, count in later.items() if count}
 
 
 def hold_series(said: Json, now: Now, slug: str, asked_for: Sequence[str] = ()) -> None:

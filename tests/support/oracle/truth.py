@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
+from packaging.version import InvalidVersion, Version
+
 from tests.support.oracle.raw import Instance, Raw, Snapshot
 
 UNCOUNTED = {"dev", "development", "test", "testing", "ci", "local"}
@@ -122,6 +124,20 @@ def reporting_then(raw: Raw, slug: str, then: datetime, window: timedelta) -> It
         known = [snapshot for snapshot in snapshots if then - window < snapshot.snapshot_at <= then]
         if known and known[-1].app_slug == slug and (revoked_at is None or then < revoked_at):
             yield known[-1]
+
+
+def running(raw: Raw, now: datetime, window: timedelta, slug: str) -> Counter[str]:
+    """Versions of the instances that KPIs are over, as each spells its own."""
+    reporting_ids = {snapshot.instance_id for snapshot in reporting(raw, now, window, slug)}
+    return Counter(raw.instances[instance_id].app_version for instance_id in reporting_ids)
+
+
+def release(version: str) -> Version | None:
+    """None for a name. Of what Python packages are versioned by, which is what the tests' fleets say."""
+    try:
+        return Version(Version(version).public)
+    except InvalidVersion:
+        return None
 
 
 def counts(raw: Raw, now: datetime, window: timedelta, slug: str | None = None) -> dict[str, int]:
