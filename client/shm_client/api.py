@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import httpx
 
 from .errors import AnswerError, UnreachableError
-from .model import Application, Border, Instance, Kpis, Page, Stats, as_it_is, decode
+from .model import Application, Border, Instance, Kpis, Page, RankedVersion, Stats, as_it_is, decode
 from .refusals import reason, refusal
 
 if TYPE_CHECKING:
@@ -87,6 +87,11 @@ class Api:
     async def kpis(self, slug: str) -> Kpis:
         """Raises UnknownApplicationError while nothing has arrived from it."""
         return self._decoded(await self._get(f"{API}/applications/{quote(slug, safe='')}/kpis"), Kpis)
+
+    async def version_rank(self, version: str) -> str:
+        """What `Instance.version_rank` of that version would be."""
+        response = await self._get(f"{API}/version-rank?{urlencode({'version': version})}")
+        return self._decoded(response, RankedVersion).version_rank
 
     async def instances(self, slug: str | None, limit: int) -> Page:
         """The first page of an application's instances, or of all."""

@@ -77,6 +77,11 @@ class Instance(msgspec.Struct, frozen=True):
     metrics: dict[str, Any] = {}
 
 
+class RankedVersion(msgspec.Struct, frozen=True):
+    version: str
+    version_rank: str
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """Some instances, newest seen first; the feed cursor they are true at; the query of the next page, if any."""

@@ -98,6 +98,25 @@ async def test_the_filter_narrows_as_one_types_and_escape_gives_all_back(shared:
         await console.until(lambda: len(console.rows()) == 5)
 
 
+async def test_versions_are_sorted_and_compared_as_the_server_does(shared: ServerProcess, app: str) -> None:
+    for version in ("2.0", "v1.10", "1.10.0-rc1", "main", "1.9", "1.9-ls12"):
+        Install(shared.url, app_name=app, app_version=version).arrived({"sent": 1})
+    listed = [item["app_version"] for item in shared.get(f"instances?app={app}&sort=app_version").json()]
+    latest = shared.get(f"applications/{app}/versions").json()["latest"]
+    async with opened(shared, app) as console:
+        store = console.app.watch_.store
+        await console.until(lambda: len(console.rows()) == 6)
+        for _ in console.app.table.columns:
+            if store.column.id != "version":
+                await console.pilot.press("shift+right")
+        shown = [store.rows[key].instance.app_version for key in store.ids]
+        assert shown == listed == ["main", "1.9", "1.9-ls12", "1.10.0-rc1", "v1.10", "2.0"]
+        assert shown[-1] == latest
+        await console.pilot.press("slash", *"version>=1.10", "enter")
+        await console.until(lambda: len(console.rows()) == 2 and not console.app.asking)
+        assert [store.rows[key].instance.app_version for key in store.ids] == ["v1.10", "2.0"]
+
+
 async def test_a_filter_that_is_not_understood_says_why(shared: ServerProcess, app: str) -> None:
     fleet(shared, 1, app)
     async with opened(shared, app) as console:

@@ -21,7 +21,6 @@ from shm_tui.columns import (
     metric_column,
     value_key,
     value_text,
-    version_key,
 )
 from shm_tui.figures import DAY, NOTHING
 from tests.support.console_rows import MOMENT, row, unhurried
@@ -170,44 +169,10 @@ def test_every_cell_of_an_instance_that_says_nothing_can_be_written_and_sorted()
     assert absent == {"application", "version", "os", "environment", "mode", "seen"}
 
 
-@pytest.mark.parametrize(
-    ("less", "more"),
-    [
-        ("1.9", "1.10"),
-        ("1.9.9", "1.10.0"),
-        ("9", "10"),
-        ("v1.4", "1.5"),
-        ("1.4", "1.4.1"),
-        ("1.5.0-rc.1", "1.5.0"),
-        ("1.5.0-rc.2", "1.5.0-rc.10"),
-        ("1.5.0-alpha", "1.5.0-beta"),
-        ("1.5.0rc1", "1.5.0"),
-        ("1.4.9", "1.5.0-rc.1"),
-        ("1.5.0", "1.5.0+build.7"),
-        ("1.5.0+build.7", "1.5.0+build.10"),
-        ("1.5.0+build.7", "1.5.1"),
-        ("1.5.0-rc.1+build.7", "1.5.0"),
-        ("nightly", "0.1"),
-        ("2024.12", "2025.1"),
-    ],
-)
-def test_a_version_comes_before_its_successor(less: str, more: str) -> None:
-    first, second = version_key(less), version_key(more)
-    assert first is not None
-    assert second is not None
-    assert first < second
-
-
-def test_a_v_before_a_version_and_the_case_of_its_letters_say_nothing() -> None:
-    assert version_key("v1.4.0-RC.1") == version_key("V1.4.0-rc.1") == version_key("1.4.0-rc.1")
-    assert version_key("") is None
-
-
-@unhurried
-@given(st.lists(st.text(max_size=20) | st.from_regex(r"v?\d+\.\d+(-rc\.\d+)?(\+\w+)?"), max_size=10))
-def test_any_versions_can_be_sorted(versions: list[str]) -> None:
-    keys = [key for version in versions if (key := version_key(version)) is not None]
-    assert len(sorted(keys)) == sum(version != "" for version in versions)
+def test_versions_sort_by_the_servers_rank_and_then_by_their_spelling() -> None:
+    told = [("2", "1.9"), ("10", "1.10"), ("2", "v1.9"), ("", ""), ("1", "z")]
+    keys = [VERSION.key(row(app_version=version, version_rank=rank), MOMENT) for rank, version in told]
+    assert keys == [("2", "1.9"), ("10", "1.10"), ("2", "v1.9"), None, ("1", "z")]
 
 
 @unhurried

@@ -80,7 +80,7 @@ def test_each_filter_that_is_shown_is_one() -> None:
     examples = [words(row[0])[0] for row in table(section("The filter"), "filter")]
     assert len(examples) > 10
     for example in examples:
-        assert query.parse(example), example
+        assert query.parse(example, (), {"1.10": "a rank", "1.4.2": "another"}), example
 
 
 def test_each_word_for_the_connection_is_explained() -> None:

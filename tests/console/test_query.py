@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shm.version_order import version_rank
 from shm_tui.columns import Row
 from shm_tui.figures import DAY, HOUR
-from shm_tui.query import LONGEST, QueryError, parse
+from shm_tui.query import LONGEST, QueryError, RankWanted, parse
 from tests.support.console_rows import MOMENT, row, unhurried
 
 LEDGER = row(
@@ -148,15 +149,23 @@ def test_a_version_is_matched_a_whole_part_at_a_time(wanted: str, inside: list[s
     [
         ("version>1.9", ["1.10-rc.1", "1.10", "1.10+b7", "2.0-rc.1"]),
         ("version>=1.10", ["1.10", "1.10+b7", "2.0-rc.1"]),
-        ("version<1.10", ["1.4", "1.10-rc.1"]),
-        ("version=1.10", ["1.10"]),
-        ("version!=1.10", ["1.4", "1.10-rc.1", "1.10+b7", "2.0-rc.1"]),
-        ("version<=v1.4", ["1.4"]),
+        ("version<1.10", ["main", "1.4", "1.10-rc.1"]),
+        ("version=1.10", ["1.10", "1.10+b7"]),
+        ("version!=1.10", ["main", "1.4", "1.10-rc.1", "2.0-rc.1"]),
+        ("version<=v1.4", ["main", "1.4"]),
     ],
 )
 def test_versions_are_compared_as_versions(text: str, found: list[str]) -> None:
-    versions = ["1.4", "1.10-rc.1", "1.10", "1.10+b7", "2.0-rc.1", ""]
-    assert [version for version in versions if parse(text).matches(row(app_version=version), MOMENT)] == found
+    versions = ["main", "1.4", "1.10-rc.1", "1.10", "1.10+b7", "2.0-rc.1", ""]
+    ranks = {version: version_rank(version) for version in ("1.9", "1.10", "v1.4")}
+    rows = [row(app_version=version) for version in versions]
+    assert [one.instance.app_version for one in rows if parse(text, (), ranks).matches(one, MOMENT)] == found
+
+
+def test_a_version_is_compared_only_once_its_rank_is_known() -> None:
+    with pytest.raises(RankWanted) as caught:
+        parse("version>=1.4 version<2", (), {"1.4": "x"})
+    assert caught.value.version == "2"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shm.version_order import version_rank
 from shm_client import Instance
 from shm_tui.columns import ENVIRONMENT, INSTANCE, SEEN, STATE, VERSION, Column, Row, metric_column
 from shm_tui.figures import DAY, HOUR
@@ -132,7 +133,7 @@ def test_after_anything_what_is_shown_is_what_filtering_and_sorting_all_rows_wou
                 store.column, store.descending = column, descending
                 store.arrange(MOMENT)
             case "filter", [text]:
-                store.query = parse(text, store.answered)
+                store.query = parse(text, store.answered, {"1.4": version_rank("1.4")})
                 store.arrange(MOMENT)
         oracle.check(store, before)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from hypothesis import settings
 
+from shm.version_order import version_rank
 from shm_client import Instance
 from shm_tui.columns import Moment, Row
 from shm_tui.figures import DAY
@@ -23,9 +24,10 @@ def ago(seconds: float) -> datetime:
 
 
 def instance(name: str = "a", seen: float | None = 60, **more: Any) -> Instance:
-    """An active, counted instance, last seen `seen` seconds ago."""
+    """An active, counted instance, last seen `seen` seconds ago, with the rank that the server gives to its version."""
     last_seen = None if seen is None else ago(seen)
     usual: dict[str, Any] = {"instance_id": name, "status": "active", "counted": True, "last_seen_at": last_seen}
+    usual["version_rank"] = version_rank(more.get("app_version", ""))
     return Instance(**usual | more)
 
 

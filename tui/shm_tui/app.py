@@ -14,7 +14,7 @@ from textual.geometry import Size
 from textual.screen import Screen
 from textual.widgets import Input, Static
 
-from shm_client import Category, Client, Flag, Kpi
+from shm_client import Category, Client, ClientError, Flag, Kpi
 
 from .actions import ACTIONS
 from .bars import NARROW, KeysBar, StatusBar
@@ -23,7 +23,7 @@ from .detail import Drawer
 from .empty import why_empty, why_not_all
 from .help import Help
 from .panels import Headline, Sidebar, Tiles, headline_of, tiles_of, tiles_of_all
-from .query import EVERYTHING, QueryError, parse
+from .query import EVERYTHING, QueryError, RankWanted, parse
 from .store import numeric_keys
 from .table import LiveTable
 from .theme import SHM
@@ -63,6 +63,8 @@ class ConsoleApp(App[None]):
         self._watching: set[asyncio.Task[None]] = set()
         self._filter = ""
         self._filter_before = ""  # what stood when the prompt was opened
+        self._submitted: str | None = None  # a filter that closes the prompt once the ranks in it are known
+        self._ranks: dict[str, str] = {}  # of versions that filters compared with, as the server told them
 
     def compose(self) -> ComposeResult:
         """The panes, from top to bottom."""
@@ -380,11 +382,13 @@ class ConsoleApp(App[None]):
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filters as one types."""
+        self._submitted = None
         if self.asking:
             self._set_filter(event.value)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Keeps the filter and goes back to the table; one that is not understood keeps the prompt open."""
+        self._submitted = event.value
         if self._set_filter(event.value):
             self._close_prompt()
 
@@ -393,16 +397,29 @@ class ConsoleApp(App[None]):
         store, bar = self.watch_.store, self.query_one(KeysBar)
         said, understood = "", True
         try:
-            store.query = parse(text, store.answered) if text.strip() else EVERYTHING
+            store.query = parse(text, store.answered, self._ranks) if text.strip() else EVERYTHING
         except QueryError as error:
+            if isinstance(error, RankWanted):
+                self.run_worker(self._learn_rank(error.version), group="ranks", exclusive=True)
             said, understood, text = str(error), False, self._filter_before
-            store.query = parse(text, store.answered) if text else EVERYTHING
+            store.query = parse(text, store.answered, self._ranks) if text else EVERYTHING
         self._filter = text.strip()
         bar.say(said or store.query.note)
         store.arrange(self.watch_.moment())
         self.table.arranged()
         self._panels()
         return understood
+
+    async def _learn_rank(self, version: str) -> None:
+        """Asks the server for the rank of a version, then filters by what stands in the prompt."""
+        try:
+            self._ranks[version] = await self.client.version_rank(version)
+        except ClientError as error:
+            self.query_one(KeysBar).say(f"no rank of version {version}: {error}")
+            return
+        text = self.query_one("#prompt", Input).value
+        if self.asking and self._set_filter(text) and self._submitted == text:
+            self._close_prompt()
 
     def _close_prompt(self) -> None:
         self.query_one("#ask").display = False

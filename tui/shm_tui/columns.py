@@ -98,6 +98,11 @@ def _seen_key(row: Row, _moment: Moment) -> SortKey | None:
     return None if seen is None else (-seen.timestamp(),)  # as ages: the shortest first
 
 
+def _version_key(row: Row, _moment: Moment) -> SortKey | None:
+    version = row.instance.app_version
+    return (row.instance.version_rank, version) if version else None
+
+
 STATE = Column("state", "", Place.LEFT, 1, 1, _state_text, _state_key)
 INSTANCE = Column(
     "instance",
@@ -116,7 +121,7 @@ VERSION = Column(
     7,
     12,
     lambda row, _: row.instance.app_version,
-    lambda row, _: version_key(row.instance.app_version),
+    _version_key,
 )
 OS = Column("os", "os", Place.MIDDLE, 5, 14, **_named("os_arch"))
 ENVIRONMENT = Column("environment", "env", Place.MIDDLE, 5, 12, **_named("environment"))
@@ -210,19 +215,3 @@ def value_key(value: Value) -> SortKey | None:
     if isinstance(value, int | Decimal):
         return (1, value)
     return (2, value.casefold()) if isinstance(value, str) else (3, len(value))
-
-
-def version_key(version: str) -> SortKey | None:
-    """1.9 before 1.10, 1.5.0-rc.1 before 1.5.0 before 1.5.0+build; a version without digits before all of them."""
-    if not version:
-        return None
-    found = re.match(r"[vV]?(\d+(?:\.\d+)*)", version)
-    numbers = tuple(int(part) for part in found[1].split(".")) if found else ()
-    rest, _, build = (version[found.end() :] if found else version).partition("+")
-    parts = _parts(rest)
-    return (numbers, not parts, parts, _parts(build))
-
-
-def _parts(text: str) -> tuple[tuple[int, int, str], ...]:
-    found = re.findall(r"\d+|[^\W\d]+", text.lower())
-    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in found)

@@ -12,14 +12,14 @@ All terms must match. A quoted name, `"version">3`, is always a metric's key.
 
 import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Context, Decimal, InvalidOperation
 from typing import Any
 
 from shm_client.model import Value
 
-from .columns import Moment, Row, value_text, version_key
+from .columns import Moment, Row, value_text
 from .figures import DAY, HOUR, MINUTE
 from .state import BY_WORD, State, state_of
 
@@ -53,6 +53,7 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
     "!=": operator.ne,
 }
+NO_RANKS: Mapping[str, str] = {}
 _TERM = re.compile(r'(-?)(?:("[^"]*"|[^\s"<>=!:]+)(>=|<=|!=|[<>=:]))?("[^"]*"|[^\s"]*)')
 LONGEST = 1000  # characters of a filter; nobody types more, and Python reads no int of more than 4,300 digits
 
@@ -63,6 +64,14 @@ _SECONDS = {"s": 1, "m": MINUTE, "h": HOUR, "d": DAY}
 
 class QueryError(ValueError):
     """What was typed is not a filter (yet); `str(error)` says what is wanted."""
+
+
+class RankWanted(QueryError):
+    """The filter compares with a version whose rank has to be asked for first."""
+
+    def __init__(self, version: str) -> None:
+        super().__init__(f"asking the server where version {version} stands")
+        self.version = version
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +93,11 @@ class Query:
 EVERYTHING = Query("")
 
 
-def parse(text: str, keys: Iterable[str] = ()) -> Query:
-    """The filter that `text` asks for; `keys` are the metrics known here. Raises QueryError."""
+def parse(text: str, keys: Iterable[str] = (), ranks: Mapping[str, str] = NO_RANKS) -> Query:
+    """The filter that `text` asks for; `keys` are the metrics known here, `ranks` the server's ranks of versions.
+
+    Raises RankWanted where a rank is missing, and QueryError for any other fault.
+    """
     known = {key.casefold(): key for key in keys}
     tests: list[Test] = []
     unknown: list[str] = []
@@ -100,7 +112,7 @@ def parse(text: str, keys: Iterable[str] = ()) -> Query:
             continue
         if not name and not value:
             raise QueryError("what should “-” leave out?")
-        test = _word(_unquoted(value)) if not name else _field(name, compare, _unquoted(value), known, unknown)
+        test = _word(_unquoted(value)) if not name else _field(name, compare, _unquoted(value), known, unknown, ranks)
         timed = timed or _is_timed(name, _unquoted(value).casefold())
         tests.append(_negated(test) if minus else test)
     note = f"no instance here has sent “{unknown[0]}”" if unknown else ""
@@ -145,7 +157,9 @@ def _haystack(row: Row) -> str:
     return "\n".join(texts).casefold()
 
 
-def _field(name: str, compare: str, value: str, known: dict[str, str], unknown: list[str]) -> Test:
+def _field(
+    name: str, compare: str, value: str, known: dict[str, str], unknown: list[str], ranks: Mapping[str, str]
+) -> Test:
     plain = _unquoted(name)
     field = "" if name.startswith('"') else plain.casefold()
     if not value and compare != ":":
@@ -155,7 +169,7 @@ def _field(name: str, compare: str, value: str, known: dict[str, str], unknown: 
     if field in TIME_FIELDS:
         return _time(field, compare, value)
     if field == "version":
-        return _version(compare, value)
+        return _version(compare, value, ranks)
     if field in TEXT_FIELDS:
         return _text(field, compare, value.casefold())
     key = known.get(plain.casefold())
@@ -188,18 +202,15 @@ def _time(field: str, compare: str, value: str) -> Test:
     return within
 
 
-def _version(compare: str, value: str) -> Test:
+def _version(compare: str, value: str, ranks: Mapping[str, str]) -> Test:
     if compare == ":":
         # A whole part at a time: 1.4 is in 1.4.2 and 1.4-rc, not in 1.40. While `1.` is being typed it is in 1.4.
         begins = re.compile(rf"v?{re.escape(value)}(?!(?<=\d)\d)", re.IGNORECASE)
         return lambda row, _: bool(begins.match(row.instance.app_version))
-    wanted, test = version_key(value), _COMPARE[compare]
-
-    def compares(row: Row, _moment: Moment) -> bool:
-        key = version_key(row.instance.app_version)
-        return key is not None and test(key, wanted)
-
-    return compares
+    if value not in ranks:
+        raise RankWanted(value)
+    wanted, test = ranks[value], _COMPARE[compare]
+    return lambda row, _: bool(row.instance.app_version) and test(row.instance.version_rank, wanted)
 
 
 def _text(field: str, compare: str, value: str) -> Test:
