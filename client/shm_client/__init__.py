@@ -1,45 +1,45 @@
-"""A client for SHM's admin API and its change feed; docs/feed.md tells how a feed is followed.
+"""A client for SHM's admin API and its change feed. docs/feed.md describes how to follow a feed.
 
-It knows nothing of the server's code or the console's: whoever has a URL and a token can use it.
+The package imports neither the server nor the console. It needs a URL and a token.
 """
 
-from .changes import Away, Change, Connected, KpisMoved, Listed, Put, Removed
 from .client import Client, feed
 from .errors import (
-    AnswerError,
     ClientError,
+    InvalidResponseError,
     RefusedError,
+    ServerUnavailableError,
     TooManyInstancesError,
     UnknownApplicationError,
-    UnreachableError,
 )
+from .events import Connected, Disconnected, FeedEvent, InstanceRemoved, InstanceUpdated, KpisUpdated, Listed
 from .model import Application, Category, Counts, Flag, Instance, Kpi, Kpis, Page, Stats
 from .subscription import Subscription
 
 __all__ = [
-    "AnswerError",
     "Application",
-    "Away",
     "Category",
-    "Change",
     "Client",
     "ClientError",
     "Connected",
     "Counts",
+    "Disconnected",
+    "FeedEvent",
     "Flag",
     "Instance",
+    "InstanceRemoved",
+    "InstanceUpdated",
+    "InvalidResponseError",
     "Kpi",
     "Kpis",
-    "KpisMoved",
+    "KpisUpdated",
     "Listed",
     "Page",
-    "Put",
     "RefusedError",
-    "Removed",
+    "ServerUnavailableError",
     "Stats",
     "Subscription",
     "TooManyInstancesError",
     "UnknownApplicationError",
-    "UnreachableError",
     "feed",
 ]

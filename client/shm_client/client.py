@@ -4,36 +4,43 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 from .api import Api
-from .changes import Change
-from .model import Border, as_it_is
-from .subscription import PAGE, Subscription
+from .events import FeedEvent
+from .model import Sanitizer, keep_unchanged
+from .subscription import PAGE_SIZE, Subscription
 
 
 class Client(Api):
-    """One server, one token. A context manager; or close it with `aclose`, which also ends its subscriptions."""
+    """One server, one token. A context manager; without one, close it with `aclose`, which also ends its feeds."""
 
-    def __init__(self, server: str, token: str, *, border: Border = as_it_is) -> None:
-        super().__init__(server, token, border=border)
-        self._running: set[Subscription] = (
+    def __init__(self, server: str, token: str, *, sanitize: Sanitizer = keep_unchanged) -> None:
+        super().__init__(server, token, sanitize=sanitize)
+        self._active_subscriptions: set[Subscription] = (
             set()
-        )  # holds subscriptions that have a task: asyncio references tasks weakly
+        )  # strong references to subscriptions with a task: asyncio references tasks weakly
 
     async def aclose(self) -> None:
-        """Closes its connections, those of its subscriptions too."""
-        await asyncio.gather(*(each.aclose() for each in self._running))
+        """Closes the HTTP connections and those of all subscriptions."""
+        await asyncio.gather(*(subscription.aclose() for subscription in self._active_subscriptions))
         await super().aclose()
 
     def feed(
-        self, app: str | None = None, *, newest: int | None = None, patient: bool = False, page: int = PAGE
+        self,
+        app: str | None = None,
+        *,
+        newest: int | None = None,
+        retry_refusals: bool = False,
+        page_size: int = PAGE_SIZE,
     ) -> Subscription:
         """The current instances and each change of them, as an asynchronous iterator; see `Subscription`."""
-        return Subscription(self, self._running, app, newest=newest, patient=patient, page=page)
+        return Subscription(
+            self, self._active_subscriptions, app, newest=newest, retry_refusals=retry_refusals, page_size=page_size
+        )
 
 
 async def feed(
-    server: str, token: str, app: str | None = None, *, newest: int | None = None, patient: bool = False
-) -> AsyncGenerator[Change, None]:
-    """The same as `Client.feed`, with a client of its own."""
+    server: str, token: str, app: str | None = None, *, newest: int | None = None, retry_refusals: bool = False
+) -> AsyncGenerator[FeedEvent, None]:
+    """The same as `Client.feed`, with a client that is created and closed here."""
     async with Client(server, token) as client:
-        async for change in client.feed(app, newest=newest, patient=patient):
-            yield change
+        async for event in client.feed(app, newest=newest, retry_refusals=retry_refusals):
+            yield event

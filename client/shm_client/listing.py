@@ -1,77 +1,77 @@
-"""A list that is read page by page while the feed already runs: what it changes, and by when it is through.
+"""Reads a list page by page while the feed runs: the events of each page, and when the list is complete.
 
-What reports meanwhile may move from a page yet to be read to one that was. The feed tells of it, so a list is through
-only when the feed has come as far as its last page, or has been silent for so long that it has nothing to say about
-what came before; and what the list did not name is gone only then.
+An instance that reports during the reading can move from an unread page to one that was read already; the feed sends
+that change. A list is therefore complete only when the feed has reached the cursor of the last page, or has been
+silent for so long that no such change is outstanding. Instances that the list does not contain are removed then.
 """
 
 import asyncio
 from collections.abc import Iterator
 
-from .changes import Change, Listed, Put, Removed
-from .known import Known
+from .events import FeedEvent, InstanceRemoved, InstanceUpdated, Listed
+from .instance_tracker import InstanceTracker
 from .model import Page
 
-# Seconds after the feed has come as far as the list, until it has told what moved meanwhile: what changes again and
-# again is told as it is last, behind what changed before.
-QUIET = 1.0
-SILENCE = 5.0  # seconds without a word that mean the same: what changed last may concern nobody here
+# After the feed has reached the list's cursor, it may still have to send changes made during the reading: an instance
+# that changes continuously is sent with its newest cursor, after changes of others that happened before.
+SETTLE_S = 1.0
+SILENCE_S = 5.0  # without a message, the feed counts as caught up: the last change may be outside the subscription
 
 
 class Listing:
-    """The list that was begun last."""
+    """The list that was started last."""
 
-    def __init__(self, known: Known) -> None:
-        self.next: str | None = None  # the page behind those that were taken
-        self._known = known
-        self._taken = 0  # instances so far
-        self._ends_at: int | None = None  # the cursor that the feed has to reach, once all pages were taken
+    def __init__(self, tracker: InstanceTracker) -> None:
+        self.next_query: str | None = None  # of the first page that was not read
+        self._tracker = tracker
+        self._instance_count = 0  # in the pages so far
+        self._end_cursor: int | None = None  # what the feed has to reach, once all pages are read
         self._settles_at: float | None = None  # the loop's time, once the feed has reached it
 
-    def begin(self, page: Page) -> Iterator[Change]:
-        """A list begins with this page; whatever is known has to be named anew."""
-        self._known.begin()
-        self._taken = 0
-        self._ends_at = self._settles_at = None
-        yield from self.take(page)
-        if self.next is not None or self._ends_at is not None:
+    def begin(self, page: Page) -> Iterator[FeedEvent]:
+        """Starts a list with its first page."""
+        self._tracker.begin_list()
+        self._instance_count = 0
+        self._end_cursor = self._settles_at = None
+        yield from self.add_page(page)
+        if self.next_query is not None or self._end_cursor is not None:
             yield Listed(complete=False)
 
-    def take(self, page: Page) -> Iterator[Change]:
-        """The page that was next."""
+    def add_page(self, page: Page) -> Iterator[FeedEvent]:
+        """Adds the page of `next_query`."""
         for instance in page.instances:
-            if self._known.put(instance, page.cursor):
-                yield Put(instance, told=False)
-        self._taken += len(page.instances)
-        newest = self._known.newest
-        self.next = page.next if newest is None or self._taken < newest else None
-        if self.next is None:
-            self._ends_at = page.cursor
-            if not self._known.missing():
-                yield from self.end()
+            if self._tracker.update(instance, page.cursor):
+                yield InstanceUpdated(instance, changed=False)
+        self._instance_count += len(page.instances)
+        newest = self._tracker.newest
+        self.next_query = page.next if newest is None or self._instance_count < newest else None
+        if self.next_query is None:
+            self._end_cursor = page.cursor
+            if not self._tracker.has_outdated():
+                yield from self.finish()
 
     @property
-    def patience(self) -> float | None:
-        """Seconds without news after which the list is to be ended; None while that means nothing."""
-        if self._ends_at is None:
+    def silence_timeout_s(self) -> float | None:
+        """Seconds without a message after which to call `finish`; None while pages are missing."""
+        if self._end_cursor is None:
             return None
-        return SILENCE if self._settles_at is None else QUIET
+        return SILENCE_S if self._settles_at is None else SETTLE_S
 
-    def told(self, cursor: int) -> Iterator[Change]:
-        """The feed has told what changed up to this cursor."""
-        if self._ends_at is None or cursor < self._ends_at:
+    def advance(self, cursor: int) -> Iterator[FeedEvent]:
+        """The feed has sent the changes up to this cursor."""
+        if self._end_cursor is None or cursor < self._end_cursor:
             return
         now = asyncio.get_running_loop().time()
         if self._settles_at is None:
-            self._settles_at = now + QUIET
-        if now >= self._settles_at or not self._known.missing():
-            yield from self.end()
+            self._settles_at = now + SETTLE_S
+        if now >= self._settles_at or not self._tracker.has_outdated():
+            yield from self.finish()
 
-    def end(self) -> Iterator[Change]:
-        """The list is through: what neither it nor the feed named is gone. Nothing where there are pages to come."""
-        if self._ends_at is None:
+    def finish(self) -> Iterator[FeedEvent]:
+        """Completes the list and removes the instances that it lacks. Does nothing while pages are missing."""
+        if self._end_cursor is None:
             return
-        self._ends_at = None
-        yield from map(Removed, self._known.end())
-        yield from map(Removed, self._known.surplus())
+        self._end_cursor = None
+        yield from map(InstanceRemoved, self._tracker.end_list())
+        yield from map(InstanceRemoved, self._tracker.evict_oldest())
         yield Listed(complete=True)

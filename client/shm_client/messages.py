@@ -1,11 +1,11 @@
-"""The messages of the change feed, as they come over the websocket. docs/feed.md tells what each means."""
+"""The messages of the change feed, as the websocket delivers them. docs/feed.md describes each."""
 
 from typing import Any
 
 import msgspec
 
-from .errors import AnswerError
-from .model import Border, Instance, Kpis, as_it_is, decode
+from .errors import InvalidResponseError
+from .model import Instance, Kpis, Sanitizer, decode, keep_unchanged
 
 
 class HelloMessage(msgspec.Struct, frozen=True, tag="hello"):
@@ -31,17 +31,17 @@ class ResyncMessage(msgspec.Struct, frozen=True, tag="resync"):
 
 
 Message = HelloMessage | InstanceMessage | RemovedMessage | KpisMessage | ResyncMessage
-TYPES = frozenset({"hello", "instance", "removed", "kpis", "resync"})
+MESSAGE_TYPES = frozenset({"hello", "instance", "removed", "kpis", "resync"})
 
 
-def decode_message(text: bytes | str, border: Border = as_it_is) -> Message | None:
-    """One message of the feed, or None for a type that a newer server added."""
-    peek: dict[str, Any] = decode(text, dict[str, Any], border)
-    kind = peek.get("type")
-    if not isinstance(kind, str) or kind not in TYPES:
+def decode_message(text: bytes | str, sanitize: Sanitizer = keep_unchanged) -> Message | None:
+    """One message of the feed, or None for a type that a newer server added. Raises InvalidResponseError."""
+    members: dict[str, Any] = decode(text, dict[str, Any], sanitize)
+    message_type = members.get("type")
+    if not isinstance(message_type, str) or message_type not in MESSAGE_TYPES:
         return None
     try:
-        message: Message = msgspec.convert(peek, Message)
+        message: Message = msgspec.convert(members, Message)
     except msgspec.ValidationError as error:
-        raise AnswerError(f"the feed's message is not what SHM says: {error}") from error
+        raise InvalidResponseError(f"the feed sent an invalid message: {error}") from error
     return message

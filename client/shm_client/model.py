@@ -1,7 +1,7 @@
-"""What the admin API says, as values: decoded once, trusted from then on.
+"""The types of the admin API's responses.
 
-`decode` is the only door. It keeps every digit of a number and gives one of the types below. Members that a newer
-server adds are let be.
+`decode` is the only way to make them from JSON: it validates, and keeps every digit of a number. Members that a newer
+server adds are ignored.
 """
 
 import json
@@ -13,20 +13,20 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from .errors import AnswerError
+from .errors import InvalidResponseError
 
-MAX_EXPONENT = 1000  # the server takes what a double holds, 324; sums of it are hardly longer
-MAX_INT_DIGITS = 80  # beyond it a Decimal holds the digits as well, and converts without Python's quadratic cost
+MAX_EXPONENT = 1000  # the server accepts the range of a double, 324; sums of such values are hardly longer
+MAX_INT_DIGITS = 80  # longer integers become Decimal, whose conversion is linear; Python's int() is quadratic
 
-# A leaf of the metrics object. A list is kept and shown, never calculated with.
+# A leaf of the metrics object. Lists are stored and shown, never aggregated.
 Value = int | Decimal | bool | str | list[Any] | None
 
-Time = Annotated[datetime, msgspec.Meta(tz=True)]  # one without a zone could not be compared with now
+Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]  # a naive datetime cannot be compared with the current time
 
 T = TypeVar("T")
 
-# What is done to a JSON value before it is trusted; a program that draws texts on a terminal cleans them here.
-Border = Callable[[object], object]
+# Applied to a JSON value before it is decoded. A terminal program removes control characters from strings here.
+Sanitizer = Callable[[object], object]
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -66,14 +66,14 @@ class Instance(msgspec.Struct, frozen=True):
     app_name: str = ""
     app_slug: str = ""
     app_version: str = ""
-    version_rank: str = ""  # what versions are ordered by, as texts; spellings of one release have the same
+    version_rank: str = ""  # strings in the order of the versions; spellings of one release share one rank
     environment: str = ""
     deployment_mode: str = ""
     os_arch: str = ""
     counted: bool = False
-    first_seen_at: Time | None = None
-    last_seen_at: Time | None = None
-    snapshot_at: Time | None = None
+    first_seen_at: Timestamp | None = None
+    last_seen_at: Timestamp | None = None
+    snapshot_at: Timestamp | None = None
     metrics: dict[str, Any] = {}
 
 
@@ -84,7 +84,7 @@ class RankedVersion(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some instances, newest seen first; the feed cursor they are true at; the query of the next page, if any."""
+    """Instances, the last seen first; the feed cursor at which they were read; the query of the next page, if any."""
 
     instances: list[Instance]
     cursor: int
@@ -137,36 +137,39 @@ class Kpis(msgspec.Struct, frozen=True):
     categories: list[Category] = []
 
 
-def as_it_is(value: object) -> object:
-    """The border of a program that takes texts as they were sent."""
+def keep_unchanged(value: object) -> object:
+    """The sanitizer of a program that uses strings as the installs sent them."""
     return value
 
 
-def decode(body: bytes | str, shape: type[T] | Any, border: Border = as_it_is) -> T:
-    """The JSON `body` as `shape`, every digit kept; AnswerError when it is something else."""
+def decode(body: bytes | str, expected_type: type[T] | Any, sanitize: Sanitizer = keep_unchanged) -> T:
+    """The JSON `body` as an `expected_type`, with every digit of its numbers.
+
+    Raises InvalidResponseError if the body is not JSON or not of that type.
+    """
     try:
-        value = border(json.loads(body, parse_int=_integer, parse_float=_decimal, parse_constant=_constant))
-        converted: T = msgspec.convert(value, shape)
+        value = sanitize(json.loads(body, parse_int=_parse_int, parse_float=_parse_float, parse_constant=_reject))
+        decoded: T = msgspec.convert(value, expected_type)
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
-        raise AnswerError(f"the server's answer is not what SHM says: {error}") from error
-    return converted
+        raise InvalidResponseError(f"the server sent an invalid response: {error}") from error
+    return decoded
 
 
-def leaves(metrics: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Value]]:
-    """The metrics object flattened, nested objects joined by dots."""
+def flatten_metrics(metrics: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Value]]:
+    """The leaves of the metrics object, the keys of nested objects joined by dots."""
     for key, value in metrics.items():
         if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{key}.")
+            yield from flatten_metrics(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
 
 
-def _integer(digits: str) -> int | Decimal:
+def _parse_int(digits: str) -> int | Decimal:
     return int(digits) if len(digits) <= MAX_INT_DIGITS else Decimal(digits)
 
 
-def _decimal(digits: str) -> Decimal | str:
-    # An exponent beyond what can be calculated with; its text is still worth showing.
+def _parse_float(digits: str) -> Decimal | str:
+    # A number whose exponent is too large for arithmetic stays text, which can still be shown.
     try:
         number = Decimal(digits)
     except InvalidOperation:
@@ -174,6 +177,6 @@ def _decimal(digits: str) -> Decimal | str:
     return number if abs(number.adjusted()) <= MAX_EXPONENT else digits
 
 
-def _constant(word: str) -> Any:
-    """NaN and the infinities, which Python would read and JSON does not have."""
-    raise ValueError(f"{word} is not JSON")
+def _reject(constant: str) -> Any:
+    """Rejects NaN and the infinities, which Python's parser accepts and JSON does not have."""
+    raise ValueError(f"{constant} is not JSON")

@@ -1,8 +1,8 @@
-"""List, then watch: what there is and each change of it, as long as one listens, whatever the server does meanwhile.
+"""List, then watch: the current instances and each change of them, across lost connections and server restarts.
 
-The first page comes at once and the rest behind it, while the feed already runs from the first page's cursor. A lost
-connection is taken up again from the last cursor; `resync` lists anew, and what vanished meanwhile is told as removed.
-So whoever applies each change to a dict holds what a fresh list shows.
+The first page arrives at once. The other pages follow while the feed already runs from the first page's cursor. After a
+lost connection the feed continues from the last cursor. After `resync` it lists again and reports vanished instances as
+removed. A subscriber that applies each event to a dict therefore holds the same data as a fresh list.
 """
 
 import asyncio
@@ -12,229 +12,232 @@ from contextlib import aclosing, suppress
 from typing import Self
 
 from .api import Api
-from .changes import Away, Change, Connected, KpisMoved, Put, Removed
 from .errors import (
-    AnswerError,
     ClientError,
+    InvalidResponseError,
     RefusedError,
+    ServerUnavailableError,
     TooManyInstancesError,
     UnknownApplicationError,
-    UnreachableError,
 )
-from .inbox import Inbox, News
-from .known import Known
-from .kpis_due import KpisDue
+from .events import Connected, Disconnected, FeedEvent, InstanceRemoved, InstanceUpdated, KpisUpdated
+from .instance_tracker import InstanceTracker
 from .listing import Listing
+from .message_queue import MessageQueue, QueueItem
 from .messages import InstanceMessage, KpisMessage, RemovedMessage, ResyncMessage
 from .model import Kpis, Page
+from .pending_kpis import PendingKpis
 
-PAGE = 1000  # instances listed at a time, the most that the server gives
-AHEAD = 100  # changes that are ready before they are asked for
-AGAIN = 2.0  # seconds after which a task that has not ended is told again: a library may have lost the word
-BACKOFF_FIRST, BACKOFF_LAST = 0.25, 10.0  # a restarting server is found at once, a dead one is not hammered
+PAGE_SIZE = 1000  # instances; the server's maximum
+MAX_QUEUED_EVENTS = 100  # that the subscriber has not read; beyond it the client stops reading messages
+CANCEL_RETRY_S = 2.0  # a task that has not ended by then is cancelled again: a library may have swallowed the first
+MIN_BACKOFF_S = 0.25  # a restarting server is found quickly
+MAX_BACKOFF_S = 10.0  # a server that stays down gets few requests
 
 
-class _ListAnewError(ClientError):
-    """The server said `resync`."""
+class _ResyncError(ClientError):
+    """The server sent `resync`."""
 
 
 class Subscription:
-    """The changes of one application's instances (`app`), or of all (None), as an asynchronous iterator.
+    """The events of one application's instances (`app`), or of all instances (None), as an asynchronous iterator.
 
-    `newest`: only so many are listed, those seen last, and hardly more are kept track of; what goes out of that view is
-    told as removed. Without it, all are listed, up to MOST_INSTANCES; beyond it TooManyInstancesError is raised.
+    `newest`: list and track only this many instances, the last seen ones, and a few more. An instance that drops out is
+    reported as removed. Without it all are listed, up to MAX_INSTANCES; beyond that TooManyInstancesError is raised.
 
-    A refused token raises RefusedError, and an application that there is not UnknownApplicationError, unless `patient`:
-    then these too are waited for, as everything else is. After an error the iteration may be begun anew and goes on
-    where it was.
+    `retry_refusals`: retry after a refused token or an unknown application as after every other error. Otherwise they
+    raise RefusedError and UnknownApplicationError. After an error a new iteration continues from the same state.
 
-    `page`: instances listed at a time; the first of a small page are there sooner.
+    `page_size`: instances in a page. A small first page arrives sooner.
     """
 
     def __init__(
         self,
         api: Api,
-        running: "set[Subscription]",  # those that have a task: each adds and removes itself
+        active: "set[Subscription]",  # all subscriptions that have a task; each adds and removes itself
         app: str | None,
         *,
         newest: int | None,
-        patient: bool,
-        page: int,
+        retry_refusals: bool,
+        page_size: int,
     ) -> None:
         self.app = app
         self._api = api
-        self._all_running = running
+        self._active = active
         self._newest = newest
-        self._patient = patient
-        self._page = page
-        self._known = Known(newest)
-        self._listing = Listing(self._known)
-        self._kpis_due = KpisDue()
+        self._retry_refusals = retry_refusals
+        self._page_size = page_size
+        self._tracker = InstanceTracker(newest)
+        self._listing = Listing(self._tracker)
+        self._pending_kpis = PendingKpis()
         self._cursor = 0
-        self._must_list = True
-        self._failures = 0  # since something was told
-        self._wake = asyncio.Event()
-        self._inbox = Inbox()
-        self._told: asyncio.Queue[Change | Exception] = asyncio.Queue(AHEAD)
-        self._running: asyncio.Task[None] | None = None
+        self._needs_list = True
+        self._failures = 0  # since the last message
+        self._retry_now = asyncio.Event()
+        self._queue = MessageQueue()
+        self._events: asyncio.Queue[FeedEvent | Exception] = asyncio.Queue(MAX_QUEUED_EVENTS)
+        self._task: asyncio.Task[None] | None = None
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Change:
-        if self._running is None:
-            self._told = asyncio.Queue(AHEAD)
-            self._running = asyncio.create_task(self._run(self._told))
-            self._all_running.add(self)
-        told = await self._told.get()
-        if isinstance(told, Exception):
-            self._end()
-            raise told
-        return told
+    async def __anext__(self) -> FeedEvent:
+        if self._task is None:
+            self._events = asyncio.Queue(MAX_QUEUED_EVENTS)
+            self._task = asyncio.create_task(self._run(self._events))
+            self._active.add(self)
+        event = await self._events.get()
+        if isinstance(event, Exception):
+            self._detach_task()
+            raise event
+        return event
 
     async def aclose(self) -> None:
-        """Ends the connection, and the iteration. Another one begins from nothing: let go of what you hold."""
-        running = self._end()
-        self._must_list = True
-        self._known = Known(self._newest)
-        self._listing = Listing(self._known)
-        while running is not None and not running.done():
-            running.cancel()
-            await asyncio.wait([running], timeout=AGAIN)
+        """Closes the connection and ends the iteration. The next iteration starts with an empty state."""
+        task = self._detach_task()
+        self._needs_list = True
+        self._tracker = InstanceTracker(self._newest)
+        self._listing = Listing(self._tracker)
+        while task is not None and not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=CANCEL_RETRY_S)
 
-    def list_again(self) -> None:
-        """List anew; while the server is away, try now instead of later."""
-        self._must_list = True
-        self._wake.set()
-        self._inbox.wake()
+    def relist(self) -> None:
+        """Lists again. While the server is unavailable, retries at once."""
+        self._needs_list = True
+        self._retry_now.set()
+        self._queue.wake()
 
-    def _end(self) -> asyncio.Task[None] | None:
-        running, self._running = self._running, None
-        self._all_running.discard(self)
-        return running
+    def _detach_task(self) -> asyncio.Task[None] | None:
+        task, self._task = self._task, None
+        self._active.discard(self)
+        return task
 
-    async def _run(self, told: "asyncio.Queue[Change | Exception]") -> None:
-        """A task, so that whoever stops listening half-way leaves nothing that only the collector would end."""
+    async def _run(self, events: "asyncio.Queue[FeedEvent | Exception]") -> None:
+        """Puts the events into the queue.
+
+        It runs as a task of its own: a loop that is left early leaves no generator that only garbage collection ends.
+        """
         try:
-            async with aclosing(self._changes()) as changes:
-                async for change in changes:
-                    await told.put(change)
-        except Exception as error:  # raised where it is taken out
-            await told.put(error)
+            async with aclosing(self._generate_events()) as generator:
+                async for event in generator:
+                    await events.put(event)
+        except Exception as error:  # `__anext__` raises it
+            await events.put(error)
         finally:
-            with suppress(asyncio.QueueFull):  # then nobody waits
-                told.put_nowait(StopAsyncIteration())
+            with suppress(asyncio.QueueFull):  # no reader waits on a full queue
+                events.put_nowait(StopAsyncIteration())
 
-    async def _changes(self) -> AsyncGenerator[Change, None]:
+    async def _generate_events(self) -> AsyncGenerator[FeedEvent, None]:
         clock = asyncio.get_running_loop().time
         while True:
-            connected = None
+            connected_at = None
             try:
-                if self._must_list:
-                    for change in self._begun(await self._first_page()):
-                        yield change
-                for slug in self._kpis_due.slugs() if self.app is None else [self.app]:
-                    if (kpis := await self._kpis_of(slug)) is not None:
-                        yield KpisMoved(kpis)
-                inbox = self._inbox = Inbox()
+                if self._needs_list:
+                    for event in self._begin_list(await self._fetch_first_page()):
+                        yield event
+                for slug in self._pending_kpis.slugs() if self.app is None else [self.app]:
+                    if (kpis := await self._fetch_kpis(slug)) is not None:
+                        yield KpisUpdated(kpis)
+                queue = self._queue = MessageQueue()
                 async with (
-                    self._api.messages(self.app, self._cursor) as messages,
-                    inbox.filled(messages, self._listing, self._api.next_page),
+                    self._api.open_messages(self.app, self._cursor) as messages,
+                    queue.fill(messages, self._listing, self._api.next_page),
                 ):
-                    connected = clock()
+                    connected_at = clock()
                     yield Connected()
-                    while not self._must_list:
-                        for change in self._applied(await inbox.next(self._listing.patience)):
-                            yield change
+                    while not self._needs_list:
+                        for event in self._apply(await queue.get(self._listing.silence_timeout_s)):
+                            yield event
             except (RefusedError, UnknownApplicationError) as error:
-                if not self._patient:
+                if not self._retry_refusals:
                     raise
                 failure: ClientError = error
             except TooManyInstancesError:
-                self._must_list = True
+                self._needs_list = True
                 raise
             except ClientError as error:
-                # The same message, or the same cursor, would only say the same again.
-                self._must_list = self._must_list or isinstance(error, AnswerError | _ListAnewError)
+                # A retry from the same cursor would receive the same message again.
+                self._needs_list = self._needs_list or isinstance(error, InvalidResponseError | _ResyncError)
                 failure = error
             else:
                 continue
-            if connected is not None and clock() - connected > BACKOFF_LAST:
+            if connected_at is not None and clock() - connected_at > MAX_BACKOFF_S:
                 self._failures = 0
             self._failures += 1
-            if isinstance(failure, _ListAnewError) and self._failures == 1:
+            if isinstance(failure, _ResyncError) and self._failures == 1:
                 continue
-            delay = _delay(failure, self._failures)
-            self._wake.clear()
-            yield Away(failure, delay)
+            delay_s = _compute_backoff(failure, self._failures)
+            self._retry_now.clear()
+            yield Disconnected(failure, delay_s)
             with suppress(TimeoutError):
-                async with asyncio.timeout(delay):
-                    await self._wake.wait()
+                async with asyncio.timeout(delay_s):
+                    await self._retry_now.wait()
 
-    async def _first_page(self) -> Page:
-        self._must_list = False  # whoever wants another one from here on gets it
+    async def _fetch_first_page(self) -> Page:
+        self._needs_list = False  # cleared before the request, so that a `relist` during it is not lost
         try:
-            return await self._api.instances(self.app, min(self._page, self._newest or self._page))
+            return await self._api.instances(self.app, min(self._page_size, self._newest or self._page_size))
         except BaseException:
-            self._must_list = True
+            self._needs_list = True
             raise
 
-    def _begun(self, page: Page) -> Iterator[Change]:
+    def _begin_list(self, page: Page) -> Iterator[FeedEvent]:
         self._cursor = page.cursor
-        self._kpis_due.list_anew(page.cursor)
+        self._pending_kpis.mark_all_changed(page.cursor)
         yield from self._listing.begin(page)
 
-    def _applied(self, news: News | None) -> Iterator[Change]:
-        """What something out of the inbox changes; None where nothing came for a while, or a list is to be begun."""
-        match news:
+    def _apply(self, item: QueueItem | None) -> Iterator[FeedEvent]:
+        """The events of one message or page. None stands for silence, or for a `relist`."""
+        match item:
             case Page():
-                yield from self._listing.take(news)
-                self._inbox.page_taken()
+                yield from self._listing.add_page(item)
+                self._queue.confirm_page()
             case InstanceMessage(cursor=cursor, instance=instance):
-                self._moved(self._known.application(instance.instance_id), cursor)
-                self._moved(instance.app_slug, cursor)
-                if self._known.put(instance, cursor):
-                    yield Put(instance)
-                    yield from map(Removed, self._known.surplus())
+                self._mark_kpis_changed(self._tracker.application_slug(instance.instance_id), cursor)
+                self._mark_kpis_changed(instance.app_slug, cursor)
+                if self._tracker.update(instance, cursor):
+                    yield InstanceUpdated(instance)
+                    yield from map(InstanceRemoved, self._tracker.evict_oldest())
             case RemovedMessage(cursor=cursor, instance_id=instance_id):
-                self._moved(self._known.application(instance_id), cursor)
-                if self._known.remove(instance_id, cursor):
-                    yield Removed(instance_id)
+                self._mark_kpis_changed(self._tracker.application_slug(instance_id), cursor)
+                if self._tracker.remove(instance_id, cursor):
+                    yield InstanceRemoved(instance_id)
             case KpisMessage():
-                self._kpis_due.told(news.app, news.cursor)
-                yield KpisMoved(news)
+                self._pending_kpis.mark_received(item.app, item.cursor)
+                yield KpisUpdated(item)
             case ResyncMessage(reason=reason):
-                raise _ListAnewError(f"the feed begins anew: {reason}")
-            case None if not self._must_list:
-                yield from self._listing.end()
-        if isinstance(news, InstanceMessage | RemovedMessage | KpisMessage):
+                raise _ResyncError(f"the server asked for a new list: {reason}")
+            case None if not self._needs_list:
+                yield from self._listing.finish()
+        if isinstance(item, InstanceMessage | RemovedMessage | KpisMessage):
             self._failures = 0
-            self._cursor = max(self._cursor, news.cursor)
-            yield from self._listing.told(self._cursor)
+            self._cursor = max(self._cursor, item.cursor)
+            yield from self._listing.advance(self._cursor)
 
-    def _moved(self, slug: str | None, cursor: int) -> None:
+    def _mark_kpis_changed(self, slug: str | None, cursor: int) -> None:
         if slug and self.app is None:
-            self._kpis_due.moved(slug, cursor)
+            self._pending_kpis.mark_changed(slug, cursor)
 
-    async def _kpis_of(self, slug: str) -> Kpis | None:
-        """Those that the feed may have nothing more to say of."""
+    async def _fetch_kpis(self, slug: str) -> Kpis | None:
+        """One application's KPIs: the feed sends them only after the next change."""
         try:
             kpis = await self._api.kpis(slug)
         except UnknownApplicationError:
-            if self.app is not None and not self._patient:
+            if self.app is not None and not self._retry_refusals:
                 raise
-            self._kpis_due.forget(slug)
+            self._pending_kpis.forget(slug)
             return None
-        except AnswerError:  # it stays due, and the others' feed goes on
+        except InvalidResponseError:  # the application stays pending, and the feed of the others continues
             if self.app is not None:
                 raise
             return None
-        self._kpis_due.found(slug)
+        self._pending_kpis.mark_fetched(slug)
         return kpis
 
 
-def _delay(error: ClientError, failures: int) -> float:
-    """Seconds until the next try; random, so that many do not come back as one."""
-    longest: float = min(BACKOFF_LAST, BACKOFF_FIRST * 2 ** min(failures - 1, 10))
-    told = error.retry_after if isinstance(error, UnreachableError) else None
-    return (told or 0.0) + longest * random.uniform(0.5, 1.0)  # noqa: S311
+def _compute_backoff(error: ClientError, failures: int) -> float:
+    """Seconds until the next attempt; random, so that many clients do not reconnect at the same moment."""
+    max_delay_s: float = min(MAX_BACKOFF_S, MIN_BACKOFF_S * 2 ** min(failures - 1, 10))
+    retry_after_s = error.retry_after_s if isinstance(error, ServerUnavailableError) else None
+    return (retry_after_s or 0.0) + max_delay_s * random.uniform(0.5, 1.0)  # noqa: S311

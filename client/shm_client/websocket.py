@@ -1,4 +1,4 @@
-"""The websocket of the change feed: opened with the token in a header, kept alive by pings, read message by message."""
+"""The websocket of the change feed: the token in a header, pings that detect a dead server, decoded messages."""
 
 import asyncio
 import ssl
@@ -8,82 +8,82 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import WebSocketClientConnection, WebSocketError, websocket_connect
 
-from .errors import UnreachableError
+from .errors import ServerUnavailableError
+from .http_errors import describe_cause, to_client_error
 from .messages import Message, decode_message
-from .model import Border
-from .refusals import reason, refusal
+from .model import Sanitizer
 
-CONNECT_TIMEOUT = 5.0
-UPGRADE_TIMEOUT = 20.0  # for the answer of a busy machine, with room
-CLOSE_TIMEOUT = 0.5  # for the server to say goodbye; a dead one is left behind
-PING_INTERVAL = 5.0  # a server that died without a word is noticed within two of them
-MAX_MESSAGE = 8 * 1024 * 1024  # a message is at most one snapshot (64 KiB) or one application's KPIs
+CONNECT_TIMEOUT_S = 5.0
+UPGRADE_TIMEOUT_S = 20.0  # a busy machine answers an upgrade within a few seconds
+CLOSE_TIMEOUT_S = 0.5  # for the server's close frame; a dead server sends none
+PING_INTERVAL_S = 5.0  # a server that stopped without closing is noticed within two intervals
+MAX_MESSAGE_BYTES = 8 * 1024 * 1024  # the largest messages are one snapshot (64 KiB) and one application's KPIs
 
 
 @asynccontextmanager
-async def opened(
-    server: str, path: str, headers: dict[str, str], tls: ssl.SSLContext | None, border: Border
+async def open_messages(
+    server: str, path: str, headers: dict[str, str], tls: ssl.SSLContext | None, sanitize: Sanitizer
 ) -> AsyncIterator[AsyncIterator[Message]]:
-    """The messages for as long as the server is there; their end raises UnreachableError."""
+    """The messages of one connection. Its end raises ServerUnavailableError."""
     request = HTTPRequest(
         f"ws{server.removeprefix('http')}{path}",  # http becomes ws, https becomes wss
         headers=headers,
-        connect_timeout=CONNECT_TIMEOUT,
-        request_timeout=UPGRADE_TIMEOUT,
+        connect_timeout=CONNECT_TIMEOUT_S,
+        request_timeout=UPGRADE_TIMEOUT_S,
         follow_redirects=False,
         ssl_options=tls,
     )
-    connection = await _connect(server, request, border)
+    connection = await _connect(server, request, sanitize)
     try:
-        async with aclosing(_messages(server, connection, border)) as messages:
+        async with aclosing(_read_messages(server, connection, sanitize)) as messages:
             yield messages
     finally:
         await _close(connection)
 
 
-async def _connect(server: str, request: HTTPRequest, border: Border) -> WebSocketClientConnection:
-    opening = asyncio.ensure_future(
+async def _connect(server: str, request: HTTPRequest, sanitize: Sanitizer) -> WebSocketClientConnection:
+    connecting = asyncio.ensure_future(
         websocket_connect(
-            request, ping_interval=PING_INTERVAL, ping_timeout=PING_INTERVAL, max_message_size=MAX_MESSAGE
+            request, ping_interval=PING_INTERVAL_S, ping_timeout=PING_INTERVAL_S, max_message_size=MAX_MESSAGE_BYTES
         )
     )
     try:
-        return await asyncio.shield(opening)
+        return await asyncio.shield(connecting)
     except asyncio.CancelledError:
-        await asyncio.wait({opening}, timeout=CLOSE_TIMEOUT)
-        if not opening.done():
-            opening.add_done_callback(_let_go)
-        elif opening.exception() is None:
-            await _close(opening.result())
+        await asyncio.wait({connecting}, timeout=CLOSE_TIMEOUT_S)
+        if not connecting.done():
+            connecting.add_done_callback(_close_abandoned)
+        elif connecting.exception() is None:
+            await _close(connecting.result())
         raise
     except HTTPClientError as error:
-        answer = error.response
-        headers, body = (answer.headers, answer.body) if answer is not None else ({}, b"")
-        raise refusal(server, error.code, headers, body or b"", border) from error
+        response = error.response
+        headers, body = (response.headers, response.body) if response is not None else ({}, b"")
+        raise to_client_error(server, error.code, headers, body or b"", sanitize) from error
     except (OSError, WebSocketError, ValueError) as error:
-        raise UnreachableError(f"no feed from {server}: {reason(error, border)}") from error
+        raise ServerUnavailableError(f"no feed from {server}: {describe_cause(error, sanitize)}") from error
 
 
-def _let_go(opening: "asyncio.Future[WebSocketClientConnection]") -> None:
-    """Closes a connection that came when nobody waited for it any more."""
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().close()
+def _close_abandoned(connecting: "asyncio.Future[WebSocketClientConnection]") -> None:
+    """Closes a connection that was established after its caller was cancelled."""
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result().close()
 
 
-async def _messages(
-    server: str, connection: WebSocketClientConnection, border: Border
+async def _read_messages(
+    server: str, connection: WebSocketClientConnection, sanitize: Sanitizer
 ) -> AsyncGenerator[Message, None]:
     while (text := await connection.read_message()) is not None:
-        message = decode_message(text, border)
+        message = decode_message(text, sanitize)
         if message is not None:
             yield message
-    raise UnreachableError(f"the feed of {server} was closed")
+    raise ServerUnavailableError(f"the feed of {server} was closed")
 
 
 async def _close(connection: WebSocketClientConnection) -> None:
-    """Says goodbye and waits for the answer, but not for long."""
+    """Closes the connection and waits up to CLOSE_TIMEOUT_S for the server's close frame."""
     connection.close()
     with suppress(TimeoutError):
-        async with asyncio.timeout(CLOSE_TIMEOUT):
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
             while connection.close_code is None and await connection.read_message() is not None:
                 pass

@@ -1,4 +1,4 @@
-"""The one door through which the server's answers come in: every digit kept, and nothing else let through."""
+"""Decoding of the server's responses: every digit is kept, and invalid responses are rejected."""
 
 import json
 from decimal import Decimal
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shm_client.errors import AnswerError
+from shm_client.errors import InvalidResponseError
 from shm_client.messages import (
     HelloMessage,
     InstanceMessage,
@@ -17,38 +17,38 @@ from shm_client.messages import (
     ResyncMessage,
     decode_message,
 )
-from shm_client.model import MAX_EXPONENT, MAX_INT_DIGITS, Instance, Kpi, decode, leaves
+from shm_client.model import MAX_EXPONENT, MAX_INT_DIGITS, Instance, Kpi, decode, flatten_metrics
 
-unhurried = settings(deadline=None)  # a busy machine is no failure
-
-
-def metrics(text: str) -> dict[str, Any]:
-    """What `text` becomes as the metrics of an instance."""
-    one: Instance = decode(f'{{"instance_id": "a", "status": "active", "metrics": {text}}}', Instance)
-    return one.metrics
+no_deadline = settings(deadline=None)  # a busy machine is slow
 
 
-@unhurried
+def decode_metrics(text: str) -> dict[str, Any]:
+    """The metrics of an instance whose metrics object is `text`."""
+    instance: Instance = decode(f'{{"instance_id": "a", "status": "active", "metrics": {text}}}', Instance)
+    return instance.metrics
+
+
+@no_deadline
 @given(st.integers())
 def test_an_integer_keeps_every_digit(number: int) -> None:
-    assert metrics(f'{{"k": {number}}}') == {"k": number}
+    assert decode_metrics(f'{{"k": {number}}}') == {"k": number}
 
 
-@unhurried
+@no_deadline
 @given(st.decimals(allow_nan=False, allow_infinity=False, places=9))
 def test_a_decimal_keeps_every_digit_and_its_zeros(number: Decimal) -> None:
-    (read,) = metrics(f'{{"k": {number:f}}}').values()
+    (read,) = decode_metrics(f'{{"k": {number:f}}}').values()
     assert f"{read:f}" == f"{number:f}"
 
 
 def test_money_is_not_rounded_through_a_float() -> None:
-    assert str(metrics('{"k": 99120331.50}')["k"]) == "99120331.50"
-    assert str(metrics('{"k": 12345678901234567.89}')["k"]) == "12345678901234567.89"
+    assert str(decode_metrics('{"k": 99120331.50}')["k"]) == "99120331.50"
+    assert str(decode_metrics('{"k": 12345678901234567.89}')["k"]) == "12345678901234567.89"
 
 
 @pytest.mark.parametrize("digits", [MAX_INT_DIGITS, MAX_INT_DIGITS + 1, 100_000])
-def test_a_monstrous_integer_is_kept_without_being_converted_at_a_quadratic_cost(digits: int) -> None:
-    (read,) = metrics(f'{{"k": {"7" * digits}}}').values()
+def test_a_huge_integer_is_decoded_in_linear_time(digits: int) -> None:
+    (read,) = decode_metrics(f'{{"k": {"7" * digits}}}').values()
     assert isinstance(read, int if digits <= MAX_INT_DIGITS else Decimal)
     assert Decimal(read).adjusted() == digits - 1
 
@@ -56,19 +56,19 @@ def test_a_monstrous_integer_is_kept_without_being_converted_at_a_quadratic_cost
 @pytest.mark.parametrize(
     "number", [f"1e{MAX_EXPONENT + 1}", "9.999e999999999999999999", "1e-1000000000000000015", f"1e{'9' * 40}"]
 )
-def test_an_exponent_beyond_reckoning_is_kept_as_its_text(number: str) -> None:
-    assert metrics(f'{{"k": {number}}}') == {"k": number}
+def test_a_number_with_a_huge_exponent_stays_text(number: str) -> None:
+    assert decode_metrics(f'{{"k": {number}}}') == {"k": number}
 
 
-def test_the_figures_of_a_kpi_keep_their_digits_too() -> None:
+def test_the_numbers_of_a_kpi_keep_their_digits() -> None:
     kpi: Kpi = decode('{"key": "k", "value": 36893488147419103232, "p50": 0.10}', Kpi)
     assert (kpi.value, str(kpi.p50)) == (2**65, "0.10")
 
 
-@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
-def test_what_json_does_not_have_is_not_an_answer(word: str) -> None:
-    with pytest.raises(AnswerError, match=word):
-        decode(f'{{"key": "k", "value": {word}}}', Kpi)
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+def test_nan_and_infinity_are_rejected(constant: str) -> None:
+    with pytest.raises(InvalidResponseError, match=constant):
+        decode(f'{{"key": "k", "value": {constant}}}', Kpi)
 
 
 @pytest.mark.parametrize(
@@ -88,32 +88,32 @@ def test_what_json_does_not_have_is_not_an_answer(word: str) -> None:
     ],
     ids=lambda body: repr(body[:60]),
 )
-def test_an_answer_that_is_not_shms_is_an_answer_error_with_one_sentence(body: bytes) -> None:
-    with pytest.raises(AnswerError, match="the server's answer is not what SHM says: ") as caught:
+def test_an_invalid_response_raises_one_sentence(body: bytes) -> None:
+    with pytest.raises(InvalidResponseError, match="the server sent an invalid response: ") as caught:
         decode(body, Instance)
     assert "\n" not in str(caught.value)
 
 
-def test_texts_come_as_they_were_sent_unless_there_is_a_border() -> None:
+def test_strings_are_unchanged_without_a_sanitizer() -> None:
     body = json.dumps({"instance_id": "a", "status": "active", "app_name": "L\x1b[2J"})
     sent: Instance = decode(body, Instance)
-    bordered: Instance = decode(body, Instance, lambda value: {"instance_id": "b", "status": str(type(value))})
-    assert (sent.app_name, bordered) == ("L\x1b[2J", Instance("b", "<class 'dict'>"))
+    sanitized: Instance = decode(body, Instance, lambda value: {"instance_id": "b", "status": str(type(value))})
+    assert (sent.app_name, sanitized) == ("L\x1b[2J", Instance("b", "<class 'dict'>"))
 
 
-def test_what_a_newer_server_adds_is_let_be() -> None:
-    one: Instance = decode('{"instance_id": "a", "status": "active", "mood": "sunny"}', Instance)
-    assert one.instance_id == "a"
+def test_additions_of_a_newer_server_are_ignored() -> None:
+    instance: Instance = decode('{"instance_id": "a", "status": "active", "mood": "sunny"}', Instance)
+    assert instance.instance_id == "a"
     assert decode_message('{"type": "weather", "cursor": 1}') is None
 
 
-@pytest.mark.parametrize("kind", ["[]", "{}", "1", "null"])
-def test_a_type_that_is_no_word_is_none_of_the_known(kind: str) -> None:
-    assert decode_message(f'{{"type": {kind}}}') is None
+@pytest.mark.parametrize("message_type", ["[]", "{}", "1", "null"])
+def test_a_message_type_that_is_not_a_string_is_unknown(message_type: str) -> None:
+    assert decode_message(f'{{"type": {message_type}}}') is None
 
 
 @pytest.mark.parametrize(
-    ("message", "event"),
+    ("message", "expected"),
     [
         ('{"type": "hello", "cursor": 7, "heartbeat_s": 15}', HelloMessage(7)),
         (
@@ -126,23 +126,23 @@ def test_a_type_that_is_no_word_is_none_of_the_known(kind: str) -> None:
     ],
     ids=["hello", "instance", "removed", "kpis", "resync"],
 )
-def test_each_message_of_the_feed_is_read(message: str, event: object) -> None:
-    read = decode_message(message)
-    if event is None:
-        assert isinstance(read, KpisMessage)
-        assert (read.app, read.cursor, str(read.kpis[0].value)) == ("ledger", 10, "0.10")
+def test_each_message_of_the_feed_is_decoded(message: str, expected: object) -> None:
+    decoded = decode_message(message)
+    if expected is None:
+        assert isinstance(decoded, KpisMessage)
+        assert (decoded.app, decoded.cursor, str(decoded.kpis[0].value)) == ("ledger", 10, "0.10")
     else:
-        assert read == event
+        assert decoded == expected
 
 
 @pytest.mark.parametrize(
     "message", ['{"type": "removed", "cursor": "x", "instance_id": "a"}', '{"type": "hello"}', "[]", "x"]
 )
-def test_a_message_that_is_broken_is_an_answer_error(message: str) -> None:
-    with pytest.raises(AnswerError):
+def test_an_invalid_message_raises(message: str) -> None:
+    with pytest.raises(InvalidResponseError):
         decode_message(message)
 
 
-def test_nested_metrics_are_joined_by_dots_and_lists_stay_whole() -> None:
-    sent = {"mail": {"sent": 3, "by": {"smtp": 2}}, "tags": [1, {"a": 2}], "none": None, "empty": {}}
-    assert dict(leaves(sent)) == {"mail.sent": 3, "mail.by.smtp": 2, "tags": [1, {"a": 2}], "none": None}
+def test_nested_keys_are_joined_by_dots_and_lists_kept() -> None:
+    metrics = {"mail": {"sent": 3, "by": {"smtp": 2}}, "tags": [1, {"a": 2}], "none": None, "empty": {}}
+    assert dict(flatten_metrics(metrics)) == {"mail.sent": 3, "mail.by.smtp": 2, "tags": [1, {"a": 2}], "none": None}

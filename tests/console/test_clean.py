@@ -202,5 +202,5 @@ def test_what_is_too_deep_ends_in_an_ellipsis(wrap: Any) -> None:
 
 def test_the_consoles_client_lets_nothing_in_that_was_not_cleaned_keys_neither() -> None:
     body = json.dumps({"instance_id": "a", "status": "active", "app_name": "L\x1b[2J", "metrics": {"k\u202e": "v\x07"}})
-    one: Instance = decode(body, Instance, asked("http://127.0.0.1:1", "token").border)
+    one: Instance = decode(body, Instance, asked("http://127.0.0.1:1", "token").sanitize)
     assert (one.app_name, one.metrics) == (f"L{MARK}[2J", {f"k{MARK}": f"v{MARK}"})

@@ -1,19 +1,17 @@
-"""Clients of a server of the test's, and installs that have reported to it."""
+"""Clients of a test's server, and installs that have reported to it."""
 
 from typing import Any
 
-from shm_client import (
-    Client,
-)
+from shm_client import Client
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 
 
-def client_of(server: ServerProcess, url: str | None = None, token: str | None = None) -> Client:
-    """A client as the admin, unless there is another token."""
+def make_client(server: ServerProcess, url: str | None = None, token: str | None = None) -> Client:
+    """A client with the admin token, unless another is passed."""
     return Client(url or server.url, token or server.admin_token)
 
 
-def fleet(server: ServerProcess, count: int, **more: Any) -> list[Install]:
-    """Installs that have reported once."""
-    return [Install(server.url, **more).arrived({"n": number}) for number in range(count)]
+def report_installs(server: ServerProcess, count: int, **settings: Any) -> list[Install]:
+    """Creates installs, each of which sends one snapshot."""
+    return [Install(server.url, **settings).arrived({"n": number}) for number in range(count)]

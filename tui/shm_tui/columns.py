@@ -12,7 +12,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any
 
-from shm_client.model import Instance, Value, leaves
+from shm_client.model import Instance, Value, flatten_metrics
 
 from .figures import NOTHING, age, compact
 from .state import RANK, state_of
@@ -43,7 +43,7 @@ class Row:
     haystack: str | None = None  # every text of the row in lower case, once somebody searches
 
     def __post_init__(self) -> None:
-        self.leaves = dict(leaves(self.instance.metrics))
+        self.leaves = dict(flatten_metrics(self.instance.metrics))
 
 
 class Place(Enum):

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 def asked(server: str, token: str) -> Client:
     """The server, with every text that it says cleaned."""
-    return Client(server, token, border=clean_json)
+    return Client(server, token, sanitize=clean_json)
 
 
 async def _once(server: str, token: str, slug: str | None, as_json: bool) -> str:

@@ -59,7 +59,7 @@ async def look(client: Client, slug: str | None) -> Report:
         kpis = await client.kpis(application.slug)
         sections.append(Section(application, kpis.kpis, kpis.flags, kpis.categories))
     page = await client.instances(slug, MOST_INSTANCES)
-    moment = Moment(client.now(), stats.active_window_s)
+    moment = Moment(client.server_time(), stats.active_window_s)
     lines = [Line(state_of(one, moment.now, moment.active_window_s).word, one) for one in page.instances]
     return Report(client.server, moment.now, stats, sections, lines, page.next is not None)
 

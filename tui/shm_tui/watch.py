@@ -12,19 +12,19 @@ from enum import Enum
 from time import monotonic
 
 from shm_client import (
-    AnswerError,
     Application,
-    Away,
-    Change,
     Client,
     ClientError,
     Connected,
+    Disconnected,
+    FeedEvent,
+    InstanceRemoved,
+    InstanceUpdated,
+    InvalidResponseError,
     Kpis,
-    KpisMoved,
+    KpisUpdated,
     Listed,
-    Put,
     RefusedError,
-    Removed,
     Stats,
 )
 
@@ -76,13 +76,13 @@ class Watch:
         self.listed = False
         self.complete = False
         self._changed = changed
-        self._feed = client.feed(slug, newest=self.store.limit, patient=True, page=PAGE)
+        self._feed = client.feed(slug, newest=self.store.limit, retry_refusals=True, page_size=PAGE)
         self._stirred = asyncio.Event()
 
     def moment(self) -> Moment:
         """What the rows are looked at with, now."""
         window = self.kpis or self.overview.stats
-        return Moment(self.client.now(), window.active_window_s if window else DEFAULT_WINDOW)
+        return Moment(self.client.server_time(), window.active_window_s if window else DEFAULT_WINDOW)
 
     def total(self) -> int | None:
         """How many instances there are, held or not."""
@@ -92,7 +92,7 @@ class Watch:
 
     def ask_again(self) -> None:
         """List anew; while the server is away, try now instead of later."""
-        self._feed.list_again()
+        self._feed.relist()
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -106,23 +106,23 @@ class Watch:
                 self._apply(change)
                 self._changed()
 
-    def _apply(self, change: Change) -> None:
+    def _apply(self, change: FeedEvent) -> None:
         match change:
-            case Put(instance, told):
-                self.store.put(instance, told=told)
-                if not told:
+            case InstanceUpdated(instance, changed):
+                self.store.put(instance, told=changed)
+                if not changed:
                     return
-            case Removed(instance_id):
+            case InstanceRemoved(instance_id):
                 self.store.remove(instance_id)
-            case KpisMoved(kpis):
+            case KpisUpdated(kpis):
                 self.kpis = kpis if kpis.app == self.slug else self.kpis
             case Listed(complete):
                 self.listed, self.complete = True, complete
                 return
             case Connected():
                 self.link = Link(Phase.LIVE)
-            case Away(error, retry_in):
-                self._lose(error, retry_in)
+            case Disconnected(error, retry_in_s):
+                self._lose(error, retry_in_s)
                 return
         self._stirred.set()
 
@@ -140,7 +140,7 @@ class Watch:
                 self.overview.stats, self.overview.applications = stats, applications
                 self._changed()
             except ClientError as error:
-                if isinstance(error, AnswerError) and self.link.phase is Phase.LIVE:
+                if isinstance(error, InvalidResponseError) and self.link.phase is Phase.LIVE:
                     self.link = Link(Phase.LIVE, self.link.since, reason=str(error))
                     self._changed()
             await asyncio.sleep(SURVEY_BUSY)
