@@ -19,7 +19,7 @@ from bench.support.errors import InvalidRun
 from bench.support.fleet import Fleet
 from bench.support.report import Samples, Table, print_line, print_target
 from bench.support.server import RunningServer, run_server, settings
-from shm.endings import orderly
+from shm.core.signals import orderly
 
 WORKERS = (1, 2)
 SUBSCRIBERS = (1, 100, 1_000)

@@ -22,7 +22,7 @@ from bench.support.errors import InvalidRun
 from bench.support.fleet import Fleet, signed_bodies, snapshot_body
 from bench.support.report import Samples, Table, print_line, print_target
 from bench.support.server import run_server, settings
-from shm.endings import orderly
+from shm.core.signals import orderly
 
 CONNECTIONS = (1, 8, 64, 256)
 WORKERS = (1, 2)

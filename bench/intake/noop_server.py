@@ -10,9 +10,9 @@ import tornado.httpserver
 import tornado.netutil
 import tornado.web
 
-from shm.handlers.door import MOST_READ
-from shm.settings import Settings
-from shm.values import MOST_HEADERS
+from shm.core.setting_types import MOST_HEADERS
+from shm.core.settings import Settings
+from shm.server.http.dispatcher import MOST_READ
 
 
 class SnapshotHandler(tornado.web.RequestHandler):

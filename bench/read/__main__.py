@@ -24,8 +24,8 @@ from bench.support import machine
 from bench.support.errors import InvalidRun
 from bench.support.report import Table, print_line
 from bench.support.server import RunningServer, postmaster_pid, run_server
-from shm.embedded import EmbeddedPostgres
-from shm.endings import orderly
+from shm.core.signals import orderly
+from shm.db.embedded import EmbeddedPostgres
 
 TENFOLD = 10
 SEED_CONCURRENCY = 2  # each uses a core and the disk fully

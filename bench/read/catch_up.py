@@ -8,9 +8,9 @@ import json
 import sys
 import time
 
-from shm.database import Database
-from shm.rollup import Rollup
-from shm.settings import Settings
+from shm.analytics.rollup import Rollup
+from shm.core.settings import Settings
+from shm.db.database import Database
 
 
 async def _catch_up(dsn: str) -> dict[str, float]:

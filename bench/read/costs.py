@@ -17,7 +17,7 @@ from bench.support.memory import PeakMemory, track_peak
 from bench.support.processes import CHECKOUT
 from bench.support.report import print_line
 from bench.support.server import RunningServer
-from shm.cli import GROUP
+from shm.cli.main import GROUP
 
 EXPORT = Endpoint("export", "export?format=jsonl", is_constant=False)
 NOT_AVAILABLE = "not in this version"

@@ -8,9 +8,9 @@ from urllib.parse import parse_qs, urlsplit
 
 from bench.read.seeded_fleet import open_cursor
 from bench.support.errors import InvalidRun
-from shm import marks
-from shm.handlers.declared import operations_of
-from shm.server import ADMIN, ROUTES
+from shm.core import page_tokens
+from shm.server.app import ADMIN, ROUTES
+from shm.server.http.operations import operations_of
 
 RESPONSE_TIMEOUT_S = 60
 BASELINE_PATH = "tokens?limit=1"  # checks the token and reads a one-row table: the whole stack, little work
@@ -83,7 +83,7 @@ class PathParameters:
                 "SELECT coalesce(last_seen_at, '-infinity'), instance_id::text FROM instances "
                 "ORDER BY 1 DESC, instance_id DESC OFFSET (SELECT count(*) / 2 FROM instances) LIMIT 1"
             )
-            return cls(app, instance, marks.mark(*cursor.fetchone()))
+            return cls(app, instance, page_tokens.mark(*cursor.fetchone()))
 
     def path(self, endpoint: Endpoint) -> str:
         """The full path of a request."""

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg2
 
 from bench.support.fleet import METRICS
-from shm.queries import with_parts
+from shm.db.statements import with_parts
 
 SQL_FILE = Path(__file__).parent / "seeded_fleet.sql"
 STEP_HEADER = re.compile(r"^-- step: ([a-z_]+)$", re.MULTILINE)

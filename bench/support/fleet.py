@@ -13,7 +13,7 @@ from pathlib import Path
 import nacl.bindings
 import psycopg2
 
-from shm.queries import with_parts
+from shm.db.statements import with_parts
 
 SEED_SQL = with_parts((Path(__file__).parent / "fleet.sql").read_text(encoding="utf-8"))
 FIRST_SNAPSHOT_AGE = timedelta(days=7)  # within the 30 days that a server accepts

@@ -11,8 +11,8 @@ import psycopg2
 from bench.support.errors import InvalidRun
 from bench.support.machine import cpu_seconds
 from bench.support.processes import free_port, python_process, wait_until
-from shm.embedded import EmbeddedPostgres
-from shm.token_file import TOKEN_FILE
+from shm.auth.token_file import TOKEN_FILE
+from shm.db.embedded import EmbeddedPostgres
 
 SETTLE_TIMEOUT_S = 30
 SETTLE_INTERVAL_S = 0.3  # requests in flight when wrk stops are stored by then, or the count still changes

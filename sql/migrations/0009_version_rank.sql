@@ -1,4 +1,4 @@
--- What lists sort versions by, computed by the server (shm/version_order.py). Ranks are compared by code points.
+-- What lists sort versions by, computed by the server (shm/core/releases.py). Ranks are compared by code points.
 -- Instances of an earlier release have none until their next version; `shm check --repair` gives them theirs.
 ALTER TABLE instances ADD COLUMN version_rank text COLLATE "C" NOT NULL DEFAULT '';
 

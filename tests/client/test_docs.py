@@ -15,12 +15,12 @@ from typing import Any, get_args
 
 import pytest
 
-import shm.handlers.feed
+import shm.server.handlers.feed
 import shm_client
-from shm import board
-from shm.frames import Hello, InstanceChanged, InstanceRemoved, Resync
-from shm.kpis import ApplicationKpis
-from shm.settings import Settings
+from shm.analytics.kpis import ApplicationKpis
+from shm.core.settings import Settings
+from shm.feed import kpi_publisher
+from shm.feed.frames import Hello, InstanceChanged, InstanceRemoved, Resync
 from shm_client import instance_tracker
 from tests.support.databases import admin_cursor
 from tests.support.installs import Install
@@ -61,11 +61,11 @@ def test_each_message_is_documented_with_its_members(kind: str, fields: tuple[st
 
 def test_the_parameters_are_documented() -> None:
     _, _, section = GUIDE.partition("## The address\n")
-    assert members(section.split("\n#")[0]) == list(shm.handlers.feed.FeedQuery.__struct_fields__), HINT
+    assert members(section.split("\n#")[0]) == list(shm.server.handlers.feed.FeedQuery.__struct_fields__), HINT
 
 
 def test_the_close_codes_are_documented() -> None:
-    source = shm.handlers.feed
+    source = shm.server.handlers.feed
     codes = {source.GOING_AWAY, source.NOT_ALLOWED, source.FAULT, source.TRY_AGAIN}
     assert {int(code) for code in re.findall(r"^\| (\d{4}) \|", GUIDE, re.MULTILINE)} == codes, HINT
 
@@ -80,7 +80,7 @@ def test_each_client_event_is_documented_with_its_members() -> None:
     "sentence",
     [
         f"heartbeat of {Settings().heartbeat.seconds} seconds (`SHM_FEED_HEARTBEAT`)",
-        f"at most {1 / board.PAUSE_S:.0f}".replace("2", "two") + " a second",
+        f"at most {1 / kpi_publisher.PAUSE_S:.0f}".replace("2", "two") + " a second",
         f"for {'a day' if Settings().feed_memory.days == 1 else '?'} (`SHM_FEED_MEMORY`)",
         f"keeps track of up to {instance_tracker.MAX_INSTANCES:,}",
     ],

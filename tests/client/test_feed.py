@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from shm.handlers.feed import FULL_FOR_S
+from shm.server.handlers.feed import FULL_FOR_S
 from shm_client import (
     Connected,
     Disconnected,

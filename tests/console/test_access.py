@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shm.settings import default_data_dir
-from shm.token_file import TOKEN_FILE as TOKEN_FILE_OF_THE_SERVER
+from shm.auth.token_file import TOKEN_FILE as TOKEN_FILE_OF_THE_SERVER
+from shm.core.settings import default_data_dir
 from shm_tui.access import DEFAULT_SERVER, TOKEN_FILE, data_dir, find_token, server_address
 from shm_tui.errors import AddressError, ConsoleError, TokenError
 from tests.support.console_rows import unhurried

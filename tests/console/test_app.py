@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from shm_tui.detail import Drawer
+from shm_tui.widgets.detail_panel import Drawer
 from tests.support.console import Driven, opened
 from tests.support.databases import admin_cursor
 from tests.support.file_server import server_for_a_file

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from shm_client.model import Instance, decode
-from shm_tui.cells import cut, fit
-from shm_tui.clean import ELLIPSIS, MARK, MAX_CACHED, MAX_COMBINING, MAX_DEPTH, MAX_TEXT, clean, clean_json
 from shm_tui.command import asked
+from shm_tui.text.cells import cut, fit
+from shm_tui.text.sanitizing import ELLIPSIS, MARK, MAX_CACHED, MAX_COMBINING, MAX_DEPTH, MAX_TEXT, clean, clean_json
 from tests.support.console_rows import unhurried
 
 ACUTE, ZWJ, ZWNJ, VS16 = "\u0301", "\u200d", "\u200c", "\ufe0f"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shm_tui.columns import (
+from shm_tui.model.columns import (
     FIXED,
     METRIC,
     SEEN,
@@ -22,7 +22,7 @@ from shm_tui.columns import (
     value_key,
     value_text,
 )
-from shm_tui.figures import DAY, NOTHING
+from shm_tui.text.formatting import DAY, NOTHING
 from tests.support.console_rows import MOMENT, row, unhurried
 
 BY_ID = {column.id: column for column in FIXED}

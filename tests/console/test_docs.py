@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from shm_tui import access, bars, command, once, query, store, watch
+from shm_tui import access, command, once
 from shm_tui.actions import ACTIONS
-from shm_tui.state import State
+from shm_tui.model import filter, live_session, row_store
+from shm_tui.model.state import State
+from shm_tui.widgets import bars
 
 GUIDE = (Path(__file__).parents[2] / "docs/console.md").read_text(encoding="utf-8")
 MEND = "mend docs/console.md"
@@ -71,21 +73,21 @@ def test_each_variable_that_is_read_is_named_and_no_other() -> None:
 def test_each_field_of_the_filter_stands_in_the_table_and_no_other() -> None:
     rows = table(section("The filter"), "field")
     documented = [name for row in rows for name in words(row[0])]
-    assert sorted(documented) == sorted([*query.TEXT_FIELDS, *query.TIME_FIELDS, *query.STATUS_FIELDS]), MEND
+    assert sorted(documented) == sorted([*filter.TEXT_FIELDS, *filter.TIME_FIELDS, *filter.STATUS_FIELDS]), MEND
     (statuses,) = [words(row[1]) for row in rows if "status" in row[0]]
-    assert sorted(statuses) == sorted(query.STATUSES), MEND
+    assert sorted(statuses) == sorted(filter.STATUSES), MEND
 
 
 def test_each_filter_that_is_shown_is_one() -> None:
     examples = [words(row[0])[0] for row in table(section("The filter"), "filter")]
     assert len(examples) > 10
     for example in examples:
-        assert query.parse(example, (), {"1.10": "a rank", "1.4.2": "another"}), example
+        assert filter.parse(example, (), {"1.10": "a rank", "1.4.2": "another"}), example
 
 
 def test_each_word_for_the_connection_is_explained() -> None:
     rows = table(section("When the server is away"), "the top line says")
-    assert [words(row[0]) for row in rows] == [[phase.value] for phase in watch.Phase], MEND
+    assert [words(row[0]) for row in rows] == [[phase.value] for phase in live_session.Phase], MEND
 
 
 def test_the_parts_of_the_json_document_are_named() -> None:
@@ -97,14 +99,14 @@ def test_the_parts_of_the_json_document_are_named() -> None:
 @pytest.mark.parametrize(
     "sentence",
     [
-        f"{store.HELD:,} instances",
+        f"{row_store.HELD:,} instances",
         f"from {bars.NARROW} columns on",
         f"Below {bars.NARROW} columns",
         f"the {once.MOST_APPLICATIONS} largest applications",
         f"the {once.MOST_INSTANCES} instances",
         "and uncut where there is neither",
         f"at most {command.OVER_SSH['TEXTUAL_FPS']} times a second",
-        f"The active window is {watch.DEFAULT_WINDOW // 86400} days",
+        f"The active window is {live_session.DEFAULT_WINDOW // 86400} days",
     ],
 )
 def test_numbers_are_those_of_the_code(sentence: str) -> None:

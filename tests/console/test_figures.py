@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shm_client.model import MAX_EXPONENT
-from shm_tui.figures import DAY, HOUR, MAX_EXACT, NOTHING, age, compact, exact, plural, share, span, stamp
+from shm_tui.text.formatting import DAY, HOUR, MAX_EXACT, NOTHING, age, compact, exact, plural, share, span, stamp
 from tests.support.console_rows import NOW, ago, unhurried
 
 numbers = st.integers() | st.decimals(allow_nan=False, allow_infinity=False)

@@ -5,8 +5,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shm_tui.columns import INSTANCE, SEEN, STATE, VERSION, Place, metric_column
-from shm_tui.layout import EDGE, GAP, lay
+from shm_tui.model.column_layout import EDGE, GAP, lay
+from shm_tui.model.columns import INSTANCE, SEEN, STATE, VERSION, Place, metric_column
 from tests.support.console_rows import unhurried
 
 METRICS = [metric_column(f"metric_{number}", f"metric {number}", True) for number in range(30)]

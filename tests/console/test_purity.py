@@ -28,4 +28,4 @@ def test_the_console_leans_on_neither_the_server_nor_the_sdk(file: Path) -> None
 
 
 def test_a_local_import_would_be_found() -> None:
-    assert set(imported("import shm.feed\ndef f():\n    from shm_sdk import Client")) == {"shm.feed", "shm_sdk"}
+    assert set(imported("import shm.feed.hub\ndef f():\n    from shm_sdk import Client")) == {"shm.feed.hub", "shm_sdk"}

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shm.version_order import version_rank
-from shm_tui.columns import Row
-from shm_tui.figures import DAY, HOUR
-from shm_tui.query import LONGEST, QueryError, RankWanted, parse
+from shm.core.releases import version_rank
+from shm_tui.model.columns import Row
+from shm_tui.model.filter import LONGEST, QueryError, RankWanted, parse
+from shm_tui.text.formatting import DAY, HOUR
 from tests.support.console_rows import MOMENT, row, unhurried
 
 LEDGER = row(

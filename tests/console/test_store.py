@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shm.version_order import version_rank
+from shm.core.releases import version_rank
 from shm_client import Instance
-from shm_tui.columns import ENVIRONMENT, INSTANCE, SEEN, STATE, VERSION, Column, Row, metric_column
-from shm_tui.figures import DAY, HOUR
-from shm_tui.query import parse
-from shm_tui.store import SLACK, Store, changes, numeric_keys, seen_at
+from shm_tui.model.columns import ENVIRONMENT, INSTANCE, SEEN, STATE, VERSION, Column, Row, metric_column
+from shm_tui.model.filter import parse
+from shm_tui.model.row_store import SLACK, Store, changes, numeric_keys, seen_at
+from shm_tui.text.formatting import DAY, HOUR
 from tests.support.console_rows import MOMENT, instance, row, thorough
 
 SENT = metric_column("sent", "sent", True)

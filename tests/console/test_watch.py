@@ -4,7 +4,7 @@ import asyncio
 from contextlib import suppress
 
 from shm_client import Client
-from shm_tui.watch import Watch
+from shm_tui.model.live_session import Watch
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from shm_tui.state import State
+from shm_tui.model.state import State
 
 GUIDE = (Path(__file__).parents[2] / "docs/glossary.md").read_text(encoding="utf-8")
 TERMS = re.findall(r"^### (.+)$", GUIDE, re.MULTILINE)

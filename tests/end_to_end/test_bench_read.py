@@ -10,10 +10,10 @@ import pytest
 
 from bench.read.endpoints import ENDPOINTS, Endpoint
 from bench.read.seeded_fleet import SeededFleet, add_day, open_cursor, seed_fleet
-from shm.database import Database
-from shm.queries import with_parts
-from shm.rollup import Rollup
-from shm.settings import Settings
+from shm.analytics.rollup import Rollup
+from shm.core.settings import Settings
+from shm.db.database import Database
+from shm.db.statements import with_parts
 
 CHECKOUT = Path(__file__).parent.parent.parent
 INSTALLS = 150

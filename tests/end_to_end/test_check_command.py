@@ -3,7 +3,7 @@
 from datetime import timedelta
 from pathlib import Path
 
-from shm.locks import Lock
+from shm.db.advisory_locks import Lock
 from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess

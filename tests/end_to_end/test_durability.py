@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from shm.check_command import run as check
+from shm.cli.check import run as check
 from tests.support import plain_http
 from tests.support.databases import admin_cursor
 from tests.support.houses import House, house_with_embedded_postgres, house_with_servers

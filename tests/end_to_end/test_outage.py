@@ -14,16 +14,16 @@ import msgspec
 import psutil
 import pytest
 
-from shm.database import Database
-from shm.embedded import EmbeddedPostgres
-from shm.envelope import Snapshot
-from shm.errors import DatabaseUnavailable
-from shm.intake import Intake
-from shm.keys import Keys
-from shm.registry import Registry
-from shm.settings import Settings
-from shm.shared_numbers import SharedNumbers
-from shm.vitals import Vitals
+from shm.core.errors import DatabaseUnavailable
+from shm.core.instruments import Vitals
+from shm.core.settings import Settings
+from shm.core.shared_memory import SharedNumbers
+from shm.db.database import Database
+from shm.db.embedded import EmbeddedPostgres
+from shm.ingest.batch_writer import Intake
+from shm.ingest.envelope import Snapshot
+from shm.ingest.key_cache import Keys
+from shm.ingest.registry import Registry
 from tests.support import plain_http
 from tests.support.databases import admin_cursor
 from tests.support.houses import House, house_with_servers

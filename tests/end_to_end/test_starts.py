@@ -15,7 +15,7 @@ import psycopg2
 import pytest
 from psycopg2.extensions import make_dsn
 
-from shm.embedded import EmbeddedPostgres
+from shm.db.embedded import EmbeddedPostgres
 from tests.support.databases import admin_cursor, empty_database
 from tests.support.houses import house_with_embedded_postgres, wait_for
 from tests.support.installs import Install

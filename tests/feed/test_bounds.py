@@ -14,8 +14,8 @@ import psutil
 import pytest
 from tornado.httpclient import HTTPClientError
 
-from shm.feed import PAUSE_S
-from shm.queries import statements
+from shm.db.statements import statements
+from shm.feed.hub import PAUSE_S
 from tests.support import plain_http
 from tests.support.databases import admin_cursor
 from tests.support.figures import figures, value

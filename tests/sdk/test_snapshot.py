@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
-from shm import envelope
-from shm.settings import Settings
+from shm.core.settings import Settings
+from shm.ingest import envelope
 from shm_sdk.snapshot import DEEPEST, LARGEST_BODY, LONGEST_KEY, LONGEST_TEXT, MOST_METRICS, Json, body, clean
 
 INSTANCE = str(uuid.uuid4())

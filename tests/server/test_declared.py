@@ -5,12 +5,12 @@ import re
 import msgspec
 import pytest
 
-from shm.errors import BadRequest, ConfigurationError
-from shm.handlers.asked import body_as, query_as
-from shm.handlers.base import Handler
-from shm.handlers.declared import Slug, hold_declared, operation
-from shm.server import ROUTES
-from shm.tokens import Role
+from shm.auth.tokens import Role
+from shm.core.errors import BadRequest, ConfigurationError
+from shm.server.app import ROUTES
+from shm.server.handlers.base import Handler
+from shm.server.http.operations import Slug, hold_declared, operation
+from shm.server.http.params import body_as, query_as
 
 
 class Asked(msgspec.Struct):

@@ -3,11 +3,10 @@
 import re
 from pathlib import Path
 
-import shm.handlers.problems  # noqa: F401 - has a refusal of its own
-from shm.errors import Refusal
-from shm.openapi import GROUP
-from shm.server import ADMIN, ROUTES
-from shm.tokens import Role
+from shm.auth.tokens import Role
+from shm.core.errors import Refusal
+from shm.server.app import ADMIN, ROUTES
+from shm.server.openapi import GROUP
 from tests.support.answers import OF_THE_READERS
 
 ROOT = Path(__file__).parent.parent.parent

@@ -11,9 +11,9 @@ import schemathesis
 from nacl.signing import SigningKey
 from openapi_spec_validator import validate
 
-from shm.handlers.intake import POSTS
-from shm.openapi import document
-from shm.server import ROUTES
+from shm.server.app import ROUTES
+from shm.server.handlers.ingest import POSTS
+from shm.server.openapi import document
 from tests.support import plain_http
 from tests.support.installs import Install
 from tests.support.targets import Seeded

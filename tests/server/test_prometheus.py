@@ -8,9 +8,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import shm
-from shm.locks import Lock
-from shm.sampler import MEASURE_S
-from shm.vitals import METRICS
+from shm.core.instruments import METRICS
+from shm.db.advisory_locks import Lock
+from shm.server.gauge_sampler import MEASURE_S
 from tests.support import plain_http
 from tests.support.backstage import backstage
 from tests.support.databases import admin_cursor

@@ -10,17 +10,17 @@ import pytest
 import tornado.netutil
 import tornado.web
 
-from shm.database import Database
-from shm.errors import NotFound
-from shm.handlers.base import Handler
-from shm.handlers.declared import Stream, operation
-from shm.handlers.door import make_server
-from shm.handlers.rooms import Rooms
-from shm.server import rooms_of
-from shm.settings import Settings
-from shm.shared_numbers import SharedNumbers
-from shm.tokens import Role
-from shm.vitals import Vitals
+from shm.auth.tokens import Role
+from shm.core.errors import NotFound
+from shm.core.instruments import Vitals
+from shm.core.settings import Settings
+from shm.core.shared_memory import SharedNumbers
+from shm.db.database import Database
+from shm.server.app import rooms_of
+from shm.server.handlers.base import Handler
+from shm.server.http.dispatcher import make_server
+from shm.server.http.operations import Stream, operation
+from shm.server.services import Rooms
 from tests.support import plain_http
 
 PIECES = 3

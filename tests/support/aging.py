@@ -9,7 +9,7 @@ from datetime import timedelta
 import psycopg2
 from psycopg2 import sql
 
-from shm.locks import Lock
+from shm.db.advisory_locks import Lock
 
 TIMELESS = ["schema_migrations", "tokens"]
 

@@ -8,16 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from shm import check, retention
-from shm.database import Database
-from shm.feed import Feed
-from shm.keys import Keys
-from shm.kpis import Kpis
-from shm.locks import Lock
-from shm.registry import Registry
-from shm.retention import Duty
-from shm.settings import Settings
-from shm.spreads import Spreads
+from shm.analytics import consistency
+from shm.analytics.kpis import Kpis
+from shm.analytics.percentiles import Spreads
+from shm.core.settings import Settings
+from shm.db.advisory_locks import Lock
+from shm.db.database import Database
+from shm.feed.hub import Feed
+from shm.ingest.key_cache import Keys
+from shm.ingest.registry import Registry
+from shm.server import background_jobs
+from shm.server.background_jobs import Duty
 from tests.support.databases import admin_cursor
 
 CONNECTIONS = 1
@@ -37,9 +38,9 @@ class Backstage:
             if not only or duty.name in only:
                 self.runner.run(_finish(duty))
 
-    def differences(self) -> dict[str, list[check.Difference]]:
+    def differences(self) -> dict[str, list[consistency.Difference]]:
         """What `shm check` finds, by table."""
-        return self.runner.run(check.find(self.database)).shown
+        return self.runner.run(consistency.find(self.database)).shown
 
 
 async def _finish(duty: Duty) -> None:
@@ -59,6 +60,6 @@ def backstage(database: str, **environment: str) -> Iterator[Backstage]:
             registry = Registry(own, Keys(own, settings), settings)
             kpis = Kpis(own, Spreads(own), settings)
             feed = Feed(own, kpis, settings)
-            yield Backstage(runner, own, retention.duties(own, registry, feed, settings))
+            yield Backstage(runner, own, background_jobs.duties(own, registry, feed, settings))
         finally:
             runner.run(opened.__aexit__(None, None, None))

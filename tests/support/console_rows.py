@@ -5,10 +5,10 @@ from typing import Any
 
 from hypothesis import settings
 
-from shm.version_order import version_rank
+from shm.core.releases import version_rank
 from shm_client import Instance
-from shm_tui.columns import Moment, Row
-from shm_tui.figures import DAY
+from shm_tui.model.columns import Moment, Row
+from shm_tui.text.formatting import DAY
 
 # A busy machine is no failure; and a fault that needs a few steps in a row is found.
 unhurried = settings(deadline=None)

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 import psycopg2
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from shm.migrate import run as run_migrate
+from shm.cli.migrate import run as run_migrate
 
 TEMPLATE = "shm_template"
 

@@ -7,9 +7,9 @@ import schemathesis
 from schemathesis.config import SchemathesisConfig
 from schemathesis.specs.openapi import checks
 
-from shm.handlers.intake import POSTS
-from shm.openapi import document
-from shm.server import ROUTES
+from shm.server.app import ROUTES
+from shm.server.handlers.ingest import POSTS
+from shm.server.openapi import document
 from tests.support.installs import Install
 from tests.support.targets import Seeded
 

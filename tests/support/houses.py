@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 
-from shm.embedded import EmbeddedPostgres
-from shm.errors import ConfigurationError
+from shm.core.errors import ConfigurationError
+from shm.db.embedded import EmbeddedPostgres
 from tests.support.server_process import ServerProcess
 
 LIMIT_S = 60

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg2
 from psycopg2.extras import execute_values
 
-from shm.migrations import CREATE_HISTORY, migrations
+from shm.db.migrations import CREATE_HISTORY, migrations
 from tests.support.databases import admin_cursor
 
 LAST = 2  # the newest migration of that release

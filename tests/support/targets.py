@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg2
 
-from shm.locks import Lock
+from shm.db.advisory_locks import Lock
 from tests.support.installs import Install
 from tests.support.raw_http import RawConnection
 from tests.support.server_process import ServerProcess

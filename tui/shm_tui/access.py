@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 import httpx
 import platformdirs
 
-from .clean import clean
-from .errors import AddressError, TokenError
+from shm_tui.errors import AddressError, TokenError
+from shm_tui.text.sanitizing import clean
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 TOKEN_FILE = "admin.token"  # noqa: S105 - its name, not a token; `shm serve` keeps the first admin token there

@@ -15,19 +15,18 @@ from textual.screen import Screen
 from textual.widgets import Input, Static
 
 from shm_client import Category, Client, ClientError, Flag, Kpi
-
-from .actions import ACTIONS
-from .bars import NARROW, KeysBar, StatusBar
-from .columns import SEEN, Column, columns_for
-from .detail import Drawer
-from .empty import why_empty, why_not_all
-from .help import Help
-from .panels import Headline, Sidebar, Tiles, headline_of, tiles_of, tiles_of_all
-from .query import EVERYTHING, QueryError, RankWanted, parse
-from .store import numeric_keys
-from .table import LiveTable
-from .theme import SHM
-from .watch import Overview, Phase, Watch
+from shm_tui.actions import ACTIONS
+from shm_tui.help_screen import Help
+from shm_tui.model.columns import SEEN, Column, columns_for
+from shm_tui.model.empty_message import why_empty, why_not_all
+from shm_tui.model.filter import EVERYTHING, QueryError, RankWanted, parse
+from shm_tui.model.live_session import Overview, Phase, Watch
+from shm_tui.model.row_store import numeric_keys
+from shm_tui.theme import SHM
+from shm_tui.widgets.bars import NARROW, KeysBar, StatusBar
+from shm_tui.widgets.detail_panel import Drawer
+from shm_tui.widgets.live_table import LiveTable
+from shm_tui.widgets.panels import Headline, Sidebar, Tiles, headline_of, tiles_of, tiles_of_all
 
 FLUSH_S = 0.25  # what came is drawn four times a second, however much it is
 TICK_S = 1.0  # ages and the connection's clock

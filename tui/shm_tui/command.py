@@ -9,10 +9,9 @@ import sys
 from pathlib import Path
 
 from shm_client import Client, ClientError
-
-from .access import data_dir, find_token, server_address
-from .clean import clean_json
-from .errors import ConsoleError, NothingDrawnError
+from shm_tui.access import data_dir, find_token, server_address
+from shm_tui.errors import ConsoleError, NothingDrawnError
+from shm_tui.text.sanitizing import clean_json
 
 HELP = "Open the console in this terminal; with --once, print what it shows."
 
@@ -68,7 +67,7 @@ def asked(server: str, token: str) -> Client:
 
 
 async def _once(server: str, token: str, slug: str | None, as_json: bool) -> str:
-    from . import once
+    from shm_tui import once
 
     async with asked(server, token) as client:
         report = await once.look(client, slug)
@@ -84,7 +83,7 @@ def _width() -> int:
 def _open(server: str, token: str, slug: str | None) -> int:
     for name, value in (QUIET | (OVER_SSH if os.environ.get("SSH_CONNECTION") else {})).items():
         os.environ.setdefault(name, value)
-    from .app import ConsoleApp
+    from shm_tui.app import ConsoleApp
 
     async def opened() -> int:
         async with asked(server, token) as client:
@@ -96,7 +95,7 @@ def _open(server: str, token: str, slug: str | None) -> int:
 
 
 async def _drawn(server: str, token: str, slug: str | None, size: tuple[int, int]) -> str:
-    from .app import ConsoleApp
+    from shm_tui.app import ConsoleApp
 
     async with asked(server, token) as client:
         app = ConsoleApp(client, slug)

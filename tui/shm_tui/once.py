@@ -7,11 +7,10 @@ import msgspec
 from rich.cells import cell_len
 
 from shm_client import Application, Category, Client, Flag, Instance, Kpi, Stats
-
-from .cells import fit
-from .columns import Moment, Row, value_text
-from .figures import NOTHING, age, compact, exact, plural, share
-from .state import State, state_of
+from shm_tui.model.columns import Moment, Row, value_text
+from shm_tui.model.state import State, state_of
+from shm_tui.text.cells import fit
+from shm_tui.text.formatting import NOTHING, age, compact, exact, plural, share
 
 MOST_APPLICATIONS = 20  # whose KPIs are printed
 MOST_INSTANCES = 200  # the newest seen; a file of all of them is an export

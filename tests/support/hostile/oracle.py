@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-from shm.settings import Settings
+from shm.core.settings import Settings
 
 LIMITS = Settings()
 MOST_DIGITS = 330  # of a number that is kept

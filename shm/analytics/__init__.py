@@ -1,0 +1,1 @@
+"""Reads over instances and snapshots: KPIs, series, versions, lifecycle, export, consistency check."""

@@ -1,0 +1,166 @@
+"""What the vendor ships, and what the vendor says of it: addresses, overrides of metrics, and which are public.
+
+A path names an application by its slug. A query, and the path of `GET metrics/{app}`, may also give its name: `slug_of`
+finds the slug, everywhere.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+
+from shm.analytics import counts
+from shm.analytics.counts import InstanceCounts, Tally
+from shm.core import metric_keys, slugs
+from shm.core.errors import NotFound
+from shm.core.metric_keys import STORABLE, Override
+from shm.db.database import Database
+from shm.db.statement_runner import Reader
+
+MOST_OVERRIDES = 500  # as many as KPIs are told of one sort
+LONGEST_KEY = 128  # as of a snapshot's, by default
+LONGEST_URL = 500
+
+Key = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_KEY, pattern=STORABLE)]
+Url = Annotated[str, msgspec.Meta(max_length=LONGEST_URL, pattern=r"^(https?://[^\s\x00-\x1f]+)?$")]
+
+
+class Application(msgspec.Struct):
+    """An application with its counts, and what the vendor says of it."""
+
+    slug: str
+    name: str
+    created_at: datetime
+    updated_at: datetime
+    stars: int
+    github_url: str | None
+    logo_url: str | None
+    instances: InstanceCounts
+    overrides: dict[str, Override]
+    public_metrics: list[str]
+
+
+class ApplicationChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `PUT applications/{slug}`: what is left out stays as it is, an empty address is none.
+
+    `overrides` and `public_metrics` are replaced as a whole.
+    """
+
+    github_url: Url | None = None
+    logo_url: Url | None = None
+    overrides: Annotated[dict[Key, Override], msgspec.Meta(max_length=MOST_OVERRIDES)] | None = None
+    public_metrics: Annotated[list[Key], msgspec.Meta(max_length=MOST_OVERRIDES)] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AppConfig:
+    """An application's name, and the vendor's overrides of its metrics."""
+
+    slug: str
+    name: str
+    created_at: datetime
+    overrides: dict[str, Override]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    slug: str
+    name: str
+    github_url: str | None
+    logo_url: str | None
+    stars: int
+    created_at: datetime
+    updated_at: datetime
+    overrides: msgspec.Raw
+    public_metrics: list[str]
+
+    def application(self, instances: InstanceCounts) -> Application:
+        return Application(
+            slug=self.slug,
+            name=self.name,
+            created_at=self.created_at,
+            updated_at=self.updated_at,
+            stars=self.stars,
+            github_url=self.github_url,
+            logo_url=self.logo_url,
+            instances=instances,
+            overrides=_overrides.decode(self.overrides),
+            public_metrics=self.public_metrics,
+        )
+
+
+_overrides = msgspec.json.Decoder(dict[str, metric_keys.Override])
+_encoder = msgspec.json.Encoder()
+
+
+class Applications:
+    """The applications of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def page(self, after: str | None, most: int) -> list[Application]:
+        """Applications by slug, after one, with their counts."""
+
+        async def read(reader: Reader) -> tuple[list[_Row], list[Tally]]:
+            rows = await reader.fetch(_Row, "applications.page", after=after, most=most)
+            return rows, await counts.read(reader)
+
+        rows, tallies = await self._database.read_consistently(read)
+        known = counts.by_application(tallies)
+        return [row.application(known.get(row.slug, InstanceCounts())) for row in rows]
+
+    async def one(self, slug: str) -> Application:
+        """The application of that slug. Raises NotFound."""
+
+        async def read(reader: Reader) -> Application:
+            row = await _find(reader, slug)
+            return row.application(counts.summed(await counts.read(reader, slug)))
+
+        return await self._database.read_consistently(read)
+
+    async def change(self, slug: str, change: ApplicationChange) -> None:
+        """Stores what the vendor says of an application. Raises NotFound."""
+        overrides = None if change.overrides is None else _encoder.encode(change.overrides).decode()
+        changed = await self._database.execute(
+            "applications.update",
+            slug=slug,
+            github_url=change.github_url,
+            logo_url=change.logo_url,
+            overrides=overrides,
+            public_metrics=change.public_metrics,
+        )
+        if not changed:
+            raise no_such_application()
+
+
+async def config(reader: Reader, slug: str) -> AppConfig:
+    """The configuration of the application of that slug. Raises NotFound."""
+    row = await _find(reader, slug)
+    return AppConfig(row.slug, row.name, row.created_at, _overrides.decode(row.overrides))
+
+
+async def slug_of(reader: Reader, app: str) -> str:
+    """The slug that an application's slug or name stands for, in any spelling; the application need not exist yet.
+
+    Where the text is one application's slug and another one's name, it stands for the slug.
+    """
+    named = slugs.slug(app)
+    if named == app:
+        return app
+    slug = await reader.fetch_value(str, "applications.resolve", slug=app, named=named)
+    assert slug is not None  # noqa: S101 - the statement always answers
+    return slug
+
+
+async def _find(reader: Reader, slug: str) -> _Row:
+    row = await reader.fetch_one(_Row, "applications.find", slug=slug)
+    if row is None:
+        raise no_such_application()
+    return row
+
+
+def no_such_application() -> NotFound:
+    """The refusal for a slug that no application has."""
+    return NotFound("no_such_application", "There is no application of that slug.")

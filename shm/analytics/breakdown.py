@@ -1,0 +1,97 @@
+"""An application's instances by the values of a column or of a metric, and another metric over each."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+import msgspec
+
+from shm.analytics import applications
+from shm.analytics.single_flight_cache import Reckoned
+from shm.core import metric_keys
+from shm.core.json_types import Moment
+from shm.core.metric_keys import Aggregate
+from shm.db.database import Database
+
+MOST_VALUES = 50  # told one by one; the rest is one figure
+
+
+class Group(msgspec.Struct):
+    """Instances with a value. `metric` is the other metric's aggregate over those of them that `answered` it."""
+
+    value: str | None
+    instances: int
+    metric: Decimal | None
+    answered: int
+
+
+class Breakdown(msgspec.Struct):
+    """The body of `GET applications/{slug}/breakdown`: the values that most instances have, first; `rest`: all others.
+
+    Over the instances that KPIs are over. It reads the whole fleet, so it may be as old as `as_of` says.
+    """
+
+    app: str
+    by: str
+    metric: str | None
+    aggregate: Aggregate | None
+    as_of: Moment
+    values: list[Group]
+    rest: Group | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    value: str | None
+    is_rest: bool
+    instances: int
+    answered: int
+    total: Decimal | None
+    least: Decimal | None
+    most: Decimal | None
+    median: Decimal | None
+
+    def group(self, aggregate: Aggregate) -> Group:
+        """With the metric's aggregate."""
+        values = {
+            "sum": self.total,
+            "avg": None if self.total is None else metric_keys.mean(self.total, self.answered),
+            "min": self.least,
+            "max": self.most,
+            "median": self.median,
+        }
+        value = values[aggregate]
+        return Group(self.value, self.instances, value, self.answered)
+
+
+async def read(
+    database: Database,
+    reckoned: Reckoned,
+    slug: str,
+    by: str,
+    metric: str | None,
+    *,
+    counted_only: bool,
+) -> Breakdown:
+    """`by`: version, os_arch, environment, deployment_mode, or the key of a string or boolean metric.
+
+    Raises NotFound.
+    """
+    said = await applications.config(database, slug)
+    aggregate = metric_keys.naming(metric or "", said.overrides.get(metric or "", metric_keys.PLAIN)).aggregate
+
+    async def compute() -> list[_Row]:
+        return await database.fetch(
+            _Row,
+            "breakdown.by_value",
+            app=slug,
+            by=by,
+            metric=metric or "",
+            counted_only=counted_only,
+            median=aggregate == "median" and metric is not None,
+            most=MOST_VALUES,
+        )
+
+    as_of, rows = await reckoned.get(("breakdown", slug, by, metric, aggregate, counted_only), compute)
+    groups = [row.group(aggregate) for row in rows if not row.is_rest]
+    rest = next((row.group(aggregate) for row in rows if row.is_rest), None)
+    return Breakdown(slug, by, metric, aggregate if metric is not None else None, as_of, groups, rest)

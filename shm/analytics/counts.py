@@ -1,0 +1,79 @@
+"""How many instances there are, by status and by how long they have been silent: from the tallies, at any size."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+
+import msgspec
+
+from shm.db.statement_runner import Reader
+
+DAY, WEEK, MONTH = timedelta(days=1), timedelta(days=7), timedelta(days=30)
+
+
+class InstanceCounts(msgspec.Struct):
+    """Instances of an application. `counted` and `excluded` are the two parts of `active`."""
+
+    total: int = 0
+    active: int = 0
+    pending: int = 0
+    revoked: int = 0
+    counted: int = 0
+    excluded: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Instances of an application with one status of which so many of `lapses` have passed since they were seen."""
+
+    app_slug: str
+    status: str
+    lapsed: int
+    instances: Decimal
+    counted: Decimal
+    lapses: list[timedelta]
+    active_window: timedelta
+
+    def seen_within(self, age: timedelta) -> bool:
+        """Whether they were, where `age` is one of the lapses."""
+        return self.status == "active" and self.lapsed <= sum(lapse < age for lapse in self.lapses)
+
+    @property
+    def is_active(self) -> bool:
+        """Not revoked, not pending, and seen within the active window."""
+        return self.seen_within(self.active_window)
+
+
+async def read(reader: Reader, app: str | None = None) -> list[Tally]:
+    """The tallies of one application, or of all."""
+    return await reader.fetch(Tally, "kpis.counts", app=app)
+
+
+def summed(tallies: Iterable[Tally]) -> InstanceCounts:
+    """The counts over tallies."""
+    counts = InstanceCounts()
+    for tally in tallies:
+        number = int(tally.instances)
+        counts.total += number
+        counts.pending += number if tally.status == "pending" else 0
+        counts.revoked += number if tally.status == "revoked" else 0
+        if tally.is_active:
+            counts.active += number
+            counts.counted += int(tally.counted)
+    counts.excluded = counts.active - counts.counted
+    return counts
+
+
+def seen_within(tallies: Iterable[Tally], age: timedelta) -> int:
+    """How many active instances were seen within a day, a week or 30 days."""
+    return sum(int(tally.instances) for tally in tallies if tally.seen_within(age))
+
+
+def by_application(tallies: Iterable[Tally]) -> dict[str, InstanceCounts]:
+    """The counts of each application, by its slug."""
+    groups: defaultdict[str, list[Tally]] = defaultdict(list)
+    for tally in tallies:
+        groups[tally.app_slug].append(tally)
+    return {slug: summed(group) for slug, group in groups.items()}

@@ -1,0 +1,233 @@
+"""An instance as the lists and the feed show it, and how pages of them are read."""
+
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from shm.analytics import applications
+from shm.analytics.scan_limiter import Scans
+from shm.analytics.sorting import USUAL, Place, Sorting
+from shm.core import page_tokens
+from shm.core.json_types import Metrics, Moment
+from shm.core.releases import version_rank
+from shm.core.settings import Settings
+from shm.db.database import Database
+from shm.db.statement_runner import Reader
+
+PAGE_BYTES = (
+    4 * 2**20
+)  # of metrics in one answer: a thousand usual installs are an eighth of it, a thousand large 64 MiB
+WALK_BYTES = 2**20  # of metrics held at a time by whoever walks over a fleet
+WALK_ROWS = 1_000  # the same in rows
+
+Status = Literal["pending", "active", "revoked"]
+
+
+VersionRank = Annotated[
+    str,
+    msgspec.Meta(
+        description="What versions are ordered by: compare it by code points. Spellings of one release have the same."
+    ),
+]
+
+
+class Item(msgspec.Struct):
+    """An instance: the original's fields first. `metrics` is the current snapshot's object as it was sent."""
+
+    instance_id: str
+    app_name: str
+    app_slug: str
+    app_version: str
+    environment: str
+    status: Status
+    last_seen_at: Moment | None
+    deployment_mode: str
+    metrics: Metrics
+    os_arch: str
+    first_seen_at: Moment | None
+    snapshot_at: Moment | None
+    counted: bool
+    version_rank: VersionRank
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Items, the feed's cursor that they are true at, and after which mark there are more."""
+
+    cursor: int
+    items: list[Item]
+    next: str | None = None
+
+
+class Sent(msgspec.Struct):
+    """A snapshot as it was stored. `metrics` is the object as it was sent."""
+
+    snapshot_at: Moment
+    received_at: Moment
+    app_version: str
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Snapshots of one instance, and after which mark there are more."""
+
+    sent: list[Sent]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricKeys:
+    """The metrics that are answered most, by key; how many there are; the feed's cursor that it is true at."""
+
+    head: int
+    found: int
+    keys: list[str]
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """Which instances are wanted."""
+
+    app: Annotated[str, msgspec.Meta(description="An application's slug or name.")] | None = None
+    q: Annotated[str, msgspec.Meta(description="A part of ID, version, environment or mode.")] | None = None
+    status: Status | None = None
+    version: (
+        Annotated[
+            str, msgspec.Meta(description="A release, in any spelling: `1.4.2` is `v1.4.2` and `1.4.2+build` too.")
+        ]
+        | None
+    ) = None
+    environment: str | None = None
+
+    @property
+    def is_of_an_application(self) -> bool:
+        """Whether all instances are wanted, or all of one application: there is an index for that."""
+        return self.q is None and self.status is None and self.version is None and self.environment is None
+
+    async def parameters(self, reader: Reader) -> dict[str, str | None]:
+        """The parameters that the statements take."""
+        return {
+            "slug": None if self.app is None else await applications.slug_of(reader, self.app),
+            "pattern": None if self.q is None else _contains(self.q),
+            "status": self.status,
+            "version_rank": None if self.version is None else version_rank(self.version),
+            "environment": self.environment,
+        }
+
+
+class Items:
+    """Reads instances from one database."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._scans = Scans(settings.pool)
+
+    async def page(self, wanted: Filter, after: str | None, most: int, sorting: Sorting = USUAL) -> Page:
+        """At most `most` instances after the mark that the page before told. Raises BadRequest.
+
+        Fewer where they are large: `PAGE_BYTES`.
+        """
+        statement, last = _after(sorting, after)
+        given = {**await wanted.parameters(self._database), **last, "most": most, "most_bytes": PAGE_BYTES}
+        if sorting.is_usual and wanted.is_of_an_application:
+            rows = await self._database.fetch(dict, statement, **given)
+        else:
+            async with self._scans.turn():
+                rows = await self._database.fetch(dict, statement, **given)
+        return self._listed(rows, sorting)
+
+    async def walk(self, wanted: Filter, *, flat: bool) -> AsyncGenerator[list[Item], None]:
+        """All instances by their ID, each once, as it is when it is read; `flat`: with leaves in place of metrics.
+
+        No more is held than a page of them, a mebibyte or so, and no transaction is open in between.
+        """
+        chosen = await wanted.parameters(self._database)
+        last, rows = None, WALK_ROWS
+        while True:
+            given = {**chosen, "flat": flat, "after_id": last, "most": rows, "most_bytes": WALK_BYTES}
+            async with self._scans.turn():
+                found = await self._database.fetch(dict, "lists.walk", **given)
+            if not found:
+                return
+            last, at_hand = found[-1]["instance_id"], found[0]["found"]
+            yield [item(row) for row in found]
+            if len(found) == at_hand < rows:
+                return
+            # PostgreSQL writes out all that it was asked for before it is cut: where few fit, few are asked for
+            rows = min(WALK_ROWS, 2 * len(found))
+
+    async def metric_keys(self, app: str | None, most: int) -> MetricKeys:
+        """The metrics that most instances of an application answer, or of all."""
+        slug = None if app is None else await applications.slug_of(self._database, app)
+        found = await self._database.fetch_one(MetricKeys, "lists.metric_keys", slug=slug, most=most)
+        assert found is not None  # noqa: S101 - the statement always answers
+        return found
+
+    async def history(self, instance_id: str, after: str | None, most: int) -> History | None:
+        """At most `most` snapshots of an instance after a mark, newest first; None where there is no such instance.
+
+        Fewer where they are large: `PAGE_BYTES`. Raises BadRequest.
+        """
+        rows = await self._database.fetch(
+            dict,
+            "lists.history",
+            instance_id=instance_id,
+            after=None if after is None else page_tokens.read_moment(after),
+            most=most,
+            most_bytes=PAGE_BYTES,
+        )
+        if not rows:
+            return None
+        rows = [row for row in rows if row["row"] is not None]
+        sent = [Sent(row["snapshot_at"], row["received_at"], row["app_version"], row["metrics"]) for row in rows]
+        more = bool(rows) and rows[0]["found"] > len(rows)
+        return History(sent, page_tokens.written(sent[-1].snapshot_at) if more else None)
+
+    async def one(self, instance_id: str) -> Page:
+        """The instance of that ID, or none, as a page."""
+        rows = await self._database.fetch(dict, "instances.one", instance_id=instance_id)
+        return self._page(rows) if rows else Page(0, [])
+
+    def _listed(self, rows: list[dict[str, Any]], sorting: Sorting) -> Page:
+        page = self._page(rows)
+        if not page.items or rows[0]["found"] <= len(page.items):
+            return page
+        last = rows[-1]
+        if sorting.is_usual:
+            mark = page_tokens.mark(last["last_seen_at"], last["instance_id"])
+        else:
+            mark = sorting.mark(Place(last["place"], last["number"], last["text"], last["instance_id"]))
+        return Page(page.cursor, page.items, mark)
+
+    def _page(self, rows: list[dict[str, Any]]) -> Page:
+        return Page(rows[0]["head"], [item(row) for row in rows if row["instance_id"] is not None])
+
+
+def item(row: Mapping[str, Any]) -> Item:
+    """The item of a row of `instance_items`."""
+    return Item(**{name: row[name] for name in Item.__struct_fields__})
+
+
+def _after(sorting: Sorting, after: str | None) -> tuple[str, dict[str, object]]:
+    """The statement of that sort, and where the page before ended as it takes it."""
+    if sorting.is_usual:
+        seen, instance_id = page_tokens.read(after) if after is not None else (None, None)
+        return "lists.newest", {"after_seen": seen, "after_id": instance_id}
+    last = None if after is None else sorting.read(after)
+    return "lists.ascending" if sorting.order == "asc" else "lists.descending", {
+        "column": sorting.by,
+        "metric": sorting.metric,
+        "direction": 1 if sorting.order == "asc" else -1,
+        "after_place": None if last is None else last.place,
+        "after_number": None if last is None else last.number,
+        "after_text": None if last is None else last.text,
+        "after_id": None if last is None else last.instance_id,
+    }
+
+
+def _contains(part: str) -> str:
+    """An ILIKE pattern for whatever contains `part`."""
+    escaped = part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return f"%{escaped}%"

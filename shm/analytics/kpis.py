@@ -1,0 +1,195 @@
+"""KPIs: what each metric of an application reads over the current snapshots. The definitions live here.
+
+Sums and counts come from the tallies, which the statements that change instances keep, so they cost the same at any
+size. An answer is read in one transaction, so all of it, the overrides too, is true at one moment and at one cursor
+of the feed. Only the spreads of large fleets (`shm.analytics.percentiles`) are older.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import msgspec
+
+from shm.analytics import applications, counts
+from shm.analytics.counts import InstanceCounts
+from shm.analytics.percentiles import NOT_YET, Spread, Spreads
+from shm.core import metric_keys
+from shm.core.json_types import Moment
+from shm.core.settings import Settings
+from shm.db.database import Database
+from shm.db.statement_runner import Reader
+
+MOST_KEYS = 500  # of each sort (numbers, flags, categories): more is no panel but a log of whoever invents keys
+MOST_VALUES = 20  # of a category; the rest is one figure
+
+
+class Kpi(msgspec.Struct):
+    """A number's aggregate; `instances` is how many answered.
+
+    `min`, `p50`, `p90`, `max`, and a `value` that is one of them, are of the moment `spread_as_of`: null while they
+    have not been computed yet.
+    """
+
+    key: str
+    label: str
+    kind: metric_keys.Kind
+    aggregate: metric_keys.Aggregate
+    unit: str | None
+    value: Decimal | None
+    instances: int
+    min: Decimal | None
+    p50: Decimal | None
+    p90: Decimal | None
+    max: Decimal | None
+
+
+class Flag(msgspec.Struct):
+    """A boolean: how many say true, of how many that answered."""
+
+    key: str
+    label: str
+    kind: metric_keys.Kind
+    true: int
+    instances: int
+
+
+class CategoryValue(msgspec.Struct):
+    """One value of a category and how many instances say it."""
+
+    value: str
+    instances: int
+
+
+class Category(msgspec.Struct):
+    """A short string: instances for each value, the most frequent first; `other` counts those of all further values."""
+
+    key: str
+    label: str
+    kind: metric_keys.Kind
+    values: list[CategoryValue]
+    other: int
+    instances: int
+
+
+class ApplicationKpis(msgspec.Struct):
+    """The body of `GET applications/{slug}/kpis`: business metrics first, then by key."""
+
+    app: str
+    name: str
+    as_of: Moment
+    spread_as_of: Moment | None
+    active_window_s: int
+    instances: InstanceCounts
+    kpis: list[Kpi]
+    flags: list[Flag]
+    categories: list[Category]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    part: str
+    key: str
+    instances: Decimal | int
+    total: Decimal
+    other: Decimal | None
+    top: msgspec.Raw | None
+    least: Decimal | None
+    p50: Decimal | None
+    p90: Decimal | None
+    most: Decimal | None
+    spread_as_of: datetime | None
+
+    @property
+    def spread(self) -> Spread | None:
+        """As it was last computed aside."""
+        if self.spread_as_of is None:
+            return None
+        return Spread(self.key, self.least, self.p50, self.p90, self.most, self.spread_as_of)
+
+
+_top = msgspec.json.Decoder(list[CategoryValue])
+
+
+class Kpis:
+    """Reads KPIs from one database."""
+
+    def __init__(self, database: Database, spreads: Spreads, settings: Settings) -> None:
+        self._database = database
+        self._spreads = spreads
+        self._window_s = int(settings.active_window.total_seconds())
+
+    async def application(self, slug: str, *, counted_only: bool = False) -> tuple[int, ApplicationKpis]:
+        """An application's KPIs with the feed's cursor that they are true at. Raises NotFound."""
+        return await self._database.read_consistently(lambda reader: self.read(reader, slug, counted_only=counted_only))
+
+    async def read(self, reader: Reader, slug: str, *, counted_only: bool = False) -> tuple[int, ApplicationKpis]:
+        """The same, through a reader whose statements see one snapshot of the database."""
+        known = await applications.config(reader, slug)
+        as_of = datetime.now(UTC)
+        rows = await reader.fetch(
+            _Part, "kpis.kpis", app=slug, counted_only=counted_only, most_keys=MOST_KEYS, most_values=MOST_VALUES
+        )
+        cursor = next(int(row.instances) for row in rows if row.part == "head")
+        parts = _Parts(rows, known.overrides)
+        numbers = parts.named("numbers")
+        instances = counts.summed(await counts.read(reader, slug))
+        known_spreads = {row.key: (int(row.instances), row.spread) for _, row in numbers}
+        spreads = await self._spreads.of(reader, slug, counted_only, instances.total, known_spreads)
+        return cursor, ApplicationKpis(
+            app=slug,
+            name=known.name,
+            as_of=as_of,
+            spread_as_of=min((spread.as_of for spread in spreads.values()), default=None),
+            active_window_s=self._window_s,
+            instances=instances,
+            kpis=[_kpi(naming, row, spreads.get(row.key, NOT_YET)) for naming, row in numbers],
+            flags=[
+                Flag(naming.key, naming.label, naming.kind, int(row.total), int(row.instances))
+                for naming, row in parts.named("flags")
+            ],
+            categories=[_category(naming, row) for naming, row in parts.named("categories")],
+        )
+
+
+class _Parts:
+    """The rows of the statement, those that are not hidden, in the order in which they are told."""
+
+    def __init__(self, rows: list[_Part], overrides: Mapping[str, metric_keys.Override]) -> None:
+        said = [(metric_keys.naming(row.key, overrides.get(row.key, metric_keys.PLAIN)), row) for row in rows]
+        shown = [pair for pair in said if not overrides.get(pair[0].key, metric_keys.PLAIN).hidden]
+        self._rows = sorted(shown, key=lambda pair: (pair[0].kind, pair[0].key))
+
+    def named(self, part: str) -> list[tuple[metric_keys.Naming, _Part]]:
+        """Those of one part."""
+        return [pair for pair in self._rows if pair[1].part == part]
+
+
+def _kpi(naming: metric_keys.Naming, row: _Part, spread: Spread) -> Kpi:
+    instances = int(row.instances)
+    values = {
+        "sum": row.total,
+        "avg": metric_keys.mean(row.total, instances),
+        "min": spread.least,
+        "max": spread.most,
+        "median": spread.p50,
+    }
+    return Kpi(
+        key=naming.key,
+        label=naming.label,
+        kind=naming.kind,
+        aggregate=naming.aggregate,
+        unit=naming.unit,
+        value=values[naming.aggregate],
+        instances=instances,
+        min=spread.least,
+        p50=spread.p50,
+        p90=spread.p90,
+        max=spread.most,
+    )
+
+
+def _category(naming: metric_keys.Naming, row: _Part) -> Category:
+    values = _top.decode(row.top) if row.top is not None else []
+    return Category(naming.key, naming.label, naming.kind, values, int(row.other or 0), int(row.instances))

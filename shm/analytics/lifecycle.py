@@ -1,0 +1,139 @@
+"""How installs come and go: new, active, lost and returned by day, and how long those of a week survive."""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Literal
+
+import msgspec
+
+from shm.analytics import applications, periods
+from shm.analytics.periods import DAY, WEEK, Period
+from shm.analytics.single_flight_cache import Reckoned
+from shm.core.json_types import Moment
+from shm.db.database import Database
+from shm.db.statement_runner import Reader
+
+MOST_DAYS = 1_100  # three years; an older application is told of from then on
+MOST_COHORTS = 53
+
+
+class Day(msgspec.Struct):
+    """A day in UTC. `active` at its end; of the last one, which is running, now."""
+
+    day: date
+    new: int
+    active: int
+    lost: int
+    returned: int
+    revoked: int
+
+
+class Cohort(msgspec.Struct):
+    """Instances first seen in the week that begins on `week`, a Monday: how many there are (`size`), and how many of
+    them were active at the week's end and at the end of each week after it (`active`), as far as it has been.
+    """
+
+    week: date
+    size: int
+    active: list[int]
+
+
+class Lifecycle(msgspec.Struct):
+    """The body of `GET applications/{slug}/lifecycle`. It reads the whole fleet, so it may be as old as `as_of` says.
+
+    New: first seen. Lost: silent for the active window. Returned: seen again after that. A revoked one is not active.
+    """
+
+    app: str
+    period: Period
+    as_of: Moment
+    days: list[Day]
+    cohorts: list[Cohort]
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    event: Literal["new", "joined", "lost", "returned", "revoked"]
+    day: datetime
+    instances: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Life:
+    absent: bool
+    cohort: datetime
+    gone_from: datetime | None
+    back_from: datetime | None
+    instances: int
+
+
+async def read(database: Database, reckoned: Reckoned, slug: str, period: Period) -> Lifecycle:
+    """Of the application of that slug. Raises NotFound."""
+    await applications.config(database, slug)
+
+    async def compute(reader: Reader) -> tuple[list[_Event], list[_Life]]:
+        since = _monday(datetime.now(UTC)) - WEEK * (MOST_COHORTS - 1)
+        return (
+            await reader.fetch(_Event, "lifecycle.days", app=slug),
+            await reader.fetch(_Life, "lifecycle.cohorts", app=slug, since=since),
+        )
+
+    as_of, (events, lives) = await reckoned.get(("lifecycle", slug), lambda: database.read_consistently(compute))
+    days = _days(events, as_of)
+    length = periods.LENGTHS.get(period, DAY * MOST_DAYS)
+    return Lifecycle(
+        app=slug,
+        period=period,
+        as_of=as_of,
+        days=days[-max(1, length // DAY) :],
+        cohorts=[each for each in _cohorts(lives, as_of) if _at(each.week) > as_of - max(length, WEEK) - WEEK],
+    )
+
+
+def _days(events: list[_Event], as_of: datetime) -> list[Day]:
+    """Each day from the first event on, today at last."""
+    counts: dict[tuple[str, date], int] = {(each.event, each.day.date()): each.instances for each in events}
+    today = as_of.date()
+    day = max(min((known for _, known in counts), default=today), today - DAY * (MOST_DAYS - 1))
+    active = sum(
+        count * (1 if event in ("joined", "returned") else -1)
+        for (event, known), count in counts.items()
+        if known < day and event != "new"
+    )
+    days = []
+    while day <= today:
+        new, joined, lost, returned, revoked = (
+            counts.get((event, day), 0) for event in ("new", "joined", "lost", "returned", "revoked")
+        )
+        active += joined + returned - lost - revoked
+        days.append(Day(day, new, active, lost, returned, revoked))
+        day += DAY
+    return days
+
+
+def _cohorts(lives: list[_Life], as_of: datetime) -> list[Cohort]:
+    weeks = sorted({each.cohort for each in lives})
+    return [_cohort(week, [each for each in lives if each.cohort == week], as_of) for week in weeks]
+
+
+def _cohort(week: datetime, lives: list[_Life], as_of: datetime) -> Cohort:
+    ends = [week + WEEK * number for number in range(1, (as_of - week) // WEEK + 1)]
+    cohort = Cohort(week.date(), sum(each.instances for each in lives if not each.absent), [])
+    for end in ends:
+        gone = sum(
+            each.instances
+            for each in lives
+            if each.gone_from is not None
+            and each.gone_from <= end
+            and (not each.absent or (each.back_from is not None and end < each.back_from))
+        )
+        cohort.active.append(cohort.size - gone)
+    return cohort
+
+
+def _monday(moment: datetime) -> datetime:
+    return _at(moment.date() - timedelta(days=moment.weekday()))
+
+
+def _at(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)

@@ -1,0 +1,103 @@
+"""How a metric's values are spread over a fleet: least, median, p90, most; exact, of one moment.
+
+That takes sorting all values. A small fleet is sorted while somebody waits; a larger one aside, key by key, at most
+every so often, by one process for all, and what is told meanwhile says of which moment it is. A key of a million
+installs costs PostgreSQL about a second.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from shm.core.errors import DatabaseUnavailable
+from shm.core.logs import describe_error
+from shm.db.database import Database
+from shm.db.statement_runner import Reader
+
+MOST_AT_ONCE = 5_000  # values that are sorted while somebody waits: some milliseconds
+FRESH = timedelta(seconds=60)  # so old a spread may be before it is computed anew, if somebody asks
+REST = 4.0  # times as long as a key took, nothing is computed: a fifth of a core at most
+MOST_ASKED = 1_000  # applications that wait for it; who asks for another one asks again
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A metric's values over an application's current snapshots at `as_of`; percentiles interpolate between two."""
+
+    key: str
+    least: Decimal | None
+    p50: Decimal | None
+    p90: Decimal | None
+    most: Decimal | None
+    as_of: datetime
+
+
+NOT_YET = Spread("", None, None, None, None, datetime.max.replace(tzinfo=UTC))
+
+
+class Spreads:
+    """Reads and computes spreads over one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._asked: dict[tuple[str, bool], list[str]] = {}
+        self._wanted = asyncio.Event()
+
+    async def of(
+        self,
+        reader: Reader,
+        app: str,
+        counted_only: bool,
+        installs: int,
+        known: Mapping[str, tuple[int, Spread | None]],
+    ) -> dict[str, Spread]:
+        """Spreads by key; `known` has for each key how many answered, and its spread as it was last computed.
+
+        `installs`: how many instances the application has, all of which are read for it.
+        """
+        if installs <= MOST_AT_ONCE and sum(instances for instances, _ in known.values()) <= MOST_AT_ONCE:
+            rows = await reader.fetch(Spread, "spreads.now", app=app, counted_only=counted_only)
+            return {row.key: row for row in rows}
+        stale = datetime.now(UTC) - FRESH
+        due = [key for key, (_, spread) in known.items() if spread is None or spread.as_of < stale]
+        if due and len(self._asked) < MOST_ASKED:
+            self._asked[app, counted_only] = due
+            self._wanted.set()
+        return {key: spread for key, (_, spread) in known.items() if spread is not None}
+
+    async def run(self) -> None:
+        """Computes what was asked for, until cancelled."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            while self._asked:
+                (app, counted_only), keys = next(iter(self._asked.items()))
+                del self._asked[app, counted_only]
+                computed = [key for key in keys if await self._compute(app, counted_only, key)]
+                if computed and not counted_only:
+                    await self._tell_feed(app)
+
+    async def _compute(self, app: str, counted_only: bool, key: str) -> bool:
+        """Whether it was computed, by this process and just now."""
+        began = time.monotonic()
+        computed = 0
+        try:
+            computed = await self._database.execute(
+                "spreads.compute", app=app, counted_only=counted_only, key=key, fresh=FRESH
+            )
+        except DatabaseUnavailable as error:  # it is asked for again, and what is told says how old it is
+            logger.warning("a spread could not be computed (%s)", describe_error(error))
+        await asyncio.sleep((time.monotonic() - began) * REST)
+        return computed > 0
+
+    async def _tell_feed(self, app: str) -> None:
+        try:
+            await self._database.execute("applications.stir", slug=app)
+        except DatabaseUnavailable as error:  # the next one is told
+            logger.warning("the feed could not be told of spreads (%s)", describe_error(error))

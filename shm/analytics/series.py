@@ -1,0 +1,111 @@
+"""Series: what KPIs would have read at moments in the past, and what they read now.
+
+Days that are closed are read as they stand; moments since then, and within days, from the hours by which they moved.
+So a chart costs the same at any size and with any history. How they are written is in `shm.analytics.rollup`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from shm.core.metric_keys import EXACT
+from shm.db.statement_runner import Reader
+
+Name = tuple[str, str, str]  # sort, key, value
+Reading = tuple[Decimal, int]  # a sum, and over how many instances
+Past = dict[Name, list[Reading | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """What a metric reads now, or how many instances are of a version."""
+
+    sort: str
+    key: str
+    value: str
+    total: Decimal
+    instances: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    closed_at: datetime
+    kept_until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    sort: str
+    key: str
+    value: str
+    is_closed: bool
+    places: list[int]
+    totals: list[Decimal]
+    instances: list[int]
+
+
+async def now(reader: Reader, app: str, keys: Sequence[str] | None, most: int) -> list[Now]:
+    """Numbers and booleans of these keys, or those that most instances answer."""
+    return await reader.fetch(Now, "series.now", app=app, keys=None if keys is None else list(keys), most=most)
+
+
+async def versions_now(reader: Reader, app: str, most: int) -> list[Now]:
+    """The versions that most instances are of."""
+    return await reader.fetch(Now, "series.versions_now", app=app, most=most)
+
+
+async def read(reader: Reader, app: str, sorts: Sequence[str], keys: Sequence[str], points: Sequence[datetime]) -> Past:
+    """What was read at `points`, ascending ends of hours: by name a list as long, None where nothing was known."""
+    head = await reader.fetch_one(_Head, "series.head")
+    assert head is not None  # noqa: S101 - the table always has its one row
+    closed = [at for at in points if at <= head.closed_at and _is_midnight(at)]
+    if len(closed) < sum(at <= head.closed_at for at in points):
+        closed = []  # steps within days: all from the hours
+    within_kept = [at for at in points[len(closed) :] if head.kept_until is not None and at < head.kept_until]
+    unknown = len(within_kept)  # within days that are kept as they are, from another time: hours of other moves
+    open_points = list(points[len(closed) + unknown :])
+    base = min(head.closed_at, _midnight_before(open_points[0])) if open_points else head.closed_at
+    rows = await reader.fetch(
+        _Row,
+        "series.read",
+        app=app,
+        sorts=list(sorts),
+        keys=list(keys),
+        closed=closed,
+        open=open_points,
+        base=base if open_points else None,
+        last=open_points[-1] if open_points else None,
+    )
+    return _readings(rows, len(closed), unknown, len(open_points))
+
+
+def _readings(rows: Sequence[_Row], closed: int, unknown: int, open_points: int) -> Past:
+    found: Past = {}
+    for row in rows:
+        series = found.setdefault((row.sort, row.key, row.value), [None] * (closed + unknown + open_points))
+        readings = zip(row.places, row.totals, row.instances, strict=True)
+        if row.is_closed:
+            for place, total, instances in readings:
+                series[place - 1] = _known((total, instances))
+            continue
+        moves: list[Reading] = [(Decimal(), 0)] * (open_points + 1)
+        for place, total, instances in readings:
+            moves[place] = (total, instances)
+        total, instances = moves[0]
+        for place, (by, by_instances) in enumerate(moves[1:], closed + unknown):
+            total, instances = EXACT.add(total, by), instances + by_instances
+            series[place] = _known((total, instances))
+    return {name: known for name, known in found.items() if any(known)}  # what was erased has left no name behind
+
+
+def _known(reading: Reading) -> Reading | None:
+    return reading if reading[1] > 0 else None
+
+
+def _is_midnight(at: datetime) -> bool:
+    return at == _midnight_before(at)
+
+
+def _midnight_before(at: datetime) -> datetime:
+    return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)

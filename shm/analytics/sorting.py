@@ -1,0 +1,120 @@
+"""What a list of instances is sorted by, and where a page of it ended. Pure.
+
+A mark holds the sort key of a page's last row, with all digits of a number, so the next page is found by comparing and
+never by counting. It is one sort's own: asked for with another one it is refused.
+"""
+
+import base64
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Annotated, Literal
+from uuid import UUID
+
+import msgspec
+
+from shm.core.errors import BadRequest
+from shm.core.metric_keys import MOST_DIGITS, STORABLE
+from shm.core.page_tokens import no_mark
+
+COLUMNS = (
+    "instance_id",
+    "app_name",
+    "app_slug",
+    "app_version",
+    "environment",
+    "status",
+    "last_seen_at",
+    "deployment_mode",
+    "os_arch",
+    "first_seen_at",
+    "snapshot_at",
+    "counted",
+)
+METRIC = "metrics."  # and then a metric's key, nested ones joined by dots
+LONGEST = 1_024  # characters: far beyond what a key may have
+MOST_FIRST = ("last_seen_at", "first_seen_at", "snapshot_at", METRIC)
+
+By = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=rf"^({'|'.join(COLUMNS)}|metrics\.[\s\S]+)$",
+        max_length=LONGEST,
+        description="A field of an instance, or `metrics.` and a metric's key, such as `metrics.mail.sent`.",
+    ),
+]
+Order = Annotated[
+    Literal["asc", "desc"], msgspec.Meta(description="Else `desc` for times and metrics, `asc` for the others.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A row's sort key, as the statements make it: of what sort its value is, the value, and its ID."""
+
+    place: int
+    number: Decimal
+    text: str
+    instance_id: str
+
+
+class _Mark(msgspec.Struct, array_like=True, frozen=True):
+    by: str
+    order: Literal["asc", "desc"]
+    place: Annotated[int, msgspec.Meta(ge=-9, le=9)]
+    number: Decimal
+    text: Annotated[str, msgspec.Meta(pattern=STORABLE)]
+    instance_id: UUID
+
+
+_decoder = msgspec.json.Decoder(_Mark)
+_encoder = msgspec.json.Encoder()
+
+
+@dataclass(frozen=True, slots=True)
+class Sorting:
+    """A column or a metric, and which end comes first."""
+
+    by: By = "last_seen_at"
+    order: Literal["asc", "desc"] = "desc"
+
+    @classmethod
+    def of(cls, by: str, order: Literal["asc", "desc"] | None) -> "Sorting":
+        """As it is asked for; without an order the newest and the most come first, texts by the alphabet.
+
+        Raises BadRequest.
+        """
+        if by not in COLUMNS and not by.startswith(METRIC):  # the pattern lets a newline through at its end
+            raise BadRequest("bad_parameter", "sort names no field of an instance.")
+        return cls(by, order or ("desc" if by.startswith(MOST_FIRST) else "asc"))
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it is the one that there is an index for."""
+        return self == USUAL
+
+    @property
+    def metric(self) -> str | None:
+        """The metric's key, where it is none of the columns."""
+        return self.by.removeprefix(METRIC) if self.by.startswith(METRIC) else None
+
+    def mark(self, last: Place) -> str:
+        """What `after` of the next page is."""
+        mark = _Mark(self.by, self.order, last.place, last.number, last.text, UUID(last.instance_id))
+        return base64.urlsafe_b64encode(_encoder.encode(mark)).decode().rstrip("=")
+
+    def read(self, after: str) -> Place:
+        """Where the page before ended. Raises BadRequest for what is no mark of this sort."""
+        try:
+            mark = _decoder.decode(base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)))
+            mark.text.encode()
+        except (ValueError, msgspec.DecodeError, RecursionError):
+            raise no_mark() from None
+        number = mark.number
+        if (mark.by, mark.order) != (self.by, self.order):
+            raise BadRequest("bad_after", "after is a mark of a list that was sorted otherwise.")
+        if not number.is_finite() or max(len(number.as_tuple().digits), abs(number.adjusted())) > MOST_DIGITS:
+            raise no_mark()
+        return Place(mark.place, number, mark.text, str(mark.instance_id))
+
+
+USUAL = Sorting()

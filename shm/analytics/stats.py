@@ -1,0 +1,86 @@
+"""The counts and aggregates over all applications: `GET stats`."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+import msgspec
+
+from shm.analytics import counts
+from shm.analytics.kpis import MOST_KEYS
+from shm.core import metric_keys
+from shm.core.settings import Settings
+from shm.db.database import Database
+from shm.db.statement_runner import Reader
+
+MOST_APPLICATIONS = 1_000  # in per_app_counts
+
+
+class Stats(msgspec.Struct):
+    """The body of `GET stats`: the original's four fields first. `global_metrics` is each key's aggregate over all.
+
+    `new_this_week`: first seen in the running hour or the 168 before it.
+    """
+
+    total_instances: int
+    active_instances: int
+    global_metrics: dict[str, Decimal]
+    per_app_counts: dict[str, int]
+    daily_active: int
+    weekly_active: int
+    monthly_active: int
+    counted_instances: int
+    excluded_instances: int
+    pending_instances: int
+    revoked_instances: int
+    new_this_week: int
+    active_window_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class _PerApplication:
+    name: str
+    instances: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Global:
+    key: str
+    total: Decimal
+    instances: Decimal
+
+
+async def read(database: Database, settings: Settings) -> Stats:
+    """Reads them from the tallies, whose number hangs on applications and keys and not on instances.
+
+    All of them are true at one moment.
+    """
+    return await database.read_consistently(lambda reader: _read(reader, settings))
+
+
+async def _read(reader: Reader, settings: Settings) -> Stats:
+    tallies = await counts.read(reader)
+    of_all = counts.summed(tallies)
+    new = await reader.fetch_value(int, "kpis.new_this_week")
+    per_app = await reader.fetch(_PerApplication, "kpis.per_app_counts", most=MOST_APPLICATIONS)
+    sums = await reader.fetch(_Global, "kpis.global_metrics", app=None, most_keys=MOST_KEYS)
+    return Stats(
+        total_instances=of_all.total,
+        active_instances=of_all.active,
+        global_metrics={row.key: _aggregate(row) for row in sorted(sums, key=lambda row: row.key)},
+        per_app_counts={row.name: row.instances for row in per_app},
+        daily_active=counts.seen_within(tallies, counts.DAY),
+        weekly_active=counts.seen_within(tallies, counts.WEEK),
+        monthly_active=counts.seen_within(tallies, counts.MONTH),
+        counted_instances=of_all.counted,
+        excluded_instances=of_all.excluded,
+        pending_instances=of_all.pending,
+        revoked_instances=of_all.revoked,
+        new_this_week=new or 0,
+        active_window_s=int(settings.active_window.total_seconds()),
+    )
+
+
+def _aggregate(row: _Global) -> Decimal:
+    if metric_keys.naming(row.key).aggregate == "sum":
+        return row.total
+    return metric_keys.mean(row.total, int(row.instances))

@@ -1,0 +1,201 @@
+"""Releases of an application over time: how many run which, how fast installs move to a new one, and who is behind.
+
+Versions that differ in spelling only are one release (`version_order`), shown as most installs spell it now.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import msgspec
+
+from shm.analytics import applications, periods, series
+from shm.analytics.periods import Period
+from shm.analytics.series import Reading
+from shm.analytics.single_flight_cache import Reckoned
+from shm.core.json_types import Moment
+from shm.core.releases import is_pre_release, is_release, version_rank
+from shm.core.settings import Settings
+from shm.db.database import Database
+from shm.db.statement_runner import Reader
+
+MOST_SHOWN = 20  # versions with a series of their own; the rest is one
+MOST_READ = 1_000  # versions that are told apart at all
+
+
+class Taken(msgspec.Struct):
+    """How a version was taken up. `moved`: installs that were there before it and moved to it, half of them within
+    `median_days`.
+
+    `first_at`: when the first install reported it; `installs`: how many ever have.
+    """
+
+    version: str
+    first_at: Moment
+    installs: int
+    moved: int
+    median_days: float | None
+
+
+class Behind(msgspec.Struct):
+    """Instances of a release before the latest. `releases_behind`: how many releases that run now come after it, up to
+    the latest one.
+    """
+
+    version: str
+    instances: int
+    releases_behind: int
+
+
+class Versions(msgspec.Struct):
+    """The body of `GET applications/{slug}/versions`. Lists are as long as `timestamps`; null where nothing was known.
+
+    Instances with a current snapshot, by the release that it tells, in the order of versions. Spellings of one release
+    are one, under the spelling that most instances have now. The last value is of now, and the bucket from
+    `running_since` is still running. `latest`: of what runs now the last release, a pre-release only where nothing else
+    runs, never a name without a number; `behind`: what runs before it. `taken_up` is as of `as_of`.
+    """
+
+    app: str
+    period: Period
+    running_since: Moment
+    timestamps: list[Moment]
+    versions: dict[str, list[int | None]]
+    other: list[int | None]
+    total: list[int | None]
+    latest: str | None
+    on_latest: int
+    behind: list[Behind]
+    as_of: Moment
+    taken_up: list[Taken]
+
+
+@dataclass(frozen=True, slots=True)
+class _Spelling:
+    version: str
+    installs: int
+
+
+class VersionCharts:
+    """Reads versions of one database's applications."""
+
+    def __init__(self, database: Database, reckoned: Reckoned, settings: Settings) -> None:
+        self._database = database
+        self._reckoned = reckoned
+        self._oldest = settings.max_snapshot_age
+
+    async def of(self, slug: str, period: Period) -> Versions:
+        """Of the application of that slug. Raises NotFound."""
+        now = datetime.now(UTC)
+
+        async def read(reader: Reader) -> tuple[list[datetime], series.Past, list[series.Now]]:
+            config = await applications.config(reader, slug)
+            points = periods.ends(period, now, config.created_at - self._oldest)
+            past = await series.read(reader, slug, ("version",), ("",), points)
+            return points, past, await series.versions_now(reader, slug, MOST_READ)
+
+        points, past, running = await self._database.read_consistently(read)
+        current = {row.value: int(row.instances) for row in running}
+        nothing: list[Reading | None] = [None] * len(points)
+        readings = {
+            version: [*map(_instances, past.get(("version", "", version), nothing)), current.get(version)]
+            for version in {name[2] for name in past} | current.keys()
+        }
+        as_of, taken_up = await self._reckoned.get(("versions", slug), lambda: self._taken_up(slug))
+        return _told(slug, period, [*points, now], readings, current, as_of, taken_up)
+
+    async def _taken_up(self, slug: str) -> list[Taken]:
+        installs = {
+            row.version: row.installs for row in await self._database.fetch(_Spelling, "versions.spellings", app=slug)
+        }
+        shown = shown_as(installs, installs)
+        others = {version: release for version, release in shown.items() if version != release}
+        return await self._database.fetch(
+            *(Taken, "versions.moves"), app=slug, spellings=[*others], releases=[*others.values()], most=MOST_SHOWN
+        )
+
+
+def _told(
+    slug: str,
+    period: Period,
+    timestamps: list[datetime],
+    readings: Mapping[str, list[int | None]],
+    current: Mapping[str, int],
+    as_of: datetime,
+    taken_up: Sequence[Taken],
+) -> Versions:
+    most = {version: max(each or 0 for each in values) for version, values in readings.items()}
+    spellings = _grouped(shown_as(readings, current, most))
+    releases = {
+        release: _summed([readings[version] for version in versions], len(timestamps))
+        for release, versions in spellings.items()
+    }
+    running = {
+        release: instances
+        for release, versions in spellings.items()
+        if (instances := sum(current.get(version, 0) for version in versions))
+    }
+    ranked = sorted(releases, key=lambda release: (-max(each or 0 for each in releases[release]), release))
+    latest = latest_of(running)
+    by_rank = {version_rank(release): release for release in releases}
+    return Versions(
+        app=slug,
+        period=period,
+        running_since=timestamps[-2],
+        timestamps=timestamps,
+        versions={release: releases[release] for release in sorted(ranked[:MOST_SHOWN], key=version_rank)},
+        other=_summed([releases[release] for release in ranked[MOST_SHOWN:]], len(timestamps)),
+        total=_summed(list(releases.values()), len(timestamps)),
+        latest=latest,
+        on_latest=running.get(latest, 0) if latest is not None else 0,
+        behind=[] if latest is None else behind(running, latest),
+        as_of=as_of,
+        taken_up=[
+            msgspec.structs.replace(each, version=by_rank.get(version_rank(each.version), each.version))
+            for each in taken_up
+        ],
+    )
+
+
+def shown_as(versions: Iterable[str], *frequencies: Mapping[str, int]) -> dict[str, str]:
+    """For each version the spelling that its release is shown under: the most frequent one.
+
+    Where the first frequency is the same the next one decides, at last the text.
+    """
+    releases: dict[str, str] = {}
+    found = sorted(versions, key=lambda version: (*(-each.get(version, 0) for each in frequencies), version))
+    return {version: releases.setdefault(version_rank(version), version) for version in found}
+
+
+def latest_of(versions: Iterable[str]) -> str | None:
+    """The last release in the order of versions; a pre-release only where there is nothing else, a name never."""
+    releases = filter(is_release, versions)
+    return max(releases, key=lambda version: (not is_pre_release(version), version_rank(version)), default=None)
+
+
+def behind(running: Mapping[str, int], latest: str) -> list[Behind]:
+    """What runs before the latest release, in order; names without a number are no releases that could be missed."""
+    last = version_rank(latest)
+    earlier = sorted((version for version in running if version_rank(version) < last), key=version_rank)
+    most = sum(map(is_release, earlier)) + 1  # for a name, since names come first
+    return [Behind(version, running[version], min(most, len(earlier) - place)) for place, version in enumerate(earlier)]
+
+
+def _grouped(shown: Mapping[str, str]) -> dict[str, list[str]]:
+    """The spellings of each release."""
+    releases: dict[str, list[str]] = {}
+    for version, release in shown.items():
+        releases.setdefault(release, []).append(version)
+    return releases
+
+
+def _instances(reading: Reading | None) -> int | None:
+    return None if reading is None else reading[1]
+
+
+def _summed(lists: Sequence[Sequence[int | None]], length: int) -> list[int | None]:
+    """None where all are."""
+    return [
+        sum(known) if (known := [each[place] or 0 for each in lists if each[place] is not None]) else None
+        for place in range(length)
+    ]

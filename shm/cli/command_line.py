@@ -1,0 +1,86 @@
+"""How every `shm` command that uses the database begins and fails: settings, log, database, a sentence for errors."""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TypeVar
+
+from shm.core import logs
+from shm.core.errors import ConfigurationError, DatabaseUnavailable, Refusal, StatementFailed, UnstorableData
+from shm.core.settings import Settings
+from shm.core.signals import interruptible, orderly
+from shm.db.database import Database
+from shm.db.embedded import Revive, database_for
+
+FLAGS = ("dsn", "data_dir")  # of every command but `serve`, which has one for each setting
+BROKEN_PIPE = 1  # the exit status where the reader of standard output has gone: it has not all of it
+
+T = TypeVar("T")
+Action = Callable[[Database, Settings], Awaitable[int]]
+
+logger = logging.getLogger(__name__)
+
+
+def run(args: argparse.Namespace, action: Action) -> int:
+    """Runs `action` on the database of `args`, over one connection, and returns its exit status. See `run_with`."""
+    return run_with(args, nullcontext(), lambda database, settings, _: action(database, settings))
+
+
+def run_with(
+    args: argparse.Namespace,
+    resource: AbstractContextManager[T],
+    action: Callable[[Database, Settings, T], Awaitable[int]],
+) -> int:
+    """The same with a resource that is opened and closed where no signal interrupts.
+
+    Raises ConfigurationError with a sentence. A fault of ours is logged without what it may quote, and is status 1.
+    """
+    try:
+        settings = load_settings({name: vars(args)[name] for name in FLAGS})
+        with database_of(settings) as (dsn, _), resource as opened, interruptible():
+            status = asyncio.run(_with_database(settings, dsn, opened, action))
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain at its end
+        return BROKEN_PIPE
+    except ConfigurationError:
+        raise
+    except Exception:
+        logger.critical("ended by a fault", exc_info=True)
+        return 1
+    return status
+
+
+def load_settings(flags: Mapping[str, object]) -> Settings:
+    """The settings, `flags` before the environment; from here on the log is as they say."""
+    logs.configure()
+    settings = Settings.load(os.environ, flags)
+    logs.configure(settings.log_level)
+    return settings
+
+
+@contextmanager
+def database_of(settings: Settings) -> Iterator[tuple[str, Revive | None]]:
+    """As `database_for`, ended in order by a signal. Errors of the database become ConfigurationErrors."""
+    try:
+        with orderly(), database_for(settings) as found:
+            yield found
+    except Refusal as refusal:
+        raise ConfigurationError(refusal.detail) from None
+    except DatabaseUnavailable as error:
+        raise ConfigurationError(f"The database cannot be used: {str(error).rstrip('.')}.") from None
+    except StatementFailed as error:
+        raise ConfigurationError(f"PostgreSQL refused {error}.") from None
+    except UnstorableData as error:
+        raise ConfigurationError(f"PostgreSQL can neither store nor find a value that was given: {error}.") from None
+
+
+async def _with_database(
+    settings: Settings, dsn: str, resource: T, action: Callable[[Database, Settings, T], Awaitable[int]]
+) -> int:
+    async with Database.opened(settings, dsn, size=1) as database:
+        return await action(database, settings, resource)

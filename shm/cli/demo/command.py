@@ -1,0 +1,193 @@
+"""`shm demo`: a server, a fleet and the console on it, all taken down at the end.
+
+Each is a process of its own, started as a user would start it. The data stays in a folder that is named.
+"""
+
+import argparse
+import importlib.util
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+
+from shm.auth.token_file import TOKEN_FILE
+from shm.core.errors import ConfigurationError
+from shm.core.settings import default_data_dir
+from shm.core.signals import exit_if_signalled, interruptible, orderly
+
+HELP = "Open the console on a believable fleet of simulated installs; everything started here ends with it."
+
+INSTANCES = 160
+RATE = 12.0  # reports a second: lively, and still readable
+START_LIMIT_S = 90.0  # for the server with its database, on a slow machine
+REPORTS_LIMIT_S = 60.0  # for the first report of each install
+END_LIMIT_S = 120.0  # for the server: its drain, and then its database's; killed, it would leave the database behind
+STEP_S = 0.1
+LOG_LINES = 12  # of a part that failed, shown
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Flags of `shm demo`."""
+    parser.add_argument("--instances", type=int, default=INSTANCES, help=f"How many installs. Default: {INSTANCES}.")
+    parser.add_argument("--rate", type=float, default=RATE, help=f"Reports a second. Default: {RATE:g}.")
+    parser.add_argument(
+        "--server", help="A server to report to, instead of one of its own. The console needs SHM_TOKEN."
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=Path(default_data_dir()) / "demo",
+        help="Where database, identities and logs are kept. Default: %(default)s.",
+    )
+    parser.add_argument("--screenshot", type=Path, metavar="FILE.svg", help="Draw the console into a file and end.")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Brings everything up, opens the console (without a terminal: prints it once), takes everything down."""
+    if importlib.util.find_spec("shm_sdk") is None:
+        raise ConfigurationError(
+            "The demo's simulated installs report through the Python SDK, which is not installed. "
+            "In a checkout of SHM: pip install ./sdk"
+        )
+    if args.instances < 1 or args.rate <= 0:
+        raise ConfigurationError("--instances and --rate must be above zero.")
+    folder = args.data_dir.expanduser().absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    with orderly(), ExitStack() as stack:
+        server = args.server or stack.enter_context(_server(folder))
+        token = _token(args.server, folder)
+        fleet = stack.enter_context(_fleet(folder, server, args.instances, args.rate))
+        _say(f"{args.instances} installs of three applications report to {server}")
+        _await_reports(fleet, folder / "fleet.log")
+        status = _console(server, token, args.screenshot)
+    _say(f"ended; the data stays in {folder}")
+    return status
+
+
+def _token(server: str | None, folder: Path) -> str:
+    """The token of our own server lies in its folder; that of another one is the user's to know."""
+    if server is None:
+        return (folder / TOKEN_FILE).read_text().strip()
+    if not os.environ.get("SHM_TOKEN"):
+        raise ConfigurationError("The console on another server needs its token: set SHM_TOKEN.")
+    return os.environ["SHM_TOKEN"]
+
+
+@contextmanager
+def _server(folder: Path) -> Iterator[str]:
+    """`shm serve` on a free port; yields its URL once it is ready."""
+    url = f"http://127.0.0.1:{_free_port()}"
+    _say(f"starting a server with an embedded PostgreSQL in {folder}")
+    address = ("--host", "127.0.0.1", "--port", url.rpartition(":")[2])
+    unlimited = ("--ratelimit-enabled", "false")  # the fleet has one address, and reports as fast as it is told to
+    command = ("serve", *address, *unlimited, "--data-dir", str(folder))
+    with _process(folder / "server.log", "shm.cli", *command) as process:
+        deadline = time.monotonic() + START_LIMIT_S
+        while not _is_ready(url):
+            _fail_if_ended(process, "The server", folder / "server.log")
+            if time.monotonic() > deadline:
+                raise ConfigurationError(f"The server was not ready within {START_LIMIT_S:.0f} s: {folder}/server.log")
+            exit_if_signalled()
+            time.sleep(STEP_S)
+        yield url
+
+
+@contextmanager
+def _fleet(folder: Path, server: str, instances: int, rate: float) -> Iterator[subprocess.Popen[bytes]]:
+    command = ("--server", server, "--instances", str(instances), "--rate", str(rate), "--data-dir")
+    with _process(folder / "fleet.log", "shm.cli.demo.fleet", *command, str(folder / "fleet"), piped=True) as process:
+        yield process
+
+
+@contextmanager
+def _process(log: Path, module: str, *arguments: str, piped: bool = False) -> Iterator[subprocess.Popen[bytes]]:
+    """A part of the demo, in a session of its own so that Ctrl-C reaches the console alone. Ended with SIGTERM."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if piped else output,
+            stderr=output,
+            env=_environment(),
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        _end(process)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """SIGTERM, and SIGKILL for what does not hear it."""
+    process.terminate()
+    try:
+        process.wait(END_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _await_reports(fleet: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Returns when every install has reported once, which the fleet says on its standard output, or in time."""
+    assert fleet.stdout is not None  # noqa: S101 - it was started with a pipe
+    with interruptible():
+        readable, _, _ = select.select([fleet.stdout], [], [], REPORTS_LIMIT_S)
+        has_ended = readable and not fleet.stdout.readline()
+    if has_ended:
+        fleet.wait(END_LIMIT_S)
+        _fail_if_ended(fleet, "The fleet", log)
+
+
+def _console(server: str, token: str, screenshot: Path | None) -> int:
+    """The console in this terminal; without one, printed once."""
+    command = [sys.executable, "-m", "shm.cli", "console", "--server", server]
+    if screenshot is not None:
+        command += ["--screenshot", str(screenshot)]
+    elif not (sys.stdin.isatty() and sys.stdout.isatty()):
+        command += ["--once"]
+    sys.stdout.flush()
+    process = subprocess.Popen(command, env=_environment() | {"SHM_TOKEN": token})
+    try:
+        with interruptible():
+            return process.wait()
+    finally:
+        _end(process)  # it leaves the terminal as it was
+
+
+def _environment() -> dict[str, str]:
+    """Ours without settings that are meant for other servers, or that would silence the simulated installs."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("SHM_") and name not in ("DATABASE_URL", "PORT", "DO_NOT_TRACK")
+    }
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/api/v1/ready", timeout=5).is_success
+    except httpx.TransportError:
+        return False
+
+
+def _fail_if_ended(process: "subprocess.Popen[bytes]", what: str, log: Path) -> None:
+    if process.poll() is not None:
+        said = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+        raise ConfigurationError(f"{what} ended by itself:\n{said}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _say(sentence: str) -> None:
+    print(f"demo: {sentence}", file=sys.stderr, flush=True)  # noqa: T201

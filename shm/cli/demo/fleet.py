@@ -1,0 +1,93 @@
+"""The fleet as a process of its own: `python -m shm.cli.demo.fleet`. Every install is a real SDK client.
+
+It first lets each install report once, then random ones at the rate asked for, until SIGTERM.
+"""
+
+import argparse
+import random
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
+from itertools import accumulate
+from pathlib import Path
+
+from shm.cli.demo.applications import APPLICATIONS, Application, Persona, persona
+from shm_sdk import Client
+
+SENDERS = 8  # threads: an install's report takes some milliseconds, most of them in the server
+WAITING_MOST = 64  # reports waiting for a thread; past it the fleet waits too, rather than piling up
+
+
+class SimulatedInstall:
+    """An application somewhere, with an identity of its own."""
+
+    def __init__(self, application: Application, who: Persona, server: str, data_dir: Path) -> None:
+        self._client = Client(
+            server,
+            application.name,
+            application.version(who),
+            data_dir=data_dir,
+            environment=who.environment,
+            deployment_mode=who.deployment_mode,
+            os_arch=who.os_arch,
+            collect_system_metrics=False,  # this machine's figures are not the simulated one's
+        )
+        self._client.provider(lambda: application.report(who, time.time()))
+
+    def report(self) -> str | None:
+        """Sends a snapshot; returns what went wrong, if anything."""
+        outcome = self._client.report_now()
+        return None if outcome.sent else outcome.reason
+
+
+def install_fleet(count: int, server: str, data_dir: Path) -> list[SimulatedInstall]:
+    """`count` installs of the three applications, in the shares they have."""
+    total = sum(application.share for application in APPLICATIONS)
+    ends = [round(count * part / total) for part in accumulate(application.share for application in APPLICATIONS)]
+    starts = [0, *ends[:-1]]
+    return [
+        SimulatedInstall(application, persona(application, number), server, data_dir / f"{number:06}")
+        for application, start, end in zip(APPLICATIONS, starts, ends, strict=True)
+        for number in range(start, end)
+    ]
+
+
+def main() -> int:
+    """Runs the fleet until SIGTERM or SIGINT; says on standard error what goes wrong, each thing once."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--server", required=True)
+    parser.add_argument("--instances", type=int, required=True)
+    parser.add_argument("--rate", type=float, required=True)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    args = parser.parse_args()
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    room = threading.Semaphore(WAITING_MOST)
+    complaints: set[str] = set()
+
+    def send(install: SimulatedInstall) -> None:
+        complaint = None if ended.is_set() else install.report()
+        room.release()
+        if complaint and complaint not in complaints:
+            complaints.add(complaint)
+            print(f"fleet: {complaint}", file=sys.stderr, flush=True)  # noqa: T201
+
+    installs = install_fleet(args.instances, args.server, args.data_dir)
+    with ThreadPoolExecutor(SENDERS) as senders:
+        first = []
+        for install in random.sample(installs, len(installs)):
+            room.acquire()
+            first.append(senders.submit(send, install))
+        wait(first)
+        print("every install has reported", flush=True)  # noqa: T201 - what `shm demo` waits for
+        while not ended.wait(random.expovariate(args.rate)):
+            room.acquire()
+            senders.submit(send, random.choice(installs))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

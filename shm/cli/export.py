@@ -1,0 +1,101 @@
+"""`shm export`: a whole fleet with its current metrics as a file, read directly from the database.
+
+Standard output, or a file that only its owner can read, which is there whole or not at all.
+"""
+
+import argparse
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+
+from shm.analytics import export
+from shm.analytics.instances import Filter, Items
+from shm.cli import command_line
+from shm.cli.terminal import say
+from shm.core.errors import ConfigurationError
+from shm.core.settings import Settings, add_flags
+from shm.core.signals import interruptible
+from shm.db.database import Database
+from shm.db.migrations import migrate
+
+HELP = "All instances with their current metrics, as CSV or JSON lines."
+
+Write = Callable[[bytes], object]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """What is wanted, in which form, and where it goes."""
+    parser.add_argument("--app", metavar="…", help="Of one application, by its slug or name. Default: of all.")
+    parser.add_argument("--q", metavar="…", help="Those with this in their ID, version, environment or mode.")
+    parser.add_argument("--status", choices=["pending", "active", "revoked"])
+    parser.add_argument("--version", metavar="…", help="Those of exactly this version.")
+    parser.add_argument("--environment", metavar="…", help="Those in exactly this environment.")
+    parser.add_argument("--format", choices=get_args(export.Form), default="csv", help="Default: csv.")
+    parser.add_argument(
+        "--output", metavar="FILE", type=Path, help="A file, written whole or not at all. Default: standard output."
+    )
+    add_flags(parser, *command_line.FLAGS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes it."""
+    wanted = msgspec.convert({name: vars(args)[name] for name in Filter.__struct_fields__}, Filter)
+
+    async def write_all(database: Database, settings: Settings, write: Write) -> int:
+        await _export(database, settings, wanted, args.format, write)
+        return 0
+
+    return command_line.run_with(args, _output(args.output), write_all)
+
+
+async def _export(database: Database, settings: Settings, wanted: Filter, form: export.Form, write: Write) -> None:
+    await migrate(database)
+    begun = await export.begin(Items(database, settings), wanted, form)
+    if begun.left_out:
+        say(f"{begun.left_out} metrics have no column; JSON lines have them all.")
+    async with aclosing(begun.pieces) as pieces:
+        async for piece in pieces:
+            write(piece)
+
+
+@contextmanager
+def _output(file: Path | None) -> Iterator[Write]:
+    if file is None:
+        with _standard_output() as write:
+            yield write
+        return
+    file = file.resolve()
+    if file.exists() and not file.is_file():
+        raise ConfigurationError(f"{file} is no file that could be replaced; leave --output out and redirect.")
+    unfinished = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    try:
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as handle:
+                yield handle.write
+                handle.flush()
+                os.fsync(descriptor)
+            unfinished.replace(file)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be written: {error.strerror}.") from None
+
+
+@contextmanager
+def _standard_output() -> Iterator[Write]:
+    try:
+        yield sys.stdout.buffer.write
+        with interruptible():  # the reader may never read on
+            sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain at its end
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise ConfigurationError(f"Nothing can be written: {error.strerror}.") from None

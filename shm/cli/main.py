@@ -1,0 +1,68 @@
+"""The `shm` command. Its subcommands are found by entry points, so the server knows nothing of the console.
+
+An entry point of the group `shm.commands` names a module with `HELP`, `configure(parser)` and `run(args) -> int`.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Protocol
+
+import shm
+from shm.core.errors import ConfigurationError
+
+GROUP = "shm.commands"
+
+
+class Command(Protocol):
+    """What a subcommand's module offers."""
+
+    HELP: str
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Adds the subcommand's arguments."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Does it; returns the exit status. Raises ConfigurationError with a sentence when it cannot start."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the `shm` script."""
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except ConfigurationError as error:
+        print(f"shm: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(arguments: list[str]) -> int:
+    """Only the module of the subcommand that is asked for is imported."""
+    commands = {point.name: point for point in entry_points(group=GROUP)}
+    parser = argparse.ArgumentParser(
+        prog="shm",
+        description="SHM (Self-Hosted Metrics): privacy-first telemetry for self-hosted software.",
+        epilog="`shm COMMAND --help` says more.",
+    )
+    parser.add_argument("--version", action="version", version=f"shm {shm.__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for name in sorted(commands):
+        if wanted is None or wanted not in commands or wanted == name:
+            _add(subparsers, commands[name])
+    args = parser.parse_args(arguments)
+    command: Command = args.command
+    return command.run(args)
+
+
+def _add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", point: EntryPoint) -> None:
+    command: Command = point.load()
+    subparser = subparsers.add_parser(point.name, help=command.HELP, description=command.HELP)
+    command.configure(subparser)
+    subparser.set_defaults(command=command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,29 @@
+"""`shm migrate`: brings the schema up to date, and does nothing else."""
+
+import argparse
+import logging
+
+from shm.cli import command_line
+from shm.core.settings import Settings, add_flags
+from shm.db.database import Database
+from shm.db.migrations import migrate
+
+HELP = "Bring the database's schema up to date; `shm serve` does so by itself."
+
+logger = logging.getLogger(__name__)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Flags of `shm migrate`."""
+    add_flags(parser, *command_line.FLAGS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Migrates and says what was done."""
+    return command_line.run(args, _migrate)
+
+
+async def _migrate(database: Database, _: Settings) -> int:
+    count = await migrate(database)
+    logger.info("the schema is up to date, %d migrations applied", count)
+    return 0

@@ -1,0 +1,113 @@
+"""`shm token`: lists, makes and removes API tokens, directly in the database.
+
+For whoever has the database and no token yet, or none any more. Standard output has what was asked for and nothing
+else, so a new token can be piped to where it belongs.
+"""
+
+import argparse
+from collections.abc import Callable, Coroutine
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from shm.auth.tokens import Role, Token, Tokens, mark_of
+from shm.cli import command_line
+from shm.cli.terminal import answer, printable, say
+from shm.core.setting_types import duration
+from shm.core.settings import Settings, add_flags
+from shm.db.database import Database
+from shm.db.migrations import migrate
+
+HELP = "List, make and remove API tokens, directly in the database."
+
+PAGE = 500
+TITLES = ("id", "role", "created", "expires", "last used", "name")
+
+Action = Callable[[argparse.Namespace, Tokens], Coroutine[object, object, None]]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Its own commands, with the flags of `shm migrate` each."""
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add(commands, "list", _list, "All tokens, newest first; never the tokens themselves.")
+    add = _add(commands, "add", _make, "Make a token; it is printed, this once.")
+    add.add_argument("name", metavar="NAME", help="What will use it. It is shown in lists.")
+    add.add_argument(
+        "--role",
+        choices=["viewer", "admin"],
+        default="viewer",
+        help="A viewer reads, an admin also changes. Default: viewer.",
+    )
+    add.add_argument("--expires", metavar="…", type=_duration, help="Ends by itself after 90d, or 12h. Default: never.")
+    remove = _add(commands, "remove", _remove, "Remove a token: it is none at once, in every server.")
+    remove.add_argument("id", metavar="ID", type=_token_id, help="As `shm token list` shows it.")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Does what was asked for."""
+    action: Action = args.action
+
+    async def act(database: Database, settings: Settings) -> int:
+        await migrate(database)
+        await action(args, Tokens(database, settings))
+        return 0
+
+    return command_line.run(args, act)
+
+
+async def _list(_: argparse.Namespace, tokens: Tokens) -> None:
+    rows: list[tuple[str, ...]] = [TITLES]
+    page = await tokens.page(None, PAGE)
+    while page:
+        rows += [_row(token) for token in page]
+        page = await tokens.page(mark_of(page[-1]), PAGE)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(TITLES))]
+    for row in rows:
+        answer("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+async def _make(args: argparse.Namespace, tokens: Tokens) -> None:
+    issued = await tokens.add(args.name, Role[args.role.upper()], args.expires)
+    until = "without an end" if issued.expires_at is None else f"until {_moment(issued.expires_at)}"
+    say(f"A token for the role {issued.role}, {until}; its ID is {issued.id}. It is shown this once:")
+    answer(issued.token)
+
+
+async def _remove(args: argparse.Namespace, tokens: Tokens) -> None:
+    removed = await tokens.remove(args.id)
+    say(f"Removed {removed.id} ({printable(removed.name)}).")
+    if removed.is_servers_own:
+        say("It was a server's own: the next start makes it valid again, unless you remove admin.token in the data")
+        say("directory, or set another SHM_ADMIN_TOKEN, before.")
+
+
+def _add(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, action: Action, said: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=said, description=said)
+    add_flags(parser, *command_line.FLAGS)
+    parser.set_defaults(action=action)
+    return parser
+
+
+def _duration(written: str) -> timedelta:
+    try:
+        return duration(written)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"wanted is {error}") from None
+
+
+def _token_id(written: str) -> str:
+    try:
+        return str(UUID(written))
+    except ValueError:
+        raise argparse.ArgumentTypeError("wanted is an ID as `shm token list` shows it") from None
+
+
+def _row(token: Token) -> tuple[str, ...]:
+    ends = "never" if token.expires_at is None else _moment(token.expires_at)
+    used = "never" if token.last_used_on is None else token.last_used_on.isoformat()
+    return (token.id, token.role, _moment(token.created_at), ends, used, printable(token.name))
+
+
+def _moment(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

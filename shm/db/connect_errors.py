@@ -1,0 +1,129 @@
+"""Why PostgreSQL cannot be connected to, as a sentence with a remedy, and never with the DSN or a password.
+
+A failed connection has no SQLSTATE, only libpq's English text, so that is what is looked at. A text that is not known
+here is passed on by its first line.
+"""
+
+import re
+
+import psycopg2
+from psycopg2.extensions import parse_dsn
+
+from shm.core.errors import ConfigurationError
+
+REMEDIES = [
+    (re.compile(pattern), remedy)
+    for pattern, remedy in (
+        (
+            r'password authentication failed for user "([^"]*)"',
+            "PostgreSQL refused the password of the role {0}. Correct it in SHM_DB_DSN.",
+        ),
+        (
+            r"no password supplied",
+            "PostgreSQL wants a password, and SHM_DB_DSN has none. Add one, or a password file (PGPASSFILE).",
+        ),
+        (
+            r'(?:Peer|Ident) authentication failed for user "([^"]*)"',
+            "PostgreSQL admits the role {0} only to the system user of that name. Run SHM as that user, or allow "
+            "scram-sha-256 in pg_hba.conf and set a password in SHM_DB_DSN.",
+        ),
+        (
+            r'database "([^"]*)" does not exist',
+            "The database {0} does not exist. Create it with `createdb {0}`, or correct its name in SHM_DB_DSN.",
+        ),
+        (
+            r'role "([^"]*)" does not exist',
+            "The role {0} does not exist. Create it with `createuser --pwprompt {0}`, or correct its name in "
+            "SHM_DB_DSN.",
+        ),
+        (
+            r'role "([^"]*)" is not permitted to log in',
+            'The role {0} may not log in. Run `ALTER ROLE "{0}" LOGIN`, or use another one in SHM_DB_DSN.',
+        ),
+        (
+            r'permission denied for database "([^"]*)"',
+            'The role in SHM_DB_DSN may not connect to the database {0}. Run `GRANT CONNECT ON DATABASE "{0}" TO` it.',
+        ),
+        (
+            r"server does not support SSL",
+            "SHM_DB_DSN demands TLS by its sslmode, and PostgreSQL offers none. Set ssl = on in postgresql.conf, or "
+            "sslmode=prefer on a trusted network.",
+        ),
+        (
+            r"certificate verify failed|server certificate for|root certificate file",
+            "The TLS certificate of PostgreSQL was not accepted. Set sslrootcert in SHM_DB_DSN to the certificate of "
+            "its authority, and use the host name that the certificate is for.",
+        ),
+        (
+            r"no pg_hba\.conf entry .*no encryption",
+            "PostgreSQL admits no connection without TLS from here as this role. Set sslmode=require in SHM_DB_DSN, or "
+            "add a line to pg_hba.conf.",
+        ),
+        (
+            r"no pg_hba\.conf entry",
+            "PostgreSQL admits no connection from here as this role to this database. Add a line to pg_hba.conf.",
+        ),
+        (
+            r'could not translate host name "([^"]*)"',
+            "The host name {0} is unknown. Correct it in SHM_DB_DSN, or wait until it is in the DNS.",
+        ),
+        (
+            r"Connection refused",
+            "Nothing listens at the host and port of SHM_DB_DSN. Start PostgreSQL there, or correct the address.",
+        ),
+        (
+            r"No such file or directory",
+            "There is no socket of PostgreSQL in its directory. Start PostgreSQL, or correct the path in SHM_DB_DSN.",
+        ),
+        (
+            r"timeout expired|Connection timed out",
+            "PostgreSQL did not answer in time. Check the address in SHM_DB_DSN and the firewalls between here and it.",
+        ),
+        (
+            r"too many clients|remaining connection slots|too many connections for",
+            "PostgreSQL has no connection left. Raise its max_connections, or lower SHM_DB_POOL or SHM_WORKERS.",
+        ),
+        (
+            r'unrecognized configuration parameter "client_connection_check_interval"',
+            "This PostgreSQL is older than 14. Upgrade it.",
+        ),
+        (
+            r"the database system is (starting up|shutting down|in recovery mode)",
+            "PostgreSQL is {0}.",
+        ),
+    )
+]
+
+PORTS = re.compile(r"[0-9]*(,[0-9]*)*")
+
+
+def connect_problem(error: Exception) -> str:
+    """What hindered a connection and what mends it."""
+    text = str(error).strip()
+    for pattern, remedy in REMEDIES:
+        if match := pattern.search(text):
+            return remedy.format(*match.groups())
+    first, _, _ = text.partition("\n")
+    return first.strip() or type(error).__name__
+
+
+def refuse_unreadable(dsn: str) -> None:
+    """Raises ConfigurationError for a DSN that libpq cannot read, or reads otherwise than it was meant.
+
+    An `@` or `/` in a password that is not percent-encoded ends up in the host, the port or the database's name,
+    and libpq's complaint about those would show it.
+    """
+    try:
+        parts = parse_dsn(dsn)
+    except psycopg2.ProgrammingError:
+        raise ConfigurationError(
+            "SHM_DB_DSN cannot be read: wanted is postgresql://user:password@host/database, or libpq's words."
+        ) from None
+    is_address = dsn.startswith(("postgresql://", "postgres://"))
+    host = str(parts.get("host", ""))
+    is_split = is_address and "password" not in parts and "@" in str(parts.get("dbname", ""))
+    if is_split or ("@" in host[1:] and not host.startswith("/")) or not PORTS.fullmatch(str(parts.get("port", ""))):
+        raise ConfigurationError(
+            "SHM_DB_DSN cannot be read: in an address, characters such as @ and / in a user's name or password are "
+            "percent-encoded (%40, %2F)."
+        )

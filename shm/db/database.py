@@ -1,0 +1,366 @@
+"""PostgreSQL from asyncio: the only importer of aiopg. `shm.db.driver_errors` knows its failures.
+
+`StatementRunner` says how statements are called. A lost connection is retried within
+`SHM_DB_PATIENCE`, so every statement must be idempotent; past it DatabaseUnavailable is raised. At most `SHM_QUEUE`
+statements wait, so that an absence of PostgreSQL fills no memory. Numbers come as Decimal
+with all their digits, jsonb as `msgspec.Raw` (its text, unread), bytea as memoryview, times in UTC.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+import aiopg
+import msgspec
+import psycopg2
+from psycopg2.extras import register_default_jsonb
+
+from shm.core.errors import DatabaseBusy, DatabaseFull, DatabaseUnavailable, QueryTooSlow
+from shm.core.settings import Settings
+from shm.db.advisory_locks import Lock
+from shm.db.connect_errors import connect_problem, refuse_unreadable
+from shm.db.driver_errors import LOST, READ_ONLY, is_cancelled, translated
+from shm.db.statement_runner import Parameters, Reader, Result, Row, StatementRunner
+from shm.db.statements import Statement, statements
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+RETRY_FIRST_S = 0.05  # a restarted PostgreSQL takes connections again after some tens of milliseconds
+RETRY_MOST_S = 1.0
+PATIENT_S = 86_400.0  # a migration of a large table
+CLOSE_TIMEOUT_S = 5.0  # aiopg's wait_closed can hang
+ALONE_LOOK_S = 5.0  # between two looks whether a lock is free; as long may an answer take that it is still held
+LOCK_TIMEOUT_MS = 2_000  # a change of the schema waits so long for a table, and everybody waits behind it
+LISTEN_SILENCE_S = 30.0  # a listener that hears nothing for so long asks whether its connection lives
+LISTEN_BACKOFF_S = (0.1, 10.0)
+
+LOST_ON_ACQUIRE = (*LOST, AssertionError)  # the latter: from aiopg's pool, under churn
+
+# All statements of such a transaction see what was committed when its first one began.
+BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
+
+# A cursor that outlives its transaction, so that none stays open between two pages. It is planned for all of its rows.
+OPEN_PAGES = "SET cursor_tuple_fraction = 1; DECLARE pages NO SCROLL CURSOR WITH HOLD FOR"
+
+register_default_jsonb(globally=True, loads=lambda text: msgspec.Raw(text.encode()))
+
+
+class Connection(StatementRunner):
+    """One connection of one's own, in autocommit: for migrations and for whoever needs a session.
+
+    Nothing is tried again: with the connection, the session is lost.
+    """
+
+    def __init__(self, raw: aiopg.Connection) -> None:
+        self._raw = raw
+        self._prepared: set[str] = set()
+
+    async def execute_sql(self, sql: str, what: str) -> list[Row]:
+        """Runs one string of SQL without parameters and returns the rows of its last statement.
+
+        `what` names it in errors, which also have PostgreSQL's message. Raises as `StatementRunner`.
+        """
+        with translated(what, has_parameters=False):
+            return list((await _execute(self._raw, Statement(sql), None, set())).rows)
+
+    async def pages(self, shape: type[T], name: str, size: int, /, **parameters: object) -> AsyncIterator[list[T]]:
+        """What the named statement, a SELECT, finds at this moment, so many rows at a time; PostgreSQL keeps the rest.
+
+        One at a time on a connection; other statements may run between two pages. Raises as `fetch`.
+        """
+        await self._run_statement(Statement(f"{OPEN_PAGES} {statements()[name].sql}"), name, parameters)
+        while page := (await self._run_statement(Statement(f"FETCH {size} FROM pages"), name, {})).shaped(shape):
+            yield page
+        await self._run_statement(Statement("CLOSE pages"), name, {})
+
+    async def _run(self, name: str, parameters: Parameters) -> Result:
+        return await self._run_statement(statements()[name], name, parameters)
+
+    async def _run_statement(self, statement: Statement, name: str, parameters: Parameters) -> Result:
+        with translated(name, has_parameters=bool(parameters)):
+            return await _execute(self._raw, statement, parameters, self._prepared)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolUse:
+    """How many connections of a pool are in use (or being made), how many are free, and how many statements wait."""
+
+    used: int
+    free: int
+    waiting: int
+
+
+class Database(StatementRunner):
+    """A pool of connections to one database. Each statement is a transaction."""
+
+    def __init__(self, settings: Settings, dsn: str, pool: aiopg.Pool) -> None:
+        self._most = settings.queue
+        self._under_way = 0
+        self._patience_s = settings.database_patience.total_seconds()
+        self._options = _connect_options(settings)
+        self._dsn = dsn
+        self._pool = pool
+        self._prepared: WeakKeyDictionary[aiopg.Connection, set[str]] = WeakKeyDictionary()
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, settings: Settings, dsn: str, size: int | None = None) -> AsyncIterator["Database"]:
+        """Connects, waiting up to `SHM_START_PATIENCE` for a database that is still starting.
+
+        The pool has `SHM_DB_POOL` connections, or `size`.
+        """
+        pool = await _first_pool(settings, dsn, size or settings.pool)
+        try:
+            yield cls(settings, dsn, pool)
+        finally:
+            pool.terminate()
+            try:
+                await asyncio.wait_for(pool.wait_closed(), CLOSE_TIMEOUT_S)
+            except TimeoutError:
+                logger.warning("the connection pool did not close within %d s", CLOSE_TIMEOUT_S)
+
+    @property
+    def use(self) -> PoolUse:
+        """At this moment."""
+        free: int = self._pool.freesize
+        used = self._pool.size - free
+        return PoolUse(used, free, max(0, self._under_way - used))
+
+    async def read_consistently(self, read: Callable[[Reader], Awaitable[T]]) -> T:
+        """The value of `read`, all of whose statements see one snapshot of the database, and the same `now()`.
+
+        For answers that take several statements, which otherwise are true at several moments. `read` may be run again
+        from its beginning where the connection is lost, and must wait for nothing but its statements: it holds a
+        connection. Raises as `fetch`.
+        """
+
+        async def in_transaction(raw: aiopg.Connection) -> T:
+            transaction = _ReadTransaction(raw, self._execute)
+            try:
+                found = await read(transaction)
+                await transaction.end()
+            except BaseException:
+                await raw.close()  # ends the transaction, in whatever state it is
+                raise
+            return found
+
+        return await self._with_connection(in_transaction)
+
+    async def _run(self, name: str, parameters: Parameters) -> Result:
+        return await self._with_connection(lambda raw: self._execute(raw, name, parameters))
+
+    async def _with_connection(self, work: Callable[[aiopg.Connection], Awaitable[T]]) -> T:
+        """Runs `work` on a connection of the pool, and again on another one where that is lost."""
+        if self._under_way >= self._most:
+            raise DatabaseBusy(f"{self._most} statements wait")
+        self._under_way += 1
+        try:
+            return await self._with_patience(work)
+        finally:
+            self._under_way -= 1
+
+    async def _with_patience(self, work: Callable[[aiopg.Connection], Awaitable[T]]) -> T:
+        deadline = time.monotonic() + self._patience_s
+        pause = RETRY_FIRST_S
+        while True:
+            try:
+                return await self._attempt(work)
+            except (DatabaseFull, QueryTooSlow):  # patience makes no room, and no statement faster
+                raise
+            except DatabaseUnavailable:
+                if time.monotonic() + pause > deadline:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, RETRY_MOST_S)
+
+    async def _attempt(self, work: Callable[[aiopg.Connection], Awaitable[T]]) -> T:
+        try:
+            async with asyncio.timeout(self._patience_s):  # wait_for may lose a cancellation
+                raw = await self._pool.acquire()
+        except LOST_ON_ACQUIRE as error:
+            raise DatabaseUnavailable(connect_problem(error)) from None
+        try:
+            return await work(raw)
+        finally:
+            await self._pool.release(raw)
+
+    async def _execute(self, raw: aiopg.Connection, name: str, parameters: Parameters, before: str = "") -> Result:
+        """`before`: SQL that goes to PostgreSQL in the same message, in front of the statement."""
+        prepared = self._prepared.setdefault(raw, set())
+        with translated(name, has_parameters=bool(parameters)):
+            try:
+                return await _execute(raw, statements()[name], parameters, prepared, before)
+            except READ_ONLY:
+                await raw.close()  # a new one may find the primary; this one would stay what it is
+                raise
+
+    @asynccontextmanager
+    async def patient_connection(self) -> AsyncIterator[Connection]:
+        """A connection outside the pool whose statements may take a day, closed at the end."""
+        try:
+            options = f"{self._options['options']} -c statement_timeout=0"
+            raw = await aiopg.connect(self._dsn, **self._options | {"timeout": PATIENT_S, "options": options})
+        except LOST as error:
+            raise DatabaseUnavailable(connect_problem(error)) from None
+        try:
+            yield Connection(raw)
+        finally:
+            await raw.close()
+
+    @asynccontextmanager
+    async def alone(self, lock: Lock) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """Waits until no process on this database holds `lock`, and then holds it, on a connection of its own.
+
+        What it yields returns while the lock is still held, and raises DatabaseUnavailable once it is lost.
+        """
+        async with self.patient_connection() as connection:
+            asked = f"SELECT pg_try_advisory_lock({lock})"
+            while await connection.execute_sql(asked, f"lock {lock.name}") != [(True,)]:  # noqa: ASYNC110
+                await asyncio.sleep(ALONE_LOOK_S)
+
+            async def hold() -> None:
+                with translated("sign of life", has_parameters=False):
+                    await asyncio.wait_for(connection.execute_sql("SELECT 1", "sign of life"), ALONE_LOOK_S)
+
+            yield hold
+
+    @asynccontextmanager
+    async def changing_schema(self, lock: Lock, wait_ms: int = LOCK_TIMEOUT_MS) -> AsyncIterator[Connection]:
+        """A connection of one's own for changes of the schema, one process of all after the other under `lock`.
+
+        They may take long, but do not wait long for a table that is in use, since others wait behind them: then
+        DatabaseBusy is raised. Each string of SQL is a transaction.
+        """
+        async with self.patient_connection() as connection:
+            await connection.execute_sql(f"SELECT pg_advisory_lock({lock})", f"lock {lock.name}")
+            await connection.execute_sql(f"SET lock_timeout = {wait_ms}", "lock_timeout")
+            yield connection
+
+    async def wakeups(self, channel: str) -> AsyncIterator[None]:
+        """Yields whenever somebody who listens on `channel` must look again: after each (re)connect and each burst.
+
+        Never ends by itself. What the notifications said is not passed on: whoever looks, looks at the tables.
+        """
+        pause, longest = LISTEN_BACKOFF_S
+        while True:
+            try:
+                async with aiopg.connect(self._dsn, **self._options) as raw, raw.cursor() as cursor:
+                    await cursor.execute(f"LISTEN {channel}")
+                    pause = LISTEN_BACKOFF_S[0]
+                    while True:
+                        yield
+                        await _next_burst(raw, cursor)
+            except asyncio.CancelledError:
+                if is_cancelled():
+                    raise
+                logger.warning("the listener's sign of life came too late")
+            except (*LOST_ON_ACQUIRE, psycopg2.Error) as error:
+                reason = connect_problem(error)
+                logger.warning("the listener lost its connection (%s), next try in %.1f s", reason, pause)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, longest)
+
+
+class _ReadTransaction(Reader):
+    """Statements on one connection, in a transaction that begins with the first of them, in the same round trip."""
+
+    def __init__(self, raw: aiopg.Connection, execute: Callable[..., Awaitable[Result]]) -> None:
+        self._raw = raw
+        self._execute = execute
+        self._begin = BEGIN_READING
+
+    async def _run(self, name: str, parameters: Parameters) -> Result:
+        begin, self._begin = self._begin, ""
+        return await self._execute(self._raw, name, parameters, begin)
+
+    async def end(self) -> None:
+        """Ends the transaction, if it has begun."""
+        if not self._begin:
+            with translated("COMMIT", has_parameters=False):
+                await _execute(self._raw, Statement("COMMIT"), None, set())
+
+
+@asynccontextmanager
+async def _cursor(raw: aiopg.Connection) -> AsyncIterator[aiopg.Cursor]:
+    """A cursor that ends with the context. aiopg's is in a circle, and kept what was asked until the collector came."""
+    async with raw.cursor() as cursor:
+        try:
+            yield cursor
+        finally:
+            cursor.__dict__.pop("_transaction", None)
+
+
+async def _execute(
+    raw: aiopg.Connection, statement: Statement, parameters: Parameters | None, prepared: set[str], before: str = ""
+) -> Result:
+    """Runs a statement, and its preparation where it is not in `prepared`, what this connection has already."""
+    async with _cursor(raw) as cursor:
+        if statement.preparation is not None and statement.preparation not in prepared:
+            await cursor.execute(statement.preparation)
+            prepared.add(statement.preparation)
+        try:
+            await cursor.execute(before + statement.sql, parameters)
+        except ValueError as error:  # psycopg2 cannot write a parameter, such as NUL
+            raise psycopg2.DataError(type(error).__name__) from None
+        columns = [column.name for column in cursor.description or ()]
+        rows = await cursor.fetchall() if columns else []
+        return Result(columns, rows, max(0, cursor.rowcount))
+
+
+async def _next_burst(raw: aiopg.Connection, cursor: aiopg.Cursor) -> None:
+    """Returns once notifications came, all of them taken; asks the server for a sign of life in silence."""
+    while True:
+        try:
+            await asyncio.wait_for(raw.notifies.get(), LISTEN_SILENCE_S)
+        except TimeoutError:
+            await cursor.execute("SELECT 1")
+            continue
+        while not raw.notifies.empty():
+            raw.notifies.get_nowait()
+        return
+
+
+async def _first_pool(settings: Settings, dsn: str, size: int) -> aiopg.Pool:
+    refuse_unreadable(dsn)
+    deadline = time.monotonic() + settings.start_patience.total_seconds()
+    said = ""
+    while True:
+        try:
+            return await aiopg.create_pool(dsn, minsize=size, maxsize=size, **_connect_options(settings))
+        except LOST_ON_ACQUIRE as error:
+            problem = connect_problem(error)
+            if time.monotonic() > deadline:
+                raise DatabaseUnavailable(
+                    f"PostgreSQL could not be reached within {settings.start_patience.total_seconds():.0f} s: {problem}"
+                ) from None
+            if problem != said:
+                logger.info("waiting for PostgreSQL: %s", problem)
+                said = problem
+            await asyncio.sleep(RETRY_MOST_S)
+
+
+def _connect_options(settings: Settings) -> dict[str, Any]:
+    statement_ms = int(settings.statement_timeout.total_seconds() * 1000)
+    return {
+        "timeout": settings.statement_timeout.total_seconds() + CLOSE_TIMEOUT_S,  # the server's own limit comes first
+        "enable_json": False,
+        "enable_hstore": False,
+        "enable_uuid": False,
+        "application_name": "shm",
+        "connect_timeout": 5,
+        "tcp_user_timeout": 10_000,
+        "keepalives_idle": 15,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "options": (
+            f"-c timezone=UTC -c statement_timeout={statement_ms} -c client_connection_check_interval=2000 "
+            "-c idle_in_transaction_session_timeout=30000 -c jit=off"
+        ),
+    }

@@ -1,0 +1,81 @@
+"""The failures of psycopg2 and aiopg as errors of ours: the only place that knows both.
+
+What PostgreSQL says may quote a value. So its message is kept only for statements without parameters, whose text is
+ours, and for SQLSTATE classes whose messages name nothing but tables, columns, roles and resources. DETAIL, HINT and
+CONTEXT are never kept. Of any other failure the class, the SQLSTATE and the statement's name remain.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg2
+import psycopg2.errors
+
+from shm.core.errors import (
+    DatabaseBusy,
+    DatabaseFull,
+    DatabaseUnavailable,
+    QueryTooSlow,
+    ShmError,
+    StatementFailed,
+    UnstorableData,
+)
+
+# A connection that was lost. aiopg also raises OSError and TimeoutError.
+LOST = (psycopg2.OperationalError, psycopg2.InterfaceError, OSError, TimeoutError)
+DRIVER = (psycopg2.Error, *LOST)
+
+# A primary that has become a standby, or is held read-only, accepts no writes until somebody changes that.
+READ_ONLY = psycopg2.errors.ReadOnlySqlTransaction
+
+# SQLSTATE classes whose messages name objects of the schema and resources. Class 22, data exceptions, quotes values.
+NAMES_ONLY = frozenset({"0A", "23", "25", "28", "2B", "3D", "3F", "40", "42", "53", "54", "55", "57", "58"})
+
+
+@contextmanager
+def translated(statement: str, *, has_parameters: bool) -> Iterator[None]:
+    """Raises errors of ours for what the driver raises while `statement`, a name for people, runs.
+
+    aiopg reports a statement that PostgreSQL cancelled as a task's cancellation; the two are told apart here.
+    """
+    try:
+        yield
+    except asyncio.CancelledError:
+        if is_cancelled():
+            raise
+        raise QueryTooSlow(f"{statement}: PostgreSQL cancelled it, as statement_timeout does") from None
+    except DRIVER as error:
+        raise _translate(error, statement, has_parameters=has_parameters) from None
+
+
+def is_cancelled() -> bool:
+    """Whether the current task was cancelled by its owner."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _translate(error: Exception, statement: str, *, has_parameters: bool) -> ShmError:
+    reason = f"{statement}: {_reason(error, has_parameters=has_parameters)}"
+    match error:
+        case psycopg2.errors.DiskFull():
+            return DatabaseFull(reason)
+        case psycopg2.errors.LockNotAvailable():
+            return DatabaseBusy(reason)
+        case psycopg2.errors.QueryCanceled():
+            return QueryTooSlow(reason)
+        case psycopg2.DataError() | psycopg2.errors.CheckViolation() if has_parameters:  # the latter: no partition
+            return UnstorableData(reason)
+        case READ_ONLY() | psycopg2.OperationalError() | psycopg2.InterfaceError() | OSError():
+            return DatabaseUnavailable(reason)
+    return StatementFailed(reason)
+
+
+def _reason(error: Exception, *, has_parameters: bool) -> str:
+    kind = type(error).__name__
+    if not isinstance(error, psycopg2.Error) or error.pgcode is None:
+        return kind
+    message = error.diag.message_primary
+    if message and not has_parameters and error.pgcode[:2] in NAMES_ONLY:
+        return f"{message} ({kind}, SQLSTATE {error.pgcode})"
+    return f"{kind}, SQLSTATE {error.pgcode}"

@@ -1,0 +1,96 @@
+"""Applies sql/migrations: forward only, each file a transaction, under an advisory lock.
+
+Every server does so at its start, so any number of them may start at once. A statement ends with `;` at the end of a
+line, and statements run one by one, because Citus wants it so. `shm migrate` does the same by itself.
+"""
+
+import hashlib
+import logging
+import re
+from pathlib import Path
+
+from shm.core.errors import ConfigurationError, StatementFailed
+from shm.db.advisory_locks import Lock
+from shm.db.database import Connection, Database
+from shm.db.statements import sql_folder
+
+logger = logging.getLogger(__name__)
+
+FILE = re.compile(r"([0-9]{4})_[a-z0-9_]+\.sql")
+
+CREATE_HISTORY = """
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    version integer PRIMARY KEY,
+    checksum text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+)"""
+READ_HISTORY = "SELECT version, checksum FROM schema_migrations ORDER BY version"
+
+
+def migrations() -> dict[int, str]:
+    """Version -> SQL of every migration that this release knows, in order."""
+    files = sorted((sql_folder() / "migrations").glob("*.sql"))
+    return {_version(file): file.read_text(encoding="utf-8") for file in files}
+
+
+async def migrate(database: Database) -> int:
+    """Applies what is missing and returns how many were. Raises ConfigurationError where history does not fit."""
+    async with database.patient_connection() as connection:
+        lock = Lock.MIGRATIONS
+        if await connection.execute_sql(f"SELECT pg_try_advisory_lock({lock})", "lock of migrations") != [(True,)]:
+            logger.info("waiting for another server's migration")
+            await connection.execute_sql(f"SELECT pg_advisory_lock({lock})", "lock of migrations")
+        await connection.execute_sql(CREATE_HISTORY, "creation of schema_migrations")
+        rows = await connection.execute_sql(READ_HISTORY, "schema_migrations")
+        applied = {int(str(version)): str(checksum) for version, checksum in rows}
+        known = migrations()
+        _refuse_strange_history(applied, known)
+        missing = [version for version in known if version not in applied]
+        for version in missing:
+            await _apply(connection, version, known[version])
+        return len(missing)
+
+
+async def _apply(connection: Connection, version: int, sql: str) -> None:
+    """Raises ConfigurationError with PostgreSQL's message where a statement fails; then nothing of the file is kept."""
+    logger.info("applying migration %04d", version)
+    name = next((sql_folder() / "migrations").glob(f"{version:04d}_*.sql")).name
+    record = f"INSERT INTO schema_migrations (version, checksum) VALUES ({version}, '{_checksum(sql)}')"  # noqa: S608
+    try:
+        await connection.execute_sql("BEGIN", "BEGIN")
+        for number, statement in enumerate(split(sql), 1):
+            await connection.execute_sql(statement, f"migration {name}, statement {number}")
+        await connection.execute_sql(record, f"migration {name}, its record")
+        await connection.execute_sql("COMMIT", f"migration {name}, COMMIT")
+    except StatementFailed as error:
+        raise ConfigurationError(f"PostgreSQL refused {error}. Nothing of this migration was kept.") from None
+
+
+def split(sql: str) -> list[str]:
+    """The statements of a migration, without those that are only comments."""
+    parts = re.split(r";[ ]*$", sql, flags=re.MULTILINE)
+    return [part for part in parts if re.sub(r"--.*", "", part).strip()]
+
+
+def _refuse_strange_history(applied: dict[int, str], known: dict[int, str]) -> None:
+    for version, checksum in applied.items():
+        if version not in known:
+            raise ConfigurationError(
+                f"The database has migration {version:04d}, which this release does not know: it was used by a newer "
+                "SHM. Start that one, or restore a backup."
+            )
+        if checksum != _checksum(known[version]):
+            raise ConfigurationError(
+                f"Migration {version:04d} was applied to this database with another text than this release has."
+            )
+
+
+def _checksum(sql: str) -> str:
+    return hashlib.sha256(sql.encode()).hexdigest()
+
+
+def _version(file: Path) -> int:
+    match = FILE.fullmatch(file.name)
+    if not match:
+        raise ConfigurationError(f"{file} is no migration: wanted is a name such as 0001_words.sql.")
+    return int(match[1])

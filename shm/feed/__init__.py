@@ -1,0 +1,1 @@
+"""The change feed: from NOTIFY to websocket frames."""

@@ -1,0 +1,1 @@
+"""From the bytes that an install sends to a committed row."""

@@ -1,0 +1,1 @@
+"""The HTTP server: routes, handlers, background jobs, worker processes."""

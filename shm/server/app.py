@@ -1,0 +1,200 @@
+"""The server: its routes, and how it starts and ends."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import tornado.netutil
+import tornado.web
+from tornado.httpserver import HTTPServer
+
+from shm.analytics.applications import Applications
+from shm.analytics.charts import Charts
+from shm.analytics.instances import Items
+from shm.analytics.kpis import Kpis
+from shm.analytics.percentiles import Spreads
+from shm.analytics.single_flight_cache import Reckoned
+from shm.analytics.versions import VersionCharts
+from shm.auth.rate_limits import Limits
+from shm.auth.tokens import Tokens
+from shm.core.errors import ConfigurationError
+from shm.core.instruments import Vitals
+from shm.core.settings import Settings
+from shm.core.tasks import beside
+from shm.db.database import Database
+from shm.feed.hub import Feed
+from shm.ingest.batch_writer import Intake
+from shm.ingest.key_cache import Keys
+from shm.ingest.registry import Registry
+from shm.server import background_jobs, openapi
+from shm.server.gauge_sampler import Sampler
+from shm.server.handlers import admin, charts, export, feed, health, openapi_document, prometheus, tokens
+from shm.server.handlers.base import Handler, Missing
+from shm.server.handlers.ingest import POSTS
+from shm.server.http.dispatcher import make_server
+from shm.server.http.ingest_requests import hold_to_time
+from shm.server.http.operations import hold_declared
+from shm.server.prometheus import Exposition
+from shm.server.services import Rooms
+
+logger = logging.getLogger(__name__)
+
+ADMIN = "/api/v1/admin"
+SLUG = r"(?P<slug>[a-z0-9-]{1,100})"
+INSTANCE_ID = r"(?P<instance_id>[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12})"
+TOKEN_ID = INSTANCE_ID.replace("instance_id", "token_id")
+
+# What is read and decided; what installs send is in `handlers.intake.POSTS`. A handler's name is the label of its
+# figures in `GET /metrics` and a part of its operations' IDs in the OpenAPI document, so no two have the same one.
+ROUTES: list[tuple[str, type[Handler]]] = [
+    (r"/api/v1/healthcheck", health.Healthcheck),
+    (r"/api/v1/ready", health.Ready),
+    (r"/api/openapi.json", openapi_document.OpenApi),
+    (rf"{ADMIN}/stats", admin.Stats),
+    (rf"{ADMIN}/applications", admin.Applications),
+    (rf"{ADMIN}/applications/{SLUG}", admin.Application),
+    (rf"{ADMIN}/applications/{SLUG}/kpis", admin.ApplicationKpis),
+    (rf"{ADMIN}/applications/{SLUG}/versions", charts.Versions),
+    (rf"{ADMIN}/version-rank", charts.VersionRank),
+    (rf"{ADMIN}/applications/{SLUG}/lifecycle", charts.Lifecycle),
+    (rf"{ADMIN}/applications/{SLUG}/breakdown", charts.Breakdown),
+    (rf"{ADMIN}/metrics/(?P<app>[^/]{{1,256}})", charts.Metrics),
+    (rf"{ADMIN}/instances", admin.Instances),
+    (rf"{ADMIN}/instances/{INSTANCE_ID}", admin.Instance),
+    (rf"{ADMIN}/instances/{INSTANCE_ID}/snapshots", admin.InstanceSnapshots),
+    (rf"{ADMIN}/instances/{INSTANCE_ID}/(?P<decision>approve|revoke)", admin.Decision),
+    (rf"{ADMIN}/export", export.Export),
+    (rf"{ADMIN}/tokens", tokens.TokenList),
+    (rf"{ADMIN}/tokens/{TOKEN_ID}", tokens.OneToken),
+    (rf"{ADMIN}/feed", feed.Feed),
+    (r"/metrics", prometheus.Figures),
+]
+
+MAX_FEED_MESSAGE = 1024  # bytes that a subscriber may say: it has nothing to say
+PONG_SHARE = 2 / 3  # of a heartbeat for the answer to a ping; Tornado gives the goodbye after it five seconds more
+CLOSE_GRACE_S = 0.2  # for the close frames of the feed to go out
+
+
+def make_application(rooms: Rooms) -> tornado.web.Application:
+    """The Tornado application. Raises ConfigurationError for a method that does not say who may call it."""
+    for pattern, handler in ROUTES:
+        hold_declared(pattern, handler)
+    shared = {"rooms": rooms}
+    return tornado.web.Application(
+        [(pattern, handler, shared) for pattern, handler in ROUTES],
+        default_handler_class=Missing,
+        default_handler_args=shared,
+        log_function=_count,
+        openapi=openapi.document(ROUTES, POSTS),
+        websocket_ping_interval=rooms.settings.heartbeat.total_seconds(),
+        websocket_ping_timeout=rooms.settings.heartbeat.total_seconds() * PONG_SHARE,
+        websocket_max_message_size=MAX_FEED_MESSAGE,
+    )
+
+
+@asynccontextmanager
+async def rooms_of(settings: Settings, database: Database, writer: Database, vitals: Vitals) -> AsyncIterator[Rooms]:
+    """Everything that handlers work with, its background tasks running; they end with the context.
+
+    A background task that fails takes the context with it: a server that takes nothing in, or tells nothing, must not
+    look alive.
+    """
+    keys = Keys(database, settings)
+    registry = Registry(database, keys, settings)
+    items, applications, spreads = Items(database, settings), Applications(database), Spreads(database)
+    kpis, reckoned = Kpis(database, spreads, settings), Reckoned()
+    intake = Intake(writer, registry, settings, vitals)
+    changes = Feed(database, kpis, settings)
+    rooms = Rooms(
+        settings=settings,
+        database=database,
+        registry=registry,
+        intake=intake,
+        items=items,
+        kpis=kpis,
+        applications=applications,
+        charts=Charts(database, kpis, reckoned, settings),
+        versions=VersionCharts(database, reckoned, settings),
+        reckoned=reckoned,
+        feed=changes,
+        tokens=Tokens(database, settings),
+        limits=Limits(settings),
+        vitals=vitals,
+        sampler=Sampler(vitals, database, writer, intake, changes),
+        exposition=Exposition(vitals.numbers),
+    )
+    async with beside(
+        keys.run(),
+        rooms.intake.run(),
+        rooms.feed.run(),
+        rooms.limits.run(),
+        rooms.tokens.run(),
+        feed.close_ended(rooms),
+        hold_to_time(rooms),
+        spreads.run(),
+        background_jobs.run(database, registry, rooms.intake, rooms.feed, settings),
+        rooms.sampler.run(),
+        rooms.sampler.measure(),
+    ):
+        yield rooms
+
+
+def listen(settings: Settings, *, shared: bool = False) -> list[socket.socket]:
+    """Sockets on the host and port that were set, `shared` with other processes that do so too."""
+    try:
+        return tornado.netutil.bind_sockets(settings.port, settings.host, reuse_port=shared)
+    except (OSError, UnicodeError) as error:
+        raise ConfigurationError(
+            f"Cannot listen on {settings.host}, port {settings.port}: {getattr(error, 'strerror', error)}. "
+            "Choose others with --host and --port."
+        ) from None
+
+
+async def serve(
+    settings: Settings,
+    database: Database,
+    writer: Database,
+    listening: Callable[[int, Rooms], Awaitable[None]],
+    ended: asyncio.Event,
+    vitals: Vitals,
+) -> None:
+    """Listens until `ended` is set, then finishes what is in flight. `listening` is told the port."""
+    asyncio.get_running_loop().set_exception_handler(_log_stray)
+    async with rooms_of(settings, database, writer, vitals) as rooms:
+        server = make_server(rooms, make_application(rooms), POSTS)
+        sockets = listen(settings, shared=settings.workers > 1)
+        server.add_sockets(sockets)
+        await listening(sockets[0].getsockname()[1], rooms)
+        await ended.wait()
+        await _drain(server, rooms, settings.drain_timeout)
+
+
+async def _drain(server: HTTPServer, rooms: Rooms, limit: timedelta) -> None:
+    """No new connections, new requests refused, feeds closed; what is in flight gets its answer."""
+    logger.info("ending: finishing what is in flight")
+    server.stop()
+    rooms.draining = True
+    for subscriber in list(rooms.sockets):
+        subscriber.close(feed.GOING_AWAY, "the server is ending")
+    try:
+        await asyncio.wait_for(rooms.idle.wait(), limit.total_seconds())
+    except TimeoutError:
+        logger.warning("%d requests were still in flight after %s", rooms.in_flight, limit)
+        rooms.cut_off()
+    await asyncio.sleep(CLOSE_GRACE_S)
+    await server.close_all_connections()
+
+
+def _count(handler: Handler) -> None:
+    """Where Tornado would log an answer. There is no access log: its lines would hold addresses."""
+    handler.rooms.vitals.answered(type(handler).__name__, handler.get_status(), handler.request.request_time())
+
+
+def _log_stray(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What asyncio would log of a failed callback, without reprs: those of sockets hold addresses."""
+    error = context.get("exception")
+    logger.warning("a background callback failed (%s)", type(error).__name__)

@@ -1,0 +1,74 @@
+"""Looks at what stands and is counted nowhere: the queue, pools, the feed, the loop, the database, the charts.
+
+Every worker looks at itself several times a second, so that a scrape that another worker answers knows of it too.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from statistics import median
+
+from shm.core.errors import DatabaseUnavailable
+from shm.core.instruments import Vitals
+from shm.core.logs import describe_error
+from shm.db.database import Database
+from shm.feed.hub import Feed
+from shm.ingest.batch_writer import Intake
+
+LOOK_S = 0.25  # what holds the loop up for longer is seen; looking takes some ten microseconds
+MEASURE_S = 5.0  # between two measurements of the database: PostgreSQL asks for each file's size, about a millisecond
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    bytes: int
+    series_lag_s: float
+
+
+class Sampler:
+    """That of one worker."""
+
+    def __init__(self, vitals: Vitals, database: Database, writer: Database, intake: Intake, feed: Feed) -> None:
+        self._vitals = vitals
+        self._database = database
+        self._pools = {"readers": database, "writer": writer}
+        self._intake = intake
+        self._feed = feed
+
+    def look(self) -> None:
+        """Once, at this moment."""
+        vitals = self._vitals
+        vitals.queue.set(self._intake.depth)
+        lags = self._feed.lags()
+        vitals.subscribers.set(len(lags))
+        vitals.slowest.set(max(lags, default=0.0))
+        vitals.median.set(median(lags) if lags else 0.0)
+        for name, pool in self._pools.items():
+            use = pool.use
+            vitals.connections.set(use.used, name, "used")
+            vitals.connections.set(use.free, name, "free")
+            vitals.waiting.set(use.waiting, name)
+
+    async def run(self) -> None:
+        """Again and again, until cancelled; what the loop is late for that is its lag."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self.look()
+            due = loop.time() + LOOK_S
+            await asyncio.sleep(LOOK_S)
+            self._vitals.loop_lag.observe(max(0.0, loop.time() - due))
+
+    async def measure(self) -> None:
+        """The database's size and the charts' lag, until cancelled. The first worker does it for all."""
+        while self._vitals.number == 0:
+            try:
+                (measured,) = await self._database.fetch(_Measured, "health.measured")
+                self._vitals.database_bytes.set(measured.bytes)
+                self._vitals.series_lag.set(measured.series_lag_s)
+            except DatabaseUnavailable as error:
+                logger.warning("could not measure the database (%s)", describe_error(error))
+            except Exception:  # such as a right that is missing: no reason to take nothing in
+                logger.exception("could not measure the database")
+            await asyncio.sleep(MEASURE_S)

@@ -1,0 +1,173 @@
+"""What the vendor reads and decides: `/api/v1/admin/`. Shapes are those of `kpis` and `items`."""
+
+from http import HTTPStatus
+from typing import Annotated, Literal
+
+import msgspec
+
+from shm.analytics import applications, kpis, stats
+from shm.analytics.instances import Filter, Item, Sent
+from shm.analytics.sorting import By, Order, Sorting
+from shm.auth.tokens import Role
+from shm.core.errors import Conflict, NotFound
+from shm.server.handlers.base import Handler
+from shm.server.http.operations import FEED_CURSOR, NEXT_PAGE, InstanceId, Slug, operation
+
+MOST_ROWS = 1_000  # a page's upper end: about half a megabyte of JSON; `items.PAGE_BYTES` ends it too
+USUAL_ROWS = 50  # as in the original
+
+Limit = Annotated[int, msgspec.Meta(ge=1, le=MOST_ROWS, description="At most this many.")]
+After = Annotated[str, msgspec.Meta(description="A mark out of the `Link` header: what comes after it is wanted.")]
+
+
+class PageOf(msgspec.Struct, frozen=True):
+    """The query of a list."""
+
+    limit: Limit = USUAL_ROWS
+    after: After | None = None
+
+
+class InstancesQuery(Filter, frozen=True):
+    """The query of `GET instances`."""
+
+    sort: By = "last_seen_at"
+    order: Order | None = None
+    limit: Limit = USUAL_ROWS
+    after: After | None = None
+
+
+class KpisQuery(msgspec.Struct, frozen=True):
+    """The query of `GET applications/{slug}/kpis`."""
+
+    counted: Annotated[bool, msgspec.Meta(description="Over the counted ones of these instances only.")] = False
+
+
+class Stats(Handler):
+    """`GET stats`."""
+
+    @operation(Role.VIEWER)
+    async def get(self) -> stats.Stats:
+        """Counts and aggregates over all applications."""
+        return await stats.read(self.rooms.database, self.rooms.settings)
+
+
+class Applications(Handler):
+    """`GET applications`."""
+
+    @operation(Role.VIEWER, headers=[NEXT_PAGE])
+    async def get(self, query: PageOf) -> list[applications.Application]:
+        """Applications with their counts, by slug."""
+        found = await self.rooms.applications.page(query.after, query.limit + 1)
+        if len(found) > query.limit:
+            self.tell_next(found[query.limit - 1].slug)
+        return found[: query.limit]
+
+
+class Application(Handler):
+    """`GET applications/{slug}`."""
+
+    @operation(Role.VIEWER, refuses=[NotFound])
+    async def get(self, slug: Slug) -> applications.Application:
+        """An application with its counts, and what the vendor says of it."""
+        return await self.rooms.applications.one(slug)
+
+    @operation(Role.ADMIN, refuses=[NotFound])
+    async def put(self, slug: Slug, body: applications.ApplicationChange) -> applications.Application:
+        """Changes what the vendor says of an application; what is left out stays as it is."""
+        await self.rooms.applications.change(slug, body)
+        return await self.rooms.applications.one(slug)
+
+
+class ApplicationKpis(Handler):
+    """`GET applications/{slug}/kpis`."""
+
+    @operation(Role.VIEWER, headers=[FEED_CURSOR], refuses=[NotFound])
+    async def get(self, slug: Slug, query: KpisQuery) -> kpis.ApplicationKpis:
+        """Every metric of an application, over its unrevoked instances.
+
+        Each counts with its current snapshot, where that is newer than the active window.
+        """
+        cursor, told = await self.rooms.kpis.application(slug, counted_only=query.counted)
+        self.tell_cursor(cursor)
+        return told
+
+
+class Instances(Handler):
+    """`GET instances`."""
+
+    @operation(Role.VIEWER, headers=[FEED_CURSOR, NEXT_PAGE])
+    async def get(self, query: InstancesQuery) -> list[Item]:
+        """Instances with their current metrics, newest seen first, or sorted by a field or a metric.
+
+        In both orders numbers come before booleans, those before texts, and what is missing last; equals by their ID.
+        Texts, versions too, are sorted by their characters' numbers. A page may have fewer than `limit`: the `Link`
+        header says whether it is the last one.
+        """
+        page = await self.rooms.items.page(query, query.after, query.limit, Sorting.of(query.sort, query.order))
+        self.tell_cursor(page.cursor)
+        if page.next is not None:
+            self.tell_next(page.next)
+        return page.items
+
+
+class Instance(Handler):
+    """`GET instances/{id}`."""
+
+    @operation(Role.VIEWER, headers=[FEED_CURSOR], refuses=[NotFound])
+    async def get(self, instance_id: InstanceId) -> Item:
+        """An instance with its current metrics."""
+        return await shown(self, instance_id)
+
+    @operation(Role.ADMIN, status=HTTPStatus.NO_CONTENT, refuses=[NotFound])
+    async def delete(self, instance_id: InstanceId) -> None:
+        """Deletes all that is held on an instance, for good; the feed tells that it is gone.
+
+        One that goes on reporting is refused, and one that registers again is a new one: revoke it to keep it out.
+        """
+        if not await self.rooms.registry.remove(instance_id):
+            raise no_such_instance()
+
+
+class InstanceSnapshots(Handler):
+    """`GET instances/{id}/snapshots`."""
+
+    @operation(Role.VIEWER, headers=[NEXT_PAGE], refuses=[NotFound])
+    async def get(self, instance_id: InstanceId, query: PageOf) -> list[Sent]:
+        """An instance's snapshots, newest first, as long as they are kept.
+
+        A page may have fewer than `limit`: the `Link` header says whether it is the last one.
+        """
+        found = await self.rooms.items.history(instance_id, query.after, query.limit)
+        if found is None:
+            raise no_such_instance()
+        if found.next is not None:
+            self.tell_next(found.next)
+        return found.sent
+
+
+class Decision(Handler):
+    """`POST instances/{id}/approve` and `/revoke`."""
+
+    @operation(Role.ADMIN, headers=[FEED_CURSOR], refuses=[NotFound, Conflict])
+    async def post(self, instance_id: InstanceId, decision: Literal["approve", "revoke"]) -> Item:
+        """Approves an instance, or revokes it for good. Asked again, it changes nothing."""
+        status = "active" if decision == "approve" else "revoked"
+        await self.rooms.registry.decide(instance_id, status)
+        item = await shown(self, instance_id)
+        if item.status != status:
+            raise Conflict("revoked_for_good", "This instance is revoked, which is final.")
+        return item
+
+
+async def shown(handler: Handler, instance_id: str) -> Item:
+    """An instance, and the feed's cursor told that it is true at. Raises NotFound."""
+    page = await handler.rooms.items.one(instance_id)
+    if not page.items:
+        raise no_such_instance()
+    handler.tell_cursor(page.cursor)
+    return page.items[0]
+
+
+def no_such_instance() -> NotFound:
+    """The refusal for an ID that nobody has."""
+    return NotFound("no_such_instance", "There is no instance of that ID.")

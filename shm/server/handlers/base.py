@@ -1,0 +1,202 @@
+"""What all handlers share: who may call, one shape of error, and requests in flight counted.
+
+Each method is an `operation` (`declared`), and here it is carried out: what is asked is read by it, and so is answered.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from http import HTTPStatus
+from typing import Any, ClassVar, cast
+from urllib.parse import urlencode
+
+import msgspec
+import tornado.web
+from tornado.http1connection import HTTP1Connection
+from tornado.iostream import StreamClosedError
+
+from shm.auth.tokens import Granted, Role
+from shm.core.errors import Forbidden, MethodNotAllowed, NotFound, TooLarge, Unauthorized
+from shm.server.http import problems
+from shm.server.http.ingest_requests import WRITE_TIMEOUT_S
+from shm.server.http.operations import FEED_CURSOR, NEXT_PAGE, Header, Operation, Stream, operations_of
+from shm.server.http.params import NoQuery, body_as, query_as
+from shm.server.services import Rooms
+
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+class Handler(tornado.web.RequestHandler):
+    """The base of every handler."""
+
+    operations: ClassVar[dict[str, Operation]]  # by method, in lower case
+    granted: Granted | None = None  # to the token that came, where one was wanted
+
+    def __init_subclass__(cls) -> None:
+        """Whoever may GET may ask for the head alone, unless it is an upgrade."""
+        get = operations_of(cls).get("get")
+        if get is not None and get.status is not HTTPStatus.SWITCHING_PROTOCOLS:
+            cls.head = cls.get
+        cls.operations = operations_of(cls)
+
+    def initialize(self, rooms: Rooms) -> None:
+        """Called by Tornado with what the route carries."""
+        self.rooms = rooms
+        self._counted = False
+
+    async def prepare(self) -> None:
+        """Lets in who may come in."""
+        self.count()
+        await self.admit()
+
+    def count(self) -> None:
+        """From here on until its answer is out, the request is in flight, and a drain waits for it."""
+        self._counted = True
+        self.rooms.enter()
+
+    async def admit(self) -> None:
+        """Refuses what may not come in, now or at all."""
+        self.rooms.hold_open()
+        await self.authorize(self.operation().role)
+
+    def operation(self) -> Operation:
+        """What the request's method declares. Raises MethodNotAllowed."""
+        found = self.operations.get((self.request.method or "").lower())
+        if found is None:
+            raise MethodNotAllowed("method_not_allowed", "This address does not know that method.")
+        return found
+
+    async def authorize(self, wanted: Role) -> None:
+        """Holds the bearer's role against the one that is wanted. Raises Unauthorized or Forbidden."""
+        if wanted < Role.VIEWER:
+            return
+        self.granted = await self._granted()
+        if self.granted.role < wanted:
+            raise Forbidden("role_too_small", f"This needs a token with the role {wanted.name.lower()}.")
+
+    async def _granted(self) -> Granted:
+        tokens, limits = self.rooms.tokens, self.rooms.limits
+        headers = self.request.headers
+        token = tokens.given(headers.get("Authorization"))
+        address = limits.address(self.request.remote_ip or "", headers.get_list("X-Forwarded-For"))
+        limits.hold_ban(address, token)
+        granted = await tokens.granted(token)
+        limits.remember(address, token, good=granted is not None)
+        if granted is None:
+            raise Unauthorized("bad_token", "This token is not valid here.", {"WWW-Authenticate": "Bearer"})
+        allowance = limits.take_token(token)
+        if allowance is not None:
+            for name, value in allowance.headers().items():
+                self.set_header(name, value)
+        return granted
+
+    def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
+        """Ends the request; it is in flight until its last byte is out, or its client has gone."""
+        out = super().finish(chunk)
+        out.add_done_callback(self._out)
+        return out
+
+    def _out(self, out: "asyncio.Future[None]") -> None:
+        out.exception()  # a client that has gone is no error
+        if self._counted:
+            self._counted = False
+            self.rooms.leave()
+
+    def set_default_headers(self) -> None:
+        """Called by Tornado for every answer."""
+        for name, value in problems.FIXED_HEADERS.items():
+            self.set_header(name, value)
+
+    async def carry_out(
+        self, declared: Operation, method: Callable[..., Awaitable[object]], path: dict[str, str]
+    ) -> None:
+        """Reads what is asked, lets the method answer it, and sends the answer."""
+        asked: dict[str, object] = {**path}
+        given = {name: self.get_query_arguments(name, strip=False) for name in self.request.query_arguments}
+        query = query_as(declared.query or NoQuery, given, lenient=declared.lenient)
+        if declared.query is not None:
+            asked["query"] = query
+        if declared.body is not None:
+            if len(self.request.body) > self.rooms.settings.max_body:
+                raise TooLarge("body_too_large", f"The body is larger than {self.rooms.settings.max_body} bytes.")
+            asked["body"] = body_as(declared.body, self.request.body)
+        answer = await method(self, **asked)
+        if declared.status is not HTTPStatus.SWITCHING_PROTOCOLS:
+            await self._give(declared, answer)
+
+    async def _give(self, declared: Operation, answer: object) -> None:
+        self.set_status(declared.status)
+        if isinstance(answer, Stream):
+            await self._give_pieces(answer)
+        elif not declared.has_body:
+            self.finish()
+        else:
+            self.set_header("Content-Type", declared.media[0])
+            self.finish(answer if isinstance(answer, bytes) else _encoder.encode(answer))
+
+    async def _give_pieces(self, answer: Stream) -> None:
+        """What fails at the first piece is refused properly. Later it is cut off, and not mistaken for a whole one."""
+        self.set_header("Content-Type", answer.media)
+        async with aclosing(answer.pieces) as pieces:
+            try:
+                async for piece in pieces:
+                    self.write(piece)
+                    await asyncio.wait_for(self.flush(), WRITE_TIMEOUT_S)
+                    if self.request.method == "HEAD":
+                        break
+            except (StreamClosedError, TimeoutError):  # the client has gone or does not read, which is no error
+                self._cut_off()
+            except Exception as error:
+                if not self._headers_written:
+                    raise
+                problems.log(type(self).__name__, error)
+                self._cut_off()
+        if not self._finished:
+            self.finish()
+
+    def _cut_off(self) -> None:
+        cast(HTTP1Connection, self.request.connection).close()
+
+    def tell(self, header: Header, value: object) -> None:
+        """Adds a header that the operation declares."""
+        assert header in self.operation().headers, header  # noqa: S101 - or the document would not know of it
+        self.set_header(header.name, str(value))
+
+    def tell_cursor(self, cursor: int) -> None:
+        """Says which cursor of the feed the answer is true at."""
+        self.tell(FEED_CURSOR, cursor)
+
+    def tell_next(self, after: str) -> None:
+        """Says where the next page is: the same query, after a mark."""
+        query = {name: self.get_query_argument(name, strip=False) for name in self.request.query_arguments}
+        self.tell(NEXT_PAGE, f'<{self.request.path}?{urlencode(query | {"after": after})}>; rel="next"')
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Every error has one shape, and none shows what is inside."""
+        error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
+        refusal = problems.refusal_for(error, status_code)
+        self.rooms.vitals.refusals.add(refusal.code)
+        self.set_header("Content-Type", problems.CONTENT_TYPE)
+        for name, value in refusal.headers.items():
+            self.set_header(name, value)
+        if isinstance(refusal, MethodNotAllowed):
+            self.set_header("Allow", ", ".join(name.upper() for name in self.operations))
+        self.set_status(refusal.status)
+        self.finish(problems.body_of(refusal))
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        """Says what went wrong, without the request."""
+        if not isinstance(value, tornado.web.HTTPError):
+            problems.log(type(self).__name__, value)
+
+    def compute_etag(self) -> str | None:
+        """Nothing here is cached, so nothing is hashed for it."""
+        return None
+
+
+class Missing(Handler):
+    """Whatever has no route."""
+
+    def operation(self) -> Operation:
+        """There is none."""
+        raise NotFound("no_such_address", "There is nothing at this address.")

@@ -1,0 +1,118 @@
+"""What the vendor reads of an application's past, and of what it is made of: `/api/v1/admin/`."""
+
+from typing import Annotated
+
+import msgspec
+
+from shm.analytics import breakdown, charts, kpis, lifecycle, versions
+from shm.analytics.instances import VersionRank as Rank
+from shm.analytics.periods import Period
+from shm.auth.tokens import Role
+from shm.core.errors import BadRequest, NotFound
+from shm.core.releases import version_rank
+from shm.server.handlers.base import Handler
+from shm.server.http.operations import App, Slug, operation
+
+MAX_VERSION = 1_024  # characters: more than any setting lets an install send
+
+HowFar = Annotated[Period, msgspec.Meta(description="How far back.")]
+
+
+class PeriodQuery(msgspec.Struct, frozen=True):
+    """The query of a chart."""
+
+    period: HowFar = "30d"
+
+
+class MetricsQuery(msgspec.Struct, frozen=True):
+    """The query of `GET metrics/{app}`."""
+
+    period: HowFar = "24h"
+    keys: (
+        Annotated[str, msgspec.Meta(description="Metrics, joined by commas; else those that most instances answer.")]
+        | None
+    ) = None
+
+
+class VersionRankQuery(msgspec.Struct, frozen=True):
+    """The query of `GET version-rank`."""
+
+    version: Annotated[str, msgspec.Meta(max_length=MAX_VERSION, description="Any version; no instance need have it.")]
+
+
+class RankedVersion(msgspec.Struct):
+    """A version with its rank."""
+
+    version: str
+    version_rank: Rank
+
+
+class BreakdownQuery(msgspec.Struct, frozen=True):
+    """The query of `GET applications/{slug}/breakdown`."""
+
+    by: Annotated[
+        str,
+        msgspec.Meta(
+            min_length=1,
+            description="version, os_arch, environment, deployment_mode, or the key of a string or boolean metric.",
+        ),
+    ]
+    metric: (
+        Annotated[str, msgspec.Meta(min_length=1, description="A number to be aggregated over each value.")] | None
+    ) = None
+    counted: Annotated[bool, msgspec.Meta(description="Over the counted ones of these instances only.")] = False
+
+
+class Metrics(Handler):
+    """`GET metrics/{app}`."""
+
+    @operation(Role.VIEWER, refuses=[NotFound])
+    async def get(self, app: App, query: MetricsQuery) -> charts.MetricSeries:
+        """An application's metrics over a period: at each moment what the KPIs read then, and at last now."""
+        keys = None if query.keys is None else query.keys.split(",")
+        if keys is not None and len(keys) > kpis.MOST_KEYS:
+            raise BadRequest("bad_parameter", f"keys names more than {kpis.MOST_KEYS} metrics.")
+        return await self.rooms.charts.metrics(app, query.period, keys)
+
+
+class Versions(Handler):
+    """`GET applications/{slug}/versions`."""
+
+    @operation(Role.VIEWER, refuses=[NotFound])
+    async def get(self, slug: Slug, query: PeriodQuery) -> versions.Versions:
+        """Instances by version over a period, how fast installs move to a new version, and who is behind."""
+        return await self.rooms.versions.of(slug, query.period)
+
+
+class VersionRank(Handler):
+    """`GET version-rank`."""
+
+    @operation(Role.VIEWER)
+    async def get(self, query: VersionRankQuery) -> RankedVersion:
+        """The rank of any version, to compare with the `version_rank` of instances."""
+        return RankedVersion(query.version, version_rank(query.version))
+
+
+class Lifecycle(Handler):
+    """`GET applications/{slug}/lifecycle`."""
+
+    @operation(Role.VIEWER, refuses=[NotFound])
+    async def get(self, slug: Slug, query: PeriodQuery) -> lifecycle.Lifecycle:
+        """Instances that were new, active, lost or returned by day, and how long those of each week survive."""
+        return await lifecycle.read(self.rooms.database, self.rooms.reckoned, slug, query.period)
+
+
+class Breakdown(Handler):
+    """`GET applications/{slug}/breakdown`."""
+
+    @operation(Role.VIEWER, refuses=[NotFound])
+    async def get(self, slug: Slug, query: BreakdownQuery) -> breakdown.Breakdown:
+        """Instances by the values of a column or metric, and another metric over each.
+
+        Over the instances that KPIs are over: unrevoked ones whose current snapshot is newer than the active window.
+        """
+        rooms = self.rooms
+        return await breakdown.read(
+            *(rooms.database, rooms.reckoned, slug, query.by, query.metric),
+            counted_only=query.counted,
+        )

@@ -1,0 +1,145 @@
+"""`GET /api/v1/admin/feed`: the websocket end of the change feed."""
+
+import asyncio
+import logging
+from http import HTTPStatus
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import msgspec
+import tornado.websocket
+from tornado.iostream import StreamClosedError
+
+from shm.analytics import applications
+from shm.auth.tokens import Role
+from shm.core.errors import BadRequest, DatabaseUnavailable, Forbidden, Overloaded, TooMany
+from shm.core.logs import Sparingly, describe_error
+from shm.feed.hub import FeedFailed
+from shm.server.handlers.base import Handler
+from shm.server.http.operations import operation
+from shm.server.services import Rooms
+
+GOING_AWAY = 1001
+NOT_ALLOWED = 1008
+FAULT = 1011
+TRY_AGAIN = 1013
+VERSIONS = ("7", "8", "13")  # those that Tornado speaks
+
+FULL_FOR_S = 10  # when to come again where there is no room
+LOOK_S = 5.0  # between two looks at the tokens of open feeds: one short statement, however many there are
+
+logger = logging.getLogger(__name__)
+sparingly = Sparingly(logger)
+
+
+class FeedQuery(msgspec.Struct, frozen=True):
+    """The query of the feed."""
+
+    app: Annotated[str, msgspec.Meta(description="An application's slug or name: it alone is wanted.")] | None = None
+    since: (
+        Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1, description="The cursor of a list: what changed after it.")]
+        | None
+    ) = None
+
+
+class Feed(Handler, tornado.websocket.WebSocketHandler):
+    """One subscriber. It only listens; what it says is ignored."""
+
+    _telling: asyncio.Task[None] | None = None
+
+    @operation(Role.VIEWER, status=HTTPStatus.SWITCHING_PROTOCOLS, refuses=[Forbidden, TooMany, Overloaded])
+    async def get(self, query: FeedQuery) -> None:
+        """The websocket that tells each change; a bad query is refused before the upgrade."""
+        self._query = query
+        headers = self.request.headers
+        if headers.get("Upgrade", "").lower() != "websocket" or "Sec-WebSocket-Key" not in headers:
+            raise BadRequest("upgrade_wanted", "This address is a websocket: ask for an upgrade to it.")
+        if headers.get("Sec-WebSocket-Version") not in VERSIONS:
+            raise BadRequest("websocket_version", f"This speaks the websocket versions {', '.join(VERSIONS)}.")
+        origin = headers.get("Origin")
+        if origin is not None and not self.check_origin(origin):
+            raise Forbidden("foreign_origin", "A page of another site may not read this feed.")
+        self._app = await self._slug()
+        self._hold_to_limits()
+        self.rooms.sockets.add(self)
+        try:
+            await super().get()  # until the subscriber has gone
+        finally:
+            self.rooms.sockets.discard(self)
+
+    def check_origin(self, origin: str) -> bool:
+        """Whether a page is of this site. Other programs send such an origin too, or none."""
+        try:
+            site = urlsplit(origin).netloc.lower()
+        except ValueError:
+            return False
+        return bool(site) and site == self.request.headers.get("Host", "").lower()
+
+    async def _slug(self) -> str | None:
+        """The slug of the application that is wanted; it may come to be only later."""
+        app = self._query.app
+        return None if app is None else await applications.slug_of(self.rooms.database, app)
+
+    def _hold_to_limits(self) -> None:
+        """Raises Overloaded or TooMany where there is no room for one more."""
+        limits, others = self.rooms.settings, [each for each in self.rooms.sockets if isinstance(each, Feed)]
+        if len(others) >= limits.feed_subscribers:
+            raise Overloaded("too_many_subscribers", f"{len(others)} feeds are open, as many as may be.", FULL_FOR_S)
+        of_token = sum(each.granted == self.granted for each in others)
+        if of_token >= limits.feed_subscribers_of_token:
+            sentence = f"{of_token} feeds are open with this token, as many as may be."
+            raise TooMany("too_many_subscribers", sentence, FULL_FOR_S)
+
+    async def open(self) -> None:
+        """Starts telling, in a task that `on_close` ends."""
+        if self.ws_connection is not None and not self.ws_connection.is_closing():
+            self._telling = asyncio.create_task(self._tell())
+
+    async def _tell(self) -> None:
+        try:
+            await self.rooms.feed.follow(self._app, self._query.since, self._send)
+        except tornado.websocket.WebSocketClosedError:
+            pass
+        except DatabaseUnavailable:
+            self.close(TRY_AGAIN, "the database is away")
+        except FeedFailed:
+            self.close(FAULT, "a fault of the server")
+        except Exception:  # a feed that is open and mute would be a lie: closed, its subscriber comes back
+            logger.exception("a feed failed")
+            self.close(FAULT, "a fault of the server")
+
+    async def _send(self, frames: bytes) -> None:
+        """Returns once they are with the system: at most that much is in flight. Pings go out in between."""
+        connection = self.ws_connection
+        if connection is None or connection.stream is None or connection.is_closing():
+            raise tornado.websocket.WebSocketClosedError
+        try:
+            await connection.stream.write(frames)
+        except StreamClosedError:
+            raise tornado.websocket.WebSocketClosedError from None
+
+    def on_message(self, message: str | bytes) -> None:
+        """Nothing is expected of a subscriber."""
+
+    def on_close(self) -> None:
+        """The peer has gone, was found dead by ping, or the server is ending."""
+        telling, self._telling = self._telling, None  # else the two hold each other until the collector comes
+        if telling is not None:  # it may have gone before it was there
+            telling.cancel()
+
+
+async def close_ended(rooms: Rooms) -> None:
+    """Closes the feeds whose token was removed or has ended, until cancelled."""
+    while True:
+        await asyncio.sleep(LOOK_S)
+        tokens = {each: each.granted.token_hash for each in rooms.sockets if isinstance(each, Feed) and each.granted}
+        if not tokens:
+            continue
+        try:
+            valid = await rooms.tokens.valid_of(set(tokens.values()))
+        except Exception as error:  # of a database that cannot be read, a feed tells nothing either
+            sparingly.warning("could not see which tokens are still valid", describe_error(error))
+            continue
+        for subscriber, token in tokens.items():
+            if token not in valid:
+                subscriber.close(NOT_ALLOWED, "this token is not valid any more")

@@ -1,0 +1,40 @@
+"""Is it alive, and can it work: for load balancers and for people."""
+
+from typing import Literal
+
+import msgspec
+
+from shm.auth.tokens import Role
+from shm.server.handlers.base import Handler
+from shm.server.http.operations import operation
+
+
+class Alive(msgspec.Struct):
+    """The body of `GET /api/v1/healthcheck`."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Able(msgspec.Struct):
+    """The body of `GET /api/v1/ready`."""
+
+    status: Literal["ready"] = "ready"
+
+
+class Healthcheck(Handler):
+    """`GET /api/v1/healthcheck`, as in the original."""
+
+    @operation(Role.PUBLIC, lenient=True)
+    async def get(self) -> Alive:
+        """Whether the process answers."""
+        return Alive()
+
+
+class Ready(Handler):
+    """`GET /api/v1/ready`."""
+
+    @operation(Role.PUBLIC, lenient=True)
+    async def get(self) -> Able:
+        """Whether the database answers, which was migrated before the server listened; 503 if not."""
+        await self.rooms.database.execute("health.ping")
+        return Able()

@@ -1,0 +1,15 @@
+"""`GET /api/openapi.json`: what `shm.server.openapi` makes of all declarations, built once at the start."""
+
+from shm.auth.tokens import Role
+from shm.server.handlers.base import Handler
+from shm.server.http.operations import operation
+
+
+class OpenApi(Handler):
+    """`GET /api/openapi.json`."""
+
+    @operation(Role.PUBLIC, lenient=True)
+    async def get(self) -> bytes:
+        """This document."""
+        built: bytes = self.settings["openapi"]
+        return built

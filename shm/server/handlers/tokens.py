@@ -1,0 +1,63 @@
+"""The tokens of the admin API: who may read and who may change, listed, made and removed by admins."""
+
+import logging
+from datetime import timedelta
+from http import HTTPStatus
+from typing import Annotated, Literal
+
+import msgspec
+
+from shm.auth.tokens import LONGEST_NAME, Issued, Role, Token, mark_of
+from shm.core.errors import BadRequest, Conflict, NotFound
+from shm.core.setting_types import duration
+from shm.server.handlers.admin import PageOf
+from shm.server.handlers.base import Handler
+from shm.server.http.operations import NEXT_PAGE, TokenId, operation
+
+logger = logging.getLogger(__name__)
+
+
+class NewToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST tokens`."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_NAME, description="What uses it.")]
+    role: Literal["viewer", "admin"]
+    expires_in: (
+        Annotated[str, msgspec.Meta(description="A duration such as `90d`; without one the token has no end.")] | None
+    ) = None
+
+
+class TokenList(Handler):
+    """`GET tokens` and `POST tokens`."""
+
+    @operation(Role.ADMIN, headers=[NEXT_PAGE])
+    async def get(self, query: PageOf) -> list[Token]:
+        """Tokens, the newest first, without what proves them."""
+        found = await self.rooms.tokens.page(query.after, query.limit + 1)
+        if len(found) > query.limit:
+            self.tell_next(mark_of(found[query.limit - 1]))
+        return found[: query.limit]
+
+    @operation(Role.ADMIN, status=HTTPStatus.CREATED, refuses=[Conflict])
+    async def post(self, body: NewToken) -> Issued:
+        """Makes a token, which is told this once."""
+        issued = await self.rooms.tokens.add(body.name, Role[body.role.upper()], _read(body.expires_in))
+        logger.info("token %s was made, for the role %s", issued.id, issued.role)
+        return issued
+
+
+class OneToken(Handler):
+    """`DELETE tokens/{id}`."""
+
+    @operation(Role.ADMIN, status=HTTPStatus.NO_CONTENT, refuses=[NotFound, Conflict])
+    async def delete(self, token_id: TokenId) -> None:
+        """Removes a token, which ends at once in every server; but not the one that asks."""
+        await self.rooms.tokens.remove(token_id, asking=self.granted)
+        logger.info("token %s was removed", token_id)
+
+
+def _read(expires_in: str | None) -> timedelta | None:
+    try:
+        return None if expires_in is None else duration(expires_in)
+    except ValueError as error:
+        raise BadRequest("bad_field", f"expires_in cannot be read: wanted is {error}, or null.") from None

@@ -1,0 +1,1 @@
+"""HTTP below the handlers: dispatch, streams, limits, parameters, problem documents."""

@@ -1,0 +1,92 @@
+"""Every refusal has one shape, RFC 9457 with a stable code, and none shows what is inside."""
+
+import logging
+from http import HTTPStatus
+
+import msgspec
+
+from shm.core.errors import (
+    BadRequest,
+    DatabaseBusy,
+    DatabaseFull,
+    DatabaseUnavailable,
+    MethodNotAllowed,
+    NotFound,
+    Overloaded,
+    QueryTooSlow,
+    Refusal,
+    UnstorableData,
+)
+from shm.core.logs import Sparingly
+
+CONTENT_TYPE = "application/problem+json"
+
+# No answer names the library, is sniffed for another type, or is kept by a cache.
+FIXED_HEADERS = {"Server": "shm", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+
+FULL_RETRY_S = 60  # somebody has to make room first
+
+logger = logging.getLogger(__name__)
+sparingly = Sparingly(logger)
+
+_encoder = msgspec.json.Encoder()
+
+
+class Problem(msgspec.Struct):
+    """RFC 9457, with a stable `code` for programs."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+
+
+def body_of(refusal: Refusal) -> bytes:
+    """The JSON of a refusal."""
+    problem = Problem(
+        f"urn:shm:problem:{refusal.code}",
+        *(refusal.status.phrase, refusal.status.value, refusal.detail, refusal.code),
+    )
+    return _encoder.encode(problem)
+
+
+def log(asked: str, error: BaseException) -> None:
+    """Says what went wrong without the request, which would hold the client's address; `asked` is what it was for."""
+    if isinstance(error, Refusal | UnstorableData):
+        logger.debug("%s: refused, %s", asked, refusal_for(error).code)
+        return
+    if isinstance(error, DatabaseUnavailable):
+        sparingly.warning(f"{asked}: the database is away, full or too slow", str(error))
+        return
+    logger.error("%s failed", asked, exc_info=error)
+
+
+class Internal(Refusal):
+    """A fault of the server; its log says what."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def refusal_for(error: BaseException | None, status_code: int = HTTPStatus.INTERNAL_SERVER_ERROR) -> Refusal:
+    """What is answered for an error; `status_code` is what Tornado would have answered."""
+    match error:
+        case Refusal():
+            return error
+        case DatabaseBusy():
+            return Overloaded("queue_full", "More requests wait for the database than may; try again shortly.")
+        case DatabaseFull():
+            return Overloaded("database_full", "The database's disk is full; what it has is safe.", FULL_RETRY_S)
+        case QueryTooSlow():
+            return Overloaded("database_too_slow", "The database took too long over this.")
+        case UnstorableData():
+            return BadRequest("unstorable", "A value in this request is none that the database can hold.")
+        case DatabaseUnavailable():
+            return Overloaded("database_unavailable", "The database is away; nothing acknowledged is lost.")
+    if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        return MethodNotAllowed("method_not_allowed", "This address does not know that method.")
+    if status_code == HTTPStatus.NOT_FOUND:
+        return NotFound("no_such_address", "There is nothing at this address.")
+    if HTTPStatus.BAD_REQUEST <= status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return BadRequest("bad_request", "The request cannot be read.")
+    return Internal("internal_error", "Something went wrong here; the server's log says what.")

@@ -1,0 +1,84 @@
+"""The vitals of all workers as Prometheus reads them: the only importer of its client library.
+
+Collected anew at each scrape, out of the memory that the workers share, so it does not matter which of them is asked.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
+
+import shm
+from shm.core.instruments import METRICS, Metric
+from shm.core.shared_memory import SharedNumbers
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4  # one format for everybody: the one that every version reads
+
+Sums = dict[tuple[str, ...], list[float]]
+
+
+class Exposition:
+    """What a scrape is answered with."""
+
+    def __init__(self, numbers: SharedNumbers) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)  # of its own: the library's holds what others put there
+        self._registry.register(_Workers(numbers))
+
+    def text(self) -> bytes:
+        """All metrics, as of now."""
+        return generate_latest(self._registry)
+
+
+class _Workers(Collector):
+    def __init__(self, numbers: SharedNumbers) -> None:
+        self._numbers = numbers
+
+    def collect(self) -> Iterable[Family]:
+        """Called by the library for each scrape."""
+        yield InfoMetricFamily("shm_build", "The version of the server.", {"version": shm.__version__})
+        found: dict[str, Sums] = {metric.name: {} for metric in METRICS}
+        kinds = {metric.name: metric for metric in METRICS}
+        for worker in range(self._numbers.places):
+            for series in self._numbers.place(worker).series():
+                metric = kinds[series.metric]
+                labels = (*series.labels, str(worker)) if is_of_each(metric) else series.labels
+                sums = found[series.metric]
+                before = sums.get(labels, [0.0] * len(series.cells))
+                sums[labels] = [one + other for one, other in zip(before, series.cells, strict=True)]
+        for metric in METRICS:
+            yield _family(metric, found[metric.name])
+
+
+def is_of_each(metric: Metric) -> bool:
+    """Whether a metric is shown for each worker, because a sum of it would say less."""
+    return metric.kind == "gauge" and not metric.of_all
+
+
+def _family(metric: Metric, sums: Sums) -> Family:
+    labels = (*metric.labels, "worker") if is_of_each(metric) else metric.labels
+    if metric.kind == "histogram":
+        histogram = HistogramMetricFamily(metric.name, metric.meaning, labels=labels)
+        for values, cells in sorted(sums.items()):
+            histogram.add_metric(values, list(_buckets(metric.bounds, cells)), cells[-1])
+        return histogram
+    simple = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+    family = simple(metric.name, metric.meaning, labels=labels)
+    for values, (value,) in sorted(sums.items()):
+        family.add_metric(values, value)
+    return family
+
+
+def _buckets(bounds: tuple[float, ...], cells: list[float]) -> Iterator[tuple[str, float]]:
+    """Each bucket's upper bound, and how many are not above it."""
+    below = 0.0
+    for bound, count in zip((*map(str, bounds), "+Inf"), cells[:-1], strict=True):
+        below += count
+        yield bound, below

@@ -1,0 +1,99 @@
+"""What handlers work with: one of each for a server process, and the count of what is in flight."""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import tornado.websocket
+
+from shm.analytics.applications import Applications
+from shm.analytics.charts import Charts
+from shm.analytics.instances import Items
+from shm.analytics.kpis import Kpis
+from shm.analytics.single_flight_cache import Reckoned
+from shm.analytics.versions import VersionCharts
+from shm.auth.rate_limits import Limits
+from shm.auth.tokens import Tokens
+from shm.core.errors import Overloaded
+from shm.core.instruments import Vitals
+from shm.core.settings import Settings
+from shm.db.database import Database
+from shm.feed.hub import Feed
+from shm.ingest.batch_writer import Intake
+from shm.ingest.registry import Registry
+from shm.server.gauge_sampler import Sampler
+from shm.server.prometheus import Exposition
+
+
+class TimedReading(Protocol):
+    """A request whose body is on its way."""
+
+    def hold_to_time(self, now: float) -> None:
+        """Ends it where its body has not come in time."""
+
+
+@dataclass(slots=True)
+class Rooms:
+    """What handlers work with: one of each for a server process."""
+
+    settings: Settings
+    database: Database
+    registry: Registry
+    intake: Intake
+    items: Items
+    kpis: Kpis
+    applications: Applications
+    charts: Charts
+    versions: VersionCharts
+    reckoned: Reckoned
+    feed: Feed
+    tokens: Tokens
+    limits: Limits
+    vitals: Vitals
+    sampler: Sampler
+    exposition: Exposition
+    sockets: set[tornado.websocket.WebSocketHandler] = field(default_factory=set)
+    reading: set[TimedReading] = field(default_factory=set)
+    bytes_read: int = 0  # of bodies on their way
+    draining: bool = False
+    in_flight: int = 0
+    idle: asyncio.Event = field(default_factory=asyncio.Event)  # set while nothing is in flight
+    _running: "set[asyncio.Task[None]]" = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.idle.set()
+
+    def hold_open(self) -> None:
+        """Raises Overloaded while the server is ending."""
+        if self.draining:
+            raise Overloaded(
+                "shutting_down", "The server is ending; try again in a moment.", 2, {"Connection": "close"}
+            )
+
+    def start(self, request: Coroutine[object, object, None]) -> None:
+        """Runs a request to its end; it is in flight meanwhile."""
+        task = asyncio.create_task(request)
+        self._running.add(task)
+        self.enter()
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._running.discard(task)
+        self.leave()
+
+    def cut_off(self) -> None:
+        """Cancels what has not ended within a drain's time."""
+        for task in self._running:
+            task.cancel()
+
+    def enter(self) -> None:
+        """A request begins."""
+        self.in_flight += 1
+        self.idle.clear()
+
+    def leave(self) -> None:
+        """A request has its answer."""
+        self.in_flight -= 1
+        if not self.in_flight:
+            self.idle.set()

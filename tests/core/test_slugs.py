@@ -1,0 +1,159 @@
+"""Names of applications: which are the same, and that no slug merges others."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from shm.core.slugs import LONGEST_SLUG, folded, slug
+
+PROTOCOL = Path(__file__).parent.parent.parent / "docs" / "protocol.md"
+
+# Pieces of names, and what is left of each once case, Latin accents and separators are taken away.
+PIECES = {
+    **{letter: letter.lower() for letter in "abcABCxyZ019"},
+    "é": "e",
+    "É": "e",
+    "e\u0301": "e",
+    "e": "e",
+    "ß": "ss",
+    "SS": "ss",
+    "ø": "o",
+    "o": "o",
+    "Ł": "l",
+    "l": "l",
+    "æ": "ae",
+    "AE": "ae",
+    "x\u0302": "x",
+    "ａ": "a",
+    "deadbeef": "deadbeef",
+    "app": "app",
+    "北": "北",
+    "背": "背",
+    "京": "京",
+    "景": "景",
+    "Д": "д",
+    "д": "д",
+    "Ω": "ω",
+    "и\u0306": "й",
+    "Й": "й",
+    **{symbol: symbol for symbol in "+#@*$%~<=\\{`€★"},
+    "™": "™",
+    "tm": "tm",
+    "🎉": "🎉",
+    ":tada:": " tada ",
+    "\u200d": "\u200d",
+    **dict.fromkeys("-_./,:;'’\"()[]|&!?·  \t\n\xa0", " "),
+}
+names = st.lists(st.sampled_from(sorted(PIECES)), min_size=1, max_size=8)
+texts = st.text() | st.text("aB1é ßДи\u0306+-™", max_size=120)
+
+
+def left(pieces: list[str]) -> str:
+    """What tells a name apart, by the table."""
+    return " ".join("".join(PIECES[piece] for piece in pieces).split())
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Ledger", "ledger"),
+        ("Café Ledger", "cafe-ledger"),
+        ("CAFE/LEDGER", "cafe-ledger"),
+        ("  My -- App!! 2.0 ", "my-app-2-0"),
+        ("Straße", "strasse"),
+        ("Łódź & Ærø", "lodz-aero"),
+        ("İstanbul", "istanbul"),
+        ("Joe’s App (beta)", "joe-s-app-beta"),
+    ],
+)
+def test_a_slug_is_readable_ascii(name: str, expected: str) -> None:
+    assert slug(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "readable"),
+    [
+        ("Приложение", "prilozhenie"),
+        ("北京", "beijing"),
+        ("C++ Tool", "c-tool"),
+        ("Ledger™", "ledgertm"),
+        ("🎉", "tada"),
+        ("\u200d", "app"),
+        ("!!!", "app"),
+        ("Build 20240101", "build-20240101"),
+        ("a" * 101, "a" * 91),
+    ],
+)
+def test_what_a_slug_cannot_keep_is_told_apart_by_a_hash_at_its_end(name: str, readable: str) -> None:
+    assert re.fullmatch(re.escape(readable) + "-[0-9a-f]{8}", slug(name))
+
+
+def test_the_documentations_examples_are_true() -> None:
+    examples = re.findall(r"`([^`]+)` is\s+`([a-z0-9-]+)`", PROTOCOL.read_text())
+    assert len(examples) >= 3
+    assert [slug(name) for name, _ in examples] == [shown for _, shown in examples]
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        ("北京", "背景", "BeiJing"),
+        ("C++ Tool", "C# Tool", "C Tool", "C* Tool"),
+        ("Ledger™", "LedgerTM"),
+        ("!!!", "???"),
+        ("a" * 200 + "1", "a" * 200 + "2"),
+    ],
+)
+def test_unrelated_names_do_not_share_a_slug(others: tuple[str, ...]) -> None:
+    assert len({slug(name) for name in others}) == len(others)
+
+
+@given(names, names)
+@example(["C", "+", "x"], ["C", "x"])
+@example(["北", "京"], ["背", "景"])
+@example(["é", "-", "A"], ["e", " ", "a"])
+def test_two_names_share_a_slug_if_and_only_if_case_accents_and_separators_are_all_that_differs(
+    some: list[str], others: list[str]
+) -> None:
+    assume(left(some) and left(others))
+    assert (slug("".join(some)) == slug("".join(others))) == (left(some) == left(others))
+
+
+@given(texts)
+@example("C++ Tool")
+@example("a" * 101)
+def test_a_name_that_spells_the_slug_of_another_does_not_get_it(name: str) -> None:
+    thief = slug(name)
+    assert (slug(thief) == thief) == (folded(thief) == folded(name))
+
+
+@given(texts, texts)
+def test_equal_slugs_have_equal_folded_forms(some: str, other: str) -> None:
+    if slug(some) == slug(other) and folded(some):
+        assert folded(some) == folded(other)
+
+
+@given(texts)
+def test_a_slug_fits_an_address(name: str) -> None:
+    assert re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", slug(name))
+    assert len(slug(name)) <= LONGEST_SLUG
+
+
+@given(texts, st.sampled_from([str.upper, str.lower, str.title, str.swapcase]))
+@example("ŉ", str.upper)
+@example("ᾳ", str.upper)
+@example("ß", str.title)
+def test_case_does_not_change_a_slug(name: str, changed: Callable[[str], str]) -> None:
+    assume(folded(name))  # of separators alone there is no case
+    assert slug(changed(name)) == slug(name)
+
+
+@given(st.lists(st.text("abcéД+1", min_size=1), min_size=1, max_size=4), st.data())
+def test_separators_do_not_change_a_slug(words: list[str], data: st.DataObject) -> None:
+    separators = st.text("-_./,:;'’\"()[]|&!?· \t\u00a0", min_size=1, max_size=3)
+    changed = "".join(data.draw(separators) + word for word in words) + data.draw(separators)
+    assert slug(changed) == slug(" ".join(words))

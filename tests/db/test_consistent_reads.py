@@ -1,0 +1,127 @@
+"""An answer that takes several statements is of one moment, whatever is written between two of them."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Event
+from typing import Any
+
+import httpx
+import psycopg2
+import pytest
+
+from shm.core.settings import Settings
+from shm.db.database import Database
+from shm.db.statement_runner import Reader
+from tests.support.databases import admin_cursor
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess
+
+LIMIT_S = 20
+WAITING = """
+    SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+    WHERE l.relation = %s::regclass AND NOT l.granted AND a.query NOT LIKE '%%advisory%%'
+"""  # and so not the background's statements, which take a lock of their own first
+
+TERMINATE = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND state = 'idle in transaction'
+"""
+
+
+def _one(cursor: psycopg2.extensions.cursor, sql: str, *parameters: object) -> Any:
+    cursor.execute(sql, parameters)
+    (value,) = cursor.fetchone() or (None,)
+    return value
+
+
+@contextmanager
+def locked(dsn: str, table: str) -> Iterator[Callable[[], None]]:
+    """Whoever reads the table waits until the context ends. What is yielded returns once somebody does."""
+    holder = psycopg2.connect(dsn)
+    with admin_cursor(dsn) as cursor, holder.cursor() as lock:
+        lock.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+
+        def wait_for_a_reader() -> None:
+            deadline = time.monotonic() + LIMIT_S
+            while _one(cursor, WAITING, table) == 0:
+                assert time.monotonic() < deadline, "nobody reads the table"
+                time.sleep(0.01)
+
+        try:
+            yield wait_for_a_reader
+        finally:
+            holder.close()
+
+
+def test_stats_are_of_one_moment(server: ServerProcess, database: str) -> None:
+    Install(server.url).arrived()
+    with ThreadPoolExecutor(1) as pool:
+        with locked(database, "applications") as wait_for_a_reader:
+            answer = pool.submit(server.get, "stats")
+            wait_for_a_reader()  # the counts are read, and those of each application are not
+            assert Install(server.url).register().status_code == 201
+        stats = answer.result(LIMIT_S).json()
+    assert stats["per_app_counts"] == {"Ledger": stats["total_instances"]}
+
+
+@pytest.mark.parametrize("path", ["applications/ledger/kpis", "metrics/ledger"])
+def test_figures_and_overrides_are_of_one_moment(server: ServerProcess, database: str, path: str) -> None:
+    Install(server.url).arrived({"n": 1})
+    Install(server.url).arrived({"n": 3})
+    change = """
+        UPDATE applications SET overrides = '{"n": {"aggregate": "max"}}';
+        UPDATE instances SET metrics = '{"n": 5}', leaves = NULL WHERE metrics = '{"n": 3}';
+        UPDATE tallies SET total = 6 WHERE sort = 'number' AND key = 'n';
+        UPDATE feed_head SET cursor = cursor + 1;
+    """
+    with ThreadPoolExecutor(1) as pool, admin_cursor(database) as cursor:
+        with locked(database, "definitions") as wait_for_a_reader:
+            before = _one(cursor, "SELECT cursor FROM feed_head")
+            answer = pool.submit(server.get, path)
+            wait_for_a_reader()  # the overrides are read, and the figures are not
+            cursor.execute(change)
+        found = answer.result(LIMIT_S)
+    body = found.json()
+    value = body["metrics"]["n"][-1] if "metrics" in body else body["kpis"][0]["value"]
+    assert value == 4, "the sum, as it was before the change"
+    if "X-Feed-Cursor" in found.headers:
+        assert int(found.headers["X-Feed-Cursor"]) == before
+
+
+def test_kpis_and_counts_are_of_one_moment(server: ServerProcess) -> None:
+    """Each install reports `n`, so as many answer it as are active, while they are revoked one after the other."""
+    fleet = [Install(server.url).arrived({"n": 1}).instance_id for _ in range(60)]
+    done = Event()
+
+    def revoke() -> None:
+        with httpx.Client(base_url=f"{server.url}/api/v1/admin/", headers=server.headers) as client:
+            for instance_id in fleet[1:]:
+                client.post(f"instances/{instance_id}/revoke").raise_for_status()
+        done.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        revoking = pool.submit(revoke)
+        while not (done.is_set() or revoking.done()):
+            kpis = server.get("applications/ledger/kpis").json()
+            assert kpis["kpis"][0]["instances"] == kpis["instances"]["active"]
+        revoking.result()
+
+
+async def test_a_lost_connection_starts_the_transaction_again(database: str) -> None:
+    reads = 0
+    async with Database.opened(Settings.load({}), database, size=1) as own:
+
+        async def read(reader: Reader) -> list[int]:
+            nonlocal reads
+            reads += 1
+            found = [row["cursor"] for row in await reader.fetch(dict, "feed.head")]
+            with admin_cursor(database) as cursor:
+                cursor.execute("UPDATE feed_head SET cursor = cursor + 1")
+                if reads == 1:
+                    cursor.execute(TERMINATE)
+            return [*found, *[row["cursor"] for row in await reader.fetch(dict, "feed.head")]]
+
+        assert await own.read_consistently(read) == [1, 1]
+        assert own.use.used == 0

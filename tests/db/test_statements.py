@@ -1,0 +1,64 @@
+"""Every statement is understood by a real PostgreSQL with the real schema."""
+
+import re
+
+import psycopg2
+import pytest
+
+from shm.db.advisory_locks import Lock
+from shm.db.statements import apart, numbered, sql_folder, statements
+
+WRITES = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM) (instances|snapshots|feed_head|removals|tallies|absences)\b")
+
+WRITES_SERIES = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM) (series_(hours|days|head)|versions_seen)\b")
+ADVISORY = re.compile(r"\bpg_(?:try_)?advisory\w*\(\s*([^\s,)]+)")
+
+
+def advisory_locks(sql: str) -> list[Lock]:
+    """Every lock that a statement takes, in the order in which it stands."""
+    return [Lock(int(number)) for number in ADVISORY.findall(sql)]
+
+
+@pytest.mark.parametrize("name", sorted(statements()))
+def test_a_statement_fits_the_schema(name: str, database: str) -> None:
+    statement = statements()[name]
+    preparation = statement.preparation or f"PREPARE this AS {numbered(apart(statement.sql)[1])[0]}"
+    connection = psycopg2.connect(database)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(preparation)
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("name", sorted(statements()))
+def test_a_statement_that_writes_instances_takes_the_lock_first_in_a_statement_of_its_own(name: str) -> None:
+    statement = statements()[name]
+    text = statement.preparation or statement.sql
+    assert (Lock.WRITERS in advisory_locks(apart(statement.sql)[0])) == bool(WRITES.search(text))
+
+
+@pytest.mark.parametrize("name", sorted(statements()))
+def test_a_statement_that_writes_the_series_takes_their_lock_first_and_the_writers_after_it(name: str) -> None:
+    statement = statements()[name]
+    before, _ = apart(statement.sql)
+    assert (advisory_locks(before)[:1] == [Lock.ROLLUP]) == bool(WRITES_SERIES.search(statement.sql))
+
+
+@pytest.mark.parametrize("name", sorted(statements()))
+def test_a_statement_takes_its_locks_in_the_order_of_the_enum(name: str) -> None:
+    taken = advisory_locks(statements()[name].sql)
+    assert taken == [each for each in Lock if each in taken]
+
+
+def test_lock_numbers_stand_in_one_module() -> None:
+    root = sql_folder().parent
+    files = [each for folder in ("shm", "sql", "bench", "tests") for each in (root / folder).rglob("*.*")]
+    numbers = re.compile("|".join(rf"\b{each.value}\b|(?i:0x{each.value:x})\b" for each in Lock))
+    found = [each for each in files if each.suffix in (".py", ".sql") and numbers.search(each.read_text())]
+    assert found == [root / "shm" / "locks.py"]
+
+
+def test_what_runs_all_the_time_is_planned_once_on_each_connection() -> None:
+    prepared = {name for name, statement in statements().items() if statement.preparation}
+    assert {"intake.store", "instances.public_keys", "tokens.granted"} <= prepared

@@ -1,0 +1,66 @@
+"""The metrics object, walked once."""
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+
+from shm.core.errors import BadRequest
+from shm.core.settings import Settings
+from shm.ingest import flattening
+
+
+def aggregated(metrics: dict[str, Any]) -> Any:
+    """The aggregated leaves of a metrics object."""
+    kept, aggregated = flattening.read(metrics, Settings())
+    return msgspec.json.decode(kept if aggregated is None else aggregated)
+
+
+def test_nested_keys_are_joined_by_dots() -> None:
+    assert aggregated({"mail": {"sent": 3, "by": {"smtp": True}}, "e": {}}) == {"mail.sent": 3, "mail.by.smtp": True}
+
+
+def test_long_strings_arrays_and_nulls_are_kept_but_not_aggregated() -> None:
+    metrics: dict[str, Any] = {"short": "x" * 64, "long": "x" * 65, "list": [1, {"x": 2}], "none": None, "no": False}
+    assert aggregated(metrics) == {"short": "x" * 64, "no": False}
+    assert msgspec.json.decode(flattening.read(metrics, Settings())[0]) == metrics
+
+
+@pytest.mark.parametrize(
+    ("metrics", "code"),
+    [
+        ({"a": [[[[[[[[1]]]]]]]]}, "too_deep"),
+        ({"a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": {"i": 1}}}}}}}}}, "too_deep"),
+        ({"a": list(range(257))}, "too_many_metrics"),
+        ({"a": [{str(n): n for n in range(257)}]}, "too_many_metrics"),
+        ({"a": [{"x" * 1025: 1}]}, "text_too_long"),
+        ({f"k{n}": {} for n in range(257)}, "too_many_metrics"),
+        ({"a": {"b": {str(n): {} for n in range(257)}}}, "too_many_metrics"),
+        ({"a": ["\0"]}, "nul_character"),
+        ({"a": [{"\0": 1}]}, "nul_character"),
+        ({"\0": {}}, "nul_character"),
+        ({"x" * 129: {}}, "key_too_long"),
+        ({"a": [10**400]}, "number_out_of_range"),
+        ({"a": [{"b": 10**400}]}, "number_out_of_range"),
+        ({"a.b": 1, "a": {"b": None}}, "ambiguous_metric"),
+    ],
+)
+def test_no_limit_is_escaped_by_nesting(metrics: dict[str, Any], code: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        flattening.read(metrics, Settings())
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize("key", ["k" * 1000, "\x1b]52;c;\u202e" * 100, "\U0001f600" * 1000])
+def test_a_refusal_shows_a_key_short_and_on_one_line_of_ascii(key: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        flattening.read({key: 1}, Settings())
+    assert len(caught.value.detail) < 120
+    assert caught.value.detail.isprintable()
+    assert caught.value.detail.replace("…", "").isascii()
+
+
+@pytest.mark.parametrize("number", [Decimal("1.7976931348623157e308"), Decimal("-5e-324"), 10**308])
+def test_what_a_double_holds_is_kept(number: int | Decimal) -> None:
+    assert msgspec.json.decode(flattening.read({"a": number}, Settings())[0], type=dict[str, Decimal]) == {"a": number}

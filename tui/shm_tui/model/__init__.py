@@ -1,0 +1,1 @@
+"""What the console knows: rows, columns, filter, session. No Textual."""
