@@ -1,6 +1,6 @@
 """Releases of an application over time: how many run which, how fast installs move to a new one, and who is behind.
 
-Versions that differ in spelling only are one release (`version_order`), shown as most installs spell it now.
+Versions that differ in spelling only are one release (`shm.core.releases`), shown as most installs spell it now.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
