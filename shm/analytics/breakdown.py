@@ -7,9 +7,9 @@ import msgspec
 
 from shm.analytics import applications
 from shm.analytics.single_flight_cache import Reckoned
-from shm.core import metric_keys
+from shm.core import aggregates, metric_keys
+from shm.core.aggregates import Aggregate
 from shm.core.json_types import Moment
-from shm.core.metric_keys import Aggregate
 from shm.db.database import Database
 
 MOST_VALUES = 50  # told one by one; the rest is one figure
@@ -47,19 +47,13 @@ class _Row:
     answered: int
     total: Decimal | None
     least: Decimal | None
+    p50: Decimal | None
+    p90: Decimal | None
     most: Decimal | None
-    median: Decimal | None
 
     def group(self, aggregate: Aggregate) -> Group:
         """With the metric's aggregate."""
-        values = {
-            "sum": self.total,
-            "avg": None if self.total is None else metric_keys.mean(self.total, self.answered),
-            "min": self.least,
-            "max": self.most,
-            "median": self.median,
-        }
-        value = values[aggregate]
+        value = aggregates.value(aggregate, self.total, self.answered, self)
         return Group(self.value, self.instances, value, self.answered)
 
 
@@ -77,7 +71,7 @@ async def read(
     Raises NotFound.
     """
     said = await applications.config(database, slug)
-    aggregate = metric_keys.naming(metric or "", said.overrides.get(metric or "", metric_keys.PLAIN)).aggregate
+    aggregate = metric_keys.describe(metric or "", said.overrides.get(metric or "", metric_keys.PLAIN)).aggregate
 
     async def compute() -> list[_Row]:
         return await database.fetch(
@@ -87,8 +81,8 @@ async def read(
             by=by,
             metric=metric or "",
             counted_only=counted_only,
-            median=aggregate == "median" and metric is not None,
-            most=MOST_VALUES,
+            with_distribution=metric is not None and aggregates.needs_distribution(aggregate),
+            most_values=MOST_VALUES,
         )
 
     as_of, rows = await reckoned.get(("breakdown", slug, by, metric, aggregate, counted_only), compute)

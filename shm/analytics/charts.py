@@ -1,7 +1,7 @@
 """Metrics over time: `GET metrics/{app}`. The last value is what the KPIs read now.
 
-Sums, means and counts come from the series, which cost the same with any history. What they cannot tell, the least, the
-most and the median of a key whose aggregate the vendor has made that, is computed from the raw snapshots.
+Sums, means and counts come from the series, which cost the same with any history. Aggregates that need the distribution
+of the values (`shm.core.aggregates`), such as a median, are computed from the raw snapshots.
 """
 
 from collections.abc import Mapping, Sequence, Set
@@ -17,10 +17,11 @@ from shm.analytics.kpis import MOST_KEYS, Kpis
 from shm.analytics.periods import Period
 from shm.analytics.series import Reading
 from shm.analytics.single_flight_cache import Reckoned
+from shm.core import aggregates
 from shm.core import metric_keys as metrics
+from shm.core.aggregates import Aggregate
 from shm.core.errors import QueryTooSlow
 from shm.core.json_types import Moment
-from shm.core.metric_keys import Aggregate
 from shm.core.settings import Settings
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
@@ -59,10 +60,6 @@ class _SpreadAt:
     p50: Decimal
     p90: Decimal
     most: Decimal
-
-    def value(self, aggregate: Aggregate) -> Decimal:
-        """Which of them it is."""
-        return {"min": self.least, "median": self.p50, "max": self.most}[aggregate]
 
 
 class Charts:
@@ -109,7 +106,7 @@ class Charts:
         place_of = {at: place for place, at in enumerate(of.points)}
         found: dict[str, Values] = {key: [*[None] * len(of.points), of.current.get(key)] for key in of.spread}
         for row in rows:
-            found[row.key][place_of[row.at]] = metrics.trimmed(row.value(of.spread[row.key]))
+            found[row.key][place_of[row.at]] = aggregates.value(of.spread[row.key], None, 0, row)
         return found
 
 
@@ -139,8 +136,8 @@ async def _readings(
 
 
 def _spread_keys(config: AppConfig, readings: series.Past) -> dict[str, Aggregate]:
-    aggregates = {key: _aggregate_of(key, config) for sort, key, _ in readings if sort == "number"}
-    return {key: aggregate for key, aggregate in aggregates.items() if aggregate in ("min", "median", "max")}
+    found = {key: _aggregate_of(key, config) for sort, key, _ in readings if sort == "number"}
+    return {key: aggregate for key, aggregate in found.items() if aggregates.needs_distribution(aggregate)}
 
 
 def _shown(keys: Set[str], config: AppConfig) -> list[str]:
@@ -149,7 +146,7 @@ def _shown(keys: Set[str], config: AppConfig) -> list[str]:
 
 
 def _aggregate_of(key: str, config: AppConfig) -> Aggregate:
-    return metrics.naming(key, config.overrides.get(key, metrics.PLAIN)).aggregate
+    return metrics.describe(key, config.overrides.get(key, metrics.PLAIN)).aggregate
 
 
 def _told(
@@ -186,4 +183,4 @@ def _aggregated(reading: Reading | None, aggregate: Aggregate) -> Decimal | None
     if reading is None:
         return None
     total, instances = reading
-    return metrics.mean(total, instances) if aggregate == "avg" else metrics.trimmed(total)
+    return aggregates.value(aggregate, total, instances)

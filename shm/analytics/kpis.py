@@ -15,7 +15,7 @@ import msgspec
 from shm.analytics import applications, counts
 from shm.analytics.counts import InstanceCounts
 from shm.analytics.percentiles import NOT_YET, Spread, Spreads
-from shm.core import metric_keys
+from shm.core import aggregates, metric_keys
 from shm.core.json_types import Moment
 from shm.core.settings import Settings
 from shm.db.database import Database
@@ -26,7 +26,7 @@ MOST_VALUES = 20  # of a category; the rest is one figure
 
 
 class Kpi(msgspec.Struct):
-    """A number's aggregate; `instances` is how many answered.
+    """A number's aggregate; `instances` is how many answered, `format` how the values are written.
 
     `min`, `p50`, `p90`, `max`, and a `value` that is one of them, are of the moment `spread_as_of`: null while they
     have not been computed yet.
@@ -35,8 +35,9 @@ class Kpi(msgspec.Struct):
     key: str
     label: str
     kind: metric_keys.Kind
-    aggregate: metric_keys.Aggregate
+    aggregate: aggregates.Aggregate
     unit: str | None
+    format: metric_keys.NumberFormat
     value: Decimal | None
     instances: int
     min: Decimal | None
@@ -144,12 +145,12 @@ class Kpis:
             spread_as_of=min((spread.as_of for spread in spreads.values()), default=None),
             active_window_s=self._window_s,
             instances=instances,
-            kpis=[_kpi(naming, row, spreads.get(row.key, NOT_YET)) for naming, row in numbers],
+            kpis=[_kpi(described, row, spreads.get(row.key, NOT_YET)) for described, row in numbers],
             flags=[
-                Flag(naming.key, naming.label, naming.kind, int(row.total), int(row.instances))
-                for naming, row in parts.named("flags")
+                Flag(described.key, described.label, described.kind, int(row.total), int(row.instances))
+                for described, row in parts.named("flags")
             ],
-            categories=[_category(naming, row) for naming, row in parts.named("categories")],
+            categories=[_category(described, row) for described, row in parts.named("categories")],
         )
 
 
@@ -157,31 +158,25 @@ class _Parts:
     """The rows of the statement, those that are not hidden, in the order in which they are told."""
 
     def __init__(self, rows: list[_Part], overrides: Mapping[str, metric_keys.Override]) -> None:
-        said = [(metric_keys.naming(row.key, overrides.get(row.key, metric_keys.PLAIN)), row) for row in rows]
-        shown = [pair for pair in said if not overrides.get(pair[0].key, metric_keys.PLAIN).hidden]
+        described = [(metric_keys.describe(row.key, overrides.get(row.key, metric_keys.PLAIN)), row) for row in rows]
+        shown = [pair for pair in described if not pair[0].hidden]
         self._rows = sorted(shown, key=lambda pair: (pair[0].kind, pair[0].key))
 
-    def named(self, part: str) -> list[tuple[metric_keys.Naming, _Part]]:
+    def named(self, part: str) -> list[tuple[metric_keys.Description, _Part]]:
         """Those of one part."""
         return [pair for pair in self._rows if pair[1].part == part]
 
 
-def _kpi(naming: metric_keys.Naming, row: _Part, spread: Spread) -> Kpi:
+def _kpi(described: metric_keys.Description, row: _Part, spread: Spread) -> Kpi:
     instances = int(row.instances)
-    values = {
-        "sum": row.total,
-        "avg": metric_keys.mean(row.total, instances),
-        "min": spread.least,
-        "max": spread.most,
-        "median": spread.p50,
-    }
     return Kpi(
-        key=naming.key,
-        label=naming.label,
-        kind=naming.kind,
-        aggregate=naming.aggregate,
-        unit=naming.unit,
-        value=values[naming.aggregate],
+        key=described.key,
+        label=described.label,
+        kind=described.kind,
+        aggregate=described.aggregate,
+        unit=described.unit,
+        format=described.format,
+        value=aggregates.value(described.aggregate, row.total, instances, spread),
         instances=instances,
         min=spread.least,
         p50=spread.p50,
@@ -190,6 +185,6 @@ def _kpi(naming: metric_keys.Naming, row: _Part, spread: Spread) -> Kpi:
     )
 
 
-def _category(naming: metric_keys.Naming, row: _Part) -> Category:
+def _category(described: metric_keys.Description, row: _Part) -> Category:
     values = _top.decode(row.top) if row.top is not None else []
-    return Category(naming.key, naming.label, naming.kind, values, int(row.other or 0), int(row.instances))
+    return Category(described.key, described.label, described.kind, values, int(row.other or 0), int(row.instances))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from shm.core.metric_keys import EXACT
+from shm.core.aggregates import EXACT
 from shm.db.statement_runner import Reader
 
 Name = tuple[str, str, str]  # sort, key, value

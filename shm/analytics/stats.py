@@ -7,7 +7,7 @@ import msgspec
 
 from shm.analytics import counts
 from shm.analytics.kpis import MOST_KEYS
-from shm.core import metric_keys
+from shm.core import aggregates, metric_keys
 from shm.core.settings import Settings
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
@@ -16,8 +16,10 @@ MOST_APPLICATIONS = 1_000  # in per_app_counts
 
 
 class Stats(msgspec.Struct):
-    """The body of `GET stats`: the original's four fields first. `global_metrics` is each key's aggregate over all.
+    """The body of `GET stats`: the original's four fields first.
 
+    `global_metrics`: each number over all applications but those that hide it. A key on whose aggregate applications
+    disagree, or whose aggregate needs the distribution of the values, has none.
     `new_this_week`: first seen in the running hour or the 168 before it.
     """
 
@@ -47,6 +49,10 @@ class _Global:
     key: str
     total: Decimal
     instances: Decimal
+    overrides: msgspec.Raw
+
+
+_overrides = msgspec.json.Decoder(list[metric_keys.Override])
 
 
 async def read(database: Database, settings: Settings) -> Stats:
@@ -66,7 +72,9 @@ async def _read(reader: Reader, settings: Settings) -> Stats:
     return Stats(
         total_instances=of_all.total,
         active_instances=of_all.active,
-        global_metrics={row.key: _aggregate(row) for row in sorted(sums, key=lambda row: row.key)},
+        global_metrics={
+            row.key: value for row in sorted(sums, key=lambda row: row.key) if (value := _value(row)) is not None
+        },
         per_app_counts={row.name: row.instances for row in per_app},
         daily_active=counts.seen_within(tallies, counts.DAY),
         weekly_active=counts.seen_within(tallies, counts.WEEK),
@@ -80,7 +88,6 @@ async def _read(reader: Reader, settings: Settings) -> Stats:
     )
 
 
-def _aggregate(row: _Global) -> Decimal:
-    if metric_keys.naming(row.key).aggregate == "sum":
-        return row.total
-    return metric_keys.mean(row.total, int(row.instances))
+def _value(row: _Global) -> Decimal | None:
+    aggregate = metric_keys.common_aggregate(row.key, _overrides.decode(row.overrides))
+    return None if aggregate is None else aggregates.value(aggregate, row.total, int(row.instances))

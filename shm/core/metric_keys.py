@@ -1,19 +1,23 @@
-"""What a metric is: its kind, how it is aggregated, and what to call it. Pure.
+"""What a metric is: its kind, how it is aggregated, what to call it and how to write its values. Pure.
 
 A metric is a leaf of the metrics object; nested objects are joined by dots (`{"mail": {"sent": 3}}` is `mail.sent`).
+The rules that read a key's words stand here and nowhere else: readers get their result with every key.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from decimal import Context, Decimal, localcontext
+from decimal import Decimal
 from typing import Annotated, Literal
 
 import msgspec
 
+from shm.core.aggregates import Aggregate
+
 Leaf = int | Decimal | bool | str | list[object] | None
 Kind = Literal["business", "system"]
-Aggregate = Literal["sum", "avg", "min", "max", "median"]
+NumberFormat = Literal["number", "percent", "bytes", "duration"]
+Format = Literal[NumberFormat, "boolean", "text", "json"]
 
 LONGEST_CATEGORY = 64  # characters; a longer string is kept and shown, but is no category
 LONGEST_LABEL = 64  # characters: a tile's title
@@ -24,11 +28,30 @@ STORABLE = r"^[^\x00]*$"  # PostgreSQL keeps no NUL
 SYSTEM_PREFIXES = ("sys_", "app_")
 SYSTEM_WORDS = frozenset({"cpu", "mem", "memory", "uptime", "goroutines", "heap", "rss"})
 MEAN_WORDS = frozenset({"pct", "percent", "ratio", "avg", "mean", "rate"})
-UNITS = {"pct": "%", "percent": "%", "mb": "MB", "gb": "GB", "kb": "kB", "bytes": "B", "ms": "ms", "h": "h"}
+UNITS = {  # by a key's last word
+    "pct": "%",
+    "percent": "%",
+    "bytes": "B",
+    "kb": "kB",
+    "mb": "MB",
+    "gb": "GB",
+    "ms": "ms",
+    "s": "s",
+    "seconds": "s",
+    "h": "h",
+    "hours": "h",
+}
+FORMATS: Mapping[str, NumberFormat] = {  # by unit
+    "%": "percent",
+    **dict.fromkeys(("B", "kB", "MB", "GB", "TB"), "bytes"),
+    **dict.fromkeys(("ms", "s", "min", "h", "d"), "duration"),
+}
 
-MEAN_DIGITS = 20  # behind those of the sum: a mean of what doubles hold is exact to a double's last digit
-
-EXACT = Context(prec=1_000)  # sums of doubles written out have no more digits: from 10^308 to 10^-324
+SEPARATORS = re.compile(r"[\W_]+")
+SHOWN_SEPARATORS = re.compile(r"[\s._-]+")  # of a label's words; what else stands in a key is shown
+CASE_CHANGE = re.compile(  # cpu|Percent, p95|Latency, HTTP|Requests; the s of IDs begins no word
+    r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z](?!s(?![a-z])|v\d)[a-z])"
+)
 
 
 class Override(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -47,40 +70,64 @@ PLAIN = Override()
 
 
 @dataclass(frozen=True, slots=True)
-class Naming:
-    """What is to be known of a key before any value."""
+class Description:
+    """What is known of a key before any value. `aggregate`, `unit` and `format` are of its numbers."""
 
     key: str
     label: str
     kind: Kind
     aggregate: Aggregate
     unit: str | None
+    format: NumberFormat
+    hidden: bool
 
 
-def naming(key: str, override: Override = PLAIN) -> Naming:
-    """Kind, aggregate, label and unit of a key, as its words say, but for what the vendor says."""
-    words = [word for word in re.split(r"[^a-z0-9]+", key.lower()) if word]
-    system = key.startswith(SYSTEM_PREFIXES) or not SYSTEM_WORDS.isdisjoint(words)
-    mean = system or not MEAN_WORDS.isdisjoint(words)
-    label = " ".join(part for part in re.split(r"[\s._-]+", key) if part) or key
-    said = override.unit if override.unit is not None else UNITS.get(words[-1]) if len(words) > 1 else None
-    return Naming(
+def describe(key: str, override: Override = PLAIN) -> Description:
+    """A key by its words, except where the vendor's override says otherwise."""
+    found = words(key)
+    system = key.startswith(SYSTEM_PREFIXES) or not SYSTEM_WORDS.isdisjoint(found)
+    mean = system or not MEAN_WORDS.isdisjoint(found)
+    by_words = UNITS.get(found[-1]) if len(found) > 1 else None
+    unit = (by_words if override.unit is None else override.unit) or None
+    return Description(
         key,
-        override.label or label[:1].upper() + label[1:],
+        override.label or label(key),
         override.kind or ("system" if system else "business"),
         override.aggregate or ("avg" if mean else "sum"),
-        said or None,
+        unit,
+        FORMATS.get(unit or "", "number"),
+        override.hidden,
     )
 
 
-def mean(total: Decimal, instances: int) -> Decimal:
-    """A sum over how many answered, exact far beyond what a double holds."""
-    with localcontext() as context:
-        context.prec = len(total.as_tuple().digits) + MEAN_DIGITS
-        return trimmed(total / instances)
+def common_override(overrides: Collection[Override]) -> Override:
+    """What several applications' overrides of one key all say; nothing where they differ."""
+    first = next(iter(overrides), PLAIN)
+    common = {
+        name: getattr(first, name)
+        for name in Override.__struct_fields__
+        if len({getattr(each, name) for each in overrides}) == 1
+    }
+    return Override(**common)
 
 
-def trimmed(value: Decimal) -> Decimal:
-    """Without zeros at the end behind the point."""
-    digits = value.normalize(EXACT)
-    return digits.quantize(Decimal(1), context=EXACT) if int(digits.as_tuple().exponent) > 0 else digits
+def common_aggregate(key: str, overrides: Collection[Override]) -> Aggregate | None:
+    """The aggregate of a key over several applications, with their overrides of it; None where they differ."""
+    found = {describe(key, each).aggregate for each in overrides or [PLAIN]}
+    return found.pop() if len(found) == 1 else None
+
+
+def words(key: str) -> list[str]:
+    """A key's words in lower case: split at separators and at changes of case."""
+    return [word.lower() for part in SEPARATORS.split(key) for word in CASE_CHANGE.split(part) if word]
+
+
+def label(key: str) -> str:
+    """A key as a title: its words, the first one with a capital letter. A word of capitals (`HTTP`) keeps them."""
+    parts = [CASE_CHANGE.split(part) for part in SHOWN_SEPARATORS.split(key) if part]
+    shown = " ".join(word for first, *others in parts for word in (first, *map(_within_a_label, others))) or key
+    return shown[:1].upper() + shown[1:]
+
+
+def _within_a_label(word: str) -> str:
+    return word[:1].lower() + word[1:] if word[1:2].islower() or len(word) == 1 else word

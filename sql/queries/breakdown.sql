@@ -1,7 +1,7 @@
 -- name: by_value
 -- Instances of an application for each value of a column or of a string or boolean metric, over the instances that KPIs
--- are over, and a number's sum, count and extremes over each; the values that most have, and the rest as one (value null,
--- `is_rest`). It reads every instance of the application.
+-- are over, and a number's sum and count over each, with its distribution where `with_distribution`; the values that most
+-- have, and the rest as one (value null, `is_rest`). It reads every instance of the application.
 WITH valued AS MATERIALIZED (
     SELECT
         CASE %(by)s
@@ -32,22 +32,21 @@ ranked AS (
 ),
 grouped AS (
     SELECT
-        CASE WHEN r.rank <= %(most)s THEN v.value END AS value,
-        r.rank > %(most)s AS is_rest,
-        count(*) AS instances,
-        count(v.number) AS answered,
+        CASE WHEN r.rank <= %(most_values)s THEN v.value END AS value,
+        r.rank > %(most_values)s AS is_rest,
+        count(*) AS all_instances,
+        count(v.number) AS instances,
         trim_scale(sum(v.number)) AS total,
-        min(v.number) AS least,
-        max(v.number) AS most,
         CASE
-            WHEN %(median)s::boolean THEN array_agg(v.number ORDER BY v.number) FILTER (WHERE v.number IS NOT NULL)
+            WHEN %(with_distribution)s::boolean
+            THEN array_agg(v.number ORDER BY v.number) FILTER (WHERE v.number IS NOT NULL)
         END AS vs
     FROM valued v
     JOIN ranked r USING (value)
     GROUP BY 1, 2
 )
 SELECT
-    value, is_rest, instances, answered, total, least, most,
-    trim_scale((vs[(answered + 1) / 2] + vs[answered / 2 + 1]) * 0.5) AS median
+    value, is_rest, all_instances AS instances, instances AS answered, total,
+-- use: spread
 FROM grouped
-ORDER BY is_rest, instances DESC, value;
+ORDER BY is_rest, all_instances DESC, value;

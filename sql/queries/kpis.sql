@@ -70,20 +70,34 @@ LEFT JOIN spreads s
 WHERE k.place <= %(most_keys)s::bigint;
 
 -- name: global_metrics (prepared)
--- Every number over the current snapshots of all applications, from the tallies.
+-- Every number over the current snapshots of all applications but those that hide it, from the tallies. `overrides`: the
+-- distinct overrides of those applications, {} for none.
 WITH
 -- use: overdue
 -- use: moved
+overridden AS MATERIALIZED (
+    SELECT a.slug AS app_slug, o.key, o.value
+    FROM applications a
+    CROSS JOIN LATERAL jsonb_each(a.overrides) o
+),
 known AS (
-    SELECT key, total, instances FROM tallies WHERE sort = 'number'
-    UNION ALL
-    SELECT key, total, instances FROM moved WHERE sort = 'number'
+    SELECT app_slug, key, sum(total) AS total, sum(instances) AS instances
+    FROM (
+        SELECT app_slug, key, total, instances FROM tallies WHERE sort = 'number'
+        UNION ALL
+        SELECT app_slug, key, total, instances FROM moved WHERE sort = 'number'
+    ) each
+    GROUP BY app_slug, key
+    HAVING sum(instances) > 0
 )
-SELECT key, trim_scale(sum(total)) AS total, sum(instances) AS instances
-FROM known
-GROUP BY key
-HAVING sum(instances) > 0
-ORDER BY sum(instances) DESC, key
+SELECT
+    k.key, trim_scale(sum(k.total)) AS total, sum(k.instances) AS instances,
+    jsonb_agg(DISTINCT coalesce(o.value, '{}')) AS overrides
+FROM known k
+LEFT JOIN overridden o USING (app_slug, key)
+WHERE o.value -> 'hidden' IS DISTINCT FROM 'true'::jsonb
+GROUP BY k.key
+ORDER BY sum(k.instances) DESC, k.key
 LIMIT %(most_keys)s::bigint;
 
 -- name: counts (prepared)

@@ -1,7 +1,12 @@
 """KPIs by hand; that they equal the oracle for any fleet is held in `test_oracle.py`."""
 
 from datetime import timedelta
+from typing import Any, get_args
 
+import pytest
+
+from shm.core.aggregates import Aggregate
+from tests.support import plain_http
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 
@@ -52,3 +57,37 @@ def test_stats_count_over_all_applications(server: ServerProcess) -> None:
     assert stats["global_metrics"] == {"n": 3, "big": 2**70}
     assert [stats[f"{period}_active"] for period in ("daily", "weekly", "monthly")] == [2, 2, 2]
     assert stats["new_this_week"] == 2
+
+
+def test_stats_leave_out_what_has_no_one_aggregate(server: ServerProcess) -> None:
+    for app, factor in (("One", 1), ("Two", 10)):
+        Install(server.url, app_name=app).arrived(dict.fromkeys(("same", "differs", "hidden", "median"), factor))
+    overrides = {"same": {"aggregate": "avg"}, "median": {"aggregate": "median"}}
+    say(server, "one", overrides | {"differs": {"aggregate": "avg"}, "hidden": {"hidden": True}})
+    say(server, "two", overrides)
+    assert server.get("stats").json()["global_metrics"] == {"same": 5.5, "hidden": 10}
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "value"), [("sum", 106), ("avg", 26.5), ("min", 1), ("max", 100), ("median", 2.5)]
+)
+def test_one_aggregate_in_kpis_charts_and_breakdowns(server: ServerProcess, aggregate: Aggregate, value: float) -> None:
+    for number in (1, 2, 3, 100):
+        Install(server.url).arrived({"n": number})
+    say(server, "ledger", {"n": {"aggregate": aggregate}})
+    (kpi,) = server.get("applications/ledger/kpis").json()["kpis"]
+    chart = server.get("metrics/ledger").json()["metrics"]["n"]
+    breakdown = server.get("applications/ledger/breakdown?by=version&metric=n").json()
+    assert (kpi["aggregate"], kpi["value"]) == (breakdown["aggregate"], breakdown["values"][0]["metric"])
+    assert (kpi["aggregate"], kpi["value"], chart[-1]) == (aggregate, value, value)
+
+
+def test_each_aggregate_has_its_value_in_the_tests() -> None:
+    (parameters,) = (mark.args for mark in test_one_aggregate_in_kpis_charts_and_breakdowns.pytestmark)  # type: ignore[attr-defined]
+    assert {aggregate for aggregate, _ in parameters[1]} == set(get_args(Aggregate))
+
+
+def say(server: ServerProcess, slug: str, overrides: dict[str, Any]) -> None:
+    """The vendor overrides metrics of an application."""
+    path = f"{server.url}/api/v1/admin/applications/{slug}"
+    plain_http.put(path, json={"overrides": overrides}, headers=server.headers).raise_for_status()

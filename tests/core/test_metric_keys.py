@@ -3,6 +3,7 @@
 import pytest
 
 from shm.core import metric_keys
+from shm.core.metric_keys import Override
 
 
 @pytest.mark.parametrize(
@@ -16,11 +17,16 @@ from shm.core import metric_keys
         ("worker.heap", "system"),
         ("heaps_of_pizza", "business"),
         ("CPU-load", "system"),
+        ("cpuPercent", "system"),
+        ("totalRSS", "system"),
+        ("HTTPRequests", "business"),
+        ("größe_mem", "system"),
+        ("crèmem", "business"),
         ("invoices_sent", "business"),
     ],
 )
 def test_a_key_is_system_when_it_begins_so_or_has_a_word_that_says_so(key: str, kind: str) -> None:
-    assert metric_keys.naming(key).kind == kind
+    assert metric_keys.describe(key).kind == kind
 
 
 @pytest.mark.parametrize(
@@ -33,7 +39,64 @@ def test_a_key_is_system_when_it_begins_so_or_has_a_word_that_says_so(key: str, 
         ("avg_wait_s", "avg"),
         ("sys_cpu_cores", "avg"),
         ("mem_mb", "avg"),
+        ("errorRate", "avg"),
+        ("avgLatencyMs", "avg"),
+        ("p95Latency", "sum"),
+        ("separateOrders", "sum"),
     ],
 )
 def test_numbers_are_summed_unless_their_words_say_that_a_sum_is_nonsense(key: str, aggregate: str) -> None:
-    assert metric_keys.naming(key).aggregate == aggregate
+    assert metric_keys.describe(key).aggregate == aggregate
+
+
+@pytest.mark.parametrize(
+    ("key", "words", "label"),
+    [
+        ("mem_mb", "mem mb", "Mem mb"),
+        ("mail.sent_total", "mail sent total", "Mail sent total"),
+        ("members", "members", "Members"),
+        ("cpuPercent", "cpu percent", "Cpu percent"),
+        ("errorRate", "error rate", "Error rate"),
+        ("avgLatencyMs", "avg latency ms", "Avg latency ms"),
+        ("p95Latency", "p95 latency", "P95 latency"),
+        ("HTTPRequests", "http requests", "HTTP requests"),
+        ("totalOOMKills", "total oom kills", "Total OOM kills"),
+        ("userIDs", "user ids", "User IDs"),
+        ("APIv2Calls", "apiv2 calls", "APIv2 calls"),
+        ("Größe/Tag", "größe tag", "Größe/Tag"),
+        ("___", "", "___"),
+        ("", "", ""),
+    ],
+)
+def test_words_end_at_separators_and_changes_of_case(key: str, words: str, label: str) -> None:
+    assert (" ".join(metric_keys.words(key)), metric_keys.label(key)) == (words, label)
+
+
+@pytest.mark.parametrize(
+    ("key", "unit", "written"),
+    [
+        ("invoices_sent", None, "number"),
+        ("disk_pct", "%", "percent"),
+        ("mem_mb", "MB", "bytes"),
+        ("avgLatencyMs", "ms", "duration"),
+        ("app_uptime_h", "h", "duration"),
+        ("ms", None, "number"),
+    ],
+)
+def test_the_last_of_several_words_gives_unit_and_format(key: str, unit: str | None, written: str) -> None:
+    described = metric_keys.describe(key)
+    assert (described.unit, described.format) == (unit, written)
+
+
+def test_an_overridden_unit_gives_the_format() -> None:
+    assert metric_keys.describe("n", Override(unit="GB")).format == "bytes"
+    assert metric_keys.describe("mem_mb", Override(unit="EUR")).format == "number"
+    assert (metric_keys.describe("mem_mb", Override(unit="")).unit, metric_keys.describe("mem_mb").unit) == (None, "MB")
+
+
+def test_over_several_applications_an_override_counts_where_all_agree() -> None:
+    euros, pounds = Override(unit="EUR", label="Revenue"), Override(unit="GBP", label="Revenue", hidden=True)
+    assert metric_keys.common_override([euros, pounds]) == Override(label="Revenue")
+    assert metric_keys.common_override([]) == Override()
+    assert metric_keys.common_aggregate("n", [Override(), Override(aggregate="sum")]) == "sum"
+    assert metric_keys.common_aggregate("n", [Override(), Override(aggregate="avg")]) is None

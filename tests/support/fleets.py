@@ -9,11 +9,12 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 from hypothesis import strategies as st
 
+from shm.core.aggregates import Aggregate
 from tests.support import plain_http
 from tests.support.aging import age
 from tests.support.installs import Install
@@ -241,7 +242,7 @@ numbers = (
 )
 texts = st.sampled_from(["postgres", "sqlite", "", "x" * 64, "x" * 65])
 values = numbers | numbers | st.booleans() | texts | st.none() | st.just([1, 2])
-keys = st.sampled_from(["sent", "mem_mb", "hit_rate", "beta", "plan"])
+keys = st.sampled_from(["sent", "mem_mb", "hitRate", "beta", "plan"])
 flat_metrics = st.dictionaries(keys, values, max_size=4)
 metrics = st.builds(
     lambda flat, mail, ephemeral: (
@@ -259,7 +260,7 @@ overrides = st.dictionaries(
         {},
         optional={
             "kind": st.sampled_from(["business", "system"]),
-            "aggregate": st.sampled_from(["sum", "avg", "min", "max", "median"]),
+            "aggregate": st.sampled_from(get_args(Aggregate)),
             "label": st.just("A label"),
             "unit": st.sampled_from(["", "EUR"]),
             "hidden": st.booleans(),

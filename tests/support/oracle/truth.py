@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from typing import assert_never
 
 from packaging.version import InvalidVersion, Version
 
+from shm.core.aggregates import Aggregate
 from tests.support.oracle.raw import Instance, Raw, Snapshot
 
 UNCOUNTED = {"dev", "development", "test", "testing", "ci", "local"}
@@ -44,7 +46,7 @@ class Figures:
                     figures.categories.setdefault(key, Counter())[value] += 1
         return figures
 
-    def aggregated(self, key: str, aggregate: str) -> Fraction:
+    def aggregated(self, key: str, aggregate: Aggregate) -> Fraction:
         """A number's aggregate, exactly."""
         values = [Fraction(value) for value in self.numbers[key]]
         match aggregate:
@@ -56,7 +58,10 @@ class Figures:
                 return min(values)
             case "max":
                 return max(values)
-        return self.percentile(key, Fraction(1, 2))
+            case "median":
+                return self.percentile(key, Fraction(1, 2))
+            case _:
+                assert_never(aggregate)
 
     def percentile(self, key: str, share: Fraction) -> Fraction:
         """Linear between neighbours."""
@@ -67,16 +72,33 @@ class Figures:
         return values[low] + (place - low) * (values[high] - values[low])
 
 
-def kind(key: str, raw: Raw, slug: str | None = None) -> str:
+def kind(key: str, raw: Raw, slug: str) -> str:
     """Business or system."""
     system = key.startswith(("sys_", "app_")) or bool(SYSTEM_WORDS & _words(key))
-    return _said(raw, slug, key, "kind") or ("system" if system else "business")
+    return raw.applications[slug].overrides.get(key, {}).get("kind") or ("system" if system else "business")
 
 
-def aggregate(key: str, raw: Raw, slug: str | None = None) -> str:
-    """How a number is aggregated over instances; of all applications where there is no slug, and then nobody said."""
+def aggregate(key: str, raw: Raw, slug: str) -> Aggregate:
+    """How a number of an application is aggregated over instances."""
     mean = key.startswith(("sys_", "app_")) or bool((SYSTEM_WORDS | MEAN_WORDS) & _words(key))
-    return _said(raw, slug, key, "aggregate") or ("avg" if mean else "sum")
+    said: Aggregate | None = raw.applications[slug].overrides.get(key, {}).get("aggregate")
+    return said or ("avg" if mean else "sum")
+
+
+def global_numbers(raw: Raw, now: datetime, window: timedelta) -> dict[str, tuple[Aggregate, list[Decimal]]]:
+    """Numbers over all applications that do not hide them, of those whose sums have one meaning in all of them."""
+    found: dict[str, tuple[set[Aggregate], list[Decimal]]] = {}
+    for slug in raw.applications:
+        for key, values in Figures.of(reporting(raw, now, window, slug)).numbers.items():
+            if not is_hidden(key, raw, slug):
+                aggregates, all_values = found.setdefault(key, (set(), []))
+                aggregates.add(aggregate(key, raw, slug))
+                all_values.extend(values)
+    return {
+        key: (min(aggregates), values)
+        for key, (aggregates, values) in found.items()
+        if len(aggregates) == 1 and aggregates <= {"sum", "avg"}
+    }
 
 
 def is_hidden(key: str, raw: Raw, slug: str) -> bool:
@@ -173,9 +195,5 @@ def changes(raw: Raw, window: timedelta) -> Iterator[datetime]:
 
 
 def _words(key: str) -> set[str]:
-    return set(re.split(r"[^a-z0-9]+", key.lower()))
-
-
-def _said(raw: Raw, slug: str | None, key: str, what: str) -> str | None:
-    said: str | None = raw.applications[slug].overrides.get(key, {}).get(what) if slug is not None else None
-    return said
+    apart = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", key)
+    return set(re.split(r"[^a-z0-9]+", apart.lower()))

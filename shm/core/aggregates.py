@@ -1,0 +1,91 @@
+"""Aggregates: how the values of a number over instances become one value. The one place in Python that knows them.
+
+`sum` and `avg` follow from a total and a count, which the tallies and the series keep. All others take the values in
+order, which the part `spread` in `sql/parts.sql` computes. Every match is exhaustive, so mypy names what a new
+aggregate lacks. Pure.
+"""
+
+from dataclasses import dataclass
+from decimal import Context, Decimal, localcontext
+from typing import Literal, Protocol, assert_never
+
+Aggregate = Literal["sum", "avg", "min", "max", "median"]
+
+MEAN_DIGITS = 20  # behind those of the sum: a mean of what doubles hold is exact to a double's last digit
+
+EXACT = Context(prec=1_000)  # sums of doubles written out have no more digits: from 10^308 to 10^-324
+
+
+class Distribution(Protocol):
+    """The columns of the part `spread`; percentiles interpolate between two neighbours."""
+
+    @property
+    def least(self) -> Decimal | None:
+        """The smallest value."""
+
+    @property
+    def p50(self) -> Decimal | None:
+        """The median."""
+
+    @property
+    def p90(self) -> Decimal | None:
+        """The 90th percentile."""
+
+    @property
+    def most(self) -> Decimal | None:
+        """The largest value."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Unknown:
+    least: None = None
+    p50: None = None
+    p90: None = None
+    most: None = None
+
+
+UNKNOWN: Distribution = _Unknown()
+
+
+def needs_distribution(aggregate: Aggregate) -> bool:
+    """Whether it takes the values themselves, and not only their total and count."""
+    match aggregate:
+        case "sum" | "avg":
+            return False
+        case "min" | "max" | "median":
+            return True
+        case _:
+            assert_never(aggregate)
+
+
+def value(
+    aggregate: Aggregate, total: Decimal | None, instances: int, distribution: Distribution = UNKNOWN
+) -> Decimal | None:
+    """The aggregate of `instances` values with this total and distribution; None where what it takes is not known."""
+    match aggregate:
+        case "sum":
+            found = total
+        case "avg":
+            found = None if total is None else mean(total, instances)
+        case "min":
+            found = distribution.least
+        case "max":
+            found = distribution.most
+        case "median":
+            found = distribution.p50
+        case _:
+            assert_never(aggregate)
+    return None if found is None else trimmed(found)
+
+
+def mean(total: Decimal, instances: int) -> Decimal:
+    """A sum over how many answered, exact far beyond what a double holds."""
+    with localcontext() as context:
+        context.prec = len(total.as_tuple().digits) + MEAN_DIGITS
+        return trimmed(total / instances)
+
+
+def trimmed(value: Decimal) -> Decimal:
+    """Without zeros at the end behind the point."""
+    digits = value.normalize(EXACT)
+    return digits.quantize(Decimal(1), context=EXACT) if int(digits.as_tuple().exponent) > 0 else digits
