@@ -49,6 +49,7 @@ ENDPOINTS = (
     Endpoint("instances of an app", "instances?app={app}&limit=50"),
     Endpoint("one instance", "instances/{instance}"),
     Endpoint("its snapshots", "instances/{instance}/snapshots?limit=50"),
+    Endpoint("metric-keys", "metric-keys?app={app}"),
     Endpoint("metrics, 24h", "metrics/{app}?period=24h"),
     Endpoint("metrics, 7d", "metrics/{app}?period=7d"),
     Endpoint("metrics, 30d", "metrics/{app}?period=30d"),

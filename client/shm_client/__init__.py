@@ -13,7 +13,7 @@ from .errors import (
     UnknownApplicationError,
 )
 from .events import Connected, Disconnected, FeedEvent, InstanceRemoved, InstanceUpdated, KpisUpdated, Listed
-from .model import Application, Category, Counts, Flag, Instance, Kpi, Kpis, Page, Stats
+from .model import Application, Category, Counts, Flag, Instance, Kpi, Kpis, MetricKey, Page, Stats
 from .subscription import Subscription
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Kpis",
     "KpisUpdated",
     "Listed",
+    "MetricKey",
     "Page",
     "RefusedError",
     "ServerUnavailableError",

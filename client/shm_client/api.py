@@ -5,6 +5,7 @@ only the query of a `next` link is used.
 """
 
 import ssl
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -16,7 +17,7 @@ import httpx
 
 from .errors import InvalidResponseError, ServerUnavailableError
 from .http_errors import describe_cause, to_client_error
-from .model import Application, Instance, Kpis, Page, RankedVersion, Sanitizer, Stats, decode, keep_unchanged
+from .model import Application, Instance, Kpis, MetricKey, Page, RankedVersion, Sanitizer, Stats, decode, keep_unchanged
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -28,6 +29,8 @@ CONNECT_TIMEOUT_S = 5.0
 RESPONSE_TIMEOUT_S = 20.0  # the first page of a large fleet on a busy machine takes a few seconds
 APPLICATIONS_PAGE_SIZE = 1000  # the server's maximum
 MAX_APPLICATIONS = 5000  # bounds memory and requests; no list of applications is readable beyond it
+KEYS_BATCH_SIZE = 100  # metric keys in one request
+MAX_KEYS_QUERY = 4000  # characters of their query: proxies refuse longer addresses
 MIN_CLOCK_OFFSET_S = 2.0  # the Date header has whole seconds, so smaller offsets are noise
 
 T = TypeVar("T")
@@ -94,6 +97,19 @@ class Api:
         ranked: RankedVersion = self._decode(response, RankedVersion)
         return ranked.version_rank
 
+    async def metric_keys(self, slug: str | None, keys: Iterable[str] | None = None) -> list[MetricKey]:
+        """Descriptions of these keys, or of those that most instances answer; over all applications without `slug`.
+
+        Keys with a comma cannot be asked for, and are left out.
+        """
+        of_app = {"app": slug} if slug else {}
+        batches = [of_app] if keys is None else [of_app | {"keys": ",".join(batch)} for batch in _batches(keys)]
+        found: list[MetricKey] = []
+        for query in batches:
+            response = await self._get(f"{API_PATH}/metric-keys?{urlencode(query)}")
+            found += self._decode(response, list[MetricKey])
+        return found
+
     async def instances(self, slug: str | None, limit: int) -> Page:
         """The first page of an application's instances, or of all instances (None)."""
         return await self.next_page(urlencode({"limit": limit, **({"app": slug} if slug else {})}))
@@ -139,6 +155,23 @@ class Api:
         except (KeyError, ValueError, TypeError):
             return
         self._clock_offset_s = offset_s if abs(offset_s) > MIN_CLOCK_OFFSET_S else 0.0
+
+
+def _batches(keys: Iterable[str]) -> Iterator[list[str]]:
+    """Keys that fit into one address each time."""
+    batch: list[str] = []
+    size = 0
+    for key in keys:
+        length = len(quote(key)) + len("%2C")
+        if "," in key or length > MAX_KEYS_QUERY:
+            continue
+        if batch and (len(batch) == KEYS_BATCH_SIZE or size + length > MAX_KEYS_QUERY):
+            yield batch
+            batch, size = [], 0
+        batch.append(key)
+        size += length
+    if batch:
+        yield batch
 
 
 def _next_page_query(response: httpx.Response) -> str | None:

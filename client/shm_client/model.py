@@ -58,6 +58,7 @@ class Application(msgspec.Struct, frozen=True):
     slug: str
     name: str
     instances: Counts = Counts()
+    updated_at: Timestamp | None = None
 
 
 class Instance(msgspec.Struct, frozen=True):
@@ -91,12 +92,25 @@ class Page:
     next: str | None
 
 
+class MetricKey(msgspec.Struct, frozen=True):
+    """A metric's key, described; docs/api.md has the formats. `aggregate` and `unit` are of numbers alone."""
+
+    key: str
+    label: str
+    kind: str = "business"
+    aggregate: str | None = None
+    unit: str | None = None
+    format: str = "json"
+    hidden: bool = False
+
+
 class Kpi(msgspec.Struct, frozen=True):
     key: str
     label: str = ""
     kind: str = "business"
     aggregate: str = "sum"
     unit: str | None = None
+    format: str = "number"
     value: int | Decimal | None = None
     instances: int = 0
     min: int | Decimal | None = None

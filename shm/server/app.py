@@ -62,6 +62,7 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (rf"{ADMIN}/version-rank", charts.VersionRank),
     (rf"{ADMIN}/applications/{SLUG}/lifecycle", charts.Lifecycle),
     (rf"{ADMIN}/applications/{SLUG}/breakdown", charts.Breakdown),
+    (rf"{ADMIN}/metric-keys", charts.MetricKeys),
     (rf"{ADMIN}/metrics/(?P<app>[^/]{{1,256}})", charts.Metrics),
     (rf"{ADMIN}/instances", admin.Instances),
     (rf"{ADMIN}/instances/{INSTANCE_ID}", admin.Instance),

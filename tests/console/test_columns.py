@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shm_client import MetricKey
 from shm_tui.model.columns import (
     FIXED,
     METRIC,
@@ -16,8 +17,6 @@ from shm_tui.model.columns import (
     Column,
     Place,
     columns_for,
-    kind_of,
-    label_of,
     metric_column,
     value_key,
     value_text,
@@ -31,8 +30,15 @@ values = st.none() | st.booleans() | st.integers() | st.decimals(allow_nan=False
 
 def ids(answered: dict[str, int], width: int = 100, one_application: bool = True, **more: Any) -> list[str]:
     """The columns' ids for metrics that all are numbers."""
-    given_: dict[str, Any] = {"numeric": answered, "kinds": {}, "labels": {}} | more
+    given_: dict[str, Any] = {"numeric": answered, "descriptions": Described()} | more
     return [column.id for column in columns_for(answered, **given_, one_application=one_application, width=width)]
+
+
+class Described(dict[str, MetricKey]):
+    """Descriptions by key; any other key is a business metric that is summed."""
+
+    def __missing__(self, key: str) -> MetricKey:
+        return MetricKey(key, key, aggregate="sum")
 
 
 def metrics(answered: dict[str, int], **more: Any) -> list[str]:
@@ -45,18 +51,17 @@ def cell(column: Column, **instance: Any) -> str:
     return column.text(row(**instance), MOMENT)
 
 
-def test_the_business_stands_before_the_system() -> None:
-    answered = {"sys_load": 9, "invoices": 3, "mem_mb": 9, "members": 3, "app_threads": 9}
-    assert metrics(answered) == ["invoices", "members", "app_threads", "mem_mb", "sys_load"]
+def test_the_business_stands_before_the_system_and_totals_before_means() -> None:
+    answered = dict.fromkeys(("a_mean", "a_system_one", "invoices"), 3)
+    mean = MetricKey("a_mean", "A mean", aggregate="avg")
+    system = MetricKey("a_system_one", "System", kind="system", aggregate="avg")
+    descriptions = Described(a_mean=mean, a_system_one=system)
+    assert metrics(answered, descriptions=descriptions) == ["invoices", "a_mean", "a_system_one"]
 
 
-def test_what_the_server_says_of_a_kind_goes_before_what_the_key_looks_like() -> None:
-    assert metrics(
-        {"cpu_hours_sold": 1, "dashboards": 1}, kinds={"cpu_hours_sold": "business", "dashboards": "system"}
-    ) == [
-        "cpu_hours_sold",
-        "dashboards",
-    ]
+def test_a_hidden_key_has_no_column() -> None:
+    descriptions = Described(secret=MetricKey("secret", "Secret", hidden=True))
+    assert metrics({"secret": 9, "sent": 1}, descriptions=descriptions) == ["sent"]
 
 
 def test_the_most_answered_stand_first_and_of_those_the_numbers() -> None:
@@ -73,7 +78,7 @@ def test_the_name_and_the_age_are_at_the_edges_and_the_machine_waits_for_a_wide_
     assert ids({"sent": 1}) == ["state", "instance", "version", f"{METRIC}sent", *machine, "seen"]
     assert ids({"sent": 1}, WIDE) == ["state", "instance", "version", *machine, f"{METRIC}sent", "seen"]
     assert ids({}, one_application=False) == ["state", "instance", "application", "version", *machine, "seen"]
-    columns = columns_for({"sent": 1}, ["sent"], {}, {}, one_application=True, width=100)
+    columns = columns_for({"sent": 1}, ["sent"], Described(), one_application=True, width=100)
     places = [column.place for column in columns]
     assert places == sorted(places, key=list(Place).index)
 
@@ -87,30 +92,10 @@ def test_a_metric_called_like_a_fixed_column_is_another_column() -> None:
     assert cell(metric_column("version", "version", True), **sent) == "7"
 
 
-@pytest.mark.parametrize(
-    ("key", "kind"),
-    [
-        ("sys_cpu", "system"),
-        ("app_uptime", "system"),
-        ("mem_mb", "system"),
-        ("db.heap.used", "system"),
-        ("HEAP-size", "system"),
-        ("members", "business"),
-        ("memory_lane", "system"),
-        ("happy_customers", "business"),
-        ("system_orders", "business"),
-        ("", "business"),
-    ],
-)
-def test_a_kind_is_guessed_from_whole_words(key: str, kind: str) -> None:
-    assert kind_of(key) == kind
-
-
-def test_a_label_is_the_key_in_words_or_what_the_vendor_says() -> None:
-    assert label_of("mail.sent_total") == "mail sent total"
-    assert label_of("___") == "___"
-    columns = columns_for({"a_b": 1, "c": 1}, [], {}, {"c": "Cats"}, one_application=True, width=80)
-    assert {"a b", "Cats"} <= {column.label for column in columns}
+def test_a_label_is_the_described_one() -> None:
+    descriptions = Described(c=MetricKey("c", "Cats"))
+    columns = columns_for({"a_b": 1, "c": 1}, [], descriptions, one_application=True, width=80)
+    assert {"a_b", "Cats"} <= {column.label for column in columns}
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,27 @@
 
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shm_client.model import MAX_EXPONENT
-from shm_tui.text.formatting import DAY, HOUR, MAX_EXACT, NOTHING, age, compact, exact, plural, share, span, stamp
+from shm_tui.text.formatting import (
+    DAY,
+    HOUR,
+    MAX_EXACT,
+    NOTHING,
+    age,
+    compact,
+    exact,
+    measured,
+    plural,
+    share,
+    span,
+    stamp,
+)
 from tests.support.console_rows import NOW, ago, unhurried
 
 numbers = st.integers() | st.decimals(allow_nan=False, allow_infinity=False)
@@ -145,3 +159,27 @@ def test_a_moment_is_written_to_the_second_in_utc() -> None:
 
 def test_one_is_singular() -> None:
     assert [plural(count, "instance") for count in (0, 1, 1284)] == ["0 instances", "1 instance", "1,284 instances"]
+
+
+@pytest.mark.parametrize(
+    ("number", "unit", "format_", "text"),
+    [
+        (None, "MB", "bytes", NOTHING),
+        (12, None, "number", "12"),
+        (12_300, "EUR", "number", "12.3k EUR"),
+        (48, "%", "percent", "48 %"),
+        (1_280, "MB", "bytes", "1.28 GB"),
+        (999, "B", "bytes", "999 B"),
+        (0, "MB", "bytes", "0 MB"),
+        (-2_000_000, "B", "bytes", "-2 MB"),
+        (5_000_000, "TB", "bytes", "5.00M TB"),
+        (350, "ms", "duration", "350 ms"),
+        (90_000, "ms", "duration", "1.50 min"),
+        (36, "h", "duration", "1.50 d"),
+        (Decimal("1e400"), "ms", "duration", "1.16e392 d"),
+        (7, "fortnights", "duration", "7 fortnights"),
+        (7, "MB", "a format of a newer server", "7 MB"),
+    ],
+)
+def test_a_number_with_its_unit(number: Any, unit: str | None, format_: str, text: str) -> None:
+    assert measured(number, unit, format_) == text

@@ -2,9 +2,12 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 from shm.auth.tokens import Role
+from shm.core.aggregates import Aggregate
 from shm.core.errors import Refusal
+from shm.core.metric_keys import Format
 from shm.server.app import ADMIN, ROUTES
 from shm.server.openapi import GROUP
 from tests.support.answers import OF_THE_READERS
@@ -35,6 +38,13 @@ def test_the_api_names_every_address_with_who_may_call_it_and_no_other() -> None
         if method != "head"
     }
     assert set(ADDRESS.findall((ROOT / "docs" / "api.md").read_text())) == routes
+
+
+def test_the_docs_name_every_aggregate_and_format() -> None:
+    (aggregates,) = re.findall(r"aggregate \(((?:`\w+`(?:, )?)+)\)", (ROOT / "docs" / "figures.md").read_text())
+    _, _, formats = (ROOT / "docs" / "api.md").read_text().partition("| `format` |")
+    assert re.findall(r"\w+", aggregates) == list(get_args(Aggregate))
+    assert re.findall(r"^\| `(\w+)`", formats.partition("\n\n")[0], re.MULTILINE) == list(get_args(Format))
 
 
 def who(role: Role) -> str:

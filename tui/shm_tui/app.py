@@ -14,7 +14,7 @@ from textual.geometry import Size
 from textual.screen import Screen
 from textual.widgets import Input, Static
 
-from shm_client import Category, Client, ClientError, Flag, Kpi
+from shm_client import Client, ClientError
 from shm_tui.actions import ACTIONS
 from shm_tui.help_screen import Help
 from shm_tui.model.columns import SEEN, Column, columns_for
@@ -172,13 +172,13 @@ class ConsoleApp(App[None]):
     def _columns(self) -> None:
         """Columns are made anew only when keys, their order or the width of the screen changed."""
         watch = self.watch_
-        store, kpis = watch.store, watch.kpis
-        entries: list[Kpi | Flag | Category] = [*kpis.kpis, *kpis.flags, *kpis.categories] if kpis else []
+        store, descriptions = watch.store, watch.descriptions
+        answered = {key: count for key, count in store.answered.items() if count > 0}
+        descriptions.want(answered)
         columns = columns_for(
-            {key: count for key, count in store.answered.items() if count > 0},
+            answered if descriptions.ready else {},
             numeric_keys(store),
-            {entry.key: entry.kind for entry in entries},
-            {entry.key: entry.label for entry in entries},
+            descriptions,
             one_application=watch.slug is not None,
             width=self.size.width,
         )
@@ -208,13 +208,13 @@ class ConsoleApp(App[None]):
         headline, tiles = self.query_one(Headline), self.query_one(Tiles)
         if watch.slug is None:
             headline.show("All applications", *([f"{stats.active_instances:,} active"] if stats else []))
-            tiles.show(tiles_of_all(stats) if stats else [])
+            tiles.show(tiles_of_all(stats, watch.descriptions) if stats else [])
         else:
             headline.show(kpis.name if kpis else watch.slug, *(headline_of(kpis) if kpis else []))
             tiles.show(tiles_of(kpis) if kpis else [])
         self._emptiness()
         known = stats is not None and (watch.slug is None or kpis is not None or not watch.store.rows)
-        known = known and watch.link.phase is not Phase.CONNECTING
+        known = known and watch.link.phase is not Phase.CONNECTING and watch.descriptions.ready
         if watch.listed and known and (self._place_chosen or not self.overview.applications):
             self.settled.set()
 
@@ -231,7 +231,7 @@ class ConsoleApp(App[None]):
         drawer, table = self.query_one(Drawer), self.table
         row = self.watch_.store.rows.get(table.cursor_id or "")
         if drawer.display and row is not None:
-            drawer.show(row, self.watch_.moment())
+            drawer.show(row, self.watch_.moment(), self.watch_.descriptions)
 
     def _lay_out(self, size: Size) -> None:
         """What there is room for."""

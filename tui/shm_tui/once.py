@@ -6,13 +6,15 @@ from decimal import Context, Decimal
 import msgspec
 from rich.cells import cell_len
 
-from shm_client import Application, Category, Client, Flag, Instance, Kpi, Stats
+from shm_client import Application, Category, Client, Flag, Instance, Kpi, MetricKey, Stats
+from shm_client.model import Value
 from shm_tui.model.columns import Moment, Row, value_text
 from shm_tui.model.state import State, state_of
 from shm_tui.text.cells import fit
-from shm_tui.text.formatting import NOTHING, age, compact, exact, plural, share
+from shm_tui.text.formatting import NOTHING, age, compact, exact, measured, plural, share
 
 MOST_APPLICATIONS = 20  # whose KPIs are printed
+MAX_KEYS = 1_000  # of metrics that are described beside those that most instances answer
 MOST_INSTANCES = 200  # the newest seen; a file of all of them is an export
 TITLE, GAP = 2, 2
 WIDE = Context(prec=700)  # digits of the largest number with the smallest fraction that the protocol lets in
@@ -43,6 +45,7 @@ class Report(msgspec.Struct):
     as_of: datetime
     stats: Stats
     applications: list[Section]
+    metric_keys: list[MetricKey]
     instances: list[Line]
     more_instances: bool
 
@@ -58,9 +61,12 @@ async def look(client: Client, slug: str | None) -> Report:
         kpis = await client.kpis(application.slug)
         sections.append(Section(application, kpis.kpis, kpis.flags, kpis.categories))
     page = await client.instances(slug, MOST_INSTANCES)
+    keys = {one.key: one for one in await client.metric_keys(slug)}
+    further = sorted({key for one in page.instances for key in Row(one).leaves} - keys.keys())[:MAX_KEYS]
+    keys |= {one.key: one for one in await client.metric_keys(slug, further)}
     moment = Moment(client.server_time(), stats.active_window_s)
     lines = [Line(state_of(one, moment.now, moment.active_window_s).word, one) for one in page.instances]
-    return Report(client.server, moment.now, stats, sections, lines, page.next is not None)
+    return Report(client.server, moment.now, stats, sections, list(keys.values()), lines, page.next is not None)
 
 
 def as_json(report: Report) -> str:
@@ -98,8 +104,7 @@ def _counts(one: Application) -> tuple[int, ...]:
 
 def _metrics(section: Section, width: int) -> str:
     rows = [
-        [kpi.key, kpi.kind, kpi.aggregate, exact(_short(kpi.value)), *_spread(kpi), f"{kpi.instances:,}"]
-        for kpi in section.kpis
+        [kpi.key, kpi.kind, kpi.aggregate, _value(kpi), *_spread(kpi), f"{kpi.instances:,}"] for kpi in section.kpis
     ]
     rows += [
         [flag.key, flag.kind, "share", share(flag.true, flag.instances), *[NOTHING] * 4, f"{flag.instances:,}"]
@@ -110,6 +115,10 @@ def _metrics(section: Section, width: int) -> str:
     ]
     heads = ["metric", "kind", "aggregate", "value", "min", "p50", "p90", "max", "instances"]
     return _table(section.application.name.upper(), heads, rows, {3, 4, 5, 6, 7, 8}, width) if rows else ""
+
+
+def _value(kpi: Kpi) -> str:
+    return " ".join([exact(_short(kpi.value)), *([kpi.unit] if kpi.unit else [])])
 
 
 def _spread(kpi: Kpi) -> list[str]:
@@ -130,12 +139,17 @@ def _short(value: int | Decimal | None) -> int | Decimal | None:
 
 def _instances(report: Report, width: int) -> str:
     now = report.as_of
+    descriptions = {one.key: one for one in report.metric_keys}
     glyphs = {state.word: state.glyph for state in State}
     rows = []
     for line in report.instances:
         one = line.instance
         row = Row(one)
-        metrics = [f"{key} {value_text(row.leaves[key])}" for key in sorted(row.leaves)]
+        metrics = [
+            f"{key} {_with_unit(row.leaves[key], descriptions.get(key))}"
+            for key in sorted(row.leaves)
+            if key not in descriptions or not descriptions[key].hidden
+        ]
         rows.append(
             [
                 f"{glyphs[line.state]} {line.state}",
@@ -154,6 +168,12 @@ def _instances(report: Report, width: int) -> str:
         return ""
     table = _table("INSTANCES", heads, rows, {7}, width)
     return table + (f"\n  the newest {len(rows):,}; there are more" if report.more_instances else "")
+
+
+def _with_unit(value: Value, described: MetricKey | None) -> str:
+    if described is None or isinstance(value, bool) or not isinstance(value, int | Decimal):
+        return value_text(value)
+    return measured(value, described.unit, described.format)
 
 
 def _table(title: str, heads: list[str], rows: list[list[str]], right: set[int], width: int) -> str:

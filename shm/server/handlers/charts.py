@@ -4,7 +4,7 @@ from typing import Annotated
 
 import msgspec
 
-from shm.analytics import breakdown, charts, kpis, lifecycle, versions
+from shm.analytics import breakdown, charts, kpis, lifecycle, metric_descriptions, versions
 from shm.analytics.instances import VersionRank as Rank
 from shm.analytics.periods import Period
 from shm.auth.tokens import Role
@@ -61,6 +61,38 @@ class BreakdownQuery(msgspec.Struct, frozen=True):
         Annotated[str, msgspec.Meta(min_length=1, description="A number to be aggregated over each value.")] | None
     ) = None
     counted: Annotated[bool, msgspec.Meta(description="Over the counted ones of these instances only.")] = False
+
+
+class MetricKeysQuery(msgspec.Struct, frozen=True):
+    """The query of `GET metric-keys`."""
+
+    app: Annotated[str, msgspec.Meta(description="An application's slug or name; else over all of them.")] | None = None
+    keys: (
+        Annotated[
+            str,
+            msgspec.Meta(
+                description="Metrics, joined by commas; else those that most instances answer or an override names."
+            ),
+        ]
+        | None
+    ) = None
+
+
+class MetricKeys(Handler):
+    """`GET metric-keys`."""
+
+    @operation(Role.VIEWER, refuses=[NotFound])
+    async def get(self, query: MetricKeysQuery) -> list[metric_descriptions.MetricKey]:
+        """Descriptions of metric keys: the label, kind, aggregate, unit and format of each.
+
+        They follow from the words of the key and the vendor's overrides. Every key that is asked for is described, also
+        one whose values are shown and never aggregated. Over all applications, an override counts where all that have
+        the key agree on it.
+        """
+        keys = None if query.keys is None else sorted(set(query.keys.split(",")))
+        if keys is not None and len(keys) > metric_descriptions.MAX_KEYS:
+            raise BadRequest("bad_parameter", f"keys names more than {metric_descriptions.MAX_KEYS} metrics.")
+        return await metric_descriptions.read(self.rooms.database, query.app, keys)
 
 
 class Metrics(Handler):

@@ -4,25 +4,20 @@ Fixed columns come from what every instance has; metric columns from whatever ke
 most answered first. Nothing here draws, and nothing here knows how wide the screen is but for the order of the columns.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
-from shm_client.model import Instance, Value, flatten_metrics
+from shm_client.model import Instance, MetricKey, Value, flatten_metrics
 from shm_tui.model.state import RANK, state_of
 from shm_tui.text.formatting import NOTHING, age, compact
 
 METRIC = "metric:"  # begins the id of a metric's column, so that a metric called `version` is not the version
 SHORT_ID = 8  # the characters of an instance's id that tell it from its neighbours
 WIDE = 150  # from here on the columns of the machine stand before those of the metrics
-
-SYSTEM_PREFIXES = ("sys_", "app_")
-MEAN_WORDS = frozenset({"pct", "percent", "ratio", "avg", "mean", "rate"})
-SYSTEM_WORDS = frozenset({"cpu", "mem", "memory", "uptime", "goroutines", "heap", "rss"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +49,12 @@ class Place(Enum):
 
 
 SortKey = tuple[Any, ...]
+
+
+class Described(Protocol):
+    """Descriptions of metric keys, by key; of any key, also before the server has described it."""
+
+    def __getitem__(self, key: str) -> MetricKey: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,49 +150,29 @@ def metric_column(key: str, label: str, numeric: bool) -> Column:
 def columns_for(
     answered: Mapping[str, int],
     numeric: Iterable[str],
-    kinds: Mapping[str, str],
-    labels: Mapping[str, str],
+    descriptions: Described,
     *,
     one_application: bool,
     width: int,
 ) -> list[Column]:
-    """Every column, in order. `answered` counts instances per metric key; kinds and labels are the server's word."""
+    """Every column, in order. `answered` counts instances per metric key; hidden keys have no column."""
     numbers = frozenset(numeric)
+    described = {key: descriptions[key] for key in answered}
     ordered = sorted(
-        answered,
+        (key for key in answered if not described[key].hidden),
         # Keys that (nearly) all answer would swap places with every install; a power of two apart they stand still.
         key=lambda key: (
-            kinds.get(key, kind_of(key)) == "system",
+            described[key].kind == "system",
             -answered[key].bit_length(),
             key not in numbers,
-            is_mean(key),  # totals first: they are what installs are compared by
+            described[key].aggregate == "avg",  # totals first: they are what installs are compared by
             key,
         ),
     )
-    metrics = [metric_column(key, labels.get(key) or label_of(key), key in numbers) for key in ordered]
+    metrics = [metric_column(key, described[key].label, key in numbers) for key in ordered]
     left = [STATE, INSTANCE, VERSION] if one_application else [STATE, INSTANCE, APPLICATION, VERSION]
     middle = [*MACHINE, *metrics] if width >= WIDE else [*metrics, *MACHINE]
     return [*left, *middle, SEEN]
-
-
-def kind_of(key: str) -> str:
-    """`system` or `business`, by the key's prefix and words; the server's own word goes before this one."""
-    system = key.startswith(SYSTEM_PREFIXES) or not SYSTEM_WORDS.isdisjoint(_words(key))
-    return "system" if system else "business"
-
-
-def is_mean(key: str) -> bool:
-    """Whether a number is one that nobody would add up."""
-    return not MEAN_WORDS.isdisjoint(_words(key))
-
-
-def _words(key: str) -> list[str]:
-    return re.split(r"[^0-9a-z]+", key.lower())
-
-
-def label_of(key: str) -> str:
-    """A key as words."""
-    return re.sub(r"[_.\s]+", " ", key).strip() or key
 
 
 def value_text(value: Value) -> str:

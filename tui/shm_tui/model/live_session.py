@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from time import monotonic
 
@@ -28,6 +29,7 @@ from shm_client import (
     Stats,
 )
 from shm_tui.model.columns import Moment
+from shm_tui.model.descriptions import Descriptions
 from shm_tui.model.row_store import Store
 
 PAGE = 200  # more rows than any screen has, few enough to be there at once
@@ -72,6 +74,7 @@ class Watch:
         self.store = Store()
         self.link = Link()
         self.kpis: Kpis | None = None
+        self.descriptions = Descriptions(client, slug, changed)
         self.listed = False
         self.complete = False
         self._changed = changed
@@ -97,6 +100,7 @@ class Watch:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._survey())
             tasks.create_task(self._follow())
+            tasks.create_task(self.descriptions.run())
 
     async def _follow(self) -> None:
         self.store.remove_all()  # of a run before this one: the feed begins from nothing
@@ -130,13 +134,21 @@ class Watch:
         since = self.link.since if self.link.phase in {Phase.AWAY, Phase.REFUSED} else monotonic()
         self.link = Link(phase, since, monotonic() + retry_in, str(error))
 
+    @property
+    def _edited(self) -> list[tuple[str, datetime | None]]:
+        """When the applications that are watched were last edited, which may have changed their overrides."""
+        applications = self.overview.applications or []
+        return [(one.slug, one.updated_at) for one in applications if self.slug in (None, one.slug)]
+
     async def _survey(self) -> None:
         """Counts of all applications: soon after something changed, now and then when nothing did."""
         while True:
             self._stirred.clear()
             try:
                 stats, applications = await asyncio.gather(self.client.stats(), self.client.applications())
-                self.overview.stats, self.overview.applications = stats, applications
+                before, self.overview.stats, self.overview.applications = self._edited, stats, applications
+                if before and self._edited != before:
+                    self.descriptions.refresh()
                 self._changed()
             except ClientError as error:
                 if isinstance(error, InvalidResponseError) and self.link.phase is Phase.LIVE:

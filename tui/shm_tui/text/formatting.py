@@ -14,6 +14,18 @@ DAYS_BEFORE_YEARS = 1000  # "400d" still says when; "3y" is enough beyond
 
 Number = int | Decimal
 
+# Units of a format by their size, the smallest first.
+LADDERS: dict[str, dict[str, Decimal]] = {
+    "bytes": {name: Decimal(1000**power) for power, name in enumerate(("B", "kB", "MB", "GB", "TB"))},
+    "duration": {
+        "ms": Decimal("0.001"),
+        "s": Decimal(1),
+        "min": Decimal(MINUTE),
+        "h": Decimal(HOUR),
+        "d": Decimal(DAY),
+    },
+}
+
 
 def compact(number: Number | None) -> str:
     """Three significant digits: 834, 45.7k, 1.28M, 0.004, 3.1e20."""
@@ -35,6 +47,19 @@ def compact(number: Number | None) -> str:
     power = magnitude // 3
     scaled = rounded.scaleb(-3 * power)
     return f"{scaled.quantize(Decimal(1).scaleb(magnitude % 3 - 2)):f}{_SUFFIXES[power]}"
+
+
+def measured(number: Number | None, unit: str | None, format_: str = "number") -> str:
+    """The same with its unit: 12.3k EUR, 48 %; an amount of data or a time in the largest unit that fits, 1.28 GB."""
+    if number is None or not unit:
+        return compact(number)
+    ladder = LADDERS.get(format_, {})
+    if unit in ladder:
+        amount = _THREE.multiply(_THREE.plus(Decimal(number)), ladder[unit])
+        larger = [name for name, size in ladder.items() if ladder[unit] < size <= abs(amount)]
+        if larger:
+            unit, number = larger[-1], _THREE.divide(amount, ladder[larger[-1]])
+    return f"{compact(number)} {unit}"
 
 
 def exact(number: Number | None) -> str:

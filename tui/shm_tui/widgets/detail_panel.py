@@ -11,7 +11,7 @@ from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 from shm_client.model import Value
-from shm_tui.model.columns import Moment, Row, kind_of
+from shm_tui.model.columns import Described, Moment, Row
 from shm_tui.model.state import State, state_of
 from shm_tui.text.cells import cut
 from shm_tui.text.formatting import NOTHING, age, exact, stamp
@@ -35,13 +35,13 @@ class Drawer(VerticalScroll):
         """The text, in something that scrolls."""
         yield self._body
 
-    def show(self, row: Row, moment: Moment) -> None:
+    def show(self, row: Row, moment: Moment, descriptions: Described) -> None:
         """Draws an instance."""
         style = {name: self.get_component_rich_style(f"drawer--{name}", partial=True) for name in STYLES}
-        self._body.update(details(row, moment, style))
+        self._body.update(details(row, moment, style, descriptions))
 
 
-def details(row: Row, moment: Moment, style: dict[str, Style]) -> Text:
+def details(row: Row, moment: Moment, style: dict[str, Style], descriptions: Described) -> Text:
     """All there is to say of an instance."""
     one = row.instance
     state = state_of(one, moment.now, moment.active_window_s)
@@ -75,12 +75,14 @@ def details(row: Row, moment: Moment, style: dict[str, Style]) -> Text:
             ("snapshot of", _when(one.snapshot_at, moment)),
         ],
     )
+    described = [descriptions[key] for key in sorted(row.leaves)]
     for title, kind in (("METRICS", "business"), ("SYSTEM", "system")):
-        of_kind = sorted(key for key in row.leaves if kind_of(key) == kind)
+        of_kind = [one for one in described if one.kind == kind and not one.hidden]
         if of_kind:
             lines.extend((Text(), Text(title, style["head"])))
-        for key in of_kind:
-            value = written(row.leaves[key])
+        for one_key in of_kind:
+            key = one_key.key
+            value = written(row.leaves[key], one_key.unit)
             blank = " " * max(0, FIGURE - cell_len(value))
             name = _padded(_shortened(key, KEY - 1), KEY)
             lines.append(Text.assemble((name + blank, style["name"]), (value, style["value"])))
@@ -89,14 +91,14 @@ def details(row: Row, moment: Moment, style: dict[str, Style]) -> Text:
     return Text("\n").join(lines)
 
 
-def written(value: Value) -> str:
-    """A metric's value with every digit."""
+def written(value: Value, unit: str | None = None) -> str:
+    """A metric's value with every digit, a number's with its unit."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | Decimal):
-        return exact(value)
+        return f"{exact(value)} {unit}" if unit else exact(value)
     return value if isinstance(value, str) else payload(value)
 
 

@@ -11,15 +11,16 @@ from textual import events
 from textual.message import Message
 from textual.widget import Widget
 
-from shm_client import Application, Category, Flag, Kpi, Kpis, Stats
-from shm_tui.model.columns import is_mean, kind_of, label_of
+from shm_client import Application, Category, Flag, Kpi, Kpis, MetricKey, Stats
+from shm_tui.model.columns import Described
 from shm_tui.text.cells import fit
-from shm_tui.text.formatting import NOTHING, compact, plural, share
+from shm_tui.text.formatting import NOTHING, compact, measured, plural, share
 
 T = TypeVar("T", Kpi, Flag, Category)
 
 TILE = 22  # cells of a tile, at least, with the gap behind it
 MORE = 5  # cells that say how many tiles there was no room for
+MARKS = {"sum": "", "avg": "⌀ "}  # before a value; another aggregate is named
 BAR = 9  # cells of a share's bar
 
 
@@ -42,10 +43,9 @@ def bar(part: float, cells: int = BAR) -> tuple[str, str]:
 
 def number_tile(kpi: Kpi) -> Tile:
     """A number's aggregate; below it the middle and the upper end of the installs."""
-    unit = f" {kpi.unit}" if kpi.unit else ""
-    mean = "⌀ " if kpi.aggregate == "avg" else ""
+    mark = MARKS.get(kpi.aggregate, f"{kpi.aggregate} ")
     spread = f"p50 {compact(kpi.p50)}  p90 {compact(kpi.p90)}"
-    return Tile(kpi.label or kpi.key, f"{mean}{compact(kpi.value)}{unit}", spread)
+    return Tile(kpi.label or kpi.key, mark + measured(kpi.value, kpi.unit, kpi.format), spread)
 
 
 def flag_tile(flag: Flag) -> Tile:
@@ -84,11 +84,15 @@ def _of(kind: str, entries: Iterable[T]) -> list[T]:
     """Those of a kind. Counts that differ by less than a power of two stand by key, so that tiles stay in place."""
     return sorted(
         (entry for entry in entries if entry.kind == kind),
-        key=lambda entry: (-entry.instances.bit_length(), is_mean(entry.key), entry.key),
+        key=lambda entry: (
+            -entry.instances.bit_length(),
+            getattr(entry, "aggregate", None) == "avg",
+            entry.key,
+        ),
     )
 
 
-def tiles_of_all(stats: Stats) -> list[Tile]:
+def tiles_of_all(stats: Stats, descriptions: Described) -> list[Tile]:
     """What is known over all applications."""
     apart = f"{stats.excluded_instances:,} dev and ci apart" if stats.excluded_instances else "all counted"
     return [
@@ -99,15 +103,19 @@ def tiles_of_all(stats: Stats) -> list[Tile]:
         Tile("new this week", f"+{stats.new_this_week:,}", "first seen"),
         Tile("pending", f"{stats.pending_instances:,}", f"{stats.revoked_instances:,} revoked"),
         *(
-            Tile(label_of(key), compact(value), "in total")
-            for key, value in sorted(stats.global_metrics.items(), key=_business_first)
+            Tile(one.label, measured(stats.global_metrics[one.key], one.unit, one.format), _over_all(one))
+            for one in sorted((descriptions[key] for key in stats.global_metrics), key=_business_first)
+            if not one.hidden
         ),
     ]
 
 
-def _business_first(metric: tuple[str, object]) -> tuple[bool, bool, str]:
-    key, _ = metric
-    return kind_of(key) == "system", is_mean(key), key
+def _over_all(described: MetricKey) -> str:
+    return {"sum": "in total", "avg": "on average"}.get(described.aggregate or "", "over all")
+
+
+def _business_first(described: MetricKey) -> tuple[bool, bool, str]:
+    return described.kind == "system", described.aggregate == "avg", described.key
 
 
 class Tiles(Widget):

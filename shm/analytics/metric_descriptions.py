@@ -1,0 +1,68 @@
+"""Descriptions of metric keys: all that a reader needs to show a metric without a copy of the rules."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from shm.analytics import applications
+from shm.core import metric_keys
+from shm.core.aggregates import Aggregate
+from shm.db.database import Database
+
+MAX_KEYS = 500  # in one answer: as many as KPIs show of one kind of value
+
+
+class MetricKey(msgspec.Struct):
+    """A metric's key, described. `format` is how its values are written:
+
+    `number`: with `unit` behind it, if there is one. `percent`: a number out of 100. `bytes`: an amount of data in
+    `unit` (B, kB, MB, GB, TB: a thousand of one is one of the next). `duration`: a time in `unit` (ms, s, min, h, d).
+    `boolean`. `text`: a string of at most 64 characters. `json`: anything else, which is shown and never aggregated.
+
+    `aggregate` and `unit` are null unless the values are numbers; `aggregate` also where applications disagree.
+    `hidden`: not to be shown.
+    """
+
+    key: str
+    label: str
+    kind: metric_keys.Kind
+    aggregate: Aggregate | None
+    unit: str | None
+    format: metric_keys.Format
+    hidden: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    key: str
+    value_type: str | None
+    overrides: msgspec.Raw
+
+
+_overrides = msgspec.json.Decoder(list[metric_keys.Override])
+
+
+async def read(database: Database, app: str | None, keys: Sequence[str] | None) -> list[MetricKey]:
+    """Of an application, by slug or name, or of all: these keys, or those that most instances have and overridden ones.
+
+    Raises NotFound.
+    """
+    slug = None
+    if app is not None:
+        slug = (await applications.config(database, await applications.slug_of(database, app))).slug
+    rows = await database.fetch(
+        _Row, "metric_descriptions.read", app=slug, keys=None if keys is None else list(keys), max_keys=MAX_KEYS
+    )
+    return [_described(row) for row in rows]
+
+
+def _described(row: _Row) -> MetricKey:
+    overrides = _overrides.decode(row.overrides)
+    described = metric_keys.describe(row.key, metric_keys.common_override(overrides))
+    key, label, kind, hidden = described.key, described.label, described.kind, described.hidden
+    if row.value_type == "number":
+        aggregate = metric_keys.common_aggregate(row.key, overrides)
+        return MetricKey(key, label, kind, aggregate, described.unit, described.format, hidden)
+    formats: dict[str | None, metric_keys.Format] = {"boolean": "boolean", "strings": "text"}
+    return MetricKey(key, label, kind, None, None, formats.get(row.value_type, "json"), hidden)

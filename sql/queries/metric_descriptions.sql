@@ -1,0 +1,46 @@
+-- name: read
+-- What is known of metric keys, of one application or of all: these keys, or those that most instances answer or an
+-- override names. `value_type`: number, boolean or strings, as most instances send it; null for keys that no current
+-- snapshot has as one of these. `overrides`: the distinct overrides of the applications that have it, {} for none.
+WITH overridden AS MATERIALIZED (
+    SELECT a.slug AS app_slug, o.key, o.value
+    FROM applications a
+    CROSS JOIN LATERAL jsonb_each(a.overrides) o
+    WHERE %(app)s::text IS NULL OR a.slug = %(app)s
+),
+known AS MATERIALIZED (
+    SELECT app_slug, key, sort, instances
+    FROM tallies
+    WHERE
+        sort IN ('number', 'boolean', 'strings') AND instances > 0
+        AND (%(app)s::text IS NULL OR app_slug = %(app)s)
+        AND (%(keys)s::text[] IS NULL OR key = ANY(%(keys)s::text[]))
+),
+typed AS (
+    SELECT DISTINCT ON (key) key, sort, instances
+    FROM (SELECT key, sort, sum(instances) AS instances FROM known GROUP BY key, sort) each
+    ORDER BY key, instances DESC, sort
+),
+asked AS (
+    SELECT key FROM unnest(%(keys)s::text[]) key
+    UNION
+    SELECT key FROM typed
+    UNION
+    SELECT key FROM overridden WHERE %(keys)s::text[] IS NULL
+),
+said AS (
+    SELECT key, jsonb_agg(DISTINCT coalesce(o.value, '{}')) AS overrides
+    FROM (
+        SELECT DISTINCT app_slug, key FROM known
+        UNION ALL
+        SELECT app_slug, key FROM overridden WHERE key NOT IN (SELECT key FROM typed)
+    ) k
+    LEFT JOIN overridden o USING (app_slug, key)
+    GROUP BY key
+)
+SELECT a.key, t.sort AS value_type, coalesce(s.overrides, '[]') AS overrides
+FROM asked a
+LEFT JOIN typed t USING (key)
+LEFT JOIN said s USING (key)
+ORDER BY t.instances DESC NULLS LAST, a.key
+LIMIT %(max_keys)s::bigint;
