@@ -1,7 +1,7 @@
-"""SHM: the client that lives inside the applications that others host.
+"""The SHM client for applications that other people host.
 
-It sends a small signed snapshot of aggregate counters every hour, never raises into its host, never holds it up, and
-does nothing at all where telemetry is refused.
+It sends a small signed snapshot of aggregate counters every hour. It raises no exception into its host, never blocks
+it, and does nothing where telemetry is turned off.
 """
 
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ __all__ = ["Client", "Outcome", "Result", "__version__"]
 
 
 def __getattr__(name: str) -> object:
-    """Loads the names that few hosts need when one asks for them, so that the import stays cheap for all."""
+    """Imports rarely needed names on first use, which keeps `import shm_sdk` fast."""
     if name in ("Outcome", "Result"):
         from shm_sdk import outcome
 

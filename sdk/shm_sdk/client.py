@@ -1,7 +1,7 @@
-"""The public face: what a host application holds in its hands.
+"""The public API of the SDK.
 
-Nothing here raises into the host or waits without a bound. The parts that talk are imported when the first report is
-due, so an application that merely starts us pays next to nothing.
+No method raises into the host or waits without a limit. The modules for signing and for the network are imported when
+the first report is due, so creating and starting a client costs little.
 """
 
 import logging
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from shm_sdk.consent import refusal
+from shm_sdk.consent import opt_out_reason
 
 if TYPE_CHECKING:
     from shm_sdk.configuration import Configuration
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 ProviderT = TypeVar("ProviderT", bound=Callable[[], Mapping[str, object]])
 
-NOW_TIMEOUT = 10.0  # seconds for all requests of one `report_now`, which the host waits for
-LONGEST_FIRST_DELAY = 7 * 86400.0  # seconds; what is longer is a mistake in units
+REPORT_NOW_TIMEOUT_S = 10.0  # for all requests of one `report_now`, during which the host waits
+MAX_FIRST_DELAY_S = 7 * 86400.0  # a longer delay is a mistake in units
 
 log = logging.getLogger("shm_sdk")
-log.addHandler(logging.NullHandler())  # a host that configured no logging shall not find us on its stderr
+log.addHandler(logging.NullHandler())  # otherwise a host without logging gets our warnings on stderr
 
 
 class Client:
     """Telemetry of one application in one process.
 
-    Every argument left out is read from its `SHM_` variable; docs/sdk.md lists them. `server_url`, `app_name` and
-    `app_version` are needed. `report_interval` is in seconds, a timedelta, or text such as `15m`; at least a minute.
-    `os_arch` replaces what would be found out about the machine, for simulations. A wrong setting turns telemetry off
-    with one line in the log `shm_sdk`.
+    A missing argument is read from its `SHM_` variable; docs/sdk.md lists them. `server_url`, `app_name` and
+    `app_version` are required. `report_interval` is in seconds, a timedelta, or text such as `15m`; at least a minute.
+    `os_arch` replaces the detected value, for simulated installs. A wrong setting turns telemetry off and writes one
+    warning to the log `shm_sdk`.
     """
 
     def __init__(
@@ -52,17 +52,17 @@ class Client:
         collect_system_metrics: bool | None = None,
         os_arch: str | None = None,
     ) -> None:
-        self._started = time.monotonic()
+        self._started_at = time.monotonic()
         self._enabled = enabled
         self._providers: list[Callable[[], Mapping[str, object]]] = []
-        self._lock = threading.Lock()  # held for moments only, never while anything is sent
+        self._lock = threading.Lock()  # never held during a request or a provider
         self._reporter: Reporter | None = None
         self._worker: Worker | None = None
         self._configuration: Configuration | None = None
-        self._mistake = ""
-        if refusal(enabled, os.environ):
-            return  # not even a wrong setting is looked at, and should the refusal end, a restart is due
-        from shm_sdk.configuration import ConfigurationError, configure
+        self._configuration_error = ""
+        if opt_out_reason(enabled, os.environ):
+            return  # the settings are not even read; once telemetry is allowed again, the host has to restart
+        from shm_sdk.configuration import ConfigurationError, load_configuration
 
         arguments: dict[str, object] = {
             "server_url": server_url,
@@ -76,96 +76,96 @@ class Client:
             "os_arch": os_arch,
         }
         try:
-            self._configuration = configure(arguments, os.environ)
+            self._configuration = load_configuration(arguments, os.environ)
         except ConfigurationError as error:
-            self._mistake = str(error)
-        except Exception as error:  # an argument that fails while it is looked at
-            self._mistake = f"its settings cannot be read ({type(error).__name__})"
-        if self._mistake:
-            log.warning("telemetry is off: %s", self._mistake)
+            self._configuration_error = str(error)
+        except Exception as error:  # an argument of the host that raises when it is read
+            self._configuration_error = f"its settings cannot be read ({type(error).__name__})"
+        if self._configuration_error:
+            log.warning("telemetry is off: %s", self._configuration_error)
 
     def provider(self, function: ProviderT) -> ProviderT:
         """Adds a function that returns metrics, as a decorator or by a plain call; several are merged in order.
 
-        It is called for each report, in a background thread, and may fail: the report then goes without its metrics.
+        It is called for each report, in a background thread. If it raises, the report is sent without its metrics.
         """
         self._providers.append(function)
         return function
 
     def start(self, first_report_after: float | timedelta | None = None) -> None:
-        """Starts reporting in the background and returns at once; does nothing where telemetry is off or started.
+        """Starts reporting in the background and returns at once. Does nothing if telemetry is off or started.
 
-        The first report comes 5 to 15 minutes later, or after `first_report_after` (seconds or a timedelta).
+        The first report follows 5 to 15 minutes later, or after `first_report_after` (seconds or a timedelta).
         """
-        if off := self._why_off():
-            log.debug("telemetry does not start: %s", off)
+        if reason := self._disabled_reason():
+            log.debug("telemetry does not start: %s", reason)
             return
         try:
             with self._lock:
-                if self._worker is None or not self._worker.alive:
-                    self._worker = self._new_worker(first_report_after)
+                if self._worker is None or not self._worker.is_alive:
+                    self._worker = self._create_worker(first_report_after)
                     self._worker.start()
-        except Exception as error:  # no thread to be had, or the interpreter is ending
+        except Exception as error:  # the system has no thread left, or the interpreter is shutting down
             log.debug("telemetry cannot start: %s", type(error).__name__, exc_info=True)
 
     def stop(self, flush: bool = False, timeout: float = 2.0) -> None:
         """Ends the background thread; with `flush`, after one last report. Returns within `timeout` seconds.
 
-        A host need not call it to exit: the thread is a daemon and holds nothing up.
+        A host may exit without calling it: the thread is a daemon and does not delay the exit.
         """
         try:
             with self._lock:
                 worker, self._worker = self._worker, None
-            called = time.monotonic()
+            called_at = time.monotonic()
             if worker is not None:
                 worker.stop(flush=flush, timeout=timeout)
             if self._reporter is not None:
-                self._reporter.close(called + timeout - time.monotonic())
+                self._reporter.close(called_at + timeout - time.monotonic())
         except Exception as error:
-            log.debug("telemetry did not stop in order: %s", type(error).__name__, exc_info=True)
+            log.debug("stopping telemetry failed: %s", type(error).__name__, exc_info=True)
 
-    def report_now(self, timeout: float = NOW_TIMEOUT) -> "Outcome":
-        """Takes a snapshot and sends it in this thread, registering first where that is due; never raises.
+    def report_now(self, timeout: float = REPORT_NOW_TIMEOUT_S) -> "Outcome":
+        """Takes a snapshot and sends it in the calling thread, after registering if needed; never raises.
 
-        `timeout` bounds the network in seconds; the providers take the time they take. Several threads take turns, and
-        the connection is kept for the next call until `stop`.
+        `timeout` limits all requests together, in seconds, and not the providers. Calls of several threads run one
+        after the other. The connection stays open for the next call until `stop`.
         """
         from shm_sdk.outcome import Outcome, Result
 
-        if off := self._why_off():
-            return Outcome(Result.OFF, off)
+        if reason := self._disabled_reason():
+            return Outcome(Result.OFF, reason)
         try:
-            return self._the_reporter().report(timeout)
+            return self._get_reporter().report(timeout)
         except Exception as error:
             log.debug("a telemetry report failed", exc_info=True)
             return Outcome(Result.FAILED, f"{type(error).__name__} inside the SDK")
 
-    def _why_off(self) -> str | None:
-        """Asked before each step, so that a refusal counts from the moment it is in the environment."""
-        if why := refusal(self._enabled, os.environ):
-            return why
-        return None if self._configuration else self._mistake or "it was refused when the application started"
+    def _disabled_reason(self) -> str | None:
+        """Why telemetry is off, or None. Reads the environment on each call, so that a change applies at once."""
+        if reason := opt_out_reason(self._enabled, os.environ):
+            return reason
+        return None if self._configuration else self._configuration_error or "it was off when the application started"
 
-    def _new_worker(self, first_report_after: float | timedelta | None) -> "Worker":
+    def _create_worker(self, first_report_after: float | timedelta | None) -> "Worker":
         from random import SystemRandom
 
-        from shm_sdk.schedule import first_delay
+        from shm_sdk.schedule import draw_first_delay
         from shm_sdk.worker import Worker
 
         if isinstance(first_report_after, timedelta):
             first_report_after = first_report_after.total_seconds()
         if first_report_after is None:
-            delay = first_delay(SystemRandom())
+            delay_s = draw_first_delay(SystemRandom())
         else:
-            delay = min(max(float(first_report_after), 0.0), LONGEST_FIRST_DELAY)
-        return Worker(self.report_now, lambda outcome: self._the_reporter().pause(outcome), delay)
+            delay_s = min(max(float(first_report_after), 0.0), MAX_FIRST_DELAY_S)
+        return Worker(self.report_now, lambda outcome: self._get_reporter().delay_after(outcome), delay_s)
 
-    def _the_reporter(self) -> "Reporter":
-        """The one of this client, made when it is first needed."""
+    def _get_reporter(self) -> "Reporter":
+        """This client's reporter, created on first use."""
         from shm_sdk.reporter import Reporter
 
         with self._lock:
             if self._reporter is None:
-                assert self._configuration is not None  # noqa: S101  # `_why_off` came first
-                self._reporter = Reporter(self._configuration, self._providers, self._started)
+                assert self._configuration is not None  # noqa: S101  # callers check `_disabled_reason` first
+                self._reporter = Reporter(self._configuration, self._providers, self._started_at)
             return self._reporter

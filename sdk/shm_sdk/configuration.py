@@ -1,7 +1,7 @@
-"""What the host application says about itself and about how to report, checked once.
+"""The settings of a client, parsed and validated once.
 
-Each setting comes from its argument, or else from its `SHM_` variable. A wrong one raises ConfigurationError, which the
-Client turns into one log line: telemetry is then off, and the host runs on.
+Each setting is read from its argument, or else from its `SHM_` variable. A wrong setting raises ConfigurationError; the
+Client logs it and turns telemetry off, and the host continues.
 """
 
 import math
@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from shm_sdk.consent import switch
+from shm_sdk.consent import parse_bool
 
-DEFAULT_INTERVAL = 3600.0
-SHORTEST_INTERVAL = 60.0  # the server's promise to its vendor: no install reports more often than that
-LONGEST_INTERVAL = 7 * 86400.0  # past that, an install would not count as active in most reports
-LONGEST_WORD = 256  # characters in a name, a version, an environment
-URL_WANTED = "server_url must look like https://metrics.example.com"
+DEFAULT_INTERVAL_S = 3600.0
+MIN_INTERVAL_S = 60.0  # limits the load of an install on the server
+MAX_INTERVAL_S = 7 * 86400.0  # with a longer interval an install is missing from the weekly active ones
+MAX_TEXT_CHARS = 256  # of a name, a version, an environment
+INVALID_URL = "server_url must look like https://metrics.example.com"
 DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
-# What the official clients make of accented letters when they name a file; other letters they leave out.
+# How the official clients replace accented letters in file names. They drop all other non-ASCII letters.
 ACCENTS = str.maketrans("àáâãäåèéêëìíîïòóôõöùúûüýÿñç _", "aaaaaaeeeeiiiiooooouuuuyync--")
 
 
@@ -31,75 +31,77 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """The settings, all of them right. Empty strings stand for what was not said."""
+    """The validated settings. An empty string stands for a setting that is not set."""
 
-    server_url: str  # without a slash at its end
+    server_url: str  # without a trailing slash
     app_name: str
     app_version: str
     data_dir: Path
     environment: str = ""
     deployment_mode: str = ""
     os_arch: str = ""
-    report_interval: float = DEFAULT_INTERVAL  # seconds
+    report_interval: float = DEFAULT_INTERVAL_S  # seconds
     collect_system_metrics: bool = True
 
 
-def configure(arguments: Mapping[str, object], environment: Mapping[str, str]) -> Configuration:
-    """Reads and checks every setting; raises ConfigurationError at the first that is wrong."""
+def load_configuration(arguments: Mapping[str, object], environment: Mapping[str, str]) -> Configuration:
+    """Reads and validates all settings; raises ConfigurationError for the first wrong one."""
 
-    def given(name: str) -> object:
-        """The argument, else the variable, else None; an empty variable is as good as none."""
+    def read_setting(name: str) -> object:
+        """The argument, else the variable, else None. An empty variable counts as not set."""
         value = arguments.get(name)
         return environment.get(f"SHM_{name.upper()}") or None if value is None else value
 
-    app_name = _word("app_name", given("app_name"), required=True)
+    app_name = _parse_text("app_name", read_setting("app_name"), required=True)
     return Configuration(
-        server_url=_url(given("server_url")),
+        server_url=_parse_url(read_setting("server_url")),
         app_name=app_name,
-        app_version=_word("app_version", given("app_version"), required=True),
-        data_dir=_folder(given("data_dir"), app_name, environment),
-        environment=_word("environment", given("environment")),
-        deployment_mode=_word("deployment_mode", given("deployment_mode")),
-        os_arch=_word("os_arch", arguments.get("os_arch")),  # for simulations, so not in the environment
-        report_interval=_interval(given("report_interval")),
-        collect_system_metrics=_switch("collect_system_metrics", given("collect_system_metrics"), default=True),
+        app_version=_parse_text("app_version", read_setting("app_version"), required=True),
+        data_dir=_parse_data_dir(read_setting("data_dir"), app_name, environment),
+        environment=_parse_text("environment", read_setting("environment")),
+        deployment_mode=_parse_text("deployment_mode", read_setting("deployment_mode")),
+        os_arch=_parse_text("os_arch", arguments.get("os_arch")),  # for simulations; has no variable
+        report_interval=_parse_interval(read_setting("report_interval")),
+        collect_system_metrics=_parse_flag(
+            "collect_system_metrics", read_setting("collect_system_metrics"), default=True
+        ),
     )
 
 
-def _word(name: str, value: object, *, required: bool = False) -> str:
+def _parse_text(name: str, value: object, *, required: bool = False) -> str:
     if value is None or value == "":
         if required:
             raise ConfigurationError(f"{name} is missing (the argument, or SHM_{name.upper()})")
         return ""
     if not isinstance(value, str):
         raise ConfigurationError(f"{name} must be a string, not {type(value).__name__}")
-    if len(value) > LONGEST_WORD or not value.isprintable() or value.isspace():
-        raise ConfigurationError(f"{name} must be at most {LONGEST_WORD} printable characters")
+    if len(value) > MAX_TEXT_CHARS or not value.isprintable() or value.isspace():
+        raise ConfigurationError(f"{name} must be at most {MAX_TEXT_CHARS} printable characters")
     return value
 
 
-def _url(value: object) -> str:
+def _parse_url(value: object) -> str:
     from urllib.parse import urlsplit
 
-    url = _word("server_url", value, required=True).rstrip("/")
+    url = _parse_text("server_url", value, required=True).rstrip("/")
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError:  # a port that is no number, an address in brackets that is none
-        raise ConfigurationError(URL_WANTED) from None
+    except ValueError:  # an invalid port, or an invalid address in brackets
+        raise ConfigurationError(INVALID_URL) from None
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise ConfigurationError(URL_WANTED)
+        raise ConfigurationError(INVALID_URL)
     if not parts.path.isascii() or " " in url:
-        raise ConfigurationError(URL_WANTED)
+        raise ConfigurationError(INVALID_URL)
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ConfigurationError("server_url must have neither user, password, query nor fragment")
     return url
 
 
-def _interval(value: object) -> float:
+def _parse_interval(value: object) -> float:
     """Seconds, a timedelta, or text such as `90s`, `15m`, `1h`."""
     if value is None:
-        return DEFAULT_INTERVAL
+        return DEFAULT_INTERVAL_S
     seconds = math.nan
     if isinstance(value, timedelta):
         seconds = value.total_seconds()
@@ -114,22 +116,22 @@ def _interval(value: object) -> float:
             seconds = math.nan
     if not 0 < seconds < math.inf:
         raise ConfigurationError("report_interval must be seconds, a timedelta, or text such as 90s, 15m, 1h")
-    return min(max(seconds, SHORTEST_INTERVAL), LONGEST_INTERVAL)
+    return min(max(seconds, MIN_INTERVAL_S), MAX_INTERVAL_S)
 
 
-def _switch(name: str, value: object, *, default: bool) -> bool:
-    meant = default if value is None else switch(value)
-    if meant is None:
+def _parse_flag(name: str, value: object, *, default: bool) -> bool:
+    parsed = default if value is None else parse_bool(value)
+    if parsed is None:
         raise ConfigurationError(f"{name} must be true or false")
-    return meant
+    return parsed
 
 
-def _folder(value: object, app_name: str, environment: Mapping[str, str]) -> Path:
-    """The directory that keeps the identity, absolute, so that a later `chdir` of the host changes nothing."""
+def _parse_data_dir(value: object, app_name: str, environment: Mapping[str, str]) -> Path:
+    """The directory of the identity, absolute, so that a later `chdir` of the host does not change it."""
     if value is None or value == "":
         try:
-            return _data_home(environment) / "shm-telemetry" / folder_name(app_name)
-        except RuntimeError:  # what pathlib raises for a user without a home
+            return _user_data_dir(environment) / "shm-telemetry" / directory_name(app_name)
+        except RuntimeError:  # pathlib raises it for a user without a home directory
             raise ConfigurationError("data_dir is missing, and this user has no home directory") from None
     if not isinstance(value, str | os.PathLike):
         raise ConfigurationError(f"data_dir must be a path, not {type(value).__name__}")
@@ -139,31 +141,31 @@ def _folder(value: object, app_name: str, environment: Mapping[str, str]) -> Pat
     return Path(path).absolute()
 
 
-def _data_home(environment: Mapping[str, str]) -> Path:
-    """Where this system keeps what belongs to a user. The working directory would not do: each would be an install."""
+def _user_data_dir(environment: Mapping[str, str]) -> Path:
+    """The system's directory for user data. The working directory would create a new install for each directory."""
     if sys.platform == "win32":
         return Path(environment.get("LOCALAPPDATA") or Path("~/AppData/Local").expanduser())
     if sys.platform == "darwin":
         return Path("~/Library/Application Support").expanduser()
-    named = environment.get("XDG_DATA_HOME", "")
-    return Path(named) if named.startswith("/") else Path("~/.local/share").expanduser()
+    data_home = environment.get("XDG_DATA_HOME", "")
+    return Path(data_home) if data_home.startswith("/") else Path("~/.local/share").expanduser()
 
 
 def official_slug(app_name: str) -> str:
-    """The name as the official clients put it before `_shm_identity.json`."""
-    kept = (letter for letter in app_name.lower().translate(ACCENTS) if letter == "-" or _plain(letter))
-    return "-".join(part for part in "".join(kept).split("-") if part) or "app"
+    """The part before `_shm_identity.json` in the file names of the official clients."""
+    letters = (letter for letter in app_name.lower().translate(ACCENTS) if _is_slug_character(letter))
+    return "-".join(part for part in "".join(letters).split("-") if part) or "app"
 
 
-def folder_name(app_name: str) -> str:
-    """A directory of its own for each application: the slug, and a digest where the slug had to leave something out."""
+def directory_name(app_name: str) -> str:
+    """A unique directory name for each application: its slug, with a digest if the slug drops characters."""
     slug = official_slug(app_name)
-    if all(letter == "-" or _plain(letter) for letter in app_name.lower().translate(ACCENTS)):
+    if all(_is_slug_character(letter) for letter in app_name.lower().translate(ACCENTS)):
         return slug
     import hashlib
 
     return f"{slug}-{hashlib.sha256(app_name.encode()).hexdigest()[:8]}"
 
 
-def _plain(letter: str) -> bool:
-    return letter.isascii() and letter.isalnum()
+def _is_slug_character(letter: str) -> bool:
+    return letter == "-" or (letter.isascii() and letter.isalnum())

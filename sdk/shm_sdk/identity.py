@@ -1,7 +1,7 @@
-"""Who this install is: a random ID and an Ed25519 key pair, kept in one small file.
+"""The identity of an install: a random ID and an Ed25519 key pair, stored in one small file.
 
-The file is written whole or not at all, by exactly one of the processes that start together, and never overwritten. The
-private key stays in this file: `sign` is all that others can do with it.
+The file is written atomically, by exactly one of several processes that start together, and never overwritten. Other
+modules cannot read the private key; they call `Identity.sign`.
 """
 
 import contextlib
@@ -12,23 +12,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 FILE_NAME = "metrics_identity.json"
-OFFICIAL_SUFFIX = "_shm_identity.json"
-LARGEST_FILE = 16 * 1024  # a real one has 300 bytes; whatever is much larger is not ours to read
+OFFICIAL_FILE_SUFFIX = "_shm_identity.json"
+MAX_FILE_BYTES = 16 * 1024  # an identity file has about 300; a much larger file is something else
 KEY_BYTES = 32
 
-# The members of the file: ours and the official Go client's, and the official Node.js client's.
-SPELLINGS = (
+# The member names: of this SDK and the official Go client, and of the official Node.js client.
+MEMBER_NAMES = (
     ("instance_id", "private_key", "public_key"),
     ("instanceId", "privateKey", "publicKey"),
 )
 
 
-class IdentityUnusable(Exception):
-    """There is an identity file and it cannot be used. It stays as it is; a person has to look at it."""
+class InvalidIdentityError(Exception):
+    """The identity file exists and cannot be used. It is not changed; a person has to repair or remove it."""
 
 
-class IdentityUnwritable(Exception):
-    """There is no identity file and none could be made now: no right, no space. Worth another try."""
+class IdentityWriteError(Exception):
+    """There is no identity file, and creating one failed (no permission, no space). A retry may succeed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,42 +47,42 @@ class Identity:
 
 
 def load_or_create(directory: Path, official_slug: str) -> Identity:
-    """This directory's identity: our file, else an official client's, else a new one.
+    """The identity in this directory: the SDK's file, else an official client's file, else a new identity.
 
-    Raises IdentityUnusable or IdentityUnwritable. Whoever creates one at the same moment gets the same one.
+    Raises InvalidIdentityError or IdentityWriteError. Processes that create one at the same time get the same identity.
     """
-    ours = directory / FILE_NAME
-    found = _read(ours) or _read(directory / f"{official_slug}{OFFICIAL_SUFFIX}")
-    if found is not None:
-        return found
+    path = directory / FILE_NAME
+    existing = _read_file(path) or _read_file(directory / f"{official_slug}{OFFICIAL_FILE_SUFFIX}")
+    if existing is not None:
+        return existing
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _publish(_new_document(), ours)
+        _write_exclusively(_generate_document(), path)
     except OSError as error:
-        raise IdentityUnwritable(f"{ours} cannot be written ({error.strerror})") from None
-    winner = _read(ours)  # ours, or that of another process which was faster
-    if winner is None:
-        raise IdentityUnwritable(f"{ours} went away while it was made")
-    return winner
+        raise IdentityWriteError(f"{path} cannot be written ({error.strerror})") from None
+    stored = _read_file(path)  # written by this process, or by another that was faster
+    if stored is None:
+        raise IdentityWriteError(f"{path} was removed while it was created")
+    return stored
 
 
-def _read(path: Path) -> Identity | None:
-    """None where there is no such file."""
+def _read_file(path: Path) -> Identity | None:
+    """The identity in a file, None if the file does not exist."""
     try:
         with path.open("rb") as file:
-            content = file.read(LARGEST_FILE + 1)
+            content = file.read(MAX_FILE_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise IdentityUnusable(f"{path} cannot be read ({error.strerror})") from None
-    identity = _parse(content) if len(content) <= LARGEST_FILE else None
+        raise InvalidIdentityError(f"{path} cannot be read ({error.strerror})") from None
+    identity = _parse(content) if len(content) <= MAX_FILE_BYTES else None
     if identity is None:
-        raise IdentityUnusable(f"{path} is damaged; it is left as it is")
+        raise InvalidIdentityError(f"{path} is damaged and is not changed")
     return identity
 
 
 def _parse(content: bytes) -> Identity | None:
-    """The identity in a file's content, None where any part of it is wrong or does not fit the others."""
+    """The identity in a file's content, None if a part is invalid or the parts do not match."""
     import uuid
 
     from nacl.signing import SigningKey
@@ -91,9 +91,9 @@ def _parse(content: bytes) -> Identity | None:
         document = json.loads(content)
         if not isinstance(document, dict):
             return None
-        for spelling in SPELLINGS:
-            if all(isinstance(document.get(name), str) for name in spelling):
-                instance_id, private_hex, public_hex = (document[name] for name in spelling)
+        for names in MEMBER_NAMES:
+            if all(isinstance(document.get(name), str) for name in names):
+                instance_id, private_hex, public_hex = (document[name] for name in names)
                 break
         else:
             return None
@@ -109,8 +109,8 @@ def _parse(content: bytes) -> Identity | None:
     return Identity(instance_id, public.hex(), private[:KEY_BYTES])
 
 
-def _new_document() -> bytes:
-    """A new identity in the spelling of the official Go client, which could take over from here."""
+def _generate_document() -> bytes:
+    """A new identity in the format of the official Go client, so that the client could use it."""
     import uuid
 
     from nacl.signing import SigningKey
@@ -125,34 +125,34 @@ def _new_document() -> bytes:
     return json.dumps(document, indent=2).encode() + b"\n"
 
 
-def _publish(content: bytes, target: Path) -> None:
-    """Puts the content at `target`, whole and durable, unless something is there already."""
+def _write_exclusively(content: bytes, target: Path) -> None:
+    """Writes `target` atomically and durably, unless it exists."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}")
     try:
-        # 0600 from the first moment, and exclusive, so that no link laid out by others is written through.
+        # Mode 0600 from the start. O_EXCL prevents writing through a symbolic link that another user created.
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        _claim(temporary, target)
+        _link_exclusively(temporary, target)
         _sync_directory(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _claim(temporary: Path, target: Path) -> None:
-    """Gives the file its name if no other has it. A link does that atomically; some file systems have no links."""
+def _link_exclusively(temporary: Path, target: Path) -> None:
+    """Links the file to its name unless that exists, which is atomic. Some file systems have no hard links."""
     try:
         os.link(temporary, target)
     except FileExistsError:
         return
     except OSError:
-        _claim_without_links(temporary, target)
+        _rename_exclusively(temporary, target)
 
 
-def _claim_without_links(temporary: Path, target: Path) -> None:
-    """The same by renaming. Windows refuses to rename onto a file; elsewhere a lock lets one in at a time."""
+def _rename_exclusively(temporary: Path, target: Path) -> None:
+    """The same with a rename. Windows does not rename onto an existing file; elsewhere a file lock serializes it."""
     if sys.platform == "win32":
         with contextlib.suppress(FileExistsError):
             temporary.rename(target)
@@ -160,13 +160,13 @@ def _claim_without_links(temporary: Path, target: Path) -> None:
     import fcntl
 
     with target.with_name(f".{target.name}.lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # ends with the file, or with the process
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed or the process ends
         if not target.exists():
             temporary.rename(target)
 
 
 def _sync_directory(directory: Path) -> None:
-    """Makes the new name itself survive a power cut, where the system can."""
+    """Makes the new directory entry durable, on systems that support it."""
     with contextlib.suppress(OSError):
         descriptor = os.open(directory, os.O_RDONLY)
         try:

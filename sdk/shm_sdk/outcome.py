@@ -1,29 +1,29 @@
-"""What became of one attempt to report: the answer that callers get instead of an exception."""
+"""The result of one attempt to report, which callers receive instead of an exception."""
 
 import enum
 from dataclasses import dataclass
 
 
 class Result(enum.Enum):
-    """How an attempt ended, and so what happens next."""
+    """How an attempt ended, which decides when the next one follows."""
 
-    SENT = "sent"  # the server has stored the snapshot; the next one goes in the install's slot
-    PENDING = "pending"  # the vendor activates installs by hand and has not yet; asked again in the next slot
-    REFUSED = "refused"  # the server does not want this; asked again, ever less often
-    FAILED = "failed"  # it did not get there, or not now; tried again after a back-off
-    OFF = "off"  # telemetry is off in this process; nothing is tried any more
+    SENT = "sent"  # the server has stored the snapshot; the next report follows in the install's slot
+    PENDING = "pending"  # the vendor approves installs by hand; the next report asks again
+    REFUSED = "refused"  # the server refused the request; the attempts become less and less frequent
+    FAILED = "failed"  # no response, or the server is not ready; retried after a back-off
+    OFF = "off"  # telemetry is off in this process; no attempt follows
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One attempt. `status` is the deciding HTTP status, None where no answer came."""
+    """One attempt. `status` is the deciding HTTP status, None without a response."""
 
     result: Result
-    reason: str  # a sentence for a person; holds no secret
+    reason: str  # a sentence for a person; contains no secret
     status: int | None = None
-    retry_after: float | None = None  # seconds that the server asked to be left alone
+    retry_after: float | None = None  # seconds that the server asked to wait
 
     @property
     def sent(self) -> bool:
-        """True when the server said that it has the snapshot (202)."""
+        """True when the server has confirmed the snapshot (202)."""
         return self.result is Result.SENT

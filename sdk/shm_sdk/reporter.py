@@ -1,9 +1,9 @@
-"""One report, from the host's counters to the server's answer.
+"""One report, from the host's counters to the server's response.
 
-    providers -> snapshot (cleaned, signed) -> register, activate where the server does not know us yet -> snapshot
+    providers -> snapshot (sanitized, signed) -> register and activate, if the server does not know the install -> send
 
-`Reporter.report` is what the worker does every hour and `Client.report_now` on demand, by the same code. It knows what
-the server thinks of this install, and tells the log once when reports stop getting through.
+`Client.report_now` calls `Reporter.report` on demand, and the worker calls it every hour. The reporter tracks whether
+the install is registered, and logs one warning when reports stop reaching the server.
 """
 
 import enum
@@ -21,254 +21,254 @@ from typing import cast
 
 from shm_sdk import snapshot, system
 from shm_sdk.configuration import Configuration, official_slug
-from shm_sdk.identity import Identity, IdentityUnusable, IdentityUnwritable, load_or_create
+from shm_sdk.identity import Identity, IdentityWriteError, InvalidIdentityError, load_or_create
 from shm_sdk.outcome import Outcome, Result
-from shm_sdk.schedule import next_delay
-from shm_sdk.transport import Answer, Transport, Unreachable
+from shm_sdk.schedule import compute_delay
+from shm_sdk.transport import Response, Transport, TransportError
 from shm_sdk.version import __version__
 
 Provider = Callable[[], Mapping[str, object]]
 
 TOO_MANY_REQUESTS = 429
-STRANGER_STATUSES = (403, 404)  # what a server answers to an install it does not know, or has forgotten
-CLOSE_TIMEOUT = 1.0  # seconds; a report under way keeps its connection
-SERVER_ERRORS = 500  # and above: not our fault, so worth another try
+UNKNOWN_INSTANCE_STATUSES = (403, 404)  # the server does not know the install, or has deleted it
+CLOSE_TIMEOUT_S = 1.0  # a report that runs longer keeps its connection
+MIN_SERVER_ERROR = 500  # this status and above: the server failed, so a retry may succeed
 
 log = logging.getLogger("shm_sdk")
 
 
-class Standing(enum.Enum):
-    """What the server knows of this install, as far as this process has heard."""
+class RegistrationState(enum.Enum):
+    """How far the install is registered, by the responses to this process."""
 
-    STRANGER = "stranger"
+    UNREGISTERED = "unregistered"
     REGISTERED = "registered"
     ACTIVE = "active"
 
 
-def _after_fork(reporter: "Reporter") -> None:
-    """In a forked child a turn that was under way never ends, and the connection is the parent's."""
+def _register_fork_handler(reporter: "Reporter") -> None:
+    """Resets the reporter in forked children: its lock may be held for ever, and its connection is the parent's."""
     if hasattr(os, "register_at_fork"):
-        known = weakref.ref(reporter)
+        reference = weakref.ref(reporter)  # a handler cannot be removed, and must not keep the reporter alive
 
-        def renew() -> None:
-            if (alive := known()) is not None:
-                alive.begin_in_child()
+        def reset() -> None:
+            if (reporter := reference()) is not None:
+                reporter.reset_after_fork()
 
-        os.register_at_fork(after_in_child=renew)
+        os.register_at_fork(after_in_child=reset)
 
 
 class Reporter:
-    """Reports for one install. Safe for several threads; they take turns."""
+    """Reports for one install. Thread-safe: reports run one after the other."""
 
-    def __init__(self, configuration: Configuration, providers: Sequence[Provider], started: float) -> None:
-        """`providers` is the host's list, which may still grow; `started` is when the host did, in monotonic time."""
+    def __init__(self, configuration: Configuration, providers: Sequence[Provider], started_at: float) -> None:
+        """`providers` may grow later. `started_at` is the `time.monotonic()` of the host's start."""
         self._configuration = configuration
         self._providers = providers
-        self._started = started
+        self._started_at = started_at
         self._transport = Transport(configuration.server_url, f"shm-sdk-python/{__version__}")
-        self._turn = threading.Lock()
-        self._whose_turn: int | None = None  # the thread that has it
+        self._lock = threading.Lock()
+        self._lock_owner: int | None = None  # thread ID
         self._identity: Identity | None = None
-        self._standing = Standing.STRANGER
-        self._sequence = 0  # snapshots taken by this process; a gap tells the vendor of one that was lost
-        self._quiet_until = 0.0  # monotonic; the server asked to be left alone until then
-        self._in_trouble = False
-        self._warned_of_async = False
-        self._previous: Result | None = None
-        self._repeated = 0  # outcomes of the same kind in a row
-        _after_fork(self)
-        self._dice = SystemRandom()  # has no state that a fork could double
+        self._registration = RegistrationState.UNREGISTERED
+        self._sequence = 0  # of this process's snapshots; a gap shows the vendor that one was lost
+        self._blocked_until = 0.0  # monotonic time; the end of the server's Retry-After
+        self._outage_logged = False
+        self._async_provider_logged = False
+        self._last_result: Result | None = None
+        self._repetitions = 0  # outcomes of the same kind in a row
+        _register_fork_handler(self)
+        self._rng = SystemRandom()  # has no state, so parent and forked children draw different numbers
 
     def report(self, timeout: float) -> Outcome:
-        """Takes a snapshot and sends it. The network gets `timeout` seconds in all, the providers what they take."""
-        with self._turn_within(timeout) as ours:
-            if not ours:
-                return Outcome(Result.FAILED, "another report of this process is still under way")
+        """Takes a snapshot and sends it. `timeout` limits all requests together, in seconds, and not the providers."""
+        with self._locked(timeout) as is_locked:
+            if not is_locked:
+                return Outcome(Result.FAILED, "another report of this process is still running")
             try:
                 outcome = self._report(timeout)
-            except Exception as error:  # a fault of ours is no reason for the host to suffer
+            except Exception as error:  # a bug of the SDK must not reach the host
                 log.debug("a telemetry report failed", exc_info=True)
                 outcome = Outcome(Result.FAILED, f"{type(error).__name__} inside the SDK")
-            self._count(outcome)
-            self._tell(outcome)
+            self._count_repetitions(outcome)
+            self._log_outcome(outcome)
             return outcome
 
-    def pause(self, outcome: Outcome) -> float:
-        """Seconds to leave the server alone after this outcome; meanwhile no connection is kept."""
-        self.close(CLOSE_TIMEOUT)
-        return next_delay(
+    def delay_after(self, outcome: Outcome) -> float:
+        """Closes the connection and returns the seconds until the next report."""
+        self.close(CLOSE_TIMEOUT_S)
+        return compute_delay(
             outcome,
-            self._repeated,
-            interval=self._configuration.report_interval,
+            self._repetitions,
+            interval_s=self._configuration.report_interval,
             instance_id=self._identity.instance_id if self._identity else None,
             now=time.time(),
-            dice=self._dice,
+            rng=self._rng,
         )
 
     def close(self, timeout: float) -> None:
-        """Lets go of the connection, unless a report under way keeps it longer than `timeout` seconds."""
-        with self._turn_within(timeout) as ours:
-            if ours:
+        """Closes the connection, unless a running report uses it for longer than `timeout` seconds."""
+        with self._locked(timeout) as is_locked:
+            if is_locked:
                 self._transport.close()
 
-    def begin_in_child(self) -> None:
-        """What a fork cannot carry over is made anew; the identity and the standing stay."""
-        self._turn = threading.Lock()
-        self._whose_turn = None
+    def reset_after_fork(self) -> None:
+        """Creates a new lock and connection in a forked child. The identity and the registration state are kept."""
+        self._lock = threading.Lock()
+        self._lock_owner = None
         self._transport = Transport(self._configuration.server_url, f"shm-sdk-python/{__version__}")
 
     @contextmanager
-    def _turn_within(self, timeout: float) -> Iterator[bool]:
-        """This thread's turn, if it comes in time. A provider that reports or stops would wait for itself: not so."""
-        if self._whose_turn == threading.get_ident() or not self._turn.acquire(timeout=max(timeout, 0)):
+    def _locked(self, timeout: float) -> Iterator[bool]:
+        """Acquires the lock. Yields False after the timeout, and at once if this thread holds it, inside a provider."""
+        if self._lock_owner == threading.get_ident() or not self._lock.acquire(timeout=max(timeout, 0)):
             yield False
             return
-        self._whose_turn = threading.get_ident()
+        self._lock_owner = threading.get_ident()
         try:
             yield True
         finally:
-            self._whose_turn = None
-            self._turn.release()
+            self._lock_owner = None
+            self._lock.release()
 
     def _report(self, timeout: float) -> Outcome:
-        pause = self._quiet_until - time.monotonic()
-        if pause > 0:
-            return Outcome(Result.FAILED, "the server asked to wait", retry_after=pause)
+        wait_s = self._blocked_until - time.monotonic()
+        if wait_s > 0:
+            return Outcome(Result.FAILED, "the server asked to wait", retry_after=wait_s)
         try:
             if self._identity is None:
                 directory, slug = self._configuration.data_dir, official_slug(self._configuration.app_name)
                 self._identity = load_or_create(directory, slug)
-        except IdentityUnusable as error:
+        except InvalidIdentityError as error:
             return Outcome(Result.OFF, str(error))
-        except IdentityUnwritable as error:
+        except IdentityWriteError as error:
             return Outcome(Result.FAILED, str(error))
-        body = self._take(self._identity)
+        body = self._build_snapshot(self._identity)
         try:
             outcome = self._deliver(self._identity, body, time.monotonic() + timeout)
-        except Unreachable as error:
+        except TransportError as error:
             return Outcome(Result.FAILED, f"the server cannot be reached: {error}")
         if outcome.retry_after is not None:
-            self._quiet_until = time.monotonic() + outcome.retry_after
+            self._blocked_until = time.monotonic() + outcome.retry_after
         return outcome
 
-    def _take(self, identity: Identity) -> bytes:
-        """The snapshot of this moment, ready to be signed."""
-        # System metrics stand first, so that a provider with too many keys does not push them out; where both have a
-        # key, the host's word counts.
+    def _build_snapshot(self, identity: Identity) -> bytes:
+        """The body of a new snapshot, with the metrics of all providers."""
+        # System metrics come first, so that a provider with too many keys does not displace them. For a key of both,
+        # the provider's value is sent.
         metrics: dict[object, object] = {}
         if self._configuration.collect_system_metrics:
-            metrics.update(system.system_metrics(self._started))
+            metrics.update(system.collect_system_metrics(self._started_at))
         for provider in tuple(self._providers):
             try:
-                given: object = provider()  # whatever its type promises
-                if isinstance(given, CoroutineType):
-                    self._leave_out(given)
+                returned: object = provider()  # not always what its type declares
+                if isinstance(returned, CoroutineType):
+                    self._reject_coroutine(returned)
                 else:
-                    metrics.update(cast("Mapping[object, object]", given))
-            except KeyboardInterrupt:  # it is the host's, and for its main thread
+                    metrics.update(cast("Mapping[object, object]", returned))
+            except KeyboardInterrupt:  # meant for the host's main thread
                 raise
-            except BaseException as error:  # also what libraries use to cancel: a thread of ours is none of theirs
+            except BaseException as error:  # includes cancellation exceptions, which do not concern this thread
                 log.debug("a metrics provider failed: %s", type(error).__name__, exc_info=True)
-        cleaned = snapshot.clean(metrics)
-        for line in cleaned.dropped:
-            log.debug("left out of the snapshot: %s", line)
+        sanitized = snapshot.sanitize(metrics)
+        for line in sanitized.dropped:
+            log.debug("dropped from the snapshot: %s", line)
         self._sequence += 1
         timestamp = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-        return snapshot.body(
-            identity.instance_id, timestamp, cleaned.metrics, self._configuration.app_version, self._sequence
+        return snapshot.build_body(
+            identity.instance_id, timestamp, sanitized.metrics, self._configuration.app_version, self._sequence
         )
 
-    def _leave_out(self, coroutine: "CoroutineType[object, object, object]") -> None:
-        """A provider that is an `async def` gives no metrics here; its author hears of it once."""
+    def _reject_coroutine(self, coroutine: "CoroutineType[object, object, object]") -> None:
+        """Closes the coroutine of an `async def` provider, and logs one warning."""
         coroutine.close()
-        if not self._warned_of_async:
-            self._warned_of_async = True
-            log.warning("a metrics provider is an `async def`, which is not awaited here: its metrics are left out")
+        if not self._async_provider_logged:
+            self._async_provider_logged = True
+            log.warning("a metrics provider is an `async def`, which the SDK does not await: its metrics are left out")
 
     def _deliver(self, identity: Identity, body: bytes, deadline: float) -> Outcome:
-        """Goes the steps from stranger to active as far as needed, then sends; starts over once if forgotten."""
+        """Registers and activates if needed, then sends. Registers again, once, if the server lost the install."""
 
-        def post(path: str, content: bytes) -> Answer:
+        def post(path: str, content: bytes) -> Response:
             headers = {"X-Instance-ID": identity.instance_id, "X-Signature": identity.sign(content)}
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise Unreachable("no answer in time")
-            return self._transport.post(path, content, headers, left)
+            remaining_s = deadline - time.monotonic()
+            if remaining_s <= 0:
+                raise TransportError("no answer in time")
+            return self._transport.post(path, content, headers, remaining_s)
 
-        may_start_over = True
+        may_reregister = True
         while True:
-            if self._standing is Standing.STRANGER:
-                answer = post("/v1/register", self._introduction(identity))
-                if answer.status not in (200, 201):
-                    return _refusal(answer, "register")
-                self._standing = Standing.REGISTERED
+            if self._registration is RegistrationState.UNREGISTERED:
+                response = post("/v1/register", self._register_payload(identity))
+                if response.status not in (200, 201):
+                    return _failure_outcome(response, "register")
+                self._registration = RegistrationState.REGISTERED
                 continue
-            if self._standing is Standing.REGISTERED:
-                answer = post("/v1/activate", b'{"action":"activate"}')
-                if answer.status == 200 and answer.word("status") == "pending":
-                    return Outcome(Result.PENDING, "the vendor has not approved this install yet", answer.status)
-                if answer.status == 200:
-                    self._standing = Standing.ACTIVE
+            if self._registration is RegistrationState.REGISTERED:
+                response = post("/v1/activate", b'{"action":"activate"}')
+                if response.status == 200 and response.json_identifier("status") == "pending":
+                    return Outcome(Result.PENDING, "the vendor has not approved this install yet", response.status)
+                if response.status == 200:
+                    self._registration = RegistrationState.ACTIVE
                     continue
             else:
-                answer = post("/v1/snapshot", body)
-                if answer.status == 202:
-                    return Outcome(Result.SENT, "stored", answer.status)
-            step = "activate" if self._standing is Standing.REGISTERED else "snapshot"
-            if answer.status in STRANGER_STATUSES:
-                self._standing = Standing.STRANGER
-                if may_start_over:
-                    may_start_over = False
+                response = post("/v1/snapshot", body)
+                if response.status == 202:
+                    return Outcome(Result.SENT, "stored", response.status)
+            step = "activate" if self._registration is RegistrationState.REGISTERED else "snapshot"
+            if response.status in UNKNOWN_INSTANCE_STATUSES:
+                self._registration = RegistrationState.UNREGISTERED
+                if may_reregister:
+                    may_reregister = False
                     continue
-            return _refusal(answer, step)
+            return _failure_outcome(response, step)
 
-    def _introduction(self, identity: Identity) -> bytes:
-        """The body of register. What was neither said nor may be found out is left out."""
-        said = self._configuration
-        mode, os_arch = said.deployment_mode, said.os_arch
-        if said.collect_system_metrics:
+    def _register_payload(self, identity: Identity) -> bytes:
+        """The body of the register request. Members without a value are left out."""
+        settings = self._configuration
+        mode, os_arch = settings.deployment_mode, settings.os_arch
+        if settings.collect_system_metrics:
             with suppress(Exception):
-                mode = mode or system.deployment_mode()
-                os_arch = os_arch or f"{system.operating_system()}/{system.architecture()}"
-        introduction = {
+                mode = mode or system.detect_deployment_mode()
+                os_arch = os_arch or f"{system.detect_os()}/{system.detect_architecture()}"
+        payload = {
             "instance_id": identity.instance_id,
             "public_key": identity.public_key,
-            "app_name": said.app_name,
-            "app_version": said.app_version,
+            "app_name": settings.app_name,
+            "app_version": settings.app_version,
             "deployment_mode": mode,
-            "environment": said.environment,
+            "environment": settings.environment,
             "os_arch": os_arch,
         }
-        return snapshot.encode({name: value for name, value in introduction.items() if value})
+        return snapshot.encode_json({name: value for name, value in payload.items() if value})
 
-    def _count(self, outcome: Outcome) -> None:
-        self._repeated = self._repeated + 1 if outcome.result is self._previous else 1
-        self._previous = outcome.result
+    def _count_repetitions(self, outcome: Outcome) -> None:
+        self._repetitions = self._repetitions + 1 if outcome.result is self._last_result else 1
+        self._last_result = outcome.result
 
-    def _tell(self, outcome: Outcome) -> None:
-        """One line when reports stop getting through, none for each try after it, and none for being asked to wait."""
-        troubled = outcome.result in (Result.FAILED, Result.REFUSED, Result.OFF)
-        waiting = outcome.status == TOO_MANY_REQUESTS or (outcome.retry_after and outcome.status is None)
-        if troubled and not waiting and not self._in_trouble:
-            self._in_trouble = True
-            ending = "telemetry is off" if outcome.result is Result.OFF else "trying on quietly"
-            log.warning("no telemetry report gets through: %s; %s", outcome.reason, ending)
+    def _log_outcome(self, outcome: Outcome) -> None:
+        """One warning when reports stop reaching the server; none for retries, or when the server asks to wait."""
+        is_failure = outcome.result in (Result.FAILED, Result.REFUSED, Result.OFF)
+        is_waiting = outcome.status == TOO_MANY_REQUESTS or (outcome.retry_after and outcome.status is None)
+        if is_failure and not is_waiting and not self._outage_logged:
+            self._outage_logged = True
+            consequence = "telemetry is off" if outcome.result is Result.OFF else "retries are not logged"
+            log.warning("telemetry reports do not reach the server: %s; %s", outcome.reason, consequence)
             return
-        if not troubled:
-            self._in_trouble = False
+        if not is_failure:
+            self._outage_logged = False
         log.debug("telemetry report: %s (%s)", outcome.result.value, outcome.reason)
 
 
-def _refusal(answer: Answer, step: str) -> Outcome:
-    """What an answer other than the hoped-for one means."""
-    status = answer.status
-    if status >= SERVER_ERRORS or status == TOO_MANY_REQUESTS:
-        return Outcome(Result.FAILED, f"the server answered {status} to {step}", status, answer.retry_after)
+def _failure_outcome(response: Response, step: str) -> Outcome:
+    """The outcome of a response with an unexpected status."""
+    status = response.status
+    if status >= MIN_SERVER_ERROR or status == TOO_MANY_REQUESTS:
+        return Outcome(Result.FAILED, f"the server answered {status} to {step}", status, response.retry_after)
     if 300 <= status < 400:
         return Outcome(
             Result.REFUSED,
             f"the server answered {status} to {step}: redirects are not followed, server_url needs its final address",
             status,
         )
-    code = answer.word("code")
+    code = response.json_identifier("code")
     return Outcome(Result.REFUSED, f"the server answered {status} to {step}{f' ({code})' if code else ''}", status)

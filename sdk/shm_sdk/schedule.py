@@ -1,47 +1,47 @@
-"""When to report next. Pure: knows no clock and no dice but what it is handed.
+"""When to report next. Pure: clock and random numbers are passed in.
 
-A fleet is spread on purpose. First reports come 5 to 15 minutes after the start, so what lives shorter (a test run, a
-crash loop) never counts as an install; later ones come in a slot of the install's own, so a release that restarts all
-installs at once does not make them report at once ever after.
+The schedule spreads the reports of a fleet. First reports follow 5 to 15 minutes after the start, so that a process
+with a shorter life (a test run, a crash loop) does not count as an install. Later reports follow in a slot derived from
+the install's ID, so that a release that restarts all installs at once does not synchronize their reports.
 """
 
 from random import Random
 
 from shm_sdk.outcome import Outcome, Result
 
-FIRST_EARLIEST = 300.0  # seconds after the start
-FIRST_LATEST = 900.0
-BACKOFF_FIRST = 60.0  # seconds; the first retry comes anywhere within it
-BACKOFF_DOUBLINGS = 12  # past these the interval is the bound in any case
-REFUSED_LONGEST = 86400.0  # seconds; a server that said no all week is asked once a day
+MIN_FIRST_DELAY_S = 300.0  # after the start
+MAX_FIRST_DELAY_S = 900.0
+INITIAL_BACKOFF_S = 60.0  # the upper bound of the first retry's random delay
+MAX_BACKOFF_DOUBLINGS = 12  # 60 s doubled 12 times are 68 hours; the report interval is usually shorter
+MAX_REFUSED_DELAY_S = 86400.0  # a server that refuses for a week gets one request a day
 
 
-def first_delay(dice: Random) -> float:
+def draw_first_delay(rng: Random) -> float:
     """Seconds from the start to the first report."""
-    return dice.uniform(FIRST_EARLIEST, FIRST_LATEST)
+    return rng.uniform(MIN_FIRST_DELAY_S, MAX_FIRST_DELAY_S)
 
 
-def next_delay(
-    outcome: Outcome, repeated: int, *, interval: float, instance_id: str | None, now: float, dice: Random
+def compute_delay(
+    outcome: Outcome, repetitions: int, *, interval_s: float, instance_id: str | None, now: float, rng: Random
 ) -> float:
-    """Seconds to the next report, after the same kind of outcome came `repeated` times in a row (at least once).
+    """Seconds to the next report, after `repetitions` outcomes of the same kind in a row (at least 1).
 
-    `now` is Unix time. A back-off is drawn anew from its whole width, and stays under the interval unless the server
-    itself asked for more.
+    `now` is Unix time. A back-off is uniform between 0 and its bound (full jitter). The bound is at most the interval;
+    the server's `Retry-After` is added to it.
     """
     if outcome.result is Result.FAILED:
-        width = min(interval, BACKOFF_FIRST * (1 << min(repeated - 1, BACKOFF_DOUBLINGS)))
-        return (outcome.retry_after or 0.0) + dice.uniform(0, width)
+        max_backoff_s = min(interval_s, INITIAL_BACKOFF_S * (1 << min(repetitions - 1, MAX_BACKOFF_DOUBLINGS)))
+        return (outcome.retry_after or 0.0) + rng.uniform(0, max_backoff_s)
     if outcome.result is Result.REFUSED:
-        doubled = interval * (1 << min(repeated - 1, BACKOFF_DOUBLINGS))
-        return max(interval, min(doubled, REFUSED_LONGEST)) + dice.uniform(0, interval / 2)
-    return _until_slot(interval, instance_id, now, dice)
+        doubled_s = interval_s * (1 << min(repetitions - 1, MAX_BACKOFF_DOUBLINGS))
+        return max(interval_s, min(doubled_s, MAX_REFUSED_DELAY_S)) + rng.uniform(0, interval_s / 2)
+    return _seconds_to_slot(interval_s, instance_id, now, rng)
 
 
-def _until_slot(interval: float, instance_id: str | None, now: float, dice: Random) -> float:
-    """Seconds to this install's slot, at least half an interval from now, so that two reports never come close."""
+def _seconds_to_slot(interval_s: float, instance_id: str | None, now: float, rng: Random) -> float:
+    """Seconds to the install's next slot, at least half an interval, so that two reports are never close together."""
     if instance_id is None:
-        return dice.uniform(interval / 2, interval * 1.5)
-    slot = int(instance_id.replace("-", ""), 16) % max(int(interval), 1)
-    until = (slot - now) % interval
-    return until if until >= interval / 2 else until + interval
+        return rng.uniform(interval_s / 2, interval_s * 1.5)
+    slot = int(instance_id.replace("-", ""), 16) % max(int(interval_s), 1)
+    delay_s = (slot - now) % interval_s
+    return delay_s if delay_s >= interval_s / 2 else delay_s + interval_s

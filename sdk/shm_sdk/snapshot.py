@@ -1,7 +1,7 @@
-"""From what a host's provider returns to a body that every server accepts. Pure.
+"""Converts the metrics of a host's providers into a request body that every server accepts. Pure.
 
-What exceeds a limit or is no JSON is left out or cut, and named in `dropped`; the rest goes. The limits are those of
-the protocol, so that one bad metric never costs an install its report.
+A value that exceeds a limit or is not JSON is dropped or cut, and `dropped` lists it; the rest is sent. The limits are
+those of the protocol, so that the server does not reject a report for one bad metric.
 """
 
 import json
@@ -11,40 +11,40 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-MOST_METRICS = 256
-DEEPEST = 8  # objects and arrays in each other, the metrics object itself being the first
-LONGEST_KEY = 128  # characters of a whole dotted key
-LONGEST_TEXT = 1024  # characters
-LARGEST_BODY = 64 * 1024  # bytes of the whole request
-ENVELOPE_ROOM = 2048  # bytes kept for what surrounds the metrics: two short strings, an ID, a time, a number
-LARGEST_NUMBER_BITS = 1024  # about what a float holds; a counter beyond it is a mistake
-MOST_VISITED = 4096  # values looked at in one snapshot, which also ends structures that contain themselves
+MAX_METRICS = 256
+MAX_DEPTH = 8  # levels of objects and arrays, including the metrics object itself
+MAX_KEY_CHARS = 128  # of a full dotted key
+MAX_STRING_CHARS = 1024
+MAX_BODY_BYTES = 64 * 1024
+ENVELOPE_BYTES = 2048  # reserved for the other members: an ID, a timestamp, a version, a number
+MAX_NUMBER_BITS = 1024  # about the range of a float; a larger counter is a mistake
+MAX_VISITED_VALUES = 4096  # of one snapshot; also ends the walk of a structure that contains itself
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
 @dataclass
-class Cleaned:
-    """Metrics that can go, and a word on each that cannot."""
+class SanitizedMetrics:
+    """The metrics to send, and a line for each dropped one: its key and the reason."""
 
     metrics: dict[str, Json] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
 
 
-class _Unfit(Exception):
-    """This value cannot be sent; the message says why."""
+class _InvalidValueError(Exception):
+    """A value cannot be sent. The message is the reason."""
 
 
-def clean(metrics: Mapping[Any, object]) -> Cleaned:
-    """Keeps what is JSON and within the limits; earlier keys win where there are too many."""
-    cleaner = _Cleaner()
-    kept = cleaner.mapping(metrics, "", 1)
-    return Cleaned(_fitting(kept, cleaner.dropped), cleaner.dropped)
+def sanitize(metrics: Mapping[Any, object]) -> SanitizedMetrics:
+    """Drops what is not JSON or exceeds a limit. Of too many metrics, the first are kept."""
+    sanitizer = _Sanitizer()
+    kept = sanitizer.sanitize_mapping(metrics, "", 1)
+    return SanitizedMetrics(_drop_largest(kept, sanitizer.dropped), sanitizer.dropped)
 
 
-def body(instance_id: str, timestamp: str, metrics: Mapping[str, Json], app_version: str, sequence: int) -> bytes:
-    """The bytes of `POST /v1/snapshot`: exactly what is signed and sent."""
-    return encode(
+def build_body(instance_id: str, timestamp: str, metrics: Mapping[str, Json], app_version: str, sequence: int) -> bytes:
+    """The body of `POST /v1/snapshot`: the bytes that are signed and sent."""
+    return encode_json(
         {
             "instance_id": instance_id,
             "timestamp": timestamp,
@@ -55,82 +55,82 @@ def body(instance_id: str, timestamp: str, metrics: Mapping[str, Json], app_vers
     )
 
 
-def encode(document: Mapping[str, object]) -> bytes:
+def encode_json(document: Mapping[str, object]) -> bytes:
     """JSON in UTF-8 without spaces."""
     return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
-class _Cleaner:
-    """One pass over one snapshot."""
+class _Sanitizer:
+    """The state of one pass over one snapshot."""
 
     def __init__(self) -> None:
         self.dropped: list[str] = []
-        self._metrics: set[str] = set()
+        self._paths: set[str] = set()
         self._visited = 0
 
-    def mapping(self, mapping: Mapping[Any, object], prefix: str, depth: int) -> dict[str, Json]:
+    def sanitize_mapping(self, mapping: Mapping[Any, object], prefix: str, depth: int) -> dict[str, Json]:
         kept: dict[str, Json] = {}
-        for key, value in list(islice(mapping.items(), MOST_VISITED)):
+        for key, value in list(islice(mapping.items(), MAX_VISITED_VALUES)):
             try:
-                name = _key(key, prefix)
-                cleaned = self._value(value, f"{prefix}{name}", depth)
-                if not isinstance(cleaned, dict):
-                    self._count(f"{prefix}{name}")
-                kept[name] = cleaned
-            except _Unfit as error:
+                name = _sanitize_key(key, prefix)
+                sanitized = self._sanitize_value(value, f"{prefix}{name}", depth)
+                if not isinstance(sanitized, dict):
+                    self._add_path(f"{prefix}{name}")
+                kept[name] = sanitized
+            except _InvalidValueError as error:
                 name = str(key) if isinstance(key, str | int) else type(key).__name__
-                self.dropped.append(f"{prefix}{name:.{LONGEST_KEY}}: {error}")
-            except Exception as error:  # an object of the host that fails while it is looked at
+                self.dropped.append(f"{prefix}{name:.{MAX_KEY_CHARS}}: {error}")
+            except Exception as error:  # an object of the host that raises when it is read
                 self.dropped.append(f"{prefix}?: {type(error).__name__}")
         return kept
 
-    def _value(self, value: object, path: str, depth: int) -> Json:
+    def _sanitize_value(self, value: object, path: str, depth: int) -> Json:
         self._visited += 1
-        if self._visited > MOST_VISITED:
-            raise _Unfit("the snapshot is too large")
+        if self._visited > MAX_VISITED_VALUES:
+            raise _InvalidValueError("the snapshot is too large")
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, str):
-            return _text(value)
+            return _sanitize_string(value)
         if isinstance(value, Mapping):
-            self._go_deeper(depth)
-            return self.mapping(value, f"{path}.", depth + 1)
+            self._check_depth(depth)
+            return self.sanitize_mapping(value, f"{path}.", depth + 1)
         if isinstance(value, list | tuple):
-            self._go_deeper(depth)
-            return [self._value(item, path, depth + 1) for item in islice(value, MOST_VISITED)]
-        return _number(value)
+            self._check_depth(depth)
+            return [self._sanitize_value(item, path, depth + 1) for item in islice(value, MAX_VISITED_VALUES)]
+        return _convert_number(value)
 
-    def _count(self, path: str) -> None:
-        if path in self._metrics:
-            raise _Unfit("it is there twice, once with a dot and once nested")
-        if len(self._metrics) >= MOST_METRICS:
-            raise _Unfit(f"there are more than {MOST_METRICS} metrics")
-        self._metrics.add(path)
+    def _add_path(self, path: str) -> None:
+        if path in self._paths:
+            raise _InvalidValueError("the key occurs twice, dotted and nested")
+        if len(self._paths) >= MAX_METRICS:
+            raise _InvalidValueError(f"the snapshot has more than {MAX_METRICS} metrics")
+        self._paths.add(path)
 
-    def _go_deeper(self, depth: int) -> None:
-        if depth >= DEEPEST:
-            raise _Unfit(f"it is nested deeper than {DEEPEST}")
+    def _check_depth(self, depth: int) -> None:
+        if depth >= MAX_DEPTH:
+            raise _InvalidValueError(f"it has more than {MAX_DEPTH} levels")
 
 
-def _key(key: object, prefix: str) -> str:
-    """The key as JSON has it. Counters are often keyed by an integer, so those become text."""
+def _sanitize_key(key: object, prefix: str) -> str:
+    """The key as a string. Integers, which counters often have as keys, are converted."""
     name = str(key) if isinstance(key, int) and not isinstance(key, bool) else key
     if not isinstance(name, str):
-        raise _Unfit("its key is not a string")
-    if len(prefix) + len(name) > LONGEST_KEY:
-        raise _Unfit(f"its key has more than {LONGEST_KEY} characters")
-    if not name or name != _text(name):
-        raise _Unfit("its key is empty or holds a character that no database takes")
+        raise _InvalidValueError("its key is not a string")
+    if len(prefix) + len(name) > MAX_KEY_CHARS:
+        raise _InvalidValueError(f"its key has more than {MAX_KEY_CHARS} characters")
+    if not name or name != _sanitize_string(name):
+        raise _InvalidValueError("its key is empty or contains a character that databases reject")
     return str(name)
 
 
-def _text(text: str) -> str:
-    """Cut to size. NUL and lone surrogates, which no database takes, become question marks."""
-    return text[:LONGEST_TEXT].replace("\0", "?").encode("utf-8", "replace").decode()
+def _sanitize_string(text: str) -> str:
+    """The string, cut to its limit. NUL and lone surrogates, which databases reject, become question marks."""
+    return text[:MAX_STRING_CHARS].replace("\0", "?").encode("utf-8", "replace").decode()
 
 
-def _number(value: object) -> int | float:
-    """Numbers of any library (decimal, fractions, numpy) as JSON has them; refuses all other objects."""
+def _convert_number(value: object) -> int | float:
+    """A number of any library (decimal, fractions, numpy) as int or float; raises for other objects."""
     if isinstance(value, float):
         number: int | float = float(value)
     elif hasattr(value, "__index__"):
@@ -138,25 +138,25 @@ def _number(value: object) -> int | float:
     elif hasattr(value, "__float__"):
         number = float(value.__float__())
         if number.is_integer():
-            number = int(value)  # type: ignore[call-overload]  # whoever has __float__ may have __int__; else dropped
+            number = int(value)  # type: ignore[call-overload]  # without __int__ it raises, and the value is dropped
     else:
-        raise _Unfit(f"{type(value).__name__} is not JSON")
+        raise _InvalidValueError(f"{type(value).__name__} is not JSON")
     if isinstance(number, float) and not math.isfinite(number):
-        raise _Unfit("it is not a finite number")
-    if isinstance(number, int) and number.bit_length() > LARGEST_NUMBER_BITS:
-        raise _Unfit("it is too large a number")
+        raise _InvalidValueError("it is not a finite number")
+    if isinstance(number, int) and number.bit_length() > MAX_NUMBER_BITS:
+        raise _InvalidValueError("the number is too large")
     return number
 
 
-def _fitting(metrics: dict[str, Json], dropped: list[str]) -> dict[str, Json]:
-    """Leaves out the largest metrics until the rest fits a body."""
-    sizes = {name: len(encode({name: value})) for name, value in metrics.items()}
-    excess = sum(sizes.values()) - (LARGEST_BODY - ENVELOPE_ROOM)
+def _drop_largest(metrics: dict[str, Json], dropped: list[str]) -> dict[str, Json]:
+    """Drops the largest metrics until the rest fits into a body."""
+    sizes = {name: len(encode_json({name: value})) for name, value in metrics.items()}
+    excess_bytes = sum(sizes.values()) - (MAX_BODY_BYTES - ENVELOPE_BYTES)
     kept = dict(metrics)
     for name in sorted(sizes, key=lambda name: sizes[name], reverse=True):
-        if excess <= 0:
+        if excess_bytes <= 0:
             break
-        excess -= sizes[name]
+        excess_bytes -= sizes[name]
         del kept[name]
-        dropped.append(f"{name}: the snapshot would be larger than {LARGEST_BODY} bytes")
+        dropped.append(f"{name}: the snapshot is larger than {MAX_BODY_BYTES} bytes")
     return kept

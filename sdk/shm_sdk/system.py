@@ -1,6 +1,7 @@
-"""What a snapshot says about the machine and the process: kinds and amounts, never names.
+"""System metrics: properties and resource usage of the machine and the process.
 
-No host name, user name, address or path is read here. Every figure stands alone: one that cannot be had is left out.
+This module reads no host name, user name, address or path. A metric that cannot be read is left out; the others are
+not affected.
 """
 
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 MEBIBYTE = 1024 * 1024
 SECONDS_PER_HOUR = 3600
 
-# Spelled as the official Go client spells them, so that one architecture is one row whatever sent it.
+# The official Go client uses these names. The same names here make one architecture one value on the server.
 ARCHITECTURES = {
     "x86_64": "amd64",
     "amd64": "amd64",
@@ -25,68 +26,68 @@ ARCHITECTURES = {
     "armv7l": "arm",
 }
 SYSTEMS = {"win32": "windows", "cygwin": "windows"}
-KUBERNETES_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-CONTAINER_MARKS = (Path("/.dockerenv"), Path("/run/.containerenv"))  # Docker's and Podman's
-CONTAINER_GROUPS = ("docker", "containerd", "libpod", "lxc")
+KUBERNETES_SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+CONTAINER_MARKER_FILES = (Path("/.dockerenv"), Path("/run/.containerenv"))  # of Docker and Podman
+CONTAINER_CGROUP_NAMES = ("docker", "containerd", "libpod", "lxc")
 
 
-def system_metrics(started: float) -> dict[str, object]:
-    """The metrics that come by themselves; `started` is the `time.monotonic()` at which the application began."""
-    figures: dict[str, Callable[[], object]] = {
-        "sys_os": operating_system,
-        "sys_arch": architecture,
-        "sys_cpu_cores": _cores,
+def collect_system_metrics(started_at: float) -> dict[str, object]:
+    """All system metrics by key. `started_at` is the `time.monotonic()` of the application's start."""
+    collectors: dict[str, Callable[[], object]] = {
+        "sys_os": detect_os,
+        "sys_arch": detect_architecture,
+        "sys_cpu_cores": _count_cores,
         "sys_python_version": lambda: ".".join(str(part) for part in sys.version_info[:3]),
-        "sys_mode": deployment_mode,
-        "app_mem_rss_mb": _resident_mb,
-        "app_uptime_h": lambda: round((time.monotonic() - started) / SECONDS_PER_HOUR, 2),
+        "sys_mode": detect_deployment_mode,
+        "app_mem_rss_mb": _resident_memory_mb,
+        "app_uptime_h": lambda: round((time.monotonic() - started_at) / SECONDS_PER_HOUR, 2),
     }
     metrics: dict[str, object] = {}
-    for key, figure in figures.items():
+    for key, collect in collectors.items():
         try:
-            value = figure()
-        except Exception:  # noqa: S112  # an exotic system lacks a figure; the others still go
+            value = collect()
+        except Exception:  # noqa: S112  # this system does not have the metric
             continue
         if value is not None:
             metrics[key] = value
     return metrics | _psutil_metrics()
 
 
-def operating_system() -> str:
-    """`linux`, `darwin`, `windows`, ..."""
+def detect_os() -> str:
+    """The operating system: `linux`, `darwin`, `windows`, ..."""
     return SYSTEMS.get(sys.platform, sys.platform)
 
 
-def architecture() -> str:
-    """`amd64`, `arm64`, ..."""
+def detect_architecture() -> str:
+    """The processor architecture: `amd64`, `arm64`, ..."""
     import platform
 
     machine = platform.machine().lower()
     return ARCHITECTURES.get(machine, machine)
 
 
-def deployment_mode() -> str:
-    """`kubernetes`, `docker` (any container) or `standalone`."""
-    if os.environ.get("KUBERNETES_SERVICE_HOST") or KUBERNETES_ACCOUNT.exists():
+def detect_deployment_mode() -> str:
+    """How the process runs: `kubernetes`, `docker` (any container) or `standalone`."""
+    if os.environ.get("KUBERNETES_SERVICE_HOST") or KUBERNETES_SERVICE_ACCOUNT.exists():
         return "kubernetes"
-    if any(mark.exists() for mark in CONTAINER_MARKS):
+    if any(file.exists() for file in CONTAINER_MARKER_FILES):
         return "docker"
     try:
-        groups = Path("/proc/self/cgroup").read_text()
+        cgroups = Path("/proc/self/cgroup").read_text()
     except OSError:
         return "standalone"
-    if "kubepods" in groups:
+    if "kubepods" in cgroups:
         return "kubernetes"
-    return "docker" if any(word in groups for word in CONTAINER_GROUPS) else "standalone"
+    return "docker" if any(name in cgroups for name in CONTAINER_CGROUP_NAMES) else "standalone"
 
 
-def _cores() -> int | None:
-    """The cores that this process may use, which in a container are fewer than the machine has."""
+def _count_cores() -> int | None:
+    """The cores that this process may use; in a container they can be fewer than the machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def _resident_mb() -> float | None:
-    """Memory in use now. Without psutil only Linux tells; elsewhere the standard library knows but the peak."""
+def _resident_memory_mb() -> float | None:
+    """Memory in use, on Linux only: elsewhere the standard library has the peak and not the current value."""
     if sys.platform != "linux":
         return None
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -94,20 +95,20 @@ def _resident_mb() -> float | None:
 
 
 def _psutil_metrics() -> dict[str, object]:
-    """What psutil adds where the host has it: CPU and threads of the process, memory of the machine."""
+    """CPU and threads of the process and the machine's memory, if psutil is installed."""
     try:
         import psutil
 
         process = psutil.Process()
         with process.oneshot():
             cpu, memory = process.cpu_times(), process.memory_info()
-            alive = max(time.time() - process.create_time(), 1.0)
+            lifetime_s = max(time.time() - process.create_time(), 1.0)
             threads = process.num_threads()
         return {
             "app_mem_rss_mb": round(memory.rss / MEBIBYTE, 1),
-            "app_cpu_pct": round(100 * (cpu.user + cpu.system) / alive, 2),  # over the life of the process
+            "app_cpu_pct": round(100 * (cpu.user + cpu.system) / lifetime_s, 2),  # average over the life of the process
             "app_threads": threads,
             "sys_mem_total_mb": psutil.virtual_memory().total // MEBIBYTE,
         }
-    except Exception:  # not installed, or this system does not let it look
+    except Exception:  # psutil is not installed, or the system denies access
         return {}

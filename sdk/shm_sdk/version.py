@@ -1,3 +1,3 @@
-"""The version of the SDK, which each request names."""
+"""The version of the SDK, sent in the User-Agent header of each request."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The daemon thread that reports in the background, and ends the moment it is told to."""
+"""The daemon thread that reports in the background. `stop` interrupts its wait at once."""
 
 import logging
 import threading
@@ -6,27 +6,30 @@ from collections.abc import Callable
 
 from shm_sdk.outcome import Outcome, Result
 
-REPORT_TIMEOUT = 30.0  # seconds for all requests of one report; a healthy server needs a fraction of one
+REPORT_TIMEOUT_S = 30.0  # for all requests of one report; a healthy server needs a fraction of a second
 
 log = logging.getLogger("shm_sdk")
 
 
 class Worker:
-    """One background thread's life, from `start` to `stop`. A stopped one is not started again."""
+    """One background thread, from `start` to `stop`. It cannot be restarted."""
 
     def __init__(
-        self, report: Callable[[float], Outcome], pause: Callable[[Outcome], float], first_delay: float
+        self, report: Callable[[float], Outcome], delay_after: Callable[[Outcome], float], first_delay_s: float
     ) -> None:
-        """`report` makes one attempt within so many seconds, `pause` says how long to wait after it; neither raises."""
+        """`report` makes one attempt within a timeout. `delay_after` returns the seconds until the next one.
+
+        Neither may raise. `first_delay_s` is the time from `start` to the first attempt.
+        """
         self._report = report
-        self._pause = pause
-        self._first_delay = first_delay
-        self._told_to_stop = threading.Event()
-        self._flush_timeout: float | None = None
+        self._delay_after = delay_after
+        self._first_delay_s = first_delay_s
+        self._stop_requested = threading.Event()
+        self._flush_timeout_s: float | None = None
         self._thread = threading.Thread(target=self._run, name="shm-telemetry", daemon=True)
 
     @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether the thread runs in this process."""
         return self._thread.is_alive()
 
@@ -35,27 +38,27 @@ class Worker:
         self._thread.start()
 
     def stop(self, *, flush: bool, timeout: float) -> None:
-        """Tells the thread to end, after one last report if `flush`, and waits for it up to `timeout` seconds."""
+        """Ends the thread, after one last report with `flush`, and waits for it up to `timeout` seconds."""
         if flush:
-            self._flush_timeout = timeout
-        self._told_to_stop.set()
+            self._flush_timeout_s = timeout
+        self._stop_requested.set()
         if threading.current_thread() is not self._thread:  # a provider may stop its own telemetry
             self._thread.join(float(timeout))  # None would wait for ever
 
     def _run(self) -> None:
         try:
-            ended = self._report_until_told()
-            if self._flush_timeout is not None and not ended:
-                self._report(self._flush_timeout)
-        except BaseException as error:  # nothing of ours may reach the host's threading.excepthook
+            is_off = self._report_until_stopped()
+            if self._flush_timeout_s is not None and not is_off:
+                self._report(self._flush_timeout_s)
+        except BaseException as error:  # none may reach the host's threading.excepthook
             log.debug("the telemetry thread ends: %s", type(error).__name__, exc_info=True)
 
-    def _report_until_told(self) -> bool:
-        """True when telemetry turned out to be off, False when told to stop."""
-        delay = self._first_delay
-        while not self._told_to_stop.wait(delay):
-            outcome = self._report(REPORT_TIMEOUT)
+    def _report_until_stopped(self) -> bool:
+        """Reports in a loop. Returns True when telemetry is off, False after `stop`."""
+        delay_s = self._first_delay_s
+        while not self._stop_requested.wait(delay_s):
+            outcome = self._report(REPORT_TIMEOUT_S)
             if outcome.result is Result.OFF:
                 return True
-            delay = self._pause(outcome)
+            delay_s = self._delay_after(outcome)
         return False

@@ -1,4 +1,4 @@
-"""What the SDK's tests stand on: a peer with a real socket, and clients that end with their test."""
+"""Fixtures of the SDK's tests: a scripted server with a real socket, and clients that are stopped after the test."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.support.peer import Peer, running_peer
 
 
 @pytest.fixture(autouse=True)
-def _no_proxies_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_environment_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -20,15 +20,15 @@ def _no_proxies_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def peer() -> Iterator[Peer]:
-    """A server that behaves well until told otherwise."""
+    """A server that answers well unless the test scripts otherwise."""
     with running_peer() as running:
         yield running
 
 
 @pytest.fixture
 def client(peer: Peer, tmp_path: Path) -> Iterator[Callable[..., Client]]:
-    """Makes clients of the peer, with a data directory of the test's own."""
-    made: list[Client] = []
+    """Creates clients of the peer, with a data directory in `tmp_path`."""
+    clients: list[Client] = []
 
     def make(**changes: Any) -> Client:
         settings: dict[str, Any] = {
@@ -38,9 +38,9 @@ def client(peer: Peer, tmp_path: Path) -> Iterator[Callable[..., Client]]:
             "data_dir": tmp_path / "data",
             "collect_system_metrics": False,
         }
-        made.append(Client(**(settings | changes)))
-        return made[-1]
+        clients.append(Client(**(settings | changes)))
+        return clients[-1]
 
     yield make
-    for one in made:
-        one.stop()
+    for client in clients:
+        client.stop()

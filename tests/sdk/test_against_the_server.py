@@ -1,4 +1,4 @@
-"""The SDK and the real server, each as it is shipped."""
+"""The SDK against the real server."""
 
 import json
 import os
@@ -22,18 +22,18 @@ def make_client(server: ServerProcess, data_dir: Path, **changes: Any) -> Client
     )
 
 
-def instances(server: ServerProcess) -> list[dict[str, Any]]:
-    listed: list[dict[str, Any]] = server.get("instances").json()
-    return listed
+def list_instances(server: ServerProcess) -> list[dict[str, Any]]:
+    instances: list[dict[str, Any]] = server.get("instances").json()
+    return instances
 
 
-def test_an_install_appears_with_what_it_said_and_what_it_counted(server: ServerProcess, tmp_path: Path) -> None:
+def test_an_install_appears_with_its_settings_and_metrics(server: ServerProcess, tmp_path: Path) -> None:
     telemetry = make_client(server, tmp_path, environment="production", deployment_mode="appliance")
     telemetry.provider(lambda: {"invoices_sent": 1284, "mail": {"sent": 3}, "beta": True, "locale": "fr<FR>&co ünï"})
     outcome = telemetry.report_now()
     telemetry.stop()
     assert (outcome.result, outcome.status) == (Result.SENT, 202)
-    (row,) = instances(server)
+    (row,) = list_instances(server)
     identity = json.loads((tmp_path / "metrics_identity.json").read_text())
     assert row["instance_id"] == identity["instance_id"]
     assert (row["app_name"], row["app_slug"], row["app_version"]) == ("Café Ledger", "cafe-ledger", "1.4.2")
@@ -44,16 +44,16 @@ def test_an_install_appears_with_what_it_said_and_what_it_counted(server: Server
     assert {"sys_cpu_cores", "sys_python_version", "sys_mode", "app_mem_rss_mb", "app_uptime_h"} < row["metrics"].keys()
 
 
-def test_the_signed_register_alone_already_makes_an_active_install(
-    server: ServerProcess, peer: Peer, tmp_path: Path
-) -> None:
-    telemetry = make_client(server, tmp_path, server_url=peer.url)  # what it sends there is as good here
+def test_a_signed_register_request_activates_the_install(server: ServerProcess, peer: Peer, tmp_path: Path) -> None:
+    telemetry = make_client(
+        server, tmp_path, server_url=peer.url
+    )  # the peer records the requests; the server gets the first one below
     assert telemetry.report_now().sent
     telemetry.stop()
     register = peer.requests[0]
-    answer = plain_http.post(f"{server.url}{register.path}", content=register.body, headers=register.headers)
-    assert answer.status_code == 201
-    assert [row["status"] for row in instances(server)] == ["active"]
+    response = plain_http.post(f"{server.url}{register.path}", content=register.body, headers=register.headers)
+    assert response.status_code == 201
+    assert [row["status"] for row in list_instances(server)] == ["active"]
 
 
 def test_of_several_snapshots_the_newest_is_current(server: ServerProcess, tmp_path: Path) -> None:
@@ -62,18 +62,18 @@ def test_of_several_snapshots_the_newest_is_current(server: ServerProcess, tmp_p
     telemetry.provider(lambda: {"jobs": next(count)})
     assert [telemetry.report_now().status for _ in range(3)] == [202] * 3
     telemetry.stop()
-    assert [row["metrics"] for row in instances(server)] == [{"jobs": 2}]
+    assert [row["metrics"] for row in list_instances(server)] == [{"jobs": 2}]
 
 
-def test_a_restarted_application_is_the_same_install_in_its_new_version(server: ServerProcess, tmp_path: Path) -> None:
+def test_an_updated_application_is_the_same_install(server: ServerProcess, tmp_path: Path) -> None:
     for version in ("1.4.2", "1.5.0"):
         telemetry = make_client(server, tmp_path, app_version=version)
         assert telemetry.report_now().sent
         telemetry.stop()
-    assert [row["app_version"] for row in instances(server)] == ["1.5.0"]
+    assert [row["app_version"] for row in list_instances(server)] == ["1.5.0"]
 
 
-def test_an_application_reports_in_the_background_and_flushes_at_its_end(server: ServerProcess, tmp_path: Path) -> None:
+def test_stop_with_flush_sends_a_last_report(server: ServerProcess, tmp_path: Path) -> None:
     code = (
         "import shm_sdk, sys; telemetry = shm_sdk.Client(data_dir=sys.argv[1])\n"
         "telemetry.provider(lambda: {'jobs': 42})\n"
@@ -86,10 +86,10 @@ def test_an_application_reports_in_the_background_and_flushes_at_its_end(server:
         timeout=60,
         check=True,
     )
-    assert [row["metrics"]["jobs"] for row in instances(server)] == [42]
+    assert [row["metrics"]["jobs"] for row in list_instances(server)] == [42]
 
 
-def test_a_server_that_comes_back_gets_reports_again(
+def test_reports_resume_after_a_server_restart(
     serve: Callable[..., ServerProcess], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = serve()
@@ -103,7 +103,7 @@ def test_a_server_that_comes_back_gets_reports_again(
     assert [record.levelname for record in caplog.records if record.name == "shm_sdk"].count("WARNING") == 1
 
 
-def test_the_largest_honest_snapshot_is_accepted(server: ServerProcess, tmp_path: Path) -> None:
+def test_the_largest_snapshot_is_accepted(server: ServerProcess, tmp_path: Path) -> None:
     telemetry = make_client(server, tmp_path)
     telemetry.provider(lambda: {f"{number:0128}": "é" * 5000 for number in range(1000)})
     assert telemetry.report_now().status == 202

@@ -1,4 +1,4 @@
-"""Settings: where they come from, and what a wrong one does."""
+"""The settings: their sources, their limits, and the effect of a wrong one."""
 
 import logging
 from datetime import timedelta
@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 
 from shm_sdk import Client, Result
-from shm_sdk.configuration import Configuration, ConfigurationError, configure, folder_name, official_slug
+from shm_sdk.configuration import Configuration, ConfigurationError, directory_name, load_configuration, official_slug
 
-NEEDED = {"server_url": "https://metrics.example.com", "app_name": "Ledger", "app_version": "1.4.2"}
-HOME = {"XDG_DATA_HOME": "/home-of-data", "LOCALAPPDATA": "/home-of-data"}
-
-
-def configured(variables: dict[str, str] | None = None, /, **arguments: object) -> Configuration:
-    return configure({**NEEDED, **arguments}, HOME | (variables or {}))
+REQUIRED = {"server_url": "https://metrics.example.com", "app_name": "Ledger", "app_version": "1.4.2"}
+USER_DIRECTORIES = {"XDG_DATA_HOME": "/home-of-data", "LOCALAPPDATA": "/home-of-data"}
 
 
-def test_every_setting_can_come_from_the_environment() -> None:
-    assert configure(
+def load(variables: dict[str, str] | None = None, /, **arguments: object) -> Configuration:
+    return load_configuration({**REQUIRED, **arguments}, USER_DIRECTORIES | (variables or {}))
+
+
+def test_every_setting_has_a_variable() -> None:
+    assert load_configuration(
         {},
         {
             "SHM_SERVER_URL": "https://metrics.example.com/shm/",
@@ -42,14 +42,14 @@ def test_every_setting_can_come_from_the_environment() -> None:
     )
 
 
-def test_an_argument_counts_before_its_variable_and_an_empty_variable_not_at_all() -> None:
-    assert configured({"SHM_ENVIRONMENT": "staging"}, environment="production").environment == "production"
-    assert configured({"SHM_ENVIRONMENT": "staging"}, environment="").environment == ""
-    assert configured({"SHM_REPORT_INTERVAL": ""}).report_interval == 3600
+def test_an_argument_overrides_its_variable() -> None:
+    assert load({"SHM_ENVIRONMENT": "staging"}, environment="production").environment == "production"
+    assert load({"SHM_ENVIRONMENT": "staging"}, environment="").environment == ""
+    assert load({"SHM_REPORT_INTERVAL": ""}).report_interval == 3600
 
 
 @pytest.mark.parametrize(
-    ("given", "seconds"),
+    ("value", "seconds"),
     [
         (120, 120),
         (90.5, 90.5),
@@ -65,8 +65,8 @@ def test_an_argument_counts_before_its_variable_and_an_empty_variable_not_at_all
         (timedelta(days=400), 604800),
     ],
 )
-def test_an_interval_is_read_in_any_form_and_never_under_a_minute(given: object, seconds: float) -> None:
-    assert configured(report_interval=given).report_interval == seconds
+def test_an_interval_is_parsed_and_clamped(value: object, seconds: float) -> None:
+    assert load(report_interval=value).report_interval == seconds
 
 
 @pytest.mark.parametrize(
@@ -107,13 +107,13 @@ def test_an_interval_is_read_in_any_form_and_never_under_a_minute(given: object,
     ],
     ids=repr,
 )
-def test_a_wrong_setting_turns_telemetry_off_with_one_line_that_names_it(
+def test_a_wrong_setting_turns_telemetry_off_with_one_warning(
     setting: str, value: object, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(ConfigurationError, match=setting):
-        configured({}, **{setting: value})
+        load({}, **{setting: value})
     with caplog.at_level(logging.DEBUG):
-        telemetry = Client(**{**NEEDED, "data_dir": tmp_path, setting: value})  # type: ignore[arg-type]
+        telemetry = Client(**{**REQUIRED, "data_dir": tmp_path, setting: value})  # type: ignore[arg-type]
         telemetry.start(first_report_after=0)
         assert telemetry.report_now().result is Result.OFF
         telemetry.stop(flush=True)
@@ -124,18 +124,16 @@ def test_a_wrong_setting_turns_telemetry_off_with_one_line_that_names_it(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_relative_data_dir_stays_where_it_was_when_the_host_changes_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_relative_data_dir_is_resolved_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert configured(data_dir="state").data_dir == tmp_path / "state"
+    assert load(data_dir="state").data_dir == tmp_path / "state"
 
 
-def test_without_a_data_dir_each_application_gets_one_of_its_own_in_the_users() -> None:
+def test_each_application_has_its_own_default_data_dir() -> None:
     names = ["Ledger", "Café Ledger", "日本", "中国", "C++", "C#", "../../etc", "CON"]
-    folders = {configured(app_name=name).data_dir for name in names}
-    assert len(folders) == len(names)
-    assert all(folder.parent.name == "shm-telemetry" for folder in folders)
+    directories = {load(app_name=name).data_dir for name in names}
+    assert len(directories) == len(names)
+    assert all(directory.parent.name == "shm-telemetry" for directory in directories)
 
 
 @pytest.mark.parametrize(
@@ -149,9 +147,9 @@ def test_without_a_data_dir_each_application_gets_one_of_its_own_in_the_users() 
         ("a.b/c", "abc"),
     ],
 )
-def test_official_identity_files_are_found_by_the_official_slug(name: str, slug: str) -> None:
+def test_the_slug_matches_the_official_clients(name: str, slug: str) -> None:
     assert official_slug(name) == slug
 
 
-def test_a_plain_name_is_its_own_folder() -> None:
-    assert folder_name("Café Ledger") == "cafe-ledger"
+def test_a_plain_name_needs_no_digest() -> None:
+    assert directory_name("Café Ledger") == "cafe-ledger"

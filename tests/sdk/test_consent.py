@@ -1,4 +1,4 @@
-"""Told off means off: before the disk, before the network, before the host's own providers."""
+"""Turned-off telemetry uses no disk, no network and no provider."""
 
 import json
 import os
@@ -10,40 +10,42 @@ from pathlib import Path
 import pytest
 
 from shm_sdk import Client, Result
-from shm_sdk.consent import refusal
+from shm_sdk.consent import opt_out_reason
 from tests.support.peer import Peer
 
-# Runs a client to its end and prints every event that CPython's auditing reports meanwhile, and every call and thread.
-AUDITED = """
+# Runs a client and prints every audit event of CPython, every call of a provider and every thread.
+AUDIT_PROGRAM = """
 import json, os, sys, threading, time
 import shm_sdk
-from shm_sdk.outcome import Outcome  # what report_now answers with
+from shm_sdk.outcome import Outcome  # the type that report_now returns
 
-seen = []
-watching = False
-sys.addaudithook(lambda event, arguments: watching and seen.append(event))
-watching = True
+events = []
+is_recording = False
+sys.addaudithook(lambda event, arguments: is_recording and events.append(event))
+is_recording = True
 telemetry = shm_sdk.Client(
     {url!r}, "Ledger", "1.4.2", data_dir={data_dir!r}, enabled={enabled!r}, report_interval={interval!r}
 )
-telemetry.provider(lambda: seen.append("provider") or {{}})
+telemetry.provider(lambda: events.append("provider") or {{}})
 telemetry.start(first_report_after=0)
 outcome = telemetry.report_now()
-seen += [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+events += [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
 telemetry.stop(flush=True)
-watching = False
-print(json.dumps([outcome.result.value, seen]))
+is_recording = False
+print(json.dumps([outcome.result.value, events]))
 """
 
 
-def audited(peer: Peer, data_dir: Path, enabled: bool | None, interval: object = 3600, **environment: str) -> list[str]:
-    """The outcome of a report and everything that happened, in a fresh interpreter."""
-    code = AUDITED.format(url=peer.url, data_dir=str(data_dir), enabled=enabled, interval=interval)
-    done = subprocess.run(
+def run_audited(
+    peer: Peer, data_dir: Path, enabled: bool | None, interval: object = 3600, **environment: str
+) -> list[str]:
+    """The result of a report and the recorded events, in a new interpreter."""
+    code = AUDIT_PROGRAM.format(url=peer.url, data_dir=str(data_dir), enabled=enabled, interval=interval)
+    completed = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, timeout=60
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    result, events = json.loads(done.stdout)
+    assert (completed.returncode, completed.stderr) == (0, "")
+    result, events = json.loads(completed.stdout)
     return [result, *events]
 
 
@@ -59,46 +61,46 @@ def audited(peer: Peer, data_dir: Path, enabled: bool | None, interval: object =
     ],
     ids=str,
 )
-def test_a_refusal_touches_neither_disk_nor_network_nor_provider(
+def test_opting_out_uses_no_disk_network_or_provider(
     peer: Peer, tmp_path: Path, enabled: bool | None, environment: dict[str, str]
 ) -> None:
-    assert audited(peer, tmp_path / "data", enabled, **environment) == ["off"]
+    assert run_audited(peer, tmp_path / "data", enabled, **environment) == ["off"]
     assert not (tmp_path / "data").exists()
     assert peer.connections == []
 
 
-def test_a_refusal_is_quiet_even_when_the_settings_are_wrong(peer: Peer, tmp_path: Path) -> None:
-    assert audited(peer, tmp_path / "data", False, interval="nonsense") == ["off"]
+def test_opting_out_silences_wrong_settings(peer: Peer, tmp_path: Path) -> None:
+    assert run_audited(peer, tmp_path / "data", False, interval="nonsense") == ["off"]
 
 
-def test_the_same_watch_does_see_a_client_that_may_report(peer: Peer, tmp_path: Path) -> None:
-    """Without this, the tests above could not fail."""
-    result, *events = audited(peer, tmp_path / "data", None)
+def test_the_audit_records_a_client_that_reports(peer: Peer, tmp_path: Path) -> None:
+    """Shows that the tests above can fail."""
+    result, *events = run_audited(peer, tmp_path / "data", None)
     assert result == "sent"
     assert {"open", "os.mkdir", "socket.connect", "provider", "shm-telemetry"} <= set(events)
 
 
 @pytest.mark.parametrize("value", ["", "0"])
-def test_do_not_track_empty_or_zero_is_no_refusal(value: str) -> None:
-    assert refusal(None, {"DO_NOT_TRACK": value}) is None
+def test_do_not_track_empty_or_zero_allows_telemetry(value: str) -> None:
+    assert opt_out_reason(None, {"DO_NOT_TRACK": value}) is None
 
 
 @pytest.mark.parametrize("enabled", [0, "", "false", "no", "perhaps", object()])
-def test_a_wish_that_cannot_be_read_counts_as_a_refusal(enabled: object) -> None:
-    assert refusal(enabled, {}) is not None
+def test_an_unreadable_argument_turns_telemetry_off(enabled: object) -> None:
+    assert opt_out_reason(enabled, {}) is not None
 
 
 @pytest.mark.parametrize("value", ["0", "no", "OFF", " False ", "perhaps"])
-def test_the_environment_can_refuse_in_any_spelling(value: str) -> None:
-    assert refusal(None, {"SHM_ENABLED": value}) is not None
+def test_the_variable_turns_telemetry_off_in_any_spelling(value: str) -> None:
+    assert opt_out_reason(None, {"SHM_ENABLED": value}) is not None
 
 
-def test_an_argument_counts_before_shm_enabled_but_never_before_the_users_refusal() -> None:
-    assert refusal(True, {"SHM_ENABLED": "false"}) is None
-    assert refusal(True, {"SHM_ENABLED": "true", "SHM_TELEMETRY": "off"}) is not None
+def test_no_argument_overrides_the_users_variable() -> None:
+    assert opt_out_reason(True, {"SHM_ENABLED": "false"}) is None
+    assert opt_out_reason(True, {"SHM_ENABLED": "true", "SHM_TELEMETRY": "off"}) is not None
 
 
-def test_a_refusal_that_comes_later_stops_the_next_report(
+def test_a_later_opt_out_stops_the_next_report(
     client: Callable[..., Client], peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     telemetry = client()

@@ -1,4 +1,4 @@
-"""What a host application may do to us, and what we never do to it."""
+"""The SDK copes with whatever a host application does."""
 
 import asyncio
 import logging
@@ -14,16 +14,18 @@ from tests.support.peer import Peer, reply
 MakeClient = Callable[..., Client]
 
 
-def welcoming(peer: Peer) -> Peer:
-    """A peer that takes whatever is sent."""
+def accept_everything(peer: Peer) -> Peer:
+    """Scripts a peer that accepts one report."""
     for path, status in (("register", 201), ("activate", 200), ("snapshot", 202)):
-        peer.will(f"/v1/{path}", reply(status))
+        peer.script(f"/v1/{path}", reply(status))
     return peer
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError, GeneratorExit, SystemExit, RecursionError])
-def test_whatever_a_provider_raises_stays_with_us(client: MakeClient, peer: Peer, error: type[BaseException]) -> None:
-    welcoming(peer)
+def test_a_provider_that_raises_loses_only_its_metrics(
+    client: MakeClient, peer: Peer, error: type[BaseException]
+) -> None:
+    accept_everything(peer)
     telemetry = client()
 
     @telemetry.provider
@@ -38,21 +40,19 @@ def test_whatever_a_provider_raises_stays_with_us(client: MakeClient, peer: Peer
     assert b'"works":1' in peer.requests[-1].body.replace(b" ", b"")
 
 
-def test_a_key_that_cannot_be_shown_costs_only_itself(client: MakeClient, peer: Peer) -> None:
+def test_an_unprintable_key_is_dropped(client: MakeClient, peer: Peer) -> None:
     class Nameless:
         def __str__(self) -> str:
             raise RuntimeError
 
-    welcoming(peer)
+    accept_everything(peer)
     telemetry = client()
     telemetry.provider(lambda: {Nameless(): 1, "works": 1})  # type: ignore[type-var]
     assert telemetry.report_now().sent
 
 
-def test_an_async_provider_costs_its_metrics_and_one_line(
-    client: MakeClient, peer: Peer, caplog: pytest.LogCaptureFixture
-) -> None:
-    welcoming(peer)
+def test_an_async_provider_logs_one_warning(client: MakeClient, peer: Peer, caplog: pytest.LogCaptureFixture) -> None:
+    accept_everything(peer)
     telemetry = client()
 
     async def metrics() -> dict[str, object]:
@@ -65,25 +65,27 @@ def test_an_async_provider_costs_its_metrics_and_one_line(
     assert caplog.text.count("async def") == 1
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python's own, about what is tried here
-def test_a_fork_in_the_middle_of_a_report_leaves_a_child_that_reports(client: MakeClient, peer: Peer) -> None:
-    welcoming(peer)
+@pytest.mark.filterwarnings(
+    "ignore:.*fork:DeprecationWarning"
+)  # Python warns of a fork with threads, which is what this tests
+def test_a_child_forked_during_a_report_can_report(client: MakeClient, peer: Peer) -> None:
+    accept_everything(peer)
     telemetry = client()
-    inside, go_on = threading.Event(), threading.Event()
+    is_inside, may_continue = threading.Event(), threading.Event()
 
     @telemetry.provider
     def waits() -> dict[str, object]:
         if threading.current_thread() is not threading.main_thread():
-            inside.set()
-            go_on.wait(30)
+            is_inside.set()
+            may_continue.wait(30)
         return {}
 
     parent = threading.Thread(target=telemetry.report_now)
     parent.start()
-    assert inside.wait(30)
+    assert is_inside.wait(30)
     child = os.fork()
     if child == 0:
         os._exit(0 if telemetry.report_now(timeout=10).result is Result.SENT else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    go_on.set()
+    may_continue.set()
     parent.join()

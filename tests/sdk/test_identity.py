@@ -1,4 +1,4 @@
-"""The identity file: one for all processes, private, whole, and never overwritten."""
+"""The identity file: private, atomically written by one process, and never overwritten."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ import pytest
 from nacl.signing import SigningKey, VerifyKey
 
 from shm_sdk import Client, Result
-from shm_sdk.identity import IdentityUnusable, load_or_create
+from shm_sdk.identity import InvalidIdentityError, load_or_create
 from tests.support.peer import Peer
 
 SEED = bytes(range(32))
@@ -22,13 +22,13 @@ INSTANCE = "c77af682-9aa4-412e-904a-c307d3a8a9c2"
 GO_FILE = {"instance_id": INSTANCE, "private_key": (SEED + PUBLIC).hex(), "public_key": PUBLIC.hex()}
 NODE_FILE = {"instanceId": INSTANCE, "privateKey": (SEED + PUBLIC).hex(), "publicKey": PUBLIC.hex()}
 
-RACER = """
+RACING_PROGRAM = """
 import sys, time
 from pathlib import Path
 from shm_sdk.identity import load_or_create
 if {links!r} == "no links":
     import os
-    def refuse(*_):  # as FAT, and many network shares, do
+    def refuse(*_):  # as on FAT and many network shares
         raise PermissionError(1, "Operation not permitted")
     os.link = refuse
 print("ready", flush=True)
@@ -38,7 +38,7 @@ print(identity.instance_id, identity.public_key)
 """
 
 
-def test_a_new_identity_is_kept_private_and_comes_again(tmp_path: Path) -> None:
+def test_a_new_identity_is_private_and_persistent(tmp_path: Path) -> None:
     directory = tmp_path / "deep" / "data"
     first, second = load_or_create(directory, "ledger"), load_or_create(directory, "ledger")
     assert first == second
@@ -48,7 +48,7 @@ def test_a_new_identity_is_kept_private_and_comes_again(tmp_path: Path) -> None:
     VerifyKey(bytes.fromhex(first.public_key)).verify(b"body", bytes.fromhex(first.sign(b"body")))
 
 
-def test_two_installs_have_nothing_in_common(tmp_path: Path) -> None:
+def test_two_installs_have_different_identities(tmp_path: Path) -> None:
     one, other = load_or_create(tmp_path / "one", "ledger"), load_or_create(tmp_path / "other", "ledger")
     assert one.instance_id != other.instance_id
     assert one.public_key != other.public_key
@@ -57,14 +57,14 @@ def test_two_installs_have_nothing_in_common(tmp_path: Path) -> None:
 def test_an_identity_does_not_show_its_key(tmp_path: Path) -> None:
     identity = load_or_create(tmp_path, "ledger")
     private = json.loads((tmp_path / "metrics_identity.json").read_text())["private_key"]
-    for shown in (repr(identity), str(identity), f"{identity}"):
-        assert private[:64] not in shown
-        assert "seed" not in shown
+    for text in (repr(identity), str(identity), f"{identity}"):
+        assert private[:64] not in text
+        assert "seed" not in text
 
 
 @pytest.mark.parametrize("file", [GO_FILE, NODE_FILE], ids=["go", "node"])
 @pytest.mark.parametrize("name", ["metrics_identity.json", "cafe-ledger_shm_identity.json"])
-def test_an_official_clients_identity_is_read_as_it_is(tmp_path: Path, file: dict[str, str], name: str) -> None:
+def test_an_official_clients_identity_is_used(tmp_path: Path, file: dict[str, str], name: str) -> None:
     (tmp_path / name).write_text(json.dumps(file, indent=2))
     identity = load_or_create(tmp_path, "cafe-ledger")
     assert (identity.instance_id, identity.public_key) == (INSTANCE, PUBLIC.hex())
@@ -73,33 +73,33 @@ def test_an_official_clients_identity_is_read_as_it_is(tmp_path: Path, file: dic
     assert json.loads((tmp_path / name).read_text()) == file
 
 
-def test_our_own_file_counts_before_an_official_clients(tmp_path: Path) -> None:
+def test_the_sdks_file_precedes_an_official_clients(tmp_path: Path) -> None:
     ours = load_or_create(tmp_path, "ledger")
     (tmp_path / "ledger_shm_identity.json").write_text(json.dumps(GO_FILE))
     assert load_or_create(tmp_path, "ledger") == ours
 
 
 @pytest.mark.parametrize("links", ["links", "no links"])
-def test_of_many_processes_that_start_at_once_one_makes_the_identity_for_all(tmp_path: Path, links: str) -> None:
-    code = RACER.format(links=links, directory=str(tmp_path / "data"))
-    racers = [
+def test_processes_that_start_at_once_share_one_identity(tmp_path: Path, links: str) -> None:
+    code = RACING_PROGRAM.format(links=links, directory=str(tmp_path / "data"))
+    processes = [
         subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(12)
     ]
-    for racer in racers:
-        assert racer.stdout is not None
-        assert racer.stdout.readline() == "ready\n"
-    for racer in racers:
-        assert racer.stdin is not None
-        racer.stdin.write("go\n")
-        racer.stdin.flush()
-    identities = {racer.communicate(timeout=60)[0] for racer in racers}
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    identities = {process.communicate(timeout=60)[0] for process in processes}
     assert len(identities) == 1
-    (said,) = identities
+    (identity,) = identities
     file = json.loads((tmp_path / "data" / "metrics_identity.json").read_text())
-    assert said.split() == [file["instance_id"], file["public_key"]]
-    left = {path.name for path in (tmp_path / "data").iterdir()}
-    assert left - {".metrics_identity.json.lock"} == {"metrics_identity.json"}
+    assert identity.split() == [file["instance_id"], file["public_key"]]
+    names = {path.name for path in (tmp_path / "data").iterdir()}
+    assert names - {".metrics_identity.json.lock"} == {"metrics_identity.json"}
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_of_many_processes_that_start_at_once_one_makes_the_identity_for_all(tmp
         b"null",
         b"{}",
         json.dumps(GO_FILE).encode()[:-20],
-        json.dumps(GO_FILE | {"instance_id": "no uuid"}).encode(),
+        json.dumps(GO_FILE | {"instance_id": "not a UUID"}).encode(),
         json.dumps(GO_FILE | {"instance_id": f"{{{INSTANCE}}}"}).encode(),
         json.dumps(GO_FILE | {"instance_id": 7}).encode(),
         json.dumps(GO_FILE | {"private_key": SEED.hex()}).encode(),
@@ -145,17 +145,17 @@ def test_a_corrupt_identity_is_never_overwritten(
     assert len([record for record in caplog.records if record.levelno > logging.DEBUG]) == 1
 
 
-def test_an_identity_that_cannot_be_read_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "metrics_identity.json").mkdir()  # root may read any file, but nobody reads a directory
-    with pytest.raises(IdentityUnusable, match="cannot be read"):
+def test_an_unreadable_identity_raises(tmp_path: Path) -> None:
+    (tmp_path / "metrics_identity.json").mkdir()  # root can read every file, but not a directory
+    with pytest.raises(InvalidIdentityError, match="cannot be read"):
         load_or_create(tmp_path, "ledger")
 
 
-def test_a_directory_that_cannot_be_made_is_tried_again_later(
+def test_creating_the_directory_is_retried(
     client: Callable[..., Client], peer: Peer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     obstacle = tmp_path / "data"
-    obstacle.write_text("a file where the directory belongs")
+    obstacle.write_text("a file instead of a directory")
     telemetry = client()
     with caplog.at_level(logging.DEBUG):
         assert [telemetry.report_now().result for _ in range(2)] == [Result.FAILED] * 2
@@ -165,21 +165,21 @@ def test_a_directory_that_cannot_be_made_is_tried_again_later(
     assert telemetry.report_now().sent
 
 
-def test_a_full_disk_leaves_no_half_identity_behind(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_partial_file(tmp_path: Path) -> None:
     code = (
         "import resource, signal, sys; from pathlib import Path; from shm_sdk.identity import *\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "import nacl.signing, uuid\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50, 50))\n"  # a write past 50 bytes fails, as on a full disk
         "try: load_or_create(Path(sys.argv[1]), 'ledger')\n"
-        "except IdentityUnwritable as error: print('unwritable')\n"
+        "except IdentityWriteError as error: print('unwritable')\n"
     )
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert (done.stdout, done.stderr) == ("unwritable\n", "")
+    assert (completed.stdout, completed.stderr) == ("unwritable\n", "")
     assert list(tmp_path.iterdir()) == []

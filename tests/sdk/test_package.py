@@ -1,4 +1,4 @@
-"""The distribution: light to import, alone, and documented as it is."""
+"""The distribution: fast to import, independent of the server, and documented correctly."""
 
 import inspect
 import os
@@ -19,7 +19,7 @@ GUIDE = ROOT / "docs/sdk.md"
 ROW = re.compile(r"^\| `(\w+)` +\| (?:`(SHM_\w+)`|none) +\|", re.MULTILINE)
 
 
-def modules_after(code: str) -> set[str]:
+def modules_loaded_by(code: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"],
         env={**os.environ, "SHM_TELEMETRY": ""},
@@ -31,34 +31,34 @@ def modules_after(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_importing_loads_nothing_that_talks_signs_or_measures() -> None:
-    """What the budget of 25 ms rests on; the time itself is printed by bench/, beside that of bare Python."""
+def test_importing_loads_no_network_or_crypto_module() -> None:
+    """Keeps the import under 25 ms. bench/ measures the time itself, beside that of bare Python."""
     heavy = {"ssl", "http", "socket", "email", "urllib", "asyncio", "nacl", "json", "psutil", "dataclasses", "pathlib"}
-    assert heavy & modules_after("import shm_sdk") == set()
-    started = 'shm_sdk.Client("http://localhost", "Ledger", "1").start()'
-    assert {"ssl", "http", "socket", "email", "nacl", "psutil"} & modules_after(f"import shm_sdk; {started}") == set()
+    assert heavy & modules_loaded_by("import shm_sdk") == set()
+    start = 'shm_sdk.Client("http://localhost", "Ledger", "1").start()'
+    assert {"ssl", "http", "socket", "email", "nacl", "psutil"} & modules_loaded_by(f"import shm_sdk; {start}") == set()
 
 
-def test_the_sdk_needs_neither_the_server_nor_the_console() -> None:
+def test_the_sdk_imports_no_server_or_console() -> None:
     everything = "; ".join(f"import shm_sdk.{path.stem}" for path in (ROOT / "sdk/shm_sdk").glob("[a-z]*.py"))
-    loaded = {name.split(".")[0] for name in modules_after(everything)}
+    loaded = {name.split(".")[0] for name in modules_loaded_by(everything)}
     assert not loaded & {"shm", "shm_tui", "tornado", "textual", "msgspec", "httpx", "platformdirs"}
-    assert [re.split(r"\W", one)[0] for one in PROJECT["dependencies"]] == ["pynacl"]
+    assert [re.split(r"\W", dependency)[0] for dependency in PROJECT["dependencies"]] == ["pynacl"]
 
 
-def test_the_version_is_said_once_and_the_same_everywhere() -> None:
+def test_the_version_is_that_of_the_distribution() -> None:
     assert shm_sdk.__version__ == PROJECT["version"]
 
 
-def test_the_public_names_are_those_that_are_promised() -> None:
+def test_the_public_names() -> None:
     assert set(shm_sdk.__all__) == {"Client", "Outcome", "Result", "__version__"}
     assert all(hasattr(shm_sdk, name) for name in shm_sdk.__all__)
     with pytest.raises(AttributeError):
-        shm_sdk.nothing_of_the_kind  # noqa: B018
+        shm_sdk.unknown_name  # noqa: B018
     assert (ROOT / "sdk/shm_sdk/py.typed").exists()
 
 
-def test_every_setting_is_in_the_guide_with_its_variable() -> None:
+def test_every_setting_is_documented_with_its_variable() -> None:
     documented = dict(ROW.findall(GUIDE.read_text()))
     arguments = list(inspect.signature(Client).parameters)
     assert list(documented) == arguments

@@ -1,4 +1,4 @@
-"""One report: what goes over the wire, in which order, and what each answer leads to."""
+"""One report: its requests, their order, and the outcome of each response."""
 
 import logging
 import re
@@ -17,7 +17,7 @@ from tests.support.peer import Peer, raw, reply, running_peer
 MakeClient = Callable[..., Client]
 
 
-def test_an_install_registers_activates_and_reports_in_that_order(client: MakeClient, peer: Peer) -> None:
+def test_an_install_registers_activates_and_reports(client: MakeClient, peer: Peer) -> None:
     assert client().report_now() == Outcome(Result.SENT, "stored", 202)
     assert peer.paths == ["/v1/register", "/v1/activate", "/v1/snapshot"]
     assert {request.method for request in peer.requests} == {"POST"}
@@ -27,19 +27,19 @@ def test_every_request_is_signed_over_its_exact_bytes(client: MakeClient, peer: 
     telemetry = client(app_name="Бухгалтерия 日本")
     telemetry.provider(lambda: {"größe": "é€", "n": 1.5})
     telemetry.report_now()
-    introduction = peer.requests[0].json
+    registration = peer.requests[0].json
     for request in peer.requests:
-        assert request.is_signed_by(str(introduction["public_key"]))
-        assert request.headers["x-instance-id"] == introduction["instance_id"]
+        assert request.is_signed_by(str(registration["public_key"]))
+        assert request.headers["x-instance-id"] == registration["instance_id"]
         assert request.headers["content-type"] == "application/json"
 
 
-def test_register_says_what_the_host_said_and_nothing_else(client: MakeClient, peer: Peer) -> None:
+def test_register_sends_the_hosts_settings_only(client: MakeClient, peer: Peer) -> None:
     client(environment="production", deployment_mode="appliance", os_arch="plan9/mips").report_now()
-    introduction = peer.requests[0].json
-    assert uuid.UUID(str(introduction.pop("instance_id"))).version == 4
-    assert re.fullmatch("[0-9a-f]{64}", str(introduction.pop("public_key")))
-    assert introduction == {
+    registration = peer.requests[0].json
+    assert uuid.UUID(str(registration.pop("instance_id"))).version == 4
+    assert re.fullmatch("[0-9a-f]{64}", str(registration.pop("public_key")))
+    assert registration == {
         "app_name": "Café Ledger",
         "app_version": "1.4.2",
         "deployment_mode": "appliance",
@@ -48,13 +48,13 @@ def test_register_says_what_the_host_said_and_nothing_else(client: MakeClient, p
     }
 
 
-def test_without_system_metrics_nothing_is_found_out_about_the_machine(client: MakeClient, peer: Peer) -> None:
+def test_without_system_metrics_the_machine_is_not_inspected(client: MakeClient, peer: Peer) -> None:
     client(collect_system_metrics=False).report_now()
     assert peer.requests[0].json.keys() == {"instance_id", "public_key", "app_name", "app_version"}
     assert peer.requests[2].json["metrics"] == {}
 
 
-def test_a_snapshot_carries_time_version_and_place_in_the_sequence(client: MakeClient, peer: Peer) -> None:
+def test_a_snapshot_has_timestamp_version_and_sequence(client: MakeClient, peer: Peer) -> None:
     telemetry = client()
     telemetry.provider(lambda: {"invoices_sent": 7, "revenue": Decimal("12.50"), "nested": {"beta": True}})
     before = datetime.now(UTC)
@@ -68,7 +68,7 @@ def test_a_snapshot_carries_time_version_and_place_in_the_sequence(client: MakeC
     assert (first["app_version"], first["sequence"], second["sequence"]) == ("1.4.2", 1, 2)
 
 
-def test_the_second_report_needs_one_request_on_the_same_connection(client: MakeClient, peer: Peer) -> None:
+def test_the_second_report_is_one_request(client: MakeClient, peer: Peer) -> None:
     telemetry = client()
     telemetry.report_now()
     telemetry.report_now()
@@ -76,15 +76,15 @@ def test_the_second_report_needs_one_request_on_the_same_connection(client: Make
     assert len(peer.connections) == 1
 
 
-def test_a_connection_that_the_server_closed_meanwhile_costs_no_report(client: MakeClient, peer: Peer) -> None:
+def test_a_connection_closed_by_the_server_is_reopened(client: MakeClient, peer: Peer) -> None:
     telemetry = client()
-    peer.will("/v1/snapshot", raw(b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\n{}", keep=False))
+    peer.script("/v1/snapshot", raw(b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\n{}", keep=False))
     assert telemetry.report_now().sent
     assert telemetry.report_now().sent
     assert len(peer.connections) == 2
 
 
-def test_several_providers_are_merged_and_one_that_fails_takes_only_its_own(client: MakeClient, peer: Peer) -> None:
+def test_providers_are_merged_and_failures_skipped(client: MakeClient, peer: Peer) -> None:
     telemetry = client()
 
     @telemetry.provider
@@ -93,13 +93,13 @@ def test_several_providers_are_merged_and_one_that_fails_takes_only_its_own(clie
 
     @telemetry.provider
     def broken() -> dict[str, int]:
-        raise RuntimeError("the database is away")
+        raise RuntimeError("the database is unavailable")
 
     @telemetry.provider
     def exits() -> dict[str, int]:
         raise SystemExit(1)
 
-    telemetry.provider(lambda: "no mapping")  # type: ignore[type-var]
+    telemetry.provider(lambda: "not a mapping")  # type: ignore[type-var]
     telemetry.provider(None)  # type: ignore[type-var]
     telemetry.provider(lambda: {"jobs": 4, "shared": 2})
     assert users() == {"users": 3, "shared": 1}
@@ -107,7 +107,7 @@ def test_several_providers_are_merged_and_one_that_fails_takes_only_its_own(clie
     assert peer.requests[-1].json["metrics"] == {"users": 3, "shared": 2, "jobs": 4}
 
 
-def test_what_the_host_says_counts_before_what_was_found_out(client: MakeClient, peer: Peer) -> None:
+def test_a_provider_overrides_a_system_metric(client: MakeClient, peer: Peer) -> None:
     telemetry = client(collect_system_metrics=True)
     telemetry.provider(lambda: {"sys_mode": "appliance"})
     telemetry.report_now()
@@ -118,34 +118,32 @@ def test_what_the_host_says_counts_before_what_was_found_out(client: MakeClient,
 
 
 @pytest.mark.parametrize("status", [403, 404])
-def test_a_server_that_forgot_the_install_gets_it_registered_again_once(
-    client: MakeClient, peer: Peer, status: int
-) -> None:
+def test_a_forgotten_install_registers_again_once(client: MakeClient, peer: Peer, status: int) -> None:
     telemetry = client()
     telemetry.report_now()
-    peer.will("/v1/snapshot", reply(status))
+    peer.script("/v1/snapshot", reply(status))
     assert telemetry.report_now().sent
     assert peer.paths[3:] == ["/v1/snapshot", "/v1/register", "/v1/activate", "/v1/snapshot"]
     assert peer.requests[-1].body == peer.requests[3].body
 
 
-def test_a_server_that_goes_on_refusing_is_asked_no_third_time(client: MakeClient, peer: Peer) -> None:
-    peer.will("/v1/snapshot", reply(403), reply(403))
+def test_a_refusing_server_is_asked_twice(client: MakeClient, peer: Peer) -> None:
+    peer.script("/v1/snapshot", reply(403), reply(403))
     outcome = client().report_now()
     assert (outcome.result, outcome.status) == (Result.REFUSED, 403)
     assert peer.paths.count("/v1/register") == 2
 
 
-def test_a_revoked_install_stops_at_register(client: MakeClient, peer: Peer) -> None:
-    peer.will("/v1/register", reply(403, b'{"code":"unknown_instance"}'))
+def test_a_revoked_install_stops_after_register(client: MakeClient, peer: Peer) -> None:
+    peer.script("/v1/register", reply(403, b'{"code":"unknown_instance"}'))
     outcome = client().report_now()
     assert outcome == Outcome(Result.REFUSED, "the server answered 403 to register (unknown_instance)", 403)
     assert peer.paths == ["/v1/register"]
 
 
-def test_an_install_that_waits_for_approval_sends_no_snapshot_and_asks_again(client: MakeClient, peer: Peer) -> None:
+def test_a_pending_install_sends_no_snapshot(client: MakeClient, peer: Peer) -> None:
     telemetry = client()
-    peer.will("/v1/activate", reply(200, b'{"status":"pending"}'), reply(200, b'{"status":"pending"}'))
+    peer.script("/v1/activate", reply(200, b'{"status":"pending"}'), reply(200, b'{"status":"pending"}'))
     assert telemetry.report_now().result is Result.PENDING
     assert telemetry.report_now().result is Result.PENDING
     assert telemetry.report_now().sent
@@ -153,9 +151,9 @@ def test_an_install_that_waits_for_approval_sends_no_snapshot_and_asks_again(cli
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_server_that_asks_to_wait_is_left_alone(client: MakeClient, peer: Peer, status: int) -> None:
+def test_retry_after_is_respected(client: MakeClient, peer: Peer, status: int) -> None:
     telemetry = client()
-    peer.will("/v1/snapshot", reply(status, Retry_After="1800"))
+    peer.script("/v1/snapshot", reply(status, Retry_After="1800"))
     first = telemetry.report_now()
     second = telemetry.report_now()
     assert (first.result, first.status, first.retry_after) == (Result.FAILED, status, 1800)
@@ -168,17 +166,15 @@ def test_a_server_that_asks_to_wait_is_left_alone(client: MakeClient, peer: Peer
     ("header", "seconds"),
     [("0", 0), ("9" * 5000, 86400), ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("soon", None), ("-5", None), ("²", None)],
 )
-def test_whatever_retry_after_says_is_taken_within_reason(
-    client: MakeClient, peer: Peer, header: str, seconds: float | None
-) -> None:
-    peer.will("/v1/register", reply(503, Retry_After=header))
+def test_retry_after_is_parsed_and_clamped(client: MakeClient, peer: Peer, header: str, seconds: float | None) -> None:
+    peer.script("/v1/register", reply(503, Retry_After=header))
     assert client().report_now().retry_after == seconds
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_a_redirect_is_not_followed(client: MakeClient, peer: Peer, status: int) -> None:
     with running_peer() as elsewhere:
-        peer.will("/v1/register", reply(status, Location=f"{elsewhere.url}/v1/register"))
+        peer.script("/v1/register", reply(status, Location=f"{elsewhere.url}/v1/register"))
         outcome = client().report_now()
         assert (outcome.result, outcome.status) == (Result.REFUSED, status)
         assert elsewhere.requests == []
@@ -189,7 +185,7 @@ def test_a_server_url_may_have_a_path(client: MakeClient, peer: Peer) -> None:
     assert peer.paths == ["/telemetry/v1/register"]
 
 
-def test_threads_that_report_at_once_take_turns(client: MakeClient, peer: Peer) -> None:
+def test_concurrent_reports_run_one_after_the_other(client: MakeClient, peer: Peer) -> None:
     telemetry = client()
     outcomes: list[Outcome] = []
     threads = [threading.Thread(target=lambda: outcomes.append(telemetry.report_now())) for _ in range(16)]
@@ -199,11 +195,13 @@ def test_threads_that_report_at_once_take_turns(client: MakeClient, peer: Peer) 
         thread.join()
     assert [outcome.result for outcome in outcomes] == [Result.SENT] * 16
     assert peer.paths.count("/v1/register") == 1
-    sequences = sorted(int(str(one.json["sequence"])) for one in peer.requests if one.path == "/v1/snapshot")
+    sequences = sorted(
+        int(str(request.json["sequence"])) for request in peer.requests if request.path == "/v1/snapshot"
+    )
     assert sequences == list(range(1, 17))
 
 
-def test_a_provider_that_reports_itself_gets_an_outcome_and_no_deadlock(client: MakeClient) -> None:
+def test_a_provider_that_reports_does_not_deadlock(client: MakeClient) -> None:
     telemetry = client()
     inner: list[Outcome] = []
 
@@ -217,11 +215,9 @@ def test_a_provider_that_reports_itself_gets_an_outcome_and_no_deadlock(client: 
     assert [outcome.result for outcome in inner] == [Result.FAILED]
 
 
-def test_an_outage_is_one_line_and_its_end_makes_room_for_the_next(
-    client: MakeClient, peer: Peer, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_each_outage_logs_one_warning(client: MakeClient, peer: Peer, caplog: pytest.LogCaptureFixture) -> None:
     telemetry = client()
-    peer.will("/v1/snapshot", reply(500), reply(502), reply(500), reply(202), reply(500))
+    peer.script("/v1/snapshot", reply(500), reply(502), reply(500), reply(202), reply(500))
     with caplog.at_level(logging.DEBUG):
         results = [telemetry.report_now().result for _ in range(5)]
     assert results == [Result.FAILED] * 3 + [Result.SENT, Result.FAILED]
@@ -229,10 +225,8 @@ def test_an_outage_is_one_line_and_its_end_makes_room_for_the_next(
     assert [(line.name, line.levelname) for line in lines] == [("shm_sdk", "WARNING")] * 2
 
 
-def test_being_asked_to_slow_down_is_no_outage(
-    client: MakeClient, peer: Peer, caplog: pytest.LogCaptureFixture
-) -> None:
-    peer.will("/v1/snapshot", reply(429, Retry_After="60"))
+def test_a_rate_limit_is_no_outage(client: MakeClient, peer: Peer, caplog: pytest.LogCaptureFixture) -> None:
+    peer.script("/v1/snapshot", reply(429, Retry_After="60"))
     telemetry = client()
     with caplog.at_level(logging.DEBUG):
         telemetry.report_now()
@@ -240,12 +234,12 @@ def test_being_asked_to_slow_down_is_no_outage(
     assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
 
 
-def test_no_log_line_holds_a_key_a_signature_or_a_metric(
+def test_no_log_line_contains_a_secret(
     client: MakeClient, peer: Peer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     telemetry = client()
     telemetry.provider(lambda: {"plan": "a very private value", "bad": object()})
-    peer.will("/v1/snapshot", reply(400, b'{"code":"no","detail":"a very private value"}'), reply(202), raw(b"junk"))
+    peer.script("/v1/snapshot", reply(400, b'{"code":"no","detail":"a very private value"}'), reply(202), raw(b"junk"))
     with caplog.at_level(logging.DEBUG):
         for _ in range(3):
             telemetry.report_now()

@@ -1,4 +1,4 @@
-"""When reports go: spread over the fleet, never close together, and patient with a server in trouble."""
+"""The schedule: reports are spread over the fleet and never close together, and retries back off."""
 
 import uuid
 from random import Random
@@ -7,84 +7,85 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shm_sdk import Outcome, Result
-from shm_sdk.schedule import REFUSED_LONGEST, first_delay, next_delay
+from shm_sdk.schedule import MAX_REFUSED_DELAY_S, compute_delay, draw_first_delay
 
 SENT = Outcome(Result.SENT, "")
 intervals = st.floats(60, 86400)
-moments = st.floats(1.7e9, 2.5e9)
-dice = st.integers().map(Random)
+times = st.floats(1.7e9, 2.5e9)
+rngs = st.integers().map(Random)
 instances = st.uuids().map(str)
 
 
-def after(outcome: Outcome, repeated: int = 1, interval: float = 3600.0, seed: int = 0) -> float:
-    return next_delay(
-        outcome, repeated, interval=interval, instance_id=str(uuid.UUID(int=seed)), now=1.8e9 + seed, dice=Random(seed)
+def delay_after(outcome: Outcome, repetitions: int = 1, interval: float = 3600.0, seed: int = 0) -> float:
+    return compute_delay(
+        outcome,
+        repetitions,
+        interval_s=interval,
+        instance_id=str(uuid.UUID(int=seed)),
+        now=1.8e9 + seed,
+        rng=Random(seed),
     )
 
 
-@given(dice)
-def test_the_first_report_comes_five_to_fifteen_minutes_after_the_start(dice: Random) -> None:
-    assert 300 <= first_delay(dice) <= 900
+@given(rngs)
+def test_the_first_report_follows_after_5_to_15_minutes(rng: Random) -> None:
+    assert 300 <= draw_first_delay(rng) <= 900
 
 
-@given(instances, intervals, moments, dice)
-def test_two_reports_are_never_closer_than_half_an_interval(
-    instance: str, interval: float, now: float, dice: Random
-) -> None:
-    delay = next_delay(SENT, 1, interval=interval, instance_id=instance, now=now, dice=dice)
+@given(instances, intervals, times, rngs)
+def test_reports_are_at_least_half_an_interval_apart(instance: str, interval: float, now: float, rng: Random) -> None:
+    delay = compute_delay(SENT, 1, interval_s=interval, instance_id=instance, now=now, rng=rng)
     assert interval / 2 <= delay <= interval * 1.5
 
 
-@given(instances, st.integers(60, 86400), moments, dice)
-def test_an_install_keeps_its_slot_whenever_it_was_started(
-    instance: str, interval: int, now: float, dice: Random
-) -> None:
-    def slot(moment: float) -> float:
-        delay = next_delay(SENT, 1, interval=interval, instance_id=instance, now=moment, dice=dice)
-        return round(moment + delay) % interval
+@given(instances, st.integers(60, 86400), times, rngs)
+def test_the_slot_does_not_depend_on_the_start(instance: str, interval: int, now: float, rng: Random) -> None:
+    def slot(now: float) -> float:
+        delay = compute_delay(SENT, 1, interval_s=interval, instance_id=instance, now=now, rng=rng)
+        return round(now + delay) % interval
 
     assert slot(now) == slot(now + 12345.6) == slot(now + 1e6)
 
 
-def test_installs_restarted_at_once_do_not_report_at_once_ever_after() -> None:
+def test_a_fleet_restarted_at_once_is_spread() -> None:
     fleet = [str(uuid.UUID(int=Random(number).getrandbits(128))) for number in range(3600)]
     minutes = [0] * 120
     for instance in fleet:
-        delay = next_delay(SENT, 1, interval=3600, instance_id=instance, now=1.8e9, dice=Random(0))
+        delay = compute_delay(SENT, 1, interval_s=3600, instance_id=instance, now=1.8e9, rng=Random(0))
         minutes[int(delay // 60)] += 1
-    assert max(minutes) < 100  # 60 a minute on the average
+    assert max(minutes) < 100  # the average is 60 a minute
 
 
 @given(st.integers(1, 10_000), intervals, st.integers())
-def test_a_back_off_grows_up_to_the_interval_and_no_further(repeated: int, interval: float, seed: int) -> None:
-    delay = next_delay(
-        Outcome(Result.FAILED, ""), repeated, interval=interval, instance_id=None, now=1.8e9, dice=Random(seed)
+def test_a_back_off_grows_up_to_the_interval(repetitions: int, interval: float, seed: int) -> None:
+    delay = compute_delay(
+        Outcome(Result.FAILED, ""), repetitions, interval_s=interval, instance_id=None, now=1.8e9, rng=Random(seed)
     )
-    assert 0 <= delay <= min(interval, 60 * 2.0 ** min(repeated - 1, 100))
+    assert 0 <= delay <= min(interval, 60 * 2.0 ** min(repetitions - 1, 100))
 
 
 @given(st.floats(0, 86400), st.integers())
-def test_a_server_that_names_a_pause_gets_at_least_that_pause(pause: float, seed: int) -> None:
-    outcome = Outcome(Result.FAILED, "", 503, pause)
-    delay = next_delay(outcome, 1, interval=3600, instance_id=None, now=1.8e9, dice=Random(seed))
-    assert pause <= delay <= pause + 60
+def test_retry_after_is_the_minimum_delay(retry_after: float, seed: int) -> None:
+    outcome = Outcome(Result.FAILED, "", 503, retry_after)
+    delay = compute_delay(outcome, 1, interval_s=3600, instance_id=None, now=1.8e9, rng=Random(seed))
+    assert retry_after <= delay <= retry_after + 60
 
 
-def test_back_offs_are_drawn_from_their_whole_width() -> None:
-    drawn = sorted(after(Outcome(Result.FAILED, ""), repeated=10, seed=seed) for seed in range(500))
-    assert drawn[0] < 100
-    assert drawn[-1] > 3500
+def test_back_offs_use_their_full_range() -> None:
+    delays = sorted(delay_after(Outcome(Result.FAILED, ""), repetitions=10, seed=seed) for seed in range(500))
+    assert delays[0] < 100
+    assert delays[-1] > 3500
 
 
-def test_a_server_that_refuses_is_asked_ever_less_often_down_to_once_a_day() -> None:
+def test_refused_reports_become_daily() -> None:
     refused = Outcome(Result.REFUSED, "", 403)
-    delays = [after(refused, repeated) for repeated in (1, 2, 3, 10, 10_000)]
+    delays = [delay_after(refused, repetitions) for repetitions in (1, 2, 3, 10, 10_000)]
     assert delays == sorted(delays)
     assert delays[0] <= 2 * 3600
-    assert REFUSED_LONGEST <= delays[-1] <= REFUSED_LONGEST + 3600
+    assert MAX_REFUSED_DELAY_S <= delays[-1] <= MAX_REFUSED_DELAY_S + 3600
 
 
-@given(intervals, moments, dice)
-def test_without_an_identity_yet_the_next_try_still_comes(interval: float, now: float, dice: Random) -> None:
-    delay = next_delay(Outcome(Result.PENDING, ""), 1, interval=interval, instance_id=None, now=now, dice=dice)
+@given(intervals, times, rngs)
+def test_a_delay_without_an_identity(interval: float, now: float, rng: Random) -> None:
+    delay = compute_delay(Outcome(Result.PENDING, ""), 1, interval_s=interval, instance_id=None, now=now, rng=rng)
     assert interval / 2 <= delay <= interval * 1.5

@@ -1,4 +1,4 @@
-"""What a provider returns becomes a body that the server takes, whatever it returned."""
+"""Whatever a provider returns, the server accepts the sanitized metrics."""
 
 import json
 import math
@@ -16,24 +16,33 @@ from nacl.signing import SigningKey
 
 from shm.core.settings import Settings
 from shm.ingest import envelope
-from shm_sdk.snapshot import DEEPEST, LARGEST_BODY, LONGEST_KEY, LONGEST_TEXT, MOST_METRICS, Json, body, clean
+from shm_sdk.snapshot import (
+    MAX_BODY_BYTES,
+    MAX_DEPTH,
+    MAX_KEY_CHARS,
+    MAX_METRICS,
+    MAX_STRING_CHARS,
+    Json,
+    build_body,
+    sanitize,
+)
 
 INSTANCE = str(uuid.uuid4())
 KEY = SigningKey.generate()
 LIMITS = Settings()
 
 
-def accepted(metrics: Mapping[str, Json]) -> envelope.Snapshot:
-    """What the server makes of these metrics; raises what it would refuse them with."""
+def accept(metrics: Mapping[str, Json]) -> envelope.Snapshot:
+    """The snapshot that the server reads from these metrics; raises the server's refusal."""
     now = datetime.now(UTC)
-    sent = body(INSTANCE, now.isoformat().replace("+00:00", "Z"), metrics, "1.4.2", 1)
-    assert len(sent) <= LIMITS.max_body
-    proof = envelope.proof(INSTANCE, KEY.sign(sent).signature.hex())
-    return envelope.snapshot(envelope.verify(proof, bytes(KEY.verify_key), sent), now, LIMITS)
+    content = build_body(INSTANCE, now.isoformat().replace("+00:00", "Z"), metrics, "1.4.2", 1)
+    assert len(content) <= LIMITS.max_body
+    proof = envelope.proof(INSTANCE, KEY.sign(content).signature.hex())
+    return envelope.snapshot(envelope.verify(proof, bytes(KEY.verify_key), content), now, LIMITS)
 
 
 class Hostile:
-    """Fails when it is looked at."""
+    """Raises when it is converted to a number."""
 
     def __getattribute__(self, name: str) -> object:
         if name in ("__index__", "__float__"):
@@ -42,14 +51,14 @@ class Hostile:
 
 
 class HostileMapping(Mapping[str, object]):
-    """A mapping that fails while it is read."""
+    """A mapping that raises during iteration."""
 
     def __getitem__(self, key: str) -> object:
         raise KeyError(key)
 
     def __iter__(self) -> Iterator[str]:
         yield "one"
-        raise RuntimeError("changed while it was read")
+        raise RuntimeError("changed during iteration")
 
     def __len__(self) -> int:
         return 1
@@ -93,11 +102,11 @@ values = st.recursive(
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(keys, values, max_size=12))
-def test_whatever_a_provider_returns_the_server_takes_what_is_left(metrics: dict[object, object]) -> None:
-    accepted(clean(metrics).metrics)
+def test_the_server_accepts_sanitized_metrics(metrics: dict[object, object]) -> None:
+    accept(sanitize(metrics).metrics)
 
 
-def test_plain_json_goes_through_unchanged() -> None:
+def test_plain_json_is_unchanged() -> None:
     metrics = {
         "n": 1,
         "x": 1.5,
@@ -107,81 +116,83 @@ def test_plain_json_goes_through_unchanged() -> None:
         "list": [1, "a", None],
         "deep": {"a": {"b": -7}},
     }
-    cleaned = clean(metrics)
-    assert (cleaned.metrics, cleaned.dropped) == (metrics, [])
-    assert json.loads(bytes(accepted(cleaned.metrics).metrics)) == metrics
+    sanitized = sanitize(metrics)
+    assert (sanitized.metrics, sanitized.dropped) == (metrics, [])
+    assert json.loads(bytes(accept(sanitized.metrics).metrics)) == metrics
 
 
 def test_numbers_of_other_libraries_keep_their_value() -> None:
-    cleaned = clean(
+    sanitized = sanitize(
         {"sum": Decimal(10), "half": Decimal("0.5"), "third": Fraction(1, 3), "level": Level.HIGH, "c": Colour.RED}
     )
-    assert cleaned.metrics == {"sum": 10, "half": 0.5, "third": 1 / 3, "level": 3, "c": "red"}
-    assert clean({"huge": Decimal(2**60 + 1)}).metrics == {"huge": 2**60 + 1}
+    assert sanitized.metrics == {"sum": 10, "half": 0.5, "third": 1 / 3, "level": 3, "c": "red"}
+    assert sanitize({"huge": Decimal(2**60 + 1)}).metrics == {"huge": 2**60 + 1}
 
 
 @pytest.mark.parametrize(
     "value",
     [math.nan, math.inf, -math.inf, Decimal("NaN"), 10**400, object(), b"x", {1, 2}, datetime.now(UTC), 1j, Hostile()],
 )
-def test_what_is_no_json_is_left_out_and_the_rest_goes(value: object) -> None:
-    cleaned = clean({"before": 1, "bad": value, "in": {"bad": value, "good": 2}, "list": [1, value], "after": 3})
-    assert cleaned.metrics == {"before": 1, "in": {"good": 2}, "after": 3}
-    assert len(cleaned.dropped) == 3
+def test_values_that_are_not_json_are_dropped(value: object) -> None:
+    sanitized = sanitize({"before": 1, "bad": value, "in": {"bad": value, "good": 2}, "list": [1, value], "after": 3})
+    assert sanitized.metrics == {"before": 1, "in": {"good": 2}, "after": 3}
+    assert len(sanitized.dropped) == 3
 
 
-def test_counters_keyed_by_an_integer_go_under_its_text() -> None:
-    assert clean({"answers": {200: 5, 404: 1, True: 1, None: 2, 1.5: 3}}).metrics == {"answers": {"200": 5, "404": 1}}
+def test_integer_keys_become_strings() -> None:
+    assert sanitize({"answers": {200: 5, 404: 1, True: 1, None: 2, 1.5: 3}}).metrics == {
+        "answers": {"200": 5, "404": 1}
+    }
 
 
-def test_the_first_256_metrics_go_and_the_others_are_named() -> None:
-    cleaned = clean({f"metric_{number}": number for number in range(MOST_METRICS + 2)})
-    assert list(cleaned.metrics.values()) == list(range(MOST_METRICS))
-    assert [line.split(":")[0] for line in cleaned.dropped] == ["metric_256", "metric_257"]
+def test_metrics_after_the_first_256_are_dropped() -> None:
+    sanitized = sanitize({f"metric_{number}": number for number in range(MAX_METRICS + 2)})
+    assert list(sanitized.metrics.values()) == list(range(MAX_METRICS))
+    assert [line.split(":")[0] for line in sanitized.dropped] == ["metric_256", "metric_257"]
 
 
-def test_long_texts_are_cut_and_long_keys_left_out() -> None:
+def test_long_strings_are_cut_and_long_keys_dropped() -> None:
     group = "g" * 100
-    cleaned = clean(
-        {"text": "x" * 5000, "k" * LONGEST_KEY: 1, "k" * (LONGEST_KEY + 1): 2, group: {"a" * 27: 3, "a" * 28: 4}}
+    sanitized = sanitize(
+        {"text": "x" * 5000, "k" * MAX_KEY_CHARS: 1, "k" * (MAX_KEY_CHARS + 1): 2, group: {"a" * 27: 3, "a" * 28: 4}}
     )
-    assert cleaned.metrics == {"text": "x" * LONGEST_TEXT, "k" * LONGEST_KEY: 1, group: {"a" * 27: 3}}
-    accepted(cleaned.metrics)
+    assert sanitized.metrics == {"text": "x" * MAX_STRING_CHARS, "k" * MAX_KEY_CHARS: 1, group: {"a" * 27: 3}}
+    accept(sanitized.metrics)
 
 
-def test_nesting_ends_at_the_depth_that_the_server_reads() -> None:
+def test_the_maximum_depth_is_the_servers() -> None:
     def nested(levels: int) -> dict[str, object]:
         return {"a": 1} if levels == 1 else {"a": nested(levels - 1)}
 
-    assert clean(nested(DEEPEST)).metrics == nested(DEEPEST)
-    assert len(clean(nested(DEEPEST + 1)).dropped) == 1
-    accepted(clean(nested(DEEPEST)).metrics)
+    assert sanitize(nested(MAX_DEPTH)).metrics == nested(MAX_DEPTH)
+    assert len(sanitize(nested(MAX_DEPTH + 1)).dropped) == 1
+    accept(sanitize(nested(MAX_DEPTH)).metrics)
 
 
-def test_a_structure_that_contains_itself_comes_to_an_end() -> None:
+def test_a_structure_that_contains_itself_is_cut() -> None:
     wide: dict[str, object] = {"n": 1}
     wide.update({f"self_{number}": wide for number in range(50)})
     endless: list[object] = []
     endless.append(endless)
-    accepted(clean({"wide": wide, "endless": endless, "last": 1}).metrics)
+    accept(sanitize({"wide": wide, "endless": endless, "last": 1}).metrics)
 
 
-def test_a_key_said_twice_once_with_a_dot_goes_once() -> None:
-    cleaned = clean({"mail.sent": 1, "mail": {"sent": 2, "read": 3}})
-    assert cleaned.metrics == {"mail.sent": 1, "mail": {"read": 3}}
+def test_a_key_both_dotted_and_nested_is_sent_once() -> None:
+    sanitized = sanitize({"mail.sent": 1, "mail": {"sent": 2, "read": 3}})
+    assert sanitized.metrics == {"mail.sent": 1, "mail": {"read": 3}}
 
 
-def test_the_largest_metrics_give_way_when_the_body_would_be_too_large() -> None:
+def test_the_largest_metrics_are_dropped_from_a_large_body() -> None:
     metrics: dict[object, object] = {
         "small": 1,
-        **{f"text_{number}": "€" * LONGEST_TEXT for number in range(40)},
+        **{f"text_{number}": "€" * MAX_STRING_CHARS for number in range(40)},
         "late": 2,
     }
-    cleaned = clean(metrics)
-    assert {"small", "late"} < cleaned.metrics.keys()
-    assert 18 < len(cleaned.metrics) < 42
-    assert len(body(INSTANCE, "x" * 40, cleaned.metrics, "v" * 256, 2**62)) <= LARGEST_BODY
+    sanitized = sanitize(metrics)
+    assert {"small", "late"} < sanitized.metrics.keys()
+    assert 18 < len(sanitized.metrics) < 42
+    assert len(build_body(INSTANCE, "x" * 40, sanitized.metrics, "v" * 256, 2**62)) <= MAX_BODY_BYTES
 
 
-def test_characters_that_no_database_takes_become_question_marks() -> None:
-    assert clean({"text": "a\0b\ud800c"}).metrics == {"text": "a?b?c"}
+def test_characters_that_databases_reject_are_replaced() -> None:
+    assert sanitize({"text": "a\0b\ud800c"}).metrics == {"text": "a?b?c"}

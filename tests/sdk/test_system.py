@@ -1,4 +1,4 @@
-"""System metrics say what kind of machine this is, and nothing about whose."""
+"""System metrics describe the machine and the process, and identify neither machine nor user."""
 
 import getpass
 import json
@@ -19,58 +19,60 @@ ALWAYS = {"sys_os", "sys_arch", "sys_cpu_cores", "sys_python_version", "sys_mode
 WITH_PSUTIL = {"app_cpu_pct", "app_threads", "sys_mem_total_mb"}
 
 
-def in_a_process(before: str = "", **environment: str) -> dict[str, object]:
-    after = "import json, time; from shm_sdk.system import *; print(json.dumps(system_metrics(time.monotonic())))"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", f"{before}\n{after}"],
+def collect_in_subprocess(setup: str = "", **environment: str) -> dict[str, object]:
+    program = (
+        "import json, time; from shm_sdk.system import *; print(json.dumps(collect_system_metrics(time.monotonic())))"
+    )
+    completed = subprocess.run(
+        [sys.executable, "-W", "error", "-c", f"{setup}\n{program}"],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
     )
-    metrics = json.loads(done.stdout)
+    metrics = json.loads(completed.stdout)
     assert isinstance(metrics, dict)
     return metrics
 
 
-def test_the_promised_metrics_come_by_themselves_and_go_as_they_are() -> None:
-    metrics = system.system_metrics(time.monotonic() - 5400)
+def test_the_documented_metrics_are_collected() -> None:
+    metrics = system.collect_system_metrics(time.monotonic() - 5400)
     assert metrics.keys() == ALWAYS | WITH_PSUTIL
     assert metrics["app_uptime_h"] == pytest.approx(1.5, abs=0.1)
     assert metrics["sys_python_version"] == platform.python_version()
-    cleaned = snapshot.clean(dict(metrics))
-    assert (cleaned.metrics, cleaned.dropped) == (metrics, [])
+    sanitized = snapshot.sanitize(dict(metrics))
+    assert (sanitized.metrics, sanitized.dropped) == (metrics, [])
 
 
-def test_without_psutil_only_its_additions_are_missing() -> None:
-    assert in_a_process("import sys; sys.modules['psutil'] = None").keys() == ALWAYS
+def test_psutil_is_optional() -> None:
+    assert collect_in_subprocess("import sys; sys.modules['psutil'] = None").keys() == ALWAYS
 
 
-def test_memory_without_psutil_is_what_psutil_would_say() -> None:
-    own = system._resident_mb()
-    assert own == pytest.approx(psutil.Process().memory_info().rss / 2**20, rel=0.1)
+def test_memory_without_psutil_equals_that_of_psutil() -> None:
+    resident_mb = system._resident_memory_mb()
+    assert resident_mb == pytest.approx(psutil.Process().memory_info().rss / 2**20, rel=0.1)
 
 
-def test_no_name_address_or_path_of_the_machine_is_in_them() -> None:
-    said = [str(value) for value in system.system_metrics(time.monotonic()).values()]
+def test_no_name_address_or_path_is_collected() -> None:
+    values = [str(value) for value in system.collect_system_metrics(time.monotonic()).values()]
     private = {socket.gethostname(), getpass.getuser(), platform.node(), str(Path.home()), str(Path.cwd())}
-    for address in (one.address for addresses in psutil.net_if_addrs().values() for one in addresses):
+    for address in (entry.address for entries in psutil.net_if_addrs().values() for entry in entries):
         private.add(address)
-    assert not private & set(said)
-    assert not any("/" in value for value in said)
+    assert not private & set(values)
+    assert not any("/" in value for value in values)
 
 
-def test_kubernetes_is_told_by_what_it_puts_into_the_environment() -> None:
-    assert in_a_process(KUBERNETES_SERVICE_HOST="10.0.0.1")["sys_mode"] == "kubernetes"
+def test_kubernetes_is_detected_by_its_variable() -> None:
+    assert collect_in_subprocess(KUBERNETES_SERVICE_HOST="10.0.0.1")["sys_mode"] == "kubernetes"
 
 
-def test_a_figure_that_cannot_be_had_takes_no_other_with_it() -> None:
+def test_a_failing_metric_affects_no_other() -> None:
     broken = "import os, sys; sys.modules['psutil'] = None; del os.sched_getaffinity; os.cpu_count = lambda: 1 / 0"
-    assert in_a_process(broken).keys() == ALWAYS - {"sys_cpu_cores"}
+    assert collect_in_subprocess(broken).keys() == ALWAYS - {"sys_cpu_cores"}
 
 
 @pytest.mark.parametrize(("machine", "name"), [("x86_64", "amd64"), ("aarch64", "arm64"), ("riscv64", "riscv64")])
-def test_architectures_are_spelled_as_the_official_clients_do(machine: str, name: str) -> None:
-    metrics = in_a_process(f"import platform; platform.machine = lambda: {machine!r}")
+def test_architectures_have_the_official_clients_names(machine: str, name: str) -> None:
+    metrics = collect_in_subprocess(f"import platform; platform.machine = lambda: {machine!r}")
     assert metrics["sys_arch"] == name

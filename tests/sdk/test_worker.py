@@ -1,4 +1,4 @@
-"""The background thread: it starts at once, works alone, and ends without holding anything up."""
+"""The background thread: it starts at once, reports by itself, and never delays the host's exit."""
 
 import os
 import subprocess
@@ -20,16 +20,14 @@ def telemetry_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "shm-telemetry"]
 
 
-@pytest.mark.parametrize("soon", [0, 0.01, timedelta(0), -5])
-def test_a_started_client_reports_by_itself(client: MakeClient, peer: Peer, soon: float | timedelta) -> None:
-    client().start(first_report_after=soon)
+@pytest.mark.parametrize("delay", [0, 0.01, timedelta(0), -5])
+def test_a_started_client_reports(client: MakeClient, peer: Peer, delay: float | timedelta) -> None:
+    client().start(first_report_after=delay)
     peer.wait_for("/v1/snapshot")
     assert [thread.daemon for thread in telemetry_threads()] == [True]
 
 
-def test_nothing_is_written_or_sent_before_the_first_report_is_due(
-    client: MakeClient, peer: Peer, tmp_path: Path
-) -> None:
+def test_nothing_is_written_or_sent_before_the_first_report(client: MakeClient, peer: Peer, tmp_path: Path) -> None:
     telemetry = client()
     telemetry.start()
     telemetry.stop()
@@ -37,8 +35,8 @@ def test_nothing_is_written_or_sent_before_the_first_report_is_due(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_first_report_that_fails_is_tried_again(client: MakeClient, peer: Peer) -> None:
-    peer.will("/v1/snapshot", reply(503, Retry_After="0"))
+def test_a_failed_first_report_is_retried(client: MakeClient, peer: Peer) -> None:
+    peer.script("/v1/snapshot", reply(503, Retry_After="0"))
     telemetry = client()
     telemetry.start(first_report_after=0)
     peer.wait_for("/v1/snapshot")
@@ -47,14 +45,14 @@ def test_a_first_report_that_fails_is_tried_again(client: MakeClient, peer: Peer
     peer.wait_for("/v1/snapshot", times=2)
 
 
-def test_starting_twice_is_starting_once(client: MakeClient) -> None:
+def test_starting_twice_starts_one_thread(client: MakeClient) -> None:
     telemetry = client()
     telemetry.start()
     telemetry.start(first_report_after=0)
     assert len(telemetry_threads()) == 1
 
 
-def test_stopping_ends_the_thread_any_number_of_times(client: MakeClient) -> None:
+def test_stop_can_be_called_repeatedly(client: MakeClient) -> None:
     telemetry = client()
     telemetry.stop()
     telemetry.start()
@@ -71,19 +69,19 @@ def test_a_flush_sends_the_last_counters(client: MakeClient, peer: Peer) -> None
     assert peer.requests[-1].json["metrics"] == {"jobs": 42}
 
 
-def test_no_flush_means_no_request(client: MakeClient, peer: Peer) -> None:
+def test_stop_without_flush_sends_nothing(client: MakeClient, peer: Peer) -> None:
     telemetry = client()
     telemetry.start()
     telemetry.stop()
     assert peer.requests == []
 
 
-def test_stopping_waits_no_longer_than_it_was_told(client: MakeClient, peer: Peer) -> None:
-    peer.will("/v1/register", silence)
+def test_stop_returns_within_its_timeout(client: MakeClient, peer: Peer) -> None:
+    peer.script("/v1/register", silence)
     telemetry = client()
     telemetry.start(first_report_after=0)
     peer.wait_for("/v1/register")
-    telemetry.stop(timeout=0.01)  # would hang until the worker's own limit otherwise
+    telemetry.stop(timeout=0.01)  # less than the worker's own timeout
     assert len(telemetry_threads()) == 1
     peer.close()
     for thread in telemetry_threads():
@@ -94,7 +92,7 @@ def test_a_provider_may_stop_its_own_telemetry(client: MakeClient, peer: Peer) -
     telemetry = client()
 
     @telemetry.provider
-    def last_words() -> dict[str, int]:
+    def stopping() -> dict[str, int]:
         telemetry.stop()
         return {"jobs": 1}
 
@@ -105,12 +103,12 @@ def test_a_provider_may_stop_its_own_telemetry(client: MakeClient, peer: Peer) -
     assert peer.paths.count("/v1/snapshot") == 1
 
 
-@pytest.mark.parametrize("nonsense", ["soon", object(), float("nan"), float("inf")])
-def test_nonsense_for_a_first_delay_does_not_reach_the_host(client: MakeClient, nonsense: float) -> None:
-    client().start(first_report_after=nonsense)
+@pytest.mark.parametrize("delay", ["soon", object(), float("nan"), float("inf")])
+def test_an_invalid_first_delay_does_not_raise(client: MakeClient, delay: float) -> None:
+    client().start(first_report_after=delay)
 
 
-HOST = """
+HOST_PROGRAM = """
 import sys, threading, shm_sdk
 telemetry = shm_sdk.Client(sys.argv[1], "Ledger", "1.4.2", data_dir=sys.argv[2])
 in_provider = threading.Event()
@@ -129,29 +127,37 @@ print("the host has ended", flush=True)
 
 
 @pytest.mark.parametrize("ending", ["", "telemetry.stop(timeout=0.1)", "telemetry.stop(flush=True, timeout=0.1)"])
-@pytest.mark.parametrize("metrics", ["pass", "threading.Event().wait()"], ids=["deaf server", "stuck provider"])
-def test_a_host_ends_when_it_wants_to(peer: Peer, tmp_path: Path, metrics: str, ending: str) -> None:
-    """Also in the middle of a report to a server that does not answer, or of a provider that never returns."""
-    peer.will("/v1/register", silence)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", HOST.format(metrics=metrics, ending=ending), peer.url, str(tmp_path)],
+@pytest.mark.parametrize("metrics", ["pass", "threading.Event().wait()"], ids=["silent server", "stuck provider"])
+def test_a_host_exits_without_delay(peer: Peer, tmp_path: Path, metrics: str, ending: str) -> None:
+    """Even during a report to a server that never answers, or a call of a provider that never returns."""
+    peer.script("/v1/register", silence)
+    completed = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-c",
+            HOST_PROGRAM.format(metrics=metrics, ending=ending),
+            peer.url,
+            str(tmp_path),
+        ],
         env={**os.environ, "PYTHONDEVMODE": "1"},
         capture_output=True,
         text=True,
-        timeout=25,  # less than the worker's own limit, after which the report would end by itself
+        timeout=25,  # less than the worker's own timeout, after which the report ends by itself
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "the host has ended\n", "")
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0, "the host has ended\n", "")
 
 
-def test_a_host_without_logging_finds_nothing_on_its_stderr(tmp_path: Path) -> None:
+def test_a_host_without_logging_gets_no_output(tmp_path: Path) -> None:
     code = (
         "import shm_sdk, sys; telemetry = shm_sdk.Client('http://127.0.0.1:1', 'Ledger', '1', data_dir=sys.argv[1])\n"
         "telemetry.report_now(); shm_sdk.Client(); del telemetry"
     )
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-W", "error", "-X", "dev", "-c", code, str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0, "", "")

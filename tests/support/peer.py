@@ -1,4 +1,4 @@
-"""A server made of a real socket, which answers well until a test tells it to misbehave."""
+"""A scripted server with a real socket. Without a script it answers as the SHM server does."""
 
 import json
 import socket
@@ -12,13 +12,13 @@ from typing import BinaryIO
 
 from nacl.signing import VerifyKey
 
-# What to do with one request: write to the connection, and say whether it may be used again.
-Conduct = Callable[[socket.socket], bool]
+# Answers one request on the connection. Returns whether the connection stays open.
+ResponseScript = Callable[[socket.socket], bool]
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it came."""
+    """One received request."""
 
     method: str
     path: str
@@ -36,62 +36,62 @@ class Request:
         return True
 
 
-def reply(status: int, body: bytes = b"{}", **headers: str) -> Conduct:
-    """A proper answer."""
+def reply(status: int, body: bytes = b"{}", **headers: str) -> ResponseScript:
+    """A valid response."""
     lines = [f"HTTP/1.1 {status} Some Words", f"Content-Length: {len(body)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return raw("\r\n".join(lines).encode() + b"\r\n\r\n" + body, keep=True)
 
 
-def raw(content: bytes, *, keep: bool = False) -> Conduct:
+def raw(content: bytes, *, keep: bool = False) -> ResponseScript:
     """Exactly these bytes; then the connection is closed unless `keep`."""
 
-    def conduct(connection: socket.socket) -> bool:
+    def respond(connection: socket.socket) -> bool:
         connection.sendall(content)
         return keep
 
-    return conduct
+    return respond
 
 
 def silence(connection: socket.socket) -> bool:
-    """Never answers; ends when the other side gives up."""
+    """Never answers; ends when the client closes the connection."""
     connection.recv(1)
     return False
 
 
-def endless(start: bytes, again: bytes) -> Conduct:
-    """Answers without an end, until the other side gives up."""
+def endless(start: bytes, repeated: bytes) -> ResponseScript:
+    """Sends `start` and then `repeated` until the client closes the connection."""
 
-    def conduct(connection: socket.socket) -> bool:
+    def respond(connection: socket.socket) -> bool:
         connection.sendall(start)
         while True:
-            connection.sendall(again)
+            connection.sendall(repeated)
 
-    return conduct
+    return respond
 
 
-def tunnel(port: int) -> Conduct:
-    """What a proxy does after CONNECT: relays bytes in both directions without looking at them."""
+def tunnel(port: int) -> ResponseScript:
+    """The response of a proxy to CONNECT: it relays bytes in both directions."""
 
-    def carry(source: socket.socket, target: socket.socket) -> None:
+    def relay(source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
             while content := source.recv(65536):
                 target.sendall(content)
             target.shutdown(socket.SHUT_WR)
 
-    def conduct(connection: socket.socket) -> bool:
+    def respond(connection: socket.socket) -> bool:
         with socket.create_connection(("127.0.0.1", port)) as target:
-            connection.sendall(b"HTTP/1.1 200 Go on\r\n\r\n")
-            there = threading.Thread(target=carry, args=(connection, target), daemon=True)
-            there.start()
-            carry(target, connection)
-            there.join()
+            connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            upstream = threading.Thread(target=relay, args=(connection, target), daemon=True)
+            upstream.start()
+            relay(target, connection)
+            upstream.join()
         return False
 
-    return conduct
+    return respond
 
 
-WELL_BEHAVED = {
+DEFAULT_RESPONSES = {
     "/v1/register": reply(201),
     "/v1/activate": reply(200, b'{"status":"active"}'),
     "/v1/snapshot": reply(202),
@@ -100,27 +100,27 @@ WELL_BEHAVED = {
 
 @dataclass
 class Peer:
-    """The server. `script` holds what comes next for a path, before the good answers."""
+    """The server. `scripts` has the next responses for a path, which precede the default responses."""
 
     url: str
     listener: socket.socket
     tls: ssl.SSLContext | None = None
     requests: list[Request] = field(default_factory=list)
     connections: list[socket.socket] = field(default_factory=list)
-    script: dict[str, deque[Conduct]] = field(default_factory=dict)
+    scripts: dict[str, deque[ResponseScript]] = field(default_factory=dict)
     changed: threading.Condition = field(default_factory=threading.Condition)
     threads: list[threading.Thread] = field(default_factory=list)
 
-    def will(self, path: str, *conducts: Conduct) -> None:
-        """Sets what the next requests for a path meet."""
-        self.script.setdefault(path, deque()).extend(conducts)
+    def script(self, path: str, *responses: ResponseScript) -> None:
+        """Sets the responses to the next requests for a path."""
+        self.scripts.setdefault(path, deque()).extend(responses)
 
     @property
     def paths(self) -> list[str]:
         return [request.path for request in self.requests]
 
     def wait_for(self, path: str, times: int = 1) -> Request:
-        """The `times`-th request for a path, once it has come."""
+        """Waits for the `times`-th request for a path and returns it."""
         with self.changed:
             assert self.changed.wait_for(lambda: self.paths.count(path) >= times, timeout=60), self.paths
         return [request for request in self.requests if request.path == path][times - 1]
@@ -141,13 +141,13 @@ class Peer:
             if self.tls is not None:
                 connection = self.tls.wrap_socket(connection, server_side=True)
             with connection, connection.makefile("rb") as stream:
-                while (request := _read(stream)) is not None:
+                while (request := _read_request(stream)) is not None:
                     with self.changed:
                         self.requests.append(request)
                         self.changed.notify_all()
-                    scripted = self.script.get(request.path)
-                    conduct = scripted.popleft() if scripted else WELL_BEHAVED.get(request.path, reply(404))
-                    if not conduct(connection):
+                    scripted = self.scripts.get(request.path)
+                    respond = scripted.popleft() if scripted else DEFAULT_RESPONSES.get(request.path, reply(404))
+                    if not respond(connection):
                         return
 
     def close(self) -> None:
@@ -161,11 +161,11 @@ class Peer:
             thread.join(30)
 
 
-def _read(stream: BinaryIO) -> Request | None:
-    first = stream.readline()
-    if not first:
+def _read_request(stream: BinaryIO) -> Request | None:
+    request_line = stream.readline()
+    if not request_line:
         return None
-    method, path, _ = first.decode("latin-1").split(" ", 2)
+    method, path, _ = request_line.decode("latin-1").split(" ", 2)
     headers: dict[str, str] = {}
     while (line := stream.readline().decode("latin-1").strip()) != "":
         name, _, value = line.partition(":")
@@ -176,7 +176,7 @@ def _read(stream: BinaryIO) -> Request | None:
 
 @contextmanager
 def running_peer(tls: ssl.SSLContext | None = None) -> Iterator[Peer]:
-    """A peer that listens on a port of its own."""
+    """Runs a peer on a free port within the context."""
     listener = socket.create_server(("127.0.0.1", 0))
     scheme = "https" if tls else "http"
     peer = Peer(f"{scheme}://localhost:{listener.getsockname()[1]}", listener, tls)
