@@ -29,8 +29,8 @@ CONNECT_TIMEOUT_S = 5.0
 RESPONSE_TIMEOUT_S = 20.0  # the first page of a large fleet on a busy machine takes a few seconds
 APPLICATIONS_PAGE_SIZE = 1000  # the server's maximum
 MAX_APPLICATIONS = 5000  # bounds memory and requests; no list of applications is readable beyond it
-KEYS_BATCH_SIZE = 100  # metric keys in one request
-MAX_KEYS_QUERY = 4000  # characters of their query: proxies refuse longer addresses
+MAX_KEYS = 100  # metric keys in one request
+MAX_KEYS_QUERY_CHARS = 4000  # proxies refuse longer URLs
 MIN_CLOCK_OFFSET_S = 2.0  # the Date header has whole seconds, so smaller offsets are noise
 
 T = TypeVar("T")
@@ -98,17 +98,21 @@ class Api:
         return ranked.version_rank
 
     async def metric_keys(self, slug: str | None, keys: Iterable[str] | None = None) -> list[MetricKey]:
-        """Descriptions of these keys, or of those that most instances answer; over all applications without `slug`.
+        """Descriptions of these keys, or of the keys that most instances send; over all applications without `slug`.
 
-        Keys with a comma cannot be asked for, and are left out.
+        A key with a comma cannot be requested and is left out.
         """
-        of_app = {"app": slug} if slug else {}
-        batches = [of_app] if keys is None else [of_app | {"keys": ",".join(batch)} for batch in _batches(keys)]
-        found: list[MetricKey] = []
-        for query in batches:
+        parameters = {"app": slug} if slug else {}
+        queries = (
+            [parameters]
+            if keys is None
+            else [parameters | {"keys": ",".join(batch)} for batch in _split_into_batches(keys)]
+        )
+        descriptions: list[MetricKey] = []
+        for query in queries:
             response = await self._get(f"{API_PATH}/metric-keys?{urlencode(query)}")
-            found += self._decode(response, list[MetricKey])
-        return found
+            descriptions += self._decode(response, list[MetricKey])
+        return descriptions
 
     async def instances(self, slug: str | None, limit: int) -> Page:
         """The first page of an application's instances, or of all instances (None)."""
@@ -157,15 +161,15 @@ class Api:
         self._clock_offset_s = offset_s if abs(offset_s) > MIN_CLOCK_OFFSET_S else 0.0
 
 
-def _batches(keys: Iterable[str]) -> Iterator[list[str]]:
-    """Keys that fit into one address each time."""
+def _split_into_batches(keys: Iterable[str]) -> Iterator[list[str]]:
+    """The keys in batches, each of which fits into the query of one request."""
     batch: list[str] = []
     size = 0
     for key in keys:
         length = len(quote(key)) + len("%2C")
-        if "," in key or length > MAX_KEYS_QUERY:
+        if "," in key or length > MAX_KEYS_QUERY_CHARS:
             continue
-        if batch and (len(batch) == KEYS_BATCH_SIZE or size + length > MAX_KEYS_QUERY):
+        if batch and (len(batch) == MAX_KEYS or size + length > MAX_KEYS_QUERY_CHARS):
             yield batch
             batch, size = [], 0
         batch.append(key)

@@ -9,24 +9,34 @@ from .model import Instance, Kpis, Sanitizer, decode, keep_unchanged
 
 
 class HelloMessage(msgspec.Struct, frozen=True, tag="hello"):
+    """The first message; `cursor` is where the subscription begins."""
+
     cursor: int
 
 
 class InstanceMessage(msgspec.Struct, frozen=True, tag="instance"):
+    """The current state of an instance that is new or has changed."""
+
     cursor: int
     instance: Instance
 
 
 class RemovedMessage(msgspec.Struct, frozen=True, tag="removed"):
+    """An instance was erased or purged, or moved to another application."""
+
     cursor: int
     instance_id: str
 
 
 class KpisMessage(Kpis, frozen=True, tag="kpis"):
+    """The KPIs of an application, as new as `cursor`."""
+
     cursor: int = 0
 
 
 class ResyncMessage(msgspec.Struct, frozen=True, tag="resync"):
+    """The server cannot continue from the requested cursor."""
+
     reason: str = ""
 
 

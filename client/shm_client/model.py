@@ -30,6 +30,8 @@ Sanitizer = Callable[[object], object]
 
 
 class Counts(msgspec.Struct, frozen=True):
+    """Instances of an application by status; `counted` and `excluded` divide the active ones. See docs/figures.md."""
+
     total: int = 0
     active: int = 0
     pending: int = 0
@@ -39,6 +41,8 @@ class Counts(msgspec.Struct, frozen=True):
 
 
 class Stats(msgspec.Struct, frozen=True):
+    """`GET stats`: counts and metrics over all applications."""
+
     total_instances: int = 0
     active_instances: int = 0
     daily_active: int = 0
@@ -55,6 +59,8 @@ class Stats(msgspec.Struct, frozen=True):
 
 
 class Application(msgspec.Struct, frozen=True):
+    """One application of `GET applications`."""
+
     slug: str
     name: str
     instances: Counts = Counts()
@@ -62,6 +68,8 @@ class Application(msgspec.Struct, frozen=True):
 
 
 class Instance(msgspec.Struct, frozen=True):
+    """One install, as `GET instances` and the feed send it. `metrics` is the object of its current snapshot."""
+
     instance_id: str
     status: str
     app_name: str = ""
@@ -79,6 +87,8 @@ class Instance(msgspec.Struct, frozen=True):
 
 
 class RankedVersion(msgspec.Struct, frozen=True):
+    """`GET version-rank`."""
+
     version: str
     version_rank: str
 
@@ -93,7 +103,7 @@ class Page:
 
 
 class MetricKey(msgspec.Struct, frozen=True):
-    """A metric's key, described; docs/api.md has the formats. `aggregate` and `unit` are of numbers alone."""
+    """The description of a metric key; docs/api.md lists the formats. Only numbers have `aggregate` and `unit`."""
 
     key: str
     label: str
@@ -105,6 +115,8 @@ class MetricKey(msgspec.Struct, frozen=True):
 
 
 class Kpi(msgspec.Struct, frozen=True):
+    """The aggregate of a number over the `instances` that sent it, with its distribution over them."""
+
     key: str
     label: str = ""
     kind: str = "business"
@@ -120,6 +132,8 @@ class Kpi(msgspec.Struct, frozen=True):
 
 
 class Flag(msgspec.Struct, frozen=True):
+    """A boolean: how many of the `instances` that sent it sent true."""
+
     key: str
     label: str = ""
     kind: str = "business"
@@ -128,11 +142,15 @@ class Flag(msgspec.Struct, frozen=True):
 
 
 class CategoryValue(msgspec.Struct, frozen=True):
+    """One value of a category, and how many instances have it."""
+
     value: str
     instances: int
 
 
 class Category(msgspec.Struct, frozen=True):
+    """A string: its most frequent `values`, and the number of instances with an `other` one."""
+
     key: str
     label: str = ""
     kind: str = "business"
@@ -142,6 +160,8 @@ class Category(msgspec.Struct, frozen=True):
 
 
 class Kpis(msgspec.Struct, frozen=True):
+    """`GET applications/{slug}/kpis`: the counts and all aggregated metrics of one application."""
+
     app: str
     name: str = ""
     active_window_s: int = 30 * 86400

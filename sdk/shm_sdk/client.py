@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ProviderT = TypeVar("ProviderT", bound=Callable[[], Mapping[str, object]])
 
 REPORT_NOW_TIMEOUT_S = 10.0  # for all requests of one `report_now`, during which the host waits
-MAX_FIRST_DELAY_S = 7 * 86400.0  # a longer delay is a mistake in units
+MAX_FIRST_REPORT_AFTER_S = 7 * 86400.0  # a longer delay is a mistake in units
 
 log = logging.getLogger("shm_sdk")
 log.addHandler(logging.NullHandler())  # otherwise a host without logging gets our warnings on stderr
@@ -157,7 +157,7 @@ class Client:
         if first_report_after is None:
             delay_s = draw_first_delay(SystemRandom())
         else:
-            delay_s = min(max(float(first_report_after), 0.0), MAX_FIRST_DELAY_S)
+            delay_s = min(max(float(first_report_after), 0.0), MAX_FIRST_REPORT_AFTER_S)
         return Worker(self.report_now, lambda outcome: self._get_reporter().delay_after(outcome), delay_s)
 
     def _get_reporter(self) -> "Reporter":

@@ -15,7 +15,7 @@ from pathlib import Path
 from shm_sdk.consent import parse_bool
 
 DEFAULT_INTERVAL_S = 3600.0
-MIN_INTERVAL_S = 60.0  # limits the load of an install on the server
+MIN_INTERVAL_S = 60.0  # no install reports more often, which bounds the load on the vendor's server
 MAX_INTERVAL_S = 7 * 86400.0  # with a longer interval an install is missing from the weekly active ones
 MAX_TEXT_CHARS = 256  # of a name, a version, an environment
 INVALID_URL = "server_url must look like https://metrics.example.com"
@@ -137,7 +137,7 @@ def _parse_data_dir(value: object, app_name: str, environment: Mapping[str, str]
         raise ConfigurationError(f"data_dir must be a path, not {type(value).__name__}")
     path = os.fspath(value)
     if not isinstance(path, str) or "\0" in path:
-        raise ConfigurationError("data_dir must be a path in text")
+        raise ConfigurationError("data_dir must be a text path without NUL characters")
     return Path(path).absolute()
 
 

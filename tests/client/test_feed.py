@@ -34,8 +34,8 @@ from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act
 
 
-class Reporters:
-    """Installs that report continuously until `stop`. Connection errors are ignored."""
+class BackgroundReports:
+    """Reports of installs, sent continuously until `stop`. Connection errors are ignored."""
 
     def __init__(self, installs: list[Install]) -> None:
         self._stopped = asyncio.Event()
@@ -60,12 +60,12 @@ class Reporters:
 async def test_the_mirror_equals_a_list_read_while_installs_report(server: ServerProcess) -> None:
     installs = report_installs(server, 20)
     async with make_client(server) as client:
-        reporters = Reporters(installs)
+        reports = BackgroundReports(installs)
         async with mirror_feed(client.feed(page_size=3)) as mirror:
             await mirror.wait_until(lambda: mirror.is_complete)
             await mirror.wait_until(lambda: len(mirror.instances) == len(installs))
             await mirror.wait_until(lambda: len(mirror.events_of(InstanceUpdated)) > 200)
-            await reporters.stop()
+            await reports.stop()
             await mirror.assert_matches_list(client)
             assert not mirror.events_of(Disconnected, InstanceRemoved)
 
@@ -88,14 +88,14 @@ async def test_a_killed_and_restarted_server_leaves_no_gap(serve: Callable[..., 
     installs = report_installs(other, 12)
     async with make_client(watched) as client, mirror_feed(client.feed(page_size=5)) as mirror:
         await mirror.wait_until(lambda: mirror.is_complete and mirror.is_connected)
-        reporters = Reporters(installs)
+        reports = BackgroundReports(installs)
         for _ in range(2):
             await asyncio.to_thread(watched.kill)
             await mirror.wait_until(lambda: not mirror.is_connected)
             await asyncio.to_thread(act, installs.pop(), "erase")
             await asyncio.to_thread(watched.start)
             await mirror.wait_until(lambda: mirror.is_connected)
-        await reporters.stop()
+        await reports.stop()
         await mirror.assert_matches_list(client)
         assert len(mirror.events_of(InstanceRemoved)) >= 2
         assert mirror.events_of(Listed) == [Listed(complete=False), Listed(complete=True)]  # and no second list
@@ -104,13 +104,13 @@ async def test_a_killed_and_restarted_server_leaves_no_gap(serve: Callable[..., 
 async def test_a_repeatedly_cut_connection_resumes_from_its_cursor(server: ServerProcess) -> None:
     installs = report_installs(server, 12)
     async with between(server.port) as proxy, make_client(server, proxy.url) as client:
-        reporters = Reporters(installs)
+        reports = BackgroundReports(installs)
         async with mirror_feed(client.feed(page_size=4)) as mirror:
             for times in range(8):  # the first cuts happen during the list
                 await mirror.wait_until(lambda: len(mirror.events_of(Connected)) > times)  # noqa: B023
                 proxy.cut()
             await mirror.wait_until(lambda: len(mirror.events_of(Connected)) > 8)
-            await reporters.stop()
+            await reports.stop()
             await mirror.assert_matches_list(client)
             assert mirror.is_complete
             assert mirror.kpis
@@ -158,12 +158,12 @@ async def test_listing_again_removes_no_existing_instance(
     installs = report_installs(server, 20)
     async with make_client(server) as client:
         subscription = client.feed(page_size=3)
-        reporters = Reporters(installs)
+        reports = BackgroundReports(installs)
         async with mirror_feed(subscription) as mirror:
             for times in range(1, 6):
                 await mirror.wait_until(lambda: mirror.events_of(Listed).count(Listed(complete=True)) == times)  # noqa: B023
                 subscription.relist()
-            await reporters.stop()
+            await reports.stop()
             await mirror.wait_until(lambda: mirror.events_of(Listed).count(Listed(complete=True)) == 6)
             await mirror.assert_matches_list(client)
             assert not mirror.events_of(InstanceRemoved)
@@ -233,21 +233,19 @@ async def test_a_message_of_an_unknown_type_is_ignored(server: ServerProcess) ->
         assert not mirror.events_of(Disconnected)
 
 
-async def test_a_feed_of_one_application_removes_instances_that_leave_it(
-    server: ServerProcess,
-) -> None:
-    ledger, moves = report_installs(server, 2)
+async def test_a_feed_of_one_application_removes_instances_that_leave_it(server: ServerProcess) -> None:
+    ledger, moving = report_installs(server, 2)
     kiosk = Install(server.url, app_name="Kiosk").arrived({"n": 5})
     async with make_client(server) as client, mirror_feed(client.feed("ledger")) as mirror:
         await mirror.wait_until(lambda: mirror.is_connected)
-        assert mirror.instances.keys() == {ledger.instance_id, moves.instance_id}
+        assert mirror.instances.keys() == {ledger.instance_id, moving.instance_id}
         assert mirror.kpis["ledger"].instances.total == 2
         await asyncio.to_thread(kiosk.snapshot, {"n": 6})
-        await asyncio.to_thread(moves.register, app_name="Kiosk")
-        await asyncio.to_thread(moves.activate)
+        await asyncio.to_thread(moving.register, app_name="Kiosk")
+        await asyncio.to_thread(moving.activate)
         await mirror.wait_until(lambda: mirror.kpis["ledger"].instances.total == 1)
         await mirror.assert_matches_list(client, "ledger")
-        assert mirror.events_of(InstanceRemoved) == [InstanceRemoved(moves.instance_id)]
+        assert mirror.events_of(InstanceRemoved) == [InstanceRemoved(moving.instance_id)]
         assert mirror.kpis.keys() == {"ledger"}
 
 
@@ -275,10 +273,10 @@ async def test_a_refused_token_raises_or_is_retried(server: ServerProcess, retry
 async def test_removing_a_token_ends_its_feed(server: ServerProcess) -> None:
     tokens = f"{server.url}/api/v1/admin/tokens"
     async with plain_http.AsyncClient(headers=server.headers) as admin:
-        made = (await admin.post(tokens, json={"name": "a script", "role": "viewer"})).json()
-        async with make_client(server, token=made["token"]) as client, mirror_feed(client.feed()) as mirror:
+        token = (await admin.post(tokens, json={"name": "a script", "role": "viewer"})).json()
+        async with make_client(server, token=token["token"]) as client, mirror_feed(client.feed()) as mirror:
             await mirror.wait_until(lambda: mirror.is_connected)
-            (await admin.delete(f"{tokens}/{made['id']}")).raise_for_status()
+            (await admin.delete(f"{tokens}/{token['id']}")).raise_for_status()
             with pytest.raises(RefusedError):
                 await mirror.wait_for_error()
 
