@@ -26,10 +26,10 @@ from shm_client.subscription import MIN_BACKOFF_S
 from tests.support import plain_http
 from tests.support.clients import make_client, report_installs
 from tests.support.databases import admin_cursor
+from tests.support.fault_proxy import run_fault_proxy
 from tests.support.feed_mirror import list_instances, mirror_feed
 from tests.support.installs import Install
 from tests.support.many_installs import make_fleet
-from tests.support.proxy import between
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act
 
@@ -103,12 +103,12 @@ async def test_a_killed_and_restarted_server_leaves_no_gap(serve: Callable[..., 
 
 async def test_a_repeatedly_cut_connection_resumes_from_its_cursor(server: ServerProcess) -> None:
     installs = report_installs(server, 12)
-    async with between(server.port) as proxy, make_client(server, proxy.url) as client:
+    async with run_fault_proxy(server.port) as proxy, make_client(server, proxy.url) as client:
         reports = BackgroundReports(installs)
         async with mirror_feed(client.feed(page_size=4)) as mirror:
             for times in range(8):  # the first cuts happen during the list
                 await mirror.wait_until(lambda: len(mirror.events_of(Connected)) > times)  # noqa: B023
-                proxy.cut()
+                proxy.cut_connections()
             await mirror.wait_until(lambda: len(mirror.events_of(Connected)) > 8)
             await reports.stop()
             await mirror.assert_matches_list(client)
@@ -123,15 +123,15 @@ async def test_a_forgotten_cursor_leads_to_a_new_list_with_removals(
     server = serve()
     gone, *stay = report_installs(server, 5)
     async with (
-        between(server.port) as proxy,
+        run_fault_proxy(server.port) as proxy,
         make_client(server, proxy.url) as client,
         mirror_feed(client.feed()) as mirror,
     ):
         await mirror.wait_until(lambda: mirror.is_complete and mirror.is_connected)
         await asyncio.to_thread(stay[1].snapshot, {"n": 98})
         await mirror.wait_until(lambda: mirror.kpis)
-        proxy.closed = True
-        proxy.cut()
+        proxy.refuses_connections = True
+        proxy.cut_connections()
         await asyncio.to_thread(act, gone, "erase")
         await asyncio.to_thread(stay[0].snapshot, {"n": 99})
         with admin_cursor(database) as cursor:
@@ -145,7 +145,7 @@ async def test_a_forgotten_cursor_leads_to_a_new_list_with_removals(
 
             await mirror.wait_until(forgotten)
         assert gone.instance_id in mirror.instances
-        proxy.closed = False
+        proxy.refuses_connections = False
         await mirror.wait_until(lambda: mirror.events_of(InstanceRemoved))
         await mirror.assert_matches_list(client)
         assert mirror.events_of(InstanceRemoved) == [InstanceRemoved(gone.instance_id)]
@@ -187,16 +187,16 @@ async def test_kpis_missed_by_a_lost_connection_are_fetched(server: ServerProces
 
 async def test_invalid_kpis_do_not_stop_the_feed(server: ServerProcess) -> None:
     (install,) = report_installs(server, 1)
-    async with between(server.port) as proxy, make_client(server, proxy.url) as client:
+    async with run_fault_proxy(server.port) as proxy, make_client(server, proxy.url) as client:
         subscription = client.feed()
         async with mirror_feed(subscription) as mirror:
             await mirror.wait_until(lambda: mirror.is_connected)
             await asyncio.to_thread(install.snapshot, {"n": 1})
             await mirror.wait_until(lambda: mirror.kpis)
-            proxy.swap = (b'"kpis":[', b'"kpis":{')
+            proxy.replacement = (b'"kpis":[', b'"kpis":{')
             subscription.relist()
             await mirror.wait_until(lambda: len(mirror.events_of(Connected)) == 2)
-            assert not proxy.pending
+            assert not proxy.is_replacement_pending
             assert not mirror.events_of(Disconnected)
             await asyncio.to_thread(install.snapshot, {"n": 2})
             await mirror.assert_matches_list(client)
@@ -205,13 +205,13 @@ async def test_invalid_kpis_do_not_stop_the_feed(server: ServerProcess) -> None:
 async def test_an_invalid_message_leads_to_a_new_list(server: ServerProcess) -> None:
     (install,) = report_installs(server, 1)
     async with (
-        between(server.port) as proxy,
+        run_fault_proxy(server.port) as proxy,
         make_client(server, proxy.url) as client,
         mirror_feed(client.feed()) as mirror,
     ):
         await mirror.wait_until(lambda: mirror.is_connected)
-        proxy.swap = (b'{"type":"instance","cursor"', b'{"type":"instance","cursed"')
-        while proxy.pending:
+        proxy.replacement = (b'{"type":"instance","cursor"', b'{"type":"instance","cursed"')
+        while proxy.is_replacement_pending:
             await asyncio.to_thread(install.snapshot, {"n": 7})
         await mirror.wait_until(lambda: len(mirror.events_of(Listed)) > 1)
         await mirror.assert_matches_list(client)
@@ -220,13 +220,13 @@ async def test_an_invalid_message_leads_to_a_new_list(server: ServerProcess) -> 
 async def test_a_message_of_an_unknown_type_is_ignored(server: ServerProcess) -> None:
     installs = report_installs(server, 2)
     async with (
-        between(server.port) as proxy,
+        run_fault_proxy(server.port) as proxy,
         make_client(server, proxy.url) as client,
         mirror_feed(client.feed()) as mirror,
     ):
         await mirror.wait_until(lambda: mirror.is_connected)
-        proxy.swap = (b'{"type":"instance","cursor"', b'{"type":"newcomer","cursor"')
-        while proxy.pending:
+        proxy.replacement = (b'{"type":"instance","cursor"', b'{"type":"newcomer","cursor"')
+        while proxy.is_replacement_pending:
             await asyncio.to_thread(installs[0].snapshot, {"n": 7})
         await asyncio.to_thread(installs[1].snapshot, {"n": 8})
         await mirror.wait_until(lambda: mirror.instances[installs[1].instance_id].metrics == {"n": 8})

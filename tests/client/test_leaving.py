@@ -11,10 +11,10 @@ import pytest
 from shm_client import Connected, InstanceRemoved, InstanceUpdated, Subscription
 from shm_client.subscription import MAX_QUEUED_EVENTS
 from tests.support.clients import make_client, report_installs
+from tests.support.fault_proxy import run_fault_proxy
 from tests.support.feed_mirror import TIMEOUT_S, mirror_feed
 from tests.support.figures import figures, value
 from tests.support.many_installs import make_fleet
-from tests.support.proxy import between
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act
 
@@ -77,10 +77,10 @@ async def test_a_feed_closed_while_connecting_frees_its_slot(server: ServerProce
     async def count_subscribers() -> float:
         return value(await asyncio.to_thread(figures, server), "shm_feed_subscribers", worker="0")
 
-    async with between(server.port) as proxy, make_client(server, proxy.url) as client:
+    async with run_fault_proxy(server.port) as proxy, make_client(server, proxy.url) as client:
         subscription = client.feed()
         assert isinstance(await anext(subscription), InstanceUpdated)
-        proxy.late_s = RESPONSE_DELAY_S
+        proxy.response_delay_s = RESPONSE_DELAY_S
         async with asyncio.timeout(TIMEOUT_S):
             while not await count_subscribers():  # noqa: ASYNC110 - in another process
                 await asyncio.sleep(0.05)
