@@ -32,17 +32,17 @@ def resolve(folder: Path, *options: str) -> None:
     everything = ("--group", "dev", "--extra", "system", "pyproject.toml", "sdk/pyproject.toml")
     _compile(folder / LOCK, *everything, *options)
     _compile(folder / SERVER_LOCK, "--constraint", str(folder / LOCK), "pyproject.toml")
-    _compile(folder / BUILD_LOCK, "--constraint", str(folder / LOCK), "-", given="\n".join(build))
+    _compile(folder / BUILD_LOCK, "--constraint", str(folder / LOCK), "-", stdin="\n".join(build))
 
 
-def _compile(lock: Path, *arguments: str, given: str = "") -> None:
+def _compile(lock: Path, *arguments: str, stdin: str = "") -> None:
     subprocess.run(
         [
             *(str(UV), "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes"),
             *("--no-annotate", "--custom-compile-command", "make lock", "--output-file", str(lock), *arguments),
         ],
         cwd=ROOT,
-        input=given,
+        input=stdin,
         text=True,
         check=True,
     )
@@ -51,11 +51,11 @@ def _compile(lock: Path, *arguments: str, given: str = "") -> None:
 def check() -> str | None:
     """The locks' fault in a sentence, or None when they fit both pyproject.toml."""
     with tempfile.TemporaryDirectory() as name:
-        fresh = Path(name)
-        shutil.copy(ROOT / LOCK, fresh)
-        resolve(fresh)
+        scratch = Path(name)
+        shutil.copy(ROOT / LOCK, scratch)
+        resolve(scratch)
         for lock in (LOCK, SERVER_LOCK, BUILD_LOCK):
-            if not (ROOT / lock).is_file() or (fresh / lock).read_text() != (ROOT / lock).read_text():
+            if not (ROOT / lock).is_file() or (scratch / lock).read_text() != (ROOT / lock).read_text():
                 return f"{lock} does not fit pyproject.toml; mend it: make lock"
     return None
 

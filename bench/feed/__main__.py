@@ -19,7 +19,7 @@ from bench.support.errors import InvalidRun
 from bench.support.fleet import Fleet
 from bench.support.report import Samples, Table, print_line, print_target
 from bench.support.server import RunningServer, run_server, settings
-from shm.core.signals import orderly
+from shm.core.signals import exit_on_signals
 
 WORKERS = (1, 2)
 SUBSCRIBERS = (1, 100, 1_000)
@@ -243,7 +243,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="for the database, on a real disk")  # noqa: S108
     options = parser.parse_args(arguments)
     started = time.monotonic()
-    with orderly(), tempfile.TemporaryDirectory(prefix="shm-bench-", dir=options.folder) as folder:
+    with exit_on_signals(), tempfile.TemporaryDirectory(prefix="shm-bench-", dir=options.folder) as folder:
         if machine.file_system(Path(folder)) in machine.IN_MEMORY_FILE_SYSTEMS:
             print(f"{options.folder} is in memory, where nothing is durable; choose another --folder.", file=sys.stderr)
             return 2

@@ -22,7 +22,7 @@ from bench.support.errors import InvalidRun
 from bench.support.fleet import Fleet, signed_bodies, snapshot_body
 from bench.support.report import Samples, Table, print_line, print_target
 from bench.support.server import run_server, settings
-from shm.core.signals import orderly
+from shm.core.signals import exit_on_signals
 
 CONNECTIONS = (1, 8, 64, 256)
 WORKERS = (1, 2)
@@ -185,7 +185,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     seconds, rounds, baseline_s = (1, 1, 0.5) if options.quick else (4, 3, 2.0)
     started = time.monotonic()
-    with orderly(), tempfile.TemporaryDirectory(prefix="shm-bench-", dir=options.folder) as folder:
+    with exit_on_signals(), tempfile.TemporaryDirectory(prefix="shm-bench-", dir=options.folder) as folder:
         if machine.file_system(Path(folder)) in machine.IN_MEMORY_FILE_SYSTEMS:
             print(f"{options.folder} is in memory, where nothing is durable; choose another --folder.", file=sys.stderr)
             return 2

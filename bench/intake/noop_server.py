@@ -10,7 +10,7 @@ import tornado.httpserver
 import tornado.netutil
 import tornado.web
 
-from shm.core.setting_types import MOST_HEADERS
+from shm.core.setting_types import MAX_HEADERS_BYTES
 from shm.core.settings import Settings
 from shm.server.http.dispatcher import MOST_READ
 
@@ -29,7 +29,7 @@ async def _serve(port: int) -> None:
     settings = Settings()
     server = tornado.httpserver.HTTPServer(
         tornado.web.Application([("/v1/snapshot", SnapshotHandler)], log_function=lambda _: None),
-        max_header_size=MOST_HEADERS,
+        max_header_size=MAX_HEADERS_BYTES,
         max_body_size=MOST_READ,
         body_timeout=settings.body_timeout.total_seconds(),
         idle_connection_timeout=settings.idle_timeout.total_seconds(),

@@ -24,7 +24,7 @@ from bench.support import machine
 from bench.support.errors import InvalidRun
 from bench.support.report import Table, print_line
 from bench.support.server import RunningServer, postmaster_pid, run_server
-from shm.core.signals import orderly
+from shm.core.signals import exit_on_signals
 from shm.db.embedded import EmbeddedPostgres
 
 TENFOLD = 10
@@ -153,7 +153,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="for the databases, on a real disk")  # noqa: S108
     options = parser.parse_args(arguments)
     started = time.monotonic()
-    with orderly(), tempfile.TemporaryDirectory(prefix="shm-bench-", dir=options.folder) as folder:
+    with exit_on_signals(), tempfile.TemporaryDirectory(prefix="shm-bench-", dir=options.folder) as folder:
         try:
             measure(_plan(options), Path(folder))
         except InvalidRun as error:

@@ -14,7 +14,7 @@ from shm.db.database import Database
 
 
 async def _catch_up(dsn: str) -> dict[str, float]:
-    async with Database.opened(Settings(), dsn, size=1) as database:
+    async with Database.connect(Settings(), dsn, size=1) as database:
         started = previous = time.monotonic()
         longest, is_behind, rollup = 0.0, True, Rollup(database)
         while is_behind:

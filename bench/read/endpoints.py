@@ -84,7 +84,7 @@ class PathParameters:
                 "SELECT coalesce(last_seen_at, '-infinity'), instance_id::text FROM instances "
                 "ORDER BY 1 DESC, instance_id DESC OFFSET (SELECT count(*) / 2 FROM instances) LIMIT 1"
             )
-            return cls(app, instance, page_tokens.mark(*cursor.fetchone()))
+            return cls(app, instance, page_tokens.encode_page_token(*cursor.fetchone()))
 
     def path(self, endpoint: Endpoint) -> str:
         """The full path of a request."""

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg2
 
 from bench.support.fleet import METRICS
-from shm.db.statements import with_parts
+from shm.db.statements import expand_parts
 
 SQL_FILE = Path(__file__).parent / "seeded_fleet.sql"
 STEP_HEADER = re.compile(r"^-- step: ([a-z_]+)$", re.MULTILINE)
@@ -113,7 +113,7 @@ def run_step(cursor: Any, name: str, parameters: dict[str, object]) -> None:
 
 def _steps() -> dict[str, str]:
     _, *parts = STEP_HEADER.split(SQL_FILE.read_text(encoding="utf-8"))
-    return {name: with_parts(text) for name, text in zip(parts[::2], parts[1::2], strict=True)}
+    return {name: expand_parts(text) for name, text in zip(parts[::2], parts[1::2], strict=True)}
 
 
 def _variants(rng: random.Random) -> Iterator[dict[str, object]]:

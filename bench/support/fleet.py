@@ -13,9 +13,9 @@ from pathlib import Path
 import nacl.bindings
 import psycopg2
 
-from shm.db.statements import with_parts
+from shm.db.statements import expand_parts
 
-SEED_SQL = with_parts((Path(__file__).parent / "fleet.sql").read_text(encoding="utf-8"))
+SEED_SQL = expand_parts((Path(__file__).parent / "fleet.sql").read_text(encoding="utf-8"))
 FIRST_SNAPSHOT_AGE = timedelta(days=7)  # within the 30 days that a server accepts
 SNAPSHOT_INTERVAL = timedelta(seconds=1)  # between two snapshots of an install; no bench reaches the present
 

@@ -14,7 +14,7 @@ from shm.analytics import counts
 from shm.analytics.counts import InstanceCounts, Tally
 from shm.core import metric_keys, slugs
 from shm.core.errors import NotFound
-from shm.core.metric_keys import STORABLE, Override
+from shm.core.metric_keys import WITHOUT_NUL, MetricOverride
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
 
@@ -22,7 +22,7 @@ MOST_OVERRIDES = 500  # as many as KPIs are told of one sort
 LONGEST_KEY = 128  # as of a snapshot's, by default
 LONGEST_URL = 500
 
-Key = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_KEY, pattern=STORABLE)]
+Key = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_KEY, pattern=WITHOUT_NUL)]
 Url = Annotated[str, msgspec.Meta(max_length=LONGEST_URL, pattern=r"^(https?://[^\s\x00-\x1f]+)?$")]
 
 
@@ -37,7 +37,7 @@ class Application(msgspec.Struct):
     github_url: str | None
     logo_url: str | None
     instances: InstanceCounts
-    overrides: dict[str, Override]
+    overrides: dict[str, MetricOverride]
     public_metrics: list[str]
 
 
@@ -49,7 +49,7 @@ class ApplicationChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
     github_url: Url | None = None
     logo_url: Url | None = None
-    overrides: Annotated[dict[Key, Override], msgspec.Meta(max_length=MOST_OVERRIDES)] | None = None
+    overrides: Annotated[dict[Key, MetricOverride], msgspec.Meta(max_length=MOST_OVERRIDES)] | None = None
     public_metrics: Annotated[list[Key], msgspec.Meta(max_length=MOST_OVERRIDES)] | None = None
 
 
@@ -60,7 +60,7 @@ class AppConfig:
     slug: str
     name: str
     created_at: datetime
-    overrides: dict[str, Override]
+    overrides: dict[str, MetricOverride]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class _Row:
         )
 
 
-_overrides = msgspec.json.Decoder(dict[str, metric_keys.Override])
+_overrides = msgspec.json.Decoder(dict[str, metric_keys.MetricOverride])
 _encoder = msgspec.json.Encoder()
 
 
@@ -146,7 +146,7 @@ async def slug_of(reader: Reader, app: str) -> str:
 
     Where the text is one application's slug and another one's name, it stands for the slug.
     """
-    named = slugs.slug(app)
+    named = slugs.make_slug(app)
     if named == app:
         return app
     slug = await reader.fetch_value(str, "applications.resolve", slug=app, named=named)

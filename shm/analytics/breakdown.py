@@ -9,7 +9,7 @@ from shm.analytics import applications
 from shm.analytics.single_flight_cache import Reckoned
 from shm.core import aggregates, metric_keys
 from shm.core.aggregates import Aggregate
-from shm.core.json_types import Moment
+from shm.core.json_types import Timestamp
 from shm.db.database import Database
 
 MOST_VALUES = 50  # told one by one; the rest is one figure
@@ -34,7 +34,7 @@ class Breakdown(msgspec.Struct):
     by: str
     metric: str | None
     aggregate: Aggregate | None
-    as_of: Moment
+    as_of: Timestamp
     values: list[Group]
     rest: Group | None
 
@@ -53,7 +53,7 @@ class _Row:
 
     def group(self, aggregate: Aggregate) -> Group:
         """With the metric's aggregate."""
-        value = aggregates.value(aggregate, self.total, self.answered, self)
+        value = aggregates.aggregate_value(aggregate, self.total, self.answered, self)
         return Group(self.value, self.instances, value, self.answered)
 
 
@@ -71,7 +71,7 @@ async def read(
     Raises NotFound.
     """
     said = await applications.config(database, slug)
-    aggregate = metric_keys.describe(metric or "", said.overrides.get(metric or "", metric_keys.PLAIN)).aggregate
+    aggregate = metric_keys.describe(metric or "", said.overrides.get(metric or "", metric_keys.NO_OVERRIDE)).aggregate
 
     async def compute() -> list[_Row]:
         return await database.fetch(

@@ -21,7 +21,7 @@ from shm.core import aggregates
 from shm.core import metric_keys as metrics
 from shm.core.aggregates import Aggregate
 from shm.core.errors import QueryTooSlow
-from shm.core.json_types import Moment
+from shm.core.json_types import Timestamp
 from shm.core.settings import Settings
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
@@ -45,8 +45,8 @@ class MetricSeries(msgspec.Struct):
 
     app: str
     period: Period
-    running_since: Moment
-    timestamps: list[Moment]
+    running_since: Timestamp
+    timestamps: list[Timestamp]
     metrics: dict[str, Values]
     instances: dict[str, list[int | None]]
     flags: dict[str, FlagSeries]
@@ -106,7 +106,7 @@ class Charts:
         place_of = {at: place for place, at in enumerate(of.points)}
         found: dict[str, Values] = {key: [*[None] * len(of.points), of.current.get(key)] for key in of.spread}
         for row in rows:
-            found[row.key][place_of[row.at]] = aggregates.value(of.spread[row.key], None, 0, row)
+            found[row.key][place_of[row.at]] = aggregates.aggregate_value(of.spread[row.key], None, 0, row)
         return found
 
 
@@ -142,11 +142,11 @@ def _spread_keys(config: AppConfig, readings: series.Past) -> dict[str, Aggregat
 
 def _shown(keys: Set[str], config: AppConfig) -> list[str]:
     """A hidden one is not told to whoever asks for it by name either."""
-    return sorted(key for key in keys if not config.overrides.get(key, metrics.PLAIN).hidden)
+    return sorted(key for key in keys if not config.overrides.get(key, metrics.NO_OVERRIDE).hidden)
 
 
 def _aggregate_of(key: str, config: AppConfig) -> Aggregate:
-    return metrics.describe(key, config.overrides.get(key, metrics.PLAIN)).aggregate
+    return metrics.describe(key, config.overrides.get(key, metrics.NO_OVERRIDE)).aggregate
 
 
 def _told(
@@ -183,4 +183,4 @@ def _aggregated(reading: Reading | None, aggregate: Aggregate) -> Decimal | None
     if reading is None:
         return None
     total, instances = reading
-    return aggregates.value(aggregate, total, instances)
+    return aggregates.aggregate_value(aggregate, total, instances)

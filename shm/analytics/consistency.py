@@ -97,7 +97,7 @@ class _Agreed:
 async def find(database: Database) -> Findings:
     """All differences."""
     findings = Findings()
-    async with database.patient_connection() as connection:
+    async with database.dedicated_connection() as connection:
         agreed = await _agreed(connection)
         for name in COMPARISONS:
             if name == "series" and agreed.stale:
@@ -111,7 +111,7 @@ async def find(database: Database) -> Findings:
 @asynccontextmanager
 async def mending(database: Database) -> AsyncIterator["Mender | None"]:
     """Whoever mends, alone on the database; None where another process does so."""
-    async with database.patient_connection() as connection:
+    async with database.dedicated_connection() as connection:
         yield Mender(connection) if await connection.fetch_value(bool, "check.begin") else None
 
 
@@ -160,10 +160,10 @@ def _pages(connection: Connection, name: str, active_window: timedelta) -> Async
     if name == "ranks":
         return _wrong_ranks(connection)
     window = {"active_window": active_window} if name == "series" else {}
-    return connection.pages(Difference, f"check.{name}", PAGE, **window)
+    return connection.fetch_pages(Difference, f"check.{name}", PAGE, **window)
 
 
 async def _wrong_ranks(connection: Connection) -> AsyncIterator[list[Difference]]:
-    async for page in connection.pages(_Ranked, "check.ranks", PAGE):
+    async for page in connection.fetch_pages(_Ranked, "check.ranks", PAGE):
         if found := [difference for each in page if (difference := each.difference()) is not None]:
             yield found

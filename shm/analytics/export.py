@@ -82,7 +82,7 @@ def _field(value: str | bool | datetime | None) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return page_tokens.written(value) if isinstance(value, datetime) else _harmless(value)
+    return page_tokens.format_timestamp(value) if isinstance(value, datetime) else _harmless(value)
 
 
 def _leaf(value: msgspec.Raw | None) -> str:

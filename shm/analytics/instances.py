@@ -10,7 +10,7 @@ from shm.analytics import applications
 from shm.analytics.scan_limiter import Scans
 from shm.analytics.sorting import USUAL, Place, Sorting
 from shm.core import page_tokens
-from shm.core.json_types import Metrics, Moment
+from shm.core.json_types import Metrics, Timestamp
 from shm.core.releases import version_rank
 from shm.core.settings import Settings
 from shm.db.database import Database
@@ -42,12 +42,12 @@ class Item(msgspec.Struct):
     app_version: str
     environment: str
     status: Status
-    last_seen_at: Moment | None
+    last_seen_at: Timestamp | None
     deployment_mode: str
     metrics: Metrics
     os_arch: str
-    first_seen_at: Moment | None
-    snapshot_at: Moment | None
+    first_seen_at: Timestamp | None
+    snapshot_at: Timestamp | None
     counted: bool
     version_rank: VersionRank
 
@@ -64,8 +64,8 @@ class Page:
 class Sent(msgspec.Struct):
     """A snapshot as it was stored. `metrics` is the object as it was sent."""
 
-    snapshot_at: Moment
-    received_at: Moment
+    snapshot_at: Timestamp
+    received_at: Timestamp
     app_version: str
     metrics: Metrics
 
@@ -174,7 +174,7 @@ class Items:
             dict,
             "lists.history",
             instance_id=instance_id,
-            after=None if after is None else page_tokens.read_moment(after),
+            after=None if after is None else page_tokens.parse_timestamp(after),
             most=most,
             most_bytes=PAGE_BYTES,
         )
@@ -183,7 +183,7 @@ class Items:
         rows = [row for row in rows if row["row"] is not None]
         sent = [Sent(row["snapshot_at"], row["received_at"], row["app_version"], row["metrics"]) for row in rows]
         more = bool(rows) and rows[0]["found"] > len(rows)
-        return History(sent, page_tokens.written(sent[-1].snapshot_at) if more else None)
+        return History(sent, page_tokens.format_timestamp(sent[-1].snapshot_at) if more else None)
 
     async def one(self, instance_id: str) -> Page:
         """The instance of that ID, or none, as a page."""
@@ -196,7 +196,7 @@ class Items:
             return page
         last = rows[-1]
         if sorting.is_usual:
-            mark = page_tokens.mark(last["last_seen_at"], last["instance_id"])
+            mark = page_tokens.encode_page_token(last["last_seen_at"], last["instance_id"])
         else:
             mark = sorting.mark(Place(last["place"], last["number"], last["text"], last["instance_id"]))
         return Page(page.cursor, page.items, mark)
@@ -213,7 +213,7 @@ def item(row: Mapping[str, Any]) -> Item:
 def _after(sorting: Sorting, after: str | None) -> tuple[str, dict[str, object]]:
     """The statement of that sort, and where the page before ended as it takes it."""
     if sorting.is_usual:
-        seen, instance_id = page_tokens.read(after) if after is not None else (None, None)
+        seen, instance_id = page_tokens.decode_page_token(after) if after is not None else (None, None)
         return "lists.newest", {"after_seen": seen, "after_id": instance_id}
     last = None if after is None else sorting.read(after)
     return "lists.ascending" if sorting.order == "asc" else "lists.descending", {

@@ -16,7 +16,7 @@ from shm.analytics import applications, counts
 from shm.analytics.counts import InstanceCounts
 from shm.analytics.percentiles import NOT_YET, Spread, Spreads
 from shm.core import aggregates, metric_keys
-from shm.core.json_types import Moment
+from shm.core.json_types import Timestamp
 from shm.core.settings import Settings
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
@@ -79,8 +79,8 @@ class ApplicationKpis(msgspec.Struct):
 
     app: str
     name: str
-    as_of: Moment
-    spread_as_of: Moment | None
+    as_of: Timestamp
+    spread_as_of: Timestamp | None
     active_window_s: int
     instances: InstanceCounts
     kpis: list[Kpi]
@@ -157,8 +157,10 @@ class Kpis:
 class _Parts:
     """The rows of the statement, those that are not hidden, in the order in which they are told."""
 
-    def __init__(self, rows: list[_Part], overrides: Mapping[str, metric_keys.Override]) -> None:
-        described = [(metric_keys.describe(row.key, overrides.get(row.key, metric_keys.PLAIN)), row) for row in rows]
+    def __init__(self, rows: list[_Part], overrides: Mapping[str, metric_keys.MetricOverride]) -> None:
+        described = [
+            (metric_keys.describe(row.key, overrides.get(row.key, metric_keys.NO_OVERRIDE)), row) for row in rows
+        ]
         shown = [pair for pair in described if not pair[0].hidden]
         self._rows = sorted(shown, key=lambda pair: (pair[0].kind, pair[0].key))
 
@@ -176,7 +178,7 @@ def _kpi(described: metric_keys.Description, row: _Part, spread: Spread) -> Kpi:
         aggregate=described.aggregate,
         unit=described.unit,
         format=described.format,
-        value=aggregates.value(described.aggregate, row.total, instances, spread),
+        value=aggregates.aggregate_value(described.aggregate, row.total, instances, spread),
         instances=instances,
         min=spread.least,
         p50=spread.p50,

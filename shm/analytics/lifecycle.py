@@ -9,7 +9,7 @@ import msgspec
 from shm.analytics import applications, periods
 from shm.analytics.periods import DAY, WEEK, Period
 from shm.analytics.single_flight_cache import Reckoned
-from shm.core.json_types import Moment
+from shm.core.json_types import Timestamp
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
 
@@ -46,7 +46,7 @@ class Lifecycle(msgspec.Struct):
 
     app: str
     period: Period
-    as_of: Moment
+    as_of: Timestamp
     days: list[Day]
     cohorts: list[Cohort]
 

@@ -40,7 +40,7 @@ class _Row:
     overrides: msgspec.Raw
 
 
-_overrides = msgspec.json.Decoder(list[metric_keys.Override])
+_overrides = msgspec.json.Decoder(list[metric_keys.MetricOverride])
 
 
 async def read(database: Database, app: str | None, keys: Sequence[str] | None) -> list[MetricKey]:

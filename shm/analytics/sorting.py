@@ -13,8 +13,8 @@ from uuid import UUID
 import msgspec
 
 from shm.core.errors import BadRequest
-from shm.core.metric_keys import MOST_DIGITS, STORABLE
-from shm.core.page_tokens import no_mark
+from shm.core.metric_keys import MAX_DIGITS, WITHOUT_NUL
+from shm.core.page_tokens import invalid_page_token
 
 COLUMNS = (
     "instance_id",
@@ -62,7 +62,7 @@ class _Mark(msgspec.Struct, array_like=True, frozen=True):
     order: Literal["asc", "desc"]
     place: Annotated[int, msgspec.Meta(ge=-9, le=9)]
     number: Decimal
-    text: Annotated[str, msgspec.Meta(pattern=STORABLE)]
+    text: Annotated[str, msgspec.Meta(pattern=WITHOUT_NUL)]
     instance_id: UUID
 
 
@@ -108,12 +108,12 @@ class Sorting:
             mark = _decoder.decode(base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)))
             mark.text.encode()
         except (ValueError, msgspec.DecodeError, RecursionError):
-            raise no_mark() from None
+            raise invalid_page_token() from None
         number = mark.number
         if (mark.by, mark.order) != (self.by, self.order):
             raise BadRequest("bad_after", "after is a mark of a list that was sorted otherwise.")
-        if not number.is_finite() or max(len(number.as_tuple().digits), abs(number.adjusted())) > MOST_DIGITS:
-            raise no_mark()
+        if not number.is_finite() or max(len(number.as_tuple().digits), abs(number.adjusted())) > MAX_DIGITS:
+            raise invalid_page_token()
         return Place(mark.place, number, mark.text, str(mark.instance_id))
 
 

@@ -52,7 +52,7 @@ class _Global:
     overrides: msgspec.Raw
 
 
-_overrides = msgspec.json.Decoder(list[metric_keys.Override])
+_overrides = msgspec.json.Decoder(list[metric_keys.MetricOverride])
 
 
 async def read(database: Database, settings: Settings) -> Stats:
@@ -90,4 +90,4 @@ async def _read(reader: Reader, settings: Settings) -> Stats:
 
 def _value(row: _Global) -> Decimal | None:
     aggregate = metric_keys.common_aggregate(row.key, _overrides.decode(row.overrides))
-    return None if aggregate is None else aggregates.value(aggregate, row.total, int(row.instances))
+    return None if aggregate is None else aggregates.aggregate_value(aggregate, row.total, int(row.instances))

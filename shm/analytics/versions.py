@@ -13,7 +13,7 @@ from shm.analytics import applications, periods, series
 from shm.analytics.periods import Period
 from shm.analytics.series import Reading
 from shm.analytics.single_flight_cache import Reckoned
-from shm.core.json_types import Moment
+from shm.core.json_types import Timestamp
 from shm.core.releases import is_pre_release, is_release, version_rank
 from shm.core.settings import Settings
 from shm.db.database import Database
@@ -31,7 +31,7 @@ class Taken(msgspec.Struct):
     """
 
     version: str
-    first_at: Moment
+    first_at: Timestamp
     installs: int
     moved: int
     median_days: float | None
@@ -58,15 +58,15 @@ class Versions(msgspec.Struct):
 
     app: str
     period: Period
-    running_since: Moment
-    timestamps: list[Moment]
+    running_since: Timestamp
+    timestamps: list[Timestamp]
     versions: dict[str, list[int | None]]
     other: list[int | None]
     total: list[int | None]
     latest: str | None
     on_latest: int
     behind: list[Behind]
-    as_of: Moment
+    as_of: Timestamp
     taken_up: list[Taken]
 
 

@@ -7,11 +7,11 @@ What could not be written is dropped; the next use comes, and is noted then.
 import asyncio
 import logging
 
-from shm.core.logs import Sparingly, describe_error
+from shm.core.logs import RateLimitedLogger, describe_error
 from shm.db.database import Database
 
 logger = logging.getLogger(__name__)
-sparingly = Sparingly(logger)
+rate_limited = RateLimitedLogger(logger)
 
 PAUSE_S = 60.0  # after a failure: each try of a database that takes nothing costs a connection its patience
 
@@ -38,5 +38,5 @@ class TokenUses:
             try:
                 await self._database.execute("tokens.note_use", ids=ids)
             except Exception as error:  # such as a right that is missing: no reason to answer nobody
-                sparingly.warning("the day of a token's last use could not be written", describe_error(error))
+                rate_limited.warning("the day of a token's last use could not be written", describe_error(error))
                 await asyncio.sleep(PAUSE_S)

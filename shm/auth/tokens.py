@@ -135,7 +135,7 @@ class Tokens:
 
     async def page(self, after: str | None, most: int) -> list[Token]:
         """The next `most` tokens after a mark of `mark_of`, newest first. Raises BadRequest."""
-        created, token_id = page_tokens.read(after) if after is not None else (None, None)
+        created, token_id = page_tokens.decode_page_token(after) if after is not None else (None, None)
         return await self._database.fetch(Token, "tokens.page", after_created=created, after_id=token_id, most=most)
 
     async def remove(self, token_id: str, asking: Granted | None = None) -> Token:
@@ -173,7 +173,7 @@ class Tokens:
 
 def mark_of(token: Token) -> str:
     """Where a page ended: what `after` of the next one is."""
-    return page_tokens.mark(token.created_at, token.id)
+    return page_tokens.encode_page_token(token.created_at, token.id)
 
 
 def _check_name(name: str) -> None:

@@ -6,8 +6,8 @@ It may run beside servers. Standard output has the differences, a line each. The
 import argparse
 
 from shm.analytics.consistency import STALE, Findings, find, mending
-from shm.cli import command_line
-from shm.cli.terminal import answer, printable, say
+from shm.cli import database_command
+from shm.cli.terminal import print_message, print_result, strip_control_characters
 from shm.core.errors import ConfigurationError
 from shm.core.settings import add_flags
 from shm.db.database import Database
@@ -21,7 +21,7 @@ HELP = (
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The flags of `shm migrate`, and whether to mend."""
-    add_flags(parser, *command_line.FLAGS)
+    add_flags(parser, *database_command.FLAGS)
     parser.add_argument(
         "--repair", action="store_true", help="Mend what is derived from raw snapshots; those stay as they are."
     )
@@ -29,21 +29,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compares, mends where that was asked for, and says what it found."""
-    return command_line.run(args, lambda database, _: _check(database, repair=args.repair))
+    return database_command.run(args, lambda database, _: _check(database, repair=args.repair))
 
 
 async def _check(database: Database, *, repair: bool) -> int:
     await migrate(database)
     left = await _repair(database) if repair else await find(database)
-    _tell(left, "")
+    _print_differences(left, "")
     if STALE.part in left.counts:
-        say("Charts are those of another SHM_ACTIVE_WINDOW: a server that runs computes them anew. Check again then.")
+        print_message(
+            "Charts are those of another SHM_ACTIVE_WINDOW: a server that runs computes them anew. Check again then."
+        )
     if left.count and not repair:
-        say(f"{_differences(left.count)}. `shm check --repair` mends them.")
+        print_message(f"{_differences(left.count)}. `shm check --repair` mends them.")
     elif left.count:
-        say(f"{_differences(left.count)} could not be mended.")
+        print_message(f"{_differences(left.count)} could not be mended.")
     else:
-        say("Counts, KPIs, charts and first versions are what the raw snapshots make them.")
+        print_message("Counts, KPIs, charts and first versions are what the raw snapshots make them.")
     return 1 if left.count else 0
 
 
@@ -52,18 +54,20 @@ async def _repair(database: Database) -> Findings:
         if mender is None:
             raise ConfigurationError("Another process is mending figures on this database; try again when it is done.")
         mended, left = await mender.mend()
-    _tell(mended, "mended ")
+    _print_differences(mended, "mended ")
     if mended.count:
-        say(f"Mended {_differences(mended.count)}.")
+        print_message(f"Mended {_differences(mended.count)}.")
     return left
 
 
-def _tell(findings: Findings, before: str) -> None:
+def _print_differences(findings: Findings, before: str) -> None:
     for part, shown in findings.shown.items():
         for each in shown:
-            answer(printable(f"{before}{part}: {each.place}: is {each.actual}, should be {each.expected}"))
+            print_result(
+                strip_control_characters(f"{before}{part}: {each.place}: is {each.actual}, should be {each.expected}")
+            )
         if findings.counts[part] > len(shown):
-            answer(f"{before}{part}: and {findings.counts[part] - len(shown)} more")
+            print_result(f"{before}{part}: and {findings.counts[part] - len(shown)} more")
 
 
 def _differences(count: int) -> str:

@@ -16,8 +16,8 @@ import msgspec
 
 from shm.analytics import export
 from shm.analytics.instances import Filter, Items
-from shm.cli import command_line
-from shm.cli.terminal import say
+from shm.cli import database_command
+from shm.cli.terminal import print_message
 from shm.core.errors import ConfigurationError
 from shm.core.settings import Settings, add_flags
 from shm.core.signals import interruptible
@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", metavar="FILE", type=Path, help="A file, written whole or not at all. Default: standard output."
     )
-    add_flags(parser, *command_line.FLAGS)
+    add_flags(parser, *database_command.FLAGS)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,14 +51,14 @@ def run(args: argparse.Namespace) -> int:
         await _export(database, settings, wanted, args.format, write)
         return 0
 
-    return command_line.run_with(args, _output(args.output), write_all)
+    return database_command.run_with(args, _output(args.output), write_all)
 
 
 async def _export(database: Database, settings: Settings, wanted: Filter, form: export.Form, write: Write) -> None:
     await migrate(database)
     begun = await export.begin(Items(database, settings), wanted, form)
     if begun.left_out:
-        say(f"{begun.left_out} metrics have no column; JSON lines have them all.")
+        print_message(f"{begun.left_out} metrics have no column; JSON lines have them all.")
     async with aclosing(begun.pieces) as pieces:
         async for piece in pieces:
             write(piece)

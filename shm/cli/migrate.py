@@ -3,7 +3,7 @@
 import argparse
 import logging
 
-from shm.cli import command_line
+from shm.cli import database_command
 from shm.core.settings import Settings, add_flags
 from shm.db.database import Database
 from shm.db.migrations import migrate
@@ -15,12 +15,12 @@ logger = logging.getLogger(__name__)
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Flags of `shm migrate`."""
-    add_flags(parser, *command_line.FLAGS)
+    add_flags(parser, *database_command.FLAGS)
 
 
 def run(args: argparse.Namespace) -> int:
     """Migrates and says what was done."""
-    return command_line.run(args, _migrate)
+    return database_command.run(args, _migrate)
 
 
 async def _migrate(database: Database, _: Settings) -> int:

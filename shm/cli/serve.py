@@ -16,20 +16,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from shm.auth.tokens import Tokens
-from shm.cli.command_line import database_of, load_settings
+from shm.cli.database_command import load_settings, open_dsn
 from shm.core import logs
 from shm.core.errors import ConfigurationError
-from shm.core.gc_tuning import collect_seldom
-from shm.core.instruments import Vitals
-from shm.core.setting_types import LARGEST_POOL
+from shm.core.gc_tuning import tune_gc
+from shm.core.instruments import Instruments
+from shm.core.setting_types import MAX_CONNECTIONS
 from shm.core.settings import Settings, add_flags
-from shm.core.shared_memory import SharedNumbers
-from shm.core.signals import call_on_signals, ending, exit_if_signalled
-from shm.core.tasks import beside
-from shm.db import definitions, partitions
+from shm.core.shared_memory import WorkerSlots
+from shm.core.signals import call_on_signals, exit_if_signalled, ignore_signals
+from shm.core.tasks import run_in_background
+from shm.db import partitions
 from shm.db.database import Database
-from shm.db.embedded import Revive
+from shm.db.embedded import RestartIfDead
 from shm.db.migrations import migrate
+from shm.db.shared_settings import persist_shared_settings
 from shm.server.app import listen, serve
 from shm.server.services import Rooms
 from shm.server.supervisor import Workers, reserved
@@ -37,13 +38,13 @@ from shm.server.supervisor import Workers, reserved
 HELP = "Run the server: migrate, listen, and on SIGTERM finish what is in flight."
 
 logger = logging.getLogger(__name__)
-sparingly = logs.Sparingly(logger)
+rate_limited = logs.RateLimitedLogger(logger)
 
-WRITERS = 1  # connections of the intake: batches follow each other, and readers can never take its place
-LISTENERS = 1  # connections of the feed
-KEEPERS = 1  # connections of what goes on in the background
-REVIVE_MOST_S = 15.0  # between two tries to revive it: each costs processes and lines of its log
-LOOK_S = 1.0  # between two looks at an embedded PostgreSQL: whether a process is there costs nothing
+WRITER_CONNECTIONS = 1  # connections of the intake: batches follow each other, and readers can never take its place
+LISTENER_CONNECTIONS = 1  # connections of the feed
+BACKGROUND_CONNECTIONS = 1  # connections of what goes on in the background
+MAX_RESTART_DELAY_S = 15.0  # between two tries to start it: each costs processes and lines of its log
+CHECK_INTERVAL_S = 1.0  # between two looks at an embedded PostgreSQL: whether a process is there costs nothing
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -53,155 +54,160 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs until SIGTERM, SIGINT or SIGHUP."""
-    logs.take_over()
+    logs.install_hooks()
     settings = load_settings(vars(args))
-    _refuse_too_many_connections(settings)
-    collect_seldom()
-    with database_of(settings) as (dsn, revive):
+    _check_connection_limit(settings)
+    tune_gc()
+    with open_dsn(settings) as (dsn, restart_if_dead):
         try:
             if settings.workers == 1:
-                asyncio.run(_run(settings, dsn, revive))
+                asyncio.run(_run(settings, dsn, restart_if_dead))
             else:
-                _run_workers(settings, dsn, revive)
+                _run_workers(settings, dsn, restart_if_dead)
         except asyncio.CancelledError:
             logger.info("ended before it listened")
             return 128 + signal.SIGTERM
         finally:
-            ending()
+            ignore_signals()
     logger.info("ended")
     return 0
 
 
-async def _run(settings: Settings, dsn: str, revive: Revive | None) -> None:
+async def _run(settings: Settings, dsn: str, restart_if_dead: RestartIfDead | None) -> None:
     """All of it in this process."""
-    jobs = [_keep_alive(_Caretaker(revive))] if revive else []
-    with _ended_by_signal() as ended:
-        async with _databases(settings, dsn) as (database, writer), beside(*jobs):
-            await _make_ready(database, settings)
+    jobs = [_keep_alive(PostgresWatchdog(restart_if_dead))] if restart_if_dead else []
+    with _stop_on_signals() as stop:
+        async with _databases(settings, dsn) as (database, writer), run_in_background(*jobs):
+            await _prepare_schema(database, settings)
 
             async def listening(port: int, rooms: Rooms) -> None:
-                _say_how_to_open(settings, port, await rooms.tokens.ensure_admin())
-                ended.may_wait = True
+                _log_how_to_connect(settings, port, await rooms.tokens.ensure_admin())
+                stop.is_ready = True
 
-            await serve(settings, database, writer, listening, ended, Vitals(SharedNumbers(1)))
+            await serve(settings, database, writer, listening, stop, Instruments(WorkerSlots(1)))
 
 
-def _run_workers(settings: Settings, dsn: str, revive: Revive | None) -> None:
+def _run_workers(settings: Settings, dsn: str, restart_if_dead: RestartIfDead | None) -> None:
     """What comes first in this process, which then sees to the workers."""
 
-    def work(number: int, orphaned: int, tell_listening: Callable[[], None]) -> None:
-        asyncio.run(_work(replace(settings, port=port), dsn, Vitals(numbers, number), orphaned, tell_listening))
+    def work(number: int, orphaned: int, notify_listening: Callable[[], None]) -> None:
+        asyncio.run(
+            _run_worker(replace(settings, port=port), dsn, Instruments(numbers, number), orphaned, notify_listening)
+        )
 
-    numbers = SharedNumbers(settings.workers)
+    numbers = WorkerSlots(settings.workers)
     workers = Workers(settings.workers, work, settings.drain_timeout)
     exit_if_signalled()  # by one that came before `workers` listened to signals
     token_file = workers.prepare(_prepare(settings, dsn))
     with reserved(listen(settings)) as port:
-        workers.run(_Caretaker(revive).look, lambda: _say_how_to_open(settings, port, token_file))
+        workers.run(PostgresWatchdog(restart_if_dead).check, lambda: _log_how_to_connect(settings, port, token_file))
 
 
-async def _make_ready(database: Database, settings: Settings) -> None:
+async def _prepare_schema(database: Database, settings: Settings) -> None:
     """The schema, the weeks that snapshots will need, and what the counted words mean."""
     await migrate(database)
-    await partitions.make(database, settings)
-    await definitions.agree(database, settings)
+    await partitions.create_missing(database, settings)
+    await persist_shared_settings(database, settings)
 
 
 async def _prepare(settings: Settings, dsn: str) -> Path | None:
-    async with Database.opened(settings, dsn, size=1) as database:
-        await _make_ready(database, settings)
+    async with Database.connect(settings, dsn, size=1) as database:
+        await _prepare_schema(database, settings)
         return await Tokens(database, settings).ensure_admin()
 
 
-async def _work(
-    settings: Settings, dsn: str, vitals: Vitals, orphaned: int, tell_listening: Callable[[], None]
+async def _run_worker(
+    settings: Settings, dsn: str, instruments: Instruments, orphaned: int, notify_listening: Callable[[], None]
 ) -> None:
     """A worker: a server on a schema that is there."""
-    with _ended_by_signal(orphaned) as ended:
+    with _stop_on_signals(orphaned) as stop:
 
         async def listening(_: int, __: Rooms) -> None:
-            tell_listening()
-            ended.may_wait = True
+            notify_listening()
+            stop.is_ready = True
 
         async with _databases(settings, dsn) as (database, writer):
-            await serve(settings, database, writer, listening, ended, vitals)
+            await serve(settings, database, writer, listening, stop, instruments)
 
 
 @asynccontextmanager
 async def _databases(settings: Settings, dsn: str) -> AsyncIterator[tuple[Database, Database]]:
     """The readers' pool and the writer's."""
-    async with Database.opened(settings, dsn) as database, Database.opened(settings, dsn, WRITERS) as writer:
+    async with (
+        Database.connect(settings, dsn) as database,
+        Database.connect(settings, dsn, WRITER_CONNECTIONS) as writer,
+    ):
         yield database, writer
 
 
-def _refuse_too_many_connections(settings: Settings) -> None:
+def _check_connection_limit(settings: Settings) -> None:
     """One process is within the limit of SHM_DB_POOL; several may not be."""
-    each = settings.pool + WRITERS + LISTENERS + KEEPERS
+    each = settings.pool + WRITER_CONNECTIONS + LISTENER_CONNECTIONS + BACKGROUND_CONNECTIONS
     wanted = settings.workers * each
-    if settings.workers > 1 and wanted > LARGEST_POOL:
+    if settings.workers > 1 and wanted > MAX_CONNECTIONS:
         raise ConfigurationError(
             f"{settings.workers} workers with {each} connections each want {wanted}; "
-            f"PostgreSQL has room for {LARGEST_POOL}. Choose fewer with --workers, or smaller pools with --pool."
+            f"PostgreSQL has room for {MAX_CONNECTIONS}. Choose fewer with --workers, or smaller pools with --pool."
         )
 
 
-class _Ended(asyncio.Event):
+class _StopEvent(asyncio.Event):
     """Set by a signal. Whoever cannot wait for it yet, because it is still starting, is cancelled instead."""
 
-    may_wait = False
+    is_ready = False
 
 
 @contextmanager
-def _ended_by_signal(orphaned: int | None = None) -> Iterator[_Ended]:
+def _stop_on_signals(orphaned: int | None = None) -> Iterator[_StopEvent]:
     """Also by the death of the parent, where there is one: `orphaned` can be read then."""
-    ended, owner = _Ended(), asyncio.current_task()
+    stop, owner = _StopEvent(), asyncio.current_task()
     loop = asyncio.get_running_loop()
 
-    def told() -> None:
-        ended.set()
-        if not ended.may_wait and owner is not None:
+    def request_stop() -> None:
+        stop.set()
+        if not stop.is_ready and owner is not None:
             owner.cancel()
 
-    def left(descriptor: int) -> None:
+    def on_parent_death(descriptor: int) -> None:
         loop.remove_reader(descriptor)
         logger.warning("the parent of this worker has died")
-        told()
+        request_stop()
 
     if orphaned is not None:
-        loop.add_reader(orphaned, left, orphaned)
-    with call_on_signals(told):
-        yield ended
+        loop.add_reader(orphaned, on_parent_death, orphaned)
+    with call_on_signals(request_stop):
+        yield stop
 
 
-async def _keep_alive(caretaker: "_Caretaker") -> None:
+async def _keep_alive(watchdog: "PostgresWatchdog") -> None:
     while True:
-        await asyncio.sleep(LOOK_S)
-        await asyncio.to_thread(caretaker.look)
+        await asyncio.sleep(CHECK_INTERVAL_S)
+        await asyncio.to_thread(watchdog.check)
 
 
-class _Caretaker:
+class PostgresWatchdog:
     """Starts an embedded PostgreSQL again that died by itself; ever more slowly while it does not come up."""
 
-    def __init__(self, revive: Revive | None) -> None:
-        self._revive = revive
-        self._pause_s = LOOK_S
+    def __init__(self, restart_if_dead: RestartIfDead | None) -> None:
+        self._restart_if_dead = restart_if_dead
+        self._pause_s = CHECK_INTERVAL_S
         self._due = 0.0
 
-    def look(self) -> None:
+    def check(self) -> None:
         """To be called every second."""
-        if self._revive is None or time.monotonic() < self._due:
+        if self._restart_if_dead is None or time.monotonic() < self._due:
             return
         try:
-            if self._revive():
+            if self._restart_if_dead():
                 logger.warning("the embedded PostgreSQL had died and was started again")
-            self._pause_s = LOOK_S
+            self._pause_s = CHECK_INTERVAL_S
         except (ConfigurationError, OSError) as error:
-            sparingly.warning("the embedded PostgreSQL died and could not be started again", str(error))
-            self._pause_s = min(self._pause_s * 2, REVIVE_MOST_S)
+            rate_limited.warning("the embedded PostgreSQL died and could not be started again", str(error))
+            self._pause_s = min(self._pause_s * 2, MAX_RESTART_DELAY_S)
             self._due = time.monotonic() + self._pause_s
 
 
-def _say_how_to_open(settings: Settings, port: int, token_file: Path | None) -> None:
+def _log_how_to_connect(settings: Settings, port: int, token_file: Path | None) -> None:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     reached = "127.0.0.1" if host in ("0.0.0.0", "[::]") else host  # noqa: S104 - compared, not bound
     logger.info("SHM is listening on http://%s:%d", host, port)

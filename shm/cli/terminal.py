@@ -3,16 +3,16 @@
 import sys
 
 
-def answer(line: str) -> None:
+def print_result(line: str) -> None:
     """A line of what was asked for."""
     print(line)  # noqa: T201
 
 
-def say(line: str) -> None:
+def print_message(line: str) -> None:
     """A line for people."""
     print(line, file=sys.stderr)  # noqa: T201
 
 
-def printable(text: str) -> str:
+def strip_control_characters(text: str) -> str:
     """A text that somebody else wrote, without what a terminal obeys."""
     return "".join(character if character.isprintable() else "�" for character in text)

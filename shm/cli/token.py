@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from shm.auth.tokens import Role, Token, Tokens, mark_of
-from shm.cli import command_line
-from shm.cli.terminal import answer, printable, say
-from shm.core.setting_types import duration
+from shm.cli import database_command
+from shm.cli.terminal import print_message, print_result, strip_control_characters
+from shm.core.setting_types import parse_duration
 from shm.core.settings import Settings, add_flags
 from shm.db.database import Database
 from shm.db.migrations import migrate
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         await action(args, Tokens(database, settings))
         return 0
 
-    return command_line.run(args, act)
+    return database_command.run(args, act)
 
 
 async def _list(_: argparse.Namespace, tokens: Tokens) -> None:
@@ -62,36 +62,38 @@ async def _list(_: argparse.Namespace, tokens: Tokens) -> None:
         page = await tokens.page(mark_of(page[-1]), PAGE)
     widths = [max(len(row[column]) for row in rows) for column in range(len(TITLES))]
     for row in rows:
-        answer("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print_result("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 async def _make(args: argparse.Namespace, tokens: Tokens) -> None:
     issued = await tokens.add(args.name, Role[args.role.upper()], args.expires)
     until = "without an end" if issued.expires_at is None else f"until {_moment(issued.expires_at)}"
-    say(f"A token for the role {issued.role}, {until}; its ID is {issued.id}. It is shown this once:")
-    answer(issued.token)
+    print_message(f"A token for the role {issued.role}, {until}; its ID is {issued.id}. It is shown this once:")
+    print_result(issued.token)
 
 
 async def _remove(args: argparse.Namespace, tokens: Tokens) -> None:
     removed = await tokens.remove(args.id)
-    say(f"Removed {removed.id} ({printable(removed.name)}).")
+    print_message(f"Removed {removed.id} ({strip_control_characters(removed.name)}).")
     if removed.is_servers_own:
-        say("It was a server's own: the next start makes it valid again, unless you remove admin.token in the data")
-        say("directory, or set another SHM_ADMIN_TOKEN, before.")
+        print_message(
+            "It was a server's own: the next start makes it valid again, unless you remove admin.token in the data"
+        )
+        print_message("directory, or set another SHM_ADMIN_TOKEN, before.")
 
 
 def _add(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, action: Action, said: str
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=said, description=said)
-    add_flags(parser, *command_line.FLAGS)
+    add_flags(parser, *database_command.FLAGS)
     parser.set_defaults(action=action)
     return parser
 
 
 def _duration(written: str) -> timedelta:
     try:
-        return duration(written)
+        return parse_duration(written)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"wanted is {error}") from None
 
@@ -106,7 +108,7 @@ def _token_id(written: str) -> str:
 def _row(token: Token) -> tuple[str, ...]:
     ends = "never" if token.expires_at is None else _moment(token.expires_at)
     used = "never" if token.last_used_on is None else token.last_used_on.isoformat()
-    return (token.id, token.role, _moment(token.created_at), ends, used, printable(token.name))
+    return (token.id, token.role, _moment(token.created_at), ends, used, strip_control_characters(token.name))
 
 
 def _moment(moment: datetime) -> str:

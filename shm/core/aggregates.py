@@ -37,14 +37,14 @@ class Distribution(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Unknown:
+class _NoDistribution:
     least: None = None
     p50: None = None
     p90: None = None
     most: None = None
 
 
-UNKNOWN: Distribution = _Unknown()
+NO_DISTRIBUTION: Distribution = _NoDistribution()
 
 
 def needs_distribution(aggregate: Aggregate) -> bool:
@@ -58,34 +58,34 @@ def needs_distribution(aggregate: Aggregate) -> bool:
             assert_never(aggregate)
 
 
-def value(
-    aggregate: Aggregate, total: Decimal | None, instances: int, distribution: Distribution = UNKNOWN
+def aggregate_value(
+    aggregate: Aggregate, total: Decimal | None, instances: int, distribution: Distribution = NO_DISTRIBUTION
 ) -> Decimal | None:
     """The aggregate of `instances` values with this total and distribution; None where what it takes is not known."""
     match aggregate:
         case "sum":
-            found = total
+            result = total
         case "avg":
-            found = None if total is None else mean(total, instances)
+            result = None if total is None else mean(total, instances)
         case "min":
-            found = distribution.least
+            result = distribution.least
         case "max":
-            found = distribution.most
+            result = distribution.most
         case "median":
-            found = distribution.p50
+            result = distribution.p50
         case _:
             assert_never(aggregate)
-    return None if found is None else trimmed(found)
+    return None if result is None else strip_trailing_zeros(result)
 
 
 def mean(total: Decimal, instances: int) -> Decimal:
     """A sum over how many answered, exact far beyond what a double holds."""
     with localcontext() as context:
         context.prec = len(total.as_tuple().digits) + MEAN_DIGITS
-        return trimmed(total / instances)
+        return strip_trailing_zeros(total / instances)
 
 
-def trimmed(value: Decimal) -> Decimal:
+def strip_trailing_zeros(value: Decimal) -> Decimal:
     """Without zeros at the end behind the point."""
     digits = value.normalize(EXACT)
     return digits.quantize(Decimal(1), context=EXACT) if int(digits.as_tuple().exponent) > 0 else digits

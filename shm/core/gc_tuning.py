@@ -6,12 +6,12 @@ Nearly everything here ends without it; what does not, waits as one of some thou
 
 import gc
 
-SEEN_AFTER = 20_000  # objects more than before: some MiB at most
-OLDER_AFTER = (10, 5)  # such looks, until those that outlived one are looked at again, and those that outlived two
+YOUNG_THRESHOLD = 20_000  # objects more than before: some MiB at most
+OLDER_THRESHOLDS = (10, 5)  # such looks, until those that outlived one are looked at again, and those that outlived two
 
 
-def collect_seldom() -> None:
+def tune_gc() -> None:
     """For a server process that has loaded what it needs."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(SEEN_AFTER, *OLDER_AFTER)
+    gc.set_threshold(YOUNG_THRESHOLD, *OLDER_THRESHOLDS)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import msgspec
 
-Moment = Annotated[datetime, msgspec.Meta(tz=True)]  # in UTC
+Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]  # in UTC
 Metrics = Annotated[  # as they were sent: never read again on their way through
     msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})
 ]

@@ -20,10 +20,10 @@ from typing import Any, TextIO
 
 from shm.core.errors import ShmError
 
-OURS = "shm"  # the first word of our loggers' names
+OWN_ROOT = "shm"  # the first word of our loggers' names
 SILENCED = ("tornado.access", "tornado.application", "tornado.general")
-SAY_AGAIN_S = 60.0  # what goes on is worth a line a minute
-MOST_CAUSES = 10  # of an exception, shown
+REPEAT_INTERVAL_S = 60.0  # what goes on is worth a line a minute
+MAX_CAUSES = 10  # of an exception, shown
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 def configure(level: str = "info") -> None:
     """Sends the log to standard error, and cuts off the loggers that know client addresses."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Discreet("%(asctime)s %(levelname)-7s %(message)s"))
+    handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     for name in SILENCED:
         silenced = logging.getLogger(name)
@@ -39,9 +39,9 @@ def configure(level: str = "info") -> None:
         silenced.propagate = False
 
 
-def take_over() -> None:
+def install_hooks() -> None:
     """From here on, what Python itself would write to standard error goes through the log: faults and warnings."""
-    sys.excepthook = _log_fault
+    sys.excepthook = _log_unhandled
     sys.unraisablehook = lambda fault: logger.error("something could not be cleaned up", exc_info=fault.exc_value)
     warnings.showwarning = _log_warning
     logging.raiseExceptions = False  # what cannot be put together would be written in pieces
@@ -52,7 +52,7 @@ def describe_error(error: BaseException) -> str:
     return str(error) if isinstance(error, ShmError) and error.is_loggable else type(error).__name__
 
 
-class Discreet(logging.Formatter):
+class RedactingFormatter(logging.Formatter):
     """Our sentences as they are; those of libraries without what they fill in; exceptions without their words.
 
     Errors of ours that are `is_loggable` keep them.
@@ -60,15 +60,15 @@ class Discreet(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Called by logging for each record."""
-        if record.name.partition(".")[0] != OURS:
+        if record.name.partition(".")[0] != OWN_ROOT:
             said = record
             record = copy(said)
-            record.msg, record.args = f"{said.name}: {_without_fillings(said)}", ()
+            record.msg, record.args = f"{said.name}: {_redact_message(said)}", ()
         return super().format(record)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
         """Called by logging where there is an exception; `ei` is as from sys.exc_info."""
-        return "Traceback (most recent call last):\n" + "".join(_frames_and_types(ei[1])).rstrip()
+        return "Traceback (most recent call last):\n" + "".join(_format_traceback(ei[1])).rstrip()
 
 
 def _kind_and_message(error: BaseException) -> str:
@@ -76,8 +76,8 @@ def _kind_and_message(error: BaseException) -> str:
     return kind if described == type(error).__name__ else f"{kind}: {described}"
 
 
-class _Filling:
-    """Stands for what a library fills into its sentence."""
+class _Redacted:
+    """Stands for what a library fills into its message."""
 
     def __str__(self) -> str:
         return "…"
@@ -85,21 +85,21 @@ class _Filling:
     __repr__ = __str__
 
 
-def _without_fillings(record: logging.LogRecord) -> str:
-    """A sentence that was put together before it was logged may hold anything, and is left out."""
+def _redact_message(record: logging.LogRecord) -> str:
+    """A message that was put together before it was logged may hold anything, and is left out."""
     if not record.args:
-        return f"(a sentence from {record.module}, line {record.lineno})"
+        return f"(a message from {record.module}, line {record.lineno})"
     given = record.args if isinstance(record.args, tuple) else (record.args,)
     try:
-        return str(record.msg) % tuple(each if isinstance(each, int | float) else _Filling() for each in given)
+        return str(record.msg) % tuple(each if isinstance(each, int | float) else _Redacted() for each in given)
     except (TypeError, ValueError, KeyError):
         return str(record.msg)
 
 
-def _frames_and_types(error: BaseException | None) -> list[str]:
+def _format_traceback(error: BaseException | None) -> list[str]:
     """Where an exception came from, and its causes before it, as Python shows them; messages only of loggable ones."""
     lines: list[str] = []
-    for _ in range(MOST_CAUSES):
+    for _ in range(MAX_CAUSES):
         if error is None:
             break
         shown = [*traceback.format_tb(error.__traceback__), f"{_kind_and_message(error)}\n"]
@@ -108,7 +108,7 @@ def _frames_and_types(error: BaseException | None) -> list[str]:
     return lines
 
 
-def _log_fault(kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
+def _log_unhandled(kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, at)
     else:
@@ -126,8 +126,8 @@ def _log_warning(
     logger.warning("Python warns of %s in %s, line %d", category.__name__, filename, lineno)
 
 
-class Sparingly:
-    """For what may happen a thousand times a second: each sentence once a minute, with how often it came since.
+class RateLimitedLogger:
+    """For what may happen a thousand times a second: each message once a minute, with how often it was suppressed.
 
     Sentences are remembered, so they must be of a few kinds; what differs each time is their detail.
     """
@@ -135,22 +135,22 @@ class Sparingly:
     def __init__(self, logger: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
         self._logger = logger
         self._clock = clock
-        self._said: dict[str, tuple[float, int]] = {}
+        self._last_logged: dict[str, tuple[float, int]] = {}
 
-    def warning(self, sentence: str, detail: str) -> None:
+    def warning(self, message: str, detail: str) -> None:
         """Says it as a warning."""
-        self._say(logging.WARNING, sentence, f": {detail}", with_traceback=False)
+        self._log(logging.WARNING, message, f": {detail}", with_traceback=False)
 
-    def exception(self, sentence: str) -> None:
+    def exception(self, message: str) -> None:
         """Says it as an error, with the traceback of the exception that is being handled."""
-        self._say(logging.ERROR, sentence, "", with_traceback=True)
+        self._log(logging.ERROR, message, "", with_traceback=True)
 
-    def _say(self, level: int, sentence: str, detail: str, *, with_traceback: bool) -> None:
+    def _log(self, level: int, message: str, detail: str, *, with_traceback: bool) -> None:
         now = self._clock()
-        said_at, since = self._said.get(sentence, (-SAY_AGAIN_S, 0))
-        if now - said_at < SAY_AGAIN_S:
-            self._said[sentence] = said_at, since + 1
+        logged_at, suppressed = self._last_logged.get(message, (-REPEAT_INTERVAL_S, 0))
+        if now - logged_at < REPEAT_INTERVAL_S:
+            self._last_logged[message] = logged_at, suppressed + 1
             return
-        self._said[sentence] = now, 0
-        more = f" (and {since} times since this was last said)" if since else ""
-        self._logger.log(level, "%s%s%s", sentence, detail, more, exc_info=with_traceback)
+        self._last_logged[message] = now, 0
+        more = f" (and {suppressed} times since this was last said)" if suppressed else ""
+        self._logger.log(level, "%s%s%s", message, detail, more, exc_info=with_traceback)

@@ -19,11 +19,11 @@ Kind = Literal["business", "system"]
 NumberFormat = Literal["number", "percent", "bytes", "duration"]
 Format = Literal[NumberFormat, "boolean", "text", "json"]
 
-LONGEST_CATEGORY = 64  # characters; a longer string is kept and shown, but is no category
-LONGEST_LABEL = 64  # characters: a tile's title
-LONGEST_UNIT = 16
-MOST_DIGITS = 330  # of a number: a double written in full
-STORABLE = r"^[^\x00]*$"  # PostgreSQL keeps no NUL
+MAX_CATEGORY_LENGTH = 64  # characters; a longer string is kept and shown, but is no category
+MAX_LABEL_LENGTH = 64  # characters: a tile's title
+MAX_UNIT_LENGTH = 16
+MAX_DIGITS = 330  # of a number: a double written in full
+WITHOUT_NUL = r"^[^\x00]*$"  # PostgreSQL keeps no NUL
 
 SYSTEM_PREFIXES = ("sys_", "app_")
 SYSTEM_WORDS = frozenset({"cpu", "mem", "memory", "uptime", "goroutines", "heap", "rss"})
@@ -48,25 +48,25 @@ FORMATS: Mapping[str, NumberFormat] = {  # by unit
 }
 
 SEPARATORS = re.compile(r"[\W_]+")
-SHOWN_SEPARATORS = re.compile(r"[\s._-]+")  # of a label's words; what else stands in a key is shown
-CASE_CHANGE = re.compile(  # cpu|Percent, p95|Latency, HTTP|Requests; the s of IDs begins no word
+LABEL_SEPARATORS = re.compile(r"[\s._-]+")  # of a label's words; what else stands in a key is shown
+CASE_BOUNDARY = re.compile(  # cpu|Percent, p95|Latency, HTTP|Requests; the s of IDs begins no word
     r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z](?!s(?![a-z])|v\d)[a-z])"
 )
 
 
-class Override(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class MetricOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What the vendor says of a key, instead of its words. `hidden`: in no KPI, series or list of them."""
 
     kind: Kind | None = None
     aggregate: Aggregate | None = None
-    label: Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_LABEL, pattern=STORABLE)] | None = None
-    unit: Annotated[str, msgspec.Meta(max_length=LONGEST_UNIT, pattern=STORABLE)] | None = None
+    label: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_LABEL_LENGTH, pattern=WITHOUT_NUL)] | None = None
+    unit: Annotated[str, msgspec.Meta(max_length=MAX_UNIT_LENGTH, pattern=WITHOUT_NUL)] | None = None
     hidden: bool = False
 
 
-Overrides = Mapping[str, Override]
+Overrides = Mapping[str, MetricOverride]
 
-PLAIN = Override()
+NO_OVERRIDE = MetricOverride()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +82,16 @@ class Description:
     hidden: bool
 
 
-def describe(key: str, override: Override = PLAIN) -> Description:
+def describe(key: str, override: MetricOverride = NO_OVERRIDE) -> Description:
     """A key by its words, except where the vendor's override says otherwise."""
-    found = words(key)
+    found = split_words(key)
     system = key.startswith(SYSTEM_PREFIXES) or not SYSTEM_WORDS.isdisjoint(found)
     mean = system or not MEAN_WORDS.isdisjoint(found)
     by_words = UNITS.get(found[-1]) if len(found) > 1 else None
     unit = (by_words if override.unit is None else override.unit) or None
     return Description(
         key,
-        override.label or label(key),
+        override.label or make_label(key),
         override.kind or ("system" if system else "business"),
         override.aggregate or ("avg" if mean else "sum"),
         unit,
@@ -100,31 +100,31 @@ def describe(key: str, override: Override = PLAIN) -> Description:
     )
 
 
-def common_override(overrides: Collection[Override]) -> Override:
+def common_override(overrides: Collection[MetricOverride]) -> MetricOverride:
     """What several applications' overrides of one key all say; nothing where they differ."""
-    first = next(iter(overrides), PLAIN)
+    first = next(iter(overrides), NO_OVERRIDE)
     common = {
         name: getattr(first, name)
-        for name in Override.__struct_fields__
+        for name in MetricOverride.__struct_fields__
         if len({getattr(each, name) for each in overrides}) == 1
     }
-    return Override(**common)
+    return MetricOverride(**common)
 
 
-def common_aggregate(key: str, overrides: Collection[Override]) -> Aggregate | None:
+def common_aggregate(key: str, overrides: Collection[MetricOverride]) -> Aggregate | None:
     """The aggregate of a key over several applications, with their overrides of it; None where they differ."""
-    found = {describe(key, each).aggregate for each in overrides or [PLAIN]}
+    found = {describe(key, each).aggregate for each in overrides or [NO_OVERRIDE]}
     return found.pop() if len(found) == 1 else None
 
 
-def words(key: str) -> list[str]:
+def split_words(key: str) -> list[str]:
     """A key's words in lower case: split at separators and at changes of case."""
-    return [word.lower() for part in SEPARATORS.split(key) for word in CASE_CHANGE.split(part) if word]
+    return [word.lower() for part in SEPARATORS.split(key) for word in CASE_BOUNDARY.split(part) if word]
 
 
-def label(key: str) -> str:
+def make_label(key: str) -> str:
     """A key as a title: its words, the first one with a capital letter. A word of capitals (`HTTP`) keeps them."""
-    parts = [CASE_CHANGE.split(part) for part in SHOWN_SEPARATORS.split(key) if part]
+    parts = [CASE_BOUNDARY.split(part) for part in LABEL_SEPARATORS.split(key) if part]
     shown = " ".join(word for first, *others in parts for word in (first, *map(_within_a_label, others))) or key
     return shown[:1].upper() + shown[1:]
 

@@ -8,33 +8,33 @@ import msgspec
 from shm.core.errors import BadRequest
 
 
-def mark(moment: datetime | None, row_id: str) -> str:
+def encode_page_token(moment: datetime | None, row_id: str) -> str:
     """What `after` of the next page is; `moment` is what the list is sorted by, None where a row has none."""
-    return f"{'' if moment is None else written(moment)}_{row_id}"
+    return f"{'' if moment is None else format_timestamp(moment)}_{row_id}"
 
 
-def written(moment: datetime) -> str:
+def format_timestamp(moment: datetime) -> str:
     """RFC 3339 with `Z`: the mark of a list that is sorted by nothing else."""
     return moment.isoformat().replace("+00:00", "Z")
 
 
-def read(after: str) -> tuple[datetime | str, str]:
+def decode_page_token(after: str) -> tuple[datetime | str, str]:
     """The moment, PostgreSQL's `-infinity` where there is none, and the ID. Raises BadRequest for anything else."""
     moment, _, row_id = after.rpartition("_")
     try:
-        return read_moment(moment) if moment else "-infinity", str(msgspec.convert(row_id, UUID))
+        return parse_timestamp(moment) if moment else "-infinity", str(msgspec.convert(row_id, UUID))
     except msgspec.ValidationError:
-        raise no_mark() from None
+        raise invalid_page_token() from None
 
 
-def read_moment(after: str) -> datetime:
+def parse_timestamp(after: str) -> datetime:
     """A moment that was `written`. Raises BadRequest for anything else."""
     try:
         return msgspec.convert(after, datetime).astimezone(UTC)
     except (msgspec.ValidationError, OverflowError):
-        raise no_mark() from None
+        raise invalid_page_token() from None
 
 
-def no_mark() -> BadRequest:
+def invalid_page_token() -> BadRequest:
     """The refusal for what no page ended with."""
     return BadRequest("bad_after", "after is no mark of a page: take it from the Link header as it is.")

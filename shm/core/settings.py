@@ -19,27 +19,27 @@ import platformdirs
 from shm.core.errors import ConfigurationError
 from shm.core.setting_types import (
     Network,
-    activation,
-    duration,
-    folder,
-    headers_size,
-    hours,
-    log_level,
-    networks,
-    number,
-    pool_size,
-    port_number,
-    size,
-    text,
-    words,
-    yes_or_no,
+    parse_activation,
+    parse_bool,
+    parse_directory,
+    parse_duration,
+    parse_duration_up_to_a_day,
+    parse_headers_size,
+    parse_log_level,
+    parse_networks,
+    parse_pool_size,
+    parse_port,
+    parse_positive_int,
+    parse_size,
+    parse_text,
+    parse_words,
 )
 
 # What Kubernetes puts into the environment of every container beside a service called shm, or shm-something.
-OF_KUBERNETES = re.compile(r"SHM_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT(_[0-9]+_\w+)?)")
+KUBERNETES_VARIABLE = re.compile(r"SHM_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT(_[0-9]+_\w+)?)")
 
 # Names of the SDK and of the console. They may stand in the environment of a machine that also runs the server.
-NAMES_OF_OTHERS = frozenset(
+OTHER_PROGRAMS_VARIABLES = frozenset(
     {
         "SHM_APP_NAME",
         "SHM_APP_VERSION",
@@ -83,14 +83,14 @@ class Settings:
 
     host: str = setting(
         "SHM_HOST",
-        text,
+        parse_text,
         "127.0.0.1",
         "Address to listen on. The default is reachable from this machine only, so that nothing is public by accident.",
     )
-    port: int = setting("PORT", port_number, "8080", "Port to listen on. The original server's default.")
+    port: int = setting("PORT", parse_port, "8080", "Port to listen on. The original server's default.")
     dsn: str | None = setting(
         "SHM_DB_DSN DATABASE_URL",
-        text,
+        parse_text,
         None,
         "PostgreSQL to use, as a URL or as key=value pairs. Without one, the server starts an embedded "
         "PostgreSQL. Put a password into the environment and not into the flag: other users see command "
@@ -98,307 +98,319 @@ class Settings:
     )
     workers: int = setting(
         "SHM_WORKERS",
-        number,
+        parse_positive_int,
         "1",
         "Server processes behind one port. A process uses one core, so more cores take in more snapshots "
         "with more processes.",
     )
     data_dir: Path = setting(
         "SHM_DATA_DIR",
-        folder,
+        parse_directory,
         default_data_dir(),
         "Directory of the embedded PostgreSQL and of admin.token. (The SDK reads the same variable for "
         "the directory of its identity: set it for each of them separately.)",
     )
     admin_token: str | None = setting(
         "SHM_ADMIN_TOKEN",
-        text,
+        parse_text,
         None,
         "The server's own admin token. Without one, the first start creates one in the data directory.",
         flag=False,
     )
     max_tokens: int = setting(
         "SHM_MAX_TOKENS",
-        number,
+        parse_positive_int,
         "1000",
         "Number of API tokens, expired ones included. One for each person and script is far below it; "
         "more come from a script that creates them in a loop.",
     )
     activation: str = setting(
         "SHM_ACTIVATION",
-        activation,
+        parse_activation,
         "tofu",
         "Who may report. tofu: the first key seen for an ID owns that ID and is accepted at once. manual: "
         "an admin approves each install, and its snapshots are refused until then.",
     )
     active_window: timedelta = setting(
         "SHM_ACTIVE_WINDOW",
-        duration,
+        parse_duration,
         "30d",
         "An install is active while its last signed request is younger than this. A month covers holidays "
         "and long restarts.",
     )
     uncounted_environments: frozenset[str] = setting(
         "SHM_UNCOUNTED_ENVIRONMENTS",
-        words,
+        parse_words,
         "dev,development,test,testing,ci,local",
         "Environments that are shown beside the headline and not counted in it. Machines of developers "
         "are not customers.",
     )
     max_snapshot_age: timedelta = setting(
         "SHM_MAX_SNAPSHOT_AGE",
-        duration,
+        parse_duration,
         "30d",
         "Oldest timestamp of a snapshot that is accepted. A client's backlog may be a month old; an older "
         "snapshot changes no figure that is shown.",
     )
     max_clock_skew: timedelta = setting(
         "SHM_MAX_CLOCK_SKEW",
-        duration,
+        parse_duration,
         "5m",
         "How far ahead of the server's clock a timestamp may be. Clocks differ; a snapshot from further "
         "ahead would remain the newest for a long time.",
     )
     retention: timedelta = setting(
         "SHM_RETENTION",
-        duration,
+        parse_duration,
         "90d",
         "How long raw snapshots are kept. They show an install's past and prove the figures; charts are "
         "kept for good and do not need them.",
     )
     max_body: int = setting(
         "SHM_MAX_BODY",
-        size,
+        parse_size,
         "64k",
         "Size of a request's body. Three times the largest realistic snapshot (256 metrics with long keys).",
     )
     max_reading: int = setting(
         "SHM_MAX_READING",
-        size,
+        parse_size,
         "256m",
         "Size of all bodies that are being received, together. Many open uploads cannot fill the memory.",
     )
     max_headers: int = setting(
         "SHM_MAX_HEADERS",
-        headers_size,
+        parse_headers_size,
         "16k",
         "Size of a request's headers. Ten times the headers of a client and a proxy together.",
     )
     max_name: int = setting(
         "SHM_MAX_NAME",
-        number,
+        parse_positive_int,
         "256",
         "Characters in the name of an application, a version or an environment. Tables show far fewer.",
     )
     max_backlog: int = setting(
         "SHM_MAX_BACKLOG",
-        number,
+        parse_positive_int,
         "100",
         "Snapshots in one backlog request. Four days of hourly snapshots; a longer outage takes several requests.",
     )
     max_backlog_body: int = setting(
-        "SHM_MAX_BACKLOG_BODY", size, "1m", "Size of a backlog's body. A hundred snapshots of a few KiB each."
+        "SHM_MAX_BACKLOG_BODY", parse_size, "1m", "Size of a backlog's body. A hundred snapshots of a few KiB each."
     )
     max_metrics: int = setting(
-        "SHM_MAX_METRICS", number, "256", "Values in one snapshot. More values are records and not aggregate counters."
+        "SHM_MAX_METRICS",
+        parse_positive_int,
+        "256",
+        "Values in one snapshot. More values are records and not aggregate counters.",
     )
     max_depth: int = setting(
         "SHM_MAX_DEPTH",
-        number,
+        parse_positive_int,
         "8",
         "Levels of nesting in a snapshot. People read a group within a group, and not a tree.",
     )
     max_key: int = setting(
         "SHM_MAX_KEY",
-        number,
+        parse_positive_int,
         "128",
         "Characters in a metric's key, its groups and dots included. A key is a column's title and has to fit one.",
     )
     max_text: int = setting(
         "SHM_MAX_TEXT",
-        number,
+        parse_positive_int,
         "1024",
         "Characters in a string of a snapshot. Enough for a label or a version, and not for a document.",
     )
     pending_age: timedelta = setting(
         "SHM_PENDING_AGE",
-        duration,
+        parse_duration,
         "1d",
         "An instance that has not proved its key is removed after this time. A client that works proves "
         "it within seconds.",
     )
     ratelimit_enabled: bool = setting(
         "SHM_RATELIMIT_ENABLED",
-        yes_or_no,
+        parse_bool,
         "true",
         "Whether rate limits apply. Switch them off only behind something that limits requests itself.",
     )
     ratelimit_register_requests: int = setting(
         "SHM_RATELIMIT_REGISTER_REQUESTS",
-        number,
+        parse_positive_int,
         "120",
         "Register, activate and signed actions for each address and period. An office with 50 installs "
         "behind one address registers and activates them at once.",
     )
     ratelimit_register_period: timedelta = setting(
         "SHM_RATELIMIT_REGISTER_PERIOD",
-        duration,
+        parse_duration,
         "1m",
         "The period of these requests. The budget refills steadily and not at the period's end.",
     )
     ratelimit_register_burst: int = setting(
-        "SHM_RATELIMIT_REGISTER_BURST", number, "120", "How many of these requests may arrive at the same moment."
+        "SHM_RATELIMIT_REGISTER_BURST",
+        parse_positive_int,
+        "120",
+        "How many of these requests may arrive at the same moment.",
     )
     ratelimit_snapshot_requests: int = setting(
         "SHM_RATELIMIT_SNAPSHOT_REQUESTS",
-        number,
+        parse_positive_int,
         "1",
         "New snapshots for each install and period. One a minute is the shortest interval of the clients. "
         "Repeated snapshots do not count.",
     )
     ratelimit_snapshot_period: timedelta = setting(
         "SHM_RATELIMIT_SNAPSHOT_PERIOD",
-        duration,
+        parse_duration,
         "1m",
         "The period of these snapshots. The budget refills steadily and not at the period's end.",
     )
     ratelimit_snapshot_burst: int = setting(
         "SHM_RATELIMIT_SNAPSHOT_BURST",
-        number,
+        parse_positive_int,
         "5",
         "How many of them may arrive at the same moment. An install that restarts a few times stays below it.",
     )
     ratelimit_admin_requests: int = setting(
         "SHM_RATELIMIT_ADMIN_REQUESTS",
-        number,
+        parse_positive_int,
         "600",
         "Requests for each API token and period. A console that scrolls and a few scripts stay below it.",
     )
     ratelimit_admin_period: timedelta = setting(
         "SHM_RATELIMIT_ADMIN_PERIOD",
-        duration,
+        parse_duration,
         "1m",
         "The period of these requests. The budget refills steadily and not at the period's end.",
     )
     ratelimit_admin_burst: int = setting(
         "SHM_RATELIMIT_ADMIN_BURST",
-        number,
+        parse_positive_int,
         "200",
         "How many of them may arrive at the same moment, for example from consoles that reconnect after a restart.",
     )
     ratelimit_bruteforce_threshold: int = setting(
         "SHM_RATELIMIT_BRUTEFORCE_THRESHOLD",
-        number,
+        parse_positive_int,
         "5",
         "Different invalid tokens from one address before the address is banned.",
     )
     ratelimit_bruteforce_ban: timedelta = setting(
         "SHM_RATELIMIT_BRUTEFORCE_BAN",
-        duration,
+        parse_duration,
         "15m",
         "Length of that ban. It makes guessing pointless. Tokens that have been valid before continue to "
         "work from the address.",
     )
     ratelimit_cleanup_interval: timedelta = setting(
         "SHM_RATELIMIT_CLEANUP_INTERVAL",
-        duration,
+        parse_duration,
         "10m",
         "How often full budgets and ended bans are removed from memory.",
     )
     trusted_proxies: tuple[Network, ...] = setting(
         "SHM_TRUSTED_PROXIES",
-        networks,
+        parse_networks,
         "",
         "Addresses or networks whose X-Forwarded-For is used, separated by commas. From any other sender "
         "the header would let one flood appear as many addresses.",
     )
     batch: int = setting(
         "SHM_BATCH",
-        number,
+        parse_positive_int,
         "1000",
         "Snapshots in one transaction. Beyond a thousand a batch gains no speed and delays its first snapshot.",
     )
     queue: int = setting(
         "SHM_QUEUE",
-        number,
+        parse_positive_int,
         "10000",
         "Snapshots that wait for a batch. They are some seconds of intake; beyond them a 503 is better "
         "than a longer wait.",
     )
     pool: int = setting(
         "SHM_DB_POOL",
-        pool_size,
+        parse_pool_size,
         "6",
         "Connections to PostgreSQL for reading, in each process. The writer has its own. PostgreSQL "
         "starts a process for each connection.",
     )
     statement_timeout: timedelta = setting(
-        "SHM_STATEMENT_TIMEOUT", hours, "30s", "Time limit of a statement. Clients have given up by then."
+        "SHM_STATEMENT_TIMEOUT",
+        parse_duration_up_to_a_day,
+        "30s",
+        "Time limit of a statement. Clients have given up by then.",
     )
     database_patience: timedelta = setting(
         "SHM_DB_PATIENCE",
-        duration,
+        parse_duration,
         "5s",
         "How long a request waits for an unavailable database before it is answered 503. It covers a "
         "restart of PostgreSQL.",
     )
     start_patience: timedelta = setting(
-        "SHM_START_PATIENCE", duration, "60s", "How long the start waits for the database, which may be starting too."
+        "SHM_START_PATIENCE",
+        parse_duration,
+        "60s",
+        "How long the start waits for the database, which may be starting too.",
     )
     body_timeout: timedelta = setting(
         "SHM_BODY_TIMEOUT",
-        duration,
+        parse_duration,
         "15s",
         "Time for a request's body to arrive. A slow line sends 64 KiB in that time; a slower sender "
         "occupies a connection.",
     )
     idle_timeout: timedelta = setting(
         "SHM_IDLE_TIMEOUT",
-        duration,
+        parse_duration,
         "75s",
         "How long an idle connection stays open. Longer than the usual 60 s of a proxy, so that the proxy "
         "closes it first.",
     )
     drain_timeout: timedelta = setting(
         "SHM_DRAIN_TIMEOUT",
-        duration,
+        parse_duration,
         "20s",
         "Time for requests in flight after SIGTERM. Docker and systemd kill a process that takes much longer.",
     )
     feed_memory: timedelta = setting(
         "SHM_FEED_MEMORY",
-        duration,
+        parse_duration,
         "1d",
         "How long the feed remembers the IDs of removed instances. A subscriber that returns later lists "
         "again. The ID is stored no longer than that.",
     )
     feed_subscribers: int = setting(
         "SHM_FEED_SUBSCRIBERS",
-        number,
+        parse_positive_int,
         "2000",
         "Open feeds of one server process. Each costs some 50 KiB of memory and a share of the processor.",
     )
     feed_subscribers_of_token: int = setting(
         "SHM_FEED_SUBSCRIBERS_PER_TOKEN",
-        number,
+        parse_positive_int,
         "500",
         "Open feeds of one token in one server process. A script that opens feeds in a loop cannot use up all of them.",
     )
     metrics_public: bool = setting(
         "SHM_METRICS_PUBLIC",
-        yes_or_no,
+        parse_bool,
         "false",
         "Whether GET /metrics needs no token. Set it to true where only your monitoring reaches the server.",
     )
     heartbeat: timedelta = setting(
         "SHM_FEED_HEARTBEAT",
-        duration,
+        parse_duration,
         "15s",
         "Interval of the feed's pings. A dead connection is detected within two of them.",
     )
     log_level: str = setting(
         "SHM_LOG_LEVEL",
-        log_level,
+        parse_log_level,
         "info",
         "info: starts, stops and errors. debug: also the code of each refusal, and the messages of libraries.",
     )
@@ -411,7 +423,7 @@ class Settings:
         """
         _refuse_unknown(environment)
         chosen: dict[str, object] = {}
-        for name, source in sources().items():
+        for name, source in setting_sources().items():
             given = (flags or {}).get(name)
             if given is not None:
                 chosen[name] = _read("--" + name.replace("_", "-"), str(given), source)
@@ -420,10 +432,10 @@ class Settings:
             if spoken is not None:
                 chosen[name] = _read(spoken, environment[spoken], source)
         settings = cls(**cast(dict[str, Any], chosen))
-        settings.refuse_contradictions()
+        settings.check_consistency()
         return settings
 
-    def refuse_contradictions(self) -> None:
+    def check_consistency(self) -> None:
         """Raises ConfigurationError for values that are good each for itself but not together."""
         if self.retention < self.max_snapshot_age + self.active_window:
             raise ConfigurationError(
@@ -432,7 +444,7 @@ class Settings:
             )
 
 
-def sources() -> dict[str, Source]:
+def setting_sources() -> dict[str, Source]:
     """Each setting's source by its field name, in the order of the class."""
     return {each.name: each.metadata["source"] for each in fields(Settings)}
 
@@ -457,9 +469,9 @@ def _read(name: str, value: str, source: Source) -> object:
 
 
 def _refuse_unknown(environment: Mapping[str, str]) -> None:
-    known = {name for source in sources().values() for name in source.names} | NAMES_OF_OTHERS
+    known = {name for source in setting_sources().values() for name in source.names} | OTHER_PROGRAMS_VARIABLES
     for name in sorted(environment):
-        if name.startswith("SHM_") and name not in known and not OF_KUBERNETES.fullmatch(name):
+        if name.startswith("SHM_") and name not in known and not KUBERNETES_VARIABLE.fullmatch(name):
             close = difflib.get_close_matches(name, known, 1)
             hint = f" Did you mean {close[0]}?" if close else ""
             raise ConfigurationError(f"{name} is no setting of SHM.{hint} `shm serve --help` lists them all.")

@@ -11,18 +11,18 @@ from dataclasses import dataclass
 
 import msgspec
 
-from shm.core.logs import Sparingly
+from shm.core.logs import RateLimitedLogger
 
-sparingly = Sparingly(logging.getLogger(__name__))
+rate_limited = RateLimitedLogger(logging.getLogger(__name__))
 
 # Names and labels come from the code, never from a request, so there are some hundreds of series: this is room for
 # several times as many. Pages that nobody has written to cost no memory.
-HEAD_BYTES = 8
+HEADER_BYTES = 8
 NAMES_BYTES = 256 * 1024
 CELLS = 16 * 1024
-LARGEST = 64  # cells of one series
+MAX_SERIES_CELLS = 64  # cells of one series
 CELL_BYTES = 8
-PLACE_BYTES = HEAD_BYTES + NAMES_BYTES + (CELLS + LARGEST) * CELL_BYTES
+SLOT_BYTES = HEADER_BYTES + NAMES_BYTES + (CELLS + MAX_SERIES_CELLS) * CELL_BYTES
 
 
 class _Name(msgspec.Struct, array_like=True, frozen=True):
@@ -44,34 +44,34 @@ class Series:
     cells: list[float]
 
 
-class Place:
+class WorkerSlot:
     """Where one worker counts: cells, and the names of the series that they belong to, in the order of their claims."""
 
     def __init__(self, memory: memoryview) -> None:
-        self._length = memory[:HEAD_BYTES].cast("q")
-        self._names = memory[HEAD_BYTES : HEAD_BYTES + NAMES_BYTES]
-        self.cells = memory[HEAD_BYTES + NAMES_BYTES :].cast("d")
+        self._length = memory[:HEADER_BYTES].cast("q")
+        self._names = memory[HEADER_BYTES : HEADER_BYTES + NAMES_BYTES]
+        self.cells = memory[HEADER_BYTES + NAMES_BYTES :].cast("d")
         self._used = 0
-        self._claimed: dict[tuple[str, tuple[str, ...]], int] = {}
+        self._allocated: dict[tuple[str, tuple[str, ...]], int] = {}
         for series in self.series():
-            self._claimed[series.metric, series.labels] = self._used
+            self._allocated[series.metric, series.labels] = self._used
             self._used += len(series.cells)
 
-    def claim(self, metric: str, labels: tuple[str, ...], cells: int = 1) -> int:
+    def allocate(self, metric: str, labels: tuple[str, ...], cells: int = 1) -> int:
         """The first cell of a series, which is its own from now on; the same one when it is claimed again.
 
         Where there is no room left, cells that nobody reads: what is counted must not end what it counts.
         """
-        if (metric, labels) in self._claimed:
-            return self._claimed[metric, labels]
+        if (metric, labels) in self._allocated:
+            return self._allocated[metric, labels]
         name = _encoder.encode(_Name(metric, labels, cells)) + b"\n"
         length = self._length[0]
         if length + len(name) > NAMES_BYTES or self._used + cells > CELLS:
-            sparingly.warning("there is no room to count everything", metric)
+            rate_limited.warning("there is no room to count everything", metric)
             return CELLS
         self._names[length : length + len(name)] = name
         self._length[0] = length + len(name)  # last: a worker that is killed in between has claimed nothing
-        first = self._claimed[metric, labels] = self._used
+        first = self._allocated[metric, labels] = self._used
         self._used += cells
         return first
 
@@ -84,13 +84,13 @@ class Place:
             first += name.cells
 
 
-class SharedNumbers:
+class WorkerSlots:
     """The memory of all workers, a place for each."""
 
-    def __init__(self, places: int) -> None:
-        self.places = places
-        self._memory = memoryview(mmap.mmap(-1, places * PLACE_BYTES))
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._memory = memoryview(mmap.mmap(-1, count * SLOT_BYTES))
 
-    def place(self, number: int) -> Place:
+    def slot(self, index: int) -> WorkerSlot:
         """One of them. It has a single writer; anybody may read it."""
-        return Place(self._memory[number * PLACE_BYTES : (number + 1) * PLACE_BYTES])
+        return WorkerSlot(self._memory[index * SLOT_BYTES : (index + 1) * SLOT_BYTES])

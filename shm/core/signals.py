@@ -40,7 +40,7 @@ _signals = _Signals()
 
 
 @contextmanager
-def orderly() -> Iterator[None]:
+def exit_on_signals() -> Iterator[None]:
     """Within it, a signal ends the command where the command allows it; from the second one on they are ignored."""
     global _signals
     _signals = _Signals()
@@ -115,7 +115,7 @@ def call_on_signals(call: Callable[[], None]) -> Iterator[None]:
         wakes.close()
 
 
-def ending() -> None:
+def ignore_signals() -> None:
     """From here on the command only cleans up, and is not to be disturbed."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

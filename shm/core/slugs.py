@@ -10,7 +10,7 @@ import unicodedata
 
 from anyascii import anyascii
 
-LONGEST_SLUG = 100  # as in the original
+MAX_SLUG_LENGTH = 100  # as in the original
 HASH_DIGITS = 8
 SEPARATORS = frozenset("-_./,:;'’\"()[]|&!?·")  # and white space
 SYMBOLS = frozenset({"Sc", "Sk", "Sm", "So"})
@@ -19,21 +19,21 @@ PLAIN = re.compile(r"[a-z0-9]+( [a-z0-9]+)*")
 LIKE_HASHED = re.compile(rf".+ [0-9a-f]{{{HASH_DIGITS}}}")
 
 
-def slug(name: str) -> str:
+def make_slug(name: str) -> str:
     """`Café-Ledger` -> `cafe-ledger`, `C++ Tool` -> `c-tool-` and eight hex digits, `北京` -> `beijing-` and others.
 
     A hash also ends a slug that was cut, and one that would look like another's with its hash. A name with nothing left
     is `app-` and a hash.
     """
-    said = folded(name)
-    if len(said) <= LONGEST_SLUG and PLAIN.fullmatch(said) and not LIKE_HASHED.fullmatch(said):
+    said = fold_name(name)
+    if len(said) <= MAX_SLUG_LENGTH and PLAIN.fullmatch(said) and not LIKE_HASHED.fullmatch(said):
         return said.replace(" ", "-")
     readable = re.sub(r"[^a-z0-9]+", "-", anyascii(said).lower()).strip("-") or "app"
     digest = hashlib.sha256((said or name.strip()).encode()).hexdigest()[:HASH_DIGITS]
-    return f"{readable[: LONGEST_SLUG - HASH_DIGITS - 1].rstrip('-')}-{digest}"
+    return f"{readable[: MAX_SLUG_LENGTH - HASH_DIGITS - 1].rstrip('-')}-{digest}"
 
 
-def folded(name: str) -> str:
+def fold_name(name: str) -> str:
     """What two names of the same application have in common: no case, no Latin accents, one space for separators."""
     text = name
     for _ in range(2):  # what folding one makes of a character may have to be folded by the other again

@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 
 # Told again to end: aiopg, and wait_for before Python 3.12, lose a cancellation that comes as a connection is made.
-AGAIN_S = 2.0
+CANCEL_RETRY_S = 2.0
 
 
 @asynccontextmanager
-async def beside(*jobs: Coroutine[object, object, None]) -> AsyncIterator[None]:
+async def run_in_background(*jobs: Coroutine[object, object, None]) -> AsyncIterator[None]:
     """Runs `jobs` as long as the context; one that fails cancels the context and comes out of it.
 
     As asyncio.TaskGroup, but the context's own exceptions come out as they are and not in a group.
@@ -37,4 +37,4 @@ async def beside(*jobs: Coroutine[object, object, None]) -> AsyncIterator[None]:
         while running:
             for task in running:
                 task.cancel()
-            _, running = await asyncio.wait(running, timeout=AGAIN_S)
+            _, running = await asyncio.wait(running, timeout=CANCEL_RETRY_S)

@@ -23,6 +23,6 @@ class Lock(IntEnum):
     WRITERS = 0x53484D02  # transaction: instances, tallies and the feed's cursor; a batch of snapshots waits for it
 
 
-def with_locks(sql: str) -> str:
+def substitute_lock_ids(sql: str) -> str:
     """SQL with each lock's number in place of its name. Raises KeyError for an unknown name."""
     return MARKER.sub(lambda match: str(Lock[match[1].upper()].value), sql)

@@ -12,9 +12,11 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-LONGEST_SOCKET = 100  # bytes of a unix socket's path; the kernel takes 107
-LOG_KEPT = 1024**2  # bytes; it is for people, who read its end
-ENTRY = re.compile(rb"^(?=[0-9]{4}-[0-9]{2}-[0-9]{2} )", re.MULTILINE)  # further lines of an entry begin with a tab
+MAX_SOCKET_PATH_BYTES = 100  # bytes of a unix socket's path; the kernel takes 107
+MAX_LOG_BYTES = 1024**2  # bytes; it is for people, who read its end
+LOG_ENTRY_START = re.compile(
+    rb"^(?=[0-9]{4}-[0-9]{2}-[0-9]{2} )", re.MULTILINE
+)  # further lines of an entry begin with a tab
 SOCKET_DIR = re.compile(r"^unix_socket_directories = '(.*)'$", re.MULTILINE)
 
 # Terse, and without statements: what an install sent must not come to stand in a log by way of an error. After a crash
@@ -41,7 +43,7 @@ class ClusterFiles:
         self._cluster = cluster
         self._owner = owner
 
-    def give(self, file: Path | int) -> None:
+    def chown_to_postgres(self, file: Path | int) -> None:
         """Makes it PostgreSQL's own; a file by its descriptor, because the folder is another user's than ours."""
         if self._owner:
             os.chown(file, self._owner.pw_uid, self._owner.pw_gid)
@@ -60,8 +62,8 @@ class ClusterFiles:
             return
         with os.fdopen(descriptor, "r+b") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - LOG_KEPT))
-            _, *entries = ENTRY.split(file.read())
+            file.seek(max(0, size - MAX_LOG_BYTES))
+            _, *entries = LOG_ENTRY_START.split(file.read())
             kept = b"".join(entry for entry in entries if b"STATEMENT:" not in entry.partition(b"\n")[0])
             if len(kept) < size:  # in place: that needs no room on a full disk
                 file.seek(0)
@@ -89,13 +91,13 @@ class ClusterFiles:
 
         That is the same one at each start, if it can be: servers that run while it is revived know no other.
         """
-        if len(os.fsencode(self._cluster / ".s.PGSQL.5432")) <= LONGEST_SOCKET:
+        if len(os.fsencode(self._cluster / ".s.PGSQL.5432")) <= MAX_SOCKET_PATH_BYTES:
             return self._cluster
         known = self._configured_socket_dir()
         if known is not None and self._is_private(known):
             return known
         private = Path(tempfile.mkdtemp(prefix="shm-", dir="/tmp"))  # mode 0700, and short
-        self.give(private)
+        self.chown_to_postgres(private)
         return private
 
     def _is_private(self, folder: Path) -> bool:
@@ -103,7 +105,7 @@ class ClusterFiles:
         try:
             with suppress(FileExistsError):
                 folder.mkdir(mode=0o700)
-                self.give(folder)
+                self.chown_to_postgres(folder)
             found = folder.lstat()
         except OSError:
             return False
@@ -117,5 +119,5 @@ class ClusterFiles:
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(content)
-            self.give(descriptor)
+            self.chown_to_postgres(descriptor)
         fresh.rename(self._cluster / name)

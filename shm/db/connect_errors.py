@@ -97,7 +97,7 @@ REMEDIES = [
 PORTS = re.compile(r"[0-9]*(,[0-9]*)*")
 
 
-def connect_problem(error: Exception) -> str:
+def describe_connect_error(error: Exception) -> str:
     """What hindered a connection and what mends it."""
     text = str(error).strip()
     for pattern, remedy in REMEDIES:
@@ -107,7 +107,7 @@ def connect_problem(error: Exception) -> str:
     return first.strip() or type(error).__name__
 
 
-def refuse_unreadable(dsn: str) -> None:
+def check_dsn(dsn: str) -> None:
     """Raises ConfigurationError for a DSN that libpq cannot read, or reads otherwise than it was meant.
 
     An `@` or `/` in a password that is not percent-encoded ends up in the host, the port or the database's name,

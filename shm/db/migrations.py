@@ -12,7 +12,7 @@ from pathlib import Path
 from shm.core.errors import ConfigurationError, StatementFailed
 from shm.db.advisory_locks import Lock
 from shm.db.database import Connection, Database
-from shm.db.statements import sql_folder
+from shm.db.statements import sql_directory
 
 logger = logging.getLogger(__name__)
 
@@ -27,15 +27,15 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 READ_HISTORY = "SELECT version, checksum FROM schema_migrations ORDER BY version"
 
 
-def migrations() -> dict[int, str]:
+def load_migrations() -> dict[int, str]:
     """Version -> SQL of every migration that this release knows, in order."""
-    files = sorted((sql_folder() / "migrations").glob("*.sql"))
+    files = sorted((sql_directory() / "migrations").glob("*.sql"))
     return {_version(file): file.read_text(encoding="utf-8") for file in files}
 
 
 async def migrate(database: Database) -> int:
     """Applies what is missing and returns how many were. Raises ConfigurationError where history does not fit."""
-    async with database.patient_connection() as connection:
+    async with database.dedicated_connection() as connection:
         lock = Lock.MIGRATIONS
         if await connection.execute_sql(f"SELECT pg_try_advisory_lock({lock})", "lock of migrations") != [(True,)]:
             logger.info("waiting for another server's migration")
@@ -43,7 +43,7 @@ async def migrate(database: Database) -> int:
         await connection.execute_sql(CREATE_HISTORY, "creation of schema_migrations")
         rows = await connection.execute_sql(READ_HISTORY, "schema_migrations")
         applied = {int(str(version)): str(checksum) for version, checksum in rows}
-        known = migrations()
+        known = load_migrations()
         _refuse_strange_history(applied, known)
         missing = [version for version in known if version not in applied]
         for version in missing:
@@ -54,7 +54,7 @@ async def migrate(database: Database) -> int:
 async def _apply(connection: Connection, version: int, sql: str) -> None:
     """Raises ConfigurationError with PostgreSQL's message where a statement fails; then nothing of the file is kept."""
     logger.info("applying migration %04d", version)
-    name = next((sql_folder() / "migrations").glob(f"{version:04d}_*.sql")).name
+    name = next((sql_directory() / "migrations").glob(f"{version:04d}_*.sql")).name
     record = f"INSERT INTO schema_migrations (version, checksum) VALUES ({version}, '{_checksum(sql)}')"  # noqa: S608
     try:
         await connection.execute_sql("BEGIN", "BEGIN")

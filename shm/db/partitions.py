@@ -8,45 +8,45 @@ from shm.core.settings import Settings
 from shm.db.advisory_locks import Lock
 from shm.db.database import Database
 
-AHEAD = timedelta(days=28)  # so long the background may fail before a snapshot finds no week
-FURTHEST = timedelta(
+MIN_LEAD_TIME = timedelta(days=28)  # so long the background may fail before a snapshot finds no week
+MAX_LEAD_TIME = timedelta(
     days=366
 )  # that weeks are made for: a snapshot from further ahead is refused, whatever the setting
-DROP_WAIT_MS = 100  # for whoever reads snapshots for long: the intake waits behind it, and it is tried again
+DROP_LOCK_TIMEOUT_MS = 100  # for whoever reads snapshots for long: the intake waits behind it, and it is tried again
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Missing:
+class _MissingPartition:
     ddl: str
     is_older: bool
 
 
 @dataclass(frozen=True, slots=True)
-class _Outlived:
+class _ExpiredPartition:
     ddl: str
     until: datetime
 
 
-async def make(database: Database, settings: Settings) -> None:
+async def create_missing(database: Database, settings: Settings) -> None:
     """Makes the weeks that are missing. Every server does so too before it listens.
 
     A table is made and then attached, for which nobody who reads or writes snapshots has to wait.
     """
-    ahead = AHEAD + min(settings.max_clock_skew, FURTHEST)
+    ahead = MIN_LEAD_TIME + min(settings.max_clock_skew, MAX_LEAD_TIME)
     reach = {"ahead": ahead, "back": settings.max_snapshot_age}
-    async with database.changing_schema(Lock.PARTITIONS) as connection:
-        for missing in await connection.fetch(_Missing, "partitions.missing", **reach):
+    async with database.schema_change_connection(Lock.PARTITIONS) as connection:
+        for missing in await connection.fetch(_MissingPartition, "partitions.missing", **reach):
             if missing.is_older:  # than any week that there is: the snapshots that came before its own may be gone
                 await connection.execute("series.keep_days")
             await connection.execute_sql(missing.ddl, "creation of a week of snapshots")
 
 
-async def drop(database: Database, retention: timedelta) -> None:
+async def drop_expired(database: Database, retention: timedelta) -> None:
     """Drops the weeks that are older than `retention`, the oldest first."""
-    for week in await database.fetch(_Outlived, "partitions.outlived", retention=retention):
+    for week in await database.fetch(_ExpiredPartition, "partitions.outlived", retention=retention):
         await database.execute("series.raw_ends", until=week.until)
-        async with database.changing_schema(Lock.PARTITIONS, DROP_WAIT_MS) as connection:
+        async with database.schema_change_connection(Lock.PARTITIONS, DROP_LOCK_TIMEOUT_MS) as connection:
             await connection.execute_sql(week.ddl, "removal of a week of snapshots")
         logger.info("a week of raw snapshots had its time: %s", week.ddl)

@@ -18,7 +18,7 @@ class Result:
     rows: Sequence[Row]
     count: int
 
-    def shaped(self, shape: type[T]) -> list[T]:
+    def rows_as(self, shape: type[T]) -> list[T]:
         """Each row as `shape(column=value, ...)`."""
         return [shape(**dict(zip(self.columns, row, strict=True))) for row in self.rows]
 
@@ -35,7 +35,7 @@ class Reader(ABC):
 
     async def fetch(self, shape: type[T], name: str, /, **parameters: object) -> list[T]:
         """Every row, as `shape(column=value, ...)`."""
-        return (await self._run(name, parameters)).shaped(shape)
+        return (await self._run(name, parameters)).rows_as(shape)
 
     async def fetch_one(self, shape: type[T], name: str, /, **parameters: object) -> T | None:
         """The first row, or None where there is none."""

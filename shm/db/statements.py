@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from shm.db.advisory_locks import with_locks
+from shm.db.advisory_locks import substitute_lock_ids
 
 NAME = re.compile(r"^-- name: ([a-z_]+)( \(prepared\))?$", re.MULTILINE)
 PART = re.compile(r"^-- part: ([a-z_]+)$", re.MULTILINE)
@@ -31,7 +31,7 @@ class Statement:
     preparation: str | None = None
 
 
-def sql_folder() -> Path:
+def sql_directory() -> Path:
     """The folder of all SQL: inside the installed package, or in the checkout beside it."""
     package = Path(__file__).parents[1]
     installed = package / "sql"
@@ -42,24 +42,24 @@ def sql_folder() -> Path:
 def statements() -> dict[str, Statement]:
     """Every named statement, read once."""
     found: dict[str, Statement] = {}
-    for file in sorted((sql_folder() / "queries").glob("*.sql")):
+    for file in sorted((sql_directory() / "queries").glob("*.sql")):
         parts = NAME.split(file.read_text(encoding="utf-8"))
         for short, prepared, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
             name = f"{file.stem}.{short}"
-            sql = LEADING_COMMENT.sub("", with_parts(text)).strip().removesuffix(";")
+            sql = LEADING_COMMENT.sub("", expand_parts(text)).strip().removesuffix(";")
             assert name not in found, name  # noqa: S101 - the second would quietly win
             found[name] = _prepared(name, sql) if prepared else Statement(sql)
     return found
 
 
-def with_parts(text: str) -> str:
+def expand_parts(text: str) -> str:
     """SQL with the parts in common and the locks' numbers in their places."""
-    return with_locks(USE.sub(lambda match: _parts()[match[1]], text))
+    return substitute_lock_ids(USE.sub(lambda match: _parts()[match[1]], text))
 
 
 @cache
 def _parts() -> dict[str, str]:
-    _, *parts = PART.split((sql_folder() / "parts.sql").read_text(encoding="utf-8"))
+    _, *parts = PART.split((sql_directory() / "parts.sql").read_text(encoding="utf-8"))
     found: dict[str, str] = {}
     for name, text in zip(parts[::2], parts[1::2], strict=True):
         whole = USE.sub(lambda match: found[match[1]], text)
@@ -67,14 +67,14 @@ def _parts() -> dict[str, str]:
     return found
 
 
-def numbered(sql: str) -> tuple[str, list[str]]:
+def to_positional(sql: str) -> tuple[str, list[str]]:
     """A statement as PREPARE wants it, with `$1` for its first parameter, and the parameters in that order."""
     names = list(dict.fromkeys(PARAMETER.findall(sql)))
     text = PARAMETER.sub(lambda match: f"${names.index(match[1]) + 1}", sql).replace("%%", "%")
     return text, names
 
 
-def apart(sql: str) -> tuple[str, str]:
+def split_prologue(sql: str) -> tuple[str, str]:
     """What comes before the statement itself in its transaction, locks and settings, and the statement."""
     match = BEFORE.match(sql)
     before = match[0] if match else ""
@@ -82,7 +82,7 @@ def apart(sql: str) -> tuple[str, str]:
 
 
 def _prepared(name: str, sql: str) -> Statement:
-    before, body = apart(sql)
-    text, names = numbered(body)
+    before, body = split_prologue(sql)
+    text, names = to_positional(body)
     arguments = f" ({', '.join(f'%({each})s' for each in names)})" if names else ""
     return Statement(f'{before} EXECUTE "{name}"{arguments}'.strip(), f'PREPARE "{name}" AS {text}')

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from shm.analytics.kpis import ApplicationKpis, Kpis
 from shm.core.errors import DatabaseUnavailable, ShmError
-from shm.core.logs import Sparingly
+from shm.core.logs import RateLimitedLogger
 from shm.core.settings import Settings
-from shm.core.tasks import beside
+from shm.core.tasks import run_in_background
 from shm.db.database import Database
 from shm.feed import changes
 from shm.feed.change_buffer import PIECE_BYTES, Tail, told
@@ -29,7 +29,7 @@ CATCHING_UP = 4  # subscribers that read the database at a time: less than its p
 TOO_OLD = "This cursor is too old: list again."
 
 logger = logging.getLogger(__name__)
-sparingly = Sparingly(logger)
+rate_limited = RateLimitedLogger(logger)
 
 Send = Callable[[bytes], Awaitable[None]]
 
@@ -68,7 +68,7 @@ class Feed:
 
     async def run(self) -> None:
         """Listens, reads and tells until cancelled."""
-        async with beside(self._listen(), self._read_on()):
+        async with run_in_background(self._listen(), self._read_on()):
             await self._board.run(self._tell_kpis_of)
 
     def lags(self) -> list[float]:
@@ -104,7 +104,7 @@ class Feed:
                 self._board.forget()
 
     async def _listen(self) -> None:
-        async for _ in self._database.wakeups(CHANNEL):
+        async for _ in self._database.listen(CHANNEL):
             if self._unread_since is None:
                 self._unread_since = asyncio.get_running_loop().time()
             self._look.set()
@@ -154,7 +154,7 @@ class Feed:
         """Ends all feeds, for one that is open and mute would be a lie."""
         away = isinstance(error, DatabaseUnavailable | GoneBack)
         if away:
-            sparingly.warning("feeds were ended", str(error))
+            rate_limited.warning("feeds were ended", str(error))
         else:
             logger.error("the feed failed", exc_info=error)
         if self._tail is not None:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 
 from shm.analytics.kpis import ApplicationKpis, Kpis
 from shm.core.errors import DatabaseUnavailable, NotFound
-from shm.core.logs import Sparingly, describe_error
+from shm.core.logs import RateLimitedLogger, describe_error
 
 PAUSE_S = 0.5  # between two readings of an application's KPIs
 AGAIN_S = 5.0  # after one that failed
 
-sparingly = Sparingly(logging.getLogger(__name__))
+rate_limited = RateLimitedLogger(logging.getLogger(__name__))
 
 Tell = Callable[[int, ApplicationKpis], None]
 
@@ -59,10 +59,10 @@ class KpiBoard:
             return
         except DatabaseUnavailable as error:
             self._again(slug)
-            sparingly.warning("KPIs could not be read for the feed", describe_error(error))
+            rate_limited.warning("KPIs could not be read for the feed", describe_error(error))
         except Exception:  # whatever is wrong with one application, the others are told
             self._again(slug)
-            sparingly.exception("KPIs could not be read for the feed")
+            rate_limited.exception("KPIs could not be read for the feed")
         else:
             tell(cursor, kpis)
 

@@ -14,14 +14,14 @@ from enum import StrEnum
 import msgspec
 
 from shm.core.errors import BadRequest, DatabaseUnavailable, Forbidden, Overloaded, TooMany, UnstorableData
-from shm.core.instruments import Vitals
-from shm.core.logs import Sparingly
+from shm.core.instruments import Instruments
+from shm.core.logs import RateLimitedLogger
 from shm.core.settings import Settings
 from shm.db.database import Database
 from shm.ingest.envelope import Snapshot
 from shm.ingest.registry import Registry, unknown_instance
 
-sparingly = Sparingly(logging.getLogger(__name__))
+rate_limited = RateLimitedLogger(logging.getLogger(__name__))
 
 # From so many on only half of those that wait are written at once: while PostgreSQL has one half, whoever is in the
 # other is read and checked, so that neither stands still for the other. Below it a second commit would cost more.
@@ -68,10 +68,10 @@ class _Waiting:
 class Intake:
     """The only way of a snapshot into the database."""
 
-    def __init__(self, database: Database, registry: Registry, settings: Settings, vitals: Vitals) -> None:
+    def __init__(self, database: Database, registry: Registry, settings: Settings, instruments: Instruments) -> None:
         self._database = database
         self._registry = registry
-        self._vitals = vitals
+        self._instruments = instruments
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(settings.queue)
         self._batch = settings.batch
         self._most_of_one = BACKLOGS_OF_ONE * settings.max_backlog
@@ -163,10 +163,10 @@ class Intake:
             most = waiting if waiting < WORTH_HALVING else waiting // 2
             batch = [first, *self._taken(min(most, self._batch - 1))]
             began = time.monotonic()
-            self._vitals.batch_size.observe(len(batch))
-            self._vitals.batch_wait.observe(began - first.since)
+            self._instruments.batch_size.observe(len(batch))
+            self._instruments.batch_wait.observe(began - first.since)
             await self._write(batch)
-            self._vitals.batch_commit.observe(time.monotonic() - began)
+            self._instruments.batch_commit.observe(time.monotonic() - began)
 
     def _taken(self, most: int) -> list[_Waiting]:
         """Takes at most `most` out of the queue."""
@@ -181,7 +181,7 @@ class Intake:
             _fail([*batch, *self._taken(self._queue.qsize())], error)
         except Exception as error:  # whatever it is, nobody may wait for ever
             _fail(batch, error)
-            sparingly.exception("a batch of snapshots could not be written")
+            rate_limited.exception("a batch of snapshots could not be written")
         else:
             for row in judged:
                 waiting = batch[row.position - 1].judged
@@ -191,7 +191,7 @@ class Intake:
     async def _write_apart(self, batch: Sequence[_Waiting], error: UnstorableData) -> None:
         """A member that PostgreSQL refuses must not take its neighbours with it: halves, until it stands alone."""
         if len(batch) == 1:
-            sparingly.warning("a snapshot passed the envelope but not the database", str(error))
+            rate_limited.warning("a snapshot passed the envelope but not the database", str(error))
             _fail(batch, BadRequest("unstorable", "A value of this snapshot cannot be stored."))
             return
         half = len(batch) // 2

@@ -175,7 +175,7 @@ def registration(body: bytes, limits: Settings) -> Registration:
         public_key=public_key,
         # Before its slug is made, which takes longer the longer it is.
         app_name=_field("app_name", said.app_name, limits.max_name),
-        app_slug=slugs.slug(said.app_name),
+        app_slug=slugs.make_slug(said.app_name),
         app_version=_field("app_version", said.app_version or "", limits.max_name),
         environment=_field("environment", said.environment or "", limits.max_name),
         deployment_mode=_field("deployment_mode", said.deployment_mode or "", limits.max_name),

@@ -11,7 +11,7 @@ from decimal import Decimal
 import msgspec
 
 from shm.core.errors import BadRequest
-from shm.core.metric_keys import LONGEST_CATEGORY, MOST_DIGITS, Leaf
+from shm.core.metric_keys import MAX_CATEGORY_LENGTH, MAX_DIGITS, Leaf
 from shm.core.settings import Settings
 
 LARGEST = Decimal(sys.float_info.max)  # PostgreSQL would keep 1e100000 too, and write it in 100,001 digits
@@ -82,7 +82,7 @@ class _Walk:
             self._only_kept.add(key)
             return
         self._scalar(value, key)
-        if value is None or (isinstance(value, str) and len(value) > LONGEST_CATEGORY):
+        if value is None or (isinstance(value, str) and len(value) > MAX_CATEGORY_LENGTH):
             self._only_kept.add(key)
         else:
             self.aggregated[key] = value  # type: ignore[assignment]  # JSON holds nothing else
@@ -140,7 +140,7 @@ def _nul(where: str) -> BadRequest:
 
 
 def _check_number(value: Decimal, key: str) -> None:
-    if len(value.as_tuple().digits) > MOST_DIGITS or (
+    if len(value.as_tuple().digits) > MAX_DIGITS or (
         value.adjusted() not in PLAIN_EXPONENTS and not SMALLEST <= value.copy_abs() <= LARGEST
     ):
         sentence = f"metrics.{shown(key)} is beyond what a double-precision number holds."

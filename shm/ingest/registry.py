@@ -10,7 +10,7 @@ from enum import StrEnum
 import msgspec
 
 from shm.core.errors import Forbidden
-from shm.core.json_types import Moment
+from shm.core.json_types import Timestamp
 from shm.core.releases import version_rank
 from shm.core.settings import Settings
 from shm.db.database import Database
@@ -40,10 +40,10 @@ class Receipt:
 
     instance_id: str
     app_name: str
-    erased_at: Moment
+    erased_at: Timestamp
     snapshots: int
-    oldest_snapshot_at: Moment | None
-    newest_snapshot_at: Moment | None
+    oldest_snapshot_at: Timestamp | None
+    newest_snapshot_at: Timestamp | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,9 @@ from shm.analytics.versions import VersionCharts
 from shm.auth.rate_limits import Limits
 from shm.auth.tokens import Tokens
 from shm.core.errors import ConfigurationError
-from shm.core.instruments import Vitals
+from shm.core.instruments import Instruments
 from shm.core.settings import Settings
-from shm.core.tasks import beside
+from shm.core.tasks import run_in_background
 from shm.db.database import Database
 from shm.feed.hub import Feed
 from shm.ingest.batch_writer import Intake
@@ -98,7 +98,9 @@ def make_application(rooms: Rooms) -> tornado.web.Application:
 
 
 @asynccontextmanager
-async def rooms_of(settings: Settings, database: Database, writer: Database, vitals: Vitals) -> AsyncIterator[Rooms]:
+async def rooms_of(
+    settings: Settings, database: Database, writer: Database, instruments: Instruments
+) -> AsyncIterator[Rooms]:
     """Everything that handlers work with, its background tasks running; they end with the context.
 
     A background task that fails takes the context with it: a server that takes nothing in, or tells nothing, must not
@@ -108,7 +110,7 @@ async def rooms_of(settings: Settings, database: Database, writer: Database, vit
     registry = Registry(database, keys, settings)
     items, applications, spreads = Items(database, settings), Applications(database), Spreads(database)
     kpis, reckoned = Kpis(database, spreads, settings), Reckoned()
-    intake = Intake(writer, registry, settings, vitals)
+    intake = Intake(writer, registry, settings, instruments)
     changes = Feed(database, kpis, settings)
     rooms = Rooms(
         settings=settings,
@@ -124,11 +126,11 @@ async def rooms_of(settings: Settings, database: Database, writer: Database, vit
         feed=changes,
         tokens=Tokens(database, settings),
         limits=Limits(settings),
-        vitals=vitals,
-        sampler=Sampler(vitals, database, writer, intake, changes),
-        exposition=Exposition(vitals.numbers),
+        instruments=instruments,
+        sampler=Sampler(instruments, database, writer, intake, changes),
+        exposition=Exposition(instruments.slots),
     )
-    async with beside(
+    async with run_in_background(
         keys.run(),
         rooms.intake.run(),
         rooms.feed.run(),
@@ -161,11 +163,11 @@ async def serve(
     writer: Database,
     listening: Callable[[int, Rooms], Awaitable[None]],
     ended: asyncio.Event,
-    vitals: Vitals,
+    instruments: Instruments,
 ) -> None:
     """Listens until `ended` is set, then finishes what is in flight. `listening` is told the port."""
     asyncio.get_running_loop().set_exception_handler(_log_stray)
-    async with rooms_of(settings, database, writer, vitals) as rooms:
+    async with rooms_of(settings, database, writer, instruments) as rooms:
         server = make_server(rooms, make_application(rooms), POSTS)
         sockets = listen(settings, shared=settings.workers > 1)
         server.add_sockets(sockets)
@@ -192,7 +194,9 @@ async def _drain(server: HTTPServer, rooms: Rooms, limit: timedelta) -> None:
 
 def _count(handler: Handler) -> None:
     """Where Tornado would log an answer. There is no access log: its lines would hold addresses."""
-    handler.rooms.vitals.answered(type(handler).__name__, handler.get_status(), handler.request.request_time())
+    handler.rooms.instruments.record_response(
+        type(handler).__name__, handler.get_status(), handler.request.request_time()
+    )
 
 
 def _log_stray(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from shm.analytics.rollup import Rollup
 from shm.core.errors import DatabaseUnavailable
-from shm.core.logs import Sparingly, describe_error
+from shm.core.logs import RateLimitedLogger, describe_error
 from shm.core.settings import Settings
 from shm.db import partitions
 from shm.db.advisory_locks import Lock
@@ -23,7 +23,7 @@ from shm.ingest.batch_writer import Intake
 from shm.ingest.registry import Registry
 
 logger = logging.getLogger(__name__)
-sparingly = Sparingly(logger)
+rate_limited = RateLimitedLogger(logger)
 
 ROUND_S = 1.0  # between two rounds with nothing to do
 REST = 2.0  # times as long as a step took, nothing is done: a third of a core at most goes into catching up
@@ -60,8 +60,8 @@ def duties(database: Database, registry: Registry, feed: Feed, settings: Setting
         Duty("begin the series anew", ROUND_S, rollup.begin_anew),
         Duty("roll up", ROUND_S, rollup.roll),
         Duty("close a day", 60.0, rollup.close),
-        Duty("make weeks", 3_600.0, lambda: partitions.make(database, settings)),
-        Duty("drop weeks", 3_600.0, lambda: partitions.drop(database, settings.retention)),
+        Duty("make weeks", 3_600.0, lambda: partitions.create_missing(database, settings)),
+        Duty("drop weeks", 3_600.0, lambda: partitions.drop_expired(database, settings.retention)),
         Duty("purge", 60.0, registry.purge),
         Duty("forget removals", 60.0, feed.forget_removals),
         Duty("forget hours", 3_600.0, lambda: forget("series.forget_hours", kept=hours_kept)),
@@ -75,12 +75,12 @@ async def run(database: Database, registry: Registry, intake: Intake, feed: Feed
     """Goes round until cancelled, while no other process does."""
     while True:
         try:
-            async with database.alone(Lock.BACKGROUND) as hold:
+            async with database.leader_lock(Lock.BACKGROUND) as hold:
                 await _go_round(duties(database, registry, feed, settings), hold, intake)
         except DatabaseUnavailable as error:
-            sparingly.warning("what goes on in the background waits for the database", describe_error(error))
+            rate_limited.warning("what goes on in the background waits for the database", describe_error(error))
         except Exception:  # whatever it is: no reason to take nothing in
-            sparingly.exception("something in the background failed")
+            rate_limited.exception("something in the background failed")
         await asyncio.sleep(AGAIN_S)
 
 
@@ -113,10 +113,10 @@ async def _do(duty: Duty, hold: Callable[[], Awaitable[None]]) -> bool:
             return True
     except DatabaseUnavailable as error:  # such as a statement that was too slow, or a table in use
         await hold()
-        sparingly.warning(f"could not {duty.name}", str(error))
+        rate_limited.warning(f"could not {duty.name}", str(error))
         again_s = min(max(duty.every_s, AGAIN_S), AGAIN_MOST_S)
     except Exception:  # such as a right that is missing
-        sparingly.exception(f"could not {duty.name}")
+        rate_limited.exception(f"could not {duty.name}")
         again_s = min(max(duty.every_s, AGAIN_S), AGAIN_MOST_S)
     duty.due = began + again_s
     return False

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from shm.core.errors import DatabaseUnavailable
-from shm.core.instruments import Vitals
+from shm.core.instruments import Instruments
 from shm.core.logs import describe_error
 from shm.db.database import Database
 from shm.feed.hub import Feed
@@ -30,8 +30,10 @@ class _Measured:
 class Sampler:
     """That of one worker."""
 
-    def __init__(self, vitals: Vitals, database: Database, writer: Database, intake: Intake, feed: Feed) -> None:
-        self._vitals = vitals
+    def __init__(
+        self, instruments: Instruments, database: Database, writer: Database, intake: Intake, feed: Feed
+    ) -> None:
+        self._instruments = instruments
         self._database = database
         self._pools = {"readers": database, "writer": writer}
         self._intake = intake
@@ -39,17 +41,17 @@ class Sampler:
 
     def look(self) -> None:
         """Once, at this moment."""
-        vitals = self._vitals
-        vitals.queue.set(self._intake.depth)
+        instruments = self._instruments
+        instruments.queue_length.set(self._intake.depth)
         lags = self._feed.lags()
-        vitals.subscribers.set(len(lags))
-        vitals.slowest.set(max(lags, default=0.0))
-        vitals.median.set(median(lags) if lags else 0.0)
+        instruments.feed_subscribers.set(len(lags))
+        instruments.slowest_feed_lag.set(max(lags, default=0.0))
+        instruments.median_feed_lag.set(median(lags) if lags else 0.0)
         for name, pool in self._pools.items():
-            use = pool.use
-            vitals.connections.set(use.used, name, "used")
-            vitals.connections.set(use.free, name, "free")
-            vitals.waiting.set(use.waiting, name)
+            use = pool.usage
+            instruments.connections.set(use.used, name, "used")
+            instruments.connections.set(use.free, name, "free")
+            instruments.waiting_statements.set(use.waiting, name)
 
     async def run(self) -> None:
         """Again and again, until cancelled; what the loop is late for that is its lag."""
@@ -58,15 +60,15 @@ class Sampler:
             self.look()
             due = loop.time() + LOOK_S
             await asyncio.sleep(LOOK_S)
-            self._vitals.loop_lag.observe(max(0.0, loop.time() - due))
+            self._instruments.loop_lag.observe(max(0.0, loop.time() - due))
 
     async def measure(self) -> None:
         """The database's size and the charts' lag, until cancelled. The first worker does it for all."""
-        while self._vitals.number == 0:
+        while self._instruments.worker == 0:
             try:
                 (measured,) = await self._database.fetch(_Measured, "health.measured")
-                self._vitals.database_bytes.set(measured.bytes)
-                self._vitals.series_lag.set(measured.series_lag_s)
+                self._instruments.database_bytes.set(measured.bytes)
+                self._instruments.series_lag.set(measured.series_lag_s)
             except DatabaseUnavailable as error:
                 logger.warning("could not measure the database (%s)", describe_error(error))
             except Exception:  # such as a right that is missing: no reason to take nothing in

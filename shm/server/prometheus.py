@@ -1,4 +1,4 @@
-"""The vitals of all workers as Prometheus reads them: the only importer of its client library.
+"""The instruments of all workers as Prometheus reads them: the only importer of its client library.
 
 Collected anew at each scrape, out of the memory that the workers share, so it does not matter which of them is asked.
 """
@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 import shm
 from shm.core.instruments import METRICS, Metric
-from shm.core.shared_memory import SharedNumbers
+from shm.core.shared_memory import WorkerSlots
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4  # one format for everybody: the one that every version reads
 
@@ -28,9 +28,9 @@ Sums = dict[tuple[str, ...], list[float]]
 class Exposition:
     """What a scrape is answered with."""
 
-    def __init__(self, numbers: SharedNumbers) -> None:
+    def __init__(self, slots: WorkerSlots) -> None:
         self._registry = CollectorRegistry(auto_describe=False)  # of its own: the library's holds what others put there
-        self._registry.register(_Workers(numbers))
+        self._registry.register(_Workers(slots))
 
     def text(self) -> bytes:
         """All metrics, as of now."""
@@ -38,16 +38,16 @@ class Exposition:
 
 
 class _Workers(Collector):
-    def __init__(self, numbers: SharedNumbers) -> None:
-        self._numbers = numbers
+    def __init__(self, slots: WorkerSlots) -> None:
+        self._slots = slots
 
     def collect(self) -> Iterable[Family]:
         """Called by the library for each scrape."""
         yield InfoMetricFamily("shm_build", "The version of the server.", {"version": shm.__version__})
         found: dict[str, Sums] = {metric.name: {} for metric in METRICS}
         kinds = {metric.name: metric for metric in METRICS}
-        for worker in range(self._numbers.places):
-            for series in self._numbers.place(worker).series():
+        for worker in range(self._slots.count):
+            for series in self._slots.slot(worker).series():
                 metric = kinds[series.metric]
                 labels = (*series.labels, str(worker)) if is_of_each(metric) else series.labels
                 sums = found[series.metric]
@@ -59,18 +59,18 @@ class _Workers(Collector):
 
 def is_of_each(metric: Metric) -> bool:
     """Whether a metric is shown for each worker, because a sum of it would say less."""
-    return metric.kind == "gauge" and not metric.of_all
+    return metric.kind == "gauge" and not metric.is_global
 
 
 def _family(metric: Metric, sums: Sums) -> Family:
     labels = (*metric.labels, "worker") if is_of_each(metric) else metric.labels
     if metric.kind == "histogram":
-        histogram = HistogramMetricFamily(metric.name, metric.meaning, labels=labels)
+        histogram = HistogramMetricFamily(metric.name, metric.description, labels=labels)
         for values, cells in sorted(sums.items()):
             histogram.add_metric(values, list(_buckets(metric.bounds, cells)), cells[-1])
         return histogram
     simple = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
-    family = simple(metric.name, metric.meaning, labels=labels)
+    family = simple(metric.name, metric.description, labels=labels)
     for values, (value,) in sorted(sums.items()):
         family.add_metric(values, value)
     return family

@@ -16,7 +16,7 @@ from shm.analytics.versions import VersionCharts
 from shm.auth.rate_limits import Limits
 from shm.auth.tokens import Tokens
 from shm.core.errors import Overloaded
-from shm.core.instruments import Vitals
+from shm.core.instruments import Instruments
 from shm.core.settings import Settings
 from shm.db.database import Database
 from shm.feed.hub import Feed
@@ -50,7 +50,7 @@ class Rooms:
     feed: Feed
     tokens: Tokens
     limits: Limits
-    vitals: Vitals
+    instruments: Instruments
     sampler: Sampler
     exposition: Exposition
     sockets: set[tornado.websocket.WebSocketHandler] = field(default_factory=set)

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import NoReturn, TypeVar
 
 from shm.core.errors import ConfigurationError, ShmError
-from shm.core.signals import ending
+from shm.core.signals import ignore_signals
 
 logger = logging.getLogger(__name__)
 
@@ -203,7 +203,7 @@ class Workers:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         self._running.clear()
-        ending()
+        ignore_signals()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for descriptor in (self._orphaned, self._alive, self._notes, self._noted):
             os.close(descriptor)

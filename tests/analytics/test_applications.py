@@ -16,7 +16,7 @@ from tests.support.subscriber import subscribed
 
 HASHED = "my-app-deadbeef"  # a name that looks like a slug with a hash, and so is none
 FOREIGN = "北京"
-TWIN = slugs.slug(FOREIGN)  # another application's name
+TWIN = slugs.make_slug(FOREIGN)  # another application's name
 PATHS = ("", "/kpis", "/versions", "/lifecycle", "/breakdown?by=version")
 
 
@@ -45,7 +45,7 @@ def test_a_path_takes_the_slug_and_not_the_name(named: ServerProcess, path: str)
     found = ask(named, f"applications/{HASHED}{path}")
     assert (found.status_code, found.json()["code"]) == (404, "no_such_application")
     for name in (HASHED, FOREIGN, TWIN):
-        slug = slugs.slug(name)
+        slug = slugs.make_slug(name)
         body = named.get(f"applications/{slug}{path}").json()
         assert slug in (body.get("app"), body.get("slug"))
 
@@ -53,7 +53,7 @@ def test_a_path_takes_the_slug_and_not_the_name(named: ServerProcess, path: str)
 def test_a_change_takes_the_slug_and_not_the_name(named: ServerProcess) -> None:
     change = {"github_url": "https://github.com/example/app"}
     assert ask(named, f"applications/{HASHED}", "PUT", json=change).status_code == 404
-    assert ask(named, f"applications/{slugs.slug(HASHED)}", "PUT", json=change).json()["name"] == HASHED
+    assert ask(named, f"applications/{slugs.make_slug(HASHED)}", "PUT", json=change).json()["name"] == HASHED
 
 
 @pytest.mark.parametrize(
@@ -61,10 +61,10 @@ def test_a_change_takes_the_slug_and_not_the_name(named: ServerProcess) -> None:
     [
         (HASHED, HASHED),
         ("My App DEADBEEF", HASHED),
-        (slugs.slug(HASHED), HASHED),
+        (slugs.make_slug(HASHED), HASHED),
         (FOREIGN, FOREIGN),
         (TWIN, FOREIGN),
-        (slugs.slug(TWIN), TWIN),
+        (slugs.make_slug(TWIN), TWIN),
     ],
 )
 def test_a_query_takes_the_slug_or_the_name_and_the_slug_first(named: ServerProcess, app: str, name: str) -> None:
@@ -84,6 +84,6 @@ async def test_the_feed_takes_the_slug_or_the_name(named: ServerProcess, app: st
 
 
 def test_instances_of_an_application_that_is_not_created_yet_are_found(named: ServerProcess) -> None:
-    for app in ("Later-deadbeef", slugs.slug("Later-deadbeef")):
+    for app in ("Later-deadbeef", slugs.make_slug("Later-deadbeef")):
         assert [item["status"] for item in named.get(f"instances?app={app}").json()] == ["pending"]
     assert ask(named, "metrics/Later-deadbeef").status_code == 404

@@ -196,8 +196,8 @@ async def test_making_weeks_waits_for_nobody_who_reads_or_writes(database: str) 
     settings = Settings()
     with closing(psycopg2.connect(database)) as reader, reader.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM snapshots; LOCK TABLE snapshots IN ROW EXCLUSIVE MODE")
-        async with Database.opened(settings, database, size=1) as own:
-            await partitions.make(own, settings)
+        async with Database.connect(settings, database, size=1) as own:
+            await partitions.create_missing(own, settings)
     assert len(ask(database, WEEKS)) >= 5
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from shm.auth.tokens import LONGEST_NAME, Role
 from shm.core.errors import ConfigurationError
-from shm.db.migrations import CREATE_HISTORY, migrations
+from shm.db.migrations import CREATE_HISTORY, load_migrations
 from shm.server.app import ROUTES
 from shm.server.handlers.base import Handler
 from shm.server.http.operations import READING, hold_declared, operation
@@ -325,7 +325,7 @@ def test_tokens_from_before_they_had_an_id_go_on(serve: Callable[..., ServerProc
         cursor.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
         cursor.execute(CREATE_HISTORY)
         for version in (1, 2):
-            text = migrations()[version]
+            text = load_migrations()[version]
             cursor.execute(text)
             applied = (version, hashlib.sha256(text.encode()).hexdigest())
             cursor.execute("INSERT INTO schema_migrations (version, checksum) VALUES (%s, %s)", applied)

@@ -12,7 +12,7 @@ TIMES = 20
 
 
 async def test_a_statement_leaves_no_cursor_behind(database: str) -> None:
-    async with Database.opened(Settings(), database, 1) as opened:
+    async with Database.connect(Settings(), database, 1) as opened:
         await head(opened)
         gc.collect()
         gc.disable()

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from shm.core.logs import SAY_AGAIN_S, Discreet, Sparingly
+from shm.core.logs import REPEAT_INTERVAL_S, RateLimitedLogger, RedactingFormatter
 
 LIMIT_S = 60
 
@@ -21,7 +21,7 @@ def written() -> io.StringIO:
 def logger(name: str, written: io.StringIO) -> logging.Logger:
     """A logger that nobody else listens to."""
     handler = logging.StreamHandler(written)
-    handler.setFormatter(Discreet("%(levelname)s %(message)s"))
+    handler.setFormatter(RedactingFormatter("%(levelname)s %(message)s"))
     alone = logging.Logger(name)
     alone.addHandler(handler)
     return alone
@@ -51,7 +51,7 @@ def test_a_librarys_sentence_is_written_without_what_it_fills_in(
 def test_a_librarys_sentence_that_was_put_together_before_is_left_out(written: io.StringIO) -> None:
     logger("library", written).warning("connection from secret")
     assert "secret" not in written.getvalue()
-    assert "library: (a sentence from test_logs, line" in written.getvalue()
+    assert "library: (a message from test_logs, line" in written.getvalue()
 
 
 @pytest.mark.parametrize("name", ["shm.test", "library"])
@@ -82,7 +82,7 @@ def test_an_exception_is_written_with_its_places_and_kinds_and_without_its_words
     ],
 )
 def test_what_python_itself_would_write_goes_through_the_log(fault: str, status: int, said: str) -> None:
-    program = f"from shm.core import logs; logs.configure(); logs.take_over(); secret = 'x' + 'yz'\n{fault}"
+    program = f"from shm.core import logs; logs.configure(); logs.install_hooks(); secret = 'x' + 'yz'\n{fault}"
     done = subprocess.run(
         [sys.executable, "-W", "always", "-c", program], capture_output=True, text=True, timeout=LIMIT_S, check=False
     )
@@ -93,12 +93,12 @@ def test_what_python_itself_would_write_goes_through_the_log(fault: str, status:
 
 def test_what_goes_on_is_said_once_a_minute_with_how_often_it_came(written: io.StringIO) -> None:
     now = 0.0
-    sparingly = Sparingly(logger("shm.test", written), lambda: now)
+    rate_limited = RateLimitedLogger(logger("shm.test", written), lambda: now)
     for number in range(1_000):
-        sparingly.warning("it is away", f"reason {number}")
-        sparingly.warning("it is full", "x")
-    now = SAY_AGAIN_S
-    sparingly.warning("it is away", "the last reason")
+        rate_limited.warning("it is away", f"reason {number}")
+        rate_limited.warning("it is full", "x")
+    now = REPEAT_INTERVAL_S
+    rate_limited.warning("it is away", "the last reason")
     assert written.getvalue().splitlines() == [
         "WARNING it is away: reason 0",
         "WARNING it is full: x",

@@ -3,7 +3,7 @@
 import pytest
 
 from shm.core import metric_keys
-from shm.core.metric_keys import Override
+from shm.core.metric_keys import MetricOverride
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_numbers_are_summed_unless_their_words_say_that_a_sum_is_nonsense(key: s
     ],
 )
 def test_words_end_at_separators_and_changes_of_case(key: str, words: str, label: str) -> None:
-    assert (" ".join(metric_keys.words(key)), metric_keys.label(key)) == (words, label)
+    assert (" ".join(metric_keys.split_words(key)), metric_keys.make_label(key)) == (words, label)
 
 
 @pytest.mark.parametrize(
@@ -89,14 +89,20 @@ def test_the_last_of_several_words_gives_unit_and_format(key: str, unit: str | N
 
 
 def test_an_overridden_unit_gives_the_format() -> None:
-    assert metric_keys.describe("n", Override(unit="GB")).format == "bytes"
-    assert metric_keys.describe("mem_mb", Override(unit="EUR")).format == "number"
-    assert (metric_keys.describe("mem_mb", Override(unit="")).unit, metric_keys.describe("mem_mb").unit) == (None, "MB")
+    assert metric_keys.describe("n", MetricOverride(unit="GB")).format == "bytes"
+    assert metric_keys.describe("mem_mb", MetricOverride(unit="EUR")).format == "number"
+    assert (metric_keys.describe("mem_mb", MetricOverride(unit="")).unit, metric_keys.describe("mem_mb").unit) == (
+        None,
+        "MB",
+    )
 
 
 def test_over_several_applications_an_override_counts_where_all_agree() -> None:
-    euros, pounds = Override(unit="EUR", label="Revenue"), Override(unit="GBP", label="Revenue", hidden=True)
-    assert metric_keys.common_override([euros, pounds]) == Override(label="Revenue")
-    assert metric_keys.common_override([]) == Override()
-    assert metric_keys.common_aggregate("n", [Override(), Override(aggregate="sum")]) == "sum"
-    assert metric_keys.common_aggregate("n", [Override(), Override(aggregate="avg")]) is None
+    euros, pounds = (
+        MetricOverride(unit="EUR", label="Revenue"),
+        MetricOverride(unit="GBP", label="Revenue", hidden=True),
+    )
+    assert metric_keys.common_override([euros, pounds]) == MetricOverride(label="Revenue")
+    assert metric_keys.common_override([]) == MetricOverride()
+    assert metric_keys.common_aggregate("n", [MetricOverride(), MetricOverride(aggregate="sum")]) == "sum"
+    assert metric_keys.common_aggregate("n", [MetricOverride(), MetricOverride(aggregate="avg")]) is None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shm.core.errors import ConfigurationError
-from shm.core.settings import Settings, add_flags, sources
+from shm.core.settings import Settings, add_flags, setting_sources
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "operating.md"
 
@@ -64,7 +64,7 @@ def test_every_setting_but_the_secret_is_a_flag_with_its_reason() -> None:
     parser = argparse.ArgumentParser()
     add_flags(parser)
     shown = " ".join(parser.format_help().split())
-    for name, source in sources().items():
+    for name, source in setting_sources().items():
         assert (f"--{name.replace('_', '-')} " in shown) == (name != "admin_token")
         if source.flag:
             assert " ".join(source.reason.split()) in shown

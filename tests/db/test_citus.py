@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from shm.db.migrations import migrations
-from shm.db.statements import apart, sql_folder, statements
+from shm.db.migrations import load_migrations
+from shm.db.statements import split_prologue, sql_directory, statements
 from tests.support import plain_http
 from tests.support.databases import admin_cursor, migrate
 from tests.support.houses import wait_for
@@ -22,7 +22,7 @@ from tests.support.server_process import ServerProcess
 
 CITUS = os.environ.get("SHM_TEST_CITUS_DSN")
 
-SCALE = (sql_folder() / "scale" / "citus.sql").read_text(encoding="utf-8")
+SCALE = (sql_directory() / "scale" / "citus.sql").read_text(encoding="utf-8")
 DISTRIBUTED = set(re.findall(r"create_distributed_table\('(\w+)', 'instance_id'", SCALE))
 REFERENCE = set(re.findall(r"create_reference_table\('(\w+)'\)", SCALE))
 LOCAL = {name for line in re.findall(r"^-- local: (.*)$", SCALE, re.MULTILINE) for name in line.split(", ")}
@@ -60,7 +60,7 @@ def bare(sql: str) -> str:
 def body(name: str) -> str:
     """A named statement with its parts, but for the locks and settings before it."""
     statement = statements()[name]
-    return bare(apart(statement.preparation or statement.sql)[1])
+    return bare(split_prologue(statement.preparation or statement.sql)[1])
 
 
 def ctes(sql: str) -> list[Cte]:
@@ -212,14 +212,14 @@ def test_nothing_is_looked_up_on_workers_for_each_application(name: str) -> None
         assert not (re.search(r"\bFROM applications\b", part.body) and "LATERAL" in part.body)
 
 
-@pytest.mark.parametrize("version", migrations())
+@pytest.mark.parametrize("version", load_migrations())
 def test_a_migration_is_statements_that_run_one_by_one(version: int) -> None:
-    for statement in re.split(r";[ ]*$", migrations()[version], flags=re.MULTILINE):
+    for statement in re.split(r";[ ]*$", load_migrations()[version], flags=re.MULTILINE):
         text = re.sub(r"\$\$.*?\$\$", "$$", bare(statement), flags=re.DOTALL)
         assert ";" not in text.strip(), "a statement ends with `;` at the end of a line, and nothing else does"
         if "CREATE FUNCTION flattened" not in text:
             assert not UNKNOWN_THERE.search(text)
-    assert not re.search(r"\b(nextval|clock_timestamp|serial|bigserial|GENERATED)\b", bare(migrations()[version]))
+    assert not re.search(r"\b(nextval|clock_timestamp|serial|bigserial|GENERATED)\b", bare(load_migrations()[version]))
 
 
 def test_the_readers_of_these_tests_understand_the_statements() -> None:

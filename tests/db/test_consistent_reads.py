@@ -111,7 +111,7 @@ def test_kpis_and_counts_are_of_one_moment(server: ServerProcess) -> None:
 
 async def test_a_lost_connection_starts_the_transaction_again(database: str) -> None:
     reads = 0
-    async with Database.opened(Settings.load({}), database, size=1) as own:
+    async with Database.connect(Settings.load({}), database, size=1) as own:
 
         async def read(reader: Reader) -> list[int]:
             nonlocal reads
@@ -124,4 +124,4 @@ async def test_a_lost_connection_starts_the_transaction_again(database: str) -> 
             return [*found, *[row["cursor"] for row in await reader.fetch(dict, "feed.head")]]
 
         assert await own.read_consistently(read) == [1, 1]
-        assert own.use.used == 0
+        assert own.usage.used == 0

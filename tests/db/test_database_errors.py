@@ -17,10 +17,10 @@ from shm.core.errors import (
     StatementFailed,
     UnstorableData,
 )
-from shm.core.logs import Discreet
+from shm.core.logs import RedactingFormatter
 from shm.core.settings import Settings
 from shm.db.advisory_locks import Lock
-from shm.db.connect_errors import connect_problem, refuse_unreadable
+from shm.db.connect_errors import check_dsn, describe_connect_error
 from shm.db.database import Connection, Database
 from tests.support.databases import admin_cursor
 
@@ -32,7 +32,7 @@ def logged(error: ShmError) -> str:
     """What the server's log says of an exception."""
     written = io.StringIO()
     handler = logging.StreamHandler(written)
-    handler.setFormatter(Discreet("%(message)s"))
+    handler.setFormatter(RedactingFormatter("%(message)s"))
     logger = logging.Logger("shm.test")
     logger.addHandler(handler)
     logger.error("it failed", exc_info=error)
@@ -47,7 +47,7 @@ async def refused(connection: Connection, sql: str) -> ShmError:
 
 
 async def test_a_change_of_the_schema_that_fails_has_postgresqls_message(database: str) -> None:
-    async with Database.opened(FIRST_TRY, database, 1) as opened, opened.patient_connection() as connection:
+    async with Database.connect(FIRST_TRY, database, 1) as opened, opened.dedicated_connection() as connection:
         exists = await refused(connection, "CREATE TABLE applications ()")
         syntax = await refused(connection, "CREATE STABLE applications ()")
     assert type(exists) is type(syntax) is StatementFailed
@@ -58,7 +58,7 @@ async def test_a_change_of_the_schema_that_fails_has_postgresqls_message(databas
 
 
 async def test_a_value_in_a_table_is_not_quoted_by_a_change_of_the_schema(database: str) -> None:
-    async with Database.opened(FIRST_TRY, database, 1) as opened, opened.patient_connection() as connection:
+    async with Database.connect(FIRST_TRY, database, 1) as opened, opened.dedicated_connection() as connection:
         for slug in (SECRET, "other"):
             await connection.execute("applications.ensure", slug=slug, name="x")
         cast = await refused(connection, "ALTER TABLE applications ALTER slug TYPE integer USING slug::integer")
@@ -72,7 +72,7 @@ async def test_a_value_in_a_table_is_not_quoted_by_a_change_of_the_schema(databa
 async def test_a_statement_with_parameters_fails_without_their_values(
     database: str, kind: type[Database] | type[Connection]
 ) -> None:
-    async with Database.opened(FIRST_TRY, database, 1) as opened, opened.patient_connection() as connection:
+    async with Database.connect(FIRST_TRY, database, 1) as opened, opened.dedicated_connection() as connection:
         runner = opened if kind is Database else connection
         with pytest.raises(StatementFailed) as null:
             await runner.execute("applications.ensure", slug=SECRET, name=None)
@@ -85,13 +85,13 @@ async def test_a_statement_with_parameters_fails_without_their_values(
 
 
 async def test_a_table_in_use_and_a_cancelled_statement_are_told_apart(database: str) -> None:
-    async with Database.opened(FIRST_TRY, database, 1) as opened:
+    async with Database.connect(FIRST_TRY, database, 1) as opened:
         with admin_cursor(database) as cursor:
             cursor.execute("BEGIN; LOCK TABLE tokens IN ACCESS EXCLUSIVE MODE")
-            async with opened.changing_schema(Lock.PARTITIONS, 50) as connection:
+            async with opened.schema_change_connection(Lock.PARTITIONS, 50) as connection:
                 assert type(await refused(connection, "ALTER TABLE tokens ADD x integer")) is DatabaseBusy
             cursor.execute("ROLLBACK")
-            async with opened.patient_connection() as connection:
+            async with opened.dedicated_connection() as connection:
                 asked = asyncio.create_task(refused(connection, "SELECT pg_sleep(60)"))
                 cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'"
                 while not asked.done():
@@ -101,7 +101,7 @@ async def test_a_table_in_use_and_a_cancelled_statement_are_told_apart(database:
 
 
 async def test_one_value_is_of_the_class_that_was_asked_for_and_null_and_no_row_are_none(database: str) -> None:
-    async with Database.opened(FIRST_TRY, database, 1) as opened:
+    async with Database.connect(FIRST_TRY, database, 1) as opened:
         assert await opened.fetch_value(int, "kpis.new_this_week") == 0
         assert await opened.fetch_value(bool, "instances.is_due") is None
         with pytest.raises(TypeError, match=r"health\.ping returned int, wanted is str"):
@@ -123,7 +123,7 @@ async def test_a_start_that_cannot_connect_says_why_and_what_mends_it(
 ) -> None:
     dsn = make_dsn(postgres, password=SECRET, **parts)
     with pytest.raises(DatabaseUnavailable) as caught:
-        async with Database.opened(FIRST_TRY, dsn, 1):
+        async with Database.connect(FIRST_TRY, dsn, 1):
             pass
     assert "could not be reached within 1 s" in str(caught.value)
     assert problem in str(caught.value)
@@ -144,8 +144,8 @@ async def test_a_start_that_cannot_connect_says_why_and_what_mends_it(
 )
 def test_what_libpq_says_becomes_a_sentence_with_a_remedy(libpq: str, problem: str) -> None:
     failure = psycopg2.OperationalError(f'connection to server at "db", port 5432 failed: {libpq}\n')
-    assert problem in connect_problem(failure)
-    assert "10.0.0.9" not in connect_problem(failure)
+    assert problem in describe_connect_error(failure)
+    assert "10.0.0.9" not in describe_connect_error(failure)
 
 
 @pytest.mark.parametrize(
@@ -158,10 +158,10 @@ def test_what_libpq_says_becomes_a_sentence_with_a_remedy(libpq: str, problem: s
 )
 def test_a_password_that_is_not_encoded_is_refused_and_not_shown(dsn: str) -> None:
     with pytest.raises(ConfigurationError, match="SHM_DB_DSN cannot be read") as caught:
-        refuse_unreadable(dsn)
+        check_dsn(dsn)
     assert SECRET not in str(caught.value)
 
 
 def test_a_socket_folder_may_have_any_name() -> None:
-    refuse_unreadable("postgresql:///db?host=%2Ftmp%2Fa%40b")
-    refuse_unreadable("host=@abstract dbname=a@b")
+    check_dsn("postgresql:///db?host=%2Ftmp%2Fa%40b")
+    check_dsn("host=@abstract dbname=a@b")

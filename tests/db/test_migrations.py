@@ -16,7 +16,7 @@ import pytest
 from nacl.signing import SigningKey
 
 from shm.cli.migrate import run as run_migrate
-from shm.db.migrations import migrations
+from shm.db.migrations import load_migrations
 from tests.support import plain_http, previous_release
 from tests.support.databases import admin_cursor, migrate
 from tests.support.houses import wait_for
@@ -238,7 +238,7 @@ def test_migrating_by_hand_does_the_same_and_twice_is_harmless(
     hold_nothing_lost(before, held(database))
     with admin_cursor(database) as cursor:
         done = rows(cursor, "SELECT version, applied_at FROM schema_migrations ORDER BY version")
-    assert [version for version, _ in done] == list(migrations())
+    assert [version for version, _ in done] == list(load_migrations())
     assert run_migrate(argparse.Namespace(dsn=database, data_dir=None)) == 0
     hold_nothing_lost(before, held(database))
     hold_kpis(serve(), old)

@@ -6,7 +6,7 @@ import psycopg2
 import pytest
 
 from shm.db.advisory_locks import Lock
-from shm.db.statements import apart, numbered, sql_folder, statements
+from shm.db.statements import split_prologue, sql_directory, statements, to_positional
 
 WRITES = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM) (instances|snapshots|feed_head|removals|tallies|absences)\b")
 
@@ -22,7 +22,7 @@ def advisory_locks(sql: str) -> list[Lock]:
 @pytest.mark.parametrize("name", sorted(statements()))
 def test_a_statement_fits_the_schema(name: str, database: str) -> None:
     statement = statements()[name]
-    preparation = statement.preparation or f"PREPARE this AS {numbered(apart(statement.sql)[1])[0]}"
+    preparation = statement.preparation or f"PREPARE this AS {to_positional(split_prologue(statement.sql)[1])[0]}"
     connection = psycopg2.connect(database)
     try:
         with connection.cursor() as cursor:
@@ -35,13 +35,13 @@ def test_a_statement_fits_the_schema(name: str, database: str) -> None:
 def test_a_statement_that_writes_instances_takes_the_lock_first_in_a_statement_of_its_own(name: str) -> None:
     statement = statements()[name]
     text = statement.preparation or statement.sql
-    assert (Lock.WRITERS in advisory_locks(apart(statement.sql)[0])) == bool(WRITES.search(text))
+    assert (Lock.WRITERS in advisory_locks(split_prologue(statement.sql)[0])) == bool(WRITES.search(text))
 
 
 @pytest.mark.parametrize("name", sorted(statements()))
 def test_a_statement_that_writes_the_series_takes_their_lock_first_and_the_writers_after_it(name: str) -> None:
     statement = statements()[name]
-    before, _ = apart(statement.sql)
+    before, _ = split_prologue(statement.sql)
     assert (advisory_locks(before)[:1] == [Lock.ROLLUP]) == bool(WRITES_SERIES.search(statement.sql))
 
 
@@ -52,7 +52,7 @@ def test_a_statement_takes_its_locks_in_the_order_of_the_enum(name: str) -> None
 
 
 def test_lock_numbers_stand_in_one_module() -> None:
-    root = sql_folder().parent
+    root = sql_directory().parent
     files = [each for folder in ("shm", "sql", "bench", "tests") for each in (root / folder).rglob("*.*")]
     numbers = re.compile("|".join(rf"\b{each.value}\b|(?i:0x{each.value:x})\b" for each in Lock))
     found = [each for each in files if each.suffix in (".py", ".sql") and numbers.search(each.read_text())]

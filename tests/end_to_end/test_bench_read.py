@@ -13,7 +13,7 @@ from bench.read.seeded_fleet import SeededFleet, add_day, open_cursor, seed_flee
 from shm.analytics.rollup import Rollup
 from shm.core.settings import Settings
 from shm.db.database import Database
-from shm.db.statements import with_parts
+from shm.db.statements import expand_parts
 
 CHECKOUT = Path(__file__).parent.parent.parent
 INSTALLS = 150
@@ -75,9 +75,9 @@ def test_the_quick_read_bench_requests_each_endpoint(open_folder: Path) -> None:
 
 def test_tallies_of_a_seeded_fleet_match_its_instances(database: str) -> None:
     seed_fleet(database, SeededFleet(INSTALLS, 12))
-    assert _rows(database, TALLIES, 4) == _rows(database, with_parts(MOVED), 4)
+    assert _rows(database, TALLIES, 4) == _rows(database, expand_parts(MOVED), 4)
     with open_cursor(database) as cursor:
-        cursor.execute(with_parts(MISPLACED))
+        cursor.execute(expand_parts(MISPLACED))
         assert cursor.fetchone() == (0,)
 
 
@@ -111,7 +111,7 @@ def test_an_endpoint_exists_if_the_server_has_its_route_and_query() -> None:
 
 
 async def _roll(database: str) -> None:
-    async with Database.opened(Settings(), database, size=1) as pool:
+    async with Database.connect(Settings(), database, size=1) as pool:
         rollup = Rollup(pool)
         while await rollup.roll():
             pass

@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from shm.core.errors import DatabaseUnavailable
-from shm.core.instruments import Vitals
+from shm.core.instruments import Instruments
 from shm.core.settings import Settings
-from shm.core.shared_memory import SharedNumbers
+from shm.core.shared_memory import WorkerSlots
 from shm.db.database import Database
 from shm.db.embedded import EmbeddedPostgres
 from shm.ingest.batch_writer import Intake
@@ -146,9 +146,9 @@ async def test_whoever_waits_behind_a_batch_is_told_with_it_that_the_database_is
     postgres = EmbeddedPostgres(open_folder)
     settings = Settings.load({"SHM_DB_PATIENCE": "1s", "SHM_BATCH": "1"})
     with postgres.running() as dsn:
-        async with Database.opened(settings, dsn, 1) as database:
+        async with Database.connect(settings, dsn, 1) as database:
             registry = Registry(database, Keys(database, settings), settings)
-            intake = Intake(database, registry, settings, Vitals(SharedNumbers(1)))
+            intake = Intake(database, registry, settings, Instruments(WorkerSlots(1)))
             await asyncio.to_thread(postgres._control, "stop", "-m", "fast")
             waiting = [asyncio.create_task(intake.store(a_snapshot())) for _ in range(20)]
             writer = asyncio.create_task(intake.run())

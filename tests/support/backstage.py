@@ -54,7 +54,7 @@ def backstage(database: str, **environment: str) -> Iterator[Backstage]:
     settings = Settings.load(environment)
     with admin_cursor(database) as cursor, asyncio.Runner() as runner:
         cursor.execute("SELECT pg_advisory_lock(%s)", [Lock.BACKGROUND])
-        opened = Database.opened(settings, database, size=CONNECTIONS)
+        opened = Database.connect(settings, database, size=CONNECTIONS)
         own = runner.run(opened.__aenter__())
         try:
             registry = Registry(own, Keys(own, settings), settings)

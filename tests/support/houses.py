@@ -56,7 +56,7 @@ class House:
 
     def _revived(self) -> bool:
         try:
-            return self.postgres.revive()
+            return self.postgres.restart_if_dead()
         except ConfigurationError:  # processes of the one that was killed are still there
             return False
 

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg2
 from psycopg2.extras import execute_values
 
-from shm.db.migrations import CREATE_HISTORY, migrations
+from shm.db.migrations import CREATE_HISTORY, load_migrations
 from tests.support.databases import admin_cursor
 
 LAST = 2  # the newest migration of that release
@@ -129,7 +129,7 @@ def _schema(dsn: str) -> None:
         cursor.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
         cursor.execute(CREATE_HISTORY)
         for version in range(1, LAST + 1):
-            text = migrations()[version]
+            text = load_migrations()[version]
             cursor.execute(text)
             applied = (version, hashlib.sha256(text.encode()).hexdigest())
             cursor.execute("INSERT INTO schema_migrations (version, checksum) VALUES (%s, %s)", applied)

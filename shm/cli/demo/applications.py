@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 EPOCH = 1_767_225_600.0  # 2026-01-01: when the oldest of these installs were set up
-HASTE = 40.0  # a demo's hour passes in ninety seconds, or nothing would move while one looks
+TIME_FACTOR = 40.0  # a demo's hour passes in ninety seconds, or nothing would move while one looks
 
 HOSTS = (
     ("linux/amd64", "docker", 46),
@@ -66,22 +66,22 @@ class Application:
         }
         if persona.environment == "ci":
             machine["sys_ephemeral"] = True
-        return self.count(persona, hours * HASTE, drift) | machine
+        return self.count(persona, hours * TIME_FACTOR, drift) | machine
 
 
-def persona(application: Application, number: int) -> Persona:
+def make_persona(application: Application, number: int) -> Persona:
     """The install of that number: always the same one."""
-    chance = random.Random(f"{application.name}/{number}")
-    os_arch, mode, _ = chance.choices(HOSTS, [weight for *_, weight in HOSTS])[0]
-    environment, _ = chance.choices(ENVIRONMENTS, [weight for _, weight in ENVIRONMENTS])[0]
+    rng = random.Random(f"{application.name}/{number}")
+    os_arch, mode, _ = rng.choices(HOSTS, [weight for *_, weight in HOSTS])[0]
+    environment, _ = rng.choices(ENVIRONMENTS, [weight for _, weight in ENVIRONMENTS])[0]
     return Persona(
         number=number,
         os_arch=os_arch,
         deployment_mode=mode,
         environment=environment,
-        size=math.exp(chance.gauss(2.2, 1.1)),
-        since=EPOCH + chance.random() * 86400 * 200,
-        patience=chance.random(),
+        size=math.exp(rng.gauss(2.2, 1.1)),
+        since=EPOCH + rng.random() * 86400 * 200,
+        patience=rng.random(),
     )
 
 

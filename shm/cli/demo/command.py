@@ -20,16 +20,18 @@ import httpx
 from shm.auth.token_file import TOKEN_FILE
 from shm.core.errors import ConfigurationError
 from shm.core.settings import default_data_dir
-from shm.core.signals import exit_if_signalled, interruptible, orderly
+from shm.core.signals import exit_if_signalled, exit_on_signals, interruptible
 
 HELP = "Open the console on a believable fleet of simulated installs; everything started here ends with it."
 
 INSTANCES = 160
 RATE = 12.0  # reports a second: lively, and still readable
-START_LIMIT_S = 90.0  # for the server with its database, on a slow machine
-REPORTS_LIMIT_S = 60.0  # for the first report of each install
-END_LIMIT_S = 120.0  # for the server: its drain, and then its database's; killed, it would leave the database behind
-STEP_S = 0.1
+START_TIMEOUT_S = 90.0  # for the server with its database, on a slow machine
+REPORTS_TIMEOUT_S = 60.0  # for the first report of each install
+TERMINATE_TIMEOUT_S = (
+    120.0  # for the server: its drain, and then its database's; killed, it would leave the database behind
+)
+POLL_INTERVAL_S = 0.1
 LOG_LINES = 12  # of a part that failed, shown
 
 
@@ -60,14 +62,14 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigurationError("--instances and --rate must be above zero.")
     folder = args.data_dir.expanduser().absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    with orderly(), ExitStack() as stack:
+    with exit_on_signals(), ExitStack() as stack:
         server = args.server or stack.enter_context(_server(folder))
         token = _token(args.server, folder)
         fleet = stack.enter_context(_fleet(folder, server, args.instances, args.rate))
-        _say(f"{args.instances} installs of three applications report to {server}")
+        _print(f"{args.instances} installs of three applications report to {server}")
         _await_reports(fleet, folder / "fleet.log")
         status = _console(server, token, args.screenshot)
-    _say(f"ended; the data stays in {folder}")
+    _print(f"ended; the data stays in {folder}")
     return status
 
 
@@ -84,18 +86,20 @@ def _token(server: str | None, folder: Path) -> str:
 def _server(folder: Path) -> Iterator[str]:
     """`shm serve` on a free port; yields its URL once it is ready."""
     url = f"http://127.0.0.1:{_free_port()}"
-    _say(f"starting a server with an embedded PostgreSQL in {folder}")
+    _print(f"starting a server with an embedded PostgreSQL in {folder}")
     address = ("--host", "127.0.0.1", "--port", url.rpartition(":")[2])
     unlimited = ("--ratelimit-enabled", "false")  # the fleet has one address, and reports as fast as it is told to
     command = ("serve", *address, *unlimited, "--data-dir", str(folder))
     with _process(folder / "server.log", "shm.cli", *command) as process:
-        deadline = time.monotonic() + START_LIMIT_S
+        deadline = time.monotonic() + START_TIMEOUT_S
         while not _is_ready(url):
-            _fail_if_ended(process, "The server", folder / "server.log")
+            _check_running(process, "The server", folder / "server.log")
             if time.monotonic() > deadline:
-                raise ConfigurationError(f"The server was not ready within {START_LIMIT_S:.0f} s: {folder}/server.log")
+                raise ConfigurationError(
+                    f"The server was not ready within {START_TIMEOUT_S:.0f} s: {folder}/server.log"
+                )
             exit_if_signalled()
-            time.sleep(STEP_S)
+            time.sleep(POLL_INTERVAL_S)
         yield url
 
 
@@ -121,14 +125,14 @@ def _process(log: Path, module: str, *arguments: str, piped: bool = False) -> It
     try:
         yield process
     finally:
-        _end(process)
+        _terminate(process)
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def _terminate(process: "subprocess.Popen[bytes]") -> None:
     """SIGTERM, and SIGKILL for what does not hear it."""
     process.terminate()
     try:
-        process.wait(END_LIMIT_S)
+        process.wait(TERMINATE_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
@@ -138,11 +142,11 @@ def _await_reports(fleet: "subprocess.Popen[bytes]", log: Path) -> None:
     """Returns when every install has reported once, which the fleet says on its standard output, or in time."""
     assert fleet.stdout is not None  # noqa: S101 - it was started with a pipe
     with interruptible():
-        readable, _, _ = select.select([fleet.stdout], [], [], REPORTS_LIMIT_S)
+        readable, _, _ = select.select([fleet.stdout], [], [], REPORTS_TIMEOUT_S)
         has_ended = readable and not fleet.stdout.readline()
     if has_ended:
-        fleet.wait(END_LIMIT_S)
-        _fail_if_ended(fleet, "The fleet", log)
+        fleet.wait(TERMINATE_TIMEOUT_S)
+        _check_running(fleet, "The fleet", log)
 
 
 def _console(server: str, token: str, screenshot: Path | None) -> int:
@@ -158,7 +162,7 @@ def _console(server: str, token: str, screenshot: Path | None) -> int:
         with interruptible():
             return process.wait()
     finally:
-        _end(process)  # it leaves the terminal as it was
+        _terminate(process)  # it leaves the terminal as it was
 
 
 def _environment() -> dict[str, str]:
@@ -177,10 +181,10 @@ def _is_ready(url: str) -> bool:
         return False
 
 
-def _fail_if_ended(process: "subprocess.Popen[bytes]", what: str, log: Path) -> None:
+def _check_running(process: "subprocess.Popen[bytes]", name: str, log: Path) -> None:
     if process.poll() is not None:
         said = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
-        raise ConfigurationError(f"{what} ended by itself:\n{said}")
+        raise ConfigurationError(f"{name} ended by itself:\n{said}")
 
 
 def _free_port() -> int:
@@ -189,5 +193,5 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _say(sentence: str) -> None:
+def _print(sentence: str) -> None:
     print(f"demo: {sentence}", file=sys.stderr, flush=True)  # noqa: T201

@@ -13,28 +13,28 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import accumulate
 from pathlib import Path
 
-from shm.cli.demo.applications import APPLICATIONS, Application, Persona, persona
+from shm.cli.demo.applications import APPLICATIONS, Application, Persona, make_persona
 from shm_sdk import Client
 
-SENDERS = 8  # threads: an install's report takes some milliseconds, most of them in the server
-WAITING_MOST = 64  # reports waiting for a thread; past it the fleet waits too, rather than piling up
+SENDER_THREADS = 8  # threads: an install's report takes some milliseconds, most of them in the server
+MAX_WAITING_REPORTS = 64  # reports waiting for a thread; past it the fleet waits too, rather than piling up
 
 
 class SimulatedInstall:
     """An application somewhere, with an identity of its own."""
 
-    def __init__(self, application: Application, who: Persona, server: str, data_dir: Path) -> None:
+    def __init__(self, application: Application, persona: Persona, server: str, data_dir: Path) -> None:
         self._client = Client(
             server,
             application.name,
-            application.version(who),
+            application.version(persona),
             data_dir=data_dir,
-            environment=who.environment,
-            deployment_mode=who.deployment_mode,
-            os_arch=who.os_arch,
+            environment=persona.environment,
+            deployment_mode=persona.deployment_mode,
+            os_arch=persona.os_arch,
             collect_system_metrics=False,  # this machine's figures are not the simulated one's
         )
-        self._client.provider(lambda: application.report(who, time.time()))
+        self._client.provider(lambda: application.report(persona, time.time()))
 
     def report(self) -> str | None:
         """Sends a snapshot; returns what went wrong, if anything."""
@@ -48,7 +48,7 @@ def install_fleet(count: int, server: str, data_dir: Path) -> list[SimulatedInst
     ends = [round(count * part / total) for part in accumulate(application.share for application in APPLICATIONS)]
     starts = [0, *ends[:-1]]
     return [
-        SimulatedInstall(application, persona(application, number), server, data_dir / f"{number:06}")
+        SimulatedInstall(application, make_persona(application, number), server, data_dir / f"{number:06}")
         for application, start, end in zip(APPLICATIONS, starts, ends, strict=True)
         for number in range(start, end)
     ]
@@ -65,7 +65,7 @@ def main() -> int:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    room = threading.Semaphore(WAITING_MOST)
+    room = threading.Semaphore(MAX_WAITING_REPORTS)
     complaints: set[str] = set()
 
     def send(install: SimulatedInstall) -> None:
@@ -76,7 +76,7 @@ def main() -> int:
             print(f"fleet: {complaint}", file=sys.stderr, flush=True)  # noqa: T201
 
     installs = install_fleet(args.instances, args.server, args.data_dir)
-    with ThreadPoolExecutor(SENDERS) as senders:
+    with ThreadPoolExecutor(SENDER_THREADS) as senders:
         first = []
         for install in random.sample(installs, len(installs)):
             room.acquire()

@@ -175,7 +175,7 @@ class Handler(tornado.web.RequestHandler):
         """Every error has one shape, and none shows what is inside."""
         error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
         refusal = problems.refusal_for(error, status_code)
-        self.rooms.vitals.refusals.add(refusal.code)
+        self.rooms.instruments.refusals.increment(refusal.code)
         self.set_header("Content-Type", problems.CONTENT_TYPE)
         for name, value in refusal.headers.items():
             self.set_header(name, value)

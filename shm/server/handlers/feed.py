@@ -13,7 +13,7 @@ from tornado.iostream import StreamClosedError
 from shm.analytics import applications
 from shm.auth.tokens import Role
 from shm.core.errors import BadRequest, DatabaseUnavailable, Forbidden, Overloaded, TooMany
-from shm.core.logs import Sparingly, describe_error
+from shm.core.logs import RateLimitedLogger, describe_error
 from shm.feed.hub import FeedFailed
 from shm.server.handlers.base import Handler
 from shm.server.http.operations import operation
@@ -29,7 +29,7 @@ FULL_FOR_S = 10  # when to come again where there is no room
 LOOK_S = 5.0  # between two looks at the tokens of open feeds: one short statement, however many there are
 
 logger = logging.getLogger(__name__)
-sparingly = Sparingly(logger)
+rate_limited = RateLimitedLogger(logger)
 
 
 class FeedQuery(msgspec.Struct, frozen=True):
@@ -138,7 +138,7 @@ async def close_ended(rooms: Rooms) -> None:
         try:
             valid = await rooms.tokens.valid_of(set(tokens.values()))
         except Exception as error:  # of a database that cannot be read, a feed tells nothing either
-            sparingly.warning("could not see which tokens are still valid", describe_error(error))
+            rate_limited.warning("could not see which tokens are still valid", describe_error(error))
             continue
         for subscriber, token in tokens.items():
             if token not in valid:

@@ -111,7 +111,7 @@ async def backlog(rooms: Rooms, request: Request) -> Answer:
     verdicts = [_verdict(member if isinstance(member, Refusal) else next(stored)) for member in sent]
     for verdict in verdicts:
         if verdict.code is not None:
-            rooms.vitals.refusals.add(verdict.code)
+            rooms.instruments.refusals.increment(verdict.code)
     return Answer(json(Verdicts("ok", verdicts)), HTTPStatus.ACCEPTED)
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from shm.auth.tokens import LONGEST_NAME, Issued, Role, Token, mark_of
 from shm.core.errors import BadRequest, Conflict, NotFound
-from shm.core.setting_types import duration
+from shm.core.setting_types import parse_duration
 from shm.server.handlers.admin import PageOf
 from shm.server.handlers.base import Handler
 from shm.server.http.operations import NEXT_PAGE, TokenId, operation
@@ -58,6 +58,6 @@ class OneToken(Handler):
 
 def _read(expires_in: str | None) -> timedelta | None:
     try:
-        return None if expires_in is None else duration(expires_in)
+        return None if expires_in is None else parse_duration(expires_in)
     except ValueError as error:
         raise BadRequest("bad_field", f"expires_in cannot be read: wanted is {error}, or null.") from None

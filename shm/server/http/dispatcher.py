@@ -13,8 +13,8 @@ from tornado.http1connection import HTTP1Connection
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 
-from shm.core.instruments import Vitals
-from shm.core.setting_types import MOST_HEADERS
+from shm.core.instruments import Instruments
+from shm.core.setting_types import MAX_HEADERS_BYTES
 from shm.server.http import problems
 from shm.server.http.ingest_requests import MOST_DROPPED, Exchange, Post
 from shm.server.http.stream import HEADERS_TOO_LARGE, Stream, last
@@ -31,22 +31,22 @@ def make_server(rooms: Rooms, application: tornado.web.Application, posts: Mappi
     settings = rooms.settings
     server = Server(
         Door(rooms, application, posts),
-        max_header_size=MOST_HEADERS,
+        max_header_size=MAX_HEADERS_BYTES,
         max_body_size=max(MOST_READ, settings.max_body, settings.max_backlog_body),
         idle_connection_timeout=settings.idle_timeout.total_seconds(),
     )
-    server.vitals = rooms.vitals  # Tornado's way of making one takes no arguments but its own
+    server.instruments = rooms.instruments  # Tornado's way of making one takes no arguments but its own
     return server
 
 
 class Server(HTTPServer):
     """Tornado's, on streams of ours."""
 
-    vitals: Vitals
+    instruments: Instruments
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         """Called by Tornado for each connection."""
-        Stream.adopt(stream, self.vitals)
+        Stream.adopt(stream, self.instruments)
         super().handle_stream(stream, address)
 
 
@@ -87,7 +87,7 @@ class _Way(httputil.HTTPMessageDelegate):
         """Chooses, and goes that way."""
         if sum(len(name) + len(value) for name, value in headers.get_all()) > self._rooms.settings.max_headers:
             problems.log("head", HEADERS_TOO_LARGE)
-            self._rooms.vitals.unread(HEADERS_TOO_LARGE)
+            self._rooms.instruments.record_early_refusal(HEADERS_TOO_LARGE)
             self._connection.write(last(HEADERS_TOO_LARGE))
             self._connection.finish()
             return None

@@ -170,7 +170,7 @@ class Exchange(httputil.HTTPMessageDelegate):
             refusal.headers["Connection"] = "close"
         if not self._answered:
             problems.log(self._post.accept.__name__, refusal)
-            self._rooms.vitals.refusals.add(refusal.code)
+            self._rooms.instruments.refusals.increment(refusal.code)
             self._write(refusal.status, PROBLEM | refusal.headers, problems.body_of(refusal))
         self._stream.answered_early = not closing
         if closing:
@@ -218,7 +218,7 @@ class Exchange(httputil.HTTPMessageDelegate):
                 self._connection.close()
             else:
                 refusal = problems.refusal_for(error)
-                self._rooms.vitals.refusals.add(refusal.code)
+                self._rooms.instruments.refusals.increment(refusal.code)
                 await self._finish(refusal.status, PROBLEM | refusal.headers, problems.body_of(refusal))
 
     async def _write_pieces(self, status: HTTPStatus, pieces: AsyncIterator[bytes], told: dict[str, str]) -> None:
@@ -261,4 +261,6 @@ class Exchange(httputil.HTTPMessageDelegate):
         """Its answer begins to go out."""
         self._answered = True
         self._stream.answering = False
-        self._rooms.vitals.answered(self._post.accept.__name__, status.value, time.monotonic() - self._began)
+        self._rooms.instruments.record_response(
+            self._post.accept.__name__, status.value, time.monotonic() - self._began
+        )

@@ -17,7 +17,7 @@ from shm.core.errors import (
     Refusal,
     UnstorableData,
 )
-from shm.core.logs import Sparingly
+from shm.core.logs import RateLimitedLogger
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -27,7 +27,7 @@ FIXED_HEADERS = {"Server": "shm", "X-Content-Type-Options": "nosniff", "Cache-Co
 FULL_RETRY_S = 60  # somebody has to make room first
 
 logger = logging.getLogger(__name__)
-sparingly = Sparingly(logger)
+rate_limited = RateLimitedLogger(logger)
 
 _encoder = msgspec.json.Encoder()
 
@@ -57,7 +57,7 @@ def log(asked: str, error: BaseException) -> None:
         logger.debug("%s: refused, %s", asked, refusal_for(error).code)
         return
     if isinstance(error, DatabaseUnavailable):
-        sparingly.warning(f"{asked}: the database is away, full or too slow", str(error))
+        rate_limited.warning(f"{asked}: the database is away, full or too slow", str(error))
         return
     logger.error("%s failed", asked, exc_info=error)
 

@@ -9,8 +9,8 @@ from typing import Any, cast
 from tornado.iostream import IOStream, UnsatisfiableReadError
 
 from shm.core.errors import BadRequest, HeadersTooLarge, Refusal
-from shm.core.instruments import Vitals
-from shm.core.setting_types import MOST_HEADERS
+from shm.core.instruments import Instruments
+from shm.core.setting_types import MAX_HEADERS_BYTES
 from shm.server.http import problems
 
 FIXED_LINES = "".join(f"{name}: {value}\r\n" for name, value in problems.FIXED_HEADERS.items())
@@ -42,15 +42,15 @@ BAD_HTTP = BadRequest("bad_http", "This is no HTTP that can be read: its first l
 class Stream(IOStream):
     """Whoever sends what cannot be read is told so, in the shape of all refusals; answers go out at once and whole."""
 
-    vitals: Vitals
+    instruments: Instruments
     answering = False  # set while a request waits for its answer
     answered_early = False  # set while the rest of a body comes whose request has its answer
 
     @classmethod
-    def adopt(cls, stream: IOStream, vitals: Vitals) -> None:
+    def adopt(cls, stream: IOStream, instruments: Instruments) -> None:
         """Makes one of ours of a stream that Tornado has just made, for which it asks nobody."""
         stream.__class__ = cls
-        cast(Stream, stream).vitals = vitals
+        cast(Stream, stream).instruments = instruments
         IOStream.set_nodelay(stream, True)
 
     def set_nodelay(self, value: bool) -> None:
@@ -63,7 +63,7 @@ class Stream(IOStream):
         if self.answered_early:  # one answer is enough
             return super().write(b"")
         problems.log("HTTP", BAD_HTTP)
-        self.vitals.unread(BAD_HTTP)
+        self.instruments.record_early_refusal(BAD_HTTP)
         return super().write(last(BAD_HTTP))
 
     def set_close_callback(self, callback: Callable[[], None] | None) -> None:
@@ -76,9 +76,9 @@ class Stream(IOStream):
         if isinstance(exc_info, UnsatisfiableReadError) and not (
             self.closed() or self.writing() or self.answered_early
         ):
-            refusal = HEADERS_TOO_LARGE if str(MOST_HEADERS) in str(exc_info) else BAD_HTTP
+            refusal = HEADERS_TOO_LARGE if str(MAX_HEADERS_BYTES) in str(exc_info) else BAD_HTTP
             problems.log("HTTP", refusal)
-            self.vitals.unread(refusal)
+            self.instruments.record_early_refusal(refusal)
             with suppress(OSError):
                 self.socket.send(last(refusal))
         super().close(exc_info)

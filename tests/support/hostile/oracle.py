@@ -11,7 +11,7 @@ from typing import Any
 from shm.core.settings import Settings
 
 LIMITS = Settings()
-MOST_DIGITS = 330  # of a number that is kept
+MAX_DIGITS = 330  # of a number that is kept
 MOST_DIGITS_READ = 4_300  # of a whole number that is read at all, be it only to be dropped for a later equal key
 MOST_EXPONENT_READ = 18  # digits
 
@@ -131,7 +131,7 @@ def _scalar_can_be_kept(value: Any) -> bool:
         return len(value) <= LIMITS.max_text and "\0" not in value and value.isascii() | _is_utf8(value)
     if isinstance(value, Decimal) and value:
         digits = len(value.as_tuple().digits)
-        return digits <= MOST_DIGITS and Decimal(math.ulp(0.0)) <= value.copy_abs() <= Decimal(sys.float_info.max)
+        return digits <= MAX_DIGITS and Decimal(math.ulp(0.0)) <= value.copy_abs() <= Decimal(sys.float_info.max)
     return True
 
 

@@ -16,7 +16,7 @@ INSTANCES = """
 SNAPSHOTS = "SELECT instance_id::text, snapshot_at, app_slug, app_version, metrics::text FROM snapshots ORDER BY 1, 2"
 APPLICATIONS = "SELECT slug, name, created_at, overrides::text FROM applications"
 
-LONGEST_CATEGORY = 64
+MAX_CATEGORY_LENGTH = 64
 
 Leaf = Decimal | bool | str
 
@@ -107,4 +107,4 @@ def flat(metrics: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _is_aggregated(value: Any) -> bool:
-    return isinstance(value, bool | Decimal) or (isinstance(value, str) and len(value) <= LONGEST_CATEGORY)
+    return isinstance(value, bool | Decimal) or (isinstance(value, str) and len(value) <= MAX_CATEGORY_LENGTH)

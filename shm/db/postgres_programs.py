@@ -12,7 +12,7 @@ from typing import TextIO
 
 from shm.core.signals import is_signalled
 
-STEP_S = 0.05  # between two looks at whether a signal has come
+POLL_INTERVAL_S = 0.05  # between two looks at whether a signal has come
 TERMINATE_TIMEOUT_S = 8.0  # initdb notices a signal between its steps, and then removes what it made
 KILL_TIMEOUT_S = 5.0
 
@@ -21,12 +21,12 @@ def run_program(
     command: Sequence[str],
     owner: pwd.struct_passwd | None,
     *,
-    inherited: TextIO | None = None,
-    may_end: Callable[[], bool] | None = None,
+    inherited_file: TextIO | None = None,
+    can_terminate: Callable[[], bool] | None = None,
 ) -> tuple[int, list[str]]:
     """Runs it as `owner`; returns its exit status and the lines of its output.
 
-    `may_end` says whether the program may be ended early once a signal has told this command to end; without it, the
+    `can_terminate` says whether the program may be ended early once a signal has come; without it, the
     program is waited for. `inherited` is a file that it and its children keep open.
     """
     with tempfile.TemporaryFile("w+") as output:  # a pipe would stay open in the server that pg_ctl leaves behind
@@ -42,14 +42,14 @@ def run_program(
             group=owner.pw_gid if owner else None,
             extra_groups=[] if owner else None,
             start_new_session=True,  # a terminal's Ctrl-C is for us alone
-            pass_fds=[inherited.fileno()] if inherited else [],
+            pass_fds=[inherited_file.fileno()] if inherited_file else [],
         )
         try:
-            while not _has_ended(process, STEP_S):
-                if may_end is not None and is_signalled() and may_end():
-                    _end(process)
+            while not _has_ended(process, POLL_INTERVAL_S):
+                if can_terminate is not None and is_signalled() and can_terminate():
+                    _terminate(process)
         except BaseException:
-            _end(process)
+            _terminate(process)
             raise
         output.seek(0)
         return process.returncode, output.read().strip().splitlines()
@@ -63,7 +63,7 @@ def _has_ended(process: "subprocess.Popen[bytes]", timeout_s: float) -> bool:
     return True
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def _terminate(process: "subprocess.Popen[bytes]") -> None:
     """SIGTERM; then SIGKILL for its whole process group."""
     process.terminate()
     if _has_ended(process, TERMINATE_TIMEOUT_S):
@@ -72,11 +72,11 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     deadline = time.monotonic() + KILL_TIMEOUT_S
-    while _is_left(process.pid) and time.monotonic() < deadline:
-        time.sleep(STEP_S)
+    while _group_exists(process.pid) and time.monotonic() < deadline:
+        time.sleep(POLL_INTERVAL_S)
 
 
-def _is_left(group: int) -> bool:
+def _group_exists(group: int) -> bool:
     """Whether a process of the group is left. Process 1 of a container inherits orphans, and has to wait for them."""
     with suppress(ChildProcessError):
         os.waitpid(-group, os.WNOHANG)

@@ -8,12 +8,12 @@ from shm.db.database import Database
 logger = logging.getLogger(__name__)
 
 
-async def agree(database: Database, settings: Settings) -> None:
+async def persist_shared_settings(database: Database, settings: Settings) -> None:
     """Writes down the active window and the environments that are not counted, as this start has them.
 
     Where another start had others, every figure changes its meaning, and is computed anew in the background.
     """
-    async with database.patient_connection() as connection:
+    async with database.dedicated_connection() as connection:
         changed = await connection.fetch_value(
             bool,
             "definitions.agree",

@@ -12,12 +12,12 @@ from typing import TypeVar
 from shm.core import logs
 from shm.core.errors import ConfigurationError, DatabaseUnavailable, Refusal, StatementFailed, UnstorableData
 from shm.core.settings import Settings
-from shm.core.signals import interruptible, orderly
+from shm.core.signals import exit_on_signals, interruptible
 from shm.db.database import Database
-from shm.db.embedded import Revive, database_for
+from shm.db.embedded import RestartIfDead, provide_dsn
 
 FLAGS = ("dsn", "data_dir")  # of every command but `serve`, which has one for each setting
-BROKEN_PIPE = 1  # the exit status where the reader of standard output has gone: it has not all of it
+BROKEN_PIPE_STATUS = 1  # the exit status where the reader of standard output has gone: it has not all of it
 
 T = TypeVar("T")
 Action = Callable[[Database, Settings], Awaitable[int]]
@@ -41,12 +41,12 @@ def run_with(
     """
     try:
         settings = load_settings({name: vars(args)[name] for name in FLAGS})
-        with database_of(settings) as (dsn, _), resource as opened, interruptible():
+        with open_dsn(settings) as (dsn, _), resource as opened, interruptible():
             status = asyncio.run(_with_database(settings, dsn, opened, action))
             sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain at its end
-        return BROKEN_PIPE
+        return BROKEN_PIPE_STATUS
     except ConfigurationError:
         raise
     except Exception:
@@ -64,10 +64,10 @@ def load_settings(flags: Mapping[str, object]) -> Settings:
 
 
 @contextmanager
-def database_of(settings: Settings) -> Iterator[tuple[str, Revive | None]]:
-    """As `database_for`, ended in order by a signal. Errors of the database become ConfigurationErrors."""
+def open_dsn(settings: Settings) -> Iterator[tuple[str, RestartIfDead | None]]:
+    """As `provide_dsn`, ended in order by a signal. Errors of the database become ConfigurationErrors."""
     try:
-        with orderly(), database_for(settings) as found:
+        with exit_on_signals(), provide_dsn(settings) as found:
             yield found
     except Refusal as refusal:
         raise ConfigurationError(refusal.detail) from None
@@ -82,5 +82,5 @@ def database_of(settings: Settings) -> Iterator[tuple[str, Revive | None]]:
 async def _with_database(
     settings: Settings, dsn: str, resource: T, action: Callable[[Database, Settings, T], Awaitable[int]]
 ) -> int:
-    async with Database.opened(settings, dsn, size=1) as database:
+    async with Database.connect(settings, dsn, size=1) as database:
         return await action(database, settings, resource)
