@@ -50,7 +50,7 @@ def run_with(
     except ConfigurationError:
         raise
     except Exception:
-        logger.critical("ended by a fault", exc_info=True)
+        logger.critical("ended by an unhandled exception", exc_info=True)
         return 1
     return status
 

@@ -1,8 +1,8 @@
-"""Aggregates: how the values of a number over instances become one value. The one place in Python that knows them.
+"""Aggregates: the functions that reduce a metric's numbers over instances to one value. Pure.
 
-`sum` and `avg` follow from a total and a count, which the tallies and the series keep. All others take the values in
-order, which the part `spread` in `sql/parts.sql` computes. Every match is exhaustive, so mypy names what a new
-aggregate lacks. Pure.
+`sum` and `avg` follow from a total and a count, which the tallies and the series keep. The other aggregates need the
+distribution of the values, which the part `spread` in `sql/parts.sql` computes. Every match is exhaustive, so mypy
+reports each place that a new aggregate has to be added to.
 """
 
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from typing import Literal, Protocol, assert_never
 
 Aggregate = Literal["sum", "avg", "min", "max", "median"]
 
-MEAN_DIGITS = 20  # behind those of the sum: a mean of what doubles hold is exact to a double's last digit
+MEAN_DIGITS = 20  # in addition to the digits of the sum: the mean of doubles is exact to a double's last digit
 
-EXACT = Context(prec=1_000)  # sums of doubles written out have no more digits: from 10^308 to 10^-324
+EXACT = Context(prec=1_000)  # enough for a sum of doubles written in full: from 10^308 to 10^-324
 
 
 class Distribution(Protocol):
-    """The columns of the part `spread`; percentiles interpolate between two neighbours."""
+    """The columns of the part `spread`. Percentiles interpolate between the two nearest values."""
 
     @property
     def least(self) -> Decimal | None:
@@ -48,7 +48,7 @@ NO_DISTRIBUTION: Distribution = _NoDistribution()
 
 
 def needs_distribution(aggregate: Aggregate) -> bool:
-    """Whether it takes the values themselves, and not only their total and count."""
+    """Whether the aggregate needs the values themselves, and not only their total and count."""
     match aggregate:
         case "sum" | "avg":
             return False
@@ -61,7 +61,7 @@ def needs_distribution(aggregate: Aggregate) -> bool:
 def aggregate_value(
     aggregate: Aggregate, total: Decimal | None, instances: int, distribution: Distribution = NO_DISTRIBUTION
 ) -> Decimal | None:
-    """The aggregate of `instances` values with this total and distribution; None where what it takes is not known."""
+    """The aggregate of `instances` values with this total and distribution; None if the input it needs is unknown."""
     match aggregate:
         case "sum":
             result = total
@@ -79,13 +79,13 @@ def aggregate_value(
 
 
 def mean(total: Decimal, instances: int) -> Decimal:
-    """A sum over how many answered, exact far beyond what a double holds."""
+    """`total / instances`, with more digits than a double holds."""
     with localcontext() as context:
         context.prec = len(total.as_tuple().digits) + MEAN_DIGITS
         return strip_trailing_zeros(total / instances)
 
 
 def strip_trailing_zeros(value: Decimal) -> Decimal:
-    """Without zeros at the end behind the point."""
+    """The same value without trailing zeros after the decimal point."""
     digits = value.normalize(EXACT)
     return digits.quantize(Decimal(1), context=EXACT) if int(digits.as_tuple().exponent) > 0 else digits

@@ -1,21 +1,21 @@
-"""The exceptions of the server and what HTTP answers for each.
+"""The exceptions of the server and the HTTP response to each.
 
 ShmError
-├── ConfigurationError           the start ends with its sentence
+├── ConfigurationError           ends the start; its message is printed
 ├── DatabaseUnavailable          503, Retry-After
 │   ├── DatabaseBusy             503
 │   ├── DatabaseFull             503
 │   └── QueryTooSlow             503
-├── UnstorableData               a value that PostgreSQL refuses; its batch is tried apart
+├── UnstorableData               a value that PostgreSQL refuses; the members of its batch are retried one by one
 ├── StatementFailed              500; PostgreSQL refused a statement for another reason
-└── Refusal                      an answer in the 4xx or 5xx, as application/problem+json (RFC 9457)
+└── Refusal                      a 4xx or 5xx response, as application/problem+json (RFC 9457)
     ├── BadRequest    400        ├── MethodNotAllowed  405    ├── HeadersTooLarge  431
     ├── Unauthorized  401        ├── TooSlow           408    ├── TooMany          429, Retry-After
     ├── Forbidden     403        ├── Conflict          409    └── Overloaded       503, Retry-After
     ├── NotFound      404        ├── TooLarge          413
 
-The messages of all but refusals hold nothing that an install sent (`is_loggable`); the log shows those, and no others.
-A refusal's `code` is stable and made for programs; its `detail` says what is wrong, where, and what was wanted.
+The log shows the messages of `is_loggable` errors only: these contain no data that an install sent. A refusal's `code`
+is stable and meant for programs. Its `detail` says what is wrong, where it is, and what is expected.
 """
 
 from http import HTTPStatus
@@ -23,49 +23,49 @@ from typing import ClassVar
 
 
 class ShmError(Exception):
-    """Whatever SHM raises on purpose."""
+    """The base of all exceptions that SHM raises itself."""
 
-    is_loggable: ClassVar[bool] = False  # whether the message can hold nothing that an install sent
+    is_loggable: ClassVar[bool] = False  # whether the message is free of data that an install sent
 
 
 class ConfigurationError(ShmError):
-    """The start cannot go on; the message is a sentence for the person at the terminal."""
+    """A command cannot start or continue. The message is a sentence for the user at the terminal."""
 
     is_loggable = True
 
 
 class DatabaseUnavailable(ShmError):
-    """PostgreSQL could not be reached, or went away and did not come back within the patience."""
+    """PostgreSQL is unreachable, or the connection was lost and not restored within `SHM_DB_PATIENCE`."""
 
     is_loggable = True
 
 
 class DatabaseBusy(DatabaseUnavailable):
-    """Too many statements wait for PostgreSQL already, or a change of the schema for a table that is in use."""
+    """Too many statements wait for PostgreSQL, or a schema change did not get the lock of a table in use."""
 
 
 class DatabaseFull(DatabaseUnavailable):
-    """PostgreSQL's disk is full: what it has can be read, and nothing can be added."""
+    """PostgreSQL's disk is full: data can be read but not written."""
 
 
 class QueryTooSlow(DatabaseUnavailable):
-    """A statement went past `statement_timeout` and was cancelled by PostgreSQL."""
+    """PostgreSQL cancelled a statement that exceeded `statement_timeout`."""
 
 
 class UnstorableData(ShmError):
-    """PostgreSQL refused a value that the envelope let through."""
+    """PostgreSQL refused a value that had passed the validation of the payload."""
 
     is_loggable = True
 
 
 class StatementFailed(ShmError):
-    """PostgreSQL refused a statement: a missing right, a schema that is not as expected, or a bug of ours."""
+    """PostgreSQL refused a statement: a missing privilege, an unexpected schema, or a bug in SHM."""
 
     is_loggable = True
 
 
 class Refusal(ShmError):
-    """An answer other than success. `headers` are added to the response."""
+    """An error response. `headers` are added to it."""
 
     status: ClassVar[HTTPStatus]
 
@@ -77,61 +77,61 @@ class Refusal(ShmError):
 
 
 class BadRequest(Refusal):
-    """What came cannot be read or breaks a limit."""
+    """The request is malformed or exceeds a limit."""
 
     status = HTTPStatus.BAD_REQUEST
 
 
 class Unauthorized(Refusal):
-    """No proof of who is asking: a token or a signature is missing or wrong."""
+    """The token or the signature is missing or invalid."""
 
     status = HTTPStatus.UNAUTHORIZED
 
 
 class Forbidden(Refusal):
-    """It is known who is asking, and they may not."""
+    """The caller is authenticated and not allowed to do this."""
 
     status = HTTPStatus.FORBIDDEN
 
 
 class NotFound(Refusal):
-    """There is no such thing."""
+    """The resource does not exist."""
 
     status = HTTPStatus.NOT_FOUND
 
 
 class MethodNotAllowed(Refusal):
-    """The address is known, the method is not."""
+    """The path exists and does not support the method."""
 
     status = HTTPStatus.METHOD_NOT_ALLOWED
 
 
 class TooSlow(Refusal):
-    """The body did not come in time."""
+    """The body did not arrive in time."""
 
     status = HTTPStatus.REQUEST_TIMEOUT
 
 
 class Conflict(Refusal):
-    """It contradicts what is already known."""
+    """The request contradicts stored data."""
 
     status = HTTPStatus.CONFLICT
 
 
 class TooLarge(Refusal):
-    """The body is over its limit."""
+    """The body exceeds its size limit."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
 class HeadersTooLarge(Refusal):
-    """The headers are over their limit."""
+    """The headers exceed their size limit."""
 
     status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 
 
 class TooMany(Refusal):
-    """Too often. `Retry-After` says when again."""
+    """A rate limit is exceeded. `Retry-After` says when the next request is accepted."""
 
     status = HTTPStatus.TOO_MANY_REQUESTS
 
@@ -140,7 +140,10 @@ class TooMany(Refusal):
 
 
 class Overloaded(Refusal):
-    """Not now: the queue is full, the database is away, or the server is ending. `Retry-After` says when."""
+    """Temporarily unable: the queue is full, the database is unavailable, or the server shuts down.
+
+    `Retry-After` says when to try again.
+    """
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
 

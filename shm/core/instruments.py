@@ -1,7 +1,8 @@
-"""How the server itself is: what is counted and measured of it, by the worker that it happens in.
+"""Metrics of the server itself: counters, histograms and gauges that each worker updates in shared memory.
 
-Nothing here knows who asked. Labels are names out of the code: of handlers, codes, pools. Counting costs under a
-microsecond, because a snapshot's whole way costs two hundred. `exposition` shows it, `sampler` fills the gauges.
+They contain no data of a request: the labels are names from the code, of handlers, refusal codes and pools. An update
+takes under a microsecond, because a whole snapshot takes two hundred. `shm.server.prometheus` exports the metrics,
+`shm.server.gauge_sampler` sets the gauges.
 """
 
 from bisect import bisect_left
@@ -11,9 +12,9 @@ from typing import Literal
 from shm.core.errors import Refusal
 from shm.core.shared_memory import WorkerSlot, WorkerSlots
 
-UNKNOWN_HANDLER = "http"  # instead of a handler's name
+UNKNOWN_HANDLER = "http"  # the label of requests that are refused before their handler is known
 
-# From a health check to what a proxy waits for at most.
+# From the duration of a health check to the usual timeout of a proxy.
 REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 BATCH_SIZE_BUCKETS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)  # the last is SHM_BATCH by default
 LAG_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -21,7 +22,7 @@ LAG_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric as monitoring systems know it. Histograms have the upper `bounds` of their buckets.
+    """A metric in Prometheus's sense. `bounds` are the upper bounds of a histogram's buckets.
 
     Counters and histograms are sums over the workers; gauges have a value for each worker, unless `is_global`.
     """
@@ -34,52 +35,48 @@ class Metric:
     is_global: bool = False
 
 
-REQUESTS = Metric("shm_requests", "counter", "Requests that were answered.", ("handler", "status"))
+REQUESTS = Metric("shm_requests", "counter", "Answered requests.", ("handler", "status"))
 REQUEST_SECONDS = Metric(
     "shm_request_duration_seconds",
     "histogram",
-    "From when a request is there until its answer is written.",
+    "From the complete request to the complete response.",
     ("handler",),
     REQUEST_BUCKETS_S,
 )
-REFUSALS = Metric("shm_refusals", "counter", "Requests, and members of backlogs, that were refused.", ("code",))
+REFUSALS = Metric("shm_refusals", "counter", "Refused requests and refused members of backlogs.", ("code",))
 BATCH_SIZE = Metric(
-    "shm_intake_batch_snapshots", "histogram", "Snapshots that were written together.", (), BATCH_SIZE_BUCKETS
+    "shm_intake_batch_snapshots", "histogram", "Snapshots written in one transaction.", (), BATCH_SIZE_BUCKETS
 )
 BATCH_WAIT = Metric(
     "shm_intake_batch_wait_seconds",
     "histogram",
-    "How long the first snapshot of a batch had waited when its writing began.",
+    "Time that the first snapshot of a batch waited until the write began.",
     (),
     REQUEST_BUCKETS_S,
 )
 BATCH_COMMIT = Metric(
     "shm_intake_batch_commit_seconds",
     "histogram",
-    "From the beginning of a batch to its COMMIT.",
+    "From the beginning of a batch's write to its COMMIT.",
     (),
     REQUEST_BUCKETS_S,
 )
 QUEUE_LENGTH = Metric("shm_intake_queue_snapshots", "gauge", "Snapshots that wait for a batch.")
 FEED_SUBSCRIBERS = Metric("shm_feed_subscribers", "gauge", "Subscribers of the change feed.")
 SLOWEST_FEED_LAG = Metric(
-    "shm_feed_slowest_lag_seconds", "gauge", "For how long the slowest subscriber has not been told of a change."
+    "shm_feed_slowest_lag_seconds", "gauge", "Age of the oldest change that the slowest subscriber has not received."
 )
-MEDIAN_FEED_LAG = Metric("shm_feed_median_lag_seconds", "gauge", "The same of the subscriber in the middle.")
-LOOP_LAG = Metric(
-    "shm_event_loop_lag_seconds", "histogram", "How late the event loop comes to what is due.", (), LAG_BUCKETS_S
-)
-CONNECTIONS = Metric(
-    "shm_database_connections", "gauge", "Connections to PostgreSQL, in use or free.", ("pool", "state")
-)
+MEDIAN_FEED_LAG = Metric("shm_feed_median_lag_seconds", "gauge", "The same for the median subscriber.")
+LOOP_LAG = Metric("shm_event_loop_lag_seconds", "histogram", "Delay of the event loop.", (), LAG_BUCKETS_S)
+CONNECTIONS = Metric("shm_database_connections", "gauge", "Connections to PostgreSQL, used or free.", ("pool", "state"))
 WAITING_STATEMENTS = Metric(
     "shm_database_statements_waiting", "gauge", "Statements that wait for a connection.", ("pool",)
 )
-DATABASE_BYTES = Metric("shm_database_size_bytes", "gauge", "Size of the database on its disk.", is_global=True)
+DATABASE_BYTES = Metric("shm_database_size_bytes", "gauge", "Size of the database on disk.", is_global=True)
 SERIES_LAG = Metric(
     "shm_series_lag_seconds",
     "gauge",
-    "For how long the oldest snapshot that charts do not tell yet has been stored.",
+    "Age of the oldest stored snapshot that charts do not include yet.",
     is_global=True,
 )
 
@@ -101,7 +98,7 @@ METRICS = (
 
 
 class Counter:
-    """Counts, for each of its labels."""
+    """A count for each combination of label values."""
 
     def __init__(self, slot: WorkerSlot, metric: Metric) -> None:
         self._slot = slot
@@ -110,7 +107,7 @@ class Counter:
         self._first_cells: dict[tuple[str | int, ...], int] = {}
 
     def increment(self, *labels: str | int) -> None:
-        """One more."""
+        """Adds 1."""
         cell = self._first_cells.get(labels)
         if cell is None:
             cell = self._first_cells[labels] = self._slot.allocate(self._metric.name, tuple(map(str, labels)))
@@ -118,7 +115,7 @@ class Counter:
 
 
 class Histogram:
-    """A cell for each bucket, one for what is above them all, and one for the sum."""
+    """For each combination of label values: a cell for each bucket, one for larger values, and one for the sum."""
 
     def __init__(self, slot: WorkerSlot, metric: Metric) -> None:
         self._slot = slot
@@ -126,37 +123,37 @@ class Histogram:
         self._cells = slot.cells
         self._bounds = metric.bounds
         self._first_cells: dict[tuple[str, ...], int] = {}
-        if not metric.labels:  # shown from the start: nothing yet is something else than nothing known
-            self._claim(())
+        if not metric.labels:  # exported as zero from the start: no value yet differs from an unknown value
+            self._allocate(())
 
     def observe(self, value: float, *labels: str) -> None:
-        """One more of that size."""
+        """Adds a value."""
         first = self._first_cells.get(labels)
         if first is None:
-            first = self._claim(labels)
+            first = self._allocate(labels)
         cells = self._cells
         cells[first + bisect_left(self._bounds, value)] += 1.0
         cells[first + len(self._bounds) + 1] += value
 
-    def _claim(self, labels: tuple[str, ...]) -> int:
+    def _allocate(self, labels: tuple[str, ...]) -> int:
         first = self._first_cells[labels] = self._slot.allocate(self._metric.name, labels, len(self._bounds) + 2)
         return first
 
 
 class Gauge:
-    """What stands at a moment, for each of its labels."""
+    """A current value for each combination of label values."""
 
     def __init__(self, slot: WorkerSlot, metric: Metric) -> None:
         self._slot = slot
         self._metric = metric
 
     def set(self, value: float, *labels: str) -> None:
-        """This it is now."""
+        """Replaces the value."""
         self._slot.cells[self._slot.allocate(self._metric.name, labels)] = value
 
 
 class Instruments:
-    """Those of one worker, `number` from 0 on, in its slot of the `numbers` that all of them share."""
+    """The metrics of one worker, in its slot of the shared memory. Workers are counted from 0."""
 
     def __init__(self, slots: WorkerSlots, worker: int = 0) -> None:
         slot = slots.slot(worker)
@@ -179,11 +176,11 @@ class Instruments:
         self._request_seconds = Histogram(slot, REQUEST_SECONDS)
 
     def record_early_refusal(self, refusal: Refusal) -> None:
-        """A request was refused before it was clear what it asks for."""
+        """Counts a request that was refused before its handler was known."""
         self._requests.increment(UNKNOWN_HANDLER, refusal.status.value)
         self.refusals.increment(refusal.code)
 
     def record_response(self, handler: str, status: int, seconds: float) -> None:
-        """A request has its answer, so many seconds after it was there."""
+        """Counts an answered request, `seconds` after it was complete."""
         self._requests.increment(handler, status)
         self._request_seconds.observe(seconds, handler)

@@ -1,4 +1,4 @@
-"""Types within answers, with what the OpenAPI document has to know of them beside their Python type."""
+"""Field types of responses that need more than their Python type in the OpenAPI document."""
 
 from datetime import datetime
 from typing import Annotated
@@ -6,6 +6,6 @@ from typing import Annotated
 import msgspec
 
 Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]  # in UTC
-Metrics = Annotated[  # as they were sent: never read again on their way through
+Metrics = Annotated[  # the JSON text as it was sent, passed on without parsing
     msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})
 ]

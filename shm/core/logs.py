@@ -1,11 +1,10 @@
-"""What the server's log may hold: our own sentences, and never an address, a token or a body.
+"""Logging to standard error, without addresses, tokens and bodies.
 
-Libraries fill such things into what they say: asyncio writes sockets and requests into its debug lines, an exception's
-words may be what an install sent. So theirs are shown without what they fill in, and exceptions by class and place.
-Errors of ours that can hold nothing an install sent (`ShmError.is_loggable`) keep their message: that of a failed
-migration has PostgreSQL's.
-Tornado's three loggers know nothing else than requests, so they are cut off; what they would have said is said by
-`handlers.problems` without the request.
+SHM's own messages are logged as they are. Messages of libraries are logged without their arguments, because libraries
+log such data: asyncio puts sockets and requests into its debug messages. Exceptions are logged by class and location,
+because their message may quote what an install sent. Only errors with `ShmError.is_loggable` keep their message; for a
+failed migration it contains PostgreSQL's. Tornado's three loggers log requests only, so they are disabled;
+`shm.server.http.problems` logs the same faults without the request.
 """
 
 import logging
@@ -20,16 +19,16 @@ from typing import Any, TextIO
 
 from shm.core.errors import ShmError
 
-OWN_ROOT = "shm"  # the first word of our loggers' names
+OWN_ROOT = "shm"  # the root of SHM's logger names
 SILENCED = ("tornado.access", "tornado.application", "tornado.general")
-REPEAT_INTERVAL_S = 60.0  # what goes on is worth a line a minute
-MAX_CAUSES = 10  # of an exception, shown
+REPEAT_INTERVAL_S = 60.0  # an ongoing problem is worth one line a minute
+MAX_CAUSES = 10  # exceptions of one chain that are shown
 
 logger = logging.getLogger(__name__)
 
 
 def configure(level: str = "info") -> None:
-    """Sends the log to standard error, and cuts off the loggers that know client addresses."""
+    """Sends the log to standard error, and disables the loggers that log client addresses."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
@@ -40,44 +39,41 @@ def configure(level: str = "info") -> None:
 
 
 def install_hooks() -> None:
-    """From here on, what Python itself would write to standard error goes through the log: faults and warnings."""
+    """Redirects to the log what Python writes to standard error: unhandled exceptions and warnings."""
     sys.excepthook = _log_unhandled
-    sys.unraisablehook = lambda fault: logger.error("something could not be cleaned up", exc_info=fault.exc_value)
+    sys.unraisablehook = lambda args: logger.error("an exception was ignored in a destructor", exc_info=args.exc_value)
     warnings.showwarning = _log_warning
-    logging.raiseExceptions = False  # what cannot be put together would be written in pieces
+    logging.raiseExceptions = False  # logging would print the arguments of a message that cannot be formatted
 
 
 def describe_error(error: BaseException) -> str:
-    """For a log line: the message of an error that can hold nothing an install sent, of any other its class."""
+    """For a log line: the message of a loggable error, the class name of any other."""
     return str(error) if isinstance(error, ShmError) and error.is_loggable else type(error).__name__
 
 
 class RedactingFormatter(logging.Formatter):
-    """Our sentences as they are; those of libraries without what they fill in; exceptions without their words.
-
-    Errors of ours that are `is_loggable` keep them.
-    """
+    """Redacts the arguments of libraries' messages, and the messages of exceptions that are not `is_loggable`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Called by logging for each record."""
+        """Formats a record. Called by logging."""
         if record.name.partition(".")[0] != OWN_ROOT:
-            said = record
-            record = copy(said)
-            record.msg, record.args = f"{said.name}: {_redact_message(said)}", ()
+            original = record
+            record = copy(original)
+            record.msg, record.args = f"{original.name}: {_redact_message(original)}", ()
         return super().format(record)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
-        """Called by logging where there is an exception; `ei` is as from sys.exc_info."""
+        """Formats the exception of a record. Called by logging; `ei` is the value of sys.exc_info()."""
         return "Traceback (most recent call last):\n" + "".join(_format_traceback(ei[1])).rstrip()
 
 
 def _kind_and_message(error: BaseException) -> str:
-    kind, described = type(error).__qualname__, describe_error(error)
-    return kind if described == type(error).__name__ else f"{kind}: {described}"
+    kind, message = type(error).__qualname__, describe_error(error)
+    return kind if message == type(error).__name__ else f"{kind}: {message}"
 
 
 class _Redacted:
-    """Stands for what a library fills into its message."""
+    """Replaces an argument of a library's message."""
 
     def __str__(self) -> str:
         return "…"
@@ -86,24 +82,27 @@ class _Redacted:
 
 
 def _redact_message(record: logging.LogRecord) -> str:
-    """A message that was put together before it was logged may hold anything, and is left out."""
+    """The message with its arguments redacted, numbers excepted.
+
+    A message without arguments was formatted before it was logged and may contain anything, so it is left out.
+    """
     if not record.args:
         return f"(a message from {record.module}, line {record.lineno})"
-    given = record.args if isinstance(record.args, tuple) else (record.args,)
+    arguments = record.args if isinstance(record.args, tuple) else (record.args,)
     try:
-        return str(record.msg) % tuple(each if isinstance(each, int | float) else _Redacted() for each in given)
+        return str(record.msg) % tuple(each if isinstance(each, int | float) else _Redacted() for each in arguments)
     except (TypeError, ValueError, KeyError):
         return str(record.msg)
 
 
 def _format_traceback(error: BaseException | None) -> list[str]:
-    """Where an exception came from, and its causes before it, as Python shows them; messages only of loggable ones."""
+    """The tracebacks of an exception and its causes, as Python prints them, without messages that are not loggable."""
     lines: list[str] = []
     for _ in range(MAX_CAUSES):
         if error is None:
             break
         shown = [*traceback.format_tb(error.__traceback__), f"{_kind_and_message(error)}\n"]
-        lines = [*shown, "which led to\n", *lines] if lines else shown
+        lines = [*shown, "which caused\n", *lines] if lines else shown
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return lines
 
@@ -112,7 +111,7 @@ def _log_unhandled(kind: type[BaseException], error: BaseException, at: Tracebac
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, at)
     else:
-        logger.critical("ended by a fault", exc_info=error)
+        logger.critical("ended by an unhandled exception", exc_info=error)
 
 
 def _log_warning(
@@ -127,9 +126,10 @@ def _log_warning(
 
 
 class RateLimitedLogger:
-    """For what may happen a thousand times a second: each message once a minute, with how often it was suppressed.
+    """Logs each message at most once per `REPEAT_INTERVAL_S`, with the number of suppressed repetitions.
 
-    Sentences are remembered, so they must be of a few kinds; what differs each time is their detail.
+    For events that may happen a thousand times a second. Every message is kept in memory, so messages must be constant;
+    variable data belongs into the detail.
     """
 
     def __init__(self, logger: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
@@ -138,11 +138,11 @@ class RateLimitedLogger:
         self._last_logged: dict[str, tuple[float, int]] = {}
 
     def warning(self, message: str, detail: str) -> None:
-        """Says it as a warning."""
+        """Logs a warning. `detail` is not part of what is compared."""
         self._log(logging.WARNING, message, f": {detail}", with_traceback=False)
 
     def exception(self, message: str) -> None:
-        """Says it as an error, with the traceback of the exception that is being handled."""
+        """Logs an error with the traceback of the exception that is being handled."""
         self._log(logging.ERROR, message, "", with_traceback=True)
 
     def _log(self, level: int, message: str, detail: str, *, with_traceback: bool) -> None:
@@ -152,5 +152,5 @@ class RateLimitedLogger:
             self._last_logged[message] = logged_at, suppressed + 1
             return
         self._last_logged[message] = now, 0
-        more = f" (and {suppressed} times since this was last said)" if suppressed else ""
-        self._logger.log(level, "%s%s%s", message, detail, more, exc_info=with_traceback)
+        repetitions = f" (and {suppressed} times since it was last logged)" if suppressed else ""
+        self._logger.log(level, "%s%s%s", message, detail, repetitions, exc_info=with_traceback)

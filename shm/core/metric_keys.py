@@ -1,7 +1,7 @@
-"""What a metric is: its kind, how it is aggregated, what to call it and how to write its values. Pure.
+"""Metric keys: the kind, the aggregate, the label, the unit and the format that follow from a key's words. Pure.
 
 A metric is a leaf of the metrics object; nested objects are joined by dots (`{"mail": {"sent": 3}}` is `mail.sent`).
-The rules that read a key's words stand here and nowhere else: readers get their result with every key.
+Only this module interprets a key's words. Clients of the API receive the result with every key.
 """
 
 import re
@@ -19,11 +19,11 @@ Kind = Literal["business", "system"]
 NumberFormat = Literal["number", "percent", "bytes", "duration"]
 Format = Literal[NumberFormat, "boolean", "text", "json"]
 
-MAX_CATEGORY_LENGTH = 64  # characters; a longer string is kept and shown, but is no category
-MAX_LABEL_LENGTH = 64  # characters: a tile's title
+MAX_CATEGORY_LENGTH = 64  # characters; a longer string is stored and shown, but not counted as a category
+MAX_LABEL_LENGTH = 64  # characters that fit into the title of a tile
 MAX_UNIT_LENGTH = 16
-MAX_DIGITS = 330  # of a number: a double written in full
-WITHOUT_NUL = r"^[^\x00]*$"  # PostgreSQL keeps no NUL
+MAX_DIGITS = 330  # digits of a number: enough for a double written in full
+WITHOUT_NUL = r"^[^\x00]*$"  # PostgreSQL cannot store NUL
 
 SYSTEM_PREFIXES = ("sys_", "app_")
 SYSTEM_WORDS = frozenset({"cpu", "mem", "memory", "uptime", "goroutines", "heap", "rss"})
@@ -48,14 +48,14 @@ FORMATS: Mapping[str, NumberFormat] = {  # by unit
 }
 
 SEPARATORS = re.compile(r"[\W_]+")
-LABEL_SEPARATORS = re.compile(r"[\s._-]+")  # of a label's words; what else stands in a key is shown
-CASE_BOUNDARY = re.compile(  # cpu|Percent, p95|Latency, HTTP|Requests; the s of IDs begins no word
+LABEL_SEPARATORS = re.compile(r"[\s._-]+")  # become spaces in a label; other punctuation of a key is shown
+CASE_BOUNDARY = re.compile(  # cpu|Percent, p95|Latency, HTTP|Requests; the s of IDs does not begin a word
     r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z](?!s(?![a-z])|v\d)[a-z])"
 )
 
 
 class MetricOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What the vendor says of a key, instead of its words. `hidden`: in no KPI, series or list of them."""
+    """The vendor's values for a key, which replace those of its words. `hidden`: left out of KPIs, series and lists."""
 
     kind: Kind | None = None
     aggregate: Aggregate | None = None
@@ -71,7 +71,7 @@ NO_OVERRIDE = MetricOverride()
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What is known of a key before any value. `aggregate`, `unit` and `format` are of its numbers."""
+    """The properties of a key. `aggregate`, `unit` and `format` apply to its numbers."""
 
     key: str
     label: str
@@ -83,17 +83,17 @@ class Description:
 
 
 def describe(key: str, override: MetricOverride = NO_OVERRIDE) -> Description:
-    """A key by its words, except where the vendor's override says otherwise."""
-    found = split_words(key)
-    system = key.startswith(SYSTEM_PREFIXES) or not SYSTEM_WORDS.isdisjoint(found)
-    mean = system or not MEAN_WORDS.isdisjoint(found)
-    by_words = UNITS.get(found[-1]) if len(found) > 1 else None
-    unit = (by_words if override.unit is None else override.unit) or None
+    """The description of a key: by its words, except for the fields that the override sets."""
+    words = split_words(key)
+    is_system = key.startswith(SYSTEM_PREFIXES) or not SYSTEM_WORDS.isdisjoint(words)
+    is_mean = is_system or not MEAN_WORDS.isdisjoint(words)
+    unit_of_words = UNITS.get(words[-1]) if len(words) > 1 else None
+    unit = (unit_of_words if override.unit is None else override.unit) or None
     return Description(
         key,
         override.label or make_label(key),
-        override.kind or ("system" if system else "business"),
-        override.aggregate or ("avg" if mean else "sum"),
+        override.kind or ("system" if is_system else "business"),
+        override.aggregate or ("avg" if is_mean else "sum"),
         unit,
         FORMATS.get(unit or "", "number"),
         override.hidden,
@@ -101,7 +101,7 @@ def describe(key: str, override: MetricOverride = NO_OVERRIDE) -> Description:
 
 
 def common_override(overrides: Collection[MetricOverride]) -> MetricOverride:
-    """What several applications' overrides of one key all say; nothing where they differ."""
+    """The fields on which all applications' overrides of one key agree; the others are unset."""
     first = next(iter(overrides), NO_OVERRIDE)
     common = {
         name: getattr(first, name)
@@ -113,21 +113,22 @@ def common_override(overrides: Collection[MetricOverride]) -> MetricOverride:
 
 def common_aggregate(key: str, overrides: Collection[MetricOverride]) -> Aggregate | None:
     """The aggregate of a key over several applications, with their overrides of it; None where they differ."""
-    found = {describe(key, each).aggregate for each in overrides or [NO_OVERRIDE]}
-    return found.pop() if len(found) == 1 else None
+    distinct = {describe(key, each).aggregate for each in overrides or [NO_OVERRIDE]}
+    return distinct.pop() if len(distinct) == 1 else None
 
 
 def split_words(key: str) -> list[str]:
-    """A key's words in lower case: split at separators and at changes of case."""
+    """The words of a key in lower case, split at separators and at changes of case."""
     return [word.lower() for part in SEPARATORS.split(key) for word in CASE_BOUNDARY.split(part) if word]
 
 
 def make_label(key: str) -> str:
-    """A key as a title: its words, the first one with a capital letter. A word of capitals (`HTTP`) keeps them."""
+    """A title made of the key's words, with a capital first letter. A word of capitals (`HTTP`) keeps them."""
     parts = [CASE_BOUNDARY.split(part) for part in LABEL_SEPARATORS.split(key) if part]
-    shown = " ".join(word for first, *others in parts for word in (first, *map(_within_a_label, others))) or key
-    return shown[:1].upper() + shown[1:]
+    text = " ".join(word for first, *others in parts for word in (first, *map(_decapitalize, others))) or key
+    return text[:1].upper() + text[1:]
 
 
-def _within_a_label(word: str) -> str:
+def _decapitalize(word: str) -> str:
+    """A capitalized word in lower case; acronyms stay."""
     return word[:1].lower() + word[1:] if word[1:2].islower() or len(word) == 1 else word

@@ -1,4 +1,7 @@
-"""Where a page of a list ended: a moment and an ID, written so that the next page can be asked for after it."""
+"""Page tokens of lists (keyset pagination): the sort timestamp and the ID of a page's last row.
+
+The server puts the token into the `Link` header, and the client sends it back as `after`.
+"""
 
 from datetime import UTC, datetime
 from uuid import UUID
@@ -8,27 +11,27 @@ import msgspec
 from shm.core.errors import BadRequest
 
 
-def encode_page_token(moment: datetime | None, row_id: str) -> str:
-    """What `after` of the next page is; `moment` is what the list is sorted by, None where a row has none."""
-    return f"{'' if moment is None else format_timestamp(moment)}_{row_id}"
+def encode_page_token(timestamp: datetime | None, row_id: str) -> str:
+    """The `after` of the next page. `timestamp` is the sort key of the last row, None if it has none."""
+    return f"{'' if timestamp is None else format_timestamp(timestamp)}_{row_id}"
 
 
-def format_timestamp(moment: datetime) -> str:
-    """RFC 3339 with `Z`: the mark of a list that is sorted by nothing else."""
-    return moment.isoformat().replace("+00:00", "Z")
+def format_timestamp(timestamp: datetime) -> str:
+    """RFC 3339 with `Z`. Also the page token of a list that is sorted by a unique timestamp."""
+    return timestamp.isoformat().replace("+00:00", "Z")
 
 
 def decode_page_token(after: str) -> tuple[datetime | str, str]:
-    """The moment, PostgreSQL's `-infinity` where there is none, and the ID. Raises BadRequest for anything else."""
-    moment, _, row_id = after.rpartition("_")
+    """The timestamp (PostgreSQL's `-infinity` if there is none) and the ID. Raises BadRequest for an invalid token."""
+    timestamp, _, row_id = after.rpartition("_")
     try:
-        return parse_timestamp(moment) if moment else "-infinity", str(msgspec.convert(row_id, UUID))
+        return parse_timestamp(timestamp) if timestamp else "-infinity", str(msgspec.convert(row_id, UUID))
     except msgspec.ValidationError:
         raise invalid_page_token() from None
 
 
 def parse_timestamp(after: str) -> datetime:
-    """A moment that was `written`. Raises BadRequest for anything else."""
+    """The timestamp that `format_timestamp` wrote. Raises BadRequest for anything else."""
     try:
         return msgspec.convert(after, datetime).astimezone(UTC)
     except (msgspec.ValidationError, OverflowError):
@@ -36,5 +39,5 @@ def parse_timestamp(after: str) -> datetime:
 
 
 def invalid_page_token() -> BadRequest:
-    """The refusal for what no page ended with."""
-    return BadRequest("bad_after", "after is no mark of a page: take it from the Link header as it is.")
+    """The refusal of a token that the server did not issue."""
+    return BadRequest("bad_after", "after is not a page token: copy it unchanged from the Link header.")

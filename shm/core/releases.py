@@ -1,47 +1,48 @@
-"""The one order of versions: a rank, a text that compares as the versions do. Pure.
+"""The order of versions: each version has a rank, a text that compares as the versions do. Pure.
 
-Spellings of one release have one rank: `v1.2.3`, `1.2.3` and `1.2.3+build`, `1.0` and `1.0.0`, `1.5.0-rc.1` and
+Spellings of one release have the same rank: `v1.2.3`, `1.2.3` and `1.2.3+build`, `1.0` and `1.0.0`, `1.5.0-rc.1` and
 `1.5.0rc1`. Numbers compare as numbers. A pre-release comes before its release, a post-release or a packager's revision
-after it. A name without a number (`main`, `unknown`, a commit's hash) comes before every release; no version is first.
+after it. A name without a number (`main`, `unknown`, a commit's hash) comes before every release; an empty version
+comes first.
 
-A rank is compared by code points, never by a language's alphabet. Of a name it is `0` and the name. Of a release it is
-`1`, its epoch and its numbers without zeros at the end, then one of the classes below. Every part begins with its
-class, so that parts of different kinds are told apart by it: the earlier class has the smaller letter. A number is its
-count of digits and the digits; a word ends with a dot, which comes before all that words are made of.
+Ranks are compared by code points, never by a locale's collation. The rank of a name is `0` and the name. The rank of a
+release is `1`, its epoch, its numbers without trailing zeros, then one of the classes below. Every part begins with
+the letter of its class, and an earlier class has a smaller letter. A number is written as its count of digits and its
+digits; a word ends with a dot, which is smaller than every character of a word.
 """
 
 import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-CACHED = 4_096  # versions whose rank is remembered: a fleet has tens to hundreds, and tells one with each snapshot
+CACHE_SIZE = 4_096  # versions: a fleet has tens to hundreds, and each snapshot sends one
 
-# Pre-release words, in the order in which they lead to a release. What is built every day comes first.
+# Pre-release words in the order of a release cycle. Daily builds come first.
 CONTINUOUS = frozenset({"dev", "nightly", "daily", "snapshot", "canary", "edge", "next", "unstable"})
 STAGES = dict.fromkeys(CONTINUOUS, 0) | {"alpha": 1, "beta": 2, "milestone": 3, "preview": 4, "pre": 4, "rc": 5}
-UNNAMED_STAGE = 0  # of what only a tilde puts before its release, as in Debian's `1.5.0~20261101`
+UNNAMED_STAGE = 0  # a pre-release that only a tilde marks, as in Debian's `1.5.0~20261101`
 SPELLINGS = {"a": "alpha", "b": "beta", "m": "milestone", "c": "rc", "cr": "rc"}
 REVISION = frozenset({"post", "rev", "r"})  # before a number: `1.0.post1`, `1.0-r1` and `1.0-1` are one release
-RELEASE = frozenset({"final", "ga", "release", "stable"})  # behind a number they say nothing
+RELEASE = frozenset({"final", "ga", "release", "stable"})  # after a number they have no meaning
 PREFIXES = frozenset({"v", "ver", "version", "r", "rev", "rel", "release", "stable", "build", "b", "go"})
 
-# Classes of what follows the numbers of a release, and of what follows its first part.
+# Classes of the part that follows the numbers of a release, and of the parts after that one.
 PRE, END, POST, SEGMENT = "b", "d", "f", "h"
 TILDE, BEFORE, AFTER_NUMBER, AFTER_WORD = "a", "b", "f", "h"
 
-# A word is made of all but digits, ASCII punctuation, space and control characters.
+# A word consists of any characters except digits, ASCII punctuation, space and control characters.
 TOKEN = re.compile(r"[0-9]+|~|[^\x00-@\[-`{-\x7f]+")
 EPOCH = re.compile(r"([0-9]+)[:!](?=.*[0-9])")
 DATE = re.compile(r"(?:19|20)[0-9]{2}-(?:0[1-9]|1[0-2])(?:-(?:0[1-9]|[12][0-9]|3[01]))?(?![0-9])(?:\.[0-9]+)*")
 NUMBERS = re.compile(r"[0-9]+(?:\.[0-9]+)*")
 DOTTED = re.compile(r"(?<![0-9.])[0-9]+(?:\.[0-9]+)+")
-GO_PSEUDO = re.compile(r"-0(?=\.[0-9]{14}-[0-9a-f]{12}$)")  # Go's name of a commit before that release
+GO_PSEUDO = re.compile(r"-0(?=\.[0-9]{14}-[0-9a-f]{12}$)")  # Go's pseudo-version of a commit before that release
 HASH = re.compile(r"(?=[0-9]*[a-f])(?![0-9]{8}[a-c][0-9]{0,2}(?![0-9a-z]))[0-9a-f]{7,64}(?![0-9a-z.])")
 
 
 @dataclass(frozen=True, slots=True)
 class _Release:
-    """A version with a number: `tail` is what follows its numbers, without `stage`, its pre-release word."""
+    """A parsed version with a number. `stage` is its pre-release word, `tail` the other parts after the numbers."""
 
     epoch: str
     numbers: tuple[str, ...]
@@ -49,44 +50,44 @@ class _Release:
     tail: tuple[str, ...]
 
 
-@lru_cache(CACHED)
+@lru_cache(CACHE_SIZE)
 def version_rank(version: str) -> str:
-    """What versions are compared by. Empty for one that says nothing."""
-    text = _plain(version)
-    release = _release(text)
+    """The sort key of a version; empty for an empty version."""
+    text = _normalize(version)
+    release = _parse_release(text)
     if release is None:
         return "0" + text if text else ""
-    rank = ["1", _number(release.epoch), *(SEGMENT + _number(each) for each in release.numbers)]
+    rank = ["1", _rank_number(release.epoch), *(SEGMENT + _rank_number(each) for each in release.numbers)]
     if release.stage is not None:
         rank.append(f"{PRE}{STAGES.get(release.stage, UNNAMED_STAGE)}{release.stage}.")
     elif release.tail:
         rank.append(POST)
-    return "".join([*rank, *map(_part, release.tail), END])
+    return "".join([*rank, *map(_rank_part, release.tail), END])
 
 
 def is_pre_release(version: str) -> bool:
-    """Whether it comes before the release that it is numbered as."""
-    release = _release(_plain(version))
+    """Whether the version comes before the release of the same number."""
+    release = _parse_release(_normalize(version))
     return release is not None and release.stage is not None
 
 
 def is_release(version: str) -> bool:
-    """Whether it has a number, so that it can be the latest."""
+    """Whether the version has a number, so that it can be the latest."""
     return version_rank(version).startswith("1")
 
 
-def _plain(version: str) -> str:
-    """Lower case, digits of every script as 0 to 9, no control characters, no space around it."""
+def _normalize(version: str) -> str:
+    """Lower case, digits of every script as 0 to 9, no control characters, no surrounding space."""
     digits = "".join(str(int(each)) if each.isdecimal() else each for each in version)
     return re.sub(r"[\x00-\x20\x7f]+", " ", digits).strip().lower()
 
 
-def _release(text: str) -> _Release | None:
+def _parse_release(text: str) -> _Release | None:
     text = GO_PSEUDO.sub("-dev", text.partition("+")[0].strip())
     epoch = "0"
     if found := EPOCH.match(text):
         epoch, text = found[1], text[found.end() :]
-    start = _start(text)
+    start = _numbers_start(text)
     if start is None or HASH.match(text) or HASH.match(text, start):
         return None
     found = DATE.match(text, start) or NUMBERS.match(text, start)
@@ -95,12 +96,12 @@ def _release(text: str) -> _Release | None:
     while len(numbers) > 1 and not numbers[-1].strip("0"):
         numbers.pop()
     channel = [each for each in TOKEN.findall(text[:start]) if each in STAGES]
-    stage, tail = _staged([*channel, *TOKEN.findall(text[found.end() :])])
+    stage, tail = _split_stage([*channel, *TOKEN.findall(text[found.end() :])])
     return _Release(epoch, tuple(numbers), stage, tail)
 
 
-def _start(text: str) -> int | None:
-    """Where its numbers begin. Behind a word that says nothing of versions only a number with a dot is one."""
+def _numbers_start(text: str) -> int | None:
+    """The index of the first version number. After a word unknown in versions, only a dotted number is one."""
     first = re.search(r"[0-9]", text)
     if first is None:
         return None
@@ -111,51 +112,51 @@ def _start(text: str) -> int | None:
     return None if dotted is None else dotted.start()
 
 
-def _staged(tokens: list[str]) -> tuple[str | None, tuple[str, ...]]:
-    """The pre-release word, if one stands before any number, and the other parts: those behind it first."""
-    words = _words(tokens)
-    for place, word in enumerate(words):
+def _split_stage(tokens: list[str]) -> tuple[str | None, tuple[str, ...]]:
+    """The pre-release word, if one precedes any number, and the other parts: those after the word first."""
+    words = _significant_words(tokens)
+    for index, word in enumerate(words):
         if word.isdecimal():
             break
-        spelt = word if word in STAGES else SPELLINGS.get(word) if place == 0 else None
-        if spelt == "milestone" and word == "m" and not _is_number(words, place + 1):
-            spelt = None  # as in 1.0.2m, a letter that counts
-        if spelt is not None:
-            return spelt, (*words[place + 1 :], *(each for each in words[:place] if each != "~"))
+        stage = word if word in STAGES else SPELLINGS.get(word) if index == 0 else None
+        if stage == "milestone" and word == "m" and not _is_number(words, index + 1):
+            stage = None  # a patch letter, as in 1.0.2m
+        if stage is not None:
+            return stage, (*words[index + 1 :], *(each for each in words[:index] if each != "~"))
     if words and words[0] == "~":
         return "", tuple(words[1:])
     return None, tuple(words)
 
 
-def _words(tokens: list[str]) -> list[str]:
-    """Without what is spelling only: words that say that it is released, and those before a revision's number."""
+def _significant_words(tokens: list[str]) -> list[str]:
+    """The tokens that change the order: without release words, and without words before a revision's number."""
     words = [each for each in tokens if each not in RELEASE]
     if words[1:] and words[0] == "~" and (words[1] in STAGES or words[1] in SPELLINGS):
         words = words[1:]
     kept: list[str] = []
-    for place, word in enumerate(words):
+    for index, word in enumerate(words):
         if word not in REVISION:
             kept.append(word)
-        elif not _is_number(words, place + 1):
+        elif not _is_number(words, index + 1):
             kept.append("0" if word == "post" else word)
     return kept
 
 
-def _is_number(words: list[str], place: int) -> bool:
-    return place < len(words) and words[place].isdecimal()
+def _is_number(words: list[str], index: int) -> bool:
+    return index < len(words) and words[index].isdecimal()
 
 
-def _part(part: str) -> str:
-    """A part behind the first one. What leads to it comes before its end, numbers and other words after."""
+def _rank_part(part: str) -> str:
+    """The rank of a part after the first. A tilde and a pre-release word rank below the end, anything else above."""
     if part == "~":
         return TILDE
     if part.isdecimal():
-        return AFTER_NUMBER + _number(part)
+        return AFTER_NUMBER + _rank_number(part)
     return f"{BEFORE if part in CONTINUOUS else AFTER_WORD}{part}."
 
 
-def _number(digits: str) -> str:
-    """Shorter numbers are smaller: the count of digits as a letter, from 26 on as `z`, its own length and itself."""
+def _rank_number(digits: str) -> str:
+    """The count of digits, then the digits. The count is a letter; from 26 on `z`, the count's length and the count."""
     digits = digits.lstrip("0") or "0"
     length = len(digits)
     return (chr(ord("a") + length - 1) if length < 26 else f"z{len(str(length))}{length}") + digits

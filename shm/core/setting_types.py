@@ -1,4 +1,4 @@
-"""What a person writes for a setting, read: each function takes the text, and raises ValueError with what is wanted."""
+"""Parsers of setting values. Each takes the text and raises ValueError with a description of what is expected."""
 
 import ipaddress
 import re
@@ -8,17 +8,17 @@ from pathlib import Path
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 DURATION_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-MAX_CONNECTIONS = 90  # PostgreSQL takes 100 connections unless told otherwise
-MAX_DURATION = timedelta(days=36_500)  # instants minus a duration must stay within the calendar
-MAX_HEADERS_BYTES = 64 * 1024  # bytes of headers that are read before they are counted; past them nothing is
+MAX_CONNECTIONS = 90  # PostgreSQL's default max_connections is 100
+MAX_DURATION = timedelta(days=36_500)  # now minus a duration must be a valid date
+MAX_HEADERS_BYTES = 64 * 1024  # bytes of headers that Tornado reads before SHM compares them with its limit
 SIZE_UNITS = {"": 1, "k": 1024, "m": 1024**2}
 TRUE_WORDS, FALSE_WORDS = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 
 
 def parse_text(value: str) -> str:
-    """Any text that is not empty."""
+    """Any non-empty text."""
     if not value:
-        raise ValueError("a text that is not empty")
+        raise ValueError("a non-empty text")
     return value
 
 
@@ -30,7 +30,7 @@ def parse_positive_int(value: str) -> int:
 
 
 def parse_pool_size(value: str) -> int:
-    """A number of connections that PostgreSQL has room for."""
+    """A number of connections that PostgreSQL's default configuration allows."""
     if parse_positive_int(value) > MAX_CONNECTIONS:
         raise ValueError(f"a number from 1 to {MAX_CONNECTIONS}")
     return int(value)
@@ -69,46 +69,46 @@ def parse_size(value: str) -> int:
 
 
 def parse_headers_size(value: str) -> int:
-    """Bytes of headers that may be told to be too large, because they were read."""
+    """A size of headers, at most what Tornado reads: larger headers could not be refused with a response."""
     if parse_size(value) > MAX_HEADERS_BYTES:
         raise ValueError(f"a size of at most {MAX_HEADERS_BYTES} bytes, such as 16k")
     return parse_size(value)
 
 
 def parse_words(value: str) -> frozenset[str]:
-    """A list with commas; case does not matter."""
+    """A set of words, separated by commas, in lower case."""
     return frozenset(word.strip().lower() for word in value.split(",") if word.strip())
 
 
 def parse_bool(value: str) -> bool:
-    """`true` or `false`, and what else people write for them."""
+    """`true` or `false`, or their usual synonyms."""
     if value.lower() not in TRUE_WORDS | FALSE_WORDS:
         raise ValueError("true or false")
     return value.lower() in TRUE_WORDS
 
 
 def parse_networks(value: str) -> tuple[Network, ...]:
-    """Addresses and networks with commas: `127.0.0.1,10.0.0.0/8`."""
+    """Addresses and networks, separated by commas: `127.0.0.1,10.0.0.0/8`."""
     try:
         return tuple(ipaddress.ip_network(part.strip()) for part in value.split(",") if part.strip())
     except ValueError:
-        raise ValueError("addresses and networks with commas, such as 127.0.0.1,10.0.0.0/8") from None
+        raise ValueError("addresses and networks, separated by commas, such as 127.0.0.1,10.0.0.0/8") from None
 
 
 def parse_log_level(value: str) -> str:
-    """How much is logged."""
+    """The level of the log."""
     if value.lower() not in ("debug", "info", "warning", "error"):
         raise ValueError("debug, info, warning or error")
     return value.lower()
 
 
 def parse_activation(value: str) -> str:
-    """How an install becomes active."""
+    """The way in which an install becomes active."""
     if value not in ("tofu", "manual"):
         raise ValueError("tofu or manual")
     return value
 
 
 def parse_directory(value: str) -> Path:
-    """A folder, made absolute."""
+    """A directory as an absolute path."""
     return Path(parse_text(value)).expanduser().absolute()

@@ -1,15 +1,13 @@
-"""Every setting of the server: its name, its default, and the reason for it.
+"""All settings of the server, with name, default and reason.
 
-Values come from the environment (`Settings.load`), flags of `shm serve` override them. An unknown `SHM_` name or a
-value that cannot be read stops the start with a sentence: a misspelt limit must not quietly be no limit.
+`Settings.load` reads the environment; flags of `shm serve` override it. An unknown `SHM_` name or a value that cannot
+be parsed ends the start with an error, because a misspelt limit would otherwise have no effect.
 """
 
 import argparse
-import difflib
 import os
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +15,7 @@ from typing import Any, cast
 import platformdirs
 
 from shm.core.errors import ConfigurationError
+from shm.core.setting_fields import Source, check_names, parse_setting, setting
 from shm.core.setting_types import (
     Network,
     parse_activation,
@@ -35,51 +34,15 @@ from shm.core.setting_types import (
     parse_words,
 )
 
-# What Kubernetes puts into the environment of every container beside a service called shm, or shm-something.
-KUBERNETES_VARIABLE = re.compile(r"SHM_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT(_[0-9]+_\w+)?)")
-
-# Names of the SDK and of the console. They may stand in the environment of a machine that also runs the server.
-OTHER_PROGRAMS_VARIABLES = frozenset(
-    {
-        "SHM_APP_NAME",
-        "SHM_APP_VERSION",
-        "SHM_COLLECT_SYSTEM_METRICS",
-        "SHM_DEPLOYMENT_MODE",
-        "SHM_ENABLED",
-        "SHM_ENVIRONMENT",
-        "SHM_REPORT_INTERVAL",
-        "SHM_SERVER",
-        "SHM_SERVER_URL",
-        "SHM_TELEMETRY",
-        "SHM_TOKEN",
-    }
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a setting comes from: environment names in order, how to read it, and the reason for its default."""
-
-    names: tuple[str, ...]
-    read: Callable[[str], object]
-    reason: str
-    flag: bool = True
-
-
-def setting(names: str, read: Callable[[str], Any], default: str | None, reason: str, *, flag: bool = True) -> Any:
-    """A field of Settings; `default` is written as a person would write it, and read like any other value."""
-    source = Source(tuple(names.split()), read, reason, flag)
-    return field(default=None if default is None else read(default), metadata={"source": source, "shown": default})
-
 
 def default_data_dir() -> str:
-    """The user's data folder; for root a system folder, because embedded PostgreSQL must be able to enter it."""
+    """The user's data directory; for root a system directory, which the user of the embedded PostgreSQL can enter."""
     return "/var/lib/shm" if os.geteuid() == 0 else str(platformdirs.user_data_path("shm", appauthor=False))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All settings, read and checked. Durations are timedeltas, sizes bytes."""
+    """All settings, parsed and validated. Durations are timedeltas, sizes are bytes."""
 
     host: str = setting(
         "SHM_HOST",
@@ -115,7 +78,7 @@ class Settings:
         parse_text,
         None,
         "The server's own admin token. Without one, the first start creates one in the data directory.",
-        flag=False,
+        has_flag=False,
     )
     max_tokens: int = setting(
         "SHM_MAX_TOKENS",
@@ -417,61 +380,46 @@ class Settings:
 
     @classmethod
     def load(cls, environment: Mapping[str, str], flags: Mapping[str, object] | None = None) -> "Settings":
-        """Reads the environment; `flags` (by field name, None for not given) override it.
+        """Reads the environment. `flags` (by field name; None if absent) override it.
 
-        Raises ConfigurationError with one sentence for an unknown name or a bad value.
+        Raises ConfigurationError with one sentence for an unknown name or an invalid value.
         """
-        _refuse_unknown(environment)
-        chosen: dict[str, object] = {}
+        known = {name for source in setting_sources().values() for name in source.names}
+        check_names(environment, known)
+        values: dict[str, object] = {}
         for name, source in setting_sources().items():
-            given = (flags or {}).get(name)
-            if given is not None:
-                chosen[name] = _read("--" + name.replace("_", "-"), str(given), source)
+            flag = (flags or {}).get(name)
+            if flag is not None:
+                values[name] = parse_setting("--" + name.replace("_", "-"), str(flag), source)
                 continue
-            spoken = next((variable for variable in source.names if environment.get(variable, "") != ""), None)
-            if spoken is not None:
-                chosen[name] = _read(spoken, environment[spoken], source)
-        settings = cls(**cast(dict[str, Any], chosen))
+            variable = next((each for each in source.names if environment.get(each, "") != ""), None)
+            if variable is not None:
+                values[name] = parse_setting(variable, environment[variable], source)
+        settings = cls(**cast(dict[str, Any], values))
         settings.check_consistency()
         return settings
 
     def check_consistency(self) -> None:
-        """Raises ConfigurationError for values that are good each for itself but not together."""
+        """Raises ConfigurationError for values that contradict each other."""
         if self.retention < self.max_snapshot_age + self.active_window:
             raise ConfigurationError(
-                "SHM_RETENTION is shorter than SHM_MAX_SNAPSHOT_AGE and SHM_ACTIVE_WINDOW together: a late snapshot "
-                "would follow on one that is gone, and the past could not be mended."
+                "SHM_RETENTION is shorter than SHM_MAX_SNAPSHOT_AGE plus SHM_ACTIVE_WINDOW: the snapshots that are "
+                "needed to correct charts after a late snapshot would already be deleted."
             )
 
 
 def setting_sources() -> dict[str, Source]:
-    """Each setting's source by its field name, in the order of the class."""
+    """Field name -> source of each setting, in the order of the class."""
     return {each.name: each.metadata["source"] for each in fields(Settings)}
 
 
 def add_flags(parser: argparse.ArgumentParser, *only: str) -> None:
-    """Gives `parser` a flag for each setting (or only those named), with default, reason and environment name."""
+    """Adds a flag for each setting, or only for those named. Its help has the reason, default and variables."""
     for each in fields(Settings):
         source: Source = each.metadata["source"]
-        if not source.flag or (only and each.name not in only):
+        if not source.has_flag or (only and each.name not in only):
             continue
-        shown = each.metadata["shown"]
-        default = f" Default: {shown}." if shown is not None and each.default is not MISSING else ""
-        explained = f"{source.reason}{default} [{', '.join(source.names)}]".replace("%", "%%")
-        parser.add_argument("--" + each.name.replace("_", "-"), dest=each.name, metavar="…", help=explained)
-
-
-def _read(name: str, value: str, source: Source) -> object:
-    try:
-        return source.read(value)
-    except ValueError as error:
-        raise ConfigurationError(f"{name}={value!r} cannot be read: wanted is {error}.") from None
-
-
-def _refuse_unknown(environment: Mapping[str, str]) -> None:
-    known = {name for source in setting_sources().values() for name in source.names} | OTHER_PROGRAMS_VARIABLES
-    for name in sorted(environment):
-        if name.startswith("SHM_") and name not in known and not KUBERNETES_VARIABLE.fullmatch(name):
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f" Did you mean {close[0]}?" if close else ""
-            raise ConfigurationError(f"{name} is no setting of SHM.{hint} `shm serve --help` lists them all.")
+        default_text = each.metadata["default_text"]
+        default = f" Default: {default_text}." if default_text is not None and each.default is not MISSING else ""
+        description = f"{source.reason}{default} [{', '.join(source.names)}]".replace("%", "%%")
+        parser.add_argument("--" + each.name.replace("_", "-"), dest=each.name, metavar="…", help=description)

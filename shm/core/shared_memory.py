@@ -1,7 +1,7 @@
-"""Numbers that every worker of a server can read: each counts in a place of its own, in memory that all of them share.
+"""Shared memory for metrics: each worker of a server writes to a slot of its own, and all workers read all slots.
 
-The memory is made before the first worker and belongs to no file, so it ends with the server. The place of a worker
-that died goes to its replacement, which counts on from what stands there: no sum over the places ever falls.
+The memory is an anonymous mapping that is made before the first worker is forked, so it ends with the server. The
+replacement of a worker takes over its slot and continues its counts: a sum over all slots never decreases.
 """
 
 import logging
@@ -15,12 +15,12 @@ from shm.core.logs import RateLimitedLogger
 
 rate_limited = RateLimitedLogger(logging.getLogger(__name__))
 
-# Names and labels come from the code, never from a request, so there are some hundreds of series: this is room for
-# several times as many. Pages that nobody has written to cost no memory.
+# Names and labels come from the code, never from a request, so there are some hundreds of series. A slot has room for
+# several times as many. Pages that were never written to use no memory.
 HEADER_BYTES = 8
 NAMES_BYTES = 256 * 1024
 CELLS = 16 * 1024
-MAX_SERIES_CELLS = 64  # cells of one series
+MAX_SERIES_CELLS = 64  # in one series
 CELL_BYTES = 8
 SLOT_BYTES = HEADER_BYTES + NAMES_BYTES + (CELLS + MAX_SERIES_CELLS) * CELL_BYTES
 
@@ -37,7 +37,7 @@ _decode = msgspec.json.Decoder(_Name).decode
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """What stands in the cells of one metric with these labels."""
+    """The values of one metric with these labels."""
 
     metric: str
     labels: tuple[str, ...]
@@ -45,7 +45,7 @@ class Series:
 
 
 class WorkerSlot:
-    """Where one worker counts: cells, and the names of the series that they belong to, in the order of their claims."""
+    """The memory of one worker: cells, and the names of their series, in the order of allocation."""
 
     def __init__(self, memory: memoryview) -> None:
         self._length = memory[:HEADER_BYTES].cast("q")
@@ -58,25 +58,25 @@ class WorkerSlot:
             self._used += len(series.cells)
 
     def allocate(self, metric: str, labels: tuple[str, ...], cells: int = 1) -> int:
-        """The first cell of a series, which is its own from now on; the same one when it is claimed again.
+        """The index of the first cell of a series; of the same cells when it is called again.
 
-        Where there is no room left, cells that nobody reads: what is counted must not end what it counts.
+        Returns cells that nobody reads when the slot is full: metrics must not make a request fail.
         """
         if (metric, labels) in self._allocated:
             return self._allocated[metric, labels]
         name = _encoder.encode(_Name(metric, labels, cells)) + b"\n"
         length = self._length[0]
         if length + len(name) > NAMES_BYTES or self._used + cells > CELLS:
-            rate_limited.warning("there is no room to count everything", metric)
+            rate_limited.warning("the shared memory for metrics is full", metric)
             return CELLS
         self._names[length : length + len(name)] = name
-        self._length[0] = length + len(name)  # last: a worker that is killed in between has claimed nothing
+        self._length[0] = length + len(name)  # last, so that a worker that is killed before has allocated nothing
         first = self._allocated[metric, labels] = self._used
         self._used += cells
         return first
 
     def series(self) -> Iterator[Series]:
-        """Everything that is counted here."""
+        """The current values of all series."""
         first = 0
         for line in bytes(self._names[: self._length[0]]).splitlines():
             name = _decode(line)
@@ -85,12 +85,12 @@ class WorkerSlot:
 
 
 class WorkerSlots:
-    """The memory of all workers, a place for each."""
+    """The memory of all workers, with a slot for each."""
 
     def __init__(self, count: int) -> None:
         self.count = count
         self._memory = memoryview(mmap.mmap(-1, count * SLOT_BYTES))
 
     def slot(self, index: int) -> WorkerSlot:
-        """One of them. It has a single writer; anybody may read it."""
+        """The slot of a worker. Only that worker writes to it; every worker may read it."""
         return WorkerSlot(self._memory[index * SLOT_BYTES : (index + 1) * SLOT_BYTES])

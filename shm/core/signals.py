@@ -1,7 +1,8 @@
-"""How a command ends when a signal says so: by its `finally` clauses, after all the processes that it started.
+"""Termination of a command by a signal: its `finally` clauses run, and all its child processes end first.
 
-A signal raises SystemExit once, and only where the command allows it: in `interruptible`, and where it calls
-`exit_if_signalled`. Everywhere else it is remembered, so that no child is started unnoticed and no cleanup is cut off.
+A signal raises SystemExit once, and only where the command allows it: within `interruptible`, and where it calls
+`exit_if_signalled`. Anywhere else it is only recorded. So a signal never comes between the start of a child process
+and the code that ends it, and never interrupts a cleanup.
 """
 
 import asyncio
@@ -15,22 +16,22 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # SIGHUP: the terminal
 
 
 class _Signals:
-    """The signals of this process; only its main thread hears them."""
+    """The state of this process's signals. Python runs signal handlers in the main thread only."""
 
-    first: int | None = None  # the signal that came first
+    first: int | None = None  # the number of the first signal
     has_raised = False
-    may_raise = False  # in the handler, at any instruction
-    cleanups = 0  # nested `uninterrupted` contexts
+    may_raise = False  # whether the handler may raise, at any instruction
+    cleanups = 0  # number of nested `uninterrupted` contexts
 
-    def hear(self, number: int, _: FrameType | None) -> None:
-        """The handler."""
+    def handle(self, number: int, _: FrameType | None) -> None:
+        """The signal handler."""
         if self.first is None:
             self.first = number
         if self.may_raise:
             self.exit_once()
 
     def exit_once(self) -> None:
-        """Raises SystemExit if a signal came and has not raised it yet."""
+        """Raises SystemExit if a signal was received and has not raised it yet."""
         if self.first is not None and not self.has_raised and not self.cleanups:
             self.has_raised, self.may_raise = True, False
             raise SystemExit(128 + self.first)
@@ -41,21 +42,21 @@ _signals = _Signals()
 
 @contextmanager
 def exit_on_signals() -> Iterator[None]:
-    """Within it, a signal ends the command where the command allows it; from the second one on they are ignored."""
+    """Within this context, the first signal ends the command where it allows that; further signals are ignored."""
     global _signals
     _signals = _Signals()
-    before = {number: signal.signal(number, _signals.hear) for number in SIGNALS}
+    previous_handlers = {number: signal.signal(number, _signals.handle) for number in SIGNALS}
     try:
         yield
     finally:
         _signals = _Signals()
-        for number, handler in before.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler)
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within it, a signal raises SystemExit at any moment. Nothing is started here that has to be ended."""
+    """Within this context, a signal raises SystemExit at any instruction. Do not start anything that must be ended."""
     try:
         _signals.may_raise = True
         exit_if_signalled()
@@ -66,7 +67,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """A cleanup: within it, no signal raises anything."""
+    """Within this context, a cleanup, no signal raises an exception."""
     _signals.cleanups += 1
     try:
         yield
@@ -75,47 +76,47 @@ def uninterrupted() -> Iterator[None]:
 
 
 def exit_if_signalled() -> None:
-    """Raises SystemExit if a signal has come, unless one was raised before or this is a cleanup."""
+    """Raises SystemExit if a signal was received, unless it was raised before or a cleanup is running."""
     _signals.exit_once()
 
 
 def is_signalled() -> bool:
-    """Whether a signal has come."""
+    """Whether a signal was received."""
     return _signals.first is not None
 
 
 @contextmanager
 def call_on_signals(call: Callable[[], None]) -> Iterator[None]:
-    """In a coroutine: the loop calls `call` at each signal.
+    """Within this context, the running event loop calls `call` at each signal, and once for an earlier signal.
 
-    `loop.add_signal_handler` is not used: the loop's end would leave the default handlers, and a signal before the
-    next line would end the process without its cleanup.
+    `loop.add_signal_handler` is not used: at the loop's end it restores the default handlers, and a signal before the
+    next statement would end the process without its cleanup.
     """
     loop = asyncio.get_running_loop()
-    woken, wakes = socket.socketpair()  # a signal wakes the loop, or its handler might run a second later
-    for end in (woken, wakes):
+    receiver, sender = socket.socketpair()  # a signal wakes the loop at once; without it the handler runs later
+    for end in (receiver, sender):
         end.setblocking(False)
-    loop.add_reader(woken, woken.recv, 4096)
-    waking = signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+    loop.add_reader(receiver, receiver.recv, 4096)
+    previous_fd = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
 
-    def hear(_: int, __: FrameType | None) -> None:
+    def handle(_: int, __: FrameType | None) -> None:
         loop.call_soon_threadsafe(call)
 
-    before = {number: signal.signal(number, hear) for number in SIGNALS}
+    previous_handlers = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
         if is_signalled():
             call()
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler)
-        signal.set_wakeup_fd(waking)
-        loop.remove_reader(woken)
-        woken.close()
-        wakes.close()
+        signal.set_wakeup_fd(previous_fd)
+        loop.remove_reader(receiver)
+        receiver.close()
+        sender.close()
 
 
 def ignore_signals() -> None:
-    """From here on the command only cleans up, and is not to be disturbed."""
+    """Ignores all further signals: for the rest of the process, which only cleans up."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

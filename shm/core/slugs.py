@@ -1,7 +1,8 @@
-"""How an application's name becomes its slug, and which names are the same application. Pure.
+"""Slugs of application names. Names with the same slug are the same application. Pure.
 
-Names that differ only in case, Latin accents and the usual separators are the same. Whatever else a slug cannot keep,
-another script or a symbol, tells applications apart by a hash at the slug's end, so that two never merge by accident.
+Names that differ only in case, Latin accents and the usual separators have the same slug. A name with anything else
+that a slug cannot represent, such as another script or a symbol, gets a hash at the end of its slug, so that two
+applications never merge by accident.
 """
 
 import hashlib
@@ -10,33 +11,36 @@ import unicodedata
 
 from anyascii import anyascii
 
-MAX_SLUG_LENGTH = 100  # as in the original
+MAX_SLUG_LENGTH = 100  # as in the original server
 HASH_DIGITS = 8
-SEPARATORS = frozenset("-_./,:;'’\"()[]|&!?·")  # and white space
+SEPARATORS = frozenset("-_./,:;'’\"()[]|&!?·")  # besides white space
 SYMBOLS = frozenset({"Sc", "Sk", "Sm", "So"})
 
-PLAIN = re.compile(r"[a-z0-9]+( [a-z0-9]+)*")
-LIKE_HASHED = re.compile(rf".+ [0-9a-f]{{{HASH_DIGITS}}}")
+PLAIN_NAME = re.compile(r"[a-z0-9]+( [a-z0-9]+)*")
+HASHED_NAME = re.compile(rf".+ [0-9a-f]{{{HASH_DIGITS}}}")
 
 
 def make_slug(name: str) -> str:
-    """`Café-Ledger` -> `cafe-ledger`, `C++ Tool` -> `c-tool-` and eight hex digits, `北京` -> `beijing-` and others.
+    """`Café-Ledger` -> `cafe-ledger`, `C++ Tool` -> `c-tool-` and 8 hex digits, `北京` -> `beijing-` and 8 hex digits.
 
-    A hash also ends a slug that was cut, and one that would look like another's with its hash. A name with nothing left
-    is `app-` and a hash.
+    A truncated slug also ends with a hash, and so does one that looks like a slug with a hash. A name of which nothing
+    remains becomes `app-` and a hash.
     """
-    said = fold_name(name)
-    if len(said) <= MAX_SLUG_LENGTH and PLAIN.fullmatch(said) and not LIKE_HASHED.fullmatch(said):
-        return said.replace(" ", "-")
-    readable = re.sub(r"[^a-z0-9]+", "-", anyascii(said).lower()).strip("-") or "app"
-    digest = hashlib.sha256((said or name.strip()).encode()).hexdigest()[:HASH_DIGITS]
+    folded = fold_name(name)
+    if len(folded) <= MAX_SLUG_LENGTH and PLAIN_NAME.fullmatch(folded) and not HASHED_NAME.fullmatch(folded):
+        return folded.replace(" ", "-")
+    readable = re.sub(r"[^a-z0-9]+", "-", anyascii(folded).lower()).strip("-") or "app"
+    digest = hashlib.sha256((folded or name.strip()).encode()).hexdigest()[:HASH_DIGITS]
     return f"{readable[: MAX_SLUG_LENGTH - HASH_DIGITS - 1].rstrip('-')}-{digest}"
 
 
 def fold_name(name: str) -> str:
-    """What two names of the same application have in common: no case, no Latin accents, one space for separators."""
+    """The name without case and Latin accents, each run of separators as one space.
+
+    Two names of the same application have the same folded name.
+    """
     text = name
-    for _ in range(2):  # what folding one makes of a character may have to be folded by the other again
+    for _ in range(2):  # decomposition and case folding may each produce characters that the other one changes
         text = _decomposed(text).casefold()
     kept: list[str] = []
     after_latin = False
@@ -45,12 +49,12 @@ def fold_name(name: str) -> str:
             continue
         latin = _as_ascii(character)
         after_latin = latin is not None and not character.isdigit()
-        kept.append(" " if _separates(character) else latin or character)
+        kept.append(" " if _is_separator(character) else latin or character)
     return unicodedata.normalize("NFC", re.sub(" +", " ", "".join(kept)).strip(" "))
 
 
 def _decomposed(text: str) -> str:
-    """NFKD, but ™ and its like stay: they are more than the letters that they are made of."""
+    """NFKD, except for symbols such as ™, which mean more than the letters that they decompose to."""
     parts = [each if _is_made_of_letters(each) else unicodedata.normalize("NFKD", each) for each in text]
     return unicodedata.normalize("NFD", "".join(parts))
 
@@ -61,7 +65,7 @@ def _is_made_of_letters(character: str) -> bool:
     )
 
 
-def _separates(character: str) -> bool:
+def _is_separator(character: str) -> bool:
     return character in SEPARATORS or character.isspace()
 
 
@@ -70,7 +74,7 @@ def _is_accent(character: str) -> bool:
 
 
 def _as_ascii(character: str) -> str | None:
-    """A Latin letter, or a digit, in ASCII; None for all else."""
+    """A Latin letter or a digit in ASCII; None for any other character."""
     if character.isascii():
         return character if character.isalnum() else None
     if not unicodedata.name(character, "").startswith("LATIN "):

@@ -1,30 +1,31 @@
-"""Tasks that run beside something, and end with it; whatever they fail with, that something fails with."""
+"""Background tasks with an owner: they end with a context, and their failure is the context's failure."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 
-# Told again to end: aiopg, and wait_for before Python 3.12, lose a cancellation that comes as a connection is made.
+# The interval at which a cancellation is repeated: aiopg, and wait_for before Python 3.12, lose a cancellation that
+# arrives while a connection is being made.
 CANCEL_RETRY_S = 2.0
 
 
 @asynccontextmanager
 async def run_in_background(*jobs: Coroutine[object, object, None]) -> AsyncIterator[None]:
-    """Runs `jobs` as long as the context; one that fails cancels the context and comes out of it.
+    """Runs `jobs` while the context is open. The first failure of a job cancels the context and is raised from it.
 
-    As asyncio.TaskGroup, but the context's own exceptions come out as they are and not in a group.
+    Unlike asyncio.TaskGroup, it raises the context's own exceptions unchanged and not in a group.
     """
     owner = asyncio.current_task()
     failures: list[BaseException] = []
 
-    def watch(task: asyncio.Task[None]) -> None:
+    def record_failure(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (failure := task.exception()) is not None and owner is not None:
             failures.append(failure)
             owner.cancel()
 
     tasks = [asyncio.create_task(job) for job in jobs]
     for task in tasks:
-        task.add_done_callback(watch)
+        task.add_done_callback(record_failure)
     try:
         yield
     except asyncio.CancelledError:

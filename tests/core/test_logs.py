@@ -75,10 +75,10 @@ def test_an_exception_is_written_with_its_places_and_kinds_and_without_its_words
 @pytest.mark.parametrize(
     ("fault", "status", "said"),
     [
-        ("raise ValueError(secret)", 1, "ended by a fault"),
+        ("raise ValueError(secret)", 1, "ended by an unhandled exception"),
         ("import warnings; warnings.warn(secret, ResourceWarning)", 0, "Python warns of ResourceWarning"),
         ("import logging; logging.getLogger('shm').error('%d', secret)", 0, ""),
-        ("type('X', (), {'__del__': lambda self: int(secret)})()", 0, "something could not be cleaned up"),
+        ("type('X', (), {'__del__': lambda self: int(secret)})()", 0, "an exception was ignored in a destructor"),
     ],
 )
 def test_what_python_itself_would_write_goes_through_the_log(fault: str, status: int, said: str) -> None:
@@ -102,5 +102,5 @@ def test_what_goes_on_is_said_once_a_minute_with_how_often_it_came(written: io.S
     assert written.getvalue().splitlines() == [
         "WARNING it is away: reason 0",
         "WARNING it is full: x",
-        "WARNING it is away: the last reason (and 999 times since this was last said)",
+        "WARNING it is away: the last reason (and 999 times since it was last logged)",
     ]

@@ -66,7 +66,7 @@ def test_every_setting_but_the_secret_is_a_flag_with_its_reason() -> None:
     shown = " ".join(parser.format_help().split())
     for name, source in setting_sources().items():
         assert (f"--{name.replace('_', '-')} " in shown) == (name != "admin_token")
-        if source.flag:
+        if source.has_flag:
             assert " ".join(source.reason.split()) in shown
 
 
@@ -76,8 +76,8 @@ def test_every_setting_has_a_row_with_its_flag_default_and_reason() -> None:
     )
     expected = []
     for each in fields(Settings):
-        source, shown = each.metadata["source"], each.metadata["shown"]
-        flag = f"`--{each.name.replace('_', '-')}`" if source.flag else "none: it is a secret"
+        source, shown = each.metadata["source"], each.metadata["default_text"]
+        flag = f"`--{each.name.replace('_', '-')}`" if source.has_flag else "none: it is a secret"
         default = f"`{shown}`" if shown else "–"
         if each.name == "data_dir":
             default = "your data folder; `/var/lib/shm` for root"
