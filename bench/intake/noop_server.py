@@ -12,7 +12,7 @@ import tornado.web
 
 from shm.core.setting_types import MAX_HEADERS_BYTES
 from shm.core.settings import Settings
-from shm.server.http.dispatcher import MOST_READ
+from shm.server.http.dispatcher import MAX_BODY_BYTES
 
 
 class SnapshotHandler(tornado.web.RequestHandler):
@@ -30,7 +30,7 @@ async def _serve(port: int) -> None:
     server = tornado.httpserver.HTTPServer(
         tornado.web.Application([("/v1/snapshot", SnapshotHandler)], log_function=lambda _: None),
         max_header_size=MAX_HEADERS_BYTES,
-        max_body_size=MOST_READ,
+        max_body_size=MAX_BODY_BYTES,
         body_timeout=settings.body_timeout.total_seconds(),
         idle_connection_timeout=settings.idle_timeout.total_seconds(),
     )

@@ -32,7 +32,7 @@ from shm.db.embedded import RestartIfDead
 from shm.db.migrations import migrate
 from shm.db.shared_settings import persist_shared_settings
 from shm.server.app import listen, serve
-from shm.server.services import Rooms
+from shm.server.services import Services
 from shm.server.supervisor import Workers, reserved
 
 HELP = "Run the server: migrate, listen, and on SIGTERM finish what is in flight."
@@ -80,8 +80,8 @@ async def _run(settings: Settings, dsn: str, restart_if_dead: RestartIfDead | No
         async with _databases(settings, dsn) as (database, writer), run_in_background(*jobs):
             await _prepare_schema(database, settings)
 
-            async def listening(port: int, rooms: Rooms) -> None:
-                _log_how_to_connect(settings, port, await rooms.tokens.ensure_admin())
+            async def listening(port: int, services: Services) -> None:
+                _log_how_to_connect(settings, port, await services.tokens.ensure_admin())
                 stop.is_ready = True
 
             await serve(settings, database, writer, listening, stop, Instruments(WorkerSlots(1)))
@@ -122,7 +122,7 @@ async def _run_worker(
     """A worker: a server on a schema that is there."""
     with _stop_on_signals(orphaned) as stop:
 
-        async def listening(_: int, __: Rooms) -> None:
+        async def listening(_: int, __: Services) -> None:
             notify_listening()
             stop.is_ready = True
 

@@ -76,7 +76,7 @@ async def after(
     return Changes(looked, head, rows[0]["horizon"], found, most)
 
 
-async def stirred_before(database: Database, cursor: int, app: str | None) -> set[str]:
+async def recently_changed_apps(database: Database, cursor: int, app: str | None) -> set[str]:
     """The applications of which something changed shortly before a cursor, of those that are asked for."""
     return set(await database.fetch_values(str, "feed.stirred", since=cursor, span=OWED_SPAN, app=app))
 

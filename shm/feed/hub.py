@@ -20,7 +20,7 @@ from shm.feed import changes
 from shm.feed.change_buffer import PIECE_BYTES, Tail, told
 from shm.feed.changes import PAGE, Changes, Head, Sort
 from shm.feed.frames import Hello, Resync, framed
-from shm.feed.kpi_publisher import KpiBoard
+from shm.feed.kpi_publisher import KpiPublisher
 
 CHANNEL = "shm_feed"
 PAUSE_S = 0.1  # between two looks: a burst becomes newest states, and a thousand subscribers one write each
@@ -34,7 +34,7 @@ rate_limited = RateLimitedLogger(logger)
 Send = Callable[[bytes], Awaitable[None]]
 
 
-class GoneBack(ShmError):
+class CursorRegression(ShmError):
     """The database knows less than it has told: whoever comes back with a cursor is told to list again."""
 
 
@@ -57,7 +57,7 @@ class Feed:
 
     def __init__(self, database: Database, kpis: Kpis, settings: Settings) -> None:
         self._database = database
-        self._board = KpiBoard(kpis)
+        self._board = KpiPublisher(kpis)
         self._heartbeat_s = int(settings.heartbeat.total_seconds())
         self._memory = settings.feed_memory
         self._subscribers: set[Subscriber] = set()
@@ -95,7 +95,7 @@ class Feed:
             if lost:
                 await send(framed(Resync(lost)))
             elif since is not None:  # it may have been cut off between a change and its KPIs
-                self._board.want(await changes.stirred_before(self._database, since, app))
+                self._board.want(await changes.recently_changed_apps(self._database, since, app))
             await self._tell(subscriber, tail, send)
         finally:
             self._subscribers.discard(subscriber)
@@ -129,7 +129,7 @@ class Feed:
             page = await changes.after(self._database, tail.cursor)
             now = asyncio.get_running_loop().time()
             if page.head < tail.cursor:
-                raise GoneBack("the feed's head went back: the database is another one, or was restored")
+                raise CursorRegression("the feed's head went back: the database is another one, or was restored")
             if tail.cursor < page.horizon:  # it could not read for so long that removals were forgotten meanwhile
                 tail.skip_to(page.cursor)
             else:
@@ -152,7 +152,7 @@ class Feed:
 
     def _fail(self, error: Exception) -> None:
         """Ends all feeds, for one that is open and mute would be a lie."""
-        away = isinstance(error, DatabaseUnavailable | GoneBack)
+        away = isinstance(error, DatabaseUnavailable | CursorRegression)
         if away:
             rate_limited.warning("feeds were ended", str(error))
         else:

@@ -16,7 +16,7 @@ rate_limited = RateLimitedLogger(logging.getLogger(__name__))
 Tell = Callable[[int, ApplicationKpis], None]
 
 
-class KpiBoard:
+class KpiPublisher:
     """Which applications' KPIs have yet to be told."""
 
     def __init__(self, kpis: Kpis) -> None:

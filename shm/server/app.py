@@ -31,15 +31,15 @@ from shm.ingest.batch_writer import Intake
 from shm.ingest.key_cache import Keys
 from shm.ingest.registry import Registry
 from shm.server import background_jobs, openapi
-from shm.server.gauge_sampler import Sampler
+from shm.server.gauge_sampler import GaugeSampler
 from shm.server.handlers import admin, charts, export, feed, health, openapi_document, prometheus, tokens
-from shm.server.handlers.base import Handler, Missing
-from shm.server.handlers.ingest import POSTS
+from shm.server.handlers.base import Handler, NotFoundHandler
+from shm.server.handlers.ingest import ENDPOINTS
 from shm.server.http.dispatcher import make_server
-from shm.server.http.ingest_requests import hold_to_time
-from shm.server.http.operations import hold_declared
-from shm.server.prometheus import Exposition
-from shm.server.services import Rooms
+from shm.server.http.ingest_requests import enforce_body_timeouts
+from shm.server.http.operations import validate_operations
+from shm.server.prometheus import MetricsExporter
+from shm.server.services import Services
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ SLUG = r"(?P<slug>[a-z0-9-]{1,100})"
 INSTANCE_ID = r"(?P<instance_id>[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12})"
 TOKEN_ID = INSTANCE_ID.replace("instance_id", "token_id")
 
-# What is read and decided; what installs send is in `handlers.intake.POSTS`. A handler's name is the label of its
+# What is read and decided; what installs send is in `handlers.intake.ENDPOINTS`. A handler's name is the label of its
 # figures in `GET /metrics` and a part of its operations' IDs in the OpenAPI document, so no two have the same one.
 ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/api/v1/healthcheck", health.Healthcheck),
@@ -67,40 +67,42 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (rf"{ADMIN}/instances", admin.Instances),
     (rf"{ADMIN}/instances/{INSTANCE_ID}", admin.Instance),
     (rf"{ADMIN}/instances/{INSTANCE_ID}/snapshots", admin.InstanceSnapshots),
-    (rf"{ADMIN}/instances/{INSTANCE_ID}/(?P<decision>approve|revoke)", admin.Decision),
+    (rf"{ADMIN}/instances/{INSTANCE_ID}/(?P<decision>approve|revoke)", admin.InstanceStatus),
     (rf"{ADMIN}/export", export.Export),
     (rf"{ADMIN}/tokens", tokens.TokenList),
-    (rf"{ADMIN}/tokens/{TOKEN_ID}", tokens.OneToken),
+    (rf"{ADMIN}/tokens/{TOKEN_ID}", tokens.TokenDetail),
     (rf"{ADMIN}/feed", feed.Feed),
-    (r"/metrics", prometheus.Figures),
+    (r"/metrics", prometheus.PrometheusMetrics),
 ]
 
 MAX_FEED_MESSAGE = 1024  # bytes that a subscriber may say: it has nothing to say
-PONG_SHARE = 2 / 3  # of a heartbeat for the answer to a ping; Tornado gives the goodbye after it five seconds more
+PONG_TIMEOUT_SHARE = (
+    2 / 3
+)  # of a heartbeat for the answer to a ping; Tornado gives the goodbye after it five seconds more
 CLOSE_GRACE_S = 0.2  # for the close frames of the feed to go out
 
 
-def make_application(rooms: Rooms) -> tornado.web.Application:
+def make_application(services: Services) -> tornado.web.Application:
     """The Tornado application. Raises ConfigurationError for a method that does not say who may call it."""
     for pattern, handler in ROUTES:
-        hold_declared(pattern, handler)
-    shared = {"rooms": rooms}
+        validate_operations(pattern, handler)
+    shared = {"rooms": services}
     return tornado.web.Application(
         [(pattern, handler, shared) for pattern, handler in ROUTES],
-        default_handler_class=Missing,
+        default_handler_class=NotFoundHandler,
         default_handler_args=shared,
-        log_function=_count,
-        openapi=openapi.document(ROUTES, POSTS),
-        websocket_ping_interval=rooms.settings.heartbeat.total_seconds(),
-        websocket_ping_timeout=rooms.settings.heartbeat.total_seconds() * PONG_SHARE,
+        log_function=_record_response,
+        openapi=openapi.document(ROUTES, ENDPOINTS),
+        websocket_ping_interval=services.settings.heartbeat.total_seconds(),
+        websocket_ping_timeout=services.settings.heartbeat.total_seconds() * PONG_TIMEOUT_SHARE,
         websocket_max_message_size=MAX_FEED_MESSAGE,
     )
 
 
 @asynccontextmanager
-async def rooms_of(
+async def running_services(
     settings: Settings, database: Database, writer: Database, instruments: Instruments
-) -> AsyncIterator[Rooms]:
+) -> AsyncIterator[Services]:
     """Everything that handlers work with, its background tasks running; they end with the context.
 
     A background task that fails takes the context with it: a server that takes nothing in, or tells nothing, must not
@@ -112,7 +114,7 @@ async def rooms_of(
     kpis, reckoned = Kpis(database, spreads, settings), Reckoned()
     intake = Intake(writer, registry, settings, instruments)
     changes = Feed(database, kpis, settings)
-    rooms = Rooms(
+    services = Services(
         settings=settings,
         database=database,
         registry=registry,
@@ -127,23 +129,23 @@ async def rooms_of(
         tokens=Tokens(database, settings),
         limits=Limits(settings),
         instruments=instruments,
-        sampler=Sampler(instruments, database, writer, intake, changes),
-        exposition=Exposition(instruments.slots),
+        sampler=GaugeSampler(instruments, database, writer, intake, changes),
+        metrics_exporter=MetricsExporter(instruments.slots),
     )
     async with run_in_background(
         keys.run(),
-        rooms.intake.run(),
-        rooms.feed.run(),
-        rooms.limits.run(),
-        rooms.tokens.run(),
-        feed.close_ended(rooms),
-        hold_to_time(rooms),
+        services.intake.run(),
+        services.feed.run(),
+        services.limits.run(),
+        services.tokens.run(),
+        feed.close_revoked_feeds(services),
+        enforce_body_timeouts(services),
         spreads.run(),
-        background_jobs.run(database, registry, rooms.intake, rooms.feed, settings),
-        rooms.sampler.run(),
-        rooms.sampler.measure(),
+        background_jobs.run(database, registry, services.intake, services.feed, settings),
+        services.sampler.run(),
+        services.sampler.measure(),
     ):
-        yield rooms
+        yield services
 
 
 def listen(settings: Settings, *, shared: bool = False) -> list[socket.socket]:
@@ -161,40 +163,40 @@ async def serve(
     settings: Settings,
     database: Database,
     writer: Database,
-    listening: Callable[[int, Rooms], Awaitable[None]],
-    ended: asyncio.Event,
+    listening: Callable[[int, Services], Awaitable[None]],
+    stopping: asyncio.Event,
     instruments: Instruments,
 ) -> None:
-    """Listens until `ended` is set, then finishes what is in flight. `listening` is told the port."""
+    """Listens until `stopping` is set, then finishes what is in flight. `listening` is told the port."""
     asyncio.get_running_loop().set_exception_handler(_log_stray)
-    async with rooms_of(settings, database, writer, instruments) as rooms:
-        server = make_server(rooms, make_application(rooms), POSTS)
+    async with running_services(settings, database, writer, instruments) as services:
+        server = make_server(services, make_application(services), ENDPOINTS)
         sockets = listen(settings, shared=settings.workers > 1)
         server.add_sockets(sockets)
-        await listening(sockets[0].getsockname()[1], rooms)
-        await ended.wait()
-        await _drain(server, rooms, settings.drain_timeout)
+        await listening(sockets[0].getsockname()[1], services)
+        await stopping.wait()
+        await _drain(server, services, settings.drain_timeout)
 
 
-async def _drain(server: HTTPServer, rooms: Rooms, limit: timedelta) -> None:
+async def _drain(server: HTTPServer, services: Services, limit: timedelta) -> None:
     """No new connections, new requests refused, feeds closed; what is in flight gets its answer."""
     logger.info("ending: finishing what is in flight")
     server.stop()
-    rooms.draining = True
-    for subscriber in list(rooms.sockets):
+    services.draining = True
+    for subscriber in list(services.sockets):
         subscriber.close(feed.GOING_AWAY, "the server is ending")
     try:
-        await asyncio.wait_for(rooms.idle.wait(), limit.total_seconds())
+        await asyncio.wait_for(services.idle.wait(), limit.total_seconds())
     except TimeoutError:
-        logger.warning("%d requests were still in flight after %s", rooms.in_flight, limit)
-        rooms.cut_off()
+        logger.warning("%d requests were still in flight after %s", services.in_flight, limit)
+        services.cancel_in_flight()
     await asyncio.sleep(CLOSE_GRACE_S)
     await server.close_all_connections()
 
 
-def _count(handler: Handler) -> None:
+def _record_response(handler: Handler) -> None:
     """Where Tornado would log an answer. There is no access log: its lines would hold addresses."""
-    handler.rooms.instruments.record_response(
+    handler.services.instruments.record_response(
         type(handler).__name__, handler.get_status(), handler.request.request_time()
     )
 

@@ -25,49 +25,49 @@ from shm.ingest.registry import Registry
 logger = logging.getLogger(__name__)
 rate_limited = RateLimitedLogger(logger)
 
-ROUND_S = 1.0  # between two rounds with nothing to do
-REST = 2.0  # times as long as a step took, nothing is done: a third of a core at most goes into catching up
-BUSY_REST = 9.0  # the same while snapshots wait to be stored: a tenth of a core; whoever sends comes first
-BUSY = 16  # snapshots that wait: PostgreSQL has as much to do as it can
-AGAIN_S = 5.0  # after the database was away
-AGAIN_MOST_S = 30.0  # after a duty failed, which may be done but every hour
+IDLE_INTERVAL_S = 1.0  # between two rounds with nothing to do
+REST_FACTOR = 2.0  # times as long as a step took, nothing is done: a third of a core at most goes into catching up
+BUSY_REST_FACTOR = 9.0  # the same while snapshots wait to be stored: a tenth of a core; whoever sends comes first
+BUSY_QUEUE_LENGTH = 16  # snapshots that wait: PostgreSQL has as much to do as it can
+RETRY_S = 5.0  # after the database was away
+MAX_RETRY_S = 30.0  # after a duty failed, which may be done but every hour
 
-FORGET_PAGE = 1_000  # rows of a kind that are forgotten at a time
-HOURS_KEPT = timedelta(days=9)  # at least: the chart of 7 days has steps within days, and begins at a midnight
-SPREADS_KEPT = timedelta(days=1)  # so old a spread is told, if nobody has asked for it since
+DELETE_PAGE = 1_000  # rows of a kind that are forgotten at a time
+MIN_HOURS_KEPT = timedelta(days=9)  # at least: the chart of 7 days has steps within days, and begins at a midnight
+PERCENTILES_KEPT = timedelta(days=1)  # so old a spread is told, if nobody has asked for it since
 
 
 @dataclass(slots=True)
-class Duty:
+class Job:
     """Something to be done every so often, a step at a time; a step returns whether there may be more to do."""
 
     name: str
-    every_s: float
+    interval_s: float
     step: Callable[[], Awaitable[object]]
-    due: float = 0.0
+    due_at: float = 0.0
 
 
-def duties(database: Database, registry: Registry, feed: Feed, settings: Settings) -> list[Duty]:
+def jobs(database: Database, registry: Registry, feed: Feed, settings: Settings) -> list[Job]:
     """All of them, the most urgent first."""
 
-    async def forget(statement: str, **parameters: object) -> bool:
-        return await database.execute(statement, most=FORGET_PAGE, **parameters) == FORGET_PAGE
+    async def delete_page(statement: str, **parameters: object) -> bool:
+        return await database.execute(statement, most=DELETE_PAGE, **parameters) == DELETE_PAGE
 
     rollup = Rollup(database)
-    hours_kept = max(settings.retention, HOURS_KEPT)
+    hours_kept = max(settings.retention, MIN_HOURS_KEPT)
     return [
-        Duty("sweep", ROUND_S, registry.sweep),
-        Duty("begin the series anew", ROUND_S, rollup.begin_anew),
-        Duty("roll up", ROUND_S, rollup.roll),
-        Duty("close a day", 60.0, rollup.close),
-        Duty("make weeks", 3_600.0, lambda: partitions.create_missing(database, settings)),
-        Duty("drop weeks", 3_600.0, lambda: partitions.drop_expired(database, settings.retention)),
-        Duty("purge", 60.0, registry.purge),
-        Duty("forget removals", 60.0, feed.forget_removals),
-        Duty("forget hours", 3_600.0, lambda: forget("series.forget_hours", kept=hours_kept)),
-        Duty("forget what came to nothing", 3_600.0, lambda: forget("series.forget_nothing")),
-        Duty("forget spent tallies", 60.0, lambda: forget("tallies.forget_spent")),
-        Duty("forget spreads", 3_600.0, lambda: forget("spreads.forget", kept=SPREADS_KEPT)),
+        Job("sweep", IDLE_INTERVAL_S, registry.sweep),
+        Job("begin the series anew", IDLE_INTERVAL_S, rollup.begin_anew),
+        Job("roll up", IDLE_INTERVAL_S, rollup.roll),
+        Job("close a day", 60.0, rollup.close),
+        Job("make weeks", 3_600.0, lambda: partitions.create_missing(database, settings)),
+        Job("drop weeks", 3_600.0, lambda: partitions.drop_expired(database, settings.retention)),
+        Job("purge", 60.0, registry.purge),
+        Job("forget removals", 60.0, feed.forget_removals),
+        Job("forget hours", 3_600.0, lambda: delete_page("series.forget_hours", kept=hours_kept)),
+        Job("forget what came to nothing", 3_600.0, lambda: delete_page("series.forget_nothing")),
+        Job("forget spent tallies", 60.0, lambda: delete_page("tallies.forget_spent")),
+        Job("forget spreads", 3_600.0, lambda: delete_page("spreads.forget", kept=PERCENTILES_KEPT)),
     ]
 
 
@@ -75,48 +75,48 @@ async def run(database: Database, registry: Registry, intake: Intake, feed: Feed
     """Goes round until cancelled, while no other process does."""
     while True:
         try:
-            async with database.leader_lock(Lock.BACKGROUND) as hold:
-                await _go_round(duties(database, registry, feed, settings), hold, intake)
+            async with database.leader_lock(Lock.BACKGROUND) as check_leadership:
+                await _run_jobs(jobs(database, registry, feed, settings), check_leadership, intake)
         except DatabaseUnavailable as error:
             rate_limited.warning("what goes on in the background waits for the database", describe_error(error))
         except Exception:  # whatever it is: no reason to take nothing in
             rate_limited.exception("something in the background failed")
-        await asyncio.sleep(AGAIN_S)
+        await asyncio.sleep(RETRY_S)
 
 
-async def _go_round(duties: list[Duty], hold: Callable[[], Awaitable[None]], intake: Intake) -> None:
+async def _run_jobs(jobs: list[Job], check_leadership: Callable[[], Awaitable[None]], intake: Intake) -> None:
     while True:
-        await hold()
-        busy = False
-        for duty in duties:
-            if duty.due > time.monotonic():
+        await check_leadership()
+        has_more = False
+        for job in jobs:
+            if job.due_at > time.monotonic():
                 continue
-            began = time.monotonic()
-            more = await _do(duty, hold)
-            busy = busy or more
-            rest = BUSY_REST if intake.depth >= BUSY else REST
-            await asyncio.sleep((time.monotonic() - began) * rest)
-        if not busy:
-            await asyncio.sleep(ROUND_S)
+            started_at = time.monotonic()
+            has_more_work = await _run_step(job, check_leadership)
+            has_more = has_more or has_more_work
+            rest = BUSY_REST_FACTOR if intake.depth >= BUSY_QUEUE_LENGTH else REST_FACTOR
+            await asyncio.sleep((time.monotonic() - started_at) * rest)
+        if not has_more:
+            await asyncio.sleep(IDLE_INTERVAL_S)
 
 
-async def _do(duty: Duty, hold: Callable[[], Awaitable[None]]) -> bool:
+async def _run_step(job: Job, check_leadership: Callable[[], Awaitable[None]]) -> bool:
     """One step of a duty, and when it is due again; whether there may be more to do at once.
 
     One that fails must not keep the others from what they do: on a full disk dropping weeks is what helps. Raises
     DatabaseUnavailable only where the database is away, or the lock lost.
     """
-    began = time.monotonic()
-    again_s = duty.every_s
+    started_at = time.monotonic()
+    next_in_s = job.interval_s
     try:
-        if await duty.step():
+        if await job.step():
             return True
     except DatabaseUnavailable as error:  # such as a statement that was too slow, or a table in use
-        await hold()
-        rate_limited.warning(f"could not {duty.name}", str(error))
-        again_s = min(max(duty.every_s, AGAIN_S), AGAIN_MOST_S)
+        await check_leadership()
+        rate_limited.warning(f"could not {job.name}", str(error))
+        next_in_s = min(max(job.interval_s, RETRY_S), MAX_RETRY_S)
     except Exception:  # such as a right that is missing
-        rate_limited.exception(f"could not {duty.name}")
-        again_s = min(max(duty.every_s, AGAIN_S), AGAIN_MOST_S)
-    duty.due = began + again_s
+        rate_limited.exception(f"could not {job.name}")
+        next_in_s = min(max(job.interval_s, RETRY_S), MAX_RETRY_S)
+    job.due_at = started_at + next_in_s
     return False

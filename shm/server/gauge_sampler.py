@@ -15,19 +15,21 @@ from shm.db.database import Database
 from shm.feed.hub import Feed
 from shm.ingest.batch_writer import Intake
 
-LOOK_S = 0.25  # what holds the loop up for longer is seen; looking takes some ten microseconds
-MEASURE_S = 5.0  # between two measurements of the database: PostgreSQL asks for each file's size, about a millisecond
+SAMPLE_INTERVAL_S = 0.25  # a loop that is blocked for longer is noticed; a sample takes some ten microseconds
+MEASURE_INTERVAL_S = (
+    5.0  # between two measurements of the database: PostgreSQL asks for each file's size, about a millisecond
+)
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Measured:
+class _Measurement:
     bytes: int
     series_lag_s: float
 
 
-class Sampler:
+class GaugeSampler:
     """That of one worker."""
 
     def __init__(
@@ -39,7 +41,7 @@ class Sampler:
         self._intake = intake
         self._feed = feed
 
-    def look(self) -> None:
+    def sample(self) -> None:
         """Once, at this moment."""
         instruments = self._instruments
         instruments.queue_length.set(self._intake.depth)
@@ -57,20 +59,20 @@ class Sampler:
         """Again and again, until cancelled; what the loop is late for that is its lag."""
         loop = asyncio.get_running_loop()
         while True:
-            self.look()
-            due = loop.time() + LOOK_S
-            await asyncio.sleep(LOOK_S)
+            self.sample()
+            due = loop.time() + SAMPLE_INTERVAL_S
+            await asyncio.sleep(SAMPLE_INTERVAL_S)
             self._instruments.loop_lag.observe(max(0.0, loop.time() - due))
 
     async def measure(self) -> None:
         """The database's size and the charts' lag, until cancelled. The first worker does it for all."""
         while self._instruments.worker == 0:
             try:
-                (measured,) = await self._database.fetch(_Measured, "health.measured")
-                self._instruments.database_bytes.set(measured.bytes)
-                self._instruments.series_lag.set(measured.series_lag_s)
+                (measurement,) = await self._database.fetch(_Measurement, "health.measured")
+                self._instruments.database_bytes.set(measurement.bytes)
+                self._instruments.series_lag.set(measurement.series_lag_s)
             except DatabaseUnavailable as error:
                 logger.warning("could not measure the database (%s)", describe_error(error))
             except Exception:  # such as a right that is missing: no reason to take nothing in
                 logger.exception("could not measure the database")
-            await asyncio.sleep(MEASURE_S)
+            await asyncio.sleep(MEASURE_INTERVAL_S)

@@ -25,7 +25,7 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4  # one format for everybody: the one tha
 Sums = dict[tuple[str, ...], list[float]]
 
 
-class Exposition:
+class MetricsExporter:
     """What a scrape is answered with."""
 
     def __init__(self, slots: WorkerSlots) -> None:

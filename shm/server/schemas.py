@@ -18,9 +18,9 @@ NULL: Node = {"type": "null"}
 class Schemas:
     """The schemas of some types; `components` are those of the structs among and within them, but for the queries."""
 
-    def __init__(self, shapes: Iterable[Any], queries: Iterable[type[msgspec.Struct]]) -> None:
+    def __init__(self, hints: Iterable[Any], queries: Iterable[type[msgspec.Struct]]) -> None:
         queries = set(queries)
-        self._shapes = [shape for shape in [*shapes, *queries] if shape not in UNTYPED]
+        self._shapes = [shape for shape in [*hints, *queries] if shape not in UNTYPED]
         found, components = msgspec.json.schema_components(self._shapes, schema_hook=_anything, ref_template=REFERENCE)
         self._schemas: list[Node] = [_as_sent(schema) for schema in found]
         self.components: Node = _as_sent(components)

@@ -22,19 +22,19 @@ from shm.db.database import Database
 from shm.feed.hub import Feed
 from shm.ingest.batch_writer import Intake
 from shm.ingest.registry import Registry
-from shm.server.gauge_sampler import Sampler
-from shm.server.prometheus import Exposition
+from shm.server.gauge_sampler import GaugeSampler
+from shm.server.prometheus import MetricsExporter
 
 
-class TimedReading(Protocol):
+class PendingBody(Protocol):
     """A request whose body is on its way."""
 
-    def hold_to_time(self, now: float) -> None:
+    def enforce_body_timeouts(self, now: float) -> None:
         """Ends it where its body has not come in time."""
 
 
 @dataclass(slots=True)
-class Rooms:
+class Services:
     """What handlers work with: one of each for a server process."""
 
     settings: Settings
@@ -51,20 +51,20 @@ class Rooms:
     tokens: Tokens
     limits: Limits
     instruments: Instruments
-    sampler: Sampler
-    exposition: Exposition
+    sampler: GaugeSampler
+    metrics_exporter: MetricsExporter
     sockets: set[tornado.websocket.WebSocketHandler] = field(default_factory=set)
-    reading: set[TimedReading] = field(default_factory=set)
-    bytes_read: int = 0  # of bodies on their way
+    pending_bodies: set[PendingBody] = field(default_factory=set)
+    pending_bytes: int = 0  # of bodies on their way
     draining: bool = False
     in_flight: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)  # set while nothing is in flight
-    _running: "set[asyncio.Task[None]]" = field(default_factory=set)
+    _requests: "set[asyncio.Task[None]]" = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.idle.set()
 
-    def hold_open(self) -> None:
+    def reject_if_draining(self) -> None:
         """Raises Overloaded while the server is ending."""
         if self.draining:
             raise Overloaded(
@@ -74,25 +74,25 @@ class Rooms:
     def start(self, request: Coroutine[object, object, None]) -> None:
         """Runs a request to its end; it is in flight meanwhile."""
         task = asyncio.create_task(request)
-        self._running.add(task)
-        self.enter()
-        task.add_done_callback(self._ended)
+        self._requests.add(task)
+        self.request_started()
+        task.add_done_callback(self._finish_request)
 
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        self._running.discard(task)
-        self.leave()
+    def _finish_request(self, task: "asyncio.Task[None]") -> None:
+        self._requests.discard(task)
+        self.request_finished()
 
-    def cut_off(self) -> None:
+    def cancel_in_flight(self) -> None:
         """Cancels what has not ended within a drain's time."""
-        for task in self._running:
+        for task in self._requests:
             task.cancel()
 
-    def enter(self) -> None:
+    def request_started(self) -> None:
         """A request begins."""
         self.in_flight += 1
         self.idle.clear()
 
-    def leave(self) -> None:
+    def request_finished(self) -> None:
         """A request has its answer."""
         self.in_flight -= 1
         if not self.in_flight:

@@ -16,7 +16,7 @@ from shm.core.errors import ConfigurationError
 from shm.db.migrations import CREATE_HISTORY, load_migrations
 from shm.server.app import ROUTES
 from shm.server.handlers.base import Handler
-from shm.server.http.operations import READING, hold_declared, operation
+from shm.server.http.operations import READ_METHODS, operation, validate_operations
 from tests.support import plain_http
 from tests.support.databases import admin_cursor, migrate
 from tests.support.houses import wait_for
@@ -47,7 +47,7 @@ WRITES = sorted(
     (method.upper(), address(pattern))
     for pattern, handler in ROUTES
     for method in handler.operations
-    if method not in READING
+    if method not in READ_METHODS
 )
 
 
@@ -125,8 +125,8 @@ def test_a_handler_that_lets_a_viewer_change_something_is_refused() -> None:
             """Changes something."""
 
     with pytest.raises(ConfigurationError, match=r"Careless\.put lets others than admins change something"):
-        hold_declared("/careless", Careless)
-    hold_declared("/careful", Careful)
+        validate_operations("/careless", Careless)
+    validate_operations("/careful", Careful)
 
 
 def test_a_token_is_shown_once_and_is_nowhere_else(serve: Callable[..., ServerProcess], database: str) -> None:

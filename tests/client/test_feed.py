@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from shm.server.handlers.feed import FULL_FOR_S
+from shm.server.handlers.feed import RETRY_WHEN_FULL_S
 from shm_client import (
     Connected,
     Disconnected,
@@ -308,8 +308,8 @@ async def test_a_full_server_is_retried_after_its_retry_after(serve: Callable[..
             (disconnected,) = second.events_of(Disconnected)
             assert isinstance(disconnected, Disconnected)
             assert isinstance(disconnected.error, ServerUnavailableError)
-            assert disconnected.error.retry_after_s == FULL_FOR_S
-            assert disconnected.retry_in_s > FULL_FOR_S
+            assert disconnected.error.retry_after_s == RETRY_WHEN_FULL_S
+            assert disconnected.retry_in_s > RETRY_WHEN_FULL_S
             await first.stop()
             subscription.relist()  # retries at once
             await second.wait_until(lambda: second.is_connected)

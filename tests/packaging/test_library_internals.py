@@ -24,7 +24,7 @@ from tornado.iostream import IOStream, UnsatisfiableReadError
 from tornado.testing import bind_unused_port
 
 from shm.db.embedded import POSTGRES_MAJOR
-from shm.server.http.stream import BARE
+from shm.server.http.stream import TORNADO_400
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 10
@@ -123,7 +123,7 @@ async def test_tornado_s_streams_take_another_class_and_its_connections_write_wh
 
 async def test_tornado_answers_what_it_cannot_read_with_the_bytes_that_are_replaced() -> None:
     async with listening() as (port, _):
-        assert await answer_to(port, b"junk\r\n\r\n") == BARE, f"{TORNADO} says otherwise: handlers.stream.BARE"
+        assert await answer_to(port, b"junk\r\n\r\n") == TORNADO_400, f"{TORNADO} says otherwise: handlers.stream.BARE"
 
 
 async def test_tornado_closes_a_stream_with_its_reason_where_headers_have_no_end() -> None:

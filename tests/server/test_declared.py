@@ -9,8 +9,8 @@ from shm.auth.tokens import Role
 from shm.core.errors import BadRequest, ConfigurationError
 from shm.server.app import ROUTES
 from shm.server.handlers.base import Handler
-from shm.server.http.operations import Slug, hold_declared, operation
-from shm.server.http.params import body_as, query_as
+from shm.server.http.operations import Slug, operation, validate_operations
+from shm.server.http.params import parse_body, parse_query
 
 
 class Asked(msgspec.Struct):
@@ -46,18 +46,18 @@ class _Nothing(Handler):
 
 @pytest.mark.parametrize(("pattern", "handler"), ROUTES)
 def test_every_method_says_who_may_call_it(pattern: str, handler: type[Handler]) -> None:
-    hold_declared(pattern, handler)
+    validate_operations(pattern, handler)
 
 
 @pytest.mark.parametrize("handler", [_Mute, _Unsaid, _Elsewhere, _Nothing])
 def test_a_handler_that_does_not_say_what_it_does_refuses_to_start(handler: type[Handler]) -> None:
     with pytest.raises(ConfigurationError, match=handler.__name__):
-        hold_declared("/somewhere", handler)
+        validate_operations("/somewhere", handler)
 
 
 def test_a_query_is_read_as_it_is_declared() -> None:
-    assert query_as(Asked, {"limit": ["7"], "counted": ["true"], "name": ["null"]}) == Asked(7, True, None, "null")
-    assert query_as(Asked, {"utm": ["x", "y"], "limit": ["7"]}, lenient=True) == Asked(7)
+    assert parse_query(Asked, {"limit": ["7"], "counted": ["true"], "name": ["null"]}) == Asked(7, True, None, "null")
+    assert parse_query(Asked, {"utm": ["x", "y"], "limit": ["7"]}, lenient=True) == Asked(7)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_query_is_read_as_it_is_declared() -> None:
 )
 def test_a_parameter_that_is_not_what_is_declared_is_refused_by_name(name: str, text: str) -> None:
     with pytest.raises(BadRequest, match=re.escape(name)) as refused:
-        query_as(Asked, {name: [text]})
+        parse_query(Asked, {name: [text]})
     assert refused.value.code == "bad_parameter"
 
 
@@ -76,5 +76,5 @@ def test_a_parameter_that_is_not_what_is_declared_is_refused_by_name(name: str, 
 )
 def test_a_body_that_is_not_what_is_declared_is_refused(body: bytes, code: str) -> None:
     with pytest.raises(BadRequest) as refused:
-        body_as(Asked, body)
+        parse_body(Asked, body)
     assert refused.value.code == code

@@ -12,13 +12,13 @@ from nacl.signing import SigningKey
 from openapi_spec_validator import validate
 
 from shm.server.app import ROUTES
-from shm.server.handlers.ingest import POSTS
+from shm.server.handlers.ingest import ENDPOINTS
 from shm.server.openapi import document
 from tests.support import plain_http
 from tests.support.installs import Install
 from tests.support.targets import Seeded
 
-DOCUMENT = json.loads(document(ROUTES, POSTS))
+DOCUMENT = json.loads(document(ROUTES, ENDPOINTS))
 SOME_ID = "c77af682-9aa4-412e-904a-c307d3a8a9c2"
 SAMPLES = {"slug": "ledger", "app": "Ledger", "instance_id": SOME_ID, "decision": "approve", "token_id": SOME_ID}
 WANTED = {"breakdown": "?by=version", "version-rank": "?version=1.5"}  # parameters without which there is no answer
@@ -49,10 +49,10 @@ def test_the_document_is_served_to_anybody_as_it_was_built(seeded: Seeded) -> No
 
 def test_every_route_is_in_the_document_and_no_other() -> None:
     paths = {path: path.format(**SAMPLES) for path in DOCUMENT["paths"]}
-    assert set(POSTS) <= set(paths)
+    assert set(ENDPOINTS) <= set(paths)
     for pattern, _ in ROUTES:
         assert len([path for path, sample in paths.items() if re.fullmatch(pattern, sample)]) == 1, pattern
-    assert len(paths) == len(ROUTES) + len(POSTS)
+    assert len(paths) == len(ROUTES) + len(ENDPOINTS)
 
 
 @pytest.mark.parametrize("path", DOCUMENT["paths"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import shm
 from shm.core.instruments import METRICS
 from shm.db.advisory_locks import Lock
-from shm.server.gauge_sampler import MEASURE_S
+from shm.server.gauge_sampler import MEASURE_INTERVAL_S
 from tests.support import plain_http
 from tests.support.backstage import backstage
 from tests.support.databases import admin_cursor
@@ -54,11 +54,11 @@ def test_requests_are_counted_by_handler_and_status_and_timed(server: ServerProc
         ("Instances", 200, 1),
         ("Instance", 200, 1),
         ("Stats", 401, 1),
-        ("Missing", 404, 1),
-        ("Figures", 200, 1),
+        ("NotFoundHandler", 404, 1),
+        ("PrometheusMetrics", 200, 1),
     ]:
         assert moved.by("shm_requests_total", handler=handler, status=str(status)) == count, handler
-    for handler, count in [("register", 4), ("snapshot", 4), ("Instances", 1), ("Missing", 1)]:
+    for handler, count in [("register", 4), ("snapshot", 4), ("Instances", 1), ("NotFoundHandler", 1)]:
         assert moved.by("shm_request_duration_seconds_count", handler=handler) == count
         assert moved.by("shm_request_duration_seconds_bucket", handler=handler, le="+Inf") == count
         assert moved.by("shm_request_duration_seconds_sum", handler=handler) > 0
@@ -226,9 +226,9 @@ def test_how_far_the_charts_are_behind_is_shown(serve: Callable[..., ServerProce
     with backstage(database) as background:
         server = serve()
         Install(server.url).arrived({"n": 1})
-        wait_for(lambda: value(figures(server), "shm_series_lag_seconds") > 0, 2 * MEASURE_S)
+        wait_for(lambda: value(figures(server), "shm_series_lag_seconds") > 0, 2 * MEASURE_INTERVAL_S)
         background.go_round("roll up")
-        wait_for(lambda: value(figures(server), "shm_series_lag_seconds") == 0, 2 * MEASURE_S)
+        wait_for(lambda: value(figures(server), "shm_series_lag_seconds") == 0, 2 * MEASURE_INTERVAL_S)
 
 
 def test_figures_want_a_token(running: ServerProcess) -> None:

@@ -18,7 +18,7 @@ from shm.feed.hub import Feed
 from shm.ingest.key_cache import Keys
 from shm.ingest.registry import Registry
 from shm.server import background_jobs
-from shm.server.background_jobs import Duty
+from shm.server.background_jobs import Job
 from tests.support.databases import admin_cursor
 
 CONNECTIONS = 1
@@ -30,21 +30,21 @@ class Backstage:
 
     runner: asyncio.Runner
     database: Database
-    duties: list[Duty]
+    jobs: list[Job]
 
     def go_round(self, *only: str) -> None:
         """Does all of them, or those of these names, until there is nothing left to do."""
-        for duty in self.duties:
-            if not only or duty.name in only:
-                self.runner.run(_finish(duty))
+        for job in self.jobs:
+            if not only or job.name in only:
+                self.runner.run(_finish(job))
 
     def differences(self) -> dict[str, list[consistency.Difference]]:
         """What `shm check` finds, by table."""
         return self.runner.run(consistency.find(self.database)).shown
 
 
-async def _finish(duty: Duty) -> None:
-    while await duty.step():
+async def _finish(job: Job) -> None:
+    while await job.step():
         pass
 
 
@@ -60,6 +60,6 @@ def backstage(database: str, **environment: str) -> Iterator[Backstage]:
             registry = Registry(own, Keys(own, settings), settings)
             kpis = Kpis(own, Spreads(own), settings)
             feed = Feed(own, kpis, settings)
-            yield Backstage(runner, own, background_jobs.duties(own, registry, feed, settings))
+            yield Backstage(runner, own, background_jobs.jobs(own, registry, feed, settings))
         finally:
             runner.run(opened.__aexit__(None, None, None))

@@ -8,7 +8,7 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.specs.openapi import checks
 
 from shm.server.app import ROUTES
-from shm.server.handlers.ingest import POSTS
+from shm.server.handlers.ingest import ENDPOINTS
 from shm.server.openapi import document
 from tests.support.installs import Install
 from tests.support.targets import Seeded
@@ -38,7 +38,7 @@ CONFIG = {
 FEED = "/api/v1/admin/feed"
 
 api = schemathesis.openapi.from_dict(
-    json.loads(document(ROUTES, POSTS)), config=SchemathesisConfig.from_dict(CONFIG)
+    json.loads(document(ROUTES, ENDPOINTS)), config=SchemathesisConfig.from_dict(CONFIG)
 ).exclude(path=FEED)
 
 # They judge by how a case was made, which is no longer how it is once its path is another.

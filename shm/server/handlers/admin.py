@@ -13,17 +13,17 @@ from shm.core.errors import Conflict, NotFound
 from shm.server.handlers.base import Handler
 from shm.server.http.operations import FEED_CURSOR, NEXT_PAGE, InstanceId, Slug, operation
 
-MOST_ROWS = 1_000  # a page's upper end: about half a megabyte of JSON; `items.PAGE_BYTES` ends it too
-USUAL_ROWS = 50  # as in the original
+MAX_ROWS = 1_000  # a page's upper end: about half a megabyte of JSON; `items.PAGE_BYTES` ends it too
+DEFAULT_ROWS = 50  # as in the original
 
-Limit = Annotated[int, msgspec.Meta(ge=1, le=MOST_ROWS, description="At most this many.")]
+Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_ROWS, description="At most this many.")]
 After = Annotated[str, msgspec.Meta(description="A mark out of the `Link` header: what comes after it is wanted.")]
 
 
-class PageOf(msgspec.Struct, frozen=True):
+class PageQuery(msgspec.Struct, frozen=True):
     """The query of a list."""
 
-    limit: Limit = USUAL_ROWS
+    limit: Limit = DEFAULT_ROWS
     after: After | None = None
 
 
@@ -32,7 +32,7 @@ class InstancesQuery(Filter, frozen=True):
 
     sort: By = "last_seen_at"
     order: Order | None = None
-    limit: Limit = USUAL_ROWS
+    limit: Limit = DEFAULT_ROWS
     after: After | None = None
 
 
@@ -48,18 +48,18 @@ class Stats(Handler):
     @operation(Role.VIEWER)
     async def get(self) -> stats.Stats:
         """Counts and aggregates over all applications."""
-        return await stats.read(self.rooms.database, self.rooms.settings)
+        return await stats.read(self.services.database, self.services.settings)
 
 
 class Applications(Handler):
     """`GET applications`."""
 
     @operation(Role.VIEWER, headers=[NEXT_PAGE])
-    async def get(self, query: PageOf) -> list[applications.Application]:
+    async def get(self, query: PageQuery) -> list[applications.Application]:
         """Applications with their counts, by slug."""
-        found = await self.rooms.applications.page(query.after, query.limit + 1)
+        found = await self.services.applications.page(query.after, query.limit + 1)
         if len(found) > query.limit:
-            self.tell_next(found[query.limit - 1].slug)
+            self.set_next_link(found[query.limit - 1].slug)
         return found[: query.limit]
 
 
@@ -69,13 +69,13 @@ class Application(Handler):
     @operation(Role.VIEWER, refuses=[NotFound])
     async def get(self, slug: Slug) -> applications.Application:
         """An application with its counts, and what the vendor says of it."""
-        return await self.rooms.applications.one(slug)
+        return await self.services.applications.one(slug)
 
     @operation(Role.ADMIN, refuses=[NotFound])
     async def put(self, slug: Slug, body: applications.ApplicationChange) -> applications.Application:
         """Changes what the vendor says of an application; what is left out stays as it is."""
-        await self.rooms.applications.change(slug, body)
-        return await self.rooms.applications.one(slug)
+        await self.services.applications.change(slug, body)
+        return await self.services.applications.one(slug)
 
 
 class ApplicationKpis(Handler):
@@ -87,8 +87,8 @@ class ApplicationKpis(Handler):
 
         Each counts with its current snapshot, where that is newer than the active window.
         """
-        cursor, told = await self.rooms.kpis.application(slug, counted_only=query.counted)
-        self.tell_cursor(cursor)
+        cursor, told = await self.services.kpis.application(slug, counted_only=query.counted)
+        self.set_feed_cursor(cursor)
         return told
 
 
@@ -103,10 +103,10 @@ class Instances(Handler):
         Texts, versions too, are sorted by their characters' numbers. A page may have fewer than `limit`: the `Link`
         header says whether it is the last one.
         """
-        page = await self.rooms.items.page(query, query.after, query.limit, Sorting.of(query.sort, query.order))
-        self.tell_cursor(page.cursor)
+        page = await self.services.items.page(query, query.after, query.limit, Sorting.of(query.sort, query.order))
+        self.set_feed_cursor(page.cursor)
         if page.next is not None:
-            self.tell_next(page.next)
+            self.set_next_link(page.next)
         return page.items
 
 
@@ -116,7 +116,7 @@ class Instance(Handler):
     @operation(Role.VIEWER, headers=[FEED_CURSOR], refuses=[NotFound])
     async def get(self, instance_id: InstanceId) -> Item:
         """An instance with its current metrics."""
-        return await shown(self, instance_id)
+        return await read_instance(self, instance_id)
 
     @operation(Role.ADMIN, status=HTTPStatus.NO_CONTENT, refuses=[NotFound])
     async def delete(self, instance_id: InstanceId) -> None:
@@ -124,7 +124,7 @@ class Instance(Handler):
 
         One that goes on reporting is refused, and one that registers again is a new one: revoke it to keep it out.
         """
-        if not await self.rooms.registry.remove(instance_id):
+        if not await self.services.registry.remove(instance_id):
             raise no_such_instance()
 
 
@@ -132,39 +132,39 @@ class InstanceSnapshots(Handler):
     """`GET instances/{id}/snapshots`."""
 
     @operation(Role.VIEWER, headers=[NEXT_PAGE], refuses=[NotFound])
-    async def get(self, instance_id: InstanceId, query: PageOf) -> list[Sent]:
+    async def get(self, instance_id: InstanceId, query: PageQuery) -> list[Sent]:
         """An instance's snapshots, newest first, as long as they are kept.
 
         A page may have fewer than `limit`: the `Link` header says whether it is the last one.
         """
-        found = await self.rooms.items.history(instance_id, query.after, query.limit)
+        found = await self.services.items.history(instance_id, query.after, query.limit)
         if found is None:
             raise no_such_instance()
         if found.next is not None:
-            self.tell_next(found.next)
+            self.set_next_link(found.next)
         return found.sent
 
 
-class Decision(Handler):
+class InstanceStatus(Handler):
     """`POST instances/{id}/approve` and `/revoke`."""
 
     @operation(Role.ADMIN, headers=[FEED_CURSOR], refuses=[NotFound, Conflict])
     async def post(self, instance_id: InstanceId, decision: Literal["approve", "revoke"]) -> Item:
         """Approves an instance, or revokes it for good. Asked again, it changes nothing."""
         status = "active" if decision == "approve" else "revoked"
-        await self.rooms.registry.decide(instance_id, status)
-        item = await shown(self, instance_id)
+        await self.services.registry.decide(instance_id, status)
+        item = await read_instance(self, instance_id)
         if item.status != status:
             raise Conflict("revoked_for_good", "This instance is revoked, which is final.")
         return item
 
 
-async def shown(handler: Handler, instance_id: str) -> Item:
+async def read_instance(handler: Handler, instance_id: str) -> Item:
     """An instance, and the feed's cursor told that it is true at. Raises NotFound."""
-    page = await handler.rooms.items.one(instance_id)
+    page = await handler.services.items.one(instance_id)
     if not page.items:
         raise no_such_instance()
-    handler.tell_cursor(page.cursor)
+    handler.set_feed_cursor(page.cursor)
     return page.items[0]
 
 

@@ -20,8 +20,8 @@ from shm.core.errors import Forbidden, MethodNotAllowed, NotFound, TooLarge, Una
 from shm.server.http import problems
 from shm.server.http.ingest_requests import WRITE_TIMEOUT_S
 from shm.server.http.operations import FEED_CURSOR, NEXT_PAGE, Header, Operation, Stream, operations_of
-from shm.server.http.params import NoQuery, body_as, query_as
-from shm.server.services import Rooms
+from shm.server.http.params import NoQuery, parse_body, parse_query
+from shm.server.services import Services
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
@@ -39,24 +39,24 @@ class Handler(tornado.web.RequestHandler):
             cls.head = cls.get
         cls.operations = operations_of(cls)
 
-    def initialize(self, rooms: Rooms) -> None:
+    def initialize(self, services: Services) -> None:
         """Called by Tornado with what the route carries."""
-        self.rooms = rooms
-        self._counted = False
+        self.services = services
+        self._is_in_flight = False
 
     async def prepare(self) -> None:
         """Lets in who may come in."""
-        self.count()
-        await self.admit()
+        self.mark_in_flight()
+        await self.check_access()
 
-    def count(self) -> None:
+    def mark_in_flight(self) -> None:
         """From here on until its answer is out, the request is in flight, and a drain waits for it."""
-        self._counted = True
-        self.rooms.enter()
+        self._is_in_flight = True
+        self.services.request_started()
 
-    async def admit(self) -> None:
+    async def check_access(self) -> None:
         """Refuses what may not come in, now or at all."""
-        self.rooms.hold_open()
+        self.services.reject_if_draining()
         await self.authorize(self.operation().role)
 
     def operation(self) -> Operation:
@@ -66,16 +66,16 @@ class Handler(tornado.web.RequestHandler):
             raise MethodNotAllowed("method_not_allowed", "This address does not know that method.")
         return found
 
-    async def authorize(self, wanted: Role) -> None:
+    async def authorize(self, required_role: Role) -> None:
         """Holds the bearer's role against the one that is wanted. Raises Unauthorized or Forbidden."""
-        if wanted < Role.VIEWER:
+        if required_role < Role.VIEWER:
             return
-        self.granted = await self._granted()
-        if self.granted.role < wanted:
-            raise Forbidden("role_too_small", f"This needs a token with the role {wanted.name.lower()}.")
+        self.granted = await self._authenticate()
+        if self.granted.role < required_role:
+            raise Forbidden("role_too_small", f"This needs a token with the role {required_role.name.lower()}.")
 
-    async def _granted(self) -> Granted:
-        tokens, limits = self.rooms.tokens, self.rooms.limits
+    async def _authenticate(self) -> Granted:
+        tokens, limits = self.services.tokens, self.services.limits
         headers = self.request.headers
         token = tokens.given(headers.get("Authorization"))
         address = limits.address(self.request.remote_ip or "", headers.get_list("X-Forwarded-For"))
@@ -92,90 +92,90 @@ class Handler(tornado.web.RequestHandler):
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
         """Ends the request; it is in flight until its last byte is out, or its client has gone."""
-        out = super().finish(chunk)
-        out.add_done_callback(self._out)
-        return out
+        written = super().finish(chunk)
+        written.add_done_callback(self._on_finished)
+        return written
 
-    def _out(self, out: "asyncio.Future[None]") -> None:
-        out.exception()  # a client that has gone is no error
-        if self._counted:
-            self._counted = False
-            self.rooms.leave()
+    def _on_finished(self, written: "asyncio.Future[None]") -> None:
+        written.exception()  # a client that has gone is no error
+        if self._is_in_flight:
+            self._is_in_flight = False
+            self.services.request_finished()
 
     def set_default_headers(self) -> None:
         """Called by Tornado for every answer."""
         for name, value in problems.FIXED_HEADERS.items():
             self.set_header(name, value)
 
-    async def carry_out(
+    async def dispatch_operation(
         self, declared: Operation, method: Callable[..., Awaitable[object]], path: dict[str, str]
     ) -> None:
         """Reads what is asked, lets the method answer it, and sends the answer."""
-        asked: dict[str, object] = {**path}
-        given = {name: self.get_query_arguments(name, strip=False) for name in self.request.query_arguments}
-        query = query_as(declared.query or NoQuery, given, lenient=declared.lenient)
+        arguments: dict[str, object] = {**path}
+        query_arguments = {name: self.get_query_arguments(name, strip=False) for name in self.request.query_arguments}
+        query = parse_query(declared.query or NoQuery, query_arguments, lenient=declared.lenient)
         if declared.query is not None:
-            asked["query"] = query
+            arguments["query"] = query
         if declared.body is not None:
-            if len(self.request.body) > self.rooms.settings.max_body:
-                raise TooLarge("body_too_large", f"The body is larger than {self.rooms.settings.max_body} bytes.")
-            asked["body"] = body_as(declared.body, self.request.body)
-        answer = await method(self, **asked)
+            if len(self.request.body) > self.services.settings.max_body:
+                raise TooLarge("body_too_large", f"The body is larger than {self.services.settings.max_body} bytes.")
+            arguments["body"] = parse_body(declared.body, self.request.body)
+        response = await method(self, **arguments)
         if declared.status is not HTTPStatus.SWITCHING_PROTOCOLS:
-            await self._give(declared, answer)
+            await self._send_response(declared, response)
 
-    async def _give(self, declared: Operation, answer: object) -> None:
+    async def _send_response(self, declared: Operation, response: object) -> None:
         self.set_status(declared.status)
-        if isinstance(answer, Stream):
-            await self._give_pieces(answer)
+        if isinstance(response, Stream):
+            await self._send_chunks(response)
         elif not declared.has_body:
             self.finish()
         else:
             self.set_header("Content-Type", declared.media[0])
-            self.finish(answer if isinstance(answer, bytes) else _encoder.encode(answer))
+            self.finish(response if isinstance(response, bytes) else _encoder.encode(response))
 
-    async def _give_pieces(self, answer: Stream) -> None:
+    async def _send_chunks(self, response: Stream) -> None:
         """What fails at the first piece is refused properly. Later it is cut off, and not mistaken for a whole one."""
-        self.set_header("Content-Type", answer.media)
-        async with aclosing(answer.pieces) as pieces:
+        self.set_header("Content-Type", response.media)
+        async with aclosing(response.chunks) as chunks:
             try:
-                async for piece in pieces:
-                    self.write(piece)
+                async for chunk in chunks:
+                    self.write(chunk)
                     await asyncio.wait_for(self.flush(), WRITE_TIMEOUT_S)
                     if self.request.method == "HEAD":
                         break
             except (StreamClosedError, TimeoutError):  # the client has gone or does not read, which is no error
-                self._cut_off()
+                self._close_connection()
             except Exception as error:
                 if not self._headers_written:
                     raise
                 problems.log(type(self).__name__, error)
-                self._cut_off()
+                self._close_connection()
         if not self._finished:
             self.finish()
 
-    def _cut_off(self) -> None:
+    def _close_connection(self) -> None:
         cast(HTTP1Connection, self.request.connection).close()
 
-    def tell(self, header: Header, value: object) -> None:
+    def set_declared_header(self, header: Header, value: object) -> None:
         """Adds a header that the operation declares."""
         assert header in self.operation().headers, header  # noqa: S101 - or the document would not know of it
         self.set_header(header.name, str(value))
 
-    def tell_cursor(self, cursor: int) -> None:
+    def set_feed_cursor(self, cursor: int) -> None:
         """Says which cursor of the feed the answer is true at."""
-        self.tell(FEED_CURSOR, cursor)
+        self.set_declared_header(FEED_CURSOR, cursor)
 
-    def tell_next(self, after: str) -> None:
+    def set_next_link(self, after: str) -> None:
         """Says where the next page is: the same query, after a mark."""
         query = {name: self.get_query_argument(name, strip=False) for name in self.request.query_arguments}
-        self.tell(NEXT_PAGE, f'<{self.request.path}?{urlencode(query | {"after": after})}>; rel="next"')
+        self.set_declared_header(NEXT_PAGE, f'<{self.request.path}?{urlencode(query | {"after": after})}>; rel="next"')
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Every error has one shape, and none shows what is inside."""
         error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
         refusal = problems.refusal_for(error, status_code)
-        self.rooms.instruments.refusals.increment(refusal.code)
+        self.services.instruments.refusals.increment(refusal.code)
         self.set_header("Content-Type", problems.CONTENT_TYPE)
         for name, value in refusal.headers.items():
             self.set_header(name, value)
@@ -194,7 +194,7 @@ class Handler(tornado.web.RequestHandler):
         return None
 
 
-class Missing(Handler):
+class NotFoundHandler(Handler):
     """Whatever has no route."""
 
     def operation(self) -> Operation:

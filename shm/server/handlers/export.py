@@ -31,8 +31,8 @@ class Export(Handler):
         answer that is broken off is not whole. In CSV, texts that a spreadsheet would take for a formula have a `'`
         before them.
         """
-        begun = await export.begin(self.rooms.items, query, query.format)
-        self.tell_cursor(begun.cursor)
-        self.tell(LEFT_OUT, begun.left_out)
-        self.tell(DISPOSITION, f'attachment; filename="instances.{query.format}"')
-        return Stream(export.MEDIA[query.format], begun.pieces)
+        started = await export.begin(self.services.items, query, query.format)
+        self.set_feed_cursor(started.cursor)
+        self.set_declared_header(LEFT_OUT, started.left_out)
+        self.set_declared_header(DISPOSITION, f'attachment; filename="instances.{query.format}"')
+        return Stream(export.MEDIA[query.format], started.pieces)

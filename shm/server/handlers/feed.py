@@ -17,7 +17,7 @@ from shm.core.logs import RateLimitedLogger, describe_error
 from shm.feed.hub import FeedFailed
 from shm.server.handlers.base import Handler
 from shm.server.http.operations import operation
-from shm.server.services import Rooms
+from shm.server.services import Services
 
 GOING_AWAY = 1001
 NOT_ALLOWED = 1008
@@ -25,8 +25,10 @@ FAULT = 1011
 TRY_AGAIN = 1013
 VERSIONS = ("7", "8", "13")  # those that Tornado speaks
 
-FULL_FOR_S = 10  # when to come again where there is no room
-LOOK_S = 5.0  # between two looks at the tokens of open feeds: one short statement, however many there are
+RETRY_WHEN_FULL_S = 10  # the Retry-After of a feed that is refused for the number of subscribers
+TOKEN_CHECK_INTERVAL_S = (
+    5.0  # between two looks at the tokens of open feeds: one short statement, however many there are
+)
 
 logger = logging.getLogger(__name__)
 rate_limited = RateLimitedLogger(logger)
@@ -45,7 +47,7 @@ class FeedQuery(msgspec.Struct, frozen=True):
 class Feed(Handler, tornado.websocket.WebSocketHandler):
     """One subscriber. It only listens; what it says is ignored."""
 
-    _telling: asyncio.Task[None] | None = None
+    _streaming: asyncio.Task[None] | None = None
 
     @operation(Role.VIEWER, status=HTTPStatus.SWITCHING_PROTOCOLS, refuses=[Forbidden, TooMany, Overloaded])
     async def get(self, query: FeedQuery) -> None:
@@ -60,12 +62,12 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
         if origin is not None and not self.check_origin(origin):
             raise Forbidden("foreign_origin", "A page of another site may not read this feed.")
         self._app = await self._slug()
-        self._hold_to_limits()
-        self.rooms.sockets.add(self)
+        self._check_limits()
+        self.services.sockets.add(self)
         try:
             await super().get()  # until the subscriber has gone
         finally:
-            self.rooms.sockets.discard(self)
+            self.services.sockets.discard(self)
 
     def check_origin(self, origin: str) -> bool:
         """Whether a page is of this site. Other programs send such an origin too, or none."""
@@ -78,26 +80,28 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
     async def _slug(self) -> str | None:
         """The slug of the application that is wanted; it may come to be only later."""
         app = self._query.app
-        return None if app is None else await applications.slug_of(self.rooms.database, app)
+        return None if app is None else await applications.slug_of(self.services.database, app)
 
-    def _hold_to_limits(self) -> None:
+    def _check_limits(self) -> None:
         """Raises Overloaded or TooMany where there is no room for one more."""
-        limits, others = self.rooms.settings, [each for each in self.rooms.sockets if isinstance(each, Feed)]
+        limits, others = self.services.settings, [each for each in self.services.sockets if isinstance(each, Feed)]
         if len(others) >= limits.feed_subscribers:
-            raise Overloaded("too_many_subscribers", f"{len(others)} feeds are open, as many as may be.", FULL_FOR_S)
+            raise Overloaded(
+                "too_many_subscribers", f"{len(others)} feeds are open, as many as may be.", RETRY_WHEN_FULL_S
+            )
         of_token = sum(each.granted == self.granted for each in others)
         if of_token >= limits.feed_subscribers_of_token:
-            sentence = f"{of_token} feeds are open with this token, as many as may be."
-            raise TooMany("too_many_subscribers", sentence, FULL_FOR_S)
+            sentence = f"{of_token} feeds are open with this token, which is the limit."
+            raise TooMany("too_many_subscribers", sentence, RETRY_WHEN_FULL_S)
 
     async def open(self) -> None:
         """Starts telling, in a task that `on_close` ends."""
         if self.ws_connection is not None and not self.ws_connection.is_closing():
-            self._telling = asyncio.create_task(self._tell())
+            self._streaming = asyncio.create_task(self._stream())
 
-    async def _tell(self) -> None:
+    async def _stream(self) -> None:
         try:
-            await self.rooms.feed.follow(self._app, self._query.since, self._send)
+            await self.services.feed.follow(self._app, self._query.since, self._send)
         except tornado.websocket.WebSocketClosedError:
             pass
         except DatabaseUnavailable:
@@ -123,20 +127,20 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
 
     def on_close(self) -> None:
         """The peer has gone, was found dead by ping, or the server is ending."""
-        telling, self._telling = self._telling, None  # else the two hold each other until the collector comes
-        if telling is not None:  # it may have gone before it was there
-            telling.cancel()
+        streaming, self._streaming = self._streaming, None  # else the two hold each other until the collector comes
+        if streaming is not None:  # it may have gone before it was there
+            streaming.cancel()
 
 
-async def close_ended(rooms: Rooms) -> None:
+async def close_revoked_feeds(services: Services) -> None:
     """Closes the feeds whose token was removed or has ended, until cancelled."""
     while True:
-        await asyncio.sleep(LOOK_S)
-        tokens = {each: each.granted.token_hash for each in rooms.sockets if isinstance(each, Feed) and each.granted}
+        await asyncio.sleep(TOKEN_CHECK_INTERVAL_S)
+        tokens = {each: each.granted.token_hash for each in services.sockets if isinstance(each, Feed) and each.granted}
         if not tokens:
             continue
         try:
-            valid = await rooms.tokens.valid_of(set(tokens.values()))
+            valid = await services.tokens.valid_of(set(tokens.values()))
         except Exception as error:  # of a database that cannot be read, a feed tells nothing either
             rate_limited.warning("could not see which tokens are still valid", describe_error(error))
             continue

@@ -9,13 +9,13 @@ from shm.server.handlers.base import Handler
 from shm.server.http.operations import operation
 
 
-class Alive(msgspec.Struct):
+class Liveness(msgspec.Struct):
     """The body of `GET /api/v1/healthcheck`."""
 
     status: Literal["ok"] = "ok"
 
 
-class Able(msgspec.Struct):
+class Readiness(msgspec.Struct):
     """The body of `GET /api/v1/ready`."""
 
     status: Literal["ready"] = "ready"
@@ -25,16 +25,16 @@ class Healthcheck(Handler):
     """`GET /api/v1/healthcheck`, as in the original."""
 
     @operation(Role.PUBLIC, lenient=True)
-    async def get(self) -> Alive:
+    async def get(self) -> Liveness:
         """Whether the process answers."""
-        return Alive()
+        return Liveness()
 
 
 class Ready(Handler):
     """`GET /api/v1/ready`."""
 
     @operation(Role.PUBLIC, lenient=True)
-    async def get(self) -> Able:
+    async def get(self) -> Readiness:
         """Whether the database answers, which was migrated before the server listened; 503 if not."""
-        await self.rooms.database.execute("health.ping")
-        return Able()
+        await self.services.database.execute("health.ping")
+        return Readiness()

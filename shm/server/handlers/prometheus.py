@@ -6,16 +6,16 @@ from shm.server.http.operations import operation
 from shm.server.prometheus import CONTENT_TYPE
 
 
-class Figures(Handler):
+class PrometheusMetrics(Handler):
     """A viewer's token is wanted unless SHM_METRICS_PUBLIC."""
 
-    async def authorize(self, wanted: Role) -> None:
+    async def authorize(self, required_role: Role) -> None:
         """Lets everybody in where that was set; the database is not asked then, so it may be away."""
-        if not self.rooms.settings.metrics_public:
-            await super().authorize(wanted)
+        if not self.services.settings.metrics_public:
+            await super().authorize(required_role)
 
     @operation(Role.VIEWER, media=[CONTENT_TYPE])
     async def get(self) -> bytes:
         """How the server is, in the text format of Prometheus."""
-        self.rooms.sampler.look()
-        return self.rooms.exposition.text()
+        self.services.sampler.sample()
+        return self.services.metrics_exporter.text()

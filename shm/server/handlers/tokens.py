@@ -10,7 +10,7 @@ import msgspec
 from shm.auth.tokens import LONGEST_NAME, Issued, Role, Token, mark_of
 from shm.core.errors import BadRequest, Conflict, NotFound
 from shm.core.setting_types import parse_duration
-from shm.server.handlers.admin import PageOf
+from shm.server.handlers.admin import PageQuery
 from shm.server.handlers.base import Handler
 from shm.server.http.operations import NEXT_PAGE, TokenId, operation
 
@@ -31,28 +31,28 @@ class TokenList(Handler):
     """`GET tokens` and `POST tokens`."""
 
     @operation(Role.ADMIN, headers=[NEXT_PAGE])
-    async def get(self, query: PageOf) -> list[Token]:
+    async def get(self, query: PageQuery) -> list[Token]:
         """Tokens, the newest first, without what proves them."""
-        found = await self.rooms.tokens.page(query.after, query.limit + 1)
+        found = await self.services.tokens.page(query.after, query.limit + 1)
         if len(found) > query.limit:
-            self.tell_next(mark_of(found[query.limit - 1]))
+            self.set_next_link(mark_of(found[query.limit - 1]))
         return found[: query.limit]
 
     @operation(Role.ADMIN, status=HTTPStatus.CREATED, refuses=[Conflict])
     async def post(self, body: NewToken) -> Issued:
         """Makes a token, which is told this once."""
-        issued = await self.rooms.tokens.add(body.name, Role[body.role.upper()], _read(body.expires_in))
+        issued = await self.services.tokens.add(body.name, Role[body.role.upper()], _read(body.expires_in))
         logger.info("token %s was made, for the role %s", issued.id, issued.role)
         return issued
 
 
-class OneToken(Handler):
+class TokenDetail(Handler):
     """`DELETE tokens/{id}`."""
 
     @operation(Role.ADMIN, status=HTTPStatus.NO_CONTENT, refuses=[NotFound, Conflict])
     async def delete(self, token_id: TokenId) -> None:
         """Removes a token, which ends at once in every server; but not the one that asks."""
-        await self.rooms.tokens.remove(token_id, asking=self.granted)
+        await self.services.tokens.remove(token_id, asking=self.granted)
         logger.info("token %s was removed", token_id)
 
 

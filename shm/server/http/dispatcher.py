@@ -16,26 +16,28 @@ from tornado.iostream import IOStream
 from shm.core.instruments import Instruments
 from shm.core.setting_types import MAX_HEADERS_BYTES
 from shm.server.http import problems
-from shm.server.http.ingest_requests import MOST_DROPPED, Exchange, Post
-from shm.server.http.stream import HEADERS_TOO_LARGE, Stream, last
-from shm.server.services import Rooms
+from shm.server.http.ingest_requests import MAX_DISCARDED_BYTES, Endpoint, IngestRequest
+from shm.server.http.stream import HEADERS_TOO_LARGE, Stream, closing_response
+from shm.server.services import Services
 
-MOST_READ = 2 * MOST_DROPPED  # bytes of a body; an Exchange refuses it before
+MAX_BODY_BYTES = 2 * MAX_DISCARDED_BYTES  # bytes of a body; an Exchange refuses it before
 
 # Of one header; two come from Tornado with a comma between them.
 HOST = re.compile(r"[A-Za-z0-9\[\]:._~!$&'()*+;=%-]*")
 
 
-def make_server(rooms: Rooms, application: tornado.web.Application, posts: Mapping[str, Post]) -> "Server":
-    """The HTTP server with its limits, not yet listening. `posts`: the client protocol's endpoints by path."""
-    settings = rooms.settings
+def make_server(
+    services: Services, application: tornado.web.Application, endpoints: Mapping[str, Endpoint]
+) -> "Server":
+    """The HTTP server with its limits, not yet listening. `endpoints`: the client protocol's endpoints by path."""
+    settings = services.settings
     server = Server(
-        Door(rooms, application, posts),
+        RequestDispatcher(services, application, endpoints),
         max_header_size=MAX_HEADERS_BYTES,
-        max_body_size=max(MOST_READ, settings.max_body, settings.max_backlog_body),
+        max_body_size=max(MAX_BODY_BYTES, settings.max_body, settings.max_backlog_body),
         idle_connection_timeout=settings.idle_timeout.total_seconds(),
     )
-    server.instruments = rooms.instruments  # Tornado's way of making one takes no arguments but its own
+    server.instruments = services.instruments  # Tornado's way of making one takes no arguments but its own
     return server
 
 
@@ -50,66 +52,70 @@ class Server(HTTPServer):
         super().handle_stream(stream, address)
 
 
-class Door(httputil.HTTPServerConnectionDelegate):
+class RequestDispatcher(httputil.HTTPServerConnectionDelegate):
     """Tells requests apart by their path."""
 
-    def __init__(self, rooms: Rooms, application: tornado.web.Application, posts: Mapping[str, Post]) -> None:
-        self._rooms = rooms
+    def __init__(
+        self, services: Services, application: tornado.web.Application, endpoints: Mapping[str, Endpoint]
+    ) -> None:
+        self._services = services
         self._application = application
-        self._posts = posts
+        self._endpoints = endpoints
 
-    def start_request(self, server_conn: object, request_conn: httputil.HTTPConnection) -> "_Way":
+    def start_request(self, server_conn: object, request_conn: httputil.HTTPConnection) -> "_RoutingDelegate":
         """Called by Tornado for each request."""
-        return _Way(self._rooms, self._application, self._posts, server_conn, cast(HTTP1Connection, request_conn))
+        return _RoutingDelegate(
+            self._services, self._application, self._endpoints, server_conn, cast(HTTP1Connection, request_conn)
+        )
 
 
-class _Way(httputil.HTTPMessageDelegate):
+class _RoutingDelegate(httputil.HTTPMessageDelegate):
     """A request whose head is still to come; from there on, the delegate that it goes to."""
 
     def __init__(
         self,
-        rooms: Rooms,
+        services: Services,
         application: tornado.web.Application,
-        posts: Mapping[str, Post],
+        endpoints: Mapping[str, Endpoint],
         server: object,
         connection: HTTP1Connection,
     ) -> None:
-        self._rooms = rooms
+        self._services = services
         self._application = application
-        self._posts = posts
+        self._endpoints = endpoints
         self._server = server
         self._connection = connection
-        self._to = httputil.HTTPMessageDelegate()  # nowhere
+        self._delegate = httputil.HTTPMessageDelegate()  # nowhere
 
     def headers_received(
         self, start_line: httputil.RequestStartLine | httputil.ResponseStartLine, headers: httputil.HTTPHeaders
     ) -> Any:
         """Chooses, and goes that way."""
-        if sum(len(name) + len(value) for name, value in headers.get_all()) > self._rooms.settings.max_headers:
+        if sum(len(name) + len(value) for name, value in headers.get_all()) > self._services.settings.max_headers:
             problems.log("head", HEADERS_TOO_LARGE)
-            self._rooms.instruments.record_early_refusal(HEADERS_TOO_LARGE)
-            self._connection.write(last(HEADERS_TOO_LARGE))
+            self._services.instruments.record_early_refusal(HEADERS_TOO_LARGE)
+            self._connection.write(closing_response(HEADERS_TOO_LARGE))
             self._connection.finish()
             return None
         start_line = cast(httputil.RequestStartLine, start_line)
         if start_line.version == "HTTP/1.1" and not HOST.fullmatch(headers.get("Host", ",")):
             raise httputil.HTTPInputError("Host")
-        post = self._posts.get(start_line.path.partition("?")[0])
-        if post is not None:
-            self._to = Exchange(self._rooms, self._connection, post)
+        endpoint = self._endpoints.get(start_line.path.partition("?")[0])
+        if endpoint is not None:
+            self._delegate = IngestRequest(self._services, self._connection, endpoint)
         else:
-            self._connection.set_body_timeout(self._rooms.settings.body_timeout.total_seconds())
-            self._to = self._application.start_request(self._server, self._connection)
-        return self._to.headers_received(start_line, headers)
+            self._connection.set_body_timeout(self._services.settings.body_timeout.total_seconds())
+            self._delegate = self._application.start_request(self._server, self._connection)
+        return self._delegate.headers_received(start_line, headers)
 
     def data_received(self, chunk: bytes) -> Any:
         """Goes on."""
-        return self._to.data_received(chunk)
+        return self._delegate.data_received(chunk)
 
     def finish(self) -> None:
         """Goes on."""
-        self._to.finish()
+        self._delegate.finish()
 
     def on_connection_close(self) -> None:
         """Goes on."""
-        self._to.on_connection_close()
+        self._delegate.on_connection_close()

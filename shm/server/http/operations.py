@@ -24,7 +24,7 @@ from shm.auth.tokens import Role
 from shm.core.errors import ConfigurationError, Refusal
 
 METHODS = ("get", "head", "post", "put", "patch", "delete", "options")
-READING = ("get", "head", "options")  # whatever else changes something, which is an admin's
+READ_METHODS = ("get", "head", "options")  # whatever else changes something, which is an admin's
 JSON = "application/json"
 
 Slug = Annotated[str, msgspec.Meta(description="An application's slug, as `GET applications` tells it.")]
@@ -56,7 +56,7 @@ class Stream:
     """An answer in pieces, of one of the media types that its operation declares."""
 
     media: str
-    pieces: AsyncGenerator[bytes, None]
+    chunks: AsyncGenerator[bytes, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +64,11 @@ class Operation:
     """What is asked and answered, by whom, and what may be refused beside what anybody may be."""
 
     role: Role
-    sentence: str
+    docstring: str
     path: dict[str, Any]
     query: type[msgspec.Struct] | None
     body: type[msgspec.Struct] | None
-    answers: Any  # a type that msgspec encodes; or NoneType, bytes, Stream
+    returns: Any  # a type that msgspec encodes; or NoneType, bytes, Stream
     status: HTTPStatus
     media: Sequence[str]
     headers: Sequence[Header]
@@ -78,17 +78,19 @@ class Operation:
     @property
     def has_body(self) -> bool:
         """Whether a success has a body."""
-        return self.answers is not NoneType
+        return self.returns is not NoneType
 
 
-class CarriesOut(Protocol):
+class OperationHandler(Protocol):
     """A handler, as far as a declared method needs it."""
 
-    async def carry_out(self, declared: Operation, method: Callable[..., Awaitable[object]], path: Any) -> None:
+    async def dispatch_operation(
+        self, declared: Operation, method: Callable[..., Awaitable[object]], path: Any
+    ) -> None:
         """Reads what is asked, lets the method answer it, and sends the answer."""
 
 
-H = TypeVar("H", bound=CarriesOut)
+H = TypeVar("H", bound=OperationHandler)
 P = ParamSpec("P")
 
 
@@ -104,20 +106,20 @@ def operation(
     """Declares a method. `lenient`: parameters that it does not know are ignored, for what strangers' programs ask."""
 
     def declare(method: Callable[Concatenate[H, P], Awaitable[object]]) -> Callable[..., Coroutine[Any, Any, None]]:
-        shapes = get_type_hints(method, include_extras=True)
-        answers, query, body = shapes.pop("return"), shapes.pop("query", None), shapes.pop("body", None)
-        sentence = inspect.getdoc(method) or ""
+        hints = get_type_hints(method, include_extras=True)
+        returns, query, body = hints.pop("return"), hints.pop("query", None), hints.pop("body", None)
+        docstring = inspect.getdoc(method) or ""
         declared = Operation(
-            *(role, sentence, shapes, query, body, answers, status, tuple(media), tuple(headers), tuple(refuses)),
+            *(role, docstring, hints, query, body, returns, status, tuple(media), tuple(headers), tuple(refuses)),
             lenient,
         )
 
         @functools.wraps(method)
-        async def carried_out(self: H, **path: str) -> None:
-            await self.carry_out(declared, method, path)
+        async def dispatch(self: H, **path: str) -> None:
+            await self.dispatch_operation(declared, method, path)
 
-        carried_out.operation = declared  # type: ignore[attr-defined]  # found by `operations_of`
-        return carried_out
+        dispatch.operation = declared  # type: ignore[attr-defined]  # found by `operations_of`
+        return dispatch
 
     return declare
 
@@ -128,7 +130,7 @@ def operations_of(handler: type[tornado.web.RequestHandler]) -> dict[str, Operat
     return {name: found for name, found in declared.items() if found is not None}
 
 
-def hold_declared(pattern: str, handler: type[tornado.web.RequestHandler]) -> None:
+def validate_operations(pattern: str, handler: type[tornado.web.RequestHandler]) -> None:
     """Raises ConfigurationError for a method that declares nothing, says nothing, wants another path than the route, or
     lets a viewer change something.
     """
@@ -142,9 +144,9 @@ def hold_declared(pattern: str, handler: type[tornado.web.RequestHandler]) -> No
             raise ConfigurationError(
                 f"{handler.__name__}.{name} is no `operation`, so it does not say who may call it."
             )
-        if not operations[name].sentence:
+        if not operations[name].docstring:
             raise ConfigurationError(f"{handler.__name__}.{name} has no docstring, which is its summary.")
-        if name not in READING and operations[name].role < Role.ADMIN:
+        if name not in READ_METHODS and operations[name].role < Role.ADMIN:
             raise ConfigurationError(f"{handler.__name__}.{name} lets others than admins change something.")
         if set(re.compile(pattern).groupindex) != set(operations[name].path):
             raise ConfigurationError(f"{handler.__name__}.{name} does not take what is in its path: {pattern}")

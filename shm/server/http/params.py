@@ -11,39 +11,39 @@ from shm.core.errors import BadRequest
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-WHERE = " - at `"  # in msgspec's sentences, last: before it, what is wrong, which may quote what came
-STEP = re.compile(r"\.(\w+)|\[")  # of such a where: to a field, or into a list or a dictionary
+LOCATION = " - at `"  # in msgspec's sentences, last: before it, what is wrong, which may quote what came
+LOCATION_STEP = re.compile(r"\.(\w+)|\[")  # of such a where: to a field, or into a list or a dictionary
 
 
 class NoQuery(msgspec.Struct, frozen=True):
     """Nothing can be asked."""
 
 
-def query_as(shape: type[T], given: dict[str, list[str]], *, lenient: bool = False) -> T:
+def parse_query(shape: type[T], arguments: dict[str, list[str]], *, lenient: bool = False) -> T:
     """The query string as a struct. `lenient`: a name that the struct has not is ignored."""
     fields = {field.encode_name: field for field in msgspec.structs.fields(shape)}
     values: dict[str, Any] = {}
-    for name, texts in given.items():
+    for name, texts in arguments.items():
         if lenient and name not in fields:
             continue
         if len(texts) > 1:
             raise BadRequest("bad_parameter", f"{name!r:.40} is given more than once.")
         if name not in fields:
             raise BadRequest("unknown_parameter", f"There is no parameter {name!r:.40} here; there are: {[*fields]}.")
-        values[name] = _value(name, texts[0], fields[name].type)
+        values[name] = _parse_value(name, texts[0], fields[name].type)
     try:
         return msgspec.convert(values, shape)
     except msgspec.ValidationError as error:
-        raise BadRequest("bad_parameter", f"{_told(error, shape)}.") from None
+        raise BadRequest("bad_parameter", f"{_describe(error, shape)}.") from None
 
 
-def body_as(shape: type[T], body: bytes) -> T:
+def parse_body(shape: type[T], body: bytes) -> T:
     """The JSON of a body as a struct."""
     try:
         body.decode()  # msgspec does not look into what no field takes
         return msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as error:
-        raise BadRequest("bad_field", f"{_told(error, shape)}.") from None
+        raise BadRequest("bad_field", f"{_describe(error, shape)}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         fields = [field.encode_name for field in msgspec.structs.fields(shape)]
         raise BadRequest("bad_json", f"The body is no JSON object in UTF-8 with the fields {fields}.") from None
@@ -51,7 +51,7 @@ def body_as(shape: type[T], body: bytes) -> T:
         raise BadRequest("too_deep", "The JSON is nested too deep to be read.") from None
 
 
-def _value(name: str, text: str, shape: Any) -> Any:
+def _parse_value(name: str, text: str, shape: Any) -> Any:
     """Text where the field takes text, else what the text is in JSON: so `true` is a boolean, `1` and `TRUE` are not.
 
     A parameter that is not wanted is left out; nobody writes `null`.
@@ -59,36 +59,36 @@ def _value(name: str, text: str, shape: Any) -> Any:
     try:
         return msgspec.convert(text, shape)
     except msgspec.ValidationError as error:
-        if text != text.strip() or text == "null" or any(_values(inspect.type_info(shape), ())):
-            raise BadRequest("bad_parameter", f"{name}: {_told(error, shape)}.") from None
+        if text != text.strip() or text == "null" or any(_allowed_values(inspect.type_info(shape), ())):
+            raise BadRequest("bad_parameter", f"{name}: {_describe(error, shape)}.") from None
     try:
         return msgspec.json.decode(text.encode(), type=shape)
     except msgspec.ValidationError as error:
-        raise BadRequest("bad_parameter", f"{name}: {_told(error, shape)}.") from None
+        raise BadRequest("bad_parameter", f"{name}: {_describe(error, shape)}.") from None
     except (msgspec.DecodeError, RecursionError):
         raise BadRequest("bad_parameter", f"{name} is none of the values that it may have.") from None
 
 
-def _told(error: msgspec.ValidationError, shape: Any) -> str:
+def _describe(error: msgspec.ValidationError, shape: Any) -> str:
     """What is wrong, where, and which values there are, if there are some; in ASCII: what came may be in it."""
-    what, at, where = str(error).rpartition(WHERE) if WHERE in str(error) else (str(error), "", "")
-    values = [*_values(inspect.type_info(shape), STEP.findall(where))]
+    what, at, where = str(error).rpartition(LOCATION) if LOCATION in str(error) else (str(error), "", "")
+    values = [*_allowed_values(inspect.type_info(shape), LOCATION_STEP.findall(where))]
     return f"{ascii(what)[1:-1]:.150}{at}{ascii(where)[1:-1]:.100}" + (f"; there are: {values}" if values else "")
 
 
-def _values(found: inspect.Type, steps: Sequence[str]) -> Iterator[object]:
+def _allowed_values(found: inspect.Type, steps: Sequence[str]) -> Iterator[object]:
     """Those of the Literal that is so many steps below a type."""
     match found:
         case inspect.UnionType(types=choices):
             for choice in choices:
-                yield from _values(choice, steps)
+                yield from _allowed_values(choice, steps)
         case inspect.Metadata(type=inner):
-            yield from _values(inner, steps)
+            yield from _allowed_values(inner, steps)
         case inspect.LiteralType(values=values) if not steps:
             yield from values
         case inspect.StructType(fields=fields) if steps:
             for field in fields:
                 if field.encode_name == steps[0]:
-                    yield from _values(field.type, steps[1:])
+                    yield from _allowed_values(field.type, steps[1:])
         case inspect.DictType(value_type=inner) | inspect.ListType(item_type=inner) if steps:
-            yield from _values(inner, steps[1:])
+            yield from _allowed_values(inner, steps[1:])
