@@ -86,7 +86,7 @@ def make_application(services: Services) -> tornado.web.Application:
     """The Tornado application. Raises ConfigurationError for a method that does not say who may call it."""
     for pattern, handler in ROUTES:
         validate_operations(pattern, handler)
-    shared = {"rooms": services}
+    shared = {"services": services}
     return tornado.web.Application(
         [(pattern, handler, shared) for pattern, handler in ROUTES],
         default_handler_class=NotFoundHandler,

@@ -57,7 +57,7 @@ async def served(dsn: str) -> AsyncIterator[tuple[str, Services]]:
         Database.connect(settings, dsn, 1) as database,
         running_services(settings, database, database, Instruments(WorkerSlots(1))) as services,
     ):
-        server = make_server(services, tornado.web.Application([("/pieces", Pieces, {"rooms": services})]), {})
+        server = make_server(services, tornado.web.Application([("/pieces", Pieces, {"services": services})]), {})
         (listening,) = tornado.netutil.bind_sockets(0, "127.0.0.1")
         server.add_sockets([listening])
         yield f"http://127.0.0.1:{listening.getsockname()[1]}/pieces", services
