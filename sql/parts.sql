@@ -1,31 +1,31 @@
 -- What several statements have in common: lists of CTEs, put in place of a line `-- use: name`. Whoever uses the first two
--- has two CTEs before them: `before`, instances as they stand, rows of `standings` (a new one has none), and `after`,
+-- has two CTEs before them: `before`, instances as they stand, rows of `instance_states` (a new one has none), and `after`,
 -- what they become: the same columns but for what `placed` finds out (one that goes has none).
 
 -- part: moved
--- `placed`: `after`, and how it stands by the definitions, now. `moved`: by how much each tally moves.
+-- `placed`: `after`, and how it stands by the settings, now. `moved`: by how much each tally moves.
 placed AS MATERIALIZED (
     SELECT
         a.*,
-        lower(a.environment) <> ALL(d.uncounted)
+        lower(a.environment) <> ALL(settings.uncounted_environments)
             AND a.leaves -> 'sys_ephemeral' IS DISTINCT FROM 'true'::jsonb AS counted,
-        CASE WHEN a.status = 'active' THEN past.lapsed ELSE 0 END::smallint AS lapsed,
-        a.status <> 'revoked' AND coalesce(a.snapshot_at + d.active_window > now(), FALSE) AS reporting,
+        CASE WHEN a.status = 'active' THEN past.elapsed_windows ELSE 0 END::smallint AS elapsed_windows,
+        a.status <> 'revoked' AND coalesce(a.snapshot_at + settings.active_window > now(), FALSE) AS reporting,
         least(
             CASE WHEN a.status = 'active' THEN past.next END,
             CASE
-                WHEN a.status <> 'revoked' AND a.snapshot_at + d.active_window > now()
-                THEN a.snapshot_at + d.active_window
+                WHEN a.status <> 'revoked' AND a.snapshot_at + settings.active_window > now()
+                THEN a.snapshot_at + settings.active_window
             END
-        ) AS due_at
+        ) AS refresh_at
     FROM after a
-    CROSS JOIN definitions d
+    CROSS JOIN settings
     CROSS JOIN LATERAL (
         SELECT
-            count(*) FILTER (WHERE lapse.ends_at <= now()) AS lapsed,
+            count(*) FILTER (WHERE lapse.ends_at <= now()) AS elapsed_windows,
             min(lapse.ends_at) FILTER (WHERE lapse.ends_at > now()) AS next
         FROM (
-            SELECT coalesce(a.last_seen_at, '-infinity') + each AS ends_at FROM unnest(d.lapses) each
+            SELECT coalesce(a.last_seen_at, '-infinity') + each AS ends_at FROM unnest(settings.activity_windows) each
         ) lapse
     ) past
 ),
@@ -37,22 +37,22 @@ weighed AS MATERIALIZED (
         lag(leaves || '{}', weight) OVER (PARTITION BY instance_id, app_slug, counted, reporting ORDER BY weight) AS twin
     FROM (
         SELECT
-            instance_id, app_slug, app_version, status, counted, lapsed, reporting, first_seen_at, leaves, -1 AS weight
+            instance_id, app_slug, app_version, status, counted, elapsed_windows, reporting, first_seen_at, leaves, -1 AS weight
         FROM before
         UNION ALL
-        SELECT instance_id, app_slug, app_version, status, counted, lapsed, reporting, first_seen_at, leaves, 1
+        SELECT instance_id, app_slug, app_version, status, counted, elapsed_windows, reporting, first_seen_at, leaves, 1
         FROM placed
     ) sides
 ),
 summed AS MATERIALIZED (
     SELECT
-        app_slug, sort, key, value,
+        app_slug, metric_type, key, value,
         sum(total) AS total,
         sum(weight) AS instances,
         coalesce(sum(total) FILTER (WHERE counted), 0) AS counted_total,
         coalesce(sum(weight) FILTER (WHERE counted), 0) AS counted_instances
     FROM (
-        SELECT app_slug, counted, weight, 'status' AS sort, status AS key, lapsed::text AS value, 0::numeric AS total
+        SELECT app_slug, counted, weight, 'status' AS metric_type, status AS key, elapsed_windows::text AS value, 0::numeric AS total
         FROM weighed
         UNION ALL
         SELECT app_slug, counted, weight, 'version', '', app_version, 0
@@ -76,7 +76,7 @@ summed AS MATERIALIZED (
         CROSS JOIN LATERAL jsonb_each(w.leaves) leaf
         WHERE w.reporting AND w.twin -> leaf.key IS DISTINCT FROM leaf.value
     ) parts
-    GROUP BY app_slug, sort, key, value
+    GROUP BY app_slug, metric_type, key, value
     HAVING
         sum(total) <> 0 OR sum(weight) <> 0 OR sum(total) FILTER (WHERE counted) <> 0
         OR sum(weight) FILTER (WHERE counted) <> 0
@@ -86,7 +86,7 @@ moved AS MATERIALIZED (
     UNION ALL
     SELECT app_slug, 'strings', key, '', 0, sum(instances), 0, sum(counted_instances)
     FROM summed
-    WHERE sort = 'string'
+    WHERE metric_type = 'string'
     GROUP BY app_slug, key
     HAVING sum(instances) <> 0 OR sum(counted_instances) <> 0
 ),
@@ -95,10 +95,10 @@ moved AS MATERIALIZED (
 -- Moves the tallies by `moved`. Under the writers' lock.
 tallied AS (
     INSERT INTO tallies AS known (
-        app_slug, sort, key, value, total, instances, counted_total, counted_instances
+        app_slug, metric_type, key, value, total, instances, counted_total, counted_instances
     )
-    SELECT app_slug, sort, key, value, total, instances, counted_total, counted_instances FROM moved
-    ON CONFLICT (app_slug, sort, key, value) DO UPDATE SET
+    SELECT app_slug, metric_type, key, value, total, instances, counted_total, counted_instances FROM moved
+    ON CONFLICT (app_slug, metric_type, key, value) DO UPDATE SET
         total = known.total + excluded.total,
         instances = known.instances + excluded.instances,
         counted_total = known.counted_total + excluded.counted_total,
@@ -109,10 +109,10 @@ tallied AS (
 -- Of instances that are seen just now: which of them had been lost.
 returned AS (
     INSERT INTO absences (instance_id, lost_at, returned_at)
-    SELECT b.instance_id, b.last_seen_at + d.active_window, now()
+    SELECT b.instance_id, b.last_seen_at + settings.active_window, now()
     FROM before b
-    CROSS JOIN definitions d
-    WHERE b.status = 'active' AND b.last_seen_at + d.active_window <= now()
+    CROSS JOIN settings
+    WHERE b.status = 'active' AND b.last_seen_at + settings.active_window <= now()
     ON CONFLICT (instance_id, lost_at) DO NOTHING
 ),
 
@@ -127,7 +127,7 @@ after AS (
 -- Instances whose standing time alone has changed and no sweep has yet: their `before` and `after`. Readers correct the
 -- tallies by it, so that what they tell is true at their moment. Usually there are none. Of one application, or of all.
 before AS MATERIALIZED (
-    SELECT * FROM standings WHERE due_at <= now() AND (%(app)s::text IS NULL OR app_slug = %(app)s)
+    SELECT * FROM instance_states WHERE refresh_at <= now() AND (%(app)s::text IS NULL OR app_slug = %(app)s)
 ),
 -- use: as_it_was
 
@@ -156,11 +156,11 @@ points AS (
     WHERE p.weight <> 0
 ),
 hours AS MATERIALIZED (
-    SELECT p.app_slug, each.sort, each.key, each.value, p.at, sum(each.total) AS total, sum(p.weight) AS instances
+    SELECT p.app_slug, each.metric_type, each.key, each.value, p.at, sum(each.total) AS total, sum(p.weight) AS instances
     FROM points p
     CROSS JOIN LATERAL (
         SELECT
-            jsonb_typeof(leaf.value) AS sort, leaf.key, '' AS value,
+            jsonb_typeof(leaf.value) AS metric_type, leaf.key, '' AS value,
             CASE jsonb_typeof(leaf.value)
                 WHEN 'number' THEN p.weight * leaf.value::numeric
                 ELSE p.weight * (leaf.value = 'true'::jsonb)::int
@@ -170,7 +170,7 @@ hours AS MATERIALIZED (
         UNION ALL
         SELECT 'version', '', p.app_version, 0
     ) each
-    GROUP BY p.app_slug, each.sort, each.key, each.value, p.at
+    GROUP BY p.app_slug, each.metric_type, each.key, each.value, p.at
     HAVING sum(each.total) <> 0 OR sum(p.weight) <> 0
 ),
 
@@ -178,39 +178,39 @@ hours AS MATERIALIZED (
 -- By how much what KPIs read at the ends of closed days moves by `hours`.
 since_days AS (
     SELECT
-        app_slug, sort, key, value, day,
+        app_slug, metric_type, key, value, day,
         sum(sum(total)) OVER by_day AS total,
         sum(sum(instances)) OVER by_day AS instances,
         lead(day) OVER by_day AS next_day
     FROM (
         SELECT *, date_trunc('day', at + interval '1 day' - interval '1 microsecond') AS day FROM hours
     ) each
-    GROUP BY app_slug, sort, key, value, day
-    WINDOW by_day AS (PARTITION BY app_slug, sort, key, value ORDER BY day)
+    GROUP BY app_slug, metric_type, key, value, day
+    WINDOW by_day AS (PARTITION BY app_slug, metric_type, key, value ORDER BY day)
 ),
 days AS (
-    SELECT s.app_slug, s.sort, s.key, s.value, d.day AS at, s.total, s.instances
+    SELECT s.app_slug, s.metric_type, s.key, s.value, d.day AS at, s.total, s.instances
     FROM since_days s
     CROSS JOIN LATERAL generate_series(
-        s.day, least(s.next_day - interval '1 day', (SELECT closed_at FROM series_head)), interval '1 day'
+        s.day, least(s.next_day - interval '1 day', (SELECT closed_until FROM series_head)), interval '1 day'
     ) d (day)
-    WHERE (s.total <> 0 OR s.instances <> 0) AND d.day >= (SELECT kept_until FROM series_head)
+    WHERE (s.total <> 0 OR s.instances <> 0) AND d.day >= (SELECT frozen_until FROM series_head)
 ),
 
 -- part: rolled
 -- Moves the series by `hours`, those that are not forgotten, and `days`. Under the rollup's lock.
 hours_moved AS (
-    INSERT INTO series_hours AS known (app_slug, sort, key, value, at, total, instances)
-    SELECT app_slug, sort, key, value, at, total, instances FROM hours
-    WHERE at >= (SELECT forgotten_at FROM series_head)
-    ON CONFLICT (app_slug, sort, key, value, at) DO UPDATE SET
+    INSERT INTO series_hours AS known (app_slug, metric_type, key, value, at, total, instances)
+    SELECT app_slug, metric_type, key, value, at, total, instances FROM hours
+    WHERE at >= (SELECT hours_since FROM series_head)
+    ON CONFLICT (app_slug, metric_type, key, value, at) DO UPDATE SET
         total = known.total + excluded.total,
         instances = known.instances + excluded.instances
 ),
 days_moved AS (
-    INSERT INTO series_days AS known (app_slug, sort, key, value, at, total, instances)
-    SELECT app_slug, sort, key, value, at, total, instances FROM days
-    ON CONFLICT (app_slug, sort, key, value, at) DO UPDATE SET
+    INSERT INTO series_days AS known (app_slug, metric_type, key, value, at, total, instances)
+    SELECT app_slug, metric_type, key, value, at, total, instances FROM days
+    ON CONFLICT (app_slug, metric_type, key, value, at) DO UPDATE SET
         total = known.total + excluded.total,
         instances = known.instances + excluded.instances
 ),
@@ -227,7 +227,7 @@ held AS MATERIALIZED (
 after AS MATERIALIZED (
     SELECT
         b.instance_id, b.app_slug, b.app_version, b.environment, b.status, b.first_seen_at, b.last_seen_at,
-        true_one.snapshot_at, true_one.metrics, flattened(true_one.metrics) AS leaves
+        true_one.snapshot_at, true_one.metrics, flatten_metrics(true_one.metrics) AS leaves
     FROM before b
     JOIN instances i ON i.instance_id = b.instance_id
     CROSS JOIN held
@@ -247,15 +247,15 @@ after AS MATERIALIZED (
     ) true_one
 ),
 
--- part: spread
--- Of `vs`, so many values (`instances`) in their order: the least, p50 and p90 (between two neighbours in proportion), the
--- most.
-    vs[1] AS least,
+-- part: distribution
+-- Of `vs`, so many values (`instances`) in their order: the minimum, p50 and p90 (between two neighbours in proportion), the
+-- maximum.
+    vs[1] AS min,
     trim_scale(vs[1 + floor(0.5 * (instances - 1))::int] + (0.5 * (instances - 1) - floor(0.5 * (instances - 1)))
         * (vs[1 + ceil(0.5 * (instances - 1))::int] - vs[1 + floor(0.5 * (instances - 1))::int])) AS p50,
     trim_scale(vs[1 + floor(0.9 * (instances - 1))::int] + (0.9 * (instances - 1) - floor(0.9 * (instances - 1)))
         * (vs[1 + ceil(0.9 * (instances - 1))::int] - vs[1 + floor(0.9 * (instances - 1))::int])) AS p90,
-    vs[instances] AS most
+    vs[instances] AS max
 
 -- part: wanted
 -- Which instances are wanted.
@@ -340,9 +340,9 @@ ORDER BY page.row
 -- part: placement
 -- The columns of an instance that `placed` finds out.
         counted = p.counted,
-        lapsed = p.lapsed,
+        elapsed_windows = p.elapsed_windows,
         reporting = p.reporting,
-        due_at = p.due_at,
+        refresh_at = p.refresh_at,
 
 -- part: changed_after
 -- Which rows of the feed come after a cursor, no further than `until` and the head, of one application or of all.

@@ -78,7 +78,9 @@ class PathParameters:
         with open_cursor(dsn) as cursor:
             cursor.execute("SELECT app_slug FROM instances GROUP BY app_slug ORDER BY count(*) DESC LIMIT 1")
             (app,) = cursor.fetchone()
-            cursor.execute("SELECT instance_id::text FROM instances WHERE app_slug = %s AND lapsed = 0 LIMIT 1", (app,))
+            cursor.execute(
+                "SELECT instance_id::text FROM instances WHERE app_slug = %s AND elapsed_windows = 0 LIMIT 1", (app,)
+            )
             (instance,) = cursor.fetchone()
             cursor.execute(
                 "SELECT coalesce(last_seen_at, '-infinity'), instance_id::text FROM instances "

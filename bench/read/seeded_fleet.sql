@@ -14,11 +14,11 @@ ON CONFLICT (slug) DO NOTHING;
 CREATE UNLOGGED TABLE bench_variants AS
 SELECT
     row_number() OVER (ORDER BY slug) AS variant, slug, name, metrics,
-    nullif(flattened(metrics), metrics) AS leaves
+    nullif(flatten_metrics(metrics), metrics) AS leaves
 FROM jsonb_to_recordset(%(variants)s::jsonb) AS variant (slug text, name text, metrics jsonb);
 CREATE UNLOGGED TABLE bench_leaves AS
 SELECT
-    variant, slug, jsonb_typeof(value) AS sort, key,
+    variant, slug, jsonb_typeof(value) AS metric_type, key,
     CASE jsonb_typeof(value) WHEN 'string' THEN value #>> '{}' ELSE '' END AS value,
     CASE jsonb_typeof(value)
         WHEN 'number' THEN value::numeric
@@ -79,7 +79,7 @@ ALTER TABLE snapshots DROP CONSTRAINT snapshots_pkey;
 -- step: instances
 -- Only `placed` of the part `moved` is referenced, so PostgreSQL runs nothing else of it.
 WITH before AS (
-    SELECT * FROM standings WHERE FALSE
+    SELECT * FROM instance_states WHERE FALSE
 ),
 after AS (
     SELECT
@@ -97,13 +97,13 @@ after AS (
 inserted AS (
     INSERT INTO instances (
         instance_id, public_key, status, app_slug, app_name, app_version, environment, deployment_mode, os_arch,
-        registered_at, first_seen_at, last_seen_at, snapshot_at, metrics, leaves, counted, lapsed, reporting, due_at,
+        registered_at, first_seen_at, last_seen_at, snapshot_at, metrics, leaves, counted, elapsed_windows, reporting, refresh_at,
         revoked_at, cursor
     )
     SELECT
         i.instance_id, sha256(uuid_send(i.instance_id)), i.status, i.app_slug, i.app_name, i.app_version, i.environment,
         i.deployment_mode, i.os_arch, coalesce(i.first_seen_at, now()), i.first_seen_at, i.last_seen_at,
-        p.snapshot_at, coalesce(f.metrics, '{}'), f.leaves, p.counted, p.lapsed, p.reporting, p.due_at,
+        p.snapshot_at, coalesce(f.metrics, '{}'), f.leaves, p.counted, p.elapsed_windows, p.reporting, p.refresh_at,
         CASE WHEN i.status = 'revoked' THEN i.last_seen_at END, head.cursor + 1 + i.number
     FROM placed p
     JOIN bench_installs i USING (instance_id)
@@ -114,10 +114,10 @@ UPDATE feed_head SET cursor = cursor + %(installs)s;
 
 -- step: tallies
 -- The same rows as the part `moved` computes.
-INSERT INTO tallies (app_slug, sort, key, value, total, instances, counted_total, counted_instances)
+INSERT INTO tallies (app_slug, metric_type, key, value, total, instances, counted_total, counted_instances)
 WITH groups AS MATERIALIZED (
     SELECT
-        i.app_slug, b.variant, i.app_version, i.status, i.lapsed, i.reporting,
+        i.app_slug, b.variant, i.app_version, i.status, i.elapsed_windows, i.reporting,
         date_trunc('hour', i.first_seen_at) AS first_seen, count(*) AS instances,
         count(*) FILTER (WHERE i.counted) AS counted
     FROM instances i
@@ -134,9 +134,9 @@ reported AS MATERIALIZED (
         GROUP BY app_slug, variant
     ) g ON g.app_slug = l.slug AND g.variant = l.variant
 )
-SELECT app_slug, 'status', status, lapsed::text, 0, sum(instances), 0, sum(counted)
+SELECT app_slug, 'status', status, elapsed_windows::text, 0, sum(instances), 0, sum(counted)
 FROM groups
-GROUP BY app_slug, status, lapsed
+GROUP BY app_slug, status, elapsed_windows
 UNION ALL
 SELECT app_slug, 'version', '', app_version, 0, sum(instances), 0, sum(counted)
 FROM groups
@@ -149,13 +149,13 @@ FROM groups
 WHERE first_seen IS NOT NULL
 GROUP BY app_slug, first_seen
 UNION ALL
-SELECT slug, sort, key, value, sum(total * instances), sum(instances), sum(total * counted), sum(counted)
+SELECT slug, metric_type, key, value, sum(total * instances), sum(instances), sum(total * counted), sum(counted)
 FROM reported
-GROUP BY slug, sort, key, value
+GROUP BY slug, metric_type, key, value
 UNION ALL
 SELECT slug, 'strings', key, '', 0, sum(instances), 0, sum(counted)
 FROM reported
-WHERE sort = 'string'
+WHERE metric_type = 'string'
 GROUP BY slug, key;
 
 -- step: intervals
@@ -178,11 +178,11 @@ SELECT
     instance_id, app_slug, app_version, variant, starts_at,
     least(
         lead(starts_at) OVER (PARTITION BY instance_id ORDER BY starts_at),
-        starts_at + d.active_window,
+        starts_at + settings.active_window,
         CASE WHEN status = 'revoked' THEN last_seen_at END
     ) AS ends_at
 FROM starts
-CROSS JOIN definitions d
+CROSS JOIN settings
 WHERE starts_at >= first_seen_at OR starts_at = last_seen_at;
 ANALYZE bench_intervals;
 
@@ -222,46 +222,46 @@ WHERE r.first < r.new_end
 GROUP BY r.app_slug, r.variant, r.app_version, p.at
 HAVING sum(p.weight) <> 0;
 ANALYZE bench_points;
-INSERT INTO series_hours (app_slug, sort, key, value, at, total, instances)
-SELECT app_slug, sort, key, value, at, sum(total), sum(weight)
+INSERT INTO series_hours (app_slug, metric_type, key, value, at, total, instances)
+SELECT app_slug, metric_type, key, value, at, sum(total), sum(weight)
 FROM (
-    SELECT p.app_slug, l.sort, l.key, '' AS value, p.at, p.weight, p.weight * l.total AS total
+    SELECT p.app_slug, l.metric_type, l.key, '' AS value, p.at, p.weight, p.weight * l.total AS total
     FROM (SELECT app_slug, variant, at, sum(weight) AS weight FROM bench_points GROUP BY app_slug, variant, at) p
-    JOIN bench_leaves l ON l.variant = p.variant AND l.sort <> 'string'
+    JOIN bench_leaves l ON l.variant = p.variant AND l.metric_type <> 'string'
     UNION ALL
     SELECT app_slug, 'version', '', app_version, at, weight, 0 FROM bench_points
 ) each
-GROUP BY app_slug, sort, key, value, at
+GROUP BY app_slug, metric_type, key, value, at
 HAVING sum(total) <> 0 OR sum(weight) <> 0;
 
 -- step: days
-INSERT INTO series_days (app_slug, sort, key, value, at, total, instances)
-SELECT k.app_slug, k.sort, k.key, k.value, d.day, k.total, k.instances
+INSERT INTO series_days (app_slug, metric_type, key, value, at, total, instances)
+SELECT k.app_slug, k.metric_type, k.key, k.value, d.day, k.total, k.instances
 FROM (
     SELECT
-        app_slug, sort, key, value, day,
+        app_slug, metric_type, key, value, day,
         sum(sum(total)) OVER by_day AS total,
         sum(sum(instances)) OVER by_day AS instances,
         lead(day) OVER by_day AS next_day
     FROM (
         SELECT *, date_trunc('day', at + interval '1 day' - interval '1 microsecond') AS day FROM series_hours
     ) each
-    GROUP BY app_slug, sort, key, value, day
-    WINDOW by_day AS (PARTITION BY app_slug, sort, key, value ORDER BY day)
+    GROUP BY app_slug, metric_type, key, value, day
+    WINDOW by_day AS (PARTITION BY app_slug, metric_type, key, value ORDER BY day)
 ) k
 CROSS JOIN series_head head
-CROSS JOIN LATERAL generate_series(k.day, least(k.next_day - interval '1 day', head.closed_at), interval '1 day') d (day)
+CROSS JOIN LATERAL generate_series(k.day, least(k.next_day - interval '1 day', head.closed_until), interval '1 day') d (day)
 WHERE k.total <> 0 OR k.instances <> 0;
 
 -- step: years
 -- Days for which raw snapshots and hours have expired: copies of the newest day.
-UPDATE series_head SET kept_until = coalesce((SELECT min(at) FROM series_days), '-infinity');
-INSERT INTO series_days (app_slug, sort, key, value, at, total, instances)
-SELECT s.app_slug, s.sort, s.key, s.value, d.day, s.total, s.instances
+UPDATE series_head SET frozen_until = coalesce((SELECT min(at) FROM series_days), '-infinity');
+INSERT INTO series_days (app_slug, metric_type, key, value, at, total, instances)
+SELECT s.app_slug, s.metric_type, s.key, s.value, d.day, s.total, s.instances
 FROM series_head head
-JOIN series_days s ON s.at = head.closed_at
+JOIN series_days s ON s.at = head.closed_until
 CROSS JOIN LATERAL generate_series(
-    head.closed_at - interval '365 days', (SELECT min(at) FROM series_days) - interval '1 day', interval '1 day'
+    head.closed_until - interval '365 days', (SELECT min(at) FROM series_days) - interval '1 day', interval '1 day'
 ) d (day);
 
 -- step: create_indexes

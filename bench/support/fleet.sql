@@ -2,7 +2,7 @@
 SELECT pg_advisory_xact_lock({writers_lock});
 INSERT INTO applications (slug, name) VALUES ('bench', 'Bench') ON CONFLICT (slug) DO NOTHING;
 WITH before AS (
-    SELECT * FROM standings WHERE FALSE
+    SELECT * FROM instance_states WHERE FALSE
 ),
 after AS (
     SELECT
@@ -17,11 +17,11 @@ after AS (
 inserted AS (
     INSERT INTO instances (
         instance_id, public_key, status, app_slug, app_name, app_version, environment, deployment_mode, os_arch,
-        first_seen_at, last_seen_at, counted, lapsed, reporting, due_at, cursor
+        first_seen_at, last_seen_at, counted, elapsed_windows, reporting, refresh_at, cursor
     )
     SELECT
         instance_id, decode(public_key, 'hex'), status, app_slug, 'Bench', app_version, environment, 'docker',
-        'linux/amd64', first_seen_at, last_seen_at, counted, lapsed, reporting, due_at, cursor
+        'linux/amd64', first_seen_at, last_seen_at, counted, elapsed_windows, reporting, refresh_at, cursor
     FROM placed
     RETURNING cursor
 )

@@ -46,10 +46,10 @@ class _Row:
     instances: int
     answered: int
     total: Decimal | None
-    least: Decimal | None
+    min: Decimal | None
     p50: Decimal | None
     p90: Decimal | None
-    most: Decimal | None
+    max: Decimal | None
 
     def group(self, aggregate: Aggregate) -> Group:
         """With the metric's aggregate."""

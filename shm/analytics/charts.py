@@ -56,10 +56,10 @@ class MetricSeries(msgspec.Struct):
 class _SpreadAt:
     at: datetime
     key: str
-    least: Decimal
+    min: Decimal
     p50: Decimal
     p90: Decimal
-    most: Decimal
+    max: Decimal
 
 
 class Charts:
@@ -130,13 +130,13 @@ async def _readings(
     past = await series.read(reader, config.slug, ("number", "boolean"), wanted, points)
     for row in current:
         if row.key in wanted:
-            name = row.sort, row.key, row.value
+            name = row.metric_type, row.key, row.value
             past.setdefault(name, [None] * len(points)).append((row.total, int(row.instances)))
     return {name: [*known, *[None] * (len(points) + 1 - len(known))] for name, known in sorted(past.items())}
 
 
 def _spread_keys(config: AppConfig, readings: series.Past) -> dict[str, Aggregate]:
-    found = {key: _aggregate_of(key, config) for sort, key, _ in readings if sort == "number"}
+    found = {key: _aggregate_of(key, config) for metric_type, key, _ in readings if metric_type == "number"}
     return {key: aggregate for key, aggregate in found.items() if aggregates.needs_distribution(aggregate)}
 
 
@@ -161,10 +161,10 @@ def _told(
         first = min((_first_known(known) for known in readings.values()), default=len(timestamps))
         first = min(first, len(timestamps) - 2)
     told = MetricSeries(config.slug, period, timestamps[-2], timestamps[first:], {}, {}, {})
-    for (sort, key, _), known in readings.items():
+    for (metric_type, key, _), known in readings.items():
         values = known[first:]
         answered = [None if each is None else each[1] for each in values]
-        if sort == "boolean":
+        if metric_type == "boolean":
             told.flags[key] = FlagSeries([None if each is None else int(each[0]) for each in values], answered)
         else:
             aggregate = _aggregate_of(key, config)

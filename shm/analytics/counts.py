@@ -26,19 +26,22 @@ class InstanceCounts(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Instances of an application with one status of which so many of `lapses` have passed since they were seen."""
+    """Instances of an application with one status, last seen so long ago that `elapsed_windows` have elapsed.
+
+    That is how many of `activity_windows`, from the shortest on.
+    """
 
     app_slug: str
     status: str
-    lapsed: int
+    elapsed_windows: int
     instances: Decimal
     counted: Decimal
-    lapses: list[timedelta]
+    activity_windows: list[timedelta]
     active_window: timedelta
 
     def seen_within(self, age: timedelta) -> bool:
-        """Whether they were, where `age` is one of the lapses."""
-        return self.status == "active" and self.lapsed <= sum(lapse < age for lapse in self.lapses)
+        """Whether they were, where `age` is one of the activity windows."""
+        return self.status == "active" and self.elapsed_windows <= sum(window < age for window in self.activity_windows)
 
     @property
     def is_active(self) -> bool:

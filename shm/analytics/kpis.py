@@ -96,10 +96,10 @@ class _Part:
     total: Decimal
     other: Decimal | None
     top: msgspec.Raw | None
-    least: Decimal | None
+    min: Decimal | None
     p50: Decimal | None
     p90: Decimal | None
-    most: Decimal | None
+    max: Decimal | None
     spread_as_of: datetime | None
 
     @property
@@ -107,7 +107,7 @@ class _Part:
         """As it was last computed aside."""
         if self.spread_as_of is None:
             return None
-        return Spread(self.key, self.least, self.p50, self.p90, self.most, self.spread_as_of)
+        return Spread(self.key, self.min, self.p50, self.p90, self.max, self.spread_as_of)
 
 
 _top = msgspec.json.Decoder(list[CategoryValue])
@@ -180,10 +180,10 @@ def _kpi(described: metric_keys.Description, row: _Part, spread: Spread) -> Kpi:
         format=described.format,
         value=aggregates.aggregate_value(described.aggregate, row.total, instances, spread),
         instances=instances,
-        min=spread.least,
+        min=spread.min,
         p50=spread.p50,
         p90=spread.p90,
-        max=spread.most,
+        max=spread.max,
     )
 
 

@@ -31,10 +31,10 @@ class Spread:
     """A metric's values over an application's current snapshots at `as_of`; percentiles interpolate between two."""
 
     key: str
-    least: Decimal | None
+    min: Decimal | None
     p50: Decimal | None
     p90: Decimal | None
-    most: Decimal | None
+    max: Decimal | None
     as_of: datetime
 
 
@@ -62,7 +62,7 @@ class Spreads:
         `installs`: how many instances the application has, all of which are read for it.
         """
         if installs <= MOST_AT_ONCE and sum(instances for instances, _ in known.values()) <= MOST_AT_ONCE:
-            rows = await reader.fetch(Spread, "spreads.now", app=app, counted_only=counted_only)
+            rows = await reader.fetch(Spread, "distributions.now", app=app, counted_only=counted_only)
             return {row.key: row for row in rows}
         stale = datetime.now(UTC) - FRESH
         due = [key for key, (_, spread) in known.items() if spread is None or spread.as_of < stale]
@@ -89,7 +89,7 @@ class Spreads:
         computed = 0
         try:
             computed = await self._database.execute(
-                "spreads.compute", app=app, counted_only=counted_only, key=key, fresh=FRESH
+                "distributions.compute", app=app, counted_only=counted_only, key=key, fresh=FRESH
             )
         except DatabaseUnavailable as error:  # it is asked for again, and what is told says how old it is
             logger.warning("a spread could not be computed (%s)", describe_error(error))

@@ -12,7 +12,7 @@ from decimal import Decimal
 from shm.core.aggregates import EXACT
 from shm.db.statement_runner import Reader
 
-Name = tuple[str, str, str]  # sort, key, value
+Name = tuple[str, str, str]  # metric_type, key, value
 Reading = tuple[Decimal, int]  # a sum, and over how many instances
 Past = dict[Name, list[Reading | None]]
 
@@ -21,7 +21,7 @@ Past = dict[Name, list[Reading | None]]
 class Now:
     """What a metric reads now, or how many instances are of a version."""
 
-    sort: str
+    metric_type: str
     key: str
     value: str
     total: Decimal
@@ -30,13 +30,13 @@ class Now:
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    closed_at: datetime
-    kept_until: datetime | None
+    closed_until: datetime
+    frozen_until: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    sort: str
+    metric_type: str
     key: str
     value: str
     is_closed: bool
@@ -55,22 +55,24 @@ async def versions_now(reader: Reader, app: str, most: int) -> list[Now]:
     return await reader.fetch(Now, "series.versions_now", app=app, most=most)
 
 
-async def read(reader: Reader, app: str, sorts: Sequence[str], keys: Sequence[str], points: Sequence[datetime]) -> Past:
+async def read(
+    reader: Reader, app: str, metric_types: Sequence[str], keys: Sequence[str], points: Sequence[datetime]
+) -> Past:
     """What was read at `points`, ascending ends of hours: by name a list as long, None where nothing was known."""
     head = await reader.fetch_one(_Head, "series.head")
     assert head is not None  # noqa: S101 - the table always has its one row
-    closed = [at for at in points if at <= head.closed_at and _is_midnight(at)]
-    if len(closed) < sum(at <= head.closed_at for at in points):
+    closed = [at for at in points if at <= head.closed_until and _is_midnight(at)]
+    if len(closed) < sum(at <= head.closed_until for at in points):
         closed = []  # steps within days: all from the hours
-    within_kept = [at for at in points[len(closed) :] if head.kept_until is not None and at < head.kept_until]
+    within_kept = [at for at in points[len(closed) :] if head.frozen_until is not None and at < head.frozen_until]
     unknown = len(within_kept)  # within days that are kept as they are, from another time: hours of other moves
     open_points = list(points[len(closed) + unknown :])
-    base = min(head.closed_at, _midnight_before(open_points[0])) if open_points else head.closed_at
+    base = min(head.closed_until, _midnight_before(open_points[0])) if open_points else head.closed_until
     rows = await reader.fetch(
         _Row,
         "series.read",
         app=app,
-        sorts=list(sorts),
+        metric_types=list(metric_types),
         keys=list(keys),
         closed=closed,
         open=open_points,
@@ -83,7 +85,7 @@ async def read(reader: Reader, app: str, sorts: Sequence[str], keys: Sequence[st
 def _readings(rows: Sequence[_Row], closed: int, unknown: int, open_points: int) -> Past:
     found: Past = {}
     for row in rows:
-        series = found.setdefault((row.sort, row.key, row.value), [None] * (closed + unknown + open_points))
+        series = found.setdefault((row.metric_type, row.key, row.value), [None] * (closed + unknown + open_points))
         readings = zip(row.places, row.totals, row.instances, strict=True)
         if row.is_closed:
             for place, total, instances in readings:

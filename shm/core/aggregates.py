@@ -1,8 +1,8 @@
 """Aggregates: the functions that reduce a metric's numbers over instances to one value. Pure.
 
 `sum` and `avg` follow from a total and a count, which the tallies and the series keep. The other aggregates need the
-distribution of the values, which the part `spread` in `sql/parts.sql` computes. Every match is exhaustive, so mypy
-reports each place that a new aggregate has to be added to.
+distribution of the values, which the part `distribution` in `sql/parts.sql` computes. Every match is exhaustive, so
+mypy reports each place that a new aggregate has to be added to.
 """
 
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ EXACT = Context(prec=1_000)  # enough for a sum of doubles written in full: from
 
 
 class Distribution(Protocol):
-    """The columns of the part `spread`. Percentiles interpolate between the two nearest values."""
+    """The columns of the part `distribution`. Percentiles interpolate between the two nearest values."""
 
     @property
-    def least(self) -> Decimal | None:
+    def min(self) -> Decimal | None:
         """The smallest value."""
 
     @property
@@ -32,16 +32,16 @@ class Distribution(Protocol):
         """The 90th percentile."""
 
     @property
-    def most(self) -> Decimal | None:
+    def max(self) -> Decimal | None:
         """The largest value."""
 
 
 @dataclass(frozen=True, slots=True)
 class _NoDistribution:
-    least: None = None
+    min: None = None
     p50: None = None
     p90: None = None
-    most: None = None
+    max: None = None
 
 
 NO_DISTRIBUTION: Distribution = _NoDistribution()
@@ -68,9 +68,9 @@ def aggregate_value(
         case "avg":
             result = None if total is None else mean(total, instances)
         case "min":
-            result = distribution.least
+            result = distribution.min
         case "max":
-            result = distribution.most
+            result = distribution.max
         case "median":
             result = distribution.p50
         case _:

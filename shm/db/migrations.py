@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 FILE = re.compile(r"([0-9]{4})_[a-z0-9_]+\.sql")
 
+HISTORY = "schema_migrations"
 CREATE_HISTORY = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
     version integer PRIMARY KEY,
@@ -25,6 +26,11 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
     applied_at timestamptz NOT NULL DEFAULT now()
 )"""
 READ_HISTORY = "SELECT version, checksum FROM schema_migrations ORDER BY version"
+READ_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
+
+SCHEMA = 1  # the migration that creates the schema of the first release
+TABLE = re.compile(r"^CREATE TABLE (\w+)", re.MULTILINE)
+START_EMPTY = "Start with an empty database: another `SHM_DB_DSN` or, without one, another `SHM_DATA_DIR`."
 
 
 def load_migrations() -> dict[int, str]:
@@ -34,17 +40,23 @@ def load_migrations() -> dict[int, str]:
 
 
 async def migrate(database: Database) -> int:
-    """Applies what is missing and returns how many were. Raises ConfigurationError where history does not fit."""
+    """Applies the missing migrations and returns their number.
+
+    Raises ConfigurationError for a database that this release cannot migrate, and changes nothing in it.
+    """
     async with database.dedicated_connection() as connection:
         lock = Lock.MIGRATIONS
         if await connection.execute_sql(f"SELECT pg_try_advisory_lock({lock})", "lock of migrations") != [(True,)]:
             logger.info("waiting for another server's migration")
             await connection.execute_sql(f"SELECT pg_advisory_lock({lock})", "lock of migrations")
-        await connection.execute_sql(CREATE_HISTORY, "creation of schema_migrations")
-        rows = await connection.execute_sql(READ_HISTORY, "schema_migrations")
-        applied = {int(str(version)): str(checksum) for version, checksum in rows}
         known = load_migrations()
-        _refuse_strange_history(applied, known)
+        tables = {str(name) for (name,) in await connection.execute_sql(READ_TABLES, "list of tables")}
+        rows = await connection.execute_sql(READ_HISTORY, HISTORY) if HISTORY in tables else []
+        applied = {int(str(version)): str(checksum) for version, checksum in rows}
+        _check_history(applied, known)
+        if not applied:
+            _check_free(tables, known)
+            await connection.execute_sql(CREATE_HISTORY, "creation of schema_migrations")
         missing = [version for version in known if version not in applied]
         for version in missing:
             await _apply(connection, version, known[version])
@@ -72,7 +84,14 @@ def split(sql: str) -> list[str]:
     return [part for part in parts if re.sub(r"--.*", "", part).strip()]
 
 
-def _refuse_strange_history(applied: dict[int, str], known: dict[int, str]) -> None:
+def _check_history(applied: dict[int, str], known: dict[int, str]) -> None:
+    """Raises ConfigurationError where the applied migrations are not the first ones of this release."""
+    if SCHEMA in applied and applied[SCHEMA] != _checksum(known[SCHEMA]):
+        raise ConfigurationError(
+            "A development version from before the first release created this database. Its schema cannot be migrated. "
+            f"{START_EMPTY} To take its instances along as a file, start the version that created it and run "
+            "`shm export`."
+        )
     for version, checksum in applied.items():
         if version not in known:
             raise ConfigurationError(
@@ -83,6 +102,15 @@ def _refuse_strange_history(applied: dict[int, str], known: dict[int, str]) -> N
             raise ConfigurationError(
                 f"Migration {version:04d} was applied to this database with another text than this release has."
             )
+
+
+def _check_free(tables: set[str], known: dict[int, str]) -> None:
+    """Raises ConfigurationError where tables of the schema's names exist that no recorded migration created."""
+    if taken := sorted(tables.intersection(TABLE.findall(known[SCHEMA]))):
+        raise ConfigurationError(
+            f"The database has tables with the names of SHM's own ({', '.join(taken)}), and no record that SHM created "
+            f"them. {START_EMPTY}"
+        )
 
 
 def _checksum(sql: str) -> str:

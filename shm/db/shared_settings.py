@@ -16,9 +16,9 @@ async def persist_shared_settings(database: Database, settings: Settings) -> Non
     async with database.dedicated_connection() as connection:
         changed = await connection.fetch_value(
             bool,
-            "definitions.agree",
+            "settings.agree",
             active_window=settings.active_window,
-            uncounted=sorted(settings.uncounted_environments),
+            uncounted_environments=sorted(settings.uncounted_environments),
         )
     if changed:
         logger.warning("the active window or the environments that are not counted have changed: computing anew")

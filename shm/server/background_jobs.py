@@ -67,7 +67,7 @@ def jobs(database: Database, registry: Registry, feed: Feed, settings: Settings)
         Job("forget hours", 3_600.0, lambda: delete_page("series.forget_hours", kept=hours_kept)),
         Job("forget what came to nothing", 3_600.0, lambda: delete_page("series.forget_nothing")),
         Job("forget spent tallies", 60.0, lambda: delete_page("tallies.forget_spent")),
-        Job("forget spreads", 3_600.0, lambda: delete_page("spreads.forget", kept=PERCENTILES_KEPT)),
+        Job("forget spreads", 3_600.0, lambda: delete_page("distributions.forget", kept=PERCENTILES_KEPT)),
     ]
 
 

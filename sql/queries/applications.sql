@@ -46,7 +46,7 @@ feed_moved AS (
     RETURNING cursor, pg_notify('shm_feed', cursor::text)
 ),
 stirred AS (
-    INSERT INTO stirs (app_slug, cursor) SELECT u.slug, m.cursor FROM updated u, feed_moved m
+    INSERT INTO app_changes (app_slug, cursor) SELECT u.slug, m.cursor FROM updated u, feed_moved m
     ON CONFLICT (app_slug) DO UPDATE SET cursor = excluded.cursor
 )
 SELECT slug FROM updated;
@@ -58,6 +58,6 @@ WITH feed_moved AS (
     UPDATE feed_head SET cursor = cursor + 1
     RETURNING cursor, pg_notify('shm_feed', cursor::text)
 )
-INSERT INTO stirs (app_slug, cursor) SELECT %(slug)s, m.cursor FROM feed_moved m
+INSERT INTO app_changes (app_slug, cursor) SELECT %(slug)s, m.cursor FROM feed_moved m
 ON CONFLICT (app_slug) DO UPDATE SET cursor = excluded.cursor
 RETURNING app_slug AS slug;

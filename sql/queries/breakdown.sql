@@ -19,9 +19,9 @@ WITH valued AS MATERIALIZED (
             THEN (coalesce(i.leaves, i.metrics) -> %(metric)s)::numeric
         END AS number
     FROM instances i
-    CROSS JOIN definitions d
+    CROSS JOIN settings
     WHERE
-        i.app_slug = %(app)s AND i.status <> 'revoked' AND i.snapshot_at + d.active_window > now()
+        i.app_slug = %(app)s AND i.status <> 'revoked' AND i.snapshot_at + settings.active_window > now()
         AND (i.counted OR NOT %(counted_only)s::boolean)
 ),
 ranked AS (
@@ -47,6 +47,6 @@ grouped AS (
 )
 SELECT
     value, is_rest, all_instances AS instances, instances AS answered, total,
--- use: spread
+-- use: distribution
 FROM grouped
 ORDER BY is_rest, all_instances DESC, value;

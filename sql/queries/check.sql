@@ -13,7 +13,7 @@ SELECT pg_try_advisory_lock({repair_lock}) AS mine;
 
 -- name: agreed
 -- The active window, and whether the series are still those of another one.
-SELECT d.active_window, h.stale FROM definitions d CROSS JOIN series_head h;
+SELECT settings.active_window, h.stale FROM settings CROSS JOIN series_head h;
 
 -- name: leaves
 -- Raw snapshots whose leaves are not those of their metrics.
@@ -21,26 +21,26 @@ SELECT
     'snapshots' AS part,
     concat_ws(', ', left(instance_id::text, 8), snapshot_at, 'leaves') AS place,
     left(coalesce(leaves, metrics)::text, 200) AS actual,
-    left(flattened(metrics)::text, 200) AS expected,
+    left(flatten_metrics(metrics)::text, 200) AS expected,
     jsonb_build_object('instance_id', instance_id, 'snapshot_at', snapshot_at) AS mend
 FROM snapshots
-WHERE coalesce(leaves, metrics) <> flattened(metrics);
+WHERE coalesce(leaves, metrics) <> flatten_metrics(metrics);
 
 -- name: mend_leaves
 -- Makes leaves of these snapshots those of their metrics.
 SELECT pg_advisory_xact_lock({writers_lock});
-UPDATE snapshots s SET leaves = nullif(flattened(s.metrics), s.metrics)
+UPDATE snapshots s SET leaves = nullif(flatten_metrics(s.metrics), s.metrics)
 FROM jsonb_to_recordset(%(rows)s::jsonb) AS named (instance_id uuid, snapshot_at timestamptz)
 WHERE s.instance_id = named.instance_id AND s.snapshot_at = named.snapshot_at
 RETURNING 1 AS mended;
 
 -- name: instances
--- Instances whose current snapshot is not their newest raw one, or that stand otherwise than the definitions say. How one
+-- Instances whose current snapshot is not their newest raw one, or that stand otherwise than the settings say. How one
 -- stands is left out when time is about to change it or has just done so: that is the sweeps' to write down.
 WITH
 -- use: held
 before AS NOT MATERIALIZED (
-    SELECT * FROM standings
+    SELECT * FROM instance_states
 ),
 -- use: proven
 -- use: moved
@@ -49,7 +49,7 @@ compared AS (
     FROM placed p
     JOIN instances i ON i.instance_id = p.instance_id
     CROSS JOIN LATERAL (
-        SELECT coalesce(i.due_at <= now(), FALSE) OR coalesce(p.due_at <= now() + interval '1 minute', FALSE) AS passes
+        SELECT coalesce(i.refresh_at <= now(), FALSE) OR coalesce(p.refresh_at <= now() + interval '1 minute', FALSE) AS passes
     ) clock
     CROSS JOIN LATERAL (
         VALUES
@@ -57,9 +57,9 @@ compared AS (
             ('metrics', i.metrics::text, p.metrics::text, i.metrics <> p.metrics),
             ('leaves', coalesce(i.leaves, i.metrics)::text, p.leaves::text, coalesce(i.leaves, i.metrics) <> p.leaves),
             ('counted', i.counted::text, p.counted::text, NOT clock.passes AND i.counted <> p.counted),
-            ('lapsed', i.lapsed::text, p.lapsed::text, NOT clock.passes AND i.lapsed <> p.lapsed),
+            ('elapsed_windows', i.elapsed_windows::text, p.elapsed_windows::text, NOT clock.passes AND i.elapsed_windows <> p.elapsed_windows),
             ('reporting', i.reporting::text, p.reporting::text, NOT clock.passes AND i.reporting <> p.reporting),
-            ('due_at', i.due_at::text, p.due_at::text, NOT clock.passes AND i.due_at IS DISTINCT FROM p.due_at)
+            ('refresh_at', i.refresh_at::text, p.refresh_at::text, NOT clock.passes AND i.refresh_at IS DISTINCT FROM p.refresh_at)
     ) field (name, actual, expected, differs)
     WHERE field.differs
 )
@@ -79,7 +79,7 @@ WITH named AS MATERIALIZED (
 ),
 -- use: held
 before AS MATERIALIZED (
-    SELECT * FROM standings WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM named))
+    SELECT * FROM instance_states WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM named))
 ),
 -- use: proven
 -- use: moved
@@ -132,17 +132,17 @@ RETURNING 1 AS mended;
 -- Tallies that are not the sums over the instances as these stand. With every instance before and none after, `moved` is
 -- what would take all of them out.
 WITH before AS NOT MATERIALIZED (
-    SELECT * FROM standings
+    SELECT * FROM instance_states
 ),
 after AS (
     SELECT instance_id, app_slug, app_version, environment, status, first_seen_at, last_seen_at, snapshot_at, leaves
-    FROM standings
+    FROM instance_states
     WHERE FALSE
 ),
 -- use: moved
 compared AS (
     SELECT
-        app_slug, sort, key, value,
+        app_slug, metric_type, key, value,
         coalesce(t.total, 0) AS total,
         coalesce(t.instances, 0) AS instances,
         coalesce(t.counted_total, 0) AS counted_total,
@@ -152,11 +152,11 @@ compared AS (
         -coalesce(m.counted_total, 0) AS true_counted_total,
         -coalesce(m.counted_instances, 0) AS true_counted_instances
     FROM tallies t
-    FULL JOIN moved m USING (app_slug, sort, key, value)
+    FULL JOIN moved m USING (app_slug, metric_type, key, value)
 )
 SELECT
     'tallies' AS part,
-    concat_ws(', ', app_slug, sort, nullif(key, ''), nullif(value, '')) AS place,
+    concat_ws(', ', app_slug, metric_type, nullif(key, ''), nullif(value, '')) AS place,
     concat(
         trim_scale(total), ' over ', instances, ', counted ', trim_scale(counted_total), ' over ', counted_instances
     ) AS actual,
@@ -165,7 +165,7 @@ SELECT
         true_counted_instances
     ) AS expected,
     jsonb_build_object(
-        'app_slug', app_slug, 'sort', sort, 'key', key, 'value', value,
+        'app_slug', app_slug, 'metric_type', metric_type, 'key', key, 'value', value,
         'total', true_total - total,
         'instances', true_instances - instances,
         'counted_total', true_counted_total - counted_total,
@@ -175,14 +175,14 @@ FROM compared
 WHERE
     total <> true_total OR instances <> true_instances OR counted_total <> true_counted_total
     OR counted_instances <> true_counted_instances
-ORDER BY app_slug, sort, key, value;
+ORDER BY app_slug, metric_type, key, value;
 
 -- name: mend_tallies
 -- Adds these differences to the tallies, and the feed tells the KPIs that read otherwise.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH moved AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS told (
-        app_slug text, sort text, key text, value text, total numeric, instances bigint, counted_total numeric,
+        app_slug text, metric_type text, key text, value text, total numeric, instances bigint, counted_total numeric,
         counted_instances bigint
     )
 ),
@@ -193,7 +193,7 @@ feed_moved AS (
     RETURNING cursor, pg_notify('shm_feed', cursor::text)
 ),
 stirred AS (
-    INSERT INTO stirs (app_slug, cursor)
+    INSERT INTO app_changes (app_slug, cursor)
     SELECT m.app_slug, f.cursor + 1 - row_number() OVER (ORDER BY m.app_slug)
     FROM (SELECT DISTINCT app_slug FROM moved) m
     CROSS JOIN feed_moved f
@@ -213,7 +213,7 @@ WITH
 -- use: held
 reach AS MATERIALIZED (
     SELECT
-        greatest(head.kept_until, date_trunc(
+        greatest(head.frozen_until, date_trunc(
             'day', held.since + %(active_window)s::interval + interval '1 day' - interval '1 microsecond', 'UTC'
         )) AS since,
         head.*
@@ -240,62 +240,62 @@ runs AS (
 -- use: days
 joint AS MATERIALIZED (
     SELECT since AS at FROM reach
-    WHERE since > kept_until AND since <= closed_at AND forgotten_at <= since - interval '1 day'
+    WHERE since > frozen_until AND since <= closed_until AND hours_since <= since - interval '1 day'
 ),
 compared AS (
     SELECT
-        part, app_slug, sort, key, value, at,
+        part, app_slug, metric_type, key, value, at,
         sum(total) AS total, sum(instances) AS instances,
         sum(true_total) AS true_total, sum(true_instances) AS true_instances
     FROM (
         SELECT
-            'series_hours' AS part, app_slug, sort, key, value, at,
+            'series_hours' AS part, app_slug, metric_type, key, value, at,
             total, instances, 0::numeric AS true_total, 0::numeric AS true_instances
         FROM series_hours
-        WHERE at > (SELECT since FROM reach) AND at >= (SELECT forgotten_at FROM reach)
+        WHERE at > (SELECT since FROM reach) AND at >= (SELECT hours_since FROM reach)
         UNION ALL
-        SELECT 'series_hours', app_slug, sort, key, value, at, 0, 0, total, instances
+        SELECT 'series_hours', app_slug, metric_type, key, value, at, 0, 0, total, instances
         FROM hours
-        WHERE at > (SELECT since FROM reach) AND at >= (SELECT forgotten_at FROM reach)
+        WHERE at > (SELECT since FROM reach) AND at >= (SELECT hours_since FROM reach)
         UNION ALL
-        SELECT 'series_days', app_slug, sort, key, value, at, total, instances, 0, 0
+        SELECT 'series_days', app_slug, metric_type, key, value, at, total, instances, 0, 0
         FROM series_days
         WHERE at >= (SELECT since FROM reach)
         UNION ALL
-        SELECT 'series_days', app_slug, sort, key, value, at, 0, 0, total, instances
+        SELECT 'series_days', app_slug, metric_type, key, value, at, 0, 0, total, instances
         FROM days
         WHERE at >= (SELECT since FROM reach)
         UNION ALL
-        SELECT 'series_hours', app_slug, sort, key, value, at, total, instances, 0, 0
+        SELECT 'series_hours', app_slug, metric_type, key, value, at, total, instances, 0, 0
         FROM series_hours
         WHERE at = (SELECT at FROM joint)
         UNION ALL
-        SELECT 'series_hours', app_slug, sort, key, value, at, 0, 0, total, instances
+        SELECT 'series_hours', app_slug, metric_type, key, value, at, 0, 0, total, instances
         FROM days
         WHERE at = (SELECT at FROM joint)
         UNION ALL
-        SELECT 'series_hours', app_slug, sort, key, value, at + interval '1 day', 0, 0, -total, -instances
+        SELECT 'series_hours', app_slug, metric_type, key, value, at + interval '1 day', 0, 0, -total, -instances
         FROM series_days
         WHERE at = (SELECT at - interval '1 day' FROM joint)
         UNION ALL
-        SELECT 'series_hours', s.app_slug, s.sort, s.key, s.value, joint.at, 0, 0, -s.total, -s.instances
+        SELECT 'series_hours', s.app_slug, s.metric_type, s.key, s.value, joint.at, 0, 0, -s.total, -s.instances
         FROM joint
         JOIN series_hours s ON s.at > joint.at - interval '1 day' AND s.at < joint.at
     ) each
-    GROUP BY part, app_slug, sort, key, value, at
+    GROUP BY part, app_slug, metric_type, key, value, at
     HAVING sum(total) <> sum(true_total) OR sum(instances) <> sum(true_instances)
 )
 SELECT
     part,
-    concat_ws(', ', app_slug, sort, nullif(key, ''), nullif(value, ''), at) AS place,
+    concat_ws(', ', app_slug, metric_type, nullif(key, ''), nullif(value, ''), at) AS place,
     concat(trim_scale(total), ' over ', instances) AS actual,
     concat(trim_scale(true_total), ' over ', true_instances) AS expected,
     jsonb_build_object(
-        'part', part, 'app_slug', app_slug, 'sort', sort, 'key', key, 'value', value, 'at', at,
+        'part', part, 'app_slug', app_slug, 'metric_type', metric_type, 'key', key, 'value', value, 'at', at,
         'total', true_total - total, 'instances', true_instances - instances
     ) AS mend
 FROM compared
-ORDER BY part, app_slug, sort, key, value, at;
+ORDER BY part, app_slug, metric_type, key, value, at;
 
 -- name: mend_series
 -- Adds these differences to the series, unless the active window has become another than the one they were found with.
@@ -303,15 +303,15 @@ SELECT pg_advisory_xact_lock({rollup_lock});
 WITH named AS MATERIALIZED (
     SELECT told.*
     FROM jsonb_to_recordset(%(rows)s::jsonb) AS told (
-        part text, app_slug text, sort text, key text, value text, at timestamptz, total numeric, instances bigint
+        part text, app_slug text, metric_type text, key text, value text, at timestamptz, total numeric, instances bigint
     )
-    JOIN definitions d ON d.active_window = %(active_window)s::interval
+    JOIN settings ON settings.active_window = %(active_window)s::interval
 ),
 hours AS (
-    SELECT app_slug, sort, key, value, at, total, instances FROM named WHERE part = 'series_hours'
+    SELECT app_slug, metric_type, key, value, at, total, instances FROM named WHERE part = 'series_hours'
 ),
 days AS (
-    SELECT app_slug, sort, key, value, at, total, instances FROM named WHERE part = 'series_days'
+    SELECT app_slug, metric_type, key, value, at, total, instances FROM named WHERE part = 'series_days'
 ),
 -- use: rolled
 done AS (

@@ -31,11 +31,11 @@ runs AS MATERIALIZED (
         t.app_slug, t.app_version, t.leaves,
         t.snapshot_at AS starts_at,
         TRUE AS was_rolled,
-        least(t.next_at, t.snapshot_at + d.active_window, (SELECT revoked_at FROM known)) AS ended_at,
+        least(t.next_at, t.snapshot_at + settings.active_window, (SELECT revoked_at FROM known)) AS ended_at,
         FALSE AS is_rolled,
         NULL::timestamptz AS ends_at
     FROM taken t
-    CROSS JOIN definitions d
+    CROSS JOIN settings
 ),
 -- use: hours
 -- use: days
@@ -61,7 +61,7 @@ WITH known AS MATERIALIZED (
         AND (%(public_key)s::bytea IS NULL OR (public_key = %(public_key)s AND status <> 'revoked'))
 ),
 before AS MATERIALIZED (
-    SELECT * FROM standings WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
+    SELECT * FROM instance_states WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
 ),
 after AS (
     SELECT instance_id, app_slug, app_version, environment, status, first_seen_at, last_seen_at, snapshot_at, leaves
@@ -77,13 +77,13 @@ runs AS MATERIALIZED (
         TRUE AS was_rolled,
         least(
             lead(s.snapshot_at) OVER (PARTITION BY s.instance_id ORDER BY s.snapshot_at),
-            s.snapshot_at + d.active_window,
+            s.snapshot_at + settings.active_window,
             (SELECT revoked_at FROM known)
         ) AS ended_at,
         FALSE AS is_rolled,
         NULL::timestamptz AS ends_at
     FROM snapshots s
-    CROSS JOIN definitions d
+    CROSS JOIN settings
     WHERE
         s.instance_id = ANY(ARRAY(SELECT instance_id FROM known)) AND s.cursor <= (SELECT cursor FROM series_head)
 ),
@@ -135,7 +135,7 @@ WITH known AS MATERIALIZED (
     LIMIT %(most)s
 ),
 before AS MATERIALIZED (
-    SELECT * FROM standings WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
+    SELECT * FROM instance_states WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
 ),
 after AS (
     SELECT instance_id, app_slug, app_version, environment, status, first_seen_at, last_seen_at, snapshot_at, leaves

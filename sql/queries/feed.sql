@@ -19,7 +19,7 @@ LEFT JOIN (
     UNION ALL
     (
         SELECT
-            CASE WHEN moved THEN 'left' ELSE 'removed' END, instance_id, NULL, app_slug, NULL, NULL, NULL, NULL, NULL,
+            CASE WHEN changed_app THEN 'left' ELSE 'removed' END, instance_id, NULL, app_slug, NULL, NULL, NULL, NULL, NULL,
             NULL, NULL, NULL, NULL, NULL, NULL, cursor
         FROM removals
         WHERE
@@ -31,7 +31,7 @@ LEFT JOIN (
     (
         SELECT
             'application', NULL, NULL, app_slug, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, cursor
-        FROM stirs
+        FROM app_changes
         WHERE
 -- use: changed_after
         ORDER BY cursor
@@ -54,7 +54,7 @@ FROM (
     WHERE
 -- use: changed_until
     UNION
-    SELECT app_slug FROM stirs
+    SELECT app_slug FROM app_changes
     WHERE
 -- use: changed_until
 ) stirred

@@ -13,7 +13,7 @@ feed_moved AS (
     RETURNING cursor, pg_notify('shm_feed', cursor::text)
 ),
 before AS MATERIALIZED (
-    SELECT * FROM standings WHERE FALSE
+    SELECT * FROM instance_states WHERE FALSE
 ),
 after AS (
     SELECT
@@ -66,7 +66,7 @@ WHERE instance_id = %(instance_id)s AND public_key = %(public_key)s AND status <
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH before AS MATERIALIZED (
     SELECT s.*
-    FROM standings s
+    FROM instance_states s
     JOIN instances i USING (instance_id)
     WHERE s.instance_id = %(instance_id)s AND i.public_key = %(public_key)s AND s.status <> 'revoked'
 ),
@@ -95,14 +95,14 @@ feed_moved AS (
     RETURNING cursor, pg_notify('shm_feed', cursor::text)
 ),
 told AS (
-    INSERT INTO removals (cursor, instance_id, app_slug, moved)
+    INSERT INTO removals (cursor, instance_id, app_slug, changed_app)
     SELECT m.cursor - 1, d.instance_id, d.app_slug, TRUE
     FROM departed d, feed_moved m
 )
 UPDATE instances i SET
     status = p.status,
     app_slug = p.app_slug,
-    left_slug = CASE WHEN p.app_slug <> i.app_slug THEN i.app_slug ELSE i.left_slug END,
+    previous_app_slug = CASE WHEN p.app_slug <> i.app_slug THEN i.app_slug ELSE i.previous_app_slug END,
     app_name = coalesce(%(staged)s::jsonb ->> 'app_name', i.app_name),
     app_version = p.app_version,
     version_rank = coalesce(%(version_rank)s, i.version_rank),
@@ -124,7 +124,7 @@ RETURNING i.status;
 SELECT pg_advisory_xact_lock({rollup_lock});
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH before AS MATERIALIZED (
-    SELECT * FROM standings
+    SELECT * FROM instance_states
     WHERE instance_id = %(instance_id)s AND status <> %(status)s AND status <> 'revoked'
 ),
 after AS (
@@ -142,18 +142,18 @@ runs AS MATERIALIZED (
         TRUE AS was_rolled,
         least(
             lead(s.snapshot_at) OVER (PARTITION BY s.instance_id ORDER BY s.snapshot_at),
-            s.snapshot_at + d.active_window
+            s.snapshot_at + settings.active_window
         ) AS ended_at,
         TRUE AS is_rolled,
         least(
             lead(s.snapshot_at) OVER (PARTITION BY s.instance_id ORDER BY s.snapshot_at),
-            s.snapshot_at + d.active_window, now()
+            s.snapshot_at + settings.active_window, now()
         ) AS ends_at
     FROM snapshots s
-    CROSS JOIN definitions d
+    CROSS JOIN settings
     WHERE
         s.instance_id = %(instance_id)s AND s.cursor <= (SELECT cursor FROM series_head)
-        AND s.snapshot_at > now() - d.active_window
+        AND s.snapshot_at > now() - settings.active_window
         AND s.snapshot_at >= coalesce((
             SELECT max(n.snapshot_at) FROM snapshots n
             WHERE
@@ -187,15 +187,15 @@ RETURNING status;
 
 -- name: is_due
 -- Whether time alone has changed how an instance stands.
-SELECT TRUE AS due FROM instances WHERE due_at <= now() LIMIT 1;
+SELECT TRUE AS due FROM instances WHERE refresh_at <= now() LIMIT 1;
 
 -- name: sweep
 -- Places instances anew whose standing time alone has changed, the ones that are due longest, and tells how many. The feed
--- tells of those that are counted now and were not, or the other way round: the definitions have changed; and of each
+-- tells of those that are counted now and were not, or the other way round: the settings have changed; and of each
 -- application whose KPIs have moved.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH before AS MATERIALIZED (
-    SELECT * FROM standings WHERE due_at <= now() ORDER BY due_at LIMIT %(most)s
+    SELECT * FROM instance_states WHERE refresh_at <= now() ORDER BY refresh_at LIMIT %(most)s
 ),
 -- use: as_it_was
 -- use: moved
@@ -207,7 +207,7 @@ told AS MATERIALIZED (
     CROSS JOIN feed_head head
 ),
 stirred AS (
-    INSERT INTO stirs (app_slug, cursor)
+    INSERT INTO app_changes (app_slug, cursor)
     SELECT m.app_slug, head.cursor + (SELECT count(*) FROM told) + row_number() OVER (ORDER BY m.app_slug)
     FROM (SELECT DISTINCT app_slug FROM moved) m
     CROSS JOIN feed_head head
@@ -233,8 +233,8 @@ SELECT count(*) AS swept FROM before;
 -- Everything known of an instance but its snapshots.
 SELECT
     instance_id, encode(public_key, 'hex') AS public_key, status, app_name, app_slug, app_version, version_rank,
-    environment, deployment_mode, os_arch, registered_at, first_seen_at, last_seen_at, revoked_at, staged, left_slug, counted, lapsed,
-    reporting, due_at,
+    environment, deployment_mode, os_arch, registered_at, first_seen_at, last_seen_at, revoked_at, staged, previous_app_slug AS left_slug, counted,
+    elapsed_windows AS lapsed, reporting, refresh_at AS due_at,
     coalesce((
         SELECT jsonb_agg(jsonb_build_object('lost_at', a.lost_at, 'returned_at', a.returned_at) ORDER BY a.lost_at)
         FROM absences a

@@ -24,7 +24,7 @@ WITH batch AS MATERIALIZED (
 ),
 known AS MATERIALIZED (
     SELECT
-        instance_id, public_key, staged, app_slug, app_version, environment, status, counted, lapsed, reporting,
+        instance_id, public_key, staged, app_slug, app_version, environment, status, counted, elapsed_windows, reporting,
         first_seen_at, last_seen_at, snapshot_at, coalesce(leaves, metrics) AS leaves
     FROM instances
     WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM batch))

@@ -1,29 +1,29 @@
 -- name: kpis
 -- Every metric of the current snapshots, newer than the active window, of an application's unrevoked instances: one row
--- for each key and sort of value (`part`: numbers, flags, categories), from the tallies. Of the counted instances alone
+-- for each key and type of value (`part`: numbers, flags, categories), from the tallies. Of the counted instances alone
 -- where `counted_only`. One more row (`part`: head) always comes, with the feed's cursor at which all of it is true.
 WITH
 -- use: overdue
 -- use: moved
 known AS MATERIALIZED (
     SELECT
-        sort, key,
+        metric_type, key,
         sum(CASE WHEN %(counted_only)s::boolean THEN counted_total ELSE total END) AS total,
         sum(CASE WHEN %(counted_only)s::boolean THEN counted_instances ELSE instances END) AS instances
     FROM (
-        SELECT sort, key, total, instances, counted_total, counted_instances
+        SELECT metric_type, key, total, instances, counted_total, counted_instances
         FROM tallies
-        WHERE app_slug = %(app)s AND sort IN ('number', 'boolean', 'strings')
+        WHERE app_slug = %(app)s AND metric_type IN ('number', 'boolean', 'strings')
         UNION ALL
-        SELECT sort, key, total, instances, counted_total, counted_instances
+        SELECT metric_type, key, total, instances, counted_total, counted_instances
         FROM moved
-        WHERE sort IN ('number', 'boolean', 'strings')
+        WHERE metric_type IN ('number', 'boolean', 'strings')
     ) each
-    GROUP BY sort, key
+    GROUP BY metric_type, key
     HAVING sum(CASE WHEN %(counted_only)s::boolean THEN counted_instances ELSE instances END) > 0
 ),
 placed_keys AS (
-    SELECT *, row_number() OVER (PARTITION BY sort ORDER BY instances DESC, key) AS place FROM known
+    SELECT *, row_number() OVER (PARTITION BY metric_type ORDER BY instances DESC, key) AS place FROM known
 ),
 said AS (
     SELECT
@@ -35,12 +35,12 @@ said AS (
     CROSS JOIN LATERAL (
         SELECT t.value, CASE WHEN %(counted_only)s::boolean THEN t.counted_instances ELSE t.instances END AS instances
         FROM tallies t
-        WHERE t.app_slug = %(app)s AND t.sort = 'string' AND t.key = k.key
+        WHERE t.app_slug = %(app)s AND t.metric_type = 'string' AND t.key = k.key
         ORDER BY CASE WHEN %(counted_only)s::boolean THEN t.counted_instances ELSE t.instances END DESC, t.value
-        LIMIT %(most_values)s::bigint + (SELECT count(*) FROM moved m WHERE m.sort = 'string' AND m.key = k.key)
+        LIMIT %(most_values)s::bigint + (SELECT count(*) FROM moved m WHERE m.metric_type = 'string' AND m.key = k.key)
     ) v
-    LEFT JOIN moved m ON m.sort = 'string' AND m.key = k.key AND m.value = v.value
-    WHERE k.sort = 'strings' AND k.place <= %(most_keys)s::bigint
+    LEFT JOIN moved m ON m.metric_type = 'string' AND m.key = k.key AND m.value = v.value
+    WHERE k.metric_type = 'strings' AND k.place <= %(most_keys)s::bigint
 ),
 ranked AS (
     SELECT *, row_number() OVER (PARTITION BY key ORDER BY instances DESC, value) AS rank FROM said WHERE instances > 0
@@ -55,18 +55,18 @@ top AS (
 )
 SELECT
     'head' AS part, '' AS key, head.cursor AS instances, NULL::numeric AS total, NULL::bigint AS other,
-    NULL::jsonb AS top, NULL::numeric AS least, NULL::numeric AS p50, NULL::numeric AS p90, NULL::numeric AS most,
+    NULL::jsonb AS top, NULL::numeric AS min, NULL::numeric AS p50, NULL::numeric AS p90, NULL::numeric AS max,
     NULL::timestamptz AS spread_as_of
 FROM feed_head head
 UNION ALL
 SELECT
-    CASE k.sort WHEN 'number' THEN 'numbers' WHEN 'boolean' THEN 'flags' ELSE 'categories' END,
+    CASE k.metric_type WHEN 'number' THEN 'numbers' WHEN 'boolean' THEN 'flags' ELSE 'categories' END,
     k.key, k.instances, trim_scale(k.total), k.instances - top.instances, top.entries,
-    s.least, s.p50, s.p90, s.most, s.as_of
+    s.min, s.p50, s.p90, s.max, s.as_of
 FROM placed_keys k
-LEFT JOIN top ON k.sort = 'strings' AND top.key = k.key
-LEFT JOIN spreads s
-    ON k.sort = 'number' AND s.app_slug = %(app)s AND s.counted_only = %(counted_only)s::boolean AND s.key = k.key
+LEFT JOIN top ON k.metric_type = 'strings' AND top.key = k.key
+LEFT JOIN distributions s
+    ON k.metric_type = 'number' AND s.app_slug = %(app)s AND s.counted_only = %(counted_only)s::boolean AND s.key = k.key
 WHERE k.place <= %(most_keys)s::bigint;
 
 -- name: global_metrics (prepared)
@@ -83,9 +83,9 @@ overridden AS MATERIALIZED (
 known AS (
     SELECT app_slug, key, sum(total) AS total, sum(instances) AS instances
     FROM (
-        SELECT app_slug, key, total, instances FROM tallies WHERE sort = 'number'
+        SELECT app_slug, key, total, instances FROM tallies WHERE metric_type = 'number'
         UNION ALL
-        SELECT app_slug, key, total, instances FROM moved WHERE sort = 'number'
+        SELECT app_slug, key, total, instances FROM moved WHERE metric_type = 'number'
     ) each
     GROUP BY app_slug, key
     HAVING sum(instances) > 0
@@ -101,36 +101,36 @@ ORDER BY sum(k.instances) DESC, k.key
 LIMIT %(most_keys)s::bigint;
 
 -- name: counts (prepared)
--- Instances by application, status and how many lapses have passed, from the tallies; of one application, or of all.
+-- Instances by application, status and how many activity_windows have passed, from the tallies; of one application, or of all.
 WITH
 -- use: overdue
 -- use: moved
 known AS (
     SELECT app_slug, key, value, instances, counted_instances FROM tallies
-    WHERE sort = 'status' AND (%(app)s::text IS NULL OR app_slug = %(app)s)
+    WHERE metric_type = 'status' AND (%(app)s::text IS NULL OR app_slug = %(app)s)
     UNION ALL
-    SELECT app_slug, key, value, instances, counted_instances FROM moved WHERE sort = 'status'
+    SELECT app_slug, key, value, instances, counted_instances FROM moved WHERE metric_type = 'status'
 )
 SELECT
-    k.app_slug, k.key AS status, k.value::int AS lapsed,
+    k.app_slug, k.key AS status, k.value::int AS elapsed_windows,
     sum(k.instances) AS instances, sum(k.counted_instances) AS counted,
-    d.lapses, d.active_window
+    settings.activity_windows, settings.active_window
 FROM known k
-CROSS JOIN definitions d
-GROUP BY k.app_slug, k.key, k.value, d.lapses, d.active_window
+CROSS JOIN settings
+GROUP BY k.app_slug, k.key, k.value, settings.activity_windows, settings.active_window
 HAVING sum(k.instances) <> 0;
 
 -- name: new_this_week (prepared)
 -- Instances that were first seen in the running hour or in the 168 before it, from the tallies.
 SELECT coalesce(sum(instances), 0)::bigint AS instances
 FROM tallies
-WHERE sort = 'new' AND key >= to_char(now() AT TIME ZONE 'UTC' - interval '7 days', 'YYYY-MM-DD"T"HH24');
+WHERE metric_type = 'new' AND key >= to_char(now() AT TIME ZONE 'UTC' - interval '7 days', 'YYYY-MM-DD"T"HH24');
 
 -- name: per_app_counts (prepared)
 -- Names of applications, those with the most instances first.
 SELECT a.name, sum(t.instances)::bigint AS instances
 FROM applications a
-JOIN tallies t ON t.app_slug = a.slug AND t.sort = 'status'
+JOIN tallies t ON t.app_slug = a.slug AND t.metric_type = 'status'
 GROUP BY a.slug, a.name
 HAVING sum(t.instances) > 0
 ORDER BY sum(t.instances) DESC, a.slug

@@ -5,11 +5,11 @@ WITH life AS MATERIALIZED (
     SELECT
         i.instance_id, i.first_seen_at, i.status,
         CASE
-            WHEN i.last_seen_at + d.active_window <= least(now(), i.revoked_at) THEN i.last_seen_at + d.active_window
+            WHEN i.last_seen_at + settings.active_window <= least(now(), i.revoked_at) THEN i.last_seen_at + settings.active_window
         END AS lost_at,
-        CASE WHEN i.revoked_at < i.last_seen_at + d.active_window THEN i.revoked_at END AS revoked_at
+        CASE WHEN i.revoked_at < i.last_seen_at + settings.active_window THEN i.revoked_at END AS revoked_at
     FROM instances i
-    CROSS JOIN definitions d
+    CROSS JOIN settings
     WHERE i.app_slug = %(app)s AND i.first_seen_at IS NOT NULL
 ),
 events AS (
@@ -38,11 +38,11 @@ WITH life AS MATERIALIZED (
         i.instance_id,
         date_trunc('week', i.first_seen_at) AS cohort,
         CASE
-            WHEN i.revoked_at < i.last_seen_at + d.active_window THEN i.revoked_at
-            WHEN i.last_seen_at + d.active_window <= now() THEN i.last_seen_at + d.active_window
+            WHEN i.revoked_at < i.last_seen_at + settings.active_window THEN i.revoked_at
+            WHEN i.last_seen_at + settings.active_window <= now() THEN i.last_seen_at + settings.active_window
         END AS ended_at
     FROM instances i
-    CROSS JOIN definitions d
+    CROSS JOIN settings
     WHERE
         i.app_slug = %(app)s AND i.first_seen_at >= %(since)s::timestamptz AND i.status <> 'pending'
 )

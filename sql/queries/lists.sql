@@ -91,7 +91,7 @@ WITH known AS (
     SELECT key, sum(instances) AS instances
     FROM tallies
     WHERE
-        sort IN ('number', 'boolean', 'strings')
+        metric_type IN ('number', 'boolean', 'strings')
         AND (%(slug)s::text IS NULL OR app_slug = %(slug)s)
     GROUP BY key
     HAVING sum(instances) > 0

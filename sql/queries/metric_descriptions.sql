@@ -9,17 +9,17 @@ WITH overridden AS MATERIALIZED (
     WHERE %(app)s::text IS NULL OR a.slug = %(app)s
 ),
 known AS MATERIALIZED (
-    SELECT app_slug, key, sort, instances
+    SELECT app_slug, key, metric_type, instances
     FROM tallies
     WHERE
-        sort IN ('number', 'boolean', 'strings') AND instances > 0
+        metric_type IN ('number', 'boolean', 'strings') AND instances > 0
         AND (%(app)s::text IS NULL OR app_slug = %(app)s)
         AND (%(keys)s::text[] IS NULL OR key = ANY(%(keys)s::text[]))
 ),
 typed AS (
-    SELECT DISTINCT ON (key) key, sort, instances
-    FROM (SELECT key, sort, sum(instances) AS instances FROM known GROUP BY key, sort) each
-    ORDER BY key, instances DESC, sort
+    SELECT DISTINCT ON (key) key, metric_type, instances
+    FROM (SELECT key, metric_type, sum(instances) AS instances FROM known GROUP BY key, metric_type) each
+    ORDER BY key, instances DESC, metric_type
 ),
 asked AS (
     SELECT key FROM unnest(%(keys)s::text[]) key
@@ -38,7 +38,7 @@ said AS (
     LEFT JOIN overridden o USING (app_slug, key)
     GROUP BY key
 )
-SELECT a.key, t.sort AS value_type, coalesce(s.overrides, '[]') AS overrides
+SELECT a.key, t.metric_type AS value_type, coalesce(s.overrides, '[]') AS overrides
 FROM asked a
 LEFT JOIN typed t USING (key)
 LEFT JOIN said s USING (key)

@@ -34,14 +34,14 @@ spans AS MATERIALIZED (
         WHERE
             s.instance_id = f.instance_id
             AND s.snapshot_at < f.oldest AND s.snapshot_at >= f.oldest - interval '3 hours'
-            AND s.snapshot_at >= f.oldest - (SELECT active_window FROM definitions)
+            AND s.snapshot_at >= f.oldest - (SELECT active_window FROM settings)
             AND s.cursor <= (SELECT cursor FROM reach)
     ) just_before ON TRUE
     LEFT JOIN LATERAL (
         SELECT max(s.snapshot_at) AS snapshot_at FROM snapshots s
         WHERE
             just_before.snapshot_at IS NULL AND s.instance_id = f.instance_id
-            AND s.snapshot_at < f.oldest AND s.snapshot_at >= f.oldest - (SELECT active_window FROM definitions)
+            AND s.snapshot_at < f.oldest AND s.snapshot_at >= f.oldest - (SELECT active_window FROM settings)
             AND s.cursor <= (SELECT cursor FROM reach)
     ) before ON TRUE
     LEFT JOIN LATERAL (
@@ -49,14 +49,14 @@ spans AS MATERIALIZED (
         WHERE
             s.instance_id = f.instance_id
             AND s.snapshot_at > f.newest AND s.snapshot_at <= f.newest + interval '3 hours'
-            AND s.snapshot_at <= f.newest + (SELECT active_window FROM definitions)
+            AND s.snapshot_at <= f.newest + (SELECT active_window FROM settings)
             AND s.cursor <= (SELECT cursor FROM reach)
     ) just_after ON TRUE
     LEFT JOIN LATERAL (
         SELECT min(s.snapshot_at) AS snapshot_at FROM snapshots s
         WHERE
             just_after.snapshot_at IS NULL AND s.instance_id = f.instance_id
-            AND s.snapshot_at > f.newest AND s.snapshot_at <= f.newest + (SELECT active_window FROM definitions)
+            AND s.snapshot_at > f.newest AND s.snapshot_at <= f.newest + (SELECT active_window FROM settings)
             AND s.cursor <= (SELECT cursor FROM reach)
     ) after ON TRUE
 ),
@@ -70,13 +70,13 @@ runs AS MATERIALIZED (
                 PARTITION BY s.instance_id ORDER BY s.snapshot_at DESC
                 ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
             ),
-            s.snapshot_at + (SELECT active_window FROM definitions),
+            s.snapshot_at + (SELECT active_window FROM settings),
             i.revoked_at
         ) AS ended_at,
         TRUE AS is_rolled,
         least(
             lead(s.snapshot_at) OVER (PARTITION BY s.instance_id ORDER BY s.snapshot_at),
-            s.snapshot_at + (SELECT active_window FROM definitions),
+            s.snapshot_at + (SELECT active_window FROM settings),
             i.revoked_at
         ) AS ends_at
     FROM spans
@@ -110,23 +110,23 @@ SELECT count(*) AS snapshots FROM fresh;
 -- Closes the next day, if it is over: what each KPI read at its end. Tells which. Late snapshots mend closed days too.
 SELECT pg_advisory_xact_lock({rollup_lock});
 WITH due AS MATERIALIZED (
-    SELECT closed_at, closed_at + interval '1 day' AS at FROM series_head WHERE closed_at + interval '1 day' <= now()
+    SELECT closed_until, closed_until + interval '1 day' AS at FROM series_head WHERE closed_until + interval '1 day' <= now()
 ),
 closed AS (
-    INSERT INTO series_days (app_slug, sort, key, value, at, total, instances)
-    SELECT k.app_slug, k.sort, k.key, k.value, due.at, sum(k.total), sum(k.instances)
+    INSERT INTO series_days (app_slug, metric_type, key, value, at, total, instances)
+    SELECT k.app_slug, k.metric_type, k.key, k.value, due.at, sum(k.total), sum(k.instances)
     FROM due
     CROSS JOIN LATERAL (
-        SELECT app_slug, sort, key, value, total, instances FROM series_days WHERE at = due.closed_at
+        SELECT app_slug, metric_type, key, value, total, instances FROM series_days WHERE at = due.closed_until
         UNION ALL
-        SELECT app_slug, sort, key, value, total, instances FROM series_hours
-        WHERE at > due.closed_at AND at <= due.at
+        SELECT app_slug, metric_type, key, value, total, instances FROM series_hours
+        WHERE at > due.closed_until AND at <= due.at
     ) k
-    GROUP BY k.app_slug, k.sort, k.key, k.value, due.at
+    GROUP BY k.app_slug, k.metric_type, k.key, k.value, due.at
     HAVING sum(k.total) <> 0 OR sum(k.instances) <> 0
 )
-UPDATE series_head SET closed_at = due.at FROM due
-RETURNING series_head.closed_at;
+UPDATE series_head SET closed_until = due.at FROM due
+RETURNING series_head.closed_until;
 
 -- name: is_stale
 -- Whether the active window has become another, and the series are to be computed anew.
@@ -138,9 +138,9 @@ SELECT stale FROM series_head;
 -- many rows are gone.
 SELECT pg_advisory_xact_lock({rollup_lock});
 WITH head AS MATERIALIZED (
-    SELECT date_trunc('day', raw_since + d.active_window + interval '1 day' - interval '1 microsecond') AS kept_until
+    SELECT date_trunc('day', raw_since + settings.active_window + interval '1 day' - interval '1 microsecond') AS frozen_until
     FROM series_head
-    CROSS JOIN definitions d
+    CROSS JOIN settings
     WHERE stale
 ),
 hours_gone AS (
@@ -150,14 +150,14 @@ hours_gone AS (
 ),
 days_gone AS (
     DELETE FROM series_days
-    WHERE ctid = ANY(ARRAY(SELECT d.ctid FROM series_days d, head WHERE d.at >= head.kept_until LIMIT %(most)s))
+    WHERE ctid = ANY(ARRAY(SELECT d.ctid FROM series_days d, head WHERE d.at >= head.frozen_until LIMIT %(most)s))
     RETURNING 1
 ),
 gone AS (
     SELECT (SELECT count(*) FROM hours_gone) + (SELECT count(*) FROM days_gone) AS gone
 ),
 begun AS (
-    UPDATE series_head SET stale = FALSE, cursor = 0, kept_until = head.kept_until
+    UPDATE series_head SET stale = FALSE, cursor = 0, frozen_until = head.frozen_until
     FROM head, gone
     WHERE gone.gone = 0
 )
@@ -172,14 +172,14 @@ RETURNING raw_since;
 -- name: keep_days
 -- From now on snapshots may come in whose neighbours in time have been dropped: days that those counted in stay as they are.
 SELECT pg_advisory_xact_lock({rollup_lock});
-UPDATE series_head SET kept_until = greatest(
-    kept_until, date_trunc('day', raw_since + d.active_window + interval '1 day' - interval '1 microsecond')
+UPDATE series_head SET frozen_until = greatest(
+    frozen_until, date_trunc('day', raw_since + settings.active_window + interval '1 day' - interval '1 microsecond')
 )
-FROM definitions d;
+FROM settings;
 
 -- name: head (prepared)
 -- Up to which midnight days are closed, and until which they stay as they are: moments within those days are not known.
-SELECT closed_at, nullif(kept_until, '-infinity') AS kept_until FROM series_head;
+SELECT closed_until, nullif(frozen_until, '-infinity') AS frozen_until FROM series_head;
 
 -- name: now
 -- What an application's metrics read now: numbers and booleans, those of these keys, or those that most instances answer.
@@ -187,18 +187,18 @@ WITH
 -- use: overdue
 -- use: moved
 known AS (
-    SELECT sort, key, total, instances FROM tallies
-    WHERE app_slug = %(app)s AND sort IN ('number', 'boolean')
+    SELECT metric_type, key, total, instances FROM tallies
+    WHERE app_slug = %(app)s AND metric_type IN ('number', 'boolean')
     UNION ALL
-    SELECT sort, key, total, instances FROM moved
-    WHERE sort IN ('number', 'boolean')
+    SELECT metric_type, key, total, instances FROM moved
+    WHERE metric_type IN ('number', 'boolean')
 )
-SELECT sort, key, '' AS value, trim_scale(sum(total)) AS total, sum(instances) AS instances
+SELECT metric_type, key, '' AS value, trim_scale(sum(total)) AS total, sum(instances) AS instances
 FROM known
 WHERE %(keys)s::text[] IS NULL OR key = ANY(%(keys)s::text[])
-GROUP BY sort, key
+GROUP BY metric_type, key
 HAVING sum(instances) > 0
-ORDER BY sum(instances) DESC, key, sort
+ORDER BY sum(instances) DESC, key, metric_type
 LIMIT %(most)s::bigint;
 
 -- name: versions_now
@@ -207,11 +207,11 @@ WITH
 -- use: overdue
 -- use: moved
 known AS (
-    SELECT value, instances FROM tallies WHERE app_slug = %(app)s AND sort = 'version'
+    SELECT value, instances FROM tallies WHERE app_slug = %(app)s AND metric_type = 'version'
     UNION ALL
-    SELECT value, instances FROM moved WHERE sort = 'version'
+    SELECT value, instances FROM moved WHERE metric_type = 'version'
 )
-SELECT 'version' AS sort, '' AS key, value, 0::numeric AS total, sum(instances) AS instances
+SELECT 'version' AS metric_type, '' AS key, value, 0::numeric AS total, sum(instances) AS instances
 FROM known
 GROUP BY value
 HAVING sum(instances) > 0
@@ -224,46 +224,46 @@ LIMIT %(most)s::bigint;
 -- before, and since the midnight `base` before the first one; what it read then has the place 0.
 -- Hours are looked up name by name: it costs what these keys have, and not what all applications have of that time.
 SELECT
-    sort, key, value, is_closed,
+    metric_type, key, value, is_closed,
     array_agg(place) AS places, array_agg(total) AS totals, array_agg(instances) AS instances
 FROM (
     SELECT
-        sort, key, value, TRUE AS is_closed, width_bucket(at, %(closed)s::timestamptz[]) AS place, total, instances
+        metric_type, key, value, TRUE AS is_closed, width_bucket(at, %(closed)s::timestamptz[]) AS place, total, instances
     FROM series_days
     WHERE
-        app_slug = %(app)s AND sort = ANY(%(sorts)s::text[]) AND key = ANY(%(keys)s::text[])
+        app_slug = %(app)s AND metric_type = ANY(%(metric_types)s::text[]) AND key = ANY(%(keys)s::text[])
         AND at = ANY(%(closed)s::timestamptz[])
     UNION ALL
-    SELECT sort, key, value, FALSE, 0, total, instances
+    SELECT metric_type, key, value, FALSE, 0, total, instances
     FROM series_days
     WHERE
-        app_slug = %(app)s AND sort = ANY(%(sorts)s::text[]) AND key = ANY(%(keys)s::text[])
+        app_slug = %(app)s AND metric_type = ANY(%(metric_types)s::text[]) AND key = ANY(%(keys)s::text[])
         AND at = %(base)s::timestamptz
     UNION ALL
-    SELECT n.sort, n.key, moved.value, FALSE, moved.place, moved.total, moved.instances
-    FROM (SELECT sort, key FROM unnest(%(sorts)s::text[]) sort CROSS JOIN unnest(%(keys)s::text[]) key) n
+    SELECT n.metric_type, n.key, moved.value, FALSE, moved.place, moved.total, moved.instances
+    FROM (SELECT metric_type, key FROM unnest(%(metric_types)s::text[]) metric_type CROSS JOIN unnest(%(keys)s::text[]) key) n
     CROSS JOIN LATERAL (
         SELECT
             h.value, width_bucket(h.at - interval '1 microsecond', %(open)s::timestamptz[]) + 1 AS place,
             sum(h.total) AS total, sum(h.instances)::bigint AS instances
         FROM series_hours h
         WHERE
-            h.app_slug = %(app)s AND h.sort = n.sort AND h.key = n.key
+            h.app_slug = %(app)s AND h.metric_type = n.metric_type AND h.key = n.key
             AND h.at > %(base)s::timestamptz AND h.at <= %(last)s::timestamptz
         GROUP BY h.value, 2
     ) moved
 ) readings
-GROUP BY sort, key, value, is_closed;
+GROUP BY metric_type, key, value, is_closed;
 
 -- name: forget_hours
 -- Forgets hours whose days are closed, from before the oldest raw snapshots and of no chart with steps within days; the
 -- oldest first.
 SELECT pg_advisory_xact_lock({rollup_lock});
 WITH bound AS MATERIALIZED (
-    SELECT least(now() - %(kept)s::interval, closed_at) AS at FROM series_head
+    SELECT least(now() - %(kept)s::interval, closed_until) AS at FROM series_head
 ),
 noted AS (
-    UPDATE series_head SET forgotten_at = bound.at FROM bound WHERE forgotten_at < bound.at
+    UPDATE series_head SET hours_since = bound.at FROM bound WHERE hours_since < bound.at
 )
 DELETE FROM series_hours
 WHERE ctid = ANY(ARRAY(
@@ -297,13 +297,13 @@ WITH runs AS (
         s.app_slug, coalesce(s.leaves, s.metrics) AS leaves, s.snapshot_at AS starts_at,
         least(
             lead(s.snapshot_at) OVER (PARTITION BY s.instance_id ORDER BY s.snapshot_at),
-            s.snapshot_at + d.active_window,
+            s.snapshot_at + settings.active_window,
             i.revoked_at
         ) AS ends_at
     FROM snapshots s
-    JOIN instances i ON i.instance_id = s.instance_id AND (i.app_slug = %(app)s OR i.left_slug IS NOT NULL)
-    CROSS JOIN definitions d
-    WHERE s.snapshot_at > (%(points)s::timestamptz[])[1] - d.active_window AND s.snapshot_at <= now()
+    JOIN instances i ON i.instance_id = s.instance_id AND (i.app_slug = %(app)s OR i.previous_app_slug IS NOT NULL)
+    CROSS JOIN settings
+    WHERE s.snapshot_at > (%(points)s::timestamptz[])[1] - settings.active_window AND s.snapshot_at <= now()
 ),
 valued AS (
     SELECT p.at, k.key, (r.leaves -> k.key)::numeric AS value
@@ -320,5 +320,5 @@ sorted AS (
 )
 SELECT
     at, key,
--- use: spread
+-- use: distribution
 FROM sorted;

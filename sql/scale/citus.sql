@@ -16,16 +16,16 @@ SELECT create_distributed_table('absences', 'instance_id', colocate_with => 'ins
 SELECT create_distributed_table('versions_seen', 'instance_id', colocate_with => 'instances');
 
 -- What is small and is joined with the former lies on each worker whole. `applications` is never written in a transaction
--- that scans instances; `definitions`, what the counted words mean, is written only by a start that changes it.
+-- that scans instances; `settings`, what the counted words mean, is written only by a start that changes it.
 SELECT create_reference_table('applications');
 
-SELECT create_reference_table('definitions');
+SELECT create_reference_table('settings');
 
 -- What a metrics object's leaves are: `shm check` asks the workers for it.
-SELECT create_distributed_function('flattened(jsonb)');
+SELECT create_distributed_function('flatten_metrics(jsonb)');
 
 -- All else stays on the coordinator, where it is as fast as on one machine, and what is true at a cursor is true at once:
--- local: tallies, spreads, series_head, series_hours, series_days, feed_head, removals, stirs, tokens, schema_migrations
+-- local: tallies, distributions, series_head, series_hours, series_days, feed_head, removals, app_changes, tokens, schema_migrations
 -- Where a statement joins one of these with what is distributed, its rows go to the workers, and they are few: `feed_head` and
 -- `series_head` have one. That is Citus's default, said here because the servers count on it.
 DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET citus.local_table_join_policy = ''auto''', current_database()); END $$;

@@ -115,7 +115,7 @@ def test_lifecycle_tells_who_is_new_active_lost_and_back(unlimited: ServerProces
     with admin_cursor(database) as cursor:  # as if time had passed: nobody can wait for 40 days
         cursor.execute(
             "UPDATE instances SET first_seen_at = first_seen_at - interval '70 days', last_seen_at ="
-            " last_seen_at - interval '40 days', due_at = '-infinity' WHERE instance_id = ANY(%s::uuid[])",
+            " last_seen_at - interval '40 days', refresh_at = '-infinity' WHERE instance_id = ANY(%s::uuid[])",
             [[silent, back]],
         )
         cursor.execute(

@@ -165,10 +165,10 @@ SPOILT = {
         "instances: ",
         "counted: is ",
     ),
-    "lapsed": (
-        "UPDATE instances SET lapsed = 3 WHERE instance_id = ONE",
+    "elapsed_windows": (
+        "UPDATE instances SET elapsed_windows = 3 WHERE instance_id = ONE",
         "instances: ",
-        "lapsed: is 3, should be 0",
+        "elapsed_windows: is 3, should be 0",
     ),
     "reporting": (
         "UPDATE instances SET reporting = FALSE WHERE instance_id = ONE",
@@ -176,21 +176,25 @@ SPOILT = {
         "reporting: is false, should be true",
     ),
     "due later": (
-        "UPDATE instances SET due_at = due_at + interval '1 day' WHERE instance_id = ONE",
+        "UPDATE instances SET refresh_at = refresh_at + interval '1 day' WHERE instance_id = ONE",
         "instances: ",
-        "due_at: is ",
+        "refresh_at: is ",
     ),
     "never due": (
-        "UPDATE instances SET due_at = NULL WHERE instance_id = ONE",
+        "UPDATE instances SET refresh_at = NULL WHERE instance_id = ONE",
         "instances: ",
-        "due_at: is nothing, should be ",
+        "refresh_at: is nothing, should be ",
     ),
     "rank of a version": (
         "UPDATE instances SET version_rank = '0' WHERE instance_id = ONE",
         "instances: ",
         "version_rank: is 0, should be ",
     ),
-    "tallies that are gone": ("DELETE FROM tallies WHERE sort = 'number'", "tallies: ", "number, sent: is 0 over 0, "),
+    "tallies that are gone": (
+        "DELETE FROM tallies WHERE metric_type = 'number'",
+        "tallies: ",
+        "number, sent: is 0 over 0, ",
+    ),
     "a total": (
         "UPDATE tallies SET total = total + 0.5 WHERE (app_slug, key) = ('ledger', 'sent')",
         "tallies: ledger, number, sent: is ",
@@ -203,7 +207,7 @@ SPOILT = {
     ),
     "a counted part": (
         "UPDATE tallies SET counted_total = counted_total - 7, counted_instances = counted_instances + 1"
-        " WHERE (app_slug, sort, key) = ('ledger', 'number', 'hit_rate')",
+        " WHERE (app_slug, metric_type, key) = ('ledger', 'number', 'hit_rate')",
         "tallies: ledger, number, hit_rate: is ",
         ", counted ",
     ),
@@ -321,7 +325,7 @@ def test_a_sweep_that_is_due_is_no_difference(grown: tuple[ServerProcess, str], 
     server, dsn = grown
     server.terminate()
     with admin_cursor(dsn) as cursor:
-        cursor.execute("UPDATE instances SET due_at = '-infinity' WHERE snapshot_at IS NOT NULL")
+        cursor.execute("UPDATE instances SET refresh_at = '-infinity' WHERE snapshot_at IS NOT NULL")
     assert check(dsn) == Checked(0, [])
     server.start()
     assert check(dsn) == Checked(0, [])
@@ -338,7 +342,7 @@ def test_under_load_a_healthy_database_has_no_difference_and_a_spoilt_one_is_men
             assert check(database) == Checked(0, [])
         with admin_cursor(database) as cursor:
             cursor.execute("UPDATE tallies SET total = total + 3, counted_instances = counted_instances + 1")
-            cursor.execute("DELETE FROM series_hours WHERE key = 'n' OR sort = 'version'")
+            cursor.execute("DELETE FROM series_hours WHERE key = 'n' OR metric_type = 'version'")
             cursor.execute("UPDATE series_days SET total = total - 1")
             cursor.execute("UPDATE instances SET reporting = FALSE WHERE app_slug = 'kiosk'")
         assert check(database, repair=True).status == 0
@@ -369,7 +373,7 @@ def wait_until_placed(dsn: str) -> None:
     deadline = time.monotonic() + LIMIT_S
     with admin_cursor(dsn) as cursor:
         while True:
-            cursor.execute("SELECT FROM instances WHERE due_at <= now() LIMIT 1")
+            cursor.execute("SELECT FROM instances WHERE refresh_at <= now() LIMIT 1")
             if cursor.fetchone() is None:
                 return
             assert time.monotonic() < deadline, "the sweeps are not over"
@@ -384,8 +388,10 @@ def test_charts_of_another_window_are_a_difference_until_a_server_has_made_them_
     wait_until_rolled(database)
     server.terminate()
     with admin_cursor(database) as cursor:
-        cursor.execute("UPDATE definitions SET active_window = '2 days', lapses = '{1 day,2 days,7 days,30 days}'")
-        cursor.execute("UPDATE instances SET due_at = '-infinity'")
+        cursor.execute(
+            "UPDATE settings SET active_window = '2 days', activity_windows = '{1 day,2 days,7 days,30 days}'"
+        )
+        cursor.execute("UPDATE instances SET refresh_at = '-infinity'")
         cursor.execute("UPDATE series_head SET stale = TRUE")
     for repair in (False, True):
         found = check(database, repair=repair)
@@ -452,7 +458,7 @@ def wait_until_hours_are_forgotten(dsn: str) -> None:
     deadline = time.monotonic() + LIMIT_S
     with admin_cursor(dsn) as cursor:
         while True:
-            cursor.execute("SELECT FROM series_hours h, series_head head WHERE h.at < head.forgotten_at LIMIT 1")
+            cursor.execute("SELECT FROM series_hours h, series_head head WHERE h.at < head.hours_since LIMIT 1")
             if cursor.fetchone() is None:
                 return
             assert time.monotonic() < deadline, "the oldest hours are still there"
@@ -464,17 +470,19 @@ def hold_days_to_hours(dsn: str) -> None:
     with admin_cursor(dsn) as cursor:
         cursor.execute(
             """
-            SELECT app_slug, sort, key, value, to_day, sum(total), sum(instances)
+            SELECT app_slug, metric_type, key, value, to_day, sum(total), sum(instances)
             FROM (
-                SELECT app_slug, sort, key, value, at AS to_day, total, instances FROM series_days
+                SELECT app_slug, metric_type, key, value, at AS to_day, total, instances FROM series_days
                 UNION ALL
-                SELECT app_slug, sort, key, value, at + interval '1 day', -total, -instances FROM series_days
+                SELECT app_slug, metric_type, key, value, at + interval '1 day', -total, -instances FROM series_days
                 UNION ALL
-                SELECT app_slug, sort, key, value, date_trunc('day', at + interval '1 day' - interval '1 microsecond'),
-                    -total, -instances
+                SELECT app_slug, metric_type, key, value,
+                    date_trunc('day', at + interval '1 day' - interval '1 microsecond'), -total, -instances
                 FROM series_hours
             ) each, series_head head
-            WHERE to_day <= head.closed_at AND to_day >= greatest(head.forgotten_at, head.kept_until) + interval '1 day'
+            WHERE
+                to_day <= head.closed_until
+                AND to_day >= greatest(head.hours_since, head.frozen_until) + interval '1 day'
             GROUP BY 1, 2, 3, 4, 5
             HAVING sum(total) <> 0 OR sum(instances) <> 0
             """

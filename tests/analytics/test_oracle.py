@@ -24,14 +24,15 @@ EFFORTS = [
 ]
 
 # What stays when a story is over. The series' cursor stays too, for the feed's never goes back.
-STAYING = ["schema_migrations", "tokens", "definitions", "feed_head", "series_head"]
+STAYING = ["schema_migrations", "tokens", "settings", "feed_head", "series_head"]
 FORGET = """
     SELECT format('TRUNCATE %%s', string_agg(oid::regclass::text, ', ')) FROM pg_class
     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition AND relname <> ALL(%s)
 """
 BEGIN = """
     UPDATE series_head SET
-        cursor = (SELECT cursor FROM feed_head), closed_at = date_trunc('day', now(), 'UTC'), forgotten_at = '-infinity'
+        cursor = (SELECT cursor FROM feed_head), closed_until = date_trunc('day', now(), 'UTC'),
+        hours_since = '-infinity'
 """
 
 

@@ -1,6 +1,5 @@
 """What goes on in the background: weeks come and go, series and KPIs stay, and the intake never waits for any of it."""
 
-import argparse
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,15 +13,14 @@ from typing import Any
 import psycopg2
 import pytest
 
-from shm.cli.migrate import run as run_migrate
 from shm.core.settings import Settings
 from shm.db import partitions
 from shm.db.advisory_locks import Lock
 from shm.db.database import Database
-from tests.support import previous_release
 from tests.support.databases import admin_cursor, fill, fresh_database
 from tests.support.houses import wait_for
 from tests.support.installs import Install
+from tests.support.long_history import fill_with_history
 from tests.support.server_process import ServerProcess
 from tests.support.shm_command import run_shm
 
@@ -356,8 +354,7 @@ def test_a_week_that_somebody_reads_is_dropped_later_and_nothing_else_waits_for_
 def test_the_intake_acknowledges_everything_while_much_is_rolled_up(
     serve: Callable[..., ServerProcess], database: str
 ) -> None:
-    previous_release.make_large(database, 50, 300)
-    assert run_migrate(argparse.Namespace(dsn=database, data_dir=None)) == 0
+    fill_with_history(database, 50, 300)
     server = serve()
     senders = [Install(server.url).arrived({"orders": 0}) for _ in range(8)]
     assert ask(database, ROLLED_UP) == [False]
@@ -377,7 +374,7 @@ def test_the_intake_acknowledges_everything_while_much_is_rolled_up(
 def test_a_server_that_ends_while_it_rolls_up_ends_in_order_and_the_next_one_goes_on(
     serve: Callable[..., ServerProcess], database: str
 ) -> None:
-    previous_release.make_large(database, 50, 300)
+    fill_with_history(database, 50, 300)
     server = serve()
     cursor = 0
     for kill in (False, True, False):
@@ -452,6 +449,6 @@ def test_hours_that_a_chart_needs_stay_however_short_the_retention_is(
 
 def test_spreads_that_nobody_asks_for_are_forgotten(serve: Callable[..., ServerProcess], database: str) -> None:
     for key, ago in (("old", timedelta(days=2)), ("new", timedelta(hours=1))):
-        change(database, "INSERT INTO spreads VALUES ('ledger', FALSE, %s, 1, 1, 1, 1, 1, now() - %s)", key, ago)
+        change(database, "INSERT INTO distributions VALUES ('ledger', FALSE, %s, 1, 1, 1, 1, 1, now() - %s)", key, ago)
     serve()
-    wait_for(lambda: ask(database, "SELECT key FROM spreads") == ["new"], "the end of the old one")
+    wait_for(lambda: ask(database, "SELECT key FROM distributions") == ["new"], "the end of the old one")

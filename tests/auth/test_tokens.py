@@ -13,12 +13,11 @@ import pytest
 
 from shm.auth.tokens import LONGEST_NAME, Role
 from shm.core.errors import ConfigurationError
-from shm.db.migrations import CREATE_HISTORY, load_migrations
 from shm.server.app import ROUTES
 from shm.server.handlers.base import Handler
 from shm.server.http.operations import READ_METHODS, operation, validate_operations
 from tests.support import plain_http
-from tests.support.databases import admin_cursor, migrate
+from tests.support.databases import admin_cursor
 from tests.support.houses import wait_for
 from tests.support.server_process import ServerProcess
 from tests.support.stranger import rows_as_text
@@ -317,25 +316,3 @@ def test_a_body_that_cannot_be_taken_is_told_what_is_wrong_and_makes_no_token(
     assert named in response.json()["detail"]
     assert response.json()["detail"].isprintable()
     assert [each["id"] for each in running.get("tokens?limit=1000").json()] == [each["id"] for each in before]
-
-
-def test_tokens_from_before_they_had_an_id_go_on(serve: Callable[..., ServerProcess], database: str) -> None:
-    old = {"first": "by hand", "second": "", "third": "x" * 300}
-    with admin_cursor(database) as cursor:
-        cursor.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
-        cursor.execute(CREATE_HISTORY)
-        for version in (1, 2):
-            text = load_migrations()[version]
-            cursor.execute(text)
-            applied = (version, hashlib.sha256(text.encode()).hexdigest())
-            cursor.execute("INSERT INTO schema_migrations (version, checksum) VALUES (%s, %s)", applied)
-        for token, name in old.items():
-            hashed = hashlib.sha256(token.encode()).digest()
-            cursor.execute("INSERT INTO tokens (token_hash, role, name) VALUES (%s, 'admin', %s)", (hashed, name))
-    migrate(database)
-    server = serve()
-    names = {each["name"]: each["id"] for each in server.get("tokens").json()}
-    assert names.keys() == {"by hand", "unnamed", "x" * LONGEST_NAME, "admin.token"}
-    assert len(set(names.values())) == 4
-    for token in old:
-        assert asked(server, {"token": token}) == (200, "")

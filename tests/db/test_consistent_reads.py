@@ -73,11 +73,11 @@ def test_figures_and_overrides_are_of_one_moment(server: ServerProcess, database
     change = """
         UPDATE applications SET overrides = '{"n": {"aggregate": "max"}}';
         UPDATE instances SET metrics = '{"n": 5}', leaves = NULL WHERE metrics = '{"n": 3}';
-        UPDATE tallies SET total = 6 WHERE sort = 'number' AND key = 'n';
+        UPDATE tallies SET total = 6 WHERE metric_type = 'number' AND key = 'n';
         UPDATE feed_head SET cursor = cursor + 1;
     """
     with ThreadPoolExecutor(1) as pool, admin_cursor(database) as cursor:
-        with locked(database, "definitions") as wait_for_a_reader:
+        with locked(database, "settings") as wait_for_a_reader:
             before = _one(cursor, "SELECT cursor FROM feed_head")
             answer = pool.submit(server.get, path)
             wait_for_a_reader()  # the overrides are read, and the figures are not

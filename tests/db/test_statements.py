@@ -56,7 +56,7 @@ def test_lock_numbers_stand_in_one_module() -> None:
     files = [each for folder in ("shm", "sql", "bench", "tests") for each in (root / folder).rglob("*.*")]
     numbers = re.compile("|".join(rf"\b{each.value}\b|(?i:0x{each.value:x})\b" for each in Lock))
     found = [each for each in files if each.suffix in (".py", ".sql") and numbers.search(each.read_text())]
-    assert found == [root / "shm" / "locks.py"]
+    assert found == [root / "shm" / "db" / "advisory_locks.py"]
 
 
 def test_what_runs_all_the_time_is_planned_once_on_each_connection() -> None:

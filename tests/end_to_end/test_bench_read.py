@@ -22,38 +22,40 @@ Rows = dict[tuple[object, ...], tuple[Decimal, ...]]
 
 MOVED = """
 WITH before AS (
-    SELECT * FROM standings WHERE FALSE
+    SELECT * FROM instance_states WHERE FALSE
 ),
 after AS (
     SELECT instance_id, app_slug, app_version, environment, status, first_seen_at, last_seen_at, snapshot_at, leaves
-    FROM standings
+    FROM instance_states
 ),
 -- use: moved
 whole AS (
     SELECT * FROM moved
 )
-SELECT app_slug, sort, key, value, total, instances, counted_total, counted_instances FROM whole
+SELECT app_slug, metric_type, key, value, total, instances, counted_total, counted_instances FROM whole
 """
-TALLIES = "SELECT app_slug, sort, key, value, total, instances, counted_total, counted_instances FROM tallies"
-HOURS = "SELECT app_slug, sort, key, value, at, total, instances FROM series_hours"
+TALLIES = "SELECT app_slug, metric_type, key, value, total, instances, counted_total, counted_instances FROM tallies"
+HOURS = "SELECT app_slug, metric_type, key, value, at, total, instances FROM series_hours"
 DAYS = """
-SELECT app_slug, sort, key, value, at, total, instances FROM series_days
+SELECT app_slug, metric_type, key, value, at, total, instances FROM series_days
 WHERE at >= (SELECT min(at) FROM series_hours)
 """
 VERSIONS = "SELECT instance_id::text, app_version, app_slug, first_at FROM versions_seen"
 MISPLACED = """
 WITH before AS (
-    SELECT * FROM standings WHERE FALSE
+    SELECT * FROM instance_states WHERE FALSE
 ),
 after AS (
     SELECT instance_id, app_slug, app_version, environment, status, first_seen_at, last_seen_at, snapshot_at, leaves
-    FROM standings
+    FROM instance_states
 ),
 -- use: moved
 misplaced AS (
     SELECT FROM instances i
     JOIN placed p USING (instance_id)
-    WHERE (i.counted, i.reporting) <> (p.counted, p.reporting) OR i.lapsed > p.lapsed OR i.due_at <> p.due_at
+    WHERE
+        (i.counted, i.reporting) <> (p.counted, p.reporting) OR i.elapsed_windows > p.elapsed_windows
+        OR i.refresh_at <> p.refresh_at
 )
 SELECT count(*) FROM misplaced
 """

