@@ -14,6 +14,7 @@ from shm.analytics import counts
 from shm.analytics.counts import InstanceCounts, Tally
 from shm.core import metric_keys, slugs
 from shm.core.errors import NotFound
+from shm.core.json_types import Timestamp
 from shm.core.metric_keys import WITHOUT_NUL, MetricOverride
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
@@ -31,8 +32,8 @@ class Application(msgspec.Struct):
 
     slug: str
     name: str
-    created_at: datetime
-    updated_at: datetime
+    created_at: Timestamp
+    updated_at: Timestamp
     stars: int
     github_url: str | None
     logo_url: str | None

@@ -8,7 +8,7 @@ compared in Python.
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from enum import IntEnum
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from shm.auth import token_file
 from shm.auth.token_usage import TokenUses
 from shm.core import page_tokens
 from shm.core.errors import BadRequest, ConfigurationError, Conflict, NotFound, Unauthorized
+from shm.core.json_types import Timestamp
 from shm.core.settings import Settings
 from shm.db.database import Database
 
@@ -41,8 +42,8 @@ class Token(msgspec.Struct, frozen=True):
     id: str
     name: str
     role: str
-    created_at: datetime
-    expires_at: datetime | None
+    created_at: Timestamp
+    expires_at: Timestamp | None
     last_used_on: date | None
 
     @property

@@ -66,6 +66,8 @@ SIGNATURE_HEADERS = {
     "X-Signature": "The Ed25519 signature over the exact bytes of the body, in hex.",
     "X-New-Signature": "The same by the new key.",
 }
+# Generators of clients leave out an operation that has no response for success.
+NO_SUCCESS = "Never sent: 101 opens the websocket, and its messages follow."
 UPGRADE = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
 
 
@@ -130,7 +132,7 @@ def _operation(pattern: str, handler: type[Handler], method: str, operation: Ope
         refuses.append(TooLarge)
     node: Node = {
         **_summary(operation.docstring),
-        "operationId": f"{method}{handler.__name__}",
+        "operationId": operation.name,
         "tags": [handler.__module__.rpartition(".")[2]],
         "security": [{"bearer": []}] if operation.role >= Role.VIEWER else [],
         "parameters": [
@@ -144,9 +146,10 @@ def _operation(pattern: str, handler: type[Handler], method: str, operation: Ope
     }
     if operation.status is HTTPStatus.SWITCHING_PROTOCOLS:
         node["parameters"] += [
-            {"name": name, "in": "header", "required": True, "schema": {"const": value}}
+            {"name": name, "in": "header", "required": True, "schema": {"type": "string", "enum": [value]}}
             for name, value in UPGRADE.items()
         ]
+        node["responses"]["2XX"] = {"description": NO_SUCCESS}
     if operation.body is not None:
         node["requestBody"] = _body(schemas.of(operation.body))
     return node

@@ -114,12 +114,12 @@ def test_a_viewer_reads_what_there_is_but_no_tokens(running: ServerProcess, view
 
 def test_a_handler_that_lets_a_viewer_change_something_is_refused() -> None:
     class Careless(Handler):
-        @operation(Role.VIEWER)
+        @operation("anything", Role.VIEWER)
         async def put(self) -> None:
             """Changes something."""
 
     class Careful(Handler):
-        @operation(Role.ADMIN)
+        @operation("anything", Role.ADMIN)
         async def put(self) -> None:
             """Changes something."""
 

@@ -28,13 +28,13 @@ class _Mute(Handler):
 
 
 class _Unsaid(Handler):
-    @operation(Role.VIEWER)
+    @operation("anything", Role.VIEWER)
     async def get(self) -> bytes:
         return b""
 
 
 class _Elsewhere(Handler):
-    @operation(Role.VIEWER)
+    @operation("anything", Role.VIEWER)
     async def get(self, slug: Slug) -> bytes:
         """Takes a slug."""
         return slug.encode()

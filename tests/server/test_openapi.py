@@ -55,6 +55,35 @@ def test_every_route_is_in_the_document_and_no_other() -> None:
     assert len(paths) == len(ROUTES) + len(ENDPOINTS)
 
 
+def test_operation_ids_are_unique_identifiers() -> None:
+    """Generated clients make functions of them."""
+    ids = [operation["operationId"] for node in DOCUMENT["paths"].values() for operation in node.values()]
+    assert len({name.lower() for name in ids}) == len(ids)
+    assert all(re.fullmatch(r"[a-z]+([A-Z][a-z]+)*", name) for name in ids)
+
+
+def test_every_operation_has_a_response_for_success() -> None:
+    """Generators of clients leave out an operation without one."""
+    for path, node in DOCUMENT["paths"].items():
+        for method, operation in node.items():
+            assert any(status.startswith("2") for status in operation["responses"]), (method, path)
+
+
+def test_every_time_is_a_date_time() -> None:
+    for name, schema in DOCUMENT["components"]["schemas"].items():
+        for field, node in schema.get("properties", {}).items():
+            if field.endswith("_at") or field in {"as_of", "running_since"}:
+                assert "date-time" in {each.get("format") for each in node.get("anyOf", [node])}, (name, field)
+
+
+def test_header_parameters_are_strings() -> None:
+    """A generator cannot send anything else in a header."""
+    for node in DOCUMENT["paths"].values():
+        for operation in node.values():
+            for parameter in operation.get("parameters", []):
+                assert parameter["in"] != "header" or parameter["schema"]["type"] == "string", parameter
+
+
 @pytest.mark.parametrize("path", DOCUMENT["paths"])
 def test_an_address_knows_the_methods_of_the_document_and_no_other(path: str, seeded: Seeded) -> None:
     """HEAD is in no document: it is GET without the body."""

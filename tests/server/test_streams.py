@@ -36,7 +36,7 @@ class Failing(msgspec.Struct, frozen=True):
 class Pieces(Handler):
     """Some pieces."""
 
-    @operation(Role.PUBLIC, media=["text/csv"], refuses=[NotFound])
+    @operation("listPieces", Role.PUBLIC, media=["text/csv"], refuses=[NotFound])
     async def get(self, query: Failing) -> Stream:
         """Some pieces, or a failure among them."""
         return Stream("text/csv", _pieces(query.after))

@@ -45,7 +45,7 @@ class KpisQuery(msgspec.Struct, frozen=True):
 class Stats(Handler):
     """`GET stats`."""
 
-    @operation(Role.VIEWER)
+    @operation("getStats", Role.VIEWER)
     async def get(self) -> stats.Stats:
         """Counts and aggregates over all applications."""
         return await stats.read(self.services.database, self.services.settings)
@@ -54,7 +54,7 @@ class Stats(Handler):
 class Applications(Handler):
     """`GET applications`."""
 
-    @operation(Role.VIEWER, headers=[NEXT_PAGE])
+    @operation("listApplications", Role.VIEWER, headers=[NEXT_PAGE])
     async def get(self, query: PageQuery) -> list[applications.Application]:
         """Applications with their counts, by slug."""
         found = await self.services.applications.page(query.after, query.limit + 1)
@@ -66,12 +66,12 @@ class Applications(Handler):
 class Application(Handler):
     """`GET applications/{slug}`."""
 
-    @operation(Role.VIEWER, refuses=[NotFound])
+    @operation("getApplication", Role.VIEWER, refuses=[NotFound])
     async def get(self, slug: Slug) -> applications.Application:
         """An application with its counts, and what the vendor says of it."""
         return await self.services.applications.one(slug)
 
-    @operation(Role.ADMIN, refuses=[NotFound])
+    @operation("updateApplication", Role.ADMIN, refuses=[NotFound])
     async def put(self, slug: Slug, body: applications.ApplicationChange) -> applications.Application:
         """Changes what the vendor says of an application; what is left out stays as it is."""
         await self.services.applications.change(slug, body)
@@ -81,7 +81,7 @@ class Application(Handler):
 class ApplicationKpis(Handler):
     """`GET applications/{slug}/kpis`."""
 
-    @operation(Role.VIEWER, headers=[FEED_CURSOR], refuses=[NotFound])
+    @operation("getKpis", Role.VIEWER, headers=[FEED_CURSOR], refuses=[NotFound])
     async def get(self, slug: Slug, query: KpisQuery) -> kpis.ApplicationKpis:
         """Every metric of an application, over its unrevoked instances.
 
@@ -95,7 +95,7 @@ class ApplicationKpis(Handler):
 class Instances(Handler):
     """`GET instances`."""
 
-    @operation(Role.VIEWER, headers=[FEED_CURSOR, NEXT_PAGE])
+    @operation("listInstances", Role.VIEWER, headers=[FEED_CURSOR, NEXT_PAGE])
     async def get(self, query: InstancesQuery) -> list[Item]:
         """Instances with their current metrics, newest seen first, or sorted by a field or a metric.
 
@@ -113,12 +113,12 @@ class Instances(Handler):
 class Instance(Handler):
     """`GET instances/{id}`."""
 
-    @operation(Role.VIEWER, headers=[FEED_CURSOR], refuses=[NotFound])
+    @operation("getInstance", Role.VIEWER, headers=[FEED_CURSOR], refuses=[NotFound])
     async def get(self, instance_id: InstanceId) -> Item:
         """An instance with its current metrics."""
         return await read_instance(self, instance_id)
 
-    @operation(Role.ADMIN, status=HTTPStatus.NO_CONTENT, refuses=[NotFound])
+    @operation("deleteInstance", Role.ADMIN, status=HTTPStatus.NO_CONTENT, refuses=[NotFound])
     async def delete(self, instance_id: InstanceId) -> None:
         """Deletes all that is held on an instance, for good; the feed tells that it is gone.
 
@@ -131,7 +131,7 @@ class Instance(Handler):
 class InstanceSnapshots(Handler):
     """`GET instances/{id}/snapshots`."""
 
-    @operation(Role.VIEWER, headers=[NEXT_PAGE], refuses=[NotFound])
+    @operation("listSnapshots", Role.VIEWER, headers=[NEXT_PAGE], refuses=[NotFound])
     async def get(self, instance_id: InstanceId, query: PageQuery) -> list[Sent]:
         """An instance's snapshots, newest first, as long as they are kept.
 
@@ -148,7 +148,7 @@ class InstanceSnapshots(Handler):
 class InstanceStatus(Handler):
     """`POST instances/{id}/approve` and `/revoke`."""
 
-    @operation(Role.ADMIN, headers=[FEED_CURSOR], refuses=[NotFound, Conflict])
+    @operation("setInstanceStatus", Role.ADMIN, headers=[FEED_CURSOR], refuses=[NotFound, Conflict])
     async def post(self, instance_id: InstanceId, decision: Literal["approve", "revoke"]) -> Item:
         """Approves an instance, or revokes it for good. Asked again, it changes nothing."""
         status = "active" if decision == "approve" else "revoked"

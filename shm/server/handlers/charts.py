@@ -81,7 +81,7 @@ class MetricKeysQuery(msgspec.Struct, frozen=True):
 class MetricKeys(Handler):
     """`GET metric-keys`."""
 
-    @operation(Role.VIEWER, refuses=[NotFound])
+    @operation("listMetricKeys", Role.VIEWER, refuses=[NotFound])
     async def get(self, query: MetricKeysQuery) -> list[metric_descriptions.MetricKey]:
         """Descriptions of metric keys: the label, kind, aggregate, unit and format of each.
 
@@ -98,7 +98,7 @@ class MetricKeys(Handler):
 class Metrics(Handler):
     """`GET metrics/{app}`."""
 
-    @operation(Role.VIEWER, refuses=[NotFound])
+    @operation("getMetricSeries", Role.VIEWER, refuses=[NotFound])
     async def get(self, app: App, query: MetricsQuery) -> charts.MetricSeries:
         """An application's metrics over a period: at each moment what the KPIs read then, and at last now."""
         keys = None if query.keys is None else query.keys.split(",")
@@ -110,7 +110,7 @@ class Metrics(Handler):
 class Versions(Handler):
     """`GET applications/{slug}/versions`."""
 
-    @operation(Role.VIEWER, refuses=[NotFound])
+    @operation("getVersions", Role.VIEWER, refuses=[NotFound])
     async def get(self, slug: Slug, query: PeriodQuery) -> versions.Versions:
         """Instances by version over a period, how fast installs move to a new version, and who is behind."""
         return await self.services.versions.of(slug, query.period)
@@ -119,7 +119,7 @@ class Versions(Handler):
 class VersionRank(Handler):
     """`GET version-rank`."""
 
-    @operation(Role.VIEWER)
+    @operation("getVersionRank", Role.VIEWER)
     async def get(self, query: VersionRankQuery) -> RankedVersion:
         """The rank of any version, to compare with the `version_rank` of instances."""
         return RankedVersion(query.version, version_rank(query.version))
@@ -128,7 +128,7 @@ class VersionRank(Handler):
 class Lifecycle(Handler):
     """`GET applications/{slug}/lifecycle`."""
 
-    @operation(Role.VIEWER, refuses=[NotFound])
+    @operation("getLifecycle", Role.VIEWER, refuses=[NotFound])
     async def get(self, slug: Slug, query: PeriodQuery) -> lifecycle.Lifecycle:
         """Instances that were new, active, lost or returned by day, and how long those of each week survive."""
         return await lifecycle.read(self.services.database, self.services.reckoned, slug, query.period)
@@ -137,7 +137,7 @@ class Lifecycle(Handler):
 class Breakdown(Handler):
     """`GET applications/{slug}/breakdown`."""
 
-    @operation(Role.VIEWER, refuses=[NotFound])
+    @operation("getBreakdown", Role.VIEWER, refuses=[NotFound])
     async def get(self, slug: Slug, query: BreakdownQuery) -> breakdown.Breakdown:
         """Instances by the values of a column or metric, and another metric over each.
 

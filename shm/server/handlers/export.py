@@ -23,7 +23,9 @@ class ExportQuery(Filter, frozen=True):
 class Export(Handler):
     """`GET export`."""
 
-    @operation(Role.VIEWER, media=[*export.MEDIA.values()], headers=[FEED_CURSOR, DISPOSITION, LEFT_OUT])
+    @operation(
+        "exportInstances", Role.VIEWER, media=[*export.MEDIA.values()], headers=[FEED_CURSOR, DISPOSITION, LEFT_OUT]
+    )
     async def get(self, query: ExportQuery) -> Stream:
         """All instances with their current metrics, by ID.
 

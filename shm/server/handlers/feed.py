@@ -49,7 +49,9 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
 
     _streaming: asyncio.Task[None] | None = None
 
-    @operation(Role.VIEWER, status=HTTPStatus.SWITCHING_PROTOCOLS, refuses=[Forbidden, TooMany, Overloaded])
+    @operation(
+        "subscribeToFeed", Role.VIEWER, status=HTTPStatus.SWITCHING_PROTOCOLS, refuses=[Forbidden, TooMany, Overloaded]
+    )
     async def get(self, query: FeedQuery) -> None:
         """The websocket that tells each change; a bad query is refused before the upgrade."""
         self._query = query

@@ -24,7 +24,7 @@ class Readiness(msgspec.Struct):
 class Healthcheck(Handler):
     """`GET /api/v1/healthcheck`, as in the original."""
 
-    @operation(Role.PUBLIC, lenient=True)
+    @operation("getLiveness", Role.PUBLIC, lenient=True)
     async def get(self) -> Liveness:
         """Whether the process answers."""
         return Liveness()
@@ -33,7 +33,7 @@ class Healthcheck(Handler):
 class Ready(Handler):
     """`GET /api/v1/ready`."""
 
-    @operation(Role.PUBLIC, lenient=True)
+    @operation("getReadiness", Role.PUBLIC, lenient=True)
     async def get(self) -> Readiness:
         """Whether the database answers, which was migrated before the server listened; 503 if not."""
         await self.services.database.execute("health.ping")

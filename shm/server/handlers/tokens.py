@@ -30,7 +30,7 @@ class NewToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class TokenList(Handler):
     """`GET tokens` and `POST tokens`."""
 
-    @operation(Role.ADMIN, headers=[NEXT_PAGE])
+    @operation("listTokens", Role.ADMIN, headers=[NEXT_PAGE])
     async def get(self, query: PageQuery) -> list[Token]:
         """Tokens, the newest first, without what proves them."""
         found = await self.services.tokens.page(query.after, query.limit + 1)
@@ -38,7 +38,7 @@ class TokenList(Handler):
             self.set_next_link(mark_of(found[query.limit - 1]))
         return found[: query.limit]
 
-    @operation(Role.ADMIN, status=HTTPStatus.CREATED, refuses=[Conflict])
+    @operation("createToken", Role.ADMIN, status=HTTPStatus.CREATED, refuses=[Conflict])
     async def post(self, body: NewToken) -> Issued:
         """Makes a token, which is told this once."""
         issued = await self.services.tokens.add(body.name, Role[body.role.upper()], _read(body.expires_in))
@@ -49,7 +49,7 @@ class TokenList(Handler):
 class TokenDetail(Handler):
     """`DELETE tokens/{id}`."""
 
-    @operation(Role.ADMIN, status=HTTPStatus.NO_CONTENT, refuses=[NotFound, Conflict])
+    @operation("deleteToken", Role.ADMIN, status=HTTPStatus.NO_CONTENT, refuses=[NotFound, Conflict])
     async def delete(self, token_id: TokenId) -> None:
         """Removes a token, which ends at once in every server; but not the one that asks."""
         await self.services.tokens.remove(token_id, asking=self.granted)

@@ -1,6 +1,6 @@
 """What a method of a handler declares, once, for the handler itself and for the OpenAPI document.
 
-    @operation(Role.VIEWER, headers=[FEED_CURSOR], refuses=[NotFound])
+    @operation("getKpis", Role.VIEWER, headers=[FEED_CURSOR], refuses=[NotFound])
     async def get(self, slug: Slug, query: KpisQuery) -> ApplicationKpis:
         \"\"\"Every metric of an application.\"\"\"
 
@@ -61,8 +61,12 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What is asked and answered, by whom, and what may be refused beside what anybody may be."""
+    """The parameters and the response of a method, the role that may call it, and its refusals beside the common ones.
 
+    `name` is its ID in the OpenAPI document, and so a function's name in generated clients.
+    """
+
+    name: str
     role: Role
     docstring: str
     path: dict[str, Any]
@@ -95,6 +99,7 @@ P = ParamSpec("P")
 
 
 def operation(
+    name: str,
     role: Role,
     *,
     status: HTTPStatus = HTTPStatus.OK,
@@ -103,14 +108,14 @@ def operation(
     refuses: Sequence[type[Refusal]] = (),
     lenient: bool = False,
 ) -> Callable[[Callable[Concatenate[H, P], Awaitable[object]]], Callable[..., Coroutine[Any, Any, None]]]:
-    """Declares a method. `lenient`: parameters that it does not know are ignored, for what strangers' programs ask."""
+    """Declares a method. `name`: its operation ID. `lenient`: unknown parameters are ignored, for public endpoints."""
 
     def declare(method: Callable[Concatenate[H, P], Awaitable[object]]) -> Callable[..., Coroutine[Any, Any, None]]:
         hints = get_type_hints(method, include_extras=True)
         returns, query, body = hints.pop("return"), hints.pop("query", None), hints.pop("body", None)
         docstring = inspect.getdoc(method) or ""
         declared = Operation(
-            *(role, docstring, hints, query, body, returns, status, tuple(media), tuple(headers), tuple(refuses)),
+            *(name, role, docstring, hints, query, body, returns, status, tuple(media), tuple(headers), tuple(refuses)),
             lenient,
         )
 
