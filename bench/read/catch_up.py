@@ -18,7 +18,7 @@ async def _catch_up(dsn: str) -> dict[str, float]:
         started = previous = time.monotonic()
         longest, is_behind, rollup = 0.0, True, Rollup(database)
         while is_behind:
-            is_behind = await rollup.roll()
+            is_behind = await rollup.roll_up()
             now = time.monotonic()
             longest, previous = max(longest, now - previous), now
         return {"seconds": previous - started, "longest": longest}

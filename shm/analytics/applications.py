@@ -19,12 +19,12 @@ from shm.core.metric_keys import WITHOUT_NUL, MetricOverride
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
 
-MOST_OVERRIDES = 500  # as many as KPIs are told of one sort
-LONGEST_KEY = 128  # as of a snapshot's, by default
-LONGEST_URL = 500
+MAX_OVERRIDES = 500  # as many as KPIs are told of one sort
+MAX_KEY_LENGTH = 128  # as of a snapshot's, by default
+MAX_URL_LENGTH = 500
 
-Key = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_KEY, pattern=WITHOUT_NUL)]
-Url = Annotated[str, msgspec.Meta(max_length=LONGEST_URL, pattern=r"^(https?://[^\s\x00-\x1f]+)?$")]
+Key = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_KEY_LENGTH, pattern=WITHOUT_NUL)]
+Url = Annotated[str, msgspec.Meta(max_length=MAX_URL_LENGTH, pattern=r"^(https?://[^\s\x00-\x1f]+)?$")]
 
 
 class Application(msgspec.Struct):
@@ -50,8 +50,8 @@ class ApplicationChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
     github_url: Url | None = None
     logo_url: Url | None = None
-    overrides: Annotated[dict[Key, MetricOverride], msgspec.Meta(max_length=MOST_OVERRIDES)] | None = None
-    public_metrics: Annotated[list[Key], msgspec.Meta(max_length=MOST_OVERRIDES)] | None = None
+    overrides: Annotated[dict[Key, MetricOverride], msgspec.Meta(max_length=MAX_OVERRIDES)] | None = None
+    public_metrics: Annotated[list[Key], msgspec.Meta(max_length=MAX_OVERRIDES)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,33 +95,33 @@ _overrides = msgspec.json.Decoder(dict[str, metric_keys.MetricOverride])
 _encoder = msgspec.json.Encoder()
 
 
-class Applications:
+class ApplicationStore:
     """The applications of one database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def page(self, after: str | None, most: int) -> list[Application]:
+    async def list_page(self, after: str | None, most: int) -> list[Application]:
         """Applications by slug, after one, with their counts."""
 
         async def read(reader: Reader) -> tuple[list[_Row], list[Tally]]:
             rows = await reader.fetch(_Row, "applications.page", after=after, most=most)
-            return rows, await counts.read(reader)
+            return rows, await counts.read_tallies(reader)
 
         rows, tallies = await self._database.read_consistently(read)
-        known = counts.by_application(tallies)
+        known = counts.sum_by_application(tallies)
         return [row.application(known.get(row.slug, InstanceCounts())) for row in rows]
 
-    async def one(self, slug: str) -> Application:
+    async def get(self, slug: str) -> Application:
         """The application of that slug. Raises NotFound."""
 
         async def read(reader: Reader) -> Application:
             row = await _find(reader, slug)
-            return row.application(counts.summed(await counts.read(reader, slug)))
+            return row.application(counts.sum_tallies(await counts.read_tallies(reader, slug)))
 
         return await self._database.read_consistently(read)
 
-    async def change(self, slug: str, change: ApplicationChange) -> None:
+    async def update(self, slug: str, change: ApplicationChange) -> None:
         """Stores what the vendor says of an application. Raises NotFound."""
         overrides = None if change.overrides is None else _encoder.encode(change.overrides).decode()
         changed = await self._database.execute(
@@ -136,13 +136,13 @@ class Applications:
             raise no_such_application()
 
 
-async def config(reader: Reader, slug: str) -> AppConfig:
+async def read_config(reader: Reader, slug: str) -> AppConfig:
     """The configuration of the application of that slug. Raises NotFound."""
     row = await _find(reader, slug)
     return AppConfig(row.slug, row.name, row.created_at, _overrides.decode(row.overrides))
 
 
-async def slug_of(reader: Reader, app: str) -> str:
+async def resolve_slug(reader: Reader, app: str) -> str:
     """The slug that an application's slug or name stands for, in any spelling; the application need not exist yet.
 
     Where the text is one application's slug and another one's name, it stands for the slug.

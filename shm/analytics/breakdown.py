@@ -6,13 +6,13 @@ from decimal import Decimal
 import msgspec
 
 from shm.analytics import applications
-from shm.analytics.single_flight_cache import Reckoned
+from shm.analytics.single_flight_cache import SingleFlightCache
 from shm.core import aggregates, metric_keys
 from shm.core.aggregates import Aggregate
 from shm.core.json_types import Timestamp
 from shm.db.database import Database
 
-MOST_VALUES = 50  # told one by one; the rest is one figure
+MAX_VALUES = 50  # told one by one; the rest is one figure
 
 
 class Group(msgspec.Struct):
@@ -57,9 +57,9 @@ class _Row:
         return Group(self.value, self.instances, value, self.answered)
 
 
-async def read(
+async def read_breakdown(
     database: Database,
-    reckoned: Reckoned,
+    reckoned: SingleFlightCache,
     slug: str,
     by: str,
     metric: str | None,
@@ -70,7 +70,7 @@ async def read(
 
     Raises NotFound.
     """
-    said = await applications.config(database, slug)
+    said = await applications.read_config(database, slug)
     aggregate = metric_keys.describe(metric or "", said.overrides.get(metric or "", metric_keys.NO_OVERRIDE)).aggregate
 
     async def compute() -> list[_Row]:
@@ -82,7 +82,7 @@ async def read(
             metric=metric or "",
             counted_only=counted_only,
             with_distribution=metric is not None and aggregates.needs_distribution(aggregate),
-            most_values=MOST_VALUES,
+            most_values=MAX_VALUES,
         )
 
     as_of, rows = await reckoned.get(("breakdown", slug, by, metric, aggregate, counted_only), compute)

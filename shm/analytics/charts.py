@@ -13,10 +13,10 @@ import msgspec
 
 from shm.analytics import applications, periods, series
 from shm.analytics.applications import AppConfig
-from shm.analytics.kpis import MOST_KEYS, Kpis
+from shm.analytics.kpis import MAX_KEYS, KpiReader
 from shm.analytics.periods import Period
-from shm.analytics.series import Reading
-from shm.analytics.single_flight_cache import Reckoned
+from shm.analytics.series import Sample
+from shm.analytics.single_flight_cache import SingleFlightCache
 from shm.core import aggregates
 from shm.core import metric_keys as metrics
 from shm.core.aggregates import Aggregate
@@ -62,16 +62,16 @@ class _SpreadAt:
     max: Decimal
 
 
-class Charts:
+class ChartReader:
     """Reads series of one database's applications."""
 
-    def __init__(self, database: Database, kpis: Kpis, reckoned: Reckoned, settings: Settings) -> None:
+    def __init__(self, database: Database, kpis: KpiReader, reckoned: SingleFlightCache, settings: Settings) -> None:
         self._database = database
         self._kpis = kpis
         self._reckoned = reckoned
         self._oldest = settings.max_snapshot_age
 
-    async def metrics(self, app: str, period: Period, keys: Sequence[str] | None) -> MetricSeries:
+    async def read_series(self, app: str, period: Period, keys: Sequence[str] | None) -> MetricSeries:
         """Of an application, by slug or name: these keys, or those that most instances answer now. Raises NotFound.
 
         All of it is true at one moment but for past values of keys that are no sums, which may be a minute old.
@@ -79,8 +79,8 @@ class Charts:
         now = datetime.now(UTC)
 
         async def read(reader: Reader) -> _Read:
-            config = await applications.config(reader, await applications.slug_of(reader, app))
-            points = periods.ends(period, now, config.created_at - self._oldest)
+            config = await applications.read_config(reader, await applications.resolve_slug(reader, app))
+            points = periods.bucket_ends(period, now, config.created_at - self._oldest)
             readings = await _readings(reader, config, keys, points)
             spread = _spread_keys(config, readings)
             kpis = (await self._kpis.read(reader, config.slug))[1].kpis if spread else []
@@ -116,18 +116,18 @@ class _Read:
 
     config: AppConfig
     points: list[datetime]
-    readings: series.Past
+    readings: series.SamplesByKey
     spread: dict[str, Aggregate]
     current: dict[str, Decimal | None]
 
 
 async def _readings(
     reader: Reader, config: AppConfig, keys: Sequence[str] | None, points: list[datetime]
-) -> series.Past:
+) -> series.SamplesByKey:
     """At `points`, and now, by name."""
-    current = await series.now(reader, config.slug, keys, MOST_KEYS)
+    current = await series.read_current(reader, config.slug, keys, MAX_KEYS)
     wanted = _shown({row.key for row in current} if keys is None else set(keys), config)
-    past = await series.read(reader, config.slug, ("number", "boolean"), wanted, points)
+    past = await series.read_samples(reader, config.slug, ("number", "boolean"), wanted, points)
     for row in current:
         if row.key in wanted:
             name = row.metric_type, row.key, row.value
@@ -135,7 +135,7 @@ async def _readings(
     return {name: [*known, *[None] * (len(points) + 1 - len(known))] for name, known in sorted(past.items())}
 
 
-def _spread_keys(config: AppConfig, readings: series.Past) -> dict[str, Aggregate]:
+def _spread_keys(config: AppConfig, readings: series.SamplesByKey) -> dict[str, Aggregate]:
     found = {key: _aggregate_of(key, config) for metric_type, key, _ in readings if metric_type == "number"}
     return {key: aggregate for key, aggregate in found.items() if aggregates.needs_distribution(aggregate)}
 
@@ -153,7 +153,7 @@ def _told(
     config: AppConfig,
     period: Period,
     timestamps: list[datetime],
-    readings: Mapping[series.Name, Sequence[Reading | None]],
+    readings: Mapping[series.SeriesKey, Sequence[Sample | None]],
     spreads: Mapping[str, Values],
 ) -> MetricSeries:
     first = 0
@@ -175,11 +175,11 @@ def _told(
     return told
 
 
-def _first_known(known: Sequence[Reading | None]) -> int:
+def _first_known(known: Sequence[Sample | None]) -> int:
     return next((place for place, each in enumerate(known) if each is not None), len(known))
 
 
-def _aggregated(reading: Reading | None, aggregate: Aggregate) -> Decimal | None:
+def _aggregated(reading: Sample | None, aggregate: Aggregate) -> Decimal | None:
     if reading is None:
         return None
     total, instances = reading

@@ -15,9 +15,9 @@ import msgspec
 from shm.core.releases import version_rank
 from shm.db.database import Connection, Database
 
-PAGE = 500  # differences at a time; to mend them takes some tens of milliseconds under a lock
-MOST_SHOWN = 20  # of each table: who has a million differences learns nothing more from all of them
-ROUNDS = 5  # a comparison is done again until it finds nothing: a day may have been closed with what was wrong
+PAGE_ROWS = 500  # differences at a time; to mend them takes some tens of milliseconds under a lock
+MAX_SHOWN = 20  # of each table: who has a million differences learns nothing more from all of them
+MAX_ROUNDS = 5  # a comparison is done again until it finds nothing: a day may have been closed with what was wrong
 
 # In this order they are mended: each is compared with what those before it have mended.
 COMPARISONS = ("leaves", "instances", "ranks", "tallies", "series", "versions", "absences")
@@ -39,25 +39,25 @@ STALE = Difference("series_head", "stale", "true", "false", msgspec.Raw(b"{}"))
 
 
 @dataclass(slots=True)
-class Findings:
+class Report:
     """How many differences there are in each table, and the first of them."""
 
-    shown: dict[str, list[Difference]] = field(default_factory=dict)
+    examples: dict[str, list[Difference]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, page: list[Difference]) -> None:
         """Counts all of them, keeps what is to be shown."""
         for difference in page:
-            shown = self.shown.setdefault(difference.part, [])
+            shown = self.examples.setdefault(difference.part, [])
             self.counts[difference.part] = self.counts.get(difference.part, 0) + 1
-            if len(shown) < MOST_SHOWN:
+            if len(shown) < MAX_SHOWN:
                 shown.append(difference)
 
-    def merge(self, other: "Findings") -> None:
+    def merge(self, other: "Report") -> None:
         """Adds those of another comparison."""
         for part, count in other.counts.items():
             self.counts[part] = self.counts.get(part, 0) + count
-            self.shown[part] = [*self.shown.get(part, []), *other.shown[part]][:MOST_SHOWN]
+            self.examples[part] = [*self.examples.get(part, []), *other.examples[part]][:MAX_SHOWN]
 
     @property
     def count(self) -> int:
@@ -94,9 +94,9 @@ class _Agreed:
     stale: bool
 
 
-async def find(database: Database) -> Findings:
+async def find_differences(database: Database) -> Report:
     """All differences."""
-    findings = Findings()
+    findings = Report()
     async with database.dedicated_connection() as connection:
         agreed = await _agreed(connection)
         for name in COMPARISONS:
@@ -109,30 +109,30 @@ async def find(database: Database) -> Findings:
 
 
 @asynccontextmanager
-async def mending(database: Database) -> AsyncIterator["Mender | None"]:
+async def open_repairer(database: Database) -> AsyncIterator["Repairer | None"]:
     """Whoever mends, alone on the database; None where another process does so."""
     async with database.dedicated_connection() as connection:
-        yield Mender(connection) if await connection.fetch_value(bool, "check.begin") else None
+        yield Repairer(connection) if await connection.fetch_value(bool, "check.begin") else None
 
 
-class Mender:
+class Repairer:
     """Mends what is derived. All of it on one connection, so that it ends with the lock that keeps it alone."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def mend(self) -> tuple[Findings, Findings]:
+    async def repair(self) -> tuple[Report, Report]:
         """Everything; what was mended, and what is left."""
-        mended, left = Findings(), Findings()
+        mended, left = Report(), Report()
         for name in COMPARISONS:
             await self._until_nothing_is_left(name, mended, left)
         return mended, left
 
-    async def _until_nothing_is_left(self, name: str, mended: Findings, left: Findings) -> None:
-        found = Findings()
-        for _ in range(ROUNDS):
+    async def _until_nothing_is_left(self, name: str, mended: Report, left: Report) -> None:
+        found = Report()
+        for _ in range(MAX_ROUNDS):
             agreed = await _agreed(self._connection)
-            found = Findings()
+            found = Report()
             if name == "series" and agreed.stale:
                 found.add([STALE])
                 break
@@ -160,10 +160,10 @@ def _pages(connection: Connection, name: str, active_window: timedelta) -> Async
     if name == "ranks":
         return _wrong_ranks(connection)
     window = {"active_window": active_window} if name == "series" else {}
-    return connection.fetch_pages(Difference, f"check.{name}", PAGE, **window)
+    return connection.fetch_pages(Difference, f"check.{name}", PAGE_ROWS, **window)
 
 
 async def _wrong_ranks(connection: Connection) -> AsyncIterator[list[Difference]]:
-    async for page in connection.fetch_pages(_Ranked, "check.ranks", PAGE):
+    async for page in connection.fetch_pages(_Ranked, "check.ranks", PAGE_ROWS):
         if found := [difference for each in page if (difference := each.difference()) is not None]:
             yield found

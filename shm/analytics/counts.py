@@ -49,12 +49,12 @@ class Tally:
         return self.seen_within(self.active_window)
 
 
-async def read(reader: Reader, app: str | None = None) -> list[Tally]:
+async def read_tallies(reader: Reader, app: str | None = None) -> list[Tally]:
     """The tallies of one application, or of all."""
     return await reader.fetch(Tally, "kpis.counts", app=app)
 
 
-def summed(tallies: Iterable[Tally]) -> InstanceCounts:
+def sum_tallies(tallies: Iterable[Tally]) -> InstanceCounts:
     """The counts over tallies."""
     counts = InstanceCounts()
     for tally in tallies:
@@ -69,14 +69,14 @@ def summed(tallies: Iterable[Tally]) -> InstanceCounts:
     return counts
 
 
-def seen_within(tallies: Iterable[Tally], age: timedelta) -> int:
+def count_seen_within(tallies: Iterable[Tally], age: timedelta) -> int:
     """How many active instances were seen within a day, a week or 30 days."""
     return sum(int(tally.instances) for tally in tallies if tally.seen_within(age))
 
 
-def by_application(tallies: Iterable[Tally]) -> dict[str, InstanceCounts]:
+def sum_by_application(tallies: Iterable[Tally]) -> dict[str, InstanceCounts]:
     """The counts of each application, by its slug."""
     groups: defaultdict[str, list[Tally]] = defaultdict(list)
     for tally in tallies:
         groups[tally.app_slug].append(tally)
-    return {slug: summed(group) for slug, group in groups.items()}
+    return {slug: sum_tallies(group) for slug, group in groups.items()}

@@ -15,17 +15,17 @@ from typing import Literal
 
 import msgspec
 
-from shm.analytics.instances import Filter, Item, Items
-from shm.analytics.sorting import COLUMNS, METRIC
+from shm.analytics.instances import Instance, InstanceFilter, InstanceReader
+from shm.analytics.sorting import COLUMNS, METRIC_PREFIX
 from shm.core import page_tokens
 
-Form = Literal["csv", "jsonl"]
+Format = Literal["csv", "jsonl"]
 
-MEDIA: dict[Form, str] = {"csv": "text/csv", "jsonl": "application/jsonl"}
-FIXED = (*COLUMNS, "version_rank")
-MOST_METRICS = 500  # columns: whoever has more invents keys, and a spreadsheet of more is none to look at
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for a formula's beginning
-HARMLESS = "'"  # before it: what follows is text
+MEDIA_TYPES: dict[Format, str] = {"csv": "text/csv", "jsonl": "application/jsonl"}
+FIXED_COLUMNS = (*COLUMNS, "version_rank")
+MAX_METRIC_COLUMNS = 500  # columns: whoever has more invents keys, and a spreadsheet of more is none to look at
+FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for a formula's beginning
+TEXT_PREFIX = "'"  # before it: what follows is text
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 _leaves = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -40,24 +40,24 @@ class Export:
     pieces: AsyncGenerator[bytes, None]
 
 
-async def begin(items: Items, wanted: Filter, form: Form) -> Export:
+async def open_export(items: InstanceReader, wanted: InstanceFilter, form: Format) -> Export:
     """Finds out what there is to be told; `pieces` reads it."""
-    known = await items.metric_keys(wanted.app, MOST_METRICS)
+    known = await items.list_metric_keys(wanted.app, MAX_METRIC_COLUMNS)
     if form == "jsonl":
         return Export(known.head, 0, _lines(items, wanted))
     return Export(known.head, known.found - len(known.keys), _table(items, wanted, known.keys))
 
 
-async def _lines(items: Items, wanted: Filter) -> AsyncGenerator[bytes, None]:
-    async with aclosing(items.walk(wanted, flat=False)) as pages:
+async def _lines(items: InstanceReader, wanted: InstanceFilter) -> AsyncGenerator[bytes, None]:
+    async with aclosing(items.scan(wanted, flat=False)) as pages:
         async for page in pages:
             yield _encoder.encode_lines(page)
 
 
-async def _table(items: Items, wanted: Filter, keys: Sequence[str]) -> AsyncGenerator[bytes, None]:
+async def _table(items: InstanceReader, wanted: InstanceFilter, keys: Sequence[str]) -> AsyncGenerator[bytes, None]:
     """Its title goes out with the first rows: should these fail, nothing has been told yet."""
-    rows: list[list[str]] = [[*FIXED, *(METRIC + key for key in keys)]]
-    async with aclosing(items.walk(wanted, flat=True)) as pages:
+    rows: list[list[str]] = [[*FIXED_COLUMNS, *(METRIC_PREFIX + key for key in keys)]]
+    async with aclosing(items.scan(wanted, flat=True)) as pages:
         async for page in pages:
             rows += [_row(item, keys) for item in page]
             yield _written(rows)
@@ -72,9 +72,9 @@ def _written(rows: Sequence[Sequence[str]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _row(item: Item, keys: Sequence[str]) -> list[str]:
+def _row(item: Instance, keys: Sequence[str]) -> list[str]:
     leaves = _leaves.decode(item.metrics)
-    return [*(_field(getattr(item, name)) for name in FIXED), *(_leaf(leaves.get(key)) for key in keys)]
+    return [*(_field(getattr(item, name)) for name in FIXED_COLUMNS), *(_leaf(leaves.get(key)) for key in keys)]
 
 
 def _field(value: str | bool | datetime | None) -> str:
@@ -94,4 +94,4 @@ def _leaf(value: msgspec.Raw | None) -> str:
 
 
 def _harmless(text: str) -> str:
-    return HARMLESS + text if text.startswith(FORMULA) else text
+    return TEXT_PREFIX + text if text.startswith(FORMULA_PREFIXES) else text

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from shm.analytics import applications
-from shm.analytics.scan_limiter import Scans
-from shm.analytics.sorting import USUAL, Place, Sorting
+from shm.analytics.scan_limiter import ScanLimiter
+from shm.analytics.sorting import DEFAULT, Sorting, SortKey
 from shm.core import page_tokens
 from shm.core.json_types import Metrics, Timestamp
 from shm.core.releases import version_rank
@@ -33,7 +33,7 @@ VersionRank = Annotated[
 ]
 
 
-class Item(msgspec.Struct):
+class Instance(msgspec.Struct):
     """An instance: the original's fields first. `metrics` is the current snapshot's object as it was sent."""
 
     instance_id: str
@@ -53,15 +53,15 @@ class Item(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class InstancePage:
     """Items, the feed's cursor that they are true at, and after which mark there are more."""
 
     cursor: int
-    items: list[Item]
+    items: list[Instance]
     next: str | None = None
 
 
-class Sent(msgspec.Struct):
+class StoredSnapshot(msgspec.Struct):
     """A snapshot as it was stored. `metrics` is the object as it was sent."""
 
     snapshot_at: Timestamp
@@ -71,10 +71,10 @@ class Sent(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class SnapshotHistory:
     """Snapshots of one instance, and after which mark there are more."""
 
-    sent: list[Sent]
+    snapshots: list[StoredSnapshot]
     next: str | None
 
 
@@ -87,7 +87,7 @@ class MetricKeys:
     keys: list[str]
 
 
-class Filter(msgspec.Struct, frozen=True):
+class InstanceFilter(msgspec.Struct, frozen=True):
     """Which instances are wanted."""
 
     app: Annotated[str, msgspec.Meta(description="An application's slug or name.")] | None = None
@@ -102,14 +102,14 @@ class Filter(msgspec.Struct, frozen=True):
     environment: str | None = None
 
     @property
-    def is_of_an_application(self) -> bool:
+    def has_index(self) -> bool:
         """Whether all instances are wanted, or all of one application: there is an index for that."""
         return self.q is None and self.status is None and self.version is None and self.environment is None
 
-    async def parameters(self, reader: Reader) -> dict[str, str | None]:
+    async def to_parameters(self, reader: Reader) -> dict[str, str | None]:
         """The parameters that the statements take."""
         return {
-            "slug": None if self.app is None else await applications.slug_of(reader, self.app),
+            "slug": None if self.app is None else await applications.resolve_slug(reader, self.app),
             "pattern": None if self.q is None else _contains(self.q),
             "status": self.status,
             "version_rank": None if self.version is None else version_rank(self.version),
@@ -117,55 +117,57 @@ class Filter(msgspec.Struct, frozen=True):
         }
 
 
-class Items:
+class InstanceReader:
     """Reads instances from one database."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
-        self._scans = Scans(settings.pool)
+        self._scans = ScanLimiter(settings.pool)
 
-    async def page(self, wanted: Filter, after: str | None, most: int, sorting: Sorting = USUAL) -> Page:
+    async def list_page(
+        self, wanted: InstanceFilter, after: str | None, most: int, sorting: Sorting = DEFAULT
+    ) -> InstancePage:
         """At most `most` instances after the mark that the page before told. Raises BadRequest.
 
         Fewer where they are large: `PAGE_BYTES`.
         """
         statement, last = _after(sorting, after)
-        given = {**await wanted.parameters(self._database), **last, "most": most, "most_bytes": PAGE_BYTES}
-        if sorting.is_usual and wanted.is_of_an_application:
+        given = {**await wanted.to_parameters(self._database), **last, "most": most, "most_bytes": PAGE_BYTES}
+        if sorting.is_default and wanted.has_index:
             rows = await self._database.fetch(dict, statement, **given)
         else:
-            async with self._scans.turn():
+            async with self._scans.slot():
                 rows = await self._database.fetch(dict, statement, **given)
         return self._listed(rows, sorting)
 
-    async def walk(self, wanted: Filter, *, flat: bool) -> AsyncGenerator[list[Item], None]:
+    async def scan(self, wanted: InstanceFilter, *, flat: bool) -> AsyncGenerator[list[Instance], None]:
         """All instances by their ID, each once, as it is when it is read; `flat`: with leaves in place of metrics.
 
         No more is held than a page of them, a mebibyte or so, and no transaction is open in between.
         """
-        chosen = await wanted.parameters(self._database)
+        chosen = await wanted.to_parameters(self._database)
         last, rows = None, WALK_ROWS
         while True:
             given = {**chosen, "flat": flat, "after_id": last, "most": rows, "most_bytes": WALK_BYTES}
-            async with self._scans.turn():
+            async with self._scans.slot():
                 found = await self._database.fetch(dict, "lists.walk", **given)
             if not found:
                 return
             last, at_hand = found[-1]["instance_id"], found[0]["found"]
-            yield [item(row) for row in found]
+            yield [instance_from_row(row) for row in found]
             if len(found) == at_hand < rows:
                 return
             # PostgreSQL writes out all that it was asked for before it is cut: where few fit, few are asked for
             rows = min(WALK_ROWS, 2 * len(found))
 
-    async def metric_keys(self, app: str | None, most: int) -> MetricKeys:
+    async def list_metric_keys(self, app: str | None, most: int) -> MetricKeys:
         """The metrics that most instances of an application answer, or of all."""
-        slug = None if app is None else await applications.slug_of(self._database, app)
+        slug = None if app is None else await applications.resolve_slug(self._database, app)
         found = await self._database.fetch_one(MetricKeys, "lists.metric_keys", slug=slug, most=most)
         assert found is not None  # noqa: S101 - the statement always answers
         return found
 
-    async def history(self, instance_id: str, after: str | None, most: int) -> History | None:
+    async def list_snapshots(self, instance_id: str, after: str | None, most: int) -> SnapshotHistory | None:
         """At most `most` snapshots of an instance after a mark, newest first; None where there is no such instance.
 
         Fewer where they are large: `PAGE_BYTES`. Raises BadRequest.
@@ -181,41 +183,43 @@ class Items:
         if not rows:
             return None
         rows = [row for row in rows if row["row"] is not None]
-        sent = [Sent(row["snapshot_at"], row["received_at"], row["app_version"], row["metrics"]) for row in rows]
+        snapshots = [
+            StoredSnapshot(row["snapshot_at"], row["received_at"], row["app_version"], row["metrics"]) for row in rows
+        ]
         more = bool(rows) and rows[0]["found"] > len(rows)
-        return History(sent, page_tokens.format_timestamp(sent[-1].snapshot_at) if more else None)
+        return SnapshotHistory(snapshots, page_tokens.format_timestamp(snapshots[-1].snapshot_at) if more else None)
 
-    async def one(self, instance_id: str) -> Page:
+    async def get(self, instance_id: str) -> InstancePage:
         """The instance of that ID, or none, as a page."""
         rows = await self._database.fetch(dict, "instances.one", instance_id=instance_id)
-        return self._page(rows) if rows else Page(0, [])
+        return self._page(rows) if rows else InstancePage(0, [])
 
-    def _listed(self, rows: list[dict[str, Any]], sorting: Sorting) -> Page:
+    def _listed(self, rows: list[dict[str, Any]], sorting: Sorting) -> InstancePage:
         page = self._page(rows)
         if not page.items or rows[0]["found"] <= len(page.items):
             return page
         last = rows[-1]
-        if sorting.is_usual:
+        if sorting.is_default:
             mark = page_tokens.encode_page_token(last["last_seen_at"], last["instance_id"])
         else:
-            mark = sorting.mark(Place(last["place"], last["number"], last["text"], last["instance_id"]))
-        return Page(page.cursor, page.items, mark)
+            mark = sorting.encode_page_token(SortKey(last["place"], last["number"], last["text"], last["instance_id"]))
+        return InstancePage(page.cursor, page.items, mark)
 
-    def _page(self, rows: list[dict[str, Any]]) -> Page:
-        return Page(rows[0]["head"], [item(row) for row in rows if row["instance_id"] is not None])
+    def _page(self, rows: list[dict[str, Any]]) -> InstancePage:
+        return InstancePage(rows[0]["head"], [instance_from_row(row) for row in rows if row["instance_id"] is not None])
 
 
-def item(row: Mapping[str, Any]) -> Item:
+def instance_from_row(row: Mapping[str, Any]) -> Instance:
     """The item of a row of `instance_items`."""
-    return Item(**{name: row[name] for name in Item.__struct_fields__})
+    return Instance(**{name: row[name] for name in Instance.__struct_fields__})
 
 
 def _after(sorting: Sorting, after: str | None) -> tuple[str, dict[str, object]]:
     """The statement of that sort, and where the page before ended as it takes it."""
-    if sorting.is_usual:
+    if sorting.is_default:
         seen, instance_id = page_tokens.decode_page_token(after) if after is not None else (None, None)
         return "lists.newest", {"after_seen": seen, "after_id": instance_id}
-    last = None if after is None else sorting.read(after)
+    last = None if after is None else sorting.decode_page_token(after)
     return "lists.ascending" if sorting.order == "asc" else "lists.descending", {
         "column": sorting.by,
         "metric": sorting.metric,

@@ -14,15 +14,15 @@ import msgspec
 
 from shm.analytics import applications, counts
 from shm.analytics.counts import InstanceCounts
-from shm.analytics.percentiles import NOT_YET, Spread, Spreads
+from shm.analytics.percentiles import NOT_COMPUTED, Distribution, DistributionReader
 from shm.core import aggregates, metric_keys
 from shm.core.json_types import Timestamp
 from shm.core.settings import Settings
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
 
-MOST_KEYS = 500  # of each sort (numbers, flags, categories): more is no panel but a log of whoever invents keys
-MOST_VALUES = 20  # of a category; the rest is one figure
+MAX_KEYS = 500  # of each sort (numbers, flags, categories): more is no panel but a log of whoever invents keys
+MAX_VALUES = 20  # of a category; the rest is one figure
 
 
 class Kpi(msgspec.Struct):
@@ -103,41 +103,41 @@ class _Part:
     spread_as_of: datetime | None
 
     @property
-    def spread(self) -> Spread | None:
+    def spread(self) -> Distribution | None:
         """As it was last computed aside."""
         if self.spread_as_of is None:
             return None
-        return Spread(self.key, self.min, self.p50, self.p90, self.max, self.spread_as_of)
+        return Distribution(self.key, self.min, self.p50, self.p90, self.max, self.spread_as_of)
 
 
 _top = msgspec.json.Decoder(list[CategoryValue])
 
 
-class Kpis:
+class KpiReader:
     """Reads KPIs from one database."""
 
-    def __init__(self, database: Database, spreads: Spreads, settings: Settings) -> None:
+    def __init__(self, database: Database, spreads: DistributionReader, settings: Settings) -> None:
         self._database = database
         self._spreads = spreads
         self._window_s = int(settings.active_window.total_seconds())
 
-    async def application(self, slug: str, *, counted_only: bool = False) -> tuple[int, ApplicationKpis]:
+    async def read_application(self, slug: str, *, counted_only: bool = False) -> tuple[int, ApplicationKpis]:
         """An application's KPIs with the feed's cursor that they are true at. Raises NotFound."""
         return await self._database.read_consistently(lambda reader: self.read(reader, slug, counted_only=counted_only))
 
     async def read(self, reader: Reader, slug: str, *, counted_only: bool = False) -> tuple[int, ApplicationKpis]:
         """The same, through a reader whose statements see one snapshot of the database."""
-        known = await applications.config(reader, slug)
+        known = await applications.read_config(reader, slug)
         as_of = datetime.now(UTC)
         rows = await reader.fetch(
-            _Part, "kpis.kpis", app=slug, counted_only=counted_only, most_keys=MOST_KEYS, most_values=MOST_VALUES
+            _Part, "kpis.kpis", app=slug, counted_only=counted_only, most_keys=MAX_KEYS, most_values=MAX_VALUES
         )
         cursor = next(int(row.instances) for row in rows if row.part == "head")
         parts = _Parts(rows, known.overrides)
         numbers = parts.named("numbers")
-        instances = counts.summed(await counts.read(reader, slug))
+        instances = counts.sum_tallies(await counts.read_tallies(reader, slug))
         known_spreads = {row.key: (int(row.instances), row.spread) for _, row in numbers}
-        spreads = await self._spreads.of(reader, slug, counted_only, instances.total, known_spreads)
+        spreads = await self._spreads.read(reader, slug, counted_only, instances.total, known_spreads)
         return cursor, ApplicationKpis(
             app=slug,
             name=known.name,
@@ -145,7 +145,7 @@ class Kpis:
             spread_as_of=min((spread.as_of for spread in spreads.values()), default=None),
             active_window_s=self._window_s,
             instances=instances,
-            kpis=[_kpi(described, row, spreads.get(row.key, NOT_YET)) for described, row in numbers],
+            kpis=[_kpi(described, row, spreads.get(row.key, NOT_COMPUTED)) for described, row in numbers],
             flags=[
                 Flag(described.key, described.label, described.kind, int(row.total), int(row.instances))
                 for described, row in parts.named("flags")
@@ -169,7 +169,7 @@ class _Parts:
         return [pair for pair in self._rows if pair[1].part == part]
 
 
-def _kpi(described: metric_keys.Description, row: _Part, spread: Spread) -> Kpi:
+def _kpi(described: metric_keys.Description, row: _Part, spread: Distribution) -> Kpi:
     instances = int(row.instances)
     return Kpi(
         key=described.key,

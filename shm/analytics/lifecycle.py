@@ -8,13 +8,13 @@ import msgspec
 
 from shm.analytics import applications, periods
 from shm.analytics.periods import DAY, WEEK, Period
-from shm.analytics.single_flight_cache import Reckoned
+from shm.analytics.single_flight_cache import SingleFlightCache
 from shm.core.json_types import Timestamp
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
 
-MOST_DAYS = 1_100  # three years; an older application is told of from then on
-MOST_COHORTS = 53
+MAX_DAYS = 1_100  # three years; an older application is told of from then on
+MAX_COHORTS = 53
 
 
 class Day(msgspec.Struct):
@@ -67,12 +67,12 @@ class _Life:
     instances: int
 
 
-async def read(database: Database, reckoned: Reckoned, slug: str, period: Period) -> Lifecycle:
+async def read_lifecycle(database: Database, reckoned: SingleFlightCache, slug: str, period: Period) -> Lifecycle:
     """Of the application of that slug. Raises NotFound."""
-    await applications.config(database, slug)
+    await applications.read_config(database, slug)
 
     async def compute(reader: Reader) -> tuple[list[_Event], list[_Life]]:
-        since = _monday(datetime.now(UTC)) - WEEK * (MOST_COHORTS - 1)
+        since = _monday(datetime.now(UTC)) - WEEK * (MAX_COHORTS - 1)
         return (
             await reader.fetch(_Event, "lifecycle.days", app=slug),
             await reader.fetch(_Life, "lifecycle.cohorts", app=slug, since=since),
@@ -80,7 +80,7 @@ async def read(database: Database, reckoned: Reckoned, slug: str, period: Period
 
     as_of, (events, lives) = await reckoned.get(("lifecycle", slug), lambda: database.read_consistently(compute))
     days = _days(events, as_of)
-    length = periods.LENGTHS.get(period, DAY * MOST_DAYS)
+    length = periods.LENGTHS.get(period, DAY * MAX_DAYS)
     return Lifecycle(
         app=slug,
         period=period,
@@ -94,7 +94,7 @@ def _days(events: list[_Event], as_of: datetime) -> list[Day]:
     """Each day from the first event on, today at last."""
     counts: dict[tuple[str, date], int] = {(each.event, each.day.date()): each.instances for each in events}
     today = as_of.date()
-    day = max(min((known for _, known in counts), default=today), today - DAY * (MOST_DAYS - 1))
+    day = max(min((known for _, known in counts), default=today), today - DAY * (MAX_DAYS - 1))
     active = sum(
         count * (1 if event in ("joined", "returned") else -1)
         for (event, known), count in counts.items()

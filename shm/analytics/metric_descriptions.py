@@ -43,14 +43,14 @@ class _Row:
 _overrides = msgspec.json.Decoder(list[metric_keys.MetricOverride])
 
 
-async def read(database: Database, app: str | None, keys: Sequence[str] | None) -> list[MetricKey]:
+async def read_metric_keys(database: Database, app: str | None, keys: Sequence[str] | None) -> list[MetricKey]:
     """Of an application, by slug or name, or of all: these keys, or those that most instances have and overridden ones.
 
     Raises NotFound.
     """
     slug = None
     if app is not None:
-        slug = (await applications.config(database, await applications.slug_of(database, app))).slug
+        slug = (await applications.read_config(database, await applications.resolve_slug(database, app))).slug
     rows = await database.fetch(
         _Row, "metric_descriptions.read", app=slug, keys=None if keys is None else list(keys), max_keys=MAX_KEYS
     )

@@ -18,16 +18,16 @@ from shm.core.logs import describe_error
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
 
-MOST_AT_ONCE = 5_000  # values that are sorted while somebody waits: some milliseconds
-FRESH = timedelta(seconds=60)  # so old a spread may be before it is computed anew, if somebody asks
-REST = 4.0  # times as long as a key took, nothing is computed: a fifth of a core at most
-MOST_ASKED = 1_000  # applications that wait for it; who asks for another one asks again
+MAX_INLINE_VALUES = 5_000  # values that are sorted while somebody waits: some milliseconds
+MAX_AGE = timedelta(seconds=60)  # so old a spread may be before it is computed anew, if somebody asks
+REST_FACTOR = 4.0  # times as long as a key took, nothing is computed: a fifth of a core at most
+MAX_REQUESTED = 1_000  # applications that wait for it; who asks for another one asks again
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class Distribution:
     """A metric's values over an application's current snapshots at `as_of`; percentiles interpolate between two."""
 
     key: str
@@ -38,10 +38,10 @@ class Spread:
     as_of: datetime
 
 
-NOT_YET = Spread("", None, None, None, None, datetime.max.replace(tzinfo=UTC))
+NOT_COMPUTED = Distribution("", None, None, None, None, datetime.max.replace(tzinfo=UTC))
 
 
-class Spreads:
+class DistributionReader:
     """Reads and computes spreads over one database."""
 
     def __init__(self, database: Database) -> None:
@@ -49,24 +49,24 @@ class Spreads:
         self._asked: dict[tuple[str, bool], list[str]] = {}
         self._wanted = asyncio.Event()
 
-    async def of(
+    async def read(
         self,
         reader: Reader,
         app: str,
         counted_only: bool,
         installs: int,
-        known: Mapping[str, tuple[int, Spread | None]],
-    ) -> dict[str, Spread]:
+        known: Mapping[str, tuple[int, Distribution | None]],
+    ) -> dict[str, Distribution]:
         """Spreads by key; `known` has for each key how many answered, and its spread as it was last computed.
 
         `installs`: how many instances the application has, all of which are read for it.
         """
-        if installs <= MOST_AT_ONCE and sum(instances for instances, _ in known.values()) <= MOST_AT_ONCE:
-            rows = await reader.fetch(Spread, "distributions.now", app=app, counted_only=counted_only)
+        if installs <= MAX_INLINE_VALUES and sum(instances for instances, _ in known.values()) <= MAX_INLINE_VALUES:
+            rows = await reader.fetch(Distribution, "distributions.now", app=app, counted_only=counted_only)
             return {row.key: row for row in rows}
-        stale = datetime.now(UTC) - FRESH
+        stale = datetime.now(UTC) - MAX_AGE
         due = [key for key, (_, spread) in known.items() if spread is None or spread.as_of < stale]
-        if due and len(self._asked) < MOST_ASKED:
+        if due and len(self._asked) < MAX_REQUESTED:
             self._asked[app, counted_only] = due
             self._wanted.set()
         return {key: spread for key, (_, spread) in known.items() if spread is not None}
@@ -89,11 +89,11 @@ class Spreads:
         computed = 0
         try:
             computed = await self._database.execute(
-                "distributions.compute", app=app, counted_only=counted_only, key=key, fresh=FRESH
+                "distributions.compute", app=app, counted_only=counted_only, key=key, fresh=MAX_AGE
             )
         except DatabaseUnavailable as error:  # it is asked for again, and what is told says how old it is
             logger.warning("a spread could not be computed (%s)", describe_error(error))
-        await asyncio.sleep((time.monotonic() - began) * REST)
+        await asyncio.sleep((time.monotonic() - began) * REST_FACTOR)
         return computed > 0
 
     async def _tell_feed(self, app: str) -> None:

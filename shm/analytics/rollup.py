@@ -7,8 +7,8 @@ once. Nothing here takes the writers' lock, so the intake waits for none of it.
 from shm.core.errors import QueryTooSlow
 from shm.db.database import Database
 
-STEP = 2_000  # snapshots, and those of a batch more: some tenths of a second
-FORGET_PAGE = 5_000  # rows that are forgotten at a time
+MAX_STEP = 2_000  # snapshots, and those of a batch more: some tenths of a second
+DELETE_PAGE = 5_000  # rows that are forgotten at a time
 
 
 class Rollup:
@@ -16,9 +16,9 @@ class Rollup:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._step = STEP
+        self._step = MAX_STEP
 
-    async def roll(self) -> bool:
+    async def roll_up(self) -> bool:
         """Rolls up the next snapshots; whether there were as many as a step takes, and so there may be more.
 
         Raises QueryTooSlow, and then the next step is smaller: it must not stand still for one that is too large.
@@ -29,18 +29,18 @@ class Rollup:
         except QueryTooSlow:
             self._step = max(1, step // 4)
             raise
-        self._step = min(STEP, step * 2)
+        self._step = min(MAX_STEP, step * 2)
         return rolled is not None and rolled >= step
 
-    async def close(self) -> bool:
+    async def close_day(self) -> bool:
         """Closes the next day that is over; whether there was one."""
         return await self._database.execute("series.close") > 0
 
-    async def begin_anew(self) -> bool:
+    async def restart_if_stale(self) -> bool:
         """Where the active window has become another: forgets what is rolled up, and has all of it rolled up again.
 
         Whether there may be more to forget. Until then nothing is rolled up.
         """
         if not await self._database.fetch_value(bool, "series.is_stale"):  # spares the rollup's lock
             return False
-        return bool(await self._database.fetch_value(int, "series.forget_stale", most=FORGET_PAGE))
+        return bool(await self._database.fetch_value(int, "series.forget_stale", most=DELETE_PAGE))

@@ -12,13 +12,13 @@ from decimal import Decimal
 from shm.core.aggregates import EXACT
 from shm.db.statement_runner import Reader
 
-Name = tuple[str, str, str]  # metric_type, key, value
-Reading = tuple[Decimal, int]  # a sum, and over how many instances
-Past = dict[Name, list[Reading | None]]
+SeriesKey = tuple[str, str, str]  # metric_type, key, value
+Sample = tuple[Decimal, int]  # a sum, and over how many instances
+SamplesByKey = dict[SeriesKey, list[Sample | None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Now:
+class CurrentValue:
     """What a metric reads now, or how many instances are of a version."""
 
     metric_type: str
@@ -45,19 +45,19 @@ class _Row:
     instances: list[int]
 
 
-async def now(reader: Reader, app: str, keys: Sequence[str] | None, most: int) -> list[Now]:
+async def read_current(reader: Reader, app: str, keys: Sequence[str] | None, most: int) -> list[CurrentValue]:
     """Numbers and booleans of these keys, or those that most instances answer."""
-    return await reader.fetch(Now, "series.now", app=app, keys=None if keys is None else list(keys), most=most)
+    return await reader.fetch(CurrentValue, "series.now", app=app, keys=None if keys is None else list(keys), most=most)
 
 
-async def versions_now(reader: Reader, app: str, most: int) -> list[Now]:
+async def read_current_versions(reader: Reader, app: str, most: int) -> list[CurrentValue]:
     """The versions that most instances are of."""
-    return await reader.fetch(Now, "series.versions_now", app=app, most=most)
+    return await reader.fetch(CurrentValue, "series.versions_now", app=app, most=most)
 
 
-async def read(
+async def read_samples(
     reader: Reader, app: str, metric_types: Sequence[str], keys: Sequence[str], points: Sequence[datetime]
-) -> Past:
+) -> SamplesByKey:
     """What was read at `points`, ascending ends of hours: by name a list as long, None where nothing was known."""
     head = await reader.fetch_one(_Head, "series.head")
     assert head is not None  # noqa: S101 - the table always has its one row
@@ -82,8 +82,8 @@ async def read(
     return _readings(rows, len(closed), unknown, len(open_points))
 
 
-def _readings(rows: Sequence[_Row], closed: int, unknown: int, open_points: int) -> Past:
-    found: Past = {}
+def _readings(rows: Sequence[_Row], closed: int, unknown: int, open_points: int) -> SamplesByKey:
+    found: SamplesByKey = {}
     for row in rows:
         series = found.setdefault((row.metric_type, row.key, row.value), [None] * (closed + unknown + open_points))
         readings = zip(row.places, row.totals, row.instances, strict=True)
@@ -91,7 +91,7 @@ def _readings(rows: Sequence[_Row], closed: int, unknown: int, open_points: int)
             for place, total, instances in readings:
                 series[place - 1] = _known((total, instances))
             continue
-        moves: list[Reading] = [(Decimal(), 0)] * (open_points + 1)
+        moves: list[Sample] = [(Decimal(), 0)] * (open_points + 1)
         for place, total, instances in readings:
             moves[place] = (total, instances)
         total, instances = moves[0]
@@ -101,7 +101,7 @@ def _readings(rows: Sequence[_Row], closed: int, unknown: int, open_points: int)
     return {name: known for name, known in found.items() if any(known)}  # what was erased has left no name behind
 
 
-def _known(reading: Reading) -> Reading | None:
+def _known(reading: Sample) -> Sample | None:
     return reading if reading[1] > 0 else None
 
 

@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-KEPT = 20.0  # times as long as it took
-LONGEST_S = 60.0  # after that it is computed anew, if somebody asks
-MOST = 64  # answers kept
+TTL_FACTOR = 20.0  # times as long as it took
+MAX_TTL_S = 60.0  # after that it is computed anew, if somebody asks
+MAX_ENTRIES = 64  # answers kept
 
 AsOf = datetime
 
 
-class Reckoned:
+class SingleFlightCache:
     """The answers that one server process has computed."""
 
     def __init__(self) -> None:
@@ -39,9 +39,9 @@ class Reckoned:
             as_of, began = datetime.now(UTC), time.monotonic()
             answer = await compute()
             took = time.monotonic() - began
-            self._known[key] = time.monotonic() + min(KEPT * took, LONGEST_S), as_of, answer
+            self._known[key] = time.monotonic() + min(TTL_FACTOR * took, MAX_TTL_S), as_of, answer
             self._known.move_to_end(key)
-            if len(self._known) > MOST:
+            if len(self._known) > MAX_ENTRIES:
                 self._known.popitem(last=False)
             return as_of, answer
 

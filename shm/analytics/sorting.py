@@ -30,15 +30,15 @@ COLUMNS = (
     "snapshot_at",
     "counted",
 )
-METRIC = "metrics."  # and then a metric's key, nested ones joined by dots
-LONGEST = 1_024  # characters: far beyond what a key may have
-MOST_FIRST = ("last_seen_at", "first_seen_at", "snapshot_at", METRIC)
+METRIC_PREFIX = "metrics."  # and then a metric's key, nested ones joined by dots
+MAX_LENGTH = 1_024  # characters: far beyond what a key may have
+DESCENDING_BY_DEFAULT = ("last_seen_at", "first_seen_at", "snapshot_at", METRIC_PREFIX)
 
 By = Annotated[
     str,
     msgspec.Meta(
         pattern=rf"^({'|'.join(COLUMNS)}|metrics\.[\s\S]+)$",
-        max_length=LONGEST,
+        max_length=MAX_LENGTH,
         description="A field of an instance, or `metrics.` and a metric's key, such as `metrics.mail.sent`.",
     ),
 ]
@@ -48,7 +48,7 @@ Order = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SortKey:
     """A row's sort key, as the statements make it: of what sort its value is, the value, and its ID."""
 
     place: int
@@ -78,31 +78,31 @@ class Sorting:
     order: Literal["asc", "desc"] = "desc"
 
     @classmethod
-    def of(cls, by: str, order: Literal["asc", "desc"] | None) -> "Sorting":
+    def parse(cls, by: str, order: Literal["asc", "desc"] | None) -> "Sorting":
         """As it is asked for; without an order the newest and the most come first, texts by the alphabet.
 
         Raises BadRequest.
         """
-        if by not in COLUMNS and not by.startswith(METRIC):  # the pattern lets a newline through at its end
+        if by not in COLUMNS and not by.startswith(METRIC_PREFIX):  # the pattern lets a newline through at its end
             raise BadRequest("bad_parameter", "sort names no field of an instance.")
-        return cls(by, order or ("desc" if by.startswith(MOST_FIRST) else "asc"))
+        return cls(by, order or ("desc" if by.startswith(DESCENDING_BY_DEFAULT) else "asc"))
 
     @property
-    def is_usual(self) -> bool:
+    def is_default(self) -> bool:
         """Whether it is the one that there is an index for."""
-        return self == USUAL
+        return self == DEFAULT
 
     @property
     def metric(self) -> str | None:
         """The metric's key, where it is none of the columns."""
-        return self.by.removeprefix(METRIC) if self.by.startswith(METRIC) else None
+        return self.by.removeprefix(METRIC_PREFIX) if self.by.startswith(METRIC_PREFIX) else None
 
-    def mark(self, last: Place) -> str:
+    def encode_page_token(self, last: SortKey) -> str:
         """What `after` of the next page is."""
         mark = _Mark(self.by, self.order, last.place, last.number, last.text, UUID(last.instance_id))
         return base64.urlsafe_b64encode(_encoder.encode(mark)).decode().rstrip("=")
 
-    def read(self, after: str) -> Place:
+    def decode_page_token(self, after: str) -> SortKey:
         """Where the page before ended. Raises BadRequest for what is no mark of this sort."""
         try:
             mark = _decoder.decode(base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)))
@@ -114,7 +114,7 @@ class Sorting:
             raise BadRequest("bad_after", "after is a mark of a list that was sorted otherwise.")
         if not number.is_finite() or max(len(number.as_tuple().digits), abs(number.adjusted())) > MAX_DIGITS:
             raise invalid_page_token()
-        return Place(mark.place, number, mark.text, str(mark.instance_id))
+        return SortKey(mark.place, number, mark.text, str(mark.instance_id))
 
 
-USUAL = Sorting()
+DEFAULT = Sorting()

@@ -6,13 +6,13 @@ from decimal import Decimal
 import msgspec
 
 from shm.analytics import counts
-from shm.analytics.kpis import MOST_KEYS
+from shm.analytics.kpis import MAX_KEYS
 from shm.core import aggregates, metric_keys
 from shm.core.settings import Settings
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
 
-MOST_APPLICATIONS = 1_000  # in per_app_counts
+MAX_APPLICATIONS = 1_000  # in per_app_counts
 
 
 class Stats(msgspec.Struct):
@@ -55,7 +55,7 @@ class _Global:
 _overrides = msgspec.json.Decoder(list[metric_keys.MetricOverride])
 
 
-async def read(database: Database, settings: Settings) -> Stats:
+async def read_stats(database: Database, settings: Settings) -> Stats:
     """Reads them from the tallies, whose number hangs on applications and keys and not on instances.
 
     All of them are true at one moment.
@@ -64,11 +64,11 @@ async def read(database: Database, settings: Settings) -> Stats:
 
 
 async def _read(reader: Reader, settings: Settings) -> Stats:
-    tallies = await counts.read(reader)
-    of_all = counts.summed(tallies)
+    tallies = await counts.read_tallies(reader)
+    of_all = counts.sum_tallies(tallies)
     new = await reader.fetch_value(int, "kpis.new_this_week")
-    per_app = await reader.fetch(_PerApplication, "kpis.per_app_counts", most=MOST_APPLICATIONS)
-    sums = await reader.fetch(_Global, "kpis.global_metrics", app=None, most_keys=MOST_KEYS)
+    per_app = await reader.fetch(_PerApplication, "kpis.per_app_counts", most=MAX_APPLICATIONS)
+    sums = await reader.fetch(_Global, "kpis.global_metrics", app=None, most_keys=MAX_KEYS)
     return Stats(
         total_instances=of_all.total,
         active_instances=of_all.active,
@@ -76,9 +76,9 @@ async def _read(reader: Reader, settings: Settings) -> Stats:
             row.key: value for row in sorted(sums, key=lambda row: row.key) if (value := _value(row)) is not None
         },
         per_app_counts={row.name: row.instances for row in per_app},
-        daily_active=counts.seen_within(tallies, counts.DAY),
-        weekly_active=counts.seen_within(tallies, counts.WEEK),
-        monthly_active=counts.seen_within(tallies, counts.MONTH),
+        daily_active=counts.count_seen_within(tallies, counts.DAY),
+        weekly_active=counts.count_seen_within(tallies, counts.WEEK),
+        monthly_active=counts.count_seen_within(tallies, counts.MONTH),
         counted_instances=of_all.counted,
         excluded_instances=of_all.excluded,
         pending_instances=of_all.pending,

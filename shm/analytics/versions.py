@@ -11,19 +11,19 @@ import msgspec
 
 from shm.analytics import applications, periods, series
 from shm.analytics.periods import Period
-from shm.analytics.series import Reading
-from shm.analytics.single_flight_cache import Reckoned
+from shm.analytics.series import Sample
+from shm.analytics.single_flight_cache import SingleFlightCache
 from shm.core.json_types import Timestamp
 from shm.core.releases import is_pre_release, is_release, version_rank
 from shm.core.settings import Settings
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
 
-MOST_SHOWN = 20  # versions with a series of their own; the rest is one
-MOST_READ = 1_000  # versions that are told apart at all
+MAX_SHOWN = 20  # versions with a series of their own; the rest is one
+MAX_VERSIONS = 1_000  # versions that are told apart at all
 
 
-class Taken(msgspec.Struct):
+class Adoption(msgspec.Struct):
     """How a version was taken up. `moved`: installs that were there before it and moved to it, half of them within
     `median_days`.
 
@@ -37,7 +37,7 @@ class Taken(msgspec.Struct):
     median_days: float | None
 
 
-class Behind(msgspec.Struct):
+class OutdatedVersion(msgspec.Struct):
     """Instances of a release before the latest. `releases_behind`: how many releases that run now come after it, up to
     the latest one.
     """
@@ -65,9 +65,9 @@ class Versions(msgspec.Struct):
     total: list[int | None]
     latest: str | None
     on_latest: int
-    behind: list[Behind]
+    behind: list[OutdatedVersion]
     as_of: Timestamp
-    taken_up: list[Taken]
+    taken_up: list[Adoption]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,27 +76,27 @@ class _Spelling:
     installs: int
 
 
-class VersionCharts:
+class VersionReader:
     """Reads versions of one database's applications."""
 
-    def __init__(self, database: Database, reckoned: Reckoned, settings: Settings) -> None:
+    def __init__(self, database: Database, reckoned: SingleFlightCache, settings: Settings) -> None:
         self._database = database
         self._reckoned = reckoned
         self._oldest = settings.max_snapshot_age
 
-    async def of(self, slug: str, period: Period) -> Versions:
+    async def read_versions(self, slug: str, period: Period) -> Versions:
         """Of the application of that slug. Raises NotFound."""
         now = datetime.now(UTC)
 
-        async def read(reader: Reader) -> tuple[list[datetime], series.Past, list[series.Now]]:
-            config = await applications.config(reader, slug)
-            points = periods.ends(period, now, config.created_at - self._oldest)
-            past = await series.read(reader, slug, ("version",), ("",), points)
-            return points, past, await series.versions_now(reader, slug, MOST_READ)
+        async def read(reader: Reader) -> tuple[list[datetime], series.SamplesByKey, list[series.CurrentValue]]:
+            config = await applications.read_config(reader, slug)
+            points = periods.bucket_ends(period, now, config.created_at - self._oldest)
+            past = await series.read_samples(reader, slug, ("version",), ("",), points)
+            return points, past, await series.read_current_versions(reader, slug, MAX_VERSIONS)
 
         points, past, running = await self._database.read_consistently(read)
         current = {row.value: int(row.instances) for row in running}
-        nothing: list[Reading | None] = [None] * len(points)
+        nothing: list[Sample | None] = [None] * len(points)
         readings = {
             version: [*map(_instances, past.get(("version", "", version), nothing)), current.get(version)]
             for version in {name[2] for name in past} | current.keys()
@@ -104,14 +104,14 @@ class VersionCharts:
         as_of, taken_up = await self._reckoned.get(("versions", slug), lambda: self._taken_up(slug))
         return _told(slug, period, [*points, now], readings, current, as_of, taken_up)
 
-    async def _taken_up(self, slug: str) -> list[Taken]:
+    async def _taken_up(self, slug: str) -> list[Adoption]:
         installs = {
             row.version: row.installs for row in await self._database.fetch(_Spelling, "versions.spellings", app=slug)
         }
-        shown = shown_as(installs, installs)
+        shown = choose_spellings(installs, installs)
         others = {version: release for version, release in shown.items() if version != release}
         return await self._database.fetch(
-            *(Taken, "versions.moves"), app=slug, spellings=[*others], releases=[*others.values()], most=MOST_SHOWN
+            *(Adoption, "versions.moves"), app=slug, spellings=[*others], releases=[*others.values()], most=MAX_SHOWN
         )
 
 
@@ -122,10 +122,10 @@ def _told(
     readings: Mapping[str, list[int | None]],
     current: Mapping[str, int],
     as_of: datetime,
-    taken_up: Sequence[Taken],
+    taken_up: Sequence[Adoption],
 ) -> Versions:
     most = {version: max(each or 0 for each in values) for version, values in readings.items()}
-    spellings = _grouped(shown_as(readings, current, most))
+    spellings = _grouped(choose_spellings(readings, current, most))
     releases = {
         release: _summed([readings[version] for version in versions], len(timestamps))
         for release, versions in spellings.items()
@@ -136,19 +136,19 @@ def _told(
         if (instances := sum(current.get(version, 0) for version in versions))
     }
     ranked = sorted(releases, key=lambda release: (-max(each or 0 for each in releases[release]), release))
-    latest = latest_of(running)
+    latest = latest_release(running)
     by_rank = {version_rank(release): release for release in releases}
     return Versions(
         app=slug,
         period=period,
         running_since=timestamps[-2],
         timestamps=timestamps,
-        versions={release: releases[release] for release in sorted(ranked[:MOST_SHOWN], key=version_rank)},
-        other=_summed([releases[release] for release in ranked[MOST_SHOWN:]], len(timestamps)),
+        versions={release: releases[release] for release in sorted(ranked[:MAX_SHOWN], key=version_rank)},
+        other=_summed([releases[release] for release in ranked[MAX_SHOWN:]], len(timestamps)),
         total=_summed(list(releases.values()), len(timestamps)),
         latest=latest,
         on_latest=running.get(latest, 0) if latest is not None else 0,
-        behind=[] if latest is None else behind(running, latest),
+        behind=[] if latest is None else outdated_versions(running, latest),
         as_of=as_of,
         taken_up=[
             msgspec.structs.replace(each, version=by_rank.get(version_rank(each.version), each.version))
@@ -157,7 +157,7 @@ def _told(
     )
 
 
-def shown_as(versions: Iterable[str], *frequencies: Mapping[str, int]) -> dict[str, str]:
+def choose_spellings(versions: Iterable[str], *frequencies: Mapping[str, int]) -> dict[str, str]:
     """For each version the spelling that its release is shown under: the most frequent one.
 
     Where the first frequency is the same the next one decides, at last the text.
@@ -167,18 +167,21 @@ def shown_as(versions: Iterable[str], *frequencies: Mapping[str, int]) -> dict[s
     return {version: releases.setdefault(version_rank(version), version) for version in found}
 
 
-def latest_of(versions: Iterable[str]) -> str | None:
+def latest_release(versions: Iterable[str]) -> str | None:
     """The last release in the order of versions; a pre-release only where there is nothing else, a name never."""
     releases = filter(is_release, versions)
     return max(releases, key=lambda version: (not is_pre_release(version), version_rank(version)), default=None)
 
 
-def behind(running: Mapping[str, int], latest: str) -> list[Behind]:
+def outdated_versions(running: Mapping[str, int], latest: str) -> list[OutdatedVersion]:
     """What runs before the latest release, in order; names without a number are no releases that could be missed."""
     last = version_rank(latest)
     earlier = sorted((version for version in running if version_rank(version) < last), key=version_rank)
     most = sum(map(is_release, earlier)) + 1  # for a name, since names come first
-    return [Behind(version, running[version], min(most, len(earlier) - place)) for place, version in enumerate(earlier)]
+    return [
+        OutdatedVersion(version, running[version], min(most, len(earlier) - place))
+        for place, version in enumerate(earlier)
+    ]
 
 
 def _grouped(shown: Mapping[str, str]) -> dict[str, list[str]]:
@@ -189,7 +192,7 @@ def _grouped(shown: Mapping[str, str]) -> dict[str, list[str]]:
     return releases
 
 
-def _instances(reading: Reading | None) -> int | None:
+def _instances(reading: Sample | None) -> int | None:
     return None if reading is None else reading[1]
 
 

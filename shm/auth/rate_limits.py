@@ -23,9 +23,9 @@ from shm.core.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-MOST_KEYS = 100_000  # remembered by each limit, about 200 bytes each; past it the ones longest unheard of are forgotten
-MOST_TOKENS = 1_000  # that held once and may go past a ban
-MOST_HOPS = 20  # addresses of X-Forwarded-For that are looked at
+MAX_KEYS = 100_000  # remembered by each limit, about 200 bytes each; past it the ones longest unheard of are forgotten
+MAX_GOOD_TOKENS = 1_000  # that held once and may go past a ban
+MAX_HOPS = 20  # addresses of X-Forwarded-For that are looked at
 IPV6_PREFIX = 64  # one customer's network: whoever has one address of it has them all
 
 K = TypeVar("K")
@@ -33,12 +33,12 @@ Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
-class Allowance:
+class RateLimitStatus:
     """What is left of a budget. Times in seconds from now."""
 
     limit: int
     remaining: int
-    full_again_s: float
+    reset_s: float
     retry_after_s: float  # 0 where there is something left
 
     def headers(self) -> dict[str, str]:
@@ -46,11 +46,11 @@ class Allowance:
         return {
             "X-RateLimit-Limit": str(self.limit),
             "X-RateLimit-Remaining": str(self.remaining),
-            "X-RateLimit-Reset": str(math.ceil(time.time() + self.full_again_s)),
+            "X-RateLimit-Reset": str(math.ceil(time.time() + self.reset_s)),
         }
 
 
-class Limit(Generic[K]):
+class TokenBucket(Generic[K]):
     """A bucket of `burst` for each key, filled again at `requests` a `period_s`.
 
     Kept is one number a key: the moment at which its bucket is full again. One that is full needs no memory.
@@ -62,18 +62,18 @@ class Limit(Generic[K]):
         self._clock = clock
         self._full_at: OrderedDict[K, float] = OrderedDict()
 
-    def left(self, key: K) -> Allowance:
+    def peek(self, key: K) -> RateLimitStatus:
         """What is left, with nothing taken."""
         now = self._clock()
         return self._allowance(max(0.0, self._full_at.get(key, now) - now))
 
-    def take(self, key: K) -> Allowance:
+    def take(self, key: K) -> RateLimitStatus:
         """Takes one, below nothing if need be: what could not be foreseen is owed."""
         now = self._clock()
         full_at = max(now, self._full_at.get(key, now)) + self._step_s
         self._full_at[key] = full_at
         self._full_at.move_to_end(key)
-        if len(self._full_at) > MOST_KEYS:
+        if len(self._full_at) > MAX_KEYS:
             self._full_at.popitem(last=False)
         return self._allowance(full_at - now)
 
@@ -86,9 +86,9 @@ class Limit(Generic[K]):
     def __len__(self) -> int:
         return len(self._full_at)
 
-    def _allowance(self, owed_s: float) -> Allowance:
+    def _allowance(self, owed_s: float) -> RateLimitStatus:
         most_owed_s = (self._burst - 1) * self._step_s
-        return Allowance(
+        return RateLimitStatus(
             self._burst,
             max(0, self._burst - math.ceil(owed_s / self._step_s - 1e-9)),
             owed_s,
@@ -97,14 +97,14 @@ class Limit(Generic[K]):
 
 
 @dataclass(slots=True)
-class _Guesses:
+class _FailedLogins:
     """Bad tokens of an address: each counts once, however often a program that was given it tries."""
 
     tokens: set[bytes] = field(default_factory=set)
     until: float = 0.0
 
 
-class Limits:
+class RateLimiter:
     """The limits of one server process."""
 
     def __init__(self, settings: Settings, clock: Clock = time.monotonic) -> None:
@@ -115,22 +115,22 @@ class Limits:
         self._threshold = settings.ratelimit_bruteforce_threshold
         self._ban_s = settings.ratelimit_bruteforce_ban.total_seconds()
         self._cleanup_s = settings.ratelimit_cleanup_interval.total_seconds()
-        self._guesses: OrderedDict[bytes, _Guesses] = OrderedDict()
+        self._guesses: OrderedDict[bytes, _FailedLogins] = OrderedDict()
         self._good_tokens: OrderedDict[bytes, None] = OrderedDict()
         self._told_of_proxy = False
-        self._addresses: Limit[bytes] = Limit(
+        self._addresses: TokenBucket[bytes] = TokenBucket(
             settings.ratelimit_register_requests,
             settings.ratelimit_register_period.total_seconds(),
             settings.ratelimit_register_burst,
             clock,
         )
-        self._installs: Limit[str] = Limit(
+        self._installs: TokenBucket[str] = TokenBucket(
             settings.ratelimit_snapshot_requests,
             settings.ratelimit_snapshot_period.total_seconds(),
             settings.ratelimit_snapshot_burst,
             clock,
         )
-        self._tokens: Limit[bytes] = Limit(
+        self._tokens: TokenBucket[bytes] = TokenBucket(
             settings.ratelimit_admin_requests,
             settings.ratelimit_admin_period.total_seconds(),
             settings.ratelimit_admin_burst,
@@ -151,9 +151,9 @@ class Limits:
         for address in [address for address, guesses in self._guesses.items() if guesses.until <= now]:
             del self._guesses[address]
 
-    def address(self, peer: str, forwarded: list[str]) -> bytes:
+    def hash_address(self, peer: str, forwarded: list[str]) -> bytes:
         """Who asks, as a keyed hash: the peer, or what the nearest trusted proxies say of whom they speak for."""
-        hops = [hop.strip() for value in forwarded for hop in value.split(",")][-MOST_HOPS:]
+        hops = [hop.strip() for value in forwarded for hop in value.split(",")][-MAX_HOPS:]
         asking = _network(peer)
         if hops and not self._trusts(asking) and not self._told_of_proxy:
             self._told_of_proxy = True
@@ -168,28 +168,28 @@ class Limits:
             asking = said
         return hashlib.blake2b(_packed(asking), key=self._secret, digest_size=16).digest()
 
-    def take_address(self, address: bytes) -> Allowance | None:
+    def take_address(self, address: bytes) -> RateLimitStatus | None:
         """For register, activate and the signed actions. None where limits are off. Raises TooMany."""
         return self._taken(self._addresses, address, "This address has asked too often.")
 
-    def hold_install(self, instance_id: str) -> Allowance | None:
+    def check_install(self, instance_id: str) -> RateLimitStatus | None:
         """Before a verified snapshot is stored: nothing is taken yet. Raises TooMany."""
         if not self.enabled:
             return None
-        left = self._installs.left(instance_id)
+        left = self._installs.peek(instance_id)
         if left.retry_after_s > 0:
             raise _too_many(left, "This instance has sent snapshots too often.")
         return left
 
-    def take_install(self, instance_id: str) -> Allowance | None:
+    def take_install(self, instance_id: str) -> RateLimitStatus | None:
         """After a snapshot was stored that had not been there: a replay takes nothing from its victim."""
         return self._installs.take(instance_id) if self.enabled else None
 
-    def take_token(self, token: bytes) -> Allowance | None:
+    def take_token(self, token: bytes) -> RateLimitStatus | None:
         """For a token, given as its hash, that held. Raises TooMany."""
         return self._taken(self._tokens, token, "This token has been used too often.")
 
-    def hold_ban(self, address: bytes, token: bytes) -> None:
+    def check_ban(self, address: bytes, token: bytes) -> None:
         """Before a token is looked up. Whoever holds one that was good here is not kept out. Raises TooMany."""
         guesses = self._guesses.get(address)
         if not self.enabled or guesses is None or token in self._good_tokens:
@@ -198,29 +198,29 @@ class Limits:
         if left_s > 0 and len(guesses.tokens) >= self._threshold:
             raise TooMany("too_many_guesses", "Too many bad tokens came from this address.", math.ceil(left_s))
 
-    def remember(self, address: bytes, token: bytes, *, good: bool) -> None:
+    def record_attempt(self, address: bytes, token: bytes, *, succeeded: bool) -> None:
         """After a token was looked up: whether it was good."""
-        if good:
+        if succeeded:
             self._good_tokens[token] = None
             self._good_tokens.move_to_end(token)
-            if len(self._good_tokens) > MOST_TOKENS:
+            if len(self._good_tokens) > MAX_GOOD_TOKENS:
                 self._good_tokens.popitem(last=False)
             return
         now = self._clock()
-        guesses = self._guesses.setdefault(address, _Guesses())
+        guesses = self._guesses.setdefault(address, _FailedLogins())
         if guesses.until <= now:
             guesses.tokens.clear()
         if len(guesses.tokens) < self._threshold:
             guesses.tokens.add(token)
             guesses.until = now + self._ban_s
         self._guesses.move_to_end(address)
-        if len(self._guesses) > MOST_KEYS:
+        if len(self._guesses) > MAX_KEYS:
             self._guesses.popitem(last=False)
 
-    def _taken(self, limit: Limit[bytes], key: bytes, sentence: str) -> Allowance | None:
+    def _taken(self, limit: TokenBucket[bytes], key: bytes, sentence: str) -> RateLimitStatus | None:
         if not self.enabled:
             return None
-        left = limit.left(key)
+        left = limit.peek(key)
         if left.retry_after_s > 0:
             raise _too_many(left, sentence)
         return limit.take(key)
@@ -232,7 +232,7 @@ class Limits:
         )
 
 
-def _too_many(left: Allowance, sentence: str) -> TooMany:
+def _too_many(left: RateLimitStatus, sentence: str) -> TooMany:
     return TooMany("rate_limited", sentence, math.ceil(left.retry_after_s), left.headers())
 
 

@@ -11,15 +11,15 @@ logger = logging.getLogger(__name__)
 
 TOKEN_FILE = "admin.token"  # noqa: S105 - a file's name
 TOKEN_BYTES = 32
-SHORTEST_TOKEN = 20  # characters of one that somebody thought of; anything shorter can be guessed
+MIN_TOKEN_LENGTH = 20  # characters of one that somebody thought of; anything shorter can be guessed
 
 
-def fresh() -> str:
+def generate_token() -> str:
     """A new token; whoever finds one somewhere can tell by its beginning what it is."""
     return f"shm_{secrets.token_urlsafe(TOKEN_BYTES)}"
 
 
-def read_or_make(file: Path) -> str:
+def read_or_create(file: Path) -> str:
     """The token in `file`; a new one, mode 0600, where there is no such file. One winner among processes."""
     try:
         if not file.exists():
@@ -27,7 +27,7 @@ def read_or_make(file: Path) -> str:
         token = file.read_text().strip()
     except OSError as error:
         raise ConfigurationError(f"The admin token in {file} cannot be read or made: {error.strerror}.") from None
-    if len(token) < SHORTEST_TOKEN:
+    if len(token) < MIN_TOKEN_LENGTH:
         raise ConfigurationError(f"{file} holds no token; remove it and the next start makes one.")
     return token
 
@@ -38,7 +38,7 @@ def _make(file: Path) -> None:
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w") as handle:
-            handle.write(f"{fresh()}\n")
+            handle.write(f"{generate_token()}\n")
             handle.flush()
             os.fsync(descriptor)
         os.link(unfinished, file)

@@ -13,10 +13,10 @@ from shm.db.database import Database
 logger = logging.getLogger(__name__)
 rate_limited = RateLimitedLogger(logger)
 
-PAUSE_S = 60.0  # after a failure: each try of a database that takes nothing costs a connection its patience
+RETRY_INTERVAL_S = 60.0  # after a failure: each try of a database that takes nothing costs a connection its patience
 
 
-class TokenUses:
+class TokenUsageWriter:
     """What is still to be written down, by the ID of a token: as many as there are tokens at most."""
 
     def __init__(self, database: Database) -> None:
@@ -24,7 +24,7 @@ class TokenUses:
         self._ids: set[str] = set()
         self._wanted = asyncio.Event()
 
-    def note(self, token_id: str) -> None:
+    def record(self, token_id: str) -> None:
         """A valid token is used, and the database does not know that it is used today."""
         self._ids.add(token_id)
         self._wanted.set()
@@ -39,4 +39,4 @@ class TokenUses:
                 await self._database.execute("tokens.note_use", ids=ids)
             except Exception as error:  # such as a right that is missing: no reason to answer nobody
                 rate_limited.warning("the day of a token's last use could not be written", describe_error(error))
-                await asyncio.sleep(PAUSE_S)
+                await asyncio.sleep(RETRY_INTERVAL_S)

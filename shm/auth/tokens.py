@@ -15,16 +15,19 @@ from pathlib import Path
 import msgspec
 
 from shm.auth import token_file
-from shm.auth.token_usage import TokenUses
+from shm.auth.token_usage import TokenUsageWriter
 from shm.core import page_tokens
 from shm.core.errors import BadRequest, ConfigurationError, Conflict, NotFound, Unauthorized
 from shm.core.json_types import Timestamp
 from shm.core.settings import Settings
 from shm.db.database import Database
 
-LONGEST_NAME = 100  # characters, as in the schema: what uses a token, in a few words
-OWN_NAME = "SHM_ADMIN_TOKEN"
-OWN_NAMES = (OWN_NAME, token_file.TOKEN_FILE)  # of the tokens that a server makes valid at each start
+MAX_NAME_LENGTH = 100  # characters, as in the schema: what uses a token, in a few words
+NAME_OF_ENVIRONMENT = "SHM_ADMIN_TOKEN"
+SERVER_NAMES = (
+    NAME_OF_ENVIRONMENT,
+    token_file.TOKEN_FILE,
+)  # of the tokens that a server makes valid at each start
 
 
 class Role(IntEnum):
@@ -49,17 +52,17 @@ class Token(msgspec.Struct, frozen=True):
     @property
     def is_servers_own(self) -> bool:
         """Whether the next start makes it valid again."""
-        return self.name in OWN_NAMES
+        return self.name in SERVER_NAMES
 
 
-class Issued(Token, frozen=True):
+class IssuedToken(Token, frozen=True):
     """A new token, shown this once."""
 
     token: str
 
 
 @dataclass(frozen=True, slots=True)
-class Granted:
+class Principal:
     """What the bearer of a valid token may do."""
 
     token_hash: bytes
@@ -75,20 +78,20 @@ class _Found:
     noted: bool
 
 
-class Tokens:
+class TokenStore:
     """The tokens of one database."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._settings = settings
-        self._uses = TokenUses(database)
+        self._uses = TokenUsageWriter(database)
 
     async def run(self) -> None:
         """Writes down when tokens were last used, until cancelled."""
         await self._uses.run()
 
     @staticmethod
-    def given(authorization: str | None) -> bytes:
+    def hash_bearer(authorization: str | None) -> bytes:
         """The hash of the token in an `Authorization: Bearer …` header. Raises Unauthorized where there is none."""
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
@@ -97,26 +100,26 @@ class Tokens:
             )
         return _hash(token.strip())
 
-    async def granted(self, token_hash: bytes) -> Granted | None:
+    async def authenticate(self, token_hash: bytes) -> Principal | None:
         """What the bearer of a token, given as its hash, may do; None where it is not valid."""
-        return (await self.valid_of([token_hash])).get(token_hash)
+        return (await self.find_valid([token_hash])).get(token_hash)
 
-    async def valid_of(self, token_hashes: Collection[bytes]) -> dict[bytes, Granted]:
+    async def find_valid(self, token_hashes: Collection[bytes]) -> dict[bytes, Principal]:
         """Those of these tokens that are valid, by their hash. They are being used."""
         rows = await self._database.fetch(_Found, "tokens.granted", token_hashes=list(token_hashes))
         for row in rows:
             if not row.noted:
-                self._uses.note(row.id)
-        found = [Granted(bytes(row.token_hash), row.id, Role[row.role.upper()]) for row in rows]
+                self._uses.record(row.id)
+        found = [Principal(bytes(row.token_hash), row.id, Role[row.role.upper()]) for row in rows]
         return {granted.token_hash: granted for granted in found}
 
-    async def add(self, name: str, role: Role, expires_in: timedelta | None) -> Issued:
+    async def create(self, name: str, role: Role, expires_in: timedelta | None) -> IssuedToken:
         """A new token, which ends by itself after `expires_in`.
 
         Raises BadRequest for a name that cannot be, Conflict where there are too many.
         """
         _check_name(name)
-        token = token_file.fresh()
+        token = token_file.generate_token()
         added = await self._database.fetch_one(
             Token,
             "tokens.add",
@@ -132,14 +135,14 @@ class Tokens:
                 f"There are {self._settings.max_tokens} tokens already, as many as SHM_MAX_TOKENS allows: "
                 "remove those that nobody uses.",
             )
-        return Issued(**msgspec.structs.asdict(added), token=token)
+        return IssuedToken(**msgspec.structs.asdict(added), token=token)
 
-    async def page(self, after: str | None, most: int) -> list[Token]:
+    async def list_page(self, after: str | None, most: int) -> list[Token]:
         """The next `most` tokens after a mark of `mark_of`, newest first. Raises BadRequest."""
         created, token_id = page_tokens.decode_page_token(after) if after is not None else (None, None)
         return await self._database.fetch(Token, "tokens.page", after_created=created, after_id=token_id, most=most)
 
-    async def remove(self, token_id: str, asking: Granted | None = None) -> Token:
+    async def delete(self, token_id: str, asking: Principal | None = None) -> Token:
         """Ends a token, and returns what it was.
 
         Raises NotFound, or Conflict where it is the one that is `asking`: who removes tokens keeps one to go on with.
@@ -152,35 +155,35 @@ class Tokens:
         await self._database.execute("tokens.remove", id=token_id)
         return found
 
-    async def ensure_admin(self) -> Path | None:
+    async def ensure_admin_token(self) -> Path | None:
         """Makes the admin token valid: SHM_ADMIN_TOKEN, or the data directory's, made if there is none.
 
         Returns the file that holds it, None where the environment does.
         """
         given = self._settings.admin_token
         if given is not None:
-            if len(given) < token_file.SHORTEST_TOKEN:
-                raise ConfigurationError(f"SHM_ADMIN_TOKEN is shorter than {token_file.SHORTEST_TOKEN} characters.")
-            await self._database.execute("tokens.forget_others", name=OWN_NAME, token_hash=_hash(given))
-            await self._ensure(given, OWN_NAME)
+            if len(given) < token_file.MIN_TOKEN_LENGTH:
+                raise ConfigurationError(f"SHM_ADMIN_TOKEN is shorter than {token_file.MIN_TOKEN_LENGTH} characters.")
+            await self._database.execute("tokens.forget_others", name=NAME_OF_ENVIRONMENT, token_hash=_hash(given))
+            await self._ensure(given, NAME_OF_ENVIRONMENT)
             return None
         file = self._settings.data_dir / token_file.TOKEN_FILE
-        await self._ensure(token_file.read_or_make(file), token_file.TOKEN_FILE)
+        await self._ensure(token_file.read_or_create(file), token_file.TOKEN_FILE)
         return file
 
     async def _ensure(self, token: str, name: str) -> None:
         await self._database.execute("tokens.ensure", token_hash=_hash(token), role="admin", name=name)
 
 
-def mark_of(token: Token) -> str:
+def encode_page_token(token: Token) -> str:
     """Where a page ended: what `after` of the next one is."""
     return page_tokens.encode_page_token(token.created_at, token.id)
 
 
 def _check_name(name: str) -> None:
-    if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
-        raise BadRequest("bad_field", f"name cannot be used: wanted are 1 to {LONGEST_NAME} printable characters.")
-    if name in OWN_NAMES:
+    if not name.strip() or len(name) > MAX_NAME_LENGTH or not name.isprintable():
+        raise BadRequest("bad_field", f"name cannot be used: wanted are 1 to {MAX_NAME_LENGTH} printable characters.")
+    if name in SERVER_NAMES:
         raise BadRequest("bad_field", f"name cannot be {name}: the server's own token is called so.")
 
 

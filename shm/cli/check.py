@@ -5,7 +5,7 @@ It may run beside servers. Standard output has the differences, a line each. The
 
 import argparse
 
-from shm.analytics.consistency import STALE, Findings, find, mending
+from shm.analytics.consistency import STALE, Report, find_differences, open_repairer
 from shm.cli import database_command
 from shm.cli.terminal import print_message, print_result, strip_control_characters
 from shm.core.errors import ConfigurationError
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
 async def _check(database: Database, *, repair: bool) -> int:
     await migrate(database)
-    left = await _repair(database) if repair else await find(database)
+    left = await _repair(database) if repair else await find_differences(database)
     _print_differences(left, "")
     if STALE.part in left.counts:
         print_message(
@@ -49,19 +49,19 @@ async def _check(database: Database, *, repair: bool) -> int:
     return 1 if left.count else 0
 
 
-async def _repair(database: Database) -> Findings:
-    async with mending(database) as mender:
+async def _repair(database: Database) -> Report:
+    async with open_repairer(database) as mender:
         if mender is None:
             raise ConfigurationError("Another process is mending figures on this database; try again when it is done.")
-        mended, left = await mender.mend()
+        mended, left = await mender.repair()
     _print_differences(mended, "mended ")
     if mended.count:
         print_message(f"Mended {_differences(mended.count)}.")
     return left
 
 
-def _print_differences(findings: Findings, before: str) -> None:
-    for part, shown in findings.shown.items():
+def _print_differences(findings: Report, before: str) -> None:
+    for part, shown in findings.examples.items():
         for each in shown:
             print_result(
                 strip_control_characters(f"{before}{part}: {each.place}: is {each.actual}, should be {each.expected}")

@@ -15,7 +15,7 @@ from typing import get_args
 import msgspec
 
 from shm.analytics import export
-from shm.analytics.instances import Filter, Items
+from shm.analytics.instances import InstanceFilter, InstanceReader
 from shm.cli import database_command
 from shm.cli.terminal import print_message
 from shm.core.errors import ConfigurationError
@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--status", choices=["pending", "active", "revoked"])
     parser.add_argument("--version", metavar="…", help="Those of exactly this version.")
     parser.add_argument("--environment", metavar="…", help="Those in exactly this environment.")
-    parser.add_argument("--format", choices=get_args(export.Form), default="csv", help="Default: csv.")
+    parser.add_argument("--format", choices=get_args(export.Format), default="csv", help="Default: csv.")
     parser.add_argument(
         "--output", metavar="FILE", type=Path, help="A file, written whole or not at all. Default: standard output."
     )
@@ -45,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes it."""
-    wanted = msgspec.convert({name: vars(args)[name] for name in Filter.__struct_fields__}, Filter)
+    wanted = msgspec.convert({name: vars(args)[name] for name in InstanceFilter.__struct_fields__}, InstanceFilter)
 
     async def write_all(database: Database, settings: Settings, write: Write) -> int:
         await _export(database, settings, wanted, args.format, write)
@@ -54,9 +54,11 @@ def run(args: argparse.Namespace) -> int:
     return database_command.run_with(args, _output(args.output), write_all)
 
 
-async def _export(database: Database, settings: Settings, wanted: Filter, form: export.Form, write: Write) -> None:
+async def _export(
+    database: Database, settings: Settings, wanted: InstanceFilter, form: export.Format, write: Write
+) -> None:
     await migrate(database)
-    begun = await export.begin(Items(database, settings), wanted, form)
+    begun = await export.open_export(InstanceReader(database, settings), wanted, form)
     if begun.left_out:
         print_message(f"{begun.left_out} metrics have no column; JSON lines have them all.")
     async with aclosing(begun.pieces) as pieces:

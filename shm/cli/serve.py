@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from shm.auth.tokens import Tokens
+from shm.auth.tokens import TokenStore
 from shm.cli.database_command import load_settings, open_dsn
 from shm.core import logs
 from shm.core.errors import ConfigurationError
@@ -81,7 +81,7 @@ async def _run(settings: Settings, dsn: str, restart_if_dead: RestartIfDead | No
             await _prepare_schema(database, settings)
 
             async def listening(port: int, services: Services) -> None:
-                _log_how_to_connect(settings, port, await services.tokens.ensure_admin())
+                _log_how_to_connect(settings, port, await services.tokens.ensure_admin_token())
                 stop.is_ready = True
 
             await serve(settings, database, writer, listening, stop, Instruments(WorkerSlots(1)))
@@ -113,7 +113,7 @@ async def _prepare_schema(database: Database, settings: Settings) -> None:
 async def _prepare(settings: Settings, dsn: str) -> Path | None:
     async with Database.connect(settings, dsn, size=1) as database:
         await _prepare_schema(database, settings)
-        return await Tokens(database, settings).ensure_admin()
+        return await TokenStore(database, settings).ensure_admin_token()
 
 
 async def _run_worker(

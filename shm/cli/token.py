@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from shm.auth.tokens import Role, Token, Tokens, mark_of
+from shm.auth.tokens import Role, Token, TokenStore, encode_page_token
 from shm.cli import database_command
 from shm.cli.terminal import print_message, print_result, strip_control_characters
 from shm.core.setting_types import parse_duration
@@ -22,7 +22,7 @@ HELP = "List, make and remove API tokens, directly in the database."
 PAGE = 500
 TITLES = ("id", "role", "created", "expires", "last used", "name")
 
-Action = Callable[[argparse.Namespace, Tokens], Coroutine[object, object, None]]
+Action = Callable[[argparse.Namespace, TokenStore], Coroutine[object, object, None]]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,32 +48,32 @@ def run(args: argparse.Namespace) -> int:
 
     async def act(database: Database, settings: Settings) -> int:
         await migrate(database)
-        await action(args, Tokens(database, settings))
+        await action(args, TokenStore(database, settings))
         return 0
 
     return database_command.run(args, act)
 
 
-async def _list(_: argparse.Namespace, tokens: Tokens) -> None:
+async def _list(_: argparse.Namespace, tokens: TokenStore) -> None:
     rows: list[tuple[str, ...]] = [TITLES]
-    page = await tokens.page(None, PAGE)
+    page = await tokens.list_page(None, PAGE)
     while page:
         rows += [_row(token) for token in page]
-        page = await tokens.page(mark_of(page[-1]), PAGE)
+        page = await tokens.list_page(encode_page_token(page[-1]), PAGE)
     widths = [max(len(row[column]) for row in rows) for column in range(len(TITLES))]
     for row in rows:
         print_result("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-async def _make(args: argparse.Namespace, tokens: Tokens) -> None:
-    issued = await tokens.add(args.name, Role[args.role.upper()], args.expires)
+async def _make(args: argparse.Namespace, tokens: TokenStore) -> None:
+    issued = await tokens.create(args.name, Role[args.role.upper()], args.expires)
     until = "without an end" if issued.expires_at is None else f"until {_moment(issued.expires_at)}"
     print_message(f"A token for the role {issued.role}, {until}; its ID is {issued.id}. It is shown this once:")
     print_result(issued.token)
 
 
-async def _remove(args: argparse.Namespace, tokens: Tokens) -> None:
-    removed = await tokens.remove(args.id)
+async def _remove(args: argparse.Namespace, tokens: TokenStore) -> None:
+    removed = await tokens.delete(args.id)
     print_message(f"Removed {removed.id} ({strip_control_characters(removed.name)}).")
     if removed.is_servers_own:
         print_message(

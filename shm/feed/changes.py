@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from shm.analytics.instances import Item, item
+from shm.analytics.instances import Instance, instance_from_row
 from shm.db.database import Database
 
 PAGE = 500  # changes read at a time
@@ -29,7 +29,7 @@ class Change:
     cursor: int
     app_slug: str
     instance_id: str | None
-    item: Item | None
+    item: Instance | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,5 +83,5 @@ async def recently_changed_apps(database: Database, cursor: int, app: str | None
 
 def _change(row: dict[str, Any]) -> Change:
     sort = Sort(row["kind"])
-    told = item(row) if sort is Sort.INSTANCE else None
+    told = instance_from_row(row) if sort is Sort.INSTANCE else None
     return Change(sort, row["cursor"], row["app_slug"], row["instance_id"], told)

@@ -4,7 +4,7 @@ import struct
 
 import msgspec
 
-from shm.analytics.instances import Item
+from shm.analytics.instances import Instance
 from shm.analytics.kpis import ApplicationKpis
 
 TEXT = 0x81  # a whole message of text
@@ -24,7 +24,7 @@ class InstanceChanged(msgspec.Struct, tag_field="type", tag="instance"):
     """An instance's newest state."""
 
     cursor: int
-    instance: Item
+    instance: Instance
 
 
 class InstanceRemoved(msgspec.Struct, tag_field="type", tag="removed"):

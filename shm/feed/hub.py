@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from shm.analytics.kpis import ApplicationKpis, Kpis
+from shm.analytics.kpis import ApplicationKpis, KpiReader
 from shm.core.errors import DatabaseUnavailable, ShmError
 from shm.core.logs import RateLimitedLogger
 from shm.core.settings import Settings
@@ -55,7 +55,7 @@ class Subscriber:
 class Feed:
     """The feed of one server process."""
 
-    def __init__(self, database: Database, kpis: Kpis, settings: Settings) -> None:
+    def __init__(self, database: Database, kpis: KpiReader, settings: Settings) -> None:
         self._database = database
         self._board = KpiPublisher(kpis)
         self._heartbeat_s = int(settings.heartbeat.total_seconds())

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-from shm.analytics.kpis import ApplicationKpis, Kpis
+from shm.analytics.kpis import ApplicationKpis, KpiReader
 from shm.core.errors import DatabaseUnavailable, NotFound
 from shm.core.logs import RateLimitedLogger, describe_error
 
@@ -19,7 +19,7 @@ Tell = Callable[[int, ApplicationKpis], None]
 class KpiPublisher:
     """Which applications' KPIs have yet to be told."""
 
-    def __init__(self, kpis: Kpis) -> None:
+    def __init__(self, kpis: KpiReader) -> None:
         self._kpis = kpis
         self._stale: set[str] = set()
         self._due: dict[str, float] = {}  # the loop's time, of those that were told just now
@@ -54,7 +54,7 @@ class KpiPublisher:
         self._stale.discard(slug)
         self._due[slug] = asyncio.get_running_loop().time() + PAUSE_S
         try:
-            cursor, kpis = await self._kpis.application(slug)
+            cursor, kpis = await self._kpis.read_application(slug)
         except NotFound:  # its first install has not proved its key
             return
         except DatabaseUnavailable as error:

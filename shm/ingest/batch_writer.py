@@ -18,16 +18,18 @@ from shm.core.instruments import Instruments
 from shm.core.logs import RateLimitedLogger
 from shm.core.settings import Settings
 from shm.db.database import Database
-from shm.ingest.envelope import Snapshot
+from shm.ingest.payloads import Snapshot
 from shm.ingest.registry import Registry, unknown_instance
 
 rate_limited = RateLimitedLogger(logging.getLogger(__name__))
 
 # From so many on only half of those that wait are written at once: while PostgreSQL has one half, whoever is in the
 # other is read and checked, so that neither stands still for the other. Below it a second commit would cost more.
-WORTH_HALVING = 16
+MIN_HALVED_QUEUE = 16
 
-BACKLOGS_OF_ONE = 2  # of one install may wait at once: its share of the queue, so that none takes the others' places
+MAX_BACKLOGS_PER_INSTANCE = (
+    2  # of one install may wait at once: its share of the queue, so that none takes the others' places
+)
 
 _encoder = msgspec.json.Encoder()
 
@@ -65,7 +67,7 @@ class _Waiting:
     since: float  # monotonic, in seconds
 
 
-class Intake:
+class BatchWriter:
     """The only way of a snapshot into the database."""
 
     def __init__(self, database: Database, registry: Registry, settings: Settings, instruments: Instruments) -> None:
@@ -74,7 +76,7 @@ class Intake:
         self._instruments = instruments
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(settings.queue)
         self._batch = settings.batch
-        self._most_of_one = BACKLOGS_OF_ONE * settings.max_backlog
+        self._most_of_one = MAX_BACKLOGS_PER_INSTANCE * settings.max_backlog
         self._waiting: dict[tuple[str, datetime], asyncio.Future[_Judged]] = {}
         self._shares: dict[str, int] = {}  # places in the queue, by instance
 
@@ -113,14 +115,14 @@ class Intake:
             return judged
         who = snapshots[0]
         if Verdict.PENDING in verdicts:  # its first signed request
-            if await self._registry.prove(who.instance_id, who.public_key) == Verdict.PENDING:
+            if await self._registry.confirm_key(who.instance_id, who.public_key) == Verdict.PENDING:
                 raise Forbidden("not_approved", "This instance waits for approval; its snapshots are not kept yet.")
             judged = [_judged(each) for each in await self._judge_all(snapshots)]
             verdicts = {each.verdict for each in judged}
         elif Verdict.STAGED in verdicts:  # its first since it registered anew, or was approved
-            await self._registry.prove(who.instance_id, who.public_key)
+            await self._registry.confirm_key(who.instance_id, who.public_key)
         if verdicts - {Verdict.STORED, Verdict.STAGED}:
-            self._registry.forget(who.instance_id)
+            self._registry.evict_key(who.instance_id)
             raise unknown_instance()
         return judged
 
@@ -160,7 +162,7 @@ class Intake:
         while True:
             first = await self._queue.get()
             waiting = self._queue.qsize()
-            most = waiting if waiting < WORTH_HALVING else waiting // 2
+            most = waiting if waiting < MIN_HALVED_QUEUE else waiting // 2
             batch = [first, *self._taken(min(most, self._batch - 1))]
             began = time.monotonic()
             self._instruments.batch_size.observe(len(batch))

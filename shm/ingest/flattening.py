@@ -14,22 +14,22 @@ from shm.core.errors import BadRequest
 from shm.core.metric_keys import MAX_CATEGORY_LENGTH, MAX_DIGITS, Leaf
 from shm.core.settings import Settings
 
-LARGEST = Decimal(sys.float_info.max)  # PostgreSQL would keep 1e100000 too, and write it in 100,001 digits
-SMALLEST = Decimal(math.ulp(0.0))  # the least above zero
-PLAIN_EXPONENTS = range(SMALLEST.adjusted() + 1, LARGEST.adjusted())  # of these nothing needs to be compared
+MAX_NUMBER = Decimal(sys.float_info.max)  # PostgreSQL would keep 1e100000 too, and write it in 100,001 digits
+MIN_NUMBER = Decimal(math.ulp(0.0))  # the least above zero
+PLAIN_EXPONENTS = range(MIN_NUMBER.adjusted() + 1, MAX_NUMBER.adjusted())  # of these nothing needs to be compared
 PLAIN_INT = 2**63  # below it nothing about an integer needs to be looked at
 
-LONGEST_SHOWN = 40  # characters of a key in a refusal: enough to find it
+MAX_SHOWN_KEY = 40  # characters of a key in a refusal: enough to find it
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
-def read(metrics: dict[str, object], limits: Settings) -> tuple[msgspec.Raw, msgspec.Raw | None]:
+def flatten(metrics: dict[str, object], limits: Settings) -> tuple[msgspec.Raw, msgspec.Raw | None]:
     """The object and its aggregated leaves, both as JSON; None for leaves that are the object itself.
 
     Numbers are int or Decimal. Raises BadRequest.
     """
-    walk = _Walk(limits)
+    walk = _Flattener(limits)
     walk.members(metrics, "", 1)
     kept = msgspec.Raw(_encoder.encode(metrics))
     if walk.aggregated == metrics:  # flat, and nothing in it that is only kept: the usual snapshot
@@ -37,7 +37,7 @@ def read(metrics: dict[str, object], limits: Settings) -> tuple[msgspec.Raw, msg
     return kept, msgspec.Raw(_encoder.encode(walk.aggregated))
 
 
-class _Walk:
+class _Flattener:
     """One walk over one metrics object. It ends at the first value too many: a body has room for half a million."""
 
     def __init__(self, limits: Settings) -> None:
@@ -56,7 +56,7 @@ class _Walk:
         for name, value in members.items():
             key = prefix + name
             if len(key) > self._longest_key:
-                sentence = f"metrics.{shown(key)}: a key has at most {self._longest_key} characters."
+                sentence = f"metrics.{abbreviate_key(key)}: a key has at most {self._longest_key} characters."
                 raise BadRequest("key_too_long", sentence)
             if "\0" in name:
                 raise _nul("a key in metrics")
@@ -75,7 +75,7 @@ class _Walk:
         if self._values > self._most_values:
             raise self._too_many()
         if key in self.aggregated or key in self._only_kept:
-            sentence = f"metrics names {shown(key)} twice, once with a dot and once nested."
+            sentence = f"metrics names {abbreviate_key(key)} twice, once with a dot and once nested."
             raise BadRequest("ambiguous_metric", sentence)
         if isinstance(value, list):
             self._array(value, key, depth)
@@ -106,7 +106,7 @@ class _Walk:
     def _scalar(self, value: object, key: str) -> None:
         if isinstance(value, str):
             if len(value) > self._longest_text or "\0" in value:
-                check_text(value, f"metrics.{shown(key)}", self._longest_text)
+                check_text(value, f"metrics.{abbreviate_key(key)}", self._longest_text)
         elif isinstance(value, int):
             if not -PLAIN_INT < value < PLAIN_INT:
                 _check_number(Decimal(value), key)
@@ -118,7 +118,7 @@ class _Walk:
         return BadRequest("too_many_metrics", sentence)
 
     def _too_deep(self, key: str) -> BadRequest:
-        return BadRequest("too_deep", f"metrics.{shown(key)}: metrics are read {self._most_deep} levels deep.")
+        return BadRequest("too_deep", f"metrics.{abbreviate_key(key)}: metrics are read {self._most_deep} levels deep.")
 
 
 def check_text(value: str, where: str, longest: int) -> None:
@@ -129,10 +129,10 @@ def check_text(value: str, where: str, longest: int) -> None:
         raise _nul(where)
 
 
-def shown(key: str) -> str:
+def abbreviate_key(key: str) -> str:
     """A key as an answer may show it: short, and on one line."""
-    written = key[: LONGEST_SHOWN + 1].encode("unicode_escape").decode()
-    return written if len(written) <= LONGEST_SHOWN else written[:LONGEST_SHOWN] + "…"
+    written = key[: MAX_SHOWN_KEY + 1].encode("unicode_escape").decode()
+    return written if len(written) <= MAX_SHOWN_KEY else written[:MAX_SHOWN_KEY] + "…"
 
 
 def _nul(where: str) -> BadRequest:
@@ -141,7 +141,7 @@ def _nul(where: str) -> BadRequest:
 
 def _check_number(value: Decimal, key: str) -> None:
     if len(value.as_tuple().digits) > MAX_DIGITS or (
-        value.adjusted() not in PLAIN_EXPONENTS and not SMALLEST <= value.copy_abs() <= LARGEST
+        value.adjusted() not in PLAIN_EXPONENTS and not MIN_NUMBER <= value.copy_abs() <= MAX_NUMBER
     ):
-        sentence = f"metrics.{shown(key)} is beyond what a double-precision number holds."
+        sentence = f"metrics.{abbreviate_key(key)} is beyond what a double-precision number holds."
         raise BadRequest("number_out_of_range", sentence)

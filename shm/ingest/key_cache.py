@@ -14,8 +14,8 @@ from shm.core.errors import DatabaseUnavailable, Overloaded
 from shm.core.settings import Settings
 from shm.db.database import Database
 
-REMEMBERED = 200_000  # about 200 bytes each: 40 MB for a fleet that reports hourly to this process
-AT_ONCE = 1_000  # keys read by one statement
+MAX_ENTRIES = 200_000  # about 200 bytes each: 40 MB for a fleet that reports hourly to this process
+MAX_BATCH = 1_000  # keys read by one statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class _Row:
     public_key: memoryview
 
 
-class Keys:
+class PublicKeyCache:
     """The keys of one database."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
@@ -34,27 +34,27 @@ class Keys:
         self._asked: dict[str, asyncio.Future[bytes | None]] = {}
         self._wanted = asyncio.Event()
 
-    async def of(self, instance_id: str, *, newest: bool = False) -> bytes | None:
+    async def get(self, instance_id: str, *, refresh: bool = False) -> bytes | None:
         """The instance's Ed25519 public key, 32 bytes; None for an unknown instance. Raises Overloaded.
 
         `newest`: as the database has it, where a remembered one may be outdated. That is read with all others that are
         asked for, so that a flood of bad signatures costs the database little.
         """
         known = self._remembered.get(instance_id)
-        if known is not None and not newest:
+        if known is not None and not refresh:
             self._remembered.move_to_end(instance_id)
             return known
         key = await self._read(instance_id)
         if key is None:
-            self.forget(instance_id)
+            self.evict(instance_id)
             return None
         self._remembered[instance_id] = key
         self._remembered.move_to_end(instance_id)
-        if len(self._remembered) > REMEMBERED:
+        if len(self._remembered) > MAX_ENTRIES:
             self._remembered.popitem(last=False)
         return key
 
-    def forget(self, instance_id: str) -> None:
+    def evict(self, instance_id: str) -> None:
         """Drops a key that turned out to be another in the database."""
         self._remembered.pop(instance_id, None)
 
@@ -64,7 +64,7 @@ class Keys:
             await self._wanted.wait()
             self._wanted.clear()
             while self._asked:
-                asked = dict(islice(self._asked.items(), AT_ONCE))
+                asked = dict(islice(self._asked.items(), MAX_BATCH))
                 for instance_id in asked:
                     del self._asked[instance_id]
                 await self._answer(asked)

@@ -14,18 +14,20 @@ from shm.core.json_types import Timestamp
 from shm.core.releases import version_rank
 from shm.core.settings import Settings
 from shm.db.database import Database
-from shm.ingest.envelope import Registration
-from shm.ingest.key_cache import Keys
+from shm.ingest.key_cache import PublicKeyCache
+from shm.ingest.payloads import Registration
 
-HELD_PAGE = 20  # snapshots read at a time for a disclosure, 1.3 MB at their largest: whoever does not read holds them
-SWEEP_PAGE = 500  # placed anew at a time: some milliseconds under the writers' lock
-SWEEP_S = 1.0  # so long it goes on: while many are due, as after an outage, all readers have to correct for them
-SWEEP_REST_S = 0.02  # between two pages: the intake's turn
+EXPORT_PAGE = 20  # snapshots read at a time for a disclosure, 1.3 MB at their largest: whoever does not read holds them
+REFRESH_PAGE = 500  # placed anew at a time: some milliseconds under the writers' lock
+REFRESH_DURATION_S = (
+    1.0  # so long it goes on: while many are due, as after an outage, all readers have to correct for them
+)
+REFRESH_PAUSE_S = 0.02  # between two pages: the intake's turn
 ERASE_PAGE = 500  # snapshots taken out at a time: some tens of milliseconds under the writers' lock
 PURGE_PAGE = 1_000  # removed at a time, so that the intake never waits long
 
 
-class Registered(StrEnum):
+class RegistrationResult(StrEnum):
     """What became of a registration."""
 
     NEW = "new"
@@ -35,7 +37,7 @@ class Registered(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
+class ErasureReceipt:
     """What was deleted of an instance."""
 
     instance_id: str
@@ -67,24 +69,24 @@ class _Staged(msgspec.Struct):
 class Registry:
     """Registrations and proofs, over one database."""
 
-    def __init__(self, database: Database, keys: Keys, settings: Settings) -> None:
+    def __init__(self, database: Database, keys: PublicKeyCache, settings: Settings) -> None:
         self._database = database
         self._approval_wanted = settings.activation == "manual"
         self._keys = keys
         self._pending_age = settings.pending_age
 
-    async def public_key(self, instance_id: str, *, newest: bool = False) -> bytes:
+    async def public_key(self, instance_id: str, *, refresh: bool = False) -> bytes:
         """As `Keys.of`; raises Forbidden for an unknown instance."""
-        key = await self._keys.of(instance_id, newest=newest)
+        key = await self._keys.get(instance_id, refresh=refresh)
         if key is None:
             raise unknown_instance()
         return key
 
-    def forget(self, instance_id: str) -> None:
+    def evict_key(self, instance_id: str) -> None:
         """Drops a remembered key that turned out to be another in the database."""
-        self._keys.forget(instance_id)
+        self._keys.evict(instance_id)
 
-    async def register(self, said: Registration) -> Registered:
+    async def register(self, said: Registration) -> RegistrationResult:
         """Writes down an unproven registration: a new pending instance, or something staged for a known one."""
         verdict = await self._database.fetch_value(
             str,
@@ -100,9 +102,9 @@ class Registry:
             os_arch=said.os_arch,
         )
         assert verdict is not None  # noqa: S101 - the statement always answers
-        return Registered(verdict)
+        return RegistrationResult(verdict)
 
-    async def prove(self, instance_id: str, public_key: bytes) -> str:
+    async def confirm_key(self, instance_id: str, public_key: bytes) -> str:
         """A signature of this key held: what was staged takes effect, and the instance becomes active.
 
         Returns the status, which stays pending where an admin has to approve. Raises Forbidden for an instance that is
@@ -117,36 +119,36 @@ class Registry:
                 str, "instances.prove", approval_wanted=self._approval_wanted, **_staged(claim.staged), **known
             )
         if status is None:
-            self.forget(instance_id)
+            self.evict_key(instance_id)
             raise unknown_instance()
         return status
 
-    async def decide(self, instance_id: str, status: str) -> None:
+    async def set_status(self, instance_id: str, status: str) -> None:
         """An admin's decision: `active` or `revoked`, the latter for good. It counts in every server at once."""
         await self._database.execute("instances.decide", instance_id=instance_id, status=status)
 
     async def rotate(self, instance_id: str, public_key: bytes, new_key: bytes) -> None:
         """Another key from now on, in every server. Raises Forbidden as `prove`, which it does too."""
-        await self.prove(instance_id, public_key)
+        await self.confirm_key(instance_id, public_key)
         rotated = await self._database.execute(
             "instances.rotate", instance_id=instance_id, public_key=public_key, new_key=new_key
         )
-        self.forget(instance_id)
+        self.evict_key(instance_id)
         if not rotated:  # another rotate or a revocation came in between
             raise unknown_instance()
 
-    async def erase(self, instance_id: str, public_key: bytes) -> Receipt:
+    async def erase(self, instance_id: str, public_key: bytes) -> ErasureReceipt:
         """Deletes everything held on an instance, which asked for it itself. Raises Forbidden as `prove`."""
         receipt = await self._erase(instance_id, public_key)
         if receipt is None:
             raise unknown_instance()
         return receipt
 
-    async def remove(self, instance_id: str) -> bool:
+    async def delete(self, instance_id: str) -> bool:
         """Deletes everything held on an instance, as an admin wants it; False where there was none."""
         return await self._erase(instance_id, None) is not None
 
-    async def _erase(self, instance_id: str, public_key: bytes | None) -> Receipt | None:
+    async def _erase(self, instance_id: str, public_key: bytes | None) -> ErasureReceipt | None:
         who = {"instance_id": instance_id, "public_key": public_key}
         past: list[_Erased] = []
         while True:
@@ -154,8 +156,8 @@ class Registry:
             if page is None or not page.snapshots:
                 break
             past.append(page)
-        receipt = await self._database.fetch_one(Receipt, "erasure.erase", **who)
-        self.forget(instance_id)
+        receipt = await self._database.fetch_one(ErasureReceipt, "erasure.erase", **who)
+        self.evict_key(instance_id)
         if receipt is None or not past:
             return receipt
         newest = receipt.newest_snapshot_at or past[-1].newest_snapshot_at
@@ -166,39 +168,39 @@ class Registry:
             newest_snapshot_at=newest,
         )
 
-    async def held(self, instance_id: str) -> dict[str, object]:
+    async def export_instance(self, instance_id: str) -> dict[str, object]:
         """Everything known of an instance but its snapshots. Raises Forbidden where there is none."""
         found = await self._database.fetch_one(dict, "instances.held", instance_id=instance_id)
         if found is None:
             raise unknown_instance()
         return found
 
-    async def snapshots_held(self, instance_id: str) -> AsyncIterator[list[dict[str, object]]]:
+    async def export_snapshots(self, instance_id: str) -> AsyncIterator[list[dict[str, object]]]:
         """All snapshots of an instance, oldest first, some at a time."""
         after: object = "-infinity"
         while True:
             page = await self._database.fetch(
-                dict, "instances.snapshots_held", instance_id=instance_id, after=after, most=HELD_PAGE
+                dict, "instances.snapshots_held", instance_id=instance_id, after=after, most=EXPORT_PAGE
             )
             if page:
                 yield page
-            if len(page) < HELD_PAGE:
+            if len(page) < EXPORT_PAGE:
                 return
             after = page[-1]["snapshot_at"]
 
-    async def sweep(self) -> bool:
+    async def refresh_due(self) -> bool:
         """Places instances anew that time alone has moved, the ones that are due longest; whether there may be more."""
         if not await self._database.fetch_value(bool, "instances.is_due"):  # spares the writers' lock
             return False
-        until = time.monotonic() + SWEEP_S
+        until = time.monotonic() + REFRESH_DURATION_S
         while time.monotonic() < until:
-            swept = await self._database.fetch_value(int, "instances.sweep", most=SWEEP_PAGE)
-            if swept is None or swept < SWEEP_PAGE:
+            swept = await self._database.fetch_value(int, "instances.sweep", most=REFRESH_PAGE)
+            if swept is None or swept < REFRESH_PAGE:
                 return False
-            await asyncio.sleep(SWEEP_REST_S)
+            await asyncio.sleep(REFRESH_PAUSE_S)
         return True
 
-    async def purge(self) -> bool:
+    async def purge_unconfirmed(self) -> bool:
         """Removes instances that never proved their key, the oldest thousand; whether there may be more."""
         return await self._database.execute("erasure.purge", age=self._pending_age, most=PURGE_PAGE) == PURGE_PAGE
 

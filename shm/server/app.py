@@ -12,23 +12,23 @@ import tornado.netutil
 import tornado.web
 from tornado.httpserver import HTTPServer
 
-from shm.analytics.applications import Applications
-from shm.analytics.charts import Charts
-from shm.analytics.instances import Items
-from shm.analytics.kpis import Kpis
-from shm.analytics.percentiles import Spreads
-from shm.analytics.single_flight_cache import Reckoned
-from shm.analytics.versions import VersionCharts
-from shm.auth.rate_limits import Limits
-from shm.auth.tokens import Tokens
+from shm.analytics.applications import ApplicationStore
+from shm.analytics.charts import ChartReader
+from shm.analytics.instances import InstanceReader
+from shm.analytics.kpis import KpiReader
+from shm.analytics.percentiles import DistributionReader
+from shm.analytics.single_flight_cache import SingleFlightCache
+from shm.analytics.versions import VersionReader
+from shm.auth.rate_limits import RateLimiter
+from shm.auth.tokens import TokenStore
 from shm.core.errors import ConfigurationError
 from shm.core.instruments import Instruments
 from shm.core.settings import Settings
 from shm.core.tasks import run_in_background
 from shm.db.database import Database
 from shm.feed.hub import Feed
-from shm.ingest.batch_writer import Intake
-from shm.ingest.key_cache import Keys
+from shm.ingest.batch_writer import BatchWriter
+from shm.ingest.key_cache import PublicKeyCache
 from shm.ingest.registry import Registry
 from shm.server import background_jobs, openapi
 from shm.server.gauge_sampler import GaugeSampler
@@ -108,11 +108,15 @@ async def running_services(
     A background task that fails takes the context with it: a server that takes nothing in, or tells nothing, must not
     look alive.
     """
-    keys = Keys(database, settings)
+    keys = PublicKeyCache(database, settings)
     registry = Registry(database, keys, settings)
-    items, applications, spreads = Items(database, settings), Applications(database), Spreads(database)
-    kpis, reckoned = Kpis(database, spreads, settings), Reckoned()
-    intake = Intake(writer, registry, settings, instruments)
+    items, applications, spreads = (
+        InstanceReader(database, settings),
+        ApplicationStore(database),
+        DistributionReader(database),
+    )
+    kpis, reckoned = KpiReader(database, spreads, settings), SingleFlightCache()
+    intake = BatchWriter(writer, registry, settings, instruments)
     changes = Feed(database, kpis, settings)
     services = Services(
         settings=settings,
@@ -122,12 +126,12 @@ async def running_services(
         items=items,
         kpis=kpis,
         applications=applications,
-        charts=Charts(database, kpis, reckoned, settings),
-        versions=VersionCharts(database, reckoned, settings),
+        charts=ChartReader(database, kpis, reckoned, settings),
+        versions=VersionReader(database, reckoned, settings),
         reckoned=reckoned,
         feed=changes,
-        tokens=Tokens(database, settings),
-        limits=Limits(settings),
+        tokens=TokenStore(database, settings),
+        limits=RateLimiter(settings),
         instruments=instruments,
         sampler=GaugeSampler(instruments, database, writer, intake, changes),
         metrics_exporter=MetricsExporter(instruments.slots),

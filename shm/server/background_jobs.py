@@ -19,7 +19,7 @@ from shm.db import partitions
 from shm.db.advisory_locks import Lock
 from shm.db.database import Database
 from shm.feed.hub import Feed
-from shm.ingest.batch_writer import Intake
+from shm.ingest.batch_writer import BatchWriter
 from shm.ingest.registry import Registry
 
 logger = logging.getLogger(__name__)
@@ -56,13 +56,13 @@ def jobs(database: Database, registry: Registry, feed: Feed, settings: Settings)
     rollup = Rollup(database)
     hours_kept = max(settings.retention, MIN_HOURS_KEPT)
     return [
-        Job("sweep", IDLE_INTERVAL_S, registry.sweep),
-        Job("begin the series anew", IDLE_INTERVAL_S, rollup.begin_anew),
-        Job("roll up", IDLE_INTERVAL_S, rollup.roll),
-        Job("close a day", 60.0, rollup.close),
+        Job("sweep", IDLE_INTERVAL_S, registry.refresh_due),
+        Job("begin the series anew", IDLE_INTERVAL_S, rollup.restart_if_stale),
+        Job("roll up", IDLE_INTERVAL_S, rollup.roll_up),
+        Job("close a day", 60.0, rollup.close_day),
         Job("make weeks", 3_600.0, lambda: partitions.create_missing(database, settings)),
         Job("drop weeks", 3_600.0, lambda: partitions.drop_expired(database, settings.retention)),
-        Job("purge", 60.0, registry.purge),
+        Job("purge", 60.0, registry.purge_unconfirmed),
         Job("forget removals", 60.0, feed.forget_removals),
         Job("forget hours", 3_600.0, lambda: delete_page("series.forget_hours", kept=hours_kept)),
         Job("forget what came to nothing", 3_600.0, lambda: delete_page("series.forget_nothing")),
@@ -71,7 +71,7 @@ def jobs(database: Database, registry: Registry, feed: Feed, settings: Settings)
     ]
 
 
-async def run(database: Database, registry: Registry, intake: Intake, feed: Feed, settings: Settings) -> None:
+async def run(database: Database, registry: Registry, intake: BatchWriter, feed: Feed, settings: Settings) -> None:
     """Goes round until cancelled, while no other process does."""
     while True:
         try:
@@ -84,7 +84,7 @@ async def run(database: Database, registry: Registry, intake: Intake, feed: Feed
         await asyncio.sleep(RETRY_S)
 
 
-async def _run_jobs(jobs: list[Job], check_leadership: Callable[[], Awaitable[None]], intake: Intake) -> None:
+async def _run_jobs(jobs: list[Job], check_leadership: Callable[[], Awaitable[None]], intake: BatchWriter) -> None:
     while True:
         await check_leadership()
         has_more = False

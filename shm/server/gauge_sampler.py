@@ -13,7 +13,7 @@ from shm.core.instruments import Instruments
 from shm.core.logs import describe_error
 from shm.db.database import Database
 from shm.feed.hub import Feed
-from shm.ingest.batch_writer import Intake
+from shm.ingest.batch_writer import BatchWriter
 
 SAMPLE_INTERVAL_S = 0.25  # a loop that is blocked for longer is noticed; a sample takes some ten microseconds
 MEASURE_INTERVAL_S = (
@@ -33,7 +33,7 @@ class GaugeSampler:
     """That of one worker."""
 
     def __init__(
-        self, instruments: Instruments, database: Database, writer: Database, intake: Intake, feed: Feed
+        self, instruments: Instruments, database: Database, writer: Database, intake: BatchWriter, feed: Feed
     ) -> None:
         self._instruments = instruments
         self._database = database

@@ -26,7 +26,7 @@ from shm.core.errors import (
     TooSlow,
     Unauthorized,
 )
-from shm.ingest.envelope import Reading
+from shm.ingest.payloads import BacklogSnapshot
 from shm.server.handlers.base import Handler
 from shm.server.http import problems
 from shm.server.http.ingest_requests import Endpoint
@@ -80,7 +80,7 @@ def document(routes: Sequence[tuple[str, type[Handler]]], endpoints: Mapping[str
     schemas = Schemas(
         [
             problems.Problem,
-            Reading,  # what a backlog's members are
+            BacklogSnapshot,  # what a backlog's members are
             *(endpoint.response for endpoint in endpoints.values()),
             *(endpoint.body for endpoint in endpoints.values() if endpoint.body is not None),
             *(operation.returns for operation in declared),

@@ -7,20 +7,20 @@ from typing import Protocol
 
 import tornado.websocket
 
-from shm.analytics.applications import Applications
-from shm.analytics.charts import Charts
-from shm.analytics.instances import Items
-from shm.analytics.kpis import Kpis
-from shm.analytics.single_flight_cache import Reckoned
-from shm.analytics.versions import VersionCharts
-from shm.auth.rate_limits import Limits
-from shm.auth.tokens import Tokens
+from shm.analytics.applications import ApplicationStore
+from shm.analytics.charts import ChartReader
+from shm.analytics.instances import InstanceReader
+from shm.analytics.kpis import KpiReader
+from shm.analytics.single_flight_cache import SingleFlightCache
+from shm.analytics.versions import VersionReader
+from shm.auth.rate_limits import RateLimiter
+from shm.auth.tokens import TokenStore
 from shm.core.errors import Overloaded
 from shm.core.instruments import Instruments
 from shm.core.settings import Settings
 from shm.db.database import Database
 from shm.feed.hub import Feed
-from shm.ingest.batch_writer import Intake
+from shm.ingest.batch_writer import BatchWriter
 from shm.ingest.registry import Registry
 from shm.server.gauge_sampler import GaugeSampler
 from shm.server.prometheus import MetricsExporter
@@ -40,16 +40,16 @@ class Services:
     settings: Settings
     database: Database
     registry: Registry
-    intake: Intake
-    items: Items
-    kpis: Kpis
-    applications: Applications
-    charts: Charts
-    versions: VersionCharts
-    reckoned: Reckoned
+    intake: BatchWriter
+    items: InstanceReader
+    kpis: KpiReader
+    applications: ApplicationStore
+    charts: ChartReader
+    versions: VersionReader
+    reckoned: SingleFlightCache
     feed: Feed
-    tokens: Tokens
-    limits: Limits
+    tokens: TokenStore
+    limits: RateLimiter
     instruments: Instruments
     sampler: GaugeSampler
     metrics_exporter: MetricsExporter

@@ -13,7 +13,7 @@ import httpx
 import psycopg2
 import pytest
 
-from shm.analytics.consistency import MOST_SHOWN
+from shm.analytics.consistency import MAX_SHOWN
 from shm.cli.check import run
 from tests.support import plain_http
 from tests.support.databases import admin_cursor, fresh_database
@@ -315,8 +315,8 @@ def test_of_many_differences_the_first_are_shown_and_all_are_mended(
         gone = cursor.rowcount
     found = check(grown[1])
     assert found.status == 1
-    assert len(found.lines) == MOST_SHOWN + 1
-    assert found.lines[-1] == f"series_days: and {gone - MOST_SHOWN} more"
+    assert len(found.lines) == MAX_SHOWN + 1
+    assert found.lines[-1] == f"series_days: and {gone - MAX_SHOWN} more"
     assert check(grown[1], repair=True).status == 0
     assert check(grown[1]) == Checked(0, [])
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shm.auth import rate_limits
-from shm.auth.rate_limits import Limit, Limits
+from shm.auth.rate_limits import RateLimiter, TokenBucket
 from shm.core.errors import TooMany
 from shm.core.settings import Settings
 from tests.support import plain_http
@@ -45,13 +45,13 @@ def test_a_limit_is_a_bucket_that_fills_again_one_by_one(
     requests: int, burst: int, steps: list[tuple[float, bool]]
 ) -> None:
     clock = Clock()
-    limit: Limit[str] = Limit(requests, 60, burst, clock)
+    limit: TokenBucket[str] = TokenBucket(requests, 60, burst, clock)
     tokens, filled_at = float(burst), clock.now  # the bucket as one would draw it
     for pause, taking in steps:
         clock.now += pause
         tokens = min(burst, tokens + (clock.now - filled_at) * requests / 60)
         filled_at = clock.now
-        left = limit.left("key")
+        left = limit.peek("key")
         assert (left.retry_after_s <= 1e-6) == (tokens >= 1 - 1e-6)
         assert abs(left.remaining - max(0, math.floor(tokens + 1e-6))) <= (
             1 if abs(tokens - round(tokens)) < 1e-5 else 0
@@ -63,7 +63,7 @@ def test_a_limit_is_a_bucket_that_fills_again_one_by_one(
 
 def test_a_bucket_that_is_full_again_is_forgotten() -> None:
     clock = Clock()
-    limit: Limit[int] = Limit(1, 60, 2, clock)
+    limit: TokenBucket[int] = TokenBucket(1, 60, 2, clock)
     for key in range(100):
         limit.take(key)
     clock.now += 61
@@ -73,24 +73,26 @@ def test_a_bucket_that_is_full_again_is_forgotten() -> None:
 
 
 def test_whatever_comes_a_limit_remembers_a_bounded_number_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limits, "MOST_KEYS", 1_000)
-    limit: Limit[int] = Limit(1, 60, 2)
+    monkeypatch.setattr(rate_limits, "MAX_KEYS", 1_000)
+    limit: TokenBucket[int] = TokenBucket(1, 60, 2)
     for key in range(5_000):
         limit.take(key)
     assert len(limit) == 1_000
-    mine = Limits(Settings())
+    mine = RateLimiter(Settings())
     for number in range(5_000):
-        mine.remember(number.to_bytes(16), b"bad", good=False)
+        mine.record_attempt(number.to_bytes(16), b"bad", succeeded=False)
     assert len(mine._guesses) == 1_000
 
 
 def test_an_address_is_held_only_as_a_keyed_hash() -> None:
-    first, second = Limits(Settings()), Limits(Settings())
-    assert first.address("192.0.2.7", []) == first.address("192.0.2.7", [])
-    assert first.address("192.0.2.7", []) != second.address("192.0.2.7", [])
-    assert first.address("192.0.2.7", []) == first.address("::ffff:192.0.2.7", [])
+    first, second = RateLimiter(Settings()), RateLimiter(Settings())
+    assert first.hash_address("192.0.2.7", []) == first.hash_address("192.0.2.7", [])
+    assert first.hash_address("192.0.2.7", []) != second.hash_address("192.0.2.7", [])
+    assert first.hash_address("192.0.2.7", []) == first.hash_address("::ffff:192.0.2.7", [])
     assert (
-        first.address("2001:db8::1", []) == first.address("2001:db8::2:3:4:5", []) != first.address("2001:db9::1", [])
+        first.hash_address("2001:db8::1", [])
+        == first.hash_address("2001:db8::2:3:4:5", [])
+        != first.hash_address("2001:db9::1", [])
     )
 
 
@@ -111,26 +113,26 @@ def test_an_address_is_held_only_as_a_keyed_hash() -> None:
     ],
 )
 def test_only_a_trusted_proxy_says_for_whom_it_speaks(peer: str, forwarded: list[str], asking: str) -> None:
-    mine = Limits(Settings.load({"SHM_TRUSTED_PROXIES": "10.0.0.0/8, ::1"}))
-    assert mine.address(peer, forwarded) == mine.address(asking, [])
+    mine = RateLimiter(Settings.load({"SHM_TRUSTED_PROXIES": "10.0.0.0/8, ::1"}))
+    assert mine.hash_address(peer, forwarded) == mine.hash_address(asking, [])
 
 
 def test_a_ban_counts_different_guesses_ends_and_spares_tokens_that_were_good() -> None:
     clock = Clock()
-    mine = Limits(Settings.load({"SHM_RATELIMIT_BRUTEFORCE_THRESHOLD": "3"}), clock)
-    address, neighbour = mine.address("192.0.2.7", []), mine.address("192.0.2.8", [])
-    mine.remember(address, b"good", good=True)
+    mine = RateLimiter(Settings.load({"SHM_RATELIMIT_BRUTEFORCE_THRESHOLD": "3"}), clock)
+    address, neighbour = mine.hash_address("192.0.2.7", []), mine.hash_address("192.0.2.8", [])
+    mine.record_attempt(address, b"good", succeeded=True)
     for _ in range(50):
-        mine.remember(address, b"outdated", good=False)  # a console that was given it tries again and again
-    mine.hold_ban(address, b"other")
+        mine.record_attempt(address, b"outdated", succeeded=False)  # a console that was given it tries again and again
+    mine.check_ban(address, b"other")
     for guess in (b"1", b"2", b"3"):
-        mine.remember(address, guess, good=False)
+        mine.record_attempt(address, guess, succeeded=False)
     with pytest.raises(TooMany):
-        mine.hold_ban(address, b"other")
-    mine.hold_ban(address, b"good")
-    mine.hold_ban(neighbour, b"other")
+        mine.check_ban(address, b"other")
+    mine.check_ban(address, b"good")
+    mine.check_ban(neighbour, b"other")
     clock.now += 15 * 60 + 1
-    mine.hold_ban(address, b"other")
+    mine.check_ban(address, b"other")
 
 
 def test_an_office_of_fifty_behind_one_address_gets_in_at_once(limited: ServerProcess) -> None:

@@ -11,7 +11,7 @@ import httpx
 import psycopg2
 import pytest
 
-from shm.auth.tokens import LONGEST_NAME, Role
+from shm.auth.tokens import MAX_NAME_LENGTH, Role
 from shm.core.errors import ConfigurationError
 from shm.server.app import ROUTES
 from shm.server.handlers.base import Handler
@@ -298,7 +298,7 @@ def test_a_query_that_means_nothing_is_refused(running: ServerProcess, query: st
         (b'{"name":"  ","role":"viewer"}', 400, "bad_field", "name"),
         (b'{"name":"a\\u0000","role":"viewer"}', 400, "bad_field", "name"),
         (b'{"name":"a\\u202e","role":"viewer"}', 400, "bad_field", "name"),
-        (b'{"name":"%s","role":"viewer"}' % (b"x" * (LONGEST_NAME + 1)), 400, "bad_field", "100"),
+        (b'{"name":"%s","role":"viewer"}' % (b"x" * (MAX_NAME_LENGTH + 1)), 400, "bad_field", "100"),
         (b'{"name":"SHM_ADMIN_TOKEN","role":"viewer"}', 400, "bad_field", "SHM_ADMIN_TOKEN"),
         (b'{"name":"admin.token","role":"admin"}', 400, "bad_field", "admin.token"),
         (b'{"name":"x","role":"viewer","expires_in":"soon"}', 400, "bad_field", "expires_in"),

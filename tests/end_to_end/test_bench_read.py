@@ -115,7 +115,7 @@ def test_an_endpoint_exists_if_the_server_has_its_route_and_query() -> None:
 async def _roll(database: str) -> None:
     async with Database.connect(Settings(), database, size=1) as pool:
         rollup = Rollup(pool)
-        while await rollup.roll():
+        while await rollup.roll_up():
             pass
 
 

@@ -20,9 +20,9 @@ from shm.core.settings import Settings
 from shm.core.shared_memory import WorkerSlots
 from shm.db.database import Database
 from shm.db.embedded import EmbeddedPostgres
-from shm.ingest.batch_writer import Intake
-from shm.ingest.envelope import Snapshot
-from shm.ingest.key_cache import Keys
+from shm.ingest.batch_writer import BatchWriter
+from shm.ingest.key_cache import PublicKeyCache
+from shm.ingest.payloads import Snapshot
 from shm.ingest.registry import Registry
 from tests.support import plain_http
 from tests.support.databases import admin_cursor
@@ -147,8 +147,8 @@ async def test_whoever_waits_behind_a_batch_is_told_with_it_that_the_database_is
     settings = Settings.load({"SHM_DB_PATIENCE": "1s", "SHM_BATCH": "1"})
     with postgres.running() as dsn:
         async with Database.connect(settings, dsn, 1) as database:
-            registry = Registry(database, Keys(database, settings), settings)
-            intake = Intake(database, registry, settings, Instruments(WorkerSlots(1)))
+            registry = Registry(database, PublicKeyCache(database, settings), settings)
+            intake = BatchWriter(database, registry, settings, Instruments(WorkerSlots(1)))
             await asyncio.to_thread(postgres._control, "stop", "-m", "fast")
             waiting = [asyncio.create_task(intake.store(a_snapshot())) for _ in range(20)]
             writer = asyncio.create_task(intake.run())

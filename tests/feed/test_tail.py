@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shm.analytics.counts import InstanceCounts
-from shm.analytics.instances import Item
+from shm.analytics.instances import Instance
 from shm.analytics.kpis import ApplicationKpis
 from shm.feed import change_buffer as tails
 from shm.feed.change_buffer import Tail
@@ -133,9 +133,9 @@ def messages(frames: bytes) -> Iterator[dict[str, Any]]:
         frames = frames[begins + length :]
 
 
-def item(name: str, app: str) -> Item:
+def item(name: str, app: str) -> Instance:
     """An instance of that application."""
-    return Item(name, app, app, "1", "production", "active", NOW, "docker", {}, "linux/amd64", NOW, NOW, True, "1")  # type: ignore[arg-type]
+    return Instance(name, app, app, "1", "production", "active", NOW, "docker", {}, "linux/amd64", NOW, NOW, True, "1")  # type: ignore[arg-type]
 
 
 def kpis(app: str, number: int) -> ApplicationKpis:

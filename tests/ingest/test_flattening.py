@@ -13,7 +13,7 @@ from shm.ingest import flattening
 
 def aggregated(metrics: dict[str, Any]) -> Any:
     """The aggregated leaves of a metrics object."""
-    kept, aggregated = flattening.read(metrics, Settings())
+    kept, aggregated = flattening.flatten(metrics, Settings())
     return msgspec.json.decode(kept if aggregated is None else aggregated)
 
 
@@ -24,7 +24,7 @@ def test_nested_keys_are_joined_by_dots() -> None:
 def test_long_strings_arrays_and_nulls_are_kept_but_not_aggregated() -> None:
     metrics: dict[str, Any] = {"short": "x" * 64, "long": "x" * 65, "list": [1, {"x": 2}], "none": None, "no": False}
     assert aggregated(metrics) == {"short": "x" * 64, "no": False}
-    assert msgspec.json.decode(flattening.read(metrics, Settings())[0]) == metrics
+    assert msgspec.json.decode(flattening.flatten(metrics, Settings())[0]) == metrics
 
 
 @pytest.mark.parametrize(
@@ -48,14 +48,14 @@ def test_long_strings_arrays_and_nulls_are_kept_but_not_aggregated() -> None:
 )
 def test_no_limit_is_escaped_by_nesting(metrics: dict[str, Any], code: str) -> None:
     with pytest.raises(BadRequest) as caught:
-        flattening.read(metrics, Settings())
+        flattening.flatten(metrics, Settings())
     assert caught.value.code == code
 
 
 @pytest.mark.parametrize("key", ["k" * 1000, "\x1b]52;c;\u202e" * 100, "\U0001f600" * 1000])
 def test_a_refusal_shows_a_key_short_and_on_one_line_of_ascii(key: str) -> None:
     with pytest.raises(BadRequest) as caught:
-        flattening.read({key: 1}, Settings())
+        flattening.flatten({key: 1}, Settings())
     assert len(caught.value.detail) < 120
     assert caught.value.detail.isprintable()
     assert caught.value.detail.replace("…", "").isascii()
@@ -63,4 +63,6 @@ def test_a_refusal_shows_a_key_short_and_on_one_line_of_ascii(key: str) -> None:
 
 @pytest.mark.parametrize("number", [Decimal("1.7976931348623157e308"), Decimal("-5e-324"), 10**308])
 def test_what_a_double_holds_is_kept(number: int | Decimal) -> None:
-    assert msgspec.json.decode(flattening.read({"a": number}, Settings())[0], type=dict[str, Decimal]) == {"a": number}
+    assert msgspec.json.decode(flattening.flatten({"a": number}, Settings())[0], type=dict[str, Decimal]) == {
+        "a": number
+    }

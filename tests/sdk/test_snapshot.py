@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
 from shm.core.settings import Settings
-from shm.ingest import envelope
+from shm.ingest import payloads, signatures
 from shm_sdk.snapshot import (
     MAX_BODY_BYTES,
     MAX_DEPTH,
@@ -32,13 +32,13 @@ KEY = SigningKey.generate()
 LIMITS = Settings()
 
 
-def accept(metrics: Mapping[str, Json]) -> envelope.Snapshot:
+def accept(metrics: Mapping[str, Json]) -> payloads.Snapshot:
     """The snapshot that the server reads from these metrics; raises the server's refusal."""
     now = datetime.now(UTC)
     content = build_body(INSTANCE, now.isoformat().replace("+00:00", "Z"), metrics, "1.4.2", 1)
     assert len(content) <= LIMITS.max_body
-    proof = envelope.proof(INSTANCE, KEY.sign(content).signature.hex())
-    return envelope.snapshot(envelope.verify(proof, bytes(KEY.verify_key), content), now, LIMITS)
+    proof = signatures.parse_signature_headers(INSTANCE, KEY.sign(content).signature.hex())
+    return payloads.parse_snapshot(signatures.verify_body(proof, bytes(KEY.verify_key), content), now, LIMITS)
 
 
 class Hostile:

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from shm.analytics import consistency
-from shm.analytics.kpis import Kpis
-from shm.analytics.percentiles import Spreads
+from shm.analytics.kpis import KpiReader
+from shm.analytics.percentiles import DistributionReader
 from shm.core.settings import Settings
 from shm.db.advisory_locks import Lock
 from shm.db.database import Database
 from shm.feed.hub import Feed
-from shm.ingest.key_cache import Keys
+from shm.ingest.key_cache import PublicKeyCache
 from shm.ingest.registry import Registry
 from shm.server import background_jobs
 from shm.server.background_jobs import Job
@@ -40,7 +40,7 @@ class Backstage:
 
     def differences(self) -> dict[str, list[consistency.Difference]]:
         """What `shm check` finds, by table."""
-        return self.runner.run(consistency.find(self.database)).shown
+        return self.runner.run(consistency.find_differences(self.database)).examples
 
 
 async def _finish(job: Job) -> None:
@@ -57,8 +57,8 @@ def backstage(database: str, **environment: str) -> Iterator[Backstage]:
         opened = Database.connect(settings, database, size=CONNECTIONS)
         own = runner.run(opened.__aenter__())
         try:
-            registry = Registry(own, Keys(own, settings), settings)
-            kpis = Kpis(own, Spreads(own), settings)
+            registry = Registry(own, PublicKeyCache(own, settings), settings)
+            kpis = KpiReader(own, DistributionReader(own), settings)
             feed = Feed(own, kpis, settings)
             yield Backstage(runner, own, background_jobs.jobs(own, registry, feed, settings))
         finally:

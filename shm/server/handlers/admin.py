@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from shm.analytics import applications, kpis, stats
-from shm.analytics.instances import Filter, Item, Sent
+from shm.analytics import applications, instances, kpis, stats
+from shm.analytics.instances import InstanceFilter, StoredSnapshot
 from shm.analytics.sorting import By, Order, Sorting
 from shm.auth.tokens import Role
 from shm.core.errors import Conflict, NotFound
@@ -27,7 +27,7 @@ class PageQuery(msgspec.Struct, frozen=True):
     after: After | None = None
 
 
-class InstancesQuery(Filter, frozen=True):
+class InstancesQuery(InstanceFilter, frozen=True):
     """The query of `GET instances`."""
 
     sort: By = "last_seen_at"
@@ -48,7 +48,7 @@ class Stats(Handler):
     @operation("getStats", Role.VIEWER)
     async def get(self) -> stats.Stats:
         """Counts and aggregates over all applications."""
-        return await stats.read(self.services.database, self.services.settings)
+        return await stats.read_stats(self.services.database, self.services.settings)
 
 
 class Applications(Handler):
@@ -57,7 +57,7 @@ class Applications(Handler):
     @operation("listApplications", Role.VIEWER, headers=[NEXT_PAGE])
     async def get(self, query: PageQuery) -> list[applications.Application]:
         """Applications with their counts, by slug."""
-        found = await self.services.applications.page(query.after, query.limit + 1)
+        found = await self.services.applications.list_page(query.after, query.limit + 1)
         if len(found) > query.limit:
             self.set_next_link(found[query.limit - 1].slug)
         return found[: query.limit]
@@ -69,13 +69,13 @@ class Application(Handler):
     @operation("getApplication", Role.VIEWER, refuses=[NotFound])
     async def get(self, slug: Slug) -> applications.Application:
         """An application with its counts, and what the vendor says of it."""
-        return await self.services.applications.one(slug)
+        return await self.services.applications.get(slug)
 
     @operation("updateApplication", Role.ADMIN, refuses=[NotFound])
     async def put(self, slug: Slug, body: applications.ApplicationChange) -> applications.Application:
         """Changes what the vendor says of an application; what is left out stays as it is."""
-        await self.services.applications.change(slug, body)
-        return await self.services.applications.one(slug)
+        await self.services.applications.update(slug, body)
+        return await self.services.applications.get(slug)
 
 
 class ApplicationKpis(Handler):
@@ -87,7 +87,7 @@ class ApplicationKpis(Handler):
 
         Each counts with its current snapshot, where that is newer than the active window.
         """
-        cursor, told = await self.services.kpis.application(slug, counted_only=query.counted)
+        cursor, told = await self.services.kpis.read_application(slug, counted_only=query.counted)
         self.set_feed_cursor(cursor)
         return told
 
@@ -96,14 +96,16 @@ class Instances(Handler):
     """`GET instances`."""
 
     @operation("listInstances", Role.VIEWER, headers=[FEED_CURSOR, NEXT_PAGE])
-    async def get(self, query: InstancesQuery) -> list[Item]:
+    async def get(self, query: InstancesQuery) -> list[instances.Instance]:
         """Instances with their current metrics, newest seen first, or sorted by a field or a metric.
 
         In both orders numbers come before booleans, those before texts, and what is missing last; equals by their ID.
         Texts, versions too, are sorted by their characters' numbers. A page may have fewer than `limit`: the `Link`
         header says whether it is the last one.
         """
-        page = await self.services.items.page(query, query.after, query.limit, Sorting.of(query.sort, query.order))
+        page = await self.services.items.list_page(
+            query, query.after, query.limit, Sorting.parse(query.sort, query.order)
+        )
         self.set_feed_cursor(page.cursor)
         if page.next is not None:
             self.set_next_link(page.next)
@@ -114,7 +116,7 @@ class Instance(Handler):
     """`GET instances/{id}`."""
 
     @operation("getInstance", Role.VIEWER, headers=[FEED_CURSOR], refuses=[NotFound])
-    async def get(self, instance_id: InstanceId) -> Item:
+    async def get(self, instance_id: InstanceId) -> instances.Instance:
         """An instance with its current metrics."""
         return await read_instance(self, instance_id)
 
@@ -124,7 +126,7 @@ class Instance(Handler):
 
         One that goes on reporting is refused, and one that registers again is a new one: revoke it to keep it out.
         """
-        if not await self.services.registry.remove(instance_id):
+        if not await self.services.registry.delete(instance_id):
             raise no_such_instance()
 
 
@@ -132,36 +134,36 @@ class InstanceSnapshots(Handler):
     """`GET instances/{id}/snapshots`."""
 
     @operation("listSnapshots", Role.VIEWER, headers=[NEXT_PAGE], refuses=[NotFound])
-    async def get(self, instance_id: InstanceId, query: PageQuery) -> list[Sent]:
+    async def get(self, instance_id: InstanceId, query: PageQuery) -> list[StoredSnapshot]:
         """An instance's snapshots, newest first, as long as they are kept.
 
         A page may have fewer than `limit`: the `Link` header says whether it is the last one.
         """
-        found = await self.services.items.history(instance_id, query.after, query.limit)
+        found = await self.services.items.list_snapshots(instance_id, query.after, query.limit)
         if found is None:
             raise no_such_instance()
         if found.next is not None:
             self.set_next_link(found.next)
-        return found.sent
+        return found.snapshots
 
 
 class InstanceStatus(Handler):
     """`POST instances/{id}/approve` and `/revoke`."""
 
     @operation("setInstanceStatus", Role.ADMIN, headers=[FEED_CURSOR], refuses=[NotFound, Conflict])
-    async def post(self, instance_id: InstanceId, decision: Literal["approve", "revoke"]) -> Item:
+    async def post(self, instance_id: InstanceId, decision: Literal["approve", "revoke"]) -> instances.Instance:
         """Approves an instance, or revokes it for good. Asked again, it changes nothing."""
         status = "active" if decision == "approve" else "revoked"
-        await self.services.registry.decide(instance_id, status)
+        await self.services.registry.set_status(instance_id, status)
         item = await read_instance(self, instance_id)
         if item.status != status:
             raise Conflict("revoked_for_good", "This instance is revoked, which is final.")
         return item
 
 
-async def read_instance(handler: Handler, instance_id: str) -> Item:
+async def read_instance(handler: Handler, instance_id: str) -> instances.Instance:
     """An instance, and the feed's cursor told that it is true at. Raises NotFound."""
-    page = await handler.services.items.one(instance_id)
+    page = await handler.services.items.get(instance_id)
     if not page.items:
         raise no_such_instance()
     handler.set_feed_cursor(page.cursor)

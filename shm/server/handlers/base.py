@@ -15,7 +15,7 @@ import tornado.web
 from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 
-from shm.auth.tokens import Granted, Role
+from shm.auth.tokens import Principal, Role
 from shm.core.errors import Forbidden, MethodNotAllowed, NotFound, TooLarge, Unauthorized
 from shm.server.http import problems
 from shm.server.http.ingest_requests import WRITE_TIMEOUT_S
@@ -30,7 +30,7 @@ class Handler(tornado.web.RequestHandler):
     """The base of every handler."""
 
     operations: ClassVar[dict[str, Operation]]  # by method, in lower case
-    granted: Granted | None = None  # to the token that came, where one was wanted
+    granted: Principal | None = None  # to the token that came, where one was wanted
 
     def __init_subclass__(cls) -> None:
         """Whoever may GET may ask for the head alone, unless it is an upgrade."""
@@ -74,14 +74,14 @@ class Handler(tornado.web.RequestHandler):
         if self.granted.role < required_role:
             raise Forbidden("role_too_small", f"This needs a token with the role {required_role.name.lower()}.")
 
-    async def _authenticate(self) -> Granted:
+    async def _authenticate(self) -> Principal:
         tokens, limits = self.services.tokens, self.services.limits
         headers = self.request.headers
-        token = tokens.given(headers.get("Authorization"))
-        address = limits.address(self.request.remote_ip or "", headers.get_list("X-Forwarded-For"))
-        limits.hold_ban(address, token)
-        granted = await tokens.granted(token)
-        limits.remember(address, token, good=granted is not None)
+        token = tokens.hash_bearer(headers.get("Authorization"))
+        address = limits.hash_address(self.request.remote_ip or "", headers.get_list("X-Forwarded-For"))
+        limits.check_ban(address, token)
+        granted = await tokens.authenticate(token)
+        limits.record_attempt(address, token, succeeded=granted is not None)
         if granted is None:
             raise Unauthorized("bad_token", "This token is not valid here.", {"WWW-Authenticate": "Bearer"})
         allowance = limits.take_token(token)

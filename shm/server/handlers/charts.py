@@ -92,7 +92,7 @@ class MetricKeys(Handler):
         keys = None if query.keys is None else sorted(set(query.keys.split(",")))
         if keys is not None and len(keys) > metric_descriptions.MAX_KEYS:
             raise BadRequest("bad_parameter", f"keys names more than {metric_descriptions.MAX_KEYS} metrics.")
-        return await metric_descriptions.read(self.services.database, query.app, keys)
+        return await metric_descriptions.read_metric_keys(self.services.database, query.app, keys)
 
 
 class Metrics(Handler):
@@ -102,9 +102,9 @@ class Metrics(Handler):
     async def get(self, app: App, query: MetricsQuery) -> charts.MetricSeries:
         """An application's metrics over a period: at each moment what the KPIs read then, and at last now."""
         keys = None if query.keys is None else query.keys.split(",")
-        if keys is not None and len(keys) > kpis.MOST_KEYS:
-            raise BadRequest("bad_parameter", f"keys names more than {kpis.MOST_KEYS} metrics.")
-        return await self.services.charts.metrics(app, query.period, keys)
+        if keys is not None and len(keys) > kpis.MAX_KEYS:
+            raise BadRequest("bad_parameter", f"keys names more than {kpis.MAX_KEYS} metrics.")
+        return await self.services.charts.read_series(app, query.period, keys)
 
 
 class Versions(Handler):
@@ -113,7 +113,7 @@ class Versions(Handler):
     @operation("getVersions", Role.VIEWER, refuses=[NotFound])
     async def get(self, slug: Slug, query: PeriodQuery) -> versions.Versions:
         """Instances by version over a period, how fast installs move to a new version, and who is behind."""
-        return await self.services.versions.of(slug, query.period)
+        return await self.services.versions.read_versions(slug, query.period)
 
 
 class VersionRank(Handler):
@@ -131,7 +131,7 @@ class Lifecycle(Handler):
     @operation("getLifecycle", Role.VIEWER, refuses=[NotFound])
     async def get(self, slug: Slug, query: PeriodQuery) -> lifecycle.Lifecycle:
         """Instances that were new, active, lost or returned by day, and how long those of each week survive."""
-        return await lifecycle.read(self.services.database, self.services.reckoned, slug, query.period)
+        return await lifecycle.read_lifecycle(self.services.database, self.services.reckoned, slug, query.period)
 
 
 class Breakdown(Handler):
@@ -144,7 +144,7 @@ class Breakdown(Handler):
         Over the instances that KPIs are over: unrevoked ones whose current snapshot is newer than the active window.
         """
         services = self.services
-        return await breakdown.read(
+        return await breakdown.read_breakdown(
             *(services.database, services.reckoned, slug, query.by, query.metric),
             counted_only=query.counted,
         )

@@ -82,7 +82,7 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
     async def _slug(self) -> str | None:
         """The slug of the application that is wanted; it may come to be only later."""
         app = self._query.app
-        return None if app is None else await applications.slug_of(self.services.database, app)
+        return None if app is None else await applications.resolve_slug(self.services.database, app)
 
     def _check_limits(self) -> None:
         """Raises Overloaded or TooMany where there is no room for one more."""
@@ -142,7 +142,7 @@ async def close_revoked_feeds(services: Services) -> None:
         if not tokens:
             continue
         try:
-            valid = await services.tokens.valid_of(set(tokens.values()))
+            valid = await services.tokens.find_valid(set(tokens.values()))
         except Exception as error:  # of a database that cannot be read, a feed tells nothing either
             rate_limited.warning("could not see which tokens are still valid", describe_error(error))
             continue

@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 import msgspec
 
 from shm.core.errors import Conflict, Forbidden, Refusal, Unauthorized
-from shm.ingest import envelope
+from shm.ingest import payloads, signatures
 from shm.ingest.batch_writer import Outcome
-from shm.ingest.envelope import Signed
-from shm.ingest.registry import Receipt, Registered, unknown_instance
+from shm.ingest.registry import ErasureReceipt, RegistrationResult, unknown_instance
+from shm.ingest.signatures import SignedBody
 from shm.server.http.ingest_requests import SIGNATURE_HEADERS, Endpoint, Request, Response, encode
 from shm.server.services import Services
 
@@ -54,36 +54,38 @@ class DataExport(msgspec.Struct):
 
 async def register(services: Services, request: Request) -> Response:
     """Registers an instance; unsigned, or signed with the key that it carries."""
-    registration_body = envelope.registration(request.body, services.settings)
+    registration_body = payloads.parse_registration(request.body, services.settings)
     signed = "X-Signature" in request.headers
     if signed:
         headers = _parse_signature_headers(request)
         if headers.instance_id != registration_body.instance_id:
             raise Forbidden("instance_mismatch", "instance_id in the body is not the one in X-Instance-ID.")
-        envelope.verify(headers, registration_body.public_key, request.body)
+        signatures.verify_body(headers, registration_body.public_key, request.body)
     verdict = await services.registry.register(registration_body)
-    if verdict is Registered.CONFLICT:
+    if verdict is RegistrationResult.CONFLICT:
         raise Conflict("key_conflict", "This instance_id is registered with another public key.")
-    if verdict is Registered.REVOKED:
+    if verdict is RegistrationResult.REVOKED:
         raise unknown_instance()
     if signed:
-        await services.registry.prove(registration_body.instance_id, registration_body.public_key)
-    status = HTTPStatus.CREATED if verdict is Registered.NEW else HTTPStatus.OK
+        await services.registry.confirm_key(registration_body.instance_id, registration_body.public_key)
+    status = HTTPStatus.CREATED if verdict is RegistrationResult.NEW else HTTPStatus.OK
     return Response(encode(StatusMessage("ok", "Registered")), status)
 
 
 async def activate(services: Services, request: Request) -> Response:
     """Proves the key of a registered instance, again and again."""
     signed = await _verify(services, request)
-    envelope.activation(signed)
-    return Response(encode(ActivationStatus(await services.registry.prove(signed.instance_id, signed.public_key))))
+    payloads.check_activation(signed)
+    return Response(
+        encode(ActivationStatus(await services.registry.confirm_key(signed.instance_id, signed.public_key)))
+    )
 
 
 async def snapshot(services: Services, request: Request) -> Response:
     """Stores a snapshot; 202 once it is committed."""
     signed = await _verify(services, request)
-    sent = envelope.snapshot(signed, datetime.now(UTC), services.settings)
-    rate_limit = services.limits.hold_install(signed.instance_id)
+    sent = payloads.parse_snapshot(signed, datetime.now(UTC), services.settings)
+    rate_limit = services.limits.check_install(signed.instance_id)
     with _counting_unapproved(services, signed):
         outcome = await services.intake.store(sent)
     if outcome is Outcome.STORED:
@@ -96,13 +98,13 @@ async def snapshot(services: Services, request: Request) -> Response:
 async def backlog(services: Services, request: Request) -> Response:
     """Stores a backlog: a verdict for each once all that can be stored are committed. It counts as one snapshot."""
     signed = await _verify(services, request)
-    sent = envelope.backlog(signed, datetime.now(UTC), services.settings)
-    rate_limit = services.limits.hold_install(signed.instance_id)
+    sent = payloads.parse_backlog(signed, datetime.now(UTC), services.settings)
+    rate_limit = services.limits.check_install(signed.instance_id)
     valid = [member for member in sent if not isinstance(member, Refusal)]
     with _counting_unapproved(services, signed):
         outcomes = await services.intake.store_all(valid)
     if not valid:  # nothing has asked the database yet who this is
-        await services.registry.prove(signed.instance_id, signed.public_key)
+        await services.registry.confirm_key(signed.instance_id, signed.public_key)
     if Outcome.STORED in outcomes:
         rate_limit = services.limits.take_install(signed.instance_id)
     if rate_limit is not None:
@@ -118,10 +120,11 @@ async def backlog(services: Services, request: Request) -> Response:
 async def rotate(services: Services, request: Request) -> Response:
     """Another key from now on. Asked again by an install that missed the answer, it is one."""
     headers = _parse_signature_headers(request)
-    by_new = envelope.by_new_key(headers, request.body, request.headers.get("X-New-Signature"))
-    key = await services.registry.public_key(headers.instance_id, newest=True)
+    new_key = payloads.parse_new_public_key(request.body)
+    by_new = signatures.verify_new_key(headers, new_key, request.body, request.headers.get("X-New-Signature"))
+    key = await services.registry.public_key(headers.instance_id, refresh=True)
     by_current_key = by_new if key == by_new.public_key else await _verify(services, request)
-    envelope.action(by_current_key, "rotate", datetime.now(UTC), services.settings)
+    payloads.parse_action(by_current_key, "rotate", datetime.now(UTC), services.settings)
     await services.registry.rotate(headers.instance_id, by_current_key.public_key, by_new.public_key)
     return Response(encode(StatusMessage("ok", "Rotated")))
 
@@ -129,15 +132,15 @@ async def rotate(services: Services, request: Request) -> Response:
 async def erase(services: Services, request: Request) -> Response:
     """Deletes everything held on the instance, and says what that was."""
     signed = await _verify(services, request)
-    envelope.action(signed, "erase", datetime.now(UTC), services.settings)
+    payloads.parse_action(signed, "erase", datetime.now(UTC), services.settings)
     return Response(encode(await services.registry.erase(signed.instance_id, signed.public_key)))
 
 
 async def disclose(services: Services, request: Request) -> Response:
     """Tells everything held on the instance."""
     signed = await _verify(services, request)
-    envelope.action(signed, "disclose", datetime.now(UTC), services.settings)
-    await services.registry.prove(signed.instance_id, signed.public_key)
+    payloads.parse_action(signed, "disclose", datetime.now(UTC), services.settings)
+    await services.registry.confirm_key(signed.instance_id, signed.public_key)
     return Response(_export_chunks(services, signed.instance_id))
 
 
@@ -145,51 +148,51 @@ SNAPSHOT_RECEIVED = encode(StatusMessage("ok", "Snapshot received"))
 
 ENDPOINTS = {
     "/v1/register": Endpoint(
-        *(register, lambda settings: settings.max_body, True, envelope.RegisterBody, StatusMessage),
+        *(register, lambda settings: settings.max_body, True, payloads.RegisterBody, StatusMessage),
         statuses=(HTTPStatus.OK, HTTPStatus.CREATED),
         requires_signature=False,
         refuses=(Conflict,),
     ),
     "/v1/activate": Endpoint(activate, lambda settings: settings.max_body, True, None, ActivationStatus),
     "/v1/snapshot": Endpoint(
-        *(snapshot, lambda settings: settings.max_body, False, envelope.SnapshotBody, StatusMessage),
+        *(snapshot, lambda settings: settings.max_body, False, payloads.SnapshotBody, StatusMessage),
         statuses=(HTTPStatus.ACCEPTED,),
     ),
     "/v1/snapshots": Endpoint(
-        *(backlog, lambda settings: settings.max_backlog_body, False, envelope.BacklogBody, Verdicts),
+        *(backlog, lambda settings: settings.max_backlog_body, False, payloads.BacklogBody, Verdicts),
         statuses=(HTTPStatus.ACCEPTED,),
     ),
     "/v1/rotate": Endpoint(
-        *(rotate, lambda settings: settings.max_body, True, envelope.RotateBody, StatusMessage),
+        *(rotate, lambda settings: settings.max_body, True, payloads.RotateBody, StatusMessage),
         signature_headers=(*SIGNATURE_HEADERS, "X-New-Signature"),
     ),
-    "/v1/erase": Endpoint(erase, lambda settings: settings.max_body, True, envelope.ActionBody, Receipt),
-    "/v1/disclose": Endpoint(disclose, lambda settings: settings.max_body, True, envelope.ActionBody, DataExport),
+    "/v1/erase": Endpoint(erase, lambda settings: settings.max_body, True, payloads.ActionBody, ErasureReceipt),
+    "/v1/disclose": Endpoint(disclose, lambda settings: settings.max_body, True, payloads.ActionBody, DataExport),
 }
 
 
-def _parse_signature_headers(request: Request) -> envelope.Proof:
+def _parse_signature_headers(request: Request) -> signatures.SignatureHeaders:
     """Who says to have signed this."""
-    return envelope.proof(request.headers.get("X-Instance-ID"), request.headers.get("X-Signature"))
+    return signatures.parse_signature_headers(request.headers.get("X-Instance-ID"), request.headers.get("X-Signature"))
 
 
-async def _verify(services: Services, request: Request) -> Signed:
+async def _verify(services: Services, request: Request) -> SignedBody:
     """The body, its signature checked: against the key that is remembered, and should another server have changed it,
     against the newest.
     """
     headers = _parse_signature_headers(request)
     key = await services.registry.public_key(headers.instance_id)
     try:
-        return envelope.verify(headers, key, request.body)
+        return signatures.verify_body(headers, key, request.body)
     except Unauthorized:
-        newest_key = await services.registry.public_key(headers.instance_id, newest=True)
+        newest_key = await services.registry.public_key(headers.instance_id, refresh=True)
         if newest_key == key:
             raise
-        return envelope.verify(headers, newest_key, request.body)
+        return signatures.verify_body(headers, newest_key, request.body)
 
 
 @contextmanager
-def _counting_unapproved(services: Services, signed: Signed) -> Iterator[None]:
+def _counting_unapproved(services: Services, signed: SignedBody) -> Iterator[None]:
     """What waits for approval counts like what is stored: it costs as much."""
     try:
         yield
@@ -207,10 +210,10 @@ def _to_verdict(outcome: Outcome | Refusal) -> Verdict:
 
 async def _export_chunks(services: Services, instance_id: str) -> AsyncIterator[bytes]:
     """A JSON object in pieces: what is known of the instance, and its snapshots from the first to the last."""
-    held = await services.registry.held(instance_id)
+    held = await services.registry.export_instance(instance_id)
     yield b'{"instance":' + encode(held) + b',"snapshots":['
     comma = b""
-    async for page in services.registry.snapshots_held(instance_id):
+    async for page in services.registry.export_snapshots(instance_id):
         yield comma + encode(page)[1:-1]
         comma = b","
     yield b"]}"

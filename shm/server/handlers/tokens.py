@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from shm.auth.tokens import LONGEST_NAME, Issued, Role, Token, mark_of
+from shm.auth.tokens import MAX_NAME_LENGTH, IssuedToken, Role, Token, encode_page_token
 from shm.core.errors import BadRequest, Conflict, NotFound
 from shm.core.setting_types import parse_duration
 from shm.server.handlers.admin import PageQuery
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 class NewToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of `POST tokens`."""
 
-    name: Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_NAME, description="What uses it.")]
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME_LENGTH, description="What uses it.")]
     role: Literal["viewer", "admin"]
     expires_in: (
         Annotated[str, msgspec.Meta(description="A duration such as `90d`; without one the token has no end.")] | None
@@ -33,15 +33,15 @@ class TokenList(Handler):
     @operation("listTokens", Role.ADMIN, headers=[NEXT_PAGE])
     async def get(self, query: PageQuery) -> list[Token]:
         """Tokens, the newest first, without what proves them."""
-        found = await self.services.tokens.page(query.after, query.limit + 1)
+        found = await self.services.tokens.list_page(query.after, query.limit + 1)
         if len(found) > query.limit:
-            self.set_next_link(mark_of(found[query.limit - 1]))
+            self.set_next_link(encode_page_token(found[query.limit - 1]))
         return found[: query.limit]
 
     @operation("createToken", Role.ADMIN, status=HTTPStatus.CREATED, refuses=[Conflict])
-    async def post(self, body: NewToken) -> Issued:
+    async def post(self, body: NewToken) -> IssuedToken:
         """Makes a token, which is told this once."""
-        issued = await self.services.tokens.add(body.name, Role[body.role.upper()], _read(body.expires_in))
+        issued = await self.services.tokens.create(body.name, Role[body.role.upper()], _read(body.expires_in))
         logger.info("token %s was made, for the role %s", issued.id, issued.role)
         return issued
 
@@ -52,7 +52,7 @@ class TokenDetail(Handler):
     @operation("deleteToken", Role.ADMIN, status=HTTPStatus.NO_CONTENT, refuses=[NotFound, Conflict])
     async def delete(self, token_id: TokenId) -> None:
         """Removes a token, which ends at once in every server; but not the one that asks."""
-        await self.services.tokens.remove(token_id, asking=self.granted)
+        await self.services.tokens.delete(token_id, asking=self.granted)
         logger.info("token %s was removed", token_id)
 
 

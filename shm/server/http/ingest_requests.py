@@ -186,7 +186,7 @@ class IngestRequest(httputil.HTTPMessageDelegate):
         if self._endpoint.is_limited_by_address:
             headers = self._request.headers
             peer = self._connection.context.remote_ip  # type: ignore[attr-defined]  # set by Tornado's HTTPServer
-            address = services.limits.address(peer, headers.get_list("X-Forwarded-For"))
+            address = services.limits.hash_address(peer, headers.get_list("X-Forwarded-For"))
             rate_limit = services.limits.take_address(address)
             if rate_limit is not None:
                 self._request.response_headers = rate_limit.headers()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from shm.core.errors import BadRequest, Forbidden, Refusal, Unauthorized
 from shm.core.settings import Settings
-from shm.ingest import envelope
+from shm.ingest import payloads, signatures
 from tests.support.installs import Install
 
 LIMITS = Settings()
@@ -20,10 +20,10 @@ WIRE = Path(__file__).parent.parent / "wire"
 RECORDINGS = sorted(WIRE.glob("*.json"))
 
 
-def read(install: Install, body: bytes) -> envelope.Snapshot:
+def read(install: Install, body: bytes) -> payloads.Snapshot:
     """What the envelope makes of a body that `install` signed."""
-    claimed = envelope.Proof(install.instance_id, install.key.sign(body).signature)
-    return envelope.snapshot(envelope.verify(claimed, install.key.verify_key.encode(), body), NOW, LIMITS)
+    claimed = signatures.SignatureHeaders(install.instance_id, install.key.sign(body).signature)
+    return payloads.parse_snapshot(signatures.verify_body(claimed, install.key.verify_key.encode(), body), NOW, LIMITS)
 
 
 def refusal_of(metrics: str, install: Install | None = None) -> Refusal:
@@ -38,23 +38,23 @@ def refusal_of(metrics: str, install: Install | None = None) -> Refusal:
     return caught.value
 
 
-def recorded(file: Path) -> tuple[envelope.Registration, list[tuple[envelope.Proof, bytes]]]:
+def recorded(file: Path) -> tuple[payloads.Registration, list[tuple[signatures.SignatureHeaders, bytes]]]:
     """A recording's registration and its signed requests."""
     requests = json.loads(file.read_text())["requests"]
     signed = []
     for request in requests[1:]:
         headers = {name.lower(): value for name, value in request["headers"].items()}
-        claimed = envelope.proof(headers["x-instance-id"], headers["x-signature"])
+        claimed = signatures.parse_signature_headers(headers["x-instance-id"], headers["x-signature"])
         signed.append((claimed, request["body"].encode()))
-    return envelope.registration(requests[0]["body"].encode(), LIMITS), signed
+    return payloads.parse_registration(requests[0]["body"].encode(), LIMITS), signed
 
 
 @pytest.mark.parametrize("file", RECORDINGS, ids=lambda file: file.stem)
 def test_a_recorded_snapshot_of_an_official_client_is_read(file: Path) -> None:
     said, [(activate, activate_body), (claimed, body)] = recorded(file)
     assert said.app_slug == "cafe-ledger"
-    envelope.activation(envelope.verify(activate, said.public_key, activate_body))
-    snapshot = envelope.snapshot(envelope.verify(claimed, said.public_key, body), NOW, LIMITS)
+    payloads.check_activation(signatures.verify_body(activate, said.public_key, activate_body))
+    snapshot = payloads.parse_snapshot(signatures.verify_body(claimed, said.public_key, body), NOW, LIMITS)
     sent = json.loads(body)
     assert json.loads(bytes(snapshot.metrics)) == sent["metrics"]
     leaves = json.loads(bytes(snapshot.leaves or snapshot.metrics))
@@ -70,15 +70,15 @@ def test_a_recorded_snapshot_with_any_one_byte_changed_is_refused(file: Path) ->
         altered = bytearray(body)
         altered[position] ^= 1
         with pytest.raises(Unauthorized):
-            envelope.verify(claimed, said.public_key, bytes(altered))
+            signatures.verify_body(claimed, said.public_key, bytes(altered))
 
 
 def test_a_snapshot_signed_by_one_install_in_the_name_of_another_is_refused() -> None:
     mallory, victim = Install(""), Install("")
     body = victim.snapshot_body({"a": 1}, NOW)
-    claimed = envelope.Proof(mallory.instance_id, mallory.key.sign(body).signature)
+    claimed = signatures.SignatureHeaders(mallory.instance_id, mallory.key.sign(body).signature)
     with pytest.raises(Forbidden) as caught:
-        envelope.snapshot(envelope.verify(claimed, mallory.key.verify_key.encode(), body), NOW, LIMITS)
+        payloads.parse_snapshot(signatures.verify_body(claimed, mallory.key.verify_key.encode(), body), NOW, LIMITS)
     assert caught.value.code == "instance_mismatch"
 
 
@@ -189,19 +189,21 @@ def test_numbers_keep_every_digit() -> None:
 )
 def test_headers_that_prove_nothing_are_refused(instance_id: str | None, signature: str | None) -> None:
     with pytest.raises(Unauthorized):
-        envelope.proof(instance_id, signature)
+        signatures.parse_signature_headers(instance_id, signature)
 
 
 def test_hex_digits_may_be_upper_case() -> None:
     install = Install("")
     body = install.snapshot_body({}, NOW)
-    claimed = envelope.proof(install.instance_id.upper(), install.key.sign(body).signature.hex().upper())
-    assert envelope.verify(claimed, install.key.verify_key.encode(), body).instance_id == install.instance_id
+    claimed = signatures.parse_signature_headers(
+        install.instance_id.upper(), install.key.sign(body).signature.hex().upper()
+    )
+    assert signatures.verify_body(claimed, install.key.verify_key.encode(), body).instance_id == install.instance_id
 
 
 def test_a_key_of_small_order_verifies_nothing() -> None:
     with pytest.raises(Unauthorized):
-        envelope.verify(envelope.Proof("", bytes(64)), bytes(32), b"{}")
+        signatures.verify_body(signatures.SignatureHeaders("", bytes(64)), bytes(32), b"{}")
 
 
 @pytest.mark.parametrize(
@@ -221,7 +223,7 @@ def test_a_key_of_small_order_verifies_nothing() -> None:
 )
 def test_a_registration_that_cannot_be_read_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(BadRequest):
-        envelope.registration(Install("").registration(**change), LIMITS)
+        payloads.parse_registration(Install("").registration(**change), LIMITS)
 
 
 def test_of_two_equal_keys_the_last_is_checked_and_kept_and_the_first_goes_no_further() -> None:

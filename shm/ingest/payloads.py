@@ -1,0 +1,279 @@
+"""Bodies of the requests that instances send: parses bytes into typed values, or raises a refusal. Pure.
+
+The time is a parameter. Bodies other than a registration are parsed only as a `SignedBody`, after their signature was
+verified. Values that PostgreSQL cannot store (NUL, lone surrogates, numbers beyond a double) are refused here and in
+`shm.ingest.flattening`, so that one snapshot cannot make a whole batch fail.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from shm.core import slugs
+from shm.core.errors import BadRequest, Forbidden, Refusal
+from shm.core.releases import version_rank
+from shm.core.settings import Settings
+from shm.ingest.flattening import check_text, flatten
+from shm.ingest.signatures import UUID, SignedBody, parse_public_key
+
+INTEGER_OUT_OF_RANGE = "value out of range"  # msgspec's message for an integer of more than Python's 4,300 digits
+
+T = TypeVar("T")
+
+# These constraints appear in the OpenAPI document only: the parsers check them, so that each refusal has its own code.
+_InstanceId = Annotated[str, msgspec.Meta(extra_json_schema={"format": "uuid"})]
+_PublicKey = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": "^[0-9a-fA-F]{64}$"})]
+_NonBlank = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": r"\S"})]
+_Timestamp = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "string", "format": "date-time"})]
+_RawSnapshot = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"$ref": "#/components/schemas/BacklogSnapshot"})]
+
+
+class RegisterBody(msgspec.Struct):
+    """The body of `POST /v1/register`, as the official clients send it."""
+
+    instance_id: _InstanceId
+    public_key: _PublicKey
+    app_name: _NonBlank
+    app_version: str | None = None
+    deployment_mode: str | None = None
+    environment: str | None = None
+    os_arch: str | None = None
+
+
+class BacklogSnapshot(msgspec.Struct):
+    """A snapshot within a backlog."""
+
+    timestamp: _Timestamp
+    metrics: dict[str, object]
+    app_version: str | None = None
+    sequence: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
+
+
+class SnapshotBody(BacklogSnapshot, kw_only=True):
+    """The body of `POST /v1/snapshot`."""
+
+    instance_id: _InstanceId
+
+
+class BacklogBody(msgspec.Struct):
+    """The body of `POST /v1/snapshots`. Members are parsed one by one: a bad one refuses only itself."""
+
+    instance_id: _InstanceId
+    snapshots: list[_RawSnapshot]
+
+
+class ActionBody(msgspec.Struct):
+    """The body of `POST /v1/erase` and `/v1/disclose`; `action` is the last part of the path."""
+
+    action: str
+    instance_id: _InstanceId
+    timestamp: _Timestamp
+
+
+class RotateBody(ActionBody):
+    """The body of `POST /v1/rotate`. A missing new key is refused like an invalid one."""
+
+    new_public_key: _PublicKey | msgspec.UnsetType = msgspec.UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A parsed registration, which is not authenticated. `public_key` has 32 bytes; absent texts are empty."""
+
+    instance_id: str
+    public_key: bytes
+    app_slug: str
+    app_name: str
+    app_version: str
+    environment: str
+    deployment_mode: str
+    os_arch: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A snapshot with a valid signature by `public_key`.
+
+    `metrics` is the JSON object as sent. `leaves` is the JSON object of its aggregated leaves by dotted key; None means
+    that it equals `metrics`.
+    """
+
+    instance_id: str
+    public_key: bytes
+    snapshot_at: datetime
+    metrics: msgspec.Raw
+    leaves: msgspec.Raw | None
+    app_version: str | None
+    version_rank: str | None
+    sequence: int | None
+
+
+_register_decoder = msgspec.json.Decoder(RegisterBody)
+_snapshot_decoder = msgspec.json.Decoder(SnapshotBody, float_hook=Decimal)
+_member_decoder = msgspec.json.Decoder(BacklogSnapshot, float_hook=Decimal)
+_backlog_decoder = msgspec.json.Decoder(BacklogBody)
+_action_decoder = msgspec.json.Decoder(ActionBody)
+_rotate_decoder = msgspec.json.Decoder(RotateBody)
+_timestamp_decoder: msgspec.json.Decoder[datetime] = msgspec.json.Decoder(Annotated[datetime, msgspec.Meta(tz=True)])
+_string_decoder = msgspec.json.Decoder(str)
+_object_decoder = msgspec.json.Decoder(dict[str, object], float_hook=Decimal)
+
+
+def parse_registration(body: bytes, limits: Settings) -> Registration:
+    """Parses the body of a registration. Raises BadRequest."""
+    fields = _decode(_register_decoder, body)
+    instance_id = fields.instance_id.lower()
+    if not UUID.fullmatch(instance_id):
+        raise BadRequest("bad_instance_id", "instance_id is not a UUID such as c77af682-9aa4-412e-904a-c307d3a8a9c2.")
+    public_key = parse_public_key("public_key", fields.public_key)
+    if not fields.app_name.strip():
+        raise BadRequest("bad_field", "app_name is empty.")
+    return Registration(
+        instance_id=instance_id,
+        public_key=public_key,
+        # The length is checked before the slug is made: the time for a slug grows with the length of the name.
+        app_name=_parse_text("app_name", fields.app_name, limits.max_name),
+        app_slug=slugs.make_slug(fields.app_name),
+        app_version=_parse_text("app_version", fields.app_version or "", limits.max_name),
+        environment=_parse_text("environment", fields.environment or "", limits.max_name),
+        deployment_mode=_parse_text("deployment_mode", fields.deployment_mode or "", limits.max_name),
+        os_arch=_parse_text("os_arch", fields.os_arch or "", limits.max_name),
+    )
+
+
+def check_activation(signed: SignedBody) -> None:
+    """Checks that the body of an activation is a JSON object. Raises BadRequest."""
+    _decode(_object_decoder, signed.body)
+
+
+def parse_snapshot(signed: SignedBody, now: datetime, limits: Settings) -> Snapshot:
+    """Parses a snapshot. Raises Forbidden or BadRequest."""
+    fields = _decode(_snapshot_decoder, signed.body)
+    _check_instance_id(signed, fields.instance_id)
+    return _build_snapshot(fields, signed, now, limits)
+
+
+def parse_backlog(signed: SignedBody, now: datetime, limits: Settings) -> list[Snapshot | Refusal]:
+    """Parses a backlog: its snapshots in the order sent, a refusal in place of each invalid one.
+
+    Raises Forbidden or BadRequest where the body as a whole is refused.
+    """
+    fields = _decode(_backlog_decoder, signed.body)
+    _check_instance_id(signed, fields.instance_id)
+    if len(fields.snapshots) > limits.max_backlog:
+        raise BadRequest(
+            "too_many_snapshots",
+            f"snapshots has {len(fields.snapshots)} members; at most {limits.max_backlog} are allowed.",
+        )
+
+    def parse_member(member: msgspec.Raw) -> Snapshot | Refusal:
+        try:
+            return _build_snapshot(_decode(_member_decoder, bytes(member)), signed, now, limits)
+        except Refusal as refusal:
+            return refusal
+
+    return [parse_member(member) for member in fields.snapshots]
+
+
+def parse_action(signed: SignedBody, name: str, now: datetime, limits: Settings) -> ActionBody:
+    """Parses an action and checks that its timestamp is within the clock skew of `now`.
+
+    Raises Forbidden or BadRequest.
+    """
+    fields = _decode(_action_decoder, signed.body)
+    _check_instance_id(signed, fields.instance_id)
+    if fields.action != name:
+        raise BadRequest("bad_field", f"action is not {name!r}, the action of this path.")
+    _parse_timestamp(fields.timestamp, now, limits.max_clock_skew, limits.max_clock_skew)
+    return fields
+
+
+def parse_new_public_key(body: bytes) -> bytes:
+    """Parses the new public key of a rotation. Raises BadRequest."""
+    return parse_public_key("new_public_key", _decode(_rotate_decoder, body).new_public_key or "")
+
+
+def _check_instance_id(signed: SignedBody, instance_id: str) -> None:
+    if instance_id != signed.instance_id and instance_id.lower() != signed.instance_id:
+        raise Forbidden("instance_mismatch", "instance_id in the body is not the one in X-Instance-ID.")
+
+
+def _build_snapshot(fields: BacklogSnapshot, signed: SignedBody, now: datetime, limits: Settings) -> Snapshot:
+    snapshot_at = _parse_timestamp(fields.timestamp, now, limits.max_clock_skew, limits.max_snapshot_age)
+    metrics, leaves = flatten(fields.metrics, limits)
+    version = None if fields.app_version is None else _parse_text("app_version", fields.app_version, limits.max_name)
+    return Snapshot(
+        instance_id=signed.instance_id,
+        public_key=signed.public_key,
+        snapshot_at=snapshot_at,
+        metrics=metrics,
+        leaves=leaves,
+        app_version=version,
+        version_rank=None if version is None else version_rank(version),
+        sequence=fields.sequence,
+    )
+
+
+def _parse_timestamp(timestamp: msgspec.Raw, now: datetime, max_ahead: timedelta, max_age: timedelta) -> datetime:
+    try:
+        parsed = _parse_rfc3339(bytes(timestamp))
+    except (msgspec.DecodeError, OverflowError):
+        raise BadRequest(
+            "bad_timestamp",
+            "timestamp is not an RFC 3339 date and time with an offset, in the years 1 to 9999: 2026-11-23T21:41:55Z.",
+        ) from None
+    if parsed > now + max_ahead:
+        raise BadRequest(
+            "timestamp_ahead", f"timestamp is more than {max_ahead.total_seconds():.0f} s ahead of the server's clock."
+        )
+    if parsed < now - max_age:
+        raise BadRequest("timestamp_too_old", f"timestamp is older than {_format_duration(max_age)}.")
+    return parsed
+
+
+def _parse_rfc3339(timestamp: bytes) -> datetime:
+    """Parses a timestamp from its JSON string. Raises DecodeError or OverflowError.
+
+    A second 60 is accepted only at the end of a month in UTC, where leap seconds occur. It becomes the following second
+    because neither Python nor PostgreSQL represents it.
+    """
+    try:
+        return _timestamp_decoder.decode(timestamp).astimezone(UTC)
+    except msgspec.ValidationError:
+        text = _string_decoder.decode(timestamp)
+        if text[16:19] != ":60":
+            raise
+    preceding = _timestamp_decoder.decode(msgspec.json.encode(f"{text[:16]}:59{text[19:]}"))
+    following = preceding.astimezone(UTC) + timedelta(seconds=1)
+    if (following.day, following.hour, following.minute) != (1, 0, 0):
+        raise msgspec.ValidationError("not a leap second")
+    return following
+
+
+def _format_duration(duration: timedelta) -> str:
+    """In days from one day on, else in seconds."""
+    seconds = duration.total_seconds()
+    return f"{seconds / 86400:g} days" if seconds >= 86400 else f"{seconds:.0f} s"
+
+
+def _parse_text(field: str, value: str, max_length: int) -> str:
+    check_text(value, field, max_length)
+    return value.strip()
+
+
+def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    try:
+        body.decode()  # msgspec does not validate the UTF-8 of unknown fields
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        code = "number_out_of_range" if INTEGER_OUT_OF_RANGE in str(error) else "bad_field"
+        raise BadRequest(code, f"{error}.") from None
+    except InvalidOperation:  # from Decimal: the exponent has more than 18 digits
+        raise BadRequest("number_out_of_range", "A number is beyond the range of a double.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise BadRequest("bad_json", "The body is not a JSON object in UTF-8.") from None
+    except RecursionError:
+        raise BadRequest("too_deep", "The JSON is nested too deeply.") from None
