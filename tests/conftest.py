@@ -19,7 +19,7 @@ from tests.support.targets import Neighbours, Seeded, Target
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests must not depend on what is set where they run."""
     for name in [name for name in os.environ if name.startswith("SHM_")]:
         monkeypatch.delenv(name)
@@ -28,7 +28,7 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def open_folder() -> Iterator[Path]:
+def postgres_dir() -> Iterator[Path]:
     """A folder for an embedded PostgreSQL. Not pytest's: each run closes those of others to PostgreSQL's user."""
     with tempfile.TemporaryDirectory(prefix="shm-tests-") as folder:
         yield Path(folder)
@@ -85,7 +85,7 @@ def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
 
 
 @pytest.fixture(scope="session")
-def running(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def shared_server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server for tests that need none, and no database, of their own."""
     server = ServerProcess(tmp_path_factory.mktemp("running") / "data", {"SHM_DB_DSN": postgres})
     server.start()
@@ -113,9 +113,9 @@ def seeded(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         server = ServerProcess(tmp_path_factory.mktemp("seeded") / "data", {"SHM_DB_DSN": dsn})
         server.start()
         try:
-            one = Install(server.url).arrived({"invoices": 3, "mail": {"sent": 1.5}, "beta": True, "locale": "fr"})
-            Install(server.url, app_name="Kiosk").arrived({"list": [None]}, ago=timedelta(days=1))
-            revoked = Install(server.url, app_name="Kiosk").arrived()
+            one = Install(server.url).enroll({"invoices": 3, "mail": {"sent": 1.5}, "beta": True, "locale": "fr"})
+            Install(server.url, app_name="Kiosk").enroll({"list": [None]}, ago=timedelta(days=1))
+            revoked = Install(server.url, app_name="Kiosk").enroll()
             decision = f"{server.url}/api/v1/admin/instances/{revoked.instance_id}/revoke"
             plain_http.post(decision, headers=server.headers).raise_for_status()
             Install(server.url).register()
@@ -131,7 +131,7 @@ def seeded(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def neighbours(target: Target) -> Iterator[Neighbours]:
     """The good installs of a file."""
     with admin_cursor(target.database) as cursor:
-        yield Neighbours(Install(target.server.url).arrived(), Install(target.server.url).arrived(), cursor)
+        yield Neighbours(Install(target.server.url).enroll(), Install(target.server.url).enroll(), cursor)
 
 
 @pytest.fixture

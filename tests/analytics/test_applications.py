@@ -12,7 +12,7 @@ from shm.core import slugs
 from tests.support.databases import fresh_database
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
-from tests.support.subscriber import subscribed
+from tests.support.subscriber import subscribe
 
 HASHED = "my-app-deadbeef"  # a name that looks like a slug with a hash, and so is none
 FOREIGN = "北京"
@@ -28,7 +28,7 @@ def named(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         server.start()
         try:
             for number, name in enumerate([HASHED, FOREIGN, TWIN], 1):
-                Install(server.url, app_name=name).arrived({"n": number})
+                Install(server.url, app_name=name).enroll({"n": number})
             Install(server.url, app_name="Later-deadbeef").register()
             yield server
         finally:
@@ -78,7 +78,7 @@ def test_a_query_takes_the_slug_or_the_name_and_the_slug_first(named: ServerProc
 
 @pytest.mark.parametrize(("app", "name"), [(HASHED, HASHED), (TWIN, FOREIGN), (FOREIGN, FOREIGN)])
 async def test_the_feed_takes_the_slug_or_the_name(named: ServerProcess, app: str, name: str) -> None:
-    async with subscribed(named, f"?app={quote(app)}&since=0") as subscriber:
+    async with subscribe(named, f"?app={quote(app)}&since=0") as subscriber:
         await subscriber.until("kpis")
         assert [each["app_name"] for each in subscriber.instances.values()] == [name]
 

@@ -7,8 +7,8 @@ import pytest
 
 from shm.core.releases import version_rank
 from tests.support import plain_http
+from tests.support.clusters import wait_for
 from tests.support.databases import admin_cursor
-from tests.support.houses import wait_for
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 
@@ -110,7 +110,7 @@ def test_spellings_of_a_release_are_one_and_lists_and_charts_agree(server: Serve
 
 
 def test_lifecycle_tells_who_is_new_active_lost_and_back(unlimited: ServerProcess, database: str) -> None:
-    installs = [Install(unlimited.url).arrived({"n": 1}) for _ in range(4)]
+    installs = [Install(unlimited.url).enroll({"n": 1}) for _ in range(4)]
     silent, back, revoked, _ = (install.instance_id for install in installs)
     with admin_cursor(database) as cursor:  # as if time had passed: nobody can wait for 40 days
         cursor.execute(
@@ -147,8 +147,8 @@ def test_lifecycle_tells_who_is_new_active_lost_and_back(unlimited: ServerProces
 
 def test_a_breakdown_tells_instances_for_each_value_and_a_metric_over_them(server: ServerProcess) -> None:
     for version, sent_ in (("1.0", 3), ("1.0", 5), ("2.0", 10)):
-        Install(server.url, app_version=version).arrived({"n": sent_, "db": "x" if sent_ > 4 else "y", "mem_mb": sent_})
-    Install(server.url, app_version="2.0", environment="ci").arrived({"n": "text", "db": "x"})
+        Install(server.url, app_version=version).enroll({"n": sent_, "db": "x" if sent_ > 4 else "y", "mem_mb": sent_})
+    Install(server.url, app_version="2.0", environment="ci").enroll({"n": "text", "db": "x"})
     said = server.get("applications/ledger/breakdown?by=version&metric=n").json()
     assert (said["by"], said["metric"], said["aggregate"], said["rest"]) == ("version", "n", "sum", None)
     assert said["values"] == [
@@ -165,7 +165,7 @@ def test_a_breakdown_tells_instances_for_each_value_and_a_metric_over_them(serve
 
 def test_a_breakdown_by_a_median_and_its_rest(server: ServerProcess) -> None:
     for number in range(53):
-        Install(server.url, app_version=f"1.{number:02}").arrived({"n": number})
+        Install(server.url, app_version=f"1.{number:02}").enroll({"n": number})
     changed = plain_http.put(
         f"{server.url}/api/v1/admin/applications/ledger",
         json={"overrides": {"n": {"aggregate": "median"}}},
@@ -178,8 +178,10 @@ def test_a_breakdown_by_a_median_and_its_rest(server: ServerProcess) -> None:
 
 
 @pytest.mark.parametrize("what", ["versions", "lifecycle", "breakdown?by=version", "kpis"])
-def test_charts_of_an_unknown_application_are_not_found(running: ServerProcess, what: str) -> None:
-    response = plain_http.get(f"{running.url}/api/v1/admin/applications/nobody/{what}", headers=running.headers)
+def test_charts_of_an_unknown_application_are_not_found(shared_server: ServerProcess, what: str) -> None:
+    response = plain_http.get(
+        f"{shared_server.url}/api/v1/admin/applications/nobody/{what}", headers=shared_server.headers
+    )
     assert (response.status_code, response.json()["code"]) == (404, "no_such_application")
 
 

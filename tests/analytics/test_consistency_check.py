@@ -19,7 +19,7 @@ from tests.support import plain_http
 from tests.support.databases import admin_cursor, fresh_database
 from tests.support.installs import Install
 from tests.support.load import Load
-from tests.support.oracle import hold_to_the_oracle
+from tests.support.oracle import assert_matches_oracle
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act
 
@@ -292,13 +292,13 @@ def test_what_is_wrong_is_named_and_mended(
     assert any(line.startswith(f"mended {part}") and words in line for line in mended.lines), mended.lines
     assert check(dsn) == Checked(0, [])
     for slug in ("ledger", "kiosk"):
-        hold_to_the_oracle(server, dsn, slug)
+        assert_matches_oracle(server, dsn, slug)
 
 
 def test_the_snapshot_with_which_an_install_changes_its_application_belongs_to_the_new_one(
     server: ServerProcess, database: str, check: Callable[..., Checked]
 ) -> None:
-    install = Install(server.url, app_name="Ledger").arrived({"sent": 1}, ago=timedelta(days=1))
+    install = Install(server.url, app_name="Ledger").enroll({"sent": 1}, ago=timedelta(days=1))
     install.register(app_name="Kiosk")
     assert install.snapshot({"sent": 2}).status_code == 202
     with admin_cursor(database) as cursor:
@@ -409,7 +409,7 @@ def test_where_raw_snapshots_were_dropped_what_can_be_proven_is_and_the_rest_sta
     server = serve(SHM_MAX_SNAPSHOT_AGE="120d", SHM_ACTIVE_WINDOW="5d", SHM_RETENTION="125d")
     now = datetime.now(UTC)
     by_chance = random.Random(secrets.randbits(32))
-    installs = [Install(server.url).arrived({"sent": 1}, ago=timedelta(days=100)) for _ in range(12)]
+    installs = [Install(server.url).enroll({"sent": 1}, ago=timedelta(days=100)) for _ in range(12)]
     for one in installs * 12:
         one.snapshot(metrics(by_chance), now - timedelta(days=100 * by_chance.random()))
     act(installs[0], "erase")

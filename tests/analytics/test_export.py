@@ -9,8 +9,8 @@ from typing import Any
 import psutil
 
 from tests.support import plain_http
+from tests.support.bulk_fleet import insert_fleet
 from tests.support.installs import Install
-from tests.support.many_installs import make_fleet
 from tests.support.server_process import ServerProcess
 
 FLEET = 2_000
@@ -62,8 +62,8 @@ def test_a_table_has_a_column_for_each_metric_and_keeps_every_digit(server: Serv
 
 
 def test_filters_narrow_an_export_and_its_columns(server: ServerProcess) -> None:
-    first = Install(server.url).arrived({"a": 1})
-    Install(server.url, app_name="Kiosk").arrived({"b": 1})
+    first = Install(server.url).enroll({"a": 1})
+    Install(server.url, app_name="Kiosk").enroll({"b": 1})
     (row,) = table(server, "app=Ledger&status=active&q=docker")
     assert (row["instance_id"], row["metrics.a"]) == (first.instance_id, "1")
     assert "metrics.b" not in row
@@ -74,7 +74,7 @@ def test_filters_narrow_an_export_and_its_columns(server: ServerProcess) -> None
 def test_no_text_is_a_formula_to_a_spreadsheet_and_numbers_stay_numbers(server: ServerProcess) -> None:
     texts = ["=1+1", "+1", "-1", "@x", "\tx", "\rx", "'", "x=1", ""]
     for text in texts:
-        Install(server.url, app_version="=v", environment="-e").arrived({"plan": text, "n": -1.5, "=k": "+"})
+        Install(server.url, app_version="=v", environment="-e").enroll({"plan": text, "n": -1.5, "=k": "+"})
     rows = table(server)
     assert {row["metrics.plan"] for row in rows} == {
         "'" + text if text[:1] in "=+-@\t\r" and text else text for text in texts
@@ -87,7 +87,7 @@ def test_no_text_is_a_formula_to_a_spreadsheet_and_numbers_stay_numbers(server: 
 
 def test_metrics_that_have_no_column_are_counted(server: ServerProcess) -> None:
     for half in range(3):
-        Install(server.url).arrived({f"k{half}_{number}": 1 for number in range(200)} | {"often": 1})
+        Install(server.url).enroll({f"k{half}_{number}": 1 for number in range(200)} | {"often": 1})
     answer = server.get("export")
     assert answer.headers["X-Metrics-Left-Out"] == "101"
     title = answer.text.splitlines()[0].split(",")
@@ -116,8 +116,8 @@ def test_a_large_fleet_goes_out_whole_while_the_servers_memory_stays_flat_and_th
     server: ServerProcess, database: str
 ) -> None:
     """The client reads a little, then nothing for a while, then the rest."""
-    make_fleet(database, FLEET, TEXTS)
-    Install(server.url).arrived({"n": 1})
+    insert_fleet(database, FLEET, TEXTS)
+    Install(server.url).enroll({"n": 1})
     process = psutil.Process(server.pid)
     before = most = process.memory_info().rss
     text = bytearray()
@@ -126,7 +126,7 @@ def test_a_large_fleet_goes_out_whole_while_the_servers_memory_stays_flat_and_th
         pieces = answer.iter_raw()
         text += next(pieces)
         for _ in range(10):
-            Install(server.url, app_version="9").arrived({"n": 1})
+            Install(server.url, app_version="9").enroll({"n": 1})
             assert len(server.get("instances?limit=10").json()) == 10
             most = max(most, process.memory_info().rss)
         for number, piece in enumerate(pieces):

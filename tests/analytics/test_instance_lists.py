@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import plain_http
+from tests.support.bulk_fleet import insert_fleet
 from tests.support.databases import fresh_database
 from tests.support.installs import Install
-from tests.support.many_installs import make_fleet
 from tests.support.server_process import ServerProcess
 
 VALUES: list[Any] = [
@@ -58,7 +58,7 @@ def fleet(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
                     environment=chance.choice(["production", "ci"]),
                 )
                 metrics = {} if value is ... else {"v": value, "mail": {"sent": number % 3}}
-                install.arrived(metrics, ago=timedelta(minutes=number % 5))
+                install.enroll(metrics, ago=timedelta(minutes=number % 5))
                 if number % 6 == 0:
                     address = f"{server.url}/api/v1/admin/instances/{install.instance_id}/revoke"
                     plain_http.post(address, headers=server.headers).raise_for_status()
@@ -158,14 +158,14 @@ def pages(server: ServerProcess, path: str, asked: dict[str, Any], limit: int) -
 def test_what_changes_between_two_pages_neither_repeats_nor_hides_what_does_not(
     server: ServerProcess, order: str
 ) -> None:
-    installs = [Install(server.url).arrived({"n": number // 2}, ago=timedelta(hours=1)) for number in range(12)]
+    installs = [Install(server.url).enroll({"n": number // 2}, ago=timedelta(hours=1)) for number in range(12)]
     others = {install.instance_id for install in installs[1:-1]}
     told: list[str] = []
     for page in pages(server, "instances", {"sort": "metrics.n", "order": order, "limit": 3}, 3):
         told += [item["instance_id"] for item in page]
         installs[0].snapshot({"n": len(told)})
         installs[-1].snapshot({"n": -len(told)})
-        Install(server.url).arrived({"n": len(told) % 5})
+        Install(server.url).enroll({"n": len(told) % 5})
     assert {instance_id: told.count(instance_id) for instance_id in others} == dict.fromkeys(others, 1)
 
 
@@ -178,8 +178,8 @@ def test_a_mark_of_another_sort_is_refused(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("query", ["sort=foo", "sort=status%0A", "sort=metrics.", "sort=", "order=up", "order="])
-def test_a_sort_that_there_is_not_is_refused(running: ServerProcess, query: str) -> None:
-    response = plain_http.get(f"{running.url}/api/v1/admin/instances?{query}", headers=running.headers)
+def test_a_sort_that_there_is_not_is_refused(shared_server: ServerProcess, query: str) -> None:
+    response = plain_http.get(f"{shared_server.url}/api/v1/admin/instances?{query}", headers=shared_server.headers)
     assert (response.status_code, response.json()["code"]) == (400, "bad_parameter")
 
 
@@ -187,7 +187,7 @@ def test_a_sort_that_there_is_not_is_refused(running: ServerProcess, query: str)
 def test_a_page_of_large_instances_ends_before_its_limit_and_the_next_goes_on(
     server: ServerProcess, database: str, sort: str | None
 ) -> None:
-    make_fleet(database, 150, texts=60)
+    insert_fleet(database, 150, texts=60)
     found = list(pages(server, "instances", {"sort": sort, "limit": 1000}, 1000))
     assert len(found) > 1
     assert len({item["instance_id"] for page in found for item in page}) == sum(map(len, found)) == 150
@@ -195,7 +195,7 @@ def test_a_page_of_large_instances_ends_before_its_limit_and_the_next_goes_on(
 
 
 def test_the_intake_goes_on_while_lists_are_sorted(serve: Callable[..., ServerProcess], database: str) -> None:
-    make_fleet(database, 30_000)
+    insert_fleet(database, 30_000)
     server = serve(SHM_DB_POOL="3")
     ended = threading.Event()
     answers: list[int] = []
@@ -210,7 +210,7 @@ def test_the_intake_goes_on_while_lists_are_sorted(serve: Callable[..., ServerPr
         asker.start()
     try:
         for _ in range(10):
-            Install(server.url).arrived({"n": 1})
+            Install(server.url).enroll({"n": 1})
     finally:
         ended.set()
         for asker in askers:
@@ -219,7 +219,7 @@ def test_the_intake_goes_on_while_lists_are_sorted(serve: Callable[..., ServerPr
 
 
 def test_the_snapshots_of_an_instance_are_told_newest_first_as_they_were_sent(server: ServerProcess) -> None:
-    install = Install(server.url).arrived({"n": 0}, ago=timedelta(hours=9))
+    install = Install(server.url).enroll({"n": 0}, ago=timedelta(hours=9))
     for hours in range(1, 9):
         body = install.snapshot_body({"n": "N"}, datetime.now(UTC) - timedelta(hours=hours), app_version=f"2.{hours}")
         body = body.replace(b'"N"', b"%d.50" % hours)
@@ -234,7 +234,7 @@ def test_the_snapshots_of_an_instance_are_told_newest_first_as_they_were_sent(se
 
 def test_a_page_of_large_snapshots_ends_before_its_limit_and_the_next_goes_on(server: ServerProcess) -> None:
     metrics = {f"t{number}": KIBIBYTE for number in range(60)}
-    install = Install(server.url).arrived(metrics)
+    install = Install(server.url).enroll(metrics)
     for minutes in range(1, 80):
         assert install.snapshot(metrics, datetime.now(UTC) - timedelta(minutes=minutes)).status_code == 202
     found = list(pages(server, f"instances/{install.instance_id}/snapshots", {"limit": 1000}, 1000))

@@ -12,14 +12,14 @@ from tests.support.server_process import ServerProcess
 
 
 def test_a_key_that_the_current_snapshot_lacks_does_not_count(server: ServerProcess) -> None:
-    install = Install(server.url).arrived({"a": 1, "b": 2}, ago=timedelta(hours=1))
+    install = Install(server.url).enroll({"a": 1, "b": 2}, ago=timedelta(hours=1))
     install.snapshot({"a": 5})
     kpis = server.get("applications/ledger/kpis").json()["kpis"]
     assert [(kpi["key"], kpi["value"]) for kpi in kpis] == [("a", 5)]
 
 
 def test_business_metrics_come_before_system_ones(server: ServerProcess) -> None:
-    Install(server.url).arrived({"app_x": 1, "zeta": 1, "mem": 1, "alpha": 1})
+    Install(server.url).enroll({"app_x": 1, "zeta": 1, "mem": 1, "alpha": 1})
     kpis = server.get("applications/ledger/kpis").json()["kpis"]
     assert [(kpi["key"], kpi["kind"]) for kpi in kpis] == [
         ("alpha", "business"),
@@ -31,24 +31,24 @@ def test_business_metrics_come_before_system_ones(server: ServerProcess) -> None
 
 def test_a_category_shows_its_twenty_most_frequent_values_and_the_rest(server: ServerProcess) -> None:
     for number in range(25):
-        Install(server.url).arrived({"plan": f"plan{number:02}"})
-    Install(server.url).arrived({"plan": "plan24"})
+        Install(server.url).enroll({"plan": f"plan{number:02}"})
+    Install(server.url).enroll({"plan": "plan24"})
     (category,) = server.get("applications/ledger/kpis").json()["categories"]
     assert category["values"][0] == {"value": "plan24", "instances": 2}
     assert (len(category["values"]), category["other"], category["instances"]) == (20, 5, 26)
 
 
 def test_kpis_of_the_counted_instances_alone_leave_out_dev_and_ephemeral_ones(server: ServerProcess) -> None:
-    Install(server.url).arrived({"n": 1})
-    Install(server.url, environment="Testing").arrived({"n": 10})
-    Install(server.url).arrived({"n": 100, "sys_ephemeral": True})
+    Install(server.url).enroll({"n": 1})
+    Install(server.url, environment="Testing").enroll({"n": 10})
+    Install(server.url).enroll({"n": 100, "sys_ephemeral": True})
     assert server.get("applications/ledger/kpis").json()["kpis"][0]["value"] == 111
     assert server.get("applications/ledger/kpis?counted=true").json()["kpis"][0]["value"] == 1
 
 
 def test_stats_count_over_all_applications(server: ServerProcess) -> None:
-    Install(server.url, app_name="One").arrived({"n": 1, "big": 2**70})
-    Install(server.url, app_name="Two", environment="ci").arrived({"n": 2})
+    Install(server.url, app_name="One").enroll({"n": 1, "big": 2**70})
+    Install(server.url, app_name="Two", environment="ci").enroll({"n": 2})
     Install(server.url, app_name="Two").register()
     stats = server.get("stats").json()
     assert (stats["total_instances"], stats["active_instances"], stats["pending_instances"]) == (3, 2, 1)
@@ -61,7 +61,7 @@ def test_stats_count_over_all_applications(server: ServerProcess) -> None:
 
 def test_stats_leave_out_what_has_no_one_aggregate(server: ServerProcess) -> None:
     for app, factor in (("One", 1), ("Two", 10)):
-        Install(server.url, app_name=app).arrived(dict.fromkeys(("same", "differs", "hidden", "median"), factor))
+        Install(server.url, app_name=app).enroll(dict.fromkeys(("same", "differs", "hidden", "median"), factor))
     overrides = {"same": {"aggregate": "avg"}, "median": {"aggregate": "median"}}
     say(server, "one", overrides | {"differs": {"aggregate": "avg"}, "hidden": {"hidden": True}})
     say(server, "two", overrides)
@@ -73,7 +73,7 @@ def test_stats_leave_out_what_has_no_one_aggregate(server: ServerProcess) -> Non
 )
 def test_one_aggregate_in_kpis_charts_and_breakdowns(server: ServerProcess, aggregate: Aggregate, value: float) -> None:
     for number in (1, 2, 3, 100):
-        Install(server.url).arrived({"n": number})
+        Install(server.url).enroll({"n": number})
     say(server, "ledger", {"n": {"aggregate": aggregate}})
     (kpi,) = server.get("applications/ledger/kpis").json()["kpis"]
     chart = server.get("metrics/ledger").json()["metrics"]["n"]

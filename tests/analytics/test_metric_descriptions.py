@@ -32,7 +32,7 @@ def override(server: ServerProcess, slug: str, overrides: dict[str, Any]) -> Non
 
 
 def test_each_key_has_a_label_kind_aggregate_unit_and_format(server: ServerProcess) -> None:
-    Install(server.url).arrived(METRICS)
+    Install(server.url).enroll(METRICS)
     asked = described(server, f"?app=ledger&keys={','.join(METRICS)},never_sent")
     found = {
         key: [one[name] for name in ("label", "kind", "aggregate", "unit", "format")] for key, one in asked.items()
@@ -51,7 +51,7 @@ def test_each_key_has_a_label_kind_aggregate_unit_and_format(server: ServerProce
 
 
 def test_without_keys_the_answered_and_the_overridden_ones(server: ServerProcess) -> None:
-    Install(server.url).arrived(METRICS)
+    Install(server.url).enroll(METRICS)
     override(server, "ledger", {"tags": {"hidden": True}, "sent": {"label": "Letters", "aggregate": "max"}})
     found = described(server, "?app=Ledger")
     assert found.keys() == METRICS.keys() - {"x"}
@@ -61,13 +61,13 @@ def test_without_keys_the_answered_and_the_overridden_ones(server: ServerProcess
 
 def test_the_type_that_most_instances_send_gives_the_format(server: ServerProcess) -> None:
     for value in (1, "one", "two"):
-        Install(server.url).arrived({"n": value})
+        Install(server.url).enroll({"n": value})
     assert described(server, "?app=ledger")["n"]["format"] == "text"
 
 
 def test_over_all_applications_they_must_agree(server: ServerProcess) -> None:
     for app in ("One", "Two"):
-        Install(server.url, app_name=app).arrived({"a": 1, "b": 1, "only_shown": []})
+        Install(server.url, app_name=app).enroll({"a": 1, "b": 1, "only_shown": []})
     override(server, "one", {"a": {"label": "Apples", "aggregate": "max"}, "b": {"label": "Beans"}})
     assert described(server)["b"]["label"] == "B"
     override(server, "two", {"b": {"label": "Beans", "hidden": True}, "only_shown": {"hidden": True}})
@@ -85,6 +85,6 @@ def test_over_all_applications_they_must_agree(server: ServerProcess) -> None:
         ("?keys=" + ",".join(map(str, range(501))), 400, "bad_parameter"),
     ],
 )
-def test_what_cannot_be_described_is_refused(running: ServerProcess, query: str, status: int, code: str) -> None:
-    response = plain_http.get(f"{running.url}/api/v1/admin/metric-keys{query}", headers=running.headers)
+def test_what_cannot_be_described_is_refused(shared_server: ServerProcess, query: str, status: int, code: str) -> None:
+    response = plain_http.get(f"{shared_server.url}/api/v1/admin/metric-keys{query}", headers=shared_server.headers)
     assert (response.status_code, response.json()["code"]) == (status, code)

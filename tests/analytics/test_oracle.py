@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tests.support.backstage import Backstage, backstage
+from tests.support.background_jobs import BackgroundJobs, run_background_jobs
 from tests.support.databases import admin_cursor, fresh_database
-from tests.support.fleets import Fleet, Story, play, stories
-from tests.support.oracle import hold_the_past_to_the_oracle, hold_to_the_oracle
+from tests.support.oracle import assert_matches_oracle, assert_series_match_oracle
+from tests.support.random_fleets import Fleet, Story, play, stories
 from tests.support.server_process import ServerProcess
 
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -42,7 +42,7 @@ class Stage:
 
     server: ServerProcess
     database: str
-    behind: Backstage
+    behind: BackgroundJobs
     window: timedelta
 
 
@@ -51,7 +51,7 @@ def stage(request: pytest.FixtureRequest, postgres: str, tmp_path_factory: pytes
     """One for all stories: each begins with nothing. A short window ends within what a server takes of the past."""
     environment = {"SHM_ACTIVE_WINDOW": f"{request.param}d"}
     folder: Path = tmp_path_factory.mktemp("stage")
-    with fresh_database(postgres) as dsn, backstage(dsn, **environment) as behind:
+    with fresh_database(postgres) as dsn, run_background_jobs(dsn, **environment) as behind:
         server = ServerProcess(folder / "data", {"SHM_DB_DSN": dsn, **environment})
         server.start()
         try:
@@ -72,16 +72,16 @@ def test_every_figure_of_now_and_of_the_past_equals_the_oracle_whatever_fleets_d
             cursor.execute(FORGET, [STAYING])
             (truncate,) = cursor.fetchone() or ("",)
             cursor.execute(truncate + ";" + BEGIN)
-        fleet = Fleet(stage.server, stage.database, datetime.now(UTC), stage.behind.go_round)
+        fleet = Fleet(stage.server, stage.database, datetime.now(UTC), stage.behind.run)
 
         def hold_now() -> None:
-            hold_to_the_oracle(stage.server, stage.database, window=stage.window)
+            assert_matches_oracle(stage.server, stage.database, window=stage.window)
 
         play(story, fleet, after_time=hold_now)
         hold_now()
-        stage.behind.go_round()
+        stage.behind.run()
         hold_now()
-        hold_the_past_to_the_oracle(stage.server, stage.database, window=stage.window)
+        assert_series_match_oracle(stage.server, stage.database, window=stage.window)
         assert stage.behind.differences() == {}
 
     promise()

@@ -17,8 +17,8 @@ from shm.core.settings import Settings
 from shm.db import partitions
 from shm.db.advisory_locks import Lock
 from shm.db.database import Database
+from tests.support.clusters import wait_for
 from tests.support.databases import admin_cursor, fill, fresh_database
-from tests.support.houses import wait_for
 from tests.support.installs import Install
 from tests.support.long_history import fill_with_history
 from tests.support.server_process import ServerProcess
@@ -125,7 +125,7 @@ def timestamps(server: ServerProcess, period: str) -> list[str]:
 def reported_long_ago(server: ServerProcess, database: str) -> list[Install]:
     """Six installs whose snapshots go back 200 days, in weeks of their own, rolled up."""
     now = datetime.now(UTC)
-    installs = [Install(server.url).arrived({"orders": 1}, ago=200 * DAY) for _ in range(6)]
+    installs = [Install(server.url).enroll({"orders": 1}, ago=200 * DAY) for _ in range(6)]
     for number, install in enumerate(installs):
         for days in (150, 120, 95, 70, 64, 40, 20, 3, 0):
             at = now - timedelta(days=days, hours=number, minutes=7)
@@ -185,7 +185,7 @@ def test_servers_that_start_at_once_make_each_week_once(serve: Callable[..., Ser
     with ThreadPoolExecutor(2) as pool:
         servers = list(pool.map(lambda _: serve(), range(2)))
     for server in servers:
-        assert Install(server.url).arrived({"orders": 1})
+        assert Install(server.url).enroll({"orders": 1})
         assert "Traceback" not in server.log
 
 
@@ -278,11 +278,11 @@ def test_one_of_two_servers_sees_to_the_background_and_when_it_is_killed_the_oth
     wait_for(lambda: keeper(database) != [], "who sees to the background")
     (holder,) = keeper(database)
     second = serve()
-    Install(second.url).arrived({"orders": 1})
+    Install(second.url).enroll({"orders": 1})
     rolled_up(database)
     assert keeper(database) == [holder]
     first.kill()
-    install = Install(second.url).arrived({"orders": 2})
+    install = Install(second.url).enroll({"orders": 2})
     rolled_up(database)
     assert keeper(database) not in ([holder], [])
     first.start()
@@ -299,7 +299,7 @@ def test_whoever_loses_the_lock_s_connection_goes_on_with_another(
         wait_for(lambda: keeper(database) != [], "who sees to the background")
         (holder,) = keeper(database)
         change(database, "SELECT pg_terminate_backend(%s)", holder)
-        Install(server.url).arrived({"orders": number})
+        Install(server.url).enroll({"orders": number})
         wait_for(lambda: holder not in keeper(database) != [], "the lock, held again")  # noqa: B023
         rolled_up(database)
     assert "Traceback" not in server.log
@@ -325,7 +325,7 @@ def test_a_duty_that_is_too_slow_does_not_keep_the_others_from_theirs(
     with admin_cursor(database) as cursor:
         cursor.execute("SELECT pg_advisory_lock(%s)", [Lock.ROLLUP])  # no step of the rollup comes to its end
         with a_pending_one_of_long_ago(server, database) as purged:
-            Install(server.url).arrived({"orders": 1})
+            Install(server.url).enroll({"orders": 1})
             wait_for(lambda: "could not roll up" in server.log, "a word about the rollup")
             wait_for(purged, "the purge")
         cursor.execute("SELECT pg_advisory_unlock(%s)", [Lock.ROLLUP])
@@ -356,7 +356,7 @@ def test_the_intake_acknowledges_everything_while_much_is_rolled_up(
 ) -> None:
     fill_with_history(database, 50, 300)
     server = serve()
-    senders = [Install(server.url).arrived({"orders": 0}) for _ in range(8)]
+    senders = [Install(server.url).enroll({"orders": 0}) for _ in range(8)]
     assert ask(database, ROLLED_UP) == [False]
 
     def send(install: Install) -> list[int]:
@@ -428,7 +428,7 @@ def test_hours_that_a_chart_needs_stay_however_short_the_retention_is(
 ) -> None:
     brief = {"SHM_MAX_SNAPSHOT_AGE": "1d", "SHM_ACTIVE_WINDOW": "1d"}
     server = serve(SHM_MAX_SNAPSHOT_AGE="20d", SHM_ACTIVE_WINDOW="1d")
-    install = Install(server.url).arrived({"orders": 1}, ago=8 * DAY)
+    install = Install(server.url).enroll({"orders": 1}, ago=8 * DAY)
     for days in range(1, 7):
         assert install.snapshot({"orders": days}, datetime.now(UTC) - days * DAY).status_code == 202
     rolled_up(database)

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from tests.support import plain_http
-from tests.support.aging import age
-from tests.support.backstage import Backstage, backstage
+from tests.support.background_jobs import BackgroundJobs, run_background_jobs
 from tests.support.databases import admin_cursor
 from tests.support.installs import Install
-from tests.support.oracle import hold_the_past_to_the_oracle, hold_to_the_oracle
+from tests.support.oracle import assert_matches_oracle, assert_series_match_oracle
 from tests.support.server_process import ServerProcess
+from tests.support.time_travel import shift_times
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 POINTS = {"24h": 25, "7d": 29, "30d": 31, "3m": 91, "1y": 54}
@@ -30,14 +30,14 @@ MONTH = """
 
 
 @pytest.fixture
-def behind(database: str) -> Iterator[Backstage]:
+def behind(database: str) -> Iterator[BackgroundJobs]:
     """The background, which is the test's to do; asked for before the server."""
-    with backstage(database) as mine:
+    with run_background_jobs(database) as mine:
         yield mine
 
 
 @pytest.fixture
-def server(behind: Backstage, serve: Callable[..., ServerProcess]) -> ServerProcess:
+def server(behind: BackgroundJobs, serve: Callable[..., ServerProcess]) -> ServerProcess:
     """A server that rolls nothing up by itself."""
     return serve()
 
@@ -58,10 +58,10 @@ def by_moment(said: Any, key: str) -> dict[datetime, Any]:
 
 
 def test_a_period_has_its_moments_at_ends_of_its_steps_and_at_last_now(
-    server: ServerProcess, behind: Backstage
+    server: ServerProcess, behind: BackgroundJobs
 ) -> None:
-    Install(server.url).arrived({"n": 1, "beta": True}, ago=3 * HOUR)
-    behind.go_round()
+    Install(server.url).enroll({"n": 1, "beta": True}, ago=3 * HOUR)
+    behind.run()
     for period, points in POINTS.items():
         said = series(server, f"period={period}")
         *ends, now = map(datetime.fromisoformat, said["timestamps"])
@@ -76,26 +76,26 @@ def test_a_period_has_its_moments_at_ends_of_its_steps_and_at_last_now(
 
 
 def test_all_begins_with_the_first_snapshot_and_has_at_most_400_moments(
-    server: ServerProcess, behind: Backstage, database: str
+    server: ServerProcess, behind: BackgroundJobs, database: str
 ) -> None:
-    Install(server.url).arrived({"n": 1}, ago=29 * DAY)
-    behind.go_round()
+    Install(server.url).enroll({"n": 1}, ago=29 * DAY)
+    behind.run()
     said = series(server, "period=all")
     assert said["metrics"]["n"] == [1] * len(said["timestamps"])
     assert len(said["timestamps"]) in (30, 31)
-    age(database, 700 * DAY)
-    Install(server.url).arrived({"n": 5})
-    behind.go_round()
+    shift_times(database, 700 * DAY)
+    Install(server.url).enroll({"n": 5})
+    behind.run()
     said = series(server, "period=all")
     assert 100 < len(said["timestamps"]) <= 400
     assert (said["metrics"]["n"][0], said["metrics"]["n"][50], said["metrics"]["n"][-1]) == (1, None, 5)
 
 
-def test_a_gap_is_null_and_a_zero_is_zero(server: ServerProcess, behind: Backstage, database: str) -> None:
-    install = Install(server.url).arrived({"n": 0, "beta": False})
-    age(database, 45 * DAY)
+def test_a_gap_is_null_and_a_zero_is_zero(server: ServerProcess, behind: BackgroundJobs, database: str) -> None:
+    install = Install(server.url).enroll({"n": 0, "beta": False})
+    shift_times(database, 45 * DAY)
     install.snapshot({"n": 0, "beta": False}, datetime.now(UTC) - 5 * DAY)
-    behind.go_round()
+    behind.run()
     said = series(server, "period=3m")
     values = said["metrics"]["n"]
     assert set(values[:45]) == {None}
@@ -108,57 +108,59 @@ def test_a_gap_is_null_and_a_zero_is_zero(server: ServerProcess, behind: Backsta
 
 @pytest.mark.parametrize("late", [timedelta(microseconds=-1), timedelta(), timedelta(microseconds=1)])
 def test_a_snapshot_counts_from_the_full_hour_that_it_is_not_after_until_its_window_is_over(
-    server: ServerProcess, behind: Backstage, database: str, late: timedelta
+    server: ServerProcess, behind: BackgroundJobs, database: str, late: timedelta
 ) -> None:
     at = full_hour(5)
-    Install(server.url).arrived()  # the application goes on
+    Install(server.url).enroll()  # the application goes on
     silent = Install(server.url)
     silent.register()
     assert silent.snapshot({"n": 1}, at + late).status_code == 202
-    behind.go_round()
+    behind.run()
     first = at if late <= timedelta() else at + HOUR
     values = by_moment(series(server), "n")
     assert [moment for moment in values if values[moment] is not None] == [each for each in values if each >= first]
-    age(database, 30 * DAY)  # the window; so it ends as it began
-    behind.go_round()
+    shift_times(database, 30 * DAY)  # the window; so it ends as it began
+    behind.run()
     values = by_moment(series(server, "keys=n"), "n")
     assert [moment for moment in values if values[moment] is not None] == [each for each in values if each < first]
 
 
-def test_within_an_hour_only_the_newest_snapshot_counts(server: ServerProcess, behind: Backstage) -> None:
+def test_within_an_hour_only_the_newest_snapshot_counts(server: ServerProcess, behind: BackgroundJobs) -> None:
     at = full_hour(3)
-    install = Install(server.url).arrived({"n": 0})
+    install = Install(server.url).enroll({"n": 0})
     for minutes, number in ((50, 3), (10, 1), (30, 2)):
         install.snapshot({"n": number}, at + timedelta(minutes=minutes))
-        behind.go_round()
+        behind.run()
     values = by_moment(series(server), "n")
     assert (values[at], values[at + HOUR]) == (None, 3)
 
 
-def test_a_late_snapshot_mends_days_that_are_closed(server: ServerProcess, behind: Backstage, database: str) -> None:
-    install = Install(server.url).arrived({"n": 1}, ago=10 * DAY)
+def test_a_late_snapshot_mends_days_that_are_closed(
+    server: ServerProcess, behind: BackgroundJobs, database: str
+) -> None:
+    install = Install(server.url).enroll({"n": 1}, ago=10 * DAY)
     install.snapshot({"n": 2}, datetime.now(UTC) - 5 * DAY)
-    age(database, 3 * DAY)
-    behind.go_round()
+    shift_times(database, 3 * DAY)
+    behind.run()
     assert set(series(server, "period=30d&keys=n")["metrics"]["n"]) == {None, 1, 2}
     install.snapshot({"m": 7}, datetime.now(UTC) - 10 * DAY)
     install.snapshot({"n": 9}, datetime.now(UTC) - 20 * DAY)
-    behind.go_round()
-    hold_the_past_to_the_oracle(server, database, "ledger")
+    behind.run()
+    assert_series_match_oracle(server, database, "ledger")
     assert set(series(server, "period=30d&keys=n")["metrics"]["n"]) == {None, 1, 2, 9}
 
 
 @pytest.mark.parametrize("rolled_up_before", [True, False])
 @pytest.mark.parametrize("end", ["revoked", "erased", "moved"])
 def test_whoever_is_revoked_stays_in_the_past_whoever_is_erased_is_in_none_and_whoever_moves_is_in_both(
-    server: ServerProcess, behind: Backstage, database: str, end: str, rolled_up_before: bool
+    server: ServerProcess, behind: BackgroundJobs, database: str, end: str, rolled_up_before: bool
 ) -> None:
-    Install(server.url).arrived({"n": 1}, ago=6 * DAY)
-    install = Install(server.url).arrived({"n": 10, "mine": 1}, ago=5 * DAY)
+    Install(server.url).enroll({"n": 1}, ago=6 * DAY)
+    install = Install(server.url).enroll({"n": 10, "mine": 1}, ago=5 * DAY)
     last_at = datetime.now(UTC) - 3 * HOUR
     install.snapshot({"n": 20}, last_at)
     if rolled_up_before:
-        behind.go_round()
+        behind.run()
     if end == "revoked":
         url = f"{server.url}/api/v1/admin/instances/{install.instance_id}/revoke"
         plain_http.post(url, headers=server.headers).raise_for_status()
@@ -170,11 +172,11 @@ def test_whoever_is_revoked_stays_in_the_past_whoever_is_erased_is_in_none_and_w
         install.register(app_name="Kiosk")
         install.snapshot({"n": 30}, datetime.now(UTC))
     last_day = {21} if last_at.date() < datetime.now(UTC).date() else set()  # a midnight at which it stood
-    age(database, 1 * DAY)
-    hold_to_the_oracle(server, database)
-    behind.go_round()
-    hold_to_the_oracle(server, database)
-    hold_the_past_to_the_oracle(server, database)
+    shift_times(database, 1 * DAY)
+    assert_matches_oracle(server, database)
+    behind.run()
+    assert_matches_oracle(server, database)
+    assert_series_match_oracle(server, database)
     values = series(server, "period=30d&keys=n,mine")["metrics"]
     assert set(values["n"]) == ({None, 1} if end == "erased" else {None, 1, 11} | last_day)
     assert ("mine" in values) == (end != "erased")
@@ -182,16 +184,18 @@ def test_whoever_is_revoked_stays_in_the_past_whoever_is_erased_is_in_none_and_w
         assert set(series(server, "period=30d", "kiosk")["metrics"]["n"]) == {None, 30}
 
 
-def test_keys_choose_metrics_and_one_that_nobody_knows_is_left_out(server: ServerProcess, behind: Backstage) -> None:
-    Install(server.url).arrived({"a": 1, "b": 2, "mail": {"sent": 3}, "beta": True, "plan": "free"})
-    behind.go_round()
+def test_keys_choose_metrics_and_one_that_nobody_knows_is_left_out(
+    server: ServerProcess, behind: BackgroundJobs
+) -> None:
+    Install(server.url).enroll({"a": 1, "b": 2, "mail": {"sent": 3}, "beta": True, "plan": "free"})
+    behind.run()
     said = series(server, "keys=a,mail.sent,beta,plan,unknown,a")
     assert (said["metrics"].keys(), said["flags"].keys()) == ({"a", "mail.sent"}, {"beta"})
     assert series(server)["metrics"].keys() == {"a", "b", "mail.sent"}
 
 
 def test_a_hidden_metric_is_in_no_series_not_even_asked_for_by_name(server: ServerProcess) -> None:
-    Install(server.url).arrived({"a": 1, "b": 2, "beta": True})
+    Install(server.url).enroll({"a": 1, "b": 2, "beta": True})
     body = {"overrides": {"a": {"hidden": True}, "beta": {"hidden": True}}}
     url = f"{server.url}/api/v1/admin/applications/ledger"
     plain_http.put(url, headers=server.headers, json=body).raise_for_status()
@@ -201,22 +205,22 @@ def test_a_hidden_metric_is_in_no_series_not_even_asked_for_by_name(server: Serv
 
 
 def test_an_application_is_found_by_its_name_too(server: ServerProcess) -> None:
-    Install(server.url, app_name="Ledger & Söhne").arrived({"a": 1})
+    Install(server.url, app_name="Ledger & Söhne").enroll({"a": 1})
     by_name, by_slug = (series(server, app=app) for app in ("Ledger%20%26%20S%C3%B6hne", "ledger-sohne"))
     assert by_name["app"] == by_slug["app"] == "ledger-sohne"
     assert by_name["metrics"] == by_slug["metrics"]
 
 
 def test_a_snapshot_among_very_many_of_one_install_is_rolled_up_as_fast_as_any(
-    server: ServerProcess, behind: Backstage, database: str
+    server: ServerProcess, behind: BackgroundJobs, database: str
 ) -> None:
-    install = Install(server.url).arrived({"n": 1})
+    install = Install(server.url).enroll({"n": 1})
     with admin_cursor(database) as cursor:  # one a minute for a month, as a client may send them, rolled up before
         cursor.execute(MONTH, [install.instance_id])
-    behind.go_round("roll up")
+    behind.run("roll up")
     install.snapshot({"n": 2}, datetime.now(UTC) - 29.9 * DAY)
     install.snapshot({"n": 3})
-    behind.go_round("roll up")  # within what a statement may take
+    behind.run("roll up")  # within what a statement may take
     assert series(server)["metrics"]["n"][-1] == 3
 
 
@@ -232,15 +236,15 @@ def test_an_install_approved_unseen_is_active_and_has_its_application_once_it_is
     assert install.snapshot({"n": 1}).status_code == 202
     stats = server.get("stats").json()
     assert (stats["active_instances"], stats["daily_active"], stats["new_this_week"]) == (1, 1, 1)
-    hold_to_the_oracle(server, database, "ledger")
+    assert_matches_oracle(server, database, "ledger")
 
 
 def test_servers_that_write_at_once_keep_every_figure_true(
-    serve: Callable[..., ServerProcess], behind: Backstage, database: str
+    serve: Callable[..., ServerProcess], behind: BackgroundJobs, database: str
 ) -> None:
     servers = [serve(), serve()]
     now = datetime.now(UTC)
-    installs = [Install(servers[0].url).arrived({"n": -1}, ago=DAY) for _ in range(6)]
+    installs = [Install(servers[0].url).enroll({"n": -1}, ago=DAY) for _ in range(6)]
 
     def send(number: int) -> None:
         install = replace(installs[number % 6], url=servers[number % 2].url)
@@ -255,8 +259,8 @@ def test_servers_that_write_at_once_keep_every_figure_true(
     with ThreadPoolExecutor(8) as senders, ThreadPoolExecutor(2) as behind_also:
         list(senders.map(send, range(200)))
     for server in servers:
-        hold_to_the_oracle(server, database)
-    behind.go_round()
+        assert_matches_oracle(server, database)
+    behind.run()
     for server in servers:
-        hold_the_past_to_the_oracle(server, database, periods=["24h", "all"])
+        assert_series_match_oracle(server, database, periods=["24h", "all"])
     assert behind.differences() == {}

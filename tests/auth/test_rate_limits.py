@@ -15,8 +15,8 @@ from shm.auth.rate_limits import RateLimiter, TokenBucket
 from shm.core.errors import TooMany
 from shm.core.settings import Settings
 from tests.support import plain_http
-from tests.support.answers import problem
 from tests.support.installs import Install
+from tests.support.responses import problem
 from tests.support.server_process import ServerProcess
 
 OFFICE = 50
@@ -137,7 +137,7 @@ def test_a_ban_counts_different_guesses_ends_and_spares_tokens_that_were_good() 
 
 def test_an_office_of_fifty_behind_one_address_gets_in_at_once(limited: ServerProcess) -> None:
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: Install(limited.url).arrived({"n": 1}), range(OFFICE)))
+        list(pool.map(lambda _: Install(limited.url).enroll({"n": 1}), range(OFFICE)))
     assert limited.get("stats").json()["active_instances"] == OFFICE
 
 
@@ -160,7 +160,7 @@ def test_an_address_that_registers_on_and_on_is_told_when_to_come_back(serve: Ca
 def test_an_install_that_sends_on_and_on_is_told_when_to_come_back_and_its_neighbour_is_not(
     limited: ServerProcess,
 ) -> None:
-    install, neighbour = Install(limited.url).arrived({"n": 0}), Install(limited.url).arrived({"n": 0})
+    install, neighbour = Install(limited.url).enroll({"n": 0}), Install(limited.url).enroll({"n": 0})
     answers = [install.snapshot({"n": number}) for number in range(5)]
     assert [answer.status_code for answer in answers] == [202, 202, 202, 202, 429]
     assert [answer.headers["X-RateLimit-Remaining"] for answer in answers] == ["3", "2", "1", "0", "0"]
@@ -170,7 +170,7 @@ def test_an_install_that_sends_on_and_on_is_told_when_to_come_back_and_its_neigh
 
 
 def test_nobody_can_use_up_an_installs_budget_but_itself(limited: ServerProcess) -> None:
-    victim = Install(limited.url).arrived({"n": 0})
+    victim = Install(limited.url).enroll({"n": 0})
     recorded = victim.snapshot_body({"n": 1})
     headers = victim.signed(recorded)
     assert victim.post("/v1/snapshot", recorded, headers).status_code == 202
@@ -184,7 +184,7 @@ def test_nobody_can_use_up_an_installs_budget_but_itself(limited: ServerProcess)
 
 
 def test_what_is_refused_for_its_rate_is_not_stored(limited: ServerProcess) -> None:
-    install = Install(limited.url).arrived({"n": 0})
+    install = Install(limited.url).enroll({"n": 0})
     answers = [install.snapshot({"n": number}) for number in range(1, 10)]
     stored = [number for number, answer in enumerate(answers, 1) if answer.status_code == 202]
     assert stored == [1, 2, 3, 4]
@@ -228,7 +228,7 @@ def test_a_token_has_a_budget_that_no_other_uses_up(serve: Callable[..., ServerP
 
 
 def test_limits_can_be_switched_off(server: ServerProcess) -> None:
-    install = Install(server.url).arrived({"n": 0})
+    install = Install(server.url).enroll({"n": 0})
     answers = [install.snapshot({"n": number}) for number in range(20)]
     assert {answer.status_code for answer in answers} == {202}
     assert "X-RateLimit-Limit" not in answers[0].headers

@@ -17,11 +17,11 @@ from shm.server.app import ROUTES
 from shm.server.handlers.base import Handler
 from shm.server.http.operations import READ_METHODS, operation, validate_operations
 from tests.support import plain_http
+from tests.support.anonymous_client import rows_as_text
+from tests.support.clusters import wait_for
 from tests.support.databases import admin_cursor
-from tests.support.houses import wait_for
 from tests.support.server_process import ServerProcess
-from tests.support.stranger import rows_as_text
-from tests.support.subscriber import subscribed
+from tests.support.subscriber import subscribe
 
 NOBODY = "c77af682-9aa4-412e-904a-c307d3a8a9c2"
 FIELDS = {"id", "name", "role", "created_at", "expires_at", "last_used_on"}
@@ -83,9 +83,9 @@ def one(cursor: psycopg2.extensions.cursor, sql: str, *parameters: object) -> An
 
 
 @pytest.fixture(scope="module")
-def viewer(running: ServerProcess) -> dict[str, Any]:
+def viewer(shared_server: ServerProcess) -> dict[str, Any]:
     """A viewer's token of the session's server."""
-    return made(running)
+    return made(shared_server)
 
 
 def test_there_are_addresses_that_change_something() -> None:
@@ -95,10 +95,10 @@ def test_there_are_addresses_that_change_something() -> None:
 
 @pytest.mark.parametrize(("method", "path"), WRITES)
 def test_a_viewer_changes_nothing_anywhere(
-    running: ServerProcess, viewer: dict[str, Any], method: str, path: str
+    shared_server: ServerProcess, viewer: dict[str, Any], method: str, path: str
 ) -> None:
     answers = [
-        plain_http.request(method, f"{running.url}{path}", headers=headers, json={"name": "x", "role": "admin"})
+        plain_http.request(method, f"{shared_server.url}{path}", headers=headers, json={"name": "x", "role": "admin"})
         for headers in (bearing(viewer), {})
     ]
     assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [
@@ -107,9 +107,9 @@ def test_a_viewer_changes_nothing_anywhere(
     ]
 
 
-def test_a_viewer_reads_what_there_is_but_no_tokens(running: ServerProcess, viewer: dict[str, Any]) -> None:
-    assert asked(running, viewer, "instances") == (200, "")
-    assert asked(running, viewer, "tokens") == (403, "role_too_small")
+def test_a_viewer_reads_what_there_is_but_no_tokens(shared_server: ServerProcess, viewer: dict[str, Any]) -> None:
+    assert asked(shared_server, viewer, "instances") == (200, "")
+    assert asked(shared_server, viewer, "tokens") == (403, "role_too_small")
 
 
 def test_a_handler_that_lets_a_viewer_change_something_is_refused() -> None:
@@ -179,9 +179,9 @@ async def test_an_open_feed_ends_with_its_token(serve: Callable[..., ServerProce
     first, second = serve(), serve()
     gone, ended = made(first), made(first, expires_in="3s")
     async with (
-        subscribed(second) as kept,
-        subscribed(second, headers=bearing(gone)) as one_subscriber,
-        subscribed(second, headers=bearing(ended)) as other_subscriber,
+        subscribe(second) as kept,
+        subscribe(second, headers=bearing(gone)) as one_subscriber,
+        subscribe(second, headers=bearing(ended)) as other_subscriber,
     ):
         await asyncio.to_thread(removed, first, gone)
         assert await one_subscriber.closed() == await other_subscriber.closed() == TIMED_OUT
@@ -276,8 +276,11 @@ def test_pages_of_tokens_follow_each_other_without_a_gap_or_a_repeat(server: Ser
 
 
 @pytest.mark.parametrize("query", ["limit=0", "after=x", "name=x"])
-def test_a_query_that_means_nothing_is_refused(running: ServerProcess, query: str) -> None:
-    assert plain_http.get(f"{running.url}/api/v1/admin/tokens?{query}", headers=running.headers).status_code == 400
+def test_a_query_that_means_nothing_is_refused(shared_server: ServerProcess, query: str) -> None:
+    assert (
+        plain_http.get(f"{shared_server.url}/api/v1/admin/tokens?{query}", headers=shared_server.headers).status_code
+        == 400
+    )
 
 
 @pytest.mark.parametrize(
@@ -308,11 +311,11 @@ def test_a_query_that_means_nothing_is_refused(running: ServerProcess, query: st
     ],
 )
 def test_a_body_that_cannot_be_taken_is_told_what_is_wrong_and_makes_no_token(
-    running: ServerProcess, body: bytes, status: int, code: str, named: str
+    shared_server: ServerProcess, body: bytes, status: int, code: str, named: str
 ) -> None:
-    before = running.get("tokens?limit=1000").json()
-    response = plain_http.post(f"{running.url}/api/v1/admin/tokens", content=body, headers=running.headers)
+    before = shared_server.get("tokens?limit=1000").json()
+    response = plain_http.post(f"{shared_server.url}/api/v1/admin/tokens", content=body, headers=shared_server.headers)
     assert (response.status_code, response.json()["code"]) == (status, code), response.text
     assert named in response.json()["detail"]
     assert response.json()["detail"].isprintable()
-    assert [each["id"] for each in running.get("tokens?limit=1000").json()] == [each["id"] for each in before]
+    assert [each["id"] for each in shared_server.get("tokens?limit=1000").json()] == [each["id"] for each in before]

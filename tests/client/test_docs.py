@@ -157,10 +157,10 @@ def list_instances(server: ServerProcess) -> dict[str, Any]:
 
 def test_the_python_subscriber_survives_a_killed_server(server: ServerProcess, tmp_path: Path) -> None:
     assert len(block("python").splitlines()) <= MAX_LINES
-    installs = [Install(server.url).arrived({"n": 1}) for _ in range(3)]
+    installs = [Install(server.url).enroll({"n": 1}) for _ in range(3)]
     with running_example("python", server, tmp_path) as subscriber:
         subscriber.wait_until(lambda: subscriber.last_line_contains("3 instances"))
-        Install(server.url, app_name="Kiosk").arrived({"n": 1})
+        Install(server.url, app_name="Kiosk").enroll({"n": 1})
         subscriber.wait_until(lambda: subscriber.last_line_contains("4 instances, 2 applications"))
         server.kill()
         subscriber.wait_until(lambda: "; again in " in subscriber.output.read_text())
@@ -170,7 +170,7 @@ def test_the_python_subscriber_survives_a_killed_server(server: ServerProcess, t
 
 
 def test_the_shell_subscriber_survives_a_killed_server(server: ServerProcess, tmp_path: Path) -> None:
-    installs = [Install(server.url).arrived({"n": 1, "text": "ü\u2028'\n"}) for _ in range(3)]
+    installs = [Install(server.url).enroll({"n": 1, "text": "ü\u2028'\n"}) for _ in range(3)]
     with running_example("bash", server, tmp_path) as subscriber:
         subscriber.wait_until(lambda: subscriber.mirror() == list_instances(server))
         installs[1].snapshot({"n": 2})
@@ -181,7 +181,7 @@ def test_the_shell_subscriber_survives_a_killed_server(server: ServerProcess, tm
         server.start()
         act(installs[1], "erase")
         installs[2].snapshot({"n": 3})
-        Install(server.url).arrived({"n": 4})
+        Install(server.url).enroll({"n": 4})
         there = list_instances(server)
         subscriber.wait_until(lambda: subscriber.mirror() == there)
         assert len(there) == 2
@@ -190,7 +190,7 @@ def test_the_shell_subscriber_survives_a_killed_server(server: ServerProcess, tm
 def test_the_shell_subscriber_lists_again_after_an_unknown_cursor(
     server: ServerProcess, database: str, tmp_path: Path
 ) -> None:
-    gone, stays = (Install(server.url).arrived({"n": number}) for number in range(2))
+    gone, stays = (Install(server.url).enroll({"n": number}) for number in range(2))
     with running_example("bash", server, tmp_path) as subscriber:
         subscriber.wait_until(lambda: subscriber.mirror() == list_instances(server))
         server.kill()
@@ -211,7 +211,7 @@ def test_a_subscriber_ends_when_its_token_is_refused(server: ServerProcess, tmp_
 
 @pytest.mark.parametrize("missing", ["curl", "sed", "python3", "websocket-client"])
 def test_the_shell_subscriber_ends_when_a_program_is_missing(
-    running: ServerProcess, tmp_path: Path, missing: str
+    shared_server: ServerProcess, tmp_path: Path, missing: str
 ) -> None:
     programs = tmp_path / "programs"
     programs.mkdir()
@@ -221,23 +221,23 @@ def test_the_shell_subscriber_ends_when_a_program_is_missing(
         option = "-S" if missing == "websocket-client" else ""  # without the directory of installed packages
         (programs / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} {option} "$@"\n')
         (programs / "python3").chmod(0o755)
-    script = SubscriberProcess(["bash", "-c", block("bash")], running, tmp_path, programs=str(programs))
+    script = SubscriberProcess(["bash", "-c", block("bash")], shared_server, tmp_path, programs=str(programs))
     assert script.process.wait(TIMEOUT_S) == 1
     assert script.output.read_text().startswith(f"{missing} is missing: ")
     assert not (tmp_path / "mirror").exists()
 
 
-def test_the_shell_subscriber_refuses_a_foreign_folder(running: ServerProcess, tmp_path: Path) -> None:
+def test_the_shell_subscriber_refuses_a_foreign_folder(shared_server: ServerProcess, tmp_path: Path) -> None:
     (tmp_path / "mirror").mkdir()
     (tmp_path / "mirror" / "mine.json").write_text("{}")
-    script = SubscriberProcess(["bash", "-c", block("bash")], running, tmp_path)
+    script = SubscriberProcess(["bash", "-c", block("bash")], shared_server, tmp_path)
     assert script.process.wait(TIMEOUT_S) == 1
     assert "mirror was not made by this script" in script.output.read_text()
     assert [file.name for file in (tmp_path / "mirror").iterdir()] == ["mine.json"]
 
 
 def test_the_shell_subscriber_reuses_its_own_folder(server: ServerProcess, tmp_path: Path) -> None:
-    install = Install(server.url).arrived({"n": 1})
+    install = Install(server.url).enroll({"n": 1})
     with running_example("bash", server, tmp_path) as subscriber:
         subscriber.wait_until(lambda: subscriber.mirror() == list_instances(server))
     act(install, "erase")

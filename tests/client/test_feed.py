@@ -24,12 +24,12 @@ from shm_client import (
 from shm_client.http_errors import MAX_RETRY_AFTER_S, parse_retry_after
 from shm_client.subscription import MIN_BACKOFF_S
 from tests.support import plain_http
+from tests.support.bulk_fleet import insert_fleet
 from tests.support.clients import make_client, report_installs
 from tests.support.databases import admin_cursor
 from tests.support.fault_proxy import run_fault_proxy
 from tests.support.feed_mirror import list_instances, mirror_feed
 from tests.support.installs import Install
-from tests.support.many_installs import make_fleet
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act
 
@@ -71,11 +71,11 @@ async def test_the_mirror_equals_a_list_read_while_installs_report(server: Serve
 
 
 async def test_the_feed_runs_while_pages_are_read(server: ServerProcess, database: str) -> None:
-    make_fleet(database, 3000)
+    insert_fleet(database, 3000)
     async with make_client(server) as client, mirror_feed(client.feed(page_size=10)) as mirror:
         await mirror.wait_until(lambda: mirror.events_of(Connected))
         assert not mirror.is_complete
-        newcomer = await asyncio.to_thread(Install(server.url).arrived, {"n": 4711})
+        newcomer = await asyncio.to_thread(Install(server.url).enroll, {"n": 4711})
         await mirror.wait_until(lambda: newcomer.instance_id in mirror.instances)
         assert not mirror.is_complete
         await mirror.wait_until(lambda: mirror.is_complete)
@@ -235,7 +235,7 @@ async def test_a_message_of_an_unknown_type_is_ignored(server: ServerProcess) ->
 
 async def test_a_feed_of_one_application_removes_instances_that_leave_it(server: ServerProcess) -> None:
     ledger, moving = report_installs(server, 2)
-    kiosk = Install(server.url, app_name="Kiosk").arrived({"n": 5})
+    kiosk = Install(server.url, app_name="Kiosk").enroll({"n": 5})
     async with make_client(server) as client, mirror_feed(client.feed("ledger")) as mirror:
         await mirror.wait_until(lambda: mirror.is_connected)
         assert mirror.instances.keys() == {ledger.instance_id, moving.instance_id}
@@ -250,7 +250,7 @@ async def test_a_feed_of_one_application_removes_instances_that_leave_it(server:
 
 
 async def test_newest_limits_the_list(server: ServerProcess, database: str) -> None:
-    make_fleet(database, 50)
+    insert_fleet(database, 50)
     async with make_client(server) as client, mirror_feed(client.feed(newest=20, page_size=8)) as mirror:
         await mirror.wait_until(lambda: mirror.is_complete)
         newest = list(await list_instances(client))[:24]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from shm_client import Instance, TooManyInstancesError, instance_tracker
 from shm_client.instance_tracker import EVICTION_SLACK, InstanceTracker
 
-thorough = settings(deadline=None, max_examples=400)
+many_examples = settings(deadline=None, max_examples=400)
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -234,7 +234,7 @@ steps: st.SearchStrategy[Callable[[ServerModel], Any]] = st.one_of(
 )
 
 
-@thorough
+@many_examples
 @given(st.lists(steps, min_size=8, max_size=60))
 def test_list_then_watch_ends_in_the_servers_state(history: list[Callable[[ServerModel], Any]]) -> None:
     server = ServerModel()

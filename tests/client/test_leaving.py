@@ -10,11 +10,11 @@ import pytest
 
 from shm_client import Connected, InstanceRemoved, InstanceUpdated, Subscription
 from shm_client.subscription import MAX_QUEUED_EVENTS
+from tests.support.bulk_fleet import insert_fleet
 from tests.support.clients import make_client, report_installs
 from tests.support.fault_proxy import run_fault_proxy
 from tests.support.feed_mirror import TIMEOUT_S, mirror_feed
-from tests.support.figures import figures, value
-from tests.support.many_installs import make_fleet
+from tests.support.prometheus_scrape import sample_value, scrape
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act
 
@@ -45,7 +45,7 @@ RESPONSE_DELAY_S = 1.5  # as of a busy server
 def test_a_script_that_leaves_a_feed_early_prints_nothing(
     server: ServerProcess, database: str, until: str, client_kind: str
 ) -> None:
-    make_fleet(database, 3 * MAX_QUEUED_EVENTS)
+    insert_fleet(database, 3 * MAX_QUEUED_EVENTS)
     command = [sys.executable, "-c", SCRIPT, server.url, server.admin_token, until, client_kind]
     completed = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     assert (completed.returncode, completed.stdout, completed.stderr) == (0, "", "")
@@ -75,7 +75,7 @@ async def test_a_feed_closed_while_connecting_frees_its_slot(server: ServerProce
     report_installs(server, 1)
 
     async def count_subscribers() -> float:
-        return value(await asyncio.to_thread(figures, server), "shm_feed_subscribers", worker="0")
+        return sample_value(await asyncio.to_thread(scrape, server), "shm_feed_subscribers", worker="0")
 
     async with run_fault_proxy(server.port) as proxy, make_client(server, proxy.url) as client:
         subscription = client.feed()

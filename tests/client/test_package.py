@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 import shm_client
-from tests.support.imports import imported
+from tests.support.imports import imported_modules
 
 FOLDER = Path(shm_client.__file__).parent
 
 
 @pytest.mark.parametrize("file", sorted(FOLDER.glob("*.py")), ids=lambda file: file.stem)
 def test_the_client_imports_no_server_console_or_sdk(file: Path) -> None:
-    roots = {name.split(".")[0] for name in imported(file.read_text(encoding="utf-8"))}
+    roots = {name.split(".")[0] for name in imported_modules(file.read_text(encoding="utf-8"))}
     assert not roots & {"shm", "shm_tui", "shm_sdk", "textual", "rich", "tests"}
 
 

@@ -12,7 +12,7 @@ from shm.auth.token_file import TOKEN_FILE as TOKEN_FILE_OF_THE_SERVER
 from shm.core.settings import default_data_dir
 from shm_tui.access import DEFAULT_SERVER, TOKEN_FILE, data_dir, find_token, server_address
 from shm_tui.errors import AddressError, ConsoleError, TokenError
-from tests.support.console_rows import unhurried
+from tests.support.console_rows import no_deadline
 
 SECRET = "hunter2-hunter2-hunter2"
 
@@ -94,7 +94,7 @@ def test_a_token_inside_an_address_is_refused_and_not_repeated(address: str) -> 
     assert caught.value.__cause__ is None
 
 
-@unhurried
+@no_deadline
 @given(st.text() | st.text(alphabet="htps:/.[]%@? \t\\é1").map("http://".__add__))
 def test_any_text_is_an_address_that_can_be_asked_or_is_refused(text: str) -> None:
     try:

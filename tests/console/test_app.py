@@ -7,17 +7,17 @@ from collections.abc import Iterator
 import pytest
 
 from shm_tui.widgets.detail_panel import Drawer
-from tests.support.console import Driven, opened
+from tests.support.console import DrivenConsole, open_console
 from tests.support.databases import admin_cursor
-from tests.support.file_server import server_for_a_file
 from tests.support.installs import Install
+from tests.support.module_server import module_server
 from tests.support.server_process import ServerProcess
 
 
 @pytest.fixture(scope="module")
 def shared(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server for tests that look at one application of their own."""
-    with server_for_a_file(postgres, tmp_path_factory.mktemp("shared")) as (server, _):
+    with module_server(postgres, tmp_path_factory.mktemp("shared")) as (server, _):
         yield server
 
 
@@ -29,10 +29,10 @@ def app() -> str:
 
 def fleet(server: ServerProcess, count: int = 5, app: str = "Ledger", **more: object) -> list[Install]:
     """Installs of an application whose `sent` is ten times their number."""
-    return [Install(server.url, app_name=app).arrived({"sent": 10 * number, **more}) for number in range(count)]
+    return [Install(server.url, app_name=app).enroll({"sent": 10 * number, **more}) for number in range(count)]
 
 
-def dimmed(console: Driven) -> bool:
+def dimmed(console: DrivenConsole) -> bool:
     """Whether versions, of active instances all, are drawn as something of the past."""
     dim = console.app.table.get_component_rich_style("table--dim").color
     drawn = [segment for strip in console.strips() for segment in strip if segment.text.strip() == "1.4.2"]
@@ -40,8 +40,8 @@ def dimmed(console: Driven) -> bool:
 
 
 async def test_tiles_and_columns_are_made_from_whatever_keys_arrive(server: ServerProcess) -> None:
-    Install(server.url).arrived({"pizzas_eaten": 10, "beta": True, "db": "postgres", "mail": {"sent": 3}})
-    async with opened(server, size=(200, 50)) as console:
+    Install(server.url).enroll({"pizzas_eaten": 10, "beta": True, "db": "postgres", "mail": {"sent": 3}})
+    async with open_console(server, size=(200, 50)) as console:
         await console.shows("PIZZAS EATEN", "100 %", "postgres 100 %", "MAIL SENT")
         (row,) = console.rows()
         assert {"10", "3", "yes", "postgres"} <= set(row.split())
@@ -49,7 +49,7 @@ async def test_tiles_and_columns_are_made_from_whatever_keys_arrive(server: Serv
 
 async def test_a_new_key_becomes_a_tile_and_a_column_while_one_looks(server: ServerProcess) -> None:
     (install,) = fleet(server, 1)
-    async with opened(server) as console:
+    async with open_console(server) as console:
         await console.shows("SENT")
         await asyncio.to_thread(install.snapshot, {"sent": 1, "sandwiches": 7})
         await console.until(lambda: console.screen.count("SANDWICHES") == 2, "a tile and a column")
@@ -57,7 +57,7 @@ async def test_a_new_key_becomes_a_tile_and_a_column_while_one_looks(server: Ser
 
 async def test_a_snapshot_changes_its_cell_and_the_tile(server: ServerProcess) -> None:
     installs = fleet(server, 3)
-    async with opened(server, "ledger") as console:
+    async with open_console(server, "ledger") as console:
         await console.shows("SENT", "30")
         await asyncio.to_thread(installs[0].snapshot, {"sent": 4000})
         await console.until(lambda: "4.03k" in console.screen and "4.00k" in console.screen, "4,030 and 4,000")
@@ -65,7 +65,7 @@ async def test_a_snapshot_changes_its_cell_and_the_tile(server: ServerProcess) -
 
 async def test_the_cursor_stays_on_its_instance_when_rows_move(shared: ServerProcess, app: str) -> None:
     installs = fleet(shared, 4, app)
-    async with opened(shared, app) as console:
+    async with open_console(shared, app) as console:
         await console.until(lambda: len(console.app.table.store.ids) == 4)
         await console.pilot.press("down")
         before = console.app.table.cursor_id
@@ -77,7 +77,7 @@ async def test_the_cursor_stays_on_its_instance_when_rows_move(shared: ServerPro
 
 async def test_arrows_move_the_cursor_in_a_table_longer_than_the_screen(shared: ServerProcess, app: str) -> None:
     fleet(shared, 30, app)
-    async with opened(shared, app, (80, 24)) as console:
+    async with open_console(shared, app, (80, 24)) as console:
         table = console.app.table
         await console.until(lambda: len(table.store.ids) == 30 and console.app.settled.is_set())
         for keys, place in ((["down"] * 3, 3), (["up"], 2), (["end"], 29), (["pageup"], 11), (["G", "g"], 0)):
@@ -88,7 +88,7 @@ async def test_arrows_move_the_cursor_in_a_table_longer_than_the_screen(shared: 
 
 async def test_the_filter_narrows_as_one_types_and_escape_gives_all_back(shared: ServerProcess, app: str) -> None:
     fleet(shared, 5, app)
-    async with opened(shared, app) as console:
+    async with open_console(shared, app) as console:
         await console.until(lambda: len(console.rows()) == 5)
         await console.pilot.press("slash", *"sent>20")
         await console.until(lambda: len(console.rows()) == 2)
@@ -100,10 +100,10 @@ async def test_the_filter_narrows_as_one_types_and_escape_gives_all_back(shared:
 
 async def test_versions_are_sorted_and_compared_as_the_server_does(shared: ServerProcess, app: str) -> None:
     for version in ("2.0", "v1.10", "1.10.0-rc1", "main", "1.9", "1.9-ls12"):
-        Install(shared.url, app_name=app, app_version=version).arrived({"sent": 1})
+        Install(shared.url, app_name=app, app_version=version).enroll({"sent": 1})
     listed = [item["app_version"] for item in shared.get(f"instances?app={app}&sort=app_version").json()]
     latest = shared.get(f"applications/{app}/versions").json()["latest"]
-    async with opened(shared, app) as console:
+    async with open_console(shared, app) as console:
         store = console.app.watch_.store
         await console.until(lambda: len(console.rows()) == 6)
         for _ in console.app.table.columns:
@@ -119,7 +119,7 @@ async def test_versions_are_sorted_and_compared_as_the_server_does(shared: Serve
 
 async def test_a_filter_that_is_not_understood_says_why(shared: ServerProcess, app: str) -> None:
     fleet(shared, 1, app)
-    async with opened(shared, app) as console:
+    async with open_console(shared, app) as console:
         await console.until(lambda: console.rows())
         await console.pilot.press("slash", *"status:nonsense")
         await console.shows("status: is one of")
@@ -127,7 +127,7 @@ async def test_a_filter_that_is_not_understood_says_why(shared: ServerProcess, a
 
 async def test_a_filter_that_is_not_understood_is_never_kept(shared: ServerProcess, app: str) -> None:
     fleet(shared, 5, app)
-    async with opened(shared, app) as console:
+    async with open_console(shared, app) as console:
         await console.until(lambda: len(console.rows()) == 5)
         await console.pilot.press("slash", *"status:zzz", "enter")
         await console.shows("status: is one of")
@@ -140,23 +140,23 @@ async def test_a_filter_that_is_not_understood_is_never_kept(shared: ServerProce
 
 async def test_every_application_is_there_however_many_there_are(server: ServerProcess) -> None:
     for number in range(55):
-        Install(server.url, app_name=f"App {number:02}").arrived()
+        Install(server.url, app_name=f"App {number:02}").enroll()
     for _ in range(2):
-        Install(server.url, app_name="Zebra").arrived({"sent": 1})
-    async with opened(server) as console:
+        Install(server.url, app_name="Zebra").enroll({"sent": 1})
+    async with open_console(server) as console:
         await console.shows("Zebra  ", "SENT")
         assert len(console.app.overview.applications or ()) == 56
 
 
 async def test_an_application_that_is_not_there_is_not_an_empty_server(shared: ServerProcess) -> None:
     fleet(shared, 1)
-    async with opened(shared, "nobody") as console:
+    async with open_console(shared, "nobody") as console:
         await console.shows("There is no application “nobody” here")
 
 
 async def test_long_keys_keep_their_figures_in_line(shared: ServerProcess, app: str) -> None:
     fleet(shared, 1, app, **{"a_key_" + "x" * 100 + "_end": 4711})
-    async with opened(shared, app) as console:
+    async with open_console(shared, app) as console:
         await console.until(lambda: console.rows())
         await console.pilot.press("enter")
         await console.until(lambda: any("…" in line and "4,711" in line for line in console.screen.splitlines()))
@@ -164,7 +164,7 @@ async def test_long_keys_keep_their_figures_in_line(shared: ServerProcess, app: 
 
 async def test_brackets_that_match_nothing_are_only_text(shared: ServerProcess, app: str) -> None:
     fleet(shared, 1, app)
-    async with opened(shared, app) as console:
+    async with open_console(shared, app) as console:
         await console.until(lambda: console.rows())
         await console.pilot.press("slash", "left_square_bracket", "slash", "left_square_bracket")
         await console.shows("Nothing matches  /[/[")
@@ -172,7 +172,7 @@ async def test_brackets_that_match_nothing_are_only_text(shared: ServerProcess, 
 
 async def test_listing_anew_takes_what_the_feed_never_told(server: ServerProcess, database: str) -> None:
     fleet(server, 2)
-    async with opened(server, "ledger") as console:
+    async with open_console(server, "ledger") as console:
         await console.until(lambda: len(console.rows()) == 2)
         with admin_cursor(database) as cursor:
             cursor.execute("DELETE FROM instances WHERE metrics = '{\"sent\": 0}'")
@@ -184,10 +184,10 @@ async def test_sorting_goes_by_the_chosen_column_and_turns_round(shared: ServerP
     installs = fleet(shared, 4, app)
     ids = [install.instance_id[:8] for install in installs]
 
-    def order(console: Driven) -> list[str]:
+    def order(console: DrivenConsole) -> list[str]:
         return [row.split()[1] for row in console.rows()]
 
-    async with opened(shared, app, (80, 24)) as console:
+    async with open_console(shared, app, (80, 24)) as console:
         await console.until(lambda: len(console.rows()) == 4)
         assert order(console) == ids[::-1]
         await console.pilot.press("s")
@@ -198,7 +198,7 @@ async def test_sorting_goes_by_the_chosen_column_and_turns_round(shared: ServerP
 
 async def test_enter_opens_the_details_and_escape_closes_them(shared: ServerProcess, app: str) -> None:
     (install,) = fleet(shared, 1, app, revenue=99120.50, nested={"deep": [1, None]})
-    async with opened(shared, app) as console:
+    async with open_console(shared, app) as console:
         await console.until(lambda: console.rows())
         await console.pilot.press("enter")
         await console.shows(install.instance_id, "99,120.5", "nested.deep")
@@ -210,8 +210,8 @@ async def test_enter_opens_the_details_and_escape_closes_them(shared: ServerProc
 
 async def test_applications_are_gone_through_by_key(server: ServerProcess) -> None:
     fleet(server, 2)
-    Install(server.url, app_name="Kiosk").arrived({"plays": 1})
-    async with opened(server, size=(80, 24)) as console:
+    Install(server.url, app_name="Kiosk").enroll({"plays": 1})
+    async with open_console(server, size=(80, 24)) as console:
         await console.shows("Ledger", "SENT")
         await console.pilot.press("right_square_bracket")
         await console.shows("Kiosk", "PLAYS")
@@ -222,7 +222,7 @@ async def test_applications_are_gone_through_by_key(server: ServerProcess) -> No
 
 async def test_freezing_holds_the_rows_still_and_counts_what_waits(shared: ServerProcess, app: str) -> None:
     (install,) = fleet(shared, 1, app)
-    async with opened(shared, app) as console:
+    async with open_console(shared, app) as console:
         await console.until(lambda: console.rows())
         await console.pilot.press("p")
         await asyncio.to_thread(install.snapshot, {"sent": 777})
@@ -234,24 +234,24 @@ async def test_freezing_holds_the_rows_still_and_counts_what_waits(shared: Serve
 
 async def test_the_states_are_told_apart_by_their_shapes(shared: ServerProcess, app: str) -> None:
     fleet(shared, 1, app)
-    Install(shared.url, app_name=app, environment="dev").arrived({"sent": 1})
+    Install(shared.url, app_name=app, environment="dev").enroll({"sent": 1})
     Install(shared.url, app_name=app).register()
-    async with opened(shared, app) as console:
+    async with open_console(shared, app) as console:
         await console.until(lambda: len(console.rows()) == 3)
         assert {row[0] for row in console.rows()} == {"●", "◐", "…"}
 
 
 async def test_nothing_yet_says_how_to_send_the_first_snapshot(server: ServerProcess) -> None:
-    async with opened(server) as console:
+    async with open_console(server) as console:
         await console.shows("Nothing has reported yet", "shm_sdk.Client")
-        await asyncio.to_thread(Install(server.url).arrived, {"sent": 5})
+        await asyncio.to_thread(Install(server.url).enroll, {"sent": 5})
         await console.shows("Ledger", "SENT")
         await console.hides("Nothing has reported yet")
 
 
 async def test_a_wrong_token_is_told_and_not_confused_with_no_rows(server: ServerProcess) -> None:
     (server.data_dir / "admin.token").write_text("shm_wrong-token-wrong-token\n")
-    async with opened(server) as console:
+    async with open_console(server) as console:
         await console.shows("does not accept the token")
         assert "Nothing has reported" not in console.screen
 
@@ -261,7 +261,7 @@ async def test_rows_stay_while_the_server_is_away_and_go_on_without_a_gap(
     server: ServerProcess, size: tuple[int, int]
 ) -> None:
     installs = fleet(server, 3)
-    async with opened(server, "ledger", size) as console:
+    async with open_console(server, "ledger", size) as console:
         await console.shows("● live")
         await console.until(lambda: len(console.rows()) == 3)
         await asyncio.to_thread(server.kill)
@@ -270,7 +270,7 @@ async def test_rows_stay_while_the_server_is_away_and_go_on_without_a_gap(
         assert len(console.rows()) == 3
         await asyncio.to_thread(server.start)
         await asyncio.to_thread(installs[1].snapshot, {"sent": 5560})
-        await asyncio.to_thread(Install(server.url).arrived, {"sent": 1})
+        await asyncio.to_thread(Install(server.url).enroll, {"sent": 1})
         await console.shows("● live")
         await console.until(lambda: len(console.rows()) == 4 and "5.56k" in console.rows()[0])
         await console.until(lambda: not dimmed(console), "bright rows")
@@ -291,8 +291,8 @@ async def test_rows_stay_while_the_server_is_away_and_go_on_without_a_gap(
 async def test_a_hostile_string_is_shown_harmless(shared: ServerProcess, hostile: str) -> None:
     said = {hostile[:60]: 5, "text": hostile, "nested": {hostile[:50]: [hostile]}}
     install = Install(shared.url, app_name=hostile, app_version=hostile, environment=hostile, os_arch=hostile)
-    install.arrived(said)
-    async with opened(shared, size=(200, 50)) as console:
+    install.enroll(said)
+    async with open_console(shared, size=(200, 50)) as console:
         slug = shared.get(f"instances/{install.instance_id}").json()["app_slug"]
         console.app._go_to(slug)
         await console.until(lambda: console.rows() and console.app.watch_.slug == slug)
@@ -307,7 +307,7 @@ async def test_a_hostile_string_is_shown_harmless(shared: ServerProcess, hostile
 
 
 async def test_help_shows_every_key_and_state(shared: ServerProcess) -> None:
-    async with opened(shared, size=(120, 90)) as console:
+    async with open_console(shared, size=(120, 90)) as console:
         await console.pilot.press("question_mark")
         await console.shows("MOVING", "STATES", "revoked for good", "THE FILTER")
         await console.pilot.press("escape")

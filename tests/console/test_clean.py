@@ -13,7 +13,7 @@ from shm_client.model import Instance, decode
 from shm_tui.command import asked
 from shm_tui.text.cells import cut, fit
 from shm_tui.text.sanitizing import ELLIPSIS, MARK, MAX_CACHED, MAX_COMBINING, MAX_DEPTH, MAX_TEXT, clean, clean_json
-from tests.support.console_rows import unhurried
+from tests.support.console_rows import no_deadline
 
 ACUTE, ZWJ, ZWNJ, VS16 = "\u0301", "\u200d", "\u200c", "\ufe0f"
 CONTROLS = ("\x1b]52;c;", "\x9b31m", "\u202e", "\u2066", "\u200b", "\ufeff", "\r", "\n", "\x00", "\x7f", "\ud800")
@@ -129,7 +129,7 @@ def test_a_text_of_which_nothing_is_left_by_the_limit_says_that_there_was_more()
     assert clean("\x1b" * 10_000 + "x") == MARK + ELLIPSIS
 
 
-@unhurried
+@no_deadline
 @given(hostile, st.integers(1, 40) | st.just(MAX_TEXT))
 def test_whatever_comes_one_printable_line_within_the_limit_comes_out(text: str, limit: int) -> None:
     shown = clean(text, limit)
@@ -138,14 +138,14 @@ def test_whatever_comes_one_printable_line_within_the_limit_comes_out(text: str,
     assert not {unicodedata.category(character) for character in shown} & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
-@unhurried
+@no_deadline
 @given(hostile)
 def test_a_short_text_and_the_same_in_a_long_one_are_cleaned_alike(text: str) -> None:
     """Short ones are remembered, long ones are not."""
     assert clean(f"{text}|{'x' * MAX_CACHED}").startswith(clean(f"{text}|"))
 
 
-@unhurried
+@no_deadline
 @given(hostile)
 def test_every_character_that_is_kept_has_cells_of_its_own_or_stands_on_one_that_has(text: str) -> None:
     piled = 0
@@ -154,7 +154,7 @@ def test_every_character_that_is_kept_has_cells_of_its_own_or_stands_on_one_that
         assert piled <= (MAX_COMBINING if place else 0)
 
 
-@unhurried
+@no_deadline
 @given(hostile, st.integers(0, 40), st.booleans())
 def test_a_cell_is_exactly_as_wide_as_it_was_asked_to_be(text: str, width: int, right: bool) -> None:
     assert cell_len(fit(clean(text), width, right)) == width
@@ -180,7 +180,7 @@ def test_keys_that_become_the_same_by_cleaning_stay_apart() -> None:
     assert list(cleaned.values()) == [1, 2, 3, 4, 5]
 
 
-@unhurried
+@no_deadline
 @given(st.dictionaries(hostile, st.integers()))
 def test_no_key_is_lost(sent: dict[str, int]) -> None:
     cleaned = clean_json(sent)

@@ -22,7 +22,7 @@ from shm_tui.model.columns import (
     value_text,
 )
 from shm_tui.text.formatting import DAY, NOTHING
-from tests.support.console_rows import MOMENT, row, unhurried
+from tests.support.console_rows import MOMENT, no_deadline, row
 
 BY_ID = {column.id: column for column in FIXED}
 values = st.none() | st.booleans() | st.integers() | st.decimals(allow_nan=False) | st.text() | st.lists(st.integers())
@@ -160,7 +160,7 @@ def test_versions_sort_by_the_servers_rank_and_then_by_their_spelling() -> None:
     assert keys == [("2", "1.9"), ("10", "1.10"), ("2", "v1.9"), None, ("1", "z")]
 
 
-@unhurried
+@no_deadline
 @given(st.lists(values, max_size=10))
 def test_any_values_can_be_sorted_beside_each_other(some: list[Any]) -> None:
     keys = [key for value in some if (key := value_key(value)) is not None]

@@ -18,7 +18,7 @@ def console(*arguments: str, **environment: str) -> "subprocess.CompletedProcess
 
 def test_once_prints_the_same_as_text_and_as_json(server: ServerProcess) -> None:
     for number in range(3):
-        Install(server.url, environment="ci" if number else "production").arrived(
+        Install(server.url, environment="ci" if number else "production").enroll(
             {"sent": 10**30 + number, "ratio": 0.25, "beta": True, "db": "pg"}
         )
     options = ("--server", server.url, "--data-dir", str(server.data_dir), "--once")
@@ -39,7 +39,7 @@ def test_once_prints_the_same_as_text_and_as_json(server: ServerProcess) -> None
 
 
 def test_once_prints_nothing_that_a_terminal_obeys(server: ServerProcess) -> None:
-    Install(server.url, app_name="\x1b]52;c;aGk=\x07evil\x1b[2J").arrived({"\x1b[31m": 1, "t": "\x9b"})
+    Install(server.url, app_name="\x1b]52;c;aGk=\x07evil\x1b[2J").enroll({"\x1b[31m": 1, "t": "\x9b"})
     done = console("--server", server.url, "--data-dir", str(server.data_dir), "--once")
     assert done.returncode == 0
     assert "evil" in done.stdout
@@ -47,14 +47,21 @@ def test_once_prints_nothing_that_a_terminal_obeys(server: ServerProcess) -> Non
 
 
 def test_numbers_of_any_size_can_be_printed_once(server: ServerProcess) -> None:
-    Install(server.url).arrived({"n": 1e300, "mean_n": 1e300})
-    Install(server.url).arrived({"n": 1e-300, "mean_n": 1 / 3})
+    Install(server.url).enroll({"n": 1e300, "mean_n": 1e300})
+    Install(server.url).enroll({"n": 1e-300, "mean_n": 1 / 3})
     done = console("--server", server.url, "--data-dir", str(server.data_dir), "--once")
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_screenshot_that_cannot_be_written_is_said_in_a_sentence(running: ServerProcess) -> None:
-    options = ("--server", running.url, "--data-dir", str(running.data_dir), "--screenshot", "/dev/null/x.svg")
+def test_a_screenshot_that_cannot_be_written_is_said_in_a_sentence(shared_server: ServerProcess) -> None:
+    options = (
+        "--server",
+        shared_server.url,
+        "--data-dir",
+        str(shared_server.data_dir),
+        "--screenshot",
+        "/dev/null/x.svg",
+    )
     done = console(*options)
     assert (done.returncode, "cannot be written" in done.stderr) == (1, True)
 
@@ -84,9 +91,9 @@ def test_what_cannot_be_done_is_said_in_a_sentence(
     assert done.stdout == ""
 
 
-def test_a_server_that_is_away_or_refuses_is_told_in_a_sentence(running: ServerProcess) -> None:
+def test_a_server_that_is_away_or_refuses_is_told_in_a_sentence(shared_server: ServerProcess) -> None:
     away = console("--server", f"http://127.0.0.1:{free_port()}", "--once", SHM_TOKEN="x" * 30)
-    refused = console("--server", running.url, "--once", SHM_TOKEN="x" * 30)
+    refused = console("--server", shared_server.url, "--once", SHM_TOKEN="x" * 30)
     for done, sentence in ((away, "no answer from"), (refused, "does not accept the token")):
         assert (done.returncode, done.stdout) == (1, "")
         assert sentence in done.stderr
@@ -95,7 +102,7 @@ def test_a_server_that_is_away_or_refuses_is_told_in_a_sentence(running: ServerP
 
 
 def test_a_screenshot_shows_the_fleet(server: ServerProcess, tmp_path: Path) -> None:
-    Install(server.url).arrived({"pizzas_eaten": 10})
+    Install(server.url).enroll({"pizzas_eaten": 10})
     file = tmp_path / "screen.svg"
     options = ("--server", server.url, "--data-dir", str(server.data_dir), "--screenshot", str(file))
     assert console(*options, "--size", "100x30").returncode == 0

@@ -6,7 +6,7 @@ from typing import Any
 from shm_client import Client
 from shm_tui.model.descriptions import Descriptions
 from tests.support import plain_http
-from tests.support.console import opened
+from tests.support.console import open_console
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 
@@ -20,7 +20,7 @@ def override(server: ServerProcess, overrides: dict[str, Any]) -> None:
 
 
 async def test_keys_that_arrive_later_are_described(server: ServerProcess) -> None:
-    Install(server.url).arrived({"mem_mb": 5})
+    Install(server.url).enroll({"mem_mb": 5})
     async with Client(server.url, server.admin_token) as client, asyncio.timeout(LIMIT_S):
         answered = asyncio.Event()
         descriptions = Descriptions(client, "ledger", answered.set)
@@ -40,8 +40,8 @@ async def test_keys_that_arrive_later_are_described(server: ServerProcess) -> No
 
 async def test_an_override_reaches_the_columns_of_a_running_console(server: ServerProcess) -> None:
     override_ = {"sent": {"label": "Letters"}, "secret": {"hidden": True}}
-    Install(server.url).arrived({"sent": 3, "secret": 7, "tag_list": [1, 2]})
-    async with opened(server, "ledger") as console:
+    Install(server.url).enroll({"sent": 3, "secret": 7, "tag_list": [1, 2]})
+    async with open_console(server, "ledger") as console:
         await console.shows("SECRET", "SENT", "TAG LIST")
         await asyncio.to_thread(override, server, override_)
         await console.shows("LETTERS")

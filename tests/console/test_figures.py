@@ -23,7 +23,7 @@ from shm_tui.text.formatting import (
     span,
     stamp,
 )
-from tests.support.console_rows import NOW, ago, unhurried
+from tests.support.console_rows import NOW, ago, no_deadline
 
 numbers = st.integers() | st.decimals(allow_nan=False, allow_infinity=False)
 
@@ -62,7 +62,7 @@ def test_a_compact_number_has_three_digits_and_a_unit(number: int | Decimal | No
     assert compact(number) == written
 
 
-@unhurried
+@no_deadline
 @given(numbers)
 def test_a_compact_number_fits_a_narrow_column_and_is_off_by_less_than_a_hundredth(number: int | Decimal) -> None:
     written = compact(number)
@@ -88,13 +88,13 @@ def test_an_exact_number_keeps_every_digit_that_was_sent(number: int | Decimal |
     assert exact(number) == written
 
 
-@unhurried
+@no_deadline
 @given(st.integers(-(10**MAX_EXACT), 10**MAX_EXACT) | st.decimals(-(10**15), 10**15, places=6))
 def test_an_exact_number_reads_back_as_itself(number: int | Decimal) -> None:
     assert Decimal(exact(number).replace(",", "")) == number
 
 
-@unhurried
+@no_deadline
 @given(st.decimals(allow_nan=False, allow_infinity=False) | st.integers(4000, 6000).map(lambda power: 10**power))
 def test_no_number_is_too_large_or_too_small_to_be_written(number: int | Decimal) -> None:
     assert compact(number)

@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 
 from shm_tui.model.column_layout import EDGE, GAP, lay
 from shm_tui.model.columns import INSTANCE, SEEN, STATE, VERSION, Place, metric_column
-from tests.support.console_rows import unhurried
+from tests.support.console_rows import no_deadline
 
 METRICS = [metric_column(f"metric_{number}", f"metric {number}", True) for number in range(30)]
 COLUMNS = [STATE, INSTANCE, VERSION, *METRICS, SEEN]
 NARROWEST = 40  # room for what always stays
 
 
-@unhurried
+@no_deadline
 @given(st.lists(st.integers(6, 16), min_size=30, max_size=30), st.integers(NARROWEST, 400), st.integers(0, 29))
 def test_columns_stand_apart_in_their_order_and_inside_the_room(widths: list[int], room: int, first: int) -> None:
     wide = {column.id: column.least for column in COLUMNS} | {

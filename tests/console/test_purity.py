@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import shm_tui
-from tests.support.imports import imported
+from tests.support.imports import imported_modules
 
 FOLDER = Path(shm_tui.__file__).parent
 PURE = ("store", "query", "columns", "state", "figures", "clean", "cells", "access", "layout")
@@ -23,9 +23,12 @@ def test_the_pure_modules_load_no_screen() -> None:
 
 @pytest.mark.parametrize("file", sorted(FOLDER.glob("*.py")), ids=lambda file: file.stem)
 def test_the_console_leans_on_neither_the_server_nor_the_sdk(file: Path) -> None:
-    roots = {name.split(".")[0] for name in imported(file.read_text(encoding="utf-8"))}
+    roots = {name.split(".")[0] for name in imported_modules(file.read_text(encoding="utf-8"))}
     assert not roots & {"shm", "shm_sdk", "tests"}
 
 
 def test_a_local_import_would_be_found() -> None:
-    assert set(imported("import shm.feed.hub\ndef f():\n    from shm_sdk import Client")) == {"shm.feed.hub", "shm_sdk"}
+    assert set(imported_modules("import shm.feed.hub\ndef f():\n    from shm_sdk import Client")) == {
+        "shm.feed.hub",
+        "shm_sdk",
+    }

@@ -10,7 +10,7 @@ from shm.core.releases import version_rank
 from shm_tui.model.columns import Row
 from shm_tui.model.filter import LONGEST, QueryError, RankWanted, parse
 from shm_tui.text.formatting import DAY, HOUR
-from tests.support.console_rows import MOMENT, row, unhurried
+from tests.support.console_rows import MOMENT, no_deadline, row
 
 LEDGER = row(
     "0f4c1e7a-1111-4222-8333-444455556666",
@@ -365,7 +365,7 @@ def sentence_or_answers(text: str) -> str:
     return ""
 
 
-@unhurried
+@no_deadline
 @given(typed)
 def test_any_text_is_a_filter_or_a_sentence(text: str) -> None:
     assert sentence_or_answers(text) != "nothing at all"
@@ -379,7 +379,7 @@ def test_no_number_is_too_long_to_be_refused(start: str) -> None:
         assert len(sentence_or_answers(longest)) < LONGEST + 100
 
 
-@unhurried
+@no_deadline
 @given(st.text(max_size=20), st.text(max_size=20))
 def test_what_a_minus_leaves_out_is_what_the_rest_of_the_term_matches(word: str, value: str) -> None:
     text = word.replace('"', "") + " " + value.replace('"', "")

@@ -15,7 +15,7 @@ from shm_tui.model.columns import ENVIRONMENT, INSTANCE, SEEN, STATE, VERSION, C
 from shm_tui.model.filter import parse
 from shm_tui.model.row_store import SLACK, Store, changes, numeric_keys, seen_at
 from shm_tui.text.formatting import DAY, HOUR
-from tests.support.console_rows import MOMENT, instance, row, thorough
+from tests.support.console_rows import MOMENT, instance, many_examples, row
 
 SENT = metric_column("sent", "sent", True)
 
@@ -109,7 +109,7 @@ class Oracle:
         )
 
 
-@thorough
+@many_examples
 @given(st.lists(steps, min_size=8, max_size=60))
 def test_after_anything_what_is_shown_is_what_filtering_and_sorting_all_rows_would_show(script: list[Any]) -> None:
     store, oracle = Store(), Oracle()

@@ -17,8 +17,8 @@ import psutil
 import pyte
 import pytest
 
-from tests.support.file_server import server_for_a_file
 from tests.support.installs import Install
+from tests.support.module_server import module_server
 from tests.support.server_process import ServerProcess
 from tests.support.shm_command import SHM
 
@@ -123,9 +123,9 @@ def console(server: ServerProcess, size: tuple[int, int], **environment: str) ->
 @pytest.fixture(scope="module")
 def crowded(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server with 60 installs of Ledger."""
-    with server_for_a_file(postgres, tmp_path_factory.mktemp("crowded")) as (server, _):
+    with module_server(postgres, tmp_path_factory.mktemp("crowded")) as (server, _):
         for number in range(60):
-            Install(server.url).arrived({"pizzas_eaten": 1000 * number, "beta": number % 2 == 0})
+            Install(server.url).enroll({"pizzas_eaten": 1000 * number, "beta": number % 2 == 0})
         yield server
 
 
@@ -141,7 +141,7 @@ def test_the_console_uses_the_room_that_it_has(crowded: ServerProcess, size: tup
 
 
 def test_the_console_goes_with_its_window(server: ServerProcess) -> None:
-    Install(server.url).arrived({"pizzas_eaten": 1000})
+    Install(server.url).enroll({"pizzas_eaten": 1000})
     with console(server, (80, 24)) as terminal:
         terminal.shows("PIZZAS EATEN 1.00k", "● live")
         terminal.resize(120, 36)
@@ -152,9 +152,9 @@ def test_the_console_goes_with_its_window(server: ServerProcess) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_demo_that_is_ended_leaves_a_clean_terminal_and_nothing_running(
-    open_folder: Path, number: signal.Signals
+    postgres_dir: Path, number: signal.Signals
 ) -> None:
-    terminal = shm((80, 24), "demo", "--data-dir", str(open_folder), "--instances", "9", SHM_TOKEN="of-another-server")
+    terminal = shm((80, 24), "demo", "--data-dir", str(postgres_dir), "--instances", "9", SHM_TOKEN="of-another-server")
     try:
         terminal.shows("● live", "Ledger")
         terminal.process.send_signal(number)
@@ -164,14 +164,14 @@ def test_a_demo_that_is_ended_leaves_a_clean_terminal_and_nothing_running(
         assert not [
             process.pid
             for process in psutil.process_iter(["cmdline"])
-            if str(open_folder) in " ".join(process.info["cmdline"] or ())
+            if str(postgres_dir) in " ".join(process.info["cmdline"] or ())
         ]
     finally:
         terminal.close()
 
 
 def test_the_terminal_is_left_clean_after_q_and_after_sigterm(server: ServerProcess) -> None:
-    Install(server.url).arrived({"a": 1})
+    Install(server.url).enroll({"a": 1})
     for sigterm in (False, True):
         with console(server, (80, 24)) as terminal:
             terminal.shows("● live")
@@ -188,7 +188,7 @@ def test_the_terminal_is_left_clean_after_q_and_after_sigterm(server: ServerProc
 def test_nothing_that_an_install_sent_reaches_the_terminal_as_a_command(server: ServerProcess) -> None:
     evil = "\x1b]52;c;aGk=\x07\x1b[31mevil\x9b31m"
     install = Install(server.url, app_name=evil, app_version=evil, environment=evil)
-    install.arrived({"x\x1b]0;title\x07": evil})
+    install.enroll({"x\x1b]0;title\x07": evil})
     with console(server, (200, 50)) as terminal:
         terminal.shows("evil", install.instance_id[:8], "1 active of 1 instance")  # it has gone to the application
         terminal.keys("\r")
@@ -198,7 +198,7 @@ def test_nothing_that_an_install_sent_reaches_the_terminal_as_a_command(server: 
 
 
 def test_the_console_outlives_its_server_and_catches_up(server: ServerProcess) -> None:
-    install = Install(server.url).arrived({"sent": 111})
+    install = Install(server.url).enroll({"sent": 111})
     with console(server, (80, 24)) as terminal:
         terminal.shows("111", "● live")
         server.kill()
@@ -209,7 +209,7 @@ def test_the_console_outlives_its_server_and_catches_up(server: ServerProcess) -
 
 
 def test_no_color_means_no_color(server: ServerProcess) -> None:
-    Install(server.url).arrived({"sent": 111})
+    Install(server.url).enroll({"sent": 111})
     with console(server, (80, 24), NO_COLOR="1") as terminal:
         terminal.shows("111", "● live")
         assert b"38;2;" not in terminal.written

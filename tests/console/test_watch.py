@@ -17,7 +17,7 @@ class Fault(Exception):
 
 
 async def test_after_a_fault_what_vanished_meanwhile_is_not_held_any_more(server: ServerProcess) -> None:
-    installs = [Install(server.url).arrived({"n": number}) for number in range(5)]
+    installs = [Install(server.url).enroll({"n": number}) for number in range(5)]
     faults = [Fault()]
 
     def changed() -> None:

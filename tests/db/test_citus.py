@@ -15,8 +15,8 @@ import pytest
 from shm.db.migrations import load_migrations
 from shm.db.statements import split_prologue, sql_directory, statements
 from tests.support import plain_http
+from tests.support.clusters import wait_for
 from tests.support.databases import admin_cursor, migrate
-from tests.support.houses import wait_for
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 
@@ -248,7 +248,7 @@ def test_on_a_real_citus_a_server_does_what_it_does_elsewhere(tmp_path: Path) ->
                 if bare(statement).strip():
                     cursor.execute(statement)
         server.start()
-        installs = [Install(server.url).arrived({"orders": n, "mail": {"sent": 2}, "beta": True}) for n in range(20)]
+        installs = [Install(server.url).enroll({"orders": n, "mail": {"sent": 2}, "beta": True}) for n in range(20)]
         for install in installs[:10]:
             assert install.snapshot({"orders": 100, "locale": "fr"}).status_code == 202
         assert server.get("stats").json()["total_instances"] == 20

@@ -56,7 +56,7 @@ def locked(dsn: str, table: str) -> Iterator[Callable[[], None]]:
 
 
 def test_stats_are_of_one_moment(server: ServerProcess, database: str) -> None:
-    Install(server.url).arrived()
+    Install(server.url).enroll()
     with ThreadPoolExecutor(1) as pool:
         with locked(database, "applications") as wait_for_a_reader:
             answer = pool.submit(server.get, "stats")
@@ -68,8 +68,8 @@ def test_stats_are_of_one_moment(server: ServerProcess, database: str) -> None:
 
 @pytest.mark.parametrize("path", ["applications/ledger/kpis", "metrics/ledger"])
 def test_figures_and_overrides_are_of_one_moment(server: ServerProcess, database: str, path: str) -> None:
-    Install(server.url).arrived({"n": 1})
-    Install(server.url).arrived({"n": 3})
+    Install(server.url).enroll({"n": 1})
+    Install(server.url).enroll({"n": 3})
     change = """
         UPDATE applications SET overrides = '{"n": {"aggregate": "max"}}';
         UPDATE instances SET metrics = '{"n": 5}', leaves = NULL WHERE metrics = '{"n": 3}';
@@ -92,7 +92,7 @@ def test_figures_and_overrides_are_of_one_moment(server: ServerProcess, database
 
 def test_kpis_and_counts_are_of_one_moment(server: ServerProcess) -> None:
     """Each install reports `n`, so as many answer it as are active, while they are revoked one after the other."""
-    fleet = [Install(server.url).arrived({"n": 1}).instance_id for _ in range(60)]
+    fleet = [Install(server.url).enroll({"n": 1}).instance_id for _ in range(60)]
     done = Event()
 
     def revoke() -> None:

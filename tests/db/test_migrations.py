@@ -12,13 +12,13 @@ from nacl.signing import SigningKey
 
 from shm.db.migrations import CREATE_HISTORY, load_migrations
 from tests.support import first_release, plain_http
-from tests.support.backstage import backstage
+from tests.support.background_jobs import run_background_jobs
 from tests.support.databases import admin_cursor, empty_database, migrate
 from tests.support.installs import Install
-from tests.support.oracle import hold_the_past_to_the_oracle, hold_to_the_oracle
+from tests.support.oracle import assert_matches_oracle, assert_series_match_oracle
 from tests.support.server_process import ServerProcess
 from tests.support.shm_command import run_shm
-from tests.support.subscriber import subscribed
+from tests.support.subscriber import subscribe
 
 # Everything that SHM cannot compute again, in columns that later migrations keep.
 STORED = """
@@ -115,17 +115,17 @@ def test_the_schema_of_a_migrated_database_is_that_of_a_new_one(released: str, e
 def test_the_figures_of_a_migrated_database_are_those_of_its_snapshots(
     migrated: str, serve: Callable[..., ServerProcess]
 ) -> None:
-    with backstage(migrated) as background:
+    with run_background_jobs(migrated) as background:
         server = serve()
-        hold_to_the_oracle(server, migrated)
-        background.go_round()
-        hold_to_the_oracle(server, migrated)
-        hold_the_past_to_the_oracle(server, migrated)
+        assert_matches_oracle(server, migrated)
+        background.run()
+        assert_matches_oracle(server, migrated)
+        assert_series_match_oracle(server, migrated)
         assert background.differences() == {}
-        Install(server.url).arrived({"orders": 5, "mail": {"sent": 1}})
-        background.go_round()
-        hold_to_the_oracle(server, migrated)
-        hold_the_past_to_the_oracle(server, migrated, periods=("24h", "3m"))
+        Install(server.url).enroll({"orders": 5, "mail": {"sent": 1}})
+        background.run()
+        assert_matches_oracle(server, migrated)
+        assert_series_match_oracle(server, migrated, periods=("24h", "3m"))
 
 
 def test_tokens_and_installs_of_the_first_release_go_on(migrated: str, serve: Callable[..., ServerProcess]) -> None:
@@ -154,9 +154,9 @@ async def test_a_subscriber_of_the_first_release_goes_on_where_it_was(
     ((head,),) = rows(migrated, "SELECT cursor FROM feed_head")
     removed = {instance_id for (instance_id,) in rows(migrated, "SELECT instance_id::text FROM removals")}
     server = await asyncio.to_thread(serve)
-    async with subscribed(server, f"?since={head}") as subscriber, subscribed(server, "?since=0") as from_the_start:
+    async with subscribe(server, f"?since={head}") as subscriber, subscribe(server, "?since=0") as from_the_start:
         assert (await subscriber.message()) == {"type": "hello", "cursor": head, "heartbeat_s": 15}
-        install = await asyncio.to_thread(Install(server.url).arrived, {"orders": 5})
+        install = await asyncio.to_thread(Install(server.url).enroll, {"orders": 5})
         change = await subscriber.until("instance")
         assert change["instance"]["instance_id"] == install.instance_id
         assert change["cursor"] > head
@@ -180,7 +180,7 @@ def test_two_servers_that_start_at_once_migrate_once_and_both_serve(
         servers = list(pool.map(lambda _: serve(), range(2)))
     for server in servers:
         assert "Traceback" not in server.log
-        assert Install(server.url).arrived({"orders": 1})
+        assert Install(server.url).enroll({"orders": 1})
     assert sum(server.log.count("applying migration") for server in servers) == missing
 
 

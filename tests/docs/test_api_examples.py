@@ -38,7 +38,7 @@ def fleet(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         server = ServerProcess(tmp_path_factory.mktemp("api") / "data", {"SHM_DB_DSN": database})
         server.start()
         for version in ("1.4.1", "1.4.2", "1.4.2"):
-            Install(server.url, app_version=version).arrived(METRICS)
+            Install(server.url, app_version=version).enroll(METRICS)
         yield server
         server.terminate()
 

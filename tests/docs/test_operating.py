@@ -13,7 +13,7 @@ GUIDE = (Path(__file__).parents[2] / "docs/operating.md").read_text(encoding="ut
 def test_the_statement_after_a_restore_issues_cursors_that_were_never_seen(
     server: ServerProcess, database: str
 ) -> None:
-    install = Install(server.url).arrived({"n": 1})
+    install = Install(server.url).enroll({"n": 1})
     before = int(server.get("instances").headers["X-Feed-Cursor"])
     (statement,) = re.findall(r"^```sql\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
     with admin_cursor(database) as cursor:

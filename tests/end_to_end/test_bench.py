@@ -12,7 +12,7 @@ from bench.intake.runs import Totals
 from bench.intake.wrk import INSTALL_HINT, WrkRun, is_installed, run_wrk
 from bench.support.errors import InvalidRun
 from bench.support.fleet import Fleet
-from tests.support.load import stored
+from tests.support.load import stored_snapshots
 from tests.support.server_process import ServerProcess
 
 CHECKOUT = Path(__file__).parent.parent.parent
@@ -22,8 +22,8 @@ wants_wrk = pytest.mark.skipif(not is_installed(), reason=INSTALL_HINT)
 
 
 @wants_wrk
-def test_the_quick_intake_bench_stores_what_is_acknowledged(open_folder: Path) -> None:
-    shape = ("--quick", "--workers", "1", "--connections", f"{CONNECTIONS}", "--folder", str(open_folder))
+def test_the_quick_intake_bench_stores_what_is_acknowledged(postgres_dir: Path) -> None:
+    shape = ("--quick", "--workers", "1", "--connections", f"{CONNECTIONS}", "--folder", str(postgres_dir))
     done = subprocess.run(
         [sys.executable, "-m", "bench.intake", *shape], cwd=CHECKOUT, capture_output=True, text=True, check=False
     )
@@ -32,7 +32,7 @@ def test_the_quick_intake_bench_stores_what_is_acknowledged(open_folder: Path) -
     assert said is not None, done.stdout
     acknowledged, in_the_database, sent = (int(figure.replace(",", "")) for figure in said.groups())
     assert 0 < acknowledged <= in_the_database <= sent
-    assert list(open_folder.iterdir()) == []
+    assert list(postgres_dir.iterdir()) == []
 
 
 def test_installs_seeded_by_a_bench_are_counted(server: ServerProcess, database: str) -> None:
@@ -55,14 +55,14 @@ def test_each_signed_request_is_sent_once_and_exhaustion_is_invalid(
     requests = fleet.sign(tmp_path / "requests", 10, CONNECTIONS)
     with pytest.raises(InvalidRun, match="exhausted"):
         run_wrk(server.url, requests, CONNECTIONS, 1)
-    assert len(stored(database)) == 9  # wrk reads the first one without sending it
+    assert len(stored_snapshots(database)) == 9  # wrk reads the first one without sending it
 
 
 @wants_wrk
-def test_a_response_other_than_2xx_is_invalid(running: ServerProcess, tmp_path: Path) -> None:
+def test_a_response_other_than_2xx_is_invalid(shared_server: ServerProcess, tmp_path: Path) -> None:
     strangers = Fleet(100).sign(tmp_path / "requests", 1_000, CONNECTIONS)
     with pytest.raises(InvalidRun, match="403"):
-        run_wrk(running.url, strangers, CONNECTIONS, 1)
+        run_wrk(shared_server.url, strangers, CONNECTIONS, 1)
 
 
 @wants_wrk

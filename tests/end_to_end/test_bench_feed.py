@@ -21,8 +21,8 @@ LIMIT_S = 10
 
 
 @pytest.mark.long
-def test_the_quick_feed_bench_prints_each_row_and_target(open_folder: Path) -> None:
-    shape = ("--subscribers", "1,4", "--rates", "20", "--stalled", "2", "--seconds", "1", "--folder", str(open_folder))
+def test_the_quick_feed_bench_prints_each_row_and_target(postgres_dir: Path) -> None:
+    shape = ("--subscribers", "1,4", "--rates", "20", "--stalled", "2", "--seconds", "1", "--folder", str(postgres_dir))
     done = subprocess.run(
         [sys.executable, "-m", "bench.feed", "--quick", *shape],
         cwd=CHECKOUT,
@@ -36,7 +36,7 @@ def test_the_quick_feed_bench_prints_each_row_and_target(open_folder: Path) -> N
         assert sum(line.startswith(row) for line in lines) == times, row
     assert sum(line.startswith("baseline  ") for line in lines) == 2
     assert sum(line.startswith(("met ", "not met ")) for line in lines) == 6
-    assert list(open_folder.iterdir()) == []
+    assert list(postgres_dir.iterdir()) == []
 
 
 @pytest.mark.parametrize("readers", [1, 2 * SAMPLE_SIZE + 1])

@@ -62,8 +62,8 @@ SELECT count(*) FROM misplaced
 
 
 @pytest.mark.long  # it starts and ends three servers twice
-def test_the_quick_read_bench_requests_each_endpoint(open_folder: Path) -> None:
-    shape = ("--quick", "--small", f"{INSTALLS}", "--large", f"{2 * INSTALLS}", "--folder", str(open_folder))
+def test_the_quick_read_bench_requests_each_endpoint(postgres_dir: Path) -> None:
+    shape = ("--quick", "--small", f"{INSTALLS}", "--large", f"{2 * INSTALLS}", "--folder", str(postgres_dir))
     done = subprocess.run(
         [sys.executable, "-m", "bench.read", *shape], cwd=CHECKOUT, capture_output=True, text=True, check=False
     )
@@ -72,7 +72,7 @@ def test_the_quick_read_bench_requests_each_endpoint(open_folder: Path) -> None:
         (line,) = (line for line in done.stdout.splitlines() if line.strip().startswith(f"{endpoint.name}  "))
         assert ("not in this version" in line) != endpoint.exists
     assert "rolled up" in done.stdout
-    assert list(open_folder.iterdir()) == []
+    assert list(postgres_dir.iterdir()) == []
 
 
 def test_tallies_of_a_seeded_fleet_match_its_instances(database: str) -> None:

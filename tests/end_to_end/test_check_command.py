@@ -13,7 +13,7 @@ from tests.support.shm_command import run_shm
 def test_the_status_says_whether_there_is_a_difference_and_a_repair_leaves_none(
     server: ServerProcess, database: str
 ) -> None:
-    install = Install(server.url).arrived({"sent": 5}, ago=timedelta(hours=30))
+    install = Install(server.url).enroll({"sent": 5}, ago=timedelta(hours=30))
     healthy = run_shm("check", SHM_DB_DSN=database)
     assert (healthy.returncode, healthy.stdout) == (0, ""), healthy.stderr
     assert "Counts, KPIs, charts and first versions are what the raw snapshots make them." in healthy.stderr
@@ -33,8 +33,8 @@ def test_the_status_says_whether_there_is_a_difference_and_a_repair_leaves_none(
     assert (again.returncode, again.stdout) == (0, "")
 
 
-def test_before_the_first_server_there_is_nothing_and_no_difference(open_folder: Path) -> None:
-    done = run_shm("check", "--repair", "--data-dir", str(open_folder / "data"))
+def test_before_the_first_server_there_is_nothing_and_no_difference(postgres_dir: Path) -> None:
+    done = run_shm("check", "--repair", "--data-dir", str(postgres_dir / "data"))
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 

@@ -112,18 +112,18 @@ def end_while_created(folder: Path, arguments: tuple[str, ...], numbers: tuple[s
         hold_ended(process, folder, {0, 128 + numbers[0], 128 + signal.SIGTERM})
 
 
-def test_an_end_while_the_database_is_created_ends_initdb(open_folder: Path) -> None:
-    folder = open_folder / "data"
+def test_an_end_while_the_database_is_created_ends_initdb(postgres_dir: Path) -> None:
+    folder = postgres_dir / "data"
     end_while_created(folder, COMMANDS["serve with workers"], (signal.SIGINT, signal.SIGINT, signal.SIGTERM), 0)
     hold_startable(folder)
 
 
-def test_the_demo_ends_after_its_server_and_its_database(open_folder: Path) -> None:
-    end_while_created(open_folder / "data", COMMANDS["demo"], (signal.SIGTERM,), 0.2)
+def test_the_demo_ends_after_its_server_and_its_database(postgres_dir: Path) -> None:
+    end_while_created(postgres_dir / "data", COMMANDS["demo"], (signal.SIGTERM,), 0.2)
 
 
-def test_a_start_waits_for_the_initdb_of_one_that_was_killed(open_folder: Path) -> None:
-    folder = open_folder / "data"
+def test_a_start_waits_for_the_initdb_of_one_that_was_killed(postgres_dir: Path) -> None:
+    folder = postgres_dir / "data"
     with command(folder, "migrate") as process:
         initdb = psutil.Process(await_initdb(folder))
         initdb.suspend()
@@ -135,8 +135,8 @@ def test_a_start_waits_for_the_initdb_of_one_that_was_killed(open_folder: Path) 
             hold_ended(following, folder, {0})
 
 
-def test_an_initdb_that_does_not_end_is_killed_with_its_children(open_folder: Path) -> None:
-    folder = open_folder / "data"
+def test_an_initdb_that_does_not_end_is_killed_with_its_children(postgres_dir: Path) -> None:
+    folder = postgres_dir / "data"
     with command(folder, "migrate") as process:
         initdb = psutil.Process(await_initdb(folder))
         stuck: list[psutil.Process] = []
@@ -151,8 +151,8 @@ def test_an_initdb_that_does_not_end_is_killed_with_its_children(open_folder: Pa
     assert not (folder / "postgres.new").exists()
 
 
-def test_a_server_that_has_just_begun_to_start_is_stopped(open_folder: Path) -> None:
-    folder = open_folder / "data"
+def test_a_server_that_has_just_begun_to_start_is_stopped(postgres_dir: Path) -> None:
+    folder = postgres_dir / "data"
     with command(folder, "serve", "--port", "0") as process:
         while not (folder / "postgres" / "postmaster.pid").exists():
             assert process.poll() is None
@@ -160,8 +160,8 @@ def test_a_server_that_has_just_begun_to_start_is_stopped(open_folder: Path) -> 
         hold_ended(process, folder, {128 + signal.SIGTERM})
 
 
-def test_a_process_that_took_a_dead_servers_number_is_left_alone(open_folder: Path) -> None:
-    folder = open_folder / "data"
+def test_a_process_that_took_a_dead_servers_number_is_left_alone(postgres_dir: Path) -> None:
+    folder = postgres_dir / "data"
     hold_startable(folder)
     with subprocess.Popen(["sleep", "600"], cwd="/", user=(folder / "postgres").stat().st_uid) as other:
         try:
@@ -177,12 +177,12 @@ def test_a_process_that_took_a_dead_servers_number_is_left_alone(open_folder: Pa
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", COMMANDS)
-def test_an_end_at_any_moment_leaves_no_process(open_folder: Path, name: str) -> None:
+def test_an_end_at_any_moment_leaves_no_process(postgres_dir: Path, name: str) -> None:
     seed = int(os.environ.get("CHILDREN_SEED") or secrets.randbits(32))
     print(f"repeat it with CHILDREN_SEED={seed}")
     by_chance = random.Random(seed)
     for number in range(LONG_ROUNDS):
-        folder = open_folder / f"data{number}"
+        folder = postgres_dir / f"data{number}"
         numbers = by_chance.choices((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), k=by_chance.choice((1, 1, 2, 3)))
         end_while_created(folder, COMMANDS[name], tuple(numbers), by_chance.uniform(0, START_S))
         hold_startable(folder)

@@ -16,10 +16,10 @@ import pytest
 
 from shm.cli.check import run as check
 from tests.support import plain_http
+from tests.support.clusters import Cluster, cluster_of_servers, embedded_cluster
 from tests.support.databases import admin_cursor
-from tests.support.houses import House, house_with_embedded_postgres, house_with_servers
 from tests.support.installs import Install
-from tests.support.load import Load, hold_to_what_was_acknowledged, stored
+from tests.support.load import Load, assert_acknowledged_stored, stored_snapshots
 from tests.support.server_process import ServerProcess
 
 SENDERS = 16
@@ -50,27 +50,27 @@ def rounds(each: int, by_chance: random.Random) -> list[Victim]:
     return victims
 
 
-def play(house: House, load: Load, victim: Victim, by_chance: random.Random) -> None:
+def play(cluster: Cluster, load: Load, victim: Victim, by_chance: random.Random) -> None:
     """One round: a blow at a random moment under load, and everything goes on; then what was acknowledged is there."""
     with load.running():
         load.wait_for_more(by_chance.randint(*BEFORE))
         time.sleep(by_chance.uniform(0, 0.05))
-        strike(house, victim, by_chance)
+        strike(cluster, victim, by_chance)
         load.renew()
         load.wait_for(load.goes_on, f"snapshots taken again after {victim}")
-        load.wait_for(house.is_ready, "every server ready")
-    hold_to_what_was_acknowledged(load, house.servers, house.dsn)
+        load.wait_for(cluster.is_ready, "every server ready")
+    assert_acknowledged_stored(load, cluster.servers, cluster.dsn)
 
 
-def strike(house: House, victim: Victim, by_chance: random.Random) -> None:
+def strike(cluster: Cluster, victim: Victim, by_chance: random.Random) -> None:
     """Kills, and starts again whatever nobody else starts."""
-    server = by_chance.choice(house.servers)
+    server = by_chance.choice(cluster.servers)
     number = by_chance.choice([signal.SIGQUIT, signal.SIGKILL])
     blows: list[tuple[str, Callable[[], None]]] = []
     if victim is not Victim.POSTGRES:
-        blows.append((f"server {house.servers.index(server)}", server.kill))
+        blows.append((f"server {cluster.servers.index(server)}", server.kill))
     if victim is not Victim.SERVER:
-        blows.append((f"PostgreSQL with {number.name}", lambda: house.kill_postgres(number)))
+        blows.append((f"PostgreSQL with {number.name}", lambda: cluster.kill_postgres(number)))
     by_chance.shuffle(blows)
     gap_s = by_chance.choice([0, by_chance.uniform(0, GAP_S)])
     print("killed:", ", ".join(name for name, _ in blows), f"({gap_s:.3f} s after each)")
@@ -78,23 +78,23 @@ def strike(house: House, victim: Victim, by_chance: random.Random) -> None:
         blow()
         time.sleep(gap_s)
     if victim is not Victim.SERVER:
-        house.start_postgres()
+        cluster.start_postgres()
     if victim is not Victim.POSTGRES:
         server.start()
 
 
-def survive(house: House, each: int) -> None:
+def survive(cluster: Cluster, each: int) -> None:
     """All rounds on one database; no server is started that was not killed, and none has seen a fault of its own.
 
     In the end every figure is still what the raw snapshots make it.
     """
     by_chance = chance()
-    load = Load(house.urls, SENDERS)
+    load = Load(cluster.urls, SENDERS)
     for victim in rounds(each, by_chance):
-        play(house, load, victim, by_chance)
-    for server in house.servers:
+        play(cluster, load, victim, by_chance)
+    for server in cluster.servers:
         assert "Traceback" not in server.log
-    assert check(argparse.Namespace(dsn=house.dsn, data_dir=None, repair=False)) == 0
+    assert check(argparse.Namespace(dsn=cluster.dsn, data_dir=None, repair=False)) == 0
 
 
 FORMS = [pytest.param(1, id="short"), pytest.param(ROUNDS, id="long", marks=pytest.mark.long)]
@@ -102,21 +102,21 @@ FORMS = [pytest.param(1, id="short"), pytest.param(ROUNDS, id="long", marks=pyte
 
 @pytest.mark.parametrize("each", FORMS)
 def test_whatever_is_killed_under_load_every_202_is_there_once_and_a_server_revives_its_own_postgres(
-    open_folder: Path, each: int
+    postgres_dir: Path, each: int
 ) -> None:
-    with house_with_embedded_postgres(open_folder) as house:
-        survive(house, each)
+    with embedded_cluster(postgres_dir) as cluster:
+        survive(cluster, each)
 
 
 @pytest.mark.parametrize("each", FORMS)
-def test_whatever_is_killed_under_load_two_servers_on_one_database_go_on(open_folder: Path, each: int) -> None:
-    with house_with_servers(open_folder, 2) as house:
-        survive(house, each)
+def test_whatever_is_killed_under_load_two_servers_on_one_database_go_on(postgres_dir: Path, each: int) -> None:
+    with cluster_of_servers(postgres_dir, 2) as cluster:
+        survive(cluster, each)
 
 
 def test_sigterm_answers_what_is_in_flight(serve: Callable[..., ServerProcess], database: str) -> None:
     server = serve()
-    install = Install(server.url).arrived()
+    install = Install(server.url).enroll()
     with admin_cursor(database) as cursor, ThreadPoolExecutor(2) as pool:
         cursor.execute("BEGIN; LOCK TABLE snapshots IN ACCESS EXCLUSIVE MODE")  # nothing is written until ROLLBACK
         in_flight = pool.submit(install.snapshot, {"a": 1})
@@ -127,7 +127,7 @@ def test_sigterm_answers_what_is_in_flight(serve: Callable[..., ServerProcess], 
         cursor.execute("ROLLBACK")
         assert in_flight.result().status_code == 202
         assert ending.result() == 0
-    assert len(stored(database)) == 2
+    assert len(stored_snapshots(database)) == 2
 
 
 def wait_for_a_waiting_writer(database: str) -> None:
@@ -158,13 +158,13 @@ def server_listens(server: ServerProcess) -> bool:
 
 @pytest.mark.parametrize("signal_name", ["kill", "terminate"])
 def test_the_embedded_postgres_ends_with_the_last_server_and_survives_a_kill(
-    open_folder: Path, signal_name: str
+    postgres_dir: Path, signal_name: str
 ) -> None:
-    first = ServerProcess(open_folder, {})
+    first = ServerProcess(postgres_dir, {})
     first.start()
-    install = Install(first.url).arrived({"a": 1})
-    second = ServerProcess(open_folder, {})
-    second.log_file = open_folder.with_suffix(".second.log")
+    install = Install(first.url).enroll({"a": 1})
+    second = ServerProcess(postgres_dir, {})
+    second.log_file = postgres_dir.with_suffix(".second.log")
     second.start()
     getattr(first, signal_name)()
     assert len(second.get("instances").json()) == 1
@@ -173,6 +173,6 @@ def test_the_embedded_postgres_ends_with_the_last_server_and_survives_a_kill(
     second.terminate()
     assert first.get("instances").json()[0]["metrics"] == {"a": 2}
     assert first.terminate() == 0
-    assert not (open_folder / "postgres" / "postmaster.pid").exists()
+    assert not (postgres_dir / "postgres" / "postmaster.pid").exists()
     for log in (first.log_file, second.log_file):
         log.unlink()

@@ -6,9 +6,9 @@ import signal
 import subprocess
 from pathlib import Path
 
-from tests.support.houses import wait_for
+from tests.support.bulk_fleet import insert_fleet
+from tests.support.clusters import wait_for
 from tests.support.installs import Install
-from tests.support.many_installs import make_fleet
 from tests.support.server_process import ServerProcess
 from tests.support.shm_command import SHM
 
@@ -34,8 +34,8 @@ def run(*arguments: str, database: str) -> tuple[int, str, str]:
 
 
 def test_it_says_what_the_server_says(server: ServerProcess, database: str) -> None:
-    Install(server.url).arrived({"n": 1.5})
-    Install(server.url, app_name="Kiosk").arrived({"m": 2})
+    Install(server.url).enroll({"n": 1.5})
+    Install(server.url, app_name="Kiosk").enroll({"m": 2})
     assert run(database=database)[:2] == (0, server.get("export").content.decode())
     asked = ("--app", "Ledger", "--status", "active", "--format", "jsonl")
     lines = server.get("export?app=Ledger&status=active&format=jsonl").text
@@ -44,7 +44,7 @@ def test_it_says_what_the_server_says(server: ServerProcess, database: str) -> N
 
 
 def test_a_file_is_its_owners_alone_and_replaces_an_older_one(database: str, tmp_path: Path) -> None:
-    make_fleet(database, 10)
+    insert_fleet(database, 10)
     file, link = tmp_path / "fleet.csv", tmp_path / "link.csv"
     file.write_text("older")
     file.chmod(0o644)
@@ -57,7 +57,7 @@ def test_a_file_is_its_owners_alone_and_replaces_an_older_one(database: str, tmp
 
 
 def test_a_file_is_left_as_it_was_where_the_export_is_ended(database: str, tmp_path: Path) -> None:
-    make_fleet(database, 2_000, texts=50)
+    insert_fleet(database, 2_000, texts=50)
     file = tmp_path / "fleet.jsonl"
     file.write_text("older")
     process = started("--format", "jsonl", "--output", str(file), database=database)
@@ -77,7 +77,7 @@ def test_what_cannot_be_written_is_told_in_a_sentence(database: str, tmp_path: P
 
 
 def test_it_ends_quietly_where_its_reader_has_gone(database: str) -> None:
-    make_fleet(database, 500, texts=50)
+    insert_fleet(database, 500, texts=50)
     process = started("--format", "jsonl", database=database)
     assert process.stdout is not None
     assert process.stderr is not None

@@ -8,9 +8,9 @@ import psutil
 import psycopg2
 import pytest
 
-from tests.support.houses import House, house_with_embedded_postgres
+from tests.support.clusters import Cluster, embedded_cluster
 from tests.support.installs import Install
-from tests.support.load import Load, hold_to_what_was_acknowledged
+from tests.support.load import Load, assert_acknowledged_stored
 from tests.support.shm_command import run_shm
 from tests.support.small_disk import SmallDisk, small_disk
 
@@ -28,17 +28,17 @@ def disk() -> Iterator[SmallDisk]:
 
 
 @pytest.fixture
-def house(disk: SmallDisk, tmp_path: Path) -> Iterator[House]:
+def cluster(disk: SmallDisk, tmp_path: Path) -> Iterator[Cluster]:
     """A server whose embedded PostgreSQL lives on it."""
-    with house_with_embedded_postgres(disk.folder, tmp_path / "log", SHM_DB_PATIENCE="1s") as house:
-        yield house
+    with embedded_cluster(disk.folder, tmp_path / "log", SHM_DB_PATIENCE="1s") as cluster:
+        yield cluster
 
 
 def test_on_a_full_disk_snapshots_are_refused_what_there_is_can_be_read_and_room_is_all_that_is_needed(
-    house: House, disk: SmallDisk
+    cluster: Cluster, disk: SmallDisk
 ) -> None:
-    (server,) = house.servers
-    load = Load(house.urls, SENDERS)
+    (server,) = cluster.servers
+    load = Load(cluster.urls, SENDERS)
     with load.running():
         load.wait_for_more(100)
         disk.fill()
@@ -46,33 +46,33 @@ def test_on_a_full_disk_snapshots_are_refused_what_there_is_can_be_read_and_room
         assert load.refusals.keys() == {"database_full"}
         for path in ("stats", "applications", "instances", "applications/ledger/kpis"):
             assert server.get(path).json()
-        assert house.is_ready()
-        disk.make_room()
+        assert cluster.is_ready()
+        disk.free_space()
         load.renew()
         load.wait_for(load.goes_on, "snapshots taken again")
-    hold_to_what_was_acknowledged(load, house.servers, house.dsn)
+    assert_acknowledged_stored(load, cluster.servers, cluster.dsn)
     assert server.log.count("DiskFull") <= MOST_LINES
     assert "Traceback" not in server.log
 
 
 def test_postgres_that_crashed_on_a_full_disk_is_started_again_once_there_is_room(
-    house: House, disk: SmallDisk
+    cluster: Cluster, disk: SmallDisk
 ) -> None:
-    (server,) = house.servers
-    load = Load(house.urls, SENDERS)
-    with load.running(), closing(psycopg2.connect(house.dsn)) as connection:
+    (server,) = cluster.servers
+    load = Load(cluster.urls, SENDERS)
+    with load.running(), closing(psycopg2.connect(cluster.dsn)) as connection:
         load.wait_for_more(100)
-        postmaster = psutil.Process(house.postmaster())
+        postmaster = psutil.Process(cluster.postmaster_pid())
         disk.fill()
         with pytest.raises(psycopg2.OperationalError):
             use_up_the_write_ahead_log(connection)
         postmaster.wait(LIMIT_S)
         load.wait_for(lambda: load.refusals["database_unavailable"] > REFUSED, "refusals without a database")
         assert load.refusals.keys() <= {"database_unavailable", "database_full"}
-        disk.make_room()
+        disk.free_space()
         load.renew()
         load.wait_for(load.goes_on, "snapshots taken again")
-    hold_to_what_was_acknowledged(load, house.servers, house.dsn)
+    assert_acknowledged_stored(load, cluster.servers, cluster.dsn)
     assert "Make room" in server.log
     assert server.log.count("could not be started again") <= MOST_LINES
     assert "Traceback" not in server.log
@@ -87,15 +87,15 @@ def use_up_the_write_ahead_log(connection: psycopg2.extensions.connection) -> No
             cursor.execute(f"CREATE TABLE filling_{number} ()")
 
 
-def test_a_start_on_a_full_disk_ends_with_a_sentence(house: House, disk: SmallDisk) -> None:
-    (server,) = house.servers
-    install = Install(server.url).arrived({"a": 1})
+def test_a_start_on_a_full_disk_ends_with_a_sentence(cluster: Cluster, disk: SmallDisk) -> None:
+    (server,) = cluster.servers
+    install = Install(server.url).enroll({"a": 1})
     assert server.terminate() == 0
     disk.fill()
     done = run_shm("serve", "--port", "0", "--data-dir", str(server.data_dir))
     assert done.returncode == 1
     assert "Make room" in done.stderr
     assert "Traceback" not in done.stderr
-    disk.make_room()
+    disk.free_space()
     server.start()
     assert [item["instance_id"] for item in server.get("instances").json()] == [install.instance_id]

@@ -25,10 +25,10 @@ from shm.ingest.key_cache import PublicKeyCache
 from shm.ingest.payloads import Snapshot
 from shm.ingest.registry import Registry
 from tests.support import plain_http
+from tests.support.clusters import Cluster, cluster_of_servers
 from tests.support.databases import admin_cursor
-from tests.support.houses import House, house_with_servers
 from tests.support.installs import Install
-from tests.support.load import Load, hold_to_what_was_acknowledged
+from tests.support.load import Load, assert_acknowledged_stored
 from tests.support.server_process import ServerProcess
 
 KIB = 1024
@@ -57,9 +57,9 @@ def large_metrics(number: int) -> dict[str, Any]:
     return {"n": number} | {f"text{place}": f"{number} {'x' * 950}" for place in range(60)}
 
 
-def memory_of(house: House) -> int:
+def memory_of(cluster: Cluster) -> int:
     """Bytes that the one server holds."""
-    return psutil.Process(house.servers[0].pid).memory_info().rss
+    return psutil.Process(cluster.servers[0].pid).memory_info().rss
 
 
 @pytest.mark.parametrize(
@@ -67,38 +67,38 @@ def memory_of(house: House) -> int:
     [pytest.param(2, "1s", id="short"), pytest.param(10, "5s", id="long", marks=pytest.mark.long)],
 )
 def test_under_load_without_postgres_everyone_is_told_to_come_back_memory_is_bounded_and_then_all_goes_on(
-    open_folder: Path, away_s: float, patience: str
+    postgres_dir: Path, away_s: float, patience: str
 ) -> None:
     environment = {"SHM_QUEUE": str(QUEUE), "SHM_BATCH": str(BATCH), "SHM_DB_PATIENCE": patience}
-    with house_with_servers(open_folder, 1, **environment) as house:
-        load = Load(house.urls, SENDERS, large_metrics)
+    with cluster_of_servers(postgres_dir, 1, **environment) as cluster:
+        load = Load(cluster.urls, SENDERS, large_metrics)
         with load.running():
             load.wait_for_more(1_000)
-            usual, sent, told = memory_of(house), load.bytes_sent, Counter(load.refusals)
-            house.stop_postgres()
+            usual, sent, told = memory_of(cluster), load.bytes_sent, Counter(load.refusals)
+            cluster.stop_postgres()
             most, end = usual, time.monotonic() + away_s
             while time.monotonic() < end:
-                most = max(most, memory_of(house))
+                most = max(most, memory_of(cluster))
                 time.sleep(0.05)
             load.wait_for(lambda: load.bytes_sent > sent + 4 * BOUND, "more bytes than may be held")
             refused = load.refusals - told
             acknowledged = len(load.acknowledged)
-            house.start_postgres()
+            cluster.start_postgres()
             load.renew()
             load.wait_for(load.goes_on, "snapshots taken again")
         assert most <= usual + BOUND
         assert refused.keys() == {"database_unavailable", "queue_full"}
-        hold_to_what_was_acknowledged(load, house.servers, house.dsn)
+        assert_acknowledged_stored(load, cluster.servers, cluster.dsn)
         assert len(load.acknowledged) > acknowledged
-        assert house.servers[0].log.count("the database is away") <= MOST_LINES
-        assert "Traceback" not in house.servers[0].log
+        assert cluster.servers[0].log.count("the database is away") <= MOST_LINES
+        assert "Traceback" not in cluster.servers[0].log
 
 
-def test_while_the_database_is_away_installs_are_told_to_come_back(open_folder: Path) -> None:
-    with house_with_servers(open_folder, SHM_DB_PATIENCE="1s") as house:
-        (server,) = house.servers
-        install = Install(server.url).arrived()
-        house.stop_postgres()
+def test_while_the_database_is_away_installs_are_told_to_come_back(postgres_dir: Path) -> None:
+    with cluster_of_servers(postgres_dir, SHM_DB_PATIENCE="1s") as cluster:
+        (server,) = cluster.servers
+        install = Install(server.url).enroll()
+        cluster.stop_postgres()
         for answer in (
             install.snapshot({"a": 1}),
             install.activate(),
@@ -109,7 +109,7 @@ def test_while_the_database_is_away_installs_are_told_to_come_back(open_folder: 
             assert int(answer.headers["Retry-After"]) > 0
         assert plain_http.get(f"{server.url}/api/v1/ready").status_code == 503
         assert plain_http.get(f"{server.url}/api/v1/healthcheck").status_code == 200
-        house.start_postgres()
+        cluster.start_postgres()
         assert install.snapshot({"a": 2}).status_code == 202
         assert "Traceback" not in server.log
 
@@ -118,7 +118,7 @@ def test_a_database_that_takes_nothing_is_waited_for_like_one_that_is_away(
     serve: Callable[..., ServerProcess], database: str
 ) -> None:
     server = serve(SHM_DB_PATIENCE="1s")
-    install = Install(server.url).arrived()
+    install = Install(server.url).enroll()
     with admin_cursor(database) as cursor:
         cursor.execute(READ_ONLY.format("ON"))
         cursor.execute(END_SESSIONS)
@@ -132,18 +132,18 @@ def test_a_database_that_takes_nothing_is_waited_for_like_one_that_is_away(
     assert "Traceback" not in server.log
 
 
-def test_no_more_requests_wait_for_an_absent_database_than_the_queue_may_hold(open_folder: Path) -> None:
-    with house_with_servers(open_folder, SHM_QUEUE="5") as house, ThreadPoolExecutor(30) as pool:
-        installs = [Install(house.urls[0]) for _ in range(30)]
-        house.stop_postgres()
+def test_no_more_requests_wait_for_an_absent_database_than_the_queue_may_hold(postgres_dir: Path) -> None:
+    with cluster_of_servers(postgres_dir, SHM_QUEUE="5") as cluster, ThreadPoolExecutor(30) as pool:
+        installs = [Install(cluster.urls[0]) for _ in range(30)]
+        cluster.stop_postgres()
         answers = list(pool.map(Install.register, installs))
         assert {answer.status_code for answer in answers} == {503}
         assert {answer.json()["code"] for answer in answers} == {"database_unavailable", "queue_full"}
         assert all(int(answer.headers["Retry-After"]) > 0 for answer in answers)
 
 
-async def test_whoever_waits_behind_a_batch_is_told_with_it_that_the_database_is_away(open_folder: Path) -> None:
-    postgres = EmbeddedPostgres(open_folder)
+async def test_whoever_waits_behind_a_batch_is_told_with_it_that_the_database_is_away(postgres_dir: Path) -> None:
+    postgres = EmbeddedPostgres(postgres_dir)
     settings = Settings.load({"SHM_DB_PATIENCE": "1s", "SHM_BATCH": "1"})
     with postgres.running() as dsn:
         async with Database.connect(settings, dsn, 1) as database:

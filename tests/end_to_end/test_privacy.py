@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.answers import OF_THE_READERS
+from tests.support.anonymous_client import TRACES, AnonymousClient, rows_as_text, with_marker
+from tests.support.clusters import Cluster, cluster_of_servers, wait_for
 from tests.support.databases import admin_cursor
 from tests.support.hostile import CASES, Case
 from tests.support.hostile.case import post, signed, snapshot
-from tests.support.houses import House, house_with_servers, wait_for
 from tests.support.installs import Install
+from tests.support.responses import READER_ERROR_CODES
 from tests.support.server_process import ServerProcess
-from tests.support.stranger import TRACES, Stranger, marked, rows_as_text
 
 PROTOCOL = Path(__file__).parent.parent.parent / "docs" / "protocol.md"
 CODE = re.compile(rb'"code":"([a-z_]+)"')
@@ -67,89 +67,89 @@ READS = [
     [{}, {"PYTHONASYNCIODEBUG": "1", "PYTHONWARNINGS": "always"}],
     ids=["as usual", "asyncio in debug mode"],
 )
-def test_nothing_that_goes_wrong_leaves_a_trace_of_who_was_there(open_folder: Path, debugging: dict[str, str]) -> None:
-    with house_with_servers(open_folder, 1, **HURRIED, **debugging) as house:
-        (server,) = house.servers
-        strict = ServerProcess(open_folder / "strict", {"SHM_DB_DSN": house.dsn, **HURRIED, **STRICT, **debugging})
-        house.servers.append(strict)
+def test_nothing_that_goes_wrong_leaves_a_trace_of_who_was_there(postgres_dir: Path, debugging: dict[str, str]) -> None:
+    with cluster_of_servers(postgres_dir, 1, **HURRIED, **debugging) as cluster:
+        (server,) = cluster.servers
+        strict = ServerProcess(postgres_dir / "strict", {"SHM_DB_DSN": cluster.dsn, **HURRIED, **STRICT, **debugging})
+        cluster.servers.append(strict)
         strict.start()
-        stranger, limited = Stranger(server.port), Stranger(strict.port)
+        client, limited = AnonymousClient(server.port), AnonymousClient(strict.port)
 
-        send_corpus(stranger, CASES, [arrived(stranger) for _ in CASES])
-        read_with_every_token(stranger, server, house)
-        made = make_and_remove_tokens(stranger, server, house)
+        send_corpus(client, CASES, [enroll(client) for _ in CASES])
+        read_with_every_token(client, server, cluster)
+        made = make_and_remove_tokens(client, server, cluster)
         use_up_every_limit(limited)
-        break_the_database(stranger, server, house)
-        ask_while_the_database_is_away(stranger, server, house)
+        break_the_database(client, server, cluster)
+        ask_while_the_database_is_away(client, server, cluster)
 
-        for each in house.servers:
+        for each in cluster.servers:
             assert each.terminate() == 0
             assert "asyncio: " in each.log  # the loggers of libraries speak too
-        answers = stranger.answers + limited.answers
+        answers = client.answers + limited.answers
         assert provoked(answers) == documented() - NOT_PROVOKED
         tokens = [server.admin_token, strict.admin_token]
         hold(b"".join(answers).decode("latin1"), *TRACES, *tokens)
-        hold("\n".join(rows_as_text(house.dsn)), *TRACES, *tokens, made)
-        for log in (server.log, strict.log, (house.cluster / "log").read_text()):
+        hold("\n".join(rows_as_text(cluster.dsn)), *TRACES, *tokens, made)
+        for log in (server.log, strict.log, (cluster.postgres_dir / "log").read_text()):
             hold(log, *TRACES, *tokens, made, SENT, f" {socket.gethostname()} ")
 
 
-def send_corpus(stranger: Stranger, cases: Sequence[Case], installs: Sequence[Install]) -> None:
+def send_corpus(client: AnonymousClient, cases: Sequence[Case], installs: Sequence[Install]) -> None:
     """Hostile requests, as far as their own strangeness lets them say who it is; installs take turns."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         jobs = [
-            pool.submit(stranger.send, marked(case.raw(install)), half_close=case.waits)
+            pool.submit(client.send, with_marker(case.raw(install)), half_close=case.waits)
             for case, install in zip(cases, itertools.cycle(installs), strict=False)
         ]
         for job in jobs:
             job.result()
-    endless = marked(post("/v1/snapshot", b"{}", {})).replace(b"Content-Length: 2", b"Content-Length: 60")
-    stranger.send(endless)
+    endless = with_marker(post("/v1/snapshot", b"{}", {})).replace(b"Content-Length: 2", b"Content-Length: 60")
+    client.send(endless)
 
 
-def arrived(stranger: Stranger) -> Install:
-    """An install that the stranger has registered and activated."""
+def enroll(client: AnonymousClient) -> Install:
+    """An install that the client has registered and activated."""
     install = Install("", app_name=f"Application {SENT}", environment=SENT)
-    stranger.send(marked(post("/v1/register", install.registration(), {})))
-    stranger.send(marked(signed("/v1/activate", install, ACTIVATE)))
+    client.send(with_marker(post("/v1/register", install.registration(), {})))
+    client.send(with_marker(signed("/v1/activate", install, ACTIVATE)))
     return install
 
 
 ACTIVATE = b'{"action":"activate"}'
 
 
-def read_with_every_token(stranger: Stranger, server: ServerProcess, house: House) -> None:
+def read_with_every_token(client: AnonymousClient, server: ServerProcess, cluster: Cluster) -> None:
     """All addresses of readers, with a bad token, none, a viewer's and an admin's; decisions, and the feed."""
-    with admin_cursor(house.dsn) as cursor:
+    with admin_cursor(cluster.dsn) as cursor:
         cursor.execute("INSERT INTO tokens (token_hash, role, name) VALUES (%s, 'viewer', 'test')", (hashed(VIEWER),))
     viewer, admin = {"Authorization": f"Bearer {VIEWER}"}, server.headers
     for path in READS:
         for headers in ({}, {"Authorization": ""}, viewer, admin):
-            stranger.ask(f"GET {path}", headers)
-    decided = f"POST {ADMIN}/instances/{arrived(stranger).instance_id}"
+            client.request(f"GET {path}", headers)
+    decided = f"POST {ADMIN}/instances/{enroll(client).instance_id}"
     for decision, headers in (("revoke", viewer), ("revoke", admin), ("approve", admin)):
-        stranger.ask(f"{decided}/{decision}", headers)
-    assert b"101 Switching Protocols" in stranger.ask(f"GET {ADMIN}/feed", admin | UPGRADE, enough=1)
+        client.request(f"{decided}/{decision}", headers)
+    assert b"101 Switching Protocols" in client.request(f"GET {ADMIN}/feed", admin | UPGRADE, enough=1)
     for odd in ({"Sec-WebSocket-Version": "99"}, {"Origin": "https://origin-zqx7.example"}):
-        stranger.ask(f"GET {ADMIN}/feed", admin | UPGRADE | odd)
-    with stranger.asking(
+        client.request(f"GET {ADMIN}/feed", admin | UPGRADE | odd)
+    with client.open_request(
         f"GET {ADMIN}/feed", admin | UPGRADE
     ):  # it is told that there are too many, or is the last one
-        stranger.ask(f"GET {ADMIN}/feed", admin | UPGRADE, enough=1_000)
+        client.request(f"GET {ADMIN}/feed", admin | UPGRADE, enough=1_000)
 
 
-def make_and_remove_tokens(stranger: Stranger, server: ServerProcess, house: House) -> str:
+def make_and_remove_tokens(client: AnonymousClient, server: ServerProcess, cluster: Cluster) -> str:
     """As many as there may be and one more, bodies that cannot be read, and an end; returns the one that was made."""
     for body in (b'{"name":"zqx7","role":"viewer","unknown":"zqx7"}', b"zqx7", b'{"name":"zqx7' + b"7" * 100_000):
-        stranger.ask(f"POST {ADMIN}/tokens", server.headers, body=body)
+        client.request(f"POST {ADMIN}/tokens", server.headers, body=body)
     wanted = f'{{"name":"{SENT}","role":"viewer","expires_in":"1d"}}'.encode()
-    made, refused = (stranger.ask(f"POST {ADMIN}/tokens", server.headers, body=wanted) for _ in range(2))
+    made, refused = (client.request(f"POST {ADMIN}/tokens", server.headers, body=wanted) for _ in range(2))
     assert b"too_many_tokens" in refused
-    with admin_cursor(house.dsn) as cursor:
+    with admin_cursor(cluster.dsn) as cursor:
         cursor.execute("SELECT id FROM tokens WHERE token_hash = %s", (hashed(server.admin_token),))
         (own,) = cursor.fetchone() or ("",)
     for path in (f"{ADMIN}/tokens/{own}", f"{ADMIN}/tokens/{uuid.uuid4()}"):
-        stranger.ask(f"DELETE {path}", server.headers)
+        client.request(f"DELETE {path}", server.headers)
     return json.loads(made.partition(b"\r\n\r\n")[2])["token"]  # type: ignore[no-any-return]
 
 
@@ -158,58 +158,58 @@ def hashed(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
-def use_up_every_limit(stranger: Stranger) -> None:
+def use_up_every_limit(client: AnonymousClient) -> None:
     """Snapshots before an approval, more registrations than are allowed, more bad tokens than are borne."""
-    install = arrived(stranger)
-    stranger.send(marked(snapshot(install, b'{"a":1}')))
+    install = enroll(client)
+    client.send(with_marker(snapshot(install, b'{"a":1}')))
     for number in range(12):
-        stranger.send(marked(post("/v1/register", install.registration(), {})))
-        stranger.ask(f"GET {ADMIN}/stats", {"Authorization": f"Bearer guess-zqx7-{number}"})
+        client.send(with_marker(post("/v1/register", install.registration(), {})))
+        client.request(f"GET {ADMIN}/stats", {"Authorization": f"Bearer guess-zqx7-{number}"})
 
 
-def break_the_database(stranger: Stranger, server: ServerProcess, house: House) -> None:
+def break_the_database(client: AnonymousClient, server: ServerProcess, cluster: Cluster) -> None:
     """Statements that wait, and tables that are not there: faults, as no install can make them."""
-    installs = [arrived(stranger) for _ in range(AT_ONCE)]
-    with admin_cursor(house.dsn) as cursor, ThreadPoolExecutor(AT_ONCE) as pool:
+    installs = [enroll(client) for _ in range(AT_ONCE)]
+    with admin_cursor(cluster.dsn) as cursor, ThreadPoolExecutor(AT_ONCE) as pool:
         cursor.execute("BEGIN; LOCK TABLE snapshots IN ACCESS EXCLUSIVE MODE")
-        list(pool.map(lambda install: stranger.send(marked(snapshot(install, b'{"a":1}'))), installs))
+        list(pool.map(lambda install: client.send(with_marker(snapshot(install, b'{"a":1}'))), installs))
         cursor.execute("ROLLBACK")
         for table in ("snapshots", "instances", "applications", "tokens"):
             cursor.execute(f"ALTER TABLE {table} RENAME TO away")
-            ask_everything(stranger, server, installs[0])
+            ask_everything(client, server, installs[0])
             cursor.execute(f"ALTER TABLE away RENAME TO {table}")
 
 
-def ask_while_the_database_is_away(stranger: Stranger, server: ServerProcess, house: House) -> None:
+def ask_while_the_database_is_away(client: AnonymousClient, server: ServerProcess, cluster: Cluster) -> None:
     """It dies under load, and stays away for a while."""
-    installs = [arrived(stranger) for _ in range(AT_ONCE)]
+    installs = [enroll(client) for _ in range(AT_ONCE)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        before = pool.map(lambda install: stranger.send(marked(snapshot(install, b'{"a":1}'))), installs)
-        house.kill_postgres(signal.SIGQUIT)
-        during = pool.map(lambda install: stranger.send(marked(snapshot(install, b'{"a":2}'))), installs)
-        asked = pool.map(lambda install: ask_everything(stranger, server, install), installs[:3])
-        send_corpus(stranger, CASES[::4], installs)
+        before = pool.map(lambda install: client.send(with_marker(snapshot(install, b'{"a":1}'))), installs)
+        cluster.kill_postgres(signal.SIGQUIT)
+        during = pool.map(lambda install: client.send(with_marker(snapshot(install, b'{"a":2}'))), installs)
+        asked = pool.map(lambda install: ask_everything(client, server, install), installs[:3])
+        send_corpus(client, CASES[::4], installs)
         for each in (before, during, asked):
             list(each)
-    house.start_postgres()
-    wait_for(house.is_ready, "every server ready")
+    cluster.start_postgres()
+    wait_for(cluster.is_ready, "every server ready")
 
 
-def ask_everything(stranger: Stranger, server: ServerProcess, install: Install) -> None:
+def ask_everything(client: AnonymousClient, server: ServerProcess, install: Install) -> None:
     """One good request to each address."""
-    stranger.send(marked(post("/v1/register", install.registration(), {})))
-    stranger.send(marked(signed("/v1/activate", install, ACTIVATE)))
-    stranger.send(marked(signed("/v1/disclose", install, b'{"action":"disclose"}')))
-    stranger.send(marked(snapshot(install, b'{"qz9k":1}')))
+    client.send(with_marker(post("/v1/register", install.registration(), {})))
+    client.send(with_marker(signed("/v1/activate", install, ACTIVATE)))
+    client.send(with_marker(signed("/v1/disclose", install, b'{"action":"disclose"}')))
+    client.send(with_marker(snapshot(install, b'{"qz9k":1}')))
     for path in READS:
-        stranger.ask(f"GET {path}", server.headers)
-    stranger.ask(f"GET {ADMIN}/feed", server.headers | UPGRADE, enough=1)
+        client.request(f"GET {path}", server.headers)
+    client.request(f"GET {ADMIN}/feed", server.headers | UPGRADE, enough=1)
 
 
 def documented() -> set[str]:
     """Every code that the server can answer."""
     table = PROTOCOL.read_text().partition("## Refusals")[2].partition("## Test vectors")[0]
-    return set(re.findall(r"`([a-z]+_[a-z_]+)`", table)) | OF_THE_READERS
+    return set(re.findall(r"`([a-z]+_[a-z_]+)`", table)) | READER_ERROR_CODES
 
 
 def provoked(answers: list[bytes]) -> set[str]:

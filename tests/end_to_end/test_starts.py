@@ -16,8 +16,8 @@ import pytest
 from psycopg2.extensions import make_dsn
 
 from shm.db.embedded import EmbeddedPostgres
+from tests.support.clusters import embedded_cluster, wait_for
 from tests.support.databases import admin_cursor, empty_database
-from tests.support.houses import house_with_embedded_postgres, wait_for
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess, free_port
 from tests.support.shm_command import postgres_of, run_shm, start_serve
@@ -88,8 +88,8 @@ def test_a_host_or_a_token_that_cannot_be_used_is_said_in_a_sentence(database: s
     assert (process.returncode, "Traceback" in said) == (1, False)
 
 
-def test_a_port_that_is_taken_is_said_in_a_sentence(running: ServerProcess, database: str) -> None:
-    process = start_serve("--port", str(running.port), SHM_DB_DSN=database, SHM_ADMIN_TOKEN="x" * 30)
+def test_a_port_that_is_taken_is_said_in_a_sentence(shared_server: ServerProcess, database: str) -> None:
+    process = start_serve("--port", str(shared_server.port), SHM_DB_DSN=database, SHM_ADMIN_TOKEN="x" * 30)
     said, _ = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 1
     assert "Cannot listen on" in said
@@ -98,9 +98,9 @@ def test_a_port_that_is_taken_is_said_in_a_sentence(running: ServerProcess, data
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("when", ["creating an embedded", "applying migration", "open the console"])
 def test_an_end_at_any_moment_of_the_start_leaves_nothing_running(
-    open_folder: Path, number: signal.Signals, when: str
+    postgres_dir: Path, number: signal.Signals, when: str
 ) -> None:
-    process = start_serve("--port", str(free_port()), "--data-dir", str(open_folder))
+    process = start_serve("--port", str(free_port()), "--data-dir", str(postgres_dir))
     assert process.stdout is not None
     for line in process.stdout:
         if when in line:
@@ -112,16 +112,16 @@ def test_an_end_at_any_moment_of_the_start_leaves_nothing_running(
         process.kill()
     assert process.returncode in (0, 128 + number, 128 + signal.SIGTERM)
     assert "Traceback" not in said
-    assert postgres_of(open_folder) == []
+    assert postgres_of(postgres_dir) == []
 
 
 @pytest.mark.parametrize("name", ["data", "x" * 90], ids=["short path", "long path"])
-def test_an_embedded_postgres_that_died_is_started_again(open_folder: Path, name: str) -> None:
-    folder = open_folder / name
+def test_an_embedded_postgres_that_died_is_started_again(postgres_dir: Path, name: str) -> None:
+    folder = postgres_dir / name
     server = ServerProcess(folder, {})
     server.start()
     try:
-        install = Install(server.url).arrived({"a": 1})
+        install = Install(server.url).enroll({"a": 1})
         (pid, *_) = (int(line) for line in (folder / "postgres" / "postmaster.pid").read_text().split()[:1])
         os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + LIMIT_S
@@ -133,11 +133,11 @@ def test_an_embedded_postgres_that_died_is_started_again(open_folder: Path, name
     assert postgres_of(folder) == []
 
 
-def test_as_process_1_of_a_container_it_notices_that_its_postgres_died(open_folder: Path) -> None:
+def test_as_process_1_of_a_container_it_notices_that_its_postgres_died(postgres_dir: Path) -> None:
     own = ["unshare", "--pid", "--fork", "--kill-child", *(["--user", "--map-current-user"] if os.geteuid() else [])]
     if subprocess.run([*own, "true"], capture_output=True, check=False).returncode:
         pytest.skip("nobody may have process numbers of their own here")
-    server = ServerProcess(open_folder / "data", {}, before=tuple(own))
+    server = ServerProcess(postgres_dir / "data", {}, before=tuple(own))
     server.start()
     (process_1,) = psutil.Process(server.pid).children()
 
@@ -149,7 +149,7 @@ def test_as_process_1_of_a_container_it_notices_that_its_postgres_died(open_fold
     try:
         kill_postgres()
         wait_for(lambda: "was started again" in server.log, "PostgreSQL, started again")
-        Install(server.url).arrived({"a": 1})
+        Install(server.url).enroll({"a": 1})
         kill_postgres()
     finally:
         process_1.terminate()
@@ -157,28 +157,28 @@ def test_as_process_1_of_a_container_it_notices_that_its_postgres_died(open_fold
         assert server.terminate() == 0
 
 
-def test_what_a_dying_postgres_was_doing_is_taken_out_of_its_log(open_folder: Path) -> None:
-    with house_with_embedded_postgres(open_folder) as house:
-        write_ahead, away = house.cluster / "pg_wal", house.cluster / "pg_wal.away"
-        with closing(psycopg2.connect(house.dsn)) as connection, connection.cursor() as cursor:
+def test_what_a_dying_postgres_was_doing_is_taken_out_of_its_log(postgres_dir: Path) -> None:
+    with embedded_cluster(postgres_dir) as cluster:
+        write_ahead, away = cluster.postgres_dir / "pg_wal", cluster.postgres_dir / "pg_wal.away"
+        with closing(psycopg2.connect(cluster.dsn)) as connection, connection.cursor() as cursor:
             write_ahead.rename(away)
             with pytest.raises(psycopg2.OperationalError):
                 cursor.execute("SELECT pg_switch_wal(); CREATE TABLE a_secret (); SELECT pg_switch_wal()")
         away.rename(write_ahead)
-        wait_for(house.is_ready, "PostgreSQL, started again")
-        log = (house.cluster / "log").read_text()
+        wait_for(cluster.is_ready, "PostgreSQL, started again")
+        log = (cluster.postgres_dir / "log").read_text()
         assert "PANIC" in log
         assert "secret" not in log
 
 
-def test_an_embedded_postgres_that_dies_at_the_end_does_not_hinder_it(open_folder: Path) -> None:
+def test_an_embedded_postgres_that_dies_at_the_end_does_not_hinder_it(postgres_dir: Path) -> None:
     for _ in range(5):
-        with EmbeddedPostgres(open_folder).running():
-            os.kill(int((open_folder / "postgres" / "postmaster.pid").read_text().splitlines()[0]), signal.SIGKILL)
+        with EmbeddedPostgres(postgres_dir).running():
+            os.kill(int((postgres_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0]), signal.SIGKILL)
 
 
-def test_a_long_path_leaves_no_socket_folder_behind(open_folder: Path) -> None:
-    embedded = EmbeddedPostgres(open_folder / ("x" * 90))
+def test_a_long_path_leaves_no_socket_folder_behind(postgres_dir: Path) -> None:
+    embedded = EmbeddedPostgres(postgres_dir / ("x" * 90))
     with embedded.running() as dsn:
         socket_dir = Path(dsn.partition("host=")[2].replace("%2F", "/"))
         assert socket_dir.is_dir()

@@ -38,8 +38,8 @@ def test_a_token_is_printed_alone_works_at_once_and_ends_at_once(server: ServerP
     assert len(run_shm("token", "list", SHM_DB_DSN=database).stdout.splitlines()) == 2
 
 
-def test_whoever_lost_every_token_makes_one_where_the_database_is(open_folder: Path) -> None:
-    data_dir = open_folder / "data"
+def test_whoever_lost_every_token_makes_one_where_the_database_is(postgres_dir: Path) -> None:
+    data_dir = postgres_dir / "data"
     before = run_shm("token", "add", "first", "--role", "admin", "--data-dir", str(data_dir))
     assert before.returncode == 0, before.stderr
     server = ServerProcess(data_dir, {})

@@ -13,12 +13,12 @@ import psutil
 import pytest
 
 from tests.support.databases import admin_cursor
-from tests.support.figures import Figures, parsed, value
 from tests.support.installs import Install
-from tests.support.load import Load, hold_to_what_was_acknowledged, stored
+from tests.support.load import Load, assert_acknowledged_stored, stored_snapshots
+from tests.support.prometheus_scrape import Samples, parse_samples, sample_value
 from tests.support.server_process import ServerProcess
 from tests.support.shm_command import postgres_of, start_serve
-from tests.support.subscriber import subscribed
+from tests.support.subscriber import subscribe
 
 LIMIT_S = 30
 TRIES = 60  # connections are dealt out by chance: half of them to each of two workers
@@ -36,9 +36,9 @@ def pair(serve: Callable[..., ServerProcess]) -> ServerProcess:
 
 
 @pytest.fixture
-def embedded(open_folder: Path) -> Iterator[ServerProcess]:
+def embedded(postgres_dir: Path) -> Iterator[ServerProcess]:
     """The same with a PostgreSQL of its own."""
-    server = ServerProcess(open_folder, {"SHM_WORKERS": f"{WORKERS}"})
+    server = ServerProcess(postgres_dir, {"SHM_WORKERS": f"{WORKERS}"})
     server.start()
     wait_until(lambda: "open the console" in server.log, server)
     yield server
@@ -101,7 +101,7 @@ def send(connection: http.client.HTTPConnection, install: Install, metrics: obje
 
 
 def test_every_worker_answers_and_all_share_one_database(pair: ServerProcess) -> None:
-    install = Install(pair.url).arrived({"n": 0})
+    install = Install(pair.url).enroll({"n": 0})
     first, second = workers_of(pair)
     for number, worker in enumerate((first, second, first), 1):
         connection = connected_to(pair, worker)
@@ -112,8 +112,8 @@ def test_every_worker_answers_and_all_share_one_database(pair: ServerProcess) ->
 
 
 async def test_a_subscriber_on_one_worker_sees_what_another_took_in(pair: ServerProcess) -> None:
-    install = await asyncio.to_thread(Install(pair.url).arrived, {"n": 0})
-    async with subscribed(pair) as subscriber:
+    install = await asyncio.to_thread(Install(pair.url).enroll, {"n": 0})
+    async with subscribe(pair) as subscriber:
         await subscriber.until("hello")
         for number, worker in enumerate(workers_of(pair), 1):
             connection = await asyncio.to_thread(connected_to, pair, worker)
@@ -136,14 +136,14 @@ def test_every_202_survives_kill_9_of_a_worker_under_load_and_it_is_replaced(
         load.wait_for_more(ENOUGH)
     assert load.refusals.total() == 0
     assert other.is_running()
-    hold_to_what_was_acknowledged(load, [pair], database)
+    assert_acknowledged_stored(load, [pair], database)
 
 
 def test_kill_9_of_the_parent_leaves_no_worker_and_the_next_start_works(embedded: ServerProcess) -> None:
-    install = Install(embedded.url).arrived({"n": 1})
+    install = Install(embedded.url).enroll({"n": 1})
     workers = workers_of(embedded)
     assert len(workers) == WORKERS
-    embedded.kill_alone()
+    embedded.kill_parent_only()
     _, alive = psutil.wait_procs(workers, LIMIT_S)
     assert alive == []
     embedded.start()
@@ -167,7 +167,7 @@ def test_a_signal_to_the_parent_drains_every_worker(
         assert server.terminate(number) == 0
     assert not any(worker.is_running() for worker in workers)
     assert load.faults == []
-    found = {(instance_id, at) for instance_id, at, _ in stored(database)}
+    found = {(instance_id, at) for instance_id, at, _ in stored_snapshots(database)}
     assert found.issuperset(load.acknowledged)
     assert server.log.count("finishing what is in flight") == WORKERS
     assert "Traceback" not in server.log
@@ -184,7 +184,7 @@ def test_a_worker_that_does_not_end_within_the_drain_is_killed(serve: Callable[.
 
 
 def test_an_embedded_postgres_that_died_is_started_again_by_the_parent(embedded: ServerProcess) -> None:
-    install = Install(embedded.url).arrived({"n": 1})
+    install = Install(embedded.url).enroll({"n": 1})
     os.kill(int((embedded.data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0]), signal.SIGKILL)
     wait_until(lambda: "was started again" in embedded.log, embedded)
     wait_until(lambda: install.snapshot({"n": 2}).status_code == 202, embedded)
@@ -246,22 +246,22 @@ def test_the_workers_together_keep_within_their_connections(pair: ServerProcess,
         wait_until(lambda: connections() == WORKERS * (6 + 1 + 1 + 1), pair)
 
 
-def asked(server: ServerProcess, worker: psutil.Process) -> Figures:
+def asked(server: ServerProcess, worker: psutil.Process) -> Samples:
     """The figures as this worker tells them."""
     connection = connected_to(server, worker)
     connection.request("GET", "/metrics", headers=server.headers)
     text = connection.getresponse().read().decode()
     connection.close()
-    return parsed(text)
+    return parse_samples(text)
 
 
-def snapshots(found: Figures) -> float:
+def snapshots(found: Samples) -> float:
     """How many were acknowledged."""
-    return value(found, "shm_requests_total", handler="snapshot", status="202")
+    return sample_value(found, "shm_requests_total", handler="snapshot", status="202")
 
 
 def test_whichever_worker_is_asked_tells_of_what_all_did(pair: ServerProcess) -> None:
-    install = Install(pair.url).arrived({"n": 0})
+    install = Install(pair.url).enroll({"n": 0})
     workers = workers_of(pair)
     for number, worker in enumerate((*workers, workers[0]), 1):
         connection = connected_to(pair, worker)
@@ -269,14 +269,14 @@ def test_whichever_worker_is_asked_tells_of_what_all_did(pair: ServerProcess) ->
         connection.close()
     for worker in workers:
         found = asked(pair, worker)
-        assert snapshots(found) == value(found, "shm_intake_batch_snapshots_sum") == 4
+        assert snapshots(found) == sample_value(found, "shm_intake_batch_snapshots_sum") == 4
         queues = [dict(labels) for name, labels in found if name == "shm_intake_queue_snapshots"]
         assert queues == [{"worker": f"{number}"} for number in range(WORKERS)]
     wait_until(lambda: ("shm_database_size_bytes", frozenset()) in asked(pair, workers[1]), pair)
 
 
 def test_what_a_worker_counted_outlives_its_kill_9(pair: ServerProcess) -> None:
-    install = Install(pair.url).arrived({"n": 0})
+    install = Install(pair.url).enroll({"n": 0})
     victim, other = workers_of(pair)
     for number in range(1, 4):
         connection = connected_to(pair, victim)

@@ -18,10 +18,10 @@ from shm.db.statements import statements
 from shm.feed.hub import PAUSE_S
 from tests.support import plain_http
 from tests.support.databases import admin_cursor
-from tests.support.figures import figures, value
 from tests.support.installs import Install
+from tests.support.prometheus_scrape import sample_value, scrape
 from tests.support.server_process import ServerProcess
-from tests.support.subscriber import Subscriber, subscribed
+from tests.support.subscriber import Subscriber, subscribe
 
 LIMIT_S = 30
 UNREAD = 100
@@ -51,7 +51,7 @@ def unread(server: ServerProcess, number: int) -> Iterator[None]:
 async def subscribers(server: ServerProcess, number: int) -> None:
     """Returns once so many feeds are open."""
     async with asyncio.timeout(LIMIT_S):
-        while value(await asyncio.to_thread(figures, server), "shm_feed_subscribers", worker="0") != number:  # noqa: ASYNC110 - in another process
+        while sample_value(await asyncio.to_thread(scrape, server), "shm_feed_subscribers", worker="0") != number:  # noqa: ASYNC110 - in another process
             await asyncio.sleep(0.05)
 
 
@@ -71,18 +71,18 @@ def refused(response: HTTPClientError) -> tuple[int, str, bool]:
 async def test_a_token_has_so_many_feeds_and_a_server_so_many_in_all(serve: Callable[..., ServerProcess]) -> None:
     server = serve(SHM_FEED_SUBSCRIBERS="3", SHM_FEED_SUBSCRIBERS_PER_TOKEN="2")
     other = {"Authorization": f"Bearer {added_token(server)}"}
-    async with subscribed(server) as first, subscribed(server):
+    async with subscribe(server) as first, subscribe(server):
         with pytest.raises(HTTPClientError) as caught:
-            async with subscribed(server):
+            async with subscribe(server):
                 pass
         assert refused(caught.value) == (429, "too_many_subscribers", True)
-        async with subscribed(server, headers=other):
+        async with subscribe(server, headers=other):
             with pytest.raises(HTTPClientError) as caught:
-                async with subscribed(server, headers=other):
+                async with subscribe(server, headers=other):
                     pass
             assert refused(caught.value) == (503, "too_many_subscribers", True)
         await subscribers(server, 2)
-        async with subscribed(server, headers=other) as again:
+        async with subscribe(server, headers=other) as again:
             assert (await again.message())["type"] == "hello"
         assert (await first.message())["type"] == "hello"
 
@@ -91,18 +91,18 @@ async def test_a_refused_upgrade_takes_no_place(serve: Callable[..., ServerProce
     server = serve(SHM_FEED_SUBSCRIBERS="1")
     for _ in range(3):
         with pytest.raises(HTTPClientError):
-            async with subscribed(server, "?since=x"):
+            async with subscribe(server, "?since=x"):
                 pass
     with unread(server, 1):
         await subscribers(server, 1)
     await subscribers(server, 0)
-    async with subscribed(server) as subscriber:
+    async with subscribe(server) as subscriber:
         assert (await subscriber.message())["type"] == "hello"
 
 
 async def test_a_peer_that_answers_no_ping_is_let_go(serve: Callable[..., ServerProcess]) -> None:
     server = serve(SHM_FEED_HEARTBEAT="1s")
-    async with subscribed(server) as lively:
+    async with subscribe(server) as lively:
         with unread(server, 3):
             await subscribers(server, 4)
             await subscribers(server, 1)  # their sockets are still open
@@ -113,8 +113,8 @@ async def test_a_hundred_that_never_read_cost_no_memory_and_hold_up_nobody(
     serve: Callable[..., ServerProcess],
 ) -> None:
     server = serve(SHM_FEED_HEARTBEAT="10m")  # else those who answer no ping are let go
-    installs = [Install(server.url).arrived({"n": 0, "text": TEXT}) for _ in range(40)]
-    async with subscribed(server, f"?since={cursor_of(server)}") as good:
+    installs = [Install(server.url).enroll({"n": 0, "text": TEXT}) for _ in range(40)]
+    async with subscribe(server, f"?since={cursor_of(server)}") as good:
         await reported(installs, range(1, 3))
         await told(good, installs, 2)
         before = psutil.Process(server.pid).memory_info().rss
@@ -143,8 +143,8 @@ async def test_feeds_that_come_and_go_leave_no_memory_behind(server: ServerProce
 async def test_a_burst_arrives_as_newest_states(serve: Callable[..., ServerProcess], database: str, size: int) -> None:
     """So many changes of 20 installs, of which a subscriber reads nothing before all are there."""
     server = serve(SHM_FEED_HEARTBEAT="10m")  # whoever reads nothing answers no ping either
-    installs = [Install(server.url).arrived({"n": 0}) for _ in range(20)]
-    async with subscribed(server, f"?since={cursor_of(server)}") as slow, subscribed(server) as quick:
+    installs = [Install(server.url).enroll({"n": 0}) for _ in range(20)]
+    async with subscribe(server, f"?since={cursor_of(server)}") as slow, subscribe(server) as quick:
         before, started = cursor_of(server), time.monotonic()
         each = size // len(installs)
         statement, begins = statements()["intake.store"], datetime.now(UTC)

@@ -11,15 +11,15 @@ import pytest
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
-from tests.support.bustle import Bustle
+from tests.support.bulk_fleet import insert_fleet
 from tests.support.byte_proxy import ByteProxy
+from tests.support.chaos import Chaos
 from tests.support.databases import admin_cursor
-from tests.support.feed_checker import Listed
+from tests.support.feed_checker import ListFetched
 from tests.support.feed_history import remember
 from tests.support.feed_watcher import Watcher
-from tests.support.many_installs import make_fleet
 from tests.support.server_process import ServerProcess
-from tests.support.watch import Watch, watch
+from tests.support.watcher_group import WatcherGroup, make_watcher_group
 
 LIMIT_S = 20
 CUTS = 8  # of each proxy, before all of its connections fall silent
@@ -61,16 +61,16 @@ async def test_a_mirror_is_true_behind_a_network_that_cuts_delays_and_loses_and_
 ) -> None:
     servers = [serve(SHM_FEED_HEARTBEAT="1s"), serve()]
     remember(database)
-    bustle = Bustle(servers, seed)
+    chaos = Chaos(servers, seed)
     async with AsyncExitStack() as stack:
         dead = await stack.enter_async_context(ByteProxy(servers[0].port, Random(seed)).running())
         await stack.enter_async_context(dying(dead, servers[0]))
         proxies = [ByteProxy(server.port, Random(seed + number)) for number, server in enumerate(servers)]
         for proxy in proxies:
             await stack.enter_async_context(proxy.running())
-        watched = watch(servers, database, seed, [proxy.port for proxy in proxies], patience_s=1.0)
-        async with watched.during(bustle):
-            with bustle.running():
+        watched = make_watcher_group(servers, database, seed, [proxy.port for proxy in proxies], patience_s=1.0)
+        async with watched.watching(chaos):
+            with chaos.running():
                 for proxy in proxies:
                     proxy.largest_piece, proxy.longest_delay_s, proxy.cut_after = 600, 0.002, (1, 5_000)
                 for _ in range(rounds):
@@ -87,16 +87,16 @@ async def test_whoever_reads_nothing_while_removals_are_forgotten_is_true_in_the
     serve: Callable[..., ServerProcess], database: str, seed: int
 ) -> None:
     server = serve()
-    make_fleet(database, FLEET, TEXTS)
+    insert_fleet(database, FLEET, TEXTS)
     with admin_cursor(database) as cursor:
         cursor.execute(HEAD, {"count": FLEET})
         cursor.execute("SELECT instance_id::text FROM instances ORDER BY cursor")
         ids = [instance_id for (instance_id,) in cursor.fetchall()]
     remember(database)
-    bustle = Bustle([server], seed)
+    chaos = Chaos([server], seed)
     async with ByteProxy(server.port, Random(seed)).running() as proxy:
-        reader = Watcher([proxy.port], server.headers, Random(seed), log=[Listed([], 0, 0)], cursor=0)
-        async with Watch([server], database, [reader]).during(bustle):
+        reader = Watcher([proxy.port], server.headers, Random(seed), log=[ListFetched([], 0, 0)], cursor=0)
+        async with WatcherGroup([server], database, [reader]).watching(chaos):
             await until(lambda: len(reader.log) > 4)
             proxy.flows.clear()
             for instance_id in (ids[0], ids[-1]):

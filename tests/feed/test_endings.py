@@ -6,10 +6,10 @@ from random import Random
 
 import pytest
 
-from tests.support.bustle import Bustle
+from tests.support.chaos import Chaos
 from tests.support.feed_history import remember
 from tests.support.server_process import ServerProcess
-from tests.support.watch import watch
+from tests.support.watcher_group import make_watcher_group
 
 LONGEST_S = 1.0  # from a start to the next end: from the middle of coming back to well after it
 
@@ -21,10 +21,10 @@ async def test_servers_end_at_any_moment_and_their_subscribers_miss_nothing(
     chance = Random(seed)
     servers = [serve(), serve()]
     remember(database)
-    bustle = Bustle(servers, seed)
-    watched = watch(servers, database, seed)
-    async with watched.during(bustle):
-        with bustle.running():
+    chaos = Chaos(servers, seed)
+    watched = make_watcher_group(servers, database, seed)
+    async with watched.watching(chaos):
+        with chaos.running():
             for _ in range(rounds):
                 server = chance.choice(servers)
                 await asyncio.sleep(chance.uniform(0, LONGEST_S))

@@ -13,7 +13,7 @@ from tests.support import plain_http
 from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
-from tests.support.subscriber import subscribed
+from tests.support.subscriber import subscribe
 
 
 def listed(server: ServerProcess, query: str = "") -> tuple[dict[str, dict[str, Any]], int]:
@@ -23,9 +23,9 @@ def listed(server: ServerProcess, query: str = "") -> tuple[dict[str, dict[str, 
 
 
 async def test_the_feed_greets_with_its_cursor_and_tells_a_snapshot(server: ServerProcess) -> None:
-    install = Install(server.url).arrived({"a": 1})
+    install = Install(server.url).enroll({"a": 1})
     _, cursor = listed(server)
-    async with subscribed(server) as subscriber:
+    async with subscribe(server) as subscriber:
         assert await subscriber.message() == {"type": "hello", "cursor": cursor, "heartbeat_s": 15}
         await asyncio.to_thread(install.snapshot, {"a": 2})
         message = await subscriber.until("instance")
@@ -34,12 +34,12 @@ async def test_the_feed_greets_with_its_cursor_and_tells_a_snapshot(server: Serv
 
 
 async def test_a_subscriber_that_was_away_gets_what_it_missed_from_its_cursor(server: ServerProcess) -> None:
-    installs = [Install(server.url).arrived({"n": number}) for number in range(5)]
+    installs = [Install(server.url).enroll({"n": number}) for number in range(5)]
     mirror, cursor = listed(server)
     for install in installs[1:4]:
         install.snapshot({"n": 10})
     now, _ = listed(server)
-    async with subscribed(server, f"?since={cursor}") as subscriber:
+    async with subscribe(server, f"?since={cursor}") as subscriber:
         subscriber.instances = mirror
         for _ in range(4):
             await subscriber.message()
@@ -50,7 +50,7 @@ async def test_a_subscriber_that_was_away_gets_what_it_missed_from_its_cursor(se
 
 async def test_the_mirror_equals_a_fresh_list_while_two_servers_write(serve: Callable[..., ServerProcess]) -> None:
     servers = [serve(), serve()]
-    installs = [Install(servers[number % 2].url).arrived({"n": 0}) for number in range(12)]
+    installs = [Install(servers[number % 2].url).enroll({"n": 0}) for number in range(12)]
     mirror, cursor = listed(servers[0])
 
     async def report(install: Install) -> None:
@@ -58,8 +58,8 @@ async def test_the_mirror_equals_a_fresh_list_while_two_servers_write(serve: Cal
             assert (await asyncio.to_thread(install.snapshot, {"n": number})).status_code == 202
 
     async with (
-        subscribed(servers[0], f"?since={cursor}") as first,
-        subscribed(servers[1], f"?since={cursor}") as second,
+        subscribe(servers[0], f"?since={cursor}") as first,
+        subscribe(servers[1], f"?since={cursor}") as second,
     ):
         writers = asyncio.gather(*(report(install) for install in installs))
         readers = [asyncio.create_task(follow(subscriber, installs, mirror)) for subscriber in (first, second)]
@@ -79,9 +79,9 @@ async def follow(subscriber: Any, installs: list[Install], mirror: dict[str, dic
 
 
 async def test_kpis_in_the_feed_equal_those_of_the_api_at_quiescence(server: ServerProcess) -> None:
-    install = Install(server.url).arrived({"sent": 1, "beta": True, "db": "x"})
+    install = Install(server.url).enroll({"sent": 1, "beta": True, "db": "x"})
     _, cursor = listed(server)
-    async with subscribed(server, f"?since={cursor}") as subscriber:
+    async with subscribe(server, f"?since={cursor}") as subscriber:
         for number in range(20):
             await asyncio.to_thread(install.snapshot, {"sent": number, "beta": False, "db": "y"})
         _, newest = listed(server)
@@ -94,7 +94,7 @@ async def test_kpis_in_the_feed_equal_those_of_the_api_at_quiescence(server: Ser
 
 
 async def test_every_cursor_that_was_told_is_safe_to_go_on_from(server: ServerProcess) -> None:
-    installs = [Install(server.url).arrived({"n": 0}) for _ in range(12)]
+    installs = [Install(server.url).enroll({"n": 0}) for _ in range(12)]
     _, cursor = listed(server)
     mirror: dict[str, dict[str, Any]] = {}
     ended = asyncio.Event()
@@ -108,14 +108,14 @@ async def test_every_cursor_that_was_told_is_safe_to_go_on_from(server: ServerPr
 
     writers = asyncio.gather(*(report(installs[first::3]) for first in range(3)))
     for _ in range(8):  # each subscription is dropped right after KPIs, which are read after the instances
-        async with subscribed(server, f"?since={cursor}") as subscriber:
+        async with subscribe(server, f"?since={cursor}") as subscriber:
             subscriber.instances = mirror
             await subscriber.until("kpis")
             cursor = subscriber.cursor
     ended.set()
     await writers
     truth, newest = listed(server)
-    async with subscribed(server, f"?since={cursor}") as subscriber:
+    async with subscribe(server, f"?since={cursor}") as subscriber:
         subscriber.instances = mirror
         while max(subscriber.cursors, default=0) < newest:
             await subscriber.message()
@@ -123,9 +123,9 @@ async def test_every_cursor_that_was_told_is_safe_to_go_on_from(server: ServerPr
 
 
 async def test_an_install_that_moves_to_another_application_leaves_the_first_one(server: ServerProcess) -> None:
-    install = Install(server.url, app_name="Old").arrived({"n": 1})
-    stays = Install(server.url, app_name="Old").arrived({"n": 2})
-    async with subscribed(server, "?app=old") as old, subscribed(server) as every:
+    install = Install(server.url, app_name="Old").enroll({"n": 1})
+    stays = Install(server.url, app_name="Old").enroll({"n": 2})
+    async with subscribe(server, "?app=old") as old, subscribe(server) as every:
         for subscriber in (old, every):
             await subscriber.until("hello")
         await asyncio.to_thread(install.register, app_name="New")
@@ -142,8 +142,8 @@ async def test_an_install_that_moves_to_another_application_leaves_the_first_one
 
 
 async def test_a_feed_that_cannot_look_is_closed_and_not_mute(server: ServerProcess, database: str) -> None:
-    install = Install(server.url).arrived({"a": 1})
-    async with subscribed(server) as subscriber:
+    install = Install(server.url).enroll({"a": 1})
+    async with subscribe(server) as subscriber:
         await subscriber.until("hello")
         with admin_cursor(database) as cursor:
             cursor.execute("ALTER VIEW instance_items RENAME TO elsewhere")
@@ -153,9 +153,9 @@ async def test_a_feed_that_cannot_look_is_closed_and_not_mute(server: ServerProc
 
 
 async def test_a_filter_by_application_shows_only_that_one(server: ServerProcess) -> None:
-    ledger = Install(server.url, app_name="Ledger").arrived()
-    kiosk = Install(server.url, app_name="Kiosk").arrived()
-    async with subscribed(server, "?app=kiosk") as subscriber:
+    ledger = Install(server.url, app_name="Ledger").enroll()
+    kiosk = Install(server.url, app_name="Kiosk").enroll()
+    async with subscribe(server, "?app=kiosk") as subscriber:
         await subscriber.until("hello")
         await asyncio.to_thread(ledger.snapshot, {"a": 1})
         await asyncio.to_thread(kiosk.snapshot, {"a": 2})
@@ -165,53 +165,59 @@ async def test_a_filter_by_application_shows_only_that_one(server: ServerProcess
 
 
 async def test_a_cursor_of_another_database_is_told_to_list_again(server: ServerProcess) -> None:
-    async with subscribed(server, "?since=4711") as subscriber:
+    async with subscribe(server, "?since=4711") as subscriber:
         assert (await subscriber.message())["type"] == "hello"
         assert (await subscriber.message())["type"] == "resync"
 
 
 @pytest.mark.parametrize("query", ["?since=-1", "?since=x", "?since=1.5", "?since=9223372036854775808", "?cursor=3"])
-async def test_a_cursor_that_is_none_is_refused_before_the_upgrade(running: ServerProcess, query: str) -> None:
+async def test_a_cursor_that_is_none_is_refused_before_the_upgrade(shared_server: ServerProcess, query: str) -> None:
     with pytest.raises(HTTPClientError) as caught:
-        async with subscribed(running, query):
+        async with subscribe(shared_server, query):
             pass
     assert caught.value.code == 400
 
 
-async def test_the_feed_wants_a_token_and_no_foreign_page(running: ServerProcess) -> None:
-    url = f"ws://127.0.0.1:{running.port}/api/v1/admin/feed"
+async def test_the_feed_wants_a_token_and_no_foreign_page(shared_server: ServerProcess) -> None:
+    url = f"ws://127.0.0.1:{shared_server.port}/api/v1/admin/feed"
     with pytest.raises(HTTPClientError) as caught:
         await websocket_connect(HTTPRequest(url))
     assert caught.value.code == 401
-    for origin in ("https://evil.example", "null", "http://[x", "", f"http://127.0.0.1:{running.port}.evil.example"):
+    for origin in (
+        "https://evil.example",
+        "null",
+        "http://[x",
+        "",
+        f"http://127.0.0.1:{shared_server.port}.evil.example",
+    ):
         with pytest.raises(HTTPClientError) as caught:
-            await websocket_connect(HTTPRequest(url, headers=running.headers | {"Origin": origin}))
+            await websocket_connect(HTTPRequest(url, headers=shared_server.headers | {"Origin": origin}))
         assert caught.value.code == 403, origin
-    own = {"Origin": f"http://127.0.0.1:{running.port}"}  # as a page of this site, and as other programs send it
-    async with subscribed(running, headers=running.headers | own) as subscriber:
+    own = {"Origin": f"http://127.0.0.1:{shared_server.port}"}  # as a page of this site, and as other programs send it
+    async with subscribe(shared_server, headers=shared_server.headers | own) as subscriber:
         assert (await subscriber.message())["type"] == "hello"
 
 
-def test_the_feed_without_an_upgrade_says_what_is_wanted(running: ServerProcess) -> None:
-    plain = plain_http.get(f"{running.url}/api/v1/admin/feed", headers=running.headers)
+def test_the_feed_without_an_upgrade_says_what_is_wanted(shared_server: ServerProcess) -> None:
+    plain = plain_http.get(f"{shared_server.url}/api/v1/admin/feed", headers=shared_server.headers)
     assert (plain.status_code, plain.json()["code"]) == (400, "upgrade_wanted")
 
 
 async def test_a_restarted_server_goes_on_from_the_subscribers_cursor(server: ServerProcess) -> None:
-    install = Install(server.url).arrived({"a": 1})
-    async with subscribed(server) as subscriber:
+    install = Install(server.url).enroll({"a": 1})
+    async with subscribe(server) as subscriber:
         cursor = (await subscriber.message())["cursor"]
         server.kill()
         assert await subscriber.closed() is None
     server.start()
     assert install.snapshot({"a": 2}).status_code == 202
-    async with subscribed(server, f"?since={cursor}") as subscriber:
+    async with subscribe(server, f"?since={cursor}") as subscriber:
         assert (await subscriber.until("instance"))["instance"]["metrics"] == {"a": 2}
 
 
 async def test_the_feed_goes_on_after_its_listener_lost_its_backend(server: ServerProcess, database: str) -> None:
-    install = Install(server.url).arrived({"a": 1})
-    async with subscribed(server) as subscriber:
+    install = Install(server.url).enroll({"a": 1})
+    async with subscribe(server) as subscriber:
         await subscriber.until("hello")
         connection = psycopg2.connect(database)
         with connection, connection.cursor() as cursor:
@@ -226,7 +232,7 @@ async def test_the_feed_goes_on_after_its_listener_lost_its_backend(server: Serv
 
 
 async def test_an_ending_server_says_that_it_goes_away(server: ServerProcess) -> None:
-    async with subscribed(server) as subscriber:
+    async with subscribe(server) as subscriber:
         await subscriber.until("hello")
         ending = asyncio.create_task(asyncio.to_thread(server.terminate))
         assert await subscriber.closed() == 1001

@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 
 from tests.support import plain_http
-from tests.support.aging import age
-from tests.support.feed_checker import Told
+from tests.support.feed_checker import Received
 from tests.support.feed_watcher import Watcher, plain
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
+from tests.support.time_travel import shift_times
 
 LIMIT_S = 10
 METRICS = {"sent": 3, "wait_avg": 1.5, "beta": True, "plan": "free"}
@@ -66,7 +66,7 @@ class Listeners:
         async with asyncio.TaskGroup() as group:
             for watcher in self._watchers:
                 group.create_task(watcher.follow(ended.is_set))
-            await self._all(lambda watcher: isinstance(watcher.log[-1], Told), "a greeting")
+            await self._all(lambda watcher: isinstance(watcher.log[-1], Received), "a greeting")
             for number, change in enumerate(changes):
                 await asyncio.to_thread(change)
                 asked = await asyncio.to_thread(kpis, self._servers[0], self._app)
@@ -86,22 +86,22 @@ class Listeners:
 
 async def test_an_edit_of_an_application_is_told_at_every_server(serve: Callable[..., ServerProcess]) -> None:
     servers = [serve(), serve()]
-    Install(servers[0].url).arrived(METRICS)
+    Install(servers[0].url).enroll(METRICS)
     listeners = Listeners(servers, "ledger")
     await listeners.list()
     await listeners.all_hear(*(partial(edit, servers[0], "ledger", overrides) for overrides in EDITS))
 
 
 async def test_an_install_that_falls_silent_leaves_the_kpis_that_are_told(server: ServerProcess, database: str) -> None:
-    silent, alive = (Install(server.url).arrived({"sent": number}) for number in (3, 4))
-    age(database, timedelta(days=29))
+    silent, alive = (Install(server.url).enroll({"sent": number}) for number in (3, 4))
+    shift_times(database, timedelta(days=29))
     assert alive.snapshot({"sent": 5}).status_code == 202
     listeners = Listeners([server], "ledger")
     await listeners.list()
     values: list[list[int]] = []
 
     def pass_away(days: int) -> None:
-        age(database, timedelta(days=days))
+        shift_times(database, timedelta(days=days))
         values.append([kpi["value"] for kpi in kpis(server, "ledger")["kpis"]])
 
     await listeners.all_hear(partial(pass_away, 2), partial(pass_away, 29), lambda: silent.snapshot({"sent": 6}))

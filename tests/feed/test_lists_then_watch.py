@@ -1,4 +1,4 @@
-"""List, then watch: whoever applies what comes holds what a fresh list shows, at every cursor."""
+"""List, then make_watcher_group: whoever applies what comes holds what a fresh list shows, at every cursor."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -6,23 +6,23 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from tests.support import plain_http
-from tests.support.bustle import Bustle
+from tests.support.chaos import Chaos
+from tests.support.clusters import wait_for
 from tests.support.databases import admin_cursor
 from tests.support.feed_history import remember
-from tests.support.houses import wait_for
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
-from tests.support.watch import VIEWS, Watch, watch
+from tests.support.watcher_group import VIEWS, WatcherGroup, make_watcher_group
 
 MOST_MESSAGES = 3  # before a restless watcher leaves
 
 
-async def bustling(watched: Watch, bustle: Bustle, seconds: float = 0.0, feeds: int = 0) -> None:
+async def bustling(watched: WatcherGroup, chaos: Chaos, seconds: float = 0.0, feeds: int = 0) -> None:
     """For so long, and until the watchers have come so often."""
-    with bustle.running():
+    with chaos.running():
         await asyncio.sleep(seconds)
         while watched.feeds < feeds:
-            assert bustle.is_running, "it is over before they have come so often"
+            assert chaos.is_running, "it is over before they have come so often"
             await asyncio.sleep(0.02)
 
 
@@ -32,12 +32,12 @@ async def test_a_mirror_is_true_at_every_cursor_while_two_servers_write_and_comm
 ) -> None:
     servers = [serve(), serve()]
     remember(database, slow_commits=True)
-    bustle = Bustle(servers, seed)
-    watched = watch(servers, database, seed)
+    chaos = Chaos(servers, seed)
+    watched = make_watcher_group(servers, database, seed)
     for watcher in watched.watchers[::2]:
         watcher.leaves_after, watcher.page = 20, 5
-    async with watched.during(bustle):
-        await bustling(watched, bustle, seconds)
+    async with watched.watching(chaos):
+        await bustling(watched, chaos, seconds)
     assert [watcher.resyncs for watcher in watched.watchers] == [0] * len(watched.watchers)
 
 
@@ -47,13 +47,13 @@ async def test_a_mirror_is_true_over_a_thousand_reconnects_to_either_server(
 ) -> None:
     servers = [serve(), serve()]
     remember(database)
-    bustle = Bustle(servers, seed, rest_s=0.1)
-    watched = watch(servers, database, seed, leaves_after=MOST_MESSAGES, page=7)
-    watched.watchers.extend(watch(servers, database, seed + 1, leaves_after=MOST_MESSAGES).watchers)
+    chaos = Chaos(servers, seed, rest_s=0.1)
+    watched = make_watcher_group(servers, database, seed, leaves_after=MOST_MESSAGES, page=7)
+    watched.watchers.extend(make_watcher_group(servers, database, seed + 1, leaves_after=MOST_MESSAGES).watchers)
     for watcher in watched.watchers:
         watcher.ports = [server.port for server in servers]
-    async with watched.during(bustle):
-        await bustling(watched, bustle, feeds=feeds)
+    async with watched.watching(chaos):
+        await bustling(watched, chaos, feeds=feeds)
     assert [watcher.resyncs for watcher in watched.watchers] == [0] * len(watched.watchers)
 
 
@@ -83,11 +83,11 @@ def go(server: ServerProcess, install: Install, way: Sequence[str | None]) -> No
 async def test_an_install_that_went_through_several_applications_is_left_behind_in_none(
     server: ServerProcess, database: str, seed: int, away: bool
 ) -> None:
-    bustle = Bustle([server], seed)
+    chaos = Chaos([server], seed)
     remember(database)
-    installs = [Install(server.url, app_name="Ledger").arrived({"n": number}) for number in range(len(WAYS))]
-    watched = watch([server], database, seed)
-    async with watched.during(bustle, away=away):
+    installs = [Install(server.url, app_name="Ledger").enroll({"n": number}) for number in range(len(WAYS))]
+    watched = make_watcher_group([server], database, seed)
+    async with watched.watching(chaos, away=away):
         for install, way in zip(installs, WAYS, strict=True):
             await asyncio.to_thread(go, server, install, way[1:])
     views = {watcher.app: set(watcher.mirror) for watcher in watched.watchers}
@@ -102,11 +102,11 @@ async def test_whoever_was_away_for_longer_than_removals_are_remembered_lists_ag
     serve: Callable[..., ServerProcess], database: str, seed: int
 ) -> None:
     server = serve(SHM_FEED_MEMORY="1s")
-    bustle = Bustle([server], seed)
+    chaos = Chaos([server], seed)
     remember(database)
-    installs = [Install(server.url, app_name="Ledger").arrived() for _ in range(3)]
-    watched = watch([server], database, seed, page=2)
-    async with watched.during(bustle, away=True):
+    installs = [Install(server.url, app_name="Ledger").enroll() for _ in range(3)]
+    watched = make_watcher_group([server], database, seed, page=2)
+    async with watched.watching(chaos, away=True):
         with admin_cursor(database) as cursor:
             go(server, installs[0], [None])
             cursor.execute("UPDATE removals SET removed_at = now() - interval '1 hour'")

@@ -8,11 +8,11 @@ from random import Random
 
 import pytest
 
-from tests.support.bustle import Bustle
+from tests.support.chaos import Chaos
+from tests.support.clusters import Cluster, cluster_of_servers, wait_for
 from tests.support.databases import admin_cursor
 from tests.support.feed_history import remember
-from tests.support.houses import House, house_with_servers, wait_for
-from tests.support.watch import watch
+from tests.support.watcher_group import make_watcher_group
 
 Blow = Callable[[], object]
 
@@ -23,9 +23,9 @@ END_LISTENERS = """
 """
 
 
-def end_listeners(house: House) -> None:
+def end_listeners(cluster: Cluster) -> None:
     """Terminates the backend of each server's listener that has one."""
-    with admin_cursor(house.dsn) as cursor:
+    with admin_cursor(cluster.dsn) as cursor:
 
         def ended() -> bool:
             cursor.execute(END_LISTENERS)
@@ -34,17 +34,17 @@ def end_listeners(house: House) -> None:
         wait_for(ended, "a listener")
 
 
-def blows(house: House, chance: Random) -> Iterator[tuple[str, Blow, Blow]]:
+def blows(cluster: Cluster, chance: Random) -> Iterator[tuple[str, Blow, Blow]]:
     """What is killed, and how it comes back, in any order: each once, of the servers and of PostgreSQL's ends one."""
-    number, signal_number = chance.randrange(len(house.servers)), chance.choice([signal.SIGQUIT, signal.SIGKILL])
-    server = house.servers[number]
+    number, signal_number = chance.randrange(len(cluster.servers)), chance.choice([signal.SIGQUIT, signal.SIGKILL])
+    server = cluster.servers[number]
     end, strike = chance.choice(
-        [("stopped", house.stop_postgres), (signal_number.name, lambda: house.kill_postgres(signal_number))]
+        [("stopped", cluster.stop_postgres), (signal_number.name, lambda: cluster.kill_postgres(signal_number))]
     )
     found: list[tuple[str, Blow, Blow]] = [
         (f"server {number}", server.kill, server.start),
-        ("listeners", lambda: end_listeners(house), house.is_ready),
-        (f"PostgreSQL: {end}", strike, house.start_postgres),
+        ("listeners", lambda: end_listeners(cluster), cluster.is_ready),
+        (f"PostgreSQL: {end}", strike, cluster.start_postgres),
     ]
     chance.shuffle(found)
     yield from found
@@ -52,26 +52,26 @@ def blows(house: House, chance: Random) -> Iterator[tuple[str, Blow, Blow]]:
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=pytest.mark.long)])
 async def test_a_mirror_is_true_whatever_is_killed_while_two_servers_write(
-    open_folder: Path, seed: int, rounds: int
+    postgres_dir: Path, seed: int, rounds: int
 ) -> None:
     chance = Random(seed)
-    house_of_two = house_with_servers(open_folder, 2)
-    house = await asyncio.to_thread(house_of_two.__enter__)
+    cluster_of_two = cluster_of_servers(postgres_dir, 2)
+    cluster = await asyncio.to_thread(cluster_of_two.__enter__)
     try:
-        remember(house.dsn, slow_commits=True)
-        bustle = Bustle(house.servers, seed)
-        watched = watch(house.servers, house.dsn, seed)
-        async with watched.during(bustle):
-            with bustle.running():
-                for what, strike, mend in [blow for _ in range(rounds) for blow in blows(house, chance)]:
+        remember(cluster.dsn, slow_commits=True)
+        chaos = Chaos(cluster.servers, seed)
+        watched = make_watcher_group(cluster.servers, cluster.dsn, seed)
+        async with watched.watching(chaos):
+            with chaos.running():
+                for what, strike, mend in [blow for _ in range(rounds) for blow in blows(cluster, chance)]:
                     print("killed:", what)
                     await asyncio.sleep(chance.uniform(0, GAP_S))
                     await asyncio.to_thread(strike)
                     await asyncio.sleep(chance.uniform(0, GAP_S))
                     await asyncio.to_thread(mend)
-                    await asyncio.to_thread(wait_for, house.is_ready, "both servers ready")
+                    await asyncio.to_thread(wait_for, cluster.is_ready, "both servers ready")
         assert [watcher.resyncs for watcher in watched.watchers] == [0] * len(watched.watchers)
-        for server in house.servers:
+        for server in cluster.servers:
             assert "Traceback" not in server.log
     finally:
-        await asyncio.to_thread(house_of_two.__exit__, None, None, None)
+        await asyncio.to_thread(cluster_of_two.__exit__, None, None, None)

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 import httpx
 
-from tests.support.answers import problem
 from tests.support.databases import admin_cursor
 from tests.support.installs import Install
+from tests.support.responses import problem
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import ago, backlog
 
@@ -18,7 +18,7 @@ LIMIT_S = 20
 
 def test_one_install_cannot_take_the_whole_queue(serve: Callable[..., ServerProcess], database: str) -> None:
     server = serve(SHM_QUEUE="300", SHM_MAX_BACKLOG="100")
-    greedy, honest = Install(server.url).arrived({"n": 0}), Install(server.url).arrived({"n": 0})
+    greedy, honest = Install(server.url).enroll({"n": 0}), Install(server.url).enroll({"n": 0})
     start = time.time()
 
     def send(place: int) -> httpx.Response:

@@ -10,12 +10,12 @@ import psycopg2
 import pytest
 
 from tests.support import plain_http
-from tests.support.answers import items
 from tests.support.databases import admin_cursor
 from tests.support.installs import Install
+from tests.support.responses import instances_by_id
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act
-from tests.support.subscriber import subscribed
+from tests.support.subscriber import subscribe
 
 LIMIT_S = 20
 
@@ -38,22 +38,22 @@ def test_a_pending_instance_that_never_proves_its_key_is_purged_and_others_are_n
         (cursor_before,) = cursor.fetchone() or (0,)
     server.start()  # it purges at its start, and once a minute
     deadline = time.monotonic() + LIMIT_S
-    while stranger.instance_id in items(server):
+    while stranger.instance_id in instances_by_id(server):
         assert time.monotonic() < deadline, server.log
         time.sleep(0.05)
-    assert items(server).keys() == {young.instance_id, waiting.instance_id}
+    assert instances_by_id(server).keys() == {young.instance_id, waiting.instance_id}
     assert int(server.get("instances").headers["X-Feed-Cursor"]) == cursor_before + 1
 
 
 async def test_the_feed_tells_of_an_erased_instance_to_whoever_listens_and_to_whoever_comes_back(
     server: ServerProcess,
 ) -> None:
-    install = Install(server.url, app_name="Ledger").arrived()
+    install = Install(server.url, app_name="Ledger").enroll()
     listed = server.get("instances")
     since = int(listed.headers["X-Feed-Cursor"])
     assert act(install, "erase").status_code == 200
     for query in (f"?since={since}", f"?since={since}&app=ledger"):
-        async with subscribed(server, query) as subscriber:
+        async with subscribe(server, query) as subscriber:
             told = await subscriber.until("removed")
             assert (told["instance_id"], told["cursor"]) == (install.instance_id, since + 1)
 
@@ -62,7 +62,7 @@ async def test_a_cursor_from_before_the_feeds_memory_of_removals_leads_to_a_resy
     serve: Callable[..., ServerProcess], database: str
 ) -> None:
     server = serve()
-    install = Install(server.url).arrived()
+    install = Install(server.url).enroll()
     since = int(server.get("instances").headers["X-Feed-Cursor"])
     assert act(install, "erase").status_code == 200
     with admin_cursor(database) as cursor:
@@ -80,10 +80,10 @@ async def test_a_cursor_from_before_the_feeds_memory_of_removals_leads_to_a_resy
             assert time.monotonic() < deadline, server.log
             await asyncio.sleep(0.05)
     connection.close()
-    async with subscribed(server, f"?since={since}") as subscriber:
+    async with subscribe(server, f"?since={since}") as subscriber:
         assert (await subscriber.until("resync"))["reason"].endswith("list again.")
-    async with subscribed(server, f"?since={since + 1}") as subscriber:
-        await asyncio.to_thread(Install(server.url).arrived)
+    async with subscribe(server, f"?since={since + 1}") as subscriber:
+        await asyncio.to_thread(Install(server.url).enroll)
         await subscriber.message()
         assert (await subscriber.message())["type"] == "instance"
 
@@ -111,7 +111,7 @@ def delete(server: ServerProcess, install: Install, token: str | None = None) ->
 async def test_a_deleted_instance_leaves_no_trace_and_the_feed_tells_that_it_is_gone(
     server: ServerProcess, database: str, revoked: bool
 ) -> None:
-    install = Install(server.url, app_name="Ledger").arrived({"n": 7}, ago=timedelta(hours=5))
+    install = Install(server.url, app_name="Ledger").enroll({"n": 7}, ago=timedelta(hours=5))
     assert install.snapshot({"n": 8}).status_code == 202
     address = f"{server.url}/api/v1/admin/instances/{install.instance_id}"
     with admin_cursor(database) as cursor:
@@ -127,12 +127,12 @@ async def test_a_deleted_instance_leaves_no_trace_and_the_feed_tells_that_it_is_
     if revoked:
         (await asyncio.to_thread(httpx.post, f"{address}/revoke", headers=server.headers)).raise_for_status()
     since = int(server.get("instances").headers["X-Feed-Cursor"])
-    async with subscribed(server, f"?since={since}") as subscriber:
+    async with subscribe(server, f"?since={since}") as subscriber:
         answer = await asyncio.to_thread(delete, server, install)
         assert (answer.status_code, answer.content) == (204, b"")
         told = await subscriber.until("removed")
         assert (told["instance_id"], told["cursor"]) == (install.instance_id, since + 1)
-    assert items(server) == {}
+    assert instances_by_id(server) == {}
     assert server.get("applications/ledger/kpis").json()["kpis"] == []
     chart = server.get("metrics/ledger?period=24h&keys=n").json()
     assert not any(any(values) for values in chart["metrics"].values())
@@ -145,14 +145,14 @@ async def test_a_deleted_instance_leaves_no_trace_and_the_feed_tells_that_it_is_
 
 
 def test_only_an_admin_deletes_and_only_what_is_there(server: ServerProcess) -> None:
-    install, other = Install(server.url).arrived({"n": 1}), Install(server.url).arrived({"n": 2})
+    install, other = Install(server.url).enroll({"n": 1}), Install(server.url).enroll({"n": 2})
     made = plain_http.post(
         f"{server.url}/api/v1/admin/tokens", headers=server.headers, json={"name": "reader", "role": "viewer"}
     )
     assert delete(server, install, made.json()["token"]).json()["code"] == "role_too_small"
-    assert install.instance_id in items(server)
+    assert install.instance_id in instances_by_id(server)
     assert delete(server, install).status_code == 204
     again = delete(server, install)
     assert (again.status_code, again.json()["code"]) == (404, "no_such_instance")
-    assert [*items(server)] == [other.instance_id]
+    assert [*instances_by_id(server)] == [other.instance_id]
     assert install.register().status_code == 201

@@ -9,7 +9,7 @@ from typing import Any
 from nacl.signing import SigningKey
 
 from tests.support import plain_http
-from tests.support.answers import items
+from tests.support.responses import instances_by_id
 from tests.support.server_process import ServerProcess
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "protocol.md"
@@ -52,4 +52,4 @@ def test_sent_in_their_order_they_get_the_answers_that_are_documented(serve: Cal
         sent[0]["metrics"],
     ]
     assert answers[-1].json()["snapshots"] == 2
-    assert items(server) == {}
+    assert instances_by_id(server) == {}

@@ -16,10 +16,10 @@ from nacl.signing import SigningKey
 
 from shm.db.advisory_locks import Lock
 from tests.support import plain_http
-from tests.support.answers import items, problem
 from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.raw_http import RawConnection
+from tests.support.responses import instances_by_id, problem
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act, action, ago, backlog, rotate
 from tests.support.targets import BATCH, WAITING
@@ -65,7 +65,7 @@ def count(database: str, table: str, install: Install) -> int:
 
 
 def test_a_backlog_is_stored_with_a_verdict_for_each_member(server: ServerProcess, database: str) -> None:
-    install = Install(server.url).arrived({"n": 0})
+    install = Install(server.url).enroll({"n": 0})
     first, second = ago(120), ago(60)
     answer = backlog(
         install,
@@ -89,11 +89,11 @@ def test_a_backlog_is_stored_with_a_verdict_for_each_member(server: ServerProces
         ("repeated", None),
     ]
     assert count(database, "snapshots", install) == 3
-    assert items(server)[install.instance_id]["metrics"] == {"n": 0}
+    assert instances_by_id(server)[install.instance_id]["metrics"] == {"n": 0}
 
 
-def test_a_backlog_of_a_hundred_is_taken_and_of_more_refused(running: ServerProcess) -> None:
-    install = Install(running.url).arrived({"n": 0})
+def test_a_backlog_of_a_hundred_is_taken_and_of_more_refused(shared_server: ServerProcess) -> None:
+    install = Install(shared_server.url).enroll({"n": 0})
     members = [
         {"timestamp": ago(minutes), "metrics": {"n": minutes, "pad": ["x" * 1000] * 9}} for minutes in range(101)
     ]
@@ -105,16 +105,16 @@ def test_a_backlog_of_a_hundred_is_taken_and_of_more_refused(running: ServerProc
     assert [member["status"] for member in again.json()["snapshots"]] == ["repeated"] * 100
 
 
-def test_a_backlog_over_a_mebibyte_is_refused(running: ServerProcess) -> None:
-    install = Install(running.url).arrived({"n": 0})
+def test_a_backlog_over_a_mebibyte_is_refused(shared_server: ServerProcess) -> None:
+    install = Install(shared_server.url).enroll({"n": 0})
     assert problem(backlog(install, [{"timestamp": ago(1), "metrics": {"n": "x" * 1_100_000}}])) == (
         413,
         "body_too_large",
     )
 
 
-def test_a_backlog_in_anothers_name_or_not_signed_is_refused(running: ServerProcess) -> None:
-    mallory, victim = Install(running.url).arrived(), Install(running.url).arrived()
+def test_a_backlog_in_anothers_name_or_not_signed_is_refused(shared_server: ServerProcess) -> None:
+    mallory, victim = Install(shared_server.url).enroll(), Install(shared_server.url).enroll()
     body = json.dumps({"instance_id": victim.instance_id, "snapshots": []}).encode()
     assert problem(mallory.post("/v1/snapshots", body, mallory.signed(body))) == (403, "instance_mismatch")
     forged = mallory.signed(body) | {"X-Instance-ID": victim.instance_id}
@@ -125,7 +125,7 @@ def test_a_rotated_key_counts_in_every_server_and_the_old_one_in_none(
     server: ServerProcess, serve: Callable[..., ServerProcess]
 ) -> None:
     other = serve()
-    install = Install(server.url).arrived({"n": 0})
+    install = Install(server.url).enroll({"n": 0})
     elsewhere = Install(other.url, instance_id=install.instance_id, key=install.key)
     assert elsewhere.snapshot({"n": 1}).status_code == 202  # so that this server remembers the old key, too
     new = SigningKey.generate()
@@ -135,18 +135,18 @@ def test_a_rotated_key_counts_in_every_server_and_the_old_one_in_none(
     install.key = elsewhere.key = new
     assert elsewhere.snapshot({"n": 3}).status_code == 202
     assert install.snapshot({"n": 4}).status_code == 202
-    assert items(server)[install.instance_id]["metrics"] == {"n": 4}
+    assert instances_by_id(server)[install.instance_id]["metrics"] == {"n": 4}
 
 
-def test_a_rotate_that_is_asked_again_is_answered_again(running: ServerProcess) -> None:
-    install, new = Install(running.url).arrived(), SigningKey.generate()
+def test_a_rotate_that_is_asked_again_is_answered_again(shared_server: ServerProcess) -> None:
+    install, new = Install(shared_server.url).enroll(), SigningKey.generate()
     assert [rotate(install, new).status_code for _ in range(3)] == [200] * 3
     install.key = new
     assert install.snapshot({"n": 1}).status_code == 202
 
 
 def test_of_rotates_at_the_same_time_one_is_told_that_it_was_done(server: ServerProcess, database: str) -> None:
-    install, news = Install(server.url).arrived(), [SigningKey.generate() for _ in range(2)]
+    install, news = Install(server.url).enroll(), [SigningKey.generate() for _ in range(2)]
     with admin_cursor(database) as cursor, ThreadPoolExecutor(2) as pool:
         cursor.execute("SELECT pg_advisory_lock(%s)", [Lock.WRITERS])
         answers = [pool.submit(rotate, install, new) for new in news]
@@ -158,8 +158,8 @@ def test_of_rotates_at_the_same_time_one_is_told_that_it_was_done(server: Server
     assert install.snapshot({"n": 1}).status_code == 202
 
 
-def test_a_rotate_needs_both_signatures(running: ServerProcess) -> None:
-    install, new, mallory = Install(running.url).arrived(), SigningKey.generate(), SigningKey.generate()
+def test_a_rotate_needs_both_signatures(shared_server: ServerProcess) -> None:
+    install, new, mallory = Install(shared_server.url).enroll(), SigningKey.generate(), SigningKey.generate()
     body = action(install, "rotate", new_public_key=new.verify_key.encode().hex())
     signed = install.signed(body)
     assert problem(install.post("/v1/rotate", body, signed)) == (401, "missing_signature")
@@ -173,7 +173,7 @@ def test_a_rotate_needs_both_signatures(running: ServerProcess) -> None:
 
 @pytest.mark.parametrize("name", ["erase", "disclose"])
 def test_an_action_is_of_just_now_of_its_name_and_of_its_instance(server: ServerProcess, name: str) -> None:
-    install, other = Install(server.url).arrived(), Install(server.url).arrived()
+    install, other = Install(server.url).enroll(), Install(server.url).enroll()
     now = datetime.now(UTC)
     assert problem(act(install, name, now - timedelta(minutes=6))) == (400, "timestamp_too_old")
     assert problem(act(install, name, now + timedelta(minutes=6))) == (400, "timestamp_ahead")
@@ -181,11 +181,11 @@ def test_an_action_is_of_just_now_of_its_name_and_of_its_instance(server: Server
         assert problem(install.post(f"/v1/{name}", body, install.signed(body))) == (400, "bad_field")
     body = action(other, name)
     assert problem(install.post(f"/v1/{name}", body, install.signed(body))) == (403, "instance_mismatch")
-    assert items(server).keys() == {install.instance_id, other.instance_id}
+    assert instances_by_id(server).keys() == {install.instance_id, other.instance_id}
 
 
 def test_an_erased_instance_is_gone_and_its_receipt_says_what_was_deleted(server: ServerProcess, database: str) -> None:
-    install, neighbour = Install(server.url), Install(server.url).arrived({"n": 5})
+    install, neighbour = Install(server.url), Install(server.url).enroll({"n": 5})
     install.register()
     install.activate()
     first, last = datetime.now(UTC) - timedelta(hours=2), datetime.now(UTC)
@@ -199,7 +199,7 @@ def test_an_erased_instance_is_gone_and_its_receipt_says_what_was_deleted(server
     assert datetime.fromisoformat(receipt["oldest_snapshot_at"]) == first
     assert datetime.fromisoformat(receipt["newest_snapshot_at"]) == last
     assert count(database, "instances", install) == count(database, "snapshots", install) == 0
-    assert items(server).keys() == {neighbour.instance_id}
+    assert instances_by_id(server).keys() == {neighbour.instance_id}
     (kpi,) = server.get("applications/ledger/kpis").json()["kpis"]
     assert (kpi["value"], kpi["instances"]) == (5, 1)
     for refused in (act(install, "erase"), install.activate(), install.snapshot({"n": 9})):
@@ -210,17 +210,17 @@ def test_an_erased_instance_is_gone_and_its_receipt_says_what_was_deleted(server
 def test_an_erased_instance_is_forgotten_by_every_server(
     server: ServerProcess, serve: Callable[..., ServerProcess]
 ) -> None:
-    install, other = Install(server.url).arrived(), serve()
+    install, other = Install(server.url).enroll(), serve()
     elsewhere = Install(other.url, instance_id=install.instance_id, key=install.key)
     assert elsewhere.snapshot({"n": 1}).status_code == 202
     assert act(install, "erase").status_code == 200
     assert problem(elsewhere.snapshot({"n": 2})) == (403, "unknown_instance")
-    again = Install(other.url, instance_id=install.instance_id).arrived({"n": 3})
-    assert items(server)[again.instance_id]["metrics"] == {"n": 3}
+    again = Install(other.url, instance_id=install.instance_id).enroll({"n": 3})
+    assert instances_by_id(server)[again.instance_id]["metrics"] == {"n": 3}
 
 
 def test_a_disclosure_holds_everything_that_the_database_holds(server: ServerProcess, database: str) -> None:
-    install = Install(server.url).arrived({"n": 0, "deep": {"list": [1, None]}})
+    install = Install(server.url).enroll({"n": 0, "deep": {"list": [1, None]}})
     digits = "0.10000000000000000000001"
     body = install.snapshot_body("HERE", ago(5), sequence=7).replace(b'"HERE"', b'{"n": %s}' % digits.encode())
     assert install.post("/v1/snapshot", body, install.signed(body)).status_code == 202
@@ -240,8 +240,8 @@ def test_a_disclosure_holds_everything_that_the_database_holds(server: ServerPro
         assert {row[0] for row in cursor.fetchall()} == disclosed["instance"].keys() - {"absences", "versions"}
 
 
-def test_a_disclosure_of_many_snapshots_comes_in_pieces_and_whole(running: ServerProcess) -> None:
-    install = Install(running.url).arrived({"n": 0})
+def test_a_disclosure_of_many_snapshots_comes_in_pieces_and_whole(shared_server: ServerProcess) -> None:
+    install = Install(shared_server.url).enroll({"n": 0})
     for start in range(0, 500, 100):
         members = [{"timestamp": ago(1 + start + i), "metrics": {"n": start + i}} for i in range(100)]
         assert backlog(install, members).status_code == 202
@@ -250,11 +250,11 @@ def test_a_disclosure_of_many_snapshots_comes_in_pieces_and_whole(running: Serve
     assert [told["metrics"]["n"] for told in answer.json()["snapshots"]] == [*reversed(range(500)), 0]
 
 
-def test_a_disclosure_to_an_old_http_client_ends_with_its_connection(running: ServerProcess) -> None:
-    install = Install(running.url).arrived({"n": 0})
+def test_a_disclosure_to_an_old_http_client_ends_with_its_connection(shared_server: ServerProcess) -> None:
+    install = Install(shared_server.url).enroll({"n": 0})
     body = action(install, "disclose")
     keep = {"Connection": "keep-alive"}
-    with RawConnection(running.port) as old:
+    with RawConnection(shared_server.port) as old:
         old.send(_raw("/v1/disclose", body, install.signed(body) | keep).replace(b"HTTP/1.1", b"HTTP/1.0", 1))
         answer = old.answer()
     assert answer is not None
@@ -262,7 +262,7 @@ def test_a_disclosure_to_an_old_http_client_ends_with_its_connection(running: Se
 
 
 def test_disclosures_that_nobody_reads_hold_little_memory(server: ServerProcess, database: str) -> None:
-    install = Install(server.url).arrived({"n": 0})
+    install = Install(server.url).enroll({"n": 0})
     with admin_cursor(database) as cursor:
         cursor.execute(LARGE_SNAPSHOTS, [install.instance_id])
     body = action(install, "disclose")
@@ -280,7 +280,7 @@ def test_a_server_ends_in_time_though_disclosures_were_broken_off_and_requests_w
     serve: Callable[..., ServerProcess], database: str
 ) -> None:
     server = serve(SHM_DRAIN_TIMEOUT="1s")
-    install = Install(server.url).arrived({"n": 0})
+    install = Install(server.url).enroll({"n": 0})
     with admin_cursor(database) as cursor, RawConnection(server.port) as gone, RawConnection(server.port) as waiting:
         cursor.execute(LARGE_SNAPSHOTS, [install.instance_id])
         body = action(install, "disclose")
@@ -294,10 +294,10 @@ def test_a_server_ends_in_time_though_disclosures_were_broken_off_and_requests_w
         assert server.terminate() == 0
 
 
-def test_whoever_is_revoked_can_do_nothing_any_more(running: ServerProcess) -> None:
-    install = Install(running.url).arrived()
-    url = f"{running.url}/api/v1/admin/instances/{install.instance_id}/revoke"
-    assert plain_http.post(url, headers=running.headers).status_code == 200
+def test_whoever_is_revoked_can_do_nothing_any_more(shared_server: ServerProcess) -> None:
+    install = Install(shared_server.url).enroll()
+    url = f"{shared_server.url}/api/v1/admin/instances/{install.instance_id}/revoke"
+    assert plain_http.post(url, headers=shared_server.headers).status_code == 200
     refused = [install.register(), install.activate(), install.snapshot({"a": 1}), backlog(install, [])]
     refused += [act(install, "erase"), act(install, "disclose"), rotate(install, SigningKey.generate())]
     member = [{"timestamp": ago(1), "metrics": {}}]
@@ -307,7 +307,7 @@ def test_whoever_is_revoked_can_do_nothing_any_more(running: ServerProcess) -> N
 def test_junk_does_not_delay_a_rotation_in_another_server(
     server: ServerProcess, serve: Callable[..., ServerProcess]
 ) -> None:
-    install, other = Install(server.url).arrived({"n": 0}), serve()
+    install, other = Install(server.url).enroll({"n": 0}), serve()
     elsewhere = Install(other.url, instance_id=install.instance_id, key=install.key)
     assert elsewhere.snapshot({"n": 1}).status_code == 202
     junk, new = Install(other.url, instance_id=install.instance_id), SigningKey.generate()

@@ -15,22 +15,24 @@ PATHS = ["stats", "applications", "applications/ledger", "applications/ledger/kp
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("authorization", [None, "Bearer", "Bearer wrong", "Basic YTpi", "wrong"])
-def test_nothing_is_told_without_a_valid_token(running: ServerProcess, path: str, authorization: str | None) -> None:
+def test_nothing_is_told_without_a_valid_token(
+    shared_server: ServerProcess, path: str, authorization: str | None
+) -> None:
     headers = {} if authorization is None else {"Authorization": authorization}
-    response = plain_http.get(f"{running.url}/api/v1/admin/{path}", headers=headers)
+    response = plain_http.get(f"{shared_server.url}/api/v1/admin/{path}", headers=headers)
     assert response.status_code == 401
     assert response.headers["WWW-Authenticate"] == "Bearer"
     assert response.headers["Content-Type"] == "application/problem+json"
 
 
-def test_a_token_in_the_address_is_no_token(running: ServerProcess) -> None:
-    response = plain_http.get(f"{running.url}/api/v1/admin/stats", params={"token": running.admin_token})
+def test_a_token_in_the_address_is_no_token(shared_server: ServerProcess) -> None:
+    response = plain_http.get(f"{shared_server.url}/api/v1/admin/stats", params={"token": shared_server.admin_token})
     assert response.status_code == 401
-    assert running.admin_token not in running.log
+    assert shared_server.admin_token not in shared_server.log
 
 
 def test_pages_follow_each_other_without_a_gap_or_a_repeat(server: ServerProcess) -> None:
-    installs = [Install(server.url).arrived({"n": number}) for number in range(7)]
+    installs = [Install(server.url).enroll({"n": number}) for number in range(7)]
     pending = Install(server.url)
     pending.register()
     seen: list[str] = []
@@ -43,8 +45,8 @@ def test_pages_follow_each_other_without_a_gap_or_a_repeat(server: ServerProcess
 
 
 def test_filters_narrow_a_list(server: ServerProcess) -> None:
-    first = Install(server.url, app_name="Café Board", app_version="1.0%").arrived()
-    second = Install(server.url, app_name="Kiosk", app_version="2.0", environment="staging").arrived()
+    first = Install(server.url, app_name="Café Board", app_version="1.0%").enroll()
+    second = Install(server.url, app_name="Kiosk", app_version="2.0", environment="staging").enroll()
 
     def ids(query: str) -> list[str]:
         return [item["instance_id"] for item in server.get(f"instances?{query}").json()]
@@ -73,14 +75,14 @@ def test_filters_narrow_a_list(server: ServerProcess) -> None:
         OUTSIDE,
     ],
 )
-def test_a_query_that_means_nothing_is_refused(running: ServerProcess, query: str) -> None:
-    response = plain_http.get(f"{running.url}/api/v1/admin/instances?{query}", headers=running.headers)
+def test_a_query_that_means_nothing_is_refused(shared_server: ServerProcess, query: str) -> None:
+    response = plain_http.get(f"{shared_server.url}/api/v1/admin/instances?{query}", headers=shared_server.headers)
     assert (response.status_code, response.headers["Content-Type"]) == (400, "application/problem+json")
 
 
-def test_an_unknown_application_is_not_found(running: ServerProcess) -> None:
+def test_an_unknown_application_is_not_found(shared_server: ServerProcess) -> None:
     for path in ("applications/nobody", "applications/nobody/kpis"):
-        response = plain_http.get(f"{running.url}/api/v1/admin/{path}", headers=running.headers)
+        response = plain_http.get(f"{shared_server.url}/api/v1/admin/{path}", headers=shared_server.headers)
         assert (response.status_code, response.json()["code"]) == (404, "no_such_application")
 
 
@@ -96,7 +98,7 @@ def test_numbers_come_out_with_the_digits_that_went_in(server: ServerProcess) ->
 
 def test_metrics_come_out_as_they_were_sent(server: ServerProcess) -> None:
     sent = {"nested": {"deep": [1, {"x": None}]}, "null": None, "text": "<b>&\u202e\x1b]52", "flag": False}
-    install = Install(server.url).arrived(sent, ago=timedelta(minutes=1))
+    install = Install(server.url).enroll(sent, ago=timedelta(minutes=1))
     (item,) = server.get("instances").json()
     assert item["metrics"] == sent
     assert item["instance_id"] == install.instance_id
@@ -104,6 +106,6 @@ def test_metrics_come_out_as_they_were_sent(server: ServerProcess) -> None:
     assert json.dumps(item)
 
 
-def test_health_and_readiness_need_no_token(running: ServerProcess) -> None:
-    assert plain_http.get(f"{running.url}/api/v1/healthcheck").json() == {"status": "ok"}
-    assert plain_http.get(f"{running.url}/api/v1/ready").json() == {"status": "ready"}
+def test_health_and_readiness_need_no_token(shared_server: ServerProcess) -> None:
+    assert plain_http.get(f"{shared_server.url}/api/v1/healthcheck").json() == {"status": "ok"}
+    assert plain_http.get(f"{shared_server.url}/api/v1/ready").json() == {"status": "ready"}

@@ -58,7 +58,7 @@ def dribble(port: int, at_once: bytes, then: bytes) -> Verdict:
 
 def test_whoever_sends_a_byte_a_second_is_told_in_time_and_holds_up_nobody(serve: Callable[..., ServerProcess]) -> None:
     server = serve(SHM_BODY_TIMEOUT="2s", SHM_IDLE_TIMEOUT="4s")
-    install = Install(server.url).arrived()
+    install = Install(server.url).enroll()
     with ThreadPoolExecutor(len(SLOW)) as pool:
         told = {name: pool.submit(dribble, server.port, at_once, then) for name, (at_once, then, _) in SLOW.items()}
         while not all(verdict.done() for verdict in told.values()):
@@ -70,18 +70,18 @@ def test_whoever_sends_a_byte_a_second_is_told_in_time_and_holds_up_nobody(serve
 
 
 def test_a_snapshot_that_comes_byte_by_byte_is_stored(target: Target, install: Install) -> None:
-    with target.unharmed(), RawConnection(target.server.port) as careful:
+    with target.assert_no_fault(), RawConnection(target.server.port) as careful:
         for byte in snapshot(install, METRICS):
             careful.send(bytes([byte]))
         assert careful.verdict() == (202, None)
-    assert target.shown(install.instance_id)["metrics"] == {"a": 1}
+    assert target.fetch_instance(install.instance_id)["metrics"] == {"a": 1}
 
 
 def test_a_snapshot_that_is_cut_short_at_any_byte_is_not_stored(
     target: Target, neighbours: Neighbours, install: Install
 ) -> None:
     raw = snapshot(install, METRICS)
-    with target.unharmed():
+    with target.assert_no_fault():
         for length in range(len(raw)):
             with RawConnection(target.server.port) as cut:
                 cut.send(raw[:length])
@@ -93,7 +93,7 @@ def test_a_snapshot_that_is_cut_short_at_any_byte_is_not_stored(
 def test_a_client_that_closes_its_side_after_its_snapshot_has_it_stored(
     target: Target, neighbours: Neighbours, install: Install
 ) -> None:
-    with target.unharmed(), RawConnection(target.server.port) as half:
+    with target.assert_no_fault(), RawConnection(target.server.port) as half:
         half.send(snapshot(install, METRICS))
         half.half_close()
         assert half.verdict() == (202, None)
@@ -103,16 +103,16 @@ def test_a_client_that_closes_its_side_after_its_snapshot_has_it_stored(
 def test_a_client_that_goes_away_before_its_answer_has_its_snapshot_stored_and_so_has_its_neighbour(
     target: Target, neighbours: Neighbours, install: Install
 ) -> None:
-    with target.unharmed(), RawConnection(target.server.port) as beside:
-        neighbours.hold_the_writer()
+    with target.assert_no_fault(), RawConnection(target.server.port) as beside:
+        neighbours.block_writer()
         try:
             with RawConnection(target.server.port) as gone:
                 gone.send(snapshot(install, METRICS))
-                neighbours.wait_for_the_writer()
+                neighbours.wait_until_batch_blocked()
                 gone.reset()
             beside.send(snapshot(neighbours.second, METRICS))
         finally:
-            neighbours.let_go()
+            neighbours.release_writer()
         assert beside.verdict() == (202, None)
     assert neighbours.stored(install) == 1
 
@@ -120,7 +120,7 @@ def test_a_client_that_goes_away_before_its_answer_has_its_snapshot_stored_and_s
 def test_requests_sent_all_at_once_are_answered_in_their_order(target: Target, install: Install) -> None:
     good, bad = snapshot(install, METRICS), snapshot(install, b'{"a":NaN}')
     unsigned = POST + b"Content-Length: 2\r\n\r\n{}"
-    with target.unharmed(), RawConnection(target.server.port) as hasty:
+    with target.assert_no_fault(), RawConnection(target.server.port) as hasty:
         hasty.send(good + bad + HEALTHCHECK + unsigned + good + b"\r\n" + good)
         told = [hasty.verdict() for _ in range(6)]
     assert told == [
@@ -130,7 +130,7 @@ def test_requests_sent_all_at_once_are_answered_in_their_order(target: Target, i
 
 
 def test_a_client_that_reads_nothing_until_it_has_asked_everything_gets_every_answer(target: Target) -> None:
-    with target.unharmed(), RawConnection(target.server.port) as hasty:
+    with target.assert_no_fault(), RawConnection(target.server.port) as hasty:
         hasty.send(HEALTHCHECK * MANY)
         assert {hasty.verdict() for _ in range(MANY)} == {(200, None)}
 
@@ -140,7 +140,7 @@ def test_nothing_is_taken_from_a_connection_after_what_cannot_be_read(
     target: Target, neighbours: Neighbours, install: Install, name: str
 ) -> None:
     lines, body, _ = FRAMED[name]
-    with target.unharmed(), RawConnection(target.server.port) as smuggler:
+    with target.assert_no_fault(), RawConnection(target.server.port) as smuggler:
         smuggler.send(framed(lines, body)(install) + snapshot(install, METRICS) * 2)
         assert smuggler.verdict() == (400, "bad_http")
         assert smuggler.ended()
@@ -148,7 +148,7 @@ def test_nothing_is_taken_from_a_connection_after_what_cannot_be_read(
 
 
 def test_a_body_that_is_too_large_is_skipped_and_what_follows_it_is_stored(target: Target, install: Install) -> None:
-    with target.unharmed(), RawConnection(target.server.port) as large:
+    with target.assert_no_fault(), RawConnection(target.server.port) as large:
         large.send(POST + b"Content-Length: 100000\r\n\r\n" + b" " * 100_000 + snapshot(install, METRICS))
         told = [large.verdict(), large.verdict()]
     assert told == [(413, "body_too_large"), (202, None)]
@@ -156,10 +156,10 @@ def test_a_body_that_is_too_large_is_skipped_and_what_follows_it_is_stored(targe
 
 def test_connections_that_stop_in_the_middle_hold_up_nobody(target: Target, install: Install) -> None:
     idle = [RawConnection(target.server.port) for _ in range(CROWD)]
-    with target.unharmed():
+    with target.assert_no_fault():
         for place, connection in enumerate(idle):
             connection.send(snapshot(install, METRICS)[: place + 1])
         assert install.snapshot({"a": 2}).status_code == 202
         for connection in idle:
             connection.reset()
-    assert target.shown(install.instance_id)["metrics"] == {"a": 2}
+    assert target.fetch_instance(install.instance_id)["metrics"] == {"a": 2}

@@ -10,7 +10,7 @@ from shm.core.errors import Refusal
 from shm.core.metric_keys import Format
 from shm.server.app import ADMIN, ROUTES
 from shm.server.openapi import GROUP
-from tests.support.answers import OF_THE_READERS
+from tests.support.responses import READER_ERROR_CODES
 
 ROOT = Path(__file__).parent.parent.parent
 REFUSALS = [refusal.__name__ for refusal in Refusal.__subclasses__()]
@@ -22,12 +22,12 @@ def test_the_protocol_names_every_code_and_no_other() -> None:
     codes = {code for file in (ROOT / "shm").rglob("*.py") for code in CODE.findall(file.read_text())}
     table = (ROOT / "docs" / "protocol.md").read_text().partition("## Refusals")[2].partition("## Test vectors")[0]
     documented = set(re.findall(r"`([a-z]+_[a-z_]+)`", table)) | {"unstorable"}
-    assert codes - OF_THE_READERS == documented
+    assert codes - READER_ERROR_CODES == documented
 
 
 def test_the_api_names_every_code_that_only_readers_hear() -> None:
     documented = set(re.findall(r"`([a-z]+_[a-z_]+)`", (ROOT / "docs" / "api.md").read_text()))
-    assert documented >= OF_THE_READERS
+    assert documented >= READER_ERROR_CODES
 
 
 def test_the_api_names_every_address_with_who_may_call_it_and_no_other() -> None:

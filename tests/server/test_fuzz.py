@@ -1,6 +1,6 @@
 """What nobody thought of, sent to a real server: it is refused or kept as it was sent, and the server goes on.
 
-Each promise has a short form, which is the same on every machine, and a long one by chance, for `make test-long`.
+Each promise has a short form, which is the is_same on every machine, and a long one by chance, for `make test-long`.
 """
 
 import json
@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.hostile import texts, wires
+from tests.support.hostile import json_fuzz, raw_http_fuzz
 from tests.support.hostile.actions import body as body_of_an_action
 from tests.support.hostile.backlogs import backlog, member
 from tests.support.hostile.case import post, signed, snapshot
-from tests.support.hostile.oracle import can_be_kept, parsed, same
+from tests.support.hostile.expected_json import can_be_kept, is_same, parse
 from tests.support.installs import Install
 from tests.support.raw_http import Answer, RawConnection
 from tests.support.targets import Neighbours, Target
@@ -46,7 +46,7 @@ def hold_in_shape(answer: Answer | None) -> None:
 
 def answered(target: Target, raw: bytes) -> Answer:
     """What a whole request is answered, by a server that is not harmed by it."""
-    with target.unharmed(), RawConnection(target.server.port) as connection:
+    with target.assert_no_fault(), RawConnection(target.server.port) as connection:
         connection.send(raw)
         answer = connection.answer()
     hold_in_shape(answer)
@@ -57,7 +57,7 @@ def answered(target: Target, raw: bytes) -> Answer:
 def told(target: Target, raw: bytes) -> list[Answer]:
     """All that is answered to some bytes, which may be no whole request."""
     answers = []
-    with target.unharmed(), RawConnection(target.server.port) as connection:
+    with target.assert_no_fault(), RawConnection(target.server.port) as connection:
         connection.send(raw)
         while connection.has_more(GRACE_S) and (answer := connection.answer()) is not None:
             answers.append(answer)
@@ -90,10 +90,10 @@ def test_any_metrics_are_kept_digit_for_digit_or_refused_and_the_neighbour_is_st
     with RawConnection(target.server.port) as hostile, RawConnection(target.server.port) as beside:
 
         @effort
-        @given(metrics=texts.metrics())
+        @given(metrics=json_fuzz.metrics())
         def promise(metrics: bytes) -> None:
             raw = snapshot(install, metrics)
-            with target.unharmed():
+            with target.assert_no_fault():
                 hostile.send(raw)
                 beside.send(snapshot(neighbours.second, b'{"a":1}'))
                 answer = hostile.answer()
@@ -101,12 +101,12 @@ def test_any_metrics_are_kept_digit_for_digit_or_refused_and_the_neighbour_is_st
             hold_in_shape(answer)
             assert answer is not None
             try:
-                sent = parsed(raw.partition(b"\r\n\r\n")[2])["metrics"]
+                sent = parse(raw.partition(b"\r\n\r\n")[2])["metrics"]
             except (ValueError, RecursionError):
                 sent = None
             assert answer.status == (202 if can_be_kept(sent) else 400), answer
             if answer.status == 202:
-                assert same(target.shown(install.instance_id)["metrics"], sent)
+                assert is_same(target.fetch_instance(install.instance_id)["metrics"], sent)
 
         promise()
 
@@ -118,18 +118,18 @@ def test_a_snapshot_with_anything_in_its_other_fields_is_kept_or_refused(
     with RawConnection(target.server.port) as hostile:
 
         @effort
-        @given(others=texts.fields("app_version", "sequence", "timestamp", "instance_id", "x"))
+        @given(others=json_fuzz.fields("app_version", "sequence", "timestamp", "instance_id", "x"))
         def promise(others: dict[str, bytes]) -> None:
             more = b"".join(b',"%s":%s' % (name.encode(), text) for name, text in others.items())
             raw = snapshot(install, b'{"a":1}', more=more)
-            with target.unharmed():
+            with target.assert_no_fault():
                 hostile.send(raw)
                 answer = hostile.answer()
             hold_in_shape(answer)
             assert answer is not None
             assert answer.status in (202, 400, 403), answer
             if answer.status == 202:
-                shown = target.shown(install.instance_id)
+                shown = target.fetch_instance(install.instance_id)
                 assert shown["metrics"] == {"a": 1}
                 version = json.loads(others.get("app_version", b"null"))
                 assert version is None or shown["app_version"] == version.strip()
@@ -140,7 +140,7 @@ def test_a_snapshot_with_anything_in_its_other_fields_is_kept_or_refused(
 @with_effort
 def test_any_registration_is_kept_as_it_was_sent_or_refused(target: Target, effort: settings) -> None:
     @effort
-    @given(others=texts.fields(*REGISTERED), proven=st.booleans())
+    @given(others=json_fuzz.fields(*REGISTERED), proven=st.booleans())
     def promise(others: dict[str, bytes], proven: bool) -> None:
         install = Install(target.server.url)
         good = {name: json.dumps(value).encode() for name, value in json.loads(install.registration()).items()}
@@ -149,7 +149,7 @@ def test_any_registration_is_kept_as_it_was_sent_or_refused(target: Target, effo
         answer = answered(target, raw)
         assert answer.status in (201, 400, 403), answer
         if answer.status == 201:
-            shown = target.shown(install.instance_id)
+            shown = target.fetch_instance(install.instance_id)
             for name in ("app_name", "app_version", "environment", "deployment_mode", "os_arch"):
                 assert shown[name] == (json.loads((good | others)[name]) or "").strip()
             assert re.fullmatch("[a-z0-9-]{1,100}", shown["app_slug"])
@@ -163,13 +163,13 @@ def test_a_backlog_of_anything_keeps_what_can_be_kept(
     target: Target, neighbours: Neighbours, install: Install, effort: settings
 ) -> None:
     @effort
-    @given(metrics=st.lists(texts.metrics(), max_size=5))
+    @given(metrics=st.lists(json_fuzz.metrics(), max_size=5))
     def promise(metrics: list[bytes]) -> None:
         raw = backlog(install, [member(text, ago_s) for ago_s, text in enumerate(metrics)])
         before = neighbours.stored(install)
         answer = answered(target, raw)
         try:
-            kept = [can_be_kept(sent["metrics"]) for sent in parsed(raw.partition(b"\r\n\r\n")[2])["snapshots"]]
+            kept = [can_be_kept(sent["metrics"]) for sent in parse(raw.partition(b"\r\n\r\n")[2])["snapshots"]]
         except (ValueError, RecursionError):
             return
         if answer.status == 202:
@@ -186,7 +186,7 @@ def test_a_good_request_with_any_bytes_changed_stores_what_was_signed_or_nothing
     @effort
     @given(path=st.sampled_from(PATHS), data=st.data())
     def promise(path: str, data: st.DataObject) -> None:
-        told(target, data.draw(wires.mutated(good(path, install))))
+        told(target, data.draw(raw_http_fuzz.mutated(good(path, install))))
 
     promise()
     assert neighbours.key_of(install) == install.public_key
@@ -198,7 +198,7 @@ def test_a_request_that_nobody_would_send_is_answered(target: Target, effort: se
     token = f"Authorization: {target.server.headers['Authorization']}"
 
     @effort
-    @given(raw=wires.odd_request(token))
+    @given(raw=raw_http_fuzz.odd_request(token))
     def promise(raw: bytes) -> None:
         answered(target, raw)
 
@@ -208,7 +208,7 @@ def test_a_request_that_nobody_would_send_is_answered(target: Target, effort: se
 @with_effort
 def test_whatever_is_nearly_http_is_answered_or_cut_off(target: Target, effort: settings) -> None:
     @effort
-    @given(raw=wires.nearly_http() | wires.garbage())
+    @given(raw=raw_http_fuzz.nearly_http() | raw_http_fuzz.garbage())
     def promise(raw: bytes) -> None:
         told(target, raw)
 

@@ -22,15 +22,15 @@ def test_it_gets_its_answer_and_its_neighbour_is_stored(
     port = target.server.port
     marked = b'{"beside":"%s"}' % install.instance_id.encode()
     with (
-        target.unharmed(),
+        target.assert_no_fault(),
         RawConnection(port) as before,
         RawConnection(port) as hostile,
         RawConnection(port) as beside,
     ):
-        neighbours.hold_the_writer()
+        neighbours.block_writer()
         try:
             before.send(snapshot(neighbours.first, marked))
-            neighbours.wait_for_the_writer()
+            neighbours.wait_until_batch_blocked()
             hostile.send(case.raw(install))
             if case.waits:
                 hostile.half_close()
@@ -39,7 +39,7 @@ def test_it_gets_its_answer_and_its_neighbour_is_stored(
                 later.send(b"GET /api/v1/healthcheck HTTP/1.1\r\nHost: shm.test\r\n\r\n")
                 assert later.verdict() == (200, None)
         finally:
-            neighbours.let_go()
+            neighbours.release_writer()
         answer = hostile.answer()
         verdict = None if answer is None else answer.verdict
         assert verdict in case.expected, answer
@@ -56,7 +56,7 @@ def test_it_gets_its_answer_and_its_neighbour_is_stored(
     if verdict == (202, None) and case.stores and "backlog" not in case.name:  # a long queue is written in halves
         assert neighbours.batches(marked, install) == 1
     if verdict == (202, None):
-        shown = target.shown(install.instance_id)
+        shown = target.fetch_instance(install.instance_id)
         assert case.shows is None or shown["metrics"] == case.shows
         assert case.at is None or datetime.fromisoformat(shown["snapshot_at"]) == case.at
 
@@ -90,7 +90,7 @@ NONSENSE = {
 def test_a_reader_who_asks_nonsense_is_told_so_shortly(target: Target, query: str) -> None:
     head = f"GET /api/v1/admin/{query} HTTP/1.1\r\nHost: shm.test\r\n"
     token = f"Authorization: {target.server.headers['Authorization']}\r\n\r\n"
-    with target.unharmed(), RawConnection(target.server.port) as reader:
+    with target.assert_no_fault(), RawConnection(target.server.port) as reader:
         reader.send((head + token).encode())
         answer = reader.answer()
     assert answer is not None
@@ -113,6 +113,6 @@ def test_a_reader_who_asks_nonsense_is_told_so_shortly(target: Target, query: st
 def test_what_the_database_cannot_keep_of_an_application_is_refused(target: Target, body: dict[str, object]) -> None:
     server = target.server
     url = f"{server.url}/api/v1/admin/applications/ledger"
-    with target.unharmed():
+    with target.assert_no_fault():
         answer = plain_http.put(url, json=body, headers=server.headers)
     assert (answer.status_code, answer.json()["code"]) == (400, "bad_field")

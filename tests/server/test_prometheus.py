@@ -12,13 +12,13 @@ from shm.core.instruments import METRICS
 from shm.db.advisory_locks import Lock
 from shm.server.gauge_sampler import MEASURE_INTERVAL_S
 from tests.support import plain_http
-from tests.support.backstage import backstage
+from tests.support.background_jobs import run_background_jobs
 from tests.support.databases import admin_cursor
-from tests.support.figures import Figures, Moved, figures, moving, parsed, value
 from tests.support.installs import Install
+from tests.support.prometheus_scrape import SampleDeltas, Samples, parse_samples, sample_deltas, sample_value, scrape
 from tests.support.raw_http import RawConnection
 from tests.support.server_process import ServerProcess
-from tests.support.subscriber import subscribed
+from tests.support.subscriber import subscribe
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "operating.md"
 LIMIT_S = 20
@@ -37,8 +37,8 @@ def wait_for(condition: Callable[[], bool], limit_s: float = LIMIT_S) -> None:
 
 
 def test_requests_are_counted_by_handler_and_status_and_timed(server: ServerProcess) -> None:
-    with moving(server) as moved:
-        installs = [Install(server.url).arrived() for _ in range(3)]
+    with sample_deltas(server) as moved:
+        installs = [Install(server.url).enroll() for _ in range(3)]
         installs[0].register()
         server.get("instances")
         server.get(f"instances/{installs[0].instance_id}")
@@ -65,21 +65,21 @@ def test_requests_are_counted_by_handler_and_status_and_timed(server: ServerProc
 
 
 def test_a_disclosure_that_comes_in_pieces_counts_once(server: ServerProcess) -> None:
-    install = Install(server.url).arrived()
+    install = Install(server.url).enroll()
     now = install.snapshot_body({})
     at = re.search(rb'"timestamp": "([^"]+)"', now)
     assert at is not None
     body = f'{{"action":"disclose","instance_id":"{install.instance_id}","timestamp":"{at[1].decode()}"}}'.encode()
-    with moving(server) as moved:
+    with sample_deltas(server) as moved:
         assert install.post("/v1/disclose", body, install.signed(body)).status_code == 200
     assert moved.by("shm_requests_total", handler="disclose", status="200") == 1
     assert moved.by("shm_request_duration_seconds_count", handler="disclose") == 1
 
 
 def test_refusals_are_counted_by_code(server: ServerProcess) -> None:
-    install = Install(server.url).arrived()
+    install = Install(server.url).enroll()
     stranger = Install(server.url, instance_id=install.instance_id)
-    with moving(server) as moved:
+    with sample_deltas(server) as moved:
         for _ in range(2):
             assert stranger.snapshot({}).json()["code"] == "bad_signature"
         assert install.post("/v1/snapshot", b"x" * 70_000).json()["code"] == "body_too_large"
@@ -108,12 +108,12 @@ def test_refusals_are_counted_by_code(server: ServerProcess) -> None:
 
 
 def test_members_of_a_backlog_that_are_refused_are_counted_by_code_too(server: ServerProcess) -> None:
-    install = Install(server.url).arrived()
+    install = Install(server.url).enroll()
     at = re.search(rb'"timestamp": "([^"]+)"', install.snapshot_body({}))
     assert at is not None
     members = [f'{{"timestamp":"{when}","metrics":{{}}}}' for when in (at[1].decode(), "2001-01-01T00:00:00Z", "soon")]
     body = f'{{"instance_id":"{install.instance_id}","snapshots":[{",".join(members)}]}}'.encode()
-    with moving(server) as moved:
+    with sample_deltas(server) as moved:
         said = install.post("/v1/snapshots", body, install.signed(body))
     codes = [member["code"] for member in said.json()["snapshots"] if member["status"] == "refused"]
     assert len(codes) == 2
@@ -123,24 +123,24 @@ def test_members_of_a_backlog_that_are_refused_are_counted_by_code_too(server: S
 
 
 async def test_batches_show_their_size_and_what_waits_for_them(server: ServerProcess, database: str) -> None:
-    installs = [await asyncio.to_thread(Install(server.url).arrived) for _ in range(4)]
-    before = await asyncio.to_thread(figures, server)
+    installs = [await asyncio.to_thread(Install(server.url).enroll) for _ in range(4)]
+    before = await asyncio.to_thread(scrape, server)
     with admin_cursor(database) as cursor:
         cursor.execute("SELECT pg_advisory_lock(%s)", [Lock.WRITERS])
         sending = [asyncio.create_task(asyncio.to_thread(each.snapshot, {"n": 1})) for each in installs]
         depth = ("shm_intake_queue_snapshots", frozenset({("worker", "0")}))
         deadline = time.monotonic() + LIMIT_S
         while True:
-            held = await asyncio.to_thread(figures, server)
+            held = await asyncio.to_thread(scrape, server)
             if held[depth] >= 1 and sum_of(held, before) + held[depth] == len(installs):
                 break
             assert time.monotonic() < deadline, "nothing waits"
-        writer = value(held, "shm_database_connections", pool="writer", state="used", worker="0")
+        writer = sample_value(held, "shm_database_connections", pool="writer", state="used", worker="0")
         assert writer == 1
         cursor.execute("SELECT pg_advisory_unlock(%s)", [Lock.WRITERS])
         assert [(await each).status_code for each in sending] == [202] * len(installs)
-    moved = Moved(before)
-    moved.after = await asyncio.to_thread(figures, server)
+    moved = SampleDeltas(before)
+    moved.after = await asyncio.to_thread(scrape, server)
     assert moved.by("shm_intake_batch_snapshots_sum") == len(installs)
     batches = moved.by("shm_intake_batch_snapshots_count")
     assert 2 <= batches <= len(installs)
@@ -148,12 +148,12 @@ async def test_batches_show_their_size_and_what_waits_for_them(server: ServerPro
     assert moved.by("shm_intake_batch_commit_seconds_count") == batches
     assert moved.by("shm_intake_batch_commit_seconds_sum") > 0
     assert moved.after[depth] == 0
-    assert value(moved.after, "shm_database_connections", pool="writer", state="free", worker="0") == 1
+    assert sample_value(moved.after, "shm_database_connections", pool="writer", state="free", worker="0") == 1
 
 
-def sum_of(now: Figures, before: Figures) -> float:
+def sum_of(now: Samples, before: Samples) -> float:
     """Snapshots that have been taken out of the queue since."""
-    return value(now, "shm_intake_batch_snapshots_sum") - value(before, "shm_intake_batch_snapshots_sum")
+    return sample_value(now, "shm_intake_batch_snapshots_sum") - sample_value(before, "shm_intake_batch_snapshots_sum")
 
 
 def test_statements_that_wait_for_a_connection_are_shown(serve: Callable[..., ServerProcess], database: str) -> None:
@@ -161,9 +161,9 @@ def test_statements_that_wait_for_a_connection_are_shown(serve: Callable[..., Se
     head = f"GET /api/v1/admin/stats HTTP/1.1\r\nHost: x\r\nAuthorization: {server.headers['Authorization']}\r\n\r\n"
 
     def shown() -> tuple[float, float]:
-        now = figures(server)
-        used = value(now, "shm_database_connections", pool="readers", state="used", worker="0")
-        return used, value(now, "shm_database_statements_waiting", pool="readers", worker="0")
+        now = scrape(server)
+        used = sample_value(now, "shm_database_connections", pool="readers", state="used", worker="0")
+        return used, sample_value(now, "shm_database_statements_waiting", pool="readers", worker="0")
 
     with admin_cursor(database) as cursor, ExitStack() as stack:
         cursor.execute("BEGIN; LOCK TABLE tokens IN ACCESS EXCLUSIVE MODE")
@@ -180,12 +180,12 @@ def test_statements_that_wait_for_a_connection_are_shown(serve: Callable[..., Se
 
 
 async def test_subscribers_and_how_far_they_are_behind_are_shown(server: ServerProcess, database: str) -> None:
-    install = await asyncio.to_thread(Install(server.url).arrived, {"n": 0})
+    install = await asyncio.to_thread(Install(server.url).enroll, {"n": 0})
 
     async def feed() -> tuple[float, float, float]:
-        now = await asyncio.to_thread(figures, server)
+        now = await asyncio.to_thread(scrape, server)
         names = ("shm_feed_subscribers", "shm_feed_slowest_lag_seconds", "shm_feed_median_lag_seconds")
-        subscribers, slowest, middle = (value(now, name, worker="0") for name in names)
+        subscribers, slowest, middle = (sample_value(now, name, worker="0") for name in names)
         return subscribers, slowest, middle
 
     async def until(condition: Callable[[tuple[float, float, float]], bool]) -> None:
@@ -194,10 +194,10 @@ async def test_subscribers_and_how_far_they_are_behind_are_shown(server: ServerP
             assert time.monotonic() < deadline, now
 
     assert await feed() == (0, 0, 0)
-    async with subscribed(server) as first:
+    async with subscribe(server) as first:
         await first.until("hello")
         await until(lambda now: now == (1, 0, 0))
-        async with subscribed(server) as second:
+        async with subscribe(server) as second:
             await second.until("hello")
             await until(lambda now: now == (2, 0, 0))
             with admin_cursor(database) as cursor:  # what changed cannot be read, so nobody can be told
@@ -208,34 +208,36 @@ async def test_subscribers_and_how_far_they_are_behind_are_shown(server: ServerP
             await until(lambda now: now == (2, 0, 0))
         await until(lambda now: now == (1, 0, 0))
     await until(lambda now: now == (0, 0, 0))
-    assert value(await asyncio.to_thread(figures, server), "shm_requests_total", handler="Feed", status="101") == 2
+    assert (
+        sample_value(await asyncio.to_thread(scrape, server), "shm_requests_total", handler="Feed", status="101") == 2
+    )
 
 
 def test_the_database_the_loop_and_the_version_are_shown(server: ServerProcess, database: str) -> None:
     with admin_cursor(database) as cursor:
         cursor.execute("SELECT pg_database_size(current_database())")
         (size,) = cursor.fetchone() or (0,)
-    wait_for(lambda: value(figures(server), "shm_database_size_bytes") > size / 2)
-    now = figures(server)
-    assert value(now, "shm_database_size_bytes") < size * 2
-    assert value(now, "shm_build_info", version=shm.__version__) == 1
-    wait_for(lambda: value(figures(server), "shm_event_loop_lag_seconds_count") > 1)
+    wait_for(lambda: sample_value(scrape(server), "shm_database_size_bytes") > size / 2)
+    now = scrape(server)
+    assert sample_value(now, "shm_database_size_bytes") < size * 2
+    assert sample_value(now, "shm_build_info", version=shm.__version__) == 1
+    wait_for(lambda: sample_value(scrape(server), "shm_event_loop_lag_seconds_count") > 1)
 
 
 def test_how_far_the_charts_are_behind_is_shown(serve: Callable[..., ServerProcess], database: str) -> None:
-    with backstage(database) as background:
+    with run_background_jobs(database) as background:
         server = serve()
-        Install(server.url).arrived({"n": 1})
-        wait_for(lambda: value(figures(server), "shm_series_lag_seconds") > 0, 2 * MEASURE_INTERVAL_S)
-        background.go_round("roll up")
-        wait_for(lambda: value(figures(server), "shm_series_lag_seconds") == 0, 2 * MEASURE_INTERVAL_S)
+        Install(server.url).enroll({"n": 1})
+        wait_for(lambda: sample_value(scrape(server), "shm_series_lag_seconds") > 0, 2 * MEASURE_INTERVAL_S)
+        background.run("roll up")
+        wait_for(lambda: sample_value(scrape(server), "shm_series_lag_seconds") == 0, 2 * MEASURE_INTERVAL_S)
 
 
-def test_figures_want_a_token(running: ServerProcess) -> None:
+def test_figures_want_a_token(shared_server: ServerProcess) -> None:
     for headers in ({}, {"Authorization": "Bearer wrong"}):
-        response = plain_http.get(f"{running.url}/metrics", headers=headers)
+        response = plain_http.get(f"{shared_server.url}/metrics", headers=headers)
         assert (response.status_code, response.headers["Content-Type"]) == (401, "application/problem+json")
-    assert plain_http.get(f"{running.url}/metrics?name=x", headers=running.headers).status_code == 400
+    assert plain_http.get(f"{shared_server.url}/metrics?name=x", headers=shared_server.headers).status_code == 400
 
 
 def test_figures_are_public_where_that_was_set(serve: Callable[..., ServerProcess]) -> None:
@@ -245,7 +247,7 @@ def test_figures_are_public_where_that_was_set(serve: Callable[..., ServerProces
 
 
 def test_nobody_who_was_there_stands_in_the_figures(server: ServerProcess) -> None:
-    install = Install(server.url, app_name="Zqxapp", environment="zqxenv").arrived({"zqxkey": 1})
+    install = Install(server.url, app_name="Zqxapp", environment="zqxenv").enroll({"zqxkey": 1})
     traces = [*(install.instance_id, install.public_key, server.admin_token), "127.0.0", "zqx", "Zqx", "testclient"]
     plain_http.get(f"{server.url}/zqxpath", headers={"User-Agent": "zqxagent", "X-Forwarded-For": "zqx"})
     plain_http.get(f"{server.url}/api/v1/admin/applications/zqxapp", headers=server.headers)
@@ -255,7 +257,7 @@ def test_nobody_who_was_there_stands_in_the_figures(server: ServerProcess) -> No
     text = plain_http.get(f"{server.url}/metrics", headers=server.headers).text
     for trace in traces:
         assert trace not in text
-    assert {label for _, labels in parsed(text) for label, _ in labels} == LABELS
+    assert {label for _, labels in parse_samples(text) for label, _ in labels} == LABELS
 
 
 def test_every_metric_stands_in_the_documentation() -> None:

@@ -6,16 +6,16 @@ import hypothesis
 import pytest
 import schemathesis
 
-from tests.support.documented import api, hold
+from tests.support.schemathesis_api import check_case, schema
 from tests.support.targets import Seeded
 
 pytest_plugins = ["schemathesis.pytest.plugin"]  # takes seconds to load: pyproject.toml keeps it from all other files
 
 
 @pytest.mark.long
-@api.parametrize()
+@schema.parametrize()
 @hypothesis.settings(max_examples=300, deadline=None)
 def test_whatever_is_asked_by_chance_the_server_answers_as_its_document_says(
     case: schemathesis.Case[Any], seeded: Seeded
 ) -> None:
-    hold(case, seeded)
+    check_case(case, seeded)

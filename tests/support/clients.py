@@ -14,4 +14,4 @@ def make_client(server: ServerProcess, url: str | None = None, token: str | None
 
 def report_installs(server: ServerProcess, count: int, **settings: Any) -> list[Install]:
     """Creates installs, each of which sends one snapshot."""
-    return [Install(server.url, **settings).arrived({"n": number}) for number in range(count)]
+    return [Install(server.url, **settings).enroll({"n": number}) for number in range(count)]

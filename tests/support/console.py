@@ -19,7 +19,7 @@ ROW = re.compile(r"[●◐○…✕] +[0-9a-f]{8} .*")
 
 
 @dataclass
-class Driven:
+class DrivenConsole:
     """A running console."""
 
     app: ConsoleApp
@@ -56,11 +56,11 @@ class Driven:
 
 
 @asynccontextmanager
-async def opened(
+async def open_console(
     server: ServerProcess, slug: str | None = None, size: tuple[int, int] = (120, 36)
-) -> AsyncIterator[Driven]:
+) -> AsyncIterator[DrivenConsole]:
     """A console on `server`, closed at the end."""
     async with asked(server.url, server.admin_token) as client:
         app = ConsoleApp(client, slug)
         async with app.run_test(size=size) as pilot:
-            yield Driven(app, pilot)
+            yield DrivenConsole(app, pilot)

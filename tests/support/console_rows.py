@@ -11,8 +11,8 @@ from shm_tui.model.columns import Moment, Row
 from shm_tui.text.formatting import DAY
 
 # A busy machine is no failure; and a fault that needs a few steps in a row is found.
-unhurried = settings(deadline=None)
-thorough = settings(deadline=None, max_examples=400)
+no_deadline = settings(deadline=None)
+many_examples = settings(deadline=None, max_examples=400)
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MOMENT = Moment(NOW, 30 * DAY)

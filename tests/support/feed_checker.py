@@ -21,7 +21,7 @@ Message = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListFetched:
     """A list: its items, the cursor of its first page, and that of its last one."""
 
     items: list[Item]
@@ -30,7 +30,7 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class FeedOpened:
     """A feed was opened from this cursor on, at this time of the monotonic clock at the earliest."""
 
     since: int
@@ -38,17 +38,17 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Received:
     """A message came, at this time of the monotonic clock."""
 
     message: Message
     at: float
 
 
-Event = Listed | Opened | Told
+Event = ListFetched | FeedOpened | Received
 
 
-def hold(log: Sequence[Event], app: str | None, truth: History, heads: Heads) -> int:
+def check_log(log: Sequence[Event], app: str | None, truth: History, heads: Heads) -> int:
     """Plays a subscriber's log again, beside the truth; returns how many cursors it was held at.
 
     Raises AssertionError with what it should have held.
@@ -56,11 +56,11 @@ def hold(log: Sequence[Event], app: str | None, truth: History, heads: Heads) ->
     replay = _Replay(app, truth)
     for event in log:
         match event:
-            case Listed():
+            case ListFetched():
                 replay.listed(event)
-            case Opened():
+            case FeedOpened():
                 replay.opened(event)
-            case Told():
+            case Received():
                 replay.told(event, heads.after(event.at))
     return replay.held
 
@@ -85,7 +85,7 @@ class _Replay:
     greeted_at: int | None = None
     held: int = 0
 
-    def listed(self, event: Listed) -> None:
+    def listed(self, event: ListFetched) -> None:
         self.mirror = {item["instance_id"]: comparable(item) for item in event.items}
         self.place = {}
         self.cursor, self.whole_at = event.cursor, event.last_cursor
@@ -95,13 +95,13 @@ class _Replay:
             for instance_id, place in self.place.items():
                 assert place == self.truth.at(instance_id, event.cursor), f"a list newer than its cursor: {instance_id}"
 
-    def opened(self, event: Opened) -> None:
+    def opened(self, event: FeedOpened) -> None:
         assert not self.is_lost, "it should have listed again"
         assert event.since == self.cursor
         self.since, self.opened_at, self.greeted_at = event.since, event.at, None
         self.newest, self.kpis = {}, Counter()
 
-    def told(self, event: Told, head: int) -> None:
+    def told(self, event: Received, head: int) -> None:
         message = event.message
         kind = message["type"]
         if kind == "resync":

@@ -18,7 +18,7 @@ from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from tests.support import plain_http
-from tests.support.feed_checker import Event, Listed, Message, Opened, Told
+from tests.support.feed_checker import Event, FeedOpened, ListFetched, Message, Received
 from tests.support.feed_history import Item, comparable
 
 ADMIN = "/api/v1/admin"
@@ -62,7 +62,7 @@ class Watcher:
         self.cursor = self.listed_at = listed.cursor
         self.log.append(listed)
 
-    async def _listed(self, client: httpx.AsyncClient) -> Listed:
+    async def _listed(self, client: httpx.AsyncClient) -> ListFetched:
         items: dict[str, Item] = {}
         cursors: list[int] = []
         address: str | None = f"{ADMIN}/instances?limit={self.page}" + (f"&app={self.app}" if self.app else "")
@@ -71,15 +71,15 @@ class Watcher:
             cursors.append(int(answer.headers["X-Feed-Cursor"]))
             items |= {item["instance_id"]: item for item in msgspec.json.decode(answer.content)}
             address = answer.links["next"]["url"] if "next" in answer.links else None
-        return Listed(list(items.values()), cursors[0], cursors[-1])
+        return ListFetched(list(items.values()), cursors[0], cursors[-1])
 
-    async def _exported(self, client: httpx.AsyncClient) -> Listed:
+    async def _exported(self, client: httpx.AsyncClient) -> ListFetched:
         """It is read while things go on, so it is whole at the cursor of whatever is listed after it."""
         answer = await client.get(f"{ADMIN}/export?format=jsonl" + (f"&app={self.app}" if self.app else ""))
         answer.raise_for_status()
         items: list[Item] = [msgspec.json.decode(line) for line in answer.content.splitlines()]
         after = (await client.get(f"{ADMIN}/instances?limit=1")).raise_for_status()
-        return Listed(items, int(answer.headers["X-Feed-Cursor"]), int(after.headers["X-Feed-Cursor"]))
+        return ListFetched(items, int(answer.headers["X-Feed-Cursor"]), int(after.headers["X-Feed-Cursor"]))
 
     @property
     def items(self) -> dict[str, Item]:
@@ -118,7 +118,7 @@ class Watcher:
         url = f"ws://127.0.0.1:{self.chance.choice(self.ports)}{ADMIN}/feed?{query}"
         limit_s = min(ANSWER_LIMIT_S, self.patience_s)
         request = HTTPRequest(url, headers=self.headers, connect_timeout=limit_s, request_timeout=limit_s)
-        opened = Opened(self.cursor, time.monotonic())
+        opened = FeedOpened(self.cursor, time.monotonic())
         socket = await websocket_connect(request)
         self.feeds += 1
         self.log.append(opened)
@@ -158,7 +158,7 @@ class Watcher:
 
     def _apply(self, message: Message) -> None:
         self.heard = time.monotonic()
-        self.log.append(Told(message, self.heard))
+        self.log.append(Received(message, self.heard))
         if message["type"] == "resync":
             self.resyncs += 1
             self.cursor = None

@@ -17,12 +17,12 @@ from psycopg2.extensions import make_dsn
 
 from shm.db.embedded import POSTGRES_MAJOR, EmbeddedPostgres
 from tests.support import plain_http
-from tests.support.aging import age
-from tests.support.backstage import Backstage, backstage
+from tests.support.background_jobs import BackgroundJobs, run_background_jobs
 from tests.support.databases import admin_cursor, migrate
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act, backlog
+from tests.support.time_travel import shift_times
 
 DUMP = Path(__file__).parents[1] / "db" / "first_release.sql"
 TOKEN = "a-token-of-the-first-release"
@@ -56,7 +56,7 @@ def bring_to_today(dsn: str) -> None:
     with admin_cursor(dsn) as cursor:
         cursor.execute("SELECT max(received_at) FROM snapshots")
         ((newest,),) = cursor.fetchall()
-    age(dsn, -timedelta(days=(datetime.now(UTC) - newest).days))
+    shift_times(dsn, -timedelta(days=(datetime.now(UTC) - newest).days))
 
 
 def write_dump() -> None:
@@ -66,7 +66,7 @@ def write_dump() -> None:
             cursor.execute("CREATE DATABASE first_release")
         filled = make_dsn(dsn, dbname="first_release")
         migrate(filled)
-        with backstage(filled) as background, tempfile.TemporaryDirectory() as data_dir:
+        with run_background_jobs(filled) as background, tempfile.TemporaryDirectory() as data_dir:
             server = ServerProcess(Path(data_dir) / "data", {"SHM_DB_DSN": filled})
             server.start()
             try:
@@ -94,7 +94,7 @@ def _programs() -> Path:
     return Path(spec.origin).parent / f"pginstall{POSTGRES_MAJOR}" / "bin"
 
 
-def _fill(server: ServerProcess, dsn: str, background: Backstage) -> None:
+def _fill(server: ServerProcess, dsn: str, background: BackgroundJobs) -> None:
     installs = [
         Install(
             server.url,
@@ -113,9 +113,9 @@ def _fill(server: ServerProcess, dsn: str, background: Backstage) -> None:
                 assert install.activate().status_code == 200
             members = [_member(number, round_number, hours) for hours in (100, 31, 0)]
             assert backlog(install, members).status_code == 202
-        background.go_round()
+        background.run()
         if round_number < ROUNDS - 1:
-            age(dsn, ROUND)
+            shift_times(dsn, ROUND)
     _decide(server, "PUT", "applications/ledger", {"overrides": {"orders": {"aggregate": "avg", "label": "Orders"}}})
     _decide(server, "POST", f"instances/{installs[0].instance_id}/revoke")
     assert act(installs[1], "erase").status_code == 200
@@ -125,7 +125,7 @@ def _fill(server: ServerProcess, dsn: str, background: Backstage) -> None:
     installs[5].app_version = "1.6.0"
     installs[5].register()  # staged
     Install(server.url).register()  # pending
-    background.go_round()
+    background.run()
 
 
 def _member(number: int, round_number: int, hours_ago: int) -> dict[str, Any]:

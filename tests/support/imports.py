@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator
 
 
-def imported(source: str) -> Iterator[str]:
+def imported_modules(source: str) -> Iterator[str]:
     """The names of all modules that a source imports, wherever in it that stands."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):

@@ -79,7 +79,7 @@ class Install:
         body = self.snapshot_body(metrics, at, **more)
         return self.post("/v1/snapshot", body, self.signed(body))
 
-    def arrived(self, metrics: Any = None, ago: timedelta = timedelta()) -> "Install":
+    def enroll(self, metrics: Any = None, ago: timedelta = timedelta()) -> "Install":
         """Registers, activates and sends a first snapshot; returns itself."""
         assert self.register().status_code in (200, 201)
         assert self.activate().status_code == 200

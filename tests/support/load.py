@@ -21,7 +21,7 @@ import msgspec
 import psycopg2
 
 from tests.support.installs import Install
-from tests.support.oracle import hold_to_the_oracle
+from tests.support.oracle import assert_matches_oracle
 from tests.support.server_process import ServerProcess
 
 MOST = 20_000  # requests of a sender in one run
@@ -35,7 +35,7 @@ Metrics = Callable[[int], dict[str, Any]]
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 
 
-def usual_metrics(number: int) -> dict[str, Any]:
+def default_metrics(number: int) -> dict[str, Any]:
     """Every sort of value, and another one in each snapshot."""
     return {
         "n": number,
@@ -50,7 +50,7 @@ def usual_metrics(number: int) -> dict[str, Any]:
 class Load:
     """`senders` installs of one application on some servers, each with one request under way at any time."""
 
-    def __init__(self, urls: Sequence[str], senders: int, metrics: Metrics = usual_metrics) -> None:
+    def __init__(self, urls: Sequence[str], senders: int, metrics: Metrics = default_metrics) -> None:
         self._urls = urls
         self._metrics = metrics
         self._installs = [Install(urls[number % len(urls)]) for number in range(senders)]
@@ -158,23 +158,23 @@ def _code(said: bytes) -> str:
     return str(_decode(said)["code"]) if said else ""
 
 
-def hold_to_what_was_acknowledged(load: Load, servers: Sequence[ServerProcess], database: str) -> None:
+def assert_acknowledged_stored(load: Load, servers: Sequence[ServerProcess], database: str) -> None:
     """Every 202 is there exactly once, as it was sent; nothing else is there; every figure is that of what is there.
 
     Nobody may be sending.
     """
     assert load.faults == []
-    rows = stored(database)
+    rows = stored_snapshots(database)
     found = {(instance_id, at): metrics for instance_id, at, metrics in rows}
     assert len(found) == len(rows), "a snapshot is stored twice"
     assert set(load.acknowledged) - found.keys() == set(), "acknowledged, and not there"
     for key, metrics in found.items():
         assert _decode(metrics) == _decode(load.sent[key])["metrics"]
     for server in servers:
-        hold_to_the_oracle(server, database)
+        assert_matches_oracle(server, database)
 
 
-def stored(database: str) -> list[tuple[str, datetime, str]]:
+def stored_snapshots(database: str) -> list[tuple[str, datetime, str]]:
     """Every raw snapshot, as the table has it."""
     with closing(psycopg2.connect(database)) as connection, connection.cursor() as cursor:
         cursor.execute("SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off")

@@ -107,9 +107,9 @@ class ServerProcess:
             return
         for child in psutil.Process(self.pid).children(recursive=True):
             child.kill()
-        self.kill_alone()
+        self.kill_parent_only()
 
-    def kill_alone(self) -> None:
+    def kill_parent_only(self) -> None:
         """kill -9, of nothing but the process that was started."""
         assert self._process is not None
         self._process.kill()

@@ -34,7 +34,7 @@ class SmallDisk:
                 except OSError:
                     continue
 
-    def make_room(self) -> None:
+    def free_space(self) -> None:
         """Takes the ballast away."""
         (self.folder / "ballast").unlink(missing_ok=True)
 

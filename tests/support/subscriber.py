@@ -57,7 +57,7 @@ class Subscriber:
 
 
 @asynccontextmanager
-async def subscribed(
+async def subscribe(
     server: ServerProcess, query: str = "", headers: dict[str, str] | None = None
 ) -> AsyncIterator[Subscriber]:
     """A subscription, the admin's unless there are other headers; closed at the end."""

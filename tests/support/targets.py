@@ -34,7 +34,7 @@ class Target:
     server: ServerProcess
     database: str
 
-    def shown(self, instance_id: str) -> Any:
+    def fetch_instance(self, instance_id: str) -> Any:
         """The instance as the API shows it, its numbers as they are written."""
         head = f"GET /api/v1/admin/instances/{instance_id} HTTP/1.1\r\nHost: shm.test\r\n"
         token = f"Authorization: {self.server.headers['Authorization']}\r\n\r\n"
@@ -46,7 +46,7 @@ class Target:
         return json.loads(answer.body, parse_float=Decimal, parse_int=Decimal)
 
     @contextmanager
-    def unharmed(self) -> Iterator[None]:
+    def assert_no_fault(self) -> Iterator[None]:
         """Afterwards the process lives, and its log has no fault of its own and no refusal by PostgreSQL in it."""
         before = len(self.server.log)
         yield
@@ -72,18 +72,18 @@ class Neighbours:
     second: Install
     database: psycopg2.extensions.cursor
 
-    def hold_the_writer(self) -> None:
-        """No batch is written until `let_go`."""
+    def block_writer(self) -> None:
+        """No batch is written until `release_writer`."""
         self.database.execute("SELECT pg_advisory_lock(%s)", [Lock.WRITERS])
 
-    def wait_for_the_writer(self) -> None:
+    def wait_until_batch_blocked(self) -> None:
         """Until a batch of the server waits for the lock."""
         deadline = time.monotonic() + WAIT_LIMIT_S
         while self._one(WAITING, BATCH) == 0:
             assert time.monotonic() < deadline, "no batch is being written"
             time.sleep(0.001)
 
-    def let_go(self) -> None:
+    def release_writer(self) -> None:
         """What waits is written."""
         self.database.execute("SELECT pg_advisory_unlock(%s)", [Lock.WRITERS])
 

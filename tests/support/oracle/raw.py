@@ -67,7 +67,7 @@ class Raw:
     applications: dict[str, Application]
 
 
-def read(database: str) -> Raw:
+def read_raw(database: str) -> Raw:
     """Reads it in one transaction."""
     connection = psycopg2.connect(database)
     connection.set_session(isolation_level="REPEATABLE READ", readonly=True)

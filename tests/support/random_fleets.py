@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from shm.core.aggregates import Aggregate
 from tests.support import plain_http
-from tests.support.aging import age
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
+from tests.support.time_travel import shift_times
 
 APPS = ("Ledger", "Kiosk")
 SLUGS = ("ledger", "kiosk")
@@ -116,7 +116,7 @@ class SendsBacklog:
 
 
 @dataclass(frozen=True)
-class RegistersAnew:
+class Reregisters:
     """Says of itself what it is now; what is known of it takes effect with its next proof, which may be at once."""
 
     who: int
@@ -135,7 +135,7 @@ class RegistersAnew:
 
 
 @dataclass(frozen=True)
-class IsDecided:
+class ChangesStatus:
     """Approved or revoked."""
 
     who: int
@@ -162,7 +162,7 @@ class Erases:
 
 
 @dataclass(frozen=True)
-class VendorSays:
+class SetsOverrides:
     """Another name, kind or aggregate for metrics, or that they are hidden."""
 
     slug: str
@@ -175,7 +175,7 @@ class VendorSays:
 
 
 @dataclass(frozen=True)
-class IsRolledUp:
+class RollsUp:
     """The background comes round."""
 
     def happen(self, fleet: Fleet) -> None:
@@ -191,10 +191,10 @@ class TimePasses:
 
     def happen(self, fleet: Fleet) -> None:
         """They are over."""
-        age(fleet.database, timedelta(days=self.days))
+        shift_times(fleet.database, timedelta(days=self.days))
 
 
-Event = Sends | SendsBacklog | RegistersAnew | IsDecided | Erases | VendorSays | IsRolledUp | TimePasses
+Event = Sends | SendsBacklog | Reregisters | ChangesStatus | Erases | SetsOverrides | RollsUp | TimePasses
 
 
 @dataclass(frozen=True)
@@ -271,13 +271,13 @@ overrides = st.dictionaries(
 
 sends = st.builds(Sends, senders, readings)
 backlogs = st.builds(SendsBacklog, senders, st.lists(readings, min_size=1, max_size=6))
-registers = st.builds(RegistersAnew, senders, apps, versions, environments, st.booleans())
+registers = st.builds(Reregisters, senders, apps, versions, environments, st.booleans())
 passing = st.builds(TimePasses, st.sampled_from([1, 1, 2, 6, 7, 23, 29, 30, 31]))
 rarities = (
-    st.builds(IsDecided, senders, st.sampled_from(["approve", "revoke"]))
+    st.builds(ChangesStatus, senders, st.sampled_from(["approve", "revoke"]))
     | st.builds(Erases, senders)
-    | st.builds(VendorSays, st.sampled_from(SLUGS), overrides)
+    | st.builds(SetsOverrides, st.sampled_from(SLUGS), overrides)
 )
-events = sends | sends | backlogs | registers | rarities | passing | st.just(IsRolledUp())
+events = sends | sends | backlogs | registers | rarities | passing | st.just(RollsUp())
 newcomers = st.lists(st.tuples(apps, environments), min_size=1, max_size=4)
 stories = st.builds(Story, newcomers, st.lists(events, min_size=1, max_size=12))

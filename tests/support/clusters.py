@@ -13,17 +13,17 @@ from shm.core.errors import ConfigurationError
 from shm.db.embedded import EmbeddedPostgres
 from tests.support.server_process import ServerProcess
 
-LIMIT_S = 60
+WAIT_TIMEOUT_S = 60
 
 
 @dataclass
-class House:
-    """One PostgreSQL and all servers on it. `revives`: the server itself starts its PostgreSQL again."""
+class Cluster:
+    """One PostgreSQL and all servers on it. `restarts_postgres`: the server itself starts its PostgreSQL again."""
 
     postgres: EmbeddedPostgres
-    cluster: Path
+    postgres_dir: Path
     servers: list[ServerProcess]
-    revives: bool
+    restarts_postgres: bool
 
     @property
     def dsn(self) -> str:
@@ -37,9 +37,9 @@ class House:
 
     def kill_postgres(self, number: signal.Signals) -> None:
         """SIGQUIT: PostgreSQL's immediate shutdown. SIGKILL: its first process alone, the others notice."""
-        process = psutil.Process(self.postmaster())
+        process = psutil.Process(self.postmaster_pid())
         process.send_signal(number)
-        process.wait(LIMIT_S)
+        process.wait(WAIT_TIMEOUT_S)
 
     def stop_postgres(self) -> None:
         """An orderly end."""
@@ -47,35 +47,35 @@ class House:
 
     def start_postgres(self) -> None:
         """Starts PostgreSQL again, unless that is a server's work."""
-        if not self.revives:
-            wait_for(self._revived, "PostgreSQL, started again")
+        if not self.restarts_postgres:
+            wait_for(self._restarted, "PostgreSQL, started again")
 
     def is_ready(self) -> bool:
         """Whether all servers reach the database."""
         return all(server.is_ready() for server in self.servers)
 
-    def _revived(self) -> bool:
+    def _restarted(self) -> bool:
         try:
             return self.postgres.restart_if_dead()
         except ConfigurationError:  # processes of the one that was killed are still there
             return False
 
-    def postmaster(self) -> int:
+    def postmaster_pid(self) -> int:
         """Its process, which postmaster.pid names once it has one."""
         pids: list[int] = []
 
-        def found() -> bool:
+        def has_pid() -> bool:
             with suppress(OSError, ValueError, IndexError):
-                pids.append(int((self.cluster / "postmaster.pid").read_text().splitlines()[0]))
+                pids.append(int((self.postgres_dir / "postmaster.pid").read_text().splitlines()[0]))
             return bool(pids) and psutil.pid_exists(pids[-1])
 
-        wait_for(found, "PostgreSQL's first process")
+        wait_for(has_pid, "PostgreSQL's first process")
         return pids[-1]
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
     """Returns once `condition` holds."""
-    deadline = time.monotonic() + LIMIT_S
+    deadline = time.monotonic() + WAIT_TIMEOUT_S
     pause = 0.02
     while not condition():
         assert time.monotonic() < deadline, f"never came: {what}"
@@ -84,19 +84,19 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 
 
 @contextmanager
-def house_with_embedded_postgres(folder: Path, log: Path | None = None, **environment: str) -> Iterator[House]:
+def embedded_cluster(folder: Path, log: Path | None = None, **environment: str) -> Iterator[Cluster]:
     """One `shm serve` that brings up, and revives, a PostgreSQL of its own in `folder`."""
     server = ServerProcess(folder / "data", environment)
     server.log_file = log or server.log_file
     server.start()
     try:
-        yield House(EmbeddedPostgres(server.data_dir), server.data_dir / "postgres", [server], revives=True)
+        yield Cluster(EmbeddedPostgres(server.data_dir), server.data_dir / "postgres", [server], restarts_postgres=True)
     finally:
         server.terminate()
 
 
 @contextmanager
-def house_with_servers(folder: Path, count: int = 1, **environment: str) -> Iterator[House]:
+def cluster_of_servers(folder: Path, count: int = 1, **environment: str) -> Iterator[Cluster]:
     """`count` servers on one PostgreSQL that none of them looks after."""
     postgres = EmbeddedPostgres(folder / "database")
     with postgres.running() as dsn:
@@ -106,7 +106,7 @@ def house_with_servers(folder: Path, count: int = 1, **environment: str) -> Iter
         try:
             for server in servers:
                 server.start()
-            yield House(postgres, folder / "database" / "postgres", servers, revives=False)
+            yield Cluster(postgres, folder / "database" / "postgres", servers, restarts_postgres=False)
         finally:
             for server in servers:
                 server.terminate()

@@ -16,12 +16,12 @@ def problem(response: httpx.Response) -> tuple[int, str]:
     return response.status_code, body["code"]
 
 
-def items(server: ServerProcess) -> dict[str, dict[str, Any]]:
+def instances_by_id(server: ServerProcess) -> dict[str, dict[str, Any]]:
     """Every instance that the API shows, by ID."""
     return {item["instance_id"]: item for item in server.get("instances?limit=1000").json()}
 
 
-OF_THE_READERS = {
+READER_ERROR_CODES = {
     "bad_after",
     "bad_parameter",
     "unknown_parameter",

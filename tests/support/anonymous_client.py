@@ -39,7 +39,7 @@ TABLES = """
 """
 
 
-class Stranger:
+class AnonymousClient:
     """Sends requests to a server, each on a connection of its own, and keeps every byte that came back."""
 
     def __init__(self, port: int) -> None:
@@ -59,7 +59,7 @@ class Stranger:
         self.answers.append(answer)
         return answer
 
-    def ask(
+    def request(
         self, line: str, headers: dict[str, str] | None = None, enough: int = LARGEST_ANSWER, body: bytes = b""
     ) -> bytes:
         """Sends one request; `headers` come on top, or replace its own."""
@@ -68,7 +68,7 @@ class Stranger:
         )
 
     @contextmanager
-    def asking(self, line: str, headers: dict[str, str]) -> Iterator[None]:
+    def open_request(self, line: str, headers: dict[str, str]) -> Iterator[None]:
         """Sends one request, and holds its connection open until the context ends; the answer has begun by then."""
         with socket.create_connection(("127.0.0.1", self._port), LIMIT_S, source_address=(ADDRESS, 0)) as held:
             held.sendall(_request(line, headers))
@@ -82,8 +82,8 @@ def _request(line: str, headers: dict[str, str]) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-def marked(raw: bytes) -> bytes:
-    """A request of the corpus with all headers of the stranger in place of its Host."""
+def with_marker(raw: bytes) -> bytes:
+    """A request of the corpus with all headers of this client in place of its Host."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
     return raw.replace(b"Host: shm.test\r\n", lines.encode(), 1)
 

@@ -9,7 +9,7 @@ from tests.support.server_process import ServerProcess
 
 
 @contextmanager
-def server_for_a_file(postgres: str, folder: Path, **environment: str) -> Iterator[tuple[ServerProcess, str]]:
+def module_server(postgres: str, folder: Path, **environment: str) -> Iterator[tuple[ServerProcess, str]]:
     """A running server and the DSN of its database, which is fresh. Each test takes an application of its own."""
     with fresh_database(postgres) as dsn:
         server = ServerProcess(folder / "data", {"SHM_DB_DSN": dsn, **environment})

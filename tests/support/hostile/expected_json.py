@@ -16,7 +16,7 @@ MOST_DIGITS_READ = 4_300  # of a whole number that is read at all, be it only to
 MOST_EXPONENT_READ = 18  # digits
 
 
-def parsed(text: bytes) -> Any:
+def parse(text: bytes) -> Any:
     """JSON as RFC 8259 has it, numbers with all their digits. Raises ValueError, also for what no machine reads."""
     return json.loads(
         text.decode(), parse_float=_number, parse_int=_number, parse_constant=_number, object_pairs_hook=_members
@@ -43,14 +43,16 @@ def _number(written: str) -> Decimal:
     return Decimal(written)
 
 
-def same(shown: Any, sent: Any) -> bool:
+def is_same(shown: Any, sent: Any) -> bool:
     """Whether both are the same JSON, digit for digit: 1.50 is not 1.5, though 1e2 may be written 100."""
     if isinstance(sent, dict):
         return (
-            isinstance(shown, dict) and shown.keys() == sent.keys() and all(same(shown[key], sent[key]) for key in sent)
+            isinstance(shown, dict)
+            and shown.keys() == sent.keys()
+            and all(is_same(shown[key], sent[key]) for key in sent)
         )
     if isinstance(sent, list):
-        return isinstance(shown, list) and len(shown) == len(sent) and all(map(same, shown, sent))
+        return isinstance(shown, list) and len(shown) == len(sent) and all(map(is_same, shown, sent))
     if isinstance(sent, Decimal):
         return isinstance(shown, Decimal) and shown == sent and decimals(shown) == decimals(sent)
     return type(shown) is type(sent) and bool(shown == sent)

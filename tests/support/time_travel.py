@@ -35,7 +35,7 @@ NEW = """
 """
 
 
-def age(database: str, by: timedelta) -> None:
+def shift_times(database: str, by: timedelta) -> None:
     """Lets `by`, whole days, pass for a database, while no statement that changes it runs."""
     assert by == timedelta(days=by.days), "hours and midnights must stay what they are"
     connection = psycopg2.connect(database)

@@ -37,7 +37,7 @@ CONFIG = {
 # An upgrade is no answer that Schemathesis could read. `test_openapi` and `test_feed` ask for it.
 FEED = "/api/v1/admin/feed"
 
-api = schemathesis.openapi.from_dict(
+schema = schemathesis.openapi.from_dict(
     json.loads(document(ROUTES, ENDPOINTS)), config=SchemathesisConfig.from_dict(CONFIG)
 ).exclude(path=FEED)
 
@@ -50,14 +50,14 @@ BY_HOW_A_CASE_WAS_MADE = [
 ]
 
 
-def hold(case: schemathesis.Case[Any], seeded: Seeded) -> None:
+def check_case(case: schemathesis.Case[Any], seeded: Seeded) -> None:
     """All checks on the case, and again on the same with what there is in its path: chance does not hit it."""
     server = seeded.server
     case.call_and_validate(base_url=server.url, headers=server.headers, timeout=LIMIT_S)
     if case.path_parameters:
         known = seeded.known
         if case.method == "DELETE" and "instance_id" in known:  # what is there to be read stays there
-            known = known | {"instance_id": Install(server.url).arrived().instance_id}
+            known = known | {"instance_id": Install(server.url).enroll().instance_id}
         case.path_parameters.update({name: known[name] for name in case.path_parameters})
         case.call_and_validate(
             base_url=server.url, headers=server.headers, timeout=LIMIT_S, excluded_checks=BY_HOW_A_CASE_WAS_MADE

@@ -25,14 +25,14 @@ CONNECTIONS = 1
 
 
 @dataclass(frozen=True)
-class Backstage:
+class BackgroundJobs:
     """The duties of a database's background."""
 
     runner: asyncio.Runner
     database: Database
     jobs: list[Job]
 
-    def go_round(self, *only: str) -> None:
+    def run(self, *only: str) -> None:
         """Does all of them, or those of these names, until there is nothing left to do."""
         for job in self.jobs:
             if not only or job.name in only:
@@ -49,7 +49,7 @@ async def _finish(job: Job) -> None:
 
 
 @contextmanager
-def backstage(database: str, **environment: str) -> Iterator[Backstage]:
+def run_background_jobs(database: str, **environment: str) -> Iterator[BackgroundJobs]:
     """Holds servers' own background back while the context lasts: enter it before they start."""
     settings = Settings.load(environment)
     with admin_cursor(database) as cursor, asyncio.Runner() as runner:
@@ -60,6 +60,6 @@ def backstage(database: str, **environment: str) -> Iterator[Backstage]:
             registry = Registry(own, PublicKeyCache(own, settings), settings)
             kpis = KpiReader(own, DistributionReader(own), settings)
             feed = Feed(own, kpis, settings)
-            yield Backstage(runner, own, background_jobs.jobs(own, registry, feed, settings))
+            yield BackgroundJobs(runner, own, background_jobs.jobs(own, registry, feed, settings))
         finally:
             runner.run(opened.__aexit__(None, None, None))

@@ -19,7 +19,7 @@ MAKE = """
 """
 
 
-def make_fleet(database: str, count: int, texts: int = 0) -> None:
+def insert_fleet(database: str, count: int, texts: int = 0) -> None:
     """So many instances, each with a number `n` of its own and `texts` texts of a KiB."""
     with admin_cursor(database) as cursor:
         cursor.execute(MAKE, {"count": count, "texts": texts})

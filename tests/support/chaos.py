@@ -17,8 +17,8 @@ from typing import Any
 import httpx
 
 from tests.support import plain_http
+from tests.support.clusters import wait_for
 from tests.support.databases import admin_cursor
-from tests.support.houses import wait_for
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 
@@ -30,7 +30,7 @@ EXPECTED = {200, 201, 202, 204, 403, 404, 409}
 APPS = ("Ledger", "Kiosk", "Atlas")
 
 
-class Bustle:
+class Chaos:
     """Installs of some applications, and people who decide about them."""
 
     def __init__(self, servers: Sequence[ServerProcess], seed: int, rest_s: float = 0.01) -> None:
@@ -38,9 +38,9 @@ class Bustle:
         self._seed = seed
         self._rest_s = rest_s  # of each thread, after each thing that happened
         self._ended = threading.Event()
-        self._last = {app.lower(): Install(servers[0].url, app_name=app).arrived({"n": 0}) for app in APPS}
+        self._last = {app.lower(): Install(servers[0].url, app_name=app).enroll({"n": 0}) for app in APPS}
         self._playing: list[Future[int]] = []
-        self.happened = 0
+        self.event_count = 0
 
     @property
     def is_running(self) -> bool:
@@ -58,9 +58,9 @@ class Bustle:
             finally:
                 self._ended.set()
             for each in self._playing:
-                self.happened += each.result()
+                self.event_count += each.result()
 
-    def settle(self, database: str) -> dict[str | None, int]:
+    def send_final_snapshots(self, database: str) -> dict[str | None, int]:
         """One last snapshot of each application; their cursors, by its slug. None: the newest of all."""
         for number, install in enumerate(self._last.values()):
             wait_for(partial(_sent, install, {"n": number, "last": True}), "a last snapshot")
@@ -76,7 +76,7 @@ class Bustle:
             people = _People(self._servers, chance, client)
             while not self._ended.is_set() and happened < MOST:
                 try:
-                    people.let_something_happen()
+                    people.trigger_event()
                 except httpx.TransportError:
                     continue
                 finally:
@@ -112,7 +112,7 @@ class _People:
             (2, self._edit),
         ]
 
-    def let_something_happen(self) -> None:
+    def trigger_event(self) -> None:
         """One thing, to one of the installs."""
         weights = [weight for weight, _ in self._events]
         (event,) = self._chance.choices([event for _, event in self._events], weights)

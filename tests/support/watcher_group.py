@@ -1,4 +1,4 @@
-"""Watchers of a bustle, and what they are held to when it is over."""
+"""Feed watchers of a fleet under concurrent changes, and the checks on them afterwards."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from tests.support.bustle import Bustle
-from tests.support.feed_checker import hold
+from tests.support.chaos import Chaos
+from tests.support.feed_checker import check_log
 from tests.support.feed_history import Heads, history
 from tests.support.feed_watcher import LIMIT_S, Watcher, plain
 from tests.support.server_process import ServerProcess
@@ -23,7 +23,7 @@ VIEWS = (None, *APPS)
 
 
 @dataclass(frozen=True)
-class Watch:
+class WatcherGroup:
     """Watchers on servers with one database."""
 
     servers: Sequence[ServerProcess]
@@ -31,8 +31,8 @@ class Watch:
     watchers: list[Watcher]
 
     @asynccontextmanager
-    async def during(self, bustle: Bustle, *, away: bool = False) -> AsyncIterator[None]:
-        """All list, and watch whatever happens within the context, or come when it is over; then they are held.
+    async def watching(self, chaos: Chaos, *, away: bool = False) -> AsyncIterator[None]:
+        """All watchers list, then follow the feed during the context, or after it if `away`; then they are checked.
 
         From its end on they stay where they are, so that what comes last, and its KPIs, reaches them.
         """
@@ -51,7 +51,7 @@ class Watch:
                     yield
                 for watcher in self.watchers:
                     watcher.leaves_after, watcher.patience_s = None, LIMIT_S
-                last |= await asyncio.to_thread(bustle.settle, self.database)
+                last |= await asyncio.to_thread(chaos.send_final_snapshots, self.database)
         await self._hold(heads, last)
 
     async def _hold(self, heads: Heads, last: dict[str | None, int]) -> None:
@@ -59,7 +59,7 @@ class Watch:
         truth = await asyncio.to_thread(history, self.database)
         held = 0
         for watcher in self.watchers:
-            held += hold(watcher.log, watcher.app, truth, heads)
+            held += check_log(watcher.log, watcher.app, truth, heads)
             assert watcher.items == truth.newest(watcher.app) == await self._listed(watcher.app)
             for app in watcher.awaited(last):
                 assert watcher.said(app) == plain(await asyncio.to_thread(self.kpis, app))
@@ -81,7 +81,9 @@ class Watch:
         return newcomer.items
 
 
-def watch(servers: Sequence[ServerProcess], database: str, seed: int, ports: Sequence[int] = (), **said: Any) -> Watch:
+def make_watcher_group(
+    servers: Sequence[ServerProcess], database: str, seed: int, ports: Sequence[int] = (), **said: Any
+) -> WatcherGroup:
     """At each server, or port, a watcher of each view; and one of all that takes whichever it gets, and exports."""
     ports = ports or [server.port for server in servers]
     seats = [([port], view) for port in ports for view in VIEWS] + [(ports, None)]
@@ -90,4 +92,4 @@ def watch(servers: Sequence[ServerProcess], database: str, seed: int, ports: Seq
         for number, (each, view) in enumerate(seats)
     ]
     watchers[-1].exports = True
-    return Watch(servers, database, watchers)
+    return WatcherGroup(servers, database, watchers)

@@ -52,7 +52,7 @@ def ask(server: ServerProcess, path: str) -> Json:
     return json.loads(answer.text, parse_float=Decimal, parse_int=Decimal)
 
 
-def hold_to_the_oracle(
+def assert_matches_oracle(
     server: ServerProcess, database: str, slug: str | None = None, window: timedelta = WINDOW
 ) -> None:
     """Everything that is told of now, of an application, or of each and of all of them together."""
@@ -67,7 +67,7 @@ def hold_to_the_oracle(
         asking.hold("applications?limit=1000", hold_applications)
 
 
-def hold_the_past_to_the_oracle(
+def assert_series_match_oracle(
     server: ServerProcess,
     database: str,
     slug: str | None = None,
@@ -79,7 +79,9 @@ def hold_the_past_to_the_oracle(
     for each in asking.slugs(slug):
         for period in periods:
             asking.hold(f"metrics/{each}?period={period}", partial(hold_series, slug=each))
-        ever = sorted({key for known in rows.read(database).snapshots.values() for one in known for key in one.leaves})
+        ever = sorted(
+            {key for known in rows.read_raw(database).snapshots.values() for one in known for key in one.leaves}
+        )
         if ever:
             query = f"period=all&keys={','.join(ever)}"
             asking.hold(f"metrics/{each}?{query}", partial(hold_series, slug=each, asked_for=ever))
@@ -95,7 +97,7 @@ class Asking:
 
     def slugs(self, slug: str | None) -> list[str]:
         """That one, or all."""
-        return list(rows.read(self.database).applications) if slug is None else [slug]
+        return list(rows.read_raw(self.database).applications) if slug is None else [slug]
 
     def hold(self, path: str, compare: Callable[[Json, Now], None]) -> None:
         """Compares an answer; once more where it was one that servers keep for a while."""
@@ -116,7 +118,7 @@ class Asking:
             before = datetime.now(UTC)
             said = ask(self.server, path)
             now = datetime.now(UTC)
-            raw = rows.read(self.database)
+            raw = rows.read_raw(self.database)
             full_hour = now.replace(minute=0, second=0, microsecond=0)
             if not any(before <= at <= now for at in [full_hour, *truth.changes(raw, self.window)]):
                 return said, Now(raw, now, self.window)
