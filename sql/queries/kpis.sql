@@ -33,11 +33,23 @@ said AS (
         ) AS instances
     FROM placed_keys k
     CROSS JOIN LATERAL (
-        SELECT t.value, CASE WHEN %(counted_only)s::boolean THEN t.counted_instances ELSE t.instances END AS instances
-        FROM tallies t
-        WHERE t.app_slug = %(app)s AND t.metric_type = 'string' AND t.key = k.key
-        ORDER BY CASE WHEN %(counted_only)s::boolean THEN t.counted_instances ELSE t.instances END DESC, t.value
-        LIMIT %(most_values)s::bigint + (SELECT count(*) FROM moved m WHERE m.metric_type = 'string' AND m.key = k.key)
+        (
+            SELECT
+                t.value, CASE WHEN %(counted_only)s::boolean THEN t.counted_instances ELSE t.instances END AS instances
+            FROM tallies t
+            WHERE t.app_slug = %(app)s AND t.metric_type = 'string' AND t.key = k.key
+            ORDER BY CASE WHEN %(counted_only)s::boolean THEN t.counted_instances ELSE t.instances END DESC, t.value
+            LIMIT %(most_values)s::bigint
+                + (SELECT count(*) FROM moved m WHERE m.metric_type = 'string' AND m.key = k.key)
+        )
+        UNION -- values that are frequent only with what no sweep has counted yet
+        SELECT
+            m.value,
+            coalesce(CASE WHEN %(counted_only)s::boolean THEN t.counted_instances ELSE t.instances END, 0)
+        FROM moved m
+        LEFT JOIN tallies t
+            ON t.app_slug = %(app)s AND t.metric_type = 'string' AND t.key = k.key AND t.value = m.value
+        WHERE m.metric_type = 'string' AND m.key = k.key
     ) v
     LEFT JOIN moved m ON m.metric_type = 'string' AND m.key = k.key AND m.value = v.value
     WHERE k.metric_type = 'strings' AND k.place <= %(most_keys)s::bigint

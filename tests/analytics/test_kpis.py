@@ -1,12 +1,15 @@
 """KPIs by hand; that they equal the oracle for any fleet is held in `test_oracle.py`."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, get_args
 
 import pytest
 
 from shm.core.aggregates import Aggregate
+from shm.db.advisory_locks import Lock
 from tests.support import plain_http
+from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 
@@ -36,6 +39,19 @@ def test_a_category_shows_its_twenty_most_frequent_values_and_the_rest(server: S
     (category,) = server.get("applications/ledger/kpis").json()["categories"]
     assert category["values"][0] == {"value": "plan24", "instances": 2}
     assert (len(category["values"]), category["other"], category["instances"]) == (20, 5, 26)
+
+
+def test_category_values_that_no_sweep_has_counted_yet(serve: Callable[..., ServerProcess], database: str) -> None:
+    """A longer active window brings instances back into the KPIs at once, and into the tallies with the next sweep."""
+    server = serve(SHM_ACTIVE_WINDOW="1d")
+    Install(server.url).arrived({"plan": "pro"}, ago=timedelta(days=3))
+    assert server.get("applications/ledger/kpis").json()["categories"] == []
+    server.terminate()
+    with admin_cursor(database) as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", [Lock.BACKGROUND])  # no background job runs, so no sweep
+        longer = serve(SHM_ACTIVE_WINDOW="30d")
+        (category,) = longer.get("applications/ledger/kpis").json()["categories"]
+    assert category["values"] == [{"value": "pro", "instances": 1}]
 
 
 def test_kpis_of_the_counted_instances_alone_leave_out_dev_and_ephemeral_ones(server: ServerProcess) -> None:
