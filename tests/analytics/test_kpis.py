@@ -44,7 +44,7 @@ def test_a_category_shows_its_twenty_most_frequent_values_and_the_rest(server: S
 def test_category_values_that_no_sweep_has_counted_yet(serve: Callable[..., ServerProcess], database: str) -> None:
     """A longer active window brings instances back into the KPIs at once, and into the tallies with the next sweep."""
     server = serve(SHM_ACTIVE_WINDOW="1d")
-    Install(server.url).arrived({"plan": "pro"}, ago=timedelta(days=3))
+    Install(server.url).enroll({"plan": "pro"}, ago=timedelta(days=3))
     assert server.get("applications/ledger/kpis").json()["categories"] == []
     server.terminate()
     with admin_cursor(database) as cursor:
