@@ -10,9 +10,7 @@ from tests.support.server_process import ServerProcess
 GUIDE = (Path(__file__).parents[2] / "docs/operating.md").read_text(encoding="utf-8")
 
 
-def test_the_statement_after_a_restore_issues_cursors_that_were_never_seen(
-    server: ServerProcess, database: str
-) -> None:
+def test_the_statement_after_a_restore_issues_unseen_cursors(server: ServerProcess, database: str) -> None:
     install = Install(server.url).enroll({"n": 1})
     before = int(server.get("instances").headers["X-Feed-Cursor"])
     (statement,) = re.findall(r"^```sql\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)

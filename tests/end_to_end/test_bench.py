@@ -47,7 +47,7 @@ def test_installs_seeded_by_a_bench_are_counted(server: ServerProcess, database:
 
 
 @wants_wrk
-def test_each_signed_request_is_sent_once_and_exhaustion_is_invalid(
+def test_signed_requests_are_sent_once_exhaustion_is_invalid(
     server: ServerProcess, database: str, tmp_path: Path
 ) -> None:
     fleet = Fleet(3)

@@ -80,7 +80,7 @@ def test_a_newer_snapshot_of_the_install_counts_as_delivery() -> None:
     assert delivery_latencies(acknowledged, [received], installs=2) == [2.0, 3.0, 4.0]
 
 
-def test_an_unreceived_snapshot_is_invalid_unless_the_reader_is_behind() -> None:
+def test_a_missing_snapshot_is_invalid_unless_reader_is_behind() -> None:
     sent = SendResult(0, 10_000_000, array("q", [0, 1_000_000, 1, 1_000_000]), array("q"))
     received = array("q", [0, 3_000_000])
     with pytest.raises(InvalidRun, match="did not receive every snapshot"):

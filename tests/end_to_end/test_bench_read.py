@@ -107,7 +107,7 @@ def test_an_added_day_is_stored_without_a_rollup(database: str) -> None:
         assert cursor.fetchone() == (stored,)
 
 
-def test_an_endpoint_exists_if_the_server_has_its_route_and_query() -> None:
+def test_an_endpoint_exists_if_server_has_its_route_and_query() -> None:
     assert all(Endpoint(path, path).exists for path in ("stats", "instances?limit=50", "metrics/{app}?period=24h"))
     assert not any(Endpoint(path, path).exists for path in ("statistics", "instances?shape=round", "metrics"))
 

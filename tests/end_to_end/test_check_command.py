@@ -10,9 +10,7 @@ from tests.support.server_process import ServerProcess
 from tests.support.shm_command import run_shm
 
 
-def test_the_status_says_whether_there_is_a_difference_and_a_repair_leaves_none(
-    server: ServerProcess, database: str
-) -> None:
+def test_exit_status_reports_differences_and_repair_clears_them(server: ServerProcess, database: str) -> None:
     install = Install(server.url).enroll({"sent": 5}, ago=timedelta(hours=30))
     healthy = run_shm("check", SHM_DB_DSN=database)
     assert (healthy.returncode, healthy.stdout) == (0, ""), healthy.stderr
@@ -33,7 +31,7 @@ def test_the_status_says_whether_there_is_a_difference_and_a_repair_leaves_none(
     assert (again.returncode, again.stdout) == (0, "")
 
 
-def test_before_the_first_server_there_is_nothing_and_no_difference(postgres_dir: Path) -> None:
+def test_an_empty_data_directory_has_no_difference(postgres_dir: Path) -> None:
     done = run_shm("check", "--repair", "--data-dir", str(postgres_dir / "data"))
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 

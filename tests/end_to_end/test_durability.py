@@ -101,15 +101,14 @@ FORMS = [pytest.param(1, id="short"), pytest.param(ROUNDS, id="long", marks=pyte
 
 
 @pytest.mark.parametrize("each", FORMS)
-def test_whatever_is_killed_under_load_every_202_is_there_once_and_a_server_revives_its_own_postgres(
-    postgres_dir: Path, each: int
-) -> None:
+def test_every_202_survives_kills_of_server_and_postgres(postgres_dir: Path, each: int) -> None:
+    """Every snapshot answered 202 is stored exactly once. The server restarts its embedded PostgreSQL."""
     with embedded_cluster(postgres_dir) as cluster:
         survive(cluster, each)
 
 
 @pytest.mark.parametrize("each", FORMS)
-def test_whatever_is_killed_under_load_two_servers_on_one_database_go_on(postgres_dir: Path, each: int) -> None:
+def test_two_servers_on_one_database_survive_kills_under_load(postgres_dir: Path, each: int) -> None:
     with cluster_of_servers(postgres_dir, 2) as cluster:
         survive(cluster, each)
 
@@ -157,9 +156,8 @@ def server_listens(server: ServerProcess) -> bool:
 
 
 @pytest.mark.parametrize("signal_name", ["kill", "terminate"])
-def test_the_embedded_postgres_ends_with_the_last_server_and_survives_a_kill(
-    postgres_dir: Path, signal_name: str
-) -> None:
+def test_embedded_postgres_stops_with_last_server_after_a_kill(postgres_dir: Path, signal_name: str) -> None:
+    """Two servers share a data directory; the end of the first leaves PostgreSQL to the second."""
     first = ServerProcess(postgres_dir, {})
     first.start()
     install = Install(first.url).enroll({"a": 1})

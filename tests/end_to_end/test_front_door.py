@@ -44,7 +44,8 @@ def processes_of(clone: Path) -> list[str]:
 
 
 @pytest.mark.timeout(LIMIT_S)
-def test_make_demo_in_a_fresh_clone_shows_the_fleet_and_leaves_nothing_running(clone: Path) -> None:
+def test_make_demo_in_a_fresh_clone_leaves_no_process(clone: Path) -> None:
+    """It prints the fleet and keeps its data in `.demo`."""
     done = make(clone, "demo")
     assert done.returncode == 0, done.stderr
     for name in ("Ledger", "Kiosk", "Café Board"):

@@ -34,9 +34,8 @@ def cluster(disk: SmallDisk, tmp_path: Path) -> Iterator[Cluster]:
         yield cluster
 
 
-def test_on_a_full_disk_snapshots_are_refused_what_there_is_can_be_read_and_room_is_all_that_is_needed(
-    cluster: Cluster, disk: SmallDisk
-) -> None:
+def test_a_full_disk_refuses_snapshots_and_still_serves_reads(cluster: Cluster, disk: SmallDisk) -> None:
+    """Free space alone is enough for snapshots to be accepted again."""
     (server,) = cluster.servers
     load = Load(cluster.urls, SENDERS)
     with load.running():
@@ -55,9 +54,7 @@ def test_on_a_full_disk_snapshots_are_refused_what_there_is_can_be_read_and_room
     assert "Traceback" not in server.log
 
 
-def test_postgres_that_crashed_on_a_full_disk_is_started_again_once_there_is_room(
-    cluster: Cluster, disk: SmallDisk
-) -> None:
+def test_postgres_restarts_after_a_full_disk_has_free_space(cluster: Cluster, disk: SmallDisk) -> None:
     (server,) = cluster.servers
     load = Load(cluster.urls, SENDERS)
     with load.running(), closing(psycopg2.connect(cluster.dsn)) as connection:

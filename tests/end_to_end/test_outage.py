@@ -66,9 +66,8 @@ def memory_of(cluster: Cluster) -> int:
     ("away_s", "patience"),
     [pytest.param(2, "1s", id="short"), pytest.param(10, "5s", id="long", marks=pytest.mark.long)],
 )
-def test_under_load_without_postgres_everyone_is_told_to_come_back_memory_is_bounded_and_then_all_goes_on(
-    postgres_dir: Path, away_s: float, patience: str
-) -> None:
+def test_an_outage_under_load_answers_503_with_bounded_memory(postgres_dir: Path, away_s: float, patience: str) -> None:
+    """The server accepts snapshots again once PostgreSQL is back."""
     environment = {"SHM_QUEUE": str(QUEUE), "SHM_BATCH": str(BATCH), "SHM_DB_PATIENCE": patience}
     with cluster_of_servers(postgres_dir, 1, **environment) as cluster:
         load = Load(cluster.urls, SENDERS, large_metrics)
@@ -94,7 +93,7 @@ def test_under_load_without_postgres_everyone_is_told_to_come_back_memory_is_bou
         assert "Traceback" not in cluster.servers[0].log
 
 
-def test_while_the_database_is_away_installs_are_told_to_come_back(postgres_dir: Path) -> None:
+def test_installs_get_503_with_retry_after_during_an_outage(postgres_dir: Path) -> None:
     with cluster_of_servers(postgres_dir, SHM_DB_PATIENCE="1s") as cluster:
         (server,) = cluster.servers
         install = Install(server.url).enroll()
@@ -114,9 +113,7 @@ def test_while_the_database_is_away_installs_are_told_to_come_back(postgres_dir:
         assert "Traceback" not in server.log
 
 
-def test_a_database_that_takes_nothing_is_waited_for_like_one_that_is_away(
-    serve: Callable[..., ServerProcess], database: str
-) -> None:
+def test_a_read_only_database_is_retried_like_an_absent_one(serve: Callable[..., ServerProcess], database: str) -> None:
     server = serve(SHM_DB_PATIENCE="1s")
     install = Install(server.url).enroll()
     with admin_cursor(database) as cursor:
@@ -132,7 +129,7 @@ def test_a_database_that_takes_nothing_is_waited_for_like_one_that_is_away(
     assert "Traceback" not in server.log
 
 
-def test_no_more_requests_wait_for_an_absent_database_than_the_queue_may_hold(postgres_dir: Path) -> None:
+def test_requests_waiting_for_the_database_fit_the_queue(postgres_dir: Path) -> None:
     with cluster_of_servers(postgres_dir, SHM_QUEUE="5") as cluster, ThreadPoolExecutor(30) as pool:
         installs = [Install(cluster.urls[0]) for _ in range(30)]
         cluster.stop_postgres()
@@ -142,7 +139,7 @@ def test_no_more_requests_wait_for_an_absent_database_than_the_queue_may_hold(po
         assert all(int(answer.headers["Retry-After"]) > 0 for answer in answers)
 
 
-async def test_whoever_waits_behind_a_batch_is_told_with_it_that_the_database_is_away(postgres_dir: Path) -> None:
+async def test_requests_queued_behind_a_failed_batch_fail_with_it(postgres_dir: Path) -> None:
     postgres = EmbeddedPostgres(postgres_dir)
     settings = Settings.load({"SHM_DB_PATIENCE": "1s", "SHM_BATCH": "1"})
     with postgres.running() as dsn:

@@ -58,7 +58,8 @@ def test_what_hinders_the_start_is_said_in_a_sentence(
 
 
 @pytest.mark.parametrize("command", ["serve", "migrate"])
-def test_a_migration_that_fails_is_said_with_its_place_and_postgresqls_message(postgres: str, command: str) -> None:
+def test_a_failed_migration_is_reported_with_line_and_message(postgres: str, command: str) -> None:
+    """The message is PostgreSQL's own."""
     with empty_database(postgres) as dsn:
         with admin_cursor(dsn) as cursor:
             cursor.execute("CREATE TABLE snapshots ()")
@@ -73,7 +74,8 @@ def test_a_migration_that_fails_is_said_with_its_place_and_postgresqls_message(p
 
 
 @pytest.mark.parametrize("command", ["serve", "migrate", "check", "export"])
-def test_a_right_that_is_missing_is_said_with_postgresqls_message(postgres: str, command: str) -> None:
+def test_a_missing_privilege_is_reported_with_the_message(postgres: str, command: str) -> None:
+    """The message is PostgreSQL's own."""
     with empty_database(postgres) as dsn, a_role_without_rights(dsn) as role:
         done = run_shm(command, "--dsn", make_dsn(dsn, user=role))
     assert done.returncode == 1
@@ -82,7 +84,7 @@ def test_a_right_that_is_missing_is_said_with_postgresqls_message(postgres: str,
 
 
 @pytest.mark.parametrize(("host", "token"), [("a..b", ""), ("127.0.0.1", "short")])
-def test_a_host_or_a_token_that_cannot_be_used_is_said_in_a_sentence(database: str, host: str, token: str) -> None:
+def test_an_unusable_host_or_token_is_reported_in_a_sentence(database: str, host: str, token: str) -> None:
     process = start_serve("--host", host, "--port", "0", SHM_DB_DSN=database, SHM_ADMIN_TOKEN=token or "x" * 30)
     said, _ = process.communicate(timeout=LIMIT_S)
     assert (process.returncode, "Traceback" in said) == (1, False)
@@ -97,9 +99,7 @@ def test_a_port_that_is_taken_is_said_in_a_sentence(shared_server: ServerProcess
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("when", ["creating an embedded", "applying migration", "open the console"])
-def test_an_end_at_any_moment_of_the_start_leaves_nothing_running(
-    postgres_dir: Path, number: signal.Signals, when: str
-) -> None:
+def test_a_signal_during_startup_leaves_no_process(postgres_dir: Path, number: signal.Signals, when: str) -> None:
     process = start_serve("--port", str(free_port()), "--data-dir", str(postgres_dir))
     assert process.stdout is not None
     for line in process.stdout:
@@ -133,7 +133,7 @@ def test_an_embedded_postgres_that_died_is_started_again(postgres_dir: Path, nam
     assert postgres_of(folder) == []
 
 
-def test_as_process_1_of_a_container_it_notices_that_its_postgres_died(postgres_dir: Path) -> None:
+def test_as_process_1_the_server_detects_that_postgres_died(postgres_dir: Path) -> None:
     own = ["unshare", "--pid", "--fork", "--kill-child", *(["--user", "--map-current-user"] if os.geteuid() else [])]
     if subprocess.run([*own, "true"], capture_output=True, check=False).returncode:
         pytest.skip("nobody may have process numbers of their own here")
@@ -171,7 +171,7 @@ def test_what_a_dying_postgres_was_doing_is_taken_out_of_its_log(postgres_dir: P
         assert "secret" not in log
 
 
-def test_an_embedded_postgres_that_dies_at_the_end_does_not_hinder_it(postgres_dir: Path) -> None:
+def test_shutdown_completes_if_embedded_postgres_dies(postgres_dir: Path) -> None:
     for _ in range(5):
         with EmbeddedPostgres(postgres_dir).running():
             os.kill(int((postgres_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0]), signal.SIGKILL)

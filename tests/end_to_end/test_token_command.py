@@ -38,7 +38,7 @@ def test_a_token_is_printed_alone_works_at_once_and_ends_at_once(server: ServerP
     assert len(run_shm("token", "list", SHM_DB_DSN=database).stdout.splitlines()) == 2
 
 
-def test_whoever_lost_every_token_makes_one_where_the_database_is(postgres_dir: Path) -> None:
+def test_a_new_admin_token_is_made_beside_the_database(postgres_dir: Path) -> None:
     data_dir = postgres_dir / "data"
     before = run_shm("token", "add", "first", "--role", "admin", "--data-dir", str(data_dir))
     assert before.returncode == 0, before.stderr
@@ -52,9 +52,7 @@ def test_whoever_lost_every_token_makes_one_where_the_database_is(postgres_dir: 
         assert server.terminate() == 0
 
 
-def test_the_end_of_a_server_s_own_token_is_said_to_last_until_the_next_start(
-    server: ServerProcess, database: str
-) -> None:
+def test_revoking_the_servers_own_token_says_until_next_start(server: ServerProcess, database: str) -> None:
     (own,) = server.get("tokens").json()
     removed = run_shm("token", "remove", own["id"], SHM_DB_DSN=database)
     assert removed.returncode == 0
@@ -86,7 +84,7 @@ def test_what_cannot_be_done_is_said_in_a_sentence(database: str, arguments: tup
     assert "Traceback" not in done.stderr
 
 
-def test_a_name_that_was_written_by_hand_does_nothing_to_a_terminal(database: str) -> None:
+def test_a_token_name_cannot_control_the_terminal(database: str) -> None:
     with admin_cursor(database) as cursor:
         cursor.execute("INSERT INTO tokens (token_hash, role, name) VALUES ('x', 'viewer', E'a\\x1b]52;c;b\\x07')")
     assert "\x1b" not in run_shm("token", "list", SHM_DB_DSN=database).stdout

@@ -123,9 +123,8 @@ async def test_a_subscriber_on_one_worker_sees_what_another_took_in(pair: Server
                 pass
 
 
-def test_every_202_survives_kill_9_of_a_worker_under_load_and_it_is_replaced(
-    pair: ServerProcess, database: str
-) -> None:
+def test_every_202_survives_kill_9_of_a_worker_under_load(pair: ServerProcess, database: str) -> None:
+    """The parent replaces the worker."""
     load = Load([pair.url], LOADERS)
     victim, other = workers_of(pair)
 
@@ -139,7 +138,8 @@ def test_every_202_survives_kill_9_of_a_worker_under_load_and_it_is_replaced(
     assert_acknowledged_stored(load, [pair], database)
 
 
-def test_kill_9_of_the_parent_leaves_no_worker_and_the_next_start_works(embedded: ServerProcess) -> None:
+def test_kill_9_of_the_parent_leaves_no_worker(embedded: ServerProcess) -> None:
+    """The next start works."""
     install = Install(embedded.url).enroll({"n": 1})
     workers = workers_of(embedded)
     assert len(workers) == WORKERS
@@ -183,7 +183,7 @@ def test_a_worker_that_does_not_end_within_the_drain_is_killed(serve: Callable[.
     assert "1 workers did not end in time" in server.log
 
 
-def test_an_embedded_postgres_that_died_is_started_again_by_the_parent(embedded: ServerProcess) -> None:
+def test_the_parent_restarts_an_embedded_postgres_that_died(embedded: ServerProcess) -> None:
     install = Install(embedded.url).enroll({"n": 1})
     os.kill(int((embedded.data_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0]), signal.SIGKILL)
     wait_until(lambda: "was started again" in embedded.log, embedded)
@@ -192,7 +192,8 @@ def test_an_embedded_postgres_that_died_is_started_again_by_the_parent(embedded:
     assert postgres_of(embedded.data_dir) == []
 
 
-def test_workers_that_die_again_and_again_end_the_server_with_a_sentence(pair: ServerProcess) -> None:
+def test_repeated_worker_deaths_stop_the_server(pair: ServerProcess) -> None:
+    """The server logs the reason and exits with status 1."""
     parent = psutil.Process(pair.pid)
     deadline = time.monotonic() + LIMIT_S
     while parent.status() != psutil.STATUS_ZOMBIE:
@@ -204,14 +205,15 @@ def test_workers_that_die_again_and_again_end_the_server_with_a_sentence(pair: S
     assert "workers in a row ended" in pair.log
 
 
-def test_more_connections_than_postgres_has_room_for_are_refused_in_a_sentence() -> None:
+def test_more_connections_than_postgres_allows_are_refused() -> None:
+    """The start fails with one sentence that names the limit."""
     process = start_serve("--workers", "20")
     said, _ = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 1
     assert "20 workers with 9 connections each want 180; PostgreSQL has room for 90" in said
 
 
-def test_a_port_that_another_server_shares_among_its_workers_is_taken(pair: ServerProcess, database: str) -> None:
+def test_a_port_shared_by_another_servers_workers_is_taken(pair: ServerProcess, database: str) -> None:
     process = start_serve("--workers", "2", "--port", str(pair.port), SHM_DB_DSN=database, SHM_ADMIN_TOKEN="x" * 30)
     said, _ = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 1

@@ -60,7 +60,7 @@ def test_the_password_may_hold_any_character(server_service: dict[str, Any]) -> 
     }
 
 
-def test_only_this_machine_reaches_the_server_and_nobody_the_database(
+def test_the_server_binds_to_localhost_and_the_database_to_none(
     server_service: dict[str, Any], postgres_service: dict[str, Any]
 ) -> None:
     assert server_service["ports"] == ["${SHM_PUBLISH:-127.0.0.1:8080}:8080"]
@@ -98,7 +98,7 @@ def test_what_an_install_sent_stays_out_of_the_databases_log(postgres_service: d
     assert {"log_error_verbosity=terse", "log_min_error_statement=panic"} <= given & embedded
 
 
-def test_a_database_that_crashed_ends_and_is_started_again_from_outside(postgres_service: dict[str, Any]) -> None:
+def test_a_crashed_database_container_exits_and_is_restarted(postgres_service: dict[str, Any]) -> None:
     assert "restart_after_crash=off" in postgres_service["command"]
     assert "restart_after_crash = off" in CONFIGURATION.splitlines()
     assert postgres_service["restart"] == "unless-stopped"
@@ -114,7 +114,7 @@ def test_the_server_is_an_ordinary_user_in_a_closed_container(server_service: di
     assert server_service["security_opt"] == ["no-new-privileges:true"]
 
 
-def test_what_is_in_flight_may_end_before_the_container_is_killed(server_service: dict[str, Any]) -> None:
+def test_stop_grace_period_exceeds_the_drain_timeout(server_service: dict[str, Any]) -> None:
     assert ("STOPSIGNAL", "SIGTERM") in INSTRUCTIONS
     assert parse_duration(server_service["stop_grace_period"]) > Settings().drain_timeout
 

