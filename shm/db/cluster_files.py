@@ -1,6 +1,6 @@
-"""The files of an embedded PostgreSQL that are ours to write: its configuration, its socket's folder, its log.
+"""The files of an embedded PostgreSQL that SHM writes: its configuration, its socket's directory, its log.
 
-All of it between two lives of the server, while nobody else starts or stops it (`embedded` holds the lock).
+All methods are called while the server does not run and `shm.db.embedded` holds the lock of its data directory.
 """
 
 import os
@@ -12,18 +12,16 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-MAX_SOCKET_PATH_BYTES = 100  # bytes of a unix socket's path; the kernel takes 107
-MAX_LOG_BYTES = 1024**2  # bytes; it is for people, who read its end
-LOG_ENTRY_START = re.compile(
-    rb"^(?=[0-9]{4}-[0-9]{2}-[0-9]{2} )", re.MULTILINE
-)  # further lines of an entry begin with a tab
+MAX_SOCKET_PATH_BYTES = 100  # the kernel's limit for a Unix socket is 107
+MAX_LOG_BYTES = 1024**2  # people read the end of the log
+LOG_ENTRY_START = re.compile(rb"^(?=[0-9]{4}-[0-9]{2}-[0-9]{2} )", re.MULTILINE)  # other lines begin with a tab
 SOCKET_DIR = re.compile(r"^unix_socket_directories = '(.*)'$", re.MULTILINE)
 
-# Terse, and without statements: what an install sent must not come to stand in a log by way of an error. After a crash
-# it ends, and `shm serve` starts it again: left to itself, PostgreSQL 18 may wait for ever for a recovery that failed,
-# on a full disk for example.
+# Errors are logged tersely and without statements, which may contain data that an install sent. After a crash the
+# server exits and `shm serve` starts it again, because PostgreSQL 18 may wait forever for a recovery that failed, for
+# example on a full disk.
 CONFIGURATION = """\
-# Written by shm at every start. Settings of your own belong in postgresql.conf, above the line that includes this.
+# Written by shm at every start. Put your own settings into postgresql.conf, above the line that includes this file.
 listen_addresses = ''
 unix_socket_directories = '{socket_dir}'
 unix_socket_permissions = 0700
@@ -37,87 +35,90 @@ restart_after_crash = off
 
 
 class ClusterFiles:
-    """The folder of a cluster; `owner` is the user that PostgreSQL runs as, None when that is us."""
+    """The directory of a cluster. `owner` is the user that PostgreSQL runs as; None if that is this process's user."""
 
     def __init__(self, cluster: Path, owner: pwd.struct_passwd | None) -> None:
         self._cluster = cluster
         self._owner = owner
 
     def chown_to_postgres(self, file: Path | int) -> None:
-        """Makes it PostgreSQL's own; a file by its descriptor, because the folder is another user's than ours."""
+        """Makes PostgreSQL's user the owner. A file is passed by its descriptor: that user may replace its path."""
         if self._owner:
             os.chown(file, self._owner.pw_uid, self._owner.pw_gid)
 
     def configure(self) -> None:
-        """Writes shm.conf, whole or not at all; not if it says so already, because the disk may be full."""
-        wanted = CONFIGURATION.format(socket_dir=str(self._socket_dir()).replace("'", "''"))
-        if wanted != self._configured():
-            self._write("shm.conf", wanted)
+        """Writes shm.conf atomically, unless it is up to date: the disk may be full."""
+        configuration = CONFIGURATION.format(socket_dir=str(self._socket_dir()).replace("'", "''"))
+        if configuration != self._current_configuration():
+            self._write("shm.conf", configuration)
 
     def trim_log(self) -> None:
-        """Leaves the newest entries, and no statement: a PANIC writes down its own, whatever is configured."""
+        """Removes old entries, and entries with a statement: a PANIC logs its statement despite the configuration."""
         try:
             descriptor = os.open(self._cluster / "log", os.O_RDWR | os.O_NOFOLLOW)
-        except OSError:  # there is none yet, or somebody sends it elsewhere
+        except OSError:  # there is no log yet, or it is redirected
             return
         with os.fdopen(descriptor, "r+b") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - MAX_LOG_BYTES))
             _, *entries = LOG_ENTRY_START.split(file.read())
             kept = b"".join(entry for entry in entries if b"STATEMENT:" not in entry.partition(b"\n")[0])
-            if len(kept) < size:  # in place: that needs no room on a full disk
+            if len(kept) < size:  # in place, which needs no space on a full disk
                 file.seek(0)
                 file.write(kept)
                 file.truncate()
 
     def remove_socket_dir(self) -> None:
-        """Removes the folder that `configure` made outside of the cluster, where it did."""
-        found = self._configured_socket_dir()
-        if found is not None and found != self._cluster and self._is_private(found):
-            shutil.rmtree(found, ignore_errors=True)
+        """Removes the socket's directory if `configure` created it outside of the cluster."""
+        directory = self._current_socket_dir()
+        if directory is not None and directory != self._cluster and self._is_private(directory):
+            shutil.rmtree(directory, ignore_errors=True)
 
-    def _configured_socket_dir(self) -> Path | None:
-        found = SOCKET_DIR.search(self._configured())
-        return Path(found[1].replace("''", "'")) if found else None
+    def _current_socket_dir(self) -> Path | None:
+        match = SOCKET_DIR.search(self._current_configuration())
+        return Path(match[1].replace("''", "'")) if match else None
 
-    def _configured(self) -> str:
+    def _current_configuration(self) -> str:
         try:
             return (self._cluster / "shm.conf").read_text()
         except FileNotFoundError:
             return ""
 
     def _socket_dir(self) -> Path:
-        """The cluster's own folder, which nobody else may enter; a short private one where its path is too long.
+        """The cluster's directory, which no other user may enter; a short private one in /tmp if its path is too long.
 
-        That is the same one at each start, if it can be: servers that run while it is revived know no other.
+        A restart keeps the directory if possible, because running servers reconnect to the same socket.
         """
         if len(os.fsencode(self._cluster / ".s.PGSQL.5432")) <= MAX_SOCKET_PATH_BYTES:
             return self._cluster
-        known = self._configured_socket_dir()
-        if known is not None and self._is_private(known):
-            return known
+        current = self._current_socket_dir()
+        if current is not None and self._is_private(current):
+            return current
         private = Path(tempfile.mkdtemp(prefix="shm-", dir="/tmp"))  # mode 0700, and short
         self.chown_to_postgres(private)
         return private
 
-    def _is_private(self, folder: Path) -> bool:
-        """Whether it is PostgreSQL's alone; one that is gone is made again. In /tmp somebody may have been faster."""
+    def _is_private(self, directory: Path) -> bool:
+        """Whether only PostgreSQL's user can access it. A missing one is created again.
+
+        In /tmp another user may have created a directory of that name.
+        """
         try:
             with suppress(FileExistsError):
-                folder.mkdir(mode=0o700)
-                self.chown_to_postgres(folder)
-            found = folder.lstat()
+                directory.mkdir(mode=0o700)
+                self.chown_to_postgres(directory)
+            status = directory.lstat()
         except OSError:
             return False
         owner = self._owner.pw_uid if self._owner else os.geteuid()
-        return stat.S_ISDIR(found.st_mode) and found.st_uid == owner and not stat.S_IMODE(found.st_mode) & 0o077
+        return stat.S_ISDIR(status.st_mode) and status.st_uid == owner and not stat.S_IMODE(status.st_mode) & 0o077
 
     def _write(self, name: str, content: str) -> None:
-        """Whole or not at all."""
-        fresh = self._cluster / f"{name}.new"
-        fresh.unlink(missing_ok=True)
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        """Replaces a file atomically."""
+        new_file = self._cluster / f"{name}.new"
+        new_file.unlink(missing_ok=True)
+        descriptor = os.open(new_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(content)
             self.chown_to_postgres(descriptor)
-        fresh.rename(self._cluster / name)
+        new_file.rename(self._cluster / name)

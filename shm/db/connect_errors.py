@@ -1,7 +1,7 @@
-"""Why PostgreSQL cannot be connected to, as a sentence with a remedy, and never with the DSN or a password.
+"""Descriptions of failed connections to PostgreSQL: a cause and a remedy, without the DSN and its password.
 
-A failed connection has no SQLSTATE, only libpq's English text, so that is what is looked at. A text that is not known
-here is passed on by its first line.
+A failed connection has no SQLSTATE, only libpq's English message, so these patterns match the message. Of an unknown
+message the first line is used.
 """
 
 import re
@@ -20,7 +20,7 @@ REMEDIES = [
         ),
         (
             r"no password supplied",
-            "PostgreSQL wants a password, and SHM_DB_DSN has none. Add one, or a password file (PGPASSFILE).",
+            "PostgreSQL requires a password, and SHM_DB_DSN has none. Add one, or a password file (PGPASSFILE).",
         ),
         (
             r'(?:Peer|Ident) authentication failed for user "([^"]*)"',
@@ -51,8 +51,8 @@ REMEDIES = [
         ),
         (
             r"certificate verify failed|server certificate for|root certificate file",
-            "The TLS certificate of PostgreSQL was not accepted. Set sslrootcert in SHM_DB_DSN to the certificate of "
-            "its authority, and use the host name that the certificate is for.",
+            "The TLS certificate of PostgreSQL could not be verified. Set sslrootcert in SHM_DB_DSN to the certificate "
+            "of its authority, and use the host name that the certificate is issued for.",
         ),
         (
             r"no pg_hba\.conf entry .*no encryption",
@@ -65,7 +65,7 @@ REMEDIES = [
         ),
         (
             r'could not translate host name "([^"]*)"',
-            "The host name {0} is unknown. Correct it in SHM_DB_DSN, or wait until it is in the DNS.",
+            "The host name {0} cannot be resolved. Correct it in SHM_DB_DSN, or wait for its DNS entry.",
         ),
         (
             r"Connection refused",
@@ -98,7 +98,7 @@ PORTS = re.compile(r"[0-9]*(,[0-9]*)*")
 
 
 def describe_connect_error(error: Exception) -> str:
-    """What hindered a connection and what mends it."""
+    """The cause of a failed connection and its remedy."""
     text = str(error).strip()
     for pattern, remedy in REMEDIES:
         if match := pattern.search(text):
@@ -108,22 +108,22 @@ def describe_connect_error(error: Exception) -> str:
 
 
 def check_dsn(dsn: str) -> None:
-    """Raises ConfigurationError for a DSN that libpq cannot read, or reads otherwise than it was meant.
+    """Raises ConfigurationError for a DSN that libpq cannot parse, or parses differently than intended.
 
-    An `@` or `/` in a password that is not percent-encoded ends up in the host, the port or the database's name,
-    and libpq's complaint about those would show it.
+    An `@` or `/` in a password that is not percent-encoded becomes part of the host, the port or the database name,
+    and libpq's error message would show it.
     """
     try:
         parts = parse_dsn(dsn)
     except psycopg2.ProgrammingError:
         raise ConfigurationError(
-            "SHM_DB_DSN cannot be read: wanted is postgresql://user:password@host/database, or libpq's words."
+            "SHM_DB_DSN is invalid: expected postgresql://user:password@host/database, or libpq's key=value pairs."
         ) from None
     is_address = dsn.startswith(("postgresql://", "postgres://"))
     host = str(parts.get("host", ""))
     is_split = is_address and "password" not in parts and "@" in str(parts.get("dbname", ""))
     if is_split or ("@" in host[1:] and not host.startswith("/")) or not PORTS.fullmatch(str(parts.get("port", ""))):
         raise ConfigurationError(
-            "SHM_DB_DSN cannot be read: in an address, characters such as @ and / in a user's name or password are "
+            "SHM_DB_DSN is invalid: in a URL, characters such as @ and / in a user name or password have to be "
             "percent-encoded (%40, %2F)."
         )

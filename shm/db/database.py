@@ -1,9 +1,9 @@
-"""PostgreSQL from asyncio: the only importer of aiopg. `shm.db.driver_errors` knows its failures.
+"""PostgreSQL from asyncio: the only module that imports aiopg. `shm.db.driver_errors` translates its exceptions.
 
-`StatementRunner` says how statements are called. A lost connection is retried within
-`SHM_DB_PATIENCE`, so every statement must be idempotent; past it DatabaseUnavailable is raised. At most `SHM_QUEUE`
-statements wait, so that an absence of PostgreSQL fills no memory. Numbers come as Decimal
-with all their digits, jsonb as `msgspec.Raw` (its text, unread), bytea as memoryview, times in UTC.
+After a lost connection a statement is retried for `SHM_DB_PATIENCE`, so every statement must be idempotent; then
+DatabaseUnavailable is raised. At most `SHM_QUEUE` statements wait, which bounds the memory while PostgreSQL is
+unavailable. Numbers are returned as Decimal with all their digits, jsonb as `msgspec.Raw` (unparsed text), bytea as
+memoryview, times in UTC.
 """
 
 import asyncio
@@ -32,50 +32,50 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-MIN_RETRY_DELAY_S = 0.05  # a restarted PostgreSQL takes connections again after some tens of milliseconds
+MIN_RETRY_DELAY_S = 0.05  # a restarted PostgreSQL accepts connections after some tens of milliseconds
 MAX_RETRY_DELAY_S = 1.0
-DEDICATED_TIMEOUT_S = 86_400.0  # a migration of a large table
+DEDICATED_TIMEOUT_S = 86_400.0  # enough for a migration of a large table
 CLOSE_TIMEOUT_S = 5.0  # aiopg's wait_closed can hang
-LOCK_POLL_INTERVAL_S = 5.0  # between two looks whether a lock is free; as long may an answer take that it is still held
-LOCK_TIMEOUT_MS = 2_000  # a change of the schema waits so long for a table, and everybody waits behind it
-LISTEN_CHECK_INTERVAL_S = 30.0  # a listener that hears nothing for so long asks whether its connection lives
-LISTEN_BACKOFF_S = (0.1, 10.0)
+LOCK_POLL_INTERVAL_S = 5.0  # between two attempts to get a lock; also the time limit of a check that it is held
+LOCK_TIMEOUT_MS = 2_000  # how long a schema change waits for a table; all other statements on it wait behind
+LISTEN_CHECK_INTERVAL_S = 30.0  # without a notification for this long, a listener checks its connection
+LISTEN_BACKOFF_S = (0.1, 10.0)  # first and longest delay
 
-ACQUIRE_ERRORS = (*CONNECTION_ERRORS, AssertionError)  # the latter: from aiopg's pool, under churn
+ACQUIRE_ERRORS = (*CONNECTION_ERRORS, AssertionError)  # aiopg's pool raises the latter when many connections are lost
 
-# All statements of such a transaction see what was committed when its first one began.
+# All statements of such a transaction see the same snapshot, taken by the first one.
 BEGIN_READ_TRANSACTION = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
 
-# A cursor that outlives its transaction, so that none stays open between two pages. It is planned for all of its rows.
+# WITH HOLD: no transaction stays open between two pages. cursor_tuple_fraction: the plan is optimal for all rows.
 DECLARE_CURSOR = "SET cursor_tuple_fraction = 1; DECLARE pages NO SCROLL CURSOR WITH HOLD FOR"
 
 register_default_jsonb(globally=True, loads=lambda text: msgspec.Raw(text.encode()))
 
 
 class Connection(StatementRunner):
-    """One connection of one's own, in autocommit: for migrations and for whoever needs a session.
+    """A dedicated connection in autocommit mode: for migrations and for session state such as locks.
 
-    Nothing is tried again: with the connection, the session is lost.
+    Statements are not retried, because a lost connection loses its session.
     """
 
     def __init__(self, raw: aiopg.Connection) -> None:
         self._raw = raw
         self._prepared: set[str] = set()
 
-    async def execute_sql(self, sql: str, what: str) -> list[Row]:
+    async def execute_sql(self, sql: str, description: str) -> list[Row]:
         """Runs one string of SQL without parameters and returns the rows of its last statement.
 
-        `what` names it in errors, which also have PostgreSQL's message. Raises as `StatementRunner`.
+        `description` names it in errors, which also have PostgreSQL's message. Raises as `StatementRunner`.
         """
-        with translate_errors(what, has_parameters=False):
+        with translate_errors(description, has_parameters=False):
             return list((await _execute(self._raw, Statement(sql), None, set())).rows)
 
     async def fetch_pages(
         self, shape: type[T], name: str, size: int, /, **parameters: object
     ) -> AsyncIterator[list[T]]:
-        """What the named statement, a SELECT, finds at this moment, so many rows at a time; PostgreSQL keeps the rest.
+        """Yields the rows of a named SELECT, `size` rows at a time, from a cursor that sees one snapshot.
 
-        One at a time on a connection; other statements may run between two pages. Raises as `fetch`.
+        A connection can have one such cursor at a time; other statements may run between two pages. Raises as `fetch`.
         """
         await self._run_statement(Statement(f"{DECLARE_CURSOR} {statements()[name].sql}"), name, parameters)
         while page := (await self._run_statement(Statement(f"FETCH {size} FROM pages"), name, {})).rows_as(shape):
@@ -92,7 +92,7 @@ class Connection(StatementRunner):
 
 @dataclass(frozen=True, slots=True)
 class PoolUsage:
-    """How many connections of a pool are in use (or being made), how many are free, and how many statements wait."""
+    """The numbers of used connections (including those being opened), free connections and waiting statements."""
 
     used: int
     free: int
@@ -130,28 +130,28 @@ class Database(StatementRunner):
 
     @property
     def usage(self) -> PoolUsage:
-        """At this moment."""
+        """The current usage of the pool."""
         free: int = self._pool.freesize
         used = self._pool.size - free
         return PoolUsage(used, free, max(0, self._running_statements - used))
 
     async def read_consistently(self, read: Callable[[Reader], Awaitable[T]]) -> T:
-        """The value of `read`, all of whose statements see one snapshot of the database, and the same `now()`.
+        """The value of `read`, all of whose statements see one snapshot of the database and the same `now()`.
 
-        For answers that take several statements, which otherwise are true at several moments. `read` may be run again
-        from its beginning where the connection is lost, and must wait for nothing but its statements: it holds a
-        connection. Raises as `fetch`.
+        For responses that need several statements, which would otherwise see different states. After a lost connection
+        `read` is called again. It must await nothing but its statements, because it holds a connection of the pool.
+        Raises as `fetch`.
         """
 
         async def in_transaction(raw: aiopg.Connection) -> T:
             transaction = _ReadTransaction(raw, self._execute)
             try:
-                found = await read(transaction)
+                value = await read(transaction)
                 await transaction.end()
             except BaseException:
-                await raw.close()  # ends the transaction, in whatever state it is
+                await raw.close()  # ends the transaction, whatever its state
                 raise
-            return found
+            return value
 
         return await self._with_connection(in_transaction)
 
@@ -159,7 +159,7 @@ class Database(StatementRunner):
         return await self._with_connection(lambda raw: self._execute(raw, name, parameters))
 
     async def _with_connection(self, work: Callable[[aiopg.Connection], Awaitable[T]]) -> T:
-        """Runs `work` on a connection of the pool, and again on another one where that is lost."""
+        """Runs `work` on a connection of the pool; after a lost connection again, on another one."""
         if self._running_statements >= self._max_statements:
             raise DatabaseBusy(f"{self._max_statements} statements wait")
         self._running_statements += 1
@@ -174,7 +174,7 @@ class Database(StatementRunner):
         while True:
             try:
                 return await self._attempt(work)
-            except (DatabaseFull, QueryTooSlow):  # patience makes no room, and no statement faster
+            except (DatabaseFull, QueryTooSlow):  # a retry would not help
                 raise
             except DatabaseUnavailable:
                 if time.monotonic() + pause > deadline:
@@ -184,7 +184,7 @@ class Database(StatementRunner):
 
     async def _attempt(self, work: Callable[[aiopg.Connection], Awaitable[T]]) -> T:
         try:
-            async with asyncio.timeout(self._patience_s):  # wait_for may lose a cancellation
+            async with asyncio.timeout(self._patience_s):  # unlike wait_for, it never loses a cancellation
                 raw = await self._pool.acquire()
         except ACQUIRE_ERRORS as error:
             raise DatabaseUnavailable(describe_connect_error(error)) from None
@@ -193,19 +193,19 @@ class Database(StatementRunner):
         finally:
             await self._pool.release(raw)
 
-    async def _execute(self, raw: aiopg.Connection, name: str, parameters: Parameters, before: str = "") -> Result:
-        """`before`: SQL that goes to PostgreSQL in the same message, in front of the statement."""
+    async def _execute(self, raw: aiopg.Connection, name: str, parameters: Parameters, prefix: str = "") -> Result:
+        """Runs a named statement. `prefix` is SQL that is sent in front of it in the same message."""
         prepared = self._prepared.setdefault(raw, set())
         with translate_errors(name, has_parameters=bool(parameters)):
             try:
-                return await _execute(raw, statements()[name], parameters, prepared, before)
+                return await _execute(raw, statements()[name], parameters, prepared, prefix)
             except READ_ONLY:
-                await raw.close()  # a new one may find the primary; this one would stay what it is
+                await raw.close()  # a new connection may reach the primary
                 raise
 
     @asynccontextmanager
     async def dedicated_connection(self) -> AsyncIterator[Connection]:
-        """A connection outside the pool whose statements may take a day, closed at the end."""
+        """A connection outside the pool, without statement_timeout, closed at the end of the context."""
         try:
             options = f"{self._options['options']} -c statement_timeout=0"
             raw = await aiopg.connect(self._dsn, **self._options | {"timeout": DEDICATED_TIMEOUT_S, "options": options})
@@ -218,27 +218,28 @@ class Database(StatementRunner):
 
     @asynccontextmanager
     async def leader_lock(self, lock: Lock) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-        """Waits until no process on this database holds `lock`, and then holds it, on a connection of its own.
+        """Waits until no other process on this database holds `lock`, then holds it on a dedicated connection.
 
-        What it yields returns while the lock is still held, and raises DatabaseUnavailable once it is lost.
+        Yields a function that returns while the lock is held, and raises DatabaseUnavailable once it is lost.
         """
         async with self.dedicated_connection() as connection:
-            asked = f"SELECT pg_try_advisory_lock({lock})"
-            while await connection.execute_sql(asked, f"lock {lock.name}") != [(True,)]:  # noqa: ASYNC110
+            try_lock = f"SELECT pg_try_advisory_lock({lock})"
+            while await connection.execute_sql(try_lock, f"lock {lock.name}") != [(True,)]:  # noqa: ASYNC110
                 await asyncio.sleep(LOCK_POLL_INTERVAL_S)
 
-            async def hold() -> None:
-                with translate_errors("sign of life", has_parameters=False):
-                    await asyncio.wait_for(connection.execute_sql("SELECT 1", "sign of life"), LOCK_POLL_INTERVAL_S)
+            async def check_held() -> None:
+                description = f"check of lock {lock.name}"
+                with translate_errors(description, has_parameters=False):
+                    await asyncio.wait_for(connection.execute_sql("SELECT 1", description), LOCK_POLL_INTERVAL_S)
 
-            yield hold
+            yield check_held
 
     @asynccontextmanager
     async def schema_change_connection(self, lock: Lock, wait_ms: int = LOCK_TIMEOUT_MS) -> AsyncIterator[Connection]:
-        """A connection of one's own for changes of the schema, one process of all after the other under `lock`.
+        """A dedicated connection for schema changes, which holds `lock`, so that processes make them one by one.
 
-        They may take long, but do not wait long for a table that is in use, since others wait behind them: then
-        DatabaseBusy is raised. Each string of SQL is a transaction.
+        A change may take long, but waits at most `wait_ms` for a table in use, because other statements wait behind
+        it; then DatabaseBusy is raised. Each string of SQL is a transaction.
         """
         async with self.dedicated_connection() as connection:
             await connection.execute_sql(f"SELECT pg_advisory_lock({lock})", f"lock {lock.name}")
@@ -246,11 +247,11 @@ class Database(StatementRunner):
             yield connection
 
     async def listen(self, channel: str) -> AsyncIterator[None]:
-        """Yields whenever somebody who listens on `channel` must look again: after each (re)connect and each burst.
+        """Yields after each (re)connection and after each burst of notifications on `channel`; never ends by itself.
 
-        Never ends by itself. What the notifications said is not passed on: whoever looks, looks at the tables.
+        The payloads are discarded: after each yield the caller reads the tables.
         """
-        pause, longest = LISTEN_BACKOFF_S
+        pause, max_pause = LISTEN_BACKOFF_S
         while True:
             try:
                 async with aiopg.connect(self._dsn, **self._options) as raw, raw.cursor() as cursor:
@@ -262,16 +263,16 @@ class Database(StatementRunner):
             except asyncio.CancelledError:
                 if is_cancelled():
                     raise
-                logger.warning("the listener's sign of life came too late")
+                logger.warning("the listener's connection did not respond in time")
             except (*ACQUIRE_ERRORS, psycopg2.Error) as error:
                 reason = describe_connect_error(error)
                 logger.warning("the listener lost its connection (%s), next try in %.1f s", reason, pause)
             await asyncio.sleep(pause)
-            pause = min(pause * 2, longest)
+            pause = min(pause * 2, max_pause)
 
 
 class _ReadTransaction(Reader):
-    """Statements on one connection, in a transaction that begins with the first of them, in the same round trip."""
+    """Statements in one transaction. BEGIN is sent with the first statement, in the same round trip."""
 
     def __init__(self, raw: aiopg.Connection, execute: Callable[..., Awaitable[Result]]) -> None:
         self._raw = raw
@@ -283,7 +284,7 @@ class _ReadTransaction(Reader):
         return await self._execute(self._raw, name, parameters, begin)
 
     async def end(self) -> None:
-        """Ends the transaction, if it has begun."""
+        """Commits the transaction if it has begun."""
         if not self._begin:
             with translate_errors("COMMIT", has_parameters=False):
                 await _execute(self._raw, Statement("COMMIT"), None, set())
@@ -291,7 +292,10 @@ class _ReadTransaction(Reader):
 
 @asynccontextmanager
 async def _cursor(raw: aiopg.Connection) -> AsyncIterator[aiopg.Cursor]:
-    """A cursor that ends with the context. aiopg's is in a circle, and kept what was asked until the collector came."""
+    """A cursor that is freed with the context.
+
+    aiopg's cursor is part of a reference cycle, which would keep the statement and its result until a collection.
+    """
     async with raw.cursor() as cursor:
         try:
             yield cursor
@@ -300,16 +304,16 @@ async def _cursor(raw: aiopg.Connection) -> AsyncIterator[aiopg.Cursor]:
 
 
 async def _execute(
-    raw: aiopg.Connection, statement: Statement, parameters: Parameters | None, prepared: set[str], before: str = ""
+    raw: aiopg.Connection, statement: Statement, parameters: Parameters | None, prepared: set[str], prefix: str = ""
 ) -> Result:
-    """Runs a statement, and its preparation where it is not in `prepared`, what this connection has already."""
+    """Runs a statement, after its preparation unless that is in `prepared`, the preparations of this connection."""
     async with _cursor(raw) as cursor:
         if statement.preparation is not None and statement.preparation not in prepared:
             await cursor.execute(statement.preparation)
             prepared.add(statement.preparation)
         try:
-            await cursor.execute(before + statement.sql, parameters)
-        except ValueError as error:  # psycopg2 cannot write a parameter, such as NUL
+            await cursor.execute(prefix + statement.sql, parameters)
+        except ValueError as error:  # psycopg2 cannot represent a parameter, such as a text with NUL
             raise psycopg2.DataError(type(error).__name__) from None
         columns = [column.name for column in cursor.description or ()]
         rows = await cursor.fetchall() if columns else []
@@ -317,7 +321,7 @@ async def _execute(
 
 
 async def _next_burst(raw: aiopg.Connection, cursor: aiopg.Cursor) -> None:
-    """Returns once notifications came, all of them taken; asks the server for a sign of life in silence."""
+    """Waits for notifications and discards all that are queued. Checks the connection while there are none."""
     while True:
         try:
             await asyncio.wait_for(raw.notifies.get(), LISTEN_CHECK_INTERVAL_S)
@@ -332,7 +336,7 @@ async def _next_burst(raw: aiopg.Connection, cursor: aiopg.Cursor) -> None:
 async def _connect_pool(settings: Settings, dsn: str, size: int) -> aiopg.Pool:
     check_dsn(dsn)
     deadline = time.monotonic() + settings.start_patience.total_seconds()
-    said = ""
+    logged_problem = ""
     while True:
         try:
             return await aiopg.create_pool(dsn, minsize=size, maxsize=size, **_connect_options(settings))
@@ -342,16 +346,17 @@ async def _connect_pool(settings: Settings, dsn: str, size: int) -> aiopg.Pool:
                 raise DatabaseUnavailable(
                     f"PostgreSQL could not be reached within {settings.start_patience.total_seconds():.0f} s: {problem}"
                 ) from None
-            if problem != said:
+            if problem != logged_problem:
                 logger.info("waiting for PostgreSQL: %s", problem)
-                said = problem
+                logged_problem = problem
             await asyncio.sleep(MAX_RETRY_DELAY_S)
 
 
 def _connect_options(settings: Settings) -> dict[str, Any]:
     statement_ms = int(settings.statement_timeout.total_seconds() * 1000)
     return {
-        "timeout": settings.statement_timeout.total_seconds() + CLOSE_TIMEOUT_S,  # the server's own limit comes first
+        "timeout": settings.statement_timeout.total_seconds()
+        + CLOSE_TIMEOUT_S,  # PostgreSQL's own time limit expires first
         "enable_json": False,
         "enable_hstore": False,
         "enable_uuid": False,

@@ -1,8 +1,8 @@
-"""The failures of psycopg2 and aiopg as errors of ours: the only place that knows both.
+"""Translation of psycopg2's and aiopg's exceptions into SHM's.
 
-What PostgreSQL says may quote a value. So its message is kept only for statements without parameters, whose text is
-ours, and for SQLSTATE classes whose messages name nothing but tables, columns, roles and resources. DETAIL, HINT and
-CONTEXT are never kept. Of any other failure the class, the SQLSTATE and the statement's name remain.
+A message of PostgreSQL may quote a value. It is kept only for statements without parameters and for SQLSTATE classes
+whose messages name nothing but tables, columns, roles and resources. DETAIL, HINT and CONTEXT are never kept. Of any
+other failure only the exception's class, the SQLSTATE and the statement's name are kept.
 """
 
 import asyncio
@@ -22,29 +22,30 @@ from shm.core.errors import (
     UnstorableData,
 )
 
-# A connection that was lost. aiopg also raises OSError and TimeoutError.
+# Raised when a connection is lost. aiopg also raises OSError and TimeoutError.
 CONNECTION_ERRORS = (psycopg2.OperationalError, psycopg2.InterfaceError, OSError, TimeoutError)
 DRIVER_ERRORS = (psycopg2.Error, *CONNECTION_ERRORS)
 
-# A primary that has become a standby, or is held read-only, accepts no writes until somebody changes that.
+# Raised by a server that has become a standby or is set read-only. A new connection may reach the primary.
 READ_ONLY = psycopg2.errors.ReadOnlySqlTransaction
 
-# SQLSTATE classes whose messages name objects of the schema and resources. Class 22, data exceptions, quotes values.
+# SQLSTATE classes whose messages name schema objects and resources. Class 22, data exceptions, quotes values.
 NAMES_ONLY = frozenset({"0A", "23", "25", "28", "2B", "3D", "3F", "40", "42", "53", "54", "55", "57", "58"})
 
 
 @contextmanager
 def translate_errors(statement: str, *, has_parameters: bool) -> Iterator[None]:
-    """Raises errors of ours for what the driver raises while `statement`, a name for people, runs.
+    """Translates the driver's exceptions. `statement` is a name for the error message.
 
-    aiopg reports a statement that PostgreSQL cancelled as a task's cancellation; the two are told apart here.
+    aiopg reports a statement that PostgreSQL cancelled as CancelledError; this function distinguishes it from the
+    cancellation of the task.
     """
     try:
         yield
     except asyncio.CancelledError:
         if is_cancelled():
             raise
-        raise QueryTooSlow(f"{statement}: PostgreSQL cancelled it, as statement_timeout does") from None
+        raise QueryTooSlow(f"{statement}: cancelled by PostgreSQL, probably by statement_timeout") from None
     except DRIVER_ERRORS as error:
         raise _translate(error, statement, has_parameters=has_parameters) from None
 
@@ -64,7 +65,7 @@ def _translate(error: Exception, statement: str, *, has_parameters: bool) -> Shm
             return DatabaseBusy(reason)
         case psycopg2.errors.QueryCanceled():
             return QueryTooSlow(reason)
-        case psycopg2.DataError() | psycopg2.errors.CheckViolation() if has_parameters:  # the latter: no partition
+        case psycopg2.DataError() | psycopg2.errors.CheckViolation() if has_parameters:  # no partition
             return UnstorableData(reason)
         case READ_ONLY() | psycopg2.OperationalError() | psycopg2.InterfaceError() | OSError():
             return DatabaseUnavailable(reason)

@@ -1,7 +1,7 @@
-"""Applies sql/migrations: forward only, each file a transaction, under an advisory lock.
+"""Applies sql/migrations: forward only, each file in one transaction, under an advisory lock.
 
-Every server does so at its start, so any number of them may start at once. A statement ends with `;` at the end of a
-line, and statements run one by one, because Citus wants it so. `shm migrate` does the same by itself.
+Every server migrates at its start, and any number of servers may start at once. `shm migrate` only migrates. A
+statement ends with `;` at the end of a line; statements run one by one, as Citus requires.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from shm.db.statements import sql_directory
 
 logger = logging.getLogger(__name__)
 
-FILE = re.compile(r"([0-9]{4})_[a-z0-9_]+\.sql")
+FILE_NAME = re.compile(r"([0-9]{4})_[a-z0-9_]+\.sql")
 
 HISTORY = "schema_migrations"
 CREATE_HISTORY = """
@@ -34,7 +34,7 @@ START_EMPTY = "Start with an empty database: another `SHM_DB_DSN` or, without on
 
 
 def load_migrations() -> dict[int, str]:
-    """Version -> SQL of every migration that this release knows, in order."""
+    """Version -> SQL of every migration of this release, in ascending order."""
     files = sorted((sql_directory() / "migrations").glob("*.sql"))
     return {_version(file): file.read_text(encoding="utf-8") for file in files}
 
@@ -49,64 +49,64 @@ async def migrate(database: Database) -> int:
         if await connection.execute_sql(f"SELECT pg_try_advisory_lock({lock})", "lock of migrations") != [(True,)]:
             logger.info("waiting for another server's migration")
             await connection.execute_sql(f"SELECT pg_advisory_lock({lock})", "lock of migrations")
-        known = load_migrations()
+        migrations = load_migrations()
         tables = {str(name) for (name,) in await connection.execute_sql(READ_TABLES, "list of tables")}
         rows = await connection.execute_sql(READ_HISTORY, HISTORY) if HISTORY in tables else []
         applied = {int(str(version)): str(checksum) for version, checksum in rows}
-        _check_history(applied, known)
+        _check_history(applied, migrations)
         if not applied:
-            _check_free(tables, known)
+            _check_free(tables, migrations)
             await connection.execute_sql(CREATE_HISTORY, "creation of schema_migrations")
-        missing = [version for version in known if version not in applied]
+        missing = [version for version in migrations if version not in applied]
         for version in missing:
-            await _apply(connection, version, known[version])
+            await _apply(connection, version, migrations[version])
         return len(missing)
 
 
 async def _apply(connection: Connection, version: int, sql: str) -> None:
-    """Raises ConfigurationError with PostgreSQL's message where a statement fails; then nothing of the file is kept."""
+    """Applies a migration in one transaction. Raises ConfigurationError with PostgreSQL's message if it fails."""
     logger.info("applying migration %04d", version)
     name = next((sql_directory() / "migrations").glob(f"{version:04d}_*.sql")).name
     record = f"INSERT INTO schema_migrations (version, checksum) VALUES ({version}, '{_checksum(sql)}')"  # noqa: S608
     try:
         await connection.execute_sql("BEGIN", "BEGIN")
-        for number, statement in enumerate(split(sql), 1):
+        for number, statement in enumerate(split_statements(sql), 1):
             await connection.execute_sql(statement, f"migration {name}, statement {number}")
         await connection.execute_sql(record, f"migration {name}, its record")
         await connection.execute_sql("COMMIT", f"migration {name}, COMMIT")
     except StatementFailed as error:
-        raise ConfigurationError(f"PostgreSQL refused {error}. Nothing of this migration was kept.") from None
+        raise ConfigurationError(f"PostgreSQL refused {error}. This migration was rolled back.") from None
 
 
-def split(sql: str) -> list[str]:
-    """The statements of a migration, without those that are only comments."""
+def split_statements(sql: str) -> list[str]:
+    """The statements of a migration, without comments between statements."""
     parts = re.split(r";[ ]*$", sql, flags=re.MULTILINE)
     return [part for part in parts if re.sub(r"--.*", "", part).strip()]
 
 
-def _check_history(applied: dict[int, str], known: dict[int, str]) -> None:
+def _check_history(applied: dict[int, str], migrations: dict[int, str]) -> None:
     """Raises ConfigurationError where the applied migrations are not the first ones of this release."""
-    if SCHEMA in applied and applied[SCHEMA] != _checksum(known[SCHEMA]):
+    if SCHEMA in applied and applied[SCHEMA] != _checksum(migrations[SCHEMA]):
         raise ConfigurationError(
             "A development version from before the first release created this database. Its schema cannot be migrated. "
             f"{START_EMPTY} To take its instances along as a file, start the version that created it and run "
             "`shm export`."
         )
     for version, checksum in applied.items():
-        if version not in known:
+        if version not in migrations:
             raise ConfigurationError(
-                f"The database has migration {version:04d}, which this release does not know: it was used by a newer "
-                "SHM. Start that one, or restore a backup."
+                f"The database has migration {version:04d}, which this release does not have: a newer SHM has used "
+                "it. Start the newer release, or restore a backup."
             )
-        if checksum != _checksum(known[version]):
+        if checksum != _checksum(migrations[version]):
             raise ConfigurationError(
-                f"Migration {version:04d} was applied to this database with another text than this release has."
+                f"Migration {version:04d} was applied to this database with another text than this release's."
             )
 
 
-def _check_free(tables: set[str], known: dict[int, str]) -> None:
+def _check_free(tables: set[str], migrations: dict[int, str]) -> None:
     """Raises ConfigurationError where tables of the schema's names exist that no recorded migration created."""
-    if taken := sorted(tables.intersection(TABLE.findall(known[SCHEMA]))):
+    if taken := sorted(tables.intersection(TABLE.findall(migrations[SCHEMA]))):
         raise ConfigurationError(
             f"The database has tables with the names of SHM's own ({', '.join(taken)}), and no record that SHM created "
             f"them. {START_EMPTY}"
@@ -118,7 +118,7 @@ def _checksum(sql: str) -> str:
 
 
 def _version(file: Path) -> int:
-    match = FILE.fullmatch(file.name)
+    match = FILE_NAME.fullmatch(file.name)
     if not match:
-        raise ConfigurationError(f"{file} is no migration: wanted is a name such as 0001_words.sql.")
+        raise ConfigurationError(f"{file} is not a migration: expected a name such as 0001_words.sql.")
     return int(match[1])

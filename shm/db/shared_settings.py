@@ -1,4 +1,4 @@
-"""What the counted words mean is agreed on in the database, so that all servers on it mean the same."""
+"""The settings that define figures are stored in the database, so that all servers on it compute the same figures."""
 
 import logging
 
@@ -9,9 +9,9 @@ logger = logging.getLogger(__name__)
 
 
 async def persist_shared_settings(database: Database, settings: Settings) -> None:
-    """Writes down the active window and the environments that are not counted, as this start has them.
+    """Stores the active window and the uncounted environments of this server.
 
-    Where another start had others, every figure changes its meaning, and is computed anew in the background.
+    If they differ from the stored ones, the background jobs recompute every figure.
     """
     async with database.dedicated_connection() as connection:
         changed = await connection.fetch_value(
@@ -21,4 +21,4 @@ async def persist_shared_settings(database: Database, settings: Settings) -> Non
             uncounted_environments=sorted(settings.uncounted_environments),
         )
     if changed:
-        logger.warning("the active window or the environments that are not counted have changed: computing anew")
+        logger.warning("SHM_ACTIVE_WINDOW or SHM_UNCOUNTED_ENVIRONMENTS has changed: all figures are recomputed")

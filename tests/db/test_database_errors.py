@@ -104,7 +104,7 @@ async def test_one_value_is_of_the_class_that_was_asked_for_and_null_and_no_row_
     async with Database.connect(FIRST_TRY, database, 1) as opened:
         assert await opened.fetch_value(int, "kpis.new_this_week") == 0
         assert await opened.fetch_value(bool, "instances.is_due") is None
-        with pytest.raises(TypeError, match=r"health\.ping returned int, wanted is str"):
+        with pytest.raises(TypeError, match=r"health\.ping returned int, expected str"):
             await opened.fetch_value(str, "health.ping")
         assert [await opened.execute("applications.ensure", slug="a", name="a") for _ in range(2)] == [1, 0]
 
@@ -157,7 +157,7 @@ def test_what_libpq_says_becomes_a_sentence_with_a_remedy(libpq: str, problem: s
     ],
 )
 def test_a_password_that_is_not_encoded_is_refused_and_not_shown(dsn: str) -> None:
-    with pytest.raises(ConfigurationError, match="SHM_DB_DSN cannot be read") as caught:
+    with pytest.raises(ConfigurationError, match="SHM_DB_DSN is invalid") as caught:
         check_dsn(dsn)
     assert SECRET not in str(caught.value)
 

@@ -169,7 +169,7 @@ def test_a_process_that_took_a_dead_servers_number_is_left_alone(postgres_dir: P
             (folder / "postgres" / "postmaster.pid").write_text("\n".join(lines))
             with command(folder, "migrate") as process:
                 assert process.wait(LIMIT_S) == 1
-            assert "does not answer as PostgreSQL" in folder.with_suffix(".log").read_text()
+            assert "does not respond as PostgreSQL" in folder.with_suffix(".log").read_text()
             assert other.poll() is None
         finally:
             other.kill()

