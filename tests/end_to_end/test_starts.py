@@ -39,9 +39,9 @@ def a_role_without_rights(dsn: str) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("arguments", "environment", "sentence"),
     [
-        (("--port", "80a"), {}, "--port='80a' cannot be read"),
+        (("--port", "80a"), {}, "--port='80a' is invalid"),
         (("--data-dir", "/dev/null/x"), {}, "cannot be used"),
-        (("--data-dir", "/srv/a,b"), {}, "character that PostgreSQL cannot take"),
+        (("--data-dir", "/srv/a,b"), {}, "character that PostgreSQL does not support"),
         ((), {"SHM_DB_DSN": "foo"}, "SHM_DB_DSN is invalid"),
         ((), {"SHM_DB_DSN": "host=127.0.0.1 port=1", "SHM_START_PATIENCE": "1s"}, "could not be reached within 1 s"),
         ((), {"SHM_ADMIN_TOKN": "x"}, "Did you mean SHM_ADMIN_TOKEN?"),
