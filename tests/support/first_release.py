@@ -15,7 +15,8 @@ from typing import Any
 
 from psycopg2.extensions import make_dsn
 
-from shm.db.embedded import POSTGRES_MAJOR, EmbeddedPostgres
+from shm.db.embedded import EmbeddedPostgres
+from shm.db.postgres_programs import POSTGRES_MAJOR
 from tests.support import plain_http
 from tests.support.background_jobs import BackgroundJobs, run_background_jobs
 from tests.support.databases import admin_cursor, migrate
