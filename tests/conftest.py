@@ -121,7 +121,7 @@ def seeded(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             Install(server.url).register()
             said = {"name": "a script", "role": "viewer"}
             token = plain_http.post(f"{server.url}/api/v1/admin/tokens", json=said, headers=server.headers).json()
-            known = {"slug": "ledger", "app": "Ledger", "instance_id": one.instance_id, "decision": "approve"}
+            known = {"slug": "ledger", "app": "Ledger", "instance_id": one.instance_id}
             yield Seeded(server, known | {"token_id": token["id"]})
         finally:
             server.terminate()

@@ -48,8 +48,8 @@ SLUG = r"(?P<slug>[a-z0-9-]{1,100})"
 INSTANCE_ID = r"(?P<instance_id>[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12})"
 TOKEN_ID = INSTANCE_ID.replace("instance_id", "token_id")
 
-# What is read and decided; what installs send is in `handlers.intake.ENDPOINTS`. A handler's name is the label of its
-# figures in `GET /metrics` and a part of its operations' IDs in the OpenAPI document, so no two have the same one.
+# The admin API. The client protocol's endpoints are in `handlers.ingest.ENDPOINTS`. A handler's class name is the value
+# of the label `handler` in `GET /metrics`, so no two are equal.
 ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/api/v1/healthcheck", health.Healthcheck),
     (r"/api/v1/ready", health.Ready),
@@ -67,7 +67,8 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (rf"{ADMIN}/instances", admin.Instances),
     (rf"{ADMIN}/instances/{INSTANCE_ID}", admin.Instance),
     (rf"{ADMIN}/instances/{INSTANCE_ID}/snapshots", admin.InstanceSnapshots),
-    (rf"{ADMIN}/instances/{INSTANCE_ID}/(?P<decision>approve|revoke)", admin.InstanceStatus),
+    (rf"{ADMIN}/instances/{INSTANCE_ID}/approve", admin.ApproveInstance),
+    (rf"{ADMIN}/instances/{INSTANCE_ID}/revoke", admin.RevokeInstance),
     (rf"{ADMIN}/export", export.Export),
     (rf"{ADMIN}/tokens", tokens.TokenList),
     (rf"{ADMIN}/tokens/{TOKEN_ID}", tokens.TokenDetail),

@@ -94,7 +94,7 @@ def document(routes: Sequence[tuple[str, type[Handler]]], endpoints: Mapping[str
     for pattern, handler, method, operation in operations:
         if method != "head":
             path = GROUP.sub(r"{\1}", pattern)
-            paths.setdefault(path, {})[method] = _operation(pattern, handler, method, operation, schemas)
+            paths.setdefault(path, {})[method] = _operation(pattern, handler, operation, schemas)
     return msgspec.json.encode(
         {
             "openapi": "3.1.0",
@@ -121,7 +121,7 @@ def document(routes: Sequence[tuple[str, type[Handler]]], endpoints: Mapping[str
     )
 
 
-def _operation(pattern: str, handler: type[Handler], method: str, operation: Operation, schemas: Schemas) -> Node:
+def _operation(pattern: str, handler: type[Handler], operation: Operation, schemas: Schemas) -> Node:
     headers = [*operation.headers, *(RATE_LIMIT_HEADERS if operation.role >= Role.VIEWER else ())]
     refuses = [*COMMON_REFUSALS, *operation.refuses]
     if operation.role >= Role.VIEWER:
@@ -160,7 +160,7 @@ def _describe_endpoint(endpoint: Endpoint, schemas: Schemas) -> Node:
     answer = {JSON: {"schema": schemas.of(endpoint.response)}}
     return {
         **_summary(inspect.getdoc(endpoint.handle) or ""),
-        "operationId": endpoint.handle.__name__,
+        "operationId": endpoint.operation_id,
         "tags": ["installs"],
         "security": [signature_headers] if endpoint.requires_signature else [{}, signature_headers],
         "requestBody": _body({"type": "object"} if endpoint.body is None else schemas.of(endpoint.body)),

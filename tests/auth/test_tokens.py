@@ -38,8 +38,7 @@ READ_ONLY = """
 def address(pattern: str) -> str:
     """An address that a route takes."""
     path = re.sub(r"\(\?P<(instance|token)_id>.*?\{12\}\)", NOBODY, pattern)
-    path = re.sub(r"\(\?P<(slug|app)>.*?\)", "ledger", path)
-    return re.sub(r"\(\?P<decision>(\w+)\|.*?\)", r"\1", path)
+    return re.sub(r"\(\?P<(slug|app)>.*?\)", "ledger", path)
 
 
 WRITES = sorted(

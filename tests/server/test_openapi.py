@@ -20,11 +20,13 @@ from tests.support.targets import Seeded
 
 DOCUMENT = json.loads(document(ROUTES, ENDPOINTS))
 SOME_ID = "c77af682-9aa4-412e-904a-c307d3a8a9c2"
-SAMPLES = {"slug": "ledger", "app": "Ledger", "instance_id": SOME_ID, "decision": "approve", "token_id": SOME_ID}
+SAMPLES = {"slug": "ledger", "app": "Ledger", "instance_id": SOME_ID, "token_id": SOME_ID}
 WANTED = {"breakdown": "?by=version", "version-rank": "?version=1.5"}  # parameters without which there is no answer
 NEVER = "TRACE"  # which no address knows
 FEED = "/api/v1/admin/feed"
 READ = [path for path, node in DOCUMENT["paths"].items() if "get" in node and path != FEED]
+VERBS = "get|list|create|update|delete|approve|revoke|export|subscribe|register|activate|store|rotate|erase"
+OPERATION_ID = re.compile(rf"({VERBS})([A-Z][a-z]+)+")
 
 api = schemathesis.openapi.from_dict(DOCUMENT)
 
@@ -55,11 +57,18 @@ def test_every_route_is_in_the_document_and_no_other() -> None:
     assert len(paths) == len(ROUTES) + len(ENDPOINTS)
 
 
-def test_operation_ids_are_unique_identifiers() -> None:
+def test_operation_ids_are_unique_and_begin_with_a_verb() -> None:
     """Generated clients make functions of them."""
     ids = [operation["operationId"] for node in DOCUMENT["paths"].values() for operation in node.values()]
     assert len({name.lower() for name in ids}) == len(ids)
-    assert all(re.fullmatch(r"[a-z]+([A-Z][a-z]+)*", name) for name in ids)
+    assert [name for name in ids if not OPERATION_ID.fullmatch(name)] == []
+
+
+def test_schema_names_are_unique_class_names() -> None:
+    """Generated clients have a module for each class, named in lower case."""
+    names = list(DOCUMENT["components"]["schemas"])
+    assert len({name.lower() for name in names}) == len(names)
+    assert [name for name in names if not re.fullmatch("([A-Z][a-z]+)+", name)] == []
 
 
 def test_every_operation_has_a_response_for_success() -> None:
@@ -72,7 +81,7 @@ def test_every_operation_has_a_response_for_success() -> None:
 def test_every_time_is_a_date_time() -> None:
     for name, schema in DOCUMENT["components"]["schemas"].items():
         for field, node in schema.get("properties", {}).items():
-            if field.endswith("_at") or field in {"as_of", "running_since"}:
+            if field.endswith("_at") or field in {"timestamp", "as_of", "running_since"}:
                 assert "date-time" in {each.get("format") for each in node.get("anyOf", [node])}, (name, field)
 
 
@@ -107,10 +116,10 @@ def test_the_feed_wants_an_upgrade(seeded: Seeded) -> None:
     hold(plain_http.get(seeded.server.url + FEED, headers=seeded.server.headers), FEED, 400)
 
 
-def test_a_decision_is_answered_as_the_document_says(seeded: Seeded) -> None:
-    path = "/api/v1/admin/instances/{instance_id}/{decision}"
-    for decision, status in (("approve", 200), ("revoke", 200), ("approve", 409)):
-        address = path.format(**seeded.known | {"decision": decision})
+def test_approve_and_revoke_answer_as_the_document_says(seeded: Seeded) -> None:
+    for verb, status in (("approve", 200), ("revoke", 200), ("approve", 409)):
+        path = f"/api/v1/admin/instances/{{instance_id}}/{verb}"
+        address = path.format(**seeded.known)
         hold(plain_http.post(seeded.server.url + address, headers=seeded.server.headers), path, status)
 
 

@@ -147,18 +147,31 @@ class InstanceSnapshots(Handler):
         return found.snapshots
 
 
-class InstanceStatus(Handler):
-    """`POST instances/{id}/approve` and `/revoke`."""
+class ApproveInstance(Handler):
+    """`POST instances/{id}/approve`."""
 
-    @operation("setInstanceStatus", Role.ADMIN, headers=[FEED_CURSOR], refuses=[NotFound, Conflict])
-    async def post(self, instance_id: InstanceId, decision: Literal["approve", "revoke"]) -> instances.Instance:
-        """Approves an instance, or revokes it for good. Asked again, it changes nothing."""
-        status = "active" if decision == "approve" else "revoked"
-        await self.services.registry.set_status(instance_id, status)
-        item = await read_instance(self, instance_id)
-        if item.status != status:
-            raise Conflict("revoked_for_good", "This instance is revoked, which is final.")
-        return item
+    @operation("approveInstance", Role.ADMIN, headers=[FEED_CURSOR], refuses=[NotFound, Conflict])
+    async def post(self, instance_id: InstanceId) -> instances.Instance:
+        """Approves an instance. A second request changes nothing; a revoked instance stays revoked."""
+        return await set_status(self, instance_id, "active")
+
+
+class RevokeInstance(Handler):
+    """`POST instances/{id}/revoke`."""
+
+    @operation("revokeInstance", Role.ADMIN, headers=[FEED_CURSOR], refuses=[NotFound])
+    async def post(self, instance_id: InstanceId) -> instances.Instance:
+        """Revokes an instance for good. A second request changes nothing."""
+        return await set_status(self, instance_id, "revoked")
+
+
+async def set_status(handler: Handler, instance_id: str, status: Literal["active", "revoked"]) -> instances.Instance:
+    """Sets an instance's status and returns the instance. Raises NotFound, or Conflict for a revoked one."""
+    await handler.services.registry.set_status(instance_id, status)
+    instance = await read_instance(handler, instance_id)
+    if instance.status != status:
+        raise Conflict("revoked_for_good", "This instance is revoked, which is final.")
+    return instance
 
 
 async def read_instance(handler: Handler, instance_id: str) -> instances.Instance:

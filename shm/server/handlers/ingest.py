@@ -148,26 +148,33 @@ SNAPSHOT_RECEIVED = encode(StatusMessage("ok", "Snapshot received"))
 
 ENDPOINTS = {
     "/v1/register": Endpoint(
-        *(register, lambda settings: settings.max_body, True, payloads.RegisterBody, StatusMessage),
+        *(register, "registerInstance", lambda settings: settings.max_body, True),
+        *(payloads.RegisterBody, StatusMessage),
         statuses=(HTTPStatus.OK, HTTPStatus.CREATED),
         requires_signature=False,
         refuses=(Conflict,),
     ),
-    "/v1/activate": Endpoint(activate, lambda settings: settings.max_body, True, None, ActivationStatus),
+    "/v1/activate": Endpoint(
+        *(activate, "activateInstance", lambda settings: settings.max_body, True, None, ActivationStatus)
+    ),
     "/v1/snapshot": Endpoint(
-        *(snapshot, lambda settings: settings.max_body, False, payloads.SnapshotBody, StatusMessage),
+        *(snapshot, "storeSnapshot", lambda settings: settings.max_body, False, payloads.SnapshotBody, StatusMessage),
         statuses=(HTTPStatus.ACCEPTED,),
     ),
     "/v1/snapshots": Endpoint(
-        *(backlog, lambda settings: settings.max_backlog_body, False, payloads.BacklogBody, Verdicts),
+        *(backlog, "storeBacklog", lambda settings: settings.max_backlog_body, False, payloads.BacklogBody, Verdicts),
         statuses=(HTTPStatus.ACCEPTED,),
     ),
     "/v1/rotate": Endpoint(
-        *(rotate, lambda settings: settings.max_body, True, payloads.RotateBody, StatusMessage),
+        *(rotate, "rotateKey", lambda settings: settings.max_body, True, payloads.RotateBody, StatusMessage),
         signature_headers=(*SIGNATURE_HEADERS, "X-New-Signature"),
     ),
-    "/v1/erase": Endpoint(erase, lambda settings: settings.max_body, True, payloads.ActionBody, ErasureReceipt),
-    "/v1/disclose": Endpoint(disclose, lambda settings: settings.max_body, True, payloads.ActionBody, DataExport),
+    "/v1/erase": Endpoint(
+        *(erase, "eraseInstanceData", lambda settings: settings.max_body, True, payloads.ActionBody, ErasureReceipt)
+    ),
+    "/v1/disclose": Endpoint(
+        *(disclose, "exportInstanceData", lambda settings: settings.max_body, True, payloads.ActionBody, DataExport)
+    ),
 }
 
 

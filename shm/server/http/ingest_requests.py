@@ -67,6 +67,7 @@ class Endpoint:
     """
 
     handle: IngestHandler
+    operation_id: str  # in the OpenAPI document
     max_body: Callable[[Settings], int]
     is_limited_by_address: bool
     body: type[msgspec.Struct] | None
