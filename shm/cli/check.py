@@ -1,6 +1,6 @@
 """`shm check`: compares counts, KPIs, charts and first versions with the raw snapshots; `--repair` corrects them.
 
-It may run beside servers. Standard output has the differences, a line each. The exit status is 0 where there is none.
+It may run while servers run. Standard output has a line for each difference. The exit status is 0 if there is none.
 """
 
 import argparse
@@ -20,7 +20,7 @@ HELP = (
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """The flags of `shm migrate`, and whether to mend."""
+    """Adds the flags of `shm migrate`, and `--repair`."""
     add_flags(parser, *database_command.FLAGS)
     parser.add_argument(
         "--repair", action="store_true", help="Mend what is derived from raw snapshots; those stay as they are."

@@ -1,4 +1,4 @@
-"""How every `shm` command that uses the database begins and fails: settings, log, database, a sentence for errors."""
+"""Common parts of all commands that use the database: settings, log, connection, and errors as one sentence."""
 
 import argparse
 import asyncio
@@ -16,8 +16,8 @@ from shm.core.signals import exit_on_signals, interruptible
 from shm.db.database import Database
 from shm.db.embedded import RestartIfDead, provide_dsn
 
-FLAGS = ("dsn", "data_dir")  # of every command but `serve`, which has one for each setting
-BROKEN_PIPE_STATUS = 1  # the exit status where the reader of standard output has gone: it has not all of it
+FLAGS = ("dsn", "data_dir")  # of every command except `serve`, which has a flag for each setting
+BROKEN_PIPE_STATUS = 1  # exit status when the reader of standard output has closed it before the end
 
 T = TypeVar("T")
 Action = Callable[[Database, Settings], Awaitable[int]]
@@ -35,9 +35,9 @@ def run_with(
     resource: AbstractContextManager[T],
     action: Callable[[Database, Settings, T], Awaitable[int]],
 ) -> int:
-    """The same with a resource that is opened and closed where no signal interrupts.
+    """The same with a resource that no signal interrupts while it is opened or closed.
 
-    Raises ConfigurationError with a sentence. A fault of ours is logged without what it may quote, and is status 1.
+    Raises ConfigurationError with a sentence. Any other exception is logged, redacted, and results in status 1.
     """
     try:
         settings = load_settings({name: vars(args)[name] for name in FLAGS})
@@ -45,7 +45,7 @@ def run_with(
             status = asyncio.run(_with_database(settings, dsn, opened, action))
             sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at exit and would fail
         return BROKEN_PIPE_STATUS
     except ConfigurationError:
         raise
@@ -56,7 +56,7 @@ def run_with(
 
 
 def load_settings(flags: Mapping[str, object]) -> Settings:
-    """The settings, `flags` before the environment; from here on the log is as they say."""
+    """Loads the settings, in which `flags` override the environment, and configures the log by them."""
     logs.configure()
     settings = Settings.load(os.environ, flags)
     logs.configure(settings.log_level)
@@ -65,10 +65,10 @@ def load_settings(flags: Mapping[str, object]) -> Settings:
 
 @contextmanager
 def open_dsn(settings: Settings) -> Iterator[tuple[str, RestartIfDead | None]]:
-    """As `provide_dsn`, ended in order by a signal. Errors of the database become ConfigurationErrors."""
+    """As `provide_dsn`, within `exit_on_signals`. Errors of the database become ConfigurationErrors."""
     try:
-        with exit_on_signals(), provide_dsn(settings) as found:
-            yield found
+        with exit_on_signals(), provide_dsn(settings) as dsn_and_restart:
+            yield dsn_and_restart
     except Refusal as refusal:
         raise ConfigurationError(refusal.detail) from None
     except DatabaseUnavailable as error:
@@ -76,7 +76,7 @@ def open_dsn(settings: Settings) -> Iterator[tuple[str, RestartIfDead | None]]:
     except StatementFailed as error:
         raise ConfigurationError(f"PostgreSQL refused {error}.") from None
     except UnstorableData as error:
-        raise ConfigurationError(f"PostgreSQL can neither store nor find a value that was given: {error}.") from None
+        raise ConfigurationError(f"PostgreSQL can neither store nor compare a given value: {error}.") from None
 
 
 async def _with_database(

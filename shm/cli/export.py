@@ -1,6 +1,6 @@
-"""`shm export`: a whole fleet with its current metrics as a file, read directly from the database.
+"""`shm export`: writes all instances with their current metrics, read directly from the database.
 
-Standard output, or a file that only its owner can read, which is there whole or not at all.
+Writes to standard output, or atomically to a file that only its owner can read.
 """
 
 import argparse
@@ -30,7 +30,7 @@ Write = Callable[[bytes], object]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """What is wanted, in which form, and where it goes."""
+    """Adds the flags of the filter, the format and the output."""
     parser.add_argument("--app", metavar="…", help="Of one application, by its slug or name. Default: of all.")
     parser.add_argument("--q", metavar="…", help="Those with this in their ID, version, environment or mode.")
     parser.add_argument("--status", choices=["pending", "active", "revoked"])
@@ -44,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes it."""
+    """Runs the export."""
     wanted = msgspec.convert({name: vars(args)[name] for name in InstanceFilter.__struct_fields__}, InstanceFilter)
 
     async def write_all(database: Database, settings: Settings, write: Write) -> int:
@@ -94,10 +94,10 @@ def _output(file: Path | None) -> Iterator[Write]:
 def _standard_output() -> Iterator[Write]:
     try:
         yield sys.stdout.buffer.write
-        with interruptible():  # the reader may never read on
+        with interruptible():  # blocks while the reader of a pipe does not read
             sys.stdout.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at exit and would fail
         if isinstance(error, BrokenPipeError):
             raise
         raise ConfigurationError(f"Nothing can be written: {error.strerror}.") from None

@@ -1,4 +1,4 @@
-"""The `shm` command. Its subcommands are found by entry points, so the server knows nothing of the console.
+"""The `shm` command. Its subcommands are entry points, so the server does not import the console.
 
 An entry point of the group `shm.commands` names a module with `HELP`, `configure(parser)` and `run(args) -> int`.
 """
@@ -16,7 +16,7 @@ GROUP = "shm.commands"
 
 
 class Command(Protocol):
-    """What a subcommand's module offers."""
+    """The interface of a subcommand's module."""
 
     HELP: str
 
@@ -24,7 +24,7 @@ class Command(Protocol):
         """Adds the subcommand's arguments."""
 
     def run(self, args: argparse.Namespace) -> int:
-        """Does it; returns the exit status. Raises ConfigurationError with a sentence when it cannot start."""
+        """Runs the subcommand and returns its exit status. Raises ConfigurationError if it cannot start."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    """Only the module of the subcommand that is asked for is imported."""
+    """Imports only the module of the requested subcommand."""
     commands = {point.name: point for point in entry_points(group=GROUP)}
     parser = argparse.ArgumentParser(
         prog="shm",

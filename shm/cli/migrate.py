@@ -14,12 +14,12 @@ logger = logging.getLogger(__name__)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Flags of `shm migrate`."""
+    """Adds the flags of `shm migrate`."""
     add_flags(parser, *database_command.FLAGS)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Migrates and says what was done."""
+    """Migrates and logs the number of applied migrations."""
     return database_command.run(args, _migrate)
 
 

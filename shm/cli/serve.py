@@ -1,7 +1,7 @@
-"""`shm serve`: settings, a database, the schema, an admin token, and then the server until it is told to end.
+"""`shm serve`: prepares the database, the schema and an admin token, then runs the server until a signal.
 
-With one worker all of it is one process. With more, this process does what comes first and `shm.server.supervisor`
-the rest.
+With one worker everything runs in one process. With several, this process prepares and then supervises the workers
+(`shm.server.supervisor`).
 """
 
 import argparse
@@ -40,15 +40,15 @@ HELP = "Run the server: migrate, listen, and on SIGTERM finish what is in flight
 logger = logging.getLogger(__name__)
 rate_limited = logs.RateLimitedLogger(logger)
 
-WRITER_CONNECTIONS = 1  # connections of the intake: batches follow each other, and readers can never take its place
-LISTENER_CONNECTIONS = 1  # connections of the feed
-BACKGROUND_CONNECTIONS = 1  # connections of what goes on in the background
-MAX_RESTART_DELAY_S = 15.0  # between two tries to start it: each costs processes and lines of its log
-CHECK_INTERVAL_S = 1.0  # between two looks at an embedded PostgreSQL: whether a process is there costs nothing
+WRITER_CONNECTIONS = 1  # for the batch writer: batches are sequential, and readers can never use this connection
+LISTENER_CONNECTIONS = 1  # for the feed
+BACKGROUND_CONNECTIONS = 1  # for the background jobs
+MAX_RESTART_DELAY_S = 15.0  # between two attempts to restart PostgreSQL: each starts processes and fills its log
+CHECK_INTERVAL_S = 1.0  # between two checks of the embedded PostgreSQL, which are cheap
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """A flag for every setting that is no secret."""
+    """Adds a flag for every setting that is not a secret."""
     add_flags(parser)
 
 
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _run(settings: Settings, dsn: str, restart_if_dead: RestartIfDead | None) -> None:
-    """All of it in this process."""
+    """Runs the server in this process."""
     jobs = [_keep_alive(PostgresWatchdog(restart_if_dead))] if restart_if_dead else []
     with _stop_on_signals() as stop:
         async with _databases(settings, dsn) as (database, writer), run_in_background(*jobs):
@@ -88,7 +88,7 @@ async def _run(settings: Settings, dsn: str, restart_if_dead: RestartIfDead | No
 
 
 def _run_workers(settings: Settings, dsn: str, restart_if_dead: RestartIfDead | None) -> None:
-    """What comes first in this process, which then sees to the workers."""
+    """Prepares the database in this process, then starts and supervises the workers."""
 
     def work(number: int, orphaned: int, notify_listening: Callable[[], None]) -> None:
         asyncio.run(
@@ -104,7 +104,7 @@ def _run_workers(settings: Settings, dsn: str, restart_if_dead: RestartIfDead | 
 
 
 async def _prepare_schema(database: Database, settings: Settings) -> None:
-    """The schema, the weeks that snapshots will need, and what the counted words mean."""
+    """Migrates the schema, creates the weekly partitions, and stores the settings that define figures."""
     await migrate(database)
     await partitions.create_missing(database, settings)
     await persist_shared_settings(database, settings)
@@ -119,7 +119,7 @@ async def _prepare(settings: Settings, dsn: str) -> Path | None:
 async def _run_worker(
     settings: Settings, dsn: str, instruments: Instruments, orphaned: int, notify_listening: Callable[[], None]
 ) -> None:
-    """A worker: a server on a schema that is there."""
+    """Runs a worker: a server whose schema is prepared."""
     with _stop_on_signals(orphaned) as stop:
 
         async def listening(_: int, __: Services) -> None:
@@ -132,7 +132,7 @@ async def _run_worker(
 
 @asynccontextmanager
 async def _databases(settings: Settings, dsn: str) -> AsyncIterator[tuple[Database, Database]]:
-    """The readers' pool and the writer's."""
+    """The pool for reading and the pool of the batch writer."""
     async with (
         Database.connect(settings, dsn) as database,
         Database.connect(settings, dsn, WRITER_CONNECTIONS) as writer,
@@ -141,7 +141,7 @@ async def _databases(settings: Settings, dsn: str) -> AsyncIterator[tuple[Databa
 
 
 def _check_connection_limit(settings: Settings) -> None:
-    """One process is within the limit of SHM_DB_POOL; several may not be."""
+    """Raises ConfigurationError if several workers need too many connections. SHM_DB_POOL bounds those of one."""
     each = settings.pool + WRITER_CONNECTIONS + LISTENER_CONNECTIONS + BACKGROUND_CONNECTIONS
     wanted = settings.workers * each
     if settings.workers > 1 and wanted > MAX_CONNECTIONS:
@@ -152,14 +152,14 @@ def _check_connection_limit(settings: Settings) -> None:
 
 
 class _StopEvent(asyncio.Event):
-    """Set by a signal. Whoever cannot wait for it yet, because it is still starting, is cancelled instead."""
+    """Set by a signal. A task that is still starting (`is_ready` is false) is cancelled instead."""
 
     is_ready = False
 
 
 @contextmanager
 def _stop_on_signals(orphaned: int | None = None) -> Iterator[_StopEvent]:
-    """Also by the death of the parent, where there is one: `orphaned` can be read then."""
+    """Sets the event at a signal, and when the parent process has died: `orphaned` becomes readable then."""
     stop, owner = _StopEvent(), asyncio.current_task()
     loop = asyncio.get_running_loop()
 
@@ -186,7 +186,7 @@ async def _keep_alive(watchdog: "PostgresWatchdog") -> None:
 
 
 class PostgresWatchdog:
-    """Starts an embedded PostgreSQL again that died by itself; ever more slowly while it does not come up."""
+    """Restarts an embedded PostgreSQL that died, with growing delays while the restart fails."""
 
     def __init__(self, restart_if_dead: RestartIfDead | None) -> None:
         self._restart_if_dead = restart_if_dead
@@ -194,7 +194,7 @@ class PostgresWatchdog:
         self._due = 0.0
 
     def check(self) -> None:
-        """To be called every second."""
+        """Restarts PostgreSQL if it is dead. Call it every second."""
         if self._restart_if_dead is None or time.monotonic() < self._due:
             return
         try:

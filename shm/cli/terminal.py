@@ -1,18 +1,18 @@
-"""What commands say: on standard output what was asked for and nothing else, on standard error what is for people."""
+"""Output of commands: results on standard output, messages for people on standard error."""
 
 import sys
 
 
 def print_result(line: str) -> None:
-    """A line of what was asked for."""
+    """Prints a line of the result to standard output."""
     print(line)  # noqa: T201
 
 
 def print_message(line: str) -> None:
-    """A line for people."""
+    """Prints a message to standard error."""
     print(line, file=sys.stderr)  # noqa: T201
 
 
 def strip_control_characters(text: str) -> str:
-    """A text that somebody else wrote, without what a terminal obeys."""
+    """A text from another source with its unprintable characters, such as terminal control codes, replaced."""
     return "".join(character if character.isprintable() else "�" for character in text)

@@ -1,7 +1,6 @@
-"""`shm token`: lists, makes and removes API tokens, directly in the database.
+"""`shm token`: lists, creates and removes API tokens, directly in the database.
 
-For whoever has the database and no token yet, or none any more. Standard output has what was asked for and nothing
-else, so a new token can be piped to where it belongs.
+It needs access to the database and no token. Standard output contains only the result, so a new token can be piped.
 """
 
 import argparse
@@ -26,7 +25,7 @@ Action = Callable[[argparse.Namespace, TokenStore], Coroutine[object, object, No
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Its own commands, with the flags of `shm migrate` each."""
+    """Adds the subcommands, each with the flags of `shm migrate`."""
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add(commands, "list", _list, "All tokens, newest first; never the tokens themselves.")
     add = _add(commands, "add", _make, "Make a token; it is printed, this once.")
@@ -43,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Does what was asked for."""
+    """Runs the subcommand."""
     action: Action = args.action
 
     async def act(database: Database, settings: Settings) -> int:
@@ -95,14 +94,14 @@ def _duration(written: str) -> timedelta:
     try:
         return parse_duration(written)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"wanted is {error}") from None
+        raise argparse.ArgumentTypeError(f"expected {error}") from None
 
 
 def _token_id(written: str) -> str:
     try:
         return str(UUID(written))
     except ValueError:
-        raise argparse.ArgumentTypeError("wanted is an ID as `shm token list` shows it") from None
+        raise argparse.ArgumentTypeError("expected an ID as `shm token list` shows it") from None
 
 
 def _row(token: Token) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """The fleet as a process of its own: `python -m shm.cli.demo.fleet`. Every install is a real SDK client.
 
-It first lets each install report once, then random ones at the rate asked for, until SIGTERM.
+Each install reports once; then random installs report at `--rate`, until SIGTERM.
 """
 
 import argparse
@@ -17,11 +17,11 @@ from shm.cli.demo.applications import APPLICATIONS, Application, Persona, make_p
 from shm_sdk import Client
 
 SENDER_THREADS = 8  # threads: an install's report takes some milliseconds, most of them in the server
-MAX_WAITING_REPORTS = 64  # reports waiting for a thread; past it the fleet waits too, rather than piling up
+MAX_WAITING_REPORTS = 64  # for a thread; then the fleet waits too, which bounds its memory
 
 
 class SimulatedInstall:
-    """An application somewhere, with an identity of its own."""
+    """An install of an application, with its own identity."""
 
     def __init__(self, application: Application, persona: Persona, server: str, data_dir: Path) -> None:
         self._client = Client(
@@ -37,13 +37,13 @@ class SimulatedInstall:
         self._client.provider(lambda: application.report(persona, time.time()))
 
     def report(self) -> str | None:
-        """Sends a snapshot; returns what went wrong, if anything."""
+        """Sends a snapshot; returns the error, or None."""
         outcome = self._client.report_now()
         return None if outcome.sent else outcome.reason
 
 
 def install_fleet(count: int, server: str, data_dir: Path) -> list[SimulatedInstall]:
-    """`count` installs of the three applications, in the shares they have."""
+    """`count` installs of the three applications, by their shares."""
     total = sum(application.share for application in APPLICATIONS)
     ends = [round(count * part / total) for part in accumulate(application.share for application in APPLICATIONS)]
     starts = [0, *ends[:-1]]
@@ -55,7 +55,7 @@ def install_fleet(count: int, server: str, data_dir: Path) -> list[SimulatedInst
 
 
 def main() -> int:
-    """Runs the fleet until SIGTERM or SIGINT; says on standard error what goes wrong, each thing once."""
+    """Runs the fleet until SIGTERM or SIGINT; prints each distinct error once to standard error."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--server", required=True)
     parser.add_argument("--instances", type=int, required=True)
