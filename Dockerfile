@@ -8,7 +8,7 @@ FROM ${BASE} AS build
 WORKDIR /src
 COPY requirements-build.lock requirements-server.lock ./
 # Wheels only: nothing of a package runs at build time, and no compiler is wanted. The embedded PostgreSQL (70 MB) goes
-# again, because this image is told of a database; without one `shm serve` says that SHM_DB_DSN is to be set.
+# again, because the image needs a separate PostgreSQL; without SHM_DB_DSN `shm serve` asks for it.
 RUN python3 -m venv /build \
  && /build/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements-build.lock \
  && python3 -m venv --without-pip /opt/shm \

@@ -82,9 +82,9 @@ async def _remove(args: argparse.Namespace, tokens: TokenStore) -> None:
 
 
 def _add(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, action: Action, said: str
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, action: Action, description: str
 ) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=said, description=said)
+    parser = commands.add_parser(name, help=description, description=description)
     add_flags(parser, *database_command.FLAGS)
     parser.set_defaults(action=action)
     return parser

@@ -88,7 +88,7 @@ class Workers:
         try:
             while not self._ended:
                 look()
-                self._bury()
+                self._reap()
                 self._replace()
                 self._wait(LOOK_S)
                 if not told and len(self._listening) == self._number:
@@ -108,7 +108,7 @@ class Workers:
 
     def _tell(self, number: int) -> None:
         for pid in self._running:
-            with suppress(ProcessLookupError):  # `_bury` has waited for it in this moment
+            with suppress(ProcessLookupError):  # `_reap` has waited for it in this moment
                 os.kill(pid, number)
 
     def _note(self, pid: int) -> None:
@@ -164,7 +164,7 @@ class Workers:
             logging.shutdown()
             os._exit(status)
 
-    def _bury(self) -> None:
+    def _reap(self) -> None:
         """Waits for those that have died, and sees to their replacements."""
         for pid, started in list(self._running.items()):
             found, status = os.waitpid(pid, os.WNOHANG)
@@ -196,7 +196,7 @@ class Workers:
         deadline = time.monotonic() + self._drain_s + GRACE_S
         while self._running and (left := deadline - time.monotonic()) > 0:
             self._wait(left)
-            self._bury()
+            self._reap()
         if self._running:
             logger.warning("%d workers did not end in time and are killed", len(self._running))
         for pid in self._running:

@@ -183,8 +183,8 @@ def _is_ready(url: str) -> bool:
 
 def _check_running(process: "subprocess.Popen[bytes]", name: str, log: Path) -> None:
     if process.poll() is not None:
-        said = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
-        raise ConfigurationError(f"{name} ended by itself:\n{said}")
+        last_lines = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+        raise ConfigurationError(f"{name} ended by itself:\n{last_lines}")
 
 
 def _free_port() -> int:
