@@ -1,10 +1,10 @@
 -- What several statements have in common: lists of CTEs, put in place of a line `-- use: name`. Whoever uses the first two
 -- has two CTEs before them: `before`, instances as they stand, rows of `instance_states` (a new one has none), and `after`,
--- what they become: the same columns but for what `placed` finds out (one that goes has none).
+-- what they become: the same columns but for what `evaluated` finds out (one that goes has none).
 
--- part: moved
--- `placed`: `after`, and how it stands by the settings, now. `moved`: by how much each tally moves.
-placed AS MATERIALIZED (
+-- part: deltas
+-- `evaluated`: `after`, and how it stands by the settings, now. `deltas`: by how much each tally moves.
+evaluated AS MATERIALIZED (
     SELECT
         a.*,
         lower(a.environment) <> ALL(settings.uncounted_environments)
@@ -29,19 +29,19 @@ placed AS MATERIALIZED (
         ) lapse
     ) past
 ),
--- `twin`: the leaves on the other side of an instance that stays in the same sums. What is equal in both moves nothing,
+-- `counterpart`: the leaves on the other side of an instance that stays in the same sums. What is equal in both moves nothing,
 -- and usually most is. `|| '{}'` takes them out of TOAST once, not once for each key.
-weighed AS MATERIALIZED (
+signed_rows AS MATERIALIZED (
     SELECT
         *,
-        lag(leaves || '{}', weight) OVER (PARTITION BY instance_id, app_slug, counted, reporting ORDER BY weight) AS twin
+        lag(leaves || '{}', weight) OVER (PARTITION BY instance_id, app_slug, counted, reporting ORDER BY weight) AS counterpart
     FROM (
         SELECT
             instance_id, app_slug, app_version, status, counted, elapsed_windows, reporting, first_seen_at, leaves, -1 AS weight
         FROM before
         UNION ALL
         SELECT instance_id, app_slug, app_version, status, counted, elapsed_windows, reporting, first_seen_at, leaves, 1
-        FROM placed
+        FROM evaluated
     ) sides
 ),
 summed AS MATERIALIZED (
@@ -53,15 +53,15 @@ summed AS MATERIALIZED (
         coalesce(sum(weight) FILTER (WHERE counted), 0) AS counted_instances
     FROM (
         SELECT app_slug, counted, weight, 'status' AS metric_type, status AS key, elapsed_windows::text AS value, 0::numeric AS total
-        FROM weighed
+        FROM signed_rows
         UNION ALL
         SELECT app_slug, counted, weight, 'version', '', app_version, 0
-        FROM weighed
+        FROM signed_rows
         WHERE reporting
         UNION ALL
         SELECT
             app_slug, counted, weight, 'new', to_char(first_seen_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24'), '', 0
-        FROM weighed
+        FROM signed_rows
         WHERE first_seen_at IS NOT NULL
         UNION ALL
         SELECT
@@ -72,16 +72,16 @@ summed AS MATERIALIZED (
                 WHEN 'boolean' THEN w.weight * (leaf.value = 'true'::jsonb)::int
                 ELSE 0
             END
-        FROM weighed w
+        FROM signed_rows w
         CROSS JOIN LATERAL jsonb_each(w.leaves) leaf
-        WHERE w.reporting AND w.twin -> leaf.key IS DISTINCT FROM leaf.value
+        WHERE w.reporting AND w.counterpart -> leaf.key IS DISTINCT FROM leaf.value
     ) parts
     GROUP BY app_slug, metric_type, key, value
     HAVING
         sum(total) <> 0 OR sum(weight) <> 0 OR sum(total) FILTER (WHERE counted) <> 0
         OR sum(weight) FILTER (WHERE counted) <> 0
 ),
-moved AS MATERIALIZED (
+deltas AS MATERIALIZED (
     SELECT * FROM summed
     UNION ALL
     SELECT app_slug, 'strings', key, '', 0, sum(instances), 0, sum(counted_instances)
@@ -91,23 +91,23 @@ moved AS MATERIALIZED (
     HAVING sum(instances) <> 0 OR sum(counted_instances) <> 0
 ),
 
--- part: tallied
--- Moves the tallies by `moved`. Under the writers' lock.
-tallied AS (
-    INSERT INTO tallies AS known (
+-- part: tallies_updated
+-- Moves the tallies by `deltas`. Under the writers' lock.
+tallies_updated AS (
+    INSERT INTO tallies AS existing (
         app_slug, metric_type, key, value, total, instances, counted_total, counted_instances
     )
-    SELECT app_slug, metric_type, key, value, total, instances, counted_total, counted_instances FROM moved
+    SELECT app_slug, metric_type, key, value, total, instances, counted_total, counted_instances FROM deltas
     ON CONFLICT (app_slug, metric_type, key, value) DO UPDATE SET
-        total = known.total + excluded.total,
-        instances = known.instances + excluded.instances,
-        counted_total = known.counted_total + excluded.counted_total,
-        counted_instances = known.counted_instances + excluded.counted_instances
+        total = existing.total + excluded.total,
+        instances = existing.instances + excluded.instances,
+        counted_total = existing.counted_total + excluded.counted_total,
+        counted_instances = existing.counted_instances + excluded.counted_instances
 ),
 
--- part: returned
+-- part: absences_ended
 -- Of instances that are seen just now: which of them had been lost.
-returned AS (
+absences_ended AS (
     INSERT INTO absences (instance_id, lost_at, returned_at)
     SELECT b.instance_id, b.last_seen_at + settings.active_window, now()
     FROM before b
@@ -116,20 +116,20 @@ returned AS (
     ON CONFLICT (instance_id, lost_at) DO NOTHING
 ),
 
--- part: as_it_was
+-- part: after_unchanged
 -- `after` where only time has passed.
 after AS (
     SELECT instance_id, app_slug, app_version, environment, status, first_seen_at, last_seen_at, snapshot_at, leaves
     FROM before
 ),
 
--- part: overdue
+-- part: due_instances
 -- Instances whose standing time alone has changed and no sweep has yet: their `before` and `after`. Readers correct the
 -- tallies by it, so that what they tell is true at their moment. Usually there are none. Of one application, or of all.
 before AS MATERIALIZED (
     SELECT * FROM instance_states WHERE refresh_at <= now() AND (%(app)s::text IS NULL OR app_slug = %(app)s)
 ),
--- use: as_it_was
+-- use: after_unchanged
 
 -- part: hours
 -- By how much KPIs move at hours' ends by `runs`: snapshots and until when each counts, in the rollup as it was (`was_rolled`,
@@ -197,40 +197,40 @@ days AS (
     WHERE (s.total <> 0 OR s.instances <> 0) AND d.day >= (SELECT frozen_until FROM series_head)
 ),
 
--- part: rolled
+-- part: series_updated
 -- Moves the series by `hours`, those that are not forgotten, and `days`. Under the rollup's lock.
-hours_moved AS (
-    INSERT INTO series_hours AS known (app_slug, metric_type, key, value, at, total, instances)
+hours_updated AS (
+    INSERT INTO series_hours AS existing (app_slug, metric_type, key, value, at, total, instances)
     SELECT app_slug, metric_type, key, value, at, total, instances FROM hours
     WHERE at >= (SELECT hours_since FROM series_head)
     ON CONFLICT (app_slug, metric_type, key, value, at) DO UPDATE SET
-        total = known.total + excluded.total,
-        instances = known.instances + excluded.instances
+        total = existing.total + excluded.total,
+        instances = existing.instances + excluded.instances
 ),
-days_moved AS (
-    INSERT INTO series_days AS known (app_slug, metric_type, key, value, at, total, instances)
+days_updated AS (
+    INSERT INTO series_days AS existing (app_slug, metric_type, key, value, at, total, instances)
     SELECT app_slug, metric_type, key, value, at, total, instances FROM days
     ON CONFLICT (app_slug, metric_type, key, value, at) DO UPDATE SET
-        total = known.total + excluded.total,
-        instances = known.instances + excluded.instances
+        total = existing.total + excluded.total,
+        instances = existing.instances + excluded.instances
 ),
 
--- part: held
--- `held`: since when all raw snapshots are there; -infinity where none has been dropped.
-held AS MATERIALIZED (
+-- part: raw_history
+-- `raw_history`: since when all raw snapshots are there; -infinity where none has been dropped.
+raw_history AS MATERIALIZED (
     SELECT raw_since AS since FROM series_head
 ),
 
--- part: proven
+-- part: expected_state
 -- `after`: what instances (`before`) should be by their newest raw snapshot. One that has none has none, unless its
--- snapshots may have been dropped (`held`): then what it has stands.
+-- snapshots may have been dropped (`raw_history`): then what it has stands.
 after AS MATERIALIZED (
     SELECT
         b.instance_id, b.app_slug, b.app_version, b.environment, b.status, b.first_seen_at, b.last_seen_at,
         true_one.snapshot_at, true_one.metrics, flatten_metrics(true_one.metrics) AS leaves
     FROM before b
     JOIN instances i ON i.instance_id = b.instance_id
-    CROSS JOIN held
+    CROSS JOIN raw_history
     LEFT JOIN LATERAL (
         SELECT s.snapshot_at, s.metrics
         FROM snapshots s
@@ -241,9 +241,9 @@ after AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT raw.snapshot_at, raw.metrics WHERE raw.snapshot_at IS NOT NULL
         UNION ALL
-        SELECT NULL, '{}' WHERE raw.snapshot_at IS NULL AND held.since = '-infinity'
+        SELECT NULL, '{}' WHERE raw.snapshot_at IS NULL AND raw_history.since = '-infinity'
         UNION ALL
-        SELECT i.snapshot_at, i.metrics WHERE raw.snapshot_at IS NULL AND held.since > '-infinity'
+        SELECT i.snapshot_at, i.metrics WHERE raw.snapshot_at IS NULL AND raw_history.since > '-infinity'
     ) true_one
 ),
 
@@ -257,7 +257,7 @@ after AS MATERIALIZED (
         * (vs[1 + ceil(0.9 * (instances - 1))::int] - vs[1 + floor(0.9 * (instances - 1))::int])) AS p90,
     vs[instances] AS max
 
--- part: wanted
+-- part: instance_filter
 -- Which instances are wanted.
             (%(slug)s::text IS NULL OR app_slug = %(slug)s)
             AND (%(status)s::text IS NULL OR status = %(status)s)
@@ -268,7 +268,7 @@ after AS MATERIALIZED (
                 OR environment ILIKE %(pattern)s OR deployment_mode ILIKE %(pattern)s
             )
 
--- part: sorted_by
+-- part: sort_keys
 -- `keyed`: the wanted instances with what they are compared by, none of it null. In both orders (`direction` is 1 or -1)
 -- numbers come before booleans, those before texts, and what is missing last. Texts are compared by their characters'
 -- numbers, everywhere the same; versions by their rank, then by their spelling, with a character between them that no rank
@@ -299,7 +299,7 @@ WITH valued AS (
         CASE WHEN %(metric)s::text IS NOT NULL THEN coalesce(leaves, metrics) -> %(metric)s::text END AS leaf
     FROM instances
     WHERE
--- use: wanted
+-- use: instance_filter
     OFFSET 0
 ),
 keyed AS (
@@ -322,7 +322,7 @@ keyed AS (
     FROM valued
 ),
 
--- part: chosen_items
+-- part: item_page
 -- `page`: the chosen instances as they are told, in their order, with their sort keys; and the answer, at least one row.
 page AS (
     SELECT
@@ -334,11 +334,11 @@ page AS (
 )
 SELECT head.cursor AS head, page.*
 FROM feed_head head
-LEFT JOIN page ON page.row <= %(most)s::bigint AND page.bytes_before < %(most_bytes)s::bigint
+LEFT JOIN page ON page.row <= %(limit)s::bigint AND page.bytes_before < %(max_bytes)s::bigint
 ORDER BY page.row
 
--- part: placement
--- The columns of an instance that `placed` finds out.
+-- part: evaluated_columns
+-- The columns of an instance that `evaluated` finds out.
         counted = p.counted,
         elapsed_windows = p.elapsed_windows,
         reporting = p.reporting,

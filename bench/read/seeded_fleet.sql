@@ -77,7 +77,7 @@ DO $$ BEGIN EXECUTE (SELECT string_agg('DROP INDEX ' || indexname, ';') FROM ben
 ALTER TABLE snapshots DROP CONSTRAINT snapshots_pkey;
 
 -- step: instances
--- Only `placed` of the part `moved` is referenced, so PostgreSQL runs nothing else of it.
+-- Only `evaluated` of the part `deltas` is referenced, so PostgreSQL runs nothing else of it.
 WITH before AS (
     SELECT * FROM instance_states WHERE FALSE
 ),
@@ -93,7 +93,7 @@ after AS (
     FROM bench_installs
     WHERE last_seen_at IS NULL
 ),
--- use: moved
+-- use: deltas
 inserted AS (
     INSERT INTO instances (
         instance_id, public_key, status, app_slug, app_name, app_version, environment, deployment_mode, os_arch,
@@ -105,7 +105,7 @@ inserted AS (
         i.deployment_mode, i.os_arch, coalesce(i.first_seen_at, now()), i.first_seen_at, i.last_seen_at,
         p.snapshot_at, coalesce(f.metrics, '{}'), f.leaves, p.counted, p.elapsed_windows, p.reporting, p.refresh_at,
         CASE WHEN i.status = 'revoked' THEN i.last_seen_at END, head.cursor + 1 + i.number
-    FROM placed p
+    FROM evaluated p
     JOIN bench_installs i USING (instance_id)
     LEFT JOIN bench_variants f ON p.snapshot_at IS NOT NULL AND f.variant = i.variant
     CROSS JOIN feed_head head
@@ -113,7 +113,7 @@ inserted AS (
 UPDATE feed_head SET cursor = cursor + %(installs)s;
 
 -- step: tallies
--- The same rows as the part `moved` computes.
+-- The same rows as the part `deltas` computes.
 INSERT INTO tallies (app_slug, metric_type, key, value, total, instances, counted_total, counted_instances)
 WITH groups AS MATERIALIZED (
     SELECT
@@ -207,7 +207,7 @@ FROM bench_intervals
 GROUP BY instance_id, app_version;
 
 -- step: hours
--- The same rows as the part `rolled` computes when nothing has been rolled up.
+-- The same rows as the part `series_updated` computes when nothing has been rolled up.
 CREATE UNLOGGED TABLE bench_points AS
 SELECT r.app_slug, r.variant, r.app_version, p.at, sum(p.weight) AS weight
 FROM (

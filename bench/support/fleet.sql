@@ -12,8 +12,8 @@ after AS (
     FROM unnest(%(ids)s::uuid[], %(keys)s::text[]) AS new (instance_id, public_key)
     CROSS JOIN feed_head head
 ),
--- use: moved
--- use: tallied
+-- use: deltas
+-- use: tallies_updated
 inserted AS (
     INSERT INTO instances (
         instance_id, public_key, status, app_slug, app_name, app_version, environment, deployment_mode, os_arch,
@@ -22,7 +22,7 @@ inserted AS (
     SELECT
         instance_id, decode(public_key, 'hex'), status, app_slug, 'Bench', app_version, environment, 'docker',
         'linux/amd64', first_seen_at, last_seen_at, counted, elapsed_windows, reporting, refresh_at, cursor
-    FROM placed
+    FROM evaluated
     RETURNING cursor
 )
 UPDATE feed_head SET cursor = (SELECT max(cursor) FROM inserted);

@@ -105,7 +105,7 @@ class ApplicationStore:
         """Applications by slug, after one, with their counts."""
 
         async def read(reader: Reader) -> tuple[list[_Row], list[Tally]]:
-            rows = await reader.fetch(_Row, "applications.page", after=after, most=most)
+            rows = await reader.fetch(_Row, "applications.select_page", after=after, limit=most)
             return rows, await counts.read_tallies(reader)
 
         rows, tallies = await self._database.read_consistently(read)
@@ -150,13 +150,13 @@ async def resolve_slug(reader: Reader, app: str) -> str:
     named = slugs.make_slug(app)
     if named == app:
         return app
-    slug = await reader.fetch_value(str, "applications.resolve", slug=app, named=named)
+    slug = await reader.fetch_value(str, "applications.resolve_slug", slug=app, named=named)
     assert slug is not None  # noqa: S101 - the statement always answers
     return slug
 
 
 async def _find(reader: Reader, slug: str) -> _Row:
-    row = await reader.fetch_one(_Row, "applications.find", slug=slug)
+    row = await reader.fetch_one(_Row, "applications.select_by_slug", slug=slug)
     if row is None:
         raise no_such_application()
     return row

@@ -76,13 +76,13 @@ async def read_breakdown(
     async def compute() -> list[_Row]:
         return await database.fetch(
             _Row,
-            "breakdown.by_value",
+            "breakdown.count_by_value",
             app=slug,
             by=by,
             metric=metric or "",
             counted_only=counted_only,
             with_distribution=metric is not None and aggregates.needs_distribution(aggregate),
-            most_values=MAX_VALUES,
+            max_values=MAX_VALUES,
         )
 
     as_of, rows = await reckoned.get(("breakdown", slug, by, metric, aggregate, counted_only), compute)

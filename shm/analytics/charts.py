@@ -97,7 +97,7 @@ class ChartReader:
 
         async def compute() -> list[_SpreadAt]:
             parameters = {"app": of.config.slug, "keys": sorted(of.spread), "points": of.points}
-            return await self._database.fetch(_SpreadAt, "series.spread_at", **parameters)
+            return await self._database.fetch(_SpreadAt, "series.select_past_distributions", **parameters)
 
         try:
             _, rows = await self._reckoned.get(("spread_at", of.config.slug, *of.points, *sorted(of.spread)), compute)

@@ -112,7 +112,7 @@ async def find_differences(database: Database) -> Report:
 async def open_repairer(database: Database) -> AsyncIterator["Repairer | None"]:
     """Whoever mends, alone on the database; None where another process does so."""
     async with database.dedicated_connection() as connection:
-        yield Repairer(connection) if await connection.fetch_value(bool, "check.begin") else None
+        yield Repairer(connection) if await connection.fetch_value(bool, "check.try_repair_lock") else None
 
 
 class Repairer:
@@ -148,11 +148,11 @@ class Repairer:
         """Whether there was something to be mended yet."""
         rows = msgspec.json.encode([difference.mend for difference in page]).decode()
         window = {"active_window": active_window} if name == "series" else {}
-        return await self._connection.execute(f"check.mend_{name}", rows=rows, **window) > 0
+        return await self._connection.execute(f"check.repair_{name}", rows=rows, **window) > 0
 
 
 async def _agreed(connection: Connection) -> _Agreed:
-    (agreed,) = await connection.fetch(_Agreed, "check.agreed")
+    (agreed,) = await connection.fetch(_Agreed, "check.select_settings")
     return agreed
 
 
@@ -160,10 +160,10 @@ def _pages(connection: Connection, name: str, active_window: timedelta) -> Async
     if name == "ranks":
         return _wrong_ranks(connection)
     window = {"active_window": active_window} if name == "series" else {}
-    return connection.fetch_pages(Difference, f"check.{name}", PAGE_ROWS, **window)
+    return connection.fetch_pages(Difference, f"check.find_{name}", PAGE_ROWS, **window)
 
 
 async def _wrong_ranks(connection: Connection) -> AsyncIterator[list[Difference]]:
-    async for page in connection.fetch_pages(_Ranked, "check.ranks", PAGE_ROWS):
+    async for page in connection.fetch_pages(_Ranked, "check.select_version_ranks", PAGE_ROWS):
         if found := [difference for each in page if (difference := each.difference()) is not None]:
             yield found

@@ -51,7 +51,7 @@ class Tally:
 
 async def read_tallies(reader: Reader, app: str | None = None) -> list[Tally]:
     """The tallies of one application, or of all."""
-    return await reader.fetch(Tally, "kpis.counts", app=app)
+    return await reader.fetch(Tally, "kpis.count_by_status", app=app)
 
 
 def sum_tallies(tallies: Iterable[Tally]) -> InstanceCounts:

@@ -132,7 +132,7 @@ class InstanceReader:
         Fewer where they are large: `PAGE_BYTES`.
         """
         statement, last = _after(sorting, after)
-        given = {**await wanted.to_parameters(self._database), **last, "most": most, "most_bytes": PAGE_BYTES}
+        given = {**await wanted.to_parameters(self._database), **last, "limit": most, "max_bytes": PAGE_BYTES}
         if sorting.is_default and wanted.has_index:
             rows = await self._database.fetch(dict, statement, **given)
         else:
@@ -148,9 +148,9 @@ class InstanceReader:
         chosen = await wanted.to_parameters(self._database)
         last, rows = None, WALK_ROWS
         while True:
-            given = {**chosen, "flat": flat, "after_id": last, "most": rows, "most_bytes": WALK_BYTES}
+            given = {**chosen, "flat": flat, "after_id": last, "limit": rows, "max_bytes": WALK_BYTES}
             async with self._scans.slot():
-                found = await self._database.fetch(dict, "lists.walk", **given)
+                found = await self._database.fetch(dict, "lists.select_by_id", **given)
             if not found:
                 return
             last, at_hand = found[-1]["instance_id"], found[0]["found"]
@@ -163,7 +163,7 @@ class InstanceReader:
     async def list_metric_keys(self, app: str | None, most: int) -> MetricKeys:
         """The metrics that most instances of an application answer, or of all."""
         slug = None if app is None else await applications.resolve_slug(self._database, app)
-        found = await self._database.fetch_one(MetricKeys, "lists.metric_keys", slug=slug, most=most)
+        found = await self._database.fetch_one(MetricKeys, "lists.select_metric_keys", slug=slug, limit=most)
         assert found is not None  # noqa: S101 - the statement always answers
         return found
 
@@ -174,11 +174,11 @@ class InstanceReader:
         """
         rows = await self._database.fetch(
             dict,
-            "lists.history",
+            "lists.select_snapshots",
             instance_id=instance_id,
             after=None if after is None else page_tokens.parse_timestamp(after),
-            most=most,
-            most_bytes=PAGE_BYTES,
+            limit=most,
+            max_bytes=PAGE_BYTES,
         )
         if not rows:
             return None
@@ -191,7 +191,7 @@ class InstanceReader:
 
     async def get(self, instance_id: str) -> InstancePage:
         """The instance of that ID, or none, as a page."""
-        rows = await self._database.fetch(dict, "instances.one", instance_id=instance_id)
+        rows = await self._database.fetch(dict, "instances.select_item", instance_id=instance_id)
         return self._page(rows) if rows else InstancePage(0, [])
 
     def _listed(self, rows: list[dict[str, Any]], sorting: Sorting) -> InstancePage:
@@ -218,9 +218,9 @@ def _after(sorting: Sorting, after: str | None) -> tuple[str, dict[str, object]]
     """The statement of that sort, and where the page before ended as it takes it."""
     if sorting.is_default:
         seen, instance_id = page_tokens.decode_page_token(after) if after is not None else (None, None)
-        return "lists.newest", {"after_seen": seen, "after_id": instance_id}
+        return "lists.select_newest", {"after_seen": seen, "after_id": instance_id}
     last = None if after is None else sorting.decode_page_token(after)
-    return "lists.ascending" if sorting.order == "asc" else "lists.descending", {
+    return "lists.select_ascending" if sorting.order == "asc" else "lists.select_descending", {
         "column": sorting.by,
         "metric": sorting.metric,
         "direction": 1 if sorting.order == "asc" else -1,

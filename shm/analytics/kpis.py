@@ -130,7 +130,7 @@ class KpiReader:
         known = await applications.read_config(reader, slug)
         as_of = datetime.now(UTC)
         rows = await reader.fetch(
-            _Part, "kpis.kpis", app=slug, counted_only=counted_only, most_keys=MAX_KEYS, most_values=MAX_VALUES
+            _Part, "kpis.select_kpis", app=slug, counted_only=counted_only, max_keys=MAX_KEYS, max_values=MAX_VALUES
         )
         cursor = next(int(row.instances) for row in rows if row.part == "head")
         parts = _Parts(rows, known.overrides)

@@ -74,8 +74,8 @@ async def read_lifecycle(database: Database, reckoned: SingleFlightCache, slug: 
     async def compute(reader: Reader) -> tuple[list[_Event], list[_Life]]:
         since = _monday(datetime.now(UTC)) - WEEK * (MAX_COHORTS - 1)
         return (
-            await reader.fetch(_Event, "lifecycle.days", app=slug),
-            await reader.fetch(_Life, "lifecycle.cohorts", app=slug, since=since),
+            await reader.fetch(_Event, "lifecycle.count_events_by_day", app=slug),
+            await reader.fetch(_Life, "lifecycle.count_cohorts", app=slug, since=since),
         )
 
     as_of, (events, lives) = await reckoned.get(("lifecycle", slug), lambda: database.read_consistently(compute))

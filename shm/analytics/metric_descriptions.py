@@ -52,7 +52,7 @@ async def read_metric_keys(database: Database, app: str | None, keys: Sequence[s
     if app is not None:
         slug = (await applications.read_config(database, await applications.resolve_slug(database, app))).slug
     rows = await database.fetch(
-        _Row, "metric_descriptions.read", app=slug, keys=None if keys is None else list(keys), max_keys=MAX_KEYS
+        _Row, "metric_descriptions.select_keys", app=slug, keys=None if keys is None else list(keys), max_keys=MAX_KEYS
     )
     return [_described(row) for row in rows]
 

@@ -62,7 +62,7 @@ class DistributionReader:
         `installs`: how many instances the application has, all of which are read for it.
         """
         if installs <= MAX_INLINE_VALUES and sum(instances for instances, _ in known.values()) <= MAX_INLINE_VALUES:
-            rows = await reader.fetch(Distribution, "distributions.now", app=app, counted_only=counted_only)
+            rows = await reader.fetch(Distribution, "distributions.compute_all", app=app, counted_only=counted_only)
             return {row.key: row for row in rows}
         stale = datetime.now(UTC) - MAX_AGE
         due = [key for key, (_, spread) in known.items() if spread is None or spread.as_of < stale]
@@ -89,7 +89,7 @@ class DistributionReader:
         computed = 0
         try:
             computed = await self._database.execute(
-                "distributions.compute", app=app, counted_only=counted_only, key=key, fresh=MAX_AGE
+                "distributions.refresh_one", app=app, counted_only=counted_only, key=key, max_age=MAX_AGE
             )
         except DatabaseUnavailable as error:  # it is asked for again, and what is told says how old it is
             logger.warning("a spread could not be computed (%s)", describe_error(error))
@@ -98,6 +98,6 @@ class DistributionReader:
 
     async def _tell_feed(self, app: str) -> None:
         try:
-            await self._database.execute("applications.stir", slug=app)
+            await self._database.execute("applications.mark_changed", slug=app)
         except DatabaseUnavailable as error:  # the next one is told
             logger.warning("the feed could not be told of spreads (%s)", describe_error(error))

@@ -25,7 +25,7 @@ class Rollup:
         """
         step = self._step
         try:
-            rolled = await self._database.fetch_value(int, "series.roll", most=step)
+            rolled = await self._database.fetch_value(int, "series.roll_up", limit=step)
         except QueryTooSlow:
             self._step = max(1, step // 4)
             raise
@@ -34,7 +34,7 @@ class Rollup:
 
     async def close_day(self) -> bool:
         """Closes the next day that is over; whether there was one."""
-        return await self._database.execute("series.close") > 0
+        return await self._database.execute("series.close_day") > 0
 
     async def restart_if_stale(self) -> bool:
         """Where the active window has become another: forgets what is rolled up, and has all of it rolled up again.
@@ -43,4 +43,4 @@ class Rollup:
         """
         if not await self._database.fetch_value(bool, "series.is_stale"):  # spares the rollup's lock
             return False
-        return bool(await self._database.fetch_value(int, "series.forget_stale", most=DELETE_PAGE))
+        return bool(await self._database.fetch_value(int, "series.delete_stale", limit=DELETE_PAGE))

@@ -47,19 +47,21 @@ class _Row:
 
 async def read_current(reader: Reader, app: str, keys: Sequence[str] | None, most: int) -> list[CurrentValue]:
     """Numbers and booleans of these keys, or those that most instances answer."""
-    return await reader.fetch(CurrentValue, "series.now", app=app, keys=None if keys is None else list(keys), most=most)
+    return await reader.fetch(
+        CurrentValue, "series.select_current", app=app, keys=None if keys is None else list(keys), limit=most
+    )
 
 
 async def read_current_versions(reader: Reader, app: str, most: int) -> list[CurrentValue]:
     """The versions that most instances are of."""
-    return await reader.fetch(CurrentValue, "series.versions_now", app=app, most=most)
+    return await reader.fetch(CurrentValue, "series.select_current_versions", app=app, limit=most)
 
 
 async def read_samples(
     reader: Reader, app: str, metric_types: Sequence[str], keys: Sequence[str], points: Sequence[datetime]
 ) -> SamplesByKey:
     """What was read at `points`, ascending ends of hours: by name a list as long, None where nothing was known."""
-    head = await reader.fetch_one(_Head, "series.head")
+    head = await reader.fetch_one(_Head, "series.select_head")
     assert head is not None  # noqa: S101 - the table always has its one row
     closed = [at for at in points if at <= head.closed_until and _is_midnight(at)]
     if len(closed) < sum(at <= head.closed_until for at in points):
@@ -70,7 +72,7 @@ async def read_samples(
     base = min(head.closed_until, _midnight_before(open_points[0])) if open_points else head.closed_until
     rows = await reader.fetch(
         _Row,
-        "series.read",
+        "series.select_past",
         app=app,
         metric_types=list(metric_types),
         keys=list(keys),

@@ -66,9 +66,9 @@ async def read_stats(database: Database, settings: Settings) -> Stats:
 async def _read(reader: Reader, settings: Settings) -> Stats:
     tallies = await counts.read_tallies(reader)
     of_all = counts.sum_tallies(tallies)
-    new = await reader.fetch_value(int, "kpis.new_this_week")
-    per_app = await reader.fetch(_PerApplication, "kpis.per_app_counts", most=MAX_APPLICATIONS)
-    sums = await reader.fetch(_Global, "kpis.global_metrics", app=None, most_keys=MAX_KEYS)
+    new = await reader.fetch_value(int, "kpis.count_new_this_week")
+    per_app = await reader.fetch(_PerApplication, "kpis.count_by_application", limit=MAX_APPLICATIONS)
+    sums = await reader.fetch(_Global, "kpis.sum_global_metrics", app=None, max_keys=MAX_KEYS)
     return Stats(
         total_instances=of_all.total,
         active_instances=of_all.active,

@@ -106,12 +106,17 @@ class VersionReader:
 
     async def _taken_up(self, slug: str) -> list[Adoption]:
         installs = {
-            row.version: row.installs for row in await self._database.fetch(_Spelling, "versions.spellings", app=slug)
+            row.version: row.installs
+            for row in await self._database.fetch(_Spelling, "versions.count_spellings", app=slug)
         }
         shown = choose_spellings(installs, installs)
         others = {version: release for version, release in shown.items() if version != release}
         return await self._database.fetch(
-            *(Adoption, "versions.moves"), app=slug, spellings=[*others], releases=[*others.values()], most=MAX_SHOWN
+            *(Adoption, "versions.measure_adoption"),
+            app=slug,
+            spellings=[*others],
+            releases=[*others.values()],
+            limit=MAX_SHOWN,
         )
 
 

@@ -36,7 +36,7 @@ class TokenUsageWriter:
             self._wanted.clear()
             ids, self._ids = list(self._ids), set()
             try:
-                await self._database.execute("tokens.note_use", ids=ids)
+                await self._database.execute("tokens.record_use", ids=ids)
             except Exception as error:  # such as a right that is missing: no reason to answer nobody
                 rate_limited.warning("the day of a token's last use could not be written", describe_error(error))
                 await asyncio.sleep(RETRY_INTERVAL_S)

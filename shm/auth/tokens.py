@@ -106,7 +106,7 @@ class TokenStore:
 
     async def find_valid(self, token_hashes: Collection[bytes]) -> dict[bytes, Principal]:
         """Those of these tokens that are valid, by their hash. They are being used."""
-        rows = await self._database.fetch(_Found, "tokens.granted", token_hashes=list(token_hashes))
+        rows = await self._database.fetch(_Found, "tokens.select_principals", token_hashes=list(token_hashes))
         for row in rows:
             if not row.noted:
                 self._uses.record(row.id)
@@ -122,12 +122,12 @@ class TokenStore:
         token = token_file.generate_token()
         added = await self._database.fetch_one(
             Token,
-            "tokens.add",
+            "tokens.insert",
             token_hash=_hash(token),
             role=role.name.lower(),
             name=name,
             expires_in=expires_in,
-            most=self._settings.max_tokens,
+            limit=self._settings.max_tokens,
         )
         if added is None:
             raise Conflict(
@@ -140,19 +140,21 @@ class TokenStore:
     async def list_page(self, after: str | None, most: int) -> list[Token]:
         """The next `most` tokens after a mark of `mark_of`, newest first. Raises BadRequest."""
         created, token_id = page_tokens.decode_page_token(after) if after is not None else (None, None)
-        return await self._database.fetch(Token, "tokens.page", after_created=created, after_id=token_id, most=most)
+        return await self._database.fetch(
+            Token, "tokens.select_page", after_created=created, after_id=token_id, limit=most
+        )
 
     async def delete(self, token_id: str, asking: Principal | None = None) -> Token:
         """Ends a token, and returns what it was.
 
         Raises NotFound, or Conflict where it is the one that is `asking`: who removes tokens keeps one to go on with.
         """
-        found = await self._database.fetch_one(Token, "tokens.one", id=token_id)
+        found = await self._database.fetch_one(Token, "tokens.select_by_id", id=token_id)
         if found is None:
             raise NotFound("no_such_token", "There is no token of that ID.")
         if asking is not None and asking.id == found.id:
             raise Conflict("own_token", "This is the token that you are asking with; ask with another to remove it.")
-        await self._database.execute("tokens.remove", id=token_id)
+        await self._database.execute("tokens.delete", id=token_id)
         return found
 
     async def ensure_admin_token(self) -> Path | None:
@@ -164,7 +166,9 @@ class TokenStore:
         if given is not None:
             if len(given) < token_file.MIN_TOKEN_LENGTH:
                 raise ConfigurationError(f"SHM_ADMIN_TOKEN is shorter than {token_file.MIN_TOKEN_LENGTH} characters.")
-            await self._database.execute("tokens.forget_others", name=NAME_OF_ENVIRONMENT, token_hash=_hash(given))
+            await self._database.execute(
+                "tokens.delete_others_of_name", name=NAME_OF_ENVIRONMENT, token_hash=_hash(given)
+            )
             await self._ensure(given, NAME_OF_ENVIRONMENT)
             return None
         file = self._settings.data_dir / token_file.TOKEN_FILE
@@ -172,7 +176,7 @@ class TokenStore:
         return file
 
     async def _ensure(self, token: str, name: str) -> None:
-        await self._database.execute("tokens.ensure", token_hash=_hash(token), role="admin", name=name)
+        await self._database.execute("tokens.upsert", token_hash=_hash(token), role="admin", name=name)
 
 
 def encode_page_token(token: Token) -> str:

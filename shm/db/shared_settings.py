@@ -16,7 +16,7 @@ async def persist_shared_settings(database: Database, settings: Settings) -> Non
     async with database.dedicated_connection() as connection:
         changed = await connection.fetch_value(
             bool,
-            "settings.agree",
+            "settings.persist",
             active_window=settings.active_window,
             uncounted_environments=sorted(settings.uncounted_environments),
         )

@@ -60,7 +60,7 @@ class Head:
 
 async def head(database: Database) -> Head:
     """Where the feed stands."""
-    row = await database.fetch_one(Head, "feed.head")
+    row = await database.fetch_one(Head, "feed.select_head")
     assert row is not None  # noqa: S101 - the table always has its one row
     return row
 
@@ -69,7 +69,7 @@ async def after(
     database: Database, since: int, *, app: str | None = None, until: int = FAR, most: int = PAGE
 ) -> Changes:
     """The next changes after `since`, of one application or of all, no further than `until`."""
-    rows = await database.fetch(dict, "feed.changes", since=since, until=until, app=app, most=most)
+    rows = await database.fetch(dict, "feed.select_changes", since=since, until=until, app=app, limit=most)
     found = [_change(row) for row in rows if row["kind"] is not None]
     head = rows[0]["head"]
     looked = min(head, until) if len(found) < most else found[-1].cursor
@@ -78,7 +78,9 @@ async def after(
 
 async def recently_changed_apps(database: Database, cursor: int, app: str | None) -> set[str]:
     """The applications of which something changed shortly before a cursor, of those that are asked for."""
-    return set(await database.fetch_values(str, "feed.stirred", since=cursor, span=OWED_SPAN, app=app))
+    return set(
+        await database.fetch_values(str, "feed.select_recently_changed_apps", since=cursor, span=OWED_SPAN, app=app)
+    )
 
 
 def _change(row: dict[str, Any]) -> Change:

@@ -78,8 +78,8 @@ class Feed:
 
     async def forget_removals(self) -> bool:
         """Forgets removals that are older than `SHM_FEED_MEMORY`, the oldest thousand; whether there were any."""
-        parameters = {"memory": self._memory, "most": FORGET_PAGE}
-        return await self._database.execute("feed.forget_removals", **parameters) > 0
+        parameters = {"memory": self._memory, "limit": FORGET_PAGE}
+        return await self._database.execute("feed.delete_old_removals", **parameters) > 0
 
     async def follow(self, app: str | None, since: int | None, send: Send) -> None:
         """Serves one subscriber until cancelled or until `send` raises. Raises DatabaseUnavailable or FeedFailed."""

@@ -176,7 +176,7 @@ class BatchWriter:
 
     async def _write(self, batch: Sequence[_Waiting]) -> None:
         try:
-            judged = await self._database.fetch(_Judged, "intake.store", batch=_encode(batch))
+            judged = await self._database.fetch(_Judged, "intake.store_batch", batch=_encode(batch))
         except UnstorableData as error:
             await self._write_apart(batch, error)
         except DatabaseUnavailable as error:  # whoever came in since has waited through it too, and is told with them

@@ -81,7 +81,7 @@ class PublicKeyCache:
     async def _answer(self, asked: "dict[str, asyncio.Future[bytes | None]]") -> None:
         try:
             wanted = "{" + ",".join(asked) + "}"  # as PostgreSQL writes an array; all are UUIDs
-            rows = await self._database.fetch(_Row, "instances.public_keys", instance_ids=wanted)
+            rows = await self._database.fetch(_Row, "instances.select_public_keys", instance_ids=wanted)
         except DatabaseUnavailable as error:  # whoever asked since has waited through it too, and is told with them
             for waiting in (*asked.values(), *self._asked.values()):
                 waiting.set_exception(error)

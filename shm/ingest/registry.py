@@ -111,12 +111,12 @@ class Registry:
         unknown, revoked, or has another key by now.
         """
         known = {"instance_id": instance_id, "public_key": public_key}
-        claim = await self._database.fetch_one(_Claim, "instances.claim", **known)
+        claim = await self._database.fetch_one(_Claim, "instances.select_staged", **known)
         status = None
         if claim is not None:
-            await self._database.execute("applications.ensure", slug=claim.slug, name=claim.name)
+            await self._database.execute("applications.insert_missing", slug=claim.slug, name=claim.name)
             status = await self._database.fetch_value(
-                str, "instances.prove", approval_wanted=self._approval_wanted, **_staged(claim.staged), **known
+                str, "instances.confirm_key", approval_wanted=self._approval_wanted, **_staged(claim.staged), **known
             )
         if status is None:
             self.evict_key(instance_id)
@@ -125,13 +125,13 @@ class Registry:
 
     async def set_status(self, instance_id: str, status: str) -> None:
         """An admin's decision: `active` or `revoked`, the latter for good. It counts in every server at once."""
-        await self._database.execute("instances.decide", instance_id=instance_id, status=status)
+        await self._database.execute("instances.set_status", instance_id=instance_id, status=status)
 
     async def rotate(self, instance_id: str, public_key: bytes, new_key: bytes) -> None:
         """Another key from now on, in every server. Raises Forbidden as `prove`, which it does too."""
         await self.confirm_key(instance_id, public_key)
         rotated = await self._database.execute(
-            "instances.rotate", instance_id=instance_id, public_key=public_key, new_key=new_key
+            "instances.rotate_key", instance_id=instance_id, public_key=public_key, new_key=new_key
         )
         self.evict_key(instance_id)
         if not rotated:  # another rotate or a revocation came in between
@@ -152,11 +152,11 @@ class Registry:
         who = {"instance_id": instance_id, "public_key": public_key}
         past: list[_Erased] = []
         while True:
-            page = await self._database.fetch_one(_Erased, "erasure.erase_past", most=ERASE_PAGE, **who)
+            page = await self._database.fetch_one(_Erased, "erasure.delete_oldest_snapshots", limit=ERASE_PAGE, **who)
             if page is None or not page.snapshots:
                 break
             past.append(page)
-        receipt = await self._database.fetch_one(ErasureReceipt, "erasure.erase", **who)
+        receipt = await self._database.fetch_one(ErasureReceipt, "erasure.delete_instance", **who)
         self.evict_key(instance_id)
         if receipt is None or not past:
             return receipt
@@ -170,7 +170,7 @@ class Registry:
 
     async def export_instance(self, instance_id: str) -> dict[str, object]:
         """Everything known of an instance but its snapshots. Raises Forbidden where there is none."""
-        found = await self._database.fetch_one(dict, "instances.held", instance_id=instance_id)
+        found = await self._database.fetch_one(dict, "instances.export_instance", instance_id=instance_id)
         if found is None:
             raise unknown_instance()
         return found
@@ -180,7 +180,7 @@ class Registry:
         after: object = "-infinity"
         while True:
             page = await self._database.fetch(
-                dict, "instances.snapshots_held", instance_id=instance_id, after=after, most=EXPORT_PAGE
+                dict, "instances.export_snapshots", instance_id=instance_id, after=after, limit=EXPORT_PAGE
             )
             if page:
                 yield page
@@ -190,11 +190,11 @@ class Registry:
 
     async def refresh_due(self) -> bool:
         """Places instances anew that time alone has moved, the ones that are due longest; whether there may be more."""
-        if not await self._database.fetch_value(bool, "instances.is_due"):  # spares the writers' lock
+        if not await self._database.fetch_value(bool, "instances.is_refresh_due"):  # spares the writers' lock
             return False
         until = time.monotonic() + REFRESH_DURATION_S
         while time.monotonic() < until:
-            swept = await self._database.fetch_value(int, "instances.sweep", most=REFRESH_PAGE)
+            swept = await self._database.fetch_value(int, "instances.refresh_due", limit=REFRESH_PAGE)
             if swept is None or swept < REFRESH_PAGE:
                 return False
             await asyncio.sleep(REFRESH_PAUSE_S)
@@ -202,7 +202,10 @@ class Registry:
 
     async def purge_unconfirmed(self) -> bool:
         """Removes instances that never proved their key, the oldest thousand; whether there may be more."""
-        return await self._database.execute("erasure.purge", age=self._pending_age, most=PURGE_PAGE) == PURGE_PAGE
+        return (
+            await self._database.execute("erasure.delete_unconfirmed", age=self._pending_age, limit=PURGE_PAGE)
+            == PURGE_PAGE
+        )
 
 
 def _staged(staged: msgspec.Raw | None) -> dict[str, str | None]:

@@ -51,7 +51,7 @@ def jobs(database: Database, registry: Registry, feed: Feed, settings: Settings)
     """All of them, the most urgent first."""
 
     async def delete_page(statement: str, **parameters: object) -> bool:
-        return await database.execute(statement, most=DELETE_PAGE, **parameters) == DELETE_PAGE
+        return await database.execute(statement, limit=DELETE_PAGE, **parameters) == DELETE_PAGE
 
     rollup = Rollup(database)
     hours_kept = max(settings.retention, MIN_HOURS_KEPT)
@@ -64,10 +64,10 @@ def jobs(database: Database, registry: Registry, feed: Feed, settings: Settings)
         Job("drop weeks", 3_600.0, lambda: partitions.drop_expired(database, settings.retention)),
         Job("purge", 60.0, registry.purge_unconfirmed),
         Job("forget removals", 60.0, feed.forget_removals),
-        Job("forget hours", 3_600.0, lambda: delete_page("series.forget_hours", kept=hours_kept)),
-        Job("forget what came to nothing", 3_600.0, lambda: delete_page("series.forget_nothing")),
-        Job("forget spent tallies", 60.0, lambda: delete_page("tallies.forget_spent")),
-        Job("forget spreads", 3_600.0, lambda: delete_page("distributions.forget", kept=PERCENTILES_KEPT)),
+        Job("forget hours", 3_600.0, lambda: delete_page("series.delete_old_hours", kept=hours_kept)),
+        Job("forget what came to nothing", 3_600.0, lambda: delete_page("series.delete_zero_rows")),
+        Job("forget spent tallies", 60.0, lambda: delete_page("tallies.delete_zero_rows")),
+        Job("forget spreads", 3_600.0, lambda: delete_page("distributions.delete_unused", kept=PERCENTILES_KEPT)),
     ]
 
 

@@ -68,7 +68,7 @@ class GaugeSampler:
         """The database's size and the charts' lag, until cancelled. The first worker does it for all."""
         while self._instruments.worker == 0:
             try:
-                (measurement,) = await self._database.fetch(_Measurement, "health.measured")
+                (measurement,) = await self._database.fetch(_Measurement, "health.measure_database")
                 self._instruments.database_bytes.set(measurement.bytes)
                 self._instruments.series_lag.set(measurement.series_lag_s)
             except DatabaseUnavailable as error:

@@ -1,23 +1,23 @@
--- name: ensure
+-- name: insert_missing
 -- The application of a name, made by the first instance that proves its key. Many may do so at once.
 INSERT INTO applications (slug, name) VALUES (%(slug)s, %(name)s)
 ON CONFLICT (slug) DO NOTHING;
 
--- name: page
+-- name: select_page
 -- Applications by slug, after one.
 SELECT slug, name, github_url, logo_url, stars, created_at, updated_at, overrides, public_metrics
 FROM applications
 WHERE %(after)s::text IS NULL OR slug > %(after)s
 ORDER BY slug
-LIMIT %(most)s;
+LIMIT %(limit)s;
 
--- name: find (prepared)
+-- name: select_by_slug (prepared)
 -- The application of a slug.
 SELECT slug, name, github_url, logo_url, stars, created_at, updated_at, overrides, public_metrics
 FROM applications
 WHERE slug = %(slug)s;
 
--- name: resolve
+-- name: resolve_slug
 -- The slug that a text stands for: the text itself, if an application or an instance has it, or else the one of that name.
 SELECT CASE
     WHEN
@@ -40,24 +40,24 @@ WITH updated AS (
     WHERE slug = %(slug)s
     RETURNING slug
 ),
-feed_moved AS (
+feed_advanced AS (
     UPDATE feed_head SET cursor = cursor + 1
     WHERE EXISTS (SELECT FROM updated)
     RETURNING cursor, pg_notify('shm_feed', cursor::text)
 ),
-stirred AS (
-    INSERT INTO app_changes (app_slug, cursor) SELECT u.slug, m.cursor FROM updated u, feed_moved m
+apps_changed AS (
+    INSERT INTO app_changes (app_slug, cursor) SELECT u.slug, m.cursor FROM updated u, feed_advanced m
     ON CONFLICT (app_slug) DO UPDATE SET cursor = excluded.cursor
 )
 SELECT slug FROM updated;
 
--- name: stir
+-- name: mark_changed
 -- The feed is to tell an application's KPIs anew: something that they show was computed aside.
 SELECT pg_advisory_xact_lock({writers_lock});
-WITH feed_moved AS (
+WITH feed_advanced AS (
     UPDATE feed_head SET cursor = cursor + 1
     RETURNING cursor, pg_notify('shm_feed', cursor::text)
 )
-INSERT INTO app_changes (app_slug, cursor) SELECT %(slug)s, m.cursor FROM feed_moved m
+INSERT INTO app_changes (app_slug, cursor) SELECT %(slug)s, m.cursor FROM feed_advanced m
 ON CONFLICT (app_slug) DO UPDATE SET cursor = excluded.cursor
 RETURNING app_slug AS slug;

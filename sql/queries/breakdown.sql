@@ -1,4 +1,4 @@
--- name: by_value
+-- name: count_by_value
 -- Instances of an application for each value of a column or of a string or boolean metric, over the instances that KPIs
 -- are over, and a number's sum and count over each, with its distribution where `with_distribution`; the values that most
 -- have, and the rest as one (value null, `is_rest`). It reads every instance of the application.
@@ -32,8 +32,8 @@ ranked AS (
 ),
 grouped AS (
     SELECT
-        CASE WHEN r.rank <= %(most_values)s THEN v.value END AS value,
-        r.rank > %(most_values)s AS is_rest,
+        CASE WHEN r.rank <= %(max_values)s THEN v.value END AS value,
+        r.rank > %(max_values)s AS is_rest,
         count(*) AS all_instances,
         count(v.number) AS instances,
         trim_scale(sum(v.number)) AS total,

@@ -7,15 +7,15 @@
 -- between the two stays what it was until it is added. So no lock is held while anything is compared. A difference must be added
 -- only once; `begin` sees to that.
 
--- name: begin
+-- name: try_repair_lock
 -- Whether this session is now the only one that mends; until its connection ends.
 SELECT pg_try_advisory_lock({repair_lock}) AS mine;
 
--- name: agreed
+-- name: select_settings
 -- The active window, and whether the series are still those of another one.
 SELECT settings.active_window, h.stale FROM settings CROSS JOIN series_head h;
 
--- name: leaves
+-- name: find_leaves
 -- Raw snapshots whose leaves are not those of their metrics.
 SELECT
     'snapshots' AS part,
@@ -26,27 +26,27 @@ SELECT
 FROM snapshots
 WHERE coalesce(leaves, metrics) <> flatten_metrics(metrics);
 
--- name: mend_leaves
+-- name: repair_leaves
 -- Makes leaves of these snapshots those of their metrics.
 SELECT pg_advisory_xact_lock({writers_lock});
 UPDATE snapshots s SET leaves = nullif(flatten_metrics(s.metrics), s.metrics)
-FROM jsonb_to_recordset(%(rows)s::jsonb) AS named (instance_id uuid, snapshot_at timestamptz)
-WHERE s.instance_id = named.instance_id AND s.snapshot_at = named.snapshot_at
+FROM jsonb_to_recordset(%(rows)s::jsonb) AS listed (instance_id uuid, snapshot_at timestamptz)
+WHERE s.instance_id = listed.instance_id AND s.snapshot_at = listed.snapshot_at
 RETURNING 1 AS mended;
 
--- name: instances
+-- name: find_instances
 -- Instances whose current snapshot is not their newest raw one, or that stand otherwise than the settings say. How one
 -- stands is left out when time is about to change it or has just done so: that is the sweeps' to write down.
 WITH
--- use: held
+-- use: raw_history
 before AS NOT MATERIALIZED (
     SELECT * FROM instance_states
 ),
--- use: proven
--- use: moved
+-- use: expected_state
+-- use: deltas
 compared AS (
     SELECT i.instance_id, field.*
-    FROM placed p
+    FROM evaluated p
     JOIN instances i ON i.instance_id = p.instance_id
     CROSS JOIN LATERAL (
         SELECT coalesce(i.refresh_at <= now(), FALSE) OR coalesce(p.refresh_at <= now() + interval '1 minute', FALSE) AS passes
@@ -71,25 +71,25 @@ SELECT
     jsonb_build_object('instance_id', instance_id) AS mend
 FROM compared;
 
--- name: mend_instances
+-- name: repair_instances
 -- Gives these instances their newest raw snapshot, places them anew, moves the tallies by it, and tells the feed.
 SELECT pg_advisory_xact_lock({writers_lock});
-WITH named AS MATERIALIZED (
-    SELECT DISTINCT instance_id FROM jsonb_to_recordset(%(rows)s::jsonb) AS told (instance_id uuid)
+WITH listed AS MATERIALIZED (
+    SELECT DISTINCT instance_id FROM jsonb_to_recordset(%(rows)s::jsonb) AS listed_rows (instance_id uuid)
 ),
--- use: held
+-- use: raw_history
 before AS MATERIALIZED (
-    SELECT * FROM instance_states WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM named))
+    SELECT * FROM instance_states WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM listed))
 ),
--- use: proven
--- use: moved
--- use: tallied
+-- use: expected_state
+-- use: deltas
+-- use: tallies_updated
 numbered AS MATERIALIZED (
     SELECT p.*, head.cursor + row_number() OVER (ORDER BY p.instance_id) AS cursor
-    FROM placed p
+    FROM evaluated p
     CROSS JOIN feed_head head
 ),
-feed_moved AS (
+feed_advanced AS (
     UPDATE feed_head SET cursor = cursor + (SELECT count(*) FROM numbered)
     WHERE EXISTS (SELECT FROM numbered)
     RETURNING pg_notify('shm_feed', cursor::text)
@@ -98,17 +98,17 @@ UPDATE instances i SET
     snapshot_at = p.snapshot_at,
     metrics = p.metrics,
     leaves = nullif(p.leaves, p.metrics),
--- use: placement
+-- use: evaluated_columns
     cursor = p.cursor
 FROM numbered p
 WHERE i.instance_id = p.instance_id
 RETURNING 1 AS mended;
 
--- name: ranks
+-- name: select_version_ranks
 -- Every instance's version with the rank that is stored for it. What the rank should be, Python says.
 SELECT instance_id, app_version, version_rank FROM instances;
 
--- name: mend_ranks
+-- name: repair_ranks
 -- Gives these instances the rank of their version, those that still have that version, and tells the feed.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH numbered AS MATERIALIZED (
@@ -118,7 +118,7 @@ WITH numbered AS MATERIALIZED (
     CROSS JOIN feed_head head
     WHERE i.version_rank <> n.version_rank
 ),
-feed_moved AS (
+feed_advanced AS (
     UPDATE feed_head SET cursor = cursor + (SELECT count(*) FROM numbered)
     WHERE EXISTS (SELECT FROM numbered)
     RETURNING pg_notify('shm_feed', cursor::text)
@@ -128,8 +128,8 @@ FROM numbered n
 WHERE i.instance_id = n.instance_id
 RETURNING 1 AS mended;
 
--- name: tallies
--- Tallies that are not the sums over the instances as these stand. With every instance before and none after, `moved` is
+-- name: find_tallies
+-- Tallies that are not the sums over the instances as these stand. With every instance before and none after, `deltas` is
 -- what would take all of them out.
 WITH before AS NOT MATERIALIZED (
     SELECT * FROM instance_states
@@ -139,7 +139,7 @@ after AS (
     FROM instance_states
     WHERE FALSE
 ),
--- use: moved
+-- use: deltas
 compared AS (
     SELECT
         app_slug, metric_type, key, value,
@@ -152,7 +152,7 @@ compared AS (
         -coalesce(m.counted_total, 0) AS true_counted_total,
         -coalesce(m.counted_instances, 0) AS true_counted_instances
     FROM tallies t
-    FULL JOIN moved m USING (app_slug, metric_type, key, value)
+    FULL JOIN deltas m USING (app_slug, metric_type, key, value)
 )
 SELECT
     'tallies' AS part,
@@ -177,47 +177,47 @@ WHERE
     OR counted_instances <> true_counted_instances
 ORDER BY app_slug, metric_type, key, value;
 
--- name: mend_tallies
+-- name: repair_tallies
 -- Adds these differences to the tallies, and the feed tells the KPIs that read otherwise.
 SELECT pg_advisory_xact_lock({writers_lock});
-WITH moved AS MATERIALIZED (
-    SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS told (
+WITH deltas AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS listed_rows (
         app_slug text, metric_type text, key text, value text, total numeric, instances bigint, counted_total numeric,
         counted_instances bigint
     )
 ),
--- use: tallied
-feed_moved AS (
-    UPDATE feed_head SET cursor = cursor + (SELECT count(DISTINCT app_slug) FROM moved)
-    WHERE EXISTS (SELECT FROM moved)
+-- use: tallies_updated
+feed_advanced AS (
+    UPDATE feed_head SET cursor = cursor + (SELECT count(DISTINCT app_slug) FROM deltas)
+    WHERE EXISTS (SELECT FROM deltas)
     RETURNING cursor, pg_notify('shm_feed', cursor::text)
 ),
-stirred AS (
+apps_changed AS (
     INSERT INTO app_changes (app_slug, cursor)
     SELECT m.app_slug, f.cursor + 1 - row_number() OVER (ORDER BY m.app_slug)
-    FROM (SELECT DISTINCT app_slug FROM moved) m
-    CROSS JOIN feed_moved f
+    FROM (SELECT DISTINCT app_slug FROM deltas) m
+    CROSS JOIN feed_advanced f
     ON CONFLICT (app_slug) DO UPDATE SET cursor = excluded.cursor
 ),
 done AS (
-    SELECT FROM moved
+    SELECT FROM deltas
 )
 SELECT 1 AS mended FROM done;
 
--- name: series
+-- name: find_series
 -- Hours and closed days that are not what the raw snapshots make them, those that are rolled up. Where raw ones have been
 -- dropped, from the first midnight on at which none of them counts any more (`since`): each of them ended within the
 -- active window, so all that counts later is there. In the hour that ends there the days from before are made to lead to
 -- those that can be proven; else a chart that begins before it would be off by what the days before are.
 WITH
--- use: held
+-- use: raw_history
 reach AS MATERIALIZED (
     SELECT
         greatest(head.frozen_until, date_trunc(
-            'day', held.since + %(active_window)s::interval + interval '1 day' - interval '1 microsecond', 'UTC'
+            'day', raw_history.since + %(active_window)s::interval + interval '1 day' - interval '1 microsecond', 'UTC'
         )) AS since,
         head.*
-    FROM held
+    FROM raw_history
     CROSS JOIN series_head head
 ),
 runs AS (
@@ -297,33 +297,33 @@ SELECT
 FROM compared
 ORDER BY part, app_slug, metric_type, key, value, at;
 
--- name: mend_series
+-- name: repair_series
 -- Adds these differences to the series, unless the active window has become another than the one they were found with.
 SELECT pg_advisory_xact_lock({rollup_lock});
-WITH named AS MATERIALIZED (
-    SELECT told.*
-    FROM jsonb_to_recordset(%(rows)s::jsonb) AS told (
+WITH listed AS MATERIALIZED (
+    SELECT listed_rows.*
+    FROM jsonb_to_recordset(%(rows)s::jsonb) AS listed_rows (
         part text, app_slug text, metric_type text, key text, value text, at timestamptz, total numeric, instances bigint
     )
     JOIN settings ON settings.active_window = %(active_window)s::interval
 ),
 hours AS (
-    SELECT app_slug, metric_type, key, value, at, total, instances FROM named WHERE part = 'series_hours'
+    SELECT app_slug, metric_type, key, value, at, total, instances FROM listed WHERE part = 'series_hours'
 ),
 days AS (
-    SELECT app_slug, metric_type, key, value, at, total, instances FROM named WHERE part = 'series_days'
+    SELECT app_slug, metric_type, key, value, at, total, instances FROM listed WHERE part = 'series_days'
 ),
--- use: rolled
+-- use: series_updated
 done AS (
-    SELECT FROM named
+    SELECT FROM listed
 )
 SELECT 1 AS mended FROM done;
 
--- name: versions
+-- name: find_versions
 -- When installs first reported versions, where raw snapshots tell otherwise: those that are rolled up say by when at the
 -- latest, all of them since when at the earliest. What was before raw ones were dropped stands.
 WITH
--- use: held
+-- use: raw_history
 reported AS (
     SELECT
         instance_id, app_version, min(snapshot_at) AS first_at,
@@ -350,28 +350,28 @@ FROM compared
 WHERE
     (first_at IS NULL AND rolled_at IS NOT NULL)
     OR first_at > rolled_at
-    OR (first_at >= (SELECT since FROM held) AND (true_first_at IS NULL OR first_at < true_first_at))
+    OR (first_at >= (SELECT since FROM raw_history) AND (true_first_at IS NULL OR first_at < true_first_at))
     OR (first_at = true_first_at AND app_slug <> true_app_slug)
 ORDER BY instance_id, app_version;
 
--- name: mend_versions
+-- name: repair_versions
 -- Makes these what the raw snapshots tell; those of which there is no snapshot are no more.
 SELECT pg_advisory_xact_lock({rollup_lock});
-WITH named AS MATERIALIZED (
+WITH listed AS MATERIALIZED (
     SELECT DISTINCT instance_id, app_version
-    FROM jsonb_to_recordset(%(rows)s::jsonb) AS told (instance_id uuid, app_version text)
+    FROM jsonb_to_recordset(%(rows)s::jsonb) AS listed_rows (instance_id uuid, app_version text)
 ),
 reported AS MATERIALIZED (
     SELECT DISTINCT ON (n.instance_id, n.app_version)
         n.instance_id, n.app_version, s.app_slug, s.snapshot_at AS first_at
-    FROM named n
+    FROM listed n
     JOIN snapshots s ON s.instance_id = n.instance_id AND s.app_version = n.app_version
-    WHERE s.instance_id = ANY(ARRAY(SELECT instance_id FROM named))
+    WHERE s.instance_id = ANY(ARRAY(SELECT instance_id FROM listed))
     ORDER BY n.instance_id, n.app_version, s.snapshot_at
 ),
 gone AS (
     DELETE FROM versions_seen v
-    USING named n
+    USING listed n
     WHERE
         v.instance_id = n.instance_id AND v.app_version = n.app_version
         AND NOT EXISTS (
@@ -389,12 +389,12 @@ SELECT 1 AS mended FROM gone
 UNION ALL
 SELECT 1 FROM made;
 
--- name: absences
+-- name: find_absences
 -- Absences that ended before they began, or of no instance.
 SELECT
     'absences' AS part,
     concat_ws(', ', left(a.instance_id::text, 8), a.lost_at) AS place,
-    concat('returned ', a.returned_at, CASE WHEN i.instance_id IS NULL THEN ', of no instance' END) AS actual,
+    concat('absences_ended ', a.returned_at, CASE WHEN i.instance_id IS NULL THEN ', of no instance' END) AS actual,
     'none' AS expected,
     jsonb_build_object('instance_id', a.instance_id, 'lost_at', a.lost_at) AS mend
 FROM absences a
@@ -402,10 +402,10 @@ LEFT JOIN instances i ON i.instance_id = a.instance_id
 WHERE i.instance_id IS NULL OR a.lost_at > a.returned_at
 ORDER BY a.lost_at, a.instance_id;
 
--- name: mend_absences
+-- name: repair_absences
 -- Deletes these absences.
 SELECT pg_advisory_xact_lock({writers_lock});
 DELETE FROM absences a
-USING jsonb_to_recordset(%(rows)s::jsonb) AS named (instance_id uuid, lost_at timestamptz)
-WHERE a.instance_id = named.instance_id AND a.lost_at = named.lost_at
+USING jsonb_to_recordset(%(rows)s::jsonb) AS listed (instance_id uuid, lost_at timestamptz)
+WHERE a.instance_id = listed.instance_id AND a.lost_at = listed.lost_at
 RETURNING 1 AS mended;

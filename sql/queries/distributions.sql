@@ -1,4 +1,4 @@
--- name: now
+-- name: compute_all
 -- The spread of every number over the current snapshots of an application, all at once: for small fleets.
 WITH leaf AS MATERIALIZED (
     SELECT l.key, l.value::numeric AS value
@@ -18,19 +18,19 @@ SELECT
 -- use: distribution
 FROM sorted;
 
--- name: compute
+-- name: refresh_one
 -- The spread of one key over the current snapshots of an application, kept; unless it is fresh, or another process is at
 -- it. Larger memory spares the disk a sort of a million values.
 SET LOCAL work_mem = '64MB';
-WITH mine AS MATERIALIZED (
+WITH is_mine AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(
         {spreads_lock}, hashtext(concat_ws('/', %(app)s::text, %(counted_only)s::boolean, %(key)s::text))
-    ) AS mine
+    ) AS is_mine
     WHERE NOT EXISTS (
         SELECT FROM distributions
         WHERE
             app_slug = %(app)s AND counted_only = %(counted_only)s::boolean AND key = %(key)s
-            AND as_of > now() - %(fresh)s::interval
+            AND as_of > now() - %(max_age)s::interval
     )
 ),
 sorted AS (
@@ -40,13 +40,13 @@ sorted AS (
         FROM instance_states s
         CROSS JOIN settings
         WHERE
-            coalesce((SELECT mine FROM mine), FALSE)
+            coalesce((SELECT is_mine FROM is_mine), FALSE)
             AND s.app_slug = %(app)s AND s.status <> 'revoked' AND s.snapshot_at + settings.active_window > now()
             AND (s.counted OR NOT %(counted_only)s::boolean)
             AND jsonb_typeof(s.leaves -> %(key)s) = 'number'
     ) valued
 )
-INSERT INTO distributions AS known (app_slug, counted_only, key, instances, as_of, min, p50, p90, max)
+INSERT INTO distributions (app_slug, counted_only, key, instances, as_of, min, p50, p90, max)
 SELECT
     %(app)s::text, %(counted_only)s::boolean, %(key)s::text, instances, now(),
 -- use: distribution
@@ -57,8 +57,8 @@ ON CONFLICT (app_slug, counted_only, key) DO UPDATE SET
     p90 = excluded.p90, max = excluded.max
 RETURNING key;
 
--- name: forget
+-- name: delete_unused
 -- Forgets distributions that nobody has asked for in a while: their keys may be gone, and so may the installs that they tell of.
 DELETE FROM distributions
-WHERE ctid = ANY(ARRAY(SELECT ctid FROM distributions WHERE as_of < now() - %(kept)s::interval LIMIT %(most)s))
+WHERE ctid = ANY(ARRAY(SELECT ctid FROM distributions WHERE as_of < now() - %(kept)s::interval LIMIT %(limit)s))
 RETURNING 1 AS gone;

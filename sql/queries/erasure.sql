@@ -1,11 +1,11 @@
 -- Statements that delete instances, with everything that is told of them, and tell the feed.
 
--- name: erase_past
+-- name: delete_oldest_snapshots
 -- Takes the oldest snapshots of an instance out of the series and deletes them, so many, where it has more of those that are
 -- rolled up; tells how many. `erase` does the rest: it holds the writers' lock, and must not hold it for a long history.
 SELECT pg_advisory_xact_lock({rollup_lock});
 SELECT pg_advisory_xact_lock({writers_lock});
-WITH known AS MATERIALIZED (
+WITH target AS MATERIALIZED (
     SELECT instance_id, revoked_at FROM instances
     WHERE
         instance_id = %(instance_id)s
@@ -18,58 +18,58 @@ oldest AS MATERIALIZED (
     FROM (
         SELECT * FROM snapshots
         WHERE
-            instance_id = ANY(ARRAY(SELECT instance_id FROM known)) AND cursor <= (SELECT cursor FROM series_head)
+            instance_id = ANY(ARRAY(SELECT instance_id FROM target)) AND cursor <= (SELECT cursor FROM series_head)
         ORDER BY snapshot_at
-        LIMIT %(most)s::bigint + 1
+        LIMIT %(limit)s::bigint + 1
     ) page
 ),
-taken AS MATERIALIZED (
-    SELECT * FROM oldest WHERE next_at IS NOT NULL AND (SELECT count(*) FROM oldest) > %(most)s::bigint
+removed AS MATERIALIZED (
+    SELECT * FROM oldest WHERE next_at IS NOT NULL AND (SELECT count(*) FROM oldest) > %(limit)s::bigint
 ),
 runs AS MATERIALIZED (
     SELECT
         t.app_slug, t.app_version, t.leaves,
         t.snapshot_at AS starts_at,
         TRUE AS was_rolled,
-        least(t.next_at, t.snapshot_at + settings.active_window, (SELECT revoked_at FROM known)) AS ended_at,
+        least(t.next_at, t.snapshot_at + settings.active_window, (SELECT revoked_at FROM target)) AS ended_at,
         FALSE AS is_rolled,
         NULL::timestamptz AS ends_at
-    FROM taken t
+    FROM removed t
     CROSS JOIN settings
 ),
 -- use: hours
 -- use: days
--- use: rolled
+-- use: series_updated
 gone AS (
     DELETE FROM snapshots
     WHERE
-        instance_id = ANY(ARRAY(SELECT instance_id FROM taken)) AND snapshot_at = ANY(ARRAY(SELECT snapshot_at FROM taken))
+        instance_id = ANY(ARRAY(SELECT instance_id FROM removed)) AND snapshot_at = ANY(ARRAY(SELECT snapshot_at FROM removed))
     RETURNING snapshot_at
 )
 SELECT count(*) AS snapshots, min(snapshot_at) AS oldest_snapshot_at, max(snapshot_at) AS newest_snapshot_at FROM gone;
 
--- name: erase
+-- name: delete_instance
 -- Deletes an instance and all of its snapshots, takes it out of the tallies and the series, tells the feed, and tells what
 -- was deleted. With a public key where it asks for it itself, and then nothing is done for one that is unknown, revoked,
 -- or has another key by now; without one where an admin does.
 SELECT pg_advisory_xact_lock({rollup_lock});
 SELECT pg_advisory_xact_lock({writers_lock});
-WITH known AS MATERIALIZED (
+WITH target AS MATERIALIZED (
     SELECT instance_id, app_slug, app_name, revoked_at FROM instances
     WHERE
         instance_id = %(instance_id)s
         AND (%(public_key)s::bytea IS NULL OR (public_key = %(public_key)s AND status <> 'revoked'))
 ),
 before AS MATERIALIZED (
-    SELECT * FROM instance_states WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
+    SELECT * FROM instance_states WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target))
 ),
 after AS (
     SELECT instance_id, app_slug, app_version, environment, status, first_seen_at, last_seen_at, snapshot_at, leaves
     FROM before
     WHERE FALSE
 ),
--- use: moved
--- use: tallied
+-- use: deltas
+-- use: tallies_updated
 runs AS MATERIALIZED (
     SELECT
         s.app_slug, s.app_version, coalesce(s.leaves, s.metrics) AS leaves,
@@ -78,40 +78,40 @@ runs AS MATERIALIZED (
         least(
             lead(s.snapshot_at) OVER (PARTITION BY s.instance_id ORDER BY s.snapshot_at),
             s.snapshot_at + settings.active_window,
-            (SELECT revoked_at FROM known)
+            (SELECT revoked_at FROM target)
         ) AS ended_at,
         FALSE AS is_rolled,
         NULL::timestamptz AS ends_at
     FROM snapshots s
     CROSS JOIN settings
     WHERE
-        s.instance_id = ANY(ARRAY(SELECT instance_id FROM known)) AND s.cursor <= (SELECT cursor FROM series_head)
+        s.instance_id = ANY(ARRAY(SELECT instance_id FROM target)) AND s.cursor <= (SELECT cursor FROM series_head)
 ),
 -- use: hours
 -- use: days
--- use: rolled
+-- use: series_updated
 snapshots_gone AS (
-    DELETE FROM snapshots WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
+    DELETE FROM snapshots WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target))
     RETURNING snapshot_at
 ),
 absences_gone AS (
-    DELETE FROM absences WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
+    DELETE FROM absences WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target))
 ),
 versions_gone AS (
-    DELETE FROM versions_seen WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
+    DELETE FROM versions_seen WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target))
 ),
 gone AS (
-    DELETE FROM instances WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
+    DELETE FROM instances WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target))
 ),
-feed_moved AS (
+feed_advanced AS (
     UPDATE feed_head SET cursor = cursor + 1
-    WHERE EXISTS (SELECT FROM known)
+    WHERE EXISTS (SELECT FROM target)
     RETURNING cursor, pg_notify('shm_feed', cursor::text)
 ),
-told AS (
+feed_rows AS (
     INSERT INTO removals (cursor, instance_id, app_slug)
     SELECT m.cursor, k.instance_id, k.app_slug
-    FROM known k, feed_moved m
+    FROM target k, feed_advanced m
 )
 SELECT
     k.instance_id,
@@ -120,42 +120,42 @@ SELECT
     count(s.snapshot_at) AS snapshots,
     min(s.snapshot_at) AS oldest_snapshot_at,
     max(s.snapshot_at) AS newest_snapshot_at
-FROM known k
+FROM target k
 LEFT JOIN snapshots_gone s ON TRUE
 GROUP BY k.instance_id, k.app_name;
 
--- name: purge
+-- name: delete_unconfirmed
 -- Removes instances that have not proven their key in time, the ones that have waited longest, and tells the feed.
 SELECT pg_advisory_xact_lock({writers_lock});
-WITH known AS MATERIALIZED (
+WITH target AS MATERIALIZED (
     SELECT instance_id, app_slug, row_number() OVER (ORDER BY registered_at, instance_id) AS place
     FROM instances
     WHERE status = 'pending' AND first_seen_at IS NULL AND registered_at < now() - %(age)s::interval
     ORDER BY registered_at, instance_id
-    LIMIT %(most)s
+    LIMIT %(limit)s
 ),
 before AS MATERIALIZED (
-    SELECT * FROM instance_states WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
+    SELECT * FROM instance_states WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target))
 ),
 after AS (
     SELECT instance_id, app_slug, app_version, environment, status, first_seen_at, last_seen_at, snapshot_at, leaves
     FROM before
     WHERE FALSE
 ),
--- use: moved
--- use: tallied
+-- use: deltas
+-- use: tallies_updated
 gone AS (
-    DELETE FROM instances WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM known))
+    DELETE FROM instances WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target))
 ),
-told AS (
+feed_rows AS (
     INSERT INTO removals (cursor, instance_id, app_slug)
     SELECT head.cursor + k.place, k.instance_id, k.app_slug
-    FROM known k
+    FROM target k
     CROSS JOIN feed_head head
 ),
-feed_moved AS (
-    UPDATE feed_head SET cursor = cursor + (SELECT count(*) FROM known)
-    WHERE EXISTS (SELECT FROM known)
+feed_advanced AS (
+    UPDATE feed_head SET cursor = cursor + (SELECT count(*) FROM target)
+    WHERE EXISTS (SELECT FROM target)
     RETURNING pg_notify('shm_feed', cursor::text)
 )
-SELECT instance_id FROM known;
+SELECT instance_id FROM target;

@@ -1,8 +1,8 @@
--- name: head
+-- name: select_head
 -- The newest cursor that was given to a change, and the one before which removals are forgotten.
 SELECT cursor, horizon FROM feed_head;
 
--- name: changes
+-- name: select_changes
 -- What changed after a cursor, no further than `until` and the head (of an application: also what left it), in the order of
 -- the newest change: instances as they are now; `removed`, those that are gone; `left`, those that went to another
 -- application; `application`, where something that its KPIs show has changed. With it the head and the horizon. Always at least one row: without a kind where nothing changed.
@@ -14,7 +14,7 @@ LEFT JOIN (
         WHERE
 -- use: changed_after
         ORDER BY cursor
-        LIMIT %(most)s::bigint
+        LIMIT %(limit)s::bigint
     )
     UNION ALL
     (
@@ -25,7 +25,7 @@ LEFT JOIN (
         WHERE
 -- use: changed_after
         ORDER BY cursor
-        LIMIT %(most)s::bigint
+        LIMIT %(limit)s::bigint
     )
     UNION ALL
     (
@@ -35,14 +35,14 @@ LEFT JOIN (
         WHERE
 -- use: changed_after
         ORDER BY cursor
-        LIMIT %(most)s::bigint
+        LIMIT %(limit)s::bigint
     )
     ORDER BY cursor
-    LIMIT %(most)s::bigint
+    LIMIT %(limit)s::bigint
 ) page ON TRUE
 ORDER BY page.cursor;
 
--- name: stirred
+-- name: select_recently_changed_apps
 -- The applications that the last changes up to a cursor were of (or the one that is asked for).
 SELECT app_slug AS slug
 FROM (
@@ -57,15 +57,15 @@ FROM (
     SELECT app_slug FROM app_changes
     WHERE
 -- use: changed_until
-) stirred
+) apps_changed
 WHERE %(app)s::text IS NULL OR app_slug = %(app)s;
 
--- name: forget_removals
+-- name: delete_old_removals
 -- Forgets removals that are older than the feed's memory, the oldest first, and moves the horizon.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH old AS (
     DELETE FROM removals WHERE cursor = ANY(ARRAY(
-        SELECT cursor FROM removals WHERE removed_at < now() - %(memory)s::interval ORDER BY cursor LIMIT %(most)s
+        SELECT cursor FROM removals WHERE removed_at < now() - %(memory)s::interval ORDER BY cursor LIMIT %(limit)s
     ))
     RETURNING cursor
 )

@@ -2,7 +2,7 @@
 -- Answers when the database does.
 SELECT 1 AS one;
 
--- name: measured
+-- name: measure_database
 -- How many bytes the database takes on its disk, and for how many seconds the oldest snapshot that is not in the charts yet
 -- has been here.
 SELECT

@@ -4,12 +4,12 @@
 -- name: register
 -- What an install says of itself, unproven. A new one becomes pending; of a known one it is staged. Tells the verdict.
 SELECT pg_advisory_xact_lock({writers_lock});
-WITH known AS MATERIALIZED (
+WITH existing AS MATERIALIZED (
     SELECT status, public_key FROM instances WHERE instance_id = %(instance_id)s
 ),
-feed_moved AS (
+feed_advanced AS (
     UPDATE feed_head SET cursor = cursor + 1
-    WHERE NOT EXISTS (SELECT FROM known)
+    WHERE NOT EXISTS (SELECT FROM existing)
     RETURNING cursor, pg_notify('shm_feed', cursor::text)
 ),
 before AS MATERIALIZED (
@@ -20,10 +20,10 @@ after AS (
         %(instance_id)s::uuid AS instance_id, %(app_slug)s::text AS app_slug, %(app_version)s::text AS app_version,
         %(environment)s::text AS environment, 'pending' AS status, NULL::timestamptz AS first_seen_at,
         NULL::timestamptz AS last_seen_at, NULL::timestamptz AS snapshot_at, '{}'::jsonb AS leaves
-    FROM feed_moved
+    FROM feed_advanced
 ),
--- use: moved
--- use: tallied
+-- use: deltas
+-- use: tallies_updated
 inserted AS (
     INSERT INTO instances (
         instance_id, public_key, app_slug, app_name, app_version, version_rank, environment, deployment_mode, os_arch,
@@ -32,8 +32,8 @@ inserted AS (
     SELECT
         p.instance_id, %(public_key)s, p.app_slug, %(app_name)s, p.app_version, %(version_rank)s, p.environment,
         %(deployment_mode)s, %(os_arch)s, p.counted, m.cursor
-    FROM placed p
-    CROSS JOIN feed_moved m
+    FROM evaluated p
+    CROSS JOIN feed_advanced m
 ),
 staged AS (
     UPDATE instances SET staged = jsonb_build_object(
@@ -44,13 +44,13 @@ staged AS (
     WHERE instance_id = %(instance_id)s AND public_key = %(public_key)s AND status <> 'revoked'
 )
 SELECT CASE
-    WHEN NOT EXISTS (SELECT FROM known) THEN 'new'
-    WHEN EXISTS (SELECT FROM known WHERE status = 'revoked') THEN 'revoked'
-    WHEN EXISTS (SELECT FROM known WHERE public_key <> %(public_key)s) THEN 'conflict'
+    WHEN NOT EXISTS (SELECT FROM existing) THEN 'new'
+    WHEN EXISTS (SELECT FROM existing WHERE status = 'revoked') THEN 'revoked'
+    WHEN EXISTS (SELECT FROM existing WHERE public_key <> %(public_key)s) THEN 'conflict'
     ELSE 'known'
 END AS verdict;
 
--- name: claim
+-- name: select_staged
 -- What is staged of an instance, and the application that it will belong to once that takes effect. None: unknown,
 -- revoked, or another key.
 SELECT
@@ -60,7 +60,7 @@ SELECT
 FROM instances
 WHERE instance_id = %(instance_id)s AND public_key = %(public_key)s AND status <> 'revoked';
 
--- name: prove
+-- name: confirm_key
 -- The instance's signature held: it was seen just now, what `claim` told takes effect, and it is active, unless it has to
 -- be approved first. `version_rank` is the staged version's, if any. Whatever has been staged since stays for the next proof.
 SELECT pg_advisory_xact_lock({writers_lock});
@@ -83,21 +83,21 @@ after AS (
         leaves
     FROM before
 ),
--- use: moved
--- use: tallied
--- use: returned
+-- use: deltas
+-- use: tallies_updated
+-- use: absences_ended
 departed AS MATERIALIZED (
     SELECT b.instance_id, b.app_slug FROM before b JOIN after a USING (instance_id) WHERE a.app_slug <> b.app_slug
 ),
-feed_moved AS (
+feed_advanced AS (
     UPDATE feed_head SET cursor = cursor + 1 + (SELECT count(*) FROM departed)
     WHERE EXISTS (SELECT FROM before)
     RETURNING cursor, pg_notify('shm_feed', cursor::text)
 ),
-told AS (
+feed_rows AS (
     INSERT INTO removals (cursor, instance_id, app_slug, changed_app)
     SELECT m.cursor - 1, d.instance_id, d.app_slug, TRUE
-    FROM departed d, feed_moved m
+    FROM departed d, feed_advanced m
 )
 UPDATE instances i SET
     status = p.status,
@@ -112,13 +112,13 @@ UPDATE instances i SET
     staged = nullif(i.staged, %(staged)s::jsonb),
     first_seen_at = p.first_seen_at,
     last_seen_at = p.last_seen_at,
--- use: placement
+-- use: evaluated_columns
     cursor = m.cursor
-FROM placed p, feed_moved m
+FROM evaluated p, feed_advanced m
 WHERE i.instance_id = p.instance_id
 RETURNING i.status;
 
--- name: decide
+-- name: set_status
 -- An admin's decision: active or revoked. Revoked is final, so nothing but itself follows it. In the series a revoked
 -- instance ends with its last hour, so what is rolled up of its newest snapshot, and of those from ahead, is cut there.
 SELECT pg_advisory_xact_lock({rollup_lock});
@@ -133,8 +133,8 @@ after AS (
         snapshot_at, leaves, CASE WHEN %(status)s = 'revoked' THEN now() END AS revoked_at
     FROM before
 ),
--- use: moved
--- use: tallied
+-- use: deltas
+-- use: tallies_updated
 runs AS MATERIALIZED (
     SELECT
         s.app_slug, s.app_version, coalesce(s.leaves, s.metrics) AS leaves,
@@ -164,8 +164,8 @@ runs AS MATERIALIZED (
 ),
 -- use: hours
 -- use: days
--- use: rolled
-feed_moved AS (
+-- use: series_updated
+feed_advanced AS (
     UPDATE feed_head SET cursor = cursor + 1
     WHERE EXISTS (SELECT FROM before)
     RETURNING cursor, pg_notify('shm_feed', cursor::text)
@@ -173,63 +173,63 @@ feed_moved AS (
 UPDATE instances i SET
     status = p.status,
     revoked_at = p.revoked_at,
--- use: placement
+-- use: evaluated_columns
     cursor = m.cursor
-FROM placed p, feed_moved m
+FROM evaluated p, feed_advanced m
 WHERE i.instance_id = p.instance_id;
 
--- name: rotate
+-- name: rotate_key
 -- Another key, in place of this one; the same again where it is there already. None: unknown, revoked, or by now a third.
 SELECT pg_advisory_xact_lock({writers_lock});
 UPDATE instances SET public_key = %(new_key)s
 WHERE instance_id = %(instance_id)s AND public_key IN (%(public_key)s, %(new_key)s) AND status <> 'revoked'
 RETURNING status;
 
--- name: is_due
+-- name: is_refresh_due
 -- Whether time alone has changed how an instance stands.
 SELECT TRUE AS due FROM instances WHERE refresh_at <= now() LIMIT 1;
 
--- name: sweep
+-- name: refresh_due
 -- Places instances anew whose standing time alone has changed, the ones that are due longest, and tells how many. The feed
 -- tells of those that are counted now and were not, or the other way round: the settings have changed; and of each
 -- application whose KPIs have moved.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH before AS MATERIALIZED (
-    SELECT * FROM instance_states WHERE refresh_at <= now() ORDER BY refresh_at LIMIT %(most)s
+    SELECT * FROM instance_states WHERE refresh_at <= now() ORDER BY refresh_at LIMIT %(limit)s
 ),
--- use: as_it_was
--- use: moved
--- use: tallied
-told AS MATERIALIZED (
+-- use: after_unchanged
+-- use: deltas
+-- use: tallies_updated
+feed_rows AS MATERIALIZED (
     SELECT p.instance_id, head.cursor + row_number() OVER (ORDER BY p.instance_id) AS cursor
-    FROM placed p
+    FROM evaluated p
     JOIN before b ON b.instance_id = p.instance_id AND b.counted <> p.counted
     CROSS JOIN feed_head head
 ),
-stirred AS (
+apps_changed AS (
     INSERT INTO app_changes (app_slug, cursor)
-    SELECT m.app_slug, head.cursor + (SELECT count(*) FROM told) + row_number() OVER (ORDER BY m.app_slug)
-    FROM (SELECT DISTINCT app_slug FROM moved) m
+    SELECT m.app_slug, head.cursor + (SELECT count(*) FROM feed_rows) + row_number() OVER (ORDER BY m.app_slug)
+    FROM (SELECT DISTINCT app_slug FROM deltas) m
     CROSS JOIN feed_head head
     ON CONFLICT (app_slug) DO UPDATE SET cursor = excluded.cursor
     RETURNING app_slug
 ),
-feed_moved AS (
-    UPDATE feed_head SET cursor = cursor + (SELECT count(*) FROM told) + (SELECT count(*) FROM stirred)
-    WHERE EXISTS (SELECT FROM told) OR EXISTS (SELECT FROM stirred)
+feed_advanced AS (
+    UPDATE feed_head SET cursor = cursor + (SELECT count(*) FROM feed_rows) + (SELECT count(*) FROM apps_changed)
+    WHERE EXISTS (SELECT FROM feed_rows) OR EXISTS (SELECT FROM apps_changed)
     RETURNING pg_notify('shm_feed', cursor::text)
 ),
 updated AS (
     UPDATE instances i SET
--- use: placement
-        cursor = coalesce(told.cursor, i.cursor)
-    FROM placed p
-    LEFT JOIN told ON told.instance_id = p.instance_id
+-- use: evaluated_columns
+        cursor = coalesce(feed_rows.cursor, i.cursor)
+    FROM evaluated p
+    LEFT JOIN feed_rows ON feed_rows.instance_id = p.instance_id
     WHERE i.instance_id = p.instance_id
 )
 SELECT count(*) AS swept FROM before;
 
--- name: held
+-- name: export_instance
 -- Everything known of an instance but its snapshots.
 SELECT
     instance_id, encode(public_key, 'hex') AS public_key, status, app_name, app_slug, app_version, version_rank,
@@ -248,21 +248,21 @@ SELECT
 FROM instances
 WHERE instance_id = %(instance_id)s;
 
--- name: snapshots_held
+-- name: export_snapshots
 -- Snapshots of an instance, oldest first, after the last one of the page before.
 SELECT snapshot_at, received_at, app_version, sequence, metrics
 FROM snapshots
 WHERE instance_id = %(instance_id)s AND snapshot_at > %(after)s::timestamptz
 ORDER BY snapshot_at
-LIMIT %(most)s;
+LIMIT %(limit)s;
 
--- name: one
+-- name: select_item
 -- An instance as the API shows it, with the feed's cursor.
 SELECT head.cursor AS head, item.*
 FROM instance_items item
 CROSS JOIN feed_head head
 WHERE item.instance_id = %(instance_id)s;
 
--- name: public_keys (prepared)
+-- name: select_public_keys (prepared)
 -- The keys that signatures of these instances are checked with.
 SELECT instance_id, public_key FROM instances WHERE instance_id = ANY(%(instance_ids)s::uuid[]);

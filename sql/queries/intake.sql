@@ -1,4 +1,4 @@
--- name: store (prepared)
+-- name: store_batch (prepared)
 -- Stores a batch of verified snapshots (a JSON array) and tells a verdict for each by its place: stored (also when it was
 -- there already, and then it is not fresh), staged (stored, and the instance is to be proven: what is staged of it is to
 -- take effect, or it was approved before it was ever seen), pending (it must be proven first), unknown (or another key),
@@ -22,14 +22,14 @@ WITH batch AS MATERIALIZED (
         instance_id, public_key, snapshot_at, app_version, version_rank, sequence, metrics, leaves, position
     )
 ),
-known AS MATERIALIZED (
+existing AS MATERIALIZED (
     SELECT
         instance_id, public_key, staged, app_slug, app_version, environment, status, counted, elapsed_windows, reporting,
         first_seen_at, last_seen_at, snapshot_at, coalesce(leaves, metrics) AS leaves
     FROM instances
     WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM batch))
 ),
-judged AS MATERIALIZED (
+verdicts AS MATERIALIZED (
     SELECT
         b.*,
         CASE
@@ -40,20 +40,20 @@ judged AS MATERIALIZED (
             ELSE 'stored'
         END AS verdict,
         coalesce(k.staged ->> 'app_slug', k.app_slug) AS app_slug,
-        coalesce(k.staged ->> 'app_version', k.app_version) AS version_known
+        coalesce(k.staged ->> 'app_version', k.app_version) AS install_version
     FROM batch b
-    LEFT JOIN known k USING (instance_id)
+    LEFT JOIN existing k USING (instance_id)
 ),
 accepted AS MATERIALIZED (
     SELECT DISTINCT ON (instance_id, snapshot_at) *
-    FROM judged
+    FROM verdicts
     WHERE verdict IN ('stored', 'staged')
     ORDER BY instance_id, snapshot_at, position
 ),
 inserted AS (
     INSERT INTO snapshots (instance_id, snapshot_at, app_version, sequence, metrics, app_slug, leaves, cursor)
     SELECT
-        a.instance_id, a.snapshot_at, coalesce(a.app_version, a.version_known), a.sequence, a.metrics, a.app_slug,
+        a.instance_id, a.snapshot_at, coalesce(a.app_version, a.install_version), a.sequence, a.metrics, a.app_slug,
         a.leaves, head.cursor + 1
     FROM accepted a
     CROSS JOIN feed_head head
@@ -66,7 +66,7 @@ newest AS MATERIALIZED (
     CROSS JOIN feed_head head
 ),
 before AS MATERIALIZED (
-    SELECT k.* FROM known k JOIN newest n USING (instance_id)
+    SELECT k.* FROM existing k JOIN newest n USING (instance_id)
 ),
 after AS MATERIALIZED (
     SELECT
@@ -89,9 +89,9 @@ after AS MATERIALIZED (
     JOIN newest n USING (instance_id)
     JOIN accepted a ON a.instance_id = n.instance_id AND a.snapshot_at = n.snapshot_at
 ),
--- use: moved
--- use: tallied
--- use: returned
+-- use: deltas
+-- use: tallies_updated
+-- use: absences_ended
 updated AS (
     UPDATE instances i SET
         last_seen_at = p.last_seen_at,
@@ -99,13 +99,13 @@ updated AS (
         snapshot_at = p.snapshot_at,
         metrics = CASE WHEN p.is_newer THEN p.sent ELSE i.metrics END,
         leaves = CASE WHEN p.is_newer THEN p.sent_leaves ELSE i.leaves END,
--- use: placement
+-- use: evaluated_columns
         app_version = p.app_version,
         version_rank = CASE WHEN p.is_newer THEN coalesce(p.sent_rank, i.version_rank) ELSE i.version_rank END
-    FROM placed p
+    FROM evaluated p
     WHERE i.instance_id = p.instance_id
 ),
-feed_moved AS (
+feed_advanced AS (
     UPDATE feed_head SET cursor = cursor + (SELECT count(*) FROM newest)
     WHERE EXISTS (SELECT FROM newest)
     RETURNING pg_notify('shm_feed', cursor::text)
@@ -114,6 +114,6 @@ SELECT
     j.position,
     j.verdict,
     i.instance_id IS NOT NULL AS fresh
-FROM judged j
+FROM verdicts j
 LEFT JOIN accepted a USING (position)
 LEFT JOIN inserted i ON i.instance_id = a.instance_id AND i.snapshot_at = a.snapshot_at;

@@ -1,11 +1,11 @@
--- name: kpis
+-- name: select_kpis
 -- Every metric of the current snapshots, newer than the active window, of an application's unrevoked instances: one row
 -- for each key and type of value (`part`: numbers, flags, categories), from the tallies. Of the counted instances alone
 -- where `counted_only`. One more row (`part`: head) always comes, with the feed's cursor at which all of it is true.
 WITH
--- use: overdue
--- use: moved
-known AS MATERIALIZED (
+-- use: due_instances
+-- use: deltas
+corrected AS MATERIALIZED (
     SELECT
         metric_type, key,
         sum(CASE WHEN %(counted_only)s::boolean THEN counted_total ELSE total END) AS total,
@@ -16,22 +16,22 @@ known AS MATERIALIZED (
         WHERE app_slug = %(app)s AND metric_type IN ('number', 'boolean', 'strings')
         UNION ALL
         SELECT metric_type, key, total, instances, counted_total, counted_instances
-        FROM moved
+        FROM deltas
         WHERE metric_type IN ('number', 'boolean', 'strings')
     ) each
     GROUP BY metric_type, key
     HAVING sum(CASE WHEN %(counted_only)s::boolean THEN counted_instances ELSE instances END) > 0
 ),
-placed_keys AS (
-    SELECT *, row_number() OVER (PARTITION BY metric_type ORDER BY instances DESC, key) AS place FROM known
+ranked_keys AS (
+    SELECT *, row_number() OVER (PARTITION BY metric_type ORDER BY instances DESC, key) AS place FROM corrected
 ),
-said AS (
+string_values AS (
     SELECT
         k.key, v.value,
         v.instances + coalesce(
             CASE WHEN %(counted_only)s::boolean THEN m.counted_instances ELSE m.instances END, 0
         ) AS instances
-    FROM placed_keys k
+    FROM ranked_keys k
     CROSS JOIN LATERAL (
         (
             SELECT
@@ -39,30 +39,32 @@ said AS (
             FROM tallies t
             WHERE t.app_slug = %(app)s AND t.metric_type = 'string' AND t.key = k.key
             ORDER BY CASE WHEN %(counted_only)s::boolean THEN t.counted_instances ELSE t.instances END DESC, t.value
-            LIMIT %(most_values)s::bigint
-                + (SELECT count(*) FROM moved m WHERE m.metric_type = 'string' AND m.key = k.key)
+            LIMIT %(max_values)s::bigint
+                + (SELECT count(*) FROM deltas m WHERE m.metric_type = 'string' AND m.key = k.key)
         )
         UNION -- values that are frequent only with what no sweep has counted yet
         SELECT
             m.value,
             coalesce(CASE WHEN %(counted_only)s::boolean THEN t.counted_instances ELSE t.instances END, 0)
-        FROM moved m
+        FROM deltas m
         LEFT JOIN tallies t
             ON t.app_slug = %(app)s AND t.metric_type = 'string' AND t.key = k.key AND t.value = m.value
         WHERE m.metric_type = 'string' AND m.key = k.key
     ) v
-    LEFT JOIN moved m ON m.metric_type = 'string' AND m.key = k.key AND m.value = v.value
-    WHERE k.metric_type = 'strings' AND k.place <= %(most_keys)s::bigint
+    LEFT JOIN deltas m ON m.metric_type = 'string' AND m.key = k.key AND m.value = v.value
+    WHERE k.metric_type = 'strings' AND k.place <= %(max_keys)s::bigint
 ),
 ranked AS (
-    SELECT *, row_number() OVER (PARTITION BY key ORDER BY instances DESC, value) AS rank FROM said WHERE instances > 0
+    SELECT *, row_number() OVER (PARTITION BY key ORDER BY instances DESC, value) AS rank
+    FROM string_values
+    WHERE instances > 0
 ),
 top AS (
     SELECT
         key, sum(instances) AS instances,
         jsonb_agg(jsonb_build_object('value', value, 'instances', instances) ORDER BY rank) AS entries
     FROM ranked
-    WHERE rank <= %(most_values)s::bigint
+    WHERE rank <= %(max_values)s::bigint
     GROUP BY key
 )
 SELECT
@@ -75,29 +77,29 @@ SELECT
     CASE k.metric_type WHEN 'number' THEN 'numbers' WHEN 'boolean' THEN 'flags' ELSE 'categories' END,
     k.key, k.instances, trim_scale(k.total), k.instances - top.instances, top.entries,
     s.min, s.p50, s.p90, s.max, s.as_of
-FROM placed_keys k
+FROM ranked_keys k
 LEFT JOIN top ON k.metric_type = 'strings' AND top.key = k.key
 LEFT JOIN distributions s
     ON k.metric_type = 'number' AND s.app_slug = %(app)s AND s.counted_only = %(counted_only)s::boolean AND s.key = k.key
-WHERE k.place <= %(most_keys)s::bigint;
+WHERE k.place <= %(max_keys)s::bigint;
 
--- name: global_metrics (prepared)
+-- name: sum_global_metrics (prepared)
 -- Every number over the current snapshots of all applications but those that hide it, from the tallies. `overrides`: the
 -- distinct overrides of those applications, {} for none.
 WITH
--- use: overdue
--- use: moved
+-- use: due_instances
+-- use: deltas
 overridden AS MATERIALIZED (
     SELECT a.slug AS app_slug, o.key, o.value
     FROM applications a
     CROSS JOIN LATERAL jsonb_each(a.overrides) o
 ),
-known AS (
+corrected AS (
     SELECT app_slug, key, sum(total) AS total, sum(instances) AS instances
     FROM (
         SELECT app_slug, key, total, instances FROM tallies WHERE metric_type = 'number'
         UNION ALL
-        SELECT app_slug, key, total, instances FROM moved WHERE metric_type = 'number'
+        SELECT app_slug, key, total, instances FROM deltas WHERE metric_type = 'number'
     ) each
     GROUP BY app_slug, key
     HAVING sum(instances) > 0
@@ -105,40 +107,40 @@ known AS (
 SELECT
     k.key, trim_scale(sum(k.total)) AS total, sum(k.instances) AS instances,
     jsonb_agg(DISTINCT coalesce(o.value, '{}')) AS overrides
-FROM known k
+FROM corrected k
 LEFT JOIN overridden o USING (app_slug, key)
 WHERE o.value -> 'hidden' IS DISTINCT FROM 'true'::jsonb
 GROUP BY k.key
 ORDER BY sum(k.instances) DESC, k.key
-LIMIT %(most_keys)s::bigint;
+LIMIT %(max_keys)s::bigint;
 
--- name: counts (prepared)
+-- name: count_by_status (prepared)
 -- Instances by application, status and how many activity_windows have passed, from the tallies; of one application, or of all.
 WITH
--- use: overdue
--- use: moved
-known AS (
+-- use: due_instances
+-- use: deltas
+corrected AS (
     SELECT app_slug, key, value, instances, counted_instances FROM tallies
     WHERE metric_type = 'status' AND (%(app)s::text IS NULL OR app_slug = %(app)s)
     UNION ALL
-    SELECT app_slug, key, value, instances, counted_instances FROM moved WHERE metric_type = 'status'
+    SELECT app_slug, key, value, instances, counted_instances FROM deltas WHERE metric_type = 'status'
 )
 SELECT
     k.app_slug, k.key AS status, k.value::int AS elapsed_windows,
     sum(k.instances) AS instances, sum(k.counted_instances) AS counted,
     settings.activity_windows, settings.active_window
-FROM known k
+FROM corrected k
 CROSS JOIN settings
 GROUP BY k.app_slug, k.key, k.value, settings.activity_windows, settings.active_window
 HAVING sum(k.instances) <> 0;
 
--- name: new_this_week (prepared)
+-- name: count_new_this_week (prepared)
 -- Instances that were first seen in the running hour or in the 168 before it, from the tallies.
 SELECT coalesce(sum(instances), 0)::bigint AS instances
 FROM tallies
 WHERE metric_type = 'new' AND key >= to_char(now() AT TIME ZONE 'UTC' - interval '7 days', 'YYYY-MM-DD"T"HH24');
 
--- name: per_app_counts (prepared)
+-- name: count_by_application (prepared)
 -- Names of applications, those with the most instances first.
 SELECT a.name, sum(t.instances)::bigint AS instances
 FROM applications a
@@ -146,4 +148,4 @@ JOIN tallies t ON t.app_slug = a.slug AND t.metric_type = 'status'
 GROUP BY a.slug, a.name
 HAVING sum(t.instances) > 0
 ORDER BY sum(t.instances) DESC, a.slug
-LIMIT %(most)s::bigint;
+LIMIT %(limit)s::bigint;

@@ -1,4 +1,4 @@
--- name: days
+-- name: count_events_by_day
 -- By day (UTC), how many instances of an application were new, joined (are not pending), were lost, returned, were revoked
 -- while they were active; all days that had any. It reads every instance of the application.
 WITH life AS MATERIALIZED (
@@ -23,13 +23,13 @@ events AS (
     UNION ALL
     SELECT 'lost', a.lost_at FROM absences a JOIN life USING (instance_id)
     UNION ALL
-    SELECT 'returned', a.returned_at FROM absences a JOIN life USING (instance_id)
+    SELECT 'absences_ended', a.returned_at FROM absences a JOIN life USING (instance_id)
 )
 SELECT event, date_trunc('day', at) AS day, count(*) AS instances
 FROM events
 GROUP BY event, date_trunc('day', at);
 
--- name: cohorts
+-- name: count_cohorts
 -- Instances of an application by the week (Monday, UTC) in which they were first seen and the Monday from which they were
 -- not active any more (null: they are); and, as `absent`, those that were away for a time, from one Monday until another.
 -- It reads every instance of the application.

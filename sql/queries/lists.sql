@@ -1,8 +1,8 @@
 -- Lists of instances and of what they sent, page by page: never by counting off what was told before, always from the last
--- row of the page before on. A page ends after `most` rows, or earlier with the row that fills `most_bytes`; `found` is how
--- many there would have been, up to one more than `most`.
+-- row of the page before on. A page ends after `limit` rows, or earlier with the row that fills `max_bytes`; `found` is how
+-- many there would have been, up to one more than `limit`.
 
--- name: newest
+-- name: select_newest
 -- A page of instances, newest seen first, with the feed's cursor at which it is true. `after_seen` and `after_id` are
 -- the last row's of the page before. Always at least one row: without an instance where nothing matches.
 SELECT head.cursor AS head, page.*
@@ -10,30 +10,30 @@ FROM feed_head head
 LEFT JOIN (
     SELECT
         item.*,
-        row_number() OVER placed AS row,
+        row_number() OVER page_order AS row,
         count(*) OVER () AS found,
-        sum(octet_length(item.metrics::text)) OVER placed - octet_length(item.metrics::text) AS bytes_before
+        sum(octet_length(item.metrics::text)) OVER page_order - octet_length(item.metrics::text) AS bytes_before
     FROM (
         SELECT * FROM instance_items
         WHERE
--- use: wanted
+-- use: instance_filter
             AND (
                 %(after_id)s::uuid IS NULL
                 OR (coalesce(last_seen_at, '-infinity'), instance_id) < (%(after_seen)s::timestamptz, %(after_id)s::uuid)
             )
         ORDER BY coalesce(last_seen_at, '-infinity') DESC, instance_id DESC
-        LIMIT %(most)s::bigint + 1
+        LIMIT %(limit)s::bigint + 1
     ) item
-    WINDOW placed AS (
+    WINDOW page_order AS (
         ORDER BY coalesce(item.last_seen_at, '-infinity') DESC, item.instance_id DESC ROWS UNBOUNDED PRECEDING
     )
-) page ON page.row <= %(most)s::bigint AND page.bytes_before < %(most_bytes)s::bigint
+) page ON page.row <= %(limit)s::bigint AND page.bytes_before < %(max_bytes)s::bigint
 ORDER BY page.row;
 
--- name: ascending
+-- name: select_ascending
 -- The same, sorted by a column or by a metric, the least first. It looks at every instance that matches: about a second
 -- for a million, and past ten somebody is told so. `after_…` is the sort key of the last row of the page before.
--- use: sorted_by
+-- use: sort_keys
 chosen AS MATERIALIZED (
     SELECT * FROM keyed
     WHERE
@@ -41,13 +41,13 @@ chosen AS MATERIALIZED (
         OR (place, number, text, instance_id)
         > (%(after_place)s::int, %(after_number)s::numeric, %(after_text)s::text, %(after_id)s::uuid)
     ORDER BY place, number, text, instance_id
-    LIMIT %(most)s::bigint + 1
+    LIMIT %(limit)s::bigint + 1
 ),
--- use: chosen_items
+-- use: item_page
 
--- name: descending
+-- name: select_descending
 -- The same, the most first.
--- use: sorted_by
+-- use: sort_keys
 chosen AS MATERIALIZED (
     SELECT * FROM keyed
     WHERE
@@ -55,11 +55,11 @@ chosen AS MATERIALIZED (
         OR (place, number, text, instance_id)
         < (%(after_place)s::int, %(after_number)s::numeric, %(after_text)s::text, %(after_id)s::uuid)
     ORDER BY place DESC, number DESC, text DESC, instance_id DESC
-    LIMIT %(most)s::bigint + 1
+    LIMIT %(limit)s::bigint + 1
 ),
--- use: chosen_items
+-- use: item_page
 
--- name: walk
+-- name: select_by_id
 -- Instances by their ID, which never changes: whoever walks over all of them meets each one once, whatever happens
 -- meanwhile. `flat`: with their leaves in place of what they sent.
 SELECT *
@@ -76,16 +76,16 @@ FROM (
             CASE WHEN %(flat)s::boolean THEN coalesce(leaves, metrics) ELSE metrics END AS metrics
         FROM instances
         WHERE
--- use: wanted
+-- use: instance_filter
             AND (%(after_id)s::uuid IS NULL OR instance_id > %(after_id)s::uuid)
         ORDER BY instance_id
-        LIMIT %(most)s::bigint
+        LIMIT %(limit)s::bigint
     ) item
 ) page
-WHERE bytes_before < %(most_bytes)s::bigint
+WHERE bytes_before < %(max_bytes)s::bigint
 ORDER BY instance_id;
 
--- name: metric_keys
+-- name: select_metric_keys
 -- The metrics that most instances answer, of one application or of all, by key; how many there are; the feed's cursor.
 WITH known AS (
     SELECT key, sum(instances) AS instances
@@ -100,12 +100,12 @@ SELECT
     head.cursor AS head,
     (SELECT count(*) FROM known) AS found,
     ARRAY(
-        SELECT key FROM (SELECT key FROM known ORDER BY instances DESC, key LIMIT %(most)s) frequent
+        SELECT key FROM (SELECT key FROM known ORDER BY instances DESC, key LIMIT %(limit)s) frequent
         ORDER BY key COLLATE "C"
     ) AS keys
 FROM feed_head head;
 
--- name: history
+-- name: select_snapshots
 -- A page of an instance's snapshots, newest first. None: there is no such instance. At least one row where there is one:
 -- without a snapshot where there is none any more.
 SELECT page.*
@@ -113,9 +113,9 @@ FROM instances i
 LEFT JOIN (
     SELECT
         sent.*,
-        row_number() OVER placed AS row,
+        row_number() OVER page_order AS row,
         count(*) OVER () AS found,
-        sum(octet_length(sent.metrics::text)) OVER placed - octet_length(sent.metrics::text) AS bytes_before
+        sum(octet_length(sent.metrics::text)) OVER page_order - octet_length(sent.metrics::text) AS bytes_before
     FROM (
         SELECT snapshot_at, received_at, app_version, metrics
         FROM snapshots
@@ -123,9 +123,9 @@ LEFT JOIN (
             instance_id = %(instance_id)s
             AND (%(after)s::timestamptz IS NULL OR snapshot_at < %(after)s::timestamptz)
         ORDER BY snapshot_at DESC
-        LIMIT %(most)s::bigint + 1
+        LIMIT %(limit)s::bigint + 1
     ) sent
-    WINDOW placed AS (ORDER BY sent.snapshot_at DESC ROWS UNBOUNDED PRECEDING)
-) page ON page.row <= %(most)s::bigint AND page.bytes_before < %(most_bytes)s::bigint
+    WINDOW page_order AS (ORDER BY sent.snapshot_at DESC ROWS UNBOUNDED PRECEDING)
+) page ON page.row <= %(limit)s::bigint AND page.bytes_before < %(max_bytes)s::bigint
 WHERE i.instance_id = %(instance_id)s
 ORDER BY page.row;

@@ -1,4 +1,4 @@
--- name: read
+-- name: select_keys
 -- What is known of metric keys, of one application or of all: these keys, or those that most instances answer or an
 -- override names. `value_type`: number, boolean or strings, as most instances send it; null for keys that no current
 -- snapshot has as one of these. `overrides`: the distinct overrides of the applications that have it, {} for none.
@@ -8,7 +8,7 @@ WITH overridden AS MATERIALIZED (
     CROSS JOIN LATERAL jsonb_each(a.overrides) o
     WHERE %(app)s::text IS NULL OR a.slug = %(app)s
 ),
-known AS MATERIALIZED (
+tallied_keys AS MATERIALIZED (
     SELECT app_slug, key, metric_type, instances
     FROM tallies
     WHERE
@@ -18,20 +18,20 @@ known AS MATERIALIZED (
 ),
 typed AS (
     SELECT DISTINCT ON (key) key, metric_type, instances
-    FROM (SELECT key, metric_type, sum(instances) AS instances FROM known GROUP BY key, metric_type) each
+    FROM (SELECT key, metric_type, sum(instances) AS instances FROM tallied_keys GROUP BY key, metric_type) each
     ORDER BY key, instances DESC, metric_type
 ),
-asked AS (
+requested AS (
     SELECT key FROM unnest(%(keys)s::text[]) key
     UNION
     SELECT key FROM typed
     UNION
     SELECT key FROM overridden WHERE %(keys)s::text[] IS NULL
 ),
-said AS (
+override_sets AS (
     SELECT key, jsonb_agg(DISTINCT coalesce(o.value, '{}')) AS overrides
     FROM (
-        SELECT DISTINCT app_slug, key FROM known
+        SELECT DISTINCT app_slug, key FROM tallied_keys
         UNION ALL
         SELECT app_slug, key FROM overridden WHERE key NOT IN (SELECT key FROM typed)
     ) k
@@ -39,8 +39,8 @@ said AS (
     GROUP BY key
 )
 SELECT a.key, t.metric_type AS value_type, coalesce(s.overrides, '[]') AS overrides
-FROM asked a
+FROM requested a
 LEFT JOIN typed t USING (key)
-LEFT JOIN said s USING (key)
+LEFT JOIN override_sets s USING (key)
 ORDER BY t.instances DESC NULLS LAST, a.key
 LIMIT %(max_keys)s::bigint;

@@ -1,4 +1,4 @@
--- name: missing
+-- name: list_missing
 -- What makes the weeks that snapshots of the time ahead will need, as SQL to be run. A table that is attached keeps nobody
 -- waiting, and one that is made as a partition would. Where the oldest weeks are dropped and older snapshots are taken now
 -- than then, also one for all that is older.
@@ -11,7 +11,7 @@ WITH weeks AS MATERIALIZED (
     CROSS JOIN LATERAL pg_get_expr(c.relpartbound, c.oid) bounds
     WHERE h.inhparent = 'snapshots'::regclass
 ),
-wanted AS (
+needed AS (
     SELECT
         'snapshots_' || to_char(week AT TIME ZONE 'UTC', 'IYYY"w"IW') AS name,
         quote_literal(week) AS since, week + interval '7 days' AS until, FALSE AS is_older
@@ -28,10 +28,10 @@ SELECT
         name, since, until
     ) AS ddl,
     is_older
-FROM wanted
+FROM needed
 ORDER BY until;
 
--- name: outlived
+-- name: list_expired
 -- What drops the weeks all of whose snapshots are older than they are kept, as SQL to be run. A day later than it could be,
 -- so that no clock's error drops what may still come in.
 SELECT format('DROP TABLE IF EXISTS %%I', name) AS ddl, until

@@ -1,4 +1,4 @@
--- name: roll
+-- name: roll_up
 -- Rolls snapshots up into the series, in the order in which they were stored, so many or a batch more; tells how many.
 -- Each ends the run of the one before it in time; a late one does the same in the past, and so mends it. (A window that
 -- runs from the newest back grows at one end and is never computed anew: a late one may have a month of others after it.)
@@ -12,7 +12,7 @@ further AS MATERIALIZED (
     SELECT cursor FROM snapshots
     WHERE cursor > (SELECT cursor FROM head)
     ORDER BY cursor
-    OFFSET %(most)s LIMIT 1
+    OFFSET %(limit)s LIMIT 1
 ),
 reach AS MATERIALIZED (
     SELECT least((SELECT cursor FROM further), cursor) AS cursor FROM feed_head
@@ -92,21 +92,21 @@ runs AS MATERIALIZED (
 ),
 -- use: hours
 -- use: days
--- use: rolled
+-- use: series_updated
 versions AS (
-    INSERT INTO versions_seen AS known (instance_id, app_version, app_slug, first_at)
+    INSERT INTO versions_seen AS existing (instance_id, app_version, app_slug, first_at)
     SELECT instance_id, app_version, (array_agg(app_slug ORDER BY snapshot_at))[1], min(snapshot_at)
     FROM fresh
     GROUP BY instance_id, app_version
     ON CONFLICT (instance_id, app_version) DO UPDATE SET app_slug = excluded.app_slug, first_at = excluded.first_at
-    WHERE excluded.first_at < known.first_at
+    WHERE excluded.first_at < existing.first_at
 ),
 advanced AS (
     UPDATE series_head SET cursor = (SELECT cursor FROM reach) WHERE cursor < (SELECT cursor FROM reach) AND NOT stale
 )
 SELECT count(*) AS snapshots FROM fresh;
 
--- name: close
+-- name: close_day
 -- Closes the next day, if it is over: what each KPI read at its end. Tells which. Late snapshots mend closed days too.
 SELECT pg_advisory_xact_lock({rollup_lock});
 WITH due AS MATERIALIZED (
@@ -132,7 +132,7 @@ RETURNING series_head.closed_until;
 -- Whether the active window has become another, and the series are to be computed anew.
 SELECT stale FROM series_head;
 
--- name: forget_stale
+-- name: delete_stale
 -- Forgets what is rolled up by another active window than now, so many rows of hours and of days; once nothing of it is
 -- left, all raw snapshots are to be rolled up again. Days that cannot be computed from those stay as they are. Tells how
 -- many rows are gone.
@@ -145,12 +145,12 @@ WITH head AS MATERIALIZED (
 ),
 hours_gone AS (
     DELETE FROM series_hours
-    WHERE ctid = ANY(ARRAY(SELECT h.ctid FROM series_hours h WHERE EXISTS (SELECT FROM head) LIMIT %(most)s))
+    WHERE ctid = ANY(ARRAY(SELECT h.ctid FROM series_hours h WHERE EXISTS (SELECT FROM head) LIMIT %(limit)s))
     RETURNING 1
 ),
 days_gone AS (
     DELETE FROM series_days
-    WHERE ctid = ANY(ARRAY(SELECT d.ctid FROM series_days d, head WHERE d.at >= head.frozen_until LIMIT %(most)s))
+    WHERE ctid = ANY(ARRAY(SELECT d.ctid FROM series_days d, head WHERE d.at >= head.frozen_until LIMIT %(limit)s))
     RETURNING 1
 ),
 gone AS (
@@ -163,13 +163,13 @@ begun AS (
 )
 SELECT gone FROM gone;
 
--- name: raw_ends
+-- name: set_raw_since
 -- Raw snapshots from before a moment are about to be dropped.
 SELECT pg_advisory_xact_lock({rollup_lock});
 UPDATE series_head SET raw_since = greatest(raw_since, %(until)s::timestamptz)
 RETURNING raw_since;
 
--- name: keep_days
+-- name: freeze_days
 -- From now on snapshots may come in whose neighbours in time have been dropped: days that those counted in stay as they are.
 SELECT pg_advisory_xact_lock({rollup_lock});
 UPDATE series_head SET frozen_until = greatest(
@@ -177,48 +177,48 @@ UPDATE series_head SET frozen_until = greatest(
 )
 FROM settings;
 
--- name: head (prepared)
+-- name: select_head (prepared)
 -- Up to which midnight days are closed, and until which they stay as they are: moments within those days are not known.
 SELECT closed_until, nullif(frozen_until, '-infinity') AS frozen_until FROM series_head;
 
--- name: now
+-- name: select_current
 -- What an application's metrics read now: numbers and booleans, those of these keys, or those that most instances answer.
 WITH
--- use: overdue
--- use: moved
-known AS (
+-- use: due_instances
+-- use: deltas
+corrected AS (
     SELECT metric_type, key, total, instances FROM tallies
     WHERE app_slug = %(app)s AND metric_type IN ('number', 'boolean')
     UNION ALL
-    SELECT metric_type, key, total, instances FROM moved
+    SELECT metric_type, key, total, instances FROM deltas
     WHERE metric_type IN ('number', 'boolean')
 )
 SELECT metric_type, key, '' AS value, trim_scale(sum(total)) AS total, sum(instances) AS instances
-FROM known
+FROM corrected
 WHERE %(keys)s::text[] IS NULL OR key = ANY(%(keys)s::text[])
 GROUP BY metric_type, key
 HAVING sum(instances) > 0
 ORDER BY sum(instances) DESC, key, metric_type
-LIMIT %(most)s::bigint;
+LIMIT %(limit)s::bigint;
 
--- name: versions_now
+-- name: select_current_versions
 -- How many instances of an application have a current snapshot of each version, now.
 WITH
--- use: overdue
--- use: moved
-known AS (
+-- use: due_instances
+-- use: deltas
+corrected AS (
     SELECT value, instances FROM tallies WHERE app_slug = %(app)s AND metric_type = 'version'
     UNION ALL
-    SELECT value, instances FROM moved WHERE metric_type = 'version'
+    SELECT value, instances FROM deltas WHERE metric_type = 'version'
 )
 SELECT 'version' AS metric_type, '' AS key, value, 0::numeric AS total, sum(instances) AS instances
-FROM known
+FROM corrected
 GROUP BY value
 HAVING sum(instances) > 0
 ORDER BY sum(instances) DESC, value
-LIMIT %(most)s::bigint;
+LIMIT %(limit)s::bigint;
 
--- name: read
+-- name: select_past
 -- What was read at points in the past, a row for each name: at which places of the points (from 1), and what. At `closed`
 -- ones, which are midnights (`is_closed`). At `open` ones, which are ascending, by how much it had moved since the point
 -- before, and since the midnight `base` before the first one; what it read then has the place 0.
@@ -240,7 +240,7 @@ FROM (
         app_slug = %(app)s AND metric_type = ANY(%(metric_types)s::text[]) AND key = ANY(%(keys)s::text[])
         AND at = %(base)s::timestamptz
     UNION ALL
-    SELECT n.metric_type, n.key, moved.value, FALSE, moved.place, moved.total, moved.instances
+    SELECT n.metric_type, n.key, deltas.value, FALSE, deltas.place, deltas.total, deltas.instances
     FROM (SELECT metric_type, key FROM unnest(%(metric_types)s::text[]) metric_type CROSS JOIN unnest(%(keys)s::text[]) key) n
     CROSS JOIN LATERAL (
         SELECT
@@ -251,11 +251,11 @@ FROM (
             h.app_slug = %(app)s AND h.metric_type = n.metric_type AND h.key = n.key
             AND h.at > %(base)s::timestamptz AND h.at <= %(last)s::timestamptz
         GROUP BY h.value, 2
-    ) moved
+    ) deltas
 ) readings
 GROUP BY metric_type, key, value, is_closed;
 
--- name: forget_hours
+-- name: delete_old_hours
 -- Forgets hours whose days are closed, from before the oldest raw snapshots and of no chart with steps within days; the
 -- oldest first.
 SELECT pg_advisory_xact_lock({rollup_lock});
@@ -267,29 +267,29 @@ noted AS (
 )
 DELETE FROM series_hours
 WHERE ctid = ANY(ARRAY(
-    SELECT ctid FROM series_hours WHERE at < (SELECT at FROM bound) ORDER BY at LIMIT %(most)s
+    SELECT ctid FROM series_hours WHERE at < (SELECT at FROM bound) ORDER BY at LIMIT %(limit)s
 ))
 RETURNING 1 AS gone;
 
--- name: forget_nothing
+-- name: delete_zero_rows
 -- Forgets rows that have come down to nothing, such as those of a key that only an erased install had.
 SELECT pg_advisory_xact_lock({rollup_lock});
 WITH hours_gone AS (
     DELETE FROM series_hours
-    WHERE ctid = ANY(ARRAY(SELECT ctid FROM series_hours WHERE instances = 0 AND total = 0 LIMIT %(most)s))
+    WHERE ctid = ANY(ARRAY(SELECT ctid FROM series_hours WHERE instances = 0 AND total = 0 LIMIT %(limit)s))
     RETURNING 1
 ),
 days_gone AS (
     DELETE FROM series_days
-    WHERE ctid = ANY(ARRAY(SELECT ctid FROM series_days WHERE instances = 0 AND total = 0 LIMIT %(most)s))
+    WHERE ctid = ANY(ARRAY(SELECT ctid FROM series_days WHERE instances = 0 AND total = 0 LIMIT %(limit)s))
     RETURNING 1
 )
 SELECT 1 AS gone FROM hours_gone
 UNION ALL
 SELECT 1 FROM days_gone
-LIMIT %(most)s;
+LIMIT %(limit)s;
 
--- name: spread_at
+-- name: select_past_distributions
 -- The least, the median and the most of numbers at points in the past, ascending, from the raw snapshots: what sums cannot
 -- tell. It reads all raw snapshots of the time, of whoever is or was of the application.
 WITH runs AS (

@@ -1,9 +1,9 @@
--- name: agree
+-- name: persist
 -- Writes down what the counted words mean. Where that changes anything, the instances that stand otherwise now are placed
 -- anew by the sweeps, and for another window the series are computed anew; tells whether it does.
 SELECT pg_advisory_xact_lock({rollup_lock});
 SELECT pg_advisory_xact_lock({writers_lock});
-WITH other AS MATERIALIZED (
+WITH change AS MATERIALIZED (
     SELECT
         active_window <> %(active_window)s::interval AS window_changed,
         (
@@ -13,22 +13,22 @@ WITH other AS MATERIALIZED (
     FROM settings
     WHERE active_window <> %(active_window)s::interval OR uncounted_environments <> %(uncounted_environments)s::text[]
 ),
-agreed AS (
-    UPDATE settings SET active_window = %(active_window)s, uncounted_environments = %(uncounted_environments)s, activity_windows = other.activity_windows
-    FROM other
+updated AS (
+    UPDATE settings SET active_window = %(active_window)s, uncounted_environments = %(uncounted_environments)s, activity_windows = change.activity_windows
+    FROM change
 ),
 due AS (
     UPDATE instances SET refresh_at = '-infinity'
     WHERE
-        EXISTS (SELECT FROM other WHERE window_changed)
+        EXISTS (SELECT FROM change WHERE window_changed)
         OR (
-            EXISTS (SELECT FROM other) AND counted <> (
+            EXISTS (SELECT FROM change) AND counted <> (
                 lower(environment) <> ALL(%(uncounted_environments)s::text[])
                 AND coalesce(leaves, metrics) -> 'sys_ephemeral' IS DISTINCT FROM 'true'::jsonb
             )
         )
 ),
 stale AS (
-    UPDATE series_head SET stale = TRUE WHERE EXISTS (SELECT FROM other WHERE window_changed)
+    UPDATE series_head SET stale = TRUE WHERE EXISTS (SELECT FROM change WHERE window_changed)
 )
-SELECT count(*) > 0 AS changed FROM other;
+SELECT count(*) > 0 AS changed FROM change;

@@ -1,8 +1,8 @@
--- name: spellings
+-- name: count_spellings
 -- Every version of an application as installs spell it, and how many installs ever reported it.
 SELECT app_version AS version, count(*) AS installs FROM versions_seen WHERE app_slug = %(app)s GROUP BY app_version;
 
--- name: moves
+-- name: measure_adoption
 -- For each release of an application: when an install first reported it, how many have, and of those that were there
 -- before it was, how many moved to it and after how many days half of them had. `spellings` are versions that are shown
 -- as another spelling of their release, `releases`. The statement reads a row for each install and version.
@@ -31,4 +31,4 @@ FROM born b
 LEFT JOIN moved m USING (app_version)
 GROUP BY b.app_version, b.first_at, b.installs
 ORDER BY b.first_at DESC, b.app_version
-LIMIT %(most)s;
+LIMIT %(limit)s;

@@ -40,7 +40,7 @@ UNKNOWN_THERE = re.compile(
     r"|CREATE (CONSTRAINT )?TRIGGER)\b"
 )
 ALL = sorted(statements())
-NOT_THERE = {"check.mend_instances"}  # docs/scaling.md: what `shm check` finds on Citus is not to be mended there
+NOT_THERE = {"check.repair_instances"}  # docs/scaling.md: what `shm check` finds on Citus is not to be mended there
 
 
 @dataclass(frozen=True)
@@ -224,12 +224,12 @@ def test_a_migration_is_statements_that_run_one_by_one(version: int) -> None:
 
 
 def test_the_readers_of_these_tests_understand_the_statements() -> None:
-    store = ctes(body("intake.store"))
-    assert [part.name for part in store][:3] == ["batch", "known", "judged"]
+    store = ctes(body("intake.store_batch"))
+    assert [part.name for part in store][:3] == ["batch", "existing", "verdicts"]
     assert store[1].is_materialized
     assert BY_ID.search(store[1].body)
-    assert any("last_seen_at = p.last_seen_at" in said for said in settings_of(body("intake.store")))
-    assert sum(bool(CHANGES.search(part.body)) for part in ctes(body("erasure.erase"))) == 4
+    assert any("last_seen_at = p.last_seen_at" in said for said in settings_of(body("intake.store_batch")))
+    assert sum(bool(CHANGES.search(part.body)) for part in ctes(body("erasure.delete_instance"))) == 4
     assert {"instances", "snapshots", "absences", "versions_seen"} == DISTRIBUTED
 
 

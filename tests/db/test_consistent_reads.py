@@ -116,12 +116,12 @@ async def test_a_lost_connection_starts_the_transaction_again(database: str) -> 
         async def read(reader: Reader) -> list[int]:
             nonlocal reads
             reads += 1
-            found = [row["cursor"] for row in await reader.fetch(dict, "feed.head")]
+            found = [row["cursor"] for row in await reader.fetch(dict, "feed.select_head")]
             with admin_cursor(database) as cursor:
                 cursor.execute("UPDATE feed_head SET cursor = cursor + 1")
                 if reads == 1:
                     cursor.execute(TERMINATE)
-            return [*found, *[row["cursor"] for row in await reader.fetch(dict, "feed.head")]]
+            return [*found, *[row["cursor"] for row in await reader.fetch(dict, "feed.select_head")]]
 
         assert await own.read_consistently(read) == [1, 1]
         assert own.usage.used == 0

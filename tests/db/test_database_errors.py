@@ -60,7 +60,7 @@ async def test_a_change_of_the_schema_that_fails_has_postgresqls_message(databas
 async def test_a_value_in_a_table_is_not_quoted_by_a_change_of_the_schema(database: str) -> None:
     async with Database.connect(FIRST_TRY, database, 1) as opened, opened.dedicated_connection() as connection:
         for slug in (SECRET, "other"):
-            await connection.execute("applications.ensure", slug=slug, name="x")
+            await connection.execute("applications.insert_missing", slug=slug, name="x")
         cast = await refused(connection, "ALTER TABLE applications ALTER slug TYPE integer USING slug::integer")
         unique = await refused(connection, "CREATE UNIQUE INDEX ON applications (name)")
     assert str(cast) == "a change of the schema: InvalidTextRepresentation, SQLSTATE 22P02"
@@ -75,12 +75,12 @@ async def test_a_statement_with_parameters_fails_without_their_values(
     async with Database.connect(FIRST_TRY, database, 1) as opened, opened.dedicated_connection() as connection:
         runner = opened if kind is Database else connection
         with pytest.raises(StatementFailed) as null:
-            await runner.execute("applications.ensure", slug=SECRET, name=None)
+            await runner.execute("applications.insert_missing", slug=SECRET, name=None)
         with pytest.raises(UnstorableData) as no_uuid:
-            await runner.execute("tokens.remove", id=SECRET)
-    assert str(null.value) == "applications.ensure: NotNullViolation, SQLSTATE 23502"
-    assert str(no_uuid.value) == "tokens.remove: InvalidTextRepresentation, SQLSTATE 22P02"
-    assert "StatementFailed: applications.ensure: NotNullViolation, SQLSTATE 23502" in logged(null.value)
+            await runner.execute("tokens.delete", id=SECRET)
+    assert str(null.value) == "applications.insert_missing: NotNullViolation, SQLSTATE 23502"
+    assert str(no_uuid.value) == "tokens.delete: InvalidTextRepresentation, SQLSTATE 22P02"
+    assert "StatementFailed: applications.insert_missing: NotNullViolation, SQLSTATE 23502" in logged(null.value)
     assert SECRET not in logged(null.value) + logged(no_uuid.value)
 
 
@@ -102,11 +102,11 @@ async def test_a_table_in_use_and_a_cancelled_statement_are_told_apart(database:
 
 async def test_one_value_is_of_the_class_that_was_asked_for_and_null_and_no_row_are_none(database: str) -> None:
     async with Database.connect(FIRST_TRY, database, 1) as opened:
-        assert await opened.fetch_value(int, "kpis.new_this_week") == 0
-        assert await opened.fetch_value(bool, "instances.is_due") is None
+        assert await opened.fetch_value(int, "kpis.count_new_this_week") == 0
+        assert await opened.fetch_value(bool, "instances.is_refresh_due") is None
         with pytest.raises(TypeError, match=r"health\.ping returned int, expected str"):
             await opened.fetch_value(str, "health.ping")
-        assert [await opened.execute("applications.ensure", slug="a", name="a") for _ in range(2)] == [1, 0]
+        assert [await opened.execute("applications.insert_missing", slug="a", name="a") for _ in range(2)] == [1, 0]
 
 
 @pytest.mark.parametrize(

@@ -61,4 +61,4 @@ def test_lock_numbers_stand_in_one_module() -> None:
 
 def test_what_runs_all_the_time_is_planned_once_on_each_connection() -> None:
     prepared = {name for name, statement in statements().items() if statement.preparation}
-    assert {"intake.store", "instances.public_keys", "tokens.granted"} <= prepared
+    assert {"intake.store_batch", "instances.select_public_keys", "tokens.select_principals"} <= prepared

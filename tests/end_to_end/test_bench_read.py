@@ -28,9 +28,9 @@ after AS (
     SELECT instance_id, app_slug, app_version, environment, status, first_seen_at, last_seen_at, snapshot_at, leaves
     FROM instance_states
 ),
--- use: moved
+-- use: deltas
 whole AS (
-    SELECT * FROM moved
+    SELECT * FROM deltas
 )
 SELECT app_slug, metric_type, key, value, total, instances, counted_total, counted_instances FROM whole
 """
@@ -49,10 +49,10 @@ after AS (
     SELECT instance_id, app_slug, app_version, environment, status, first_seen_at, last_seen_at, snapshot_at, leaves
     FROM instance_states
 ),
--- use: moved
+-- use: deltas
 misplaced AS (
     SELECT FROM instances i
-    JOIN placed p USING (instance_id)
+    JOIN evaluated p USING (instance_id)
     WHERE
         (i.counted, i.reporting) <> (p.counted, p.reporting) OR i.elapsed_windows > p.elapsed_windows
         OR i.refresh_at <> p.refresh_at

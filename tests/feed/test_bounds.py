@@ -147,7 +147,7 @@ async def test_a_burst_arrives_as_newest_states(serve: Callable[..., ServerProce
     async with subscribe(server, f"?since={cursor_of(server)}") as slow, subscribe(server) as quick:
         before, started = cursor_of(server), time.monotonic()
         each = size // len(installs)
-        statement, begins = statements()["intake.store"], datetime.now(UTC)
+        statement, begins = statements()["intake.store_batch"], datetime.now(UTC)
         with admin_cursor(database) as cursor:  # as another server would, one of each install at a time
             cursor.execute(statement.preparation or "")
             for number in range(1, each + 1):

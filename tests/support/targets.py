@@ -18,7 +18,7 @@ from tests.support.server_process import ServerProcess
 WAIT_LIMIT_S = 20
 
 
-BATCH = 'EXECUTE "intake.store"'  # is in the SQL of each
+BATCH = 'EXECUTE "intake.store_batch"'  # is in the SQL of each
 
 
 WAITING = """
