@@ -233,8 +233,8 @@ SELECT count(*) AS swept FROM before;
 -- Everything known of an instance but its snapshots.
 SELECT
     instance_id, encode(public_key, 'hex') AS public_key, status, app_name, app_slug, app_version, version_rank,
-    environment, deployment_mode, os_arch, registered_at, first_seen_at, last_seen_at, revoked_at, staged, previous_app_slug AS left_slug, counted,
-    elapsed_windows AS lapsed, reporting, refresh_at AS due_at,
+    environment, deployment_mode, os_arch, registered_at, first_seen_at, last_seen_at, revoked_at, staged, previous_app_slug, counted,
+    elapsed_windows, reporting, refresh_at,
     coalesce((
         SELECT jsonb_agg(jsonb_build_object('lost_at', a.lost_at, 'returned_at', a.returned_at) ORDER BY a.lost_at)
         FROM absences a
