@@ -1,4 +1,4 @@
-"""What tests stand on: one real PostgreSQL, a database of its own for each test, real server processes."""
+"""Fixtures: one PostgreSQL for the session, a database for each test, server processes."""
 
 import os
 import tempfile
@@ -20,7 +20,7 @@ from tests.support.targets import Neighbours, Seeded, Target
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests must not depend on what is set where they run."""
+    """Removes environment variables that change the behaviour of the programs under test."""
     for name in [name for name in os.environ if name.startswith("SHM_")]:
         monkeypatch.delenv(name)
     for name in ("DATABASE_URL", "PORT", "DO_NOT_TRACK", "NO_COLOR", "COLUMNS", "LINES"):
@@ -29,7 +29,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def postgres_dir() -> Iterator[Path]:
-    """A folder for an embedded PostgreSQL. Not pytest's: each run closes those of others to PostgreSQL's user."""
+    """A folder for an embedded PostgreSQL. pytest's own folders are closed to PostgreSQL's user by other runs."""
     with tempfile.TemporaryDirectory(prefix="shm-tests-") as folder:
         yield Path(folder)
 
@@ -38,7 +38,7 @@ def postgres_dir() -> Iterator[Path]:
 def postgres() -> Iterator[str]:
     """The DSN of a PostgreSQL that lives as long as the session, with a migrated template database.
 
-    It survives no power cut: tests of durability have an embedded PostgreSQL of their own.
+    fsync is off: tests of durability start an embedded PostgreSQL of their own.
     """
     with (
         tempfile.TemporaryDirectory(prefix="shm-tests-") as folder,
@@ -86,7 +86,7 @@ def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
 
 @pytest.fixture(scope="session")
 def shared_server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server for tests that need none, and no database, of their own."""
+    """One server for all tests that need no server or database of their own."""
     server = ServerProcess(tmp_path_factory.mktemp("running") / "data", {"SHM_DB_DSN": postgres})
     server.start()
     yield server
@@ -95,7 +95,7 @@ def shared_server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(scope="module")
 def target(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    """One server for a file's tests, on a database of its own. It takes snapshots of any age."""
+    """One server for a module's tests, on a database of its own. It accepts snapshots of any age."""
     with fresh_database(postgres) as dsn:
         environment = {"SHM_DB_DSN": dsn, "SHM_MAX_SNAPSHOT_AGE": "36000d", "SHM_RETENTION": "36500d"}
         server = ServerProcess(tmp_path_factory.mktemp("target") / "data", environment)
@@ -129,14 +129,14 @@ def seeded(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(scope="module")
 def neighbours(target: Target) -> Iterator[Neighbours]:
-    """The good installs of a file."""
+    """Two well-behaved installs for a module's tests."""
     with admin_cursor(target.database) as cursor:
         yield Neighbours(Install(target.server.url).enroll(), Install(target.server.url).enroll(), cursor)
 
 
 @pytest.fixture
 def install(target: Target) -> Install:
-    """The install that misbehaves: registered, active, and nothing stored of it yet."""
+    """The misbehaving install: registered, active and without a stored snapshot."""
     install = Install(target.server.url)
     assert install.register().status_code == 201
     assert install.activate().status_code == 200

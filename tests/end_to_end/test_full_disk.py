@@ -47,8 +47,8 @@ def test_a_full_disk_refuses_snapshots_and_still_serves_reads(cluster: Cluster, 
             assert server.get(path).json()
         assert cluster.is_ready()
         disk.free_space()
-        load.renew()
-        load.wait_for(load.goes_on, "snapshots taken again")
+        load.reset_progress()
+        load.wait_for(load.has_progress, "snapshots taken again")
     assert_acknowledged_stored(load, cluster.servers, cluster.dsn)
     assert server.log.count("DiskFull") <= MOST_LINES
     assert "Traceback" not in server.log
@@ -67,8 +67,8 @@ def test_postgres_restarts_after_a_full_disk_has_free_space(cluster: Cluster, di
         load.wait_for(lambda: load.refusals["database_unavailable"] > REFUSED, "refusals without a database")
         assert load.refusals.keys() <= {"database_unavailable", "database_full"}
         disk.free_space()
-        load.renew()
-        load.wait_for(load.goes_on, "snapshots taken again")
+        load.reset_progress()
+        load.wait_for(load.has_progress, "snapshots taken again")
     assert_acknowledged_stored(load, cluster.servers, cluster.dsn)
     assert "Make room" in server.log
     assert server.log.count("could not be started again") <= MOST_LINES

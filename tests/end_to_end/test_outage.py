@@ -83,8 +83,8 @@ def test_an_outage_under_load_answers_503_with_bounded_memory(postgres_dir: Path
             refused = load.refusals - told
             acknowledged = len(load.acknowledged)
             cluster.start_postgres()
-            load.renew()
-            load.wait_for(load.goes_on, "snapshots taken again")
+            load.reset_progress()
+            load.wait_for(load.has_progress, "snapshots taken again")
         assert most <= usual + BOUND
         assert refused.keys() == {"database_unavailable", "queue_full"}
         assert_acknowledged_stored(load, cluster.servers, cluster.dsn)

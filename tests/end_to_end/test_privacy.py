@@ -129,13 +129,13 @@ def read_with_every_token(client: AnonymousClient, server: ServerProcess, cluste
     decided = f"POST {ADMIN}/instances/{enroll(client).instance_id}"
     for decision, headers in (("revoke", viewer), ("revoke", admin), ("approve", admin)):
         client.request(f"{decided}/{decision}", headers)
-    assert b"101 Switching Protocols" in client.request(f"GET {ADMIN}/feed", admin | UPGRADE, enough=1)
+    assert b"101 Switching Protocols" in client.request(f"GET {ADMIN}/feed", admin | UPGRADE, max_bytes=1)
     for odd in ({"Sec-WebSocket-Version": "99"}, {"Origin": "https://origin-zqx7.example"}):
         client.request(f"GET {ADMIN}/feed", admin | UPGRADE | odd)
     with client.open_request(
         f"GET {ADMIN}/feed", admin | UPGRADE
     ):  # it is told that there are too many, or is the last one
-        client.request(f"GET {ADMIN}/feed", admin | UPGRADE, enough=1_000)
+        client.request(f"GET {ADMIN}/feed", admin | UPGRADE, max_bytes=1_000)
 
 
 def make_and_remove_tokens(client: AnonymousClient, server: ServerProcess, cluster: Cluster) -> str:
@@ -203,7 +203,7 @@ def ask_everything(client: AnonymousClient, server: ServerProcess, install: Inst
     client.send(with_marker(snapshot(install, b'{"qz9k":1}')))
     for path in READS:
         client.request(f"GET {path}", server.headers)
-    client.request(f"GET {ADMIN}/feed", server.headers | UPGRADE, enough=1)
+    client.request(f"GET {ADMIN}/feed", server.headers | UPGRADE, max_bytes=1)
 
 
 def documented() -> set[str]:

@@ -118,7 +118,7 @@ async def test_tornado_stream_class_can_be_replaced() -> None:
     """Tornado writes a whole response in one call of the replaced stream."""
     async with listening() as (port, calls):
         assert await answer_to(port, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n") == ANSWER, (
-            f"{TORNADO}: shm.server.http.stream.TORNADO_400"
+            f"{TORNADO}: stream.render_response"
         )
         names = {name for name, _ in calls}
     assert {"set_nodelay", "set_close_callback"} <= names, f"{TORNADO} calls {names} only: shm.server.http.stream"
@@ -135,8 +135,8 @@ async def test_tornado_closes_streams_with_endless_headers() -> None:
     async with listening() as (port, calls):
         assert await answer_to(port, b"GET / HTTP/1.1\r\nA: " + b"a" * 3 * MAX_HEADER) == b""
         reasons = [reason for name, reason in calls if name == "close"]
-    assert isinstance(reasons[0], UnsatisfiableReadError), f"{TORNADO}: shm.server.http.stream.close"
-    assert str(MAX_HEADER) in str(reasons[0]), f"{TORNADO} does not name the limit: shm.server.http.stream.close"
+    assert isinstance(reasons[0], UnsatisfiableReadError), f"{TORNADO}: stream.Stream.close"
+    assert str(MAX_HEADER) in str(reasons[0]), f"{TORNADO} does not name the limit: stream.Stream.close"
 
 
 class Framing(tornado.websocket.WebSocketHandler):

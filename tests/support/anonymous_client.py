@@ -1,4 +1,4 @@
-"""A client that says in every header who it is, from an address that stands nowhere else; and what is left of it."""
+"""A client with identifying values in every header and an address of its own; and the search for traces of them."""
 
 import socket
 from collections.abc import Iterator
@@ -8,28 +8,28 @@ import psycopg2
 from psycopg2 import sql
 
 ADDRESS = "127.0.0.77"
-MARK = "zqx7"
-LIMIT_S = 20
-QUIET_S = 0.5  # after an answer on a connection that stays open
-LARGEST_ANSWER = 1024 * 1024
+MARKER = "zqx7"
+TIMEOUT_S = 20
+IDLE_TIMEOUT_S = 0.5  # ends the response on a connection that stays open
+MAX_RESPONSE_BYTES = 1024 * 1024
 
 HEADERS = {
-    "Host": f"host-{MARK}.example",
-    "User-Agent": f"agent-{MARK}/1.0",
-    "Referer": f"https://referer-{MARK}.example/page",
+    "Host": f"host-{MARKER}.example",
+    "User-Agent": f"agent-{MARKER}/1.0",
+    "Referer": f"https://referer-{MARKER}.example/page",
     "X-Forwarded-For": "203.0.113.77",
-    "X-Forwarded-Host": f"forwarded-host-{MARK}.example",
+    "X-Forwarded-Host": f"forwarded-host-{MARKER}.example",
     "X-Real-IP": "198.51.100.77",
-    "Forwarded": f'for="[2001:db8::77]";host=forwarded-{MARK}.example',
-    "From": f"user-{MARK}@example.org",
-    "Cookie": f"session=cookie-{MARK}",
-    "Authorization": f"Bearer token-{MARK}-0123456789",
+    "Forwarded": f'for="[2001:db8::77]";host=forwarded-{MARKER}.example',
+    "From": f"user-{MARKER}@example.org",
+    "Cookie": f"session=cookie-{MARKER}",
+    "Authorization": f"Bearer token-{MARKER}-0123456789",
     "Connection": "close",
 }
 
-# As text, and as the bytes of the addresses are written in hex.
+# As text, and the bytes of the addresses in hex.
 TRACES = (
-    *(MARK, ADDRESS, "203.0.113.77", "198.51.100.77", "2001:db8::77"),
+    *(MARKER, ADDRESS, "203.0.113.77", "198.51.100.77", "2001:db8::77"),
     *("7f00004d", "cb00714d", "c633644d", "20010db8000000000000000000000077"),
 )
 
@@ -40,44 +40,45 @@ TABLES = """
 
 
 class AnonymousClient:
-    """Sends requests to a server, each on a connection of its own, and keeps every byte that came back."""
+    """Sends requests to a server, each on a connection of its own, and keeps every byte of the responses."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self.answers: list[bytes] = []
 
-    def send(self, raw: bytes, *, half_close: bool = False, enough: int = LARGEST_ANSWER) -> bytes:
-        """Sends `raw`; returns what is answered before a silence, the connection's end, or as much as is enough."""
-        with socket.create_connection(("127.0.0.1", self._port), LIMIT_S, source_address=(ADDRESS, 0)) as line:
+    def send(self, raw: bytes, *, half_close: bool = False, max_bytes: int = MAX_RESPONSE_BYTES) -> bytes:
+        """Sends `raw`; returns the response up to a silence, the end of the connection or `max_bytes`."""
+        with socket.create_connection(("127.0.0.1", self._port), TIMEOUT_S, source_address=(ADDRESS, 0)) as line:
             try:
                 line.sendall(raw)
                 if half_close:
                     line.shutdown(socket.SHUT_WR)
             except OSError:  # refused before it was out
                 pass
-            answer = b"".join(_pieces(line, enough))
+            answer = b"".join(_pieces(line, max_bytes))
         self.answers.append(answer)
         return answer
 
     def request(
-        self, line: str, headers: dict[str, str] | None = None, enough: int = LARGEST_ANSWER, body: bytes = b""
+        self, line: str, headers: dict[str, str] | None = None, max_bytes: int = MAX_RESPONSE_BYTES, body: bytes = b""
     ) -> bytes:
-        """Sends one request; `headers` come on top, or replace its own."""
+        """Sends one request; `headers` are added to `HEADERS` or replace them."""
         return self.send(
-            _request(line, (headers or {}) | ({"Content-Length": str(len(body))} if body else {})) + body, enough=enough
+            _request(line, (headers or {}) | ({"Content-Length": str(len(body))} if body else {})) + body,
+            max_bytes=max_bytes,
         )
 
     @contextmanager
     def open_request(self, line: str, headers: dict[str, str]) -> Iterator[None]:
-        """Sends one request, and holds its connection open until the context ends; the answer has begun by then."""
-        with socket.create_connection(("127.0.0.1", self._port), LIMIT_S, source_address=(ADDRESS, 0)) as held:
-            held.sendall(_request(line, headers))
-            self.answers.append(held.recv(LARGEST_ANSWER))
+        """Sends one request, reads the start of the response and keeps the connection open during the context."""
+        with socket.create_connection(("127.0.0.1", self._port), TIMEOUT_S, source_address=(ADDRESS, 0)) as connection:
+            connection.sendall(_request(line, headers))
+            self.answers.append(connection.recv(MAX_RESPONSE_BYTES))
             yield
 
 
 def _request(line: str, headers: dict[str, str]) -> bytes:
-    """Its head; `headers` come on top of ours, or replace them."""
+    """The request line and headers; `headers` are added to `HEADERS` or replace them."""
     lines = [f"{line} HTTP/1.1", *(f"{name}: {value}" for name, value in (HEADERS | headers).items())]
     return "\r\n".join([*lines, "", ""]).encode()
 
@@ -99,15 +100,15 @@ def rows_as_text(database: str) -> list[str]:
     return found
 
 
-def _pieces(line: socket.socket, enough: int) -> Iterator[bytes]:
+def _pieces(line: socket.socket, max_bytes: int) -> Iterator[bytes]:
     length = 0
-    while length < enough:
+    while length < max_bytes:
         try:
             piece = line.recv(65536)
         except (ConnectionResetError, TimeoutError):
             return
         if not piece:
             return
-        line.settimeout(QUIET_S)
+        line.settimeout(IDLE_TIMEOUT_S)
         length += len(piece)
         yield piece

@@ -1,6 +1,6 @@
-"""What goes on in a server's background, done by the test: it holds the lock that servers would do it under.
+"""A server's background jobs, run by the test, which holds the advisory lock that servers run them under.
 
-So a test says when time is noticed and when snapshots are rolled up, by the very duties that a server has.
+So a test controls when refreshes and rollups happen, with the same jobs as a server.
 """
 
 import asyncio
@@ -26,14 +26,14 @@ CONNECTIONS = 1
 
 @dataclass(frozen=True)
 class BackgroundJobs:
-    """The duties of a database's background."""
+    """The background jobs of a database."""
 
     runner: asyncio.Runner
     database: Database
     jobs: list[Job]
 
     def run(self, *only: str) -> None:
-        """Does all of them, or those of these names, until there is nothing left to do."""
+        """Runs all jobs, or those with these names, until no work is left."""
         for job in self.jobs:
             if not only or job.name in only:
                 self.runner.run(_finish(job))
@@ -50,7 +50,7 @@ async def _finish(job: Job) -> None:
 
 @contextmanager
 def run_background_jobs(database: str, **environment: str) -> Iterator[BackgroundJobs]:
-    """Holds servers' own background back while the context lasts: enter it before they start."""
+    """Keeps servers from running their background jobs during the context. Enter it before the servers start."""
     settings = Settings.load(environment)
     with admin_cursor(database) as cursor, asyncio.Runner() as runner:
         cursor.execute("SELECT pg_advisory_lock(%s)", [Lock.BACKGROUND])

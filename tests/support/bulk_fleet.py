@@ -1,4 +1,4 @@
-"""Fleets that are written straight into a database, because nobody could wait for them to report."""
+"""Large fleets written directly into the database, because sending them takes too long."""
 
 from tests.support.databases import admin_cursor
 
@@ -20,7 +20,7 @@ MAKE = """
 
 
 def insert_fleet(database: str, count: int, texts: int = 0) -> None:
-    """So many instances, each with a number `n` of its own and `texts` texts of a KiB."""
+    """Inserts `count` instances, each with a distinct metric `n` and `texts` texts of 1 KiB."""
     with admin_cursor(database) as cursor:
         cursor.execute(MAKE, {"count": count, "texts": texts})
         cursor.execute("ANALYZE instances")

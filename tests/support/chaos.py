@@ -1,7 +1,6 @@
-"""A fleet where everything happens at once: snapshots, moves to other applications, revocations, erasures, approvals.
+"""Random concurrent changes of a fleet: snapshots, moves to other applications, revocations, erasures, approvals.
 
-Threads play it against any number of servers, by chance; what cannot be delivered is left out, because installs and
-vendors try again some time, and another thing happens then.
+Threads send random requests to any number of servers. A request that fails in transport is skipped.
 """
 
 import json
@@ -23,45 +22,45 @@ from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 
 THREADS = 4
-INSTALLS = 5  # of each thread
-MOST = 5_000  # things that a thread lets happen
-ANSWER_LIMIT_S = 30
-EXPECTED = {200, 201, 202, 204, 403, 404, 409}
+INSTALLS_PER_THREAD = 5
+MAX_EVENTS = 5_000  # of each thread
+RESPONSE_TIMEOUT_S = 30
+EXPECTED_STATUSES = {200, 201, 202, 204, 403, 404, 409}
 APPS = ("Ledger", "Kiosk", "Atlas")
 
 
 class Chaos:
-    """Installs of some applications, and people who decide about them."""
+    """Installs of some applications, and admins who change their status."""
 
     def __init__(self, servers: Sequence[ServerProcess], seed: int, rest_s: float = 0.01) -> None:
         self._servers = servers
         self._seed = seed
-        self._rest_s = rest_s  # of each thread, after each thing that happened
+        self._rest_s = rest_s  # pause of each thread after each event
         self._ended = threading.Event()
         self._last = {app.lower(): Install(servers[0].url, app_name=app).enroll({"n": 0}) for app in APPS}
-        self._playing: list[Future[int]] = []
+        self._runs: list[Future[int]] = []
         self.event_count = 0
 
     @property
     def is_running(self) -> bool:
-        """Whether anything still happens."""
-        return any(not each.done() for each in self._playing)
+        """Whether any thread still sends."""
+        return any(not each.done() for each in self._runs)
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """It goes on as long as the context lasts."""
+        """Runs the threads during the context."""
         self._ended.clear()
         with ThreadPoolExecutor(THREADS) as pool:
-            self._playing = [pool.submit(self._play, Random(self._seed + number)) for number in range(THREADS)]
+            self._runs = [pool.submit(self._run, Random(self._seed + number)) for number in range(THREADS)]
             try:
                 yield
             finally:
                 self._ended.set()
-            for each in self._playing:
+            for each in self._runs:
                 self.event_count += each.result()
 
     def send_final_snapshots(self, database: str) -> dict[str | None, int]:
-        """One last snapshot of each application; their cursors, by its slug. None: the newest of all."""
+        """Sends a last snapshot for each application. Returns their cursors by slug; the key None has the newest."""
         for number, install in enumerate(self._last.values()):
             wait_for(partial(_sent, install, {"n": number, "last": True}), "a last snapshot")
         with admin_cursor(database) as cursor:
@@ -70,19 +69,19 @@ class Chaos:
         last: dict[str | None, int] = {app: cursors[each.instance_id] for app, each in self._last.items()}
         return last | {None: max(last.values())}
 
-    def _play(self, chance: Random) -> int:
-        happened = 0
-        with closing(plain_http.Client(timeout=ANSWER_LIMIT_S)) as client:
-            people = _People(self._servers, chance, client)
-            while not self._ended.is_set() and happened < MOST:
+    def _run(self, rng: Random) -> int:
+        event_count = 0
+        with closing(plain_http.Client(timeout=RESPONSE_TIMEOUT_S)) as client:
+            actor = _Actor(self._servers, rng, client)
+            while not self._ended.is_set() and event_count < MAX_EVENTS:
                 try:
-                    people.trigger_event()
+                    actor.trigger_event()
                 except httpx.TransportError:
                     continue
                 finally:
                     self._ended.wait(self._rest_s)
-                    happened += 1
-        return happened
+                    event_count += 1
+        return event_count
 
 
 def _sent(install: Install, metrics: Any) -> bool:
@@ -92,17 +91,17 @@ def _sent(install: Install, metrics: Any) -> bool:
         return False
 
 
-class _People:
-    """A thread's installs, and what happens to them."""
+class _Actor:
+    """A thread's installs and the random events on them."""
 
-    def __init__(self, servers: Sequence[ServerProcess], chance: Random, client: httpx.Client) -> None:
+    def __init__(self, servers: Sequence[ServerProcess], rng: Random, client: httpx.Client) -> None:
         self._servers = servers
-        self._chance = chance
+        self._rng = rng
         self._client = client
-        self._installs = [self._newcomer() for _ in range(INSTALLS)]
+        self._installs = [self._new_install() for _ in range(INSTALLS_PER_THREAD)]
         self._events: list[tuple[int, Callable[[int], None]]] = [
             (60, self._send),
-            (6, self._come),
+            (6, self._enroll),
             (6, self._move),
             (4, self._move_twice),
             (3, self._erase_and_return),
@@ -113,74 +112,74 @@ class _People:
         ]
 
     def trigger_event(self) -> None:
-        """One thing, to one of the installs."""
+        """Runs one random event on a random install."""
         weights = [weight for weight, _ in self._events]
-        (event,) = self._chance.choices([event for _, event in self._events], weights)
-        event(self._chance.randrange(len(self._installs)))
+        (event,) = self._rng.choices([event for _, event in self._events], weights)
+        event(self._rng.randrange(len(self._installs)))
 
-    def _newcomer(self) -> Install:
-        return Install(self._chance.choice(self._servers).url, app_name=self._chance.choice(APPS))
+    def _new_install(self) -> Install:
+        return Install(self._rng.choice(self._servers).url, app_name=self._rng.choice(APPS))
 
     def _post(self, install: Install, path: str, body: bytes, *, signed: bool = True) -> None:
         headers = install.signed(body) if signed else {}
-        url = f"{self._chance.choice(self._servers).url}{path}"
+        url = f"{self._rng.choice(self._servers).url}{path}"
         self._expect(self._client.post(url, content=body, headers=headers))
 
     def _decide(self, method: str, path: str, body: Any = None) -> None:
-        server = self._chance.choice(self._servers)
+        server = self._rng.choice(self._servers)
         url = f"{server.url}/api/v1/admin/{path}"
         self._expect(self._client.request(method, url, headers=self._servers[0].headers, json=body))
 
     def _expect(self, answer: httpx.Response) -> None:
-        assert answer.status_code in EXPECTED or answer.status_code >= 503, answer.text
+        assert answer.status_code in EXPECTED_STATUSES or answer.status_code >= 503, answer.text
 
-    def _send(self, who: int) -> None:
-        install = self._installs[who]
-        number = self._chance.randrange(1_000)
+    def _send(self, index: int) -> None:
+        install = self._installs[index]
+        number = self._rng.randrange(1_000)
         metrics = {"n": number, "mail": {"sent": number / 4}, "beta": number % 2 == 0, "plan": f"plan{number % 3}"}
-        ago = timedelta(hours=self._chance.choice([0, 0, 0, 0, 1]))  # a late one changes no more than when it was seen
+        ago = timedelta(hours=self._rng.choice([0, 0, 0, 0, 1]))  # a late one changes no more than when it was seen
         self._post(install, "/v1/snapshot", install.snapshot_body(metrics, datetime.now(UTC) - ago))
 
-    def _come(self, who: int) -> None:
-        self._installs[who] = self._installs[who] if self._chance.random() < 0.5 else self._newcomer()
-        self._register(self._installs[who], self._installs[who].app_name)
-        self._send(who)
+    def _enroll(self, index: int) -> None:
+        self._installs[index] = self._installs[index] if self._rng.random() < 0.5 else self._new_install()
+        self._register(self._installs[index], self._installs[index].app_name)
+        self._send(index)
 
     def _register(self, install: Install, app: str) -> None:
         install.app_name = app
         self._post(install, "/v1/register", install.registration(), signed=False)
         self._post(install, "/v1/activate", b'{"action":"activate"}')
 
-    def _move(self, who: int) -> None:
-        self._register(self._installs[who], self._chance.choice(APPS))
+    def _move(self, index: int) -> None:
+        self._register(self._installs[index], self._rng.choice(APPS))
 
-    def _move_twice(self, who: int) -> None:
-        for app in self._chance.sample(APPS, 2):
-            self._register(self._installs[who], app)
+    def _move_twice(self, index: int) -> None:
+        for app in self._rng.sample(APPS, 2):
+            self._register(self._installs[index], app)
 
-    def _erase_and_return(self, who: int) -> None:
-        install = self._installs[who]
-        said = {"action": "erase", "instance_id": install.instance_id, "timestamp": datetime.now(UTC).isoformat()}
-        self._post(install, "/v1/erase", json.dumps(said).encode())
-        if self._chance.random() < 0.5:
-            self._register(install, self._chance.choice(APPS))
+    def _erase_and_return(self, index: int) -> None:
+        install = self._installs[index]
+        payload = {"action": "erase", "instance_id": install.instance_id, "timestamp": datetime.now(UTC).isoformat()}
+        self._post(install, "/v1/erase", json.dumps(payload).encode())
+        if self._rng.random() < 0.5:
+            self._register(install, self._rng.choice(APPS))
 
-    def _delete(self, who: int) -> None:
-        self._decide("DELETE", f"instances/{self._installs[who].instance_id}")
-        self._installs[who] = self._newcomer()
+    def _delete(self, index: int) -> None:
+        self._decide("DELETE", f"instances/{self._installs[index].instance_id}")
+        self._installs[index] = self._new_install()
 
-    def _revoke(self, who: int) -> None:
-        self._decide("POST", f"instances/{self._installs[who].instance_id}/revoke")
-        self._installs[who] = self._newcomer()
+    def _revoke(self, index: int) -> None:
+        self._decide("POST", f"instances/{self._installs[index].instance_id}/revoke")
+        self._installs[index] = self._new_install()
 
-    def _wait_for_approval(self, who: int) -> None:
-        newcomer = self._newcomer()
-        self._post(newcomer, "/v1/register", newcomer.registration(), signed=False)
-        self._decide("POST", f"instances/{newcomer.instance_id}/approve")
-        self._installs[who] = newcomer
+    def _wait_for_approval(self, index: int) -> None:
+        install = self._new_install()
+        self._post(install, "/v1/register", install.registration(), signed=False)
+        self._decide("POST", f"instances/{install.instance_id}/approve")
+        self._installs[index] = install
 
     def _edit(self, _: int) -> None:
-        label = f"Label {self._chance.randrange(100)}"
-        aggregate = self._chance.choice(["sum", "avg", "max"])
-        said = {"overrides": {"n": {"label": label, "aggregate": aggregate}, "beta": {"hidden": True}}}
-        self._decide("PUT", f"applications/{self._chance.choice(APPS).lower()}", said)
+        label = f"Label {self._rng.randrange(100)}"
+        aggregate = self._rng.choice(["sum", "avg", "max"])
+        payload = {"overrides": {"n": {"label": label, "aggregate": aggregate}, "beta": {"hidden": True}}}
+        self._decide("PUT", f"applications/{self._rng.choice(APPS).lower()}", payload)

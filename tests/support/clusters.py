@@ -1,4 +1,4 @@
-"""Servers and the PostgreSQL below them, to be killed: each by a signal to its exact process."""
+"""Servers and their PostgreSQL, which tests kill by a signal to the exact process."""
 
 import signal
 import time
@@ -18,7 +18,7 @@ WAIT_TIMEOUT_S = 60
 
 @dataclass
 class Cluster:
-    """One PostgreSQL and all servers on it. `restarts_postgres`: the server itself starts its PostgreSQL again."""
+    """One PostgreSQL and all servers on it. `restarts_postgres`: a server restarts its embedded PostgreSQL itself."""
 
     postgres: EmbeddedPostgres
     postgres_dir: Path
@@ -27,41 +27,41 @@ class Cluster:
 
     @property
     def dsn(self) -> str:
-        """The database; only while PostgreSQL runs."""
+        """The DSN of the database, available while PostgreSQL runs."""
         return self.postgres.dsn()
 
     @property
     def urls(self) -> list[str]:
-        """Of all servers."""
+        """The base URLs of all servers."""
         return [server.url for server in self.servers]
 
     def kill_postgres(self, number: signal.Signals) -> None:
-        """SIGQUIT: PostgreSQL's immediate shutdown. SIGKILL: its first process alone, the others notice."""
+        """SIGQUIT: PostgreSQL's immediate shutdown. SIGKILL: ends the postmaster; its children then exit."""
         process = psutil.Process(self.postmaster_pid())
         process.send_signal(number)
         process.wait(WAIT_TIMEOUT_S)
 
     def stop_postgres(self) -> None:
-        """An orderly end."""
+        """Stops PostgreSQL with its fast shutdown."""
         self.postgres._control("stop", "-m", "fast")
 
     def start_postgres(self) -> None:
-        """Starts PostgreSQL again, unless that is a server's work."""
+        """Starts PostgreSQL, unless a server does so itself."""
         if not self.restarts_postgres:
             wait_for(self._restarted, "PostgreSQL, started again")
 
     def is_ready(self) -> bool:
-        """Whether all servers reach the database."""
+        """Whether all servers are ready."""
         return all(server.is_ready() for server in self.servers)
 
     def _restarted(self) -> bool:
         try:
             return self.postgres.restart_if_dead()
-        except ConfigurationError:  # processes of the one that was killed are still there
+        except ConfigurationError:  # processes of the killed PostgreSQL still run
             return False
 
     def postmaster_pid(self) -> int:
-        """Its process, which postmaster.pid names once it has one."""
+        """The PID of the postmaster, read from postmaster.pid once that has it."""
         pids: list[int] = []
 
         def has_pid() -> bool:
@@ -69,23 +69,23 @@ class Cluster:
                 pids.append(int((self.postgres_dir / "postmaster.pid").read_text().splitlines()[0]))
             return bool(pids) and psutil.pid_exists(pids[-1])
 
-        wait_for(has_pid, "PostgreSQL's first process")
+        wait_for(has_pid, "the PID of the postmaster")
         return pids[-1]
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
-    """Returns once `condition` holds."""
+    """Returns once `condition` is true; fails after `WAIT_TIMEOUT_S`."""
     deadline = time.monotonic() + WAIT_TIMEOUT_S
     pause = 0.02
     while not condition():
         assert time.monotonic() < deadline, f"never came: {what}"
         time.sleep(pause)
-        pause = min(pause * 1.5, 0.2)  # most conditions ask the database, on a connection of their own
+        pause = min(pause * 1.5, 0.2)  # most conditions open a database connection
 
 
 @contextmanager
 def embedded_cluster(folder: Path, log: Path | None = None, **environment: str) -> Iterator[Cluster]:
-    """One `shm serve` that brings up, and revives, a PostgreSQL of its own in `folder`."""
+    """One `shm serve` with an embedded PostgreSQL in `folder`, which it restarts."""
     server = ServerProcess(folder / "data", environment)
     server.log_file = log or server.log_file
     server.start()
@@ -97,7 +97,7 @@ def embedded_cluster(folder: Path, log: Path | None = None, **environment: str) 
 
 @contextmanager
 def cluster_of_servers(folder: Path, count: int = 1, **environment: str) -> Iterator[Cluster]:
-    """`count` servers on one PostgreSQL that none of them looks after."""
+    """`count` servers on one PostgreSQL that no server manages."""
     postgres = EmbeddedPostgres(folder / "database")
     with postgres.running() as dsn:
         servers = [

@@ -1,7 +1,7 @@
-"""Installs that send without end, as real ones do: what was not acknowledged is sent again, to any of the servers.
+"""Installs that send snapshots continuously and resend each one that was not acknowledged, to any of the servers.
 
-Whatever was sent and whatever was acknowledged is remembered, so that it can be held against the database afterwards.
-Bounded: a sender makes at most `MOST` requests in a run, and no wait is longer than `LIMIT_S`.
+Sent and acknowledged snapshots are recorded, for a comparison with the database afterwards.
+Bounded: a sender makes at most `MAX_REQUESTS` requests in a run, and no wait is longer than `WAIT_TIMEOUT_S`.
 """
 
 import http.client
@@ -24,10 +24,10 @@ from tests.support.installs import Install
 from tests.support.oracle import assert_matches_oracle
 from tests.support.server_process import ServerProcess
 
-MOST = 20_000  # requests of a sender in one run
-LIMIT_S = 90  # for a condition to come true under load
-ANSWER_LIMIT_S = 40  # for one request; a server that is alive and does not answer is a fault
-NAP_S = 0.05  # of a sender that was refused or not answered
+MAX_REQUESTS = 20_000  # requests of a sender in one run
+WAIT_TIMEOUT_S = 90  # for a condition to come true under load
+RESPONSE_TIMEOUT_S = 40  # for one request; a server that is alive and does not answer is a fault
+RETRY_PAUSE_S = 0.05  # of a sender that was refused or not answered
 
 Key = tuple[str, datetime]
 Metrics = Callable[[int], dict[str, Any]]
@@ -36,7 +36,7 @@ _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 
 
 def default_metrics(number: int) -> dict[str, Any]:
-    """Every sort of value, and another one in each snapshot."""
+    """Metrics of every kind, with different values in each snapshot."""
     return {
         "n": number,
         "mail": {"sent": 3 * number},
@@ -48,7 +48,7 @@ def default_metrics(number: int) -> dict[str, Any]:
 
 
 class Load:
-    """`senders` installs of one application on some servers, each with one request under way at any time."""
+    """`senders` installs of one application on some servers, each with one request in flight at any time."""
 
     def __init__(self, urls: Sequence[str], senders: int, metrics: Metrics = default_metrics) -> None:
         self._urls = urls
@@ -69,9 +69,9 @@ class Load:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """All installs send as long as the context."""
+        """All installs send during the context."""
         self._ended.clear()
-        self.renew()
+        self.reset_progress()
         with ThreadPoolExecutor(len(self._installs)) as pool:
             senders = [pool.submit(self._send, install) for install in self._installs]
             try:
@@ -81,19 +81,19 @@ class Load:
             for sender in senders:
                 sender.result()
 
-    def renew(self) -> None:
-        """From here on, only requests that begin now count for `goes_on`."""
+    def reset_progress(self) -> None:
+        """From here on, only requests that begin now count for `has_progress`."""
         with self._lock:
             self._era += 1
             self._heard = set()
 
-    def goes_on(self) -> bool:
-        """Whether every install had a snapshot acknowledged by every server since `renew`."""
+    def has_progress(self) -> bool:
+        """Whether every install had a snapshot acknowledged by every server since `reset_progress`."""
         return len(self._heard) == len(self._installs) * len(self._urls)
 
     def wait_for(self, condition: Callable[[], bool], what: str) -> None:
-        """Returns once `condition` holds."""
-        deadline = time.monotonic() + LIMIT_S
+        """Returns once `condition` is true; fails after `WAIT_TIMEOUT_S`."""
+        deadline = time.monotonic() + WAIT_TIMEOUT_S
         while not condition():
             assert time.monotonic() < deadline, f"never came: {what}; refusals {self.refusals}; {self.faults[:3]}"
             time.sleep(0.005)
@@ -104,42 +104,44 @@ class Load:
         self.wait_for(lambda: len(self.acknowledged) >= enough, f"{count} more acknowledged snapshots")
 
     def _send(self, install: Install) -> None:
-        places = itertools.cycle(self._urls)
-        lines = {url: http.client.HTTPConnection(urlsplit(url).netloc, timeout=ANSWER_LIMIT_S) for url in self._urls}
+        urls = itertools.cycle(self._urls)
+        connections = {
+            url: http.client.HTTPConnection(urlsplit(url).netloc, timeout=RESPONSE_TIMEOUT_S) for url in self._urls
+        }
         number, body, at = 0, b"", datetime.now(UTC)
-        for url in itertools.islice(places, MOST):
+        for url in itertools.islice(urls, MAX_REQUESTS):
             if not body:
                 number, at = number + 1, datetime.now(UTC)
                 body = install.snapshot_body(self._metrics(number), at)
                 self.sent[install.instance_id, at] = body
-            if self._is_acknowledged(install, body, url, lines[url]):
+            if self._is_acknowledged(install, body, url, connections[url]):
                 self.acknowledged.append((install.instance_id, at))
                 body = b""
-            elif self._ended.wait(NAP_S):
+            elif self._ended.wait(RETRY_PAUSE_S):
                 break
             if self._ended.is_set():
                 break
-        for line in lines.values():
-            line.close()
+        for connection in connections.values():
+            connection.close()
 
-    def _is_acknowledged(self, install: Install, body: bytes, url: str, line: http.client.HTTPConnection) -> bool:
-        """Sends a snapshot once. Anything but a 202 and a 503 that says when to come back is a fault."""
+    def _is_acknowledged(self, install: Install, body: bytes, url: str, connection: http.client.HTTPConnection) -> bool:
+        """Sends a snapshot once. Any response other than 202 or 503 with Retry-After is recorded as a fault."""
         era = self._era
         try:
-            line.request("POST", "/v1/snapshot", body, install.signed(body))
-            response = line.getresponse()
+            connection.request("POST", "/v1/snapshot", body, install.signed(body))
+            response = connection.getresponse()
         except TimeoutError:
-            line.close()
-            self.faults.append(f"no answer within {ANSWER_LIMIT_S} s")
+            connection.close()
+            self.faults.append(f"no answer within {RESPONSE_TIMEOUT_S} s")
             return False
         except (OSError, http.client.HTTPException):
-            line.close()
+            connection.close()
             return False
         try:
-            said = response.read()
+            content = response.read()
         except (OSError, http.client.HTTPException):  # killed in the middle of its answer, whose status counts
-            line.close()
-            said = b""
+            connection.close()
+            content = b""
         with self._lock:
             self.bytes_sent += len(body)
             if response.status == http.client.ACCEPTED:
@@ -147,35 +149,35 @@ class Load:
                     self._heard.add((install.instance_id, url))
                 return True
             if response.status == http.client.SERVICE_UNAVAILABLE and int(response.getheader("Retry-After", "0")) > 0:
-                self.refusals[_code(said)] += 1
+                self.refusals[_code(content)] += 1
             else:
-                self.faults.append(f"{response.status} {said[:200]!r}")
+                self.faults.append(f"{response.status} {content[:200]!r}")
         return False
 
 
-def _code(said: bytes) -> str:
+def _code(content: bytes) -> str:
     """The stable code of a refusal; nothing where the answer was cut off."""
-    return str(_decode(said)["code"]) if said else ""
+    return str(_decode(content)["code"]) if content else ""
 
 
 def assert_acknowledged_stored(load: Load, servers: Sequence[ServerProcess], database: str) -> None:
-    """Every 202 is there exactly once, as it was sent; nothing else is there; every figure is that of what is there.
+    """Asserts that each acknowledged snapshot is stored once and unchanged, and that every figure matches the oracle.
 
-    Nobody may be sending.
+    The load must not be running.
     """
     assert load.faults == []
     rows = stored_snapshots(database)
-    found = {(instance_id, at): metrics for instance_id, at, metrics in rows}
-    assert len(found) == len(rows), "a snapshot is stored twice"
-    assert set(load.acknowledged) - found.keys() == set(), "acknowledged, and not there"
-    for key, metrics in found.items():
+    stored = {(instance_id, at): metrics for instance_id, at, metrics in rows}
+    assert len(stored) == len(rows), "a snapshot is stored twice"
+    assert set(load.acknowledged) - stored.keys() == set(), "acknowledged, and not there"
+    for key, metrics in stored.items():
         assert _decode(metrics) == _decode(load.sent[key])["metrics"]
     for server in servers:
         assert_matches_oracle(server, database)
 
 
 def stored_snapshots(database: str) -> list[tuple[str, datetime, str]]:
-    """Every raw snapshot, as the table has it."""
+    """Every row of the snapshots table."""
     with closing(psycopg2.connect(database)) as connection, connection.cursor() as cursor:
         cursor.execute("SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off")
         cursor.execute("SELECT instance_id::text, snapshot_at, metrics::text FROM snapshots")

@@ -1,7 +1,7 @@
-"""Fleets by chance: what installs send, what the vendor decides, and how time passes. For property tests.
+"""Random fleets for property tests: what installs send, what admins decide and how time passes.
 
-`stories` makes them, as data that hypothesis can shrink; `play` sends one to a real server. A new thing that may happen
-is a class with `happen`, and a place in `events`.
+`stories` generates them as data that hypothesis can shrink; `play` sends one to a real server. A new kind of event is a
+class with a method `apply` and an entry in `events`.
 """
 
 import atexit
@@ -24,8 +24,8 @@ APPS = ("Ledger", "Kiosk")
 SLUGS = ("ledger", "kiosk")
 ENVIRONMENTS = ("production", "Dev", "ci", "")
 VERSIONS = ("1.0", "v1.0.0", "1.10", "1.9+b", "2.0-rc1", "main")
-OLDEST = timedelta(days=30)  # that a server takes by default
-AHEAD = timedelta(minutes=5)
+MAX_SNAPSHOT_AGE = timedelta(days=30)  # that a server takes by default
+MAX_CLOCK_SKEW = timedelta(minutes=5)
 
 _client = plain_http.Client(timeout=30)
 atexit.register(_client.close)
@@ -85,31 +85,31 @@ class Reading:
 class Sends:
     """A snapshot."""
 
-    who: int
+    index: int
     reading: Reading
 
-    def happen(self, fleet: Fleet) -> None:
+    def apply(self, fleet: Fleet) -> None:
         """It is stored, or there is a reason why not."""
-        install = fleet.install(self.who)
+        install = fleet.install(self.index)
         body = {"instance_id": install.instance_id, **self.reading.as_sent(fleet.began)}
         at = datetime.fromisoformat(body["timestamp"])
         raw = json.dumps(body).encode()
         status = install.post("/v1/snapshot", raw, install.signed(raw)).status_code
         now = datetime.now(UTC)
         if status != 403:
-            assert status == (202 if now - OLDEST <= at <= now + AHEAD else 400)
+            assert status == (202 if now - MAX_SNAPSHOT_AGE <= at <= now + MAX_CLOCK_SKEW else 400)
 
 
 @dataclass(frozen=True)
 class SendsBacklog:
     """Several snapshots in one request, in any order."""
 
-    who: int
+    index: int
     readings: list[Reading]
 
-    def happen(self, fleet: Fleet) -> None:
+    def apply(self, fleet: Fleet) -> None:
         """Each is stored, or there is a reason why not."""
-        install = fleet.install(self.who)
+        install = fleet.install(self.index)
         members = [reading.as_sent(fleet.began) for reading in self.readings]
         raw = json.dumps({"instance_id": install.instance_id, "snapshots": members}).encode()
         assert install.post("/v1/snapshots", raw, install.signed(raw)).status_code in (202, 403)
@@ -119,15 +119,15 @@ class SendsBacklog:
 class Reregisters:
     """Says of itself what it is now; what is known of it takes effect with its next proof, which may be at once."""
 
-    who: int
+    index: int
     app: str
     version: str
     environment: str
     proves_it: bool
 
-    def happen(self, fleet: Fleet) -> None:
+    def apply(self, fleet: Fleet) -> None:
         """As the official clients do it at each start."""
-        install = fleet.install(self.who)
+        install = fleet.install(self.index)
         install.app_name, install.app_version, install.environment = self.app, self.version, self.environment
         assert install.register().status_code in (200, 201, 403)
         if self.proves_it:
@@ -138,12 +138,12 @@ class Reregisters:
 class ChangesStatus:
     """Approved or revoked."""
 
-    who: int
+    index: int
     decision: str
 
-    def happen(self, fleet: Fleet) -> None:
+    def apply(self, fleet: Fleet) -> None:
         """Unless it is gone, or revoked for good."""
-        path = f"instances/{fleet.install(self.who).instance_id}/{self.decision}"
+        path = f"instances/{fleet.install(self.index).instance_id}/{self.decision}"
         assert fleet.decide("POST", path).status_code in (200, 404, 409)
 
 
@@ -151,11 +151,11 @@ class ChangesStatus:
 class Erases:
     """Wants nothing of it to be kept."""
 
-    who: int
+    index: int
 
-    def happen(self, fleet: Fleet) -> None:
+    def apply(self, fleet: Fleet) -> None:
         """It may register again."""
-        install = fleet.install(self.who)
+        install = fleet.install(self.index)
         said = {"action": "erase", "instance_id": install.instance_id, "timestamp": datetime.now(UTC).isoformat()}
         raw = json.dumps(said).encode()
         assert install.post("/v1/erase", raw, install.signed(raw)).status_code in (200, 403)
@@ -168,7 +168,7 @@ class SetsOverrides:
     slug: str
     overrides: dict[str, Any]
 
-    def happen(self, fleet: Fleet) -> None:
+    def apply(self, fleet: Fleet) -> None:
         """If there is such an application yet."""
         status = fleet.decide("PUT", f"applications/{self.slug}", {"overrides": self.overrides}).status_code
         assert status in (200, 404)
@@ -178,7 +178,7 @@ class SetsOverrides:
 class RollsUp:
     """The background comes round."""
 
-    def happen(self, fleet: Fleet) -> None:
+    def apply(self, fleet: Fleet) -> None:
         """Whatever has been stored until now is in the series."""
         fleet.roll_up()
 
@@ -189,7 +189,7 @@ class TimePasses:
 
     days: int
 
-    def happen(self, fleet: Fleet) -> None:
+    def apply(self, fleet: Fleet) -> None:
         """They are over."""
         shift_times(fleet.database, timedelta(days=self.days))
 
@@ -206,13 +206,13 @@ class Story:
 
 
 def play(story: Story, fleet: Fleet, after_time: Callable[[], None]) -> None:
-    """Lets it happen. Calls `after_time` whenever time has passed, before anything else notices it."""
+    """Lets it apply. Calls `after_time` whenever time has passed, before anything else notices it."""
     for app, environment in story.newcomers:
         install = Install(fleet.server.url, app_name=app, app_version=VERSIONS[0], environment=environment)
         assert install.register().status_code == 201
         fleet.installs.append(install)
     for event in story.events:
-        event.happen(fleet)
+        event.apply(fleet)
         if isinstance(event, TimePasses):
             after_time()
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 WAIT_LIMIT_S = 20.0  # for any one read or write
-LARGEST_ANSWER = 4 * 1024 * 1024  # bytes: more than any test asks for
+MAX_RESPONSE_BYTES = 4 * 1024 * 1024  # bytes: more than any test asks for
 STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9][0-9]) [^\r\n]*\r\n")
 PROBLEM = {"type", "title", "status", "detail", "code"}
 
@@ -137,5 +137,5 @@ class RawConnection:
         except ConnectionResetError:
             return False
         self._read += data
-        assert len(self._read) < LARGEST_ANSWER, "an answer without an end"
+        assert len(self._read) < MAX_RESPONSE_BYTES, "an answer without an end"
         return bool(data)

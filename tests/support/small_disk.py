@@ -1,7 +1,7 @@
-"""A disk of a few megabytes that really becomes full: a tmpfs.
+"""A tmpfs of a few megabytes, which a test fills.
 
-Root mounts it. Anybody else does so in a user namespace of their own, and reaches it through the process that lives
-there. Where neither is allowed, the test is skipped, and says so.
+Root mounts it. Other users mount it in a user namespace and reach it through the root folder of a process in that
+namespace. Where neither is allowed, the test is skipped with the reason.
 """
 
 import os
@@ -20,12 +20,12 @@ CHUNKS = (1024 * 1024, 4096, 1)
 
 @dataclass
 class SmallDisk:
-    """A folder on a disk of its own."""
+    """A folder on a file system of its own."""
 
     folder: Path
 
     def fill(self) -> None:
-        """Leaves not one byte."""
+        """Writes a file until no byte is free."""
         with (self.folder / "ballast").open("wb", buffering=0) as ballast:
             for size in CHUNKS:
                 try:
@@ -35,13 +35,13 @@ class SmallDisk:
                     continue
 
     def free_space(self) -> None:
-        """Takes the ballast away."""
+        """Deletes that file."""
         (self.folder / "ballast").unlink(missing_ok=True)
 
 
 @contextmanager
 def small_disk() -> Iterator[SmallDisk]:
-    """A small disk that is gone afterwards."""
+    """Mounts a small disk and unmounts it at the end."""
     with tempfile.TemporaryDirectory(prefix="shm-tests-") as folder:
         mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=0755", "shm-tests", folder]
         if os.geteuid() == 0:

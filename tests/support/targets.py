@@ -1,4 +1,4 @@
-"""Servers that the tests of a file share, and the good installs beside a hostile one."""
+"""Servers that the tests of a module share, and well-behaved installs to run beside a hostile one."""
 
 import json
 import time
@@ -35,7 +35,7 @@ class Target:
     database: str
 
     def fetch_instance(self, instance_id: str) -> Any:
-        """The instance as the API shows it, its numbers as they are written."""
+        """The instance from the API, with numbers as decimals."""
         head = f"GET /api/v1/admin/instances/{instance_id} HTTP/1.1\r\nHost: shm.test\r\n"
         token = f"Authorization: {self.server.headers['Authorization']}\r\n\r\n"
         with RawConnection(self.server.port) as reader:
@@ -47,7 +47,7 @@ class Target:
 
     @contextmanager
     def assert_no_fault(self) -> Iterator[None]:
-        """Afterwards the process lives, and its log has no fault of its own and no refusal by PostgreSQL in it."""
+        """Asserts at its end that the process runs and that its log has no traceback and no rejection by PostgreSQL."""
         before = len(self.server.log)
         yield
         log = self.server.log[before:]
@@ -77,14 +77,14 @@ class Neighbours:
         self.database.execute("SELECT pg_advisory_lock(%s)", [Lock.WRITERS])
 
     def wait_until_batch_blocked(self) -> None:
-        """Until a batch of the server waits for the lock."""
+        """Waits until a batch of the server waits for the lock."""
         deadline = time.monotonic() + WAIT_LIMIT_S
         while self._one(WAITING, BATCH) == 0:
             assert time.monotonic() < deadline, "no batch is being written"
             time.sleep(0.001)
 
     def release_writer(self) -> None:
-        """What waits is written."""
+        """Lets waiting batches be written."""
         self.database.execute("SELECT pg_advisory_unlock(%s)", [Lock.WRITERS])
 
     def stored(self, install: Install, metrics: str | None = None) -> int:

@@ -1,7 +1,7 @@
-"""Time passes: everything that a database knows is moved into the past, as if it had all happened earlier.
+"""Moves every timestamp of a database into the past, as if all its events had happened earlier.
 
-By whole days, so that hours and midnights stay what they are. Nothing is lost by it and nothing computed: what time
-alone changes is then for the server to notice.
+The shift is in whole days, so the hour of each timestamp stays the same. Derived values are not recomputed: the server
+has to refresh those that depend on the current time.
 """
 
 from datetime import timedelta
@@ -13,7 +13,7 @@ from shm.db.advisory_locks import Lock
 
 TIMELESS = ["schema_migrations", "tokens"]
 
-# Tables with moments in them, of partitioned ones the whole; and all of their columns, `true` for a moment.
+# Tables with timestamps, with the parent for partitions; and all their columns, `true` for a timestamp.
 TABLES = """
     SELECT c.relname, array_agg(a.attname ORDER BY a.attnum)::text[],
         array_agg(a.atttypid = 'timestamptz'::regtype ORDER BY a.attnum)
@@ -36,7 +36,7 @@ NEW = """
 
 
 def shift_times(database: str, by: timedelta) -> None:
-    """Lets `by`, whole days, pass for a database, while no statement that changes it runs."""
+    """Moves all timestamps `by` whole days into the past, while no other statement changes the database."""
     assert by == timedelta(days=by.days), "hours and midnights must stay what they are"
     connection = psycopg2.connect(database)
     try:
@@ -53,7 +53,7 @@ def shift_times(database: str, by: timedelta) -> None:
 
 
 def _age_table(cursor: psycopg2.extensions.cursor, table: str, columns: dict[str, bool], by: timedelta) -> None:
-    """Aside and back, so that no row meets one that has not been moved yet."""
+    """Moves rows through a temporary table, so that no unique key conflicts with a row that is not moved yet."""
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
     aged = sql.SQL(", ").join(
         sql.SQL("{} - {}").format(sql.Identifier(name), sql.Literal(by)) if is_moment else sql.Identifier(name)

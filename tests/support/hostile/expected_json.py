@@ -12,8 +12,8 @@ from shm.core.settings import Settings
 
 LIMITS = Settings()
 MAX_DIGITS = 330  # of a number that is kept
-MOST_DIGITS_READ = 4_300  # of a whole number that is read at all, be it only to be dropped for a later equal key
-MOST_EXPONENT_READ = 18  # digits
+MAX_DIGITS_READ = 4_300  # of a whole number that is read at all, be it only to be dropped for a later equal key
+MAX_EXPONENT_DIGITS = 18  # digits
 
 
 def parse(text: bytes) -> Any:
@@ -36,8 +36,8 @@ def _number(written: str) -> Decimal:
     mantissa, _, exponent = written.lower().partition("e")
     if (
         written[-1] in "Ny"
-        or len(exponent.lstrip("+-")) > MOST_EXPONENT_READ
-        or ("." not in mantissa and len(mantissa) > MOST_DIGITS_READ)
+        or len(exponent.lstrip("+-")) > MAX_EXPONENT_DIGITS
+        or ("." not in mantissa and len(mantissa) > MAX_DIGITS_READ)
     ):
         raise ValueError(written)
     return Decimal(written)

@@ -1,4 +1,4 @@
-"""Generators of JSON made of nasty pieces: kept, refused, or no JSON at all. Mostly one thing is wrong at a time."""
+"""Hypothesis strategies for edge-case JSON: accepted, rejected or malformed, mostly with one defect at a time."""
 
 from dataclasses import dataclass, replace
 

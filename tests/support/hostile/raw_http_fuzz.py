@@ -1,4 +1,4 @@
-"""Generators of bytes that are nearly HTTP: good requests with bytes changed, odd requests, and no requests."""
+"""Hypothesis strategies for raw bytes near HTTP: mutated requests, unusual requests and random bytes."""
 
 from hypothesis import strategies as st
 

@@ -21,11 +21,11 @@ LAPSES = {"daily_active": timedelta(days=1), "weekly_active": timedelta(days=7),
 SYSTEM_WORDS = {"cpu", "mem", "memory", "uptime", "goroutines", "heap", "rss"}
 MEAN_WORDS = {"pct", "percent", "ratio", "avg", "mean", "rate"}
 
-MOST_VALUES = 20  # of a category that are told
+MAX_VALUES = 20  # of a category that are told
 
 
 @dataclass
-class Figures:
+class MetricValues:
     """What some snapshots say: by key, the values of those that answered."""
 
     numbers: dict[str, list[Decimal]] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Figures:
     categories: dict[str, Counter[str]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, snapshots: Iterable[Snapshot]) -> "Figures":
+    def of(cls, snapshots: Iterable[Snapshot]) -> "MetricValues":
         """Of these, one of each instance."""
         figures = cls()
         for snapshot in snapshots:
@@ -89,7 +89,7 @@ def global_numbers(raw: Raw, now: datetime, window: timedelta) -> dict[str, tupl
     """Numbers over all applications that do not hide them, of those whose sums have one meaning in all of them."""
     found: dict[str, tuple[set[Aggregate], list[Decimal]]] = {}
     for slug in raw.applications:
-        for key, values in Figures.of(reporting(raw, now, window, slug)).numbers.items():
+        for key, values in MetricValues.of(reporting(raw, now, window, slug)).numbers.items():
             if not is_hidden(key, raw, slug):
                 aggregates, all_values = found.setdefault(key, (set(), []))
                 aggregates.add(aggregate(key, raw, slug))
