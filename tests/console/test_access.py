@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shm.auth.token_file import TOKEN_FILE as TOKEN_FILE_OF_THE_SERVER
 from shm.core.settings import default_data_dir
-from shm_tui.access import DEFAULT_SERVER, TOKEN_FILE, data_dir, find_token, server_address
+from shm_tui.access import DEFAULT_SERVER, TOKEN_FILE, find_token, resolve_data_dir, resolve_server_url
 from shm_tui.errors import AddressError, ConsoleError, TokenError
 from tests.support.console_rows import no_deadline
 
@@ -19,10 +19,10 @@ SECRET = "hunter2-hunter2-hunter2"
 
 def test_the_address_comes_from_the_option_then_the_environment_then_this_machine() -> None:
     environ = {"SHM_SERVER": "https://metrics.example.com"}
-    assert server_address("http://given:8080", environ) == "http://given:8080"
-    assert server_address(None, environ) == "https://metrics.example.com"
-    assert server_address(None, {}) == DEFAULT_SERVER
-    assert server_address("", {"SHM_SERVER": ""}) == DEFAULT_SERVER
+    assert resolve_server_url("http://given:8080", environ) == "http://given:8080"
+    assert resolve_server_url(None, environ) == "https://metrics.example.com"
+    assert resolve_server_url(None, {}) == DEFAULT_SERVER
+    assert resolve_server_url("", {"SHM_SERVER": ""}) == DEFAULT_SERVER
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_the_address_comes_from_the_option_then_the_environment_then_this_machin
     ],
 )
 def test_an_address_is_taken_without_its_last_slash_and_its_scheme_in_lower_case(given_: str, address: str) -> None:
-    assert server_address(given_, {}) == address
+    assert resolve_server_url(given_, {}) == address
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,8 @@ def test_an_address_is_taken_without_its_last_slash_and_its_scheme_in_lower_case
     ids=lambda address: ascii(address[:40]),
 )
 def test_what_is_no_address_is_refused_with_a_sentence(address: str) -> None:
-    with pytest.raises(AddressError, match="is no address of a server: it begins with http:// or https://") as caught:
-        server_address(address, {})
+    with pytest.raises(AddressError, match="is not a server's address: expected http:// or https://") as caught:
+        resolve_server_url(address, {})
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 400
 
@@ -88,8 +88,8 @@ def test_what_is_no_address_is_refused_with_a_sentence(address: str) -> None:
     ],
 )
 def test_a_token_inside_an_address_is_refused_and_not_repeated(address: str) -> None:
-    with pytest.raises(AddressError, match="the token goes into --token or SHM_TOKEN") as caught:
-        server_address(address, {})
+    with pytest.raises(AddressError, match="set the token with --token or SHM_TOKEN") as caught:
+        resolve_server_url(address, {})
     assert SECRET not in str(caught.value)
     assert caught.value.__cause__ is None
 
@@ -98,7 +98,7 @@ def test_a_token_inside_an_address_is_refused_and_not_repeated(address: str) -> 
 @given(st.text() | st.text(alphabet="htps:/.[]%@? \t\\é1").map("http://".__add__))
 def test_any_text_is_an_address_that_can_be_asked_or_is_refused(text: str) -> None:
     try:
-        address = server_address(text, {})
+        address = resolve_server_url(text, {})
     except AddressError:
         return
     assert address.startswith(("http://", "https://"))
@@ -125,7 +125,7 @@ def test_the_file_is_not_looked_at_when_a_token_was_given(tmp_path: Path) -> Non
 
 
 def test_without_a_token_it_says_what_to_do_and_where_it_looked(tmp_path: Path) -> None:
-    with pytest.raises(TokenError, match="--token, set SHM_TOKEN, or say with --data-dir") as caught:
+    with pytest.raises(TokenError, match="set --token or SHM_TOKEN, or set --data-dir") as caught:
         find_token(None, tmp_path, {})
     assert str(tmp_path / TOKEN_FILE) in str(caught.value)
 
@@ -134,7 +134,7 @@ def test_without_a_token_it_says_what_to_do_and_where_it_looked(tmp_path: Path) 
     "token", [f"{SECRET}\n", f"{SECRET} x", f"{SECRET}ü", f"{SECRET}\r\nX-Evil: 1", f"{SECRET}\x00"], ids=ascii
 )
 def test_a_token_that_could_not_be_sent_is_refused_and_not_repeated(token: str, tmp_path: Path) -> None:
-    with pytest.raises(TokenError, match="characters in it that no token has") as caught:
+    with pytest.raises(TokenError, match="the token has invalid characters") as caught:
         find_token(token, tmp_path, {})
     assert SECRET not in str(caught.value)
 
@@ -142,10 +142,10 @@ def test_a_token_that_could_not_be_sent_is_refused_and_not_repeated(token: str, 
 def test_a_file_without_a_token_is_named_and_its_content_is_not(tmp_path: Path) -> None:
     with pytest.raises(TokenError, match=r"admin\.token is empty"):
         find_token(None, folder_with(tmp_path, " \n"), {})
-    with pytest.raises(TokenError, match="cannot be read: it is not a text") as caught:
+    with pytest.raises(TokenError, match="cannot be read: it is not UTF-8 text") as caught:
         find_token(None, folder_with(tmp_path, SECRET.encode() + b"\xff"), {})
     assert SECRET not in str(caught.value)
-    with pytest.raises(TokenError, match="characters in it that no token has"):
+    with pytest.raises(TokenError, match="the token has invalid characters"):
         find_token(None, folder_with(tmp_path, f"{SECRET}\nand another line"), {})
 
 
@@ -159,14 +159,14 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
 
 
 def test_the_data_directory_comes_from_the_option_then_the_environment() -> None:
-    assert data_dir("/given", {"SHM_DATA_DIR": "/environment"}) == Path("/given")
-    assert data_dir(None, {"SHM_DATA_DIR": "/environment"}) == Path("/environment")
-    assert data_dir("~/shm", {}) == Path.home() / "shm"
+    assert resolve_data_dir("/given", {"SHM_DATA_DIR": "/environment"}) == Path("/given")
+    assert resolve_data_dir(None, {"SHM_DATA_DIR": "/environment"}) == Path("/environment")
+    assert resolve_data_dir("~/shm", {}) == Path.home() / "shm"
 
 
 def test_a_home_that_is_nowhere_is_refused_with_a_sentence() -> None:
     with pytest.raises(ConsoleError, match="“~nobody-of-that-name/shm” is the directory of a user"):
-        data_dir("~nobody-of-that-name/shm", {})
+        resolve_data_dir("~nobody-of-that-name/shm", {})
 
 
 @pytest.mark.parametrize("user", [0, 1000])
@@ -174,4 +174,4 @@ def test_the_token_is_looked_for_where_the_server_of_the_same_user_keeps_it(
     user: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: user)
-    assert data_dir(None, {}) / TOKEN_FILE == Path(default_data_dir()) / TOKEN_FILE_OF_THE_SERVER
+    assert resolve_data_dir(None, {}) / TOKEN_FILE == Path(default_data_dir()) / TOKEN_FILE_OF_THE_SERVER

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from shm_tui.widgets.detail_panel import Drawer
+from shm_tui.widgets.detail_panel import DetailPanel
 from tests.support.console import DrivenConsole, open_console
 from tests.support.databases import admin_cursor
 from tests.support.installs import Install
@@ -29,7 +29,7 @@ def app() -> str:
 
 def fleet(server: ServerProcess, count: int = 5, app: str = "Ledger", **more: object) -> list[Install]:
     """Installs of an application whose `sent` is ten times their number."""
-    return [Install(server.url, app_name=app).enroll({"sent": 10 * number, **more}) for number in range(count)]
+    return [Install(server.url, app_name=app).arrived({"sent": 10 * number, **more}) for number in range(count)]
 
 
 def dimmed(console: DrivenConsole) -> bool:
@@ -40,7 +40,7 @@ def dimmed(console: DrivenConsole) -> bool:
 
 
 async def test_tiles_and_columns_are_made_from_whatever_keys_arrive(server: ServerProcess) -> None:
-    Install(server.url).enroll({"pizzas_eaten": 10, "beta": True, "db": "postgres", "mail": {"sent": 3}})
+    Install(server.url).arrived({"pizzas_eaten": 10, "beta": True, "db": "postgres", "mail": {"sent": 3}})
     async with open_console(server, size=(200, 50)) as console:
         await console.shows("PIZZAS EATEN", "100 %", "postgres 100 %", "MAIL SENT")
         (row,) = console.rows()
@@ -66,12 +66,12 @@ async def test_a_snapshot_changes_its_cell_and_the_tile(server: ServerProcess) -
 async def test_the_cursor_stays_on_its_instance_when_rows_move(shared: ServerProcess, app: str) -> None:
     installs = fleet(shared, 4, app)
     async with open_console(shared, app) as console:
-        await console.until(lambda: len(console.app.table.store.ids) == 4)
+        await console.until(lambda: len(console.app.table.store.visible_ids) == 4)
         await console.pilot.press("down")
         before = console.app.table.cursor_id
         assert before == installs[2].instance_id
         await asyncio.to_thread(installs[0].snapshot, {"sent": 999})
-        await console.until(lambda: console.app.table.store.ids[0] == installs[0].instance_id)
+        await console.until(lambda: console.app.table.store.visible_ids[0] == installs[0].instance_id)
         assert console.app.table.cursor_id == before
 
 
@@ -79,11 +79,11 @@ async def test_arrows_move_the_cursor_in_a_table_longer_than_the_screen(shared: 
     fleet(shared, 30, app)
     async with open_console(shared, app, (80, 24)) as console:
         table = console.app.table
-        await console.until(lambda: len(table.store.ids) == 30 and console.app.settled.is_set())
+        await console.until(lambda: len(table.store.visible_ids) == 30 and console.app.data_shown.is_set())
         for keys, place in ((["down"] * 3, 3), (["up"], 2), (["end"], 29), (["pageup"], 11), (["G", "g"], 0)):
             await console.pilot.press(*keys)
-            assert table.store.find(table.cursor_id) == place, keys
-            assert table.store.ids[place][:8] in " ".join(console.rows()), "the view goes with it"
+            assert table.store.index_of(table.cursor_id) == place, keys
+            assert table.store.visible_ids[place][:8] in " ".join(console.rows()), "the view goes with it"
 
 
 async def test_the_filter_narrows_as_one_types_and_escape_gives_all_back(shared: ServerProcess, app: str) -> None:
@@ -93,28 +93,28 @@ async def test_the_filter_narrows_as_one_types_and_escape_gives_all_back(shared:
         await console.pilot.press("slash", *"sent>20")
         await console.until(lambda: len(console.rows()) == 2)
         await console.pilot.press("enter", "slash", *"0000")
-        await console.shows("Nothing matches")
+        await console.shows("No instance matches")
         await console.pilot.press("escape")
         await console.until(lambda: len(console.rows()) == 5)
 
 
 async def test_versions_are_sorted_and_compared_as_the_server_does(shared: ServerProcess, app: str) -> None:
     for version in ("2.0", "v1.10", "1.10.0-rc1", "main", "1.9", "1.9-ls12"):
-        Install(shared.url, app_name=app, app_version=version).enroll({"sent": 1})
+        Install(shared.url, app_name=app, app_version=version).arrived({"sent": 1})
     listed = [item["app_version"] for item in shared.get(f"instances?app={app}&sort=app_version").json()]
     latest = shared.get(f"applications/{app}/versions").json()["latest"]
     async with open_console(shared, app) as console:
-        store = console.app.watch_.store
+        store = console.app.session.store
         await console.until(lambda: len(console.rows()) == 6)
         for _ in console.app.table.columns:
-            if store.column.id != "version":
+            if store.sort_column.id != "version":
                 await console.pilot.press("shift+right")
-        shown = [store.rows[key].instance.app_version for key in store.ids]
+        shown = [store.rows[key].instance.app_version for key in store.visible_ids]
         assert shown == listed == ["main", "1.9", "1.9-ls12", "1.10.0-rc1", "v1.10", "2.0"]
         assert shown[-1] == latest
         await console.pilot.press("slash", *"version>=1.10", "enter")
-        await console.until(lambda: len(console.rows()) == 2 and not console.app.asking)
-        assert [store.rows[key].instance.app_version for key in store.ids] == ["v1.10", "2.0"]
+        await console.until(lambda: len(console.rows()) == 2 and not console.app.is_filter_open)
+        assert [store.rows[key].instance.app_version for key in store.visible_ids] == ["v1.10", "2.0"]
 
 
 async def test_a_filter_that_is_not_understood_says_why(shared: ServerProcess, app: str) -> None:
@@ -131,18 +131,18 @@ async def test_a_filter_that_is_not_understood_is_never_kept(shared: ServerProce
         await console.until(lambda: len(console.rows()) == 5)
         await console.pilot.press("slash", *"status:zzz", "enter")
         await console.shows("status: is one of")
-        assert console.app.asking
+        assert console.app.is_filter_open
         await console.until(lambda: len(console.rows()) == 5)
         await console.pilot.press("tab")
-        await console.until(lambda: not console.app.asking)
+        await console.until(lambda: not console.app.is_filter_open)
         assert len(console.rows()) == 5
 
 
 async def test_every_application_is_there_however_many_there_are(server: ServerProcess) -> None:
     for number in range(55):
-        Install(server.url, app_name=f"App {number:02}").enroll()
+        Install(server.url, app_name=f"App {number:02}").arrived()
     for _ in range(2):
-        Install(server.url, app_name="Zebra").enroll({"sent": 1})
+        Install(server.url, app_name="Zebra").arrived({"sent": 1})
     async with open_console(server) as console:
         await console.shows("Zebra  ", "SENT")
         assert len(console.app.overview.applications or ()) == 56
@@ -151,7 +151,7 @@ async def test_every_application_is_there_however_many_there_are(server: ServerP
 async def test_an_application_that_is_not_there_is_not_an_empty_server(shared: ServerProcess) -> None:
     fleet(shared, 1)
     async with open_console(shared, "nobody") as console:
-        await console.shows("There is no application “nobody” here")
+        await console.shows("There is no application “nobody”")
 
 
 async def test_long_keys_keep_their_figures_in_line(shared: ServerProcess, app: str) -> None:
@@ -167,7 +167,7 @@ async def test_brackets_that_match_nothing_are_only_text(shared: ServerProcess, 
     async with open_console(shared, app) as console:
         await console.until(lambda: console.rows())
         await console.pilot.press("slash", "left_square_bracket", "slash", "left_square_bracket")
-        await console.shows("Nothing matches  /[/[")
+        await console.shows("No instance matches  /[/[")
 
 
 async def test_listing_anew_takes_what_the_feed_never_told(server: ServerProcess, database: str) -> None:
@@ -205,12 +205,12 @@ async def test_enter_opens_the_details_and_escape_closes_them(shared: ServerProc
         await asyncio.to_thread(install.snapshot, {"sent": 123456})
         await console.shows("123,456")
         await console.pilot.press("escape")
-        await console.until(lambda: not console.app.query_one(Drawer).display)
+        await console.until(lambda: not console.app.query_one(DetailPanel).display)
 
 
 async def test_applications_are_gone_through_by_key(server: ServerProcess) -> None:
     fleet(server, 2)
-    Install(server.url, app_name="Kiosk").enroll({"plays": 1})
+    Install(server.url, app_name="Kiosk").arrived({"plays": 1})
     async with open_console(server, size=(80, 24)) as console:
         await console.shows("Ledger", "SENT")
         await console.pilot.press("right_square_bracket")
@@ -226,7 +226,7 @@ async def test_freezing_holds_the_rows_still_and_counts_what_waits(shared: Serve
         await console.until(lambda: console.rows())
         await console.pilot.press("p")
         await asyncio.to_thread(install.snapshot, {"sent": 777})
-        await console.shows("paused, +1 held")
+        await console.shows("paused, 1 change")
         assert "777" not in console.rows()[0]
         await console.pilot.press("p")
         await console.until(lambda: "777" in console.rows()[0])
@@ -234,7 +234,7 @@ async def test_freezing_holds_the_rows_still_and_counts_what_waits(shared: Serve
 
 async def test_the_states_are_told_apart_by_their_shapes(shared: ServerProcess, app: str) -> None:
     fleet(shared, 1, app)
-    Install(shared.url, app_name=app, environment="dev").enroll({"sent": 1})
+    Install(shared.url, app_name=app, environment="dev").arrived({"sent": 1})
     Install(shared.url, app_name=app).register()
     async with open_console(shared, app) as console:
         await console.until(lambda: len(console.rows()) == 3)
@@ -243,17 +243,17 @@ async def test_the_states_are_told_apart_by_their_shapes(shared: ServerProcess, 
 
 async def test_nothing_yet_says_how_to_send_the_first_snapshot(server: ServerProcess) -> None:
     async with open_console(server) as console:
-        await console.shows("Nothing has reported yet", "shm_sdk.Client")
-        await asyncio.to_thread(Install(server.url).enroll, {"sent": 5})
+        await console.shows("No instance has reported yet", "shm_sdk.Client")
+        await asyncio.to_thread(Install(server.url).arrived, {"sent": 5})
         await console.shows("Ledger", "SENT")
-        await console.hides("Nothing has reported yet")
+        await console.hides("No instance has reported yet")
 
 
 async def test_a_wrong_token_is_told_and_not_confused_with_no_rows(server: ServerProcess) -> None:
     (server.data_dir / "admin.token").write_text("shm_wrong-token-wrong-token\n")
     async with open_console(server) as console:
         await console.shows("does not accept the token")
-        assert "Nothing has reported" not in console.screen
+        assert "No instance has reported" not in console.screen
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 36)])
@@ -265,12 +265,12 @@ async def test_rows_stay_while_the_server_is_away_and_go_on_without_a_gap(
         await console.shows("● live")
         await console.until(lambda: len(console.rows()) == 3)
         await asyncio.to_thread(server.kill)
-        await console.shows("◌ away", "next try in")
+        await console.shows("◌ disconnected", "retry in")
         await console.until(lambda: dimmed(console), "dimmed rows")
         assert len(console.rows()) == 3
         await asyncio.to_thread(server.start)
         await asyncio.to_thread(installs[1].snapshot, {"sent": 5560})
-        await asyncio.to_thread(Install(server.url).enroll, {"sent": 1})
+        await asyncio.to_thread(Install(server.url).arrived, {"sent": 1})
         await console.shows("● live")
         await console.until(lambda: len(console.rows()) == 4 and "5.56k" in console.rows()[0])
         await console.until(lambda: not dimmed(console), "bright rows")
@@ -291,11 +291,11 @@ async def test_rows_stay_while_the_server_is_away_and_go_on_without_a_gap(
 async def test_a_hostile_string_is_shown_harmless(shared: ServerProcess, hostile: str) -> None:
     said = {hostile[:60]: 5, "text": hostile, "nested": {hostile[:50]: [hostile]}}
     install = Install(shared.url, app_name=hostile, app_version=hostile, environment=hostile, os_arch=hostile)
-    install.enroll(said)
+    install.arrived(said)
     async with open_console(shared, size=(200, 50)) as console:
         slug = shared.get(f"instances/{install.instance_id}").json()["app_slug"]
-        console.app._go_to(slug)
-        await console.until(lambda: console.rows() and console.app.watch_.slug == slug)
+        console.app.show_application(slug)
+        await console.until(lambda: console.rows() and console.app.session.slug == slug)
         await console.pilot.press("enter")
         await console.shows(install.instance_id)
         drawn = console.screen
@@ -309,6 +309,6 @@ async def test_a_hostile_string_is_shown_harmless(shared: ServerProcess, hostile
 async def test_help_shows_every_key_and_state(shared: ServerProcess) -> None:
     async with open_console(shared, size=(120, 90)) as console:
         await console.pilot.press("question_mark")
-        await console.shows("MOVING", "STATES", "revoked for good", "THE FILTER")
+        await console.shows("NAVIGATION", "STATES", "revoked for good", "THE FILTER")
         await console.pilot.press("escape")
         await console.hides("STATES")

@@ -9,58 +9,58 @@ from hypothesis import strategies as st
 
 from shm_client import MetricKey
 from shm_tui.model.columns import (
-    FIXED,
-    METRIC,
+    FIXED_COLUMNS,
+    HOST_FIRST_WIDTH,
+    METRIC_PREFIX,
     SEEN,
     VERSION,
-    WIDE,
     Column,
-    Place,
-    columns_for,
+    Pinning,
+    build_columns,
     metric_column,
-    value_key,
-    value_text,
+    value_sort_key,
 )
-from shm_tui.text.formatting import DAY, NOTHING
-from tests.support.console_rows import MOMENT, no_deadline, row
+from shm_tui.model.row import format_value
+from shm_tui.text.formatting import DAY, UNKNOWN
+from tests.support.console_rows import CLOCK, no_deadline, row
 
-BY_ID = {column.id: column for column in FIXED}
+BY_ID = {column.id: column for column in FIXED_COLUMNS}
 values = st.none() | st.booleans() | st.integers() | st.decimals(allow_nan=False) | st.text() | st.lists(st.integers())
 
 
-def ids(answered: dict[str, int], width: int = 100, one_application: bool = True, **more: Any) -> list[str]:
+def ids(key_counts: dict[str, int], width: int = 100, one_application: bool = True, **more: Any) -> list[str]:
     """The columns' ids for metrics that all are numbers."""
-    given_: dict[str, Any] = {"numeric": answered, "descriptions": Described()} | more
-    return [column.id for column in columns_for(answered, **given_, one_application=one_application, width=width)]
+    given_: dict[str, Any] = {"numeric": key_counts, "descriptions": MetricDescriptions()} | more
+    return [column.id for column in build_columns(key_counts, **given_, one_application=one_application, width=width)]
 
 
-class Described(dict[str, MetricKey]):
+class MetricDescriptions(dict[str, MetricKey]):
     """Descriptions by key; any other key is a business metric that is summed."""
 
     def __missing__(self, key: str) -> MetricKey:
         return MetricKey(key, key, aggregate="sum")
 
 
-def metrics(answered: dict[str, int], **more: Any) -> list[str]:
+def metrics(key_counts: dict[str, int], **more: Any) -> list[str]:
     """The same, of the metrics only."""
-    return [name.removeprefix(METRIC) for name in ids(answered, **more) if name.startswith(METRIC)]
+    return [name.removeprefix(METRIC_PREFIX) for name in ids(key_counts, **more) if name.startswith(METRIC_PREFIX)]
 
 
 def cell(column: Column, **instance: Any) -> str:
     """What a column says of an instance."""
-    return column.text(row(**instance), MOMENT)
+    return column.text(row(**instance), CLOCK)
 
 
 def test_the_business_stands_before_the_system_and_totals_before_means() -> None:
-    answered = dict.fromkeys(("a_mean", "a_system_one", "invoices"), 3)
+    key_counts = dict.fromkeys(("a_mean", "a_system_one", "invoices"), 3)
     mean = MetricKey("a_mean", "A mean", aggregate="avg")
     system = MetricKey("a_system_one", "System", kind="system", aggregate="avg")
-    descriptions = Described(a_mean=mean, a_system_one=system)
-    assert metrics(answered, descriptions=descriptions) == ["invoices", "a_mean", "a_system_one"]
+    descriptions = MetricDescriptions(a_mean=mean, a_system_one=system)
+    assert metrics(key_counts, descriptions=descriptions) == ["invoices", "a_mean", "a_system_one"]
 
 
 def test_a_hidden_key_has_no_column() -> None:
-    descriptions = Described(secret=MetricKey("secret", "Secret", hidden=True))
+    descriptions = MetricDescriptions(secret=MetricKey("secret", "Secret", hidden=True))
     assert metrics({"secret": 9, "sent": 1}, descriptions=descriptions) == ["sent"]
 
 
@@ -75,33 +75,40 @@ def test_columns_stand_still_while_instances_come_and_go() -> None:
 
 def test_the_name_and_the_age_are_at_the_edges_and_the_machine_waits_for_a_wide_screen() -> None:
     machine = ["os", "environment", "mode"]
-    assert ids({"sent": 1}) == ["state", "instance", "version", f"{METRIC}sent", *machine, "seen"]
-    assert ids({"sent": 1}, WIDE) == ["state", "instance", "version", *machine, f"{METRIC}sent", "seen"]
+    assert ids({"sent": 1}) == ["state", "instance", "version", f"{METRIC_PREFIX}sent", *machine, "seen"]
+    assert ids({"sent": 1}, HOST_FIRST_WIDTH) == [
+        "state",
+        "instance",
+        "version",
+        *machine,
+        f"{METRIC_PREFIX}sent",
+        "seen",
+    ]
     assert ids({}, one_application=False) == ["state", "instance", "application", "version", *machine, "seen"]
-    columns = columns_for({"sent": 1}, ["sent"], Described(), one_application=True, width=100)
-    places = [column.place for column in columns]
-    assert places == sorted(places, key=list(Place).index)
+    columns = build_columns({"sent": 1}, ["sent"], MetricDescriptions(), one_application=True, width=100)
+    places = [column.pinning for column in columns]
+    assert places == sorted(places, key=list(Pinning).index)
 
 
 def test_a_metric_called_like_a_fixed_column_is_another_column() -> None:
-    answered = dict.fromkeys(BY_ID, 1)
-    names = ids(answered, one_application=False)
-    assert len(names) == len(set(names)) == 2 * len(FIXED)
+    key_counts = dict.fromkeys(BY_ID, 1)
+    names = ids(key_counts, one_application=False)
+    assert len(names) == len(set(names)) == 2 * len(FIXED_COLUMNS)
     sent = {"app_version": "1.4.0", "metrics": {"version": 7}}
     assert cell(VERSION, **sent) == "1.4.0"
     assert cell(metric_column("version", "version", True), **sent) == "7"
 
 
 def test_a_label_is_the_described_one() -> None:
-    descriptions = Described(c=MetricKey("c", "Cats"))
-    columns = columns_for({"a_b": 1, "c": 1}, [], descriptions, one_application=True, width=80)
+    descriptions = MetricDescriptions(c=MetricKey("c", "Cats"))
+    columns = build_columns({"a_b": 1, "c": 1}, [], descriptions, one_application=True, width=80)
     assert {"a_b", "Cats"} <= {column.label for column in columns}
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (None, NOTHING),
+        (None, UNKNOWN),
         (True, "yes"),
         (False, "no"),
         (0, "0"),
@@ -113,14 +120,14 @@ def test_a_label_is_the_described_one() -> None:
     ],
 )
 def test_a_cell_says_a_value_in_short(value: Any, text: str) -> None:
-    assert value_text(value) == text
+    assert format_value(value) == text
     assert cell(metric_column("k", "k", True), metrics={"k": value}) == text
 
 
 def test_a_metric_that_an_instance_lacks_is_nothing_and_not_zero() -> None:
     column = metric_column("k", "k", True)
-    assert cell(column) == NOTHING
-    assert column.key(row(), MOMENT) is None
+    assert cell(column) == UNKNOWN
+    assert column.sort_key(row(), CLOCK) is None
 
 
 def test_the_fixed_cells() -> None:
@@ -134,7 +141,7 @@ def test_the_fixed_cells() -> None:
         "deployment_mode": "docker",
         "os_arch": "linux/amd64",
     }
-    cells = {column.id: cell(column, **one) for column in FIXED}
+    cells = {column.id: cell(column, **one) for column in FIXED_COLUMNS}
     assert cells == {
         "state": "●",
         "instance": "0f4c1e7a",
@@ -149,24 +156,24 @@ def test_the_fixed_cells() -> None:
 
 def test_every_cell_of_an_instance_that_says_nothing_can_be_written_and_sorted() -> None:
     silent = row("", None, app_version="", metrics={})
-    assert [column.text(silent, MOMENT) for column in FIXED] == ["○", "", "", "", "", "", "", NOTHING]
-    absent = {column.id for column in FIXED if column.key(silent, MOMENT) is None}
+    assert [column.text(silent, CLOCK) for column in FIXED_COLUMNS] == ["○", "", "", "", "", "", "", UNKNOWN]
+    absent = {column.id for column in FIXED_COLUMNS if column.sort_key(silent, CLOCK) is None}
     assert absent == {"application", "version", "os", "environment", "mode", "seen"}
 
 
 def test_versions_sort_by_the_servers_rank_and_then_by_their_spelling() -> None:
     told = [("2", "1.9"), ("10", "1.10"), ("2", "v1.9"), ("", ""), ("1", "z")]
-    keys = [VERSION.key(row(app_version=version, version_rank=rank), MOMENT) for rank, version in told]
+    keys = [VERSION.sort_key(row(app_version=version, version_rank=rank), CLOCK) for rank, version in told]
     assert keys == [("2", "1.9"), ("10", "1.10"), ("2", "v1.9"), None, ("1", "z")]
 
 
 @no_deadline
 @given(st.lists(values, max_size=10))
 def test_any_values_can_be_sorted_beside_each_other(some: list[Any]) -> None:
-    keys = [key for value in some if (key := value_key(value)) is not None]
+    keys = [key for value in some if (key := value_sort_key(value)) is not None]
     assert len(sorted(keys)) == sum(value is not None for value in some)
 
 
 def test_the_last_seen_sort_as_ages_the_shortest_first() -> None:
-    keys = [SEEN.key(row("a", seconds), MOMENT) for seconds in (1, 60, 5 * DAY)]
+    keys = [SEEN.sort_key(row("a", seconds), CLOCK) for seconds in (1, 60, 5 * DAY)]
     assert keys == sorted(keys, key=lambda key: key or ())

@@ -25,7 +25,7 @@ def test_once_prints_the_same_as_text_and_as_json(server: ServerProcess) -> None
     text = console(*options, COLUMNS="200").stdout
     report = json.loads(console(*options, "--json").stdout)
     assert report["stats"]["total_instances"] == 3
-    assert "3 instances, 3 active (1 counted, 2 dev and ci apart)" in text
+    assert "3 instances, 3 active (1 counted, 2 dev and ci excluded)" in text
     (application,) = report["applications"]
     assert application["application"]["instances"]["counted"] == 1
     values = {kpi["key"]: kpi["value"] for kpi in application["kpis"]}
@@ -68,15 +68,15 @@ def test_a_screenshot_that_cannot_be_written_is_said_in_a_sentence(shared_server
 
 def test_an_empty_server_says_so(server: ServerProcess) -> None:
     done = console("--server", server.url, "--data-dir", str(server.data_dir), "--once")
-    assert (done.returncode, "Nothing has reported yet" in done.stdout) == (0, True)
+    assert (done.returncode, "No instance has reported yet" in done.stdout) == (0, True)
 
 
 @pytest.mark.parametrize(
     ("arguments", "environment", "status", "sentence"),
     [
         (("--once",), {}, 1, "no token"),
-        (("--once", "--server", "ftp://x"), {"SHM_TOKEN": "x"}, 1, "no address of a server"),
-        (("--json",), {"SHM_TOKEN": "x"}, 2, "goes with --once"),
+        (("--once", "--server", "ftp://x"), {"SHM_TOKEN": "x"}, 1, "not a server's address"),
+        (("--json",), {"SHM_TOKEN": "x"}, 2, "requires --once"),
         (("--size", "big"), {"SHM_TOKEN": "x"}, 2, "120x36"),
         ((), {"SHM_TOKEN": "x"}, 1, "needs a terminal"),
     ],

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from shm_tui import access, command, once
+from shm_tui import access, command, report
 from shm_tui.actions import ACTIONS
 from shm_tui.model import filter, live_session, row_store
 from shm_tui.model.state import State
-from shm_tui.widgets import bars
+from shm_tui.widgets import dashboard
 
 GUIDE = (Path(__file__).parents[2] / "docs/console.md").read_text(encoding="utf-8")
 MEND = "mend docs/console.md"
@@ -46,19 +46,19 @@ def options() -> list[argparse.Action]:
 @pytest.mark.parametrize("group", dict.fromkeys(action.group for action in ACTIONS))
 def test_each_key_stands_in_its_group_with_what_it_does(group: str) -> None:
     documented = [(" ".join(words(keys)), does) for keys, does in table(section(group), "key")]
-    assert documented == [(action.shown, action.help) for action in ACTIONS if action.group == group], MEND
+    assert documented == [(action.key_label, action.help) for action in ACTIONS if action.group == group], MEND
 
 
 def test_each_state_stands_with_its_shape_and_meaning() -> None:
     documented = [(glyph.strip("`"), word, meaning) for glyph, word, meaning in table(section("States"), "| state")]
-    assert documented == [(state.glyph, state.word, state.meaning) for state in State], MEND
+    assert documented == [(state.glyph, state.label, state.meaning) for state in State], MEND
 
 
 def test_each_option_stands_in_the_table_and_no_other() -> None:
     rows = table(section("Opening it"), "option")
     assert [words(row[0]) for row in rows] == [list(option.option_strings) for option in options()], MEND
     defaults = {row[0].strip("`"): row[1] for row in rows}
-    assert command.SIZE in defaults["--size"]
+    assert command.DEFAULT_SCREENSHOT_SIZE in defaults["--size"]
     assert access.DEFAULT_SERVER in defaults["--server"]
     assert access.TOKEN_FILE in defaults["--token"]
 
@@ -82,31 +82,31 @@ def test_each_filter_that_is_shown_is_one() -> None:
     examples = [words(row[0])[0] for row in table(section("The filter"), "filter")]
     assert len(examples) > 10
     for example in examples:
-        assert filter.parse(example, (), {"1.10": "a rank", "1.4.2": "another"}), example
+        assert filter.parse_filter(example, (), {"1.10": "a rank", "1.4.2": "another"}), example
 
 
 def test_each_word_for_the_connection_is_explained() -> None:
-    rows = table(section("When the server is away"), "the top line says")
+    rows = table(section("When the server is unavailable"), "the top line says")
     assert [words(row[0]) for row in rows] == [[phase.value] for phase in live_session.Phase], MEND
 
 
 def test_the_parts_of_the_json_document_are_named() -> None:
     sentence = re.search(r"The JSON document has (.*?);", section("Without a terminal"), re.DOTALL)
     assert sentence
-    assert words(sentence[1]) == list(once.Report.__struct_fields__), MEND
+    assert words(sentence[1]) == list(report.Report.__struct_fields__), MEND
 
 
 @pytest.mark.parametrize(
     "sentence",
     [
-        f"{row_store.HELD:,} instances",
-        f"from {bars.NARROW} columns on",
-        f"Below {bars.NARROW} columns",
-        f"the {once.MOST_APPLICATIONS} largest applications",
-        f"the {once.MOST_INSTANCES} instances",
+        f"{row_store.MAX_ROWS:,} instances",
+        f"from {dashboard.MIN_SIDEBAR_WIDTH} columns on",
+        f"Below {dashboard.MIN_SIDEBAR_WIDTH} columns",
+        f"the {report.MAX_APPLICATIONS} largest applications",
+        f"the {report.MAX_INSTANCES} instances",
         "and uncut where there is neither",
-        f"at most {command.OVER_SSH['TEXTUAL_FPS']} times a second",
-        f"The active window is {live_session.DEFAULT_WINDOW // 86400} days",
+        f"at most {command.SSH_ENV['TEXTUAL_FPS']} times a second",
+        f"The active window is {live_session.DEFAULT_ACTIVE_WINDOW_S // 86400} days",
     ],
 )
 def test_numbers_are_those_of_the_code(sentence: str) -> None:

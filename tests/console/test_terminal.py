@@ -101,11 +101,11 @@ class Terminal:
 
 def shm(size: tuple[int, int], *arguments: str, **environment: str) -> Terminal:
     """The `shm` command in a terminal."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("SHM_", "TEXTUAL", "SSH_"))}
+    sanitize = {name: value for name, value in os.environ.items() if not name.startswith(("SHM_", "TEXTUAL", "SSH_"))}
     return Terminal(
         [*SHM, *arguments],
         size,
-        clean | {"TERM": "xterm-256color", "COLORTERM": "truecolor"} | environment,
+        sanitize | {"TERM": "xterm-256color", "COLORTERM": "truecolor"} | environment,
     )
 
 
@@ -202,7 +202,7 @@ def test_the_console_outlives_its_server_and_catches_up(server: ServerProcess) -
     with console(server, (80, 24)) as terminal:
         terminal.shows("111", "● live")
         server.kill()
-        terminal.shows("◌ away", "next try in", "111")
+        terminal.shows("◌ disconnected", "retry in", "111")
         server.start()
         assert install.snapshot({"sent": 222}).status_code == 202
         terminal.shows("222", "● live")

@@ -19,7 +19,7 @@ def test_terms_are_in_alphabetical_order() -> None:
 
 @pytest.mark.parametrize("state", State)
 def test_each_state_of_the_console_is_a_term(state: State) -> None:
-    assert state.word.capitalize() in TERMS
+    assert state.label.capitalize() in TERMS
 
 
 @pytest.mark.parametrize("word", [*ROLES, *WORDS_OF_THE_API])

@@ -11,7 +11,7 @@ from textual.pilot import Pilot
 from textual.strip import Strip
 
 from shm_tui.app import ConsoleApp
-from shm_tui.command import asked
+from shm_tui.command import make_client
 from tests.support.server_process import ServerProcess
 
 LIMIT_S = 20
@@ -60,7 +60,7 @@ async def open_console(
     server: ServerProcess, slug: str | None = None, size: tuple[int, int] = (120, 36)
 ) -> AsyncIterator[DrivenConsole]:
     """A console on `server`, closed at the end."""
-    async with asked(server.url, server.admin_token) as client:
+    async with make_client(server.url, server.admin_token) as client:
         app = ConsoleApp(client, slug)
         async with app.run_test(size=size) as pilot:
             yield DrivenConsole(app, pilot)

@@ -7,7 +7,8 @@ from hypothesis import settings
 
 from shm.core.releases import version_rank
 from shm_client import Instance
-from shm_tui.model.columns import Moment, Row
+from shm_tui.model.row import Row
+from shm_tui.model.state import Clock
 from shm_tui.text.formatting import DAY
 
 # A busy machine is no failure; and a fault that needs a few steps in a row is found.
@@ -15,7 +16,7 @@ no_deadline = settings(deadline=None)
 many_examples = settings(deadline=None, max_examples=400)
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-MOMENT = Moment(NOW, 30 * DAY)
+CLOCK = Clock(NOW, 30 * DAY)
 
 
 def ago(seconds: float) -> datetime:

@@ -1,1 +1,1 @@
-"""SHM: the console. Live instance tables and KPI panels in a terminal."""
+"""The console of SHM: live tables of instances and KPI tiles in a terminal."""

@@ -1,63 +1,67 @@
-"""The one registry of actions: keys, footer, command palette and `?` are all made from it.
+"""The registry of actions. Key bindings, footer, command palette and help screen are all built from it.
 
-An action's `name` is the method `action_<name>` of the app that does it.
+An action's `name` is the app's method `action_<name>`, with its arguments.
 """
 
 from dataclasses import dataclass
+from typing import Literal
+
+Context = Literal["table", "details", "filter"]  # the part of the screen that receives the keys
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """Something a person can do. `shown` is how its keys are written; `hint` stands in the footer, if anything does."""
+    """An action of the user. `keys` are Textual's names; `key_label` is their form on the screen."""
 
     name: str
     keys: str
-    shown: str
+    key_label: str
     help: str
     group: str
-    hint: str = ""
+    hint: str = ""  # the word in the footer; actions without one are not in it
 
 
-MOVE, LOOK, SORT, OTHER = "Moving", "Looking", "Sorting and filtering", "Otherwise"
+NAVIGATION, VIEWING, SORTING, GENERAL = "Navigation", "Viewing", "Sorting and filtering", "General"
 
 ACTIONS = (
-    Action("move(-1)", "up,k", "↑ k", "the row above", MOVE),
-    Action("move(1)", "down,j", "↓ j", "the row below", MOVE, "scroll"),
-    Action("page(-1)", "pageup,ctrl+b", "PgUp", "a screenful up", MOVE),
-    Action("page(1)", "pagedown,ctrl+f", "PgDn", "a screenful down", MOVE),
-    Action("first", "home,g", "g", "the first row", MOVE),
-    Action("last", "end,G", "G", "the last row", MOVE),
-    Action("columns(-1)", "left,h", "← h", "columns to the left", MOVE),
-    Action("columns(1)", "right,l", "→ l", "columns to the right", MOVE),
-    Action("application(-1)", "left_square_bracket", "[", "the application before", LOOK),
-    Action("application(1)", "right_square_bracket", "]", "the application after", LOOK, "app"),
-    Action("open", "enter", "⏎", "open the instance", LOOK, "open"),
-    Action("freeze", "p", "p", "hold the rows still, or let them go on", LOOK, "freeze"),
-    Action("look_again", "r", "r", "list anew; while the server is away, try now", LOOK),
-    Action("filter", "slash", "/", "filter, as you type", SORT, "filter"),
-    Action("sort(-1)", "shift+left", "⇧←", "sort by the column to the left", SORT),
-    Action("sort(1)", "shift+right", "⇧→", "sort by the column to the right", SORT, "sort"),
-    Action("reverse", "s", "s", "sort the other way round", SORT),
-    Action("back", "escape", "Esc", "go back: close, then clear the filter", OTHER, "back"),
-    Action("next_pane", "tab", "Tab", "between table, details and applications", OTHER, "pane"),
-    Action("help", "question_mark", "?", "the keys, the states, the filter", OTHER, "help"),
-    Action("command_palette", "ctrl+p", "^p", "every action by name", OTHER),
-    Action("quit", "q,ctrl+c", "q", "quit", OTHER, "quit"),
+    Action("move(-1)", "up,k", "↑ k", "previous row", NAVIGATION),
+    Action("move(1)", "down,j", "↓ j", "next row", NAVIGATION, "scroll"),
+    Action("page(-1)", "pageup,ctrl+b", "PgUp", "previous page", NAVIGATION),
+    Action("page(1)", "pagedown,ctrl+f", "PgDn", "next page", NAVIGATION),
+    Action("first", "home,g", "g", "first row", NAVIGATION),
+    Action("last", "end,G", "G", "last row", NAVIGATION),
+    Action("columns(-1)", "left,h", "← h", "scroll to the columns on the left", NAVIGATION),
+    Action("columns(1)", "right,l", "→ l", "scroll to the columns on the right", NAVIGATION),
+    Action("application(-1)", "left_square_bracket", "[", "previous application", VIEWING),
+    Action("application(1)", "right_square_bracket", "]", "next application", VIEWING, "app"),
+    Action("open", "enter", "⏎", "open the instance's details", VIEWING, "open"),
+    Action("pause", "p", "p", "pause or resume the rows", VIEWING, "pause"),
+    Action("reload", "r", "r", "reload the list; while disconnected, retry now", VIEWING),
+    Action("filter", "slash", "/", "filter as you type", SORTING, "filter"),
+    Action("sort(-1)", "shift+left", "⇧←", "sort by the column on the left", SORTING),
+    Action("sort(1)", "shift+right", "⇧→", "sort by the column on the right", SORTING, "sort"),
+    Action("reverse", "s", "s", "reverse the sort order", SORTING),
+    Action("back", "escape", "Esc", "go back: close, then clear the filter", GENERAL, "back"),
+    Action("next_pane", "tab", "Tab", "switch between table, details and applications", GENERAL, "pane"),
+    Action("help", "question_mark", "?", "show keys, states and the filter's syntax", GENERAL, "help"),
+    Action("command_palette", "ctrl+p", "^p", "open the list of all actions", GENERAL),
+    Action("quit", "q,ctrl+c", "q", "quit", GENERAL, "quit"),
 )
 
-# The order of the footer is that of use, not that of the help; each place has keys of its own.
-FOOTERS = {
-    "table": ("filter", "open", "sort(1)", "application(1)", "freeze", "help", "quit"),
-    "details": ("back", "move(1)", "next_pane", "freeze", "help", "quit"),
-    "prompt": ("open", "back"),
+# The actions in the footer of each context, the most used first.
+FOOTER_ACTIONS: dict[Context, tuple[str, ...]] = {
+    "table": ("filter", "open", "sort(1)", "application(1)", "pause", "help", "quit"),
+    "details": ("back", "move(1)", "next_pane", "pause", "help", "quit"),
+    "filter": ("open", "back"),
 }
-_BOTH = {"sort(1)": "⇧← ⇧→", "application(1)": "[ ]", "move(1)": "↑ ↓"}
-_HERE = {("prompt", "open"): "keep", ("prompt", "back"): "clear"}
+_PAIRED_KEYS = {"sort(1)": "⇧← ⇧→", "application(1)": "[ ]", "move(1)": "↑ ↓"}  # one entry for both directions
+_CONTEXT_HINTS: dict[tuple[Context, str], str] = {("filter", "open"): "keep", ("filter", "back"): "clear"}
 
 
-def footer(place: str = "table") -> list[tuple[str, str]]:
-    """Keys and hints of a place's footer, in its order; one key stands for both directions."""
+def footer_hints(context: Context = "table") -> list[tuple[str, str]]:
+    """The keys of a context's footer, each with its hint."""
     by_name = {action.name: action for action in ACTIONS}
     return [
-        (_BOTH.get(name, by_name[name].shown), _HERE.get((place, name), by_name[name].hint)) for name in FOOTERS[place]
+        (_PAIRED_KEYS.get(name, by_name[name].key_label), _CONTEXT_HINTS.get((context, name), by_name[name].hint))
+        for name in FOOTER_ACTIONS[context]
     ]

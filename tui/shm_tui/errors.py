@@ -1,23 +1,23 @@
-"""Why a console cannot even ask; what a server answers or does not is in `shm_client.errors`.
+"""The console's own errors. Errors of requests are in `shm_client.errors`.
 
 ConsoleError
-├── AddressError       the server's address is not one
-├── TokenError         no token was given or found
-└── NothingDrawnError  a screenshot was wanted, and nothing came to draw
+├── AddressError   the server's address is invalid
+├── TokenError     there is no token, or an invalid one
+└── NoDataError    the server sent no data for a screenshot
 """
 
 
 class ConsoleError(Exception):
-    """The root of the tree. `str(error)` is one sentence a person can act on."""
+    """The base class. `str(error)` is one sentence that says how to correct the mistake."""
 
 
 class AddressError(ConsoleError):
-    """The address of the server cannot be used."""
+    """The server's address is invalid."""
 
 
 class TokenError(ConsoleError):
-    """Nothing says who is asking."""
+    """There is no token, or an invalid one."""
 
 
-class NothingDrawnError(ConsoleError):
-    """Nothing came from the server in time."""
+class NoDataError(ConsoleError):
+    """The server sent no data in time."""

@@ -1,4 +1,4 @@
-"""What `?` shows: the keys, the states and the filter, from the places where they are defined."""
+"""The help screen: keys, states and the filter's syntax, taken from the modules that define them."""
 
 from collections.abc import Callable
 
@@ -13,11 +13,11 @@ from shm_tui.actions import ACTIONS
 from shm_tui.model import filter
 from shm_tui.model.state import State
 
-KEYS = 11  # cells of the keys' column
+KEY_WIDTH = 11  # cells of the column of keys, and of the states' names
 
 
-class Help(ModalScreen[None]):
-    """Any of its keys closes it; the arrows, and j and k, scroll."""
+class HelpScreen(ModalScreen[None]):
+    """Shows the help. The arrows, j and k scroll it."""
 
     COMPONENT_CLASSES = {"help--head", "help--key", "help--text"}  # noqa: RUF012
     BINDINGS = [  # noqa: RUF012
@@ -27,35 +27,35 @@ class Help(ModalScreen[None]):
     ]
 
     def compose(self) -> ComposeResult:
-        """One text, in something that scrolls."""
+        """One text in a scrollable container."""
         with VerticalScroll(id="help"):
             yield Static(id="help-text")
 
     def on_mount(self) -> None:
-        """The text wants the colours of the theme, which are known only now."""
+        """Fills in the text. The theme's colours are not known before."""
         self.query_one("#help-text", Static).update(
             help_text(lambda name: self.get_component_rich_style(f"help--{name}", partial=True))
         )
 
     def action_scroll(self, lines: int) -> None:
-        """As in the table."""
+        """Scrolls by lines."""
         self.query_one("#help").scroll_relative(y=lines, animate=False)
 
 
 def help_text(style: Callable[[str], Style]) -> Text:
-    """Keys by group, then states, then the filter's grammar."""
+    """Keys by group, then the states, then the filter's syntax."""
     head, key, plain = style("head"), style("key"), style("text")
     text = Text(no_wrap=True, overflow="ellipsis")
     for group in dict.fromkeys(action.group for action in ACTIONS):
         text.append(f"{group.upper()}\n", head)
         for action in ACTIONS:
             if action.group == group:
-                text.append(f"  {action.shown:<{KEYS}}", key).append(f"{action.help}\n", plain)
+                text.append(f"  {action.key_label:<{KEY_WIDTH}}", key).append(f"{action.help}\n", plain)
         text.append("\n")
     text.append("STATES\n", head)
     for state in State:
-        text.append(f"  {state.glyph} ", key).append(f"{state.word:<{KEYS}}{state.meaning}\n", plain)
+        text.append(f"  {state.glyph} ", key).append(f"{state.label:<{KEY_WIDTH}}{state.meaning}\n", plain)
     text.append("\nTHE FILTER\n", head)
-    grammar = (filter.__doc__ or "").partition("\n\n")[2].rstrip()
-    text.append("\n".join(f"  {line.removeprefix('    ')}" for line in grammar.splitlines()), plain)
+    syntax = (filter.__doc__ or "").partition("\n\n")[2].rstrip()
+    text.append("\n".join(f"  {line.removeprefix('    ')}" for line in syntax.splitlines()), plain)
     return text

@@ -1,7 +1,7 @@
-"""The look: near-black greys with a breath of blue, one accent, and two colours that only ever warn.
+"""The theme: near-black, slightly blue greys, one accent, and two colours that are used for warnings only.
 
-Every grey keeps its saturation low enough for terminals of 256 colours to choose a grey for it as well, and the accent
-and the warnings are colours that those terminals have. Style names are Textual's own, so that any theme of it fits.
+The greys have a low saturation, so that a terminal of 256 colours also draws them as greys; the accent and the warnings
+are among its colours. The names are Textual's own, so that its other themes fit as well.
 """
 
 from textual.theme import Theme

@@ -1,1 +1,1 @@
-"""What the console knows: rows, columns, filter, session. No Textual."""
+"""The console's data: rows, columns, filter, session, tiles. Nothing here imports Textual."""

@@ -1,61 +1,148 @@
-"""Which columns a width has room for, and where each of them stands.
+"""Which columns fit into a line, how wide they are, and which of the scrolling columns are visible.
 
-Left and right columns are always there; the middle shows what fits from its first column on, and room to spare is
-shared out. Nothing here draws.
+Columns pinned to the left or the right are always visible. The scrolling columns between them fill the rest of the
+line from `first` on. Remaining space widens the visible ones.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from shm_tui.model.columns import Column, Place
+from shm_tui.model.columns import Column, Pinning
+from shm_tui.model.row import Row
+from shm_tui.model.state import Clock
+from shm_tui.text.cells import cell_width
 
 GAP = 2  # cells between two columns
-EDGE = 1  # cells on either side
-HINT = 5  # cells that say how many columns lie further to the right
-STRETCH = 6  # cells that a column is widened by, at most, where there is room to spare
+EDGE = 1  # cells at either end of a line
+OVERFLOW_WIDTH = 5  # cells of the number of columns further to the right
+MAX_STRETCH = 6  # cells that a column is widened by where there is space
 
 
 @dataclass(frozen=True, slots=True)
-class Laid:
-    """A column where it stands on the screen."""
+class PlacedColumn:
+    """A column with its first cell and its width."""
 
     column: Column
-    begin: int
+    x: int
     width: int
 
 
-def lay(columns: Sequence[Column], widths: Mapping[str, int], room: int, first: int) -> list[Laid]:
-    """The columns that `room` cells show, from left to right; `first` counts the columns of the middle."""
-    laid: list[Laid] = []
-    begin = EDGE
-    for column in _at(columns, Place.LEFT):
-        laid.append(Laid(column, begin, widths[column.id]))
-        begin += widths[column.id] + GAP
-    at_right = _at(columns, Place.RIGHT)
-    end = room - EDGE - sum(widths[column.id] for column in at_right)
-    shown, spare = _fitting(_at(columns, Place.MIDDLE)[first:], widths, end - begin)
-    stretch = min(STRETCH, spare // len(shown)) if shown else 0
-    for column in shown:
-        laid.append(Laid(column, begin, widths[column.id] + stretch))
-        begin += widths[column.id] + stretch + GAP
-    for column in at_right:
-        laid.append(Laid(column, max(begin, end), widths[column.id]))
-        end += widths[column.id]
-    return laid
+def place_columns(
+    columns: Sequence[Column], widths: Mapping[str, int], line_width: int, first: int
+) -> list[PlacedColumn]:
+    """The columns that fit into `line_width` cells, from left to right. `first` is the first scrolling column."""
+    placed: list[PlacedColumn] = []
+    x = EDGE
+    for column in _with_pinning(columns, Pinning.LEFT):
+        placed.append(PlacedColumn(column, x, widths[column.id]))
+        x += widths[column.id] + GAP
+    right_columns = _with_pinning(columns, Pinning.RIGHT)
+    right_x = line_width - EDGE - sum(widths[column.id] for column in right_columns)
+    visible, spare = _take_fitting(_with_pinning(columns, Pinning.NONE)[first:], widths, right_x - x)
+    stretch = min(MAX_STRETCH, spare // len(visible)) if visible else 0
+    for column in visible:
+        placed.append(PlacedColumn(column, x, widths[column.id] + stretch))
+        x += widths[column.id] + stretch + GAP
+    for column in right_columns:
+        placed.append(PlacedColumn(column, max(x, right_x), widths[column.id]))
+        right_x += widths[column.id]
+    return placed
 
 
-def _at(columns: Sequence[Column], place: Place) -> list[Column]:
-    return [column for column in columns if column.place is place]
+def _with_pinning(columns: Sequence[Column], pinning: Pinning) -> list[Column]:
+    return [column for column in columns if column.pinning is pinning]
 
 
-def _fitting(rest: Sequence[Column], widths: Mapping[str, int], room: int) -> tuple[list[Column], int]:
-    """Those of `rest` that fit, each with its gap, and the cells that are left over."""
-    if sum(widths[column.id] + GAP for column in rest) > room:
-        room -= HINT + GAP
-    shown = []
-    for column in rest:
-        if widths[column.id] + GAP > room:
+def _take_fitting(columns: Sequence[Column], widths: Mapping[str, int], space: int) -> tuple[list[Column], int]:
+    """The leading columns that fit into `space`, each with its gap, and the cells that remain."""
+    if sum(widths[column.id] + GAP for column in columns) > space:
+        space -= OVERFLOW_WIDTH + GAP
+    fitting = []
+    for column in columns:
+        if widths[column.id] + GAP > space:
             break
-        room -= widths[column.id] + GAP
-        shown.append(column)
-    return shown, room
+        space -= widths[column.id] + GAP
+        fitting.append(column)
+    return fitting, space
+
+
+class ColumnLayout:
+    """The columns of one table: their widths, and how far they are scrolled."""
+
+    def __init__(self) -> None:
+        self.columns: list[Column] = []
+        self._line_width = 0
+        self._widths: dict[str, int] = {}
+        self._first = 0  # index of the first visible column among the scrolling ones
+        self._placed: list[PlacedColumn] | None = None
+
+    def reset(self) -> None:
+        """Forgets widths and scroll position: the rows are those of another application."""
+        self._widths.clear()
+        self._first = 0
+
+    def set_columns(self, columns: list[Column]) -> None:
+        """Replaces the columns; `widen` must follow, because new columns have no width yet."""
+        self.columns = columns
+        self._first = min(self._first, max(0, len(self._scrolling()) - 1))
+        self._placed = None
+
+    def set_line_width(self, line_width: int) -> None:
+        """Sets the cells of a line."""
+        if line_width != self._line_width:
+            self._line_width = line_width
+            self._placed = None
+
+    def placed(self) -> list[PlacedColumn]:
+        """The visible columns, from left to right."""
+        if self._placed is None:
+            self._placed = place_columns(self.columns, self._widths, self._line_width, self._first)
+        return self._placed
+
+    def widen(self, rows: Sequence[Row], clock: Clock) -> bool:
+        """Widens columns to their cells in `rows`, within their bounds. Columns never shrink. True if any grew."""
+        has_grown = False
+        for column in self.columns:
+            needed = max(_cell_widths(column, rows, clock), default=0)
+            width = max(column.min_width, min(column.max_width, needed))
+            if width > self._widths.get(column.id, 0):
+                self._widths[column.id] = width
+                self._placed = None
+                has_grown = True
+        return has_grown
+
+    def hidden_counts(self) -> tuple[int, int]:
+        """The numbers of scrolling columns to the left and to the right of the visible ones."""
+        visible = sum(placed.column.pinning is Pinning.NONE for placed in self.placed())
+        return self._first, max(0, len(self._scrolling()) - self._first - visible)
+
+    def scroll(self, count: int) -> None:
+        """Scrolls by `count` columns; a negative count scrolls to the left."""
+        left, right = self.hidden_counts()
+        self._first = max(0, self._first + max(-left, min(count, right)))
+        self._placed = None
+
+    def scroll_to(self, column: Column) -> None:
+        """Scrolls until `column` is visible. A pinned column always is."""
+        scrolling = self._scrolling()
+        if column not in scrolling:
+            return
+        index = scrolling.index(column)
+        self._first = min(self._first, index)
+        self._placed = None
+        while self._first < index and all(placed.column is not column for placed in self.placed()):
+            self._first += 1
+            self._placed = None
+
+    def column_at(self, x: int) -> Column | None:
+        """The column at a cell of the line. The gap after a column belongs to it."""
+        return next((placed.column for placed in self.placed() if placed.x <= x < placed.x + placed.width + GAP), None)
+
+    def _scrolling(self) -> list[Column]:
+        return _with_pinning(self.columns, Pinning.NONE)
+
+
+def _cell_widths(column: Column, rows: Sequence[Row], clock: Clock) -> Iterable[int]:
+    yield cell_width(column.label.upper())
+    for row in rows:
+        yield cell_width(column.text(row, clock))

@@ -1,193 +1,169 @@
-"""What a column is: its label, its place, how it writes a row and how it sorts one.
+"""The columns of the table: label, pinning, the text of a cell, and the sort key.
 
-Fixed columns come from what every instance has; metric columns from whatever keys arrive, business before system, the
-most answered first. Nothing here draws, and nothing here knows how wide the screen is but for the order of the columns.
+Fixed columns show what every instance has. Metric columns are built from whatever keys arrive: business metrics first,
+and those of the most instances first. The module neither draws nor computes widths.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
 from typing import Any, Protocol
 
-from shm_client.model import Instance, MetricKey, Value, flatten_metrics
-from shm_tui.model.state import RANK, state_of
-from shm_tui.text.formatting import NOTHING, age, compact
+from shm_client.model import MetricKey, Value
+from shm_tui.model.row import Row, format_value
+from shm_tui.model.state import SORT_RANK, Clock, state_of
+from shm_tui.text.formatting import age
 
-METRIC = "metric:"  # begins the id of a metric's column, so that a metric called `version` is not the version
-SHORT_ID = 8  # the characters of an instance's id that tell it from its neighbours
-WIDE = 150  # from here on the columns of the machine stand before those of the metrics
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """What a row is looked at with: the server's time, and the length of the active window in seconds."""
-
-    now: datetime
-    active_window_s: int
+METRIC_PREFIX = "metric:"  # of a metric column's ID, so that a metric named `version` is not the column of versions
+SHORT_ID_CHARS = 8  # characters of an instance ID that distinguish it from its neighbours
+HOST_FIRST_WIDTH = 150  # cells of a screen from which on the host's columns are before the metrics
 
 
-@dataclass(slots=True)
-class Row:
-    """An instance with its metrics flattened."""
-
-    instance: Instance
-    leaves: dict[str, Value] = field(init=False)
-    haystack: str | None = None  # every text of the row in lower case, once somebody searches
-
-    def __post_init__(self) -> None:
-        self.leaves = dict(flatten_metrics(self.instance.metrics))
-
-
-class Place(Enum):
-    """Where a column stands: left and right stay, the middle scrolls."""
+class Pinning(Enum):
+    """The side at which a column remains visible; columns without a side scroll."""
 
     LEFT = "left"
-    MIDDLE = "middle"
+    NONE = "none"
     RIGHT = "right"
 
 
 SortKey = tuple[Any, ...]
 
 
-class Described(Protocol):
-    """Descriptions of metric keys, by key; of any key, also before the server has described it."""
+class MetricDescriptions(Protocol):
+    """Descriptions by metric key. Every key has one, also before the server's answer."""
 
     def __getitem__(self, key: str) -> MetricKey: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column. `text` writes a row's cell; `key` sorts it, None always going last."""
+    """A column. `text` formats the cell of a row; `sort_key` is None for rows without a value, which sort last."""
 
     id: str
     label: str
-    place: Place
-    least: int
-    most: int
-    text: Callable[[Row, Moment], str]
-    key: Callable[[Row, Moment], SortKey | None]
-    right: bool = False
+    pinning: Pinning
+    min_width: int
+    max_width: int
+    text: Callable[[Row, Clock], str]
+    sort_key: Callable[[Row, Clock], SortKey | None]
+    align_right: bool = False
     metric: str | None = None
 
 
-def _state_text(row: Row, moment: Moment) -> str:
-    return state_of(row.instance, moment.now, moment.active_window_s).glyph
+def _state_text(row: Row, clock: Clock) -> str:
+    return state_of(row.instance, clock).glyph
 
 
-def _state_key(row: Row, moment: Moment) -> SortKey:
-    return (RANK[state_of(row.instance, moment.now, moment.active_window_s)],)
+def _state_sort_key(row: Row, clock: Clock) -> SortKey:
+    return (SORT_RANK[state_of(row.instance, clock)],)
 
 
-def _named(attribute: str) -> dict[str, Any]:
-    """Text and key of a plain text attribute of the instance."""
+def _text_attribute(attribute: str) -> dict[str, Any]:
+    """The arguments `text` and `sort_key` for a text attribute of the instance."""
 
-    def text(row: Row, _moment: Moment) -> str:
+    def text(row: Row, _clock: Clock) -> str:
         return str(getattr(row.instance, attribute))
 
-    def key(row: Row, _moment: Moment) -> SortKey | None:
+    def sort_key(row: Row, _clock: Clock) -> SortKey | None:
         value = str(getattr(row.instance, attribute))
         return (value.casefold(), value) if value else None
 
-    return {"text": text, "key": key}
+    return {"text": text, "sort_key": sort_key}
 
 
-def _seen_key(row: Row, _moment: Moment) -> SortKey | None:
-    seen = row.instance.last_seen_at
-    return None if seen is None else (-seen.timestamp(),)  # as ages: the shortest first
+def _last_seen_text(row: Row, clock: Clock) -> str:
+    return age(row.instance.last_seen_at, clock.now)
 
 
-def _version_key(row: Row, _moment: Moment) -> SortKey | None:
+def _last_seen_sort_key(row: Row, _clock: Clock) -> SortKey | None:
+    last_seen = row.instance.last_seen_at
+    return None if last_seen is None else (-last_seen.timestamp(),)  # sorted by age, the shortest first
+
+
+def _version_sort_key(row: Row, _clock: Clock) -> SortKey | None:
     version = row.instance.app_version
     return (row.instance.version_rank, version) if version else None
 
 
-STATE = Column("state", "", Place.LEFT, 1, 1, _state_text, _state_key)
+STATE = Column("state", "", Pinning.LEFT, 1, 1, _state_text, _state_sort_key)
 INSTANCE = Column(
     "instance",
     "instance",
-    Place.LEFT,
-    SHORT_ID,
-    SHORT_ID,
-    lambda row, _: row.instance.instance_id[:SHORT_ID],
+    Pinning.LEFT,
+    SHORT_ID_CHARS,
+    SHORT_ID_CHARS,
+    lambda row, _: row.instance.instance_id[:SHORT_ID_CHARS],
     lambda row, _: (row.instance.instance_id,),
 )
-APPLICATION = Column("application", "application", Place.LEFT, 6, 14, **_named("app_name"))
+APPLICATION = Column("application", "application", Pinning.LEFT, 6, 14, **_text_attribute("app_name"))
 VERSION = Column(
     "version",
     "version",
-    Place.LEFT,
+    Pinning.LEFT,
     7,
     12,
     lambda row, _: row.instance.app_version,
-    _version_key,
+    _version_sort_key,
 )
-OS = Column("os", "os", Place.MIDDLE, 5, 14, **_named("os_arch"))
-ENVIRONMENT = Column("environment", "env", Place.MIDDLE, 5, 12, **_named("environment"))
-MODE = Column("mode", "mode", Place.MIDDLE, 6, 12, **_named("deployment_mode"))
-SEEN = Column("seen", "seen", Place.RIGHT, 6, 6, lambda row, m: age(row.instance.last_seen_at, m.now), _seen_key, True)
+OS = Column("os", "os", Pinning.NONE, 5, 14, **_text_attribute("os_arch"))
+ENVIRONMENT = Column("environment", "env", Pinning.NONE, 5, 12, **_text_attribute("environment"))
+MODE = Column("mode", "mode", Pinning.NONE, 6, 12, **_text_attribute("deployment_mode"))
+SEEN = Column("seen", "seen", Pinning.RIGHT, 6, 6, _last_seen_text, _last_seen_sort_key, True)
 
-MACHINE = (OS, ENVIRONMENT, MODE)
-FIXED = (STATE, INSTANCE, APPLICATION, VERSION, *MACHINE, SEEN)
+HOST_COLUMNS = (OS, ENVIRONMENT, MODE)
+FIXED_COLUMNS = (STATE, INSTANCE, APPLICATION, VERSION, *HOST_COLUMNS, SEEN)
 
 
-def metric_column(key: str, label: str, numeric: bool) -> Column:
-    """The column of one metric key; numbers to the right, texts to the left."""
+def metric_column(key: str, label: str, is_numeric: bool) -> Column:
+    """The column of a metric key. Numbers are aligned on the right, texts on the left."""
     return Column(
-        METRIC + key,
+        METRIC_PREFIX + key,
         label,
-        Place.MIDDLE,
+        Pinning.NONE,
         6,
         16,
-        lambda row, _: value_text(row.leaves.get(key)),
-        lambda row, _: value_key(row.leaves.get(key)),
-        numeric,
+        lambda row, _: format_value(row.metrics.get(key)),
+        lambda row, _: value_sort_key(row.metrics.get(key)),
+        is_numeric,
         key,
     )
 
 
-def columns_for(
-    answered: Mapping[str, int],
+def build_columns(
+    key_counts: Mapping[str, int],
     numeric: Iterable[str],
-    descriptions: Described,
+    descriptions: MetricDescriptions,
     *,
     one_application: bool,
     width: int,
 ) -> list[Column]:
-    """Every column, in order. `answered` counts instances per metric key; hidden keys have no column."""
-    numbers = frozenset(numeric)
-    described = {key: descriptions[key] for key in answered}
+    """Every column, in order. Hidden keys have none.
+
+    `key_counts` is the number of instances by metric key; `numeric` are the keys whose values are mostly numbers.
+    """
+    numeric_keys = frozenset(numeric)
+    described = {key: descriptions[key] for key in key_counts}
     ordered = sorted(
-        (key for key in answered if not described[key].hidden),
-        # Keys that (nearly) all answer would swap places with every install; a power of two apart they stand still.
+        (key for key in key_counts if not described[key].hidden),
+        # Counts are compared by their power of two, so that columns do not change places with every new instance.
         key=lambda key: (
             described[key].kind == "system",
-            -answered[key].bit_length(),
-            key not in numbers,
-            described[key].aggregate == "avg",  # totals first: they are what installs are compared by
+            -key_counts[key].bit_length(),
+            key not in numeric_keys,
+            described[key].aggregate == "avg",  # sums before averages: instances are compared by sums
             key,
         ),
     )
-    metrics = [metric_column(key, described[key].label, key in numbers) for key in ordered]
+    metrics = [metric_column(key, described[key].label, key in numeric_keys) for key in ordered]
     left = [STATE, INSTANCE, VERSION] if one_application else [STATE, INSTANCE, APPLICATION, VERSION]
-    middle = [*MACHINE, *metrics] if width >= WIDE else [*metrics, *MACHINE]
+    middle = [*HOST_COLUMNS, *metrics] if width >= HOST_FIRST_WIDTH else [*metrics, *HOST_COLUMNS]
     return [*left, *middle, SEEN]
 
 
-def value_text(value: Value) -> str:
-    """A metric's value, as short as a cell wants it."""
-    if value is None:
-        return NOTHING
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int | Decimal):
-        return compact(value)
-    return value if isinstance(value, str) else f"[{len(value)}]"
-
-
-def value_key(value: Value) -> SortKey | None:
-    """Sorts what is alike together: truths, numbers, texts, lists; what is not there goes last."""
+def value_sort_key(value: Value) -> SortKey | None:
+    """Groups values by type: booleans, numbers, texts, lists. None for no value, which sorts last."""
     if value is None:
         return None
     if isinstance(value, bool):

@@ -1,37 +1,38 @@
-"""Why a table is empty, and why it does not show everything: never one reason mixed up with another."""
+"""The message in place of an empty table, and the message about a table that is incomplete."""
 
-from shm_tui.model.live_session import Phase, Watch
+from shm_tui.model.live_session import LiveSession, Phase
 
 
-def why_empty(watch: Watch, filter_: str) -> str:
-    """Loading, failed, nothing matches, nothing yet; "" while there are rows to show."""
-    store = watch.store
-    if store.ids:
+def empty_message(session: LiveSession, filter_text: str) -> str:
+    """Why the table is empty: loading, a failure, the filter, or no data yet. "" if it has rows."""
+    store = session.store
+    if store.visible_ids:
         return ""
-    if not watch.listed:
-        return f"{watch.link.reason}\n\nTrying again; nothing was shown yet." if watch.link.reason else "Loading…"
+    if not session.is_listed:
+        reason = session.connection.reason
+        return f"{reason}\n\nRetrying. No data has arrived yet." if reason else "Loading…"
     if store.rows:
-        return f"Nothing matches  /{filter_}\n\nEsc clears the filter."
-    applications = watch.overview.applications
-    if watch.slug is not None and applications is not None and watch.slug not in {one.slug for one in applications}:
-        return f"There is no application “{watch.slug}” here.\n\n[ and ] go to those that there are."
-    return _first_steps(watch.client.server) if watch.complete or watch.link.phase is Phase.LIVE else ""
+        return f"No instance matches  /{filter_text}\n\nEsc clears the filter."
+    applications = session.overview.applications
+    if session.slug is not None and applications is not None and session.slug not in {app.slug for app in applications}:
+        return f"There is no application “{session.slug}”.\n\nPress [ or ] for the existing ones."
+    return _setup_hint(session.client.server) if session.is_complete or session.connection.phase is Phase.LIVE else ""
 
 
-def why_not_all(watch: Watch) -> str:
-    """What is wrong with the rows that are shown; "" when nothing is."""
-    total, held = watch.total(), len(watch.store.rows)
-    if watch.link.phase is Phase.REFUSED:
-        return watch.link.reason
-    if watch.complete and total is not None and total > held >= watch.store.limit:
-        return f"showing the newest {held:,} of {total:,}"
+def incomplete_message(session: LiveSession) -> str:
+    """Why the rows may be outdated or not all; "" if they are complete."""
+    total, row_count = session.total(), len(session.store.rows)
+    if session.connection.phase is Phase.REFUSED:
+        return session.connection.reason
+    if session.is_complete and total is not None and total > row_count >= session.store.limit:
+        return f"showing the newest {row_count:,} of {total:,} instances"
     return ""
 
 
-def _first_steps(server: str) -> str:
+def _setup_hint(server: str) -> str:
     return (
-        "Nothing has reported yet.\n\n"
-        "Put the SDK into your application, and its first report appears here by itself:\n\n"
+        "No instance has reported yet.\n\n"
+        "Add the SDK to your application. Its first report appears here:\n\n"
         "    import shm_sdk\n"
         f'    telemetry = shm_sdk.Client("{server}", app_name="…", app_version="…")\n'
         "    telemetry.report_now()"

@@ -1,7 +1,7 @@
-"""The `/` filter: a small grammar, read as you type, that says in a sentence what it does not understand.
+"""The filter of the `/` prompt: a small language, parsed while it is typed.
 
     word            any text of the row contains it             "two words"   the same, with a space
-    -term           what the term does not match
+    -term           rows that do not match the term
     field:text      id app version os env mode, or a metric     version:1.4   1.4, 1.4.2, 1.4-rc, but not 1.40
     status:active   counted active uncounted silent pending revoked
     key>10          also >= < <= = !=, of a metric; numbers may end in k, M, B
@@ -18,11 +18,11 @@ from decimal import Context, Decimal, InvalidOperation
 from typing import Any
 
 from shm_client.model import Value
-from shm_tui.model.columns import Moment, Row, value_text
-from shm_tui.model.state import BY_WORD, State, state_of
+from shm_tui.model.row import Row, format_value
+from shm_tui.model.state import BY_LABEL, Clock, State, state_of
 from shm_tui.text.formatting import DAY, HOUR, MINUTE
 
-Test = Callable[[Row, Moment], bool]
+Predicate = Callable[[Row, Clock], bool]
 
 TEXT_FIELDS = {
     "id": "instance_id",
@@ -38,13 +38,13 @@ TEXT_FIELDS = {
 TIME_FIELDS = {"seen": "last_seen_at", "first": "first_seen_at"}
 STATUS_FIELDS = ("status", "state")
 
-# "Active" is the word of the whole project: seen within the window, counted or not. `counted` is what ● shows.
-STATUSES = {word: frozenset({state}) for word, state in BY_WORD.items()} | {
+# As in the API, "active" means seen within the active window, counted or not. `counted` is the state of ●.
+STATUSES = {label: frozenset({state}) for label, state in BY_LABEL.items()} | {
     "active": frozenset({State.ACTIVE, State.UNCOUNTED}),
     "counted": frozenset({State.ACTIVE}),
 }
 
-_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
     "<": operator.lt,
@@ -54,195 +54,206 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
 }
 NO_RANKS: Mapping[str, str] = {}
 _TERM = re.compile(r'(-?)(?:("[^"]*"|[^\s"<>=!:]+)(>=|<=|!=|[<>=:]))?("[^"]*"|[^\s"]*)')
-LONGEST = 1000  # characters of a filter; nobody types more, and Python reads no int of more than 4,300 digits
+MAX_FILTER_CHARS = 1000  # far more than anybody types; Python converts no int of more than 4,300 digits
 
-_EXACT = Context(prec=LONGEST)  # as many digits as can be typed
-_FACTORS = {"": 1, "k": 1000, "m": 10**6, "b": 10**9, "t": 10**12}
-_SECONDS = {"s": 1, "m": MINUTE, "h": HOUR, "d": DAY}
-
-
-class QueryError(ValueError):
-    """What was typed is not a filter (yet); `str(error)` says what is wanted."""
+_EXACT_CONTEXT = Context(prec=MAX_FILTER_CHARS)  # digits: a comparison must not round the number that was typed
+_NUMBER_SUFFIXES = {"": 1, "k": 1000, "m": 10**6, "b": 10**9, "t": 10**12}
+_UNIT_SECONDS = {"s": 1, "m": MINUTE, "h": HOUR, "d": DAY}
 
 
-class RankWanted(QueryError):
-    """The filter compares with a version whose rank has to be asked for first."""
+class FilterError(ValueError):
+    """The text is not a filter, or not yet. `str(error)` says what is expected."""
+
+
+class MissingRankError(FilterError):
+    """The filter compares with a version whose rank must be requested from the server first."""
 
     def __init__(self, version: str) -> None:
-        super().__init__(f"asking the server where version {version} stands")
+        super().__init__(f"requesting the rank of version {version}")
         self.version = version
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
-    """A filter that was understood. `note` names metrics that nobody here has sent."""
+class Filter:
+    """A parsed filter. `warning` names a metric that no instance has sent."""
 
     text: str
-    tests: tuple[Test, ...] = ()
-    note: str = ""
-    timed: bool = False  # its answer changes as time passes, though no row does
+    predicates: tuple[Predicate, ...] = ()
+    warning: str = ""
+    is_time_dependent: bool = False  # its result can change without a change of a row
 
-    def matches(self, row: Row, moment: Moment) -> bool:
-        return all(test(row, moment) for test in self.tests)
+    def matches(self, row: Row, clock: Clock) -> bool:
+        """Whether a row matches every term."""
+        return all(predicate(row, clock) for predicate in self.predicates)
 
     def __bool__(self) -> bool:
-        return bool(self.tests)
+        return bool(self.predicates)
 
 
-EVERYTHING = Query("")
+MATCH_ALL = Filter("")
 
 
-def parse(text: str, keys: Iterable[str] = (), ranks: Mapping[str, str] = NO_RANKS) -> Query:
-    """The filter that `text` asks for; `keys` are the metrics known here, `ranks` the server's ranks of versions.
+def parse_filter(text: str, keys: Iterable[str] = (), ranks: Mapping[str, str] = NO_RANKS) -> Filter:
+    """Parses `text`. `keys` are the metric keys of the rows, `ranks` the server's ranks by version.
 
-    Raises RankWanted where a rank is missing, and QueryError for any other fault.
+    Raises MissingRankError if a rank is missing, and FilterError for any other mistake.
     """
-    known = {key.casefold(): key for key in keys}
-    tests: list[Test] = []
-    unknown: list[str] = []
-    timed = False
-    if len(text) > LONGEST:
-        raise QueryError(f"a filter has at most {LONGEST:,} characters")
+    keys_by_folded = {key.casefold(): key for key in keys}
+    predicates: list[Predicate] = []
+    unknown_keys: list[str] = []
+    is_time_dependent = False
+    if len(text) > MAX_FILTER_CHARS:
+        raise FilterError(f"a filter has at most {MAX_FILTER_CHARS:,} characters")
     if text.count('"') % 2:
-        raise QueryError('a quote is open: close it with "')
-    for found in _TERM.finditer(text):
-        minus, name, compare, value = found.groups()
-        if not found[0]:
+        raise FilterError('a quote is not closed: add "')
+    for term in _TERM.finditer(text):
+        minus, name, compare, value = term.groups()
+        if not term[0]:
             continue
         if not name and not value:
-            raise QueryError("what should “-” leave out?")
-        test = _word(_unquoted(value)) if not name else _field(name, compare, _unquoted(value), known, unknown, ranks)
-        timed = timed or _is_timed(name, _unquoted(value).casefold())
-        tests.append(_negated(test) if minus else test)
-    note = f"no instance here has sent “{unknown[0]}”" if unknown else ""
-    return Query(text.strip(), tuple(tests), note, timed)
+            raise FilterError("expected a term after “-”")
+        predicate = (
+            _word_predicate(_unquote(value))
+            if not name
+            else _field_predicate(name, compare, _unquote(value), keys_by_folded, unknown_keys, ranks)
+        )
+        is_time_dependent = is_time_dependent or _is_time_dependent(name, _unquote(value).casefold())
+        predicates.append(_negate(predicate) if minus else predicate)
+    warning = f"no instance has sent “{unknown_keys[0]}”" if unknown_keys else ""
+    return Filter(text.strip(), tuple(predicates), warning, is_time_dependent)
 
 
-def _unquoted(text: str) -> str:
+def _unquote(text: str) -> str:
     return text[1:-1] if text.startswith('"') else text
 
 
-def _is_timed(name: str | None, value: str) -> bool:
-    """Whether a term looks at ages or states; a word does where it is part of a state's."""
+def _is_time_dependent(name: str | None, value: str) -> bool:
+    """Whether a term depends on ages or states. A word does if it is part of a state's label."""
     if name:
         return name.casefold() in (*TIME_FIELDS, *STATUS_FIELDS)
-    return any(value in word for word in BY_WORD)
+    return any(value in label for label in BY_LABEL)
 
 
-def _negated(test: Test) -> Test:
-    return lambda row, moment: not test(row, moment)
+def _negate(predicate: Predicate) -> Predicate:
+    return lambda row, clock: not predicate(row, clock)
 
 
-def _word(word: str) -> Test:
-    wanted = word.casefold()
+def _word_predicate(word: str) -> Predicate:
+    folded = word.casefold()
 
-    def test(row: Row, moment: Moment) -> bool:
-        if row.haystack is None:
-            row.haystack = _haystack(row)
-        state = state_of(row.instance, moment.now, moment.active_window_s)
-        return wanted in row.haystack or wanted in state.word
+    def predicate(row: Row, clock: Clock) -> bool:
+        if row.search_text is None:
+            row.search_text = _search_text(row)
+        state = state_of(row.instance, clock)
+        return folded in row.search_text or folded in state.label
 
-    return test
+    return predicate
 
 
-def _haystack(row: Row) -> str:
-    one = row.instance
-    texts = [one.instance_id, one.app_name, one.app_version, one.environment, one.deployment_mode, one.os_arch]
-    for value in row.leaves.values():
-        texts.append(value_text(value))
+def _search_text(row: Row) -> str:
+    instance = row.instance
+    texts = [instance.instance_id, instance.app_name, instance.app_version]
+    texts += [instance.environment, instance.deployment_mode, instance.os_arch]
+    for value in row.metrics.values():
+        texts.append(format_value(value))
         if isinstance(value, int | Decimal) and not isinstance(value, bool):
             texts.append(f"{value}" if isinstance(value, Decimal) or abs(value) < 10**18 else "")
-    # A line break cannot be typed, so no word matches across two texts.
+    # Nobody can type a line break, so that no word matches across two texts.
     return "\n".join(texts).casefold()
 
 
-def _field(
-    name: str, compare: str, value: str, known: dict[str, str], unknown: list[str], ranks: Mapping[str, str]
-) -> Test:
-    plain = _unquoted(name)
+def _field_predicate(
+    name: str,
+    compare: str,
+    value: str,
+    keys_by_folded: dict[str, str],
+    unknown_keys: list[str],
+    ranks: Mapping[str, str],
+) -> Predicate:
+    plain = _unquote(name)
     field = "" if name.startswith('"') else plain.casefold()
     if not value and compare != ":":
-        raise QueryError(f"{plain}{compare} what?")
+        raise FilterError(f"expected a value after {plain}{compare}")
     if field in STATUS_FIELDS:
-        return _status(field, compare, value.casefold())
+        return _status_predicate(field, compare, value.casefold())
     if field in TIME_FIELDS:
-        return _time(field, compare, value)
+        return _time_predicate(field, compare, value)
     if field == "version":
-        return _version(compare, value, ranks)
+        return _version_predicate(compare, value, ranks)
     if field in TEXT_FIELDS:
-        return _text(field, compare, value.casefold())
-    key = known.get(plain.casefold())
+        return _text_predicate(field, compare, value.casefold())
+    key = keys_by_folded.get(plain.casefold())
     if key is None:
-        unknown.append(plain)
+        unknown_keys.append(plain)
         key = plain
-    return _metric(key, compare, value)
+    return _metric_predicate(key, compare, value)
 
 
-def _status(field: str, compare: str, word: str) -> Test:
-    wanted = frozenset[State]().union(*(states for name, states in STATUSES.items() if name.startswith(word)))
+def _status_predicate(field: str, compare: str, word: str) -> Predicate:
+    states = frozenset[State]().union(*(group for name, group in STATUSES.items() if name.startswith(word)))
     if word in STATUSES:
-        wanted = STATUSES[word]
-    if compare not in {":", "=", "!="} or not wanted:
-        raise QueryError(f"{field}: is one of {' '.join(sorted(STATUSES))}")
-    inside = compare != "!="
-    return lambda row, m: (state_of(row.instance, m.now, m.active_window_s) in wanted) is inside
+        states = STATUSES[word]
+    if compare not in {":", "=", "!="} or not states:
+        raise FilterError(f"{field}: is one of {' '.join(sorted(STATUSES))}")
+    is_included = compare != "!="
+    return lambda row, clock: (state_of(row.instance, clock) in states) is is_included
 
 
-def _time(field: str, compare: str, value: str) -> Test:
-    found = re.fullmatch(r"(\d+)([smhd])", value)
-    if compare not in {">", ">=", "<", "<="} or not found:
-        raise QueryError(f"{field} wants a time: {field}<1h, {field}>30d")
-    limit, attribute, test = int(found[1]) * _SECONDS[found[2]], TIME_FIELDS[field], _COMPARE[compare]
+def _time_predicate(field: str, compare: str, value: str) -> Predicate:
+    match = re.fullmatch(r"(\d+)([smhd])", value)
+    if compare not in {">", ">=", "<", "<="} or not match:
+        raise FilterError(f"{field} is compared with a time: {field}<1h, {field}>30d")
+    limit_s, attribute, test = int(match[1]) * _UNIT_SECONDS[match[2]], TIME_FIELDS[field], _OPERATORS[compare]
 
-    def within(row: Row, moment: Moment) -> bool:
-        at = getattr(row.instance, attribute)
-        return at is not None and test((moment.now - at).total_seconds(), limit)
+    def predicate(row: Row, clock: Clock) -> bool:
+        time = getattr(row.instance, attribute)
+        return time is not None and test((clock.now - time).total_seconds(), limit_s)
 
-    return within
+    return predicate
 
 
-def _version(compare: str, value: str, ranks: Mapping[str, str]) -> Test:
+def _version_predicate(compare: str, value: str, ranks: Mapping[str, str]) -> Predicate:
     if compare == ":":
-        # A whole part at a time: 1.4 is in 1.4.2 and 1.4-rc, not in 1.40. While `1.` is being typed it is in 1.4.
-        begins = re.compile(rf"v?{re.escape(value)}(?!(?<=\d)\d)", re.IGNORECASE)
-        return lambda row, _: bool(begins.match(row.instance.app_version))
+        # A prefix of whole parts: 1.4 matches 1.4.2 and 1.4-rc, but not 1.40. `1.` matches 1.4, while it is typed.
+        prefix = re.compile(rf"v?{re.escape(value)}(?!(?<=\d)\d)", re.IGNORECASE)
+        return lambda row, _: bool(prefix.match(row.instance.app_version))
     if value not in ranks:
-        raise RankWanted(value)
-    wanted, test = ranks[value], _COMPARE[compare]
-    return lambda row, _: bool(row.instance.app_version) and test(row.instance.version_rank, wanted)
+        raise MissingRankError(value)
+    rank, test = ranks[value], _OPERATORS[compare]
+    return lambda row, _: bool(row.instance.app_version) and test(row.instance.version_rank, rank)
 
 
-def _text(field: str, compare: str, value: str) -> Test:
+def _text_predicate(field: str, compare: str, value: str) -> Predicate:
     attribute = TEXT_FIELDS[field]
     if compare == ":":
         return lambda row, _: value in getattr(row.instance, attribute).casefold()
     if compare not in {"=", "!="}:
-        raise QueryError(f"{field} is a text: {field}:{value} or {field}={value}")
-    equal = compare == "="
-    return lambda row, _: (getattr(row.instance, attribute).casefold() == value) is equal
+        raise FilterError(f"{field} is a text: {field}:{value} or {field}={value}")
+    is_equal = compare == "="
+    return lambda row, _: (getattr(row.instance, attribute).casefold() == value) is is_equal
 
 
-def _metric(key: str, compare: str, value: str) -> Test:
+def _metric_predicate(key: str, compare: str, value: str) -> Predicate:
     if compare == ":":
-        wanted = value.casefold()
-        return lambda row, _: key in row.leaves and wanted in value_text(row.leaves[key]).casefold()
-    number, text, test = _number(value), value.casefold(), _COMPARE[compare]
-    of_texts = compare in {"=", "!="}
-    if number is None and not of_texts:
-        raise QueryError(f"{key}{compare} wants a number, not “{value}”")
+        text = value.casefold()
+        return lambda row, _: key in row.metrics and text in format_value(row.metrics[key]).casefold()
+    number, text, test = _parse_number(value), value.casefold(), _OPERATORS[compare]
+    compares_texts = compare in {"=", "!="}
+    if number is None and not compares_texts:
+        raise FilterError(f"{key}{compare} is compared with a number, not “{value}”")
 
-    def compares(row: Row, _moment: Moment) -> bool:
-        held: Value = row.leaves.get(key)
-        if isinstance(held, int | Decimal) and not isinstance(held, bool) and number is not None:
-            return test(held, number)
-        return of_texts and held is not None and test(value_text(held).casefold(), text)
+    def predicate(row: Row, _clock: Clock) -> bool:
+        metric: Value = row.metrics.get(key)
+        if isinstance(metric, int | Decimal) and not isinstance(metric, bool) and number is not None:
+            return test(metric, number)
+        return compares_texts and metric is not None and test(format_value(metric).casefold(), text)
 
-    return compares
+    return predicate
 
 
-def _number(text: str) -> Decimal | None:
-    found = re.fullmatch(r"([-+]?[\d.]+(?:e[-+]?\d{1,3})?)([kmbt]?)", text.casefold())
+def _parse_number(text: str) -> Decimal | None:
+    match = re.fullmatch(r"([-+]?[\d.]+(?:e[-+]?\d{1,3})?)([kmbt]?)", text.casefold())
     try:
-        return _EXACT.multiply(Decimal(found[1]), Decimal(_FACTORS[found[2]])) if found else None
+        return _EXACT_CONTEXT.multiply(Decimal(match[1]), Decimal(_NUMBER_SUFFIXES[match[2]])) if match else None
     except InvalidOperation:
         return None

@@ -1,7 +1,7 @@
-"""Keeps a store and the overview true for as long as it runs, whatever the server does meanwhile.
+"""Keeps a row store and the overview up to date while it runs.
 
-What changes, `shm_client` says: the first page at once and the rest behind it, the feed, and lists anew where one is
-needed. Rows stay where they are in between.
+`shm_client` sends the first page of instances, the following pages, then the changes of the feed; it lists again where
+that is necessary. Rows remain in the store meanwhile.
 """
 
 import asyncio
@@ -28,91 +28,103 @@ from shm_client import (
     RefusedError,
     Stats,
 )
-from shm_tui.model.columns import Moment
-from shm_tui.model.descriptions import Descriptions
-from shm_tui.model.row_store import Store
+from shm_tui.model.description_cache import DescriptionCache
+from shm_tui.model.row_store import RowStore
+from shm_tui.model.state import Clock
 
-PAGE = 200  # more rows than any screen has, few enough to be there at once
-SURVEY_BUSY, SURVEY_IDLE = 2.0, 30.0  # seconds between looks at counts while things change, and while they do not
-DEFAULT_WINDOW = 30 * 86400
+PAGE_SIZE = 200  # instances: more than the rows of any screen, and few enough to arrive at once
+MIN_COUNTS_INTERVAL_S = 2.0  # between requests for counts while instances change
+MAX_COUNTS_INTERVAL_S = 30.0  # between requests for counts while nothing changes
+DEFAULT_ACTIVE_WINDOW_S = 30 * 86400  # until the server has sent its own
 
 
 class Phase(Enum):
+    """The state of the connection. The values are the words on the screen."""
+
     CONNECTING = "connecting"
     LIVE = "live"
-    AWAY = "away"
+    DISCONNECTED = "disconnected"
     REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
-    """The connection: what it is, since when, and when the next try is (by the monotonic clock)."""
+class ConnectionStatus:
+    """The state of the connection. `since` and `next_try` are times of the monotonic clock."""
 
     phase: Phase = Phase.CONNECTING
     since: float = field(default_factory=monotonic)
     next_try: float | None = None
     reason: str = ""
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the server is unavailable or refuses the token."""
+        return self.phase in {Phase.DISCONNECTED, Phase.REFUSED}
+
 
 @dataclass(slots=True)
 class Overview:
-    """What is known of all applications; None means not known yet."""
+    """Counts of all applications; None until the server has sent them."""
 
     stats: Stats | None = None
     applications: list[Application] | None = None
 
 
-class Watch:
-    """One application's instances (`slug`), or all of them (None), kept true. `changed` is called after each news."""
+class LiveSession:
+    """The instances of one application (`slug`), or of all (None), kept up to date by `run`.
+
+    `on_change` is called after every change. `is_listed`: the first page has arrived; `is_complete`: all pages have.
+    """
 
     def __init__(
-        self, client: Client, slug: str | None, changed: Callable[[], None], overview: Overview | None = None
+        self, client: Client, slug: str | None, on_change: Callable[[], None], overview: Overview | None = None
     ) -> None:
         self.client = client
         self.slug = slug
         self.overview = overview or Overview()
-        self.store = Store()
-        self.link = Link()
+        self.store = RowStore()
+        self.connection = ConnectionStatus()
         self.kpis: Kpis | None = None
-        self.descriptions = Descriptions(client, slug, changed)
-        self.listed = False
-        self.complete = False
-        self._changed = changed
-        self._feed = client.feed(slug, newest=self.store.limit, retry_refusals=True, page_size=PAGE)
-        self._stirred = asyncio.Event()
+        self.descriptions = DescriptionCache(client, slug, on_change)
+        self.is_listed = False
+        self.is_complete = False
+        self._on_change = on_change
+        self._feed = client.feed(slug, newest=self.store.limit, retry_refusals=True, page_size=PAGE_SIZE)
+        self._counts_outdated = asyncio.Event()
 
-    def moment(self) -> Moment:
-        """What the rows are looked at with, now."""
-        window = self.kpis or self.overview.stats
-        return Moment(self.client.server_time(), window.active_window_s if window else DEFAULT_WINDOW)
+    def clock(self) -> Clock:
+        """The server's time now, and the active window."""
+        source = self.kpis or self.overview.stats
+        return Clock(self.client.server_time(), source.active_window_s if source else DEFAULT_ACTIVE_WINDOW_S)
 
     def total(self) -> int | None:
-        """How many instances there are, held or not."""
+        """The number of instances on the server; None while it is unknown."""
         if self.kpis:
             return self.kpis.instances.total
         return self.overview.stats.total_instances if self.overview.stats and not self.slug else None
 
-    def ask_again(self) -> None:
-        """List anew; while the server is away, try now instead of later."""
+    def reload(self) -> None:
+        """Lists all instances again; while the server is unavailable, retries at once."""
         self._feed.relist()
 
     async def run(self) -> None:
+        """Applies changes until it is cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._survey())
-            tasks.create_task(self._follow())
+            tasks.create_task(self._poll_counts())
+            tasks.create_task(self._follow_feed())
             tasks.create_task(self.descriptions.run())
 
-    async def _follow(self) -> None:
-        self.store.remove_all()  # of a run before this one: the feed begins from nothing
+    async def _follow_feed(self) -> None:
+        self.store.remove_all()  # the rows of a previous run: the feed lists all instances first
         async with aclosing(self._feed):
-            async for change in self._feed:
-                self._apply(change)
-                self._changed()
+            async for event in self._feed:
+                self._apply(event)
+                self._on_change()
 
-    def _apply(self, change: FeedEvent) -> None:
-        match change:
+    def _apply(self, event: FeedEvent) -> None:
+        match event:
             case InstanceUpdated(instance, changed):
-                self.store.put(instance, told=changed)
+                self.store.put(instance, highlight=changed)
                 if not changed:
                     return
             case InstanceRemoved(instance_id):
@@ -120,41 +132,41 @@ class Watch:
             case KpisUpdated(kpis):
                 self.kpis = kpis if kpis.app == self.slug else self.kpis
             case Listed(complete):
-                self.listed, self.complete = True, complete
+                self.is_listed, self.is_complete = True, complete
                 return
             case Connected():
-                self.link = Link(Phase.LIVE)
+                self.connection = ConnectionStatus(Phase.LIVE)
             case Disconnected(error, retry_in_s):
-                self._lose(error, retry_in_s)
+                self._set_disconnected(error, retry_in_s)
                 return
-        self._stirred.set()
+        self._counts_outdated.set()
 
-    def _lose(self, error: ClientError, retry_in: float) -> None:
-        phase = Phase.REFUSED if isinstance(error, RefusedError) else Phase.AWAY
-        since = self.link.since if self.link.phase in {Phase.AWAY, Phase.REFUSED} else monotonic()
-        self.link = Link(phase, since, monotonic() + retry_in, str(error))
+    def _set_disconnected(self, error: ClientError, retry_in_s: float) -> None:
+        phase = Phase.REFUSED if isinstance(error, RefusedError) else Phase.DISCONNECTED
+        since = self.connection.since if self.connection.is_lost else monotonic()
+        self.connection = ConnectionStatus(phase, since, monotonic() + retry_in_s, str(error))
 
     @property
-    def _edited(self) -> list[tuple[str, datetime | None]]:
-        """When the applications that are watched were last edited, which may have changed their overrides."""
+    def _edit_times(self) -> list[tuple[str, datetime | None]]:
+        """The last edit of each application of this session. An edit may change the metrics' descriptions."""
         applications = self.overview.applications or []
-        return [(one.slug, one.updated_at) for one in applications if self.slug in (None, one.slug)]
+        return [(app.slug, app.updated_at) for app in applications if self.slug in (None, app.slug)]
 
-    async def _survey(self) -> None:
-        """Counts of all applications: soon after something changed, now and then when nothing did."""
+    async def _poll_counts(self) -> None:
+        """Requests the counts of all applications: soon after a change, and rarely without one."""
         while True:
-            self._stirred.clear()
+            self._counts_outdated.clear()
             try:
                 stats, applications = await asyncio.gather(self.client.stats(), self.client.applications())
-                before, self.overview.stats, self.overview.applications = self._edited, stats, applications
-                if before and self._edited != before:
+                before, self.overview.stats, self.overview.applications = self._edit_times, stats, applications
+                if before and self._edit_times != before:
                     self.descriptions.refresh()
-                self._changed()
-            except ClientError as error:
-                if isinstance(error, InvalidResponseError) and self.link.phase is Phase.LIVE:
-                    self.link = Link(Phase.LIVE, self.link.since, reason=str(error))
-                    self._changed()
-            await asyncio.sleep(SURVEY_BUSY)
+                self._on_change()
+            except ClientError as error:  # other errors are shown by the feed
+                if isinstance(error, InvalidResponseError) and self.connection.phase is Phase.LIVE:
+                    self.connection = ConnectionStatus(Phase.LIVE, self.connection.since, reason=str(error))
+                    self._on_change()
+            await asyncio.sleep(MIN_COUNTS_INTERVAL_S)
             with suppress(TimeoutError):
-                async with asyncio.timeout(SURVEY_IDLE):
-                    await self._stirred.wait()
+                async with asyncio.timeout(MAX_COUNTS_INTERVAL_S):
+                    await self._counts_outdated.wait()

@@ -1,7 +1,7 @@
-"""The rows that the console holds: newest per instance, applied in bursts, filtered and sorted.
+"""The rows of the table: the newest state of each instance, filtered and sorted.
 
-What the server says goes into `put` and `remove` at any rate and waits there, newest per instance; `flush` applies it,
-a few times a second, and says what changed. The order is made anew only when something in it moved. While frozen,
+`put` and `remove` accept changes at any rate and keep only the newest one of each instance. `flush` applies them, a few
+times a second, and returns what changed. The order is rebuilt only when a change affects it. While the store is paused,
 nothing is applied.
 """
 
@@ -12,13 +12,15 @@ from decimal import Decimal
 from heapq import nsmallest
 
 from shm_client import Instance
-from shm_tui.model.columns import METRIC, SEEN, Column, Moment, Row, SortKey
-from shm_tui.model.filter import EVERYTHING, Query
+from shm_tui.model.columns import METRIC_PREFIX, SEEN, Column, SortKey
+from shm_tui.model.filter import MATCH_ALL, Filter
+from shm_tui.model.row import Row
+from shm_tui.model.state import Clock
 
-HELD = 20_000  # rows held at once: about 60 MiB with twenty metrics each, and a sort stays under a frame
-SLACK = 500  # rows beyond HELD before the oldest go, so that they do not go one by one
+MAX_ROWS = 20_000  # about 60 MiB with twenty metrics each; sorting them takes less than one frame
+EVICTION_SLACK = 500  # rows beyond MAX_ROWS before the oldest are evicted, so that they are evicted in bulk
 
-_ATTRIBUTES = {
+_TEXT_COLUMNS = {
     "application": "app_name",
     "version": "app_version",
     "os": "os_arch",
@@ -28,181 +30,188 @@ _ATTRIBUTES = {
 
 
 @dataclass(slots=True)
-class Flush:
-    """What a flush did: per instance told, the columns worth a flash (a list is not news); whether the order moved."""
+class FlushResult:
+    """The changes that a flush applied.
+
+    `changed` has, by instance ID, the IDs of the columns to highlight; the set is empty for rows of a list.
+    """
 
     changed: dict[str, set[str]] = field(default_factory=dict)
-    rearranged: bool = False
+    order_changed: bool = False
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _PendingChange:
     row: Row | None  # None: removed
-    told: bool  # by the feed, so worth a flash
+    highlight: bool
 
 
-class Store:
-    """Rows by instance id, and `ids`: those that the filter lets through, in order."""
+class RowStore:
+    """Rows by instance ID. `visible_ids` are those that match the filter, in sort order."""
 
-    def __init__(self, limit: int = HELD) -> None:
+    def __init__(self, limit: int = MAX_ROWS) -> None:
         self.limit = limit
         self.rows: dict[str, Row] = {}
-        self.ids: list[str] = []
-        self.query: Query = EVERYTHING
-        self.column: Column = SEEN
-        self.descending = False
-        self.frozen = False
-        self.answered: Counter[str] = Counter()
-        self.numeric: Counter[str] = Counter()
-        self._waiting: dict[str, _Waiting] = {}
-        self._keys: dict[str, SortKey | None] = {}
-        self._shown: set[str] = set()  # the same as `ids`
+        self.visible_ids: list[str] = []
+        self.filter: Filter = MATCH_ALL
+        self.sort_column: Column = SEEN
+        self.is_descending = False
+        self.is_sorted_by_user = False  # the default sort order applies until the user chooses one
+        self.is_paused = False
+        self.key_counts: Counter[str] = Counter()  # instances with a value, by metric key
+        self.numeric_counts: Counter[str] = Counter()  # instances with a number, by metric key
+        self._pending: dict[str, _PendingChange] = {}
+        self._sort_keys: dict[str, SortKey | None] = {}
+        self._visible: set[str] = set()  # the same as `visible_ids`
 
     @property
-    def held_back(self) -> int:
-        """How many changes wait; what the status bar says while frozen."""
-        return len(self._waiting)
+    def pending_count(self) -> int:
+        """The number of instances with changes that are not applied yet."""
+        return len(self._pending)
 
-    # What the feed says.
+    # Changes from the server.
 
-    def put(self, instance: Instance, *, told: bool = True) -> None:
-        """The newest state of an instance."""
-        self._wait(instance.instance_id, _Waiting(Row(instance), told))
+    def put(self, instance: Instance, *, highlight: bool = True) -> None:
+        """Accepts the newest state of an instance. `highlight` is false for rows of a list, which are not news."""
+        self._enqueue(instance.instance_id, _PendingChange(Row(instance), highlight))
 
     def remove(self, instance_id: str) -> None:
-        """The instance is gone."""
-        self._wait(instance_id, _Waiting(None, told=True))
+        """Accepts the removal of an instance."""
+        self._enqueue(instance_id, _PendingChange(None, highlight=True))
 
     def remove_all(self) -> None:
-        """What is held is to be told anew."""
-        for instance_id in [*self.rows, *self._waiting]:
+        """Removes every instance, before all are listed again."""
+        for instance_id in [*self.rows, *self._pending]:
             self.remove(instance_id)
 
-    # What the screen shows.
+    # The visible rows.
 
-    def flush(self, moment: Moment) -> Flush:
-        """Apply what waits."""
-        flush = Flush()
-        if self.frozen or not self._waiting:
-            return flush
-        waiting, self._waiting = self._waiting, {}
-        moved = self.query.timed
-        for key, news in waiting.items():
-            old, new = self.rows.get(key), news.row
-            self._count(old, -1)
-            self._count(new, +1)
+    def flush(self, clock: Clock) -> FlushResult:
+        """Applies the pending changes, unless the store is paused."""
+        result = FlushResult()
+        if self.is_paused or not self._pending:
+            return result
+        pending, self._pending = self._pending, {}
+        order_changed = self.filter.is_time_dependent
+        for key, change in pending.items():
+            old, new = self.rows.get(key), change.row
+            self._count_keys(old, -1)
+            self._count_keys(new, +1)
             if new is None:
                 self.rows.pop(key, None)
-                self._keys.pop(key, None)
-                moved = moved or key in self._shown
+                self._sort_keys.pop(key, None)
+                order_changed = order_changed or key in self._visible
                 continue
             self.rows[key] = new
-            flush.changed[key] = changes(old, new) if news.told else set()
-            moved = self._moved(key, new, moment) or moved
-        moved = self._evict() or moved
-        if moved:
-            self.arrange(moment, keep_keys=True)
-            flush.rearranged = True
-        return flush
+            result.changed[key] = changed_columns(old, new) if change.highlight else set()
+            order_changed = self._affects_order(key, new, clock) or order_changed
+        order_changed = self._evict_oldest() or order_changed
+        if order_changed:
+            self.rebuild_order(clock, reuse_keys=True)
+            result.order_changed = True
+        return result
 
-    def arrange(self, moment: Moment, *, keep_keys: bool = False) -> None:
-        """Filter and sort anew. Equals keep the order they had, which is what makes it calm."""
-        if not keep_keys:
-            self._keys.clear()
-        rows, query, keys, column = self.rows, self.query, self._keys, self.column
-        candidates = [key for key in self.ids if key in rows]
-        candidates += [key for key in rows if key not in self._shown]
-        if query:
-            candidates = [key for key in candidates if query.matches(rows[key], moment)]
+    def rebuild_order(self, clock: Clock, *, reuse_keys: bool = False) -> None:
+        """Filters and sorts all rows. The sort is stable, so that equal rows keep their places."""
+        if not reuse_keys:
+            self._sort_keys.clear()
+        sort_keys = self._sort_keys
+        candidates = [key for key in self.visible_ids if key in self.rows]
+        candidates += [key for key in self.rows if key not in self._visible]
+        if self.filter:
+            candidates = [key for key in candidates if self.filter.matches(self.rows[key], clock)]
         for key in candidates:
-            if key not in keys:
-                keys[key] = column.key(rows[key], moment)
-        present = [key for key in candidates if keys[key] is not None]
-        absent = [key for key in candidates if keys[key] is None]
-        present.sort(key=lambda key: keys[key] or (), reverse=self.descending)
-        self.ids = present + absent
-        self._shown = set(self.ids)
+            if key not in sort_keys:
+                sort_keys[key] = self.sort_column.sort_key(self.rows[key], clock)
+        with_value = [key for key in candidates if sort_keys[key] is not None]
+        without_value = [key for key in candidates if sort_keys[key] is None]
+        with_value.sort(key=lambda key: sort_keys[key] or (), reverse=self.is_descending)
+        self.visible_ids = with_value + without_value
+        self._visible = set(self.visible_ids)
 
-    def find(self, instance_id: str | None) -> int | None:
-        """Where an instance stands in `ids`."""
+    def index_of(self, instance_id: str | None) -> int | None:
+        """The index of an instance in `visible_ids`; None if it is not visible."""
         try:
-            return None if instance_id is None else self.ids.index(instance_id)
+            return None if instance_id is None else self.visible_ids.index(instance_id)
         except ValueError:
             return None
 
-    def _wait(self, key: str, news: _Waiting) -> None:
-        # Taken out first, so that the order of the dictionary is that of the news.
-        self._waiting.pop(key, None)
-        self._waiting[key] = news
-        if len(self._waiting) > 2 * (self.limit + SLACK):
-            self._forget_surplus()
+    def _enqueue(self, key: str, change: _PendingChange) -> None:
+        # An existing entry is removed first: the dictionary is ordered by the newest change.
+        self._pending.pop(key, None)
+        self._pending[key] = change
+        if len(self._pending) > 2 * (self.limit + EVICTION_SLACK):
+            self._trim_pending()
 
-    def _moved(self, key: str, new: Row, moment: Moment) -> bool:
-        """Whether a new row enters or leaves what the filter shows, or may stand elsewhere in it."""
-        if not self.query.matches(new, moment):
-            self._keys.pop(key, None)
-            return key in self._shown
-        sort_key = self.column.key(new, moment)
-        moved = key not in self._shown or self._keys.get(key) != sort_key
-        self._keys[key] = sort_key
-        return moved
+    def _affects_order(self, key: str, new: Row, clock: Clock) -> bool:
+        """Whether a new row starts or stops to match the filter, or its sort key changed."""
+        if not self.filter.matches(new, clock):
+            self._sort_keys.pop(key, None)
+            return key in self._visible
+        sort_key = self.sort_column.sort_key(new, clock)
+        has_moved = key not in self._visible or self._sort_keys.get(key) != sort_key
+        self._sort_keys[key] = sort_key
+        return has_moved
 
-    def _count(self, row: Row | None, by: int) -> None:
-        for key, value in row.leaves.items() if row else ():
+    def _count_keys(self, row: Row | None, delta: int) -> None:
+        for key, value in row.metrics.items() if row else ():
             if value is not None:
-                _add(self.answered, key, by)
+                _add_to_count(self.key_counts, key, delta)
             if isinstance(value, int | Decimal) and not isinstance(value, bool):
-                _add(self.numeric, key, by)
+                _add_to_count(self.numeric_counts, key, delta)
 
-    def _evict(self) -> bool:
+    def _evict_oldest(self) -> bool:
         surplus = len(self.rows) - self.limit
-        if surplus <= SLACK:
+        if surplus <= EVICTION_SLACK:
             return False
-        for key in nsmallest(surplus, self.rows, key=lambda key: seen_at(self.rows[key])):
-            self._count(self.rows.pop(key), -1)
-            self._keys.pop(key, None)
+        for key in nsmallest(surplus, self.rows, key=lambda key: last_seen_ts(self.rows[key])):
+            self._count_keys(self.rows.pop(key), -1)
+            self._sort_keys.pop(key, None)
         return True
 
-    def _forget_surplus(self) -> None:
-        """Of instances not held, only the last `limit` to be told can be among the newest when the ice breaks.
+    def _trim_pending(self) -> None:
+        """Drops pending instances that cannot be among the newest `limit` when the store is resumed.
 
-        At least SLACK of them go, for no more than `limit` and SLACK are held.
+        Of the instances without a row, only the last `limit` can. At least EVICTION_SLACK are dropped, because there
+        are at most `limit` + EVICTION_SLACK rows.
         """
-        strangers = [key for key in self._waiting if key not in self.rows]
-        for key in strangers[: -self.limit]:
-            del self._waiting[key]
+        without_row = [key for key in self._pending if key not in self.rows]
+        for key in without_row[: -self.limit]:
+            del self._pending[key]
 
 
-def _add(counter: Counter[str], key: str, by: int) -> None:
-    """A key that nobody has any more is forgotten: who invents new ones each time must not fill the memory."""
-    counter[key] += by
+def _add_to_count(counter: Counter[str], key: str, delta: int) -> None:
+    """Deletes a key at zero: an install that sends new keys every time must not fill the memory."""
+    counter[key] += delta
     if not counter[key]:
         del counter[key]
 
 
-def seen_at(row: Row) -> float:
-    """When the instance was last seen, as seconds; never is the beginning of time."""
+def last_seen_ts(row: Row) -> float:
+    """The time at which the instance was last seen, else first seen, in seconds since the epoch; 0 for neither."""
     seen = row.instance.last_seen_at or row.instance.first_seen_at
     return seen.timestamp() if seen else 0.0
 
 
-def changes(old: Row | None, new: Row) -> set[str]:
-    """The ids of the columns in which `new` differs; a new instance is news in its name."""
+def changed_columns(old: Row | None, new: Row) -> set[str]:
+    """The IDs of the columns in which `new` differs from `old`; of a new instance, the column of its ID."""
     if old is None:
         return {"instance"}
     changed = {
-        METRIC + key for key in old.leaves.keys() | new.leaves.keys() if old.leaves.get(key) != new.leaves.get(key)
+        METRIC_PREFIX + key
+        for key in old.metrics.keys() | new.metrics.keys()
+        if old.metrics.get(key) != new.metrics.get(key)
     }
-    changed |= {name for name, attribute in _ATTRIBUTES.items() if _differ(old, new, attribute)}
-    if _differ(old, new, "status") or _differ(old, new, "counted"):
+    changed |= {column for column, attribute in _TEXT_COLUMNS.items() if _attribute_differs(old, new, attribute)}
+    if _attribute_differs(old, new, "status") or _attribute_differs(old, new, "counted"):
         changed.add("state")
     return changed
 
 
-def _differ(old: Row, new: Row, attribute: str) -> bool:
+def _attribute_differs(old: Row, new: Row, attribute: str) -> bool:
     return bool(getattr(old.instance, attribute) != getattr(new.instance, attribute))
 
 
-def numeric_keys(store: Store) -> Iterable[str]:
-    """The keys whose values are numbers more often than not."""
-    return (key for key, count in store.numeric.items() if 2 * count > store.answered[key])
+def numeric_keys(store: RowStore) -> Iterable[str]:
+    """The metric keys whose values are numbers in more than half of the instances that have them."""
+    return (key for key, count in store.numeric_counts.items() if 2 * count > store.key_counts[key])

@@ -1,13 +1,22 @@
-"""The state of an instance: a shape before it is a colour, and a word before either."""
+"""The state of an instance. Each state has a name and a glyph, so that it is readable without colour."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
 from shm_client import Instance
 
 
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """What ages and states are computed from: the server's time, and the active window in seconds."""
+
+    now: datetime
+    active_window_s: int
+
+
 class State(Enum):
-    """Name, glyph, style and meaning; the order is the one they sort in."""
+    """Label, glyph, style and meaning, in sort order."""
 
     ACTIVE = ("active", "●", "good", "active and counted")
     UNCOUNTED = ("uncounted", "◐", "soft", "active, not counted: dev, ci, ephemeral")
@@ -15,24 +24,24 @@ class State(Enum):
     PENDING = ("pending", "…", "warn", "has not proved its key, or waits for approval")
     REVOKED = ("revoked", "✕", "bad", "revoked for good")
 
-    def __init__(self, word: str, glyph: str, style: str, meaning: str) -> None:
-        self.word = word
+    def __init__(self, label: str, glyph: str, style: str, meaning: str) -> None:
+        self.label = label
         self.glyph = glyph
         self.style = style
         self.meaning = meaning
 
 
-RANK = {state: rank for rank, state in enumerate(State)}
-BY_WORD = {state.word: state for state in State}
+SORT_RANK = {state: rank for rank, state in enumerate(State)}
+BY_LABEL = {state.label: state for state in State}
 
 
-def state_of(instance: Instance, now: datetime, active_window_s: int) -> State:
-    """What `instance` is at the moment `now`."""
+def state_of(instance: Instance, clock: Clock) -> State:
+    """The state of `instance` at the time of `clock`."""
     if instance.status == "revoked":
         return State.REVOKED
     if instance.status == "pending":
         return State.PENDING
     seen = instance.last_seen_at
-    if seen is None or (now - seen).total_seconds() > active_window_s:
+    if seen is None or (clock.now - seen).total_seconds() > clock.active_window_s:
         return State.SILENT
     return State.ACTIVE if instance.counted else State.UNCOUNTED

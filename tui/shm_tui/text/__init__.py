@@ -1,1 +1,1 @@
-"""Text for the terminal: formatting and sanitizing."""
+"""Text for the terminal: formatting, widths in cells, and sanitizing."""

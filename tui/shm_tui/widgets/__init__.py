@@ -1,1 +1,1 @@
-"""One widget a file."""
+"""The console's widgets, one in each file. Their messages are in `messages`."""

@@ -1,4 +1,4 @@
-"""The drawer: everything about one instance, exact where the table is short."""
+"""The detail panel: everything about one instance, with every digit."""
 
 import json
 from decimal import Decimal
@@ -11,42 +11,43 @@ from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 from shm_client.model import Value
-from shm_tui.model.columns import Described, Moment, Row
-from shm_tui.model.state import State, state_of
+from shm_tui.model.columns import MetricDescriptions
+from shm_tui.model.row import Row
+from shm_tui.model.state import Clock, State, state_of
 from shm_tui.text.cells import cut
-from shm_tui.text.formatting import NOTHING, age, exact, stamp
+from shm_tui.text.formatting import UNKNOWN, age, exact, timestamp
 
-LABEL = 14  # cells of a name before its value
-KEY = 30  # cells of a metric's name
-FIGURE = 22  # cells of its value, which stands at their right end
+LABEL_WIDTH = 14  # cells of a label
+KEY_WIDTH = 30  # cells of a metric's key
+VALUE_WIDTH = 22  # cells of a metric's value, aligned on the right
 STYLES = ("title", "head", "name", "value", *(state.style for state in State))
 
 
-class Drawer(VerticalScroll):
-    """Details of the instance under the cursor, kept as new as the table."""
+class DetailPanel(VerticalScroll):
+    """Shows the instance under the cursor."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {f"drawer--{name}" for name in STYLES}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"detail--{name}" for name in STYLES}
 
     def __init__(self) -> None:
         super().__init__()
         self._body = Static()
 
     def compose(self) -> Any:
-        """The text, in something that scrolls."""
+        """One text; the panel scrolls it."""
         yield self._body
 
-    def show(self, row: Row, moment: Moment, descriptions: Described) -> None:
+    def show(self, row: Row, clock: Clock, descriptions: MetricDescriptions) -> None:
         """Draws an instance."""
-        style = {name: self.get_component_rich_style(f"drawer--{name}", partial=True) for name in STYLES}
-        self._body.update(details(row, moment, style, descriptions))
+        style = {name: self.get_component_rich_style(f"detail--{name}", partial=True) for name in STYLES}
+        self._body.update(render_details(row, clock, style, descriptions))
 
 
-def details(row: Row, moment: Moment, style: dict[str, Style], descriptions: Described) -> Text:
-    """All there is to say of an instance."""
-    one = row.instance
-    state = state_of(one, moment.now, moment.active_window_s)
+def render_details(row: Row, clock: Clock, style: dict[str, Style], descriptions: MetricDescriptions) -> Text:
+    """State, identity, times and metrics of an instance, and its JSON as it was sent."""
+    instance = row.instance
+    state = state_of(instance, clock)
     lines = [
-        Text.assemble((one.instance_id, style["title"])),
+        Text.assemble((instance.instance_id, style["title"])),
         Text.assemble((state.glyph, style[state.style]), (f" {state.meaning}", style["name"])),
     ]
 
@@ -55,63 +56,62 @@ def details(row: Row, moment: Moment, style: dict[str, Style], descriptions: Des
             return
         lines.extend((Text(), Text(title, style["head"])))
         for name, value in pairs:
-            lines.append(Text.assemble((_padded(name, LABEL), style["name"]), (value, style["value"])))
+            lines.append(Text.assemble((_pad(name, LABEL_WIDTH), style["name"]), (value, style["value"])))
 
     section(
         "IDENTITY",
         [
-            ("application", f"{one.app_name or NOTHING}  ({one.app_slug})"),
-            ("version", one.app_version or NOTHING),
-            ("environment", one.environment or NOTHING),
-            ("mode", one.deployment_mode or NOTHING),
-            ("os", one.os_arch or NOTHING),
+            ("application", f"{instance.app_name or UNKNOWN}  ({instance.app_slug})"),
+            ("version", instance.app_version or UNKNOWN),
+            ("environment", instance.environment or UNKNOWN),
+            ("mode", instance.deployment_mode or UNKNOWN),
+            ("os", instance.os_arch or UNKNOWN),
         ],
     )
     section(
         "TIMES",
         [
-            ("last seen", _when(one.last_seen_at, moment)),
-            ("first seen", _when(one.first_seen_at, moment)),
-            ("snapshot of", _when(one.snapshot_at, moment)),
+            ("last seen", _format_time(instance.last_seen_at, clock)),
+            ("first seen", _format_time(instance.first_seen_at, clock)),
+            ("snapshot of", _format_time(instance.snapshot_at, clock)),
         ],
     )
-    described = [descriptions[key] for key in sorted(row.leaves)]
+    described = [descriptions[key] for key in sorted(row.metrics)]
     for title, kind in (("METRICS", "business"), ("SYSTEM", "system")):
-        of_kind = [one for one in described if one.kind == kind and not one.hidden]
+        of_kind = [metric for metric in described if metric.kind == kind and not metric.hidden]
         if of_kind:
             lines.extend((Text(), Text(title, style["head"])))
-        for one_key in of_kind:
-            key = one_key.key
-            value = written(row.leaves[key], one_key.unit)
-            blank = " " * max(0, FIGURE - cell_len(value))
-            name = _padded(_shortened(key, KEY - 1), KEY)
-            lines.append(Text.assemble((name + blank, style["name"]), (value, style["value"])))
+        for metric in of_kind:
+            value = format_exact(row.metrics[metric.key], metric.unit)
+            padding = " " * max(0, VALUE_WIDTH - cell_len(value))
+            name = _pad(_cut_middle(metric.key, KEY_WIDTH - 1), KEY_WIDTH)
+            lines.append(Text.assemble((name + padding, style["name"]), (value, style["value"])))
     lines.extend((Text(), Text("AS IT WAS SENT", style["head"])))
-    lines.append(Text(payload(one.metrics), style["name"]))
+    lines.append(Text(format_json(instance.metrics), style["name"]))
     return Text("\n").join(lines)
 
 
-def written(value: Value, unit: str | None = None) -> str:
-    """A metric's value with every digit, a number's with its unit."""
+def format_exact(value: Value, unit: str | None = None) -> str:
+    """A metric's value with every digit; a number has its unit."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | Decimal):
         return f"{exact(value)} {unit}" if unit else exact(value)
-    return value if isinstance(value, str) else payload(value)
+    return value if isinstance(value, str) else format_json(value)
 
 
-def payload(value: object, depth: int = 0) -> str:
-    """JSON with every digit of its numbers, two spaces a level."""
+def format_json(value: object, depth: int = 0) -> str:
+    """JSON with every digit of its numbers, indented by two spaces."""
     if isinstance(value, Decimal):
         return f"{value}"
     if isinstance(value, dict) and value:
         pad = "  " * (depth + 1)
-        inner = ",\n".join(f"{pad}{_quoted(key)}: {payload(each, depth + 1)}" for key, each in value.items())
+        inner = ",\n".join(f"{pad}{_quoted(key)}: {format_json(item, depth + 1)}" for key, item in value.items())
         return "{\n" + inner + "\n" + "  " * depth + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(payload(each, depth) for each in value) + "]"
+        return "[" + ", ".join(format_json(item, depth) for item in value) + "]"
     if isinstance(value, int) and not isinstance(value, bool):
         return exact(value).replace(",", "")
     return _quoted(value)
@@ -121,12 +121,12 @@ def _quoted(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _when(at: Any, moment: Moment) -> str:
-    return NOTHING if at is None else f"{stamp(at)}   {age(at, moment.now)} ago"
+def _format_time(time: Any, clock: Clock) -> str:
+    return UNKNOWN if time is None else f"{timestamp(time)}   {age(time, clock.now)} ago"
 
 
-def _shortened(name: str, width: int) -> str:
-    """A long key keeps its beginning and its end; what was sent has it whole, further down."""
+def _cut_middle(name: str, width: int) -> str:
+    """A long key keeps its beginning and its end. The JSON below the metrics has the whole key."""
     if cell_len(name) <= width:
         return name
     half = (width - 1) // 2
@@ -136,5 +136,5 @@ def _shortened(name: str, width: int) -> str:
     return cut(name, half + 1).removesuffix("…").rstrip() + "…" + end
 
 
-def _padded(name: str, width: int) -> str:
+def _pad(name: str, width: int) -> str:
     return name + " " * max(1, width - cell_len(name))

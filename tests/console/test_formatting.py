@@ -12,16 +12,16 @@ from shm_client.model import MAX_EXPONENT
 from shm_tui.text.formatting import (
     DAY,
     HOUR,
-    MAX_EXACT,
-    NOTHING,
+    MAX_EXACT_DIGITS,
+    UNKNOWN,
     age,
     compact,
+    duration,
     exact,
-    measured,
     plural,
     share,
-    span,
-    stamp,
+    timestamp,
+    with_unit,
 )
 from tests.support.console_rows import NOW, ago, no_deadline
 
@@ -31,7 +31,7 @@ numbers = st.integers() | st.decimals(allow_nan=False, allow_infinity=False)
 @pytest.mark.parametrize(
     ("number", "written"),
     [
-        (None, NOTHING),
+        (None, UNKNOWN),
         (0, "0"),
         (-7, "-7"),
         (834, "834"),
@@ -75,13 +75,13 @@ def test_a_compact_number_fits_a_narrow_column_and_is_off_by_less_than_a_hundred
 @pytest.mark.parametrize(
     ("number", "written"),
     [
-        (None, NOTHING),
+        (None, UNKNOWN),
         (45_721, "45,721"),
         (-1_000, "-1,000"),
         (Decimal("99120331.50"), "99,120,331.50"),
         (Decimal("1E+3"), "1,000"),
         (10**21 + 1, "1,000,000,000,000,000,000,001"),
-        (10 ** (MAX_EXACT + 1), "1.00e+121"),
+        (10 ** (MAX_EXACT_DIGITS + 1), "1.00e+121"),
     ],
 )
 def test_an_exact_number_keeps_every_digit_that_was_sent(number: int | Decimal | None, written: str) -> None:
@@ -89,7 +89,7 @@ def test_an_exact_number_keeps_every_digit_that_was_sent(number: int | Decimal |
 
 
 @no_deadline
-@given(st.integers(-(10**MAX_EXACT), 10**MAX_EXACT) | st.decimals(-(10**15), 10**15, places=6))
+@given(st.integers(-(10**MAX_EXACT_DIGITS), 10**MAX_EXACT_DIGITS) | st.decimals(-(10**15), 10**15, places=6))
 def test_an_exact_number_reads_back_as_itself(number: int | Decimal) -> None:
     assert Decimal(exact(number).replace(",", "")) == number
 
@@ -98,7 +98,7 @@ def test_an_exact_number_reads_back_as_itself(number: int | Decimal) -> None:
 @given(st.decimals(allow_nan=False, allow_infinity=False) | st.integers(4000, 6000).map(lambda power: 10**power))
 def test_no_number_is_too_large_or_too_small_to_be_written(number: int | Decimal) -> None:
     assert compact(number)
-    assert len(exact(number)) <= 2 * MAX_EXACT + 1
+    assert len(exact(number)) <= 2 * MAX_EXACT_DIGITS + 1
 
 
 @pytest.mark.parametrize("power", [MAX_EXPONENT, -MAX_EXPONENT])
@@ -110,8 +110,8 @@ def test_the_largest_exponents_that_are_read_are_written(power: int) -> None:
 @pytest.mark.parametrize(
     ("part", "whole", "written"),
     [
-        (0, 0, NOTHING),
-        (3, 0, NOTHING),
+        (0, 0, UNKNOWN),
+        (3, 0, UNKNOWN),
         (0, 7, "0 %"),
         (7, 7, "100 %"),
         (12, 25, "48 %"),
@@ -143,18 +143,18 @@ def test_a_share_is_never_rounded_to_none_or_all(part: int, whole: int, written:
     ],
 )
 def test_a_span_is_written_in_its_largest_unit(seconds: float, written: str) -> None:
-    assert span(seconds) == written
+    assert duration(seconds) == written
 
 
 def test_an_age_that_is_not_known_is_not_zero_and_a_clock_ahead_of_ours_is() -> None:
-    assert age(None, NOW) == NOTHING
+    assert age(None, NOW) == UNKNOWN
     assert age(ago(90), NOW) == "1m"
     assert age(NOW + timedelta(hours=1), NOW) == "0s"
 
 
 def test_a_moment_is_written_to_the_second_in_utc() -> None:
-    assert stamp(None) == NOTHING
-    assert stamp(NOW) == "2026-03-01 12:00:00Z"
+    assert timestamp(None) == UNKNOWN
+    assert timestamp(NOW) == "2026-03-01 12:00:00Z"
 
 
 def test_one_is_singular() -> None:
@@ -164,7 +164,7 @@ def test_one_is_singular() -> None:
 @pytest.mark.parametrize(
     ("number", "unit", "format_", "text"),
     [
-        (None, "MB", "bytes", NOTHING),
+        (None, "MB", "bytes", UNKNOWN),
         (12, None, "number", "12"),
         (12_300, "EUR", "number", "12.3k EUR"),
         (48, "%", "percent", "48 %"),
@@ -182,4 +182,4 @@ def test_one_is_singular() -> None:
     ],
 )
 def test_a_number_with_its_unit(number: Any, unit: str | None, format_: str, text: str) -> None:
-    assert measured(number, unit, format_) == text
+    assert with_unit(number, unit, format_) == text

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from shm_client import Client
-from shm_tui.model.descriptions import Descriptions
+from shm_tui.model.description_cache import DescriptionCache
 from tests.support import plain_http
 from tests.support.console import open_console
 from tests.support.installs import Install
@@ -23,13 +23,13 @@ async def test_keys_that_arrive_later_are_described(server: ServerProcess) -> No
     Install(server.url).enroll({"mem_mb": 5})
     async with Client(server.url, server.admin_token) as client, asyncio.timeout(LIMIT_S):
         answered = asyncio.Event()
-        descriptions = Descriptions(client, "ledger", answered.set)
+        descriptions = DescriptionCache(client, "ledger", answered.set)
         assert descriptions["mem_mb"].label == "mem_mb"
         running = asyncio.create_task(descriptions.run())
         await answered.wait()
         assert descriptions["mem_mb"].label == "Mem mb"
         with_comma = "a,b"
-        descriptions.want(["tags_of_it", with_comma, *(f"key{number:03}{'x' * 100}" for number in range(250))])
+        descriptions.request(["tags_of_it", with_comma, *(f"key{number:03}{'x' * 100}" for number in range(250))])
         while descriptions["tags_of_it"].label != "Tags of it":
             answered.clear()
             await answered.wait()

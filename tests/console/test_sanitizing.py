@@ -10,9 +10,18 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from shm_client.model import Instance, decode
-from shm_tui.command import asked
+from shm_tui.command import make_client
 from shm_tui.text.cells import cut, fit
-from shm_tui.text.sanitizing import ELLIPSIS, MARK, MAX_CACHED, MAX_COMBINING, MAX_DEPTH, MAX_TEXT, clean, clean_json
+from shm_tui.text.sanitizing import (
+    ELLIPSIS,
+    MAX_CACHED_CHARS,
+    MAX_CHARS,
+    MAX_COMBINING,
+    MAX_DEPTH,
+    REPLACEMENT,
+    sanitize,
+    sanitize_json,
+)
 from tests.support.console_rows import no_deadline
 
 ACUTE, ZWJ, ZWNJ, VS16 = "\u0301", "\u200d", "\u200c", "\ufe0f"
@@ -26,18 +35,18 @@ hostile = st.lists(st.text() | TRICKS, max_size=30).map("".join)
     ("sent", "shown"),
     [
         ("Ledger 1.4", "Ledger 1.4"),
-        ("\x1b[2Jgone", f"{MARK}[2Jgone"),
-        ("\x1b]52;c;cm0gLXJm\x07", f"{MARK}]52;c;cm0gLXJm{MARK}"),
-        ("\x1bP1;2|\x1b\\", f"{MARK}P1;2|{MARK}\\"),
-        ("a\x9b31mb", f"a{MARK}31mb"),
-        ("a\x00\x01\x02b", f"a{MARK}b"),
-        ("back\x08space\x7f", f"back{MARK}space{MARK}"),
-        ("evil\u202egnp.exe", f"evil{MARK}gnp.exe"),
-        ("\u2066isolated\u2069", f"{MARK}isolated{MARK}"),
-        ("zero\u200bwidth\ufeff", f"zero{MARK}width{MARK}"),
-        ("soft\xadhyphen", f"soft{MARK}hyphen"),
-        ("private\ue000", f"private{MARK}"),
-        ("half\ud800", f"half{MARK}"),
+        ("\x1b[2Jgone", f"{REPLACEMENT}[2Jgone"),
+        ("\x1b]52;c;cm0gLXJm\x07", f"{REPLACEMENT}]52;c;cm0gLXJm{REPLACEMENT}"),
+        ("\x1bP1;2|\x1b\\", f"{REPLACEMENT}P1;2|{REPLACEMENT}\\"),
+        ("a\x9b31mb", f"a{REPLACEMENT}31mb"),
+        ("a\x00\x01\x02b", f"a{REPLACEMENT}b"),
+        ("back\x08space\x7f", f"back{REPLACEMENT}space{REPLACEMENT}"),
+        ("evil\u202egnp.exe", f"evil{REPLACEMENT}gnp.exe"),
+        ("\u2066isolated\u2069", f"{REPLACEMENT}isolated{REPLACEMENT}"),
+        ("zero\u200bwidth\ufeff", f"zero{REPLACEMENT}width{REPLACEMENT}"),
+        ("soft\xadhyphen", f"soft{REPLACEMENT}hyphen"),
+        ("private\ue000", f"private{REPLACEMENT}"),
+        ("half\ud800", f"half{REPLACEMENT}"),
         ("two\nlines\r\nor\u2028more", "two lines  or more"),
         ("tab\tbed", "tab bed"),
         ("\u3164\u3164", ""),
@@ -45,14 +54,14 @@ hostile = st.lists(st.text() | TRICKS, max_size=30).map("".join)
     ids=ascii,
 )
 def test_what_a_terminal_would_obey_is_taken_out_and_leaves_a_mark(sent: str, shown: str) -> None:
-    assert clean(sent) == shown
+    assert sanitize(sent) == shown
 
 
 @pytest.mark.parametrize(
     "text", ["[/x]", "[bold red]x[/]", "[@click=app.quit]x[/]", "\\[x]", "{x}", "%s", "&lt;", "$x"]
 )
 def test_markup_stays_the_text_that_it_is(text: str) -> None:
-    assert clean(text) == text
+    assert sanitize(text) == text
 
 
 @pytest.mark.parametrize(
@@ -72,7 +81,7 @@ def test_markup_stays_the_text_that_it_is(text: str) -> None:
     ],
 )
 def test_scripts_and_emoji_stay_as_they_are(text: str) -> None:
-    assert clean(text) == unicodedata.normalize("NFC", text)
+    assert sanitize(text) == unicodedata.normalize("NFC", text)
 
 
 @pytest.mark.parametrize(
@@ -91,8 +100,8 @@ def test_scripts_and_emoji_stay_as_they_are(text: str) -> None:
     ids=ascii,
 )
 def test_what_terminals_draw_differently_becomes_what_all_draw_alike(sent: str, shown: str, cells: int) -> None:
-    assert clean(sent) == shown
-    assert cell_len(clean(sent)) == cells
+    assert sanitize(sent) == shown
+    assert cell_len(sanitize(sent)) == cells
 
 
 @pytest.mark.parametrize(
@@ -101,38 +110,38 @@ def test_what_terminals_draw_differently_becomes_what_all_draw_alike(sent: str, 
 @pytest.mark.parametrize("place", [0, 3, 6])
 def test_a_name_with_something_unseen_in_it_does_not_pass_for_the_name_without(unseen: str, place: int) -> None:
     forged = "Ledger"[:place] + unseen + "Ledger"[place:]
-    assert clean(forged) != clean("Ledger")
-    assert MARK in clean(forged)
+    assert sanitize(forged) != sanitize("Ledger")
+    assert REPLACEMENT in sanitize(forged)
 
 
 def test_marks_do_not_pile_up_over_the_lines_above() -> None:
-    assert clean("a" + ACUTE * 500) == clean("a" + ACUTE * (MAX_COMBINING + 1)) + MARK
+    assert sanitize("a" + ACUTE * 500) == sanitize("a" + ACUTE * (MAX_COMBINING + 1)) + REPLACEMENT
 
 
 def test_a_joiner_between_marks_does_not_begin_a_new_pile() -> None:
-    assert clean("é" + f"{ACUTE}{ACUTE}{ZWJ}" * 100).count(ACUTE) == MAX_COMBINING
+    assert sanitize("é" + f"{ACUTE}{ACUTE}{ZWJ}" * 100).count(ACUTE) == MAX_COMBINING
 
 
 @pytest.mark.parametrize("text", [ACUTE + "a", f" {ACUTE}a", "\u1161a", "\u20e3a"], ids=ascii)
 def test_nothing_lands_on_the_cell_before_the_text(text: str) -> None:
-    assert clean(text) == f"{MARK}a"
+    assert sanitize(text) == f"{REPLACEMENT}a"
 
 
 def test_a_long_text_is_cut_and_says_so() -> None:
-    assert clean("x" * MAX_TEXT) == "x" * MAX_TEXT
-    assert clean("x" * 10_000) == "x" * (MAX_TEXT - 1) + ELLIPSIS
-    assert clean("ü" * 10_000) == "ü" * (MAX_TEXT - 1) + ELLIPSIS
-    assert clean("日本語", 2) == "日" + ELLIPSIS
+    assert sanitize("x" * MAX_CHARS) == "x" * MAX_CHARS
+    assert sanitize("x" * 10_000) == "x" * (MAX_CHARS - 1) + ELLIPSIS
+    assert sanitize("ü" * 10_000) == "ü" * (MAX_CHARS - 1) + ELLIPSIS
+    assert sanitize("日本語", 2) == "日" + ELLIPSIS
 
 
 def test_a_text_of_which_nothing_is_left_by_the_limit_says_that_there_was_more() -> None:
-    assert clean("\x1b" * 10_000 + "x") == MARK + ELLIPSIS
+    assert sanitize("\x1b" * 10_000 + "x") == REPLACEMENT + ELLIPSIS
 
 
 @no_deadline
-@given(hostile, st.integers(1, 40) | st.just(MAX_TEXT))
+@given(hostile, st.integers(1, 40) | st.just(MAX_CHARS))
 def test_whatever_comes_one_printable_line_within_the_limit_comes_out(text: str, limit: int) -> None:
-    shown = clean(text, limit)
+    shown = sanitize(text, limit)
     assert len(shown) <= limit
     assert shown.isprintable()
     assert not {unicodedata.category(character) for character in shown} & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -142,14 +151,14 @@ def test_whatever_comes_one_printable_line_within_the_limit_comes_out(text: str,
 @given(hostile)
 def test_a_short_text_and_the_same_in_a_long_one_are_cleaned_alike(text: str) -> None:
     """Short ones are remembered, long ones are not."""
-    assert clean(f"{text}|{'x' * MAX_CACHED}").startswith(clean(f"{text}|"))
+    assert sanitize(f"{text}|{'x' * MAX_CACHED_CHARS}").startswith(sanitize(f"{text}|"))
 
 
 @no_deadline
 @given(hostile)
 def test_every_character_that_is_kept_has_cells_of_its_own_or_stands_on_one_that_has(text: str) -> None:
     piled = 0
-    for place, character in enumerate(clean(text)):
+    for place, character in enumerate(sanitize(text)):
         piled = 0 if cell_len(character) else piled + 1
         assert piled <= (MAX_COMBINING if place else 0)
 
@@ -157,33 +166,44 @@ def test_every_character_that_is_kept_has_cells_of_its_own_or_stands_on_one_that
 @no_deadline
 @given(hostile, st.integers(0, 40), st.booleans())
 def test_a_cell_is_exactly_as_wide_as_it_was_asked_to_be(text: str, width: int, right: bool) -> None:
-    assert cell_len(fit(clean(text), width, right)) == width
-    assert cell_len(cut(clean(text), width)) <= width
+    assert cell_len(fit(sanitize(text), width, right)) == width
+    assert cell_len(cut(sanitize(text), width)) <= width
 
 
 def test_a_wide_character_is_not_cut_in_half() -> None:
     assert fit("日本語", 4) == "日… "
-    assert fit("日本語", 4, right=True) == " 日…"
+    assert fit("日本語", 4, align_right=True) == " 日…"
     assert fit("日本", 4) == "日本"
 
 
 def test_json_is_cleaned_through_and_through_keys_too() -> None:
     sent = {"k\x1b": ["\u202ea", {"b\x07": "c\x00"}], "n": 1, "t": True, "z": None}
-    assert clean_json(sent) == {f"k{MARK}": [f"{MARK}a", {f"b{MARK}": f"c{MARK}"}], "n": 1, "t": True, "z": None}
+    assert sanitize_json(sent) == {
+        f"k{REPLACEMENT}": [f"{REPLACEMENT}a", {f"b{REPLACEMENT}": f"c{REPLACEMENT}"}],
+        "n": 1,
+        "t": True,
+        "z": None,
+    }
 
 
 def test_keys_that_become_the_same_by_cleaning_stay_apart() -> None:
     sent: dict[str, object] = {"a\x1b": 1, "a\x07": 2, "a\x07\x07": 3, "👍": 4, "👍🏽": 5}
-    cleaned = clean_json(sent)
+    cleaned = sanitize_json(sent)
     assert isinstance(cleaned, dict)
-    assert list(cleaned) == [f"a{MARK}", f"a{MARK}{MARK}2", f"a{MARK}{MARK}3", "👍", f"👍{MARK}2"]
+    assert list(cleaned) == [
+        f"a{REPLACEMENT}",
+        f"a{REPLACEMENT}{REPLACEMENT}2",
+        f"a{REPLACEMENT}{REPLACEMENT}3",
+        "👍",
+        f"👍{REPLACEMENT}2",
+    ]
     assert list(cleaned.values()) == [1, 2, 3, 4, 5]
 
 
 @no_deadline
 @given(st.dictionaries(hostile, st.integers()))
 def test_no_key_is_lost(sent: dict[str, int]) -> None:
-    cleaned = clean_json(sent)
+    cleaned = sanitize_json(sent)
     assert isinstance(cleaned, dict)
     assert list(cleaned.values()) == list(sent.values())
 
@@ -193,7 +213,7 @@ def test_what_is_too_deep_ends_in_an_ellipsis(wrap: Any) -> None:
     value: Any = 1
     for _ in range(500):
         value = wrap(value)
-    cleaned, depth = clean_json(value), 0
+    cleaned, depth = sanitize_json(value), 0
     while isinstance(cleaned, dict | list):
         cleaned = cleaned[0] if isinstance(cleaned, list) else cleaned["k"]
         depth += 1
@@ -202,5 +222,5 @@ def test_what_is_too_deep_ends_in_an_ellipsis(wrap: Any) -> None:
 
 def test_the_consoles_client_lets_nothing_in_that_was_not_cleaned_keys_neither() -> None:
     body = json.dumps({"instance_id": "a", "status": "active", "app_name": "L\x1b[2J", "metrics": {"k\u202e": "v\x07"}})
-    one: Instance = decode(body, Instance, asked("http://127.0.0.1:1", "token").sanitize)
-    assert (one.app_name, one.metrics) == (f"L{MARK}[2J", {f"k{MARK}": f"v{MARK}"})
+    one: Instance = decode(body, Instance, make_client("http://127.0.0.1:1", "token").sanitize)
+    assert (one.app_name, one.metrics) == (f"L{REPLACEMENT}[2J", {f"k{REPLACEMENT}": f"v{REPLACEMENT}"})

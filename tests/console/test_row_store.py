@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from shm.core.releases import version_rank
 from shm_client import Instance
-from shm_tui.model.columns import ENVIRONMENT, INSTANCE, SEEN, STATE, VERSION, Column, Row, metric_column
-from shm_tui.model.filter import parse
-from shm_tui.model.row_store import SLACK, Store, changes, numeric_keys, seen_at
+from shm_tui.model.columns import ENVIRONMENT, INSTANCE, SEEN, STATE, VERSION, Column, metric_column
+from shm_tui.model.filter import parse_filter
+from shm_tui.model.row import Row
+from shm_tui.model.row_store import EVICTION_SLACK, RowStore, changed_columns, last_seen_ts, numeric_keys
 from shm_tui.text.formatting import DAY, HOUR
-from tests.support.console_rows import MOMENT, instance, many_examples, row
+from tests.support.console_rows import CLOCK, instance, many_examples, row
 
 SENT = metric_column("sent", "sent", True)
 
@@ -25,26 +26,26 @@ def sends(name: str, sent: object, **more: Any) -> Instance:
     return instance(name, metrics={"sent": sent}, **more)
 
 
-def sorted_by(column: Column, descending: bool = False, **store: Any) -> Store:
+def sorted_by(column: Column, descending: bool = False, **store: Any) -> RowStore:
     """An empty store in this order."""
-    made = Store(**store)
-    made.column, made.descending = column, descending
+    made = RowStore(**store)
+    made.sort_column, made.is_descending = column, descending
     return made
 
 
-def filled(*instances: Instance, column: Column = SENT, descending: bool = False, text: str = "") -> Store:
+def filled(*instances: Instance, column: Column = SENT, descending: bool = False, text: str = "") -> RowStore:
     """A store that holds and shows these."""
     store = sorted_by(column, descending)
-    store.query = parse(text)
+    store.filter = parse_filter(text)
     for one in instances:
         store.put(one)
-    store.flush(MOMENT)
+    store.flush(CLOCK)
     return store
 
 
-def held(store: Store) -> dict[str, object]:
+def held(store: RowStore) -> dict[str, object]:
     """What `sent` is of each instance."""
-    return {key: one.leaves.get("sent") for key, one in store.rows.items()}
+    return {key: one.metrics.get("sent") for key, one in store.rows.items()}
 
 
 # Filter and order.
@@ -90,81 +91,83 @@ class Oracle:
     def flush(self) -> None:
         self.shown = {name: Row(one) for name, one in self.said.items()}
 
-    def check(self, store: Store, before: list[str]) -> None:
+    def check(self, store: RowStore, before: list[str]) -> None:
         """`before` is what was shown until now: of equals, whoever stood first stands first."""
         assert store.rows.keys() == self.shown.keys()
-        matching = {name for name, one in self.shown.items() if store.query.matches(one, MOMENT)}
-        assert set(store.ids) == matching
-        assert len(store.ids) == len(matching)
-        keys = [store.column.key(self.shown[name], MOMENT) for name in store.ids]
+        matching = {name for name, one in self.shown.items() if store.filter.matches(one, CLOCK)}
+        assert set(store.visible_ids) == matching
+        assert len(store.visible_ids) == len(matching)
+        keys = [store.sort_column.sort_key(self.shown[name], CLOCK) for name in store.visible_ids]
         present = [key for key in keys if key is not None]
         assert keys == present + [None] * (len(keys) - len(present))
-        assert present == sorted(present, reverse=store.descending)
+        assert present == sorted(present, reverse=store.is_descending)
         place = {name: number for number, name in enumerate(before)}
         for key in {repr(key): key for key in keys}.values():
-            alike = [place[name] for name, its in zip(store.ids, keys, strict=True) if its == key and name in place]
+            alike = [
+                place[name] for name, its in zip(store.visible_ids, keys, strict=True) if its == key and name in place
+            ]
             assert alike == sorted(alike)
-        assert store.answered == Counter(
-            name for one in self.shown.values() for name, value in one.leaves.items() if value is not None
+        assert store.key_counts == Counter(
+            name for one in self.shown.values() for name, value in one.metrics.items() if value is not None
         )
 
 
 @many_examples
 @given(st.lists(steps, min_size=8, max_size=60))
 def test_after_anything_what_is_shown_is_what_filtering_and_sorting_all_rows_would_show(script: list[Any]) -> None:
-    store, oracle = Store(), Oracle()
+    store, oracle = RowStore(), Oracle()
     for kind, *arguments in script:
-        before = list(store.ids)
+        before = list(store.visible_ids)
         match kind, arguments:
-            case "put", [one, told]:
-                store.put(one, told=told)
+            case "put", [one, highlight]:
+                store.put(one, highlight=highlight)
                 oracle.put(one)
             case "remove", [name]:
                 store.remove(name)
                 oracle.remove(name)
             case "flush", _:
-                if not store.frozen:
+                if not store.is_paused:
                     oracle.flush()
-                if not store.flush(MOMENT).rearranged:
-                    assert store.ids == before
+                if not store.flush(CLOCK).order_changed:
+                    assert store.visible_ids == before
             case "freeze", [frozen]:
-                store.frozen = frozen
+                store.is_paused = frozen
             case "sort", [column, descending]:
-                store.column, store.descending = column, descending
-                store.arrange(MOMENT)
+                store.sort_column, store.is_descending = column, descending
+                store.rebuild_order(CLOCK)
             case "filter", [text]:
-                store.query = parse(text, store.answered, {"1.4": version_rank("1.4")})
-                store.arrange(MOMENT)
+                store.filter = parse_filter(text, store.key_counts, {"1.4": version_rank("1.4")})
+                store.rebuild_order(CLOCK)
         oracle.check(store, before)
 
 
 def test_what_has_no_value_goes_last_in_both_directions() -> None:
     some = [sends("a", None), sends("b", 2), instance("c"), sends("d", 1)]
-    assert filled(*some).ids == ["d", "b", "a", "c"]
-    assert filled(*some, descending=True).ids == ["b", "d", "a", "c"]
+    assert filled(*some).visible_ids == ["d", "b", "a", "c"]
+    assert filled(*some, descending=True).visible_ids == ["b", "d", "a", "c"]
 
 
 def test_equals_keep_the_order_that_they_had_in_both_directions() -> None:
     store = filled(*(sends(name, 5) for name in "dbca"))
-    assert store.ids == list("dbca")
+    assert store.visible_ids == list("dbca")
     for descending in (True, False):
-        store.descending = descending
-        store.arrange(MOMENT)
-        assert store.ids == list("dbca")
+        store.is_descending = descending
+        store.rebuild_order(CLOCK)
+        assert store.visible_ids == list("dbca")
     store.put(sends("c", 9))
-    store.flush(MOMENT)
+    store.flush(CLOCK)
     store.put(sends("c", 5))
-    store.flush(MOMENT)
-    assert store.ids == list("dbac")
+    store.flush(CLOCK)
+    assert store.visible_ids == list("dbac")
 
 
 def test_numbers_stand_before_texts_and_are_not_sorted_as_texts() -> None:
     some = [sends("a", "x"), sends("b", 10), sends("c", 9), sends("d", Decimal("9.5"))]
-    assert filled(*some).ids == ["c", "d", "b", "a"]
+    assert filled(*some).visible_ids == ["c", "d", "b", "a"]
 
 
 @pytest.mark.parametrize(
-    ("news", "rearranged"),
+    ("news", "order_changed"),
     [
         (lambda store: store.put(instance("b", metrics={"sent": 2, "other": 9})), False),
         (lambda store: store.put(sends("b", 2, environment="ci")), False),
@@ -193,27 +196,27 @@ def test_numbers_stand_before_texts_and_are_not_sorted_as_texts() -> None:
     ],
 )
 def test_the_order_is_made_anew_only_when_something_in_it_moved(
-    news: Callable[[Store], None], rearranged: bool
+    news: Callable[[RowStore], None], order_changed: bool
 ) -> None:
     store = filled(sends("a", 1), sends("b", 2), sends("z", 60), text="sent<10")
     for _ in range(2):  # what is hidden is remembered after the first time
         news(store)
-        assert store.flush(MOMENT).rearranged is rearranged
-        store = filled(sends("a", 1), sends("b", 2), sends("z", 60), text="sent<10") if rearranged else store
+        assert store.flush(CLOCK).order_changed is order_changed
+        store = filled(sends("a", 1), sends("b", 2), sends("z", 60), text="sent<10") if order_changed else store
 
 
 def test_a_filter_of_ages_is_asked_anew_with_any_news() -> None:
     store = filled(sends("a", 1, seen=HOUR - 1), sends("b", 2, seen=1), text="seen<1h")
-    assert store.ids == ["a", "b"]
-    later = type(MOMENT)(MOMENT.now.replace(minute=1), MOMENT.active_window_s)
+    assert store.visible_ids == ["a", "b"]
+    later = type(CLOCK)(CLOCK.now.replace(minute=1), CLOCK.active_window_s)
     store.put(sends("b", 2, seen=1))
-    assert store.flush(later).rearranged
-    assert store.ids == ["b"]
+    assert store.flush(later).order_changed
+    assert store.visible_ids == ["b"]
 
 
 def test_an_instance_is_found_where_it_stands() -> None:
     store = filled(sends("a", 2), sends("b", 1), sends("c", 99), text="sent<10")
-    assert [store.find(name) for name in ("b", "a", "c", "nobody", None)] == [0, 1, None, None, None]
+    assert [store.index_of(name) for name in ("b", "a", "c", "nobody", None)] == [0, 1, None, None, None]
 
 
 # What a flush says.
@@ -222,8 +225,8 @@ def test_an_instance_is_found_where_it_stands() -> None:
 def test_a_flush_names_the_columns_in_which_an_instance_changed() -> None:
     store = filled(sends("a", 1), sends("b", 1))
     store.put(instance("a", 1, metrics={"sent": 2, "new": 0}, app_version="1.5"))
-    assert store.flush(MOMENT).changed == {"a": {"metric:sent", "metric:new", "version"}}
-    assert store.flush(MOMENT).changed == {}
+    assert store.flush(CLOCK).changed == {"a": {"metric:sent", "metric:new", "version"}}
+    assert store.flush(CLOCK).changed == {}
 
 
 def test_a_burst_on_one_instance_is_one_change_against_what_was_shown() -> None:
@@ -231,14 +234,14 @@ def test_a_burst_on_one_instance_is_one_change_against_what_was_shown() -> None:
     for sent in (2, 3, 1):
         store.put(sends("a", sent, environment="ci"))
     store.put(sends("a", 1, environment="ci"))
-    assert store.flush(MOMENT).changed == {"a": {"environment"}}
+    assert store.flush(CLOCK).changed == {"a": {"environment"}}
 
 
 def test_what_a_list_says_is_drawn_but_no_news() -> None:
     store = filled(sends("a", 1))
-    store.put(sends("a", 2), told=False)
-    store.put(sends("b", 2), told=False)
-    assert store.flush(MOMENT).changed == {"a": set(), "b": set()}
+    store.put(sends("a", 2), highlight=False)
+    store.put(sends("b", 2), highlight=False)
+    assert store.flush(CLOCK).changed == {"a": set(), "b": set()}
 
 
 @pytest.mark.parametrize(
@@ -258,14 +261,14 @@ def test_what_a_list_says_is_drawn_but_no_news() -> None:
     ],
 )
 def test_a_change_is_named_by_its_column(before: Row | None, after: Row, changed: set[str]) -> None:
-    assert changes(before, after) == changed
+    assert changed_columns(before, after) == changed
 
 
 def test_a_column_is_of_numbers_when_most_of_its_values_are() -> None:
     store = filled(sends("a", 1), sends("b", Decimal("0.5")), sends("c", "many"), instance("d", metrics={"flag": True}))
     assert set(numeric_keys(store)) == {"sent"}
     store.put(sends("b", "few"))
-    store.flush(MOMENT)
+    store.flush(CLOCK)
     assert set(numeric_keys(store)) == set()
 
 
@@ -274,26 +277,26 @@ def test_a_column_is_of_numbers_when_most_of_its_values_are() -> None:
 
 def test_while_frozen_nothing_moves_and_instances_that_changed_are_counted() -> None:
     store = filled(sends("a", 1), sends("b", 2))
-    store.frozen = True
+    store.is_paused = True
     for cursor in range(10, 20):
         store.put(sends("a", cursor))
     store.put(sends("c", 0))
     store.remove("b")
-    flush = store.flush(MOMENT)
-    assert (flush.changed, flush.rearranged, store.held_back) == ({}, False, 3)
-    assert (store.ids, held(store)) == (["a", "b"], {"a": 1, "b": 2})
-    store.frozen = False
-    store.flush(MOMENT)
-    assert (store.held_back, held(store)) == (0, {"a": 19, "c": 0})
+    flush = store.flush(CLOCK)
+    assert (flush.changed, flush.order_changed, store.pending_count) == ({}, False, 3)
+    assert (store.visible_ids, held(store)) == (["a", "b"], {"a": 1, "b": 2})
+    store.is_paused = False
+    store.flush(CLOCK)
+    assert (store.pending_count, held(store)) == (0, {"a": 19, "c": 0})
 
 
 def test_what_is_frozen_can_be_filtered_and_sorted() -> None:
     store = filled(sends("a", 1), sends("b", 2), sends("c", 3))
-    store.frozen = True
+    store.is_paused = True
     store.put(sends("a", 9))
-    store.query, store.descending = parse("sent<3"), True
-    store.arrange(MOMENT)
-    assert store.ids == ["b", "a"]
+    store.filter, store.is_descending = parse_filter("sent<3"), True
+    store.rebuild_order(CLOCK)
+    assert store.visible_ids == ["b", "a"]
 
 
 # Bounds.
@@ -301,55 +304,60 @@ def test_what_is_frozen_can_be_filtered_and_sorted() -> None:
 
 def test_beyond_its_limit_and_some_slack_the_longest_unseen_go() -> None:
     store = sorted_by(SEEN, limit=10)
-    for age in range(10 + SLACK):
+    for age in range(10 + EVICTION_SLACK):
         store.put(instance(f"i{age}", age))
-    store.flush(MOMENT)
-    assert len(store.ids) == 10 + SLACK
+    store.flush(CLOCK)
+    assert len(store.visible_ids) == 10 + EVICTION_SLACK
     store.put(instance("never", None))
-    store.flush(MOMENT)
-    assert store.ids == [f"i{age}" for age in range(10)]
-    assert store.rows.keys() == set(store.ids)
+    store.flush(CLOCK)
+    assert store.visible_ids == [f"i{age}" for age in range(10)]
+    assert store.rows.keys() == set(store.visible_ids)
 
 
 def test_the_longest_unseen_are_those_that_never_were() -> None:
     pending = row("p", None, first_seen_at=row(seen=5).instance.last_seen_at)
-    assert seen_at(row("n", None)) < seen_at(row("o", 9 * DAY)) < seen_at(pending) < seen_at(row("y", 1))
+    assert (
+        last_seen_ts(row("n", None))
+        < last_seen_ts(row("o", 9 * DAY))
+        < last_seen_ts(pending)
+        < last_seen_ts(row("y", 1))
+    )
 
 
 def test_a_long_freeze_holds_no_more_than_could_be_shown_after_it() -> None:
     store = sorted_by(SENT, limit=10)
     store.put(sends("held", 1))
-    store.flush(MOMENT)
-    store.frozen = True
+    store.flush(CLOCK)
+    store.is_paused = True
     store.put(sends("held", 2))
     for number in range(5000):
         store.put(sends(f"i{number}", number, seen=5000 - number))
         store.remove(f"gone{number}")
-    assert store.held_back <= 2 * (10 + SLACK)
-    store.frozen = False
-    store.flush(MOMENT)
+    assert store.pending_count <= 2 * (10 + EVICTION_SLACK)
+    store.is_paused = False
+    store.flush(CLOCK)
     assert {f"i{number}" for number in range(4991, 5000)} <= store.rows.keys()
 
 
 def test_forgetting_is_done_in_bulk() -> None:
     """Each time costs a look at all that waits, so it must not be once for each message."""
     store = sorted_by(SENT, limit=10)
-    for number in range(10 + SLACK):
+    for number in range(10 + EVICTION_SLACK):
         store.put(sends(f"i{number}", 1))
-    store.flush(MOMENT)
-    store.frozen = True
-    for number in range(10 + SLACK):
+    store.flush(CLOCK)
+    store.is_paused = True
+    for number in range(10 + EVICTION_SLACK):
         store.put(sends(f"i{number}", 2))
-    before = store.held_back
-    for number in range(3 * SLACK):
+    before = store.pending_count
+    for number in range(3 * EVICTION_SLACK):
         store.put(sends(f"stranger{number}", 1))
-        assert store.held_back == before + 1 or store.held_back <= before + 1 - SLACK
-        before = store.held_back
+        assert store.pending_count == before + 1 or store.pending_count <= before + 1 - EVICTION_SLACK
+        before = store.pending_count
 
 
 def test_whoever_invents_new_keys_each_time_does_not_fill_the_memory() -> None:
-    store = Store()
+    store = RowStore()
     for number in range(100):
         store.put(instance("a", metrics={f"k{number}": number}))
-        store.flush(MOMENT)
-    assert store.answered == store.numeric == {"k99": 1}
+        store.flush(CLOCK)
+    assert store.key_counts == store.numeric_counts == {"k99": 1}

@@ -4,7 +4,7 @@ import asyncio
 from contextlib import suppress
 
 from shm_client import Client
-from shm_tui.model.live_session import Watch
+from shm_tui.model.live_session import LiveSession
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act
@@ -21,12 +21,12 @@ async def test_after_a_fault_what_vanished_meanwhile_is_not_held_any_more(server
     faults = [Fault()]
 
     def changed() -> None:
-        watch.store.flush(watch.moment())
+        watch.store.flush(watch.clock())
         if faults and len(watch.store.rows) == len(installs):
             raise faults.pop()
 
     async with Client(server.url, server.admin_token) as client, asyncio.timeout(LIMIT_S):
-        watch = Watch(client, "ledger", changed)
+        watch = LiveSession(client, "ledger", changed)
         with suppress(ExceptionGroup):
             await watch.run()
         assert not faults

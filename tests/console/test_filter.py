@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shm.core.releases import version_rank
-from shm_tui.model.columns import Row
-from shm_tui.model.filter import LONGEST, QueryError, RankWanted, parse
+from shm_tui.model.filter import MAX_FILTER_CHARS, FilterError, MissingRankError, parse_filter
+from shm_tui.model.row import Row
 from shm_tui.text.formatting import DAY, HOUR
-from tests.support.console_rows import MOMENT, no_deadline, row
+from tests.support.console_rows import CLOCK, no_deadline, row
 
 LEDGER = row(
     "0f4c1e7a-1111-4222-8333-444455556666",
@@ -36,13 +36,13 @@ LEDGER = row(
 
 def matches(text: str, one: Row = LEDGER) -> bool:
     """Whether an instance passes a filter."""
-    return parse(text, one.leaves).matches(one, MOMENT)
+    return parse_filter(text, one.metrics).matches(one, CLOCK)
 
 
 def refusal(text: str) -> str:
     """The sentence that a text is refused with."""
-    with pytest.raises(QueryError) as caught:
-        parse(text, LEDGER.leaves)
+    with pytest.raises(FilterError) as caught:
+        parse_filter(text, LEDGER.metrics)
     return str(caught.value)
 
 
@@ -139,8 +139,8 @@ def test_a_field_that_says_something_else_does_not_match(text: str) -> None:
     ],
 )
 def test_a_version_is_matched_a_whole_part_at_a_time(wanted: str, inside: list[str], outside: list[str]) -> None:
-    query = parse(f"version:{wanted}")
-    found = [version for version in inside + outside if query.matches(row(app_version=version), MOMENT)]
+    query = parse_filter(f"version:{wanted}")
+    found = [version for version in inside + outside if query.matches(row(app_version=version), CLOCK)]
     assert found == inside
 
 
@@ -159,12 +159,12 @@ def test_versions_are_compared_as_versions(text: str, found: list[str]) -> None:
     versions = ["main", "1.4", "1.10-rc.1", "1.10", "1.10+b7", "2.0-rc.1", ""]
     ranks = {version: version_rank(version) for version in ("1.9", "1.10", "v1.4")}
     rows = [row(app_version=version) for version in versions]
-    assert [one.instance.app_version for one in rows if parse(text, (), ranks).matches(one, MOMENT)] == found
+    assert [one.instance.app_version for one in rows if parse_filter(text, (), ranks).matches(one, CLOCK)] == found
 
 
 def test_a_version_is_compared_only_once_its_rank_is_known() -> None:
-    with pytest.raises(RankWanted) as caught:
-        parse("version>=1.4 version<2", (), {"1.4": "x"})
+    with pytest.raises(MissingRankError) as caught:
+        parse_filter("version>=1.4 version<2", (), {"1.4": "x"})
     assert caught.value.version == "2"
 
 
@@ -276,38 +276,38 @@ def test_a_quoted_name_is_always_a_metric() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ('"open', 'a quote is open: close it with "'),
-        ('db:"open', 'a quote is open: close it with "'),
-        ("-", "what should “-” leave out?"),
-        ("ledger - amd64", "what should “-” leave out?"),
-        ("version>", "version> what?"),
-        ("invoices_sent!=", "invoices_sent!= what?"),
-        ("invoices_sent>many", "invoices_sent> wants a number, not “many”"),
-        ("invoices_sent>1.2.3", "invoices_sent> wants a number, not “1.2.3”"),
+        ('"open', 'a quote is not closed: add "'),
+        ('db:"open', 'a quote is not closed: add "'),
+        ("-", "expected a term after “-”"),
+        ("ledger - amd64", "expected a term after “-”"),
+        ("version>", "expected a value after version>"),
+        ("invoices_sent!=", "expected a value after invoices_sent!="),
+        ("invoices_sent>many", "invoices_sent> is compared with a number, not “many”"),
+        ("invoices_sent>1.2.3", "invoices_sent> is compared with a number, not “1.2.3”"),
         ("status:asleep", "status: is one of active counted pending revoked silent uncounted"),
         ("state>active", "state: is one of active counted pending revoked silent uncounted"),
-        ("seen<soon", "seen wants a time: seen<1h, seen>30d"),
-        ("seen:1h", "seen wants a time: seen<1h, seen>30d"),
+        ("seen<soon", "seen is compared with a time: seen<1h, seen>30d"),
+        ("seen:1h", "seen is compared with a time: seen<1h, seen>30d"),
         ("env>production", "env is a text: env:production or env=production"),
-        ("x" * (LONGEST + 1), "a filter has at most 1,000 characters"),
+        ("x" * (MAX_FILTER_CHARS + 1), "a filter has at most 1,000 characters"),
     ],
     ids=lambda text: text[:30],
 )
-def test_what_is_not_understood_is_said_in_a_sentence(text: str, said: str) -> None:
-    assert refusal(text) == said
+def test_what_is_not_understood_is_said_in_a_sentence(text: str, message: str) -> None:
+    assert refusal(text) == message
 
 
 def test_a_metric_that_nobody_has_sent_is_named_once_and_matches_nothing() -> None:
-    query = parse("pizzas>10 sandwiches>5 invoices_sent>1", LEDGER.leaves)
-    assert query.note == "no instance here has sent “pizzas”"
-    assert not query.matches(LEDGER, MOMENT)
-    assert parse("invoices_sent>1 env:prod", LEDGER.leaves).note == ""
+    query = parse_filter("pizzas>10 sandwiches>5 invoices_sent>1", LEDGER.metrics)
+    assert query.warning == "no instance has sent “pizzas”"
+    assert not query.matches(LEDGER, CLOCK)
+    assert parse_filter("invoices_sent>1 env:prod", LEDGER.metrics).warning == ""
 
 
 @pytest.mark.parametrize(
-    ("text", "timed"),
+    ("text", "is_time_dependent"),
     [
         ("seen<1h", True),
         ("-first>1d", True),
@@ -318,13 +318,13 @@ def test_a_metric_that_nobody_has_sent_is_named_once_and_matches_nothing() -> No
         ("env:x", False),
     ],
 )
-def test_a_filter_knows_whether_its_answer_changes_with_the_time(text: str, timed: bool) -> None:
-    assert parse(text).timed is timed
+def test_a_filter_knows_whether_its_answer_changes_with_the_time(text: str, is_time_dependent: bool) -> None:
+    assert parse_filter(text).is_time_dependent is is_time_dependent
 
 
 def test_no_filter_is_false_and_a_filter_is_true() -> None:
-    assert not parse("  ")
-    assert parse("ledger")
+    assert not parse_filter("  ")
+    assert parse_filter("ledger")
 
 
 TOKENS = [
@@ -358,10 +358,10 @@ typed = st.text(max_size=60) | st.lists(st.sampled_from(TOKENS), max_size=12).ma
 def sentence_or_answers(text: str) -> str:
     """What is said of a text; "" when it is a filter that every instance can be held to."""
     try:
-        query = parse(text, LEDGER.leaves)
-    except QueryError as error:
+        query = parse_filter(text, LEDGER.metrics)
+    except FilterError as error:
         return str(error) or "nothing at all"
-    assert {query.matches(one, MOMENT) for one in (LEDGER, *STATES.values())} <= {True, False}
+    assert {query.matches(one, CLOCK) for one in (LEDGER, *STATES.values())} <= {True, False}
     return ""
 
 
@@ -375,8 +375,8 @@ def test_any_text_is_a_filter_or_a_sentence(text: str) -> None:
 def test_no_number_is_too_long_to_be_refused(start: str) -> None:
     assert "at most 1,000 characters" in refusal(start + "9" * 5000)
     for end in ("9", "h"):
-        longest = (start + "9" * LONGEST)[: LONGEST - 1] + end
-        assert len(sentence_or_answers(longest)) < LONGEST + 100
+        longest = (start + "9" * MAX_FILTER_CHARS)[: MAX_FILTER_CHARS - 1] + end
+        assert len(sentence_or_answers(longest)) < MAX_FILTER_CHARS + 100
 
 
 @no_deadline

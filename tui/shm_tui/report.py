@@ -1,0 +1,195 @@
+"""The report of `--once`: the console's data as tables of text, or as one JSON document."""
+
+from datetime import datetime
+from decimal import Context, Decimal
+
+import msgspec
+from rich.cells import cell_len
+
+from shm_client import Application, Category, Client, Flag, Instance, Kpi, MetricKey, Stats
+from shm_client.model import Value
+from shm_tui.model.row import Row, format_value
+from shm_tui.model.state import Clock, State, state_of
+from shm_tui.text.cells import fit
+from shm_tui.text.formatting import UNKNOWN, age, compact, exact, plural, share, with_unit
+
+MAX_APPLICATIONS = 20  # the largest ones
+MAX_KEYS = 1_000  # described in addition to those of the most instances
+MAX_INSTANCES = 200  # those that were seen last; `shm export` has all
+INDENT, GAP = 2, 2  # cells
+MEAN_CONTEXT = Context(prec=700)  # digits: the protocol allows numbers from 1e-308 to 1e308
+
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+class ReportedInstance(msgspec.Struct):
+    """An instance and the label of its state."""
+
+    state: str
+    instance: Instance
+
+
+class ReportedApplication(msgspec.Struct):
+    """An application and its metrics."""
+
+    application: Application
+    kpis: list[Kpi]
+    flags: list[Flag]
+    categories: list[Category]
+
+
+class Report(msgspec.Struct):
+    """The whole report. The field names are those of the JSON document."""
+
+    server: str
+    as_of: datetime
+    stats: Stats
+    applications: list[ReportedApplication]
+    metric_keys: list[MetricKey]
+    instances: list[ReportedInstance]
+    more_instances: bool
+
+
+async def fetch_report(client: Client, slug: str | None) -> Report:
+    """Requests the report's data, of item application (`slug`) or of all (None). Raises ClientError."""
+    stats = await client.stats()
+    applications = [app for app in await client.applications() if slug in (None, app.slug)]
+    if slug is not None and not applications:
+        await client.kpis(slug)  # raises UnknownApplicationError
+    sections = []
+    for application in sorted(applications, key=lambda app: -app.instances.total)[:MAX_APPLICATIONS]:
+        kpis = await client.kpis(application.slug)
+        sections.append(ReportedApplication(application, kpis.kpis, kpis.flags, kpis.categories))
+    page = await client.instances(slug, MAX_INSTANCES)
+    keys = {metric.key: metric for metric in await client.metric_keys(slug)}
+    more_keys = sorted({key for instance in page.instances for key in Row(instance).metrics} - keys.keys())[:MAX_KEYS]
+    keys |= {metric.key: metric for metric in await client.metric_keys(slug, more_keys)}
+    clock = Clock(client.server_time(), stats.active_window_s)
+    lines = [ReportedInstance(state_of(instance, clock).label, instance) for instance in page.instances]
+    return Report(client.server, clock.now, stats, sections, list(keys.values()), lines, page.next is not None)
+
+
+def to_json(report: Report) -> str:
+    """The report as one JSON document. Numbers keep their digits."""
+    return _encoder.encode(report).decode()
+
+
+def to_text(report: Report, width: int) -> str:
+    """The report as tables of text. No line is wider than `width` cells."""
+    stats = report.stats
+    parts = [
+        f"SHM {report.server}: {plural(stats.total_instances, 'instance')}, {stats.active_instances:,} active "
+        f"({stats.counted_instances:,} counted, {stats.excluded_instances:,} dev and ci excluded), "
+        f"{stats.daily_active:,} today, {stats.weekly_active:,} this week, {stats.new_this_week:,} new this week"
+    ]
+    parts += [_applications(report, width)]
+    parts += [_metrics(section, width) for section in report.applications]
+    parts += [_instances(report, width)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _applications(report: Report, width: int) -> str:
+    rows = [
+        [application.name, application.slug, *(f"{count:,}" for count in _counts(application))]
+        for application in (section.application for section in report.applications)
+    ]
+    heads = ["application", "slug", "total", "active", "counted", "pending", "revoked"]
+    return _table("APPLICATIONS", heads, rows, {2, 3, 4, 5, 6}, width) if rows else "No instance has reported yet."
+
+
+def _counts(application: Application) -> tuple[int, ...]:
+    counts = application.instances
+    return counts.total, counts.active, counts.counted, counts.pending, counts.revoked
+
+
+def _metrics(section: ReportedApplication, width: int) -> str:
+    rows = [
+        [kpi.key, kpi.kind, kpi.aggregate, _value(kpi), *_format_distribution(kpi), f"{kpi.instances:,}"]
+        for kpi in section.kpis
+    ]
+    rows += [
+        [flag.key, flag.kind, "share", share(flag.true, flag.instances), *[UNKNOWN] * 4, f"{flag.instances:,}"]
+        for flag in section.flags
+    ]
+    rows += [
+        [category.key, category.kind, "values", _format_categories(category), *[UNKNOWN] * 4, f"{category.instances:,}"]
+        for category in section.categories
+    ]
+    heads = ["metric", "kind", "aggregate", "value", "min", "p50", "p90", "max", "instances"]
+    return _table(section.application.name.upper(), heads, rows, {3, 4, 5, 6, 7, 8}, width) if rows else ""
+
+
+def _value(kpi: Kpi) -> str:
+    return " ".join([exact(_round_mean(kpi.value)), *([kpi.unit] if kpi.unit else [])])
+
+
+def _format_distribution(kpi: Kpi) -> list[str]:
+    return [compact(kpi.min), compact(kpi.p50), compact(kpi.p90), compact(kpi.max)]
+
+
+def _format_categories(category: Category) -> str:
+    first = ", ".join(f"{item.value} {share(item.instances, category.instances)}" for item in category.values[:3])
+    return first + (", …" if len(category.values) > 3 or category.other else "")
+
+
+def _round_mean(value: int | Decimal | None) -> int | Decimal | None:
+    """Rounds to three decimals: an average has any number of digits."""
+    if isinstance(value, Decimal) and isinstance(exponent := value.as_tuple().exponent, int) and exponent < -3:
+        return value.quantize(Decimal("0.001"), context=MEAN_CONTEXT)
+    return value
+
+
+def _instances(report: Report, width: int) -> str:
+    now = report.as_of
+    descriptions = {metric.key: metric for metric in report.metric_keys}
+    glyphs = {state.label: state.glyph for state in State}
+    rows = []
+    for line in report.instances:
+        instance = line.instance
+        row = Row(instance)
+        metrics = [
+            f"{key} {_format_metric(row.metrics[key], descriptions.get(key))}"
+            for key in sorted(row.metrics)
+            if key not in descriptions or not descriptions[key].hidden
+        ]
+        rows.append(
+            [
+                f"{glyphs[line.state]} {line.state}",
+                instance.instance_id[:8],
+                instance.app_name,
+                instance.app_version,
+                instance.os_arch,
+                instance.environment,
+                instance.deployment_mode,
+                age(instance.last_seen_at, now),
+                ", ".join(metrics),
+            ]
+        )
+    heads = ["state", "instance", "application", "version", "os", "env", "mode", "seen", "metrics"]
+    if not rows:
+        return ""
+    table = _table("INSTANCES", heads, rows, {7}, width)
+    return table + (f"\n  the newest {len(rows):,} instances; there are more" if report.more_instances else "")
+
+
+def _format_metric(value: Value, description: MetricKey | None) -> str:
+    if description is None or isinstance(value, bool) or not isinstance(value, int | Decimal):
+        return format_value(value)
+    return with_unit(value, description.unit, description.format)
+
+
+def _table(title: str, heads: list[str], rows: list[list[str]], right_aligned: set[int], width: int) -> str:
+    """A table with its title. Columns at the end are cut or omitted where the line is too short."""
+    widths = [max(cell_len(row[index]) for row in [heads, *rows]) for index in range(len(heads))]
+    lines = [title]
+    for row in [heads, *rows]:
+        remaining = width - INDENT
+        cells = []
+        for index, text in enumerate(row):
+            cell_width = min(widths[index], remaining)
+            if cell_width < min(4, widths[index]):
+                break
+            cells.append(fit(text, cell_width, index in right_aligned))
+            remaining -= cell_width + GAP
+        lines.append((" " * INDENT + (" " * GAP).join(cells)).rstrip())
+    return "\n".join(lines)

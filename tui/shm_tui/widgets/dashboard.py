@@ -1,0 +1,147 @@
+"""The main screen's content: composes the widgets and draws a session with them."""
+
+from textual import events
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.widgets import Static
+
+from shm_tui.model.columns import SEEN, Column, build_columns
+from shm_tui.model.empty_message import empty_message, incomplete_message
+from shm_tui.model.live_session import LiveSession, Phase
+from shm_tui.model.row_store import numeric_keys
+from shm_tui.model.tiles import application_tiles, overview_tiles
+from shm_tui.widgets.detail_panel import DetailPanel
+from shm_tui.widgets.filter_prompt import FilterPrompt
+from shm_tui.widgets.footer import Footer
+from shm_tui.widgets.headline import Headline, headline_facts
+from shm_tui.widgets.live_table import LiveTable
+from shm_tui.widgets.messages import LayoutChanged
+from shm_tui.widgets.sidebar import Sidebar
+from shm_tui.widgets.status_bar import StatusBar
+from shm_tui.widgets.tiles import Tiles
+
+MIN_SIDEBAR_WIDTH = 100  # columns of a screen with a sidebar
+MIN_TILE_HEIGHT = 30  # lines of a screen with full tiles; below it the tiles are one line
+MIN_TWO_TILE_ROWS_HEIGHT = 34  # lines of a screen with two rows of tiles
+
+
+class Dashboard(Vertical):
+    """Draws a session. `has_data` becomes true when rows, counts and tiles have been drawn, or there are none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_data = False
+        self._columns_signature: object = None  # of the columns that the table has
+
+    def compose(self) -> ComposeResult:
+        """The widgets, from top to bottom."""
+        yield StatusBar()
+        with Horizontal(id="body"):
+            yield Sidebar()
+            with Vertical(id="main"):
+                yield Headline()
+                yield Tiles()
+                yield LiveTable()
+                yield Static(id="empty", markup=False)
+            yield DetailPanel()
+        yield FilterPrompt()
+        yield Footer()
+
+    @property
+    def table(self) -> LiveTable:
+        """The table."""
+        return self.query_one(LiveTable)
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Chooses the layout for the size."""
+        width, height = event.size
+        self.set_class(width < MIN_SIDEBAR_WIDTH, "narrow")
+        self.set_class(height < MIN_TILE_HEIGHT, "low")
+        self.set_class(height >= MIN_TWO_TILE_ROWS_HEIGHT, "tall")
+        self.post_message(LayoutChanged())
+
+    def draw_changes(self, session: LiveSession, filter_text: str) -> None:
+        """Applies the changes that the session has received, and draws them."""
+        clock = session.clock()
+        flush = session.store.flush(clock)
+        self._update_columns(session)
+        self.table.is_loading = not session.is_complete
+        self.table.apply_flush(flush, clock)
+        self.draw_panels(session, filter_text)
+        if self.table.cursor_id in flush.changed:
+            self.draw_details(session)
+
+    def draw_ages(self, session: LiveSession, filter_text: str) -> None:
+        """Draws what changes with time alone."""
+        store, clock = session.store, session.clock()
+        if store.filter.is_time_dependent and not store.is_paused:
+            store.rebuild_order(clock)
+            self.table.update_order()
+        self.table.set_dimmed(session.connection.is_lost and session.is_listed)
+        self.table.update_ages(clock)
+        self.draw_details(session)
+        if session.connection.phase is not Phase.LIVE:
+            self.draw_panels(session, filter_text)
+
+    def draw_panels(self, session: LiveSession, filter_text: str) -> None:
+        """Draws everything but the table and the details."""
+        stats, kpis = session.overview.stats, session.kpis
+        self.query_one(StatusBar).show(session, filter_text, self.size.width >= MIN_SIDEBAR_WIDTH)
+        self.query_one(Sidebar).show(session.overview.applications, stats, session.slug)
+        headline, tiles = self.query_one(Headline), self.query_one(Tiles)
+        if session.slug is None:
+            headline.show("All applications", *([f"{stats.active_instances:,} active"] if stats else []))
+            tiles.show(overview_tiles(stats, session.descriptions) if stats else [])
+        else:
+            headline.show(kpis.name if kpis else session.slug, *(headline_facts(kpis) if kpis else []))
+            tiles.show(application_tiles(kpis) if kpis else [])
+        self._draw_messages(session, filter_text)
+        has_counts = stats is not None and (session.slug is None or kpis is not None or not session.store.rows)
+        has_answer = session.connection.phase is not Phase.CONNECTING and session.descriptions.is_ready
+        self.has_data = session.is_listed and has_counts and has_answer
+
+    def draw_details(self, session: LiveSession) -> None:
+        """Draws the details of the instance under the cursor, if they are open."""
+        panel = self.query_one(DetailPanel)
+        row = session.store.rows.get(self.table.cursor_id or "")
+        if panel.display and row is not None:
+            panel.show(row, session.clock(), session.descriptions)
+
+    def _draw_messages(self, session: LiveSession, filter_text: str) -> None:
+        message = empty_message(session, filter_text)
+        empty = self.query_one("#empty", Static)
+        empty.display = bool(message)
+        empty.update(message)
+        self.table.set_class(bool(message), "-empty")
+        if not message and not self.query_one(FilterPrompt).is_open:
+            self.query_one(Footer).show_message(incomplete_message(session))
+
+    def _update_columns(self, session: LiveSession) -> None:
+        """Rebuilds the columns when the keys, their order or the width of the screen changed."""
+        store, descriptions = session.store, session.descriptions
+        key_counts = {key: count for key, count in store.key_counts.items() if count > 0}
+        descriptions.request(key_counts)
+        columns = build_columns(
+            key_counts if descriptions.is_ready else {},
+            numeric_keys(store),
+            descriptions,
+            one_application=session.slug is not None,
+            width=self.size.width,
+        )
+        layout = [(column.id, column.label, column.align_right) for column in columns]
+        signature = (id(store), layout, self.size.width)
+        if signature == self._columns_signature:
+            return
+        self._columns_signature = signature
+        if not store.is_sorted_by_user:
+            _set_default_sort(session, columns)
+        self.table.show(store, columns, session.clock())
+
+
+def _set_default_sort(session: LiveSession, columns: list[Column]) -> None:
+    """Sorts by the first business number, the largest first: an order by age would change all the time."""
+    store = session.store
+    default = next((column for column in columns if column.metric and column.align_right), SEEN)
+    if default.id != store.sort_column.id:
+        store.sort_column, store.is_descending = default, default is not SEEN
+        store.rebuild_order(session.clock())

@@ -1,0 +1,42 @@
+"""The bottom line: the keys that work in the current context, or a message."""
+
+from rich.cells import cell_len
+from rich.text import Text
+from textual.widget import Widget
+
+from shm_tui.actions import Context, footer_hints
+
+
+class Footer(Widget):
+    """Shows keys with their hints. A message replaces them until it is cleared."""
+
+    COMPONENT_CLASSES = {"footer--key", "footer--message"}  # noqa: RUF012
+
+    message = ""
+    context: Context = "table"
+
+    def show_keys(self, context: Context) -> None:
+        """Shows the keys of another context."""
+        if context != self.context:
+            self.context = context
+            self.refresh()
+
+    def show_message(self, message: str) -> None:
+        """Shows a message; "" shows the keys again."""
+        if message != self.message:
+            self.message = message
+            self.refresh()
+
+    def render(self) -> Text:
+        """The message, or as many keys as fit."""
+        if self.message:
+            style = self.get_component_rich_style("footer--message")
+            return Text(f" {self.message}", style, no_wrap=True, overflow="ellipsis")
+        key_style = self.get_component_rich_style("footer--key")
+        line = Text(" ", no_wrap=True)
+        for key, hint in footer_hints(self.context):
+            part = Text.assemble((key, key_style), f" {hint}   ")
+            if cell_len(line.plain) + cell_len(part.plain.rstrip()) > self.size.width:
+                break
+            line += part
+        return line

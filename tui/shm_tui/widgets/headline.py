@@ -1,0 +1,48 @@
+"""The line above the tiles: the application's name and its counts."""
+
+from rich.cells import cell_len
+from rich.text import Text
+from textual.widget import Widget
+
+from shm_client import Kpis
+from shm_tui.text.formatting import plural
+
+
+class Headline(Widget):
+    """A name and facts about it. A fact that does not fit is omitted as a whole."""
+
+    COMPONENT_CLASSES = {"headline--name", "headline--more"}  # noqa: RUF012
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._name = ""
+        self._facts: tuple[str, ...] = ()
+
+    def show(self, name: str, *facts: str) -> None:
+        """Draws a name and its facts, the most important first."""
+        if (name, facts) != (self._name, self._facts):
+            self._name, self._facts = name, facts
+            self.refresh()
+
+    def render(self) -> Text:
+        """One line."""
+        line = Text(no_wrap=True, overflow="ellipsis")
+        line.append(f" {self._name}", self.get_component_rich_style("headline--name"))
+        for index, fact in enumerate(self._facts):
+            part = f"  ·  {fact}" if index else f"   {fact}"
+            if cell_len(line.plain) + cell_len(part) > self.size.width:
+                break
+            line.append(part, self.get_component_rich_style("headline--more"))
+        return line
+
+
+def headline_facts(kpis: Kpis) -> list[str]:
+    """The counts of an application in words, the most important first."""
+    counts = kpis.instances
+    facts = [f"{counts.active:,} active of {plural(counts.total, 'instance')}"]
+    if counts.excluded:
+        facts.append(f"{counts.counted:,} counted, {counts.excluded:,} dev and ci excluded")
+    facts += [
+        f"{count:,} {word}" for count, word in ((counts.pending, "pending"), (counts.revoked, "revoked")) if count
+    ]
+    return facts

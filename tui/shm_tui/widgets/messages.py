@@ -1,0 +1,33 @@
+"""The messages that widgets post to the app."""
+
+from textual.message import Message
+
+from shm_tui.model.columns import Column
+
+
+class RowOpened(Message):
+    """The user clicked the row under the cursor."""
+
+
+class CursorMoved(Message):
+    """The cursor is on another instance."""
+
+
+class SortRequested(Message):
+    """The user clicked a column's head."""
+
+    def __init__(self, column: Column) -> None:
+        super().__init__()
+        self.column = column
+
+
+class ApplicationChosen(Message):
+    """The user clicked an application; `slug` is None for all applications."""
+
+    def __init__(self, slug: str | None) -> None:
+        super().__init__()
+        self.slug = slug
+
+
+class LayoutChanged(Message):
+    """The screen has another size."""

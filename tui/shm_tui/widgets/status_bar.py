@@ -1,0 +1,83 @@
+"""The top line: the server or the application with its counts, and the state of the connection."""
+
+from math import ceil
+from time import monotonic
+
+from rich.cells import cell_len
+from rich.text import Text
+from textual.widget import Widget
+
+from shm_tui.model.live_session import ConnectionStatus, LiveSession, Phase
+from shm_tui.text.cells import cut
+from shm_tui.text.formatting import duration, plural
+
+MAX_FILTER_WIDTH = 28  # cells of the filter in the top line; the prompt shows the whole filter
+MIN_LEFT_WIDTH = 6  # cells of the left part that always remain
+STYLES = ("brand", "dim", "good", "bad", "warn")
+
+
+def connection_text(connection: ConnectionStatus) -> tuple[str, str]:
+    """The connection's state in words, and the name of its style."""
+    now = monotonic()
+    match connection.phase:
+        case Phase.CONNECTING:
+            return "◌ connecting", "dim"
+        case Phase.LIVE:
+            return "● live", "good"
+        case Phase.DISCONNECTED | Phase.REFUSED:
+            wait_s = ceil((connection.next_try or now) - now)
+            retry = f"retry in {wait_s}s" if wait_s > 0 else "retrying"
+            return f"◌ {connection.phase.value} {duration(now - connection.since)}, {retry}", "bad"
+
+
+class StatusBar(Widget):
+    """Server, application and counts on the left; filter, pause and connection on the right."""
+
+    COMPONENT_CLASSES = {f"bar--{name}" for name in STYLES}  # noqa: RUF012
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._session: LiveSession | None = None
+        self._filter_text = ""
+        self._has_sidebar = False
+
+    def show(self, session: LiveSession, filter_text: str, has_sidebar: bool) -> None:
+        """Draws the line. Without a sidebar it names the application."""
+        self._session, self._filter_text, self._has_sidebar = session, filter_text, has_sidebar
+        self.refresh()
+
+    def render(self) -> Text:
+        """One line. The left part is cut where both parts do not fit."""
+        if self._session is None:
+            return Text()
+        style = {name: self.get_component_rich_style(f"bar--{name}") for name in STYLES}
+        left = Text.assemble((" SHM ", style["brand"]), " ")
+        left.append(self._summary(self._session), "")
+        right = Text()
+        store = self._session.store
+        if self._filter_text:
+            right.append(f"/{cut(self._filter_text, MAX_FILTER_WIDTH)}", style["warn"])
+            right.append(f"  {len(store.visible_ids):,} of {len(store.rows):,}  ", style["dim"])
+        if store.is_paused:
+            right.append(f"paused, {plural(store.pending_count, 'change')}  ", style["warn"])
+        text, style_name = connection_text(self._session.connection)
+        right.append(text, style[style_name])
+        right.append(" ")
+        left_width = self.size.width - cell_len(right.plain)
+        left.truncate(max(MIN_LEFT_WIDTH, left_width - 1), overflow="ellipsis", pad=False)
+        left.append(" " * max(1, left_width - cell_len(left.plain)))
+        return left + right
+
+    def _summary(self, session: LiveSession) -> str:
+        host = session.client.server.partition("://")[2]
+        stats, kpis = session.overview.stats, session.kpis
+        if self._has_sidebar:
+            if stats is None:
+                return host
+            new = f"  +{stats.new_this_week:,} this week" if stats.new_this_week else ""
+            return f"{host}   {plural(stats.total_instances, 'instance')}  {stats.active_instances:,} active{new}"
+        if kpis is not None:
+            return f"{kpis.name}  {kpis.instances.active:,} active of {kpis.instances.total:,}"
+        if session.slug is not None or stats is None:
+            return session.slug or "All"
+        return f"All  {stats.active_instances:,} active of {stats.total_instances:,}"

@@ -1,0 +1,94 @@
+"""The KPI tiles above the table."""
+
+from rich.cells import cell_len
+from rich.style import Style
+from rich.text import Text
+from textual.widget import Widget
+
+from shm_tui.model.tiles import Tile
+from shm_tui.text.cells import fit
+
+MIN_TILE_WIDTH = 22  # cells, with the gap after the tile
+MAX_TILE_STRETCH = 4  # cells that a tile is widened by where there is space
+OVERFLOW_WIDTH = 5  # cells of the number of tiles that do not fit
+TILE_HEIGHT = 3  # lines; a blank line separates two rows of tiles
+BAR_WIDTH = 9
+
+
+def share_bar(part: float) -> tuple[str, str]:
+    """The filled and the empty part of a bar, to half a cell. `part` is clamped to 0..1."""
+    full, half = divmod(round(max(0.0, min(1.0, part)) * BAR_WIDTH * 2), 2)
+    filled = "━" * full + "╸" * half
+    return filled, "━" * (BAR_WIDTH - len(filled))
+
+
+class Tiles(Widget):
+    """Tiles in as many rows as fit; below the height of a tile, all in one line."""
+
+    COMPONENT_CLASSES = {"tiles--label", "tiles--value", "tiles--note", "tiles--bar", "tiles--track"}  # noqa: RUF012
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tiles: list[Tile] = []
+
+    def show(self, tiles: list[Tile]) -> None:
+        """Draws these tiles."""
+        if tiles != self._tiles:
+            self._tiles = tiles
+            self.refresh()
+
+    def render(self) -> Text:
+        """The tiles that fit, and the number of those that do not."""
+        return self._render_line() if self.size.height < TILE_HEIGHT else self._render_rows()
+
+    def _render_line(self) -> Text:
+        text, remaining = Text(" ", no_wrap=True), len(self._tiles)
+        for tile in self._tiles:
+            part = Text.assemble((tile.label.upper(), self._style("label")), " ", (tile.value, self._style("value")))
+            overflow = f"+{remaining}"
+            if cell_len(text.plain) + cell_len(part.plain) + 3 + len(overflow) > self.size.width:
+                text.append(overflow, self._style("label"))
+                break
+            text += part
+            text.append("   ")
+            remaining -= 1
+        return text
+
+    def _render_rows(self) -> Text:
+        tiles_per_row = max(1, (self.size.width - OVERFLOW_WIDTH) // MIN_TILE_WIDTH)
+        stretched_width = (self.size.width - OVERFLOW_WIDTH) // tiles_per_row
+        tile_width = max(MIN_TILE_WIDTH, min(MIN_TILE_WIDTH + MAX_TILE_STRETCH, stretched_width))
+        row_count = (self.size.height + 1) // (TILE_HEIGHT + 1)
+        capacity = tiles_per_row * row_count
+        visible = self._tiles[:capacity]
+        lines: list[Text] = []
+        for start in range(0, len(visible), tiles_per_row):
+            row = visible[start : start + tiles_per_row]
+            is_last_row = start + tiles_per_row >= capacity
+            lines += [self._render_part(row, part, tile_width) for part in ("label", "value", "note")]
+            if is_last_row and len(self._tiles) > capacity:
+                lines[-1].append(f"+{len(self._tiles) - capacity}", self._style("label"))
+            lines.append(Text())
+        return Text("\n", no_wrap=True).join(lines[:-1])
+
+    def _render_part(self, row: list[Tile], part: str, width: int) -> Text:
+        """One line of a row of tiles: their labels, values or notes."""
+        line = Text(" ", no_wrap=True)
+        for tile in row:
+            if part == "note" and tile.bar is not None:
+                filled, rest = share_bar(tile.bar)
+                line.append(filled, self._style("bar"))
+                line.append(rest, self._style("track"))
+                line.append(_pad(f" {tile.note}", width - BAR_WIDTH), self._style("note"))
+                continue
+            text = {"label": tile.label.upper(), "value": tile.value, "note": tile.note}[part]
+            line.append(_pad(text, width), self._style(part))
+        return line
+
+    def _style(self, name: str) -> Style:
+        return self.get_component_rich_style(f"tiles--{name}")
+
+
+def _pad(text: str, width: int) -> str:
+    """`text` in exactly `width` cells, the last one a space."""
+    return fit(text, width - 1) + " "
