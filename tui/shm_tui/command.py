@@ -47,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Returns the exit status: 0, 1 if the server sends no data, 2 for wrong options. Errors go to standard error."""
-    if args.json and not args.report:
+    if args.json and not args.once:
         return _print_error("--json requires --once.", 2)
     size = re.fullmatch(r"([1-9][0-9]{1,2})x([1-9][0-9]{0,2})", args.size)
     if not size:
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         server = resolve_server_url(args.server)
         token = find_token(args.token, resolve_data_dir(args.data_dir))
-        if args.report:
+        if args.once:
             return _print(asyncio.run(_once(server, token, args.app, args.json)))
         if args.screenshot is not None:
             svg = asyncio.run(_render_screenshot(server, token, args.app, (int(size[1]), int(size[2]))))
