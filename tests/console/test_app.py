@@ -29,7 +29,7 @@ def app() -> str:
 
 def fleet(server: ServerProcess, count: int = 5, app: str = "Ledger", **more: object) -> list[Install]:
     """Installs of an application whose `sent` is ten times their number."""
-    return [Install(server.url, app_name=app).arrived({"sent": 10 * number, **more}) for number in range(count)]
+    return [Install(server.url, app_name=app).enroll({"sent": 10 * number, **more}) for number in range(count)]
 
 
 def dimmed(console: DrivenConsole) -> bool:
@@ -40,7 +40,7 @@ def dimmed(console: DrivenConsole) -> bool:
 
 
 async def test_tiles_and_columns_are_made_from_whatever_keys_arrive(server: ServerProcess) -> None:
-    Install(server.url).arrived({"pizzas_eaten": 10, "beta": True, "db": "postgres", "mail": {"sent": 3}})
+    Install(server.url).enroll({"pizzas_eaten": 10, "beta": True, "db": "postgres", "mail": {"sent": 3}})
     async with open_console(server, size=(200, 50)) as console:
         await console.shows("PIZZAS EATEN", "100 %", "postgres 100 %", "MAIL SENT")
         (row,) = console.rows()
@@ -100,7 +100,7 @@ async def test_the_filter_narrows_as_one_types_and_escape_gives_all_back(shared:
 
 async def test_versions_are_sorted_and_compared_as_the_server_does(shared: ServerProcess, app: str) -> None:
     for version in ("2.0", "v1.10", "1.10.0-rc1", "main", "1.9", "1.9-ls12"):
-        Install(shared.url, app_name=app, app_version=version).arrived({"sent": 1})
+        Install(shared.url, app_name=app, app_version=version).enroll({"sent": 1})
     listed = [item["app_version"] for item in shared.get(f"instances?app={app}&sort=app_version").json()]
     latest = shared.get(f"applications/{app}/versions").json()["latest"]
     async with open_console(shared, app) as console:
@@ -140,9 +140,9 @@ async def test_a_filter_that_is_not_understood_is_never_kept(shared: ServerProce
 
 async def test_every_application_is_there_however_many_there_are(server: ServerProcess) -> None:
     for number in range(55):
-        Install(server.url, app_name=f"App {number:02}").arrived()
+        Install(server.url, app_name=f"App {number:02}").enroll()
     for _ in range(2):
-        Install(server.url, app_name="Zebra").arrived({"sent": 1})
+        Install(server.url, app_name="Zebra").enroll({"sent": 1})
     async with open_console(server) as console:
         await console.shows("Zebra  ", "SENT")
         assert len(console.app.overview.applications or ()) == 56
@@ -210,7 +210,7 @@ async def test_enter_opens_the_details_and_escape_closes_them(shared: ServerProc
 
 async def test_applications_are_gone_through_by_key(server: ServerProcess) -> None:
     fleet(server, 2)
-    Install(server.url, app_name="Kiosk").arrived({"plays": 1})
+    Install(server.url, app_name="Kiosk").enroll({"plays": 1})
     async with open_console(server, size=(80, 24)) as console:
         await console.shows("Ledger", "SENT")
         await console.pilot.press("right_square_bracket")
@@ -234,7 +234,7 @@ async def test_freezing_holds_the_rows_still_and_counts_what_waits(shared: Serve
 
 async def test_the_states_are_told_apart_by_their_shapes(shared: ServerProcess, app: str) -> None:
     fleet(shared, 1, app)
-    Install(shared.url, app_name=app, environment="dev").arrived({"sent": 1})
+    Install(shared.url, app_name=app, environment="dev").enroll({"sent": 1})
     Install(shared.url, app_name=app).register()
     async with open_console(shared, app) as console:
         await console.until(lambda: len(console.rows()) == 3)
@@ -244,7 +244,7 @@ async def test_the_states_are_told_apart_by_their_shapes(shared: ServerProcess, 
 async def test_nothing_yet_says_how_to_send_the_first_snapshot(server: ServerProcess) -> None:
     async with open_console(server) as console:
         await console.shows("No instance has reported yet", "shm_sdk.Client")
-        await asyncio.to_thread(Install(server.url).arrived, {"sent": 5})
+        await asyncio.to_thread(Install(server.url).enroll, {"sent": 5})
         await console.shows("Ledger", "SENT")
         await console.hides("No instance has reported yet")
 
@@ -270,7 +270,7 @@ async def test_rows_stay_while_the_server_is_away_and_go_on_without_a_gap(
         assert len(console.rows()) == 3
         await asyncio.to_thread(server.start)
         await asyncio.to_thread(installs[1].snapshot, {"sent": 5560})
-        await asyncio.to_thread(Install(server.url).arrived, {"sent": 1})
+        await asyncio.to_thread(Install(server.url).enroll, {"sent": 1})
         await console.shows("● live")
         await console.until(lambda: len(console.rows()) == 4 and "5.56k" in console.rows()[0])
         await console.until(lambda: not dimmed(console), "bright rows")
@@ -291,7 +291,7 @@ async def test_rows_stay_while_the_server_is_away_and_go_on_without_a_gap(
 async def test_a_hostile_string_is_shown_harmless(shared: ServerProcess, hostile: str) -> None:
     said = {hostile[:60]: 5, "text": hostile, "nested": {hostile[:50]: [hostile]}}
     install = Install(shared.url, app_name=hostile, app_version=hostile, environment=hostile, os_arch=hostile)
-    install.arrived(said)
+    install.enroll(said)
     async with open_console(shared, size=(200, 50)) as console:
         slug = shared.get(f"instances/{install.instance_id}").json()["app_slug"]
         console.app.show_application(slug)
