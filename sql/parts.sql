@@ -1,9 +1,11 @@
--- What several statements have in common: lists of CTEs, put in place of a line `-- use: name`. Whoever uses the first two
--- has two CTEs before them: `before`, instances as they stand, rows of `instance_states` (a new one has none), and `after`,
--- what they become: the same columns but for what `evaluated` finds out (one that goes has none).
+-- Parts that several statements share: lists of CTEs, inserted in place of a line `-- use: name`. A statement that
+-- uses one of the first two defines two CTEs before them: `before`, the present instances, rows of `instance_states`
+-- (none for a new instance), and `after`, their new state: the same columns without those that `evaluated` computes
+-- (none for a deleted instance).
 
 -- part: deltas
--- `evaluated`: `after`, and how it stands by the settings, now. `deltas`: by how much each tally moves.
+-- `evaluated`: the rows of `after` with the columns that follow from the settings at this moment. `deltas`: the
+-- change of each tally.
 evaluated AS MATERIALIZED (
     SELECT
         a.*,
@@ -29,8 +31,8 @@ evaluated AS MATERIALIZED (
         ) lapse
     ) past
 ),
--- `counterpart`: the leaves on the other side of an instance that stays in the same sums. What is equal in both moves nothing,
--- and usually most is. `|| '{}'` takes them out of TOAST once, not once for each key.
+-- `counterpart`: the leaves on the other side of an instance that stays in the same sums. Leaves that are equal on
+-- both sides change nothing, and most are. `|| '{}'` takes them out of TOAST once, not once for each key.
 signed_rows AS MATERIALIZED (
     SELECT
         *,
@@ -92,7 +94,7 @@ deltas AS MATERIALIZED (
 ),
 
 -- part: tallies_updated
--- Moves the tallies by `deltas`. Under the writers' lock.
+-- Adds `deltas` to the tallies. Requires the writers' lock.
 tallies_updated AS (
     INSERT INTO tallies AS existing (
         app_slug, metric_type, key, value, total, instances, counted_total, counted_instances
@@ -106,7 +108,7 @@ tallies_updated AS (
 ),
 
 -- part: absences_ended
--- Of instances that are seen just now: which of them had been lost.
+-- Records the absences that end with this request: the instances of `before` that were lost.
 absences_ended AS (
     INSERT INTO absences (instance_id, lost_at, returned_at)
     SELECT b.instance_id, b.last_seen_at + settings.active_window, now()
@@ -117,23 +119,24 @@ absences_ended AS (
 ),
 
 -- part: after_unchanged
--- `after` where only time has passed.
+-- `after` where nothing but time has changed.
 after AS (
     SELECT instance_id, app_slug, app_version, environment, status, first_seen_at, last_seen_at, snapshot_at, leaves
     FROM before
 ),
 
 -- part: due_instances
--- Instances whose standing time alone has changed and no sweep has yet: their `before` and `after`. Readers correct the
--- tallies by it, so that what they tell is true at their moment. Usually there are none. Of one application, or of all.
+-- `before` and `after` of the instances whose evaluation has changed by the passing of time and that no refresh has
+-- processed yet, of one application or of all. Readers add the resulting deltas to the tallies, so their answers are
+-- correct at their moment. There are usually none.
 before AS MATERIALIZED (
     SELECT * FROM instance_states WHERE refresh_at <= now() AND (%(app)s::text IS NULL OR app_slug = %(app)s)
 ),
 -- use: after_unchanged
 
 -- part: hours
--- By how much KPIs move at hours' ends by `runs`: snapshots and until when each counts, in the rollup as it was (`was_rolled`,
--- `ended_at`) and as it becomes (`is_rolled`, `ends_at`).
+-- `hours`: the changes of KPIs at hours' ends that follow from `runs`. A run is a snapshot with the end of its
+-- validity, in the rollup as it was (`was_rolled`, `ended_at`) and as it will be (`is_rolled`, `ends_at`).
 points AS (
     SELECT r.app_slug, r.app_version, r.leaves, p.at, p.weight
     FROM (
@@ -175,7 +178,7 @@ hours AS MATERIALIZED (
 ),
 
 -- part: days
--- By how much what KPIs read at the ends of closed days moves by `hours`.
+-- `days`: the changes of the KPIs at the ends of closed days that follow from `hours`.
 since_days AS (
     SELECT
         app_slug, metric_type, key, value, day,
@@ -198,7 +201,7 @@ days AS (
 ),
 
 -- part: series_updated
--- Moves the series by `hours`, those that are not forgotten, and `days`. Under the rollup's lock.
+-- Adds `hours`, those that are still stored, and `days` to the series. Requires the rollup's lock.
 hours_updated AS (
     INSERT INTO series_hours AS existing (app_slug, metric_type, key, value, at, total, instances)
     SELECT app_slug, metric_type, key, value, at, total, instances FROM hours
@@ -216,14 +219,14 @@ days_updated AS (
 ),
 
 -- part: raw_history
--- `raw_history`: since when all raw snapshots are there; -infinity where none has been dropped.
+-- `raw_history`: the time since which all raw snapshots are stored; -infinity if none has been dropped.
 raw_history AS MATERIALIZED (
     SELECT raw_since AS since FROM series_head
 ),
 
 -- part: expected_state
--- `after`: what instances (`before`) should be by their newest raw snapshot. One that has none has none, unless its
--- snapshots may have been dropped (`raw_history`): then what it has stands.
+-- `after`: the state of the instances in `before` that follows from their newest raw snapshot. An instance without
+-- snapshots has none, unless its snapshots may have been dropped (`raw_history`): then its present state is kept.
 after AS MATERIALIZED (
     SELECT
         b.instance_id, b.app_slug, b.app_version, b.environment, b.status, b.first_seen_at, b.last_seen_at,
@@ -248,8 +251,8 @@ after AS MATERIALIZED (
 ),
 
 -- part: distribution
--- Of `vs`, so many values (`instances`) in their order: the minimum, p50 and p90 (between two neighbours in proportion), the
--- maximum.
+-- The distribution of `vs`, a sorted array of `instances` values: minimum, p50 and p90 (interpolated between the two
+-- nearest values), maximum.
     vs[1] AS min,
     trim_scale(vs[1 + floor(0.5 * (instances - 1))::int] + (0.5 * (instances - 1) - floor(0.5 * (instances - 1)))
         * (vs[1 + ceil(0.5 * (instances - 1))::int] - vs[1 + floor(0.5 * (instances - 1))::int])) AS p50,
@@ -258,7 +261,7 @@ after AS MATERIALIZED (
     vs[instances] AS max
 
 -- part: instance_filter
--- Which instances are wanted.
+-- The conditions of a list of instances.
             (%(slug)s::text IS NULL OR app_slug = %(slug)s)
             AND (%(status)s::text IS NULL OR status = %(status)s)
             AND (%(version_rank)s::text IS NULL OR version_rank = %(version_rank)s)
@@ -323,7 +326,8 @@ keyed AS (
 ),
 
 -- part: item_page
--- `page`: the chosen instances as they are told, in their order, with their sort keys; and the answer, at least one row.
+-- `page`: the chosen instances as the API shows them, in order, with their sort keys. The statement returns at least
+-- one row.
 page AS (
     SELECT
         item.*, c.place, c.number, c.text, c.row, c.found,
@@ -338,17 +342,17 @@ LEFT JOIN page ON page.row <= %(limit)s::bigint AND page.bytes_before < %(max_by
 ORDER BY page.row
 
 -- part: evaluated_columns
--- The columns of an instance that `evaluated` finds out.
+-- The columns of an instance that `evaluated` computes.
         counted = p.counted,
         elapsed_windows = p.elapsed_windows,
         reporting = p.reporting,
         refresh_at = p.refresh_at,
 
 -- part: changed_after
--- Which rows of the feed come after a cursor, no further than `until` and the head, of one application or of all.
+-- Rows of the feed after a cursor, up to `until` and the head, of one application or of all.
             cursor > %(since)s AND cursor <= (SELECT cursor FROM feed_head) AND cursor <= %(until)s
             AND (%(app)s::text IS NULL OR app_slug = %(app)s)
 
 -- part: changed_until
--- Which rows of the feed come up to a cursor, from `span` cursors before it on.
+-- Rows of the feed up to a cursor, from `span` cursors before it on.
     cursor > %(since)s - %(span)s::bigint AND cursor <= %(since)s AND cursor <= (SELECT cursor FROM feed_head)

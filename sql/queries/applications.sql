@@ -1,10 +1,11 @@
 -- name: insert_missing
--- The application of a name, made by the first instance that proves its key. Many may do so at once.
+-- Creates the application of a name, if it is missing. The first instance that confirms its key runs it; several may
+-- at once.
 INSERT INTO applications (slug, name) VALUES (%(slug)s, %(name)s)
 ON CONFLICT (slug) DO NOTHING;
 
 -- name: select_page
--- Applications by slug, after one.
+-- Applications by slug, after the last one of the page before.
 SELECT slug, name, github_url, logo_url, stars, created_at, updated_at, overrides, public_metrics
 FROM applications
 WHERE %(after)s::text IS NULL OR slug > %(after)s
@@ -18,7 +19,8 @@ FROM applications
 WHERE slug = %(slug)s;
 
 -- name: resolve_slug
--- The slug that a text stands for: the text itself, if an application or an instance has it, or else the one of that name.
+-- The slug that a text refers to: the text itself if an application or an instance has it, else the slug of the
+-- name.
 SELECT CASE
     WHEN
         EXISTS (SELECT FROM applications WHERE slug = %(slug)s)
@@ -28,7 +30,8 @@ SELECT CASE
 END AS slug;
 
 -- name: update
--- What the vendor says of an application; what is null stays as it is. Its KPIs may read otherwise: the feed tells them.
+-- Changes the vendor's settings of an application; null leaves a column as it is. The KPIs may change by it, so the
+-- feed sends them.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH updated AS (
     UPDATE applications SET
@@ -52,7 +55,7 @@ apps_changed AS (
 SELECT slug FROM updated;
 
 -- name: mark_changed
--- The feed is to tell an application's KPIs anew: something that they show was computed aside.
+-- Makes the feed send an application's KPIs again, after a background computation of what they show.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH feed_advanced AS (
     UPDATE feed_head SET cursor = cursor + 1

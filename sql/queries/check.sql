@@ -8,11 +8,11 @@
 -- only once; `begin` sees to that.
 
 -- name: try_repair_lock
--- Whether this session is now the only one that mends; until its connection ends.
+-- Whether this session is now the only one that repairs. The lock ends with the session's connection.
 SELECT pg_try_advisory_lock({repair_lock}) AS mine;
 
 -- name: select_settings
--- The active window, and whether the series are still those of another one.
+-- The active window, and whether the series were computed with another one.
 SELECT settings.active_window, h.stale FROM settings CROSS JOIN series_head h;
 
 -- name: find_leaves
@@ -27,7 +27,7 @@ FROM snapshots
 WHERE coalesce(leaves, metrics) <> flatten_metrics(metrics);
 
 -- name: repair_leaves
--- Makes leaves of these snapshots those of their metrics.
+-- Sets the leaves of these snapshots from their metrics.
 SELECT pg_advisory_xact_lock({writers_lock});
 UPDATE snapshots s SET leaves = nullif(flatten_metrics(s.metrics), s.metrics)
 FROM jsonb_to_recordset(%(rows)s::jsonb) AS listed (instance_id uuid, snapshot_at timestamptz)
@@ -35,8 +35,8 @@ WHERE s.instance_id = listed.instance_id AND s.snapshot_at = listed.snapshot_at
 RETURNING 1 AS mended;
 
 -- name: find_instances
--- Instances whose current snapshot is not their newest raw one, or that stand otherwise than the settings say. How one
--- stands is left out when time is about to change it or has just done so: that is the sweeps' to write down.
+-- Instances whose current snapshot is not their newest raw one, or whose evaluated columns contradict the settings.
+-- These columns are not compared if time has just changed them or is about to: the refresh will write them.
 WITH
 -- use: raw_history
 before AS NOT MATERIALIZED (
@@ -72,7 +72,8 @@ SELECT
 FROM compared;
 
 -- name: repair_instances
--- Gives these instances their newest raw snapshot, places them anew, moves the tallies by it, and tells the feed.
+-- Gives these instances their newest raw snapshot, evaluates them again, updates the tallies, and sends the
+-- instances through the feed.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH listed AS MATERIALIZED (
     SELECT DISTINCT instance_id FROM jsonb_to_recordset(%(rows)s::jsonb) AS listed_rows (instance_id uuid)
@@ -105,11 +106,11 @@ WHERE i.instance_id = p.instance_id
 RETURNING 1 AS mended;
 
 -- name: select_version_ranks
--- Every instance's version with the rank that is stored for it. What the rank should be, Python says.
+-- The version of every instance with its stored rank. Python computes the expected rank.
 SELECT instance_id, app_version, version_rank FROM instances;
 
 -- name: repair_ranks
--- Gives these instances the rank of their version, those that still have that version, and tells the feed.
+-- Sets the rank of these instances, if they still have that version, and sends them through the feed.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH numbered AS MATERIALIZED (
     SELECT i.instance_id, n.version_rank, head.cursor + row_number() OVER (ORDER BY i.instance_id) AS cursor
@@ -129,8 +130,8 @@ WHERE i.instance_id = n.instance_id
 RETURNING 1 AS mended;
 
 -- name: find_tallies
--- Tallies that are not the sums over the instances as these stand. With every instance before and none after, `deltas` is
--- what would take all of them out.
+-- Tallies that are not the sums over the present instances. With every instance in `before` and none in `after`,
+-- `deltas` are the negated sums.
 WITH before AS NOT MATERIALIZED (
     SELECT * FROM instance_states
 ),
@@ -178,7 +179,7 @@ WHERE
 ORDER BY app_slug, metric_type, key, value;
 
 -- name: repair_tallies
--- Adds these differences to the tallies, and the feed tells the KPIs that read otherwise.
+-- Adds these differences to the tallies; the feed sends the KPIs that change.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH deltas AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS listed_rows (
@@ -298,7 +299,7 @@ FROM compared
 ORDER BY part, app_slug, metric_type, key, value, at;
 
 -- name: repair_series
--- Adds these differences to the series, unless the active window has become another than the one they were found with.
+-- Adds these differences to the series, unless the active window has changed since they were found.
 SELECT pg_advisory_xact_lock({rollup_lock});
 WITH listed AS MATERIALIZED (
     SELECT listed_rows.*
@@ -355,7 +356,7 @@ WHERE
 ORDER BY instance_id, app_version;
 
 -- name: repair_versions
--- Makes these what the raw snapshots tell; those of which there is no snapshot are no more.
+-- Sets these rows from the raw snapshots, and deletes those that no snapshot supports.
 SELECT pg_advisory_xact_lock({rollup_lock});
 WITH listed AS MATERIALIZED (
     SELECT DISTINCT instance_id, app_version

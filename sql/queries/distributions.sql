@@ -1,5 +1,5 @@
 -- name: compute_all
--- The spread of every number over the current snapshots of an application, all at once: for small fleets.
+-- The distribution of every number over the current snapshots of an application, in one scan: for small fleets.
 WITH leaf AS MATERIALIZED (
     SELECT l.key, l.value::numeric AS value
     FROM instance_states s
@@ -19,8 +19,9 @@ SELECT
 FROM sorted;
 
 -- name: refresh_one
--- The spread of one key over the current snapshots of an application, kept; unless it is fresh, or another process is at
--- it. Larger memory spares the disk a sort of a million values.
+-- Computes and stores the distribution of one key over the current snapshots of an application, unless the stored
+-- one is newer than `max_age` or another process computes it. The larger work_mem keeps a sort of a million values
+-- off the disk.
 SET LOCAL work_mem = '64MB';
 WITH is_mine AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(
@@ -58,7 +59,7 @@ ON CONFLICT (app_slug, counted_only, key) DO UPDATE SET
 RETURNING key;
 
 -- name: delete_unused
--- Forgets distributions that nobody has asked for in a while: their keys may be gone, and so may the installs that they tell of.
+-- Deletes distributions that nobody has requested for a while: their keys or instances may no longer exist.
 DELETE FROM distributions
 WHERE ctid = ANY(ARRAY(SELECT ctid FROM distributions WHERE as_of < now() - %(kept)s::interval LIMIT %(limit)s))
 RETURNING 1 AS gone;

@@ -1,8 +1,8 @@
 -- Statements that delete instances, with everything that is told of them, and tell the feed.
 
 -- name: delete_oldest_snapshots
--- Takes the oldest snapshots of an instance out of the series and deletes them, so many, where it has more of those that are
--- rolled up; tells how many. `erase` does the rest: it holds the writers' lock, and must not hold it for a long history.
+-- Removes the oldest snapshots of an instance from the series and deletes them, if it has more than `limit` that are
+-- rolled up. `delete_instance` does the rest: it holds the writers' lock, which it must not hold for a long history.
 SELECT pg_advisory_xact_lock({rollup_lock});
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH target AS MATERIALIZED (
@@ -49,9 +49,9 @@ gone AS (
 SELECT count(*) AS snapshots, min(snapshot_at) AS oldest_snapshot_at, max(snapshot_at) AS newest_snapshot_at FROM gone;
 
 -- name: delete_instance
--- Deletes an instance and all of its snapshots, takes it out of the tallies and the series, tells the feed, and tells what
--- was deleted. With a public key where it asks for it itself, and then nothing is done for one that is unknown, revoked,
--- or has another key by now; without one where an admin does.
+-- Deletes an instance with all its snapshots, removes it from tallies and series, notifies the feed, and returns a
+-- receipt. With a public key the install itself requested it: an instance that is unknown, revoked, or has another
+-- key by now is left alone. Without one an admin requested it.
 SELECT pg_advisory_xact_lock({rollup_lock});
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH target AS MATERIALIZED (
@@ -125,7 +125,7 @@ LEFT JOIN snapshots_gone s ON TRUE
 GROUP BY k.instance_id, k.app_name;
 
 -- name: delete_unconfirmed
--- Removes instances that have not proven their key in time, the ones that have waited longest, and tells the feed.
+-- Deletes instances that have not confirmed their key in time, the oldest first, and notifies the feed.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH target AS MATERIALIZED (
     SELECT instance_id, app_slug, row_number() OVER (ORDER BY registered_at, instance_id) AS place

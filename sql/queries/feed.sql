@@ -1,5 +1,5 @@
 -- name: select_head
--- The newest cursor that was given to a change, and the one before which removals are forgotten.
+-- The newest assigned cursor, and the newest cursor whose removal has been deleted.
 SELECT cursor, horizon FROM feed_head;
 
 -- name: select_changes
@@ -43,7 +43,7 @@ LEFT JOIN (
 ORDER BY page.cursor;
 
 -- name: select_recently_changed_apps
--- The applications that the last changes up to a cursor were of (or the one that is asked for).
+-- Applications (or the requested one) with a change among the last cursors up to this one.
 SELECT app_slug AS slug
 FROM (
     SELECT app_slug FROM instances
@@ -61,7 +61,7 @@ FROM (
 WHERE %(app)s::text IS NULL OR app_slug = %(app)s;
 
 -- name: delete_old_removals
--- Forgets removals that are older than the feed's memory, the oldest first, and moves the horizon.
+-- Deletes removals that are older than the feed's memory, the oldest first, and advances the horizon.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH old AS (
     DELETE FROM removals WHERE cursor = ANY(ARRAY(

@@ -1,10 +1,9 @@
 -- name: ping
--- Answers when the database does.
+-- Succeeds if the database answers.
 SELECT 1 AS one;
 
 -- name: measure_database
--- How many bytes the database takes on its disk, and for how many seconds the oldest snapshot that is not in the charts yet
--- has been here.
+-- The size of the database in bytes, and the age in seconds of the oldest snapshot that is not rolled up yet.
 SELECT
     pg_database_size(current_database()) AS bytes,
     coalesce((

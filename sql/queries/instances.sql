@@ -2,7 +2,8 @@
 -- then sees all that earlier writers did, and cursors are committed in their order.
 
 -- name: register
--- What an install says of itself, unproven. A new one becomes pending; of a known one it is staged. Tells the verdict.
+-- Stores an unsigned registration: a new instance becomes pending; of a known one the content is staged. Returns the
+-- verdict.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH existing AS MATERIALIZED (
     SELECT status, public_key FROM instances WHERE instance_id = %(instance_id)s
@@ -51,8 +52,8 @@ SELECT CASE
 END AS verdict;
 
 -- name: select_staged
--- What is staged of an instance, and the application that it will belong to once that takes effect. None: unknown,
--- revoked, or another key.
+-- The staged registration of an instance, and the application that it will belong to once that takes effect. No row:
+-- unknown, revoked, or another key.
 SELECT
     staged,
     coalesce(staged ->> 'app_slug', app_slug) AS slug,
@@ -61,8 +62,9 @@ FROM instances
 WHERE instance_id = %(instance_id)s AND public_key = %(public_key)s AND status <> 'revoked';
 
 -- name: confirm_key
--- The instance's signature held: it was seen just now, what `claim` told takes effect, and it is active, unless it has to
--- be approved first. `version_rank` is the staged version's, if any. Whatever has been staged since stays for the next proof.
+-- Applies a verified signature: the instance was seen now, the staged registration that `select_staged` returned
+-- takes effect, and the instance becomes active unless approval is required. `version_rank` belongs to the staged
+-- version, if any. A registration staged since then waits for the next signature.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH before AS MATERIALIZED (
     SELECT s.*
@@ -119,8 +121,8 @@ WHERE i.instance_id = p.instance_id
 RETURNING i.status;
 
 -- name: set_status
--- An admin's decision: active or revoked. Revoked is final, so nothing but itself follows it. In the series a revoked
--- instance ends with its last hour, so what is rolled up of its newest snapshot, and of those from ahead, is cut there.
+-- An admin's decision: active or revoked. Revoked is final. In the series a revoked instance ends with its last
+-- hour: the runs of its newest snapshot, and of those with later times, are cut there.
 SELECT pg_advisory_xact_lock({rollup_lock});
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH before AS MATERIALIZED (
@@ -179,20 +181,21 @@ FROM evaluated p, feed_advanced m
 WHERE i.instance_id = p.instance_id;
 
 -- name: rotate_key
--- Another key, in place of this one; the same again where it is there already. None: unknown, revoked, or by now a third.
+-- Replaces the key by a new one; a repetition has no further effect. No row: unknown, revoked, or a third key by
+-- now.
 SELECT pg_advisory_xact_lock({writers_lock});
 UPDATE instances SET public_key = %(new_key)s
 WHERE instance_id = %(instance_id)s AND public_key IN (%(public_key)s, %(new_key)s) AND status <> 'revoked'
 RETURNING status;
 
 -- name: is_refresh_due
--- Whether time alone has changed how an instance stands.
+-- Whether the evaluation of an instance has changed by the passing of time alone.
 SELECT TRUE AS due FROM instances WHERE refresh_at <= now() LIMIT 1;
 
 -- name: refresh_due
--- Places instances anew whose standing time alone has changed, the ones that are due longest, and tells how many. The feed
--- tells of those that are counted now and were not, or the other way round: the settings have changed; and of each
--- application whose KPIs have moved.
+-- Evaluates instances again whose evaluation has changed by the passing of time, the longest due first, and returns
+-- their number. The feed sends instances whose `counted` has changed, because the settings have, and the
+-- applications whose KPIs have.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH before AS MATERIALIZED (
     SELECT * FROM instance_states WHERE refresh_at <= now() ORDER BY refresh_at LIMIT %(limit)s
@@ -230,7 +233,7 @@ updated AS (
 SELECT count(*) AS swept FROM before;
 
 -- name: export_instance
--- Everything known of an instance but its snapshots.
+-- All stored data of an instance but its snapshots.
 SELECT
     instance_id, encode(public_key, 'hex') AS public_key, status, app_name, app_slug, app_version, version_rank,
     environment, deployment_mode, os_arch, registered_at, first_seen_at, last_seen_at, revoked_at, staged, previous_app_slug, counted,
@@ -264,5 +267,5 @@ CROSS JOIN feed_head head
 WHERE item.instance_id = %(instance_id)s;
 
 -- name: select_public_keys (prepared)
--- The keys that signatures of these instances are checked with.
+-- The public keys that the signatures of these instances are verified with.
 SELECT instance_id, public_key FROM instances WHERE instance_id = ANY(%(instance_ids)s::uuid[]);

@@ -1,10 +1,10 @@
 -- name: store_batch (prepared)
--- Stores a batch of verified snapshots (a JSON array) and tells a verdict for each by its place: stored (also when it was
--- there already, and then it is not fresh), staged (stored, and the instance is to be proven: what is staged of it is to
--- take effect, or it was approved before it was ever seen), pending (it must be proven first), unknown (or another key),
--- revoked. Instances get their current snapshot and a cursor, the tallies move, the feed is told once. A snapshot that
--- tells no version has its install's, and it belongs to the application that the install has with it: what is staged
--- takes effect.
+-- Stores a batch of verified snapshots (a JSON array) and returns a verdict for each by its position: stored (also
+-- if it was stored before; then it is not fresh), staged (stored, and the instance's key must be confirmed: a staged
+-- registration is to take effect, or the instance was approved before it was first seen), pending (the key must be
+-- confirmed first), unknown (or another key), revoked. The statement updates the current snapshots and cursors of
+-- instances and the tallies, and notifies the feed once. A snapshot without a version has its install's, and belongs
+-- to the application that the install has with it: the staged registration takes effect.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH batch AS MATERIALIZED (
     SELECT * FROM ROWS FROM (

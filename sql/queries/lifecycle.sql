@@ -1,6 +1,6 @@
 -- name: count_events_by_day
--- By day (UTC), how many instances of an application were new, joined (are not pending), were lost, returned, were revoked
--- while they were active; all days that had any. It reads every instance of the application.
+-- By day (UTC), the numbers of instances of an application that were new, joined (are not pending), were lost,
+-- returned, or were revoked while active. It reads every instance of the application.
 WITH life AS MATERIALIZED (
     SELECT
         i.instance_id, i.first_seen_at, i.status,

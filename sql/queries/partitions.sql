@@ -32,8 +32,8 @@ FROM needed
 ORDER BY until;
 
 -- name: list_expired
--- What drops the weeks all of whose snapshots are older than they are kept, as SQL to be run. A day later than it could be,
--- so that no clock's error drops what may still come in.
+-- Statements that drop the weeks whose snapshots are all past their retention. They are dropped a day late, so that
+-- a clock's error does not drop a snapshot that may still arrive.
 SELECT format('DROP TABLE IF EXISTS %%I', name) AS ddl, until
 FROM (
     SELECT

@@ -107,7 +107,8 @@ advanced AS (
 SELECT count(*) AS snapshots FROM fresh;
 
 -- name: close_day
--- Closes the next day, if it is over: what each KPI read at its end. Tells which. Late snapshots mend closed days too.
+-- Closes the next day, if it is over: stores the value of each KPI at its end, and returns that midnight. Late
+-- snapshots correct closed days too.
 SELECT pg_advisory_xact_lock({rollup_lock});
 WITH due AS MATERIALIZED (
     SELECT closed_until, closed_until + interval '1 day' AS at FROM series_head WHERE closed_until + interval '1 day' <= now()
@@ -129,7 +130,7 @@ UPDATE series_head SET closed_until = due.at FROM due
 RETURNING series_head.closed_until;
 
 -- name: is_stale
--- Whether the active window has become another, and the series are to be computed anew.
+-- Whether the active window has changed and the series must be computed again.
 SELECT stale FROM series_head;
 
 -- name: delete_stale
@@ -164,13 +165,13 @@ begun AS (
 SELECT gone FROM gone;
 
 -- name: set_raw_since
--- Raw snapshots from before a moment are about to be dropped.
+-- Records that raw snapshots before this time are about to be dropped.
 SELECT pg_advisory_xact_lock({rollup_lock});
 UPDATE series_head SET raw_since = greatest(raw_since, %(until)s::timestamptz)
 RETURNING raw_since;
 
 -- name: freeze_days
--- From now on snapshots may come in whose neighbours in time have been dropped: days that those counted in stay as they are.
+-- Freezes days that included dropped snapshots: from now on snapshots may arrive whose neighbours in time are gone.
 SELECT pg_advisory_xact_lock({rollup_lock});
 UPDATE series_head SET frozen_until = greatest(
     frozen_until, date_trunc('day', raw_since + settings.active_window + interval '1 day' - interval '1 microsecond')
@@ -178,11 +179,13 @@ UPDATE series_head SET frozen_until = greatest(
 FROM settings;
 
 -- name: select_head (prepared)
--- Up to which midnight days are closed, and until which they stay as they are: moments within those days are not known.
+-- The midnight up to which days are closed, and the one up to which they are frozen: times within frozen days are
+-- not known.
 SELECT closed_until, nullif(frozen_until, '-infinity') AS frozen_until FROM series_head;
 
 -- name: select_current
--- What an application's metrics read now: numbers and booleans, those of these keys, or those that most instances answer.
+-- The present values of an application's metrics: numbers and booleans, of these keys or of those that most
+-- instances send.
 WITH
 -- use: due_instances
 -- use: deltas
@@ -202,7 +205,7 @@ ORDER BY sum(instances) DESC, key, metric_type
 LIMIT %(limit)s::bigint;
 
 -- name: select_current_versions
--- How many instances of an application have a current snapshot of each version, now.
+-- The number of instances of an application with a current snapshot of each version.
 WITH
 -- use: due_instances
 -- use: deltas
@@ -272,7 +275,7 @@ WHERE ctid = ANY(ARRAY(
 RETURNING 1 AS gone;
 
 -- name: delete_zero_rows
--- Forgets rows that have come down to nothing, such as those of a key that only an erased install had.
+-- Deletes rows whose sums have become zero, such as those of a key that only an erased install had.
 SELECT pg_advisory_xact_lock({rollup_lock});
 WITH hours_gone AS (
     DELETE FROM series_hours

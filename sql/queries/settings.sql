@@ -1,6 +1,6 @@
 -- name: persist
--- Writes down what the counted words mean. Where that changes anything, the instances that stand otherwise now are placed
--- anew by the sweeps, and for another window the series are computed anew; tells whether it does.
+-- Stores the settings that define the KPIs, and returns whether they changed. Instances whose evaluation changes are
+-- due for a refresh; a changed active window makes the series stale.
 SELECT pg_advisory_xact_lock({rollup_lock});
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH change AS MATERIALIZED (

@@ -1,5 +1,5 @@
 -- name: delete_zero_rows
--- Forgets tallies that have come down to nothing, such as values that no instance says any more.
+-- Deletes tallies that have become zero, such as those of values that no instance sends any more.
 SELECT pg_advisory_xact_lock({writers_lock});
 DELETE FROM tallies
 WHERE ctid = ANY(ARRAY(

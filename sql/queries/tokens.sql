@@ -1,28 +1,28 @@
 -- name: select_principals (prepared)
--- What the bearers of these tokens may do; none for a token that is unknown or has ended. `noted`: that it is used today
--- is known.
+-- Role and ID of the bearers of these tokens; no row for a token that is unknown or has expired. `noted`: today's
+-- use is recorded already.
 SELECT token_hash, id::text AS id, role, last_used_on IS NOT DISTINCT FROM current_date AS noted
 FROM tokens
 WHERE token_hash = ANY(%(token_hashes)s::bytea[]) AND (expires_at IS NULL OR expires_at > now());
 
 -- name: record_use
--- Writes down that these tokens are used today; once a day, whichever of the servers comes first.
+-- Records that these tokens are used today; once a day, by the first server that does.
 UPDATE tokens SET last_used_on = current_date
 WHERE id = ANY(%(ids)s::uuid[]) AND last_used_on IS DISTINCT FROM current_date;
 
 -- name: delete_others_of_name
--- Ends the tokens of a name that are not this one.
+-- Deletes the tokens of a name but this one.
 DELETE FROM tokens WHERE name = %(name)s AND token_hash <> %(token_hash)s;
 
 -- name: upsert
--- Makes a token valid, without an end, whatever it was before.
+-- Makes a token valid without expiry, whatever it was before.
 INSERT INTO tokens (token_hash, role, name) VALUES (%(token_hash)s, %(role)s, %(name)s)
 ON CONFLICT (token_hash) DO UPDATE SET role = excluded.role, name = excluded.name, expires_at = NULL
 WHERE (tokens.role, tokens.name) <> (excluded.role, excluded.name) OR tokens.expires_at IS NOT NULL;
 
 -- name: insert
--- A new token, unless there are as many as there may be: then none. Requests of the same moment do not see each other, so
--- a few more than that may come to be, at most as many as there are connections. Tried again, it adds nothing.
+-- Inserts a token, unless the maximum number exists: then no row. Concurrent requests do not see each other, so the
+-- maximum may be exceeded by at most the number of connections. A repetition inserts nothing.
 WITH added AS (
     INSERT INTO tokens (token_hash, role, name, expires_at)
     SELECT %(token_hash)s::bytea, %(role)s::text, %(name)s::text, now() + %(expires_in)s::interval
@@ -34,7 +34,7 @@ SELECT id::text AS id, name, role, created_at, expires_at, last_used_on
 FROM (SELECT * FROM added UNION ALL SELECT * FROM tokens WHERE token_hash = %(token_hash)s) token;
 
 -- name: select_page
--- A page of tokens, newest first. `after_created` and `after_id` are the last row's of the page before.
+-- A page of tokens, newest first. `after_created` and `after_id` are those of the last row of the page before.
 SELECT id::text AS id, name, role, created_at, expires_at, last_used_on
 FROM tokens
 WHERE %(after_id)s::uuid IS NULL OR (created_at, id) < (%(after_created)s::timestamptz, %(after_id)s::uuid)
@@ -46,5 +46,5 @@ LIMIT %(limit)s::bigint;
 SELECT id::text AS id, name, role, created_at, expires_at, last_used_on FROM tokens WHERE id = %(id)s;
 
 -- name: delete
--- Ends a token. Tried again, it finds nothing to do.
+-- Deletes a token. A repetition has no effect.
 DELETE FROM tokens WHERE id = %(id)s;
