@@ -8,11 +8,11 @@ from shm.analytics.instances import Instance, instance_from_row
 from shm.db.database import Database
 
 PAGE = 500  # changes read at a time
-OWED_SPAN = 1_000  # changes before a cursor whose KPIs may not have been told yet: they come half a second behind
-FAR = 2**63 - 1  # no cursor comes after it
+UNSENT_KPIS_SPAN = 1_000  # changes before a cursor whose KPIs may be unsent: KPIs follow half a second later
+MAX_CURSOR = 2**63 - 1  # no cursor comes after it
 
 
-class Sort(StrEnum):
+class ChangeKind(StrEnum):
     """What a change is."""
 
     INSTANCE = "instance"  # it is new, or reads otherwise
@@ -25,7 +25,7 @@ class Sort(StrEnum):
 class Change:
     """One change. No two have the same cursor."""
 
-    sort: Sort
+    kind: ChangeKind
     cursor: int
     app_slug: str
     instance_id: str | None
@@ -66,7 +66,7 @@ async def head(database: Database) -> Head:
 
 
 async def after(
-    database: Database, since: int, *, app: str | None = None, until: int = FAR, most: int = PAGE
+    database: Database, since: int, *, app: str | None = None, until: int = MAX_CURSOR, most: int = PAGE
 ) -> Changes:
     """The next changes after `since`, of one application or of all, no further than `until`."""
     rows = await database.fetch(dict, "feed.select_changes", since=since, until=until, app=app, limit=most)
@@ -79,11 +79,13 @@ async def after(
 async def recently_changed_apps(database: Database, cursor: int, app: str | None) -> set[str]:
     """The applications of which something changed shortly before a cursor, of those that are asked for."""
     return set(
-        await database.fetch_values(str, "feed.select_recently_changed_apps", since=cursor, span=OWED_SPAN, app=app)
+        await database.fetch_values(
+            str, "feed.select_recently_changed_apps", since=cursor, span=UNSENT_KPIS_SPAN, app=app
+        )
     )
 
 
 def _change(row: dict[str, Any]) -> Change:
-    sort = Sort(row["kind"])
-    told = instance_from_row(row) if sort is Sort.INSTANCE else None
-    return Change(sort, row["cursor"], row["app_slug"], row["instance_id"], told)
+    kind = ChangeKind(row["kind"])
+    told = instance_from_row(row) if kind is ChangeKind.INSTANCE else None
+    return Change(kind, row["cursor"], row["app_slug"], row["instance_id"], told)

@@ -40,12 +40,12 @@ class Resync(msgspec.Struct, tag_field="type", tag="resync"):
     reason: str
 
 
-def framed(message: Hello | InstanceChanged | InstanceRemoved | Resync) -> bytes:
+def encode_frame(message: Hello | InstanceChanged | InstanceRemoved | Resync) -> bytes:
     """A message as a frame from a server: unmasked, so it is the same for everybody."""
     return _frame(_encoder.encode(message))
 
 
-def framed_kpis(cursor: int, kpis: ApplicationKpis) -> bytes:
+def encode_kpis_frame(cursor: int, kpis: ApplicationKpis) -> bytes:
     """An application's whole set of KPIs, where what is told of instances goes up to `cursor`."""
     return _frame(_encoder.encode({"type": "kpis", "cursor": cursor} | msgspec.structs.asdict(kpis)))
 

@@ -1,4 +1,4 @@
-"""The feed's tail: wherever somebody stands in it, what comes behind that place makes them know what is true."""
+"""From any position in the change buffer, the frames after it lead a reader to the true state."""
 
 import asyncio
 import json
@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from shm.analytics.counts import InstanceCounts
 from shm.analytics.instances import Instance
 from shm.analytics.kpis import ApplicationKpis
-from shm.feed import change_buffer as tails
-from shm.feed.change_buffer import Tail
-from shm.feed.changes import Change, Changes, Sort
+from shm.feed import change_buffer
+from shm.feed.change_buffer import ChangeBuffer
+from shm.feed.changes import Change, ChangeKind, Changes
 
 APPS = ("ledger", "kiosk")
 INSTALLS = ("a", "b", "c")
@@ -41,23 +41,23 @@ class Reader:
     """A subscriber that reads when it is told to, and what it knows."""
 
     app: str | None
-    place: int | None = 0
+    position: int | None = 0
     knows: dict[str, int] = field(default_factory=dict)  # the newest cursor, by instance
     figures: dict[str, int] = field(default_factory=dict)
 
-    def read(self, tail: Tail, truth: dict[str, tuple[str, int]]) -> bool:
-        """One piece, or all anew from the truth where its place is gone; whether there was anything."""
-        if self.place == tail.place:
+    def read(self, buffer: ChangeBuffer, truth: dict[str, tuple[str, int]]) -> bool:
+        """One chunk, or all anew from the truth where its place is gone; whether there was anything."""
+        if self.position == buffer.position:
             return False
-        piece = None if self.place is None else tail.piece(self.place, self.app)
-        if piece is None:
+        chunk = None if self.position is None else buffer.next_chunk(self.position, self.app)
+        if chunk is None:
             self.knows = {name: cursor for name, (app, cursor) in truth.items() if self.app in {None, app}}
-            self.place = tail.place_of(tail.begins)
-            assert self.place is not None
+            self.position = buffer.position_of(buffer.start_cursor)
+            assert self.position is not None
             return True
-        for message in messages(piece.frames):
+        for message in messages(chunk.frames):
             self.apply(message)
-        self.place = piece.place
+        self.position = chunk.position
         return True
 
     def apply(self, message: dict[str, Any]) -> None:
@@ -76,48 +76,48 @@ class Reader:
 @given(steps=steps)
 def test_whoever_reads_whenever_knows_what_is_true(most_bytes: int, steps: list[tuple[str, Any, Any]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tails, "MOST_BYTES", most_bytes)
-        patch.setattr(tails, "PIECE_BYTES", 600)
+        patch.setattr(change_buffer, "MAX_BUFFER_BYTES", most_bytes)
+        patch.setattr(change_buffer, "MAX_CHUNK_BYTES", 600)
         asyncio.run(hold(steps))
 
 
 async def hold(steps: list[tuple[str, Any, Any]]) -> None:
     """Does the steps, and then lets everybody read to the end."""
-    tail = Tail(0)
+    buffer = ChangeBuffer(0)
     truth: dict[str, tuple[str, int]] = {}
     readers = [Reader(app) for app in (None, *APPS)]
-    cursor, told, owed = 0, dict.fromkeys(APPS, 0), set[str]()
+    cursor, told, kpis_to_republish = 0, dict.fromkeys(APPS, 0), set[str]()
     for number, (step, one, app) in enumerate([*steps, ("look", None, None)], 1):
         found: list[Change] = []
         if step == "put":
             if one in truth and truth[one][0] != app:
                 cursor += 1
-                found.append(Change(Sort.LEFT, cursor, truth[one][0], one, None))
+                found.append(Change(ChangeKind.LEFT, cursor, truth[one][0], one, None))
             cursor += 1
             truth[one] = app, cursor
-            found.append(Change(Sort.INSTANCE, cursor, app, one, item(one, app)))
+            found.append(Change(ChangeKind.INSTANCE, cursor, app, one, item(one, app)))
         elif step == "remove" and one in truth:
             cursor += 1
-            found.append(Change(Sort.REMOVED, cursor, truth.pop(one)[0], one, None))
+            found.append(Change(ChangeKind.REMOVED, cursor, truth.pop(one)[0], one, None))
         elif step == "kpis":
             told[app] = number
-            tail.add_kpis(cursor, kpis(app, number), 0.0)
-            owed.discard(app)
+            buffer.add_kpis(cursor, kpis(app, number), 0.0)
+            kpis_to_republish.discard(app)
         elif step == "read":
-            readers[one].read(tail, truth)
+            readers[one].read(buffer, truth)
         if found:
-            tail.add(Changes(cursor, cursor, 0, found, 500), 0.0)
+            buffer.add(Changes(cursor, cursor, 0, found, 500), 0.0)
         if step == "look":
-            tail.announce()
-            owed |= tail.owed
-            tail.owed.clear()
+            buffer.announce()
+            kpis_to_republish |= buffer.kpis_to_republish
+            buffer.kpis_to_republish.clear()
     for reader in readers:
-        while reader.read(tail, truth):
+        while reader.read(buffer, truth):
             pass
         wanted = {name: cursor for name, (app, cursor) in truth.items() if reader.app in {None, app}}
         assert reader.knows == wanted
         for app in APPS if reader.app is None else (reader.app,):
-            assert reader.figures.get(app, 0) == told[app] or app in owed
+            assert reader.figures.get(app, 0) == told[app] or app in kpis_to_republish
 
 
 def messages(frames: bytes) -> Iterator[dict[str, Any]]:
