@@ -229,4 +229,4 @@ def test_a_database_of_a_newer_release_is_refused(database: str) -> None:
         cursor.execute("INSERT INTO schema_migrations (version, checksum) VALUES (9999, '')")
     refused = run_shm("migrate", SHM_DB_DSN=database)
     assert refused.returncode == 1
-    assert "which this release does not know" in refused.stderr
+    assert "which this release does not have: a newer SHM" in refused.stderr
