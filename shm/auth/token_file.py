@@ -1,4 +1,4 @@
-"""What a token looks like, and the file in the data directory that holds the server's own."""
+"""Generates tokens, and keeps the server's own one in a file of the data directory."""
 
 import logging
 import os
@@ -11,19 +11,22 @@ logger = logging.getLogger(__name__)
 
 TOKEN_FILE = "admin.token"  # noqa: S105 - a file's name
 TOKEN_BYTES = 32
-MIN_TOKEN_LENGTH = 20  # characters of one that somebody thought of; anything shorter can be guessed
+MIN_TOKEN_LENGTH = 20  # characters of a chosen token; a shorter one can be guessed
 
 
 def generate_token() -> str:
-    """A new token; whoever finds one somewhere can tell by its beginning what it is."""
+    """A random token. The prefix identifies it in leaked files and for secret scanners."""
     return f"shm_{secrets.token_urlsafe(TOKEN_BYTES)}"
 
 
 def read_or_create(file: Path) -> str:
-    """The token in `file`; a new one, mode 0600, where there is no such file. One winner among processes."""
+    """The token in `file`. Creates a missing file with mode 0600; concurrent processes get the same token.
+
+    Raises ConfigurationError.
+    """
     try:
         if not file.exists():
-            _make(file)
+            _create(file)
         token = file.read_text().strip()
     except OSError as error:
         raise ConfigurationError(f"The admin token in {file} cannot be read or made: {error.strerror}.") from None
@@ -32,18 +35,18 @@ def read_or_create(file: Path) -> str:
     return token
 
 
-def _make(file: Path) -> None:
+def _create(file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    temporary = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w") as handle:
             handle.write(f"{generate_token()}\n")
             handle.flush()
             os.fsync(descriptor)
-        os.link(unfinished, file)
+        os.link(temporary, file)
         logger.info("made an admin token in %s", file)
     except FileExistsError:
         pass
     finally:
-        unfinished.unlink()
+        temporary.unlink()

@@ -1,7 +1,7 @@
-"""On which day a token was last used: written down beside the requests, never on their way.
+"""Records the day of a token's last use, in a background task.
 
-A request waits for none of this and fails with none of it: a database that is full or read-only goes on answering.
-What could not be written is dropped; the next use comes, and is noted then.
+Requests neither wait for it nor fail with it, so a full or read-only database still serves reads. A record that cannot
+be written is dropped; the next use of the token makes a new one.
 """
 
 import asyncio
@@ -13,30 +13,30 @@ from shm.db.database import Database
 logger = logging.getLogger(__name__)
 rate_limited = RateLimitedLogger(logger)
 
-RETRY_INTERVAL_S = 60.0  # after a failure: each try of a database that takes nothing costs a connection its patience
+RETRY_INTERVAL_S = 60.0  # after a failure: a try occupies a connection until its timeout
 
 
 class TokenUsageWriter:
-    """What is still to be written down, by the ID of a token: as many as there are tokens at most."""
+    """A set of token IDs to be written: at most one entry a token."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._ids: set[str] = set()
-        self._wanted = asyncio.Event()
+        self._added = asyncio.Event()
 
     def record(self, token_id: str) -> None:
-        """A valid token is used, and the database does not know that it is used today."""
+        """Adds a valid token whose use today is not in the database."""
         self._ids.add(token_id)
-        self._wanted.set()
+        self._added.set()
 
     async def run(self) -> None:
-        """Writes until cancelled."""
+        """Writes records until cancelled."""
         while True:
-            await self._wanted.wait()
-            self._wanted.clear()
+            await self._added.wait()
+            self._added.clear()
             ids, self._ids = list(self._ids), set()
             try:
                 await self._database.execute("tokens.record_use", ids=ids)
-            except Exception as error:  # such as a right that is missing: no reason to answer nobody
+            except Exception as error:  # such as a missing privilege: requests must go on
                 rate_limited.warning("the day of a token's last use could not be written", describe_error(error))
                 await asyncio.sleep(RETRY_INTERVAL_S)

@@ -1,8 +1,7 @@
-"""Who may read and who may change: bearer tokens with a role, stored as their SHA-256.
+"""Bearer tokens with a role, stored as their SHA-256.
 
-A token is 32 random bytes, so its hash can be looked up as it is: there is nothing to guess step by step. PostgreSQL
-looks it up, each time anew, so a token that was removed or has ended is none at once in every server; nothing secret is
-compared in Python.
+A token has 32 random bytes, so an unsalted hash suffices and timing reveals nothing useful. Each request looks the hash
+up in PostgreSQL: a deleted or expired token is invalid at once in all servers, and Python compares no secrets.
 """
 
 import hashlib
@@ -22,16 +21,13 @@ from shm.core.json_types import Timestamp
 from shm.core.settings import Settings
 from shm.db.database import Database
 
-MAX_NAME_LENGTH = 100  # characters, as in the schema: what uses a token, in a few words
+MAX_NAME_LENGTH = 100  # characters, as in the schema: a few words about the user of the token
 NAME_OF_ENVIRONMENT = "SHM_ADMIN_TOKEN"
-SERVER_NAMES = (
-    NAME_OF_ENVIRONMENT,
-    token_file.TOKEN_FILE,
-)  # of the tokens that a server makes valid at each start
+SERVER_NAMES = (NAME_OF_ENVIRONMENT, token_file.TOKEN_FILE)  # of the tokens that each start makes valid
 
 
 class Role(IntEnum):
-    """What a request needs, or a token gives; a higher one includes the lower ones."""
+    """The role of a token, or the one that a request requires; a higher role includes the lower ones."""
 
     PUBLIC = 0  # nothing
     INSTALL = 1  # a request that an install signs itself
@@ -40,7 +36,7 @@ class Role(IntEnum):
 
 
 class Token(msgspec.Struct, frozen=True):
-    """A token as it may be shown: without itself."""
+    """A token without its secret."""
 
     id: str
     name: str
@@ -51,19 +47,19 @@ class Token(msgspec.Struct, frozen=True):
 
     @property
     def is_servers_own(self) -> bool:
-        """Whether the next start makes it valid again."""
+        """Whether the next start of a server makes it valid again."""
         return self.name in SERVER_NAMES
 
 
 class IssuedToken(Token, frozen=True):
-    """A new token, shown this once."""
+    """A new token with its secret, which is shown only once."""
 
     token: str
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """What the bearer of a valid token may do."""
+    """The authenticated bearer of a valid token."""
 
     token_hash: bytes
     id: str
@@ -71,7 +67,7 @@ class Principal:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _Row:
     token_hash: memoryview
     id: str
     role: str
@@ -87,26 +83,26 @@ class TokenStore:
         self._uses = TokenUsageWriter(database)
 
     async def run(self) -> None:
-        """Writes down when tokens were last used, until cancelled."""
+        """Records the last use of tokens until cancelled."""
         await self._uses.run()
 
     @staticmethod
     def hash_bearer(authorization: str | None) -> bytes:
-        """The hash of the token in an `Authorization: Bearer …` header. Raises Unauthorized where there is none."""
+        """The SHA-256 of the token in an `Authorization: Bearer …` header. Raises Unauthorized if there is none."""
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise Unauthorized(
-                "missing_token", "A token is wanted: `Authorization: Bearer …`.", {"WWW-Authenticate": "Bearer"}
+                "missing_token", "A token is required: `Authorization: Bearer …`.", {"WWW-Authenticate": "Bearer"}
             )
         return _hash(token.strip())
 
     async def authenticate(self, token_hash: bytes) -> Principal | None:
-        """What the bearer of a token, given as its hash, may do; None where it is not valid."""
+        """The bearer of the token with this hash; None if the token is invalid. Records the use."""
         return (await self.find_valid([token_hash])).get(token_hash)
 
     async def find_valid(self, token_hashes: Collection[bytes]) -> dict[bytes, Principal]:
-        """Those of these tokens that are valid, by their hash. They are being used."""
-        rows = await self._database.fetch(_Found, "tokens.select_principals", token_hashes=list(token_hashes))
+        """The bearers of the valid ones of these tokens, by hash. Records their use."""
+        rows = await self._database.fetch(_Row, "tokens.select_principals", token_hashes=list(token_hashes))
         for row in rows:
             if not row.noted:
                 self._uses.record(row.id)
@@ -114,9 +110,9 @@ class TokenStore:
         return {granted.token_hash: granted for granted in found}
 
     async def create(self, name: str, role: Role, expires_in: timedelta | None) -> IssuedToken:
-        """A new token, which ends by itself after `expires_in`.
+        """Creates a token, which expires after `expires_in`.
 
-        Raises BadRequest for a name that cannot be, Conflict where there are too many.
+        Raises BadRequest for an invalid name, Conflict if there are too many tokens.
         """
         _check_name(name)
         token = token_file.generate_token()
@@ -133,7 +129,7 @@ class TokenStore:
             raise Conflict(
                 "too_many_tokens",
                 f"There are {self._settings.max_tokens} tokens already, as many as SHM_MAX_TOKENS allows: "
-                "remove those that nobody uses.",
+                "delete unused ones.",
             )
         return IssuedToken(**msgspec.structs.asdict(added), token=token)
 
@@ -144,32 +140,32 @@ class TokenStore:
             Token, "tokens.select_page", after_created=created, after_id=token_id, limit=most
         )
 
-    async def delete(self, token_id: str, asking: Principal | None = None) -> Token:
-        """Ends a token, and returns what it was.
+    async def delete(self, token_id: str, principal: Principal | None = None) -> Token:
+        """Deletes a token and returns it.
 
-        Raises NotFound, or Conflict where it is the one that is `asking`: who removes tokens keeps one to go on with.
+        Raises NotFound, or Conflict for the token of `principal` itself: an admin must not lose access by accident.
         """
         found = await self._database.fetch_one(Token, "tokens.select_by_id", id=token_id)
         if found is None:
             raise NotFound("no_such_token", "There is no token of that ID.")
-        if asking is not None and asking.id == found.id:
-            raise Conflict("own_token", "This is the token that you are asking with; ask with another to remove it.")
+        if principal is not None and principal.id == found.id:
+            raise Conflict("own_token", "This token authenticates the request; delete it with another one.")
         await self._database.execute("tokens.delete", id=token_id)
         return found
 
     async def ensure_admin_token(self) -> Path | None:
-        """Makes the admin token valid: SHM_ADMIN_TOKEN, or the data directory's, made if there is none.
+        """Makes the admin token valid: SHM_ADMIN_TOKEN, or that of the data directory, which is created if missing.
 
-        Returns the file that holds it, None where the environment does.
+        Returns the path of the token file, None for SHM_ADMIN_TOKEN.
         """
-        given = self._settings.admin_token
-        if given is not None:
-            if len(given) < token_file.MIN_TOKEN_LENGTH:
+        token = self._settings.admin_token
+        if token is not None:
+            if len(token) < token_file.MIN_TOKEN_LENGTH:
                 raise ConfigurationError(f"SHM_ADMIN_TOKEN is shorter than {token_file.MIN_TOKEN_LENGTH} characters.")
             await self._database.execute(
-                "tokens.delete_others_of_name", name=NAME_OF_ENVIRONMENT, token_hash=_hash(given)
+                "tokens.delete_others_of_name", name=NAME_OF_ENVIRONMENT, token_hash=_hash(token)
             )
-            await self._ensure(given, NAME_OF_ENVIRONMENT)
+            await self._ensure(token, NAME_OF_ENVIRONMENT)
             return None
         file = self._settings.data_dir / token_file.TOKEN_FILE
         await self._ensure(token_file.read_or_create(file), token_file.TOKEN_FILE)
@@ -180,15 +176,15 @@ class TokenStore:
 
 
 def encode_page_token(token: Token) -> str:
-    """Where a page ended: what `after` of the next one is."""
+    """The page token after this token: the parameter `after` of the next page."""
     return page_tokens.encode_page_token(token.created_at, token.id)
 
 
 def _check_name(name: str) -> None:
     if not name.strip() or len(name) > MAX_NAME_LENGTH or not name.isprintable():
-        raise BadRequest("bad_field", f"name cannot be used: wanted are 1 to {MAX_NAME_LENGTH} printable characters.")
+        raise BadRequest("bad_field", f"name is invalid: 1 to {MAX_NAME_LENGTH} printable characters are required.")
     if name in SERVER_NAMES:
-        raise BadRequest("bad_field", f"name cannot be {name}: the server's own token is called so.")
+        raise BadRequest("bad_field", f"name cannot be {name}: it is reserved for the server's own token.")
 
 
 def _hash(token: str) -> bytes:

@@ -1,6 +1,6 @@
-"""Group commit: a bounded queue, one writer, one statement for each batch, and an answer only after its COMMIT.
+"""Group commit of snapshots: a bounded queue, one writer task, one statement a batch. Results follow the COMMIT.
 
-While one batch is being committed the next one gathers, so the batch grows with the load and nobody waits for a timer.
+The next batch accumulates during the commit of the current one. The batch size follows the load, without a timer.
 """
 
 import asyncio
@@ -23,19 +23,18 @@ from shm.ingest.registry import Registry, unknown_instance
 
 rate_limited = RateLimitedLogger(logging.getLogger(__name__))
 
-# From so many on only half of those that wait are written at once: while PostgreSQL has one half, whoever is in the
-# other is read and checked, so that neither stands still for the other. Below it a second commit would cost more.
+# With at least this many snapshots in the queue, a batch takes half of them: PostgreSQL writes one half while Python
+# parses and verifies further requests. In a shorter queue, the second commit costs more than the overlap saves.
 MIN_HALVED_QUEUE = 16
 
-MAX_BACKLOGS_PER_INSTANCE = (
-    2  # of one install may wait at once: its share of the queue, so that none takes the others' places
-)
+# Queued snapshots of one instance, in backlogs of the maximum size: one instance cannot fill the queue for the others.
+MAX_BACKLOGS_PER_INSTANCE = 2
 
 _encoder = msgspec.json.Encoder()
 
 
 class Verdict(StrEnum):
-    """What the database made of a snapshot."""
+    """The database's result for one snapshot; the values of the statement."""
 
     STORED = "stored"
     STAGED = "staged"
@@ -45,15 +44,15 @@ class Verdict(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What an accepted snapshot was: both are committed now."""
+    """The result of an accepted snapshot. Both are committed."""
 
     STORED = "stored"
-    REPEATED = "repeated"  # it was there already
+    REPEATED = "repeated"  # the same snapshot was stored before
 
 
 @dataclass(frozen=True, slots=True)
-class _Judged:
-    """A row of the statement, by its place in the batch; `fresh` where it was not there before."""
+class _Row:
+    """A row of the statement. `position` counts the batch from 1; `fresh`: the snapshot was not stored before."""
 
     position: int
     verdict: str
@@ -61,137 +60,142 @@ class _Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
+class _Entry:
     snapshot: Snapshot
-    judged: "asyncio.Future[_Judged]"
-    since: float  # monotonic, in seconds
+    result: "asyncio.Future[_Row]"
+    queued_at: float  # time.monotonic(), in seconds
 
 
 class BatchWriter:
-    """The only way of a snapshot into the database."""
+    """Writes snapshots to the database; no other code does."""
 
     def __init__(self, database: Database, registry: Registry, settings: Settings, instruments: Instruments) -> None:
         self._database = database
         self._registry = registry
         self._instruments = instruments
-        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(settings.queue)
-        self._batch = settings.batch
-        self._most_of_one = MAX_BACKLOGS_PER_INSTANCE * settings.max_backlog
-        self._waiting: dict[tuple[str, datetime], asyncio.Future[_Judged]] = {}
-        self._shares: dict[str, int] = {}  # places in the queue, by instance
+        self._queue: asyncio.Queue[_Entry] = asyncio.Queue(settings.queue)
+        self._batch_size = settings.batch
+        self._max_per_instance = MAX_BACKLOGS_PER_INSTANCE * settings.max_backlog
+        self._pending: dict[tuple[str, datetime], asyncio.Future[_Row]] = {}
+        self._queued_by_instance: dict[str, int] = {}
 
     @property
     def depth(self) -> int:
-        """How many snapshots wait for a batch."""
+        """The number of queued snapshots."""
         return self._queue.qsize()
 
     async def store(self, snapshot: Snapshot) -> Outcome:
-        """Returns once the snapshot is committed, or was before.
+        """Returns after the snapshot is committed, by this call or an earlier one.
 
         Raises Forbidden, BadRequest, TooMany or Overloaded.
         """
-        judged = await self._judge(snapshot)
-        if judged.verdict != Verdict.STORED:
-            (judged,) = await self._settle([snapshot], [judged])
-        return _outcome(judged)
+        row = await self._enqueue(snapshot)
+        if row.verdict != Verdict.STORED:
+            (row,) = await self._resolve_verdicts([snapshot], [row])
+        return _to_outcome(row)
 
     async def store_all(self, snapshots: Sequence[Snapshot]) -> list[Outcome | BadRequest]:
-        """As `store`, for what one install sends at once: each outcome in its place, or why a value was refused.
+        """Stores a backlog of one instance. Returns, in its order, an outcome or the refusal of an unstorable value.
 
-        What concerns all of them is raised.
+        Raises as `store` for errors that concern all snapshots.
         """
-        judged = await self._judge_all(snapshots)
-        readable = [place for place, each in enumerate(judged) if isinstance(each, _Judged)]
-        settled = await self._settle(
-            [snapshots[place] for place in readable], [each for each in judged if isinstance(each, _Judged)]
+        results = await self._enqueue_all(snapshots)
+        storable = [index for index, result in enumerate(results) if isinstance(result, _Row)]
+        rows = await self._resolve_verdicts(
+            [snapshots[index] for index in storable], [result for result in results if isinstance(result, _Row)]
         )
-        outcomes = dict(zip(readable, map(_outcome, settled), strict=True))
-        return [each if isinstance(each, BadRequest) else outcomes[place] for place, each in enumerate(judged)]
+        outcomes = dict(zip(storable, map(_to_outcome, rows), strict=True))
+        return [result if isinstance(result, BadRequest) else outcomes[index] for index, result in enumerate(results)]
 
-    async def _settle(self, snapshots: Sequence[Snapshot], judged: Sequence[_Judged]) -> Sequence[_Judged]:
-        """Proves the install where it has to be, once, and refuses one that is not known. All are of one install."""
-        verdicts = {each.verdict for each in judged}
+    async def _resolve_verdicts(self, snapshots: Sequence[Snapshot], rows: Sequence[_Row]) -> Sequence[_Row]:
+        """Confirms the key of a pending or staged instance once, and raises Forbidden for an unknown or revoked one.
+
+        All snapshots are of one instance.
+        """
+        verdicts = {row.verdict for row in rows}
         if not verdicts - {Verdict.STORED}:
-            return judged
-        who = snapshots[0]
-        if Verdict.PENDING in verdicts:  # its first signed request
-            if await self._registry.confirm_key(who.instance_id, who.public_key) == Verdict.PENDING:
-                raise Forbidden("not_approved", "This instance waits for approval; its snapshots are not kept yet.")
-            judged = [_judged(each) for each in await self._judge_all(snapshots)]
-            verdicts = {each.verdict for each in judged}
-        elif Verdict.STAGED in verdicts:  # its first since it registered anew, or was approved
-            await self._registry.confirm_key(who.instance_id, who.public_key)
+            return rows
+        instance_id, public_key = snapshots[0].instance_id, snapshots[0].public_key
+        if Verdict.PENDING in verdicts:  # the first signed request of the instance
+            if await self._registry.confirm_key(instance_id, public_key) == Verdict.PENDING:
+                raise Forbidden("not_approved", "This instance waits for approval; its snapshots are not stored yet.")
+            rows = [_raise_refusal(result) for result in await self._enqueue_all(snapshots)]
+            verdicts = {row.verdict for row in rows}
+        elif Verdict.STAGED in verdicts:  # the first one since the instance registered again or was approved
+            await self._registry.confirm_key(instance_id, public_key)
         if verdicts - {Verdict.STORED, Verdict.STAGED}:
-            self._registry.evict_key(who.instance_id)
+            self._registry.evict_key(instance_id)
             raise unknown_instance()
-        return judged
+        return rows
 
-    async def _judge_all(self, snapshots: Sequence[Snapshot]) -> list[_Judged | BadRequest]:
-        found = await asyncio.gather(*(self._judge(snapshot) for snapshot in snapshots), return_exceptions=True)
-        for each in found:
-            if isinstance(each, BaseException) and not isinstance(each, BadRequest):
-                raise each
-        return found  # type: ignore[return-value]  # mypy does not see that the rest has been raised
+    async def _enqueue_all(self, snapshots: Sequence[Snapshot]) -> list[_Row | BadRequest]:
+        results = await asyncio.gather(*(self._enqueue(snapshot) for snapshot in snapshots), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, BadRequest):
+                raise result
+        return results  # type: ignore[return-value]  # mypy does not see that other exceptions are raised above
 
-    async def _judge(self, snapshot: Snapshot) -> _Judged:
-        """Queues it. One that waits already, because it is sent again and again, takes no second place."""
+    async def _enqueue(self, snapshot: Snapshot) -> _Row:
+        """Queues a snapshot and waits for its verdict. A duplicate of a queued snapshot takes no second queue entry."""
         key = snapshot.instance_id, snapshot.snapshot_at
-        same = self._waiting.get(key)
-        if same is not None:
-            return replace(await asyncio.shield(same), fresh=False)
-        share = self._shares.get(snapshot.instance_id, 0)
-        if share >= self._most_of_one:
-            raise TooMany("rate_limited", "Too many snapshots of this instance are under way.", 1)
-        waiting = _Waiting(snapshot, asyncio.get_running_loop().create_future(), time.monotonic())
+        pending = self._pending.get(key)
+        if pending is not None:
+            return replace(await asyncio.shield(pending), fresh=False)
+        queued = self._queued_by_instance.get(snapshot.instance_id, 0)
+        if queued >= self._max_per_instance:
+            raise TooMany("rate_limited", "Too many snapshots of this instance are queued.", 1)
+        entry = _Entry(snapshot, asyncio.get_running_loop().create_future(), time.monotonic())
         try:
-            self._queue.put_nowait(waiting)
+            self._queue.put_nowait(entry)
         except asyncio.QueueFull:
-            raise Overloaded("queue_full", "More snapshots come in than can be written; try again shortly.") from None
-        self._waiting[key] = waiting.judged
-        self._shares[snapshot.instance_id] = share + 1
+            raise Overloaded(
+                "queue_full", "Snapshots arrive faster than they can be written; try again shortly."
+            ) from None
+        self._pending[key] = entry.result
+        self._queued_by_instance[snapshot.instance_id] = queued + 1
         try:
-            return await waiting.judged
+            return await entry.result
         finally:
-            del self._waiting[key]
-            self._shares[snapshot.instance_id] -= 1
-            if not self._shares[snapshot.instance_id]:
-                del self._shares[snapshot.instance_id]
+            del self._pending[key]
+            self._queued_by_instance[snapshot.instance_id] -= 1
+            if not self._queued_by_instance[snapshot.instance_id]:
+                del self._queued_by_instance[snapshot.instance_id]
 
     async def run(self) -> None:
-        """The writer. Runs until cancelled; cancel it only when nobody waits in `store` any more."""
+        """The writer task. Runs until cancelled; cancel it only after all calls of `store` have returned."""
         while True:
             first = await self._queue.get()
-            waiting = self._queue.qsize()
-            most = waiting if waiting < MIN_HALVED_QUEUE else waiting // 2
-            batch = [first, *self._taken(min(most, self._batch - 1))]
-            began = time.monotonic()
+            queued = self._queue.qsize()
+            max_count = queued if queued < MIN_HALVED_QUEUE else queued // 2
+            batch = [first, *self._take(min(max_count, self._batch_size - 1))]
+            started_at = time.monotonic()
             self._instruments.batch_size.observe(len(batch))
-            self._instruments.batch_wait.observe(began - first.since)
+            self._instruments.batch_wait.observe(started_at - first.queued_at)
             await self._write(batch)
-            self._instruments.batch_commit.observe(time.monotonic() - began)
+            self._instruments.batch_commit.observe(time.monotonic() - started_at)
 
-    def _taken(self, most: int) -> list[_Waiting]:
-        """Takes at most `most` out of the queue."""
-        return [self._queue.get_nowait() for _ in range(min(most, self._queue.qsize()))]
+    def _take(self, max_count: int) -> list[_Entry]:
+        """Removes up to `max_count` snapshots from the queue."""
+        return [self._queue.get_nowait() for _ in range(min(max_count, self._queue.qsize()))]
 
-    async def _write(self, batch: Sequence[_Waiting]) -> None:
+    async def _write(self, batch: Sequence[_Entry]) -> None:
         try:
-            judged = await self._database.fetch(_Judged, "intake.store_batch", batch=_encode(batch))
+            rows = await self._database.fetch(_Row, "intake.store_batch", batch=_encode(batch))
         except UnstorableData as error:
-            await self._write_apart(batch, error)
-        except DatabaseUnavailable as error:  # whoever came in since has waited through it too, and is told with them
-            _fail([*batch, *self._taken(self._queue.qsize())], error)
-        except Exception as error:  # whatever it is, nobody may wait for ever
+            await self._write_halves(batch, error)
+        except DatabaseUnavailable as error:  # snapshots queued during the failed wait fail with the batch
+            _fail([*batch, *self._take(self._queue.qsize())], error)
+        except Exception as error:  # any other error must reach the callers too, or they would wait for ever
             _fail(batch, error)
             rate_limited.exception("a batch of snapshots could not be written")
         else:
-            for row in judged:
-                waiting = batch[row.position - 1].judged
-                if not waiting.done():
-                    waiting.set_result(row)
+            for row in rows:
+                result = batch[row.position - 1].result
+                if not result.done():
+                    result.set_result(row)
 
-    async def _write_apart(self, batch: Sequence[_Waiting], error: UnstorableData) -> None:
-        """A member that PostgreSQL refuses must not take its neighbours with it: halves, until it stands alone."""
+    async def _write_halves(self, batch: Sequence[_Entry], error: UnstorableData) -> None:
+        """Halves the batch until the refused snapshot is alone, so that only this one fails."""
         if len(batch) == 1:
             rate_limited.warning("a snapshot passed the envelope but not the database", str(error))
             _fail(batch, BadRequest("unstorable", "A value of this snapshot cannot be stored."))
@@ -201,22 +205,22 @@ class BatchWriter:
         await self._write(batch[half:])
 
 
-def _judged(each: _Judged | BadRequest) -> _Judged:
-    if isinstance(each, BadRequest):
-        raise each
-    return each
+def _raise_refusal(result: _Row | BadRequest) -> _Row:
+    if isinstance(result, BadRequest):
+        raise result
+    return result
 
 
-def _outcome(judged: _Judged) -> Outcome:
-    return Outcome.STORED if judged.fresh else Outcome.REPEATED
+def _to_outcome(row: _Row) -> Outcome:
+    return Outcome.STORED if row.fresh else Outcome.REPEATED
 
 
-def _fail(batch: Sequence[_Waiting], error: Exception) -> None:
-    for waiting in batch:
-        if not waiting.judged.done():
-            waiting.judged.set_exception(error)
+def _fail(batch: Sequence[_Entry], error: Exception) -> None:
+    for entry in batch:
+        if not entry.result.done():
+            entry.result.set_exception(error)
 
 
-def _encode(batch: Sequence[_Waiting]) -> str:
-    """A JSON array of snapshots, bytes in Base64; a member's position is its place in it."""
-    return _encoder.encode([waiting.snapshot for waiting in batch]).decode()
+def _encode(batch: Sequence[_Entry]) -> str:
+    """The batch as a JSON array, with bytes in Base64; the order of its members is their position."""
+    return _encoder.encode([entry.snapshot for entry in batch]).decode()

@@ -1,7 +1,7 @@
-"""The metrics object of a snapshot, walked once: every limit is held, and its leaves are joined by dots. Pure.
+"""Flattens the metrics object of a snapshot into leaves with dotted keys, and checks every limit, in one pass. Pure.
 
-What PostgreSQL could not store (NUL, numbers beyond reason) is refused here. What comes out was written from what was
-checked, so nothing unchecked (such as the first of two equal keys) goes any further.
+Values that PostgreSQL cannot store (NUL, numbers beyond a double) are refused. The result is encoded from the checked
+object, so unchecked input (such as the first of two equal keys) is not stored.
 """
 
 import math
@@ -14,90 +14,90 @@ from shm.core.errors import BadRequest
 from shm.core.metric_keys import MAX_CATEGORY_LENGTH, MAX_DIGITS, Leaf
 from shm.core.settings import Settings
 
-MAX_NUMBER = Decimal(sys.float_info.max)  # PostgreSQL would keep 1e100000 too, and write it in 100,001 digits
-MIN_NUMBER = Decimal(math.ulp(0.0))  # the least above zero
-PLAIN_EXPONENTS = range(MIN_NUMBER.adjusted() + 1, MAX_NUMBER.adjusted())  # of these nothing needs to be compared
-PLAIN_INT = 2**63  # below it nothing about an integer needs to be looked at
+MAX_NUMBER = Decimal(sys.float_info.max)  # `numeric` also takes 1e100000, and writes it with 100,001 digits
+MIN_NUMBER = Decimal(math.ulp(0.0))  # the smallest positive double
+PLAIN_EXPONENTS = range(MIN_NUMBER.adjusted() + 1, MAX_NUMBER.adjusted())  # exponents for which no comparison is needed
+PLAIN_INT = 2**63  # smaller integers need no check
 
-MAX_SHOWN_KEY = 40  # characters of a key in a refusal: enough to find it
+MAX_SHOWN_KEY = 40  # characters of a key in an error detail: enough to find it
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
 def flatten(metrics: dict[str, object], limits: Settings) -> tuple[msgspec.Raw, msgspec.Raw | None]:
-    """The object and its aggregated leaves, both as JSON; None for leaves that are the object itself.
+    """Returns the object and its aggregated leaves by dotted key, both as JSON; None for leaves equal to the object.
 
     Numbers are int or Decimal. Raises BadRequest.
     """
-    walk = _Flattener(limits)
-    walk.members(metrics, "", 1)
+    flattener = _Flattener(limits)
+    flattener.visit_members(metrics, "", 1)
     kept = msgspec.Raw(_encoder.encode(metrics))
-    if walk.aggregated == metrics:  # flat, and nothing in it that is only kept: the usual snapshot
+    if flattener.aggregated == metrics:  # flat and without values that are not aggregated: the common case
         return kept, None
-    return kept, msgspec.Raw(_encoder.encode(walk.aggregated))
+    return kept, msgspec.Raw(_encoder.encode(flattener.aggregated))
 
 
 class _Flattener:
-    """One walk over one metrics object. It ends at the first value too many: a body has room for half a million."""
+    """One pass over one metrics object. It stops at the first excess value: a body can hold half a million."""
 
     def __init__(self, limits: Settings) -> None:
-        self._most_deep = limits.max_depth
-        self._longest_key = limits.max_key
-        self._longest_text = limits.max_text
-        self._most_values = limits.max_metrics
+        self._max_depth = limits.max_depth
+        self._max_key = limits.max_key
+        self._max_text = limits.max_text
+        self._max_values = limits.max_metrics
         self._values = 0
-        self._only_kept: set[str] = set()
+        self._not_aggregated: set[str] = set()
         self.aggregated: dict[str, Leaf] = {}
 
-    def members(self, members: dict[str, object], prefix: str, depth: int) -> None:
-        """Walks an object whose keys begin with `prefix`."""
-        if depth > self._most_deep:
+    def visit_members(self, members: dict[str, object], prefix: str, depth: int) -> None:
+        """Visits the members of an object whose keys begin with `prefix`."""
+        if depth > self._max_depth:
             raise self._too_deep(prefix[:-1])
         for name, value in members.items():
             key = prefix + name
-            if len(key) > self._longest_key:
-                sentence = f"metrics.{abbreviate_key(key)}: a key has at most {self._longest_key} characters."
+            if len(key) > self._max_key:
+                sentence = f"metrics.{abbreviate_key(key)}: a key has at most {self._max_key} characters."
                 raise BadRequest("key_too_long", sentence)
             if "\0" in name:
                 raise _nul("a key in metrics")
             if isinstance(value, dict):
-                if not value:  # it has no leaf, but it is kept
+                if not value:  # it has no leaf, but it is stored
                     self._values += 1
-                    if self._values > self._most_values:
+                    if self._values > self._max_values:
                         raise self._too_many()
-                self.members(value, f"{key}.", depth + 1)
+                self.visit_members(value, f"{key}.", depth + 1)
             else:
                 self._leaf(key, value, depth + 1)
 
     def _leaf(self, key: str, value: object, depth: int) -> None:
-        """Arrays, nulls and long strings are only kept and shown; all else is aggregated."""
+        """Visits a leaf. Arrays, nulls and long strings are stored and shown, but not aggregated."""
         self._values += 1
-        if self._values > self._most_values:
+        if self._values > self._max_values:
             raise self._too_many()
-        if key in self.aggregated or key in self._only_kept:
+        if key in self.aggregated or key in self._not_aggregated:
             sentence = f"metrics names {abbreviate_key(key)} twice, once with a dot and once nested."
             raise BadRequest("ambiguous_metric", sentence)
         if isinstance(value, list):
             self._array(value, key, depth)
-            self._only_kept.add(key)
+            self._not_aggregated.add(key)
             return
         self._scalar(value, key)
         if value is None or (isinstance(value, str) and len(value) > MAX_CATEGORY_LENGTH):
-            self._only_kept.add(key)
+            self._not_aggregated.add(key)
         else:
-            self.aggregated[key] = value  # type: ignore[assignment]  # JSON holds nothing else
+            self.aggregated[key] = value  # type: ignore[assignment]  # the other JSON types
 
     def _array(self, members: list[object], key: str, depth: int) -> None:
-        if depth > self._most_deep:
+        if depth > self._max_depth:
             raise self._too_deep(key)
         self._values += len(members)
-        if self._values > self._most_values:
+        if self._values > self._max_values:
             raise self._too_many()
         for value in members:
             if isinstance(value, list):
                 self._array(value, key, depth + 1)
             elif isinstance(value, dict):
-                for name in value:  # text like any other: an object in an array has no leaves
+                for name in value:  # checked like a text: an object in an array has no leaves
                     self._scalar(name, key)
                 self._array(list(value.values()), key, depth + 1)
             else:
@@ -105,8 +105,8 @@ class _Flattener:
 
     def _scalar(self, value: object, key: str) -> None:
         if isinstance(value, str):
-            if len(value) > self._longest_text or "\0" in value:
-                check_text(value, f"metrics.{abbreviate_key(key)}", self._longest_text)
+            if len(value) > self._max_text or "\0" in value:
+                check_text(value, f"metrics.{abbreviate_key(key)}", self._max_text)
         elif isinstance(value, int):
             if not -PLAIN_INT < value < PLAIN_INT:
                 _check_number(Decimal(value), key)
@@ -114,34 +114,34 @@ class _Flattener:
             _check_number(value, key)
 
     def _too_many(self) -> BadRequest:
-        sentence = f"metrics holds more than {self._most_values} values, those in arrays counted."
+        sentence = f"metrics holds more than {self._max_values} values, including those in arrays."
         return BadRequest("too_many_metrics", sentence)
 
     def _too_deep(self, key: str) -> BadRequest:
-        return BadRequest("too_deep", f"metrics.{abbreviate_key(key)}: metrics are read {self._most_deep} levels deep.")
+        return BadRequest("too_deep", f"metrics.{abbreviate_key(key)}: the maximum depth is {self._max_depth} levels.")
 
 
-def check_text(value: str, where: str, longest: int) -> None:
-    """Raises BadRequest for a text that is too long or cannot be stored."""
-    if len(value) > longest:
-        raise BadRequest("text_too_long", f"{where} has {len(value)} characters; at most {longest} are kept.")
+def check_text(value: str, field: str, max_length: int) -> None:
+    """Raises BadRequest, which names `field`, for a text that is too long or contains NUL."""
+    if len(value) > max_length:
+        raise BadRequest("text_too_long", f"{field} has {len(value)} characters; at most {max_length} are allowed.")
     if "\0" in value:
-        raise _nul(where)
+        raise _nul(field)
 
 
 def abbreviate_key(key: str) -> str:
-    """A key as an answer may show it: short, and on one line."""
-    written = key[: MAX_SHOWN_KEY + 1].encode("unicode_escape").decode()
-    return written if len(written) <= MAX_SHOWN_KEY else written[:MAX_SHOWN_KEY] + "…"
+    """A key for an error detail: at most 40 characters, on one line."""
+    escaped = key[: MAX_SHOWN_KEY + 1].encode("unicode_escape").decode()
+    return escaped if len(escaped) <= MAX_SHOWN_KEY else escaped[:MAX_SHOWN_KEY] + "…"
 
 
-def _nul(where: str) -> BadRequest:
-    return BadRequest("nul_character", f"{where} holds the character U+0000, which cannot be stored.")
+def _nul(field: str) -> BadRequest:
+    return BadRequest("nul_character", f"{field} contains the character U+0000, which cannot be stored.")
 
 
 def _check_number(value: Decimal, key: str) -> None:
     if len(value.as_tuple().digits) > MAX_DIGITS or (
         value.adjusted() not in PLAIN_EXPONENTS and not MIN_NUMBER <= value.copy_abs() <= MAX_NUMBER
     ):
-        sentence = f"metrics.{abbreviate_key(key)} is beyond what a double-precision number holds."
+        sentence = f"metrics.{abbreviate_key(key)} is beyond the range of a double."
         raise BadRequest("number_out_of_range", sentence)

@@ -1,8 +1,7 @@
-"""Public keys of instances, remembered so that a snapshot costs no read.
+"""A cache of the instances' public keys, so that a snapshot needs no read.
 
-A key that is not remembered is read together with all that are asked for in the same moment: after a restart, or with
-a fleet larger than the memory, a thousand installs cost one statement. What is remembered is never trusted with a
-decision: the statement that writes compares the key again, and the status, in the database.
+Misses are batched: after a restart, or with a fleet larger than the cache, one statement reads up to a thousand keys.
+The cache never decides: the statement that writes compares the key and the status with those in the database.
 """
 
 import asyncio
@@ -25,69 +24,69 @@ class _Row:
 
 
 class PublicKeyCache:
-    """The keys of one database."""
+    """Reads and caches the keys of one database; `run` must be running."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
-        self._most_asked = settings.queue
-        self._remembered: OrderedDict[str, bytes] = OrderedDict()  # bytes: nothing for the garbage collector to visit
-        self._asked: dict[str, asyncio.Future[bytes | None]] = {}
-        self._wanted = asyncio.Event()
+        self._max_requested = settings.queue
+        self._cached: OrderedDict[str, bytes] = OrderedDict()  # bytes: not tracked by the garbage collector
+        self._requested: dict[str, asyncio.Future[bytes | None]] = {}
+        self._request_added = asyncio.Event()
 
     async def get(self, instance_id: str, *, refresh: bool = False) -> bytes | None:
         """The instance's Ed25519 public key, 32 bytes; None for an unknown instance. Raises Overloaded.
 
-        `newest`: as the database has it, where a remembered one may be outdated. That is read with all others that are
-        asked for, so that a flood of bad signatures costs the database little.
+        `refresh` reads the key from the database even if it is cached. Such reads are batched too, so that a flood of
+        bad signatures costs the database little.
         """
-        known = self._remembered.get(instance_id)
-        if known is not None and not refresh:
-            self._remembered.move_to_end(instance_id)
-            return known
+        cached = self._cached.get(instance_id)
+        if cached is not None and not refresh:
+            self._cached.move_to_end(instance_id)
+            return cached
         key = await self._read(instance_id)
         if key is None:
             self.evict(instance_id)
             return None
-        self._remembered[instance_id] = key
-        self._remembered.move_to_end(instance_id)
-        if len(self._remembered) > MAX_ENTRIES:
-            self._remembered.popitem(last=False)
+        self._cached[instance_id] = key
+        self._cached.move_to_end(instance_id)
+        if len(self._cached) > MAX_ENTRIES:
+            self._cached.popitem(last=False)
         return key
 
     def evict(self, instance_id: str) -> None:
-        """Drops a key that turned out to be another in the database."""
-        self._remembered.pop(instance_id, None)
+        """Removes an outdated key."""
+        self._cached.pop(instance_id, None)
 
     async def run(self) -> None:
-        """Reads what is asked for, until cancelled."""
+        """Reads requested keys until cancelled."""
         while True:
-            await self._wanted.wait()
-            self._wanted.clear()
-            while self._asked:
-                asked = dict(islice(self._asked.items(), MAX_BATCH))
-                for instance_id in asked:
-                    del self._asked[instance_id]
-                await self._answer(asked)
+            await self._request_added.wait()
+            self._request_added.clear()
+            while self._requested:
+                requested = dict(islice(self._requested.items(), MAX_BATCH))
+                for instance_id in requested:
+                    del self._requested[instance_id]
+                await self._read_batch(requested)
 
     async def _read(self, instance_id: str) -> bytes | None:
-        asked = self._asked.get(instance_id)
-        if asked is None:
-            if len(self._asked) >= self._most_asked:
-                raise Overloaded("queue_full", "More installs come in than can be looked up; try again shortly.")
-            asked = self._asked[instance_id] = asyncio.get_running_loop().create_future()
-            self._wanted.set()
-        return await asyncio.shield(asked)  # others may wait for it too
+        requested = self._requested.get(instance_id)
+        if requested is None:
+            if len(self._requested) >= self._max_requested:
+                raise Overloaded("queue_full", "Requests arrive faster than keys can be read; try again shortly.")
+            requested = self._requested[instance_id] = asyncio.get_running_loop().create_future()
+            self._request_added.set()
+        return await asyncio.shield(requested)  # other requests may wait for the same key
 
-    async def _answer(self, asked: "dict[str, asyncio.Future[bytes | None]]") -> None:
+    async def _read_batch(self, requested: "dict[str, asyncio.Future[bytes | None]]") -> None:
         try:
-            wanted = "{" + ",".join(asked) + "}"  # as PostgreSQL writes an array; all are UUIDs
-            rows = await self._database.fetch(_Row, "instances.select_public_keys", instance_ids=wanted)
-        except DatabaseUnavailable as error:  # whoever asked since has waited through it too, and is told with them
-            for waiting in (*asked.values(), *self._asked.values()):
-                waiting.set_exception(error)
-                waiting.exception()  # who asked may have gone
-            self._asked.clear()
+            array = "{" + ",".join(requested) + "}"  # an array literal; all IDs are UUIDs, so nothing needs quotes
+            rows = await self._database.fetch(_Row, "instances.select_public_keys", instance_ids=array)
+        except DatabaseUnavailable as error:  # keys requested during the failed wait fail with these
+            for future in (*requested.values(), *self._requested.values()):
+                future.set_exception(error)
+                future.exception()  # marks it as retrieved: the request may have been cancelled
+            self._requested.clear()
             return
-        found = {row.instance_id: bytes(row.public_key) for row in rows}
-        for instance_id, waiting in asked.items():
-            waiting.set_result(found.get(instance_id))
+        keys = {row.instance_id: bytes(row.public_key) for row in rows}
+        for instance_id, future in requested.items():
+            future.set_result(keys.get(instance_id))

@@ -1,4 +1,4 @@
-"""Who an install is: its registration, its proof, another key, its end. The rare writes beside the intake."""
+"""Registration, key confirmation, rotation, status and erasure of instances: all their writes but snapshots."""
 
 import asyncio
 import time
@@ -17,18 +17,17 @@ from shm.db.database import Database
 from shm.ingest.key_cache import PublicKeyCache
 from shm.ingest.payloads import Registration
 
-EXPORT_PAGE = 20  # snapshots read at a time for a disclosure, 1.3 MB at their largest: whoever does not read holds them
-REFRESH_PAGE = 500  # placed anew at a time: some milliseconds under the writers' lock
-REFRESH_DURATION_S = (
-    1.0  # so long it goes on: while many are due, as after an outage, all readers have to correct for them
-)
-REFRESH_PAUSE_S = 0.02  # between two pages: the intake's turn
-ERASE_PAGE = 500  # snapshots taken out at a time: some tens of milliseconds under the writers' lock
-PURGE_PAGE = 1_000  # removed at a time, so that the intake never waits long
+EXPORT_PAGE = 20  # snapshots of a page of a disclosure, 1.3 MB at most: a slow reader keeps one page in memory
+REFRESH_PAGE = 500  # instances of a statement: some milliseconds under the writers' lock
+# Length of a run. After an outage many instances are due, and every reader has to correct for those that are left.
+REFRESH_DURATION_S = 1.0
+REFRESH_PAUSE_S = 0.02  # between two pages, so that batches of snapshots get the lock
+ERASE_PAGE = 500  # snapshots of a statement: some tens of milliseconds under the writers' lock
+PURGE_PAGE = 1_000  # instances of a statement, so that batches of snapshots never wait long
 
 
 class RegistrationResult(StrEnum):
-    """What became of a registration."""
+    """The result of a registration."""
 
     NEW = "new"
     KNOWN = "known"
@@ -38,7 +37,7 @@ class RegistrationResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ErasureReceipt:
-    """What was deleted of an instance."""
+    """Counts and times of an instance's deleted snapshots. The body of the answer to `POST /v1/erase`."""
 
     instance_id: str
     app_name: str
@@ -49,7 +48,7 @@ class ErasureReceipt:
 
 
 @dataclass(frozen=True, slots=True)
-class _Erased:
+class _ErasedPage:
     snapshots: int
     oldest_snapshot_at: datetime | None
     newest_snapshot_at: datetime | None
@@ -67,48 +66,48 @@ class _Staged(msgspec.Struct):
 
 
 class Registry:
-    """Registrations and proofs, over one database."""
+    """Writes the instances of one database."""
 
     def __init__(self, database: Database, keys: PublicKeyCache, settings: Settings) -> None:
         self._database = database
-        self._approval_wanted = settings.activation == "manual"
+        self._requires_approval = settings.activation == "manual"
         self._keys = keys
         self._pending_age = settings.pending_age
 
     async def public_key(self, instance_id: str, *, refresh: bool = False) -> bytes:
-        """As `Keys.of`; raises Forbidden for an unknown instance."""
+        """As `PublicKeyCache.get`, but raises Forbidden for an unknown instance."""
         key = await self._keys.get(instance_id, refresh=refresh)
         if key is None:
             raise unknown_instance()
         return key
 
     def evict_key(self, instance_id: str) -> None:
-        """Drops a remembered key that turned out to be another in the database."""
+        """Removes an outdated key from the cache."""
         self._keys.evict(instance_id)
 
-    async def register(self, said: Registration) -> RegistrationResult:
-        """Writes down an unproven registration: a new pending instance, or something staged for a known one."""
+    async def register(self, registration: Registration) -> RegistrationResult:
+        """Stores an unauthenticated registration: a new pending instance, or staged changes of an existing one."""
         verdict = await self._database.fetch_value(
             str,
             "instances.register",
-            instance_id=said.instance_id,
-            public_key=said.public_key,
-            app_slug=said.app_slug,
-            app_name=said.app_name,
-            app_version=said.app_version,
-            version_rank=version_rank(said.app_version),
-            environment=said.environment,
-            deployment_mode=said.deployment_mode,
-            os_arch=said.os_arch,
+            instance_id=registration.instance_id,
+            public_key=registration.public_key,
+            app_slug=registration.app_slug,
+            app_name=registration.app_name,
+            app_version=registration.app_version,
+            version_rank=version_rank(registration.app_version),
+            environment=registration.environment,
+            deployment_mode=registration.deployment_mode,
+            os_arch=registration.os_arch,
         )
-        assert verdict is not None  # noqa: S101 - the statement always answers
+        assert verdict is not None  # noqa: S101 - the statement always returns a row
         return RegistrationResult(verdict)
 
     async def confirm_key(self, instance_id: str, public_key: bytes) -> str:
-        """A signature of this key held: what was staged takes effect, and the instance becomes active.
+        """Applies the staged changes and activates the instance, after a signature by this key was verified.
 
-        Returns the status, which stays pending where an admin has to approve. Raises Forbidden for an instance that is
-        unknown, revoked, or has another key by now.
+        Returns the status, which stays `pending` where an admin has to approve. Raises Forbidden for an instance that
+        is unknown or revoked or has another key.
         """
         known = {"instance_id": instance_id, "public_key": public_key}
         claim = await self._database.fetch_one(_Claim, "instances.select_staged", **known)
@@ -116,7 +115,11 @@ class Registry:
         if claim is not None:
             await self._database.execute("applications.insert_missing", slug=claim.slug, name=claim.name)
             status = await self._database.fetch_value(
-                str, "instances.confirm_key", approval_wanted=self._approval_wanted, **_staged(claim.staged), **known
+                str,
+                "instances.confirm_key",
+                approval_wanted=self._requires_approval,
+                **_staged_parameters(claim.staged),
+                **known,
             )
         if status is None:
             self.evict_key(instance_id)
@@ -124,59 +127,61 @@ class Registry:
         return status
 
     async def set_status(self, instance_id: str, status: str) -> None:
-        """An admin's decision: `active` or `revoked`, the latter for good. It counts in every server at once."""
+        """Sets `active` or `revoked`, which is final, on behalf of an admin. Takes effect in all servers at once."""
         await self._database.execute("instances.set_status", instance_id=instance_id, status=status)
 
     async def rotate(self, instance_id: str, public_key: bytes, new_key: bytes) -> None:
-        """Another key from now on, in every server. Raises Forbidden as `prove`, which it does too."""
+        """Replaces the public key, in all servers, after `confirm_key` with the old one. Raises as that does."""
         await self.confirm_key(instance_id, public_key)
         rotated = await self._database.execute(
             "instances.rotate_key", instance_id=instance_id, public_key=public_key, new_key=new_key
         )
         self.evict_key(instance_id)
-        if not rotated:  # another rotate or a revocation came in between
+        if not rotated:  # a concurrent rotation or revocation was first
             raise unknown_instance()
 
     async def erase(self, instance_id: str, public_key: bytes) -> ErasureReceipt:
-        """Deletes everything held on an instance, which asked for it itself. Raises Forbidden as `prove`."""
+        """Deletes all data of an instance at its own request. Raises Forbidden as `confirm_key`."""
         receipt = await self._erase(instance_id, public_key)
         if receipt is None:
             raise unknown_instance()
         return receipt
 
     async def delete(self, instance_id: str) -> bool:
-        """Deletes everything held on an instance, as an admin wants it; False where there was none."""
+        """Deletes all data of an instance at an admin's request. Returns False if it does not exist."""
         return await self._erase(instance_id, None) is not None
 
     async def _erase(self, instance_id: str, public_key: bytes | None) -> ErasureReceipt | None:
         who = {"instance_id": instance_id, "public_key": public_key}
-        past: list[_Erased] = []
+        pages: list[_ErasedPage] = []
         while True:
-            page = await self._database.fetch_one(_Erased, "erasure.delete_oldest_snapshots", limit=ERASE_PAGE, **who)
+            page = await self._database.fetch_one(
+                _ErasedPage, "erasure.delete_oldest_snapshots", limit=ERASE_PAGE, **who
+            )
             if page is None or not page.snapshots:
                 break
-            past.append(page)
+            pages.append(page)
         receipt = await self._database.fetch_one(ErasureReceipt, "erasure.delete_instance", **who)
         self.evict_key(instance_id)
-        if receipt is None or not past:
+        if receipt is None or not pages:
             return receipt
-        newest = receipt.newest_snapshot_at or past[-1].newest_snapshot_at
+        newest = receipt.newest_snapshot_at or pages[-1].newest_snapshot_at
         return replace(
             receipt,
-            snapshots=receipt.snapshots + sum(page.snapshots for page in past),
-            oldest_snapshot_at=min(filter(None, (past[0].oldest_snapshot_at, receipt.oldest_snapshot_at))),
+            snapshots=receipt.snapshots + sum(page.snapshots for page in pages),
+            oldest_snapshot_at=min(filter(None, (pages[0].oldest_snapshot_at, receipt.oldest_snapshot_at))),
             newest_snapshot_at=newest,
         )
 
     async def export_instance(self, instance_id: str) -> dict[str, object]:
-        """Everything known of an instance but its snapshots. Raises Forbidden where there is none."""
+        """All stored data of an instance but its snapshots. Raises Forbidden if it does not exist."""
         found = await self._database.fetch_one(dict, "instances.export_instance", instance_id=instance_id)
         if found is None:
             raise unknown_instance()
         return found
 
     async def export_snapshots(self, instance_id: str) -> AsyncIterator[list[dict[str, object]]]:
-        """All snapshots of an instance, oldest first, some at a time."""
+        """All snapshots of an instance, oldest first, in pages."""
         after: object = "-infinity"
         while True:
             page = await self._database.fetch(
@@ -189,36 +194,39 @@ class Registry:
             after = page[-1]["snapshot_at"]
 
     async def refresh_due(self) -> bool:
-        """Places instances anew that time alone has moved, the ones that are due longest; whether there may be more."""
-        if not await self._database.fetch_value(bool, "instances.is_refresh_due"):  # spares the writers' lock
+        """Recomputes the tallies of instances whose activity changed by the passing of time, longest due first.
+
+        Returns whether more may be due.
+        """
+        if not await self._database.fetch_value(bool, "instances.is_refresh_due"):  # a check without the writers' lock
             return False
-        until = time.monotonic() + REFRESH_DURATION_S
-        while time.monotonic() < until:
-            swept = await self._database.fetch_value(int, "instances.refresh_due", limit=REFRESH_PAGE)
-            if swept is None or swept < REFRESH_PAGE:
+        deadline = time.monotonic() + REFRESH_DURATION_S
+        while time.monotonic() < deadline:
+            refreshed = await self._database.fetch_value(int, "instances.refresh_due", limit=REFRESH_PAGE)
+            if refreshed is None or refreshed < REFRESH_PAGE:
                 return False
             await asyncio.sleep(REFRESH_PAUSE_S)
         return True
 
     async def purge_unconfirmed(self) -> bool:
-        """Removes instances that never proved their key, the oldest thousand; whether there may be more."""
+        """Deletes the oldest instances that never confirmed their key. Returns whether there may be more."""
         return (
             await self._database.execute("erasure.delete_unconfirmed", age=self._pending_age, limit=PURGE_PAGE)
             == PURGE_PAGE
         )
 
 
-def _staged(staged: msgspec.Raw | None) -> dict[str, str | None]:
-    """What is staged of an instance, as the statement takes it, with the rank of the version in it."""
+def _staged_parameters(staged: msgspec.Raw | None) -> dict[str, str | None]:
+    """The staged changes as parameters of the statement, with the rank of their version."""
     if staged is None:
         return {"staged": None, "version_rank": None}
-    said = msgspec.json.decode(staged, type=_Staged)
+    changes = msgspec.json.decode(staged, type=_Staged)
     return {
         "staged": bytes(staged).decode(),
-        "version_rank": None if said.app_version is None else version_rank(said.app_version),
+        "version_rank": None if changes.app_version is None else version_rank(changes.app_version),
     }
 
 
 def unknown_instance() -> Forbidden:
-    """The refusal for whoever is not known, or no longer."""
+    """The refusal for an unknown or revoked instance."""
     return Forbidden("unknown_instance", "This instance is not registered here, or it is revoked.")

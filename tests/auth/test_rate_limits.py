@@ -81,7 +81,7 @@ def test_whatever_comes_a_limit_remembers_a_bounded_number_of_keys(monkeypatch: 
     mine = RateLimiter(Settings())
     for number in range(5_000):
         mine.record_attempt(number.to_bytes(16), b"bad", succeeded=False)
-    assert len(mine._guesses) == 1_000
+    assert len(mine._failed_logins) == 1_000
 
 
 def test_an_address_is_held_only_as_a_keyed_hash() -> None:

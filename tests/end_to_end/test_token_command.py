@@ -64,7 +64,7 @@ def test_revoking_the_servers_own_token_says_until_next_start(server: ServerProc
     ("arguments", "sentence"),
     [
         (("add", "x" * 101), "1 to 100 printable characters"),
-        (("add", "SHM_ADMIN_TOKEN"), "the server's own token is called so"),
+        (("add", "SHM_ADMIN_TOKEN"), "reserved for the server's own token"),
         (("add", "x", "--role", "owner"), "invalid choice"),
         (("add", "x", "--expires", "soon"), "a duration such as"),
         (("add", "x"), "as many as SHM_MAX_TOKENS allows"),

@@ -67,7 +67,7 @@ async def test_no_more_are_remembered_than_may_be(
     monkeypatch.setattr(key_cache, "MAX_ENTRIES", 10)
     for instance_id in seeded(database, 30):
         assert await asking.get(instance_id) is not None
-    assert len(asking._remembered) == 10
+    assert len(asking._cached) == 10
 
 
 async def test_past_the_queue_the_next_is_told_to_come_back(asking: PublicKeyCache) -> None:

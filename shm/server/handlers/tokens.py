@@ -52,7 +52,7 @@ class TokenDetail(Handler):
     @operation("deleteToken", Role.ADMIN, status=HTTPStatus.NO_CONTENT, refuses=[NotFound, Conflict])
     async def delete(self, token_id: TokenId) -> None:
         """Removes a token, which ends at once in every server; but not the one that asks."""
-        await self.services.tokens.delete(token_id, asking=self.granted)
+        await self.services.tokens.delete(token_id, principal=self.granted)
         logger.info("token %s was removed", token_id)
 
 
