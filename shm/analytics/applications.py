@@ -1,7 +1,7 @@
-"""What the vendor ships, and what the vendor says of it: addresses, overrides of metrics, and which are public.
+"""Applications with their counts, and the vendor's settings: URLs, metric overrides and public metrics.
 
-A path names an application by its slug. A query, and the path of `GET metrics/{app}`, may also give its name: `slug_of`
-finds the slug, everywhere.
+A path contains the slug of an application. A query, and the path of `GET metrics/{app}`, may contain its name instead:
+`resolve_slug` returns the slug of either.
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ from shm.core.metric_keys import WITHOUT_NUL, MetricOverride
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
 
-MAX_OVERRIDES = 500  # as many as KPIs are told of one sort
-MAX_KEY_LENGTH = 128  # as of a snapshot's, by default
+MAX_OVERRIDES = 500  # as many as the KPIs of one type
+MAX_KEY_LENGTH = 128  # characters, as SHM_MAX_KEY by default
 MAX_URL_LENGTH = 500
 
 Key = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_KEY_LENGTH, pattern=WITHOUT_NUL)]
@@ -28,7 +28,7 @@ Url = Annotated[str, msgspec.Meta(max_length=MAX_URL_LENGTH, pattern=r"^(https?:
 
 
 class Application(msgspec.Struct):
-    """An application with its counts, and what the vendor says of it."""
+    """An application with its counts and the vendor's settings."""
 
     slug: str
     name: str
@@ -43,7 +43,7 @@ class Application(msgspec.Struct):
 
 
 class ApplicationChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of `PUT applications/{slug}`: what is left out stays as it is, an empty address is none.
+    """The body of `PUT applications/{slug}`: absent fields stay unchanged, an empty URL removes it.
 
     `overrides` and `public_metrics` are replaced as a whole.
     """
@@ -102,7 +102,7 @@ class ApplicationStore:
         self._database = database
 
     async def list_page(self, after: str | None, most: int) -> list[Application]:
-        """Applications by slug, after one, with their counts."""
+        """Up to `most` applications with their counts, by slug, after the slug `after`."""
 
         async def read(reader: Reader) -> tuple[list[_Row], list[Tally]]:
             rows = await reader.fetch(_Row, "applications.select_page", after=after, limit=most)
@@ -113,7 +113,7 @@ class ApplicationStore:
         return [row.application(known.get(row.slug, InstanceCounts())) for row in rows]
 
     async def get(self, slug: str) -> Application:
-        """The application of that slug. Raises NotFound."""
+        """The application with this slug. Raises NotFound."""
 
         async def read(reader: Reader) -> Application:
             row = await _find(reader, slug)
@@ -122,7 +122,7 @@ class ApplicationStore:
         return await self._database.read_consistently(read)
 
     async def update(self, slug: str, change: ApplicationChange) -> None:
-        """Stores what the vendor says of an application. Raises NotFound."""
+        """Stores the vendor's settings of an application. Raises NotFound."""
         overrides = None if change.overrides is None else _encoder.encode(change.overrides).decode()
         changed = await self._database.execute(
             "applications.update",
@@ -137,21 +137,21 @@ class ApplicationStore:
 
 
 async def read_config(reader: Reader, slug: str) -> AppConfig:
-    """The configuration of the application of that slug. Raises NotFound."""
+    """The configuration of an application. Raises NotFound."""
     row = await _find(reader, slug)
     return AppConfig(row.slug, row.name, row.created_at, _overrides.decode(row.overrides))
 
 
 async def resolve_slug(reader: Reader, app: str) -> str:
-    """The slug that an application's slug or name stands for, in any spelling; the application need not exist yet.
+    """The slug for a slug or a name of an application, in any spelling; the application need not exist.
 
-    Where the text is one application's slug and another one's name, it stands for the slug.
+    The slug of one application takes precedence over the equal name of another.
     """
     named = slugs.make_slug(app)
     if named == app:
         return app
     slug = await reader.fetch_value(str, "applications.resolve_slug", slug=app, named=named)
-    assert slug is not None  # noqa: S101 - the statement always answers
+    assert slug is not None  # noqa: S101 - the statement always returns a row
     return slug
 
 
@@ -163,5 +163,5 @@ async def _find(reader: Reader, slug: str) -> _Row:
 
 
 def no_such_application() -> NotFound:
-    """The refusal for a slug that no application has."""
+    """The refusal for an unknown slug."""
     return NotFound("no_such_application", "There is no application of that slug.")

@@ -1,4 +1,4 @@
-"""An application's instances by the values of a column or of a metric, and another metric over each."""
+"""Instances of an application grouped by a column or a metric, and another metric aggregated over each group."""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -12,11 +12,11 @@ from shm.core.aggregates import Aggregate
 from shm.core.json_types import Timestamp
 from shm.db.database import Database
 
-MAX_VALUES = 50  # told one by one; the rest is one figure
+MAX_VALUES = 50  # values of their own; `rest` combines all others
 
 
 class Group(msgspec.Struct):
-    """Instances with a value. `metric` is the other metric's aggregate over those of them that `answered` it."""
+    """Instances with one value. `metric` is the other metric's aggregate over the `answered` ones that report it."""
 
     value: str | None
     instances: int
@@ -25,9 +25,9 @@ class Group(msgspec.Struct):
 
 
 class Breakdown(msgspec.Struct):
-    """The body of `GET applications/{slug}/breakdown`: the values that most instances have, first; `rest`: all others.
+    """The body of `GET applications/{slug}/breakdown`: the most frequent values first; `rest`: all others.
 
-    Over the instances that KPIs are over. It reads the whole fleet, so it may be as old as `as_of` says.
+    Covers the same instances as the KPIs. It is computed from the whole fleet and cached: `as_of` is its time.
     """
 
     app: str
@@ -52,14 +52,14 @@ class _Row:
     max: Decimal | None
 
     def group(self, aggregate: Aggregate) -> Group:
-        """With the metric's aggregate."""
+        """The row as a group, with the metric's aggregate."""
         value = aggregates.aggregate_value(aggregate, self.total, self.answered, self)
         return Group(self.value, self.instances, value, self.answered)
 
 
 async def read_breakdown(
     database: Database,
-    reckoned: SingleFlightCache,
+    cache: SingleFlightCache,
     slug: str,
     by: str,
     metric: str | None,
@@ -70,8 +70,10 @@ async def read_breakdown(
 
     Raises NotFound.
     """
-    said = await applications.read_config(database, slug)
-    aggregate = metric_keys.describe(metric or "", said.overrides.get(metric or "", metric_keys.NO_OVERRIDE)).aggregate
+    config = await applications.read_config(database, slug)
+    aggregate = metric_keys.describe(
+        metric or "", config.overrides.get(metric or "", metric_keys.NO_OVERRIDE)
+    ).aggregate
 
     async def compute() -> list[_Row]:
         return await database.fetch(
@@ -85,7 +87,7 @@ async def read_breakdown(
             max_values=MAX_VALUES,
         )
 
-    as_of, rows = await reckoned.get(("breakdown", slug, by, metric, aggregate, counted_only), compute)
+    as_of, rows = await cache.get(("breakdown", slug, by, metric, aggregate, counted_only), compute)
     groups = [row.group(aggregate) for row in rows if not row.is_rest]
     rest = next((row.group(aggregate) for row in rows if row.is_rest), None)
     return Breakdown(slug, by, metric, aggregate if metric is not None else None, as_of, groups, rest)

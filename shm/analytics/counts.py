@@ -1,4 +1,4 @@
-"""How many instances there are, by status and by how long they have been silent: from the tallies, at any size."""
+"""Counts of instances by status and activity, from the tallies: the cost does not depend on the number of instances."""
 
 from collections import defaultdict
 from collections.abc import Iterable

@@ -1,8 +1,8 @@
-"""A whole fleet with its current metrics, as CSV or as JSON lines, a piece at a time.
+"""Exports a fleet with its current metrics as CSV or JSON lines, in chunks.
 
-Each instance is as it was when its page was read, and is in it once. JSON lines are items as the list tells them. CSV
-has a column for each metric that a KPI is made of, those that most instances answer; its texts are made harmless to
-spreadsheets, which would take one that begins with `=` for a formula.
+Each instance appears once, in its state when its page was read. JSON lines have the shape of `GET instances`. CSV has a
+column for each of the metrics that most instances report. CSV texts that a spreadsheet would evaluate as a formula get
+a prefix.
 """
 
 import csv
@@ -23,9 +23,9 @@ Format = Literal["csv", "jsonl"]
 
 MEDIA_TYPES: dict[Format, str] = {"csv": "text/csv", "jsonl": "application/jsonl"}
 FIXED_COLUMNS = (*COLUMNS, "version_rank")
-MAX_METRIC_COLUMNS = 500  # columns: whoever has more invents keys, and a spreadsheet of more is none to look at
-FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for a formula's beginning
-TEXT_PREFIX = "'"  # before it: what follows is text
+MAX_METRIC_COLUMNS = 500  # columns: more keys are generated ones, and too many for a spreadsheet
+FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets evaluate a text that begins with one of these
+TEXT_PREFIX = "'"  # marks a cell as text in spreadsheets
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 _leaves = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -33,40 +33,44 @@ _leaves = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """`pieces`, the feed's cursor from which on all later changes are told, and how many metrics have no column."""
+    """The chunks, the feed cursor after which later changes follow, and the number of metrics without a column."""
 
     cursor: int
-    left_out: int
-    pieces: AsyncGenerator[bytes, None]
+    omitted_columns: int
+    chunks: AsyncGenerator[bytes, None]
 
 
-async def open_export(items: InstanceReader, wanted: InstanceFilter, form: Format) -> Export:
-    """Finds out what there is to be told; `pieces` reads it."""
-    known = await items.list_metric_keys(wanted.app, MAX_METRIC_COLUMNS)
-    if form == "jsonl":
-        return Export(known.head, 0, _lines(items, wanted))
-    return Export(known.head, known.found - len(known.keys), _table(items, wanted, known.keys))
+async def open_export(items: InstanceReader, instance_filter: InstanceFilter, format: Format) -> Export:
+    """Reads the columns and the cursor; iterating over `chunks` reads the instances."""
+    metric_keys = await items.list_metric_keys(instance_filter.app, MAX_METRIC_COLUMNS)
+    if format == "jsonl":
+        return Export(metric_keys.head, 0, _json_lines(items, instance_filter))
+    return Export(
+        metric_keys.head, metric_keys.found - len(metric_keys.keys), _csv_rows(items, instance_filter, metric_keys.keys)
+    )
 
 
-async def _lines(items: InstanceReader, wanted: InstanceFilter) -> AsyncGenerator[bytes, None]:
-    async with aclosing(items.scan(wanted, flat=False)) as pages:
+async def _json_lines(items: InstanceReader, instance_filter: InstanceFilter) -> AsyncGenerator[bytes, None]:
+    async with aclosing(items.scan(instance_filter, flat=False)) as pages:
         async for page in pages:
             yield _encoder.encode_lines(page)
 
 
-async def _table(items: InstanceReader, wanted: InstanceFilter, keys: Sequence[str]) -> AsyncGenerator[bytes, None]:
-    """Its title goes out with the first rows: should these fail, nothing has been told yet."""
+async def _csv_rows(
+    items: InstanceReader, instance_filter: InstanceFilter, keys: Sequence[str]
+) -> AsyncGenerator[bytes, None]:
+    """Yields the header together with the first rows, so that an error before them is still an error response."""
     rows: list[list[str]] = [[*FIXED_COLUMNS, *(METRIC_PREFIX + key for key in keys)]]
-    async with aclosing(items.scan(wanted, flat=True)) as pages:
+    async with aclosing(items.scan(instance_filter, flat=True)) as pages:
         async for page in pages:
             rows += [_row(item, keys) for item in page]
-            yield _written(rows)
+            yield _encode_csv(rows)
             rows = []
     if rows:
-        yield _written(rows)
+        yield _encode_csv(rows)
 
 
-def _written(rows: Sequence[Sequence[str]]) -> bytes:
+def _encode_csv(rows: Sequence[Sequence[str]]) -> bytes:
     text = io.StringIO()
     csv.writer(text).writerows(rows)
     return text.getvalue().encode()
@@ -82,16 +86,16 @@ def _field(value: str | bool | datetime | None) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return page_tokens.format_timestamp(value) if isinstance(value, datetime) else _harmless(value)
+    return page_tokens.format_timestamp(value) if isinstance(value, datetime) else _escape_formula(value)
 
 
 def _leaf(value: msgspec.Raw | None) -> str:
-    """Numbers and booleans as they were sent, digit for digit."""
+    """Numbers and booleans keep the digits that were sent."""
     if value is None:
         return ""
     written = bytes(value).decode()
-    return _harmless(msgspec.json.decode(value, type=str)) if written.startswith('"') else written
+    return _escape_formula(msgspec.json.decode(value, type=str)) if written.startswith('"') else written
 
 
-def _harmless(text: str) -> str:
+def _escape_formula(text: str) -> str:
     return TEXT_PREFIX + text if text.startswith(FORMULA_PREFIXES) else text

@@ -1,4 +1,4 @@
-"""How installs come and go: new, active, lost and returned by day, and how long those of a week survive."""
+"""New, active, lost and returned instances by day, and the survival of weekly cohorts."""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -13,7 +13,7 @@ from shm.core.json_types import Timestamp
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
 
-MAX_DAYS = 1_100  # three years; an older application is told of from then on
+MAX_DAYS = 1_100  # three years; older days are left out
 MAX_COHORTS = 53
 
 
@@ -39,9 +39,10 @@ class Cohort(msgspec.Struct):
 
 
 class Lifecycle(msgspec.Struct):
-    """The body of `GET applications/{slug}/lifecycle`. It reads the whole fleet, so it may be as old as `as_of` says.
+    """The body of `GET applications/{slug}/lifecycle`, computed from the whole fleet and cached; `as_of`: its time.
 
-    New: first seen. Lost: silent for the active window. Returned: seen again after that. A revoked one is not active.
+    New: first seen. Lost: not seen for the active window. Returned: seen again after that. Revoked instances are
+    not active.
     """
 
     app: str
@@ -52,14 +53,14 @@ class Lifecycle(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class _Event:
+class _EventCount:
     event: Literal["new", "joined", "lost", "returned", "revoked"]
     day: datetime
     instances: int
 
 
 @dataclass(frozen=True, slots=True)
-class _Life:
+class _CohortRow:
     absent: bool
     cohort: datetime
     gone_from: datetime | None
@@ -67,18 +68,18 @@ class _Life:
     instances: int
 
 
-async def read_lifecycle(database: Database, reckoned: SingleFlightCache, slug: str, period: Period) -> Lifecycle:
-    """Of the application of that slug. Raises NotFound."""
+async def read_lifecycle(database: Database, cache: SingleFlightCache, slug: str, period: Period) -> Lifecycle:
+    """Reads the lifecycle of an application. Raises NotFound."""
     await applications.read_config(database, slug)
 
-    async def compute(reader: Reader) -> tuple[list[_Event], list[_Life]]:
+    async def compute(reader: Reader) -> tuple[list[_EventCount], list[_CohortRow]]:
         since = _monday(datetime.now(UTC)) - WEEK * (MAX_COHORTS - 1)
         return (
-            await reader.fetch(_Event, "lifecycle.count_events_by_day", app=slug),
-            await reader.fetch(_Life, "lifecycle.count_cohorts", app=slug, since=since),
+            await reader.fetch(_EventCount, "lifecycle.count_events_by_day", app=slug),
+            await reader.fetch(_CohortRow, "lifecycle.count_cohorts", app=slug, since=since),
         )
 
-    as_of, (events, lives) = await reckoned.get(("lifecycle", slug), lambda: database.read_consistently(compute))
+    as_of, (events, rows) = await cache.get(("lifecycle", slug), lambda: database.read_consistently(compute))
     days = _days(events, as_of)
     length = periods.LENGTHS.get(period, DAY * MAX_DAYS)
     return Lifecycle(
@@ -86,12 +87,12 @@ async def read_lifecycle(database: Database, reckoned: SingleFlightCache, slug: 
         period=period,
         as_of=as_of,
         days=days[-max(1, length // DAY) :],
-        cohorts=[each for each in _cohorts(lives, as_of) if _at(each.week) > as_of - max(length, WEEK) - WEEK],
+        cohorts=[each for each in _cohorts(rows, as_of) if _at(each.week) > as_of - max(length, WEEK) - WEEK],
     )
 
 
-def _days(events: list[_Event], as_of: datetime) -> list[Day]:
-    """Each day from the first event on, today at last."""
+def _days(events: list[_EventCount], as_of: datetime) -> list[Day]:
+    """Each day from the first event until today."""
     counts: dict[tuple[str, date], int] = {(each.event, each.day.date()): each.instances for each in events}
     today = as_of.date()
     day = max(min((known for _, known in counts), default=today), today - DAY * (MAX_DAYS - 1))
@@ -111,18 +112,18 @@ def _days(events: list[_Event], as_of: datetime) -> list[Day]:
     return days
 
 
-def _cohorts(lives: list[_Life], as_of: datetime) -> list[Cohort]:
-    weeks = sorted({each.cohort for each in lives})
-    return [_cohort(week, [each for each in lives if each.cohort == week], as_of) for week in weeks]
+def _cohorts(rows: list[_CohortRow], as_of: datetime) -> list[Cohort]:
+    weeks = sorted({each.cohort for each in rows})
+    return [_cohort(week, [each for each in rows if each.cohort == week], as_of) for week in weeks]
 
 
-def _cohort(week: datetime, lives: list[_Life], as_of: datetime) -> Cohort:
+def _cohort(week: datetime, rows: list[_CohortRow], as_of: datetime) -> Cohort:
     ends = [week + WEEK * number for number in range(1, (as_of - week) // WEEK + 1)]
-    cohort = Cohort(week.date(), sum(each.instances for each in lives if not each.absent), [])
+    cohort = Cohort(week.date(), sum(each.instances for each in rows if not each.absent), [])
     for end in ends:
         gone = sum(
             each.instances
-            for each in lives
+            for each in rows
             if each.gone_from is not None
             and each.gone_from <= end
             and (not each.absent or (each.back_from is not None and end < each.back_from))

@@ -1,4 +1,4 @@
-"""Reads that may look at a whole fleet: few at a time, so that others, the intake's too, always find a connection."""
+"""Limits concurrent scans of a whole fleet, so that other statements always find a free connection."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 
 from shm.core.errors import DatabaseBusy
 
-CONNECTIONS_PER_SCAN = 3  # of the pool's connections one in so many, and at least one
-MAX_WAITING = 50  # a page of a large fleet takes a second: who comes later would give up before its turn
+CONNECTIONS_PER_SCAN = 3  # one scan for this many connections of the pool, and at least one
+MAX_WAITING = 50  # a page of a large fleet takes a second: later clients would time out before their turn
 
 
 class ScanLimiter:
-    """Who may scan, and who waits for it."""
+    """A semaphore with a bounded number of waiters."""
 
     def __init__(self, connections: int) -> None:
         self._free = asyncio.Semaphore(max(1, connections // CONNECTIONS_PER_SCAN))
@@ -19,7 +19,7 @@ class ScanLimiter:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Waits until it may scan. Raises DatabaseBusy where too many wait already."""
+        """Waits for a free slot and occupies it. Raises DatabaseBusy if too many wait already."""
         if self._waiting >= MAX_WAITING:
             raise DatabaseBusy(f"{self._waiting} scans wait")
         self._waiting += 1

@@ -1,7 +1,7 @@
-"""Answers that take reading a whole fleet: computed once for however many ask, one at a time, and kept for a while.
+"""A cache of results that take a scan of a whole fleet. Concurrent requests share one computation; one runs at a time.
 
-The longer one takes, the longer it is kept, so that at most a small share of PostgreSQL's time goes into them however
-many ask; one of a small fleet is kept for no time that anybody would notice. Each says of which moment it is.
+The lifetime of a result is proportional to its computing time, so that all of them use at most a small share of
+PostgreSQL's time. Results of small fleets expire almost at once. Each result has the time that it is true at.
 """
 
 import asyncio
@@ -13,38 +13,38 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-TTL_FACTOR = 20.0  # times as long as it took
-MAX_TTL_S = 60.0  # after that it is computed anew, if somebody asks
-MAX_ENTRIES = 64  # answers kept
+TTL_FACTOR = 20.0  # lifetime as a multiple of the computing time
+MAX_TTL_S = 60.0  # maximum lifetime
+MAX_ENTRIES = 64  # results
 
 AsOf = datetime
 
 
 class SingleFlightCache:
-    """The answers that one server process has computed."""
+    """The cached results of one server process."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[Hashable, tuple[float, AsOf, Any]] = OrderedDict()
-        self._one_at_a_time = asyncio.Lock()
+        self._entries: OrderedDict[Hashable, tuple[float, AsOf, Any]] = OrderedDict()
+        self._lock = asyncio.Lock()
 
     async def get(self, key: Hashable, compute: Callable[[], Awaitable[T]]) -> tuple[AsOf, T]:
-        """The answer of that key and its moment. What `compute` raises is raised."""
-        found = self._fresh(key)
-        if found is not None:
-            return found
-        async with self._one_at_a_time:
-            found = self._fresh(key)  # whoever came first has computed it for all
-            if found is not None:
-                return found
-            as_of, began = datetime.now(UTC), time.monotonic()
-            answer = await compute()
-            took = time.monotonic() - began
-            self._known[key] = time.monotonic() + min(TTL_FACTOR * took, MAX_TTL_S), as_of, answer
-            self._known.move_to_end(key)
-            if len(self._known) > MAX_ENTRIES:
-                self._known.popitem(last=False)
-            return as_of, answer
+        """The time of a result and the result. Exceptions of `compute` propagate."""
+        entry = self._lookup(key)
+        if entry is not None:
+            return entry
+        async with self._lock:
+            entry = self._lookup(key)  # another request has computed it meanwhile
+            if entry is not None:
+                return entry
+            as_of, started_at = datetime.now(UTC), time.monotonic()
+            result = await compute()
+            duration_s = time.monotonic() - started_at
+            self._entries[key] = time.monotonic() + min(TTL_FACTOR * duration_s, MAX_TTL_S), as_of, result
+            self._entries.move_to_end(key)
+            if len(self._entries) > MAX_ENTRIES:
+                self._entries.popitem(last=False)
+            return as_of, result
 
-    def _fresh(self, key: Hashable) -> tuple[AsOf, Any] | None:
-        until, as_of, answer = self._known.get(key, (0.0, None, None))
-        return None if as_of is None or until < time.monotonic() else (as_of, answer)
+    def _lookup(self, key: Hashable) -> tuple[AsOf, Any] | None:
+        expires_at, as_of, result = self._entries.get(key, (0.0, None, None))
+        return None if as_of is None or expires_at < time.monotonic() else (as_of, result)

@@ -1,4 +1,4 @@
-"""Releases of an application over time: how many run which, how fast installs move to a new one, and who is behind.
+"""Releases of an application over time: instances of each, how fast they adopt a new one, and outdated instances.
 
 Versions that differ in spelling only are one release (`shm.core.releases`), shown as most installs spell it now.
 """
@@ -19,13 +19,12 @@ from shm.core.settings import Settings
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
 
-MAX_SHOWN = 20  # versions with a series of their own; the rest is one
-MAX_VERSIONS = 1_000  # versions that are told apart at all
+MAX_SHOWN = 20  # versions with a series of their own; `other` combines the rest
+MAX_VERSIONS = 1_000  # versions that are read
 
 
 class Adoption(msgspec.Struct):
-    """How a version was taken up. `moved`: installs that were there before it and moved to it, half of them within
-    `median_days`.
+    """The adoption of a version. `moved`: existing instances that moved to it, half of them within `median_days`.
 
     `first_at`: when the first install reported it; `installs`: how many ever have.
     """
@@ -71,7 +70,7 @@ class Versions(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class _Spelling:
+class _SpellingCount:
     version: str
     installs: int
 
@@ -79,13 +78,13 @@ class _Spelling:
 class VersionReader:
     """Reads versions of one database's applications."""
 
-    def __init__(self, database: Database, reckoned: SingleFlightCache, settings: Settings) -> None:
+    def __init__(self, database: Database, cache: SingleFlightCache, settings: Settings) -> None:
         self._database = database
-        self._reckoned = reckoned
+        self._cache = cache
         self._oldest = settings.max_snapshot_age
 
     async def read_versions(self, slug: str, period: Period) -> Versions:
-        """Of the application of that slug. Raises NotFound."""
+        """Reads the versions of an application. Raises NotFound."""
         now = datetime.now(UTC)
 
         async def read(reader: Reader) -> tuple[list[datetime], series.SamplesByKey, list[series.CurrentValue]]:
@@ -97,17 +96,17 @@ class VersionReader:
         points, past, running = await self._database.read_consistently(read)
         current = {row.value: int(row.instances) for row in running}
         nothing: list[Sample | None] = [None] * len(points)
-        readings = {
+        counts_by_version = {
             version: [*map(_instances, past.get(("version", "", version), nothing)), current.get(version)]
             for version in {name[2] for name in past} | current.keys()
         }
-        as_of, taken_up = await self._reckoned.get(("versions", slug), lambda: self._taken_up(slug))
-        return _told(slug, period, [*points, now], readings, current, as_of, taken_up)
+        as_of, taken_up = await self._cache.get(("versions", slug), lambda: self._read_adoptions(slug))
+        return _render(slug, period, [*points, now], counts_by_version, current, as_of, taken_up)
 
-    async def _taken_up(self, slug: str) -> list[Adoption]:
+    async def _read_adoptions(self, slug: str) -> list[Adoption]:
         installs = {
             row.version: row.installs
-            for row in await self._database.fetch(_Spelling, "versions.count_spellings", app=slug)
+            for row in await self._database.fetch(_SpellingCount, "versions.count_spellings", app=slug)
         }
         shown = choose_spellings(installs, installs)
         others = {version: release for version, release in shown.items() if version != release}
@@ -120,19 +119,19 @@ class VersionReader:
         )
 
 
-def _told(
+def _render(
     slug: str,
     period: Period,
     timestamps: list[datetime],
-    readings: Mapping[str, list[int | None]],
+    counts_by_version: Mapping[str, list[int | None]],
     current: Mapping[str, int],
     as_of: datetime,
     taken_up: Sequence[Adoption],
 ) -> Versions:
-    most = {version: max(each or 0 for each in values) for version, values in readings.items()}
-    spellings = _grouped(choose_spellings(readings, current, most))
+    most = {version: max(each or 0 for each in values) for version, values in counts_by_version.items()}
+    spellings = _group_spellings(choose_spellings(counts_by_version, current, most))
     releases = {
-        release: _summed([readings[version] for version in versions], len(timestamps))
+        release: _sum_lists([counts_by_version[version] for version in versions], len(timestamps))
         for release, versions in spellings.items()
     }
     running = {
@@ -149,8 +148,8 @@ def _told(
         running_since=timestamps[-2],
         timestamps=timestamps,
         versions={release: releases[release] for release in sorted(ranked[:MAX_SHOWN], key=version_rank)},
-        other=_summed([releases[release] for release in ranked[MAX_SHOWN:]], len(timestamps)),
-        total=_summed(list(releases.values()), len(timestamps)),
+        other=_sum_lists([releases[release] for release in ranked[MAX_SHOWN:]], len(timestamps)),
+        total=_sum_lists(list(releases.values()), len(timestamps)),
         latest=latest,
         on_latest=running.get(latest, 0) if latest is not None else 0,
         behind=[] if latest is None else outdated_versions(running, latest),
@@ -173,7 +172,7 @@ def choose_spellings(versions: Iterable[str], *frequencies: Mapping[str, int]) -
 
 
 def latest_release(versions: Iterable[str]) -> str | None:
-    """The last release in the order of versions; a pre-release only where there is nothing else, a name never."""
+    """The last release in the order of versions; a pre-release only if there is no release, never a name."""
     releases = filter(is_release, versions)
     return max(releases, key=lambda version: (not is_pre_release(version), version_rank(version)), default=None)
 
@@ -184,12 +183,12 @@ def outdated_versions(running: Mapping[str, int], latest: str) -> list[OutdatedV
     earlier = sorted((version for version in running if version_rank(version) < last), key=version_rank)
     most = sum(map(is_release, earlier)) + 1  # for a name, since names come first
     return [
-        OutdatedVersion(version, running[version], min(most, len(earlier) - place))
-        for place, version in enumerate(earlier)
+        OutdatedVersion(version, running[version], min(most, len(earlier) - index))
+        for index, version in enumerate(earlier)
     ]
 
 
-def _grouped(shown: Mapping[str, str]) -> dict[str, list[str]]:
+def _group_spellings(shown: Mapping[str, str]) -> dict[str, list[str]]:
     """The spellings of each release."""
     releases: dict[str, list[str]] = {}
     for version, release in shown.items():
@@ -197,13 +196,13 @@ def _grouped(shown: Mapping[str, str]) -> dict[str, list[str]]:
     return releases
 
 
-def _instances(reading: Sample | None) -> int | None:
-    return None if reading is None else reading[1]
+def _instances(sample: Sample | None) -> int | None:
+    return None if sample is None else sample[1]
 
 
-def _summed(lists: Sequence[Sequence[int | None]], length: int) -> list[int | None]:
-    """None where all are."""
+def _sum_lists(lists: Sequence[Sequence[int | None]], length: int) -> list[int | None]:
+    """Sums by index; None where all are None."""
     return [
-        sum(known) if (known := [each[place] or 0 for each in lists if each[place] is not None]) else None
-        for place in range(length)
+        sum(known) if (known := [each[index] or 0 for each in lists if each[index] is not None]) else None
+        for index in range(length)
     ]

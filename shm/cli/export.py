@@ -59,9 +59,9 @@ async def _export(
 ) -> None:
     await migrate(database)
     begun = await export.open_export(InstanceReader(database, settings), wanted, form)
-    if begun.left_out:
-        print_message(f"{begun.left_out} metrics have no column; JSON lines have them all.")
-    async with aclosing(begun.pieces) as pieces:
+    if begun.omitted_columns:
+        print_message(f"{begun.omitted_columns} metrics have no column; JSON lines have them all.")
+    async with aclosing(begun.chunks) as pieces:
         async for piece in pieces:
             write(piece)
 

@@ -40,6 +40,6 @@ class Export(Handler):
         """
         started = await export.open_export(self.services.items, query, query.format)
         self.set_feed_cursor(started.cursor)
-        self.set_declared_header(LEFT_OUT, started.left_out)
+        self.set_declared_header(LEFT_OUT, started.omitted_columns)
         self.set_declared_header(DISPOSITION, f'attachment; filename="instances.{query.format}"')
-        return Stream(export.MEDIA_TYPES[query.format], started.pieces)
+        return Stream(export.MEDIA_TYPES[query.format], started.chunks)
