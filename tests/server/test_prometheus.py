@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
+
 import shm
 from shm.core.instruments import METRICS
 from shm.db.advisory_locks import Lock
@@ -127,14 +129,17 @@ async def test_batches_show_their_size_and_what_waits_for_them(server: ServerPro
     before = await asyncio.to_thread(scrape, server)
     with admin_cursor(database) as cursor:
         cursor.execute("SELECT pg_advisory_lock(%s)", [Lock.WRITERS])
-        sending = [asyncio.create_task(asyncio.to_thread(each.snapshot, {"n": 1})) for each in installs]
         depth = ("shm_intake_queue_snapshots", frozenset({("worker", "0")}))
-        deadline = time.monotonic() + LIMIT_S
-        while True:
+        held = before
+        sending: list[asyncio.Task[httpx.Response]] = []
+        for batched, queued in ((1, 0), (1, len(installs) - 1)):  # one is being written, then the others wait
+            start = slice(len(sending), batched + queued)
+            sending += [asyncio.create_task(asyncio.to_thread(each.snapshot, {"n": 1})) for each in installs[start]]
+            deadline = time.monotonic() + LIMIT_S
             held = await asyncio.to_thread(scrape, server)
-            if held[depth] >= 1 and sum_of(held, before) + held[depth] == len(installs):
-                break
-            assert time.monotonic() < deadline, "nothing waits"
+            while (sum_of(held, before), held[depth]) != (batched, queued):
+                assert time.monotonic() < deadline, "nothing waits"
+                held = await asyncio.to_thread(scrape, server)
         writer = sample_value(held, "shm_database_connections", pool="writer", state="used", worker="0")
         assert writer == 1
         cursor.execute("SELECT pg_advisory_unlock(%s)", [Lock.WRITERS])
