@@ -13,28 +13,28 @@ from shm.analytics.kpis import ApplicationKpis
 from shm.feed.changes import PAGE, Change, ChangeKind, Changes
 from shm.feed.frames import InstanceChanged, InstanceRemoved, encode_frame, encode_kpis_frame
 
-MAX_BUFFER_BYTES = 16 * 2**20  # of all frames: some seconds of a busy fleet, or one burst
+MAX_BUFFER_BYTES = 16 * 2**20  # of all frames: some seconds of a busy fleet, or one burst of changes
 MAX_ENTRIES = 50_000
-MAX_CHUNK_BYTES = 256 * 2**10  # of frames in one write: the memory that a subscriber that never reads can occupy
-MAX_CHUNK_CACHE_BYTES = MAX_BUFFER_BYTES  # of chunks for subscribers at the same position, until the next change
+MAX_CHUNK_BYTES = 256 * 2**10  # of frames in one write: the most memory that a subscriber that never reads occupies
+MAX_CHUNK_CACHE_BYTES = MAX_BUFFER_BYTES  # of chunks shared by subscribers at the same position, until the next change
 
 
 @dataclass(slots=True)
 class _Entry:
-    """What is told at a position: to everybody, and to those who asked for its application. Empty: nothing."""
+    """The frames of one position: for all subscribers, and for those of its application. An empty frame is not sent."""
 
     position: int
     cursor: int
     app_slug: str
     to_all: bytes
     to_app: bytes
-    since: float  # the loop's time at which it came
+    since: float  # the loop's time at which the entry was added
     is_kpis: bool = False
     is_replaced: bool = False
 
     @property
     def size(self) -> int:
-        """Its bytes; both frames are the same object where there are two."""
+        """The entry's size in bytes. Where both frames are set, they are the same object."""
         return len(self.to_app)
 
 
@@ -56,9 +56,7 @@ class ChangeBuffer:
         self.cursor = cursor
         self.position = 0
         self.failed: type[Exception] | None = None
-        self.kpis_to_republish: set[str] = (
-            set()
-        )  # applications whose KPIs were let go: somebody may have yet to be told
+        self.kpis_to_republish: set[str] = set()  # applications whose KPIs were dropped before all subscribers had them
         self.advanced = asyncio.Event()  # set when entries are added, and replaced by a new event
         self._start_position = 0  # the position of `start_cursor`
         self._entries: list[_Entry] = []
@@ -111,7 +109,7 @@ class ChangeBuffer:
         if cursor < self.start_cursor:
             return None
         index = bisect_right(self._entries, cursor, key=lambda entry: entry.cursor)
-        while index and self._entries[index - 1].is_kpis:  # KPIs are sent twice rather than not at all
+        while index and self._entries[index - 1].is_kpis:  # sending KPIs twice is safer than not sending them
             index -= 1
         return self._entries[index - 1].position if index else self._start_position
 
@@ -190,7 +188,7 @@ class ChangeBuffer:
 
 
 def _name(change: Change) -> tuple[str, str] | None:
-    """The key of which only the newest state is sent. Removals have none: an instance may have moved."""
+    """The key of an object whose newest state replaces older ones. Removals have none: an instance may have moved."""
     if change.item is not None:
         return "instance", change.item.instance_id
     return ("application", change.app_slug) if change.kind is ChangeKind.APPLICATION else None

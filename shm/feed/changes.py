@@ -1,4 +1,4 @@
-"""What changed after a cursor of the feed: newest states out of the database, in the order of their newest change."""
+"""The changes after a cursor of the feed, read from the database: newest states in the order of their last change."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,12 +13,12 @@ MAX_CURSOR = 2**63 - 1  # no cursor comes after it
 
 
 class ChangeKind(StrEnum):
-    """What a change is."""
+    """The kind of a change."""
 
-    INSTANCE = "instance"  # it is new, or reads otherwise
-    REMOVED = "removed"  # it is gone
-    LEFT = "left"  # it went to another application: in this one it is gone
-    APPLICATION = "application"  # something that its KPIs show, and no instance
+    INSTANCE = "instance"  # the instance is new, or its state changed
+    REMOVED = "removed"  # the instance was deleted
+    LEFT = "left"  # the instance moved to another application and is no longer in this one
+    APPLICATION = "application"  # the application's KPIs changed without a change of an instance
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,32 +34,34 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """A page of them. One has now looked up to `cursor`, no further than the feed's `head`; what was removed up to
-    `horizon` is not told any more.
+    """A page of changes.
+
+    The page covers changes up to `cursor`, which is at most the feed's `head`. Removals up to `horizon` are deleted
+    and can no longer be sent.
     """
 
     cursor: int
     head: int
     horizon: int
     found: list[Change]
-    most: int  # that were asked for
+    most: int  # the number of changes requested
 
     @property
     def is_last(self) -> bool:
-        """Whether there is nothing behind this page."""
+        """Whether this is the last page."""
         return len(self.found) < self.most
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The newest cursor, and the one up to which removals are forgotten."""
+    """The newest cursor, and the cursor up to which removals are deleted."""
 
     cursor: int
     horizon: int
 
 
 async def head(database: Database) -> Head:
-    """Where the feed stands."""
+    """The feed's current head."""
     row = await database.fetch_one(Head, "feed.select_head")
     assert row is not None  # noqa: S101 - the table always has its one row
     return row
@@ -68,7 +70,7 @@ async def head(database: Database) -> Head:
 async def after(
     database: Database, since: int, *, app: str | None = None, until: int = MAX_CURSOR, most: int = PAGE
 ) -> Changes:
-    """The next changes after `since`, of one application or of all, no further than `until`."""
+    """The next changes after `since` and up to `until`, of one application or of all."""
     rows = await database.fetch(dict, "feed.select_changes", since=since, until=until, app=app, limit=most)
     found = [_change(row) for row in rows if row["kind"] is not None]
     head = rows[0]["head"]
@@ -77,7 +79,7 @@ async def after(
 
 
 async def recently_changed_apps(database: Database, cursor: int, app: str | None) -> set[str]:
-    """The applications of which something changed shortly before a cursor, of those that are asked for."""
+    """The applications, or the one of `app`, that changed shortly before a cursor."""
     return set(
         await database.fetch_values(
             str, "feed.select_recently_changed_apps", since=cursor, span=UNSENT_KPIS_SPAN, app=app

@@ -1,4 +1,4 @@
-"""What the feed tells, as the websocket frames that carry it: encoded once, however many subscribers they go to."""
+"""The feed's messages as websocket frames. A frame is encoded once for all subscribers."""
 
 import struct
 
@@ -7,14 +7,14 @@ import msgspec
 from shm.analytics.instances import Instance
 from shm.analytics.kpis import ApplicationKpis
 
-TEXT = 0x81  # a whole message of text
-SHORT, LONG = 126, 127  # lengths from 126 on are said in the two or eight bytes behind
+TEXT = 0x81  # FIN and opcode 1: a text message in one frame
+SHORT, LONG = 126, 127  # markers for a length of 126 or more, which follows in two or eight bytes
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
 class Hello(msgspec.Struct, tag_field="type", tag="hello"):
-    """The first message."""
+    """The first message of a feed."""
 
     cursor: int
     heartbeat_s: int
@@ -28,25 +28,25 @@ class InstanceChanged(msgspec.Struct, tag_field="type", tag="instance"):
 
 
 class InstanceRemoved(msgspec.Struct, tag_field="type", tag="removed"):
-    """An instance is not among those that were asked for any more."""
+    """An instance was deleted, or left the subscribed application."""
 
     cursor: int
     instance_id: str
 
 
 class Resync(msgspec.Struct, tag_field="type", tag="resync"):
-    """The cursor leads nowhere: list again."""
+    """The cursor is not valid: the client must list again."""
 
     reason: str
 
 
 def encode_frame(message: Hello | InstanceChanged | InstanceRemoved | Resync) -> bytes:
-    """A message as a frame from a server: unmasked, so it is the same for everybody."""
+    """A message as a server's frame. It is unmasked, so it is the same for all subscribers."""
     return _frame(_encoder.encode(message))
 
 
 def encode_kpis_frame(cursor: int, kpis: ApplicationKpis) -> bytes:
-    """An application's whole set of KPIs, where what is told of instances goes up to `cursor`."""
+    """An application's whole set of KPIs. The changes of instances up to `cursor` were sent before it."""
     return _frame(_encoder.encode({"type": "kpis", "cursor": cursor} | msgspec.structs.asdict(kpis)))
 
 

@@ -1,8 +1,9 @@
-"""The change feed: one listener and one reader for the process; for each subscriber a position and one write in flight.
+"""The change feed of a server process: one listener, one reader, and a position for each subscriber.
 
-A notification carries no data. The reader reads the changes into the buffer, and each subscriber in it is sent the
-frames after its position: newest states, encoded once for all. A subscriber before the buffer's start reads the
-database until it has caught up. A slow subscriber so costs the server a position and not a queue.
+A notification carries no data. The reader reads the changes into the buffer, and each subscriber is sent the frames
+after its position: newest states, encoded once for all. A subscriber before the buffer's start reads the database
+until it has caught up. Each subscriber has one write in flight, so a slow one costs the server a position and not a
+queue.
 """
 
 import asyncio
@@ -23,9 +24,9 @@ from shm.feed.frames import Hello, Resync, encode_frame
 from shm.feed.kpi_publisher import KpiPublisher
 
 CHANNEL = "shm_feed"
-PAUSE_S = 0.1  # between two looks: a burst becomes newest states, and a thousand subscribers one write each
-FORGET_PAGE = 1_000  # removals forgotten at a time
-MAX_CATCHING_UP = 4  # subscribers that read the database at a time: less than its pool
+PAUSE_S = 0.1  # between two reads: a burst is reduced to newest states, and each subscriber gets one write
+FORGET_PAGE = 1_000  # removals deleted by one statement
+MAX_CATCHING_UP = 4  # subscribers that read the database at the same time: fewer than its pool has connections
 TOO_OLD = "This cursor is too old: list again."
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class CursorRegression(ShmError):
 
 
 class FeedFailed(ShmError):
-    """A fault of the server, which is in its log."""
+    """The feed's reader failed by a fault of the server; the error is in its log."""
 
 
 @dataclass(slots=True, eq=False)
@@ -48,7 +49,7 @@ class Subscriber:
 
     app: str | None
     cursor: int
-    behind_since: float | None  # the loop's time, without a position
+    behind_since: float | None  # the loop's time since when it has no position
     position: int | None = None
 
 
@@ -61,9 +62,9 @@ class Feed:
         self._heartbeat_s = int(settings.heartbeat.total_seconds())
         self._memory = settings.feed_memory
         self._subscribers: set[Subscriber] = set()
-        self._buffer: ChangeBuffer | None = None  # none while nobody is subscribed
+        self._buffer: ChangeBuffer | None = None  # None while there is no subscriber
         self._wake_reader = asyncio.Event()
-        self._unread_since: float | None = None  # the loop's time of the first notification not looked after yet
+        self._unread_since: float | None = None  # the loop's time of the first unread notification
         self._catch_up_slots = asyncio.Semaphore(MAX_CATCHING_UP)
 
     async def run(self) -> None:
@@ -77,7 +78,7 @@ class Feed:
         return [self._lag(subscriber, now) for subscriber in self._subscribers]
 
     async def forget_removals(self) -> bool:
-        """Forgets removals that are older than `SHM_FEED_MEMORY`, the oldest thousand; whether there were any."""
+        """Deletes the oldest thousand removals older than `SHM_FEED_MEMORY`. Returns whether there were any."""
         parameters = {"memory": self._memory, "limit": FORGET_PAGE}
         return await self._database.execute("feed.delete_old_removals", **parameters) > 0
 
@@ -90,11 +91,11 @@ class Feed:
         self._subscribers.add(subscriber)
         try:
             buffer = self._buffer = self._buffer or ChangeBuffer(head.cursor)
-            self._wake_reader.set()  # for what has changed since the head was read
+            self._wake_reader.set()  # to read the changes since the head was read
             await send(encode_frame(Hello(cursor, self._heartbeat_s)))
             if lost:
                 await send(encode_frame(Resync(lost)))
-            elif since is not None:  # it may have been cut off between a change and its KPIs
+            elif since is not None:  # its last connection may have ended between a change and its KPIs
                 self._kpi_publisher.request(await changes.recently_changed_apps(self._database, since, app))
             await self._send_changes(subscriber, buffer, send)
         finally:
@@ -117,7 +118,7 @@ class Feed:
             if self._buffer is not None:
                 try:
                     await self._read(self._buffer)
-                except Exception as error:  # whoever is subscribed is told of it, and comes back
+                except Exception as error:  # the feeds are closed, and their clients reconnect
                     self._fail(error)
             if not self._wake_reader.is_set():
                 self._unread_since = None
@@ -130,7 +131,7 @@ class Feed:
             now = asyncio.get_running_loop().time()
             if page.head < buffer.cursor:
                 raise CursorRegression("the feed's head went back: the database is another one, or was restored")
-            if buffer.cursor < page.horizon:  # it could not read for so long that removals were forgotten meanwhile
+            if buffer.cursor < page.horizon:  # removals that the reader has not read are deleted
                 buffer.skip_to(page.cursor)
             else:
                 buffer.add(page, now)
@@ -143,7 +144,7 @@ class Feed:
     def _add_kpis(self, cursor: int, kpis: ApplicationKpis) -> None:
         if self._buffer is not None:
             self._buffer.add_kpis(cursor, kpis, asyncio.get_running_loop().time())
-            self._wake_reader.set()  # told with whatever changes meanwhile
+            self._wake_reader.set()  # the reader announces them with its next changes
 
     def _request_kpis(self, slugs: set[str]) -> None:
         """Requests the KPIs of those of these applications that have a subscriber."""
@@ -173,7 +174,7 @@ class Feed:
                 await advanced.wait()
                 continue
             chunk = None if subscriber.position is None else buffer.next_chunk(subscriber.position, subscriber.app)
-            if chunk is None:  # it read so slowly that its position is gone
+            if chunk is None:  # the subscriber read so slowly that its position was dropped
                 subscriber.position, subscriber.behind_since = None, asyncio.get_running_loop().time()
                 continue
             if chunk.frames:
@@ -210,7 +211,7 @@ class Feed:
 
 
 def _first_chunk(page: Changes, app: str | None) -> tuple[bytes, int, int]:
-    """The frames of as many changes as a write may hold, the cursor that they go up to, and how many to read next."""
+    """The frames of as many changes as one write may contain, the cursor after them, and the size of the next page."""
     frames: list[bytes] = []
     size = 0
     for position, change in enumerate(page.found):
@@ -223,7 +224,7 @@ def _first_chunk(page: Changes, app: str | None) -> tuple[bytes, int, int]:
 
 
 def _explain_lost_cursor(since: int, head: Head) -> str | None:
-    """Why a cursor leads nowhere, if it does."""
+    """The reason why a cursor is not valid; None for a valid one."""
     if since > head.cursor:
         return "This cursor was never given by this database: list again."
     return TOO_OLD if since < head.horizon else None

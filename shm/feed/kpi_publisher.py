@@ -1,4 +1,4 @@
-"""KPIs for the feed: each application's read at most twice a second, once for however many subscribers want them."""
+"""KPIs for the feed. Those of an application are read at most twice a second, and once for all subscribers."""
 
 import asyncio
 import logging
@@ -8,8 +8,8 @@ from shm.analytics.kpis import ApplicationKpis, KpiReader
 from shm.core.errors import DatabaseUnavailable, NotFound
 from shm.core.logs import RateLimitedLogger, describe_error
 
-PAUSE_S = 0.5  # between two readings of an application's KPIs
-RETRY_S = 5.0  # after one that failed
+PAUSE_S = 0.5  # between two reads of an application's KPIs
+RETRY_S = 5.0  # after a read that failed
 
 rate_limited = RateLimitedLogger(logging.getLogger(__name__))
 
@@ -55,7 +55,7 @@ class KpiPublisher:
         self._next_read_at[slug] = asyncio.get_running_loop().time() + PAUSE_S
         try:
             cursor, kpis = await self._kpis.read_application(slug)
-        except NotFound:  # its first install has not proved its key
+        except NotFound:  # no instance of the application has confirmed its key yet
             return
         except DatabaseUnavailable as error:
             self._retry_later(slug)
