@@ -1,6 +1,6 @@
-"""Where a request comes in: what installs send goes to an Exchange, all else to Tornado's Application.
+"""Dispatch of requests by path: the client protocol to IngestRequest, all others to Tornado's Application.
 
-HTTP that cannot be read is answered in the one shape of all refusals too, and so are headers beyond their limit.
+Unreadable HTTP and headers over their limit are answered as a problem document too, like every refusal.
 """
 
 import re
@@ -20,16 +20,16 @@ from shm.server.http.ingest_requests import MAX_DISCARDED_BYTES, Endpoint, Inges
 from shm.server.http.stream import HEADERS_TOO_LARGE, Stream, closing_response
 from shm.server.services import Services
 
-MAX_BODY_BYTES = 2 * MAX_DISCARDED_BYTES  # bytes of a body; an Exchange refuses it before
+MAX_BODY_BYTES = 2 * MAX_DISCARDED_BYTES  # Tornado's limit of a body; IngestRequest refuses a large body earlier
 
-# Of one header; two come from Tornado with a comma between them.
+# The value of one Host header. Tornado joins two headers with a comma, which does not match.
 HOST = re.compile(r"[A-Za-z0-9\[\]:._~!$&'()*+;=%-]*")
 
 
 def make_server(
     services: Services, application: tornado.web.Application, endpoints: Mapping[str, Endpoint]
 ) -> "Server":
-    """The HTTP server with its limits, not yet listening. `endpoints`: the client protocol's endpoints by path."""
+    """The HTTP server with its limits, before it listens. `endpoints`: the client protocol's endpoints by path."""
     settings = services.settings
     server = Server(
         RequestDispatcher(services, application, endpoints),
@@ -37,12 +37,12 @@ def make_server(
         max_body_size=max(MAX_BODY_BYTES, settings.max_body, settings.max_backlog_body),
         idle_connection_timeout=settings.idle_timeout.total_seconds(),
     )
-    server.instruments = services.instruments  # Tornado's way of making one takes no arguments but its own
+    server.instruments = services.instruments  # Tornado's constructor passes on its own arguments only
     return server
 
 
 class Server(HTTPServer):
-    """Tornado's, on streams of ours."""
+    """Tornado's server with `Stream` as the class of its streams."""
 
     instruments: Instruments
 
@@ -53,7 +53,7 @@ class Server(HTTPServer):
 
 
 class RequestDispatcher(httputil.HTTPServerConnectionDelegate):
-    """Tells requests apart by their path."""
+    """Makes a delegate for each request, which chooses the receiver by the path."""
 
     def __init__(
         self, services: Services, application: tornado.web.Application, endpoints: Mapping[str, Endpoint]
@@ -70,7 +70,7 @@ class RequestDispatcher(httputil.HTTPServerConnectionDelegate):
 
 
 class _RoutingDelegate(httputil.HTTPMessageDelegate):
-    """A request whose head is still to come; from there on, the delegate that it goes to."""
+    """A request: it chooses its delegate by the request's head and passes all later calls on to it."""
 
     def __init__(
         self,
@@ -85,12 +85,12 @@ class _RoutingDelegate(httputil.HTTPMessageDelegate):
         self._endpoints = endpoints
         self._server = server
         self._connection = connection
-        self._delegate = httputil.HTTPMessageDelegate()  # nowhere
+        self._delegate = httputil.HTTPMessageDelegate()  # ignores all calls until the head is read
 
     def headers_received(
         self, start_line: httputil.RequestStartLine | httputil.ResponseStartLine, headers: httputil.HTTPHeaders
     ) -> Any:
-        """Chooses, and goes that way."""
+        """Checks the headers, chooses the delegate and passes the head on to it."""
         if sum(len(name) + len(value) for name, value in headers.get_all()) > self._services.settings.max_headers:
             problems.log("head", HEADERS_TOO_LARGE)
             self._services.instruments.record_early_refusal(HEADERS_TOO_LARGE)
@@ -109,13 +109,13 @@ class _RoutingDelegate(httputil.HTTPMessageDelegate):
         return self._delegate.headers_received(start_line, headers)
 
     def data_received(self, chunk: bytes) -> Any:
-        """Goes on."""
+        """Passes a chunk of the body on."""
         return self._delegate.data_received(chunk)
 
     def finish(self) -> None:
-        """Goes on."""
+        """Passes the end of the body on."""
         self._delegate.finish()
 
     def on_connection_close(self) -> None:
-        """Goes on."""
+        """Passes the connection's end on."""
         self._delegate.on_connection_close()

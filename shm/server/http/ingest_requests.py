@@ -1,8 +1,9 @@
-"""One request of an install and its answer, directly on Tornado's HTTP connection.
+"""One request of an install and its response, directly on Tornado's HTTP connection.
 
-Installs are thousands to one reader and ask for seven things, so what RequestHandler offers beyond that is left out:
-it would cost as much as checking the signature. A body is read up to its limit and within its time, and is in flight,
-so that a drain waits for it, once it is there: whoever sends slowly or goes away in the middle holds up nothing.
+Installs send thousands of requests for each request of a reader, to seven endpoints. RequestHandler is not used for
+them: its overhead is as large as the cost of checking a signature. A body is read up to its size limit and within its
+timeout. A request counts as in flight once its body is complete, so a drain waits for it then, and a slow or broken
+sender does not delay a drain.
 """
 
 import asyncio
@@ -24,10 +25,10 @@ from shm.server.http import problems
 from shm.server.http.stream import Stream, render_response
 from shm.server.services import Services
 
-MAX_DISCARDED_BYTES = 1024 * 1024  # bytes of an oversized body that are read, so that its sender hears the answer
-TIMEOUT_CHECK_INTERVAL_S = 0.5  # between two looks at those whose body is on its way
+MAX_DISCARDED_BYTES = 1024 * 1024  # bytes of a refused body that are read, so that its sender reads the response
+TIMEOUT_CHECK_INTERVAL_S = 0.5  # between two checks of the requests whose body is not complete
 LENGTH = re.compile(r"[0-9]{1,18}")
-WRITE_TIMEOUT_S = 30.0  # for a peer to take a piece of a long answer
+WRITE_TIMEOUT_S = 30.0  # for a client to read a chunk of a streamed response
 
 JSON = {"Content-Type": "application/json"}
 PROBLEM = {"Content-Type": problems.CONTENT_TYPE}
@@ -46,7 +47,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What an install is answered: JSON, whole or in pieces."""
+    """The response to an install: JSON, whole or in chunks."""
 
     body: bytes | AsyncIterator[bytes]
     status: HTTPStatus = HTTPStatus.OK
@@ -60,10 +61,10 @@ SIGNATURE_HEADERS = ("X-Instance-ID", "X-Signature")
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """What a POST does, how large its body may be, and whether its address's budget is taken from.
+    """An endpoint's function, the limit of its body, and whether it takes from the client address's rate limit.
 
-    The rest is for the OpenAPI document: what `handle` reads and answers, the headers that prove it, and what it may
-    refuse beside what any of them may. No `body`: any JSON object.
+    The other fields are for the OpenAPI document: the body and the response of `handle`, the signature headers, and its
+    refusals beside the common ones. Without `body`, the body is any JSON object.
     """
 
     handle: IngestHandler
@@ -79,12 +80,12 @@ class Endpoint:
 
 
 def encode(body: object) -> bytes:
-    """The JSON of an answer."""
+    """Encodes a response as JSON."""
     return _encoder.encode(body)
 
 
 async def enforce_body_timeouts(services: Services) -> None:
-    """Ends those whose body does not come, until cancelled. One look at all: a timer for each would cost each."""
+    """Refuses requests whose body is late, until cancelled. One loop costs less than a timer for each request."""
     while True:
         await asyncio.sleep(TIMEOUT_CHECK_INTERVAL_S)
         for request in list(services.pending_bodies):
@@ -92,7 +93,7 @@ async def enforce_body_timeouts(services: Services) -> None:
 
 
 class IngestRequest(httputil.HTTPMessageDelegate):
-    """One request on a connection; Tornado calls its methods in the order in which they stand here."""
+    """One request on a connection. Tornado calls its public methods in the order of their definition."""
 
     def __init__(self, services: Services, connection: HTTP1Connection, post: Endpoint) -> None:
         self._services = services
@@ -108,7 +109,7 @@ class IngestRequest(httputil.HTTPMessageDelegate):
     def headers_received(
         self, start_line: httputil.RequestStartLine | httputil.ResponseStartLine, headers: httputil.HTTPHeaders
     ) -> None:
-        """Refuses at once what may not come in."""
+        """Starts the request, and refuses at once one that is not admitted."""
         self._request = Request(headers)
         self._services.pending_bodies.add(self)
         start_line = cast(httputil.RequestStartLine, start_line)
@@ -118,14 +119,14 @@ class IngestRequest(httputil.HTTPMessageDelegate):
         content_length = headers.get("Content-Length", "")
         length = (
             int(content_length) if LENGTH.fullmatch(content_length) else 0
-        )  # of any other Tornado says so, at the body
+        )  # Tornado refuses any other value when it reads the body
         try:
             self._admit(start_line.method, length)
         except Refusal as refusal:
             self._refuse_early(refusal, closing=length > MAX_DISCARDED_BYTES or "Expect" in headers)
 
     def data_received(self, chunk: bytes) -> None:
-        """A piece of the body."""
+        """Collects a chunk of the body, within the limits."""
         self._received += len(chunk)
         if self._is_answered:
             if self._received > MAX_DISCARDED_BYTES:
@@ -133,14 +134,14 @@ class IngestRequest(httputil.HTTPMessageDelegate):
             return
         self._body += chunk
         self._services.pending_bytes += len(chunk)
-        if self._received > self._max_body:  # it was not announced
+        if self._received > self._max_body:  # a chunked body has no Content-Length
             self._refuse_early(self._too_large(), closing=self._received > MAX_DISCARDED_BYTES)
         elif self._services.pending_bytes > self._services.settings.max_reading:
             sentence = "More is being sent than can be held; try again shortly."
             self._refuse_early(Overloaded("queue_full", sentence), closing=False)
 
     def finish(self) -> None:
-        """The whole body is there."""
+        """Handles the request: its body is complete."""
         if self._is_answered:
             self._release_body()
             self._stream.is_answered_early = False
@@ -148,23 +149,25 @@ class IngestRequest(httputil.HTTPMessageDelegate):
             return
         self._request.body = bytes(self._body)
         self._release_body()
-        self._started_at = time.monotonic()  # from here on the time is ours and not the sender's
+        self._started_at = time.monotonic()  # the response time excludes the time of sending the body
         self._stream.is_answering = True
         self._services.start(self._handle())
 
     def on_connection_close(self) -> None:
-        """The client went away before its body was there, or sent something that is no HTTP."""
+        """The client closed the connection before its body was complete, or sent invalid HTTP."""
         self._release_body()
 
     def _release_body(self) -> None:
-        """Nothing is read any more, and what was is held no longer."""
+        """Ends the timeout of the body and frees its memory."""
         self._services.pending_bodies.discard(self)
         self._services.pending_bytes -= len(self._body)
         self._body.clear()
 
     def _refuse_early(self, refusal: Refusal, *, closing: bool) -> None:
-        """Answers before the body is there. The rest of it is read and dropped; `closing` ends the connection instead,
-        which its sender may notice before it reads the answer.
+        """Responds before the body is complete.
+
+        The rest of the body is read and discarded. `closing` ends the connection instead; the sender may then see the
+        closed connection before it reads the response.
         """
         self._services.pending_bytes -= len(self._body)
         self._body.clear()
@@ -198,7 +201,7 @@ class IngestRequest(httputil.HTTPMessageDelegate):
         return TooLarge("body_too_large", f"The body is larger than {self._max_body} bytes.")
 
     def enforce_body_timeouts(self, now: float) -> None:
-        """Ends it where its body has not come in time."""
+        """Refuses the request if its body is not complete within the timeout."""
         timeout_s = self._services.settings.body_timeout.total_seconds()
         if now - self._started_at > timeout_s:
             self._refuse_early(TooSlow("too_slow", f"The body did not come within {timeout_s:g} s."), closing=True)
@@ -210,14 +213,14 @@ class IngestRequest(httputil.HTTPMessageDelegate):
                 await self._finish(response.status, {**JSON, **self._request.response_headers}, response.body)
             else:
                 await self._write_chunks(response.status, response.body, self._request.response_headers)
-        except StreamClosedError:  # the client has gone, which is no error
-            self._connection.close()  # or Tornado would wait for the end of this answer for ever
-        except asyncio.CancelledError:  # a drain's time is over
+        except StreamClosedError:  # the client closed the connection, which is not an error
+            self._connection.close()  # otherwise Tornado waits forever for the end of this response
+        except asyncio.CancelledError:  # the drain timeout is over
             self._connection.close()
             raise
         except Exception as error:
             problems.log(self._endpoint.handle.__name__, error)
-            if self._is_answered:  # in the middle of a long answer: cut off, it cannot be mistaken for a whole one
+            if self._is_answered:  # a streamed response: the client sees that a closed one is incomplete
                 self._connection.close()
             else:
                 refusal = problems.refusal_for(error)
@@ -230,7 +233,7 @@ class IngestRequest(httputil.HTTPMessageDelegate):
         async for chunk in chunks:
             if self._is_answered:
                 written = self._connection.write(chunk)
-            else:  # only now, so that what fails at once is refused properly
+            else:  # after the first chunk, so that an early failure still gets an error status
                 self._start_response(status)
                 line = httputil.ResponseStartLine("HTTP/1.1", status.value, status.phrase)
                 head = httputil.HTTPHeaders({**problems.FIXED_HEADERS, **JSON, **response_headers})
@@ -238,7 +241,7 @@ class IngestRequest(httputil.HTTPMessageDelegate):
             if not await self._is_written(written):
                 return
         self._connection.finish()
-        if self._is_http_1_0:  # without chunks nothing but the connection's end tells where the answer ends
+        if self._is_http_1_0:  # without chunked encoding, the connection's end marks the end of the response
             self._connection.close()
 
     async def _finish(self, status: HTTPStatus, headers: dict[str, str], body: bytes) -> None:
@@ -248,7 +251,7 @@ class IngestRequest(httputil.HTTPMessageDelegate):
             await self._is_written(written)
 
     async def _is_written(self, written: "asyncio.Future[None]") -> bool:
-        """Whether the client took what was written; one that does not read is let go, which is no error."""
+        """Returns whether the client read the data in time. If not, closes the connection, which is not an error."""
         try:
             await asyncio.wait_for(written, WRITE_TIMEOUT_S)
         except TimeoutError:
@@ -263,7 +266,7 @@ class IngestRequest(httputil.HTTPMessageDelegate):
         return self._connection.write(render_response(status, headers, b"" if self._is_head else body, len(body)))
 
     def _start_response(self, status: HTTPStatus) -> None:
-        """Its answer begins to go out."""
+        """Records that the response starts."""
         self._is_answered = True
         self._stream.is_answering = False
         self._services.instruments.record_response(

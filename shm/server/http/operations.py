@@ -1,11 +1,12 @@
-"""What a method of a handler declares, once, for the handler itself and for the OpenAPI document.
+"""The declaration of a handler's method, used by the handler itself and by the OpenAPI document.
 
     @operation("getKpis", Role.VIEWER, headers=[FEED_CURSOR], refuses=[NotFound])
     async def get(self, slug: Slug, query: KpisQuery) -> ApplicationKpis:
         \"\"\"Every metric of an application.\"\"\"
 
-Its signature is part of it: `query` is read from the query string and `body` from the JSON that came, both structs; any
-other parameter is a named group of the route; what is returned is the answer. Without `query` nothing can be asked.
+The method's signature is part of the declaration. `query` is a struct that is read from the query string, and `body`
+a struct that is read from the JSON body. Any other parameter is a named group of the route. The returned value is the
+response. Without `query`, any query parameter is refused.
 """
 
 import functools
@@ -24,7 +25,7 @@ from shm.auth.tokens import Role
 from shm.core.errors import ConfigurationError, Refusal
 
 METHODS = ("get", "head", "post", "put", "patch", "delete", "options")
-READ_METHODS = ("get", "head", "options")  # whatever else changes something, which is an admin's
+READ_METHODS = ("get", "head", "options")  # all other methods change data, which requires the role admin
 JSON = "application/json"
 
 Slug = Annotated[str, msgspec.Meta(description="An application's slug, as `GET applications` tells it.")]
@@ -35,7 +36,7 @@ TokenId = Annotated[str, msgspec.Meta(description="A token's ID, a UUID.")]
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A header of a successful answer; `always`: of each one."""
+    """A header of successful responses. `always`: every one of them has it."""
 
     name: str
     description: str
@@ -53,7 +54,7 @@ NEXT_PAGE = Header(
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """An answer in pieces, of one of the media types that its operation declares."""
+    """A response in chunks, of one of the media types that its operation declares."""
 
     media: str
     chunks: AsyncGenerator[bytes, None]
@@ -63,7 +64,7 @@ class Stream:
 class Operation:
     """The parameters and the response of a method, the role that may call it, and its refusals beside the common ones.
 
-    `name` is its ID in the OpenAPI document, and so a function's name in generated clients.
+    `name` is the operation ID in the OpenAPI document, from which generated clients make a function's name.
     """
 
     name: str
@@ -86,12 +87,12 @@ class Operation:
 
 
 class OperationHandler(Protocol):
-    """A handler, as far as a declared method needs it."""
+    """The part of a handler that a declared method needs."""
 
     async def dispatch_operation(
         self, declared: Operation, method: Callable[..., Awaitable[object]], path: Any
     ) -> None:
-        """Reads what is asked, lets the method answer it, and sends the answer."""
+        """Parses the request, calls the method and sends its response."""
 
 
 H = TypeVar("H", bound=OperationHandler)
@@ -130,14 +131,16 @@ def operation(
 
 
 def operations_of(handler: type[tornado.web.RequestHandler]) -> dict[str, Operation]:
-    """What each method of a handler declares; nothing where it declares nothing."""
+    """The declarations of a handler's methods, by method. A method without a declaration is left out."""
     declared = {name: getattr(getattr(handler, name), "operation", None) for name in METHODS}
     return {name: found for name, found in declared.items() if found is not None}
 
 
 def validate_operations(pattern: str, handler: type[tornado.web.RequestHandler]) -> None:
-    """Raises ConfigurationError for a method that declares nothing, says nothing, wants another path than the route, or
-    lets a viewer change something.
+    """Raises ConfigurationError for a method with a faulty declaration.
+
+    A fault is a missing declaration or docstring, path parameters other than those of the route, or a method that
+    changes data and is allowed to viewers.
     """
     base = tornado.web.RequestHandler
     implemented = [name for name in METHODS if getattr(handler, name) is not getattr(base, name)]

@@ -1,4 +1,7 @@
-"""What a request asks: its query and its body as the structs that its operation declares. Raises BadRequest. Pure."""
+"""Parses a request's query and body into the structs that its operation declares. Pure functions.
+
+Invalid input raises BadRequest.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -11,16 +14,16 @@ from shm.core.errors import BadRequest
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-LOCATION = " - at `"  # in msgspec's sentences, last: before it, what is wrong, which may quote what came
-LOCATION_STEP = re.compile(r"\.(\w+)|\[")  # of such a where: to a field, or into a list or a dictionary
+LOCATION = " - at `"  # the last occurrence in a message of msgspec; the text before it may quote the input
+LOCATION_STEP = re.compile(r"\.(\w+)|\[")  # of a location: to a field, or into a list or a dictionary
 
 
 class NoQuery(msgspec.Struct, frozen=True):
-    """Nothing can be asked."""
+    """The query of an operation without parameters."""
 
 
 def parse_query(shape: type[T], arguments: dict[str, list[str]], *, lenient: bool = False) -> T:
-    """The query string as a struct. `lenient`: a name that the struct has not is ignored."""
+    """The query string as a struct. `lenient`: parameters that the struct does not have are ignored."""
     fields = {field.encode_name: field for field in msgspec.structs.fields(shape)}
     values: dict[str, Any] = {}
     for name, texts in arguments.items():
@@ -38,9 +41,9 @@ def parse_query(shape: type[T], arguments: dict[str, list[str]], *, lenient: boo
 
 
 def parse_body(shape: type[T], body: bytes) -> T:
-    """The JSON of a body as a struct."""
+    """The JSON body as a struct."""
     try:
-        body.decode()  # msgspec does not look into what no field takes
+        body.decode()  # msgspec does not check the UTF-8 of values that no field takes
         return msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as error:
         raise BadRequest("bad_field", f"{_describe(error, shape)}.") from None
@@ -52,9 +55,9 @@ def parse_body(shape: type[T], body: bytes) -> T:
 
 
 def _parse_value(name: str, text: str, shape: Any) -> Any:
-    """Text where the field takes text, else what the text is in JSON: so `true` is a boolean, `1` and `TRUE` are not.
+    """The text itself where the field takes text, else its value as JSON: `true` is a boolean, `1` and `TRUE` are not.
 
-    A parameter that is not wanted is left out; nobody writes `null`.
+    `null` is refused: a client omits a parameter that it does not need.
     """
     try:
         return msgspec.convert(text, shape)
@@ -70,14 +73,14 @@ def _parse_value(name: str, text: str, shape: Any) -> Any:
 
 
 def _describe(error: msgspec.ValidationError, shape: Any) -> str:
-    """What is wrong, where, and which values there are, if there are some; in ASCII: what came may be in it."""
+    """The error, its location, and the allowed values of a Literal. In ASCII, because the text may quote the input."""
     what, at, where = str(error).rpartition(LOCATION) if LOCATION in str(error) else (str(error), "", "")
     values = [*_allowed_values(inspect.type_info(shape), LOCATION_STEP.findall(where))]
     return f"{ascii(what)[1:-1]:.150}{at}{ascii(where)[1:-1]:.100}" + (f"; there are: {values}" if values else "")
 
 
 def _allowed_values(found: inspect.Type, steps: Sequence[str]) -> Iterator[object]:
-    """Those of the Literal that is so many steps below a type."""
+    """The values of the Literal at the end of these steps from a type."""
     match found:
         case inspect.UnionType(types=choices):
             for choice in choices:

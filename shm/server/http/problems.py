@@ -1,4 +1,4 @@
-"""Every refusal has one shape, RFC 9457 with a stable code, and none shows what is inside."""
+"""Problem documents: every refusal is RFC 9457 with a stable code, and none shows internals."""
 
 import logging
 from http import HTTPStatus
@@ -21,10 +21,10 @@ from shm.core.logs import RateLimitedLogger
 
 CONTENT_TYPE = "application/problem+json"
 
-# No answer names the library, is sniffed for another type, or is kept by a cache.
+# These hide the library's name, and forbid content sniffing and caching.
 FIXED_HEADERS = {"Server": "shm", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 
-FULL_RETRY_S = 60  # somebody has to make room first
+FULL_RETRY_S = 60  # an operator has to free disk space first
 
 logger = logging.getLogger(__name__)
 rate_limited = RateLimitedLogger(logger)
@@ -33,7 +33,7 @@ _encoder = msgspec.json.Encoder()
 
 
 class Problem(msgspec.Struct):
-    """RFC 9457, with a stable `code` for programs."""
+    """A problem document (RFC 9457) with a stable `code` for programs."""
 
     type: str
     title: str
@@ -43,7 +43,7 @@ class Problem(msgspec.Struct):
 
 
 def body_of(refusal: Refusal) -> bytes:
-    """The JSON of a refusal."""
+    """A refusal's problem document as JSON."""
     problem = Problem(
         f"urn:shm:problem:{refusal.code}",
         *(refusal.status.phrase, refusal.status.value, refusal.detail, refusal.code),
@@ -52,7 +52,7 @@ def body_of(refusal: Refusal) -> bytes:
 
 
 def log(asked: str, error: BaseException) -> None:
-    """Says what went wrong without the request, which would hold the client's address; `asked` is what it was for."""
+    """Logs an error without the request, which contains the client's address. `asked` names what was requested."""
     if isinstance(error, Refusal | UnstorableData):
         logger.debug("%s: refused, %s", asked, refusal_for(error).code)
         return
@@ -63,13 +63,13 @@ def log(asked: str, error: BaseException) -> None:
 
 
 class Internal(Refusal):
-    """A fault of the server; its log says what."""
+    """A fault of the server. The server's log has the error."""
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def refusal_for(error: BaseException | None, status_code: int = HTTPStatus.INTERNAL_SERVER_ERROR) -> Refusal:
-    """What is answered for an error; `status_code` is what Tornado would have answered."""
+    """The refusal for an error. `status_code` is the status that Tornado chose."""
     match error:
         case Refusal():
             return error

@@ -1,4 +1,4 @@
-"""A connection's stream as an HTTP server wants it, where Tornado's does otherwise."""
+"""The stream of a connection, with changes to Tornado's handling of HTTP errors and writes."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,13 +15,13 @@ from shm.server.http import problems
 
 FIXED_LINES = "".join(f"{name}: {value}\r\n" for name, value in problems.FIXED_HEADERS.items())
 
-TORNADO_400 = b"HTTP/1.1 400 Bad Request\r\n\r\n"  # all that Tornado says of HTTP that it cannot read
+TORNADO_400 = b"HTTP/1.1 400 Bad Request\r\n\r\n"  # Tornado's whole response to unreadable HTTP
 
 
 def render_response(status: HTTPStatus, headers: dict[str, str], body: bytes, length: int | None = None) -> bytes:
-    """An answer as it goes onto the wire. Its headers are ours: nothing that a client said is in them.
+    """A response as bytes. Its headers come from the server only and contain no text of a client.
 
-    Tornado's way through HTTPHeaders takes as long as reading a snapshot. `length`: of the body that a HEAD leaves out.
+    Tornado's HTTPHeaders would take as long as parsing a snapshot. `length`: that of the body, which HEAD omits.
     """
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     length = len(body) if length is None else length
@@ -30,7 +30,7 @@ def render_response(status: HTTPStatus, headers: dict[str, str], body: bytes, le
 
 
 def closing_response(refusal: Refusal) -> bytes:
-    """A refusal as it goes onto the wire, with which the connection ends."""
+    """A refusal as bytes, with the header that closes the connection."""
     headers = {"Content-Type": problems.CONTENT_TYPE, "Connection": "close"}
     return render_response(refusal.status, headers, problems.body_of(refusal))
 
@@ -40,39 +40,42 @@ BAD_HTTP = BadRequest("bad_http", "This is no HTTP that can be read: its first l
 
 
 class Stream(IOStream):
-    """Whoever sends what cannot be read is told so, in the shape of all refusals; answers go out at once and whole."""
+    """A stream that answers unreadable HTTP with a problem document, and sends each response at once (TCP_NODELAY)."""
 
     instruments: Instruments
-    is_answering = False  # set while a request waits for its answer
-    is_answered_early = False  # set while the rest of a body comes whose request has its answer
+    is_answering = False  # set while a request waits for its response
+    is_answered_early = False  # set while the rest of a body is read after the response
 
     @classmethod
     def adopt(cls, stream: IOStream, instruments: Instruments) -> None:
-        """Makes one of ours of a stream that Tornado has just made, for which it asks nobody."""
+        """Changes the class of a stream that Tornado has just made. Tornado has no setting for that class."""
         stream.__class__ = cls
         cast(Stream, stream).instruments = instruments
         IOStream.set_nodelay(stream, True)
 
     def set_nodelay(self, value: bool) -> None:
-        """Stays as it is: Tornado would switch it on and off around each answer, which is two system calls."""
+        """Does nothing: Tornado switches the option on and off around each response, which costs two system calls."""
 
     def write(self, data: bytes | memoryview) -> "asyncio.Future[None]":
-        """Tornado's bare answer becomes a problem like any other."""
+        """Writes data, and replaces Tornado's bare 400 with a problem document."""
         if data != TORNADO_400:
             return super().write(data)
-        if self.is_answered_early:  # one answer is enough
+        if self.is_answered_early:  # the request has its response already
             return super().write(b"")
         problems.log("HTTP", BAD_HTTP)
         self.instruments.record_early_refusal(BAD_HTTP)
         return super().write(closing_response(BAD_HTTP))
 
     def set_close_callback(self, callback: Callable[[], None] | None) -> None:
-        """Not while an answer is awaited: a client that has closed its side may still read, and writing will show."""
+        """Does nothing while a request is handled: a client that closed its side may still read the response.
+
+        A write fails if it does not.
+        """
         if not self.is_answering:
             super().set_close_callback(callback)
 
     def close(self, exc_info: Any = False) -> None:
-        """Where Tornado gives up reading, because there is no end to it, the sender is told before."""
+        """Closes the stream. If Tornado reached a size limit before the end of a part, sends a refusal first."""
         if isinstance(exc_info, UnsatisfiableReadError) and not (
             self.closed() or self.writing() or self.is_answered_early
         ):
@@ -82,5 +85,5 @@ class Stream(IOStream):
             with suppress(OSError):
                 self.socket.send(closing_response(refusal))
         super().close(exc_info)
-        if self.error is not None:  # else its frames hold the stream, and it them, until the collector comes
+        if self.error is not None:  # else a cycle of its frames and the stream lasts until the GC runs
             self.error.__traceback__ = None
