@@ -1,4 +1,4 @@
-"""An instance as the lists and the feed show it, and how pages of them are read."""
+"""Instances as in the lists and in the feed, and the reader of their pages."""
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
@@ -16,11 +16,10 @@ from shm.core.settings import Settings
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
 
-PAGE_BYTES = (
-    4 * 2**20
-)  # of metrics in one answer: a thousand usual installs are an eighth of it, a thousand large 64 MiB
-WALK_BYTES = 2**20  # of metrics held at a time by whoever walks over a fleet
-WALK_ROWS = 1_000  # the same in rows
+# Bytes of metrics in one response. A thousand usual installs have an eighth of this, a thousand large ones 64 MiB.
+PAGE_BYTES = 4 * 2**20
+WALK_BYTES = 2**20  # bytes of metrics that a scan of a fleet holds at a time
+WALK_ROWS = 1_000  # rows that a scan of a fleet holds at a time
 
 Status = Literal["pending", "active", "revoked"]
 
@@ -34,7 +33,7 @@ VersionRank = Annotated[
 
 
 class Instance(msgspec.Struct):
-    """An instance: the original's fields first. `metrics` is the current snapshot's object as it was sent."""
+    """An instance; the original's fields come first. `metrics` is the object of the current snapshot, as sent."""
 
     instance_id: str
     app_name: str
@@ -54,7 +53,7 @@ class Instance(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class InstancePage:
-    """Items, the feed's cursor that they are true at, and after which mark there are more."""
+    """Instances, the feed cursor at which they are current, and the page token of the next page, if there is one."""
 
     cursor: int
     items: list[Instance]
@@ -62,7 +61,7 @@ class InstancePage:
 
 
 class StoredSnapshot(msgspec.Struct):
-    """A snapshot as it was stored. `metrics` is the object as it was sent."""
+    """A stored snapshot. `metrics` is the object as sent."""
 
     snapshot_at: Timestamp
     received_at: Timestamp
@@ -72,7 +71,7 @@ class StoredSnapshot(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class SnapshotHistory:
-    """Snapshots of one instance, and after which mark there are more."""
+    """Snapshots of one instance, and the page token of the next page, if there is one."""
 
     snapshots: list[StoredSnapshot]
     next: str | None
@@ -80,7 +79,10 @@ class SnapshotHistory:
 
 @dataclass(frozen=True, slots=True)
 class MetricKeys:
-    """The metrics that are answered most, by key; how many there are; the feed's cursor that it is true at."""
+    """`keys`: the metrics that most instances report, by key. `found`: the number of all metrics.
+
+    `head`: the feed cursor at which both are current.
+    """
 
     head: int
     found: int
@@ -88,7 +90,7 @@ class MetricKeys:
 
 
 class InstanceFilter(msgspec.Struct, frozen=True):
-    """Which instances are wanted."""
+    """The filter of a list of instances."""
 
     app: Annotated[str, msgspec.Meta(description="An application's slug or name.")] | None = None
     q: Annotated[str, msgspec.Meta(description="A part of ID, version, environment or mode.")] | None = None
@@ -103,11 +105,11 @@ class InstanceFilter(msgspec.Struct, frozen=True):
 
     @property
     def has_index(self) -> bool:
-        """Whether all instances are wanted, or all of one application: there is an index for that."""
+        """Whether the filter selects all instances, or all of one application. An index covers these two cases."""
         return self.q is None and self.status is None and self.version is None and self.environment is None
 
     async def to_parameters(self, reader: Reader) -> dict[str, str | None]:
-        """The parameters that the statements take."""
+        """The filter as parameters of the statements."""
         return {
             "slug": None if self.app is None else await applications.resolve_slug(reader, self.app),
             "pattern": None if self.q is None else _contains(self.q),
@@ -127,9 +129,9 @@ class InstanceReader:
     async def list_page(
         self, wanted: InstanceFilter, after: str | None, most: int, sorting: Sorting = DEFAULT
     ) -> InstancePage:
-        """At most `most` instances after the mark that the page before told. Raises BadRequest.
+        """Up to `most` instances after the page token `after`. Raises BadRequest.
 
-        Fewer where they are large: `PAGE_BYTES`.
+        The page is shorter if it reaches `PAGE_BYTES`.
         """
         statement, last = _after(sorting, after)
         given = {**await wanted.to_parameters(self._database), **last, "limit": most, "max_bytes": PAGE_BYTES}
@@ -141,9 +143,9 @@ class InstanceReader:
         return self._listed(rows, sorting)
 
     async def scan(self, wanted: InstanceFilter, *, flat: bool) -> AsyncGenerator[list[Instance], None]:
-        """All instances by their ID, each once, as it is when it is read; `flat`: with leaves in place of metrics.
+        """Yields all instances by ID, each once, in its state when it is read; `flat`: with leaves instead of metrics.
 
-        No more is held than a page of them, a mebibyte or so, and no transaction is open in between.
+        The scan holds one page of about a mebibyte. No transaction is open between two pages.
         """
         chosen = await wanted.to_parameters(self._database)
         last, rows = None, WALK_ROWS
@@ -157,20 +159,20 @@ class InstanceReader:
             yield [instance_from_row(row) for row in found]
             if len(found) == at_hand < rows:
                 return
-            # PostgreSQL writes out all that it was asked for before it is cut: where few fit, few are asked for
+            # PostgreSQL converts all requested rows to text before it cuts the page: if few rows fit, few are requested
             rows = min(WALK_ROWS, 2 * len(found))
 
     async def list_metric_keys(self, app: str | None, most: int) -> MetricKeys:
-        """The metrics that most instances of an application answer, or of all."""
+        """The metrics that most instances report, of one application or of all."""
         slug = None if app is None else await applications.resolve_slug(self._database, app)
         found = await self._database.fetch_one(MetricKeys, "lists.select_metric_keys", slug=slug, limit=most)
-        assert found is not None  # noqa: S101 - the statement always answers
+        assert found is not None  # noqa: S101 - the statement always returns a row
         return found
 
     async def list_snapshots(self, instance_id: str, after: str | None, most: int) -> SnapshotHistory | None:
-        """At most `most` snapshots of an instance after a mark, newest first; None where there is no such instance.
+        """Up to `most` snapshots of an instance after a page token, newest first; None if the instance does not exist.
 
-        Fewer where they are large: `PAGE_BYTES`. Raises BadRequest.
+        The page is shorter if it reaches `PAGE_BYTES`. Raises BadRequest.
         """
         rows = await self._database.fetch(
             dict,
@@ -190,7 +192,7 @@ class InstanceReader:
         return SnapshotHistory(snapshots, page_tokens.format_timestamp(snapshots[-1].snapshot_at) if more else None)
 
     async def get(self, instance_id: str) -> InstancePage:
-        """The instance of that ID, or none, as a page."""
+        """A page with the instance of this ID, or an empty page."""
         rows = await self._database.fetch(dict, "instances.select_item", instance_id=instance_id)
         return self._page(rows) if rows else InstancePage(0, [])
 
@@ -210,12 +212,12 @@ class InstanceReader:
 
 
 def instance_from_row(row: Mapping[str, Any]) -> Instance:
-    """The item of a row of `instance_items`."""
+    """The instance of a row of `instance_items`."""
     return Instance(**{name: row[name] for name in Instance.__struct_fields__})
 
 
 def _after(sorting: Sorting, after: str | None) -> tuple[str, dict[str, object]]:
-    """The statement of that sort, and where the page before ended as it takes it."""
+    """The statement of the sort order, and its parameters: the sort order and the page token."""
     if sorting.is_default:
         seen, instance_id = page_tokens.decode_page_token(after) if after is not None else (None, None)
         return "lists.select_newest", {"after_seen": seen, "after_id": instance_id}
@@ -232,6 +234,6 @@ def _after(sorting: Sorting, after: str | None) -> tuple[str, dict[str, object]]
 
 
 def _contains(part: str) -> str:
-    """An ILIKE pattern for whatever contains `part`."""
+    """An ILIKE pattern that matches texts that contain `part`."""
     escaped = part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return f"%{escaped}%"

@@ -1,8 +1,8 @@
-"""KPIs: what each metric of an application reads over the current snapshots. The definitions live here.
+"""KPIs: the aggregate of each metric of an application over the current snapshots. This module defines them.
 
-Sums and counts come from the tallies, which the statements that change instances keep, so they cost the same at any
-size. An answer is read in one transaction, so all of it, the overrides too, is true at one moment and at one cursor
-of the feed. Only the spreads of large fleets (`shm.analytics.percentiles`) are older.
+Sums and counts come from the tallies. The statements that change instances update the tallies, so a read costs the same
+at any fleet size. A response is read in one transaction: all of it, including the overrides, is of one moment and of
+one feed cursor. Only the distributions of large fleets (`shm.analytics.percentiles`) are older.
 """
 
 from collections.abc import Mapping
@@ -21,15 +21,15 @@ from shm.core.settings import Settings
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
 
-MAX_KEYS = 500  # of each sort (numbers, flags, categories): more is no panel but a log of whoever invents keys
-MAX_VALUES = 20  # of a category; the rest is one figure
+MAX_KEYS = 500  # of each type (numbers, flags, categories): a client with more generates keys, like a log
+MAX_VALUES = 20  # of a category; `other` combines the rest
 
 
 class Kpi(msgspec.Struct):
-    """A number's aggregate; `instances` is how many answered, `format` how the values are written.
+    """The aggregate of a number. `instances`: how many report it. `format`: the notation of its values.
 
-    `min`, `p50`, `p90`, `max`, and a `value` that is one of them, are of the moment `spread_as_of`: null while they
-    have not been computed yet.
+    `min`, `p50`, `p90`, `max`, and a `value` that is one of them, are as of `spread_as_of`, and null until they are
+    computed.
     """
 
     key: str
@@ -47,7 +47,7 @@ class Kpi(msgspec.Struct):
 
 
 class Flag(msgspec.Struct):
-    """A boolean: how many say true, of how many that answered."""
+    """A boolean. `true`: how many instances report true. `instances`: how many report it."""
 
     key: str
     label: str
@@ -57,14 +57,14 @@ class Flag(msgspec.Struct):
 
 
 class CategoryValue(msgspec.Struct):
-    """One value of a category and how many instances say it."""
+    """One value of a category and the number of instances that report it."""
 
     value: str
     instances: int
 
 
 class Category(msgspec.Struct):
-    """A short string: instances for each value, the most frequent first; `other` counts those of all further values."""
+    """A short string: the instances of each value, the most frequent first; `other`: those of all further values."""
 
     key: str
     label: str
@@ -104,7 +104,7 @@ class _Part:
 
     @property
     def spread(self) -> Distribution | None:
-        """As it was last computed aside."""
+        """The last distribution that was computed in the background."""
         if self.spread_as_of is None:
             return None
         return Distribution(self.key, self.min, self.p50, self.p90, self.max, self.spread_as_of)
@@ -122,11 +122,11 @@ class KpiReader:
         self._window_s = int(settings.active_window.total_seconds())
 
     async def read_application(self, slug: str, *, counted_only: bool = False) -> tuple[int, ApplicationKpis]:
-        """An application's KPIs with the feed's cursor that they are true at. Raises NotFound."""
+        """The KPIs of an application, and the feed cursor at which they are current. Raises NotFound."""
         return await self._database.read_consistently(lambda reader: self.read(reader, slug, counted_only=counted_only))
 
     async def read(self, reader: Reader, slug: str, *, counted_only: bool = False) -> tuple[int, ApplicationKpis]:
-        """The same, through a reader whose statements see one snapshot of the database."""
+        """The same, with a reader whose statements see one snapshot of the database."""
         known = await applications.read_config(reader, slug)
         as_of = datetime.now(UTC)
         rows = await reader.fetch(
@@ -155,7 +155,7 @@ class KpiReader:
 
 
 class _Parts:
-    """The rows of the statement, those that are not hidden, in the order in which they are told."""
+    """The rows of the statement without hidden metrics, in the order of the response."""
 
     def __init__(self, rows: list[_Part], overrides: Mapping[str, metric_keys.MetricOverride]) -> None:
         described = [
@@ -165,7 +165,7 @@ class _Parts:
         self._rows = sorted(shown, key=lambda pair: (pair[0].kind, pair[0].key))
 
     def named(self, part: str) -> list[tuple[metric_keys.Description, _Part]]:
-        """Those of one part."""
+        """The rows of one part."""
         return [pair for pair in self._rows if pair[1].part == part]
 
 

@@ -1,8 +1,8 @@
-"""How a metric's values are spread over a fleet: least, median, p90, most; exact, of one moment.
+"""Distributions of metrics over a fleet: minimum, median, p90 and maximum; exact, and all of one moment.
 
-That takes sorting all values. A small fleet is sorted while somebody waits; a larger one aside, key by key, at most
-every so often, by one process for all, and what is told meanwhile says of which moment it is. A key of a million
-installs costs PostgreSQL about a second.
+A distribution requires a sort of all values. The values of a small fleet are sorted within the request. The values of a
+larger fleet are sorted in the background, key by key, at most once per `MAX_AGE`, by one process for all. Responses
+contain the last computed distribution and its time. One key of a million installs takes PostgreSQL about a second.
 """
 
 import asyncio
@@ -18,17 +18,17 @@ from shm.core.logs import describe_error
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
 
-MAX_INLINE_VALUES = 5_000  # values that are sorted while somebody waits: some milliseconds
-MAX_AGE = timedelta(seconds=60)  # so old a spread may be before it is computed anew, if somebody asks
-REST_FACTOR = 4.0  # times as long as a key took, nothing is computed: a fifth of a core at most
-MAX_REQUESTED = 1_000  # applications that wait for it; who asks for another one asks again
+MAX_INLINE_VALUES = 5_000  # values that are sorted within a request: some milliseconds
+MAX_AGE = timedelta(seconds=60)  # a request for an older distribution starts a new computation
+REST_FACTOR = 4.0  # pause after each key, in multiples of its computation time: a fifth of a core at most
+MAX_REQUESTED = 1_000  # applications that wait for a computation; a further one is added by a later request
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """A metric's values over an application's current snapshots at `as_of`; percentiles interpolate between two."""
+    """Of a metric's values over an application's current snapshots at `as_of`; percentiles interpolate between two."""
 
     key: str
     min: Decimal | None
@@ -42,7 +42,7 @@ NOT_COMPUTED = Distribution("", None, None, None, None, datetime.max.replace(tzi
 
 
 class DistributionReader:
-    """Reads and computes spreads over one database."""
+    """Reads and computes distributions over one database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -57,9 +57,9 @@ class DistributionReader:
         installs: int,
         known: Mapping[str, tuple[int, Distribution | None]],
     ) -> dict[str, Distribution]:
-        """Spreads by key; `known` has for each key how many answered, and its spread as it was last computed.
+        """Distributions by key. `known`: by key, the number of instances that report it, and its last distribution.
 
-        `installs`: how many instances the application has, all of which are read for it.
+        `installs`: the number of instances of the application. A computation reads all of them.
         """
         if installs <= MAX_INLINE_VALUES and sum(instances for instances, _ in known.values()) <= MAX_INLINE_VALUES:
             rows = await reader.fetch(Distribution, "distributions.compute_all", app=app, counted_only=counted_only)
@@ -72,7 +72,7 @@ class DistributionReader:
         return {key: spread for key, (_, spread) in known.items() if spread is not None}
 
     async def run(self) -> None:
-        """Computes what was asked for, until cancelled."""
+        """Computes requested distributions until cancelled."""
         while True:
             await self._wanted.wait()
             self._wanted.clear()
@@ -84,14 +84,14 @@ class DistributionReader:
                     await self._tell_feed(app)
 
     async def _compute(self, app: str, counted_only: bool, key: str) -> bool:
-        """Whether it was computed, by this process and just now."""
+        """Computes one distribution. Returns whether this process has computed it now."""
         began = time.monotonic()
         computed = 0
         try:
             computed = await self._database.execute(
                 "distributions.refresh_one", app=app, counted_only=counted_only, key=key, max_age=MAX_AGE
             )
-        except DatabaseUnavailable as error:  # it is asked for again, and what is told says how old it is
+        except DatabaseUnavailable as error:  # a later request repeats it, and `as_of` is its time
             logger.warning("a spread could not be computed (%s)", describe_error(error))
         await asyncio.sleep((time.monotonic() - began) * REST_FACTOR)
         return computed > 0
@@ -99,5 +99,5 @@ class DistributionReader:
     async def _tell_feed(self, app: str) -> None:
         try:
             await self._database.execute("applications.mark_changed", slug=app)
-        except DatabaseUnavailable as error:  # the next one is told
+        except DatabaseUnavailable as error:  # the next computation sends the KPIs
             logger.warning("the feed could not be told of spreads (%s)", describe_error(error))

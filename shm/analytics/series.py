@@ -1,7 +1,8 @@
-"""Series: what KPIs would have read at moments in the past, and what they read now.
+"""Time series: the values of KPIs at times in the past, and the current values.
 
-Days that are closed are read as they stand; moments since then, and within days, from the hours by which they moved.
-So a chart costs the same at any size and with any history. How they are written is in `shm.analytics.rollup`.
+The values at the ends of closed days are stored. Values at later times, and at times within days, are computed from the
+changes of each hour. The cost of a chart therefore depends on neither the number of instances nor the length of the
+history. `shm.analytics.rollup` writes the series.
 """
 
 from collections.abc import Sequence
@@ -13,13 +14,13 @@ from shm.core.aggregates import EXACT
 from shm.db.statement_runner import Reader
 
 SeriesKey = tuple[str, str, str]  # metric_type, key, value
-Sample = tuple[Decimal, int]  # a sum, and over how many instances
+Sample = tuple[Decimal, int]  # a sum, and its number of instances
 SamplesByKey = dict[SeriesKey, list[Sample | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class CurrentValue:
-    """What a metric reads now, or how many instances are of a version."""
+    """The current value of a metric, or the current number of instances of a version."""
 
     metric_type: str
     key: str
@@ -46,28 +47,31 @@ class _Row:
 
 
 async def read_current(reader: Reader, app: str, keys: Sequence[str] | None, most: int) -> list[CurrentValue]:
-    """Numbers and booleans of these keys, or those that most instances answer."""
+    """Current values of numbers and booleans: of these keys, or of those that most instances report."""
     return await reader.fetch(
         CurrentValue, "series.select_current", app=app, keys=None if keys is None else list(keys), limit=most
     )
 
 
 async def read_current_versions(reader: Reader, app: str, most: int) -> list[CurrentValue]:
-    """The versions that most instances are of."""
+    """The versions with the most instances."""
     return await reader.fetch(CurrentValue, "series.select_current_versions", app=app, limit=most)
 
 
 async def read_samples(
     reader: Reader, app: str, metric_types: Sequence[str], keys: Sequence[str], points: Sequence[datetime]
 ) -> SamplesByKey:
-    """What was read at `points`, ascending ends of hours: by name a list as long, None where nothing was known."""
+    """The values at `points`, which are ascending ends of hours.
+
+    Each list is as long as `points`; a value is None if nothing is known of its point.
+    """
     head = await reader.fetch_one(_Head, "series.select_head")
     assert head is not None  # noqa: S101 - the table always has its one row
     closed = [at for at in points if at <= head.closed_until and _is_midnight(at)]
     if len(closed) < sum(at <= head.closed_until for at in points):
-        closed = []  # steps within days: all from the hours
+        closed = []  # steps within days: all values are computed from hours
     within_kept = [at for at in points[len(closed) :] if head.frozen_until is not None and at < head.frozen_until]
-    unknown = len(within_kept)  # within days that are kept as they are, from another time: hours of other moves
+    unknown = len(within_kept)  # frozen days are of an earlier rollup, and the hours do not match them
     open_points = list(points[len(closed) + unknown :])
     base = min(head.closed_until, _midnight_before(open_points[0])) if open_points else head.closed_until
     rows = await reader.fetch(
@@ -100,7 +104,7 @@ def _readings(rows: Sequence[_Row], closed: int, unknown: int, open_points: int)
         for place, (by, by_instances) in enumerate(moves[1:], closed + unknown):
             total, instances = EXACT.add(total, by), instances + by_instances
             series[place] = _known((total, instances))
-    return {name: known for name, known in found.items() if any(known)}  # what was erased has left no name behind
+    return {name: known for name, known in found.items() if any(known)}  # erased installs leave no key behind
 
 
 def _known(reading: Sample) -> Sample | None:

@@ -1,7 +1,8 @@
-"""What a list of instances is sorted by, and where a page of it ended. Pure.
+"""Sort orders of lists of instances, and their page tokens. Pure.
 
-A mark holds the sort key of a page's last row, with all digits of a number, so the next page is found by comparing and
-never by counting. It is one sort's own: asked for with another one it is refused.
+A page token contains the sort key of a page's last row, with all digits of a number. The next page is found by
+comparison with this key, not by counting rows. A token is valid for its own sort order only; a request with another
+order is refused.
 """
 
 import base64
@@ -30,8 +31,8 @@ COLUMNS = (
     "snapshot_at",
     "counted",
 )
-METRIC_PREFIX = "metrics."  # and then a metric's key, nested ones joined by dots
-MAX_LENGTH = 1_024  # characters: far beyond what a key may have
+METRIC_PREFIX = "metrics."  # followed by a metric's key; the parts of a nested key are joined by dots
+MAX_LENGTH = 1_024  # characters: far more than a key may have
 DESCENDING_BY_DEFAULT = ("last_seen_at", "first_seen_at", "snapshot_at", METRIC_PREFIX)
 
 By = Annotated[
@@ -49,7 +50,7 @@ Order = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class SortKey:
-    """A row's sort key, as the statements make it: of what sort its value is, the value, and its ID."""
+    """The sort key of a row, as the statements compute it: the rank of its value's type, the value, and the ID."""
 
     place: int
     number: Decimal
@@ -72,38 +73,38 @@ _encoder = msgspec.json.Encoder()
 
 @dataclass(frozen=True, slots=True)
 class Sorting:
-    """A column or a metric, and which end comes first."""
+    """A sort order: a column or a metric, and the direction."""
 
     by: By = "last_seen_at"
     order: Literal["asc", "desc"] = "desc"
 
     @classmethod
     def parse(cls, by: str, order: Literal["asc", "desc"] | None) -> "Sorting":
-        """As it is asked for; without an order the newest and the most come first, texts by the alphabet.
+        """The sort order of a request. Without `order`, times and metrics are descending, other fields ascending.
 
         Raises BadRequest.
         """
-        if by not in COLUMNS and not by.startswith(METRIC_PREFIX):  # the pattern lets a newline through at its end
+        if by not in COLUMNS and not by.startswith(METRIC_PREFIX):  # the pattern matches a trailing newline
             raise BadRequest("bad_parameter", "sort names no field of an instance.")
         return cls(by, order or ("desc" if by.startswith(DESCENDING_BY_DEFAULT) else "asc"))
 
     @property
     def is_default(self) -> bool:
-        """Whether it is the one that there is an index for."""
+        """Whether it is the default order, the only one with an index."""
         return self == DEFAULT
 
     @property
     def metric(self) -> str | None:
-        """The metric's key, where it is none of the columns."""
+        """The key of the metric; None if the order is by a column."""
         return self.by.removeprefix(METRIC_PREFIX) if self.by.startswith(METRIC_PREFIX) else None
 
     def encode_page_token(self, last: SortKey) -> str:
-        """What `after` of the next page is."""
+        """The `after` of the next page."""
         mark = _Mark(self.by, self.order, last.place, last.number, last.text, UUID(last.instance_id))
         return base64.urlsafe_b64encode(_encoder.encode(mark)).decode().rstrip("=")
 
     def decode_page_token(self, after: str) -> SortKey:
-        """Where the page before ended. Raises BadRequest for what is no mark of this sort."""
+        """The sort key of the last row of the page before. Raises BadRequest unless the token is of this sort order."""
         try:
             mark = _decoder.decode(base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)))
             mark.text.encode()
