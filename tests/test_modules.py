@@ -1,5 +1,6 @@
 """What tests share is in tests/support; a file of tests can be moved or removed without a look at the others."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from tests.support.imports import imported_modules
 
 TESTS = Path(__file__).parent
+MAX_NAME = 72  # characters: a failed test is one line in the summary
 
 
 @pytest.mark.parametrize("file", sorted(TESTS.rglob("*.py")), ids=lambda file: str(file.relative_to(TESTS)))
@@ -15,3 +17,10 @@ def test_no_module_imports_tests_or_a_conftest(file: Path) -> None:
         name.rsplit(".")[-1] for name in imported_modules(file.read_text(encoding="utf-8")) if name.startswith("tests.")
     }
     assert not {name for name in names if name.startswith("test_") or name == "conftest"}
+
+
+@pytest.mark.parametrize("file", sorted(TESTS.rglob("test_*.py")), ids=lambda file: str(file.relative_to(TESTS)))
+def test_names_of_tests_are_short(file: Path) -> None:
+    """A name states the promise in short; the docstring may continue it."""
+    names = re.findall(r"def (test_\w+)", file.read_text(encoding="utf-8"))
+    assert not [name for name in names if len(name) > MAX_NAME]

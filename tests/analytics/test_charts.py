@@ -39,9 +39,8 @@ def unlimited(serve: Callable[..., ServerProcess]) -> ServerProcess:
     return serve(SHM_RATELIMIT_ENABLED="false")
 
 
-def test_versions_tell_how_many_run_which_how_fast_they_move_and_who_is_behind(
-    unlimited: ServerProcess, database: str
-) -> None:
+def test_versions_have_counts_adoption_and_outdated_installs(unlimited: ServerProcess, database: str) -> None:
+    """Versions tell how many run which how fast they move and who is behind."""
     server = unlimited
     sent(server, ("1.9", 20), ("1.10", 10), ("1.10", 0))
     sent(server, ("1.9", 20), ("1.10", 8), ("1.10", 0))

@@ -295,9 +295,10 @@ def test_what_is_wrong_is_named_and_mended(
         assert_matches_oracle(server, dsn, slug)
 
 
-def test_the_snapshot_with_which_an_install_changes_its_application_belongs_to_the_new_one(
+def test_the_snapshot_of_a_move_belongs_to_the_new_application(
     server: ServerProcess, database: str, check: Callable[..., Checked]
 ) -> None:
+    """The snapshot with which an install changes its application belongs to the new one."""
     install = Install(server.url, app_name="Ledger").enroll({"sent": 1}, ago=timedelta(days=1))
     install.register(app_name="Kiosk")
     assert install.snapshot({"sent": 2}).status_code == 202
@@ -331,9 +332,8 @@ def test_a_sweep_that_is_due_is_no_difference(grown: tuple[ServerProcess, str], 
     assert check(dsn) == Checked(0, [])
 
 
-def test_under_load_a_healthy_database_has_no_difference_and_a_spoilt_one_is_mended(
-    server: ServerProcess, database: str, check: Callable[..., Checked]
-) -> None:
+def test_check_and_repair_work_under_load(server: ServerProcess, database: str, check: Callable[..., Checked]) -> None:
+    """Under load a healthy database has no difference and a spoilt one is mended."""
     fleet(server.url, server.headers)
     load = Load([server.url], 6)
     with load.running():
@@ -380,9 +380,10 @@ def wait_until_placed(dsn: str) -> None:
             time.sleep(0.05)
 
 
-def test_charts_of_another_window_are_a_difference_until_a_server_has_made_them_anew(
+def test_charts_of_another_window_differ_until_recomputed(
     serve: Callable[..., ServerProcess], database: str, check: Callable[..., Checked]
 ) -> None:
+    """Charts of another window are a difference until a server has made them anew."""
     server = serve()
     fleet(server.url, server.headers)
     wait_until_rolled(database)
@@ -403,9 +404,10 @@ def test_charts_of_another_window_are_a_difference_until_a_server_has_made_them_
 
 
 @pytest.mark.parametrize("retention", ["110d", "60d"])  # hours from before the dropped weeks are there, or forgotten
-def test_where_raw_snapshots_were_dropped_what_can_be_proven_is_and_the_rest_stands(
+def test_only_provable_figures_are_compared_after_drops(
     serve: Callable[..., ServerProcess], database: str, check: Callable[..., Checked], retention: str
 ) -> None:
+    """Where raw snapshots were dropped what can be proven is and the rest stands."""
     server = serve(SHM_MAX_SNAPSHOT_AGE="120d", SHM_ACTIVE_WINDOW="5d", SHM_RETENTION="125d")
     now = datetime.now(UTC)
     by_chance = random.Random(secrets.randbits(32))

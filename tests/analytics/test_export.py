@@ -112,9 +112,7 @@ def by_id(item: dict[str, Any]) -> str:
     return str(item["instance_id"])
 
 
-def test_a_large_fleet_goes_out_whole_while_the_servers_memory_stays_flat_and_the_intake_goes_on(
-    server: ServerProcess, database: str
-) -> None:
+def test_the_export_of_a_large_fleet_needs_little_memory(server: ServerProcess, database: str) -> None:
     """The client reads a little, then nothing for a while, then the rest."""
     insert_fleet(database, FLEET, TEXTS)
     Install(server.url).enroll({"n": 1})

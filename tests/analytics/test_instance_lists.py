@@ -155,9 +155,8 @@ def pages(server: ServerProcess, path: str, asked: dict[str, Any], limit: int) -
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
-def test_what_changes_between_two_pages_neither_repeats_nor_hides_what_does_not(
-    server: ServerProcess, order: str
-) -> None:
+def test_changes_between_pages_repeat_and_hide_nothing_else(server: ServerProcess, order: str) -> None:
+    """What changes between two pages neither repeats nor hides what does not."""
     installs = [Install(server.url).enroll({"n": number // 2}, ago=timedelta(hours=1)) for number in range(12)]
     others = {install.instance_id for install in installs[1:-1]}
     told: list[str] = []
@@ -184,9 +183,10 @@ def test_a_sort_that_there_is_not_is_refused(shared_server: ServerProcess, query
 
 
 @pytest.mark.parametrize("sort", [None, "metrics.n"])
-def test_a_page_of_large_instances_ends_before_its_limit_and_the_next_goes_on(
+def test_a_page_of_large_instances_ends_before_its_limit(
     server: ServerProcess, database: str, sort: str | None
 ) -> None:
+    """A page of large instances ends before its limit and the next goes on."""
     insert_fleet(database, 150, texts=60)
     found = list(pages(server, "instances", {"sort": sort, "limit": 1000}, 1000))
     assert len(found) > 1
@@ -218,7 +218,8 @@ def test_the_intake_goes_on_while_lists_are_sorted(serve: Callable[..., ServerPr
     assert set(answers) == {200}
 
 
-def test_the_snapshots_of_an_instance_are_told_newest_first_as_they_were_sent(server: ServerProcess) -> None:
+def test_snapshots_of_an_instance_come_newest_first_as_sent(server: ServerProcess) -> None:
+    """The snapshots of an instance are told newest first as they were sent."""
     install = Install(server.url).enroll({"n": 0}, ago=timedelta(hours=9))
     for hours in range(1, 9):
         body = install.snapshot_body({"n": "N"}, datetime.now(UTC) - timedelta(hours=hours), app_version=f"2.{hours}")
@@ -232,7 +233,8 @@ def test_the_snapshots_of_an_instance_are_told_newest_first_as_they_were_sent(se
     assert told == decoded(server.get(path))
 
 
-def test_a_page_of_large_snapshots_ends_before_its_limit_and_the_next_goes_on(server: ServerProcess) -> None:
+def test_a_page_of_large_snapshots_ends_before_its_limit(server: ServerProcess) -> None:
+    """A page of large snapshots ends before its limit and the next goes on."""
     metrics = {f"t{number}": KIBIBYTE for number in range(60)}
     install = Install(server.url).enroll(metrics)
     for minutes in range(1, 80):

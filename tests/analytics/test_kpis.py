@@ -54,7 +54,8 @@ def test_category_values_that_no_sweep_has_counted_yet(serve: Callable[..., Serv
     assert category["values"] == [{"value": "pro", "instances": 1}]
 
 
-def test_kpis_of_the_counted_instances_alone_leave_out_dev_and_ephemeral_ones(server: ServerProcess) -> None:
+def test_counted_kpis_leave_out_dev_and_ephemeral_instances(server: ServerProcess) -> None:
+    """Kpis of the counted instances alone leave out dev and ephemeral ones."""
     Install(server.url).enroll({"n": 1})
     Install(server.url, environment="Testing").enroll({"n": 10})
     Install(server.url).enroll({"n": 100, "sys_ephemeral": True})

@@ -62,9 +62,9 @@ def stage(request: pytest.FixtureRequest, postgres: str, tmp_path_factory: pytes
 
 @pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("effort", EFFORTS)
-def test_every_figure_of_now_and_of_the_past_equals_the_oracle_whatever_fleets_do(
-    stage: Stage, effort: settings
-) -> None:
+def test_every_figure_equals_the_oracle(stage: Stage, effort: settings) -> None:
+    """Every figure of now and of the past equals the oracle whatever fleets do."""
+
     @effort
     @given(story=stories)
     def promise(story: Story) -> None:

@@ -227,9 +227,10 @@ def test_weeks_older_than_their_retention_go_and_charts_and_kpis_stay(
     assert chart(server, "7d").items() >= {at: before["7d"][at] for at in timestamps(server, "7d")[1:-1]}.items()
 
 
-def test_after_weeks_have_gone_late_snapshots_still_come_in_and_mend_the_past(
+def test_late_snapshots_correct_the_past_after_dropped_weeks(
     installs: list[Install], serve: Callable[..., ServerProcess], database: str
 ) -> None:
+    """After weeks have gone late snapshots still come in and mend the past."""
     server = serve(**SHORT)
     wait_for(
         lambda: ask(database, "SELECT min(snapshot_at) > now() - interval '69 days' FROM snapshots") == [True],
@@ -263,7 +264,8 @@ def test_older_snapshots_than_any_week_are_taken_once_they_may_come(
     assert {at: after.get(at) for at in before} == before  # where what came before is gone, it stays as it was
 
 
-def test_a_retention_that_could_not_mend_the_past_stops_the_start_with_a_sentence(tmp_path: Path) -> None:
+def test_a_retention_that_is_too_short_stops_the_start(tmp_path: Path) -> None:
+    """A retention that could not mend the past stops the start with a sentence."""
     done = run_shm("serve", "--data-dir", str(tmp_path / "data"), SHM_RETENTION="59d")
     assert done.returncode == 1
     assert "SHM_RETENTION is shorter than SHM_MAX_SNAPSHOT_AGE and SHM_ACTIVE_WINDOW together" in done.stderr
@@ -271,9 +273,8 @@ def test_a_retention_that_could_not_mend_the_past_stops_the_start_with_a_sentenc
     assert not (tmp_path / "data").exists()
 
 
-def test_one_of_two_servers_sees_to_the_background_and_when_it_is_killed_the_other_goes_on(
-    serve: Callable[..., ServerProcess], database: str
-) -> None:
+def test_another_server_takes_over_the_background_jobs(serve: Callable[..., ServerProcess], database: str) -> None:
+    """One of two servers sees to the background and when it is killed the other goes on."""
     first = serve()
     wait_for(lambda: keeper(database) != [], "who sees to the background")
     (holder,) = keeper(database)
@@ -333,9 +334,10 @@ def test_a_duty_that_is_too_slow_does_not_keep_the_others_from_theirs(
     assert "Traceback" not in server.log
 
 
-def test_a_week_that_somebody_reads_is_dropped_later_and_nothing_else_waits_for_it(
+def test_a_week_in_use_is_dropped_later_and_blocks_nothing(
     installs: list[Install], serve: Callable[..., ServerProcess], database: str
 ) -> None:
+    """A week that somebody reads is dropped later and nothing else waits for it."""
     with closing(psycopg2.connect(database)) as reader, reader.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM snapshots")
         server = serve(**SHORT)
@@ -371,9 +373,8 @@ def test_the_intake_acknowledges_everything_while_much_is_rolled_up(
         assert chart(server, period) == truth(database, timestamps(server, period), WINDOW)
 
 
-def test_a_server_that_ends_while_it_rolls_up_ends_in_order_and_the_next_one_goes_on(
-    serve: Callable[..., ServerProcess], database: str
-) -> None:
+def test_a_server_stops_cleanly_during_a_rollup(serve: Callable[..., ServerProcess], database: str) -> None:
+    """A server that ends while it rolls up ends in order and the next one goes on."""
     fill_with_history(database, 50, 300)
     server = serve()
     cursor = 0
@@ -391,9 +392,10 @@ def test_a_server_that_ends_while_it_rolls_up_ends_in_order_and_the_next_one_goe
 
 
 @pytest.mark.parametrize("days", [7, 60])
-def test_another_active_window_makes_the_series_anew_but_for_days_whose_snapshots_are_gone(
+def test_another_active_window_recomputes_the_series(
     installs: list[Install], serve: Callable[..., ServerProcess], database: str, days: int
 ) -> None:
+    """Another active window makes the series anew but for days whose snapshots are gone."""
     server = serve(**LONG_AGO)
     before = chart(server, "1y")
     window = timedelta(days=days)

@@ -107,9 +107,10 @@ def test_a_gap_is_null_and_a_zero_is_zero(server: ServerProcess, behind: Backgro
 
 
 @pytest.mark.parametrize("late", [timedelta(microseconds=-1), timedelta(), timedelta(microseconds=1)])
-def test_a_snapshot_counts_from_the_full_hour_that_it_is_not_after_until_its_window_is_over(
+def test_a_snapshot_counts_from_its_hour_to_its_windows_end(
     server: ServerProcess, behind: BackgroundJobs, database: str, late: timedelta
 ) -> None:
+    """A snapshot counts from the full hour that it is not after until its window is over."""
     at = full_hour(5)
     Install(server.url).enroll()  # the application goes on
     silent = Install(server.url)
@@ -152,9 +153,10 @@ def test_a_late_snapshot_mends_days_that_are_closed(
 
 @pytest.mark.parametrize("rolled_up_before", [True, False])
 @pytest.mark.parametrize("end", ["revoked", "erased", "moved"])
-def test_whoever_is_revoked_stays_in_the_past_whoever_is_erased_is_in_none_and_whoever_moves_is_in_both(
+def test_series_after_revocation_erasure_and_a_move(
     server: ServerProcess, behind: BackgroundJobs, database: str, end: str, rolled_up_before: bool
 ) -> None:
+    """Whoever is revoked stays in the past whoever is erased is in none and whoever moves is in both."""
     Install(server.url).enroll({"n": 1}, ago=6 * DAY)
     install = Install(server.url).enroll({"n": 10, "mine": 1}, ago=5 * DAY)
     last_at = datetime.now(UTC) - 3 * HOUR
@@ -211,9 +213,10 @@ def test_an_application_is_found_by_its_name_too(server: ServerProcess) -> None:
     assert by_name["metrics"] == by_slug["metrics"]
 
 
-def test_a_snapshot_among_very_many_of_one_install_is_rolled_up_as_fast_as_any(
+def test_a_long_history_is_rolled_up_as_fast_as_a_short_one(
     server: ServerProcess, behind: BackgroundJobs, database: str
 ) -> None:
+    """A snapshot among very many of one install is rolled up as fast as any."""
     install = Install(server.url).enroll({"n": 1})
     with admin_cursor(database) as cursor:  # one a minute for a month, as a client may send them, rolled up before
         cursor.execute(MONTH, [install.instance_id])
@@ -224,9 +227,8 @@ def test_a_snapshot_among_very_many_of_one_install_is_rolled_up_as_fast_as_any(
     assert series(server)["metrics"]["n"][-1] == 3
 
 
-def test_an_install_approved_unseen_is_active_and_has_its_application_once_it_is_seen(
-    server: ServerProcess, database: str
-) -> None:
+def test_an_unseen_approved_install_is_active_once_seen(server: ServerProcess, database: str) -> None:
+    """An install approved unseen is active and has its application once it is seen."""
     install = Install(server.url)
     install.register()
     url = f"{server.url}/api/v1/admin/instances/{install.instance_id}/approve"

@@ -117,7 +117,8 @@ def test_only_a_trusted_proxy_says_for_whom_it_speaks(peer: str, forwarded: list
     assert mine.hash_address(peer, forwarded) == mine.hash_address(asking, [])
 
 
-def test_a_ban_counts_different_guesses_ends_and_spares_tokens_that_were_good() -> None:
+def test_a_ban_counts_different_guesses_and_spares_valid_tokens() -> None:
+    """A ban counts different guesses ends and spares tokens that were good."""
     clock = Clock()
     mine = RateLimiter(Settings.load({"SHM_RATELIMIT_BRUTEFORCE_THRESHOLD": "3"}), clock)
     address, neighbour = mine.hash_address("192.0.2.7", []), mine.hash_address("192.0.2.8", [])
@@ -157,9 +158,10 @@ def test_an_address_that_registers_on_and_on_is_told_when_to_come_back(serve: Ca
         assert elsewhere.post(f"{server.url}/v1/register", content=body).status_code == 201
 
 
-def test_an_install_that_sends_on_and_on_is_told_when_to_come_back_and_its_neighbour_is_not(
+def test_the_rate_limit_of_an_install_spares_its_neighbour(
     limited: ServerProcess,
 ) -> None:
+    """An install that sends on and on is told when to come back and its neighbour is not."""
     install, neighbour = Install(limited.url).enroll({"n": 0}), Install(limited.url).enroll({"n": 0})
     answers = [install.snapshot({"n": number}) for number in range(5)]
     assert [answer.status_code for answer in answers] == [202, 202, 202, 202, 429]

@@ -206,9 +206,10 @@ def test_the_next_start_makes_the_server_s_own_token_valid_again(server: ServerP
     assert [each["name"] for each in server.get("tokens").json()] == ["admin.token", "a script"]
 
 
-def test_a_token_of_the_environment_is_an_admin_s_without_an_end_whatever_it_was(
+def test_a_token_from_the_environment_is_a_lasting_admin_token(
     serve: Callable[..., ServerProcess], server: ServerProcess
 ) -> None:
+    """A token of the environment is an admin s without an end whatever it was."""
     token = made(server, expires_in="1d")
     serve(SHM_ADMIN_TOKEN=token["token"])
     assert asked(server, token, "tokens") == (200, "")
@@ -309,9 +310,10 @@ def test_a_query_that_means_nothing_is_refused(shared_server: ServerProcess, que
         (b'{"name":"x","role":"viewer"}' + b" " * 65_536, 413, "body_too_large", "65536"),
     ],
 )
-def test_a_body_that_cannot_be_taken_is_told_what_is_wrong_and_makes_no_token(
+def test_an_invalid_body_is_explained_and_makes_no_token(
     shared_server: ServerProcess, body: bytes, status: int, code: str, named: str
 ) -> None:
+    """A body that cannot be taken is told what is wrong and makes no token."""
     before = shared_server.get("tokens?limit=1000").json()
     response = plain_http.post(f"{shared_server.url}/api/v1/admin/tokens", content=body, headers=shared_server.headers)
     assert (response.status_code, response.json()["code"]) == (status, code), response.text

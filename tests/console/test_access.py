@@ -17,7 +17,8 @@ from tests.support.console_rows import no_deadline
 SECRET = "hunter2-hunter2-hunter2"
 
 
-def test_the_address_comes_from_the_option_then_the_environment_then_this_machine() -> None:
+def test_the_precedence_of_the_servers_address() -> None:
+    """The address comes from the option then the environment then this machine."""
     environ = {"SHM_SERVER": "https://metrics.example.com"}
     assert resolve_server_url("http://given:8080", environ) == "http://given:8080"
     assert resolve_server_url(None, environ) == "https://metrics.example.com"
@@ -37,7 +38,8 @@ def test_the_address_comes_from_the_option_then_the_environment_then_this_machin
         ("http://shm_server:8080", "http://shm_server:8080"),
     ],
 )
-def test_an_address_is_taken_without_its_last_slash_and_its_scheme_in_lower_case(given_: str, address: str) -> None:
+def test_an_address_is_normalized(given_: str, address: str) -> None:
+    """An address is taken without its last slash and its scheme in lower case."""
     assert resolve_server_url(given_, {}) == address
 
 

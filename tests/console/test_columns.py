@@ -73,7 +73,8 @@ def test_columns_stand_still_while_instances_come_and_go() -> None:
         assert metrics({"a": first, "b": second}) == ["a", "b"]
 
 
-def test_the_name_and_the_age_are_at_the_edges_and_the_machine_waits_for_a_wide_screen() -> None:
+def test_the_order_of_columns_by_width() -> None:
+    """The name and the age are at the edges and the machine waits for a wide screen."""
     machine = ["os", "environment", "mode"]
     assert ids({"sent": 1}) == ["state", "instance", "version", f"{METRIC_PREFIX}sent", *machine, "seen"]
     assert ids({"sent": 1}, HOST_FIRST_WIDTH) == [
@@ -154,7 +155,8 @@ def test_the_fixed_cells() -> None:
     }
 
 
-def test_every_cell_of_an_instance_that_says_nothing_can_be_written_and_sorted() -> None:
+def test_every_cell_of_an_empty_instance_renders_and_sorts() -> None:
+    """Every cell of an instance that says nothing can be written and sorted."""
     silent = row("", None, app_version="", metrics={})
     assert [column.text(silent, CLOCK) for column in FIXED_COLUMNS] == ["○", "", "", "", "", "", "", UNKNOWN]
     absent = {column.id for column in FIXED_COLUMNS if column.sort_key(silent, CLOCK) is None}

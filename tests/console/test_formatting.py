@@ -64,7 +64,8 @@ def test_a_compact_number_has_three_digits_and_a_unit(number: int | Decimal | No
 
 @no_deadline
 @given(numbers)
-def test_a_compact_number_fits_a_narrow_column_and_is_off_by_less_than_a_hundredth(number: int | Decimal) -> None:
+def test_a_compact_number_is_narrow_and_precise_to_a_hundredth(number: int | Decimal) -> None:
+    """A compact number fits a narrow column and is off by less than a hundredth."""
     written = compact(number)
     assert len(written) <= 8 + len(str(abs(Decimal(number).adjusted())))
     factor = {"k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}.get(written[-1], 1)

@@ -114,7 +114,8 @@ class Oracle:
 
 @many_examples
 @given(st.lists(steps, min_size=8, max_size=60))
-def test_after_anything_what_is_shown_is_what_filtering_and_sorting_all_rows_would_show(script: list[Any]) -> None:
+def test_the_shown_rows_equal_a_full_filter_and_sort(script: list[Any]) -> None:
+    """After anything what is shown is what filtering and sorting all rows would show."""
     store, oracle = RowStore(), Oracle()
     for kind, *arguments in script:
         before = list(store.visible_ids)

@@ -108,7 +108,8 @@ def test_what_terminals_draw_differently_becomes_what_all_draw_alike(sent: str, 
     "unseen", [ZWJ, ZWNJ, VS16, "\u200b", "\U0001f3fd", "\x1b", "\u202e", "\u2060", "\U000e0041"], ids=ascii
 )
 @pytest.mark.parametrize("place", [0, 3, 6])
-def test_a_name_with_something_unseen_in_it_does_not_pass_for_the_name_without(unseen: str, place: int) -> None:
+def test_invisible_characters_in_a_name_are_shown(unseen: str, place: int) -> None:
+    """A name with something unseen in it does not pass for the name without."""
     forged = "Ledger"[:place] + unseen + "Ledger"[place:]
     assert sanitize(forged) != sanitize("Ledger")
     assert REPLACEMENT in sanitize(forged)
@@ -134,7 +135,8 @@ def test_a_long_text_is_cut_and_says_so() -> None:
     assert sanitize("日本語", 2) == "日" + ELLIPSIS
 
 
-def test_a_text_of_which_nothing_is_left_by_the_limit_says_that_there_was_more() -> None:
+def test_a_text_cut_to_nothing_says_that_there_was_more() -> None:
+    """A text of which nothing is left by the limit says that there was more."""
     assert sanitize("\x1b" * 10_000 + "x") == REPLACEMENT + ELLIPSIS
 
 
@@ -156,7 +158,8 @@ def test_a_short_text_and_the_same_in_a_long_one_are_cleaned_alike(text: str) ->
 
 @no_deadline
 @given(hostile)
-def test_every_character_that_is_kept_has_cells_of_its_own_or_stands_on_one_that_has(text: str) -> None:
+def test_every_kept_character_has_a_cell_or_a_base(text: str) -> None:
+    """Every character that is kept has cells of its own or stands on one that has."""
     piled = 0
     for place, character in enumerate(sanitize(text)):
         piled = 0 if cell_len(character) else piled + 1
@@ -220,7 +223,8 @@ def test_what_is_too_deep_ends_in_an_ellipsis(wrap: Any) -> None:
     assert (cleaned, depth) == (ELLIPSIS, MAX_DEPTH)
 
 
-def test_the_consoles_client_lets_nothing_in_that_was_not_cleaned_keys_neither() -> None:
+def test_the_consoles_client_sanitizes_values_and_keys() -> None:
+    """The consoles client lets nothing in that was not cleaned keys neither."""
     body = json.dumps({"instance_id": "a", "status": "active", "app_name": "L\x1b[2J", "metrics": {"k\u202e": "v\x07"}})
     one: Instance = decode(body, Instance, make_client("http://127.0.0.1:1", "token").sanitize)
     assert (one.app_name, one.metrics) == (f"L{REPLACEMENT}[2J", {f"k{REPLACEMENT}": f"v{REPLACEMENT}"})

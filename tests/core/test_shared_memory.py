@@ -31,7 +31,8 @@ def test_a_worker_that_is_killed_while_it_claims_has_claimed_nothing() -> None:
     assert list(slots.slot(0).series()) == [Series("first", (), [0.0]), Series("second", (), [2.0])]
 
 
-def test_what_has_no_room_is_counted_where_nobody_reads_and_its_neighbours_stay() -> None:
+def test_a_series_without_room_is_dropped_alone() -> None:
+    """What has no room is counted where nobody reads and its neighbours stay."""
     slots = WorkerSlots(2)
     slot = slots.slot(0)
     for number in range(CELLS):

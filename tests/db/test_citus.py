@@ -155,7 +155,8 @@ def test_a_lock_is_a_statement_of_its_own(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_statement_has_nothing_that_citus_does_not_know_or_would_compute_on_each_worker_by_itself(name: str) -> None:
+def test_statements_use_only_what_citus_supports(name: str) -> None:
+    """A statement has nothing that citus does not know or would compute on each worker by itself."""
     assert not UNKNOWN_THERE.search(body(name))
     assert not VOLATILE.search(body(name))
 
@@ -183,7 +184,8 @@ def test_old_values_are_read_whole_before_they_change_and_by_their_ids(name: str
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_what_changed_since_is_read_no_further_than_a_cursor_that_was_published(name: str) -> None:
+def test_changes_are_read_up_to_a_published_cursor(name: str) -> None:
+    """What changed since is read no further than a cursor that was published."""
     sql = body(name)
     if not READS.search(sql) or not re.search(r"\bcursor > ", sql):
         return

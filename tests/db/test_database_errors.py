@@ -100,7 +100,8 @@ async def test_a_table_in_use_and_a_cancelled_statement_are_told_apart(database:
                 assert type(await asked) is QueryTooSlow
 
 
-async def test_one_value_is_of_the_class_that_was_asked_for_and_null_and_no_row_are_none(database: str) -> None:
+async def test_fetch_value_has_the_requested_type_or_is_none(database: str) -> None:
+    """One value is of the class that was asked for and null and no row are none."""
     async with Database.connect(FIRST_TRY, database, 1) as opened:
         assert await opened.fetch_value(int, "kpis.count_new_this_week") == 0
         assert await opened.fetch_value(bool, "instances.is_refresh_due") is None

@@ -32,14 +32,16 @@ def test_a_statement_fits_the_schema(name: str, database: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(statements()))
-def test_a_statement_that_writes_instances_takes_the_lock_first_in_a_statement_of_its_own(name: str) -> None:
+def test_writes_to_instances_take_the_writers_lock_first(name: str) -> None:
+    """A statement that writes instances takes the lock first in a statement of its own."""
     statement = statements()[name]
     text = statement.preparation or statement.sql
     assert (Lock.WRITERS in advisory_locks(split_prologue(statement.sql)[0])) == bool(WRITES.search(text))
 
 
 @pytest.mark.parametrize("name", sorted(statements()))
-def test_a_statement_that_writes_the_series_takes_their_lock_first_and_the_writers_after_it(name: str) -> None:
+def test_writes_to_series_take_locks_in_their_order(name: str) -> None:
+    """A statement that writes the series takes their lock first and the writers after it."""
     statement = statements()[name]
     before, _ = split_prologue(statement.sql)
     assert (advisory_locks(before)[:1] == [Lock.ROLLUP]) == bool(WRITES_SERIES.search(statement.sql))

@@ -56,9 +56,10 @@ async def dying(proxy: ByteProxy, server: ServerProcess) -> AsyncIterator[None]:
 
 
 @pytest.mark.parametrize("rounds", [2, pytest.param(40, marks=pytest.mark.long)])
-async def test_a_mirror_is_true_behind_a_network_that_cuts_delays_and_loses_and_the_dead_are_found(
+async def test_a_mirror_is_true_behind_an_unreliable_network(
     serve: Callable[..., ServerProcess], database: str, seed: int, rounds: int
 ) -> None:
+    """A mirror is true behind a network that cuts delays and loses and the dead are found."""
     servers = [serve(SHM_FEED_HEARTBEAT="1s"), serve()]
     remember(database)
     chaos = Chaos(servers, seed)
@@ -83,9 +84,10 @@ async def test_a_mirror_is_true_behind_a_network_that_cuts_delays_and_loses_and_
         await until(lambda: dead.hung_up == 1)
 
 
-async def test_whoever_reads_nothing_while_removals_are_forgotten_is_true_in_the_end(
+async def test_a_stalled_subscriber_is_true_after_removals_expire(
     serve: Callable[..., ServerProcess], database: str, seed: int
 ) -> None:
+    """Whoever reads nothing while removals are forgotten is true in the end."""
     server = serve()
     insert_fleet(database, FLEET, TEXTS)
     with admin_cursor(database) as cursor:

@@ -108,9 +108,10 @@ async def test_an_install_that_falls_silent_leaves_the_kpis_that_are_told(server
     assert values == [[5], []]
 
 
-async def test_decisions_moves_and_erasures_are_told_as_what_they_make_of_the_kpis(
+async def test_decisions_moves_and_erasures_publish_kpis(
     serve: Callable[..., ServerProcess],
 ) -> None:
+    """Decisions moves and erasures are told as what they make of the kpis."""
     servers = [serve(SHM_ACTIVATION="manual"), serve(SHM_ACTIVATION="manual")]
     installs = [Install(servers[0].url) for _ in range(4)]
     for install in installs:

@@ -27,9 +27,10 @@ async def bustling(watched: WatcherGroup, chaos: Chaos, seconds: float = 0.0, fe
 
 
 @pytest.mark.parametrize("seconds", [4, pytest.param(120, marks=pytest.mark.long)])
-async def test_a_mirror_is_true_at_every_cursor_while_two_servers_write_and_commits_are_slow(
+async def test_a_mirror_is_true_at_every_cursor_of_two_servers(
     serve: Callable[..., ServerProcess], database: str, seed: int, seconds: float
 ) -> None:
+    """A mirror is true at every cursor while two servers write and commits are slow."""
     servers = [serve(), serve()]
     remember(database, slow_commits=True)
     chaos = Chaos(servers, seed)
@@ -80,9 +81,10 @@ def go(server: ServerProcess, install: Install, way: Sequence[str | None]) -> No
 
 
 @pytest.mark.parametrize("away", [True, False])
-async def test_an_install_that_went_through_several_applications_is_left_behind_in_none(
+async def test_an_install_that_moves_is_in_one_application_only(
     server: ServerProcess, database: str, seed: int, away: bool
 ) -> None:
+    """An install that went through several applications is left behind in none."""
     chaos = Chaos([server], seed)
     remember(database)
     installs = [Install(server.url, app_name="Ledger").enroll({"n": number}) for number in range(len(WAYS))]
@@ -98,9 +100,10 @@ async def test_an_install_that_went_through_several_applications_is_left_behind_
         ]
 
 
-async def test_whoever_was_away_for_longer_than_removals_are_remembered_lists_again(
+async def test_a_subscriber_away_too_long_lists_again(
     serve: Callable[..., ServerProcess], database: str, seed: int
 ) -> None:
+    """Whoever was away for longer than removals are remembered lists again."""
     server = serve(SHM_FEED_MEMORY="1s")
     chaos = Chaos([server], seed)
     remember(database)

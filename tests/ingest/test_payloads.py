@@ -226,7 +226,8 @@ def test_a_registration_that_cannot_be_read_is_refused(change: dict[str, Any]) -
         payloads.parse_registration(Install("").registration(**change), LIMITS)
 
 
-def test_of_two_equal_keys_the_last_is_checked_and_kept_and_the_first_goes_no_further() -> None:
+def test_of_two_equal_keys_the_last_is_validated_and_stored() -> None:
+    """Of two equal keys the last is checked and kept and the first goes no further."""
     install = Install("")
     body = install.snapshot_body("METRICS", NOW).replace(b'"METRICS"', b'{"a": "\\u0000", "a": 1e200000, "a": 1}')
     snapshot = read(install, body)

@@ -105,7 +105,8 @@ def test_activating_again_is_no_error(shared_server: ServerProcess) -> None:
     assert [install.activate().json()["status"] for _ in range(3)] == ["active"] * 3
 
 
-def test_the_first_signed_snapshot_activates_where_keys_are_trusted_on_first_use(shared_server: ServerProcess) -> None:
+def test_the_first_signed_snapshot_activates_under_tofu(shared_server: ServerProcess) -> None:
+    """The first signed snapshot activates where keys are trusted on first use."""
     install = Install(shared_server.url)
     install.register()
     assert install.snapshot({"a": 1}).status_code == 202
@@ -133,9 +134,10 @@ def decide(server: ServerProcess, install: Install, decision: str) -> httpx.Resp
     return plain_http.post(url, headers=server.headers)
 
 
-def test_where_activation_is_manual_nothing_is_kept_before_an_admin_approves(
+def test_manual_activation_stores_nothing_before_approval(
     serve: Callable[..., ServerProcess],
 ) -> None:
+    """Where activation is manual nothing is kept before an admin approves."""
     server = serve(SHM_ACTIVATION="manual")
     install = Install(server.url)
     install.register()
@@ -256,7 +258,8 @@ def test_a_body_that_is_no_such_object_gets_a_4xx_and_no_traceback(
     assert "Traceback" not in shared_server.log
 
 
-def test_the_wrong_method_and_an_unknown_address_have_the_same_shape_of_error(shared_server: ServerProcess) -> None:
+def test_405_and_404_have_the_same_form_of_error(shared_server: ServerProcess) -> None:
+    """The wrong method and an unknown address have the same shape of error."""
     assert problem(plain_http.get(f"{shared_server.url}/v1/snapshot")) == (405, "method_not_allowed")
     assert problem(plain_http.get(f"{shared_server.url}/nowhere")) == (404, "no_such_address")
     assert problem(plain_http.get(f"{shared_server.url}/v1/snapshot/x")) == (404, "no_such_address")

@@ -20,9 +20,8 @@ from tests.support.subscriber import subscribe
 LIMIT_S = 20
 
 
-def test_a_pending_instance_that_never_proves_its_key_is_purged_and_others_are_not(
-    serve: Callable[..., ServerProcess], database: str
-) -> None:
+def test_only_pending_instances_without_proof_are_purged(serve: Callable[..., ServerProcess], database: str) -> None:
+    """A pending instance that never proves its key is purged and others are not."""
     server = serve(SHM_ACTIVATION="manual", SHM_PENDING_AGE="1d")
     stranger, young, waiting = (Install(server.url) for _ in range(3))
     for install in (stranger, young, waiting):
@@ -45,9 +44,10 @@ def test_a_pending_instance_that_never_proves_its_key_is_purged_and_others_are_n
     assert int(server.get("instances").headers["X-Feed-Cursor"]) == cursor_before + 1
 
 
-async def test_the_feed_tells_of_an_erased_instance_to_whoever_listens_and_to_whoever_comes_back(
+async def test_the_feed_reports_an_erasure_also_after_a_reconnect(
     server: ServerProcess,
 ) -> None:
+    """The feed tells of an erased instance to whoever listens and to whoever comes back."""
     install = Install(server.url, app_name="Ledger").enroll()
     listed = server.get("instances")
     since = int(listed.headers["X-Feed-Cursor"])
@@ -58,9 +58,10 @@ async def test_the_feed_tells_of_an_erased_instance_to_whoever_listens_and_to_wh
             assert (told["instance_id"], told["cursor"]) == (install.instance_id, since + 1)
 
 
-async def test_a_cursor_from_before_the_feeds_memory_of_removals_leads_to_a_resync(
+async def test_a_cursor_before_the_kept_removals_gets_a_resync(
     serve: Callable[..., ServerProcess], database: str
 ) -> None:
+    """A cursor from before the feeds memory of removals leads to a resync."""
     server = serve()
     install = Install(server.url).enroll()
     since = int(server.get("instances").headers["X-Feed-Cursor"])
@@ -108,9 +109,8 @@ def delete(server: ServerProcess, install: Install, token: str | None = None) ->
 
 
 @pytest.mark.parametrize("revoked", [False, True])
-async def test_a_deleted_instance_leaves_no_trace_and_the_feed_tells_that_it_is_gone(
-    server: ServerProcess, database: str, revoked: bool
-) -> None:
+async def test_a_deleted_instance_leaves_no_trace(server: ServerProcess, database: str, revoked: bool) -> None:
+    """A deleted instance leaves no trace and the feed tells that it is gone."""
     install = Install(server.url, app_name="Ledger").enroll({"n": 7}, ago=timedelta(hours=5))
     assert install.snapshot({"n": 8}).status_code == 202
     address = f"{server.url}/api/v1/admin/instances/{install.instance_id}"

@@ -276,9 +276,8 @@ def test_disclosures_that_nobody_reads_hold_little_memory(server: ServerProcess,
         assert psutil.Process(server.pid).memory_info().rss - before < UNREAD * MOST_UNREAD
 
 
-def test_a_server_ends_in_time_though_disclosures_were_broken_off_and_requests_wait(
-    serve: Callable[..., ServerProcess], database: str
-) -> None:
+def test_a_server_stops_in_time_after_aborted_disclosures(serve: Callable[..., ServerProcess], database: str) -> None:
+    """A server ends in time though disclosures were broken off and requests wait."""
     server = serve(SHM_DRAIN_TIMEOUT="1s")
     install = Install(server.url).enroll({"n": 0})
     with admin_cursor(database) as cursor, RawConnection(server.port) as gone, RawConnection(server.port) as waiting:

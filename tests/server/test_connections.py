@@ -100,9 +100,10 @@ def test_a_client_that_closes_its_side_after_its_snapshot_has_it_stored(
     assert neighbours.stored(install) == 1
 
 
-def test_a_client_that_goes_away_before_its_answer_has_its_snapshot_stored_and_so_has_its_neighbour(
+def test_a_snapshot_of_a_disconnected_client_is_stored(
     target: Target, neighbours: Neighbours, install: Install
 ) -> None:
+    """A client that goes away before its answer has its snapshot stored and so has its neighbour."""
     with target.assert_no_fault(), RawConnection(target.server.port) as beside:
         neighbours.block_writer()
         try:
@@ -129,7 +130,8 @@ def test_requests_sent_all_at_once_are_answered_in_their_order(target: Target, i
     ]
 
 
-def test_a_client_that_reads_nothing_until_it_has_asked_everything_gets_every_answer(target: Target) -> None:
+def test_pipelined_requests_get_every_response(target: Target) -> None:
+    """A client that reads nothing until it has asked everything gets every answer."""
     with target.assert_no_fault(), RawConnection(target.server.port) as hasty:
         hasty.send(HEALTHCHECK * MANY)
         assert {hasty.verdict() for _ in range(MANY)} == {(200, None)}

@@ -84,9 +84,10 @@ def good(path: str, install: Install) -> bytes:
 
 
 @with_effort
-def test_any_metrics_are_kept_digit_for_digit_or_refused_and_the_neighbour_is_stored(
+def test_any_metrics_are_stored_exactly_or_refused(
     target: Target, neighbours: Neighbours, install: Install, effort: settings
 ) -> None:
+    """Any metrics are kept digit for digit or refused and the neighbour is stored."""
     with RawConnection(target.server.port) as hostile, RawConnection(target.server.port) as beside:
 
         @effort
@@ -180,9 +181,11 @@ def test_a_backlog_of_anything_keeps_what_can_be_kept(
 
 
 @with_effort
-def test_a_good_request_with_any_bytes_changed_stores_what_was_signed_or_nothing(
+def test_a_changed_request_stores_what_was_signed_or_nothing(
     target: Target, neighbours: Neighbours, install: Install, effort: settings
 ) -> None:
+    """A good request with any bytes changed stores what was signed or nothing."""
+
     @effort
     @given(path=st.sampled_from(PATHS), data=st.data())
     def promise(path: str, data: st.DataObject) -> None:

@@ -15,7 +15,6 @@ pytest_plugins = ["schemathesis.pytest.plugin"]  # takes seconds to load: pyproj
 @pytest.mark.long
 @schema.parametrize()
 @hypothesis.settings(max_examples=300, deadline=None)
-def test_whatever_is_asked_by_chance_the_server_answers_as_its_document_says(
-    case: schemathesis.Case[Any], seeded: Seeded
-) -> None:
+def test_random_requests_get_documented_responses(case: schemathesis.Case[Any], seeded: Seeded) -> None:
+    """Whatever is asked by chance the server answers as its document says."""
     check_case(case, seeded)
