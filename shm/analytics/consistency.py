@@ -1,8 +1,8 @@
-"""What is derived is held against what it is derived from, in the end the raw snapshots, and mended from it.
+"""Compares derived data with its sources, which end in the raw snapshots, and repairs the derived data from them.
 
-The comparisons are in `sql/queries/check.sql`, each one statement, so they are true while servers write. Ranks
-of versions are compared here, since Python makes them.
-Differences come in pages and are not kept, however many there are.
+The comparisons are in `sql/queries/check.sql`. Each is one statement, so it is correct while servers write. This module
+compares the ranks of versions, because Python computes them.
+Differences are read in pages and are not kept in memory, so their number is not limited.
 """
 
 from collections.abc import AsyncIterator
@@ -15,17 +15,17 @@ import msgspec
 from shm.core.releases import version_rank
 from shm.db.database import Connection, Database
 
-PAGE_ROWS = 500  # differences at a time; to mend them takes some tens of milliseconds under a lock
-MAX_SHOWN = 20  # of each table: who has a million differences learns nothing more from all of them
-MAX_ROUNDS = 5  # a comparison is done again until it finds nothing: a day may have been closed with what was wrong
+PAGE_ROWS = 500  # differences at a time; a repair of them holds a lock for some tens of milliseconds
+MAX_SHOWN = 20  # examples of each table: a list of a million differences would contain no more information
+MAX_ROUNDS = 5  # comparisons of one table, until one finds nothing: a day may have been closed with wrong values
 
-# In this order they are mended: each is compared with what those before it have mended.
+# The order of the repairs: each comparison uses the data that the repairs before it have corrected.
 COMPARISONS = ("leaves", "instances", "ranks", "tallies", "series", "versions", "absences")
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Of which table, where in it, what is there, what should be. `mend`: for the statement that mends it."""
+    """The table (`part`), the place in it, the actual and the expected value. `mend`: the input of the repair."""
 
     part: str
     place: str
@@ -34,19 +34,20 @@ class Difference:
     mend: msgspec.Raw
 
 
-# The window has become another, and a server has yet to compute the series anew, or is at it: nothing to compare with.
+# The active window has changed, and no server has finished the new computation of the series yet. The series cannot be
+# compared until then.
 STALE = Difference("series_head", "stale", "true", "false", msgspec.Raw(b"{}"))
 
 
 @dataclass(slots=True)
 class Report:
-    """How many differences there are in each table, and the first of them."""
+    """The number of differences in each table, and the first of them."""
 
     examples: dict[str, list[Difference]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, page: list[Difference]) -> None:
-        """Counts all of them, keeps what is to be shown."""
+        """Counts all differences of a page and keeps the examples."""
         for difference in page:
             shown = self.examples.setdefault(difference.part, [])
             self.counts[difference.part] = self.counts.get(difference.part, 0) + 1
@@ -54,27 +55,27 @@ class Report:
                 shown.append(difference)
 
     def merge(self, other: "Report") -> None:
-        """Adds those of another comparison."""
+        """Adds the differences of another report."""
         for part, count in other.counts.items():
             self.counts[part] = self.counts.get(part, 0) + count
             self.examples[part] = [*self.examples.get(part, []), *other.examples[part]][:MAX_SHOWN]
 
     @property
     def count(self) -> int:
-        """Of all tables."""
+        """The number of differences in all tables."""
         return sum(self.counts.values())
 
 
 @dataclass(frozen=True, slots=True)
 class _Ranked:
-    """An instance's version, and the rank that is stored with it."""
+    """The version of an instance, and its stored rank."""
 
     instance_id: str
     app_version: str
     version_rank: str
 
     def difference(self) -> Difference | None:
-        """None where the rank is the version's."""
+        """The difference between the stored and the computed rank; None if they are equal."""
         expected = version_rank(self.app_version)
         if self.version_rank == expected:
             return None
@@ -95,7 +96,7 @@ class _Agreed:
 
 
 async def find_differences(database: Database) -> Report:
-    """All differences."""
+    """Compares all derived tables and returns the differences."""
     findings = Report()
     async with database.dedicated_connection() as connection:
         agreed = await _agreed(connection)
@@ -110,19 +111,22 @@ async def find_differences(database: Database) -> Report:
 
 @asynccontextmanager
 async def open_repairer(database: Database) -> AsyncIterator["Repairer | None"]:
-    """Whoever mends, alone on the database; None where another process does so."""
+    """Yields the only repairer of the database; None if another process repairs it."""
     async with database.dedicated_connection() as connection:
         yield Repairer(connection) if await connection.fetch_value(bool, "check.try_repair_lock") else None
 
 
 class Repairer:
-    """Mends what is derived. All of it on one connection, so that it ends with the lock that keeps it alone."""
+    """Repairs derived data.
+
+    All repairs use the connection that holds the repair lock, so they end if the lock is lost.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def repair(self) -> tuple[Report, Report]:
-        """Everything; what was mended, and what is left."""
+        """Repairs all tables. Returns the repaired and the remaining differences."""
         mended, left = Report(), Report()
         for name in COMPARISONS:
             await self._until_nothing_is_left(name, mended, left)
@@ -145,7 +149,7 @@ class Repairer:
         left.merge(found)
 
     async def _apply(self, name: str, page: list[Difference], active_window: timedelta) -> bool:
-        """Whether there was something to be mended yet."""
+        """Repairs a page of differences. Returns whether any of them still existed."""
         rows = msgspec.json.encode([difference.mend for difference in page]).decode()
         window = {"active_window": active_window} if name == "series" else {}
         return await self._connection.execute(f"check.repair_{name}", rows=rows, **window) > 0

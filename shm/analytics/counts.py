@@ -1,4 +1,4 @@
-"""Counts of instances by status and activity, from the tallies: the cost does not depend on the number of instances."""
+"""Counts of instances by status and activity, from the tallies. Their cost does not depend on the fleet size."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -26,9 +26,10 @@ class InstanceCounts(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Instances of an application with one status, last seen so long ago that `elapsed_windows` have elapsed.
+    """The number of instances of an application with one status and one number of elapsed activity windows.
 
-    That is how many of `activity_windows`, from the shortest on.
+    `elapsed_windows`: how many of `activity_windows`, from the shortest on, are shorter than the time since the
+    instances were last seen.
     """
 
     app_slug: str
@@ -40,12 +41,12 @@ class Tally:
     active_window: timedelta
 
     def seen_within(self, age: timedelta) -> bool:
-        """Whether they were, where `age` is one of the activity windows."""
+        """Whether the instances are active and were last seen within `age`, which is one of the activity windows."""
         return self.status == "active" and self.elapsed_windows <= sum(window < age for window in self.activity_windows)
 
     @property
     def is_active(self) -> bool:
-        """Not revoked, not pending, and seen within the active window."""
+        """Whether the instances are neither revoked nor pending, and were last seen within the active window."""
         return self.seen_within(self.active_window)
 
 
@@ -55,7 +56,7 @@ async def read_tallies(reader: Reader, app: str | None = None) -> list[Tally]:
 
 
 def sum_tallies(tallies: Iterable[Tally]) -> InstanceCounts:
-    """The counts over tallies."""
+    """The counts over all of these tallies."""
     counts = InstanceCounts()
     for tally in tallies:
         number = int(tally.instances)
@@ -70,7 +71,7 @@ def sum_tallies(tallies: Iterable[Tally]) -> InstanceCounts:
 
 
 def count_seen_within(tallies: Iterable[Tally], age: timedelta) -> int:
-    """How many active instances were seen within a day, a week or 30 days."""
+    """The number of active instances that were last seen within `age`: a day, a week or 30 days."""
     return sum(int(tally.instances) for tally in tallies if tally.seen_within(age))
 
 

@@ -1,4 +1,4 @@
-"""Descriptions of metric keys: all that a reader needs to show a metric without a copy of the rules."""
+"""Descriptions of metric keys: all information that a client requires to show a metric without a copy of the rules."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from shm.core import metric_keys
 from shm.core.aggregates import Aggregate
 from shm.db.database import Database
 
-MAX_KEYS = 500  # in one answer: as many as KPIs show of one kind of value
+MAX_KEYS = 500  # in one response: as many as the KPIs show of one type of value
 
 
 class MetricKey(msgspec.Struct):
-    """A metric's key, described. `format` is how its values are written:
+    """The description of a metric key. `format` is the notation of its values:
 
-    `number`: with `unit` behind it, if there is one. `percent`: a number out of 100. `bytes`: an amount of data in
-    `unit` (B, kB, MB, GB, TB: a thousand of one is one of the next). `duration`: a time in `unit` (ms, s, min, h, d).
-    `boolean`. `text`: a string of at most 64 characters. `json`: anything else, which is shown and never aggregated.
+    `number`: followed by `unit`, if there is one. `percent`: a number out of 100. `bytes`: an amount of data in `unit`
+    (B, kB, MB, GB, TB, in steps of a thousand). `duration`: a time in `unit` (ms, s, min, h, d). `boolean`. `text`: a
+    string of at most 64 characters. `json`: any other value, which is shown and never aggregated.
 
-    `aggregate` and `unit` are null unless the values are numbers; `aggregate` also where applications disagree.
-    `hidden`: not to be shown.
+    `aggregate` and `unit` are null unless the values are numbers. `aggregate` is also null if applications disagree.
+    `hidden`: clients do not show the metric.
     """
 
     key: str
@@ -44,9 +44,9 @@ _overrides = msgspec.json.Decoder(list[metric_keys.MetricOverride])
 
 
 async def read_metric_keys(database: Database, app: str | None, keys: Sequence[str] | None) -> list[MetricKey]:
-    """Of an application, by slug or name, or of all: these keys, or those that most instances have and overridden ones.
+    """Describes metric keys of one application, by slug or name, or of all.
 
-    Raises NotFound.
+    Without `keys`, these are the keys that most instances report, and the keys with an override. Raises NotFound.
     """
     slug = None
     if app is not None:

@@ -18,9 +18,9 @@ MAX_APPLICATIONS = 1_000  # in per_app_counts
 class Stats(msgspec.Struct):
     """The body of `GET stats`: the original's four fields first.
 
-    `global_metrics`: each number over all applications but those that hide it. A key on whose aggregate applications
-    disagree, or whose aggregate needs the distribution of the values, has none.
-    `new_this_week`: first seen in the running hour or the 168 before it.
+    `global_metrics`: the aggregate of each number over all applications except those that hide it. A key is omitted if
+    applications disagree on its aggregate, or if the aggregate requires the distribution of the values.
+    `new_this_week`: first seen in the current hour or in the 168 hours before it.
     """
 
     total_instances: int
@@ -56,9 +56,9 @@ _overrides = msgspec.json.Decoder(list[metric_keys.MetricOverride])
 
 
 async def read_stats(database: Database, settings: Settings) -> Stats:
-    """Reads them from the tallies, whose number hangs on applications and keys and not on instances.
+    """Reads the statistics from the tallies. All values are of one moment.
 
-    All of them are true at one moment.
+    The number of tallies depends on the applications and keys, not on the instances.
     """
     return await database.read_consistently(lambda reader: _read(reader, settings))
 
