@@ -1,7 +1,8 @@
 -- name: count_by_value
--- Instances of an application for each value of a column or of a string or boolean metric, over the instances that KPIs
--- are over, and a number's sum and count over each, with its distribution where `with_distribution`; the values that most
--- have, and the rest as one (value null, `is_rest`). It reads every instance of the application.
+-- The number of instances of an application for each value of a column or of a string or boolean metric, over the same
+-- instances as the KPIs, and the sum and count of the number `metric` over each group. `with_distribution` adds the
+-- distribution of this number. The most frequent values have one row each; one more row combines the rest (value null,
+-- `is_rest`). The statement reads every instance of the application.
 WITH valued AS MATERIALIZED (
     SELECT
         CASE %(by)s

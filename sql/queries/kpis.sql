@@ -1,7 +1,8 @@
 -- name: select_kpis
 -- Every metric of the current snapshots, newer than the active window, of an application's unrevoked instances: one row
--- for each key and type of value (`part`: numbers, flags, categories), from the tallies. Of the counted instances alone
--- where `counted_only`. One more row (`part`: head) always comes, with the feed's cursor at which all of it is true.
+-- for each key and type of value (`part`: numbers, flags, categories), from the tallies. `counted_only`: over the
+-- counted instances only. The statement always returns one more row (`part`: head), with the feed cursor at which all
+-- rows are current.
 WITH
 -- use: due_instances
 -- use: deltas
@@ -42,7 +43,7 @@ string_values AS (
             LIMIT %(max_values)s::bigint
                 + (SELECT count(*) FROM deltas m WHERE m.metric_type = 'string' AND m.key = k.key)
         )
-        UNION -- values that are frequent only with what no sweep has counted yet
+        UNION -- values that are frequent only with the deltas that no refresh has processed yet
         SELECT
             m.value,
             coalesce(CASE WHEN %(counted_only)s::boolean THEN t.counted_instances ELSE t.instances END, 0)
@@ -84,8 +85,8 @@ LEFT JOIN distributions s
 WHERE k.place <= %(max_keys)s::bigint;
 
 -- name: sum_global_metrics (prepared)
--- Every number over the current snapshots of all applications but those that hide it, from the tallies. `overrides`: the
--- distinct overrides of those applications, {} for none.
+-- Every number over the current snapshots of all applications except those that hide it, from the tallies. `overrides`:
+-- the distinct overrides of those applications; an empty object means no override.
 WITH
 -- use: due_instances
 -- use: deltas
@@ -115,7 +116,8 @@ ORDER BY sum(k.instances) DESC, k.key
 LIMIT %(max_keys)s::bigint;
 
 -- name: count_by_status (prepared)
--- Instances by application, status and how many activity_windows have passed, from the tallies; of one application, or of all.
+-- The number of instances by application, status and number of elapsed activity windows, from the tallies; of one
+-- application or of all.
 WITH
 -- use: due_instances
 -- use: deltas
@@ -135,13 +137,13 @@ GROUP BY k.app_slug, k.key, k.value, settings.activity_windows, settings.active_
 HAVING sum(k.instances) <> 0;
 
 -- name: count_new_this_week (prepared)
--- Instances that were first seen in the running hour or in the 168 before it, from the tallies.
+-- The number of instances first seen in the current hour or in the 168 hours before it, from the tallies.
 SELECT coalesce(sum(instances), 0)::bigint AS instances
 FROM tallies
 WHERE metric_type = 'new' AND key >= to_char(now() AT TIME ZONE 'UTC' - interval '7 days', 'YYYY-MM-DD"T"HH24');
 
 -- name: count_by_application (prepared)
--- Names of applications, those with the most instances first.
+-- Names of applications with their number of instances, the most instances first.
 SELECT a.name, sum(t.instances)::bigint AS instances
 FROM applications a
 JOIN tallies t ON t.app_slug = a.slug AND t.metric_type = 'status'

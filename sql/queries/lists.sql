@@ -1,10 +1,11 @@
--- Lists of instances and of what they sent, page by page: never by counting off what was told before, always from the last
--- row of the page before on. A page ends after `limit` rows, or earlier with the row that fills `max_bytes`; `found` is how
--- many there would have been, up to one more than `limit`.
+-- Pages of instances and of their snapshots. A page begins after the last row of the page before (keyset pagination),
+-- so no statement counts rows of earlier pages. A page ends after `limit` rows, or earlier with the row that reaches
+-- `max_bytes`. `found` is the number of rows without the bound `max_bytes`, up to `limit` + 1.
 
 -- name: select_newest
--- A page of instances, newest seen first, with the feed's cursor at which it is true. `after_seen` and `after_id` are
--- the last row's of the page before. Always at least one row: without an instance where nothing matches.
+-- A page of instances, the most recently seen first, with the feed cursor at which it is current. `after_seen` and
+-- `after_id` are of the last row of the page before. The statement returns at least one row: without an instance if
+-- nothing matches.
 SELECT head.cursor AS head, page.*
 FROM feed_head head
 LEFT JOIN (
@@ -31,8 +32,9 @@ LEFT JOIN (
 ORDER BY page.row;
 
 -- name: select_ascending
--- The same, sorted by a column or by a metric, the least first. It looks at every instance that matches: about a second
--- for a million, and past ten somebody is told so. `after_…` is the sort key of the last row of the page before.
+-- The same, sorted by a column or by a metric, the least first. The statement reads every matching instance: about a
+-- second for a million. After ten seconds it is cancelled with an error for the client. `after_…` is the sort key of
+-- the last row of the page before.
 -- use: sort_keys
 chosen AS MATERIALIZED (
     SELECT * FROM keyed
@@ -46,7 +48,7 @@ chosen AS MATERIALIZED (
 -- use: item_page
 
 -- name: select_descending
--- The same, the most first.
+-- The same, the greatest first.
 -- use: sort_keys
 chosen AS MATERIALIZED (
     SELECT * FROM keyed
@@ -60,8 +62,8 @@ chosen AS MATERIALIZED (
 -- use: item_page
 
 -- name: select_by_id
--- Instances by their ID, which never changes: whoever walks over all of them meets each one once, whatever happens
--- meanwhile. `flat`: with their leaves in place of what they sent.
+-- Instances by ID. The ID never changes, so a scan of all instances reads each one once, despite concurrent changes.
+-- `flat`: with the leaves instead of the metrics object.
 SELECT *
 FROM (
     SELECT
@@ -86,7 +88,8 @@ WHERE bytes_before < %(max_bytes)s::bigint
 ORDER BY instance_id;
 
 -- name: select_metric_keys
--- The metrics that most instances answer, of one application or of all, by key; how many there are; the feed's cursor.
+-- The metrics that most instances report, of one application or of all, by key; the number of all metrics; the feed
+-- cursor.
 WITH known AS (
     SELECT key, sum(instances) AS instances
     FROM tallies
@@ -106,8 +109,8 @@ SELECT
 FROM feed_head head;
 
 -- name: select_snapshots
--- A page of an instance's snapshots, newest first. None: there is no such instance. At least one row where there is one:
--- without a snapshot where there is none any more.
+-- A page of the snapshots of an instance, newest first. The statement returns no row if the instance does not exist. It
+-- returns at least one row if the instance exists: without a snapshot if none is left.
 SELECT page.*
 FROM instances i
 LEFT JOIN (

@@ -1,7 +1,8 @@
 -- name: select_keys
--- What is known of metric keys, of one application or of all: these keys, or those that most instances answer or an
--- override names. `value_type`: number, boolean or strings, as most instances send it; null for keys that no current
--- snapshot has as one of these. `overrides`: the distinct overrides of the applications that have it, {} for none.
+-- The types and overrides of metric keys, of one application or of all: of these keys, or of the keys that most
+-- instances report or that have an override. `value_type`: number, boolean or strings, as in most instances; null for
+-- keys that have none of these types in any current snapshot. `overrides`: the distinct overrides of the applications
+-- with the key; an empty object means no override.
 WITH overridden AS MATERIALIZED (
     SELECT a.slug AS app_slug, o.key, o.value
     FROM applications a

@@ -1,11 +1,12 @@
 -- name: count_spellings
--- Every version of an application as installs spell it, and how many installs ever reported it.
+-- Every version of an application in the spelling of the installs, and the number of installs that ever reported it.
 SELECT app_version AS version, count(*) AS installs FROM versions_seen WHERE app_slug = %(app)s GROUP BY app_version;
 
 -- name: measure_adoption
--- For each release of an application: when an install first reported it, how many have, and of those that were there
--- before it was, how many moved to it and after how many days half of them had. `spellings` are versions that are shown
--- as another spelling of their release, `releases`. The statement reads a row for each install and version.
+-- For each release of an application: the time at which an install first reported it, and the number of installs that
+-- have reported it. For the installs that existed before the release: the number that moved to it, and the number of
+-- days after which half of these had moved. `spellings` are versions that are shown under another spelling of their
+-- release; `releases` are these other spellings. The statement reads one row for each install and version.
 WITH seen AS MATERIALIZED (
     SELECT
         v.instance_id, coalesce(s.release, v.app_version) AS app_version, min(v.first_at) AS first_at,
