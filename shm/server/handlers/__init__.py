@@ -1,1 +1,1 @@
-"""What answers HTTP: one module for each audience. `base` holds what all handlers share."""
+"""HTTP handlers: one module for each audience. `base` has the code that all handlers share."""

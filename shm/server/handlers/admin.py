@@ -1,4 +1,7 @@
-"""What the vendor reads and decides: `/api/v1/admin/`. Shapes are those of `kpis` and `items`."""
+"""The admin API's reads and changes of instances and applications: `/api/v1/admin/`.
+
+The shapes of responses are in `shm.analytics`.
+"""
 
 from http import HTTPStatus
 from typing import Annotated, Literal
@@ -13,7 +16,7 @@ from shm.core.errors import Conflict, NotFound
 from shm.server.handlers.base import Handler
 from shm.server.http.operations import FEED_CURSOR, NEXT_PAGE, InstanceId, Slug, operation
 
-MAX_ROWS = 1_000  # a page's upper end: about half a megabyte of JSON; `items.PAGE_BYTES` ends it too
+MAX_ROWS = 1_000  # of a page: about half a megabyte of JSON; `instances.PAGE_BYTES` limits it too
 DEFAULT_ROWS = 50  # as in the original
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_ROWS, description="At most this many.")]
@@ -68,12 +71,12 @@ class Application(Handler):
 
     @operation("getApplication", Role.VIEWER, refuses=[NotFound])
     async def get(self, slug: Slug) -> applications.Application:
-        """An application with its counts, and what the vendor says of it."""
+        """An application with its counts and the vendor's data on it."""
         return await self.services.applications.get(slug)
 
     @operation("updateApplication", Role.ADMIN, refuses=[NotFound])
     async def put(self, slug: Slug, body: applications.ApplicationChange) -> applications.Application:
-        """Changes what the vendor says of an application; what is left out stays as it is."""
+        """Changes the vendor's data on an application. Fields that are left out stay as they are."""
         await self.services.applications.update(slug, body)
         return await self.services.applications.get(slug)
 
@@ -85,7 +88,7 @@ class ApplicationKpis(Handler):
     async def get(self, slug: Slug, query: KpisQuery) -> kpis.ApplicationKpis:
         """Every metric of an application, over its unrevoked instances.
 
-        Each counts with its current snapshot, where that is newer than the active window.
+        Each instance counts with its current snapshot, if that is newer than the active window.
         """
         cursor, told = await self.services.kpis.read_application(slug, counted_only=query.counted)
         self.set_feed_cursor(cursor)
@@ -97,11 +100,11 @@ class Instances(Handler):
 
     @operation("listInstances", Role.VIEWER, headers=[FEED_CURSOR, NEXT_PAGE])
     async def get(self, query: InstancesQuery) -> list[instances.Instance]:
-        """Instances with their current metrics, newest seen first, or sorted by a field or a metric.
+        """Instances with their current metrics, last seen first, or sorted by a field or a metric.
 
-        In both orders numbers come before booleans, those before texts, and what is missing last; equals by their ID.
-        Texts, versions too, are sorted by their characters' numbers. A page may have fewer than `limit`: the `Link`
-        header says whether it is the last one.
+        In both orders numbers come before booleans, booleans before texts, and missing values last. Equal values are
+        sorted by the instance's ID. Texts, including versions, are sorted by code points. A page may have fewer items
+        than `limit`: the last page is the one without a `Link` header.
         """
         page = await self.services.items.list_page(
             query, query.after, query.limit, Sorting.parse(query.sort, query.order)
@@ -122,9 +125,10 @@ class Instance(Handler):
 
     @operation("deleteInstance", Role.ADMIN, status=HTTPStatus.NO_CONTENT, refuses=[NotFound])
     async def delete(self, instance_id: InstanceId) -> None:
-        """Deletes all that is held on an instance, for good; the feed tells that it is gone.
+        """Deletes an instance and all its data for good. The feed sends the removal.
 
-        One that goes on reporting is refused, and one that registers again is a new one: revoke it to keep it out.
+        Later reports of the instance are refused. If it registers again, it is a new instance; to exclude it for good,
+        revoke it instead.
         """
         if not await self.services.registry.delete(instance_id):
             raise no_such_instance()
@@ -135,9 +139,9 @@ class InstanceSnapshots(Handler):
 
     @operation("listSnapshots", Role.VIEWER, headers=[NEXT_PAGE], refuses=[NotFound])
     async def get(self, instance_id: InstanceId, query: PageQuery) -> list[StoredSnapshot]:
-        """An instance's snapshots, newest first, as long as they are kept.
+        """An instance's snapshots within the retention period, newest first.
 
-        A page may have fewer than `limit`: the `Link` header says whether it is the last one.
+        A page may have fewer items than `limit`: the last page is the one without a `Link` header.
         """
         found = await self.services.items.list_snapshots(instance_id, query.after, query.limit)
         if found is None:
@@ -175,7 +179,7 @@ async def set_status(handler: Handler, instance_id: str, status: Literal["active
 
 
 async def read_instance(handler: Handler, instance_id: str) -> instances.Instance:
-    """An instance, and the feed's cursor told that it is true at. Raises NotFound."""
+    """Reads an instance and sets the header with the feed's cursor of that state. Raises NotFound."""
     page = await handler.services.items.get(instance_id)
     if not page.items:
         raise no_such_instance()
@@ -184,5 +188,5 @@ async def read_instance(handler: Handler, instance_id: str) -> instances.Instanc
 
 
 def no_such_instance() -> NotFound:
-    """The refusal for an ID that nobody has."""
+    """The refusal for an ID that no instance has."""
     return NotFound("no_such_instance", "There is no instance of that ID.")

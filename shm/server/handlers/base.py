@@ -1,6 +1,7 @@
-"""What all handlers share: who may call, one shape of error, and requests in flight counted.
+"""The base of all handlers: access checks, one shape of error, and the count of requests in flight.
 
-Each method is an `operation` (`declared`), and here it is carried out: what is asked is read by it, and so is answered.
+Each method is declared as an `operation`. The base dispatches it: it parses the request and encodes the response by
+that declaration.
 """
 
 import asyncio
@@ -30,44 +31,44 @@ class Handler(tornado.web.RequestHandler):
     """The base of every handler."""
 
     operations: ClassVar[dict[str, Operation]]  # by method, in lower case
-    granted: Principal | None = None  # to the token that came, where one was wanted
+    granted: Principal | None = None  # of the request's token, if the operation requires one
 
     def __init_subclass__(cls) -> None:
-        """Whoever may GET may ask for the head alone, unless it is an upgrade."""
+        """Adds HEAD to each handler with GET, except for an upgrade to a websocket."""
         get = operations_of(cls).get("get")
         if get is not None and get.status is not HTTPStatus.SWITCHING_PROTOCOLS:
             cls.head = cls.get
         cls.operations = operations_of(cls)
 
     def initialize(self, services: Services) -> None:
-        """Called by Tornado with what the route carries."""
+        """Called by Tornado with the route's arguments."""
         self.services = services
         self._is_in_flight = False
 
     async def prepare(self) -> None:
-        """Lets in who may come in."""
+        """Called by Tornado before the method: checks access."""
         self.mark_in_flight()
         await self.check_access()
 
     def mark_in_flight(self) -> None:
-        """From here on until its answer is out, the request is in flight, and a drain waits for it."""
+        """Counts the request as in flight until its response is sent. A drain waits for requests in flight."""
         self._is_in_flight = True
         self.services.request_started()
 
     async def check_access(self) -> None:
-        """Refuses what may not come in, now or at all."""
+        """Raises a Refusal while the server drains, or if the caller's role is too small."""
         self.services.reject_if_draining()
         await self.authorize(self.operation().role)
 
     def operation(self) -> Operation:
-        """What the request's method declares. Raises MethodNotAllowed."""
+        """The declaration of the request's method. Raises MethodNotAllowed."""
         found = self.operations.get((self.request.method or "").lower())
         if found is None:
             raise MethodNotAllowed("method_not_allowed", "This address does not know that method.")
         return found
 
     async def authorize(self, required_role: Role) -> None:
-        """Holds the bearer's role against the one that is wanted. Raises Unauthorized or Forbidden."""
+        """Checks that the bearer token has the required role. Raises Unauthorized or Forbidden."""
         if required_role < Role.VIEWER:
             return
         self.granted = await self._authenticate()
@@ -91,26 +92,26 @@ class Handler(tornado.web.RequestHandler):
         return granted
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
-        """Ends the request; it is in flight until its last byte is out, or its client has gone."""
+        """Ends the request. It is in flight until its last byte is sent or its client has disconnected."""
         written = super().finish(chunk)
         written.add_done_callback(self._on_finished)
         return written
 
     def _on_finished(self, written: "asyncio.Future[None]") -> None:
-        written.exception()  # a client that has gone is no error
+        written.exception()  # a disconnected client is not an error
         if self._is_in_flight:
             self._is_in_flight = False
             self.services.request_finished()
 
     def set_default_headers(self) -> None:
-        """Called by Tornado for every answer."""
+        """Called by Tornado for every response."""
         for name, value in problems.FIXED_HEADERS.items():
             self.set_header(name, value)
 
     async def dispatch_operation(
         self, declared: Operation, method: Callable[..., Awaitable[object]], path: dict[str, str]
     ) -> None:
-        """Reads what is asked, lets the method answer it, and sends the answer."""
+        """Parses the request, calls the method and sends its response."""
         arguments: dict[str, object] = {**path}
         query_arguments = {name: self.get_query_arguments(name, strip=False) for name in self.request.query_arguments}
         query = parse_query(declared.query or NoQuery, query_arguments, lenient=declared.lenient)
@@ -135,7 +136,11 @@ class Handler(tornado.web.RequestHandler):
             self.finish(response if isinstance(response, bytes) else _encoder.encode(response))
 
     async def _send_chunks(self, response: Stream) -> None:
-        """What fails at the first piece is refused properly. Later it is cut off, and not mistaken for a whole one."""
+        """Sends a response in chunks.
+
+        An error before the first chunk gets an error status. A later error closes the connection, so that the client
+        sees an incomplete response.
+        """
         self.set_header("Content-Type", response.media)
         async with aclosing(response.chunks) as chunks:
             try:
@@ -144,7 +149,7 @@ class Handler(tornado.web.RequestHandler):
                     await asyncio.wait_for(self.flush(), WRITE_TIMEOUT_S)
                     if self.request.method == "HEAD":
                         break
-            except (StreamClosedError, TimeoutError):  # the client has gone or does not read, which is no error
+            except (StreamClosedError, TimeoutError):  # the client disconnected or does not read, which is not an error
                 self._close_connection()
             except Exception as error:
                 if not self._headers_written:
@@ -159,20 +164,20 @@ class Handler(tornado.web.RequestHandler):
 
     def set_declared_header(self, header: Header, value: object) -> None:
         """Adds a header that the operation declares."""
-        assert header in self.operation().headers, header  # noqa: S101 - or the document would not know of it
+        assert header in self.operation().headers, header  # noqa: S101 - else the document lacks it
         self.set_header(header.name, str(value))
 
     def set_feed_cursor(self, cursor: int) -> None:
-        """Says which cursor of the feed the answer is true at."""
+        """Sets the header with the feed's cursor of the response's state."""
         self.set_declared_header(FEED_CURSOR, cursor)
 
     def set_next_link(self, after: str) -> None:
-        """Says where the next page is: the same query, after a mark."""
+        """Sets the header with the link to the next page: the same query with another `after`."""
         query = {name: self.get_query_argument(name, strip=False) for name in self.request.query_arguments}
         self.set_declared_header(NEXT_PAGE, f'<{self.request.path}?{urlencode(query | {"after": after})}>; rel="next"')
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Every error has one shape, and none shows what is inside."""
+        """Sends an error as a problem document, without internals."""
         error = kwargs["exc_info"][1] if "exc_info" in kwargs else None
         refusal = problems.refusal_for(error, status_code)
         self.services.instruments.refusals.increment(refusal.code)
@@ -185,18 +190,18 @@ class Handler(tornado.web.RequestHandler):
         self.finish(problems.body_of(refusal))
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
-        """Says what went wrong, without the request."""
+        """Logs an error without the request, which contains the client's address."""
         if not isinstance(value, tornado.web.HTTPError):
             problems.log(type(self).__name__, value)
 
     def compute_etag(self) -> str | None:
-        """Nothing here is cached, so nothing is hashed for it."""
+        """Returns no ETag: responses are not cached, so a hash of the body has no use."""
         return None
 
 
 class NotFoundHandler(Handler):
-    """Whatever has no route."""
+    """The handler of all paths without a route."""
 
     def operation(self) -> Operation:
-        """There is none."""
+        """Raises NotFound."""
         raise NotFound("no_such_address", "There is nothing at this address.")

@@ -1,4 +1,4 @@
-"""What the vendor reads of an application's past, and of what it is made of: `/api/v1/admin/`."""
+"""The admin API's charts and breakdowns of applications: `/api/v1/admin/`."""
 
 from typing import Annotated
 
@@ -13,7 +13,7 @@ from shm.core.releases import version_rank
 from shm.server.handlers.base import Handler
 from shm.server.http.operations import App, Slug, operation
 
-MAX_VERSION = 1_024  # characters: more than any setting lets an install send
+MAX_VERSION = 1_024  # characters: more than an install can send under any setting
 
 HowFar = Annotated[Period, msgspec.Meta(description="How far back.")]
 
@@ -85,9 +85,9 @@ class MetricKeys(Handler):
     async def get(self, query: MetricKeysQuery) -> list[metric_descriptions.MetricKey]:
         """Descriptions of metric keys: the label, kind, aggregate, unit and format of each.
 
-        They follow from the words of the key and the vendor's overrides. Every key that is asked for is described, also
-        one whose values are shown and never aggregated. Over all applications, an override counts where all that have
-        the key agree on it.
+        They follow from the words of the key and the vendor's overrides. Every requested key is described, including
+        one whose values are shown and never aggregated. Over all applications, an override applies if all applications
+        with the key agree on it.
         """
         keys = None if query.keys is None else sorted(set(query.keys.split(",")))
         if keys is not None and len(keys) > metric_descriptions.MAX_KEYS:
@@ -100,7 +100,7 @@ class Metrics(Handler):
 
     @operation("getMetricSeries", Role.VIEWER, refuses=[NotFound])
     async def get(self, app: App, query: MetricsQuery) -> charts.MetricSeries:
-        """An application's metrics over a period: at each moment what the KPIs read then, and at last now."""
+        """An application's metrics over a period: the values of the KPIs at each time, the last one now."""
         keys = None if query.keys is None else query.keys.split(",")
         if keys is not None and len(keys) > kpis.MAX_KEYS:
             raise BadRequest("bad_parameter", f"keys names more than {kpis.MAX_KEYS} metrics.")
@@ -112,7 +112,7 @@ class Versions(Handler):
 
     @operation("getVersions", Role.VIEWER, refuses=[NotFound])
     async def get(self, slug: Slug, query: PeriodQuery) -> versions.Versions:
-        """Instances by version over a period, how fast installs move to a new version, and who is behind."""
+        """Instances by version over a period, the speed of adoption of new versions, and outdated versions."""
         return await self.services.versions.read_versions(slug, query.period)
 
 
@@ -121,7 +121,7 @@ class VersionRank(Handler):
 
     @operation("getVersionRank", Role.VIEWER)
     async def get(self, query: VersionRankQuery) -> RankedVersion:
-        """The rank of any version, to compare with the `version_rank` of instances."""
+        """The rank of any version, for comparison with the `version_rank` of instances."""
         return RankedVersion(query.version, version_rank(query.version))
 
 
@@ -130,7 +130,7 @@ class Lifecycle(Handler):
 
     @operation("getLifecycle", Role.VIEWER, refuses=[NotFound])
     async def get(self, slug: Slug, query: PeriodQuery) -> lifecycle.Lifecycle:
-        """Instances that were new, active, lost or returned by day, and how long those of each week survive."""
+        """New, active, lost and returned instances by day, and the survival of each week's new instances."""
         return await lifecycle.read_lifecycle(self.services.database, self.services.reckoned, slug, query.period)
 
 
@@ -139,9 +139,9 @@ class Breakdown(Handler):
 
     @operation("getBreakdown", Role.VIEWER, refuses=[NotFound])
     async def get(self, slug: Slug, query: BreakdownQuery) -> breakdown.Breakdown:
-        """Instances by the values of a column or metric, and another metric over each.
+        """Instances by the values of a column or metric, and an aggregate of another metric for each value.
 
-        Over the instances that KPIs are over: unrevoked ones whose current snapshot is newer than the active window.
+        The instances are those of the KPIs: unrevoked ones whose current snapshot is newer than the active window.
         """
         services = self.services
         return await breakdown.read_breakdown(

@@ -1,4 +1,4 @@
-"""`GET export`: a fleet as a file."""
+"""`GET export`: all instances as a file."""
 
 from typing import Annotated
 
@@ -34,9 +34,9 @@ class Export(Handler):
     async def get(self, query: ExportQuery) -> Stream:
         """All instances with their current metrics, by ID.
 
-        Each instance is as it is when it is read, and comes once. What changes after the cursor, the feed tells. An
-        answer that is broken off is not whole. In CSV, texts that a spreadsheet would take for a formula have a `'`
-        before them.
+        Each instance is sent once, in its state when it is read. The feed sends changes after the cursor. A response
+        whose connection breaks is incomplete. In CSV, a `'` precedes texts that a spreadsheet would evaluate as a
+        formula.
         """
         started = await export.open_export(self.services.items, query, query.format)
         self.set_feed_cursor(started.cursor)

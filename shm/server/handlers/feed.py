@@ -1,4 +1,4 @@
-"""`GET /api/v1/admin/feed`: the websocket end of the change feed."""
+"""`GET /api/v1/admin/feed`: the websocket of the change feed."""
 
 import asyncio
 import logging
@@ -23,12 +23,10 @@ GOING_AWAY = 1001
 NOT_ALLOWED = 1008
 FAULT = 1011
 TRY_AGAIN = 1013
-VERSIONS = ("7", "8", "13")  # those that Tornado speaks
+VERSIONS = ("7", "8", "13")  # of the websocket protocol that Tornado supports
 
-RETRY_WHEN_FULL_S = 10  # the Retry-After of a feed that is refused for the number of subscribers
-TOKEN_CHECK_INTERVAL_S = (
-    5.0  # between two looks at the tokens of open feeds: one short statement, however many there are
-)
+RETRY_WHEN_FULL_S = 10  # the Retry-After of a refusal for too many subscribers
+TOKEN_CHECK_INTERVAL_S = 5.0  # between two checks of the tokens of all open feeds, by one short statement
 
 logger = logging.getLogger(__name__)
 rate_limited = RateLimitedLogger(logger)
@@ -45,7 +43,7 @@ class FeedQuery(msgspec.Struct, frozen=True):
 
 
 class Feed(Handler, tornado.websocket.WebSocketHandler):
-    """One subscriber. It only listens; what it says is ignored."""
+    """One subscriber. Its messages are ignored."""
 
     _streaming: asyncio.Task[None] | None = None
 
@@ -53,7 +51,7 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
         "subscribeToFeed", Role.VIEWER, status=HTTPStatus.SWITCHING_PROTOCOLS, refuses=[Forbidden, TooMany, Overloaded]
     )
     async def get(self, query: FeedQuery) -> None:
-        """The websocket that tells each change; a bad query is refused before the upgrade."""
+        """The websocket that sends each change. A bad query is refused before the upgrade."""
         self._query = query
         headers = self.request.headers
         if headers.get("Upgrade", "").lower() != "websocket" or "Sec-WebSocket-Key" not in headers:
@@ -67,12 +65,12 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
         self._check_limits()
         self.services.sockets.add(self)
         try:
-            await super().get()  # until the subscriber has gone
+            await super().get()  # until the subscriber disconnects
         finally:
             self.services.sockets.discard(self)
 
     def check_origin(self, origin: str) -> bool:
-        """Whether a page is of this site. Other programs send such an origin too, or none."""
+        """Whether the Origin header names this server. Programs other than browsers send the same origin, or none."""
         try:
             site = urlsplit(origin).netloc.lower()
         except ValueError:
@@ -80,12 +78,12 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
         return bool(site) and site == self.request.headers.get("Host", "").lower()
 
     async def _slug(self) -> str | None:
-        """The slug of the application that is wanted; it may come to be only later."""
+        """The slug of the requested application, which need not exist yet."""
         app = self._query.app
         return None if app is None else await applications.resolve_slug(self.services.database, app)
 
     def _check_limits(self) -> None:
-        """Raises Overloaded or TooMany where there is no room for one more."""
+        """Raises Overloaded or TooMany if the number of subscribers has reached its limit."""
         limits, others = self.services.settings, [each for each in self.services.sockets if isinstance(each, Feed)]
         if len(others) >= limits.feed_subscribers:
             raise Overloaded(
@@ -97,7 +95,7 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
             raise TooMany("too_many_subscribers", sentence, RETRY_WHEN_FULL_S)
 
     async def open(self) -> None:
-        """Starts telling, in a task that `on_close` ends."""
+        """Starts the task that sends changes. `on_close` cancels it."""
         if self.ws_connection is not None and not self.ws_connection.is_closing():
             self._streaming = asyncio.create_task(self._stream())
 
@@ -110,12 +108,12 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
             self.close(TRY_AGAIN, "the database is away")
         except FeedFailed:
             self.close(FAULT, "a fault of the server")
-        except Exception:  # a feed that is open and mute would be a lie: closed, its subscriber comes back
+        except Exception:  # an open feed that sends nothing hides the failure; a closed one is reopened
             logger.exception("a feed failed")
             self.close(FAULT, "a fault of the server")
 
     async def _send(self, frames: bytes) -> None:
-        """Returns once they are with the system: at most that much is in flight. Pings go out in between."""
+        """Sends frames and returns once the kernel has them, so one chunk is in flight. Pings are sent in between."""
         connection = self.ws_connection
         if connection is None or connection.stream is None or connection.is_closing():
             raise tornado.websocket.WebSocketClosedError
@@ -125,17 +123,17 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
             raise tornado.websocket.WebSocketClosedError from None
 
     def on_message(self, message: str | bytes) -> None:
-        """Nothing is expected of a subscriber."""
+        """Ignores a subscriber's message."""
 
     def on_close(self) -> None:
-        """The peer has gone, was found dead by ping, or the server is ending."""
-        streaming, self._streaming = self._streaming, None  # else the two hold each other until the collector comes
-        if streaming is not None:  # it may have gone before it was there
+        """Stops sending: the client disconnected or did not answer a ping, or the server shuts down."""
+        streaming, self._streaming = self._streaming, None  # else a reference cycle lasts until the GC runs
+        if streaming is not None:  # the client may disconnect before `open`
             streaming.cancel()
 
 
 async def close_revoked_feeds(services: Services) -> None:
-    """Closes the feeds whose token was removed or has ended, until cancelled."""
+    """Closes the feeds whose token was removed or has expired, until cancelled."""
     while True:
         await asyncio.sleep(TOKEN_CHECK_INTERVAL_S)
         tokens = {each: each.granted.token_hash for each in services.sockets if isinstance(each, Feed) and each.granted}
@@ -143,7 +141,7 @@ async def close_revoked_feeds(services: Services) -> None:
             continue
         try:
             valid = await services.tokens.find_valid(set(tokens.values()))
-        except Exception as error:  # of a database that cannot be read, a feed tells nothing either
+        except Exception as error:  # a feed sends nothing either while the database is unreadable
             rate_limited.warning("could not see which tokens are still valid", describe_error(error))
             continue
         for subscriber, token in tokens.items():

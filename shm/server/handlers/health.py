@@ -1,4 +1,4 @@
-"""Is it alive, and can it work: for load balancers and for people."""
+"""Liveness and readiness of the server, for load balancers and operators."""
 
 from typing import Literal
 
@@ -26,7 +26,7 @@ class Healthcheck(Handler):
 
     @operation("getLiveness", Role.PUBLIC, lenient=True)
     async def get(self) -> Liveness:
-        """Whether the process answers."""
+        """Whether the server process responds."""
         return Liveness()
 
 
@@ -35,6 +35,6 @@ class Ready(Handler):
 
     @operation("getReadiness", Role.PUBLIC, lenient=True)
     async def get(self) -> Readiness:
-        """Whether the database answers, which was migrated before the server listened; 503 if not."""
+        """Whether the database responds; 503 if not. The server migrates it before it listens."""
         await self.services.database.execute("health.ping")
         return Readiness()

@@ -1,4 +1,4 @@
-"""What installs send: each request a function from what was asked to its answer."""
+"""The endpoints of the client protocol: a function from request to response for each."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -18,20 +18,20 @@ from shm.server.services import Services
 
 
 class StatusMessage(msgspec.Struct):
-    """It is done."""
+    """The message of a successful request."""
 
     status: Literal["ok"]
     message: str
 
 
 class ActivationStatus(msgspec.Struct):
-    """Whether the instance is active, or waits for its approval."""
+    """Whether the instance is active or waits for approval."""
 
     status: Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["pending", "active"]})]
 
 
 class Verdict(msgspec.Struct, omit_defaults=True):
-    """What became of a member of a backlog; `code` and `detail` say why it was refused."""
+    """The result for a member of a backlog. `code` and `detail` are the reason of a refusal."""
 
     status: Literal["stored", "repeated", "refused"]
     code: str | None = None
@@ -39,21 +39,21 @@ class Verdict(msgspec.Struct, omit_defaults=True):
 
 
 class Verdicts(msgspec.Struct):
-    """A verdict for each member of a backlog, in the order in which they were sent."""
+    """A verdict for each member of a backlog, in the order of the request."""
 
     status: Literal["ok"]
     snapshots: list[Verdict]
 
 
 class DataExport(msgspec.Struct):
-    """Everything held on an instance; its snapshots from the first to the last."""
+    """All data held on an instance. Its snapshots are in order, oldest first."""
 
     instance: dict[str, object]
     snapshots: list[dict[str, object]]
 
 
 async def register(services: Services, request: Request) -> Response:
-    """Registers an instance; unsigned, or signed with the key that it carries."""
+    """Registers an instance. The request is unsigned, or signed with the key in its body."""
     registration_body = payloads.parse_registration(request.body, services.settings)
     signed = "X-Signature" in request.headers
     if signed:
@@ -73,7 +73,7 @@ async def register(services: Services, request: Request) -> Response:
 
 
 async def activate(services: Services, request: Request) -> Response:
-    """Proves the key of a registered instance, again and again."""
+    """Confirms the key of a registered instance. The request may be repeated."""
     signed = await _verify(services, request)
     payloads.check_activation(signed)
     return Response(
@@ -82,7 +82,7 @@ async def activate(services: Services, request: Request) -> Response:
 
 
 async def snapshot(services: Services, request: Request) -> Response:
-    """Stores a snapshot; 202 once it is committed."""
+    """Stores a snapshot. Responds with 202 once it is committed."""
     signed = await _verify(services, request)
     sent = payloads.parse_snapshot(signed, datetime.now(UTC), services.settings)
     rate_limit = services.limits.check_install(signed.instance_id)
@@ -96,14 +96,17 @@ async def snapshot(services: Services, request: Request) -> Response:
 
 
 async def backlog(services: Services, request: Request) -> Response:
-    """Stores a backlog: a verdict for each once all that can be stored are committed. It counts as one snapshot."""
+    """Stores a backlog of snapshots, which counts as one snapshot.
+
+    The response has a verdict for each member and is sent once all valid members are committed.
+    """
     signed = await _verify(services, request)
     sent = payloads.parse_backlog(signed, datetime.now(UTC), services.settings)
     rate_limit = services.limits.check_install(signed.instance_id)
     valid = [member for member in sent if not isinstance(member, Refusal)]
     with _counting_unapproved(services, signed):
         outcomes = await services.intake.store_all(valid)
-    if not valid:  # nothing has asked the database yet who this is
+    if not valid:  # no statement has checked the instance and its key yet
         await services.registry.confirm_key(signed.instance_id, signed.public_key)
     if Outcome.STORED in outcomes:
         rate_limit = services.limits.take_install(signed.instance_id)
@@ -118,7 +121,10 @@ async def backlog(services: Services, request: Request) -> Response:
 
 
 async def rotate(services: Services, request: Request) -> Response:
-    """Another key from now on. Asked again by an install that missed the answer, it is one."""
+    """Replaces the instance's key.
+
+    The request may be repeated by an install that did not receive the response.
+    """
     headers = _parse_signature_headers(request)
     new_key = payloads.parse_new_public_key(request.body)
     by_new = signatures.verify_new_key(headers, new_key, request.body, request.headers.get("X-New-Signature"))
@@ -130,14 +136,14 @@ async def rotate(services: Services, request: Request) -> Response:
 
 
 async def erase(services: Services, request: Request) -> Response:
-    """Deletes everything held on the instance, and says what that was."""
+    """Deletes all data held on the instance. The response describes the deleted data."""
     signed = await _verify(services, request)
     payloads.parse_action(signed, "erase", datetime.now(UTC), services.settings)
     return Response(encode(await services.registry.erase(signed.instance_id, signed.public_key)))
 
 
 async def disclose(services: Services, request: Request) -> Response:
-    """Tells everything held on the instance."""
+    """Exports all data held on the instance."""
     signed = await _verify(services, request)
     payloads.parse_action(signed, "disclose", datetime.now(UTC), services.settings)
     await services.registry.confirm_key(signed.instance_id, signed.public_key)
@@ -179,13 +185,15 @@ ENDPOINTS = {
 
 
 def _parse_signature_headers(request: Request) -> signatures.SignatureHeaders:
-    """Who says to have signed this."""
+    """The instance ID and the signature of a request, before verification."""
     return signatures.parse_signature_headers(request.headers.get("X-Instance-ID"), request.headers.get("X-Signature"))
 
 
 async def _verify(services: Services, request: Request) -> SignedBody:
-    """The body, its signature checked: against the key that is remembered, and should another server have changed it,
-    against the newest.
+    """Verifies the signature of a body.
+
+    The cached key is tried first. If that fails, the key is read from the database, because another server may have
+    changed it.
     """
     headers = _parse_signature_headers(request)
     key = await services.registry.public_key(headers.instance_id)
@@ -200,7 +208,7 @@ async def _verify(services: Services, request: Request) -> SignedBody:
 
 @contextmanager
 def _counting_unapproved(services: Services, signed: SignedBody) -> Iterator[None]:
-    """What waits for approval counts like what is stored: it costs as much."""
+    """Counts a snapshot of an unapproved instance against the rate limit: it costs as much as a stored one."""
     try:
         yield
     except Forbidden as refusal:
@@ -216,7 +224,7 @@ def _to_verdict(outcome: Outcome | Refusal) -> Verdict:
 
 
 async def _export_chunks(services: Services, instance_id: str) -> AsyncIterator[bytes]:
-    """A JSON object in pieces: what is known of the instance, and its snapshots from the first to the last."""
+    """A JSON object in chunks: the instance's data and its snapshots, oldest first."""
     held = await services.registry.export_instance(instance_id)
     yield b'{"instance":' + encode(held) + b',"snapshots":['
     comma = b""

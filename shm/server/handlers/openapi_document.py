@@ -1,4 +1,4 @@
-"""`GET /api/openapi.json`: what `shm.server.openapi` makes of all declarations, built once at the start."""
+"""`GET /api/openapi.json`: the document of `shm.server.openapi`, which is built once at the start."""
 
 from shm.auth.tokens import Role
 from shm.server.handlers.base import Handler
@@ -10,6 +10,6 @@ class OpenApi(Handler):
 
     @operation("getOpenApiDocument", Role.PUBLIC, lenient=True)
     async def get(self) -> bytes:
-        """This document."""
+        """This OpenAPI document."""
         built: bytes = self.settings["openapi"]
         return built

@@ -1,4 +1,4 @@
-"""`GET /metrics`: how the server itself is, for monitoring systems."""
+"""`GET /metrics`: the server's own metrics, for monitoring systems."""
 
 from shm.auth.tokens import Role
 from shm.server.handlers.base import Handler
@@ -7,15 +7,15 @@ from shm.server.prometheus import CONTENT_TYPE
 
 
 class PrometheusMetrics(Handler):
-    """A viewer's token is wanted unless SHM_METRICS_PUBLIC."""
+    """`GET /metrics`. It requires a viewer's token unless SHM_METRICS_PUBLIC is set."""
 
     async def authorize(self, required_role: Role) -> None:
-        """Lets everybody in where that was set; the database is not asked then, so it may be away."""
+        """Skips the check if SHM_METRICS_PUBLIC is set. The request then needs no database."""
         if not self.services.settings.metrics_public:
             await super().authorize(required_role)
 
     @operation("getServerMetrics", Role.VIEWER, media=[CONTENT_TYPE])
     async def get(self) -> bytes:
-        """How the server is, in the text format of Prometheus."""
+        """The server's own metrics in the text format of Prometheus."""
         self.services.sampler.sample()
         return self.services.metrics_exporter.text()

@@ -1,4 +1,4 @@
-"""The tokens of the admin API: who may read and who may change, listed, made and removed by admins."""
+"""The tokens of the admin API, which admins list, create and delete."""
 
 import logging
 from datetime import timedelta
@@ -32,7 +32,7 @@ class TokenList(Handler):
 
     @operation("listTokens", Role.ADMIN, headers=[NEXT_PAGE])
     async def get(self, query: PageQuery) -> list[Token]:
-        """Tokens, the newest first, without what proves them."""
+        """Tokens without their secrets, newest first."""
         found = await self.services.tokens.list_page(query.after, query.limit + 1)
         if len(found) > query.limit:
             self.set_next_link(encode_page_token(found[query.limit - 1]))
@@ -40,7 +40,7 @@ class TokenList(Handler):
 
     @operation("createToken", Role.ADMIN, status=HTTPStatus.CREATED, refuses=[Conflict])
     async def post(self, body: NewToken) -> IssuedToken:
-        """Makes a token, which is told this once."""
+        """Creates a token. Only this response contains its secret."""
         issued = await self.services.tokens.create(body.name, Role[body.role.upper()], _read(body.expires_in))
         logger.info("token %s was made, for the role %s", issued.id, issued.role)
         return issued
@@ -51,7 +51,7 @@ class TokenDetail(Handler):
 
     @operation("deleteToken", Role.ADMIN, status=HTTPStatus.NO_CONTENT, refuses=[NotFound, Conflict])
     async def delete(self, token_id: TokenId) -> None:
-        """Removes a token, which ends at once in every server; but not the one that asks."""
+        """Deletes a token, at once for every server. The token of the request cannot delete itself."""
         await self.services.tokens.delete(token_id, principal=self.granted)
         logger.info("token %s was removed", token_id)
 
