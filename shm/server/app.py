@@ -1,4 +1,4 @@
-"""The server: its routes, and how it starts and ends."""
+"""The server's routes, start and shutdown."""
 
 import asyncio
 import logging
@@ -49,7 +49,7 @@ INSTANCE_ID = r"(?P<instance_id>[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-
 TOKEN_ID = INSTANCE_ID.replace("instance_id", "token_id")
 
 # The admin API. The client protocol's endpoints are in `handlers.ingest.ENDPOINTS`. A handler's class name is the value
-# of the label `handler` in `GET /metrics`, so no two are equal.
+# of the label `handler` in `GET /metrics`, so it must be unique.
 ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/api/v1/healthcheck", health.Healthcheck),
     (r"/api/v1/ready", health.Ready),
@@ -76,15 +76,13 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/metrics", prometheus.PrometheusMetrics),
 ]
 
-MAX_FEED_MESSAGE = 1024  # bytes that a subscriber may say: it has nothing to say
-PONG_TIMEOUT_SHARE = (
-    2 / 3
-)  # of a heartbeat for the answer to a ping; Tornado gives the goodbye after it five seconds more
-CLOSE_GRACE_S = 0.2  # for the close frames of the feed to go out
+MAX_FEED_MESSAGE = 1024  # bytes of a subscriber's message; the server ignores these messages
+PONG_TIMEOUT_SHARE = 2 / 3  # of a heartbeat: the timeout of a pong; Tornado then waits five seconds for the close frame
+CLOSE_GRACE_S = 0.2  # for sending the feed's close frames
 
 
 def make_application(services: Services) -> tornado.web.Application:
-    """The Tornado application. Raises ConfigurationError for a method that does not say who may call it."""
+    """The Tornado application. Raises ConfigurationError for a method with a faulty declaration."""
     for pattern, handler in ROUTES:
         validate_operations(pattern, handler)
     shared = {"services": services}
@@ -104,10 +102,10 @@ def make_application(services: Services) -> tornado.web.Application:
 async def running_services(
     settings: Settings, database: Database, writer: Database, instruments: Instruments
 ) -> AsyncIterator[Services]:
-    """Everything that handlers work with, its background tasks running; they end with the context.
+    """The services of the handlers, with their background tasks, which end with the context.
 
-    A background task that fails takes the context with it: a server that takes nothing in, or tells nothing, must not
-    look alive.
+    A background task that fails ends the context: a server that stores no snapshots or sends no changes must not look
+    alive.
     """
     keys = PublicKeyCache(database, settings)
     registry = Registry(database, keys, settings)
@@ -154,7 +152,7 @@ async def running_services(
 
 
 def listen(settings: Settings, *, shared: bool = False) -> list[socket.socket]:
-    """Sockets on the host and port that were set, `shared` with other processes that do so too."""
+    """Binds sockets to the configured host and port. `shared`: other processes may bind to them too (SO_REUSEPORT)."""
     try:
         return tornado.netutil.bind_sockets(settings.port, settings.host, reuse_port=shared)
     except (OSError, UnicodeError) as error:
@@ -172,7 +170,7 @@ async def serve(
     stopping: asyncio.Event,
     instruments: Instruments,
 ) -> None:
-    """Listens until `stopping` is set, then finishes what is in flight. `listening` is told the port."""
+    """Serves until `stopping` is set, then drains. Calls `listening` with the port once the server listens."""
     asyncio.get_running_loop().set_exception_handler(_log_stray)
     async with running_services(settings, database, writer, instruments) as services:
         server = make_server(services, make_application(services), ENDPOINTS)
@@ -184,7 +182,7 @@ async def serve(
 
 
 async def _drain(server: HTTPServer, services: Services, limit: timedelta) -> None:
-    """No new connections, new requests refused, feeds closed; what is in flight gets its answer."""
+    """Closes the listening sockets and the feeds, refuses new requests, and waits for those in flight."""
     logger.info("ending: finishing what is in flight")
     server.stop()
     services.draining = True
@@ -200,13 +198,13 @@ async def _drain(server: HTTPServer, services: Services, limit: timedelta) -> No
 
 
 def _record_response(handler: Handler) -> None:
-    """Where Tornado would log an answer. There is no access log: its lines would hold addresses."""
+    """Counts a response; Tornado calls this to log it. There is no access log, because it would contain addresses."""
     handler.services.instruments.record_response(
         type(handler).__name__, handler.get_status(), handler.request.request_time()
     )
 
 
 def _log_stray(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What asyncio would log of a failed callback, without reprs: those of sockets hold addresses."""
+    """Logs a failed callback without the reprs that asyncio logs: those of sockets contain addresses."""
     error = context.get("exception")
     logger.warning("a background callback failed (%s)", type(error).__name__)

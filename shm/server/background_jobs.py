@@ -1,7 +1,8 @@
-"""What goes on in the background: time passes for instances, snapshots are rolled up, and what has had its time goes.
+"""Background jobs: they refresh instances' states over time, roll snapshots up, and delete expired data.
 
-All of it in bounded steps, one after the other with rests between them, so that the intake never stands still for it;
-by one process of all on a database, whoever survives. Each step is one statement that is true by itself.
+Jobs run in bounded steps, one after the other with rests between them, so that they never block the intake. One process
+of all on a database runs them; another takes over when it ends. Each step is one statement, so the data is consistent
+after every step.
 """
 
 import asyncio
@@ -25,21 +26,21 @@ from shm.ingest.registry import Registry
 logger = logging.getLogger(__name__)
 rate_limited = RateLimitedLogger(logger)
 
-IDLE_INTERVAL_S = 1.0  # between two rounds with nothing to do
-REST_FACTOR = 2.0  # times as long as a step took, nothing is done: a third of a core at most goes into catching up
-BUSY_REST_FACTOR = 9.0  # the same while snapshots wait to be stored: a tenth of a core; whoever sends comes first
-BUSY_QUEUE_LENGTH = 16  # snapshots that wait: PostgreSQL has as much to do as it can
-RETRY_S = 5.0  # after the database was away
-MAX_RETRY_S = 30.0  # after a duty failed, which may be done but every hour
+IDLE_INTERVAL_S = 1.0  # between two rounds without work
+REST_FACTOR = 2.0  # a rest lasts this many times its step: catching up takes a third of a core at most
+BUSY_REST_FACTOR = 9.0  # the same while snapshots wait to be stored, which come first: a tenth of a core
+BUSY_QUEUE_LENGTH = 16  # waiting snapshots from which PostgreSQL counts as fully loaded
+RETRY_S = 5.0  # after the database was unavailable
+MAX_RETRY_S = 30.0  # after a failed job, even if it is due only every hour
 
-DELETE_PAGE = 1_000  # rows of a kind that are forgotten at a time
-MIN_HOURS_KEPT = timedelta(days=9)  # at least: the chart of 7 days has steps within days, and begins at a midnight
-PERCENTILES_KEPT = timedelta(days=1)  # so old a spread is told, if nobody has asked for it since
+DELETE_PAGE = 1_000  # rows that one step deletes
+MIN_HOURS_KEPT = timedelta(days=9)  # the chart of 7 days has steps within days, and begins at a midnight
+PERCENTILES_KEPT = timedelta(days=1)  # stored distributions that are not requested for so long are deleted
 
 
 @dataclass(slots=True)
 class Job:
-    """Something to be done every so often, a step at a time; a step returns whether there may be more to do."""
+    """A periodic job that runs in steps. A step returns whether there may be more to do."""
 
     name: str
     interval_s: float
@@ -48,7 +49,7 @@ class Job:
 
 
 def jobs(database: Database, registry: Registry, feed: Feed, settings: Settings) -> list[Job]:
-    """All of them, the most urgent first."""
+    """All jobs, the most urgent first."""
 
     async def delete_page(statement: str, **parameters: object) -> bool:
         return await database.execute(statement, limit=DELETE_PAGE, **parameters) == DELETE_PAGE
@@ -72,14 +73,14 @@ def jobs(database: Database, registry: Registry, feed: Feed, settings: Settings)
 
 
 async def run(database: Database, registry: Registry, intake: BatchWriter, feed: Feed, settings: Settings) -> None:
-    """Goes round until cancelled, while no other process does."""
+    """Runs the jobs until cancelled, while this process holds the leader lock."""
     while True:
         try:
             async with database.leader_lock(Lock.BACKGROUND) as check_leadership:
                 await _run_jobs(jobs(database, registry, feed, settings), check_leadership, intake)
         except DatabaseUnavailable as error:
             rate_limited.warning("what goes on in the background waits for the database", describe_error(error))
-        except Exception:  # whatever it is: no reason to take nothing in
+        except Exception:  # a failure here must not stop the intake
             rate_limited.exception("something in the background failed")
         await asyncio.sleep(RETRY_S)
 
@@ -101,21 +102,21 @@ async def _run_jobs(jobs: list[Job], check_leadership: Callable[[], Awaitable[No
 
 
 async def _run_step(job: Job, check_leadership: Callable[[], Awaitable[None]]) -> bool:
-    """One step of a duty, and when it is due again; whether there may be more to do at once.
+    """Runs one step of a job and sets when it is due again. Returns whether there may be more to do at once.
 
-    One that fails must not keep the others from what they do: on a full disk dropping weeks is what helps. Raises
-    DatabaseUnavailable only where the database is away, or the lock lost.
+    A failed step must not stop the other jobs: on a full disk, dropping old weeks frees space. Raises
+    DatabaseUnavailable only if the database is unavailable or the lock is lost.
     """
     started_at = time.monotonic()
     next_in_s = job.interval_s
     try:
         if await job.step():
             return True
-    except DatabaseUnavailable as error:  # such as a statement that was too slow, or a table in use
+    except DatabaseUnavailable as error:  # for example a slow statement, or a locked table
         await check_leadership()
         rate_limited.warning(f"could not {job.name}", str(error))
         next_in_s = min(max(job.interval_s, RETRY_S), MAX_RETRY_S)
-    except Exception:  # such as a right that is missing
+    except Exception:  # for example a missing privilege
         rate_limited.exception(f"could not {job.name}")
         next_in_s = min(max(job.interval_s, RETRY_S), MAX_RETRY_S)
     job.due_at = started_at + next_in_s

@@ -1,6 +1,6 @@
-"""Looks at what stands and is counted nowhere: the queue, pools, the feed, the loop, the database, the charts.
+"""Samples the gauges: the queue, pools, the feed, the event loop, the database's size and the charts' lag.
 
-Every worker looks at itself several times a second, so that a scrape that another worker answers knows of it too.
+Every worker samples itself several times a second, so that a scrape served by another worker includes its values.
 """
 
 import asyncio
@@ -15,9 +15,9 @@ from shm.db.database import Database
 from shm.feed.hub import Feed
 from shm.ingest.batch_writer import BatchWriter
 
-SAMPLE_INTERVAL_S = 0.25  # a loop that is blocked for longer is noticed; a sample takes some ten microseconds
+SAMPLE_INTERVAL_S = 0.25  # a loop blocked for longer shows as lag; a sample takes about ten microseconds
 MEASURE_INTERVAL_S = (
-    5.0  # between two measurements of the database: PostgreSQL asks for each file's size, about a millisecond
+    5.0  # between two measurements of the database: PostgreSQL stats each file, which takes about a millisecond
 )
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class _Measurement:
 
 
 class GaugeSampler:
-    """That of one worker."""
+    """The sampler of one worker."""
 
     def __init__(
         self, instruments: Instruments, database: Database, writer: Database, intake: BatchWriter, feed: Feed
@@ -42,7 +42,7 @@ class GaugeSampler:
         self._feed = feed
 
     def sample(self) -> None:
-        """Once, at this moment."""
+        """Sets this worker's gauges to their current values."""
         instruments = self._instruments
         instruments.queue_length.set(self._intake.depth)
         lags = self._feed.lags()
@@ -56,7 +56,7 @@ class GaugeSampler:
             instruments.waiting_statements.set(use.waiting, name)
 
     async def run(self) -> None:
-        """Again and again, until cancelled; what the loop is late for that is its lag."""
+        """Samples periodically until cancelled. The delay of a wake-up is the event loop's lag."""
         loop = asyncio.get_running_loop()
         while True:
             self.sample()
@@ -65,7 +65,7 @@ class GaugeSampler:
             self._instruments.loop_lag.observe(max(0.0, loop.time() - due))
 
     async def measure(self) -> None:
-        """The database's size and the charts' lag, until cancelled. The first worker does it for all."""
+        """Measures the database's size and the charts' lag until cancelled. Only the first worker does so."""
         while self._instruments.worker == 0:
             try:
                 (measurement,) = await self._database.fetch(_Measurement, "health.measure_database")
@@ -73,6 +73,6 @@ class GaugeSampler:
                 self._instruments.series_lag.set(measurement.series_lag_s)
             except DatabaseUnavailable as error:
                 logger.warning("could not measure the database (%s)", describe_error(error))
-            except Exception:  # such as a right that is missing: no reason to take nothing in
+            except Exception:  # for example a missing privilege, which must not stop the intake
                 logger.exception("could not measure the database")
             await asyncio.sleep(MEASURE_INTERVAL_S)

@@ -1,6 +1,7 @@
-"""The OpenAPI 3.1 document, made of what the routes and the installs' POSTs declare: nothing in it is written twice.
+"""The OpenAPI 3.1 document, built from the declarations of the routes and of the client protocol's endpoints.
 
-An operation's summary is its method's docstring, a schema's description its struct's, a refusal's its exception's.
+An operation's summary is the docstring of its method, a schema's description that of its struct, and a refusal's
+description that of its exception.
 """
 
 import inspect
@@ -35,7 +36,7 @@ from shm.server.schemas import Schemas
 
 Node = dict[str, Any]
 
-GROUP = re.compile(r"\(\?P<(\w+)>([^()]*)\)")  # in a route's pattern: a parameter and what it may be
+GROUP = re.compile(r"\(\?P<(\w+)>([^()]*)\)")  # in a route's pattern: a parameter and the pattern of its value
 COMMON_REFUSALS = (BadRequest, HeadersTooLarge, problems.Internal, Overloaded)
 TOKEN_REFUSALS = (Unauthorized, TooMany)
 INSTALL_REFUSALS = (*COMMON_REFUSALS, Unauthorized, Forbidden, TooSlow, TooLarge, TooMany)
@@ -66,13 +67,13 @@ SIGNATURE_HEADERS = {
     "X-Signature": "The Ed25519 signature over the exact bytes of the body, in hex.",
     "X-New-Signature": "The same by the new key.",
 }
-# Generators of clients leave out an operation that has no response for success.
+# Client generators omit an operation without a success response.
 NO_SUCCESS = "Never sent: 101 opens the websocket, and its messages follow."
 UPGRADE = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
 
 
 def document(routes: Sequence[tuple[str, type[Handler]]], endpoints: Mapping[str, Endpoint]) -> bytes:
-    """The document's JSON."""
+    """Builds the document as JSON."""
     operations = [
         (pattern, handler, *declared) for pattern, handler in routes for declared in handler.operations.items()
     ]
@@ -80,7 +81,7 @@ def document(routes: Sequence[tuple[str, type[Handler]]], endpoints: Mapping[str
     schemas = Schemas(
         [
             problems.Problem,
-            BacklogSnapshot,  # what a backlog's members are
+            BacklogSnapshot,  # the shape of a backlog's members
             *(endpoint.response for endpoint in endpoints.values()),
             *(endpoint.body for endpoint in endpoints.values() if endpoint.body is not None),
             *(operation.returns for operation in declared),
@@ -174,7 +175,7 @@ def _describe_endpoint(endpoint: Endpoint, schemas: Schemas) -> Node:
 
 
 def _summary(docstring: str) -> Node:
-    """The first sentence is the summary; what follows describes."""
+    """The first paragraph is the summary, the rest the description."""
     first, _, rest = docstring.partition("\n\n")
     return {"summary": " ".join(first.split())} | ({"description": rest} if rest else {})
 

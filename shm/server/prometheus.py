@@ -1,6 +1,6 @@
-"""The instruments of all workers as Prometheus reads them: the only importer of its client library.
+"""Export of all workers' instruments in the format of Prometheus. Only this module imports its client library.
 
-Collected anew at each scrape, out of the memory that the workers share, so it does not matter which of them is asked.
+Each scrape collects the values from the memory that the workers share, so any worker can serve it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,20 +20,22 @@ import shm
 from shm.core.instruments import METRICS, Metric
 from shm.core.shared_memory import WorkerSlots
 
-CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4  # one format for everybody: the one that every version reads
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4  # the one format that every version of Prometheus reads
 
 Sums = dict[tuple[str, ...], list[float]]
 
 
 class MetricsExporter:
-    """What a scrape is answered with."""
+    """Renders the response to a scrape."""
 
     def __init__(self, slots: WorkerSlots) -> None:
-        self._registry = CollectorRegistry(auto_describe=False)  # of its own: the library's holds what others put there
+        self._registry = CollectorRegistry(
+            auto_describe=False
+        )  # the library's global registry has collectors of others
         self._registry.register(_Workers(slots))
 
     def text(self) -> bytes:
-        """All metrics, as of now."""
+        """The current values of all metrics as text."""
         return generate_latest(self._registry)
 
 
@@ -58,7 +60,7 @@ class _Workers(Collector):
 
 
 def is_of_each(metric: Metric) -> bool:
-    """Whether a metric is shown for each worker, because a sum of it would say less."""
+    """Whether a metric has a series for each worker: a sum of gauges has less information."""
     return metric.kind == "gauge" and not metric.is_global
 
 
@@ -77,7 +79,7 @@ def _family(metric: Metric, sums: Sums) -> Family:
 
 
 def _buckets(bounds: tuple[float, ...], cells: list[float]) -> Iterator[tuple[str, float]]:
-    """Each bucket's upper bound, and how many are not above it."""
+    """Each bucket's upper bound, and the number of observations up to it."""
     below = 0.0
     for bound, count in zip((*map(str, bounds), "+Inf"), cells[:-1], strict=True):
         below += count

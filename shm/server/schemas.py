@@ -1,4 +1,4 @@
-"""Schemas of what is asked and answered, from the types themselves, as their JSON goes over the wire."""
+"""JSON schemas of requests and responses, made from their types as they are encoded."""
 
 from collections.abc import Iterable
 from types import NoneType
@@ -11,12 +11,12 @@ from shm.server.http.operations import JSON, Stream
 Node = dict[str, Any]
 
 REFERENCE = "#/components/schemas/{name}"
-UNTYPED = (NoneType, bytes, Stream)  # answers of which only the media type is known
+UNTYPED = (NoneType, bytes, Stream)  # responses of which only the media type is known
 NULL: Node = {"type": "null"}
 
 
 class Schemas:
-    """The schemas of some types; `components` are those of the structs among and within them, but for the queries."""
+    """The schemas of the given types. `components` has those of all their structs except the queries."""
 
     def __init__(self, hints: Iterable[Any], queries: Iterable[type[msgspec.Struct]]) -> None:
         queries = set(queries)
@@ -27,13 +27,13 @@ class Schemas:
         self._queries = {query: self.components.pop(self._name(query)) for query in queries}
 
     def of(self, shape: Any, media: str = JSON) -> Node:
-        """The schema of one of them; of bytes, what their media type says."""
+        """The schema of one of the types. That of an untyped response follows from its media type."""
         if shape in UNTYPED:
             return {"type": "object" if media == JSON else "string"}
         return self._schemas[self._shapes.index(shape)]
 
     def parameters(self, query: type[msgspec.Struct]) -> list[Node]:
-        """The fields of a query as its parameters."""
+        """The parameters for the fields of a query."""
         shape = self._queries[query]
         return [
             {"name": name, "in": "query", "required": name in shape["required"], **_parameter(schema)}
@@ -45,7 +45,10 @@ class Schemas:
 
 
 def _parameter(schema: Node) -> Node:
-    """A parameter that is not wanted is left out, so none is null; its description is the parameter's own."""
+    """A query field's schema as a parameter's. Null is removed, because an unused parameter is omitted.
+
+    The description moves from the schema to the parameter.
+    """
     wanted = {name: value for name, value in schema.items() if (name, value) != ("default", None)}
     some = [choice for choice in wanted.pop("anyOf", []) if choice != NULL]
     if len(some) == 1:
@@ -59,7 +62,7 @@ def _parameter(schema: Node) -> Node:
 
 
 def _as_sent(node: Any) -> Any:
-    """Decimals are sent as JSON numbers, not as the strings that msgspec would make of them."""
+    """A schema in which decimals are numbers, as the server encodes them. msgspec describes them as strings."""
     if isinstance(node, list):
         return [_as_sent(member) for member in node]
     if not isinstance(node, dict):
@@ -70,7 +73,7 @@ def _as_sent(node: Any) -> Any:
 
 
 def _anything(shape: type) -> Node:
-    """Of `object`. Not an empty schema, which msgspec takes for none."""
+    """The schema of `object`. It is not empty, because msgspec treats an empty schema as none."""
     if shape is not object:
         raise NotImplementedError(f"{shape} has no schema")
     return {"description": "Any JSON value."}

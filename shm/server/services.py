@@ -1,4 +1,4 @@
-"""What handlers work with: one of each for a server process, and the count of what is in flight."""
+"""The services that handlers use, one set for a server process, and the count of requests in flight."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -27,15 +27,15 @@ from shm.server.prometheus import MetricsExporter
 
 
 class PendingBody(Protocol):
-    """A request whose body is on its way."""
+    """A request whose body is not complete."""
 
     def enforce_body_timeouts(self, now: float) -> None:
-        """Ends it where its body has not come in time."""
+        """Refuses the request if its body is not complete within the timeout."""
 
 
 @dataclass(slots=True)
 class Services:
-    """What handlers work with: one of each for a server process."""
+    """The services that handlers use, one set for a server process."""
 
     settings: Settings
     database: Database
@@ -55,24 +55,24 @@ class Services:
     metrics_exporter: MetricsExporter
     sockets: set[tornado.websocket.WebSocketHandler] = field(default_factory=set)
     pending_bodies: set[PendingBody] = field(default_factory=set)
-    pending_bytes: int = 0  # of bodies on their way
+    pending_bytes: int = 0  # of incomplete bodies
     draining: bool = False
     in_flight: int = 0
-    idle: asyncio.Event = field(default_factory=asyncio.Event)  # set while nothing is in flight
+    idle: asyncio.Event = field(default_factory=asyncio.Event)  # set while no request is in flight
     _requests: "set[asyncio.Task[None]]" = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.idle.set()
 
     def reject_if_draining(self) -> None:
-        """Raises Overloaded while the server is ending."""
+        """Raises Overloaded while the server drains."""
         if self.draining:
             raise Overloaded(
                 "shutting_down", "The server is ending; try again in a moment.", 2, {"Connection": "close"}
             )
 
     def start(self, request: Coroutine[object, object, None]) -> None:
-        """Runs a request to its end; it is in flight meanwhile."""
+        """Runs a request in a task. The request is in flight until the task ends."""
         task = asyncio.create_task(request)
         self._requests.add(task)
         self.request_started()
@@ -83,17 +83,17 @@ class Services:
         self.request_finished()
 
     def cancel_in_flight(self) -> None:
-        """Cancels what has not ended within a drain's time."""
+        """Cancels the requests that did not end within the drain timeout."""
         for task in self._requests:
             task.cancel()
 
     def request_started(self) -> None:
-        """A request begins."""
+        """Counts a request as in flight."""
         self.in_flight += 1
         self.idle.clear()
 
     def request_finished(self) -> None:
-        """A request has its answer."""
+        """Counts a request as finished."""
         self.in_flight -= 1
         if not self.in_flight:
             self.idle.set()

@@ -1,7 +1,8 @@
-"""Several processes of one server: a parent that takes no requests keeps them running and tells them when to end.
+"""Several worker processes of one server, and the parent process that starts, replaces and stops them.
 
-A worker is forked with nothing open but what it inherits; it makes its own loop, pools and listening socket. One that
-dies is replaced. When the parent dies, each worker reads the end of a pipe that only the parent held open, and ends.
+The parent handles no requests. A forked worker makes its own loop, pools and listening socket. The parent replaces a
+worker that dies. When the parent dies, each worker reads end-of-file from a pipe that only the parent held open, and
+exits.
 """
 
 import asyncio
@@ -28,19 +29,19 @@ Work = Callable[[int, int, Callable[[], None]], None]
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 HEARD = (*ENDING, signal.SIGCHLD)
-LOOK_S = 1.0  # between two looks at what else the parent keeps alive
-PAUSE_S = (0.1, 5.0)  # before a replacement; doubled for each worker that died early
-EARLY_S = 10.0  # a worker that lived for less died of its start, or of what it finds wherever it starts
-MOST_EARLY = 5  # in a row: then none will ever live
-GRACE_S = 8.0  # beyond the drain, for pools to close; with the drain within the 30 s that compose.yml waits
-NOTE = struct.Struct("=i")  # a process ID; pipes take one whole, or nothing
+LOOK_S = 1.0  # between two calls of `look`, by which the parent checks its other processes
+PAUSE_S = (0.1, 5.0)  # the first and the longest pause before a replacement; doubled for each early death
+EARLY_S = 10.0  # a worker that dies earlier failed at its start, and a replacement may fail too
+MOST_EARLY = 5  # early deaths in a row, after which the server gives up
+GRACE_S = 8.0  # after the drain, for closing pools; with the drain, below the 30 s of compose.yml
+NOTE = struct.Struct("=i")  # a process ID; a pipe writes one as a whole or not at all
 
 
 class Workers:
     """`number` processes that each run `work(which, orphaned, listening)`.
 
-    `which` counts from 0; a replacement gets that of whom it replaces. `orphaned` is a descriptor that can be read when
-    the parent has died; `listening` is to be called once it listens.
+    `which` counts from 0; a replacement gets the number of the worker that it replaces. `orphaned` is a descriptor that
+    becomes readable when the parent dies. The worker calls `listening` once it listens.
     """
 
     def __init__(self, number: int, work: Work, drain: timedelta) -> None:
@@ -53,21 +54,21 @@ class Workers:
         os.set_blocking(self._noted, False)
         self._ended = False
         self._preparing: Callable[[], object] | None = None
-        self._running: dict[int, float] = {}  # process ID -> when it was started
-        self._which: dict[int, int] = {}  # process ID -> which worker it is
+        self._running: dict[int, float] = {}  # process ID -> its time of start
+        self._which: dict[int, int] = {}  # process ID -> the worker's number
         self._missing = list(range(number))
         self._listening: set[int] = set()
-        self._due: list[float] = []  # when replacements are to be started
+        self._due: list[float] = []  # times at which replacements are started
         self._early = 0
         for each in HEARD:
             signal.signal(each, self._hear)
 
     def prepare(self, job: Coroutine[object, object, T]) -> T:
-        """Runs what comes before the first worker; a signal cancels it, and CancelledError comes out."""
+        """Runs a coroutine before the first worker starts. A signal cancels it and raises CancelledError."""
 
         async def cancellable() -> T:
             loop, task = asyncio.get_running_loop(), asyncio.current_task()
-            assert task is not None  # noqa: S101 - a coroutine that runs is in a task
+            assert task is not None  # noqa: S101 - a running coroutine is in a task
             self._preparing = lambda: loop.call_soon_threadsafe(task.cancel)
             if self._ended:
                 task.cancel()
@@ -79,9 +80,10 @@ class Workers:
         return asyncio.run(cancellable())
 
     def run(self, look: Callable[[], None], all_listen: Callable[[], None]) -> None:
-        """Returns when a signal has come and every worker has ended. Calls `look` every second, `all_listen` once.
+        """Runs the workers. Returns after a signal, when every worker has exited.
 
-        Raises ConfigurationError when workers die as soon as they are started.
+        Calls `look` every second, and `all_listen` once all workers listen. Raises ConfigurationError if workers die
+        repeatedly just after their start.
         """
         self._due = [time.monotonic()] * self._number
         told = False
@@ -98,7 +100,7 @@ class Workers:
             self._end()
 
     def _hear(self, number: int, _: FrameType | None) -> None:
-        """A signal. Passed on at once, whatever the parent is doing."""
+        """The signal handler. It passes a signal on to the workers at once, without waiting for the parent's loop."""
         if number != signal.SIGCHLD:
             self._ended = True
             if self._preparing is not None:
@@ -108,15 +110,15 @@ class Workers:
 
     def _tell(self, number: int) -> None:
         for pid in self._running:
-            with suppress(ProcessLookupError):  # `_reap` has waited for it in this moment
+            with suppress(ProcessLookupError):  # `_reap` has just waited for it
                 os.kill(pid, number)
 
     def _note(self, pid: int) -> None:
-        with suppress(BlockingIOError):  # so many notes that the parent will wake up anyway
+        with suppress(BlockingIOError):  # the pipe is full, so the parent wakes up anyway
             os.write(self._noted, NOTE.pack(pid))
 
     def _wait(self, longest_s: float) -> None:
-        """Until there is something to do: a signal came, a worker listens or died, a replacement is due."""
+        """Waits until a signal arrives, a worker listens or dies, or a replacement is due."""
         until_due = min((due - time.monotonic() for due in self._due), default=longest_s)
         if select.select([self._notes], [], [], max(0.0, min(longest_s, until_due)))[0]:
             for (pid,) in NOTE.iter_unpack(os.read(self._notes, NOTE.size * 1024)):
@@ -130,7 +132,10 @@ class Workers:
             self._start()
 
     def _start(self) -> None:
-        """Forks, with signals held back: one in between would miss the new worker, or be passed on by it."""
+        """Forks a worker with signals blocked.
+
+        A signal during the fork would miss the new worker, or the worker would pass it on.
+        """
         which = self._missing.pop(0)
         signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
         try:
@@ -145,7 +150,7 @@ class Workers:
             os.kill(pid, signal.SIGTERM)
 
     def _be_a_worker(self, which: int) -> NoReturn:
-        """Ends without the parent's way out: its `finally` clauses are the parent's to run."""
+        """Runs the worker and exits by `os._exit`, because only the parent may run its own `finally` clauses."""
         status = 1
         try:
             for number in HEARD:
@@ -155,9 +160,9 @@ class Workers:
             self._work(which, self._orphaned, lambda: self._note(os.getpid()))
             status = 0
         except ShmError as error:
-            logger.error("a worker cannot go on: %s", error)  # noqa: TRY400 - its sentence says it all
+            logger.error("a worker cannot go on: %s", error)  # noqa: TRY400 - the message is sufficient
         except asyncio.CancelledError:
-            status = 0  # told to end while it was starting
+            status = 0  # a signal stopped it during its start
         except BaseException:
             logger.exception("a worker failed")
         finally:
@@ -165,7 +170,7 @@ class Workers:
             os._exit(status)
 
     def _reap(self) -> None:
-        """Waits for those that have died, and sees to their replacements."""
+        """Collects the exit status of dead workers and schedules their replacements."""
         for pid, started in list(self._running.items()):
             found, status = os.waitpid(pid, os.WNOHANG)
             if not found:
@@ -189,7 +194,7 @@ class Workers:
             self._due.append(now + pause)
 
     def _end(self) -> None:
-        """Tells all to end, waits for their drain, and kills what does not."""
+        """Terminates all workers, waits for their drain, and kills those that are still running."""
         self._ended = True
         self._tell(signal.SIGTERM)
         self._due.clear()
@@ -211,9 +216,10 @@ class Workers:
 
 @contextmanager
 def reserved(sockets: list[socket.socket]) -> Iterator[int]:
-    """The port of these sockets, kept for workers that share it: bound, and listened on by nobody yet.
+    """Reserves the port of these sockets for workers that share it: sockets stay bound to it, without listening.
 
-    They were bound without sharing, which is how another server on that port is noticed; here they are let go.
+    The given sockets were bound without sharing, which detects another server on that port. They are closed, and
+    shared sockets replace them.
     """
     port: int = sockets[0].getsockname()[1]
     with ExitStack() as kept:
@@ -224,7 +230,9 @@ def reserved(sockets: list[socket.socket]) -> Iterator[int]:
             shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if shared.family == socket.AF_INET6:
-                shared.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as Tornado binds: a socket for each
+                shared.setsockopt(
+                    socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1
+                )  # as Tornado does: one socket for each family
             try:
                 shared.bind(address)
             except OSError as error:
