@@ -1,11 +1,11 @@
--- What is derived beside what it is derived from. A comparison is one statement, so both of its sides are of one moment,
--- and whoever writes meanwhile makes no difference. Its rows are the differences: of which table (`part`), where in it
--- (`place`), what is there and what should be (as text, cut), and in `mend` what the statement `mend_…` is to be told.
+-- Comparisons of derived data with its sources. A comparison is one statement, so both of its sides are of one moment,
+-- and concurrent writes do not affect it. Its rows are the differences: the table (`part`), the place in it (`place`),
+-- the actual and the expected value (as text, cut), and the input of the statement `repair_…` (`mend`).
 --
--- What is mended by adding is the difference as it was at the comparison's moment, though others have written since:
--- every statement of theirs moves what is derived by as much as it moves what that is derived from, so the difference
--- between the two stays what it was until it is added. So no lock is held while anything is compared. A difference must be added
--- only once; `begin` sees to that.
+-- A repair that adds to a sum adds the difference as of the moment of the comparison, although others have written
+-- since. Each of their statements changes the derived data by the same amount as its source, so the difference between
+-- the two stays the same until it is added. Comparisons therefore hold no lock. A difference must be added only once;
+-- `try_repair_lock` ensures this, because only one session repairs at a time.
 
 -- name: try_repair_lock
 -- Whether this session is now the only one that repairs. The lock ends with the session's connection.
@@ -72,8 +72,8 @@ SELECT
 FROM compared;
 
 -- name: repair_instances
--- Gives these instances their newest raw snapshot, evaluates them again, updates the tallies, and sends the
--- instances through the feed.
+-- Sets the current snapshot of these instances to their newest raw one, evaluates them again, updates the tallies, and
+-- sends the instances through the feed.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH listed AS MATERIALIZED (
     SELECT DISTINCT instance_id FROM jsonb_to_recordset(%(rows)s::jsonb) AS listed_rows (instance_id uuid)
@@ -206,10 +206,11 @@ done AS (
 SELECT 1 AS mended FROM done;
 
 -- name: find_series
--- Hours and closed days that are not what the raw snapshots make them, those that are rolled up. Where raw ones have been
--- dropped, from the first midnight on at which none of them counts any more (`since`): each of them ended within the
--- active window, so all that counts later is there. In the hour that ends there the days from before are made to lead to
--- those that can be proven; else a chart that begins before it would be off by what the days before are.
+-- Hours and closed days whose values are not those of the rolled-up raw snapshots. If raw snapshots have been dropped,
+-- the comparison begins at the first midnight at which none of them counts any more (`since`). The run of each of them
+-- ended within the active window, so all snapshots that count later are stored. The hour that ends at this midnight is
+-- corrected so that the days before it, plus the hours, result in the days that can be verified. Otherwise the error of
+-- the days before would be in every value of a chart that begins before this midnight.
 WITH
 -- use: raw_history
 reach AS MATERIALIZED (
@@ -321,8 +322,9 @@ done AS (
 SELECT 1 AS mended FROM done;
 
 -- name: find_versions
--- When installs first reported versions, where raw snapshots tell otherwise: those that are rolled up say by when at the
--- latest, all of them since when at the earliest. What was before raw ones were dropped stands.
+-- Times at which installs first reported versions, if the raw snapshots contradict them. The rolled-up snapshots
+-- determine the latest possible time, and all snapshots the earliest. Times before the oldest stored raw snapshots are
+-- accepted.
 WITH
 -- use: raw_history
 reported AS (

@@ -1,9 +1,10 @@
 -- name: roll_up
--- Rolls snapshots up into the series, in the order in which they were stored, so many or a batch more; tells how many.
--- Each ends the run of the one before it in time; a late one does the same in the past, and so mends it. (A window that
--- runs from the newest back grows at one end and is never computed anew: a late one may have a month of others after it.)
--- Neighbours are looked for nearby first, and snapshots install by install (OFFSET 0 holds the planner to that): a step
--- must not cost more the more history there is.
+-- Rolls snapshots up into the series, in the order in which they were stored: `limit` of them, or up to a batch more.
+-- Returns their number. Each snapshot ends the run of the snapshot before it in time. A late snapshot does the same in
+-- the past, which corrects the series there. (A window frame from the newest snapshot backwards grows at one end only,
+-- so its minimum is never recomputed. A recomputation would be slow, because a late snapshot may have a month of others
+-- after it.) The statement searches for neighbours nearby first, and reads snapshots install by install; OFFSET 0
+-- forces the planner to do so. The reason: the cost of a step must not grow with the history.
 SELECT pg_advisory_xact_lock({rollup_lock});
 WITH head AS MATERIALIZED (
     SELECT cursor FROM series_head WHERE NOT stale
@@ -134,9 +135,9 @@ RETURNING series_head.closed_until;
 SELECT stale FROM series_head;
 
 -- name: delete_stale
--- Forgets what is rolled up by another active window than now, so many rows of hours and of days; once nothing of it is
--- left, all raw snapshots are to be rolled up again. Days that cannot be computed from those stay as they are. Tells how
--- many rows are gone.
+-- Deletes series that were rolled up with a previous active window, up to `limit` rows of hours and of days. Once none
+-- is left, the rollup starts again with the first raw snapshot. Days that cannot be computed from the raw snapshots
+-- stay unchanged. Returns the number of deleted rows.
 SELECT pg_advisory_xact_lock({rollup_lock});
 WITH head AS MATERIALIZED (
     SELECT date_trunc('day', raw_since + settings.active_window + interval '1 day' - interval '1 microsecond') AS frozen_until
@@ -171,7 +172,7 @@ UPDATE series_head SET raw_since = greatest(raw_since, %(until)s::timestamptz)
 RETURNING raw_since;
 
 -- name: freeze_days
--- Freezes days that included dropped snapshots: from now on snapshots may arrive whose neighbours in time are gone.
+-- Freezes days that included dropped snapshots, because snapshots may arrive now whose neighbours in time are dropped.
 SELECT pg_advisory_xact_lock({rollup_lock});
 UPDATE series_head SET frozen_until = greatest(
     frozen_until, date_trunc('day', raw_since + settings.active_window + interval '1 day' - interval '1 microsecond')
@@ -179,8 +180,8 @@ UPDATE series_head SET frozen_until = greatest(
 FROM settings;
 
 -- name: select_head (prepared)
--- The midnight up to which days are closed, and the one up to which they are frozen: times within frozen days are
--- not known.
+-- The midnight up to which days are closed, and the one up to which they are frozen. Values at times within frozen days
+-- are not known.
 SELECT closed_until, nullif(frozen_until, '-infinity') AS frozen_until FROM series_head;
 
 -- name: select_current
@@ -222,10 +223,12 @@ ORDER BY sum(instances) DESC, value
 LIMIT %(limit)s::bigint;
 
 -- name: select_past
--- What was read at points in the past, a row for each name: at which places of the points (from 1), and what. At `closed`
--- ones, which are midnights (`is_closed`). At `open` ones, which are ascending, by how much it had moved since the point
--- before, and since the midnight `base` before the first one; what it read then has the place 0.
--- Hours are looked up name by name: it costs what these keys have, and not what all applications have of that time.
+-- The values at points in the past. There are two kinds of points, and one row for each series key and kind. `places`
+-- are the positions of the points (from 1); `totals` and `instances` have the same order. `closed` points are
+-- midnights, and their values are absolute (`is_closed`). `open` points are ascending, and their values are the changes
+-- since the point before; the change at the first point is since the midnight `base` before it. Place 0 is the absolute
+-- value at `base`. Hours are read by series key, so the cost depends on these keys and not on the hours of all
+-- applications.
 SELECT
     metric_type, key, value, is_closed,
     array_agg(place) AS places, array_agg(total) AS totals, array_agg(instances) AS instances
@@ -259,8 +262,8 @@ FROM (
 GROUP BY metric_type, key, value, is_closed;
 
 -- name: delete_old_hours
--- Forgets hours whose days are closed, from before the oldest raw snapshots and of no chart with steps within days; the
--- oldest first.
+-- Deletes hours whose days are closed, and that are before the oldest raw snapshots and before every chart with steps
+-- within days. The oldest are deleted first.
 SELECT pg_advisory_xact_lock({rollup_lock});
 WITH bound AS MATERIALIZED (
     SELECT least(now() - %(kept)s::interval, closed_until) AS at FROM series_head
@@ -293,8 +296,9 @@ SELECT 1 FROM days_gone
 LIMIT %(limit)s;
 
 -- name: select_past_distributions
--- The least, the median and the most of numbers at points in the past, ascending, from the raw snapshots: what sums cannot
--- tell. It reads all raw snapshots of the time, of whoever is or was of the application.
+-- The distributions of numbers at ascending points in the past, from the raw snapshots, because sums do not contain
+-- them. The statement reads all raw snapshots of that time, of every instance that belongs or belonged to the
+-- application.
 WITH runs AS (
     SELECT
         s.app_slug, coalesce(s.leaves, s.metrics) AS leaves, s.snapshot_at AS starts_at,
