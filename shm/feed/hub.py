@@ -182,7 +182,7 @@ class Feed:
             subscriber.position, subscriber.cursor = chunk.position, chunk.cursor
 
     async def _catch_up(self, subscriber: Subscriber, buffer: ChangeBuffer, send: Send) -> None:
-        """Sends a subscriber from the database what the buffer does not hold, and sets its position."""
+        """Sends a subscriber the changes before the buffer's start, from the database, and sets its position."""
         while buffer.cursor < subscriber.cursor and buffer.failed is None:
             await buffer.advanced.wait()
         changed_apps: set[str] = set()

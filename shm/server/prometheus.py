@@ -29,9 +29,8 @@ class MetricsExporter:
     """Renders the response to a scrape."""
 
     def __init__(self, slots: WorkerSlots) -> None:
-        self._registry = CollectorRegistry(
-            auto_describe=False
-        )  # the library's global registry has collectors of others
+        # The library's global registry also has the collectors of other modules.
+        self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Workers(slots))
 
     def text(self) -> bytes:
