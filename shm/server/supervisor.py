@@ -230,9 +230,8 @@ def reserved(sockets: list[socket.socket]) -> Iterator[int]:
             shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if shared.family == socket.AF_INET6:
-                shared.setsockopt(
-                    socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1
-                )  # as Tornado does: one socket for each family
+                # As Tornado does: one socket for each family.
+                shared.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             try:
                 shared.bind(address)
             except OSError as error:

@@ -117,9 +117,8 @@ class IngestRequest(httputil.HTTPMessageDelegate):
         self._closes_connection = self._is_http_1_0 or headers.get("Connection", "").lower() == "close"
         self._is_head = start_line.method == "HEAD"
         content_length = headers.get("Content-Length", "")
-        length = (
-            int(content_length) if LENGTH.fullmatch(content_length) else 0
-        )  # Tornado refuses any other value when it reads the body
+        # Tornado refuses any other value when it reads the body.
+        length = int(content_length) if LENGTH.fullmatch(content_length) else 0
         try:
             self._admit(start_line.method, length)
         except Refusal as refusal:
