@@ -23,7 +23,7 @@ events AS (
     UNION ALL
     SELECT 'lost', a.lost_at FROM absences a JOIN life USING (instance_id)
     UNION ALL
-    SELECT 'absences_ended', a.returned_at FROM absences a JOIN life USING (instance_id)
+    SELECT 'returned', a.returned_at FROM absences a JOIN life USING (instance_id)
 )
 SELECT event, date_trunc('day', at) AS day, count(*) AS instances
 FROM events

@@ -268,7 +268,7 @@ def test_a_retention_that_is_too_short_stops_the_start(tmp_path: Path) -> None:
     """A retention that could not mend the past stops the start with a sentence."""
     done = run_shm("serve", "--data-dir", str(tmp_path / "data"), SHM_RETENTION="59d")
     assert done.returncode == 1
-    assert "SHM_RETENTION is shorter than SHM_MAX_SNAPSHOT_AGE and SHM_ACTIVE_WINDOW together" in done.stderr
+    assert "SHM_RETENTION is shorter than SHM_MAX_SNAPSHOT_AGE plus SHM_ACTIVE_WINDOW" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "data").exists()
 

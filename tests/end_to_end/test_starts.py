@@ -62,14 +62,14 @@ def test_a_failed_migration_is_reported_with_line_and_message(postgres: str, com
     """The message is PostgreSQL's own."""
     with empty_database(postgres) as dsn:
         with admin_cursor(dsn) as cursor:
-            cursor.execute("CREATE TABLE snapshots ()")
+            cursor.execute("CREATE FUNCTION flatten_metrics(jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT $1'")
         done = run_shm(command, "--dsn", dsn)
         with admin_cursor(dsn) as cursor:
             cursor.execute("SELECT to_regclass('applications'), to_regclass('instances')")
             assert cursor.fetchone() == (None, None)
     assert done.returncode == 1
-    assert re.search(r"migration 0001_\w+\.sql, statement [0-9]+: relation \"snapshots\" already exists", done.stderr)
-    assert "DuplicateTable, SQLSTATE 42P07" in done.stderr
+    assert re.search(r"migration 0001_\w+\.sql, statement [0-9]+: function \"flatten_metrics\" already exists", done.stderr)
+    assert "DuplicateFunction, SQLSTATE 42723" in done.stderr
     assert "Traceback" not in done.stderr
 
 
