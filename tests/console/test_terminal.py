@@ -200,7 +200,7 @@ def test_nothing_that_an_install_sent_reaches_the_terminal_as_a_command(server: 
 def test_the_console_outlives_its_server_and_catches_up(server: ServerProcess) -> None:
     install = Install(server.url).enroll({"sent": 111})
     with console(server, (80, 24)) as terminal:
-        terminal.shows("111", "● live")
+        terminal.shows("SHM  Ledger", "111", "● live")  # the only application has been opened
         server.kill()
         terminal.shows("◌ disconnected", "retry in", "111")
         server.start()
