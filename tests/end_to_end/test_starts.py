@@ -68,7 +68,9 @@ def test_a_failed_migration_is_reported_with_line_and_message(postgres: str, com
             cursor.execute("SELECT to_regclass('applications'), to_regclass('instances')")
             assert cursor.fetchone() == (None, None)
     assert done.returncode == 1
-    assert re.search(r"migration 0001_\w+\.sql, statement [0-9]+: function \"flatten_metrics\" already exists", done.stderr)
+    assert re.search(
+        r"migration 0001_\w+\.sql, statement [0-9]+: function \"flatten_metrics\" already exists", done.stderr
+    )
     assert "DuplicateFunction, SQLSTATE 42723" in done.stderr
     assert "Traceback" not in done.stderr
 
