@@ -53,7 +53,7 @@ class ServerMemory:
 
 @dataclass(frozen=True, slots=True)
 class FeedRun:
-    """What was sent and received, with latencies and CPU time."""
+    """Messages sent and received, with latencies and CPU time."""
 
     sent: SendResult
     received: ReceiveResult

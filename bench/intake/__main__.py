@@ -39,7 +39,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is measured, how long and how often."""
+    """The measurements, with their length and number."""
 
     workers: Sequence[int]
     connections: Sequence[int]
@@ -50,7 +50,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Baselines:
-    """What the machine does without other load."""
+    """The machine's baseline, without other load."""
 
     verifications: float  # a second, on one core
     commit: machine.Percentiles

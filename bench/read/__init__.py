@@ -1,1 +1,1 @@
-"""What reading costs at different sizes: `python -m bench.read`."""
+"""The latency of reads at different sizes: `python -m bench.read`."""

@@ -1,1 +1,1 @@
-"""What the benches share: servers, signed fleets, measures of the machine, and the report's format."""
+"""Shared by the benches: servers, signed fleets, measures of the machine, and the report's format."""

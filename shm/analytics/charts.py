@@ -114,7 +114,7 @@ class ChartReader:
 
 @dataclass(frozen=True, slots=True)
 class _ConsistentRead:
-    """What was read at one moment. `spread`: keys that are no sums, with their aggregates; `current`: the KPIs."""
+    """The readings of one moment. `spread`: keys that are no sums, with their aggregates; `current`: the KPIs."""
 
     config: AppConfig
     points: list[datetime]

@@ -27,7 +27,7 @@ Status = Literal["pending", "active", "revoked"]
 VersionRank = Annotated[
     str,
     msgspec.Meta(
-        description="What versions are ordered by: compare it by code points. Spellings of one release have the same."
+        description="The sort key of the version, compared by code points; equal for all spellings of one release."
     ),
 ]
 

@@ -178,7 +178,7 @@ def latest_release(versions: Iterable[str]) -> str | None:
 
 
 def outdated_versions(running: Mapping[str, int], latest: str) -> list[OutdatedVersion]:
-    """What runs before the latest release, in order; names without a number are no releases that could be missed."""
+    """The versions in use before the latest release, in order. Names without a number are not counted as releases."""
     last = version_rank(latest)
     earlier = sorted((version for version in running if version_rank(version) < last), key=version_rank)
     most = sum(map(is_release, earlier)) + 1  # for a name, since names come first

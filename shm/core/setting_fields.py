@@ -1,4 +1,4 @@
-"""What a field of `shm.core.settings.Settings` consists of: variables, parser, default and reason.
+"""The parts of a field of `shm.core.settings.Settings`: variables, parser, default and reason.
 
 An unknown name or an invalid value raises ConfigurationError with a sentence.
 """

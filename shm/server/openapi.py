@@ -43,11 +43,11 @@ INSTALL_REFUSALS = (*COMMON_REFUSALS, Unauthorized, Forbidden, TooSlow, TooLarge
 ALL_REFUSALS = (*INSTALL_REFUSALS, NotFound, Conflict)
 
 DESCRIPTION = """\
-What the vendor reads and decides, with a bearer token, and what installs send, signed.
+The vendor's requests carry a bearer token; the installs' requests are signed.
 
 Every refusal is `application/problem+json` with a stable `code`. Lists are arrays; the next page is in the `Link` \
-header. What an answer is true at is its `X-Feed-Cursor`; with it as `since`, the feed tells all that changed later. \
-HEAD is answered wherever GET is. Numbers keep the digits with which they were sent."""
+header. `X-Feed-Cursor` is the cursor at which an answer is true; with it as `since`, the feed sends every later \
+change. HEAD is answered wherever GET is. Numbers keep the digits with which they were sent."""
 
 RATE_LIMIT_HEADERS = (
     Header("X-RateLimit-Limit", "How many requests may come at once.", int, always=False),

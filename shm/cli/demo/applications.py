@@ -53,7 +53,7 @@ class Application:
         return next(version for version, upto in self.releases if persona.patience <= upto)
 
     def report(self, persona: Persona, now: float) -> Metrics:
-        """What the install counts at `now` (seconds since 1970), with what its machine says."""
+        """The counters of the install at `now` (seconds since 1970), with its machine's metrics."""
         drift = random.Random(f"{persona.number}/{int(now)}")
         hours = max(0.0, now - persona.since) / 3600
         machine: Metrics = {

@@ -20,7 +20,7 @@ MAX_ROWS = 1_000  # of a page: about half a megabyte of JSON; `instances.PAGE_BY
 DEFAULT_ROWS = 50  # as in the original
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_ROWS, description="At most this many.")]
-After = Annotated[str, msgspec.Meta(description="A mark out of the `Link` header: what comes after it is wanted.")]
+After = Annotated[str, msgspec.Meta(description="A page token from the `Link` header; the page after it is returned.")]
 
 
 class PageQuery(msgspec.Struct, frozen=True):

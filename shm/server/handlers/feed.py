@@ -35,9 +35,14 @@ rate_limited = RateLimitedLogger(logger)
 class FeedQuery(msgspec.Struct, frozen=True):
     """The query of the feed."""
 
-    app: Annotated[str, msgspec.Meta(description="An application's slug or name: it alone is wanted.")] | None = None
+    app: (
+        Annotated[str, msgspec.Meta(description="An application's slug or name; without it, all applications.")] | None
+    ) = None
     since: (
-        Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1, description="The cursor of a list: what changed after it.")]
+        Annotated[
+            int,
+            msgspec.Meta(ge=0, le=2**63 - 1, description="The cursor of a list; the feed sends the changes after it."),
+        ]
         | None
     ) = None
 

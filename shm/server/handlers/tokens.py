@@ -20,7 +20,9 @@ logger = logging.getLogger(__name__)
 class NewToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of `POST tokens`."""
 
-    name: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME_LENGTH, description="What uses it.")]
+    name: Annotated[
+        str, msgspec.Meta(min_length=1, max_length=MAX_NAME_LENGTH, description="The name of its user, shown in lists.")
+    ]
     role: Literal["viewer", "admin"]
     expires_in: (
         Annotated[str, msgspec.Meta(description="A duration such as `90d`; without one the token has no end.")] | None

@@ -9,7 +9,7 @@ from shm_client import Instance
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """What ages and states are computed from: the server's time, and the active window in seconds."""
+    """The inputs of ages and states: the server's time, and the active window in seconds."""
 
     now: datetime
     active_window_s: int
