@@ -56,7 +56,7 @@ def check() -> str | None:
         resolve(scratch)
         for lock in (LOCK, SERVER_LOCK, BUILD_LOCK):
             if not (ROOT / lock).is_file() or (scratch / lock).read_text() != (ROOT / lock).read_text():
-                return f"{lock} does not fit pyproject.toml; mend it: make lock"
+                return f"{lock} does not fit pyproject.toml; to correct it: make lock"
     return None
 
 
