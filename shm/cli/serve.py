@@ -33,7 +33,7 @@ from shm.db.migrations import migrate
 from shm.db.shared_settings import persist_shared_settings
 from shm.server.app import listen, serve
 from shm.server.services import Services
-from shm.server.supervisor import Workers, reserved
+from shm.server.supervisor import Workers, reserve_port
 
 HELP = "Run the server: migrate, listen, and on SIGTERM finish what is in flight."
 
@@ -99,7 +99,7 @@ def _run_workers(settings: Settings, dsn: str, restart_if_dead: RestartIfDead | 
     workers = Workers(settings.workers, work, settings.drain_timeout)
     exit_if_signalled()  # by one that came before `workers` listened to signals
     token_file = workers.prepare(_prepare(settings, dsn))
-    with reserved(listen(settings)) as port:
+    with reserve_port(listen(settings)) as port:
         workers.run(PostgresWatchdog(restart_if_dead).check, lambda: _log_how_to_connect(settings, port, token_file))
 
 
