@@ -64,8 +64,6 @@ class MetricOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
     hidden: bool = False
 
 
-Overrides = Mapping[str, MetricOverride]
-
 NO_OVERRIDE = MetricOverride()
 
 
