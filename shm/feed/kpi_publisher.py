@@ -8,8 +8,8 @@ from shm.analytics.kpis import ApplicationKpis, KpiReader
 from shm.core.errors import DatabaseUnavailable, NotFound
 from shm.core.logs import RateLimitedLogger, describe_error
 
-PAUSE_S = 0.5  # between two reads of an application's KPIs
-RETRY_S = 5.0  # after a read that failed
+READ_INTERVAL_S = 0.5  # from the end of a read of an application's KPIs to the next one
+RETRY_INTERVAL_S = 5.0  # after a read that failed
 
 rate_limited = RateLimitedLogger(logging.getLogger(__name__))
 
@@ -52,11 +52,10 @@ class KpiPublisher:
 
     async def _read(self, slug: str, publish: Publish) -> None:
         self._stale.discard(slug)
-        self._next_read_at[slug] = asyncio.get_running_loop().time() + PAUSE_S
         try:
             cursor, kpis = await self._kpis.read_application(slug)
         except NotFound:  # no instance of the application has confirmed its key yet
-            return
+            pass
         except DatabaseUnavailable as error:
             self._retry_later(slug)
             rate_limited.warning("KPIs could not be read for the feed", describe_error(error))
@@ -65,7 +64,9 @@ class KpiPublisher:
             rate_limited.exception("KPIs could not be read for the feed")
         else:
             publish(cursor, kpis)
+        # Counted from the end of a read: after a slow one, the next KPIs would follow at once.
+        self._next_read_at.setdefault(slug, asyncio.get_running_loop().time() + READ_INTERVAL_S)
 
     def _retry_later(self, slug: str) -> None:
         self._stale.add(slug)
-        self._next_read_at[slug] = asyncio.get_running_loop().time() + RETRY_S
+        self._next_read_at[slug] = asyncio.get_running_loop().time() + RETRY_INTERVAL_S

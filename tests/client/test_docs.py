@@ -80,7 +80,7 @@ def test_each_client_event_is_documented_with_its_members() -> None:
     "sentence",
     [
         f"heartbeat of {Settings().heartbeat.seconds} seconds (`SHM_FEED_HEARTBEAT`)",
-        f"at most {1 / kpi_publisher.PAUSE_S:.0f}".replace("2", "two") + " a second",
+        f"at most {1 / kpi_publisher.READ_INTERVAL_S:.0f}".replace("2", "two") + " a second",
         f"for {'a day' if Settings().feed_memory.days == 1 else '?'} (`SHM_FEED_MEMORY`)",
         f"keeps track of up to {instance_tracker.MAX_INSTANCES:,}",
     ],
