@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from shm.analytics.kpis import ApplicationKpis
-from shm.feed.changes import PAGE, Change, ChangeKind, Changes
+from shm.feed.changes import PAGE_SIZE, Change, ChangeKind, ChangePage
 from shm.feed.frames import InstanceChanged, InstanceRemoved, encode_frame, encode_kpis_frame
 
 MAX_BUFFER_BYTES = 16 * 2**20  # of all frames: some seconds of a busy fleet, or one burst of changes
@@ -28,7 +28,7 @@ class _Entry:
     app_slug: str
     to_all: bytes
     to_app: bytes
-    since: float  # the loop's time at which the entry was added
+    added_at: float  # the loop's time at which the entry was added
     is_kpis: bool = False
     is_replaced: bool = False
 
@@ -45,7 +45,7 @@ class Chunk:
     frames: bytes
     position: int
     cursor: int
-    made_at: int  # the buffer's position when the chunk was built
+    built_at: int  # the buffer's position when the chunk was built
 
 
 class ChangeBuffer:
@@ -67,16 +67,18 @@ class ChangeBuffer:
         self._chunk_bytes = 0
         self._announced = (self.position, self.cursor)
 
-    def add(self, changes: Changes, now: float) -> None:
+    def add(self, page: ChangePage, now: float) -> None:
         """Appends a page of changes in their order."""
-        for change in changes.found:
-            to_all, to_app = _frames(change)
-            self._append(_Entry(self.position + 1, change.cursor, change.app_slug, to_all, to_app, now), _name(change))
-        self.cursor = changes.cursor
+        for change in page.changes:
+            to_all, to_app = _encode_change(change)
+            self._append(
+                _Entry(self.position + 1, change.cursor, change.app_slug, to_all, to_app, now), _object_key(change)
+            )
+        self.cursor = page.cursor
 
-    def add_kpis(self, at: int, kpis: ApplicationKpis, now: float) -> None:
-        """Appends KPIs that were read at the cursor `at`."""
-        frame = encode_kpis_frame(min(at, self.cursor), kpis)
+    def add_kpis(self, cursor: int, kpis: ApplicationKpis, now: float) -> None:
+        """Appends KPIs that were read at this cursor."""
+        frame = encode_kpis_frame(min(cursor, self.cursor), kpis)
         entry = _Entry(self.position + 1, self.cursor, kpis.app, frame, frame, now, is_kpis=True)
         self._append(entry, ("kpis", kpis.app))
 
@@ -92,7 +94,7 @@ class ChangeBuffer:
         """Wakes the subscribers that wait for entries added since the last call."""
         if self._announced != (self.position, self.cursor):
             self._announced = self.position, self.cursor
-            self._shorten()
+            self._trim()
             self._clear_chunks()
             self.advanced.set()
             self.advanced = asyncio.Event()
@@ -115,7 +117,7 @@ class ChangeBuffer:
 
     def changed_apps_since(self, position: int, app: str | None) -> set[str]:
         """The applications, or the one of `app`, with a change after a position."""
-        entries = islice(self._entries, self._index(position), None)
+        entries = islice(self._entries, self._index_after(position), None)
         return {entry.app_slug for entry in entries if not entry.is_kpis and app in {None, entry.app_slug}}
 
     def next_chunk(self, position: int, app: str | None) -> Chunk | None:
@@ -123,7 +125,7 @@ class ChangeBuffer:
         if position < self._start_position:
             return None
         chunk = self._chunks.get((position, app))
-        if chunk is None or chunk.made_at != self.position:
+        if chunk is None or chunk.built_at != self.position:
             chunk = self._build_chunk(position, app)
             if self._chunk_bytes > MAX_CHUNK_CACHE_BYTES:
                 self._clear_chunks()
@@ -133,51 +135,51 @@ class ChangeBuffer:
 
     def waiting_since(self, position: int) -> float | None:
         """The loop's time at which the first entry after a position was added; None without one."""
-        index = self._index(position)
-        return self._entries[index].since if index < len(self._entries) else None
+        index = self._index_after(position)
+        return self._entries[index].added_at if index < len(self._entries) else None
 
-    def _append(self, entry: _Entry, name: tuple[str, str] | None) -> None:
+    def _append(self, entry: _Entry, key: tuple[str, str] | None) -> None:
         """Appends an entry and empties the older one of the same object."""
-        if name is not None:
-            before = self._newest.get(name)
-            if before is not None:
-                self._bytes -= before.size
-                before.to_all = before.to_app = b""
-                before.is_replaced = True
+        if key is not None:
+            previous = self._newest.get(key)
+            if previous is not None:
+                self._bytes -= previous.size
+                previous.to_all = previous.to_app = b""
+                previous.is_replaced = True
                 self._replaced += 1
-            self._newest[name] = entry
+            self._newest[key] = entry
         self._entries.append(entry)
         self._bytes += entry.size
         self.position = entry.position
 
-    def _shorten(self) -> None:
+    def _trim(self) -> None:
         """Drops emptied entries once they are the larger part, and the older half while a limit is exceeded."""
-        if self._replaced > len(self._entries) // 2 + PAGE:
+        if self._replaced > len(self._entries) // 2 + PAGE_SIZE:
             self._entries = [entry for entry in self._entries if not entry.is_replaced]
             self._replaced = 0
         while self._bytes > MAX_BUFFER_BYTES or len(self._entries) > MAX_ENTRIES:
-            gone = self._entries[: (len(self._entries) + 1) // 2]
-            del self._entries[: len(gone)]
-            self.start_cursor, self._start_position = gone[-1].cursor, gone[-1].position
-            self._bytes -= sum(entry.size for entry in gone)
-            self._replaced -= sum(entry.is_replaced for entry in gone)
-            self._newest = {
-                name: entry for name, entry in self._newest.items() if entry.position > self._start_position
-            }
-            self.kpis_to_republish.update(entry.app_slug for entry in gone if entry.is_kpis and not entry.is_replaced)
+            dropped = self._entries[: (len(self._entries) + 1) // 2]
+            del self._entries[: len(dropped)]
+            self.start_cursor, self._start_position = dropped[-1].cursor, dropped[-1].position
+            self._bytes -= sum(entry.size for entry in dropped)
+            self._replaced -= sum(entry.is_replaced for entry in dropped)
+            self._newest = {key: entry for key, entry in self._newest.items() if entry.position > self._start_position}
+            self.kpis_to_republish.update(
+                entry.app_slug for entry in dropped if entry.is_kpis and not entry.is_replaced
+            )
 
     def _clear_chunks(self) -> None:
         self._chunks.clear()
         self._chunk_bytes = 0
 
-    def _index(self, position: int) -> int:
+    def _index_after(self, position: int) -> int:
         return bisect_right(self._entries, position, key=lambda entry: entry.position)
 
     def _build_chunk(self, position: int, app: str | None) -> Chunk:
         frames: list[bytes] = []
         size = 0
         cursor = self.cursor
-        for entry in islice(self._entries, self._index(position), None):
+        for entry in islice(self._entries, self._index_after(position), None):
             frame = entry.to_all if app is None else entry.to_app if entry.app_slug == app else b""
             if size and size + len(frame) > MAX_CHUNK_BYTES:
                 return Chunk(b"".join(frames), position, cursor, self.position)
@@ -187,14 +189,14 @@ class ChangeBuffer:
         return Chunk(b"".join(frames), self.position, self.cursor, self.position)
 
 
-def _name(change: Change) -> tuple[str, str] | None:
+def _object_key(change: Change) -> tuple[str, str] | None:
     """The key of an object whose newest state replaces older ones. Removals have none: an instance may have moved."""
-    if change.item is not None:
-        return "instance", change.item.instance_id
+    if change.instance is not None:
+        return "instance", change.instance.instance_id
     return ("application", change.app_slug) if change.kind is ChangeKind.APPLICATION else None
 
 
-def _frames(change: Change) -> tuple[bytes, bytes]:
+def _encode_change(change: Change) -> tuple[bytes, bytes]:
     """The frame for all subscribers, and the one for those of the application."""
     frame = render_change(change)
     return (b"" if change.kind is ChangeKind.LEFT else frame), frame
@@ -202,8 +204,8 @@ def _frames(change: Change) -> tuple[bytes, bytes]:
 
 def render_change(change: Change) -> bytes:
     """A change as the frame for subscribers of its application."""
-    if change.item is not None:
-        return encode_frame(InstanceChanged(change.cursor, change.item))
+    if change.instance is not None:
+        return encode_frame(InstanceChanged(change.cursor, change.instance))
     if change.instance_id is not None:
         return encode_frame(InstanceRemoved(change.cursor, change.instance_id))
     return b""

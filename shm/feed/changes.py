@@ -1,4 +1,4 @@
-"""The changes after a cursor of the feed, read from the database: newest states in the order of their last change."""
+"""Reads the feed's changes after a cursor from the database: newest states in the order of their last change."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,7 +7,7 @@ from typing import Any
 from shm.analytics.instances import Instance, instance_from_row
 from shm.db.database import Database
 
-PAGE = 500  # changes read at a time
+PAGE_SIZE = 500  # changes read at a time
 UNSENT_KPIS_SPAN = 1_000  # changes before a cursor whose KPIs may be unsent: KPIs follow half a second later
 MAX_CURSOR = 2**63 - 1  # no cursor comes after it
 
@@ -29,11 +29,11 @@ class Change:
     cursor: int
     app_slug: str
     instance_id: str | None
-    item: Instance | None
+    instance: Instance | None
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
+class ChangePage:
     """A page of changes.
 
     The page covers changes up to `cursor`, which is at most the feed's `head`. Removals up to `horizon` are deleted
@@ -43,39 +43,39 @@ class Changes:
     cursor: int
     head: int
     horizon: int
-    found: list[Change]
-    most: int  # the number of changes requested
+    changes: list[Change]
+    limit: int  # the number of changes requested
 
     @property
     def is_last(self) -> bool:
         """Whether this is the last page."""
-        return len(self.found) < self.most
+        return len(self.changes) < self.limit
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class FeedHead:
     """The newest cursor, and the cursor up to which removals are deleted."""
 
     cursor: int
     horizon: int
 
 
-async def head(database: Database) -> Head:
+async def read_head(database: Database) -> FeedHead:
     """The feed's current head."""
-    row = await database.fetch_one(Head, "feed.select_head")
+    row = await database.fetch_one(FeedHead, "feed.select_head")
     assert row is not None  # noqa: S101 - the table always has its one row
     return row
 
 
-async def after(
-    database: Database, since: int, *, app: str | None = None, until: int = MAX_CURSOR, most: int = PAGE
-) -> Changes:
+async def read_changes(
+    database: Database, since: int, *, app: str | None = None, until: int = MAX_CURSOR, limit: int = PAGE_SIZE
+) -> ChangePage:
     """The next changes after `since` and up to `until`, of one application or of all."""
-    rows = await database.fetch(dict, "feed.select_changes", since=since, until=until, app=app, limit=most)
-    found = [_change(row) for row in rows if row["kind"] is not None]
+    rows = await database.fetch(dict, "feed.select_changes", since=since, until=until, app=app, limit=limit)
+    changes = [_change(row) for row in rows if row["kind"] is not None]
     head = rows[0]["head"]
-    looked = min(head, until) if len(found) < most else found[-1].cursor
-    return Changes(looked, head, rows[0]["horizon"], found, most)
+    cursor = min(head, until) if len(changes) < limit else changes[-1].cursor
+    return ChangePage(cursor, head, rows[0]["horizon"], changes, limit)
 
 
 async def recently_changed_apps(database: Database, cursor: int, app: str | None) -> set[str]:
@@ -89,5 +89,5 @@ async def recently_changed_apps(database: Database, cursor: int, app: str | None
 
 def _change(row: dict[str, Any]) -> Change:
     kind = ChangeKind(row["kind"])
-    told = instance_from_row(row) if kind is ChangeKind.INSTANCE else None
-    return Change(kind, row["cursor"], row["app_slug"], row["instance_id"], told)
+    instance = instance_from_row(row) if kind is ChangeKind.INSTANCE else None
+    return Change(kind, row["cursor"], row["app_slug"], row["instance_id"], instance)

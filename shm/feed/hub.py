@@ -17,17 +17,24 @@ from shm.core.logs import RateLimitedLogger
 from shm.core.settings import Settings
 from shm.core.tasks import run_in_background
 from shm.db.database import Database
-from shm.feed import changes
 from shm.feed.change_buffer import MAX_CHUNK_BYTES, ChangeBuffer, render_change
-from shm.feed.changes import PAGE, ChangeKind, Changes, Head
+from shm.feed.changes import (
+    PAGE_SIZE,
+    ChangeKind,
+    ChangePage,
+    FeedHead,
+    read_changes,
+    read_head,
+    recently_changed_apps,
+)
 from shm.feed.frames import Hello, Resync, encode_frame
 from shm.feed.kpi_publisher import KpiPublisher
 
 CHANNEL = "shm_feed"
-PAUSE_S = 0.1  # between two reads: a burst is reduced to newest states, and each subscriber gets one write
-FORGET_PAGE = 1_000  # removals deleted by one statement
+READ_INTERVAL_S = 0.1  # between two reads: a burst is reduced to newest states, and each subscriber gets one write
+REMOVALS_PAGE_SIZE = 1_000  # removals deleted by one statement
 MAX_CATCHING_UP = 4  # subscribers that read the database at the same time: fewer than its pool has connections
-TOO_OLD = "This cursor is too old: list again."
+CURSOR_TOO_OLD = "This cursor is too old: list again."
 
 logger = logging.getLogger(__name__)
 rate_limited = RateLimitedLogger(logger)
@@ -49,7 +56,7 @@ class Subscriber:
 
     app: str | None
     cursor: int
-    behind_since: float | None  # the loop's time since when it has no position
+    behind_since: float | None  # the loop's time at which it lost its position
     position: int | None = None
 
 
@@ -77,26 +84,26 @@ class Feed:
         now = asyncio.get_running_loop().time()
         return [self._lag(subscriber, now) for subscriber in self._subscribers]
 
-    async def forget_removals(self) -> bool:
+    async def delete_old_removals(self) -> bool:
         """Deletes the oldest thousand removals older than `SHM_FEED_MEMORY`. Returns whether there were any."""
-        parameters = {"memory": self._memory, "limit": FORGET_PAGE}
+        parameters = {"memory": self._memory, "limit": REMOVALS_PAGE_SIZE}
         return await self._database.execute("feed.delete_old_removals", **parameters) > 0
 
     async def follow(self, app: str | None, since: int | None, send: Send) -> None:
         """Serves one subscriber until cancelled or until `send` raises. Raises DatabaseUnavailable or FeedFailed."""
-        head = await changes.head(self._database)
-        lost = None if since is None else _explain_lost_cursor(since, head)
-        cursor = head.cursor if since is None or lost else since
+        head = await read_head(self._database)
+        resync_reason = None if since is None else _resync_reason(since, head)
+        cursor = head.cursor if since is None or resync_reason else since
         subscriber = Subscriber(app, cursor, asyncio.get_running_loop().time())
         self._subscribers.add(subscriber)
         try:
             buffer = self._buffer = self._buffer or ChangeBuffer(head.cursor)
             self._wake_reader.set()  # to read the changes since the head was read
             await send(encode_frame(Hello(cursor, self._heartbeat_s)))
-            if lost:
-                await send(encode_frame(Resync(lost)))
-            elif since is not None:  # its last connection may have ended between a change and its KPIs
-                self._kpi_publisher.request(await changes.recently_changed_apps(self._database, since, app))
+            if resync_reason:
+                await send(encode_frame(Resync(resync_reason)))
+            elif since is not None:  # its previous connection may have ended between a change and its KPIs
+                self._kpi_publisher.request(await recently_changed_apps(self._database, since, app))
             await self._send_changes(subscriber, buffer, send)
         finally:
             self._subscribers.discard(subscriber)
@@ -122,12 +129,12 @@ class Feed:
                     self._fail(error)
             if not self._wake_reader.is_set():
                 self._unread_since = None
-            await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(READ_INTERVAL_S)
 
     async def _read(self, buffer: ChangeBuffer) -> None:
-        page: Changes | None = None
+        page: ChangePage | None = None
         while page is None or not page.is_last:
-            page = await changes.after(self._database, buffer.cursor)
+            page = await read_changes(self._database, buffer.cursor)
             now = asyncio.get_running_loop().time()
             if page.head < buffer.cursor:
                 raise CursorRegression("the feed's head went back: the database is another one, or was restored")
@@ -136,7 +143,7 @@ class Feed:
             else:
                 buffer.add(page, now)
             buffer.announce()
-            self._request_kpis({change.app_slug for change in page.found} | buffer.kpis_to_republish)
+            self._request_kpis({change.app_slug for change in page.changes} | buffer.kpis_to_republish)
             buffer.kpis_to_republish.clear()
             if not page.is_last:
                 self._unread_since = now
@@ -148,18 +155,18 @@ class Feed:
 
     def _request_kpis(self, slugs: set[str]) -> None:
         """Requests the KPIs of those of these applications that have a subscriber."""
-        asked_for = {subscriber.app for subscriber in self._subscribers}
-        self._kpi_publisher.request(slugs if None in asked_for else slugs & asked_for)
+        subscribed_apps = {subscriber.app for subscriber in self._subscribers}
+        self._kpi_publisher.request(slugs if None in subscribed_apps else slugs & subscribed_apps)
 
     def _fail(self, error: Exception) -> None:
         """Ends all feeds: an open feed that sends nothing would hide the failure."""
-        away = isinstance(error, DatabaseUnavailable | CursorRegression)
-        if away:
+        is_expected = isinstance(error, DatabaseUnavailable | CursorRegression)
+        if is_expected:
             rate_limited.warning("feeds were ended", str(error))
         else:
             logger.error("the feed failed", exc_info=error)
         if self._buffer is not None:
-            self._buffer.fail(DatabaseUnavailable if away else FeedFailed)
+            self._buffer.fail(DatabaseUnavailable if is_expected else FeedFailed)
             self._buffer = None
         self._kpi_publisher.forget()
 
@@ -186,18 +193,18 @@ class Feed:
         while buffer.cursor < subscriber.cursor and buffer.failed is None:
             await buffer.advanced.wait()
         changed_apps: set[str] = set()
-        most = PAGE
+        limit = PAGE_SIZE
         while (position := buffer.position_of(subscriber.cursor)) is None:
             async with self._catch_up_slots:
-                page = await changes.after(
-                    self._database, subscriber.cursor, app=subscriber.app, until=buffer.start_cursor, most=most
+                page = await read_changes(
+                    self._database, subscriber.cursor, app=subscriber.app, until=buffer.start_cursor, limit=limit
                 )
             if subscriber.cursor < page.horizon:
                 subscriber.cursor, position = buffer.cursor, buffer.position
-                await send(encode_frame(Resync(TOO_OLD)))
+                await send(encode_frame(Resync(CURSOR_TOO_OLD)))
                 break
-            frames, cursor, most = _first_chunk(page, subscriber.app)
-            changed_apps |= {change.app_slug for change in page.found if change.cursor <= cursor}
+            frames, cursor, limit = _first_chunk(page, subscriber.app)
+            changed_apps |= {change.app_slug for change in page.changes if change.cursor <= cursor}
             await send(frames)
             subscriber.cursor = cursor
         subscriber.position = position
@@ -210,21 +217,21 @@ class Feed:
         return now - min(now if waiting is None else waiting, now if self._unread_since is None else self._unread_since)
 
 
-def _first_chunk(page: Changes, app: str | None) -> tuple[bytes, int, int]:
+def _first_chunk(page: ChangePage, app: str | None) -> tuple[bytes, int, int]:
     """The frames of as many changes as one write may contain, the cursor after them, and the size of the next page."""
     frames: list[bytes] = []
     size = 0
-    for position, change in enumerate(page.found):
+    for position, change in enumerate(page.changes):
         frame = b"" if app is None and change.kind is ChangeKind.LEFT else render_change(change)
         if size and size + len(frame) > MAX_CHUNK_BYTES:
-            return b"".join(frames), page.found[position - 1].cursor, min(PAGE, 2 * position)
+            return b"".join(frames), page.changes[position - 1].cursor, min(PAGE_SIZE, 2 * position)
         frames.append(frame)
         size += len(frame)
-    return b"".join(frames), page.cursor, min(PAGE, 2 * page.most)
+    return b"".join(frames), page.cursor, min(PAGE_SIZE, 2 * page.limit)
 
 
-def _explain_lost_cursor(since: int, head: Head) -> str | None:
+def _resync_reason(since: int, head: FeedHead) -> str | None:
     """The reason why a cursor is not valid; None for a valid one."""
     if since > head.cursor:
-        return "This cursor was never given by this database: list again."
-    return TOO_OLD if since < head.horizon else None
+        return "This cursor is not one of this database: list again."
+    return CURSOR_TOO_OLD if since < head.horizon else None

@@ -64,7 +64,7 @@ def jobs(database: Database, registry: Registry, feed: Feed, settings: Settings)
         Job("make weeks", 3_600.0, lambda: partitions.create_missing(database, settings)),
         Job("drop weeks", 3_600.0, lambda: partitions.drop_expired(database, settings.retention)),
         Job("purge", 60.0, registry.purge_unconfirmed),
-        Job("forget removals", 60.0, feed.forget_removals),
+        Job("forget removals", 60.0, feed.delete_old_removals),
         Job("forget hours", 3_600.0, lambda: delete_page("series.delete_old_hours", kept=hours_kept)),
         Job("forget what came to nothing", 3_600.0, lambda: delete_page("series.delete_zero_rows")),
         Job("forget spent tallies", 60.0, lambda: delete_page("tallies.delete_zero_rows")),

@@ -15,7 +15,7 @@ import pytest
 from tornado.httpclient import HTTPClientError
 
 from shm.db.statements import statements
-from shm.feed.hub import PAUSE_S
+from shm.feed.hub import READ_INTERVAL_S
 from tests.support import plain_http
 from tests.support.databases import admin_cursor
 from tests.support.installs import Install
@@ -163,7 +163,7 @@ async def test_a_burst_arrives_as_newest_states(serve: Callable[..., ServerProce
             await told(subscriber, installs, each)
         assert slow.instances == listed(server)
         # each look tells of an install once, and there is a pause between two looks
-        looks = (time.monotonic() - started) / PAUSE_S + 2
+        looks = (time.monotonic() - started) / READ_INTERVAL_S + 2
         assert len(slow.cursors) <= looks * len(installs)
 
 

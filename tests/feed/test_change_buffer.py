@@ -17,7 +17,7 @@ from shm.analytics.instances import Instance
 from shm.analytics.kpis import ApplicationKpis
 from shm.feed import change_buffer
 from shm.feed.change_buffer import ChangeBuffer
-from shm.feed.changes import Change, ChangeKind, Changes
+from shm.feed.changes import Change, ChangeKind, ChangePage
 
 APPS = ("ledger", "kiosk")
 INSTALLS = ("a", "b", "c")
@@ -106,7 +106,7 @@ async def hold(steps: list[tuple[str, Any, Any]]) -> None:
         elif step == "read":
             readers[one].read(buffer, truth)
         if found:
-            buffer.add(Changes(cursor, cursor, 0, found, 500), 0.0)
+            buffer.add(ChangePage(cursor, cursor, 0, found, 500), 0.0)
         if step == "look":
             buffer.announce()
             kpis_to_republish |= buffer.kpis_to_republish
