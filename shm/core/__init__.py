@@ -1,1 +1,1 @@
-"""Ground that every other package stands on: errors, settings, logging, metric keys, slugs, instruments."""
+"""Errors, settings, logging, metric keys, slugs and instruments, which all other packages use."""

@@ -19,8 +19,8 @@ from typing import Any, TextIO
 
 from shm.core.errors import ShmError
 
-OWN_ROOT = "shm"  # the root of SHM's logger names
-SILENCED = ("tornado.access", "tornado.application", "tornado.general")
+ROOT_LOGGER = "shm"  # the root of SHM's logger names
+DISABLED_LOGGERS = ("tornado.access", "tornado.application", "tornado.general")
 REPEAT_INTERVAL_S = 60.0  # an ongoing problem is worth one line a minute
 MAX_CAUSES = 10  # exceptions of one chain that are shown
 
@@ -32,7 +32,7 @@ def configure(level: str = "info") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    for name in SILENCED:
+    for name in DISABLED_LOGGERS:
         silenced = logging.getLogger(name)
         silenced.handlers = [logging.NullHandler()]
         silenced.propagate = False
@@ -56,7 +56,7 @@ class RedactingFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Formats a record. Called by logging."""
-        if record.name.partition(".")[0] != OWN_ROOT:
+        if record.name.partition(".")[0] != ROOT_LOGGER:
             original = record
             record = copy(original)
             record.msg, record.args = f"{original.name}: {_redact_message(original)}", ()

@@ -18,13 +18,13 @@ from functools import lru_cache
 CACHE_SIZE = 4_096  # versions: a fleet has tens to hundreds, and each snapshot sends one
 
 # Pre-release words in the order of a release cycle. Daily builds come first.
-CONTINUOUS = frozenset({"dev", "nightly", "daily", "snapshot", "canary", "edge", "next", "unstable"})
-STAGES = dict.fromkeys(CONTINUOUS, 0) | {"alpha": 1, "beta": 2, "milestone": 3, "preview": 4, "pre": 4, "rc": 5}
+DEVELOPMENT_WORDS = frozenset({"dev", "nightly", "daily", "snapshot", "canary", "edge", "next", "unstable"})
+STAGES = dict.fromkeys(DEVELOPMENT_WORDS, 0) | {"alpha": 1, "beta": 2, "milestone": 3, "preview": 4, "pre": 4, "rc": 5}
 UNNAMED_STAGE = 0  # a pre-release that only a tilde marks, as in Debian's `1.5.0~20261101`
-SPELLINGS = {"a": "alpha", "b": "beta", "m": "milestone", "c": "rc", "cr": "rc"}
-REVISION = frozenset({"post", "rev", "r"})  # before a number: `1.0.post1`, `1.0-r1` and `1.0-1` are one release
-RELEASE = frozenset({"final", "ga", "release", "stable"})  # after a number they have no meaning
-PREFIXES = frozenset({"v", "ver", "version", "r", "rev", "rel", "release", "stable", "build", "b", "go"})
+STAGE_ALIASES = {"a": "alpha", "b": "beta", "m": "milestone", "c": "rc", "cr": "rc"}
+REVISION_WORDS = frozenset({"post", "rev", "r"})  # before a number: `1.0.post1`, `1.0-r1` and `1.0-1` are one release
+RELEASE_WORDS = frozenset({"final", "ga", "release", "stable"})  # after a number they have no meaning
+VERSION_PREFIXES = frozenset({"v", "ver", "version", "r", "rev", "rel", "release", "stable", "build", "b", "go"})
 
 # Classes of the part that follows the numbers of a release, and of the parts after that one.
 PRE, END, POST, SEGMENT = "b", "d", "f", "h"
@@ -95,8 +95,8 @@ def _parse_release(text: str) -> _Release | None:
     numbers = re.split("[.-]", found[0])
     while len(numbers) > 1 and not numbers[-1].strip("0"):
         numbers.pop()
-    channel = [each for each in TOKEN.findall(text[:start]) if each in STAGES]
-    stage, tail = _split_stage([*channel, *TOKEN.findall(text[found.end() :])])
+    stages_before_numbers = [each for each in TOKEN.findall(text[:start]) if each in STAGES]
+    stage, tail = _split_stage([*stages_before_numbers, *TOKEN.findall(text[found.end() :])])
     return _Release(epoch, tuple(numbers), stage, tail)
 
 
@@ -106,7 +106,7 @@ def _numbers_start(text: str) -> int | None:
     if first is None:
         return None
     words = TOKEN.findall(text[: first.start()])
-    if all(each in PREFIXES or each in STAGES for each in words):
+    if all(each in VERSION_PREFIXES or each in STAGES for each in words):
         return first.start()
     dotted = DOTTED.search(text)
     return None if dotted is None else dotted.start()
@@ -118,7 +118,7 @@ def _split_stage(tokens: list[str]) -> tuple[str | None, tuple[str, ...]]:
     for index, word in enumerate(words):
         if word.isdecimal():
             break
-        stage = word if word in STAGES else SPELLINGS.get(word) if index == 0 else None
+        stage = word if word in STAGES else STAGE_ALIASES.get(word) if index == 0 else None
         if stage == "milestone" and word == "m" and not _is_number(words, index + 1):
             stage = None  # a patch letter, as in 1.0.2m
         if stage is not None:
@@ -130,12 +130,12 @@ def _split_stage(tokens: list[str]) -> tuple[str | None, tuple[str, ...]]:
 
 def _significant_words(tokens: list[str]) -> list[str]:
     """The tokens that change the order: without release words, and without words before a revision's number."""
-    words = [each for each in tokens if each not in RELEASE]
-    if words[1:] and words[0] == "~" and (words[1] in STAGES or words[1] in SPELLINGS):
+    words = [each for each in tokens if each not in RELEASE_WORDS]
+    if words[1:] and words[0] == "~" and (words[1] in STAGES or words[1] in STAGE_ALIASES):
         words = words[1:]
     kept: list[str] = []
     for index, word in enumerate(words):
-        if word not in REVISION:
+        if word not in REVISION_WORDS:
             kept.append(word)
         elif not _is_number(words, index + 1):
             kept.append("0" if word == "post" else word)
@@ -152,7 +152,7 @@ def _rank_part(part: str) -> str:
         return TILDE
     if part.isdecimal():
         return AFTER_NUMBER + _rank_number(part)
-    return f"{BEFORE if part in CONTINUOUS else AFTER_WORD}{part}."
+    return f"{BEFORE if part in DEVELOPMENT_WORDS else AFTER_WORD}{part}."
 
 
 def _rank_number(digits: str) -> str:

@@ -1,4 +1,4 @@
-"""The parts of a field of `shm.core.settings.Settings`: variables, parser, default and reason.
+"""The definition of a field of `shm.core.settings.Settings`: variables, parser, default and reason.
 
 An unknown name or an invalid value raises ConfigurationError with a sentence.
 """
@@ -33,27 +33,30 @@ OTHER_PROGRAMS_VARIABLES = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """The source of a setting: its environment variables by precedence, its parser, and the reason for its default."""
+class SettingSpec:
+    """The definition of a setting. `variables` are its environment variables by precedence.
 
-    names: tuple[str, ...]
+    `reason` describes the setting and gives the reason for its default.
+    """
+
+    variables: tuple[str, ...]
     parse: Callable[[str], object]
     reason: str
     has_flag: bool = True
 
 
-def setting(names: str, parse: Callable[[str], Any], default: str | None, reason: str, *, has_flag: bool = True) -> Any:
+def setting(
+    variables: str, parse: Callable[[str], Any], default: str | None, reason: str, *, has_flag: bool = True
+) -> Any:
     """A field of Settings. `default` is a text and parsed like a value from the environment."""
-    source = Source(tuple(names.split()), parse, reason, has_flag)
-    return field(
-        default=None if default is None else parse(default), metadata={"source": source, "default_text": default}
-    )
+    spec = SettingSpec(tuple(variables.split()), parse, reason, has_flag)
+    return field(default=None if default is None else parse(default), metadata={"spec": spec, "default_text": default})
 
 
-def parse_setting(name: str, value: str, source: Source) -> object:
-    """The value of a setting. `name` is the variable or flag that it came from. Raises ConfigurationError."""
+def parse_setting(name: str, value: str, spec: SettingSpec) -> object:
+    """The value of a setting. `name` is its variable or flag. Raises ConfigurationError."""
     try:
-        return source.parse(value)
+        return spec.parse(value)
     except ValueError as error:
         raise ConfigurationError(f"{name}={value!r} is invalid: expected {error}.") from None
 

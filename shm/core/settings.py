@@ -15,7 +15,7 @@ from typing import Any, cast
 import platformdirs
 
 from shm.core.errors import ConfigurationError
-from shm.core.setting_fields import Source, check_names, parse_setting, setting
+from shm.core.setting_fields import SettingSpec, check_names, parse_setting, setting
 from shm.core.setting_types import (
     Network,
     parse_activation,
@@ -84,8 +84,8 @@ class Settings:
         "SHM_MAX_TOKENS",
         parse_positive_int,
         "1000",
-        "Number of API tokens, expired ones included. One for each person and script is far below it; "
-        "more come from a script that creates them in a loop.",
+        "Number of API tokens, expired ones included. One for each person and script stays far below it. The "
+        "limit stops a script that creates tokens in a loop.",
     )
     activation: str = setting(
         "SHM_ACTIVATION",
@@ -197,7 +197,7 @@ class Settings:
         "SHM_RATELIMIT_ENABLED",
         parse_bool,
         "true",
-        "Whether rate limits apply. Switch them off only behind something that limits requests itself.",
+        "Whether rate limits apply. Switch them off only behind a proxy that limits requests itself.",
     )
     ratelimit_register_requests: int = setting(
         "SHM_RATELIMIT_REGISTER_REQUESTS",
@@ -363,7 +363,7 @@ class Settings:
         "SHM_METRICS_PUBLIC",
         parse_bool,
         "false",
-        "Whether GET /metrics needs no token. Set it to true where only your monitoring reaches the server.",
+        "Whether GET /metrics is served without a token. Set it to true where only your monitoring reaches the server.",
     )
     heartbeat: timedelta = setting(
         "SHM_FEED_HEARTBEAT",
@@ -384,17 +384,17 @@ class Settings:
 
         Raises ConfigurationError with one sentence for an unknown name or an invalid value.
         """
-        known = {name for source in setting_sources().values() for name in source.names}
+        known = {name for spec in setting_specs().values() for name in spec.variables}
         check_names(environment, known)
         values: dict[str, object] = {}
-        for name, source in setting_sources().items():
+        for name, spec in setting_specs().items():
             flag = (flags or {}).get(name)
             if flag is not None:
-                values[name] = parse_setting("--" + name.replace("_", "-"), str(flag), source)
+                values[name] = parse_setting("--" + name.replace("_", "-"), str(flag), spec)
                 continue
-            variable = next((each for each in source.names if environment.get(each, "") != ""), None)
+            variable = next((each for each in spec.variables if environment.get(each, "") != ""), None)
             if variable is not None:
-                values[name] = parse_setting(variable, environment[variable], source)
+                values[name] = parse_setting(variable, environment[variable], spec)
         settings = cls(**cast(dict[str, Any], values))
         settings.check_consistency()
         return settings
@@ -408,18 +408,18 @@ class Settings:
             )
 
 
-def setting_sources() -> dict[str, Source]:
-    """Field name -> source of each setting, in the order of the class."""
-    return {each.name: each.metadata["source"] for each in fields(Settings)}
+def setting_specs() -> dict[str, SettingSpec]:
+    """Field name -> definition of each setting, in the order of the class."""
+    return {field.name: field.metadata["spec"] for field in fields(Settings)}
 
 
 def add_flags(parser: argparse.ArgumentParser, *only: str) -> None:
     """Adds a flag for each setting, or only for those named. Its help has the reason, default and variables."""
-    for each in fields(Settings):
-        source: Source = each.metadata["source"]
-        if not source.has_flag or (only and each.name not in only):
+    for field in fields(Settings):
+        spec: SettingSpec = field.metadata["spec"]
+        if not spec.has_flag or (only and field.name not in only):
             continue
-        default_text = each.metadata["default_text"]
-        default = f" Default: {default_text}." if default_text is not None and each.default is not MISSING else ""
-        description = f"{source.reason}{default} [{', '.join(source.names)}]".replace("%", "%%")
-        parser.add_argument("--" + each.name.replace("_", "-"), dest=each.name, metavar="…", help=description)
+        default_text = field.metadata["default_text"]
+        default = f" Default: {default_text}." if default_text is not None and field.default is not MISSING else ""
+        description = f"{spec.reason}{default} [{', '.join(spec.variables)}]".replace("%", "%%")
+        parser.add_argument("--" + field.name.replace("_", "-"), dest=field.name, metavar="…", help=description)

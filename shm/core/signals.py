@@ -21,7 +21,7 @@ class _Signals:
     first: int | None = None  # the number of the first signal
     has_raised = False
     may_raise = False  # whether the handler may raise, at any instruction
-    cleanups = 0  # number of nested `uninterrupted` contexts
+    cleanup_depth = 0  # number of nested `uninterrupted` contexts
 
     def handle(self, number: int, _: FrameType | None) -> None:
         """The signal handler."""
@@ -32,7 +32,7 @@ class _Signals:
 
     def exit_once(self) -> None:
         """Raises SystemExit if a signal was received and has not raised it yet."""
-        if self.first is not None and not self.has_raised and not self.cleanups:
+        if self.first is not None and not self.has_raised and not self.cleanup_depth:
             self.has_raised, self.may_raise = True, False
             raise SystemExit(128 + self.first)
 
@@ -68,11 +68,11 @@ def interruptible() -> Iterator[None]:
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Within this context, a cleanup, no signal raises an exception."""
-    _signals.cleanups += 1
+    _signals.cleanup_depth += 1
     try:
         yield
     finally:
-        _signals.cleanups -= 1
+        _signals.cleanup_depth -= 1
 
 
 def exit_if_signalled() -> None:

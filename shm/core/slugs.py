@@ -13,7 +13,7 @@ from anyascii import anyascii
 
 MAX_SLUG_LENGTH = 100  # as in the original server
 HASH_DIGITS = 8
-SEPARATORS = frozenset("-_./,:;'’\"()[]|&!?·")  # besides white space
+SEPARATORS = frozenset("-_./,:;'’\"()[]|&!?·")  # in addition to white space
 SYMBOLS = frozenset({"Sc", "Sk", "Sm", "So"})
 
 PLAIN_NAME = re.compile(r"[a-z0-9]+( [a-z0-9]+)*")

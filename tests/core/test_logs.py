@@ -1,4 +1,4 @@
-"""The log: our sentences as they are, those of others without what they fill in, and nothing a thousand times."""
+"""The log: SHM's messages unchanged, libraries' messages without their arguments, repetitions suppressed."""
 
 import io
 import logging
@@ -9,70 +9,70 @@ import pytest
 
 from shm.core.logs import REPEAT_INTERVAL_S, RateLimitedLogger, RedactingFormatter
 
-LIMIT_S = 60
+TIMEOUT_S = 60
 
 
 @pytest.fixture
-def written() -> io.StringIO:
-    """What the loggers of `logger` have written."""
+def output() -> io.StringIO:
+    """The output of the loggers that `make_logger` returns."""
     return io.StringIO()
 
 
-def logger(name: str, written: io.StringIO) -> logging.Logger:
-    """A logger that nobody else listens to."""
-    handler = logging.StreamHandler(written)
+def make_logger(name: str, output: io.StringIO) -> logging.Logger:
+    """A logger with one handler, which writes to `output`."""
+    handler = logging.StreamHandler(output)
     handler.setFormatter(RedactingFormatter("%(levelname)s %(message)s"))
-    alone = logging.Logger(name)
-    alone.addHandler(handler)
-    return alone
+    made = logging.Logger(name)
+    made.addHandler(handler)
+    return made
 
 
-def test_our_sentences_are_written_as_they_are(written: io.StringIO) -> None:
-    logger("shm.test", written).info("a file %s of %d bytes", "name", 3)
-    assert written.getvalue() == "INFO a file name of 3 bytes\n"
+def test_a_message_of_shm_is_logged_unchanged(output: io.StringIO) -> None:
+    make_logger("shm.test", output).info("a file %s of %d bytes", "name", 3)
+    assert output.getvalue() == "INFO a file name of 3 bytes\n"
 
 
 @pytest.mark.parametrize(
-    ("sentence", "filled_in", "shown"),
+    ("message", "arguments", "expected"),
     [
         ("Executing %s took %.3f seconds", ("<socket raddr=secret>", 0.25), "Executing … took 0.250 seconds"),
-        ("%r is gone", (b"secret",), "… is gone"),
-        ("%(who)s is gone", ({"who": "secret"},), "%(who)s is gone"),
+        ("%r is closed", (b"secret",), "… is closed"),
+        ("%(name)s is closed", ({"name": "secret"},), "%(name)s is closed"),
         ("%s and %s", ("secret",), "%s and %s"),
     ],
 )
-def test_a_librarys_sentence_is_written_without_what_it_fills_in(
-    written: io.StringIO, sentence: str, filled_in: tuple[object, ...], shown: str
+def test_a_librarys_message_is_logged_without_its_arguments(
+    output: io.StringIO, message: str, arguments: tuple[object, ...], expected: str
 ) -> None:
-    logger("library", written).warning(sentence, *filled_in)
-    assert written.getvalue() == f"WARNING library: {shown}\n"
+    make_logger("library", output).warning(message, *arguments)
+    assert output.getvalue() == f"WARNING library: {expected}\n"
 
 
-def test_a_librarys_sentence_that_was_put_together_before_is_left_out(written: io.StringIO) -> None:
-    logger("library", written).warning("connection from secret")
-    assert "secret" not in written.getvalue()
-    assert "library: (a message from test_logs, line" in written.getvalue()
+def test_a_librarys_message_that_was_formatted_before_is_left_out(output: io.StringIO) -> None:
+    make_logger("library", output).warning("connection from secret")
+    assert "secret" not in output.getvalue()
+    assert "library: (a message from test_logs, line" in output.getvalue()
 
 
 @pytest.mark.parametrize("name", ["shm.test", "library"])
-def test_an_exception_is_logged_without_its_message(written: io.StringIO, name: str) -> None:
-    """An exception is written with its places and kinds and without its words."""
+def test_an_exception_is_logged_without_its_message(output: io.StringIO, name: str) -> None:
+    """The log has the classes and locations of an exception and its cause."""
     try:
         try:
             int("secret")
         except ValueError as error:
             raise RuntimeError("a secret too") from error
     except RuntimeError:
-        logger(name, written).exception("it failed")
-    lines = written.getvalue().splitlines()
+        make_logger(name, output).exception("it failed")
+    lines = output.getvalue().splitlines()
     assert [line for line in lines if line in ("ValueError", "RuntimeError")] == ["ValueError", "RuntimeError"]
     assert any("test_logs.py" in line for line in lines)
-    assert "a secret too" not in written.getvalue().replace('raise RuntimeError("a secret too")', "")
-    assert "invalid literal" not in written.getvalue()
+    assert "a secret too" not in output.getvalue().replace('raise RuntimeError("a secret too")', "")
+    assert "invalid literal" not in output.getvalue()
 
 
 @pytest.mark.parametrize(
-    ("fault", "status", "said"),
+    ("fault", "status", "expected"),
     [
         ("raise ValueError(secret)", 1, "ended by an unhandled exception"),
         ("import warnings; warnings.warn(secret, ResourceWarning)", 0, "Python warns of ResourceWarning"),
@@ -80,26 +80,26 @@ def test_an_exception_is_logged_without_its_message(written: io.StringIO, name: 
         ("type('X', (), {'__del__': lambda self: int(secret)})()", 0, "an exception was ignored in a destructor"),
     ],
 )
-def test_what_python_itself_would_write_goes_through_the_log(fault: str, status: int, said: str) -> None:
+def test_output_of_python_itself_goes_through_the_log(fault: str, status: int, expected: str) -> None:
     program = f"from shm.core import logs; logs.configure(); logs.install_hooks(); secret = 'x' + 'yz'\n{fault}"
-    done = subprocess.run(
-        [sys.executable, "-W", "always", "-c", program], capture_output=True, text=True, timeout=LIMIT_S, check=False
+    process = subprocess.run(
+        [sys.executable, "-W", "always", "-c", program], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )
-    assert (done.returncode, done.stdout) == (status, "")
-    assert said in done.stderr
-    assert "xyz" not in done.stderr
+    assert (process.returncode, process.stdout) == (status, "")
+    assert expected in process.stderr
+    assert "xyz" not in process.stderr
 
 
-def test_what_goes_on_is_said_once_a_minute_with_how_often_it_came(written: io.StringIO) -> None:
+def test_a_repeated_message_is_logged_once_a_minute_with_its_count(output: io.StringIO) -> None:
     now = 0.0
-    rate_limited = RateLimitedLogger(logger("shm.test", written), lambda: now)
+    rate_limited = RateLimitedLogger(make_logger("shm.test", output), lambda: now)
     for number in range(1_000):
-        rate_limited.warning("it is away", f"reason {number}")
+        rate_limited.warning("it is unavailable", f"reason {number}")
         rate_limited.warning("it is full", "x")
     now = REPEAT_INTERVAL_S
-    rate_limited.warning("it is away", "the last reason")
-    assert written.getvalue().splitlines() == [
-        "WARNING it is away: reason 0",
+    rate_limited.warning("it is unavailable", "the last reason")
+    assert output.getvalue().splitlines() == [
+        "WARNING it is unavailable: reason 0",
         "WARNING it is full: x",
-        "WARNING it is away: the last reason (and 999 times since it was last logged)",
+        "WARNING it is unavailable: the last reason (and 999 times since it was last logged)",
     ]

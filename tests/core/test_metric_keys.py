@@ -1,4 +1,4 @@
-"""Metrics: what the words in their keys mean."""
+"""Metric keys: the kind, aggregate, label, unit and format that follow from their words."""
 
 import pytest
 
@@ -25,7 +25,7 @@ from shm.core.metric_keys import MetricOverride
         ("invoices_sent", "business"),
     ],
 )
-def test_a_key_is_system_when_it_begins_so_or_has_a_word_that_says_so(key: str, kind: str) -> None:
+def test_a_system_prefix_or_word_makes_a_key_a_system_metric(key: str, kind: str) -> None:
     assert metric_keys.describe(key).kind == kind
 
 
@@ -45,7 +45,7 @@ def test_a_key_is_system_when_it_begins_so_or_has_a_word_that_says_so(key: str, 
         ("separateOrders", "sum"),
     ],
 )
-def test_numbers_are_summed_unless_their_words_say_that_a_sum_is_nonsense(key: str, aggregate: str) -> None:
+def test_numbers_are_summed_unless_a_word_of_the_key_means_an_average(key: str, aggregate: str) -> None:
     assert metric_keys.describe(key).aggregate == aggregate
 
 
@@ -73,7 +73,7 @@ def test_words_end_at_separators_and_changes_of_case(key: str, words: str, label
 
 
 @pytest.mark.parametrize(
-    ("key", "unit", "written"),
+    ("key", "unit", "number_format"),
     [
         ("invoices_sent", None, "number"),
         ("disk_pct", "%", "percent"),
@@ -83,12 +83,12 @@ def test_words_end_at_separators_and_changes_of_case(key: str, words: str, label
         ("ms", None, "number"),
     ],
 )
-def test_the_last_of_several_words_gives_unit_and_format(key: str, unit: str | None, written: str) -> None:
+def test_unit_and_format_follow_from_the_last_of_several_words(key: str, unit: str | None, number_format: str) -> None:
     described = metric_keys.describe(key)
-    assert (described.unit, described.format) == (unit, written)
+    assert (described.unit, described.format) == (unit, number_format)
 
 
-def test_an_overridden_unit_gives_the_format() -> None:
+def test_the_format_follows_from_an_overridden_unit() -> None:
     assert metric_keys.describe("n", MetricOverride(unit="GB")).format == "bytes"
     assert metric_keys.describe("mem_mb", MetricOverride(unit="EUR")).format == "number"
     assert (metric_keys.describe("mem_mb", MetricOverride(unit="")).unit, metric_keys.describe("mem_mb").unit) == (
@@ -97,7 +97,7 @@ def test_an_overridden_unit_gives_the_format() -> None:
     )
 
 
-def test_over_several_applications_an_override_counts_where_all_agree() -> None:
+def test_a_common_override_has_the_fields_on_which_all_agree() -> None:
     euros, pounds = (
         MetricOverride(unit="EUR", label="Revenue"),
         MetricOverride(unit="GBP", label="Revenue", hidden=True),

@@ -1,4 +1,4 @@
-"""The one order of versions: known orders, known spellings, and laws that hold for any texts."""
+"""The order of versions: known orders, known spellings, and properties of any texts."""
 
 from itertools import pairwise
 from typing import Any
@@ -41,7 +41,7 @@ ASCENDING = [
     f"{10**24} {10**25} {10**26} {10**99} {10**100} {10**200}",
     f"1.{'9' * 24} 1.{'9' * 25} 1.{'9' * 26}",
 ]
-SAME = [
+SPELLINGS_OF_ONE_RELEASE = [
     ["1.2.3", "v1.2.3", "V1.2.3", " 1.2.3 ", "1.2.3+b", "1.2.3+exp.sha.5114f85", "release-1.2.3", "Version 1.2.3"],
     ["1", "1.0", "1.0.0", "1.0.0.0", "v1", "01.00"],
     ["V1.2", "1.2", "1.2.0", "1.02", "0:1.2", "0!1.2", "1.2-final", "1.2.GA", "1.2-stable", "１.２"],
@@ -63,14 +63,16 @@ PRE_RELEASES = [
     *("2.0.0-canary.3", "2.0.0-nightly.20261101", "nightly-20261101", "1.0.0-next.1", "1.0~foo", "go1.21rc2"),
     "v1.2.4-0.20261101120000-abcdef123456",
 ]
-FINAL = [*("1.5", "v1.5", "1.4.2-1", "4.3.2-ls12", "1.0.post1", "1.0.2k", "1.0.2m", "b7", "2026-11-01", "main", "")]
+NOT_PRE_RELEASES = [
+    *("1.5", "v1.5", "1.4.2-1", "4.3.2-ls12", "1.0.post1", "1.0.2k", "1.0.2m", "b7", "2026-11-01", "main", "")
+]
 
 WORDS = ["dev", "a", "alpha", "b", "beta", "rc", "c", "pre", "preview", "nightly", "snapshot", "canary"]
 
-pieces = st.sampled_from(
+version_parts = st.sampled_from(
     [*"0123456789", "10", "00", *".-_+~: v!", *WORDS, "post", "r", "ls", "final", "é", "٣", "\x01"]
 )
-versions = st.lists(pieces, max_size=12).map("".join) | st.text(max_size=20)
+versions = st.lists(version_parts, max_size=12).map("".join) | st.text(max_size=20)
 numbers = st.lists(st.integers(0, 10**30), min_size=1, max_size=4).map(lambda parts: ".".join(map(str, parts)))
 identifiers = st.sampled_from([0, 1, 2, 10, 11, 100, "alpha", "beta", "rc"])
 semvers = st.builds(
@@ -90,8 +92,8 @@ python_versions = st.builds(
 )
 
 
-def sign(first: Any, second: Any) -> int:
-    """Less, equal or more."""
+def compare(first: Any, second: Any) -> int:
+    """-1, 0 or 1: whether the first value is less than, equal to or greater than the second."""
     return int(first > second) - int(first < second)
 
 
@@ -101,7 +103,7 @@ def test_versions_ascend(line: str) -> None:
     assert all(first < second for first, second in pairwise(ranks))
 
 
-@pytest.mark.parametrize("spellings", SAME)
+@pytest.mark.parametrize("spellings", SPELLINGS_OF_ONE_RELEASE)
 def test_spellings_of_one_release_have_one_rank(spellings: list[str]) -> None:
     assert len({version_rank(version) for version in spellings}) == 1
 
@@ -113,23 +115,25 @@ def test_a_name_comes_before_every_release(name: str) -> None:
     assert not is_pre_release(name)
 
 
-def test_names_are_told_apart() -> None:
+def test_different_names_have_different_ranks() -> None:
     assert len({version_rank(name) for name in NAMES}) == len(NAMES)
 
 
 @pytest.mark.parametrize("word", WORDS)
 @pytest.mark.parametrize(
-    "shape", ["1.5.0{}", "1.5.0{}1", "1.5.0-{}", "1.5.0-{}.1", "1.5.0.{}1", "1.5.0~{}1", "v1.5_{}2"]
+    "template", ["1.5.0{}", "1.5.0{}1", "1.5.0-{}", "1.5.0-{}.1", "1.5.0.{}1", "1.5.0~{}1", "v1.5_{}2"]
 )
-def test_a_pre_release_word_comes_before_its_release(shape: str, word: str) -> None:
-    for version in (shape.format(word), shape.format(word.upper())):
+def test_a_pre_release_word_comes_before_its_release(template: str, word: str) -> None:
+    for version in (template.format(word), template.format(word.upper())):
         assert version_rank("1.4.9") < version_rank(version) < version_rank("1.5.0")
         assert is_pre_release(version)
 
 
-@pytest.mark.parametrize(("version", "is_one"), [*((v, True) for v in PRE_RELEASES), *((v, False) for v in FINAL)])
-def test_a_pre_release_is_told_from_a_release(version: str, is_one: bool) -> None:
-    assert is_pre_release(version) is is_one
+@pytest.mark.parametrize(
+    ("version", "expected"), [*((v, True) for v in PRE_RELEASES), *((v, False) for v in NOT_PRE_RELEASES)]
+)
+def test_a_pre_release_is_recognized(version: str, expected: bool) -> None:
+    assert is_pre_release(version) is expected
 
 
 @settings(max_examples=300, deadline=None)
@@ -137,17 +141,17 @@ def test_a_pre_release_is_told_from_a_release(version: str, is_one: bool) -> Non
 @example("1.0-")
 @example("+")
 @example("1:!2")
-def test_any_text_has_a_rank_that_can_be_stored_and_joined(version: str) -> None:
+def test_any_text_has_a_rank_without_control_characters(version: str) -> None:
     rank = version_rank(version)
-    assert all(each >= " " for each in rank)  # below it, lists put what parts a rank from its spelling
+    assert all(character >= " " for character in rank)  # sort keys append separators below the space
     assert is_release(version) or not is_pre_release(version)
     assert version_rank(f" {version}\n") == rank == version_rank.__wrapped__(version)
 
 
 @settings(max_examples=200, deadline=None)
 @given(numbers, versions)
-def test_a_rank_begins_no_other_rank(release: str, other: str) -> None:
-    """So what is put behind it never decides between two releases."""
+def test_a_rank_is_not_the_prefix_of_another_rank(release: str, other: str) -> None:
+    """So text appended to a rank never changes the order of two releases."""
     rank, another = version_rank(release), version_rank(other)
     assert rank == another or not another.startswith(rank)
 
@@ -155,12 +159,12 @@ def test_a_rank_begins_no_other_rank(release: str, other: str) -> None:
 @settings(max_examples=200, deadline=None)
 @given(numbers, numbers)
 def test_numbers_compare_as_numbers(first: str, second: str) -> None:
-    ours = sign(version_rank(first), version_rank(second))
-    assert ours == sign(*(release_numbers(each) for each in (first, second)))
+    ours = compare(version_rank(first), version_rank(second))
+    assert ours == compare(*(release_numbers(each) for each in (first, second)))
 
 
 def release_numbers(version: str) -> list[int]:
-    """Without zeros at the end."""
+    """The numbers of a version, without trailing zeros."""
     parts = [int(part) for part in version.split(".")]
     while parts[1:] and not parts[-1]:
         parts.pop()
@@ -169,15 +173,15 @@ def release_numbers(version: str) -> list[int]:
 
 @settings(max_examples=300, deadline=None)
 @given(semvers, semvers)
-def test_it_is_the_order_of_semantic_versioning(first: str, second: str) -> None:
-    assert sign(version_rank(first), version_rank(second)) == sign(semver_key(first), semver_key(second))
+def test_the_order_of_semantic_versions_is_that_of_semver(first: str, second: str) -> None:
+    assert compare(version_rank(first), version_rank(second)) == compare(semver_key(first), semver_key(second))
 
 
 @settings(max_examples=300, deadline=None)
 @given(python_versions, python_versions)
 @example("1.0.dev1", "1.0a1.dev1")
 @example("1.0a1.post1.dev2", "1.0a1.post1")
-def test_it_is_the_order_of_python_packages(first: str, second: str) -> None:
-    ours = sign(version_rank(first), version_rank(second))
-    assert ours == sign(*(Version(Version(each).public) for each in (first, second)))
+def test_the_order_of_python_versions_is_that_of_pep_440(first: str, second: str) -> None:
+    ours = compare(version_rank(first), version_rank(second))
+    assert ours == compare(*(Version(Version(each).public) for each in (first, second)))
     assert is_pre_release(first) is Version(first).is_prerelease or Version(first).post is not None

@@ -1,4 +1,4 @@
-"""Settings: read from the environment, overridden by flags, refused with a sentence."""
+"""Settings: read from the environment, overridden by flags, refused with an error message."""
 
 import argparse
 import re
@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from shm.core.errors import ConfigurationError
-from shm.core.settings import Settings, add_flags, setting_sources
+from shm.core.settings import Settings, add_flags, setting_specs
 
-DOCS = Path(__file__).parent.parent.parent / "docs" / "operating.md"
+OPERATING_GUIDE = Path(__file__).parent.parent.parent / "docs" / "operating.md"
 
 
 def test_the_environment_is_read_and_flags_override_it() -> None:
@@ -19,7 +19,7 @@ def test_the_environment_is_read_and_flags_override_it() -> None:
     assert (settings.port, settings.active_window, settings.host) == (9001, timedelta(days=7), "127.0.0.1")
 
 
-def test_the_original_name_of_the_database_comes_before_the_usual_one() -> None:
+def test_the_originals_variable_precedes_database_url() -> None:
     assert Settings.load({"DATABASE_URL": "b", "SHM_DB_DSN": "a"}).dsn == "a"
     assert Settings.load({"DATABASE_URL": "b", "SHM_DB_DSN": ""}).dsn == "b"
 
@@ -40,46 +40,46 @@ def test_the_original_name_of_the_database_comes_before_the_usual_one() -> None:
         ("SHM_STATEMENT_TIMEOUT", "30d"),
     ],
 )
-def test_a_bad_value_is_refused_with_its_name(name: str, value: str) -> None:
+def test_an_invalid_value_is_refused_with_its_variable(name: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=name):
         Settings.load({name: value})
 
 
-def test_an_unknown_name_is_refused_with_the_likely_one() -> None:
+def test_an_unknown_variable_is_refused_with_the_most_similar_one() -> None:
     with pytest.raises(ConfigurationError, match="Did you mean SHM_ACTIVE_WINDOW"):
         Settings.load({"SHM_ACTIV_WINDOW": "30d"})
 
 
-def test_names_of_the_sdk_and_the_console_are_no_mistake() -> None:
+def test_variables_of_the_sdk_and_the_console_are_accepted() -> None:
     Settings.load({"SHM_TELEMETRY": "off", "SHM_SERVER": "http://x", "SHM_TOKEN": "t"})
 
 
-def test_what_kubernetes_sets_for_a_service_of_our_name_is_no_mistake() -> None:
+def test_variables_of_a_kubernetes_service_called_shm_are_accepted() -> None:
     Settings.load(
         {"SHM_PORT": "tcp://10.0.0.1:80", "SHM_SERVICE_HOST": "10.0.0.1", "SHM_WEB_PORT_80_TCP_ADDR": "10.0.0.1"}
     )
 
 
-def test_every_setting_but_the_secret_is_a_flag_with_its_reason() -> None:
+def test_every_setting_except_the_secret_has_a_flag_with_its_reason() -> None:
     parser = argparse.ArgumentParser()
     add_flags(parser)
-    shown = " ".join(parser.format_help().split())
-    for name, source in setting_sources().items():
-        assert (f"--{name.replace('_', '-')} " in shown) == (name != "admin_token")
-        if source.has_flag:
-            assert " ".join(source.reason.split()) in shown
+    help_text = " ".join(parser.format_help().split())
+    for name, spec in setting_specs().items():
+        assert (f"--{name.replace('_', '-')} " in help_text) == (name != "admin_token")
+        if spec.has_flag:
+            assert " ".join(spec.reason.split()) in help_text
 
 
 def test_every_setting_has_a_row_with_its_flag_default_and_reason() -> None:
     documented = re.findall(
-        r"^\| (`(?:SHM_|PORT)[^|]*) \| ([^|]*) \| ([^|]*) \| ([^|]*) \|$", DOCS.read_text(), re.MULTILINE
+        r"^\| (`(?:SHM_|PORT)[^|]*) \| ([^|]*) \| ([^|]*) \| ([^|]*) \|$", OPERATING_GUIDE.read_text(), re.MULTILINE
     )
     expected = []
-    for each in fields(Settings):
-        source, shown = each.metadata["source"], each.metadata["default_text"]
-        flag = f"`--{each.name.replace('_', '-')}`" if source.has_flag else "none: it is a secret"
-        default = f"`{shown}`" if shown else "–"
-        if each.name == "data_dir":
+    for field in fields(Settings):
+        spec, default_text = field.metadata["spec"], field.metadata["default_text"]
+        flag = f"`--{field.name.replace('_', '-')}`" if spec.has_flag else "none: it is a secret"
+        default = f"`{default_text}`" if default_text else "–"
+        if field.name == "data_dir":
             default = "your data folder; `/var/lib/shm` for root"
-        expected.append((", ".join(f"`{name}`" for name in source.names), flag, default, source.reason))
+        expected.append((", ".join(f"`{name}`" for name in spec.variables), flag, default, spec.reason))
     assert sorted(documented) == sorted(expected)

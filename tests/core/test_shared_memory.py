@@ -1,9 +1,9 @@
-"""What the workers of a server count in: a sum never falls, and what has no room does no harm."""
+"""The workers' shared memory for metrics: a sum never decreases, and a full slot loses only new series."""
 
 from shm.core.shared_memory import CELLS, MAX_SERIES_CELLS, Series, WorkerSlots
 
 
-def test_a_replacement_counts_on_from_what_stands_in_its_place() -> None:
+def test_a_replaced_worker_continues_the_counts_of_its_slot() -> None:
     slots = WorkerSlots(2)
     first = slots.slot(1)
     first.allocate("requests", ("snapshot", "202"))
@@ -19,28 +19,28 @@ def test_a_replacement_counts_on_from_what_stands_in_its_place() -> None:
     assert list(slots.slot(0).series()) == []
 
 
-def test_a_worker_that_is_killed_while_it_claims_has_claimed_nothing() -> None:
+def test_an_allocation_interrupted_by_a_kill_has_no_effect() -> None:
     slots = WorkerSlots(1)
     slot = slots.slot(0)
     slot.allocate("first", ())
     length = slot._length[0]
-    slot.allocate("a longer name that was being written", ())
+    slot.allocate("a longer name whose write is interrupted", ())
     slot._length[0] = length
     replacement = slots.slot(0)
     replacement.cells[replacement.allocate("second", ())] = 2.0
     assert list(slots.slot(0).series()) == [Series("first", (), [0.0]), Series("second", (), [2.0])]
 
 
-def test_a_series_without_room_is_dropped_alone() -> None:
-    """What has no room is counted where nobody reads and its neighbours stay."""
+def test_only_series_beyond_a_full_slot_are_dropped() -> None:
+    """Their values go to cells that are not exported; other series and slots are unchanged."""
     slots = WorkerSlots(2)
     slot = slots.slot(0)
     for number in range(CELLS):
         slot.cells[slot.allocate("requests", (f"{number}", "x" * 100))] = 1.0
-    full = list(slot.series())
-    assert len(full) < CELLS
+    before = list(slot.series())
+    assert len(before) < CELLS
     assert slot.allocate("requests", ("one more", "x" * 100), MAX_SERIES_CELLS) == CELLS
     for cell in range(CELLS, CELLS + MAX_SERIES_CELLS):
         slot.cells[cell] = 1.0
-    assert list(slot.series()) == full
+    assert list(slot.series()) == before
     assert list(slots.slot(1).series()) == []

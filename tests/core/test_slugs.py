@@ -1,4 +1,4 @@
-"""Names of applications: which are the same, and that no slug merges others."""
+"""Slugs of application names: which names share one, and that no other names do."""
 
 import re
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from shm.core.slugs import MAX_SLUG_LENGTH, fold_name, make_slug
 
-PROTOCOL = Path(__file__).parent.parent.parent / "docs" / "protocol.md"
+PROTOCOL_GUIDE = Path(__file__).parent.parent.parent / "docs" / "protocol.md"
 
-# Pieces of names, and what is left of each once case, Latin accents and separators are taken away.
-PIECES = {
+# Parts of names, and each of them without case, Latin accents and separators.
+PARTS = {
     **{letter: letter.lower() for letter in "abcABCxyZ019"},
     "é": "e",
     "É": "e",
@@ -48,13 +48,13 @@ PIECES = {
     "\u200d": "\u200d",
     **dict.fromkeys("-_./,:;'’\"()[]|&!?·  \t\n\xa0", " "),
 }
-names = st.lists(st.sampled_from(sorted(PIECES)), min_size=1, max_size=8)
+names = st.lists(st.sampled_from(sorted(PARTS)), min_size=1, max_size=8)
 texts = st.text() | st.text("aB1é ßДи\u0306+-™", max_size=120)
 
 
-def left(pieces: list[str]) -> str:
-    """What tells a name apart, by the table."""
-    return " ".join("".join(PIECES[piece] for piece in pieces).split())
+def fold_by_table(parts: list[str]) -> str:
+    """The folded name by the table, independently of `fold_name`."""
+    return " ".join("".join(PARTS[part] for part in parts).split())
 
 
 @pytest.mark.parametrize(
@@ -88,14 +88,14 @@ def test_a_slug_is_readable_ascii(name: str, expected: str) -> None:
         ("a" * 101, "a" * 91),
     ],
 )
-def test_what_a_slug_cannot_keep_is_told_apart_by_a_hash_at_its_end(name: str, readable: str) -> None:
+def test_a_name_that_a_slug_cannot_represent_gets_a_hash(name: str, readable: str) -> None:
     assert re.fullmatch(re.escape(readable) + "-[0-9a-f]{8}", make_slug(name))
 
 
-def test_the_documentations_examples_are_true() -> None:
-    examples = re.findall(r"`([^`]+)` is\s+`([a-z0-9-]+)`", PROTOCOL.read_text())
+def test_the_examples_of_the_documentation_are_correct() -> None:
+    examples = re.findall(r"`([^`]+)` is\s+`([a-z0-9-]+)`", PROTOCOL_GUIDE.read_text())
     assert len(examples) >= 3
-    assert [make_slug(name) for name, _ in examples] == [shown for _, shown in examples]
+    assert [make_slug(name) for name, _ in examples] == [slug for _, slug in examples]
 
 
 @pytest.mark.parametrize(
@@ -117,17 +117,17 @@ def test_unrelated_names_do_not_share_a_slug(others: tuple[str, ...]) -> None:
 @example(["北", "京"], ["背", "景"])
 @example(["é", "-", "A"], ["e", " ", "a"])
 def test_names_share_a_slug_only_if_case_or_accents_differ(some: list[str], others: list[str]) -> None:
-    """Two names share a slug if and only if case accents and separators are all that differs."""
-    assume(left(some) and left(others))
-    assert (make_slug("".join(some)) == make_slug("".join(others))) == (left(some) == left(others))
+    """Two names share a slug if and only if they differ only in case, accents and separators."""
+    assume(fold_by_table(some) and fold_by_table(others))
+    assert (make_slug("".join(some)) == make_slug("".join(others))) == (fold_by_table(some) == fold_by_table(others))
 
 
 @given(texts)
 @example("C++ Tool")
 @example("a" * 101)
-def test_a_name_that_spells_the_slug_of_another_does_not_get_it(name: str) -> None:
-    thief = make_slug(name)
-    assert (make_slug(thief) == thief) == (fold_name(thief) == fold_name(name))
+def test_a_name_equal_to_the_slug_of_another_gets_a_different_slug(name: str) -> None:
+    copy = make_slug(name)
+    assert (make_slug(copy) == copy) == (fold_name(copy) == fold_name(name))
 
 
 @given(texts, texts)
@@ -137,7 +137,7 @@ def test_equal_slugs_have_equal_folded_forms(some: str, other: str) -> None:
 
 
 @given(texts)
-def test_a_slug_fits_an_address(name: str) -> None:
+def test_a_slug_is_a_valid_url_path_segment(name: str) -> None:
     assert re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", make_slug(name))
     assert len(make_slug(name)) <= MAX_SLUG_LENGTH
 
@@ -147,7 +147,7 @@ def test_a_slug_fits_an_address(name: str) -> None:
 @example("ᾳ", str.upper)
 @example("ß", str.title)
 def test_case_does_not_change_a_slug(name: str, changed: Callable[[str], str]) -> None:
-    assume(fold_name(name))  # of separators alone there is no case
+    assume(fold_name(name))  # separators have no case
     assert make_slug(changed(name)) == make_slug(name)
 
 
