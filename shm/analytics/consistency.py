@@ -16,7 +16,7 @@ from shm.core.releases import version_rank
 from shm.db.database import Connection, Database
 
 PAGE_ROWS = 500  # differences at a time; a repair of them holds a lock for some tens of milliseconds
-MAX_SHOWN = 20  # examples of each table: a list of a million differences would contain no more information
+MAX_EXAMPLES = 20  # examples of each table: a list of a million differences would contain no more information
 MAX_ROUNDS = 5  # comparisons of one table, until one finds nothing: a day may have been closed with wrong values
 
 # The order of the repairs: each comparison uses the data that the repairs before it have corrected.
@@ -25,13 +25,13 @@ COMPARISONS = ("leaves", "instances", "ranks", "tallies", "series", "versions", 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The table (`part`), the place in it, the actual and the expected value. `mend`: the input of the repair."""
+    """A row of a derived table, its actual and its expected value. `repair_row`: the input of the repair."""
 
-    part: str
-    place: str
+    table_name: str
+    row_key: str
     actual: str
     expected: str
-    mend: msgspec.Raw
+    repair_row: msgspec.Raw
 
 
 # The active window has changed, and no server has finished the new computation of the series yet. The series cannot be
@@ -49,16 +49,16 @@ class Report:
     def add(self, page: list[Difference]) -> None:
         """Counts all differences of a page and keeps the examples."""
         for difference in page:
-            shown = self.examples.setdefault(difference.part, [])
-            self.counts[difference.part] = self.counts.get(difference.part, 0) + 1
-            if len(shown) < MAX_SHOWN:
-                shown.append(difference)
+            examples = self.examples.setdefault(difference.table_name, [])
+            self.counts[difference.table_name] = self.counts.get(difference.table_name, 0) + 1
+            if len(examples) < MAX_EXAMPLES:
+                examples.append(difference)
 
     def merge(self, other: "Report") -> None:
         """Adds the differences of another report."""
-        for part, count in other.counts.items():
-            self.counts[part] = self.counts.get(part, 0) + count
-            self.examples[part] = [*self.examples.get(part, []), *other.examples[part]][:MAX_SHOWN]
+        for table_name, count in other.counts.items():
+            self.counts[table_name] = self.counts.get(table_name, 0) + count
+            self.examples[table_name] = [*self.examples.get(table_name, []), *other.examples[table_name]][:MAX_EXAMPLES]
 
     @property
     def count(self) -> int:
@@ -67,7 +67,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ranked:
+class _StoredRank:
     """The version of an instance, and its stored rank."""
 
     instance_id: str
@@ -79,34 +79,30 @@ class _Ranked:
         expected = version_rank(self.app_version)
         if self.version_rank == expected:
             return None
-        named = {"instance_id": self.instance_id, "app_version": self.app_version, "version_rank": expected}
+        repair_row = {"instance_id": self.instance_id, "app_version": self.app_version, "version_rank": expected}
         return Difference(
             "instances",
             f"{self.instance_id[:8]}, version_rank",
             self.version_rank or "nothing",
             expected or "nothing",
-            msgspec.Raw(msgspec.json.encode(named)),
+            msgspec.Raw(msgspec.json.encode(repair_row)),
         )
 
 
 @dataclass(frozen=True, slots=True)
-class _Agreed:
+class _SeriesSettings:
     active_window: timedelta
     stale: bool
 
 
 async def find_differences(database: Database) -> Report:
     """Compares all derived tables and returns the differences."""
-    findings = Report()
+    report = Report()
     async with database.dedicated_connection() as connection:
-        agreed = await _agreed(connection)
         for name in COMPARISONS:
-            if name == "series" and agreed.stale:
-                findings.add([STALE])
-                continue
-            async for page in _pages(connection, name, agreed.active_window):
-                findings.add(page)
-    return findings
+            async for page in _compare(connection, name):
+                report.add(page)
+    return report
 
 
 @asynccontextmanager
@@ -127,47 +123,43 @@ class Repairer:
 
     async def repair(self) -> tuple[Report, Report]:
         """Repairs all tables. Returns the repaired and the remaining differences."""
-        mended, left = Report(), Report()
+        repaired, remaining = Report(), Report()
         for name in COMPARISONS:
-            await self._until_nothing_is_left(name, mended, left)
-        return mended, left
+            remaining.merge(await self._repair_table(name, repaired))
+        return repaired, remaining
 
-    async def _until_nothing_is_left(self, name: str, mended: Report, left: Report) -> None:
+    async def _repair_table(self, name: str, repaired: Report) -> Report:
+        """Repairs until a comparison finds nothing. Returns the differences that the last one found."""
         found = Report()
         for _ in range(MAX_ROUNDS):
-            agreed = await _agreed(self._connection)
             found = Report()
-            if name == "series" and agreed.stale:
-                found.add([STALE])
-                break
-            async for page in _pages(self._connection, name, agreed.active_window):
+            async for page in _compare(self._connection, name):
                 found.add(page)
-                if await self._apply(name, page, agreed.active_window):
-                    mended.add(page)
-            if found.count == 0:
-                return
-        left.merge(found)
+                if page != [STALE] and await self._repair_page(name, page):
+                    repaired.add(page)
+            if not found.count:
+                break
+        return found
 
-    async def _apply(self, name: str, page: list[Difference], active_window: timedelta) -> bool:
+    async def _repair_page(self, name: str, page: list[Difference]) -> bool:
         """Repairs a page of differences. Returns whether any of them still existed."""
-        rows = msgspec.json.encode([difference.mend for difference in page]).decode()
-        window = {"active_window": active_window} if name == "series" else {}
-        return await self._connection.execute(f"check.repair_{name}", rows=rows, **window) > 0
+        rows = msgspec.json.encode([difference.repair_row for difference in page]).decode()
+        return await self._connection.execute(f"check.repair_{name}", rows=rows) > 0
 
 
-async def _agreed(connection: Connection) -> _Agreed:
-    (agreed,) = await connection.fetch(_Agreed, "check.select_settings")
-    return agreed
-
-
-def _pages(connection: Connection, name: str, active_window: timedelta) -> AsyncIterator[list[Difference]]:
+async def _compare(connection: Connection, name: str) -> AsyncIterator[list[Difference]]:
+    """The differences that one comparison finds, in pages."""
     if name == "ranks":
-        return _wrong_ranks(connection)
-    window = {"active_window": active_window} if name == "series" else {}
-    return connection.fetch_pages(Difference, f"check.find_{name}", PAGE_ROWS, **window)
-
-
-async def _wrong_ranks(connection: Connection) -> AsyncIterator[list[Difference]]:
-    async for page in connection.fetch_pages(_Ranked, "check.select_version_ranks", PAGE_ROWS):
-        if found := [difference for each in page if (difference := each.difference()) is not None]:
-            yield found
+        async for stored in connection.fetch_pages(_StoredRank, "check.select_version_ranks", PAGE_ROWS):
+            if differences := [difference for each in stored if (difference := each.difference()) is not None]:
+                yield differences
+        return
+    parameters = {}
+    if name == "series":
+        (series,) = await connection.fetch(_SeriesSettings, "check.select_series_settings")
+        if series.stale:
+            yield [STALE]
+            return
+        parameters["active_window"] = series.active_window
+    async for page in connection.fetch_pages(Difference, f"check.find_{name}", PAGE_ROWS, **parameters):
+        yield page

@@ -15,7 +15,7 @@ from shm.db.migrations import migrate
 
 HELP = (
     "Recompute counts, KPIs, charts and first versions from the raw snapshots and list each difference; --repair "
-    "corrects them. Spreads and what else is computed when somebody asks are not compared."
+    "corrects them. Distributions, and all that is computed on request, are not compared."
 )
 
 
@@ -23,52 +23,52 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `shm migrate`, and `--repair`."""
     add_flags(parser, *database_command.FLAGS)
     parser.add_argument(
-        "--repair", action="store_true", help="Mend what is derived from raw snapshots; those stay as they are."
+        "--repair", action="store_true", help="Correct the differences. Raw snapshots are never changed."
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compares, mends where that was asked for, and says what it found."""
+    """Compares, repairs if `--repair` is set, and prints the differences."""
     return database_command.run(args, lambda database, _: _check(database, repair=args.repair))
 
 
 async def _check(database: Database, *, repair: bool) -> int:
     await migrate(database)
-    left = await _repair(database) if repair else await find_differences(database)
-    _print_differences(left, "")
-    if STALE.part in left.counts:
+    remaining = await _repair(database) if repair else await find_differences(database)
+    _print_differences(remaining)
+    if STALE.table_name in remaining.counts:
         print_message(
-            "Charts are those of another SHM_ACTIVE_WINDOW: a server that runs computes them anew. Check again then."
+            "The charts were computed with another SHM_ACTIVE_WINDOW. A running server computes them again; check "
+            "again after that."
         )
-    if left.count and not repair:
-        print_message(f"{_differences(left.count)}. `shm check --repair` mends them.")
-    elif left.count:
-        print_message(f"{_differences(left.count)} could not be mended.")
+    if remaining.count and not repair:
+        print_message(f"{_count(remaining)} found. `shm check --repair` corrects them.")
+    elif remaining.count:
+        print_message(f"{_count(remaining)} could not be repaired.")
     else:
-        print_message("Counts, KPIs, charts and first versions are what the raw snapshots make them.")
-    return 1 if left.count else 0
+        print_message("No differences: counts, KPIs, charts and first versions agree with the raw snapshots.")
+    return 1 if remaining.count else 0
 
 
 async def _repair(database: Database) -> Report:
-    async with open_repairer(database) as mender:
-        if mender is None:
-            raise ConfigurationError("Another process is mending figures on this database; try again when it is done.")
-        mended, left = await mender.repair()
-    _print_differences(mended, "mended ")
-    if mended.count:
-        print_message(f"Mended {_differences(mended.count)}.")
-    return left
+    async with open_repairer(database) as repairer:
+        if repairer is None:
+            raise ConfigurationError("Another process is repairing this database; try again after it has ended.")
+        repaired, remaining = await repairer.repair()
+    _print_differences(repaired, prefix="repaired ")
+    if repaired.count:
+        print_message(f"{_count(repaired)} repaired.")
+    return remaining
 
 
-def _print_differences(findings: Report, before: str) -> None:
-    for part, shown in findings.examples.items():
-        for each in shown:
-            print_result(
-                strip_control_characters(f"{before}{part}: {each.place}: is {each.actual}, should be {each.expected}")
-            )
-        if findings.counts[part] > len(shown):
-            print_result(f"{before}{part}: and {findings.counts[part] - len(shown)} more")
+def _print_differences(report: Report, prefix: str = "") -> None:
+    for table_name, examples in report.examples.items():
+        for each in examples:
+            line = f"{prefix}{table_name}: {each.row_key}: is {each.actual}, should be {each.expected}"
+            print_result(strip_control_characters(line))
+        if report.counts[table_name] > len(examples):
+            print_result(f"{prefix}{table_name}: and {report.counts[table_name] - len(examples)} more")
 
 
-def _differences(count: int) -> str:
-    return "1 difference" if count == 1 else f"{count} differences"
+def _count(report: Report) -> str:
+    return "1 difference" if report.count == 1 else f"{report.count} differences"

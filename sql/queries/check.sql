@@ -1,28 +1,30 @@
 -- Comparisons of derived data with its sources. A comparison is one statement, so both of its sides are of one moment,
--- and concurrent writes do not affect it. Its rows are the differences: the table (`part`), the place in it (`place`),
--- the actual and the expected value (as text, cut), and the input of the statement `repair_…` (`mend`).
+-- and concurrent writes do not affect it. Its rows are the differences: the table, the row's key, the actual and the
+-- expected value (as text, cut), and the input of the statement `repair_…` (`repair_row`).
 --
--- A repair that adds to a sum adds the difference as of the moment of the comparison, although others have written
--- since. Each of their statements changes the derived data by the same amount as its source, so the difference between
--- the two stays the same until it is added. Comparisons therefore hold no lock. A difference must be added only once;
--- `try_repair_lock` ensures this, because only one session repairs at a time.
+-- A repair computes each row that differs anew from its source. Leaves, instances, versions and absences have a short
+-- source, which the repair reads under the writers' lock. The source of a tally or of an hour is all instances or all
+-- snapshots of an application, too long to read under a lock that every install waits for. The comparison has computed
+-- the new sum without a lock; the repair adds what the old one lacks, although others have written since. Each of their
+-- statements changes the sum by the same amount as its source, so the difference between the two stays the same until
+-- it is added. It must be added only once: `try_repair_lock` ensures that one session repairs at a time.
 
 -- name: try_repair_lock
 -- Whether this session is now the only one that repairs. The lock ends with the session's connection.
-SELECT pg_try_advisory_lock({repair_lock}) AS mine;
+SELECT pg_try_advisory_lock({repair_lock}) AS is_acquired;
 
--- name: select_settings
+-- name: select_series_settings
 -- The active window, and whether the series were computed with another one.
 SELECT settings.active_window, h.stale FROM settings CROSS JOIN series_head h;
 
 -- name: find_leaves
 -- Raw snapshots whose leaves are not those of their metrics.
 SELECT
-    'snapshots' AS part,
-    concat_ws(', ', left(instance_id::text, 8), snapshot_at, 'leaves') AS place,
+    'snapshots' AS table_name,
+    concat_ws(', ', left(instance_id::text, 8), snapshot_at, 'leaves') AS row_key,
     left(coalesce(leaves, metrics)::text, 200) AS actual,
     left(flatten_metrics(metrics)::text, 200) AS expected,
-    jsonb_build_object('instance_id', instance_id, 'snapshot_at', snapshot_at) AS mend
+    jsonb_build_object('instance_id', instance_id, 'snapshot_at', snapshot_at) AS repair_row
 FROM snapshots
 WHERE coalesce(leaves, metrics) <> flatten_metrics(metrics);
 
@@ -32,7 +34,7 @@ SELECT pg_advisory_xact_lock({writers_lock});
 UPDATE snapshots s SET leaves = nullif(flatten_metrics(s.metrics), s.metrics)
 FROM jsonb_to_recordset(%(rows)s::jsonb) AS listed (instance_id uuid, snapshot_at timestamptz)
 WHERE s.instance_id = listed.instance_id AND s.snapshot_at = listed.snapshot_at
-RETURNING 1 AS mended;
+RETURNING 1 AS repaired;
 
 -- name: find_instances
 -- Instances whose current snapshot is not their newest raw one, or whose evaluated columns contradict the settings.
@@ -64,11 +66,11 @@ compared AS (
     WHERE field.differs
 )
 SELECT
-    'instances' AS part,
-    concat_ws(', ', left(instance_id::text, 8), name) AS place,
+    'instances' AS table_name,
+    concat_ws(', ', left(instance_id::text, 8), name) AS row_key,
     coalesce(left(actual, 200), 'nothing') AS actual,
     coalesce(left(expected, 200), 'nothing') AS expected,
-    jsonb_build_object('instance_id', instance_id) AS mend
+    jsonb_build_object('instance_id', instance_id) AS repair_row
 FROM compared;
 
 -- name: repair_instances
@@ -103,7 +105,7 @@ UPDATE instances i SET
     cursor = p.cursor
 FROM numbered p
 WHERE i.instance_id = p.instance_id
-RETURNING 1 AS mended;
+RETURNING 1 AS repaired;
 
 -- name: select_version_ranks
 -- The version of every instance with its stored rank. Python computes the expected rank.
@@ -127,7 +129,7 @@ feed_advanced AS (
 UPDATE instances i SET version_rank = n.version_rank, cursor = n.cursor
 FROM numbered n
 WHERE i.instance_id = n.instance_id
-RETURNING 1 AS mended;
+RETURNING 1 AS repaired;
 
 -- name: find_tallies
 -- Tallies that are not the sums over the present instances. With every instance in `before` and none in `after`,
@@ -156,8 +158,8 @@ compared AS (
     FULL JOIN deltas m USING (app_slug, metric_type, key, value)
 )
 SELECT
-    'tallies' AS part,
-    concat_ws(', ', app_slug, metric_type, nullif(key, ''), nullif(value, '')) AS place,
+    'tallies' AS table_name,
+    concat_ws(', ', app_slug, metric_type, nullif(key, ''), nullif(value, '')) AS row_key,
     concat(
         trim_scale(total), ' over ', instances, ', counted ', trim_scale(counted_total), ' over ', counted_instances
     ) AS actual,
@@ -171,7 +173,7 @@ SELECT
         'instances', true_instances - instances,
         'counted_total', true_counted_total - counted_total,
         'counted_instances', true_counted_instances - counted_instances
-    ) AS mend
+    ) AS repair_row
 FROM compared
 WHERE
     total <> true_total OR instances <> true_instances OR counted_total <> true_counted_total
@@ -203,7 +205,7 @@ apps_changed AS (
 done AS (
     SELECT FROM deltas
 )
-SELECT 1 AS mended FROM done;
+SELECT 1 AS repaired FROM done;
 
 -- name: find_series
 -- Hours and closed days whose values are not those of the rolled-up raw snapshots. If raw snapshots have been dropped,
@@ -246,12 +248,12 @@ joint AS MATERIALIZED (
 ),
 compared AS (
     SELECT
-        part, app_slug, metric_type, key, value, at,
+        table_name, app_slug, metric_type, key, value, at,
         sum(total) AS total, sum(instances) AS instances,
         sum(true_total) AS true_total, sum(true_instances) AS true_instances
     FROM (
         SELECT
-            'series_hours' AS part, app_slug, metric_type, key, value, at,
+            'series_hours' AS table_name, app_slug, metric_type, key, value, at,
             total, instances, 0::numeric AS true_total, 0::numeric AS true_instances
         FROM series_hours
         WHERE at > (SELECT since FROM reach) AND at >= (SELECT hours_since FROM reach)
@@ -284,20 +286,21 @@ compared AS (
         FROM joint
         JOIN series_hours s ON s.at > joint.at - interval '1 day' AND s.at < joint.at
     ) each
-    GROUP BY part, app_slug, metric_type, key, value, at
+    GROUP BY table_name, app_slug, metric_type, key, value, at
     HAVING sum(total) <> sum(true_total) OR sum(instances) <> sum(true_instances)
 )
 SELECT
-    part,
-    concat_ws(', ', app_slug, metric_type, nullif(key, ''), nullif(value, ''), at) AS place,
+    table_name,
+    concat_ws(', ', app_slug, metric_type, nullif(key, ''), nullif(value, ''), at) AS row_key,
     concat(trim_scale(total), ' over ', instances) AS actual,
     concat(trim_scale(true_total), ' over ', true_instances) AS expected,
     jsonb_build_object(
-        'part', part, 'app_slug', app_slug, 'metric_type', metric_type, 'key', key, 'value', value, 'at', at,
-        'total', true_total - total, 'instances', true_instances - instances
-    ) AS mend
+        'table_name', table_name, 'app_slug', app_slug, 'metric_type', metric_type, 'key', key, 'value', value, 'at', at,
+        'total', true_total - total, 'instances', true_instances - instances,
+        'active_window', %(active_window)s::interval
+    ) AS repair_row
 FROM compared
-ORDER BY part, app_slug, metric_type, key, value, at;
+ORDER BY table_name, app_slug, metric_type, key, value, at;
 
 -- name: repair_series
 -- Adds these differences to the series, unless the active window has changed since they were found.
@@ -305,21 +308,22 @@ SELECT pg_advisory_xact_lock({rollup_lock});
 WITH listed AS MATERIALIZED (
     SELECT listed_rows.*
     FROM jsonb_to_recordset(%(rows)s::jsonb) AS listed_rows (
-        part text, app_slug text, metric_type text, key text, value text, at timestamptz, total numeric, instances bigint
+        table_name text, app_slug text, metric_type text, key text, value text, at timestamptz, total numeric,
+        instances bigint, active_window interval
     )
-    JOIN settings ON settings.active_window = %(active_window)s::interval
+    JOIN settings USING (active_window)
 ),
 hours AS (
-    SELECT app_slug, metric_type, key, value, at, total, instances FROM listed WHERE part = 'series_hours'
+    SELECT app_slug, metric_type, key, value, at, total, instances FROM listed WHERE table_name = 'series_hours'
 ),
 days AS (
-    SELECT app_slug, metric_type, key, value, at, total, instances FROM listed WHERE part = 'series_days'
+    SELECT app_slug, metric_type, key, value, at, total, instances FROM listed WHERE table_name = 'series_days'
 ),
 -- use: series_updated
 done AS (
     SELECT FROM listed
 )
-SELECT 1 AS mended FROM done;
+SELECT 1 AS repaired FROM done;
 
 -- name: find_versions
 -- Times at which installs first reported versions, if the raw snapshots contradict them. The rolled-up snapshots
@@ -344,11 +348,11 @@ compared AS (
     LEFT JOIN snapshots s ON s.instance_id = paired.instance_id AND s.snapshot_at = paired.true_first_at
 )
 SELECT
-    'versions_seen' AS part,
-    concat_ws(', ', left(instance_id::text, 8), nullif(app_version, '')) AS place,
+    'versions_seen' AS table_name,
+    concat_ws(', ', left(instance_id::text, 8), nullif(app_version, '')) AS row_key,
     coalesce(nullif(concat_ws(', ', first_at, app_slug), ''), 'nothing') AS actual,
     coalesce(nullif(concat_ws(', ', true_first_at, true_app_slug), ''), 'nothing') AS expected,
-    jsonb_build_object('instance_id', instance_id, 'app_version', app_version) AS mend
+    jsonb_build_object('instance_id', instance_id, 'app_version', app_version) AS repair_row
 FROM compared
 WHERE
     (first_at IS NULL AND rolled_at IS NOT NULL)
@@ -388,18 +392,18 @@ made AS (
     ON CONFLICT (instance_id, app_version) DO UPDATE SET app_slug = excluded.app_slug, first_at = excluded.first_at
     RETURNING 1
 )
-SELECT 1 AS mended FROM gone
+SELECT 1 AS repaired FROM gone
 UNION ALL
 SELECT 1 FROM made;
 
 -- name: find_absences
 -- Absences that ended before they began, or of no instance.
 SELECT
-    'absences' AS part,
-    concat_ws(', ', left(a.instance_id::text, 8), a.lost_at) AS place,
+    'absences' AS table_name,
+    concat_ws(', ', left(a.instance_id::text, 8), a.lost_at) AS row_key,
     concat('absences_ended ', a.returned_at, CASE WHEN i.instance_id IS NULL THEN ', of no instance' END) AS actual,
     'none' AS expected,
-    jsonb_build_object('instance_id', a.instance_id, 'lost_at', a.lost_at) AS mend
+    jsonb_build_object('instance_id', a.instance_id, 'lost_at', a.lost_at) AS repair_row
 FROM absences a
 LEFT JOIN instances i ON i.instance_id = a.instance_id
 WHERE i.instance_id IS NULL OR a.lost_at > a.returned_at
@@ -411,4 +415,4 @@ SELECT pg_advisory_xact_lock({writers_lock});
 DELETE FROM absences a
 USING jsonb_to_recordset(%(rows)s::jsonb) AS listed (instance_id uuid, lost_at timestamptz)
 WHERE a.instance_id = listed.instance_id AND a.lost_at = listed.lost_at
-RETURNING 1 AS mended;
+RETURNING 1 AS repaired;

@@ -1,4 +1,4 @@
-"""`shm check`: a healthy database has no difference, whatever came in; what is wrong is named, and mended from raw."""
+"""`shm check`: a healthy database has no difference after any input; damages are reported and repaired."""
 
 import argparse
 import random
@@ -13,9 +13,10 @@ import httpx
 import psycopg2
 import pytest
 
-from shm.analytics.consistency import MAX_SHOWN
+from shm.analytics.consistency import MAX_EXAMPLES
 from shm.cli.check import run
 from tests.support import plain_http
+from tests.support.damages import ANY_INSTALL, DAMAGES
 from tests.support.databases import admin_cursor, fresh_database
 from tests.support.installs import Install
 from tests.support.load import Load
@@ -31,7 +32,7 @@ ROLLED = "SELECT h.cursor = f.cursor AND NOT h.stale FROM series_head h, feed_he
 
 @dataclass(frozen=True)
 class Checked:
-    """What `shm check` said of a database."""
+    """The result of `shm check`: its exit status and the lines of its standard output."""
 
     status: int
     lines: list[str]
@@ -50,25 +51,25 @@ def check(capsys: pytest.CaptureFixture[str]) -> Callable[..., Checked]:
 
 
 def fleet(url: str, headers: dict[str, str]) -> None:
-    """Installs that do whatever installs do: report late, twice, a backlog, change application, are revoked, erased."""
+    """Installs that report late, twice or a backlog, change their application, are revoked or erased."""
     seed = secrets.randbits(32)
     print(f"the fleet's seed is {seed}")
-    by_chance = random.Random(seed)
+    rng = random.Random(seed)
     for _ in range(FLEET):
         one = Install(
             url,
-            app_name=by_chance.choice(["Ledger", "Kiosk"]),
-            app_version=by_chance.choice(["1.4.2", "1.5.0", ""]),
-            environment=by_chance.choice(["production", "Dev", "ci", ""]),
+            app_name=rng.choice(["Ledger", "Kiosk"]),
+            app_version=rng.choice(["1.4.2", "1.5.0", ""]),
+            environment=rng.choice(["production", "Dev", "ci", ""]),
         )
         one.register()
-        if by_chance.random() < 0.9:
+        if rng.random() < 0.9:
             assert one.activate().status_code == 200
-            report(one, by_chance)
-        if by_chance.random() < 0.2:
+            report(one, rng)
+        if rng.random() < 0.2:
             one.register(app_name="Kiosk", app_version="2.0")
-            report(one, by_chance)
-        fate = by_chance.random()
+            report(one, rng)
+        fate = rng.random()
         if fate < 0.15:
             address = f"{url}/api/v1/admin/instances/{one.instance_id}/revoke"
             plain_http.post(address, headers=headers).raise_for_status()
@@ -76,35 +77,35 @@ def fleet(url: str, headers: dict[str, str]) -> None:
             act(one, "erase")
 
 
-def report(one: Install, by_chance: random.Random) -> None:
-    """Some snapshots, in any order, some of them twice and some in a backlog."""
+def report(one: Install, rng: random.Random) -> None:
+    """Sends snapshots in random order, some of them twice and some in a backlog."""
     now = datetime.now(UTC)
-    times = [now - timedelta(hours=by_chance.choice([0, 1, 30, 300, 700]) * by_chance.random()) for _ in range(6)]
-    times += [(now - timedelta(days=by_chance.randrange(29))).replace(minute=0, second=0, microsecond=0)]
+    times = [now - timedelta(hours=rng.choice([0, 1, 30, 300, 700]) * rng.random()) for _ in range(6)]
+    times += [(now - timedelta(days=rng.randrange(29))).replace(minute=0, second=0, microsecond=0)]
     for at in times:
-        one.snapshot(metrics(by_chance), at)
-        if by_chance.random() < 0.2:
-            one.snapshot(metrics(by_chance), at)
-    members = [{"timestamp": (at - timedelta(hours=5)).isoformat(), "metrics": metrics(by_chance)} for at in times[:3]]
+        one.snapshot(metrics(rng), at)
+        if rng.random() < 0.2:
+            one.snapshot(metrics(rng), at)
+    members = [{"timestamp": (at - timedelta(hours=5)).isoformat(), "metrics": metrics(rng)} for at in times[:3]]
     body = httpx.Request("POST", one.url, json={"instance_id": one.instance_id, "snapshots": members}).content
     one.post("/v1/snapshots", body, one.signed(body))
 
 
-def metrics(by_chance: random.Random) -> dict[str, Any]:
-    """Every sort of value, and not every key each time."""
+def metrics(rng: random.Random) -> dict[str, Any]:
+    """Values of every type; each key is left out at random."""
     every = {
-        "sent": by_chance.randrange(1000),
-        "hit_rate": by_chance.randrange(1000) / 8,
-        "beta": by_chance.random() < 0.5,
-        "plan": by_chance.choice(["free", "team", "x" * 65]),
-        "mail": {"sent": by_chance.choice([1, 2.5, True, "no", None]), "tags": [1], "mem_mb": -3},
-        "sys_ephemeral": by_chance.random() < 0.2,
+        "sent": rng.randrange(1000),
+        "hit_rate": rng.randrange(1000) / 8,
+        "beta": rng.random() < 0.5,
+        "plan": rng.choice(["free", "team", "x" * 65]),
+        "mail": {"sent": rng.choice([1, 2.5, True, "no", None]), "tags": [1], "mem_mb": -3},
+        "sys_ephemeral": rng.random() < 0.2,
     }
-    return {key: value for key, value in every.items() if by_chance.random() < 0.8}
+    return {key: value for key, value in every.items() if rng.random() < 0.8}
 
 
 def wait_until_rolled(dsn: str) -> None:
-    """Until all snapshots are in the series."""
+    """Waits until all snapshots are in the series."""
     deadline = time.monotonic() + LIMIT_S
     with admin_cursor(dsn) as cursor:
         while True:
@@ -117,7 +118,7 @@ def wait_until_rolled(dsn: str) -> None:
 
 @pytest.fixture(scope="module")
 def grown(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, str]]:
-    """A server with a fleet on a database of its own, and its DSN. Whatever a test spoils, it mends."""
+    """A server with a fleet on a database of its own, and its DSN. Each test repairs the damages that it makes."""
     with fresh_database(postgres) as dsn:
         server = ServerProcess(tmp_path_factory.mktemp("grown") / "data", {"SHM_DB_DSN": dsn})
         server.start()
@@ -133,163 +134,20 @@ def test_a_healthy_database_has_no_difference(grown: tuple[ServerProcess, str], 
     assert check(grown[1]) == Checked(0, [])
 
 
-AN_INSTALL = "(SELECT instance_id FROM instances WHERE snapshot_at IS NOT NULL AND status = 'active' LIMIT 1)"
-SPOILT = {
-    "leaves of a snapshot": (
-        "UPDATE snapshots SET leaves = '{\"x\": 1}' WHERE instance_id = ONE",
-        "snapshots: ",
-        'leaves: is {"x": 1}, should be ',
-    ),
-    "leaves of an instance": (
-        "UPDATE instances SET leaves = '{\"x\": 1}' WHERE instance_id = ONE",
-        "instances: ",
-        'leaves: is {"x": 1}, should be ',
-    ),
-    "metrics of an instance": (
-        "UPDATE instances SET metrics = '{\"x\": 1}' WHERE instance_id = ONE",
-        "instances: ",
-        'metrics: is {"x": 1}, should be ',
-    ),
-    "an older current snapshot": (
-        "UPDATE instances SET snapshot_at = snapshot_at - interval '1 hour' WHERE instance_id = ONE",
-        "instances: ",
-        "snapshot_at: is ",
-    ),
-    "no current snapshot": (
-        "UPDATE instances SET snapshot_at = NULL, metrics = '{}', leaves = NULL WHERE instance_id = ONE",
-        "instances: ",
-        "snapshot_at: is nothing, should be 20",
-    ),
-    "counted": (
-        "UPDATE instances SET counted = NOT counted WHERE instance_id = ONE",
-        "instances: ",
-        "counted: is ",
-    ),
-    "elapsed_windows": (
-        "UPDATE instances SET elapsed_windows = 3 WHERE instance_id = ONE",
-        "instances: ",
-        "elapsed_windows: is 3, should be 0",
-    ),
-    "reporting": (
-        "UPDATE instances SET reporting = FALSE WHERE instance_id = ONE",
-        "instances: ",
-        "reporting: is false, should be true",
-    ),
-    "due later": (
-        "UPDATE instances SET refresh_at = refresh_at + interval '1 day' WHERE instance_id = ONE",
-        "instances: ",
-        "refresh_at: is ",
-    ),
-    "never due": (
-        "UPDATE instances SET refresh_at = NULL WHERE instance_id = ONE",
-        "instances: ",
-        "refresh_at: is nothing, should be ",
-    ),
-    "rank of a version": (
-        "UPDATE instances SET version_rank = '0' WHERE instance_id = ONE",
-        "instances: ",
-        "version_rank: is 0, should be ",
-    ),
-    "tallies that are gone": (
-        "DELETE FROM tallies WHERE metric_type = 'number'",
-        "tallies: ",
-        "number, sent: is 0 over 0, ",
-    ),
-    "a total": (
-        "UPDATE tallies SET total = total + 0.5 WHERE (app_slug, key) = ('ledger', 'sent')",
-        "tallies: ledger, number, sent: is ",
-        ".5 over ",
-    ),
-    "a count of all sorts": (
-        "UPDATE tallies SET instances = instances + 1000 WHERE app_slug = 'ledger'",
-        "tallies: ledger, version, ",
-        " over 10",
-    ),
-    "a counted part": (
-        "UPDATE tallies SET counted_total = counted_total - 7, counted_instances = counted_instances + 1"
-        " WHERE (app_slug, metric_type, key) = ('ledger', 'number', 'hit_rate')",
-        "tallies: ledger, number, hit_rate: is ",
-        ", counted ",
-    ),
-    "a tally of nothing": (
-        "INSERT INTO tallies VALUES ('ghost', 'string', 'plan', E'a\\x1b]52;c', 0, 2, 0, 1)",
-        "tallies: ghost, string, plan, a�]52;c: is 0 over 2, counted 0 over 1, should be 0 over 0, counted 0 over 0",
-        "",
-    ),
-    "hours that are gone": ("DELETE FROM series_hours WHERE key = 'sent'", "series_hours: ", "number, sent, 20"),
-    "an hour": (
-        "UPDATE series_hours SET total = total + 1000 WHERE ctid = (SELECT max(ctid) FROM series_hours)",
-        "series_hours: ",
-        ":00:00+00: is ",
-    ),
-    "an hour too many": (
-        "INSERT INTO series_hours VALUES ('ghost', 'version', '', '9.9', date_trunc('hour', now()), 0, 3)",
-        "series_hours: ghost, version, 9.9, 20",
-        ":00:00+00: is 0 over 3, should be 0 over 0",
-    ),
-    "days that are gone": ("DELETE FROM series_days WHERE key = 'sent'", "series_days: ", "number, sent, 20"),
-    "a day": (
-        "UPDATE series_days SET instances = instances + 1 WHERE ctid = (SELECT max(ctid) FROM series_days)",
-        "series_days: ",
-        " 00:00:00+00: is ",
-    ),
-    "a day too many": (
-        "INSERT INTO series_days VALUES ('ledger', 'number', 'ghost', '', '2020-02-02 00:00Z', 2.50, 3)",
-        "series_days: ledger, number, ghost, 2020-02-02 00:00:00+00: is 2.5 over 3, should be 0 over 0",
-        "",
-    ),
-    "versions that are gone": (
-        "DELETE FROM versions_seen WHERE instance_id = ONE",
-        "versions_seen: ",
-        ": is nothing, should be 20",
-    ),
-    "a version that came later": (
-        "UPDATE versions_seen SET first_at = first_at + interval '1 second' WHERE instance_id = ONE",
-        "versions_seen: ",
-        ", should be 20",
-    ),
-    "a version that came earlier": (
-        "UPDATE versions_seen SET first_at = first_at - interval '1 second' WHERE instance_id = ONE",
-        "versions_seen: ",
-        ", should be 20",
-    ),
-    "a version of another application": (
-        "UPDATE versions_seen SET app_slug = 'ghost' WHERE instance_id = ONE",
-        "versions_seen: ",
-        ", ghost, should be 20",
-    ),
-    "a version that nobody reported": (
-        "INSERT INTO versions_seen VALUES (ONE, '9.9', 'ledger', now())",
-        "versions_seen: ",
-        ", ledger, should be nothing",
-    ),
-    "an absence of nobody": (
-        "INSERT INTO absences VALUES (gen_random_uuid(), now() - interval '1 day', now())",
-        "absences: ",
-        ", of no instance, should be none",
-    ),
-    "an absence that ends before it begins": (
-        "INSERT INTO absences VALUES (ONE, now(), now() - interval '1 day')",
-        "absences: ",
-        "should be none",
-    ),
-}
-
-
-@pytest.mark.parametrize("spoilt", SPOILT)
-def test_what_is_wrong_is_named_and_mended(
-    grown: tuple[ServerProcess, str], check: Callable[..., Checked], spoilt: str
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damage_is_reported_and_repaired(
+    grown: tuple[ServerProcess, str], check: Callable[..., Checked], damage: str
 ) -> None:
     server, dsn = grown
-    sql, part, words = SPOILT[spoilt]
+    sql, start, part = DAMAGES[damage]
     with admin_cursor(dsn) as cursor:
-        cursor.execute(sql.replace("ONE", AN_INSTALL))
+        cursor.execute(sql.replace("ONE", ANY_INSTALL))
     found = check(dsn)
     assert found.status == 1
-    assert any(line.startswith(part) and words in line for line in found.lines), found.lines
-    mended = check(dsn, repair=True)
-    assert mended.status == 0
-    assert any(line.startswith(f"mended {part}") and words in line for line in mended.lines), mended.lines
+    assert any(line.startswith(start) and part in line for line in found.lines), found.lines
+    repaired = check(dsn, repair=True)
+    assert repaired.status == 0
+    assert any(line.startswith(f"repaired {start}") and part in line for line in repaired.lines), repaired.lines
     assert check(dsn) == Checked(0, [])
     for slug in ("ledger", "kiosk"):
         assert_matches_oracle(server, dsn, slug)
@@ -308,21 +166,21 @@ def test_the_snapshot_of_a_move_belongs_to_the_new_application(
     assert check(database) == Checked(0, [])
 
 
-def test_of_many_differences_the_first_are_shown_and_all_are_mended(
+def test_many_differences_are_shown_in_part_and_repaired_in_all(
     grown: tuple[ServerProcess, str], check: Callable[..., Checked]
 ) -> None:
     with admin_cursor(grown[1]) as cursor:
-        cursor.execute("DELETE FROM series_days WHERE total <> 0 OR instances <> 0")  # a row of nothing says nothing
+        cursor.execute("DELETE FROM series_days WHERE total <> 0 OR instances <> 0")  # zero rows are no differences
         gone = cursor.rowcount
     found = check(grown[1])
     assert found.status == 1
-    assert len(found.lines) == MAX_SHOWN + 1
-    assert found.lines[-1] == f"series_days: and {gone - MAX_SHOWN} more"
+    assert len(found.lines) == MAX_EXAMPLES + 1
+    assert found.lines[-1] == f"series_days: and {gone - MAX_EXAMPLES} more"
     assert check(grown[1], repair=True).status == 0
     assert check(grown[1]) == Checked(0, [])
 
 
-def test_a_sweep_that_is_due_is_no_difference(grown: tuple[ServerProcess, str], check: Callable[..., Checked]) -> None:
+def test_a_due_refresh_is_no_difference(grown: tuple[ServerProcess, str], check: Callable[..., Checked]) -> None:
     server, dsn = grown
     server.terminate()
     with admin_cursor(dsn) as cursor:
@@ -333,7 +191,7 @@ def test_a_sweep_that_is_due_is_no_difference(grown: tuple[ServerProcess, str], 
 
 
 def test_check_and_repair_work_under_load(server: ServerProcess, database: str, check: Callable[..., Checked]) -> None:
-    """Under load a healthy database has no difference and a spoilt one is mended."""
+    """Under load a healthy database has no difference and a damaged one is repaired."""
     fleet(server.url, server.headers)
     load = Load([server.url], 6)
     with load.running():
@@ -352,7 +210,7 @@ def test_check_and_repair_work_under_load(server: ServerProcess, database: str, 
     assert check(database) == Checked(0, [])
 
 
-def test_another_active_window_makes_the_series_anew(
+def test_another_active_window_recomputes_the_series(
     serve: Callable[..., ServerProcess], database: str, check: Callable[..., Checked]
 ) -> None:
     server = serve()
@@ -362,28 +220,28 @@ def test_another_active_window_makes_the_series_anew(
     for window in ("36h", "90m", "30d"):
         other = serve(SHM_ACTIVE_WINDOW=window)
         wait_until_rolled(database)
-        wait_until_placed(database)
+        wait_until_refreshed(database)
         assert check(database) == Checked(0, [])
         assert "Traceback" not in other.log
         other.terminate()
 
 
-def wait_until_placed(dsn: str) -> None:
-    """Until the sweeps have been over all instances."""
+def wait_until_refreshed(dsn: str) -> None:
+    """Waits until all due instances have been refreshed."""
     deadline = time.monotonic() + LIMIT_S
     with admin_cursor(dsn) as cursor:
         while True:
             cursor.execute("SELECT FROM instances WHERE refresh_at <= now() LIMIT 1")
             if cursor.fetchone() is None:
                 return
-            assert time.monotonic() < deadline, "the sweeps are not over"
+            assert time.monotonic() < deadline, "instances are still due"
             time.sleep(0.05)
 
 
 def test_charts_of_another_window_differ_until_recomputed(
     serve: Callable[..., ServerProcess], database: str, check: Callable[..., Checked]
 ) -> None:
-    """Charts of another window are a difference until a server has made them anew."""
+    """Charts of another window are a difference until a server has computed them again."""
     server = serve()
     fleet(server.url, server.headers)
     wait_until_rolled(database)
@@ -403,17 +261,17 @@ def test_charts_of_another_window_differ_until_recomputed(
     assert check(database) == Checked(0, [])
 
 
-@pytest.mark.parametrize("retention", ["110d", "60d"])  # hours from before the dropped weeks are there, or forgotten
-def test_only_provable_figures_are_compared_after_drops(
+@pytest.mark.parametrize("retention", ["110d", "60d"])  # hours of the dropped weeks are kept, or deleted
+def test_only_recomputable_values_are_compared_after_drops(
     serve: Callable[..., ServerProcess], database: str, check: Callable[..., Checked], retention: str
 ) -> None:
-    """Where raw snapshots were dropped what can be proven is and the rest stands."""
+    """Where raw snapshots were dropped, only values that can be recomputed are compared; the others stay."""
     server = serve(SHM_MAX_SNAPSHOT_AGE="120d", SHM_ACTIVE_WINDOW="5d", SHM_RETENTION="125d")
     now = datetime.now(UTC)
-    by_chance = random.Random(secrets.randbits(32))
+    rng = random.Random(secrets.randbits(32))
     installs = [Install(server.url).enroll({"sent": 1}, ago=timedelta(days=100)) for _ in range(12)]
     for one in installs * 12:
-        one.snapshot(metrics(by_chance), now - timedelta(days=100 * by_chance.random()))
+        one.snapshot(metrics(rng), now - timedelta(days=100 * rng.random()))
     act(installs[0], "erase")
     wait_until_rolled(database)
     server.terminate()
@@ -427,15 +285,15 @@ def test_only_provable_figures_are_compared_after_drops(
         old = cursor.fetchone()
     later = serve(SHM_MAX_SNAPSHOT_AGE="30d", SHM_ACTIVE_WINDOW="3d", SHM_RETENTION=retention)
     wait_until_rolled(database)
-    wait_until_placed(database)
-    wait_until_hours_are_forgotten(database)
+    wait_until_refreshed(database)
+    wait_until_hours_are_deleted(database)
     assert check(database) == Checked(0, [])
-    hold_days_to_hours(database)
+    assert_days_match_hours(database)
     with admin_cursor(database) as cursor:
         cursor.execute("DELETE FROM series_hours WHERE at > now() - interval '20 days'")
         cursor.execute("DELETE FROM series_days WHERE at > now() - interval '20 days'")
     assert check(database, repair=True).status == 0
-    hold_days_to_hours(database)
+    assert_days_match_hours(database)
     with admin_cursor(database) as cursor:
         cursor.execute("SELECT sum(instances), sum(total) FROM series_days WHERE at < now() - interval '70 days'")
         assert cursor.fetchone() == old
@@ -443,7 +301,7 @@ def test_only_provable_figures_are_compared_after_drops(
 
 
 def drop_all_before(cursor: psycopg2.extensions.cursor, age: str) -> None:
-    """Makes a young database one that has been there for long: weeks, of which the oldest have had their time."""
+    """Turns a young database into an old one: partitions by week, of which the oldest are dropped."""
     cursor.execute("SELECT date_trunc('week', now() - %s::interval, 'UTC')", (age,))
     (oldest,) = cursor.fetchone() or (None,)
     cursor.execute("ALTER TABLE snapshots DETACH PARTITION snapshots_first")
@@ -455,8 +313,8 @@ def drop_all_before(cursor: psycopg2.extensions.cursor, age: str) -> None:
     cursor.execute("DROP TABLE snapshots_first")
 
 
-def wait_until_hours_are_forgotten(dsn: str) -> None:
-    """Until the background has forgotten the oldest hours."""
+def wait_until_hours_are_deleted(dsn: str) -> None:
+    """Waits until the background has deleted the oldest hours."""
     deadline = time.monotonic() + LIMIT_S
     with admin_cursor(dsn) as cursor:
         while True:
@@ -467,8 +325,8 @@ def wait_until_hours_are_forgotten(dsn: str) -> None:
             time.sleep(0.05)
 
 
-def hold_days_to_hours(dsn: str) -> None:
-    """From each closed day the hours lead to the next one, as charts need it."""
+def assert_days_match_hours(dsn: str) -> None:
+    """Asserts that each closed day plus its hours is the next day, as charts need it."""
     with admin_cursor(dsn) as cursor:
         cursor.execute(
             """

@@ -40,7 +40,7 @@ UNKNOWN_THERE = re.compile(
     r"|CREATE (CONSTRAINT )?TRIGGER)\b"
 )
 ALL = sorted(statements())
-NOT_THERE = {"check.repair_instances"}  # docs/scaling.md: what `shm check` finds on Citus is not to be mended there
+NOT_THERE = {"check.repair_instances"}  # docs/scaling.md: `shm check --repair` does not work on Citus
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`shm check` as its users run it: beside servers, before the first one, and on a database that is not there."""
+"""`shm check` as a command: beside servers, before the first start, and without a database."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +14,7 @@ def test_exit_status_reports_differences_and_repair_clears_them(server: ServerPr
     install = Install(server.url).enroll({"sent": 5}, ago=timedelta(hours=30))
     healthy = run_shm("check", SHM_DB_DSN=database)
     assert (healthy.returncode, healthy.stdout) == (0, ""), healthy.stderr
-    assert "Counts, KPIs, charts and first versions are what the raw snapshots make them." in healthy.stderr
+    assert "No differences: counts, KPIs, charts and first versions agree with the raw snapshots." in healthy.stderr
     with admin_cursor(database) as cursor:
         cursor.execute("UPDATE tallies SET total = 2 WHERE key = 'sent'")
         cursor.execute("UPDATE instances SET counted = FALSE")
@@ -22,10 +22,10 @@ def test_exit_status_reports_differences_and_repair_clears_them(server: ServerPr
     assert spoilt.returncode == 1
     assert f"instances: {install.instance_id[:8]}, counted: is false, should be true" in spoilt.stdout.splitlines()
     assert "tallies: ledger, number, sent: is 2 over 1, counted 5 over 1, should be " in spoilt.stdout
-    assert "`shm check --repair` mends them" in spoilt.stderr
-    mended = run_shm("check", "--repair", SHM_DB_DSN=database)
-    assert mended.returncode == 0, mended.stderr
-    assert all(line.startswith("mended ") for line in mended.stdout.splitlines())
+    assert "`shm check --repair` corrects them" in spoilt.stderr
+    repaired = run_shm("check", "--repair", SHM_DB_DSN=database)
+    assert repaired.returncode == 0, repaired.stderr
+    assert all(line.startswith("repaired ") for line in repaired.stdout.splitlines())
     assert server.get("applications/ledger/kpis").json()["kpis"][0]["value"] == 5
     again = run_shm("check", SHM_DB_DSN=database)
     assert (again.returncode, again.stdout) == (0, "")
@@ -36,16 +36,16 @@ def test_an_empty_data_directory_has_no_difference(postgres_dir: Path) -> None:
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
-def test_only_one_process_mends_at_a_time(database: str) -> None:
+def test_only_one_process_repairs_at_a_time(database: str) -> None:
     with admin_cursor(database) as cursor:
         cursor.execute("SELECT pg_advisory_lock(%s)", [Lock.REPAIR])
         second = run_shm("check", "--repair", SHM_DB_DSN=database)
         assert second.returncode == 1
-        assert "Another process is mending" in second.stderr
+        assert "Another process is repairing" in second.stderr
         assert run_shm("check", SHM_DB_DSN=database).returncode == 0
 
 
-def test_a_database_that_is_away_is_said_in_a_sentence() -> None:
+def test_an_unreachable_database_is_reported_in_a_sentence() -> None:
     done = run_shm("check", "--dsn", "host=127.0.0.1 port=1", SHM_START_PATIENCE="1s")
     assert (done.returncode, done.stdout) == (1, "")
     assert "could not be reached within 1 s" in done.stderr

@@ -1,0 +1,146 @@
+"""Damages to derived tables: the statement, and the start and a part of the line in which `shm check` reports them.
+
+In a statement, ONE is an active install with a current snapshot.
+"""
+
+ANY_INSTALL = "(SELECT instance_id FROM instances WHERE snapshot_at IS NOT NULL AND status = 'active' LIMIT 1)"
+DAMAGES = {
+    "leaves of a snapshot": (
+        "UPDATE snapshots SET leaves = '{\"x\": 1}' WHERE instance_id = ONE",
+        "snapshots: ",
+        'leaves: is {"x": 1}, should be ',
+    ),
+    "leaves of an instance": (
+        "UPDATE instances SET leaves = '{\"x\": 1}' WHERE instance_id = ONE",
+        "instances: ",
+        'leaves: is {"x": 1}, should be ',
+    ),
+    "metrics of an instance": (
+        "UPDATE instances SET metrics = '{\"x\": 1}' WHERE instance_id = ONE",
+        "instances: ",
+        'metrics: is {"x": 1}, should be ',
+    ),
+    "an older current snapshot": (
+        "UPDATE instances SET snapshot_at = snapshot_at - interval '1 hour' WHERE instance_id = ONE",
+        "instances: ",
+        "snapshot_at: is ",
+    ),
+    "no current snapshot": (
+        "UPDATE instances SET snapshot_at = NULL, metrics = '{}', leaves = NULL WHERE instance_id = ONE",
+        "instances: ",
+        "snapshot_at: is nothing, should be 20",
+    ),
+    "counted": (
+        "UPDATE instances SET counted = NOT counted WHERE instance_id = ONE",
+        "instances: ",
+        "counted: is ",
+    ),
+    "elapsed_windows": (
+        "UPDATE instances SET elapsed_windows = 3 WHERE instance_id = ONE",
+        "instances: ",
+        "elapsed_windows: is 3, should be 0",
+    ),
+    "reporting": (
+        "UPDATE instances SET reporting = FALSE WHERE instance_id = ONE",
+        "instances: ",
+        "reporting: is false, should be true",
+    ),
+    "due later": (
+        "UPDATE instances SET refresh_at = refresh_at + interval '1 day' WHERE instance_id = ONE",
+        "instances: ",
+        "refresh_at: is ",
+    ),
+    "never due": (
+        "UPDATE instances SET refresh_at = NULL WHERE instance_id = ONE",
+        "instances: ",
+        "refresh_at: is nothing, should be ",
+    ),
+    "rank of a version": (
+        "UPDATE instances SET version_rank = '0' WHERE instance_id = ONE",
+        "instances: ",
+        "version_rank: is 0, should be ",
+    ),
+    "tallies that are gone": (
+        "DELETE FROM tallies WHERE metric_type = 'number'",
+        "tallies: ",
+        "number, sent: is 0 over 0, ",
+    ),
+    "a total": (
+        "UPDATE tallies SET total = total + 0.5 WHERE (app_slug, key) = ('ledger', 'sent')",
+        "tallies: ledger, number, sent: is ",
+        ".5 over ",
+    ),
+    "a count of all sorts": (
+        "UPDATE tallies SET instances = instances + 1000 WHERE app_slug = 'ledger'",
+        "tallies: ledger, version, ",
+        " over 10",
+    ),
+    "a counted part": (
+        "UPDATE tallies SET counted_total = counted_total - 7, counted_instances = counted_instances + 1"
+        " WHERE (app_slug, metric_type, key) = ('ledger', 'number', 'hit_rate')",
+        "tallies: ledger, number, hit_rate: is ",
+        ", counted ",
+    ),
+    "a tally of nothing": (
+        "INSERT INTO tallies VALUES ('ghost', 'string', 'plan', E'a\\x1b]52;c', 0, 2, 0, 1)",
+        "tallies: ghost, string, plan, a�]52;c: is 0 over 2, counted 0 over 1, should be 0 over 0, counted 0 over 0",
+        "",
+    ),
+    "hours that are gone": ("DELETE FROM series_hours WHERE key = 'sent'", "series_hours: ", "number, sent, 20"),
+    "an hour": (
+        "UPDATE series_hours SET total = total + 1000 WHERE ctid = (SELECT max(ctid) FROM series_hours)",
+        "series_hours: ",
+        ":00:00+00: is ",
+    ),
+    "an hour too many": (
+        "INSERT INTO series_hours VALUES ('ghost', 'version', '', '9.9', date_trunc('hour', now()), 0, 3)",
+        "series_hours: ghost, version, 9.9, 20",
+        ":00:00+00: is 0 over 3, should be 0 over 0",
+    ),
+    "days that are gone": ("DELETE FROM series_days WHERE key = 'sent'", "series_days: ", "number, sent, 20"),
+    "a day": (
+        "UPDATE series_days SET instances = instances + 1 WHERE ctid = (SELECT max(ctid) FROM series_days)",
+        "series_days: ",
+        " 00:00:00+00: is ",
+    ),
+    "a day too many": (
+        "INSERT INTO series_days VALUES ('ledger', 'number', 'ghost', '', '2020-02-02 00:00Z', 2.50, 3)",
+        "series_days: ledger, number, ghost, 2020-02-02 00:00:00+00: is 2.5 over 3, should be 0 over 0",
+        "",
+    ),
+    "versions that are gone": (
+        "DELETE FROM versions_seen WHERE instance_id = ONE",
+        "versions_seen: ",
+        ": is nothing, should be 20",
+    ),
+    "a version that came later": (
+        "UPDATE versions_seen SET first_at = first_at + interval '1 second' WHERE instance_id = ONE",
+        "versions_seen: ",
+        ", should be 20",
+    ),
+    "a version that came earlier": (
+        "UPDATE versions_seen SET first_at = first_at - interval '1 second' WHERE instance_id = ONE",
+        "versions_seen: ",
+        ", should be 20",
+    ),
+    "a version of another application": (
+        "UPDATE versions_seen SET app_slug = 'ghost' WHERE instance_id = ONE",
+        "versions_seen: ",
+        ", ghost, should be 20",
+    ),
+    "a version that nobody reported": (
+        "INSERT INTO versions_seen VALUES (ONE, '9.9', 'ledger', now())",
+        "versions_seen: ",
+        ", ledger, should be nothing",
+    ),
+    "an absence of nobody": (
+        "INSERT INTO absences VALUES (gen_random_uuid(), now() - interval '1 day', now())",
+        "absences: ",
+        ", of no instance, should be none",
+    ),
+    "an absence that ends before it begins": (
+        "INSERT INTO absences VALUES (ONE, now(), now() - interval '1 day')",
+        "absences: ",
+        "should be none",
+    ),
+}
