@@ -13,7 +13,8 @@ from datetime import timedelta
 import msgspec
 
 from shm.core.releases import version_rank
-from shm.db.database import Connection, Database
+from shm.db.connection import Connection
+from shm.db.database import Database
 
 PAGE_ROWS = 500  # differences at a time; a repair of them holds a lock for some tens of milliseconds
 MAX_EXAMPLES = 20  # examples of each table: a list of a million differences would contain no more information

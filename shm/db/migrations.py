@@ -11,14 +11,15 @@ from pathlib import Path
 
 from shm.core.errors import ConfigurationError, StatementFailed
 from shm.db.advisory_locks import Lock
-from shm.db.database import Connection, Database
+from shm.db.connection import Connection
+from shm.db.database import Database
 from shm.db.statements import sql_directory
 
 logger = logging.getLogger(__name__)
 
 FILE_NAME = re.compile(r"([0-9]{4})_[a-z0-9_]+\.sql")
 
-HISTORY = "schema_migrations"
+HISTORY_TABLE = "schema_migrations"
 CREATE_HISTORY = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
     version integer PRIMARY KEY,
@@ -28,9 +29,9 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 READ_HISTORY = "SELECT version, checksum FROM schema_migrations ORDER BY version"
 READ_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
 
-SCHEMA = 1  # the migration that creates the schema of the first release
-TABLE = re.compile(r"^CREATE TABLE (\w+)", re.MULTILINE)
-START_EMPTY = "Start with an empty database: another `SHM_DB_DSN` or, without one, another `SHM_DATA_DIR`."
+SCHEMA_VERSION = 1  # the migration that creates the schema of the first release
+CREATED_TABLE = re.compile(r"^CREATE TABLE (\w+)", re.MULTILINE)
+EMPTY_DATABASE_HINT = "Start with an empty database: another `SHM_DB_DSN` or, without one, another `SHM_DATA_DIR`."
 
 
 def load_migrations() -> dict[int, str]:
@@ -51,11 +52,11 @@ async def migrate(database: Database) -> int:
             await connection.execute_sql(f"SELECT pg_advisory_lock({lock})", "lock of migrations")
         migrations = load_migrations()
         tables = {str(name) for (name,) in await connection.execute_sql(READ_TABLES, "list of tables")}
-        rows = await connection.execute_sql(READ_HISTORY, HISTORY) if HISTORY in tables else []
+        rows = await connection.execute_sql(READ_HISTORY, HISTORY_TABLE) if HISTORY_TABLE in tables else []
         applied = {int(str(version)): str(checksum) for version, checksum in rows}
         _check_history(applied, migrations)
         if not applied:
-            _check_free(tables, migrations)
+            _check_no_conflicting_tables(tables, migrations)
             await connection.execute_sql(CREATE_HISTORY, "creation of schema_migrations")
         missing = [version for version in migrations if version not in applied]
         for version in missing:
@@ -85,11 +86,11 @@ def split_statements(sql: str) -> list[str]:
 
 
 def _check_history(applied: dict[int, str], migrations: dict[int, str]) -> None:
-    """Raises ConfigurationError where the applied migrations are not the first ones of this release."""
-    if SCHEMA in applied and applied[SCHEMA] != _checksum(migrations[SCHEMA]):
+    """Raises ConfigurationError if the applied migrations are not the first ones of this release."""
+    if SCHEMA_VERSION in applied and applied[SCHEMA_VERSION] != _checksum(migrations[SCHEMA_VERSION]):
         raise ConfigurationError(
             "A development version from before the first release created this database. Its schema cannot be migrated. "
-            f"{START_EMPTY} To take its instances along as a file, start the version that created it and run "
+            f"{EMPTY_DATABASE_HINT} To keep its instances in a file, start the version that created it and run "
             "`shm export`."
         )
     for version, checksum in applied.items():
@@ -100,16 +101,16 @@ def _check_history(applied: dict[int, str], migrations: dict[int, str]) -> None:
             )
         if checksum != _checksum(migrations[version]):
             raise ConfigurationError(
-                f"Migration {version:04d} was applied to this database with another text than this release's."
+                f"Migration {version:04d} in this release differs from the one that was applied to this database."
             )
 
 
-def _check_free(tables: set[str], migrations: dict[int, str]) -> None:
-    """Raises ConfigurationError where tables of the schema's names exist that no recorded migration created."""
-    if taken := sorted(tables.intersection(TABLE.findall(migrations[SCHEMA]))):
+def _check_no_conflicting_tables(tables: set[str], migrations: dict[int, str]) -> None:
+    """Raises ConfigurationError if tables with names of the schema exist that no recorded migration created."""
+    if conflicting := sorted(tables.intersection(CREATED_TABLE.findall(migrations[SCHEMA_VERSION]))):
         raise ConfigurationError(
-            f"The database has tables with the names of SHM's own ({', '.join(taken)}), and no record that SHM created "
-            f"them. {START_EMPTY}"
+            f"The database has tables with the names of SHM's own ({', '.join(conflicting)}), and no record that SHM "
+            f"created them. {EMPTY_DATABASE_HINT}"
         )
 
 

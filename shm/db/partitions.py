@@ -33,9 +33,9 @@ async def create_missing(database: Database, settings: Settings) -> None:
     A partition is created as a table and then attached, which blocks neither reads nor writes of snapshots.
     """
     ahead = MIN_LEAD_TIME + min(settings.max_clock_skew, MAX_LEAD_TIME)
-    reach = {"ahead": ahead, "back": settings.max_snapshot_age}
+    bounds = {"ahead": ahead, "back": settings.max_snapshot_age}
     async with database.schema_change_connection(Lock.PARTITIONS) as connection:
-        for missing in await connection.fetch(_MissingPartition, "partitions.list_missing", **reach):
+        for missing in await connection.fetch(_MissingPartition, "partitions.list_missing", **bounds):
             if missing.is_older:  # than every partition: earlier snapshots of the same installs may be deleted
                 await connection.execute("series.freeze_days")
             await connection.execute_sql(missing.ddl, "creation of a weekly partition")
@@ -43,8 +43,8 @@ async def create_missing(database: Database, settings: Settings) -> None:
 
 async def drop_expired(database: Database, retention: timedelta) -> None:
     """Drops the weekly partitions that are older than `retention`, the oldest first."""
-    for week in await database.fetch(_ExpiredPartition, "partitions.list_expired", retention=retention):
-        await database.execute("series.set_raw_since", until=week.until)
+    for partition in await database.fetch(_ExpiredPartition, "partitions.list_expired", retention=retention):
+        await database.execute("series.set_raw_since", until=partition.until)
         async with database.schema_change_connection(Lock.PARTITIONS, DROP_LOCK_TIMEOUT_MS) as connection:
-            await connection.execute_sql(week.ddl, "removal of a weekly partition")
-        logger.info("dropped a week of raw snapshots: %s", week.ddl)
+            await connection.execute_sql(partition.ddl, "removal of a weekly partition")
+        logger.info("dropped a weekly partition of raw snapshots: %s", partition.ddl)

@@ -37,16 +37,16 @@ def postgres_owner() -> pwd.struct_passwd | None:
 
 
 def make_traversable(path: Path) -> None:
-    """As root: lets other users pass through (not list) `path` and the directories above it."""
+    """As root: allows other users to traverse (not list) `path` and the directories above it."""
     for directory in (path, *path.parents):
         mode = directory.stat().st_mode
         if not mode & stat.S_IXOTH:
-            logger.info("letting the user %s pass through %s", POSTGRES_USER, directory)
+            logger.info("allowing the user %s to traverse %s", POSTGRES_USER, directory)
             directory.chmod(stat.S_IMODE(mode) | stat.S_IXOTH)
 
 
 def make_readable(tree: Path, owner: pwd.struct_passwd) -> None:
-    """As root: lets other users read PostgreSQL's programs, which a strict umask may have prevented."""
+    """As root: allows other users to read PostgreSQL's programs, which a strict umask may have prevented."""
     for directory, _, files in os.walk(tree):
         if Path(directory).stat().st_uid == owner.pw_uid:
             continue

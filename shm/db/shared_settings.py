@@ -1,4 +1,4 @@
-"""The settings that define figures are stored in the database, so that all servers on it compute the same figures."""
+"""Settings that define figures, stored in the database so that all servers on it compute the same figures."""
 
 import logging
 

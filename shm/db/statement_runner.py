@@ -18,9 +18,9 @@ class Result:
     rows: Sequence[Row]
     count: int
 
-    def rows_as(self, shape: type[T]) -> list[T]:
-        """All rows, each as `shape(column=value, ...)`."""
-        return [shape(**dict(zip(self.columns, row, strict=True))) for row in self.rows]
+    def rows_as(self, row_type: type[T]) -> list[T]:
+        """All rows, each as `row_type(column=value, ...)`."""
+        return [row_type(**dict(zip(self.columns, row, strict=True))) for row in self.rows]
 
 
 class Reader(ABC):
@@ -34,23 +34,23 @@ class Reader(ABC):
     @abstractmethod
     async def _run(self, name: str, parameters: Parameters) -> Result: ...
 
-    async def fetch(self, shape: type[T], name: str, /, **parameters: object) -> list[T]:
-        """All rows, each as `shape(column=value, ...)`."""
-        return (await self._run(name, parameters)).rows_as(shape)
+    async def fetch(self, row_type: type[T], name: str, /, **parameters: object) -> list[T]:
+        """All rows, each as `row_type(column=value, ...)`."""
+        return (await self._run(name, parameters)).rows_as(row_type)
 
-    async def fetch_one(self, shape: type[T], name: str, /, **parameters: object) -> T | None:
+    async def fetch_one(self, row_type: type[T], name: str, /, **parameters: object) -> T | None:
         """The first row; None if there is none."""
-        rows = await self.fetch(shape, name, **parameters)
+        rows = await self.fetch(row_type, name, **parameters)
         return rows[0] if rows else None
 
-    async def fetch_values(self, kind: type[T], name: str, /, **parameters: object) -> list[T]:
-        """The first column of all rows. Raises TypeError for NULL and for a value that is not a `kind`."""
-        return [_typed(kind, row[0], name) for row in (await self._run(name, parameters)).rows]
+    async def fetch_values(self, value_type: type[T], name: str, /, **parameters: object) -> list[T]:
+        """The first column of all rows. Raises TypeError for NULL and for a value that is not a `value_type`."""
+        return [_check_type(value_type, row[0], name) for row in (await self._run(name, parameters)).rows]
 
-    async def fetch_value(self, kind: type[T], name: str, /, **parameters: object) -> T | None:
+    async def fetch_value(self, value_type: type[T], name: str, /, **parameters: object) -> T | None:
         """The first column of the first row; None for NULL and for no row. Raises as `fetch_values`."""
         rows = (await self._run(name, parameters)).rows
-        return None if not rows or rows[0][0] is None else _typed(kind, rows[0][0], name)
+        return None if not rows or rows[0][0] is None else _check_type(value_type, rows[0][0], name)
 
 
 class StatementRunner(Reader):
@@ -61,7 +61,7 @@ class StatementRunner(Reader):
         return (await self._run(name, parameters)).count
 
 
-def _typed(kind: type[T], value: object, name: str) -> T:
-    if not isinstance(value, kind):
-        raise TypeError(f"{name} returned {type(value).__name__}, expected {kind.__name__}")
+def _check_type(value_type: type[T], value: object, name: str) -> T:
+    if not isinstance(value, value_type):
+        raise TypeError(f"{name} returned {type(value).__name__}, expected {value_type.__name__}")
     return value

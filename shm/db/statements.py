@@ -1,12 +1,12 @@
 """Loads the named statements of sql/queries/*.sql.
 
-A statement begins at a line `-- name: words` and ends before the next such line; its name is `file.words`, such as
+A statement begins at a line `-- name: title` and ends before the next such line; its name is `file.title`, such as
 `instances.register`. Parameters are written `%(name)s`, a literal `%` as `%%`. A statement with `(prepared)` after its
 name is prepared once on each connection: for frequent statements whose plan does not depend on their parameters.
 
-`sql/parts.sql` holds fragments that several statements share, each after a line `-- part: name`. A line `-- use: name`
-in a statement, or in a later part, is replaced by the fragment. `{name_lock}` is replaced by the number of an advisory
-lock.
+`sql/parts.sql` contains fragments that several statements share, each after a line `-- part: name`. A line
+`-- use: name` in a statement, or in a later part, is replaced by the fragment. `{name_lock}` is replaced by the number
+of an advisory lock.
 """
 
 import re
@@ -16,9 +16,9 @@ from pathlib import Path
 
 from shm.db.advisory_locks import substitute_lock_ids
 
-NAME = re.compile(r"^-- name: ([a-z_]+)( \(prepared\))?$", re.MULTILINE)
-PART = re.compile(r"^-- part: ([a-z_]+)$", re.MULTILINE)
-USE = re.compile(r"^-- use: ([a-z_]+)$", re.MULTILINE)
+STATEMENT_HEADER = re.compile(r"^-- name: ([a-z_]+)( \(prepared\))?$", re.MULTILINE)
+PART_HEADER = re.compile(r"^-- part: ([a-z_]+)$", re.MULTILINE)
+PART_REFERENCE = re.compile(r"^-- use: ([a-z_]+)$", re.MULTILINE)
 LEADING_COMMENT = re.compile(r"\A(\s*--.*\n)+")  # removed, because it would be sent with every call
 PARAMETER = re.compile(r"%\((\w+)\)s")
 PROLOGUE = re.compile(r"\A(?:(?:SELECT pg_advisory_xact_lock\([0-9]+\)|SET LOCAL [^;]+);\s*)+")
@@ -26,7 +26,7 @@ PROLOGUE = re.compile(r"\A(?:(?:SELECT pg_advisory_xact_lock\([0-9]+\)|SET LOCAL
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """`sql` is executed. `preparation`, if there is one, has to be executed once on the connection before."""
+    """`sql` is executed; `preparation`, if not None, has to be executed once on the connection before."""
 
     sql: str
     preparation: str | None = None
@@ -42,28 +42,28 @@ def sql_directory() -> Path:
 @cache
 def statements() -> dict[str, Statement]:
     """Name -> statement, loaded once."""
-    loaded: dict[str, Statement] = {}
+    by_name: dict[str, Statement] = {}
     for file in sorted((sql_directory() / "queries").glob("*.sql")):
-        parts = NAME.split(file.read_text(encoding="utf-8"))
-        for words, is_prepared, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
-            name = f"{file.stem}.{words}"
+        parts = STATEMENT_HEADER.split(file.read_text(encoding="utf-8"))
+        for title, is_prepared, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
+            name = f"{file.stem}.{title}"
             sql = LEADING_COMMENT.sub("", expand_parts(text)).strip().removesuffix(";")
-            assert name not in loaded, name  # noqa: S101 - the second one would replace the first
-            loaded[name] = _prepared(name, sql) if is_prepared else Statement(sql)
-    return loaded
+            assert name not in by_name, name  # noqa: S101 - the second one would replace the first
+            by_name[name] = _prepared(name, sql) if is_prepared else Statement(sql)
+    return by_name
 
 
 def expand_parts(text: str) -> str:
     """SQL with its shared parts and the numbers of its locks inserted."""
-    return substitute_lock_ids(USE.sub(lambda match: _parts()[match[1]], text))
+    return substitute_lock_ids(PART_REFERENCE.sub(lambda match: _parts()[match[1]], text))
 
 
 @cache
 def _parts() -> dict[str, str]:
-    _, *parts = PART.split((sql_directory() / "parts.sql").read_text(encoding="utf-8"))
+    _, *parts = PART_HEADER.split((sql_directory() / "parts.sql").read_text(encoding="utf-8"))
     expanded: dict[str, str] = {}
     for name, text in zip(parts[::2], parts[1::2], strict=True):
-        sql = USE.sub(lambda match: expanded[match[1]], text)
+        sql = PART_REFERENCE.sub(lambda match: expanded[match[1]], text)
         expanded[name] = LEADING_COMMENT.sub("", sql).strip()
     return expanded
 

@@ -25,7 +25,7 @@ FROM sorted;
 SET LOCAL work_mem = '64MB';
 WITH is_mine AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(
-        {spreads_lock}, hashtext(concat_ws('/', %(app)s::text, %(counted_only)s::boolean, %(key)s::text))
+        {distributions_lock}, hashtext(concat_ws('/', %(app)s::text, %(counted_only)s::boolean, %(key)s::text))
     ) AS is_mine
     WHERE NOT EXISTS (
         SELECT FROM distributions

@@ -1,4 +1,4 @@
-"""An answer that takes several statements is of one moment, whatever is written between two of them."""
+"""A response made of several statements sees one snapshot of the database, whatever is written meanwhile."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -18,11 +18,11 @@ from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 
-LIMIT_S = 20
-WAITING = """
+TIMEOUT_S = 20
+COUNT_WAITING = """
     SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
     WHERE l.relation = %s::regclass AND NOT l.granted AND a.query NOT LIKE '%%advisory%%'
-"""  # and so not the background's statements, which take a lock of their own first
+"""  # excludes the background jobs, whose statements acquire an advisory lock first
 
 TERMINATE = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -30,7 +30,7 @@ TERMINATE = """
 """
 
 
-def _one(cursor: psycopg2.extensions.cursor, sql: str, *parameters: object) -> Any:
+def _fetch_value(cursor: psycopg2.extensions.cursor, sql: str, *parameters: object) -> Any:
     cursor.execute(sql, parameters)
     (value,) = cursor.fetchone() or (None,)
     return value
@@ -38,36 +38,36 @@ def _one(cursor: psycopg2.extensions.cursor, sql: str, *parameters: object) -> A
 
 @contextmanager
 def locked(dsn: str, table: str) -> Iterator[Callable[[], None]]:
-    """Whoever reads the table waits until the context ends. What is yielded returns once somebody does."""
+    """Readers of the table wait until the context ends. The yielded function returns once a reader waits."""
     holder = psycopg2.connect(dsn)
     with admin_cursor(dsn) as cursor, holder.cursor() as lock:
         lock.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
 
-        def wait_for_a_reader() -> None:
-            deadline = time.monotonic() + LIMIT_S
-            while _one(cursor, WAITING, table) == 0:
-                assert time.monotonic() < deadline, "nobody reads the table"
+        def wait_for_reader() -> None:
+            deadline = time.monotonic() + TIMEOUT_S
+            while _fetch_value(cursor, COUNT_WAITING, table) == 0:
+                assert time.monotonic() < deadline, "no statement waits for the table"
                 time.sleep(0.01)
 
         try:
-            yield wait_for_a_reader
+            yield wait_for_reader
         finally:
             holder.close()
 
 
-def test_stats_are_of_one_moment(server: ServerProcess, database: str) -> None:
+def test_stats_see_one_snapshot_of_the_database(server: ServerProcess, database: str) -> None:
     Install(server.url).enroll()
     with ThreadPoolExecutor(1) as pool:
-        with locked(database, "applications") as wait_for_a_reader:
-            answer = pool.submit(server.get, "stats")
-            wait_for_a_reader()  # the counts are read, and those of each application are not
+        with locked(database, "applications") as wait_for_reader:
+            future = pool.submit(server.get, "stats")
+            wait_for_reader()  # the total is read, the counts of each application are not read yet
             assert Install(server.url).register().status_code == 201
-        stats = answer.result(LIMIT_S).json()
+        stats = future.result(TIMEOUT_S).json()
     assert stats["per_app_counts"] == {"Ledger": stats["total_instances"]}
 
 
 @pytest.mark.parametrize("path", ["applications/ledger/kpis", "metrics/ledger"])
-def test_figures_and_overrides_are_of_one_moment(server: ServerProcess, database: str, path: str) -> None:
+def test_values_and_overrides_see_one_snapshot_of_the_database(server: ServerProcess, database: str, path: str) -> None:
     Install(server.url).enroll({"n": 1})
     Install(server.url).enroll({"n": 3})
     change = """
@@ -77,21 +77,21 @@ def test_figures_and_overrides_are_of_one_moment(server: ServerProcess, database
         UPDATE feed_head SET cursor = cursor + 1;
     """
     with ThreadPoolExecutor(1) as pool, admin_cursor(database) as cursor:
-        with locked(database, "settings") as wait_for_a_reader:
-            before = _one(cursor, "SELECT cursor FROM feed_head")
-            answer = pool.submit(server.get, path)
-            wait_for_a_reader()  # the overrides are read, and the figures are not
+        with locked(database, "settings") as wait_for_reader:
+            before = _fetch_value(cursor, "SELECT cursor FROM feed_head")
+            future = pool.submit(server.get, path)
+            wait_for_reader()  # the overrides are read, the values are not read yet
             cursor.execute(change)
-        found = answer.result(LIMIT_S)
-    body = found.json()
+        response = future.result(TIMEOUT_S)
+    body = response.json()
     value = body["metrics"]["n"][-1] if "metrics" in body else body["kpis"][0]["value"]
-    assert value == 4, "the sum, as it was before the change"
-    if "X-Feed-Cursor" in found.headers:
-        assert int(found.headers["X-Feed-Cursor"]) == before
+    assert value == 4, "expected the sum before the change"
+    if "X-Feed-Cursor" in response.headers:
+        assert int(response.headers["X-Feed-Cursor"]) == before
 
 
-def test_kpis_and_counts_are_of_one_moment(server: ServerProcess) -> None:
-    """Each install reports `n`, so as many answer it as are active, while they are revoked one after the other."""
+def test_kpis_and_counts_see_one_snapshot_of_the_database(server: ServerProcess) -> None:
+    """Each install reports `n`, so `instances` of its KPI equals the active count while installs are revoked."""
     fleet = [Install(server.url).enroll({"n": 1}).instance_id for _ in range(60)]
     done = Event()
 
@@ -111,17 +111,17 @@ def test_kpis_and_counts_are_of_one_moment(server: ServerProcess) -> None:
 
 async def test_a_lost_connection_starts_the_transaction_again(database: str) -> None:
     reads = 0
-    async with Database.connect(Settings.load({}), database, size=1) as own:
+    async with Database.connect(Settings.load({}), database, size=1) as pool:
 
         async def read(reader: Reader) -> list[int]:
             nonlocal reads
             reads += 1
-            found = [row["cursor"] for row in await reader.fetch(dict, "feed.select_head")]
+            response = [row["cursor"] for row in await reader.fetch(dict, "feed.select_head")]
             with admin_cursor(database) as cursor:
                 cursor.execute("UPDATE feed_head SET cursor = cursor + 1")
                 if reads == 1:
                     cursor.execute(TERMINATE)
-            return [*found, *[row["cursor"] for row in await reader.fetch(dict, "feed.select_head")]]
+            return [*response, *[row["cursor"] for row in await reader.fetch(dict, "feed.select_head")]]
 
-        assert await own.read_consistently(read) == [1, 1]
-        assert own.usage.used == 0
+        assert await pool.read_consistently(read) == [1, 1]
+        assert pool.usage.used == 0

@@ -1,4 +1,4 @@
-"""A new database gets the schema, one of the first release is migrated with all its rows, any other one is refused."""
+"""Migrations: of an empty database, and of one of the first release with all its rows; any other one is refused."""
 
 import asyncio
 import hashlib
@@ -20,8 +20,8 @@ from tests.support.server_process import ServerProcess
 from tests.support.shm_command import run_shm
 from tests.support.subscriber import subscribe
 
-# Everything that SHM cannot compute again, in columns that later migrations keep.
-STORED = """
+# All data that SHM cannot recompute, in columns that later migrations keep.
+SELECT_STORED = """
     SELECT instance_id::text, snapshot_at::text, received_at::text, app_slug, app_version, sequence, metrics::text
     FROM snapshots
     UNION ALL
@@ -40,12 +40,12 @@ STORED = """
     SELECT instance_id::text, removed_at::text, NULL, app_slug, NULL, cursor, NULL FROM removals
     ORDER BY 1, 2, 3, 4, 5
 """
-HISTORY = "SELECT version, checksum, applied_at FROM schema_migrations ORDER BY version"
-TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
+SELECT_HISTORY = "SELECT version, checksum, applied_at FROM schema_migrations ORDER BY version"
+SELECT_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
 FIRST_DEVELOPMENT_SCHEMA = "3512cb046d73e6511ed9c0827a882ba683e2b90e1ff2d2768e6c02f091420113"  # its checksum
 
 
-def rows(dsn: str, sql: str) -> list[tuple[Any, ...]]:
+def fetch_rows(dsn: str, sql: str) -> list[tuple[Any, ...]]:
     """All rows."""
     with admin_cursor(dsn) as cursor:
         cursor.execute(sql)
@@ -61,33 +61,33 @@ def empty(postgres: str) -> Iterator[str]:
 
 @pytest.fixture
 def released(database: str) -> str:
-    """The test's database as the first release left it."""
+    """The test's database in the state of the first release."""
     first_release.restore(database)
     return database
 
 
 @pytest.fixture
 def migrated(released: str) -> str:
-    """The same, migrated, as if it had been left today."""
+    """The same, migrated, with its timestamps moved to today."""
     migrate(released)
     first_release.bring_to_today(released)
     return released
 
 
-def test_a_database_of_the_first_release_is_migrated_and_loses_nothing(released: str) -> None:
-    before = rows(released, STORED)
+def test_migrating_a_database_of_the_first_release_loses_no_data(released: str) -> None:
+    before = fetch_rows(released, SELECT_STORED)
     migrate(released)
-    assert rows(released, STORED) == before
-    history = rows(released, HISTORY)
+    assert fetch_rows(released, SELECT_STORED) == before
+    history = fetch_rows(released, SELECT_HISTORY)
     assert [(version, checksum) for version, checksum, _ in history] == [
         (version, hashlib.sha256(sql.encode()).hexdigest()) for version, sql in load_migrations().items()
     ]
     migrate(released)
-    assert rows(released, HISTORY) == history
-    assert rows(released, STORED) == before
+    assert fetch_rows(released, SELECT_HISTORY) == history
+    assert fetch_rows(released, SELECT_STORED) == before
 
 
-def test_the_schema_of_a_migrated_database_is_that_of_a_new_one(released: str, empty: str) -> None:
+def test_a_migrated_and_a_new_database_have_the_same_schema(released: str, empty: str) -> None:
     columns = """
         SELECT table_name, column_name, data_type, is_nullable, column_default, collation_name
         FROM information_schema.columns WHERE table_schema = 'public' ORDER BY 1, 2
@@ -109,10 +109,10 @@ def test_the_schema_of_a_migrated_database_is_that_of_a_new_one(released: str, e
     migrate(released)
     migrate(empty)
     for sql in (columns, constraints, objects):
-        assert rows(released, sql) == rows(empty, sql)
+        assert fetch_rows(released, sql) == fetch_rows(empty, sql)
 
 
-def test_the_figures_of_a_migrated_database_are_those_of_its_snapshots(
+def test_the_figures_of_a_migrated_database_match_its_snapshots(
     migrated: str, serve: Callable[..., ServerProcess]
 ) -> None:
     with run_background_jobs(migrated) as background:
@@ -128,12 +128,14 @@ def test_the_figures_of_a_migrated_database_are_those_of_its_snapshots(
         assert_series_match_oracle(server, migrated, periods=("24h", "3m"))
 
 
-def test_tokens_and_installs_of_the_first_release_go_on(migrated: str, serve: Callable[..., ServerProcess]) -> None:
+def test_tokens_and_installs_of_the_first_release_stay_valid(
+    migrated: str, serve: Callable[..., ServerProcess]
+) -> None:
     server = serve()
     headers = {"Authorization": f"Bearer {first_release.TOKEN}"}
-    listed = plain_http.get(f"{server.url}/api/v1/admin/instances?limit=1000", headers=headers).raise_for_status()
-    assert {item["instance_id"] for item in listed.json()} == {
-        instance_id for (instance_id,) in rows(migrated, "SELECT instance_id::text FROM instances")
+    response = plain_http.get(f"{server.url}/api/v1/admin/instances?limit=1000", headers=headers).raise_for_status()
+    assert {item["instance_id"] for item in response.json()} == {
+        instance_id for (instance_id,) in fetch_rows(migrated, "SELECT instance_id::text FROM instances")
     }
     key = SigningKey.generate()
     with admin_cursor(migrated) as cursor:
@@ -148,23 +150,26 @@ def test_tokens_and_installs_of_the_first_release_go_on(migrated: str, serve: Ca
     assert (item["metrics"], item["app_version"]) == ({"orders": 7}, "1.6.0")
 
 
-async def test_a_subscriber_of_the_first_release_goes_on_where_it_was(
+async def test_a_subscriber_of_the_first_release_resumes_at_its_cursor(
     migrated: str, serve: Callable[..., ServerProcess]
 ) -> None:
-    ((head,),) = rows(migrated, "SELECT cursor FROM feed_head")
-    removed = {instance_id for (instance_id,) in rows(migrated, "SELECT instance_id::text FROM removals")}
+    ((last_cursor,),) = fetch_rows(migrated, "SELECT cursor FROM feed_head")
+    removed = {instance_id for (instance_id,) in fetch_rows(migrated, "SELECT instance_id::text FROM removals")}
     server = await asyncio.to_thread(serve)
-    async with subscribe(server, f"?since={head}") as subscriber, subscribe(server, "?since=0") as from_the_start:
-        assert (await subscriber.message()) == {"type": "hello", "cursor": head, "heartbeat_s": 15}
+    async with (
+        subscribe(server, f"?since={last_cursor}") as subscriber,
+        subscribe(server, "?since=0") as from_zero,
+    ):
+        assert (await subscriber.message()) == {"type": "hello", "cursor": last_cursor, "heartbeat_s": 15}
         install = await asyncio.to_thread(Install(server.url).enroll, {"orders": 5})
         change = await subscriber.until("instance")
         assert change["instance"]["instance_id"] == install.instance_id
-        assert change["cursor"] > head
-        await from_the_start.until("instance", change["cursor"])
-        known = {instance_id for (instance_id,) in rows(migrated, "SELECT instance_id::text FROM instances")}
-        assert known <= from_the_start.instances.keys()
+        assert change["cursor"] > last_cursor
+        await from_zero.until("instance", change["cursor"])
+        known = {instance_id for (instance_id,) in fetch_rows(migrated, "SELECT instance_id::text FROM instances")}
+        assert known <= from_zero.instances.keys()
         assert removed
-        assert from_the_start.cursors == sorted(set(from_the_start.cursors))
+        assert from_zero.cursors == sorted(set(from_zero.cursors))
 
 
 @pytest.mark.parametrize("is_empty", [True, False], ids=["empty", "first release"])
@@ -175,7 +180,7 @@ def test_two_servers_that_start_at_once_migrate_once_and_both_serve(
         cursor.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
     if not is_empty:
         first_release.restore(database)
-    missing = len(load_migrations()) - len(rows(database, HISTORY) if not is_empty else [])
+    missing = len(load_migrations()) - len(fetch_rows(database, SELECT_HISTORY) if not is_empty else [])
     with ThreadPoolExecutor(2) as pool:
         servers = list(pool.map(lambda _: serve(), range(2)))
     for server in servers:
@@ -193,14 +198,14 @@ def test_a_database_of_a_development_version_is_refused_unchanged(empty: str, co
             "INSERT INTO schema_migrations (version, checksum) SELECT n, %s FROM generate_series(1, 9) n",
             [FIRST_DEVELOPMENT_SCHEMA],
         )
-    before = rows(empty, HISTORY), rows(empty, TABLES)
+    before = fetch_rows(empty, SELECT_HISTORY), fetch_rows(empty, SELECT_TABLES)
     refused = run_shm(*command, SHM_DB_DSN=empty)
     assert refused.returncode == 1
     assert "A development version from before the first release created this database" in refused.stderr
     assert "Start with an empty database" in refused.stderr
     assert "`shm export`" in refused.stderr
     assert "Traceback" not in refused.stderr
-    assert (rows(empty, HISTORY), rows(empty, TABLES)) == before
+    assert (fetch_rows(empty, SELECT_HISTORY), fetch_rows(empty, SELECT_TABLES)) == before
 
 
 @pytest.mark.parametrize("has_history", [True, False], ids=["without rows", "without the table"])
@@ -209,19 +214,19 @@ def test_tables_that_no_recorded_migration_created_are_refused_unchanged(empty: 
         cursor.execute("CREATE TABLE snapshots (id bigint); CREATE TABLE applications (id bigint)")
         if has_history:
             cursor.execute(CREATE_HISTORY)
-    before = rows(empty, TABLES)
+    before = fetch_rows(empty, SELECT_TABLES)
     refused = run_shm("migrate", SHM_DB_DSN=empty)
     assert refused.returncode == 1
     assert "tables with the names of SHM's own (applications, snapshots)" in refused.stderr
     assert "Start with an empty database" in refused.stderr
-    assert rows(empty, TABLES) == before
+    assert fetch_rows(empty, SELECT_TABLES) == before
 
 
 def test_tables_of_other_programs_are_left_alone(empty: str) -> None:
     with admin_cursor(empty) as cursor:
         cursor.execute("CREATE TABLE invoices (id bigint)")
     migrate(empty)
-    assert {("invoices",), ("instances",)} <= {*rows(empty, TABLES)}
+    assert {("invoices",), ("instances",)} <= {*fetch_rows(empty, SELECT_TABLES)}
 
 
 def test_a_database_of_a_newer_release_is_refused(database: str) -> None:

@@ -1,4 +1,4 @@
-"""Every statement is understood by a real PostgreSQL with the real schema."""
+"""Every statement can be prepared against the real schema, and acquires its locks in the declared order."""
 
 import re
 
@@ -15,14 +15,14 @@ ADVISORY = re.compile(r"\bpg_(?:try_)?advisory\w*\(\s*([^\s,)]+)")
 
 
 def advisory_locks(sql: str) -> list[Lock]:
-    """Every lock that a statement takes, in the order in which it stands."""
+    """The locks that a statement acquires, in order."""
     return [Lock(int(number)) for number in ADVISORY.findall(sql)]
 
 
 @pytest.mark.parametrize("name", sorted(statements()))
 def test_a_statement_fits_the_schema(name: str, database: str) -> None:
     statement = statements()[name]
-    preparation = statement.preparation or f"PREPARE this AS {to_positional(split_prologue(statement.sql)[1])[0]}"
+    preparation = statement.preparation or f"PREPARE statement AS {to_positional(split_prologue(statement.sql)[1])[0]}"
     connection = psycopg2.connect(database)
     try:
         with connection.cursor() as cursor:
@@ -32,28 +32,28 @@ def test_a_statement_fits_the_schema(name: str, database: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(statements()))
-def test_writes_to_instances_take_the_writers_lock_first(name: str) -> None:
-    """A statement that writes instances takes the lock first in a statement of its own."""
+def test_writes_to_instances_acquire_the_writers_lock_first(name: str) -> None:
+    """The lock is acquired by a separate statement before the one that writes."""
     statement = statements()[name]
     text = statement.preparation or statement.sql
     assert (Lock.WRITERS in advisory_locks(split_prologue(statement.sql)[0])) == bool(WRITES.search(text))
 
 
 @pytest.mark.parametrize("name", sorted(statements()))
-def test_writes_to_series_take_locks_in_their_order(name: str) -> None:
-    """A statement that writes the series takes their lock first and the writers after it."""
+def test_writes_to_series_acquire_the_rollup_lock_first(name: str) -> None:
+    """The rollup lock is acquired before the writers' lock."""
     statement = statements()[name]
-    before, _ = split_prologue(statement.sql)
-    assert (advisory_locks(before)[:1] == [Lock.ROLLUP]) == bool(WRITES_SERIES.search(statement.sql))
+    prologue, _ = split_prologue(statement.sql)
+    assert (advisory_locks(prologue)[:1] == [Lock.ROLLUP]) == bool(WRITES_SERIES.search(statement.sql))
 
 
 @pytest.mark.parametrize("name", sorted(statements()))
-def test_a_statement_takes_its_locks_in_the_order_of_the_enum(name: str) -> None:
-    taken = advisory_locks(statements()[name].sql)
-    assert taken == [each for each in Lock if each in taken]
+def test_a_statement_acquires_its_locks_in_the_order_of_the_enum(name: str) -> None:
+    acquired = advisory_locks(statements()[name].sql)
+    assert acquired == [each for each in Lock if each in acquired]
 
 
-def test_lock_numbers_stand_in_one_module() -> None:
+def test_lock_numbers_are_written_in_one_module_only() -> None:
     root = sql_directory().parent
     files = [each for folder in ("shm", "sql", "bench", "tests") for each in (root / folder).rglob("*.*")]
     numbers = re.compile("|".join(rf"\b{each.value}\b|(?i:0x{each.value:x})\b" for each in Lock))
@@ -61,6 +61,6 @@ def test_lock_numbers_stand_in_one_module() -> None:
     assert found == [root / "shm" / "db" / "advisory_locks.py"]
 
 
-def test_what_runs_all_the_time_is_planned_once_on_each_connection() -> None:
+def test_frequent_statements_are_prepared() -> None:
     prepared = {name for name, statement in statements().items() if statement.preparation}
     assert {"intake.store_batch", "instances.select_public_keys", "tokens.select_principals"} <= prepared

@@ -70,7 +70,7 @@ def test_postgres_restarts_after_a_full_disk_has_free_space(cluster: Cluster, di
         load.reset_progress()
         load.wait_for(load.has_progress, "snapshots taken again")
     assert_acknowledged_stored(load, cluster.servers, cluster.dsn)
-    assert "Make room" in server.log
+    assert "Free disk space" in server.log
     assert server.log.count("could not be started again") <= MOST_LINES
     assert "Traceback" not in server.log
 
@@ -91,7 +91,7 @@ def test_a_start_on_a_full_disk_ends_with_a_sentence(cluster: Cluster, disk: Sma
     disk.fill()
     done = run_shm("serve", "--port", "0", "--data-dir", str(server.data_dir))
     assert done.returncode == 1
-    assert "Make room" in done.stderr
+    assert "Free disk space" in done.stderr
     assert "Traceback" not in done.stderr
     disk.free_space()
     server.start()

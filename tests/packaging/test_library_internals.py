@@ -167,7 +167,7 @@ async def test_a_frame_can_be_written_to_the_stream_of_a_websocket() -> None:
 async def test_a_cursor_of_aiopg_is_in_a_circle_that_can_be_cut(postgres: str) -> None:
     async with aiopg.connect(postgres) as connection, connection.cursor() as cursor:
         circle = cursor.__dict__.get("_transaction")
-        told = f"aiopg {version('aiopg')}: shm.db.database._cursor"
+        told = f"aiopg {version('aiopg')}: shm.db.driver.open_cursor"
         assert circle is not None, told
         assert circle._cursor is cursor, told
         cursor.__dict__.pop("_transaction")
