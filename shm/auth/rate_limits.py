@@ -1,7 +1,7 @@
 """Rate limits of instances, addresses and tokens, and bans of addresses that guess tokens.
 
 The state is in memory, bounded, and separate in each process. An address is stored only as a hash with a random key of
-the process. Nobody can consume the budget of another: that of an address is consumed by its own requests, that of an
+the process. No client can consume the budget of another: that of an address is consumed by its own requests, that of an
 instance only by a new snapshot with its signature, that of a token only by its holder.
 """
 
@@ -24,7 +24,7 @@ from shm.core.settings import Settings
 logger = logging.getLogger(__name__)
 
 MAX_KEYS = 100_000  # of each limit, about 200 bytes each; beyond it the least recently used are evicted
-MAX_GOOD_TOKENS = 1_000  # valid tokens that bypass a ban
+MAX_VALID_TOKENS = 1_000  # valid tokens that bypass a ban
 MAX_HOPS = 20  # addresses of X-Forwarded-For that are parsed
 IPV6_PREFIX = 64  # the network of one customer, who can use all of its addresses
 
@@ -34,7 +34,7 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class RateLimitStatus:
-    """The rest of a budget. Times are in seconds from now."""
+    """The remaining budget. Times are in seconds from now."""
 
     limit: int
     remaining: int
@@ -57,20 +57,20 @@ class TokenBucket(Generic[K]):
     """
 
     def __init__(self, requests: int, period_s: float, burst: int, clock: Clock = time.monotonic) -> None:
-        self._step_s = period_s / requests
+        self._refill_interval_s = period_s / requests
         self._burst = burst
         self._clock = clock
         self._full_at: OrderedDict[K, float] = OrderedDict()
 
     def peek(self, key: K) -> RateLimitStatus:
-        """The rest of the budget, without taking a token."""
+        """The remaining budget, without taking a token."""
         now = self._clock()
         return self._status(max(0.0, self._full_at.get(key, now) - now))
 
     def take(self, key: K) -> RateLimitStatus:
         """Takes a token, even from an empty bucket: a request whose cost is known only afterwards leaves a debt."""
         now = self._clock()
-        full_at = max(now, self._full_at.get(key, now)) + self._step_s
+        full_at = max(now, self._full_at.get(key, now)) + self._refill_interval_s
         self._full_at[key] = full_at
         self._full_at.move_to_end(key)
         if len(self._full_at) > MAX_KEYS:
@@ -87,10 +87,10 @@ class TokenBucket(Generic[K]):
         return len(self._full_at)
 
     def _status(self, debt_s: float) -> RateLimitStatus:
-        max_debt_s = (self._burst - 1) * self._step_s
+        max_debt_s = (self._burst - 1) * self._refill_interval_s
         return RateLimitStatus(
             self._burst,
-            max(0, self._burst - math.ceil(debt_s / self._step_s - 1e-9)),
+            max(0, self._burst - math.ceil(debt_s / self._refill_interval_s - 1e-9)),
             debt_s,
             max(0.0, debt_s - max_debt_s),
         )
@@ -109,15 +109,15 @@ class RateLimiter:
 
     def __init__(self, settings: Settings, clock: Clock = time.monotonic) -> None:
         self.enabled = settings.ratelimit_enabled
-        self._trusted = settings.trusted_proxies
-        self._secret = secrets.token_bytes(32)
+        self._trusted_proxies = settings.trusted_proxies
+        self._hash_key = secrets.token_bytes(32)
         self._clock = clock
         self._threshold = settings.ratelimit_bruteforce_threshold
         self._ban_s = settings.ratelimit_bruteforce_ban.total_seconds()
         self._cleanup_s = settings.ratelimit_cleanup_interval.total_seconds()
         self._failed_logins: OrderedDict[bytes, _FailedLogins] = OrderedDict()
-        self._good_tokens: OrderedDict[bytes, None] = OrderedDict()
-        self._warned_of_proxy = False
+        self._valid_tokens: OrderedDict[bytes, None] = OrderedDict()
+        self._has_warned_of_proxy = False
         self._addresses: TokenBucket[bytes] = TokenBucket(
             settings.ratelimit_register_requests,
             settings.ratelimit_register_period.total_seconds(),
@@ -155,8 +155,8 @@ class RateLimiter:
         """The client's address as a keyed hash: that of the peer, or of X-Forwarded-For from trusted proxies."""
         hops = [hop.strip() for value in forwarded for hop in value.split(",")][-MAX_HOPS:]
         client = _parse_address(peer)
-        if hops and not self._is_trusted(client) and not self._warned_of_proxy:
-            self._warned_of_proxy = True
+        if hops and not self._is_trusted(client) and not self._has_warned_of_proxy:
+            self._has_warned_of_proxy = True
             logger.warning(
                 "X-Forwarded-For from an address that is not in SHM_TRUSTED_PROXIES is ignored: "
                 "behind a proxy that is not listed there, all instances share one rate limit"
@@ -166,7 +166,7 @@ class RateLimiter:
             if forwarded_address is None:
                 break
             client = forwarded_address
-        return hashlib.blake2b(_to_bytes(client), key=self._secret, digest_size=16).digest()
+        return hashlib.blake2b(_to_bytes(client), key=self._hash_key, digest_size=16).digest()
 
     def take_address(self, address: bytes) -> RateLimitStatus | None:
         """Takes from the budget of an address, for register, activate and the actions. None if limits are off.
@@ -185,29 +185,29 @@ class RateLimiter:
         return status
 
     def take_install(self, instance_id: str) -> RateLimitStatus | None:
-        """Takes from the budget of an instance after a new snapshot was stored: a replay costs its victim nothing."""
+        """Takes from the budget of an instance after a new snapshot was stored, so a replay does not consume it."""
         return self._installs.take(instance_id) if self.enabled else None
 
     def take_token(self, token: bytes) -> RateLimitStatus | None:
         """Takes from the budget of a valid token, by its hash. Raises TooMany."""
-        return self._take_or_raise(self._tokens, token, "This token has been used for too many requests.")
+        return self._take_or_raise(self._tokens, token, "Too many requests were sent with this token.")
 
     def check_ban(self, address: bytes, token: bytes) -> None:
         """Checks, before a token is looked up, that its address is not banned; valid tokens pass. Raises TooMany."""
         failed = self._failed_logins.get(address)
-        if not self.enabled or failed is None or token in self._good_tokens:
+        if not self.enabled or failed is None or token in self._valid_tokens:
             return
         remaining_s = failed.until - self._clock()
         if remaining_s > 0 and len(failed.tokens) >= self._threshold:
-            raise TooMany("too_many_guesses", "Too many bad tokens came from this address.", math.ceil(remaining_s))
+            raise TooMany("too_many_guesses", "This address has sent too many invalid tokens.", math.ceil(remaining_s))
 
     def record_attempt(self, address: bytes, token: bytes, *, succeeded: bool) -> None:
         """Records whether a token was valid, after it was looked up."""
         if succeeded:
-            self._good_tokens[token] = None
-            self._good_tokens.move_to_end(token)
-            if len(self._good_tokens) > MAX_GOOD_TOKENS:
-                self._good_tokens.popitem(last=False)
+            self._valid_tokens[token] = None
+            self._valid_tokens.move_to_end(token)
+            if len(self._valid_tokens) > MAX_VALID_TOKENS:
+                self._valid_tokens.popitem(last=False)
             return
         now = self._clock()
         failed = self._failed_logins.setdefault(address, _FailedLogins())
@@ -231,7 +231,7 @@ class RateLimiter:
     def _is_trusted(self, client: Network | None) -> bool:
         return client is not None and any(
             client.version == proxy.version and client.subnet_of(proxy)  # type: ignore[arg-type]  # of one version
-            for proxy in self._trusted
+            for proxy in self._trusted_proxies
         )
 
 

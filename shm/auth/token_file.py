@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 TOKEN_FILE = "admin.token"  # noqa: S105 - a file's name
 TOKEN_BYTES = 32
-MIN_TOKEN_LENGTH = 20  # characters of a chosen token; a shorter one can be guessed
+MIN_TOKEN_LENGTH = 20  # characters of SHM_ADMIN_TOKEN; a shorter token can be guessed
 
 
 def generate_token() -> str:
@@ -29,9 +29,9 @@ def read_or_create(file: Path) -> str:
             _create(file)
         token = file.read_text().strip()
     except OSError as error:
-        raise ConfigurationError(f"The admin token in {file} cannot be read or made: {error.strerror}.") from None
+        raise ConfigurationError(f"The admin token in {file} cannot be read or created: {error.strerror}.") from None
     if len(token) < MIN_TOKEN_LENGTH:
-        raise ConfigurationError(f"{file} holds no token; remove it and the next start makes one.")
+        raise ConfigurationError(f"{file} contains no valid token. Remove it; the next start creates one.")
     return token
 
 
@@ -45,7 +45,7 @@ def _create(file: Path) -> None:
             handle.flush()
             os.fsync(descriptor)
         os.link(temporary, file)
-        logger.info("made an admin token in %s", file)
+        logger.info("created an admin token in %s", file)
     except FileExistsError:
         pass
     finally:

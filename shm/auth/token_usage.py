@@ -1,7 +1,7 @@
 """Records the day of a token's last use, in a background task.
 
-Requests neither wait for it nor fail with it, so a full or read-only database still serves reads. A record that cannot
-be written is dropped; the next use of the token makes a new one.
+Requests neither wait for it nor fail with it, so reads work with a full or read-only database. A record that cannot be
+written is dropped; the next use of the token creates a new one.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from shm.db.database import Database
 logger = logging.getLogger(__name__)
 rate_limited = RateLimitedLogger(logger)
 
-RETRY_INTERVAL_S = 60.0  # after a failure: a try occupies a connection until its timeout
+RETRY_INTERVAL_S = 60.0  # after a failure: an attempt occupies a connection until its timeout
 
 
 class TokenUsageWriter:
@@ -37,6 +37,6 @@ class TokenUsageWriter:
             ids, self._ids = list(self._ids), set()
             try:
                 await self._database.execute("tokens.record_use", ids=ids)
-            except Exception as error:  # such as a missing privilege: requests must go on
+            except Exception as error:  # such as a missing privilege, which must not make requests fail
                 rate_limited.warning("the day of a token's last use could not be written", describe_error(error))
                 await asyncio.sleep(RETRY_INTERVAL_S)

@@ -22,8 +22,8 @@ from shm.core.settings import Settings
 from shm.db.database import Database
 
 MAX_NAME_LENGTH = 100  # characters, as in the schema: a few words about the user of the token
-NAME_OF_ENVIRONMENT = "SHM_ADMIN_TOKEN"
-SERVER_NAMES = (NAME_OF_ENVIRONMENT, token_file.TOKEN_FILE)  # of the tokens that each start makes valid
+ENVIRONMENT_TOKEN_NAME = "SHM_ADMIN_TOKEN"  # noqa: S105 - a variable's name
+RESERVED_NAMES = (ENVIRONMENT_TOKEN_NAME, token_file.TOKEN_FILE)  # of the tokens that each start makes valid
 
 
 class Role(IntEnum):
@@ -47,8 +47,8 @@ class Token(msgspec.Struct, frozen=True):
 
     @property
     def is_servers_own(self) -> bool:
-        """Whether the next start of a server makes it valid again."""
-        return self.name in SERVER_NAMES
+        """Whether the next start of a server makes it valid again, even after it is deleted."""
+        return self.name in RESERVED_NAMES
 
 
 class IssuedToken(Token, frozen=True):
@@ -71,7 +71,7 @@ class _Row:
     token_hash: memoryview
     id: str
     role: str
-    noted: bool
+    is_use_recorded: bool  # for today
 
 
 class TokenStore:
@@ -80,11 +80,11 @@ class TokenStore:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._settings = settings
-        self._uses = TokenUsageWriter(database)
+        self._usage_writer = TokenUsageWriter(database)
 
     async def run(self) -> None:
         """Records the last use of tokens until cancelled."""
-        await self._uses.run()
+        await self._usage_writer.run()
 
     @staticmethod
     def hash_bearer(authorization: str | None) -> bytes:
@@ -104,10 +104,10 @@ class TokenStore:
         """The bearers of the valid ones of these tokens, by hash. Records their use."""
         rows = await self._database.fetch(_Row, "tokens.select_principals", token_hashes=list(token_hashes))
         for row in rows:
-            if not row.noted:
-                self._uses.record(row.id)
-        found = [Principal(bytes(row.token_hash), row.id, Role[row.role.upper()]) for row in rows]
-        return {granted.token_hash: granted for granted in found}
+            if not row.is_use_recorded:
+                self._usage_writer.record(row.id)
+        principals = [Principal(bytes(row.token_hash), row.id, Role[row.role.upper()]) for row in rows]
+        return {principal.token_hash: principal for principal in principals}
 
     async def create(self, name: str, role: Role, expires_in: timedelta | None) -> IssuedToken:
         """Creates a token, which expires after `expires_in`.
@@ -128,16 +128,15 @@ class TokenStore:
         if added is None:
             raise Conflict(
                 "too_many_tokens",
-                f"There are {self._settings.max_tokens} tokens already, as many as SHM_MAX_TOKENS allows: "
-                "delete unused ones.",
+                f"The maximum of {self._settings.max_tokens} tokens (SHM_MAX_TOKENS) is reached; delete unused ones.",
             )
         return IssuedToken(**msgspec.structs.asdict(added), token=token)
 
-    async def list_page(self, after: str | None, most: int) -> list[Token]:
-        """The next `most` tokens after a mark of `mark_of`, newest first. Raises BadRequest."""
-        created, token_id = page_tokens.decode_page_token(after) if after is not None else (None, None)
+    async def list_page(self, after: str | None, limit: int) -> list[Token]:
+        """The next `limit` tokens after a page token, newest first. Raises BadRequest."""
+        after_created, after_id = page_tokens.decode_page_token(after) if after is not None else (None, None)
         return await self._database.fetch(
-            Token, "tokens.select_page", after_created=created, after_id=token_id, limit=most
+            Token, "tokens.select_page", after_created=after_created, after_id=after_id, limit=limit
         )
 
     async def delete(self, token_id: str, principal: Principal | None = None) -> Token:
@@ -145,16 +144,16 @@ class TokenStore:
 
         Raises NotFound, or Conflict for the token of `principal` itself: an admin must not lose access by accident.
         """
-        found = await self._database.fetch_one(Token, "tokens.select_by_id", id=token_id)
-        if found is None:
-            raise NotFound("no_such_token", "There is no token of that ID.")
-        if principal is not None and principal.id == found.id:
-            raise Conflict("own_token", "This token authenticates the request; delete it with another one.")
+        token = await self._database.fetch_one(Token, "tokens.select_by_id", id=token_id)
+        if token is None:
+            raise NotFound("no_such_token", "No token has this ID.")
+        if principal is not None and principal.id == token.id:
+            raise Conflict("own_token", "This token authenticates the request; delete it with another token.")
         await self._database.execute("tokens.delete", id=token_id)
-        return found
+        return token
 
     async def ensure_admin_token(self) -> Path | None:
-        """Makes the admin token valid: SHM_ADMIN_TOKEN, or that of the data directory, which is created if missing.
+        """Makes the admin token valid: SHM_ADMIN_TOKEN, or the token file of the data directory, created if missing.
 
         Returns the path of the token file, None for SHM_ADMIN_TOKEN.
         """
@@ -163,15 +162,15 @@ class TokenStore:
             if len(token) < token_file.MIN_TOKEN_LENGTH:
                 raise ConfigurationError(f"SHM_ADMIN_TOKEN is shorter than {token_file.MIN_TOKEN_LENGTH} characters.")
             await self._database.execute(
-                "tokens.delete_others_of_name", name=NAME_OF_ENVIRONMENT, token_hash=_hash(token)
+                "tokens.delete_others_of_name", name=ENVIRONMENT_TOKEN_NAME, token_hash=_hash(token)
             )
-            await self._ensure(token, NAME_OF_ENVIRONMENT)
+            await self._upsert(token, ENVIRONMENT_TOKEN_NAME)
             return None
         file = self._settings.data_dir / token_file.TOKEN_FILE
-        await self._ensure(token_file.read_or_create(file), token_file.TOKEN_FILE)
+        await self._upsert(token_file.read_or_create(file), token_file.TOKEN_FILE)
         return file
 
-    async def _ensure(self, token: str, name: str) -> None:
+    async def _upsert(self, token: str, name: str) -> None:
         await self._database.execute("tokens.upsert", token_hash=_hash(token), role="admin", name=name)
 
 
@@ -183,7 +182,7 @@ def encode_page_token(token: Token) -> str:
 def _check_name(name: str) -> None:
     if not name.strip() or len(name) > MAX_NAME_LENGTH or not name.isprintable():
         raise BadRequest("bad_field", f"name is invalid: 1 to {MAX_NAME_LENGTH} printable characters are required.")
-    if name in SERVER_NAMES:
+    if name in RESERVED_NAMES:
         raise BadRequest("bad_field", f"name cannot be {name}: it is reserved for the server's own token.")
 
 

@@ -52,11 +52,11 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A row of the statement. `position` counts the batch from 1; `fresh`: the snapshot was not stored before."""
+    """A row of the statement. `position` counts the batch from 1; `is_new`: the snapshot was not stored before."""
 
     position: int
     verdict: str
-    fresh: bool
+    is_new: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class BatchWriter:
         instance_id, public_key = snapshots[0].instance_id, snapshots[0].public_key
         if Verdict.PENDING in verdicts:  # the first signed request of the instance
             if await self._registry.confirm_key(instance_id, public_key) == Verdict.PENDING:
-                raise Forbidden("not_approved", "This instance waits for approval; its snapshots are not stored yet.")
+                raise Forbidden("not_approved", "This instance is not approved yet; its snapshots are not stored.")
             rows = [_raise_refusal(result) for result in await self._enqueue_all(snapshots)]
             verdicts = {row.verdict for row in rows}
         elif Verdict.STAGED in verdicts:  # the first one since the instance registered again or was approved
@@ -140,7 +140,7 @@ class BatchWriter:
         key = snapshot.instance_id, snapshot.snapshot_at
         pending = self._pending.get(key)
         if pending is not None:
-            return replace(await asyncio.shield(pending), fresh=False)
+            return replace(await asyncio.shield(pending), is_new=False)
         queued = self._queued_by_instance.get(snapshot.instance_id, 0)
         if queued >= self._max_per_instance:
             raise TooMany("rate_limited", "Too many snapshots of this instance are queued.", 1)
@@ -185,7 +185,7 @@ class BatchWriter:
             await self._write_halves(batch, error)
         except DatabaseUnavailable as error:  # snapshots queued during the failed wait fail with the batch
             _fail([*batch, *self._take(self._queue.qsize())], error)
-        except Exception as error:  # any other error must reach the callers too, or they would wait for ever
+        except Exception as error:  # any other error must reach the callers too, which would otherwise wait forever
             _fail(batch, error)
             rate_limited.exception("a batch of snapshots could not be written")
         else:
@@ -195,9 +195,9 @@ class BatchWriter:
                     result.set_result(row)
 
     async def _write_halves(self, batch: Sequence[_Entry], error: UnstorableData) -> None:
-        """Halves the batch until the refused snapshot is alone, so that only this one fails."""
+        """Halves the batch until the refused snapshot is the only one, so that no other fails."""
         if len(batch) == 1:
-            rate_limited.warning("a snapshot passed the envelope but not the database", str(error))
+            rate_limited.warning("PostgreSQL refused a snapshot that had passed validation", str(error))
             _fail(batch, BadRequest("unstorable", "A value of this snapshot cannot be stored."))
             return
         half = len(batch) // 2
@@ -212,7 +212,7 @@ def _raise_refusal(result: _Row | BadRequest) -> _Row:
 
 
 def _to_outcome(row: _Row) -> Outcome:
-    return Outcome.STORED if row.fresh else Outcome.REPEATED
+    return Outcome.STORED if row.is_new else Outcome.REPEATED
 
 
 def _fail(batch: Sequence[_Entry], error: Exception) -> None:

@@ -14,7 +14,7 @@ from shm.core.errors import BadRequest
 from shm.core.metric_keys import MAX_CATEGORY_LENGTH, MAX_DIGITS, Leaf
 from shm.core.settings import Settings
 
-MAX_NUMBER = Decimal(sys.float_info.max)  # `numeric` also takes 1e100000, and writes it with 100,001 digits
+MAX_NUMBER = Decimal(sys.float_info.max)  # `numeric` also accepts 1e100000, and writes it with 100,001 digits
 MIN_NUMBER = Decimal(math.ulp(0.0))  # the smallest positive double
 PLAIN_EXPONENTS = range(MIN_NUMBER.adjusted() + 1, MAX_NUMBER.adjusted())  # exponents for which no comparison is needed
 PLAIN_INT = 2**63  # smaller integers need no check
@@ -31,14 +31,14 @@ def flatten(metrics: dict[str, object], limits: Settings) -> tuple[msgspec.Raw, 
     """
     flattener = _Flattener(limits)
     flattener.visit_members(metrics, "", 1)
-    kept = msgspec.Raw(_encoder.encode(metrics))
+    encoded = msgspec.Raw(_encoder.encode(metrics))
     if flattener.aggregated == metrics:  # flat and without values that are not aggregated: the common case
-        return kept, None
-    return kept, msgspec.Raw(_encoder.encode(flattener.aggregated))
+        return encoded, None
+    return encoded, msgspec.Raw(_encoder.encode(flattener.aggregated))
 
 
 class _Flattener:
-    """One pass over one metrics object. It stops at the first excess value: a body can hold half a million."""
+    """One pass over one metrics object. It stops at the first excess value: a body can contain half a million."""
 
     def __init__(self, limits: Settings) -> None:
         self._max_depth = limits.max_depth
@@ -56,8 +56,8 @@ class _Flattener:
         for name, value in members.items():
             key = prefix + name
             if len(key) > self._max_key:
-                sentence = f"metrics.{abbreviate_key(key)}: a key has at most {self._max_key} characters."
-                raise BadRequest("key_too_long", sentence)
+                detail = f"metrics.{abbreviate_key(key)}: a key has at most {self._max_key} characters."
+                raise BadRequest("key_too_long", detail)
             if "\0" in name:
                 raise _nul("a key in metrics")
             if isinstance(value, dict):
@@ -67,27 +67,27 @@ class _Flattener:
                         raise self._too_many()
                 self.visit_members(value, f"{key}.", depth + 1)
             else:
-                self._leaf(key, value, depth + 1)
+                self._visit_leaf(key, value, depth + 1)
 
-    def _leaf(self, key: str, value: object, depth: int) -> None:
+    def _visit_leaf(self, key: str, value: object, depth: int) -> None:
         """Visits a leaf. Arrays, nulls and long strings are stored and shown, but not aggregated."""
         self._values += 1
         if self._values > self._max_values:
             raise self._too_many()
         if key in self.aggregated or key in self._not_aggregated:
-            sentence = f"metrics names {abbreviate_key(key)} twice, once with a dot and once nested."
-            raise BadRequest("ambiguous_metric", sentence)
+            detail = f"metrics contains {abbreviate_key(key)} twice, once with a dot and once nested."
+            raise BadRequest("ambiguous_metric", detail)
         if isinstance(value, list):
-            self._array(value, key, depth)
+            self._visit_array(value, key, depth)
             self._not_aggregated.add(key)
             return
-        self._scalar(value, key)
+        self._check_scalar(value, key)
         if value is None or (isinstance(value, str) and len(value) > MAX_CATEGORY_LENGTH):
             self._not_aggregated.add(key)
         else:
             self.aggregated[key] = value  # type: ignore[assignment]  # the other JSON types
 
-    def _array(self, members: list[object], key: str, depth: int) -> None:
+    def _visit_array(self, members: list[object], key: str, depth: int) -> None:
         if depth > self._max_depth:
             raise self._too_deep(key)
         self._values += len(members)
@@ -95,15 +95,15 @@ class _Flattener:
             raise self._too_many()
         for value in members:
             if isinstance(value, list):
-                self._array(value, key, depth + 1)
+                self._visit_array(value, key, depth + 1)
             elif isinstance(value, dict):
                 for name in value:  # checked like a text: an object in an array has no leaves
-                    self._scalar(name, key)
-                self._array(list(value.values()), key, depth + 1)
+                    self._check_scalar(name, key)
+                self._visit_array(list(value.values()), key, depth + 1)
             else:
-                self._scalar(value, key)
+                self._check_scalar(value, key)
 
-    def _scalar(self, value: object, key: str) -> None:
+    def _check_scalar(self, value: object, key: str) -> None:
         if isinstance(value, str):
             if len(value) > self._max_text or "\0" in value:
                 check_text(value, f"metrics.{abbreviate_key(key)}", self._max_text)
@@ -114,8 +114,8 @@ class _Flattener:
             _check_number(value, key)
 
     def _too_many(self) -> BadRequest:
-        sentence = f"metrics holds more than {self._max_values} values, including those in arrays."
-        return BadRequest("too_many_metrics", sentence)
+        detail = f"metrics contains more than {self._max_values} values, including those in arrays."
+        return BadRequest("too_many_metrics", detail)
 
     def _too_deep(self, key: str) -> BadRequest:
         return BadRequest("too_deep", f"metrics.{abbreviate_key(key)}: the maximum depth is {self._max_depth} levels.")
@@ -143,5 +143,5 @@ def _check_number(value: Decimal, key: str) -> None:
     if len(value.as_tuple().digits) > MAX_DIGITS or (
         value.adjusted() not in PLAIN_EXPONENTS and not MIN_NUMBER <= value.copy_abs() <= MAX_NUMBER
     ):
-        sentence = f"metrics.{abbreviate_key(key)} is beyond the range of a double."
-        raise BadRequest("number_out_of_range", sentence)
+        detail = f"metrics.{abbreviate_key(key)} is beyond the range of a double."
+        raise BadRequest("number_out_of_range", detail)

@@ -1,7 +1,7 @@
 """A cache of the instances' public keys, so that a snapshot needs no read.
 
 Misses are batched: after a restart, or with a fleet larger than the cache, one statement reads up to a thousand keys.
-The cache never decides: the statement that writes compares the key and the status with those in the database.
+The cache is never authoritative: the statement that writes compares the key and the status with the stored ones.
 """
 
 import asyncio

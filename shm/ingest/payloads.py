@@ -59,7 +59,7 @@ class SnapshotBody(BacklogSnapshot, kw_only=True):
 
 
 class BacklogBody(msgspec.Struct):
-    """The body of `POST /v1/snapshots`. Members are parsed one by one: a bad one refuses only itself."""
+    """The body of `POST /v1/snapshots`. Members are parsed one by one, so an invalid one does not affect the others."""
 
     instance_id: _InstanceId
     snapshots: list[_RawSnapshot]

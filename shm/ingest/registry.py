@@ -1,4 +1,4 @@
-"""Registration, key confirmation, rotation, status and erasure of instances: all their writes but snapshots."""
+"""Registration, key confirmation, rotation, status and erasure of instances: all writes except snapshots."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ from shm.ingest.payloads import Registration
 
 EXPORT_PAGE = 20  # snapshots of a page of a disclosure, 1.3 MB at most: a slow reader keeps one page in memory
 REFRESH_PAGE = 500  # instances of a statement: some milliseconds under the writers' lock
-# Length of a run. After an outage many instances are due, and every reader has to correct for those that are left.
+# Length of a run. After an outage many instances are due, and every read has to correct for those that remain.
 REFRESH_DURATION_S = 1.0
 REFRESH_PAUSE_S = 0.02  # between two pages, so that batches of snapshots get the lock
 ERASE_PAGE = 500  # snapshots of a statement: some tens of milliseconds under the writers' lock
@@ -55,7 +55,7 @@ class _ErasedPage:
 
 
 @dataclass(frozen=True, slots=True)
-class _Claim:
+class _StagedRegistration:
     staged: msgspec.Raw | None
     slug: str
     name: str
@@ -109,17 +109,17 @@ class Registry:
         Returns the status, which stays `pending` where an admin has to approve. Raises Forbidden for an instance that
         is unknown or revoked or has another key.
         """
-        known = {"instance_id": instance_id, "public_key": public_key}
-        claim = await self._database.fetch_one(_Claim, "instances.select_staged", **known)
+        selector = {"instance_id": instance_id, "public_key": public_key}
+        registration = await self._database.fetch_one(_StagedRegistration, "instances.select_staged", **selector)
         status = None
-        if claim is not None:
-            await self._database.execute("applications.insert_missing", slug=claim.slug, name=claim.name)
+        if registration is not None:
+            await self._database.execute("applications.insert_missing", slug=registration.slug, name=registration.name)
             status = await self._database.fetch_value(
                 str,
                 "instances.confirm_key",
-                approval_wanted=self._requires_approval,
-                **_staged_parameters(claim.staged),
-                **known,
+                requires_approval=self._requires_approval,
+                **_staged_parameters(registration.staged),
+                **selector,
             )
         if status is None:
             self.evict_key(instance_id)
@@ -137,7 +137,7 @@ class Registry:
             "instances.rotate_key", instance_id=instance_id, public_key=public_key, new_key=new_key
         )
         self.evict_key(instance_id)
-        if not rotated:  # a concurrent rotation or revocation was first
+        if not rotated:  # a concurrent rotation or revocation preceded this one
             raise unknown_instance()
 
     async def erase(self, instance_id: str, public_key: bytes) -> ErasureReceipt:
@@ -152,16 +152,16 @@ class Registry:
         return await self._erase(instance_id, None) is not None
 
     async def _erase(self, instance_id: str, public_key: bytes | None) -> ErasureReceipt | None:
-        who = {"instance_id": instance_id, "public_key": public_key}
+        selector = {"instance_id": instance_id, "public_key": public_key}
         pages: list[_ErasedPage] = []
         while True:
             page = await self._database.fetch_one(
-                _ErasedPage, "erasure.delete_oldest_snapshots", limit=ERASE_PAGE, **who
+                _ErasedPage, "erasure.delete_oldest_snapshots", limit=ERASE_PAGE, **selector
             )
             if page is None or not page.snapshots:
                 break
             pages.append(page)
-        receipt = await self._database.fetch_one(ErasureReceipt, "erasure.delete_instance", **who)
+        receipt = await self._database.fetch_one(ErasureReceipt, "erasure.delete_instance", **selector)
         self.evict_key(instance_id)
         if receipt is None or not pages:
             return receipt
@@ -174,11 +174,11 @@ class Registry:
         )
 
     async def export_instance(self, instance_id: str) -> dict[str, object]:
-        """All stored data of an instance but its snapshots. Raises Forbidden if it does not exist."""
-        found = await self._database.fetch_one(dict, "instances.export_instance", instance_id=instance_id)
-        if found is None:
+        """All stored data of an instance except its snapshots. Raises Forbidden if it does not exist."""
+        row = await self._database.fetch_one(dict, "instances.export_instance", instance_id=instance_id)
+        if row is None:
             raise unknown_instance()
-        return found
+        return row
 
     async def export_snapshots(self, instance_id: str) -> AsyncIterator[list[dict[str, object]]]:
         """All snapshots of an instance, oldest first, in pages."""

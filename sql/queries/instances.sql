@@ -78,7 +78,7 @@ after AS (
         coalesce(%(staged)s::jsonb ->> 'app_slug', app_slug) AS app_slug,
         coalesce(%(staged)s::jsonb ->> 'app_version', app_version) AS app_version,
         coalesce(%(staged)s::jsonb ->> 'environment', environment) AS environment,
-        CASE WHEN status = 'pending' AND %(approval_wanted)s::boolean THEN 'pending' ELSE 'active' END AS status,
+        CASE WHEN status = 'pending' AND %(requires_approval)s::boolean THEN 'pending' ELSE 'active' END AS status,
         coalesce(first_seen_at, now()) AS first_seen_at,
         now() AS last_seen_at,
         snapshot_at,

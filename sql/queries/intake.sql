@@ -1,6 +1,6 @@
 -- name: store_batch (prepared)
 -- Stores a batch of verified snapshots (a JSON array) and returns a verdict for each by its position: stored (also
--- if it was stored before; then it is not fresh), staged (stored, and the instance's key must be confirmed: a staged
+-- if it was stored before; then `is_new` is false), staged (stored, and the instance's key must be confirmed: a staged
 -- registration is to take effect, or the instance was approved before it was first seen), pending (the key must be
 -- confirmed first), unknown (or another key), revoked. The statement updates the current snapshots and cursors of
 -- instances and the tallies, and notifies the feed once. A snapshot without a version has its install's, and belongs
@@ -113,7 +113,7 @@ feed_advanced AS (
 SELECT
     j.position,
     j.verdict,
-    i.instance_id IS NOT NULL AS fresh
+    i.instance_id IS NOT NULL AS is_new
 FROM verdicts j
 LEFT JOIN accepted a USING (position)
 LEFT JOIN inserted i ON i.instance_id = a.instance_id AND i.snapshot_at = a.snapshot_at;

@@ -1,7 +1,7 @@
 -- name: select_principals (prepared)
--- Role and ID of the bearers of these tokens; no row for a token that is unknown or has expired. `noted`: today's
--- use is recorded already.
-SELECT token_hash, id::text AS id, role, last_used_on IS NOT DISTINCT FROM current_date AS noted
+-- Role and ID of the bearers of these tokens; no row for a token that is unknown or has expired. `is_use_recorded`:
+-- whether today's use is recorded.
+SELECT token_hash, id::text AS id, role, last_used_on IS NOT DISTINCT FROM current_date AS is_use_recorded
 FROM tokens
 WHERE token_hash = ANY(%(token_hashes)s::bytea[]) AND (expires_at IS NULL OR expires_at > now());
 

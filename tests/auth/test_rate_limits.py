@@ -1,4 +1,4 @@
-"""Rate limits: bounded, fair to whoever shares an address, and never used up for somebody else."""
+"""Rate limits: bounded in memory, sufficient for a shared address, and consumed only by their owner."""
 
 import math
 from collections.abc import Callable
@@ -19,11 +19,11 @@ from tests.support.installs import Install
 from tests.support.responses import problem
 from tests.support.server_process import ServerProcess
 
-OFFICE = 50
+OFFICE_INSTALLS = 50
 
 
 class Clock:
-    """A time that only the test moves."""
+    """A clock that only the test advances."""
 
     now = 1_000.0
 
@@ -32,8 +32,8 @@ class Clock:
 
 
 @pytest.fixture
-def limited(serve: Callable[..., ServerProcess]) -> ServerProcess:
-    """A server with the limits that it has when nobody sets any."""
+def limited_server(serve: Callable[..., ServerProcess]) -> ServerProcess:
+    """A server with the default rate limits."""
     return serve(SHM_RATELIMIT_ENABLED="true")
 
 
@@ -41,27 +41,25 @@ steps = st.lists(st.tuples(st.floats(0, 40), st.booleans()), max_size=60)
 
 
 @given(requests=st.integers(1, 5), burst=st.integers(1, 5), steps=steps)
-def test_a_limit_is_a_bucket_that_fills_again_one_by_one(
-    requests: int, burst: int, steps: list[tuple[float, bool]]
-) -> None:
+def test_a_bucket_refills_steadily(requests: int, burst: int, steps: list[tuple[float, bool]]) -> None:
     clock = Clock()
     limit: TokenBucket[str] = TokenBucket(requests, 60, burst, clock)
-    tokens, filled_at = float(burst), clock.now  # the bucket as one would draw it
-    for pause, taking in steps:
-        clock.now += pause
+    tokens, filled_at = float(burst), clock.now  # the oracle
+    for pause_s, taking in steps:
+        clock.now += pause_s
         tokens = min(burst, tokens + (clock.now - filled_at) * requests / 60)
         filled_at = clock.now
-        left = limit.peek("key")
-        assert (left.retry_after_s <= 1e-6) == (tokens >= 1 - 1e-6)
-        assert abs(left.remaining - max(0, math.floor(tokens + 1e-6))) <= (
+        status = limit.peek("key")
+        assert (status.retry_after_s <= 1e-6) == (tokens >= 1 - 1e-6)
+        assert abs(status.remaining - max(0, math.floor(tokens + 1e-6))) <= (
             1 if abs(tokens - round(tokens)) < 1e-5 else 0
         )
-        if taking:  # even where nothing is left: it is owed
+        if taking:  # also from an empty bucket, which leaves a debt
             limit.take("key")
             tokens -= 1
 
 
-def test_a_bucket_that_is_full_again_is_forgotten() -> None:
+def test_a_full_bucket_is_removed() -> None:
     clock = Clock()
     limit: TokenBucket[int] = TokenBucket(1, 60, 2, clock)
     for key in range(100):
@@ -72,19 +70,19 @@ def test_a_bucket_that_is_full_again_is_forgotten() -> None:
     assert len(limit) == 1
 
 
-def test_whatever_comes_a_limit_remembers_a_bounded_number_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_keys_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limits, "MAX_KEYS", 1_000)
     limit: TokenBucket[int] = TokenBucket(1, 60, 2)
     for key in range(5_000):
         limit.take(key)
     assert len(limit) == 1_000
-    mine = RateLimiter(Settings())
+    limiter = RateLimiter(Settings())
     for number in range(5_000):
-        mine.record_attempt(number.to_bytes(16), b"bad", succeeded=False)
-    assert len(mine._failed_logins) == 1_000
+        limiter.record_attempt(number.to_bytes(16), b"bad", succeeded=False)
+    assert len(limiter._failed_logins) == 1_000
 
 
-def test_an_address_is_held_only_as_a_keyed_hash() -> None:
+def test_an_address_is_stored_only_as_a_keyed_hash() -> None:
     first, second = RateLimiter(Settings()), RateLimiter(Settings())
     assert first.hash_address("192.0.2.7", []) == first.hash_address("192.0.2.7", [])
     assert first.hash_address("192.0.2.7", []) != second.hash_address("192.0.2.7", [])
@@ -97,7 +95,7 @@ def test_an_address_is_held_only_as_a_keyed_hash() -> None:
 
 
 @pytest.mark.parametrize(
-    ("peer", "forwarded", "asking"),
+    ("peer", "forwarded", "client"),
     [
         ("192.0.2.7", ["198.51.100.1"], "192.0.2.7"),
         ("10.0.0.2", ["198.51.100.1"], "198.51.100.1"),
@@ -112,91 +110,91 @@ def test_an_address_is_held_only_as_a_keyed_hash() -> None:
         ("::1", ["2001:db8::1"], "2001:db8::1"),
     ],
 )
-def test_only_a_trusted_proxy_says_for_whom_it_speaks(peer: str, forwarded: list[str], asking: str) -> None:
-    mine = RateLimiter(Settings.load({"SHM_TRUSTED_PROXIES": "10.0.0.0/8, ::1"}))
-    assert mine.hash_address(peer, forwarded) == mine.hash_address(asking, [])
+def test_only_a_trusted_proxys_forwarded_header_is_used(peer: str, forwarded: list[str], client: str) -> None:
+    limiter = RateLimiter(Settings.load({"SHM_TRUSTED_PROXIES": "10.0.0.0/8, ::1"}))
+    assert limiter.hash_address(peer, forwarded) == limiter.hash_address(client, [])
 
 
-def test_a_ban_counts_different_guesses_and_spares_valid_tokens() -> None:
-    """A ban counts different guesses ends and spares tokens that were good."""
+def test_a_ban_counts_distinct_tokens_and_exempts_valid_ones() -> None:
+    """A ban counts distinct invalid tokens, expires, and exempts tokens that were valid before."""
     clock = Clock()
-    mine = RateLimiter(Settings.load({"SHM_RATELIMIT_BRUTEFORCE_THRESHOLD": "3"}), clock)
-    address, neighbour = mine.hash_address("192.0.2.7", []), mine.hash_address("192.0.2.8", [])
-    mine.record_attempt(address, b"good", succeeded=True)
+    limiter = RateLimiter(Settings.load({"SHM_RATELIMIT_BRUTEFORCE_THRESHOLD": "3"}), clock)
+    address, other = limiter.hash_address("192.0.2.7", []), limiter.hash_address("192.0.2.8", [])
+    limiter.record_attempt(address, b"good", succeeded=True)
     for _ in range(50):
-        mine.record_attempt(address, b"outdated", succeeded=False)  # a console that was given it tries again and again
-    mine.check_ban(address, b"other")
-    for guess in (b"1", b"2", b"3"):
-        mine.record_attempt(address, guess, succeeded=False)
+        limiter.record_attempt(address, b"outdated", succeeded=False)  # such as a console that retries
+    limiter.check_ban(address, b"other")
+    for response in (b"1", b"2", b"3"):
+        limiter.record_attempt(address, response, succeeded=False)
     with pytest.raises(TooMany):
-        mine.check_ban(address, b"other")
-    mine.check_ban(address, b"good")
-    mine.check_ban(neighbour, b"other")
+        limiter.check_ban(address, b"other")
+    limiter.check_ban(address, b"good")
+    limiter.check_ban(other, b"other")
     clock.now += 15 * 60 + 1
-    mine.check_ban(address, b"other")
+    limiter.check_ban(address, b"other")
 
 
-def test_an_office_of_fifty_behind_one_address_gets_in_at_once(limited: ServerProcess) -> None:
+def test_fifty_installs_behind_one_address_enroll_at_once(limited_server: ServerProcess) -> None:
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: Install(limited.url).enroll({"n": 1}), range(OFFICE)))
-    assert limited.get("stats").json()["active_instances"] == OFFICE
+        list(pool.map(lambda _: Install(limited_server.url).enroll({"n": 1}), range(OFFICE_INSTALLS)))
+    assert limited_server.get("stats").json()["active_instances"] == OFFICE_INSTALLS
 
 
-def test_an_address_that_registers_on_and_on_is_told_when_to_come_back(serve: Callable[..., ServerProcess]) -> None:
+def test_an_address_over_its_limit_gets_429_with_retry_after(serve: Callable[..., ServerProcess]) -> None:
     server = serve(SHM_RATELIMIT_ENABLED="true", SHM_RATELIMIT_REGISTER_REQUESTS="6", SHM_RATELIMIT_REGISTER_BURST="3")
-    answers = [Install(server.url).register() for _ in range(4)]
-    assert [answer.status_code for answer in answers] == [201, 201, 201, 429]
-    assert [answer.headers["X-RateLimit-Remaining"] for answer in answers] == ["2", "1", "0", "0"]
-    assert {answer.headers["X-RateLimit-Limit"] for answer in answers} == {"3"}
-    assert problem(answers[3]) == (429, "rate_limited")
-    assert 0 < int(answers[3].headers["Retry-After"]) <= 10
-    reset = datetime.fromtimestamp(int(answers[3].headers["X-RateLimit-Reset"]), UTC) - datetime.now(UTC)
+    responses = [Install(server.url).register() for _ in range(4)]
+    assert [response.status_code for response in responses] == [201, 201, 201, 429]
+    assert [response.headers["X-RateLimit-Remaining"] for response in responses] == ["2", "1", "0", "0"]
+    assert {response.headers["X-RateLimit-Limit"] for response in responses} == {"3"}
+    assert problem(responses[3]) == (429, "rate_limited")
+    assert 0 < int(responses[3].headers["Retry-After"]) <= 10
+    reset = datetime.fromtimestamp(int(responses[3].headers["X-RateLimit-Reset"]), UTC) - datetime.now(UTC)
     assert timedelta(seconds=20) < reset <= timedelta(seconds=31)
-    elsewhere = plain_http.Client(transport=httpx.HTTPTransport(local_address="127.0.0.9"))
-    with elsewhere:
+    other_address = plain_http.Client(transport=httpx.HTTPTransport(local_address="127.0.0.9"))
+    with other_address:
         body = Install(server.url).registration()
-        assert elsewhere.post(f"{server.url}/v1/register", content=body).status_code == 201
+        assert other_address.post(f"{server.url}/v1/register", content=body).status_code == 201
 
 
-def test_the_rate_limit_of_an_install_spares_its_neighbour(
-    limited: ServerProcess,
+def test_the_rate_limit_of_an_install_does_not_affect_others(
+    limited_server: ServerProcess,
 ) -> None:
-    """An install that sends on and on is told when to come back and its neighbour is not."""
-    install, neighbour = Install(limited.url).enroll({"n": 0}), Install(limited.url).enroll({"n": 0})
-    answers = [install.snapshot({"n": number}) for number in range(5)]
-    assert [answer.status_code for answer in answers] == [202, 202, 202, 202, 429]
-    assert [answer.headers["X-RateLimit-Remaining"] for answer in answers] == ["3", "2", "1", "0", "0"]
-    assert problem(answers[4]) == (429, "rate_limited")
-    assert 0 < int(answers[4].headers["Retry-After"]) <= 60
-    assert neighbour.snapshot({"n": 1}).status_code == 202
+    """An install over its limit gets 429 with Retry-After; another install does not."""
+    install, other = Install(limited_server.url).enroll({"n": 0}), Install(limited_server.url).enroll({"n": 0})
+    responses = [install.snapshot({"n": number}) for number in range(5)]
+    assert [response.status_code for response in responses] == [202, 202, 202, 202, 429]
+    assert [response.headers["X-RateLimit-Remaining"] for response in responses] == ["3", "2", "1", "0", "0"]
+    assert problem(responses[4]) == (429, "rate_limited")
+    assert 0 < int(responses[4].headers["Retry-After"]) <= 60
+    assert other.snapshot({"n": 1}).status_code == 202
 
 
-def test_nobody_can_use_up_an_installs_budget_but_itself(limited: ServerProcess) -> None:
-    victim = Install(limited.url).enroll({"n": 0})
+def test_only_an_install_itself_consumes_its_budget(limited_server: ServerProcess) -> None:
+    victim = Install(limited_server.url).enroll({"n": 0})
     recorded = victim.snapshot_body({"n": 1})
     headers = victim.signed(recorded)
     assert victim.post("/v1/snapshot", recorded, headers).status_code == 202
-    mallory = Install(limited.url, instance_id=victim.instance_id)
+    attacker = Install(limited_server.url, instance_id=victim.instance_id)
     for number in range(20):
-        assert problem(mallory.snapshot({"n": number})) == (401, "bad_signature")
+        assert problem(attacker.snapshot({"n": number})) == (401, "bad_signature")
         assert victim.post("/v1/snapshot", recorded, headers).status_code == 202  # a replay
         assert problem(victim.snapshot("nonsense")) == (400, "bad_field")
-    answers = [victim.snapshot({"n": number}).status_code for number in range(4)]
-    assert answers == [202, 202, 202, 429]
+    responses = [victim.snapshot({"n": number}).status_code for number in range(4)]
+    assert responses == [202, 202, 202, 429]
 
 
-def test_what_is_refused_for_its_rate_is_not_stored(limited: ServerProcess) -> None:
-    install = Install(limited.url).enroll({"n": 0})
-    answers = [install.snapshot({"n": number}) for number in range(1, 10)]
-    stored = [number for number, answer in enumerate(answers, 1) if answer.status_code == 202]
+def test_a_snapshot_over_the_rate_limit_is_not_stored(limited_server: ServerProcess) -> None:
+    install = Install(limited_server.url).enroll({"n": 0})
+    responses = [install.snapshot({"n": number}) for number in range(1, 10)]
+    stored = [number for number, response in enumerate(responses, 1) if response.status_code == 202]
     assert stored == [1, 2, 3, 4]
-    (item,) = limited.get("instances").json()
+    (item,) = limited_server.get("instances").json()
     assert item["metrics"] == {"n": 4}
 
 
-def test_behind_a_trusted_proxy_each_client_has_a_budget_of_its_own(serve: Callable[..., ServerProcess]) -> None:
+def test_each_client_of_a_trusted_proxy_has_its_own_budget(serve: Callable[..., ServerProcess]) -> None:
     settings = {"SHM_RATELIMIT_ENABLED": "true", "SHM_RATELIMIT_REGISTER_BURST": "2"}
-    trusting, wary = serve(**settings, SHM_TRUSTED_PROXIES="127.0.0.0/8"), serve(**settings)
+    trusting, distrusting = serve(**settings, SHM_TRUSTED_PROXIES="127.0.0.0/8"), serve(**settings)
 
     def statuses(server: ServerProcess) -> list[int]:
         return [
@@ -205,32 +203,32 @@ def test_behind_a_trusted_proxy_each_client_has_a_budget_of_its_own(serve: Calla
         ]
 
     assert statuses(trusting) == [201] * 4
-    assert statuses(wary) == [201, 201, 429, 429]
-    assert wary.log.count("SHM_TRUSTED_PROXIES") == 1
+    assert statuses(distrusting) == [201, 201, 429, 429]
+    assert distrusting.log.count("SHM_TRUSTED_PROXIES") == 1
     assert "SHM_TRUSTED_PROXIES" not in trusting.log
 
 
-def test_whoever_guesses_tokens_is_banned_and_whoever_has_one_is_not(limited: ServerProcess) -> None:
-    url = f"{limited.url}/api/v1/admin/stats"
-    limited.get("stats")
-    guesses = [plain_http.get(url, headers={"Authorization": f"Bearer guess-{number}"}) for number in range(7)]
-    assert [problem(guess) for guess in guesses] == [(401, "bad_token")] * 5 + [(429, "too_many_guesses")] * 2
-    assert 800 < int(guesses[-1].headers["Retry-After"]) <= 900
-    limited.get("stats")
+def test_an_address_that_guesses_tokens_is_banned_except_valid_ones(limited_server: ServerProcess) -> None:
+    url = f"{limited_server.url}/api/v1/admin/stats"
+    limited_server.get("stats")
+    responses = [plain_http.get(url, headers={"Authorization": f"Bearer guess-{number}"}) for number in range(7)]
+    assert [problem(response) for response in responses] == [(401, "bad_token")] * 5 + [(429, "too_many_guesses")] * 2
+    assert 800 < int(responses[-1].headers["Retry-After"]) <= 900
+    limited_server.get("stats")
 
 
-def test_a_token_has_a_budget_that_no_other_uses_up(serve: Callable[..., ServerProcess]) -> None:
+def test_only_a_token_itself_consumes_its_budget(serve: Callable[..., ServerProcess]) -> None:
     server = serve(SHM_RATELIMIT_ENABLED="true", SHM_RATELIMIT_ADMIN_BURST="3", SHM_RATELIMIT_ADMIN_REQUESTS="1")
     url = f"{server.url}/api/v1/admin/stats"
     for _ in range(10):
         assert problem(plain_http.get(url, headers={"Authorization": "Bearer bad"})) == (401, "bad_token")
-    answers = [plain_http.get(url, headers=server.headers) for _ in range(4)]
-    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
-    assert [answer.headers["X-RateLimit-Remaining"] for answer in answers] == ["2", "1", "0", "0"]
+    responses = [plain_http.get(url, headers=server.headers) for _ in range(4)]
+    assert [response.status_code for response in responses] == [200, 200, 200, 429]
+    assert [response.headers["X-RateLimit-Remaining"] for response in responses] == ["2", "1", "0", "0"]
 
 
-def test_limits_can_be_switched_off(server: ServerProcess) -> None:
+def test_rate_limits_can_be_switched_off(server: ServerProcess) -> None:
     install = Install(server.url).enroll({"n": 0})
-    answers = [install.snapshot({"n": number}) for number in range(20)]
-    assert {answer.status_code for answer in answers} == {202}
-    assert "X-RateLimit-Limit" not in answers[0].headers
+    responses = [install.snapshot({"n": number}) for number in range(20)]
+    assert {response.status_code for response in responses} == {202}
+    assert "X-RateLimit-Limit" not in responses[0].headers

@@ -68,7 +68,7 @@ def test_revoking_the_servers_own_token_says_until_next_start(server: ServerProc
         (("add", "x", "--role", "owner"), "invalid choice"),
         (("add", "x", "--expires", "soon"), "a duration such as"),
         (("add", "x"), "as many as SHM_MAX_TOKENS allows"),
-        (("remove", str(uuid.UUID(int=0))), "There is no token of that ID"),
+        (("remove", str(uuid.UUID(int=0))), "No token has this ID"),
         (("remove", "x"), "an ID as `shm token list` shows it"),
         (("list", "--dsn", "host=127.0.0.1 port=1"), "could not be reached within 1 s"),
         ((), "COMMAND"),

@@ -53,7 +53,7 @@ class Target:
         log = self.server.log[before:]
         assert self.server.is_running, log
         assert "Traceback" not in log, log
-        assert "passed the envelope but not the database" not in log, log
+        assert "refused a snapshot that had passed validation" not in log, log
 
 
 @dataclass(frozen=True)

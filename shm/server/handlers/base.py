@@ -31,7 +31,7 @@ class Handler(tornado.web.RequestHandler):
     """The base of every handler."""
 
     operations: ClassVar[dict[str, Operation]]  # by method, in lower case
-    granted: Principal | None = None  # of the request's token, if the operation requires one
+    principal: Principal | None = None  # of the request's token, if the operation requires one
 
     def __init_subclass__(cls) -> None:
         """Adds HEAD to each handler with GET, except for an upgrade to a websocket."""
@@ -71,8 +71,8 @@ class Handler(tornado.web.RequestHandler):
         """Checks that the bearer token has the required role. Raises Unauthorized or Forbidden."""
         if required_role < Role.VIEWER:
             return
-        self.granted = await self._authenticate()
-        if self.granted.role < required_role:
+        self.principal = await self._authenticate()
+        if self.principal.role < required_role:
             raise Forbidden("role_too_small", f"This needs a token with the role {required_role.name.lower()}.")
 
     async def _authenticate(self) -> Principal:
@@ -81,15 +81,15 @@ class Handler(tornado.web.RequestHandler):
         token = tokens.hash_bearer(headers.get("Authorization"))
         address = limits.hash_address(self.request.remote_ip or "", headers.get_list("X-Forwarded-For"))
         limits.check_ban(address, token)
-        granted = await tokens.authenticate(token)
-        limits.record_attempt(address, token, succeeded=granted is not None)
-        if granted is None:
+        principal = await tokens.authenticate(token)
+        limits.record_attempt(address, token, succeeded=principal is not None)
+        if principal is None:
             raise Unauthorized("bad_token", "This token is not valid here.", {"WWW-Authenticate": "Bearer"})
-        allowance = limits.take_token(token)
-        if allowance is not None:
-            for name, value in allowance.headers().items():
+        rate_limit = limits.take_token(token)
+        if rate_limit is not None:
+            for name, value in rate_limit.headers().items():
                 self.set_header(name, value)
-        return granted
+        return principal
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
         """Ends the request. It is in flight until its last byte is sent or its client has disconnected."""

@@ -94,7 +94,7 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
             raise Overloaded(
                 "too_many_subscribers", f"{len(others)} feeds are open, as many as may be.", RETRY_WHEN_FULL_S
             )
-        of_token = sum(each.granted == self.granted for each in others)
+        of_token = sum(each.principal == self.principal for each in others)
         if of_token >= limits.feed_subscribers_of_token:
             sentence = f"{of_token} feeds are open with this token, which is the limit."
             raise TooMany("too_many_subscribers", sentence, RETRY_WHEN_FULL_S)
@@ -141,14 +141,16 @@ async def close_revoked_feeds(services: Services) -> None:
     """Closes the feeds whose token was removed or has expired, until cancelled."""
     while True:
         await asyncio.sleep(TOKEN_CHECK_INTERVAL_S)
-        tokens = {each: each.granted.token_hash for each in services.sockets if isinstance(each, Feed) and each.granted}
+        tokens = {
+            each: each.principal.token_hash for each in services.sockets if isinstance(each, Feed) and each.principal
+        }
         if not tokens:
             continue
         try:
             valid = await services.tokens.find_valid(set(tokens.values()))
         except Exception as error:  # a feed sends nothing either while the database is unreadable
-            rate_limited.warning("could not see which tokens are still valid", describe_error(error))
+            rate_limited.warning("the tokens of open feeds could not be checked", describe_error(error))
             continue
         for subscriber, token in tokens.items():
             if token not in valid:
-                subscriber.close(NOT_ALLOWED, "this token is not valid any more")
+                subscriber.close(NOT_ALLOWED, "this token is no longer valid")

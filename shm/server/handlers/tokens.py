@@ -54,7 +54,7 @@ class TokenDetail(Handler):
     @operation("deleteToken", Role.ADMIN, status=HTTPStatus.NO_CONTENT, refuses=[NotFound, Conflict])
     async def delete(self, token_id: TokenId) -> None:
         """Deletes a token, at once for every server. The token of the request cannot delete itself."""
-        await self.services.tokens.delete(token_id, principal=self.granted)
+        await self.services.tokens.delete(token_id, principal=self.principal)
         logger.info("token %s was removed", token_id)
 
 

@@ -155,6 +155,6 @@ def validate_operations(pattern: str, handler: type[tornado.web.RequestHandler])
         if not operations[name].docstring:
             raise ConfigurationError(f"{handler.__name__}.{name} has no docstring, which is its summary.")
         if name not in READ_METHODS and operations[name].role < Role.ADMIN:
-            raise ConfigurationError(f"{handler.__name__}.{name} lets others than admins change something.")
+            raise ConfigurationError(f"{handler.__name__}.{name} changes data but does not require the role admin.")
         if set(re.compile(pattern).groupindex) != set(operations[name].path):
             raise ConfigurationError(f"{handler.__name__}.{name} does not take what is in its path: {pattern}")
