@@ -11,10 +11,10 @@ evaluated AS MATERIALIZED (
         a.*,
         lower(a.environment) <> ALL(settings.uncounted_environments)
             AND a.leaves -> 'sys_ephemeral' IS DISTINCT FROM 'true'::jsonb AS counted,
-        CASE WHEN a.status = 'active' THEN past.elapsed_windows ELSE 0 END::smallint AS elapsed_windows,
+        CASE WHEN a.status = 'active' THEN windows.elapsed_windows ELSE 0 END::smallint AS elapsed_windows,
         a.status <> 'revoked' AND coalesce(a.snapshot_at + settings.active_window > now(), FALSE) AS reporting,
         least(
-            CASE WHEN a.status = 'active' THEN past.next END,
+            CASE WHEN a.status = 'active' THEN windows.next END,
             CASE
                 WHEN a.status <> 'revoked' AND a.snapshot_at + settings.active_window > now()
                 THEN a.snapshot_at + settings.active_window
@@ -24,12 +24,12 @@ evaluated AS MATERIALIZED (
     CROSS JOIN settings
     CROSS JOIN LATERAL (
         SELECT
-            count(*) FILTER (WHERE lapse.ends_at <= now()) AS elapsed_windows,
-            min(lapse.ends_at) FILTER (WHERE lapse.ends_at > now()) AS next
+            count(*) FILTER (WHERE activity.ends_at <= now()) AS elapsed_windows,
+            min(activity.ends_at) FILTER (WHERE activity.ends_at > now()) AS next
         FROM (
             SELECT coalesce(a.last_seen_at, '-infinity') + each AS ends_at FROM unnest(settings.activity_windows) each
-        ) lapse
-    ) past
+        ) activity
+    ) windows
 ),
 -- `counterpart`: the leaves on the other side of an instance that stays in the same sums. Leaves that are equal on
 -- both sides change nothing, and most are. `|| '{}'` takes them out of TOAST once, not once for each key.
@@ -67,16 +67,16 @@ summed AS MATERIALIZED (
         WHERE first_seen_at IS NOT NULL
         UNION ALL
         SELECT
-            w.app_slug, w.counted, w.weight, jsonb_typeof(leaf.value), leaf.key,
+            r.app_slug, r.counted, r.weight, jsonb_typeof(leaf.value), leaf.key,
             CASE jsonb_typeof(leaf.value) WHEN 'string' THEN leaf.value #>> '{}' ELSE '' END,
             CASE jsonb_typeof(leaf.value)
-                WHEN 'number' THEN w.weight * leaf.value::numeric
-                WHEN 'boolean' THEN w.weight * (leaf.value = 'true'::jsonb)::int
+                WHEN 'number' THEN r.weight * leaf.value::numeric
+                WHEN 'boolean' THEN r.weight * (leaf.value = 'true'::jsonb)::int
                 ELSE 0
             END
-        FROM signed_rows w
-        CROSS JOIN LATERAL jsonb_each(w.leaves) leaf
-        WHERE w.reporting AND w.counterpart -> leaf.key IS DISTINCT FROM leaf.value
+        FROM signed_rows r
+        CROSS JOIN LATERAL jsonb_each(r.leaves) leaf
+        WHERE r.reporting AND r.counterpart -> leaf.key IS DISTINCT FROM leaf.value
     ) parts
     GROUP BY app_slug, metric_type, key, value
     HAVING
@@ -136,11 +136,11 @@ before AS MATERIALIZED (
 
 -- part: hours
 -- `hours`: the changes of KPIs at hours' ends that follow from `runs`. A run is a snapshot with the end of its
--- validity, in the rollup as it was (`was_rolled`, `ended_at`) and as it will be (`is_rolled`, `ends_at`).
+-- validity, before this statement (`was_rolled`: in the series, `ended_at`) and after it (`is_rolled`, `ends_at`).
 points AS (
     SELECT r.app_slug, r.app_version, r.leaves, p.at, p.weight
     FROM (
-        SELECT *, was_rolled AND first < old_end AS was, is_rolled AND first < new_end AS is_now
+        SELECT *, was_rolled AND first < old_end AS had_points, is_rolled AND first < new_end AS has_points
         FROM (
             SELECT
                 *,
@@ -148,13 +148,13 @@ points AS (
                 date_trunc('hour', ended_at + interval '1 hour' - interval '1 microsecond') AS old_end,
                 date_trunc('hour', ends_at + interval '1 hour' - interval '1 microsecond') AS new_end
             FROM runs
-        ) to_the_hour
+        ) hourly_runs
     ) r
     CROSS JOIN LATERAL (
         VALUES
-            (r.first, r.is_now::int - r.was::int),
-            (r.old_end, CASE WHEN r.was AND (NOT r.is_now OR r.old_end <> r.new_end) THEN 1 ELSE 0 END),
-            (r.new_end, CASE WHEN r.is_now AND (NOT r.was OR r.old_end <> r.new_end) THEN -1 ELSE 0 END)
+            (r.first, r.has_points::int - r.had_points::int),
+            (r.old_end, CASE WHEN r.had_points AND (NOT r.has_points OR r.old_end <> r.new_end) THEN 1 ELSE 0 END),
+            (r.new_end, CASE WHEN r.has_points AND (NOT r.had_points OR r.old_end <> r.new_end) THEN -1 ELSE 0 END)
     ) p (at, weight)
     WHERE p.weight <> 0
 ),
@@ -230,7 +230,7 @@ raw_history AS MATERIALIZED (
 after AS MATERIALIZED (
     SELECT
         b.instance_id, b.app_slug, b.app_version, b.environment, b.status, b.first_seen_at, b.last_seen_at,
-        true_one.snapshot_at, true_one.metrics, flatten_metrics(true_one.metrics) AS leaves
+        expected.snapshot_at, expected.metrics, flatten_metrics(expected.metrics) AS leaves
     FROM before b
     JOIN instances i ON i.instance_id = b.instance_id
     CROSS JOIN raw_history
@@ -247,18 +247,18 @@ after AS MATERIALIZED (
         SELECT NULL, '{}' WHERE raw.snapshot_at IS NULL AND raw_history.since = '-infinity'
         UNION ALL
         SELECT i.snapshot_at, i.metrics WHERE raw.snapshot_at IS NULL AND raw_history.since > '-infinity'
-    ) true_one
+    ) expected
 ),
 
 -- part: distribution
--- The distribution of `vs`, a sorted array of `instances` values: minimum, p50 and p90 (interpolated between the two
+-- The distribution of `sorted_values`, a sorted array of `instances` values: minimum, p50 and p90 (interpolated between the two
 -- nearest values), maximum.
-    vs[1] AS min,
-    trim_scale(vs[1 + floor(0.5 * (instances - 1))::int] + (0.5 * (instances - 1) - floor(0.5 * (instances - 1)))
-        * (vs[1 + ceil(0.5 * (instances - 1))::int] - vs[1 + floor(0.5 * (instances - 1))::int])) AS p50,
-    trim_scale(vs[1 + floor(0.9 * (instances - 1))::int] + (0.9 * (instances - 1) - floor(0.9 * (instances - 1)))
-        * (vs[1 + ceil(0.9 * (instances - 1))::int] - vs[1 + floor(0.9 * (instances - 1))::int])) AS p90,
-    vs[instances] AS max
+    sorted_values[1] AS min,
+    trim_scale(sorted_values[1 + floor(0.5 * (instances - 1))::int] + (0.5 * (instances - 1) - floor(0.5 * (instances - 1)))
+        * (sorted_values[1 + ceil(0.5 * (instances - 1))::int] - sorted_values[1 + floor(0.5 * (instances - 1))::int])) AS p50,
+    trim_scale(sorted_values[1 + floor(0.9 * (instances - 1))::int] + (0.9 * (instances - 1) - floor(0.9 * (instances - 1)))
+        * (sorted_values[1 + ceil(0.9 * (instances - 1))::int] - sorted_values[1 + floor(0.9 * (instances - 1))::int])) AS p90,
+    sorted_values[instances] AS max
 
 -- part: instance_filter
 -- The conditions of a list of instances.
@@ -272,12 +272,13 @@ after AS MATERIALIZED (
             )
 
 -- part: sort_keys
--- `keyed`: the wanted instances with what they are compared by, none of it null. In both orders (`direction` is 1 or -1)
--- numbers come before booleans, those before texts, and what is missing last. Texts are compared by their characters'
--- numbers, everywhere the same; versions by their rank, then by their spelling, with a character between them that no rank
--- has. `metric` is a key, where `column` is none. What is not asked for is planned away; OFFSET keeps a leaf from being
--- looked up as often as it is compared. One parallel worker halves the time where a core is idle,
--- which PostgreSQL's cost model does not expect; more would take cores from the intake.
+-- `keyed`: the selected instances with their sort keys; no column of a key is null. In both directions (`direction` is 1
+-- or -1) numbers come before booleans, booleans before texts, and missing values last. Texts are compared by code points,
+-- so the order is the same on every server. Versions are compared by their rank, then by their spelling; the character
+-- between the two occurs in no rank. `metric` is a metric's key if `column` names no column. The planner removes the
+-- branches of other columns. OFFSET 0 evaluates a leaf once for each row and not once for each comparison.
+-- One parallel worker halves the time if a core is idle, which PostgreSQL's cost model does not expect. More workers
+-- would take cores from the intake.
 SET LOCAL statement_timeout = '10s';
 SET LOCAL max_parallel_workers_per_gather = 1;
 SET LOCAL parallel_tuple_cost = 0;
@@ -292,13 +293,13 @@ WITH valued AS (
             WHEN 'status' THEN status
             WHEN 'deployment_mode' THEN deployment_mode
             WHEN 'os_arch' THEN os_arch
-        END AS said,
+        END AS column_text,
         CASE %(column)s::text
             WHEN 'last_seen_at' THEN last_seen_at
             WHEN 'first_seen_at' THEN first_seen_at
             WHEN 'snapshot_at' THEN snapshot_at
-        END AS moment,
-        CASE %(column)s::text WHEN 'counted' THEN counted END AS flag,
+        END AS column_time,
+        CASE %(column)s::text WHEN 'counted' THEN counted END AS column_flag,
         CASE WHEN %(metric)s::text IS NOT NULL THEN coalesce(leaves, metrics) -> %(metric)s::text END AS leaf
     FROM instances
     WHERE
@@ -309,19 +310,19 @@ keyed AS (
     SELECT
         instance_id,
         %(direction)s::int * CASE
-            WHEN moment IS NOT NULL THEN 1
-            WHEN flag IS NOT NULL THEN 2
-            WHEN said IS NOT NULL THEN 3
+            WHEN column_time IS NOT NULL THEN 1
+            WHEN column_flag IS NOT NULL THEN 2
+            WHEN column_text IS NOT NULL THEN 3
             ELSE CASE jsonb_typeof(leaf) WHEN 'number' THEN 1 WHEN 'boolean' THEN 2 WHEN 'string' THEN 3 ELSE 4 END
-        END AS place,
+        END AS type_rank,
         CASE
-            WHEN moment IS NOT NULL THEN extract(epoch FROM moment)
-            WHEN flag IS NOT NULL THEN flag::int
+            WHEN column_time IS NOT NULL THEN extract(epoch FROM column_time)
+            WHEN column_flag IS NOT NULL THEN column_flag::int
             WHEN jsonb_typeof(leaf) = 'number' THEN leaf::numeric
             WHEN jsonb_typeof(leaf) = 'boolean' THEN (leaf = 'true'::jsonb)::int
             ELSE 0
         END AS number,
-        CASE WHEN jsonb_typeof(leaf) = 'string' THEN leaf #>> '{}' ELSE coalesce(said, '') END COLLATE "C" AS text
+        CASE WHEN jsonb_typeof(leaf) = 'string' THEN leaf #>> '{}' ELSE coalesce(column_text, '') END COLLATE "C" AS text
     FROM valued
 ),
 
@@ -330,10 +331,10 @@ keyed AS (
 -- one row.
 page AS (
     SELECT
-        item.*, c.place, c.number, c.text, c.row, c.found,
+        item.*, c.type_rank, c.number, c.text, c.row, c.available,
         sum(octet_length(item.metrics::text)) OVER (ORDER BY c.row ROWS UNBOUNDED PRECEDING)
             - octet_length(item.metrics::text) AS bytes_before
-    FROM (SELECT *, row_number() OVER () AS row, count(*) OVER () AS found FROM chosen) c
+    FROM (SELECT *, row_number() OVER () AS row, count(*) OVER () AS available FROM chosen) c
     JOIN instance_items item USING (instance_id)
 )
 SELECT head.cursor AS head, page.*

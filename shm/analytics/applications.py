@@ -101,23 +101,24 @@ class ApplicationStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def list_page(self, after: str | None, most: int) -> list[Application]:
-        """Up to `most` applications with their counts, by slug, after the slug `after`."""
+    async def list_page(self, after: str | None, limit: int) -> list[Application]:
+        """Up to `limit` applications with their counts, in the order of their slugs, after the slug `after`."""
 
         async def read(reader: Reader) -> tuple[list[_Row], list[Tally]]:
-            rows = await reader.fetch(_Row, "applications.select_page", after=after, limit=most)
+            rows = await reader.fetch(_Row, "applications.select_page", after=after, limit=limit)
             return rows, await counts.read_tallies(reader)
 
         rows, tallies = await self._database.read_consistently(read)
-        known = counts.sum_by_application(tallies)
-        return [row.application(known.get(row.slug, InstanceCounts())) for row in rows]
+        counts_by_slug = counts.sum_by_application(tallies)
+        return [row.application(counts_by_slug.get(row.slug, InstanceCounts())) for row in rows]
 
     async def get(self, slug: str) -> Application:
         """The application with this slug. Raises NotFound."""
 
         async def read(reader: Reader) -> Application:
-            row = await _find(reader, slug)
-            return row.application(counts.sum_tallies(await counts.read_tallies(reader, slug)))
+            row = await _read_row(reader, slug)
+            instances = counts.sum_tallies(await counts.read_tallies(reader, slug))
+            return row.application(instances)
 
         return await self._database.read_consistently(read)
 
@@ -138,7 +139,7 @@ class ApplicationStore:
 
 async def read_config(reader: Reader, slug: str) -> AppConfig:
     """The configuration of an application. Raises NotFound."""
-    row = await _find(reader, slug)
+    row = await _read_row(reader, slug)
     return AppConfig(row.slug, row.name, row.created_at, _overrides.decode(row.overrides))
 
 
@@ -147,15 +148,15 @@ async def resolve_slug(reader: Reader, app: str) -> str:
 
     The slug of one application takes precedence over the equal name of another.
     """
-    named = slugs.make_slug(app)
-    if named == app:
+    slug_of_name = slugs.make_slug(app)
+    if slug_of_name == app:
         return app
-    slug = await reader.fetch_value(str, "applications.resolve_slug", slug=app, named=named)
+    slug = await reader.fetch_value(str, "applications.resolve_slug", slug=app, slug_of_name=slug_of_name)
     assert slug is not None  # noqa: S101 - the statement always returns a row
     return slug
 
 
-async def _find(reader: Reader, slug: str) -> _Row:
+async def _read_row(reader: Reader, slug: str) -> _Row:
     row = await reader.fetch_one(_Row, "applications.select_by_slug", slug=slug)
     if row is None:
         raise no_such_application()
@@ -164,4 +165,4 @@ async def _find(reader: Reader, slug: str) -> _Row:
 
 def no_such_application() -> NotFound:
     """The refusal for an unknown slug."""
-    return NotFound("no_such_application", "There is no application of that slug.")
+    return NotFound("no_such_application", "No application has this slug.")

@@ -12,11 +12,11 @@ from shm.core.aggregates import Aggregate
 from shm.core.json_types import Timestamp
 from shm.db.database import Database
 
-MAX_VALUES = 50  # values of their own; `rest` combines all others
+MAX_VALUES = 50  # values with their own group; `rest` combines all others
 
 
 class Group(msgspec.Struct):
-    """Instances with one value. `metric` is the other metric's aggregate over the `answered` ones that report it."""
+    """Instances with one value. `metric`: the other metric's aggregate over those that report it (`answered`)."""
 
     value: str | None
     instances: int

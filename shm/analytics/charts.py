@@ -17,8 +17,7 @@ from shm.analytics.kpis import MAX_KEYS, KpiReader
 from shm.analytics.periods import Period
 from shm.analytics.series import Sample
 from shm.analytics.single_flight_cache import SingleFlightCache
-from shm.core import aggregates
-from shm.core import metric_keys as metrics
+from shm.core import aggregates, metric_keys
 from shm.core.aggregates import Aggregate
 from shm.core.errors import QueryTooSlow
 from shm.core.json_types import Timestamp
@@ -39,8 +38,8 @@ class FlagSeries(msgspec.Struct):
 class MetricSeries(msgspec.Struct):
     """The body of `GET metrics/{app}`. Each list is as long as `timestamps`; null where there is no data.
 
-    Value `i` is as of `timestamps[i]`. The last bucket, from `running_since` to the last timestamp, which is now, is
-    still running. `instances`: how many reported each of `metrics`.
+    Value `i` is as of `timestamps[i]`. The last timestamp is now; the last bucket, which begins at `running_since`, is
+    not complete yet. `instances`: how many reported each of `metrics`.
     """
 
     app: str
@@ -69,86 +68,93 @@ class ChartReader:
         self._database = database
         self._kpis = kpis
         self._cache = cache
-        self._oldest = settings.max_snapshot_age
+        self._max_snapshot_age = settings.max_snapshot_age
 
     async def read_series(self, app: str, period: Period, keys: Sequence[str] | None) -> MetricSeries:
-        """Of an application, by slug or name: these keys, or those that most instances answer now. Raises NotFound.
+        """The series of an application, by slug or name: of these keys, or of those that most instances report now.
 
-        All of it is true at one moment but for past values of keys that are no sums, which may be a minute old.
+        All values are read in one transaction, except past values that need the distribution: these may be a minute
+        old. Raises NotFound.
         """
         now = datetime.now(UTC)
 
-        async def read(reader: Reader) -> _ConsistentRead:
+        async def read(reader: Reader) -> _ChartData:
             config = await applications.read_config(reader, await applications.resolve_slug(reader, app))
-            points = periods.bucket_ends(period, now, config.created_at - self._oldest)
+            points = periods.bucket_ends(period, now, config.created_at - self._max_snapshot_age)
             samples = await _read_samples_by_key(reader, config, keys, points)
-            spread = _distribution_keys(config, samples)
-            kpis = (await self._kpis.read(reader, config.slug))[1].kpis if spread else []
+            distribution_aggregates = _distribution_aggregates(config, samples)
+            kpis = (await self._kpis.read(reader, config.slug))[1].kpis if distribution_aggregates else []
             current = {kpi.key: kpi.value for kpi in kpis}
-            return _ConsistentRead(config, points, samples, spread, current)
+            return _ChartData(config, points, samples, distribution_aggregates, current)
 
-        found = await self._database.read_consistently(read)
-        return _render(
-            found.config, period, [*found.points, now], found.samples, await self._distribution_values(found)
-        )
+        data = await self._database.read_consistently(read)
+        return _render(data.config, period, [*data.points, now], data.samples, await self._distribution_values(data))
 
-    async def _distribution_values(self, of: "_ConsistentRead") -> dict[str, Values]:
-        """Of keys that are no sums: their values at the points, and now. Null where that takes too long to compute."""
-        if not of.spread:
+    async def _distribution_values(self, data: "_ChartData") -> dict[str, Values]:
+        """The values of keys that need the distribution, at the points and now; None if computing takes too long."""
+        if not data.distribution_aggregates:
             return {}
+        slug, keys = data.config.slug, sorted(data.distribution_aggregates)
 
         async def compute() -> list[_DistributionAt]:
-            parameters = {"app": of.config.slug, "keys": sorted(of.spread), "points": of.points}
+            parameters = {"app": slug, "keys": keys, "points": data.points}
             return await self._database.fetch(_DistributionAt, "series.select_past_distributions", **parameters)
 
         try:
-            _, rows = await self._cache.get(("spread_at", of.config.slug, *of.points, *sorted(of.spread)), compute)
+            _, rows = await self._cache.get(("past_distributions", slug, *data.points, *keys), compute)
         except QueryTooSlow:
             rows = []
-        index_of = {at: index for index, at in enumerate(of.points)}
-        found: dict[str, Values] = {key: [*[None] * len(of.points), of.current.get(key)] for key in of.spread}
+        index_of = {at: index for index, at in enumerate(data.points)}
+        values: dict[str, Values] = {key: [*[None] * len(data.points), data.current.get(key)] for key in keys}
         for row in rows:
-            found[row.key][index_of[row.at]] = aggregates.aggregate_value(of.spread[row.key], None, 0, row)
-        return found
+            aggregate = data.distribution_aggregates[row.key]
+            values[row.key][index_of[row.at]] = aggregates.aggregate_value(aggregate, None, 0, row)
+        return values
 
 
 @dataclass(frozen=True, slots=True)
-class _ConsistentRead:
-    """The readings of one moment. `spread`: keys that are no sums, with their aggregates; `current`: the KPIs."""
+class _ChartData:
+    """The data of a chart, read in one transaction.
+
+    `distribution_aggregates`: the keys whose aggregate needs the distribution, with this aggregate. `current`: KPIs.
+    """
 
     config: AppConfig
     points: list[datetime]
     samples: series.SamplesByKey
-    spread: dict[str, Aggregate]
+    distribution_aggregates: dict[str, Aggregate]
     current: dict[str, Decimal | None]
 
 
 async def _read_samples_by_key(
     reader: Reader, config: AppConfig, keys: Sequence[str] | None, points: list[datetime]
 ) -> series.SamplesByKey:
-    """At `points`, and now, by name."""
+    """The samples at `points` and the current ones, by series key."""
     current = await series.read_current(reader, config.slug, keys, MAX_KEYS)
-    wanted = _visible_keys({row.key for row in current} if keys is None else set(keys), config)
-    past = await series.read_samples(reader, config.slug, ("number", "boolean"), wanted, points)
+    visible_keys = _visible_keys({row.key for row in current} if keys is None else set(keys), config)
+    past = await series.read_samples(reader, config.slug, ("number", "boolean"), visible_keys, points)
     for row in current:
-        if row.key in wanted:
-            name = row.metric_type, row.key, row.value
-            past.setdefault(name, [None] * len(points)).append((row.total, int(row.instances)))
-    return {name: [*known, *[None] * (len(points) + 1 - len(known))] for name, known in sorted(past.items())}
+        if row.key in visible_keys:
+            series_key = row.metric_type, row.key, row.value
+            past.setdefault(series_key, [None] * len(points)).append((row.total, int(row.instances)))
+    return {
+        series_key: [*samples, *[None] * (len(points) + 1 - len(samples))]
+        for series_key, samples in sorted(past.items())
+    }
 
 
-def _distribution_keys(config: AppConfig, samples: series.SamplesByKey) -> dict[str, Aggregate]:
-    found = {key: _aggregate_of(key, config) for metric_type, key, _ in samples if metric_type == "number"}
-    return {key: aggregate for key, aggregate in found.items() if aggregates.needs_distribution(aggregate)}
+def _distribution_aggregates(config: AppConfig, samples: series.SamplesByKey) -> dict[str, Aggregate]:
+    by_key = {key: _aggregate_of(key, config) for metric_type, key, _ in samples if metric_type == "number"}
+    return {key: aggregate for key, aggregate in by_key.items() if aggregates.needs_distribution(aggregate)}
 
 
 def _visible_keys(keys: Set[str], config: AppConfig) -> list[str]:
-    """Hidden keys are left out even if they are requested by name."""
-    return sorted(key for key in keys if not config.overrides.get(key, metrics.NO_OVERRIDE).hidden)
+    """The keys without hidden ones, which are omitted even if they are requested by name."""
+    return sorted(key for key in keys if not config.overrides.get(key, metric_keys.NO_OVERRIDE).hidden)
 
 
 def _aggregate_of(key: str, config: AppConfig) -> Aggregate:
-    return metrics.describe(key, config.overrides.get(key, metrics.NO_OVERRIDE)).aggregate
+    return metric_keys.describe(key, config.overrides.get(key, metric_keys.NO_OVERRIDE)).aggregate
 
 
 def _render(
@@ -159,31 +165,31 @@ def _render(
     distribution_values: Mapping[str, Values],
 ) -> MetricSeries:
     first = 0
-    if period == "all":  # nothing is known of the time before the first snapshot
-        first = min((_first_known(known) for known in samples.values()), default=len(timestamps))
+    if period == "all":  # there are no values before the first snapshot
+        first = min((_first_index(series_samples) for series_samples in samples.values()), default=len(timestamps))
         first = min(first, len(timestamps) - 2)
     chart = MetricSeries(config.slug, period, timestamps[-2], timestamps[first:], {}, {}, {})
-    for (metric_type, key, _), known in samples.items():
-        values = known[first:]
-        answered = [None if each is None else each[1] for each in values]
+    for (metric_type, key, _), series_samples in samples.items():
+        values = series_samples[first:]
+        instances = [None if sample is None else sample[1] for sample in values]
         if metric_type == "boolean":
-            chart.flags[key] = FlagSeries([None if each is None else int(each[0]) for each in values], answered)
+            chart.flags[key] = FlagSeries([None if sample is None else int(sample[0]) for sample in values], instances)
         else:
             aggregate = _aggregate_of(key, config)
             chart.metrics[key] = (
                 distribution_values[key][first:]
                 if key in distribution_values
-                else [_aggregated(each, aggregate) for each in values]
+                else [_aggregate_sample(sample, aggregate) for sample in values]
             )
-            chart.instances[key] = answered
+            chart.instances[key] = instances
     return chart
 
 
-def _first_known(known: Sequence[Sample | None]) -> int:
-    return next((index for index, each in enumerate(known) if each is not None), len(known))
+def _first_index(samples: Sequence[Sample | None]) -> int:
+    return next((index for index, sample in enumerate(samples) if sample is not None), len(samples))
 
 
-def _aggregated(sample: Sample | None, aggregate: Aggregate) -> Decimal | None:
+def _aggregate_sample(sample: Sample | None, aggregate: Aggregate) -> Decimal | None:
     if sample is None:
         return None
     total, instances = sample

@@ -46,7 +46,7 @@ async def open_export(items: InstanceReader, instance_filter: InstanceFilter, fo
     if format == "jsonl":
         return Export(metric_keys.head, 0, _json_lines(items, instance_filter))
     return Export(
-        metric_keys.head, metric_keys.found - len(metric_keys.keys), _csv_rows(items, instance_filter, metric_keys.keys)
+        metric_keys.head, metric_keys.total - len(metric_keys.keys), _csv_rows(items, instance_filter, metric_keys.keys)
     )
 
 
@@ -93,8 +93,8 @@ def _leaf(value: msgspec.Raw | None) -> str:
     """Numbers and booleans keep the digits that were sent."""
     if value is None:
         return ""
-    written = bytes(value).decode()
-    return _escape_formula(msgspec.json.decode(value, type=str)) if written.startswith('"') else written
+    text = bytes(value).decode()
+    return _escape_formula(msgspec.json.decode(value, type=str)) if text.startswith('"') else text
 
 
 def _escape_formula(text: str) -> str:

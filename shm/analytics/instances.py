@@ -8,7 +8,7 @@ import msgspec
 
 from shm.analytics import applications
 from shm.analytics.scan_limiter import ScanLimiter
-from shm.analytics.sorting import DEFAULT, Sorting, SortKey
+from shm.analytics.sorting import DEFAULT_SORTING, Sorting, SortKey
 from shm.core import page_tokens
 from shm.core.json_types import Metrics, Timestamp
 from shm.core.releases import version_rank
@@ -16,10 +16,10 @@ from shm.core.settings import Settings
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
 
-# Bytes of metrics in one response. A thousand usual installs have an eighth of this, a thousand large ones 64 MiB.
-PAGE_BYTES = 4 * 2**20
-WALK_BYTES = 2**20  # bytes of metrics that a scan of a fleet holds at a time
-WALK_ROWS = 1_000  # rows that a scan of a fleet holds at a time
+# Bytes of metrics in one response. The metrics of 1,000 ordinary installs are an eighth of this, of large ones 64 MiB.
+MAX_PAGE_BYTES = 4 * 2**20
+SCAN_PAGE_BYTES = 2**20  # bytes of metrics that a scan of a fleet holds at a time
+SCAN_PAGE_ROWS = 1_000  # rows that a scan of a fleet holds at a time
 
 Status = Literal["pending", "active", "revoked"]
 
@@ -79,13 +79,13 @@ class SnapshotHistory:
 
 @dataclass(frozen=True, slots=True)
 class MetricKeys:
-    """`keys`: the metrics that most instances report, by key. `found`: the number of all metrics.
+    """`keys`: the metrics that most instances report, by key. `total`: the number of all metrics.
 
     `head`: the feed cursor at which both are current.
     """
 
     head: int
-    found: int
+    total: int
     keys: list[str]
 
 
@@ -112,7 +112,7 @@ class InstanceFilter(msgspec.Struct, frozen=True):
         """The filter as parameters of the statements."""
         return {
             "slug": None if self.app is None else await applications.resolve_slug(reader, self.app),
-            "pattern": None if self.q is None else _contains(self.q),
+            "pattern": None if self.q is None else _contains_pattern(self.q),
             "status": self.status,
             "version_rank": None if self.version is None else version_rank(self.version),
             "environment": self.environment,
@@ -127,60 +127,72 @@ class InstanceReader:
         self._scans = ScanLimiter(settings.pool)
 
     async def list_page(
-        self, wanted: InstanceFilter, after: str | None, most: int, sorting: Sorting = DEFAULT
+        self, instance_filter: InstanceFilter, after: str | None, limit: int, sorting: Sorting = DEFAULT_SORTING
     ) -> InstancePage:
-        """Up to `most` instances after the page token `after`. Raises BadRequest.
+        """Up to `limit` instances after the page token `after`. Raises BadRequest.
 
-        The page is shorter if it reaches `PAGE_BYTES`.
+        The page is shorter if it reaches `MAX_PAGE_BYTES`.
         """
-        statement, last = _after(sorting, after)
-        given = {**await wanted.to_parameters(self._database), **last, "limit": most, "max_bytes": PAGE_BYTES}
-        if sorting.is_default and wanted.has_index:
-            rows = await self._database.fetch(dict, statement, **given)
+        statement, last = _page_statement(sorting, after)
+        parameters = {
+            **await instance_filter.to_parameters(self._database),
+            **last,
+            "limit": limit,
+            "max_bytes": MAX_PAGE_BYTES,
+        }
+        if sorting.is_default and instance_filter.has_index:
+            rows = await self._database.fetch(dict, statement, **parameters)
         else:
             async with self._scans.slot():
-                rows = await self._database.fetch(dict, statement, **given)
-        return self._listed(rows, sorting)
+                rows = await self._database.fetch(dict, statement, **parameters)
+        return self._page_with_token(rows, sorting)
 
-    async def scan(self, wanted: InstanceFilter, *, flat: bool) -> AsyncGenerator[list[Instance], None]:
+    async def scan(self, instance_filter: InstanceFilter, *, flat: bool) -> AsyncGenerator[list[Instance], None]:
         """Yields all instances by ID, each once, in its state when it is read; `flat`: with leaves instead of metrics.
 
         The scan holds one page of about a mebibyte. No transaction is open between two pages.
         """
-        chosen = await wanted.to_parameters(self._database)
-        last, rows = None, WALK_ROWS
+        filter_parameters = await instance_filter.to_parameters(self._database)
+        last_id, limit = None, SCAN_PAGE_ROWS
         while True:
-            given = {**chosen, "flat": flat, "after_id": last, "limit": rows, "max_bytes": WALK_BYTES}
+            parameters = {
+                **filter_parameters,
+                "flat": flat,
+                "after_id": last_id,
+                "limit": limit,
+                "max_bytes": SCAN_PAGE_BYTES,
+            }
             async with self._scans.slot():
-                found = await self._database.fetch(dict, "lists.select_by_id", **given)
-            if not found:
+                rows = await self._database.fetch(dict, "lists.select_by_id", **parameters)
+            if not rows:
                 return
-            last, at_hand = found[-1]["instance_id"], found[0]["found"]
-            yield [instance_from_row(row) for row in found]
-            if len(found) == at_hand < rows:
+            last_id, available = rows[-1]["instance_id"], rows[0]["available"]
+            yield [instance_from_row(row) for row in rows]
+            if len(rows) == available < limit:
                 return
-            # PostgreSQL converts all requested rows to text before it cuts the page: if few rows fit, few are requested
-            rows = min(WALK_ROWS, 2 * len(found))
+            # PostgreSQL converts all requested rows to text before it applies
+            # the limit of bytes: if few fit, few are requested
+            limit = min(SCAN_PAGE_ROWS, 2 * len(rows))
 
-    async def list_metric_keys(self, app: str | None, most: int) -> MetricKeys:
+    async def list_metric_keys(self, app: str | None, limit: int) -> MetricKeys:
         """The metrics that most instances report, of one application or of all."""
         slug = None if app is None else await applications.resolve_slug(self._database, app)
-        found = await self._database.fetch_one(MetricKeys, "lists.select_metric_keys", slug=slug, limit=most)
-        assert found is not None  # noqa: S101 - the statement always returns a row
-        return found
+        keys = await self._database.fetch_one(MetricKeys, "lists.select_metric_keys", slug=slug, limit=limit)
+        assert keys is not None  # noqa: S101 - the statement always returns a row
+        return keys
 
-    async def list_snapshots(self, instance_id: str, after: str | None, most: int) -> SnapshotHistory | None:
-        """Up to `most` snapshots of an instance after a page token, newest first; None if the instance does not exist.
+    async def list_snapshots(self, instance_id: str, after: str | None, limit: int) -> SnapshotHistory | None:
+        """Up to `limit` snapshots of an instance after a page token, newest first; None if the instance does not exist.
 
-        The page is shorter if it reaches `PAGE_BYTES`. Raises BadRequest.
+        The page is shorter if it reaches `MAX_PAGE_BYTES`. Raises BadRequest.
         """
         rows = await self._database.fetch(
             dict,
             "lists.select_snapshots",
             instance_id=instance_id,
             after=None if after is None else page_tokens.parse_timestamp(after),
-            limit=most,
-            max_bytes=PAGE_BYTES,
+            limit=limit,
+            max_bytes=MAX_PAGE_BYTES,
         )
         if not rows:
             return None
@@ -188,7 +200,7 @@ class InstanceReader:
         snapshots = [
             StoredSnapshot(row["snapshot_at"], row["received_at"], row["app_version"], row["metrics"]) for row in rows
         ]
-        more = bool(rows) and rows[0]["found"] > len(rows)
+        more = bool(rows) and rows[0]["available"] > len(rows)
         return SnapshotHistory(snapshots, page_tokens.format_timestamp(snapshots[-1].snapshot_at) if more else None)
 
     async def get(self, instance_id: str) -> InstancePage:
@@ -196,16 +208,18 @@ class InstanceReader:
         rows = await self._database.fetch(dict, "instances.select_item", instance_id=instance_id)
         return self._page(rows) if rows else InstancePage(0, [])
 
-    def _listed(self, rows: list[dict[str, Any]], sorting: Sorting) -> InstancePage:
+    def _page_with_token(self, rows: list[dict[str, Any]], sorting: Sorting) -> InstancePage:
         page = self._page(rows)
-        if not page.items or rows[0]["found"] <= len(page.items):
+        if not page.items or rows[0]["available"] <= len(page.items):
             return page
         last = rows[-1]
         if sorting.is_default:
-            mark = page_tokens.encode_page_token(last["last_seen_at"], last["instance_id"])
+            token = page_tokens.encode_page_token(last["last_seen_at"], last["instance_id"])
         else:
-            mark = sorting.encode_page_token(SortKey(last["place"], last["number"], last["text"], last["instance_id"]))
-        return InstancePage(page.cursor, page.items, mark)
+            token = sorting.encode_page_token(
+                SortKey(last["type_rank"], last["number"], last["text"], last["instance_id"])
+            )
+        return InstancePage(page.cursor, page.items, token)
 
     def _page(self, rows: list[dict[str, Any]]) -> InstancePage:
         return InstancePage(rows[0]["head"], [instance_from_row(row) for row in rows if row["instance_id"] is not None])
@@ -216,7 +230,7 @@ def instance_from_row(row: Mapping[str, Any]) -> Instance:
     return Instance(**{name: row[name] for name in Instance.__struct_fields__})
 
 
-def _after(sorting: Sorting, after: str | None) -> tuple[str, dict[str, object]]:
+def _page_statement(sorting: Sorting, after: str | None) -> tuple[str, dict[str, object]]:
     """The statement of the sort order, and its parameters: the sort order and the page token."""
     if sorting.is_default:
         seen, instance_id = page_tokens.decode_page_token(after) if after is not None else (None, None)
@@ -226,14 +240,14 @@ def _after(sorting: Sorting, after: str | None) -> tuple[str, dict[str, object]]
         "column": sorting.by,
         "metric": sorting.metric,
         "direction": 1 if sorting.order == "asc" else -1,
-        "after_place": None if last is None else last.place,
+        "after_type_rank": None if last is None else last.type_rank,
         "after_number": None if last is None else last.number,
         "after_text": None if last is None else last.text,
         "after_id": None if last is None else last.instance_id,
     }
 
 
-def _contains(part: str) -> str:
+def _contains_pattern(part: str) -> str:
     """An ILIKE pattern that matches texts that contain `part`."""
     escaped = part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return f"%{escaped}%"

@@ -89,8 +89,8 @@ class ApplicationKpis(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    part: str
+class _Row:
+    section: str
     key: str
     instances: Decimal | int
     total: Decimal
@@ -100,14 +100,14 @@ class _Part:
     p50: Decimal | None
     p90: Decimal | None
     max: Decimal | None
-    spread_as_of: datetime | None
+    distribution_as_of: datetime | None
 
     @property
-    def spread(self) -> Distribution | None:
-        """The last distribution that was computed in the background."""
-        if self.spread_as_of is None:
+    def distribution(self) -> Distribution | None:
+        """The stored distribution, computed in the background; None if there is none."""
+        if self.distribution_as_of is None:
             return None
-        return Distribution(self.key, self.min, self.p50, self.p90, self.max, self.spread_as_of)
+        return Distribution(self.key, self.min, self.p50, self.p90, self.max, self.distribution_as_of)
 
 
 _top = msgspec.json.Decoder(list[CategoryValue])
@@ -116,9 +116,9 @@ _top = msgspec.json.Decoder(list[CategoryValue])
 class KpiReader:
     """Reads KPIs from one database."""
 
-    def __init__(self, database: Database, spreads: DistributionReader, settings: Settings) -> None:
+    def __init__(self, database: Database, distributions: DistributionReader, settings: Settings) -> None:
         self._database = database
-        self._spreads = spreads
+        self._distributions = distributions
         self._window_s = int(settings.active_window.total_seconds())
 
     async def read_application(self, slug: str, *, counted_only: bool = False) -> tuple[int, ApplicationKpis]:
@@ -127,66 +127,70 @@ class KpiReader:
 
     async def read(self, reader: Reader, slug: str, *, counted_only: bool = False) -> tuple[int, ApplicationKpis]:
         """The same, with a reader whose statements see one snapshot of the database."""
-        known = await applications.read_config(reader, slug)
+        config = await applications.read_config(reader, slug)
         as_of = datetime.now(UTC)
         rows = await reader.fetch(
-            _Part, "kpis.select_kpis", app=slug, counted_only=counted_only, max_keys=MAX_KEYS, max_values=MAX_VALUES
+            _Row, "kpis.select_kpis", app=slug, counted_only=counted_only, max_keys=MAX_KEYS, max_values=MAX_VALUES
         )
-        cursor = next(int(row.instances) for row in rows if row.part == "head")
-        parts = _Parts(rows, known.overrides)
-        numbers = parts.named("numbers")
+        cursor = next(int(row.instances) for row in rows if row.section == "head")
+        visible = _VisibleRows(rows, config.overrides)
+        numbers = visible.in_section("numbers")
         instances = counts.sum_tallies(await counts.read_tallies(reader, slug))
-        known_spreads = {row.key: (int(row.instances), row.spread) for _, row in numbers}
-        spreads = await self._spreads.read(reader, slug, counted_only, instances.total, known_spreads)
+        stored_distributions = {row.key: (int(row.instances), row.distribution) for _, row in numbers}
+        distributions = await self._distributions.read(
+            reader, slug, counted_only, instances.total, stored_distributions
+        )
         return cursor, ApplicationKpis(
             app=slug,
-            name=known.name,
+            name=config.name,
             as_of=as_of,
-            spread_as_of=min((spread.as_of for spread in spreads.values()), default=None),
+            spread_as_of=min((distribution.as_of for distribution in distributions.values()), default=None),
             active_window_s=self._window_s,
             instances=instances,
-            kpis=[_kpi(described, row, spreads.get(row.key, NOT_COMPUTED)) for described, row in numbers],
+            kpis=[_kpi(description, row, distributions.get(row.key, NOT_COMPUTED)) for description, row in numbers],
             flags=[
-                Flag(described.key, described.label, described.kind, int(row.total), int(row.instances))
-                for described, row in parts.named("flags")
+                Flag(description.key, description.label, description.kind, int(row.total), int(row.instances))
+                for description, row in visible.in_section("flags")
             ],
-            categories=[_category(described, row) for described, row in parts.named("categories")],
+            categories=[_category(description, row) for description, row in visible.in_section("categories")],
         )
 
 
-class _Parts:
-    """The rows of the statement without hidden metrics, in the order of the response."""
+class _VisibleRows:
+    """The rows without hidden metrics, in the order of the response."""
 
-    def __init__(self, rows: list[_Part], overrides: Mapping[str, metric_keys.MetricOverride]) -> None:
+    def __init__(self, rows: list[_Row], overrides: Mapping[str, metric_keys.MetricOverride]) -> None:
         described = [
             (metric_keys.describe(row.key, overrides.get(row.key, metric_keys.NO_OVERRIDE)), row) for row in rows
         ]
         shown = [pair for pair in described if not pair[0].hidden]
         self._rows = sorted(shown, key=lambda pair: (pair[0].kind, pair[0].key))
 
-    def named(self, part: str) -> list[tuple[metric_keys.Description, _Part]]:
-        """The rows of one part."""
-        return [pair for pair in self._rows if pair[1].part == part]
+    def in_section(self, section: str) -> list[tuple[metric_keys.Description, _Row]]:
+        """The rows of one section."""
+        return [pair for pair in self._rows if pair[1].section == section]
 
 
-def _kpi(described: metric_keys.Description, row: _Part, spread: Distribution) -> Kpi:
+def _kpi(description: metric_keys.Description, row: _Row, distribution: Distribution) -> Kpi:
     instances = int(row.instances)
     return Kpi(
-        key=described.key,
-        label=described.label,
-        kind=described.kind,
-        aggregate=described.aggregate,
-        unit=described.unit,
-        format=described.format,
-        value=aggregates.aggregate_value(described.aggregate, row.total, instances, spread),
+        key=description.key,
+        label=description.label,
+        kind=description.kind,
+        aggregate=description.aggregate,
+        unit=description.unit,
+        format=description.format,
+        value=aggregates.aggregate_value(description.aggregate, row.total, instances, distribution),
         instances=instances,
-        min=spread.min,
-        p50=spread.p50,
-        p90=spread.p90,
-        max=spread.max,
+        min=distribution.min,
+        p50=distribution.p50,
+        p90=distribution.p90,
+        max=distribution.max,
     )
 
 
-def _category(described: metric_keys.Description, row: _Part) -> Category:
+def _category(description: metric_keys.Description, row: _Row) -> Category:
     values = _top.decode(row.top) if row.top is not None else []
-    return Category(described.key, described.label, described.kind, values, int(row.other or 0), int(row.instances))
+    return Category(
+        description.key, description.label, description.kind, values, int(row.other or 0), int(row.instances)
+    )

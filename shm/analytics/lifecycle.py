@@ -18,7 +18,7 @@ MAX_COHORTS = 53
 
 
 class Day(msgspec.Struct):
-    """A day in UTC. `active` at its end; of the last one, which is running, now."""
+    """A day in UTC. `active` is as of its end, for the current day as of now."""
 
     day: date
     new: int
@@ -29,8 +29,10 @@ class Day(msgspec.Struct):
 
 
 class Cohort(msgspec.Struct):
-    """Instances first seen in the week that begins on `week`, a Monday: how many there are (`size`), and how many of
-    them were active at the week's end and at the end of each week after it (`active`), as far as it has been.
+    """Instances first seen in the week that begins on `week`, a Monday.
+
+    `size` is their number; `active` is how many of them were active at the end of this week and of each later week
+    that is over.
     """
 
     week: date
@@ -61,10 +63,10 @@ class _EventCount:
 
 @dataclass(frozen=True, slots=True)
 class _CohortRow:
-    absent: bool
+    is_absence: bool
     cohort: datetime
-    gone_from: datetime | None
-    back_from: datetime | None
+    inactive_from: datetime | None
+    active_again_from: datetime | None
     instances: int
 
 
@@ -87,19 +89,21 @@ async def read_lifecycle(database: Database, cache: SingleFlightCache, slug: str
         period=period,
         as_of=as_of,
         days=days[-max(1, length // DAY) :],
-        cohorts=[each for each in _cohorts(rows, as_of) if _at(each.week) > as_of - max(length, WEEK) - WEEK],
+        cohorts=[
+            cohort for cohort in _cohorts(rows, as_of) if _midnight(cohort.week) > as_of - max(length, WEEK) - WEEK
+        ],
     )
 
 
 def _days(events: list[_EventCount], as_of: datetime) -> list[Day]:
     """Each day from the first event until today."""
-    counts: dict[tuple[str, date], int] = {(each.event, each.day.date()): each.instances for each in events}
+    counts: dict[tuple[str, date], int] = {(row.event, row.day.date()): row.instances for row in events}
     today = as_of.date()
-    day = max(min((known for _, known in counts), default=today), today - DAY * (MAX_DAYS - 1))
+    day = max(min((event_day for _, event_day in counts), default=today), today - DAY * (MAX_DAYS - 1))
     active = sum(
         count * (1 if event in ("joined", "returned") else -1)
-        for (event, known), count in counts.items()
-        if known < day and event != "new"
+        for (event, event_day), count in counts.items()
+        if event_day < day and event != "new"
     )
     days = []
     while day <= today:
@@ -113,28 +117,28 @@ def _days(events: list[_EventCount], as_of: datetime) -> list[Day]:
 
 
 def _cohorts(rows: list[_CohortRow], as_of: datetime) -> list[Cohort]:
-    weeks = sorted({each.cohort for each in rows})
-    return [_cohort(week, [each for each in rows if each.cohort == week], as_of) for week in weeks]
+    weeks = sorted({row.cohort for row in rows})
+    return [_cohort(week, [row for row in rows if row.cohort == week], as_of) for week in weeks]
 
 
 def _cohort(week: datetime, rows: list[_CohortRow], as_of: datetime) -> Cohort:
     ends = [week + WEEK * number for number in range(1, (as_of - week) // WEEK + 1)]
-    cohort = Cohort(week.date(), sum(each.instances for each in rows if not each.absent), [])
+    cohort = Cohort(week.date(), sum(row.instances for row in rows if not row.is_absence), [])
     for end in ends:
-        gone = sum(
-            each.instances
-            for each in rows
-            if each.gone_from is not None
-            and each.gone_from <= end
-            and (not each.absent or (each.back_from is not None and end < each.back_from))
+        inactive = sum(
+            row.instances
+            for row in rows
+            if row.inactive_from is not None
+            and row.inactive_from <= end
+            and (not row.is_absence or (row.active_again_from is not None and end < row.active_again_from))
         )
-        cohort.active.append(cohort.size - gone)
+        cohort.active.append(cohort.size - inactive)
     return cohort
 
 
 def _monday(moment: datetime) -> datetime:
-    return _at(moment.date() - timedelta(days=moment.weekday()))
+    return _midnight(moment.date() - timedelta(days=moment.weekday()))
 
 
-def _at(day: date) -> datetime:
+def _midnight(day: date) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=UTC)

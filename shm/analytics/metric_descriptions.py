@@ -54,15 +54,15 @@ async def read_metric_keys(database: Database, app: str | None, keys: Sequence[s
     rows = await database.fetch(
         _Row, "metric_descriptions.select_keys", app=slug, keys=None if keys is None else list(keys), max_keys=MAX_KEYS
     )
-    return [_described(row) for row in rows]
+    return [_metric_key(row) for row in rows]
 
 
-def _described(row: _Row) -> MetricKey:
+def _metric_key(row: _Row) -> MetricKey:
     overrides = _overrides.decode(row.overrides)
-    described = metric_keys.describe(row.key, metric_keys.common_override(overrides))
-    key, label, kind, hidden = described.key, described.label, described.kind, described.hidden
+    description = metric_keys.describe(row.key, metric_keys.common_override(overrides))
+    key, label, kind, hidden = description.key, description.label, description.kind, description.hidden
     if row.value_type == "number":
         aggregate = metric_keys.common_aggregate(row.key, overrides)
-        return MetricKey(key, label, kind, aggregate, described.unit, described.format, hidden)
+        return MetricKey(key, label, kind, aggregate, description.unit, description.format, hidden)
     formats: dict[str | None, metric_keys.Format] = {"boolean": "boolean", "strings": "text"}
     return MetricKey(key, label, kind, None, None, formats.get(row.value_type, "json"), hidden)

@@ -20,8 +20,8 @@ from shm.db.statement_runner import Reader
 
 MAX_INLINE_VALUES = 5_000  # values that are sorted within a request: some milliseconds
 MAX_AGE = timedelta(seconds=60)  # a request for an older distribution starts a new computation
-REST_FACTOR = 4.0  # pause after each key, in multiples of its computation time: a fifth of a core at most
-MAX_REQUESTED = 1_000  # applications that wait for a computation; a further one is added by a later request
+PAUSE_FACTOR = 4.0  # pause after each key, in multiples of its computation time: at most a fifth of a core
+MAX_PENDING_REQUESTS = 1_000  # applications that wait for a computation; a further one is added by a later request
 
 logger = logging.getLogger(__name__)
 
@@ -46,58 +46,60 @@ class DistributionReader:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._asked: dict[tuple[str, bool], list[str]] = {}
-        self._wanted = asyncio.Event()
+        self._requested_keys: dict[tuple[str, bool], list[str]] = {}
+        self._requested = asyncio.Event()
 
     async def read(
         self,
         reader: Reader,
         app: str,
         counted_only: bool,
-        installs: int,
+        instances: int,
         known: Mapping[str, tuple[int, Distribution | None]],
     ) -> dict[str, Distribution]:
         """Distributions by key. `known`: by key, the number of instances that report it, and its last distribution.
 
-        `installs`: the number of instances of the application. A computation reads all of them.
+        `instances`: the number of instances of the application. A computation reads all of them.
         """
-        if installs <= MAX_INLINE_VALUES and sum(instances for instances, _ in known.values()) <= MAX_INLINE_VALUES:
+        if instances <= MAX_INLINE_VALUES and sum(reporting for reporting, _ in known.values()) <= MAX_INLINE_VALUES:
             rows = await reader.fetch(Distribution, "distributions.compute_all", app=app, counted_only=counted_only)
             return {row.key: row for row in rows}
-        stale = datetime.now(UTC) - MAX_AGE
-        due = [key for key, (_, spread) in known.items() if spread is None or spread.as_of < stale]
-        if due and len(self._asked) < MAX_REQUESTED:
-            self._asked[app, counted_only] = due
-            self._wanted.set()
-        return {key: spread for key, (_, spread) in known.items() if spread is not None}
+        min_as_of = datetime.now(UTC) - MAX_AGE
+        stale_keys = [
+            key for key, (_, distribution) in known.items() if distribution is None or distribution.as_of < min_as_of
+        ]
+        if stale_keys and len(self._requested_keys) < MAX_PENDING_REQUESTS:
+            self._requested_keys[app, counted_only] = stale_keys
+            self._requested.set()
+        return {key: distribution for key, (_, distribution) in known.items() if distribution is not None}
 
     async def run(self) -> None:
         """Computes requested distributions until cancelled."""
         while True:
-            await self._wanted.wait()
-            self._wanted.clear()
-            while self._asked:
-                (app, counted_only), keys = next(iter(self._asked.items()))
-                del self._asked[app, counted_only]
+            await self._requested.wait()
+            self._requested.clear()
+            while self._requested_keys:
+                (app, counted_only), keys = next(iter(self._requested_keys.items()))
+                del self._requested_keys[app, counted_only]
                 computed = [key for key in keys if await self._compute(app, counted_only, key)]
                 if computed and not counted_only:
-                    await self._tell_feed(app)
+                    await self._notify_feed(app)
 
     async def _compute(self, app: str, counted_only: bool, key: str) -> bool:
         """Computes one distribution. Returns whether this process has computed it now."""
-        began = time.monotonic()
+        started_at = time.monotonic()
         computed = 0
         try:
             computed = await self._database.execute(
                 "distributions.refresh_one", app=app, counted_only=counted_only, key=key, max_age=MAX_AGE
             )
         except DatabaseUnavailable as error:  # a later request repeats it, and `as_of` is its time
-            logger.warning("a spread could not be computed (%s)", describe_error(error))
-        await asyncio.sleep((time.monotonic() - began) * REST_FACTOR)
+            logger.warning("a distribution could not be computed (%s)", describe_error(error))
+        await asyncio.sleep((time.monotonic() - started_at) * PAUSE_FACTOR)
         return computed > 0
 
-    async def _tell_feed(self, app: str) -> None:
+    async def _notify_feed(self, app: str) -> None:
         try:
             await self._database.execute("applications.mark_changed", slug=app)
         except DatabaseUnavailable as error:  # the next computation sends the KPIs
-            logger.warning("the feed could not be told of spreads (%s)", describe_error(error))
+            logger.warning("the feed could not be notified of new distributions (%s)", describe_error(error))

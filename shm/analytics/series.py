@@ -41,21 +41,21 @@ class _Row:
     key: str
     value: str
     is_closed: bool
-    places: list[int]
+    positions: list[int]
     totals: list[Decimal]
     instances: list[int]
 
 
-async def read_current(reader: Reader, app: str, keys: Sequence[str] | None, most: int) -> list[CurrentValue]:
+async def read_current(reader: Reader, app: str, keys: Sequence[str] | None, limit: int) -> list[CurrentValue]:
     """Current values of numbers and booleans: of these keys, or of those that most instances report."""
     return await reader.fetch(
-        CurrentValue, "series.select_current", app=app, keys=None if keys is None else list(keys), limit=most
+        CurrentValue, "series.select_current", app=app, keys=None if keys is None else list(keys), limit=limit
     )
 
 
-async def read_current_versions(reader: Reader, app: str, most: int) -> list[CurrentValue]:
+async def read_current_versions(reader: Reader, app: str, limit: int) -> list[CurrentValue]:
     """The versions with the most instances."""
-    return await reader.fetch(CurrentValue, "series.select_current_versions", app=app, limit=most)
+    return await reader.fetch(CurrentValue, "series.select_current_versions", app=app, limit=limit)
 
 
 async def read_samples(
@@ -63,16 +63,16 @@ async def read_samples(
 ) -> SamplesByKey:
     """The values at `points`, which are ascending ends of hours.
 
-    Each list is as long as `points`; a value is None if nothing is known of its point.
+    Each list is as long as `points`; a sample is None if there is no value at its point.
     """
     head = await reader.fetch_one(_Head, "series.select_head")
     assert head is not None  # noqa: S101 - the table always has its one row
     closed = [at for at in points if at <= head.closed_until and _is_midnight(at)]
     if len(closed) < sum(at <= head.closed_until for at in points):
         closed = []  # steps within days: all values are computed from hours
-    within_kept = [at for at in points[len(closed) :] if head.frozen_until is not None and at < head.frozen_until]
-    unknown = len(within_kept)  # frozen days are of an earlier rollup, and the hours do not match them
-    open_points = list(points[len(closed) + unknown :])
+    frozen = [at for at in points[len(closed) :] if head.frozen_until is not None and at < head.frozen_until]
+    frozen_points = len(frozen)  # frozen days come from an earlier rollup, and the hours do not match them
+    open_points = list(points[len(closed) + frozen_points :])
     base = min(head.closed_until, _midnight_before(open_points[0])) if open_points else head.closed_until
     rows = await reader.fetch(
         _Row,
@@ -85,30 +85,33 @@ async def read_samples(
         base=base if open_points else None,
         last=open_points[-1] if open_points else None,
     )
-    return _readings(rows, len(closed), unknown, len(open_points))
+    return _samples_by_key(rows, len(closed), frozen_points, len(open_points))
 
 
-def _readings(rows: Sequence[_Row], closed: int, unknown: int, open_points: int) -> SamplesByKey:
-    found: SamplesByKey = {}
+def _samples_by_key(rows: Sequence[_Row], closed: int, frozen_points: int, open_points: int) -> SamplesByKey:
+    result: SamplesByKey = {}
     for row in rows:
-        series = found.setdefault((row.metric_type, row.key, row.value), [None] * (closed + unknown + open_points))
-        readings = zip(row.places, row.totals, row.instances, strict=True)
+        series = result.setdefault(
+            (row.metric_type, row.key, row.value), [None] * (closed + frozen_points + open_points)
+        )
+        samples = zip(row.positions, row.totals, row.instances, strict=True)
         if row.is_closed:
-            for place, total, instances in readings:
-                series[place - 1] = _known((total, instances))
+            for position, total, instances in samples:
+                series[position - 1] = _sample((total, instances))
             continue
-        moves: list[Sample] = [(Decimal(), 0)] * (open_points + 1)
-        for place, total, instances in readings:
-            moves[place] = (total, instances)
-        total, instances = moves[0]
-        for place, (by, by_instances) in enumerate(moves[1:], closed + unknown):
-            total, instances = EXACT.add(total, by), instances + by_instances
-            series[place] = _known((total, instances))
-    return {name: known for name, known in found.items() if any(known)}  # erased installs leave no key behind
+        deltas: list[Sample] = [(Decimal(), 0)] * (open_points + 1)
+        for position, total, instances in samples:
+            deltas[position] = (total, instances)
+        total, instances = deltas[0]
+        for position, (delta, delta_instances) in enumerate(deltas[1:], closed + frozen_points):
+            total, instances = EXACT.add(total, delta), instances + delta_instances
+            series[position] = _sample((total, instances))
+    return {key: samples for key, samples in result.items() if any(samples)}  # keys of erased installs are dropped
 
 
-def _known(reading: Sample) -> Sample | None:
-    return reading if reading[1] > 0 else None
+def _sample(sample: Sample) -> Sample | None:
+    """A sample, or None if no instance reported it."""
+    return sample if sample[1] > 0 else None
 
 
 def _is_midnight(at: datetime) -> bool:

@@ -1,7 +1,8 @@
 """A cache of results that take a scan of a whole fleet. Concurrent requests share one computation; one runs at a time.
 
 The lifetime of a result is proportional to its computing time, so that all of them use at most a small share of
-PostgreSQL's time. Results of small fleets expire almost at once. Each result has the time that it is true at.
+PostgreSQL's time. Results of small fleets expire almost at once. Each result has the time at which its computation
+started.
 """
 
 import asyncio

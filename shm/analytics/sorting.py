@@ -44,7 +44,8 @@ By = Annotated[
     ),
 ]
 Order = Annotated[
-    Literal["asc", "desc"], msgspec.Meta(description="Else `desc` for times and metrics, `asc` for the others.")
+    Literal["asc", "desc"],
+    msgspec.Meta(description="Without it, `desc` for times and metrics, `asc` for other fields."),
 ]
 
 
@@ -52,22 +53,22 @@ Order = Annotated[
 class SortKey:
     """The sort key of a row, as the statements compute it: the rank of its value's type, the value, and the ID."""
 
-    place: int
+    type_rank: int
     number: Decimal
     text: str
     instance_id: str
 
 
-class _Mark(msgspec.Struct, array_like=True, frozen=True):
+class _PageToken(msgspec.Struct, array_like=True, frozen=True):
     by: str
     order: Literal["asc", "desc"]
-    place: Annotated[int, msgspec.Meta(ge=-9, le=9)]
+    type_rank: Annotated[int, msgspec.Meta(ge=-9, le=9)]
     number: Decimal
     text: Annotated[str, msgspec.Meta(pattern=WITHOUT_NUL)]
     instance_id: UUID
 
 
-_decoder = msgspec.json.Decoder(_Mark)
+_decoder = msgspec.json.Decoder(_PageToken)
 _encoder = msgspec.json.Encoder()
 
 
@@ -91,7 +92,7 @@ class Sorting:
     @property
     def is_default(self) -> bool:
         """Whether it is the default order, the only one with an index."""
-        return self == DEFAULT
+        return self == DEFAULT_SORTING
 
     @property
     def metric(self) -> str | None:
@@ -100,22 +101,22 @@ class Sorting:
 
     def encode_page_token(self, last: SortKey) -> str:
         """The `after` of the next page."""
-        mark = _Mark(self.by, self.order, last.place, last.number, last.text, UUID(last.instance_id))
-        return base64.urlsafe_b64encode(_encoder.encode(mark)).decode().rstrip("=")
+        token = _PageToken(self.by, self.order, last.type_rank, last.number, last.text, UUID(last.instance_id))
+        return base64.urlsafe_b64encode(_encoder.encode(token)).decode().rstrip("=")
 
     def decode_page_token(self, after: str) -> SortKey:
         """The sort key of the last row of the page before. Raises BadRequest unless the token is of this sort order."""
         try:
-            mark = _decoder.decode(base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)))
-            mark.text.encode()
+            token = _decoder.decode(base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)))
+            token.text.encode()
         except (ValueError, msgspec.DecodeError, RecursionError):
             raise invalid_page_token() from None
-        number = mark.number
-        if (mark.by, mark.order) != (self.by, self.order):
-            raise BadRequest("bad_after", "after is a mark of a list that was sorted otherwise.")
+        number = token.number
+        if (token.by, token.order) != (self.by, self.order):
+            raise BadRequest("bad_after", "after is a page token of another sort order.")
         if not number.is_finite() or max(len(number.as_tuple().digits), abs(number.adjusted())) > MAX_DIGITS:
             raise invalid_page_token()
-        return SortKey(mark.place, number, mark.text, str(mark.instance_id))
+        return SortKey(token.type_rank, number, token.text, str(token.instance_id))
 
 
-DEFAULT = Sorting()
+DEFAULT_SORTING = Sorting()

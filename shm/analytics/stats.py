@@ -39,13 +39,13 @@ class Stats(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class _PerApplication:
+class _ApplicationCount:
     name: str
     instances: int
 
 
 @dataclass(frozen=True, slots=True)
-class _Global:
+class _GlobalMetric:
     key: str
     total: Decimal
     instances: Decimal
@@ -65,29 +65,31 @@ async def read_stats(database: Database, settings: Settings) -> Stats:
 
 async def _read(reader: Reader, settings: Settings) -> Stats:
     tallies = await counts.read_tallies(reader)
-    of_all = counts.sum_tallies(tallies)
+    totals = counts.sum_tallies(tallies)
     new = await reader.fetch_value(int, "kpis.count_new_this_week")
-    per_app = await reader.fetch(_PerApplication, "kpis.count_by_application", limit=MAX_APPLICATIONS)
-    sums = await reader.fetch(_Global, "kpis.sum_global_metrics", app=None, max_keys=MAX_KEYS)
+    per_app = await reader.fetch(_ApplicationCount, "kpis.count_by_application", limit=MAX_APPLICATIONS)
+    sums = await reader.fetch(_GlobalMetric, "kpis.sum_global_metrics", app=None, max_keys=MAX_KEYS)
     return Stats(
-        total_instances=of_all.total,
-        active_instances=of_all.active,
+        total_instances=totals.total,
+        active_instances=totals.active,
         global_metrics={
-            row.key: value for row in sorted(sums, key=lambda row: row.key) if (value := _value(row)) is not None
+            row.key: value
+            for row in sorted(sums, key=lambda row: row.key)
+            if (value := _aggregate_value(row)) is not None
         },
         per_app_counts={row.name: row.instances for row in per_app},
         daily_active=counts.count_seen_within(tallies, counts.DAY),
         weekly_active=counts.count_seen_within(tallies, counts.WEEK),
         monthly_active=counts.count_seen_within(tallies, counts.MONTH),
-        counted_instances=of_all.counted,
-        excluded_instances=of_all.excluded,
-        pending_instances=of_all.pending,
-        revoked_instances=of_all.revoked,
+        counted_instances=totals.counted,
+        excluded_instances=totals.excluded,
+        pending_instances=totals.pending,
+        revoked_instances=totals.revoked,
         new_this_week=new or 0,
         active_window_s=int(settings.active_window.total_seconds()),
     )
 
 
-def _value(row: _Global) -> Decimal | None:
+def _aggregate_value(row: _GlobalMetric) -> Decimal | None:
     aggregate = metric_keys.common_aggregate(row.key, _overrides.decode(row.overrides))
     return None if aggregate is None else aggregates.aggregate_value(aggregate, row.total, int(row.instances))

@@ -1,6 +1,6 @@
 """Releases of an application over time: instances of each, how fast they adopt a new one, and outdated instances.
 
-Versions that differ in spelling only are one release (`shm.core.releases`), shown as most installs spell it now.
+Versions that differ in spelling only are one release (`shm.core.releases`), shown in the spelling of most installs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,8 +37,9 @@ class Adoption(msgspec.Struct):
 
 
 class OutdatedVersion(msgspec.Struct):
-    """Instances of a release before the latest. `releases_behind`: how many releases that run now come after it, up to
-    the latest one.
+    """Instances of a release before the latest.
+
+    `releases_behind`: the number of later releases in use, up to the latest one.
     """
 
     version: str
@@ -47,12 +48,12 @@ class OutdatedVersion(msgspec.Struct):
 
 
 class Versions(msgspec.Struct):
-    """The body of `GET applications/{slug}/versions`. Lists are as long as `timestamps`; null where nothing was known.
+    """The body of `GET applications/{slug}/versions`. Lists are as long as `timestamps`; null if there is no value.
 
-    Instances with a current snapshot, by the release that it tells, in the order of versions. Spellings of one release
-    are one, under the spelling that most instances have now. The last value is of now, and the bucket from
-    `running_since` is still running. `latest`: of what runs now the last release, a pre-release only where nothing else
-    runs, never a name without a number; `behind`: what runs before it. `taken_up` is as of `as_of`.
+    `versions`: the instances with a current snapshot by the release in it, in the order of versions. All spellings of a
+    release count as one, shown in the spelling that most instances have now. The last value is as of now; the bucket
+    that begins at `running_since` is not complete yet. `latest`: the last release in use; a pre-release only if nothing
+    else is in use, never a name without a number. `behind`: the versions in use before it. `taken_up` is as of `as_of`.
     """
 
     app: str
@@ -81,7 +82,7 @@ class VersionReader:
     def __init__(self, database: Database, cache: SingleFlightCache, settings: Settings) -> None:
         self._database = database
         self._cache = cache
-        self._oldest = settings.max_snapshot_age
+        self._max_snapshot_age = settings.max_snapshot_age
 
     async def read_versions(self, slug: str, period: Period) -> Versions:
         """Reads the versions of an application. Raises NotFound."""
@@ -89,15 +90,15 @@ class VersionReader:
 
         async def read(reader: Reader) -> tuple[list[datetime], series.SamplesByKey, list[series.CurrentValue]]:
             config = await applications.read_config(reader, slug)
-            points = periods.bucket_ends(period, now, config.created_at - self._oldest)
+            points = periods.bucket_ends(period, now, config.created_at - self._max_snapshot_age)
             past = await series.read_samples(reader, slug, ("version",), ("",), points)
             return points, past, await series.read_current_versions(reader, slug, MAX_VERSIONS)
 
         points, past, running = await self._database.read_consistently(read)
         current = {row.value: int(row.instances) for row in running}
-        nothing: list[Sample | None] = [None] * len(points)
+        no_samples: list[Sample | None] = [None] * len(points)
         counts_by_version = {
-            version: [*map(_instances, past.get(("version", "", version), nothing)), current.get(version)]
+            version: [*map(_instances, past.get(("version", "", version), no_samples)), current.get(version)]
             for version in {name[2] for name in past} | current.keys()
         }
         as_of, taken_up = await self._cache.get(("versions", slug), lambda: self._read_adoptions(slug))
@@ -128,8 +129,8 @@ def _render(
     as_of: datetime,
     taken_up: Sequence[Adoption],
 ) -> Versions:
-    most = {version: max(each or 0 for each in values) for version, values in counts_by_version.items()}
-    spellings = _group_spellings(choose_spellings(counts_by_version, current, most))
+    peaks = {version: max(count or 0 for count in counts) for version, counts in counts_by_version.items()}
+    spellings = _group_spellings(choose_spellings(counts_by_version, current, peaks))
     releases = {
         release: _sum_lists([counts_by_version[version] for version in versions], len(timestamps))
         for release, versions in spellings.items()
@@ -139,7 +140,7 @@ def _render(
         for release, versions in spellings.items()
         if (instances := sum(current.get(version, 0) for version in versions))
     }
-    ranked = sorted(releases, key=lambda release: (-max(each or 0 for each in releases[release]), release))
+    ranked = sorted(releases, key=lambda release: (-max(count or 0 for count in releases[release]), release))
     latest = latest_release(running)
     by_rank = {version_rank(release): release for release in releases}
     return Versions(
@@ -155,8 +156,8 @@ def _render(
         behind=[] if latest is None else outdated_versions(running, latest),
         as_of=as_of,
         taken_up=[
-            msgspec.structs.replace(each, version=by_rank.get(version_rank(each.version), each.version))
-            for each in taken_up
+            msgspec.structs.replace(adoption, version=by_rank.get(version_rank(adoption.version), adoption.version))
+            for adoption in taken_up
         ],
     )
 
@@ -164,11 +165,11 @@ def _render(
 def choose_spellings(versions: Iterable[str], *frequencies: Mapping[str, int]) -> dict[str, str]:
     """For each version the spelling that its release is shown under: the most frequent one.
 
-    Where the first frequency is the same the next one decides, at last the text.
+    If the first frequency is equal, the next one decides, finally the text.
     """
     releases: dict[str, str] = {}
-    found = sorted(versions, key=lambda version: (*(-each.get(version, 0) for each in frequencies), version))
-    return {version: releases.setdefault(version_rank(version), version) for version in found}
+    by_frequency = sorted(versions, key=lambda version: (*(-counts.get(version, 0) for counts in frequencies), version))
+    return {version: releases.setdefault(version_rank(version), version) for version in by_frequency}
 
 
 def latest_release(versions: Iterable[str]) -> str | None:
@@ -181,9 +182,9 @@ def outdated_versions(running: Mapping[str, int], latest: str) -> list[OutdatedV
     """The versions in use before the latest release, in order. Names without a number are not counted as releases."""
     last = version_rank(latest)
     earlier = sorted((version for version in running if version_rank(version) < last), key=version_rank)
-    most = sum(map(is_release, earlier)) + 1  # for a name, since names come first
+    max_behind = sum(map(is_release, earlier)) + 1  # the value for names, because names come first
     return [
-        OutdatedVersion(version, running[version], min(most, len(earlier) - index))
+        OutdatedVersion(version, running[version], min(max_behind, len(earlier) - index))
         for index, version in enumerate(earlier)
     ]
 
@@ -203,6 +204,6 @@ def _instances(sample: Sample | None) -> int | None:
 def _sum_lists(lists: Sequence[Sequence[int | None]], length: int) -> list[int | None]:
     """Sums by index; None where all are None."""
     return [
-        sum(known) if (known := [each[index] or 0 for each in lists if each[index] is not None]) else None
+        sum(known) if (known := [counts[index] or 0 for counts in lists if counts[index] is not None]) else None
         for index in range(length)
     ]

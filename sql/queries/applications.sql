@@ -1,6 +1,6 @@
 -- name: insert_missing
--- Creates the application of a name, if it is missing. The first instance that confirms its key runs it; several may
--- at once.
+-- Creates the application of a name, if it is missing. It runs when an instance confirms its key; several instances
+-- may do so at once.
 INSERT INTO applications (slug, name) VALUES (%(slug)s, %(name)s)
 ON CONFLICT (slug) DO NOTHING;
 
@@ -26,11 +26,11 @@ SELECT CASE
         EXISTS (SELECT FROM applications WHERE slug = %(slug)s)
         OR EXISTS (SELECT FROM instances WHERE app_slug = %(slug)s)
     THEN %(slug)s::text
-    ELSE %(named)s::text
+    ELSE %(slug_of_name)s::text
 END AS slug;
 
 -- name: update
--- Changes the vendor's settings of an application; null leaves a column as it is. The KPIs may change by it, so the
+-- Changes the vendor's settings of an application; null leaves a column as it is. This may change the KPIs, so the
 -- feed sends them.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH updated AS (
@@ -49,18 +49,18 @@ feed_advanced AS (
     RETURNING cursor, pg_notify('shm_feed', cursor::text)
 ),
 apps_changed AS (
-    INSERT INTO app_changes (app_slug, cursor) SELECT u.slug, m.cursor FROM updated u, feed_advanced m
+    INSERT INTO app_changes (app_slug, cursor) SELECT u.slug, f.cursor FROM updated u, feed_advanced f
     ON CONFLICT (app_slug) DO UPDATE SET cursor = excluded.cursor
 )
 SELECT slug FROM updated;
 
 -- name: mark_changed
--- Makes the feed send an application's KPIs again, after a background computation of what they show.
+-- Makes the feed send an application's KPIs again, after a background computation of distributions.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH feed_advanced AS (
     UPDATE feed_head SET cursor = cursor + 1
     RETURNING cursor, pg_notify('shm_feed', cursor::text)
 )
-INSERT INTO app_changes (app_slug, cursor) SELECT %(slug)s, m.cursor FROM feed_advanced m
+INSERT INTO app_changes (app_slug, cursor) SELECT %(slug)s, f.cursor FROM feed_advanced f
 ON CONFLICT (app_slug) DO UPDATE SET cursor = excluded.cursor
 RETURNING app_slug AS slug;

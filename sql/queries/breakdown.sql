@@ -41,7 +41,7 @@ grouped AS (
         CASE
             WHEN %(with_distribution)s::boolean
             THEN array_agg(v.number ORDER BY v.number) FILTER (WHERE v.number IS NOT NULL)
-        END AS vs
+        END AS sorted_values
     FROM valued v
     JOIN ranked r USING (value)
     GROUP BY 1, 2

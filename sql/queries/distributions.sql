@@ -11,7 +11,7 @@ WITH leaf AS MATERIALIZED (
         AND jsonb_typeof(l.value) = 'number'
 ),
 sorted AS (
-    SELECT key, count(*) AS instances, array_agg(value ORDER BY value) AS vs FROM leaf GROUP BY key
+    SELECT key, count(*) AS instances, array_agg(value ORDER BY value) AS sorted_values FROM leaf GROUP BY key
 )
 SELECT
     key, now() AS as_of,
@@ -23,10 +23,10 @@ FROM sorted;
 -- one is newer than `max_age` or another process computes it. The larger work_mem keeps a sort of a million values
 -- off the disk.
 SET LOCAL work_mem = '64MB';
-WITH is_mine AS MATERIALIZED (
+WITH lock AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(
         {distributions_lock}, hashtext(concat_ws('/', %(app)s::text, %(counted_only)s::boolean, %(key)s::text))
-    ) AS is_mine
+    ) AS is_acquired
     WHERE NOT EXISTS (
         SELECT FROM distributions
         WHERE
@@ -35,13 +35,13 @@ WITH is_mine AS MATERIALIZED (
     )
 ),
 sorted AS (
-    SELECT count(*) AS instances, array_agg(value ORDER BY value) AS vs
+    SELECT count(*) AS instances, array_agg(value ORDER BY value) AS sorted_values
     FROM (
         SELECT (s.leaves -> %(key)s)::numeric AS value
         FROM instance_states s
         CROSS JOIN settings
         WHERE
-            coalesce((SELECT is_mine FROM is_mine), FALSE)
+            coalesce((SELECT is_acquired FROM lock), FALSE)
             AND s.app_slug = %(app)s AND s.status <> 'revoked' AND s.snapshot_at + settings.active_window > now()
             AND (s.counted OR NOT %(counted_only)s::boolean)
             AND jsonb_typeof(s.leaves -> %(key)s) = 'number'
@@ -62,4 +62,4 @@ RETURNING key;
 -- Deletes distributions that nobody has requested for a while: their keys or instances may no longer exist.
 DELETE FROM distributions
 WHERE ctid = ANY(ARRAY(SELECT ctid FROM distributions WHERE as_of < now() - %(kept)s::interval LIMIT %(limit)s))
-RETURNING 1 AS gone;
+RETURNING 1 AS deleted;

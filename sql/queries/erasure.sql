@@ -1,4 +1,4 @@
--- Statements that delete instances, with everything that is told of them, and tell the feed.
+-- Statements that delete instances with all data about them, and notify the feed.
 
 -- name: delete_oldest_snapshots
 -- Removes the oldest snapshots of an instance from the series and deletes them, if it has more than `limit` that are
@@ -28,30 +28,30 @@ removed AS MATERIALIZED (
 ),
 runs AS MATERIALIZED (
     SELECT
-        t.app_slug, t.app_version, t.leaves,
-        t.snapshot_at AS starts_at,
+        r.app_slug, r.app_version, r.leaves,
+        r.snapshot_at AS starts_at,
         TRUE AS was_rolled,
-        least(t.next_at, t.snapshot_at + settings.active_window, (SELECT revoked_at FROM target)) AS ended_at,
+        least(r.next_at, r.snapshot_at + settings.active_window, (SELECT revoked_at FROM target)) AS ended_at,
         FALSE AS is_rolled,
         NULL::timestamptz AS ends_at
-    FROM removed t
+    FROM removed r
     CROSS JOIN settings
 ),
 -- use: hours
 -- use: days
 -- use: series_updated
-gone AS (
+snapshots_deleted AS (
     DELETE FROM snapshots
     WHERE
         instance_id = ANY(ARRAY(SELECT instance_id FROM removed)) AND snapshot_at = ANY(ARRAY(SELECT snapshot_at FROM removed))
     RETURNING snapshot_at
 )
-SELECT count(*) AS snapshots, min(snapshot_at) AS oldest_snapshot_at, max(snapshot_at) AS newest_snapshot_at FROM gone;
+SELECT count(*) AS snapshots, min(snapshot_at) AS oldest_snapshot_at, max(snapshot_at) AS newest_snapshot_at FROM snapshots_deleted;
 
 -- name: delete_instance
 -- Deletes an instance with all its snapshots, removes it from tallies and series, notifies the feed, and returns a
--- receipt. With a public key the install itself requested it: an instance that is unknown, revoked, or has another
--- key by now is left alone. Without one an admin requested it.
+-- receipt. With a public key the install itself requested it: an instance that is unknown, is revoked, or has another
+-- key by now stays. Without one an admin requested it.
 SELECT pg_advisory_xact_lock({rollup_lock});
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH target AS MATERIALIZED (
@@ -90,17 +90,17 @@ runs AS MATERIALIZED (
 -- use: hours
 -- use: days
 -- use: series_updated
-snapshots_gone AS (
+snapshots_deleted AS (
     DELETE FROM snapshots WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target))
     RETURNING snapshot_at
 ),
-absences_gone AS (
+absences_deleted AS (
     DELETE FROM absences WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target))
 ),
-versions_gone AS (
+versions_deleted AS (
     DELETE FROM versions_seen WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target))
 ),
-gone AS (
+instances_deleted AS (
     DELETE FROM instances WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target))
 ),
 feed_advanced AS (
@@ -110,25 +110,25 @@ feed_advanced AS (
 ),
 feed_rows AS (
     INSERT INTO removals (cursor, instance_id, app_slug)
-    SELECT m.cursor, k.instance_id, k.app_slug
-    FROM target k, feed_advanced m
+    SELECT f.cursor, t.instance_id, t.app_slug
+    FROM target t, feed_advanced f
 )
 SELECT
-    k.instance_id,
-    k.app_name,
+    t.instance_id,
+    t.app_name,
     now() AS erased_at,
     count(s.snapshot_at) AS snapshots,
     min(s.snapshot_at) AS oldest_snapshot_at,
     max(s.snapshot_at) AS newest_snapshot_at
-FROM target k
-LEFT JOIN snapshots_gone s ON TRUE
-GROUP BY k.instance_id, k.app_name;
+FROM target t
+LEFT JOIN snapshots_deleted s ON TRUE
+GROUP BY t.instance_id, t.app_name;
 
 -- name: delete_unconfirmed
 -- Deletes instances that have not confirmed their key in time, the oldest first, and notifies the feed.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH target AS MATERIALIZED (
-    SELECT instance_id, app_slug, row_number() OVER (ORDER BY registered_at, instance_id) AS place
+    SELECT instance_id, app_slug, row_number() OVER (ORDER BY registered_at, instance_id) AS row_number
     FROM instances
     WHERE status = 'pending' AND first_seen_at IS NULL AND registered_at < now() - %(age)s::interval
     ORDER BY registered_at, instance_id
@@ -144,13 +144,13 @@ after AS (
 ),
 -- use: deltas
 -- use: tallies_updated
-gone AS (
+instances_deleted AS (
     DELETE FROM instances WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target))
 ),
 feed_rows AS (
     INSERT INTO removals (cursor, instance_id, app_slug)
-    SELECT head.cursor + k.place, k.instance_id, k.app_slug
-    FROM target k
+    SELECT head.cursor + t.row_number, t.instance_id, t.app_slug
+    FROM target t
     CROSS JOIN feed_head head
 ),
 feed_advanced AS (

@@ -3,9 +3,11 @@
 SELECT cursor, horizon FROM feed_head;
 
 -- name: select_changes
--- What changed after a cursor, no further than `until` and the head (of an application: also what left it), in the order of
--- the newest change: instances as they are now; `removed`, those that are gone; `left`, those that went to another
--- application; `application`, where something that its KPIs show has changed. With it the head and the horizon. Always at least one row: without a kind where nothing changed.
+-- The changes after a cursor, up to `until` and the head, in the order of their cursors; of one application (with the
+-- instances that left it) or of all. `kind`: `instance`, an instance in its present state; `removed`, a deleted instance;
+-- `left`, an instance that moved to another application; `application`, a change of the KPIs without a change of an
+-- instance. Each row has the head and the horizon. The statement returns at least one row: without a kind if nothing
+-- changed.
 SELECT head.cursor AS head, head.horizon, page.*
 FROM feed_head head
 LEFT JOIN (

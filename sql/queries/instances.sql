@@ -32,9 +32,9 @@ inserted AS (
     )
     SELECT
         p.instance_id, %(public_key)s, p.app_slug, %(app_name)s, p.app_version, %(version_rank)s, p.environment,
-        %(deployment_mode)s, %(os_arch)s, p.counted, m.cursor
+        %(deployment_mode)s, %(os_arch)s, p.counted, f.cursor
     FROM evaluated p
-    CROSS JOIN feed_advanced m
+    CROSS JOIN feed_advanced f
 ),
 staged AS (
     UPDATE instances SET staged = jsonb_build_object(
@@ -98,8 +98,8 @@ feed_advanced AS (
 ),
 feed_rows AS (
     INSERT INTO removals (cursor, instance_id, app_slug, changed_app)
-    SELECT m.cursor - 1, d.instance_id, d.app_slug, TRUE
-    FROM departed d, feed_advanced m
+    SELECT f.cursor - 1, d.instance_id, d.app_slug, TRUE
+    FROM departed d, feed_advanced f
 )
 UPDATE instances i SET
     status = p.status,
@@ -115,8 +115,8 @@ UPDATE instances i SET
     first_seen_at = p.first_seen_at,
     last_seen_at = p.last_seen_at,
 -- use: evaluated_columns
-    cursor = m.cursor
-FROM evaluated p, feed_advanced m
+    cursor = f.cursor
+FROM evaluated p, feed_advanced f
 WHERE i.instance_id = p.instance_id
 RETURNING i.status;
 
@@ -176,8 +176,8 @@ UPDATE instances i SET
     status = p.status,
     revoked_at = p.revoked_at,
 -- use: evaluated_columns
-    cursor = m.cursor
-FROM evaluated p, feed_advanced m
+    cursor = f.cursor
+FROM evaluated p, feed_advanced f
 WHERE i.instance_id = p.instance_id;
 
 -- name: rotate_key
@@ -211,8 +211,8 @@ feed_rows AS MATERIALIZED (
 ),
 apps_changed AS (
     INSERT INTO app_changes (app_slug, cursor)
-    SELECT m.app_slug, head.cursor + (SELECT count(*) FROM feed_rows) + row_number() OVER (ORDER BY m.app_slug)
-    FROM (SELECT DISTINCT app_slug FROM deltas) m
+    SELECT d.app_slug, head.cursor + (SELECT count(*) FROM feed_rows) + row_number() OVER (ORDER BY d.app_slug)
+    FROM (SELECT DISTINCT app_slug FROM deltas) d
     CROSS JOIN feed_head head
     ON CONFLICT (app_slug) DO UPDATE SET cursor = excluded.cursor
     RETURNING app_slug
@@ -230,7 +230,7 @@ updated AS (
     LEFT JOIN feed_rows ON feed_rows.instance_id = p.instance_id
     WHERE i.instance_id = p.instance_id
 )
-SELECT count(*) AS swept FROM before;
+SELECT count(*) AS refreshed FROM before;
 
 -- name: export_instance
 -- All stored data of an instance but its snapshots.

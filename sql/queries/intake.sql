@@ -33,16 +33,16 @@ verdicts AS MATERIALIZED (
     SELECT
         b.*,
         CASE
-            WHEN k.instance_id IS NULL OR k.public_key <> decode(b.public_key, 'base64') THEN 'unknown'
-            WHEN k.status = 'revoked' THEN 'revoked'
-            WHEN k.status = 'pending' THEN 'pending'
-            WHEN k.staged IS NOT NULL OR k.first_seen_at IS NULL THEN 'staged'
+            WHEN e.instance_id IS NULL OR e.public_key <> decode(b.public_key, 'base64') THEN 'unknown'
+            WHEN e.status = 'revoked' THEN 'revoked'
+            WHEN e.status = 'pending' THEN 'pending'
+            WHEN e.staged IS NOT NULL OR e.first_seen_at IS NULL THEN 'staged'
             ELSE 'stored'
         END AS verdict,
-        coalesce(k.staged ->> 'app_slug', k.app_slug) AS app_slug,
-        coalesce(k.staged ->> 'app_version', k.app_version) AS install_version
+        coalesce(e.staged ->> 'app_slug', e.app_slug) AS app_slug,
+        coalesce(e.staged ->> 'app_version', e.app_version) AS install_version
     FROM batch b
-    LEFT JOIN existing k USING (instance_id)
+    LEFT JOIN existing e USING (instance_id)
 ),
 accepted AS MATERIALIZED (
     SELECT DISTINCT ON (instance_id, snapshot_at) *
@@ -66,7 +66,7 @@ newest AS MATERIALIZED (
     CROSS JOIN feed_head head
 ),
 before AS MATERIALIZED (
-    SELECT k.* FROM existing k JOIN newest n USING (instance_id)
+    SELECT e.* FROM existing e JOIN newest n USING (instance_id)
 ),
 after AS MATERIALIZED (
     SELECT
@@ -111,9 +111,9 @@ feed_advanced AS (
     RETURNING pg_notify('shm_feed', cursor::text)
 )
 SELECT
-    j.position,
-    j.verdict,
+    v.position,
+    v.verdict,
     i.instance_id IS NOT NULL AS is_new
-FROM verdicts j
+FROM verdicts v
 LEFT JOIN accepted a USING (position)
 LEFT JOIN inserted i ON i.instance_id = a.instance_id AND i.snapshot_at = a.snapshot_at;

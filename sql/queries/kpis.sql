@@ -1,12 +1,12 @@
 -- name: select_kpis
 -- Every metric of the current snapshots, newer than the active window, of an application's unrevoked instances: one row
--- for each key and type of value (`part`: numbers, flags, categories), from the tallies. `counted_only`: over the
--- counted instances only. The statement always returns one more row (`part`: head), with the feed cursor at which all
+-- for each key and type of value (`section`: numbers, flags, categories), from the tallies. `counted_only`: over the
+-- counted instances only. The statement always returns one more row (`section`: head), with the feed cursor at which all
 -- rows are current.
 WITH
 -- use: due_instances
 -- use: deltas
-corrected AS MATERIALIZED (
+current_tallies AS MATERIALIZED (
     SELECT
         metric_type, key,
         sum(CASE WHEN %(counted_only)s::boolean THEN counted_total ELSE total END) AS total,
@@ -24,7 +24,7 @@ corrected AS MATERIALIZED (
     HAVING sum(CASE WHEN %(counted_only)s::boolean THEN counted_instances ELSE instances END) > 0
 ),
 ranked_keys AS (
-    SELECT *, row_number() OVER (PARTITION BY metric_type ORDER BY instances DESC, key) AS place FROM corrected
+    SELECT *, row_number() OVER (PARTITION BY metric_type ORDER BY instances DESC, key) AS key_rank FROM current_tallies
 ),
 string_values AS (
     SELECT
@@ -53,7 +53,7 @@ string_values AS (
         WHERE m.metric_type = 'string' AND m.key = k.key
     ) v
     LEFT JOIN deltas m ON m.metric_type = 'string' AND m.key = k.key AND m.value = v.value
-    WHERE k.metric_type = 'strings' AND k.place <= %(max_keys)s::bigint
+    WHERE k.metric_type = 'strings' AND k.key_rank <= %(max_keys)s::bigint
 ),
 ranked AS (
     SELECT *, row_number() OVER (PARTITION BY key ORDER BY instances DESC, value) AS rank
@@ -69,20 +69,20 @@ top AS (
     GROUP BY key
 )
 SELECT
-    'head' AS part, '' AS key, head.cursor AS instances, NULL::numeric AS total, NULL::bigint AS other,
+    'head' AS section, '' AS key, head.cursor AS instances, NULL::numeric AS total, NULL::bigint AS other,
     NULL::jsonb AS top, NULL::numeric AS min, NULL::numeric AS p50, NULL::numeric AS p90, NULL::numeric AS max,
-    NULL::timestamptz AS spread_as_of
+    NULL::timestamptz AS distribution_as_of
 FROM feed_head head
 UNION ALL
 SELECT
     CASE k.metric_type WHEN 'number' THEN 'numbers' WHEN 'boolean' THEN 'flags' ELSE 'categories' END,
     k.key, k.instances, trim_scale(k.total), k.instances - top.instances, top.entries,
-    s.min, s.p50, s.p90, s.max, s.as_of
+    d.min, d.p50, d.p90, d.max, d.as_of
 FROM ranked_keys k
 LEFT JOIN top ON k.metric_type = 'strings' AND top.key = k.key
-LEFT JOIN distributions s
-    ON k.metric_type = 'number' AND s.app_slug = %(app)s AND s.counted_only = %(counted_only)s::boolean AND s.key = k.key
-WHERE k.place <= %(max_keys)s::bigint;
+LEFT JOIN distributions d
+    ON k.metric_type = 'number' AND d.app_slug = %(app)s AND d.counted_only = %(counted_only)s::boolean AND d.key = k.key
+WHERE k.key_rank <= %(max_keys)s::bigint;
 
 -- name: sum_global_metrics (prepared)
 -- Every number over the current snapshots of all applications except those that hide it, from the tallies. `overrides`:
@@ -95,7 +95,7 @@ overridden AS MATERIALIZED (
     FROM applications a
     CROSS JOIN LATERAL jsonb_each(a.overrides) o
 ),
-corrected AS (
+current_tallies AS (
     SELECT app_slug, key, sum(total) AS total, sum(instances) AS instances
     FROM (
         SELECT app_slug, key, total, instances FROM tallies WHERE metric_type = 'number'
@@ -108,7 +108,7 @@ corrected AS (
 SELECT
     k.key, trim_scale(sum(k.total)) AS total, sum(k.instances) AS instances,
     jsonb_agg(DISTINCT coalesce(o.value, '{}')) AS overrides
-FROM corrected k
+FROM current_tallies k
 LEFT JOIN overridden o USING (app_slug, key)
 WHERE o.value -> 'hidden' IS DISTINCT FROM 'true'::jsonb
 GROUP BY k.key
@@ -121,7 +121,7 @@ LIMIT %(max_keys)s::bigint;
 WITH
 -- use: due_instances
 -- use: deltas
-corrected AS (
+current_tallies AS (
     SELECT app_slug, key, value, instances, counted_instances FROM tallies
     WHERE metric_type = 'status' AND (%(app)s::text IS NULL OR app_slug = %(app)s)
     UNION ALL
@@ -131,7 +131,7 @@ SELECT
     k.app_slug, k.key AS status, k.value::int AS elapsed_windows,
     sum(k.instances) AS instances, sum(k.counted_instances) AS counted,
     settings.activity_windows, settings.active_window
-FROM corrected k
+FROM current_tallies k
 CROSS JOIN settings
 GROUP BY k.app_slug, k.key, k.value, settings.activity_windows, settings.active_window
 HAVING sum(k.instances) <> 0;

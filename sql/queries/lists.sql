@@ -1,6 +1,6 @@
 -- Pages of instances and of their snapshots. A page begins after the last row of the page before (keyset pagination),
 -- so no statement counts rows of earlier pages. A page ends after `limit` rows, or earlier with the row that reaches
--- `max_bytes`. `found` is the number of rows without the bound `max_bytes`, up to `limit` + 1.
+-- `max_bytes`. `available` is the number of rows without the bound `max_bytes`, up to `limit` + 1.
 
 -- name: select_newest
 -- A page of instances, the most recently seen first, with the feed cursor at which it is current. `after_seen` and
@@ -12,7 +12,7 @@ LEFT JOIN (
     SELECT
         item.*,
         row_number() OVER page_order AS row,
-        count(*) OVER () AS found,
+        count(*) OVER () AS available,
         sum(octet_length(item.metrics::text)) OVER page_order - octet_length(item.metrics::text) AS bytes_before
     FROM (
         SELECT * FROM instance_items
@@ -40,9 +40,9 @@ chosen AS MATERIALIZED (
     SELECT * FROM keyed
     WHERE
         %(after_id)s::uuid IS NULL
-        OR (place, number, text, instance_id)
-        > (%(after_place)s::int, %(after_number)s::numeric, %(after_text)s::text, %(after_id)s::uuid)
-    ORDER BY place, number, text, instance_id
+        OR (type_rank, number, text, instance_id)
+        > (%(after_type_rank)s::int, %(after_number)s::numeric, %(after_text)s::text, %(after_id)s::uuid)
+    ORDER BY type_rank, number, text, instance_id
     LIMIT %(limit)s::bigint + 1
 ),
 -- use: item_page
@@ -54,9 +54,9 @@ chosen AS MATERIALIZED (
     SELECT * FROM keyed
     WHERE
         %(after_id)s::uuid IS NULL
-        OR (place, number, text, instance_id)
-        < (%(after_place)s::int, %(after_number)s::numeric, %(after_text)s::text, %(after_id)s::uuid)
-    ORDER BY place DESC, number DESC, text DESC, instance_id DESC
+        OR (type_rank, number, text, instance_id)
+        < (%(after_type_rank)s::int, %(after_number)s::numeric, %(after_text)s::text, %(after_id)s::uuid)
+    ORDER BY type_rank DESC, number DESC, text DESC, instance_id DESC
     LIMIT %(limit)s::bigint + 1
 ),
 -- use: item_page
@@ -68,7 +68,7 @@ SELECT *
 FROM (
     SELECT
         item.*,
-        count(*) OVER () AS found,
+        count(*) OVER () AS available,
         sum(octet_length(item.metrics::text)) OVER (ORDER BY item.instance_id ROWS UNBOUNDED PRECEDING)
             - octet_length(item.metrics::text) AS bytes_before
     FROM (
@@ -90,7 +90,7 @@ ORDER BY instance_id;
 -- name: select_metric_keys
 -- The metrics that most instances report, of one application or of all, by key; the number of all metrics; the feed
 -- cursor.
-WITH known AS (
+WITH reported AS (
     SELECT key, sum(instances) AS instances
     FROM tallies
     WHERE
@@ -101,9 +101,9 @@ WITH known AS (
 )
 SELECT
     head.cursor AS head,
-    (SELECT count(*) FROM known) AS found,
+    (SELECT count(*) FROM reported) AS total,
     ARRAY(
-        SELECT key FROM (SELECT key FROM known ORDER BY instances DESC, key LIMIT %(limit)s) frequent
+        SELECT key FROM (SELECT key FROM reported ORDER BY instances DESC, key LIMIT %(limit)s) frequent
         ORDER BY key COLLATE "C"
     ) AS keys
 FROM feed_head head;
@@ -115,10 +115,10 @@ SELECT page.*
 FROM instances i
 LEFT JOIN (
     SELECT
-        sent.*,
+        snapshot.*,
         row_number() OVER page_order AS row,
-        count(*) OVER () AS found,
-        sum(octet_length(sent.metrics::text)) OVER page_order - octet_length(sent.metrics::text) AS bytes_before
+        count(*) OVER () AS available,
+        sum(octet_length(snapshot.metrics::text)) OVER page_order - octet_length(snapshot.metrics::text) AS bytes_before
     FROM (
         SELECT snapshot_at, received_at, app_version, metrics
         FROM snapshots
@@ -127,8 +127,8 @@ LEFT JOIN (
             AND (%(after)s::timestamptz IS NULL OR snapshot_at < %(after)s::timestamptz)
         ORDER BY snapshot_at DESC
         LIMIT %(limit)s::bigint + 1
-    ) sent
-    WINDOW page_order AS (ORDER BY sent.snapshot_at DESC ROWS UNBOUNDED PRECEDING)
+    ) snapshot
+    WINDOW page_order AS (ORDER BY snapshot.snapshot_at DESC ROWS UNBOUNDED PRECEDING)
 ) page ON page.row <= %(limit)s::bigint AND page.bytes_before < %(max_bytes)s::bigint
 WHERE i.instance_id = %(instance_id)s
 ORDER BY page.row;

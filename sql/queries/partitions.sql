@@ -1,7 +1,7 @@
 -- name: list_missing
--- What makes the weeks that snapshots of the time ahead will need, as SQL to be run. A table that is attached keeps nobody
--- waiting, and one that is made as a partition would. Where the oldest weeks are dropped and older snapshots are taken now
--- than then, also one for all that is older.
+-- Statements that create the weekly partitions for snapshots up to `ahead` from now. A table is created first and then
+-- attached, because CREATE TABLE ... PARTITION OF would block the intake. If the oldest weeks have been dropped and the
+-- accepted age of snapshots (`back`) now reaches before them, one more partition covers all older times (`is_older`).
 WITH weeks AS MATERIALIZED (
     SELECT
         coalesce((regexp_match(bounds, 'FROM \(''([^'']+)''\)'))[1]::timestamptz, '-infinity') AS since,

@@ -9,18 +9,18 @@ SELECT pg_advisory_xact_lock({rollup_lock});
 WITH head AS MATERIALIZED (
     SELECT cursor FROM series_head WHERE NOT stale
 ),
-further AS MATERIALIZED (
+next_step AS MATERIALIZED (
     SELECT cursor FROM snapshots
     WHERE cursor > (SELECT cursor FROM head)
     ORDER BY cursor
     OFFSET %(limit)s LIMIT 1
 ),
-reach AS MATERIALIZED (
-    SELECT least((SELECT cursor FROM further), cursor) AS cursor FROM feed_head
+step_end AS MATERIALIZED (
+    SELECT least((SELECT cursor FROM next_step), cursor) AS cursor FROM feed_head
 ),
-fresh AS MATERIALIZED (
+new_snapshots AS MATERIALIZED (
     SELECT instance_id, snapshot_at, app_slug, app_version FROM snapshots
-    WHERE cursor > (SELECT cursor FROM head) AND cursor <= (SELECT cursor FROM reach)
+    WHERE cursor > (SELECT cursor FROM head) AND cursor <= (SELECT cursor FROM step_end)
 ),
 spans AS MATERIALIZED (
     SELECT
@@ -28,7 +28,7 @@ spans AS MATERIALIZED (
         coalesce(just_before.snapshot_at, before.snapshot_at, f.oldest) AS oldest,
         coalesce(just_after.snapshot_at, after.snapshot_at, f.newest) AS newest
     FROM (
-        SELECT instance_id, min(snapshot_at) AS oldest, max(snapshot_at) AS newest FROM fresh GROUP BY instance_id
+        SELECT instance_id, min(snapshot_at) AS oldest, max(snapshot_at) AS newest FROM new_snapshots GROUP BY instance_id
     ) f
     LEFT JOIN LATERAL (
         SELECT max(s.snapshot_at) AS snapshot_at FROM snapshots s
@@ -36,14 +36,14 @@ spans AS MATERIALIZED (
             s.instance_id = f.instance_id
             AND s.snapshot_at < f.oldest AND s.snapshot_at >= f.oldest - interval '3 hours'
             AND s.snapshot_at >= f.oldest - (SELECT active_window FROM settings)
-            AND s.cursor <= (SELECT cursor FROM reach)
+            AND s.cursor <= (SELECT cursor FROM step_end)
     ) just_before ON TRUE
     LEFT JOIN LATERAL (
         SELECT max(s.snapshot_at) AS snapshot_at FROM snapshots s
         WHERE
             just_before.snapshot_at IS NULL AND s.instance_id = f.instance_id
             AND s.snapshot_at < f.oldest AND s.snapshot_at >= f.oldest - (SELECT active_window FROM settings)
-            AND s.cursor <= (SELECT cursor FROM reach)
+            AND s.cursor <= (SELECT cursor FROM step_end)
     ) before ON TRUE
     LEFT JOIN LATERAL (
         SELECT min(s.snapshot_at) AS snapshot_at FROM snapshots s
@@ -51,14 +51,14 @@ spans AS MATERIALIZED (
             s.instance_id = f.instance_id
             AND s.snapshot_at > f.newest AND s.snapshot_at <= f.newest + interval '3 hours'
             AND s.snapshot_at <= f.newest + (SELECT active_window FROM settings)
-            AND s.cursor <= (SELECT cursor FROM reach)
+            AND s.cursor <= (SELECT cursor FROM step_end)
     ) just_after ON TRUE
     LEFT JOIN LATERAL (
         SELECT min(s.snapshot_at) AS snapshot_at FROM snapshots s
         WHERE
             just_after.snapshot_at IS NULL AND s.instance_id = f.instance_id
             AND s.snapshot_at > f.newest AND s.snapshot_at <= f.newest + (SELECT active_window FROM settings)
-            AND s.cursor <= (SELECT cursor FROM reach)
+            AND s.cursor <= (SELECT cursor FROM step_end)
     ) after ON TRUE
 ),
 runs AS MATERIALIZED (
@@ -86,7 +86,7 @@ runs AS MATERIALIZED (
         FROM snapshots
         WHERE
             instance_id = spans.instance_id AND snapshot_at BETWEEN spans.oldest AND spans.newest
-            AND cursor <= (SELECT cursor FROM reach)
+            AND cursor <= (SELECT cursor FROM step_end)
         OFFSET 0
     ) s
     JOIN instances i ON i.instance_id = s.instance_id
@@ -97,15 +97,15 @@ runs AS MATERIALIZED (
 versions AS (
     INSERT INTO versions_seen AS existing (instance_id, app_version, app_slug, first_at)
     SELECT instance_id, app_version, (array_agg(app_slug ORDER BY snapshot_at))[1], min(snapshot_at)
-    FROM fresh
+    FROM new_snapshots
     GROUP BY instance_id, app_version
     ON CONFLICT (instance_id, app_version) DO UPDATE SET app_slug = excluded.app_slug, first_at = excluded.first_at
     WHERE excluded.first_at < existing.first_at
 ),
 advanced AS (
-    UPDATE series_head SET cursor = (SELECT cursor FROM reach) WHERE cursor < (SELECT cursor FROM reach) AND NOT stale
+    UPDATE series_head SET cursor = (SELECT cursor FROM step_end) WHERE cursor < (SELECT cursor FROM step_end) AND NOT stale
 )
-SELECT count(*) AS snapshots FROM fresh;
+SELECT count(*) AS snapshots FROM new_snapshots;
 
 -- name: close_day
 -- Closes the next day, if it is over: stores the value of each KPI at its end, and returns that midnight. Late
@@ -145,25 +145,25 @@ WITH head AS MATERIALIZED (
     CROSS JOIN settings
     WHERE stale
 ),
-hours_gone AS (
+hours_deleted AS (
     DELETE FROM series_hours
     WHERE ctid = ANY(ARRAY(SELECT h.ctid FROM series_hours h WHERE EXISTS (SELECT FROM head) LIMIT %(limit)s))
     RETURNING 1
 ),
-days_gone AS (
+days_deleted AS (
     DELETE FROM series_days
     WHERE ctid = ANY(ARRAY(SELECT d.ctid FROM series_days d, head WHERE d.at >= head.frozen_until LIMIT %(limit)s))
     RETURNING 1
 ),
-gone AS (
-    SELECT (SELECT count(*) FROM hours_gone) + (SELECT count(*) FROM days_gone) AS gone
+total AS (
+    SELECT (SELECT count(*) FROM hours_deleted) + (SELECT count(*) FROM days_deleted) AS deleted
 ),
-begun AS (
+restarted AS (
     UPDATE series_head SET stale = FALSE, cursor = 0, frozen_until = head.frozen_until
-    FROM head, gone
-    WHERE gone.gone = 0
+    FROM head, total
+    WHERE total.deleted = 0
 )
-SELECT gone FROM gone;
+SELECT deleted FROM total;
 
 -- name: set_raw_since
 -- Records that raw snapshots before this time are about to be dropped.
@@ -190,7 +190,7 @@ SELECT closed_until, nullif(frozen_until, '-infinity') AS frozen_until FROM seri
 WITH
 -- use: due_instances
 -- use: deltas
-corrected AS (
+current_tallies AS (
     SELECT metric_type, key, total, instances FROM tallies
     WHERE app_slug = %(app)s AND metric_type IN ('number', 'boolean')
     UNION ALL
@@ -198,7 +198,7 @@ corrected AS (
     WHERE metric_type IN ('number', 'boolean')
 )
 SELECT metric_type, key, '' AS value, trim_scale(sum(total)) AS total, sum(instances) AS instances
-FROM corrected
+FROM current_tallies
 WHERE %(keys)s::text[] IS NULL OR key = ANY(%(keys)s::text[])
 GROUP BY metric_type, key
 HAVING sum(instances) > 0
@@ -210,31 +210,31 @@ LIMIT %(limit)s::bigint;
 WITH
 -- use: due_instances
 -- use: deltas
-corrected AS (
+current_tallies AS (
     SELECT value, instances FROM tallies WHERE app_slug = %(app)s AND metric_type = 'version'
     UNION ALL
     SELECT value, instances FROM deltas WHERE metric_type = 'version'
 )
 SELECT 'version' AS metric_type, '' AS key, value, 0::numeric AS total, sum(instances) AS instances
-FROM corrected
+FROM current_tallies
 GROUP BY value
 HAVING sum(instances) > 0
 ORDER BY sum(instances) DESC, value
 LIMIT %(limit)s::bigint;
 
 -- name: select_past
--- The values at points in the past. There are two kinds of points, and one row for each series key and kind. `places`
+-- The values at points in the past. There are two kinds of points, and one row for each series key and kind. `positions`
 -- are the positions of the points (from 1); `totals` and `instances` have the same order. `closed` points are
 -- midnights, and their values are absolute (`is_closed`). `open` points are ascending, and their values are the changes
--- since the point before; the change at the first point is since the midnight `base` before it. Place 0 is the absolute
+-- since the point before; the change at the first point is since the midnight `base` before it. Position 0 is the absolute
 -- value at `base`. Hours are read by series key, so the cost depends on these keys and not on the hours of all
 -- applications.
 SELECT
     metric_type, key, value, is_closed,
-    array_agg(place) AS places, array_agg(total) AS totals, array_agg(instances) AS instances
+    array_agg(position) AS positions, array_agg(total) AS totals, array_agg(instances) AS instances
 FROM (
     SELECT
-        metric_type, key, value, TRUE AS is_closed, width_bucket(at, %(closed)s::timestamptz[]) AS place, total, instances
+        metric_type, key, value, TRUE AS is_closed, width_bucket(at, %(closed)s::timestamptz[]) AS position, total, instances
     FROM series_days
     WHERE
         app_slug = %(app)s AND metric_type = ANY(%(metric_types)s::text[]) AND key = ANY(%(keys)s::text[])
@@ -246,11 +246,11 @@ FROM (
         app_slug = %(app)s AND metric_type = ANY(%(metric_types)s::text[]) AND key = ANY(%(keys)s::text[])
         AND at = %(base)s::timestamptz
     UNION ALL
-    SELECT n.metric_type, n.key, deltas.value, FALSE, deltas.place, deltas.total, deltas.instances
+    SELECT n.metric_type, n.key, deltas.value, FALSE, deltas.position, deltas.total, deltas.instances
     FROM (SELECT metric_type, key FROM unnest(%(metric_types)s::text[]) metric_type CROSS JOIN unnest(%(keys)s::text[]) key) n
     CROSS JOIN LATERAL (
         SELECT
-            h.value, width_bucket(h.at - interval '1 microsecond', %(open)s::timestamptz[]) + 1 AS place,
+            h.value, width_bucket(h.at - interval '1 microsecond', %(open)s::timestamptz[]) + 1 AS position,
             sum(h.total) AS total, sum(h.instances)::bigint AS instances
         FROM series_hours h
         WHERE
@@ -258,7 +258,7 @@ FROM (
             AND h.at > %(base)s::timestamptz AND h.at <= %(last)s::timestamptz
         GROUP BY h.value, 2
     ) deltas
-) readings
+) samples
 GROUP BY metric_type, key, value, is_closed;
 
 -- name: delete_old_hours
@@ -268,31 +268,31 @@ SELECT pg_advisory_xact_lock({rollup_lock});
 WITH bound AS MATERIALIZED (
     SELECT least(now() - %(kept)s::interval, closed_until) AS at FROM series_head
 ),
-noted AS (
+head_updated AS (
     UPDATE series_head SET hours_since = bound.at FROM bound WHERE hours_since < bound.at
 )
 DELETE FROM series_hours
 WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM series_hours WHERE at < (SELECT at FROM bound) ORDER BY at LIMIT %(limit)s
 ))
-RETURNING 1 AS gone;
+RETURNING 1 AS deleted;
 
 -- name: delete_zero_rows
 -- Deletes rows whose sums have become zero, such as those of a key that only an erased install had.
 SELECT pg_advisory_xact_lock({rollup_lock});
-WITH hours_gone AS (
+WITH hours_deleted AS (
     DELETE FROM series_hours
     WHERE ctid = ANY(ARRAY(SELECT ctid FROM series_hours WHERE instances = 0 AND total = 0 LIMIT %(limit)s))
     RETURNING 1
 ),
-days_gone AS (
+days_deleted AS (
     DELETE FROM series_days
     WHERE ctid = ANY(ARRAY(SELECT ctid FROM series_days WHERE instances = 0 AND total = 0 LIMIT %(limit)s))
     RETURNING 1
 )
-SELECT 1 AS gone FROM hours_gone
+SELECT 1 AS deleted FROM hours_deleted
 UNION ALL
-SELECT 1 FROM days_gone
+SELECT 1 FROM days_deleted
 LIMIT %(limit)s;
 
 -- name: select_past_distributions
@@ -323,7 +323,7 @@ valued AS (
     WHERE r.app_slug = %(app)s AND jsonb_typeof(r.leaves -> k.key) = 'number'
 ),
 sorted AS (
-    SELECT at, key, count(*) AS instances, array_agg(value ORDER BY value) AS vs FROM valued GROUP BY at, key
+    SELECT at, key, count(*) AS instances, array_agg(value ORDER BY value) AS sorted_values FROM valued GROUP BY at, key
 )
 SELECT
     at, key,

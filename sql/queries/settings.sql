@@ -7,8 +7,8 @@ WITH change AS MATERIALIZED (
     SELECT
         active_window <> %(active_window)s::interval AS window_changed,
         (
-            SELECT array_agg(lapse ORDER BY lapse)
-            FROM unnest(ARRAY[interval '1 day', '7 days', '30 days', %(active_window)s::interval]) lapse
+            SELECT array_agg(activity_window ORDER BY activity_window)
+            FROM unnest(ARRAY[interval '1 day', '7 days', '30 days', %(active_window)s::interval]) activity_window
         ) AS activity_windows
     FROM settings
     WHERE active_window <> %(active_window)s::interval OR uncounted_environments <> %(uncounted_environments)s::text[]
@@ -17,7 +17,7 @@ updated AS (
     UPDATE settings SET active_window = %(active_window)s, uncounted_environments = %(uncounted_environments)s, activity_windows = change.activity_windows
     FROM change
 ),
-due AS (
+refreshes_due AS (
     UPDATE instances SET refresh_at = '-infinity'
     WHERE
         EXISTS (SELECT FROM change WHERE window_changed)

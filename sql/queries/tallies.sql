@@ -7,4 +7,4 @@ WHERE ctid = ANY(ARRAY(
     WHERE instances = 0 AND total = 0 AND counted_instances = 0 AND counted_total = 0
     LIMIT %(limit)s
 ))
-RETURNING 1 AS gone;
+RETURNING 1 AS deleted;
