@@ -1,4 +1,4 @@
-"""The metrics object, walked once."""
+"""Flattening of the metrics object, and its limits."""
 
 from decimal import Decimal
 from typing import Any
@@ -13,15 +13,15 @@ from shm.ingest import flattening
 
 def aggregated(metrics: dict[str, Any]) -> Any:
     """The aggregated leaves of a metrics object."""
-    kept, aggregated = flattening.flatten(metrics, Settings())
-    return msgspec.json.decode(kept if aggregated is None else aggregated)
+    encoded, leaves = flattening.flatten(metrics, Settings())
+    return msgspec.json.decode(encoded if leaves is None else leaves)
 
 
 def test_nested_keys_are_joined_by_dots() -> None:
     assert aggregated({"mail": {"sent": 3, "by": {"smtp": True}}, "e": {}}) == {"mail.sent": 3, "mail.by.smtp": True}
 
 
-def test_long_strings_arrays_and_nulls_are_kept_but_not_aggregated() -> None:
+def test_long_strings_arrays_and_nulls_are_stored_but_not_aggregated() -> None:
     metrics: dict[str, Any] = {"short": "x" * 64, "long": "x" * 65, "list": [1, {"x": 2}], "none": None, "no": False}
     assert aggregated(metrics) == {"short": "x" * 64, "no": False}
     assert msgspec.json.decode(flattening.flatten(metrics, Settings())[0]) == metrics
@@ -46,23 +46,23 @@ def test_long_strings_arrays_and_nulls_are_kept_but_not_aggregated() -> None:
         ({"a.b": 1, "a": {"b": None}}, "ambiguous_metric"),
     ],
 )
-def test_no_limit_is_escaped_by_nesting(metrics: dict[str, Any], code: str) -> None:
-    with pytest.raises(BadRequest) as caught:
+def test_limits_apply_to_nested_values(metrics: dict[str, Any], code: str) -> None:
+    with pytest.raises(BadRequest) as raised:
         flattening.flatten(metrics, Settings())
-    assert caught.value.code == code
+    assert raised.value.code == code
 
 
 @pytest.mark.parametrize("key", ["k" * 1000, "\x1b]52;c;\u202e" * 100, "\U0001f600" * 1000])
-def test_a_refusal_shows_a_key_short_and_on_one_line_of_ascii(key: str) -> None:
-    with pytest.raises(BadRequest) as caught:
+def test_a_refusal_abbreviates_the_key_to_one_line_of_ascii(key: str) -> None:
+    with pytest.raises(BadRequest) as raised:
         flattening.flatten({key: 1}, Settings())
-    assert len(caught.value.detail) < 120
-    assert caught.value.detail.isprintable()
-    assert caught.value.detail.replace("…", "").isascii()
+    assert len(raised.value.detail) < 120
+    assert raised.value.detail.isprintable()
+    assert raised.value.detail.replace("…", "").isascii()
 
 
 @pytest.mark.parametrize("number", [Decimal("1.7976931348623157e308"), Decimal("-5e-324"), 10**308])
-def test_what_a_double_holds_is_kept(number: int | Decimal) -> None:
+def test_numbers_in_the_range_of_a_double_are_stored(number: int | Decimal) -> None:
     assert msgspec.json.decode(flattening.flatten({"a": number}, Settings())[0], type=dict[str, Decimal]) == {
         "a": number
     }

@@ -1,4 +1,4 @@
-"""Headers and bytes in, a value or a refusal out: the pure part of the protocol."""
+"""The pure part of the protocol: headers and bodies become values or refusals."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -20,10 +20,10 @@ WIRE = Path(__file__).parent.parent / "wire"
 RECORDINGS = sorted(WIRE.glob("*.json"))
 
 
-def read(install: Install, body: bytes) -> payloads.Snapshot:
-    """What the envelope makes of a body that `install` signed."""
-    claimed = signatures.SignatureHeaders(install.instance_id, install.key.sign(body).signature)
-    return payloads.parse_snapshot(signatures.verify_body(claimed, install.key.verify_key.encode(), body), NOW, LIMITS)
+def parse(install: Install, body: bytes) -> payloads.Snapshot:
+    """Parses a body that `install` signed."""
+    headers = signatures.SignatureHeaders(install.instance_id, install.key.sign(body).signature)
+    return payloads.parse_snapshot(signatures.verify_body(headers, install.key.verify_key.encode(), body), NOW, LIMITS)
 
 
 def refusal_of(metrics: str, install: Install | None = None) -> Refusal:
@@ -33,12 +33,12 @@ def refusal_of(metrics: str, install: Install | None = None) -> Refusal:
         install.instance_id.encode(),
         metrics.encode("utf-8", "surrogatepass"),
     )
-    with pytest.raises(Refusal) as caught:
-        read(install, body)
-    return caught.value
+    with pytest.raises(Refusal) as raised:
+        parse(install, body)
+    return raised.value
 
 
-def recorded(file: Path) -> tuple[payloads.Registration, list[tuple[signatures.SignatureHeaders, bytes]]]:
+def read_recording(file: Path) -> tuple[payloads.Registration, list[tuple[signatures.SignatureHeaders, bytes]]]:
     """A recording's registration and its signed requests."""
     requests = json.loads(file.read_text())["requests"]
     signed = []
@@ -50,11 +50,11 @@ def recorded(file: Path) -> tuple[payloads.Registration, list[tuple[signatures.S
 
 
 @pytest.mark.parametrize("file", RECORDINGS, ids=lambda file: file.stem)
-def test_a_recorded_snapshot_of_an_official_client_is_read(file: Path) -> None:
-    said, [(activate, activate_body), (claimed, body)] = recorded(file)
-    assert said.app_slug == "cafe-ledger"
-    payloads.check_activation(signatures.verify_body(activate, said.public_key, activate_body))
-    snapshot = payloads.parse_snapshot(signatures.verify_body(claimed, said.public_key, body), NOW, LIMITS)
+def test_a_recorded_snapshot_of_an_official_client_is_parsed(file: Path) -> None:
+    registration, [(activate, activate_body), (headers, body)] = read_recording(file)
+    assert registration.app_slug == "cafe-ledger"
+    payloads.check_activation(signatures.verify_body(activate, registration.public_key, activate_body))
+    snapshot = payloads.parse_snapshot(signatures.verify_body(headers, registration.public_key, body), NOW, LIMITS)
     sent = json.loads(body)
     assert json.loads(bytes(snapshot.metrics)) == sent["metrics"]
     leaves = json.loads(bytes(snapshot.leaves or snapshot.metrics))
@@ -65,21 +65,21 @@ def test_a_recorded_snapshot_of_an_official_client_is_read(file: Path) -> None:
 
 @pytest.mark.parametrize("file", RECORDINGS, ids=lambda file: file.stem)
 def test_a_recorded_snapshot_with_any_one_byte_changed_is_refused(file: Path) -> None:
-    said, [_, (claimed, body)] = recorded(file)
+    registration, [_, (headers, body)] = read_recording(file)
     for position in range(len(body)):
         altered = bytearray(body)
         altered[position] ^= 1
         with pytest.raises(Unauthorized):
-            signatures.verify_body(claimed, said.public_key, bytes(altered))
+            signatures.verify_body(headers, registration.public_key, bytes(altered))
 
 
-def test_a_snapshot_signed_by_one_install_in_the_name_of_another_is_refused() -> None:
-    mallory, victim = Install(""), Install("")
+def test_a_snapshot_signed_by_another_install_is_refused() -> None:
+    attacker, victim = Install(""), Install("")
     body = victim.snapshot_body({"a": 1}, NOW)
-    claimed = signatures.SignatureHeaders(mallory.instance_id, mallory.key.sign(body).signature)
-    with pytest.raises(Forbidden) as caught:
-        payloads.parse_snapshot(signatures.verify_body(claimed, mallory.key.verify_key.encode(), body), NOW, LIMITS)
-    assert caught.value.code == "instance_mismatch"
+    headers = signatures.SignatureHeaders(attacker.instance_id, attacker.key.sign(body).signature)
+    with pytest.raises(Forbidden) as raised:
+        payloads.parse_snapshot(signatures.verify_body(headers, attacker.key.verify_key.encode(), body), NOW, LIMITS)
+    assert raised.value.code == "instance_mismatch"
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_snapshot_signed_by_one_install_in_the_name_of_another_is_refused() ->
         ("null", "bad_field"),
     ],
 )
-def test_metrics_that_cannot_be_kept_are_refused_with_a_code(metrics: str, code: str) -> None:
+def test_invalid_metrics_are_refused_with_a_code(metrics: str, code: str) -> None:
     assert refusal_of(metrics).code == code
 
 
@@ -131,11 +131,11 @@ def test_metrics_that_cannot_be_kept_are_refused_with_a_code(metrics: str, code:
         ("", "bad_timestamp"),
     ],
 )
-def test_a_timestamp_that_means_no_acceptable_instant_is_refused(timestamp: str, code: str) -> None:
+def test_an_invalid_timestamp_is_refused_with_a_code(timestamp: str, code: str) -> None:
     install = Install("")
-    with pytest.raises(BadRequest) as caught:
-        read(install, install.snapshot_body({}, timestamp))
-    assert caught.value.code == code
+    with pytest.raises(BadRequest) as raised:
+        parse(install, install.snapshot_body({}, timestamp))
+    assert raised.value.code == code
 
 
 @pytest.mark.parametrize(
@@ -144,33 +144,33 @@ def test_a_timestamp_that_means_no_acceptable_instant_is_refused(timestamp: str,
 )
 def test_a_timestamp_may_have_nanoseconds_and_an_offset(timestamp: str) -> None:
     install = Install("")
-    at = read(install, install.snapshot_body({}, timestamp)).snapshot_at
-    assert at == datetime(2026, 11, 23, 21, 44, 0, 123457, tzinfo=UTC)
+    snapshot_at = parse(install, install.snapshot_body({}, timestamp)).snapshot_at
+    assert snapshot_at == datetime(2026, 11, 23, 21, 44, 0, 123457, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("timestamp", ["2026-10-31T23:59:60Z", "2026-10-31T15:59:60-08:00"])
-def test_a_leap_second_is_the_second_after_the_end_of_its_month(timestamp: str) -> None:
+def test_a_leap_second_becomes_the_first_second_of_the_next_month(timestamp: str) -> None:
     install = Install("")
-    at = read(install, install.snapshot_body({}, timestamp)).snapshot_at
-    assert at == datetime(2026, 11, 1, tzinfo=UTC)
+    snapshot_at = parse(install, install.snapshot_body({}, timestamp)).snapshot_at
+    assert snapshot_at == datetime(2026, 11, 1, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("more", [b',"x":"\xff"', b',"\xff":1'])
-def test_a_field_that_nobody_reads_is_utf8_too(more: bytes) -> None:
+@pytest.mark.parametrize("field", [b',"x":"\xff"', b',"\xff":1'])
+def test_invalid_utf8_in_an_unknown_field_is_refused(field: bytes) -> None:
     install = Install("")
-    with pytest.raises(BadRequest) as caught:
-        read(install, install.snapshot_body({}, NOW)[:-1] + more + b"}")
-    assert caught.value.code == "bad_json"
+    with pytest.raises(BadRequest) as raised:
+        parse(install, install.snapshot_body({}, NOW)[:-1] + field + b"}")
+    assert raised.value.code == "bad_json"
 
 
-def test_numbers_keep_every_digit() -> None:
+def test_numbers_keep_all_their_digits() -> None:
     install = Install("")
     text = '{"big": 123456789012345678901234567890, "small": 0.10000000000000000000001, "price": 1.50}'
     body = b'{"instance_id":"%s","timestamp":"2026-11-23T21:44:00Z","metrics":%s}' % (
         install.instance_id.encode(),
         text.encode(),
     )
-    snapshot = read(install, body)
+    snapshot = parse(install, body)
     assert bytes(snapshot.metrics).decode() == text.replace(": ", ":").replace(", ", ",")
     assert b"123456789012345678901234567890" in bytes(snapshot.leaves or snapshot.metrics)
     assert b"0.10000000000000000000001" in bytes(snapshot.leaves or snapshot.metrics)
@@ -187,7 +187,7 @@ def test_numbers_keep_every_digit() -> None:
         ("c77af682-9aa4-412e-904a-c307d3a8a9c2", "g" * 128),
     ],
 )
-def test_headers_that_prove_nothing_are_refused(instance_id: str | None, signature: str | None) -> None:
+def test_invalid_signature_headers_are_refused(instance_id: str | None, signature: str | None) -> None:
     with pytest.raises(Unauthorized):
         signatures.parse_signature_headers(instance_id, signature)
 
@@ -195,10 +195,10 @@ def test_headers_that_prove_nothing_are_refused(instance_id: str | None, signatu
 def test_hex_digits_may_be_upper_case() -> None:
     install = Install("")
     body = install.snapshot_body({}, NOW)
-    claimed = signatures.parse_signature_headers(
+    headers = signatures.parse_signature_headers(
         install.instance_id.upper(), install.key.sign(body).signature.hex().upper()
     )
-    assert signatures.verify_body(claimed, install.key.verify_key.encode(), body).instance_id == install.instance_id
+    assert signatures.verify_body(headers, install.key.verify_key.encode(), body).instance_id == install.instance_id
 
 
 def test_a_key_of_small_order_verifies_nothing() -> None:
@@ -221,18 +221,17 @@ def test_a_key_of_small_order_verifies_nothing() -> None:
         {"app_version": 3},
     ],
 )
-def test_a_registration_that_cannot_be_read_is_refused(change: dict[str, Any]) -> None:
+def test_an_invalid_registration_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(BadRequest):
         payloads.parse_registration(Install("").registration(**change), LIMITS)
 
 
-def test_of_two_equal_keys_the_last_is_validated_and_stored() -> None:
-    """Of two equal keys the last is checked and kept and the first goes no further."""
+def test_of_two_equal_keys_only_the_last_is_validated_and_stored() -> None:
     install = Install("")
     body = install.snapshot_body("METRICS", NOW).replace(b'"METRICS"', b'{"a": "\\u0000", "a": 1e200000, "a": 1}')
-    snapshot = read(install, body)
+    snapshot = parse(install, body)
     assert bytes(snapshot.metrics) == b'{"a":1}'
-    assert snapshot.leaves is None  # they are the metrics themselves
+    assert snapshot.leaves is None  # equal to the metrics
 
 
 json_values = st.recursive(
@@ -243,17 +242,17 @@ json_values = st.recursive(
 
 
 @given(value=json_values)
-def test_any_signed_json_is_read_or_refused_and_nothing_else(value: Any) -> None:
+def test_any_signed_json_is_parsed_or_refused(value: Any) -> None:
     install = Install("")
     body = install.snapshot_body(value, NOW - timedelta(seconds=1))
     try:
-        snapshot = read(install, body)
+        snapshot = parse(install, body)
     except Refusal:
         return
     assert json.loads(bytes(snapshot.metrics)) == value
 
 
 @given(body=st.binary(max_size=200))
-def test_any_signed_bytes_are_read_or_refused_and_nothing_else(body: bytes) -> None:
+def test_any_signed_bytes_are_refused(body: bytes) -> None:
     with pytest.raises(Refusal):
-        read(Install(""), body)
+        parse(Install(""), body)

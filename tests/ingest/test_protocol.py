@@ -33,8 +33,8 @@ def test_the_official_clients_are_accepted_byte_for_byte(serve: Callable[..., Se
         return plain_http.post(f"{server.url}{request['path']}", content=body, headers=headers)
 
     assert replay(register).status_code == 201
-    answer = replay(activate)
-    assert (answer.status_code, answer.json()["status"]) == (200, "active")
+    response = replay(activate)
+    assert (response.status_code, response.json()["status"]) == (200, "active")
     assert replay(snapshot).status_code == 202
     altered = snapshot | {"body": snapshot["body"].replace("1284", "1285")}
     assert problem(replay(altered)) == (401, "bad_signature")
@@ -45,7 +45,7 @@ def test_the_official_clients_are_accepted_byte_for_byte(serve: Callable[..., Se
     assert (item["app_name"], item["app_slug"], item["status"]) == ("Café Ledger", "cafe-ledger", "active")
 
 
-def test_registering_again_is_told_apart_from_registering_first(shared_server: ServerProcess) -> None:
+def test_a_second_registration_gets_200_instead_of_201(shared_server: ServerProcess) -> None:
     install = Install(shared_server.url)
     assert install.register().status_code == 201
     assert install.register().status_code == 200
@@ -53,13 +53,13 @@ def test_registering_again_is_told_apart_from_registering_first(shared_server: S
 
 def test_a_known_id_with_another_key_is_a_conflict(shared_server: ServerProcess) -> None:
     install = Install(shared_server.url).enroll()
-    thief = Install(shared_server.url, instance_id=install.instance_id)
-    assert problem(thief.register()) == (409, "key_conflict")
-    assert problem(thief.activate()) == (401, "bad_signature")
-    assert problem(thief.snapshot({"a": 1})) == (401, "bad_signature")
+    attacker = Install(shared_server.url, instance_id=install.instance_id)
+    assert problem(attacker.register()) == (409, "key_conflict")
+    assert problem(attacker.activate()) == (401, "bad_signature")
+    assert problem(attacker.snapshot({"a": 1})) == (401, "bad_signature")
 
 
-def test_an_unsigned_register_of_a_known_instance_waits_for_its_signature(server: ServerProcess) -> None:
+def test_an_unsigned_registration_is_staged_until_a_signed_request(server: ServerProcess) -> None:
     install = Install(server.url, app_name="Ledger", app_version="1.0").enroll({"a": 1})
     assert install.register(app_name="Hijacked", app_version="6.6.6", environment="dev").status_code == 200
     item = instances_by_id(server)[install.instance_id]
@@ -71,7 +71,7 @@ def test_an_unsigned_register_of_a_known_instance_waits_for_its_signature(server
     assert (item["app_name"], item["app_version"], item["metrics"]) == ("Ledger", "1.1", {"a": 2})
 
 
-def test_a_signed_register_takes_effect_at_once(shared_server: ServerProcess) -> None:
+def test_a_signed_registration_takes_effect_at_once(shared_server: ServerProcess) -> None:
     install = Install(shared_server.url)
     for version, status in (("1.0", 201), ("1.1", 200)):
         body = install.registration(app_version=version)
@@ -80,7 +80,7 @@ def test_a_signed_register_takes_effect_at_once(shared_server: ServerProcess) ->
         assert (item["app_version"], item["status"]) == (version, "active")
 
 
-def test_a_register_whose_signature_does_not_hold_changes_nothing(server: ServerProcess) -> None:
+def test_a_registration_with_an_invalid_signature_changes_nothing(server: ServerProcess) -> None:
     install, other = Install(server.url), Install(server.url)
     body = install.registration()
     signature = other.signed(body)["X-Signature"]
@@ -89,7 +89,7 @@ def test_a_register_whose_signature_does_not_hold_changes_nothing(server: Server
     assert instances_by_id(server) == {}
 
 
-def test_an_application_comes_to_be_only_when_a_key_is_proven(server: ServerProcess) -> None:
+def test_an_application_is_created_when_a_key_is_confirmed(server: ServerProcess) -> None:
     install = Install(server.url, app_name="Ghost")
     install.register()
     assert server.get("applications").json() == []
@@ -99,37 +99,37 @@ def test_an_application_comes_to_be_only_when_a_key_is_proven(server: ServerProc
     assert [app["name"] for app in server.get("applications").json()] == ["Ghost"]
 
 
-def test_activating_again_is_no_error(shared_server: ServerProcess) -> None:
+def test_activation_can_be_repeated(shared_server: ServerProcess) -> None:
     install = Install(shared_server.url)
     install.register()
     assert [install.activate().json()["status"] for _ in range(3)] == ["active"] * 3
 
 
 def test_the_first_signed_snapshot_activates_under_tofu(shared_server: ServerProcess) -> None:
-    """The first signed snapshot activates where keys are trusted on first use."""
+    """TOFU: keys are trusted on first use."""
     install = Install(shared_server.url)
     install.register()
     assert install.snapshot({"a": 1}).status_code == 202
     assert instances_by_id(shared_server)[install.instance_id]["status"] == "active"
 
 
-def test_nobody_unknown_gets_in(shared_server: ServerProcess) -> None:
-    stranger = Install(shared_server.url)
-    assert problem(stranger.activate()) == (403, "unknown_instance")
-    assert problem(stranger.snapshot({"a": 1})) == (403, "unknown_instance")
+def test_an_unknown_instance_is_refused(shared_server: ServerProcess) -> None:
+    unknown = Install(shared_server.url)
+    assert problem(unknown.activate()) == (403, "unknown_instance")
+    assert problem(unknown.snapshot({"a": 1})) == (403, "unknown_instance")
 
 
-def test_one_install_cannot_write_in_the_name_of_another(shared_server: ServerProcess) -> None:
-    mallory, victim = Install(shared_server.url).enroll({"a": 1}), Install(shared_server.url).enroll({"a": 1})
+def test_an_install_cannot_write_as_another(shared_server: ServerProcess) -> None:
+    attacker, victim = Install(shared_server.url).enroll({"a": 1}), Install(shared_server.url).enroll({"a": 1})
     body = victim.snapshot_body({"a": 999})
-    assert problem(mallory.post("/v1/snapshot", body, mallory.signed(body))) == (403, "instance_mismatch")
-    forged = mallory.signed(body) | {"X-Instance-ID": victim.instance_id}
-    assert problem(mallory.post("/v1/snapshot", body, forged)) == (401, "bad_signature")
+    assert problem(attacker.post("/v1/snapshot", body, attacker.signed(body))) == (403, "instance_mismatch")
+    forged = attacker.signed(body) | {"X-Instance-ID": victim.instance_id}
+    assert problem(attacker.post("/v1/snapshot", body, forged)) == (401, "bad_signature")
     assert instances_by_id(shared_server)[victim.instance_id]["metrics"] == {"a": 1}
 
 
-def decide(server: ServerProcess, install: Install, decision: str) -> httpx.Response:
-    """An admin's decision on an instance."""
+def post_decision(server: ServerProcess, install: Install, decision: str) -> httpx.Response:
+    """Approves or revokes an instance as an admin."""
     url = f"{server.url}/api/v1/admin/instances/{install.instance_id}/{decision}"
     return plain_http.post(url, headers=server.headers)
 
@@ -137,7 +137,7 @@ def decide(server: ServerProcess, install: Install, decision: str) -> httpx.Resp
 def test_manual_activation_stores_nothing_before_approval(
     serve: Callable[..., ServerProcess],
 ) -> None:
-    """Where activation is manual nothing is kept before an admin approves."""
+    """With SHM_ACTIVATION=manual, snapshots are refused until an admin approves."""
     server = serve(SHM_ACTIVATION="manual")
     install = Install(server.url)
     install.register()
@@ -145,15 +145,15 @@ def test_manual_activation_stores_nothing_before_approval(
     assert problem(install.snapshot({"a": 1})) == (403, "not_approved")
     item = instances_by_id(server)[install.instance_id]
     assert (item["status"], item["metrics"]) == ("pending", {})
-    assert decide(server, install, "approve").json()["status"] == "active"
-    assert decide(server, install, "approve").status_code == 200
+    assert post_decision(server, install, "approve").json()["status"] == "active"
+    assert post_decision(server, install, "approve").status_code == 200
     assert install.activate().json() == {"status": "active"}
     assert install.snapshot({"a": 1}).status_code == 202
 
 
-def test_decisions_want_an_admin_and_an_instance(shared_server: ServerProcess) -> None:
+def test_approve_and_revoke_require_an_admin_and_an_instance(shared_server: ServerProcess) -> None:
     install = Install(shared_server.url)
-    assert problem(decide(shared_server, install, "revoke")) == (404, "no_such_instance")
+    assert problem(post_decision(shared_server, install, "revoke")) == (404, "no_such_instance")
     url = f"{shared_server.url}/api/v1/admin/instances/{install.instance_id}/revoke"
     assert problem(plain_http.post(url)) == (401, "missing_token")
 
@@ -161,8 +161,8 @@ def test_decisions_want_an_admin_and_an_instance(shared_server: ServerProcess) -
 def test_a_revoked_instance_is_refused_for_good_by_every_server(serve: Callable[..., ServerProcess]) -> None:
     server, other = serve(), serve()
     install = Install(server.url).enroll({"a": 1})
-    assert decide(other, install, "revoke").json()["status"] == "revoked"
-    assert problem(decide(other, install, "approve")) == (409, "revoked_for_good")
+    assert post_decision(other, install, "revoke").json()["status"] == "revoked"
+    assert problem(post_decision(other, install, "approve")) == (409, "revoked_for_good")
     assert server.get("applications/ledger/kpis").json()["kpis"] == []
     assert problem(install.snapshot({"a": 2})) == (403, "unknown_instance")
     assert problem(install.activate()) == (403, "unknown_instance")
@@ -187,7 +187,7 @@ def test_a_replayed_snapshot_is_stored_once_and_changes_nothing(server: ServerPr
     connection.close()
 
 
-def test_the_current_snapshot_is_the_newest_whatever_order_they_come_in(shared_server: ServerProcess) -> None:
+def test_the_current_snapshot_is_the_newest_in_any_order_of_arrival(shared_server: ServerProcess) -> None:
     install = Install(shared_server.url).enroll()
     now = datetime.now(UTC)
     for minutes, version in ((3, "1.3"), (5, "1.5"), (1, "1.1"), (4, "1.4")):
@@ -206,14 +206,14 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(shared_server: Serve
         assert raw.recv(4096).startswith(b"HTTP/1.1 413 ")
 
 
-def test_a_length_that_is_no_number_is_refused(shared_server: ServerProcess) -> None:
+def test_an_invalid_content_length_is_refused(shared_server: ServerProcess) -> None:
     with socket.create_connection(("127.0.0.1", shared_server.port), timeout=10) as raw:
         raw.sendall(b"POST /v1/snapshot HTTP/1.1\r\nHost: x\r\nContent-Length: \xb2\r\n\r\n")
         assert raw.recv(4096)[:12] in (b"HTTP/1.1 400", b"")
     assert "Traceback" not in shared_server.log
 
 
-def test_slow_readers_do_not_hold_up_the_intake(server: ServerProcess, database: str) -> None:
+def test_slow_reads_do_not_delay_the_intake(server: ServerProcess, database: str) -> None:
     install = Install(server.url).enroll()
     with admin_cursor(database) as cursor, ThreadPoolExecutor(8) as pool:
         cursor.execute("BEGIN; LOCK TABLE tokens IN ACCESS EXCLUSIVE MODE")
@@ -224,48 +224,46 @@ def test_slow_readers_do_not_hold_up_the_intake(server: ServerProcess, database:
         assert all(reader.result().status_code == 200 for reader in readers)
 
 
-def test_registering_under_other_names_holds_no_snapshot_off(shared_server: ServerProcess) -> None:
+def test_registrations_with_other_names_do_not_delay_snapshots(shared_server: ServerProcess) -> None:
     install = Install(shared_server.url).enroll()
     with ThreadPoolExecutor(4) as pool:
-        strangers = [pool.submit(install.register, app_name=f"Name {number}") for number in range(60)]
+        registrations = [pool.submit(install.register, app_name=f"Name {number}") for number in range(60)]
         statuses = [install.snapshot({"n": number}).status_code for number in range(60)]
         statuses += [install.activate().status_code for _ in range(20)]
-        assert {stranger.result().status_code for stranger in strangers} == {200}
+        assert {registration.result().status_code for registration in registrations} == {200}
     assert set(statuses) == {202, 200}
 
 
 def test_a_chunked_body_over_the_limit_is_refused(shared_server: ServerProcess) -> None:
     install = Install(shared_server.url).enroll()
-    answer = plain_http.post(
+    response = plain_http.post(
         f"{shared_server.url}/v1/snapshot",
         content=(b"x" * 1000 for _ in range(80)),
         headers=install.signed(b""),
     )
-    assert problem(answer) == (413, "body_too_large")
+    assert problem(response) == (413, "body_too_large")
 
 
-NO_OBJECTS = [b"", b"{", b"[]", b"\xff", b"\xef\xbb\xbf{}", b'"x"', b"null", b"[" * 60_000]
-CANNOT_BE_READ = [(path, body) for path in ("/v1/register", "/v1/activate", "/v1/snapshot") for body in NO_OBJECTS]
+NOT_JSON_OBJECTS = [b"", b"{", b"[]", b"\xff", b"\xef\xbb\xbf{}", b'"x"', b"null", b"[" * 60_000]
+PATHS = ("/v1/register", "/v1/activate", "/v1/snapshot")
+INVALID_BODIES = [(path, body) for path in PATHS for body in NOT_JSON_OBJECTS]
 
 
-@pytest.mark.parametrize(("path", "body"), [*CANNOT_BE_READ, ("/v1/register", b"{}"), ("/v1/snapshot", b"{}")])
-def test_a_body_that_is_no_such_object_gets_a_4xx_and_no_traceback(
-    shared_server: ServerProcess, path: str, body: bytes
-) -> None:
+@pytest.mark.parametrize(("path", "body"), [*INVALID_BODIES, ("/v1/register", b"{}"), ("/v1/snapshot", b"{}")])
+def test_an_invalid_body_gets_a_400_and_no_traceback(shared_server: ServerProcess, path: str, body: bytes) -> None:
     install = Install(shared_server.url).enroll()
     status, _ = problem(install.post(path, body, install.signed(body) if path != "/v1/register" else {}))
     assert status == 400
     assert "Traceback" not in shared_server.log
 
 
-def test_405_and_404_have_the_same_form_of_error(shared_server: ServerProcess) -> None:
-    """The wrong method and an unknown address have the same shape of error."""
+def test_405_and_404_are_problem_documents(shared_server: ServerProcess) -> None:
     assert problem(plain_http.get(f"{shared_server.url}/v1/snapshot")) == (405, "method_not_allowed")
     assert problem(plain_http.get(f"{shared_server.url}/nowhere")) == (404, "no_such_address")
     assert problem(plain_http.get(f"{shared_server.url}/v1/snapshot/x")) == (404, "no_such_address")
 
 
-def test_many_first_installs_of_one_new_application_at_once_all_get_in(server: ServerProcess) -> None:
+def test_many_installs_of_a_new_application_enroll_at_once(server: ServerProcess) -> None:
     installs = [Install(server.url, app_name="Brand New") for _ in range(40)]
     with ThreadPoolExecutor(20) as pool:
         assert len(list(pool.map(Install.enroll, installs))) == 40
@@ -273,28 +271,28 @@ def test_many_first_installs_of_one_new_application_at_once_all_get_in(server: S
     assert application["instances"]["active"] == 40
 
 
-def test_bodies_on_their_way_are_bounded_all_together(serve: Callable[..., ServerProcess]) -> None:
+def test_the_memory_of_all_incomplete_bodies_is_bounded(serve: Callable[..., ServerProcess]) -> None:
     server = serve(SHM_MAX_READING="100k")
     head = b"POST /v1/snapshot HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n"
-    slow = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(3)]
+    uploads = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(3)]
     try:
-        for each in slow:
-            each.sendall(head + b"x" * 59_000)
-        answers = [each for each in slow if select.select([each], [], [], 2)[0]]
-        assert len(answers) >= 1
-        assert answers[0].recv(4096).startswith(b"HTTP/1.1 503 ")
-        assert len(answers) < len(slow)
+        for upload in uploads:
+            upload.sendall(head + b"x" * 59_000)
+        answered = [upload for upload in uploads if select.select([upload], [], [], 2)[0]]
+        assert len(answered) >= 1
+        assert answered[0].recv(4096).startswith(b"HTTP/1.1 503 ")
+        assert len(answered) < len(uploads)
     finally:
-        for each in slow:
-            each.close()
+        for upload in uploads:
+            upload.close()
     assert Install(server.url).enroll({"a": 1})
 
 
-def test_a_request_that_is_refused_and_then_unreadable_gets_one_answer(shared_server: ServerProcess) -> None:
+def test_a_refused_request_with_an_invalid_body_gets_one_response(shared_server: ServerProcess) -> None:
     with socket.create_connection(("127.0.0.1", shared_server.port), timeout=10) as raw:
         raw.sendall(b"GET /v1/snapshot HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
-        said = b""
-        while piece := raw.recv(4096):
-            said += piece
-    assert said.count(b"HTTP/1.1 ") == 1
-    assert said.startswith(b"HTTP/1.1 405 ")
+        received = b""
+        while chunk := raw.recv(4096):
+            received += chunk
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert received.startswith(b"HTTP/1.1 405 ")

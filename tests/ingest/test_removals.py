@@ -1,4 +1,4 @@
-"""Instances that are gone: purged, or erased and told of by the feed up to its horizon."""
+"""Removed instances: purged, erased or deleted, and the removals that the feed sends."""
 
 import asyncio
 import time
@@ -17,51 +17,50 @@ from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act
 from tests.support.subscriber import subscribe
 
-LIMIT_S = 20
+TIMEOUT_S = 20
 
 
 def test_only_pending_instances_without_proof_are_purged(serve: Callable[..., ServerProcess], database: str) -> None:
-    """A pending instance that never proves its key is purged and others are not."""
+    """A pending instance that never confirms its key is purged; others are not."""
     server = serve(SHM_ACTIVATION="manual", SHM_PENDING_AGE="1d")
-    stranger, young, waiting = (Install(server.url) for _ in range(3))
-    for install in (stranger, young, waiting):
+    expired, recent, unapproved = (Install(server.url) for _ in range(3))
+    for install in (expired, recent, unapproved):
         assert install.register().status_code == 201
-    assert waiting.activate().json() == {"status": "pending"}
-    server.terminate()  # it purges by itself
+    assert unapproved.activate().json() == {"status": "pending"}
+    server.terminate()  # so that it does not purge yet
     with admin_cursor(database) as cursor:
         cursor.execute(
             "UPDATE instances SET registered_at = now() - interval '25 hours' WHERE instance_id IN (%s, %s)",
-            (stranger.instance_id, waiting.instance_id),
+            (expired.instance_id, unapproved.instance_id),
         )
         cursor.execute("SELECT cursor FROM feed_head")
         (cursor_before,) = cursor.fetchone() or (0,)
-    server.start()  # it purges at its start, and once a minute
-    deadline = time.monotonic() + LIMIT_S
-    while stranger.instance_id in instances_by_id(server):
+    server.start()  # the purge runs at its start, and once a minute
+    deadline = time.monotonic() + TIMEOUT_S
+    while expired.instance_id in instances_by_id(server):
         assert time.monotonic() < deadline, server.log
         time.sleep(0.05)
-    assert instances_by_id(server).keys() == {young.instance_id, waiting.instance_id}
+    assert instances_by_id(server).keys() == {recent.instance_id, unapproved.instance_id}
     assert int(server.get("instances").headers["X-Feed-Cursor"]) == cursor_before + 1
 
 
 async def test_the_feed_reports_an_erasure_also_after_a_reconnect(
     server: ServerProcess,
 ) -> None:
-    """The feed tells of an erased instance to whoever listens and to whoever comes back."""
+    """A subscriber that connects after the erasure receives the removal too."""
     install = Install(server.url, app_name="Ledger").enroll()
-    listed = server.get("instances")
-    since = int(listed.headers["X-Feed-Cursor"])
+    response = server.get("instances")
+    since = int(response.headers["X-Feed-Cursor"])
     assert act(install, "erase").status_code == 200
     for query in (f"?since={since}", f"?since={since}&app=ledger"):
         async with subscribe(server, query) as subscriber:
-            told = await subscriber.until("removed")
-            assert (told["instance_id"], told["cursor"]) == (install.instance_id, since + 1)
+            message = await subscriber.until("removed")
+            assert (message["instance_id"], message["cursor"]) == (install.instance_id, since + 1)
 
 
-async def test_a_cursor_before_the_kept_removals_gets_a_resync(
+async def test_a_cursor_before_the_stored_removals_gets_a_resync(
     serve: Callable[..., ServerProcess], database: str
 ) -> None:
-    """A cursor from before the feeds memory of removals leads to a resync."""
     server = serve()
     install = Install(server.url).enroll()
     since = int(server.get("instances").headers["X-Feed-Cursor"])
@@ -72,7 +71,7 @@ async def test_a_cursor_before_the_kept_removals_gets_a_resync(
     server.start()
     connection = psycopg2.connect(database)
     connection.autocommit = True
-    deadline = time.monotonic() + LIMIT_S
+    deadline = time.monotonic() + TIMEOUT_S
     with connection.cursor() as cursor:
         while True:
             cursor.execute("SELECT horizon, (SELECT count(*) FROM removals) FROM feed_head")
@@ -89,7 +88,7 @@ async def test_a_cursor_before_the_kept_removals_gets_a_resync(
         assert (await subscriber.message())["type"] == "instance"
 
 
-TRACES = """
+COUNT_ROWS = """
     SELECT
         (SELECT count(*) FROM instances WHERE instance_id = %(id)s)
         + (SELECT count(*) FROM snapshots WHERE instance_id = %(id)s)
@@ -97,59 +96,59 @@ TRACES = """
         + (SELECT count(*) FROM tallies WHERE key = 'n' AND (total <> 0 OR instances <> 0))
         + (SELECT count(*) FROM (
             SELECT FROM series_hours WHERE key = 'n' GROUP BY at HAVING sum(total) <> 0 OR sum(instances) <> 0
-        ) told)
+        ) hours)
 """
-ROLLED = "SELECT min(h.cursor) >= max(s.cursor) FROM series_head h, snapshots s"
+SELECT_IS_ROLLED_UP = "SELECT min(h.cursor) >= max(s.cursor) FROM series_head h, snapshots s"
 
 
 def delete(server: ServerProcess, install: Install, token: str | None = None) -> httpx.Response:
-    """`DELETE instances/{id}`, as the admin unless there is another token."""
+    """`DELETE instances/{id}`, with the admin's token by default."""
     headers = server.headers if token is None else {"Authorization": f"Bearer {token}"}
     return plain_http.delete(f"{server.url}/api/v1/admin/instances/{install.instance_id}", headers=headers)
 
 
 @pytest.mark.parametrize("revoked", [False, True])
-async def test_a_deleted_instance_leaves_no_trace(server: ServerProcess, database: str, revoked: bool) -> None:
-    """A deleted instance leaves no trace and the feed tells that it is gone."""
+async def test_a_deleted_instance_leaves_no_data(server: ServerProcess, database: str, revoked: bool) -> None:
+    """No table, KPI or chart contains its data, and the feed sends the removal."""
     install = Install(server.url, app_name="Ledger").enroll({"n": 7}, ago=timedelta(hours=5))
     assert install.snapshot({"n": 8}).status_code == 202
-    address = f"{server.url}/api/v1/admin/instances/{install.instance_id}"
+    instance_url = f"{server.url}/api/v1/admin/instances/{install.instance_id}"
     with admin_cursor(database) as cursor:
         cursor.execute("INSERT INTO absences VALUES (%s, now(), now())", (install.instance_id,))
-        deadline = time.monotonic() + LIMIT_S
-        cursor.execute(ROLLED)
+        deadline = time.monotonic() + TIMEOUT_S
+        cursor.execute(SELECT_IS_ROLLED_UP)
         while cursor.fetchone() != (True,):
             assert time.monotonic() < deadline, server.log
             await asyncio.sleep(0.05)
-            cursor.execute(ROLLED)
-        cursor.execute(TRACES, {"id": install.instance_id})
-        assert (cursor.fetchone() or (0,))[0] > 5  # the instance, two snapshots, an absence, the tally, some hours
+            cursor.execute(SELECT_IS_ROLLED_UP)
+        cursor.execute(COUNT_ROWS, {"id": install.instance_id})
+        assert (cursor.fetchone() or (0,))[0] > 5  # the instance, two snapshots, an absence, the tally, several hours
     if revoked:
-        (await asyncio.to_thread(httpx.post, f"{address}/revoke", headers=server.headers)).raise_for_status()
+        (await asyncio.to_thread(httpx.post, f"{instance_url}/revoke", headers=server.headers)).raise_for_status()
     since = int(server.get("instances").headers["X-Feed-Cursor"])
     async with subscribe(server, f"?since={since}") as subscriber:
-        answer = await asyncio.to_thread(delete, server, install)
-        assert (answer.status_code, answer.content) == (204, b"")
-        told = await subscriber.until("removed")
-        assert (told["instance_id"], told["cursor"]) == (install.instance_id, since + 1)
+        response = await asyncio.to_thread(delete, server, install)
+        assert (response.status_code, response.content) == (204, b"")
+        message = await subscriber.until("removed")
+        assert (message["instance_id"], message["cursor"]) == (install.instance_id, since + 1)
     assert instances_by_id(server) == {}
     assert server.get("applications/ledger/kpis").json()["kpis"] == []
     chart = server.get("metrics/ledger?period=24h&keys=n").json()
     assert not any(any(values) for values in chart["metrics"].values())
-    for gone in (address, f"{address}/snapshots"):
-        assert (await asyncio.to_thread(httpx.get, gone, headers=server.headers)).status_code == 404
+    for url in (instance_url, f"{instance_url}/snapshots"):
+        assert (await asyncio.to_thread(httpx.get, url, headers=server.headers)).status_code == 404
     with admin_cursor(database) as cursor:
-        cursor.execute(TRACES, {"id": install.instance_id})
+        cursor.execute(COUNT_ROWS, {"id": install.instance_id})
         assert cursor.fetchone() == (0,)
     assert install.snapshot({"n": 9}).status_code == 403
 
 
-def test_only_an_admin_deletes_and_only_what_is_there(server: ServerProcess) -> None:
+def test_only_an_admin_can_delete_an_existing_instance(server: ServerProcess) -> None:
     install, other = Install(server.url).enroll({"n": 1}), Install(server.url).enroll({"n": 2})
-    made = plain_http.post(
+    created = plain_http.post(
         f"{server.url}/api/v1/admin/tokens", headers=server.headers, json={"name": "reader", "role": "viewer"}
     )
-    assert delete(server, install, made.json()["token"]).json()["code"] == "role_too_small"
+    assert delete(server, install, created.json()["token"]).json()["code"] == "role_too_small"
     assert install.instance_id in instances_by_id(server)
     assert delete(server, install).status_code == 204
     again = delete(server, install)

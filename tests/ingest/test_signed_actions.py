@@ -24,10 +24,10 @@ from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act, action, ago, backlog, rotate
 from tests.support.targets import BATCH, WAITING
 
-LIMIT_S = 20
-PROOF = "AND i.public_key ="  # is in the SQL of each, and a rotation proves its install first
-UNREAD = 20  # disclosures at once
-MOST_UNREAD = 10 * 1024**2  # bytes for each: a page of snapshots of 60 KiB, read, written and on its way
+TIMEOUT_S = 20
+CONFIRM_KEY = "AND i.public_key ="  # in the SQL that confirms a key, the first statement of a rotation
+UNREAD = 20  # concurrent disclosures
+MAX_UNREAD_BYTES = 10 * 1024**2  # for each: a page of snapshots of 60 KiB as rows, encoded, and in buffers
 LARGE_SNAPSHOTS = """
     INSERT INTO snapshots (instance_id, snapshot_at, metrics, app_slug, app_version, cursor)
     SELECT
@@ -37,37 +37,37 @@ LARGE_SNAPSHOTS = """
 """
 
 
-def _raw(path: str, body: bytes, headers: dict[str, str]) -> bytes:
-    """A POST as it goes onto the wire."""
-    said = {"Host": "shm.test", **headers, "Content-Length": str(len(body))}
-    lines = "".join(f"{name}: {value}\r\n" for name, value in said.items())
+def _render_request(path: str, body: bytes, headers: dict[str, str]) -> bytes:
+    """The bytes of a POST request."""
+    all_headers = {"Host": "shm.test", **headers, "Content-Length": str(len(body))}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in all_headers.items())
     return f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + body
 
 
 def wait_for_writers(cursor: psycopg2.extensions.cursor, number: int, part: str) -> None:
-    """Until so many statements with that part wait for the writers' lock."""
-    deadline = time.monotonic() + LIMIT_S
+    """Waits until `number` statements that contain `part` wait for the writers' lock."""
+    deadline = time.monotonic() + TIMEOUT_S
     while True:
         cursor.execute(WAITING, [part])
         if cursor.fetchone() == (number,):
             return
-        assert time.monotonic() < deadline, "nobody waits for the writers' lock"
+        assert time.monotonic() < deadline, f"fewer than {number} statements wait for the writers' lock"
         time.sleep(0.01)
 
 
-def count(database: str, table: str, install: Install) -> int:
-    """Rows that name an instance."""
+def count_rows(database: str, table: str, install: Install) -> int:
+    """The number of rows of an instance."""
     with admin_cursor(database) as cursor:
         statement = psycopg2.sql.SQL("SELECT count(*) FROM {} WHERE instance_id = %s")
         cursor.execute(statement.format(psycopg2.sql.Identifier(table)), (install.instance_id,))
-        (found,) = cursor.fetchone() or (0,)
-    return int(found)
+        (rows,) = cursor.fetchone() or (0,)
+    return int(rows)
 
 
 def test_a_backlog_is_stored_with_a_verdict_for_each_member(server: ServerProcess, database: str) -> None:
     install = Install(server.url).enroll({"n": 0})
     first, second = ago(120), ago(60)
-    answer = backlog(
+    response = backlog(
         install,
         [
             {"timestamp": first, "metrics": {"n": 1}, "sequence": 1},
@@ -78,8 +78,8 @@ def test_a_backlog_is_stored_with_a_verdict_for_each_member(server: ServerProces
             {"timestamp": first, "metrics": {"n": 4}},
         ],
     )
-    assert answer.status_code == 202
-    verdicts = [(member["status"], member.get("code")) for member in answer.json()["snapshots"]]
+    assert response.status_code == 202
+    verdicts = [(member["status"], member.get("code")) for member in response.json()["snapshots"]]
     assert verdicts == [
         ("stored", None),
         ("refused", "timestamp_too_old"),
@@ -88,21 +88,21 @@ def test_a_backlog_is_stored_with_a_verdict_for_each_member(server: ServerProces
         ("stored", None),
         ("repeated", None),
     ]
-    assert count(database, "snapshots", install) == 3
+    assert count_rows(database, "snapshots", install) == 3
     assert instances_by_id(server)[install.instance_id]["metrics"] == {"n": 0}
 
 
-def test_a_backlog_of_a_hundred_is_taken_and_of_more_refused(shared_server: ServerProcess) -> None:
+def test_a_backlog_of_a_hundred_is_stored_and_a_larger_one_refused(shared_server: ServerProcess) -> None:
     install = Install(shared_server.url).enroll({"n": 0})
     members = [
         {"timestamp": ago(minutes), "metrics": {"n": minutes, "pad": ["x" * 1000] * 9}} for minutes in range(101)
     ]
     assert problem(backlog(install, members)) == (400, "too_many_snapshots")
-    answer = backlog(install, members[:100])
-    assert len(answer.content) < len(json.dumps(members))
-    assert [member["status"] for member in answer.json()["snapshots"]] == ["stored"] * 100
-    again = backlog(install, members[:100])
-    assert [member["status"] for member in again.json()["snapshots"]] == ["repeated"] * 100
+    response = backlog(install, members[:100])
+    assert len(response.content) < len(json.dumps(members))
+    assert [member["status"] for member in response.json()["snapshots"]] == ["stored"] * 100
+    repeated = backlog(install, members[:100])
+    assert [member["status"] for member in repeated.json()["snapshots"]] == ["repeated"] * 100
 
 
 def test_a_backlog_over_a_mebibyte_is_refused(shared_server: ServerProcess) -> None:
@@ -113,66 +113,66 @@ def test_a_backlog_over_a_mebibyte_is_refused(shared_server: ServerProcess) -> N
     )
 
 
-def test_a_backlog_in_anothers_name_or_not_signed_is_refused(shared_server: ServerProcess) -> None:
-    mallory, victim = Install(shared_server.url).enroll(), Install(shared_server.url).enroll()
+def test_a_backlog_for_another_instance_is_refused(shared_server: ServerProcess) -> None:
+    attacker, victim = Install(shared_server.url).enroll(), Install(shared_server.url).enroll()
     body = json.dumps({"instance_id": victim.instance_id, "snapshots": []}).encode()
-    assert problem(mallory.post("/v1/snapshots", body, mallory.signed(body))) == (403, "instance_mismatch")
-    forged = mallory.signed(body) | {"X-Instance-ID": victim.instance_id}
-    assert problem(mallory.post("/v1/snapshots", body, forged)) == (401, "bad_signature")
+    assert problem(attacker.post("/v1/snapshots", body, attacker.signed(body))) == (403, "instance_mismatch")
+    forged = attacker.signed(body) | {"X-Instance-ID": victim.instance_id}
+    assert problem(attacker.post("/v1/snapshots", body, forged)) == (401, "bad_signature")
 
 
-def test_a_rotated_key_counts_in_every_server_and_the_old_one_in_none(
+def test_a_rotated_key_is_valid_in_every_server_and_the_old_one_in_none(
     server: ServerProcess, serve: Callable[..., ServerProcess]
 ) -> None:
     other = serve()
     install = Install(server.url).enroll({"n": 0})
-    elsewhere = Install(other.url, instance_id=install.instance_id, key=install.key)
-    assert elsewhere.snapshot({"n": 1}).status_code == 202  # so that this server remembers the old key, too
+    at_other_server = Install(other.url, instance_id=install.instance_id, key=install.key)
+    assert at_other_server.snapshot({"n": 1}).status_code == 202  # so that this server caches the old key too
     new = SigningKey.generate()
     assert rotate(install, new).status_code == 200
     assert problem(install.snapshot({"n": 2})) == (401, "bad_signature")
-    assert problem(elsewhere.snapshot({"n": 2}))[0] in (401, 403)
-    install.key = elsewhere.key = new
-    assert elsewhere.snapshot({"n": 3}).status_code == 202
+    assert problem(at_other_server.snapshot({"n": 2}))[0] in (401, 403)
+    install.key = at_other_server.key = new
+    assert at_other_server.snapshot({"n": 3}).status_code == 202
     assert install.snapshot({"n": 4}).status_code == 202
     assert instances_by_id(server)[install.instance_id]["metrics"] == {"n": 4}
 
 
-def test_a_rotate_that_is_asked_again_is_answered_again(shared_server: ServerProcess) -> None:
+def test_a_rotation_can_be_repeated(shared_server: ServerProcess) -> None:
     install, new = Install(shared_server.url).enroll(), SigningKey.generate()
     assert [rotate(install, new).status_code for _ in range(3)] == [200] * 3
     install.key = new
     assert install.snapshot({"n": 1}).status_code == 202
 
 
-def test_of_rotates_at_the_same_time_one_is_told_that_it_was_done(server: ServerProcess, database: str) -> None:
-    install, news = Install(server.url).enroll(), [SigningKey.generate() for _ in range(2)]
+def test_of_concurrent_rotations_exactly_one_succeeds(server: ServerProcess, database: str) -> None:
+    install, new_keys = Install(server.url).enroll(), [SigningKey.generate() for _ in range(2)]
     with admin_cursor(database) as cursor, ThreadPoolExecutor(2) as pool:
         cursor.execute("SELECT pg_advisory_lock(%s)", [Lock.WRITERS])
-        answers = [pool.submit(rotate, install, new) for new in news]
-        wait_for_writers(cursor, 2, PROOF)
+        responses = [pool.submit(rotate, install, new) for new in new_keys]
+        wait_for_writers(cursor, 2, CONFIRM_KEY)
         cursor.execute("SELECT pg_advisory_unlock(%s)", [Lock.WRITERS])
-        statuses = [answer.result(LIMIT_S).status_code for answer in answers]
+        statuses = [response.result(TIMEOUT_S).status_code for response in responses]
     assert sorted(statuses) == [200, 403]
-    install.key = news[statuses.index(200)]
+    install.key = new_keys[statuses.index(200)]
     assert install.snapshot({"n": 1}).status_code == 202
 
 
-def test_a_rotate_needs_both_signatures(shared_server: ServerProcess) -> None:
-    install, new, mallory = Install(shared_server.url).enroll(), SigningKey.generate(), SigningKey.generate()
+def test_a_rotation_requires_both_signatures(shared_server: ServerProcess) -> None:
+    install, new, attacker = Install(shared_server.url).enroll(), SigningKey.generate(), SigningKey.generate()
     body = action(install, "rotate", new_public_key=new.verify_key.encode().hex())
     signed = install.signed(body)
     assert problem(install.post("/v1/rotate", body, signed)) == (401, "missing_signature")
-    by_other = {"X-New-Signature": mallory.sign(body).signature.hex()}
+    by_other = {"X-New-Signature": attacker.sign(body).signature.hex()}
     assert problem(install.post("/v1/rotate", body, signed | by_other)) == (401, "bad_signature")
     by_new = {"X-New-Signature": new.sign(body).signature.hex()}
-    by_thief = signed | by_new | {"X-Signature": mallory.sign(body).signature.hex()}
+    by_thief = signed | by_new | {"X-Signature": attacker.sign(body).signature.hex()}
     assert problem(install.post("/v1/rotate", body, by_thief)) == (401, "bad_signature")
     assert install.snapshot({"n": 1}).status_code == 202
 
 
 @pytest.mark.parametrize("name", ["erase", "disclose"])
-def test_an_action_is_of_just_now_of_its_name_and_of_its_instance(server: ServerProcess, name: str) -> None:
+def test_an_action_requires_its_name_instance_and_a_current_timestamp(server: ServerProcess, name: str) -> None:
     install, other = Install(server.url).enroll(), Install(server.url).enroll()
     now = datetime.now(UTC)
     assert problem(act(install, name, now - timedelta(minutes=6))) == (400, "timestamp_too_old")
@@ -184,21 +184,21 @@ def test_an_action_is_of_just_now_of_its_name_and_of_its_instance(server: Server
     assert instances_by_id(server).keys() == {install.instance_id, other.instance_id}
 
 
-def test_an_erased_instance_is_gone_and_its_receipt_says_what_was_deleted(server: ServerProcess, database: str) -> None:
+def test_an_erasure_deletes_all_data_and_returns_a_receipt(server: ServerProcess, database: str) -> None:
     install, neighbour = Install(server.url), Install(server.url).enroll({"n": 5})
     install.register()
     install.activate()
     first, last = datetime.now(UTC) - timedelta(hours=2), datetime.now(UTC)
     for number, at in enumerate((first, last - timedelta(hours=1), last)):
         assert install.snapshot({"n": number}, at).status_code == 202
-    answer = act(install, "erase")
-    assert answer.status_code == 200
-    receipt = answer.json()
+    response = act(install, "erase")
+    assert response.status_code == 200
+    receipt = response.json()
     assert receipt["instance_id"] == install.instance_id
     assert (receipt["app_name"], receipt["snapshots"]) == ("Ledger", 3)
     assert datetime.fromisoformat(receipt["oldest_snapshot_at"]) == first
     assert datetime.fromisoformat(receipt["newest_snapshot_at"]) == last
-    assert count(database, "instances", install) == count(database, "snapshots", install) == 0
+    assert count_rows(database, "instances", install) == count_rows(database, "snapshots", install) == 0
     assert instances_by_id(server).keys() == {neighbour.instance_id}
     (kpi,) = server.get("applications/ledger/kpis").json()["kpis"]
     assert (kpi["value"], kpi["instances"]) == (5, 1)
@@ -207,61 +207,68 @@ def test_an_erased_instance_is_gone_and_its_receipt_says_what_was_deleted(server
     assert install.register().status_code == 201
 
 
-def test_an_erased_instance_is_forgotten_by_every_server(
+def test_an_erased_instance_is_unknown_in_every_server(
     server: ServerProcess, serve: Callable[..., ServerProcess]
 ) -> None:
     install, other = Install(server.url).enroll(), serve()
-    elsewhere = Install(other.url, instance_id=install.instance_id, key=install.key)
-    assert elsewhere.snapshot({"n": 1}).status_code == 202
+    at_other_server = Install(other.url, instance_id=install.instance_id, key=install.key)
+    assert at_other_server.snapshot({"n": 1}).status_code == 202
     assert act(install, "erase").status_code == 200
-    assert problem(elsewhere.snapshot({"n": 2})) == (403, "unknown_instance")
-    again = Install(other.url, instance_id=install.instance_id).enroll({"n": 3})
-    assert instances_by_id(server)[again.instance_id]["metrics"] == {"n": 3}
+    assert problem(at_other_server.snapshot({"n": 2})) == (403, "unknown_instance")
+    repeated = Install(other.url, instance_id=install.instance_id).enroll({"n": 3})
+    assert instances_by_id(server)[repeated.instance_id]["metrics"] == {"n": 3}
 
 
-def test_a_disclosure_holds_everything_that_the_database_holds(server: ServerProcess, database: str) -> None:
+def test_a_disclosure_contains_every_stored_column(server: ServerProcess, database: str) -> None:
     install = Install(server.url).enroll({"n": 0, "deep": {"list": [1, None]}})
     digits = "0.10000000000000000000001"
     body = install.snapshot_body("HERE", ago(5), sequence=7).replace(b'"HERE"', b'{"n": %s}' % digits.encode())
     assert install.post("/v1/snapshot", body, install.signed(body)).status_code == 202
-    answer = act(install, "disclose")
-    assert answer.status_code == 200
-    assert digits in answer.text
-    disclosed = answer.json()
+    response = act(install, "disclose")
+    assert response.status_code == 200
+    assert digits in response.text
+    disclosed = response.json()
     assert disclosed["instance"]["public_key"] == install.public_key
     assert disclosed["instance"]["os_arch"] == "linux/amd64"
-    assert [(told["sequence"], len(told["metrics"])) for told in disclosed["snapshots"]] == [(7, 1), (None, 2)]
+    assert [(snapshot["sequence"], len(snapshot["metrics"])) for snapshot in disclosed["snapshots"]] == [
+        (7, 1),
+        (None, 2),
+    ]
     with admin_cursor(database) as cursor:
         cursor.execute(
             "SELECT column_name FROM information_schema.columns WHERE table_name = 'instances' "
-            # the newest snapshot, found among all of them, and the feed's own bookkeeping
+            # the newest snapshot, which is among the snapshots, and the feed's cursor
             "AND column_name NOT IN ('metrics', 'leaves', 'snapshot_at', 'cursor')"
         )
         assert {row[0] for row in cursor.fetchall()} == disclosed["instance"].keys() - {"absences", "versions"}
 
 
-def test_a_disclosure_of_many_snapshots_comes_in_pieces_and_whole(shared_server: ServerProcess) -> None:
+def test_a_disclosure_of_many_snapshots_is_chunked_and_complete(shared_server: ServerProcess) -> None:
     install = Install(shared_server.url).enroll({"n": 0})
     for start in range(0, 500, 100):
         members = [{"timestamp": ago(1 + start + i), "metrics": {"n": start + i}} for i in range(100)]
         assert backlog(install, members).status_code == 202
-    answer = act(install, "disclose")
-    assert answer.headers["Transfer-Encoding"] == "chunked"
-    assert [told["metrics"]["n"] for told in answer.json()["snapshots"]] == [*reversed(range(500)), 0]
+    response = act(install, "disclose")
+    assert response.headers["Transfer-Encoding"] == "chunked"
+    assert [snapshot["metrics"]["n"] for snapshot in response.json()["snapshots"]] == [*reversed(range(500)), 0]
 
 
-def test_a_disclosure_to_an_old_http_client_ends_with_its_connection(shared_server: ServerProcess) -> None:
+def test_a_disclosure_over_http_1_0_ends_with_its_connection(shared_server: ServerProcess) -> None:
     install = Install(shared_server.url).enroll({"n": 0})
     body = action(install, "disclose")
-    keep = {"Connection": "keep-alive"}
-    with RawConnection(shared_server.port) as old:
-        old.send(_raw("/v1/disclose", body, install.signed(body) | keep).replace(b"HTTP/1.1", b"HTTP/1.0", 1))
-        answer = old.answer()
-    assert answer is not None
-    assert [told["metrics"] for told in json.loads(answer.body)["snapshots"]] == [{"n": 0}]
+    keep_alive = {"Connection": "keep-alive"}
+    with RawConnection(shared_server.port) as connection:
+        connection.send(
+            _render_request("/v1/disclose", body, install.signed(body) | keep_alive).replace(
+                b"HTTP/1.1", b"HTTP/1.0", 1
+            )
+        )
+        response = connection.answer()
+    assert response is not None
+    assert [snapshot["metrics"] for snapshot in json.loads(response.body)["snapshots"]] == [{"n": 0}]
 
 
-def test_disclosures_that_nobody_reads_hold_little_memory(server: ServerProcess, database: str) -> None:
+def test_unread_disclosures_use_little_memory(server: ServerProcess, database: str) -> None:
     install = Install(server.url).enroll({"n": 0})
     with admin_cursor(database) as cursor:
         cursor.execute(LARGE_SNAPSHOTS, [install.instance_id])
@@ -270,49 +277,49 @@ def test_disclosures_that_nobody_reads_hold_little_memory(server: ServerProcess,
     with ExitStack() as stack:
         unread = [stack.enter_context(RawConnection(server.port)) for _ in range(UNREAD)]
         for connection in unread:
-            connection.send(_raw("/v1/disclose", body, install.signed(body)))
+            connection.send(_render_request("/v1/disclose", body, install.signed(body)))
         for connection in unread:
-            assert connection.has_more(LIMIT_S)
-        assert psutil.Process(server.pid).memory_info().rss - before < UNREAD * MOST_UNREAD
+            assert connection.has_more(TIMEOUT_S)
+        assert psutil.Process(server.pid).memory_info().rss - before < UNREAD * MAX_UNREAD_BYTES
 
 
 def test_a_server_stops_in_time_after_aborted_disclosures(serve: Callable[..., ServerProcess], database: str) -> None:
-    """A server ends in time though disclosures were broken off and requests wait."""
+    """Also while another request waits for a lock."""
     server = serve(SHM_DRAIN_TIMEOUT="1s")
     install = Install(server.url).enroll({"n": 0})
-    with admin_cursor(database) as cursor, RawConnection(server.port) as gone, RawConnection(server.port) as waiting:
+    with admin_cursor(database) as cursor, RawConnection(server.port) as aborted, RawConnection(server.port) as waiting:
         cursor.execute(LARGE_SNAPSHOTS, [install.instance_id])
         body = action(install, "disclose")
-        gone.send(_raw("/v1/disclose", body, install.signed(body)))
-        assert gone.has_more(LIMIT_S)
-        gone.reset()
+        aborted.send(_render_request("/v1/disclose", body, install.signed(body)))
+        assert aborted.has_more(TIMEOUT_S)
+        aborted.reset()
         cursor.execute("SELECT pg_advisory_lock(%s)", [Lock.WRITERS])
         body = install.snapshot_body({"n": 1})
-        waiting.send(_raw("/v1/snapshot", body, install.signed(body)))
+        waiting.send(_render_request("/v1/snapshot", body, install.signed(body)))
         wait_for_writers(cursor, 1, BATCH)
         assert server.terminate() == 0
 
 
-def test_whoever_is_revoked_can_do_nothing_any_more(shared_server: ServerProcess) -> None:
+def test_every_request_of_a_revoked_instance_is_refused(shared_server: ServerProcess) -> None:
     install = Install(shared_server.url).enroll()
     url = f"{shared_server.url}/api/v1/admin/instances/{install.instance_id}/revoke"
     assert plain_http.post(url, headers=shared_server.headers).status_code == 200
     refused = [install.register(), install.activate(), install.snapshot({"a": 1}), backlog(install, [])]
     refused += [act(install, "erase"), act(install, "disclose"), rotate(install, SigningKey.generate())]
     member = [{"timestamp": ago(1), "metrics": {}}]
-    assert [problem(answer) for answer in [*refused, backlog(install, member)]] == [(403, "unknown_instance")] * 8
+    assert [problem(response) for response in [*refused, backlog(install, member)]] == [(403, "unknown_instance")] * 8
 
 
-def test_junk_does_not_delay_a_rotation_in_another_server(
+def test_bad_signatures_do_not_delay_a_rotation_in_another_server(
     server: ServerProcess, serve: Callable[..., ServerProcess]
 ) -> None:
     install, other = Install(server.url).enroll({"n": 0}), serve()
-    elsewhere = Install(other.url, instance_id=install.instance_id, key=install.key)
-    assert elsewhere.snapshot({"n": 1}).status_code == 202
-    junk, new = Install(other.url, instance_id=install.instance_id), SigningKey.generate()
+    at_other_server = Install(other.url, instance_id=install.instance_id, key=install.key)
+    assert at_other_server.snapshot({"n": 1}).status_code == 202
+    impostor, new = Install(other.url, instance_id=install.instance_id), SigningKey.generate()
     for _ in range(3):
-        assert problem(junk.snapshot({"n": 6})) == (401, "bad_signature")
+        assert problem(impostor.snapshot({"n": 6})) == (401, "bad_signature")
     assert rotate(install, new).status_code == 200
     assert rotate(install, new, other).status_code == 200
-    elsewhere.key = new
-    assert elsewhere.snapshot({"n": 2}).status_code == 202
+    at_other_server.key = new
+    assert at_other_server.snapshot({"n": 2}).status_code == 202
