@@ -76,7 +76,7 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/metrics", prometheus.PrometheusMetrics),
 ]
 
-MAX_FEED_MESSAGE = 1024  # bytes of a subscriber's message; the server ignores these messages
+MAX_FEED_MESSAGE = 1024  # bytes of a subscriber's message, which the server ignores
 PONG_TIMEOUT_SHARE = 2 / 3  # of a heartbeat: the timeout of a pong; Tornado then waits five seconds for the close frame
 CLOSE_GRACE_S = 0.2  # for sending the feed's close frames
 
@@ -104,46 +104,43 @@ async def running_services(
 ) -> AsyncIterator[Services]:
     """The services of the handlers, with their background tasks, which end with the context.
 
-    A background task that fails ends the context: a server that stores no snapshots or sends no changes must not look
-    alive.
+    A background task that fails ends the context: a server that stores no snapshots or sends no changes must not
+    answer health checks.
     """
     keys = PublicKeyCache(database, settings)
     registry = Registry(database, keys, settings)
-    items, applications, spreads = (
-        InstanceReader(database, settings),
-        ApplicationStore(database),
-        DistributionReader(database),
-    )
-    kpis, reckoned = KpiReader(database, spreads, settings), SingleFlightCache()
+    distributions = DistributionReader(database)
+    kpis = KpiReader(database, distributions, settings)
+    result_cache = SingleFlightCache()
     intake = BatchWriter(writer, registry, settings, instruments)
-    changes = Feed(database, kpis, settings)
+    change_feed = Feed(database, kpis, settings)
     services = Services(
         settings=settings,
         database=database,
         registry=registry,
         intake=intake,
-        items=items,
+        instances=InstanceReader(database, settings),
         kpis=kpis,
-        applications=applications,
-        charts=ChartReader(database, kpis, reckoned, settings),
-        versions=VersionReader(database, reckoned, settings),
-        reckoned=reckoned,
-        feed=changes,
+        applications=ApplicationStore(database),
+        charts=ChartReader(database, kpis, result_cache, settings),
+        versions=VersionReader(database, result_cache, settings),
+        result_cache=result_cache,
+        feed=change_feed,
         tokens=TokenStore(database, settings),
-        limits=RateLimiter(settings),
+        rate_limiter=RateLimiter(settings),
         instruments=instruments,
-        sampler=GaugeSampler(instruments, database, writer, intake, changes),
+        sampler=GaugeSampler(instruments, database, writer, intake, change_feed),
         metrics_exporter=MetricsExporter(instruments.slots),
     )
     async with run_in_background(
         keys.run(),
         services.intake.run(),
         services.feed.run(),
-        services.limits.run(),
+        services.rate_limiter.run(),
         services.tokens.run(),
         feed.close_revoked_feeds(services),
         enforce_body_timeouts(services),
-        spreads.run(),
+        distributions.run(),
         background_jobs.run(database, registry, services.intake, services.feed, settings),
         services.sampler.run(),
         services.sampler.measure(),
@@ -171,7 +168,7 @@ async def serve(
     instruments: Instruments,
 ) -> None:
     """Serves until `stopping` is set, then drains. Calls `listening` with the port once the server listens."""
-    asyncio.get_running_loop().set_exception_handler(_log_stray)
+    asyncio.get_running_loop().set_exception_handler(_log_callback_error)
     async with running_services(settings, database, writer, instruments) as services:
         server = make_server(services, make_application(services), ENDPOINTS)
         sockets = listen(settings, shared=settings.workers > 1)
@@ -183,15 +180,15 @@ async def serve(
 
 async def _drain(server: HTTPServer, services: Services, limit: timedelta) -> None:
     """Closes the listening sockets and the feeds, refuses new requests, and waits for those in flight."""
-    logger.info("ending: finishing what is in flight")
+    logger.info("shutting down: waiting for the requests in flight")
     server.stop()
     services.draining = True
-    for subscriber in list(services.sockets):
-        subscriber.close(feed.GOING_AWAY, "the server is ending")
+    for subscriber in list(services.websockets):
+        subscriber.close(feed.GOING_AWAY, "the server is shutting down")
     try:
         await asyncio.wait_for(services.idle.wait(), limit.total_seconds())
     except TimeoutError:
-        logger.warning("%d requests were still in flight after %s", services.in_flight, limit)
+        logger.warning("%d requests in flight are cancelled after %s", services.in_flight, limit)
         services.cancel_in_flight()
     await asyncio.sleep(CLOSE_GRACE_S)
     await server.close_all_connections()
@@ -204,7 +201,7 @@ def _record_response(handler: Handler) -> None:
     )
 
 
-def _log_stray(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+def _log_callback_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Logs a failed callback without the reprs that asyncio logs: those of sockets contain addresses."""
     error = context.get("exception")
     logger.warning("a background callback failed (%s)", type(error).__name__)

@@ -1,8 +1,8 @@
-"""Background jobs: they refresh instances' states over time, roll snapshots up, and delete expired data.
+"""Background jobs that refresh the states of instances, roll up snapshots, and delete expired data.
 
-Jobs run in bounded steps, one after the other with rests between them, so that they never block the intake. One process
-of all on a database runs them; another takes over when it ends. Each step is one statement, so the data is consistent
-after every step.
+Jobs run in bounded steps, one after the other with rests between them, so that they never block the intake. Only
+one process on a database runs them; another one continues when it ends. Each step is one statement, so the data is
+consistent after every step. A job's name follows "could not" in log messages.
 """
 
 import asyncio
@@ -26,16 +26,16 @@ from shm.ingest.registry import Registry
 logger = logging.getLogger(__name__)
 rate_limited = RateLimitedLogger(logger)
 
-IDLE_INTERVAL_S = 1.0  # between two rounds without work
-REST_FACTOR = 2.0  # a rest lasts this many times its step: catching up takes a third of a core at most
-BUSY_REST_FACTOR = 9.0  # the same while snapshots wait to be stored, which come first: a tenth of a core
-BUSY_QUEUE_LENGTH = 16  # waiting snapshots from which PostgreSQL counts as fully loaded
+IDLE_INTERVAL_S = 1.0  # between two passes over the jobs if none has work
+REST_FACTOR = 2.0  # of the step's duration: a backlog of work uses at most a third of a core
+BUSY_REST_FACTOR = 9.0  # while snapshots, which have priority, wait to be stored: a tenth of a core
+BUSY_QUEUE_LENGTH = 16  # waiting snapshots from which PostgreSQL is considered fully loaded
 RETRY_S = 5.0  # after the database was unavailable
 MAX_RETRY_S = 30.0  # after a failed job, even if it is due only every hour
 
 DELETE_PAGE = 1_000  # rows that one step deletes
-MIN_HOURS_KEPT = timedelta(days=9)  # the chart of 7 days has steps within days, and begins at a midnight
-PERCENTILES_KEPT = timedelta(days=1)  # stored distributions that are not requested for so long are deleted
+MIN_HOURS_KEPT = timedelta(days=9)  # the chart of 7 days has steps shorter than a day, and begins at a midnight
+UNUSED_KEPT = timedelta(days=1)  # of stored distributions, after their last request
 
 
 @dataclass(slots=True)
@@ -57,18 +57,22 @@ def jobs(database: Database, registry: Registry, feed: Feed, settings: Settings)
     rollup = Rollup(database)
     hours_kept = max(settings.retention, MIN_HOURS_KEPT)
     return [
-        Job("sweep", IDLE_INTERVAL_S, registry.refresh_due),
-        Job("begin the series anew", IDLE_INTERVAL_S, rollup.restart_if_stale),
+        Job("refresh due instances", IDLE_INTERVAL_S, registry.refresh_due),
+        Job("restart outdated series", IDLE_INTERVAL_S, rollup.restart_if_stale),
         Job("roll up", IDLE_INTERVAL_S, rollup.roll_up),
-        Job("close a day", 60.0, rollup.close_day),
-        Job("make weeks", 3_600.0, lambda: partitions.create_missing(database, settings)),
-        Job("drop weeks", 3_600.0, lambda: partitions.drop_expired(database, settings.retention)),
-        Job("purge", 60.0, registry.purge_unconfirmed),
-        Job("forget removals", 60.0, feed.delete_old_removals),
-        Job("forget hours", 3_600.0, lambda: delete_page("series.delete_old_hours", kept=hours_kept)),
-        Job("forget what came to nothing", 3_600.0, lambda: delete_page("series.delete_zero_rows")),
-        Job("forget spent tallies", 60.0, lambda: delete_page("tallies.delete_zero_rows")),
-        Job("forget spreads", 3_600.0, lambda: delete_page("distributions.delete_unused", kept=PERCENTILES_KEPT)),
+        Job("close a day of the series", 60.0, rollup.close_day),
+        Job("create weekly partitions", 3_600.0, lambda: partitions.create_missing(database, settings)),
+        Job("drop expired partitions", 3_600.0, lambda: partitions.drop_expired(database, settings.retention)),
+        Job("purge unconfirmed instances", 60.0, registry.purge_unconfirmed),
+        Job("delete old removals", 60.0, feed.delete_old_removals),
+        Job("delete old hours of the series", 3_600.0, lambda: delete_page("series.delete_old_hours", kept=hours_kept)),
+        Job("delete zero rows of the series", 3_600.0, lambda: delete_page("series.delete_zero_rows")),
+        Job("delete zero rows of the tallies", 60.0, lambda: delete_page("tallies.delete_zero_rows")),
+        Job(
+            "delete unused distributions",
+            3_600.0,
+            lambda: delete_page("distributions.delete_unused", kept=UNUSED_KEPT),
+        ),
     ]
 
 
@@ -79,9 +83,9 @@ async def run(database: Database, registry: Registry, intake: BatchWriter, feed:
             async with database.leader_lock(Lock.BACKGROUND) as check_leadership:
                 await _run_jobs(jobs(database, registry, feed, settings), check_leadership, intake)
         except DatabaseUnavailable as error:
-            rate_limited.warning("what goes on in the background waits for the database", describe_error(error))
+            rate_limited.warning("the background jobs wait for the database", describe_error(error))
         except Exception:  # a failure here must not stop the intake
-            rate_limited.exception("something in the background failed")
+            rate_limited.exception("the background jobs failed")
         await asyncio.sleep(RETRY_S)
 
 
@@ -112,11 +116,11 @@ async def _run_step(job: Job, check_leadership: Callable[[], Awaitable[None]]) -
     try:
         if await job.step():
             return True
-    except DatabaseUnavailable as error:  # for example a slow statement, or a locked table
+    except DatabaseUnavailable as error:  # such as a slow statement or a locked table
         await check_leadership()
         rate_limited.warning(f"could not {job.name}", str(error))
         next_in_s = min(max(job.interval_s, RETRY_S), MAX_RETRY_S)
-    except Exception:  # for example a missing privilege
+    except Exception:  # such as a missing privilege
         rate_limited.exception(f"could not {job.name}")
         next_in_s = min(max(job.interval_s, RETRY_S), MAX_RETRY_S)
     job.due_at = started_at + next_in_s

@@ -16,9 +16,7 @@ from shm.feed.hub import Feed
 from shm.ingest.batch_writer import BatchWriter
 
 SAMPLE_INTERVAL_S = 0.25  # a loop blocked for longer shows as lag; a sample takes about ten microseconds
-MEASURE_INTERVAL_S = (
-    5.0  # between two measurements of the database: PostgreSQL stats each file, which takes about a millisecond
-)
+MEASURE_INTERVAL_S = 5.0  # between two measurements of the database, which take about a millisecond
 
 logger = logging.getLogger(__name__)
 
@@ -50,19 +48,19 @@ class GaugeSampler:
         instruments.slowest_feed_lag.set(max(lags, default=0.0))
         instruments.median_feed_lag.set(median(lags) if lags else 0.0)
         for name, pool in self._pools.items():
-            use = pool.usage
-            instruments.connections.set(use.used, name, "used")
-            instruments.connections.set(use.free, name, "free")
-            instruments.waiting_statements.set(use.waiting, name)
+            usage = pool.usage
+            instruments.connections.set(usage.used, name, "used")
+            instruments.connections.set(usage.free, name, "free")
+            instruments.waiting_statements.set(usage.waiting, name)
 
     async def run(self) -> None:
         """Samples periodically until cancelled. The delay of a wake-up is the event loop's lag."""
         loop = asyncio.get_running_loop()
         while True:
             self.sample()
-            due = loop.time() + SAMPLE_INTERVAL_S
+            due_at = loop.time() + SAMPLE_INTERVAL_S
             await asyncio.sleep(SAMPLE_INTERVAL_S)
-            self._instruments.loop_lag.observe(max(0.0, loop.time() - due))
+            self._instruments.loop_lag.observe(max(0.0, loop.time() - due_at))
 
     async def measure(self) -> None:
         """Measures the database's size and the charts' lag until cancelled. Only the first worker does so."""

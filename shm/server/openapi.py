@@ -43,19 +43,19 @@ INSTALL_REFUSALS = (*COMMON_REFUSALS, Unauthorized, Forbidden, TooSlow, TooLarge
 ALL_REFUSALS = (*INSTALL_REFUSALS, NotFound, Conflict)
 
 DESCRIPTION = """\
-The vendor's requests carry a bearer token; the installs' requests are signed.
+Requests of the vendor have a bearer token; requests of installs are signed.
 
-Every refusal is `application/problem+json` with a stable `code`. Lists are arrays; the next page is in the `Link` \
-header. `X-Feed-Cursor` is the cursor at which an answer is true; with it as `since`, the feed sends every later \
-change. HEAD is answered wherever GET is. Numbers keep the digits with which they were sent."""
+Every error is `application/problem+json` with a stable `code`. Lists are arrays; the URL of the next page is in the \
+`Link` header. `X-Feed-Cursor` is the feed's cursor of the response's state; with it as `since`, the feed sends every \
+later change. HEAD is supported wherever GET is. Numbers keep all the digits that were sent."""
 
 RATE_LIMIT_HEADERS = (
-    Header("X-RateLimit-Limit", "How many requests may come at once.", int, always=False),
-    Header("X-RateLimit-Remaining", "How many of them are left.", int, always=False),
-    Header("X-RateLimit-Reset", "When all of them will be there again, in Unix time.", int, always=False),
+    Header("X-RateLimit-Limit", "The maximum number of requests at the same moment.", int, always=False),
+    Header("X-RateLimit-Remaining", "The remaining number of requests.", int, always=False),
+    Header("X-RateLimit-Reset", "The Unix time at which the budget is full again.", int, always=False),
 )
-RETRY_AFTER = Header("Retry-After", "Seconds to wait before the next try.", int)
-CHALLENGE = Header("WWW-Authenticate", "`Bearer`, where a token is wanted.", always=False)
+RETRY_AFTER = Header("Retry-After", "Seconds to wait before the next attempt.", int)
+CHALLENGE = Header("WWW-Authenticate", "`Bearer`, if a token is required.", always=False)
 ERROR_HEADERS: dict[type[Refusal], tuple[Header, ...]] = {
     Unauthorized: (CHALLENGE,),
     TooMany: (RETRY_AFTER, *RATE_LIMIT_HEADERS),
@@ -65,7 +65,7 @@ ERROR_HEADERS: dict[type[Refusal], tuple[Header, ...]] = {
 SIGNATURE_HEADERS = {
     "X-Instance-ID": "The instance's UUID.",
     "X-Signature": "The Ed25519 signature over the exact bytes of the body, in hex.",
-    "X-New-Signature": "The same by the new key.",
+    "X-New-Signature": "The signature over the same bytes by the new key, in hex.",
 }
 # Client generators omit an operation without a success response.
 NO_SUCCESS = "Never sent: 101 opens the websocket, and its messages follow."
@@ -81,13 +81,13 @@ def document(routes: Sequence[tuple[str, type[Handler]]], endpoints: Mapping[str
     schemas = Schemas(
         [
             problems.Problem,
-            BacklogSnapshot,  # the shape of a backlog's members
+            BacklogSnapshot,  # of a backlog's members
             *(endpoint.response for endpoint in endpoints.values()),
             *(endpoint.body for endpoint in endpoints.values() if endpoint.body is not None),
             *(operation.returns for operation in declared),
             *(operation.body for operation in declared if operation.body is not None),
-            *(header.shape for operation in declared for header in operation.headers),
-            *(header.shape for header in (*RATE_LIMIT_HEADERS, RETRY_AFTER, CHALLENGE)),
+            *(header.value_type for operation in declared for header in operation.headers),
+            *(header.value_type for header in (*RATE_LIMIT_HEADERS, RETRY_AFTER, CHALLENGE)),
         ],
         [operation.query for operation in declared if operation.query is not None],
     )
@@ -109,7 +109,7 @@ def document(routes: Sequence[tuple[str, type[Handler]]], endpoints: Mapping[str
             "paths": paths,
             "components": {
                 "schemas": schemas.components,
-                "responses": {refusal.__name__: _refusal(refusal, schemas) for refusal in ALL_REFUSALS},
+                "responses": {refusal.__name__: _refusal_response(refusal, schemas) for refusal in ALL_REFUSALS},
                 "securitySchemes": {
                     "bearer": {"type": "http", "scheme": "bearer"},
                     **{
@@ -152,22 +152,23 @@ def _operation(pattern: str, handler: type[Handler], operation: Operation, schem
         ]
         node["responses"]["2XX"] = {"description": NO_SUCCESS}
     if operation.body is not None:
-        node["requestBody"] = _body(schemas.of(operation.body))
+        node["requestBody"] = _body(schemas.schema_of(operation.body))
     return node
 
 
 def _describe_endpoint(endpoint: Endpoint, schemas: Schemas) -> Node:
     signature_headers = {name: list[str]() for name in endpoint.signature_headers}
-    answer = {JSON: {"schema": schemas.of(endpoint.response)}}
+    content = {JSON: {"schema": schemas.schema_of(endpoint.response)}}
     return {
         **_summary(inspect.getdoc(endpoint.handle) or ""),
         "operationId": endpoint.operation_id,
         "tags": ["installs"],
         "security": [signature_headers] if endpoint.requires_signature else [{}, signature_headers],
-        "requestBody": _body({"type": "object"} if endpoint.body is None else schemas.of(endpoint.body)),
+        "requestBody": _body({"type": "object"} if endpoint.body is None else schemas.schema_of(endpoint.body)),
         "responses": {
             **{
-                str(status.value): _success(status, RATE_LIMIT_HEADERS, answer, schemas) for status in endpoint.statuses
+                str(status.value): _success(status, RATE_LIMIT_HEADERS, content, schemas)
+                for status in endpoint.statuses
             },
             **_refusals([*INSTALL_REFUSALS, *endpoint.refuses]),
         },
@@ -195,7 +196,7 @@ def _body(schema: Node) -> Node:
 
 def _content(operation: Operation, schemas: Schemas) -> Node:
     return (
-        {media: {"schema": schemas.of(operation.returns, media)} for media in operation.media}
+        {media: {"schema": schemas.schema_of(operation.returns, media)} for media in operation.media}
         if operation.has_body
         else {}
     )
@@ -211,7 +212,7 @@ def _headers(headers: Iterable[Header], schemas: Schemas) -> Node:
         header.name: {
             "description": header.description,
             "required": header.always,
-            "schema": schemas.of(header.shape),
+            "schema": schemas.schema_of(header.value_type),
         }
         for header in headers
     }
@@ -224,8 +225,8 @@ def _refusals(refuses: Iterable[type[Refusal]]) -> Node:
     }
 
 
-def _refusal(refusal: type[Refusal], schemas: Schemas) -> Node:
-    content = {problems.CONTENT_TYPE: {"schema": schemas.of(problems.Problem)}}
+def _refusal_response(refusal: type[Refusal], schemas: Schemas) -> Node:
+    content = {problems.CONTENT_TYPE: {"schema": schemas.schema_of(problems.Problem)}}
     node: Node = {"description": inspect.getdoc(refusal), "content": content}
     headers = ERROR_HEADERS.get(refusal)
     return node if headers is None else node | {"headers": _headers(headers, schemas)}

@@ -31,40 +31,40 @@ class MetricsExporter:
     def __init__(self, slots: WorkerSlots) -> None:
         # The library's global registry also has the collectors of other modules.
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Workers(slots))
+        self._registry.register(_WorkersCollector(slots))
 
     def text(self) -> bytes:
         """The current values of all metrics as text."""
         return generate_latest(self._registry)
 
 
-class _Workers(Collector):
+class _WorkersCollector(Collector):
     def __init__(self, slots: WorkerSlots) -> None:
         self._slots = slots
 
     def collect(self) -> Iterable[Family]:
         """Called by the library for each scrape."""
         yield InfoMetricFamily("shm_build", "The version of the server.", {"version": shm.__version__})
-        found: dict[str, Sums] = {metric.name: {} for metric in METRICS}
-        kinds = {metric.name: metric for metric in METRICS}
+        sums_by_metric: dict[str, Sums] = {metric.name: {} for metric in METRICS}
+        metrics_by_name = {metric.name: metric for metric in METRICS}
         for worker in range(self._slots.count):
             for series in self._slots.slot(worker).series():
-                metric = kinds[series.metric]
-                labels = (*series.labels, str(worker)) if is_of_each(metric) else series.labels
-                sums = found[series.metric]
-                before = sums.get(labels, [0.0] * len(series.cells))
-                sums[labels] = [one + other for one, other in zip(before, series.cells, strict=True)]
+                metric = metrics_by_name[series.metric]
+                labels = (*series.labels, str(worker)) if is_per_worker(metric) else series.labels
+                sums = sums_by_metric[series.metric]
+                previous = sums.get(labels, [0.0] * len(series.cells))
+                sums[labels] = [first + second for first, second in zip(previous, series.cells, strict=True)]
         for metric in METRICS:
-            yield _family(metric, found[metric.name])
+            yield _family(metric, sums_by_metric[metric.name])
 
 
-def is_of_each(metric: Metric) -> bool:
+def is_per_worker(metric: Metric) -> bool:
     """Whether a metric has a series for each worker: a sum of gauges has less information."""
     return metric.kind == "gauge" and not metric.is_global
 
 
 def _family(metric: Metric, sums: Sums) -> Family:
-    labels = (*metric.labels, "worker") if is_of_each(metric) else metric.labels
+    labels = (*metric.labels, "worker") if is_per_worker(metric) else metric.labels
     if metric.kind == "histogram":
         histogram = HistogramMetricFamily(metric.name, metric.description, labels=labels)
         for values, cells in sorted(sums.items()):
@@ -79,7 +79,7 @@ def _family(metric: Metric, sums: Sums) -> Family:
 
 def _buckets(bounds: tuple[float, ...], cells: list[float]) -> Iterator[tuple[str, float]]:
     """Each bucket's upper bound, and the number of observations up to it."""
-    below = 0.0
+    cumulative = 0.0
     for bound, count in zip((*map(str, bounds), "+Inf"), cells[:-1], strict=True):
-        below += count
-        yield bound, below
+        cumulative += count
+        yield bound, cumulative

@@ -11,37 +11,39 @@ from shm.server.http.operations import JSON, Stream
 Node = dict[str, Any]
 
 REFERENCE = "#/components/schemas/{name}"
-UNTYPED = (NoneType, bytes, Stream)  # responses of which only the media type is known
+WITHOUT_SCHEMA = (NoneType, bytes, Stream)  # responses of which only the media type is known
 NULL: Node = {"type": "null"}
 
 
 class Schemas:
     """The schemas of the given types. `components` has those of all their structs except the queries."""
 
-    def __init__(self, hints: Iterable[Any], queries: Iterable[type[msgspec.Struct]]) -> None:
+    def __init__(self, types: Iterable[Any], queries: Iterable[type[msgspec.Struct]]) -> None:
         queries = set(queries)
-        self._shapes = [shape for shape in [*hints, *queries] if shape not in UNTYPED]
-        found, components = msgspec.json.schema_components(self._shapes, schema_hook=_anything, ref_template=REFERENCE)
-        self._schemas: list[Node] = [_as_sent(schema) for schema in found]
-        self.components: Node = _as_sent(components)
+        self._types = [type_ for type_ in [*types, *queries] if type_ not in WITHOUT_SCHEMA]
+        schemas, components = msgspec.json.schema_components(
+            self._types, schema_hook=_object_schema, ref_template=REFERENCE
+        )
+        self._schemas: list[Node] = [_with_decimals_as_numbers(schema) for schema in schemas]
+        self.components: Node = _with_decimals_as_numbers(components)
         self._queries = {query: self.components.pop(self._name(query)) for query in queries}
 
-    def of(self, shape: Any, media: str = JSON) -> Node:
+    def schema_of(self, type_: Any, media: str = JSON) -> Node:
         """The schema of one of the types. That of an untyped response follows from its media type."""
-        if shape in UNTYPED:
+        if type_ in WITHOUT_SCHEMA:
             return {"type": "object" if media == JSON else "string"}
-        return self._schemas[self._shapes.index(shape)]
+        return self._schemas[self._types.index(type_)]
 
     def parameters(self, query: type[msgspec.Struct]) -> list[Node]:
         """The parameters for the fields of a query."""
-        shape = self._queries[query]
+        query_schema = self._queries[query]
         return [
-            {"name": name, "in": "query", "required": name in shape["required"], **_parameter(schema)}
-            for name, schema in shape["properties"].items()
+            {"name": name, "in": "query", "required": name in query_schema["required"], **_parameter(schema)}
+            for name, schema in query_schema["properties"].items()
         ]
 
     def _name(self, struct: type[msgspec.Struct]) -> str:
-        return str(self.of(struct)["$ref"]).rpartition("/")[2]
+        return str(self.schema_of(struct)["$ref"]).rpartition("/")[2]
 
 
 def _parameter(schema: Node) -> Node:
@@ -49,31 +51,32 @@ def _parameter(schema: Node) -> Node:
 
     The description moves from the schema to the parameter.
     """
-    wanted = {name: value for name, value in schema.items() if (name, value) != ("default", None)}
-    some = [choice for choice in wanted.pop("anyOf", []) if choice != NULL]
-    if len(some) == 1:
-        wanted |= some[0]
-    elif some:
-        wanted["anyOf"] = some
-    if None in wanted.get("enum", []):
-        wanted["enum"] = [value for value in wanted["enum"] if value is not None]
-    description = wanted.pop("description", None)
-    return {"schema": wanted} if description is None else {"description": description, "schema": wanted}
+    parameter_schema = {name: value for name, value in schema.items() if (name, value) != ("default", None)}
+    choices = [choice for choice in parameter_schema.pop("anyOf", []) if choice != NULL]
+    if len(choices) == 1:
+        parameter_schema |= choices[0]
+    elif choices:
+        parameter_schema["anyOf"] = choices
+    if None in parameter_schema.get("enum", []):
+        parameter_schema["enum"] = [value for value in parameter_schema["enum"] if value is not None]
+    description = parameter_schema.pop("description", None)
+    parameter: Node = {"schema": parameter_schema}
+    return parameter if description is None else {"description": description} | parameter
 
 
-def _as_sent(node: Any) -> Any:
+def _with_decimals_as_numbers(node: Any) -> Any:
     """A schema in which decimals are numbers, as the server encodes them. msgspec describes them as strings."""
     if isinstance(node, list):
-        return [_as_sent(member) for member in node]
+        return [_with_decimals_as_numbers(member) for member in node]
     if not isinstance(node, dict):
         return node
     if node.get("format") == "decimal":
         return {name: value for name, value in node.items() if name != "format"} | {"type": "number"}
-    return {name: _as_sent(value) for name, value in node.items()}
+    return {name: _with_decimals_as_numbers(value) for name, value in node.items()}
 
 
-def _anything(shape: type) -> Node:
+def _object_schema(type_: type) -> Node:
     """The schema of `object`. It is not empty, because msgspec treats an empty schema as none."""
-    if shape is not object:
-        raise NotImplementedError(f"{shape} has no schema")
+    if type_ is not object:
+        raise NotImplementedError(f"{type_} has no schema")
     return {"description": "Any JSON value."}

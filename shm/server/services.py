@@ -27,7 +27,7 @@ from shm.server.prometheus import MetricsExporter
 
 
 class PendingBody(Protocol):
-    """A request whose body is not complete."""
+    """A request with an incomplete body."""
 
     def enforce_body_timeouts(self, now: float) -> None:
         """Refuses the request if its body is not complete within the timeout."""
@@ -41,19 +41,19 @@ class Services:
     database: Database
     registry: Registry
     intake: BatchWriter
-    items: InstanceReader
+    instances: InstanceReader
     kpis: KpiReader
     applications: ApplicationStore
     charts: ChartReader
     versions: VersionReader
-    reckoned: SingleFlightCache
+    result_cache: SingleFlightCache
     feed: Feed
     tokens: TokenStore
-    limits: RateLimiter
+    rate_limiter: RateLimiter
     instruments: Instruments
     sampler: GaugeSampler
     metrics_exporter: MetricsExporter
-    sockets: set[tornado.websocket.WebSocketHandler] = field(default_factory=set)
+    websockets: set[tornado.websocket.WebSocketHandler] = field(default_factory=set)
     pending_bodies: set[PendingBody] = field(default_factory=set)
     pending_bytes: int = 0  # of incomplete bodies
     draining: bool = False
@@ -68,7 +68,7 @@ class Services:
         """Raises Overloaded while the server drains."""
         if self.draining:
             raise Overloaded(
-                "shutting_down", "The server is ending; try again in a moment.", 2, {"Connection": "close"}
+                "shutting_down", "The server is shutting down; try again shortly.", 2, {"Connection": "close"}
             )
 
     def start(self, request: Coroutine[object, object, None]) -> None:

@@ -32,7 +32,7 @@ HANDLED_SIGNALS = (*STOP_SIGNALS, signal.SIGCHLD)
 CHECK_INTERVAL_S = 1.0  # between two calls of `check`, by which the parent checks its other processes
 RESTART_DELAY_S = (0.1, 5.0)  # the first and the longest pause before a replacement; doubled for each early death
 EARLY_DEATH_S = 10.0  # a worker that dies earlier failed at its start, and a replacement may fail too
-MAX_EARLY_DEATHS = 5  # early deaths in a row, after which the server gives up
+MAX_EARLY_DEATHS = 5  # consecutive early deaths, after which the server ends
 CLOSE_TIMEOUT_S = 8.0  # after the drain, for closing pools; with the drain, below the 30 s of compose.yml
 PID_FORMAT = struct.Struct("=i")  # a process ID; a pipe writes one as a whole or not at all
 
@@ -160,7 +160,7 @@ class Workers:
             self._work(worker_number, self._parent_pipe_read, lambda: self._wake_parent(os.getpid()))
             status = 0
         except ShmError as error:
-            logger.error("a worker cannot go on: %s", error)  # noqa: TRY400 - the message is sufficient
+            logger.error("a worker cannot continue: %s", error)  # noqa: TRY400 - the message is sufficient
         except asyncio.CancelledError:
             status = 0  # a signal stopped it during its start
         except BaseException:
@@ -185,8 +185,8 @@ class Workers:
             self._early_deaths = self._early_deaths + 1 if now - started < EARLY_DEATH_S else 0
             if self._early_deaths >= MAX_EARLY_DEATHS:
                 raise ConfigurationError(
-                    f"{self._early_deaths} workers in a row ended within {EARLY_DEATH_S:.0f} s of their start, the "
-                    f"last one with {_describe_exit(exit_code)}; the log says why."
+                    f"{self._early_deaths} consecutive workers ended within {EARLY_DEATH_S:.0f} s of their start, the "
+                    f"last one with {_describe_exit(exit_code)}; the log has the reason."
                 )
             shortest_s, longest_s = RESTART_DELAY_S
             delay_s = min(shortest_s * 2 ** max(0, self._early_deaths - 1), longest_s)
@@ -235,7 +235,7 @@ def reserve_port(sockets: list[socket.socket]) -> Iterator[int]:
             try:
                 shared.bind(address)
             except OSError as error:
-                raise ConfigurationError(f"Port {port} was taken in this moment: {error.strerror}.") from None
+                raise ConfigurationError(f"Another process has just bound port {port}: {error.strerror}.") from None
         yield port
 
 

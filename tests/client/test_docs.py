@@ -66,7 +66,7 @@ def test_the_parameters_are_documented() -> None:
 
 def test_the_close_codes_are_documented() -> None:
     source = shm.server.handlers.feed
-    codes = {source.GOING_AWAY, source.NOT_ALLOWED, source.FAULT, source.TRY_AGAIN}
+    codes = {source.GOING_AWAY, source.POLICY_VIOLATION, source.INTERNAL_ERROR, source.TRY_AGAIN_LATER}
     assert {int(code) for code in re.findall(r"^\| (\d{4}) \|", GUIDE, re.MULTILINE)} == codes, HINT
 
 

@@ -89,7 +89,7 @@ def test_an_outage_under_load_answers_503_with_bounded_memory(postgres_dir: Path
         assert refused.keys() == {"database_unavailable", "queue_full"}
         assert_acknowledged_stored(load, cluster.servers, cluster.dsn)
         assert len(load.acknowledged) > acknowledged
-        assert cluster.servers[0].log.count("the database is away") <= MOST_LINES
+        assert cluster.servers[0].log.count("the database is unavailable") <= MOST_LINES
         assert "Traceback" not in cluster.servers[0].log
 
 

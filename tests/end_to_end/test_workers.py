@@ -169,7 +169,7 @@ def test_a_signal_to_the_parent_drains_every_worker(
     assert load.faults == []
     found = {(instance_id, at) for instance_id, at, _ in stored_snapshots(database)}
     assert found.issuperset(load.acknowledged)
-    assert server.log.count("finishing what is in flight") == WORKERS
+    assert server.log.count("waiting for the requests in flight") == WORKERS
     assert "Traceback" not in server.log
 
 
@@ -202,7 +202,7 @@ def test_repeated_worker_deaths_stop_the_server(pair: ServerProcess) -> None:
             worker.kill()
         time.sleep(0.02)
     assert pair.terminate() == 1
-    assert "workers in a row ended" in pair.log
+    assert "consecutive workers ended" in pair.log
 
 
 def test_more_connections_than_postgres_allows_are_refused() -> None:

@@ -19,7 +19,7 @@ from shm.server.http.operations import FEED_CURSOR, NEXT_PAGE, InstanceId, Slug,
 MAX_ROWS = 1_000  # of a page: about half a megabyte of JSON; `instances.PAGE_BYTES` limits it too
 DEFAULT_ROWS = 50  # as in the original
 
-Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_ROWS, description="At most this many.")]
+Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_ROWS, description="The maximum number of items.")]
 After = Annotated[str, msgspec.Meta(description="A page token from the `Link` header; the page after it is returned.")]
 
 
@@ -42,7 +42,7 @@ class InstancesQuery(InstanceFilter, frozen=True):
 class KpisQuery(msgspec.Struct, frozen=True):
     """The query of `GET applications/{slug}/kpis`."""
 
-    counted: Annotated[bool, msgspec.Meta(description="Over the counted ones of these instances only.")] = False
+    counted: Annotated[bool, msgspec.Meta(description="Only over the counted instances.")] = False
 
 
 class Stats(Handler):
@@ -60,10 +60,10 @@ class Applications(Handler):
     @operation("listApplications", Role.VIEWER, headers=[NEXT_PAGE])
     async def get(self, query: PageQuery) -> list[applications.Application]:
         """Applications with their counts, by slug."""
-        found = await self.services.applications.list_page(query.after, query.limit + 1)
-        if len(found) > query.limit:
-            self.set_next_link(found[query.limit - 1].slug)
-        return found[: query.limit]
+        rows = await self.services.applications.list_page(query.after, query.limit + 1)
+        if len(rows) > query.limit:
+            self.set_next_link(rows[query.limit - 1].slug)
+        return rows[: query.limit]
 
 
 class Application(Handler):
@@ -76,7 +76,7 @@ class Application(Handler):
 
     @operation("updateApplication", Role.ADMIN, refuses=[NotFound])
     async def put(self, slug: Slug, body: applications.ApplicationChange) -> applications.Application:
-        """Changes the vendor's data on an application. Fields that are left out stay as they are."""
+        """Changes the vendor's data on an application. Omitted fields are not changed."""
         await self.services.applications.update(slug, body)
         return await self.services.applications.get(slug)
 
@@ -90,9 +90,9 @@ class ApplicationKpis(Handler):
 
         Each instance counts with its current snapshot, if that is newer than the active window.
         """
-        cursor, told = await self.services.kpis.read_application(slug, counted_only=query.counted)
+        cursor, application_kpis = await self.services.kpis.read_application(slug, counted_only=query.counted)
         self.set_feed_cursor(cursor)
-        return told
+        return application_kpis
 
 
 class Instances(Handler):
@@ -106,7 +106,7 @@ class Instances(Handler):
         sorted by the instance's ID. Texts, including versions, are sorted by code points. A page may have fewer items
         than `limit`: the last page is the one without a `Link` header.
         """
-        page = await self.services.items.list_page(
+        page = await self.services.instances.list_page(
             query, query.after, query.limit, Sorting.parse(query.sort, query.order)
         )
         self.set_feed_cursor(page.cursor)
@@ -131,7 +131,7 @@ class Instance(Handler):
         revoke it instead.
         """
         if not await self.services.registry.delete(instance_id):
-            raise no_such_instance()
+            raise instance_not_found()
 
 
 class InstanceSnapshots(Handler):
@@ -143,12 +143,12 @@ class InstanceSnapshots(Handler):
 
         A page may have fewer items than `limit`: the last page is the one without a `Link` header.
         """
-        found = await self.services.items.list_snapshots(instance_id, query.after, query.limit)
-        if found is None:
-            raise no_such_instance()
-        if found.next is not None:
-            self.set_next_link(found.next)
-        return found.snapshots
+        rows = await self.services.instances.list_snapshots(instance_id, query.after, query.limit)
+        if rows is None:
+            raise instance_not_found()
+        if rows.next is not None:
+            self.set_next_link(rows.next)
+        return rows.snapshots
 
 
 class ApproveInstance(Handler):
@@ -180,13 +180,13 @@ async def set_status(handler: Handler, instance_id: str, status: Literal["active
 
 async def read_instance(handler: Handler, instance_id: str) -> instances.Instance:
     """Reads an instance and sets the header with the feed's cursor of that state. Raises NotFound."""
-    page = await handler.services.items.get(instance_id)
+    page = await handler.services.instances.get(instance_id)
     if not page.items:
-        raise no_such_instance()
+        raise instance_not_found()
     handler.set_feed_cursor(page.cursor)
     return page.items[0]
 
 
-def no_such_instance() -> NotFound:
-    """The refusal for an ID that no instance has."""
-    return NotFound("no_such_instance", "There is no instance of that ID.")
+def instance_not_found() -> NotFound:
+    """The refusal for an unknown instance ID."""
+    return NotFound("no_such_instance", "No instance has this ID.")

@@ -1,4 +1,4 @@
-"""The base of all handlers: access checks, one shape of error, and the count of requests in flight.
+"""The base of all handlers: access checks, problem documents, and the count of requests in flight.
 
 Each method is declared as an `operation`. The base dispatches it: it parses the request and encodes the response by
 that declaration.
@@ -56,7 +56,7 @@ class Handler(tornado.web.RequestHandler):
         self.services.request_started()
 
     async def check_access(self) -> None:
-        """Raises a Refusal while the server drains, or if the caller's role is too small."""
+        """Raises a Refusal while the server drains, or if the caller's role is insufficient."""
         self.services.reject_if_draining()
         await self.authorize(self.operation().role)
 
@@ -64,7 +64,7 @@ class Handler(tornado.web.RequestHandler):
         """The declaration of the request's method. Raises MethodNotAllowed."""
         found = self.operations.get((self.request.method or "").lower())
         if found is None:
-            raise MethodNotAllowed("method_not_allowed", "This address does not know that method.")
+            raise MethodNotAllowed("method_not_allowed", "This path does not support the method.")
         return found
 
     async def authorize(self, required_role: Role) -> None:
@@ -73,10 +73,10 @@ class Handler(tornado.web.RequestHandler):
             return
         self.principal = await self._authenticate()
         if self.principal.role < required_role:
-            raise Forbidden("role_too_small", f"This needs a token with the role {required_role.name.lower()}.")
+            raise Forbidden("role_too_small", f"A token with the role {required_role.name.lower()} is required.")
 
     async def _authenticate(self) -> Principal:
-        tokens, limits = self.services.tokens, self.services.limits
+        tokens, limits = self.services.tokens, self.services.rate_limiter
         headers = self.request.headers
         token = tokens.hash_bearer(headers.get("Authorization"))
         address = limits.hash_address(self.request.remote_ip or "", headers.get_list("X-Forwarded-For"))
@@ -84,7 +84,7 @@ class Handler(tornado.web.RequestHandler):
         principal = await tokens.authenticate(token)
         limits.record_attempt(address, token, succeeded=principal is not None)
         if principal is None:
-            raise Unauthorized("bad_token", "This token is not valid here.", {"WWW-Authenticate": "Bearer"})
+            raise Unauthorized("bad_token", "The token is invalid.", {"WWW-Authenticate": "Bearer"})
         rate_limit = limits.take_token(token)
         if rate_limit is not None:
             for name, value in rate_limit.headers().items():
@@ -204,4 +204,4 @@ class NotFoundHandler(Handler):
 
     def operation(self) -> Operation:
         """Raises NotFound."""
-        raise NotFound("no_such_address", "There is nothing at this address.")
+        raise NotFound("no_such_address", "This path does not exist.")

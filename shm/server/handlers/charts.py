@@ -15,21 +15,21 @@ from shm.server.http.operations import App, Slug, operation
 
 MAX_VERSION = 1_024  # characters: more than an install can send under any setting
 
-HowFar = Annotated[Period, msgspec.Meta(description="How far back.")]
+PeriodParameter = Annotated[Period, msgspec.Meta(description="The period up to now.")]
 
 
 class PeriodQuery(msgspec.Struct, frozen=True):
     """The query of a chart."""
 
-    period: HowFar = "30d"
+    period: PeriodParameter = "30d"
 
 
 class MetricsQuery(msgspec.Struct, frozen=True):
     """The query of `GET metrics/{app}`."""
 
-    period: HowFar = "24h"
+    period: PeriodParameter = "24h"
     keys: (
-        Annotated[str, msgspec.Meta(description="Metrics, joined by commas; else those that most instances answer.")]
+        Annotated[str, msgspec.Meta(description="Metric keys, separated by commas. Default: the most common ones.")]
         | None
     ) = None
 
@@ -37,7 +37,7 @@ class MetricsQuery(msgspec.Struct, frozen=True):
 class VersionRankQuery(msgspec.Struct, frozen=True):
     """The query of `GET version-rank`."""
 
-    version: Annotated[str, msgspec.Meta(max_length=MAX_VERSION, description="Any version; no instance need have it.")]
+    version: Annotated[str, msgspec.Meta(max_length=MAX_VERSION, description="Any version, used or not.")]
 
 
 class RankedVersion(msgspec.Struct):
@@ -58,20 +58,22 @@ class BreakdownQuery(msgspec.Struct, frozen=True):
         ),
     ]
     metric: (
-        Annotated[str, msgspec.Meta(min_length=1, description="A number to be aggregated over each value.")] | None
+        Annotated[str, msgspec.Meta(min_length=1, description="A numeric metric to aggregate for each value.")] | None
     ) = None
-    counted: Annotated[bool, msgspec.Meta(description="Over the counted ones of these instances only.")] = False
+    counted: Annotated[bool, msgspec.Meta(description="Only over the counted instances.")] = False
 
 
 class MetricKeysQuery(msgspec.Struct, frozen=True):
     """The query of `GET metric-keys`."""
 
-    app: Annotated[str, msgspec.Meta(description="An application's slug or name; else over all of them.")] | None = None
+    app: (
+        Annotated[str, msgspec.Meta(description="An application's slug or name. Default: all applications.")] | None
+    ) = None
     keys: (
         Annotated[
             str,
             msgspec.Meta(
-                description="Metrics, joined by commas; else those that most instances answer or an override names."
+                description="Metric keys, separated by commas. Default: common ones and those with an override."
             ),
         ]
         | None
@@ -91,7 +93,7 @@ class MetricKeys(Handler):
         """
         keys = None if query.keys is None else sorted(set(query.keys.split(",")))
         if keys is not None and len(keys) > metric_descriptions.MAX_KEYS:
-            raise BadRequest("bad_parameter", f"keys names more than {metric_descriptions.MAX_KEYS} metrics.")
+            raise BadRequest("bad_parameter", f"keys has more than {metric_descriptions.MAX_KEYS} metrics.")
         return await metric_descriptions.read_metric_keys(self.services.database, query.app, keys)
 
 
@@ -103,7 +105,7 @@ class Metrics(Handler):
         """An application's metrics over a period: the values of the KPIs at each time, the last one now."""
         keys = None if query.keys is None else query.keys.split(",")
         if keys is not None and len(keys) > kpis.MAX_KEYS:
-            raise BadRequest("bad_parameter", f"keys names more than {kpis.MAX_KEYS} metrics.")
+            raise BadRequest("bad_parameter", f"keys has more than {kpis.MAX_KEYS} metrics.")
         return await self.services.charts.read_series(app, query.period, keys)
 
 
@@ -131,7 +133,7 @@ class Lifecycle(Handler):
     @operation("getLifecycle", Role.VIEWER, refuses=[NotFound])
     async def get(self, slug: Slug, query: PeriodQuery) -> lifecycle.Lifecycle:
         """New, active, lost and returned instances by day, and the survival of each week's new instances."""
-        return await lifecycle.read_lifecycle(self.services.database, self.services.reckoned, slug, query.period)
+        return await lifecycle.read_lifecycle(self.services.database, self.services.result_cache, slug, query.period)
 
 
 class Breakdown(Handler):
@@ -145,6 +147,6 @@ class Breakdown(Handler):
         """
         services = self.services
         return await breakdown.read_breakdown(
-            *(services.database, services.reckoned, slug, query.by, query.metric),
+            *(services.database, services.result_cache, slug, query.by, query.metric),
             counted_only=query.counted,
         )

@@ -10,9 +10,9 @@ from shm.auth.tokens import Role
 from shm.server.handlers.base import Handler
 from shm.server.http.operations import FEED_CURSOR, Header, Stream, operation
 
-DISPOSITION = Header("Content-Disposition", "A file's name for whoever saves it.")
-LEFT_OUT = Header(
-    "X-Metrics-Left-Out", f"How many metrics have no column; at most {export.MAX_METRIC_COLUMNS} have.", int
+DISPOSITION = Header("Content-Disposition", "A name for the downloaded file.")
+OMITTED_COLUMNS = Header(
+    "X-Metrics-Left-Out", f"The number of metrics without a column; at most {export.MAX_METRIC_COLUMNS} have one.", int
 )
 
 
@@ -29,7 +29,7 @@ class Export(Handler):
         "exportInstances",
         Role.VIEWER,
         media=[*export.MEDIA_TYPES.values()],
-        headers=[FEED_CURSOR, DISPOSITION, LEFT_OUT],
+        headers=[FEED_CURSOR, DISPOSITION, OMITTED_COLUMNS],
     )
     async def get(self, query: ExportQuery) -> Stream:
         """All instances with their current metrics, by ID.
@@ -38,8 +38,8 @@ class Export(Handler):
         whose connection breaks is incomplete. In CSV, a `'` precedes texts that a spreadsheet would evaluate as a
         formula.
         """
-        started = await export.open_export(self.services.items, query, query.format)
-        self.set_feed_cursor(started.cursor)
-        self.set_declared_header(LEFT_OUT, started.omitted_columns)
+        exported = await export.open_export(self.services.instances, query, query.format)
+        self.set_feed_cursor(exported.cursor)
+        self.set_declared_header(OMITTED_COLUMNS, exported.omitted_columns)
         self.set_declared_header(DISPOSITION, f'attachment; filename="instances.{query.format}"')
-        return Stream(export.MEDIA_TYPES[query.format], started.chunks)
+        return Stream(export.MEDIA_TYPES[query.format], exported.chunks)

@@ -20,9 +20,9 @@ from shm.server.http.operations import operation
 from shm.server.services import Services
 
 GOING_AWAY = 1001
-NOT_ALLOWED = 1008
-FAULT = 1011
-TRY_AGAIN = 1013
+POLICY_VIOLATION = 1008
+INTERNAL_ERROR = 1011
+TRY_AGAIN_LATER = 1013
 VERSIONS = ("7", "8", "13")  # of the websocket protocol that Tornado supports
 
 RETRY_WHEN_FULL_S = 10  # the Retry-After of a refusal for too many subscribers
@@ -50,7 +50,7 @@ class FeedQuery(msgspec.Struct, frozen=True):
 class Feed(Handler, tornado.websocket.WebSocketHandler):
     """One subscriber. Its messages are ignored."""
 
-    _streaming: asyncio.Task[None] | None = None
+    _stream_task: asyncio.Task[None] | None = None
 
     @operation(
         "subscribeToFeed", Role.VIEWER, status=HTTPStatus.SWITCHING_PROTOCOLS, refuses=[Forbidden, TooMany, Overloaded]
@@ -60,19 +60,19 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
         self._query = query
         headers = self.request.headers
         if headers.get("Upgrade", "").lower() != "websocket" or "Sec-WebSocket-Key" not in headers:
-            raise BadRequest("upgrade_wanted", "This address is a websocket: ask for an upgrade to it.")
+            raise BadRequest("upgrade_wanted", "This path is a websocket and requires an upgrade.")
         if headers.get("Sec-WebSocket-Version") not in VERSIONS:
-            raise BadRequest("websocket_version", f"This speaks the websocket versions {', '.join(VERSIONS)}.")
+            raise BadRequest("websocket_version", f"Supported websocket versions: {', '.join(VERSIONS)}.")
         origin = headers.get("Origin")
         if origin is not None and not self.check_origin(origin):
-            raise Forbidden("foreign_origin", "A page of another site may not read this feed.")
+            raise Forbidden("foreign_origin", "The Origin header names another site than this server.")
         self._app = await self._slug()
         self._check_limits()
-        self.services.sockets.add(self)
+        self.services.websockets.add(self)
         try:
             await super().get()  # until the subscriber disconnects
         finally:
-            self.services.sockets.discard(self)
+            self.services.websockets.discard(self)
 
     def check_origin(self, origin: str) -> bool:
         """Whether the Origin header names this server. Programs other than browsers send the same origin, or none."""
@@ -89,20 +89,18 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
 
     def _check_limits(self) -> None:
         """Raises Overloaded or TooMany if the number of subscribers has reached its limit."""
-        limits, others = self.services.settings, [each for each in self.services.sockets if isinstance(each, Feed)]
-        if len(others) >= limits.feed_subscribers:
-            raise Overloaded(
-                "too_many_subscribers", f"{len(others)} feeds are open, as many as may be.", RETRY_WHEN_FULL_S
-            )
-        of_token = sum(each.principal == self.principal for each in others)
-        if of_token >= limits.feed_subscribers_of_token:
-            sentence = f"{of_token} feeds are open with this token, which is the limit."
-            raise TooMany("too_many_subscribers", sentence, RETRY_WHEN_FULL_S)
+        limits, feeds = self.services.settings, [each for each in self.services.websockets if isinstance(each, Feed)]
+        if len(feeds) >= limits.feed_subscribers:
+            raise Overloaded("too_many_subscribers", f"The maximum of {len(feeds)} feeds is open.", RETRY_WHEN_FULL_S)
+        feeds_of_token = sum(each.principal == self.principal for each in feeds)
+        if feeds_of_token >= limits.feed_subscribers_of_token:
+            detail = f"The maximum of {feeds_of_token} feeds is open with this token."
+            raise TooMany("too_many_subscribers", detail, RETRY_WHEN_FULL_S)
 
     async def open(self) -> None:
         """Starts the task that sends changes. `on_close` cancels it."""
         if self.ws_connection is not None and not self.ws_connection.is_closing():
-            self._streaming = asyncio.create_task(self._stream())
+            self._stream_task = asyncio.create_task(self._stream())
 
     async def _stream(self) -> None:
         try:
@@ -110,12 +108,12 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
         except tornado.websocket.WebSocketClosedError:
             pass
         except DatabaseUnavailable:
-            self.close(TRY_AGAIN, "the database is away")
+            self.close(TRY_AGAIN_LATER, "the database is unavailable")
         except FeedFailed:
-            self.close(FAULT, "a fault of the server")
+            self.close(INTERNAL_ERROR, "internal error")
         except Exception:  # an open feed that sends nothing hides the failure; a closed one is reopened
             logger.exception("a feed failed")
-            self.close(FAULT, "a fault of the server")
+            self.close(INTERNAL_ERROR, "internal error")
 
     async def _send(self, frames: bytes) -> None:
         """Sends frames and returns once the kernel has them, so one chunk is in flight. Pings are sent in between."""
@@ -132,9 +130,9 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
 
     def on_close(self) -> None:
         """Stops sending: the client disconnected or did not answer a ping, or the server shuts down."""
-        streaming, self._streaming = self._streaming, None  # else a reference cycle lasts until the GC runs
-        if streaming is not None:  # the client may disconnect before `open`
-            streaming.cancel()
+        task, self._stream_task = self._stream_task, None  # else a reference cycle lasts until the GC runs
+        if task is not None:  # the client may disconnect before `open`
+            task.cancel()
 
 
 async def close_revoked_feeds(services: Services) -> None:
@@ -142,7 +140,7 @@ async def close_revoked_feeds(services: Services) -> None:
     while True:
         await asyncio.sleep(TOKEN_CHECK_INTERVAL_S)
         tokens = {
-            each: each.principal.token_hash for each in services.sockets if isinstance(each, Feed) and each.principal
+            each: each.principal.token_hash for each in services.websockets if isinstance(each, Feed) and each.principal
         }
         if not tokens:
             continue
@@ -153,4 +151,4 @@ async def close_revoked_feeds(services: Services) -> None:
             continue
         for subscriber, token in tokens.items():
             if token not in valid:
-                subscriber.close(NOT_ALLOWED, "this token is no longer valid")
+                subscriber.close(POLICY_VIOLATION, "this token is no longer valid")

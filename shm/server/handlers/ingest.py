@@ -46,7 +46,7 @@ class Verdicts(msgspec.Struct):
 
 
 class DataExport(msgspec.Struct):
-    """All data held on an instance. Its snapshots are in order, oldest first."""
+    """All stored data of an instance. Its snapshots are sorted, oldest first."""
 
     instance: dict[str, object]
     snapshots: list[dict[str, object]]
@@ -54,20 +54,20 @@ class DataExport(msgspec.Struct):
 
 async def register(services: Services, request: Request) -> Response:
     """Registers an instance. The request is unsigned, or signed with the key in its body."""
-    registration_body = payloads.parse_registration(request.body, services.settings)
+    registration = payloads.parse_registration(request.body, services.settings)
     signed = "X-Signature" in request.headers
     if signed:
         headers = _parse_signature_headers(request)
-        if headers.instance_id != registration_body.instance_id:
+        if headers.instance_id != registration.instance_id:
             raise Forbidden("instance_mismatch", "instance_id in the body is not the one in X-Instance-ID.")
-        signatures.verify_body(headers, registration_body.public_key, request.body)
-    verdict = await services.registry.register(registration_body)
+        signatures.verify_body(headers, registration.public_key, request.body)
+    verdict = await services.registry.register(registration)
     if verdict is RegistrationResult.CONFLICT:
         raise Conflict("key_conflict", "This instance_id is registered with another public key.")
     if verdict is RegistrationResult.REVOKED:
         raise unknown_instance()
     if signed:
-        await services.registry.confirm_key(registration_body.instance_id, registration_body.public_key)
+        await services.registry.confirm_key(registration.instance_id, registration.public_key)
     status = HTTPStatus.CREATED if verdict is RegistrationResult.NEW else HTTPStatus.OK
     return Response(encode(StatusMessage("ok", "Registered")), status)
 
@@ -85,11 +85,11 @@ async def snapshot(services: Services, request: Request) -> Response:
     """Stores a snapshot. Responds with 202 once it is committed."""
     signed = await _verify(services, request)
     sent = payloads.parse_snapshot(signed, datetime.now(UTC), services.settings)
-    rate_limit = services.limits.check_install(signed.instance_id)
-    with _counting_unapproved(services, signed):
+    rate_limit = services.rate_limiter.check_install(signed.instance_id)
+    with _count_if_unapproved(services, signed):
         outcome = await services.intake.store(sent)
     if outcome is Outcome.STORED:
-        rate_limit = services.limits.take_install(signed.instance_id)
+        rate_limit = services.rate_limiter.take_install(signed.instance_id)
     if rate_limit is not None:
         request.response_headers = rate_limit.headers()
     return Response(SNAPSHOT_RECEIVED, HTTPStatus.ACCEPTED)
@@ -102,14 +102,14 @@ async def backlog(services: Services, request: Request) -> Response:
     """
     signed = await _verify(services, request)
     sent = payloads.parse_backlog(signed, datetime.now(UTC), services.settings)
-    rate_limit = services.limits.check_install(signed.instance_id)
+    rate_limit = services.rate_limiter.check_install(signed.instance_id)
     valid = [member for member in sent if not isinstance(member, Refusal)]
-    with _counting_unapproved(services, signed):
+    with _count_if_unapproved(services, signed):
         outcomes = await services.intake.store_all(valid)
     if not valid:  # no statement has checked the instance and its key yet
         await services.registry.confirm_key(signed.instance_id, signed.public_key)
     if Outcome.STORED in outcomes:
-        rate_limit = services.limits.take_install(signed.instance_id)
+        rate_limit = services.rate_limiter.take_install(signed.instance_id)
     if rate_limit is not None:
         request.response_headers = rate_limit.headers()
     stored = iter(outcomes)
@@ -127,23 +127,23 @@ async def rotate(services: Services, request: Request) -> Response:
     """
     headers = _parse_signature_headers(request)
     new_key = payloads.parse_new_public_key(request.body)
-    by_new = signatures.verify_new_key(headers, new_key, request.body, request.headers.get("X-New-Signature"))
+    by_new_key = signatures.verify_new_key(headers, new_key, request.body, request.headers.get("X-New-Signature"))
     key = await services.registry.public_key(headers.instance_id, refresh=True)
-    by_current_key = by_new if key == by_new.public_key else await _verify(services, request)
+    by_current_key = by_new_key if key == by_new_key.public_key else await _verify(services, request)
     payloads.parse_action(by_current_key, "rotate", datetime.now(UTC), services.settings)
-    await services.registry.rotate(headers.instance_id, by_current_key.public_key, by_new.public_key)
+    await services.registry.rotate(headers.instance_id, by_current_key.public_key, by_new_key.public_key)
     return Response(encode(StatusMessage("ok", "Rotated")))
 
 
 async def erase(services: Services, request: Request) -> Response:
-    """Deletes all data held on the instance. The response describes the deleted data."""
+    """Deletes all stored data of the instance. The response describes the deleted data."""
     signed = await _verify(services, request)
     payloads.parse_action(signed, "erase", datetime.now(UTC), services.settings)
     return Response(encode(await services.registry.erase(signed.instance_id, signed.public_key)))
 
 
 async def disclose(services: Services, request: Request) -> Response:
-    """Exports all data held on the instance."""
+    """Exports all stored data of the instance."""
     signed = await _verify(services, request)
     payloads.parse_action(signed, "disclose", datetime.now(UTC), services.settings)
     await services.registry.confirm_key(signed.instance_id, signed.public_key)
@@ -207,13 +207,13 @@ async def _verify(services: Services, request: Request) -> SignedBody:
 
 
 @contextmanager
-def _counting_unapproved(services: Services, signed: SignedBody) -> Iterator[None]:
+def _count_if_unapproved(services: Services, signed: SignedBody) -> Iterator[None]:
     """Counts a snapshot of an unapproved instance against the rate limit: it costs as much as a stored one."""
     try:
         yield
     except Forbidden as refusal:
         if refusal.code == "not_approved":
-            services.limits.take_install(signed.instance_id)
+            services.rate_limiter.take_install(signed.instance_id)
         raise
 
 
@@ -225,10 +225,10 @@ def _to_verdict(outcome: Outcome | Refusal) -> Verdict:
 
 async def _export_chunks(services: Services, instance_id: str) -> AsyncIterator[bytes]:
     """A JSON object in chunks: the instance's data and its snapshots, oldest first."""
-    held = await services.registry.export_instance(instance_id)
-    yield b'{"instance":' + encode(held) + b',"snapshots":['
-    comma = b""
+    instance_data = await services.registry.export_instance(instance_id)
+    yield b'{"instance":' + encode(instance_data) + b',"snapshots":['
+    separator = b""
     async for page in services.registry.export_snapshots(instance_id):
-        yield comma + encode(page)[1:-1]
-        comma = b","
+        yield separator + encode(page)[1:-1]
+        separator = b","
     yield b"]}"

@@ -21,11 +21,11 @@ class NewToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of `POST tokens`."""
 
     name: Annotated[
-        str, msgspec.Meta(min_length=1, max_length=MAX_NAME_LENGTH, description="The name of its user, shown in lists.")
+        str, msgspec.Meta(min_length=1, max_length=MAX_NAME_LENGTH, description="The user of the token, for lists.")
     ]
     role: Literal["viewer", "admin"]
     expires_in: (
-        Annotated[str, msgspec.Meta(description="A duration such as `90d`; without one the token has no end.")] | None
+        Annotated[str, msgspec.Meta(description="A duration such as `90d`. Default: the token does not expire.")] | None
     ) = None
 
 
@@ -35,16 +35,16 @@ class TokenList(Handler):
     @operation("listTokens", Role.ADMIN, headers=[NEXT_PAGE])
     async def get(self, query: PageQuery) -> list[Token]:
         """Tokens without their secrets, newest first."""
-        found = await self.services.tokens.list_page(query.after, query.limit + 1)
-        if len(found) > query.limit:
-            self.set_next_link(encode_page_token(found[query.limit - 1]))
-        return found[: query.limit]
+        tokens = await self.services.tokens.list_page(query.after, query.limit + 1)
+        if len(tokens) > query.limit:
+            self.set_next_link(encode_page_token(tokens[query.limit - 1]))
+        return tokens[: query.limit]
 
     @operation("createToken", Role.ADMIN, status=HTTPStatus.CREATED, refuses=[Conflict])
     async def post(self, body: NewToken) -> IssuedToken:
         """Creates a token. Only this response contains its secret."""
-        issued = await self.services.tokens.create(body.name, Role[body.role.upper()], _read(body.expires_in))
-        logger.info("token %s was made, for the role %s", issued.id, issued.role)
+        issued = await self.services.tokens.create(body.name, Role[body.role.upper()], _parse_expiry(body.expires_in))
+        logger.info("token %s was created with the role %s", issued.id, issued.role)
         return issued
 
 
@@ -53,13 +53,13 @@ class TokenDetail(Handler):
 
     @operation("deleteToken", Role.ADMIN, status=HTTPStatus.NO_CONTENT, refuses=[NotFound, Conflict])
     async def delete(self, token_id: TokenId) -> None:
-        """Deletes a token, at once for every server. The token of the request cannot delete itself."""
+        """Deletes a token, with immediate effect in every server. A token cannot delete itself."""
         await self.services.tokens.delete(token_id, principal=self.principal)
-        logger.info("token %s was removed", token_id)
+        logger.info("token %s was deleted", token_id)
 
 
-def _read(expires_in: str | None) -> timedelta | None:
+def _parse_expiry(expires_in: str | None) -> timedelta | None:
     try:
         return None if expires_in is None else parse_duration(expires_in)
     except ValueError as error:
-        raise BadRequest("bad_field", f"expires_in cannot be read: wanted is {error}, or null.") from None
+        raise BadRequest("bad_field", f"expires_in is invalid: expected {error}, or null.") from None

@@ -64,7 +64,7 @@ class Endpoint:
     """An endpoint's function, the limit of its body, and whether it takes from the client address's rate limit.
 
     The other fields are for the OpenAPI document: the body and the response of `handle`, the signature headers, and its
-    refusals beside the common ones. Without `body`, the body is any JSON object.
+    refusals in addition to the common ones. Without `body`, the body is any JSON object.
     """
 
     handle: IngestHandler
@@ -95,12 +95,12 @@ async def enforce_body_timeouts(services: Services) -> None:
 class IngestRequest(httputil.HTTPMessageDelegate):
     """One request on a connection. Tornado calls its public methods in the order of their definition."""
 
-    def __init__(self, services: Services, connection: HTTP1Connection, post: Endpoint) -> None:
+    def __init__(self, services: Services, connection: HTTP1Connection, endpoint: Endpoint) -> None:
         self._services = services
         self._connection = connection
         self._stream = cast(Stream, connection.stream)
-        self._endpoint = post
-        self._max_body = post.max_body(services.settings)
+        self._endpoint = endpoint
+        self._max_body = endpoint.max_body(services.settings)
         self._body = bytearray()
         self._received = 0
         self._is_answered = False
@@ -109,7 +109,7 @@ class IngestRequest(httputil.HTTPMessageDelegate):
     def headers_received(
         self, start_line: httputil.RequestStartLine | httputil.ResponseStartLine, headers: httputil.HTTPHeaders
     ) -> None:
-        """Starts the request, and refuses at once one that is not admitted."""
+        """Starts the request, or refuses it at once."""
         self._request = Request(headers)
         self._services.pending_bodies.add(self)
         start_line = cast(httputil.RequestStartLine, start_line)
@@ -136,8 +136,8 @@ class IngestRequest(httputil.HTTPMessageDelegate):
         if self._received > self._max_body:  # a chunked body has no Content-Length
             self._refuse_early(self._too_large(), closing=self._received > MAX_DISCARDED_BYTES)
         elif self._services.pending_bytes > self._services.settings.max_reading:
-            sentence = "More is being sent than can be held; try again shortly."
-            self._refuse_early(Overloaded("queue_full", sentence), closing=False)
+            detail = "Too many request bodies are being received; try again shortly."
+            self._refuse_early(Overloaded("queue_full", detail), closing=False)
 
     def finish(self) -> None:
         """Handles the request: its body is complete."""
@@ -185,12 +185,12 @@ class IngestRequest(httputil.HTTPMessageDelegate):
         services = self._services
         services.reject_if_draining()
         if method != "POST":
-            raise MethodNotAllowed("method_not_allowed", "This address does not know that method.", {"Allow": "POST"})
+            raise MethodNotAllowed("method_not_allowed", "This path does not support the method.", {"Allow": "POST"})
         if self._endpoint.is_limited_by_address:
             headers = self._request.headers
             peer = self._connection.context.remote_ip  # type: ignore[attr-defined]  # set by Tornado's HTTPServer
-            address = services.limits.hash_address(peer, headers.get_list("X-Forwarded-For"))
-            rate_limit = services.limits.take_address(address)
+            address = services.rate_limiter.hash_address(peer, headers.get_list("X-Forwarded-For"))
+            rate_limit = services.rate_limiter.take_address(address)
             if rate_limit is not None:
                 self._request.response_headers = rate_limit.headers()
         if length > self._max_body:
@@ -203,7 +203,7 @@ class IngestRequest(httputil.HTTPMessageDelegate):
         """Refuses the request if its body is not complete within the timeout."""
         timeout_s = self._services.settings.body_timeout.total_seconds()
         if now - self._started_at > timeout_s:
-            self._refuse_early(TooSlow("too_slow", f"The body did not come within {timeout_s:g} s."), closing=True)
+            self._refuse_early(TooSlow("too_slow", f"The body did not arrive within {timeout_s:g} s."), closing=True)
 
     async def _handle(self) -> None:
         try:

@@ -28,7 +28,7 @@ METHODS = ("get", "head", "post", "put", "patch", "delete", "options")
 READ_METHODS = ("get", "head", "options")  # all other methods change data, which requires the role admin
 JSON = "application/json"
 
-Slug = Annotated[str, msgspec.Meta(description="An application's slug, as `GET applications` tells it.")]
+Slug = Annotated[str, msgspec.Meta(description="An application's slug, from `GET applications`.")]
 App = Annotated[str, msgspec.Meta(description="An application's slug or name.")]
 InstanceId = Annotated[str, msgspec.Meta(description="An instance's ID, a UUID.")]
 TokenId = Annotated[str, msgspec.Meta(description="A token's ID, a UUID.")]
@@ -40,15 +40,17 @@ class Header:
 
     name: str
     description: str
-    shape: object = str
+    value_type: object = str
     always: bool = True
 
 
 FEED_CURSOR = Header(
-    "X-Feed-Cursor", "The feed's cursor that this is true at; with it as `since`, the feed tells what changed.", int
+    "X-Feed-Cursor",
+    "The feed's cursor of the response's state. After it, the feed sends all later changes.",
+    int,
 )
 NEXT_PAGE = Header(
-    "Link", 'Where the next page is, with `rel="next"`; the last page has none. To be taken as it is.', always=False
+    "Link", 'The URL of the next page, with `rel="next"`; the last page has none. Use it unchanged.', always=False
 )
 
 
@@ -62,7 +64,7 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """The parameters and the response of a method, the role that may call it, and its refusals beside the common ones.
+    """The parameters and the response of a method, the role that may call it, and its specific refusals.
 
     `name` is the operation ID in the OpenAPI document, from which generated clients make a function's name.
     """
@@ -146,15 +148,13 @@ def validate_operations(pattern: str, handler: type[tornado.web.RequestHandler])
     implemented = [name for name in METHODS if getattr(handler, name) is not getattr(base, name)]
     operations = operations_of(handler)
     if not implemented:
-        raise ConfigurationError(f"{handler.__name__} answers no method.")
+        raise ConfigurationError(f"{handler.__name__} implements no method.")
     for name in implemented:
         if name not in operations:
-            raise ConfigurationError(
-                f"{handler.__name__}.{name} is no `operation`, so it does not say who may call it."
-            )
+            raise ConfigurationError(f"{handler.__name__}.{name} is not an `operation`, so its role is unknown.")
         if not operations[name].docstring:
             raise ConfigurationError(f"{handler.__name__}.{name} has no docstring, which is its summary.")
         if name not in READ_METHODS and operations[name].role < Role.ADMIN:
             raise ConfigurationError(f"{handler.__name__}.{name} changes data but does not require the role admin.")
         if set(re.compile(pattern).groupindex) != set(operations[name].path):
-            raise ConfigurationError(f"{handler.__name__}.{name} does not take what is in its path: {pattern}")
+            raise ConfigurationError(f"{handler.__name__}.{name} does not have the parameters of its path: {pattern}")

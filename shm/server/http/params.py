@@ -14,7 +14,7 @@ from shm.core.errors import BadRequest
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-LOCATION = " - at `"  # the last occurrence in a message of msgspec; the text before it may quote the input
+LOCATION_MARKER = " - at `"  # the last occurrence in a message of msgspec; the text before it may quote the input
 LOCATION_STEP = re.compile(r"\.(\w+)|\[")  # of a location: to a field, or into a list or a dictionary
 
 
@@ -22,9 +22,9 @@ class NoQuery(msgspec.Struct, frozen=True):
     """The query of an operation without parameters."""
 
 
-def parse_query(shape: type[T], arguments: dict[str, list[str]], *, lenient: bool = False) -> T:
+def parse_query(type_: type[T], arguments: dict[str, list[str]], *, lenient: bool = False) -> T:
     """The query string as a struct. `lenient`: parameters that the struct does not have are ignored."""
-    fields = {field.encode_name: field for field in msgspec.structs.fields(shape)}
+    fields = {field.encode_name: field for field in msgspec.structs.fields(type_)}
     values: dict[str, Any] = {}
     for name, texts in arguments.items():
         if lenient and name not in fields:
@@ -32,56 +32,58 @@ def parse_query(shape: type[T], arguments: dict[str, list[str]], *, lenient: boo
         if len(texts) > 1:
             raise BadRequest("bad_parameter", f"{name!r:.40} is given more than once.")
         if name not in fields:
-            raise BadRequest("unknown_parameter", f"There is no parameter {name!r:.40} here; there are: {[*fields]}.")
+            raise BadRequest("unknown_parameter", f"The parameter {name!r:.40} is unknown; allowed: {[*fields]}.")
         values[name] = _parse_value(name, texts[0], fields[name].type)
     try:
-        return msgspec.convert(values, shape)
+        return msgspec.convert(values, type_)
     except msgspec.ValidationError as error:
-        raise BadRequest("bad_parameter", f"{_describe(error, shape)}.") from None
+        raise BadRequest("bad_parameter", f"{_describe(error, type_)}.") from None
 
 
-def parse_body(shape: type[T], body: bytes) -> T:
+def parse_body(type_: type[T], body: bytes) -> T:
     """The JSON body as a struct."""
     try:
-        body.decode()  # msgspec does not check the UTF-8 of values that no field takes
-        return msgspec.json.decode(body, type=shape)
+        body.decode()  # msgspec does not check the UTF-8 of values of unknown fields
+        return msgspec.json.decode(body, type=type_)
     except msgspec.ValidationError as error:
-        raise BadRequest("bad_field", f"{_describe(error, shape)}.") from None
+        raise BadRequest("bad_field", f"{_describe(error, type_)}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
-        fields = [field.encode_name for field in msgspec.structs.fields(shape)]
-        raise BadRequest("bad_json", f"The body is no JSON object in UTF-8 with the fields {fields}.") from None
+        fields = [field.encode_name for field in msgspec.structs.fields(type_)]
+        raise BadRequest("bad_json", f"The body is not a JSON object in UTF-8 with the fields {fields}.") from None
     except RecursionError:
-        raise BadRequest("too_deep", "The JSON is nested too deep to be read.") from None
+        raise BadRequest("too_deep", "The JSON is nested too deeply.") from None
 
 
-def _parse_value(name: str, text: str, shape: Any) -> Any:
-    """The text itself where the field takes text, else its value as JSON: `true` is a boolean, `1` and `TRUE` are not.
+def _parse_value(name: str, text: str, type_: Any) -> Any:
+    """The text itself for a text field, otherwise its value as JSON: `true` is a boolean, `1` and `TRUE` are not.
 
     `null` is refused: a client omits a parameter that it does not need.
     """
     try:
-        return msgspec.convert(text, shape)
+        return msgspec.convert(text, type_)
     except msgspec.ValidationError as error:
-        if text != text.strip() or text == "null" or any(_allowed_values(inspect.type_info(shape), ())):
-            raise BadRequest("bad_parameter", f"{name}: {_describe(error, shape)}.") from None
+        if text != text.strip() or text == "null" or any(_allowed_values(inspect.type_info(type_), ())):
+            raise BadRequest("bad_parameter", f"{name}: {_describe(error, type_)}.") from None
     try:
-        return msgspec.json.decode(text.encode(), type=shape)
+        return msgspec.json.decode(text.encode(), type=type_)
     except msgspec.ValidationError as error:
-        raise BadRequest("bad_parameter", f"{name}: {_describe(error, shape)}.") from None
+        raise BadRequest("bad_parameter", f"{name}: {_describe(error, type_)}.") from None
     except (msgspec.DecodeError, RecursionError):
-        raise BadRequest("bad_parameter", f"{name} is none of the values that it may have.") from None
+        raise BadRequest("bad_parameter", f"{name} has an invalid value.") from None
 
 
-def _describe(error: msgspec.ValidationError, shape: Any) -> str:
+def _describe(error: msgspec.ValidationError, type_: Any) -> str:
     """The error, its location, and the allowed values of a Literal. In ASCII, because the text may quote the input."""
-    what, at, where = str(error).rpartition(LOCATION) if LOCATION in str(error) else (str(error), "", "")
-    values = [*_allowed_values(inspect.type_info(shape), LOCATION_STEP.findall(where))]
-    return f"{ascii(what)[1:-1]:.150}{at}{ascii(where)[1:-1]:.100}" + (f"; there are: {values}" if values else "")
+    text = str(error)
+    message, separator, location = text.rpartition(LOCATION_MARKER) if LOCATION_MARKER in text else (text, "", "")
+    values = [*_allowed_values(inspect.type_info(type_), LOCATION_STEP.findall(location))]
+    allowed = f"; allowed: {values}" if values else ""
+    return f"{ascii(message)[1:-1]:.150}{separator}{ascii(location)[1:-1]:.100}{allowed}"
 
 
-def _allowed_values(found: inspect.Type, steps: Sequence[str]) -> Iterator[object]:
+def _allowed_values(type_info: inspect.Type, steps: Sequence[str]) -> Iterator[object]:
     """The values of the Literal at the end of these steps from a type."""
-    match found:
+    match type_info:
         case inspect.UnionType(types=choices):
             for choice in choices:
                 yield from _allowed_values(choice, steps)

@@ -51,15 +51,15 @@ def body_of(refusal: Refusal) -> bytes:
     return _encoder.encode(problem)
 
 
-def log(asked: str, error: BaseException) -> None:
-    """Logs an error without the request, which contains the client's address. `asked` names what was requested."""
+def log(request_name: str, error: BaseException) -> None:
+    """Logs an error without the request, which contains the client's address. `request_name` is the handler."""
     if isinstance(error, Refusal | UnstorableData):
-        logger.debug("%s: refused, %s", asked, refusal_for(error).code)
+        logger.debug("%s: refused, %s", request_name, refusal_for(error).code)
         return
     if isinstance(error, DatabaseUnavailable):
-        rate_limited.warning(f"{asked}: the database is away, full or too slow", str(error))
+        rate_limited.warning(f"{request_name}: the database is unavailable, full or too slow", str(error))
         return
-    logger.error("%s failed", asked, exc_info=error)
+    logger.error("%s failed", request_name, exc_info=error)
 
 
 class Internal(Refusal):
@@ -74,19 +74,19 @@ def refusal_for(error: BaseException | None, status_code: int = HTTPStatus.INTER
         case Refusal():
             return error
         case DatabaseBusy():
-            return Overloaded("queue_full", "More requests wait for the database than may; try again shortly.")
+            return Overloaded("queue_full", "Too many requests wait for the database; try again shortly.")
         case DatabaseFull():
-            return Overloaded("database_full", "The database's disk is full; what it has is safe.", FULL_RETRY_S)
+            return Overloaded("database_full", "The database's disk is full; stored data is intact.", FULL_RETRY_S)
         case QueryTooSlow():
-            return Overloaded("database_too_slow", "The database took too long over this.")
+            return Overloaded("database_too_slow", "The database exceeded its time limit for this request.")
         case UnstorableData():
-            return BadRequest("unstorable", "A value in this request is none that the database can hold.")
+            return BadRequest("unstorable", "A value in this request cannot be stored in the database.")
         case DatabaseUnavailable():
-            return Overloaded("database_unavailable", "The database is away; nothing acknowledged is lost.")
+            return Overloaded("database_unavailable", "The database is unavailable; acknowledged data is not lost.")
     if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        return MethodNotAllowed("method_not_allowed", "This address does not know that method.")
+        return MethodNotAllowed("method_not_allowed", "This path does not support the method.")
     if status_code == HTTPStatus.NOT_FOUND:
-        return NotFound("no_such_address", "There is nothing at this address.")
+        return NotFound("no_such_address", "This path does not exist.")
     if HTTPStatus.BAD_REQUEST <= status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
-        return BadRequest("bad_request", "The request cannot be read.")
-    return Internal("internal_error", "Something went wrong here; the server's log says what.")
+        return BadRequest("bad_request", "The request is malformed.")
+    return Internal("internal_error", "An internal error occurred; the server's log has the details.")

@@ -36,7 +36,7 @@ def closing_response(refusal: Refusal) -> bytes:
 
 
 HEADERS_TOO_LARGE = HeadersTooLarge("headers_too_large", "The headers are larger than SHM_MAX_HEADERS allows.")
-BAD_HTTP = BadRequest("bad_http", "This is no HTTP that can be read: its first line, a header, or its body.")
+BAD_HTTP = BadRequest("bad_http", "The request is not valid HTTP: its request line, a header or its body is malformed.")
 
 
 class Stream(IOStream):
