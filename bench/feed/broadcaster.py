@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from bench.feed.sender import SendResult
-from bench.feed.subscribers import COUNTER, CURSOR, HEAD_ENDS, TEXT
+from bench.feed.subscribers import COUNTER, CURSOR, HEADER_END, TEXT
 
 WRITE_INTERVAL_S = 0.1  # between two batches
 MAX_FRAMES_PER_WRITE = 1_000
 HANDSHAKE_TIMEOUT_S = 20
-MAX_HEAD_BYTES = 4_096
+MAX_HEADER_BYTES = 4_096
 SWITCHING_PROTOCOLS = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
 
@@ -108,10 +108,10 @@ def _accept_subscriber(listener: socket.socket) -> socket.socket:
     connection, _ = listener.accept()
     connection.settimeout(HANDSHAKE_TIMEOUT_S)
     request = b""
-    while HEAD_ENDS not in request:
-        more = connection.recv(MAX_HEAD_BYTES)
-        assert more, "a subscriber closed its connection"
-        request += more
+    while HEADER_END not in request:
+        received = connection.recv(MAX_HEADER_BYTES)
+        assert received, "a subscriber closed its connection"
+        request += received
     connection.sendall(SWITCHING_PROTOCOLS)
     connection.setblocking(False)
     return connection

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from bench.feed.subscribers import COUNTER, HEAD_ENDS
+from bench.feed.subscribers import COUNTER, HEADER_END
 
 CONNECTIONS = 128
 RESPONSE_TIMEOUT_S = 60  # a later response will not come
 MAX_RESPONSE_BYTES = 2**16
 POLL_TIMEOUT_S = 0.001  # of epoll
-INSTANCE_ID_ENDS, SIGNATURE_ENDS = 36, 36 + 1 + 128  # of a line, as in replay.lua
+INSTANCE_ID_END, SIGNATURE_END = 36, 36 + 1 + 128  # of a line, as in replay.lua
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,20 +125,20 @@ def send(pipe: Connection, load: Load) -> None:
 
 def _request(port: int, line: bytes) -> tuple[int, bytes]:
     """The snapshot's number, and the request in the format of the Go client."""
-    body = line[SIGNATURE_ENDS + 1 :]
+    body = line[SIGNATURE_END + 1 :]
     counter = COUNTER.search(body)
     assert counter is not None, "each snapshot of the fleet has a counter"
     head = (
         f"POST /v1/snapshot HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUser-Agent: Go-http-client/1.1\r\n"
         f"Content-Type: application/json\r\nAccept-Encoding: gzip\r\nContent-Length: {len(body)}\r\n"
-        f"X-Instance-Id: {line[:INSTANCE_ID_ENDS].decode()}\r\n"
-        f"X-Signature: {line[INSTANCE_ID_ENDS + 1 : SIGNATURE_ENDS].decode()}\r\n\r\n"
+        f"X-Instance-Id: {line[:INSTANCE_ID_END].decode()}\r\n"
+        f"X-Signature: {line[INSTANCE_ID_END + 1 : SIGNATURE_END].decode()}\r\n\r\n"
     )
     return int(counter[1]), head.encode() + body
 
 
 def _is_complete(response: bytes) -> bool:
-    head, ended, body = response.partition(HEAD_ENDS)
+    head, ended, body = response.partition(HEADER_END)
     if not ended:
         return False
     _, _, length = head.lower().partition(b"content-length:")

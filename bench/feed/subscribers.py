@@ -20,16 +20,14 @@ MAX_PARTIAL_BYTES = 2**18  # for an incomplete frame of the previous read
 TIMEOUT_S = 20  # for a handshake, and from the last snapshot until all have received it
 PONG_INTERVAL_S = 10  # pings are discarded, so pongs are sent unasked; the server waits 15 s for one
 CHECK_INTERVAL_S = 0.02  # between two checks whether all have received everything
-STALLED_BUFFER_BYTES = (
-    4_096  # of the sockets of stalled subscribers, which then block position once and not frame_end 6 MB
-)
+STALLED_BUFFER_BYTES = 4_096  # of the sockets of stalled subscribers, which then block at once and not after 6 MB
 COUNTER = re.compile(rb'"invoices_sent": ?(\d+)')
 CURSOR_KEY = b'"cursor":'
 CURSOR = re.compile(rb'"cursor":(\d+),')
 MAX_CURSOR_BYTES = 32
 TEXT, CLOSE, PING = 0x81, 0x88, 0x89
 PONG = b"\x8a\x80\0\0\0\0"  # a client masks; zeros change nothing
-HEAD_ENDS = b"\r\n\r\n"
+HEADER_END = b"\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,10 +233,10 @@ def _connect(plan: SubscriberPlan, rcvbuf: int = 0) -> tuple[socket.socket, byte
         f"Authorization: Bearer {plan.token}\r\n\r\n".encode()
     )
     response = b""
-    while HEAD_ENDS not in response:
+    while HEADER_END not in response:
         received = connection.recv(READ_BYTES)
         assert received, f"the feed was refused: {response!r}"
         response += received
-    head, _, partial = response.partition(HEAD_ENDS)
+    head, _, partial = response.partition(HEADER_END)
     assert head.startswith(b"HTTP/1.1 101 "), f"the feed was refused: {response!r}"
     return connection, partial

@@ -73,7 +73,7 @@ class Fleet:
 
     def __init__(self, size: int) -> None:
         self.installs = [_install() for _ in range(size)]
-        self._begins = datetime.now(UTC) - FIRST_SNAPSHOT_AGE
+        self._first_snapshot_at = datetime.now(UTC) - FIRST_SNAPSHOT_AGE
         self._next = 0
 
     def seed(self, dsn: str) -> None:
@@ -106,9 +106,9 @@ class Fleet:
             out.writelines(islice((self._line(index) for index in count(first, step)), number))
 
     def _line(self, index: int) -> bytes:
-        turn, place = divmod(index, len(self.installs))
-        install = self.installs[place]
-        body = snapshot_body(install.instance_id, self._begins + turn * SNAPSHOT_INTERVAL, index)
+        turn, position = divmod(index, len(self.installs))
+        install = self.installs[position]
+        body = snapshot_body(install.instance_id, self._first_snapshot_at + turn * SNAPSHOT_INTERVAL, index)
         signature = nacl.bindings.crypto_sign(body, install.secret)[: nacl.bindings.crypto_sign_BYTES]
         return b"%s %s %s\n" % (install.instance_id.encode(), signature.hex().encode(), body)
 

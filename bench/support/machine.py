@@ -85,7 +85,7 @@ def measure_fsyncs(folder: Path, seconds: float) -> Percentiles:
 
 
 def measure_verifications(signed: Iterable[tuple[bytes, bytes]], seconds: float) -> float:
-    """Ed25519 measure_verifications a second of these bodies on one core."""
+    """Ed25519 verifications a second of these bodies on one core."""
     pairs = list(signed)
     done = 0
     started = time.perf_counter()

@@ -30,7 +30,7 @@ class InstanceTracker:
         self.newest = newest
         self._entries: dict[str, _Entry] = {}
         self._generation = 0
-        self._outdated = 0  # entries of earlier generations
+        self._outdated_count = 0  # entries of earlier generations
         self._is_listing = False
 
     def application_slug(self, instance_id: str) -> str | None:
@@ -44,7 +44,7 @@ class InstanceTracker:
         The cursors of a restored or recreated database start again at a smaller number.
         """
         self._generation += 1
-        self._outdated = len(self._entries)
+        self._outdated_count = len(self._entries)
         self._is_listing = True
 
     def update(self, instance: Instance, cursor: int) -> bool:
@@ -72,7 +72,7 @@ class InstanceTracker:
 
     def has_outdated(self) -> bool:
         """Whether the current list has not confirmed every instance of earlier lists yet."""
-        return self._outdated > 0
+        return self._outdated_count > 0
 
     def end_list(self) -> list[str]:
         """Ends the list. Returns the IDs of the instances that neither it nor a message since its start contained."""
@@ -83,7 +83,7 @@ class InstanceTracker:
         vanished = [key for key, entry in self._entries.items() if entry.generation != self._generation]
         for key in vanished:
             del self._entries[key]
-        self._outdated = 0
+        self._outdated_count = 0
         return vanished
 
     def evict_oldest(self) -> list[str]:
@@ -102,10 +102,10 @@ class InstanceTracker:
         return entry if entry is not None and entry.generation == self._generation else None
 
     def _store(self, instance_id: str, entry: _Entry) -> None:
-        """Writes an entry. All writes go through here, which keeps `_outdated` right."""
+        """Writes an entry. All writes go through here, which keeps `_outdated_count` right."""
         previous = self._entries.get(instance_id)
         if previous is not None:
-            self._outdated -= previous.generation != self._generation
+            self._outdated_count -= previous.generation != self._generation
         elif len(self._entries) >= MAX_INSTANCES:
             raise TooManyInstancesError(
                 f"there are more than {MAX_INSTANCES:,} instances: follow one application, or the newest only"

@@ -14,8 +14,10 @@ from .model import Page
 
 # After the feed has reached the list's cursor, it may still have to send changes made during the reading: an instance
 # that changes continuously is sent with its newest cursor, after changes of others that happened before.
-SETTLE_S = 1.0
-SILENCE_S = 5.0  # without a message, the feed counts as caught up: the last change may be outside the subscription
+SETTLE_TIMEOUT_S = 1.0
+SILENCE_TIMEOUT_S = (
+    5.0  # without a message, the feed counts as caught up: the last change may be outside the subscription
+)
 
 
 class Listing:
@@ -55,7 +57,7 @@ class Listing:
         """Seconds without a message after which to call `finish`; None while pages are missing."""
         if self._end_cursor is None:
             return None
-        return SILENCE_S if self._settles_at is None else SETTLE_S
+        return SILENCE_TIMEOUT_S if self._settles_at is None else SETTLE_TIMEOUT_S
 
     def advance(self, cursor: int) -> Iterator[FeedEvent]:
         """The feed has sent the changes up to this cursor."""
@@ -63,7 +65,7 @@ class Listing:
             return
         now = asyncio.get_running_loop().time()
         if self._settles_at is None:
-            self._settles_at = now + SETTLE_S
+            self._settles_at = now + SETTLE_TIMEOUT_S
         if now >= self._settles_at or not self._tracker.has_outdated():
             yield from self.finish()
 

@@ -19,7 +19,7 @@ KEY_WIDTH = 11  # cells of the column of keys, and of the states' names
 class HelpScreen(ModalScreen[None]):
     """Shows the help. The arrows, j and k scroll it."""
 
-    COMPONENT_CLASSES = {"help--head", "help--key", "help--text"}  # noqa: RUF012
+    COMPONENT_CLASSES = {"help--heading", "help--key", "help--text"}  # noqa: RUF012
     BINDINGS = [  # noqa: RUF012
         ("escape,question_mark,q,enter", "dismiss", "close"),
         ("j", "scroll(1)", "down"),
@@ -44,18 +44,18 @@ class HelpScreen(ModalScreen[None]):
 
 def help_text(style: Callable[[str], Style]) -> Text:
     """Keys by group, then the states, then the filter's syntax."""
-    head, key, plain = style("head"), style("key"), style("text")
+    heading, key, plain = style("heading"), style("key"), style("text")
     text = Text(no_wrap=True, overflow="ellipsis")
     for group in dict.fromkeys(action.group for action in ACTIONS):
-        text.append(f"{group.upper()}\n", head)
+        text.append(f"{group.upper()}\n", heading)
         for action in ACTIONS:
             if action.group == group:
                 text.append(f"  {action.key_label:<{KEY_WIDTH}}", key).append(f"{action.help}\n", plain)
         text.append("\n")
-    text.append("STATES\n", head)
+    text.append("STATES\n", heading)
     for state in State:
         text.append(f"  {state.glyph} ", key).append(f"{state.label:<{KEY_WIDTH}}{state.meaning}\n", plain)
-    text.append("\nTHE FILTER\n", head)
+    text.append("\nTHE FILTER\n", heading)
     syntax = (filter.__doc__ or "").partition("\n\n")[2].rstrip()
     text.append("\n".join(f"  {line.removeprefix('    ')}" for line in syntax.splitlines()), plain)
     return text

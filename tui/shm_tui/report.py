@@ -51,7 +51,7 @@ class Report(msgspec.Struct):
 
 
 async def fetch_report(client: Client, slug: str | None) -> Report:
-    """Requests the report's data, of item application (`slug`) or of all (None). Raises ClientError."""
+    """Requests the report's data, of one application (`slug`) or of all (None). Raises ClientError."""
     stats = await client.stats()
     applications = [app for app in await client.applications() if slug in (None, app.slug)]
     if slug is not None and not applications:
@@ -93,8 +93,8 @@ def _applications(report: Report, width: int) -> str:
         [application.name, application.slug, *(f"{count:,}" for count in _counts(application))]
         for application in (section.application for section in report.applications)
     ]
-    heads = ["application", "slug", "total", "active", "counted", "pending", "revoked"]
-    return _table("APPLICATIONS", heads, rows, {2, 3, 4, 5, 6}, width) if rows else "No instance has reported yet."
+    headers = ["application", "slug", "total", "active", "counted", "pending", "revoked"]
+    return _table("APPLICATIONS", headers, rows, {2, 3, 4, 5, 6}, width) if rows else "No instance has reported yet."
 
 
 def _counts(application: Application) -> tuple[int, ...]:
@@ -115,8 +115,8 @@ def _metrics(section: ReportedApplication, width: int) -> str:
         [category.key, category.kind, "values", _format_categories(category), *[UNKNOWN] * 4, f"{category.instances:,}"]
         for category in section.categories
     ]
-    heads = ["metric", "kind", "aggregate", "value", "min", "p50", "p90", "max", "instances"]
-    return _table(section.application.name.upper(), heads, rows, {3, 4, 5, 6, 7, 8}, width) if rows else ""
+    headers = ["metric", "kind", "aggregate", "value", "min", "p50", "p90", "max", "instances"]
+    return _table(section.application.name.upper(), headers, rows, {3, 4, 5, 6, 7, 8}, width) if rows else ""
 
 
 def _value(kpi: Kpi) -> str:
@@ -165,10 +165,10 @@ def _instances(report: Report, width: int) -> str:
                 ", ".join(metrics),
             ]
         )
-    heads = ["state", "instance", "application", "version", "os", "env", "mode", "seen", "metrics"]
+    headers = ["state", "instance", "application", "version", "os", "env", "mode", "seen", "metrics"]
     if not rows:
         return ""
-    table = _table("INSTANCES", heads, rows, {7}, width)
+    table = _table("INSTANCES", headers, rows, {7}, width)
     return table + (f"\n  the newest {len(rows):,} instances; there are more" if report.more_instances else "")
 
 
@@ -178,11 +178,11 @@ def _format_metric(value: Value, description: MetricKey | None) -> str:
     return with_unit(value, description.unit, description.format)
 
 
-def _table(title: str, heads: list[str], rows: list[list[str]], right_aligned: set[int], width: int) -> str:
+def _table(title: str, headers: list[str], rows: list[list[str]], right_aligned: set[int], width: int) -> str:
     """A table with its title. Columns at the end are cut or omitted where the line is too short."""
-    widths = [max(cell_len(row[index]) for row in [heads, *rows]) for index in range(len(heads))]
+    widths = [max(cell_len(row[index]) for row in [headers, *rows]) for index in range(len(headers))]
     lines = [title]
-    for row in [heads, *rows]:
+    for row in [headers, *rows]:
         remaining = width - INDENT
         cells = []
         for index, text in enumerate(row):

@@ -22,7 +22,7 @@ def empty_message(session: LiveSession, filter_text: str) -> str:
 def incomplete_message(session: LiveSession) -> str:
     """Why the rows may be outdated or not all; "" if they are complete."""
     total, row_count = session.total(), len(session.store.rows)
-    if session.connection.phase is Phase.REFUSED:
+    if session.connection.phase is Phase.ACCESS_DENIED:
         return session.connection.reason
     if session.is_complete and total is not None and total > row_count >= session.store.limit:
         return f"showing the newest {row_count:,} of {total:,} instances"

@@ -19,7 +19,7 @@ from typing import Any
 
 from shm_client.model import Value
 from shm_tui.model.row import Row, format_value
-from shm_tui.model.state import BY_LABEL, Clock, State, state_of
+from shm_tui.model.state import STATES_BY_LABEL, Clock, State, state_of
 from shm_tui.text.formatting import DAY, HOUR, MINUTE
 
 Predicate = Callable[[Row, Clock], bool]
@@ -39,7 +39,7 @@ TIME_FIELDS = {"seen": "last_seen_at", "first": "first_seen_at"}
 STATUS_FIELDS = ("status", "state")
 
 # As in the API, "active" means seen within the active window, counted or not. `counted` is the state of ●.
-STATUSES = {label: frozenset({state}) for label, state in BY_LABEL.items()} | {
+STATUSES = {label: frozenset({state}) for label, state in STATES_BY_LABEL.items()} | {
     "active": frozenset({State.ACTIVE, State.UNCOUNTED}),
     "counted": frozenset({State.ACTIVE}),
 }
@@ -107,7 +107,7 @@ def parse_filter(text: str, keys: Iterable[str] = (), ranks: Mapping[str, str] =
     if text.count('"') % 2:
         raise FilterError('a quote is not closed: add "')
     for term in _TERM.finditer(text):
-        minus, name, compare, value = term.groups()
+        minus, name, comparison, value = term.groups()
         if not term[0]:
             continue
         if not name and not value:
@@ -115,7 +115,7 @@ def parse_filter(text: str, keys: Iterable[str] = (), ranks: Mapping[str, str] =
         predicate = (
             _word_predicate(_unquote(value))
             if not name
-            else _field_predicate(name, compare, _unquote(value), keys_by_folded, unknown_keys, ranks)
+            else _field_predicate(name, comparison, _unquote(value), keys_by_folded, unknown_keys, ranks)
         )
         is_time_dependent = is_time_dependent or _is_time_dependent(name, _unquote(value).casefold())
         predicates.append(_negate(predicate) if minus else predicate)
@@ -131,7 +131,7 @@ def _is_time_dependent(name: str | None, value: str) -> bool:
     """Whether a term depends on ages or states. A word does if it is part of a state's label."""
     if name:
         return name.casefold() in (*TIME_FIELDS, *STATUS_FIELDS)
-    return any(value in label for label in BY_LABEL)
+    return any(value in label for label in STATES_BY_LABEL)
 
 
 def _negate(predicate: Predicate) -> Predicate:
@@ -164,7 +164,7 @@ def _search_text(row: Row) -> str:
 
 def _field_predicate(
     name: str,
-    compare: str,
+    comparison: str,
     value: str,
     keys_by_folded: dict[str, str],
     unknown_keys: list[str],
@@ -172,38 +172,38 @@ def _field_predicate(
 ) -> Predicate:
     plain = _unquote(name)
     field = "" if name.startswith('"') else plain.casefold()
-    if not value and compare != ":":
-        raise FilterError(f"expected a value after {plain}{compare}")
+    if not value and comparison != ":":
+        raise FilterError(f"expected a value after {plain}{comparison}")
     if field in STATUS_FIELDS:
-        return _status_predicate(field, compare, value.casefold())
+        return _status_predicate(field, comparison, value.casefold())
     if field in TIME_FIELDS:
-        return _time_predicate(field, compare, value)
+        return _time_predicate(field, comparison, value)
     if field == "version":
-        return _version_predicate(compare, value, ranks)
+        return _version_predicate(comparison, value, ranks)
     if field in TEXT_FIELDS:
-        return _text_predicate(field, compare, value.casefold())
+        return _text_predicate(field, comparison, value.casefold())
     key = keys_by_folded.get(plain.casefold())
     if key is None:
         unknown_keys.append(plain)
         key = plain
-    return _metric_predicate(key, compare, value)
+    return _metric_predicate(key, comparison, value)
 
 
-def _status_predicate(field: str, compare: str, word: str) -> Predicate:
+def _status_predicate(field: str, comparison: str, word: str) -> Predicate:
     states = frozenset[State]().union(*(group for name, group in STATUSES.items() if name.startswith(word)))
     if word in STATUSES:
         states = STATUSES[word]
-    if compare not in {":", "=", "!="} or not states:
+    if comparison not in {":", "=", "!="} or not states:
         raise FilterError(f"{field}: is one of {' '.join(sorted(STATUSES))}")
-    is_included = compare != "!="
+    is_included = comparison != "!="
     return lambda row, clock: (state_of(row.instance, clock) in states) is is_included
 
 
-def _time_predicate(field: str, compare: str, value: str) -> Predicate:
+def _time_predicate(field: str, comparison: str, value: str) -> Predicate:
     match = re.fullmatch(r"(\d+)([smhd])", value)
-    if compare not in {">", ">=", "<", "<="} or not match:
+    if comparison not in {">", ">=", "<", "<="} or not match:
         raise FilterError(f"{field} is compared with a time: {field}<1h, {field}>30d")
-    limit_s, attribute, test = int(match[1]) * _UNIT_SECONDS[match[2]], TIME_FIELDS[field], _OPERATORS[compare]
+    limit_s, attribute, test = int(match[1]) * _UNIT_SECONDS[match[2]], TIME_FIELDS[field], _OPERATORS[comparison]
 
     def predicate(row: Row, clock: Clock) -> bool:
         time = getattr(row.instance, attribute)
@@ -212,35 +212,35 @@ def _time_predicate(field: str, compare: str, value: str) -> Predicate:
     return predicate
 
 
-def _version_predicate(compare: str, value: str, ranks: Mapping[str, str]) -> Predicate:
-    if compare == ":":
+def _version_predicate(comparison: str, value: str, ranks: Mapping[str, str]) -> Predicate:
+    if comparison == ":":
         # A prefix of whole parts: 1.4 matches 1.4.2 and 1.4-rc, but not 1.40. `1.` matches 1.4, while it is typed.
         prefix = re.compile(rf"v?{re.escape(value)}(?!(?<=\d)\d)", re.IGNORECASE)
         return lambda row, _: bool(prefix.match(row.instance.app_version))
     if value not in ranks:
         raise MissingRankError(value)
-    rank, test = ranks[value], _OPERATORS[compare]
+    rank, test = ranks[value], _OPERATORS[comparison]
     return lambda row, _: bool(row.instance.app_version) and test(row.instance.version_rank, rank)
 
 
-def _text_predicate(field: str, compare: str, value: str) -> Predicate:
+def _text_predicate(field: str, comparison: str, value: str) -> Predicate:
     attribute = TEXT_FIELDS[field]
-    if compare == ":":
+    if comparison == ":":
         return lambda row, _: value in getattr(row.instance, attribute).casefold()
-    if compare not in {"=", "!="}:
+    if comparison not in {"=", "!="}:
         raise FilterError(f"{field} is a text: {field}:{value} or {field}={value}")
-    is_equal = compare == "="
+    is_equal = comparison == "="
     return lambda row, _: (getattr(row.instance, attribute).casefold() == value) is is_equal
 
 
-def _metric_predicate(key: str, compare: str, value: str) -> Predicate:
-    if compare == ":":
+def _metric_predicate(key: str, comparison: str, value: str) -> Predicate:
+    if comparison == ":":
         text = value.casefold()
         return lambda row, _: key in row.metrics and text in format_value(row.metrics[key]).casefold()
-    number, text, test = _parse_number(value), value.casefold(), _OPERATORS[compare]
-    compares_texts = compare in {"=", "!="}
+    number, text, test = _parse_number(value), value.casefold(), _OPERATORS[comparison]
+    compares_texts = comparison in {"=", "!="}
     if number is None and not compares_texts:
-        raise FilterError(f"{key}{compare} is compared with a number, not “{value}”")
+        raise FilterError(f"{key}{comparison} is compared with a number, not “{value}”")
 
     def predicate(row: Row, _clock: Clock) -> bool:
         metric: Value = row.metrics.get(key)

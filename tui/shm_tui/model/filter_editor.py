@@ -12,11 +12,11 @@ class FilterEditor:
     def __init__(self) -> None:
         self.text = ""
         self.ranks: dict[str, str] = {}  # the server's ranks of the versions that filters compare with
-        self._text_before = ""
+        self._previous_text = ""
 
     def begin(self) -> None:
         """Remembers the filter in effect, which applies while a text is invalid."""
-        self._text_before = self.text
+        self._previous_text = self.text
 
     def apply(self, text: str, store: RowStore) -> FilterError | None:
         """Sets the store's filter. Returns the error of an invalid text."""
@@ -24,7 +24,7 @@ class FilterEditor:
         try:
             store.filter = self._parse(text, store.key_counts)
         except FilterError as caught:
-            error, text = caught, self._text_before
+            error, text = caught, self._previous_text
             store.filter = self._parse(text, store.key_counts)
         self.text = text.strip()
         return error

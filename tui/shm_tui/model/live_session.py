@@ -44,7 +44,7 @@ class Phase(Enum):
     CONNECTING = "connecting"
     LIVE = "live"
     DISCONNECTED = "disconnected"
-    REFUSED = "refused"
+    ACCESS_DENIED = "refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class ConnectionStatus:
     @property
     def is_lost(self) -> bool:
         """Whether the server is unavailable or refuses the token."""
-        return self.phase in {Phase.DISCONNECTED, Phase.REFUSED}
+        return self.phase in {Phase.DISCONNECTED, Phase.ACCESS_DENIED}
 
 
 @dataclass(slots=True)
@@ -142,7 +142,7 @@ class LiveSession:
         self._counts_outdated.set()
 
     def _set_disconnected(self, error: ClientError, retry_in_s: float) -> None:
-        phase = Phase.REFUSED if isinstance(error, RefusedError) else Phase.DISCONNECTED
+        phase = Phase.ACCESS_DENIED if isinstance(error, RefusedError) else Phase.DISCONNECTED
         since = self.connection.since if self.connection.is_lost else monotonic()
         self.connection = ConnectionStatus(phase, since, monotonic() + retry_in_s, str(error))
 

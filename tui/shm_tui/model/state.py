@@ -32,7 +32,7 @@ class State(Enum):
 
 
 SORT_RANK = {state: rank for rank, state in enumerate(State)}
-BY_LABEL = {state.label: state for state in State}
+STATES_BY_LABEL = {state.label: state for state in State}
 
 
 def state_of(instance: Instance, clock: Clock) -> State:

@@ -10,7 +10,7 @@ from shm_tui.text.formatting import UNKNOWN, compact, share, with_unit
 
 T = TypeVar("T", Kpi, Flag, Category)
 
-AGGREGATE_MARKS = {"sum": "", "avg": "⌀ "}  # before a value; other aggregates are written with their name
+AGGREGATE_PREFIXES = {"sum": "", "avg": "⌀ "}  # before a value; other aggregates are written with their name
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,9 @@ class Tile:
 
 def number_tile(kpi: Kpi) -> Tile:
     """A number's aggregate, with p50 and p90 of the instances below it."""
-    mark = AGGREGATE_MARKS.get(kpi.aggregate, f"{kpi.aggregate} ")
+    prefix = AGGREGATE_PREFIXES.get(kpi.aggregate, f"{kpi.aggregate} ")
     percentiles = f"p50 {compact(kpi.p50)}  p90 {compact(kpi.p90)}"
-    return Tile(kpi.label or kpi.key, mark + with_unit(kpi.value, kpi.unit, kpi.format), percentiles)
+    return Tile(kpi.label or kpi.key, prefix + with_unit(kpi.value, kpi.unit, kpi.format), percentiles)
 
 
 def flag_tile(flag: Flag) -> Tile:

@@ -85,6 +85,7 @@ def _sanitize(text: str, limit: int) -> str:
         else:
             combining, visible = 0, character
         is_repeated = visible == REPLACEMENT and kept[-1:] == [REPLACEMENT]  # one mark for a run of removed characters
+        # A leading space is dropped: a combining mark on it would be drawn on the cell before the text.
         is_leading_space = visible == " " and not kept
         if not is_repeated and not is_leading_space:
             kept.append(visible)

@@ -20,7 +20,7 @@ from shm_tui.text.formatting import UNKNOWN, age, exact, timestamp
 LABEL_WIDTH = 14  # cells of a label
 KEY_WIDTH = 30  # cells of a metric's key
 VALUE_WIDTH = 22  # cells of a metric's value, aligned on the right
-STYLES = ("title", "head", "name", "value", *(state.style for state in State))
+STYLES = ("title", "heading", "name", "value", *(state.style for state in State))
 
 
 class DetailPanel(VerticalScroll):
@@ -54,7 +54,7 @@ def render_details(row: Row, clock: Clock, style: dict[str, Style], descriptions
     def section(title: str, pairs: list[tuple[str, str]]) -> None:
         if not pairs:
             return
-        lines.extend((Text(), Text(title, style["head"])))
+        lines.extend((Text(), Text(title, style["heading"])))
         for name, value in pairs:
             lines.append(Text.assemble((_pad(name, LABEL_WIDTH), style["name"]), (value, style["value"])))
 
@@ -80,13 +80,13 @@ def render_details(row: Row, clock: Clock, style: dict[str, Style], descriptions
     for title, kind in (("METRICS", "business"), ("SYSTEM", "system")):
         of_kind = [metric for metric in described if metric.kind == kind and not metric.hidden]
         if of_kind:
-            lines.extend((Text(), Text(title, style["head"])))
+            lines.extend((Text(), Text(title, style["heading"])))
         for metric in of_kind:
             value = format_exact(row.metrics[metric.key], metric.unit)
             padding = " " * max(0, VALUE_WIDTH - cell_len(value))
             name = _pad(_cut_middle(metric.key, KEY_WIDTH - 1), KEY_WIDTH)
             lines.append(Text.assemble((name + padding, style["name"]), (value, style["value"])))
-    lines.extend((Text(), Text("AS IT WAS SENT", style["head"])))
+    lines.extend((Text(), Text("AS IT WAS SENT", style["heading"])))
     lines.append(Text(format_json(instance.metrics), style["name"]))
     return Text("\n").join(lines)
 

@@ -11,7 +11,7 @@ from shm_tui.text.formatting import plural
 class Headline(Widget):
     """A name and facts about it. A fact that does not fit is omitted as a whole."""
 
-    COMPONENT_CLASSES = {"headline--name", "headline--more"}  # noqa: RUF012
+    COMPONENT_CLASSES = {"headline--name", "headline--fact"}  # noqa: RUF012
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Headline(Widget):
             part = f"  ·  {fact}" if index else f"   {fact}"
             if cell_len(line.plain) + cell_len(part) > self.size.width:
                 break
-            line.append(part, self.get_component_rich_style("headline--more"))
+            line.append(part, self.get_component_rich_style("headline--fact"))
         return line
 
 

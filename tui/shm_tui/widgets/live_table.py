@@ -22,11 +22,11 @@ from shm_tui.text.formatting import UNKNOWN
 from shm_tui.widgets.line_builder import LineBuilder
 from shm_tui.widgets.messages import CursorMoved, RowOpened, SortRequested
 
-HIGHLIGHT_S = 0.5  # a changed cell is highlighted for so long
+HIGHLIGHT_S = 0.5  # how long a changed cell is highlighted
 MEASURED_ROWS = 200  # rows that determine the first width of a column
 DIMMED_STATES = frozenset({State.SILENT, State.REVOKED})  # their values are outdated
-STYLES = ("head", "sorted", "row", "cursor", "highlight", "dim", "good", "soft", "warn", "bad")
-OWN_BACKGROUND = ("head", "sorted", "row", "highlight")  # the other styles are drawn on the row's background
+STYLES = ("header", "sorted", "row", "cursor", "highlight", "dim", "good", "soft", "warn", "bad")
+OWN_BACKGROUND = ("header", "sorted", "row", "highlight")  # the other styles are drawn on the row's background
 
 
 class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
@@ -74,7 +74,7 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
         self.update_order()
 
     def update_order(self) -> None:
-        """Follows a change of the rows' order or number. The view follows the cursor if it was visible."""
+        """Redraws after a change of the rows' order or number. The view follows the cursor if it was visible."""
         ids = self.store.visible_ids
         self.virtual_size = Size(self._line_width, len(ids) + 1)
         before, top = self.cursor_id, self.scroll_offset.y
@@ -155,7 +155,7 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
         self.refresh()
 
     def on_click(self, event: events.Click) -> None:
-        """A click on a head sorts, one on a row moves the cursor, and one on the cursor opens the row."""
+        """A click on a header sorts, on a row it moves the cursor, and on the cursor it opens the row."""
         if event.y == 0:
             column = self._column_layout.column_at(event.x)
             if column is not None:
@@ -190,16 +190,16 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
     # Drawing.
 
     def render_line(self, y: int) -> Strip:
-        """One line of the view: the head, a row, or a blank line."""
+        """One line of the view: the header, a row, or a blank line."""
         if y == 0:
-            return self._render_head()
+            return self._render_header()
         index = self.scroll_offset.y + y - 1
         if index >= len(self.store.visible_ids) or self.clock is None:
             return Strip.blank(self._line_width, self._style("row"))
         return self._render_row(self.store.visible_ids[index], self.clock)
 
-    def _render_head(self) -> Strip:
-        plain, sorted_style = self._style("head"), self._style("sorted")
+    def _render_header(self) -> Strip:
+        plain, sorted_style = self._style("header"), self._style("sorted")
         line = LineBuilder(plain)
         left, right = self._column_layout.hidden_counts()
         all_placed = self._column_layout.placed()
@@ -215,8 +215,8 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
         strip = line.strip(self._line_width)
         first_x = next((placed.x for placed in all_placed if placed.column.pinning is Pinning.NONE), 0)
         if left and first_x > GAP:
-            mark = Strip([Segment("‹", sorted_style)], 1)
-            strip = Strip.join([strip.crop(0, first_x - GAP), mark, strip.crop(first_x - GAP + 1, self._line_width)])
+            arrow = Strip([Segment("‹", sorted_style)], 1)
+            strip = Strip.join([strip.crop(0, first_x - GAP), arrow, strip.crop(first_x - GAP + 1, self._line_width)])
         return strip
 
     def _render_row(self, key: str, clock: Clock) -> Strip:
@@ -251,7 +251,7 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
 
     @property
     def _row_count(self) -> int:
-        """Rows that fit below the head."""
+        """Rows that fit below the header."""
         return max(1, self.size.height - 1)
 
     def _style(self, name: str) -> Style:

@@ -14,7 +14,7 @@ class CursorMoved(Message):
 
 
 class SortRequested(Message):
-    """The user clicked a column's head."""
+    """The user clicked a column's header."""
 
     def __init__(self, column: Column) -> None:
         super().__init__()

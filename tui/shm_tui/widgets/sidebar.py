@@ -14,7 +14,7 @@ from shm_tui.widgets.messages import ApplicationChosen
 class Sidebar(Widget, can_focus=True):
     """One line for all applications and one for each application, the largest first. The selected one is marked."""
 
-    COMPONENT_CLASSES = {"side--title", "side--here", "side--name", "side--count"}  # noqa: RUF012
+    COMPONENT_CLASSES = {"sidebar--title", "sidebar--selected", "sidebar--name", "sidebar--count"}  # noqa: RUF012
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,8 +51,8 @@ class Sidebar(Widget, can_focus=True):
             name_width = max(1, self.size.width - 3 - len(number))
             lines.append(
                 Text.assemble(
-                    ("▌" if is_selected else " ", self._style("here")),
-                    (fit(name, name_width - 1) + " ", self._style("here" if is_selected else "name")),
+                    ("▌" if is_selected else " ", self._style("selected")),
+                    (fit(name, name_width - 1) + " ", self._style("selected" if is_selected else "name")),
                     (f" {number} ", self._style("count")),
                     no_wrap=True,
                 )
@@ -74,4 +74,4 @@ class Sidebar(Widget, can_focus=True):
         return max(0, index - self._height + 1)
 
     def _style(self, name: str) -> Style:
-        return self.get_component_rich_style(f"side--{name}")
+        return self.get_component_rich_style(f"sidebar--{name}")

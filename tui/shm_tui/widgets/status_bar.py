@@ -24,7 +24,7 @@ def connection_text(connection: ConnectionStatus) -> tuple[str, str]:
             return "◌ connecting", "dim"
         case Phase.LIVE:
             return "● live", "good"
-        case Phase.DISCONNECTED | Phase.REFUSED:
+        case Phase.DISCONNECTED | Phase.ACCESS_DENIED:
             wait_s = ceil((connection.next_try or now) - now)
             retry = f"retry in {wait_s}s" if wait_s > 0 else "retrying"
             return f"◌ {connection.phase.value} {duration(now - connection.since)}, {retry}", "bad"
