@@ -1,10 +1,10 @@
-# The front door. Each target does its own set-up; nothing but Python 3.11+, python3-venv and make is needed.
+# The entry point for developers. Each target sets up what it needs; only Python 3.11+, python3-venv and make are needed.
 
 PYTHON ?= python3
 TESTS_AT_ONCE ?= 4
 BIN := .venv/bin
 
-# Tests start hundreds of Python processes: where this is set, each would compile all modules again.
+# Tests start hundreds of Python processes. With this variable, each of them would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
-setup: .venv/.ready  ## create .venv and nothing else
+setup: .venv/.ready  ## create .venv only
 
 # Created again only when the lock or a project file is newer. Every version and its hash comes from requirements.lock.
 .venv/.ready: requirements.lock pyproject.toml sdk/pyproject.toml
@@ -27,33 +27,33 @@ setup: .venv/.ready  ## create .venv and nothing else
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e . -e sdk
 	@touch $@
 
-demo: .venv/.ready  ## a simulated fleet, a server and the console, in one terminal
+demo: .venv/.ready  ## run a simulated fleet, a server and the console in one terminal
 	@$(BIN)/shm demo --data-dir .demo
 
-serve: .venv/.ready  ## the server alone, for real use
+serve: .venv/.ready  ## run the server
 	@$(BIN)/shm serve
 
-test: .venv/.ready  ## every test but the long ones, on real PostgreSQL and processes; T=tests/... for some
+test: .venv/.ready  ## run all tests except the long ones, on real PostgreSQL and processes; T=tests/... for a part
 	@$(BIN)/python -m pytest $(or $(T),--numprocesses $(TESTS_AT_ONCE) --dist worksteal)
 
-test-long: .venv/.ready  ## the tests that take minutes: many rounds of kills, outages of realistic length
+test-long: .venv/.ready  ## run the tests that take minutes: repeated kills, outages of realistic length
 	@$(BIN)/python -m pytest -m long --timeout 1800
 
-bench: bench-intake bench-read bench-feed  ## every bench; each prints its figures beside a baseline of this machine
+bench: bench-intake bench-read bench-feed  ## run all benchmarks; each prints its results and a baseline of this machine
 
-bench-intake: .venv/.ready  ## durable snapshots a second, in about five minutes; needs wrk
+bench-intake: .venv/.ready  ## measure durable snapshots a second, in about five minutes; needs wrk
 	@$(BIN)/python -m bench.intake
 
-bench-read: .venv/.ready  ## latency of reads at 10,000 and 1,000,000 instances, in about ten minutes, with 15 GB
+bench-read: .venv/.ready  ## measure reads at 10,000 and 1,000,000 instances, in about ten minutes, with 15 GB
 	@$(BIN)/python -m bench.read
 
-bench-feed: .venv/.ready  ## from 202 to 1,000 subscribers at 1,000 snapshots a second, in about six minutes
+bench-feed: .venv/.ready  ## measure the feed's latency: 1,000 subscribers, 1,000 snapshots a second, in about six minutes
 	@$(BIN)/python -m bench.feed
 
-check: .venv/.ready  ## format, lint, spelling, types, imports and the lock, in under a minute
+check: .venv/.ready  ## check format, lint, spelling, types, imports and locks, in under a minute
 	@$(BIN)/ruff format --check . || { echo "to correct it: make format"; exit 1; }
-	@$(BIN)/ruff check . || { echo "to correct what can be corrected automatically: make format"; exit 1; }
-	@$(BIN)/codespell . .ci || { echo "correct it, or add the word to [tool.codespell] in pyproject.toml"; exit 1; }
+	@$(BIN)/ruff check . || { echo "to apply automatic corrections: make format"; exit 1; }
+	@$(BIN)/codespell . .ci || { echo "correct the spelling, or add the word to [tool.codespell] in pyproject.toml"; exit 1; }
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo || { echo "the contracts are in pyproject.toml, [tool.importlinter]"; exit 1; }
 	@$(BIN)/python .ci/lock.py --check
@@ -65,8 +65,8 @@ format: .venv/.ready  ## format the code and apply the linter's corrections
 lock: .venv/.ready  ## resolve the dependencies again into requirements.lock
 	@$(BIN)/python .ci/lock.py
 
-screenshot: .venv/.ready  ## docs/console.svg, taken from the demo fleet
+screenshot: .venv/.ready  ## update docs/console.svg from the demo fleet
 	@$(BIN)/shm demo --data-dir .demo --screenshot docs/console.svg
 
-clean:  ## remove what was built here (.demo, with the demo's data, stays)
+clean:  ## remove build results and caches, but not .demo with the demo's data
 	rm -rf .venv dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,13 +1,13 @@
 """Resolves every dependency to exact versions with hashes.
 
-`requirements.lock` decides: all that both distributions and the development tools need. Two locks are cut out of it,
-never resolved by themselves, so a package has one version everywhere:
+`requirements.lock` has the dependencies of both distributions and the development tools. Two more locks are resolved
+with its versions as constraints, so that a package has the same version in all of them:
 
-- `requirements-server.lock`: what an installed `shm-server` needs, for the image and for virtualenvs in production;
-- `requirements-build.lock`: what builds its wheel.
+- `requirements-server.lock`: the dependencies of an installed `shm-server`, for the image and for production;
+- `requirements-build.lock`: the build dependencies of its wheel.
 
-Without an argument the locks are written anew; with `--check` they are only compared with what pyproject.toml asks
-for, keeping the versions that they name.
+Without an argument, the locks are written with the newest versions. With `--check`, they are only compared with the
+requirements of pyproject.toml.
 """
 
 import shutil
@@ -26,7 +26,7 @@ UV = Path(sysconfig.get_path("scripts")) / "uv"
 
 
 def resolve(folder: Path, *options: str) -> None:
-    """Writes the three locks in `folder`; versions already named in its requirements.lock are kept where they fit."""
+    """Writes the three locks in `folder`, with the versions of its requirements.lock where these are compatible."""
     with (ROOT / "pyproject.toml").open("rb") as project:
         build = tomllib.load(project)["build-system"]["requires"]
     everything = ("--group", "dev", "--extra", "system", "pyproject.toml", "sdk/pyproject.toml")
@@ -49,14 +49,14 @@ def _compile(lock: Path, *arguments: str, stdin: str = "") -> None:
 
 
 def check() -> str | None:
-    """The locks' fault in a sentence, or None when they fit both pyproject.toml."""
+    """Returns an error message if a lock does not match the two pyproject.toml, else None."""
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         shutil.copy(ROOT / LOCK, scratch)
         resolve(scratch)
         for lock in (LOCK, SERVER_LOCK, BUILD_LOCK):
             if not (ROOT / lock).is_file() or (scratch / lock).read_text() != (ROOT / lock).read_text():
-                return f"{lock} does not fit pyproject.toml; to correct it: make lock"
+                return f"{lock} does not match pyproject.toml; to correct it: make lock"
     return None
 
 

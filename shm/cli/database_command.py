@@ -1,4 +1,4 @@
-"""Common parts of all commands that use the database: settings, log, connection, and errors as one sentence."""
+"""Common parts of all commands that use the database: settings, log, connection, and error messages."""
 
 import argparse
 import asyncio
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def run(args: argparse.Namespace, action: Action) -> int:
-    """Runs `action` on the database of `args`, over one connection, and returns its exit status. See `run_with`."""
+    """Runs `action` on the database of `args`, over one connection, and returns its exit status. As `run_with`."""
     return run_with(args, nullcontext(), lambda database, settings, _: action(database, settings))
 
 
@@ -76,7 +76,7 @@ def open_dsn(settings: Settings) -> Iterator[tuple[str, RestartIfDead | None]]:
     except StatementFailed as error:
         raise ConfigurationError(f"PostgreSQL refused {error}.") from None
     except UnstorableData as error:
-        raise ConfigurationError(f"PostgreSQL can neither store nor compare a given value: {error}.") from None
+        raise ConfigurationError(f"PostgreSQL cannot store or compare a value: {error}.") from None
 
 
 async def _with_database(

@@ -24,46 +24,46 @@ from shm.core.signals import interruptible
 from shm.db.database import Database
 from shm.db.migrations import migrate
 
-HELP = "All instances with their current metrics, as CSV or JSON lines."
+HELP = "Write all instances with their current metrics as CSV or JSON lines."
 
 Write = Callable[[bytes], object]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of the filter, the format and the output."""
-    parser.add_argument("--app", metavar="…", help="Of one application, by its slug or name. Default: of all.")
-    parser.add_argument("--q", metavar="…", help="Those with this in their ID, version, environment or mode.")
-    parser.add_argument("--status", choices=["pending", "active", "revoked"])
-    parser.add_argument("--version", metavar="…", help="Those of exactly this version.")
-    parser.add_argument("--environment", metavar="…", help="Those in exactly this environment.")
+    parser.add_argument("--app", metavar="…", help="Only instances of this application (slug or name).")
+    parser.add_argument("--q", metavar="…", help="Only instances with this text in ID, version, environment or mode.")
+    parser.add_argument("--status", choices=["pending", "active", "revoked"], help="Only instances with this status.")
+    parser.add_argument("--version", metavar="…", help="Only instances with exactly this version.")
+    parser.add_argument("--environment", metavar="…", help="Only instances in exactly this environment.")
     parser.add_argument("--format", choices=get_args(export.Format), default="csv", help="Default: csv.")
     parser.add_argument(
-        "--output", metavar="FILE", type=Path, help="A file, written whole or not at all. Default: standard output."
+        "--output", metavar="FILE", type=Path, help="Write to this file, atomically. Default: standard output."
     )
     add_flags(parser, *database_command.FLAGS)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the export."""
-    wanted = msgspec.convert({name: vars(args)[name] for name in InstanceFilter.__struct_fields__}, InstanceFilter)
+    selection = msgspec.convert({name: vars(args)[name] for name in InstanceFilter.__struct_fields__}, InstanceFilter)
 
     async def write_all(database: Database, settings: Settings, write: Write) -> int:
-        await _export(database, settings, wanted, args.format, write)
+        await _export(database, settings, selection, args.format, write)
         return 0
 
     return database_command.run_with(args, _output(args.output), write_all)
 
 
 async def _export(
-    database: Database, settings: Settings, wanted: InstanceFilter, form: export.Format, write: Write
+    database: Database, settings: Settings, selection: InstanceFilter, output_format: export.Format, write: Write
 ) -> None:
     await migrate(database)
-    begun = await export.open_export(InstanceReader(database, settings), wanted, form)
-    if begun.omitted_columns:
-        print_message(f"{begun.omitted_columns} metrics have no column; JSON lines have them all.")
-    async with aclosing(begun.chunks) as pieces:
-        async for piece in pieces:
-            write(piece)
+    exported = await export.open_export(InstanceReader(database, settings), selection, output_format)
+    if exported.omitted_columns:
+        print_message(f"{exported.omitted_columns} metrics have no column; --format jsonl has all of them.")
+    async with aclosing(exported.chunks) as chunks:
+        async for chunk in chunks:
+            write(chunk)
 
 
 @contextmanager
@@ -74,18 +74,18 @@ def _output(file: Path | None) -> Iterator[Write]:
         return
     file = file.resolve()
     if file.exists() and not file.is_file():
-        raise ConfigurationError(f"{file} is no file that could be replaced; leave --output out and redirect.")
-    unfinished = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+        raise ConfigurationError(f"{file} is not a regular file; redirect the output instead of using --output.")
+    temporary_file = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     try:
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = os.open(temporary_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            with os.fdopen(descriptor, "wb") as handle:
-                yield handle.write
-                handle.flush()
+            with os.fdopen(descriptor, "wb") as output:
+                yield output.write
+                output.flush()
                 os.fsync(descriptor)
-            unfinished.replace(file)
+            temporary_file.replace(file)
         finally:
-            unfinished.unlink(missing_ok=True)
+            temporary_file.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigurationError(f"{file} cannot be written: {error.strerror}.") from None
 
@@ -94,10 +94,10 @@ def _output(file: Path | None) -> Iterator[Write]:
 def _standard_output() -> Iterator[Write]:
     try:
         yield sys.stdout.buffer.write
-        with interruptible():  # blocks while the reader of a pipe does not read
+        with interruptible():  # it blocks while the reader of a pipe does not read
             sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at exit and would fail
         if isinstance(error, BrokenPipeError):
             raise
-        raise ConfigurationError(f"Nothing can be written: {error.strerror}.") from None
+        raise ConfigurationError(f"Standard output cannot be written: {error.strerror}.") from None

@@ -44,20 +44,20 @@ def _run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="shm",
         description="SHM (Self-Hosted Metrics): privacy-first telemetry for self-hosted software.",
-        epilog="`shm COMMAND --help` says more.",
+        epilog="`shm COMMAND --help` describes a command.",
     )
     parser.add_argument("--version", action="version", version=f"shm {shm.__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
+    requested = next((argument for argument in arguments if not argument.startswith("-")), None)
     for name in sorted(commands):
-        if wanted is None or wanted not in commands or wanted == name:
-            _add(subparsers, commands[name])
+        if requested is None or requested not in commands or requested == name:
+            _add_command(subparsers, commands[name])
     args = parser.parse_args(arguments)
     command: Command = args.command
     return command.run(args)
 
 
-def _add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", point: EntryPoint) -> None:
+def _add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", point: EntryPoint) -> None:
     command: Command = point.load()
     subparser = subparsers.add_parser(point.name, help=command.HELP, description=command.HELP)
     command.configure(subparser)

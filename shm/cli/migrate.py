@@ -1,4 +1,4 @@
-"""`shm migrate`: brings the schema up to date, and does nothing else."""
+"""`shm migrate`: migrates the schema and does nothing else."""
 
 import argparse
 import logging
@@ -8,13 +8,13 @@ from shm.core.settings import Settings, add_flags
 from shm.db.database import Database
 from shm.db.migrations import migrate
 
-HELP = "Bring the database's schema up to date; `shm serve` does so by itself."
+HELP = "Migrate the database's schema to this release; `shm serve` does this at its start."
 
 logger = logging.getLogger(__name__)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of `shm migrate`."""
+    """Adds the flags."""
     add_flags(parser, *database_command.FLAGS)
 
 

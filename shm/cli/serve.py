@@ -35,7 +35,7 @@ from shm.server.app import listen, serve
 from shm.server.services import Services
 from shm.server.supervisor import Workers, reserve_port
 
-HELP = "Run the server: migrate, listen, and on SIGTERM finish what is in flight."
+HELP = "Run the server: migrate the schema, listen, and on SIGTERM finish the requests in flight."
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
             else:
                 _run_workers(settings, dsn, restart_if_dead)
         except asyncio.CancelledError:
-            logger.info("ended before it listened")
+            logger.info("ended by a signal during the start")
             return 128 + signal.SIGTERM
         finally:
             ignore_signals()
@@ -89,12 +89,12 @@ def _run_workers(settings: Settings, dsn: str, restart_if_dead: RestartIfDead | 
 
     def work(number: int, orphaned: int, notify_listening: Callable[[], None]) -> None:
         asyncio.run(
-            _run_worker(replace(settings, port=port), dsn, Instruments(numbers, number), orphaned, notify_listening)
+            _run_worker(replace(settings, port=port), dsn, Instruments(slots, number), orphaned, notify_listening)
         )
 
-    numbers = WorkerSlots(settings.workers)
+    slots = WorkerSlots(settings.workers)
     workers = Workers(settings.workers, work, settings.drain_timeout)
-    exit_if_signalled()  # by one that came before `workers` listened to signals
+    exit_if_signalled()  # for a signal before `workers` installed its handlers
     token_file = workers.prepare(_prepare(settings, dsn))
     with reserve_port(listen(settings)) as port:
         workers.run(PostgresWatchdog(restart_if_dead).check, lambda: _log_how_to_connect(settings, port, token_file))
@@ -139,12 +139,12 @@ async def _databases(settings: Settings, dsn: str) -> AsyncIterator[tuple[Databa
 
 def _check_connection_limit(settings: Settings) -> None:
     """Raises ConfigurationError if several workers need too many connections. SHM_DB_POOL bounds those of one."""
-    each = settings.pool + WRITER_CONNECTIONS + LISTENER_CONNECTIONS + BACKGROUND_CONNECTIONS
-    wanted = settings.workers * each
-    if settings.workers > 1 and wanted > MAX_CONNECTIONS:
+    per_worker = settings.pool + WRITER_CONNECTIONS + LISTENER_CONNECTIONS + BACKGROUND_CONNECTIONS
+    needed = settings.workers * per_worker
+    if settings.workers > 1 and needed > MAX_CONNECTIONS:
         raise ConfigurationError(
-            f"{settings.workers} workers with {each} connections each want {wanted}; "
-            f"PostgreSQL has room for {MAX_CONNECTIONS}. Choose fewer with --workers, or smaller pools with --pool."
+            f"{settings.workers} workers with {per_worker} connections each need {needed} connections; "
+            f"PostgreSQL allows {MAX_CONNECTIONS}. Set fewer workers with --workers, or smaller pools with --pool."
         )
 
 
@@ -156,14 +156,14 @@ class _StopEvent(asyncio.Event):
 
 @contextmanager
 def _stop_on_signals(orphaned: int | None = None) -> Iterator[_StopEvent]:
-    """Sets the event at a signal, and when the parent process has died: `orphaned` becomes readable then."""
-    stop, owner = _StopEvent(), asyncio.current_task()
+    """Yields an event that a signal sets, and the death of the parent process: `orphaned` then becomes readable."""
+    stop, task = _StopEvent(), asyncio.current_task()
     loop = asyncio.get_running_loop()
 
     def request_stop() -> None:
         stop.set()
-        if not stop.is_ready and owner is not None:
-            owner.cancel()
+        if not stop.is_ready and task is not None:
+            task.cancel()
 
     def on_parent_death(descriptor: int) -> None:
         loop.remove_reader(descriptor)
@@ -178,11 +178,11 @@ def _stop_on_signals(orphaned: int | None = None) -> Iterator[_StopEvent]:
 
 def _log_how_to_connect(settings: Settings, port: int, token_file: Path | None) -> None:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    reached = "127.0.0.1" if host in ("0.0.0.0", "[::]") else host  # noqa: S104 - compared, not bound
+    client_host = "127.0.0.1" if host in ("0.0.0.0", "[::]") else host  # noqa: S104 - compared, not bound
     logger.info("SHM is listening on http://%s:%d", host, port)
     logger.info("admin token: %s", f"in {token_file}" if token_file else "the one in SHM_ADMIN_TOKEN")
     logger.info(
         "open the console: shm console --server http://%s:%d%s",
-        *(reached, port),
+        *(client_host, port),
         f" --data-dir {shlex.quote(str(settings.data_dir))}" if token_file else "",
     )

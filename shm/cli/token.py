@@ -16,10 +16,10 @@ from shm.core.settings import Settings, add_flags
 from shm.db.database import Database
 from shm.db.migrations import migrate
 
-HELP = "List, make and remove API tokens, directly in the database."
+HELP = "List, create and remove API tokens, directly in the database."
 
-PAGE = 500
-TITLES = ("id", "role", "created", "expires", "last used", "name")
+PAGE_ROWS = 500
+COLUMN_TITLES = ("id", "role", "created", "expires", "last used", "name")
 
 Action = Callable[[argparse.Namespace, TokenStore], Coroutine[object, object, None]]
 
@@ -27,47 +27,52 @@ Action = Callable[[argparse.Namespace, TokenStore], Coroutine[object, object, No
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommands, each with the flags of `shm migrate`."""
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    _add(commands, "list", _list, "All tokens, newest first; never the tokens themselves.")
-    add = _add(commands, "add", _make, "Make a token; it is printed, this once.")
-    add.add_argument("name", metavar="NAME", help="What will use it. It is shown in lists.")
+    _add_subcommand(commands, "list", _list, "List all tokens without their secrets, newest first.")
+    add = _add_subcommand(commands, "add", _create, "Create a token and print it. It is not shown again.")
+    add.add_argument("name", metavar="NAME", help="The user of the token, for lists.")
     add.add_argument(
         "--role",
         choices=["viewer", "admin"],
         default="viewer",
         help="A viewer reads, an admin also changes. Default: viewer.",
     )
-    add.add_argument("--expires", metavar="…", type=_duration, help="Ends by itself after 90d, or 12h. Default: never.")
-    remove = _add(commands, "remove", _remove, "Remove a token: it is none at once, in every server.")
-    remove.add_argument("id", metavar="ID", type=_token_id, help="As `shm token list` shows it.")
+    add.add_argument(
+        "--expires",
+        metavar="…",
+        type=_duration,
+        help="Lifetime, such as 90d or 12h. Default: unlimited.",
+    )
+    remove = _add_subcommand(commands, "remove", _remove, "Remove a token, with immediate effect in every server.")
+    remove.add_argument("id", metavar="ID", type=_token_id, help="Its ID, as `shm token list` shows it.")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the subcommand."""
     action: Action = args.action
 
-    async def act(database: Database, settings: Settings) -> int:
+    async def migrate_and_act(database: Database, settings: Settings) -> int:
         await migrate(database)
         await action(args, TokenStore(database, settings))
         return 0
 
-    return database_command.run(args, act)
+    return database_command.run(args, migrate_and_act)
 
 
 async def _list(_: argparse.Namespace, tokens: TokenStore) -> None:
-    rows: list[tuple[str, ...]] = [TITLES]
-    page = await tokens.list_page(None, PAGE)
+    rows: list[tuple[str, ...]] = [COLUMN_TITLES]
+    page = await tokens.list_page(None, PAGE_ROWS)
     while page:
         rows += [_row(token) for token in page]
-        page = await tokens.list_page(encode_page_token(page[-1]), PAGE)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(TITLES))]
+        page = await tokens.list_page(encode_page_token(page[-1]), PAGE_ROWS)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMN_TITLES))]
     for row in rows:
         print_result("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-async def _make(args: argparse.Namespace, tokens: TokenStore) -> None:
+async def _create(args: argparse.Namespace, tokens: TokenStore) -> None:
     issued = await tokens.create(args.name, Role[args.role.upper()], args.expires)
-    until = "without an end" if issued.expires_at is None else f"until {_moment(issued.expires_at)}"
-    print_message(f"A token for the role {issued.role}, {until}; its ID is {issued.id}. It is shown this once:")
+    expiry = "without expiry" if issued.expires_at is None else f"valid until {_format_time(issued.expires_at)}"
+    print_message(f"Created a token with the role {issued.role}, {expiry}, ID {issued.id}. It is shown only now:")
     print_result(issued.token)
 
 
@@ -76,12 +81,12 @@ async def _remove(args: argparse.Namespace, tokens: TokenStore) -> None:
     print_message(f"Removed {removed.id} ({strip_control_characters(removed.name)}).")
     if removed.is_servers_own:
         print_message(
-            "It was a server's own: the next start makes it valid again, unless you remove admin.token in the data"
+            "This is a server's own token. The next start makes it valid again, unless you first remove admin.token in "
+            "the data directory or set another SHM_ADMIN_TOKEN."
         )
-        print_message("directory, or set another SHM_ADMIN_TOKEN, before.")
 
 
-def _add(
+def _add_subcommand(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, action: Action, description: str
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=description, description=description)
@@ -90,25 +95,25 @@ def _add(
     return parser
 
 
-def _duration(written: str) -> timedelta:
+def _duration(text: str) -> timedelta:
     try:
-        return parse_duration(written)
+        return parse_duration(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"expected {error}") from None
 
 
-def _token_id(written: str) -> str:
+def _token_id(text: str) -> str:
     try:
-        return str(UUID(written))
+        return str(UUID(text))
     except ValueError:
         raise argparse.ArgumentTypeError("expected an ID as `shm token list` shows it") from None
 
 
 def _row(token: Token) -> tuple[str, ...]:
-    ends = "never" if token.expires_at is None else _moment(token.expires_at)
+    expires = "never" if token.expires_at is None else _format_time(token.expires_at)
     used = "never" if token.last_used_on is None else token.last_used_on.isoformat()
-    return (token.id, token.role, _moment(token.created_at), ends, used, strip_control_characters(token.name))
+    return (token.id, token.role, _format_time(token.created_at), expires, used, strip_control_characters(token.name))
 
 
-def _moment(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+def _format_time(time: datetime) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")

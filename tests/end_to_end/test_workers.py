@@ -210,7 +210,7 @@ def test_more_connections_than_postgres_allows_are_refused() -> None:
     process = start_serve("--workers", "20")
     said, _ = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 1
-    assert "20 workers with 9 connections each want 180; PostgreSQL has room for 90" in said
+    assert "20 workers with 9 connections each need 180 connections; PostgreSQL allows 90" in said
 
 
 def test_a_port_shared_by_another_servers_workers_is_taken(pair: ServerProcess, database: str) -> None:

@@ -1,1 +1,1 @@
-"""A believable fleet of simulated installs, through the real SDK and protocol. `shm demo` brings it to a terminal."""
+"""`shm demo`: a fleet of simulated installs that report through the SDK, with a server and the console."""

@@ -1,7 +1,7 @@
-"""Three applications that somebody might ship, and what one install of each would report. Pure.
+"""Three invented applications, and the metrics that an install of each reports. Pure.
 
-Counters are functions of the time and of the install's number, so a fleet that is stopped and started again goes on
-where it would be by now, and needs no memory.
+Counters are functions of the time and of the install's number, so a fleet needs no stored state: after a restart, its
+counters have the values that they would have without the restart.
 """
 
 import math
@@ -9,8 +9,8 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-EPOCH = 1_767_225_600.0  # 2026-01-01: when the oldest of these installs were set up
-TIME_FACTOR = 40.0  # a demo's hour passes in ninety seconds, or nothing would move while one looks
+EPOCH = 1_767_225_600.0  # 2026-01-01, in Unix time: when the oldest installs were set up
+TIME_FACTOR = 40.0  # a simulated hour lasts ninety seconds, so that values change visibly
 
 HOSTS = (
     ("linux/amd64", "docker", 46),
@@ -28,49 +28,49 @@ Metrics = dict[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Persona:
-    """One simulated install: what stays with it for good."""
+    """The constant properties of a simulated install."""
 
     number: int
     os_arch: str
     deployment_mode: str
     environment: str
-    size: float  # how large this install is; most are small and a few are very large
-    since: float  # when it was set up, seconds since 1970
-    patience: float  # from 0 to 1: how late it moves to a new version
+    size: float  # a factor of its counters; most installs are small, a few are very large
+    installed_at: float  # in Unix time
+    update_rank: float  # from 0 to 1; installs with a lower rank have newer versions
 
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """An application: its name, its releases with the share of installs that have them, and what it counts."""
+    """An application. `releases` are versions, newest first, each with the highest `update_rank` that has it."""
 
     name: str
     share: int
     releases: Sequence[tuple[str, float]]
-    count: Callable[[Persona, float, random.Random], Metrics]
+    counters: Callable[[Persona, float, random.Random], Metrics]
 
     def version(self, persona: Persona) -> str:
-        """The release that this install has come to."""
-        return next(version for version, upto in self.releases if persona.patience <= upto)
+        """The version of an install."""
+        return next(version for version, max_rank in self.releases if persona.update_rank <= max_rank)
 
     def report(self, persona: Persona, now: float) -> Metrics:
-        """The counters of the install at `now` (seconds since 1970), with its machine's metrics."""
-        drift = random.Random(f"{persona.number}/{int(now)}")
-        hours = max(0.0, now - persona.since) / 3600
-        machine: Metrics = {
+        """The counters of the install at `now` (Unix time), with its system metrics."""
+        noise = random.Random(f"{persona.number}/{int(now)}")
+        hours = max(0.0, now - persona.installed_at) / 3600
+        system_metrics: Metrics = {
             "sys_os": persona.os_arch.partition("/")[0],
             "sys_cpu_cores": 2 ** (persona.number % 5),
             "sys_mode": persona.deployment_mode,
-            "app_mem_rss_mb": round(90 + 40 * math.log1p(persona.size) + drift.uniform(-6, 6)),
-            "app_cpu_pct": round(min(96.0, 2 + 3 * math.log1p(persona.size) * drift.uniform(0.5, 1.6)), 1),
+            "app_mem_rss_mb": round(90 + 40 * math.log1p(persona.size) + noise.uniform(-6, 6)),
+            "app_cpu_pct": round(min(96.0, 2 + 3 * math.log1p(persona.size) * noise.uniform(0.5, 1.6)), 1),
             "app_uptime_h": int(hours) % (24 * (7 + persona.number % 40)),
         }
         if persona.environment == "ci":
-            machine["sys_ephemeral"] = True
-        return self.count(persona, hours * TIME_FACTOR, drift) | machine
+            system_metrics["sys_ephemeral"] = True
+        return self.counters(persona, hours * TIME_FACTOR, noise) | system_metrics
 
 
 def make_persona(application: Application, number: int) -> Persona:
-    """The install of that number: always the same one."""
+    """The install of that number, which always has the same properties."""
     rng = random.Random(f"{application.name}/{number}")
     os_arch, mode, _ = rng.choices(HOSTS, [weight for *_, weight in HOSTS])[0]
     environment, _ = rng.choices(ENVIRONMENTS, [weight for _, weight in ENVIRONMENTS])[0]
@@ -80,45 +80,45 @@ def make_persona(application: Application, number: int) -> Persona:
         deployment_mode=mode,
         environment=environment,
         size=math.exp(rng.gauss(2.2, 1.1)),
-        since=EPOCH + rng.random() * 86400 * 200,
-        patience=rng.random(),
+        installed_at=EPOCH + rng.random() * 86400 * 200,
+        update_rank=rng.random(),
     )
 
 
-def _ledger(persona: Persona, hours: float, drift: random.Random) -> Metrics:
+def _ledger(persona: Persona, hours: float, noise: random.Random) -> Metrics:
     users = 2 + int(persona.size * 1.4)
     invoices = int(hours * persona.size / 190)
     return {
         "invoices_sent": invoices,
-        "users_active": max(1, users - drift.randrange(1 + users // 4)),
-        "revenue_eur": round(invoices * (38 + persona.number % 60) + drift.random() * 100, 2),
+        "users_active": max(1, users - noise.randrange(1 + users // 4)),
+        "revenue_eur": round(invoices * (38 + persona.number % 60) + noise.random() * 100, 2),
         "jobs": {"run": int(hours * 0.8), "failed": int(hours * 0.8) // (90 + persona.number % 80)},
         "sso_enabled": persona.size > 18,
-        "beta_ui": persona.patience < 0.45,
+        "beta_ui": persona.update_rank < 0.45,
         "database": "postgres" if persona.size > 7 else "sqlite",
         "locale": ("fr", "de", "en", "en", "nl", "it")[persona.number % 6],
     }
 
 
-def _kiosk(persona: Persona, hours: float, drift: random.Random) -> Metrics:
+def _kiosk(persona: Persona, hours: float, noise: random.Random) -> Metrics:
     screens = 1 + int(persona.size / 2)
     return {
-        "screens_online": max(0, screens - int(drift.random() < 0.1)),
+        "screens_online": max(0, screens - int(noise.random() < 0.1)),
         "plays_total": int(hours * screens * 11),
         "playlists": 2 + int(persona.size / 3),
-        "cache_hit_rate": round(0.82 + 0.17 * drift.random(), 3),
+        "cache_hit_rate": round(0.82 + 0.17 * noise.random(), 3),
         "offline_mode": persona.number % 9 == 0,
         "renderer": "webgl" if persona.number % 4 else "canvas",
     }
 
 
-def _cafe_board(persona: Persona, hours: float, drift: random.Random) -> Metrics:
+def _cafe_board(persona: Persona, hours: float, noise: random.Random) -> Metrics:
     orders = int(hours * persona.size / 60)
     return {
         "orders_served": orders,
         "pizzas_eaten": orders // 3,
         "menu_items": 12 + persona.number % 30,
-        "avg_wait_s": round(210 + 90 * drift.random() - 20 * math.log1p(persona.size), 1),
+        "avg_wait_s": round(210 + 90 * noise.random() - 20 * math.log1p(persona.size), 1),
         "takeaway": persona.number % 3 != 0,
         "payment": ("card", "card", "cash", "voucher")[persona.number % 4],
     }

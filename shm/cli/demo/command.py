@@ -1,6 +1,6 @@
-"""`shm demo`: a server, a fleet and the console on it, all taken down at the end.
+"""`shm demo`: runs a server, a simulated fleet and the console, and stops all of them at the end.
 
-Each is a process of its own, started as a user would start it. The data stays in a folder that is named.
+Each is a separate process, started as a user would start it. The data stays in the data directory.
 """
 
 import argparse
@@ -22,37 +22,34 @@ from shm.core.errors import ConfigurationError
 from shm.core.settings import default_data_dir
 from shm.core.signals import exit_if_signalled, exit_on_signals, interruptible
 
-HELP = "Open the console on a believable fleet of simulated installs; everything started here ends with it."
+HELP = "Open the console on a fleet of simulated installs. The server and the fleet stop when the console ends."
 
 INSTANCES = 160
-RATE = 12.0  # reports a second: lively, and still readable
+RATE = 12.0  # reports a second: visible changes that are still readable
 START_TIMEOUT_S = 90.0  # for the server with its database, on a slow machine
 REPORTS_TIMEOUT_S = 60.0  # for the first report of each install
-TERMINATE_TIMEOUT_S = (
-    120.0  # for the server: its drain, and then its database's; killed, it would leave the database behind
-)
+# For the server to drain and to stop its PostgreSQL, which would continue to run if the server were killed.
+TERMINATE_TIMEOUT_S = 120.0
 POLL_INTERVAL_S = 0.1
-LOG_LINES = 12  # of a part that failed, shown
+LOG_LINES = 12  # of a failed process, in the error message
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Flags of `shm demo`."""
-    parser.add_argument("--instances", type=int, default=INSTANCES, help=f"How many installs. Default: {INSTANCES}.")
+    """Adds the flags of `shm demo`."""
+    parser.add_argument("--instances", type=int, default=INSTANCES, help=f"Simulated installs. Default: {INSTANCES}.")
     parser.add_argument("--rate", type=float, default=RATE, help=f"Reports a second. Default: {RATE:g}.")
-    parser.add_argument(
-        "--server", help="A server to report to, instead of one of its own. The console needs SHM_TOKEN."
-    )
+    parser.add_argument("--server", help="Report to this server instead of starting one. The console needs SHM_TOKEN.")
     parser.add_argument(
         "--data-dir",
         type=Path,
         default=Path(default_data_dir()) / "demo",
-        help="Where database, identities and logs are kept. Default: %(default)s.",
+        help="Directory of the database, the identities and the logs. Default: %(default)s.",
     )
-    parser.add_argument("--screenshot", type=Path, metavar="FILE.svg", help="Draw the console into a file and end.")
+    parser.add_argument("--screenshot", type=Path, metavar="FILE.svg", help="Only save a picture of the console.")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Brings everything up, opens the console (without a terminal: prints it once), takes everything down."""
+    """Starts the server and the fleet, opens the console (without a terminal: prints its tables), and stops them."""
     if importlib.util.find_spec("shm_sdk") is None:
         raise ConfigurationError(
             "The demo's simulated installs report through the Python SDK, which is not installed. "
@@ -69,16 +66,16 @@ def run(args: argparse.Namespace) -> int:
         _print(f"{args.instances} installs of three applications report to {server}")
         _await_reports(fleet, folder / "fleet.log")
         status = _console(server, token, args.screenshot)
-    _print(f"ended; the data stays in {folder}")
+    _print(f"ended; the data remains in {folder}")
     return status
 
 
 def _token(server: str | None, folder: Path) -> str:
-    """The token of our own server lies in its folder; that of another one is the user's to know."""
+    """The token of the demo's own server, from its data directory; that of another server, from SHM_TOKEN."""
     if server is None:
         return (folder / TOKEN_FILE).read_text().strip()
     if not os.environ.get("SHM_TOKEN"):
-        raise ConfigurationError("The console on another server needs its token: set SHM_TOKEN.")
+        raise ConfigurationError("The console needs a token for another server: set SHM_TOKEN.")
     return os.environ["SHM_TOKEN"]
 
 
@@ -88,7 +85,7 @@ def _server(folder: Path) -> Iterator[str]:
     url = f"http://127.0.0.1:{_free_port()}"
     _print(f"starting a server with an embedded PostgreSQL in {folder}")
     address = ("--host", "127.0.0.1", "--port", url.rpartition(":")[2])
-    unlimited = ("--ratelimit-enabled", "false")  # the fleet has one address, and reports as fast as it is told to
+    unlimited = ("--ratelimit-enabled", "false")  # the fleet has one address, and may report at any rate
     command = ("serve", *address, *unlimited, "--data-dir", str(folder))
     with _process(folder / "server.log", "shm.cli", *command) as process:
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -112,7 +109,7 @@ def _fleet(folder: Path, server: str, instances: int, rate: float) -> Iterator[s
 
 @contextmanager
 def _process(log: Path, module: str, *arguments: str, piped: bool = False) -> Iterator[subprocess.Popen[bytes]]:
-    """A part of the demo, in a session of its own so that Ctrl-C reaches the console alone. Ended with SIGTERM."""
+    """Runs a process in a session of its own, so that Ctrl-C reaches only the console. Ends it with SIGTERM."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
@@ -129,7 +126,7 @@ def _process(log: Path, module: str, *arguments: str, piped: bool = False) -> It
 
 
 def _terminate(process: "subprocess.Popen[bytes]") -> None:
-    """SIGTERM, and SIGKILL for what does not hear it."""
+    """Sends SIGTERM, and SIGKILL after a timeout."""
     process.terminate()
     try:
         process.wait(TERMINATE_TIMEOUT_S)
@@ -139,7 +136,7 @@ def _terminate(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _await_reports(fleet: "subprocess.Popen[bytes]", log: Path) -> None:
-    """Returns when every install has reported once, which the fleet says on its standard output, or in time."""
+    """Waits until the fleet prints that every install has reported once, or for the timeout."""
     assert fleet.stdout is not None  # noqa: S101 - it was started with a pipe
     with interruptible():
         readable, _, _ = select.select([fleet.stdout], [], [], REPORTS_TIMEOUT_S)
@@ -150,7 +147,7 @@ def _await_reports(fleet: "subprocess.Popen[bytes]", log: Path) -> None:
 
 
 def _console(server: str, token: str, screenshot: Path | None) -> int:
-    """The console in this terminal; without one, printed once."""
+    """Runs the console in this terminal; without a terminal, prints its tables once."""
     command = [sys.executable, "-m", "shm.cli", "console", "--server", server]
     if screenshot is not None:
         command += ["--screenshot", str(screenshot)]
@@ -162,11 +159,11 @@ def _console(server: str, token: str, screenshot: Path | None) -> int:
         with interruptible():
             return process.wait()
     finally:
-        _terminate(process)  # it leaves the terminal as it was
+        _terminate(process)  # the console restores the terminal
 
 
 def _environment() -> dict[str, str]:
-    """Ours without settings that are meant for other servers, or that would silence the simulated installs."""
+    """This process's environment without settings of other servers and settings that switch off the SDK."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -184,7 +181,7 @@ def _is_ready(url: str) -> bool:
 def _check_running(process: "subprocess.Popen[bytes]", name: str, log: Path) -> None:
     if process.poll() is not None:
         last_lines = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
-        raise ConfigurationError(f"{name} ended by itself:\n{last_lines}")
+        raise ConfigurationError(f"{name} ended unexpectedly:\n{last_lines}")
 
 
 def _free_port() -> int:

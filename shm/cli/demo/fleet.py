@@ -1,4 +1,4 @@
-"""The fleet as a process of its own: `python -m shm.cli.demo.fleet`. Every install is a real SDK client.
+"""The fleet, in a separate process: `python -m shm.cli.demo.fleet`. Every install is an SDK client.
 
 Each install reports once; then random installs report at `--rate`, until SIGTERM.
 """
@@ -16,8 +16,8 @@ from pathlib import Path
 from shm.cli.demo.applications import APPLICATIONS, Application, Persona, make_persona
 from shm_sdk import Client
 
-SENDER_THREADS = 8  # threads: an install's report takes some milliseconds, most of them in the server
-MAX_WAITING_REPORTS = 64  # for a thread; then the fleet waits too, which bounds its memory
+SENDER_THREADS = 8  # a report takes some milliseconds, most of them in the server
+MAX_WAITING_REPORTS = 64  # that are queued; then the fleet waits, which bounds its memory
 
 
 class SimulatedInstall:
@@ -32,7 +32,7 @@ class SimulatedInstall:
             environment=persona.environment,
             deployment_mode=persona.deployment_mode,
             os_arch=persona.os_arch,
-            collect_system_metrics=False,  # this machine's figures are not the simulated one's
+            collect_system_metrics=False,  # these would describe this machine, not the simulated one
         )
         self._client.provider(lambda: application.report(persona, time.time()))
 
@@ -42,8 +42,8 @@ class SimulatedInstall:
         return None if outcome.sent else outcome.reason
 
 
-def install_fleet(count: int, server: str, data_dir: Path) -> list[SimulatedInstall]:
-    """`count` installs of the three applications, by their shares."""
+def make_fleet(count: int, server: str, data_dir: Path) -> list[SimulatedInstall]:
+    """`count` installs of the three applications, in proportion to their shares."""
     total = sum(application.share for application in APPLICATIONS)
     ends = [round(count * part / total) for part in accumulate(application.share for application in APPLICATIONS)]
     starts = [0, *ends[:-1]]
@@ -62,29 +62,29 @@ def main() -> int:
     parser.add_argument("--rate", type=float, required=True)
     parser.add_argument("--data-dir", type=Path, required=True)
     args = parser.parse_args()
-    ended = threading.Event()
+    stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
-    room = threading.Semaphore(MAX_WAITING_REPORTS)
-    complaints: set[str] = set()
+        signal.signal(number, lambda *_: stop.set())
+    queue_slots = threading.Semaphore(MAX_WAITING_REPORTS)
+    printed_errors: set[str] = set()
 
     def send(install: SimulatedInstall) -> None:
-        complaint = None if ended.is_set() else install.report()
-        room.release()
-        if complaint and complaint not in complaints:
-            complaints.add(complaint)
-            print(f"fleet: {complaint}", file=sys.stderr, flush=True)  # noqa: T201
+        error = None if stop.is_set() else install.report()
+        queue_slots.release()
+        if error and error not in printed_errors:
+            printed_errors.add(error)
+            print(f"fleet: {error}", file=sys.stderr, flush=True)  # noqa: T201
 
-    installs = install_fleet(args.instances, args.server, args.data_dir)
+    installs = make_fleet(args.instances, args.server, args.data_dir)
     with ThreadPoolExecutor(SENDER_THREADS) as senders:
         first = []
         for install in random.sample(installs, len(installs)):
-            room.acquire()
+            queue_slots.acquire()
             first.append(senders.submit(send, install))
         wait(first)
-        print("every install has reported", flush=True)  # noqa: T201 - what `shm demo` waits for
-        while not ended.wait(random.expovariate(args.rate)):
-            room.acquire()
+        print("every install has reported", flush=True)  # noqa: T201 - `shm demo` waits for this line
+        while not stop.wait(random.expovariate(args.rate)):
+            queue_slots.acquire()
             senders.submit(send, random.choice(installs))
     return 0
 
