@@ -1,4 +1,4 @@
-"""The requests of docs/api.md, run on a fleet such as the page describes, get the answers that stand below them."""
+"""The requests of docs/api.md, sent to a server with the described fleet, get the documented responses."""
 
 import json
 import os
@@ -21,19 +21,19 @@ EXAMPLE = re.compile(
     r"^```sh\n((?:(?!^```).)*?)^```\n+(?:[^\n]*\n+)?^```(json|csv)\n(.*?)^```", re.MULTILINE | re.DOTALL
 )
 TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
-VARIES = {"instance_id", "id", "token"}
+VARIABLE_FIELDS = {"instance_id", "id", "token"}
 METRICS = {"invoices_sent": 1284, "users_active": 37}
-LIMIT_S = 30
+TIMEOUT_S = 30
 
 
 def examples() -> list[tuple[str, str, str]]:
-    """Each request that an answer follows, the answer's language, and the answer."""
-    return [(script, language, answer) for script, language, answer in EXAMPLE.findall(GUIDE)]
+    """Each request with a documented response, the language of that response, and the response."""
+    return [(script, language, response) for script, language, response in EXAMPLE.findall(GUIDE)]
 
 
 @pytest.fixture(scope="module")
 def fleet(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server with three installs of Ledger, one of them behind."""
+    """A server with three installs of Ledger, one of them with an outdated version."""
     with fresh_database(postgres) as database:
         server = ServerProcess(tmp_path_factory.mktemp("api") / "data", {"SHM_DB_DSN": database})
         server.start()
@@ -43,73 +43,73 @@ def fleet(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         server.terminate()
 
 
-def run(script: str, server: ServerProcess) -> str:
-    """The output of a request, with the variables that the page sets first."""
+def run_script(script: str, server: ServerProcess) -> str:
+    """The output of a request, with the variables that the page defines."""
     script = re.sub(r"^(SERVER|TOKEN)=.*\n", "", script, flags=re.MULTILINE).replace("curl ", "curl -sSf ")
     return subprocess.run(
         ["bash", "-euc", script],
         env={**os.environ, "SERVER": server.url, "TOKEN": server.admin_token},
         capture_output=True,
         text=True,
-        timeout=LIMIT_S,
+        timeout=TIMEOUT_S,
         check=True,
     ).stdout
 
 
-def plain(value: Any, name: str = "") -> Any:
-    """Without times and IDs; of a list of a chart only its end, of which the page shows three values."""
-    if name in VARIES:
+def normalize(value: Any, name: str = "") -> Any:
+    """A response without times and IDs. Of a chart's list, the last three values, which the page shows."""
+    if name in VARIABLE_FIELDS:
         return name
     if isinstance(value, dict):
-        return {key: plain(member, key) for key, member in value.items()}
+        return {key: normalize(member, key) for key, member in value.items()}
     if isinstance(value, list):
         is_chart = value and not isinstance(value[0], dict)
-        return [plain(member) for member in (value[-3:] if is_chart else value)]
+        return [normalize(member) for member in (value[-3:] if is_chart else value)]
     return "time" if isinstance(value, str) and TIME.fullmatch(value) else value
 
 
-def shown(answer: Any) -> Any:
-    """The page shows one KPI; the adoption of versions is computed in the background, a test of its own holds it."""
-    if isinstance(answer, dict) and "kpis" in answer:
-        return answer | {"kpis": answer["kpis"][:1]}
-    if isinstance(answer, dict) and "taken_up" in answer:
-        return answer | {"taken_up": []}
-    return answer
+def without_omitted(response: Any) -> Any:
+    """A response without the KPIs that the page omits, and without adoption, which is computed in the background."""
+    if isinstance(response, dict) and "kpis" in response:
+        return response | {"kpis": response["kpis"][:1]}
+    if isinstance(response, dict) and "taken_up" in response:
+        return response | {"taken_up": []}
+    return response
 
 
 @pytest.mark.parametrize("number", range(len(examples())))
-def test_a_request_gets_the_answer_below_it(fleet: ServerProcess, number: int) -> None:
+def test_a_request_gets_the_documented_response(fleet: ServerProcess, number: int) -> None:
     script, language, documented = examples()[number]
-    answer = run(script, fleet)
+    response = run_script(script, fleet)
     if language == "csv":
-        assert answer.splitlines()[0] == documented.strip()
+        assert response.splitlines()[0] == documented.strip()
     else:
-        assert plain(shown(json.loads(answer))) == plain(shown(json.loads(documented)))
+        assert normalize(without_omitted(json.loads(response))) == normalize(without_omitted(json.loads(documented)))
 
 
-def test_the_program_that_reads_pages_prints_every_instance(fleet: ServerProcess) -> None:
+def test_the_pagination_example_prints_every_instance(fleet: ServerProcess) -> None:
     (program,) = re.findall(r"^```python\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
-    printed = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-W", "error", "-c", program.replace("limit=1000", "limit=1")],
         env={**os.environ, "SERVER": fleet.url, "TOKEN": fleet.admin_token},
         capture_output=True,
         text=True,
-        timeout=LIMIT_S,
+        timeout=TIMEOUT_S,
         check=True,
     ).stdout
-    listed = {instance["instance_id"]: instance["app_version"] for instance in fleet.get("instances").json()}
-    assert len(listed) == 3
-    assert dict(line.split() for line in printed.splitlines()) == listed
+    expected = {instance["instance_id"]: instance["app_version"] for instance in fleet.get("instances").json()}
+    assert len(expected) == 3
+    assert dict(line.split() for line in output.splitlines()) == expected
 
 
-def test_the_adoption_of_a_version_has_the_members_of_its_schema(fleet: ServerProcess) -> None:
-    (documented,) = [json.loads(answer)["taken_up"] for _, _, answer in examples() if "taken_up" in answer]
-    schemas = httpx.get(f"{fleet.url}/api/openapi.json", timeout=LIMIT_S).json()["components"]["schemas"]
+def test_the_documented_adoption_has_the_fields_of_its_schema(fleet: ServerProcess) -> None:
+    (documented,) = [json.loads(response)["taken_up"] for _, _, response in examples() if "taken_up" in response]
+    schemas = httpx.get(f"{fleet.url}/api/openapi.json", timeout=TIMEOUT_S).json()["components"]["schemas"]
     (items,) = [each["properties"]["taken_up"]["items"] for each in schemas.values() if "taken_up" in str(each)]
     schema = schemas[items["$ref"].rpartition("/")[2]]
     assert [set(entry) for entry in documented] == [set(schema["properties"])]
 
 
-def test_all_answers_of_the_page_are_examples() -> None:
-    assert len(examples()) == len(re.findall(r"^```(?:json|csv)$", GUIDE, re.MULTILINE)) - 1  # but for the refusal
+def test_every_response_of_the_page_is_tested() -> None:
+    assert len(examples()) == len(re.findall(r"^```(?:json|csv)$", GUIDE, re.MULTILINE)) - 1  # except for the refusal
     assert len(examples()) >= 8

@@ -1,4 +1,4 @@
-"""docs/glossary.md is in alphabetical order and has the words of the API and the console."""
+"""docs/glossary.md is in alphabetical order and defines the terms of the API and the console."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every link in a page leads to a file and a heading that exist, and `pip install` names only what is published."""
+"""Links refer to existing files and headings, and `pip install` names only directories and published packages."""
 
 import re
 import shlex
@@ -18,13 +18,13 @@ INSTALLABLE = {"requirements-server.lock", ".", "./sdk", "./sdk[system]", "webso
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors that GitHub makes of a page's headings."""
+    """The anchors that GitHub generates for a page's headings."""
     headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_every_link_has_a_target(page: Path) -> None:
     for path, anchor in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), path

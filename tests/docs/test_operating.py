@@ -1,4 +1,4 @@
-"""The statement of docs/operating.md that follows a restore, run on a real database with a real subscriber's cursor."""
+"""The SQL statement that docs/operating.md prescribes after a restore, run on a real database."""
 
 import re
 from pathlib import Path

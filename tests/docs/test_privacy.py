@@ -1,4 +1,4 @@
-"""What docs/privacy.md shows as a request is what the SDK sends: the same members, and the same system metrics."""
+"""The request in docs/privacy.md has the fields and the system metrics of a request that the SDK sends."""
 
 import json
 import os
@@ -19,7 +19,7 @@ print(telemetry.report_now().sent)
 """
 
 
-def test_the_request_of_the_page_is_the_one_that_the_sdk_sends(tmp_path: Path) -> None:
+def test_the_documented_request_has_the_fields_that_the_sdk_sends(tmp_path: Path) -> None:
     (example,) = [json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)]
     with running_peer() as server:
         subprocess.run(

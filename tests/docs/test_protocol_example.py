@@ -1,4 +1,4 @@
-"""The client at the top of docs/protocol.md, run on a real server, prints the answers that stand below it."""
+"""The example client of docs/protocol.md prints the documented responses of a real server."""
 
 import os
 import re
@@ -11,15 +11,15 @@ from tests.support.server_process import ServerProcess
 GUIDE = (Path(__file__).parents[2] / "docs/protocol.md").read_text(encoding="utf-8")
 
 
-def test_the_smallest_client_gets_the_documented_answers(server: ServerProcess) -> None:
-    found = re.match(r".*?^```python\n(.*?)^```\n+^```\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
-    assert found
-    printed = subprocess.run(
-        [sys.executable, "-W", "error", "-c", found[1]],
+def test_the_example_client_gets_the_documented_responses(server: ServerProcess) -> None:
+    example = re.match(r".*?^```python\n(.*?)^```\n+^```\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
+    assert example
+    output = subprocess.run(
+        [sys.executable, "-W", "error", "-c", example[1]],
         env={**os.environ, "SHM_SERVER": server.url},
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
     ).stdout
-    assert printed == found[2]
+    assert output == example[2]

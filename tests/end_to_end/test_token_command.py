@@ -56,7 +56,7 @@ def test_revoking_the_servers_own_token_says_until_next_start(server: ServerProc
     (own,) = server.get("tokens").json()
     removed = run_shm("token", "remove", own["id"], SHM_DB_DSN=database)
     assert removed.returncode == 0
-    assert "the next start makes it valid again" in removed.stderr
+    assert "The next start makes it valid again" in removed.stderr
     assert status(server, server.admin_token) == 401
 
 
@@ -67,7 +67,7 @@ def test_revoking_the_servers_own_token_says_until_next_start(server: ServerProc
         (("add", "SHM_ADMIN_TOKEN"), "reserved for the server's own token"),
         (("add", "x", "--role", "owner"), "invalid choice"),
         (("add", "x", "--expires", "soon"), "a duration such as"),
-        (("add", "x"), "as many as SHM_MAX_TOKENS allows"),
+        (("add", "x"), "(SHM_MAX_TOKENS) is reached"),
         (("remove", str(uuid.UUID(int=0))), "No token has this ID"),
         (("remove", "x"), "an ID as `shm token list` shows it"),
         (("list", "--dsn", "host=127.0.0.1 port=1"), "could not be reached within 1 s"),

@@ -1,4 +1,4 @@
-"""What Dockerfile and compose.yml promise to whoever runs SHM from them, as far as it shows without a container."""
+"""The properties of Dockerfile and compose.yml that can be checked without a container."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from tests.support.server_process import ServerProcess, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = (ROOT / "compose.yml").read_text()
-# A backslash at a line's end continues an instruction; comments stand on lines of their own.
+# A backslash at the end of a line continues an instruction; comments are on separate lines.
 INSTRUCTIONS = [
     (line.split(" ", 1)[0], line.split(" ", 1)[1])
     for line in re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
@@ -51,7 +51,7 @@ def test_the_database_password_has_no_default(postgres_service: dict[str, Any]) 
     assert "POSTGRES_HOST_AUTH_METHOD" not in postgres_service["environment"]
 
 
-def test_the_password_may_hold_any_character(server_service: dict[str, Any]) -> None:
+def test_the_password_may_contain_any_character(server_service: dict[str, Any]) -> None:
     assert server_service["environment"]["PGPASSWORD"].startswith("${SHM_DB_PASSWORD:?")
     assert parse_dsn(server_service["environment"]["SHM_DB_DSN"]) == {
         "host": "postgres",
@@ -81,7 +81,7 @@ def test_the_server_accepts_every_setting_it_is_given(server_service: dict[str, 
     assert settings.port == 8080
 
 
-def test_the_admin_token_and_the_data_outlive_their_containers(
+def test_the_admin_token_and_the_data_are_on_volumes(
     server_service: dict[str, Any], postgres_service: dict[str, Any]
 ) -> None:
     data_dir = image_environment()["SHM_DATA_DIR"]
@@ -92,10 +92,10 @@ def test_the_admin_token_and_the_data_outlive_their_containers(
     assert set(compose()["volumes"]) == {"data", "postgres"}
 
 
-def test_what_an_install_sent_stays_out_of_the_databases_log(postgres_service: dict[str, Any]) -> None:
+def test_the_databases_log_contains_no_data_of_installs(postgres_service: dict[str, Any]) -> None:
     embedded = {line.replace(" ", "") for line in CONFIGURATION.splitlines() if line.startswith("log_")}
-    given = set(postgres_service["command"][2::2])
-    assert {"log_error_verbosity=terse", "log_min_error_statement=panic"} <= given & embedded
+    options = set(postgres_service["command"][2::2])
+    assert {"log_error_verbosity=terse", "log_min_error_statement=panic"} <= options & embedded
 
 
 def test_a_crashed_database_container_exits_and_is_restarted(postgres_service: dict[str, Any]) -> None:
@@ -104,7 +104,7 @@ def test_a_crashed_database_container_exits_and_is_restarted(postgres_service: d
     assert postgres_service["restart"] == "unless-stopped"
 
 
-def test_the_server_is_an_ordinary_user_in_a_closed_container(server_service: dict[str, Any]) -> None:
+def test_the_server_has_no_privileges_in_its_container(server_service: dict[str, Any]) -> None:
     (user,) = (value for name, value in INSTRUCTIONS if name == "USER")
     assert re.fullmatch(r"[1-9][0-9]+:[1-9][0-9]+", user)
     assert "user" not in server_service
@@ -119,7 +119,7 @@ def test_stop_grace_period_exceeds_the_drain_timeout(server_service: dict[str, A
     assert parse_duration(server_service["stop_grace_period"]) > Settings().drain_timeout
 
 
-def test_the_health_check_tells_a_server_from_none(server: ServerProcess) -> None:
+def test_the_health_check_fails_without_a_server(server: ServerProcess) -> None:
     (value,) = (value for name, value in INSTRUCTIONS if name == "HEALTHCHECK")
     program, *arguments = json.loads(value.partition(" CMD ")[2])
     assert program == "python"
@@ -134,7 +134,7 @@ def test_the_health_check_tells_a_server_from_none(server: ServerProcess) -> Non
     assert status(free_port()) == 1
 
 
-def test_the_builder_is_given_what_it_copies_and_no_more() -> None:
+def test_the_build_context_contains_only_what_is_copied() -> None:
     ignored = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
     copied = [
         source
@@ -158,31 +158,33 @@ def test_docker_accepts_compose_yml() -> None:
     try:
         subprocess.run(["docker", "compose", "version"], capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip("there is no docker compose here")
+        pytest.skip("docker compose is not installed")
     password = "p @:/?#%$x'\"\\"
     command = ["docker", "compose", "--file", str(ROOT / "compose.yml"), "config", "--format", "json"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("COMPOSE_", "SHM_"))}
-    refused = subprocess.run(command, env=environment | {"SHM_DB_PASSWORD": ""}, capture_output=True, check=False)
-    assert refused.returncode != 0
-    assert b"SHM_DB_PASSWORD" in refused.stderr
-    done = subprocess.run(command, env=environment | {"SHM_DB_PASSWORD": password}, capture_output=True, check=True)
-    server = json.loads(done.stdout)["services"]["server"]
+    failed = subprocess.run(command, env=environment | {"SHM_DB_PASSWORD": ""}, capture_output=True, check=False)
+    assert failed.returncode != 0
+    assert b"SHM_DB_PASSWORD" in failed.stderr
+    completed = subprocess.run(
+        command, env=environment | {"SHM_DB_PASSWORD": password}, capture_output=True, check=True
+    )
+    server = json.loads(completed.stdout)["services"]["server"]
     assert server["environment"]["PGPASSWORD"].replace("$$", "$") == password
     assert server["ports"][0]["host_ip"] == "127.0.0.1"
 
 
 def compose() -> dict[str, Any]:
-    """compose.yml, without its variables filled in."""
+    """The parsed compose.yml, without substituted variables."""
     parsed: dict[str, Any] = yaml.safe_load(COMPOSE)
     return parsed
 
 
 def service(name: str) -> dict[str, Any]:
-    """One service of compose.yml."""
-    found: dict[str, Any] = compose()["services"][name]
-    return found
+    """A service of compose.yml."""
+    parsed: dict[str, Any] = compose()["services"][name]
+    return parsed
 
 
 def image_environment() -> dict[str, str]:
-    """What ENV sets in the image."""
+    """The variables that the image sets by ENV."""
     return dict(pair.split("=", 1) for name, value in INSTRUCTIONS if name == "ENV" for pair in shlex.split(value))

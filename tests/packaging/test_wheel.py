@@ -1,4 +1,4 @@
-"""The wheel on its own: built, installed with its locked dependencies in an empty virtualenv, run elsewhere."""
+"""The wheel: built, installed with its locked dependencies in an empty virtualenv, and run outside the checkout."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of programs of a virtualenv that holds the wheel, its locked dependencies and nothing else."""
+    """The programs of a virtualenv with the wheel, its locked dependencies and nothing else."""
     virtualenv = tmp_path_factory.mktemp("elsewhere") / "venv"
     run(str(UV), "venv", "--quiet", "--no-project", "--python", sys.executable, str(virtualenv), cwd=wheel.parent)
     install = (str(UV), "pip", "install", "--quiet", "--python", str(virtualenv))
@@ -38,11 +38,11 @@ def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return virtualenv / "bin"
 
 
-def test_the_wheel_holds_all_sql(wheel: Path) -> None:
+def test_the_wheel_contains_all_sql(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        packed = {name.removeprefix("shm/") for name in archive.namelist() if name.startswith("shm/sql/")}
-    assert packed == {str(file.relative_to(ROOT)) for file in (ROOT / "sql").rglob("*") if file.is_file()}
-    assert any(name.startswith("sql/migrations/") for name in packed)
+        in_wheel = {name.removeprefix("shm/") for name in archive.namelist() if name.startswith("shm/sql/")}
+    assert in_wheel == {str(file.relative_to(ROOT)) for file in (ROOT / "sql").rglob("*") if file.is_file()}
+    assert any(name.startswith("sql/migrations/") for name in in_wheel)
 
 
 def test_the_source_distribution_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
@@ -52,17 +52,17 @@ def test_the_source_distribution_builds_the_same_wheel(wheel: Path, tmp_path: Pa
     assert contents(build("wheel", source, tmp_path)) == contents(wheel)
 
 
-def test_the_lock_holds_all_that_the_wheel_needs(programs: Path) -> None:
+def test_the_lock_contains_all_dependencies_of_the_wheel(programs: Path) -> None:
     run(str(UV), "pip", "check", "--python", str(programs / "python"), cwd=programs)
 
 
 def test_the_installed_command_lists_its_subcommands(programs: Path, tmp_path: Path) -> None:
-    said = run(str(programs / "shm"), "--help", cwd=tmp_path)
+    help_text = run(str(programs / "shm"), "--help", cwd=tmp_path)
     for command in ("serve", "migrate", "console", "token"):
-        assert f"\n    {command} " in said
+        assert f"\n    {command} " in help_text
 
 
-def test_the_installed_client_is_there_for_scripts(programs: Path, tmp_path: Path) -> None:
+def test_scripts_can_import_the_installed_client(programs: Path, tmp_path: Path) -> None:
     code = "import shm_client, pathlib; print(shm_client.feed.__name__, pathlib.Path(shm_client.__file__).parents[0])"
     name, folder = run(str(programs / "python"), "-c", code, cwd=tmp_path).split()
     assert name == "feed"
@@ -70,8 +70,8 @@ def test_the_installed_client_is_there_for_scripts(programs: Path, tmp_path: Pat
     assert (Path(folder) / "py.typed").exists()
 
 
-def test_the_demo_without_the_sdk_says_how_to_install_it(programs: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
+def test_the_demo_without_the_sdk_explains_how_to_install_it(programs: Path, tmp_path: Path) -> None:
+    completed = subprocess.run(
         [str(programs / "shm"), "demo", "--data-dir", str(tmp_path / "demo")],
         env=environment(),
         stdin=subprocess.DEVNULL,
@@ -79,14 +79,14 @@ def test_the_demo_without_the_sdk_says_how_to_install_it(programs: Path, tmp_pat
         text=True,
         check=False,
     )
-    assert done.returncode == 1
-    assert done.stderr.strip().endswith("In a checkout of SHM: pip install ./sdk")
+    assert completed.returncode == 1
+    assert completed.stderr.strip().endswith("In a checkout of SHM: pip install ./sdk")
     assert not (tmp_path / "demo").exists()
 
 
 def test_an_installed_server_migrates_and_serves(programs: Path, database: str, tmp_path: Path) -> None:
     with admin_cursor(database) as cursor:
-        cursor.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")  # the migrations must come from the wheel
+        cursor.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")  # so that the migrations of the wheel run
     data_dir, port = tmp_path / "data", free_port()
     log_file = tmp_path / "log"
     with log_file.open("wb") as log:
@@ -100,7 +100,7 @@ def test_an_installed_server_migrates_and_serves(programs: Path, database: str, 
         )
     try:
         deadline = time.monotonic() + START_LIMIT_S
-        while not answers(f"http://127.0.0.1:{port}/api/v1/ready"):
+        while not is_ready(f"http://127.0.0.1:{port}/api/v1/ready"):
             assert server.poll() is None, log_file.read_text()
             assert time.monotonic() < deadline, log_file.read_text()
             time.sleep(0.05)
@@ -116,36 +116,36 @@ def test_an_installed_server_migrates_and_serves(programs: Path, database: str, 
         server.wait(END_LIMIT_S)
 
 
-def build(target: str, source: Path, into: Path) -> Path:
-    """Builds a wheel or an sdist of `source` in a folder of its own below `into`."""
-    folder = into / f"built-{target}" / source.name
+def build(target: str, source: Path, output_dir: Path) -> Path:
+    """Builds a wheel or an sdist of `source` in a new directory below `output_dir`."""
+    folder = output_dir / f"built-{target}" / source.name
     run(sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", str(folder), cwd=source)
     (built,) = folder.iterdir()
     return built
 
 
 def contents(wheel: Path) -> dict[str, bytes]:
-    """A wheel's files."""
+    """The files of a wheel."""
     with zipfile.ZipFile(wheel) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
 def run(*command: str, cwd: Path) -> str:
-    """Runs it to its end, which must be a good one; returns what it printed."""
-    done = subprocess.run(
+    """Runs a command, which must succeed; returns its standard output."""
+    completed = subprocess.run(
         command, cwd=cwd, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    assert completed.returncode == 0, f"{command}\n{completed.stdout}\n{completed.stderr}"
+    return completed.stdout
 
 
 def environment() -> dict[str, str]:
-    """This process's environment without what could lead back to the checkout or to its virtualenv."""
+    """This process's environment without variables that refer to the checkout or its virtualenv."""
     return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
 
 
-def answers(url: str) -> bool:
-    """Whether a GET is answered with 200."""
+def is_ready(url: str) -> bool:
+    """Whether a GET request gets 200."""
     try:
         return plain_http.get(url, timeout=5).status_code == httpx.codes.OK
     except httpx.TransportError:

@@ -1,4 +1,4 @@
-"""The admin API: who may ask, pages, filters."""
+"""The admin API: authentication, pages, filters, and the exactness of values."""
 
 import json
 from datetime import timedelta
@@ -9,13 +9,13 @@ from tests.support import plain_http
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 
-OUTSIDE = "after=0001-01-01T00:00:00%2B23:59_c77af682-9aa4-412e-904a-c307d3a8a9c2"
+OUT_OF_RANGE_TOKEN = "after=0001-01-01T00:00:00%2B23:59_c77af682-9aa4-412e-904a-c307d3a8a9c2"
 PATHS = ["stats", "applications", "applications/ledger", "applications/ledger/kpis", "instances", "feed"]
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("authorization", [None, "Bearer", "Bearer wrong", "Basic YTpi", "wrong"])
-def test_nothing_is_told_without_a_valid_token(
+def test_a_request_without_a_valid_token_is_refused(
     shared_server: ServerProcess, path: str, authorization: str | None
 ) -> None:
     headers = {} if authorization is None else {"Authorization": authorization}
@@ -25,13 +25,13 @@ def test_nothing_is_told_without_a_valid_token(
     assert response.headers["Content-Type"] == "application/problem+json"
 
 
-def test_a_token_in_the_address_is_no_token(shared_server: ServerProcess) -> None:
+def test_a_token_in_the_query_is_not_accepted(shared_server: ServerProcess) -> None:
     response = plain_http.get(f"{shared_server.url}/api/v1/admin/stats", params={"token": shared_server.admin_token})
     assert response.status_code == 401
     assert shared_server.admin_token not in shared_server.log
 
 
-def test_pages_follow_each_other_without_a_gap_or_a_repeat(server: ServerProcess) -> None:
+def test_pages_have_no_gap_and_no_duplicate(server: ServerProcess) -> None:
     installs = [Install(server.url).enroll({"n": number}) for number in range(7)]
     pending = Install(server.url)
     pending.register()
@@ -44,7 +44,7 @@ def test_pages_follow_each_other_without_a_gap_or_a_repeat(server: ServerProcess
     assert seen == [install.instance_id for install in reversed(installs)] + [pending.instance_id]
 
 
-def test_filters_narrow_a_list(server: ServerProcess) -> None:
+def test_each_filter_selects_the_matching_instances(server: ServerProcess) -> None:
     first = Install(server.url, app_name="Café Board", app_version="1.0%").enroll()
     second = Install(server.url, app_name="Kiosk", app_version="2.0", environment="staging").enroll()
 
@@ -72,10 +72,10 @@ def test_filters_narrow_a_list(server: ServerProcess) -> None:
         "limit=1&limit=2",
         "after=2026_01",
         "status=foo",
-        OUTSIDE,
+        OUT_OF_RANGE_TOKEN,
     ],
 )
-def test_a_query_that_means_nothing_is_refused(shared_server: ServerProcess, query: str) -> None:
+def test_an_invalid_query_is_refused(shared_server: ServerProcess, query: str) -> None:
     response = plain_http.get(f"{shared_server.url}/api/v1/admin/instances?{query}", headers=shared_server.headers)
     assert (response.status_code, response.headers["Content-Type"]) == (400, "application/problem+json")
 
@@ -86,7 +86,7 @@ def test_an_unknown_application_is_not_found(shared_server: ServerProcess) -> No
         assert (response.status_code, response.json()["code"]) == (404, "no_such_application")
 
 
-def test_numbers_come_out_with_the_digits_that_went_in(server: ServerProcess) -> None:
+def test_numbers_keep_all_their_digits(server: ServerProcess) -> None:
     install = Install(server.url)
     install.register()
     body = install.snapshot_body("METRICS").replace(b'"METRICS"', b'{"a": 1.50, "b": 123456789012345678901234567890}')
@@ -96,7 +96,7 @@ def test_numbers_come_out_with_the_digits_that_went_in(server: ServerProcess) ->
     assert '"value":123456789012345678901234567890,' in server.get("applications/ledger/kpis").text
 
 
-def test_metrics_come_out_as_they_were_sent(server: ServerProcess) -> None:
+def test_metrics_are_returned_as_sent(server: ServerProcess) -> None:
     sent = {"nested": {"deep": [1, {"x": None}]}, "null": None, "text": "<b>&\u202e\x1b]52", "flag": False}
     install = Install(server.url).enroll(sent, ago=timedelta(minutes=1))
     (item,) = server.get("instances").json()

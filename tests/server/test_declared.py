@@ -1,4 +1,4 @@
-"""Each method says once who may call it, what is asked and what is answered, or the server does not start."""
+"""Each method declares its role, parameters and response; without a valid declaration the server does not start."""
 
 import re
 
@@ -13,8 +13,8 @@ from shm.server.http.operations import Slug, operation, validate_operations
 from shm.server.http.params import parse_body, parse_query
 
 
-class Asked(msgspec.Struct):
-    """A query of each sort."""
+class ExampleQuery(msgspec.Struct):
+    """A query with a field of each type."""
 
     limit: int = 50
     counted: bool = False
@@ -22,59 +22,61 @@ class Asked(msgspec.Struct):
     name: str | None = None
 
 
-class _Mute(Handler):
+class _WithoutDeclaration(Handler):
     async def get(self) -> None:
-        """Whatever it does, nobody knows who may call it."""
+        """Has no declaration."""
 
 
-class _Unsaid(Handler):
+class _WithoutDocstring(Handler):
     @operation("anything", Role.VIEWER)
     async def get(self) -> bytes:
         return b""
 
 
-class _Elsewhere(Handler):
+class _WithOtherPathParameters(Handler):
     @operation("anything", Role.VIEWER)
     async def get(self, slug: Slug) -> bytes:
         """Takes a slug."""
         return slug.encode()
 
 
-class _Nothing(Handler):
+class _WithoutMethods(Handler):
     pass
 
 
 @pytest.mark.parametrize(("pattern", "handler"), ROUTES)
-def test_every_method_says_who_may_call_it(pattern: str, handler: type[Handler]) -> None:
+def test_every_method_has_a_valid_declaration(pattern: str, handler: type[Handler]) -> None:
     validate_operations(pattern, handler)
 
 
-@pytest.mark.parametrize("handler", [_Mute, _Unsaid, _Elsewhere, _Nothing])
-def test_a_handler_that_does_not_say_what_it_does_refuses_to_start(handler: type[Handler]) -> None:
+@pytest.mark.parametrize("handler", [_WithoutDeclaration, _WithoutDocstring, _WithOtherPathParameters, _WithoutMethods])
+def test_a_handler_with_an_invalid_declaration_is_refused(handler: type[Handler]) -> None:
     with pytest.raises(ConfigurationError, match=handler.__name__):
         validate_operations("/somewhere", handler)
 
 
-def test_a_query_is_read_as_it_is_declared() -> None:
-    assert parse_query(Asked, {"limit": ["7"], "counted": ["true"], "name": ["null"]}) == Asked(7, True, None, "null")
-    assert parse_query(Asked, {"utm": ["x", "y"], "limit": ["7"]}, lenient=True) == Asked(7)
+def test_a_query_is_parsed_as_declared() -> None:
+    assert parse_query(ExampleQuery, {"limit": ["7"], "counted": ["true"], "name": ["null"]}) == ExampleQuery(
+        7, True, None, "null"
+    )
+    assert parse_query(ExampleQuery, {"utm": ["x", "y"], "limit": ["7"]}, lenient=True) == ExampleQuery(7)
 
 
 @pytest.mark.parametrize(
     ("name", "text"),
     [("limit", "x"), ("limit", " 7"), ("limit", ""), ("counted", "1"), ("counted", "TRUE"), ("since", "null")],
 )
-def test_a_parameter_that_is_not_what_is_declared_is_refused_by_name(name: str, text: str) -> None:
-    with pytest.raises(BadRequest, match=re.escape(name)) as refused:
-        parse_query(Asked, {name: [text]})
-    assert refused.value.code == "bad_parameter"
+def test_an_invalid_parameter_is_refused_by_name(name: str, text: str) -> None:
+    with pytest.raises(BadRequest, match=re.escape(name)) as raised:
+        parse_query(ExampleQuery, {name: [text]})
+    assert raised.value.code == "bad_parameter"
 
 
 @pytest.mark.parametrize(
     ("body", "code"),
     [(b"", "bad_json"), (b"[]", "bad_field"), (b'{"limit": "7"}', "bad_field"), (b'{"x": "\xff"}', "bad_json")],
 )
-def test_a_body_that_is_not_what_is_declared_is_refused(body: bytes, code: str) -> None:
-    with pytest.raises(BadRequest) as refused:
-        parse_body(Asked, body)
-    assert refused.value.code == code
+def test_an_invalid_body_is_refused(body: bytes, code: str) -> None:
+    with pytest.raises(BadRequest) as raised:
+        parse_body(ExampleQuery, body)
+    assert raised.value.code == code

@@ -1,4 +1,4 @@
-"""The documentation names every code that the server can answer, and every address that it has."""
+"""The documentation names every error code and every path of the server."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.support.responses import READER_ERROR_CODES
 
 ROOT = Path(__file__).parent.parent.parent
 REFUSALS = [refusal.__name__ for refusal in Refusal.__subclasses__()]
-ADDRESS = re.compile(r"^\| `([A-Z]+) (\S+)` \| (\w+) \|", re.MULTILINE)
+PATH_ROW = re.compile(r"^\| `([A-Z]+) (\S+)` \| (\w+) \|", re.MULTILINE)
 CODE = re.compile(rf'\b(?:{"|".join(REFUSALS)})\(\s*"([a-z_]+)"')
 
 
@@ -25,19 +25,19 @@ def test_the_protocol_names_every_code_and_no_other() -> None:
     assert codes - READER_ERROR_CODES == documented
 
 
-def test_the_api_names_every_code_that_only_readers_hear() -> None:
+def test_the_api_names_every_code_of_the_admin_api() -> None:
     documented = set(re.findall(r"`([a-z]+_[a-z_]+)`", (ROOT / "docs" / "api.md").read_text()))
     assert documented >= READER_ERROR_CODES
 
 
-def test_the_api_names_every_address_with_who_may_call_it_and_no_other() -> None:
+def test_the_api_names_every_path_with_its_role_and_no_other() -> None:
     routes = {
-        (method.upper(), GROUP.sub(r"{\1}", pattern).removeprefix(f"{ADMIN}/"), who(operation.role))
+        (method.upper(), GROUP.sub(r"{\1}", pattern).removeprefix(f"{ADMIN}/"), role_name(operation.role))
         for pattern, handler in ROUTES
         for method, operation in handler.operations.items()
         if method != "head"
     }
-    assert set(ADDRESS.findall((ROOT / "docs" / "api.md").read_text())) == routes
+    assert set(PATH_ROW.findall((ROOT / "docs" / "api.md").read_text())) == routes
 
 
 def test_the_docs_name_every_aggregate_and_format() -> None:
@@ -47,6 +47,6 @@ def test_the_docs_name_every_aggregate_and_format() -> None:
     assert re.findall(r"^\| `(\w+)`", formats.partition("\n\n")[0], re.MULTILINE) == list(get_args(Format))
 
 
-def who(role: Role) -> str:
-    """As the documentation calls it."""
+def role_name(role: Role) -> str:
+    """The role's name in the documentation."""
     return role.name.lower() if role >= Role.VIEWER else "anybody"

@@ -1,6 +1,6 @@
-"""What nobody thought of, sent to a real server: it is refused or kept as it was sent, and the server goes on.
+"""Generated requests to a real server: each is refused or stored exactly, and the server continues to work.
 
-Each promise has a short form, which is the is_same on every machine, and a long one by chance, for `make test-long`.
+Each property has a short, deterministic run, and a long random one for `make test-long`.
 """
 
 import json
@@ -20,42 +20,51 @@ from tests.support.raw_http import Answer, RawConnection
 from tests.support.targets import Neighbours, Target
 
 PATHS = ["/v1/snapshot", "/v1/snapshots", "/v1/register", "/v1/activate", "/v1/erase"]
-REGISTERED = ("instance_id", "public_key", "app_name", "app_version", "deployment_mode", "environment", "os_arch", "x")
+REGISTRATION = (
+    "instance_id",
+    "public_key",
+    "app_name",
+    "app_version",
+    "deployment_mode",
+    "environment",
+    "os_arch",
+    "x",
+)
 METRICS = b'{"a": 1}'
-LONGEST_DETAIL = 500
-GRACE_S = 0.05  # in which a whole request is answered mostly; then the client closes its side, and waits for the end
+MAX_DETAIL_LENGTH = 500
+GRACE_S = 0.05  # enough for most responses; then the client half-closes and waits for the end
 
-UNHURRIED = settings(
+BASE_SETTINGS = settings(
     deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 )
 EFFORTS = [
-    pytest.param(settings(UNHURRIED, max_examples=120, derandomize=True), id="short"),
-    pytest.param(settings(UNHURRIED, max_examples=10_000), id="long", marks=pytest.mark.long),
+    pytest.param(settings(BASE_SETTINGS, max_examples=120, derandomize=True), id="short"),
+    pytest.param(settings(BASE_SETTINGS, max_examples=10_000), id="long", marks=pytest.mark.long),
 ]
 with_effort = pytest.mark.parametrize("effort", EFFORTS)
 
 
-def hold_in_shape(answer: Answer | None) -> None:
-    """An answer is none of a fault, and a refusal is a short problem."""
+def check_response(answer: Answer | None) -> None:
+    """Fails for a 5xx response, and for a refusal whose detail is too long or unprintable."""
     if answer is not None:
         assert answer.status < 500, answer
     if answer is not None and answer.status >= 400:
-        assert len(answer.problem["detail"]) <= LONGEST_DETAIL
+        assert len(answer.problem["detail"]) <= MAX_DETAIL_LENGTH
         assert answer.problem["detail"].isprintable()
 
 
-def answered(target: Target, raw: bytes) -> Answer:
-    """What a whole request is answered, by a server that is not harmed by it."""
+def send(target: Target, raw: bytes) -> Answer:
+    """The response to a complete request. Fails if the server logs a fault."""
     with target.assert_no_fault(), RawConnection(target.server.port) as connection:
         connection.send(raw)
         answer = connection.answer()
-    hold_in_shape(answer)
+    check_response(answer)
     assert answer is not None
     return answer
 
 
-def told(target: Target, raw: bytes) -> list[Answer]:
-    """All that is answered to some bytes, which may be no whole request."""
+def send_all(target: Target, raw: bytes) -> list[Answer]:
+    """All responses to some bytes, which need not be a complete request."""
     answers = []
     with target.assert_no_fault(), RawConnection(target.server.port) as connection:
         connection.send(raw)
@@ -64,12 +73,12 @@ def told(target: Target, raw: bytes) -> list[Answer]:
         connection.half_close()
         answers += connection.answers()
     for answer in answers:
-        hold_in_shape(answer)
+        check_response(answer)
     return answers
 
 
-def good(path: str, install: Install) -> bytes:
-    """A whole request, signed, that is in order; but for erase, which would end the install."""
+def valid_request(path: str, install: Install) -> bytes:
+    """A valid signed request; for erase an outdated one, because a valid one would delete the install."""
     match path:
         case "/v1/snapshot":
             return snapshot(install, METRICS)
@@ -87,19 +96,19 @@ def good(path: str, install: Install) -> bytes:
 def test_any_metrics_are_stored_exactly_or_refused(
     target: Target, neighbours: Neighbours, install: Install, effort: settings
 ) -> None:
-    """Any metrics are kept digit for digit or refused and the neighbour is stored."""
-    with RawConnection(target.server.port) as hostile, RawConnection(target.server.port) as beside:
+    """Numbers keep their digits, and the other snapshot in the batch is stored."""
+    with RawConnection(target.server.port) as hostile, RawConnection(target.server.port) as other:
 
         @effort
         @given(metrics=json_fuzz.metrics())
-        def promise(metrics: bytes) -> None:
+        def check(metrics: bytes) -> None:
             raw = snapshot(install, metrics)
             with target.assert_no_fault():
                 hostile.send(raw)
-                beside.send(snapshot(neighbours.second, b'{"a":1}'))
+                other.send(snapshot(neighbours.second, b'{"a":1}'))
                 answer = hostile.answer()
-                assert beside.verdict() == (202, None)
-            hold_in_shape(answer)
+                assert other.verdict() == (202, None)
+            check_response(answer)
             assert answer is not None
             try:
                 sent = parse(raw.partition(b"\r\n\r\n")[2])["metrics"]
@@ -109,110 +118,110 @@ def test_any_metrics_are_stored_exactly_or_refused(
             if answer.status == 202:
                 assert is_same(target.fetch_instance(install.instance_id)["metrics"], sent)
 
-        promise()
+        check()
 
 
 @with_effort
-def test_a_snapshot_with_anything_in_its_other_fields_is_kept_or_refused(
+def test_a_snapshot_with_any_other_fields_is_stored_or_refused(
     target: Target, install: Install, effort: settings
 ) -> None:
     with RawConnection(target.server.port) as hostile:
 
         @effort
         @given(others=json_fuzz.fields("app_version", "sequence", "timestamp", "instance_id", "x"))
-        def promise(others: dict[str, bytes]) -> None:
+        def check(others: dict[str, bytes]) -> None:
             more = b"".join(b',"%s":%s' % (name.encode(), text) for name, text in others.items())
             raw = snapshot(install, b'{"a":1}', more=more)
             with target.assert_no_fault():
                 hostile.send(raw)
                 answer = hostile.answer()
-            hold_in_shape(answer)
+            check_response(answer)
             assert answer is not None
             assert answer.status in (202, 400, 403), answer
             if answer.status == 202:
-                shown = target.fetch_instance(install.instance_id)
-                assert shown["metrics"] == {"a": 1}
+                stored = target.fetch_instance(install.instance_id)
+                assert stored["metrics"] == {"a": 1}
                 version = json.loads(others.get("app_version", b"null"))
-                assert version is None or shown["app_version"] == version.strip()
+                assert version is None or stored["app_version"] == version.strip()
 
-        promise()
+        check()
 
 
 @with_effort
-def test_any_registration_is_kept_as_it_was_sent_or_refused(target: Target, effort: settings) -> None:
+def test_any_registration_is_stored_exactly_or_refused(target: Target, effort: settings) -> None:
     @effort
-    @given(others=json_fuzz.fields(*REGISTERED), proven=st.booleans())
-    def promise(others: dict[str, bytes], proven: bool) -> None:
+    @given(others=json_fuzz.fields(*REGISTRATION), is_signed=st.booleans())
+    def check(others: dict[str, bytes], is_signed: bool) -> None:
         install = Install(target.server.url)
-        good = {name: json.dumps(value).encode() for name, value in json.loads(install.registration()).items()}
-        body = b"{%s}" % b",".join(b'"%s":%s' % (name.encode(), text) for name, text in (good | others).items())
-        raw = signed("/v1/register", install, body) if proven else post("/v1/register", body, {})
-        answer = answered(target, raw)
+        valid = {name: json.dumps(value).encode() for name, value in json.loads(install.registration()).items()}
+        body = b"{%s}" % b",".join(b'"%s":%s' % (name.encode(), text) for name, text in (valid | others).items())
+        raw = signed("/v1/register", install, body) if is_signed else post("/v1/register", body, {})
+        answer = send(target, raw)
         assert answer.status in (201, 400, 403), answer
         if answer.status == 201:
-            shown = target.fetch_instance(install.instance_id)
+            stored = target.fetch_instance(install.instance_id)
             for name in ("app_name", "app_version", "environment", "deployment_mode", "os_arch"):
-                assert shown[name] == (json.loads((good | others)[name]) or "").strip()
-            assert re.fullmatch("[a-z0-9-]{1,100}", shown["app_slug"])
-            assert shown["status"] == ("active" if proven else "pending")
+                assert stored[name] == (json.loads((valid | others)[name]) or "").strip()
+            assert re.fullmatch("[a-z0-9-]{1,100}", stored["app_slug"])
+            assert stored["status"] == ("active" if is_signed else "pending")
 
-    promise()
+    check()
 
 
 @with_effort
-def test_a_backlog_of_anything_keeps_what_can_be_kept(
+def test_the_valid_members_of_any_backlog_are_stored(
     target: Target, neighbours: Neighbours, install: Install, effort: settings
 ) -> None:
     @effort
     @given(metrics=st.lists(json_fuzz.metrics(), max_size=5))
-    def promise(metrics: list[bytes]) -> None:
+    def check(metrics: list[bytes]) -> None:
         raw = backlog(install, [member(text, ago_s) for ago_s, text in enumerate(metrics)])
         before = neighbours.stored(install)
-        answer = answered(target, raw)
+        answer = send(target, raw)
         try:
-            kept = [can_be_kept(sent["metrics"]) for sent in parse(raw.partition(b"\r\n\r\n")[2])["snapshots"]]
+            expected = [can_be_kept(sent["metrics"]) for sent in parse(raw.partition(b"\r\n\r\n")[2])["snapshots"]]
         except (ValueError, RecursionError):
             return
         if answer.status == 202:
-            assert [verdict["status"] == "stored" for verdict in json.loads(answer.body)["snapshots"]] == kept
-        assert neighbours.stored(install) - before == (sum(kept) if answer.status == 202 else 0)
+            assert [verdict["status"] == "stored" for verdict in json.loads(answer.body)["snapshots"]] == expected
+        assert neighbours.stored(install) - before == (sum(expected) if answer.status == 202 else 0)
 
-    promise()
+    check()
 
 
 @with_effort
 def test_a_changed_request_stores_what_was_signed_or_nothing(
     target: Target, neighbours: Neighbours, install: Install, effort: settings
 ) -> None:
-    """A good request with any bytes changed stores what was signed or nothing."""
+    """A valid request with changed bytes never stores anything else."""
 
     @effort
     @given(path=st.sampled_from(PATHS), data=st.data())
-    def promise(path: str, data: st.DataObject) -> None:
-        told(target, data.draw(raw_http_fuzz.mutated(good(path, install))))
+    def check(path: str, data: st.DataObject) -> None:
+        send_all(target, data.draw(raw_http_fuzz.mutated(valid_request(path, install))))
 
-    promise()
+    check()
     assert neighbours.key_of(install) == install.public_key
     assert neighbours.stored(install) == neighbours.stored(install, METRICS.decode())
 
 
 @with_effort
-def test_a_request_that_nobody_would_send_is_answered(target: Target, effort: settings) -> None:
+def test_an_unusual_request_gets_a_response(target: Target, effort: settings) -> None:
     token = f"Authorization: {target.server.headers['Authorization']}"
 
     @effort
     @given(raw=raw_http_fuzz.odd_request(token))
-    def promise(raw: bytes) -> None:
-        answered(target, raw)
+    def check(raw: bytes) -> None:
+        send(target, raw)
 
-    promise()
+    check()
 
 
 @with_effort
-def test_whatever_is_nearly_http_is_answered_or_cut_off(target: Target, effort: settings) -> None:
+def test_nearly_valid_http_is_answered_or_closed(target: Target, effort: settings) -> None:
     @effort
     @given(raw=raw_http_fuzz.nearly_http() | raw_http_fuzz.garbage())
-    def promise(raw: bytes) -> None:
-        told(target, raw)
+    def check(raw: bytes) -> None:
+        send_all(target, raw)
 
-    promise()
+    check()

@@ -1,4 +1,4 @@
-"""Hostile requests against a real server: each gets its answer, and whoever is in the same batch is stored."""
+"""Hostile requests to a real server: each gets its response, and other snapshots in the same batch are stored."""
 
 from datetime import datetime
 
@@ -11,31 +11,31 @@ from tests.support.installs import Install
 from tests.support.raw_http import RawConnection
 from tests.support.targets import Neighbours, Target
 
-LONGEST_DETAIL = 500  # characters: a sentence, and the path to a metric, whose keys are cut
-ENDING = {"bad_http", "headers_too_large"}  # after these nobody can tell where the next request begins
+MAX_DETAIL_LENGTH = 500  # characters: a sentence and an abbreviated metric key
+CLOSING_CODES = {"bad_http", "headers_too_large"}  # after these the start of the next request is unknown
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_it_gets_its_answer_and_its_neighbour_is_stored(
+def test_a_hostile_request_gets_its_response_and_others_are_stored(
     target: Target, neighbours: Neighbours, install: Install, case: Case
 ) -> None:
     port = target.server.port
-    marked = b'{"beside":"%s"}' % install.instance_id.encode()
+    metrics = b'{"beside":"%s"}' % install.instance_id.encode()
     with (
         target.assert_no_fault(),
-        RawConnection(port) as before,
+        RawConnection(port) as earlier,
         RawConnection(port) as hostile,
-        RawConnection(port) as beside,
+        RawConnection(port) as same_batch,
     ):
         neighbours.block_writer()
         try:
-            before.send(snapshot(neighbours.first, marked))
+            earlier.send(snapshot(neighbours.first, metrics))
             neighbours.wait_until_batch_blocked()
             hostile.send(case.raw(install))
             if case.waits:
                 hostile.half_close()
-            beside.send(snapshot(neighbours.second, marked))
-            with RawConnection(port) as later:  # once this is answered, what came before it has been read
+            same_batch.send(snapshot(neighbours.second, metrics))
+            with RawConnection(port) as later:  # once this is answered, the earlier requests have been read
                 later.send(b"GET /api/v1/healthcheck HTTP/1.1\r\nHost: shm.test\r\n\r\n")
                 assert later.verdict() == (200, None)
         finally:
@@ -44,24 +44,24 @@ def test_it_gets_its_answer_and_its_neighbour_is_stored(
         verdict = None if answer is None else answer.verdict
         assert verdict in case.expected, answer
         if answer is not None and answer.status >= 400:
-            assert len(answer.problem["detail"]) <= LONGEST_DETAIL
+            assert len(answer.problem["detail"]) <= MAX_DETAIL_LENGTH
             assert answer.problem["detail"].isprintable()
-            assert answer.problem["code"] not in ENDING or answer.headers.get("connection") == "close"
+            assert answer.problem["code"] not in CLOSING_CODES or answer.headers.get("connection") == "close"
         if answer is not None and answer.headers.get("connection") == "close":
             assert hostile.ended()
-        assert before.verdict() == beside.verdict() == (202, None)
-    assert neighbours.stored(neighbours.second, marked.decode()) == 1
+        assert earlier.verdict() == same_batch.verdict() == (202, None)
+    assert neighbours.stored(neighbours.second, metrics.decode()) == 1
     assert neighbours.key_of(install) == install.public_key
     assert neighbours.stored(install) == (case.stores if verdict == (202, None) else 0)
-    if verdict == (202, None) and case.stores and "backlog" not in case.name:  # a long queue is written in halves
-        assert neighbours.batches(marked, install) == 1
+    if verdict == (202, None) and case.stores and "backlog" not in case.name:  # a long queue is halved
+        assert neighbours.batches(metrics, install) == 1
     if verdict == (202, None):
-        shown = target.fetch_instance(install.instance_id)
-        assert case.shows is None or shown["metrics"] == case.shows
-        assert case.at is None or datetime.fromisoformat(shown["snapshot_at"]) == case.at
+        instance = target.fetch_instance(install.instance_id)
+        assert case.shows is None or instance["metrics"] == case.shows
+        assert case.at is None or datetime.fromisoformat(instance["snapshot_at"]) == case.at
 
 
-NONSENSE = {
+INVALID_QUERIES = {
     "instances?status=" + "x" * 10_000: "bad_parameter",
     "instances?status=%1b%5b31m%0d%0a%e2%80%ae": "bad_parameter",
     "instances?status=%00": "bad_parameter",
@@ -86,16 +86,16 @@ NONSENSE = {
 }
 
 
-@pytest.mark.parametrize("query", NONSENSE, ids=lambda query: query[:60])
-def test_a_reader_who_asks_nonsense_is_told_so_shortly(target: Target, query: str) -> None:
+@pytest.mark.parametrize("query", INVALID_QUERIES, ids=lambda query: query[:60])
+def test_an_invalid_query_is_refused_with_a_short_detail(target: Target, query: str) -> None:
     head = f"GET /api/v1/admin/{query} HTTP/1.1\r\nHost: shm.test\r\n"
     token = f"Authorization: {target.server.headers['Authorization']}\r\n\r\n"
     with target.assert_no_fault(), RawConnection(target.server.port) as reader:
         reader.send((head + token).encode())
         answer = reader.answer()
     assert answer is not None
-    assert answer.verdict == (400, NONSENSE[query])
-    assert len(answer.problem["detail"]) <= LONGEST_DETAIL
+    assert answer.verdict == (400, INVALID_QUERIES[query])
+    assert len(answer.problem["detail"]) <= MAX_DETAIL_LENGTH
     assert answer.problem["detail"].isprintable()
 
 
@@ -110,7 +110,7 @@ def test_a_reader_who_asks_nonsense_is_told_so_shortly(target: Target, query: st
     ],
     ids=str,
 )
-def test_what_the_database_cannot_keep_of_an_application_is_refused(target: Target, body: dict[str, object]) -> None:
+def test_unstorable_data_of_an_application_is_refused(target: Target, body: dict[str, object]) -> None:
     server = target.server
     url = f"{server.url}/api/v1/admin/applications/ledger"
     with target.assert_no_fault():

@@ -1,4 +1,4 @@
-"""The OpenAPI document says what the server does: all of it, and nothing else."""
+"""The OpenAPI document describes all operations of the server, and responses conform to it."""
 
 import json
 import re
@@ -19,20 +19,20 @@ from tests.support.installs import Install
 from tests.support.targets import Seeded
 
 DOCUMENT = json.loads(document(ROUTES, ENDPOINTS))
-SOME_ID = "c77af682-9aa4-412e-904a-c307d3a8a9c2"
-SAMPLES = {"slug": "ledger", "app": "Ledger", "instance_id": SOME_ID, "token_id": SOME_ID}
-WANTED = {"breakdown": "?by=version", "version-rank": "?version=1.5"}  # parameters without which there is no answer
-NEVER = "TRACE"  # which no address knows
+EXAMPLE_ID = "c77af682-9aa4-412e-904a-c307d3a8a9c2"
+SAMPLES = {"slug": "ledger", "app": "Ledger", "instance_id": EXAMPLE_ID, "token_id": EXAMPLE_ID}
+REQUIRED_PARAMETERS = {"breakdown": "?by=version", "version-rank": "?version=1.5"}
+UNSUPPORTED_METHOD = "TRACE"
 FEED = "/api/v1/admin/feed"
-READ = [path for path, node in DOCUMENT["paths"].items() if "get" in node and path != FEED]
+READ_PATHS = [path for path, node in DOCUMENT["paths"].items() if "get" in node and path != FEED]
 VERBS = "get|list|create|update|delete|approve|revoke|export|subscribe|register|activate|store|rotate|erase"
 OPERATION_ID = re.compile(rf"({VERBS})([A-Z][a-z]+)+")
 
 api = schemathesis.openapi.from_dict(DOCUMENT)
 
 
-def hold(response: httpx.Response, path: str, status: int) -> None:
-    """The answer has this status, and is what the document says of the path."""
+def check_response(response: httpx.Response, path: str, status: int) -> None:
+    """Fails unless the response has this status and conforms to the document."""
     assert response.status_code == status, response.text
     operation = api[path][response.request.method]
     operation.validate_response(response)
@@ -43,7 +43,7 @@ def test_the_document_is_openapi_3_1() -> None:
     validate(DOCUMENT)
 
 
-def test_the_document_is_served_to_anybody_as_it_was_built(seeded: Seeded) -> None:
+def test_the_document_is_served_without_a_token(seeded: Seeded) -> None:
     response = plain_http.get(f"{seeded.server.url}/api/openapi.json")
     assert (response.status_code, response.headers["Content-Type"]) == (200, "application/json")
     assert response.json() == DOCUMENT
@@ -58,7 +58,7 @@ def test_every_route_is_in_the_document_and_no_other() -> None:
 
 
 def test_operation_ids_are_unique_and_begin_with_a_verb() -> None:
-    """Generated clients make functions of them."""
+    """Generated clients have a function for each."""
     ids = [operation["operationId"] for node in DOCUMENT["paths"].values() for operation in node.values()]
     assert len({name.lower() for name in ids}) == len(ids)
     assert [name for name in ids if not OPERATION_ID.fullmatch(name)] == []
@@ -72,7 +72,7 @@ def test_schema_names_are_unique_class_names() -> None:
 
 
 def test_every_operation_has_a_response_for_success() -> None:
-    """Generators of clients leave out an operation without one."""
+    """Client generators omit an operation without one."""
     for path, node in DOCUMENT["paths"].items():
         for method, operation in node.items():
             assert any(status.startswith("2") for status in operation["responses"]), (method, path)
@@ -86,7 +86,7 @@ def test_every_time_is_a_date_time() -> None:
 
 
 def test_header_parameters_are_strings() -> None:
-    """A generator cannot send anything else in a header."""
+    """Generated clients can send only strings in headers."""
     for node in DOCUMENT["paths"].values():
         for operation in node.values():
             for parameter in operation.get("parameters", []):
@@ -94,65 +94,65 @@ def test_header_parameters_are_strings() -> None:
 
 
 @pytest.mark.parametrize("path", DOCUMENT["paths"])
-def test_an_address_knows_the_methods_of_the_document_and_no_other(path: str, seeded: Seeded) -> None:
-    """HEAD is in no document: it is GET without the body."""
-    response = plain_http.request(NEVER, seeded.server.url + path.format(**SAMPLES))
+def test_a_path_supports_the_documented_methods_and_no_other(path: str, seeded: Seeded) -> None:
+    """HEAD is not documented: it is GET without the body."""
+    response = plain_http.request(UNSUPPORTED_METHOD, seeded.server.url + path.format(**SAMPLES))
     assert response.status_code == 405
     allowed = set(response.headers["Allow"].lower().split(", "))
     assert allowed - {"head"} == set(DOCUMENT["paths"][path])
 
 
-@pytest.mark.parametrize("path", READ)
-def test_what_is_read_is_what_the_document_says(path: str, seeded: Seeded) -> None:
-    address = seeded.server.url + path.format(**seeded.known) + WANTED.get(path.rpartition("/")[2], "")
-    whole = plain_http.get(address, headers=seeded.server.headers)
-    hold(whole, path, 200)
-    head = plain_http.head(whole.url, headers=seeded.server.headers)
+@pytest.mark.parametrize("path", READ_PATHS)
+def test_responses_to_reads_conform_to_the_document(path: str, seeded: Seeded) -> None:
+    url = seeded.server.url + path.format(**seeded.known) + REQUIRED_PARAMETERS.get(path.rpartition("/")[2], "")
+    response = plain_http.get(url, headers=seeded.server.headers)
+    check_response(response, path, 200)
+    head = plain_http.head(response.url, headers=seeded.server.headers)
     assert (head.status_code, head.content) == (200, b"")
-    assert head.headers["Content-Type"] == whole.headers["Content-Type"]
+    assert head.headers["Content-Type"] == response.headers["Content-Type"]
 
 
-def test_the_feed_wants_an_upgrade(seeded: Seeded) -> None:
-    hold(plain_http.get(seeded.server.url + FEED, headers=seeded.server.headers), FEED, 400)
+def test_the_feed_requires_an_upgrade(seeded: Seeded) -> None:
+    check_response(plain_http.get(seeded.server.url + FEED, headers=seeded.server.headers), FEED, 400)
 
 
-def test_approve_and_revoke_answer_as_the_document_says(seeded: Seeded) -> None:
+def test_responses_to_approve_and_revoke_conform_to_the_document(seeded: Seeded) -> None:
     for verb, status in (("approve", 200), ("revoke", 200), ("approve", 409)):
         path = f"/api/v1/admin/instances/{{instance_id}}/{verb}"
-        address = path.format(**seeded.known)
-        hold(plain_http.post(seeded.server.url + address, headers=seeded.server.headers), path, status)
+        url = path.format(**seeded.known)
+        check_response(plain_http.post(seeded.server.url + url, headers=seeded.server.headers), path, status)
 
 
-def test_what_an_install_is_answered_is_what_the_document_says(seeded: Seeded) -> None:
+def test_responses_to_installs_conform_to_the_document(seeded: Seeded) -> None:
     install, new = Install(seeded.server.url), SigningKey.generate()
 
     def act(name: str, **more: str) -> httpx.Response:
-        body = json.dumps(said(install, action=name, timestamp=now(), **more)).encode()
+        body = json.dumps(make_body(install, action=name, timestamp=now(), **more)).encode()
         headers = install.signed(body) | {"X-New-Signature": new.sign(body).signature.hex()}
         return install.post(f"/v1/{name}", body, headers)
 
-    hold(install.register(), "/v1/register", 201)
-    hold(install.register(), "/v1/register", 200)
-    hold(install.register(public_key=new.verify_key.encode().hex()), "/v1/register", 409)
-    hold(install.activate(), "/v1/activate", 200)
-    hold(install.snapshot({"a": 1}), "/v1/snapshot", 202)
-    hold(install.snapshot({"a": None}, "yesterday"), "/v1/snapshot", 400)
+    check_response(install.register(), "/v1/register", 201)
+    check_response(install.register(), "/v1/register", 200)
+    check_response(install.register(public_key=new.verify_key.encode().hex()), "/v1/register", 409)
+    check_response(install.activate(), "/v1/activate", 200)
+    check_response(install.snapshot({"a": 1}), "/v1/snapshot", 202)
+    check_response(install.snapshot({"a": None}, "yesterday"), "/v1/snapshot", 400)
     members = [{"timestamp": now(), "metrics": {}}, {"timestamp": "yesterday", "metrics": {}}]
-    backlog = json.dumps(said(install, snapshots=members)).encode()
-    hold(install.post("/v1/snapshots", backlog, install.signed(backlog)), "/v1/snapshots", 202)
-    hold(act("disclose"), "/v1/disclose", 200)
-    hold(act("rotate", new_public_key=new.verify_key.encode().hex()), "/v1/rotate", 200)
-    hold(act("erase"), "/v1/erase", 401)
+    backlog = json.dumps(make_body(install, snapshots=members)).encode()
+    check_response(install.post("/v1/snapshots", backlog, install.signed(backlog)), "/v1/snapshots", 202)
+    check_response(act("disclose"), "/v1/disclose", 200)
+    check_response(act("rotate", new_public_key=new.verify_key.encode().hex()), "/v1/rotate", 200)
+    check_response(act("erase"), "/v1/erase", 401)
     install.key = new
-    hold(act("erase"), "/v1/erase", 200)
-    hold(act("erase"), "/v1/erase", 403)
+    check_response(act("erase"), "/v1/erase", 200)
+    check_response(act("erase"), "/v1/erase", 403)
 
 
-def said(install: Install, **more: Any) -> dict[str, Any]:
-    """A body of an install."""
+def make_body(install: Install, **more: Any) -> dict[str, Any]:
+    """The body of an install's request."""
     return {"instance_id": install.instance_id, **more}
 
 
 def now() -> str:
-    """As a timestamp."""
+    """The current time as a timestamp."""
     return datetime.now(UTC).isoformat()

@@ -1,4 +1,4 @@
-"""Schemathesis requests what the document of a real server allows and forbids: the same examples each time."""
+"""Schemathesis sends valid and invalid requests by the OpenAPI document, with the same examples each time."""
 
 from typing import Any
 
@@ -8,12 +8,10 @@ import schemathesis
 from tests.support.schemathesis_api import check_case, schema
 from tests.support.targets import Seeded
 
-pytest_plugins = ["schemathesis.pytest.plugin"]  # takes seconds to load: pyproject.toml keeps it from all other files
+pytest_plugins = ["schemathesis.pytest.plugin"]  # takes seconds to load: pyproject.toml disables it for all other files
 
 
 @schema.parametrize()
 @hypothesis.settings(max_examples=25, derandomize=True, deadline=None)
-def test_whatever_is_asked_the_server_answers_as_its_document_says(
-    case: schemathesis.Case[Any], seeded: Seeded
-) -> None:
+def test_generated_requests_get_documented_responses(case: schemathesis.Case[Any], seeded: Seeded) -> None:
     check_case(case, seeded)
