@@ -18,6 +18,11 @@ from tests.support.server_process import ServerProcess
 from tests.support.targets import Neighbours, Seeded, Target
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Skips files of long tests if these are deselected: Schemathesis takes seconds to collect one."""
+    return True if collection_path.name.endswith("_long.py") and config.option.markexpr == "not long" else None
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Removes environment variables that change the behaviour of the programs under test."""

@@ -18,7 +18,7 @@ from shm.db import partitions
 from shm.db.advisory_locks import Lock
 from shm.db.database import Database
 from tests.support.clusters import wait_for
-from tests.support.databases import admin_cursor, fill, fresh_database
+from tests.support.databases import admin_cursor, fresh_database, recreate
 from tests.support.installs import Install
 from tests.support.long_history import fill_with_history
 from tests.support.server_process import ServerProcess
@@ -154,7 +154,7 @@ def past(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tu
 def installs(past: tuple[str, list[Install]], postgres: str, database: str) -> list[Install]:
     """The installs of `past`, whose database is copied in place of the test's; no server runs on it."""
     dsn, installs = past
-    fill(postgres, database, dsn)
+    recreate(postgres, database, dsn)
     return [replace(install) for install in installs]
 
 

@@ -1,12 +1,14 @@
 """Every statement can be prepared against the real schema, and acquires its locks in the declared order."""
 
 import re
+from collections.abc import Iterator
 
 import psycopg2
 import pytest
 
 from shm.db.advisory_locks import Lock
 from shm.db.statements import split_prologue, sql_directory, statements, to_positional
+from tests.support.databases import admin_cursor, fresh_database
 
 WRITES = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM) (instances|snapshots|feed_head|removals|tallies|absences)\b")
 
@@ -19,16 +21,19 @@ def advisory_locks(sql: str) -> list[Lock]:
     return [Lock(int(number)) for number in ADVISORY.findall(sql)]
 
 
+@pytest.fixture(scope="module")
+def schema(postgres: str) -> Iterator[psycopg2.extensions.cursor]:
+    """A cursor in a migrated database, which these tests do not change."""
+    with fresh_database(postgres) as dsn, admin_cursor(dsn) as cursor:
+        yield cursor
+
+
 @pytest.mark.parametrize("name", sorted(statements()))
-def test_a_statement_fits_the_schema(name: str, database: str) -> None:
+def test_a_statement_fits_the_schema(name: str, schema: psycopg2.extensions.cursor) -> None:
     statement = statements()[name]
     preparation = statement.preparation or f"PREPARE statement AS {to_positional(split_prologue(statement.sql)[1])[0]}"
-    connection = psycopg2.connect(database)
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(preparation)
-    finally:
-        connection.close()
+    schema.execute(preparation)
+    schema.execute("DEALLOCATE ALL")
 
 
 @pytest.mark.parametrize("name", sorted(statements()))

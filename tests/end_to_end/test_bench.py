@@ -21,6 +21,7 @@ CONNECTIONS = 2
 wants_wrk = pytest.mark.skipif(not is_installed(), reason=INSTALL_HINT)
 
 
+@pytest.mark.long
 @wants_wrk
 def test_the_quick_intake_bench_stores_what_is_acknowledged(postgres_dir: Path) -> None:
     shape = ("--quick", "--workers", "1", "--connections", f"{CONNECTIONS}", "--folder", str(postgres_dir))
@@ -69,7 +70,7 @@ def test_a_response_other_than_2xx_is_invalid(shared_server: ServerProcess, tmp_
 def test_missing_responses_of_a_killed_server_are_invalid(server: ServerProcess, database: str, tmp_path: Path) -> None:
     fleet = Fleet(100)
     fleet.seed(database)
-    requests = fleet.sign(tmp_path / "requests", 50_000, CONNECTIONS)
+    requests = fleet.sign(tmp_path / "requests", 20_000, CONNECTIONS)
     killer = threading.Timer(1.0, server.kill)
     killer.start()
     with pytest.raises(InvalidRun, match=r"had no response|may be in flight"):

@@ -1,67 +1,93 @@
-"""The front door as a stranger finds it: a fresh clone, `make`, nothing else."""
+"""`make` in a fresh clone, as a new user runs it."""
 
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
 CHECKOUT = Path(__file__).parent.parent.parent
-LIMIT_S = 600  # installing from a slow line
+PACKAGES = ("", "client", "tui", "sdk")  # directories of a clone that Python imports from
+LIMIT_S = 600  # allows for an installation over a slow network
 
 
-@pytest.fixture(scope="module")
-def clone() -> Iterator[Path]:
-    """A fresh clone of what is committed."""
+@dataclass(frozen=True)
+class Clone:
+    """A fresh clone of what is committed, and variables for Python to import from it."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def make(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Runs make without a terminal, and without the variables of this test run."""
+        own = ("SHM_", "VIRTUAL_ENV", "PYTEST")
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+        return subprocess.run(
+            ["make", *arguments],
+            cwd=self.folder,
+            env=inherited | self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+
+    def use_environment_of_checkout(self) -> None:
+        """Provides `.venv` without an installation: the one of this checkout, whose `make test` installed it."""
+        environment = self.folder / ".venv"
+        environment.mkdir()
+        for each in Path(sys.prefix).iterdir():
+            if each.name != ".ready":
+                (environment / each.name).symlink_to(each)
+        (environment / ".ready").touch()
+
+
+@pytest.fixture(scope="module", params=["existing environment", pytest.param("installation", marks=pytest.mark.long)])
+def clone(request: pytest.FixtureRequest) -> Iterator[Clone]:
+    """A clone. The long form installs everything with pip; each first `make test` of a checkout does so as well."""
     with tempfile.TemporaryDirectory(prefix="shm-clone-") as folder:
-        clone = Path(folder) / "shm"
-        subprocess.run(["git", "clone", "--quiet", str(CHECKOUT), str(clone)], check=True, capture_output=True)
+        target = Path(folder) / "shm"
+        subprocess.run(["git", "clone", "--quiet", str(CHECKOUT), str(target)], check=True, capture_output=True)
+        if request.param == "installation":
+            # pip then compiles no modules: half of its time would go into modules that are never imported.
+            yield Clone(target, {"PIP_NO_COMPILE": "0"})
+            return
+        clone = Clone(target, {"PYTHONPATH": os.pathsep.join(str(target / package) for package in PACKAGES)})
+        clone.use_environment_of_checkout()
         yield clone
 
 
-def make(clone: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Runs make without a terminal, and without what this test run has in its environment."""
-    keep = {name: value for name, value in os.environ.items() if not name.startswith(("SHM_", "VIRTUAL_ENV", "PYTEST"))}
-    return subprocess.run(
-        ["make", *arguments],
-        cwd=clone,
-        env=keep | {"PIP_NO_COMPILE": "0"},  # which tells pip not to: half of the time goes into modules never used
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
-
-
-def processes_of(clone: Path) -> list[str]:
-    """Whatever runs from the clone."""
+def processes_of(folder: Path) -> list[str]:
+    """The command lines of processes that name a folder."""
     lines = (" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"]))
-    return [line for line in lines if str(clone) in line]
+    return [line for line in lines if str(folder) in line]
 
 
 @pytest.mark.timeout(LIMIT_S)
-def test_make_demo_in_a_fresh_clone_leaves_no_process(clone: Path) -> None:
+def test_make_demo_in_a_fresh_clone_leaves_no_process(clone: Clone) -> None:
     """It prints the fleet and keeps its data in `.demo`."""
-    done = make(clone, "demo")
+    done = clone.make("demo")
     assert done.returncode == 0, done.stderr
     for name in ("Ledger", "Kiosk", "Café Board"):
         assert name in done.stdout, done.stdout
-    assert str(clone / ".demo") in done.stderr
-    assert (clone / ".demo" / "postgres" / "PG_VERSION").exists()
-    assert processes_of(clone) == []
+    assert str(clone.folder / ".demo") in done.stderr
+    assert (clone.folder / ".demo" / "postgres" / "PG_VERSION").exists()
+    assert processes_of(clone.folder) == []
 
 
 @pytest.mark.timeout(LIMIT_S)
-def test_setting_up_again_does_nothing(clone: Path) -> None:
-    assert make(clone, "setup").returncode == 0
-    assert "Nothing to be done" in make(clone, "setup").stdout
+def test_a_second_make_setup_does_nothing(clone: Clone) -> None:
+    assert clone.make("setup").returncode == 0
+    assert "Nothing to be done" in clone.make("setup").stdout
 
 
-def test_make_alone_says_what_can_be_done(clone: Path) -> None:
-    said = make(clone).stdout
+def test_make_without_a_target_lists_the_targets(clone: Clone) -> None:
+    output = clone.make().stdout
     for target in ("demo", "serve", "test", "test-long", "check", "setup"):
-        assert f"make {target}" in said
+        assert f"make {target}" in output

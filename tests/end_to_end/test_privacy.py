@@ -64,8 +64,10 @@ READS = [
 
 @pytest.mark.parametrize(
     "debugging",
-    [{}, {"PYTHONASYNCIODEBUG": "1", "PYTHONWARNINGS": "always"}],
-    ids=["as usual", "asyncio in debug mode"],
+    [
+        pytest.param({}, id="as usual", marks=pytest.mark.long),  # the log of the other form has all of its lines
+        pytest.param({"PYTHONASYNCIODEBUG": "1", "PYTHONWARNINGS": "always"}, id="asyncio in debug mode"),
+    ],
 )
 def test_nothing_that_goes_wrong_leaves_a_trace_of_who_was_there(postgres_dir: Path, debugging: dict[str, str]) -> None:
     with cluster_of_servers(postgres_dir, 1, **HURRIED, **debugging) as cluster:

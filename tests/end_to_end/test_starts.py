@@ -120,7 +120,7 @@ def test_a_signal_during_startup_leaves_no_process(postgres_dir: Path, number: s
 @pytest.mark.parametrize("name", ["data", "x" * 90], ids=["short path", "long path"])
 def test_an_embedded_postgres_that_died_is_started_again(postgres_dir: Path, name: str) -> None:
     folder = postgres_dir / name
-    server = ServerProcess(folder, {})
+    server = ServerProcess(folder, {}, executed=True)
     server.start()
     try:
         install = Install(server.url).enroll({"a": 1})

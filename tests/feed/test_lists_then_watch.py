@@ -42,8 +42,8 @@ async def test_a_mirror_is_true_at_every_cursor_of_two_servers(
     assert [watcher.resyncs for watcher in watched.watchers] == [0] * len(watched.watchers)
 
 
-@pytest.mark.parametrize("feeds", [1_000, pytest.param(20_000, marks=pytest.mark.long)])
-async def test_a_mirror_is_true_over_a_thousand_reconnects_to_either_server(
+@pytest.mark.parametrize("feeds", [250, pytest.param(20_000, marks=pytest.mark.long)])
+async def test_a_mirror_is_true_over_many_reconnects_to_either_server(
     serve: Callable[..., ServerProcess], database: str, seed: int, feeds: int
 ) -> None:
     servers = [serve(), serve()]

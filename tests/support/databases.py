@@ -1,4 +1,4 @@
-"""Databases of tests: each a copy of one migrated template."""
+"""Databases for tests, each a copy of one migrated template."""
 
 import argparse
 import secrets
@@ -11,6 +11,7 @@ from psycopg2.extensions import make_dsn, parse_dsn
 from shm.cli.migrate import run as run_migrate
 
 TEMPLATE = "shm_template"
+STRATEGY = "FILE_COPY"  # takes half of the CPU time of WAL_LOG, the default, where fsync is off
 
 
 @contextmanager
@@ -26,29 +27,29 @@ def admin_cursor(dsn: str) -> Iterator[psycopg2.extensions.cursor]:
 
 
 def fresh_database(postgres: str) -> AbstractContextManager[str]:
-    """The DSN of a migrated database that ends with the context."""
+    """The DSN of a migrated database that is dropped at the end of the context."""
     return empty_database(postgres, TEMPLATE)
 
 
 @contextmanager
 def empty_database(postgres: str, template: str = "template1") -> Iterator[str]:
-    """The DSN of a database, a copy of `template`, that ends with the context."""
+    """The DSN of a database, a copy of `template`, that is dropped at the end of the context."""
     name = f"shm_{secrets.token_hex(6)}"
     with admin_cursor(postgres) as cursor:
-        cursor.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        cursor.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY {STRATEGY}")
     yield make_dsn(postgres, dbname=name)
     with admin_cursor(postgres) as cursor:
         cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def fill(postgres: str, database: str, template: str) -> None:
-    """Makes a database anew as a copy of another; nobody may be connected to either. All three are DSNs."""
+def recreate(postgres: str, database: str, template: str) -> None:
+    """Replaces a database by a copy of another, while neither has a connection. All three are DSNs."""
     name, source = (parse_dsn(dsn)["dbname"] for dsn in (database, template))
     with admin_cursor(postgres) as cursor:
         cursor.execute(f"DROP DATABASE {name}")
-        cursor.execute(f"CREATE DATABASE {name} TEMPLATE {source}")
+        cursor.execute(f"CREATE DATABASE {name} TEMPLATE {source} STRATEGY {STRATEGY}")
 
 
 def migrate(dsn: str) -> None:
-    """Brings a database's schema up to date, as `shm migrate` does."""
+    """Migrates the schema of a database, as `shm migrate` does."""
     assert run_migrate(argparse.Namespace(dsn=dsn, data_dir=None)) == 0
