@@ -90,7 +90,9 @@ def _redact_message(record: logging.LogRecord) -> str:
         return f"(a message from {record.module}, line {record.lineno})"
     arguments = record.args if isinstance(record.args, tuple) else (record.args,)
     try:
-        return str(record.msg) % tuple(each if isinstance(each, int | float) else _Redacted() for each in arguments)
+        return str(record.msg) % tuple(
+            argument if isinstance(argument, int | float) else _Redacted() for argument in arguments
+        )
     except (TypeError, ValueError, KeyError):
         return str(record.msg)
 

@@ -104,14 +104,14 @@ def common_override(overrides: Collection[MetricOverride]) -> MetricOverride:
     common = {
         name: getattr(first, name)
         for name in MetricOverride.__struct_fields__
-        if len({getattr(each, name) for each in overrides}) == 1
+        if len({getattr(override, name) for override in overrides}) == 1
     }
     return MetricOverride(**common)
 
 
 def common_aggregate(key: str, overrides: Collection[MetricOverride]) -> Aggregate | None:
     """The aggregate of a key over several applications, with their overrides of it; None where they differ."""
-    distinct = {describe(key, each).aggregate for each in overrides or [NO_OVERRIDE]}
+    distinct = {describe(key, override).aggregate for override in overrides or [NO_OVERRIDE]}
     return distinct.pop() if len(distinct) == 1 else None
 
 

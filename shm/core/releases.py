@@ -57,7 +57,7 @@ def version_rank(version: str) -> str:
     release = _parse_release(text)
     if release is None:
         return "0" + text if text else ""
-    rank = ["1", _rank_number(release.epoch), *(SEGMENT + _rank_number(each) for each in release.numbers)]
+    rank = ["1", _rank_number(release.epoch), *(SEGMENT + _rank_number(number) for number in release.numbers)]
     if release.stage is not None:
         rank.append(f"{PRE}{STAGES.get(release.stage, UNNAMED_STAGE)}{release.stage}.")
     elif release.tail:
@@ -78,7 +78,7 @@ def is_release(version: str) -> bool:
 
 def _normalize(version: str) -> str:
     """Lower case, digits of every script as 0 to 9, no control characters, no surrounding space."""
-    digits = "".join(str(int(each)) if each.isdecimal() else each for each in version)
+    digits = "".join(str(int(character)) if character.isdecimal() else character for character in version)
     return re.sub(r"[\x00-\x20\x7f]+", " ", digits).strip().lower()
 
 
@@ -95,7 +95,7 @@ def _parse_release(text: str) -> _Release | None:
     numbers = re.split("[.-]", found[0])
     while len(numbers) > 1 and not numbers[-1].strip("0"):
         numbers.pop()
-    stages_before_numbers = [each for each in TOKEN.findall(text[:start]) if each in STAGES]
+    stages_before_numbers = [word for word in TOKEN.findall(text[:start]) if word in STAGES]
     stage, tail = _split_stage([*stages_before_numbers, *TOKEN.findall(text[found.end() :])])
     return _Release(epoch, tuple(numbers), stage, tail)
 
@@ -106,7 +106,7 @@ def _numbers_start(text: str) -> int | None:
     if first is None:
         return None
     words = TOKEN.findall(text[: first.start()])
-    if all(each in VERSION_PREFIXES or each in STAGES for each in words):
+    if all(word in VERSION_PREFIXES or word in STAGES for word in words):
         return first.start()
     dotted = DOTTED.search(text)
     return None if dotted is None else dotted.start()
@@ -122,7 +122,7 @@ def _split_stage(tokens: list[str]) -> tuple[str | None, tuple[str, ...]]:
         if stage == "milestone" and word == "m" and not _is_number(words, index + 1):
             stage = None  # a patch letter, as in 1.0.2m
         if stage is not None:
-            return stage, (*words[index + 1 :], *(each for each in words[:index] if each != "~"))
+            return stage, (*words[index + 1 :], *(part for part in words[:index] if part != "~"))
     if words and words[0] == "~":
         return "", tuple(words[1:])
     return None, tuple(words)
@@ -130,16 +130,16 @@ def _split_stage(tokens: list[str]) -> tuple[str | None, tuple[str, ...]]:
 
 def _significant_words(tokens: list[str]) -> list[str]:
     """The tokens that change the order: without release words, and without words before a revision's number."""
-    words = [each for each in tokens if each not in RELEASE_WORDS]
+    words = [token for token in tokens if token not in RELEASE_WORDS]
     if words[1:] and words[0] == "~" and (words[1] in STAGES or words[1] in STAGE_ALIASES):
         words = words[1:]
-    kept: list[str] = []
+    significant: list[str] = []
     for index, word in enumerate(words):
         if word not in REVISION_WORDS:
-            kept.append(word)
+            significant.append(word)
         elif not _is_number(words, index + 1):
-            kept.append("0" if word == "post" else word)
-    return kept
+            significant.append("0" if word == "post" else word)
+    return significant
 
 
 def _is_number(words: list[str], index: int) -> bool:

@@ -392,7 +392,7 @@ class Settings:
             if flag is not None:
                 values[name] = parse_setting("--" + name.replace("_", "-"), str(flag), spec)
                 continue
-            variable = next((each for each in spec.variables if environment.get(each, "") != ""), None)
+            variable = next((variable for variable in spec.variables if environment.get(variable, "") != ""), None)
             if variable is not None:
                 values[name] = parse_setting(variable, environment[variable], spec)
         settings = cls(**cast(dict[str, Any], values))

@@ -60,7 +60,7 @@ class WorkerSlot:
     def allocate(self, metric: str, labels: tuple[str, ...], cells: int = 1) -> int:
         """The index of the first cell of a series; of the same cells when it is called again.
 
-        Returns cells that nobody reads when the slot is full: metrics must not make a request fail.
+        If the slot is full, returns cells that are not exported, because metrics must not make a request fail.
         """
         if (metric, labels) in self._allocated:
             return self._allocated[metric, labels]

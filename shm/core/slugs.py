@@ -42,20 +42,22 @@ def fold_name(name: str) -> str:
     text = name
     for _ in range(2):  # decomposition and case folding may each produce characters that the other one changes
         text = _decomposed(text).casefold()
-    kept: list[str] = []
+    folded: list[str] = []
     after_latin = False
     for character in _decomposed(text):
         if after_latin and _is_accent(character):
             continue
         latin = _as_ascii(character)
         after_latin = latin is not None and not character.isdigit()
-        kept.append(" " if _is_separator(character) else latin or character)
-    return unicodedata.normalize("NFC", re.sub(" +", " ", "".join(kept)).strip(" "))
+        folded.append(" " if _is_separator(character) else latin or character)
+    return unicodedata.normalize("NFC", re.sub(" +", " ", "".join(folded)).strip(" "))
 
 
 def _decomposed(text: str) -> str:
     """NFKD, except for symbols such as ™, which mean more than the letters that they decompose to."""
-    parts = [each if _is_made_of_letters(each) else unicodedata.normalize("NFKD", each) for each in text]
+    parts = [
+        character if _is_made_of_letters(character) else unicodedata.normalize("NFKD", character) for character in text
+    ]
     return unicodedata.normalize("NFD", "".join(parts))
 
 

@@ -1,7 +1,7 @@
 """Translation of psycopg2's and aiopg's exceptions into SHM's.
 
 A message of PostgreSQL may quote a value. It is kept only for statements without parameters and for SQLSTATE classes
-whose messages name nothing but tables, columns, roles and resources. DETAIL, HINT and CONTEXT are never kept. Of any
+whose messages name only tables, columns, roles and resources. DETAIL, HINT and CONTEXT are never kept. Of any
 other failure only the exception's class, the SQLSTATE and the statement's name are kept.
 """
 

@@ -85,5 +85,5 @@ def split_prologue(sql: str) -> tuple[str, str]:
 def _prepared(name: str, sql: str) -> Statement:
     prologue, body = split_prologue(sql)
     text, names = to_positional(body)
-    arguments = f" ({', '.join(f'%({each})s' for each in names)})" if names else ""
+    arguments = f" ({', '.join(f'%({parameter})s' for parameter in names)})" if names else ""
     return Statement(f'{prologue} EXECUTE "{name}"{arguments}'.strip(), f'PREPARE "{name}" AS {text}')

@@ -196,7 +196,10 @@ def _body(schema: Node) -> Node:
 
 def _content(operation: Operation, schemas: Schemas) -> Node:
     return (
-        {media: {"schema": schemas.schema_of(operation.returns, media)} for media in operation.media}
+        {
+            media_type: {"schema": schemas.schema_of(operation.returns, media_type)}
+            for media_type in operation.media_types
+        }
         if operation.has_body
         else {}
     )

@@ -28,10 +28,10 @@ class Schemas:
         self.components: Node = _with_decimals_as_numbers(components)
         self._queries = {query: self.components.pop(self._name(query)) for query in queries}
 
-    def schema_of(self, type_: Any, media: str = JSON) -> Node:
+    def schema_of(self, type_: Any, media_type: str = JSON) -> Node:
         """The schema of one of the types. That of an untyped response follows from its media type."""
         if type_ in WITHOUT_SCHEMA:
-            return {"type": "object" if media == JSON else "string"}
+            return {"type": "object" if media_type == JSON else "string"}
         return self._schemas[self._types.index(type_)]
 
     def parameters(self, query: type[msgspec.Struct]) -> list[Node]:

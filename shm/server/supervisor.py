@@ -60,8 +60,8 @@ class Workers:
         self._listening: set[int] = set()
         self._restart_times: list[float] = []  # times at which replacements are started
         self._early_deaths = 0
-        for each in HANDLED_SIGNALS:
-            signal.signal(each, self._on_signal)
+        for signal_number in HANDLED_SIGNALS:
+            signal.signal(signal_number, self._on_signal)
 
     def prepare(self, job: Coroutine[object, object, T]) -> T:
         """Runs a coroutine before the first worker starts. A signal cancels it and raises CancelledError."""

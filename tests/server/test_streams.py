@@ -36,7 +36,7 @@ class FailureQuery(msgspec.Struct, frozen=True):
 class Chunks(Handler):
     """A chunked response."""
 
-    @operation("listChunks", Role.PUBLIC, media=["text/csv"], refuses=[NotFound])
+    @operation("listChunks", Role.PUBLIC, media_types=["text/csv"], refuses=[NotFound])
     async def get(self, query: FailureQuery) -> Stream:
         """Some chunks, or a failure after some of them."""
         return Stream("text/csv", _chunks(query.after))

@@ -132,7 +132,7 @@ class Handler(tornado.web.RequestHandler):
         elif not declared.has_body:
             self.finish()
         else:
-            self.set_header("Content-Type", declared.media[0])
+            self.set_header("Content-Type", declared.media_types[0])
             self.finish(response if isinstance(response, bytes) else _encoder.encode(response))
 
     async def _send_chunks(self, response: Stream) -> None:
@@ -141,7 +141,7 @@ class Handler(tornado.web.RequestHandler):
         An error before the first chunk gets an error status. A later error closes the connection, so that the client
         sees an incomplete response.
         """
-        self.set_header("Content-Type", response.media)
+        self.set_header("Content-Type", response.media_type)
         async with aclosing(response.chunks) as chunks:
             try:
                 async for chunk in chunks:

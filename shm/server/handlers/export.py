@@ -28,7 +28,7 @@ class Export(Handler):
     @operation(
         "exportInstances",
         Role.VIEWER,
-        media=[*export.MEDIA_TYPES.values()],
+        media_types=[*export.MEDIA_TYPES.values()],
         headers=[FEED_CURSOR, DISPOSITION, OMITTED_COLUMNS],
     )
     async def get(self, query: ExportQuery) -> Stream:

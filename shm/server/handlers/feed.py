@@ -89,10 +89,10 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
 
     def _check_limits(self) -> None:
         """Raises Overloaded or TooMany if the number of subscribers has reached its limit."""
-        limits, feeds = self.services.settings, [each for each in self.services.websockets if isinstance(each, Feed)]
+        limits, feeds = self.services.settings, _open_feeds(self.services)
         if len(feeds) >= limits.feed_subscribers:
             raise Overloaded("too_many_subscribers", f"The maximum of {len(feeds)} feeds is open.", RETRY_WHEN_FULL_S)
-        feeds_of_token = sum(each.principal == self.principal for each in feeds)
+        feeds_of_token = sum(feed.principal == self.principal for feed in feeds)
         if feeds_of_token >= limits.feed_subscribers_of_token:
             detail = f"The maximum of {feeds_of_token} feeds is open with this token."
             raise TooMany("too_many_subscribers", detail, RETRY_WHEN_FULL_S)
@@ -135,13 +135,15 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
             task.cancel()
 
 
+def _open_feeds(services: Services) -> list[Feed]:
+    return [socket for socket in services.websockets if isinstance(socket, Feed)]
+
+
 async def close_revoked_feeds(services: Services) -> None:
     """Closes the feeds whose token was removed or has expired, until cancelled."""
     while True:
         await asyncio.sleep(TOKEN_CHECK_INTERVAL_S)
-        tokens = {
-            each: each.principal.token_hash for each in services.websockets if isinstance(each, Feed) and each.principal
-        }
+        tokens = {feed: feed.principal.token_hash for feed in _open_feeds(services) if feed.principal is not None}
         if not tokens:
             continue
         try:

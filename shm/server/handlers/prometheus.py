@@ -14,7 +14,7 @@ class PrometheusMetrics(Handler):
         if not self.services.settings.metrics_public:
             await super().authorize(required_role)
 
-    @operation("getServerMetrics", Role.VIEWER, media=[CONTENT_TYPE])
+    @operation("getServerMetrics", Role.VIEWER, media_types=[CONTENT_TYPE])
     async def get(self) -> bytes:
         """The server's own metrics in the text format of Prometheus."""
         self.services.sampler.sample()

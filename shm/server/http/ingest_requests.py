@@ -61,7 +61,7 @@ SIGNATURE_HEADERS = ("X-Instance-ID", "X-Signature")
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An endpoint's function, the limit of its body, and whether it takes from the client address's rate limit.
+    """An endpoint's function, the limit of its body, and whether it counts against the address's rate limit.
 
     The other fields are for the OpenAPI document: the body and the response of `handle`, the signature headers, and its
     refusals in addition to the common ones. Without `body`, the body is any JSON object.

@@ -58,7 +58,7 @@ NEXT_PAGE = Header(
 class Stream:
     """A response in chunks, of one of the media types that its operation declares."""
 
-    media: str
+    media_type: str
     chunks: AsyncGenerator[bytes, None]
 
 
@@ -77,7 +77,7 @@ class Operation:
     body: type[msgspec.Struct] | None
     returns: Any  # a type that msgspec encodes; or NoneType, bytes, Stream
     status: HTTPStatus
-    media: Sequence[str]
+    media_types: Sequence[str]
     headers: Sequence[Header]
     refuses: Sequence[type[Refusal]]
     lenient: bool
@@ -106,7 +106,7 @@ def operation(
     role: Role,
     *,
     status: HTTPStatus = HTTPStatus.OK,
-    media: Sequence[str] = (JSON,),
+    media_types: Sequence[str] = (JSON,),
     headers: Sequence[Header] = (),
     refuses: Sequence[type[Refusal]] = (),
     lenient: bool = False,
@@ -118,8 +118,18 @@ def operation(
         returns, query, body = hints.pop("return"), hints.pop("query", None), hints.pop("body", None)
         docstring = inspect.getdoc(method) or ""
         declared = Operation(
-            *(name, role, docstring, hints, query, body, returns, status, tuple(media), tuple(headers), tuple(refuses)),
-            lenient,
+            name=name,
+            role=role,
+            docstring=docstring,
+            path=hints,
+            query=query,
+            body=body,
+            returns=returns,
+            status=status,
+            media_types=tuple(media_types),
+            headers=tuple(headers),
+            refuses=tuple(refuses),
+            lenient=lenient,
         )
 
         @functools.wraps(method)

@@ -30,7 +30,7 @@ def parse_query(type_: type[T], arguments: dict[str, list[str]], *, lenient: boo
         if lenient and name not in fields:
             continue
         if len(texts) > 1:
-            raise BadRequest("bad_parameter", f"{name!r:.40} is given more than once.")
+            raise BadRequest("bad_parameter", f"{name!r:.40} occurs more than once.")
         if name not in fields:
             raise BadRequest("unknown_parameter", f"The parameter {name!r:.40} is unknown; allowed: {[*fields]}.")
         values[name] = _parse_value(name, texts[0], fields[name].type)
