@@ -1,4 +1,4 @@
-"""Versions, lifecycle and breakdown: an application's past, and what it is made of."""
+"""The endpoints for versions, lifecycle and breakdown, and charts of medians."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -12,17 +12,17 @@ from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 
-ROLLED = "SELECT (SELECT cursor FROM series_head) >= (SELECT cursor FROM feed_head)"
+ROLLED_UP_SQL = "SELECT (SELECT cursor FROM series_head) >= (SELECT cursor FROM feed_head)"
 
 
-def rolled_up(database: str) -> bool:
-    """Whether all that is stored is in the series."""
+def is_rolled_up(database: str) -> bool:
+    """Whether all stored snapshots are in the series."""
     with admin_cursor(database) as cursor:
-        cursor.execute(ROLLED)
+        cursor.execute(ROLLED_UP_SQL)
         return bool((cursor.fetchone() or (False,))[0])
 
 
-def sent(server: ServerProcess, *versions: tuple[str, float], environment: str = "production") -> Install:
+def report_versions(server: ServerProcess, *versions: tuple[str, float], environment: str = "production") -> Install:
     """An install that reported each of these versions so many days ago."""
     install = Install(server.url, app_version=versions[0][0], environment=environment)
     install.register()
@@ -35,36 +35,35 @@ def sent(server: ServerProcess, *versions: tuple[str, float], environment: str =
 
 @pytest.fixture
 def unlimited(serve: Callable[..., ServerProcess]) -> ServerProcess:
-    """A server that takes as many snapshots of an install as come."""
+    """A server without rate limits."""
     return serve(SHM_RATELIMIT_ENABLED="false")
 
 
 def test_versions_have_counts_adoption_and_outdated_installs(unlimited: ServerProcess, database: str) -> None:
-    """Versions tell how many run which how fast they move and who is behind."""
     server = unlimited
-    sent(server, ("1.9", 20), ("1.10", 10), ("1.10", 0))
-    sent(server, ("1.9", 20), ("1.10", 8), ("1.10", 0))
-    sent(server, ("1.9", 20), ("1.10", 4), ("1.10", 0))
-    sent(server, ("1.9", 20), ("1.9", 0))
-    sent(server, ("1.11.0rc1", 1), environment="dev")
-    wait_for(lambda: rolled_up(database), "it is not rolled up")
-    said = server.get("applications/ledger/versions?period=30d").json()
-    assert (said["latest"], said["on_latest"]) == ("1.10", 3)
-    assert said["behind"] == [{"version": "1.9", "instances": 1, "releases_behind": 1}]
-    assert list(said["versions"]) == ["1.9", "1.10", "1.11.0rc1"]
-    assert [values[-1] for values in said["versions"].values()] == [1, 3, 1]
-    assert said["total"][-1] == 5
-    assert {len(values) for values in (*said["versions"].values(), said["other"])} == {len(said["timestamps"])}
-    at = {moment[:10]: place for place, moment in enumerate(said["timestamps"])}
+    report_versions(server, ("1.9", 20), ("1.10", 10), ("1.10", 0))
+    report_versions(server, ("1.9", 20), ("1.10", 8), ("1.10", 0))
+    report_versions(server, ("1.9", 20), ("1.10", 4), ("1.10", 0))
+    report_versions(server, ("1.9", 20), ("1.9", 0))
+    report_versions(server, ("1.11.0rc1", 1), environment="dev")
+    wait_for(lambda: is_rolled_up(database), "the rollup")
+    body = server.get("applications/ledger/versions?period=30d").json()
+    assert (body["latest"], body["on_latest"]) == ("1.10", 3)
+    assert body["behind"] == [{"version": "1.9", "instances": 1, "releases_behind": 1}]
+    assert list(body["versions"]) == ["1.9", "1.10", "1.11.0rc1"]
+    assert [values[-1] for values in body["versions"].values()] == [1, 3, 1]
+    assert body["total"][-1] == 5
+    assert {len(values) for values in (*body["versions"].values(), body["other"])} == {len(body["timestamps"])}
+    at = {timestamp[:10]: index for index, timestamp in enumerate(body["timestamps"])}
     day = (datetime.now(UTC) - timedelta(days=6)).date().isoformat()
-    assert [values[at[day]] for values in said["versions"].values()] == [2, 2, None]
-    taken = {each["version"]: each for each in said["taken_up"]}
-    assert (taken["1.10"]["installs"], taken["1.10"]["moved"]) == (3, 3)
-    assert taken["1.10"]["median_days"] == pytest.approx(2, abs=0.01)
-    assert (taken["1.9"]["moved"], taken["1.9"]["median_days"]) == (0, None)
+    assert [values[at[day]] for values in body["versions"].values()] == [2, 2, None]
+    adoption = {entry["version"]: entry for entry in body["taken_up"]}
+    assert (adoption["1.10"]["installs"], adoption["1.10"]["moved"]) == (3, 3)
+    assert adoption["1.10"]["median_days"] == pytest.approx(2, abs=0.01)
+    assert (adoption["1.9"]["moved"], adoption["1.9"]["median_days"]) == (0, None)
 
 
-def test_spellings_of_a_release_are_one_and_lists_and_charts_agree(server: ServerProcess, database: str) -> None:
+def test_spellings_of_a_release_count_as_one_in_lists_and_charts(server: ServerProcess, database: str) -> None:
     fleet = {
         "unknown": 1,
         "v1.4.2": 1,
@@ -77,11 +76,11 @@ def test_spellings_of_a_release_are_one_and_lists_and_charts_agree(server: Serve
     }
     for version, installs in fleet.items():
         for _ in range(installs):
-            sent(server, (version, 1))
-    moved = sent(server, ("v1.4.2", 3), ("1.4.2", 2), ("1.10.0", 1))
-    wait_for(lambda: rolled_up(database), "it is not rolled up")
-    said = server.get("applications/ledger/versions?period=7d").json()
-    now = {version: values[-1] for version, values in said["versions"].items()}
+            report_versions(server, (version, 1))
+    moved = report_versions(server, ("v1.4.2", 3), ("1.4.2", 2), ("1.10.0", 1))
+    wait_for(lambda: is_rolled_up(database), "the rollup")
+    body = server.get("applications/ledger/versions?period=7d").json()
+    now = {version: values[-1] for version, values in body["versions"].items()}
     assert [*now.items()] == [
         ("7f3e9c2", 1),
         ("unknown", 1),
@@ -90,11 +89,11 @@ def test_spellings_of_a_release_are_one_and_lists_and_charts_agree(server: Serve
         ("1.5.0-rc1", 1),
         ("1.10", 2),
     ]
-    assert (said["latest"], said["on_latest"], said["total"][-1]) == ("1.10", 2, 10)
-    behind = [(each["version"], each["instances"], each["releases_behind"]) for each in said["behind"]]
+    assert (body["latest"], body["on_latest"], body["total"][-1]) == ("1.10", 2, 10)
+    behind = [(entry["version"], entry["instances"], entry["releases_behind"]) for entry in body["behind"]]
     assert behind == [("7f3e9c2", 1, 4), ("unknown", 1, 4), ("1.4.2", 4, 3), ("1.4.2-1", 1, 2), ("1.5.0-rc1", 1, 1)]
-    taken = {each["version"]: (each["installs"], each["moved"]) for each in said["taken_up"]}
-    assert (taken["1.4.2"], taken["1.10"]) == ((5, 0), (2, 1))
+    adoption = {entry["version"]: (entry["installs"], entry["moved"]) for entry in body["taken_up"]}
+    assert (adoption["1.4.2"], adoption["1.10"]) == ((5, 0), (2, 1))
     items = server.get("instances?sort=app_version").json()
     listed = [item["app_version"] for item in items]
     assert listed == [
@@ -108,23 +107,23 @@ def test_spellings_of_a_release_are_one_and_lists_and_charts_agree(server: Serve
     assert server.get(f"instances/{moved.instance_id}").json()["version_rank"] == version_rank("2.0")
 
 
-def test_lifecycle_tells_who_is_new_active_lost_and_back(unlimited: ServerProcess, database: str) -> None:
+def test_lifecycle_counts_new_active_lost_and_returned_instances(unlimited: ServerProcess, database: str) -> None:
     installs = [Install(unlimited.url).enroll({"n": 1}) for _ in range(4)]
-    silent, back, revoked, _ = (install.instance_id for install in installs)
-    with admin_cursor(database) as cursor:  # as if time had passed: nobody can wait for 40 days
+    silent, returned, revoked, _ = (install.instance_id for install in installs)
+    with admin_cursor(database) as cursor:  # simulates the passing of 40 days
         cursor.execute(
             "UPDATE instances SET first_seen_at = first_seen_at - interval '70 days', last_seen_at ="
             " last_seen_at - interval '40 days', refresh_at = '-infinity' WHERE instance_id = ANY(%s::uuid[])",
-            [[silent, back]],
+            [[silent, returned]],
         )
         cursor.execute(
             "UPDATE instances SET first_seen_at = first_seen_at - interval '3 days' WHERE instance_id = %s", [revoked]
         )
     assert installs[1].snapshot({"n": 2}).status_code == 202
-    decided = plain_http.post(f"{unlimited.url}/api/v1/admin/instances/{revoked}/revoke", headers=unlimited.headers)
-    assert decided.status_code == 200
-    said = unlimited.get("applications/ledger/lifecycle?period=3m").json()
-    days = {day["day"]: day for day in said["days"]}
+    response = plain_http.post(f"{unlimited.url}/api/v1/admin/instances/{revoked}/revoke", headers=unlimited.headers)
+    assert response.status_code == 200
+    body = unlimited.get("applications/ledger/lifecycle?period=3m").json()
+    days = {day["day"]: day for day in body["days"]}
 
     def day(ago: int) -> dict[str, int]:
         return dict(days[(datetime.now(UTC) - timedelta(days=ago)).date().isoformat()])
@@ -140,51 +139,53 @@ def test_lifecycle_tells_who_is_new_active_lost_and_back(unlimited: ServerProces
         "revoked": 1,
     }
     assert day(0)["active"] == unlimited.get("stats").json()["active_instances"]
-    cohort = said["cohorts"][0]
+    cohort = body["cohorts"][0]
     assert (cohort["size"], cohort["active"][0], cohort["active"][-1]) == (2, 2, 0)
 
 
-def test_a_breakdown_tells_instances_for_each_value_and_a_metric_over_them(server: ServerProcess) -> None:
-    for version, sent_ in (("1.0", 3), ("1.0", 5), ("2.0", 10)):
-        Install(server.url, app_version=version).enroll({"n": sent_, "db": "x" if sent_ > 4 else "y", "mem_mb": sent_})
+def test_a_breakdown_counts_each_value_and_aggregates_a_metric(server: ServerProcess) -> None:
+    for version, number in (("1.0", 3), ("1.0", 5), ("2.0", 10)):
+        Install(server.url, app_version=version).enroll(
+            {"n": number, "db": "x" if number > 4 else "y", "mem_mb": number}
+        )
     Install(server.url, app_version="2.0", environment="ci").enroll({"n": "text", "db": "x"})
-    said = server.get("applications/ledger/breakdown?by=version&metric=n").json()
-    assert (said["by"], said["metric"], said["aggregate"], said["rest"]) == ("version", "n", "sum", None)
-    assert said["values"] == [
+    body = server.get("applications/ledger/breakdown?by=version&metric=n").json()
+    assert (body["by"], body["metric"], body["aggregate"], body["rest"]) == ("version", "n", "sum", None)
+    assert body["values"] == [
         {"value": "1.0", "instances": 2, "metric": 8, "answered": 2},
         {"value": "2.0", "instances": 2, "metric": 10, "answered": 1},
     ]
     by_key = server.get("applications/ledger/breakdown?by=db&metric=mem_mb&counted=true").json()
-    assert [(each["value"], each["instances"], each["metric"]) for each in by_key["values"]] == [
+    assert [(entry["value"], entry["instances"], entry["metric"]) for entry in by_key["values"]] == [
         ("x", 2, 7.5),
         ("y", 1, 3),
     ]
     assert server.get("applications/ledger/breakdown?by=nothing").json()["values"] == []
 
 
-def test_a_breakdown_by_a_median_and_its_rest(server: ServerProcess) -> None:
+def test_a_breakdown_with_a_median_combines_the_rest(server: ServerProcess) -> None:
     for number in range(53):
         Install(server.url, app_version=f"1.{number:02}").enroll({"n": number})
-    changed = plain_http.put(
+    response = plain_http.put(
         f"{server.url}/api/v1/admin/applications/ledger",
         json={"overrides": {"n": {"aggregate": "median"}}},
         headers=server.headers,
     )
-    assert changed.status_code == 200, changed.text
-    said = server.get("applications/ledger/breakdown?by=version&metric=n").json()
-    assert len(said["values"]) == 50
-    assert (said["rest"]["instances"], said["rest"]["metric"]) == (3, 51)
+    assert response.status_code == 200, response.text
+    body = server.get("applications/ledger/breakdown?by=version&metric=n").json()
+    assert len(body["values"]) == 50
+    assert (body["rest"]["instances"], body["rest"]["metric"]) == (3, 51)
 
 
-@pytest.mark.parametrize("what", ["versions", "lifecycle", "breakdown?by=version", "kpis"])
-def test_charts_of_an_unknown_application_are_not_found(shared_server: ServerProcess, what: str) -> None:
+@pytest.mark.parametrize("path", ["versions", "lifecycle", "breakdown?by=version", "kpis"])
+def test_charts_of_an_unknown_application_are_not_found(shared_server: ServerProcess, path: str) -> None:
     response = plain_http.get(
-        f"{shared_server.url}/api/v1/admin/applications/nobody/{what}", headers=shared_server.headers
+        f"{shared_server.url}/api/v1/admin/applications/nobody/{path}", headers=shared_server.headers
     )
     assert (response.status_code, response.json()["code"]) == (404, "no_such_application")
 
 
-def test_a_chart_of_a_median_tells_the_median_of_each_moment(unlimited: ServerProcess, database: str) -> None:
+def test_a_chart_of_a_median_has_the_median_at_each_time(unlimited: ServerProcess, database: str) -> None:
     now = datetime.now(UTC)
     for number in (1, 2, 30):
         install = Install(unlimited.url)
@@ -192,17 +193,17 @@ def test_a_chart_of_a_median_tells_the_median_of_each_moment(unlimited: ServerPr
         install.activate()
         install.snapshot({"n": number}, now - timedelta(days=5))
         install.snapshot({"n": number * 10}, now - timedelta(days=2))
-    changed = plain_http.put(
+    response = plain_http.put(
         f"{unlimited.url}/api/v1/admin/applications/ledger",
         json={"overrides": {"n": {"aggregate": "median"}}},
         headers=unlimited.headers,
     )
-    assert changed.status_code == 200, changed.text
-    wait_for(lambda: rolled_up(database), "it is not rolled up")
-    said = unlimited.get("metrics/ledger?period=7d").json()
-    values = said["metrics"]["n"]
+    assert response.status_code == 200, response.text
+    wait_for(lambda: is_rolled_up(database), "the rollup")
+    body = unlimited.get("metrics/ledger?period=7d").json()
+    values = body["metrics"]["n"]
     assert values[-1] == 20
     assert next(value for value in values if value is not None) == 2
     assert set(values) == {None, 2, 20}
-    known = [moment for moment, value in zip(said["timestamps"], values, strict=True) if value == 20]
-    assert datetime.fromisoformat(known[0]) - (now - timedelta(days=2)) < timedelta(hours=6)
+    timestamps = [timestamp for timestamp, value in zip(body["timestamps"], values, strict=True) if value == 20]
+    assert datetime.fromisoformat(timestamps[0]) - (now - timedelta(days=2)) < timedelta(hours=6)

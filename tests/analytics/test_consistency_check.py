@@ -24,10 +24,10 @@ from tests.support.oracle import assert_matches_oracle
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act
 
-LIMIT_S = 60
-FLEET = 30
+TIMEOUT_S = 60
+FLEET_SIZE = 30
 
-ROLLED = "SELECT h.cursor = f.cursor AND NOT h.stale FROM series_head h, feed_head f"
+ROLLED_UP_SQL = "SELECT h.cursor = f.cursor AND NOT h.stale FROM series_head h, feed_head f"
 
 
 @dataclass(frozen=True)
@@ -50,50 +50,50 @@ def check(capsys: pytest.CaptureFixture[str]) -> Callable[..., Checked]:
     return check
 
 
-def fleet(url: str, headers: dict[str, str]) -> None:
+def report_fleet(url: str, headers: dict[str, str]) -> None:
     """Installs that report late, twice or a backlog, change their application, are revoked or erased."""
     seed = secrets.randbits(32)
     print(f"the fleet's seed is {seed}")
     rng = random.Random(seed)
-    for _ in range(FLEET):
-        one = Install(
+    for _ in range(FLEET_SIZE):
+        install = Install(
             url,
             app_name=rng.choice(["Ledger", "Kiosk"]),
             app_version=rng.choice(["1.4.2", "1.5.0", ""]),
             environment=rng.choice(["production", "Dev", "ci", ""]),
         )
-        one.register()
+        install.register()
         if rng.random() < 0.9:
-            assert one.activate().status_code == 200
-            report(one, rng)
+            assert install.activate().status_code == 200
+            send_snapshots(install, rng)
         if rng.random() < 0.2:
-            one.register(app_name="Kiosk", app_version="2.0")
-            report(one, rng)
-        fate = rng.random()
-        if fate < 0.15:
-            address = f"{url}/api/v1/admin/instances/{one.instance_id}/revoke"
+            install.register(app_name="Kiosk", app_version="2.0")
+            send_snapshots(install, rng)
+        outcome = rng.random()
+        if outcome < 0.15:
+            address = f"{url}/api/v1/admin/instances/{install.instance_id}/revoke"
             plain_http.post(address, headers=headers).raise_for_status()
-        elif fate < 0.3:
-            act(one, "erase")
+        elif outcome < 0.3:
+            act(install, "erase")
 
 
-def report(one: Install, rng: random.Random) -> None:
+def send_snapshots(install: Install, rng: random.Random) -> None:
     """Sends snapshots in random order, some of them twice and some in a backlog."""
     now = datetime.now(UTC)
     times = [now - timedelta(hours=rng.choice([0, 1, 30, 300, 700]) * rng.random()) for _ in range(6)]
     times += [(now - timedelta(days=rng.randrange(29))).replace(minute=0, second=0, microsecond=0)]
     for at in times:
-        one.snapshot(metrics(rng), at)
+        install.snapshot(metrics(rng), at)
         if rng.random() < 0.2:
-            one.snapshot(metrics(rng), at)
+            install.snapshot(metrics(rng), at)
     members = [{"timestamp": (at - timedelta(hours=5)).isoformat(), "metrics": metrics(rng)} for at in times[:3]]
-    body = httpx.Request("POST", one.url, json={"instance_id": one.instance_id, "snapshots": members}).content
-    one.post("/v1/snapshots", body, one.signed(body))
+    body = httpx.Request("POST", install.url, json={"instance_id": install.instance_id, "snapshots": members}).content
+    install.post("/v1/snapshots", body, install.signed(body))
 
 
 def metrics(rng: random.Random) -> dict[str, Any]:
     """Values of every type; each key is left out at random."""
-    every = {
+    values = {
         "sent": rng.randrange(1000),
         "hit_rate": rng.randrange(1000) / 8,
         "beta": rng.random() < 0.5,
@@ -101,15 +101,15 @@ def metrics(rng: random.Random) -> dict[str, Any]:
         "mail": {"sent": rng.choice([1, 2.5, True, "no", None]), "tags": [1], "mem_mb": -3},
         "sys_ephemeral": rng.random() < 0.2,
     }
-    return {key: value for key, value in every.items() if rng.random() < 0.8}
+    return {key: value for key, value in values.items() if rng.random() < 0.8}
 
 
-def wait_until_rolled(dsn: str) -> None:
+def wait_until_rolled_up(dsn: str) -> None:
     """Waits until all snapshots are in the series."""
-    deadline = time.monotonic() + LIMIT_S
+    deadline = time.monotonic() + TIMEOUT_S
     with admin_cursor(dsn) as cursor:
         while True:
-            cursor.execute(ROLLED)
+            cursor.execute(ROLLED_UP_SQL)
             if cursor.fetchone() == (True,):
                 return
             assert time.monotonic() < deadline, "the series are not rolled up"
@@ -117,37 +117,41 @@ def wait_until_rolled(dsn: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def grown(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, str]]:
+def fleet_database(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, str]]:
     """A server with a fleet on a database of its own, and its DSN. Each test repairs the damages that it makes."""
     with fresh_database(postgres) as dsn:
         server = ServerProcess(tmp_path_factory.mktemp("grown") / "data", {"SHM_DB_DSN": dsn})
         server.start()
         try:
-            fleet(server.url, server.headers)
-            wait_until_rolled(dsn)
+            report_fleet(server.url, server.headers)
+            wait_until_rolled_up(dsn)
             yield server, dsn
         finally:
             server.terminate()
 
 
-def test_a_healthy_database_has_no_difference(grown: tuple[ServerProcess, str], check: Callable[..., Checked]) -> None:
-    assert check(grown[1]) == Checked(0, [])
+def test_a_healthy_database_has_no_difference(
+    fleet_database: tuple[ServerProcess, str], check: Callable[..., Checked]
+) -> None:
+    assert check(fleet_database[1]) == Checked(0, [])
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damage_is_reported_and_repaired(
-    grown: tuple[ServerProcess, str], check: Callable[..., Checked], damage: str
+    fleet_database: tuple[ServerProcess, str], check: Callable[..., Checked], damage: str
 ) -> None:
-    server, dsn = grown
+    server, dsn = fleet_database
     sql, start, part = DAMAGES[damage]
     with admin_cursor(dsn) as cursor:
         cursor.execute(sql.replace("ONE", ANY_INSTALL))
-    found = check(dsn)
-    assert found.status == 1
-    assert any(line.startswith(start) and part in line for line in found.lines), found.lines
-    repaired = check(dsn, repair=True)
-    assert repaired.status == 0
-    assert any(line.startswith(f"repaired {start}") and part in line for line in repaired.lines), repaired.lines
+    result = check(dsn)
+    assert result.status == 1
+    assert any(line.startswith(start) and part in line for line in result.lines), result.lines
+    repair_result = check(dsn, repair=True)
+    assert repair_result.status == 0
+    assert any(line.startswith(f"repaired {start}") and part in line for line in repair_result.lines), (
+        repair_result.lines
+    )
     assert check(dsn) == Checked(0, [])
     for slug in ("ledger", "kiosk"):
         assert_matches_oracle(server, dsn, slug)
@@ -167,21 +171,23 @@ def test_the_snapshot_of_a_move_belongs_to_the_new_application(
 
 
 def test_many_differences_are_shown_in_part_and_repaired_in_all(
-    grown: tuple[ServerProcess, str], check: Callable[..., Checked]
+    fleet_database: tuple[ServerProcess, str], check: Callable[..., Checked]
 ) -> None:
-    with admin_cursor(grown[1]) as cursor:
+    with admin_cursor(fleet_database[1]) as cursor:
         cursor.execute("DELETE FROM series_days WHERE total <> 0 OR instances <> 0")  # zero rows are no differences
-        gone = cursor.rowcount
-    found = check(grown[1])
-    assert found.status == 1
-    assert len(found.lines) == MAX_EXAMPLES + 1
-    assert found.lines[-1] == f"series_days: and {gone - MAX_EXAMPLES} more"
-    assert check(grown[1], repair=True).status == 0
-    assert check(grown[1]) == Checked(0, [])
+        deleted = cursor.rowcount
+    result = check(fleet_database[1])
+    assert result.status == 1
+    assert len(result.lines) == MAX_EXAMPLES + 1
+    assert result.lines[-1] == f"series_days: and {deleted - MAX_EXAMPLES} more"
+    assert check(fleet_database[1], repair=True).status == 0
+    assert check(fleet_database[1]) == Checked(0, [])
 
 
-def test_a_due_refresh_is_no_difference(grown: tuple[ServerProcess, str], check: Callable[..., Checked]) -> None:
-    server, dsn = grown
+def test_a_due_refresh_is_no_difference(
+    fleet_database: tuple[ServerProcess, str], check: Callable[..., Checked]
+) -> None:
+    server, dsn = fleet_database
     server.terminate()
     with admin_cursor(dsn) as cursor:
         cursor.execute("UPDATE instances SET refresh_at = '-infinity' WHERE snapshot_at IS NOT NULL")
@@ -192,7 +198,7 @@ def test_a_due_refresh_is_no_difference(grown: tuple[ServerProcess, str], check:
 
 def test_check_and_repair_work_under_load(server: ServerProcess, database: str, check: Callable[..., Checked]) -> None:
     """Under load a healthy database has no difference and a damaged one is repaired."""
-    fleet(server.url, server.headers)
+    report_fleet(server.url, server.headers)
     load = Load([server.url], 6)
     with load.running():
         for _ in range(4):
@@ -214,12 +220,12 @@ def test_another_active_window_recomputes_the_series(
     serve: Callable[..., ServerProcess], database: str, check: Callable[..., Checked]
 ) -> None:
     server = serve()
-    fleet(server.url, server.headers)
-    wait_until_rolled(database)
+    report_fleet(server.url, server.headers)
+    wait_until_rolled_up(database)
     server.terminate()
     for window in ("36h", "90m", "30d"):
         other = serve(SHM_ACTIVE_WINDOW=window)
-        wait_until_rolled(database)
+        wait_until_rolled_up(database)
         wait_until_refreshed(database)
         assert check(database) == Checked(0, [])
         assert "Traceback" not in other.log
@@ -228,7 +234,7 @@ def test_another_active_window_recomputes_the_series(
 
 def wait_until_refreshed(dsn: str) -> None:
     """Waits until all due instances have been refreshed."""
-    deadline = time.monotonic() + LIMIT_S
+    deadline = time.monotonic() + TIMEOUT_S
     with admin_cursor(dsn) as cursor:
         while True:
             cursor.execute("SELECT FROM instances WHERE refresh_at <= now() LIMIT 1")
@@ -243,8 +249,8 @@ def test_charts_of_another_window_differ_until_recomputed(
 ) -> None:
     """Charts of another window are a difference until a server has computed them again."""
     server = serve()
-    fleet(server.url, server.headers)
-    wait_until_rolled(database)
+    report_fleet(server.url, server.headers)
+    wait_until_rolled_up(database)
     server.terminate()
     with admin_cursor(database) as cursor:
         cursor.execute(
@@ -253,11 +259,11 @@ def test_charts_of_another_window_differ_until_recomputed(
         cursor.execute("UPDATE instances SET refresh_at = '-infinity'")
         cursor.execute("UPDATE series_head SET stale = TRUE")
     for repair in (False, True):
-        found = check(database, repair=repair)
-        assert found.status == 1
-        assert found.lines == ["series_head: stale: is true, should be false"]
+        result = check(database, repair=repair)
+        assert result.status == 1
+        assert result.lines == ["series_head: stale: is true, should be false"]
     serve(SHM_ACTIVE_WINDOW="2d")
-    wait_until_rolled(database)
+    wait_until_rolled_up(database)
     assert check(database) == Checked(0, [])
 
 
@@ -270,10 +276,10 @@ def test_only_recomputable_values_are_compared_after_drops(
     now = datetime.now(UTC)
     rng = random.Random(secrets.randbits(32))
     installs = [Install(server.url).enroll({"sent": 1}, ago=timedelta(days=100)) for _ in range(12)]
-    for one in installs * 12:
-        one.snapshot(metrics(rng), now - timedelta(days=100 * rng.random()))
+    for install in installs * 12:
+        install.snapshot(metrics(rng), now - timedelta(days=100 * rng.random()))
     act(installs[0], "erase")
-    wait_until_rolled(database)
+    wait_until_rolled_up(database)
     server.terminate()
     with admin_cursor(database) as cursor:
         drop_all_before(cursor, "60 days")
@@ -284,7 +290,7 @@ def test_only_recomputable_values_are_compared_after_drops(
         cursor.execute("SELECT sum(instances), sum(total) FROM series_days WHERE at < now() - interval '70 days'")
         old = cursor.fetchone()
     later = serve(SHM_MAX_SNAPSHOT_AGE="30d", SHM_ACTIVE_WINDOW="3d", SHM_RETENTION=retention)
-    wait_until_rolled(database)
+    wait_until_rolled_up(database)
     wait_until_refreshed(database)
     wait_until_hours_are_deleted(database)
     assert check(database) == Checked(0, [])
@@ -315,7 +321,7 @@ def drop_all_before(cursor: psycopg2.extensions.cursor, age: str) -> None:
 
 def wait_until_hours_are_deleted(dsn: str) -> None:
     """Waits until the background has deleted the oldest hours."""
-    deadline = time.monotonic() + LIMIT_S
+    deadline = time.monotonic() + TIMEOUT_S
     with admin_cursor(dsn) as cursor:
         while True:
             cursor.execute("SELECT FROM series_hours h, series_head head WHERE h.at < head.hours_since LIMIT 1")

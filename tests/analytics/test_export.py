@@ -1,4 +1,4 @@
-"""The export: a whole fleet, each instance once, whatever its size and whatever happens meanwhile."""
+"""The export: each instance once, at any fleet size and despite concurrent changes."""
 
 import csv
 import io
@@ -14,20 +14,20 @@ from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 
 FLEET = 2_000
-TEXTS = 50  # KiB each
-MOST_GROWTH = 50 * 2**20  # of the server's memory, for a hundred MiB told
+KIB_PER_INSTALL = 50
+MAX_MEMORY_GROWTH = 50 * 2**20  # bytes of the server's memory, during an export of a hundred MiB
 FIRST_COLUMNS = [
     *("instance_id", "app_name", "app_slug", "app_version", "environment", "status", "last_seen_at"),
     *("deployment_mode", "os_arch", "first_seen_at", "snapshot_at", "counted", "version_rank"),
 ]
 
 
-def table(server: ServerProcess, query: str = "") -> list[dict[str, str]]:
+def export_rows(server: ServerProcess, query: str = "") -> list[dict[str, str]]:
     """The rows of a CSV export."""
     return list(csv.DictReader(io.StringIO(server.get(f"export?{query}").content.decode(), newline="")))
 
 
-def arrived_with(server: ServerProcess, metrics: bytes, app_name: str = "Ledger") -> Install:
+def report_exact_metrics(server: ServerProcess, metrics: bytes, app_name: str = "Ledger") -> Install:
     """An install whose snapshot has exactly this metrics object."""
     install = Install(server.url, app_name)
     install.register()
@@ -36,17 +36,17 @@ def arrived_with(server: ServerProcess, metrics: bytes, app_name: str = "Ledger"
     return install
 
 
-def test_a_table_has_a_column_for_each_metric_and_keeps_every_digit(server: ServerProcess) -> None:
-    first = arrived_with(server, b'{"a": 1.50, "mail": {"sent": 123456789012345678901234567890}, "tags": [1]}')
-    second = arrived_with(server, b'{"beta": true, "plan": "a, \\"b\\"\\n\\u00e9"}', app_name="Kiosk")
+def test_csv_has_a_column_for_each_metric_and_keeps_every_digit(server: ServerProcess) -> None:
+    first = report_exact_metrics(server, b'{"a": 1.50, "mail": {"sent": 123456789012345678901234567890}, "tags": [1]}')
+    second = report_exact_metrics(server, b'{"beta": true, "plan": "a, \\"b\\"\\n\\u00e9"}', app_name="Kiosk")
     pending = Install(server.url)
     pending.register()
-    answer = server.get("export")
-    assert answer.headers["Content-Type"] == "text/csv"
-    assert answer.headers["Content-Disposition"] == 'attachment; filename="instances.csv"'
-    assert answer.headers["X-Metrics-Left-Out"] == "0"
-    assert int(answer.headers["X-Feed-Cursor"]) > 0
-    rows = {row["instance_id"]: row for row in table(server)}
+    response = server.get("export")
+    assert response.headers["Content-Type"] == "text/csv"
+    assert response.headers["Content-Disposition"] == 'attachment; filename="instances.csv"'
+    assert response.headers["X-Metrics-Left-Out"] == "0"
+    assert int(response.headers["X-Feed-Cursor"]) > 0
+    rows = {row["instance_id"]: row for row in export_rows(server)}
     metrics = ["metrics.a", "metrics.beta", "metrics.mail.sent", "metrics.plan"]
     assert [*rows[first.instance_id]] == FIRST_COLUMNS + metrics
     assert [rows[first.instance_id][name] for name in metrics] == ["1.50", "", "123456789012345678901234567890", ""]
@@ -61,21 +61,21 @@ def test_a_table_has_a_column_for_each_metric_and_keeps_every_digit(server: Serv
         assert rows[first.instance_id][name] == item[name]
 
 
-def test_filters_narrow_an_export_and_its_columns(server: ServerProcess) -> None:
+def test_filters_apply_to_the_rows_and_columns_of_an_export(server: ServerProcess) -> None:
     first = Install(server.url).enroll({"a": 1})
     Install(server.url, app_name="Kiosk").enroll({"b": 1})
-    (row,) = table(server, "app=Ledger&status=active&q=docker")
+    (row,) = export_rows(server, "app=Ledger&status=active&q=docker")
     assert (row["instance_id"], row["metrics.a"]) == (first.instance_id, "1")
     assert "metrics.b" not in row
-    assert table(server, "status=revoked") == table(server, "app=nobody") == []
+    assert export_rows(server, "status=revoked") == export_rows(server, "app=nobody") == []
     assert server.get("export?app=nobody&format=jsonl").content == b""
 
 
-def test_no_text_is_a_formula_to_a_spreadsheet_and_numbers_stay_numbers(server: ServerProcess) -> None:
+def test_texts_are_escaped_for_spreadsheets_and_numbers_are_not(server: ServerProcess) -> None:
     texts = ["=1+1", "+1", "-1", "@x", "\tx", "\rx", "'", "x=1", ""]
     for text in texts:
         Install(server.url, app_version="=v", environment="-e").enroll({"plan": text, "n": -1.5, "=k": "+"})
-    rows = table(server)
+    rows = export_rows(server)
     assert {row["metrics.plan"] for row in rows} == {
         "'" + text if text[:1] in "=+-@\t\r" and text else text for text in texts
     }
@@ -85,54 +85,54 @@ def test_no_text_is_a_formula_to_a_spreadsheet_and_numbers_stay_numbers(server: 
     assert not any(name.startswith(("=", "+", "-", "@")) for name in rows[0])
 
 
-def test_metrics_that_have_no_column_are_counted(server: ServerProcess) -> None:
+def test_metrics_without_a_column_are_counted(server: ServerProcess) -> None:
     for half in range(3):
         Install(server.url).enroll({f"k{half}_{number}": 1 for number in range(200)} | {"often": 1})
-    answer = server.get("export")
-    assert answer.headers["X-Metrics-Left-Out"] == "101"
-    title = answer.text.splitlines()[0].split(",")
-    assert len(title) == len(FIRST_COLUMNS) + 500
-    assert "metrics.often" in title
+    response = server.get("export")
+    assert response.headers["X-Metrics-Left-Out"] == "101"
+    header = response.text.splitlines()[0].split(",")
+    assert len(header) == len(FIRST_COLUMNS) + 500
+    assert "metrics.often" in header
 
 
 def test_json_lines_are_the_items_of_the_list(server: ServerProcess) -> None:
-    arrived_with(server, b'{"a": 1.50, "mail": {"sent": [1, null]}, "text": "\\n\\u2028"}')
+    report_exact_metrics(server, b'{"a": 1.50, "mail": {"sent": [1, null]}, "text": "\\n\\u2028"}')
     Install(server.url).register()
-    answer = server.get("export?format=jsonl")
-    assert answer.headers["Content-Type"] == "application/jsonl"
-    lines = [json.loads(line, parse_float=Decimal) for line in answer.content.decode().split("\n")[:-1]]
+    response = server.get("export?format=jsonl")
+    assert response.headers["Content-Type"] == "application/jsonl"
+    lines = [json.loads(line, parse_float=Decimal) for line in response.content.decode().split("\n")[:-1]]
     listed = json.loads(server.get("instances").content, parse_float=Decimal)
-    assert sorted(lines, key=by_id) == sorted(listed, key=by_id)
-    assert [*map(by_id, lines)] == sorted(map(by_id, lines))
-    assert '"a": 1.50' in answer.text
+    assert sorted(lines, key=instance_id_of) == sorted(listed, key=instance_id_of)
+    assert [*map(instance_id_of, lines)] == sorted(map(instance_id_of, lines))
+    assert '"a": 1.50' in response.text
 
 
-def by_id(item: dict[str, Any]) -> str:
-    """Its ID."""
+def instance_id_of(item: dict[str, Any]) -> str:
+    """The ID of an instance."""
     return str(item["instance_id"])
 
 
 def test_the_export_of_a_large_fleet_needs_little_memory(server: ServerProcess, database: str) -> None:
-    """The client reads a little, then nothing for a while, then the rest."""
-    insert_fleet(database, FLEET, TEXTS)
+    """The client reads one chunk, pauses, and then reads the rest."""
+    insert_fleet(database, FLEET, KIB_PER_INSTALL)
     Install(server.url).enroll({"n": 1})
     process = psutil.Process(server.pid)
-    before = most = process.memory_info().rss
+    before = peak = process.memory_info().rss
     text = bytearray()
     address = f"{server.url}/api/v1/admin/export?format=jsonl"
-    with plain_http.stream("GET", address, headers=server.headers, timeout=60) as answer:
-        pieces = answer.iter_raw()
-        text += next(pieces)
+    with plain_http.stream("GET", address, headers=server.headers, timeout=60) as response:
+        chunks = response.iter_raw()
+        text += next(chunks)
         for _ in range(10):
             Install(server.url, app_version="9").enroll({"n": 1})
             assert len(server.get("instances?limit=10").json()) == 10
-            most = max(most, process.memory_info().rss)
-        for number, piece in enumerate(pieces):
-            text += piece
+            peak = max(peak, process.memory_info().rss)
+        for number, chunk in enumerate(chunks):
+            text += chunk
             if number % 50 == 0:
-                most = max(most, process.memory_info().rss)
+                peak = max(peak, process.memory_info().rss)
     ids = [json.loads(line)["instance_id"] for line in text.decode().splitlines()]
     assert len(ids) == len(set(ids))
     assert FLEET < len(ids) <= FLEET + 11
-    assert len(text) > FLEET * TEXTS * 1024
-    assert most - before < MOST_GROWTH
+    assert len(text) > FLEET * KIB_PER_INSTALL * 1024
+    assert peak - before < MAX_MEMORY_GROWTH

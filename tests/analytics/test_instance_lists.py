@@ -1,4 +1,4 @@
-"""Lists of instances by any sort, and of their snapshots: a page follows the one before, whatever happens between."""
+"""Pages of instances in any order, and of their snapshots, also with changes between two pages."""
 
 import json
 import random
@@ -36,7 +36,7 @@ KIBIBYTE = "x" * 1_000
 
 @dataclass(frozen=True)
 class Fleet:
-    """A server, and its instances as its list tells them."""
+    """A server, and the instances in its list."""
 
     server: ServerProcess
     items: list[dict[str, Any]]
@@ -44,8 +44,8 @@ class Fleet:
 
 @pytest.fixture(scope="module")
 def fleet(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """Two applications, each status, and a metric that is of every sort."""
-    chance = random.Random(7)
+    """Instances of two applications in each status, with a metric that has values of every type."""
+    rng = random.Random(7)
     with fresh_database(postgres) as dsn:
         server = ServerProcess(tmp_path_factory.mktemp("lists") / "data", {"SHM_DB_DSN": dsn})
         server.start()
@@ -53,9 +53,9 @@ def fleet(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
             for number, value in enumerate([*VALUES, ...]):
                 install = Install(
                     server.url,
-                    app_name=chance.choice(["Ledger", "Café Board"]),
-                    app_version=chance.choice(VERSIONS),
-                    environment=chance.choice(["production", "ci"]),
+                    app_name=rng.choice(["Ledger", "Café Board"]),
+                    app_version=rng.choice(VERSIONS),
+                    environment=rng.choice(["production", "ci"]),
                 )
                 metrics = {} if value is ... else {"v": value, "mail": {"sent": number % 3}}
                 install.enroll(metrics, ago=timedelta(minutes=number % 5))
@@ -64,12 +64,12 @@ def fleet(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
                     plain_http.post(address, headers=server.headers).raise_for_status()
             for _ in range(3):
                 Install(server.url).register()
-            yield Fleet(server, decoded(server.get("instances?limit=1000")))
+            yield Fleet(server, decode_json(server.get("instances?limit=1000")))
         finally:
             server.terminate()
 
 
-filters = st.fixed_dictionaries(
+filter_sets = st.fixed_dictionaries(
     {},
     optional={
         "app": st.sampled_from(["ledger", "Ledger", "cafe-board", "Café Board", "nobody"]),
@@ -83,21 +83,24 @@ filters = st.fixed_dictionaries(
 
 @settings(max_examples=150, deadline=None)
 @given(
-    sort=st.sampled_from(SORTS), order=st.sampled_from(["asc", "desc", None]), limit=st.integers(1, 40), wanted=filters
+    sort=st.sampled_from(SORTS),
+    order=st.sampled_from(["asc", "desc", None]),
+    limit=st.integers(1, 40),
+    filters=filter_sets,
 )
-def test_the_pages_of_any_list_are_together_what_brute_force_sorts(
-    fleet: Fleet, sort: str | None, order: str | None, limit: int, wanted: dict[str, str]
+def test_all_pages_of_a_list_equal_a_brute_force_sort(
+    fleet: Fleet, sort: str | None, order: str | None, limit: int, filters: dict[str, str]
 ) -> None:
-    asked = {"sort": sort, "order": order, "limit": limit, **wanted}
-    told = [item["instance_id"] for page in pages(fleet.server, "instances", asked, limit) for item in page]
-    kept = [item for item in fleet.items if is_wanted(item, wanted)]
+    parameters = {"sort": sort, "order": order, "limit": limit, **filters}
+    received = [item["instance_id"] for page in pages(fleet.server, "instances", parameters, limit) for item in page]
+    matching = [item for item in fleet.items if matches_filters(item, filters)]
     by = sort or "last_seen_at"
     descending = (order or ("desc" if by in TIMES or by.startswith("metrics.") else "asc")) == "desc"
-    assert told == [item["instance_id"] for item in brute_force(kept, by, descending=descending)]
+    assert received == [item["instance_id"] for item in brute_force(matching, by, descending=descending)]
 
 
 def brute_force(items: list[dict[str, Any]], by: str, *, descending: bool) -> list[dict[str, Any]]:
-    """Numbers, then booleans, then texts, then what is missing; in each the values in order; equals by their ID."""
+    """Sorts numbers before booleans, texts and missing values; equal values by ID."""
     groups: list[list[tuple[Any, str, dict[str, Any]]]] = [[], [], [], []]
     for item in items:
         value = leaf(item["metrics"], by) if by.startswith("metrics.") else item[by]
@@ -115,69 +118,69 @@ def brute_force(items: list[dict[str, Any]], by: str, *, descending: bool) -> li
 
 
 def leaf(metrics: Any, by: str) -> Any:
-    """The metric of a sort."""
+    """The value of the metric that `by` names."""
     for name in by.split(".")[1:]:
         metrics = metrics.get(name) if isinstance(metrics, dict) else None
     return metrics
 
 
-def is_wanted(item: dict[str, Any], wanted: dict[str, str]) -> bool:
-    """Whether an item is what the filters say."""
-    part = wanted.get("q", "").lower()
+def matches_filters(item: dict[str, Any], filters: dict[str, str]) -> bool:
+    """Whether an item matches the filters."""
+    part = filters.get("q", "").lower()
     searched = [item[name].lower() for name in ("instance_id", "app_version", "environment", "deployment_mode")]
     return (
-        wanted.get("app", item["app_slug"]) in (item["app_slug"], item["app_name"])
+        filters.get("app", item["app_slug"]) in (item["app_slug"], item["app_name"])
         and all(
-            wanted.get(name, item[field]).removeprefix("v") == item[field].removeprefix("v")
+            filters.get(name, item[field]).removeprefix("v") == item[field].removeprefix("v")
             for name, field in (("status", "status"), ("version", "app_version"), ("environment", "environment"))
         )
         and any(part in text for text in searched)
     )
 
 
-def decoded(response: httpx.Response) -> Any:
-    """JSON, numbers with all their digits."""
+def decode_json(response: httpx.Response) -> Any:
+    """The JSON body, with all digits of its numbers."""
     return json.loads(response.content, parse_float=Decimal)
 
 
-def pages(server: ServerProcess, path: str, asked: dict[str, Any], limit: int) -> Iterator[list[dict[str, Any]]]:
-    """Every page that the Link headers lead to."""
-    params: dict[str, Any] | None = {name: value for name, value in asked.items() if value is not None}
+def pages(server: ServerProcess, path: str, parameters: dict[str, Any], limit: int) -> Iterator[list[dict[str, Any]]]:
+    """Follows the Link headers and yields every page."""
+    params: dict[str, Any] | None = {name: value for name, value in parameters.items() if value is not None}
     address: str | None = f"{server.url}/api/v1/admin/{path}"
     while address is not None:
         response = plain_http.get(address, params=params, headers=server.headers, timeout=30).raise_for_status()
-        page = decoded(response)
+        page = decode_json(response)
         assert len(page) <= limit
         yield page
-        following = response.links.get("next", {}).get("url")
-        address, params = (None, None) if following is None else (server.url + following, None)
+        next_link = response.links.get("next", {}).get("url")
+        address, params = (None, None) if next_link is None else (server.url + next_link, None)
         assert page or address is None
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
 def test_changes_between_pages_repeat_and_hide_nothing_else(server: ServerProcess, order: str) -> None:
-    """What changes between two pages neither repeats nor hides what does not."""
+    """Instances that do not change between two pages appear exactly once."""
     installs = [Install(server.url).enroll({"n": number // 2}, ago=timedelta(hours=1)) for number in range(12)]
     others = {install.instance_id for install in installs[1:-1]}
-    told: list[str] = []
+    received: list[str] = []
     for page in pages(server, "instances", {"sort": "metrics.n", "order": order, "limit": 3}, 3):
-        told += [item["instance_id"] for item in page]
-        installs[0].snapshot({"n": len(told)})
-        installs[-1].snapshot({"n": -len(told)})
-        Install(server.url).enroll({"n": len(told) % 5})
-    assert {instance_id: told.count(instance_id) for instance_id in others} == dict.fromkeys(others, 1)
+        received += [item["instance_id"] for item in page]
+        installs[0].snapshot({"n": len(received)})
+        installs[-1].snapshot({"n": -len(received)})
+        Install(server.url).enroll({"n": len(received) % 5})
+    assert {instance_id: received.count(instance_id) for instance_id in others} == dict.fromkeys(others, 1)
 
 
-def test_a_mark_of_another_sort_is_refused(fleet: Fleet) -> None:
+def test_a_page_token_of_another_sort_is_refused(fleet: Fleet) -> None:
     response = fleet.server.get("instances?sort=metrics.v&limit=1")
-    following = fleet.server.url + response.links["next"]["url"]
-    for other in (following.replace("metrics.v", "metrics.w"), following + "&order=asc", following[:-4]):
-        refused = plain_http.get(other, headers=fleet.server.headers)
-        assert (refused.status_code, refused.json()["code"]) == (400, "bad_after")
+    next_link = fleet.server.url + response.links["next"]["url"]
+    for other in (next_link.replace("metrics.v", "metrics.w"), next_link + "&order=asc", next_link[:-4]):
+        response = plain_http.get(other, headers=fleet.server.headers)
+        assert (response.status_code, response.json()["code"]) == (400, "bad_after")
 
 
 @pytest.mark.parametrize("query", ["sort=foo", "sort=status%0A", "sort=metrics.", "sort=", "order=up", "order="])
-def test_a_sort_that_there_is_not_is_refused(shared_server: ServerProcess, query: str) -> None:
+def test_an_unknown_sort_is_refused(shared_server: ServerProcess, query: str) -> None:
     response = plain_http.get(f"{shared_server.url}/api/v1/admin/instances?{query}", headers=shared_server.headers)
     assert (response.status_code, response.json()["code"]) == (400, "bad_parameter")
 
@@ -186,65 +189,64 @@ def test_a_sort_that_there_is_not_is_refused(shared_server: ServerProcess, query
 def test_a_page_of_large_instances_ends_before_its_limit(
     server: ServerProcess, database: str, sort: str | None
 ) -> None:
-    """A page of large instances ends before its limit and the next goes on."""
+    """The next page continues after it."""
     insert_fleet(database, 150, texts=60)
-    found = list(pages(server, "instances", {"sort": sort, "limit": 1000}, 1000))
-    assert len(found) > 1
-    assert len({item["instance_id"] for page in found for item in page}) == sum(map(len, found)) == 150
-    assert all(len(json.dumps(page)) < 6 * 2**20 for page in found)
+    result_pages = list(pages(server, "instances", {"sort": sort, "limit": 1000}, 1000))
+    assert len(result_pages) > 1
+    assert len({item["instance_id"] for page in result_pages for item in page}) == sum(map(len, result_pages)) == 150
+    assert all(len(json.dumps(page)) < 6 * 2**20 for page in result_pages)
 
 
-def test_the_intake_goes_on_while_lists_are_sorted(serve: Callable[..., ServerProcess], database: str) -> None:
+def test_the_intake_continues_while_lists_are_sorted(serve: Callable[..., ServerProcess], database: str) -> None:
     insert_fleet(database, 30_000)
     server = serve(SHM_DB_POOL="3")
-    ended = threading.Event()
-    answers: list[int] = []
+    stop = threading.Event()
+    statuses: list[int] = []
 
-    def ask() -> None:
+    def request_lists() -> None:
         with plain_http.Client(headers=server.headers, timeout=60) as client:
-            while not ended.is_set():
-                answers.append(client.get(f"{server.url}/api/v1/admin/instances?sort=metrics.n").status_code)
+            while not stop.is_set():
+                statuses.append(client.get(f"{server.url}/api/v1/admin/instances?sort=metrics.n").status_code)
 
-    askers = [threading.Thread(target=ask) for _ in range(8)]
-    for asker in askers:
-        asker.start()
+    threads = [threading.Thread(target=request_lists) for _ in range(8)]
+    for thread in threads:
+        thread.start()
     try:
         for _ in range(10):
             Install(server.url).enroll({"n": 1})
     finally:
-        ended.set()
-        for asker in askers:
-            asker.join()
-    assert set(answers) == {200}
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert set(statuses) == {200}
 
 
 def test_snapshots_of_an_instance_come_newest_first_as_sent(server: ServerProcess) -> None:
-    """The snapshots of an instance are told newest first as they were sent."""
     install = Install(server.url).enroll({"n": 0}, ago=timedelta(hours=9))
     for hours in range(1, 9):
         body = install.snapshot_body({"n": "N"}, datetime.now(UTC) - timedelta(hours=hours), app_version=f"2.{hours}")
         body = body.replace(b'"N"', b"%d.50" % hours)
         assert install.post("/v1/snapshot", body, install.signed(body)).status_code == 202
     path = f"instances/{install.instance_id}/snapshots"
-    told = [sent for page in pages(server, path, {"limit": 2}, 2) for sent in page]
-    assert [str(sent["metrics"]["n"]) for sent in told] == [*(f"{hours}.50" for hours in range(1, 9)), "0"]
-    assert [sent["app_version"] for sent in told] == [*(f"2.{hours}" for hours in range(1, 9)), "1.4.2"]
-    assert [*told[0]] == ["snapshot_at", "received_at", "app_version", "metrics"]
-    assert told == decoded(server.get(path))
+    received = [sent for page in pages(server, path, {"limit": 2}, 2) for sent in page]
+    assert [str(sent["metrics"]["n"]) for sent in received] == [*(f"{hours}.50" for hours in range(1, 9)), "0"]
+    assert [sent["app_version"] for sent in received] == [*(f"2.{hours}" for hours in range(1, 9)), "1.4.2"]
+    assert [*received[0]] == ["snapshot_at", "received_at", "app_version", "metrics"]
+    assert received == decode_json(server.get(path))
 
 
 def test_a_page_of_large_snapshots_ends_before_its_limit(server: ServerProcess) -> None:
-    """A page of large snapshots ends before its limit and the next goes on."""
+    """The next page continues after it."""
     metrics = {f"t{number}": KIBIBYTE for number in range(60)}
     install = Install(server.url).enroll(metrics)
     for minutes in range(1, 80):
         assert install.snapshot(metrics, datetime.now(UTC) - timedelta(minutes=minutes)).status_code == 202
-    found = list(pages(server, f"instances/{install.instance_id}/snapshots", {"limit": 1000}, 1000))
-    assert len(found) > 1
-    assert sum(map(len, found)) == 80
+    result_pages = list(pages(server, f"instances/{install.instance_id}/snapshots", {"limit": 1000}, 1000))
+    assert len(result_pages) > 1
+    assert sum(map(len, result_pages)) == 80
 
 
-def test_snapshots_of_nobody_are_not_found_and_a_pending_instance_has_none(server: ServerProcess) -> None:
+def test_snapshots_of_unknown_and_of_pending_instances(server: ServerProcess) -> None:
     install = Install(server.url)
     address = f"{server.url}/api/v1/admin/instances/{install.instance_id}/snapshots"
     assert plain_http.get(address, headers=server.headers).json()["code"] == "no_such_instance"

@@ -1,4 +1,4 @@
-"""KPIs by hand; that they equal the oracle for any fleet is held in `test_oracle.py`."""
+"""KPIs of small fleets with known values. `test_oracle.py` compares random fleets with the oracle."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -41,21 +41,20 @@ def test_a_category_shows_its_twenty_most_frequent_values_and_the_rest(server: S
     assert (len(category["values"]), category["other"], category["instances"]) == (20, 5, 26)
 
 
-def test_category_values_that_no_sweep_has_counted_yet(serve: Callable[..., ServerProcess], database: str) -> None:
-    """A longer active window brings instances back into the KPIs at once, and into the tallies with the next sweep."""
+def test_category_values_before_the_next_refresh(serve: Callable[..., ServerProcess], database: str) -> None:
+    """A longer active window returns instances to the KPIs at once, and to the tallies with the next refresh."""
     server = serve(SHM_ACTIVE_WINDOW="1d")
     Install(server.url).enroll({"plan": "pro"}, ago=timedelta(days=3))
     assert server.get("applications/ledger/kpis").json()["categories"] == []
     server.terminate()
     with admin_cursor(database) as cursor:
-        cursor.execute("SELECT pg_advisory_lock(%s)", [Lock.BACKGROUND])  # no background job runs, so no sweep
-        longer = serve(SHM_ACTIVE_WINDOW="30d")
-        (category,) = longer.get("applications/ledger/kpis").json()["categories"]
+        cursor.execute("SELECT pg_advisory_lock(%s)", [Lock.BACKGROUND])  # no background job runs, so no refresh
+        restarted = serve(SHM_ACTIVE_WINDOW="30d")
+        (category,) = restarted.get("applications/ledger/kpis").json()["categories"]
     assert category["values"] == [{"value": "pro", "instances": 1}]
 
 
 def test_counted_kpis_leave_out_dev_and_ephemeral_instances(server: ServerProcess) -> None:
-    """Kpis of the counted instances alone leave out dev and ephemeral ones."""
     Install(server.url).enroll({"n": 1})
     Install(server.url, environment="Testing").enroll({"n": 10})
     Install(server.url).enroll({"n": 100, "sys_ephemeral": True})
@@ -76,12 +75,12 @@ def test_stats_count_over_all_applications(server: ServerProcess) -> None:
     assert stats["new_this_week"] == 2
 
 
-def test_stats_leave_out_what_has_no_one_aggregate(server: ServerProcess) -> None:
+def test_stats_omit_metrics_without_a_common_aggregate(server: ServerProcess) -> None:
     for app, factor in (("One", 1), ("Two", 10)):
         Install(server.url, app_name=app).enroll(dict.fromkeys(("same", "differs", "hidden", "median"), factor))
     overrides = {"same": {"aggregate": "avg"}, "median": {"aggregate": "median"}}
-    say(server, "one", overrides | {"differs": {"aggregate": "avg"}, "hidden": {"hidden": True}})
-    say(server, "two", overrides)
+    set_overrides(server, "one", overrides | {"differs": {"aggregate": "avg"}, "hidden": {"hidden": True}})
+    set_overrides(server, "two", overrides)
     assert server.get("stats").json()["global_metrics"] == {"same": 5.5, "hidden": 10}
 
 
@@ -91,7 +90,7 @@ def test_stats_leave_out_what_has_no_one_aggregate(server: ServerProcess) -> Non
 def test_one_aggregate_in_kpis_charts_and_breakdowns(server: ServerProcess, aggregate: Aggregate, value: float) -> None:
     for number in (1, 2, 3, 100):
         Install(server.url).enroll({"n": number})
-    say(server, "ledger", {"n": {"aggregate": aggregate}})
+    set_overrides(server, "ledger", {"n": {"aggregate": aggregate}})
     (kpi,) = server.get("applications/ledger/kpis").json()["kpis"]
     chart = server.get("metrics/ledger").json()["metrics"]["n"]
     breakdown = server.get("applications/ledger/breakdown?by=version&metric=n").json()
@@ -104,7 +103,7 @@ def test_each_aggregate_has_its_value_in_the_tests() -> None:
     assert {aggregate for aggregate, _ in parameters[1]} == set(get_args(Aggregate))
 
 
-def say(server: ServerProcess, slug: str, overrides: dict[str, Any]) -> None:
-    """The vendor overrides metrics of an application."""
+def set_overrides(server: ServerProcess, slug: str, overrides: dict[str, Any]) -> None:
+    """Sets the overrides of an application."""
     path = f"{server.url}/api/v1/admin/applications/{slug}"
     plain_http.put(path, json={"overrides": overrides}, headers=server.headers).raise_for_status()

@@ -20,24 +20,25 @@ METRICS = {
 }
 
 
-def described(server: ServerProcess, query: str = "") -> dict[str, dict[str, Any]]:
-    """By key."""
-    return {each["key"]: each for each in server.get(f"metric-keys{query}").json()}
+def fetch_descriptions(server: ServerProcess, query: str = "") -> dict[str, dict[str, Any]]:
+    """The descriptions by key."""
+    return {description["key"]: description for description in server.get(f"metric-keys{query}").json()}
 
 
-def override(server: ServerProcess, slug: str, overrides: dict[str, Any]) -> None:
-    """The vendor overrides metrics of an application."""
+def set_overrides(server: ServerProcess, slug: str, overrides: dict[str, Any]) -> None:
+    """Sets the overrides of an application."""
     path = f"{server.url}/api/v1/admin/applications/{slug}"
     plain_http.put(path, json={"overrides": overrides}, headers=server.headers).raise_for_status()
 
 
 def test_each_key_has_a_label_kind_aggregate_unit_and_format(server: ServerProcess) -> None:
     Install(server.url).enroll(METRICS)
-    asked = described(server, f"?app=ledger&keys={','.join(METRICS)},never_sent")
-    found = {
-        key: [one[name] for name in ("label", "kind", "aggregate", "unit", "format")] for key, one in asked.items()
+    descriptions = fetch_descriptions(server, f"?app=ledger&keys={','.join(METRICS)},never_sent")
+    values = {
+        key: [description[name] for name in ("label", "kind", "aggregate", "unit", "format")]
+        for key, description in descriptions.items()
     }
-    assert found == {
+    assert values == {
         "sent": ["Sent", "business", "sum", None, "number"],
         "disk_pct": ["Disk pct", "business", "avg", "%", "percent"],
         "wait_ms": ["Wait ms", "business", "sum", "ms", "duration"],
@@ -50,31 +51,31 @@ def test_each_key_has_a_label_kind_aggregate_unit_and_format(server: ServerProce
     }
 
 
-def test_without_keys_the_answered_and_the_overridden_ones(server: ServerProcess) -> None:
+def test_without_keys_reported_and_overridden_ones_are_described(server: ServerProcess) -> None:
     Install(server.url).enroll(METRICS)
-    override(server, "ledger", {"tags": {"hidden": True}, "sent": {"label": "Letters", "aggregate": "max"}})
-    found = described(server, "?app=Ledger")
-    assert found.keys() == METRICS.keys() - {"x"}
-    assert {key for key, one in found.items() if one["hidden"]} == {"tags"}
-    assert (found["sent"]["label"], found["sent"]["aggregate"]) == ("Letters", "max")
+    set_overrides(server, "ledger", {"tags": {"hidden": True}, "sent": {"label": "Letters", "aggregate": "max"}})
+    descriptions = fetch_descriptions(server, "?app=Ledger")
+    assert descriptions.keys() == METRICS.keys() - {"x"}
+    assert {key for key, description in descriptions.items() if description["hidden"]} == {"tags"}
+    assert (descriptions["sent"]["label"], descriptions["sent"]["aggregate"]) == ("Letters", "max")
 
 
-def test_the_type_that_most_instances_send_gives_the_format(server: ServerProcess) -> None:
+def test_the_most_frequent_type_determines_the_format(server: ServerProcess) -> None:
     for value in (1, "one", "two"):
         Install(server.url).enroll({"n": value})
-    assert described(server, "?app=ledger")["n"]["format"] == "text"
+    assert fetch_descriptions(server, "?app=ledger")["n"]["format"] == "text"
 
 
-def test_over_all_applications_they_must_agree(server: ServerProcess) -> None:
+def test_descriptions_over_applications_need_equal_overrides(server: ServerProcess) -> None:
     for app in ("One", "Two"):
         Install(server.url, app_name=app).enroll({"a": 1, "b": 1, "only_shown": []})
-    override(server, "one", {"a": {"label": "Apples", "aggregate": "max"}, "b": {"label": "Beans"}})
-    assert described(server)["b"]["label"] == "B"
-    override(server, "two", {"b": {"label": "Beans", "hidden": True}, "only_shown": {"hidden": True}})
-    found = described(server, "?keys=a,b,only_shown")
-    assert (found["a"]["label"], found["a"]["aggregate"]) == ("A", None)
-    assert (found["b"]["label"], found["b"]["hidden"]) == ("Beans", False)
-    assert found["only_shown"]["hidden"]
+    set_overrides(server, "one", {"a": {"label": "Apples", "aggregate": "max"}, "b": {"label": "Beans"}})
+    assert fetch_descriptions(server)["b"]["label"] == "B"
+    set_overrides(server, "two", {"b": {"label": "Beans", "hidden": True}, "only_shown": {"hidden": True}})
+    descriptions = fetch_descriptions(server, "?keys=a,b,only_shown")
+    assert (descriptions["a"]["label"], descriptions["a"]["aggregate"]) == ("A", None)
+    assert (descriptions["b"]["label"], descriptions["b"]["hidden"]) == ("Beans", False)
+    assert descriptions["only_shown"]["hidden"]
 
 
 @pytest.mark.parametrize(
@@ -85,6 +86,8 @@ def test_over_all_applications_they_must_agree(server: ServerProcess) -> None:
         ("?keys=" + ",".join(map(str, range(501))), 400, "bad_parameter"),
     ],
 )
-def test_what_cannot_be_described_is_refused(shared_server: ServerProcess, query: str, status: int, code: str) -> None:
+def test_an_invalid_request_for_descriptions_is_refused(
+    shared_server: ServerProcess, query: str, status: int, code: str
+) -> None:
     response = plain_http.get(f"{shared_server.url}/api/v1/admin/metric-keys{query}", headers=shared_server.headers)
     assert (response.status_code, response.json()["code"]) == (status, code)

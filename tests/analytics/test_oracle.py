@@ -1,6 +1,6 @@
-"""Whatever fleets do and however time passes, every figure is what the raw snapshots make it.
+"""All KPIs, counts and charts of random fleets equal an oracle that computes them from the raw snapshots.
 
-Hypothesis writes the stories; the figures come from what is kept by the way: tallies, sweeps and rolled up series.
+Hypothesis generates the stories. The server computes its values from tallies, refreshes and the series.
 """
 
 from collections.abc import Iterator
@@ -17,19 +17,19 @@ from tests.support.oracle import assert_matches_oracle, assert_series_match_orac
 from tests.support.random_fleets import Fleet, Story, play, stories
 from tests.support.server_process import ServerProcess
 
-UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-EFFORTS = [
-    pytest.param(settings(UNHURRIED, max_examples=15, derandomize=True), id="short"),
-    pytest.param(settings(UNHURRIED, max_examples=500), id="long", marks=pytest.mark.long),
+NO_DEADLINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+EXAMPLE_COUNTS = [
+    pytest.param(settings(NO_DEADLINE, max_examples=15, derandomize=True), id="short"),
+    pytest.param(settings(NO_DEADLINE, max_examples=500), id="long", marks=pytest.mark.long),
 ]
 
-# What stays when a story is over. The series' cursor stays too, for the feed's never goes back.
-STAYING = ["schema_migrations", "tokens", "settings", "feed_head", "series_head"]
-FORGET = """
+# Tables that are not emptied between two stories. The series' cursor is not reset, because the feed's never goes back.
+KEPT_TABLES = ["schema_migrations", "tokens", "settings", "feed_head", "series_head"]
+TRUNCATE_SQL = """
     SELECT format('TRUNCATE %%s', string_agg(oid::regclass::text, ', ')) FROM pg_class
     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition AND relname <> ALL(%s)
 """
-BEGIN = """
+RESET_SERIES_SQL = """
     UPDATE series_head SET
         cursor = (SELECT cursor FROM feed_head), closed_until = date_trunc('day', now(), 'UTC'),
         hours_since = '-infinity'
@@ -37,51 +37,53 @@ BEGIN = """
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A server whose background is the test's own, and its active window."""
+class Environment:
+    """A server, its background jobs, which the test runs itself, and its active window."""
 
     server: ServerProcess
     database: str
-    behind: BackgroundJobs
+    background: BackgroundJobs
     window: timedelta
 
 
 @pytest.fixture(scope="module", params=[30, 2], ids=lambda days: f"window of {days} days")
-def stage(request: pytest.FixtureRequest, postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """One for all stories: each begins with nothing. A short window ends within what a server takes of the past."""
-    environment = {"SHM_ACTIVE_WINDOW": f"{request.param}d"}
+def environment(
+    request: pytest.FixtureRequest, postgres: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Environment]:
+    """One server for all stories; each starts with an empty database. The short window ends within accepted ages."""
+    server_settings = {"SHM_ACTIVE_WINDOW": f"{request.param}d"}
     folder: Path = tmp_path_factory.mktemp("stage")
-    with fresh_database(postgres) as dsn, run_background_jobs(dsn, **environment) as behind:
-        server = ServerProcess(folder / "data", {"SHM_DB_DSN": dsn, **environment})
+    with fresh_database(postgres) as dsn, run_background_jobs(dsn, **server_settings) as background:
+        server = ServerProcess(folder / "data", {"SHM_DB_DSN": dsn, **server_settings})
         server.start()
         try:
-            yield Stage(server, dsn, behind, timedelta(days=request.param))
+            yield Environment(server, dsn, background, timedelta(days=request.param))
         finally:
             server.terminate()
 
 
 @pytest.mark.timeout(1_800)
-@pytest.mark.parametrize("effort", EFFORTS)
-def test_every_figure_equals_the_oracle(stage: Stage, effort: settings) -> None:
-    """Every figure of now and of the past equals the oracle whatever fleets do."""
+@pytest.mark.parametrize("example_count", EXAMPLE_COUNTS)
+def test_every_figure_equals_the_oracle(environment: Environment, example_count: settings) -> None:
+    """Current and past values equal the oracle for any story."""
 
-    @effort
+    @example_count
     @given(story=stories)
-    def promise(story: Story) -> None:
-        with admin_cursor(stage.database) as cursor:
-            cursor.execute(FORGET, [STAYING])
+    def check_story(story: Story) -> None:
+        with admin_cursor(environment.database) as cursor:
+            cursor.execute(TRUNCATE_SQL, [KEPT_TABLES])
             (truncate,) = cursor.fetchone() or ("",)
-            cursor.execute(truncate + ";" + BEGIN)
-        fleet = Fleet(stage.server, stage.database, datetime.now(UTC), stage.behind.run)
+            cursor.execute(truncate + ";" + RESET_SERIES_SQL)
+        fleet = Fleet(environment.server, environment.database, datetime.now(UTC), environment.background.run)
 
-        def hold_now() -> None:
-            assert_matches_oracle(stage.server, stage.database, window=stage.window)
+        def check_current() -> None:
+            assert_matches_oracle(environment.server, environment.database, window=environment.window)
 
-        play(story, fleet, after_time=hold_now)
-        hold_now()
-        stage.behind.run()
-        hold_now()
-        assert_series_match_oracle(stage.server, stage.database, window=stage.window)
-        assert stage.behind.differences() == {}
+        play(story, fleet, after_time=check_current)
+        check_current()
+        environment.background.run()
+        check_current()
+        assert_series_match_oracle(environment.server, environment.database, window=environment.window)
+        assert environment.background.differences() == {}
 
-    promise()
+    check_story()

@@ -1,4 +1,4 @@
-"""Series: at each moment what the KPIs would have read then, and at last what they read now."""
+"""Series: each value equals the KPI at that time, and the last value the current KPI."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 POINTS = {"24h": 25, "7d": 29, "30d": 31, "3m": 91, "1y": 54}
 STEPS = {"24h": HOUR, "7d": 6 * HOUR, "30d": DAY, "3m": DAY, "1y": 7 * DAY}
 
-MONTH = """
+INSERT_MONTH_SQL = """
     INSERT INTO snapshots (instance_id, snapshot_at, app_version, metrics, app_slug, cursor)
     SELECT %s, now() - minutes * interval '1 minute', '1', '{"n": 1}', 'ledger', (SELECT cursor FROM feed_head)
     FROM generate_series(1, 43000) minutes
@@ -30,205 +30,205 @@ MONTH = """
 
 
 @pytest.fixture
-def behind(database: str) -> Iterator[BackgroundJobs]:
-    """The background, which is the test's to do; asked for before the server."""
-    with run_background_jobs(database) as mine:
-        yield mine
+def background(database: str) -> Iterator[BackgroundJobs]:
+    """The background jobs, which the test runs itself. The fixture starts before the server and holds their lock."""
+    with run_background_jobs(database) as jobs:
+        yield jobs
 
 
 @pytest.fixture
-def server(behind: BackgroundJobs, serve: Callable[..., ServerProcess]) -> ServerProcess:
-    """A server that rolls nothing up by itself."""
+def server(background: BackgroundJobs, serve: Callable[..., ServerProcess]) -> ServerProcess:
+    """A server without background jobs."""
     return serve()
 
 
-def full_hour(back: int = 0) -> datetime:
-    """The last one that is over, or so many before it."""
-    return datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - back * HOUR
+def past_hour(hours_ago: int = 0) -> datetime:
+    """The last full hour, or one before it."""
+    return datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - hours_ago * HOUR
 
 
-def series(server: ServerProcess, query: str = "", app: str = "ledger") -> Any:
+def fetch_series(server: ServerProcess, query: str = "", app: str = "ledger") -> Any:
     """`GET metrics/{app}`."""
     return server.get(f"metrics/{app}?{query}").json()
 
 
-def by_moment(said: Any, key: str) -> dict[datetime, Any]:
-    """A number's values."""
-    return dict(zip(map(datetime.fromisoformat, said["timestamps"]), said["metrics"][key], strict=True))
+def values_by_time(body: Any, key: str) -> dict[datetime, Any]:
+    """The values of a number by timestamp."""
+    return dict(zip(map(datetime.fromisoformat, body["timestamps"]), body["metrics"][key], strict=True))
 
 
-def test_a_period_has_its_moments_at_ends_of_its_steps_and_at_last_now(
-    server: ServerProcess, behind: BackgroundJobs
-) -> None:
+def test_timestamps_are_the_ends_of_steps_and_finally_now(server: ServerProcess, background: BackgroundJobs) -> None:
     Install(server.url).enroll({"n": 1, "beta": True}, ago=3 * HOUR)
-    behind.run()
+    background.run()
     for period, points in POINTS.items():
-        said = series(server, f"period={period}")
-        *ends, now = map(datetime.fromisoformat, said["timestamps"])
+        body = fetch_series(server, f"period={period}")
+        *ends, now = map(datetime.fromisoformat, body["timestamps"])
         assert len(ends) + 1 == points, period
         assert {later - earlier for earlier, later in pairwise(ends)} == {STEPS[period]}
         assert ends[-1] < now <= ends[-1] + STEPS[period]
-        assert said["running_since"] == said["timestamps"][-2]
+        assert body["running_since"] == body["timestamps"][-2]
         assert datetime.now(UTC) - now < timedelta(minutes=1)
-        for values in (said["metrics"]["n"], said["instances"]["n"], *said["flags"]["beta"].values()):
+        for values in (body["metrics"]["n"], body["instances"]["n"], *body["flags"]["beta"].values()):
             assert len(values) == points, period
             assert (values[0], values[-1]) == (None, 1), period
 
 
-def test_all_begins_with_the_first_snapshot_and_has_at_most_400_moments(
-    server: ServerProcess, behind: BackgroundJobs, database: str
+def test_all_begins_with_the_first_snapshot_and_has_a_limit(
+    server: ServerProcess, background: BackgroundJobs, database: str
 ) -> None:
     Install(server.url).enroll({"n": 1}, ago=29 * DAY)
-    behind.run()
-    said = series(server, "period=all")
-    assert said["metrics"]["n"] == [1] * len(said["timestamps"])
-    assert len(said["timestamps"]) in (30, 31)
+    background.run()
+    body = fetch_series(server, "period=all")
+    assert body["metrics"]["n"] == [1] * len(body["timestamps"])
+    assert len(body["timestamps"]) in (30, 31)
     shift_times(database, 700 * DAY)
     Install(server.url).enroll({"n": 5})
-    behind.run()
-    said = series(server, "period=all")
-    assert 100 < len(said["timestamps"]) <= 400
-    assert (said["metrics"]["n"][0], said["metrics"]["n"][50], said["metrics"]["n"][-1]) == (1, None, 5)
+    background.run()
+    body = fetch_series(server, "period=all")
+    assert 100 < len(body["timestamps"]) <= 400
+    assert (body["metrics"]["n"][0], body["metrics"]["n"][50], body["metrics"]["n"][-1]) == (1, None, 5)
 
 
-def test_a_gap_is_null_and_a_zero_is_zero(server: ServerProcess, behind: BackgroundJobs, database: str) -> None:
+def test_a_gap_is_null_and_a_zero_is_zero(server: ServerProcess, background: BackgroundJobs, database: str) -> None:
     install = Install(server.url).enroll({"n": 0, "beta": False})
     shift_times(database, 45 * DAY)
     install.snapshot({"n": 0, "beta": False}, datetime.now(UTC) - 5 * DAY)
-    behind.run()
-    said = series(server, "period=3m")
-    values = said["metrics"]["n"]
+    background.run()
+    body = fetch_series(server, "period=3m")
+    values = body["metrics"]["n"]
     assert set(values[:45]) == {None}
     assert set(values[46:75]) == {0}
     assert set(values[76:84]) == {None}
     assert set(values[-5:]) == {0}
-    assert said["instances"]["n"] == said["flags"]["beta"]["instances"]
-    assert said["flags"]["beta"]["true"] == values
+    assert body["instances"]["n"] == body["flags"]["beta"]["instances"]
+    assert body["flags"]["beta"]["true"] == values
 
 
-@pytest.mark.parametrize("late", [timedelta(microseconds=-1), timedelta(), timedelta(microseconds=1)])
+@pytest.mark.parametrize("offset", [timedelta(microseconds=-1), timedelta(), timedelta(microseconds=1)])
 def test_a_snapshot_counts_from_its_hour_to_its_windows_end(
-    server: ServerProcess, behind: BackgroundJobs, database: str, late: timedelta
+    server: ServerProcess, background: BackgroundJobs, database: str, offset: timedelta
 ) -> None:
-    """A snapshot counts from the full hour that it is not after until its window is over."""
-    at = full_hour(5)
-    Install(server.url).enroll()  # the application goes on
+    """It counts from the first full hour at or after it until the end of the active window."""
+    at = past_hour(5)
+    Install(server.url).enroll()  # so that the application exists at all times
     silent = Install(server.url)
     silent.register()
-    assert silent.snapshot({"n": 1}, at + late).status_code == 202
-    behind.run()
-    first = at if late <= timedelta() else at + HOUR
-    values = by_moment(series(server), "n")
-    assert [moment for moment in values if values[moment] is not None] == [each for each in values if each >= first]
-    shift_times(database, 30 * DAY)  # the window; so it ends as it began
-    behind.run()
-    values = by_moment(series(server, "keys=n"), "n")
-    assert [moment for moment in values if values[moment] is not None] == [each for each in values if each < first]
+    assert silent.snapshot({"n": 1}, at + offset).status_code == 202
+    background.run()
+    first = at if offset <= timedelta() else at + HOUR
+    values = values_by_time(fetch_series(server), "n")
+    assert [timestamp for timestamp in values if values[timestamp] is not None] == [
+        timestamp for timestamp in values if timestamp >= first
+    ]
+    shift_times(database, 30 * DAY)  # the active window
+    background.run()
+    values = values_by_time(fetch_series(server, "keys=n"), "n")
+    assert [timestamp for timestamp in values if values[timestamp] is not None] == [
+        timestamp for timestamp in values if timestamp < first
+    ]
 
 
-def test_within_an_hour_only_the_newest_snapshot_counts(server: ServerProcess, behind: BackgroundJobs) -> None:
-    at = full_hour(3)
+def test_within_an_hour_only_the_newest_snapshot_counts(server: ServerProcess, background: BackgroundJobs) -> None:
+    at = past_hour(3)
     install = Install(server.url).enroll({"n": 0})
     for minutes, number in ((50, 3), (10, 1), (30, 2)):
         install.snapshot({"n": number}, at + timedelta(minutes=minutes))
-        behind.run()
-    values = by_moment(series(server), "n")
+        background.run()
+    values = values_by_time(fetch_series(server), "n")
     assert (values[at], values[at + HOUR]) == (None, 3)
 
 
-def test_a_late_snapshot_mends_days_that_are_closed(
-    server: ServerProcess, behind: BackgroundJobs, database: str
-) -> None:
+def test_a_late_snapshot_corrects_closed_days(server: ServerProcess, background: BackgroundJobs, database: str) -> None:
     install = Install(server.url).enroll({"n": 1}, ago=10 * DAY)
     install.snapshot({"n": 2}, datetime.now(UTC) - 5 * DAY)
     shift_times(database, 3 * DAY)
-    behind.run()
-    assert set(series(server, "period=30d&keys=n")["metrics"]["n"]) == {None, 1, 2}
+    background.run()
+    assert set(fetch_series(server, "period=30d&keys=n")["metrics"]["n"]) == {None, 1, 2}
     install.snapshot({"m": 7}, datetime.now(UTC) - 10 * DAY)
     install.snapshot({"n": 9}, datetime.now(UTC) - 20 * DAY)
-    behind.run()
+    background.run()
     assert_series_match_oracle(server, database, "ledger")
-    assert set(series(server, "period=30d&keys=n")["metrics"]["n"]) == {None, 1, 2, 9}
+    assert set(fetch_series(server, "period=30d&keys=n")["metrics"]["n"]) == {None, 1, 2, 9}
 
 
-@pytest.mark.parametrize("rolled_up_before", [True, False])
-@pytest.mark.parametrize("end", ["revoked", "erased", "moved"])
+@pytest.mark.parametrize("is_rolled_up_before", [True, False])
+@pytest.mark.parametrize("change", ["revoked", "erased", "moved"])
 def test_series_after_revocation_erasure_and_a_move(
-    server: ServerProcess, behind: BackgroundJobs, database: str, end: str, rolled_up_before: bool
+    server: ServerProcess, background: BackgroundJobs, database: str, change: str, is_rolled_up_before: bool
 ) -> None:
-    """Whoever is revoked stays in the past whoever is erased is in none and whoever moves is in both."""
+    """A revoked install stays in the past, an erased one is in no series, and a moved one is in both applications."""
     Install(server.url).enroll({"n": 1}, ago=6 * DAY)
     install = Install(server.url).enroll({"n": 10, "mine": 1}, ago=5 * DAY)
-    last_at = datetime.now(UTC) - 3 * HOUR
-    install.snapshot({"n": 20}, last_at)
-    if rolled_up_before:
-        behind.run()
-    if end == "revoked":
+    last_snapshot_at = datetime.now(UTC) - 3 * HOUR
+    install.snapshot({"n": 20}, last_snapshot_at)
+    if is_rolled_up_before:
+        background.run()
+    if change == "revoked":
         url = f"{server.url}/api/v1/admin/instances/{install.instance_id}/revoke"
         plain_http.post(url, headers=server.headers).raise_for_status()
-    elif end == "erased":
-        said = {"action": "erase", "instance_id": install.instance_id, "timestamp": datetime.now(UTC).isoformat()}
-        raw = json.dumps(said).encode()
-        assert install.post("/v1/erase", raw, install.signed(raw)).status_code == 200
+    elif change == "erased":
+        body = {"action": "erase", "instance_id": install.instance_id, "timestamp": datetime.now(UTC).isoformat()}
+        request_body = json.dumps(body).encode()
+        assert install.post("/v1/erase", request_body, install.signed(request_body)).status_code == 200
     else:
         install.register(app_name="Kiosk")
         install.snapshot({"n": 30}, datetime.now(UTC))
-    last_day = {21} if last_at.date() < datetime.now(UTC).date() else set()  # a midnight at which it stood
+    last_day = (
+        {21} if last_snapshot_at.date() < datetime.now(UTC).date() else set()
+    )  # a midnight at which this value was current
     shift_times(database, 1 * DAY)
     assert_matches_oracle(server, database)
-    behind.run()
+    background.run()
     assert_matches_oracle(server, database)
     assert_series_match_oracle(server, database)
-    values = series(server, "period=30d&keys=n,mine")["metrics"]
-    assert set(values["n"]) == ({None, 1} if end == "erased" else {None, 1, 11} | last_day)
-    assert ("mine" in values) == (end != "erased")
-    if end == "moved":
-        assert set(series(server, "period=30d", "kiosk")["metrics"]["n"]) == {None, 30}
+    values = fetch_series(server, "period=30d&keys=n,mine")["metrics"]
+    assert set(values["n"]) == ({None, 1} if change == "erased" else {None, 1, 11} | last_day)
+    assert ("mine" in values) == (change != "erased")
+    if change == "moved":
+        assert set(fetch_series(server, "period=30d", "kiosk")["metrics"]["n"]) == {None, 30}
 
 
-def test_keys_choose_metrics_and_one_that_nobody_knows_is_left_out(
-    server: ServerProcess, behind: BackgroundJobs
-) -> None:
+def test_keys_select_metrics_and_unknown_keys_are_omitted(server: ServerProcess, background: BackgroundJobs) -> None:
     Install(server.url).enroll({"a": 1, "b": 2, "mail": {"sent": 3}, "beta": True, "plan": "free"})
-    behind.run()
-    said = series(server, "keys=a,mail.sent,beta,plan,unknown,a")
-    assert (said["metrics"].keys(), said["flags"].keys()) == ({"a", "mail.sent"}, {"beta"})
-    assert series(server)["metrics"].keys() == {"a", "b", "mail.sent"}
+    background.run()
+    body = fetch_series(server, "keys=a,mail.sent,beta,plan,unknown,a")
+    assert (body["metrics"].keys(), body["flags"].keys()) == ({"a", "mail.sent"}, {"beta"})
+    assert fetch_series(server)["metrics"].keys() == {"a", "b", "mail.sent"}
 
 
-def test_a_hidden_metric_is_in_no_series_not_even_asked_for_by_name(server: ServerProcess) -> None:
+def test_a_hidden_metric_is_in_no_series_even_if_requested(server: ServerProcess) -> None:
     Install(server.url).enroll({"a": 1, "b": 2, "beta": True})
     body = {"overrides": {"a": {"hidden": True}, "beta": {"hidden": True}}}
     url = f"{server.url}/api/v1/admin/applications/ledger"
     plain_http.put(url, headers=server.headers, json=body).raise_for_status()
     for query in ("", "keys=a,b,beta"):
-        said = series(server, query)
-        assert (said["metrics"].keys(), said["flags"].keys()) == ({"b"}, set())
+        body = fetch_series(server, query)
+        assert (body["metrics"].keys(), body["flags"].keys()) == ({"b"}, set())
 
 
-def test_an_application_is_found_by_its_name_too(server: ServerProcess) -> None:
+def test_an_application_is_also_found_by_its_name(server: ServerProcess) -> None:
     Install(server.url, app_name="Ledger & Söhne").enroll({"a": 1})
-    by_name, by_slug = (series(server, app=app) for app in ("Ledger%20%26%20S%C3%B6hne", "ledger-sohne"))
+    by_name, by_slug = (fetch_series(server, app=app) for app in ("Ledger%20%26%20S%C3%B6hne", "ledger-sohne"))
     assert by_name["app"] == by_slug["app"] == "ledger-sohne"
     assert by_name["metrics"] == by_slug["metrics"]
 
 
 def test_a_long_history_is_rolled_up_as_fast_as_a_short_one(
-    server: ServerProcess, behind: BackgroundJobs, database: str
+    server: ServerProcess, background: BackgroundJobs, database: str
 ) -> None:
-    """A snapshot among very many of one install is rolled up as fast as any."""
+    """The time to roll up a snapshot does not depend on the number of the install's snapshots."""
     install = Install(server.url).enroll({"n": 1})
-    with admin_cursor(database) as cursor:  # one a minute for a month, as a client may send them, rolled up before
-        cursor.execute(MONTH, [install.instance_id])
-    behind.run("roll up")
+    with admin_cursor(database) as cursor:  # one a minute for a month, as a client may send them
+        cursor.execute(INSERT_MONTH_SQL, [install.instance_id])
+    background.run("roll up")
     install.snapshot({"n": 2}, datetime.now(UTC) - 29.9 * DAY)
     install.snapshot({"n": 3})
-    behind.run("roll up")  # within what a statement may take
-    assert series(server)["metrics"]["n"][-1] == 3
+    background.run("roll up")  # within the statement timeout
+    assert fetch_series(server)["metrics"]["n"][-1] == 3
 
 
 def test_an_unseen_approved_install_is_active_once_seen(server: ServerProcess, database: str) -> None:
-    """An install approved unseen is active and has its application once it is seen."""
+    """An install that was approved before it was seen is active, and its application exists, once it is seen."""
     install = Install(server.url)
     install.register()
     url = f"{server.url}/api/v1/admin/instances/{install.instance_id}/approve"
@@ -241,8 +241,8 @@ def test_an_unseen_approved_install_is_active_once_seen(server: ServerProcess, d
     assert_matches_oracle(server, database, "ledger")
 
 
-def test_servers_that_write_at_once_keep_every_figure_true(
-    serve: Callable[..., ServerProcess], behind: BackgroundJobs, database: str
+def test_two_servers_that_write_at_once_keep_all_values_exact(
+    serve: Callable[..., ServerProcess], background: BackgroundJobs, database: str
 ) -> None:
     servers = [serve(), serve()]
     now = datetime.now(UTC)
@@ -256,13 +256,13 @@ def test_servers_that_write_at_once_keep_every_figure_true(
         if number % 10 == 0:
             replace(install, environment="ci" if number % 20 else "production").register()
         if number % 25 == 0:
-            behind_also.submit(install.activate)
+            activations.submit(install.activate)
 
-    with ThreadPoolExecutor(8) as senders, ThreadPoolExecutor(2) as behind_also:
+    with ThreadPoolExecutor(8) as senders, ThreadPoolExecutor(2) as activations:
         list(senders.map(send, range(200)))
     for server in servers:
         assert_matches_oracle(server, database)
-    behind.run()
+    background.run()
     for server in servers:
         assert_series_match_oracle(server, database, periods=["24h", "all"])
-    assert behind.differences() == {}
+    assert background.differences() == {}

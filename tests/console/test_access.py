@@ -1,4 +1,4 @@
-"""Where the server is and who is asking: the order of the sources, and refusals that give no token away."""
+"""The server's URL and the token: the precedence of their sources, and errors that do not contain the token."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shm.auth.token_file import TOKEN_FILE as TOKEN_FILE_OF_THE_SERVER
+from shm.auth.token_file import TOKEN_FILE as SERVER_TOKEN_FILE
 from shm.core.settings import default_data_dir
 from shm_tui.access import DEFAULT_SERVER, TOKEN_FILE, find_token, resolve_data_dir, resolve_server_url
 from shm_tui.errors import AddressError, ConsoleError, TokenError
@@ -18,7 +18,7 @@ SECRET = "hunter2-hunter2-hunter2"
 
 
 def test_the_precedence_of_the_servers_address() -> None:
-    """The address comes from the option then the environment then this machine."""
+    """Option, then environment, then this machine."""
     environ = {"SHM_SERVER": "https://metrics.example.com"}
     assert resolve_server_url("http://given:8080", environ) == "http://given:8080"
     assert resolve_server_url(None, environ) == "https://metrics.example.com"
@@ -27,7 +27,7 @@ def test_the_precedence_of_the_servers_address() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given_", "address"),
+    ("option", "address"),
     [
         (" http://host/ ", "http://host"),
         ("https://host:8443/shm//", "https://host:8443/shm"),
@@ -38,9 +38,9 @@ def test_the_precedence_of_the_servers_address() -> None:
         ("http://shm_server:8080", "http://shm_server:8080"),
     ],
 )
-def test_an_address_is_normalized(given_: str, address: str) -> None:
-    """An address is taken without its last slash and its scheme in lower case."""
-    assert resolve_server_url(given_, {}) == address
+def test_an_address_is_normalized(option: str, address: str) -> None:
+    """Trailing slashes are removed, and the scheme is converted to lower case."""
+    assert resolve_server_url(option, {}) == address
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_an_address_is_normalized(given_: str, address: str) -> None:
     ],
     ids=lambda address: ascii(address[:40]),
 )
-def test_what_is_no_address_is_refused_with_a_sentence(address: str) -> None:
+def test_an_invalid_address_is_refused_with_a_sentence(address: str) -> None:
     with pytest.raises(AddressError, match="is not a server's address: expected http:// or https://") as caught:
         resolve_server_url(address, {})
     assert str(caught.value).isprintable()
@@ -98,7 +98,7 @@ def test_a_token_inside_an_address_is_refused_and_not_repeated(address: str) -> 
 
 @no_deadline
 @given(st.text() | st.text(alphabet="htps:/.[]%@? \t\\é1").map("http://".__add__))
-def test_any_text_is_an_address_that_can_be_asked_or_is_refused(text: str) -> None:
+def test_any_text_is_a_valid_address_or_is_refused(text: str) -> None:
     try:
         address = resolve_server_url(text, {})
     except AddressError:
@@ -107,14 +107,14 @@ def test_any_text_is_an_address_that_can_be_asked_or_is_refused(text: str) -> No
     assert httpx.URL(address).host
 
 
-def folder_with(folder: Path, token: str | bytes) -> Path:
-    """A data directory with a token in it."""
+def write_token_file(folder: Path, token: str | bytes) -> Path:
+    """Writes a token file, and returns its directory."""
     (folder / TOKEN_FILE).write_bytes(token if isinstance(token, bytes) else token.encode())
     return folder
 
 
-def test_the_token_comes_from_the_option_then_the_environment_then_the_file(tmp_path: Path) -> None:
-    folder_with(tmp_path, "of-the-file\n")
+def test_the_precedence_of_the_token(tmp_path: Path) -> None:
+    write_token_file(tmp_path, "of-the-file\n")
     environ = {"SHM_TOKEN": "of-the-console", "SHM_ADMIN_TOKEN": "of-the-server"}
     assert find_token("given", tmp_path, environ) == "given"
     assert find_token(None, tmp_path, environ) == "of-the-console"
@@ -122,11 +122,11 @@ def test_the_token_comes_from_the_option_then_the_environment_then_the_file(tmp_
     assert find_token(None, tmp_path, {}) == "of-the-file"
 
 
-def test_the_file_is_not_looked_at_when_a_token_was_given(tmp_path: Path) -> None:
+def test_the_token_file_is_not_read_if_a_token_is_set(tmp_path: Path) -> None:
     assert find_token(None, tmp_path / "nowhere", {"SHM_TOKEN": "of-the-console"}) == "of-the-console"
 
 
-def test_without_a_token_it_says_what_to_do_and_where_it_looked(tmp_path: Path) -> None:
+def test_the_error_without_a_token_names_options_and_the_file(tmp_path: Path) -> None:
     with pytest.raises(TokenError, match="set --token or SHM_TOKEN, or set --data-dir") as caught:
         find_token(None, tmp_path, {})
     assert str(tmp_path / TOKEN_FILE) in str(caught.value)
@@ -135,23 +135,23 @@ def test_without_a_token_it_says_what_to_do_and_where_it_looked(tmp_path: Path) 
 @pytest.mark.parametrize(
     "token", [f"{SECRET}\n", f"{SECRET} x", f"{SECRET}ü", f"{SECRET}\r\nX-Evil: 1", f"{SECRET}\x00"], ids=ascii
 )
-def test_a_token_that_could_not_be_sent_is_refused_and_not_repeated(token: str, tmp_path: Path) -> None:
+def test_a_token_with_invalid_characters_is_refused_not_repeated(token: str, tmp_path: Path) -> None:
     with pytest.raises(TokenError, match="the token has invalid characters") as caught:
         find_token(token, tmp_path, {})
     assert SECRET not in str(caught.value)
 
 
-def test_a_file_without_a_token_is_named_and_its_content_is_not(tmp_path: Path) -> None:
+def test_an_invalid_token_file_is_named_without_its_content(tmp_path: Path) -> None:
     with pytest.raises(TokenError, match=r"admin\.token is empty"):
-        find_token(None, folder_with(tmp_path, " \n"), {})
+        find_token(None, write_token_file(tmp_path, " \n"), {})
     with pytest.raises(TokenError, match="cannot be read: it is not UTF-8 text") as caught:
-        find_token(None, folder_with(tmp_path, SECRET.encode() + b"\xff"), {})
+        find_token(None, write_token_file(tmp_path, SECRET.encode() + b"\xff"), {})
     assert SECRET not in str(caught.value)
     with pytest.raises(TokenError, match="the token has invalid characters"):
-        find_token(None, folder_with(tmp_path, f"{SECRET}\nand another line"), {})
+        find_token(None, write_token_file(tmp_path, f"{SECRET}\nand another line"), {})
 
 
-def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+def test_an_unreadable_token_file_is_reported_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / TOKEN_FILE).mkdir()
     with pytest.raises(TokenError, match="cannot be read: Is a directory"):
         find_token(None, tmp_path, {})
@@ -166,14 +166,12 @@ def test_the_data_directory_comes_from_the_option_then_the_environment() -> None
     assert resolve_data_dir("~/shm", {}) == Path.home() / "shm"
 
 
-def test_a_home_that_is_nowhere_is_refused_with_a_sentence() -> None:
+def test_an_unknown_home_directory_is_refused_with_a_sentence() -> None:
     with pytest.raises(ConsoleError, match="“~nobody-of-that-name/shm” is the directory of a user"):
         resolve_data_dir("~nobody-of-that-name/shm", {})
 
 
 @pytest.mark.parametrize("user", [0, 1000])
-def test_the_token_is_looked_for_where_the_server_of_the_same_user_keeps_it(
-    user: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_default_token_file_is_that_of_the_same_users_server(user: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: user)
-    assert resolve_data_dir(None, {}) / TOKEN_FILE == Path(default_data_dir()) / TOKEN_FILE_OF_THE_SERVER
+    assert resolve_data_dir(None, {}) / TOKEN_FILE == Path(default_data_dir()) / SERVER_TOKEN_FILE

@@ -1,4 +1,4 @@
-"""The console on a real server: what it shows, what its keys do, and what it does when the server dies."""
+"""The console on a real server: its contents, its keys, and a server that stops."""
 
 import asyncio
 import secrets
@@ -15,8 +15,8 @@ from tests.support.server_process import ServerProcess
 
 
 @pytest.fixture(scope="module")
-def shared(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server for tests that look at one application of their own."""
+def shared_app_server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server for tests that each use an application of their own."""
     with module_server(postgres, tmp_path_factory.mktemp("shared")) as (server, _):
         yield server
 
@@ -24,22 +24,22 @@ def shared(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.fixture
 def app() -> str:
     """An application that no other test has: its name and its slug."""
-    return f"ledger{secrets.token_hex(4)}"  # with a hyphen it would look like the slug of a name that was taken
+    return f"ledger{secrets.token_hex(4)}"  # with a hyphen it would look like a slug with a hash
 
 
-def fleet(server: ServerProcess, count: int = 5, app: str = "Ledger", **more: object) -> list[Install]:
+def report_fleet(server: ServerProcess, count: int = 5, app: str = "Ledger", **metrics: object) -> list[Install]:
     """Installs of an application whose `sent` is ten times their number."""
-    return [Install(server.url, app_name=app).enroll({"sent": 10 * number, **more}) for number in range(count)]
+    return [Install(server.url, app_name=app).enroll({"sent": 10 * number, **metrics}) for number in range(count)]
 
 
-def dimmed(console: DrivenConsole) -> bool:
-    """Whether versions, of active instances all, are drawn as something of the past."""
+def are_rows_dimmed(console: DrivenConsole) -> bool:
+    """Whether the versions of active instances are drawn in the dim colour."""
     dim = console.app.table.get_component_rich_style("table--dim").color
-    drawn = [segment for strip in console.strips() for segment in strip if segment.text.strip() == "1.4.2"]
-    return bool(drawn) and all(segment.style is not None and segment.style.color == dim for segment in drawn)
+    screen = [segment for strip in console.strips() for segment in strip if segment.text.strip() == "1.4.2"]
+    return bool(screen) and all(segment.style is not None and segment.style.color == dim for segment in screen)
 
 
-async def test_tiles_and_columns_are_made_from_whatever_keys_arrive(server: ServerProcess) -> None:
+async def test_tiles_and_columns_are_built_from_the_reported_keys(server: ServerProcess) -> None:
     Install(server.url).enroll({"pizzas_eaten": 10, "beta": True, "db": "postgres", "mail": {"sent": 3}})
     async with open_console(server, size=(200, 50)) as console:
         await console.shows("PIZZAS EATEN", "100 %", "postgres 100 %", "MAIL SENT")
@@ -47,8 +47,8 @@ async def test_tiles_and_columns_are_made_from_whatever_keys_arrive(server: Serv
         assert {"10", "3", "yes", "postgres"} <= set(row.split())
 
 
-async def test_a_new_key_becomes_a_tile_and_a_column_while_one_looks(server: ServerProcess) -> None:
-    (install,) = fleet(server, 1)
+async def test_a_new_key_becomes_a_tile_and_a_column(server: ServerProcess) -> None:
+    (install,) = report_fleet(server, 1)
     async with open_console(server) as console:
         await console.shows("SENT")
         await asyncio.to_thread(install.snapshot, {"sent": 1, "sandwiches": 7})
@@ -56,39 +56,41 @@ async def test_a_new_key_becomes_a_tile_and_a_column_while_one_looks(server: Ser
 
 
 async def test_a_snapshot_changes_its_cell_and_the_tile(server: ServerProcess) -> None:
-    installs = fleet(server, 3)
+    installs = report_fleet(server, 3)
     async with open_console(server, "ledger") as console:
         await console.shows("SENT", "30")
         await asyncio.to_thread(installs[0].snapshot, {"sent": 4000})
         await console.until(lambda: "4.03k" in console.screen and "4.00k" in console.screen, "4,030 and 4,000")
 
 
-async def test_the_cursor_stays_on_its_instance_when_rows_move(shared: ServerProcess, app: str) -> None:
-    installs = fleet(shared, 4, app)
-    async with open_console(shared, app) as console:
+async def test_the_cursor_stays_on_its_instance_when_rows_move(shared_app_server: ServerProcess, app: str) -> None:
+    installs = report_fleet(shared_app_server, 4, app)
+    async with open_console(shared_app_server, app) as console:
         await console.until(lambda: len(console.app.table.store.visible_ids) == 4)
         await console.pilot.press("down")
-        before = console.app.table.cursor_id
-        assert before == installs[2].instance_id
+        instance_id_before = console.app.table.cursor_id
+        assert instance_id_before == installs[2].instance_id
         await asyncio.to_thread(installs[0].snapshot, {"sent": 999})
         await console.until(lambda: console.app.table.store.visible_ids[0] == installs[0].instance_id)
-        assert console.app.table.cursor_id == before
+        assert console.app.table.cursor_id == instance_id_before
 
 
-async def test_arrows_move_the_cursor_in_a_table_longer_than_the_screen(shared: ServerProcess, app: str) -> None:
-    fleet(shared, 30, app)
-    async with open_console(shared, app, (80, 24)) as console:
+async def test_arrows_move_the_cursor_in_a_table_longer_than_the_screen(
+    shared_app_server: ServerProcess, app: str
+) -> None:
+    report_fleet(shared_app_server, 30, app)
+    async with open_console(shared_app_server, app, (80, 24)) as console:
         table = console.app.table
         await console.until(lambda: len(table.store.visible_ids) == 30 and console.app.data_shown.is_set())
-        for keys, place in ((["down"] * 3, 3), (["up"], 2), (["end"], 29), (["pageup"], 11), (["G", "g"], 0)):
+        for keys, index in ((["down"] * 3, 3), (["up"], 2), (["end"], 29), (["pageup"], 11), (["G", "g"], 0)):
             await console.pilot.press(*keys)
-            assert table.store.index_of(table.cursor_id) == place, keys
-            assert table.store.visible_ids[place][:8] in " ".join(console.rows()), "the view goes with it"
+            assert table.store.index_of(table.cursor_id) == index, keys
+            assert table.store.visible_ids[index][:8] in " ".join(console.rows()), "the view follows the cursor"
 
 
-async def test_the_filter_narrows_as_one_types_and_escape_gives_all_back(shared: ServerProcess, app: str) -> None:
-    fleet(shared, 5, app)
-    async with open_console(shared, app) as console:
+async def test_the_filter_applies_while_typing_and_escape_clears_it(shared_app_server: ServerProcess, app: str) -> None:
+    report_fleet(shared_app_server, 5, app)
+    async with open_console(shared_app_server, app) as console:
         await console.until(lambda: len(console.rows()) == 5)
         await console.pilot.press("slash", *"sent>20")
         await console.until(lambda: len(console.rows()) == 2)
@@ -98,12 +100,12 @@ async def test_the_filter_narrows_as_one_types_and_escape_gives_all_back(shared:
         await console.until(lambda: len(console.rows()) == 5)
 
 
-async def test_versions_are_sorted_and_compared_as_the_server_does(shared: ServerProcess, app: str) -> None:
+async def test_versions_are_sorted_and_compared_as_the_server_does(shared_app_server: ServerProcess, app: str) -> None:
     for version in ("2.0", "v1.10", "1.10.0-rc1", "main", "1.9", "1.9-ls12"):
-        Install(shared.url, app_name=app, app_version=version).enroll({"sent": 1})
-    listed = [item["app_version"] for item in shared.get(f"instances?app={app}&sort=app_version").json()]
-    latest = shared.get(f"applications/{app}/versions").json()["latest"]
-    async with open_console(shared, app) as console:
+        Install(shared_app_server.url, app_name=app, app_version=version).enroll({"sent": 1})
+    listed = [item["app_version"] for item in shared_app_server.get(f"instances?app={app}&sort=app_version").json()]
+    latest = shared_app_server.get(f"applications/{app}/versions").json()["latest"]
+    async with open_console(shared_app_server, app) as console:
         store = console.app.session.store
         await console.until(lambda: len(console.rows()) == 6)
         for _ in console.app.table.columns:
@@ -117,17 +119,17 @@ async def test_versions_are_sorted_and_compared_as_the_server_does(shared: Serve
         assert [store.rows[key].instance.app_version for key in store.visible_ids] == ["v1.10", "2.0"]
 
 
-async def test_a_filter_that_is_not_understood_says_why(shared: ServerProcess, app: str) -> None:
-    fleet(shared, 1, app)
-    async with open_console(shared, app) as console:
+async def test_an_invalid_filter_shows_the_reason(shared_app_server: ServerProcess, app: str) -> None:
+    report_fleet(shared_app_server, 1, app)
+    async with open_console(shared_app_server, app) as console:
         await console.until(lambda: console.rows())
         await console.pilot.press("slash", *"status:nonsense")
         await console.shows("status: is one of")
 
 
-async def test_a_filter_that_is_not_understood_is_never_kept(shared: ServerProcess, app: str) -> None:
-    fleet(shared, 5, app)
-    async with open_console(shared, app) as console:
+async def test_an_invalid_filter_is_never_kept(shared_app_server: ServerProcess, app: str) -> None:
+    report_fleet(shared_app_server, 5, app)
+    async with open_console(shared_app_server, app) as console:
         await console.until(lambda: len(console.rows()) == 5)
         await console.pilot.press("slash", *"status:zzz", "enter")
         await console.shows("status: is one of")
@@ -138,7 +140,7 @@ async def test_a_filter_that_is_not_understood_is_never_kept(shared: ServerProce
         assert len(console.rows()) == 5
 
 
-async def test_every_application_is_there_however_many_there_are(server: ServerProcess) -> None:
+async def test_all_of_many_applications_are_listed(server: ServerProcess) -> None:
     for number in range(55):
         Install(server.url, app_name=f"App {number:02}").enroll()
     for _ in range(2):
@@ -148,30 +150,30 @@ async def test_every_application_is_there_however_many_there_are(server: ServerP
         assert len(console.app.overview.applications or ()) == 56
 
 
-async def test_an_application_that_is_not_there_is_not_an_empty_server(shared: ServerProcess) -> None:
-    fleet(shared, 1)
-    async with open_console(shared, "nobody") as console:
+async def test_an_unknown_application_differs_from_an_empty_server(shared_app_server: ServerProcess) -> None:
+    report_fleet(shared_app_server, 1)
+    async with open_console(shared_app_server, "nobody") as console:
         await console.shows("There is no application “nobody”")
 
 
-async def test_long_keys_keep_their_figures_in_line(shared: ServerProcess, app: str) -> None:
-    fleet(shared, 1, app, **{"a_key_" + "x" * 100 + "_end": 4711})
-    async with open_console(shared, app) as console:
+async def test_the_values_of_long_keys_stay_aligned(shared_app_server: ServerProcess, app: str) -> None:
+    report_fleet(shared_app_server, 1, app, **{"a_key_" + "x" * 100 + "_end": 4711})
+    async with open_console(shared_app_server, app) as console:
         await console.until(lambda: console.rows())
         await console.pilot.press("enter")
         await console.until(lambda: any("…" in line and "4,711" in line for line in console.screen.splitlines()))
 
 
-async def test_brackets_that_match_nothing_are_only_text(shared: ServerProcess, app: str) -> None:
-    fleet(shared, 1, app)
-    async with open_console(shared, app) as console:
+async def test_brackets_in_the_filter_are_not_markup(shared_app_server: ServerProcess, app: str) -> None:
+    report_fleet(shared_app_server, 1, app)
+    async with open_console(shared_app_server, app) as console:
         await console.until(lambda: console.rows())
         await console.pilot.press("slash", "left_square_bracket", "slash", "left_square_bracket")
         await console.shows("No instance matches  /[/[")
 
 
-async def test_listing_anew_takes_what_the_feed_never_told(server: ServerProcess, database: str) -> None:
-    fleet(server, 2)
+async def test_a_reload_shows_changes_that_the_feed_did_not_send(server: ServerProcess, database: str) -> None:
+    report_fleet(server, 2)
     async with open_console(server, "ledger") as console:
         await console.until(lambda: len(console.rows()) == 2)
         with admin_cursor(database) as cursor:
@@ -180,14 +182,14 @@ async def test_listing_anew_takes_what_the_feed_never_told(server: ServerProcess
         await console.until(lambda: len(console.rows()) == 1)
 
 
-async def test_sorting_goes_by_the_chosen_column_and_turns_round(shared: ServerProcess, app: str) -> None:
-    installs = fleet(shared, 4, app)
+async def test_rows_are_sorted_by_the_chosen_column_and_reversed(shared_app_server: ServerProcess, app: str) -> None:
+    installs = report_fleet(shared_app_server, 4, app)
     ids = [install.instance_id[:8] for install in installs]
 
     def order(console: DrivenConsole) -> list[str]:
         return [row.split()[1] for row in console.rows()]
 
-    async with open_console(shared, app, (80, 24)) as console:
+    async with open_console(shared_app_server, app, (80, 24)) as console:
         await console.until(lambda: len(console.rows()) == 4)
         assert order(console) == ids[::-1]
         await console.pilot.press("s")
@@ -196,9 +198,9 @@ async def test_sorting_goes_by_the_chosen_column_and_turns_round(shared: ServerP
         await console.until(lambda: order(console) == sorted(ids), "by instance")
 
 
-async def test_enter_opens_the_details_and_escape_closes_them(shared: ServerProcess, app: str) -> None:
-    (install,) = fleet(shared, 1, app, revenue=99120.50, nested={"deep": [1, None]})
-    async with open_console(shared, app) as console:
+async def test_enter_opens_the_details_and_escape_closes_them(shared_app_server: ServerProcess, app: str) -> None:
+    (install,) = report_fleet(shared_app_server, 1, app, revenue=99120.50, nested={"deep": [1, None]})
+    async with open_console(shared_app_server, app) as console:
         await console.until(lambda: console.rows())
         await console.pilot.press("enter")
         await console.shows(install.instance_id, "99,120.5", "nested.deep")
@@ -208,8 +210,8 @@ async def test_enter_opens_the_details_and_escape_closes_them(shared: ServerProc
         await console.until(lambda: not console.app.query_one(DetailPanel).display)
 
 
-async def test_applications_are_gone_through_by_key(server: ServerProcess) -> None:
-    fleet(server, 2)
+async def test_keys_switch_between_applications(server: ServerProcess) -> None:
+    report_fleet(server, 2)
     Install(server.url, app_name="Kiosk").enroll({"plays": 1})
     async with open_console(server, size=(80, 24)) as console:
         await console.shows("Ledger", "SENT")
@@ -220,9 +222,9 @@ async def test_applications_are_gone_through_by_key(server: ServerProcess) -> No
         await console.until(lambda: len(console.rows()) == 3)
 
 
-async def test_freezing_holds_the_rows_still_and_counts_what_waits(shared: ServerProcess, app: str) -> None:
-    (install,) = fleet(shared, 1, app)
-    async with open_console(shared, app) as console:
+async def test_pausing_stops_the_rows_and_counts_pending_changes(shared_app_server: ServerProcess, app: str) -> None:
+    (install,) = report_fleet(shared_app_server, 1, app)
+    async with open_console(shared_app_server, app) as console:
         await console.until(lambda: console.rows())
         await console.pilot.press("p")
         await asyncio.to_thread(install.snapshot, {"sent": 777})
@@ -232,16 +234,16 @@ async def test_freezing_holds_the_rows_still_and_counts_what_waits(shared: Serve
         await console.until(lambda: "777" in console.rows()[0])
 
 
-async def test_the_states_are_told_apart_by_their_shapes(shared: ServerProcess, app: str) -> None:
-    fleet(shared, 1, app)
-    Install(shared.url, app_name=app, environment="dev").enroll({"sent": 1})
-    Install(shared.url, app_name=app).register()
-    async with open_console(shared, app) as console:
+async def test_each_state_has_its_own_glyph(shared_app_server: ServerProcess, app: str) -> None:
+    report_fleet(shared_app_server, 1, app)
+    Install(shared_app_server.url, app_name=app, environment="dev").enroll({"sent": 1})
+    Install(shared_app_server.url, app_name=app).register()
+    async with open_console(shared_app_server, app) as console:
         await console.until(lambda: len(console.rows()) == 3)
         assert {row[0] for row in console.rows()} == {"●", "◐", "…"}
 
 
-async def test_nothing_yet_says_how_to_send_the_first_snapshot(server: ServerProcess) -> None:
+async def test_an_empty_server_shows_how_to_send_the_first_snapshot(server: ServerProcess) -> None:
     async with open_console(server) as console:
         await console.shows("No instance has reported yet", "shm_sdk.Client")
         await asyncio.to_thread(Install(server.url).enroll, {"sent": 5})
@@ -249,7 +251,7 @@ async def test_nothing_yet_says_how_to_send_the_first_snapshot(server: ServerPro
         await console.hides("No instance has reported yet")
 
 
-async def test_a_wrong_token_is_told_and_not_confused_with_no_rows(server: ServerProcess) -> None:
+async def test_a_wrong_token_shows_an_error_and_not_an_empty_table(server: ServerProcess) -> None:
     (server.data_dir / "admin.token").write_text("shm_wrong-token-wrong-token\n")
     async with open_console(server) as console:
         await console.shows("does not accept the token")
@@ -257,23 +259,23 @@ async def test_a_wrong_token_is_told_and_not_confused_with_no_rows(server: Serve
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 36)])
-async def test_rows_stay_while_the_server_is_away_and_go_on_without_a_gap(
+async def test_rows_stay_while_disconnected_and_continue_without_a_gap(
     server: ServerProcess, size: tuple[int, int]
 ) -> None:
-    installs = fleet(server, 3)
+    installs = report_fleet(server, 3)
     async with open_console(server, "ledger", size) as console:
         await console.shows("● live")
         await console.until(lambda: len(console.rows()) == 3)
         await asyncio.to_thread(server.kill)
         await console.shows("◌ disconnected", "retry in")
-        await console.until(lambda: dimmed(console), "dimmed rows")
+        await console.until(lambda: are_rows_dimmed(console), "dimmed rows")
         assert len(console.rows()) == 3
         await asyncio.to_thread(server.start)
         await asyncio.to_thread(installs[1].snapshot, {"sent": 5560})
         await asyncio.to_thread(Install(server.url).enroll, {"sent": 1})
         await console.shows("● live")
         await console.until(lambda: len(console.rows()) == 4 and "5.56k" in console.rows()[0])
-        await console.until(lambda: not dimmed(console), "bright rows")
+        await console.until(lambda: not are_rows_dimmed(console), "bright rows")
 
 
 @pytest.mark.parametrize(
@@ -288,26 +290,28 @@ async def test_rows_stay_while_the_server_is_away_and_go_on_without_a_gap(
         "\x9b31m\x85",
     ],
 )
-async def test_a_hostile_string_is_shown_harmless(shared: ServerProcess, hostile: str) -> None:
-    said = {hostile[:60]: 5, "text": hostile, "nested": {hostile[:50]: [hostile]}}
-    install = Install(shared.url, app_name=hostile, app_version=hostile, environment=hostile, os_arch=hostile)
-    install.enroll(said)
-    async with open_console(shared, size=(200, 50)) as console:
-        slug = shared.get(f"instances/{install.instance_id}").json()["app_slug"]
+async def test_a_hostile_string_is_sanitized(shared_app_server: ServerProcess, hostile: str) -> None:
+    metrics = {hostile[:60]: 5, "text": hostile, "nested": {hostile[:50]: [hostile]}}
+    install = Install(
+        shared_app_server.url, app_name=hostile, app_version=hostile, environment=hostile, os_arch=hostile
+    )
+    install.enroll(metrics)
+    async with open_console(shared_app_server, size=(200, 50)) as console:
+        slug = shared_app_server.get(f"instances/{install.instance_id}").json()["app_slug"]
         console.app.show_application(slug)
         await console.until(lambda: console.rows() and console.app.session.slug == slug)
         await console.pilot.press("enter")
         await console.shows(install.instance_id)
-        drawn = console.screen
-        assert all(character == "\n" or character.isprintable() for character in drawn)
-        assert "\u202e" not in drawn
-        assert "\u200b" not in drawn
-        table = [line for line in drawn.splitlines() if install.instance_id[:8] in line]
+        screen = console.screen
+        assert all(character == "\n" or character.isprintable() for character in screen)
+        assert "\u202e" not in screen
+        assert "\u200b" not in screen
+        table = [line for line in screen.splitlines() if install.instance_id[:8] in line]
         assert table
 
 
-async def test_help_shows_every_key_and_state(shared: ServerProcess) -> None:
-    async with open_console(shared, size=(120, 90)) as console:
+async def test_help_shows_every_key_and_state(shared_app_server: ServerProcess) -> None:
+    async with open_console(shared_app_server, size=(120, 90)) as console:
         await console.pilot.press("question_mark")
         await console.shows("NAVIGATION", "STATES", "revoked for good", "THE FILTER")
         await console.pilot.press("escape")

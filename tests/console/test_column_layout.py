@@ -1,4 +1,4 @@
-"""Which columns a width shows, and that they stand beside each other and never in each other."""
+"""The columns that fit into a line: in order, without overlap."""
 
 from itertools import pairwise
 
@@ -11,26 +11,33 @@ from tests.support.console_rows import no_deadline
 
 METRICS = [metric_column(f"metric_{number}", f"metric {number}", True) for number in range(30)]
 COLUMNS = [STATE, INSTANCE, VERSION, *METRICS, SEEN]
-NARROWEST = 40  # room for what always stays
+MIN_LINE_WIDTH = 40  # cells that the pinned columns need
 
 
 @no_deadline
-@given(st.lists(st.integers(6, 16), min_size=30, max_size=30), st.integers(NARROWEST, 400), st.integers(0, 29))
-def test_columns_stand_apart_in_their_order_and_inside_the_room(widths: list[int], room: int, first: int) -> None:
-    wide = {column.id: column.min_width for column in COLUMNS} | {
+@given(st.lists(st.integers(6, 16), min_size=30, max_size=30), st.integers(MIN_LINE_WIDTH, 400), st.integers(0, 29))
+def test_columns_do_not_overlap_and_fit_the_line(widths: list[int], line_width: int, first: int) -> None:
+    widths_by_id = {column.id: column.min_width for column in COLUMNS} | {
         column.id: width for column, width in zip(METRICS, widths, strict=True)
     }
-    laid = place_columns(COLUMNS, wide, room, first)
-    assert [one.column for one in laid if one.column.pinning is not Pinning.NONE] == [STATE, INSTANCE, VERSION, SEEN]
-    shown = [one.column for one in laid if one.column.pinning is Pinning.NONE]
-    assert shown == METRICS[first : first + len(shown)], "none is left out between two"
-    assert all(one.width >= wide[one.column.id] for one in laid), "none is cut"
-    for before, after in pairwise(laid):
-        assert before.x + before.width + GAP <= after.x
-    assert laid[-1].x + laid[-1].width == room - EDGE, "the last one keeps to the edge"
+    placed = place_columns(COLUMNS, widths_by_id, line_width, first)
+    assert [column_place.column for column_place in placed if column_place.column.pinning is not Pinning.NONE] == [
+        STATE,
+        INSTANCE,
+        VERSION,
+        SEEN,
+    ]
+    visible = [column_place.column for column_place in placed if column_place.column.pinning is Pinning.NONE]
+    assert visible == METRICS[first : first + len(visible)], "no column is skipped"
+    assert all(column_place.width >= widths_by_id[column_place.column.id] for column_place in placed), (
+        "no column is cut"
+    )
+    for left, right in pairwise(placed):
+        assert left.x + left.width + GAP <= right.x
+    assert placed[-1].x + placed[-1].width == line_width - EDGE, "the last column ends at the edge"
 
 
-def test_eighty_columns_show_what_every_instance_has_and_some_metrics() -> None:
-    wide = {column.id: max(column.min_width, len(column.label)) for column in COLUMNS}
-    shown = [one.column for one in place_columns(COLUMNS, wide, 79, 0)]
-    assert shown == [STATE, INSTANCE, VERSION, *METRICS[:4], SEEN]
+def test_eighty_cells_show_the_fixed_columns_and_some_metrics() -> None:
+    widths_by_id = {column.id: max(column.min_width, len(column.label)) for column in COLUMNS}
+    visible = [column_place.column for column_place in place_columns(COLUMNS, widths_by_id, 79, 0)]
+    assert visible == [STATE, INSTANCE, VERSION, *METRICS[:4], SEEN]

@@ -1,4 +1,4 @@
-"""What a column is: which there are, in which order they stand, what their cells say and how they sort."""
+"""The columns: their order, the texts of their cells, and their sort keys."""
 
 from decimal import Decimal
 from typing import Any
@@ -28,10 +28,12 @@ BY_ID = {column.id: column for column in FIXED_COLUMNS}
 values = st.none() | st.booleans() | st.integers() | st.decimals(allow_nan=False) | st.text() | st.lists(st.integers())
 
 
-def ids(key_counts: dict[str, int], width: int = 100, one_application: bool = True, **more: Any) -> list[str]:
-    """The columns' ids for metrics that all are numbers."""
-    given_: dict[str, Any] = {"numeric": key_counts, "descriptions": MetricDescriptions()} | more
-    return [column.id for column in build_columns(key_counts, **given_, one_application=one_application, width=width)]
+def column_ids(key_counts: dict[str, int], width: int = 100, one_application: bool = True, **options: Any) -> list[str]:
+    """The IDs of the columns for numeric metrics."""
+    arguments: dict[str, Any] = {"numeric": key_counts, "descriptions": MetricDescriptions()} | options
+    return [
+        column.id for column in build_columns(key_counts, **arguments, one_application=one_application, width=width)
+    ]
 
 
 class MetricDescriptions(dict[str, MetricKey]):
@@ -41,43 +43,45 @@ class MetricDescriptions(dict[str, MetricKey]):
         return MetricKey(key, key, aggregate="sum")
 
 
-def metrics(key_counts: dict[str, int], **more: Any) -> list[str]:
-    """The same, of the metrics only."""
-    return [name.removeprefix(METRIC_PREFIX) for name in ids(key_counts, **more) if name.startswith(METRIC_PREFIX)]
+def metric_ids(key_counts: dict[str, int], **options: Any) -> list[str]:
+    """The keys of the metric columns."""
+    return [
+        name.removeprefix(METRIC_PREFIX) for name in column_ids(key_counts, **options) if name.startswith(METRIC_PREFIX)
+    ]
 
 
-def cell(column: Column, **instance: Any) -> str:
-    """What a column says of an instance."""
+def cell_text(column: Column, **instance: Any) -> str:
+    """The text of a column for an instance."""
     return column.text(row(**instance), CLOCK)
 
 
-def test_the_business_stands_before_the_system_and_totals_before_means() -> None:
+def test_business_metrics_and_sums_come_first() -> None:
     key_counts = dict.fromkeys(("a_mean", "a_system_one", "invoices"), 3)
     mean = MetricKey("a_mean", "A mean", aggregate="avg")
     system = MetricKey("a_system_one", "System", kind="system", aggregate="avg")
     descriptions = MetricDescriptions(a_mean=mean, a_system_one=system)
-    assert metrics(key_counts, descriptions=descriptions) == ["invoices", "a_mean", "a_system_one"]
+    assert metric_ids(key_counts, descriptions=descriptions) == ["invoices", "a_mean", "a_system_one"]
 
 
 def test_a_hidden_key_has_no_column() -> None:
     descriptions = MetricDescriptions(secret=MetricKey("secret", "Secret", hidden=True))
-    assert metrics({"secret": 9, "sent": 1}, descriptions=descriptions) == ["sent"]
+    assert metric_ids({"secret": 9, "sent": 1}, descriptions=descriptions) == ["sent"]
 
 
-def test_the_most_answered_stand_first_and_of_those_the_numbers() -> None:
-    assert metrics({"rare": 1, "edition": 60, "sent": 60}, numeric={"rare", "sent"}) == ["sent", "edition", "rare"]
+def test_frequent_metrics_come_first_and_numbers_before_texts() -> None:
+    assert metric_ids({"rare": 1, "edition": 60, "sent": 60}, numeric={"rare", "sent"}) == ["sent", "edition", "rare"]
 
 
-def test_columns_stand_still_while_instances_come_and_go() -> None:
+def test_small_changes_of_frequency_do_not_reorder_columns() -> None:
     for first, second in [(100, 101), (101, 100), (127, 64), (64, 127)]:
-        assert metrics({"a": first, "b": second}) == ["a", "b"]
+        assert metric_ids({"a": first, "b": second}) == ["a", "b"]
 
 
 def test_the_order_of_columns_by_width() -> None:
-    """The name and the age are at the edges and the machine waits for a wide screen."""
+    """Pinned columns are at the edges. The host's columns come before the metrics on a wide screen only."""
     machine = ["os", "environment", "mode"]
-    assert ids({"sent": 1}) == ["state", "instance", "version", f"{METRIC_PREFIX}sent", *machine, "seen"]
-    assert ids({"sent": 1}, HOST_FIRST_WIDTH) == [
+    assert column_ids({"sent": 1}) == ["state", "instance", "version", f"{METRIC_PREFIX}sent", *machine, "seen"]
+    assert column_ids({"sent": 1}, HOST_FIRST_WIDTH) == [
         "state",
         "instance",
         "version",
@@ -85,22 +89,22 @@ def test_the_order_of_columns_by_width() -> None:
         f"{METRIC_PREFIX}sent",
         "seen",
     ]
-    assert ids({}, one_application=False) == ["state", "instance", "application", "version", *machine, "seen"]
+    assert column_ids({}, one_application=False) == ["state", "instance", "application", "version", *machine, "seen"]
     columns = build_columns({"sent": 1}, ["sent"], MetricDescriptions(), one_application=True, width=100)
-    places = [column.pinning for column in columns]
-    assert places == sorted(places, key=list(Pinning).index)
+    pinnings = [column.pinning for column in columns]
+    assert pinnings == sorted(pinnings, key=list(Pinning).index)
 
 
-def test_a_metric_called_like_a_fixed_column_is_another_column() -> None:
+def test_a_metric_named_like_a_fixed_column_is_another_column() -> None:
     key_counts = dict.fromkeys(BY_ID, 1)
-    names = ids(key_counts, one_application=False)
+    names = column_ids(key_counts, one_application=False)
     assert len(names) == len(set(names)) == 2 * len(FIXED_COLUMNS)
     sent = {"app_version": "1.4.0", "metrics": {"version": 7}}
-    assert cell(VERSION, **sent) == "1.4.0"
-    assert cell(metric_column("version", "version", True), **sent) == "7"
+    assert cell_text(VERSION, **sent) == "1.4.0"
+    assert cell_text(metric_column("version", "version", True), **sent) == "7"
 
 
-def test_a_label_is_the_described_one() -> None:
+def test_a_label_comes_from_the_description() -> None:
     descriptions = MetricDescriptions(c=MetricKey("c", "Cats"))
     columns = build_columns({"a_b": 1, "c": 1}, [], descriptions, one_application=True, width=80)
     assert {"a_b", "Cats"} <= {column.label for column in columns}
@@ -120,20 +124,20 @@ def test_a_label_is_the_described_one() -> None:
         ([1, 2, 3], "[3]"),
     ],
 )
-def test_a_cell_says_a_value_in_short(value: Any, text: str) -> None:
+def test_a_cell_shows_the_short_form_of_a_value(value: Any, text: str) -> None:
     assert format_value(value) == text
-    assert cell(metric_column("k", "k", True), metrics={"k": value}) == text
+    assert cell_text(metric_column("k", "k", True), metrics={"k": value}) == text
 
 
-def test_a_metric_that_an_instance_lacks_is_nothing_and_not_zero() -> None:
+def test_a_missing_metric_is_unknown_and_not_zero() -> None:
     column = metric_column("k", "k", True)
-    assert cell(column) == UNKNOWN
+    assert cell_text(column) == UNKNOWN
     assert column.sort_key(row(), CLOCK) is None
 
 
 def test_the_fixed_cells() -> None:
     name = "0f4c1e7a-1111-4222-8333-444455556666"
-    one: dict[str, Any] = {
+    attributes: dict[str, Any] = {
         "name": name,
         "seen": 5 * DAY,
         "app_name": "Ledger",
@@ -142,7 +146,7 @@ def test_the_fixed_cells() -> None:
         "deployment_mode": "docker",
         "os_arch": "linux/amd64",
     }
-    cells = {column.id: cell(column, **one) for column in FIXED_COLUMNS}
+    cells = {column.id: cell_text(column, **attributes) for column in FIXED_COLUMNS}
     assert cells == {
         "state": "●",
         "instance": "0f4c1e7a",
@@ -156,26 +160,25 @@ def test_the_fixed_cells() -> None:
 
 
 def test_every_cell_of_an_empty_instance_renders_and_sorts() -> None:
-    """Every cell of an instance that says nothing can be written and sorted."""
-    silent = row("", None, app_version="", metrics={})
-    assert [column.text(silent, CLOCK) for column in FIXED_COLUMNS] == ["○", "", "", "", "", "", "", UNKNOWN]
-    absent = {column.id for column in FIXED_COLUMNS if column.sort_key(silent, CLOCK) is None}
-    assert absent == {"application", "version", "os", "environment", "mode", "seen"}
+    empty = row("", None, app_version="", metrics={})
+    assert [column.text(empty, CLOCK) for column in FIXED_COLUMNS] == ["○", "", "", "", "", "", "", UNKNOWN]
+    without_sort_key = {column.id for column in FIXED_COLUMNS if column.sort_key(empty, CLOCK) is None}
+    assert without_sort_key == {"application", "version", "os", "environment", "mode", "seen"}
 
 
 def test_versions_sort_by_the_servers_rank_and_then_by_their_spelling() -> None:
-    told = [("2", "1.9"), ("10", "1.10"), ("2", "v1.9"), ("", ""), ("1", "z")]
-    keys = [VERSION.sort_key(row(app_version=version, version_rank=rank), CLOCK) for rank, version in told]
+    ranked = [("2", "1.9"), ("10", "1.10"), ("2", "v1.9"), ("", ""), ("1", "z")]
+    keys = [VERSION.sort_key(row(app_version=version, version_rank=rank), CLOCK) for rank, version in ranked]
     assert keys == [("2", "1.9"), ("10", "1.10"), ("2", "v1.9"), None, ("1", "z")]
 
 
 @no_deadline
 @given(st.lists(values, max_size=10))
-def test_any_values_can_be_sorted_beside_each_other(some: list[Any]) -> None:
-    keys = [key for value in some if (key := value_sort_key(value)) is not None]
-    assert len(sorted(keys)) == sum(value is not None for value in some)
+def test_values_of_any_types_can_be_sorted_together(mixed: list[Any]) -> None:
+    keys = [key for value in mixed if (key := value_sort_key(value)) is not None]
+    assert len(sorted(keys)) == sum(value is not None for value in mixed)
 
 
-def test_the_last_seen_sort_as_ages_the_shortest_first() -> None:
+def test_last_seen_is_sorted_by_age_the_shortest_first() -> None:
     keys = [SEEN.sort_key(row("a", seconds), CLOCK) for seconds in (1, 60, 5 * DAY)]
     assert keys == sorted(keys, key=lambda key: key or ())

@@ -1,4 +1,4 @@
-"""`shm console --once`, and what it says when it cannot be opened: real processes."""
+"""`shm console` in real processes: `--once`, screenshots, and errors."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ def console(*arguments: str, **environment: str) -> "subprocess.CompletedProcess
     return run_shm("console", *arguments, **{"SHM_DATA_DIR": "/nonexistent"} | environment)
 
 
-def test_once_prints_the_same_as_text_and_as_json(server: ServerProcess) -> None:
+def test_once_prints_the_same_data_as_text_and_as_json(server: ServerProcess) -> None:
     for number in range(3):
         Install(server.url, environment="ci" if number else "production").enroll(
             {"sent": 10**30 + number, "ratio": 0.25, "beta": True, "db": "pg"}
@@ -38,22 +38,22 @@ def test_once_prints_the_same_as_text_and_as_json(server: ServerProcess) -> None
     assert all(len(line) <= 200 for line in text.splitlines())
 
 
-def test_once_prints_nothing_that_a_terminal_obeys(server: ServerProcess) -> None:
+def test_once_prints_no_control_characters(server: ServerProcess) -> None:
     Install(server.url, app_name="\x1b]52;c;aGk=\x07evil\x1b[2J").enroll({"\x1b[31m": 1, "t": "\x9b"})
-    done = console("--server", server.url, "--data-dir", str(server.data_dir), "--once")
-    assert done.returncode == 0
-    assert "evil" in done.stdout
-    assert all(character == "\n" or character.isprintable() for character in done.stdout)
+    completed = console("--server", server.url, "--data-dir", str(server.data_dir), "--once")
+    assert completed.returncode == 0
+    assert "evil" in completed.stdout
+    assert all(character == "\n" or character.isprintable() for character in completed.stdout)
 
 
 def test_numbers_of_any_size_can_be_printed_once(server: ServerProcess) -> None:
     Install(server.url).enroll({"n": 1e300, "mean_n": 1e300})
     Install(server.url).enroll({"n": 1e-300, "mean_n": 1 / 3})
-    done = console("--server", server.url, "--data-dir", str(server.data_dir), "--once")
-    assert (done.returncode, done.stderr) == (0, "")
+    completed = console("--server", server.url, "--data-dir", str(server.data_dir), "--once")
+    assert (completed.returncode, completed.stderr) == (0, "")
 
 
-def test_a_screenshot_that_cannot_be_written_is_said_in_a_sentence(shared_server: ServerProcess) -> None:
+def test_an_unwritable_screenshot_is_reported_in_a_sentence(shared_server: ServerProcess) -> None:
     options = (
         "--server",
         shared_server.url,
@@ -62,13 +62,13 @@ def test_a_screenshot_that_cannot_be_written_is_said_in_a_sentence(shared_server
         "--screenshot",
         "/dev/null/x.svg",
     )
-    done = console(*options)
-    assert (done.returncode, "cannot be written" in done.stderr) == (1, True)
+    completed = console(*options)
+    assert (completed.returncode, "cannot be written" in completed.stderr) == (1, True)
 
 
-def test_an_empty_server_says_so(server: ServerProcess) -> None:
-    done = console("--server", server.url, "--data-dir", str(server.data_dir), "--once")
-    assert (done.returncode, "No instance has reported yet" in done.stdout) == (0, True)
+def test_once_reports_an_empty_server(server: ServerProcess) -> None:
+    completed = console("--server", server.url, "--data-dir", str(server.data_dir), "--once")
+    assert (completed.returncode, "No instance has reported yet" in completed.stdout) == (0, True)
 
 
 @pytest.mark.parametrize(
@@ -81,24 +81,24 @@ def test_an_empty_server_says_so(server: ServerProcess) -> None:
         ((), {"SHM_TOKEN": "x"}, 1, "needs a terminal"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_a_sentence(
+def test_wrong_options_are_reported_in_a_sentence(
     arguments: tuple[str, ...], environment: dict[str, str], status: int, sentence: str
 ) -> None:
-    done = console(*arguments, **environment)
-    assert done.returncode == status
-    assert sentence in done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
+    completed = console(*arguments, **environment)
+    assert completed.returncode == status
+    assert sentence in completed.stderr
+    assert "Traceback" not in completed.stderr
+    assert completed.stdout == ""
 
 
-def test_a_server_that_is_away_or_refuses_is_told_in_a_sentence(shared_server: ServerProcess) -> None:
-    away = console("--server", f"http://127.0.0.1:{free_port()}", "--once", SHM_TOKEN="x" * 30)
+def test_an_unreachable_or_refusing_server_is_reported(shared_server: ServerProcess) -> None:
+    unreachable = console("--server", f"http://127.0.0.1:{free_port()}", "--once", SHM_TOKEN="x" * 30)
     refused = console("--server", shared_server.url, "--once", SHM_TOKEN="x" * 30)
-    for done, sentence in ((away, "no answer from"), (refused, "does not accept the token")):
-        assert (done.returncode, done.stdout) == (1, "")
-        assert sentence in done.stderr
-        assert "x" * 30 not in done.stderr
-        assert "Traceback" not in done.stderr
+    for completed, sentence in ((unreachable, "no answer from"), (refused, "does not accept the token")):
+        assert (completed.returncode, completed.stdout) == (1, "")
+        assert sentence in completed.stderr
+        assert "x" * 30 not in completed.stderr
+        assert "Traceback" not in completed.stderr
 
 
 def test_a_screenshot_shows_the_fleet(server: ServerProcess, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_screenshot_shows_the_fleet(server: ServerProcess, tmp_path: Path) -> 
     file = tmp_path / "screen.svg"
     options = ("--server", server.url, "--data-dir", str(server.data_dir), "--screenshot", str(file))
     assert console(*options, "--size", "100x30").returncode == 0
-    drawn = file.read_text()
-    assert drawn.startswith("<svg")
-    assert "Ledger" in drawn
-    assert "PIZZAS" in drawn
+    svg = file.read_text()
+    assert svg.startswith("<svg")
+    assert "Ledger" in svg
+    assert "PIZZAS" in svg

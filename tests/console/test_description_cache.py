@@ -1,4 +1,4 @@
-"""What metrics are called in the console is what the server says, also after it changed."""
+"""The console shows the server's descriptions of metrics, also after they have changed."""
 
 import asyncio
 from typing import Any
@@ -10,39 +10,39 @@ from tests.support.console import open_console
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 
-LIMIT_S = 20
+TIMEOUT_S = 20
 
 
-def override(server: ServerProcess, overrides: dict[str, Any]) -> None:
-    """The vendor overrides metrics."""
+def set_overrides(server: ServerProcess, overrides: dict[str, Any]) -> None:
+    """Sets the overrides of the application."""
     path = f"{server.url}/api/v1/admin/applications/ledger"
     plain_http.put(path, json={"overrides": overrides}, headers=server.headers).raise_for_status()
 
 
 async def test_keys_that_arrive_later_are_described(server: ServerProcess) -> None:
     Install(server.url).enroll({"mem_mb": 5})
-    async with Client(server.url, server.admin_token) as client, asyncio.timeout(LIMIT_S):
-        answered = asyncio.Event()
-        descriptions = DescriptionCache(client, "ledger", answered.set)
+    async with Client(server.url, server.admin_token) as client, asyncio.timeout(TIMEOUT_S):
+        updated = asyncio.Event()
+        descriptions = DescriptionCache(client, "ledger", updated.set)
         assert descriptions["mem_mb"].label == "mem_mb"
-        running = asyncio.create_task(descriptions.run())
-        await answered.wait()
+        task = asyncio.create_task(descriptions.run())
+        await updated.wait()
         assert descriptions["mem_mb"].label == "Mem mb"
         with_comma = "a,b"
         descriptions.request(["tags_of_it", with_comma, *(f"key{number:03}{'x' * 100}" for number in range(250))])
         while descriptions["tags_of_it"].label != "Tags of it":
-            answered.clear()
-            await answered.wait()
+            updated.clear()
+            await updated.wait()
         assert descriptions[with_comma].label == with_comma
-        running.cancel()
-        await asyncio.wait([running])
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def test_an_override_reaches_the_columns_of_a_running_console(server: ServerProcess) -> None:
-    override_ = {"sent": {"label": "Letters"}, "secret": {"hidden": True}}
+    overrides_ = {"sent": {"label": "Letters"}, "secret": {"hidden": True}}
     Install(server.url).enroll({"sent": 3, "secret": 7, "tag_list": [1, 2]})
     async with open_console(server, "ledger") as console:
         await console.shows("SECRET", "SENT", "TAG LIST")
-        await asyncio.to_thread(override, server, override_)
+        await asyncio.to_thread(set_overrides, server, overrides_)
         await console.shows("LETTERS")
         await console.hides("SECRET")

@@ -1,4 +1,4 @@
-"""The console's guide says what the code does: its tables are held to the places where the things are defined."""
+"""docs/console.md matches the code: its tables are compared with the modules that define their contents."""
 
 import argparse
 import re
@@ -13,26 +13,26 @@ from shm_tui.model.state import State
 from shm_tui.widgets import dashboard
 
 GUIDE = (Path(__file__).parents[2] / "docs/console.md").read_text(encoding="utf-8")
-MEND = "mend docs/console.md"
+HINT = "correct docs/console.md"
 
 
 def section(title: str) -> str:
-    """What stands under a title, with its subsections."""
-    found = re.search(rf"^(##+) {re.escape(title)}\n(.*?)(?=^##? |\Z)", GUIDE, re.MULTILINE | re.DOTALL)
-    assert found, f"docs/console.md has no section {title}"
-    return found[2].split("\n### ")[0] if found[1] == "###" else found[2]
+    """The text of a section with its subsections."""
+    match = re.search(rf"^(##+) {re.escape(title)}\n(.*?)(?=^##? |\Z)", GUIDE, re.MULTILINE | re.DOTALL)
+    assert match, f"docs/console.md has no section {title}"
+    return match[2].split("\n### ")[0] if match[1] == "###" else match[2]
 
 
-def table(text: str, head: str) -> list[list[str]]:
-    """The rows of the table whose first cell is `head`."""
-    _, _, rest = text.partition(f"| {head} |")
+def table(text: str, first_heading: str) -> list[list[str]]:
+    """The rows of the table whose first column has this heading."""
+    _, _, rest = text.partition(f"| {first_heading} |")
     lines = rest.split("\n\n")[0].splitlines()[2:]
-    assert lines, f"no table {head}"
+    assert lines, f"no table {first_heading}"
     return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
 
 
-def words(cell: str) -> list[str]:
-    """What stands in backquotes."""
+def code_spans(cell: str) -> list[str]:
+    """The texts in backquotes."""
     return re.findall(r"`([^`]+)`", cell)
 
 
@@ -44,56 +44,56 @@ def options() -> list[argparse.Action]:
 
 
 @pytest.mark.parametrize("group", dict.fromkeys(action.group for action in ACTIONS))
-def test_each_key_stands_in_its_group_with_what_it_does(group: str) -> None:
-    documented = [(" ".join(words(keys)), does) for keys, does in table(section(group), "key")]
-    assert documented == [(action.key_label, action.help) for action in ACTIONS if action.group == group], MEND
+def test_each_key_is_documented_in_its_group(group: str) -> None:
+    documented = [(" ".join(code_spans(keys)), help_text) for keys, help_text in table(section(group), "key")]
+    assert documented == [(action.key_label, action.help) for action in ACTIONS if action.group == group], HINT
 
 
-def test_each_state_stands_with_its_shape_and_meaning() -> None:
-    documented = [(glyph.strip("`"), word, meaning) for glyph, word, meaning in table(section("States"), "| state")]
-    assert documented == [(state.glyph, state.label, state.meaning) for state in State], MEND
+def test_each_state_is_documented_with_glyph_and_meaning() -> None:
+    documented = [(glyph.strip("`"), label, meaning) for glyph, label, meaning in table(section("States"), "| state")]
+    assert documented == [(state.glyph, state.label, state.meaning) for state in State], HINT
 
 
-def test_each_option_stands_in_the_table_and_no_other() -> None:
+def test_the_table_has_exactly_the_options_of_the_command() -> None:
     rows = table(section("Opening it"), "option")
-    assert [words(row[0]) for row in rows] == [list(option.option_strings) for option in options()], MEND
+    assert [code_spans(row[0]) for row in rows] == [list(option.option_strings) for option in options()], HINT
     defaults = {row[0].strip("`"): row[1] for row in rows}
     assert command.DEFAULT_SCREENSHOT_SIZE in defaults["--size"]
     assert access.DEFAULT_SERVER in defaults["--server"]
     assert access.TOKEN_FILE in defaults["--token"]
 
 
-def test_each_variable_that_is_read_is_named_and_no_other() -> None:
+def test_exactly_the_variables_that_are_read_are_documented() -> None:
     source = Path(access.__file__).read_text(encoding="utf-8")
     read = set(re.findall(r'environ(?:\.get\(|\[)"(SHM_\w+)"', source))
     assert read == {"SHM_SERVER", "SHM_TOKEN", "SHM_ADMIN_TOKEN", "SHM_DATA_DIR"}
-    assert set(re.findall(r"SHM_\w+", section("Opening it"))) == read, MEND
+    assert set(re.findall(r"SHM_\w+", section("Opening it"))) == read, HINT
 
 
-def test_each_field_of_the_filter_stands_in_the_table_and_no_other() -> None:
+def test_the_table_has_exactly_the_fields_of_the_filter() -> None:
     rows = table(section("The filter"), "field")
-    documented = [name for row in rows for name in words(row[0])]
-    assert sorted(documented) == sorted([*filter.TEXT_FIELDS, *filter.TIME_FIELDS, *filter.STATUS_FIELDS]), MEND
-    (statuses,) = [words(row[1]) for row in rows if "status" in row[0]]
-    assert sorted(statuses) == sorted(filter.STATUSES), MEND
+    documented = [name for row in rows for name in code_spans(row[0])]
+    assert sorted(documented) == sorted([*filter.TEXT_FIELDS, *filter.TIME_FIELDS, *filter.STATUS_FIELDS]), HINT
+    (statuses,) = [code_spans(row[1]) for row in rows if "status" in row[0]]
+    assert sorted(statuses) == sorted(filter.STATUSES), HINT
 
 
-def test_each_filter_that_is_shown_is_one() -> None:
-    examples = [words(row[0])[0] for row in table(section("The filter"), "filter")]
+def test_each_documented_filter_is_valid() -> None:
+    examples = [code_spans(row[0])[0] for row in table(section("The filter"), "filter")]
     assert len(examples) > 10
     for example in examples:
         assert filter.parse_filter(example, (), {"1.10": "a rank", "1.4.2": "another"}), example
 
 
-def test_each_word_for_the_connection_is_explained() -> None:
+def test_each_state_of_the_connection_is_documented() -> None:
     rows = table(section("When the server is unavailable"), "the top line says")
-    assert [words(row[0]) for row in rows] == [[phase.value] for phase in live_session.Phase], MEND
+    assert [code_spans(row[0]) for row in rows] == [[phase.value] for phase in live_session.Phase], HINT
 
 
-def test_the_parts_of_the_json_document_are_named() -> None:
+def test_the_members_of_the_json_document_are_documented() -> None:
     sentence = re.search(r"The JSON document has (.*?);", section("Without a terminal"), re.DOTALL)
     assert sentence
-    assert words(sentence[1]) == list(report.Report.__struct_fields__), MEND
+    assert code_spans(sentence[1]) == list(report.Report.__struct_fields__), HINT
 
 
 @pytest.mark.parametrize(
@@ -109,5 +109,5 @@ def test_the_parts_of_the_json_document_are_named() -> None:
         f"The active window is {live_session.DEFAULT_ACTIVE_WINDOW_S // 86400} days",
     ],
 )
-def test_numbers_are_those_of_the_code(sentence: str) -> None:
-    assert sentence in " ".join(GUIDE.split()), MEND
+def test_the_documented_numbers_match_the_code(sentence: str) -> None:
+    assert sentence in " ".join(GUIDE.split()), HINT

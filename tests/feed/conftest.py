@@ -1,4 +1,4 @@
-"""Watchers of a bustle, and what they are held to when it is over."""
+"""The seed of the feed's random tests."""
 
 import os
 import secrets
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def seed() -> int:
-    """What decides about whatever happens; a failed test shows how to have the same again."""
-    chosen = int(os.environ.get("FEED_SEED") or secrets.randbits(32))
-    print(f"repeat it with FEED_SEED={chosen}")
-    return chosen
+    """The seed of all random choices. A failed test prints it, so that the run can be repeated."""
+    value = int(os.environ.get("FEED_SEED") or secrets.randbits(32))
+    print(f"to repeat this run: FEED_SEED={value}")
+    return value

@@ -1,4 +1,4 @@
-"""What a subscriber may cost: a place in the feed and one write in flight; and how many there may be."""
+"""The cost of a subscriber, which is a position in the feed and one write in flight; and the limits of their number."""
 
 import asyncio
 import base64
@@ -23,17 +23,17 @@ from tests.support.prometheus_scrape import sample_value, scrape
 from tests.support.server_process import ServerProcess
 from tests.support.subscriber import Subscriber, subscribe
 
-LIMIT_S = 30
-UNREAD = 100
-CROWD = 300
-TEXT = ["x" * 250] * 12  # of a metric: much more than what the system's buffers hold is told to each
-LARGEST_WRITE = 256 * 2**10
+TIMEOUT_S = 30
+STALLED = 100
+MANY = 300
+TEXT = ["x" * 250] * 12  # of a metric: the messages to each subscriber exceed the system's buffers
+MAX_WRITE_BYTES = 256 * 2**10
 MIB = 2**20
 
 
 @contextmanager
-def unread(server: ServerProcess, number: int) -> Iterator[None]:
-    """So many subscribers that open a feed and never read a byte of it, their buffers small."""
+def stalled_subscribers(server: ServerProcess, number: int) -> Iterator[None]:
+    """Opens this number of feeds that are never read, with small socket buffers."""
     with ExitStack() as sockets:
         for _ in range(number):
             peer = sockets.enter_context(socket.socket())
@@ -48,127 +48,127 @@ def unread(server: ServerProcess, number: int) -> Iterator[None]:
         yield
 
 
-async def subscribers(server: ServerProcess, number: int) -> None:
-    """Returns once so many feeds are open."""
-    async with asyncio.timeout(LIMIT_S):
+async def wait_for_subscribers(server: ServerProcess, number: int) -> None:
+    """Waits until this number of feeds is open."""
+    async with asyncio.timeout(TIMEOUT_S):
         while sample_value(await asyncio.to_thread(scrape, server), "shm_feed_subscribers", worker="0") != number:  # noqa: ASYNC110 - in another process
             await asyncio.sleep(0.05)
 
 
-def added_token(server: ServerProcess) -> str:
-    """A viewer's."""
-    url, said = f"{server.url}/api/v1/admin/tokens", {"name": "screen", "role": "viewer"}
-    return str(plain_http.post(url, json=said, headers=server.headers).json()["token"])
+def create_viewer_token(server: ServerProcess) -> str:
+    """The secret of a new token with the role viewer."""
+    url, body = f"{server.url}/api/v1/admin/tokens", {"name": "screen", "role": "viewer"}
+    return str(plain_http.post(url, json=body, headers=server.headers).json()["token"])
 
 
-def refused(response: HTTPClientError) -> tuple[int, str, bool]:
-    """The status, the code, and whether it says when to come again."""
+def refusal(response: HTTPClientError) -> tuple[int, str, bool]:
+    """The status, the code, and whether the response has a Retry-After."""
     assert response.response is not None
     headers = response.response.headers
     return response.code, json.loads(response.response.body)["code"], int(headers["Retry-After"]) > 0
 
 
-async def test_a_token_has_so_many_feeds_and_a_server_so_many_in_all(serve: Callable[..., ServerProcess]) -> None:
+async def test_feeds_are_limited_per_token_and_per_server(serve: Callable[..., ServerProcess]) -> None:
     server = serve(SHM_FEED_SUBSCRIBERS="3", SHM_FEED_SUBSCRIBERS_PER_TOKEN="2")
-    other = {"Authorization": f"Bearer {added_token(server)}"}
+    other = {"Authorization": f"Bearer {create_viewer_token(server)}"}
     async with subscribe(server) as first, subscribe(server):
         with pytest.raises(HTTPClientError) as caught:
             async with subscribe(server):
                 pass
-        assert refused(caught.value) == (429, "too_many_subscribers", True)
+        assert refusal(caught.value) == (429, "too_many_subscribers", True)
         async with subscribe(server, headers=other):
             with pytest.raises(HTTPClientError) as caught:
                 async with subscribe(server, headers=other):
                     pass
-            assert refused(caught.value) == (503, "too_many_subscribers", True)
-        await subscribers(server, 2)
+            assert refusal(caught.value) == (503, "too_many_subscribers", True)
+        await wait_for_subscribers(server, 2)
         async with subscribe(server, headers=other) as again:
             assert (await again.message())["type"] == "hello"
         assert (await first.message())["type"] == "hello"
 
 
-async def test_a_refused_upgrade_takes_no_place(serve: Callable[..., ServerProcess]) -> None:
+async def test_a_refused_upgrade_occupies_no_slot(serve: Callable[..., ServerProcess]) -> None:
     server = serve(SHM_FEED_SUBSCRIBERS="1")
     for _ in range(3):
         with pytest.raises(HTTPClientError):
             async with subscribe(server, "?since=x"):
                 pass
-    with unread(server, 1):
-        await subscribers(server, 1)
-    await subscribers(server, 0)
+    with stalled_subscribers(server, 1):
+        await wait_for_subscribers(server, 1)
+    await wait_for_subscribers(server, 0)
     async with subscribe(server) as subscriber:
         assert (await subscriber.message())["type"] == "hello"
 
 
-async def test_a_peer_that_answers_no_ping_is_let_go(serve: Callable[..., ServerProcess]) -> None:
+async def test_a_peer_without_pongs_is_disconnected(serve: Callable[..., ServerProcess]) -> None:
     server = serve(SHM_FEED_HEARTBEAT="1s")
-    async with subscribe(server) as lively:
-        with unread(server, 3):
-            await subscribers(server, 4)
-            await subscribers(server, 1)  # their sockets are still open
-        assert (await lively.message())["type"] == "hello"
+    async with subscribe(server) as active:
+        with stalled_subscribers(server, 3):
+            await wait_for_subscribers(server, 4)
+            await wait_for_subscribers(server, 1)  # their sockets are still open
+        assert (await active.message())["type"] == "hello"
 
 
-async def test_a_hundred_that_never_read_cost_no_memory_and_hold_up_nobody(
+async def test_stalled_subscribers_cost_little_memory_and_block_nobody(
     serve: Callable[..., ServerProcess],
 ) -> None:
-    server = serve(SHM_FEED_HEARTBEAT="10m")  # else those who answer no ping are let go
+    server = serve(SHM_FEED_HEARTBEAT="10m")  # otherwise subscribers without pongs are disconnected
     installs = [Install(server.url).enroll({"n": 0, "text": TEXT}) for _ in range(40)]
-    async with subscribe(server, f"?since={cursor_of(server)}") as good:
-        await reported(installs, range(1, 3))
-        await told(good, installs, 2)
+    async with subscribe(server, f"?since={feed_cursor(server)}") as active:
+        await send_snapshots(installs, range(1, 3))
+        await wait_for_snapshots(active, installs, 2)
         before = psutil.Process(server.pid).memory_info().rss
-        with unread(server, UNREAD):
-            await subscribers(server, UNREAD + 1)
+        with stalled_subscribers(server, STALLED):
+            await wait_for_subscribers(server, STALLED + 1)
             for number in range(3, 40, 4):
-                await reported(installs, range(number, number + 4))
-                await told(good, installs, number + 3)
-            # 5 MB were sent to each of them: as queues that were half a gigabyte
-            assert psutil.Process(server.pid).memory_info().rss - before < UNREAD * LARGEST_WRITE + 30 * MIB
-            assert good.cursors == sorted(good.cursors)
-            await subscribers(server, UNREAD + 1)
+                await send_snapshots(installs, range(number, number + 4))
+                await wait_for_snapshots(active, installs, number + 3)
+            # 5 MB were sent to each of them: queues would take half a gigabyte
+            assert psutil.Process(server.pid).memory_info().rss - before < STALLED * MAX_WRITE_BYTES + 30 * MIB
+            assert active.cursors == sorted(active.cursors)
+            await wait_for_subscribers(server, STALLED + 1)
 
 
-async def test_feeds_that_come_and_go_leave_no_memory_behind(server: ServerProcess) -> None:
+async def test_closed_feeds_leave_no_memory_behind(server: ServerProcess) -> None:
     resident = []
     for _ in range(10):
-        with unread(server, CROWD):
-            await subscribers(server, CROWD)
-        await subscribers(server, 0)
+        with stalled_subscribers(server, MANY):
+            await wait_for_subscribers(server, MANY)
+        await wait_for_subscribers(server, 0)
         resident.append(psutil.Process(server.pid).memory_info().rss / MIB)
-    assert resident[-1] - resident[2] < 10, resident  # left to the collector it was 15 and more
+    assert resident[-1] - resident[2] < 10, resident  # 15 and more if only the garbage collector frees them
 
 
 @pytest.mark.parametrize("size", [6_000, pytest.param(100_000, marks=pytest.mark.long)])
 async def test_a_burst_arrives_as_newest_states(serve: Callable[..., ServerProcess], database: str, size: int) -> None:
-    """So many changes of 20 installs, of which a subscriber reads nothing before all are there."""
-    server = serve(SHM_FEED_HEARTBEAT="10m")  # whoever reads nothing answers no ping either
+    """`size` changes of 20 installs; one subscriber reads nothing before all of them are stored."""
+    server = serve(SHM_FEED_HEARTBEAT="10m")  # a subscriber that reads nothing sends no pongs
     installs = [Install(server.url).enroll({"n": 0}) for _ in range(20)]
-    async with subscribe(server, f"?since={cursor_of(server)}") as slow, subscribe(server) as quick:
-        before, started = cursor_of(server), time.monotonic()
+    async with subscribe(server, f"?since={feed_cursor(server)}") as slow, subscribe(server) as quick:
+        before, started = feed_cursor(server), time.monotonic()
         each = size // len(installs)
-        statement, begins = statements()["intake.store_batch"], datetime.now(UTC)
-        with admin_cursor(database) as cursor:  # as another server would, one of each install at a time
+        statement, first_at = statements()["intake.store_batch"], datetime.now(UTC)
+        with admin_cursor(database) as cursor:  # as another server would, with one snapshot of each install in a batch
             cursor.execute(statement.preparation or "")
             for number in range(1, each + 1):
                 cursor.execute("BEGIN")
-                at = begins + timedelta(milliseconds=number)
-                batch = [stored(install, number, at) for install in installs]
+                at = first_at + timedelta(milliseconds=number)
+                batch = [batch_member(install, number, at) for install in installs]
                 cursor.execute(statement.sql, {"batch": json.dumps(batch)})
                 assert {verdict for _, verdict, _ in cursor.fetchall()} == {"stored"}
                 cursor.execute("COMMIT")
                 await asyncio.sleep(0)
-        assert cursor_of(server) == before + each * len(installs)
+        assert feed_cursor(server) == before + each * len(installs)
         for subscriber in (slow, quick):
-            await told(subscriber, installs, each)
-        assert slow.instances == listed(server)
-        # each look tells of an install once, and there is a pause between two looks
-        looks = (time.monotonic() - started) / READ_INTERVAL_S + 2
-        assert len(slow.cursors) <= looks * len(installs)
+            await wait_for_snapshots(subscriber, installs, each)
+        assert slow.instances == list_instances(server)
+        # each read sends an instance at most once, and there is a pause between two reads
+        reads = (time.monotonic() - started) / READ_INTERVAL_S + 2
+        assert len(slow.cursors) <= reads * len(installs)
 
 
-def stored(install: Install, number: int, at: datetime) -> dict[str, object]:
-    """A snapshot as the intake hands it to the database."""
+def batch_member(install: Install, number: int, at: datetime) -> dict[str, object]:
+    """A snapshot as the intake passes it to the database."""
     return {
         "instance_id": install.instance_id,
         "public_key": base64.b64encode(bytes.fromhex(install.public_key)).decode(),
@@ -177,8 +177,8 @@ def stored(install: Install, number: int, at: datetime) -> dict[str, object]:
     }
 
 
-async def reported(installs: list[Install], numbers: range) -> None:
-    """Each install reports each number."""
+async def send_snapshots(installs: list[Install], numbers: range) -> None:
+    """Sends a snapshot of each install for each number."""
 
     def report(install: Install) -> None:
         for number in numbers:
@@ -187,20 +187,20 @@ async def reported(installs: list[Install], numbers: range) -> None:
     await asyncio.gather(*(asyncio.to_thread(report, install) for install in installs))
 
 
-async def told(subscriber: Subscriber, installs: list[Install], number: int) -> None:
-    """Returns once it was told that number of each."""
-    wanted = {install.instance_id for install in installs}
-    while wanted:
+async def wait_for_snapshots(subscriber: Subscriber, installs: list[Install], number: int) -> None:
+    """Reads until the subscriber has received this number of each install."""
+    missing = {install.instance_id for install in installs}
+    while missing:
         message = await subscriber.message()
         if message["type"] == "instance" and message["instance"]["metrics"]["n"] == number:
-            wanted.discard(message["instance"]["instance_id"])
+            missing.discard(message["instance"]["instance_id"])
 
 
-def listed(server: ServerProcess) -> dict[str, dict[str, object]]:
+def list_instances(server: ServerProcess) -> dict[str, dict[str, object]]:
     """Every instance by its ID."""
     return {item["instance_id"]: item for item in server.get("instances?limit=1000").json()}
 
 
-def cursor_of(server: ServerProcess) -> int:
-    """The feed's, now."""
+def feed_cursor(server: ServerProcess) -> int:
+    """The feed's current cursor."""
     return int(server.get("instances?limit=1").headers["X-Feed-Cursor"])

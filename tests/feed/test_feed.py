@@ -1,4 +1,4 @@
-"""The change feed: from a list's cursor on, every change is seen, in order, as its newest state."""
+"""The change feed: after a list's cursor it sends every change in order, as newest states."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,29 +16,29 @@ from tests.support.server_process import ServerProcess
 from tests.support.subscriber import subscribe
 
 
-def listed(server: ServerProcess, query: str = "") -> tuple[dict[str, dict[str, Any]], int]:
-    """Every instance by ID, and the cursor that the list is true at."""
+def list_instances(server: ServerProcess, query: str = "") -> tuple[dict[str, dict[str, Any]], int]:
+    """Every instance by ID, and the cursor at which the list is current."""
     response = server.get(f"instances?limit=1000{query}")
     return {item["instance_id"]: item for item in response.json()}, int(response.headers["X-Feed-Cursor"])
 
 
-async def test_the_feed_greets_with_its_cursor_and_tells_a_snapshot(server: ServerProcess) -> None:
+async def test_the_feed_sends_hello_with_its_cursor_then_a_snapshot(server: ServerProcess) -> None:
     install = Install(server.url).enroll({"a": 1})
-    _, cursor = listed(server)
+    _, cursor = list_instances(server)
     async with subscribe(server) as subscriber:
         assert await subscriber.message() == {"type": "hello", "cursor": cursor, "heartbeat_s": 15}
         await asyncio.to_thread(install.snapshot, {"a": 2})
         message = await subscriber.until("instance")
         assert message["instance"]["metrics"] == {"a": 2}
-        assert message["instance"] == listed(server)[0][install.instance_id]
+        assert message["instance"] == list_instances(server)[0][install.instance_id]
 
 
-async def test_a_subscriber_that_was_away_gets_what_it_missed_from_its_cursor(server: ServerProcess) -> None:
+async def test_a_reconnected_subscriber_receives_the_missed_changes(server: ServerProcess) -> None:
     installs = [Install(server.url).enroll({"n": number}) for number in range(5)]
-    mirror, cursor = listed(server)
+    mirror, cursor = list_instances(server)
     for install in installs[1:4]:
         install.snapshot({"n": 10})
-    now, _ = listed(server)
+    now, _ = list_instances(server)
     async with subscribe(server, f"?since={cursor}") as subscriber:
         subscriber.instances = mirror
         for _ in range(4):
@@ -51,9 +51,9 @@ async def test_a_subscriber_that_was_away_gets_what_it_missed_from_its_cursor(se
 async def test_the_mirror_equals_a_fresh_list_while_two_servers_write(serve: Callable[..., ServerProcess]) -> None:
     servers = [serve(), serve()]
     installs = [Install(servers[number % 2].url).enroll({"n": 0}) for number in range(12)]
-    mirror, cursor = listed(servers[0])
+    mirror, cursor = list_instances(servers[0])
 
-    async def report(install: Install) -> None:
+    async def send_reports(install: Install) -> None:
         for number in range(1, 15):
             assert (await asyncio.to_thread(install.snapshot, {"n": number})).status_code == 202
 
@@ -61,18 +61,18 @@ async def test_the_mirror_equals_a_fresh_list_while_two_servers_write(serve: Cal
         subscribe(servers[0], f"?since={cursor}") as first,
         subscribe(servers[1], f"?since={cursor}") as second,
     ):
-        writers = asyncio.gather(*(report(install) for install in installs))
-        readers = [asyncio.create_task(follow(subscriber, installs, mirror)) for subscriber in (first, second)]
+        writers = asyncio.gather(*(send_reports(install) for install in installs))
+        readers = [asyncio.create_task(read_to_end(subscriber, installs, mirror)) for subscriber in (first, second)]
         await writers
-        truth, newest = listed(servers[1])
+        truth, newest = list_instances(servers[1])
         await asyncio.gather(*readers)
         assert first.instances == second.instances == truth
         assert max(first.cursors) == max(second.cursors) == newest
         assert first.cursors == sorted(first.cursors)
 
 
-async def follow(subscriber: Any, installs: list[Install], mirror: dict[str, dict[str, Any]]) -> None:
-    """Reads until every install's last snapshot was seen."""
+async def read_to_end(subscriber: Any, installs: list[Install], mirror: dict[str, dict[str, Any]]) -> None:
+    """Reads until the last snapshot of every install has arrived."""
     subscriber.instances = dict(mirror)
     while any(subscriber.instances[install.instance_id]["metrics"]["n"] < 14 for install in installs):
         await subscriber.message()
@@ -80,41 +80,41 @@ async def follow(subscriber: Any, installs: list[Install], mirror: dict[str, dic
 
 async def test_kpis_in_the_feed_equal_those_of_the_api_at_quiescence(server: ServerProcess) -> None:
     install = Install(server.url).enroll({"sent": 1, "beta": True, "db": "x"})
-    _, cursor = listed(server)
+    _, cursor = list_instances(server)
     async with subscribe(server, f"?since={cursor}") as subscriber:
         for number in range(20):
             await asyncio.to_thread(install.snapshot, {"sent": number, "beta": False, "db": "y"})
-        _, newest = listed(server)
-        told = await subscriber.until("kpis", newest)
-        said = server.get("applications/ledger/kpis").json()
-        for body in (told, said):
+        _, newest = list_instances(server)
+        received = await subscriber.until("kpis", newest)
+        expected = server.get("applications/ledger/kpis").json()
+        for body in (received, expected):
             body.pop("as_of")
             body.pop("spread_as_of")
-        assert told == {"type": "kpis", "cursor": newest} | said
+        assert received == {"type": "kpis", "cursor": newest} | expected
 
 
-async def test_every_cursor_that_was_told_is_safe_to_go_on_from(server: ServerProcess) -> None:
+async def test_a_feed_can_continue_from_every_cursor_that_it_sent(server: ServerProcess) -> None:
     installs = [Install(server.url).enroll({"n": 0}) for _ in range(12)]
-    _, cursor = listed(server)
+    _, cursor = list_instances(server)
     mirror: dict[str, dict[str, Any]] = {}
-    ended = asyncio.Event()
+    stop = asyncio.Event()
 
-    async def report(mine: list[Install]) -> None:
+    async def send_reports(own: list[Install]) -> None:
         number = 0
-        while not ended.is_set():
+        while not stop.is_set():
             number += 1
-            for install in mine:
+            for install in own:
                 await asyncio.to_thread(install.snapshot, {"n": number})
 
-    writers = asyncio.gather(*(report(installs[first::3]) for first in range(3)))
+    writers = asyncio.gather(*(send_reports(installs[first::3]) for first in range(3)))
     for _ in range(8):  # each subscription is dropped right after KPIs, which are read after the instances
         async with subscribe(server, f"?since={cursor}") as subscriber:
             subscriber.instances = mirror
             await subscriber.until("kpis")
             cursor = subscriber.cursor
-    ended.set()
+    stop.set()
     await writers
-    truth, newest = listed(server)
+    truth, newest = list_instances(server)
     async with subscribe(server, f"?since={cursor}") as subscriber:
         subscriber.instances = mirror
         while max(subscriber.cursors, default=0) < newest:
@@ -124,24 +124,24 @@ async def test_every_cursor_that_was_told_is_safe_to_go_on_from(server: ServerPr
 
 async def test_an_install_that_moves_to_another_application_leaves_the_first_one(server: ServerProcess) -> None:
     install = Install(server.url, app_name="Old").enroll({"n": 1})
-    stays = Install(server.url, app_name="Old").enroll({"n": 2})
-    async with subscribe(server, "?app=old") as old, subscribe(server) as every:
-        for subscriber in (old, every):
+    remaining = Install(server.url, app_name="Old").enroll({"n": 2})
+    async with subscribe(server, "?app=old") as old, subscribe(server) as everything:
+        for subscriber in (old, everything):
             await subscriber.until("hello")
         await asyncio.to_thread(install.register, app_name="New")
         await asyncio.to_thread(install.activate)
         assert (await old.until("removed"))["instance_id"] == install.instance_id
         assert (await old.until("kpis"))["instances"]["total"] == 1
-        assert (await every.until("instance"))["instance"]["app_slug"] == "new"
-        await every.until("kpis")
-        while {"old", "new"} - every.kpis.keys():
-            await every.message()
-        assert every.kpis["old"]["kpis"][0]["value"] == 2
-        assert every.kpis["new"]["kpis"][0]["value"] == 1
-    assert stays.instance_id not in old.instances
+        assert (await everything.until("instance"))["instance"]["app_slug"] == "new"
+        await everything.until("kpis")
+        while {"old", "new"} - everything.kpis.keys():
+            await everything.message()
+        assert everything.kpis["old"]["kpis"][0]["value"] == 2
+        assert everything.kpis["new"]["kpis"][0]["value"] == 1
+    assert remaining.instance_id not in old.instances
 
 
-async def test_a_feed_that_cannot_look_is_closed_and_not_mute(server: ServerProcess, database: str) -> None:
+async def test_a_feed_that_cannot_read_changes_is_closed(server: ServerProcess, database: str) -> None:
     install = Install(server.url).enroll({"a": 1})
     async with subscribe(server) as subscriber:
         await subscriber.until("hello")
@@ -164,21 +164,21 @@ async def test_a_filter_by_application_shows_only_that_one(server: ServerProcess
         assert list(subscriber.kpis) == ["kiosk"]
 
 
-async def test_a_cursor_of_another_database_is_told_to_list_again(server: ServerProcess) -> None:
+async def test_a_cursor_of_another_database_gets_a_resync(server: ServerProcess) -> None:
     async with subscribe(server, "?since=4711") as subscriber:
         assert (await subscriber.message())["type"] == "hello"
         assert (await subscriber.message())["type"] == "resync"
 
 
 @pytest.mark.parametrize("query", ["?since=-1", "?since=x", "?since=1.5", "?since=9223372036854775808", "?cursor=3"])
-async def test_a_cursor_that_is_none_is_refused_before_the_upgrade(shared_server: ServerProcess, query: str) -> None:
+async def test_an_invalid_cursor_is_refused_before_the_upgrade(shared_server: ServerProcess, query: str) -> None:
     with pytest.raises(HTTPClientError) as caught:
         async with subscribe(shared_server, query):
             pass
     assert caught.value.code == 400
 
 
-async def test_the_feed_wants_a_token_and_no_foreign_page(shared_server: ServerProcess) -> None:
+async def test_the_feed_requires_a_token_and_refuses_other_origins(shared_server: ServerProcess) -> None:
     url = f"ws://127.0.0.1:{shared_server.port}/api/v1/admin/feed"
     with pytest.raises(HTTPClientError) as caught:
         await websocket_connect(HTTPRequest(url))
@@ -193,17 +193,19 @@ async def test_the_feed_wants_a_token_and_no_foreign_page(shared_server: ServerP
         with pytest.raises(HTTPClientError) as caught:
             await websocket_connect(HTTPRequest(url, headers=shared_server.headers | {"Origin": origin}))
         assert caught.value.code == 403, origin
-    own = {"Origin": f"http://127.0.0.1:{shared_server.port}"}  # as a page of this site, and as other programs send it
+    own = {
+        "Origin": f"http://127.0.0.1:{shared_server.port}"
+    }  # a page of the same origin, and other programs, send this
     async with subscribe(shared_server, headers=shared_server.headers | own) as subscriber:
         assert (await subscriber.message())["type"] == "hello"
 
 
-def test_the_feed_without_an_upgrade_says_what_is_wanted(shared_server: ServerProcess) -> None:
+def test_the_feed_without_an_upgrade_is_refused(shared_server: ServerProcess) -> None:
     plain = plain_http.get(f"{shared_server.url}/api/v1/admin/feed", headers=shared_server.headers)
     assert (plain.status_code, plain.json()["code"]) == (400, "upgrade_wanted")
 
 
-async def test_a_restarted_server_goes_on_from_the_subscribers_cursor(server: ServerProcess) -> None:
+async def test_a_restarted_server_continues_from_the_cursor(server: ServerProcess) -> None:
     install = Install(server.url).enroll({"a": 1})
     async with subscribe(server) as subscriber:
         cursor = (await subscriber.message())["cursor"]
@@ -215,7 +217,7 @@ async def test_a_restarted_server_goes_on_from_the_subscribers_cursor(server: Se
         assert (await subscriber.until("instance"))["instance"]["metrics"] == {"a": 2}
 
 
-async def test_the_feed_goes_on_after_its_listener_lost_its_backend(server: ServerProcess, database: str) -> None:
+async def test_the_feed_continues_after_its_listener_lost_its_backend(server: ServerProcess, database: str) -> None:
     install = Install(server.url).enroll({"a": 1})
     async with subscribe(server) as subscriber:
         await subscriber.until("hello")
@@ -231,9 +233,9 @@ async def test_the_feed_goes_on_after_its_listener_lost_its_backend(server: Serv
         assert (await subscriber.until("instance"))["instance"]["metrics"] == {"a": 2}
 
 
-async def test_an_ending_server_says_that_it_goes_away(server: ServerProcess) -> None:
+async def test_a_stopping_server_closes_feeds_with_going_away(server: ServerProcess) -> None:
     async with subscribe(server) as subscriber:
         await subscriber.until("hello")
-        ending = asyncio.create_task(asyncio.to_thread(server.terminate))
+        stopping = asyncio.create_task(asyncio.to_thread(server.terminate))
         assert await subscriber.closed() == 1001
-        assert await ending == 0
+        assert await stopping == 0

@@ -1,4 +1,4 @@
-"""List, then make_watcher_group: whoever applies what comes holds what a fresh list shows, at every cursor."""
+"""List, then watch: a subscriber that applies each message holds the same data as a new list, at every cursor."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -14,15 +14,15 @@ from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 from tests.support.watcher_group import VIEWS, WatcherGroup, make_watcher_group
 
-MOST_MESSAGES = 3  # before a restless watcher leaves
+MAX_MESSAGES = 3  # before a watcher disconnects
 
 
-async def bustling(watched: WatcherGroup, chaos: Chaos, seconds: float = 0.0, feeds: int = 0) -> None:
-    """For so long, and until the watchers have come so often."""
+async def run_chaos(group: WatcherGroup, chaos: Chaos, seconds: float = 0.0, feeds: int = 0) -> None:
+    """Runs random changes for `seconds`, and until the watchers have connected `feeds` times."""
     with chaos.running():
         await asyncio.sleep(seconds)
-        while watched.feeds < feeds:
-            assert chaos.is_running, "it is over before they have come so often"
+        while group.feeds < feeds:
+            assert chaos.is_running, "the changes ended before the watchers had connected often enough"
             await asyncio.sleep(0.02)
 
 
@@ -30,16 +30,16 @@ async def bustling(watched: WatcherGroup, chaos: Chaos, seconds: float = 0.0, fe
 async def test_a_mirror_is_true_at_every_cursor_of_two_servers(
     serve: Callable[..., ServerProcess], database: str, seed: int, seconds: float
 ) -> None:
-    """A mirror is true at every cursor while two servers write and commits are slow."""
+    """Two servers write, and commits are slow."""
     servers = [serve(), serve()]
     remember(database, slow_commits=True)
     chaos = Chaos(servers, seed)
-    watched = make_watcher_group(servers, database, seed)
-    for watcher in watched.watchers[::2]:
+    group = make_watcher_group(servers, database, seed)
+    for watcher in group.watchers[::2]:
         watcher.leaves_after, watcher.page = 20, 5
-    async with watched.watching(chaos):
-        await bustling(watched, chaos, seconds)
-    assert [watcher.resyncs for watcher in watched.watchers] == [0] * len(watched.watchers)
+    async with group.watching(chaos):
+        await run_chaos(group, chaos, seconds)
+    assert [watcher.resyncs for watcher in group.watchers] == [0] * len(group.watchers)
 
 
 @pytest.mark.parametrize("feeds", [250, pytest.param(20_000, marks=pytest.mark.long)])
@@ -49,16 +49,16 @@ async def test_a_mirror_is_true_over_many_reconnects_to_either_server(
     servers = [serve(), serve()]
     remember(database)
     chaos = Chaos(servers, seed, rest_s=0.1)
-    watched = make_watcher_group(servers, database, seed, leaves_after=MOST_MESSAGES, page=7)
-    watched.watchers.extend(make_watcher_group(servers, database, seed + 1, leaves_after=MOST_MESSAGES).watchers)
-    for watcher in watched.watchers:
+    group = make_watcher_group(servers, database, seed, leaves_after=MAX_MESSAGES, page=7)
+    group.watchers.extend(make_watcher_group(servers, database, seed + 1, leaves_after=MAX_MESSAGES).watchers)
+    for watcher in group.watchers:
         watcher.ports = [server.port for server in servers]
-    async with watched.watching(chaos):
-        await bustling(watched, chaos, feeds=feeds)
-    assert [watcher.resyncs for watcher in watched.watchers] == [0] * len(watched.watchers)
+    async with group.watching(chaos):
+        await run_chaos(group, chaos, feeds=feeds)
+    assert [watcher.resyncs for watcher in group.watchers] == [0] * len(group.watchers)
 
 
-WAYS = (
+MOVES = (
     ("Ledger", "Kiosk", "Atlas"),
     ("Ledger", "Kiosk", "Atlas", "Kiosk"),
     ("Ledger", "Kiosk", "Atlas", "Ledger"),
@@ -69,9 +69,9 @@ WAYS = (
 )
 
 
-def go(server: ServerProcess, install: Install, way: Sequence[str | None]) -> None:
-    """From application to application; None: it is deleted, and may come again."""
-    for app in way:
+def move_through(server: ServerProcess, install: Install, moves: Sequence[str | None]) -> None:
+    """Moves an install through these applications. None deletes it; a later name registers it again."""
+    for app in moves:
         if app is None:
             address = f"{server.url}/api/v1/admin/instances/{install.instance_id}"
             plain_http.delete(address, headers=server.headers).raise_for_status()
@@ -84,42 +84,42 @@ def go(server: ServerProcess, install: Install, way: Sequence[str | None]) -> No
 async def test_an_install_that_moves_is_in_one_application_only(
     server: ServerProcess, database: str, seed: int, away: bool
 ) -> None:
-    """An install that went through several applications is left behind in none."""
+    """An install that moved through several applications remains in the last one only."""
     chaos = Chaos([server], seed)
     remember(database)
-    installs = [Install(server.url, app_name="Ledger").enroll({"n": number}) for number in range(len(WAYS))]
-    watched = make_watcher_group([server], database, seed)
-    async with watched.watching(chaos, away=away):
-        for install, way in zip(installs, WAYS, strict=True):
-            await asyncio.to_thread(go, server, install, way[1:])
-    views = {watcher.app: set(watcher.mirror) for watcher in watched.watchers}
+    installs = [Install(server.url, app_name="Ledger").enroll({"n": number}) for number in range(len(MOVES))]
+    group = make_watcher_group([server], database, seed)
+    async with group.watching(chaos, away=away):
+        for install, moves in zip(installs, MOVES, strict=True):
+            await asyncio.to_thread(move_through, server, install, moves[1:])
+    views = {watcher.app: set(watcher.mirror) for watcher in group.watchers}
     assert views.keys() == set(VIEWS)
-    for install, way in zip(installs, WAYS, strict=True):
+    for install, moves in zip(installs, MOVES, strict=True):
         assert [app for app in VIEWS[1:] if install.instance_id in views[app]] == [
-            app.lower() for app in way[-1:] if app
+            app.lower() for app in moves[-1:] if app
         ]
 
 
 async def test_a_subscriber_away_too_long_lists_again(
     serve: Callable[..., ServerProcess], database: str, seed: int
 ) -> None:
-    """Whoever was away for longer than removals are remembered lists again."""
+    """A subscriber that was disconnected for longer than removals are stored gets a resync."""
     server = serve(SHM_FEED_MEMORY="1s")
     chaos = Chaos([server], seed)
     remember(database)
     installs = [Install(server.url, app_name="Ledger").enroll() for _ in range(3)]
-    watched = make_watcher_group([server], database, seed, page=2)
-    async with watched.watching(chaos, away=True):
+    group = make_watcher_group([server], database, seed, page=2)
+    async with group.watching(chaos, away=True):
         with admin_cursor(database) as cursor:
-            go(server, installs[0], [None])
+            move_through(server, installs[0], [None])
             cursor.execute("UPDATE removals SET removed_at = now() - interval '1 hour'")
-            go(server, installs[1], ["Kiosk", "Atlas"])
+            move_through(server, installs[1], ["Kiosk", "Atlas"])
             server.terminate()
-            server.start()  # it forgets at its start, and once a minute
+            server.start()  # it deletes old removals at its start, and once a minute
 
-            def forgotten() -> bool:
+            def has_horizon() -> bool:
                 cursor.execute("SELECT horizon > 0 FROM feed_head")
                 return cursor.fetchone() == (True,)
 
-            await asyncio.to_thread(wait_for, forgotten, "a horizon")
-    assert [watcher.resyncs for watcher in watched.watchers] == [1] * len(watched.watchers)
+            await asyncio.to_thread(wait_for, has_horizon, "a horizon")
+    assert [watcher.resyncs for watcher in group.watchers] == [1] * len(group.watchers)

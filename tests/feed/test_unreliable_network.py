@@ -1,4 +1,4 @@
-"""A bad network between subscribers and servers: nobody misses anything, and nobody dead is kept."""
+"""An unreliable network between subscribers and servers: no change is lost, and dead connections are closed."""
 
 import asyncio
 import time
@@ -21,30 +21,29 @@ from tests.support.feed_watcher import Watcher
 from tests.support.server_process import ServerProcess
 from tests.support.watcher_group import WatcherGroup, make_watcher_group
 
-LIMIT_S = 20
-CUTS = 8  # of each proxy, before all of its connections fall silent
-HEAD = """
+TIMEOUT_S = 20
+SET_HEAD = """
     UPDATE feed_head SET cursor = %(count)s;
     INSERT INTO tallies VALUES ('ledger', 'status', 'active', '0', 0, %(count)s, 0, %(count)s);
 """
-FORGET = """
+DELETE_REMOVALS = """
     WITH old AS (DELETE FROM removals RETURNING cursor)
     UPDATE feed_head SET horizon = (SELECT max(cursor) FROM old) WHERE EXISTS (SELECT FROM old)
 """
-FLEET, TEXTS = 400, 50  # twenty megabytes: more than lies on the way to whoever does not read
+FLEET, TEXTS = 400, 50  # twenty megabytes: more than the socket buffers of a subscriber that does not read
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Waits for it to come true."""
-    deadline = time.monotonic() + LIMIT_S
+async def wait_until(condition: Callable[[], bool]) -> None:
+    """Waits until the condition is true."""
+    deadline = time.monotonic() + TIMEOUT_S
     while not condition():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.001)
 
 
 @asynccontextmanager
-async def dying(proxy: ByteProxy, server: ServerProcess) -> AsyncIterator[None]:
-    """A subscriber behind a proxy that was greeted, and then is not there any more; nobody has told the server."""
+async def dead_subscriber(proxy: ByteProxy, server: ServerProcess) -> AsyncIterator[None]:
+    """A subscriber behind a proxy that loses its connection after `hello` without a word to the server."""
     url = f"ws://127.0.0.1:{proxy.port}/api/v1/admin/feed"
     socket = await websocket_connect(HTTPRequest(url, headers=server.headers))
     assert await socket.read_message() is not None
@@ -59,18 +58,18 @@ async def dying(proxy: ByteProxy, server: ServerProcess) -> AsyncIterator[None]:
 async def test_a_mirror_is_true_behind_an_unreliable_network(
     serve: Callable[..., ServerProcess], database: str, seed: int, rounds: int
 ) -> None:
-    """A mirror is true behind a network that cuts delays and loses and the dead are found."""
+    """The network cuts, delays and loses data. The server finds dead connections."""
     servers = [serve(SHM_FEED_HEARTBEAT="1s"), serve()]
     remember(database)
     chaos = Chaos(servers, seed)
     async with AsyncExitStack() as stack:
         dead = await stack.enter_async_context(ByteProxy(servers[0].port, Random(seed)).running())
-        await stack.enter_async_context(dying(dead, servers[0]))
+        await stack.enter_async_context(dead_subscriber(dead, servers[0]))
         proxies = [ByteProxy(server.port, Random(seed + number)) for number, server in enumerate(servers)]
         for proxy in proxies:
             await stack.enter_async_context(proxy.running())
-        watched = make_watcher_group(servers, database, seed, [proxy.port for proxy in proxies], patience_s=1.0)
-        async with watched.watching(chaos):
+        group = make_watcher_group(servers, database, seed, [proxy.port for proxy in proxies], patience_s=1.0)
+        async with group.watching(chaos):
             with chaos.running():
                 for proxy in proxies:
                     proxy.largest_piece, proxy.longest_delay_s, proxy.cut_after = 600, 0.002, (1, 5_000)
@@ -81,17 +80,17 @@ async def test_a_mirror_is_true_behind_an_unreliable_network(
             for proxy in proxies:
                 proxy.cut_after = None
                 proxy.cut_all()
-        await until(lambda: dead.hung_up == 1)
+        await wait_until(lambda: dead.hung_up == 1)
 
 
 async def test_a_stalled_subscriber_is_true_after_removals_expire(
     serve: Callable[..., ServerProcess], database: str, seed: int
 ) -> None:
-    """Whoever reads nothing while removals are forgotten is true in the end."""
+    """A subscriber that reads nothing while removals are deleted reaches the true state."""
     server = serve()
     insert_fleet(database, FLEET, TEXTS)
     with admin_cursor(database) as cursor:
-        cursor.execute(HEAD, {"count": FLEET})
+        cursor.execute(SET_HEAD, {"count": FLEET})
         cursor.execute("SELECT instance_id::text FROM instances ORDER BY cursor")
         ids = [instance_id for (instance_id,) in cursor.fetchall()]
     remember(database)
@@ -99,12 +98,12 @@ async def test_a_stalled_subscriber_is_true_after_removals_expire(
     async with ByteProxy(server.port, Random(seed)).running() as proxy:
         reader = Watcher([proxy.port], server.headers, Random(seed), log=[ListFetched([], 0, 0)], cursor=0)
         async with WatcherGroup([server], database, [reader]).watching(chaos):
-            await until(lambda: len(reader.log) > 4)
+            await wait_until(lambda: len(reader.log) > 4)
             proxy.flows.clear()
             for instance_id in (ids[0], ids[-1]):
                 address = f"{server.url}/api/v1/admin/instances/{instance_id}"
                 await asyncio.to_thread(httpx.delete, address, headers=server.headers)
             with admin_cursor(database) as cursor:
-                cursor.execute(FORGET)
+                cursor.execute(DELETE_REMOVALS)
                 assert cursor.rowcount == 1
             proxy.flows.set()

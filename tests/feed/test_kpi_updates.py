@@ -1,4 +1,4 @@
-"""The feed's KPIs are those of the API, whatever it was that changed them."""
+"""The feed sends the same KPIs as the API, whatever changed them."""
 
 import asyncio
 import time
@@ -17,10 +17,10 @@ from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 from tests.support.time_travel import shift_times
 
-LIMIT_S = 10
+TIMEOUT_S = 10
 METRICS = {"sent": 3, "wait_avg": 1.5, "beta": True, "plan": "free"}
 
-EDITS: list[dict[str, Any]] = [
+OVERRIDES: list[dict[str, Any]] = [
     {"sent": {"label": "Letters", "unit": "EUR"}},
     {"sent": {"aggregate": "max"}},
     {"beta": {"hidden": True}, "plan": {"label": "Plan"}},
@@ -28,25 +28,25 @@ EDITS: list[dict[str, Any]] = [
 ]
 
 
-def kpis(server: ServerProcess, app: str) -> dict[str, Any]:
-    """As the API answers them, without what tells when they were read."""
+def fetch_kpis(server: ServerProcess, app: str) -> dict[str, Any]:
+    """The KPIs from the API, without the time at which they were read."""
     return plain(msgspec.json.decode(server.get(f"applications/{app}/kpis").content))
 
 
-def edit(server: ServerProcess, app: str, overrides: dict[str, Any]) -> None:
-    """What the vendor says of an application."""
+def set_overrides(server: ServerProcess, app: str, overrides: dict[str, Any]) -> None:
+    """Sets the overrides of an application."""
     url = f"{server.url}/api/v1/admin/applications/{app}"
     plain_http.put(url, headers=server.headers, json={"overrides": overrides}).raise_for_status()
 
 
-def decide(server: ServerProcess, install: Install, decision: str) -> None:
-    """What the vendor decides on an install."""
-    url = f"{server.url}/api/v1/admin/instances/{install.instance_id}/{decision}"
+def set_status(server: ServerProcess, install: Install, action: str) -> None:
+    """Approves or revokes an install."""
+    url = f"{server.url}/api/v1/admin/instances/{install.instance_id}/{action}"
     plain_http.post(url, headers=server.headers).raise_for_status()
 
 
-class Listeners:
-    """Watchers who stay: of the application and of all, at each server."""
+class WatchedApplication:
+    """Watchers of one application and of all, at each server, on one feed each."""
 
     def __init__(self, servers: list[ServerProcess], app: str) -> None:
         self._servers = servers
@@ -56,73 +56,76 @@ class Listeners:
         ]
 
     async def list(self) -> None:
-        """All take their lists."""
+        """Every watcher lists."""
         for watcher in self._watchers:
             await watcher.take_list()
 
-    async def all_hear(self, *changes: Callable[[], object]) -> None:
-        """After each change all are told, on the feeds that they have, the KPIs that the API then answers."""
-        ended = asyncio.Event()
+    async def expect_kpis_after(self, *changes: Callable[[], object]) -> None:
+        """Makes each change, and waits until every watcher has received the KPIs that the API returns after it."""
+        finished = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             for watcher in self._watchers:
-                group.create_task(watcher.follow(ended.is_set))
-            await self._all(lambda watcher: isinstance(watcher.log[-1], Received), "a greeting")
+                group.create_task(watcher.follow(finished.is_set))
+            await self._wait_for_all(lambda watcher: isinstance(watcher.log[-1], Received), "hello")
             for number, change in enumerate(changes):
                 await asyncio.to_thread(change)
-                asked = await asyncio.to_thread(kpis, self._servers[0], self._app)
-                await self._all(partial(self._has_heard, asked), f"KPIs after change {number}")
-            ended.set()
+                expected = await asyncio.to_thread(fetch_kpis, self._servers[0], self._app)
+                await self._wait_for_all(partial(self._has_received, expected), f"KPIs after change {number}")
+            finished.set()
         assert [watcher.feeds for watcher in self._watchers] == [1] * len(self._watchers)
 
-    def _has_heard(self, asked: dict[str, Any], watcher: Watcher) -> bool:
-        return watcher.said(self._app) == asked
+    def _has_received(self, expected: dict[str, Any], watcher: Watcher) -> bool:
+        return watcher.said(self._app) == expected
 
-    async def _all(self, condition: Callable[[Watcher], bool], what: str) -> None:
-        deadline = time.monotonic() + LIMIT_S
+    async def _wait_for_all(self, condition: Callable[[Watcher], bool], expectation: str) -> None:
+        deadline = time.monotonic() + TIMEOUT_S
         while not all(condition(watcher) for watcher in self._watchers):
-            assert time.monotonic() < deadline, f"never came: {what}"
+            assert time.monotonic() < deadline, f"not received: {expectation}"
             await asyncio.sleep(0.02)
 
 
-async def test_an_edit_of_an_application_is_told_at_every_server(serve: Callable[..., ServerProcess]) -> None:
+async def test_an_edit_publishes_kpis_at_every_server(serve: Callable[..., ServerProcess]) -> None:
     servers = [serve(), serve()]
     Install(servers[0].url).enroll(METRICS)
-    listeners = Listeners(servers, "ledger")
-    await listeners.list()
-    await listeners.all_hear(*(partial(edit, servers[0], "ledger", overrides) for overrides in EDITS))
+    watched = WatchedApplication(servers, "ledger")
+    await watched.list()
+    await watched.expect_kpis_after(
+        *(partial(set_overrides, servers[0], "ledger", overrides) for overrides in OVERRIDES)
+    )
 
 
-async def test_an_install_that_falls_silent_leaves_the_kpis_that_are_told(server: ServerProcess, database: str) -> None:
+async def test_a_silent_install_leaves_the_published_kpis(server: ServerProcess, database: str) -> None:
     silent, alive = (Install(server.url).enroll({"sent": number}) for number in (3, 4))
     shift_times(database, timedelta(days=29))
     assert alive.snapshot({"sent": 5}).status_code == 202
-    listeners = Listeners([server], "ledger")
-    await listeners.list()
+    watched = WatchedApplication([server], "ledger")
+    await watched.list()
     values: list[list[int]] = []
 
-    def pass_away(days: int) -> None:
+    def let_time_pass(days: int) -> None:
         shift_times(database, timedelta(days=days))
-        values.append([kpi["value"] for kpi in kpis(server, "ledger")["kpis"]])
+        values.append([kpi["value"] for kpi in fetch_kpis(server, "ledger")["kpis"]])
 
-    await listeners.all_hear(partial(pass_away, 2), partial(pass_away, 29), lambda: silent.snapshot({"sent": 6}))
+    await watched.expect_kpis_after(
+        partial(let_time_pass, 2), partial(let_time_pass, 29), lambda: silent.snapshot({"sent": 6})
+    )
     assert values == [[5], []]
 
 
 async def test_decisions_moves_and_erasures_publish_kpis(
     serve: Callable[..., ServerProcess],
 ) -> None:
-    """Decisions moves and erasures are told as what they make of the kpis."""
     servers = [serve(SHM_ACTIVATION="manual"), serve(SHM_ACTIVATION="manual")]
     installs = [Install(servers[0].url) for _ in range(4)]
     for install in installs:
         install.register()
         install.activate()
     for install in installs[1:]:
-        decide(servers[0], install, "approve")
+        set_status(servers[0], install, "approve")
         assert install.snapshot(METRICS).status_code == 202
     first, revoked, erased, moved = installs
-    listeners = Listeners(servers, "ledger")
-    await listeners.list()
+    watched = WatchedApplication(servers, "ledger")
+    await watched.list()
 
     def erase() -> None:
         url = f"{servers[1].url}/api/v1/admin/instances/{erased.instance_id}"
@@ -132,9 +135,9 @@ async def test_decisions_moves_and_erasures_publish_kpis(
         assert moved.register(app_name="Kiosk").is_success
         assert moved.activate().is_success
 
-    await listeners.all_hear(
-        lambda: decide(servers[0], first, "approve"),
-        lambda: decide(servers[1], revoked, "revoke"),
+    await watched.expect_kpis_after(
+        lambda: set_status(servers[0], first, "approve"),
+        lambda: set_status(servers[1], revoked, "revoke"),
         erase,
         move,
         lambda: first.snapshot({"sent": 9}),
