@@ -1,4 +1,4 @@
-"""The `/` filter: each line of its grammar, what it refuses and in which words, and that no text breaks it."""
+"""The `/` filter: each line of its grammar, its error messages, and arbitrary texts."""
 
 from decimal import Decimal
 
@@ -34,13 +34,13 @@ LEDGER = row(
 )
 
 
-def matches(text: str, one: Row = LEDGER) -> bool:
-    """Whether an instance passes a filter."""
-    return parse_filter(text, one.metrics).matches(one, CLOCK)
+def matches(text: str, tested: Row = LEDGER) -> bool:
+    """Whether an instance matches a filter."""
+    return parse_filter(text, tested.metrics).matches(tested, CLOCK)
 
 
-def refusal(text: str) -> str:
-    """The sentence that a text is refused with."""
+def error_of(text: str) -> str:
+    """The error message for an invalid filter."""
     with pytest.raises(FilterError) as caught:
         parse_filter(text, LEDGER.metrics)
     return str(caught.value)
@@ -71,7 +71,7 @@ def refusal(text: str) -> str:
         ("!", False),
     ],
 )
-def test_a_word_is_looked_for_in_every_text_of_the_row(text: str, expected: bool) -> None:
+def test_a_word_is_searched_in_every_text_of_the_row(text: str, expected: bool) -> None:
     assert matches(text) is expected
 
 
@@ -87,7 +87,7 @@ def test_a_word_is_looked_for_in_every_text_of_the_row(text: str, expected: bool
         ("-unheard_of>10", True),
     ],
 )
-def test_a_minus_leaves_out_what_the_term_matches(text: str, expected: bool) -> None:
+def test_a_minus_negates_a_term(text: str, expected: bool) -> None:
     assert matches(text) is expected
 
 
@@ -115,19 +115,19 @@ def test_a_minus_leaves_out_what_the_term_matches(text: str, expected: bool) -> 
         "version:",
     ],
 )
-def test_a_field_contains_a_text_or_is_it(text: str) -> None:
+def test_a_field_contains_a_text_or_equals_it(text: str) -> None:
     assert matches(text)
 
 
 @pytest.mark.parametrize(
     "text", ["id:ffff", "env:staging", "env=prod", "env!=production", "db:mysql", "unheard_of:", "beta=no"]
 )
-def test_a_field_that_says_something_else_does_not_match(text: str) -> None:
+def test_a_field_with_another_text_does_not_match(text: str) -> None:
     assert not matches(text)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "inside", "outside"),
+    ("prefix", "matching", "others"),
     [
         ("1.4", ["1.4", "1.4.2", "1.4-rc", "v1.4", "1.4rc1"], ["1.40", "1.40.1", "11.4", "2.1.4", ""]),
         ("1", ["1", "1.4", "v1.0"], ["10", "2.1"]),
@@ -138,14 +138,14 @@ def test_a_field_that_says_something_else_does_not_match(text: str) -> None:
         ("1.*", [], ["1.4"]),
     ],
 )
-def test_a_version_is_matched_a_whole_part_at_a_time(wanted: str, inside: list[str], outside: list[str]) -> None:
-    query = parse_filter(f"version:{wanted}")
-    found = [version for version in inside + outside if query.matches(row(app_version=version), CLOCK)]
-    assert found == inside
+def test_a_version_prefix_matches_whole_parts(prefix: str, matching: list[str], others: list[str]) -> None:
+    query = parse_filter(f"version:{prefix}")
+    found = [version for version in matching + others if query.matches(row(app_version=version), CLOCK)]
+    assert found == matching
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         ("version>1.9", ["1.10-rc.1", "1.10", "1.10+b7", "2.0-rc.1"]),
         ("version>=1.10", ["1.10", "1.10+b7", "2.0-rc.1"]),
@@ -155,11 +155,13 @@ def test_a_version_is_matched_a_whole_part_at_a_time(wanted: str, inside: list[s
         ("version<=v1.4", ["main", "1.4"]),
     ],
 )
-def test_versions_are_compared_as_versions(text: str, found: list[str]) -> None:
+def test_versions_are_compared_as_versions(text: str, expected: list[str]) -> None:
     versions = ["main", "1.4", "1.10-rc.1", "1.10", "1.10+b7", "2.0-rc.1", ""]
     ranks = {version: version_rank(version) for version in ("1.9", "1.10", "v1.4")}
     rows = [row(app_version=version) for version in versions]
-    assert [one.instance.app_version for one in rows if parse_filter(text, (), ranks).matches(one, CLOCK)] == found
+    assert [
+        tested.instance.app_version for tested in rows if parse_filter(text, (), ranks).matches(tested, CLOCK)
+    ] == expected
 
 
 def test_a_version_is_compared_only_once_its_rank_is_known() -> None:
@@ -206,12 +208,12 @@ def test_a_metric_is_compared_as_a_number(text: str, expected: bool) -> None:
         ("0.10000000000000000000000000000000000000", "0.10000000000000000000000000000000000001"),
     ],
 )
-def test_a_comparison_sees_the_last_digit(less: str, number: str) -> None:
-    one = row(metrics={"k": Decimal(number) if "." in number else int(number)})
-    assert matches(f"k={number}", one)
-    assert matches(f"k>{less}", one)
-    assert not matches(f"k={less}", one)
-    assert not matches(f"k>{number}", one)
+def test_a_comparison_uses_every_digit(less: str, number: str) -> None:
+    tested = row(metrics={"k": Decimal(number) if "." in number else int(number)})
+    assert matches(f"k={number}", tested)
+    assert matches(f"k>{less}", tested)
+    assert not matches(f"k={less}", tested)
+    assert not matches(f"k>{number}", tested)
 
 
 @pytest.mark.parametrize(
@@ -229,11 +231,11 @@ def test_times_are_compared_as_ages(text: str, expected: bool) -> None:
     assert matches(text) is expected
 
 
-def test_what_was_never_seen_has_no_age_to_compare() -> None:
-    never = row(seen=None)
-    assert not matches("seen<1d", never)
-    assert not matches("seen>1d", never)
-    assert matches("-seen>1d", never)
+def test_an_instance_never_seen_has_no_age_to_compare() -> None:
+    unseen = row(seen=None)
+    assert not matches("seen<1d", unseen)
+    assert not matches("seen>1d", unseen)
+    assert matches("-seen>1d", unseen)
     assert matches("first>1d", row(first_seen_at=row(seen=2 * DAY).instance.last_seen_at))
 
 
@@ -247,7 +249,7 @@ STATES: dict[str, Row] = {
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         ("status:active", ["active", "uncounted"]),
         ("state:active", ["active", "uncounted"]),
@@ -264,8 +266,8 @@ STATES: dict[str, Row] = {
         ("counted", ["uncounted"]),
     ],
 )
-def test_a_status_is_one_of_the_words_that_the_screen_uses(text: str, found: list[str]) -> None:
-    assert [word for word, one in STATES.items() if matches(text, one)] == found
+def test_a_status_is_a_label_of_the_screen(text: str, expected: list[str]) -> None:
+    assert [word for word, tested in STATES.items() if matches(text, tested)] == expected
 
 
 def test_a_quoted_name_is_always_a_metric() -> None:
@@ -295,11 +297,11 @@ def test_a_quoted_name_is_always_a_metric() -> None:
     ],
     ids=lambda text: text[:30],
 )
-def test_what_is_not_understood_is_said_in_a_sentence(text: str, message: str) -> None:
-    assert refusal(text) == message
+def test_an_invalid_filter_is_explained_in_a_sentence(text: str, message: str) -> None:
+    assert error_of(text) == message
 
 
-def test_a_metric_that_nobody_has_sent_is_named_once_and_matches_nothing() -> None:
+def test_an_unknown_metric_causes_one_warning_and_no_match() -> None:
     query = parse_filter("pizzas>10 sandwiches>5 invoices_sent>1", LEDGER.metrics)
     assert query.warning == "no instance has sent “pizzas”"
     assert not query.matches(LEDGER, CLOCK)
@@ -318,11 +320,11 @@ def test_a_metric_that_nobody_has_sent_is_named_once_and_matches_nothing() -> No
         ("env:x", False),
     ],
 )
-def test_a_filter_knows_whether_its_answer_changes_with_the_time(text: str, is_time_dependent: bool) -> None:
+def test_a_filter_knows_whether_it_depends_on_the_time(text: str, is_time_dependent: bool) -> None:
     assert parse_filter(text).is_time_dependent is is_time_dependent
 
 
-def test_no_filter_is_false_and_a_filter_is_true() -> None:
+def test_an_empty_filter_is_false_and_another_is_true() -> None:
     assert not parse_filter("  ")
     assert parse_filter("ledger")
 
@@ -352,35 +354,35 @@ TOKENS = [
     "²",
     "[/x]",
 ]
-typed = st.text(max_size=60) | st.lists(st.sampled_from(TOKENS), max_size=12).map("".join)
+filter_texts = st.text(max_size=60) | st.lists(st.sampled_from(TOKENS), max_size=12).map("".join)
 
 
-def sentence_or_answers(text: str) -> str:
-    """What is said of a text; "" when it is a filter that every instance can be held to."""
+def parse_error(text: str) -> str:
+    """The error message of a text; "" for a filter, which is then matched against every instance."""
     try:
         query = parse_filter(text, LEDGER.metrics)
     except FilterError as error:
         return str(error) or "nothing at all"
-    assert {query.matches(one, CLOCK) for one in (LEDGER, *STATES.values())} <= {True, False}
+    assert {query.matches(tested, CLOCK) for tested in (LEDGER, *STATES.values())} <= {True, False}
     return ""
 
 
 @no_deadline
-@given(typed)
-def test_any_text_is_a_filter_or_a_sentence(text: str) -> None:
-    assert sentence_or_answers(text) != "nothing at all"
+@given(filter_texts)
+def test_any_text_is_a_filter_or_has_an_error(text: str) -> None:
+    assert parse_error(text) != "nothing at all"
 
 
 @pytest.mark.parametrize("start", ["seen<", "first>", "version>=", "version:", "k>", "k=1e", "status:", "", "-"])
-def test_no_number_is_too_long_to_be_refused(start: str) -> None:
-    assert "at most 1,000 characters" in refusal(start + "9" * 5000)
+def test_a_number_of_any_length_is_accepted_or_refused(start: str) -> None:
+    assert "at most 1,000 characters" in error_of(start + "9" * 5000)
     for end in ("9", "h"):
-        longest = (start + "9" * MAX_FILTER_CHARS)[: MAX_FILTER_CHARS - 1] + end
-        assert len(sentence_or_answers(longest)) < MAX_FILTER_CHARS + 100
+        long_text = (start + "9" * MAX_FILTER_CHARS)[: MAX_FILTER_CHARS - 1] + end
+        assert len(parse_error(long_text)) < MAX_FILTER_CHARS + 100
 
 
 @no_deadline
 @given(st.text(max_size=20), st.text(max_size=20))
-def test_what_a_minus_leaves_out_is_what_the_rest_of_the_term_matches(word: str, value: str) -> None:
+def test_a_negated_term_matches_the_complement(word: str, value: str) -> None:
     text = word.replace('"', "") + " " + value.replace('"', "")
     assert matches(f'-"{text}"') is not matches(f'"{text}"')

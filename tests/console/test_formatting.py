@@ -1,4 +1,4 @@
-"""How numbers, shares and times are written, above all where one unit ends and the next begins."""
+"""The format of numbers, shares and times, especially at the boundaries between two units."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -29,7 +29,7 @@ numbers = st.integers() | st.decimals(allow_nan=False, allow_infinity=False)
 
 
 @pytest.mark.parametrize(
-    ("number", "written"),
+    ("number", "text"),
     [
         (None, UNKNOWN),
         (0, "0"),
@@ -58,23 +58,23 @@ numbers = st.integers() | st.decimals(allow_nan=False, allow_infinity=False)
         (Decimal("1E+3"), "1.00k"),
     ],
 )
-def test_a_compact_number_has_three_digits_and_a_unit(number: int | Decimal | None, written: str) -> None:
-    assert compact(number) == written
+def test_a_compact_number_has_three_digits_and_a_unit(number: int | Decimal | None, text: str) -> None:
+    assert compact(number) == text
 
 
 @no_deadline
 @given(numbers)
 def test_a_compact_number_is_narrow_and_precise_to_a_hundredth(number: int | Decimal) -> None:
-    """A compact number fits a narrow column and is off by less than a hundredth."""
-    written = compact(number)
-    assert len(written) <= 8 + len(str(abs(Decimal(number).adjusted())))
-    factor = {"k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}.get(written[-1], 1)
-    read = Decimal(written.rstrip("kMBT")) * factor
+    """It fits a narrow column, and its error is less than a hundredth."""
+    text = compact(number)
+    assert len(text) <= 8 + len(str(abs(Decimal(number).adjusted())))
+    factor = {"k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}.get(text[-1], 1)
+    read = Decimal(text.rstrip("kMBT")) * factor
     assert abs(read - number) <= abs(Decimal(number)) / 100
 
 
 @pytest.mark.parametrize(
-    ("number", "written"),
+    ("number", "text"),
     [
         (None, UNKNOWN),
         (45_721, "45,721"),
@@ -85,8 +85,8 @@ def test_a_compact_number_is_narrow_and_precise_to_a_hundredth(number: int | Dec
         (10 ** (MAX_EXACT_DIGITS + 1), "1.00e+121"),
     ],
 )
-def test_an_exact_number_keeps_every_digit_that_was_sent(number: int | Decimal | None, written: str) -> None:
-    assert exact(number) == written
+def test_an_exact_number_keeps_every_digit_that_was_sent(number: int | Decimal | None, text: str) -> None:
+    assert exact(number) == text
 
 
 @no_deadline
@@ -97,19 +97,19 @@ def test_an_exact_number_reads_back_as_itself(number: int | Decimal) -> None:
 
 @no_deadline
 @given(st.decimals(allow_nan=False, allow_infinity=False) | st.integers(4000, 6000).map(lambda power: 10**power))
-def test_no_number_is_too_large_or_too_small_to_be_written(number: int | Decimal) -> None:
+def test_numbers_of_any_size_are_formatted(number: int | Decimal) -> None:
     assert compact(number)
     assert len(exact(number)) <= 2 * MAX_EXACT_DIGITS + 1
 
 
 @pytest.mark.parametrize("power", [MAX_EXPONENT, -MAX_EXPONENT])
-def test_the_largest_exponents_that_are_read_are_written(power: int) -> None:
+def test_the_largest_exponents_are_formatted(power: int) -> None:
     assert compact(Decimal(f"9.999e{power}")) == f"1e{power + 1}"
     assert exact(Decimal(f"9.999e{power}")).startswith("1.00e")
 
 
 @pytest.mark.parametrize(
-    ("part", "whole", "written"),
+    ("part", "whole", "text"),
     [
         (0, 0, UNKNOWN),
         (3, 0, UNKNOWN),
@@ -123,12 +123,12 @@ def test_the_largest_exponents_that_are_read_are_written(power: int) -> None:
         (999, 1000, ">99 %"),
     ],
 )
-def test_a_share_is_never_rounded_to_none_or_all(part: int, whole: int, written: str) -> None:
-    assert share(part, whole) == written
+def test_a_share_is_never_rounded_to_none_or_all(part: int, whole: int, text: str) -> None:
+    assert share(part, whole) == text
 
 
 @pytest.mark.parametrize(
-    ("seconds", "written"),
+    ("seconds", "text"),
     [
         (-5, "0s"),
         (0.9, "0s"),
@@ -143,17 +143,17 @@ def test_a_share_is_never_rounded_to_none_or_all(part: int, whole: int, written:
         (1095 * DAY, "3y"),
     ],
 )
-def test_a_span_is_written_in_its_largest_unit(seconds: float, written: str) -> None:
-    assert duration(seconds) == written
+def test_a_duration_is_formatted_in_its_largest_unit(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
-def test_an_age_that_is_not_known_is_not_zero_and_a_clock_ahead_of_ours_is() -> None:
+def test_an_unknown_age_is_not_zero_and_a_future_time_is() -> None:
     assert age(None, NOW) == UNKNOWN
     assert age(ago(90), NOW) == "1m"
     assert age(NOW + timedelta(hours=1), NOW) == "0s"
 
 
-def test_a_moment_is_written_to_the_second_in_utc() -> None:
+def test_a_timestamp_is_formatted_to_the_second_in_utc() -> None:
     assert timestamp(None) == UNKNOWN
     assert timestamp(NOW) == "2026-03-01 12:00:00Z"
 

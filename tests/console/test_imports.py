@@ -21,8 +21,8 @@ MODEL = [
 def test_model_and_text_load_no_textual() -> None:
     assert len(MODEL) > 10
     code = f"import sys, {', '.join(MODEL)}; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    loaded = {name.split(".")[0] for name in completed.stdout.split()}
     assert "shm_tui" in loaded
     assert not loaded & {"textual", "shm", "shm_sdk"}
 
@@ -33,7 +33,7 @@ def test_no_module_imports_the_server_or_the_sdk(file: Path) -> None:
     assert not roots & {"shm", "shm_sdk", "tests"}
 
 
-def test_a_local_import_would_be_found() -> None:
+def test_local_imports_are_found() -> None:
     assert set(imported_modules("import shm.feed.hub\ndef f():\n    from shm_sdk import Client")) == {
         "shm.feed.hub",
         "shm_sdk",

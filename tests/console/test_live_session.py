@@ -1,4 +1,4 @@
-"""What keeps the console's rows true: also after a fault of its own, with which it began anew."""
+"""A live session that is restarted after an exception shows the current instances."""
 
 import asyncio
 from contextlib import suppress
@@ -9,30 +9,30 @@ from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act
 
-LIMIT_S = 30
+TIMEOUT_S = 30
 
 
-class Fault(Exception):
-    """Of a screen that could not be drawn."""
+class DrawingError(Exception):
+    """An exception while the screen is drawn."""
 
 
-async def test_after_a_fault_what_vanished_meanwhile_is_not_held_any_more(server: ServerProcess) -> None:
+async def test_a_restarted_session_drops_instances_erased_meanwhile(server: ServerProcess) -> None:
     installs = [Install(server.url).enroll({"n": number}) for number in range(5)]
-    faults = [Fault()]
+    errors = [DrawingError()]
 
-    def changed() -> None:
-        watch.store.flush(watch.clock())
-        if faults and len(watch.store.rows) == len(installs):
-            raise faults.pop()
+    def on_change() -> None:
+        session.store.flush(session.clock())
+        if errors and len(session.store.rows) == len(installs):
+            raise errors.pop()
 
-    async with Client(server.url, server.admin_token) as client, asyncio.timeout(LIMIT_S):
-        watch = LiveSession(client, "ledger", changed)
+    async with Client(server.url, server.admin_token) as client, asyncio.timeout(TIMEOUT_S):
+        session = LiveSession(client, "ledger", on_change)
         with suppress(ExceptionGroup):
-            await watch.run()
-        assert not faults
+            await session.run()
+        assert not errors
         await asyncio.to_thread(act, installs.pop(), "erase")
-        running = asyncio.create_task(watch.run())
-        while watch.store.rows.keys() != {install.instance_id for install in installs}:  # noqa: ASYNC110
+        task = asyncio.create_task(session.run())
+        while session.store.rows.keys() != {install.instance_id for install in installs}:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-        running.cancel()
-        await asyncio.wait([running])
+        task.cancel()
+        await asyncio.wait([task])

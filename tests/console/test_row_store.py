@@ -1,4 +1,4 @@
-"""The rows that the console holds: true to what was said last, whatever the order, and calm where nothing moved."""
+"""The row store: it equals a brute-force oracle, and rebuilds the order only if necessary."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -21,31 +21,31 @@ from tests.support.console_rows import CLOCK, instance, many_examples, row
 SENT = metric_column("sent", "sent", True)
 
 
-def sends(name: str, sent: object, **more: Any) -> Instance:
+def make_instance(name: str, sent: object, **more: Any) -> Instance:
     """An instance whose only metric is `sent`."""
     return instance(name, metrics={"sent": sent}, **more)
 
 
-def sorted_by(column: Column, descending: bool = False, **store: Any) -> RowStore:
+def sorted_store(column: Column, descending: bool = False, **options: Any) -> RowStore:
     """An empty store in this order."""
-    made = RowStore(**store)
-    made.sort_column, made.is_descending = column, descending
-    return made
+    store = RowStore(**options)
+    store.sort_column, store.is_descending = column, descending
+    return store
 
 
-def filled(*instances: Instance, column: Column = SENT, descending: bool = False, text: str = "") -> RowStore:
-    """A store that holds and shows these."""
-    store = sorted_by(column, descending)
+def filled_store(*instances: Instance, column: Column = SENT, descending: bool = False, text: str = "") -> RowStore:
+    """A store that contains these instances, flushed."""
+    store = sorted_store(column, descending)
     store.filter = parse_filter(text)
-    for one in instances:
-        store.put(one)
+    for item in instances:
+        store.put(item)
     store.flush(CLOCK)
     return store
 
 
-def held(store: RowStore) -> dict[str, object]:
-    """What `sent` is of each instance."""
-    return {key: one.metrics.get("sent") for key, one in store.rows.items()}
+def sent_values(store: RowStore) -> dict[str, object]:
+    """The value of `sent` of each instance."""
+    return {key: item.metrics.get("sent") for key, item in store.rows.items()}
 
 
 # Filter and order.
@@ -69,60 +69,61 @@ steps = st.one_of(
     st.tuples(st.just("put"), instances, st.booleans()),
     st.tuples(st.just("remove"), st.sampled_from("abcdef")),
     st.tuples(st.just("flush")),
-    st.tuples(st.just("freeze"), st.booleans()),
+    st.tuples(st.just("pause"), st.booleans()),
     st.tuples(st.just("sort"), st.sampled_from(ORDERS), st.booleans()),
     st.tuples(st.just("filter"), st.sampled_from(FILTERS)),
 )
 
 
 class Oracle:
-    """The same by brute force: what was said, filtered and sorted anew at every look."""
+    """The same by brute force: filters and sorts the received states at every check."""
 
     def __init__(self) -> None:
-        self.said: dict[str, Instance] = {}
-        self.shown: dict[str, Row] = {}
+        self.received: dict[str, Instance] = {}
+        self.flushed: dict[str, Row] = {}
 
-    def put(self, one: Instance) -> None:
-        self.said[one.instance_id] = one
+    def put(self, item: Instance) -> None:
+        self.received[item.instance_id] = item
 
     def remove(self, name: str) -> None:
-        self.said.pop(name, None)
+        self.received.pop(name, None)
 
     def flush(self) -> None:
-        self.shown = {name: Row(one) for name, one in self.said.items()}
+        self.flushed = {name: Row(item) for name, item in self.received.items()}
 
     def check(self, store: RowStore, before: list[str]) -> None:
-        """`before` is what was shown until now: of equals, whoever stood first stands first."""
-        assert store.rows.keys() == self.shown.keys()
-        matching = {name for name, one in self.shown.items() if store.filter.matches(one, CLOCK)}
+        """`before` are the visible IDs so far: rows with equal sort keys keep their order."""
+        assert store.rows.keys() == self.flushed.keys()
+        matching = {name for name, item in self.flushed.items() if store.filter.matches(item, CLOCK)}
         assert set(store.visible_ids) == matching
         assert len(store.visible_ids) == len(matching)
-        keys = [store.sort_column.sort_key(self.shown[name], CLOCK) for name in store.visible_ids]
+        keys = [store.sort_column.sort_key(self.flushed[name], CLOCK) for name in store.visible_ids]
         present = [key for key in keys if key is not None]
         assert keys == present + [None] * (len(keys) - len(present))
         assert present == sorted(present, reverse=store.is_descending)
-        place = {name: number for number, name in enumerate(before)}
+        index_before = {name: number for number, name in enumerate(before)}
         for key in {repr(key): key for key in keys}.values():
-            alike = [
-                place[name] for name, its in zip(store.visible_ids, keys, strict=True) if its == key and name in place
+            indexes = [
+                index_before[name]
+                for name, item_key in zip(store.visible_ids, keys, strict=True)
+                if item_key == key and name in index_before
             ]
-            assert alike == sorted(alike)
+            assert indexes == sorted(indexes)
         assert store.key_counts == Counter(
-            name for one in self.shown.values() for name, value in one.metrics.items() if value is not None
+            name for item in self.flushed.values() for name, value in item.metrics.items() if value is not None
         )
 
 
 @many_examples
 @given(st.lists(steps, min_size=8, max_size=60))
-def test_the_shown_rows_equal_a_full_filter_and_sort(script: list[Any]) -> None:
-    """After anything what is shown is what filtering and sorting all rows would show."""
+def test_the_visible_rows_equal_a_full_filter_and_sort(script: list[Any]) -> None:
     store, oracle = RowStore(), Oracle()
     for kind, *arguments in script:
         before = list(store.visible_ids)
         match kind, arguments:
-            case "put", [one, highlight]:
-                store.put(one, highlight=highlight)
-                oracle.put(one)
+            case "put", [item, highlight]:
+                store.put(item, highlight=highlight)
+                oracle.put(item)
             case "remove", [name]:
                 store.remove(name)
                 oracle.remove(name)
@@ -131,8 +132,8 @@ def test_the_shown_rows_equal_a_full_filter_and_sort(script: list[Any]) -> None:
                     oracle.flush()
                 if not store.flush(CLOCK).order_changed:
                     assert store.visible_ids == before
-            case "freeze", [frozen]:
-                store.is_paused = frozen
+            case "pause", [paused]:
+                store.is_paused = paused
             case "sort", [column, descending]:
                 store.sort_column, store.is_descending = column, descending
                 store.rebuild_order(CLOCK)
@@ -142,45 +143,45 @@ def test_the_shown_rows_equal_a_full_filter_and_sort(script: list[Any]) -> None:
         oracle.check(store, before)
 
 
-def test_what_has_no_value_goes_last_in_both_directions() -> None:
-    some = [sends("a", None), sends("b", 2), instance("c"), sends("d", 1)]
-    assert filled(*some).visible_ids == ["d", "b", "a", "c"]
-    assert filled(*some, descending=True).visible_ids == ["b", "d", "a", "c"]
+def test_rows_without_a_value_are_last_in_both_directions() -> None:
+    items = [make_instance("a", None), make_instance("b", 2), instance("c"), make_instance("d", 1)]
+    assert filled_store(*items).visible_ids == ["d", "b", "a", "c"]
+    assert filled_store(*items, descending=True).visible_ids == ["b", "d", "a", "c"]
 
 
-def test_equals_keep_the_order_that_they_had_in_both_directions() -> None:
-    store = filled(*(sends(name, 5) for name in "dbca"))
+def test_the_sort_is_stable_in_both_directions() -> None:
+    store = filled_store(*(make_instance(name, 5) for name in "dbca"))
     assert store.visible_ids == list("dbca")
     for descending in (True, False):
         store.is_descending = descending
         store.rebuild_order(CLOCK)
         assert store.visible_ids == list("dbca")
-    store.put(sends("c", 9))
+    store.put(make_instance("c", 9))
     store.flush(CLOCK)
-    store.put(sends("c", 5))
+    store.put(make_instance("c", 5))
     store.flush(CLOCK)
     assert store.visible_ids == list("dbac")
 
 
-def test_numbers_stand_before_texts_and_are_not_sorted_as_texts() -> None:
-    some = [sends("a", "x"), sends("b", 10), sends("c", 9), sends("d", Decimal("9.5"))]
-    assert filled(*some).visible_ids == ["c", "d", "b", "a"]
+def test_numbers_sort_before_texts_and_by_value() -> None:
+    items = [make_instance("a", "x"), make_instance("b", 10), make_instance("c", 9), make_instance("d", Decimal("9.5"))]
+    assert filled_store(*items).visible_ids == ["c", "d", "b", "a"]
 
 
 @pytest.mark.parametrize(
-    ("news", "order_changed"),
+    ("change", "order_changed"),
     [
         (lambda store: store.put(instance("b", metrics={"sent": 2, "other": 9})), False),
-        (lambda store: store.put(sends("b", 2, environment="ci")), False),
-        (lambda store: store.put(sends("b", 2)), False),
-        (lambda store: store.put(sends("b", 3)), True),
-        (lambda store: store.put(sends("b", 50)), True),
-        (lambda store: store.put(sends("z", 50)), False),
-        (lambda store: store.put(sends("new", 50)), False),
-        (lambda store: store.put(sends("new", 5)), True),
+        (lambda store: store.put(make_instance("b", 2, environment="ci")), False),
+        (lambda store: store.put(make_instance("b", 2)), False),
+        (lambda store: store.put(make_instance("b", 3)), True),
+        (lambda store: store.put(make_instance("b", 50)), True),
+        (lambda store: store.put(make_instance("z", 50)), False),
+        (lambda store: store.put(make_instance("new", 50)), False),
+        (lambda store: store.put(make_instance("new", 5)), True),
         (lambda store: store.remove("b"), True),
         (lambda store: store.remove("z"), False),
-        (lambda store: store.remove("unheard-of"), False),
+        (lambda store: store.remove("unknown"), False),
     ],
     ids=[
         "other",
@@ -196,52 +197,56 @@ def test_numbers_stand_before_texts_and_are_not_sorted_as_texts() -> None:
         "never",
     ],
 )
-def test_the_order_is_made_anew_only_when_something_in_it_moved(
-    news: Callable[[RowStore], None], order_changed: bool
+def test_the_order_is_rebuilt_only_after_relevant_changes(
+    change: Callable[[RowStore], None], order_changed: bool
 ) -> None:
-    store = filled(sends("a", 1), sends("b", 2), sends("z", 60), text="sent<10")
-    for _ in range(2):  # what is hidden is remembered after the first time
-        news(store)
+    store = filled_store(make_instance("a", 1), make_instance("b", 2), make_instance("z", 60), text="sent<10")
+    for _ in range(2):  # the sort key of a hidden row is cached after the first time
+        change(store)
         assert store.flush(CLOCK).order_changed is order_changed
-        store = filled(sends("a", 1), sends("b", 2), sends("z", 60), text="sent<10") if order_changed else store
+        store = (
+            filled_store(make_instance("a", 1), make_instance("b", 2), make_instance("z", 60), text="sent<10")
+            if order_changed
+            else store
+        )
 
 
-def test_a_filter_of_ages_is_asked_anew_with_any_news() -> None:
-    store = filled(sends("a", 1, seen=HOUR - 1), sends("b", 2, seen=1), text="seen<1h")
+def test_a_filter_of_ages_is_applied_again_with_any_change() -> None:
+    store = filled_store(make_instance("a", 1, seen=HOUR - 1), make_instance("b", 2, seen=1), text="seen<1h")
     assert store.visible_ids == ["a", "b"]
     later = type(CLOCK)(CLOCK.now.replace(minute=1), CLOCK.active_window_s)
-    store.put(sends("b", 2, seen=1))
+    store.put(make_instance("b", 2, seen=1))
     assert store.flush(later).order_changed
     assert store.visible_ids == ["b"]
 
 
-def test_an_instance_is_found_where_it_stands() -> None:
-    store = filled(sends("a", 2), sends("b", 1), sends("c", 99), text="sent<10")
+def test_the_index_of_an_instance() -> None:
+    store = filled_store(make_instance("a", 2), make_instance("b", 1), make_instance("c", 99), text="sent<10")
     assert [store.index_of(name) for name in ("b", "a", "c", "nobody", None)] == [0, 1, None, None, None]
 
 
-# What a flush says.
+# The result of a flush.
 
 
 def test_a_flush_names_the_columns_in_which_an_instance_changed() -> None:
-    store = filled(sends("a", 1), sends("b", 1))
+    store = filled_store(make_instance("a", 1), make_instance("b", 1))
     store.put(instance("a", 1, metrics={"sent": 2, "new": 0}, app_version="1.5"))
     assert store.flush(CLOCK).changed == {"a": {"metric:sent", "metric:new", "version"}}
     assert store.flush(CLOCK).changed == {}
 
 
-def test_a_burst_on_one_instance_is_one_change_against_what_was_shown() -> None:
-    store = filled(sends("a", 1))
+def test_a_burst_on_one_instance_is_one_change() -> None:
+    store = filled_store(make_instance("a", 1))
     for sent in (2, 3, 1):
-        store.put(sends("a", sent, environment="ci"))
-    store.put(sends("a", 1, environment="ci"))
+        store.put(make_instance("a", sent, environment="ci"))
+    store.put(make_instance("a", 1, environment="ci"))
     assert store.flush(CLOCK).changed == {"a": {"environment"}}
 
 
-def test_what_a_list_says_is_drawn_but_no_news() -> None:
-    store = filled(sends("a", 1))
-    store.put(sends("a", 2), highlight=False)
-    store.put(sends("b", 2), highlight=False)
+def test_rows_of_a_list_are_not_highlighted() -> None:
+    store = filled_store(make_instance("a", 1))
+    store.put(make_instance("a", 2), highlight=False)
+    store.put(make_instance("b", 2), highlight=False)
     assert store.flush(CLOCK).changed == {"a": set(), "b": set()}
 
 
@@ -261,40 +266,45 @@ def test_what_a_list_says_is_drawn_but_no_news() -> None:
         (row(metrics={"a": 1}), row(metrics={"a": Decimal("1.0")}), set()),
     ],
 )
-def test_a_change_is_named_by_its_column(before: Row | None, after: Row, changed: set[str]) -> None:
+def test_a_change_has_the_id_of_its_column(before: Row | None, after: Row, changed: set[str]) -> None:
     assert changed_columns(before, after) == changed
 
 
-def test_a_column_is_of_numbers_when_most_of_its_values_are() -> None:
-    store = filled(sends("a", 1), sends("b", Decimal("0.5")), sends("c", "many"), instance("d", metrics={"flag": True}))
+def test_a_column_is_numeric_if_most_of_its_values_are() -> None:
+    store = filled_store(
+        make_instance("a", 1),
+        make_instance("b", Decimal("0.5")),
+        make_instance("c", "many"),
+        instance("d", metrics={"flag": True}),
+    )
     assert set(numeric_keys(store)) == {"sent"}
-    store.put(sends("b", "few"))
+    store.put(make_instance("b", "few"))
     store.flush(CLOCK)
     assert set(numeric_keys(store)) == set()
 
 
-# Freezing.
+# Pausing.
 
 
-def test_while_frozen_nothing_moves_and_instances_that_changed_are_counted() -> None:
-    store = filled(sends("a", 1), sends("b", 2))
+def test_a_paused_store_counts_changes_and_applies_none() -> None:
+    store = filled_store(make_instance("a", 1), make_instance("b", 2))
     store.is_paused = True
     for cursor in range(10, 20):
-        store.put(sends("a", cursor))
-    store.put(sends("c", 0))
+        store.put(make_instance("a", cursor))
+    store.put(make_instance("c", 0))
     store.remove("b")
     flush = store.flush(CLOCK)
     assert (flush.changed, flush.order_changed, store.pending_count) == ({}, False, 3)
-    assert (store.visible_ids, held(store)) == (["a", "b"], {"a": 1, "b": 2})
+    assert (store.visible_ids, sent_values(store)) == (["a", "b"], {"a": 1, "b": 2})
     store.is_paused = False
     store.flush(CLOCK)
-    assert (store.pending_count, held(store)) == (0, {"a": 19, "c": 0})
+    assert (store.pending_count, sent_values(store)) == (0, {"a": 19, "c": 0})
 
 
-def test_what_is_frozen_can_be_filtered_and_sorted() -> None:
-    store = filled(sends("a", 1), sends("b", 2), sends("c", 3))
+def test_a_paused_store_can_be_filtered_and_sorted() -> None:
+    store = filled_store(make_instance("a", 1), make_instance("b", 2), make_instance("c", 3))
     store.is_paused = True
-    store.put(sends("a", 9))
+    store.put(make_instance("a", 9))
     store.filter, store.is_descending = parse_filter("sent<3"), True
     store.rebuild_order(CLOCK)
     assert store.visible_ids == ["b", "a"]
@@ -303,8 +313,8 @@ def test_what_is_frozen_can_be_filtered_and_sorted() -> None:
 # Bounds.
 
 
-def test_beyond_its_limit_and_some_slack_the_longest_unseen_go() -> None:
-    store = sorted_by(SEEN, limit=10)
+def test_the_longest_unseen_rows_are_evicted_beyond_the_limit() -> None:
+    store = sorted_store(SEEN, limit=10)
     for age in range(10 + EVICTION_SLACK):
         store.put(instance(f"i{age}", age))
     store.flush(CLOCK)
@@ -315,7 +325,7 @@ def test_beyond_its_limit_and_some_slack_the_longest_unseen_go() -> None:
     assert store.rows.keys() == set(store.visible_ids)
 
 
-def test_the_longest_unseen_are_those_that_never_were() -> None:
+def test_rows_never_seen_are_the_oldest() -> None:
     pending = row("p", None, first_seen_at=row(seen=5).instance.last_seen_at)
     assert (
         last_seen_ts(row("n", None))
@@ -325,14 +335,14 @@ def test_the_longest_unseen_are_those_that_never_were() -> None:
     )
 
 
-def test_a_long_freeze_holds_no_more_than_could_be_shown_after_it() -> None:
-    store = sorted_by(SENT, limit=10)
-    store.put(sends("held", 1))
+def test_a_long_pause_keeps_a_limited_number_of_changes() -> None:
+    store = sorted_store(SENT, limit=10)
+    store.put(make_instance("held", 1))
     store.flush(CLOCK)
     store.is_paused = True
-    store.put(sends("held", 2))
+    store.put(make_instance("held", 2))
     for number in range(5000):
-        store.put(sends(f"i{number}", number, seen=5000 - number))
+        store.put(make_instance(f"i{number}", number, seen=5000 - number))
         store.remove(f"gone{number}")
     assert store.pending_count <= 2 * (10 + EVICTION_SLACK)
     store.is_paused = False
@@ -340,23 +350,23 @@ def test_a_long_freeze_holds_no_more_than_could_be_shown_after_it() -> None:
     assert {f"i{number}" for number in range(4991, 5000)} <= store.rows.keys()
 
 
-def test_forgetting_is_done_in_bulk() -> None:
-    """Each time costs a look at all that waits, so it must not be once for each message."""
-    store = sorted_by(SENT, limit=10)
+def test_pending_changes_are_dropped_in_bulk() -> None:
+    """Dropping reads all pending changes, so it must not happen for each message."""
+    store = sorted_store(SENT, limit=10)
     for number in range(10 + EVICTION_SLACK):
-        store.put(sends(f"i{number}", 1))
+        store.put(make_instance(f"i{number}", 1))
     store.flush(CLOCK)
     store.is_paused = True
     for number in range(10 + EVICTION_SLACK):
-        store.put(sends(f"i{number}", 2))
+        store.put(make_instance(f"i{number}", 2))
     before = store.pending_count
     for number in range(3 * EVICTION_SLACK):
-        store.put(sends(f"stranger{number}", 1))
+        store.put(make_instance(f"stranger{number}", 1))
         assert store.pending_count == before + 1 or store.pending_count <= before + 1 - EVICTION_SLACK
         before = store.pending_count
 
 
-def test_whoever_invents_new_keys_each_time_does_not_fill_the_memory() -> None:
+def test_new_keys_in_every_snapshot_do_not_fill_the_memory() -> None:
     store = RowStore()
     for number in range(100):
         store.put(instance("a", metrics={f"k{number}": number}))
