@@ -74,8 +74,8 @@ class _Subscribers:
 def broadcast(pipe: Connection, plan: BroadcastPlan) -> None:
     """The main function of a process: sends its port, starts at the first message, and sends `SendResult` at the end.
 
-    `SendResult` has the time at which each message was created. At the next message it creates one more and sends that
-    one's cursor.
+    `SendResult` has the time at which each message was created. At the next message it creates one more and sends
+    the cursor of that one.
     """
     with socket.create_server(("127.0.0.1", 0), backlog=1_024) as listener:
         pipe.send(listener.getsockname()[1])

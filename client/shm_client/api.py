@@ -92,7 +92,7 @@ class Api:
         return self._decode(await self._get(f"{API_PATH}/applications/{quote(slug, safe='')}/kpis"), Kpis)
 
     async def version_rank(self, version: str) -> str:
-        """The rank that the server gives to this version, as in `Instance.version_rank`."""
+        """The rank that the server computes for this version, as in `Instance.version_rank`."""
         response = await self._get(f"{API_PATH}/version-rank?{urlencode({'version': version})}")
         ranked: RankedVersion = self._decode(response, RankedVersion)
         return ranked.version_rank

@@ -188,7 +188,7 @@ class Subscription:
         yield from self._listing.begin(page)
 
     def _apply(self, item: QueueItem | None) -> Iterator[FeedEvent]:
-        """The events of one message or page. None stands for silence, or for a `relist`."""
+        """The events of one message or page. None means silence, or a `relist`."""
         match item:
             case Page():
                 yield from self._listing.add_page(item)

@@ -31,7 +31,7 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """The validated settings. An empty string stands for a setting that is not set."""
+    """The validated settings. An empty string means that the setting is not set."""
 
     server_url: str  # without a trailing slash
     app_name: str

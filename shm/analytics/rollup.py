@@ -1,7 +1,7 @@
 """Writes the series: rolls up snapshots in the order in which they were stored, in bounded steps.
 
 A step holds the rollup's lock and advances `series_head` in the same statement, so each snapshot is rolled up once,
-whatever process executes the step. No step takes the writers' lock, so the intake never waits for one.
+in any process. No step takes the writers' lock, so the intake never waits for one.
 """
 
 from shm.core.errors import QueryTooSlow

@@ -59,7 +59,7 @@ ON CONFLICT (app_slug, counted_only, key) DO UPDATE SET
 RETURNING key;
 
 -- name: delete_unused
--- Deletes distributions that nobody has requested for a while: their keys or instances may no longer exist.
+-- Deletes distributions that have not been requested for a while: their keys or instances may no longer exist.
 DELETE FROM distributions
 WHERE ctid = ANY(ARRAY(SELECT ctid FROM distributions WHERE as_of < now() - %(kept)s::interval LIMIT %(limit)s))
 RETURNING 1 AS deleted;

@@ -15,7 +15,7 @@ WHERE id = ANY(%(ids)s::uuid[]) AND last_used_on IS DISTINCT FROM current_date;
 DELETE FROM tokens WHERE name = %(name)s AND token_hash <> %(token_hash)s;
 
 -- name: upsert
--- Makes a token valid without expiry, whatever it was before.
+-- Inserts a token without expiry. An existing one gets the role and the name, and loses its expiry.
 INSERT INTO tokens (token_hash, role, name) VALUES (%(token_hash)s, %(role)s, %(name)s)
 ON CONFLICT (token_hash) DO UPDATE SET role = excluded.role, name = excluded.name, expires_at = NULL
 WHERE (tokens.role, tokens.name) <> (excluded.role, excluded.name) OR tokens.expires_at IS NOT NULL;

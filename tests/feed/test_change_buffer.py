@@ -38,7 +38,7 @@ steps = st.lists(
 
 @dataclass
 class Reader:
-    """A subscriber that reads when a step says so, and the state that it holds."""
+    """A subscriber that reads in the steps for it, and its state."""
 
     app: str | None
     position: int | None = 0

@@ -1,4 +1,4 @@
-"""The feed sends the same KPIs as the API, whatever changed them."""
+"""The feed sends the same KPIs as the API after every kind of change."""
 
 import asyncio
 import time

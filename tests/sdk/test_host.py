@@ -1,4 +1,4 @@
-"""The SDK copes with whatever a host application does."""
+"""The SDK handles providers that raise, unprintable keys, async providers and forks."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Whatever a provider returns, the server accepts the sanitized metrics."""
+"""The server accepts the sanitized metrics of any provider."""
 
 import json
 import math

@@ -1,6 +1,6 @@
 """The columns of the table: label, pinning, the text of a cell, and the sort key.
 
-Fixed columns show what every instance has. Metric columns are built from whatever keys arrive: business metrics first,
+Fixed columns show what every instance has. Metric columns are built from the reported keys: business metrics first,
 and those of the most instances first. The module neither draws nor computes widths.
 """
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from shm_client import Client, ClientError, MetricKey
 
-MAX_EXTRA_KEYS = 2_000  # keys beyond the first response: nobody reads so many columns
+MAX_EXTRA_KEYS = 2_000  # keys beyond the first response: a person cannot read more columns
 RETRY_S = 10.0  # after a failed request
 
 

@@ -158,7 +158,7 @@ def _search_text(row: Row) -> str:
         texts.append(format_value(value))
         if isinstance(value, int | Decimal) and not isinstance(value, bool):
             texts.append(f"{value}" if isinstance(value, Decimal) or abs(value) < 10**18 else "")
-    # Nobody can type a line break, so that no word matches across two texts.
+    # A filter cannot contain a line break, so no word matches across two texts.
     return "\n".join(texts).casefold()
 
 

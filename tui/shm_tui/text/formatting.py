@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 
 UNKNOWN = "–"  # a missing value; it is not zero
-MAX_EXACT_DIGITS = 120  # a longer number is written with an exponent: nobody reads so many digits
+MAX_EXACT_DIGITS = 120  # a longer number is written with an exponent, because a person cannot read it
 
 _THREE_DIGITS = Context(prec=3, Emax=MAX_EMAX, Emin=MIN_EMIN)
 _SUFFIXES = ("", "k", "M", "B", "T")
@@ -101,7 +101,7 @@ def duration(seconds: float) -> str:
 
 
 def age(moment: datetime | None, now: datetime) -> str:
-    """The time since `moment`; a time in the future gives 0s, because clocks differ."""
+    """The time since `moment`; 0s for a time in the future, because clocks differ."""
     return UNKNOWN if moment is None else duration((now - moment).total_seconds())
 
 
