@@ -364,7 +364,7 @@ def test_a_partition_in_use_is_dropped_later_and_blocks_nothing(
         cursor.execute("SELECT count(*) FROM snapshots")
         server = serve(**SHORT_RETENTION)
         with expired_pending_install(server, database) as purged:
-            wait_for(lambda: "could not drop weeks" in server.log, "a log line about the partitions")
+            wait_for(lambda: "could not drop expired partitions" in server.log, "a log line about the partitions")
             wait_for(purged, "the purge")
         installs[0].url = server.url
         assert installs[0].snapshot({"orders": 1}).status_code == 202
