@@ -86,7 +86,7 @@ def render_details(row: Row, clock: Clock, style: dict[str, Style], descriptions
             padding = " " * max(0, VALUE_WIDTH - cell_len(value))
             name = _pad(_cut_middle(metric.key, KEY_WIDTH - 1), KEY_WIDTH)
             lines.append(Text.assemble((name + padding, style["name"]), (value, style["value"])))
-    lines.extend((Text(), Text("AS IT WAS SENT", style["heading"])))
+    lines.extend((Text(), Text("METRICS AS SENT", style["heading"])))
     lines.append(Text(format_json(instance.metrics), style["name"]))
     return Text("\n").join(lines)
 
