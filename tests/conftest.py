@@ -15,7 +15,7 @@ from tests.support import plain_http
 from tests.support.databases import TEMPLATE, admin_cursor, fresh_database, migrate
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
-from tests.support.targets import Neighbours, Seeded, Target
+from tests.support.targets import HonestInstalls, Seeded, Target
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -34,16 +34,16 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def postgres_dir() -> Iterator[Path]:
-    """A folder for an embedded PostgreSQL. pytest's own folders are closed to PostgreSQL's user by other runs."""
+    """A directory for an embedded PostgreSQL. PostgreSQL's user may have no access to the directories of pytest."""
     with tempfile.TemporaryDirectory(prefix="shm-tests-") as folder:
         yield Path(folder)
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The DSN of a PostgreSQL that lives as long as the session, with a migrated template database.
+    """The DSN of a PostgreSQL for the session, with a migrated template database.
 
-    fsync is off: tests of durability start an embedded PostgreSQL of their own.
+    fsync is off. Tests of durability start their own embedded PostgreSQL.
     """
     with (
         tempfile.TemporaryDirectory(prefix="shm-tests-") as folder,
@@ -67,7 +67,7 @@ def database(postgres: str) -> Iterator[str]:
 
 @pytest.fixture
 def serve(database: str, tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
-    """Starts `shm serve` processes on the test's database; they end with the test."""
+    """Starts `shm serve` processes on the test's database and terminates them after the test."""
     started: list[ServerProcess] = []
     numbers = count()
 
@@ -91,7 +91,7 @@ def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
 
 @pytest.fixture(scope="session")
 def shared_server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """One server for all tests that need no server or database of their own."""
+    """One server for all tests that share a server and its database."""
     server = ServerProcess(tmp_path_factory.mktemp("running") / "data", {"SHM_DB_DSN": postgres})
     server.start()
     yield server
@@ -100,7 +100,7 @@ def shared_server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(scope="module")
 def target(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    """One server for a module's tests, on a database of its own. It accepts snapshots of any age."""
+    """A server for the tests of a module, with its own database. It accepts snapshots of any age."""
     with fresh_database(postgres) as dsn:
         environment = {"SHM_DB_DSN": dsn, "SHM_MAX_SNAPSHOT_AGE": "36000d", "SHM_RETENTION": "36500d"}
         server = ServerProcess(tmp_path_factory.mktemp("target") / "data", environment)
@@ -113,7 +113,7 @@ def target(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(scope="module")
 def seeded(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seeded]:
-    """One server for a file's tests, on a database of its own."""
+    """A server for the tests of a module, with its own database and instances of each status."""
     with fresh_database(postgres) as dsn:
         server = ServerProcess(tmp_path_factory.mktemp("seeded") / "data", {"SHM_DB_DSN": dsn})
         server.start()
@@ -121,11 +121,11 @@ def seeded(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             one = Install(server.url).enroll({"invoices": 3, "mail": {"sent": 1.5}, "beta": True, "locale": "fr"})
             Install(server.url, app_name="Kiosk").enroll({"list": [None]}, ago=timedelta(days=1))
             revoked = Install(server.url, app_name="Kiosk").enroll()
-            decision = f"{server.url}/api/v1/admin/instances/{revoked.instance_id}/revoke"
-            plain_http.post(decision, headers=server.headers).raise_for_status()
+            revoke = f"{server.url}/api/v1/admin/instances/{revoked.instance_id}/revoke"
+            plain_http.post(revoke, headers=server.headers).raise_for_status()
             Install(server.url).register()
-            said = {"name": "a script", "role": "viewer"}
-            token = plain_http.post(f"{server.url}/api/v1/admin/tokens", json=said, headers=server.headers).json()
+            body = {"name": "a script", "role": "viewer"}
+            token = plain_http.post(f"{server.url}/api/v1/admin/tokens", json=body, headers=server.headers).json()
             known = {"slug": "ledger", "app": "Ledger", "instance_id": one.instance_id}
             yield Seeded(server, known | {"token_id": token["id"]})
         finally:
@@ -133,15 +133,15 @@ def seeded(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture(scope="module")
-def neighbours(target: Target) -> Iterator[Neighbours]:
-    """Two well-behaved installs for a module's tests."""
+def honest_installs(target: Target) -> Iterator[HonestInstalls]:
+    """Two honest installs for the tests of a module."""
     with admin_cursor(target.database) as cursor:
-        yield Neighbours(Install(target.server.url).enroll(), Install(target.server.url).enroll(), cursor)
+        yield HonestInstalls(Install(target.server.url).enroll(), Install(target.server.url).enroll(), cursor)
 
 
 @pytest.fixture
 def install(target: Target) -> Install:
-    """The misbehaving install: registered, active and without a stored snapshot."""
+    """The hostile install: registered, active and without a stored snapshot."""
     install = Install(target.server.url)
     assert install.register().status_code == 201
     assert install.activate().status_code == 200

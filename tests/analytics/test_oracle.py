@@ -1,6 +1,6 @@
 """All KPIs, counts and charts of random fleets equal an oracle that computes them from the raw snapshots.
 
-Hypothesis generates the stories. The server computes its values from tallies, refreshes and the series.
+Hypothesis generates the scenarios. The server computes its values from tallies, refreshes and the series.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from tests.support.background_jobs import BackgroundJobs, run_background_jobs
 from tests.support.databases import admin_cursor, fresh_database
 from tests.support.oracle import assert_matches_oracle, assert_series_match_oracle
-from tests.support.random_fleets import Fleet, Story, play, stories
+from tests.support.random_fleets import Fleet, Scenario, run_scenario, scenarios
 from tests.support.server_process import ServerProcess
 
 NO_DEADLINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -23,7 +23,7 @@ EXAMPLE_COUNTS = [
     pytest.param(settings(NO_DEADLINE, max_examples=500), id="long", marks=pytest.mark.long),
 ]
 
-# Tables that are not emptied between two stories. The series' cursor is not reset, because the feed's never goes back.
+# Tables that are not emptied between scenarios. The series' cursor is not reset, because the feed's never goes back.
 KEPT_TABLES = ["schema_migrations", "tokens", "settings", "feed_head", "series_head"]
 TRUNCATE_SQL = """
     SELECT format('TRUNCATE %%s', string_agg(oid::regclass::text, ', ')) FROM pg_class
@@ -50,7 +50,7 @@ class Environment:
 def environment(
     request: pytest.FixtureRequest, postgres: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Environment]:
-    """One server for all stories; each starts with an empty database. The short window ends within accepted ages."""
+    """One server for all scenarios; each starts with an empty database. The short window ends within accepted ages."""
     server_settings = {"SHM_ACTIVE_WINDOW": f"{request.param}d"}
     folder: Path = tmp_path_factory.mktemp("stage")
     with fresh_database(postgres) as dsn, run_background_jobs(dsn, **server_settings) as background:
@@ -65,11 +65,11 @@ def environment(
 @pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("example_count", EXAMPLE_COUNTS)
 def test_every_figure_equals_the_oracle(environment: Environment, example_count: settings) -> None:
-    """Current and past values equal the oracle for any story."""
+    """Current and past values equal the oracle for any scenario."""
 
     @example_count
-    @given(story=stories)
-    def check_story(story: Story) -> None:
+    @given(scenario=scenarios)
+    def check_scenario(scenario: Scenario) -> None:
         with admin_cursor(environment.database) as cursor:
             cursor.execute(TRUNCATE_SQL, [KEPT_TABLES])
             (truncate,) = cursor.fetchone() or ("",)
@@ -79,11 +79,11 @@ def test_every_figure_equals_the_oracle(environment: Environment, example_count:
         def check_current() -> None:
             assert_matches_oracle(environment.server, environment.database, window=environment.window)
 
-        play(story, fleet, after_time=check_current)
+        run_scenario(scenario, fleet, after_time=check_current)
         check_current()
         environment.background.run()
         check_current()
         assert_series_match_oracle(environment.server, environment.database, window=environment.window)
         assert environment.background.differences() == {}
 
-    check_story()
+    check_scenario()

@@ -42,7 +42,7 @@ def are_rows_dimmed(console: DrivenConsole) -> bool:
 async def test_tiles_and_columns_are_built_from_the_reported_keys(server: ServerProcess) -> None:
     Install(server.url).enroll({"pizzas_eaten": 10, "beta": True, "db": "postgres", "mail": {"sent": 3}})
     async with open_console(server, size=(200, 50)) as console:
-        await console.shows("PIZZAS EATEN", "100 %", "postgres 100 %", "MAIL SENT")
+        await console.wait_for_text("PIZZAS EATEN", "100 %", "postgres 100 %", "MAIL SENT")
         (row,) = console.rows()
         assert {"10", "3", "yes", "postgres"} <= set(row.split())
 
@@ -50,28 +50,28 @@ async def test_tiles_and_columns_are_built_from_the_reported_keys(server: Server
 async def test_a_new_key_becomes_a_tile_and_a_column(server: ServerProcess) -> None:
     (install,) = report_fleet(server, 1)
     async with open_console(server) as console:
-        await console.shows("SENT")
+        await console.wait_for_text("SENT")
         await asyncio.to_thread(install.snapshot, {"sent": 1, "sandwiches": 7})
-        await console.until(lambda: console.screen.count("SANDWICHES") == 2, "a tile and a column")
+        await console.wait_until(lambda: console.screen.count("SANDWICHES") == 2, "a tile and a column")
 
 
 async def test_a_snapshot_changes_its_cell_and_the_tile(server: ServerProcess) -> None:
     installs = report_fleet(server, 3)
     async with open_console(server, "ledger") as console:
-        await console.shows("SENT", "30")
+        await console.wait_for_text("SENT", "30")
         await asyncio.to_thread(installs[0].snapshot, {"sent": 4000})
-        await console.until(lambda: "4.03k" in console.screen and "4.00k" in console.screen, "4,030 and 4,000")
+        await console.wait_until(lambda: "4.03k" in console.screen and "4.00k" in console.screen, "4,030 and 4,000")
 
 
 async def test_the_cursor_stays_on_its_instance_when_rows_move(shared_app_server: ServerProcess, app: str) -> None:
     installs = report_fleet(shared_app_server, 4, app)
     async with open_console(shared_app_server, app) as console:
-        await console.until(lambda: len(console.app.table.store.visible_ids) == 4)
+        await console.wait_until(lambda: len(console.app.table.store.visible_ids) == 4)
         await console.pilot.press("down")
         instance_id_before = console.app.table.cursor_id
         assert instance_id_before == installs[2].instance_id
         await asyncio.to_thread(installs[0].snapshot, {"sent": 999})
-        await console.until(lambda: console.app.table.store.visible_ids[0] == installs[0].instance_id)
+        await console.wait_until(lambda: console.app.table.store.visible_ids[0] == installs[0].instance_id)
         assert console.app.table.cursor_id == instance_id_before
 
 
@@ -81,7 +81,7 @@ async def test_arrows_move_the_cursor_in_a_table_longer_than_the_screen(
     report_fleet(shared_app_server, 30, app)
     async with open_console(shared_app_server, app, (80, 24)) as console:
         table = console.app.table
-        await console.until(lambda: len(table.store.visible_ids) == 30 and console.app.data_shown.is_set())
+        await console.wait_until(lambda: len(table.store.visible_ids) == 30 and console.app.data_shown.is_set())
         for keys, index in ((["down"] * 3, 3), (["up"], 2), (["end"], 29), (["pageup"], 11), (["G", "g"], 0)):
             await console.pilot.press(*keys)
             assert table.store.index_of(table.cursor_id) == index, keys
@@ -91,13 +91,13 @@ async def test_arrows_move_the_cursor_in_a_table_longer_than_the_screen(
 async def test_the_filter_applies_while_typing_and_escape_clears_it(shared_app_server: ServerProcess, app: str) -> None:
     report_fleet(shared_app_server, 5, app)
     async with open_console(shared_app_server, app) as console:
-        await console.until(lambda: len(console.rows()) == 5)
+        await console.wait_until(lambda: len(console.rows()) == 5)
         await console.pilot.press("slash", *"sent>20")
-        await console.until(lambda: len(console.rows()) == 2)
+        await console.wait_until(lambda: len(console.rows()) == 2)
         await console.pilot.press("enter", "slash", *"0000")
-        await console.shows("No instance matches")
+        await console.wait_for_text("No instance matches")
         await console.pilot.press("escape")
-        await console.until(lambda: len(console.rows()) == 5)
+        await console.wait_until(lambda: len(console.rows()) == 5)
 
 
 async def test_versions_are_sorted_and_compared_as_the_server_does(shared_app_server: ServerProcess, app: str) -> None:
@@ -107,7 +107,7 @@ async def test_versions_are_sorted_and_compared_as_the_server_does(shared_app_se
     latest = shared_app_server.get(f"applications/{app}/versions").json()["latest"]
     async with open_console(shared_app_server, app) as console:
         store = console.app.session.store
-        await console.until(lambda: len(console.rows()) == 6)
+        await console.wait_until(lambda: len(console.rows()) == 6)
         for _ in console.app.table.columns:
             if store.sort_column.id != "version":
                 await console.pilot.press("shift+right")
@@ -115,28 +115,28 @@ async def test_versions_are_sorted_and_compared_as_the_server_does(shared_app_se
         assert shown == listed == ["main", "1.9", "1.9-ls12", "1.10.0-rc1", "v1.10", "2.0"]
         assert shown[-1] == latest
         await console.pilot.press("slash", *"version>=1.10", "enter")
-        await console.until(lambda: len(console.rows()) == 2 and not console.app.is_filter_open)
+        await console.wait_until(lambda: len(console.rows()) == 2 and not console.app.is_filter_open)
         assert [store.rows[key].instance.app_version for key in store.visible_ids] == ["v1.10", "2.0"]
 
 
 async def test_an_invalid_filter_shows_the_reason(shared_app_server: ServerProcess, app: str) -> None:
     report_fleet(shared_app_server, 1, app)
     async with open_console(shared_app_server, app) as console:
-        await console.until(lambda: console.rows())
+        await console.wait_until(lambda: console.rows())
         await console.pilot.press("slash", *"status:nonsense")
-        await console.shows("status: is one of")
+        await console.wait_for_text("status: is one of")
 
 
 async def test_an_invalid_filter_is_never_kept(shared_app_server: ServerProcess, app: str) -> None:
     report_fleet(shared_app_server, 5, app)
     async with open_console(shared_app_server, app) as console:
-        await console.until(lambda: len(console.rows()) == 5)
+        await console.wait_until(lambda: len(console.rows()) == 5)
         await console.pilot.press("slash", *"status:zzz", "enter")
-        await console.shows("status: is one of")
+        await console.wait_for_text("status: is one of")
         assert console.app.is_filter_open
-        await console.until(lambda: len(console.rows()) == 5)
+        await console.wait_until(lambda: len(console.rows()) == 5)
         await console.pilot.press("tab")
-        await console.until(lambda: not console.app.is_filter_open)
+        await console.wait_until(lambda: not console.app.is_filter_open)
         assert len(console.rows()) == 5
 
 
@@ -146,40 +146,40 @@ async def test_all_of_many_applications_are_listed(server: ServerProcess) -> Non
     for _ in range(2):
         Install(server.url, app_name="Zebra").enroll({"sent": 1})
     async with open_console(server) as console:
-        await console.shows("Zebra  ", "SENT")
+        await console.wait_for_text("Zebra  ", "SENT")
         assert len(console.app.overview.applications or ()) == 56
 
 
 async def test_an_unknown_application_differs_from_an_empty_server(shared_app_server: ServerProcess) -> None:
     report_fleet(shared_app_server, 1)
     async with open_console(shared_app_server, "nobody") as console:
-        await console.shows("There is no application “nobody”")
+        await console.wait_for_text("There is no application “nobody”")
 
 
 async def test_the_values_of_long_keys_stay_aligned(shared_app_server: ServerProcess, app: str) -> None:
     report_fleet(shared_app_server, 1, app, **{"a_key_" + "x" * 100 + "_end": 4711})
     async with open_console(shared_app_server, app) as console:
-        await console.until(lambda: console.rows())
+        await console.wait_until(lambda: console.rows())
         await console.pilot.press("enter")
-        await console.until(lambda: any("…" in line and "4,711" in line for line in console.screen.splitlines()))
+        await console.wait_until(lambda: any("…" in line and "4,711" in line for line in console.screen.splitlines()))
 
 
 async def test_brackets_in_the_filter_are_not_markup(shared_app_server: ServerProcess, app: str) -> None:
     report_fleet(shared_app_server, 1, app)
     async with open_console(shared_app_server, app) as console:
-        await console.until(lambda: console.rows())
+        await console.wait_until(lambda: console.rows())
         await console.pilot.press("slash", "left_square_bracket", "slash", "left_square_bracket")
-        await console.shows("No instance matches  /[/[")
+        await console.wait_for_text("No instance matches  /[/[")
 
 
 async def test_a_reload_shows_changes_that_the_feed_did_not_send(server: ServerProcess, database: str) -> None:
     report_fleet(server, 2)
     async with open_console(server, "ledger") as console:
-        await console.until(lambda: len(console.rows()) == 2)
+        await console.wait_until(lambda: len(console.rows()) == 2)
         with admin_cursor(database) as cursor:
             cursor.execute("DELETE FROM instances WHERE metrics = '{\"sent\": 0}'")
         await console.pilot.press("r")
-        await console.until(lambda: len(console.rows()) == 1)
+        await console.wait_until(lambda: len(console.rows()) == 1)
 
 
 async def test_rows_are_sorted_by_the_chosen_column_and_reversed(shared_app_server: ServerProcess, app: str) -> None:
@@ -190,48 +190,48 @@ async def test_rows_are_sorted_by_the_chosen_column_and_reversed(shared_app_serv
         return [row.split()[1] for row in console.rows()]
 
     async with open_console(shared_app_server, app, (80, 24)) as console:
-        await console.until(lambda: len(console.rows()) == 4)
+        await console.wait_until(lambda: len(console.rows()) == 4)
         assert order(console) == ids[::-1]
         await console.pilot.press("s")
-        await console.until(lambda: order(console) == ids)
+        await console.wait_until(lambda: order(console) == ids)
         await console.pilot.press("shift+left", "shift+left")
-        await console.until(lambda: order(console) == sorted(ids), "by instance")
+        await console.wait_until(lambda: order(console) == sorted(ids), "by instance")
 
 
 async def test_enter_opens_the_details_and_escape_closes_them(shared_app_server: ServerProcess, app: str) -> None:
     (install,) = report_fleet(shared_app_server, 1, app, revenue=99120.50, nested={"deep": [1, None]})
     async with open_console(shared_app_server, app) as console:
-        await console.until(lambda: console.rows())
+        await console.wait_until(lambda: console.rows())
         await console.pilot.press("enter")
-        await console.shows(install.instance_id, "99,120.5", "nested.deep")
+        await console.wait_for_text(install.instance_id, "99,120.5", "nested.deep")
         await asyncio.to_thread(install.snapshot, {"sent": 123456})
-        await console.shows("123,456")
+        await console.wait_for_text("123,456")
         await console.pilot.press("escape")
-        await console.until(lambda: not console.app.query_one(DetailPanel).display)
+        await console.wait_until(lambda: not console.app.query_one(DetailPanel).display)
 
 
 async def test_keys_switch_between_applications(server: ServerProcess) -> None:
     report_fleet(server, 2)
     Install(server.url, app_name="Kiosk").enroll({"plays": 1})
     async with open_console(server, size=(80, 24)) as console:
-        await console.shows("Ledger", "SENT")
+        await console.wait_for_text("Ledger", "SENT")
         await console.pilot.press("right_square_bracket")
-        await console.shows("Kiosk", "PLAYS")
+        await console.wait_for_text("Kiosk", "PLAYS")
         await console.pilot.press("right_square_bracket")
-        await console.shows("All", "THIS WEEK")
-        await console.until(lambda: len(console.rows()) == 3)
+        await console.wait_for_text("All", "THIS WEEK")
+        await console.wait_until(lambda: len(console.rows()) == 3)
 
 
 async def test_pausing_stops_the_rows_and_counts_pending_changes(shared_app_server: ServerProcess, app: str) -> None:
     (install,) = report_fleet(shared_app_server, 1, app)
     async with open_console(shared_app_server, app) as console:
-        await console.until(lambda: console.rows())
+        await console.wait_until(lambda: console.rows())
         await console.pilot.press("p")
         await asyncio.to_thread(install.snapshot, {"sent": 777})
-        await console.shows("paused, 1 change")
+        await console.wait_for_text("paused, 1 change")
         assert "777" not in console.rows()[0]
         await console.pilot.press("p")
-        await console.until(lambda: "777" in console.rows()[0])
+        await console.wait_until(lambda: "777" in console.rows()[0])
 
 
 async def test_each_state_has_its_own_glyph(shared_app_server: ServerProcess, app: str) -> None:
@@ -239,22 +239,22 @@ async def test_each_state_has_its_own_glyph(shared_app_server: ServerProcess, ap
     Install(shared_app_server.url, app_name=app, environment="dev").enroll({"sent": 1})
     Install(shared_app_server.url, app_name=app).register()
     async with open_console(shared_app_server, app) as console:
-        await console.until(lambda: len(console.rows()) == 3)
+        await console.wait_until(lambda: len(console.rows()) == 3)
         assert {row[0] for row in console.rows()} == {"●", "◐", "…"}
 
 
 async def test_an_empty_server_shows_how_to_send_the_first_snapshot(server: ServerProcess) -> None:
     async with open_console(server) as console:
-        await console.shows("No instance has reported yet", "shm_sdk.Client")
+        await console.wait_for_text("No instance has reported yet", "shm_sdk.Client")
         await asyncio.to_thread(Install(server.url).enroll, {"sent": 5})
-        await console.shows("Ledger", "SENT")
-        await console.hides("No instance has reported yet")
+        await console.wait_for_text("Ledger", "SENT")
+        await console.wait_until_gone("No instance has reported yet")
 
 
 async def test_a_wrong_token_shows_an_error_and_not_an_empty_table(server: ServerProcess) -> None:
     (server.data_dir / "admin.token").write_text("shm_wrong-token-wrong-token\n")
     async with open_console(server) as console:
-        await console.shows("does not accept the token")
+        await console.wait_for_text("does not accept the token")
         assert "No instance has reported" not in console.screen
 
 
@@ -264,18 +264,18 @@ async def test_rows_stay_while_disconnected_and_continue_without_a_gap(
 ) -> None:
     installs = report_fleet(server, 3)
     async with open_console(server, "ledger", size) as console:
-        await console.shows("● live")
-        await console.until(lambda: len(console.rows()) == 3)
+        await console.wait_for_text("● live")
+        await console.wait_until(lambda: len(console.rows()) == 3)
         await asyncio.to_thread(server.kill)
-        await console.shows("◌ disconnected", "retry in")
-        await console.until(lambda: are_rows_dimmed(console), "dimmed rows")
+        await console.wait_for_text("◌ disconnected", "retry in")
+        await console.wait_until(lambda: are_rows_dimmed(console), "dimmed rows")
         assert len(console.rows()) == 3
         await asyncio.to_thread(server.start)
         await asyncio.to_thread(installs[1].snapshot, {"sent": 5560})
         await asyncio.to_thread(Install(server.url).enroll, {"sent": 1})
-        await console.shows("● live")
-        await console.until(lambda: len(console.rows()) == 4 and "5.56k" in console.rows()[0])
-        await console.until(lambda: not are_rows_dimmed(console), "bright rows")
+        await console.wait_for_text("● live")
+        await console.wait_until(lambda: len(console.rows()) == 4 and "5.56k" in console.rows()[0])
+        await console.wait_until(lambda: not are_rows_dimmed(console), "bright rows")
 
 
 @pytest.mark.parametrize(
@@ -299,9 +299,9 @@ async def test_a_hostile_string_is_sanitized(shared_app_server: ServerProcess, h
     async with open_console(shared_app_server, size=(200, 50)) as console:
         slug = shared_app_server.get(f"instances/{install.instance_id}").json()["app_slug"]
         console.app.show_application(slug)
-        await console.until(lambda: console.rows() and console.app.session.slug == slug)
+        await console.wait_until(lambda: console.rows() and console.app.session.slug == slug)
         await console.pilot.press("enter")
-        await console.shows(install.instance_id)
+        await console.wait_for_text(install.instance_id)
         screen = console.screen
         assert all(character == "\n" or character.isprintable() for character in screen)
         assert "\u202e" not in screen
@@ -313,6 +313,6 @@ async def test_a_hostile_string_is_sanitized(shared_app_server: ServerProcess, h
 async def test_help_shows_every_key_and_state(shared_app_server: ServerProcess) -> None:
     async with open_console(shared_app_server, size=(120, 90)) as console:
         await console.pilot.press("question_mark")
-        await console.shows("NAVIGATION", "STATES", "revoked for good", "THE FILTER")
+        await console.wait_for_text("NAVIGATION", "STATES", "revoked for good", "THE FILTER")
         await console.pilot.press("escape")
-        await console.hides("STATES")
+        await console.wait_until_gone("STATES")

@@ -12,7 +12,7 @@ import msgspec
 
 from tests.support import plain_http
 from tests.support.feed_checker import Received
-from tests.support.feed_watcher import Watcher, plain
+from tests.support.feed_watcher import Watcher, without_read_times
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 from tests.support.time_travel import shift_times
@@ -30,7 +30,7 @@ OVERRIDES: list[dict[str, Any]] = [
 
 def fetch_kpis(server: ServerProcess, app: str) -> dict[str, Any]:
     """The KPIs from the API, without the time at which they were read."""
-    return plain(msgspec.json.decode(server.get(f"applications/{app}/kpis").content))
+    return without_read_times(msgspec.json.decode(server.get(f"applications/{app}/kpis").content))
 
 
 def set_overrides(server: ServerProcess, app: str, overrides: dict[str, Any]) -> None:
@@ -58,7 +58,7 @@ class WatchedApplication:
     async def list(self) -> None:
         """Every watcher lists."""
         for watcher in self._watchers:
-            await watcher.take_list()
+            await watcher.fetch_list()
 
     async def expect_kpis_after(self, *changes: Callable[[], object]) -> None:
         """Makes each change, and waits until every watcher has received the KPIs that the API returns after it."""
@@ -75,7 +75,7 @@ class WatchedApplication:
         assert [watcher.feeds for watcher in self._watchers] == [1] * len(self._watchers)
 
     def _has_received(self, expected: dict[str, Any], watcher: Watcher) -> bool:
-        return watcher.said(self._app) == expected
+        return watcher.latest_kpis(self._app) == expected
 
     async def _wait_for_all(self, condition: Callable[[Watcher], bool], expectation: str) -> None:
         deadline = time.monotonic() + TIMEOUT_S

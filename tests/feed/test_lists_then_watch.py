@@ -9,7 +9,7 @@ from tests.support import plain_http
 from tests.support.chaos import Chaos
 from tests.support.clusters import wait_for
 from tests.support.databases import admin_cursor
-from tests.support.feed_history import remember
+from tests.support.feed_history import record_history
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 from tests.support.watcher_group import VIEWS, WatcherGroup, make_watcher_group
@@ -32,11 +32,11 @@ async def test_a_mirror_is_true_at_every_cursor_of_two_servers(
 ) -> None:
     """Two servers write, and commits are slow."""
     servers = [serve(), serve()]
-    remember(database, slow_commits=True)
+    record_history(database, slow_commits=True)
     chaos = Chaos(servers, seed)
     group = make_watcher_group(servers, database, seed)
     for watcher in group.watchers[::2]:
-        watcher.leaves_after, watcher.page = 20, 5
+        watcher.max_messages, watcher.page = 20, 5
     async with group.watching(chaos):
         await run_chaos(group, chaos, seconds)
     assert [watcher.resyncs for watcher in group.watchers] == [0] * len(group.watchers)
@@ -47,10 +47,10 @@ async def test_a_mirror_is_true_over_many_reconnects_to_either_server(
     serve: Callable[..., ServerProcess], database: str, seed: int, feeds: int
 ) -> None:
     servers = [serve(), serve()]
-    remember(database)
+    record_history(database)
     chaos = Chaos(servers, seed, rest_s=0.1)
-    group = make_watcher_group(servers, database, seed, leaves_after=MAX_MESSAGES, page=7)
-    group.watchers.extend(make_watcher_group(servers, database, seed + 1, leaves_after=MAX_MESSAGES).watchers)
+    group = make_watcher_group(servers, database, seed, max_messages=MAX_MESSAGES, page=7)
+    group.watchers.extend(make_watcher_group(servers, database, seed + 1, max_messages=MAX_MESSAGES).watchers)
     for watcher in group.watchers:
         watcher.ports = [server.port for server in servers]
     async with group.watching(chaos):
@@ -80,16 +80,16 @@ def move_through(server: ServerProcess, install: Install, moves: Sequence[str | 
             assert install.activate().is_success
 
 
-@pytest.mark.parametrize("away", [True, False])
+@pytest.mark.parametrize("offline", [True, False])
 async def test_an_install_that_moves_is_in_one_application_only(
-    server: ServerProcess, database: str, seed: int, away: bool
+    server: ServerProcess, database: str, seed: int, offline: bool
 ) -> None:
     """An install that moved through several applications remains in the last one only."""
     chaos = Chaos([server], seed)
-    remember(database)
+    record_history(database)
     installs = [Install(server.url, app_name="Ledger").enroll({"n": number}) for number in range(len(MOVES))]
     group = make_watcher_group([server], database, seed)
-    async with group.watching(chaos, away=away):
+    async with group.watching(chaos, offline=offline):
         for install, moves in zip(installs, MOVES, strict=True):
             await asyncio.to_thread(move_through, server, install, moves[1:])
     views = {watcher.app: set(watcher.mirror) for watcher in group.watchers}
@@ -106,10 +106,10 @@ async def test_a_subscriber_away_too_long_lists_again(
     """A subscriber that was disconnected for longer than removals are stored gets a resync."""
     server = serve(SHM_FEED_MEMORY="1s")
     chaos = Chaos([server], seed)
-    remember(database)
+    record_history(database)
     installs = [Install(server.url, app_name="Ledger").enroll() for _ in range(3)]
     group = make_watcher_group([server], database, seed, page=2)
-    async with group.watching(chaos, away=True):
+    async with group.watching(chaos, offline=True):
         with admin_cursor(database) as cursor:
             move_through(server, installs[0], [None])
             cursor.execute("UPDATE removals SET removed_at = now() - interval '1 hour'")

@@ -11,7 +11,7 @@ import pytest
 from tests.support.chaos import Chaos
 from tests.support.clusters import Cluster, cluster_of_servers, wait_for
 from tests.support.databases import admin_cursor
-from tests.support.feed_history import remember
+from tests.support.feed_history import record_history
 from tests.support.watcher_group import make_watcher_group
 
 Action = Callable[[], object]
@@ -58,7 +58,7 @@ async def test_a_mirror_is_true_after_servers_or_postgresql_are_killed(
     cluster_of_two = cluster_of_servers(postgres_dir, 2)
     cluster = await asyncio.to_thread(cluster_of_two.__enter__)
     try:
-        remember(cluster.dsn, slow_commits=True)
+        record_history(cluster.dsn, slow_commits=True)
         chaos = Chaos(cluster.servers, seed)
         group = make_watcher_group(cluster.servers, cluster.dsn, seed)
         async with group.watching(chaos):

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from tests.support.chaos import Chaos
-from tests.support.feed_history import remember
+from tests.support.feed_history import record_history
 from tests.support.server_process import ServerProcess
 from tests.support.watcher_group import make_watcher_group
 
@@ -20,7 +20,7 @@ async def test_subscribers_miss_nothing_when_servers_stop_at_any_time(
 ) -> None:
     rng = Random(seed)
     servers = [serve(), serve()]
-    remember(database)
+    record_history(database)
     chaos = Chaos(servers, seed)
     group = make_watcher_group(servers, database, seed)
     async with group.watching(chaos):

@@ -16,7 +16,7 @@ from tests.support.byte_proxy import ByteProxy
 from tests.support.chaos import Chaos
 from tests.support.databases import admin_cursor
 from tests.support.feed_checker import ListFetched
-from tests.support.feed_history import remember
+from tests.support.feed_history import record_history
 from tests.support.feed_watcher import Watcher
 from tests.support.server_process import ServerProcess
 from tests.support.watcher_group import WatcherGroup, make_watcher_group
@@ -60,7 +60,7 @@ async def test_a_mirror_is_true_behind_an_unreliable_network(
 ) -> None:
     """The network cuts, delays and loses data. The server finds dead connections."""
     servers = [serve(SHM_FEED_HEARTBEAT="1s"), serve()]
-    remember(database)
+    record_history(database)
     chaos = Chaos(servers, seed)
     async with AsyncExitStack() as stack:
         dead = await stack.enter_async_context(ByteProxy(servers[0].port, Random(seed)).running())
@@ -68,7 +68,7 @@ async def test_a_mirror_is_true_behind_an_unreliable_network(
         proxies = [ByteProxy(server.port, Random(seed + number)) for number, server in enumerate(servers)]
         for proxy in proxies:
             await stack.enter_async_context(proxy.running())
-        group = make_watcher_group(servers, database, seed, [proxy.port for proxy in proxies], patience_s=1.0)
+        group = make_watcher_group(servers, database, seed, [proxy.port for proxy in proxies], silence_timeout_s=1.0)
         async with group.watching(chaos):
             with chaos.running():
                 for proxy in proxies:
@@ -93,7 +93,7 @@ async def test_a_stalled_subscriber_is_true_after_removals_expire(
         cursor.execute(SET_HEAD, {"count": FLEET})
         cursor.execute("SELECT instance_id::text FROM instances ORDER BY cursor")
         ids = [instance_id for (instance_id,) in cursor.fetchall()]
-    remember(database)
+    record_history(database)
     chaos = Chaos([server], seed)
     async with ByteProxy(server.port, Random(seed)).running() as proxy:
         reader = Watcher([proxy.port], server.headers, Random(seed), log=[ListFetched([], 0, 0)], cursor=0)

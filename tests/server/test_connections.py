@@ -11,7 +11,7 @@ from tests.support.hostile.messages import FRAMED, framed
 from tests.support.installs import Install
 from tests.support.raw_http import RawConnection
 from tests.support.server_process import ServerProcess
-from tests.support.targets import WAIT_LIMIT_S, Neighbours, Target
+from tests.support.targets import WAIT_TIMEOUT_S, HonestInstalls, Target
 
 HEALTHCHECK = b"GET /api/v1/healthcheck HTTP/1.1\r\nHost: shm.test\r\n\r\n"
 POST = b"POST /v1/snapshot HTTP/1.1\r\nHost: shm.test\r\n"
@@ -49,7 +49,7 @@ def dribble(port: int, at_once: bytes, slowly: bytes) -> Verdict:
     """The verdict for a client that sends a byte a second and then waits."""
     with RawConnection(port) as slow:
         slow.send(at_once)
-        for index in range(WAIT_LIMIT_S):
+        for index in range(WAIT_TIMEOUT_S):
             slow.send(slowly[index : index + 1])
             if slow.has_more(1.0):
                 return slow.verdict()
@@ -80,7 +80,7 @@ def test_a_snapshot_sent_byte_by_byte_is_stored(target: Target, install: Install
 
 
 def test_a_snapshot_truncated_at_any_byte_is_not_stored(
-    target: Target, neighbours: Neighbours, install: Install
+    target: Target, honest_installs: HonestInstalls, install: Install
 ) -> None:
     raw = snapshot(install, METRICS)
     with target.assert_no_fault():
@@ -89,35 +89,35 @@ def test_a_snapshot_truncated_at_any_byte_is_not_stored(
                 connection.send(raw[:length])
                 connection.half_close()
                 assert all(response.status == 400 for response in connection.answers()), length
-    assert neighbours.stored(install) == 0
+    assert honest_installs.stored(install) == 0
 
 
 def test_a_snapshot_of_a_half_closed_connection_is_stored(
-    target: Target, neighbours: Neighbours, install: Install
+    target: Target, honest_installs: HonestInstalls, install: Install
 ) -> None:
     with target.assert_no_fault(), RawConnection(target.server.port) as connection:
         connection.send(snapshot(install, METRICS))
         connection.half_close()
         assert connection.verdict() == (202, None)
-    assert neighbours.stored(install) == 1
+    assert honest_installs.stored(install) == 1
 
 
 def test_a_snapshot_of_a_disconnected_client_is_stored(
-    target: Target, neighbours: Neighbours, install: Install
+    target: Target, honest_installs: HonestInstalls, install: Install
 ) -> None:
     """Also the other snapshot in the same batch."""
     with target.assert_no_fault(), RawConnection(target.server.port) as other:
-        neighbours.block_writer()
+        honest_installs.block_writer()
         try:
             with RawConnection(target.server.port) as aborted:
                 aborted.send(snapshot(install, METRICS))
-                neighbours.wait_until_batch_blocked()
+                honest_installs.wait_until_batch_blocked()
                 aborted.reset()
-            other.send(snapshot(neighbours.second, METRICS))
+            other.send(snapshot(honest_installs.second, METRICS))
         finally:
-            neighbours.release_writer()
+            honest_installs.release_writer()
         assert other.verdict() == (202, None)
-    assert neighbours.stored(install) == 1
+    assert honest_installs.stored(install) == 1
 
 
 def test_pipelined_requests_are_answered_in_order(target: Target, install: Install) -> None:
@@ -141,14 +141,14 @@ def test_pipelined_requests_get_every_response(target: Target) -> None:
 
 @pytest.mark.parametrize("name", UNREADABLE)
 def test_no_request_is_read_after_unreadable_http(
-    target: Target, neighbours: Neighbours, install: Install, name: str
+    target: Target, honest_installs: HonestInstalls, install: Install, name: str
 ) -> None:
     lines, body, _ = FRAMED[name]
     with target.assert_no_fault(), RawConnection(target.server.port) as connection:
         connection.send(framed(lines, body)(install) + snapshot(install, METRICS) * 2)
         assert connection.verdict() == (400, "bad_http")
         assert connection.ended()
-    assert neighbours.stored(install) == 0
+    assert honest_installs.stored(install) == 0
 
 
 def test_a_snapshot_after_a_too_large_body_is_stored(target: Target, install: Install) -> None:

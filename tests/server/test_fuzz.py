@@ -17,7 +17,7 @@ from tests.support.hostile.case import post, signed, snapshot
 from tests.support.hostile.expected_json import can_be_kept, is_same, parse
 from tests.support.installs import Install
 from tests.support.raw_http import Answer, RawConnection
-from tests.support.targets import Neighbours, Target
+from tests.support.targets import HonestInstalls, Target
 
 PATHS = ["/v1/snapshot", "/v1/snapshots", "/v1/register", "/v1/activate", "/v1/erase"]
 REGISTRATION = (
@@ -94,7 +94,7 @@ def valid_request(path: str, install: Install) -> bytes:
 
 @with_effort
 def test_any_metrics_are_stored_exactly_or_refused(
-    target: Target, neighbours: Neighbours, install: Install, effort: settings
+    target: Target, honest_installs: HonestInstalls, install: Install, effort: settings
 ) -> None:
     """Numbers keep their digits, and the other snapshot in the batch is stored."""
     with RawConnection(target.server.port) as hostile, RawConnection(target.server.port) as other:
@@ -105,7 +105,7 @@ def test_any_metrics_are_stored_exactly_or_refused(
             raw = snapshot(install, metrics)
             with target.assert_no_fault():
                 hostile.send(raw)
-                other.send(snapshot(neighbours.second, b'{"a":1}'))
+                other.send(snapshot(honest_installs.second, b'{"a":1}'))
                 answer = hostile.answer()
                 assert other.verdict() == (202, None)
             check_response(answer)
@@ -170,13 +170,13 @@ def test_any_registration_is_stored_exactly_or_refused(target: Target, effort: s
 
 @with_effort
 def test_the_valid_members_of_any_backlog_are_stored(
-    target: Target, neighbours: Neighbours, install: Install, effort: settings
+    target: Target, honest_installs: HonestInstalls, install: Install, effort: settings
 ) -> None:
     @effort
     @given(metrics=st.lists(json_fuzz.metrics(), max_size=5))
     def check(metrics: list[bytes]) -> None:
         raw = backlog(install, [member(text, ago_s) for ago_s, text in enumerate(metrics)])
-        before = neighbours.stored(install)
+        before = honest_installs.stored(install)
         answer = send(target, raw)
         try:
             expected = [can_be_kept(sent["metrics"]) for sent in parse(raw.partition(b"\r\n\r\n")[2])["snapshots"]]
@@ -184,14 +184,14 @@ def test_the_valid_members_of_any_backlog_are_stored(
             return
         if answer.status == 202:
             assert [verdict["status"] == "stored" for verdict in json.loads(answer.body)["snapshots"]] == expected
-        assert neighbours.stored(install) - before == (sum(expected) if answer.status == 202 else 0)
+        assert honest_installs.stored(install) - before == (sum(expected) if answer.status == 202 else 0)
 
     check()
 
 
 @with_effort
 def test_a_changed_request_stores_what_was_signed_or_nothing(
-    target: Target, neighbours: Neighbours, install: Install, effort: settings
+    target: Target, honest_installs: HonestInstalls, install: Install, effort: settings
 ) -> None:
     """A valid request with changed bytes never stores anything else."""
 
@@ -201,8 +201,8 @@ def test_a_changed_request_stores_what_was_signed_or_nothing(
         send_all(target, data.draw(raw_http_fuzz.mutated(valid_request(path, install))))
 
     check()
-    assert neighbours.key_of(install) == install.public_key
-    assert neighbours.stored(install) == neighbours.stored(install, METRICS.decode())
+    assert honest_installs.key_of(install) == install.public_key
+    assert honest_installs.stored(install) == honest_installs.stored(install, METRICS.decode())
 
 
 @with_effort

@@ -9,7 +9,7 @@ from tests.support.hostile import CASES, Case
 from tests.support.hostile.case import snapshot
 from tests.support.installs import Install
 from tests.support.raw_http import RawConnection
-from tests.support.targets import Neighbours, Target
+from tests.support.targets import HonestInstalls, Target
 
 MAX_DETAIL_LENGTH = 500  # characters: a sentence and an abbreviated metric key
 CLOSING_CODES = {"bad_http", "headers_too_large"}  # after these the start of the next request is unknown
@@ -17,7 +17,7 @@ CLOSING_CODES = {"bad_http", "headers_too_large"}  # after these the start of th
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_hostile_request_gets_its_response_and_others_are_stored(
-    target: Target, neighbours: Neighbours, install: Install, case: Case
+    target: Target, honest_installs: HonestInstalls, install: Install, case: Case
 ) -> None:
     port = target.server.port
     metrics = b'{"beside":"%s"}' % install.instance_id.encode()
@@ -27,19 +27,19 @@ def test_a_hostile_request_gets_its_response_and_others_are_stored(
         RawConnection(port) as hostile,
         RawConnection(port) as same_batch,
     ):
-        neighbours.block_writer()
+        honest_installs.block_writer()
         try:
-            earlier.send(snapshot(neighbours.first, metrics))
-            neighbours.wait_until_batch_blocked()
+            earlier.send(snapshot(honest_installs.first, metrics))
+            honest_installs.wait_until_batch_blocked()
             hostile.send(case.raw(install))
             if case.waits:
                 hostile.half_close()
-            same_batch.send(snapshot(neighbours.second, metrics))
+            same_batch.send(snapshot(honest_installs.second, metrics))
             with RawConnection(port) as later:  # once this is answered, the earlier requests have been read
                 later.send(b"GET /api/v1/healthcheck HTTP/1.1\r\nHost: shm.test\r\n\r\n")
                 assert later.verdict() == (200, None)
         finally:
-            neighbours.release_writer()
+            honest_installs.release_writer()
         answer = hostile.answer()
         verdict = None if answer is None else answer.verdict
         assert verdict in case.expected, answer
@@ -50,11 +50,11 @@ def test_a_hostile_request_gets_its_response_and_others_are_stored(
         if answer is not None and answer.headers.get("connection") == "close":
             assert hostile.ended()
         assert earlier.verdict() == same_batch.verdict() == (202, None)
-    assert neighbours.stored(neighbours.second, metrics.decode()) == 1
-    assert neighbours.key_of(install) == install.public_key
-    assert neighbours.stored(install) == (case.stores if verdict == (202, None) else 0)
+    assert honest_installs.stored(honest_installs.second, metrics.decode()) == 1
+    assert honest_installs.key_of(install) == install.public_key
+    assert honest_installs.stored(install) == (case.stores if verdict == (202, None) else 0)
     if verdict == (202, None) and case.stores and "backlog" not in case.name:  # a long queue is halved
-        assert neighbours.batches(metrics, install) == 1
+        assert honest_installs.count_batches(metrics, install) == 1
     if verdict == (202, None):
         instance = target.fetch_instance(install.instance_id)
         assert case.shows is None or instance["metrics"] == case.shows

@@ -1,4 +1,4 @@
-"""The console on a real server, driven without a terminal; and waiting for what it shows."""
+"""A console on a real server, controlled by Textual's pilot without a terminal."""
 
 import asyncio
 import re
@@ -27,31 +27,31 @@ class DrivenConsole:
 
     @property
     def screen(self) -> str:
-        """What is on the screen, as text."""
+        """The text on the screen."""
         return "\n".join(strip.text.rstrip() for strip in self.strips())
 
     def strips(self) -> list[Strip]:
-        """What is on the screen, with its colours."""
+        """The lines on the screen with their styles."""
         return self.app.screen._compositor.render_strips()
 
-    async def until(self, condition: Callable[[], object], what: str = "") -> None:
-        """Waits until `condition` holds."""
+    async def wait_until(self, condition: Callable[[], object], what: str = "") -> None:
+        """Waits until `condition` is true."""
         deadline = time.monotonic() + LIMIT_S
         while not condition():
-            assert time.monotonic() < deadline, f"never came: {what}\n{self.screen}"
+            assert time.monotonic() < deadline, f"timed out waiting for {what}\n{self.screen}"
             await asyncio.sleep(0.02)
             await self.pilot.pause()
 
-    async def shows(self, *texts: str) -> None:
+    async def wait_for_text(self, *texts: str) -> None:
         """Waits until all texts are on the screen."""
-        await self.until(lambda: all(text in self.screen for text in texts), f"{texts}")
+        await self.wait_until(lambda: all(text in self.screen for text in texts), f"{texts}")
 
-    async def hides(self, text: str) -> None:
-        """Waits until a text is not on the screen any more."""
-        await self.until(lambda: text not in self.screen, f"the end of {text}")
+    async def wait_until_gone(self, text: str) -> None:
+        """Waits until a text is no longer on the screen."""
+        await self.wait_until(lambda: text not in self.screen, f"the disappearance of {text}")
 
     def rows(self) -> list[str]:
-        """The rows of the table, from the state on."""
+        """The rows of the table, each from its status symbol on."""
         return [found[0].rstrip() for line in self.screen.splitlines() if (found := ROW.search(line))]
 
 

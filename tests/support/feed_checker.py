@@ -1,10 +1,10 @@
-"""Holds what a subscriber did and was told to the history of its database. The feed's promise, as a program.
+"""Compares the log of a subscriber with the history of its database: the guarantees of the feed, as a program.
 
-At every cursor that it was told, a subscriber holds of each instance a state of then or later; or the instance has
-changed again by that time, after this cursor, and is told of with that. So nobody misses anything who goes on from
-there, and where nothing changes any more, it holds what there is. Each message is the state of exactly its cursor; they
-come in the cursor's order, none from before what was asked for, none twice. KPIs are of then or later, too. A list of
-one page shows what there was at its cursor.
+At each cursor that it received, a subscriber has of each instance the state at that cursor or a later one, unless the
+instance changed again in the meantime: then a later message has that change. So a subscriber that resumes from its
+cursor misses nothing, and after the last change its mirror equals the database. Each message is the state at exactly
+its cursor. Messages come in the order of their cursors, none is older than the requested cursor, and none comes twice.
+KPIs are those at their cursor or later. A list of one page is the state at its cursor.
 """
 
 from bisect import bisect_right
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.support.feed_history import Heads, History, Item, State, comparable
+from tests.support.feed_history import CursorSamples, History, Item, State, with_parsed_times
 
 KPIS_INTERVAL_S = 0.5  # at least, from one read of an application's KPIs to the next
 
@@ -22,7 +22,7 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ListFetched:
-    """A list: its items, the cursor of its first page, and that of its last one."""
+    """A list was read: its items and the cursors of its first and last page."""
 
     items: list[Item]
     cursor: int
@@ -31,7 +31,7 @@ class ListFetched:
 
 @dataclass(frozen=True, slots=True)
 class FeedOpened:
-    """A feed was opened from this cursor on, at this time of the monotonic clock at the earliest."""
+    """A feed was opened with this `since`, not before the monotonic time `at`."""
 
     since: int
     at: float
@@ -39,7 +39,7 @@ class FeedOpened:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message came, at this time of the monotonic clock."""
+    """A message was received at the monotonic time `at`."""
 
     message: Message
     at: float
@@ -48,21 +48,21 @@ class Received:
 Event = ListFetched | FeedOpened | Received
 
 
-def check_log(log: Sequence[Event], app: str | None, truth: History, heads: Heads) -> int:
-    """Plays a subscriber's log again, beside the truth; returns how many cursors it was held at.
+def check_log(log: Sequence[Event], app: str | None, truth: History, cursor_samples: CursorSamples) -> int:
+    """Replays a subscriber's log against the history; returns at how many cursors the mirror was checked.
 
-    Raises AssertionError with what it should have held.
+    Raises AssertionError with the expected state.
     """
     replay = _Replay(app, truth)
     for event in log:
         match event:
             case ListFetched():
-                replay.listed(event)
+                replay.apply_list(event)
             case FeedOpened():
-                replay.opened(event)
+                replay.apply_opened(event)
             case Received():
-                replay.told(event, heads.after(event.at))
-    return replay.held
+                replay.apply_message(event, cursor_samples.after(event.at))
+    return replay.checked
 
 
 @dataclass(slots=True)
@@ -70,55 +70,59 @@ class _Replay:
     app: str | None
     truth: History
     mirror: dict[str, Item] = field(default_factory=dict)
-    place: dict[str, int] = field(default_factory=dict)  # of the state that it holds, in its history
+    index: dict[str, int] = field(default_factory=dict)  # of each mirrored state in the history of its instance
     cursor: int = 0
-    newest: dict[str, int] = field(default_factory=dict)  # cursor of what this connection told of an instance last
-    due: int = 0  # changes that it has been held to, in the order of the cursor
-    owed: set[str] = field(default_factory=set)  # instances that had changed again, and were still to be told of
-    whole_at: int = 0  # a list of several pages is whole at the cursor of its last one
-    is_whole: bool = False
-    is_lost: bool = True
+    newest: dict[str, int] = field(
+        default_factory=dict
+    )  # cursor of the last message about an instance on this connection
+    checked_changes: int = 0  # length of the prefix of all changes that has been checked
+    pending: set[str] = field(default_factory=set)  # instances that changed again and whose message is still to come
+    complete_at: int = 0  # a list of several pages is complete at the cursor of its last page
+    is_complete: bool = False
+    needs_list: bool = True
     since: int = 0
     opened_at: float = 0.0
     kpis: Counter[str] = field(default_factory=Counter)
-    totals: dict[str, list[tuple[int, int]]] = field(default_factory=dict)  # of an application, from each cursor on
-    greeted_at: int | None = None
-    held: int = 0
+    totals: dict[str, list[tuple[int, int]]] = field(
+        default_factory=dict
+    )  # by application: the number of instances from each cursor on
+    hello_cursor: int | None = None
+    checked: int = 0
 
-    def listed(self, event: ListFetched) -> None:
-        self.mirror = {item["instance_id"]: comparable(item) for item in event.items}
-        self.place = {}
-        self.cursor, self.whole_at = event.cursor, event.last_cursor
-        self.is_whole, self.is_lost = False, False
+    def apply_list(self, event: ListFetched) -> None:
+        self.mirror = {item["instance_id"]: with_parsed_times(item) for item in event.items}
+        self.index = {}
+        self.cursor, self.complete_at = event.cursor, event.last_cursor
+        self.is_complete, self.needs_list = False, False
         if event.cursor == event.last_cursor:
             self._reach(event.cursor, event.cursor)
-            for instance_id, place in self.place.items():
-                assert place == self.truth.at(instance_id, event.cursor), f"a list newer than its cursor: {instance_id}"
+            for instance_id, index in self.index.items():
+                assert index == self.truth.at(instance_id, event.cursor), f"a list newer than its cursor: {instance_id}"
 
-    def opened(self, event: FeedOpened) -> None:
-        assert not self.is_lost, "it should have listed again"
+    def apply_opened(self, event: FeedOpened) -> None:
+        assert not self.needs_list, "it has to list again after a resync"
         assert event.since == self.cursor
-        self.since, self.opened_at, self.greeted_at = event.since, event.at, None
+        self.since, self.opened_at, self.hello_cursor = event.since, event.at, None
         self.newest, self.kpis = {}, Counter()
 
-    def told(self, event: Received, head: int) -> None:
+    def apply_message(self, event: Received, head: int) -> None:
         message = event.message
         kind = message["type"]
         if kind == "resync":
-            self.is_lost = True
+            self.needs_list = True
             return
-        assert not self.is_lost or kind == "hello", f"told after a resync: {message}"
+        assert not self.needs_list or kind == "hello", f"a message after a resync: {message}"
         cursor = message["cursor"]
         if kind == "hello":
-            assert self.greeted_at is None, "greeted twice"
-            self.greeted_at = cursor
+            assert self.hello_cursor is None, "a second hello"
+            self.hello_cursor = cursor
             return
-        assert self.greeted_at == self.since, f"greeted at {self.greeted_at}, asked for {self.since}"
-        if kind == "kpis":  # true at their cursor or later, and told when they have been read
+        assert self.hello_cursor == self.since, f"hello at {self.hello_cursor} for since={self.since}"
+        if kind == "kpis":  # read at their cursor or later, and sent after that
             cursor = max(cursor, self.cursor)
-        assert cursor >= self.cursor, f"told {cursor} after {self.cursor}: {message}"
+        assert cursor >= self.cursor, f"cursor {cursor} after {self.cursor}: {message}"
         if kind == "instance":
-            self._changed(message["instance"]["instance_id"], cursor, comparable(message["instance"]))
+            self._changed(message["instance"]["instance_id"], cursor, with_parsed_times(message["instance"]))
         elif kind == "removed":
             self._removed(message["instance_id"], cursor)
         elif kind == "kpis":
@@ -126,18 +130,18 @@ class _Replay:
         self._reach(cursor, head)
 
     def _changed(self, instance_id: str, cursor: int, item: Item) -> None:
-        place = self.truth.at(instance_id, cursor)
-        had = self.truth.states[instance_id][place]
-        assert had == State(cursor, item), f"told at {cursor} {item}, but it was {had}"
+        index = self.truth.at(instance_id, cursor)
+        had = self.truth.states[instance_id][index]
+        assert had == State(cursor, item), f"received {item} at {cursor}, but it was {had}"
         assert self.app in (None, item["app_slug"]), f"not asked for: {item}"
-        assert cursor > max(self.since, self.newest.get(instance_id, 0)), f"told again: {instance_id} at {cursor}"
+        assert cursor > max(self.since, self.newest.get(instance_id, 0)), f"received again: {instance_id} at {cursor}"
         self.newest[instance_id] = cursor
-        self.mirror[instance_id], self.place[instance_id] = item, place
+        self.mirror[instance_id], self.index[instance_id] = item, index
 
     def _removed(self, instance_id: str, cursor: int) -> None:
-        assert cursor > self.since, f"told again: {instance_id} at {cursor}"
+        assert cursor > self.since, f"received again: {instance_id} at {cursor}"
         self.mirror.pop(instance_id, None)
-        self.place[instance_id] = 0
+        self.index[instance_id] = 0
         assert self._is_true(instance_id, cursor), self._fault(instance_id, cursor)
 
     def _summed(self, message: Message, at: float, head: int) -> None:
@@ -152,43 +156,43 @@ class _Replay:
         assert message["instances"]["total"] in true, f"{message['instances']} of {app}, but there were {true}"
 
     def _reach(self, cursor: int, head: int) -> None:
-        """All that changed up to here is in the mirror, or changed again before the head was that."""
+        """Asserts that the mirror has all changes up to `cursor`, unless the instance changed again before `head`."""
         self.cursor = cursor
-        if cursor < self.whole_at:
+        if cursor < self.complete_at:
             return
-        self.held += 1
-        until = bisect_right(self.truth.changes, cursor, key=lambda change: change[0])
-        if self.is_whole:
-            changed = {instance_id for _, instance_id in self.truth.changes[self.due : until]} | self.owed
+        self.checked += 1
+        end = bisect_right(self.truth.changes, cursor, key=lambda change: change[0])
+        if self.is_complete:
+            changed = {instance_id for _, instance_id in self.truth.changes[self.checked_changes : end]} | self.pending
         else:
             changed = self.truth.states.keys() | self.mirror.keys()
-        self.owed = {instance_id for instance_id in changed if not self._is_true(instance_id, cursor)}
-        for instance_id in self.owed:
+        self.pending = {instance_id for instance_id in changed if not self._is_true(instance_id, cursor)}
+        for instance_id in self.pending:
             again = self.truth.at(instance_id, head)
             assert again > self.truth.at(instance_id, cursor), self._fault(instance_id, cursor)
-        self.due, self.is_whole = until, True
+        self.checked_changes, self.is_complete = end, True
 
     def _is_true(self, instance_id: str, cursor: int) -> bool:
-        """Whether it holds of an instance a state of then or later, and no older one than what it held before."""
+        """Whether the mirrored state of an instance is of `cursor` or later, and not older than before."""
         states = self.truth.states[instance_id]
-        held = self.mirror.get(instance_id)
-        for place in range(max(self.truth.at(instance_id, cursor), self.place.get(instance_id, 0)), len(states)):
-            if self._seen(states[place]) == held:
-                self.place[instance_id] = place
+        mirrored = self.mirror.get(instance_id)
+        for index in range(max(self.truth.at(instance_id, cursor), self.index.get(instance_id, 0)), len(states)):
+            if self._seen(states[index]) == mirrored:
+                self.index[instance_id] = index
                 return True
         return False
 
     def _fault(self, instance_id: str, cursor: int) -> str:
-        states, due = self.truth.states[instance_id], self.truth.at(instance_id, cursor)
-        lines = [f"  {state.cursor}: {_short(state.item)}" for state in states[max(0, due - 3) : due + 2]]
-        held = _short(self.mirror.get(instance_id))
+        states, index = self.truth.states[instance_id], self.truth.at(instance_id, cursor)
+        lines = [f"  {state.cursor}: {_short(state.item)}" for state in states[max(0, index - 3) : index + 2]]
+        mirrored = _short(self.mirror.get(instance_id))
         return (
-            f"at {cursor} a subscriber of {self.app or 'all'} holds of {instance_id}\n  {held}\nwhich was\n"
+            f"at {cursor} a subscriber of {self.app or 'all'} has {instance_id} as\n  {mirrored}\nbut its history is\n"
             + "\n".join(lines)
         )
 
     def _seen(self, state: State) -> Item | None:
-        """As somebody sees it who asked for one application."""
+        """The state as a subscriber of `app` sees it."""
         if state.item is None or self.app not in (None, state.item["app_slug"]):
             return None
         return state.item

@@ -1,7 +1,7 @@
-"""Every state that each instance ever had, by the feed's cursor, as the database itself remembers it.
+"""The history of all instances, by the feed's cursor, recorded by the database itself.
 
-A trigger, in the test's own database, writes a row in the very transaction that changes an instance. So what a list
-shows at any cursor is known afterwards, whatever was killed meanwhile and whoever wrote.
+A trigger in the test's database writes a row in the transaction that changes an instance. So the content of a list at
+any cursor is known afterwards, whichever server wrote and whichever process was killed.
 """
 
 import threading
@@ -21,20 +21,20 @@ from tests.support.databases import admin_cursor
 
 Item = dict[str, Any]
 
-LOOK_S = 0.03  # between two looks at the feed's head
-LIMIT_S = 60  # for the last one
+POLL_INTERVAL_S = 0.03  # between two reads of the feed's newest cursor
+LIMIT_S = 60  # for the last read
 
-MOMENTS = ("last_seen_at", "first_seen_at", "snapshot_at")
+TIMESTAMPS = ("last_seen_at", "first_seen_at", "snapshot_at")
 
-# Of a row that is deleted the cursor is that of its removal, which is told last; without one, the newest of all.
-REMEMBER = """
+# The cursor of a deleted row is that of its removal, which is the last message about it; without one, the newest one.
+HISTORY_TRIGGER = """
     CREATE TABLE history (
         number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         cursor bigint NOT NULL,
         instance_id uuid NOT NULL,
         item jsonb
     );
-    CREATE FUNCTION remember() RETURNS trigger LANGUAGE plpgsql SET timezone = 'UTC' AS $$
+    CREATE FUNCTION record_history() RETURNS trigger LANGUAGE plpgsql SET timezone = 'UTC' AS $$
     BEGIN
         IF TG_OP = 'DELETE' THEN
             INSERT INTO history (cursor, instance_id)
@@ -53,25 +53,25 @@ REMEMBER = """
     SET timezone = 'UTC';
     INSERT INTO history (cursor, instance_id, item)
     SELECT cursor, instance_id, to_jsonb(i) - 'cursor' FROM instance_items i;
-    CREATE TRIGGER remember AFTER INSERT OR UPDATE OR DELETE ON instances
-        FOR EACH ROW EXECUTE FUNCTION remember();
+    CREATE TRIGGER record_history AFTER INSERT OR UPDATE OR DELETE ON instances
+        FOR EACH ROW EXECUTE FUNCTION record_history();
 """
 
-# Whatever moves the cursor stays open for a while before it is committed, some of it for long.
-LINGER = """
-    CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$
+# Transactions that move the cursor wait before their commit: up to 10 ms, and 2 % of them for 0.3 s.
+SLOW_COMMIT_TRIGGER = """
+    CREATE FUNCTION delay_commit() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
         PERFORM pg_sleep(CASE WHEN random() < 0.02 THEN 0.3 ELSE random() * 0.01 END);
         RETURN NULL;
     END $$;
-    CREATE CONSTRAINT TRIGGER linger AFTER UPDATE ON feed_head DEFERRABLE INITIALLY DEFERRED
-        FOR EACH ROW EXECUTE FUNCTION linger();
+    CREATE CONSTRAINT TRIGGER delay_commit AFTER UPDATE ON feed_head DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION delay_commit();
 """
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """An instance from a cursor on, as the API shows it; None: there was no such instance."""
+    """An instance from a cursor on, as the API returns it; None if it does not exist."""
 
     cursor: int
     item: Item | None
@@ -82,22 +82,22 @@ NEVER = State(0, None)
 
 @dataclass(slots=True)
 class History:
-    """All states of all instances, each one's in their order, and all changes by their cursor."""
+    """All states of all instances in order, and all changes by cursor."""
 
     states: dict[str, list[State]] = field(default_factory=lambda: defaultdict(lambda: [NEVER]))
     changes: list[tuple[int, str]] = field(default_factory=list)
 
     def at(self, instance_id: str, cursor: int) -> int:
-        """The place, among an instance's states, of the one that a list shows at this cursor."""
+        """The index, in an instance's states, of its state at this cursor."""
         return bisect_right(self.states[instance_id], cursor, key=lambda state: state.cursor) - 1
 
     def newest(self, app: str | None = None) -> dict[str, Item]:
-        """What a list shows at last."""
+        """The items of a list after the last change."""
         last = {instance_id: states[-1].item for instance_id, states in self.states.items()}
         return {each: item for each, item in last.items() if item is not None and app in (None, item["app_slug"])}
 
     def totals(self, app: str) -> list[tuple[int, int]]:
-        """How many instances an application has, whatever their status, from each cursor on."""
+        """The number of an application's instances of any status, from each cursor on."""
         found, members = [(0, 0)], set[str]()
         for cursor, instance_id in self.changes:
             item = self.states[instance_id][self.at(instance_id, cursor)].item
@@ -109,60 +109,60 @@ class History:
         return found
 
 
-class Heads:
-    """The feed's head over time: how far the database had gone at the latest when something was heard."""
+class CursorSamples:
+    """Samples of the feed's newest cursor: an upper bound of the cursor at the time of a message."""
 
     def __init__(self) -> None:
         self._seen: list[tuple[float, int]] = []
-        self._ended = threading.Event()
+        self._stopped = threading.Event()
 
     def after(self, moment: float) -> int:
-        """The head at a time after this one, of the monotonic clock: nothing later can have been read by then."""
+        """The newest cursor at a time after `moment` (monotonic). No later cursor can have been read by then."""
         return self._seen[bisect_right(self._seen, moment, key=lambda seen: seen[0])][1]
 
     @contextmanager
-    def watched(self, database: str) -> Iterator[None]:
-        """Looks again and again as long as the context lasts, and once afterwards; an absent database is waited for."""
-        looking = threading.Thread(target=self._look, args=(database,), daemon=True)
-        looking.start()
+    def sampling(self, database: str) -> Iterator[None]:
+        """Samples during the context and once after it. While the database is down, sampling is retried."""
+        sampler = threading.Thread(target=self._sample, args=(database,), daemon=True)
+        sampler.start()
         try:
             yield
         finally:
-            self._ended.set()
-            looking.join(LIMIT_S)
+            self._stopped.set()
+            sampler.join(LIMIT_S)
 
-    def _look(self, database: str) -> None:
+    def _sample(self, database: str) -> None:
         is_last = False
         while not is_last:
             try:
                 with admin_cursor(database) as cursor:
                     while not is_last:
-                        is_last, began = self._ended.is_set(), time.monotonic()
+                        is_last, began = self._stopped.is_set(), time.monotonic()
                         cursor.execute("SELECT cursor FROM feed_head")
                         self._seen += [(began, head) for (head,) in cursor.fetchall()]
-                        self._ended.wait(LOOK_S)
+                        self._stopped.wait(POLL_INTERVAL_S)
             except psycopg2.Error:
                 is_last = False
-                time.sleep(LOOK_S)
+                time.sleep(POLL_INTERVAL_S)
 
 
-def remember(database: str, *, slow_commits: bool = False) -> None:
-    """From now on the database remembers, and commits slowly where that is wanted."""
+def record_history(database: str, *, slow_commits: bool = False) -> None:
+    """Installs the trigger that records the history; with `slow_commits` also the one that delays commits."""
     with admin_cursor(database) as cursor:
-        cursor.execute(REMEMBER)
+        cursor.execute(HISTORY_TRIGGER)
         if slow_commits:
-            cursor.execute(LINGER)
+            cursor.execute(SLOW_COMMIT_TRIGGER)
 
 
-def history(database: str) -> History:
-    """What a database remembers. No state may have become another one without a cursor of its own."""
+def read_history(database: str) -> History:
+    """Reads the recorded history. Asserts that each change of a state has a cursor of its own."""
     found = History()
     with admin_cursor(database) as cursor:
         cursor.execute("SELECT cursor, instance_id::text, item::text FROM history ORDER BY number")
         for number, instance_id, text in cursor.fetchall():
             states = found.states[instance_id]
-            state = State(number, None if text is None else comparable(msgspec.json.decode(text)))
-            if state == states[-1]:  # what is shown of it is the same, such as while something is staged
+            state = State(number, None if text is None else with_parsed_times(msgspec.json.decode(text)))
+            if state == states[-1]:  # a change that the API does not show, such as a staged registration
                 continue
             assert state.cursor > states[-1].cursor, f"changed without a cursor: {states[-1]} and then {state}"
             states.append(state)
@@ -171,6 +171,6 @@ def history(database: str) -> History:
     return found
 
 
-def comparable(item: Item) -> Item:
-    """An item with its moments read: PostgreSQL and the API write them differently."""
-    return item | {name: item[name] and datetime.fromisoformat(item[name]) for name in MOMENTS}
+def with_parsed_times(item: Item) -> Item:
+    """An item with parsed timestamps, because PostgreSQL and the API format them differently."""
+    return item | {name: item[name] and datetime.fromisoformat(item[name]) for name in TIMESTAMPS}

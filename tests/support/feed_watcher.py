@@ -1,6 +1,6 @@
-"""A subscriber as a console is one: it lists, watches, comes back after whatever ends its feed, lists again if told to.
+"""A subscriber that behaves like a console: it lists, follows the feed, reconnects, and lists again after a resync.
 
-It applies what comes, and keeps a log of all of it, which is held to the truth afterwards.
+It applies each message to a mirror and keeps a log, which `feed_checker` compares with the history afterwards.
 """
 
 import asyncio
@@ -19,44 +19,44 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from tests.support import plain_http
 from tests.support.feed_checker import Event, FeedOpened, ListFetched, Message, Received
-from tests.support.feed_history import Item, comparable
+from tests.support.feed_history import Item, with_parsed_times
 
 ADMIN = "/api/v1/admin"
 
-LIMIT_S = 45  # for the next thing that a subscriber hears, as long as it waits for something to come true
-ANSWER_LIMIT_S = 10
-LOOK_S = 0.05  # without a message it looks so often whether what it waits for has come true
-NAP_S = 0.05  # before it tries again
-CLOSE_LIMIT_S = 0.5  # for a feed to end in peace
-SERVERS_FAULT = 500  # HTTP statuses from here on: it tries again
-PAGE = 1_000
+LIMIT_S = 45  # between two messages while it waits for its goal
+RESPONSE_TIMEOUT_S = 10
+POLL_INTERVAL_S = 0.05  # between two checks of the goal while no message comes
+RETRY_DELAY_S = 0.05  # before it reconnects
+CLOSE_TIMEOUT_S = 0.5  # for the close handshake of a feed
+FIRST_SERVER_ERROR = 500  # lowest HTTP status after which it retries
+PAGE_SIZE = 1_000
 
 
 @dataclass(slots=True)
 class Watcher:
-    """A subscriber of any of the servers at these ports, of one application (its slug) or of all."""
+    """A subscriber of the servers at these ports, of one application (its slug) or of all."""
 
     ports: Sequence[int]
     headers: dict[str, str]
     chance: Random
     app: str | None = None
-    page: int = PAGE  # how long the pages of its lists are
-    exports: bool = False  # in place of listing
-    leaves_after: int | None = None  # it leaves after so many messages at most, and comes back
-    patience_s: float = LIMIT_S  # a feed that is silent for longer it takes for dead
+    page: int = PAGE_SIZE  # page size of its lists
+    exports: bool = False  # it reads an export instead of a list
+    max_messages: int | None = None  # it closes a feed after at most this many messages, and reconnects
+    silence_timeout_s: float = LIMIT_S  # it reconnects if no message comes for this long
     log: list[Event] = field(default_factory=list)
     mirror: dict[str, Item] = field(default_factory=dict)
     kpis: dict[str, Message] = field(default_factory=dict)
-    cursor: int | None = None  # None: it has to list
+    cursor: int | None = None  # None if it has to list
     listed_at: int = 0
-    heard: float = 0.0  # when the last message came, or the waiting began, of the monotonic clock
+    last_message_at: float = 0.0  # monotonic time of the last message or of the start of the wait
     feeds: int = 0
     resyncs: int = 0
 
-    async def take_list(self) -> None:
-        """Takes a list, page by page, or an export; where that begins, it watches from."""
+    async def fetch_list(self) -> None:
+        """Reads all pages of a list, or an export. The feed continues from the cursor of its first page."""
         url = f"http://127.0.0.1:{self.chance.choice(self.ports)}"
-        async with plain_http.AsyncClient(base_url=url, headers=self.headers, timeout=ANSWER_LIMIT_S) as client:
+        async with plain_http.AsyncClient(base_url=url, headers=self.headers, timeout=RESPONSE_TIMEOUT_S) as client:
             listed = await (self._exported(client) if self.exports else self._listed(client))
         self.mirror = {item["instance_id"]: item for item in listed.items}
         self.cursor = self.listed_at = listed.cursor
@@ -74,7 +74,7 @@ class Watcher:
         return ListFetched(list(items.values()), cursors[0], cursors[-1])
 
     async def _exported(self, client: httpx.AsyncClient) -> ListFetched:
-        """It is read while things go on, so it is whole at the cursor of whatever is listed after it."""
+        """The fleet changes during an export, so it is complete at the cursor of a list that is read after it."""
         answer = await client.get(f"{ADMIN}/export?format=jsonl" + (f"&app={self.app}" if self.app else ""))
         answer.raise_for_status()
         items: list[Item] = [msgspec.json.decode(line) for line in answer.content.splitlines()]
@@ -83,40 +83,40 @@ class Watcher:
 
     @property
     def items(self) -> dict[str, Item]:
-        """The mirror, as histories have it."""
-        return {instance_id: comparable(item) for instance_id, item in self.mirror.items()}
+        """The mirror with parsed timestamps, as in a `History`."""
+        return {instance_id: with_parsed_times(item) for instance_id, item in self.mirror.items()}
 
-    def said(self, app: str) -> dict[str, Any] | None:
-        """What it was told last of an application's KPIs, as `plain` has it."""
-        return plain(self.kpis[app]) if app in self.kpis else None
+    def latest_kpis(self, app: str) -> dict[str, Any] | None:
+        """The last received KPIs of an application, without the times at which they were read."""
+        return without_read_times(self.kpis[app]) if app in self.kpis else None
 
     @property
-    def _may_wait(self) -> bool:
-        return time.monotonic() < self.heard + LIMIT_S
+    def _is_within_limit(self) -> bool:
+        return time.monotonic() < self.last_message_at + LIMIT_S
 
     async def follow(self, goal: Callable[[], object]) -> None:
-        """Lists if it has to, and watches until `goal` holds; comes back whenever its feed ends."""
-        self.heard = time.monotonic()
+        """Lists if necessary and follows the feed until `goal` is true; reconnects whenever the feed ends."""
+        self.last_message_at = time.monotonic()
         while not goal() or self.cursor is None:
-            assert self._may_wait, f"never came, of {self.app or 'all'} at {self.cursor}: {self.log[-5:]}"
+            assert self._is_within_limit, f"goal not reached, of {self.app or 'all'} at {self.cursor}: {self.log[-5:]}"
             try:
                 if self.cursor is None:
-                    await self.take_list()
+                    await self.fetch_list()
                 await self._watch(goal)
             except (HTTPClientError, httpx.HTTPStatusError) as error:
                 status = error.code if isinstance(error, HTTPClientError) else error.response.status_code
-                if status < SERVERS_FAULT:
+                if status < FIRST_SERVER_ERROR:
                     raise
-                await asyncio.sleep(NAP_S)
+                await asyncio.sleep(RETRY_DELAY_S)
             except (OSError, StreamClosedError, httpx.TransportError):
-                await asyncio.sleep(NAP_S)
+                await asyncio.sleep(RETRY_DELAY_S)
 
     async def _watch(self, goal: Callable[[], object]) -> None:
-        """One feed."""
+        """Follows one feed."""
         assert self.cursor is not None
         query = f"since={self.cursor}" + (f"&app={self.app}" if self.app else "")
         url = f"ws://127.0.0.1:{self.chance.choice(self.ports)}{ADMIN}/feed?{query}"
-        limit_s = min(ANSWER_LIMIT_S, self.patience_s)
+        limit_s = min(RESPONSE_TIMEOUT_S, self.silence_timeout_s)
         request = HTTPRequest(url, headers=self.headers, connect_timeout=limit_s, request_timeout=limit_s)
         opened = FeedOpened(self.cursor, time.monotonic())
         socket = await websocket_connect(request)
@@ -128,27 +128,27 @@ class Watcher:
             await self._leave(socket)
 
     async def _leave(self, socket: WebSocketClientConnection) -> None:
-        """With a word or without one."""
+        """Closes the feed, in half of the cases without a close handshake."""
         stream = socket.protocol and socket.protocol.stream
         is_polite = self.chance.random() < 0.5
         if is_polite:
             socket.close()
             with suppress(TimeoutError):
-                await asyncio.wait_for(_ended(socket), CLOSE_LIMIT_S)
+                await asyncio.wait_for(_read_to_end(socket), CLOSE_TIMEOUT_S)
         if stream is not None:
             stream.close()
         socket.close()
 
     async def _read(self, socket: WebSocketClientConnection, goal: Callable[[], object]) -> None:
-        left = None if self.leaves_after is None else self.chance.randint(0, self.leaves_after)
+        left = None if self.max_messages is None else self.chance.randint(0, self.max_messages)
         opened = time.monotonic()
         reading: asyncio.Future[Any] | None = None
-        while self.cursor is not None and not goal() and self._may_wait:
-            silent_s = time.monotonic() - max(opened, self.heard)
-            if silent_s > self.patience_s or (left == 0 and self.leaves_after is not None):
+        while self.cursor is not None and not goal() and self._is_within_limit:
+            silent_s = time.monotonic() - max(opened, self.last_message_at)
+            if silent_s > self.silence_timeout_s or (left == 0 and self.max_messages is not None):
                 return
             reading = reading or asyncio.ensure_future(_next(socket))
-            if not (await asyncio.wait({reading}, timeout=LOOK_S))[0]:
+            if not (await asyncio.wait({reading}, timeout=POLL_INTERVAL_S))[0]:
                 continue
             text, reading = reading.result(), None
             if text is None:
@@ -157,8 +157,8 @@ class Watcher:
             left = None if left is None else max(0, left - 1)
 
     def _apply(self, message: Message) -> None:
-        self.heard = time.monotonic()
-        self.log.append(Received(message, self.heard))
+        self.last_message_at = time.monotonic()
+        self.log.append(Received(message, self.last_message_at))
         if message["type"] == "resync":
             self.resyncs += 1
             self.cursor = None
@@ -172,18 +172,18 @@ class Watcher:
         self.cursor = max(self.cursor or 0, message["cursor"])
 
     def has_reached(self, last: Mapping[str | None, int]) -> bool:
-        """Whether it was told of everything up to these cursors, by application, and what came of it; not if none."""
+        """Whether it received all changes up to these cursors by application, and their KPIs; false without cursors."""
         if self.app not in last or self.cursor is None or self.cursor < last[self.app]:
             return False
-        return all(app in self.kpis and self.kpis[app]["cursor"] >= last[app] for app in self.awaited(last))
+        return all(app in self.kpis and self.kpis[app]["cursor"] >= last[app] for app in self.changed_apps(last))
 
-    def awaited(self, last: Mapping[str | None, int]) -> list[str]:
-        """Applications whose KPIs it has to be told, because they changed after its list."""
+    def changed_apps(self, last: Mapping[str | None, int]) -> list[str]:
+        """Applications whose KPIs it has to receive, because they changed after its list."""
         apps = [app for app in last if app is not None and self.app in (None, app)]
         return [app for app in apps if last[app] > self.listed_at]
 
 
-async def _ended(socket: WebSocketClientConnection) -> None:
+async def _read_to_end(socket: WebSocketClientConnection) -> None:
     while await socket.read_message() is not None:
         pass
 
@@ -192,6 +192,6 @@ async def _next(socket: WebSocketClientConnection) -> str | bytes | None:
     return await socket.read_message()
 
 
-def plain(kpis: dict[str, Any]) -> dict[str, Any]:
-    """KPIs without what tells when they were read."""
+def without_read_times(kpis: dict[str, Any]) -> dict[str, Any]:
+    """KPIs without the times at which they were read."""
     return {key: value for key, value in kpis.items() if key not in ("type", "cursor", "as_of", "spread_as_of")}

@@ -1,7 +1,7 @@
 """Random fleets for property tests: what installs send, what admins decide and how time passes.
 
-`stories` generates them as data that hypothesis can shrink; `play` sends one to a real server. A new kind of event is a
-class with a method `apply` and an entry in `events`.
+`scenarios` generates them as data that hypothesis can shrink; `run_scenario` sends one to a real server. A new kind of
+event is a class with a method `apply` and an entry in `events`.
 """
 
 import atexit
@@ -33,7 +33,7 @@ atexit.register(_client.close)
 
 @dataclass
 class Fleet:
-    """Installs and the server that they report to. `began` is what their snapshots' times count from."""
+    """Installs and their server. Timestamps of snapshots are relative to `began`."""
 
     server: ServerProcess
     database: str
@@ -42,18 +42,18 @@ class Fleet:
     installs: list[Install] = field(default_factory=list)
 
     def install(self, number: int) -> Install:
-        """One of them."""
+        """The install with this number, modulo the number of installs."""
         return self.installs[number % len(self.installs)]
 
     def decide(self, method: str, path: str, body: Any = None) -> httpx.Response:
-        """What the vendor's people do."""
+        """Sends a request of an admin."""
         url = f"{self.server.url}/api/v1/admin/{path}"
         return _client.request(method, url, headers=self.server.headers, json=body)
 
 
 @dataclass(frozen=True)
-class Ago:
-    """So long before the fleet began, or before the full hour before that."""
+class Age:
+    """The age of a snapshot at the fleet's beginning, or at the full hour before it."""
 
     hours: int = 0
     minutes: int = 0
@@ -61,17 +61,17 @@ class Ago:
     of_the_hour: bool = False
 
     def before(self, began: datetime) -> datetime:
-        """The moment."""
+        """The timestamp of a snapshot of this age."""
         if self.of_the_hour:
             began = began.replace(minute=0, second=0, microsecond=0)
         return began - timedelta(hours=self.hours, minutes=self.minutes, microseconds=self.microseconds)
 
 
 @dataclass(frozen=True)
-class Reading:
+class SnapshotContent:
     """A snapshot's content."""
 
-    ago: Ago
+    ago: Age
     metrics: dict[str, Any]
     version: str | None = None
 
@@ -82,16 +82,16 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Sends:
+class SendSnapshot:
     """A snapshot."""
 
     index: int
-    reading: Reading
+    content: SnapshotContent
 
     def apply(self, fleet: Fleet) -> None:
-        """It is stored, or there is a reason why not."""
+        """It is stored, unless its timestamp is out of range or the install is revoked."""
         install = fleet.install(self.index)
-        body = {"instance_id": install.instance_id, **self.reading.as_sent(fleet.began)}
+        body = {"instance_id": install.instance_id, **self.content.as_sent(fleet.began)}
         at = datetime.fromisoformat(body["timestamp"])
         raw = json.dumps(body).encode()
         status = install.post("/v1/snapshot", raw, install.signed(raw)).status_code
@@ -101,23 +101,23 @@ class Sends:
 
 
 @dataclass(frozen=True)
-class SendsBacklog:
+class SendBacklog:
     """Several snapshots in one request, in any order."""
 
     index: int
-    readings: list[Reading]
+    contents: list[SnapshotContent]
 
     def apply(self, fleet: Fleet) -> None:
-        """Each is stored, or there is a reason why not."""
+        """The server accepts the request, unless the install is revoked."""
         install = fleet.install(self.index)
-        members = [reading.as_sent(fleet.began) for reading in self.readings]
+        members = [content.as_sent(fleet.began) for content in self.contents]
         raw = json.dumps({"instance_id": install.instance_id, "snapshots": members}).encode()
         assert install.post("/v1/snapshots", raw, install.signed(raw)).status_code in (202, 403)
 
 
 @dataclass(frozen=True)
-class Reregisters:
-    """Says of itself what it is now; what is known of it takes effect with its next proof, which may be at once."""
+class Reregister:
+    """Registers with other data, which takes effect with the next signed request; that may follow immediately."""
 
     index: int
     app: str
@@ -135,26 +135,26 @@ class Reregisters:
 
 
 @dataclass(frozen=True)
-class ChangesStatus:
-    """Approved or revoked."""
+class ChangeStatus:
+    """An admin approves or revokes an install."""
 
     index: int
     decision: str
 
     def apply(self, fleet: Fleet) -> None:
-        """Unless it is gone, or revoked for good."""
+        """It may be deleted or revoked already."""
         path = f"instances/{fleet.install(self.index).instance_id}/{self.decision}"
         assert fleet.decide("POST", path).status_code in (200, 404, 409)
 
 
 @dataclass(frozen=True)
-class Erases:
-    """Wants nothing of it to be kept."""
+class Erase:
+    """An install erases its data."""
 
     index: int
 
     def apply(self, fleet: Fleet) -> None:
-        """It may register again."""
+        """It may register again later."""
         install = fleet.install(self.index)
         said = {"action": "erase", "instance_id": install.instance_id, "timestamp": datetime.now(UTC).isoformat()}
         raw = json.dumps(said).encode()
@@ -162,58 +162,58 @@ class Erases:
 
 
 @dataclass(frozen=True)
-class SetsOverrides:
-    """Another name, kind or aggregate for metrics, or that they are hidden."""
+class SetOverrides:
+    """An admin overrides labels, kinds, aggregates or units of metrics, or hides them."""
 
     slug: str
     overrides: dict[str, Any]
 
     def apply(self, fleet: Fleet) -> None:
-        """If there is such an application yet."""
+        """The application may not exist yet."""
         status = fleet.decide("PUT", f"applications/{self.slug}", {"overrides": self.overrides}).status_code
         assert status in (200, 404)
 
 
 @dataclass(frozen=True)
-class RollsUp:
-    """The background comes round."""
+class RollUp:
+    """A rollup runs."""
 
     def apply(self, fleet: Fleet) -> None:
-        """Whatever has been stored until now is in the series."""
+        """All stored snapshots are in the series afterwards."""
         fleet.roll_up()
 
 
 @dataclass(frozen=True)
-class TimePasses:
-    """Days in which nobody reports."""
+class PassTime:
+    """Days pass without a report."""
 
     days: int
 
     def apply(self, fleet: Fleet) -> None:
-        """They are over."""
+        """Moves all timestamps into the past."""
         shift_times(fleet.database, timedelta(days=self.days))
 
 
-Event = Sends | SendsBacklog | Reregisters | ChangesStatus | Erases | SetsOverrides | RollsUp | TimePasses
+Event = SendSnapshot | SendBacklog | Reregister | ChangeStatus | Erase | SetOverrides | RollUp | PassTime
 
 
 @dataclass(frozen=True)
-class Story:
-    """How many installs there are at first, and what happens to them."""
+class Scenario:
+    """The installs at the beginning and the events after it."""
 
     newcomers: list[tuple[str, str]]
     events: list[Event]
 
 
-def play(story: Story, fleet: Fleet, after_time: Callable[[], None]) -> None:
-    """Lets it apply. Calls `after_time` whenever time has passed, before anything else notices it."""
-    for app, environment in story.newcomers:
+def run_scenario(scenario: Scenario, fleet: Fleet, after_time: Callable[[], None]) -> None:
+    """Applies the events. Calls `after_time` after each `PassTime`, before any other event."""
+    for app, environment in scenario.newcomers:
         install = Install(fleet.server.url, app_name=app, app_version=VERSIONS[0], environment=environment)
         assert install.register().status_code == 201
         fleet.installs.append(install)
-    for event in story.events:
+    for event in scenario.events:
         event.apply(fleet)
-        if isinstance(event, TimePasses):
+        if isinstance(event, PassTime):
             after_time()
 
 
@@ -222,16 +222,16 @@ apps = st.sampled_from(APPS)
 environments = st.sampled_from(ENVIRONMENTS)
 versions = st.sampled_from(VERSIONS)
 
-# Around now, around full hours to the microsecond, and anywhere in what is taken. Few, so that they meet.
+# Around now, around full hours to the microsecond, and anywhere in the accepted range; few values, so they collide.
 ages = (
-    st.builds(Ago, minutes=st.sampled_from([0, 1, 20, 59, 60, 61, -4]))
+    st.builds(Age, minutes=st.sampled_from([0, 1, 20, 59, 60, 61, -4]))
     | st.builds(
-        Ago,
+        Age,
         hours=st.sampled_from([0, 1, 2, 23, 24, 25, 48, 72, 7 * 24, 28 * 24]),
         microseconds=st.integers(-1, 1),
         of_the_hour=st.just(True),
     )
-    | st.builds(Ago, hours=st.integers(0, 719))
+    | st.builds(Age, hours=st.integers(0, 719))
 )
 
 numbers = (
@@ -252,7 +252,7 @@ metrics = st.builds(
     st.none() | flat_metrics | numbers,
     st.sampled_from([None, None, None, True, False]),
 )
-readings = st.builds(Reading, ages, metrics, st.none() | versions)
+contents = st.builds(SnapshotContent, ages, metrics, st.none() | versions)
 
 overrides = st.dictionaries(
     keys | st.sampled_from(["mail.sent", "mail"]),
@@ -269,15 +269,15 @@ overrides = st.dictionaries(
     max_size=3,
 )
 
-sends = st.builds(Sends, senders, readings)
-backlogs = st.builds(SendsBacklog, senders, st.lists(readings, min_size=1, max_size=6))
-registers = st.builds(Reregisters, senders, apps, versions, environments, st.booleans())
-passing = st.builds(TimePasses, st.sampled_from([1, 1, 2, 6, 7, 23, 29, 30, 31]))
-rarities = (
-    st.builds(ChangesStatus, senders, st.sampled_from(["approve", "revoke"]))
-    | st.builds(Erases, senders)
-    | st.builds(SetsOverrides, st.sampled_from(SLUGS), overrides)
+sends = st.builds(SendSnapshot, senders, contents)
+backlogs = st.builds(SendBacklog, senders, st.lists(contents, min_size=1, max_size=6))
+registers = st.builds(Reregister, senders, apps, versions, environments, st.booleans())
+time_steps = st.builds(PassTime, st.sampled_from([1, 1, 2, 6, 7, 23, 29, 30, 31]))
+rare_events = (
+    st.builds(ChangeStatus, senders, st.sampled_from(["approve", "revoke"]))
+    | st.builds(Erase, senders)
+    | st.builds(SetOverrides, st.sampled_from(SLUGS), overrides)
 )
-events = sends | sends | backlogs | registers | rarities | passing | st.just(RollsUp())
+events = sends | sends | backlogs | registers | rare_events | time_steps | st.just(RollUp())
 newcomers = st.lists(st.tuples(apps, environments), min_size=1, max_size=4)
-stories = st.builds(Story, newcomers, st.lists(events, min_size=1, max_size=12))
+scenarios = st.builds(Scenario, newcomers, st.lists(events, min_size=1, max_size=12))

@@ -1,4 +1,4 @@
-"""Servers that the tests of a module share, and well-behaved installs to run beside a hostile one."""
+"""Servers that the tests of a module share, and well-behaved installs besides a hostile one."""
 
 import json
 import time
@@ -15,16 +15,16 @@ from tests.support.installs import Install
 from tests.support.raw_http import RawConnection
 from tests.support.server_process import ServerProcess
 
-WAIT_LIMIT_S = 20
+WAIT_TIMEOUT_S = 20
 
 
-BATCH = 'EXECUTE "intake.store_batch"'  # is in the SQL of each
+BATCH = 'EXECUTE "intake.store_batch"'  # part of the SQL of each batch
 
 
 WAITING = """
     SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database JOIN pg_stat_activity a USING (pid)
     WHERE d.datname = current_database() AND l.locktype = 'advisory' AND NOT l.granted AND position(%s IN a.query) > 0
-"""  # and so not what goes on in the background, which waits for the lock at times of its own
+"""  # not the background jobs, which wait for the lock as well
 
 
 @dataclass(frozen=True)
@@ -58,52 +58,52 @@ class Target:
 
 @dataclass(frozen=True)
 class Seeded:
-    """A server process with instances of two applications and each status, and a token; `known` is for its paths."""
+    """A server with instances of two applications and of each status, and a token; `known` has values for its paths."""
 
     server: ServerProcess
     known: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbours:
-    """Two good installs beside the hostile one: the first one's snapshot keeps the writer busy, the second waits."""
+class HonestInstalls:
+    """Two honest installs: a snapshot of the first occupies the batch writer, one of the second waits in the queue."""
 
     first: Install
     second: Install
     database: psycopg2.extensions.cursor
 
     def block_writer(self) -> None:
-        """No batch is written until `release_writer`."""
+        """Blocks all batches until `release_writer`."""
         self.database.execute("SELECT pg_advisory_lock(%s)", [Lock.WRITERS])
 
     def wait_until_batch_blocked(self) -> None:
-        """Waits until a batch of the server waits for the lock."""
-        deadline = time.monotonic() + WAIT_LIMIT_S
+        """Returns once a batch of the server waits for the lock."""
+        deadline = time.monotonic() + WAIT_TIMEOUT_S
         while self._one(WAITING, BATCH) == 0:
-            assert time.monotonic() < deadline, "no batch is being written"
+            assert time.monotonic() < deadline, "no batch waits for the lock"
             time.sleep(0.001)
 
     def release_writer(self) -> None:
-        """Lets waiting batches be written."""
+        """Unblocks waiting batches."""
         self.database.execute("SELECT pg_advisory_unlock(%s)", [Lock.WRITERS])
 
     def stored(self, install: Install, metrics: str | None = None) -> int:
-        """How many snapshots of an install are in the database, with these metrics."""
+        """The number of stored snapshots of an install, with `metrics` only those with these metrics."""
         found = "SELECT count(*) FROM snapshots WHERE instance_id = %s AND metrics = coalesce(%s::jsonb, metrics)"
         count: int = self._one(found, install.instance_id, metrics)
         return count
 
-    def batches(self, beside: bytes, install: Install) -> int:
-        """How many batches hold an install's snapshots and the second neighbour's with these metrics."""
+    def count_batches(self, other_metrics: bytes, install: Install) -> int:
+        """The number of batches with snapshots of an install or the second install's snapshot with these metrics."""
         count: int = self._one(
-            "SELECT count(DISTINCT received_at) FROM snapshots"  # its default is the transaction's own time
+            "SELECT count(DISTINCT received_at) FROM snapshots"  # its default is the time of the transaction
             " WHERE instance_id = %s OR (instance_id = %s AND metrics = %s::jsonb)",
-            *(install.instance_id, self.second.instance_id, beside.decode()),
+            *(install.instance_id, self.second.instance_id, other_metrics.decode()),
         )
         return count
 
     def key_of(self, install: Install) -> str:
-        """The public key that the database has of an install."""
+        """The stored public key of an install."""
         key: str = self._one(
             "SELECT encode(public_key, 'hex') FROM instances WHERE instance_id = %s", install.instance_id
         )

@@ -12,8 +12,8 @@ import msgspec
 
 from tests.support.chaos import Chaos
 from tests.support.feed_checker import check_log
-from tests.support.feed_history import Heads, history
-from tests.support.feed_watcher import LIMIT_S, Watcher, plain
+from tests.support.feed_history import CursorSamples, read_history
+from tests.support.feed_watcher import LIMIT_S, Watcher, without_read_times
 from tests.support.server_process import ServerProcess
 
 APPS = ("ledger", "kiosk", "atlas")
@@ -31,65 +31,65 @@ class WatcherGroup:
     watchers: list[Watcher]
 
     @asynccontextmanager
-    async def watching(self, chaos: Chaos, *, away: bool = False) -> AsyncIterator[None]:
-        """All watchers list, then follow the feed during the context, or after it if `away`; then they are checked.
+    async def watching(self, chaos: Chaos, *, offline: bool = False) -> AsyncIterator[None]:
+        """All watchers list, then follow the feed during the context, or only after it if `offline`; then checks them.
 
-        From its end on they stay where they are, so that what comes last, and its KPIs, reaches them.
+        At its end they keep their connections, so that they receive the last changes and their KPIs.
         """
         last: dict[str | None, int] = {}
-        heads = Heads()
-        with heads.watched(self.database):
+        cursor_samples = CursorSamples()
+        with cursor_samples.sampling(self.database):
             for watcher in self.watchers:
                 if watcher.cursor is None:
-                    await watcher.take_list()
+                    await watcher.fetch_list()
             async with asyncio.TaskGroup() as group:
-                if away:
+                if offline:
                     yield
                 for watcher in self.watchers:
                     group.create_task(watcher.follow(partial(watcher.has_reached, last)))
-                if not away:
+                if not offline:
                     yield
                 for watcher in self.watchers:
-                    watcher.leaves_after, watcher.patience_s = None, LIMIT_S
+                    watcher.max_messages, watcher.silence_timeout_s = None, LIMIT_S
                 last |= await asyncio.to_thread(chaos.send_final_snapshots, self.database)
-        await self._hold(heads, last)
+        await self._check(cursor_samples, last)
 
-    async def _hold(self, heads: Heads, last: dict[str | None, int]) -> None:
-        """Each one's log is true, its mirror a fresh list, and its KPIs are those of the API."""
-        truth = await asyncio.to_thread(history, self.database)
-        held = 0
+    async def _check(self, cursor_samples: CursorSamples, last: dict[str | None, int]) -> None:
+        """Asserts that each log matches the history, each mirror a fresh list, and the KPIs those of the API."""
+        truth = await asyncio.to_thread(read_history, self.database)
+        checked = 0
         for watcher in self.watchers:
-            held += check_log(watcher.log, watcher.app, truth, heads)
+            checked += check_log(watcher.log, watcher.app, truth, cursor_samples)
             assert watcher.items == truth.newest(watcher.app) == await self._listed(watcher.app)
-            for app in watcher.awaited(last):
-                assert watcher.said(app) == plain(await asyncio.to_thread(self.kpis, app))
-        print(f"{len(self.watchers)} watchers were held at {held} cursors in {self.feeds} feeds")
+            for app in watcher.changed_apps(last):
+                assert watcher.latest_kpis(app) == without_read_times(await asyncio.to_thread(self.kpis, app))
+        print(f"{len(self.watchers)} watchers were checked at {checked} cursors in {self.feeds} feeds")
 
     @property
     def feeds(self) -> int:
-        """How often they have come."""
+        """How many feeds they have opened."""
         return sum(watcher.feeds for watcher in self.watchers)
 
     def kpis(self, app: str) -> dict[str, Any]:
-        """As the API answers them."""
+        """The KPIs of an application from the API."""
         answer: dict[str, Any] = msgspec.json.decode(self.servers[0].get(f"applications/{app}/kpis").content)
         return answer
 
     async def _listed(self, app: str | None) -> dict[str, Any]:
         newcomer = Watcher([self.servers[0].port], self.servers[0].headers, Random(0), app)
-        await newcomer.take_list()
+        await newcomer.fetch_list()
         return newcomer.items
 
 
 def make_watcher_group(
-    servers: Sequence[ServerProcess], database: str, seed: int, ports: Sequence[int] = (), **said: Any
+    servers: Sequence[ServerProcess], database: str, seed: int, ports: Sequence[int] = (), **options: Any
 ) -> WatcherGroup:
-    """At each server, or port, a watcher of each view; and one of all that takes whichever it gets, and exports."""
+    """A watcher of each view at each server or port, and one of all that uses any port and reads exports."""
     ports = ports or [server.port for server in servers]
-    seats = [([port], view) for port in ports for view in VIEWS] + [(ports, None)]
+    assignments = [([port], view) for port in ports for view in VIEWS] + [(ports, None)]
     watchers = [
-        Watcher(each, servers[0].headers, Random(seed + number), view, **said)
-        for number, (each, view) in enumerate(seats)
+        Watcher(each, servers[0].headers, Random(seed + number), view, **options)
+        for number, (each, view) in enumerate(assignments)
     ]
     watchers[-1].exports = True
     return WatcherGroup(servers, database, watchers)
