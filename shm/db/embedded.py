@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 START_TIMEOUT_S = 120  # allows for a crash recovery of a large database
 STOP_TIMEOUT_S = 60
 SOCKET_TIMEOUT_S = 10  # for a server that a killed command had just started to open its socket
+REMOVAL_TIMEOUT_S = 3  # for a killed server to disappear
+RESPONSE_INTERVAL_S = 0.5
 POLL_INTERVAL_S = 0.05
 NO_RESPONSE = 2  # exit status of pg_isready
 MIN_FREE_BYTES = 32 * 1024**2  # two files of the write-ahead log
@@ -158,8 +160,7 @@ class EmbeddedPostgres:
         exit_if_signalled()
 
     def _start(self) -> None:
-        if self._control("status", check=False) == 0:
-            self._check_process()
+        if self._control("status", check=False) == 0 and self._is_responding():
             return
         previous_pid_file = self._pid_text()
         self._files.configure()
@@ -205,18 +206,30 @@ class EmbeddedPostgres:
             return False
         return True
 
-    def _check_process(self) -> None:
-        """Raises _ForeignProcess if postmaster.pid, after a power cut, has the ID of a process of another program."""
+    def _is_responding(self) -> bool:
+        """Whether the process that postmaster.pid names responds; false if it ends.
+
+        The process of a killed PostgreSQL exists until the system has removed it. After a power cut the number may
+        belong to another program: raises _ForeignProcess.
+        """
         deadline = time.monotonic() + SOCKET_TIMEOUT_S
         while not (pid_file := self._pid_file())[4] and time.monotonic() < deadline:
             exit_if_signalled()
             time.sleep(POLL_INTERVAL_S)
         options = ("--quiet", "-t", "10", "-h", pid_file[4])
-        if self._run("pg_isready", *options, check=False, can_terminate=lambda: True) == NO_RESPONSE:
-            raise _ForeignProcess(
-                f"{self._cluster}/postmaster.pid names process {pid_file[0]}, which does not respond as PostgreSQL. "
-                "If it is another program, remove that file."
-            )
+        deadline = time.monotonic() + REMOVAL_TIMEOUT_S
+        while self._run("pg_isready", *options, check=False, can_terminate=lambda: True) == NO_RESPONSE:
+            if self._control("status", check=False) != 0:
+                return False
+            if time.monotonic() > deadline:
+                raise _ForeignProcess(
+                    f"{self._cluster}/postmaster.pid names process {pid_file[0]}, which does not respond as "
+                    "PostgreSQL. If it is another program, remove that file."
+                )
+            logger.info("waiting for process %s, which postmaster.pid names", pid_file[0])
+            exit_if_signalled()
+            time.sleep(RESPONSE_INTERVAL_S)
+        return True
 
     def _pid_file(self) -> list[str]:
         return (self._cluster / "postmaster.pid").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""A command ends after all the processes that it started, whatever signal ends it and at whatever moment."""
+"""A command ends after all its child processes, whichever signal ends it at any moment."""
 
 import os
 import random
@@ -31,7 +31,7 @@ COMMANDS = {
 
 
 def processes_of(folder: Path) -> list[str]:
-    """The processes that name a folder in their command line, or work in it."""
+    """The processes with a folder in their command line or as their working directory."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
@@ -44,7 +44,7 @@ def processes_of(folder: Path) -> list[str]:
 
 @contextmanager
 def command(folder: Path, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """A command on a data directory, its output in a file beside it; nothing of it survives the test."""
+    """A command on a data directory, with its output in a file beside it. All its processes are killed at the end."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("SHM_")}
     with folder.with_suffix(".log").open("ab") as log:
         process = subprocess.Popen(
@@ -73,7 +73,7 @@ def await_initdb(folder: Path) -> int:
             if "/initdb" in line and " -c " not in line:
                 return int(line.split()[0])
         time.sleep(0.01)
-    raise AssertionError("initdb never came")
+    raise AssertionError("initdb was not started")
 
 
 def await_log(folder: Path, text: str) -> None:
@@ -84,8 +84,8 @@ def await_log(folder: Path, text: str) -> None:
         time.sleep(0.02)
 
 
-def hold_ended(process: "subprocess.Popen[bytes]", folder: Path, statuses: set[int]) -> None:
-    """Fails unless the command ends with one of the statuses, as the last of its processes, and says no traceback."""
+def check_end(process: "subprocess.Popen[bytes]", folder: Path, statuses: set[int]) -> None:
+    """Asserts that the command ends with one of the statuses, after all its processes, and logs no traceback."""
     status = process.wait(LIMIT_S)
     left = processes_of(folder)
     log = folder.with_suffix(".log").read_text()
@@ -94,28 +94,28 @@ def hold_ended(process: "subprocess.Popen[bytes]", folder: Path, statuses: set[i
     assert "Traceback" not in log
 
 
-def hold_startable(folder: Path) -> None:
-    """Fails unless a next command creates the database, or finds it whole."""
+def check_start(folder: Path) -> None:
+    """Asserts that another command creates the database or finds it complete."""
     with command(folder, "migrate") as process:
-        hold_ended(process, folder, {0})
+        check_end(process, folder, {0})
     assert sorted(path.name for path in folder.glob("postgres*")) == ["postgres", "postgres.lock", "postgres.users"]
 
 
 def end_while_created(folder: Path, arguments: tuple[str, ...], numbers: tuple[signal.Signals, ...], s: float) -> None:
-    """Sends the signals `s` seconds after initdb has come."""
+    """Sends the signals `s` seconds after initdb has started."""
     with command(folder, *arguments) as process:
         await_initdb(folder)
         time.sleep(s)
         for number in numbers:
             process.send_signal(number)
             time.sleep(0.02)
-        hold_ended(process, folder, {0, 128 + numbers[0], 128 + signal.SIGTERM})
+        check_end(process, folder, {0, 128 + numbers[0], 128 + signal.SIGTERM})
 
 
 def test_an_end_while_the_database_is_created_ends_initdb(postgres_dir: Path) -> None:
     folder = postgres_dir / "data"
     end_while_created(folder, COMMANDS["serve with workers"], (signal.SIGINT, signal.SIGINT, signal.SIGTERM), 0)
-    hold_startable(folder)
+    check_start(folder)
 
 
 def test_the_demo_ends_after_its_server_and_its_database(postgres_dir: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_start_waits_for_the_initdb_of_one_that_was_killed(postgres_dir: Path)
         with command(folder, "migrate") as following:
             await_log(folder, "waiting for another shm")
             initdb.resume()
-            hold_ended(following, folder, {0})
+            check_end(following, folder, {0})
 
 
 def test_an_initdb_that_does_not_end_is_killed_with_its_children(postgres_dir: Path) -> None:
@@ -146,7 +146,7 @@ def test_an_initdb_that_does_not_end_is_killed_with_its_children(postgres_dir: P
                     child.suspend()
                     stuck.append(child)
         process.send_signal(signal.SIGTERM)
-        hold_ended(process, folder, {128 + signal.SIGTERM})
+        check_end(process, folder, {128 + signal.SIGTERM})
         assert not any(child.is_running() for child in stuck)
     assert not (folder / "postgres.new").exists()
 
@@ -157,12 +157,12 @@ def test_a_server_that_has_just_begun_to_start_is_stopped(postgres_dir: Path) ->
         while not (folder / "postgres" / "postmaster.pid").exists():
             assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        hold_ended(process, folder, {128 + signal.SIGTERM})
+        check_end(process, folder, {128 + signal.SIGTERM})
 
 
 def test_a_process_that_took_a_dead_servers_number_is_left_alone(postgres_dir: Path) -> None:
     folder = postgres_dir / "data"
-    hold_startable(folder)
+    check_start(folder)
     with subprocess.Popen(["sleep", "600"], cwd="/", user=(folder / "postgres").stat().st_uid) as other:
         try:
             lines = (str(other.pid), str(folder / "postgres"), "0", "5432", str(folder / "postgres"), "", "")
@@ -175,6 +175,19 @@ def test_a_process_that_took_a_dead_servers_number_is_left_alone(postgres_dir: P
             other.kill()
 
 
+def test_a_start_waits_until_a_killed_postgres_is_removed(postgres_dir: Path) -> None:
+    folder = postgres_dir / "data"
+    check_start(folder)
+    with subprocess.Popen(["sleep", "600"], cwd="/", user=(folder / "postgres").stat().st_uid) as dying:
+        lines = (str(dying.pid), str(folder / "postgres"), "0", "5432", str(folder / "postgres"), "", "")
+        (folder / "postgres" / "postmaster.pid").write_text("\n".join(lines))
+        with command(folder, "migrate") as process:
+            await_log(folder, f"waiting for process {dying.pid}")
+            dying.kill()
+            dying.wait(LIMIT_S)
+            assert process.wait(LIMIT_S) == 0
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", COMMANDS)
 def test_an_end_at_any_moment_leaves_no_process(postgres_dir: Path, name: str) -> None:
@@ -185,4 +198,4 @@ def test_an_end_at_any_moment_leaves_no_process(postgres_dir: Path, name: str) -
         folder = postgres_dir / f"data{number}"
         numbers = by_chance.choices((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), k=by_chance.choice((1, 1, 2, 3)))
         end_while_created(folder, COMMANDS[name], tuple(numbers), by_chance.uniform(0, START_S))
-        hold_startable(folder)
+        check_start(folder)
