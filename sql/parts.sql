@@ -113,9 +113,17 @@ absences_ended AS (
     INSERT INTO absences (instance_id, lost_at, returned_at)
     SELECT b.instance_id, b.last_seen_at + settings.active_window, now()
     FROM before b
+    JOIN evaluated e USING (instance_id)
     CROSS JOIN settings
-    WHERE b.status = 'active' AND b.last_seen_at + settings.active_window <= now()
+    WHERE
+        b.status = 'active' AND b.last_seen_at + settings.active_window <= now() AND e.last_seen_at > b.last_seen_at
     ON CONFLICT (instance_id, lost_at) DO NOTHING
+),
+
+-- part: departed
+-- The instances of `before` that leave their application.
+departed AS MATERIALIZED (
+    SELECT b.instance_id, b.app_slug FROM before b JOIN after a USING (instance_id) WHERE a.app_slug <> b.app_slug
 ),
 
 -- part: after_unchanged
@@ -213,6 +221,43 @@ hours_updated AS (
 days_updated AS (
     INSERT INTO series_days AS existing (app_slug, metric_type, key, value, at, total, instances)
     SELECT app_slug, metric_type, key, value, at, total, instances FROM days
+    ON CONFLICT (app_slug, metric_type, key, value, at) DO UPDATE SET
+        total = existing.total + excluded.total,
+        instances = existing.instances + excluded.instances
+),
+
+-- part: series_reduced
+-- The same for snapshots that are deleted: rows that become zero are deleted with them.
+hours_deleted AS (
+    DELETE FROM series_hours s
+    USING hours h
+    WHERE
+        (s.app_slug, s.metric_type, s.key, s.value, s.at) = (h.app_slug, h.metric_type, h.key, h.value, h.at)
+        AND s.total + h.total = 0 AND s.instances + h.instances = 0
+    RETURNING s.app_slug, s.metric_type, s.key, s.value, s.at
+),
+hours_updated AS (
+    INSERT INTO series_hours AS existing (app_slug, metric_type, key, value, at, total, instances)
+    SELECT app_slug, metric_type, key, value, at, total, instances FROM hours
+    WHERE
+        at >= (SELECT hours_since FROM series_head)
+        AND (app_slug, metric_type, key, value, at) NOT IN (SELECT * FROM hours_deleted)
+    ON CONFLICT (app_slug, metric_type, key, value, at) DO UPDATE SET
+        total = existing.total + excluded.total,
+        instances = existing.instances + excluded.instances
+),
+days_deleted AS (
+    DELETE FROM series_days s
+    USING days d
+    WHERE
+        (s.app_slug, s.metric_type, s.key, s.value, s.at) = (d.app_slug, d.metric_type, d.key, d.value, d.at)
+        AND s.total + d.total = 0 AND s.instances + d.instances = 0
+    RETURNING s.app_slug, s.metric_type, s.key, s.value, s.at
+),
+days_updated AS (
+    INSERT INTO series_days AS existing (app_slug, metric_type, key, value, at, total, instances)
+    SELECT app_slug, metric_type, key, value, at, total, instances FROM days
+    WHERE (app_slug, metric_type, key, value, at) NOT IN (SELECT * FROM days_deleted)
     ON CONFLICT (app_slug, metric_type, key, value, at) DO UPDATE SET
         total = existing.total + excluded.total,
         instances = existing.instances + excluded.instances

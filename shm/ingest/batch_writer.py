@@ -19,7 +19,7 @@ from shm.core.logs import RateLimitedLogger
 from shm.core.settings import Settings
 from shm.db.database import Database
 from shm.ingest.payloads import Snapshot
-from shm.ingest.registry import Registry, unknown_instance
+from shm.ingest.registry import SIGNED_BEFORE_ERASURE, Registry, unknown_instance
 
 rate_limited = RateLimitedLogger(logging.getLogger(__name__))
 
@@ -41,6 +41,7 @@ class Verdict(StrEnum):
     PENDING = "pending"
     UNKNOWN = "unknown"
     REVOKED = "revoked"
+    ERASED = "erased"
 
 
 class Outcome(StrEnum):
@@ -116,13 +117,14 @@ class BatchWriter:
         if not verdicts - {Verdict.STORED}:
             return rows
         instance_id, public_key = snapshots[0].instance_id, snapshots[0].public_key
+        signed_at = max(snapshot.snapshot_at for snapshot in snapshots)
         if Verdict.PENDING in verdicts:  # the first signed request of the instance
-            if await self._registry.confirm_key(instance_id, public_key) == Verdict.PENDING:
+            if await self._registry.confirm_key(instance_id, public_key, signed_at) == Verdict.PENDING:
                 raise Forbidden("not_approved", "This instance is not approved yet; its snapshots are not stored.")
             rows = [_raise_refusal(result) for result in await self._enqueue_all(snapshots)]
             verdicts = {row.verdict for row in rows}
         elif Verdict.STAGED in verdicts:  # the first one since the instance registered again or was approved
-            await self._registry.confirm_key(instance_id, public_key)
+            await self._registry.confirm_key(instance_id, public_key, signed_at)
         if verdicts - {Verdict.STORED, Verdict.STAGED}:
             self._registry.evict_key(instance_id)
             raise unknown_instance()
@@ -154,7 +156,10 @@ class BatchWriter:
         self._pending[key] = entry.result
         self._queued_by_instance[snapshot.instance_id] = queued + 1
         try:
-            return await entry.result
+            row = await entry.result
+            if row.verdict == Verdict.ERASED:
+                raise BadRequest("signed_before_erasure", SIGNED_BEFORE_ERASURE)
+            return row
         finally:
             del self._pending[key]
             self._queued_by_instance[snapshot.instance_id] -= 1

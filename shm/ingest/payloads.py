@@ -43,6 +43,12 @@ class RegisterBody(msgspec.Struct):
     os_arch: str | None = None
 
 
+class ActivateBody(msgspec.Struct):
+    """The body of `POST /v1/activate`. The official clients send the same one at every start, without a timestamp."""
+
+    timestamp: _Timestamp | msgspec.UnsetType = msgspec.UNSET
+
+
 class BacklogSnapshot(msgspec.Struct):
     """A snapshot within a backlog."""
 
@@ -115,11 +121,11 @@ _register_decoder = msgspec.json.Decoder(RegisterBody)
 _snapshot_decoder = msgspec.json.Decoder(SnapshotBody, float_hook=Decimal)
 _member_decoder = msgspec.json.Decoder(BacklogSnapshot, float_hook=Decimal)
 _backlog_decoder = msgspec.json.Decoder(BacklogBody)
+_activate_decoder = msgspec.json.Decoder(ActivateBody)
 _action_decoder = msgspec.json.Decoder(ActionBody)
 _rotate_decoder = msgspec.json.Decoder(RotateBody)
 _timestamp_decoder: msgspec.json.Decoder[datetime] = msgspec.json.Decoder(Annotated[datetime, msgspec.Meta(tz=True)])
 _string_decoder = msgspec.json.Decoder(str)
-_object_decoder = msgspec.json.Decoder(dict[str, object], float_hook=Decimal)
 
 
 def parse_registration(body: bytes, limits: Settings) -> Registration:
@@ -144,9 +150,12 @@ def parse_registration(body: bytes, limits: Settings) -> Registration:
     )
 
 
-def check_activation(signed: SignedBody) -> None:
-    """Checks that the body of an activation is a JSON object. Raises BadRequest."""
-    _decode(_object_decoder, signed.body)
+def parse_activation(signed: SignedBody, now: datetime, limits: Settings) -> datetime | None:
+    """The timestamp of an activation, within the clock skew of `now`; None without one. Raises BadRequest."""
+    timestamp = _decode(_activate_decoder, signed.body).timestamp
+    if isinstance(timestamp, msgspec.UnsetType):
+        return None
+    return _parse_timestamp(timestamp, now, limits.max_clock_skew, limits.max_clock_skew)
 
 
 def parse_snapshot(signed: SignedBody, now: datetime, limits: Settings) -> Snapshot:
@@ -178,17 +187,13 @@ def parse_backlog(signed: SignedBody, now: datetime, limits: Settings) -> list[S
     return [parse_member(member) for member in fields.snapshots]
 
 
-def parse_action(signed: SignedBody, name: str, now: datetime, limits: Settings) -> ActionBody:
-    """Parses an action and checks that its timestamp is within the clock skew of `now`.
-
-    Raises Forbidden or BadRequest.
-    """
+def parse_action(signed: SignedBody, name: str, now: datetime, limits: Settings) -> datetime:
+    """The timestamp of an action, within the clock skew of `now`. Raises Forbidden or BadRequest."""
     fields = _decode(_action_decoder, signed.body)
     _check_instance_id(signed, fields.instance_id)
     if fields.action != name:
         raise BadRequest("bad_field", f"action is not {name!r}, the action of this path.")
-    _parse_timestamp(fields.timestamp, now, limits.max_clock_skew, limits.max_clock_skew)
-    return fields
+    return _parse_timestamp(fields.timestamp, now, limits.max_clock_skew, limits.max_clock_skew)
 
 
 def parse_new_public_key(body: bytes) -> bytes:

@@ -1,16 +1,16 @@
-"""Registration, key confirmation, rotation, status and erasure of instances: all writes except snapshots."""
+"""Registration, key confirmation, rotation and status of instances."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
 import msgspec
 
 from shm.core.errors import Forbidden
-from shm.core.json_types import Timestamp
 from shm.core.releases import version_rank
 from shm.core.settings import Settings
 from shm.db.database import Database
@@ -19,11 +19,13 @@ from shm.ingest.payloads import Registration
 
 EXPORT_PAGE = 20  # snapshots of a page of a disclosure, 1.3 MB at most: a slow reader keeps one page in memory
 REFRESH_PAGE = 500  # instances of a statement: some milliseconds under the writers' lock
+REFRESH_MAX_LEAVES = 5_000  # of a statement: instances with many keys change many rows of the tallies
 # Length of a run. After an outage many instances are due, and every read has to correct for those that remain.
 REFRESH_DURATION_S = 1.0
 REFRESH_PAUSE_S = 0.02  # between two pages, so that batches of snapshots get the lock
-ERASE_PAGE = 500  # snapshots of a statement: some tens of milliseconds under the writers' lock
-PURGE_PAGE = 1_000  # instances of a statement, so that batches of snapshots never wait long
+SIGNED_BEFORE_ERASURE = (
+    "This install was erased, and the request was signed before that. Sign one with a newer timestamp."
+)
 
 
 class RegistrationResult(StrEnum):
@@ -36,29 +38,11 @@ class RegistrationResult(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ErasureReceipt:
-    """Counts and times of an instance's deleted snapshots. The body of the answer to `POST /v1/erase`."""
-
-    instance_id: str
-    app_name: str
-    erased_at: Timestamp
-    snapshots: int
-    oldest_snapshot_at: Timestamp | None
-    newest_snapshot_at: Timestamp | None
-
-
-@dataclass(frozen=True, slots=True)
-class _ErasedPage:
-    snapshots: int
-    oldest_snapshot_at: datetime | None
-    newest_snapshot_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
 class _StagedRegistration:
     staged: msgspec.Raw | None
     slug: str
     name: str
+    signed_before_erasure: bool
 
 
 class _Staged(msgspec.Struct):
@@ -72,7 +56,6 @@ class Registry:
         self._database = database
         self._requires_approval = settings.activation == "manual"
         self._keys = keys
-        self._pending_age = settings.pending_age
 
     async def public_key(self, instance_id: str, *, refresh: bool = False) -> bytes:
         """As `PublicKeyCache.get`, but raises Forbidden for an unknown instance."""
@@ -103,15 +86,18 @@ class Registry:
         assert verdict is not None  # noqa: S101 - the statement always returns a row
         return RegistrationResult(verdict)
 
-    async def confirm_key(self, instance_id: str, public_key: bytes) -> str:
+    async def confirm_key(self, instance_id: str, public_key: bytes, signed_at: datetime | None = None) -> str:
         """Applies the staged changes and activates the instance, after a signature by this key was verified.
 
-        Returns the status, which stays `pending` where an admin has to approve. Raises Forbidden for an instance that
-        is unknown or revoked or has another key.
+        `signed_at`: the time in the signed body. A body without one may be a replay: it counts as a sign of life only
+        the first time, and is refused for an instance that was erased. Returns the status, which stays `pending` where
+        an admin has to approve. Raises Forbidden for an instance that is unknown or revoked or has another key.
         """
-        selector = {"instance_id": instance_id, "public_key": public_key}
+        selector = {"instance_id": instance_id, "public_key": public_key, "signed_at": signed_at}
         registration = await self._database.fetch_one(_StagedRegistration, "instances.select_staged", **selector)
         status = None
+        if registration is not None and registration.signed_before_erasure:
+            raise Forbidden("signed_before_erasure", SIGNED_BEFORE_ERASURE)
         if registration is not None:
             await self._database.execute("applications.insert_missing", slug=registration.slug, name=registration.name)
             status = await self._database.fetch_value(
@@ -126,52 +112,27 @@ class Registry:
             raise unknown_instance()
         return status
 
+    async def record_action(self, body: bytes, signed_at: datetime) -> None:
+        """Records a signed action, by the hash of its body, before it is carried out. Raises Forbidden for a replay."""
+        action = {"action_hash": hashlib.sha256(body).digest(), "signed_at": signed_at}
+        if not await self._database.execute("erasure.record_action", **action):
+            raise Forbidden("replayed", "This request was carried out before. Sign a new one with the present time.")
+
     async def set_status(self, instance_id: str, status: str) -> None:
         """Sets `active` or `revoked`, which is final, on behalf of an admin. Takes effect in all servers at once."""
         await self._database.execute("instances.set_status", instance_id=instance_id, status=status)
+        if status == "revoked":
+            await self._database.execute("instances.end_series", instance_id=instance_id)
 
-    async def rotate(self, instance_id: str, public_key: bytes, new_key: bytes) -> None:
+    async def rotate(self, instance_id: str, public_key: bytes, new_key: bytes, signed_at: datetime) -> None:
         """Replaces the public key, in all servers, after `confirm_key` with the old one. Raises as that does."""
-        await self.confirm_key(instance_id, public_key)
+        await self.confirm_key(instance_id, public_key, signed_at)
         rotated = await self._database.execute(
             "instances.rotate_key", instance_id=instance_id, public_key=public_key, new_key=new_key
         )
         self.evict_key(instance_id)
         if not rotated:  # a concurrent rotation or revocation preceded this one
             raise unknown_instance()
-
-    async def erase(self, instance_id: str, public_key: bytes) -> ErasureReceipt:
-        """Deletes all data of an instance at its own request. Raises Forbidden as `confirm_key`."""
-        receipt = await self._erase(instance_id, public_key)
-        if receipt is None:
-            raise unknown_instance()
-        return receipt
-
-    async def delete(self, instance_id: str) -> bool:
-        """Deletes all data of an instance at an admin's request. Returns False if it does not exist."""
-        return await self._erase(instance_id, None) is not None
-
-    async def _erase(self, instance_id: str, public_key: bytes | None) -> ErasureReceipt | None:
-        selector = {"instance_id": instance_id, "public_key": public_key}
-        pages: list[_ErasedPage] = []
-        while True:
-            page = await self._database.fetch_one(
-                _ErasedPage, "erasure.delete_oldest_snapshots", limit=ERASE_PAGE, **selector
-            )
-            if page is None or not page.snapshots:
-                break
-            pages.append(page)
-        receipt = await self._database.fetch_one(ErasureReceipt, "erasure.delete_instance", **selector)
-        self.evict_key(instance_id)
-        if receipt is None or not pages:
-            return receipt
-        newest = receipt.newest_snapshot_at or pages[-1].newest_snapshot_at
-        return replace(
-            receipt,
-            snapshots=receipt.snapshots + sum(page.snapshots for page in pages),
-            oldest_snapshot_at=min(filter(None, (pages[0].oldest_snapshot_at, receipt.oldest_snapshot_at))),
-            newest_snapshot_at=newest,
-        )
 
     async def export_instance(self, instance_id: str) -> dict[str, object]:
         """All stored data of an instance except its snapshots. Raises Forbidden if it does not exist."""
@@ -202,18 +163,12 @@ class Registry:
             return False
         deadline = time.monotonic() + REFRESH_DURATION_S
         while time.monotonic() < deadline:
-            refreshed = await self._database.fetch_value(int, "instances.refresh_due", limit=REFRESH_PAGE)
-            if refreshed is None or refreshed < REFRESH_PAGE:
+            if not await self._database.fetch_value(
+                int, "instances.refresh_due", limit=REFRESH_PAGE, max_leaves=REFRESH_MAX_LEAVES
+            ):
                 return False
             await asyncio.sleep(REFRESH_PAUSE_S)
         return True
-
-    async def purge_unconfirmed(self) -> bool:
-        """Deletes the oldest instances that never confirmed their key. Returns whether there may be more."""
-        return (
-            await self._database.execute("erasure.delete_unconfirmed", age=self._pending_age, limit=PURGE_PAGE)
-            == PURGE_PAGE
-        )
 
 
 def _staged_parameters(staged: msgspec.Raw | None) -> dict[str, str | None]:

@@ -28,6 +28,7 @@ from shm.core.tasks import run_in_background
 from shm.db.database import Database
 from shm.feed.hub import Feed
 from shm.ingest.batch_writer import BatchWriter
+from shm.ingest.erasure import Eraser
 from shm.ingest.key_cache import PublicKeyCache
 from shm.ingest.registry import Registry
 from shm.server import background_jobs, openapi
@@ -108,7 +109,7 @@ async def running_services(
     answer health checks.
     """
     keys = PublicKeyCache(database, settings)
-    registry = Registry(database, keys, settings)
+    registry, eraser = Registry(database, keys, settings), Eraser(database, keys, settings)
     distributions = DistributionReader(database)
     kpis = KpiReader(database, distributions, settings)
     result_cache = SingleFlightCache()
@@ -118,6 +119,7 @@ async def running_services(
         settings=settings,
         database=database,
         registry=registry,
+        eraser=eraser,
         intake=intake,
         instances=InstanceReader(database, settings),
         kpis=kpis,
@@ -141,7 +143,7 @@ async def running_services(
         feed.close_revoked_feeds(services),
         enforce_body_timeouts(services),
         distributions.run(),
-        background_jobs.run(database, registry, services.intake, services.feed, settings),
+        background_jobs.run(database, registry, eraser, services.intake, services.feed, settings),
         services.sampler.run(),
         services.sampler.measure(),
     ):

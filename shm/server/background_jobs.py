@@ -21,6 +21,7 @@ from shm.db.advisory_locks import Lock
 from shm.db.database import Database
 from shm.feed.hub import Feed
 from shm.ingest.batch_writer import BatchWriter
+from shm.ingest.erasure import Eraser
 from shm.ingest.registry import Registry
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class Job:
     due_at: float = 0.0
 
 
-def jobs(database: Database, registry: Registry, feed: Feed, settings: Settings) -> list[Job]:
+def jobs(database: Database, registry: Registry, eraser: Eraser, feed: Feed, settings: Settings) -> list[Job]:
     """All jobs, the most urgent first."""
 
     async def delete_page(statement: str, **parameters: object) -> bool:
@@ -63,7 +64,10 @@ def jobs(database: Database, registry: Registry, feed: Feed, settings: Settings)
         Job("close a day of the series", 60.0, rollup.close_day),
         Job("create weekly partitions", 3_600.0, lambda: partitions.create_missing(database, settings)),
         Job("drop expired partitions", 3_600.0, lambda: partitions.drop_expired(database, settings.retention)),
-        Job("purge unconfirmed instances", 60.0, registry.purge_unconfirmed),
+        Job("complete interrupted deletions", 60.0, eraser.resume_interrupted),
+        Job("purge unconfirmed instances", 60.0, eraser.purge_unconfirmed),
+        Job("delete old hashes of erased instances", 3_600.0, eraser.delete_old_identities),
+        Job("delete old hashes of actions", 60.0, eraser.delete_old_actions),
         Job("delete old removals", 60.0, feed.delete_old_removals),
         Job("delete old hours of the series", 3_600.0, lambda: delete_page("series.delete_old_hours", kept=hours_kept)),
         Job("delete zero rows of the series", 3_600.0, lambda: delete_page("series.delete_zero_rows")),
@@ -76,12 +80,14 @@ def jobs(database: Database, registry: Registry, feed: Feed, settings: Settings)
     ]
 
 
-async def run(database: Database, registry: Registry, intake: BatchWriter, feed: Feed, settings: Settings) -> None:
+async def run(
+    database: Database, registry: Registry, eraser: Eraser, intake: BatchWriter, feed: Feed, settings: Settings
+) -> None:
     """Runs the jobs until cancelled, while this process holds the leader lock."""
     while True:
         try:
             async with database.leader_lock(Lock.BACKGROUND) as check_leadership:
-                await _run_jobs(jobs(database, registry, feed, settings), check_leadership, intake)
+                await _run_jobs(jobs(database, registry, eraser, feed, settings), check_leadership, intake)
         except DatabaseUnavailable as error:
             rate_limited.warning("the background jobs wait for the database", describe_error(error))
         except Exception:  # a failure here must not stop the intake

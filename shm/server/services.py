@@ -21,6 +21,7 @@ from shm.core.settings import Settings
 from shm.db.database import Database
 from shm.feed.hub import Feed
 from shm.ingest.batch_writer import BatchWriter
+from shm.ingest.erasure import Eraser
 from shm.ingest.registry import Registry
 from shm.server.gauge_sampler import GaugeSampler
 from shm.server.prometheus import MetricsExporter
@@ -40,6 +41,7 @@ class Services:
     settings: Settings
     database: Database
     registry: Registry
+    eraser: Eraser
     intake: BatchWriter
     instances: InstanceReader
     kpis: KpiReader

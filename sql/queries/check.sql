@@ -38,11 +38,12 @@ RETURNING 1 AS repaired;
 
 -- name: find_instances
 -- Instances whose current snapshot is not their newest raw one, or whose evaluated columns contradict the settings.
--- These columns are not compared if time has just changed them or is about to: the refresh will write them.
+-- These columns are not compared if time has just changed them or is about to: the refresh will write them. Instances
+-- that are being erased have lost snapshots already.
 WITH
 -- use: raw_history
 before AS NOT MATERIALIZED (
-    SELECT * FROM instance_states
+    SELECT s.* FROM instance_states s JOIN instances i USING (instance_id) WHERE i.erasing_since IS NULL
 ),
 -- use: expected_state
 -- use: deltas
@@ -346,6 +347,7 @@ compared AS (
         FULL JOIN reported r USING (instance_id, app_version)
     ) paired
     LEFT JOIN snapshots s ON s.instance_id = paired.instance_id AND s.snapshot_at = paired.true_first_at
+    WHERE NOT EXISTS (SELECT FROM instances i WHERE i.instance_id = paired.instance_id AND i.erasing_since IS NOT NULL)
 )
 SELECT
     'versions_seen' AS table_name,

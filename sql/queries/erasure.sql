@@ -1,30 +1,53 @@
--- Statements that delete instances with all data about them, and notify the feed.
+-- Statements that delete instances with all their data. Whatever grows with an instance's history is deleted in pages
+-- that hold no lock of the writers, so the intake never waits for an erasure.
 
--- name: delete_oldest_snapshots
--- Removes the oldest snapshots of an instance from the series and deletes them, if it has more than `limit` that are
--- rolled up. `delete_instance` does the rest: it holds the writers' lock, which it must not hold for a long history.
-SELECT pg_advisory_xact_lock({rollup_lock});
+-- name: begin
+-- Begins the deletion of an instance: from now on its requests are refused. With a public key the install itself
+-- requested it, at `signed_at`: an instance that is unknown, revoked, or has another key by now is left alone, and so is
+-- one that was deleted and registered again since. Without a key an admin requested it. No row: nothing to delete.
 SELECT pg_advisory_xact_lock({writers_lock});
+UPDATE instances SET erasing_since = coalesce(erasing_since, clock.now)
+FROM (SELECT now() AS now) clock
+WHERE
+    instance_id = %(instance_id)s
+    AND (
+        %(public_key)s::bytea IS NULL
+        OR (
+            public_key = %(public_key)s AND status <> 'revoked'
+            AND (erased_at IS NULL OR erased_at < %(signed_at)s::timestamptz)
+        )
+    )
+RETURNING erasing_since;
+
+-- name: delete_page
+-- Removes the oldest snapshots of an instance that is being erased from the series, and deletes them: as many as have
+-- `max_leaves` leaves together, at least one. Only snapshots that are rolled up are in the series; `delete_instance`
+-- deletes the others. The page also deletes `limit` rows of the versions that it reported and of its absences.
+SELECT pg_advisory_xact_lock({rollup_lock});
 WITH target AS MATERIALIZED (
-    SELECT instance_id, revoked_at FROM instances
-    WHERE
-        instance_id = %(instance_id)s
-        AND (%(public_key)s::bytea IS NULL OR (public_key = %(public_key)s AND status <> 'revoked'))
+    SELECT instance_id, revoked_at FROM instances WHERE instance_id = %(instance_id)s AND erasing_since IS NOT NULL
 ),
 oldest AS MATERIALIZED (
     SELECT
-        instance_id, snapshot_at, app_slug, app_version, coalesce(leaves, metrics) AS leaves,
-        lead(snapshot_at) OVER (PARTITION BY instance_id ORDER BY snapshot_at) AS next_at
+        *,
+        lead(snapshot_at) OVER by_time AS next_at,
+        sum(leaf_count) OVER by_time - leaf_count AS leaves_before
     FROM (
-        SELECT * FROM snapshots
+        SELECT
+            instance_id, snapshot_at, app_slug, app_version, coalesce(leaves, metrics) AS leaves,
+            (SELECT count(*) FROM jsonb_object_keys(coalesce(leaves, metrics))) AS leaf_count
+        FROM snapshots
         WHERE
             instance_id = ANY(ARRAY(SELECT instance_id FROM target)) AND cursor <= (SELECT cursor FROM series_head)
         ORDER BY snapshot_at
         LIMIT %(limit)s::bigint + 1
     ) page
+    WINDOW by_time AS (PARTITION BY instance_id ORDER BY snapshot_at)
 ),
 removed AS MATERIALIZED (
-    SELECT * FROM oldest WHERE next_at IS NOT NULL AND (SELECT count(*) FROM oldest) > %(limit)s::bigint
+    SELECT * FROM oldest ORDER BY snapshot_at LIMIT least(
+        %(limit)s::bigint, (SELECT count(*) FROM oldest WHERE leaves_before < %(max_leaves)s::bigint)
+    )
 ),
 runs AS MATERIALIZED (
     SELECT
@@ -39,26 +62,56 @@ runs AS MATERIALIZED (
 ),
 -- use: hours
 -- use: days
--- use: series_updated
+-- use: series_reduced
 snapshots_deleted AS (
     DELETE FROM snapshots
     WHERE
-        instance_id = ANY(ARRAY(SELECT instance_id FROM removed)) AND snapshot_at = ANY(ARRAY(SELECT snapshot_at FROM removed))
+        instance_id = ANY(ARRAY(SELECT instance_id FROM removed))
+        AND snapshot_at = ANY(ARRAY(SELECT snapshot_at FROM removed))
     RETURNING snapshot_at
+),
+absences_deleted AS (
+    DELETE FROM absences
+    WHERE
+        instance_id = ANY(ARRAY(SELECT instance_id FROM target))
+        AND lost_at = ANY(ARRAY(
+            SELECT lost_at FROM absences WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target)) LIMIT %(limit)s
+        ))
+    RETURNING 1
+),
+versions_deleted AS (
+    DELETE FROM versions_seen
+    WHERE
+        instance_id = ANY(ARRAY(SELECT instance_id FROM target))
+        AND app_version = ANY(ARRAY(
+            SELECT app_version FROM versions_seen
+            WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target))
+            LIMIT %(limit)s
+        ))
+    RETURNING 1
 )
-SELECT count(*) AS snapshots, min(snapshot_at) AS oldest_snapshot_at, max(snapshot_at) AS newest_snapshot_at FROM snapshots_deleted;
+SELECT
+    count(*) AS snapshots, min(snapshot_at) AS oldest_snapshot_at, max(snapshot_at) AS newest_snapshot_at,
+    count(*) + (SELECT count(*) FROM absences_deleted) + (SELECT count(*) FROM versions_deleted) AS rows
+FROM snapshots_deleted;
 
 -- name: delete_instance
--- Deletes an instance with all its snapshots, removes it from tallies and series, notifies the feed, and returns a
--- receipt. With a public key the install itself requested it: an instance that is unknown, is revoked, or has another
--- key by now stays. Without one an admin requested it.
+-- Deletes an instance that is being erased, once `delete_page` has deleted all that is rolled up: with its snapshots that
+-- are not, and its part of the tallies. The hashes of its ID and key stay, if it ever confirmed its key; requests that
+-- were signed until `signed_at`, or with the time of a stored snapshot, are refused from now on. Notifies the feed, and
+-- returns a receipt. No row: there is more for `delete_page`, or another process has deleted the instance.
 SELECT pg_advisory_xact_lock({rollup_lock});
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH target AS MATERIALIZED (
-    SELECT instance_id, app_slug, app_name, revoked_at FROM instances
+    SELECT instance_id, public_key, app_slug, app_name, first_seen_at, snapshot_at FROM instances i
     WHERE
-        instance_id = %(instance_id)s
-        AND (%(public_key)s::bytea IS NULL OR (public_key = %(public_key)s AND status <> 'revoked'))
+        instance_id = %(instance_id)s AND erasing_since IS NOT NULL
+        AND NOT EXISTS (
+            SELECT FROM snapshots s
+            WHERE s.instance_id = %(instance_id)s AND s.cursor <= (SELECT cursor FROM series_head)
+        )
+        AND NOT EXISTS (SELECT FROM versions_seen v WHERE v.instance_id = %(instance_id)s)
+        AND NOT EXISTS (SELECT FROM absences a WHERE a.instance_id = %(instance_id)s)
 ),
 before AS MATERIALIZED (
     SELECT * FROM instance_states WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target))
@@ -70,37 +123,22 @@ after AS (
 ),
 -- use: deltas
 -- use: tallies_updated
-runs AS MATERIALIZED (
+identity_kept AS (
+    INSERT INTO erased_identities (id_hash, key_hash, erased_at)
     SELECT
-        s.app_slug, s.app_version, coalesce(s.leaves, s.metrics) AS leaves,
-        s.snapshot_at AS starts_at,
-        TRUE AS was_rolled,
-        least(
-            lead(s.snapshot_at) OVER (PARTITION BY s.instance_id ORDER BY s.snapshot_at),
-            s.snapshot_at + settings.active_window,
-            (SELECT revoked_at FROM target)
-        ) AS ended_at,
-        FALSE AS is_rolled,
-        NULL::timestamptz AS ends_at
-    FROM snapshots s
+        sha256(settings.hash_key || uuid_send(t.instance_id)),
+        sha256(settings.hash_key || uuid_send(t.instance_id) || t.public_key),
+        greatest(now(), %(signed_at)s::timestamptz, t.snapshot_at)
+    FROM target t
     CROSS JOIN settings
-    WHERE
-        s.instance_id = ANY(ARRAY(SELECT instance_id FROM target)) AND s.cursor <= (SELECT cursor FROM series_head)
+    WHERE t.first_seen_at IS NOT NULL
+    ON CONFLICT (id_hash) DO UPDATE SET key_hash = excluded.key_hash, erased_at = excluded.erased_at
 ),
--- use: hours
--- use: days
--- use: series_updated
 snapshots_deleted AS (
     DELETE FROM snapshots WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target))
     RETURNING snapshot_at
 ),
-absences_deleted AS (
-    DELETE FROM absences WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target))
-),
-versions_deleted AS (
-    DELETE FROM versions_seen WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target))
-),
-instances_deleted AS (
+instance_deleted AS (
     DELETE FROM instances WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target))
 ),
 feed_advanced AS (
@@ -123,6 +161,37 @@ SELECT
 FROM target t
 LEFT JOIN snapshots_deleted s ON TRUE
 GROUP BY t.instance_id, t.app_name;
+
+-- name: is_begun
+-- Whether the deletion of an instance has begun and is not complete.
+SELECT TRUE AS begun FROM instances WHERE instance_id = %(instance_id)s AND erasing_since IS NOT NULL;
+
+-- name: select_interrupted
+-- Deletions that began more than a minute ago, and revocations that the series lack: their process may have ended.
+SELECT instance_id, FALSE AS is_revocation FROM instances WHERE erasing_since < now() - interval '1 minute'
+UNION ALL
+SELECT instance_id, TRUE FROM instances WHERE status = 'revoked' AND revoked_at IS NULL
+LIMIT %(limit)s;
+
+-- name: delete_old_identities
+-- Deletes the hashes of instances whose last snapshots are too old to be accepted again.
+DELETE FROM erased_identities
+WHERE id_hash = ANY(ARRAY(
+    SELECT id_hash FROM erased_identities WHERE erased_at < now() - %(age)s::interval ORDER BY erased_at LIMIT %(limit)s
+));
+
+-- name: record_action
+-- Records a signed action. No row: it was carried out before.
+INSERT INTO signed_actions (action_hash, signed_at) VALUES (%(action_hash)s, %(signed_at)s)
+ON CONFLICT (action_hash) DO NOTHING
+RETURNING signed_at;
+
+-- name: delete_old_actions
+-- Deletes actions whose timestamps are too old to be accepted again.
+DELETE FROM signed_actions
+WHERE action_hash = ANY(ARRAY(
+    SELECT action_hash FROM signed_actions WHERE signed_at < now() - %(age)s::interval ORDER BY signed_at LIMIT %(limit)s
+));
 
 -- name: delete_unconfirmed
 -- Deletes instances that have not confirmed their key in time, the oldest first, and notifies the feed.

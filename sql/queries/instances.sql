@@ -2,39 +2,78 @@
 -- then sees all that earlier writers did, and cursors are committed in their order.
 
 -- name: register
--- Stores an unsigned registration: a new instance becomes pending; of a known one the content is staged. Returns the
--- verdict.
+-- Stores an unsigned registration and returns the verdict. A new instance becomes pending, and so does one that is pending
+-- under another key which nobody has confirmed: whoever signs first owns the ID. Of a known instance the content is staged.
+-- A deleted ID belongs to its last key as long as its hash is kept.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH existing AS MATERIALIZED (
-    SELECT status, public_key FROM instances WHERE instance_id = %(instance_id)s
+    SELECT
+        public_key, status = 'revoked' OR erasing_since IS NOT NULL AS is_refused,
+        public_key <> %(public_key)s AS has_other_key,
+        status = 'pending' AND first_seen_at IS NULL AS is_unconfirmed
+    FROM instances
+    WHERE instance_id = %(instance_id)s
 ),
-feed_advanced AS (
-    UPDATE feed_head SET cursor = cursor + 1
-    WHERE NOT EXISTS (SELECT FROM existing)
-    RETURNING cursor, pg_notify('shm_feed', cursor::text)
+erased AS MATERIALIZED (
+    SELECT
+        e.erased_at,
+        e.key_hash <> sha256(s.hash_key || uuid_send(%(instance_id)s::uuid) || %(public_key)s) AS has_other_key
+    FROM settings s
+    JOIN erased_identities e ON e.id_hash = sha256(s.hash_key || uuid_send(%(instance_id)s::uuid))
+),
+registered AS MATERIALIZED (
+    SELECT (SELECT erased_at FROM erased) AS erased_at
+    WHERE
+        NOT EXISTS (SELECT FROM erased WHERE has_other_key)
+        AND NOT EXISTS (SELECT FROM existing WHERE is_refused OR NOT (is_unconfirmed AND has_other_key))
 ),
 before AS MATERIALIZED (
-    SELECT * FROM instance_states WHERE FALSE
+    SELECT * FROM instance_states WHERE instance_id = %(instance_id)s AND EXISTS (SELECT FROM registered)
 ),
 after AS (
     SELECT
         %(instance_id)s::uuid AS instance_id, %(app_slug)s::text AS app_slug, %(app_version)s::text AS app_version,
         %(environment)s::text AS environment, 'pending' AS status, NULL::timestamptz AS first_seen_at,
         NULL::timestamptz AS last_seen_at, NULL::timestamptz AS snapshot_at, '{}'::jsonb AS leaves
-    FROM feed_advanced
+    FROM registered
 ),
 -- use: deltas
 -- use: tallies_updated
-inserted AS (
+-- use: departed
+feed_advanced AS (
+    UPDATE feed_head SET cursor = cursor + 1 + (SELECT count(*) FROM departed)
+    WHERE EXISTS (SELECT FROM registered)
+    RETURNING cursor, pg_notify('shm_feed', cursor::text)
+),
+feed_rows AS (
+    INSERT INTO removals (cursor, instance_id, app_slug, changed_app)
+    SELECT m.cursor - 1, d.instance_id, d.app_slug, TRUE
+    FROM departed d, feed_advanced m
+),
+stored AS (
     INSERT INTO instances (
         instance_id, public_key, app_slug, app_name, app_version, version_rank, environment, deployment_mode, os_arch,
-        counted, cursor
+        erased_at, counted, cursor
     )
     SELECT
         p.instance_id, %(public_key)s, p.app_slug, %(app_name)s, p.app_version, %(version_rank)s, p.environment,
-        %(deployment_mode)s, %(os_arch)s, p.counted, f.cursor
+        %(deployment_mode)s, %(os_arch)s, r.erased_at, p.counted, f.cursor
     FROM evaluated p
+    CROSS JOIN registered r
     CROSS JOIN feed_advanced f
+    ON CONFLICT (instance_id) DO UPDATE SET
+        public_key = excluded.public_key,
+        app_slug = excluded.app_slug,
+        app_name = excluded.app_name,
+        app_version = excluded.app_version,
+        version_rank = excluded.version_rank,
+        environment = excluded.environment,
+        deployment_mode = excluded.deployment_mode,
+        os_arch = excluded.os_arch,
+        registered_at = excluded.registered_at,
+        staged = NULL,
+        counted = excluded.counted,
+        cursor = excluded.cursor
 ),
 staged AS (
     UPDATE instances SET staged = jsonb_build_object(
@@ -42,35 +81,39 @@ staged AS (
         'environment', %(environment)s::text, 'deployment_mode', %(deployment_mode)s::text,
         'os_arch', %(os_arch)s::text
     )
-    WHERE instance_id = %(instance_id)s AND public_key = %(public_key)s AND status <> 'revoked'
+    WHERE instance_id = %(instance_id)s AND EXISTS (SELECT FROM existing WHERE NOT is_refused AND NOT has_other_key)
 )
 SELECT CASE
-    WHEN NOT EXISTS (SELECT FROM existing) THEN 'new'
-    WHEN EXISTS (SELECT FROM existing WHERE status = 'revoked') THEN 'revoked'
-    WHEN EXISTS (SELECT FROM existing WHERE public_key <> %(public_key)s) THEN 'conflict'
-    ELSE 'known'
+    WHEN EXISTS (SELECT FROM registered) THEN 'new'
+    WHEN EXISTS (SELECT FROM existing WHERE is_refused) THEN 'revoked'
+    WHEN EXISTS (SELECT FROM existing WHERE NOT has_other_key) THEN 'known'
+    ELSE 'conflict'
 END AS verdict;
 
 -- name: select_staged
--- The staged registration of an instance, and the application that it will belong to once that takes effect. No row:
--- unknown, revoked, or another key.
+-- The staged registration of an instance, the application that it will belong to once that takes effect, and whether the
+-- instance was erased after the time of the signature. No row: unknown, revoked, being erased, or another key.
 SELECT
     staged,
     coalesce(staged ->> 'app_slug', app_slug) AS slug,
-    coalesce(staged ->> 'app_name', app_name) AS name
+    coalesce(staged ->> 'app_name', app_name) AS name,
+    erased_at IS NOT NULL AND (%(signed_at)s::timestamptz > erased_at) IS NOT TRUE AS signed_before_erasure
 FROM instances
-WHERE instance_id = %(instance_id)s AND public_key = %(public_key)s AND status <> 'revoked';
+WHERE instance_id = %(instance_id)s AND public_key = %(public_key)s AND status <> 'revoked' AND erasing_since IS NULL;
 
 -- name: confirm_key
--- Applies a verified signature: the instance was seen now, the staged registration that `select_staged` returned
--- takes effect, and the instance becomes active unless approval is required. `version_rank` belongs to the staged
--- version, if any. A registration staged since then waits for the next signature.
+-- Applies a verified signature: the staged registration that `select_staged` returned takes effect, and the instance
+-- becomes active unless approval is required. `version_rank` belongs to the staged version, if any. A registration staged
+-- since then waits for the next signature. `signed_at`: the time that was signed; the instance was seen now. Without it,
+-- the request may be a replay: it counts as seen only the first time.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH before AS MATERIALIZED (
     SELECT s.*
     FROM instance_states s
     JOIN instances i USING (instance_id)
-    WHERE s.instance_id = %(instance_id)s AND i.public_key = %(public_key)s AND s.status <> 'revoked'
+    WHERE
+        s.instance_id = %(instance_id)s AND i.public_key = %(public_key)s AND s.status <> 'revoked'
+        AND i.erasing_since IS NULL AND (i.erased_at IS NULL OR i.erased_at < %(signed_at)s::timestamptz)
 ),
 after AS (
     SELECT
@@ -80,7 +123,7 @@ after AS (
         coalesce(%(staged)s::jsonb ->> 'environment', environment) AS environment,
         CASE WHEN status = 'pending' AND %(requires_approval)s::boolean THEN 'pending' ELSE 'active' END AS status,
         coalesce(first_seen_at, now()) AS first_seen_at,
-        now() AS last_seen_at,
+        CASE WHEN first_seen_at IS NULL OR %(signed_at)s::timestamptz IS NOT NULL THEN now() ELSE last_seen_at END AS last_seen_at,
         snapshot_at,
         leaves
     FROM before
@@ -88,9 +131,7 @@ after AS (
 -- use: deltas
 -- use: tallies_updated
 -- use: absences_ended
-departed AS MATERIALIZED (
-    SELECT b.instance_id, b.app_slug FROM before b JOIN after a USING (instance_id) WHERE a.app_slug <> b.app_slug
-),
+-- use: departed
 feed_advanced AS (
     UPDATE feed_head SET cursor = cursor + 1 + (SELECT count(*) FROM departed)
     WHERE EXISTS (SELECT FROM before)
@@ -121,9 +162,7 @@ WHERE i.instance_id = p.instance_id
 RETURNING i.status;
 
 -- name: set_status
--- An admin's decision: active or revoked. Revoked is final. In the series a revoked instance ends with its last
--- hour: the runs of its newest snapshot, and of those with later times, are cut there.
-SELECT pg_advisory_xact_lock({rollup_lock});
+-- An admin's decision: active or revoked. Revoked is final. `end_series` ends a revoked instance in the series.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH before AS MATERIALIZED (
     SELECT * FROM instance_states
@@ -132,11 +171,31 @@ WITH before AS MATERIALIZED (
 after AS (
     SELECT
         instance_id, app_slug, app_version, environment, %(status)s::text AS status, first_seen_at, last_seen_at,
-        snapshot_at, leaves, CASE WHEN %(status)s = 'revoked' THEN now() END AS revoked_at
+        snapshot_at, leaves
     FROM before
 ),
 -- use: deltas
 -- use: tallies_updated
+feed_advanced AS (
+    UPDATE feed_head SET cursor = cursor + 1
+    WHERE EXISTS (SELECT FROM before)
+    RETURNING cursor, pg_notify('shm_feed', cursor::text)
+)
+UPDATE instances i SET
+    status = p.status,
+-- use: evaluated_columns
+    cursor = m.cursor
+FROM evaluated p, feed_advanced m
+WHERE i.instance_id = p.instance_id;
+
+-- name: end_series
+-- Ends a revoked instance in the series with its last hour: the runs of its newest snapshot, and of those with later
+-- times, are cut there. It does not need the writers' lock; the row of the instance is locked last and for a moment.
+SELECT pg_advisory_xact_lock({rollup_lock});
+WITH target AS MATERIALIZED (
+    SELECT instance_id FROM instances
+    WHERE instance_id = %(instance_id)s AND status = 'revoked' AND revoked_at IS NULL
+),
 runs AS MATERIALIZED (
     SELECT
         s.app_slug, s.app_version, coalesce(s.leaves, s.metrics) AS leaves,
@@ -162,30 +221,26 @@ runs AS MATERIALIZED (
                 n.instance_id = %(instance_id)s AND n.snapshot_at <= now()
                 AND n.cursor <= (SELECT cursor FROM series_head)
         ), '-infinity')
-        AND %(status)s = 'revoked' AND EXISTS (SELECT FROM before)
+        AND EXISTS (SELECT FROM target)
 ),
 -- use: hours
 -- use: days
--- use: series_updated
-feed_advanced AS (
-    UPDATE feed_head SET cursor = cursor + 1
-    WHERE EXISTS (SELECT FROM before)
-    RETURNING cursor, pg_notify('shm_feed', cursor::text)
+-- use: series_reduced
+cut AS MATERIALIZED (
+    SELECT now() AS at, count(*) AS rows FROM hours
 )
-UPDATE instances i SET
-    status = p.status,
-    revoked_at = p.revoked_at,
--- use: evaluated_columns
-    cursor = f.cursor
-FROM evaluated p, feed_advanced f
-WHERE i.instance_id = p.instance_id;
+UPDATE instances SET revoked_at = cut.at
+FROM cut
+WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target));
 
 -- name: rotate_key
 -- Replaces the key by a new one; a repetition has no further effect. No row: unknown, revoked, or a third key by
 -- now.
 SELECT pg_advisory_xact_lock({writers_lock});
 UPDATE instances SET public_key = %(new_key)s
-WHERE instance_id = %(instance_id)s AND public_key IN (%(public_key)s, %(new_key)s) AND status <> 'revoked'
+WHERE
+    instance_id = %(instance_id)s AND public_key IN (%(public_key)s, %(new_key)s) AND status <> 'revoked'
+    AND erasing_since IS NULL
 RETURNING status;
 
 -- name: is_refresh_due
@@ -193,12 +248,23 @@ RETURNING status;
 SELECT TRUE AS due FROM instances WHERE refresh_at <= now() LIMIT 1;
 
 -- name: refresh_due
--- Evaluates instances again whose evaluation has changed by the passing of time, the longest due first, and returns
--- their number. The feed sends instances whose `counted` has changed, because the settings have, and the
+-- Evaluates instances again whose evaluation has changed by the passing of time, the longest due first: `limit` of them,
+-- or as many as have `max_leaves` leaves together. Returns their number. The feed sends instances whose `counted` has changed, because the settings have, and the
 -- applications whose KPIs have.
 SELECT pg_advisory_xact_lock({writers_lock});
-WITH before AS MATERIALIZED (
-    SELECT * FROM instance_states WHERE refresh_at <= now() ORDER BY refresh_at LIMIT %(limit)s
+WITH due AS MATERIALIZED (
+    SELECT instance_id, sum(leaf_count) OVER (ORDER BY refresh_at, instance_id) - leaf_count AS leaves_before
+    FROM (
+        SELECT instance_id, refresh_at, (SELECT count(*) FROM jsonb_object_keys(leaves)) AS leaf_count
+        FROM instance_states
+        WHERE refresh_at <= now()
+        ORDER BY refresh_at
+        LIMIT %(limit)s
+    ) page
+),
+before AS MATERIALIZED (
+    SELECT * FROM instance_states
+    WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM due WHERE leaves_before < %(max_leaves)s::bigint))
 ),
 -- use: after_unchanged
 -- use: deltas
@@ -236,7 +302,8 @@ SELECT count(*) AS refreshed FROM before;
 -- All stored data of an instance but its snapshots.
 SELECT
     instance_id, encode(public_key, 'hex') AS public_key, status, app_name, app_slug, app_version, version_rank,
-    environment, deployment_mode, os_arch, registered_at, first_seen_at, last_seen_at, revoked_at, staged, previous_app_slug, counted,
+    environment, deployment_mode, os_arch, registered_at, first_seen_at, last_seen_at, revoked_at, erased_at,
+    erasing_since, staged, previous_app_slug, counted,
     elapsed_windows, reporting, refresh_at,
     coalesce((
         SELECT jsonb_agg(jsonb_build_object('lost_at', a.lost_at, 'returned_at', a.returned_at) ORDER BY a.lost_at)

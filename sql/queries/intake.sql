@@ -2,8 +2,8 @@
 -- Stores a batch of verified snapshots (a JSON array) and returns a verdict for each by its position: stored (also
 -- if it was stored before; then `is_new` is false), staged (stored, and the instance's key must be confirmed: a staged
 -- registration is to take effect, or the instance was approved before it was first seen), pending (the key must be
--- confirmed first), unknown (or another key), revoked. The statement updates the current snapshots and cursors of
--- instances and the tallies, and notifies the feed once. A snapshot without a version has its install's, and belongs
+-- confirmed first), unknown (or another key, or being erased), revoked, erased (the instance was erased since). The
+-- statement updates the current snapshots and cursors of instances and the tallies, and notifies the feed once. A snapshot without a version has its install's, and belongs
 -- to the application that the install has with it: the staged registration takes effect.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH batch AS MATERIALIZED (
@@ -25,9 +25,9 @@ WITH batch AS MATERIALIZED (
 existing AS MATERIALIZED (
     SELECT
         instance_id, public_key, staged, app_slug, app_version, environment, status, counted, elapsed_windows, reporting,
-        first_seen_at, last_seen_at, snapshot_at, coalesce(leaves, metrics) AS leaves
+        first_seen_at, last_seen_at, snapshot_at, coalesce(leaves, metrics) AS leaves, erased_at
     FROM instances
-    WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM batch))
+    WHERE erasing_since IS NULL AND instance_id = ANY(ARRAY(SELECT instance_id FROM batch))
 ),
 verdicts AS MATERIALIZED (
     SELECT
@@ -35,6 +35,7 @@ verdicts AS MATERIALIZED (
         CASE
             WHEN e.instance_id IS NULL OR e.public_key <> decode(b.public_key, 'base64') THEN 'unknown'
             WHEN e.status = 'revoked' THEN 'revoked'
+            WHEN b.snapshot_at <= e.erased_at THEN 'erased'
             WHEN e.status = 'pending' THEN 'pending'
             WHEN e.staged IS NOT NULL OR e.first_seen_at IS NULL THEN 'staged'
             ELSE 'stored'

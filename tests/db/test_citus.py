@@ -233,7 +233,7 @@ def test_the_parsers_of_these_tests_recognize_the_statements() -> None:
     assert store[1].is_materialized
     assert BY_ID.search(store[1].body)
     assert any("last_seen_at = p.last_seen_at" in text for text in assignments(body("intake.store_batch")))
-    assert sum(bool(CHANGES.search(part.body)) for part in ctes(body("erasure.delete_instance"))) == 4
+    assert sum(bool(CHANGES.search(part.body)) for part in ctes(body("erasure.delete_page"))) == 3
     assert {"instances", "snapshots", "absences", "versions_seen"} == DISTRIBUTED
 
 

@@ -53,7 +53,8 @@ def read_recording(file: Path) -> tuple[payloads.Registration, list[tuple[signat
 def test_a_recorded_snapshot_of_an_official_client_is_parsed(file: Path) -> None:
     registration, [(activate, activate_body), (headers, body)] = read_recording(file)
     assert registration.app_slug == "cafe-ledger"
-    payloads.check_activation(signatures.verify_body(activate, registration.public_key, activate_body))
+    signed = signatures.verify_body(activate, registration.public_key, activate_body)
+    assert payloads.parse_activation(signed, NOW, LIMITS) is None
     snapshot = payloads.parse_snapshot(signatures.verify_body(headers, registration.public_key, body), NOW, LIMITS)
     sent = json.loads(body)
     assert json.loads(bytes(snapshot.metrics)) == sent["metrics"]

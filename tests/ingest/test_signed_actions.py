@@ -215,8 +215,7 @@ def test_an_erased_instance_is_unknown_in_every_server(
     assert at_other_server.snapshot({"n": 1}).status_code == 202
     assert act(install, "erase").status_code == 200
     assert problem(at_other_server.snapshot({"n": 2})) == (403, "unknown_instance")
-    repeated = Install(other.url, instance_id=install.instance_id).enroll({"n": 3})
-    assert instances_by_id(server)[repeated.instance_id]["metrics"] == {"n": 3}
+    assert problem(Install(other.url, instance_id=install.instance_id).register()) == (409, "key_conflict")
 
 
 def test_a_disclosure_contains_every_stored_column(server: ServerProcess, database: str) -> None:

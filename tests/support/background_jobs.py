@@ -15,6 +15,7 @@ from shm.core.settings import Settings
 from shm.db.advisory_locks import Lock
 from shm.db.database import Database
 from shm.feed.hub import Feed
+from shm.ingest.erasure import Eraser
 from shm.ingest.key_cache import PublicKeyCache
 from shm.ingest.registry import Registry
 from shm.server import background_jobs
@@ -57,9 +58,10 @@ def run_background_jobs(database: str, **environment: str) -> Iterator[Backgroun
         opened = Database.connect(settings, database, size=CONNECTIONS)
         own = runner.run(opened.__aenter__())
         try:
-            registry = Registry(own, PublicKeyCache(own, settings), settings)
+            keys = PublicKeyCache(own, settings)
+            registry, eraser = Registry(own, keys, settings), Eraser(own, keys, settings)
             kpis = KpiReader(own, DistributionReader(own), settings)
             feed = Feed(own, kpis, settings)
-            yield BackgroundJobs(runner, own, background_jobs.jobs(own, registry, feed, settings))
+            yield BackgroundJobs(runner, own, background_jobs.jobs(own, registry, eraser, feed, settings))
         finally:
             runner.run(opened.__aexit__(None, None, None))

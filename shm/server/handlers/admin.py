@@ -130,7 +130,7 @@ class Instance(Handler):
         Later reports of the instance are refused. If it registers again, it is a new instance; to exclude it for good,
         revoke it instead.
         """
-        if not await self.services.registry.delete(instance_id):
+        if not await self.services.eraser.delete(instance_id):
             raise instance_not_found()
 
 

@@ -11,7 +11,8 @@ import msgspec
 from shm.core.errors import Conflict, Forbidden, Refusal, Unauthorized
 from shm.ingest import payloads, signatures
 from shm.ingest.batch_writer import Outcome
-from shm.ingest.registry import ErasureReceipt, RegistrationResult, unknown_instance
+from shm.ingest.erasure import ErasureReceipt
+from shm.ingest.registry import RegistrationResult, unknown_instance
 from shm.ingest.signatures import SignedBody
 from shm.server.http.ingest_requests import SIGNATURE_HEADERS, Endpoint, Request, Response, encode
 from shm.server.services import Services
@@ -73,12 +74,16 @@ async def register(services: Services, request: Request) -> Response:
 
 
 async def activate(services: Services, request: Request) -> Response:
-    """Confirms the key of a registered instance. The request may be repeated."""
+    """Confirms the key of a registered instance.
+
+    A request without a timestamp may be repeated; it is a sign of life only the first time.
+    """
     signed = await _verify(services, request)
-    payloads.check_activation(signed)
-    return Response(
-        encode(ActivationStatus(await services.registry.confirm_key(signed.instance_id, signed.public_key)))
-    )
+    signed_at = payloads.parse_activation(signed, datetime.now(UTC), services.settings)
+    if signed_at is not None:
+        await services.registry.record_action(signed.body, signed_at)
+    status = await services.registry.confirm_key(signed.instance_id, signed.public_key, signed_at)
+    return Response(encode(ActivationStatus(status)))
 
 
 async def snapshot(services: Services, request: Request) -> Response:
@@ -129,24 +134,30 @@ async def rotate(services: Services, request: Request) -> Response:
     new_key = payloads.parse_new_public_key(request.body)
     by_new_key = signatures.verify_new_key(headers, new_key, request.body, request.headers.get("X-New-Signature"))
     key = await services.registry.public_key(headers.instance_id, refresh=True)
-    by_current_key = by_new_key if key == by_new_key.public_key else await _verify(services, request)
-    payloads.parse_action(by_current_key, "rotate", datetime.now(UTC), services.settings)
-    await services.registry.rotate(headers.instance_id, by_current_key.public_key, by_new_key.public_key)
+    is_repeated = key == by_new_key.public_key
+    by_current_key = by_new_key if is_repeated else await _verify(services, request)
+    signed_at = payloads.parse_action(by_current_key, "rotate", datetime.now(UTC), services.settings)
+    if is_repeated:  # it changes nothing, and is no sign of life
+        await services.registry.confirm_key(headers.instance_id, by_new_key.public_key)
+    else:
+        await services.registry.record_action(request.body, signed_at)
+        await services.registry.rotate(headers.instance_id, by_current_key.public_key, by_new_key.public_key, signed_at)
     return Response(encode(StatusMessage("ok", "Rotated")))
 
 
 async def erase(services: Services, request: Request) -> Response:
     """Deletes all stored data of the instance. The response describes the deleted data."""
     signed = await _verify(services, request)
-    payloads.parse_action(signed, "erase", datetime.now(UTC), services.settings)
-    return Response(encode(await services.registry.erase(signed.instance_id, signed.public_key)))
+    signed_at = payloads.parse_action(signed, "erase", datetime.now(UTC), services.settings)
+    return Response(encode(await services.eraser.erase(signed.instance_id, signed.public_key, signed_at)))
 
 
 async def disclose(services: Services, request: Request) -> Response:
     """Exports all stored data of the instance."""
     signed = await _verify(services, request)
-    payloads.parse_action(signed, "disclose", datetime.now(UTC), services.settings)
-    await services.registry.confirm_key(signed.instance_id, signed.public_key)
+    signed_at = payloads.parse_action(signed, "disclose", datetime.now(UTC), services.settings)
+    await services.registry.record_action(signed.body, signed_at)
+    await services.registry.confirm_key(signed.instance_id, signed.public_key, signed_at)
     return Response(_export_chunks(services, signed.instance_id))
 
 
@@ -161,7 +172,8 @@ ENDPOINTS = {
         refuses=(Conflict,),
     ),
     "/v1/activate": Endpoint(
-        *(activate, "activateInstance", lambda settings: settings.max_body, True, None, ActivationStatus)
+        *(activate, "activateInstance", lambda settings: settings.max_body, True),
+        *(payloads.ActivateBody, ActivationStatus),
     ),
     "/v1/snapshot": Endpoint(
         *(snapshot, "storeSnapshot", lambda settings: settings.max_body, False, payloads.SnapshotBody, StatusMessage),

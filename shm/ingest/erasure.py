@@ -1,0 +1,139 @@
+"""Deletion of instances with all their data: at an install's request, at an admin's, and by age.
+
+Snapshots are deleted in pages, which hold the rollup's lock for some tens of milliseconds and never the writers' lock.
+The intake therefore does not wait for a long history. The instance itself follows in a last statement. A deletion that
+was interrupted is resumed in the background.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from shm.core.json_types import Timestamp
+from shm.core.settings import Settings
+from shm.db.database import Database
+from shm.ingest.key_cache import PublicKeyCache
+from shm.ingest.registry import unknown_instance
+
+PAGE = 500  # snapshots, versions or absences of a statement
+MAX_LEAVES = 2_000  # of a statement: each has rows of the series for the hours and days that it changed
+INTERRUPTED_PAGE = 10  # deletions and revocations that one step of the background resumes
+HASHES_PAGE = 1_000  # expired hashes of a statement
+PURGE_PAGE = 1_000  # instances of a statement, so that batches of snapshots never wait long
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureReceipt:
+    """Counts and times of an instance's deleted snapshots. The body of the answer to `POST /v1/erase`."""
+
+    instance_id: str
+    app_name: str
+    erased_at: Timestamp
+    snapshots: int
+    oldest_snapshot_at: Timestamp | None
+    newest_snapshot_at: Timestamp | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    rows: int
+    snapshots: int
+    oldest_snapshot_at: datetime | None
+    newest_snapshot_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Interrupted:
+    instance_id: str
+    is_revocation: bool
+
+
+class Eraser:
+    """Deletes instances of one database."""
+
+    def __init__(self, database: Database, keys: PublicKeyCache, settings: Settings) -> None:
+        self._database = database
+        self._keys = keys
+        self._pending_age = settings.pending_age
+        self._snapshot_age = settings.max_snapshot_age
+        self._clock_skew = settings.max_clock_skew
+        # Pages wait for the rollup's lock. More than one at a time would only occupy the connections of other requests.
+        self._page_slot = asyncio.Semaphore(1)
+
+    async def erase(self, instance_id: str, public_key: bytes, signed_at: datetime) -> ErasureReceipt:
+        """Deletes all data of an instance at its own request. Raises Forbidden for one that is unknown or revoked."""
+        receipt = await self._erase(instance_id, public_key, signed_at)
+        if receipt is None:
+            raise unknown_instance()
+        return receipt
+
+    async def delete(self, instance_id: str) -> bool:
+        """Deletes all data of an instance at an admin's request. Returns False if it does not exist."""
+        return await self._erase(instance_id, None, None) is not None
+
+    async def resume_interrupted(self) -> bool:
+        """Completes deletions and revocations whose process has ended. Returns whether there may be more."""
+        interrupted = await self._database.fetch(_Interrupted, "erasure.select_interrupted", limit=INTERRUPTED_PAGE)
+        for each in interrupted:
+            if each.is_revocation:
+                await self._database.execute("instances.end_series", instance_id=each.instance_id)
+            else:
+                await self._finish(each.instance_id, None)
+        return len(interrupted) == INTERRUPTED_PAGE
+
+    async def purge_unconfirmed(self) -> bool:
+        """Deletes the oldest instances that never confirmed their key. Returns whether there may be more."""
+        return await self._delete_page("delete_unconfirmed", self._pending_age, PURGE_PAGE)
+
+    async def delete_old_identities(self) -> bool:
+        """Deletes hashes of erased instances that protect nothing any more. Returns whether there may be more."""
+        return await self._delete_page("delete_old_identities", self._snapshot_age, HASHES_PAGE)
+
+    async def delete_old_actions(self) -> bool:
+        """Deletes hashes of actions that are too old to be repeated. Returns whether there may be more."""
+        return await self._delete_page("delete_old_actions", self._clock_skew, HASHES_PAGE)
+
+    async def _delete_page(self, statement: str, age: timedelta, limit: int) -> bool:
+        return await self._database.execute(f"erasure.{statement}", age=age, limit=limit) == limit
+
+    async def _erase(
+        self, instance_id: str, public_key: bytes | None, signed_at: datetime | None
+    ) -> ErasureReceipt | None:
+        begun = await self._database.execute(
+            "erasure.begin", instance_id=instance_id, public_key=public_key, signed_at=signed_at
+        )
+        self._keys.evict(instance_id)
+        return await self._finish(instance_id, signed_at) if begun else None
+
+    async def _finish(self, instance_id: str, signed_at: datetime | None) -> ErasureReceipt | None:
+        """Deletes an instance whose deletion has begun. Returns None if another process was first."""
+        pages: list[_Page] = []
+        while True:
+            async with self._page_slot:
+                started_at = time.monotonic()
+                page = await self._database.fetch_one(
+                    _Page, "erasure.delete_page", instance_id=instance_id, limit=PAGE, max_leaves=MAX_LEAVES
+                )
+            if page is not None and page.rows:
+                pages.append(page)
+                await asyncio.sleep(time.monotonic() - started_at)  # half of a core of PostgreSQL at most
+                continue
+            receipt = await self._database.fetch_one(
+                ErasureReceipt, "erasure.delete_instance", instance_id=instance_id, signed_at=signed_at
+            )
+            if receipt is not None:
+                return _add_pages(receipt, [page for page in pages if page.snapshots])
+            if not await self._database.fetch_value(bool, "erasure.is_begun", instance_id=instance_id):
+                return None
+
+
+def _add_pages(receipt: ErasureReceipt, pages: list[_Page]) -> ErasureReceipt:
+    oldest = [at for at in (receipt.oldest_snapshot_at, *(page.oldest_snapshot_at for page in pages)) if at]
+    newest = [at for at in (receipt.newest_snapshot_at, *(page.newest_snapshot_at for page in pages)) if at]
+    return replace(
+        receipt,
+        snapshots=receipt.snapshots + sum(page.snapshots for page in pages),
+        oldest_snapshot_at=min(oldest, default=None),
+        newest_snapshot_at=max(newest, default=None),
+    )

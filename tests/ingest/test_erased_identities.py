@@ -1,0 +1,234 @@
+"""Replays: what was signed before an erasure is refused afterwards, and each signed action is carried out once."""
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from shm.db.advisory_locks import Lock
+from tests.support import plain_http
+from tests.support.background_jobs import BackgroundJobs, run_background_jobs
+from tests.support.clusters import wait_for
+from tests.support.databases import admin_cursor
+from tests.support.installs import Install
+from tests.support.responses import instances_by_id, problem
+from tests.support.server_process import ServerProcess
+from tests.support.signed_actions import act, action, rotate
+from tests.support.time_travel import shift_times
+
+ACTIVATE = b'{"action":"activate"}'
+
+
+@pytest.fixture
+def background(database: str) -> Iterator[BackgroundJobs]:
+    """Keeps servers from running their jobs, so it must be requested before them."""
+    with run_background_jobs(database) as jobs:
+        yield jobs
+
+
+def delete(server: ServerProcess, install: Install) -> None:
+    url = f"{server.url}/api/v1/admin/instances/{install.instance_id}"
+    plain_http.delete(url, headers=server.headers).raise_for_status()
+
+
+def signed_activate(install: Install, at: datetime) -> Callable[[], httpx.Response]:
+    """An activation with a timestamp, which can be sent again and again."""
+    body = json.dumps({"action": "activate", "timestamp": at.isoformat()}).encode()
+    return lambda: install.post("/v1/activate", body, install.signed(body))
+
+
+def value(database: str, sql: str, *parameters: object) -> Any:
+    with admin_cursor(database) as cursor:
+        cursor.execute(sql, parameters)
+        return (cursor.fetchone() or (None,))[0]
+
+
+@pytest.mark.parametrize("is_by_admin", [False, True])
+def test_requests_signed_before_an_erasure_bring_nothing_back(server: ServerProcess, is_by_admin: bool) -> None:
+    install = Install(server.url).enroll({"n": 1})
+    sent = install.snapshot_body({"n": 1}, datetime.now(UTC) - timedelta(minutes=1))
+    if is_by_admin:
+        delete(server, install)
+    else:
+        assert act(install, "erase").status_code == 200
+    assert install.register().status_code == 201
+    assert problem(install.activate()) == (403, "signed_before_erasure")
+    assert problem(install.post("/v1/snapshot", sent, install.signed(sent))) == (400, "signed_before_erasure")
+    (left,) = instances_by_id(server).values()
+    assert (left["status"], left["metrics"], left["last_seen_at"]) == ("pending", {}, None)
+
+
+def test_an_erased_install_returns_with_a_newer_snapshot(server: ServerProcess, database: str) -> None:
+    install = Install(server.url).enroll({"n": 1})
+    erase = action(install, "erase")
+    assert install.post("/v1/erase", erase, install.signed(erase)).status_code == 200
+    assert install.register().status_code == 201
+    assert install.snapshot({"n": 2}).status_code == 202
+    assert install.activate().status_code == 403  # the constant body proves nothing about when it was signed
+    assert problem(install.post("/v1/erase", erase, install.signed(erase))) == (403, "unknown_instance")
+    assert instances_by_id(server)[install.instance_id]["metrics"] == {"n": 2}
+    assert act(install, "erase").json()["snapshots"] == 1
+
+
+def test_a_deleted_id_stays_with_its_key_while_its_hash_is_kept(
+    background: BackgroundJobs, server: ServerProcess, database: str
+) -> None:
+    install, thief = Install(server.url).enroll({"n": 1}), Install(server.url)
+    thief.instance_id = install.instance_id
+    delete(server, install)
+    assert problem(thief.register()) == (409, "key_conflict")
+    background.run("delete old hashes of erased instances")
+    assert problem(thief.register()) == (409, "key_conflict")
+    with admin_cursor(database) as cursor:
+        cursor.execute("UPDATE erased_identities SET erased_at = erased_at - interval '31 days'")
+    background.run("delete old hashes of erased instances")
+    assert thief.register().status_code == 201
+    assert thief.activate().status_code == 200
+
+
+def test_an_unconfirmed_id_is_taken_over_by_its_owner(server: ServerProcess) -> None:
+    owner, thief = Install(server.url), Install(server.url, app_name="Kiosk")
+    thief.instance_id = owner.instance_id
+    assert thief.register().status_code == 201
+    assert owner.register().status_code == 201
+    assert thief.activate().status_code == 401
+    assert owner.activate().status_code == 200
+    assert problem(thief.register()) == (409, "key_conflict")
+    assert instances_by_id(server)[owner.instance_id]["app_slug"] == "ledger"
+
+
+@pytest.mark.parametrize("status", ["pending", "active"])
+def test_a_confirmed_or_approved_id_is_not_taken_over(serve: Callable[..., ServerProcess], status: str) -> None:
+    server = serve(SHM_ACTIVATION="manual")
+    owner, thief = Install(server.url), Install(server.url)
+    thief.instance_id = owner.instance_id
+    assert owner.register().status_code == 201
+    if status == "pending":
+        assert owner.activate().json() == {"status": "pending"}
+    else:
+        url = f"{server.url}/api/v1/admin/instances/{owner.instance_id}/approve"
+        plain_http.post(url, headers=server.headers).raise_for_status()
+    assert problem(thief.register()) == (409, "key_conflict")
+
+
+def test_only_a_timestamp_makes_an_activation_a_sign_of_life(server: ServerProcess, database: str) -> None:
+    install = Install(server.url).enroll({"n": 1})
+    shift_times(database, timedelta(days=1))
+    seen = instances_by_id(server)[install.instance_id]["last_seen_at"]
+    assert install.activate().status_code == 200
+    assert install.register(app_version="2.0").status_code == 200
+    assert install.activate().status_code == 200
+    shown = instances_by_id(server)[install.instance_id]
+    assert (shown["last_seen_at"], shown["app_version"]) == (seen, "2.0")
+    activate = signed_activate(install, datetime.now(UTC))
+    assert activate().status_code == 200
+    assert instances_by_id(server)[install.instance_id]["last_seen_at"] > seen
+    assert problem(activate()) == (403, "replayed")
+    assert problem(signed_activate(install, datetime.now(UTC) - timedelta(minutes=6))()) == (400, "timestamp_too_old")
+
+
+def test_a_replayed_activation_of_a_lost_install_is_no_return(server: ServerProcess, database: str) -> None:
+    install = Install(server.url).enroll({"n": 1})
+    shift_times(database, timedelta(days=40))
+    assert install.activate().status_code == 200
+    assert value(database, "SELECT count(*) FROM absences") == 0
+    assert install.snapshot({"n": 2}).status_code == 202
+    assert value(database, "SELECT count(*) FROM absences") == 1
+
+
+def test_each_signed_action_is_carried_out_once(
+    background: BackgroundJobs, serve: Callable[..., ServerProcess], database: str
+) -> None:
+    servers = [serve(), serve()]
+    install = Install(servers[0].url).enroll({"n": 1})
+    disclose = action(install, "disclose")
+    assert install.post("/v1/disclose", disclose, install.signed(disclose)).status_code == 200
+    install.url = servers[1].url
+    assert problem(install.post("/v1/disclose", disclose, install.signed(disclose))) == (403, "replayed")
+    assert act(install, "disclose").status_code == 200
+    background.run("delete old hashes of actions")
+    assert value(database, "SELECT count(*) FROM signed_actions") == 2
+    with admin_cursor(database) as cursor:
+        cursor.execute("UPDATE signed_actions SET signed_at = signed_at - interval '6 minutes'")
+    background.run("delete old hashes of actions")
+    assert value(database, "SELECT count(*) FROM signed_actions") == 0
+
+
+def test_a_repeated_rotation_changes_nothing(server: ServerProcess, database: str) -> None:
+    install, new = Install(server.url).enroll({"n": 1}), Install(server.url)
+    assert rotate(install, new.key).status_code == 200
+    shift_times(database, timedelta(days=1))
+    seen = instances_by_id(server)[install.instance_id]["last_seen_at"]
+    assert rotate(install, new.key).status_code == 200
+    assert instances_by_id(server)[install.instance_id]["last_seen_at"] == seen
+
+
+def test_an_interrupted_erasure_is_completed(background: BackgroundJobs, server: ServerProcess, database: str) -> None:
+    install, other = Install(server.url).enroll({"n": 1}), Install(server.url).enroll({"n": 5})
+    install.snapshot({"n": 2})
+    background.run("roll up")
+    with admin_cursor(database) as cursor:
+        cursor.execute("UPDATE instances SET erasing_since = now() WHERE instance_id = %s", [install.instance_id])
+    for refused in (install.register(), install.activate(), install.snapshot({"n": 3})):
+        assert problem(refused) == (403, "unknown_instance")
+    background.run("complete interrupted deletions")
+    assert install.instance_id in instances_by_id(server)  # the process that began it may be at it
+    with admin_cursor(database) as cursor:
+        cursor.execute("UPDATE instances SET erasing_since = erasing_since - interval '61 s'")
+    background.run("complete interrupted deletions")
+    assert instances_by_id(server).keys() == {other.instance_id}
+    assert background.differences() == {}
+    assert value(database, "SELECT count(*) FROM snapshots") == 1
+
+
+def test_an_interrupted_revocation_is_completed(
+    background: BackgroundJobs, server: ServerProcess, database: str
+) -> None:
+    install = Install(server.url).enroll({"n": 1}, ago=timedelta(hours=3))
+    background.run("roll up")
+    background.runner.run(
+        background.database.execute("instances.set_status", instance_id=install.instance_id, status="revoked")
+    )
+    assert background.differences() == {}
+    background.run("complete interrupted deletions")
+    assert background.differences() == {}
+    assert value(database, "SELECT revoked_at IS NOT NULL FROM instances")
+    assert value(database, "SELECT sum(instances) FROM series_hours WHERE key = 'n' AND at > now()") == -1
+
+
+def test_nobody_waits_for_the_erasure_of_a_long_history(server: ServerProcess, database: str) -> None:
+    install, other = Install(server.url).enroll({"n": 1}), Install(server.url).enroll({"n": 5})
+    with admin_cursor(database) as cursor, ThreadPoolExecutor(1) as threads:
+        cursor.execute("SELECT pg_advisory_lock(%s)", [Lock.ROLLUP])  # a page that takes its time
+        erasing = threads.submit(act, install, "erase")
+        wait_for(
+            lambda: value(database, "SELECT count(*) FROM instances WHERE erasing_since IS NOT NULL"), "an erasure"
+        )
+        assert other.snapshot({"n": 6}).status_code == 202
+        assert Install(server.url).enroll({"n": 7}).instance_id in instances_by_id(server)
+        assert not erasing.done()
+        cursor.execute("SELECT pg_advisory_unlock(%s)", [Lock.ROLLUP])
+        assert erasing.result().json()["snapshots"] == 1
+
+
+def test_an_erasure_leaves_no_rows_of_zero(background: BackgroundJobs, server: ServerProcess, database: str) -> None:
+    install, other = Install(server.url), Install(server.url)
+    for days in (5, 4, 2, 0):
+        at = datetime.now(UTC) - timedelta(days=days, minutes=1)
+        for each in (install, other):
+            each.register()
+            each.activate()
+            assert each.snapshot({"n": days, f"key_{days}_{each.instance_id}": 1}, at).status_code == 202
+    background.run("roll up", "close a day")
+    counts = "SELECT (SELECT count(*) FROM series_hours WHERE {0}) + (SELECT count(*) FROM series_days WHERE {0})"
+    own = f"position('{install.instance_id}' IN key) > 0"
+    kept = value(database, counts.format(f"NOT {own}"))
+    assert value(database, counts.format(own)) > 10
+    assert act(install, "erase").json()["snapshots"] == 4
+    assert value(database, counts.format("TRUE")) == kept
+    assert value(database, counts.format("total = 0 AND instances = 0")) == 0
+    assert background.differences() == {}
