@@ -189,7 +189,7 @@ def test_changes_are_read_up_to_a_published_cursor(name: str) -> None:
     sql = body(name)
     if not READS.search(sql) or not re.search(r"\bcursor > ", sql):
         return
-    assert re.search(r"\bcursor <= \(SELECT cursor FROM (feed_head|reach)\)", sql)
+    assert re.search(r"\bcursor <= \(SELECT cursor FROM (feed_head|step_end)\)", sql)
     if "reach" in sql:
         assert re.search(
             r"reach AS MATERIALIZED \(\s*SELECT least\([^;]*?, cursor\) AS cursor FROM feed_head\s*\)", sql

@@ -133,8 +133,8 @@ def test_responses_to_installs_conform_to_the_document(seeded: Seeded) -> None:
 
     check_response(install.register(), "/v1/register", 201)
     check_response(install.register(), "/v1/register", 200)
-    check_response(install.register(public_key=new.verify_key.encode().hex()), "/v1/register", 409)
     check_response(install.activate(), "/v1/activate", 200)
+    check_response(install.register(public_key=new.verify_key.encode().hex()), "/v1/register", 409)
     check_response(install.snapshot({"a": 1}), "/v1/snapshot", 202)
     check_response(install.snapshot({"a": None}, "yesterday"), "/v1/snapshot", 400)
     members = [{"timestamp": now(), "metrics": {}}, {"timestamp": "yesterday", "metrics": {}}]

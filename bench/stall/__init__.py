@@ -1,0 +1,1 @@
+"""The waits of honest installs while strangers do what costs the server most."""

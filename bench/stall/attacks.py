@@ -1,0 +1,139 @@
+"""Strangers: each attack prepares an install, and then does what holds other installs up longest."""
+
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection
+from typing import Any
+
+import psycopg2
+from nacl.signing import SigningKey
+
+from bench.support.errors import InvalidRun
+from bench.support.server import RunningServer
+
+BACKLOGS = 5  # as many as an install may send at once
+MEMBERS = 100  # of a backlog: the limit
+KEYS = 256  # of a snapshot: the limit
+TIMEOUT_S = 300
+CROWD = 4  # strangers that act at the same time
+
+# Snapshots of one install, a second apart, as if they had been sent: the rollup processes them.
+INSERT_HISTORY = """
+WITH head AS (UPDATE feed_head SET cursor = cursor + 1 RETURNING cursor)
+INSERT INTO snapshots (instance_id, snapshot_at, app_version, metrics, app_slug, cursor)
+SELECT %(instance_id)s, now() - number * interval '1 second', '1.0', '{"n": 1}', 'stranger', head.cursor
+FROM generate_series(1, %(rows)s) number, head"""
+
+
+@dataclass(slots=True)
+class Stranger:
+    """An install with its own key and connection."""
+
+    server: RunningServer
+    instance_id: str
+    key: SigningKey
+    connection: HTTPConnection
+
+    @classmethod
+    def register(cls, server: RunningServer, app: str = "stranger") -> "Stranger":
+        """A new active install."""
+        key = SigningKey.generate()
+        stranger = cls(server, str(uuid.uuid4()), key, HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT_S))
+        registration = {"app_name": app, "app_version": "1.0", "public_key": key.verify_key.encode().hex()}
+        stranger.post("/v1/register", registration)
+        stranger.post("/v1/activate", {"timestamp": datetime.now(UTC).isoformat()})
+        return stranger
+
+    def post(self, path: str, body: dict[str, Any], expected: tuple[int, ...] = (200, 201, 202)) -> int:
+        """Sends a signed request. Raises InvalidRun for any other status than the expected ones."""
+        content = json.dumps({"instance_id": self.instance_id, **body}).encode()
+        signature = self.key.sign(content).signature.hex()
+        headers = {"X-Instance-ID": self.instance_id, "X-Signature": signature}
+        self.connection.request("POST", path, content, headers)
+        response = self.connection.getresponse()
+        answer = response.read()
+        if response.status not in expected:
+            raise InvalidRun(f"{path}: {response.status} {answer[:200]!r}")
+        return response.status
+
+    def send_invented_keys(self, number: int) -> None:
+        """Sends a backlog of snapshots, an hour apart, each with as many new keys as a snapshot may have."""
+        now = datetime.now(UTC)
+        members = [
+            {
+                "timestamp": (now - timedelta(hours=1 + number * MEMBERS + member)).isoformat(),
+                "metrics": {f"k{uuid.uuid4().hex[:12]}": 1 for _ in range(KEYS)},
+            }
+            for member in range(MEMBERS)
+        ]
+        self.post("/v1/snapshots", {"snapshots": members}, expected=(202, 429, 503))
+
+    def flood(self) -> None:
+        """Sends as many backlogs of invented keys as an install may send at once."""
+        for number in range(BACKLOGS):
+            self.send_invented_keys(number)
+
+    def erase(self) -> None:
+        """Erases itself."""
+        self.post("/v1/erase", {"action": "erase", "timestamp": datetime.now(UTC).isoformat()})
+
+
+Attack = Callable[[], None]
+
+
+def erase_invented_keys(server: RunningServer) -> Attack:
+    """An install with 128,000 invented keys in its history erases itself."""
+    stranger = _with_invented_keys(server)
+    return stranger.erase
+
+
+def erase_crowd(server: RunningServer) -> list[Attack]:
+    """Four such installs erase themselves at the same time."""
+    return [_with_invented_keys(server).erase for _ in range(CROWD)]
+
+
+def flood_with_keys(server: RunningServer) -> list[Attack]:
+    """Four installs send backlogs of invented keys."""
+
+    return [Stranger.register(server).flood for _ in range(CROWD)]
+
+
+def erase_long_history(server: RunningServer, rows: int) -> Attack:
+    """An install with this many snapshots erases itself."""
+    stranger = Stranger.register(server)
+    stranger.post("/v1/snapshot", {"timestamp": datetime.now(UTC).isoformat(), "metrics": {"n": 1}})
+    with psycopg2.connect(server.dsn) as connection, connection.cursor() as cursor:
+        cursor.execute(INSERT_HISTORY, {"instance_id": stranger.instance_id, "rows": rows})
+    connection.close()
+    return stranger.erase
+
+
+def revoke_invented_keys(server: RunningServer) -> Attack:
+    """An admin revokes an install with many invented keys."""
+    stranger = _with_invented_keys(server)
+    return lambda: _admin(server, "POST", f"instances/{stranger.instance_id}/revoke")
+
+
+def delete_invented_keys(server: RunningServer) -> Attack:
+    """An admin deletes an install with many invented keys."""
+    stranger = _with_invented_keys(server)
+    return lambda: _admin(server, "DELETE", f"instances/{stranger.instance_id}")
+
+
+def _with_invented_keys(server: RunningServer) -> Stranger:
+    stranger = Stranger.register(server)
+    stranger.flood()
+    return stranger
+
+
+def _admin(server: RunningServer, method: str, path: str) -> None:
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT_S)
+    connection.request(method, f"/api/v1/admin/{path}", headers={"Authorization": f"Bearer {server.token}"})
+    response = connection.getresponse()
+    response.read()
+    connection.close()
+    if response.status not in (200, 204):
+        raise InvalidRun(f"{method} {path}: {response.status}")
