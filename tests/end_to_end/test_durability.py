@@ -1,4 +1,4 @@
-"""What was acknowledged is there, whatever dies. Real processes, killed under load."""
+"""Acknowledged snapshots survive kills of servers and PostgreSQL under load."""
 
 import argparse
 import os
@@ -23,59 +23,59 @@ from tests.support.load import Load, assert_acknowledged_stored, stored_snapshot
 from tests.support.server_process import ServerProcess
 
 SENDERS = 16
-BEFORE = (20, 400)  # acknowledged snapshots of a round before the blow, at least and at most
-GAP_S = 1.5  # after each victim of a blow, before the next one or before it is started again, at most
+ACKNOWLEDGED_BEFORE = (20, 400)  # snapshots acknowledged in a round before the kill, at least and at most
+MAX_GAP_S = 1.5  # at most, after each kill, before the next one or the restart
 ROUNDS = 8  # of each kind, in the long form
 
 
 class Victim(Enum):
-    """What a blow hits."""
+    """The processes that a round kills."""
 
     SERVER = auto()
     POSTGRES = auto()
     BOTH = auto()
 
 
-def chance() -> random.Random:
-    """What decides about moments and victims; a failed test shows how to have the same again."""
+def seeded_random() -> random.Random:
+    """The generator that chooses moments and victims. A failed test prints how to repeat its choices."""
     seed = int(os.environ.get("DURABILITY_SEED") or secrets.randbits(32))
     print(f"repeat it with DURABILITY_SEED={seed}")
     return random.Random(seed)
 
 
-def rounds(each: int, by_chance: random.Random) -> list[Victim]:
-    """Every kind of blow `each` times, in any order."""
+def random_victims(each: int, rng: random.Random) -> list[Victim]:
+    """Every kind of victim `each` times, in random order."""
     victims = list(Victim) * each
-    by_chance.shuffle(victims)
+    rng.shuffle(victims)
     return victims
 
 
-def play(cluster: Cluster, load: Load, victim: Victim, by_chance: random.Random) -> None:
-    """One round: a blow at a random moment under load, and everything goes on; then what was acknowledged is there."""
+def run_round(cluster: Cluster, load: Load, victim: Victim, rng: random.Random) -> None:
+    """Kills the victim at a random moment under load, waits until all servers work again, and compares the database."""
     with load.running():
-        load.wait_for_more(by_chance.randint(*BEFORE))
-        time.sleep(by_chance.uniform(0, 0.05))
-        strike(cluster, victim, by_chance)
+        load.wait_for_more(rng.randint(*ACKNOWLEDGED_BEFORE))
+        time.sleep(rng.uniform(0, 0.05))
+        kill(cluster, victim, rng)
         load.reset_progress()
         load.wait_for(load.has_progress, f"snapshots taken again after {victim}")
         load.wait_for(cluster.is_ready, "every server ready")
     assert_acknowledged_stored(load, cluster.servers, cluster.dsn)
 
 
-def strike(cluster: Cluster, victim: Victim, by_chance: random.Random) -> None:
-    """Kills, and starts again whatever nobody else starts."""
-    server = by_chance.choice(cluster.servers)
-    number = by_chance.choice([signal.SIGQUIT, signal.SIGKILL])
-    blows: list[tuple[str, Callable[[], None]]] = []
+def kill(cluster: Cluster, victim: Victim, rng: random.Random) -> None:
+    """Kills the victim and restarts what does not restart by itself."""
+    server = rng.choice(cluster.servers)
+    number = rng.choice([signal.SIGQUIT, signal.SIGKILL])
+    kills: list[tuple[str, Callable[[], None]]] = []
     if victim is not Victim.POSTGRES:
-        blows.append((f"server {cluster.servers.index(server)}", server.kill))
+        kills.append((f"server {cluster.servers.index(server)}", server.kill))
     if victim is not Victim.SERVER:
-        blows.append((f"PostgreSQL with {number.name}", lambda: cluster.kill_postgres(number)))
-    by_chance.shuffle(blows)
-    gap_s = by_chance.choice([0, by_chance.uniform(0, GAP_S)])
-    print("killed:", ", ".join(name for name, _ in blows), f"({gap_s:.3f} s after each)")
-    for _, blow in blows:
-        blow()
+        kills.append((f"PostgreSQL with {number.name}", lambda: cluster.kill_postgres(number)))
+    rng.shuffle(kills)
+    gap_s = rng.choice([0, rng.uniform(0, MAX_GAP_S)])
+    print("killed:", ", ".join(name for name, _ in kills), f"({gap_s:.3f} s after each)")
+    for _, kill_one in kills:
+        kill_one()
         time.sleep(gap_s)
     if victim is not Victim.SERVER:
         cluster.start_postgres()
@@ -83,15 +83,15 @@ def strike(cluster: Cluster, victim: Victim, by_chance: random.Random) -> None:
         server.start()
 
 
-def survive(cluster: Cluster, each: int) -> None:
-    """All rounds on one database; no server is started that was not killed, and none has seen a fault of its own.
+def check_rounds(cluster: Cluster, each: int) -> None:
+    """Runs all rounds on one database. Only killed servers are restarted, and no server logs a traceback.
 
-    In the end every figure is still what the raw snapshots make it.
+    At the end `shm check` finds no difference.
     """
-    by_chance = chance()
+    rng = seeded_random()
     load = Load(cluster.urls, SENDERS)
-    for victim in rounds(each, by_chance):
-        play(cluster, load, victim, by_chance)
+    for victim in random_victims(each, rng):
+        run_round(cluster, load, victim, rng)
     for server in cluster.servers:
         assert "Traceback" not in server.log
     assert check(argparse.Namespace(dsn=cluster.dsn, data_dir=None, repair=False)) == 0
@@ -104,20 +104,20 @@ FORMS = [pytest.param(1, id="short"), pytest.param(ROUNDS, id="long", marks=pyte
 def test_every_202_survives_kills_of_server_and_postgres(postgres_dir: Path, each: int) -> None:
     """Every snapshot answered 202 is stored exactly once. The server restarts its embedded PostgreSQL."""
     with embedded_cluster(postgres_dir) as cluster:
-        survive(cluster, each)
+        check_rounds(cluster, each)
 
 
 @pytest.mark.parametrize("each", FORMS)
 def test_two_servers_on_one_database_survive_kills_under_load(postgres_dir: Path, each: int) -> None:
     with cluster_of_servers(postgres_dir, 2) as cluster:
-        survive(cluster, each)
+        check_rounds(cluster, each)
 
 
 def test_sigterm_answers_what_is_in_flight(serve: Callable[..., ServerProcess], database: str) -> None:
     server = serve()
     install = Install(server.url).enroll()
     with admin_cursor(database) as cursor, ThreadPoolExecutor(2) as pool:
-        cursor.execute("BEGIN; LOCK TABLE snapshots IN ACCESS EXCLUSIVE MODE")  # nothing is written until ROLLBACK
+        cursor.execute("BEGIN; LOCK TABLE snapshots IN ACCESS EXCLUSIVE MODE")  # blocks all writes until ROLLBACK
         in_flight = pool.submit(install.snapshot, {"a": 1})
         wait_for_a_waiting_writer(database)
         ending = pool.submit(server.terminate)
@@ -130,7 +130,7 @@ def test_sigterm_answers_what_is_in_flight(serve: Callable[..., ServerProcess], 
 
 
 def wait_for_a_waiting_writer(database: str) -> None:
-    """Until the server's statement waits for the lock."""
+    """Returns once the server's statement waits for the lock."""
     deadline = time.monotonic() + 20
     with admin_cursor(database) as cursor:
         while True:
@@ -145,7 +145,7 @@ def wait_for_a_waiting_writer(database: str) -> None:
 
 
 def server_listens(server: ServerProcess) -> bool:
-    """Whether new connections are taken."""
+    """Whether the server accepts new connections."""
     try:
         plain_http.get(f"{server.url}/api/v1/healthcheck", timeout=5)
     except httpx.ConnectError:
@@ -157,7 +157,7 @@ def server_listens(server: ServerProcess) -> bool:
 
 @pytest.mark.parametrize("signal_name", ["kill", "terminate"])
 def test_embedded_postgres_stops_with_last_server_after_a_kill(postgres_dir: Path, signal_name: str) -> None:
-    """Two servers share a data directory; the end of the first leaves PostgreSQL to the second."""
+    """Two servers share a data directory. The end of the first one leaves PostgreSQL running for the second one."""
     first = ServerProcess(postgres_dir, {})
     first.start()
     install = Install(first.url).enroll({"a": 1})

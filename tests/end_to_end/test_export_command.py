@@ -27,10 +27,10 @@ def started(*arguments: str, database: str) -> "subprocess.Popen[bytes]":
 
 
 def run(*arguments: str, database: str) -> tuple[int, str, str]:
-    """Its status, and what it said on both outputs."""
+    """Its status, and what it output on both outputs."""
     process = started(*arguments, database=database)
-    said, complained = process.communicate(timeout=LIMIT_S)
-    return process.returncode, said.decode(), complained.decode()
+    output, error_output = process.communicate(timeout=LIMIT_S)
+    return process.returncode, output.decode(), error_output.decode()
 
 
 def test_it_says_what_the_server_says(server: ServerProcess, database: str) -> None:
@@ -63,17 +63,17 @@ def test_a_file_is_left_as_it_was_where_the_export_is_ended(database: str, tmp_p
     process = started("--format", "jsonl", "--output", str(file), database=database)
     wait_for(lambda: any(each.stat().st_size > 2**20 for each in tmp_path.iterdir()), "some of the export")
     process.send_signal(signal.SIGTERM)
-    _, complained = process.communicate(timeout=LIMIT_S)
-    assert (process.returncode, b"Traceback" in complained) == (128 + signal.SIGTERM, False)
+    _, error_output = process.communicate(timeout=LIMIT_S)
+    assert (process.returncode, b"Traceback" in error_output) == (128 + signal.SIGTERM, False)
     assert [each.read_text() for each in tmp_path.iterdir()] == ["older"]
 
 
 def test_what_cannot_be_written_is_told_in_a_sentence(database: str, tmp_path: Path) -> None:
     for place in (str(tmp_path / "nowhere" / "fleet.csv"), str(tmp_path), os.devnull):
-        status, said, complained = run("--output", place, database=database)
-        assert (status, said) == (1, "")
-        assert "shm: " in complained
-        assert "Traceback" not in complained
+        status, output, error_output = run("--output", place, database=database)
+        assert (status, output) == (1, "")
+        assert "shm: " in error_output
+        assert "Traceback" not in error_output
 
 
 def test_it_ends_quietly_where_its_reader_has_gone(database: str) -> None:
@@ -83,8 +83,8 @@ def test_it_ends_quietly_where_its_reader_has_gone(database: str) -> None:
     assert process.stderr is not None
     assert process.stdout.readline().startswith(b"{")
     process.stdout.close()
-    complained = process.stderr.read()
+    error_output = process.stderr.read()
     process.stderr.close()
     assert process.wait(LIMIT_S) == 1
-    assert b"Traceback" not in complained
-    assert b"Exception" not in complained
+    assert b"Traceback" not in error_output
+    assert b"Exception" not in error_output

@@ -1,4 +1,4 @@
-"""Whoever asks, however wrongly, and whatever goes wrong meanwhile: no log, answer or table knows who it was."""
+"""No log, response or table identifies a client, whatever it requests and whatever fails."""
 
 import hashlib
 import itertools
@@ -25,13 +25,13 @@ from tests.support.server_process import ServerProcess
 PROTOCOL = Path(__file__).parent.parent.parent / "docs" / "protocol.md"
 CODE = re.compile(rb'"code":"([a-z_]+)"')
 AT_ONCE = 40  # more than SHM_QUEUE
-SENT = "qz9k"  # what installs say of themselves: it stands in tables and answers, and in no log
+INSTALL_MARKER = "qz9k"  # what installs say of themselves: it stands in tables and answers, and in no log
 VIEWER = "viewer-zqx7-0123456789"
 
 # A full disk has tests of its own; an ending server takes no new connection; the envelope lets nothing unstorable in.
-NOT_PROVOKED = {"database_full", "shutting_down", "unstorable"}
+EXCLUDED_CODES = {"database_full", "shutting_down", "unstorable"}
 
-HURRIED = {
+SHORT_TIMEOUTS = {
     "SHM_LOG_LEVEL": "debug",
     "SHM_DB_PATIENCE": "1s",
     "SHM_STATEMENT_TIMEOUT": "1s",
@@ -70,9 +70,11 @@ READS = [
     ],
 )
 def test_nothing_that_goes_wrong_leaves_a_trace_of_who_was_there(postgres_dir: Path, debugging: dict[str, str]) -> None:
-    with cluster_of_servers(postgres_dir, 1, **HURRIED, **debugging) as cluster:
+    with cluster_of_servers(postgres_dir, 1, **SHORT_TIMEOUTS, **debugging) as cluster:
         (server,) = cluster.servers
-        strict = ServerProcess(postgres_dir / "strict", {"SHM_DB_DSN": cluster.dsn, **HURRIED, **STRICT, **debugging})
+        strict = ServerProcess(
+            postgres_dir / "strict", {"SHM_DB_DSN": cluster.dsn, **SHORT_TIMEOUTS, **STRICT, **debugging}
+        )
         cluster.servers.append(strict)
         strict.start()
         client, limited = AnonymousClient(server.port), AnonymousClient(strict.port)
@@ -88,12 +90,12 @@ def test_nothing_that_goes_wrong_leaves_a_trace_of_who_was_there(postgres_dir: P
             assert each.terminate() == 0
             assert "asyncio: " in each.log  # the loggers of libraries speak too
         answers = client.answers + limited.answers
-        assert provoked(answers) == documented() - NOT_PROVOKED
+        assert received_codes(answers) == documented() - EXCLUDED_CODES
         tokens = [server.admin_token, strict.admin_token]
-        hold(b"".join(answers).decode("latin1"), *TRACES, *tokens)
-        hold("\n".join(rows_as_text(cluster.dsn)), *TRACES, *tokens, made)
+        assert_absent(b"".join(answers).decode("latin1"), *TRACES, *tokens)
+        assert_absent("\n".join(rows_as_text(cluster.dsn)), *TRACES, *tokens, made)
         for log in (server.log, strict.log, (cluster.postgres_dir / "log").read_text()):
-            hold(log, *TRACES, *tokens, made, SENT, f" {socket.gethostname()} ")
+            assert_absent(log, *TRACES, *tokens, made, INSTALL_MARKER, f" {socket.gethostname()} ")
 
 
 def send_corpus(client: AnonymousClient, cases: Sequence[Case], installs: Sequence[Install]) -> None:
@@ -111,7 +113,7 @@ def send_corpus(client: AnonymousClient, cases: Sequence[Case], installs: Sequen
 
 def enroll(client: AnonymousClient) -> Install:
     """An install that the client has registered and activated."""
-    install = Install("", app_name=f"Application {SENT}", environment=SENT)
+    install = Install("", app_name=f"Application {INSTALL_MARKER}", environment=INSTALL_MARKER)
     client.send(with_marker(post("/v1/register", install.registration(), {})))
     client.send(with_marker(signed("/v1/activate", install, ACTIVATE)))
     return install
@@ -144,7 +146,7 @@ def make_and_remove_tokens(client: AnonymousClient, server: ServerProcess, clust
     """As many as there may be and one more, bodies that cannot be read, and an end; returns the one that was made."""
     for body in (b'{"name":"zqx7","role":"viewer","unknown":"zqx7"}', b"zqx7", b'{"name":"zqx7' + b"7" * 100_000):
         client.request(f"POST {ADMIN}/tokens", server.headers, body=body)
-    wanted = f'{{"name":"{SENT}","role":"viewer","expires_in":"1d"}}'.encode()
+    wanted = f'{{"name":"{INSTALL_MARKER}","role":"viewer","expires_in":"1d"}}'.encode()
     made, refused = (client.request(f"POST {ADMIN}/tokens", server.headers, body=wanted) for _ in range(2))
     assert b"too_many_tokens" in refused
     with admin_cursor(cluster.dsn) as cursor:
@@ -156,7 +158,7 @@ def make_and_remove_tokens(client: AnonymousClient, server: ServerProcess, clust
 
 
 def hashed(token: str) -> bytes:
-    """As a token is stored."""
+    """The stored form of a token."""
     return hashlib.sha256(token.encode()).digest()
 
 
@@ -183,7 +185,7 @@ def break_the_database(client: AnonymousClient, server: ServerProcess, cluster: 
 
 
 def ask_while_the_database_is_away(client: AnonymousClient, server: ServerProcess, cluster: Cluster) -> None:
-    """It dies under load, and stays away for a while."""
+    """Kills PostgreSQL under load and sends requests before its restart."""
     installs = [enroll(client) for _ in range(AT_ONCE)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         before = pool.map(lambda install: client.send(with_marker(snapshot(install, b'{"a":1}'))), installs)
@@ -198,7 +200,7 @@ def ask_while_the_database_is_away(client: AnonymousClient, server: ServerProces
 
 
 def ask_everything(client: AnonymousClient, server: ServerProcess, install: Install) -> None:
-    """One good request to each address."""
+    """Sends one valid request to each path."""
     client.send(with_marker(post("/v1/register", install.registration(), {})))
     client.send(with_marker(signed("/v1/activate", install, ACTIVATE)))
     client.send(with_marker(signed("/v1/disclose", install, b'{"action":"disclose"}')))
@@ -209,18 +211,18 @@ def ask_everything(client: AnonymousClient, server: ServerProcess, install: Inst
 
 
 def documented() -> set[str]:
-    """Every code that the server can answer."""
+    """All documented error codes."""
     table = PROTOCOL.read_text().partition("## Refusals")[2].partition("## Test vectors")[0]
     return set(re.findall(r"`([a-z]+_[a-z_]+)`", table)) | READER_ERROR_CODES
 
 
-def provoked(answers: list[bytes]) -> set[str]:
-    """Every code that was answered."""
+def received_codes(answers: list[bytes]) -> set[str]:
+    """All error codes in the responses."""
     return {code.decode() for answer in answers for code in CODE.findall(answer)}
 
 
-def hold(text: str, *traces: str) -> None:
-    """None of the traces stands in the text."""
+def assert_absent(text: str, *traces: str) -> None:
+    """Asserts that the text contains none of the traces."""
     for trace in traces:
         place = text.find(trace)
         assert place < 0, text[max(0, place - 300) : place + 100]

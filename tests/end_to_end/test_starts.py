@@ -1,4 +1,4 @@
-"""Starts and ends that go wrong: a sentence each, and nothing left running."""
+"""Failed starts and shutdowns: each logs one sentence and leaves no process."""
 
 import os
 import re
@@ -51,10 +51,10 @@ def test_what_hinders_the_start_is_said_in_a_sentence(
     arguments: tuple[str, ...], environment: dict[str, str], sentence: str
 ) -> None:
     process = start_serve(*arguments, **environment)
-    said, _ = process.communicate(timeout=LIMIT_S)
+    output, _ = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 1
-    assert sentence in said
-    assert "Traceback" not in said
+    assert sentence in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("command", ["serve", "migrate"])
@@ -88,15 +88,15 @@ def test_a_missing_privilege_is_reported_with_the_message(postgres: str, command
 @pytest.mark.parametrize(("host", "token"), [("a..b", ""), ("127.0.0.1", "short")])
 def test_an_unusable_host_or_token_is_reported_in_a_sentence(database: str, host: str, token: str) -> None:
     process = start_serve("--host", host, "--port", "0", SHM_DB_DSN=database, SHM_ADMIN_TOKEN=token or "x" * 30)
-    said, _ = process.communicate(timeout=LIMIT_S)
-    assert (process.returncode, "Traceback" in said) == (1, False)
+    output, _ = process.communicate(timeout=LIMIT_S)
+    assert (process.returncode, "Traceback" in output) == (1, False)
 
 
 def test_a_port_that_is_taken_is_said_in_a_sentence(shared_server: ServerProcess, database: str) -> None:
     process = start_serve("--port", str(shared_server.port), SHM_DB_DSN=database, SHM_ADMIN_TOKEN="x" * 30)
-    said, _ = process.communicate(timeout=LIMIT_S)
+    output, _ = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 1
-    assert "Cannot listen on" in said
+    assert "Cannot listen on" in output
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -109,11 +109,11 @@ def test_a_signal_during_startup_leaves_no_process(postgres_dir: Path, number: s
             break
     process.send_signal(number)
     try:
-        said, _ = process.communicate(timeout=LIMIT_S)
+        output, _ = process.communicate(timeout=LIMIT_S)
     finally:
         process.kill()
     assert process.returncode in (0, 128 + number, 128 + signal.SIGTERM)
-    assert "Traceback" not in said
+    assert "Traceback" not in output
     assert postgres_of(postgres_dir) == []
 
 

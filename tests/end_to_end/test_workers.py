@@ -21,7 +21,7 @@ from tests.support.shm_command import postgres_of, start_serve
 from tests.support.subscriber import subscribe
 
 LIMIT_S = 30
-TRIES = 60  # connections are dealt out by chance: half of them to each of two workers
+TRIES = 60  # each connection goes to one of two workers at random
 LOADERS = 12
 ENOUGH = 300  # acknowledged snapshots before and after
 WORKERS = 2
@@ -37,7 +37,7 @@ def pair(serve: Callable[..., ServerProcess]) -> ServerProcess:
 
 @pytest.fixture
 def embedded(postgres_dir: Path) -> Iterator[ServerProcess]:
-    """The same with a PostgreSQL of its own."""
+    """The same with an embedded PostgreSQL."""
     server = ServerProcess(postgres_dir, {"SHM_WORKERS": f"{WORKERS}"}, executed=True)
     server.start()
     wait_until(lambda: "open the console" in server.log, server)
@@ -47,7 +47,7 @@ def embedded(postgres_dir: Path) -> Iterator[ServerProcess]:
 
 
 def wait_until(condition: Callable[[], bool], server: ServerProcess) -> None:
-    """Or fails with the server's log."""
+    """Returns once `condition` is true; fails with the server's log."""
     deadline = time.monotonic() + LIMIT_S
     while not condition():
         assert time.monotonic() < deadline, server.log
@@ -65,7 +65,7 @@ def workers_of(server: ServerProcess) -> list[psutil.Process]:
 
 
 def listens(process: psutil.Process, port: int) -> bool:
-    """Whether a process takes connections on that port."""
+    """Whether a process listens on that port."""
     try:
         sockets = process.net_connections("tcp")
     except psutil.Error:
@@ -74,12 +74,12 @@ def listens(process: psutil.Process, port: int) -> bool:
 
 
 def all_listen(server: ServerProcess) -> bool:
-    """Whether there are two workers, and both take connections."""
+    """Whether there are two workers, and both listen."""
     return [listens(worker, server.port) for worker in workers_of(server)] == [True] * WORKERS
 
 
 def connected_to(server: ServerProcess, worker: psutil.Process) -> http.client.HTTPConnection:
-    """A connection that this worker answers on."""
+    """A connection that this worker has accepted."""
     for _ in range(TRIES):
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=LIMIT_S)
         connection.request("GET", "/api/v1/ready")
@@ -92,7 +92,7 @@ def connected_to(server: ServerProcess, worker: psutil.Process) -> http.client.H
 
 
 def send(connection: http.client.HTTPConnection, install: Install, metrics: object) -> int:
-    """A snapshot over this connection; the status of its answer."""
+    """Sends a snapshot on this connection; returns the status of the response."""
     body = install.snapshot_body(metrics)
     connection.request("POST", "/v1/snapshot", body, install.signed(body))
     answer = connection.getresponse()
@@ -208,25 +208,25 @@ def test_repeated_worker_deaths_stop_the_server(pair: ServerProcess) -> None:
 def test_more_connections_than_postgres_allows_are_refused() -> None:
     """The start fails with one sentence that names the limit."""
     process = start_serve("--workers", "20")
-    said, _ = process.communicate(timeout=LIMIT_S)
+    output, _ = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 1
-    assert "20 workers with 9 connections each need 180 connections; PostgreSQL allows 90" in said
+    assert "20 workers with 9 connections each need 180 connections; PostgreSQL allows 90" in output
 
 
 def test_a_port_shared_by_another_servers_workers_is_taken(pair: ServerProcess, database: str) -> None:
     process = start_serve("--workers", "2", "--port", str(pair.port), SHM_DB_DSN=database, SHM_ADMIN_TOKEN="x" * 30)
-    said, _ = process.communicate(timeout=LIMIT_S)
+    output, _ = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 1
-    assert "Cannot listen on" in said
+    assert "Cannot listen on" in output
 
 
 def test_workers_agree_on_a_port_that_the_system_chose(database: str) -> None:
     process = start_serve("--workers", "2", "--port", "0", SHM_DB_DSN=database, SHM_ADMIN_TOKEN="x" * 30)
     assert process.stdout is not None
-    said = ""
-    while "open the console" not in said:
-        said += process.stdout.readline()
-    port = int(said.partition("listening on http://127.0.0.1:")[2].split()[0])
+    output = ""
+    while "open the console" not in output:
+        output += process.stdout.readline()
+    port = int(output.partition("listening on http://127.0.0.1:")[2].split()[0])
     children = psutil.Process(process.pid).children()
     assert [listens(child, port) for child in children] == [True, True]
     process.send_signal(signal.SIGTERM)

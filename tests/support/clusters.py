@@ -1,4 +1,4 @@
-"""Servers and their PostgreSQL, which tests kill by a signal to the exact process."""
+"""Servers with their PostgreSQL, each of which a test can kill."""
 
 import signal
 import time
@@ -78,7 +78,7 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + WAIT_TIMEOUT_S
     pause = 0.02
     while not condition():
-        assert time.monotonic() < deadline, f"never came: {what}"
+        assert time.monotonic() < deadline, f"timed out waiting for: {what}"
         time.sleep(pause)
         pause = min(pause * 1.5, 0.2)  # most conditions open a database connection
 
