@@ -116,19 +116,36 @@ def write_token_file(folder: Path, token: str | bytes) -> Path:
 def test_the_precedence_of_the_token(tmp_path: Path) -> None:
     write_token_file(tmp_path, "of-the-file\n")
     environ = {"SHM_TOKEN": "of-the-console", "SHM_ADMIN_TOKEN": "of-the-server"}
-    assert find_token("given", tmp_path, environ) == "given"
-    assert find_token(None, tmp_path, environ) == "of-the-console"
-    assert find_token(None, tmp_path, environ | {"SHM_TOKEN": ""}) == "of-the-server"
-    assert find_token(None, tmp_path, {}) == "of-the-file"
+    assert find_token("given", tmp_path, DEFAULT_SERVER, environ) == "given"
+    assert find_token(None, tmp_path, DEFAULT_SERVER, environ) == "of-the-console"
+    assert find_token(None, tmp_path, DEFAULT_SERVER, environ | {"SHM_TOKEN": ""}) == "of-the-server"
+    assert find_token(None, tmp_path, DEFAULT_SERVER, {}) == "of-the-file"
 
 
 def test_the_token_file_is_not_read_if_a_token_is_set(tmp_path: Path) -> None:
-    assert find_token(None, tmp_path / "nowhere", {"SHM_TOKEN": "of-the-console"}) == "of-the-console"
+    assert find_token(None, tmp_path / "nowhere", DEFAULT_SERVER, {"SHM_TOKEN": "of-the-console"}) == "of-the-console"
+
+
+@pytest.mark.parametrize(
+    "server", ["http://127.0.0.1:8080", "https://localhost", "http://[::1]:8080", "http://127.8.8.8"]
+)
+def test_the_token_file_is_used_for_this_machine(server: str, tmp_path: Path) -> None:
+    write_token_file(tmp_path, SECRET)
+    assert find_token(None, tmp_path, server, {}) == SECRET
+
+
+@pytest.mark.parametrize("server", ["https://metrics.example.com", "http://10.0.0.1", "http://127.0.0.1.example.com"])
+def test_the_token_file_is_sent_to_no_other_machine(server: str, tmp_path: Path) -> None:
+    write_token_file(tmp_path, SECRET)
+    with pytest.raises(TokenError, match="only for a server on this machine"):
+        find_token(None, tmp_path, server, {})
+    assert find_token("given", tmp_path, server, {}) == "given"
+    assert find_token(None, tmp_path, server, {"SHM_TOKEN": "of-the-console"}) == "of-the-console"
 
 
 def test_the_error_without_a_token_names_options_and_the_file(tmp_path: Path) -> None:
     with pytest.raises(TokenError, match="set --token or SHM_TOKEN, or set --data-dir") as caught:
-        find_token(None, tmp_path, {})
+        find_token(None, tmp_path, DEFAULT_SERVER, {})
     assert str(tmp_path / TOKEN_FILE) in str(caught.value)
 
 
@@ -137,27 +154,27 @@ def test_the_error_without_a_token_names_options_and_the_file(tmp_path: Path) ->
 )
 def test_a_token_with_invalid_characters_is_refused_not_repeated(token: str, tmp_path: Path) -> None:
     with pytest.raises(TokenError, match="the token has invalid characters") as caught:
-        find_token(token, tmp_path, {})
+        find_token(token, tmp_path, DEFAULT_SERVER, {})
     assert SECRET not in str(caught.value)
 
 
 def test_an_invalid_token_file_is_named_without_its_content(tmp_path: Path) -> None:
     with pytest.raises(TokenError, match=r"admin\.token is empty"):
-        find_token(None, write_token_file(tmp_path, " \n"), {})
+        find_token(None, write_token_file(tmp_path, " \n"), DEFAULT_SERVER, {})
     with pytest.raises(TokenError, match="cannot be read: it is not UTF-8 text") as caught:
-        find_token(None, write_token_file(tmp_path, SECRET.encode() + b"\xff"), {})
+        find_token(None, write_token_file(tmp_path, SECRET.encode() + b"\xff"), DEFAULT_SERVER, {})
     assert SECRET not in str(caught.value)
     with pytest.raises(TokenError, match="the token has invalid characters"):
-        find_token(None, write_token_file(tmp_path, f"{SECRET}\nand another line"), {})
+        find_token(None, write_token_file(tmp_path, f"{SECRET}\nand another line"), DEFAULT_SERVER, {})
 
 
 def test_an_unreadable_token_file_is_reported_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / TOKEN_FILE).mkdir()
     with pytest.raises(TokenError, match="cannot be read: Is a directory"):
-        find_token(None, tmp_path, {})
+        find_token(None, tmp_path, DEFAULT_SERVER, {})
     (tmp_path / "file").write_text("")
     with pytest.raises(TokenError, match="cannot be read: Not a directory"):
-        find_token(None, tmp_path / "file", {})
+        find_token(None, tmp_path / "file", DEFAULT_SERVER, {})
 
 
 def test_the_data_directory_comes_from_the_option_then_the_environment() -> None:

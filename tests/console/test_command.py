@@ -101,6 +101,13 @@ def test_an_unreachable_or_refusing_server_is_reported(shared_server: ServerProc
         assert "Traceback" not in completed.stderr
 
 
+@pytest.mark.parametrize(("address", "is_warned"), [("http://shm.invalid", True), ("https://shm.invalid", False)])
+def test_an_unencrypted_address_of_another_machine_gets_a_warning(address: str, is_warned: bool) -> None:
+    done = run_shm("console", "--once", "--server", address, "--token", "a-token")
+    assert done.returncode == 1
+    assert ("others on the network can read the token" in done.stderr) == is_warned
+
+
 def test_a_screenshot_shows_the_fleet(server: ServerProcess, tmp_path: Path) -> None:
     Install(server.url).enroll({"pizzas_eaten": 10})
     file = tmp_path / "screen.svg"

@@ -1,5 +1,6 @@
 """The server's URL and the token, from options, the environment or the token file."""
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -45,9 +46,26 @@ def resolve_data_dir(option: str | None, environ: Mapping[str, str] = os.environ
     return ROOT_DATA_DIR if os.geteuid() == 0 else platformdirs.user_data_path("shm")
 
 
-def find_token(option: str | None, directory: Path, environ: Mapping[str, str] = os.environ) -> str:
-    """The bearer token. Raises TokenError if there is none, or if it has characters that no token has."""
-    token = option or environ.get("SHM_TOKEN") or environ.get("SHM_ADMIN_TOKEN") or _from_file(directory / TOKEN_FILE)
+def is_loopback(server: str) -> bool:
+    """Whether a server's address, as `resolve_server_url` returns it, is on this machine."""
+    host = urlsplit(server).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def find_token(option: str | None, directory: Path, server: str, environ: Mapping[str, str] = os.environ) -> str:
+    """The bearer token. Raises TokenError if there is none, or if it has characters that no token has.
+
+    The token file is that of this machine's server, so it is not sent to any other one.
+    """
+    token = option or environ.get("SHM_TOKEN") or environ.get("SHM_ADMIN_TOKEN")
+    if not token and not is_loopback(server):
+        raise TokenError(
+            f"no token: set --token or SHM_TOKEN. This machine's {TOKEN_FILE} is used only for a server on this machine"
+        )
+    token = token or _from_file(directory / TOKEN_FILE)
     if not token.isascii() or not token.isprintable() or " " in token:
         raise TokenError("the token has invalid characters: check that nothing else was pasted with it")
     return token

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from shm_client import Client, ClientError
-from shm_tui.access import find_token, resolve_data_dir, resolve_server_url
+from shm_tui.access import find_token, is_loopback, resolve_data_dir, resolve_server_url
 from shm_tui.errors import ConsoleError, NoDataError
 from shm_tui.text.sanitizing import sanitize_json
 
@@ -19,6 +19,7 @@ UNLIMITED_WIDTH = 100_000  # cells of a line where there is no terminal: lines a
 DEFAULT_SCREENSHOT_SIZE = "120x36"
 SCREENSHOT_TIMEOUT_S = 20.0  # from the start to the first data; afterwards the command fails
 SCREENSHOT_DELAY_S = 0.3  # from the first data to the picture, so that the last changes are drawn
+UNENCRYPTED = "The server's address is http://, not https://: others on the network can read the token."
 TERMINAL_ENV = {"TEXTUAL_ANIMATIONS": "none"}
 SSH_ENV = {"TEXTUAL_FPS": "15"}  # every frame is sent over the network
 
@@ -28,8 +29,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--server", metavar="URL", help="Default: SHM_SERVER, else http://127.0.0.1:8080.")
     parser.add_argument(
         "--token",
-        help="Default: SHM_TOKEN, SHM_ADMIN_TOKEN, else admin.token in the server's data directory. "
-        "Others on this machine can see a command line: prefer the environment.",
+        help="Default: SHM_TOKEN, SHM_ADMIN_TOKEN, else, for a server on this machine, admin.token in its data "
+        "directory. Others on this machine can see a command line: prefer the environment.",
     )
     parser.add_argument("--data-dir", metavar="DIR", help="Where admin.token is. Default: SHM_DATA_DIR, else its own.")
     parser.add_argument("--app", metavar="SLUG", help="The first application to show.")
@@ -48,22 +49,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Returns the exit status: 0, 1 if the server sends no data, 2 for wrong options. Errors go to standard error."""
     if args.json and not args.once:
-        return _print_error("--json requires --once.", 2)
+        return _print_message("--json requires --once.", 2)
     size = re.fullmatch(r"([1-9][0-9]{1,2})x([1-9][0-9]{0,2})", args.size)
     if not size:
-        return _print_error(f"--size {args.size} is invalid: expected columns and rows, such as 120x36.", 2)
+        return _print_message(f"--size {args.size} is invalid: expected columns and rows, such as 120x36.", 2)
     try:
         server = resolve_server_url(args.server)
-        token = find_token(args.token, resolve_data_dir(args.data_dir))
+        token = find_token(args.token, resolve_data_dir(args.data_dir), server)
+        if server.startswith("http://") and not is_loopback(server):
+            _print_message(UNENCRYPTED, 0)
         if args.once:
             return _print(asyncio.run(_once(server, token, args.app, args.json)))
         if args.screenshot is not None:
             svg = asyncio.run(_render_screenshot(server, token, args.app, (int(size[1]), int(size[2]))))
             return _write(args.screenshot, svg)
     except (ConsoleError, ClientError) as error:
-        return _print_error(str(error), 1)
+        return _print_message(str(error), 1)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        return _print_error("The console needs a terminal. Without one, use --once.", 1)
+        return _print_message("The console needs a terminal. Without one, use --once.", 1)
     return _open(server, token, args.app)
 
 
@@ -126,7 +129,7 @@ def _print(text: str) -> int:
         return (
             1
             if isinstance(error, BrokenPipeError)
-            else _print_error(f"standard output cannot be written: {error.strerror}", 1)
+            else _print_message(f"standard output cannot be written: {error.strerror}", 1)
         )
     return 0
 
@@ -135,10 +138,10 @@ def _write(file: Path, text: str) -> int:
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
-        return _print_error(f"{file} cannot be written: {error.strerror}", 1)
+        return _print_message(f"{file} cannot be written: {error.strerror}", 1)
     return 0
 
 
-def _print_error(sentence: str, status: int) -> int:
+def _print_message(sentence: str, status: int) -> int:
     print(f"shm console: {sentence}", file=sys.stderr)  # noqa: T201
     return status
