@@ -63,16 +63,18 @@ def memory_of(cluster: Cluster) -> int:
 
 
 @pytest.mark.parametrize(
-    ("away_s", "patience"),
-    [pytest.param(2, "1s", id="short"), pytest.param(10, "5s", id="long", marks=pytest.mark.long)],
+    ("away_s", "patience", "warm_up"),
+    [pytest.param(2, "1s", 300, id="short"), pytest.param(10, "5s", 1_000, id="long", marks=pytest.mark.long)],
 )
-def test_an_outage_under_load_answers_503_with_bounded_memory(postgres_dir: Path, away_s: float, patience: str) -> None:
+def test_an_outage_under_load_answers_503_with_bounded_memory(
+    postgres_dir: Path, away_s: float, patience: str, warm_up: int
+) -> None:
     """The server accepts snapshots again once PostgreSQL is back."""
     environment = {"SHM_QUEUE": str(QUEUE), "SHM_BATCH": str(BATCH), "SHM_DB_PATIENCE": patience}
     with cluster_of_servers(postgres_dir, 1, **environment) as cluster:
         load = Load(cluster.urls, SENDERS, large_metrics)
         with load.running():
-            load.wait_for_more(1_000)
+            load.wait_for_more(warm_up)
             usual, sent, told = memory_of(cluster), load.bytes_sent, Counter(load.refusals)
             cluster.stop_postgres()
             most, end = usual, time.monotonic() + away_s
