@@ -78,6 +78,7 @@ class Stranger:
 
     def erase(self) -> None:
         """Erases itself."""
+        self.connection.close()  # the server has closed it if the rollup took long
         self.post("/v1/erase", {"action": "erase", "timestamp": datetime.now(UTC).isoformat()})
 
 

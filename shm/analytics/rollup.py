@@ -8,6 +8,7 @@ from shm.core.errors import QueryTooSlow
 from shm.db.database import Database
 
 MAX_STEP_SIZE = 2_000  # snapshots, and those of a batch more: some tenths of a second
+MAX_STEP_LEAVES = 50_000  # the same for snapshots with many keys, each of which has rows of its own in the series
 DELETE_PAGE = 5_000  # rows deleted by one statement
 
 
@@ -19,18 +20,20 @@ class Rollup:
         self._step_size = MAX_STEP_SIZE
 
     async def roll_up(self) -> bool:
-        """Rolls up the next snapshots. Returns whether the step was full, so that there may be more.
+        """Rolls up the next snapshots. Returns whether there are more.
 
         Raises QueryTooSlow. The next step is then smaller, so that the rollup makes progress.
         """
         step_size = self._step_size
         try:
-            rolled = await self._database.fetch_value(int, "series.roll_up", limit=step_size)
+            has_more = await self._database.fetch_value(
+                bool, "series.roll_up", limit=step_size, max_leaves=MAX_STEP_LEAVES * step_size // MAX_STEP_SIZE
+            )
         except QueryTooSlow:
             self._step_size = max(1, step_size // 4)
             raise
         self._step_size = min(MAX_STEP_SIZE, step_size * 2)
-        return rolled is not None and rolled >= step_size
+        return has_more is True
 
     async def close_day(self) -> bool:
         """Closes the next finished day. Returns whether there was one."""

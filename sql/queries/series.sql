@@ -1,6 +1,6 @@
 -- name: roll_up
--- Rolls snapshots up into the series, in the order in which they were stored: `limit` of them, or up to a batch more.
--- Returns their number. Each snapshot ends the run of the snapshot before it in time. A late snapshot does the same in
+-- Rolls snapshots up into the series, in the order in which they were stored: `limit` of them, or as many as have
+-- `max_leaves` leaves together, and up to a batch more. Returns whether there are more. Each snapshot ends the run of the snapshot before it in time. A late snapshot does the same in
 -- the past, which corrects the series there. (A window frame from the newest snapshot backwards grows at one end only,
 -- so its minimum is never recomputed. A recomputation would be slow, because a late snapshot may have a month of others
 -- after it.) The statement searches for neighbours nearby first, and reads snapshots install by install; OFFSET 0
@@ -10,10 +10,19 @@ WITH head AS MATERIALIZED (
     SELECT cursor FROM series_head WHERE NOT stale
 ),
 next_step AS MATERIALIZED (
-    SELECT cursor FROM snapshots
-    WHERE cursor > (SELECT cursor FROM head)
-    ORDER BY cursor
-    OFFSET %(limit)s LIMIT 1
+    SELECT min(cursor) AS cursor
+    FROM (
+        SELECT cursor, row_number() OVER stored AS position, sum(leaf_count) OVER stored AS leaves
+        FROM (
+            SELECT cursor, (SELECT count(*) FROM jsonb_object_keys(coalesce(leaves, metrics))) AS leaf_count
+            FROM snapshots
+            WHERE cursor > (SELECT cursor FROM head)
+            ORDER BY cursor
+            LIMIT %(limit)s::bigint + 1
+        ) candidates
+        WINDOW stored AS (ORDER BY cursor ROWS UNBOUNDED PRECEDING)
+    ) counted
+    WHERE position > %(limit)s::bigint OR leaves > %(max_leaves)s::bigint
 ),
 step_end AS MATERIALIZED (
     SELECT least((SELECT cursor FROM next_step), cursor) AS cursor FROM feed_head
@@ -105,7 +114,7 @@ versions AS (
 advanced AS (
     UPDATE series_head SET cursor = (SELECT cursor FROM step_end) WHERE cursor < (SELECT cursor FROM step_end) AND NOT stale
 )
-SELECT count(*) AS snapshots FROM new_snapshots;
+SELECT cursor IS NOT NULL AS has_more FROM next_step;
 
 -- name: close_day
 -- Closes the next day, if it is over: stores the value of each KPI at its end, and returns that midnight. Late
