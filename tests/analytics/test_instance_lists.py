@@ -81,22 +81,27 @@ filter_sets = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
-@given(
-    sort=st.sampled_from(SORTS),
-    order=st.sampled_from(["asc", "desc", None]),
-    limit=st.integers(1, 40),
-    filters=filter_sets,
+@pytest.mark.parametrize(
+    "max_examples", [pytest.param(50, id="short"), pytest.param(1_000, id="long", marks=pytest.mark.long)]
 )
-def test_all_pages_of_a_list_equal_a_brute_force_sort(
-    fleet: Fleet, sort: str | None, order: str | None, limit: int, filters: dict[str, str]
-) -> None:
-    parameters = {"sort": sort, "order": order, "limit": limit, **filters}
-    received = [item["instance_id"] for page in pages(fleet.server, "instances", parameters, limit) for item in page]
-    matching = [item for item in fleet.items if matches_filters(item, filters)]
-    by = sort or "last_seen_at"
-    descending = (order or ("desc" if by in TIMES or by.startswith("metrics.") else "asc")) == "desc"
-    assert received == [item["instance_id"] for item in brute_force(matching, by, descending=descending)]
+def test_all_pages_of_a_list_equal_a_brute_force_sort(fleet: Fleet, max_examples: int) -> None:
+    @settings(max_examples=max_examples, deadline=None)
+    @given(
+        sort=st.sampled_from(SORTS),
+        order=st.sampled_from(["asc", "desc", None]),
+        limit=st.integers(1, 40),
+        filters=filter_sets,
+    )
+    def check(sort: str | None, order: str | None, limit: int, filters: dict[str, str]) -> None:
+        parameters = {"sort": sort, "order": order, "limit": limit, **filters}
+        listed = pages(fleet.server, "instances", parameters, limit)
+        received = [item["instance_id"] for page in listed for item in page]
+        matching = [item for item in fleet.items if matches_filters(item, filters)]
+        by = sort or "last_seen_at"
+        descending = (order or ("desc" if by in TIMES or by.startswith("metrics.") else "asc")) == "desc"
+        assert received == [item["instance_id"] for item in brute_force(matching, by, descending=descending)]
+
+    check()
 
 
 def brute_force(items: list[dict[str, Any]], by: str, *, descending: bool) -> list[dict[str, Any]]:

@@ -100,10 +100,16 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.dictionaries(keys, values, max_size=12))
-def test_the_server_accepts_sanitized_metrics(metrics: dict[object, object]) -> None:
-    accept(sanitize(metrics).metrics)
+@pytest.mark.parametrize(
+    "max_examples", [pytest.param(50, id="short"), pytest.param(2_000, id="long", marks=pytest.mark.long)]
+)
+def test_the_server_accepts_sanitized_metrics(max_examples: int) -> None:
+    @settings(max_examples=max_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(st.dictionaries(keys, values, max_size=12))
+    def check(metrics: dict[object, object]) -> None:
+        accept(sanitize(metrics).metrics)
+
+    check()
 
 
 def test_plain_json_is_unchanged() -> None:
