@@ -269,18 +269,130 @@ raw_history AS MATERIALIZED (
     SELECT raw_since AS since FROM series_head
 ),
 
+-- part: keys_admitted
+-- Decides which of `sent_keys` and `sent_values` are aggregated, and adds the new ones up to the limits: first the keys
+-- for which the vendor made a setting, which are always added (as is the one that decides what the headline counts), then those of the most instances. `refused_keys` and
+-- `refused_values` are the others. OFFSET 0 makes each look-up one read of an index. Requires the writers' lock.
+new_keys AS MATERIALIZED (
+    SELECT s.app_slug, s.key, sum(s.instances) AS instances
+    FROM sent_keys s
+    WHERE NOT EXISTS (SELECT FROM aggregated_keys a WHERE a.app_slug = s.app_slug AND a.key = s.key OFFSET 0)
+    GROUP BY s.app_slug, s.key
+),
+key_counts AS MATERIALIZED (
+    SELECT n.app_slug, (SELECT count(*) FROM aggregated_keys a WHERE a.app_slug = n.app_slug) AS added
+    FROM (SELECT DISTINCT app_slug FROM new_keys) n
+),
+chosen_keys AS MATERIALIZED (
+    SELECT a.slug AS app_slug, a.public_metrics || ARRAY(SELECT jsonb_object_keys(a.overrides)) AS keys
+    FROM applications a
+    WHERE a.slug = ANY(ARRAY(SELECT app_slug FROM key_counts))
+),
+ranked_keys AS MATERIALIZED (
+    SELECT
+        app_slug, key,
+        is_chosen OR added + row_number() OVER (
+            PARTITION BY app_slug ORDER BY is_chosen DESC, instances DESC, key
+        ) <= %(max_keys)s::bigint AS is_added
+    FROM (
+        SELECT n.*, c.added, n.key = 'sys_ephemeral' OR coalesce(n.key = ANY(v.keys), FALSE) AS is_chosen
+        FROM new_keys n
+        JOIN key_counts c ON c.app_slug = n.app_slug
+        LEFT JOIN chosen_keys v ON v.app_slug = n.app_slug
+    ) each
+),
+keys_added AS (
+    INSERT INTO aggregated_keys (app_slug, key, cursor)
+    SELECT r.app_slug, r.key, head.cursor + 1
+    FROM ranked_keys r
+    CROSS JOIN feed_head head
+    WHERE r.is_added
+    ON CONFLICT (app_slug, key) DO NOTHING
+),
+refused_keys AS MATERIALIZED (
+    SELECT app_slug, key FROM ranked_keys WHERE NOT is_added
+),
+new_values AS MATERIALIZED (
+    SELECT s.app_slug, s.key, s.value, sum(s.instances) AS instances
+    FROM sent_values s
+    LEFT JOIN refused_keys r ON r.app_slug = s.app_slug AND r.key = s.key
+    WHERE
+        r.key IS NULL AND NOT EXISTS (
+            SELECT FROM aggregated_values a
+            WHERE a.app_slug = s.app_slug AND a.key = s.key AND a.value = s.value
+            OFFSET 0
+        )
+    GROUP BY s.app_slug, s.key, s.value
+),
+value_counts AS MATERIALIZED (
+    SELECT
+        n.app_slug, n.key,
+        (SELECT count(*) FROM aggregated_values a WHERE a.app_slug = n.app_slug AND a.key = n.key) AS added
+    FROM (SELECT DISTINCT app_slug, key FROM new_values) n
+),
+ranked_values AS MATERIALIZED (
+    SELECT
+        n.app_slug, n.key, n.value,
+        c.added + row_number() OVER (
+            PARTITION BY n.app_slug, n.key ORDER BY n.instances DESC, n.value
+        ) <= %(max_values)s::bigint AS is_added
+    FROM new_values n
+    JOIN value_counts c ON c.app_slug = n.app_slug AND c.key = n.key
+),
+values_added AS (
+    INSERT INTO aggregated_values (app_slug, key, value, cursor)
+    SELECT r.app_slug, r.key, r.value, head.cursor + 1
+    FROM ranked_values r
+    CROSS JOIN feed_head head
+    WHERE r.is_added
+    ON CONFLICT (app_slug, key, value) DO NOTHING
+),
+refused_values AS MATERIALIZED (
+    SELECT app_slug, key, value FROM ranked_values WHERE NOT is_added
+),
+refusals_recorded AS (
+    INSERT INTO key_refusals AS existing (app_slug, refused_at)
+    SELECT app_slug, now() FROM refused_keys
+    UNION
+    SELECT app_slug, now() FROM refused_values
+    ON CONFLICT (app_slug) DO UPDATE SET refused_at = excluded.refused_at
+    WHERE existing.refused_at < excluded.refused_at - interval '1 minute'
+),
+
+-- part: expected_leaves
+-- `expected_leaves`: what the leaves of `unequal` must be, rows whose `stored` leaves are not all the `flattened` ones of
+-- their metrics. A leaf may be missing if its key or value was not aggregated at `cursor`.
+expected_leaves AS MATERIALIZED (
+    SELECT
+        u.instance_id, u.snapshot_at,
+        coalesce(jsonb_object_agg(leaf.key, leaf.value) FILTER (
+            WHERE
+            u.stored -> leaf.key = leaf.value
+            OR (k.key IS NOT NULL AND (jsonb_typeof(leaf.value) <> 'string' OR v.value IS NOT NULL))
+        ), '{}') AS leaves
+    FROM unequal u
+    LEFT JOIN LATERAL jsonb_each(u.flattened) leaf ON TRUE
+    LEFT JOIN aggregated_keys k ON k.app_slug = u.app_slug AND k.key = leaf.key AND k.cursor <= u.cursor
+    LEFT JOIN aggregated_values v
+        ON v.app_slug = u.app_slug AND v.key = leaf.key AND v.value = leaf.value #>> '{}' AND v.cursor <= u.cursor
+    GROUP BY u.instance_id, u.snapshot_at
+),
+
 -- part: expected_state
 -- `after`: the state of the instances in `before` that follows from their newest raw snapshot. An instance without
--- snapshots has none, unless its snapshots may have been dropped (`raw_history`): then its present state is kept.
-after AS MATERIALIZED (
+-- snapshots has none, unless its snapshots may have been dropped (`raw_history`): then its present state is kept. The
+-- leaves are those of the snapshot, or those that an instance kept that has changed its application since.
+expected_snapshots AS MATERIALIZED (
     SELECT
         b.instance_id, b.app_slug, b.app_version, b.environment, b.status, b.first_seen_at, b.last_seen_at,
-        expected.snapshot_at, expected.metrics, flatten_metrics(expected.metrics) AS leaves
+        expected.snapshot_at, expected.metrics,
+        CASE WHEN raw.app_slug = b.app_slug THEN coalesce(raw.leaves, raw.metrics) END AS sent_leaves,
+        b.leaves AS stored, flatten_metrics(expected.metrics) AS flattened, i.app_cursor AS cursor
     FROM before b
     JOIN instances i ON i.instance_id = b.instance_id
     CROSS JOIN raw_history
     LEFT JOIN LATERAL (
-        SELECT s.snapshot_at, s.metrics
+        SELECT s.snapshot_at, s.metrics, s.leaves, s.app_slug
         FROM snapshots s
         WHERE s.instance_id = b.instance_id
         ORDER BY s.snapshot_at DESC
@@ -293,6 +405,19 @@ after AS MATERIALIZED (
         UNION ALL
         SELECT i.snapshot_at, i.metrics WHERE raw.snapshot_at IS NULL AND raw_history.since > '-infinity'
     ) expected
+),
+unequal AS MATERIALIZED (
+    SELECT instance_id, snapshot_at, app_slug, cursor, stored, flattened
+    FROM expected_snapshots
+    WHERE sent_leaves IS NULL AND stored <> flattened
+),
+-- use: expected_leaves
+after AS MATERIALIZED (
+    SELECT
+        s.instance_id, s.app_slug, s.app_version, s.environment, s.status, s.first_seen_at, s.last_seen_at,
+        s.snapshot_at, s.metrics, coalesce(s.sent_leaves, e.leaves, s.flattened) AS leaves
+    FROM expected_snapshots s
+    LEFT JOIN expected_leaves e ON e.instance_id = s.instance_id
 ),
 
 -- part: distribution

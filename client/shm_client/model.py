@@ -112,6 +112,7 @@ class MetricKey(msgspec.Struct, frozen=True):
     unit: str | None = None
     format: str = "json"
     hidden: bool = False
+    aggregated: bool = True
 
 
 class Kpi(msgspec.Struct, frozen=True):
@@ -159,6 +160,14 @@ class Category(msgspec.Struct, frozen=True):
     instances: int = 0
 
 
+class AggregatedKeys(msgspec.Struct, frozen=True):
+    """How many keys are aggregated, and when a key or value beyond the limits last arrived."""
+
+    count: int = 0
+    limit: int = 0
+    refused_at: Timestamp | None = None
+
+
 class Kpis(msgspec.Struct, frozen=True):
     """`GET applications/{slug}/kpis`: the counts and all aggregated metrics of one application."""
 
@@ -169,6 +178,7 @@ class Kpis(msgspec.Struct, frozen=True):
     kpis: list[Kpi] = []
     flags: list[Flag] = []
     categories: list[Category] = []
+    keys: AggregatedKeys = AggregatedKeys()
 
 
 def keep_unchanged(value: object) -> object:

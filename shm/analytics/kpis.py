@@ -74,6 +74,18 @@ class Category(msgspec.Struct):
     instances: int
 
 
+class AggregatedKeys(msgspec.Struct):
+    """How many keys of an application are aggregated, at most `limit` (SHM_MAX_KEYS) and those with a setting.
+
+    `refused_at`: when a snapshot last had a key beyond the limit, or a value beyond that of a string (SHM_MAX_VALUES).
+    These are stored with their snapshots and are in no figure. Null: not in the last 7 days.
+    """
+
+    count: int
+    limit: int
+    refused_at: Timestamp | None
+
+
 class ApplicationKpis(msgspec.Struct):
     """The body of `GET applications/{slug}/kpis`: business metrics first, then by key."""
 
@@ -86,6 +98,7 @@ class ApplicationKpis(msgspec.Struct):
     kpis: list[Kpi]
     flags: list[Flag]
     categories: list[Category]
+    keys: AggregatedKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +114,7 @@ class _Row:
     p90: Decimal | None
     max: Decimal | None
     distribution_as_of: datetime | None
+    refused_at: datetime | None
 
     @property
     def distribution(self) -> Distribution | None:
@@ -119,6 +133,7 @@ class KpiReader:
     def __init__(self, database: Database, distributions: DistributionReader, settings: Settings) -> None:
         self._database = database
         self._distributions = distributions
+        self._max_keys = settings.max_keys
         self._window_s = int(settings.active_window.total_seconds())
 
     async def read_application(self, slug: str, *, counted_only: bool = False) -> tuple[int, ApplicationKpis]:
@@ -132,7 +147,8 @@ class KpiReader:
         rows = await reader.fetch(
             _Row, "kpis.select_kpis", app=slug, counted_only=counted_only, max_keys=MAX_KEYS, max_values=MAX_VALUES
         )
-        cursor = next(int(row.instances) for row in rows if row.section == "head")
+        head = next(row for row in rows if row.section == "head")
+        cursor = int(head.instances)
         visible = _VisibleRows(rows, config.overrides)
         numbers = visible.in_section("numbers")
         instances = counts.sum_tallies(await counts.read_tallies(reader, slug))
@@ -153,6 +169,7 @@ class KpiReader:
                 for description, row in visible.in_section("flags")
             ],
             categories=[_category(description, row) for description, row in visible.in_section("categories")],
+            keys=AggregatedKeys(int(head.total), self._max_keys, head.refused_at),
         )
 
 

@@ -21,7 +21,8 @@ class MetricKey(msgspec.Struct):
     string of at most 64 characters. `json`: any other value, which is shown and never aggregated.
 
     `aggregate` and `unit` are null unless the values are numbers. `aggregate` is also null if applications disagree.
-    `hidden`: clients do not show the metric.
+    `hidden`: clients do not show the metric. `aggregated`: the figures include the key; false if the application had
+    SHM_MAX_KEYS keys before, or if no snapshot had the key with a number, a boolean or a short string.
     """
 
     key: str
@@ -31,6 +32,7 @@ class MetricKey(msgspec.Struct):
     unit: str | None
     format: metric_keys.Format
     hidden: bool
+    aggregated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class _Row:
     key: str
     value_type: str | None
     overrides: msgspec.Raw
+    aggregated: bool
 
 
 _overrides = msgspec.json.Decoder(list[metric_keys.MetricOverride])
@@ -63,6 +66,6 @@ def _metric_key(row: _Row) -> MetricKey:
     key, label, kind, hidden = description.key, description.label, description.kind, description.hidden
     if row.value_type == "number":
         aggregate = metric_keys.common_aggregate(row.key, overrides)
-        return MetricKey(key, label, kind, aggregate, description.unit, description.format, hidden)
+        return MetricKey(key, label, kind, aggregate, description.unit, description.format, hidden, row.aggregated)
     formats: dict[str | None, metric_keys.Format] = {"boolean": "boolean", "strings": "text"}
-    return MetricKey(key, label, kind, None, None, formats.get(row.value_type, "json"), hidden)
+    return MetricKey(key, label, kind, None, None, formats.get(row.value_type, "json"), hidden, row.aggregated)

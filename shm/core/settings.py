@@ -186,6 +186,21 @@ class Settings:
         "1024",
         "Characters in a string of a snapshot. Enough for a label or a version, and not for a document.",
     )
+    max_keys: int = setting(
+        "SHM_MAX_KEYS",
+        parse_positive_int,
+        "1000",
+        "Keys of an application that are aggregated. Further keys are stored with their snapshots and are in no "
+        "figure, so that invented keys cannot fill the database. Keys for which you made a setting are always "
+        "aggregated.",
+    )
+    max_values: int = setting(
+        "SHM_MAX_VALUES",
+        parse_positive_int,
+        "500",
+        "Values of a string that are aggregated, for each key of an application. The API shows the 20 most frequent; "
+        "a string that differs in each install is no category.",
+    )
     pending_age: timedelta = setting(
         "SHM_PENDING_AGE",
         parse_duration,

@@ -5,6 +5,7 @@ The next batch accumulates during the commit of the current one. The batch size 
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,10 @@ MIN_HALVED_QUEUE = 16
 
 # Queued snapshots of one instance, in backlogs of the maximum size: one instance cannot fill the queue for the others.
 MAX_BACKLOGS_PER_INSTANCE = 2
+
+# Leaves in one batch: as many as some hundred ordinary snapshots, or a hundred of the maximum size, have. The time that
+# a batch holds the writers' lock grows with them.
+MAX_BATCH_LEAVES = 20_000
 
 _encoder = msgspec.json.Encoder()
 
@@ -67,6 +72,21 @@ class _Entry:
     queued_at: float  # time.monotonic(), in seconds
 
 
+class _Member(msgspec.Struct):
+    """A snapshot as the statement reads it. `key_set`, `string_set`: positions in the sets of the batch, from 0."""
+
+    instance_id: str
+    public_key: bytes
+    snapshot_at: datetime
+    app_version: str | None
+    version_rank: str | None
+    sequence: int | None
+    metrics: msgspec.Raw
+    leaves: msgspec.Raw | None
+    key_set: int
+    string_set: int
+
+
 class BatchWriter:
     """Writes snapshots to the database; no other code does."""
 
@@ -76,6 +96,7 @@ class BatchWriter:
         self._instruments = instruments
         self._queue: asyncio.Queue[_Entry] = asyncio.Queue(settings.queue)
         self._batch_size = settings.batch
+        self._limits = {"max_keys": settings.max_keys, "max_values": settings.max_values}
         self._max_per_instance = MAX_BACKLOGS_PER_INSTANCE * settings.max_backlog
         self._pending: dict[tuple[str, datetime], asyncio.Future[_Row]] = {}
         self._queued_by_instance: dict[str, int] = {}
@@ -172,20 +193,26 @@ class BatchWriter:
             first = await self._queue.get()
             queued = self._queue.qsize()
             max_count = queued if queued < MIN_HALVED_QUEUE else queued // 2
-            batch = [first, *self._take(min(max_count, self._batch_size - 1))]
+            max_leaves = MAX_BATCH_LEAVES - len(first.snapshot.keys)
+            batch = [first, *self._take(min(max_count, self._batch_size - 1), max_leaves)]
             started_at = time.monotonic()
             self._instruments.batch_size.observe(len(batch))
             self._instruments.batch_wait.observe(started_at - first.queued_at)
             await self._write(batch)
             self._instruments.batch_commit.observe(time.monotonic() - started_at)
 
-    def _take(self, max_count: int) -> list[_Entry]:
-        """Removes up to `max_count` snapshots from the queue."""
-        return [self._queue.get_nowait() for _ in range(min(max_count, self._queue.qsize()))]
+    def _take(self, max_count: int, max_leaves: float = math.inf) -> list[_Entry]:
+        """Removes up to `max_count` snapshots from the queue; none after they have `max_leaves` leaves together."""
+        taken: list[_Entry] = []
+        while len(taken) < max_count and max_leaves > 0 and not self._queue.empty():
+            entry = self._queue.get_nowait()
+            taken.append(entry)
+            max_leaves -= len(entry.snapshot.keys)
+        return taken
 
     async def _write(self, batch: Sequence[_Entry]) -> None:
         try:
-            rows = await self._database.fetch(_Row, "intake.store_batch", batch=_encode(batch))
+            rows = await self._database.fetch(_Row, "intake.store_batch", **_encode(batch), **self._limits)
         except UnstorableData as error:
             await self._write_halves(batch, error)
         except DatabaseUnavailable as error:  # snapshots queued during the failed wait fail with the batch
@@ -226,6 +253,27 @@ def _fail(batch: Sequence[_Entry], error: Exception) -> None:
             entry.result.set_exception(error)
 
 
-def _encode(batch: Sequence[_Entry]) -> str:
-    """The batch as a JSON array, with bytes in Base64; the order of its members is their position."""
-    return _encoder.encode([entry.snapshot for entry in batch]).decode()
+def _encode(batch: Sequence[_Entry]) -> dict[str, str]:
+    """The batch as parameters of the statement: JSON arrays, with bytes in Base64; the order is the position."""
+    key_sets: dict[tuple[str, ...], int] = {}
+    string_sets: dict[tuple[tuple[str, str], ...], int] = {}
+    members = [
+        _Member(
+            instance_id=snapshot.instance_id,
+            public_key=snapshot.public_key,
+            snapshot_at=snapshot.snapshot_at,
+            app_version=snapshot.app_version,
+            version_rank=snapshot.version_rank,
+            sequence=snapshot.sequence,
+            metrics=snapshot.metrics,
+            leaves=snapshot.leaves,
+            key_set=key_sets.setdefault(snapshot.keys, len(key_sets)),
+            string_set=string_sets.setdefault(snapshot.strings, len(string_sets)),
+        )
+        for snapshot in (entry.snapshot for entry in batch)
+    ]
+    return {
+        "batch": _encoder.encode(members).decode(),
+        "key_sets": _encoder.encode(list(key_sets)).decode(),
+        "string_sets": _encoder.encode([dict(strings) for strings in string_sets]).decode(),
+    }

@@ -6,6 +6,7 @@ object, so unchecked input (such as the first of two equal keys) is not stored.
 
 import math
 import sys
+from dataclasses import dataclass
 from decimal import Decimal
 
 import msgspec
@@ -24,17 +25,29 @@ MAX_SHOWN_KEY = 40  # characters of a key in an error detail: enough to find it
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
-def flatten(metrics: dict[str, object], limits: Settings) -> tuple[msgspec.Raw, msgspec.Raw | None]:
-    """Returns the object and its aggregated leaves by dotted key, both as JSON; None for leaves equal to the object.
+@dataclass(frozen=True, slots=True)
+class Flattened:
+    """A metrics object and its aggregated leaves by dotted key, both as JSON; None for leaves equal to the object.
 
-    Numbers are int or Decimal. Raises BadRequest.
+    `keys`: those of the leaves. `strings`: the keys and values of those that are strings.
     """
+
+    metrics: msgspec.Raw
+    leaves: msgspec.Raw | None
+    keys: tuple[str, ...]
+    strings: tuple[tuple[str, str], ...]
+
+
+def flatten(metrics: dict[str, object], limits: Settings) -> Flattened:
+    """Flattens a metrics object, whose numbers are int or Decimal. Raises BadRequest."""
     flattener = _Flattener(limits)
     flattener.visit_members(metrics, "", 1)
+    aggregated = flattener.aggregated
     encoded = msgspec.Raw(_encoder.encode(metrics))
-    if flattener.aggregated == metrics:  # flat and without values that are not aggregated: the common case
-        return encoded, None
-    return encoded, msgspec.Raw(_encoder.encode(flattener.aggregated))
+    # Most objects are flat and have no values that are not aggregated.
+    leaves = None if aggregated == metrics else msgspec.Raw(_encoder.encode(aggregated))
+    strings = tuple((key, value) for key, value in aggregated.items() if isinstance(value, str))
+    return Flattened(encoded, leaves, tuple(aggregated), strings)
 
 
 class _Flattener:

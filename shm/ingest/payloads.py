@@ -104,7 +104,7 @@ class Snapshot:
     """A snapshot with a valid signature by `public_key`.
 
     `metrics` is the JSON object as sent. `leaves` is the JSON object of its aggregated leaves by dotted key; None means
-    that it equals `metrics`.
+    that it equals `metrics`. `keys` are their keys, `strings` the keys and values of those that are strings.
     """
 
     instance_id: str
@@ -112,6 +112,8 @@ class Snapshot:
     snapshot_at: datetime
     metrics: msgspec.Raw
     leaves: msgspec.Raw | None
+    keys: tuple[str, ...]
+    strings: tuple[tuple[str, str], ...]
     app_version: str | None
     version_rank: str | None
     sequence: int | None
@@ -208,14 +210,16 @@ def _check_instance_id(signed: SignedBody, instance_id: str) -> None:
 
 def _build_snapshot(fields: BacklogSnapshot, signed: SignedBody, now: datetime, limits: Settings) -> Snapshot:
     snapshot_at = _parse_timestamp(fields.timestamp, now, limits.max_clock_skew, limits.max_snapshot_age)
-    metrics, leaves = flatten(fields.metrics, limits)
+    flattened = flatten(fields.metrics, limits)
     version = None if fields.app_version is None else _parse_text("app_version", fields.app_version, limits.max_name)
     return Snapshot(
         instance_id=signed.instance_id,
         public_key=signed.public_key,
         snapshot_at=snapshot_at,
-        metrics=metrics,
-        leaves=leaves,
+        metrics=flattened.metrics,
+        leaves=flattened.leaves,
+        keys=flattened.keys,
+        strings=flattened.strings,
         app_version=version,
         version_rank=None if version is None else version_rank(version),
         sequence=fields.sequence,

@@ -55,6 +55,8 @@ class Registry:
     def __init__(self, database: Database, keys: PublicKeyCache, settings: Settings) -> None:
         self._database = database
         self._requires_approval = settings.activation == "manual"
+        self._max_keys = settings.max_keys
+        self._max_values = settings.max_values
         self._keys = keys
 
     async def public_key(self, instance_id: str, *, refresh: bool = False) -> bytes:
@@ -104,6 +106,8 @@ class Registry:
                 str,
                 "instances.confirm_key",
                 requires_approval=self._requires_approval,
+                max_keys=self._max_keys,
+                max_values=self._max_values,
                 **_staged_parameters(registration.staged),
                 **selector,
             )

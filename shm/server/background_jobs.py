@@ -22,6 +22,7 @@ from shm.db.database import Database
 from shm.feed.hub import Feed
 from shm.ingest.batch_writer import BatchWriter
 from shm.ingest.erasure import Eraser
+from shm.ingest.key_limits import KeyLimits
 from shm.ingest.registry import Registry
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ def jobs(database: Database, registry: Registry, eraser: Eraser, feed: Feed, set
         return await database.execute(statement, limit=DELETE_PAGE, **parameters) == DELETE_PAGE
 
     rollup = Rollup(database)
+    key_limits = KeyLimits(database, settings)
     hours_kept = max(settings.retention, MIN_HOURS_KEPT)
     return [
         Job("refresh due instances", IDLE_INTERVAL_S, registry.refresh_due),
@@ -72,6 +74,8 @@ def jobs(database: Database, registry: Registry, eraser: Eraser, feed: Feed, set
         Job("delete old hours of the series", 3_600.0, lambda: delete_page("series.delete_old_hours", kept=hours_kept)),
         Job("delete zero rows of the series", 3_600.0, lambda: delete_page("series.delete_zero_rows")),
         Job("delete zero rows of the tallies", 60.0, lambda: delete_page("tallies.delete_zero_rows")),
+        Job("delete unused keys", 3_600.0, key_limits.delete_unused_keys),
+        Job("delete unused values of strings", 3_600.0, key_limits.delete_unused_values),
         Job(
             "delete unused distributions",
             3_600.0,

@@ -18,22 +18,46 @@ SELECT pg_try_advisory_lock({repair_lock}) AS is_acquired;
 SELECT settings.active_window, h.stale FROM settings CROSS JOIN series_head h;
 
 -- name: find_leaves
--- Raw snapshots whose leaves are not those of their metrics.
+-- Raw snapshots whose leaves are not those of their metrics that were aggregated.
+WITH unequal AS MATERIALIZED (
+    SELECT
+        instance_id, snapshot_at, app_slug, cursor, coalesce(leaves, metrics) AS stored,
+        flatten_metrics(metrics) AS flattened
+    FROM snapshots
+    WHERE coalesce(leaves, metrics) <> flatten_metrics(metrics)
+),
+-- use: expected_leaves
+compared AS (
+    SELECT u.instance_id, u.snapshot_at, u.stored, e.leaves AS expected
+    FROM unequal u
+    JOIN expected_leaves e ON e.instance_id = u.instance_id AND e.snapshot_at = u.snapshot_at
+    WHERE u.stored <> e.leaves
+)
 SELECT
     'snapshots' AS table_name,
     concat_ws(', ', left(instance_id::text, 8), snapshot_at, 'leaves') AS row_key,
-    left(coalesce(leaves, metrics)::text, 200) AS actual,
-    left(flatten_metrics(metrics)::text, 200) AS expected,
+    left(stored::text, 200) AS actual,
+    left(expected::text, 200) AS expected,
     jsonb_build_object('instance_id', instance_id, 'snapshot_at', snapshot_at) AS repair_row
-FROM snapshots
-WHERE coalesce(leaves, metrics) <> flatten_metrics(metrics);
+FROM compared;
 
 -- name: repair_leaves
 -- Sets the leaves of these snapshots from their metrics.
 SELECT pg_advisory_xact_lock({writers_lock});
-UPDATE snapshots s SET leaves = nullif(flatten_metrics(s.metrics), s.metrics)
-FROM jsonb_to_recordset(%(rows)s::jsonb) AS listed (instance_id uuid, snapshot_at timestamptz)
-WHERE s.instance_id = listed.instance_id AND s.snapshot_at = listed.snapshot_at
+WITH unequal AS MATERIALIZED (
+    SELECT
+        s.instance_id, s.snapshot_at, s.app_slug, s.cursor, coalesce(s.leaves, s.metrics) AS stored,
+        flatten_metrics(s.metrics) AS flattened
+    FROM jsonb_to_recordset(%(rows)s::jsonb) AS listed (instance_id uuid, snapshot_at timestamptz)
+    JOIN snapshots s ON s.instance_id = listed.instance_id AND s.snapshot_at = listed.snapshot_at
+),
+-- use: expected_leaves
+done AS (
+    SELECT FROM unequal
+)
+UPDATE snapshots s SET leaves = nullif(e.leaves, s.metrics)
+FROM expected_leaves e
+WHERE s.instance_id = e.instance_id AND s.snapshot_at = e.snapshot_at
 RETURNING 1 AS repaired;
 
 -- name: find_instances

@@ -104,7 +104,8 @@ WHERE instance_id = %(instance_id)s AND public_key = %(public_key)s AND status <
 -- name: confirm_key
 -- Applies a verified signature: the staged registration that `select_staged` returned takes effect, and the instance
 -- becomes active unless approval is required. `version_rank` belongs to the staged version, if any. A registration staged
--- since then waits for the next signature. `signed_at`: the time that was signed; the instance was seen now. Without it,
+-- since then waits for the next signature. An instance that moves to another application takes those keys there that are
+-- aggregated in it. `signed_at`: the time that was signed; the instance was seen now. Without it,
 -- the request may be a replay: it counts as seen only the first time.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH before AS MATERIALIZED (
@@ -114,6 +115,38 @@ WITH before AS MATERIALIZED (
     WHERE
         s.instance_id = %(instance_id)s AND i.public_key = %(public_key)s AND s.status <> 'revoked'
         AND i.erasing_since IS NULL AND (i.erased_at IS NULL OR i.erased_at < %(signed_at)s::timestamptz)
+),
+moved AS MATERIALIZED (
+    SELECT
+        i.instance_id, %(staged)s::jsonb ->> 'app_slug' AS app_slug, flatten_metrics(i.metrics) AS leaves,
+        CASE WHEN s.app_slug = %(staged)s::jsonb ->> 'app_slug' THEN coalesce(s.leaves, s.metrics) END AS sent_leaves
+    FROM instances i
+    LEFT JOIN snapshots s ON s.instance_id = i.instance_id AND s.snapshot_at = i.snapshot_at
+    WHERE
+        i.instance_id = ANY(ARRAY(SELECT instance_id FROM before))
+        AND %(staged)s::jsonb ->> 'app_slug' <> i.app_slug AND i.snapshot_at IS NOT NULL
+),
+sent_keys AS (
+    SELECT m.app_slug, leaf.key, 1 AS instances
+    FROM moved m
+    CROSS JOIN LATERAL jsonb_each(m.leaves) leaf
+    WHERE m.sent_leaves IS NULL
+),
+sent_values AS (
+    SELECT m.app_slug, leaf.key, leaf.value #>> '{}' AS value, 1 AS instances
+    FROM moved m
+    CROSS JOIN LATERAL jsonb_each(m.leaves) leaf
+    WHERE m.sent_leaves IS NULL AND jsonb_typeof(leaf.value) = 'string'
+),
+-- use: keys_admitted
+moved_leaves AS MATERIALIZED (
+    SELECT
+        m.instance_id,
+        coalesce(
+            m.sent_leaves,
+            m.leaves - (ARRAY(SELECT key FROM refused_keys) || ARRAY(SELECT key FROM refused_values))
+        ) AS leaves
+    FROM moved m
 ),
 after AS (
     SELECT
@@ -125,7 +158,7 @@ after AS (
         coalesce(first_seen_at, now()) AS first_seen_at,
         CASE WHEN first_seen_at IS NULL OR %(signed_at)s::timestamptz IS NOT NULL THEN now() ELSE last_seen_at END AS last_seen_at,
         snapshot_at,
-        leaves
+        coalesce((SELECT leaves FROM moved_leaves), leaves) AS leaves
     FROM before
 ),
 -- use: deltas
@@ -155,6 +188,8 @@ UPDATE instances i SET
     staged = nullif(i.staged, %(staged)s::jsonb),
     first_seen_at = p.first_seen_at,
     last_seen_at = p.last_seen_at,
+    leaves = CASE WHEN p.app_slug <> i.app_slug THEN nullif(p.leaves, i.metrics) ELSE i.leaves END,
+    app_cursor = CASE WHEN p.app_slug <> i.app_slug THEN f.cursor ELSE i.app_cursor END,
 -- use: evaluated_columns
     cursor = f.cursor
 FROM evaluated p, feed_advanced f

@@ -4,7 +4,10 @@
 -- registration is to take effect, or the instance was approved before it was first seen), pending (the key must be
 -- confirmed first), unknown (or another key, or being erased), revoked, erased (the instance was erased since). The
 -- statement updates the current snapshots and cursors of instances and the tallies, and notifies the feed once. A snapshot without a version has its install's, and belongs
--- to the application that the install has with it: the staged registration takes effect.
+-- to the application that the install has with it: the staged registration takes effect. `key_sets` and `string_sets`
+-- are the distinct sets of keys and of strings (value by key) in the batch, which most installs of an application share;
+-- `key_set` and `string_set` are a snapshot's positions in them, from 0. Keys and values beyond the limits are taken out
+-- of the leaves.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH batch AS MATERIALIZED (
     SELECT * FROM ROWS FROM (
@@ -16,10 +19,13 @@ WITH batch AS MATERIALIZED (
             version_rank text,
             sequence bigint,
             metrics jsonb,
-            leaves jsonb
+            leaves jsonb,
+            key_set int,
+            string_set int
         )
     ) WITH ORDINALITY AS member (
-        instance_id, public_key, snapshot_at, app_version, version_rank, sequence, metrics, leaves, position
+        instance_id, public_key, snapshot_at, app_version, version_rank, sequence, metrics, leaves, key_set, string_set,
+        position
     )
 ),
 existing AS MATERIALIZED (
@@ -45,11 +51,52 @@ verdicts AS MATERIALIZED (
     FROM batch b
     LEFT JOIN existing e USING (instance_id)
 ),
-accepted AS MATERIALIZED (
+sent AS MATERIALIZED (
     SELECT DISTINCT ON (instance_id, snapshot_at) *
     FROM verdicts
     WHERE verdict IN ('stored', 'staged')
     ORDER BY instance_id, snapshot_at, position
+),
+sent_key_sets AS MATERIALIZED (
+    SELECT s.app_slug, s.key_set, s.instances, each.key
+    FROM (SELECT app_slug, key_set, count(DISTINCT instance_id) AS instances FROM sent GROUP BY app_slug, key_set) s
+    CROSS JOIN LATERAL jsonb_array_elements_text(%(key_sets)s::jsonb -> s.key_set) each (key)
+),
+sent_string_sets AS MATERIALIZED (
+    SELECT s.app_slug, s.string_set, s.instances, each.key, each.value
+    FROM (SELECT app_slug, string_set, count(DISTINCT instance_id) AS instances FROM sent GROUP BY app_slug, string_set) s
+    CROSS JOIN LATERAL jsonb_each_text(%(string_sets)s::jsonb -> s.string_set) each (key, value)
+),
+sent_keys AS (
+    SELECT app_slug, key, instances FROM sent_key_sets
+),
+sent_values AS (
+    SELECT app_slug, key, value, instances FROM sent_string_sets
+),
+-- use: keys_admitted
+refused_key_sets AS MATERIALIZED (
+    SELECT s.app_slug, s.key_set, array_agg(s.key) AS keys
+    FROM refused_keys r
+    JOIN sent_key_sets s ON s.app_slug = r.app_slug AND s.key = r.key
+    GROUP BY s.app_slug, s.key_set
+),
+refused_string_sets AS MATERIALIZED (
+    SELECT s.app_slug, s.string_set, array_agg(s.key) AS keys
+    FROM refused_values r
+    JOIN sent_string_sets s ON s.app_slug = r.app_slug AND s.key = r.key AND s.value = r.value
+    GROUP BY s.app_slug, s.string_set
+),
+accepted AS MATERIALIZED (
+    SELECT
+        s.position, s.instance_id, s.snapshot_at, s.app_version, s.version_rank, s.sequence, s.metrics, s.app_slug,
+        s.install_version,
+        CASE
+            WHEN k.keys IS NULL AND v.keys IS NULL THEN s.leaves
+            ELSE coalesce(s.leaves, s.metrics) - (coalesce(k.keys, '{}') || coalesce(v.keys, '{}'))
+        END AS leaves
+    FROM sent s
+    LEFT JOIN refused_key_sets k ON k.app_slug = s.app_slug AND k.key_set = s.key_set
+    LEFT JOIN refused_string_sets v ON v.app_slug = s.app_slug AND v.string_set = s.string_set
 ),
 inserted AS (
     INSERT INTO snapshots (instance_id, snapshot_at, app_version, sequence, metrics, app_slug, leaves, cursor)

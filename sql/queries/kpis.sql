@@ -2,7 +2,8 @@
 -- Every metric of the current snapshots, newer than the active window, of an application's unrevoked instances: one row
 -- for each key and type of value (`section`: numbers, flags, categories), from the tallies. `counted_only`: over the
 -- counted instances only. The statement always returns one more row (`section`: head), with the feed cursor at which all
--- rows are current.
+-- rows are current, the number of aggregated keys (`total`), and the time of the last key or value beyond the limits, if
+-- it was within a week.
 WITH
 -- use: due_instances
 -- use: deltas
@@ -69,14 +70,16 @@ top AS (
     GROUP BY key
 )
 SELECT
-    'head' AS section, '' AS key, head.cursor AS instances, NULL::numeric AS total, NULL::bigint AS other,
+    'head' AS section, '' AS key, head.cursor AS instances,
+    (SELECT count(*) FROM aggregated_keys WHERE app_slug = %(app)s)::numeric AS total,
+    (SELECT refused_at FROM key_refusals WHERE app_slug = %(app)s AND refused_at > now() - interval '7 days') AS refused_at, NULL::bigint AS other,
     NULL::jsonb AS top, NULL::numeric AS min, NULL::numeric AS p50, NULL::numeric AS p90, NULL::numeric AS max,
     NULL::timestamptz AS distribution_as_of
 FROM feed_head head
 UNION ALL
 SELECT
     CASE k.metric_type WHEN 'number' THEN 'numbers' WHEN 'boolean' THEN 'flags' ELSE 'categories' END,
-    k.key, k.instances, trim_scale(k.total), k.instances - top.instances, top.entries,
+    k.key, k.instances, trim_scale(k.total), NULL, k.instances - top.instances, top.entries,
     d.min, d.p50, d.p90, d.max, d.as_of
 FROM ranked_keys k
 LEFT JOIN top ON k.metric_type = 'strings' AND top.key = k.key

@@ -2,7 +2,7 @@
 -- The types and overrides of metric keys, of one application or of all: of these keys, or of the keys that most
 -- instances report or that have an override. `value_type`: number, boolean or strings, as in most instances; null for
 -- keys that have none of these types in any current snapshot. `overrides`: the distinct overrides of the applications
--- with the key; an empty object means no override.
+-- with the key; an empty object means no override. `aggregated`: whether the key is within the limit of its application.
 WITH overridden AS MATERIALIZED (
     SELECT a.slug AS app_slug, o.key, o.value
     FROM applications a
@@ -39,7 +39,11 @@ override_sets AS (
     LEFT JOIN overridden o USING (app_slug, key)
     GROUP BY key
 )
-SELECT a.key, t.metric_type AS value_type, coalesce(s.overrides, '[]') AS overrides
+SELECT
+    a.key, t.metric_type AS value_type, coalesce(s.overrides, '[]') AS overrides,
+    t.key IS NOT NULL OR EXISTS (
+        SELECT FROM aggregated_keys k WHERE k.key = a.key AND (%(app)s::text IS NULL OR k.app_slug = %(app)s)
+    ) AS aggregated
 FROM requested a
 LEFT JOIN typed t USING (key)
 LEFT JOIN override_sets s USING (key)

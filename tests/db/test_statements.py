@@ -10,7 +10,10 @@ from shm.db.advisory_locks import Lock
 from shm.db.statements import split_prologue, sql_directory, statements, to_positional
 from tests.support.databases import admin_cursor, fresh_database
 
-WRITES = re.compile(r"\b(INSERT INTO|UPDATE|DELETE FROM) (instances|snapshots|feed_head|removals|tallies|absences)\b")
+WRITES = re.compile(
+    r"\b(INSERT INTO|UPDATE|DELETE FROM) "
+    r"(instances|snapshots|feed_head|removals|tallies|absences|aggregated_(keys|values))\b"
+)
 
 WITHOUT_WRITERS_LOCK = {"erasure.delete_page", "instances.end_series"}  # they change nothing that tallies depend on
 

@@ -167,4 +167,4 @@ async def test_requests_queued_behind_a_failed_batch_fail_with_it(postgres_dir: 
 def a_snapshot() -> Snapshot:
     """What the envelope would let through."""
     nothing = msgspec.Raw(b"{}")
-    return Snapshot(str(uuid.uuid4()), bytes(32), datetime.now(UTC), nothing, nothing, None, None, None)
+    return Snapshot(str(uuid.uuid4()), bytes(32), datetime.now(UTC), nothing, nothing, (), (), None, None, None)

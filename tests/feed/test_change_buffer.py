@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from shm.analytics.counts import InstanceCounts
 from shm.analytics.instances import Instance
-from shm.analytics.kpis import ApplicationKpis
+from shm.analytics.kpis import AggregatedKeys, ApplicationKpis
 from shm.feed import change_buffer
 from shm.feed.change_buffer import ChangeBuffer
 from shm.feed.changes import Change, ChangeKind, ChangePage
@@ -140,4 +140,4 @@ def make_instance(name: str, app: str) -> Instance:
 
 def make_kpis(app: str, number: int) -> ApplicationKpis:
     """KPIs that are identified by a number."""
-    return ApplicationKpis(app, app, NOW, None, number, InstanceCounts(), [], [], [])
+    return ApplicationKpis(app, app, NOW, None, number, InstanceCounts(), [], [], [], AggregatedKeys(0, 1_000, None))

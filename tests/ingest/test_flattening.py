@@ -13,8 +13,8 @@ from shm.ingest import flattening
 
 def aggregated(metrics: dict[str, Any]) -> Any:
     """The aggregated leaves of a metrics object."""
-    encoded, leaves = flattening.flatten(metrics, Settings())
-    return msgspec.json.decode(encoded if leaves is None else leaves)
+    flattened = flattening.flatten(metrics, Settings())
+    return msgspec.json.decode(flattened.metrics if flattened.leaves is None else flattened.leaves)
 
 
 def test_nested_keys_are_joined_by_dots() -> None:
@@ -24,7 +24,7 @@ def test_nested_keys_are_joined_by_dots() -> None:
 def test_long_strings_arrays_and_nulls_are_stored_but_not_aggregated() -> None:
     metrics: dict[str, Any] = {"short": "x" * 64, "long": "x" * 65, "list": [1, {"x": 2}], "none": None, "no": False}
     assert aggregated(metrics) == {"short": "x" * 64, "no": False}
-    assert msgspec.json.decode(flattening.flatten(metrics, Settings())[0]) == metrics
+    assert msgspec.json.decode(flattening.flatten(metrics, Settings()).metrics) == metrics
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,6 @@ def test_a_refusal_abbreviates_the_key_to_one_line_of_ascii(key: str) -> None:
 
 @pytest.mark.parametrize("number", [Decimal("1.7976931348623157e308"), Decimal("-5e-324"), 10**308])
 def test_numbers_in_the_range_of_a_double_are_stored(number: int | Decimal) -> None:
-    assert msgspec.json.decode(flattening.flatten({"a": number}, Settings())[0], type=dict[str, Decimal]) == {
+    assert msgspec.json.decode(flattening.flatten({"a": number}, Settings()).metrics, type=dict[str, Decimal]) == {
         "a": number
     }

@@ -40,6 +40,8 @@ def headline_facts(kpis: Kpis) -> list[str]:
     """The counts of an application in words, the most important first."""
     counts = kpis.instances
     facts = [f"{counts.active:,} active of {plural(counts.total, 'instance')}"]
+    if kpis.keys.refused_at is not None:
+        facts.append("some keys are not aggregated (limit reached)")
     if counts.excluded:
         facts.append(f"{counts.counted:,} counted, {counts.excluded:,} dev and ci excluded")
     facts += [

@@ -1,0 +1,37 @@
+"""Deletes aggregated keys and values that no current snapshot has, so that new ones can take their places.
+
+`sql/parts.sql` (`keys_admitted`) adds them, in the statement that stores snapshots.
+"""
+
+import msgspec
+
+from shm.core.settings import Settings
+from shm.db.database import Database
+
+DELETE_PAGE = 500  # keys or values of a statement: some milliseconds under the writers' lock
+
+
+class KeyLimits:
+    """The limits of aggregated keys and values in one database."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._max_keys = settings.max_keys
+        self._max_values = settings.max_values
+
+    async def delete_unused_keys(self) -> bool:
+        """Deletes a page of unused keys. Returns whether there may be more."""
+        return await self._delete_page("keys", max_keys=self._max_keys)
+
+    async def delete_unused_values(self) -> bool:
+        """Deletes a page of unused values. Returns whether there may be more."""
+        return await self._delete_page("values", max_values=self._max_values)
+
+    async def _delete_page(self, what: str, **limit: int) -> bool:
+        rows = await self._database.fetch(dict, f"aggregated_keys.select_unused_{what}", limit=DELETE_PAGE, **limit)
+        if not rows:
+            return False
+        deleted = await self._database.execute(
+            f"aggregated_keys.delete_unused_{what}", rows=msgspec.json.encode(rows).decode()
+        )
+        return len(rows) == DELETE_PAGE and deleted > 0

@@ -1,0 +1,64 @@
+-- Keys and values that no current snapshot has any more give their places to new ones, where places are scarce: in
+-- applications, and for keys, that have used three quarters of them. Each keeps its place for a day at least, so that no
+-- more than the limit are added in a day. The reads hold no lock; the deletions check again.
+
+-- name: select_unused_keys
+-- Keys whose places may be given to others.
+SELECT k.app_slug, k.key
+FROM (SELECT app_slug FROM aggregated_keys GROUP BY app_slug HAVING count(*) * 4 >= %(max_keys)s::bigint * 3) scarce
+JOIN aggregated_keys k ON k.app_slug = scarce.app_slug
+WHERE
+    k.added_at < now() - interval '1 day' AND NOT EXISTS (
+        SELECT FROM tallies t
+        WHERE
+            t.app_slug = k.app_slug AND t.metric_type IN ('number', 'boolean', 'strings') AND t.key = k.key
+            AND t.instances > 0
+    )
+LIMIT %(limit)s;
+
+-- name: delete_unused_keys
+-- Deletes these keys, unless a current snapshot has them again.
+SELECT pg_advisory_xact_lock({writers_lock});
+DELETE FROM aggregated_keys k
+USING jsonb_to_recordset(%(rows)s::jsonb) AS listed (app_slug text, key text)
+WHERE
+    k.app_slug = listed.app_slug AND k.key = listed.key AND NOT EXISTS (
+        SELECT FROM tallies t
+        WHERE
+            t.app_slug = k.app_slug AND t.metric_type IN ('number', 'boolean', 'strings') AND t.key = k.key
+            AND t.instances > 0
+    )
+RETURNING 1 AS deleted;
+
+-- name: select_unused_values
+-- Values whose places may be given to others, and those of deleted keys.
+SELECT v.app_slug, v.key, v.value
+FROM (
+    SELECT app_slug, key FROM aggregated_values GROUP BY app_slug, key HAVING count(*) * 4 >= %(max_values)s::bigint * 3
+    UNION
+    SELECT app_slug, key FROM aggregated_values g
+    WHERE NOT EXISTS (SELECT FROM aggregated_keys k WHERE k.app_slug = g.app_slug AND k.key = g.key)
+) scarce
+JOIN aggregated_values v ON v.app_slug = scarce.app_slug AND v.key = scarce.key
+WHERE
+    v.added_at < now() - interval '1 day' AND NOT EXISTS (
+        SELECT FROM tallies t
+        WHERE
+            t.app_slug = v.app_slug AND t.metric_type = 'string' AND t.key = v.key AND t.value = v.value
+            AND t.instances > 0
+    )
+LIMIT %(limit)s;
+
+-- name: delete_unused_values
+-- Deletes these values, unless a current snapshot has them again.
+SELECT pg_advisory_xact_lock({writers_lock});
+DELETE FROM aggregated_values v
+USING jsonb_to_recordset(%(rows)s::jsonb) AS listed (app_slug text, key text, value text)
+WHERE
+    v.app_slug = listed.app_slug AND v.key = listed.key AND v.value = listed.value AND NOT EXISTS (
+        SELECT FROM tallies t
+        WHERE
+            t.app_slug = v.app_slug AND t.metric_type = 'string' AND t.key = v.key AND t.value = v.value
+            AND t.instances > 0
+    )
+RETURNING 1 AS deleted;
