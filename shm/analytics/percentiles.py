@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from shm.core.errors import DatabaseUnavailable
-from shm.core.logs import describe_error
+from shm.core.logs import RateLimitedLogger, describe_error
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
 
@@ -23,7 +23,7 @@ MAX_AGE = timedelta(seconds=60)  # a request for an older distribution starts a 
 PAUSE_FACTOR = 4.0  # pause after each key, in multiples of its computation time: at most a fifth of a core
 MAX_PENDING_REQUESTS = 1_000  # applications that wait for a computation; a further one is added by a later request
 
-logger = logging.getLogger(__name__)
+rate_limited = RateLimitedLogger(logging.getLogger(__name__))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class DistributionReader:
                 "distributions.refresh_one", app=app, counted_only=counted_only, key=key, max_age=MAX_AGE
             )
         except DatabaseUnavailable as error:  # a later request repeats it, and `as_of` is its time
-            logger.warning("a distribution could not be computed (%s)", describe_error(error))
+            rate_limited.warning("a distribution could not be computed", describe_error(error))
         await asyncio.sleep((time.monotonic() - started_at) * PAUSE_FACTOR)
         return computed > 0
 
@@ -102,4 +102,4 @@ class DistributionReader:
         try:
             await self._database.execute("applications.mark_changed", slug=app)
         except DatabaseUnavailable as error:  # the next computation sends the KPIs
-            logger.warning("the feed could not be notified of new distributions (%s)", describe_error(error))
+            rate_limited.warning("the feed could not be notified of new distributions", describe_error(error))

@@ -168,6 +168,10 @@ class RateLimiter:
             client = forwarded_address
         return hashlib.blake2b(_to_bytes(client), key=self._hash_key, digest_size=16).digest()
 
+    def hash_peer(self, peer: str) -> bytes | None:
+        """The address of a connection as a keyed hash; None for a trusted proxy, which connects for many clients."""
+        return None if self._is_trusted(_parse_address(peer)) else self.hash_address(peer, [])
+
     def take_address(self, address: bytes) -> RateLimitStatus | None:
         """Takes from the budget of an address, for register, activate and the actions. None if limits are off.
 

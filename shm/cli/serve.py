@@ -18,6 +18,7 @@ from shm.auth.tokens import TokenStore
 from shm.cli.database_command import load_settings, open_dsn
 from shm.core import logs
 from shm.core.errors import ConfigurationError
+from shm.core.file_limit import raise_file_limit
 from shm.core.gc_tuning import tune_gc
 from shm.core.instruments import Instruments
 from shm.core.setting_types import MAX_CONNECTIONS
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     logs.install_hooks()
     settings = load_settings(vars(args))
     _check_connection_limit(settings)
+    raise_file_limit()
     tune_gc()
     with open_dsn(settings) as (dsn, restart_if_dead):
         try:

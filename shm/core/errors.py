@@ -107,7 +107,7 @@ class MethodNotAllowed(Refusal):
 
 
 class TooSlow(Refusal):
-    """The body did not arrive in time."""
+    """The headers or the body did not arrive in time."""
 
     status = HTTPStatus.REQUEST_TIMEOUT
 
@@ -140,7 +140,7 @@ class TooMany(Refusal):
 
 
 class Overloaded(Refusal):
-    """Temporarily unable: the queue is full, the database is unavailable, or the server shuts down.
+    """Temporarily unable: the queue is full, the database is unavailable, or the server shuts down or is overloaded.
 
     `Retry-After` says when to try again.
     """

@@ -7,6 +7,7 @@ failed migration it contains PostgreSQL's. Tornado's three loggers log requests 
 `shm.server.http.problems` logs the same faults without the request.
 """
 
+import errno
 import logging
 import sys
 import time
@@ -31,6 +32,7 @@ def configure(level: str = "info") -> None:
     """Sends the log to standard error, and disables the loggers that log client addresses."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)-7s %(message)s"))
+    handler.addFilter(LibraryRepetitionFilter())
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     for name in DISABLED_LOGGERS:
         silenced = logging.getLogger(name)
@@ -41,14 +43,41 @@ def configure(level: str = "info") -> None:
 def install_hooks() -> None:
     """Redirects to the log what Python writes to standard error: unhandled exceptions and warnings."""
     sys.excepthook = _log_unhandled
-    sys.unraisablehook = lambda args: logger.error("an exception was ignored in a destructor", exc_info=args.exc_value)
+    sys.unraisablehook = lambda args: rate_limited.exception("an exception was ignored in a destructor", args.exc_value)
     warnings.showwarning = _log_warning
     logging.raiseExceptions = False  # logging would print the arguments of a message that cannot be formatted
 
 
 def describe_error(error: BaseException) -> str:
-    """For a log line: the message of a loggable error, the class name of any other."""
-    return str(error) if isinstance(error, ShmError) and error.is_loggable else type(error).__name__
+    """For a log line: the message of a loggable error, the class name of any other, and the name of its errno."""
+    if isinstance(error, ShmError) and error.is_loggable:
+        return str(error)
+    return " ".join([type(error).__name__, *_errno_of(error)])
+
+
+def _errno_of(error: BaseException) -> list[str]:
+    """The name of an OSError's errno. Its message is not logged, because it may contain a file's name."""
+    number = error.errno if isinstance(error, OSError) else None
+    return [] if number is None else [errno.errorcode.get(number, f"errno {number}")]
+
+
+class LibraryRepetitionFilter(logging.Filter):
+    """Passes a library's warning once per `REPEAT_INTERVAL_S`. SHM's own repetitions use `RateLimitedLogger`."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._last_passed: dict[tuple[str, str, int], float] = {}  # by the place in the code, so bounded by it
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is logged. Called by logging."""
+        if record.levelno < logging.WARNING or record.name.partition(".")[0] == ROOT_LOGGER:
+            return True
+        place, now = (record.name, record.pathname, record.lineno), self._clock()
+        if now - self._last_passed.get(place, -REPEAT_INTERVAL_S) < REPEAT_INTERVAL_S:
+            return False
+        self._last_passed[place] = now
+        return True
 
 
 class RedactingFormatter(logging.Formatter):
@@ -68,8 +97,9 @@ class RedactingFormatter(logging.Formatter):
 
 
 def _kind_and_message(error: BaseException) -> str:
-    kind, message = type(error).__qualname__, describe_error(error)
-    return kind if message == type(error).__name__ else f"{kind}: {message}"
+    if isinstance(error, ShmError) and error.is_loggable:
+        return f"{type(error).__qualname__}: {error}"
+    return ": ".join([type(error).__qualname__, *_errno_of(error)])
 
 
 class _Redacted:
@@ -124,7 +154,7 @@ def _log_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    logger.warning("Python warns of %s in %s, line %d", category.__name__, filename, lineno)
+    rate_limited.warning(f"Python warns of {category.__name__}", f"{filename}, line {lineno}")
 
 
 class RateLimitedLogger:
@@ -139,15 +169,15 @@ class RateLimitedLogger:
         self._clock = clock
         self._last_logged: dict[str, tuple[float, int]] = {}
 
-    def warning(self, message: str, detail: str) -> None:
+    def warning(self, message: str, detail: str = "") -> None:
         """Logs a warning. `detail` is not part of what is compared."""
-        self._log(logging.WARNING, message, f": {detail}", with_traceback=False)
+        self._log(logging.WARNING, message, f": {detail}" if detail else "")
 
-    def exception(self, message: str) -> None:
-        """Logs an error with the traceback of the exception that is being handled."""
-        self._log(logging.ERROR, message, "", with_traceback=True)
+    def exception(self, message: str, error: BaseException | None = None) -> None:
+        """Logs an error with a traceback: that of `error`, or of the exception that is being handled."""
+        self._log(logging.ERROR, message, "", error or True)
 
-    def _log(self, level: int, message: str, detail: str, *, with_traceback: bool) -> None:
+    def _log(self, level: int, message: str, detail: str, exc_info: BaseException | bool = False) -> None:
         now = self._clock()
         logged_at, suppressed = self._last_logged.get(message, (-REPEAT_INTERVAL_S, 0))
         if now - logged_at < REPEAT_INTERVAL_S:
@@ -155,4 +185,7 @@ class RateLimitedLogger:
             return
         self._last_logged[message] = now, 0
         repetitions = f" (and {suppressed} times since it was last logged)" if suppressed else ""
-        self._logger.log(level, "%s%s%s", message, detail, repetitions, exc_info=with_traceback)
+        self._logger.log(level, "%s%s%s", message, detail, repetitions, exc_info=exc_info)
+
+
+rate_limited = RateLimitedLogger(logger)

@@ -335,6 +335,13 @@ class Settings:
         "60s",
         "How long the start waits for the database, which may be starting too.",
     )
+    header_timeout: timedelta = setting(
+        "SHM_HEADER_TIMEOUT",
+        parse_duration,
+        "10s",
+        "Time for a request's headers to arrive, and for a new connection to send its first request. Clients send "
+        "them at once; a slower sender only occupies a connection.",
+    )
     body_timeout: timedelta = setting(
         "SHM_BODY_TIMEOUT",
         parse_duration,
@@ -348,6 +355,20 @@ class Settings:
         "75s",
         "How long an idle connection stays open. Longer than the usual 60 s of a proxy, so that the proxy "
         "closes it first.",
+    )
+    max_connections: int = setting(
+        "SHM_MAX_CONNECTIONS",
+        parse_positive_int,
+        "10000",
+        "Open connections of one server process, or fewer where its limit of open files is lower. An idle one costs "
+        "some 15 KiB. At the limit a new connection replaces the one that has waited the longest for its client.",
+    )
+    max_connections_per_address: int = setting(
+        "SHM_MAX_CONNECTIONS_PER_ADDRESS",
+        parse_positive_int,
+        "512",
+        "The same for one address, so that no single sender uses up all connections. A large office behind one address "
+        "stays below it; SHM_TRUSTED_PROXIES are exempt.",
     )
     drain_timeout: timedelta = setting(
         "SHM_DRAIN_TIMEOUT",

@@ -18,6 +18,7 @@ import aiopg
 import psycopg2
 
 from shm.core.errors import DatabaseBusy, DatabaseFull, DatabaseUnavailable, QueryTooSlow
+from shm.core.logs import RateLimitedLogger
 from shm.core.settings import Settings
 from shm.db.advisory_locks import Lock
 from shm.db.connect_errors import describe_connect_error
@@ -35,6 +36,7 @@ from shm.db.statement_runner import Parameters, Reader, Result, StatementRunner
 from shm.db.statements import Statement, statements
 
 logger = logging.getLogger(__name__)
+rate_limited = RateLimitedLogger(logger)
 
 T = TypeVar("T")
 
@@ -222,10 +224,9 @@ class Database(StatementRunner):
             except asyncio.CancelledError:
                 if is_cancelled():
                     raise
-                logger.warning("the listener's connection did not respond in time")
+                rate_limited.warning("the listener's connection did not respond in time")
             except (*ACQUIRE_ERRORS, psycopg2.Error) as error:
-                reason = describe_connect_error(error)
-                logger.warning("the listener lost its connection (%s), next try in %.1f s", reason, delay_s)
+                rate_limited.warning("the listener lost its connection", describe_connect_error(error))
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, max_delay_s)
 

@@ -35,7 +35,7 @@ class PostgresWatchdog:
             return
         try:
             if self._restart_if_dead():
-                logger.warning("the embedded PostgreSQL had died and was started again")
+                rate_limited.warning("the embedded PostgreSQL had died and was started again")
             self._delay_s = CHECK_INTERVAL_S
         except (ConfigurationError, OSError) as error:
             rate_limited.warning("the embedded PostgreSQL died and could not be started again", str(error))

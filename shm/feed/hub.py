@@ -164,7 +164,7 @@ class Feed:
         if is_expected:
             rate_limited.warning("feeds were ended", str(error))
         else:
-            logger.error("the feed failed", exc_info=error)
+            rate_limited.exception("the feed failed", error)
         if self._buffer is not None:
             self._buffer.fail(DatabaseUnavailable if is_expected else FeedFailed)
             self._buffer = None

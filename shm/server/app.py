@@ -23,6 +23,7 @@ from shm.auth.rate_limits import RateLimiter
 from shm.auth.tokens import TokenStore
 from shm.core.errors import ConfigurationError
 from shm.core.instruments import Instruments
+from shm.core.logs import RateLimitedLogger, describe_error
 from shm.core.settings import Settings
 from shm.core.tasks import run_in_background
 from shm.db.database import Database
@@ -32,6 +33,7 @@ from shm.ingest.erasure import Eraser
 from shm.ingest.key_cache import PublicKeyCache
 from shm.ingest.registry import Registry
 from shm.server import background_jobs, openapi
+from shm.server.connections import Connections
 from shm.server.gauge_sampler import GaugeSampler
 from shm.server.handlers import admin, charts, export, feed, health, openapi_document, prometheus, tokens
 from shm.server.handlers.base import Handler, NotFoundHandler
@@ -43,6 +45,7 @@ from shm.server.prometheus import MetricsExporter
 from shm.server.services import Services
 
 logger = logging.getLogger(__name__)
+rate_limited = RateLimitedLogger(logger)
 
 ADMIN = "/api/v1/admin"
 SLUG = r"(?P<slug>[a-z0-9-]{1,100})"
@@ -130,6 +133,7 @@ async def running_services(
         feed=change_feed,
         tokens=TokenStore(database, settings),
         rate_limiter=RateLimiter(settings),
+        connections=Connections(settings),
         instruments=instruments,
         sampler=GaugeSampler(instruments, database, writer, intake, change_feed),
         metrics_exporter=MetricsExporter(instruments.slots),
@@ -139,6 +143,7 @@ async def running_services(
         services.intake.run(),
         services.feed.run(),
         services.rate_limiter.run(),
+        services.connections.run(),
         services.tokens.run(),
         feed.close_revoked_feeds(services),
         enforce_body_timeouts(services),
@@ -206,4 +211,5 @@ def _record_response(handler: Handler) -> None:
 def _log_callback_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Logs a failed callback without the reprs that asyncio logs: those of sockets contain addresses."""
     error = context.get("exception")
-    logger.warning("a background callback failed (%s)", type(error).__name__)
+    reason = "without an exception" if error is None else describe_error(error)
+    rate_limited.warning(f"a background callback failed ({type(error).__name__})", reason)

@@ -10,7 +10,7 @@ from statistics import median
 
 from shm.core.errors import DatabaseUnavailable
 from shm.core.instruments import Instruments
-from shm.core.logs import describe_error
+from shm.core.logs import RateLimitedLogger, describe_error
 from shm.db.database import Database
 from shm.feed.hub import Feed
 from shm.ingest.batch_writer import BatchWriter
@@ -18,7 +18,7 @@ from shm.ingest.batch_writer import BatchWriter
 SAMPLE_INTERVAL_S = 0.25  # a loop blocked for longer shows as lag; a sample takes about ten microseconds
 MEASURE_INTERVAL_S = 5.0  # between two measurements of the database, which take about a millisecond
 
-logger = logging.getLogger(__name__)
+rate_limited = RateLimitedLogger(logging.getLogger(__name__))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class GaugeSampler:
                 self._instruments.database_bytes.set(measurement.bytes)
                 self._instruments.series_lag.set(measurement.series_lag_s)
             except DatabaseUnavailable as error:
-                logger.warning("could not measure the database (%s)", describe_error(error))
+                rate_limited.warning("could not measure the database", describe_error(error))
             except Exception:  # for example a missing privilege, which must not stop the intake
-                logger.exception("could not measure the database")
+                rate_limited.exception("could not measure the database")
             await asyncio.sleep(MEASURE_INTERVAL_S)

@@ -23,6 +23,7 @@ from shm.feed.hub import Feed
 from shm.ingest.batch_writer import BatchWriter
 from shm.ingest.erasure import Eraser
 from shm.ingest.registry import Registry
+from shm.server.connections import Connections
 from shm.server.gauge_sampler import GaugeSampler
 from shm.server.prometheus import MetricsExporter
 
@@ -52,6 +53,7 @@ class Services:
     feed: Feed
     tokens: TokenStore
     rate_limiter: RateLimiter
+    connections: Connections
     instruments: Instruments
     sampler: GaugeSampler
     metrics_exporter: MetricsExporter

@@ -20,9 +20,11 @@ from types import FrameType
 from typing import NoReturn, TypeVar
 
 from shm.core.errors import ConfigurationError, ShmError
+from shm.core.logs import RateLimitedLogger
 from shm.core.signals import ignore_signals
 
 logger = logging.getLogger(__name__)
+rate_limited = RateLimitedLogger(logger)
 
 T = TypeVar("T")
 Work = Callable[[int, int, Callable[[], None]], None]
@@ -190,7 +192,7 @@ class Workers:
                 )
             shortest_s, longest_s = RESTART_DELAY_S
             delay_s = min(shortest_s * 2 ** max(0, self._early_deaths - 1), longest_s)
-            logger.warning("a worker ended with %s and is replaced", _describe_exit(exit_code))
+            rate_limited.warning("a worker ended and is replaced", _describe_exit(exit_code))
             self._restart_times.append(now + delay_s)
 
     def _stop(self) -> None:

@@ -1,5 +1,6 @@
 """The log: SHM's messages unchanged, libraries' messages without their arguments, repetitions suppressed."""
 
+import errno
 import io
 import logging
 import subprocess
@@ -7,7 +8,13 @@ import sys
 
 import pytest
 
-from shm.core.logs import REPEAT_INTERVAL_S, RateLimitedLogger, RedactingFormatter
+from shm.core.logs import (
+    REPEAT_INTERVAL_S,
+    LibraryRepetitionFilter,
+    RateLimitedLogger,
+    RedactingFormatter,
+    describe_error,
+)
 
 TIMEOUT_S = 60
 
@@ -103,3 +110,22 @@ def test_a_repeated_message_is_logged_once_a_minute_with_its_count(output: io.St
         "WARNING it is full: x",
         "WARNING it is unavailable: the last reason (and 999 times since it was last logged)",
     ]
+
+
+def test_a_repeated_warning_of_a_library_is_logged_once_a_minute(output: io.StringIO) -> None:
+    now = 0.0
+    logger = make_logger("library", output)
+    logger.handlers[0].addFilter(LibraryRepetitionFilter(lambda: now))
+    for now in (0.0, 1.0, REPEAT_INTERVAL_S - 1, REPEAT_INTERVAL_S):
+        logger.warning("it failed %d times", now)
+    assert output.getvalue().splitlines() == [
+        "WARNING library: it failed 0 times",
+        "WARNING library: it failed 60 times",
+    ]
+
+
+def test_the_errno_of_an_error_is_logged_without_its_file(output: io.StringIO) -> None:
+    error = FileNotFoundError(errno.ENOENT, "No such file", "/secret")
+    assert describe_error(error) == "FileNotFoundError ENOENT"
+    make_logger("shm.test", output).error("it failed", exc_info=error)
+    assert output.getvalue().splitlines()[-1] == "FileNotFoundError: ENOENT"

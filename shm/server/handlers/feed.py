@@ -112,7 +112,7 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
         except FeedFailed:
             self.close(INTERNAL_ERROR, "internal error")
         except Exception:  # an open feed that sends nothing hides the failure; a closed one is reopened
-            logger.exception("a feed failed")
+            rate_limited.exception("a feed failed")
             self.close(INTERNAL_ERROR, "internal error")
 
     async def _send(self, frames: bytes) -> None:

@@ -4,7 +4,9 @@ Unreadable HTTP and headers over their limit are answered as a problem document 
 """
 
 import re
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, cast
 
 import tornado.web
@@ -13,9 +15,10 @@ from tornado.http1connection import HTTP1Connection
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 
-from shm.core.instruments import Instruments
 from shm.core.setting_types import MAX_HEADERS_BYTES
+from shm.server.connections import MAX_CLOSED_AT_ONCE
 from shm.server.http import problems
+from shm.server.http.acceptor import Acceptor
 from shm.server.http.ingest_requests import MAX_DISCARDED_BYTES, Endpoint, IngestRequest
 from shm.server.http.stream import HEADERS_TOO_LARGE, Stream, closing_response
 from shm.server.services import Services
@@ -35,20 +38,44 @@ def make_server(
         RequestDispatcher(services, application, endpoints),
         max_header_size=MAX_HEADERS_BYTES,
         max_body_size=max(MAX_BODY_BYTES, settings.max_body, settings.max_backlog_body),
-        idle_connection_timeout=settings.idle_timeout.total_seconds(),
     )
-    server.instruments = services.instruments  # Tornado's constructor passes on its own arguments only
+    server.conn_params.header_timeout = None  # `Connections` has the time limits, without a timer for each request
+    server.services = services  # Tornado's constructor passes on its own arguments only
+    connections = services.connections
+    server.acceptor = Acceptor(server.accept, lambda: connections.close_longest_waiting(MAX_CLOSED_AT_ONCE))
     return server
 
 
 class Server(HTTPServer):
-    """Tornado's server with `Stream` as the class of its streams."""
+    """Tornado's server with limits of its connections, and `Stream` as the class of its streams."""
 
-    instruments: Instruments
+    services: Services
+    acceptor: Acceptor
+
+    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
+        """Accepts connections from these sockets until `stop`."""
+        self.acceptor.start(list(sockets))
+
+    def stop(self) -> None:
+        """Closes the listening sockets."""
+        self.acceptor.stop()
+        super().stop()
+
+    def accept(self, connection: socket.socket, address: Any) -> None:
+        """Serves a connection, or refuses it if its address or the server has too many."""
+        refusal = self.services.connections.make_room(self.services.rate_limiter.hash_peer(address[0]))
+        if refusal is None:
+            self._handle_connection(connection, address)
+            return
+        self.services.instruments.record_early_refusal(refusal)
+        with connection, suppress(OSError):
+            connection.setblocking(False)
+            connection.send(closing_response(refusal))
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         """Called by Tornado for each connection."""
-        Stream.adopt(stream, self.instruments)
+        hashed = self.services.rate_limiter.hash_peer(address[0])
+        Stream.adopt(stream, self.services.instruments, self.services.connections, hashed)
         super().handle_stream(stream, address)
 
 
@@ -85,12 +112,16 @@ class _RoutingDelegate(httputil.HTTPMessageDelegate):
         self._endpoints = endpoints
         self._server = server
         self._connection = connection
+        self._stream = cast(Stream, connection.stream)
         self._delegate = httputil.HTTPMessageDelegate()  # ignores all calls until the head is read
 
     def headers_received(
         self, start_line: httputil.RequestStartLine | httputil.ResponseStartLine, headers: httputil.HTTPHeaders
     ) -> Any:
         """Checks the headers, chooses the delegate and passes the head on to it."""
+        self._stream.connections.head_complete(self._stream)
+        if "Content-Length" not in headers and "Transfer-Encoding" not in headers:
+            self._stream.connections.request_complete(self._stream)
         if sum(len(name) + len(value) for name, value in headers.get_all()) > self._services.settings.max_headers:
             problems.log("head", HEADERS_TOO_LARGE)
             self._services.instruments.record_early_refusal(HEADERS_TOO_LARGE)
@@ -114,6 +145,7 @@ class _RoutingDelegate(httputil.HTTPMessageDelegate):
 
     def finish(self) -> None:
         """Passes the end of the body on."""
+        self._stream.connections.request_complete(self._stream)
         self._delegate.finish()
 
     def on_connection_close(self) -> None:

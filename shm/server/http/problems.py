@@ -59,7 +59,7 @@ def log(request_name: str, error: BaseException) -> None:
     if isinstance(error, DatabaseUnavailable):
         rate_limited.warning(f"{request_name}: the database is unavailable, full or too slow", str(error))
         return
-    logger.error("%s failed", request_name, exc_info=error)
+    rate_limited.exception(f"{request_name} failed with {type(error).__name__}", error)
 
 
 class Internal(Refusal):

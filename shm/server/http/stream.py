@@ -1,16 +1,18 @@
 """The stream of a connection, with changes to Tornado's handling of HTTP errors and writes."""
 
 import asyncio
-from collections.abc import Callable
+import math
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, cast
 
 from tornado.iostream import IOStream, UnsatisfiableReadError
 
-from shm.core.errors import BadRequest, HeadersTooLarge, Refusal
+from shm.core.errors import BadRequest, HeadersTooLarge, Refusal, TooSlow
 from shm.core.instruments import Instruments
 from shm.core.setting_types import MAX_HEADERS_BYTES
+from shm.server.connections import Connections
 from shm.server.http import problems
 
 FIXED_LINES = "".join(f"{name}: {value}\r\n" for name, value in problems.FIXED_HEADERS.items())
@@ -37,24 +39,55 @@ def closing_response(refusal: Refusal) -> bytes:
 
 HEADERS_TOO_LARGE = HeadersTooLarge("headers_too_large", "The headers are larger than SHM_MAX_HEADERS allows.")
 BAD_HTTP = BadRequest("bad_http", "The request is not valid HTTP: its request line, a header or its body is malformed.")
+HEAD_TOO_SLOW = TooSlow("too_slow", "The request's headers did not arrive within SHM_HEADER_TIMEOUT.")
 
 
 class Stream(IOStream):
     """A stream that answers unreadable HTTP with a problem document, and sends each response at once (TCP_NODELAY)."""
 
     instruments: Instruments
+    connections: Connections
+    waiting_since = deadline = 0.0  # belong to `connections`
+    has_head_begun = False  # set from the first byte of a request's head
     is_answering = False  # set while a request waits for its response
     is_answered_early = False  # set while the rest of a body is read after the response
 
     @classmethod
-    def adopt(cls, stream: IOStream, instruments: Instruments) -> None:
+    def adopt(cls, stream: IOStream, instruments: Instruments, connections: Connections, address: bytes | None) -> None:
         """Changes the class of a stream that Tornado has just made. Tornado has no setting for that class."""
         stream.__class__ = cls
-        cast(Stream, stream).instruments = instruments
+        stream = cast(Stream, stream)
+        stream.instruments, stream.connections = instruments, connections
+        connections.add(stream, address)
         IOStream.set_nodelay(stream, True)
 
     def set_nodelay(self, value: bool) -> None:
         """Does nothing: Tornado switches the option on and off around each response, which costs two system calls."""
+
+    def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
+        """Called by Tornado for the head of each request."""
+        self.connections.expect_request(self)
+        self.has_head_begun = self._read_buffer_size > 0  # after the request before
+        if self.has_head_begun:
+            self.connections.head_started(self)
+        return super().read_until_regex(regex, max_bytes)
+
+    def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
+        """Called by Tornado to read from the socket. Notices the first byte of a head."""
+        length = super().read_from_fd(buf)
+        if length and not self.has_head_begun:
+            self.has_head_begun = True
+            self.connections.head_started(self)
+        return length
+
+    def close_waiting(self) -> None:
+        """Closes the connection while it waits for its client, with a response if a head has begun."""
+        if self.has_head_begun and self.deadline != math.inf and not (self.closed() or self.writing()):
+            problems.log("HTTP", HEAD_TOO_SLOW)
+            self.instruments.record_early_refusal(HEAD_TOO_SLOW)
+            with suppress(OSError):
+                self.socket.send(closing_response(HEAD_TOO_SLOW))
+        self.close()
 
     def write(self, data: bytes | memoryview) -> "asyncio.Future[None]":
         """Writes data, and replaces Tornado's bare 400 with a problem document."""
@@ -84,6 +117,9 @@ class Stream(IOStream):
             self.instruments.record_early_refusal(refusal)
             with suppress(OSError):
                 self.socket.send(closing_response(refusal))
+        was_closed = self.closed()
         super().close(exc_info)
+        if not was_closed:
+            self.connections.remove(self)
         if self.error is not None:  # else a cycle of its frames and the stream lasts until the GC runs
             self.error.__traceback__ = None
