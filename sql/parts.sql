@@ -441,11 +441,17 @@ after AS MATERIALIZED (
                 OR environment ILIKE %(pattern)s OR deployment_mode ILIKE %(pattern)s
             )
 
+-- part: counted_in_headline
+-- Whether the headline counts an instance, as in view `instance_items`.
+            counted AND status = 'active'
+            AND coalesce(last_seen_at + (SELECT active_window FROM settings) > now(), FALSE)
+
 -- part: sort_keys
 -- `keyed`: the selected instances with their sort keys; no column of a key is null. In both directions (`direction` is 1
 -- or -1) numbers come before booleans, booleans before texts, and missing values last. Texts are compared by code points,
 -- so the order is the same on every server. Versions are compared by their rank, then by their spelling; the character
--- between the two occurs in no rank. `metric` is a metric's key if `column` names no column. The planner removes the
+-- between the two occurs in no rank. `metric` is a metric's key if `column` names no column, and
+-- has no value in `hiding_apps`. The planner removes the
 -- branches of other columns. OFFSET 0 evaluates a leaf once for each row and not once for each comparison.
 -- One parallel worker halves the time if a core is idle, which PostgreSQL's cost model does not expect. More workers
 -- would take cores from the intake.
@@ -469,8 +475,13 @@ WITH valued AS (
             WHEN 'first_seen_at' THEN first_seen_at
             WHEN 'snapshot_at' THEN snapshot_at
         END AS column_time,
-        CASE %(column)s::text WHEN 'counted' THEN counted END AS column_flag,
-        CASE WHEN %(metric)s::text IS NOT NULL THEN coalesce(leaves, metrics) -> %(metric)s::text END AS leaf
+        CASE WHEN %(column)s::text = 'counted' THEN
+-- use: counted_in_headline
+        END AS column_flag,
+        CASE
+            WHEN %(metric)s::text IS NOT NULL AND app_slug <> ALL(%(hiding_apps)s::text[])
+            THEN coalesce(leaves, metrics) -> %(metric)s::text
+        END AS leaf
     FROM instances
     WHERE
 -- use: instance_filter

@@ -4,6 +4,7 @@ A path contains the slug of an application. A query, and the path of `GET metric
 `resolve_slug` returns the slug of either.
 """
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
@@ -13,17 +14,18 @@ import msgspec
 from shm.analytics import counts
 from shm.analytics.counts import InstanceCounts, Tally
 from shm.core import metric_keys, slugs
-from shm.core.errors import NotFound
+from shm.core.errors import BadRequest, NotFound
 from shm.core.json_types import Timestamp
 from shm.core.metric_keys import WITHOUT_NUL, MetricOverride
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
 
-MAX_OVERRIDES = 500  # as many as the KPIs of one type
+MAX_OVERRIDES = 500  # of an application: as many as the KPIs of one type
+MAX_RECENT = 1_000  # instances, the most recently seen, that are searched for a key whose values are not aggregated
 MAX_KEY_LENGTH = 128  # characters, as SHM_MAX_KEY by default
 MAX_URL_LENGTH = 500
 
-Key = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_KEY_LENGTH, pattern=WITHOUT_NUL)]
+Key = Annotated[str, msgspec.Meta(max_length=MAX_KEY_LENGTH, pattern=WITHOUT_NUL)]
 Url = Annotated[str, msgspec.Meta(max_length=MAX_URL_LENGTH, pattern=r"^(https?://[^\s\x00-\x1f]+)?$")]
 
 
@@ -42,15 +44,26 @@ class Application(msgspec.Struct):
     public_metrics: list[str]
 
 
+class ApplicationDetail(Application):
+    """An application. `unknown_keys`: keys of `overrides` and `public_metrics` that no install sends.
+
+    An install sends a key if its current snapshot has it. Of keys whose values are not aggregated, such as lists, only
+    the 1,000 most recently seen installs are considered.
+    """
+
+    unknown_keys: list[str] = []
+
+
 class ApplicationChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of `PUT applications/{slug}`: absent fields stay unchanged, an empty URL removes it.
 
-    `overrides` and `public_metrics` are replaced as a whole.
+    `overrides` are merged by key: each replaces the present one of its key, `null` removes it, and all other keys keep
+    theirs. `public_metrics` is replaced as a whole.
     """
 
     github_url: Url | None = None
     logo_url: Url | None = None
-    overrides: Annotated[dict[Key, MetricOverride], msgspec.Meta(max_length=MAX_OVERRIDES)] | None = None
+    overrides: Annotated[dict[Key, MetricOverride | None], msgspec.Meta(max_length=MAX_OVERRIDES)] | None = None
     public_metrics: Annotated[list[Key], msgspec.Meta(max_length=MAX_OVERRIDES)] | None = None
 
 
@@ -62,6 +75,10 @@ class AppConfig:
     name: str
     created_at: datetime
     overrides: dict[str, MetricOverride]
+
+    def override_of(self, key: str) -> MetricOverride:
+        """The override of a key; one without fields if there is none."""
+        return self.overrides.get(key, metric_keys.NO_OVERRIDE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +108,13 @@ class _Row:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _HidingApplication:
+    slug: str
+    keys: list[str]
+
+
+HiddenKeys = Mapping[str, frozenset[str]]  # by the slug of an application
 _overrides = msgspec.json.Decoder(dict[str, metric_keys.MetricOverride])
 _encoder = msgspec.json.Encoder()
 
@@ -112,29 +136,37 @@ class ApplicationStore:
         counts_by_slug = counts.sum_by_application(tallies)
         return [row.application(counts_by_slug.get(row.slug, InstanceCounts())) for row in rows]
 
-    async def get(self, slug: str) -> Application:
+    async def get(self, slug: str) -> ApplicationDetail:
         """The application with this slug. Raises NotFound."""
 
-        async def read(reader: Reader) -> Application:
+        async def read(reader: Reader) -> ApplicationDetail:
             row = await _read_row(reader, slug)
             instances = counts.sum_tallies(await counts.read_tallies(reader, slug))
-            return row.application(instances)
+            application = row.application(instances)
+            keys = {*application.overrides, *application.public_metrics}
+            unknown_keys = await select_unknown_keys(reader, slug, keys)
+            return ApplicationDetail(**msgspec.structs.asdict(application), unknown_keys=unknown_keys)
 
         return await self._database.read_consistently(read)
 
     async def update(self, slug: str, change: ApplicationChange) -> None:
-        """Stores the vendor's settings of an application. Raises NotFound."""
-        overrides = None if change.overrides is None else _encoder.encode(change.overrides).decode()
+        """Stores the vendor's settings of an application. Raises NotFound, or BadRequest for too many overrides."""
+        overrides = change.overrides or {}
         changed = await self._database.execute(
             "applications.update",
             slug=slug,
             github_url=change.github_url,
             logo_url=change.logo_url,
-            overrides=overrides,
+            overrides=_encoder.encode({key: value for key, value in overrides.items() if value is not None}).decode(),
+            removed_overrides=[key for key, value in overrides.items() if value is None],
+            max_overrides=MAX_OVERRIDES,
             public_metrics=change.public_metrics,
         )
         if not changed:
-            raise no_such_application()
+            await _read_row(self._database, slug)
+            raise BadRequest(
+                "too_many_overrides", f"An application has at most {MAX_OVERRIDES} overrides; remove some with null."
+            )
 
 
 async def read_config(reader: Reader, slug: str) -> AppConfig:
@@ -154,6 +186,21 @@ async def resolve_slug(reader: Reader, app: str) -> str:
     slug = await reader.fetch_value(str, "applications.resolve_slug", slug=app, slug_of_name=slug_of_name)
     assert slug is not None  # noqa: S101 - the statement always returns a row
     return slug
+
+
+async def select_unknown_keys(reader: Reader, slug: str, keys: Collection[str]) -> list[str]:
+    """Those of the keys that no install of the application sends, sorted."""
+    if not keys:
+        return []
+    return await reader.fetch_values(
+        str, "applications.select_unknown_keys", app=slug, keys=sorted(keys), max_recent=MAX_RECENT
+    )
+
+
+async def select_hidden_keys(reader: Reader) -> HiddenKeys:
+    """The keys that the vendor hides, by application."""
+    rows = await reader.fetch(_HidingApplication, "applications.select_hidden_keys")
+    return {row.slug: frozenset(row.keys) for row in rows}
 
 
 async def _read_row(reader: Reader, slug: str) -> _Row:

@@ -6,12 +6,15 @@ from decimal import Decimal
 import msgspec
 
 from shm.analytics import applications
+from shm.analytics.applications import AppConfig
 from shm.analytics.single_flight_cache import SingleFlightCache
 from shm.core import aggregates, metric_keys
 from shm.core.aggregates import Aggregate
 from shm.core.json_types import Timestamp
 from shm.db.database import Database
 
+COLUMNS = ("version", "os_arch", "environment", "deployment_mode")
+METRIC_PREFIX = "metrics."  # followed by a metric's key, which may be that of a column too
 MAX_VALUES = 50  # values with their own group; `rest` combines all others
 
 
@@ -28,6 +31,7 @@ class Breakdown(msgspec.Struct):
     """The body of `GET applications/{slug}/breakdown`: the most frequent values first; `rest`: all others.
 
     Covers the same instances as the KPIs. It is computed from the whole fleet and cached: `as_of` is its time.
+    `unknown_keys`: requested metrics that no current snapshot has, or that are hidden.
     """
 
     app: str
@@ -37,6 +41,7 @@ class Breakdown(msgspec.Struct):
     as_of: Timestamp
     values: list[Group]
     rest: Group | None
+    unknown_keys: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,28 +71,38 @@ async def read_breakdown(
     *,
     counted_only: bool,
 ) -> Breakdown:
-    """`by`: version, os_arch, environment, deployment_mode, or the key of a string or boolean metric.
+    """`by`: one of `COLUMNS`, or the key of a string or boolean metric, with or without `METRIC_PREFIX`.
 
-    Raises NotFound.
+    A hidden metric is answered as one that no install sends. Raises NotFound.
     """
     config = await applications.read_config(database, slug)
-    aggregate = metric_keys.describe(
-        metric or "", config.overrides.get(metric or "", metric_keys.NO_OVERRIDE)
-    ).aggregate
+    column = by if by in COLUMNS else None
+    by_key = None if column is not None else by.removeprefix(METRIC_PREFIX)
+    requested_keys = sorted({key for key in (by_key, metric) if key is not None})
+    unknown_keys = await applications.select_unknown_keys(database, config.slug, requested_keys)
+    unknown_keys = [key for key in requested_keys if key in unknown_keys or config.override_of(key).hidden]
+    aggregate = None if metric is None else metric_keys.describe(metric, config.override_of(metric)).aggregate
 
     async def compute() -> list[_Row]:
         return await database.fetch(
             _Row,
             "breakdown.count_by_value",
             app=slug,
-            by=by,
-            metric=metric or "",
+            column=column,
+            by=None if by_key is None or config.override_of(by_key).hidden else by_key,
+            metric=None if metric is None or config.override_of(metric).hidden else metric,
             counted_only=counted_only,
-            with_distribution=metric is not None and aggregates.needs_distribution(aggregate),
+            with_distribution=aggregate is not None and aggregates.needs_distribution(aggregate),
             max_values=MAX_VALUES,
         )
 
-    as_of, rows = await cache.get(("breakdown", slug, by, metric, aggregate, counted_only), compute)
-    groups = [row.group(aggregate) for row in rows if not row.is_rest]
-    rest = next((row.group(aggregate) for row in rows if row.is_rest), None)
-    return Breakdown(slug, by, metric, aggregate if metric is not None else None, as_of, groups, rest)
+    as_of, rows = await cache.get(
+        ("breakdown", slug, column, by_key, metric, aggregate, counted_only, *_hidden(config, requested_keys)), compute
+    )
+    groups = [row.group(aggregate or "sum") for row in rows if not row.is_rest]
+    rest = next((row.group(aggregate or "sum") for row in rows if row.is_rest), None)
+    return Breakdown(slug, by, metric, aggregate, as_of, groups, rest, unknown_keys)
+
+
+def _hidden(config: AppConfig, keys: list[str]) -> list[str]:
+    return [key for key in keys if config.override_of(key).hidden]

@@ -39,7 +39,8 @@ class MetricSeries(msgspec.Struct):
     """The body of `GET metrics/{app}`. Each list is as long as `timestamps`; null where there is no data.
 
     Value `i` is as of `timestamps[i]`. The last timestamp is now; the last bucket, which begins at `running_since`, is
-    not complete yet. `instances`: how many reported each of `metrics`.
+    not complete yet. `instances`: how many reported each of `metrics`. `unknown_keys`: requested keys without a value
+    here that no install sends, or that are hidden.
     """
 
     app: str
@@ -49,6 +50,7 @@ class MetricSeries(msgspec.Struct):
     metrics: dict[str, Values]
     instances: dict[str, list[int | None]]
     flags: dict[str, FlagSeries]
+    unknown_keys: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +87,15 @@ class ChartReader:
             distribution_aggregates = _distribution_aggregates(config, samples)
             kpis = (await self._kpis.read(reader, config.slug))[1].kpis if distribution_aggregates else []
             current = {kpi.key: kpi.value for kpi in kpis}
-            return _ChartData(config, points, samples, distribution_aggregates, current)
+            missing = {*(keys or ())} - {key for _, key, _ in samples}
+            unknown = {*await applications.select_unknown_keys(reader, config.slug, missing)}
+            unknown_keys = sorted(key for key in missing if key in unknown or config.override_of(key).hidden)
+            return _ChartData(config, points, samples, distribution_aggregates, current, unknown_keys)
 
         data = await self._database.read_consistently(read)
-        return _render(data.config, period, [*data.points, now], data.samples, await self._distribution_values(data))
+        chart = _render(data.config, period, [*data.points, now], data.samples, await self._distribution_values(data))
+        chart.unknown_keys = data.unknown_keys
+        return chart
 
     async def _distribution_values(self, data: "_ChartData") -> dict[str, Values]:
         """The values of keys that need the distribution, at the points and now; None if computing takes too long."""
@@ -124,6 +131,7 @@ class _ChartData:
     samples: series.SamplesByKey
     distribution_aggregates: dict[str, Aggregate]
     current: dict[str, Decimal | None]
+    unknown_keys: list[str]
 
 
 async def _read_samples_by_key(
@@ -150,11 +158,11 @@ def _distribution_aggregates(config: AppConfig, samples: series.SamplesByKey) ->
 
 def _visible_keys(keys: Set[str], config: AppConfig) -> list[str]:
     """The keys without hidden ones, which are omitted even if they are requested by name."""
-    return sorted(key for key in keys if not config.overrides.get(key, metric_keys.NO_OVERRIDE).hidden)
+    return sorted(key for key in keys if not config.override_of(key).hidden)
 
 
 def _aggregate_of(key: str, config: AppConfig) -> Aggregate:
-    return metric_keys.describe(key, config.overrides.get(key, metric_keys.NO_OVERRIDE)).aggregate
+    return metric_keys.describe(key, config.override_of(key)).aggregate
 
 
 def _render(
@@ -168,7 +176,7 @@ def _render(
     if period == "all":  # there are no values before the first snapshot
         first = min((_first_index(series_samples) for series_samples in samples.values()), default=len(timestamps))
         first = min(first, len(timestamps) - 2)
-    chart = MetricSeries(config.slug, period, timestamps[-2], timestamps[first:], {}, {}, {})
+    chart = MetricSeries(config.slug, period, timestamps[-2], timestamps[first:], {}, {}, {}, [])
     for (metric_type, key, _), series_samples in samples.items():
         values = series_samples[first:]
         instances = [None if sample is None else sample[1] for sample in values]

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from shm.analytics import applications
+from shm.analytics import applications, hidden_metrics
+from shm.analytics.applications import HiddenKeys
 from shm.analytics.scan_limiter import ScanLimiter
 from shm.analytics.sorting import DEFAULT_SORTING, Sorting, SortKey
 from shm.core import page_tokens
@@ -18,6 +19,8 @@ from shm.db.statement_runner import Reader
 
 # Bytes of metrics in one response. The metrics of 1,000 ordinary installs are an eighth of this, of large ones 64 MiB.
 MAX_PAGE_BYTES = 4 * 2**20
+MAX_MATCHES = 1_000  # instances that are counted whose ID begins with the same digits
+UUID_DIGITS = 32
 SCAN_PAGE_BYTES = 2**20  # bytes of metrics that a scan of a fleet holds at a time
 SCAN_PAGE_ROWS = 1_000  # rows that a scan of a fleet holds at a time
 
@@ -33,7 +36,11 @@ VersionRank = Annotated[
 
 
 class Instance(msgspec.Struct):
-    """An instance; the original's fields come first. `metrics` is the object of the current snapshot, as sent."""
+    """An instance; the original's fields come first.
+
+    `metrics` is the object of the current snapshot, as sent, without hidden metrics. `counted`: whether the headline
+    counts the instance.
+    """
 
     instance_id: str
     app_name: str
@@ -58,6 +65,14 @@ class InstancePage:
     cursor: int
     items: list[Instance]
     next: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundInstance:
+    """The number of instances whose ID begins with some digits, at most `MAX_MATCHES + 1`, and the first one's ID."""
+
+    instances: int
+    instance_id: str
 
 
 class StoredSnapshot(msgspec.Struct):
@@ -127,25 +142,32 @@ class InstanceReader:
         self._scans = ScanLimiter(settings.pool)
 
     async def list_page(
-        self, instance_filter: InstanceFilter, after: str | None, limit: int, sorting: Sorting = DEFAULT_SORTING
+        self,
+        instance_filter: InstanceFilter,
+        after: str | None,
+        limit: int,
+        sorting: Sorting = DEFAULT_SORTING,
+        offset: int = 0,
     ) -> InstancePage:
-        """Up to `limit` instances after the page token `after`. Raises BadRequest.
+        """Up to `limit` instances after the page token `after` and `offset` rows. Raises BadRequest.
 
         The page is shorter if it reaches `MAX_PAGE_BYTES`.
         """
-        statement, last = _page_statement(sorting, after)
+        hidden_keys = await applications.select_hidden_keys(self._database)
+        statement, last = _page_statement(sorting, after, hidden_keys)
         parameters = {
             **await instance_filter.to_parameters(self._database),
             **last,
             "limit": limit,
+            "offset": offset,
             "max_bytes": MAX_PAGE_BYTES,
         }
-        if sorting.is_default and instance_filter.has_index:
+        if sorting.is_default and instance_filter.has_index and not offset:
             rows = await self._database.fetch(dict, statement, **parameters)
         else:
             async with self._scans.slot():
                 rows = await self._database.fetch(dict, statement, **parameters)
-        return self._page_with_token(rows, sorting)
+        return self._page_with_token(rows, sorting, hidden_keys)
 
     async def scan(self, instance_filter: InstanceFilter, *, flat: bool) -> AsyncGenerator[list[Instance], None]:
         """Yields all instances by ID, each once, in its state when it is read; `flat`: with leaves instead of metrics.
@@ -167,7 +189,8 @@ class InstanceReader:
             if not rows:
                 return
             last_id, available = rows[-1]["instance_id"], rows[0]["available"]
-            yield [instance_from_row(row) for row in rows]
+            hidden_keys = await applications.select_hidden_keys(self._database)
+            yield [instance_from_row(row, hidden_keys) for row in rows]
             if len(rows) == available < limit:
                 return
             # PostgreSQL converts all requested rows to text before it applies
@@ -203,13 +226,25 @@ class InstanceReader:
         more = bool(rows) and rows[0]["available"] > len(rows)
         return SnapshotHistory(snapshots, page_tokens.format_timestamp(snapshots[-1].snapshot_at) if more else None)
 
+    async def find(self, digits: str) -> FoundInstance:
+        """The instances whose ID begins with these 1 to 32 hex digits."""
+        found = await self._database.fetch_one(
+            FoundInstance,
+            "instances.find_by_prefix",
+            first_id=digits.ljust(UUID_DIGITS, "0"),
+            last_id=digits.ljust(UUID_DIGITS, "f"),
+            limit=MAX_MATCHES + 1,
+        )
+        assert found is not None  # noqa: S101 - the statement always returns a row
+        return found
+
     async def get(self, instance_id: str) -> InstancePage:
         """A page with the instance of this ID, or an empty page."""
         rows = await self._database.fetch(dict, "instances.select_item", instance_id=instance_id)
-        return self._page(rows) if rows else InstancePage(0, [])
+        return _page(rows, await applications.select_hidden_keys(self._database)) if rows else InstancePage(0, [])
 
-    def _page_with_token(self, rows: list[dict[str, Any]], sorting: Sorting) -> InstancePage:
-        page = self._page(rows)
+    def _page_with_token(self, rows: list[dict[str, Any]], sorting: Sorting, hidden_keys: HiddenKeys) -> InstancePage:
+        page = _page(rows, hidden_keys)
         if not page.items or rows[0]["available"] <= len(page.items):
             return page
         last = rows[-1]
@@ -221,16 +256,21 @@ class InstanceReader:
             )
         return InstancePage(page.cursor, page.items, token)
 
-    def _page(self, rows: list[dict[str, Any]]) -> InstancePage:
-        return InstancePage(rows[0]["head"], [instance_from_row(row) for row in rows if row["instance_id"] is not None])
+
+def _page(rows: list[dict[str, Any]], hidden_keys: HiddenKeys) -> InstancePage:
+    items = [instance_from_row(row, hidden_keys) for row in rows if row["instance_id"] is not None]
+    return InstancePage(rows[0]["head"], items)
 
 
-def instance_from_row(row: Mapping[str, Any]) -> Instance:
+def instance_from_row(row: Mapping[str, Any], hidden_keys: HiddenKeys) -> Instance:
     """The instance of a row of `instance_items`."""
-    return Instance(**{name: row[name] for name in Instance.__struct_fields__})
+    instance = Instance(**{name: row[name] for name in Instance.__struct_fields__})
+    if instance.app_slug in hidden_keys:
+        instance.metrics = hidden_metrics.remove_hidden(instance.metrics, hidden_keys[instance.app_slug])
+    return instance
 
 
-def _page_statement(sorting: Sorting, after: str | None) -> tuple[str, dict[str, object]]:
+def _page_statement(sorting: Sorting, after: str | None, hidden_keys: HiddenKeys) -> tuple[str, dict[str, object]]:
     """The statement of the sort order, and its parameters: the sort order and the page token."""
     if sorting.is_default:
         seen, instance_id = page_tokens.decode_page_token(after) if after is not None else (None, None)
@@ -239,6 +279,7 @@ def _page_statement(sorting: Sorting, after: str | None) -> tuple[str, dict[str,
     return "lists.select_ascending" if sorting.order == "asc" else "lists.select_descending", {
         "column": sorting.by,
         "metric": sorting.metric,
+        "hiding_apps": [slug for slug, keys in hidden_keys.items() if sorting.metric in keys],
         "direction": 1 if sorting.order == "asc" else -1,
         "after_type_rank": None if last is None else last.type_rank,
         "after_number": None if last is None else last.number,

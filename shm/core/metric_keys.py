@@ -1,7 +1,7 @@
-"""Metric keys: the kind, the aggregate, the label, the unit and the format that follow from a key's words. Pure.
+"""Metric keys: the kind, the aggregate, the label, the unit and the format that follow from a key's words.
 
 A metric is a leaf of the metrics object; nested objects are joined by dots (`{"mail": {"sent": 3}}` is `mail.sent`).
-Only this module interprets a key's words. Clients of the API receive the result with every key.
+The words are in `shm.core.metric_words`. Clients of the API receive the result with every key.
 """
 
 import re
@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from shm.core import metric_words
 from shm.core.aggregates import Aggregate
 
 Leaf = int | Decimal | bool | str | list[object] | None
@@ -25,22 +26,6 @@ MAX_UNIT_LENGTH = 16
 MAX_DIGITS = 330  # digits of a number: enough for a double written in full
 WITHOUT_NUL = r"^[^\x00]*$"  # PostgreSQL cannot store NUL
 
-SYSTEM_PREFIXES = ("sys_", "app_")
-SYSTEM_WORDS = frozenset({"cpu", "mem", "memory", "uptime", "goroutines", "heap", "rss"})
-MEAN_WORDS = frozenset({"pct", "percent", "ratio", "avg", "mean", "rate"})
-UNITS = {  # by a key's last word
-    "pct": "%",
-    "percent": "%",
-    "bytes": "B",
-    "kb": "kB",
-    "mb": "MB",
-    "gb": "GB",
-    "ms": "ms",
-    "s": "s",
-    "seconds": "s",
-    "h": "h",
-    "hours": "h",
-}
 FORMATS: Mapping[str, NumberFormat] = {  # by unit
     "%": "percent",
     **dict.fromkeys(("B", "kB", "MB", "GB", "TB"), "bytes"),
@@ -66,6 +51,14 @@ class MetricOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
 
 NO_OVERRIDE = MetricOverride()
 
+_words = metric_words.built_in()
+
+
+def use_words(words: metric_words.MetricWords) -> None:
+    """Replaces the words of this process. A server calls it once, before it answers."""
+    global _words
+    _words = words
+
 
 @dataclass(frozen=True, slots=True)
 class Description:
@@ -83,15 +76,13 @@ class Description:
 def describe(key: str, override: MetricOverride = NO_OVERRIDE) -> Description:
     """The description of a key: by its words, except for the fields that the override sets."""
     words = split_words(key)
-    is_system = key.startswith(SYSTEM_PREFIXES) or not SYSTEM_WORDS.isdisjoint(words)
-    is_mean = is_system or not MEAN_WORDS.isdisjoint(words)
-    unit_of_words = UNITS.get(words[-1]) if len(words) > 1 else None
-    unit = (unit_of_words if override.unit is None else override.unit) or None
+    is_system = _words.is_system(key, words)
+    unit = (_words.unit_of(words) if override.unit is None else override.unit) or None
     return Description(
         key,
         override.label or make_label(key),
         override.kind or ("system" if is_system else "business"),
-        override.aggregate or ("avg" if is_mean else "sum"),
+        override.aggregate or ("avg" if is_system else _words.aggregate_of(words)),
         unit,
         FORMATS.get(unit or "", "number"),
         override.hidden,

@@ -15,6 +15,7 @@ from typing import Any, cast
 import platformdirs
 
 from shm.core.errors import ConfigurationError
+from shm.core.metric_words import MetricWords, read_metric_words
 from shm.core.setting_fields import SettingSpec, check_names, parse_setting, setting
 from shm.core.setting_types import (
     Network,
@@ -200,6 +201,14 @@ class Settings:
         "500",
         "Values of a string that are aggregated, for each key of an application. The API shows the 20 most frequent; "
         "a string that differs in each install is no category.",
+    )
+    metric_words: MetricWords | None = setting(
+        "SHM_METRIC_WORDS",
+        read_metric_words,
+        None,
+        "File with the words of keys that decide a metric's kind, aggregate and unit, in the form of "
+        "shm/core/metric_words.toml, whose members it replaces. Without it, the built-in words apply. For a vendor "
+        "whose keys use other words than English ones in all applications.",
     )
     pending_age: timedelta = setting(
         "SHM_PENDING_AGE",

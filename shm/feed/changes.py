@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from shm.analytics import applications
+from shm.analytics.applications import HiddenKeys
 from shm.analytics.instances import Instance, instance_from_row
 from shm.db.database import Database
 
@@ -72,7 +74,9 @@ async def read_changes(
 ) -> ChangePage:
     """The next changes after `since` and up to `until`, of one application or of all."""
     rows = await database.fetch(dict, "feed.select_changes", since=since, until=until, app=app, limit=limit)
-    changes = [_change(row) for row in rows if row["kind"] is not None]
+    changed_rows = [row for row in rows if row["kind"] is not None]
+    hidden_keys = await applications.select_hidden_keys(database) if changed_rows else {}
+    changes = [_change(row, hidden_keys) for row in changed_rows]
     head = rows[0]["head"]
     cursor = min(head, until) if len(changes) < limit else changes[-1].cursor
     return ChangePage(cursor, head, rows[0]["horizon"], changes, limit)
@@ -87,7 +91,7 @@ async def recently_changed_apps(database: Database, cursor: int, app: str | None
     )
 
 
-def _change(row: dict[str, Any]) -> Change:
+def _change(row: dict[str, Any], hidden_keys: HiddenKeys) -> Change:
     kind = ChangeKind(row["kind"])
-    instance = instance_from_row(row) if kind is ChangeKind.INSTANCE else None
+    instance = instance_from_row(row, hidden_keys) if kind is ChangeKind.INSTANCE else None
     return Change(kind, row["cursor"], row["app_slug"], row["instance_id"], instance)

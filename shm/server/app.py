@@ -21,6 +21,7 @@ from shm.analytics.single_flight_cache import SingleFlightCache
 from shm.analytics.versions import VersionReader
 from shm.auth.rate_limits import RateLimiter
 from shm.auth.tokens import TokenStore
+from shm.core import metric_keys
 from shm.core.errors import ConfigurationError
 from shm.core.instruments import Instruments
 from shm.core.logs import RateLimitedLogger, describe_error
@@ -49,8 +50,14 @@ rate_limited = RateLimitedLogger(logger)
 
 ADMIN = "/api/v1/admin"
 SLUG = r"(?P<slug>[a-z0-9-]{1,100})"
-INSTANCE_ID = r"(?P<instance_id>[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12})"
-TOKEN_ID = INSTANCE_ID.replace("instance_id", "token_id")
+UUID = r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
+UUID_PREFIXES = "|".join(  # the first digits of one, with or without its dashes
+    ["[0-9a-fA-F]{1,32}"]
+    + ["[0-9a-fA-F]{8}-" + "[0-9a-fA-F]{4}-" * groups + "[0-9a-fA-F]{0,4}" for groups in range(3)]
+    + ["[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{0,12}"]
+)
+INSTANCE_ID = rf"(?P<instance_id>{UUID_PREFIXES})"
+TOKEN_ID = rf"(?P<token_id>{UUID})"
 
 # The admin API. The client protocol's endpoints are in `handlers.ingest.ENDPOINTS`. A handler's class name is the value
 # of the label `handler` in `GET /metrics`, so it must be unique.
@@ -80,6 +87,17 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/metrics", prometheus.PrometheusMetrics),
 ]
 
+# The original's addresses, which it serves with a slash at the end too.
+SLASH_ROUTES = (
+    r"/api/v1/healthcheck",
+    rf"{ADMIN}/stats",
+    rf"{ADMIN}/applications",
+    rf"{ADMIN}/applications/{SLUG}",
+    rf"{ADMIN}/metrics/(?P<app>[^/]{{1,256}})",
+    rf"{ADMIN}/instances",
+    rf"{ADMIN}/instances/{INSTANCE_ID}",
+)
+
 MAX_FEED_MESSAGE = 1024  # bytes of a subscriber's message, which the server ignores
 PONG_TIMEOUT_SHARE = 2 / 3  # of a heartbeat: the timeout of a pong; Tornado then waits five seconds for the close frame
 CLOSE_GRACE_S = 0.2  # for sending the feed's close frames
@@ -91,7 +109,7 @@ def make_application(services: Services) -> tornado.web.Application:
         validate_operations(pattern, handler)
     shared = {"services": services}
     return tornado.web.Application(
-        [(pattern, handler, shared) for pattern, handler in ROUTES],
+        [(pattern + ("/?" if pattern in SLASH_ROUTES else ""), handler, shared) for pattern, handler in ROUTES],
         default_handler_class=NotFoundHandler,
         default_handler_args=shared,
         log_function=_record_response,
@@ -111,6 +129,8 @@ async def running_services(
     A background task that fails ends the context: a server that stores no snapshots or sends no changes must not
     answer health checks.
     """
+    if settings.metric_words is not None:
+        metric_keys.use_words(settings.metric_words)
     keys = PublicKeyCache(database, settings)
     registry, eraser = Registry(database, keys, settings), Eraser(database, keys, settings)
     distributions = DistributionReader(database)

@@ -30,17 +30,22 @@ SELECT CASE
 END AS slug;
 
 -- name: update
--- Changes the vendor's settings of an application; null leaves a column as it is. This may change the KPIs, so the
--- feed sends them.
+-- Changes the vendor's settings of an application; null leaves a column as it is. `overrides` replace those of the same
+-- keys. No row: there is no such application, or it would have more than `max_overrides`. This may change the KPIs, so
+-- the feed sends them.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH updated AS (
     UPDATE applications SET
         github_url = CASE WHEN %(github_url)s::text IS NULL THEN github_url ELSE nullif(%(github_url)s, '') END,
         logo_url = CASE WHEN %(logo_url)s::text IS NULL THEN logo_url ELSE nullif(%(logo_url)s, '') END,
-        overrides = coalesce(%(overrides)s::jsonb, overrides),
+        overrides = (overrides || %(overrides)s::jsonb) - %(removed_overrides)s::text[],
         public_metrics = coalesce(%(public_metrics)s::text[], public_metrics),
         updated_at = now()
-    WHERE slug = %(slug)s
+    WHERE
+        slug = %(slug)s
+        AND (
+            SELECT count(*) FROM jsonb_object_keys((overrides || %(overrides)s::jsonb) - %(removed_overrides)s::text[])
+        ) <= %(max_overrides)s
     RETURNING slug
 ),
 feed_advanced AS (
@@ -64,3 +69,41 @@ WITH feed_advanced AS (
 INSERT INTO app_changes (app_slug, cursor) SELECT %(slug)s, f.cursor FROM feed_advanced f
 ON CONFLICT (app_slug) DO UPDATE SET cursor = excluded.cursor
 RETURNING app_slug AS slug;
+
+-- name: select_unknown_keys
+-- Those of the keys that no install of an application sends in its current snapshot, sorted. Keys whose values are not
+-- aggregated are in no tally; they are searched in the snapshots of the `max_recent` most recently seen instances.
+WITH RECURSIVE untallied AS MATERIALIZED (
+    SELECT requested.key
+    FROM unnest(%(keys)s::text[]) requested (key)
+    WHERE NOT EXISTS (
+        SELECT FROM tallies t
+        WHERE
+            t.app_slug = %(app)s AND t.metric_type IN ('number', 'boolean', 'strings') AND t.key = requested.key
+            AND t.instances > 0
+    )
+),
+recent AS MATERIALIZED (
+    SELECT metrics FROM instances
+    WHERE app_slug = %(app)s AND EXISTS (SELECT FROM untallied)
+    ORDER BY coalesce(last_seen_at, '-infinity') DESC, instance_id DESC
+    LIMIT %(max_recent)s
+),
+walk AS (
+    SELECT e.key, e.value FROM recent CROSS JOIN LATERAL jsonb_each(recent.metrics) e
+    UNION ALL
+    SELECT w.key || '.' || e.key, e.value
+    FROM walk w
+    CROSS JOIN LATERAL jsonb_each(CASE jsonb_typeof(w.value) WHEN 'object' THEN w.value ELSE '{}' END) e
+)
+SELECT key FROM untallied
+WHERE key NOT IN (SELECT key FROM walk WHERE jsonb_typeof(value) <> 'object')
+ORDER BY key COLLATE "C";
+
+-- name: select_hidden_keys
+-- The keys that each application hides, for applications with such keys.
+SELECT a.slug, array_agg(o.key) AS keys
+FROM applications a
+CROSS JOIN LATERAL jsonb_each(a.overrides) o
+WHERE o.value -> 'hidden' = 'true'::jsonb
+GROUP BY a.slug;

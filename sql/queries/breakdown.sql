@@ -1,23 +1,23 @@
 -- name: count_by_value
--- The number of instances of an application for each value of a column or of a string or boolean metric, over the same
--- instances as the KPIs, and the sum and count of the number `metric` over each group. `with_distribution` adds the
+-- The number of instances of an application for each value of `column` (null: of the string or boolean metric `by`), over the
+-- same instances as the KPIs, and the sum and count of the number `metric` over each group. `with_distribution` adds the
 -- distribution of this number. The most frequent values have one row each; one more row combines the rest (value null,
 -- `is_rest`). The statement reads every instance of the application.
 WITH valued AS MATERIALIZED (
     SELECT
-        CASE %(by)s
+        CASE %(column)s::text
             WHEN 'version' THEN i.app_version
             WHEN 'os_arch' THEN i.os_arch
             WHEN 'environment' THEN i.environment
             WHEN 'deployment_mode' THEN i.deployment_mode
             ELSE CASE
-                WHEN jsonb_typeof(coalesce(i.leaves, i.metrics) -> %(by)s) IN ('string', 'boolean')
-                THEN coalesce(i.leaves, i.metrics) ->> %(by)s
+                WHEN jsonb_typeof(coalesce(i.leaves, i.metrics) -> %(by)s::text) IN ('string', 'boolean')
+                THEN coalesce(i.leaves, i.metrics) ->> %(by)s::text
             END
         END AS value,
         CASE
-            WHEN jsonb_typeof(coalesce(i.leaves, i.metrics) -> %(metric)s) = 'number'
-            THEN (coalesce(i.leaves, i.metrics) -> %(metric)s)::numeric
+            WHEN jsonb_typeof(coalesce(i.leaves, i.metrics) -> %(metric)s::text) = 'number'
+            THEN (coalesce(i.leaves, i.metrics) -> %(metric)s::text)::numeric
         END AS number
     FROM instances i
     CROSS JOIN settings

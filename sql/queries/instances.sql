@@ -284,8 +284,8 @@ SELECT TRUE AS due FROM instances WHERE refresh_at <= now() LIMIT 1;
 
 -- name: refresh_due
 -- Evaluates instances again whose evaluation has changed by the passing of time, the longest due first: `limit` of them,
--- or as many as have `max_leaves` leaves together. Returns their number. The feed sends instances whose `counted` has changed, because the settings have, and the
--- applications whose KPIs have.
+-- or as many as have `max_leaves` leaves together. Returns their number. The feed sends instances that the headline
+-- counted before and does not count now, or the reverse, and the applications whose KPIs have changed.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH due AS MATERIALIZED (
     SELECT instance_id, sum(leaf_count) OVER (ORDER BY refresh_at, instance_id) - leaf_count AS leaves_before
@@ -307,8 +307,16 @@ before AS MATERIALIZED (
 feed_rows AS MATERIALIZED (
     SELECT p.instance_id, head.cursor + row_number() OVER (ORDER BY p.instance_id) AS cursor
     FROM evaluated p
-    JOIN before b ON b.instance_id = p.instance_id AND b.counted <> p.counted
+    JOIN before b USING (instance_id)
+    CROSS JOIN settings
     CROSS JOIN feed_head head
+    WHERE
+        b.counted <> p.counted
+        OR (
+            p.counted
+            AND (b.elapsed_windows >= array_position(settings.activity_windows, settings.active_window))
+            <> (p.elapsed_windows >= array_position(settings.activity_windows, settings.active_window))
+        )
 ),
 apps_changed AS (
     INSERT INTO app_changes (app_slug, cursor)
@@ -371,3 +379,12 @@ WHERE item.instance_id = %(instance_id)s;
 -- name: select_public_keys (prepared)
 -- The public keys that the signatures of these instances are verified with.
 SELECT instance_id, public_key FROM instances WHERE instance_id = ANY(%(instance_ids)s::uuid[]);
+
+-- name: find_by_prefix
+-- The number of instances with an ID between two, at most `limit`, and the first of these IDs; empty if there is none.
+SELECT count(*) AS instances, coalesce(min(instance_id::text), '') AS instance_id
+FROM (
+    SELECT instance_id FROM instances
+    WHERE instance_id BETWEEN %(first_id)s::uuid AND %(last_id)s::uuid
+    LIMIT %(limit)s
+) found;

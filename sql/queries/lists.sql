@@ -4,8 +4,8 @@
 
 -- name: select_newest
 -- A page of instances, the most recently seen first, with the feed cursor at which it is current. `after_seen` and
--- `after_id` are of the last row of the page before. The statement returns at least one row: without an instance if
--- nothing matches.
+-- `after_id` are of the last row of the page before; `offset` rows are skipped after it, for scripts that count rows. The
+-- statement returns at least one row: without an instance if nothing matches.
 SELECT head.cursor AS head, page.*
 FROM feed_head head
 LEFT JOIN (
@@ -24,6 +24,7 @@ LEFT JOIN (
             )
         ORDER BY coalesce(last_seen_at, '-infinity') DESC, instance_id DESC
         LIMIT %(limit)s::bigint + 1
+        OFFSET %(offset)s::bigint
     ) item
     WINDOW page_order AS (
         ORDER BY coalesce(item.last_seen_at, '-infinity') DESC, item.instance_id DESC ROWS UNBOUNDED PRECEDING
@@ -44,6 +45,7 @@ chosen AS MATERIALIZED (
         > (%(after_type_rank)s::int, %(after_number)s::numeric, %(after_text)s::text, %(after_id)s::uuid)
     ORDER BY type_rank, number, text, instance_id
     LIMIT %(limit)s::bigint + 1
+    OFFSET %(offset)s::bigint
 ),
 -- use: item_page
 
@@ -58,6 +60,7 @@ chosen AS MATERIALIZED (
         < (%(after_type_rank)s::int, %(after_number)s::numeric, %(after_text)s::text, %(after_id)s::uuid)
     ORDER BY type_rank DESC, number DESC, text DESC, instance_id DESC
     LIMIT %(limit)s::bigint + 1
+    OFFSET %(offset)s::bigint
 ),
 -- use: item_page
 
@@ -74,7 +77,10 @@ FROM (
     FROM (
         SELECT
             instance_id, app_name, app_slug, app_version, environment, status, last_seen_at, deployment_mode, os_arch,
-            first_seen_at, snapshot_at, counted, version_rank, cursor,
+            first_seen_at, snapshot_at,
+-- use: counted_in_headline
+            AS counted,
+            version_rank, cursor,
             CASE WHEN %(flat)s::boolean THEN coalesce(leaves, metrics) ELSE metrics END AS metrics
         FROM instances
         WHERE
@@ -89,13 +95,20 @@ ORDER BY instance_id;
 
 -- name: select_metric_keys
 -- The metrics that most instances report, of one application or of all, by key; the number of all metrics; the feed
--- cursor.
-WITH reported AS (
+-- cursor. Metrics of applications that hide them are left out.
+WITH hidden AS MATERIALIZED (
+    SELECT a.slug AS app_slug, o.key
+    FROM applications a
+    CROSS JOIN LATERAL jsonb_each(a.overrides) o
+    WHERE o.value -> 'hidden' = 'true'::jsonb AND (%(slug)s::text IS NULL OR a.slug = %(slug)s)
+),
+reported AS (
     SELECT key, sum(instances) AS instances
     FROM tallies
     WHERE
         metric_type IN ('number', 'boolean', 'strings')
         AND (%(slug)s::text IS NULL OR app_slug = %(slug)s)
+        AND (app_slug, key) NOT IN (SELECT app_slug, key FROM hidden)
     GROUP BY key
     HAVING sum(instances) > 0
 )

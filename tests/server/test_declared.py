@@ -1,6 +1,7 @@
 """Each method declares its role, parameters and response; without a valid declaration the server does not start."""
 
 import re
+from typing import Annotated
 
 import msgspec
 import pytest
@@ -10,7 +11,7 @@ from shm.core.errors import BadRequest, ConfigurationError
 from shm.server.app import ROUTES
 from shm.server.handlers.base import Handler
 from shm.server.http.operations import Slug, operation, validate_operations
-from shm.server.http.params import parse_body, parse_query
+from shm.server.http.params import LENIENT, parse_body, parse_query
 
 
 class ExampleQuery(msgspec.Struct):
@@ -20,6 +21,14 @@ class ExampleQuery(msgspec.Struct):
     counted: bool = False
     since: int | None = None
     name: str | None = None
+
+
+class LenientQuery(msgspec.Struct):
+    """A query with parameters that the original has, and a list."""
+
+    offset: Annotated[int, msgspec.Meta(ge=0, le=100, extra=LENIENT)] = 0
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000, extra=LENIENT)] = 50
+    keys: list[str] | None = None
 
 
 class _WithoutDeclaration(Handler):
@@ -59,7 +68,26 @@ def test_a_query_is_parsed_as_declared() -> None:
     assert parse_query(ExampleQuery, {"limit": ["7"], "counted": ["true"], "name": ["null"]}) == ExampleQuery(
         7, True, None, "null"
     )
-    assert parse_query(ExampleQuery, {"utm": ["x", "y"], "limit": ["7"]}, lenient=True) == ExampleQuery(7)
+
+
+@pytest.mark.parametrize(
+    ("texts", "offset", "limit"),
+    [
+        ({}, 0, 50),
+        ({"offset": ["7"], "limit": ["20"]}, 7, 20),
+        ({"offset": ["7", "x"], "limit": ["20", "30"]}, 7, 20),
+        ({"offset": ["-1"], "limit": ["0"]}, 0, 50),
+        ({"offset": ["x"], "limit": [""]}, 0, 50),
+        ({"offset": ["9999999999999999999999"], "limit": ["1001"]}, 100, 1000),
+    ],
+)
+def test_a_lenient_parameter_has_the_nearest_valid_value(texts: dict[str, list[str]], offset: int, limit: int) -> None:
+    assert parse_query(LenientQuery, texts) == LenientQuery(offset, limit)
+
+
+def test_a_list_parameter_unites_its_values() -> None:
+    assert parse_query(LenientQuery, {"keys": ["a,b", "", "c"]}).keys == ["a", "b", "", "c"]
+    assert parse_query(LenientQuery, {}).keys is None
 
 
 @pytest.mark.parametrize(

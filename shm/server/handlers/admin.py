@@ -12,12 +12,15 @@ from shm.analytics import applications, instances, kpis, stats
 from shm.analytics.instances import InstanceFilter, StoredSnapshot
 from shm.analytics.sorting import By, Order, Sorting
 from shm.auth.tokens import Role
-from shm.core.errors import Conflict, NotFound
+from shm.core.errors import BadRequest, Conflict, NotFound
 from shm.server.handlers.base import Handler
 from shm.server.http.operations import FEED_CURSOR, NEXT_PAGE, InstanceId, Slug, operation
+from shm.server.http.params import LENIENT
 
 MAX_ROWS = 1_000  # of a page: about half a megabyte of JSON; `instances.PAGE_BYTES` limits it too
 DEFAULT_ROWS = 50  # as in the original
+MAX_OFFSET = 100_000  # rows: PostgreSQL reads and discards them, so old scripts for large fleets have to use `after`
+MIN_DECISIVE_DIGITS = 8  # of a shortened ID that an instance is changed by; the console shows as many
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_ROWS, description="The maximum number of items.")]
 After = Annotated[str, msgspec.Meta(description="A page token from the `Link` header; the page after it is returned.")]
@@ -35,7 +38,19 @@ class InstancesQuery(InstanceFilter, frozen=True):
 
     sort: By = "last_seen_at"
     order: Order | None = None
-    limit: Limit = DEFAULT_ROWS
+    limit: Annotated[
+        int,
+        msgspec.Meta(ge=1, le=MAX_ROWS, description="The maximum number of items.", extra=LENIENT),
+    ] = DEFAULT_ROWS
+    offset: Annotated[
+        int,
+        msgspec.Meta(
+            ge=0,
+            le=MAX_OFFSET + 1,
+            description=f"Rows to skip, at most {MAX_OFFSET}, as in the original. `after` costs less.",
+            extra=LENIENT,
+        ),
+    ] = 0
     after: After | None = None
 
 
@@ -106,8 +121,12 @@ class Instances(Handler):
         sorted by the instance's ID. Texts, including versions, are sorted by code points. A page may have fewer items
         than `limit`: the last page is the one without a `Link` header.
         """
+        if query.offset > MAX_OFFSET or (query.offset and query.after is not None):
+            raise BadRequest(
+                "bad_parameter", f"offset is at most {MAX_OFFSET}, and 0 with after: follow the Link header instead."
+            )
         page = await self.services.instances.list_page(
-            query, query.after, query.limit, Sorting.parse(query.sort, query.order)
+            query, query.after, query.limit, Sorting.parse(query.sort, query.order), query.offset
         )
         self.set_feed_cursor(page.cursor)
         if page.next is not None:
@@ -118,18 +137,19 @@ class Instances(Handler):
 class Instance(Handler):
     """`GET instances/{id}`."""
 
-    @operation("getInstance", Role.VIEWER, headers=[FEED_CURSOR], refuses=[NotFound])
+    @operation("getInstance", Role.VIEWER, headers=[FEED_CURSOR], refuses=[NotFound, Conflict])
     async def get(self, instance_id: InstanceId) -> instances.Instance:
         """An instance with its current metrics."""
-        return await read_instance(self, instance_id)
+        return await read_instance(self, await find_instance(self, instance_id))
 
-    @operation("deleteInstance", Role.ADMIN, status=HTTPStatus.NO_CONTENT, refuses=[NotFound])
+    @operation("deleteInstance", Role.ADMIN, status=HTTPStatus.NO_CONTENT, refuses=[NotFound, Conflict])
     async def delete(self, instance_id: InstanceId) -> None:
         """Deletes an instance and all its data for good. The feed sends the removal.
 
         Later reports of the instance are refused. If it registers again, it is a new instance; to exclude it for good,
         revoke it instead.
         """
+        instance_id = await find_instance(self, instance_id, min_digits=MIN_DECISIVE_DIGITS)
         if not await self.services.eraser.delete(instance_id):
             raise instance_not_found()
 
@@ -137,12 +157,13 @@ class Instance(Handler):
 class InstanceSnapshots(Handler):
     """`GET instances/{id}/snapshots`."""
 
-    @operation("listSnapshots", Role.VIEWER, headers=[NEXT_PAGE], refuses=[NotFound])
+    @operation("listSnapshots", Role.VIEWER, headers=[NEXT_PAGE], refuses=[NotFound, Conflict])
     async def get(self, instance_id: InstanceId, query: PageQuery) -> list[StoredSnapshot]:
         """An instance's snapshots within the retention period, newest first.
 
         A page may have fewer items than `limit`: the last page is the one without a `Link` header.
         """
+        instance_id = await find_instance(self, instance_id)
         rows = await self.services.instances.list_snapshots(instance_id, query.after, query.limit)
         if rows is None:
             raise instance_not_found()
@@ -163,7 +184,7 @@ class ApproveInstance(Handler):
 class RevokeInstance(Handler):
     """`POST instances/{id}/revoke`."""
 
-    @operation("revokeInstance", Role.ADMIN, headers=[FEED_CURSOR], refuses=[NotFound])
+    @operation("revokeInstance", Role.ADMIN, headers=[FEED_CURSOR], refuses=[NotFound, Conflict])
     async def post(self, instance_id: InstanceId) -> instances.Instance:
         """Revokes an instance for good. A second request changes nothing."""
         return await set_status(self, instance_id, "revoked")
@@ -171,11 +192,29 @@ class RevokeInstance(Handler):
 
 async def set_status(handler: Handler, instance_id: str, status: Literal["active", "revoked"]) -> instances.Instance:
     """Sets an instance's status and returns the instance. Raises NotFound, or Conflict for a revoked one."""
+    instance_id = await find_instance(handler, instance_id, min_digits=MIN_DECISIVE_DIGITS)
     await handler.services.registry.set_status(instance_id, status)
     instance = await read_instance(handler, instance_id)
     if instance.status != status:
         raise Conflict("revoked_for_good", "This instance is revoked, which is final.")
     return instance
+
+
+async def find_instance(handler: Handler, text: str, *, min_digits: int = 1) -> str:
+    """The full ID of the instance whose ID begins with this text.
+
+    Raises NotFound for none, Conflict for several and for fewer hex digits than `min_digits`.
+    """
+    digits = text.replace("-", "")
+    if len(digits) < min_digits:
+        raise Conflict("short_instance_id", f"At least {min_digits} digits of the ID are required to change something.")
+    found = await handler.services.instances.find(digits)
+    if not found.instances:
+        raise instance_not_found()
+    if found.instances > 1:
+        many = f"more than {instances.MAX_MATCHES}" if found.instances > instances.MAX_MATCHES else str(found.instances)
+        raise Conflict("ambiguous_instance_id", f"The IDs of {many} instances begin with this; send more digits.")
+    return found.instance_id
 
 
 async def read_instance(handler: Handler, instance_id: str) -> instances.Instance:

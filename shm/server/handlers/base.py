@@ -114,7 +114,7 @@ class Handler(tornado.web.RequestHandler):
         """Parses the request, calls the method and sends its response."""
         arguments: dict[str, object] = {**path}
         query_arguments = {name: self.get_query_arguments(name, strip=False) for name in self.request.query_arguments}
-        query = parse_query(declared.query or NoQuery, query_arguments, lenient=declared.lenient)
+        query = parse_query(declared.query or NoQuery, query_arguments)
         if declared.query is not None:
             arguments["query"] = query
         if declared.body is not None:
@@ -172,9 +172,14 @@ class Handler(tornado.web.RequestHandler):
         self.set_declared_header(FEED_CURSOR, cursor)
 
     def set_next_link(self, after: str) -> None:
-        """Sets the header with the link to the next page: the same query with another `after`."""
-        query = {name: self.get_query_argument(name, strip=False) for name in self.request.query_arguments}
-        self.set_declared_header(NEXT_PAGE, f'<{self.request.path}?{urlencode(query | {"after": after})}>; rel="next"')
+        """Sets the header with the link to the next page: the same query with another `after`, and without `offset`."""
+        query = {
+            name: self.get_query_arguments(name, strip=False)
+            for name in self.request.query_arguments
+            if name not in {"after", "offset"}
+        }
+        link = urlencode(query | {"after": [after]}, doseq=True)
+        self.set_declared_header(NEXT_PAGE, f'<{self.request.path}?{link}>; rel="next"')
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Sends an error as a problem document, without internals."""

@@ -12,9 +12,16 @@ from shm.core.errors import BadRequest, NotFound
 from shm.core.releases import version_rank
 from shm.server.handlers.base import Handler
 from shm.server.http.operations import App, Slug, operation
+from shm.server.http.params import LENIENT
 
 MAX_VERSION = 1_024  # characters: more than an install can send under any setting
 
+Keys = Annotated[
+    list[str],
+    msgspec.Meta(
+        description="Metric keys, separated by commas or in several parameters. Default: the most common ones."
+    ),
+]
 PeriodParameter = Annotated[Period, msgspec.Meta(description="The period up to now.")]
 
 
@@ -27,11 +34,8 @@ class PeriodQuery(msgspec.Struct, frozen=True):
 class MetricsQuery(msgspec.Struct, frozen=True):
     """The query of `GET metrics/{app}`."""
 
-    period: PeriodParameter = "24h"
-    keys: (
-        Annotated[str, msgspec.Meta(description="Metric keys, separated by commas. Default: the most common ones.")]
-        | None
-    ) = None
+    period: Annotated[Period, msgspec.Meta(description="The period up to now.", extra=LENIENT)] = "24h"
+    keys: Keys | None = None
 
 
 class VersionRankQuery(msgspec.Struct, frozen=True):
@@ -71,9 +75,10 @@ class MetricKeysQuery(msgspec.Struct, frozen=True):
     ) = None
     keys: (
         Annotated[
-            str,
+            list[str],
             msgspec.Meta(
-                description="Metric keys, separated by commas. Default: common ones and those with an override."
+                description="Metric keys, separated by commas or in several parameters. Default: common ones and those "
+                "with an override."
             ),
         ]
         | None
@@ -91,7 +96,7 @@ class MetricKeys(Handler):
         one whose values are shown and never aggregated. Over all applications, an override applies if all applications
         with the key agree on it.
         """
-        keys = None if query.keys is None else sorted(set(query.keys.split(",")))
+        keys = None if query.keys is None else sorted(set(query.keys))
         if keys is not None and len(keys) > metric_descriptions.MAX_KEYS:
             raise BadRequest("bad_parameter", f"keys has more than {metric_descriptions.MAX_KEYS} metrics.")
         return await metric_descriptions.read_metric_keys(self.services.database, query.app, keys)
@@ -103,7 +108,7 @@ class Metrics(Handler):
     @operation("getMetricSeries", Role.VIEWER, refuses=[NotFound])
     async def get(self, app: App, query: MetricsQuery) -> charts.MetricSeries:
         """An application's metrics over a period: the values of the KPIs at each time, the last one now."""
-        keys = None if query.keys is None else query.keys.split(",")
+        keys = None if query.keys is None else sorted(set(query.keys))
         if keys is not None and len(keys) > kpis.MAX_KEYS:
             raise BadRequest("bad_parameter", f"keys has more than {kpis.MAX_KEYS} metrics.")
         return await self.services.charts.read_series(app, query.period, keys)

@@ -24,7 +24,7 @@ class Readiness(msgspec.Struct):
 class Healthcheck(Handler):
     """`GET /api/v1/healthcheck`, as in the original."""
 
-    @operation("getLiveness", Role.PUBLIC, lenient=True)
+    @operation("getLiveness", Role.PUBLIC)
     async def get(self) -> Liveness:
         """Whether the server process responds."""
         return Liveness()
@@ -33,7 +33,7 @@ class Healthcheck(Handler):
 class Ready(Handler):
     """`GET /api/v1/ready`."""
 
-    @operation("getReadiness", Role.PUBLIC, lenient=True)
+    @operation("getReadiness", Role.PUBLIC)
     async def get(self) -> Readiness:
         """Whether the database responds; 503 if not. The server migrates it before it listens."""
         await self.services.database.execute("health.ping")

@@ -8,7 +8,7 @@ from shm.server.http.operations import operation
 class OpenApi(Handler):
     """`GET /api/openapi.json`."""
 
-    @operation("getOpenApiDocument", Role.PUBLIC, lenient=True)
+    @operation("getOpenApiDocument", Role.PUBLIC)
     async def get(self) -> bytes:
         """This OpenAPI document."""
         built: bytes = self.settings["openapi"]

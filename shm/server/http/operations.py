@@ -30,7 +30,7 @@ JSON = "application/json"
 
 Slug = Annotated[str, msgspec.Meta(description="An application's slug, from `GET applications`.")]
 App = Annotated[str, msgspec.Meta(description="An application's slug or name.")]
-InstanceId = Annotated[str, msgspec.Meta(description="An instance's ID, a UUID.")]
+InstanceId = Annotated[str, msgspec.Meta(description="An instance's ID, a UUID, or the first digits of one.")]
 TokenId = Annotated[str, msgspec.Meta(description="A token's ID, a UUID.")]
 
 
@@ -80,7 +80,6 @@ class Operation:
     media_types: Sequence[str]
     headers: Sequence[Header]
     refuses: Sequence[type[Refusal]]
-    lenient: bool
 
     @property
     def has_body(self) -> bool:
@@ -109,9 +108,8 @@ def operation(
     media_types: Sequence[str] = (JSON,),
     headers: Sequence[Header] = (),
     refuses: Sequence[type[Refusal]] = (),
-    lenient: bool = False,
 ) -> Callable[[Callable[Concatenate[H, P], Awaitable[object]]], Callable[..., Coroutine[Any, Any, None]]]:
-    """Declares a method. `name`: its operation ID. `lenient`: unknown parameters are ignored, for public endpoints."""
+    """Declares a method. `name`: its operation ID."""
 
     def declare(method: Callable[Concatenate[H, P], Awaitable[object]]) -> Callable[..., Coroutine[Any, Any, None]]:
         hints = get_type_hints(method, include_extras=True)
@@ -129,7 +127,6 @@ def operation(
             media_types=tuple(media_types),
             headers=tuple(headers),
             refuses=tuple(refuses),
-            lenient=lenient,
         )
 
         @functools.wraps(method)

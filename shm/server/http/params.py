@@ -4,7 +4,7 @@ Invalid input raises BadRequest.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,6 +14,10 @@ from shm.core.errors import BadRequest
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+# The `extra` of a parameter that the original server has and reads leniently: of several values the first one counts, a
+# number above the maximum is the maximum, and anything else invalid is the default.
+LENIENT = {"is_lenient": True}
+LIST_SEPARATOR = ","  # of a list parameter, which may occur several times too
 LOCATION_MARKER = " - at `"  # the last occurrence in a message of msgspec; the text before it may quote the input
 LOCATION_STEP = re.compile(r"\.(\w+)|\[")  # of a location: to a field, or into a list or a dictionary
 
@@ -22,18 +26,22 @@ class NoQuery(msgspec.Struct, frozen=True):
     """The query of an operation without parameters."""
 
 
-def parse_query(type_: type[T], arguments: dict[str, list[str]], *, lenient: bool = False) -> T:
-    """The query string as a struct. `lenient`: parameters that the struct does not have are ignored."""
+def parse_query(type_: type[T], arguments: Mapping[str, Sequence[str]]) -> T:
+    """The query string as a struct. The values of a repeated list parameter are united."""
     fields = {field.encode_name: field for field in msgspec.structs.fields(type_)}
     values: dict[str, Any] = {}
     for name, texts in arguments.items():
-        if lenient and name not in fields:
-            continue
-        if len(texts) > 1:
-            raise BadRequest("bad_parameter", f"{name!r:.40} occurs more than once.")
         if name not in fields:
             raise BadRequest("unknown_parameter", f"The parameter {name!r:.40} is unknown; allowed: {[*fields]}.")
-        values[name] = _parse_value(name, texts[0], fields[name].type)
+        parameter = _Parameter.of(fields[name].type)
+        if parameter.is_list:
+            values[name] = [part for text in texts for part in text.split(LIST_SEPARATOR)]
+        elif parameter.is_lenient:
+            values |= _parse_leniently(name, texts[0], fields[name].type, parameter.maximum)
+        elif len(texts) > 1:
+            raise BadRequest("bad_parameter", f"{name!r:.40} occurs more than once.")
+        else:
+            values[name] = _parse_value(name, texts[0], fields[name].type)
     try:
         return msgspec.convert(values, type_)
     except msgspec.ValidationError as error:
@@ -52,6 +60,36 @@ def parse_body(type_: type[T], body: bytes) -> T:
         raise BadRequest("bad_json", f"The body is not a JSON object in UTF-8 with the fields {fields}.") from None
     except RecursionError:
         raise BadRequest("too_deep", "The JSON is nested too deeply.") from None
+
+
+class _Parameter(msgspec.Struct, frozen=True):
+    """The properties of a parameter's type. `maximum`: of its number, if it has one."""
+
+    is_list: bool = False
+    is_lenient: bool = False
+    maximum: int | None = None
+
+    @classmethod
+    def of(cls, type_: Any) -> "_Parameter":
+        """The properties of the type, or of the alternative to None."""
+        info, is_lenient = inspect.type_info(type_), False
+        while isinstance(info, inspect.Metadata | inspect.UnionType):
+            if isinstance(info, inspect.Metadata):
+                is_lenient = is_lenient or info.extra == LENIENT
+                info = info.type
+            else:
+                info = next(each for each in info.types if not isinstance(each, inspect.NoneType))
+        maximum = info.le if isinstance(info, inspect.IntType) else None
+        return cls(isinstance(info, inspect.ListType), is_lenient, maximum)
+
+
+def _parse_leniently(name: str, text: str, type_: Any, maximum: int | None) -> dict[str, Any]:
+    """The value by name; nothing, which leaves the default, if the text is invalid."""
+    try:
+        return {name: _parse_value(name, text, type_)}
+    except BadRequest:
+        is_above = maximum is not None and text.isascii() and text.isdecimal() and text.strip("0") != ""
+        return {name: maximum} if is_above else {}
 
 
 def _parse_value(name: str, text: str, type_: Any) -> Any:

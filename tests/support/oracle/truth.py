@@ -19,7 +19,13 @@ WINDOW = timedelta(days=30)
 LAPSES = {"daily_active": timedelta(days=1), "weekly_active": timedelta(days=7), "monthly_active": timedelta(days=30)}
 
 SYSTEM_WORDS = {"cpu", "mem", "memory", "uptime", "goroutines", "heap", "rss"}
-MEAN_WORDS = {"pct", "percent", "ratio", "avg", "mean", "rate"}
+STATISTICS: dict[Aggregate, set[str]] = {
+    "median": {"median"},
+    "max": {"max", "maximum", "peak", "highest"},
+    "min": {"min", "minimum", "lowest"},
+    "avg": {"pct", "percent", "percentage", "ratio", "avg", "average", "mean", "rate", "percentile"}
+    | {"p50", "p75", "p90", "p95", "p98", "p99", "p999"},
+}
 
 MAX_VALUES = 20  # of a category that are told
 
@@ -80,9 +86,13 @@ def kind(key: str, raw: Raw, slug: str) -> str:
 
 def aggregate(key: str, raw: Raw, slug: str) -> Aggregate:
     """How a number of an application is aggregated over instances."""
-    mean = key.startswith(("sys_", "app_")) or bool((SYSTEM_WORDS | MEAN_WORDS) & _words(key))
     said: Aggregate | None = raw.applications[slug].overrides.get(key, {}).get("aggregate")
-    return said or ("avg" if mean else "sum")
+    if said is not None:
+        return said
+    if key.startswith(("sys_", "app_")) or SYSTEM_WORDS & _words(key):
+        return "avg"
+    words = _words(re.sub(r"(?i)(?<=[^a-z0-9])min[^a-z0-9]*$", "", key))
+    return next((name for name, listed in STATISTICS.items() if listed & words), "sum")
 
 
 def global_numbers(raw: Raw, now: datetime, window: timedelta) -> dict[str, tuple[Aggregate, list[Decimal]]]:
