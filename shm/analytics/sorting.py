@@ -38,7 +38,7 @@ DESCENDING_BY_DEFAULT = ("last_seen_at", "first_seen_at", "snapshot_at", METRIC_
 By = Annotated[
     str,
     msgspec.Meta(
-        pattern=rf"^({'|'.join(COLUMNS)}|metrics\.[\s\S]+)$",
+        pattern=rf"^({'|'.join(COLUMNS)}|metrics\.[\s\S]*)$",
         max_length=MAX_LENGTH,
         description="A field of an instance, or `metrics.` and a metric's key, such as `metrics.mail.sent`.",
     ),

@@ -57,13 +57,11 @@ class BreakdownQuery(msgspec.Struct, frozen=True):
     by: Annotated[
         str,
         msgspec.Meta(
-            min_length=1,
-            description="version, os_arch, environment, deployment_mode, or the key of a string or boolean metric.",
+            description="version, os_arch, environment, deployment_mode, or the key of a string or boolean metric. "
+            "`metrics.` before a key distinguishes it from these.",
         ),
     ]
-    metric: (
-        Annotated[str, msgspec.Meta(min_length=1, description="A numeric metric to aggregate for each value.")] | None
-    ) = None
+    metric: Annotated[str, msgspec.Meta(description="A numeric metric to aggregate for each value.")] | None = None
     counted: Annotated[bool, msgspec.Meta(description="Only over the counted instances.")] = False
 
 

@@ -1,0 +1,76 @@
+"""Metrics called like columns, fields of answers or nothing at all are metrics like all others."""
+
+import csv
+import io
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.installs import Install
+from tests.support.module_server import module_server
+from tests.support.server_process import ServerProcess
+
+NUMBERS = ("", "version", "environment", "total", "instances", "constructor", "__proto__", "metrics.n", "head", "rest")
+TEXTS = ("os_arch", "deployment_mode", "by", "strings")
+VALUES = (5, 1, 9)
+
+
+@pytest.fixture(scope="module")
+def server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server with three installs whose unusual metrics have the numbers above."""
+    with module_server(postgres, tmp_path_factory.mktemp("unusual")) as (server, _):
+        for value in VALUES:
+            metrics = {**dict.fromkeys(NUMBERS, value), **dict.fromkeys(TEXTS, f"text {value}")}
+            Install(server.url).enroll(metrics)
+        yield server
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+def test_a_number_is_a_kpi_a_series_a_column_and_an_order(server: ServerProcess, key: str) -> None:
+    kpis = {kpi["key"]: kpi for kpi in server.get("applications/ledger/kpis").json()["kpis"]}
+    assert (kpis[key]["value"], kpis[key]["instances"], kpis[key]["max"]) == (15, 3, 9)
+    for query in (f"?keys={key}", ""):
+        assert server.get(f"metrics/ledger{query}").json()["metrics"][key][-1] == 15
+    assert server.get(f"metrics/ledger?keys={key}").json()["unknown_keys"] == []
+    (described,) = server.get(f"metric-keys?app=ledger&keys={key}").json()
+    assert (described["key"], described["aggregate"]) == (key, "sum")
+    assert server.get("stats").json()["global_metrics"][key] == 15
+    for order, values in (("asc", sorted(VALUES)), ("desc", sorted(VALUES, reverse=True))):
+        items: list[int] = []
+        after = ""
+        while True:
+            page = server.get(f"instances?sort=metrics.{key}&order={order}&limit=2{after}")
+            items += [item["metrics"][key] for item in page.json()]
+            if "next" not in page.links:
+                break
+            after = "&" + page.links["next"]["url"].rpartition("&")[2]
+        assert items == values
+    rows = list(csv.DictReader(io.StringIO(server.get("export?app=ledger").text)))
+    assert sorted(int(row[f"metrics.{key}"]) for row in rows) == sorted(VALUES)
+    by_environment = server.get(f"applications/ledger/breakdown?by=environment&metric={key}").json()
+    assert [(group["value"], group["metric"]) for group in by_environment["values"]] == [("production", 15)]
+    assert by_environment["unknown_keys"] == []
+
+
+@pytest.mark.parametrize("key", TEXTS)
+def test_a_text_is_a_category_and_has_a_breakdown(server: ServerProcess, key: str) -> None:
+    categories = {each["key"]: each for each in server.get("applications/ledger/kpis").json()["categories"]}
+    assert [value["value"] for value in categories[key]["values"]] == ["text 1", "text 5", "text 9"]
+    groups = server.get(f"applications/ledger/breakdown?by=metrics.{key}").json()["values"]
+    assert {group["value"]: group["instances"] for group in groups} == {f"text {value}": 1 for value in VALUES}
+
+
+def test_a_column_and_the_metric_of_its_name_are_told_apart(server: ServerProcess) -> None:
+    by_column = server.get("applications/ledger/breakdown?by=os_arch").json()["values"]
+    assert [group["value"] for group in by_column] == ["linux/amd64"]
+    by_text = server.get("applications/ledger/breakdown?by=metrics.os_arch&metric=version").json()["values"]
+    assert [group["metric"] for group in by_text] == [1, 5, 9]
+
+
+def test_a_flag_without_a_name_has_a_series_and_a_breakdown(server: ServerProcess) -> None:
+    Install(server.url, app_name="Flags").enroll({"": True, "version": False})
+    chart = server.get("metrics/flags?keys=,version").json()
+    assert {key: flag["true"][-1] for key, flag in chart["flags"].items()} == {"": 1, "version": 0}
+    for by in ("", "metrics."):
+        (group,) = server.get(f"applications/flags/breakdown?by={by}").json()["values"]
+        assert (group["value"], group["instances"]) == ("true", 1)
