@@ -54,7 +54,7 @@ def test_csv_has_a_column_for_each_metric_and_keeps_every_digit(server: ServerPr
     assert [rows[pending.instance_id][name] for name in ("status", "last_seen_at", "counted")] == [
         "pending",
         "",
-        "true",
+        "false",
     ]
     item = server.get(f"instances/{first.instance_id}").json()
     for name in [name for name in FIRST_COLUMNS if name != "counted"]:

@@ -22,6 +22,9 @@ def instances_by_id(server: ServerProcess) -> dict[str, dict[str, Any]]:
 
 
 READER_ERROR_CODES = {
+    "ambiguous_instance_id",
+    "short_instance_id",
+    "too_many_overrides",
     "bad_after",
     "bad_parameter",
     "unknown_parameter",
