@@ -7,19 +7,10 @@ import pytest
 
 from shm.core.releases import version_rank
 from tests.support import plain_http
-from tests.support.clusters import wait_for
+from tests.support.background_jobs import wait_until_rolled_up
 from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
-
-ROLLED_UP_SQL = "SELECT (SELECT cursor FROM series_head) >= (SELECT cursor FROM feed_head)"
-
-
-def is_rolled_up(database: str) -> bool:
-    """Whether all stored snapshots are in the series."""
-    with admin_cursor(database) as cursor:
-        cursor.execute(ROLLED_UP_SQL)
-        return bool((cursor.fetchone() or (False,))[0])
 
 
 def report_versions(server: ServerProcess, *versions: tuple[str, float], environment: str = "production") -> Install:
@@ -46,7 +37,7 @@ def test_versions_have_counts_adoption_and_outdated_installs(unlimited: ServerPr
     report_versions(server, ("1.9", 20), ("1.10", 4), ("1.10", 0))
     report_versions(server, ("1.9", 20), ("1.9", 0))
     report_versions(server, ("1.11.0rc1", 1), environment="dev")
-    wait_for(lambda: is_rolled_up(database), "the rollup")
+    wait_until_rolled_up(database)
     body = server.get("applications/ledger/versions?period=30d").json()
     assert (body["latest"], body["on_latest"]) == ("1.10", 3)
     assert body["behind"] == [{"version": "1.9", "instances": 1, "releases_behind": 1}]
@@ -78,7 +69,7 @@ def test_spellings_of_a_release_count_as_one_in_lists_and_charts(server: ServerP
         for _ in range(installs):
             report_versions(server, (version, 1))
     moved = report_versions(server, ("v1.4.2", 3), ("1.4.2", 2), ("1.10.0", 1))
-    wait_for(lambda: is_rolled_up(database), "the rollup")
+    wait_until_rolled_up(database)
     body = server.get("applications/ledger/versions?period=7d").json()
     now = {version: values[-1] for version, values in body["versions"].items()}
     assert [*now.items()] == [
@@ -199,7 +190,7 @@ def test_a_chart_of_a_median_has_the_median_at_each_time(unlimited: ServerProces
         headers=unlimited.headers,
     )
     assert response.status_code == 200, response.text
-    wait_for(lambda: is_rolled_up(database), "the rollup")
+    wait_until_rolled_up(database)
     body = unlimited.get("metrics/ledger?period=7d").json()
     values = body["metrics"]["n"]
     assert values[-1] == 20

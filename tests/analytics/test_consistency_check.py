@@ -3,7 +3,6 @@
 import argparse
 import random
 import secrets
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,18 +15,17 @@ import pytest
 from shm.analytics.consistency import MAX_EXAMPLES
 from shm.cli.check import run
 from tests.support import plain_http
+from tests.support.background_jobs import wait_until_rolled_up
+from tests.support.clusters import wait_for
 from tests.support.damages import ANY_INSTALL, DAMAGES
-from tests.support.databases import admin_cursor, fresh_database
+from tests.support.databases import admin_cursor, fresh_database, select_column
 from tests.support.installs import Install
 from tests.support.load import Load
 from tests.support.oracle import assert_matches_oracle
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act
 
-TIMEOUT_S = 60
 FLEET_SIZE = 30
-
-ROLLED_UP_SQL = "SELECT h.cursor = f.cursor AND NOT h.stale FROM series_head h, feed_head f"
 
 
 @dataclass(frozen=True)
@@ -102,18 +100,6 @@ def metrics(rng: random.Random) -> dict[str, Any]:
         "sys_ephemeral": rng.random() < 0.2,
     }
     return {key: value for key, value in values.items() if rng.random() < 0.8}
-
-
-def wait_until_rolled_up(dsn: str) -> None:
-    """Waits until all snapshots are in the series."""
-    deadline = time.monotonic() + TIMEOUT_S
-    with admin_cursor(dsn) as cursor:
-        while True:
-            cursor.execute(ROLLED_UP_SQL)
-            if cursor.fetchone() == (True,):
-                return
-            assert time.monotonic() < deadline, "the series are not rolled up"
-            time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -234,14 +220,9 @@ def test_another_active_window_recomputes_the_series(
 
 def wait_until_refreshed(dsn: str) -> None:
     """Waits until all due instances have been refreshed."""
-    deadline = time.monotonic() + TIMEOUT_S
-    with admin_cursor(dsn) as cursor:
-        while True:
-            cursor.execute("SELECT FROM instances WHERE refresh_at <= now() LIMIT 1")
-            if cursor.fetchone() is None:
-                return
-            assert time.monotonic() < deadline, "instances are still due"
-            time.sleep(0.05)
+    wait_for(
+        lambda: select_column(dsn, "SELECT count(*) FROM instances WHERE refresh_at <= now()") == [0], "the refresh"
+    )
 
 
 def test_charts_of_another_window_differ_until_recomputed(
@@ -321,14 +302,8 @@ def drop_all_before(cursor: psycopg2.extensions.cursor, age: str) -> None:
 
 def wait_until_hours_are_deleted(dsn: str) -> None:
     """Waits until the background has deleted the oldest hours."""
-    deadline = time.monotonic() + TIMEOUT_S
-    with admin_cursor(dsn) as cursor:
-        while True:
-            cursor.execute("SELECT FROM series_hours h, series_head head WHERE h.at < head.hours_since LIMIT 1")
-            if cursor.fetchone() is None:
-                return
-            assert time.monotonic() < deadline, "the oldest hours are still there"
-            time.sleep(0.05)
+    count_sql = "SELECT count(*) FROM series_hours h, series_head head WHERE h.at < head.hours_since"
+    wait_for(lambda: select_column(dsn, count_sql) == [0], "the deletion of the oldest hours")
 
 
 def assert_days_match_hours(dsn: str) -> None:

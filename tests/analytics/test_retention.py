@@ -1,9 +1,9 @@
-"""Background jobs: partitions are created and dropped, series and KPIs remain, and the intake never waits for a job."""
+"""Retention: partitions are created and dropped, series and KPIs remain, and the intake never waits."""
 
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -15,10 +15,10 @@ import pytest
 
 from shm.core.settings import Settings
 from shm.db import partitions
-from shm.db.advisory_locks import Lock
 from shm.db.database import Database
+from tests.support.background_jobs import ROLLED_UP_SQL, expired_pending_install, wait_until_rolled_up
 from tests.support.clusters import wait_for
-from tests.support.databases import admin_cursor, fresh_database, recreate
+from tests.support.databases import admin_cursor, execute, fresh_database, recreate, select_column
 from tests.support.installs import Install
 from tests.support.long_history import fill_with_history
 from tests.support.server_process import ServerProcess
@@ -32,13 +32,6 @@ SHORT_RETENTION = {"SHM_RETENTION": "60d"}  # as short as the defaults allow
 PARTITIONS_SQL = (
     "SELECT c.relname FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhrelid WHERE inhparent = 'snapshots'::regclass"
 )
-ROLLED_UP_SQL = "SELECT s.cursor = f.cursor AND NOT s.stale FROM series_head s, feed_head f"
-LOCK_HOLDER_SQL = """
-    SELECT pid FROM pg_locks
-    WHERE
-        locktype = 'advisory' AND classid = 0 AND objid = %s AND granted
-        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-"""
 
 # Weekly partitions since a time, in place of the partition that a new database has.
 CREATE_OLD_PARTITIONS_SQL = """
@@ -68,25 +61,6 @@ EXPECTED_SQL = """
     ) newest
     WHERE metrics ? %(key)s
 """
-
-
-def select_column(database: str, sql: str, *parameters: object) -> list[Any]:
-    """The first column of all rows."""
-    with admin_cursor(database) as cursor:
-        cursor.execute(sql, parameters or None)
-        return [row[0] for row in cursor.fetchall()]
-
-
-def execute(database: str, sql: str, *parameters: object) -> None:
-    """Executes SQL without the server."""
-    with admin_cursor(database) as cursor:
-        cursor.execute("SET timezone = 'UTC'")
-        cursor.execute(sql, parameters or None)
-
-
-def wait_until_rolled_up(database: str) -> None:
-    """Waits until all snapshots are in the series."""
-    wait_for(lambda: select_column(database, ROLLED_UP_SQL) == [True], "the rollup")
 
 
 def fetch_chart(server: ServerProcess, period: str, key: str = "orders") -> dict[str, tuple[Decimal, int]]:
@@ -158,13 +132,6 @@ def installs(past_database: tuple[str, list[Install]], postgres: str, database: 
     dsn, installs = past_database
     recreate(postgres, database, dsn)
     return [replace(install) for install in installs]
-
-
-def lock_holders(database: str) -> list[int]:
-    """The backends that hold the lock of the background jobs: at most one."""
-    result = select_column(database, LOCK_HOLDER_SQL, Lock.BACKGROUND)
-    assert len(result) <= 1
-    return result
 
 
 def test_partitions_are_created_four_weeks_ahead_without_a_gap(
@@ -293,69 +260,6 @@ def test_a_too_short_retention_prevents_the_start(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
-def test_another_server_takes_over_the_background_jobs(serve: Callable[..., ServerProcess], database: str) -> None:
-    """One of two servers runs the background jobs. When it is killed, the other one takes over."""
-    first = serve()
-    wait_for(lambda: lock_holders(database) != [], "a holder of the background lock")
-    (holder,) = lock_holders(database)
-    second = serve()
-    Install(second.url).enroll({"orders": 1})
-    wait_until_rolled_up(database)
-    assert lock_holders(database) == [holder]
-    first.kill()
-    install = Install(second.url).enroll({"orders": 2})
-    wait_until_rolled_up(database)
-    assert lock_holders(database) not in ([holder], [])
-    first.start()
-    assert install.snapshot({"orders": 3}).status_code == 202
-    wait_until_rolled_up(database)
-    assert len(lock_holders(database)) == 1
-
-
-def test_background_jobs_continue_after_a_lost_lock_connection(
-    serve: Callable[..., ServerProcess], database: str
-) -> None:
-    server = serve()
-    for number in range(2):
-        wait_for(lambda: lock_holders(database) != [], "a holder of the background lock")
-        (holder,) = lock_holders(database)
-        execute(database, "SELECT pg_terminate_backend(%s)", holder)
-        Install(server.url).enroll({"orders": number})
-        wait_for(lambda: holder not in lock_holders(database) != [], "another holder of the lock")  # noqa: B023
-        wait_until_rolled_up(database)
-    assert "Traceback" not in server.log
-
-
-@contextmanager
-def expired_pending_install(server: ServerProcess, database: str) -> Iterator[Callable[[], bool]]:
-    """A pending install past its age. Yields a function that returns whether the purge, a later job, has deleted it."""
-    install = Install(server.url)
-    assert install.register().status_code == 201
-    execute(
-        database,
-        "UPDATE instances SET registered_at = now() - interval '3 days' WHERE instance_id = %s",
-        install.instance_id,
-    )
-    yield (
-        lambda: (
-            select_column(database, "SELECT count(*) FROM instances WHERE instance_id = %s", install.instance_id) == [0]
-        )
-    )
-
-
-def test_a_slow_job_does_not_block_the_others(serve: Callable[..., ServerProcess], database: str) -> None:
-    server = serve(SHM_STATEMENT_TIMEOUT="1s")
-    with admin_cursor(database) as cursor:
-        cursor.execute("SELECT pg_advisory_lock(%s)", [Lock.ROLLUP])  # no step of the rollup can finish
-        with expired_pending_install(server, database) as purged:
-            Install(server.url).enroll({"orders": 1})
-            wait_for(lambda: "could not roll up" in server.log, "a log line about the rollup")
-            wait_for(purged, "the purge")
-        cursor.execute("SELECT pg_advisory_unlock(%s)", [Lock.ROLLUP])
-    wait_until_rolled_up(database)
-    assert "Traceback" not in server.log
-
-
 def test_a_partition_in_use_is_dropped_later_and_blocks_nothing(
     installs: list[Install], serve: Callable[..., ServerProcess], database: str
 ) -> None:
@@ -474,13 +378,3 @@ def test_hours_that_charts_need_are_kept_with_a_short_retention(
     assert {at: after[at] for at in chart_timestamps(server, "7d") if at in before} == {
         at: before[at] for at in chart_timestamps(server, "7d") if at in before
     }
-
-
-def test_unused_distributions_are_deleted(serve: Callable[..., ServerProcess], database: str) -> None:
-    for key, ago in (("old", timedelta(days=2)), ("new", timedelta(hours=1))):
-        execute(database, "INSERT INTO distributions VALUES ('ledger', FALSE, %s, 1, 1, 1, 1, 1, now() - %s)", key, ago)
-    serve()
-    wait_for(
-        lambda: select_column(database, "SELECT key FROM distributions") == ["new"],
-        "the deletion of the old distribution",
-    )

@@ -10,6 +10,7 @@ import psycopg2
 import pytest
 
 from tests.support import plain_http
+from tests.support.background_jobs import wait_until_rolled_up
 from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.responses import instances_by_id
@@ -98,7 +99,6 @@ COUNT_ROWS = """
             SELECT FROM series_hours WHERE key = 'n' GROUP BY at HAVING sum(total) <> 0 OR sum(instances) <> 0
         ) hours)
 """
-SELECT_IS_ROLLED_UP = "SELECT min(h.cursor) >= max(s.cursor) FROM series_head h, snapshots s"
 
 
 def delete(server: ServerProcess, install: Install, token: str | None = None) -> httpx.Response:
@@ -115,12 +115,7 @@ async def test_a_deleted_instance_leaves_no_data(server: ServerProcess, database
     instance_url = f"{server.url}/api/v1/admin/instances/{install.instance_id}"
     with admin_cursor(database) as cursor:
         cursor.execute("INSERT INTO absences VALUES (%s, now(), now())", (install.instance_id,))
-        deadline = time.monotonic() + TIMEOUT_S
-        cursor.execute(SELECT_IS_ROLLED_UP)
-        while cursor.fetchone() != (True,):
-            assert time.monotonic() < deadline, server.log
-            await asyncio.sleep(0.05)
-            cursor.execute(SELECT_IS_ROLLED_UP)
+        await asyncio.to_thread(wait_until_rolled_up, database)
         cursor.execute(COUNT_ROWS, {"id": install.instance_id})
         assert (cursor.fetchone() or (0,))[0] > 5  # the instance, two snapshots, an absence, the tally, several hours
     if revoked:

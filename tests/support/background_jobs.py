@@ -4,7 +4,7 @@ So a test controls when refreshes and rollups happen, with the same jobs as a se
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,8 +20,12 @@ from shm.ingest.key_cache import PublicKeyCache
 from shm.ingest.registry import Registry
 from shm.server import background_jobs
 from shm.server.background_jobs import Job
-from tests.support.databases import admin_cursor
+from tests.support.clusters import wait_for
+from tests.support.databases import admin_cursor, execute, select_column
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess
 
+ROLLED_UP_SQL = "SELECT s.cursor = f.cursor AND NOT s.stale FROM series_head s, feed_head f"
 CONNECTIONS = 1
 
 
@@ -65,3 +69,25 @@ def run_background_jobs(database: str, **environment: str) -> Iterator[Backgroun
             yield BackgroundJobs(runner, own, background_jobs.jobs(own, registry, eraser, feed, settings))
         finally:
             runner.run(opened.__aexit__(None, None, None))
+
+
+def wait_until_rolled_up(database: str) -> None:
+    """Waits until all snapshots are in the series."""
+    wait_for(lambda: select_column(database, ROLLED_UP_SQL) == [True], "the rollup")
+
+
+@contextmanager
+def expired_pending_install(server: ServerProcess, database: str) -> Iterator[Callable[[], bool]]:
+    """A pending install past its age. Yields a function that returns whether the purge, a later job, has deleted it."""
+    install = Install(server.url)
+    assert install.register().status_code == 201
+    execute(
+        database,
+        "UPDATE instances SET registered_at = now() - interval '3 days' WHERE instance_id = %s",
+        install.instance_id,
+    )
+    yield (
+        lambda: (
+            select_column(database, "SELECT count(*) FROM instances WHERE instance_id = %s", install.instance_id) == [0]
+        )
+    )

@@ -4,6 +4,7 @@ import argparse
 import secrets
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import psycopg2
 from psycopg2.extensions import make_dsn, parse_dsn
@@ -53,3 +54,17 @@ def recreate(postgres: str, database: str, template: str) -> None:
 def migrate(dsn: str) -> None:
     """Migrates the schema of a database, as `shm migrate` does."""
     assert run_migrate(argparse.Namespace(dsn=dsn, data_dir=None)) == 0
+
+
+def select_column(database: str, sql: str, *parameters: object) -> list[Any]:
+    """The first column of all rows."""
+    with admin_cursor(database) as cursor:
+        cursor.execute(sql, parameters or None)
+        return [row[0] for row in cursor.fetchall()]
+
+
+def execute(database: str, sql: str, *parameters: object) -> None:
+    """Executes SQL without the server."""
+    with admin_cursor(database) as cursor:
+        cursor.execute("SET timezone = 'UTC'")
+        cursor.execute(sql, parameters or None)
