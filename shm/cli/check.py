@@ -23,7 +23,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `shm migrate`, and `--repair`."""
     add_flags(parser, *database_command.FLAGS)
     parser.add_argument(
-        "--repair", action="store_true", help="Correct the differences. Raw snapshots are never changed."
+        "--repair",
+        action="store_true",
+        help="Correct the differences. The metrics that installs sent are never changed.",
     )
 
 

@@ -120,8 +120,8 @@ class Settings:
         "SHM_MAX_CLOCK_SKEW",
         parse_duration,
         "5m",
-        "How far ahead of the server's clock a timestamp may be. Clocks differ; a snapshot from further "
-        "ahead would remain the newest for a long time.",
+        "How far ahead of the server's clock a timestamp may be, and the timestamp of a signed action also behind "
+        "it. Clocks differ; a snapshot from further ahead would remain the newest for a long time.",
     )
     retention: timedelta = setting(
         "SHM_RETENTION",
@@ -315,15 +315,15 @@ class Settings:
         "SHM_QUEUE",
         parse_positive_int,
         "10000",
-        "Snapshots that wait for a batch. They are some seconds of intake; beyond them a 503 is better "
-        "than a longer wait.",
+        "Snapshots that wait for a batch, and statements and keys that wait for a connection. They are some "
+        "seconds of intake; beyond them a 503 is better than a longer wait.",
     )
     pool: int = setting(
         "SHM_DB_POOL",
         parse_pool_size,
         "6",
-        "Connections to PostgreSQL for reading, in each process. The writer has its own. PostgreSQL "
-        "starts a process for each connection.",
+        "Connections to PostgreSQL, in each process, for all but the storing of snapshots, which has its own. "
+        "PostgreSQL starts a process for each connection.",
     )
     statement_timeout: timedelta = setting(
         "SHM_STATEMENT_TIMEOUT",

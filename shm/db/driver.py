@@ -1,7 +1,7 @@
 """aiopg: connection settings, the start of a pool, and the execution of one statement.
 
-Only this module and `shm.db.database` import aiopg. Numbers are returned as Decimal with all their digits, jsonb as
-`msgspec.Raw` (unparsed text), bytea as memoryview, times in UTC.
+Only this module, `shm.db.connection` and `shm.db.database` import aiopg. Numbers are returned as Decimal with all their
+digits, jsonb as `msgspec.Raw` (unparsed text), bytea as memoryview, times in UTC.
 """
 
 import asyncio

@@ -49,7 +49,10 @@ class Chunk:
 
 
 class ChangeBuffer:
-    """Every change after `start_cursor` up to `cursor`. Positions count entries and are valid in one buffer only."""
+    """The newest states of all that changed after `start_cursor` up to `cursor`.
+
+    Positions count entries and are valid in one buffer only.
+    """
 
     def __init__(self, cursor: int) -> None:
         self.start_cursor = cursor

@@ -10,7 +10,9 @@ from shm.analytics.instances import Instance, instance_from_row
 from shm.db.database import Database
 
 PAGE_SIZE = 500  # changes read at a time
-UNSENT_KPIS_SPAN = 1_000  # changes before a cursor whose KPIs may be unsent: KPIs follow half a second later
+UNSENT_KPIS_SPAN = (
+    1_000  # cursors before a subscriber's, whose KPIs may not have been sent: they follow half a second later
+)
 MAX_CURSOR = 2**63 - 1  # no cursor comes after it
 
 

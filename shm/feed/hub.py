@@ -181,7 +181,7 @@ class Feed:
                 await advanced.wait()
                 continue
             chunk = None if subscriber.position is None else buffer.next_chunk(subscriber.position, subscriber.app)
-            if chunk is None:  # the subscriber read so slowly that its position was dropped
+            if chunk is None:  # its position was dropped: it read too slowly, or the buffer started again
                 subscriber.position, subscriber.behind_since = None, asyncio.get_running_loop().time()
                 continue
             if chunk.frames:
@@ -211,10 +211,11 @@ class Feed:
         self._kpi_publisher.request(changed_apps | buffer.changed_apps_since(position, subscriber.app))
 
     def _lag(self, subscriber: Subscriber, now: float) -> float:
-        waiting = subscriber.behind_since
+        """Seconds since the oldest change that the subscriber lacks, or the oldest notification that is unread."""
+        waiting_since = subscriber.behind_since
         if subscriber.position is not None:
-            waiting = self._buffer.waiting_since(subscriber.position) if self._buffer else None
-        return now - min(now if waiting is None else waiting, now if self._unread_since is None else self._unread_since)
+            waiting_since = self._buffer.waiting_since(subscriber.position) if self._buffer else None
+        return now - min(since for since in (waiting_since, self._unread_since, now) if since is not None)
 
 
 def _first_chunk(page: ChangePage, app: str | None) -> tuple[bytes, int, int]:

@@ -25,7 +25,7 @@ from shm.ingest.registry import SIGNED_BEFORE_ERASURE, Registry, unknown_instanc
 rate_limited = RateLimitedLogger(logging.getLogger(__name__))
 
 # With at least this many snapshots in the queue, a batch takes half of them: PostgreSQL writes one half while Python
-# parses and verifies further requests. In a shorter queue, the second commit costs more than the overlap saves.
+# parses and verifies further requests. In a shorter queue, a second commit costs more than it saves.
 MIN_HALVED_QUEUE = 16
 
 # Queued snapshots of one instance, in backlogs of the maximum size: one instance cannot fill the queue for the others.
@@ -163,7 +163,7 @@ class BatchWriter:
         key = snapshot.instance_id, snapshot.snapshot_at
         pending = self._pending.get(key)
         if pending is not None:
-            return replace(await asyncio.shield(pending), is_new=False)
+            return _raise_erased(replace(await asyncio.shield(pending), is_new=False))
         queued = self._queued_by_instance.get(snapshot.instance_id, 0)
         if queued >= self._max_per_instance:
             raise TooMany("rate_limited", "Too many snapshots of this instance are queued.", 1)
@@ -177,10 +177,7 @@ class BatchWriter:
         self._pending[key] = entry.result
         self._queued_by_instance[snapshot.instance_id] = queued + 1
         try:
-            row = await entry.result
-            if row.verdict == Verdict.ERASED:
-                raise BadRequest("signed_before_erasure", SIGNED_BEFORE_ERASURE)
-            return row
+            return _raise_erased(await entry.result)
         finally:
             del self._pending[key]
             self._queued_by_instance[snapshot.instance_id] -= 1
@@ -235,6 +232,12 @@ class BatchWriter:
         half = len(batch) // 2
         await self._write(batch[:half])
         await self._write(batch[half:])
+
+
+def _raise_erased(row: _Row) -> _Row:
+    if row.verdict == Verdict.ERASED:
+        raise BadRequest("signed_before_erasure", SIGNED_BEFORE_ERASURE)
+    return row
 
 
 def _raise_refusal(result: _Row | BadRequest) -> _Row:

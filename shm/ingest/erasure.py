@@ -18,7 +18,7 @@ from shm.ingest.registry import unknown_instance
 
 PAGE = 500  # snapshots, versions or absences of a statement
 MAX_LEAVES = 2_000  # of a statement: each has rows of the series for the hours and days that it changed
-INTERRUPTED_PAGE = 10  # deletions and revocations that one step of the background resumes
+INTERRUPTED_PAGE = 10  # deletions and revocations that one step of the background job resumes
 HASHES_PAGE = 1_000  # expired hashes of a statement
 PURGE_PAGE = 1_000  # instances of a statement, so that batches of snapshots never wait long
 

@@ -130,7 +130,7 @@ _timestamp_decoder: msgspec.json.Decoder[datetime] = msgspec.json.Decoder(Annota
 _string_decoder = msgspec.json.Decoder(str)
 
 
-def parse_registration(body: bytes, limits: Settings) -> Registration:
+def parse_registration(body: bytes, settings: Settings) -> Registration:
     """Parses the body of a registration. Raises BadRequest."""
     fields = _decode(_register_decoder, body)
     instance_id = fields.instance_id.lower()
@@ -143,59 +143,59 @@ def parse_registration(body: bytes, limits: Settings) -> Registration:
         instance_id=instance_id,
         public_key=public_key,
         # The length is checked before the slug is made: the time for a slug grows with the length of the name.
-        app_name=_parse_text("app_name", fields.app_name, limits.max_name),
+        app_name=_parse_text("app_name", fields.app_name, settings.max_name),
         app_slug=slugs.make_slug(fields.app_name),
-        app_version=_parse_text("app_version", fields.app_version or "", limits.max_name),
-        environment=_parse_text("environment", fields.environment or "", limits.max_name),
-        deployment_mode=_parse_text("deployment_mode", fields.deployment_mode or "", limits.max_name),
-        os_arch=_parse_text("os_arch", fields.os_arch or "", limits.max_name),
+        app_version=_parse_text("app_version", fields.app_version or "", settings.max_name),
+        environment=_parse_text("environment", fields.environment or "", settings.max_name),
+        deployment_mode=_parse_text("deployment_mode", fields.deployment_mode or "", settings.max_name),
+        os_arch=_parse_text("os_arch", fields.os_arch or "", settings.max_name),
     )
 
 
-def parse_activation(signed: SignedBody, now: datetime, limits: Settings) -> datetime | None:
+def parse_activation(signed: SignedBody, now: datetime, settings: Settings) -> datetime | None:
     """The timestamp of an activation, within the clock skew of `now`; None without one. Raises BadRequest."""
     timestamp = _decode(_activate_decoder, signed.body).timestamp
     if isinstance(timestamp, msgspec.UnsetType):
         return None
-    return _parse_timestamp(timestamp, now, limits.max_clock_skew, limits.max_clock_skew)
+    return _parse_timestamp(timestamp, now, settings.max_clock_skew, settings.max_clock_skew)
 
 
-def parse_snapshot(signed: SignedBody, now: datetime, limits: Settings) -> Snapshot:
+def parse_snapshot(signed: SignedBody, now: datetime, settings: Settings) -> Snapshot:
     """Parses a snapshot. Raises Forbidden or BadRequest."""
     fields = _decode(_snapshot_decoder, signed.body)
     _check_instance_id(signed, fields.instance_id)
-    return _build_snapshot(fields, signed, now, limits)
+    return _build_snapshot(fields, signed, now, settings)
 
 
-def parse_backlog(signed: SignedBody, now: datetime, limits: Settings) -> list[Snapshot | Refusal]:
+def parse_backlog(signed: SignedBody, now: datetime, settings: Settings) -> list[Snapshot | Refusal]:
     """Parses a backlog: its snapshots in the order sent, a refusal in place of each invalid one.
 
     Raises Forbidden or BadRequest where the body as a whole is refused.
     """
     fields = _decode(_backlog_decoder, signed.body)
     _check_instance_id(signed, fields.instance_id)
-    if len(fields.snapshots) > limits.max_backlog:
+    if len(fields.snapshots) > settings.max_backlog:
         raise BadRequest(
             "too_many_snapshots",
-            f"snapshots has {len(fields.snapshots)} members; at most {limits.max_backlog} are allowed.",
+            f"snapshots has {len(fields.snapshots)} members; at most {settings.max_backlog} are allowed.",
         )
 
     def parse_member(member: msgspec.Raw) -> Snapshot | Refusal:
         try:
-            return _build_snapshot(_decode(_member_decoder, bytes(member)), signed, now, limits)
+            return _build_snapshot(_decode(_member_decoder, bytes(member)), signed, now, settings)
         except Refusal as refusal:
             return refusal
 
     return [parse_member(member) for member in fields.snapshots]
 
 
-def parse_action(signed: SignedBody, name: str, now: datetime, limits: Settings) -> datetime:
+def parse_action(signed: SignedBody, name: str, now: datetime, settings: Settings) -> datetime:
     """The timestamp of an action, within the clock skew of `now`. Raises Forbidden or BadRequest."""
     fields = _decode(_action_decoder, signed.body)
     _check_instance_id(signed, fields.instance_id)
     if fields.action != name:
         raise BadRequest("bad_field", f"action is not {name!r}, the action of this path.")
-    return _parse_timestamp(fields.timestamp, now, limits.max_clock_skew, limits.max_clock_skew)
+    return _parse_timestamp(fields.timestamp, now, settings.max_clock_skew, settings.max_clock_skew)
 
 
 def parse_new_public_key(body: bytes) -> bytes:
@@ -208,10 +208,10 @@ def _check_instance_id(signed: SignedBody, instance_id: str) -> None:
         raise Forbidden("instance_mismatch", "instance_id in the body is not the one in X-Instance-ID.")
 
 
-def _build_snapshot(fields: BacklogSnapshot, signed: SignedBody, now: datetime, limits: Settings) -> Snapshot:
-    snapshot_at = _parse_timestamp(fields.timestamp, now, limits.max_clock_skew, limits.max_snapshot_age)
-    flattened = flatten(fields.metrics, limits)
-    version = None if fields.app_version is None else _parse_text("app_version", fields.app_version, limits.max_name)
+def _build_snapshot(fields: BacklogSnapshot, signed: SignedBody, now: datetime, settings: Settings) -> Snapshot:
+    snapshot_at = _parse_timestamp(fields.timestamp, now, settings.max_clock_skew, settings.max_snapshot_age)
+    flattened = flatten(fields.metrics, settings)
+    version = None if fields.app_version is None else _parse_text("app_version", fields.app_version, settings.max_name)
     return Snapshot(
         instance_id=signed.instance_id,
         public_key=signed.public_key,

@@ -17,10 +17,10 @@ from shm.db.database import Database
 from shm.ingest.key_cache import PublicKeyCache
 from shm.ingest.payloads import Registration
 
-EXPORT_PAGE = 20  # snapshots of a page of a disclosure, 1.3 MB at most: a slow reader keeps one page in memory
+EXPORT_PAGE = 20  # snapshots in one page of a disclosure, 1.3 MB at most: a slow reader keeps one page in memory
 REFRESH_PAGE = 500  # instances of a statement: some milliseconds under the writers' lock
 REFRESH_MAX_LEAVES = 5_000  # of a statement: instances with many keys change many rows of the tallies
-# Length of a run. After an outage many instances are due, and every read has to correct for those that remain.
+# Time limit of one step. After an outage many instances are due, and every read has to correct for those that remain.
 REFRESH_DURATION_S = 1.0
 REFRESH_PAUSE_S = 0.02  # between two pages, so that batches of snapshots get the lock
 SIGNED_BEFORE_ERASURE = (

@@ -1,8 +1,8 @@
 """Background jobs that refresh the states of instances, roll up snapshots, and delete expired data.
 
 Jobs run in bounded steps, one after the other with rests between them, so that they never block the intake. Only
-one process on a database runs them; another one continues when it ends. Each step is one statement, so the data is
-consistent after every step. A job's name follows "could not" in log messages.
+one process on a database runs them; another one continues when it ends. Each statement of a step leaves the data
+consistent. A job's name follows "could not" in log messages.
 """
 
 import asyncio

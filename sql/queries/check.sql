@@ -3,7 +3,7 @@
 -- expected value (as text, cut), and the input of the statement `repair_…` (`repair_row`).
 --
 -- A repair computes each row that differs anew from its source. Leaves, instances, versions and absences have a short
--- source, which the repair reads under the writers' lock. The source of a tally or of an hour is all instances or all
+-- source, which the repair reads under the lock of the table's writers. The source of a tally or of an hour is all instances or all
 -- snapshots of an application, too long to read under a lock that every install waits for. The comparison has computed
 -- the new sum without a lock; the repair adds what the old one lacks, although others have written since. Each of their
 -- statements changes the sum by the same amount as its source, so the difference between the two stays the same until
@@ -427,7 +427,7 @@ SELECT 1 FROM made;
 SELECT
     'absences' AS table_name,
     concat_ws(', ', left(a.instance_id::text, 8), a.lost_at) AS row_key,
-    concat('absences_ended ', a.returned_at, CASE WHEN i.instance_id IS NULL THEN ', of no instance' END) AS actual,
+    concat('ended ', a.returned_at, CASE WHEN i.instance_id IS NULL THEN ', of no instance' END) AS actual,
     'none' AS expected,
     jsonb_build_object('instance_id', a.instance_id, 'lost_at', a.lost_at) AS repair_row
 FROM absences a

@@ -45,7 +45,7 @@ LEFT JOIN (
 ORDER BY page.cursor;
 
 -- name: select_recently_changed_apps
--- Applications (or the requested one) with a change among the last cursors up to this one.
+-- Applications (or the requested one) with a change within `span` cursors before this one, or at it.
 SELECT app_slug AS slug
 FROM (
     SELECT app_slug FROM instances

@@ -1,5 +1,5 @@
--- Every statement that changes an instance takes the writers' lock first, as a statement of its own: the second one
--- then sees all that earlier writers did, and cursors are committed in their order.
+-- A statement that changes what the feed sends or what tallies depend on takes the writers' lock first, as a statement of
+-- its own: the second one then sees all that earlier writers did, and cursors are committed in their order.
 
 -- name: register
 -- Stores an unsigned registration and returns the verdict. A new instance becomes pending, and so does one that is pending

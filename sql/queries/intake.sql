@@ -1,10 +1,14 @@
 -- name: store_batch (prepared)
--- Stores a batch of verified snapshots (a JSON array) and returns a verdict for each by its position: stored (also
--- if it was stored before; then `is_new` is false), staged (stored, and the instance's key must be confirmed: a staged
--- registration is to take effect, or the instance was approved before it was first seen), pending (the key must be
--- confirmed first), unknown (or another key, or being erased), revoked, erased (the instance was erased since). The
--- statement updates the current snapshots and cursors of instances and the tallies, and notifies the feed once. A snapshot without a version has its install's, and belongs
--- to the application that the install has with it: the staged registration takes effect. `key_sets` and `string_sets`
+-- Stores a batch of verified snapshots (a JSON array) and returns a verdict for each by its position:
+--   stored    also if it was stored before; then `is_new` is false
+--   staged    stored, and the key must be confirmed: a registration is staged, or an approval preceded the first contact
+--   pending   not stored: the key must be confirmed first
+--   erased    not stored: the instance was erased after the snapshot's time
+--   revoked   not stored
+--   unknown   not stored: no such instance, another key, or being erased
+-- The statement updates the current snapshots and cursors of instances and the tallies, and notifies the feed once. A
+-- snapshot without a version has its install's, and belongs to the application that the install has with it: the staged
+-- registration takes effect. `key_sets` and `string_sets`
 -- are the distinct sets of keys and of strings (value by key) in the batch, which most installs of an application share;
 -- `key_set` and `string_set` are a snapshot's positions in them, from 0. Keys and values beyond the limits are taken out
 -- of the leaves.

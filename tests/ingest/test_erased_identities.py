@@ -17,7 +17,7 @@ from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.responses import instances_by_id, problem
 from tests.support.server_process import ServerProcess
-from tests.support.signed_actions import act, action, rotate
+from tests.support.signed_actions import act, action, backlog, rotate
 from tests.support.time_travel import shift_times
 
 ACTIVATE = b'{"action":"activate"}'
@@ -60,6 +60,21 @@ def test_requests_signed_before_an_erasure_bring_nothing_back(server: ServerProc
     assert problem(install.post("/v1/snapshot", sent, install.signed(sent))) == (400, "signed_before_erasure")
     (left,) = instances_by_id(server).values()
     assert (left["status"], left["metrics"], left["last_seen_at"]) == ("pending", {}, None)
+
+
+def test_each_old_member_of_a_backlog_is_refused_after_an_erasure(server: ServerProcess) -> None:
+    install = Install(server.url).enroll({"n": 1})
+    old = {"timestamp": (datetime.now(UTC) - timedelta(minutes=1)).isoformat(), "metrics": {"n": 2}}
+    assert act(install, "erase").status_code == 200
+    assert install.register().status_code == 201
+    assert install.snapshot({"n": 3}).status_code == 202
+    new = {"timestamp": datetime.now(UTC).isoformat(), "metrics": {"n": 4}}
+    verdicts = backlog(install, [old, new, old]).json()["snapshots"]
+    assert [each.get("code", each["status"]) for each in verdicts] == [
+        "signed_before_erasure",
+        "stored",
+        "signed_before_erasure",
+    ]
 
 
 def test_an_erased_install_returns_with_a_newer_snapshot(server: ServerProcess, database: str) -> None:

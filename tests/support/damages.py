@@ -136,7 +136,7 @@ DAMAGES = {
     "an absence of nobody": (
         "INSERT INTO absences VALUES (gen_random_uuid(), now() - interval '1 day', now())",
         "absences: ",
-        ", of no instance, should be none",
+        ": is ended 20",
     ),
     "an absence that ends before it begins": (
         "INSERT INTO absences VALUES (ONE, now(), now() - interval '1 day')",

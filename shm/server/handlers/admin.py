@@ -70,7 +70,7 @@ class Stats(Handler):
 
 
 class Applications(Handler):
-    """`GET applications`."""
+    """`applications`."""
 
     @operation("listApplications", Role.VIEWER, headers=[NEXT_PAGE])
     async def get(self, query: PageQuery) -> list[applications.Application]:
@@ -111,7 +111,7 @@ class ApplicationKpis(Handler):
 
 
 class Instances(Handler):
-    """`GET instances`."""
+    """`instances`."""
 
     @operation("listInstances", Role.VIEWER, headers=[FEED_CURSOR, NEXT_PAGE])
     async def get(self, query: InstancesQuery) -> list[instances.Instance]:

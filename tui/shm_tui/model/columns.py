@@ -17,7 +17,7 @@ from shm_tui.text.formatting import age
 
 METRIC_PREFIX = "metric:"  # of a metric column's ID, so that a metric named `version` is not the column of versions
 SHORT_ID_CHARS = 8  # characters of an instance ID that distinguish it from its neighbours
-HOST_FIRST_WIDTH = 150  # cells of a screen from which on the host's columns are before the metrics
+HOST_FIRST_WIDTH = 150  # cells: screens at least this wide show the host's columns before the metrics
 
 
 class Pinning(Enum):

@@ -4,7 +4,7 @@
     -term           rows that do not match the term
     field:text      id app version os env mode, or a metric     version:1.4   1.4, 1.4.2, 1.4-rc, but not 1.40
     status:active   counted active uncounted silent pending revoked
-    key>10          also >= < <= = !=, of a metric; numbers may end in k, M, B
+    key>10          also >= < <= = !=, of a metric; numbers may end in k, M, B, T
     version>=1.4    of versions                                 seen<1h       of times: s m h d
 
 All terms must match. A quoted name, `"version">3`, is always a metric's key.

@@ -39,12 +39,12 @@ DEFAULT_ACTIVE_WINDOW_S = 30 * 86400  # until the server has sent its own
 
 
 class Phase(Enum):
-    """The state of the connection. The values are the words on the screen."""
+    """The state of the connection."""
 
     CONNECTING = "connecting"
     LIVE = "live"
     DISCONNECTED = "disconnected"
-    ACCESS_DENIED = "refused"
+    ACCESS_DENIED = "access denied"
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,7 +144,7 @@ class RowStore:
             self._trim_pending()
 
     def _affects_order(self, key: str, new: Row, clock: Clock) -> bool:
-        """Whether a new row starts or stops to match the filter, or its sort key changed."""
+        """Whether a new row starts or stops matching the filter, or its sort key changed."""
         if not self.filter.matches(new, clock):
             self._sort_keys.pop(key, None)
             return key in self._visible
