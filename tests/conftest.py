@@ -8,11 +8,10 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from psycopg2.extensions import make_dsn
 
 from shm.db.embedded import EmbeddedPostgres
 from tests.support import plain_http
-from tests.support.databases import TEMPLATE, admin_cursor, fresh_database, migrate
+from tests.support.databases import TEMPLATE, admin_cursor, create_database, fresh_database, migrate, superuser_cursor
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 from tests.support.targets import HonestInstalls, Seeded, Target
@@ -41,7 +40,7 @@ def postgres_dir() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The DSN of a PostgreSQL for the session, with a migrated template database.
+    """The DSN of a PostgreSQL for the session, with a migrated template database, as a role without other privileges.
 
     fsync is off. Tests of durability start their own embedded PostgreSQL.
     """
@@ -49,12 +48,11 @@ def postgres() -> Iterator[str]:
         tempfile.TemporaryDirectory(prefix="shm-tests-") as folder,
         EmbeddedPostgres(Path(folder)).running() as dsn,
     ):
-        with admin_cursor(dsn) as cursor:
+        with superuser_cursor(dsn) as cursor:
             for setting in ("fsync", "full_page_writes"):
                 cursor.execute(f"ALTER SYSTEM SET {setting} = off")
             cursor.execute("SELECT pg_reload_conf()")
-            cursor.execute(f"CREATE DATABASE {TEMPLATE}")
-        migrate(make_dsn(dsn, dbname=TEMPLATE))
+        migrate(create_database(dsn, TEMPLATE))
         yield dsn
 
 

@@ -15,17 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg2
+from psycopg2.extensions import make_dsn
 
 from bench.read import costs
 from bench.read.endpoints import BASELINE_PATH, ENDPOINTS, WARM_UP_REQUESTS, Endpoint, PathParameters, TimedClient
 from bench.read.latencies import COLUMNS, Latencies, print_targets
-from bench.read.seeded_fleet import SeededFleet, seed_fleet, terminate_backends
+from bench.read.seeded_fleet import SeededFleet, open_cursor, seed_fleet, terminate_backends
 from bench.support import machine
 from bench.support.errors import InvalidRun
 from bench.support.report import Table, print_line
 from bench.support.server import RunningServer, postmaster_pid, run_server
 from shm.core.signals import exit_on_signals
 from shm.db.embedded import EmbeddedPostgres
+from shm.db.embedded_role import ROLE, SUPERUSER
 
 TENFOLD = 10
 SEED_CONCURRENCY = 2  # each uses a core and the disk fully
@@ -87,6 +89,8 @@ def _seed(data_dir: Path, fleet: SeededFleet) -> None:
         pass  # creates the schema
     started = time.monotonic()
     with EmbeddedPostgres(data_dir).running() as dsn:
+        with open_cursor(make_dsn(dsn, user=SUPERUSER)) as cursor:
+            cursor.execute(f"GRANT pg_checkpoint TO {ROLE}")
         durations = seed_fleet(dsn, fleet)
     slowest = sorted(durations, key=lambda step: -durations[step])[:4]
     print_line(

@@ -11,7 +11,7 @@ from shm.cli.terminal import print_message, print_result, strip_control_characte
 from shm.core.errors import ConfigurationError
 from shm.core.settings import add_flags
 from shm.db.database import Database
-from shm.db.migrations import migrate
+from shm.db.migrations import check_schema, migrate
 
 HELP = (
     "Recompute counts, KPIs, charts and first versions from the raw snapshots and list each difference; --repair "
@@ -31,11 +31,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compares, repairs if `--repair` is set, and prints the differences."""
-    return database_command.run(args, lambda database, _: _check(database, repair=args.repair))
+    prepare = migrate if args.repair else check_schema
+    return database_command.run(args, lambda database, _: _check(database, repair=args.repair), prepare=prepare)
 
 
 async def _check(database: Database, *, repair: bool) -> int:
-    await migrate(database)
     remaining = await _repair(database) if repair else await find_differences(database)
     _print_differences(remaining)
     if STALE.table_name in remaining.counts:

@@ -1,4 +1,4 @@
-"""Common parts of all commands that use the database: settings, log, connection, and error messages."""
+"""Common parts of all commands that use the database: settings, log, connection, schema, and error messages."""
 
 import argparse
 import asyncio
@@ -15,34 +15,41 @@ from shm.core.settings import Settings
 from shm.core.signals import exit_on_signals, interruptible
 from shm.db.database import Database
 from shm.db.embedded import RestartIfDead, provide_dsn
+from shm.db.migrations import check_schema, migrate
 
 FLAGS = ("dsn", "data_dir")  # of every command except `serve`, which has a flag for each setting
 BROKEN_PIPE_STATUS = 1  # exit status when the reader of standard output has closed it before the end
 
 T = TypeVar("T")
 Action = Callable[[Database, Settings], Awaitable[int]]
+Preparation = Callable[[Database], Awaitable[object]]
 
 logger = logging.getLogger(__name__)
 
 
-def run(args: argparse.Namespace, action: Action) -> int:
+def run(args: argparse.Namespace, action: Action, *, prepare: Preparation = migrate) -> int:
     """Runs `action` on the database of `args`, over one connection, and returns its exit status. As `run_with`."""
-    return run_with(args, nullcontext(), lambda database, settings, _: action(database, settings))
+    return run_with(args, nullcontext(), lambda database, settings, _: action(database, settings), prepare=prepare)
 
 
 def run_with(
     args: argparse.Namespace,
     resource: AbstractContextManager[T],
     action: Callable[[Database, Settings, T], Awaitable[int]],
+    *,
+    prepare: Preparation = migrate,
 ) -> int:
     """The same with a resource that no signal interrupts while it is opened or closed.
+
+    `prepare` runs before `action`. A command that only reads passes `check_schema`: nothing is created then.
 
     Raises ConfigurationError with a sentence. Any other exception is logged, redacted, and results in status 1.
     """
     try:
         settings = load_settings({name: vars(args)[name] for name in FLAGS})
-        with open_dsn(settings) as (dsn, _), resource as opened, interruptible():
-            status = asyncio.run(_with_database(settings, dsn, opened, action))
+        create = prepare is not check_schema
+        with open_dsn(settings, create=create) as (dsn, _), resource as opened, interruptible():
+            status = asyncio.run(_with_database(settings, dsn, opened, prepare, action))
             sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at exit and would fail
@@ -64,10 +71,10 @@ def load_settings(flags: Mapping[str, object]) -> Settings:
 
 
 @contextmanager
-def open_dsn(settings: Settings) -> Iterator[tuple[str, RestartIfDead | None]]:
+def open_dsn(settings: Settings, *, create: bool = True) -> Iterator[tuple[str, RestartIfDead | None]]:
     """As `provide_dsn`, within `exit_on_signals`. Errors of the database become ConfigurationErrors."""
     try:
-        with exit_on_signals(), provide_dsn(settings) as dsn_and_restart:
+        with exit_on_signals(), provide_dsn(settings, create=create) as dsn_and_restart:
             yield dsn_and_restart
     except Refusal as refusal:
         raise ConfigurationError(refusal.detail) from None
@@ -80,7 +87,12 @@ def open_dsn(settings: Settings) -> Iterator[tuple[str, RestartIfDead | None]]:
 
 
 async def _with_database(
-    settings: Settings, dsn: str, resource: T, action: Callable[[Database, Settings, T], Awaitable[int]]
+    settings: Settings,
+    dsn: str,
+    resource: T,
+    prepare: Preparation,
+    action: Callable[[Database, Settings, T], Awaitable[int]],
 ) -> int:
     async with Database.connect(settings, dsn, size=1) as database:
+        await prepare(database)
         return await action(database, settings, resource)

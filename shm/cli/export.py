@@ -22,7 +22,7 @@ from shm.core.errors import ConfigurationError
 from shm.core.settings import Settings, add_flags
 from shm.core.signals import interruptible
 from shm.db.database import Database
-from shm.db.migrations import migrate
+from shm.db.migrations import check_schema
 
 HELP = "Write all instances with their current metrics as CSV or JSON lines."
 
@@ -51,13 +51,12 @@ def run(args: argparse.Namespace) -> int:
         await _export(database, settings, selection, args.format, write)
         return 0
 
-    return database_command.run_with(args, _output(args.output), write_all)
+    return database_command.run_with(args, _output(args.output), write_all, prepare=check_schema)
 
 
 async def _export(
     database: Database, settings: Settings, selection: InstanceFilter, output_format: export.Format, write: Write
 ) -> None:
-    await migrate(database)
     exported = await export.open_export(InstanceReader(database, settings), selection, output_format)
     if exported.omitted_columns:
         print_message(f"{exported.omitted_columns} metrics have no column; --format jsonl has all of them.")

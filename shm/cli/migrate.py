@@ -20,10 +20,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Migrates and logs the number of applied migrations."""
-    return database_command.run(args, _migrate)
+    return database_command.run(args, _end, prepare=_migrate)
 
 
-async def _migrate(database: Database, _: Settings) -> int:
+async def _migrate(database: Database) -> None:
     count = await migrate(database)
     logger.info("the schema is up to date, %d migrations applied", count)
+
+
+async def _end(_: Database, __: Settings) -> int:
     return 0

@@ -14,7 +14,7 @@ from shm.cli.terminal import print_message, print_result, strip_control_characte
 from shm.core.setting_types import parse_duration
 from shm.core.settings import Settings, add_flags
 from shm.db.database import Database
-from shm.db.migrations import migrate
+from shm.db.migrations import check_schema, migrate
 
 HELP = "List, create and remove API tokens, directly in the database."
 
@@ -50,12 +50,11 @@ def run(args: argparse.Namespace) -> int:
     """Runs the subcommand."""
     action: Action = args.action
 
-    async def migrate_and_act(database: Database, settings: Settings) -> int:
-        await migrate(database)
+    async def act(database: Database, settings: Settings) -> int:
         await action(args, TokenStore(database, settings))
         return 0
 
-    return database_command.run(args, migrate_and_act)
+    return database_command.run(args, act, prepare=check_schema if action is _list else migrate)
 
 
 async def _list(_: argparse.Namespace, tokens: TokenStore) -> None:

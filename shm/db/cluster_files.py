@@ -6,7 +6,6 @@ All methods are called while the server does not run and `shm.db.embedded` holds
 import os
 import pwd
 import re
-import shutil
 import stat
 import tempfile
 from contextlib import suppress
@@ -15,6 +14,7 @@ from pathlib import Path
 MAX_SOCKET_PATH_BYTES = 100  # the kernel's limit for a Unix socket is 107
 MAX_LOG_BYTES = 1024**2  # people read the end of the log
 LOG_ENTRY_START = re.compile(rb"^(?=[0-9]{4}-[0-9]{2}-[0-9]{2} )", re.MULTILINE)  # other lines begin with a tab
+PRIVATE_DIR = re.compile(r"/tmp/shm-[a-z0-9_]+")  # noqa: S108 - compared, not created
 SOCKET_DIR = re.compile(r"^unix_socket_directories = '(.*)'$", re.MULTILINE)
 
 # Errors are logged tersely and without statements, which may contain data that an install sent. After a crash the
@@ -59,6 +59,8 @@ class ClusterFiles:
         except OSError:  # there is no log yet, or it is redirected
             return
         with os.fdopen(descriptor, "r+b") as file:
+            if os.fstat(descriptor).st_nlink != 1:  # a link to another file
+                return
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - MAX_LOG_BYTES))
             _, *entries = LOG_ENTRY_START.split(file.read())
@@ -68,11 +70,18 @@ class ClusterFiles:
                 file.write(kept)
                 file.truncate()
 
-    def remove_socket_dir(self) -> None:
-        """Removes the socket's directory if `configure` created it outside of the cluster."""
+    def private_socket_dir(self) -> Path | None:
+        """The socket's directory if `configure` created it outside of the cluster."""
         directory = self._current_socket_dir()
-        if directory is not None and directory != self._cluster and self._is_private(directory):
-            shutil.rmtree(directory, ignore_errors=True)
+        is_private = directory is not None and PRIVATE_DIR.fullmatch(str(directory)) and directory.is_dir()
+        return directory if is_private else None
+
+    def include_configuration(self, cluster: Path) -> None:
+        """Adds shm.conf to the postgresql.conf of a new cluster."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW  # PostgreSQL's user can replace the file by a link
+        with os.fdopen(os.open(cluster / "postgresql.conf", flags), "a") as configuration:
+            if os.fstat(configuration.fileno()).st_nlink == 1:
+                configuration.write("\ninclude_if_exists = 'shm.conf'\n")
 
     def _current_socket_dir(self) -> Path | None:
         match = SOCKET_DIR.search(self._current_configuration())

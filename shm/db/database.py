@@ -26,6 +26,7 @@ from shm.db.connection import Connection
 from shm.db.driver import (
     ACQUIRE_ERRORS,
     CLOSE_TIMEOUT_S,
+    connect,
     connect_options,
     connect_pool,
     execute,
@@ -67,7 +68,7 @@ class Database(StatementRunner):
         self._max_statements = settings.queue
         self._running_statements = 0
         self._retry_timeout_s = settings.database_patience.total_seconds()
-        self._options = connect_options(settings)
+        self._options = connect_options(settings, dsn)
         self._dsn = dsn
         self._pool = pool
         self._prepared: WeakKeyDictionary[aiopg.Connection, set[str]] = WeakKeyDictionary()
@@ -169,7 +170,7 @@ class Database(StatementRunner):
         """A connection outside the pool, without statement_timeout, closed at the end of the context."""
         try:
             options = f"{self._options['options']} -c statement_timeout=0"
-            raw = await aiopg.connect(self._dsn, **self._options | {"timeout": DEDICATED_TIMEOUT_S, "options": options})
+            raw = await connect(self._dsn, **self._options | {"timeout": DEDICATED_TIMEOUT_S, "options": options})
         except CONNECTION_ERRORS as error:
             raise DatabaseUnavailable(describe_connect_error(error)) from None
         try:
@@ -215,7 +216,7 @@ class Database(StatementRunner):
         delay_s, max_delay_s = LISTEN_BACKOFF_S
         while True:
             try:
-                async with aiopg.connect(self._dsn, **self._options) as raw, raw.cursor() as cursor:
+                async with await connect(self._dsn, **self._options) as raw, raw.cursor() as cursor:
                     await cursor.execute(f"LISTEN {channel}")
                     delay_s = LISTEN_BACKOFF_S[0]
                     while True:

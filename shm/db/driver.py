@@ -14,12 +14,14 @@ from typing import Any
 import aiopg
 import msgspec
 import psycopg2
+from psycopg2.extensions import parse_dsn
 from psycopg2.extras import register_default_jsonb
 
 from shm.core.errors import DatabaseUnavailable
 from shm.core.settings import Settings
 from shm.db.connect_errors import check_dsn, describe_connect_error
 from shm.db.driver_errors import CONNECTION_ERRORS
+from shm.db.session import PIN_SESSION, SESSION_OPTIONS
 from shm.db.statement_runner import Parameters, Result
 from shm.db.statements import Statement
 
@@ -41,7 +43,9 @@ async def connect_pool(settings: Settings, dsn: str, size: int) -> aiopg.Pool:
     logged_problem = ""
     while True:
         try:
-            return await aiopg.create_pool(dsn, minsize=size, maxsize=size, **connect_options(settings))
+            return await aiopg.create_pool(
+                dsn, minsize=size, maxsize=size, on_connect=_pin_session, **connect_options(settings, dsn)
+            )
         except ACQUIRE_ERRORS as error:
             problem = describe_connect_error(error)
             if time.monotonic() > deadline:
@@ -54,8 +58,28 @@ async def connect_pool(settings: Settings, dsn: str, size: int) -> aiopg.Pool:
             await asyncio.sleep(START_RETRY_DELAY_S)
 
 
-def connect_options(settings: Settings) -> dict[str, Any]:
-    """The arguments of aiopg.connect: time limits, keepalives and the session's parameters."""
+async def connect(dsn: str, **options: Any) -> aiopg.Connection:
+    """A connection outside the pool. Raises the exceptions of `CONNECTION_ERRORS` and psycopg2.Error."""
+    raw = await aiopg.connect(dsn, **options)
+    await _pin_session(raw)
+    return raw
+
+
+async def _pin_session(raw: aiopg.Connection) -> None:
+    try:
+        async with open_cursor(raw) as cursor:
+            await cursor.execute(PIN_SESSION)
+    except BaseException:
+        await raw.close()
+        raise
+
+
+def connect_options(settings: Settings, dsn: str) -> dict[str, Any]:
+    """The arguments of aiopg.connect: time limits, keepalives and the session's parameters.
+
+    The DSN's own `options` come first, so that they can name a schema (`-c search_path=...`) but change nothing else.
+    """
+    own_options = str(parse_dsn(dsn).get("options", ""))
     statement_ms = int(settings.statement_timeout.total_seconds() * 1000)
     return {
         # PostgreSQL's own time limit expires first.
@@ -64,14 +88,15 @@ def connect_options(settings: Settings) -> dict[str, Any]:
         "enable_hstore": False,
         "enable_uuid": False,
         "application_name": "shm",
+        "client_encoding": "UTF8",  # before PGCLIENTENCODING and the role's own
         "connect_timeout": 5,
         "tcp_user_timeout": 10_000,
         "keepalives_idle": 15,
         "keepalives_interval": 5,
         "keepalives_count": 3,
         "options": (
-            f"-c timezone=UTC -c statement_timeout={statement_ms} -c client_connection_check_interval=2000 "
-            "-c idle_in_transaction_session_timeout=30000 -c jit=off"
+            f"{own_options} {SESSION_OPTIONS} -c statement_timeout={statement_ms} "
+            "-c client_connection_check_interval=2000 -c idle_in_transaction_session_timeout=30000 -c jit=off"
         ),
     }
 

@@ -11,12 +11,14 @@ whose parent was killed.
 
 import logging
 import os
+import pwd
 import re
 import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TextIO
 from urllib.parse import quote
@@ -25,9 +27,11 @@ from shm.core.errors import ConfigurationError
 from shm.core.settings import Settings
 from shm.core.signals import exit_if_signalled, uninterrupted
 from shm.db.cluster_files import ClusterFiles
+from shm.db.embedded_role import ROLE, SUPERUSER, prepare_role
 from shm.db.lock_files import acquire_exclusive, acquire_shared, open_lock_file, upgrade_if_sole_holder
-from shm.db.postgres_owner import make_traversable, postgres_owner
-from shm.db.postgres_programs import POSTGRES_MAJOR, programs_directory, reap, run_program
+from shm.db.postgres_owner import POSTGRES_USER, check_access, make_traversable, postgres_owner
+from shm.db.postgres_programs import POSTGRES_MAJOR, programs_directory, run_program
+from shm.db.postmaster import Postmaster
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +40,9 @@ STOP_TIMEOUT_S = 60
 SOCKET_TIMEOUT_S = 10  # for a server that a killed command had just started to open its socket
 REMOVAL_TIMEOUT_S = 3  # for a killed server to disappear
 RESPONSE_INTERVAL_S = 0.5
+REMOVAL_TIMEOUT_S = 3  # for the processes of a killed server to end: until then PostgreSQL refuses to start
+RETRY_INTERVAL_S = 0.3
 POLL_INTERVAL_S = 0.05
-NO_RESPONSE = 2  # exit status of pg_isready
 MIN_FREE_BYTES = 32 * 1024**2  # two files of the write-ahead log
 
 # In a path: pg_ctl passes it to a shell, and in postgresql.conf it is part of a list.
@@ -46,21 +51,18 @@ UNSUPPORTED_CHARACTERS = re.compile(r"""["$`,\\\x00-\x1f]""")
 RestartIfDead = Callable[[], bool]
 
 
-class _ForeignProcess(ConfigurationError):
-    """postmaster.pid names a process that is not PostgreSQL and must not be stopped."""
-
-
 @contextmanager
-def provide_dsn(settings: Settings) -> Iterator[tuple[str, RestartIfDead | None]]:
+def provide_dsn(settings: Settings, *, create: bool = True) -> Iterator[tuple[str, RestartIfDead | None]]:
     """Yields the configured DSN, or that of an embedded PostgreSQL, which runs while the context is open.
 
-    The second value is `EmbeddedPostgres.restart_if_dead` for an embedded PostgreSQL, otherwise None.
+    The second value is `EmbeddedPostgres.restart_if_dead` for an embedded PostgreSQL, otherwise None. Without `create`,
+    a missing database is a ConfigurationError.
     """
     if settings.dsn is not None:
         yield settings.dsn, None
         return
     embedded = EmbeddedPostgres(settings.data_dir)
-    with embedded.running() as dsn:
+    with embedded.running(create=create) as dsn:
         yield dsn, embedded.restart_if_dead
 
 
@@ -74,32 +76,35 @@ class EmbeddedPostgres:
             )
         self._data_dir = data_dir
         self._cluster = data_dir / "postgres"
-        self._owner = postgres_owner()
-        self._programs = programs_directory(self._owner)
-        self._files = ClusterFiles(self._cluster, self._owner)
+        self._postmaster = Postmaster(self._cluster)
+
+    @cached_property
+    def _owner(self) -> pwd.struct_passwd | None:
+        return postgres_owner(self._data_dir, self._cluster)
+
+    @cached_property
+    def _programs(self) -> Path:
+        return programs_directory(self._owner)
+
+    @cached_property
+    def _files(self) -> ClusterFiles:
+        return ClusterFiles(self._cluster, self._owner)
 
     @contextmanager
-    def running(self) -> Iterator[str]:
+    def running(self, *, create: bool = True) -> Iterator[str]:
         """Starts the server or uses the running one; yields a DSN; stops the server if no other process uses it.
 
-        Raises ConfigurationError with a sentence if it cannot start.
+        Raises ConfigurationError with a sentence if it cannot start, and without `create` if there is no database.
         """
-        try:
-            self._data_dir.mkdir(parents=True, exist_ok=True)
-            if self._owner:
-                make_traversable(self._data_dir)
-            users = open_lock_file(self._data_dir / "postgres.users")
-        except OSError as error:
-            raise ConfigurationError(f"The data directory {self._data_dir} cannot be used: {error.strerror}.") from None
-        with users:
+        with _without_libpq_environment(), self._open_users_file(create=create) as users:
             with self._exclusive_lock() as lock:
                 acquire_shared(users)
                 self._create(lock)
                 try:
-                    self._start()
+                    self._start(users)
+                    if create:
+                        prepare_role(self._dsn_of(SUPERUSER))
                     exit_if_signalled()
-                except _ForeignProcess:
-                    raise
                 except BaseException:
                     self._stop_if_last(users)
                     raise
@@ -116,12 +121,31 @@ class EmbeddedPostgres:
         with self._exclusive_lock():
             if self._is_alive():
                 return False
-            self._start()
-            return True
+            return self._start()
 
     def dsn(self) -> str:
-        """The DSN of the running server. The fifth line of postmaster.pid is the directory of its socket."""
-        return f"postgresql:///postgres?user=postgres&host={quote(self._pid_file()[4], safe='')}"
+        """The DSN of the running server, as the role that owns SHM's schema and nothing else."""
+        return self._dsn_of(ROLE)
+
+    def _dsn_of(self, role: str) -> str:
+        _, _, _, port, socket_dir, *_ = self._postmaster.lines()
+        return f"postgresql:///postgres?user={role}&host={quote(socket_dir, safe='')}&port={port}"
+
+    def _open_users_file(self, *, create: bool) -> TextIO:
+        """Opens the lock file of all users of the server. Without `create`, nothing is created or changed."""
+        try:
+            if not create and not (self._cluster / "PG_VERSION").exists():
+                raise ConfigurationError(
+                    f"The data directory {self._data_dir} has no database yet: `shm serve` creates it."
+                )
+            check_access(self._cluster)
+            if create:
+                self._data_dir.mkdir(parents=True, exist_ok=True)
+                if self._owner and self._owner.pw_name == POSTGRES_USER:
+                    make_traversable(self._data_dir)
+            return open_lock_file(self._data_dir / "postgres.users")
+        except OSError as error:
+            raise ConfigurationError(f"The data directory {self._data_dir} cannot be used: {error.strerror}.") from None
 
     @contextmanager
     def _exclusive_lock(self) -> Iterator[TextIO]:
@@ -152,23 +176,38 @@ class EmbeddedPostgres:
                 inherited_file=lock,
                 can_terminate=lambda: True,
             )
-            with (unfinished / "postgresql.conf").open("a") as configuration:
-                configuration.write("\ninclude_if_exists = 'shm.conf'\n")
+            self._files.include_configuration(unfinished)
             unfinished.rename(self._cluster)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
         exit_if_signalled()
 
-    def _start(self) -> None:
-        if self._control("status", check=False) == 0 and self._is_responding():
-            return
-        previous_pid_file = self._pid_text()
+    def _start(self, users: TextIO | None = None) -> bool:
+        """Starts the server. Returns False if it runs already."""
+        if self._wait_for_running_server():
+            return False
+        deadline = time.monotonic() + (REMOVAL_TIMEOUT_S if self._postmaster.lines() else 0)
+        self._remove_stale_file(users)
         self._files.configure()
         self._files.trim_log()
+        while True:
+            try:
+                self._start_once()
+            except ConfigurationError:
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                return True
+            exit_if_signalled()
+            time.sleep(RETRY_INTERVAL_S)
+
+    def _start_once(self) -> None:
+        previous_pid_file = self._postmaster.lines()
         try:
             self._control(
                 *("start", "-l", str(self._cluster / "log"), "-t", str(START_TIMEOUT_S)),
-                can_terminate=lambda: self._pid_text() != previous_pid_file and self._is_alive(),  # `_stop` can end it
+                # `_stop` can end it
+                can_terminate=lambda: self._postmaster.lines() != previous_pid_file and self._is_alive(),
             )
         except ConfigurationError:
             free = shutil.disk_usage(self._cluster).free
@@ -179,66 +218,68 @@ class EmbeddedPostgres:
                 f"Free disk space: it needs {MIN_FREE_BYTES >> 20} MiB."
             ) from None
 
+    def _wait_for_running_server(self) -> bool:
+        """Whether the server runs, perhaps in another container. Waits until one that just started has a socket."""
+        deadline = time.monotonic() + SOCKET_TIMEOUT_S
+        while not self._postmaster.accepts_connections():
+            if not self._is_alive():
+                return False
+            if time.monotonic() > deadline:
+                raise ConfigurationError(
+                    f"The embedded PostgreSQL in {self._cluster} runs and does not open its socket within "
+                    f"{SOCKET_TIMEOUT_S} s. Its log is in {self._cluster / 'log'}."
+                )
+            exit_if_signalled()
+            time.sleep(POLL_INTERVAL_S)
+        return True
+
+    def _remove_stale_file(self, users: TextIO | None) -> None:
+        """Removes a postmaster.pid whose server is gone. Its PID may now be that of a process of another program.
+
+        PostgreSQL itself refuses to start while processes of the earlier server still run.
+        """
+        if not self._postmaster.lines():
+            return
+        if users is not None and not self._is_sole_user(users):
+            raise ConfigurationError(
+                f"Another shm process uses {self._cluster}, and its PostgreSQL is not visible to this one. "
+                "Stop that process, or use another SHM_DATA_DIR."
+            )
+        self._postmaster.remove_stale_file()
+
+    @staticmethod
+    def _is_sole_user(users: TextIO) -> bool:
+        is_sole = upgrade_if_sole_holder(users)
+        acquire_shared(users)
+        return is_sole
+
     def _stop_if_last(self, users: TextIO) -> None:
         with uninterrupted():
             if upgrade_if_sole_holder(users):
                 self._stop()
 
     def _stop(self) -> None:
-        if self._is_alive() and self._control("status", check=False) == 0:
+        """Stops the server, if it is one of this cluster: no signal reaches a process of another program."""
+        if self._is_alive():
             try:
                 self._control("stop", "-m", "fast", "-t", str(STOP_TIMEOUT_S))
             except ConfigurationError:
                 if self._is_alive():  # otherwise it died by itself in the meantime
                     raise
-            self._files.remove_socket_dir()
+        self._remove_socket_dir()
+
+    def _remove_socket_dir(self) -> None:
+        """Removes the socket's directory outside of the cluster, with the rights of PostgreSQL's user only.
+
+        That user can write its name into shm.conf. `rmdir` removes nothing but an empty directory.
+        """
+        directory = self._files.private_socket_dir()
+        if directory is not None and not self._is_alive():
+            run_program(["rmdir", str(directory)], self._owner)
 
     def _is_alive(self) -> bool:
-        """Whether the process that postmaster.pid names exists. Cheap: called every second."""
-        try:
-            pid = int(self._pid_file()[0])
-            if reap(pid):
-                return False
-            os.kill(pid, 0)
-        except PermissionError:
-            return True
-        except (OSError, ValueError, IndexError):
-            return False
-        return True
-
-    def _is_responding(self) -> bool:
-        """Whether the process that postmaster.pid names responds; false if it ends.
-
-        The process of a killed PostgreSQL exists until the system has removed it. After a power cut the number may
-        belong to another program: raises _ForeignProcess.
-        """
-        deadline = time.monotonic() + SOCKET_TIMEOUT_S
-        while not (pid_file := self._pid_file())[4] and time.monotonic() < deadline:
-            exit_if_signalled()
-            time.sleep(POLL_INTERVAL_S)
-        options = ("--quiet", "-t", "10", "-h", pid_file[4])
-        deadline = time.monotonic() + REMOVAL_TIMEOUT_S
-        while self._run("pg_isready", *options, check=False, can_terminate=lambda: True) == NO_RESPONSE:
-            if self._control("status", check=False) != 0:
-                return False
-            if time.monotonic() > deadline:
-                raise _ForeignProcess(
-                    f"{self._cluster}/postmaster.pid names process {pid_file[0]}, which does not respond as "
-                    "PostgreSQL. If it is another program, remove that file."
-                )
-            logger.info("waiting for process %s, which postmaster.pid names", pid_file[0])
-            exit_if_signalled()
-            time.sleep(RESPONSE_INTERVAL_S)
-        return True
-
-    def _pid_file(self) -> list[str]:
-        return (self._cluster / "postmaster.pid").read_text().splitlines()
-
-    def _pid_text(self) -> str:
-        try:
-            return (self._cluster / "postmaster.pid").read_text()
-        except FileNotFoundError:
-            return ""
+        """Whether the server of this cluster runs. Cheap: called every second."""
+        return self._postmaster.is_alive()
 
     def _control(
         self, action: str, *options: str, check: bool = True, can_terminate: Callable[[], bool] | None = None
@@ -267,3 +308,13 @@ class EmbeddedPostgres:
             command = shlex.join([program, *arguments])
             raise ConfigurationError(f"The embedded PostgreSQL failed: {command}: {' / '.join(output[-3:])}")
         return status
+
+
+@contextmanager
+def _without_libpq_environment() -> Iterator[None]:
+    """Within this context, no variable of libpq is set: PGPORT, PGHOSTADDR, PGSERVICE are for another server."""
+    removed = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("PG")}
+    try:
+        yield
+    finally:
+        os.environ.update(removed)

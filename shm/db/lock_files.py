@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from shm.core.errors import ConfigurationError
+from shm.core.ownership import give_to_owner_of
 from shm.core.signals import exit_if_signalled
 
 logger = logging.getLogger(__name__)
@@ -17,8 +18,12 @@ POLL_INTERVAL_S = 0.05
 
 
 def open_lock_file(path: Path) -> TextIO:
-    """Opens a lock file, which no other user can open, and so no other user can lock."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w")
+    """Opens a lock file, which no other user can open, and so no other user can lock. Root leaves it to the directory's
+    owner.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    give_to_owner_of(path.parent, descriptor)
+    return os.fdopen(descriptor, "w")
 
 
 def acquire_shared(file: TextIO) -> None:

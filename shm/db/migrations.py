@@ -13,13 +13,21 @@ from shm.core.errors import ConfigurationError, StatementFailed
 from shm.db.advisory_locks import Lock
 from shm.db.connection import Connection
 from shm.db.database import Database
+from shm.db.schema_checks import (
+    EMPTY_DATABASE_HINT,
+    HISTORY_TABLE,
+    DatabaseState,
+    check_can_create,
+    check_no_conflicts,
+    check_writable,
+    read_state,
+)
 from shm.db.statements import sql_directory
 
 logger = logging.getLogger(__name__)
 
 FILE_NAME = re.compile(r"([0-9]{4})_[a-z0-9_]+\.sql")
 
-HISTORY_TABLE = "schema_migrations"
 CREATE_HISTORY = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
     version integer PRIMARY KEY,
@@ -27,11 +35,7 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
     applied_at timestamptz NOT NULL DEFAULT now()
 )"""
 READ_HISTORY = "SELECT version, checksum FROM schema_migrations ORDER BY version"
-READ_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
-
 SCHEMA_VERSION = 1  # the migration that creates the schema of the first release
-CREATED_TABLE = re.compile(r"^CREATE TABLE (\w+)", re.MULTILINE)
-EMPTY_DATABASE_HINT = "Start with an empty database: another `SHM_DB_DSN` or, without one, another `SHM_DATA_DIR`."
 
 
 def load_migrations() -> dict[int, str]:
@@ -51,17 +55,43 @@ async def migrate(database: Database) -> int:
             logger.info("waiting for another server's migration")
             await connection.execute_sql(f"SELECT pg_advisory_lock({lock})", "lock of migrations")
         migrations = load_migrations()
-        tables = {str(name) for (name,) in await connection.execute_sql(READ_TABLES, "list of tables")}
-        rows = await connection.execute_sql(READ_HISTORY, HISTORY_TABLE) if HISTORY_TABLE in tables else []
-        applied = {int(str(version)): str(checksum) for version, checksum in rows}
+        state = await read_state(connection)
+        applied = await _read_history(connection, state)
         _check_history(applied, migrations)
-        if not applied:
-            _check_no_conflicting_tables(tables, migrations)
-            await connection.execute_sql(CREATE_HISTORY, "creation of schema_migrations")
+        check_writable(state)
         missing = [version for version in migrations if version not in applied]
+        if missing:
+            check_can_create(state)
+            check_no_conflicts(
+                state, [migrations[version] for version in applied], [migrations[version] for version in missing]
+            )
         for version in missing:
             await _apply(connection, version, migrations[version])
         return len(missing)
+
+
+async def check_schema(database: Database) -> None:
+    """Checks that the schema is that of this release, for a command that only reads. Changes nothing.
+
+    Raises ConfigurationError.
+    """
+    async with database.dedicated_connection() as connection:
+        state = await read_state(connection)
+        migrations = load_migrations()
+        applied = await _read_history(connection, state)
+        _check_history(applied, migrations)
+        if len(applied) < len(migrations):
+            problem = "is of an earlier release" if applied else "does not exist yet"
+            raise ConfigurationError(
+                f"SHM's schema in the database {state.database} {problem}, and this command only reads: `shm migrate` "
+                "or a start of `shm serve` brings it up to date."
+            )
+
+
+async def _read_history(connection: Connection, state: DatabaseState) -> dict[int, str]:
+    """Version -> checksum of the applied migrations."""
+    rows = await connection.execute_sql(READ_HISTORY, HISTORY_TABLE) if state.has_history else []
+    return {int(str(version)): str(checksum) for version, checksum in rows}
 
 
 async def _apply(connection: Connection, version: int, sql: str) -> None:
@@ -71,6 +101,7 @@ async def _apply(connection: Connection, version: int, sql: str) -> None:
     record = f"INSERT INTO schema_migrations (version, checksum) VALUES ({version}, '{_checksum(sql)}')"  # noqa: S608
     try:
         await connection.execute_sql("BEGIN", "BEGIN")
+        await connection.execute_sql(CREATE_HISTORY, "creation of schema_migrations")
         for number, statement in enumerate(split_statements(sql), 1):
             await connection.execute_sql(statement, f"migration {name}, statement {number}")
         await connection.execute_sql(record, f"migration {name}, its record")
@@ -103,15 +134,6 @@ def _check_history(applied: dict[int, str], migrations: dict[int, str]) -> None:
             raise ConfigurationError(
                 f"Migration {version:04d} in this release differs from the one that was applied to this database."
             )
-
-
-def _check_no_conflicting_tables(tables: set[str], migrations: dict[int, str]) -> None:
-    """Raises ConfigurationError if tables with names of the schema exist that no recorded migration created."""
-    if conflicting := sorted(tables.intersection(CREATED_TABLE.findall(migrations[SCHEMA_VERSION]))):
-        raise ConfigurationError(
-            f"The database has tables with the names of SHM's own ({', '.join(conflicting)}), and no record that SHM "
-            f"created them. {EMPTY_DATABASE_HINT}"
-        )
 
 
 def _checksum(sql: str) -> str:

@@ -8,6 +8,7 @@ import os
 import pwd
 import stat
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from shm.core.errors import ConfigurationError
@@ -17,10 +18,19 @@ logger = logging.getLogger(__name__)
 POSTGRES_USER = "shm-postgres"
 
 
-def postgres_owner() -> pwd.struct_passwd | None:
-    """The user to run PostgreSQL as when this process runs as root, created if missing; None otherwise."""
+def postgres_owner(data_dir: Path, cluster: Path) -> pwd.struct_passwd | None:
+    """The user to run PostgreSQL as when this process runs as root; None otherwise.
+
+    The owner of the cluster or of the data directory, so that the user's own server still starts afterwards. Where
+    there is none but root, the system user `shm-postgres`, created if missing.
+    """
     if os.geteuid() != 0:
         return None
+    for directory in (cluster, data_dir):
+        with suppress(FileNotFoundError, NotADirectoryError, KeyError):
+            uid = directory.stat().st_uid
+            if uid != 0:
+                return pwd.getpwuid(uid)
     try:
         return pwd.getpwnam(POSTGRES_USER)
     except KeyError:
@@ -34,6 +44,23 @@ def postgres_owner() -> pwd.struct_passwd | None:
             "Run shm as an ordinary user, or set SHM_DB_DSN."
         ) from None
     return pwd.getpwnam(POSTGRES_USER)
+
+
+def check_access(cluster: Path) -> None:
+    """Raises ConfigurationError if the cluster exists and belongs to another user, unless this process runs as root."""
+    try:
+        uid = cluster.stat().st_uid
+    except FileNotFoundError:
+        return
+    if os.geteuid() not in (0, uid):
+        raise ConfigurationError(f"{cluster} belongs to the user {_user_name(uid)}. Run shm as that user.")
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def make_traversable(path: Path) -> None:

@@ -13,7 +13,7 @@ from nacl.signing import SigningKey
 from shm.db.migrations import CREATE_HISTORY, load_migrations
 from tests.support import first_release, plain_http
 from tests.support.background_jobs import run_background_jobs
-from tests.support.databases import admin_cursor, empty_database, migrate
+from tests.support.databases import admin_cursor, empty_database, empty_schema, migrate
 from tests.support.installs import Install
 from tests.support.oracle import assert_matches_oracle, assert_series_match_oracle
 from tests.support.server_process import ServerProcess
@@ -176,8 +176,7 @@ async def test_a_subscriber_of_the_first_release_resumes_at_its_cursor(
 def test_two_servers_that_start_at_once_migrate_once_and_both_serve(
     serve: Callable[..., ServerProcess], database: str, *, is_empty: bool
 ) -> None:
-    with admin_cursor(database) as cursor:
-        cursor.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    empty_schema(database)
     if not is_empty:
         first_release.restore(database)
     missing = len(load_migrations()) - len(fetch_rows(database, SELECT_HISTORY) if not is_empty else [])

@@ -7,7 +7,9 @@ from pathlib import Path
 import psutil
 import psycopg2
 import pytest
+from psycopg2.extensions import make_dsn
 
+from shm.db.embedded_role import SUPERUSER
 from tests.support.clusters import Cluster, embedded_cluster
 from tests.support.installs import Install
 from tests.support.load import Load, assert_acknowledged_stored
@@ -57,7 +59,7 @@ def test_a_full_disk_refuses_snapshots_and_still_serves_reads(cluster: Cluster, 
 def test_postgres_restarts_after_a_full_disk_has_free_space(cluster: Cluster, disk: SmallDisk) -> None:
     (server,) = cluster.servers
     load = Load(cluster.urls, SENDERS)
-    with load.running(), closing(psycopg2.connect(cluster.dsn)) as connection:
+    with load.running(), closing(psycopg2.connect(make_dsn(cluster.dsn, user=SUPERUSER))) as connection:
         load.wait_for_more(100)
         postmaster = psutil.Process(cluster.postmaster_pid())
         disk.fill()

@@ -14,7 +14,7 @@ from shm.core.tasks import run_in_background
 from shm.db.database import Database
 from shm.ingest import key_cache
 from shm.ingest.key_cache import PublicKeyCache
-from tests.support.databases import admin_cursor
+from tests.support.databases import admin_cursor, create_database, superuser_cursor
 
 TIMEOUT_S = 20
 
@@ -80,12 +80,11 @@ async def test_a_request_beyond_the_queues_limit_is_refused(cache: PublicKeyCach
 async def test_requests_fail_while_the_database_is_unavailable(postgres: str) -> None:
     settings = Settings.load({"SHM_DB_PATIENCE": "1s"})
     name = f"dropped_{secrets.token_hex(4)}"
-    with admin_cursor(postgres) as cursor:
-        cursor.execute(f"CREATE DATABASE {name}")
+    create_database(postgres, name)
     async with Database.connect(settings, make_dsn(postgres, dbname=name), 1) as pool:
         cache = PublicKeyCache(pool, settings)
         async with run_in_background(cache.run()):
-            with admin_cursor(postgres) as cursor:
+            with superuser_cursor(postgres) as cursor:
                 cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
             requests = [asyncio.ensure_future(cache.get(str(uuid.uuid4()))) for _ in range(5)]
             keys = await asyncio.wait_for(asyncio.gather(*requests, return_exceptions=True), TIMEOUT_S)

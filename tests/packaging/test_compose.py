@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import secrets
 import shlex
 import subprocess
 import sys
@@ -11,12 +12,15 @@ from typing import Any
 
 import pytest
 import yaml
-from psycopg2.extensions import parse_dsn
+from psycopg2.errors import InsufficientPrivilege
+from psycopg2.extensions import make_dsn, parse_dsn
 
 from shm.core.setting_types import parse_duration
 from shm.core.settings import Settings
 from shm.db.cluster_files import CONFIGURATION
-from shm.db.postgres_programs import POSTGRES_MAJOR
+from shm.db.embedded_role import SUPERUSER
+from shm.db.postgres_programs import POSTGRES_MAJOR, programs_directory
+from tests.support.databases import admin_cursor, empty_database, migrate, superuser_cursor
 from tests.support.server_process import ServerProcess, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,6 +62,30 @@ def test_the_password_may_contain_any_character(server_service: dict[str, Any]) 
         "dbname": "shm",
         "user": "shm",
     }
+
+
+def test_the_servers_role_owns_its_schema_and_nothing_else(postgres_service: dict[str, Any], postgres: str) -> None:
+    """The first start of the image runs the script with psql; another name stands for the role here."""
+    assert "POSTGRES_USER" not in postgres_service["environment"]
+    ((source, target),) = (config.values() for config in postgres_service["configs"])
+    assert target == "/docker-entrypoint-initdb.d/role.sql"
+    role = f"shm_{secrets.token_hex(4)}"
+    script = compose()["configs"][source]["content"]
+    assert "$" not in script  # Docker Compose would replace it
+    with empty_database(postgres) as dsn:
+        script = re.sub(r"\bDATABASE shm\b", f"DATABASE {parse_dsn(dsn)['dbname']}", script)
+        script = re.sub(r"\bshm\b", role, script).replace("ALTER ROLE postgres", f"ALTER ROLE {role}")
+        psql = [str(programs_directory(None) / "psql"), "--no-psqlrc", "-v", "ON_ERROR_STOP=1"]
+        superuser = make_dsn(dsn, user=SUPERUSER)
+        environment = {"POSTGRES_PASSWORD": 'it\'s "any" \\ $text'}
+        subprocess.run([*psql, superuser], input=script, env=environment, text=True, check=True, capture_output=True)
+        with admin_cursor(make_dsn(dsn, user=role)) as cursor:
+            for sql in ("CREATE SCHEMA other", "CREATE DATABASE other", "CREATE ROLE other", "CREATE TEMP TABLE a ()"):
+                with pytest.raises(InsufficientPrivilege):
+                    cursor.execute(sql)
+        migrate(make_dsn(dsn, user=role))
+        with superuser_cursor(dsn) as cursor:
+            cursor.execute(f"ALTER SCHEMA public OWNER TO {SUPERUSER}; DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 def test_the_server_binds_to_localhost_and_the_database_to_none(

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.support import plain_http
-from tests.support.databases import admin_cursor
+from tests.support.databases import empty_schema
 from tests.support.server_process import END_LIMIT_S, START_LIMIT_S, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,8 +85,7 @@ def test_the_demo_without_the_sdk_explains_how_to_install_it(programs: Path, tmp
 
 
 def test_an_installed_server_migrates_and_serves(programs: Path, database: str, tmp_path: Path) -> None:
-    with admin_cursor(database) as cursor:
-        cursor.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")  # so that the migrations of the wheel run
+    empty_schema(database)  # so that the migrations of the wheel run
     data_dir, port = tmp_path / "data", free_port()
     log_file = tmp_path / "log"
     with log_file.open("wb") as log:

@@ -10,6 +10,7 @@ import psycopg2
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from shm.cli.migrate import run as run_migrate
+from shm.db.embedded_role import ROLE, SUPERUSER
 
 TEMPLATE = "shm_template"
 STRATEGY = "FILE_COPY"  # takes half of the CPU time of WAL_LOG, the default, where fsync is off
@@ -27,6 +28,29 @@ def admin_cursor(dsn: str) -> Iterator[psycopg2.extensions.cursor]:
         connection.close()
 
 
+@contextmanager
+def superuser_cursor(dsn: str) -> Iterator[psycopg2.extensions.cursor]:
+    """A cursor in autocommit, as the superuser of the embedded PostgreSQL."""
+    with admin_cursor(make_dsn(dsn, user=SUPERUSER)) as cursor:
+        yield cursor
+
+
+def create_database(postgres: str, name: str, options: str = "") -> str:
+    """Creates a database whose schema belongs to SHM's role, and returns its DSN."""
+    with superuser_cursor(postgres) as cursor:
+        cursor.execute(f"CREATE DATABASE {name} {options}")
+    dsn = make_dsn(postgres, dbname=name)
+    with superuser_cursor(dsn) as cursor:
+        cursor.execute(f"ALTER SCHEMA public OWNER TO {ROLE}")
+    return dsn
+
+
+def empty_schema(dsn: str) -> None:
+    """Removes everything from a database."""
+    with superuser_cursor(dsn) as cursor:
+        cursor.execute(f"DROP SCHEMA public CASCADE; CREATE SCHEMA public AUTHORIZATION {ROLE}")
+
+
 def fresh_database(postgres: str) -> AbstractContextManager[str]:
     """The DSN of a migrated database that is dropped at the end of the context."""
     return empty_database(postgres, TEMPLATE)
@@ -36,17 +60,15 @@ def fresh_database(postgres: str) -> AbstractContextManager[str]:
 def empty_database(postgres: str, template: str = "template1") -> Iterator[str]:
     """The DSN of a database, a copy of `template`, that is dropped at the end of the context."""
     name = f"shm_{secrets.token_hex(6)}"
-    with admin_cursor(postgres) as cursor:
-        cursor.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY {STRATEGY}")
-    yield make_dsn(postgres, dbname=name)
-    with admin_cursor(postgres) as cursor:
+    yield create_database(postgres, name, f"TEMPLATE {template} STRATEGY {STRATEGY}")
+    with superuser_cursor(postgres) as cursor:
         cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def recreate(postgres: str, database: str, template: str) -> None:
     """Replaces a database by a copy of another, while neither has a connection. All three are DSNs."""
     name, source = (parse_dsn(dsn)["dbname"] for dsn in (database, template))
-    with admin_cursor(postgres) as cursor:
+    with superuser_cursor(postgres) as cursor:
         cursor.execute(f"DROP DATABASE {name}")
         cursor.execute(f"CREATE DATABASE {name} TEMPLATE {source} STRATEGY {STRATEGY}")
 

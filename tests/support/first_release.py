@@ -13,13 +13,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from psycopg2.extensions import make_dsn
-
 from shm.db.embedded import EmbeddedPostgres
 from shm.db.postgres_programs import POSTGRES_MAJOR
 from tests.support import plain_http
 from tests.support.background_jobs import BackgroundJobs, run_background_jobs
-from tests.support.databases import admin_cursor, migrate
+from tests.support.databases import admin_cursor, create_database, empty_schema, migrate
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act, backlog
@@ -47,8 +45,8 @@ def restore(dsn: str) -> None:
     bound = f"FROM (MINVALUE) TO ('{monday + timedelta(days=14)} 00:00:00+00')"
     dump, count = BOUND.subn(bound, DUMP.read_text(encoding="utf-8"))
     assert count == 1
+    empty_schema(dsn)
     with admin_cursor(dsn) as cursor:
-        cursor.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
         cursor.execute(dump)
 
 
@@ -63,9 +61,7 @@ def bring_to_today(dsn: str) -> None:
 def write_dump() -> None:
     """Fills a database through a server, and dumps it."""
     with tempfile.TemporaryDirectory(prefix="shm-tests-") as folder, EmbeddedPostgres(Path(folder)).running() as dsn:
-        with admin_cursor(dsn) as cursor:
-            cursor.execute("CREATE DATABASE first_release")
-        filled = make_dsn(dsn, dbname="first_release")
+        filled = create_database(dsn, "first_release")
         migrate(filled)
         with run_background_jobs(filled) as background, tempfile.TemporaryDirectory() as data_dir:
             server = ServerProcess(Path(data_dir) / "data", {"SHM_DB_DSN": filled})

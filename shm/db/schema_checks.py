@@ -1,0 +1,117 @@
+"""Checks of a database before SHM creates anything in it or reads from it: each failure is one sentence.
+
+A sentence names the database, the setting and the remedy.
+"""
+
+import re
+from collections.abc import Iterable, Set
+from dataclasses import dataclass
+
+from shm.core.errors import ConfigurationError
+from shm.db.connection import Connection
+
+HISTORY_TABLE = "schema_migrations"
+HISTORY_COLUMNS = {"version", "checksum", "applied_at"}
+CREATED_TABLE = re.compile(r"^CREATE TABLE (\w+)", re.MULTILINE)
+EMPTY_DATABASE_HINT = "Start with an empty database: another `SHM_DB_DSN` or, without one, another `SHM_DATA_DIR`."
+
+READ_STATE = """
+SELECT
+    current_database(), current_user, coalesce(current_schema(), ''), current_setting('server_encoding'),
+    pg_is_in_recovery(), current_setting('transaction_read_only') = 'on',
+    coalesce(has_schema_privilege(current_schema(), 'CREATE'), FALSE)"""
+READ_RELATIONS = """
+SELECT c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = current_schema()"""
+READ_HISTORY_COLUMNS = f"""
+SELECT a.attname
+FROM pg_catalog.pg_attribute a
+JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = current_schema() AND c.relname = '{HISTORY_TABLE}' AND a.attnum > 0"""  # noqa: S608 - a constant
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseState:
+    """A database as its role sees it. `schema` is the one that SHM's tables are or will be in, empty without one."""
+
+    database: str
+    role: str
+    schema: str
+    encoding: str
+    is_standby: bool
+    is_read_only: bool
+    may_create: bool
+    relations: Set[str]
+    has_history: bool
+    """Whether SHM's own table of applied migrations exists."""
+
+
+async def read_state(connection: Connection) -> DatabaseState:
+    """Reads the state. Raises ConfigurationError for a database that cannot store every text."""
+    ((database, role, schema, encoding, standby, read_only, may_create),) = await connection.execute_sql(
+        READ_STATE, "state of the database"
+    )
+    if encoding != "UTF8":
+        raise ConfigurationError(
+            f"The database {database} in SHM_DB_DSN has the encoding {encoding}, in which not every text can be "
+            "stored: create another one with `createdb --encoding=UTF8 --template=template0 NAME`, and name it in "
+            "SHM_DB_DSN."
+        )
+    relations = {str(name) for (name,) in await connection.execute_sql(READ_RELATIONS, "list of tables")}
+    columns = {str(name) for (name,) in await connection.execute_sql(READ_HISTORY_COLUMNS, "columns of the history")}
+    return DatabaseState(
+        *(str(database), str(role), str(schema), str(encoding), bool(standby), bool(read_only), bool(may_create)),
+        relations,
+        columns >= HISTORY_COLUMNS,
+    )
+
+
+def check_writable(state: DatabaseState) -> None:
+    """Raises ConfigurationError for a database that SHM cannot write to."""
+    if state.is_standby:
+        raise ConfigurationError(
+            f"The database {state.database} in SHM_DB_DSN is on a read-only server, a standby: name the primary in "
+            "SHM_DB_DSN, or several hosts with target_session_attrs=read-write."
+        )
+    if state.is_read_only:
+        raise ConfigurationError(
+            f"The database {state.database} in SHM_DB_DSN is read-only, because default_transaction_read_only is on: "
+            f'run `ALTER DATABASE "{state.database}" SET default_transaction_read_only = off`, or correct the setting '
+            f"of the role {state.role} or of the server."
+        )
+
+
+def check_can_create(state: DatabaseState) -> None:
+    """Raises ConfigurationError for a role that cannot create tables."""
+    if not state.schema:
+        raise ConfigurationError(
+            f"The database {state.database} in SHM_DB_DSN has no schema that the role {state.role} may use: run "
+            f'`CREATE SCHEMA "{state.role}" AUTHORIZATION "{state.role}"` in it, or name another role in SHM_DB_DSN.'
+        )
+    if not state.may_create:
+        raise ConfigurationError(
+            f"The role {state.role} may create no tables in the schema {state.schema} of the database "
+            f'{state.database}: run `GRANT USAGE, CREATE ON SCHEMA "{state.schema}" TO "{state.role}"` in it, or name '
+            "another role in SHM_DB_DSN."
+        )
+
+
+def check_no_conflicts(state: DatabaseState, applied: Iterable[str], missing: Iterable[str]) -> None:
+    """Raises ConfigurationError if tables of another application have names that the missing migrations create.
+
+    `applied` and `missing` are the SQL of migrations. Nothing is created in such a database.
+    """
+    names = _created_tables(missing) - _created_tables(applied)
+    if not state.has_history:
+        names.add(HISTORY_TABLE)
+    if conflicting := sorted(state.relations & names):
+        raise ConfigurationError(
+            f"The database {state.database} in SHM_DB_DSN has tables with the names of SHM's own "
+            f"({', '.join(conflicting)}), and no record that SHM created them: another application uses it. "
+            f"{EMPTY_DATABASE_HINT}"
+        )
+
+
+def _created_tables(migrations: Iterable[str]) -> set[str]:
+    return {name for sql in migrations for name in CREATED_TABLE.findall(sql)}

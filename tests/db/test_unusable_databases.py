@@ -1,0 +1,157 @@
+"""Databases that SHM cannot use or must not touch: one sentence with database, setting and remedy, and no change."""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from psycopg2.extensions import make_dsn, parse_dsn
+
+from shm.db.embedded_role import ROLE
+from tests.support.databases import admin_cursor, create_database, empty_database, migrate, superuser_cursor
+from tests.support.shm_command import run_shm
+
+COMMANDS = [("serve", "--port", "0"), ("migrate",), ("token", "add", "x")]
+READING_COMMANDS = [("check",), ("export",), ("token", "list")]
+SELECT_OBJECTS = "SELECT relname FROM pg_class WHERE relnamespace::regnamespace::text !~ '^(pg_|information_schema)'"
+
+
+def objects_of(dsn: str) -> set[tuple[str, ...]]:
+    """The names of all tables, indexes and the like that do not belong to PostgreSQL."""
+    with superuser_cursor(dsn) as cursor:
+        cursor.execute(SELECT_OBJECTS)
+        return set(cursor.fetchall())
+
+
+def check_refusal(dsn: str, command: tuple[str, ...], *words: str) -> None:
+    """A command ends with one sentence that has these words and the database's name, and has changed nothing."""
+    before = objects_of(dsn)
+    done = run_shm(*command, SHM_DB_DSN=dsn, SHM_START_PATIENCE="1s")
+    assert done.returncode == 1, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("shm: ")]
+    for word in (*words, str(parse_dsn(dsn)["dbname"])):
+        assert word in line
+    assert "Traceback" not in done.stderr
+    assert objects_of(dsn) == before
+
+
+@pytest.fixture
+def empty(postgres: str) -> Iterator[str]:
+    """The DSN of a database without any table."""
+    with empty_database(postgres) as dsn:
+        yield dsn
+
+
+@contextmanager
+def role_without_rights(dsn: str) -> Iterator[str]:
+    """The name of a role that may log in, and nothing else."""
+    name = f"shm_{secrets.token_hex(6)}"
+    with superuser_cursor(dsn) as cursor:
+        cursor.execute(f"CREATE ROLE {name} LOGIN")
+    yield name
+    with superuser_cursor(dsn) as cursor:
+        cursor.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_role_that_may_not_create_tables_is_refused(empty: str, command: tuple[str, ...]) -> None:
+    with role_without_rights(empty) as role:
+        grant = f'`GRANT USAGE, CREATE ON SCHEMA "public" TO "{role}"`'
+        check_refusal(make_dsn(empty, user=role), command, grant, "SHM_DB_DSN")
+        with superuser_cursor(empty) as cursor:
+            cursor.execute(grant.strip("`"))
+        assert run_shm("migrate", SHM_DB_DSN=make_dsn(empty, user=role)).returncode == 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_database_without_a_schema_is_refused(empty: str, command: tuple[str, ...]) -> None:
+    with superuser_cursor(empty) as cursor:
+        cursor.execute("DROP SCHEMA public")
+    check_refusal(empty, command, f'`CREATE SCHEMA "{ROLE}" AUTHORIZATION "{ROLE}"`', "SHM_DB_DSN")
+    with superuser_cursor(empty) as cursor:
+        cursor.execute(f'CREATE SCHEMA "{ROLE}" AUTHORIZATION "{ROLE}"')
+    assert run_shm("migrate", SHM_DB_DSN=empty).returncode == 0
+    assert run_shm("check", SHM_DB_DSN=empty).returncode == 0
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+@pytest.mark.parametrize("command", [*COMMANDS, *READING_COMMANDS])
+def test_a_database_that_cannot_store_every_text_is_refused(
+    postgres: str, encoding: str, command: tuple[str, ...]
+) -> None:
+    name = f"shm_{secrets.token_hex(6)}"
+    options = f"ENCODING '{encoding}' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0"
+    dsn = create_database(postgres, name, options)
+    try:
+        check_refusal(dsn, command, encoding, "createdb --encoding=UTF8", "SHM_DB_DSN")
+    finally:
+        with superuser_cursor(postgres) as cursor:
+            cursor.execute(f"DROP DATABASE {name}")
+
+
+@pytest.mark.parametrize("is_migrated", [False, True])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_read_only_database_is_refused(empty: str, command: tuple[str, ...], *, is_migrated: bool) -> None:
+    if is_migrated:
+        migrate(empty)
+    name = parse_dsn(empty)["dbname"]
+    with superuser_cursor(empty) as cursor:
+        cursor.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    check_refusal(empty, command, "is read-only", "SET default_transaction_read_only = off`", "SHM_DB_DSN")
+
+
+@pytest.mark.parametrize("command", READING_COMMANDS)
+def test_a_command_that_only_reads_works_on_a_read_only_database(database: str, command: tuple[str, ...]) -> None:
+    with superuser_cursor(database) as cursor:
+        cursor.execute(f"ALTER DATABASE {parse_dsn(database)['dbname']} SET default_transaction_read_only = on")
+    done = run_shm(*command, SHM_DB_DSN=database)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", READING_COMMANDS)
+def test_a_command_that_only_reads_creates_no_schema(empty: str, command: tuple[str, ...]) -> None:
+    check_refusal(empty, command, "does not exist yet", "`shm migrate`")
+
+
+@pytest.mark.parametrize(
+    "ddl",
+    [
+        "CREATE TABLE tokens (id bigint)",
+        "CREATE VIEW settings AS SELECT 1 AS a",
+        "CREATE TABLE schema_migrations (version varchar PRIMARY KEY)",  # of Ruby on Rails
+        "CREATE TABLE schema_migrations (version bigint, dirty boolean)",  # of golang-migrate
+        "CREATE SEQUENCE erased_identities",
+    ],
+)
+def test_a_database_of_another_application_is_refused(empty: str, ddl: str) -> None:
+    with admin_cursor(empty) as cursor:
+        cursor.execute(ddl)
+    for command in COMMANDS:
+        check_refusal(empty, command, ddl.split()[2], "another application uses it", "SHM_DB_DSN")
+
+
+def test_a_table_of_another_application_stops_a_later_migration(empty: str) -> None:
+    """Migrations after the first one are checked too, before any of them begins."""
+    migrate(empty)
+    with admin_cursor(empty) as cursor:
+        cursor.execute("DELETE FROM schema_migrations WHERE version > 1; DROP TABLE erased_identities")
+        cursor.execute("CREATE TABLE erased_identities (id bigint)")
+    check_refusal(empty, ("migrate",), "erased_identities", "another application uses it")
+
+
+def test_a_function_of_another_application_leaves_no_table_behind(empty: str) -> None:
+    with admin_cursor(empty) as cursor:
+        cursor.execute("CREATE FUNCTION flatten_metrics(jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT $1'")
+    done = run_shm("migrate", SHM_DB_DSN=empty)
+    assert done.returncode == 1
+    assert 'function "flatten_metrics" already exists' in done.stderr
+    assert objects_of(empty) == set()
+
+
+def test_tables_of_other_schemas_are_not_ours(empty: str) -> None:
+    with superuser_cursor(empty) as cursor:
+        cursor.execute(f"CREATE SCHEMA other AUTHORIZATION {ROLE}; CREATE TABLE other.instances (id bigint)")
+    migrate(empty)
+    with admin_cursor(empty) as cursor:
+        cursor.execute("SELECT count(*) FROM public.instances")
+        assert cursor.fetchone() == (0,)
