@@ -140,7 +140,8 @@ class Settings:
         "SHM_MAX_READING",
         parse_size,
         "256m",
-        "Size of all bodies that are being received, together. Many open uploads cannot fill the memory.",
+        "Size of all bodies in memory, together, until their requests are answered. Beyond it the longest incomplete "
+        "one is refused, so that many open uploads cannot fill the memory.",
     )
     max_headers: int = setting(
         "SHM_MAX_HEADERS",

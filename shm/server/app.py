@@ -34,6 +34,7 @@ from shm.ingest.erasure import Eraser
 from shm.ingest.key_cache import PublicKeyCache
 from shm.ingest.registry import Registry
 from shm.server import background_jobs, openapi
+from shm.server.body_budget import BodyBudget
 from shm.server.connections import Connections
 from shm.server.gauge_sampler import GaugeSampler
 from shm.server.handlers import admin, charts, export, feed, health, openapi_document, prometheus, tokens
@@ -154,6 +155,7 @@ async def running_services(
         tokens=TokenStore(database, settings),
         rate_limiter=RateLimiter(settings),
         connections=Connections(settings),
+        bodies=BodyBudget(settings.max_reading),
         instruments=instruments,
         sampler=GaugeSampler(instruments, database, writer, intake, change_feed),
         metrics_exporter=MetricsExporter(instruments.slots),

@@ -23,6 +23,7 @@ from shm.feed.hub import Feed
 from shm.ingest.batch_writer import BatchWriter
 from shm.ingest.erasure import Eraser
 from shm.ingest.registry import Registry
+from shm.server.body_budget import BodyBudget
 from shm.server.connections import Connections
 from shm.server.gauge_sampler import GaugeSampler
 from shm.server.prometheus import MetricsExporter
@@ -54,12 +55,12 @@ class Services:
     tokens: TokenStore
     rate_limiter: RateLimiter
     connections: Connections
+    bodies: BodyBudget
     instruments: Instruments
     sampler: GaugeSampler
     metrics_exporter: MetricsExporter
     websockets: set[tornado.websocket.WebSocketHandler] = field(default_factory=set)
     pending_bodies: set[PendingBody] = field(default_factory=set)
-    pending_bytes: int = 0  # of incomplete bodies
     draining: bool = False
     in_flight: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)  # set while no request is in flight

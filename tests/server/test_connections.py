@@ -40,7 +40,7 @@ SLOW: dict[str, tuple[bytes, bytes, tuple[Verdict, ...]]] = {
     "a body for an unknown path": (
         b"POST /nowhere HTTP/1.1\r\nHost: shm.test\r\nContent-Length: 60\r\n\r\n",
         b" " * 60,
-        (None, TOO_SLOW),
+        ((404, "no_such_address"),),
     ),
 }
 

@@ -39,6 +39,7 @@ READER_ERROR_CODES = {
     "revoked_for_good",
     "upgrade_wanted",
     "websocket_version",
+    "unexpected_body",
     "foreign_origin",
     "too_many_subscribers",
     "too_many_guesses",

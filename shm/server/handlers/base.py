@@ -17,8 +17,9 @@ from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 
 from shm.auth.tokens import Principal, Role
-from shm.core.errors import Forbidden, MethodNotAllowed, NotFound, TooLarge, Unauthorized
+from shm.core.errors import BadRequest, Forbidden, MethodNotAllowed, NotFound, Refusal, TooLarge, Unauthorized
 from shm.server.http import problems
+from shm.server.http.connection import body_length, has_body
 from shm.server.http.ingest_requests import WRITE_TIMEOUT_S
 from shm.server.http.operations import FEED_CURSOR, NEXT_PAGE, Header, Operation, Stream, operations_of
 from shm.server.http.params import NoQuery, parse_body, parse_query
@@ -27,6 +28,7 @@ from shm.server.services import Services
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
+@tornado.web.stream_request_body
 class Handler(tornado.web.RequestHandler):
     """The base of every handler."""
 
@@ -44,11 +46,49 @@ class Handler(tornado.web.RequestHandler):
         """Called by Tornado with the route's arguments."""
         self.services = services
         self._is_in_flight = False
+        self._body = bytearray()
+        self._received = 0
 
     async def prepare(self) -> None:
-        """Called by Tornado before the method: checks access."""
-        self.mark_in_flight()
+        """Called by Tornado before it reads the body: checks access, then the body's length.
+
+        A request with a body counts as in flight once that is complete, so that a slow sender delays no drain.
+        """
+        if not has_body(self.request.headers):
+            self.mark_in_flight()
         await self.check_access()
+        if (body_length(self.request.headers) or 0) > self.services.settings.max_body:
+            raise self._too_large()
+        if has_body(self.request.headers) and self.operation().status is HTTPStatus.SWITCHING_PROTOCOLS:
+            raise BadRequest("unexpected_body", "A request for a websocket has no body.")
+
+    def data_received(self, chunk: bytes) -> None:
+        """Called by Tornado for a chunk of the body. Keeps it if the operation has a body."""
+        self._received += len(chunk)
+        if self._finished:
+            return
+        if self._received > self.services.settings.max_body:  # a chunked body has no Content-Length
+            self.refuse(self._too_large())
+        elif self.operation().body is not None:
+            self._body += chunk
+            self.services.bodies.add(self, len(chunk))
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Refuses the request before its body is complete."""
+        self._release_body()
+        self.send_error(refusal.status, exc_info=(type(refusal), refusal, None))
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge("body_too_large", f"The body is larger than {self.services.settings.max_body} bytes.")
+
+    def _release_body(self) -> None:
+        self.services.bodies.release(self)
+        self._body.clear()
+
+    def on_connection_close(self) -> None:
+        """Called by Tornado if the client disconnects before its request is complete."""
+        self._release_body()
+        super().on_connection_close()
 
     def mark_in_flight(self) -> None:
         """Counts the request as in flight until its response is sent. A drain waits for requests in flight."""
@@ -112,15 +152,26 @@ class Handler(tornado.web.RequestHandler):
         self, declared: Operation, method: Callable[..., Awaitable[object]], path: dict[str, str]
     ) -> None:
         """Parses the request, calls the method and sends its response."""
+        if self._finished:  # refused before its body was complete
+            return
+        if not self._is_in_flight:
+            self.mark_in_flight()
+        self.services.bodies.complete(self)
+        try:
+            await self._dispatch(declared, method, path)
+        finally:
+            self._release_body()
+
+    async def _dispatch(
+        self, declared: Operation, method: Callable[..., Awaitable[object]], path: dict[str, str]
+    ) -> None:
         arguments: dict[str, object] = {**path}
         query_arguments = {name: self.get_query_arguments(name, strip=False) for name in self.request.query_arguments}
         query = parse_query(declared.query or NoQuery, query_arguments)
         if declared.query is not None:
             arguments["query"] = query
         if declared.body is not None:
-            if len(self.request.body) > self.services.settings.max_body:
-                raise TooLarge("body_too_large", f"The body is larger than {self.services.settings.max_body} bytes.")
-            arguments["body"] = parse_body(declared.body, self.request.body)
+            arguments["body"] = parse_body(declared.body, bytes(self._body))
         response = await method(self, **arguments)
         if declared.status is not HTTPStatus.SWITCHING_PROTOCOLS:
             await self._send_response(declared, response)

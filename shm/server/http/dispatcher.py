@@ -19,11 +19,12 @@ from shm.core.setting_types import MAX_HEADERS_BYTES
 from shm.server.connections import MAX_CLOSED_AT_ONCE
 from shm.server.http import problems
 from shm.server.http.acceptor import Acceptor
-from shm.server.http.ingest_requests import MAX_DISCARDED_BYTES, Endpoint, IngestRequest
+from shm.server.http.connection import MAX_DISCARDED_BYTES, Connection, body_length, has_body
+from shm.server.http.ingest_requests import Endpoint, IngestRequest
 from shm.server.http.stream import HEADERS_TOO_LARGE, Stream, closing_response
 from shm.server.services import Services
 
-MAX_BODY_BYTES = 2 * MAX_DISCARDED_BYTES  # Tornado's limit of a body; IngestRequest refuses a large body earlier
+MAX_BODY_BYTES = 2 * MAX_DISCARDED_BYTES  # Tornado's limit of a body; a large body is refused earlier
 
 # The value of one Host header. Tornado joins two headers with a comma, which does not match.
 HOST = re.compile(r"[A-Za-z0-9\[\]:._~!$&'()*+;=%-]*")
@@ -92,7 +93,11 @@ class RequestDispatcher(httputil.HTTPServerConnectionDelegate):
     def start_request(self, server_conn: object, request_conn: httputil.HTTPConnection) -> "_RoutingDelegate":
         """Called by Tornado for each request."""
         return _RoutingDelegate(
-            self._services, self._application, self._endpoints, server_conn, cast(HTTP1Connection, request_conn)
+            self._services,
+            self._application,
+            self._endpoints,
+            server_conn,
+            Connection.adopt(cast(HTTP1Connection, request_conn)),
         )
 
 
@@ -105,7 +110,7 @@ class _RoutingDelegate(httputil.HTTPMessageDelegate):
         application: tornado.web.Application,
         endpoints: Mapping[str, Endpoint],
         server: object,
-        connection: HTTP1Connection,
+        connection: Connection,
     ) -> None:
         self._services = services
         self._application = application
@@ -113,6 +118,7 @@ class _RoutingDelegate(httputil.HTTPMessageDelegate):
         self._server = server
         self._connection = connection
         self._stream = cast(Stream, connection.stream)
+        self._received = 0
         self._delegate = httputil.HTTPMessageDelegate()  # ignores all calls until the head is read
 
     def headers_received(
@@ -120,7 +126,7 @@ class _RoutingDelegate(httputil.HTTPMessageDelegate):
     ) -> Any:
         """Checks the headers, chooses the delegate and passes the head on to it."""
         self._stream.connections.head_complete(self._stream)
-        if "Content-Length" not in headers and "Transfer-Encoding" not in headers:
+        if not has_body(headers):
             self._stream.connections.request_complete(self._stream)
         if sum(len(name) + len(value) for name, value in headers.get_all()) > self._services.settings.max_headers:
             problems.log("head", HEADERS_TOO_LARGE)
@@ -136,17 +142,24 @@ class _RoutingDelegate(httputil.HTTPMessageDelegate):
             self._delegate = IngestRequest(self._services, self._connection, endpoint)
         else:
             self._connection.set_body_timeout(self._services.settings.body_timeout.total_seconds())
+            length = body_length(headers) or 0
+            self._connection.discards_rest = "Expect" not in headers and length <= MAX_DISCARDED_BYTES
             self._delegate = self._application.start_request(self._server, self._connection)
         return self._delegate.headers_received(start_line, headers)
 
     def data_received(self, chunk: bytes) -> Any:
         """Passes a chunk of the body on."""
+        self._received += len(chunk)
+        if self._received > MAX_DISCARDED_BYTES and self._connection.is_answered:
+            self._connection.close_unread()
+            return None
         return self._delegate.data_received(chunk)
 
     def finish(self) -> None:
         """Passes the end of the body on."""
         self._stream.connections.request_complete(self._stream)
         self._delegate.finish()
+        self._connection.complete_body()
 
     def on_connection_close(self) -> None:
         """Passes the connection's end on."""

@@ -7,7 +7,6 @@ sender does not delay a drain.
 """
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -19,15 +18,14 @@ from tornado import httputil
 from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 
-from shm.core.errors import MethodNotAllowed, Overloaded, Refusal, TooLarge, TooSlow
+from shm.core.errors import MethodNotAllowed, Refusal, TooLarge, TooSlow
 from shm.core.settings import Settings
 from shm.server.http import problems
+from shm.server.http.connection import MAX_DISCARDED_BYTES, body_length
 from shm.server.http.stream import Stream, render_response
 from shm.server.services import Services
 
-MAX_DISCARDED_BYTES = 1024 * 1024  # bytes of a refused body that are read, so that its sender reads the response
 TIMEOUT_CHECK_INTERVAL_S = 0.5  # between two checks of the requests whose body is not complete
-LENGTH = re.compile(r"[0-9]{1,18}")
 WRITE_TIMEOUT_S = 30.0  # for a client to read a chunk of a streamed response
 
 JSON = {"Content-Type": "application/json"}
@@ -116,9 +114,7 @@ class IngestRequest(httputil.HTTPMessageDelegate):
         self._is_http_1_0 = start_line.version != "HTTP/1.1"
         self._closes_connection = self._is_http_1_0 or headers.get("Connection", "").lower() == "close"
         self._is_head = start_line.method == "HEAD"
-        content_length = headers.get("Content-Length", "")
-        # Tornado refuses any other value when it reads the body.
-        length = int(content_length) if LENGTH.fullmatch(content_length) else 0
+        length = body_length(headers) or 0
         try:
             self._admit(start_line.method, length)
         except Refusal as refusal:
@@ -131,13 +127,15 @@ class IngestRequest(httputil.HTTPMessageDelegate):
             if self._received > MAX_DISCARDED_BYTES:
                 self._connection.finish()
             return
-        self._body += chunk
-        self._services.pending_bytes += len(chunk)
         if self._received > self._max_body:  # a chunked body has no Content-Length
             self._refuse_early(self._too_large(), closing=self._received > MAX_DISCARDED_BYTES)
-        elif self._services.pending_bytes > self._services.settings.max_reading:
-            detail = "Too many request bodies are being received; try again shortly."
-            self._refuse_early(Overloaded("queue_full", detail), closing=False)
+            return
+        self._body += chunk
+        self._services.bodies.add(self, len(chunk))
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Refuses the request before its body is complete. Called by the budget of all bodies."""
+        self._refuse_early(refusal, closing=False)
 
     def finish(self) -> None:
         """Handles the request: its body is complete."""
@@ -147,7 +145,9 @@ class IngestRequest(httputil.HTTPMessageDelegate):
             self._connection.finish()
             return
         self._request.body = bytes(self._body)
-        self._release_body()
+        self._body.clear()
+        self._services.bodies.complete(self)
+        self._services.pending_bodies.discard(self)
         self._started_at = time.monotonic()  # the response time excludes the time of sending the body
         self._stream.is_answering = True
         self._services.start(self._handle())
@@ -159,7 +159,7 @@ class IngestRequest(httputil.HTTPMessageDelegate):
     def _release_body(self) -> None:
         """Ends the timeout of the body and frees its memory."""
         self._services.pending_bodies.discard(self)
-        self._services.pending_bytes -= len(self._body)
+        self._services.bodies.release(self)
         self._body.clear()
 
     def _refuse_early(self, refusal: Refusal, *, closing: bool) -> None:
@@ -168,7 +168,7 @@ class IngestRequest(httputil.HTTPMessageDelegate):
         The rest of the body is read and discarded. `closing` ends the connection instead; the sender may then see the
         closed connection before it reads the response.
         """
-        self._services.pending_bytes -= len(self._body)
+        self._services.bodies.release(self)
         self._body.clear()
         if closing:
             self._services.pending_bodies.discard(self)
@@ -225,6 +225,8 @@ class IngestRequest(httputil.HTTPMessageDelegate):
                 refusal = problems.refusal_for(error)
                 self._services.instruments.refusals.increment(refusal.code)
                 await self._finish(refusal.status, PROBLEM | refusal.headers, problems.body_of(refusal))
+        finally:
+            self._services.bodies.release(self)
 
     async def _write_chunks(
         self, status: HTTPStatus, chunks: AsyncIterator[bytes], response_headers: dict[str, str]
