@@ -6,6 +6,8 @@ import secrets
 from pathlib import Path
 
 from shm.core.errors import ConfigurationError
+from shm.core.ownership import give_to_owner_of
+from shm.db.lock_files import acquire_exclusive, open_lock_file
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +43,26 @@ def _create(file: Path) -> None:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w") as handle:
+            give_to_owner_of(file.parent, descriptor)
             handle.write(f"{generate_token()}\n")
             handle.flush()
             os.fsync(descriptor)
-        os.link(temporary, file)
-        logger.info("created an admin token in %s", file)
-    except FileExistsError:
-        pass
+        if _link_exclusively(temporary, file):
+            logger.info("created an admin token in %s", file)
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
+
+
+def _link_exclusively(temporary: Path, file: Path) -> bool:
+    """Gives the file its name unless that exists; returns whether it did. Some file systems have no hard links."""
+    try:
+        os.link(temporary, file)
+    except FileExistsError:
+        return False
+    except OSError:
+        with open_lock_file(file.with_name(f"{file.name}.lock")) as lock:
+            acquire_exclusive(lock)
+            if file.exists():
+                return False
+            temporary.rename(file)
+    return True

@@ -111,4 +111,7 @@ def parse_activation(value: str) -> str:
 
 def parse_directory(value: str) -> Path:
     """A directory as an absolute path."""
-    return Path(parse_text(value)).expanduser().absolute()
+    try:
+        return Path(parse_text(value)).expanduser().absolute()
+    except RuntimeError:
+        raise ValueError("an absolute path, because this user has no home directory") from None

@@ -35,10 +35,18 @@ from shm.core.setting_types import (
     parse_words,
 )
 
+SYSTEM_DATA_DIR = "/var/lib/shm"
+
 
 def default_data_dir() -> str:
-    """The user's data directory; for root a system directory, which the user of the embedded PostgreSQL can enter."""
-    return "/var/lib/shm" if os.geteuid() == 0 else str(platformdirs.user_data_path("shm", appauthor=False))
+    """The user's data directory; for root a system directory, which the user of the embedded PostgreSQL can enter.
+
+    A container's user may have no home directory, neither in HOME nor in the list of users.
+    """
+    try:
+        return SYSTEM_DATA_DIR if os.geteuid() == 0 else str(platformdirs.user_data_path("shm", appauthor=False))
+    except RuntimeError:
+        return SYSTEM_DATA_DIR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +67,7 @@ class Settings:
         "PostgreSQL to use, as a URL or as key=value pairs. Without one, the server starts an embedded "
         "PostgreSQL. Put a password into the environment and not into the flag: other users see command "
         "lines.",
+        is_secret=True,
     )
     workers: int = setting(
         "SHM_WORKERS",
@@ -80,6 +89,7 @@ class Settings:
         None,
         "The server's own admin token. Without one, the first start creates one in the data directory.",
         has_flag=False,
+        is_secret=True,
     )
     max_tokens: int = setting(
         "SHM_MAX_TOKENS",
@@ -430,7 +440,7 @@ class Settings:
 
         Raises ConfigurationError with one sentence for an unknown name or an invalid value.
         """
-        known = {name for spec in setting_specs().values() for name in spec.variables}
+        known = {name for spec in setting_specs().values() for name in (*spec.variables, *spec.file_variables)}
         check_names(environment, known)
         values: dict[str, object] = {}
         for name, spec in setting_specs().items():
@@ -438,9 +448,8 @@ class Settings:
             if flag is not None:
                 values[name] = parse_setting("--" + name.replace("_", "-"), str(flag), spec)
                 continue
-            variable = next((variable for variable in spec.variables if environment.get(variable, "") != ""), None)
-            if variable is not None:
-                values[name] = parse_setting(variable, environment[variable], spec)
+            if variable_and_value := spec.read(environment):
+                values[name] = parse_setting(*variable_and_value, spec)
         settings = cls(**cast(dict[str, Any], values))
         settings.check_consistency()
         return settings
@@ -467,5 +476,6 @@ def add_flags(parser: argparse.ArgumentParser, *only: str) -> None:
             continue
         default_text = field.metadata["default_text"]
         default = f" Default: {default_text}." if default_text is not None and field.default is not MISSING else ""
-        description = f"{spec.reason}{default} [{', '.join(spec.variables)}]".replace("%", "%%")
+        variables = ", ".join((*spec.variables, *spec.file_variables))
+        description = f"{spec.reason}{default} [{variables}]".replace("%", "%%")
         parser.add_argument("--" + field.name.replace("_", "-"), dest=field.name, metavar="…", help=description)

@@ -95,6 +95,8 @@ REMEDIES = [
     )
 ]
 
+EXAMPLE_URL = "postgresql://user:password@host/database"
+KEY_VALUE_FORM = "libpq's form host=db dbname=shm user=shm password='...', where \\' and \\\\ stand for ' and \\"
 PORTS = re.compile(r"[0-9]*(,[0-9]*)*")
 
 
@@ -117,14 +119,19 @@ def check_dsn(dsn: str) -> None:
     try:
         parts = parse_dsn(dsn)
     except psycopg2.ProgrammingError:
+        raise ConfigurationError(f"SHM_DB_DSN is invalid: expected {EXAMPLE_URL}, {KEY_VALUE_FORM}.") from None
+    if _is_url_with_stray_characters(dsn) or not PORTS.fullmatch(str(parts.get("port", ""))):
         raise ConfigurationError(
-            "SHM_DB_DSN is invalid: expected postgresql://user:password@host/database, or libpq's key=value pairs."
-        ) from None
-    is_address = dsn.startswith(("postgresql://", "postgres://"))
-    host = str(parts.get("host", ""))
-    is_split = is_address and "password" not in parts and "@" in str(parts.get("dbname", ""))
-    if is_split or ("@" in host[1:] and not host.startswith("/")) or not PORTS.fullmatch(str(parts.get("port", ""))):
-        raise ConfigurationError(
-            "SHM_DB_DSN is invalid: in a URL, characters such as @ and / in a user name or password have to be "
-            "percent-encoded (%40, %2F)."
+            "SHM_DB_DSN is invalid: in a URL, characters such as @, /, ? and # in a user name or password have to be "
+            f"percent-encoded (%40, %2F, %3F, %23). The value can also be written as {KEY_VALUE_FORM}."
         )
+
+
+def _is_url_with_stray_characters(dsn: str) -> bool:
+    """Whether an `@` follows the end of user and password, so that a part of them is in the host or database name."""
+    scheme, separator, rest = dsn.partition("://")
+    if not separator or scheme not in ("postgresql", "postgres"):
+        return False
+    user_and_password = re.match("[^@/]*@", rest)  # as libpq finds their end
+    host_and_database = rest[user_and_password.end() if user_and_password else 0 :].partition("?")[0]
+    return "@" in host_and_database

@@ -19,7 +19,7 @@ from shm.server.http.operations import READ_METHODS, operation, validate_operati
 from tests.support import plain_http
 from tests.support.anonymous_client import rows_as_text
 from tests.support.clusters import wait_for
-from tests.support.databases import admin_cursor
+from tests.support.databases import admin_cursor, superuser_cursor
 from tests.support.server_process import ServerProcess
 from tests.support.subscriber import subscribe
 
@@ -251,7 +251,7 @@ def test_the_day_of_a_tokens_last_use_is_written_once_a_day(server: ServerProces
 def test_a_token_works_while_its_use_cannot_be_written(serve: Callable[..., ServerProcess], database: str) -> None:
     server = serve(SHM_DB_PATIENCE="1s")
     first, second = create_token(server), create_token(server)
-    with admin_cursor(database) as cursor:
+    with superuser_cursor(database) as cursor:
         cursor.execute("BEGIN; SELECT FROM tokens FOR UPDATE")
         for _ in range(10):
             assert request_status(server, first) == (200, "")

@@ -122,6 +122,15 @@ def test_the_precedence_of_the_token(tmp_path: Path) -> None:
     assert find_token(None, tmp_path, DEFAULT_SERVER, {}) == "of-the-file"
 
 
+def test_a_variable_may_name_a_file_with_the_token(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("of-the-secret\n")
+    for name in ("SHM_TOKEN_FILE", "SHM_ADMIN_TOKEN_FILE"):
+        assert find_token(None, tmp_path, "https://metrics.example.com", {name: str(secret)}) == "of-the-secret"
+        with pytest.raises(TokenError, match="No such file"):
+            find_token(None, tmp_path, DEFAULT_SERVER, {name: str(tmp_path / "missing")})
+
+
 def test_the_token_file_is_not_read_if_a_token_is_set(tmp_path: Path) -> None:
     assert find_token(None, tmp_path / "nowhere", DEFAULT_SERVER, {"SHM_TOKEN": "of-the-console"}) == "of-the-console"
 

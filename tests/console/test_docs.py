@@ -66,7 +66,9 @@ def test_the_table_has_exactly_the_options_of_the_command() -> None:
 def test_exactly_the_variables_that_are_read_are_documented() -> None:
     source = Path(access.__file__).read_text(encoding="utf-8")
     read = set(re.findall(r'environ(?:\.get\(|\[)"(SHM_\w+)"', source))
-    assert read == {"SHM_SERVER", "SHM_TOKEN", "SHM_ADMIN_TOKEN", "SHM_DATA_DIR"}
+    assert read == {
+        *("SHM_SERVER", "SHM_TOKEN", "SHM_TOKEN_FILE", "SHM_ADMIN_TOKEN", "SHM_ADMIN_TOKEN_FILE", "SHM_DATA_DIR")
+    }
     assert set(re.findall(r"SHM_\w+", section("Opening it"))) == read, HINT
 
 

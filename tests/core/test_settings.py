@@ -54,6 +54,45 @@ def test_variables_of_the_sdk_and_the_console_are_accepted() -> None:
     Settings.load({"SHM_TELEMETRY": "off", "SHM_SERVER": "http://x", "SHM_TOKEN": "t"})
 
 
+def test_the_whole_environment_file_of_compose_is_accepted() -> None:
+    Settings.load({"SHM_DB_PASSWORD": "p", "SHM_PUBLISH": "0.0.0.0:8080"})
+
+
+def test_each_secret_can_be_in_a_file(tmp_path: Path) -> None:
+    secrets = [spec for spec in setting_specs().values() if spec.is_secret]
+    assert {"SHM_DB_DSN", "DATABASE_URL", "SHM_ADMIN_TOKEN"} <= {name for spec in secrets for name in spec.variables}
+    assert all(spec.is_secret for spec in setting_specs().values() if not spec.has_flag)
+    for name in ("SHM_DB_DSN", "DATABASE_URL"):
+        (tmp_path / name).write_text("host=db password='x '\n")
+        assert Settings.load({f"{name}_FILE": str(tmp_path / name)}).dsn == "host=db password='x '"
+    (tmp_path / "token").write_text("x" * 30)
+    assert Settings.load({"SHM_ADMIN_TOKEN_FILE": str(tmp_path / "token")}).admin_token == "x" * 30
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n", b"x" * 5000, b"\xff\xfe"])
+def test_an_unusable_file_of_a_secret_is_named_without_its_content(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigurationError) as raised:
+        Settings.load({"SHM_ADMIN_TOKEN_FILE": str(file)})
+    assert "SHM_ADMIN_TOKEN_FILE" in str(raised.value)
+    assert str(file) in str(raised.value)
+    assert "xxx" not in str(raised.value)
+
+
+def test_a_secret_and_its_file_are_not_both_set(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x" * 30)
+    with pytest.raises(ConfigurationError, match="SHM_ADMIN_TOKEN and SHM_ADMIN_TOKEN_FILE are both set"):
+        Settings.load({"SHM_ADMIN_TOKEN": "y" * 30, "SHM_ADMIN_TOKEN_FILE": str(tmp_path / "secret")})
+
+
+def test_the_guide_names_the_file_of_each_secret() -> None:
+    guide = OPERATING_GUIDE.read_text()
+    for spec in setting_specs().values():
+        assert all(f"`{name}`" in guide for name in spec.file_variables)
+
+
 def test_variables_of_a_kubernetes_service_called_shm_are_accepted() -> None:
     Settings.load(
         {"SHM_PORT": "tcp://10.0.0.1:80", "SHM_SERVICE_HOST": "10.0.0.1", "SHM_WEB_PORT_80_TCP_ADDR": "10.0.0.1"}

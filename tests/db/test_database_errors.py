@@ -156,6 +156,15 @@ def test_a_message_of_libpq_becomes_a_cause_and_a_remedy(message: str, problem: 
         f"postgresql://u:a@{SECRET}@127.0.0.1:1/db",
         f"postgresql://u:a/{SECRET}@127.0.0.1:1/db",
         f"postgresql://u:1/{SECRET}@127.0.0.1:1/db",
+        f"postgresql://u:a@{SECRET}/b@127.0.0.1:1/db",
+        f"postgresql://u:a@b/{SECRET}@127.0.0.1:1/db",
+        f"postgres://u@{SECRET}:a@127.0.0.1:1/db",
+        f"postgresql://u:a@b/{SECRET}?c@127.0.0.1:1/db",
+        f"postgresql://u:a/{SECRET}?b=c@127.0.0.1:1/db",
+        f"postgresql://u:{SECRET}%zz@127.0.0.1:1/db",
+        f"host=127.0.0.1 port=1 password=a {SECRET} dbname=db",
+        f"host=127.0.0.1 port=1 password='a'{SECRET} dbname=db",
+        f"host=127.0.0.1 port=1 password='{SECRET} dbname=db",
     ],
 )
 def test_a_password_that_is_not_encoded_is_refused_and_not_shown(dsn: str) -> None:

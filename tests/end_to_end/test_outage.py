@@ -26,7 +26,7 @@ from shm.ingest.payloads import Snapshot
 from shm.ingest.registry import Registry
 from tests.support import plain_http
 from tests.support.clusters import Cluster, cluster_of_servers
-from tests.support.databases import admin_cursor
+from tests.support.databases import superuser_cursor
 from tests.support.installs import Install
 from tests.support.load import Load, assert_acknowledged_stored
 from tests.support.server_process import ServerProcess
@@ -118,7 +118,7 @@ def test_installs_get_503_with_retry_after_during_an_outage(postgres_dir: Path) 
 def test_a_read_only_database_is_retried_like_an_absent_one(serve: Callable[..., ServerProcess], database: str) -> None:
     server = serve(SHM_DB_PATIENCE="1s")
     install = Install(server.url).enroll()
-    with admin_cursor(database) as cursor:
+    with superuser_cursor(database) as cursor:
         cursor.execute(READ_ONLY.format("ON"))
         cursor.execute(END_SESSIONS)
         refused = install.snapshot({"n": 1})

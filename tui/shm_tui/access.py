@@ -1,5 +1,6 @@
 """The server's URL and the token, from options, the environment or the token file."""
 
+import errno
 import ipaddress
 import os
 import re
@@ -43,7 +44,10 @@ def resolve_data_dir(option: str | None, environ: Mapping[str, str] = os.environ
             return Path(path).expanduser()
         except RuntimeError:
             raise TokenError(f"“{path}” is the directory of a user that does not exist") from None
-    return ROOT_DATA_DIR if os.geteuid() == 0 else platformdirs.user_data_path("shm")
+    try:
+        return ROOT_DATA_DIR if os.geteuid() == 0 else platformdirs.user_data_path("shm")
+    except RuntimeError:  # a container's user without a home directory
+        return ROOT_DATA_DIR
 
 
 def is_loopback(server: str) -> bool:
@@ -60,7 +64,13 @@ def find_token(option: str | None, directory: Path, server: str, environ: Mappin
 
     The token file is that of this machine's server, so it is not sent to any other one.
     """
-    token = option or environ.get("SHM_TOKEN") or environ.get("SHM_ADMIN_TOKEN")
+    token = (
+        option
+        or environ.get("SHM_TOKEN")
+        or _from_secret(environ.get("SHM_TOKEN_FILE"))
+        or environ.get("SHM_ADMIN_TOKEN")
+        or _from_secret(environ.get("SHM_ADMIN_TOKEN_FILE"))
+    )
     if not token and not is_loopback(server):
         raise TokenError(
             f"no token: set --token or SHM_TOKEN. This machine's {TOKEN_FILE} is used only for a server on this machine"
@@ -81,6 +91,13 @@ def _scheme(address: str) -> str | None:
     except (ValueError, httpx.InvalidURL):
         return None
     return parts.scheme if is_valid else None
+
+
+def _from_secret(path: str | None) -> str | None:
+    """The token in the file that a variable names, None for an unset variable."""
+    if path and not Path(path).exists():
+        raise TokenError(f"the token in {path} cannot be read: {os.strerror(errno.ENOENT)}")
+    return _from_file(Path(path)) if path else None
 
 
 def _from_file(path: Path) -> str:

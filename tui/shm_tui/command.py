@@ -29,8 +29,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--server", metavar="URL", help="Default: SHM_SERVER, else http://127.0.0.1:8080.")
     parser.add_argument(
         "--token",
-        help="Default: SHM_TOKEN, SHM_ADMIN_TOKEN, else, for a server on this machine, admin.token in its data "
-        "directory. Others on this machine can see a command line: prefer the environment.",
+        help="Default: SHM_TOKEN or SHM_ADMIN_TOKEN, or the file that SHM_TOKEN_FILE or SHM_ADMIN_TOKEN_FILE names, "
+        "else, for a server on this machine, admin.token in its data directory. Others on this machine can see a "
+        "command line: prefer the environment.",
     )
     parser.add_argument("--data-dir", metavar="DIR", help="Where admin.token is. Default: SHM_DATA_DIR, else its own.")
     parser.add_argument("--app", metavar="SLUG", help="The first application to show.")
