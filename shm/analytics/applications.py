@@ -14,7 +14,7 @@ import msgspec
 from shm.analytics import counts
 from shm.analytics.counts import InstanceCounts, Tally
 from shm.core import metric_keys, slugs
-from shm.core.errors import BadRequest, NotFound
+from shm.core.errors import BadRequest, Conflict, NotFound
 from shm.core.json_types import Timestamp
 from shm.core.metric_keys import WITHOUT_NUL, MetricOverride
 from shm.db.database import Database
@@ -24,6 +24,7 @@ MAX_OVERRIDES = 500  # of an application: as many as the KPIs of one type
 MAX_RECENT = 1_000  # instances, the most recently seen, that are searched for a key whose values are not aggregated
 MAX_KEY_LENGTH = 128  # characters, as SHM_MAX_KEY by default
 MAX_URL_LENGTH = 500
+MAX_NAME_LENGTH = 256  # characters, as SHM_MAX_NAME by default
 
 Key = Annotated[str, msgspec.Meta(max_length=MAX_KEY_LENGTH, pattern=WITHOUT_NUL)]
 Url = Annotated[str, msgspec.Meta(max_length=MAX_URL_LENGTH, pattern=r"^(https?://[^\s\x00-\x1f]+)?$")]
@@ -58,9 +59,11 @@ class ApplicationChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     """The body of `PUT applications/{slug}`: absent fields stay unchanged, an empty URL removes it.
 
     `overrides` are merged by key: each replaces the present one of its key, `null` removes it, and all other keys keep
-    theirs. `public_metrics` is replaced as a whole.
+    theirs. `public_metrics` is replaced as a whole. `name` is shown instead of the one that installs send; installs
+    that send the new name later belong to the application too.
     """
 
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME_LENGTH, pattern=WITHOUT_NUL)] | None = None
     github_url: Url | None = None
     logo_url: Url | None = None
     overrides: Annotated[dict[Key, MetricOverride | None], msgspec.Meta(max_length=MAX_OVERRIDES)] | None = None
@@ -152,9 +155,11 @@ class ApplicationStore:
     async def update(self, slug: str, change: ApplicationChange) -> None:
         """Stores the vendor's settings of an application. Raises NotFound, or BadRequest for too many overrides."""
         overrides = change.overrides or {}
+        await self._check_name(slug, change.name)
         changed = await self._database.execute(
             "applications.update",
             slug=slug,
+            name=change.name,
             github_url=change.github_url,
             logo_url=change.logo_url,
             overrides=_encoder.encode({key: value for key, value in overrides.items() if value is not None}).decode(),
@@ -167,6 +172,30 @@ class ApplicationStore:
             raise BadRequest(
                 "too_many_overrides", f"An application has at most {MAX_OVERRIDES} overrides; remove some with null."
             )
+        if change.name is not None and slugs.make_slug(change.name) != slug:
+            await self._database.execute("applications.add_alias", slug=slugs.make_slug(change.name), app_slug=slug)
+
+    async def check_merge(self, slug: str, into_slug: str) -> None:
+        """Raises NotFound unless both applications exist, and BadRequest if they are the same."""
+        await self.check_exists(slug)
+        await self.check_exists(into_slug)
+        if slug == into_slug:
+            raise BadRequest("bad_field", "into is the application itself.")
+
+    async def merge(self, slug: str, into_slug: str) -> None:
+        """Makes installs that register with this application's name belong to another one."""
+        await self._database.execute("applications.add_alias", slug=slug, app_slug=into_slug)
+
+    async def check_exists(self, slug: str) -> None:
+        """Raises NotFound if no application has the slug."""
+        await read_config(self._database, slug)
+
+    async def _check_name(self, slug: str, name: str | None) -> None:
+        """Raises Conflict if another application has the name."""
+        if name is None or slugs.make_slug(name) == slug:
+            return
+        if await self._database.fetch_one(_Row, "applications.select_by_slug", slug=slugs.make_slug(name)) is not None:
+            raise Conflict("name_taken", "Another application has this name; merge the two instead.")
 
 
 async def read_config(reader: Reader, slug: str) -> AppConfig:
@@ -178,12 +207,10 @@ async def read_config(reader: Reader, slug: str) -> AppConfig:
 async def resolve_slug(reader: Reader, app: str) -> str:
     """The slug for a slug or a name of an application, in any spelling; the application need not exist.
 
-    The slug of one application takes precedence over the equal name of another.
+    The slug of one application takes precedence over the equal name of another. The name or slug of an application that
+    was merged and deleted stands for the one that it was merged into.
     """
-    slug_of_name = slugs.make_slug(app)
-    if slug_of_name == app:
-        return app
-    slug = await reader.fetch_value(str, "applications.resolve_slug", slug=app, slug_of_name=slug_of_name)
+    slug = await reader.fetch_value(str, "applications.resolve_slug", slug=app, slug_of_name=slugs.make_slug(app))
     assert slug is not None  # noqa: S101 - the statement always returns a row
     return slug
 

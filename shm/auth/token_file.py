@@ -37,6 +37,34 @@ def read_or_create(file: Path) -> str:
     return token
 
 
+def read_existing(file: Path) -> str:
+    """The token in `file`; empty if there is no such file that can be read."""
+    try:
+        return file.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def replace(file: Path, token: str) -> None:
+    """Writes another token into an existing file, whole or not at all. The owner stays. Raises ConfigurationError."""
+    temporary = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
+    try:
+        owner = file.stat()
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "w") as handle:
+                if os.geteuid() == 0:
+                    os.fchown(descriptor, owner.st_uid, owner.st_gid)
+                handle.write(f"{token}\n")
+                handle.flush()
+                os.fsync(descriptor)
+            temporary.replace(file)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"The admin token in {file} cannot be replaced: {error.strerror}.") from None
+
+
 def _create(file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f"{file.name}.{secrets.token_hex(4)}")

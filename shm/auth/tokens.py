@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from shm.auth import token_file
+from shm.auth.audit import AuditLog
 from shm.auth.token_usage import TokenUsageWriter
 from shm.core import page_tokens
 from shm.core.errors import BadRequest, ConfigurationError, Conflict, NotFound, Unauthorized
@@ -81,6 +82,7 @@ class TokenStore:
         self._database = database
         self._settings = settings
         self._usage_writer = TokenUsageWriter(database)
+        self._audit = AuditLog(database)
 
     async def run(self) -> None:
         """Records the last use of tokens until cancelled."""
@@ -109,8 +111,10 @@ class TokenStore:
         principals = [Principal(bytes(row.token_hash), row.id, Role[row.role.upper()]) for row in rows]
         return {principal.token_hash: principal for principal in principals}
 
-    async def create(self, name: str, role: Role, expires_in: timedelta | None) -> IssuedToken:
-        """Creates a token, which expires after `expires_in`.
+    async def create(
+        self, name: str, role: Role, expires_in: timedelta | None, principal: Principal | None = None
+    ) -> IssuedToken:
+        """Creates a token, which expires after `expires_in`, at the request of `principal`; None: of a command.
 
         Raises BadRequest for an invalid name, Conflict if there are too many tokens.
         """
@@ -130,7 +134,34 @@ class TokenStore:
                 "too_many_tokens",
                 f"The maximum of {self._settings.max_tokens} tokens (SHM_MAX_TOKENS) is reached; delete unused ones.",
             )
+        await self._record(principal, "create_token", added)
         return IssuedToken(**msgspec.structs.asdict(added), token=token)
+
+    async def rotate(self, token_id: str, principal: Principal | None = None) -> IssuedToken:
+        """Replaces the secret of a token, which keeps its ID, name, role and expiry. The old secret is invalid at once.
+
+        Of the server's own token, the file in the data directory is replaced too. Raises NotFound, or Conflict.
+        """
+        token = await self._get(token_id)
+        if token.name == ENVIRONMENT_TOKEN_NAME:
+            raise Conflict(
+                "servers_own_token", "Set another SHM_ADMIN_TOKEN and restart the servers to replace this token."
+            )
+        is_in_file = token.name == token_file.TOKEN_FILE
+        if is_in_file and principal is not None:
+            raise Conflict("servers_own_token", "Replace this token with `shm token rotate` on the server's machine.")
+        await self._record(principal, "rotate_token", token)
+        secret, old_hash = token_file.generate_token(), None
+        if is_in_file:
+            file = self._settings.data_dir / token_file.TOKEN_FILE
+            old_hash = await self._hash_of_file(token, file)
+            token_file.replace(file, secret)
+        rotated = await self._database.fetch_one(
+            Token, "tokens.rotate", id=token_id, token_hash=_hash(secret), old_hash=old_hash
+        )
+        if rotated is None:
+            raise NotFound("no_such_token", "No token has this ID.")
+        return IssuedToken(**msgspec.structs.asdict(rotated), token=secret)
 
     async def list_page(self, after: str | None, limit: int) -> list[Token]:
         """The next `limit` tokens after a page token, newest first. Raises BadRequest."""
@@ -144,13 +175,33 @@ class TokenStore:
 
         Raises NotFound, or Conflict for the token of `principal` itself: an admin must not lose access by accident.
         """
+        token = await self._get(token_id)
+        if principal is not None and principal.id == token.id:
+            raise Conflict("own_token", "This token authenticates the request; delete it with another token.")
+        await self._record(principal, "delete_token", token)
+        await self._database.execute("tokens.delete", id=token_id)
+        return token
+
+    async def _get(self, token_id: str) -> Token:
+        """The token with this ID. Raises NotFound."""
         token = await self._database.fetch_one(Token, "tokens.select_by_id", id=token_id)
         if token is None:
             raise NotFound("no_such_token", "No token has this ID.")
-        if principal is not None and principal.id == token.id:
-            raise Conflict("own_token", "This token authenticates the request; delete it with another token.")
-        await self._database.execute("tokens.delete", id=token_id)
         return token
+
+    async def _record(self, principal: Principal | None, action: str, token: Token) -> None:
+        token_id = None if principal is None else principal.id
+        await self._audit.record(token_id, action, token.id, name=token.name, role=token.role)
+
+    async def _hash_of_file(self, token: Token, file: Path) -> bytes:
+        """The hash of the token in the file. Raises ConfigurationError if the file contains another token."""
+        token_hash = _hash(token_file.read_existing(file))
+        principal = (await self.find_valid([token_hash])).get(token_hash)
+        if principal is None or principal.id != token.id:
+            raise ConfigurationError(
+                f"{file} does not contain this token. Name the data directory of its server with --data-dir."
+            )
+        return token_hash
 
     async def ensure_admin_token(self) -> Path | None:
         """Makes the admin token valid: SHM_ADMIN_TOKEN, or the token file of the data directory, created if missing.

@@ -1,4 +1,4 @@
-"""`shm token`: lists, creates and removes API tokens, directly in the database.
+"""`shm token`: lists, creates, rotates and removes API tokens, directly in the database.
 
 It needs access to the database and no token. Standard output contains only the result, so a new token can be piped.
 """
@@ -16,7 +16,7 @@ from shm.core.settings import Settings, add_flags
 from shm.db.database import Database
 from shm.db.migrations import check_schema, migrate
 
-HELP = "List, create and remove API tokens, directly in the database."
+HELP = "List, create, rotate and remove API tokens, directly in the database."
 
 PAGE_ROWS = 500
 COLUMN_TITLES = ("id", "role", "created", "expires", "last used", "name")
@@ -42,6 +42,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=_duration,
         help="Lifetime, such as 90d or 12h. Default: unlimited.",
     )
+    rotate = _add_subcommand(
+        commands, "rotate", _rotate, "Replace the secret of a token and print the new one. The old one ends at once."
+    )
+    rotate.add_argument("id", metavar="ID", type=_token_id, help="Its ID, as `shm token list` shows it.")
     remove = _add_subcommand(commands, "remove", _remove, "Remove a token, with immediate effect in every server.")
     remove.add_argument("id", metavar="ID", type=_token_id, help="Its ID, as `shm token list` shows it.")
 
@@ -72,6 +76,15 @@ async def _create(args: argparse.Namespace, tokens: TokenStore) -> None:
     issued = await tokens.create(args.name, Role[args.role.upper()], args.expires)
     expiry = "without expiry" if issued.expires_at is None else f"valid until {_format_time(issued.expires_at)}"
     print_message(f"Created a token with the role {issued.role}, {expiry}, ID {issued.id}. It is shown only now:")
+    print_result(issued.token)
+
+
+async def _rotate(args: argparse.Namespace, tokens: TokenStore) -> None:
+    issued = await tokens.rotate(args.id)
+    name = strip_control_characters(issued.name)
+    print_message(f"Replaced the secret of {issued.id} ({name}), with immediate effect in every server.")
+    if issued.is_servers_own:
+        print_message("It is in admin.token in the data directory.")
     print_result(issued.token)
 
 

@@ -19,6 +19,7 @@ from shm.analytics.kpis import KpiReader
 from shm.analytics.percentiles import DistributionReader
 from shm.analytics.single_flight_cache import SingleFlightCache
 from shm.analytics.versions import VersionReader
+from shm.auth.audit import AuditLog
 from shm.auth.rate_limits import RateLimiter
 from shm.auth.tokens import TokenStore
 from shm.core import metric_keys
@@ -30,6 +31,7 @@ from shm.core.tasks import run_in_background
 from shm.db.database import Database
 from shm.feed.hub import Feed
 from shm.ingest.batch_writer import BatchWriter
+from shm.ingest.bulk_changes import BulkChanges
 from shm.ingest.erasure import Eraser
 from shm.ingest.key_cache import PublicKeyCache
 from shm.ingest.registry import Registry
@@ -37,7 +39,7 @@ from shm.server import background_jobs, openapi
 from shm.server.body_budget import BodyBudget
 from shm.server.connections import Connections
 from shm.server.gauge_sampler import GaugeSampler
-from shm.server.handlers import admin, charts, export, feed, health, openapi_document, prometheus, tokens
+from shm.server.handlers import admin, bulk, charts, export, feed, health, openapi_document, prometheus, tokens
 from shm.server.handlers.base import Handler, NotFoundHandler
 from shm.server.handlers.ingest import ENDPOINTS
 from shm.server.http.dispatcher import make_server
@@ -69,6 +71,7 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (rf"{ADMIN}/stats", admin.Stats),
     (rf"{ADMIN}/applications", admin.Applications),
     (rf"{ADMIN}/applications/{SLUG}", admin.Application),
+    (rf"{ADMIN}/applications/{SLUG}/merge", bulk.MergeApplication),
     (rf"{ADMIN}/applications/{SLUG}/kpis", admin.ApplicationKpis),
     (rf"{ADMIN}/applications/{SLUG}/versions", charts.Versions),
     (rf"{ADMIN}/version-rank", charts.VersionRank),
@@ -77,6 +80,9 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (rf"{ADMIN}/metric-keys", charts.MetricKeys),
     (rf"{ADMIN}/metrics/(?P<app>[^/]{{1,256}})", charts.Metrics),
     (rf"{ADMIN}/instances", admin.Instances),
+    (rf"{ADMIN}/instances/bulk", bulk.BulkInstances),
+    (rf"{ADMIN}/bulk-changes", bulk.BulkChanges),
+    (rf"{ADMIN}/audit", bulk.Audit),
     (rf"{ADMIN}/instances/{INSTANCE_ID}", admin.Instance),
     (rf"{ADMIN}/instances/{INSTANCE_ID}/snapshots", admin.InstanceSnapshots),
     (rf"{ADMIN}/instances/{INSTANCE_ID}/approve", admin.ApproveInstance),
@@ -84,6 +90,7 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (rf"{ADMIN}/export", export.Export),
     (rf"{ADMIN}/tokens", tokens.TokenList),
     (rf"{ADMIN}/tokens/{TOKEN_ID}", tokens.TokenDetail),
+    (rf"{ADMIN}/tokens/{TOKEN_ID}/rotate", tokens.RotateToken),
     (rf"{ADMIN}/feed", feed.Feed),
     (r"/metrics", prometheus.PrometheusMetrics),
 ]
@@ -148,6 +155,8 @@ async def running_services(
         instances=InstanceReader(database, settings),
         kpis=kpis,
         applications=ApplicationStore(database),
+        bulk_changes=BulkChanges(database, registry, eraser, settings),
+        audit=AuditLog(database),
         charts=ChartReader(database, kpis, result_cache, settings),
         versions=VersionReader(database, result_cache, settings),
         result_cache=result_cache,

@@ -21,6 +21,7 @@ from shm.db.advisory_locks import Lock
 from shm.db.database import Database
 from shm.feed.hub import Feed
 from shm.ingest.batch_writer import BatchWriter
+from shm.ingest.bulk_changes import BulkChanges
 from shm.ingest.erasure import Eraser
 from shm.ingest.key_limits import KeyLimits
 from shm.ingest.registry import Registry
@@ -37,6 +38,7 @@ MAX_RETRY_S = 30.0  # after a failed job, even if it is due only every hour
 
 DELETE_PAGE = 1_000  # rows that one step deletes
 MIN_HOURS_KEPT = timedelta(days=9)  # the chart of 7 days has steps shorter than a day, and begins at a midnight
+AUDIT_KEPT = timedelta(days=365)  # an audit looks at the last year
 UNUSED_KEPT = timedelta(days=1)  # of stored distributions, after their last request
 
 
@@ -58,6 +60,7 @@ def jobs(database: Database, registry: Registry, eraser: Eraser, feed: Feed, set
 
     rollup = Rollup(database)
     key_limits = KeyLimits(database, settings)
+    bulk_changes = BulkChanges(database, registry, eraser, settings)
     hours_kept = max(settings.retention, MIN_HOURS_KEPT)
     return [
         Job("refresh due instances", IDLE_INTERVAL_S, registry.refresh_due),
@@ -67,6 +70,7 @@ def jobs(database: Database, registry: Registry, eraser: Eraser, feed: Feed, set
         Job("create weekly partitions", 3_600.0, lambda: partitions.create_missing(database, settings)),
         Job("drop expired partitions", 3_600.0, lambda: partitions.drop_expired(database, settings.retention)),
         Job("complete interrupted deletions", 60.0, eraser.resume_interrupted),
+        Job("continue changes of many instances", IDLE_INTERVAL_S, bulk_changes.run_step),
         Job("purge unconfirmed instances", 60.0, eraser.purge_unconfirmed),
         Job("delete old hashes of erased instances", 3_600.0, eraser.delete_old_identities),
         Job("delete old hashes of actions", 60.0, eraser.delete_old_actions),
@@ -76,6 +80,8 @@ def jobs(database: Database, registry: Registry, eraser: Eraser, feed: Feed, set
         Job("delete zero rows of the tallies", 60.0, lambda: delete_page("tallies.delete_zero_rows")),
         Job("delete unused keys", 3_600.0, key_limits.delete_unused_keys),
         Job("delete unused values of strings", 3_600.0, key_limits.delete_unused_values),
+        Job("delete old audit entries", 3_600.0, lambda: delete_page("audit.delete_old", kept=AUDIT_KEPT)),
+        Job("delete old changes of many instances", 3_600.0, lambda: delete_page("bulk.delete_old", kept=AUDIT_KEPT)),
         Job(
             "delete unused distributions",
             3_600.0,

@@ -13,6 +13,7 @@ from shm.analytics.instances import InstanceReader
 from shm.analytics.kpis import KpiReader
 from shm.analytics.single_flight_cache import SingleFlightCache
 from shm.analytics.versions import VersionReader
+from shm.auth.audit import AuditLog
 from shm.auth.rate_limits import RateLimiter
 from shm.auth.tokens import TokenStore
 from shm.core.errors import Overloaded
@@ -21,6 +22,7 @@ from shm.core.settings import Settings
 from shm.db.database import Database
 from shm.feed.hub import Feed
 from shm.ingest.batch_writer import BatchWriter
+from shm.ingest.bulk_changes import BulkChanges
 from shm.ingest.erasure import Eraser
 from shm.ingest.registry import Registry
 from shm.server.body_budget import BodyBudget
@@ -48,6 +50,8 @@ class Services:
     instances: InstanceReader
     kpis: KpiReader
     applications: ApplicationStore
+    bulk_changes: BulkChanges
+    audit: AuditLog
     charts: ChartReader
     versions: VersionReader
     result_cache: SingleFlightCache

@@ -26,7 +26,10 @@ SELECT CASE
         EXISTS (SELECT FROM applications WHERE slug = %(slug)s)
         OR EXISTS (SELECT FROM instances WHERE app_slug = %(slug)s)
     THEN %(slug)s::text
-    ELSE %(slug_of_name)s::text
+    ELSE coalesce(
+        (SELECT app_slug FROM application_aliases WHERE slug = %(slug_of_name)s::text),
+        %(slug_of_name)s::text
+    )
 END AS slug;
 
 -- name: update
@@ -36,6 +39,7 @@ END AS slug;
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH updated AS (
     UPDATE applications SET
+        name = coalesce(%(name)s::text, name),
         github_url = CASE WHEN %(github_url)s::text IS NULL THEN github_url ELSE nullif(%(github_url)s, '') END,
         logo_url = CASE WHEN %(logo_url)s::text IS NULL THEN logo_url ELSE nullif(%(logo_url)s, '') END,
         overrides = (overrides || %(overrides)s::jsonb) - %(removed_overrides)s::text[],
@@ -73,7 +77,7 @@ RETURNING app_slug AS slug;
 -- name: select_unknown_keys
 -- Those of the keys that no install of an application sends in its current snapshot, sorted. Keys whose values are not
 -- aggregated are in no tally; they are searched in the snapshots of the `max_recent` most recently seen instances.
-WITH RECURSIVE untallied AS MATERIALIZED (
+WITH untallied AS MATERIALIZED (
     SELECT requested.key
     FROM unnest(%(keys)s::text[]) requested (key)
     WHERE NOT EXISTS (
@@ -84,21 +88,14 @@ WITH RECURSIVE untallied AS MATERIALIZED (
     )
 ),
 recent AS MATERIALIZED (
-    SELECT metrics FROM instances
+    SELECT leaf_keys(metrics) AS keys FROM instances
     WHERE app_slug = %(app)s AND EXISTS (SELECT FROM untallied)
     ORDER BY coalesce(last_seen_at, '-infinity') DESC, instance_id DESC
     LIMIT %(max_recent)s
-),
-walk AS (
-    SELECT e.key, e.value FROM recent CROSS JOIN LATERAL jsonb_each(recent.metrics) e
-    UNION ALL
-    SELECT w.key || '.' || e.key, e.value
-    FROM walk w
-    CROSS JOIN LATERAL jsonb_each(CASE jsonb_typeof(w.value) WHEN 'object' THEN w.value ELSE '{}' END) e
 )
-SELECT key FROM untallied
-WHERE key NOT IN (SELECT key FROM walk WHERE jsonb_typeof(value) <> 'object')
-ORDER BY key COLLATE "C";
+SELECT u.key FROM untallied u
+WHERE u.key NOT IN (SELECT unnest(r.keys) FROM recent r)
+ORDER BY u.key COLLATE "C";
 
 -- name: select_hidden_keys
 -- The keys that each application hides, for applications with such keys.
@@ -107,3 +104,51 @@ FROM applications a
 CROSS JOIN LATERAL jsonb_each(a.overrides) o
 WHERE o.value -> 'hidden' = 'true'::jsonb
 GROUP BY a.slug;
+
+-- name: add_alias
+-- From now on installs that register with the name of `slug` belong to `app_slug`. Aliases of `slug` follow.
+WITH followed AS (
+    UPDATE application_aliases SET app_slug = %(app_slug)s::text WHERE app_slug = %(slug)s::text
+)
+INSERT INTO application_aliases (slug, app_slug) VALUES (%(slug)s, %(app_slug)s)
+ON CONFLICT (slug) DO UPDATE SET app_slug = excluded.app_slug;
+
+-- name: resolve_alias
+-- The application that installs with a name belong to, if the slug of the name is an alias.
+SELECT alias.app_slug AS slug FROM application_aliases alias WHERE alias.slug = %(slug)s;
+
+-- name: delete_empty
+-- Deletes an application without instances, with the aliases that lead to it, and notifies the feed.
+SELECT pg_advisory_xact_lock({writers_lock});
+WITH deleted AS (
+    DELETE FROM applications
+    WHERE
+        slug = %(slug)s AND NOT EXISTS (
+            SELECT FROM tallies WHERE app_slug = %(slug)s AND metric_type = 'status' AND instances > 0
+        )
+    RETURNING slug
+),
+aliases_deleted AS (
+    DELETE FROM application_aliases WHERE app_slug = ANY(ARRAY(SELECT slug FROM deleted))
+),
+feed_advanced AS (
+    UPDATE feed_head SET cursor = cursor + 1
+    WHERE EXISTS (SELECT FROM deleted)
+    RETURNING cursor, pg_notify('shm_feed', cursor::text)
+)
+INSERT INTO app_changes (app_slug, cursor) SELECT d.slug, f.cursor FROM deleted d, feed_advanced f
+ON CONFLICT (app_slug) DO UPDATE SET cursor = excluded.cursor
+RETURNING app_slug AS slug;
+
+-- name: delete_frozen_days
+-- Deletes days of the series that cannot be computed again, of an application that does not exist any more.
+SELECT pg_advisory_xact_lock({rollup_lock});
+DELETE FROM series_days d
+USING (
+    SELECT app_slug, metric_type, key, value, at FROM series_days
+    WHERE
+        app_slug = %(slug)s AND at < (SELECT frozen_until FROM series_head)
+        AND NOT EXISTS (SELECT FROM applications WHERE slug = %(slug)s)
+    LIMIT %(limit)s
+) old
+WHERE (d.app_slug, d.metric_type, d.key, d.value, d.at) = (old.app_slug, old.metric_type, old.key, old.value, old.at);

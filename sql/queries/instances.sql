@@ -4,7 +4,7 @@
 -- name: register
 -- Stores an unsigned registration and returns the verdict. A new instance becomes pending, and so does one that is pending
 -- under another key which nobody has confirmed: whoever signs first owns the ID. Of a known instance the content is staged.
--- A deleted ID belongs to its last key as long as its hash is kept.
+-- A deleted ID belongs to its last key as long as its hash is kept. The name of an application may be an alias of another.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH existing AS MATERIALIZED (
     SELECT
@@ -21,6 +21,11 @@ erased AS MATERIALIZED (
     FROM settings s
     JOIN erased_identities e ON e.id_hash = sha256(s.hash_key || uuid_send(%(instance_id)s::uuid))
 ),
+application AS MATERIALIZED (
+    SELECT coalesce(
+        (SELECT alias.app_slug FROM application_aliases alias WHERE alias.slug = %(app_slug)s), %(app_slug)s::text
+    ) AS slug
+),
 registered AS MATERIALIZED (
     SELECT (SELECT erased_at FROM erased) AS erased_at
     WHERE
@@ -32,10 +37,11 @@ before AS MATERIALIZED (
 ),
 after AS (
     SELECT
-        %(instance_id)s::uuid AS instance_id, %(app_slug)s::text AS app_slug, %(app_version)s::text AS app_version,
+        %(instance_id)s::uuid AS instance_id, application.slug AS app_slug, %(app_version)s::text AS app_version,
         %(environment)s::text AS environment, 'pending' AS status, NULL::timestamptz AS first_seen_at,
         NULL::timestamptz AS last_seen_at, NULL::timestamptz AS snapshot_at, '{}'::jsonb AS leaves
     FROM registered
+    CROSS JOIN application
 ),
 -- use: deltas
 -- use: tallies_updated
@@ -77,7 +83,7 @@ stored AS (
 ),
 staged AS (
     UPDATE instances SET staged = jsonb_build_object(
-        'app_slug', %(app_slug)s::text, 'app_name', %(app_name)s::text, 'app_version', %(app_version)s::text,
+        'app_slug', (SELECT slug FROM application), 'app_name', %(app_name)s::text, 'app_version', %(app_version)s::text,
         'environment', %(environment)s::text, 'deployment_mode', %(deployment_mode)s::text,
         'os_arch', %(os_arch)s::text
     )

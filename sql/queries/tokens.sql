@@ -45,6 +45,12 @@ LIMIT %(limit)s::bigint;
 -- The token of an ID.
 SELECT id::text AS id, name, role, created_at, expires_at, last_used_on FROM tokens WHERE id = %(id)s;
 
+-- name: rotate
+-- Replaces the secret of a token; the old one is invalid at once. With `old_hash`, only if that is the present one.
+UPDATE tokens SET token_hash = %(token_hash)s, last_used_on = NULL
+WHERE id = %(id)s AND (%(old_hash)s::bytea IS NULL OR token_hash IN (%(old_hash)s, %(token_hash)s))
+RETURNING id::text AS id, name, role, created_at, expires_at, last_used_on;
+
 -- name: delete
 -- Deletes a token. A repetition has no effect.
 DELETE FROM tokens WHERE id = %(id)s;

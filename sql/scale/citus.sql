@@ -26,12 +26,13 @@ SELECT create_reference_table('settings');
 
 -- The function that computes the leaves of a metrics object: `shm check` runs it on the workers.
 SELECT create_distributed_function('flatten_metrics(jsonb)');
+SELECT create_distributed_function('leaf_keys(jsonb)');
 
 -- All other tables stay on the coordinator. They are as fast there as on one machine, and all data of a cursor becomes
 -- visible at the same moment:
 -- local: tallies, distributions, series_head, series_hours, series_days, feed_head
 -- local: removals, app_changes, tokens, erased_identities, signed_actions, aggregated_keys
--- local: aggregated_values, key_refusals, schema_migrations
+-- local: aggregated_values, key_refusals, schema_migrations, audit, bulk_changes, application_aliases
 -- If a statement joins one of these tables with a distributed one, Citus sends the rows of the local table to the
 -- workers. The rows are few: `feed_head` and `series_head` have one each. This policy is the default of Citus; it is
 -- set explicitly because the servers depend on it.

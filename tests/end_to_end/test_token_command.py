@@ -88,3 +88,48 @@ def test_a_token_name_cannot_control_the_terminal(database: str) -> None:
     with admin_cursor(database) as cursor:
         cursor.execute("INSERT INTO tokens (token_hash, role, name) VALUES ('x', 'viewer', E'a\\x1b]52;c;b\\x07')")
     assert "\x1b" not in run_shm("token", "list", SHM_DB_DSN=database).stdout
+
+
+def test_a_rotated_token_keeps_its_id_and_role_and_the_old_secret_ends(server: ServerProcess, database: str) -> None:
+    old = run_shm("token", "add", "script", "--role", "admin", "--expires", "90d", SHM_DB_DSN=database).stdout.strip()
+    before = next(token for token in server.get("tokens").json() if token["name"] == "script")
+    rotated = run_shm("token", "rotate", before["id"], SHM_DB_DSN=database)
+    assert rotated.returncode == 0, rotated.stderr
+    (new,) = rotated.stdout.splitlines()
+    assert new not in rotated.stderr
+    assert (status(server, old), status(server, new, "tokens")) == (401, 200)
+    after = next(token for token in server.get("tokens").json() if token["name"] == "script")
+    unchanged = ("id", "name", "role", "created_at", "expires_at")
+    assert [after[name] for name in unchanged] == [before[name] for name in unchanged]
+    (again,) = run_shm("token", "rotate", before["id"], SHM_DB_DSN=database).stdout.splitlines()
+    assert (status(server, new), status(server, again, "tokens")) == (401, 200)
+
+
+def test_the_servers_own_token_is_rotated_with_its_file(server: ServerProcess, database: str, tmp_path: Path) -> None:
+    (own,) = server.get("tokens").json()
+    old, file = server.admin_token, server.data_dir / "admin.token"
+    elsewhere = run_shm("token", "rotate", own["id"], "--data-dir", str(tmp_path), SHM_DB_DSN=database)
+    assert (elsewhere.returncode != 0, "--data-dir" in elsewhere.stderr) == (True, True)
+    assert not (tmp_path / "admin.token").exists()
+    path = f"{server.url}/api/v1/admin/tokens/{own['id']}/rotate"
+    refused = plain_http.post(path, headers={"Authorization": f"Bearer {old}"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "servers_own_token")
+    rotated = run_shm("token", "rotate", own["id"], "--data-dir", str(server.data_dir), SHM_DB_DSN=database)
+    assert rotated.returncode == 0, rotated.stderr
+    assert file.read_text().strip() == rotated.stdout.strip() != old
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert (status(server, old), status(server, rotated.stdout.strip(), "tokens")) == (401, 200)
+
+
+def test_a_token_of_the_environment_is_not_rotated(database: str, tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path / "data", {"SHM_DB_DSN": database, "SHM_ADMIN_TOKEN": "x" * 30})
+    server.start()
+    try:
+        headers = {"Authorization": f"Bearer {'x' * 30}"}
+        (own,) = plain_http.get(f"{server.url}/api/v1/admin/tokens", headers=headers).json()
+        refused = run_shm("token", "rotate", own["id"], SHM_DB_DSN=database)
+        assert (refused.returncode != 0, "SHM_ADMIN_TOKEN" in refused.stderr) == (True, True)
+    finally:
+        server.terminate()
+    unknown = run_shm("token", "rotate", str(uuid.uuid4()), SHM_DB_DSN=database)
+    assert (unknown.returncode != 0, "No token has this ID" in unknown.stderr) == (True, True)

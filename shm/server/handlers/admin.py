@@ -11,8 +11,10 @@ import msgspec
 from shm.analytics import applications, instances, kpis, stats
 from shm.analytics.instances import InstanceFilter, StoredSnapshot
 from shm.analytics.sorting import By, Order, Sorting
+from shm.auth import audit
 from shm.auth.tokens import Role
 from shm.core.errors import BadRequest, Conflict, NotFound
+from shm.ingest.bulk_changes import BulkChange
 from shm.server.handlers.base import Handler
 from shm.server.http.operations import FEED_CURSOR, NEXT_PAGE, InstanceId, Slug, operation
 from shm.server.http.params import LENIENT
@@ -54,6 +56,12 @@ class InstancesQuery(InstanceFilter, frozen=True):
     after: After | None = None
 
 
+class PreviewQuery(msgspec.Struct, frozen=True):
+    """The query of a change of many instances."""
+
+    dry_run: Annotated[bool, msgspec.Meta(description="Only counts the instances, and changes nothing.")] = False
+
+
 class KpisQuery(msgspec.Struct, frozen=True):
     """The query of `GET applications/{slug}/kpis`."""
 
@@ -85,15 +93,31 @@ class Application(Handler):
     """`GET applications/{slug}`."""
 
     @operation("getApplication", Role.VIEWER, refuses=[NotFound])
-    async def get(self, slug: Slug) -> applications.Application:
+    async def get(self, slug: Slug) -> applications.ApplicationDetail:
         """An application with its counts and the vendor's data on it."""
         return await self.services.applications.get(slug)
 
-    @operation("updateApplication", Role.ADMIN, refuses=[NotFound])
-    async def put(self, slug: Slug, body: applications.ApplicationChange) -> applications.Application:
+    @operation("updateApplication", Role.ADMIN, refuses=[NotFound, Conflict])
+    async def put(self, slug: Slug, body: applications.ApplicationChange) -> applications.ApplicationDetail:
         """Changes the vendor's data on an application. Omitted fields are not changed."""
+        await self.services.applications.check_exists(slug)
+        changes = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not None}
+        await self.record_change("update_application", slug, **changes)
         await self.services.applications.update(slug, body)
         return await self.services.applications.get(slug)
+
+    @operation("deleteApplication", Role.ADMIN, status=HTTPStatus.ACCEPTED, refuses=[NotFound, Conflict])
+    async def delete(self, slug: Slug, query: PreviewQuery) -> BulkChange:
+        """Deletes an application and all its instances for good, in the background.
+
+        `GET bulk-changes` tells how far it is. Instances that register meanwhile stay, with the application.
+        """
+        await self.services.applications.check_exists(slug)
+        instance_filter = await InstanceFilter(app=slug).to_parameters(self.services.database)
+        if query.dry_run:
+            return await self.services.bulk_changes.preview("delete", instance_filter)
+        await self.record_change("delete_application", slug)
+        return await self.services.bulk_changes.request("delete", instance_filter, removes_application=True)
 
 
 class ApplicationKpis(Handler):
@@ -150,6 +174,7 @@ class Instance(Handler):
         revoke it instead.
         """
         instance_id = await find_instance(self, instance_id, min_digits=MIN_DECISIVE_DIGITS)
+        await self.record_change("delete_instance", instance_id[: audit.SHORT_ID_DIGITS])
         if not await self.services.eraser.delete(instance_id):
             raise instance_not_found()
 
@@ -193,6 +218,8 @@ class RevokeInstance(Handler):
 async def set_status(handler: Handler, instance_id: str, status: Literal["active", "revoked"]) -> instances.Instance:
     """Sets an instance's status and returns the instance. Raises NotFound, or Conflict for a revoked one."""
     instance_id = await find_instance(handler, instance_id, min_digits=MIN_DECISIVE_DIGITS)
+    action = "approve_instance" if status == "active" else "revoke_instance"
+    await handler.record_change(action, instance_id[: audit.SHORT_ID_DIGITS])
     await handler.services.registry.set_status(instance_id, status)
     instance = await read_instance(handler, instance_id)
     if instance.status != status:

@@ -131,6 +131,11 @@ class Handler(tornado.web.RequestHandler):
                 self.set_header(name, value)
         return principal
 
+    async def record_change(self, action: str, target: str, **details: object) -> None:
+        """Adds a change by the request's token to the audit trail. Call it before the change."""
+        assert self.principal is not None  # noqa: S101 - only admins change something
+        await self.services.audit.record(self.principal.id, action, target, **details)
+
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
         """Ends the request. It is in flight until its last byte is sent or its client has disconnected."""
         written = super().finish(chunk)

@@ -43,7 +43,9 @@ class TokenList(Handler):
     @operation("createToken", Role.ADMIN, status=HTTPStatus.CREATED, refuses=[Conflict])
     async def post(self, body: NewToken) -> IssuedToken:
         """Creates a token. Only this response contains its secret."""
-        issued = await self.services.tokens.create(body.name, Role[body.role.upper()], _parse_expiry(body.expires_in))
+        issued = await self.services.tokens.create(
+            body.name, Role[body.role.upper()], _parse_expiry(body.expires_in), self.principal
+        )
         logger.info("token %s was created with the role %s", issued.id, issued.role)
         return issued
 
@@ -56,6 +58,17 @@ class TokenDetail(Handler):
         """Deletes a token, with immediate effect in every server. A token cannot delete itself."""
         await self.services.tokens.delete(token_id, principal=self.principal)
         logger.info("token %s was deleted", token_id)
+
+
+class RotateToken(Handler):
+    """`POST tokens/{id}/rotate`."""
+
+    @operation("rotateToken", Role.ADMIN, refuses=[NotFound, Conflict])
+    async def post(self, token_id: TokenId) -> IssuedToken:
+        """Replaces the secret of a token, with immediate effect in every server. Only this response contains it."""
+        issued = await self.services.tokens.rotate(token_id, self.principal)
+        logger.info("token %s was rotated", token_id)
+        return issued
 
 
 def _parse_expiry(expires_in: str | None) -> timedelta | None:

@@ -1,0 +1,98 @@
+"""Changes of many instances by a filter, and merges of applications: `/api/v1/admin/`."""
+
+from http import HTTPStatus
+from typing import Annotated, Literal
+
+import msgspec
+
+from shm.analytics.instances import InstanceFilter, Status
+from shm.auth import audit
+from shm.auth.audit import AuditEntry
+from shm.auth.tokens import Role
+from shm.core.errors import BadRequest, Conflict, NotFound
+from shm.ingest.bulk_changes import BulkChange, encode_page_token
+from shm.server.handlers.admin import PageQuery
+from shm.server.handlers.base import Handler
+from shm.server.http.operations import NEXT_PAGE, Slug, operation
+
+
+class BulkRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST instances/bulk`: the action, and the filter of `GET instances`, of which a part is required."""
+
+    action: Literal["approve", "revoke", "delete"]
+    app: str | None = None
+    q: str | None = None
+    status: Status | None = None
+    version: str | None = None
+    environment: str | None = None
+    dry_run: Annotated[bool, msgspec.Meta(description="Only counts the instances, and changes nothing.")] = False
+
+
+class MergeRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST applications/{slug}/merge`. `into`: the slug of the other application."""
+
+    into: str
+    dry_run: Annotated[bool, msgspec.Meta(description="Only counts the instances, and changes nothing.")] = False
+
+
+class BulkInstances(Handler):
+    """`POST instances/bulk`."""
+
+    @operation("createBulkChange", Role.ADMIN, status=HTTPStatus.ACCEPTED, refuses=[Conflict])
+    async def post(self, body: BulkRequest) -> BulkChange:
+        """Approves, revokes or deletes all instances that match a filter, in the background.
+
+        `GET bulk-changes` tells how far it is.
+        """
+        fields = {name: getattr(body, name) for name in ("app", "q", "status", "version", "environment")}
+        if not any(fields.values()):
+            raise BadRequest("bad_field", f"A filter is required: one of {[*fields]}.")
+        instance_filter = await InstanceFilter(**fields).to_parameters(self.services.database)
+        if body.dry_run:
+            return await self.services.bulk_changes.preview(body.action, instance_filter)
+        chosen = {name: value for name, value in fields.items() if value is not None}
+        await self.record_change(f"{body.action}_instances", body.app or "", **chosen)
+        return await self.services.bulk_changes.request(body.action, instance_filter)
+
+
+class BulkChanges(Handler):
+    """`GET bulk-changes`."""
+
+    @operation("listBulkChanges", Role.ADMIN, headers=[NEXT_PAGE])
+    async def get(self, query: PageQuery) -> list[BulkChange]:
+        """Changes of many instances with their progress, newest first. They are kept for a year."""
+        changes = await self.services.bulk_changes.list_page(query.after, query.limit + 1)
+        if len(changes) > query.limit:
+            self.set_next_link(encode_page_token(changes[query.limit - 1]))
+        return changes[: query.limit]
+
+
+class MergeApplication(Handler):
+    """`POST applications/{slug}/merge`."""
+
+    @operation("createMerge", Role.ADMIN, status=HTTPStatus.ACCEPTED, refuses=[NotFound, Conflict])
+    async def post(self, slug: Slug, body: MergeRequest) -> BulkChange:
+        """Moves all instances of an application to another one, in the background.
+
+        Installs that register with its name later belong to the other one too. Its charts of the past stay with it;
+        delete it once they are not needed.
+        """
+        instance_filter = await InstanceFilter(app=slug).to_parameters(self.services.database)
+        await self.services.applications.check_merge(slug, body.into)
+        if body.dry_run:
+            return await self.services.bulk_changes.preview("move", instance_filter)
+        await self.record_change("merge_application", slug, into=body.into)
+        await self.services.applications.merge(slug, body.into)
+        return await self.services.bulk_changes.request("move", instance_filter, into_slug=body.into)
+
+
+class Audit(Handler):
+    """`GET audit`."""
+
+    @operation("listAuditEntries", Role.ADMIN, headers=[NEXT_PAGE])
+    async def get(self, query: PageQuery) -> list[AuditEntry]:
+        """What admins changed within a year, newest first."""
+        entries = await self.services.audit.list_page(query.after, query.limit + 1)
+        if len(entries) > query.limit:
+            self.set_next_link(audit.encode_page_token(entries[query.limit - 1]))
+        return entries[: query.limit]
