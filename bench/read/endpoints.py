@@ -50,6 +50,8 @@ ENDPOINTS = (
     Endpoint("one instance", "instances/{instance}"),
     Endpoint("its snapshots", "instances/{instance}/snapshots?limit=50"),
     Endpoint("metric-keys", "metric-keys?app={app}"),
+    Endpoint("audit", "audit?limit=50"),
+    Endpoint("bulk-changes", "bulk-changes?limit=50"),
     Endpoint("metrics, 24h", "metrics/{app}?period=24h"),
     Endpoint("metrics, 7d", "metrics/{app}?period=7d"),
     Endpoint("metrics, 30d", "metrics/{app}?period=30d"),

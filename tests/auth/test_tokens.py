@@ -37,7 +37,7 @@ MAKE_READ_ONLY = """
 
 def make_path(pattern: str) -> str:
     """A path that matches a route."""
-    path = re.sub(r"\(\?P<(instance|token)_id>.*?\{12\}\)", UNKNOWN_ID, pattern)
+    path = re.sub(r"\(\?P<(instance|token)_id>[^()]*\)", UNKNOWN_ID, pattern)
     return re.sub(r"\(\?P<(slug|app)>.*?\)", "ledger", path)
 
 

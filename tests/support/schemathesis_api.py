@@ -22,6 +22,8 @@ ACCEPTED_BY_MORE_THAN_SHAPE = [
     "/api/v1/admin/instances",
     "/api/v1/admin/instances/{instance_id}/snapshots",
     "/api/v1/admin/tokens",
+    "/api/v1/admin/audit",
+    "/api/v1/admin/bulk-changes",
 ]
 # Parameters of the original, which accept more than the document says.
 LENIENT = ["/api/v1/admin/instances", "/api/v1/admin/metrics/{app}"]
