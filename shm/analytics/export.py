@@ -1,12 +1,13 @@
 """Exports a fleet with its current metrics as CSV or JSON lines, in chunks.
 
 Each instance appears once, in its state when its page was read. JSON lines have the shape of `GET instances`. CSV has a
-column for each of the metrics that most instances report. CSV texts that a spreadsheet would evaluate as a formula get
-a prefix.
+column for each of the metrics that most instances report. Every CSV cell is quoted, and texts that a spreadsheet would
+evaluate as a formula get a prefix.
 """
 
 import csv
 import io
+import unicodedata
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -24,7 +25,11 @@ Format = Literal["csv", "jsonl"]
 MEDIA_TYPES: dict[Format, str] = {"csv": "text/csv", "jsonl": "application/jsonl"}
 FIXED_COLUMNS = (*COLUMNS, "version_rank")
 MAX_METRIC_COLUMNS = 500  # columns: more keys are generated ones, and too many for a spreadsheet
-FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets evaluate a text that begins with one of these
+# Spreadsheets evaluate a text that begins with one of these. Some also accept their full-width forms, which NFKC maps
+# to them, and ignore invisible characters before them.
+FORMULA_CHARACTERS = frozenset("=+-@\u2212")
+INVISIBLE_CATEGORIES = frozenset({"Cc", "Cf", "Cn", "Co", "Zs", "Zl", "Zp"})
+BYTE_ORDER_MARK = "\ufeff".encode()  # Excel reads a CSV file as UTF-8 only if it begins with this
 TEXT_PREFIX = "'"  # marks a cell as text in spreadsheets
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
@@ -72,7 +77,7 @@ async def _csv_rows(
 
 def _encode_csv(rows: Sequence[Sequence[str]]) -> bytes:
     text = io.StringIO()
-    csv.writer(text).writerows(rows)
+    csv.writer(text, quoting=csv.QUOTE_ALL).writerows(rows)
     return text.getvalue().encode()
 
 
@@ -98,4 +103,14 @@ def _leaf(value: msgspec.Raw | None) -> str:
 
 
 def _escape_formula(text: str) -> str:
-    return TEXT_PREFIX + text if text.startswith(FORMULA_PREFIXES) else text
+    return TEXT_PREFIX + text if _is_formula(text) else text
+
+
+def _is_formula(text: str) -> bool:
+    """Whether a spreadsheet may evaluate the text, or whether it begins with a control character such as a tab."""
+    if text and unicodedata.category(text[0]) == "Cc":
+        return True
+    for character in text:
+        if unicodedata.category(character) not in INVISIBLE_CATEGORIES:
+            return unicodedata.normalize("NFKC", character)[0] in FORMULA_CHARACTERS
+    return False

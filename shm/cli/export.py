@@ -1,6 +1,7 @@
 """`shm export`: writes all instances with their current metrics, read directly from the database.
 
-Writes to standard output, or atomically to a file that only its owner can read.
+Writes to standard output, without control characters if that is a terminal, or atomically to a file that only its owner
+can read.
 """
 
 import argparse
@@ -10,14 +11,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import get_args
+from typing import BinaryIO, get_args
 
 import msgspec
 
 from shm.analytics import export
 from shm.analytics.instances import InstanceFilter, InstanceReader
 from shm.cli import database_command
-from shm.cli.terminal import print_message
+from shm.cli.terminal import print_message, strip_control_characters
 from shm.core.errors import ConfigurationError
 from shm.core.settings import Settings, add_flags
 from shm.core.signals import interruptible
@@ -38,6 +39,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--environment", metavar="…", help="Only instances in exactly this environment.")
     parser.add_argument("--format", choices=get_args(export.Format), default="csv", help="Default: csv.")
     parser.add_argument(
+        "--bom", action="store_true", help="Begin a CSV file with a byte order mark, by which Excel detects UTF-8."
+    )
+    parser.add_argument(
         "--output", metavar="FILE", type=Path, help="Write to this file, atomically. Default: standard output."
     )
     add_flags(parser, *database_command.FLAGS)
@@ -48,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     selection = msgspec.convert({name: vars(args)[name] for name in InstanceFilter.__struct_fields__}, InstanceFilter)
 
     async def write_all(database: Database, settings: Settings, write: Write) -> int:
+        if args.bom and args.format == "csv":
+            write(export.BYTE_ORDER_MARK)
         await _export(database, settings, selection, args.format, write)
         return 0
 
@@ -91,8 +97,9 @@ def _output(file: Path | None) -> Iterator[Write]:
 
 @contextmanager
 def _standard_output() -> Iterator[Write]:
+    output = sys.stdout.buffer
     try:
-        yield sys.stdout.buffer.write
+        yield _terminal_writer(output) if output.isatty() else output.write
         with interruptible():  # it blocks while the reader of a pipe does not read
             sys.stdout.flush()
     except OSError as error:
@@ -100,3 +107,13 @@ def _standard_output() -> Iterator[Write]:
         if isinstance(error, BrokenPipeError):
             raise
         raise ConfigurationError(f"Standard output cannot be written: {error.strerror}.") from None
+
+
+def _terminal_writer(output: BinaryIO) -> Write:
+    """Writes text without the control characters that installs sent: a terminal would execute them."""
+
+    def write(chunk: bytes) -> None:
+        lines = chunk.decode("utf-8", "replace").replace("\r\n", "\n").split("\n")
+        output.write("\n".join(map(strip_control_characters, lines)).encode())
+
+    return write

@@ -72,17 +72,29 @@ def test_filters_apply_to_the_rows_and_columns_of_an_export(server: ServerProces
 
 
 def test_texts_are_escaped_for_spreadsheets_and_numbers_are_not(server: ServerProcess) -> None:
-    texts = ["=1+1", "+1", "-1", "@x", "\tx", "\rx", "'", "x=1", ""]
+    formulas = ["=1+1", "+1", "-1", "@x", "\tx", "\rx", "\n=1", "\x01=1", " =1", "\u00a0=1", "\u200b=1", "\ufeff=1"]
+    formulas += ["＝1+1", "＋1", "－1", "＠x", "﹦1", "−1", "\u202e＝1"]
+    texts = [*formulas, "'", "x=1", "", "é", "北京", "a;=1", '"=1"']
     for text in texts:
         Install(server.url, app_version="=v", environment="-e").enroll({"plan": text, "n": -1.5, "=k": "+"})
     rows = export_rows(server)
-    assert {row["metrics.plan"] for row in rows} == {
-        "'" + text if text[:1] in "=+-@\t\r" and text else text for text in texts
-    }
+    assert {row["metrics.plan"] for row in rows} == {"'" + text if text in formulas else text for text in texts}
     assert {(row["metrics.n"], row["app_version"], row["environment"], row["metrics.=k"]) for row in rows} == {
         ("-1.5", "'=v", "'-e", "'+")
     }
     assert not any(name.startswith(("=", "+", "-", "@")) for name in rows[0])
+
+
+def test_every_cell_is_quoted(server: ServerProcess) -> None:
+    Install(server.url).enroll({"n": -1.5, "text": 'a "b"', "on": True})
+    header, row, end = server.get("export").content.decode().split("\r\n")
+    for line in (header, row):
+        assert line.startswith('"')
+        assert line.endswith('"')
+        assert len(line.split('","')) == len(next(csv.reader([line])))
+    assert '"-1.5"' in row
+    assert '"a ""b"""' in row
+    assert end == ""
 
 
 def test_metrics_without_a_column_are_counted(server: ServerProcess) -> None:
@@ -90,7 +102,7 @@ def test_metrics_without_a_column_are_counted(server: ServerProcess) -> None:
         Install(server.url).enroll({f"k{half}_{number}": 1 for number in range(200)} | {"often": 1})
     response = server.get("export")
     assert response.headers["X-Metrics-Left-Out"] == "101"
-    header = response.text.splitlines()[0].split(",")
+    header = next(csv.reader([response.text.splitlines()[0]]))
     assert len(header) == len(FIRST_COLUMNS) + 500
     assert "metrics.often" in header
 

@@ -2,9 +2,13 @@
 
 import csv
 import os
+import pty
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
+
+import pytest
 
 from tests.support.bulk_fleet import insert_fleet
 from tests.support.clusters import wait_for
@@ -41,6 +45,40 @@ def test_it_says_what_the_server_says(server: ServerProcess, database: str) -> N
     lines = server.get("export?app=Ledger&status=active&format=jsonl").text
     assert run(*asked, database=database)[:2] == (0, lines)
     assert lines.count("\n") == 1
+
+
+@pytest.mark.parametrize("output_format", ["csv", "jsonl"])
+def test_a_terminal_gets_no_escape_sequence(server: ServerProcess, database: str, output_format: str) -> None:
+    """Neither C0 nor C1 controls, nor marks that change the direction of the text. A pipe gets the exact text."""
+    hostile = "a\x1b]52;c;eA==\x07\x9b31m\x7f\r\u202eb"
+    Install(server.url, app_version=hostile, environment="\x9d0;x\x9c").enroll({"plan": hostile})
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [*SHM, "export", "--format", output_format],
+        env=os.environ | {"SHM_DB_DSN": database},
+        stdin=subprocess.DEVNULL,
+        stdout=slave,
+        stderr=subprocess.PIPE,
+    )
+    os.close(slave)
+    shown = bytearray()
+    with suppress(OSError):  # the end of a terminal
+        while chunk := os.read(master, 4096):
+            shown += chunk
+    os.close(master)
+    _, error_output = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, error_output
+    text = shown.decode().replace("\r\n", "\n")
+    assert "plan" in text
+    assert all(character == "\n" or character.isprintable() for character in text)
+    assert "\x9b31m" in run("--format", output_format, database=database)[1]
+
+
+def test_a_csv_file_for_excel_begins_with_a_mark(server: ServerProcess, database: str) -> None:
+    Install(server.url).enroll({"n": 1})
+    text = run(database=database)[1]
+    assert run("--bom", database=database)[1] == "\ufeff" + text
+    assert run("--bom", "--format", "jsonl", database=database)[1].startswith("{")
 
 
 def test_a_file_is_its_owners_alone_and_replaces_an_older_one(database: str, tmp_path: Path) -> None:
