@@ -1,6 +1,7 @@
-"""Group commit of snapshots: a bounded queue, one writer task, one statement a batch. Results follow the COMMIT.
+"""Group commit of snapshots: a bounded queue in which instances take turns, one writer, one statement a batch.
 
-The next batch accumulates during the commit of the current one. The batch size follows the load, without a timer.
+Results follow the COMMIT. The next batch accumulates during the commit of the current one. The batch size follows the
+load, without a timer.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from shm.core.instruments import Instruments
 from shm.core.logs import RateLimitedLogger
 from shm.core.settings import Settings
 from shm.db.database import Database
+from shm.ingest.fair_queue import FairQueue
 from shm.ingest.payloads import Snapshot
 from shm.ingest.registry import SIGNED_BEFORE_ERASURE, Registry, unknown_instance
 
@@ -31,9 +33,9 @@ MIN_HALVED_QUEUE = 16
 # Queued snapshots of one instance, in backlogs of the maximum size: one instance cannot fill the queue for the others.
 MAX_BACKLOGS_PER_INSTANCE = 2
 
-# Leaves in one batch: as many as some hundred ordinary snapshots, or a hundred of the maximum size, have. The time that
-# a batch holds the writers' lock grows with them.
-MAX_BATCH_LEAVES = 20_000
+# Leaves in one batch: as many as some hundred ordinary snapshots, or some fifteen of the maximum size, have. The time
+# that a batch holds the writers' lock grows with them, and every other snapshot waits for it.
+MAX_BATCH_LEAVES = 4_000
 
 _encoder = msgspec.json.Encoder()
 
@@ -94,7 +96,7 @@ class BatchWriter:
         self._database = database
         self._registry = registry
         self._instruments = instruments
-        self._queue: asyncio.Queue[_Entry] = asyncio.Queue(settings.queue)
+        self._queue: FairQueue[_Entry] = FairQueue(settings.queue)
         self._batch_size = settings.batch
         self._limits = {"max_keys": settings.max_keys, "max_values": settings.max_values}
         self._max_per_instance = MAX_BACKLOGS_PER_INSTANCE * settings.max_backlog
@@ -104,7 +106,7 @@ class BatchWriter:
     @property
     def depth(self) -> int:
         """The number of queued snapshots."""
-        return self._queue.qsize()
+        return len(self._queue)
 
     async def store(self, snapshot: Snapshot) -> Outcome:
         """Returns after the snapshot is committed, by this call or an earlier one.
@@ -169,7 +171,7 @@ class BatchWriter:
             raise TooMany("rate_limited", "Too many snapshots of this instance are queued.", 1)
         entry = _Entry(snapshot, asyncio.get_running_loop().create_future(), time.monotonic())
         try:
-            self._queue.put_nowait(entry)
+            self._queue.put(snapshot.instance_id, entry)
         except asyncio.QueueFull:
             raise Overloaded(
                 "queue_full", "Snapshots arrive faster than they can be written; try again shortly."
@@ -187,22 +189,21 @@ class BatchWriter:
     async def run(self) -> None:
         """The writer task. Runs until cancelled; cancel it only after all calls of `store` have returned."""
         while True:
-            first = await self._queue.get()
-            queued = self._queue.qsize()
-            max_count = queued if queued < MIN_HALVED_QUEUE else queued // 2
-            max_leaves = MAX_BATCH_LEAVES - len(first.snapshot.keys)
-            batch = [first, *self._take(min(max_count, self._batch_size - 1), max_leaves)]
+            await self._queue.wait()
+            queued = len(self._queue)
+            max_count = queued if queued <= MIN_HALVED_QUEUE else (queued + 1) // 2
+            batch = self._take(min(max_count, self._batch_size), MAX_BATCH_LEAVES)
             started_at = time.monotonic()
             self._instruments.batch_size.observe(len(batch))
-            self._instruments.batch_wait.observe(started_at - first.queued_at)
+            self._instruments.batch_wait.observe(started_at - min(entry.queued_at for entry in batch))
             await self._write(batch)
             self._instruments.batch_commit.observe(time.monotonic() - started_at)
 
     def _take(self, max_count: int, max_leaves: float = math.inf) -> list[_Entry]:
         """Removes up to `max_count` snapshots from the queue; none after they have `max_leaves` leaves together."""
         taken: list[_Entry] = []
-        while len(taken) < max_count and max_leaves > 0 and not self._queue.empty():
-            entry = self._queue.get_nowait()
+        while len(taken) < max_count and max_leaves > 0 and self._queue:
+            entry = self._queue.take()
             taken.append(entry)
             max_leaves -= len(entry.snapshot.keys)
         return taken
@@ -213,7 +214,7 @@ class BatchWriter:
         except UnstorableData as error:
             await self._write_halves(batch, error)
         except DatabaseUnavailable as error:  # snapshots queued during the failed wait fail with the batch
-            _fail([*batch, *self._take(self._queue.qsize())], error)
+            _fail([*batch, *self._take(len(self._queue))], error)
         except Exception as error:  # any other error must reach the callers too, which would otherwise wait forever
             _fail(batch, error)
             rate_limited.exception("a batch of snapshots could not be written")

@@ -167,11 +167,8 @@ def parse_snapshot(signed: SignedBody, now: datetime, settings: Settings) -> Sna
     return _build_snapshot(fields, signed, now, settings)
 
 
-def parse_backlog(signed: SignedBody, now: datetime, settings: Settings) -> list[Snapshot | Refusal]:
-    """Parses a backlog: its snapshots in the order sent, a refusal in place of each invalid one.
-
-    Raises Forbidden or BadRequest where the body as a whole is refused.
-    """
+def split_backlog(signed: SignedBody, settings: Settings) -> list[msgspec.Raw]:
+    """The unparsed members of a backlog. Raises Forbidden or BadRequest where the body as a whole is refused."""
     fields = _decode(_backlog_decoder, signed.body)
     _check_instance_id(signed, fields.instance_id)
     if len(fields.snapshots) > settings.max_backlog:
@@ -179,14 +176,15 @@ def parse_backlog(signed: SignedBody, now: datetime, settings: Settings) -> list
             "too_many_snapshots",
             f"snapshots has {len(fields.snapshots)} members; at most {settings.max_backlog} are allowed.",
         )
+    return fields.snapshots
 
-    def parse_member(member: msgspec.Raw) -> Snapshot | Refusal:
-        try:
-            return _build_snapshot(_decode(_member_decoder, bytes(member)), signed, now, settings)
-        except Refusal as refusal:
-            return refusal
 
-    return [parse_member(member) for member in fields.snapshots]
+def parse_member(member: msgspec.Raw, signed: SignedBody, now: datetime, settings: Settings) -> Snapshot | Refusal:
+    """Parses one member of a backlog: its snapshot, or the refusal of an invalid one."""
+    try:
+        return _build_snapshot(_decode(_member_decoder, bytes(member)), signed, now, settings)
+    except Refusal as refusal:
+        return refusal
 
 
 def parse_action(signed: SignedBody, name: str, now: datetime, settings: Settings) -> datetime:
