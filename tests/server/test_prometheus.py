@@ -88,7 +88,7 @@ def test_refusals_are_counted_by_code(server: ServerProcess) -> None:
             assert attacker.snapshot({}).json()["code"] == "bad_signature"
         assert install.post("/v1/snapshot", b"x" * 70_000).json()["code"] == "body_too_large"
         plain_http.get(f"{server.url}/api/v1/admin/stats", headers={"Authorization": "Bearer wrong"})
-        plain_http.get(f"{server.url}/api/v1/admin/instances?unknown=1", headers=server.headers)
+        plain_http.get(f"{server.url}/api/v1/admin/instances?sort=nothing", headers=server.headers)
         with RawConnection(server.port) as raw:
             raw.send(b"no http at all\r\n\r\n")
             answer = raw.answer()
