@@ -54,7 +54,10 @@ summed AS MATERIALIZED (
         coalesce(sum(total) FILTER (WHERE counted), 0) AS counted_total,
         coalesce(sum(weight) FILTER (WHERE counted), 0) AS counted_instances
     FROM (
-        SELECT app_slug, counted, weight, 'status' AS metric_type, status AS key, elapsed_windows::text AS value, 0::numeric AS total
+        SELECT
+            app_slug, counted, weight, 'status' AS metric_type,
+            CASE WHEN status = 'pending' AND first_seen_at IS NULL THEN 'unproven' ELSE status END AS key,
+            elapsed_windows::text AS value, 0::numeric AS total
         FROM signed_rows
         UNION ALL
         SELECT app_slug, counted, weight, 'version', '', app_version, 0

@@ -134,7 +134,9 @@ reported AS MATERIALIZED (
         GROUP BY app_slug, variant
     ) g ON g.app_slug = l.slug AND g.variant = l.variant
 )
-SELECT app_slug, 'status', status, elapsed_windows::text, 0, sum(instances), 0, sum(counted)
+SELECT
+    app_slug, 'status', CASE status WHEN 'pending' THEN 'unproven' ELSE status END, elapsed_windows::text, 0,
+    sum(instances), 0, sum(counted)
 FROM groups
 GROUP BY app_slug, status, elapsed_windows
 UNION ALL

@@ -38,6 +38,7 @@ class Counts(msgspec.Struct, frozen=True):
     revoked: int = 0
     counted: int = 0
     excluded: int = 0
+    unproven: int = 0
 
 
 class Stats(msgspec.Struct, frozen=True):
@@ -52,10 +53,12 @@ class Stats(msgspec.Struct, frozen=True):
     excluded_instances: int = 0
     pending_instances: int = 0
     revoked_instances: int = 0
+    unproven_instances: int = 0
     new_this_week: int = 0
     per_app_counts: dict[str, int] = {}
     global_metrics: dict[str, int | Decimal | None] = {}
     active_window_s: int = 30 * 86400
+    activation: str = "tofu"
 
 
 class Application(msgspec.Struct, frozen=True):

@@ -14,7 +14,11 @@ DAY, WEEK, MONTH = timedelta(days=1), timedelta(days=7), timedelta(days=30)
 
 
 class InstanceCounts(msgspec.Struct):
-    """Instances of an application. `counted` and `excluded` are the two parts of `active`."""
+    """Instances of an application. `counted` and `excluded` are the two parts of `active`.
+
+    `pending` ones have proved their key and wait for approval. `unproven` ones have registered without any signed
+    request yet; anybody can make them up, so they are in no other count.
+    """
 
     total: int = 0
     active: int = 0
@@ -22,6 +26,7 @@ class InstanceCounts(msgspec.Struct):
     revoked: int = 0
     counted: int = 0
     excluded: int = 0
+    unproven: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,9 @@ def sum_tallies(tallies: Iterable[Tally]) -> InstanceCounts:
     counts = InstanceCounts()
     for tally in tallies:
         number = int(tally.instances)
+        if tally.status == "unproven":
+            counts.unproven += number
+            continue
         counts.total += number
         counts.pending += number if tally.status == "pending" else 0
         counts.revoked += number if tally.status == "revoked" else 0

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Literal
 
 import msgspec
 
@@ -20,7 +21,8 @@ class Stats(msgspec.Struct):
 
     `global_metrics`: the aggregate of each number over all applications except those that hide it. A key is omitted if
     applications disagree on its aggregate, or if the aggregate requires the distribution of the values.
-    `new_this_week`: first seen in the current hour or in the 168 hours before it.
+    `activation`: whether a new install waits for approval at present: SHM_ACTIVATION, or `manual` in an hour with more
+    than SHM_MAX_NEW_INSTALLS. `new_this_week`: first seen in the current hour or in the 168 hours before it.
     """
 
     total_instances: int
@@ -34,8 +36,10 @@ class Stats(msgspec.Struct):
     excluded_instances: int
     pending_instances: int
     revoked_instances: int
+    unproven_instances: int
     new_this_week: int
     active_window_s: int
+    activation: Literal["tofu", "manual"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,8 @@ async def _read(reader: Reader, settings: Settings) -> Stats:
     tallies = await counts.read_tallies(reader)
     totals = counts.sum_tallies(tallies)
     new = await reader.fetch_value(int, "kpis.count_new_this_week")
+    new_this_hour = await reader.fetch_value(int, "kpis.count_new_this_hour") or 0
+    is_limited = settings.ratelimit_enabled and new_this_hour >= settings.max_new_installs
     per_app = await reader.fetch(_ApplicationCount, "kpis.count_by_application", limit=MAX_APPLICATIONS)
     sums = await reader.fetch(_GlobalMetric, "kpis.sum_global_metrics", app=None, max_keys=MAX_KEYS)
     return Stats(
@@ -85,8 +91,10 @@ async def _read(reader: Reader, settings: Settings) -> Stats:
         excluded_instances=totals.excluded,
         pending_instances=totals.pending,
         revoked_instances=totals.revoked,
+        unproven_instances=totals.unproven,
         new_this_week=new or 0,
         active_window_s=int(settings.active_window.total_seconds()),
+        activation="manual" if settings.activation == "manual" or is_limited else "tofu",
     )
 
 

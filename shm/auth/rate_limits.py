@@ -2,7 +2,8 @@
 
 The state is in memory, bounded, and separate in each process. An address is stored only as a hash with a random key of
 the process. No client can consume the budget of another: that of an address is consumed by its own requests, that of an
-instance only by a new snapshot with its signature, that of a token only by its holder.
+instance only by a new snapshot with its signature, that of a token only by its holder. The limits of addresses do not
+apply to trusted proxies.
 """
 
 import asyncio
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 MAX_KEYS = 100_000  # of each limit, about 200 bytes each; beyond it the least recently used are evicted
 MAX_VALID_TOKENS = 1_000  # valid tokens that bypass a ban
+MAX_REPLAYS = 10_000  # hashes of repeated snapshots; an older one costs a transaction once more
+HOUR_S = 3_600.0
 MAX_HOPS = 20  # addresses of X-Forwarded-For that are parsed
 IPV6_PREFIX = 64  # the network of one customer, who can use all of its addresses
 
@@ -67,10 +70,10 @@ class TokenBucket(Generic[K]):
         now = self._clock()
         return self._status(max(0.0, self._full_at.get(key, now) - now))
 
-    def take(self, key: K) -> RateLimitStatus:
-        """Takes a token, even from an empty bucket: a request whose cost is known only afterwards leaves a debt."""
+    def take(self, key: K, count: int = 1) -> RateLimitStatus:
+        """Takes tokens, even from an empty bucket: a request whose cost is known only afterwards leaves a debt."""
         now = self._clock()
-        full_at = max(now, self._full_at.get(key, now)) + self._refill_interval_s
+        full_at = max(now, self._full_at.get(key, now)) + count * self._refill_interval_s
         self._full_at[key] = full_at
         self._full_at.move_to_end(key)
         if len(self._full_at) > MAX_KEYS:
@@ -130,6 +133,19 @@ class RateLimiter:
             settings.ratelimit_snapshot_burst,
             clock,
         )
+        self._failed_requests: TokenBucket[bytes] = TokenBucket(
+            settings.ratelimit_failed_requests,
+            settings.ratelimit_failed_period.total_seconds(),
+            settings.ratelimit_failed_burst,
+            clock,
+        )
+        self._new_installs: TokenBucket[bytes] = TokenBucket(
+            settings.max_new_installs_per_address, HOUR_S, settings.max_new_installs_per_address, clock
+        )
+        self._bytes: TokenBucket[bytes] = TokenBucket(
+            settings.max_bytes_per_address, HOUR_S, settings.max_bytes_per_address, clock
+        )
+        self._replays: OrderedDict[bytes, None] = OrderedDict()
         self._tokens: TokenBucket[bytes] = TokenBucket(
             settings.ratelimit_admin_requests,
             settings.ratelimit_admin_period.total_seconds(),
@@ -145,14 +161,28 @@ class RateLimiter:
 
     def sweep(self) -> None:
         """Removes full buckets and expired bans."""
-        for limit in (self._addresses, self._installs, self._tokens):
+        for limit in (self._addresses, self._failed_requests, self._new_installs, self._bytes, self._tokens):
             limit.sweep()
+        self._installs.sweep()
         now = self._clock()
         for address in [address for address, failed in self._failed_logins.items() if failed.until <= now]:
             del self._failed_logins[address]
 
     def hash_address(self, peer: str, forwarded: list[str]) -> bytes:
         """The client's address as a keyed hash: that of the peer, or of X-Forwarded-For from trusted proxies."""
+        return self._hash(self._find_client(peer, forwarded))
+
+    def limited_address(self, peer: str, forwarded: list[str]) -> bytes | None:
+        """The same for the limits of addresses. None if no limit applies.
+
+        A trusted proxy that names no client has no limit, because its address stands for all clients behind it.
+        """
+        if not self.enabled:
+            return None
+        client = self._find_client(peer, forwarded)
+        return None if self._is_trusted(client) else self._hash(client)
+
+    def _find_client(self, peer: str, forwarded: list[str]) -> Network | None:
         hops = [hop.strip() for value in forwarded for hop in value.split(",")][-MAX_HOPS:]
         client = _parse_address(peer)
         if hops and not self._is_trusted(client) and not self._has_warned_of_proxy:
@@ -166,18 +196,75 @@ class RateLimiter:
             if forwarded_address is None:
                 break
             client = forwarded_address
+        return client
+
+    def _hash(self, client: Network | None) -> bytes:
         return hashlib.blake2b(_to_bytes(client), key=self._hash_key, digest_size=16).digest()
 
     def hash_peer(self, peer: str) -> bytes | None:
         """The address of a connection as a keyed hash; None for a trusted proxy, which connects for many clients."""
         return None if self._is_trusted(_parse_address(peer)) else self.hash_address(peer, [])
 
-    def take_address(self, address: bytes) -> RateLimitStatus | None:
-        """Takes from the budget of an address, for register, activate and the actions. None if limits are off.
+    def take_address(self, address: bytes | None) -> RateLimitStatus | None:
+        """Takes from the budget of an address, for register, activate and the actions. None if no limit applies.
 
         Raises TooMany.
         """
+        if address is None:
+            return None
         return self._take_or_raise(self._addresses, address, "This address has sent too many requests.")
+
+    def has_failed_too_often(self, address: bytes | None) -> bool:
+        """Whether an address has used up its budget of failed requests, so that they may cost no transaction."""
+        return address is not None and self._failed_requests.peek(address).retry_after_s > 0
+
+    def take_failure(self, address: bytes | None) -> None:
+        """Takes from the budget of failed requests of an address, unless it is used up: that leaves no debt."""
+        if address is not None and not self.has_failed_too_often(address):
+            self._failed_requests.take(address)
+
+    def failed_too_often(self, address: bytes) -> TooMany:
+        """The refusal for an address that has used up its budget of failed requests."""
+        return _too_many(self._failed_requests.peek(address), "This address has sent too many invalid requests.")
+
+    def record_replay(self, address: bytes | None, body: bytes) -> None:
+        """Takes from the budget of failed requests for a repeated snapshot, and recognizes its next repetition."""
+        if address is None:
+            return
+        self.take_failure(address)
+        self._replays[hashlib.blake2b(body, digest_size=16).digest()] = None
+        if len(self._replays) > MAX_REPLAYS:
+            self._replays.popitem(last=False)
+
+    def is_known_replay(self, body: bytes) -> bool:
+        """Whether a snapshot with this body was repeated before, in this process."""
+        return hashlib.blake2b(body, digest_size=16).digest() in self._replays
+
+    def may_add_install(self, address: bytes | None) -> bool:
+        """Whether an address may register an instance that is not known yet."""
+        return address is None or self._new_installs.peek(address).retry_after_s == 0
+
+    def take_new_install(self, address: bytes | None) -> None:
+        """Takes from the budget of new instances of an address, after one was registered."""
+        if address is not None:
+            self._new_installs.take(address)
+
+    def too_many_installs(self, address: bytes | None) -> TooMany:
+        """The refusal of a new instance beyond the budget of its address."""
+        status = self._new_installs.peek(address or b"")
+        return _too_many(status, "Too many new instances were registered from this address.")
+
+    def check_bytes(self, address: bytes | None) -> None:
+        """Checks, before a snapshot is stored, that its address has not stored too many bytes. Raises TooMany."""
+        if address is not None:
+            status = self._bytes.peek(address)
+            if status.retry_after_s > 0:
+                raise _too_many(status, "Too many bytes were stored from this address.")
+
+    def take_bytes(self, address: bytes | None, count: int) -> None:
+        """Takes from the budget of bytes of an address, after a new snapshot was stored."""
+        if address is not None:
+            self._bytes.take(address, count)
 
     def check_install(self, instance_id: str) -> RateLimitStatus | None:
         """Checks the budget of an instance before a verified snapshot is stored; takes nothing. Raises TooMany."""
@@ -196,14 +283,18 @@ class RateLimiter:
         """Takes from the budget of a valid token, by its hash. Raises TooMany."""
         return self._take_or_raise(self._tokens, token, "Too many requests were sent with this token.")
 
-    def check_ban(self, address: bytes, token: bytes) -> None:
-        """Checks, before a token is looked up, that its address is not banned; valid tokens pass. Raises TooMany."""
+    def find_ban(self, address: bytes, token: bytes) -> TooMany | None:
+        """The refusal of a token from a banned address, to be raised unless the token is valid.
+
+        None if the address is not banned, or for a token that was valid before.
+        """
         failed = self._failed_logins.get(address)
         if not self.enabled or failed is None or token in self._valid_tokens:
-            return
+            return None
         remaining_s = failed.until - self._clock()
-        if remaining_s > 0 and len(failed.tokens) >= self._threshold:
-            raise TooMany("too_many_guesses", "This address has sent too many invalid tokens.", math.ceil(remaining_s))
+        if remaining_s <= 0 or len(failed.tokens) < self._threshold:
+            return None
+        return TooMany("too_many_guesses", "This address has sent too many invalid tokens.", math.ceil(remaining_s))
 
     def record_attempt(self, address: bytes, token: bytes, *, succeeded: bool) -> None:
         """Records whether a token was valid, after it was looked up."""

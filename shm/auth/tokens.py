@@ -4,6 +4,7 @@ A token has 32 random bytes, so an unsalted hash suffices and timing reveals not
 up in PostgreSQL: a deleted or expired token is invalid at once in all servers, and Python compares no secrets.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from shm.db.database import Database
 
 MAX_NAME_LENGTH = 100  # characters, as in the schema: a few words about the user of the token
 ENVIRONMENT_TOKEN_NAME = "SHM_ADMIN_TOKEN"  # noqa: S105 - a variable's name
+BANNED_LOOKUP_PAUSE_S = 0.25  # before the tokens of banned addresses are looked up; a bearer there waits so long
+
 RESERVED_NAMES = (ENVIRONMENT_TOKEN_NAME, token_file.TOKEN_FILE)  # of the tokens that each start makes valid
 
 
@@ -75,6 +78,11 @@ class _Row:
     is_use_recorded: bool  # for today
 
 
+@dataclass(frozen=True, slots=True)
+class _Hash:
+    token_hash: memoryview
+
+
 class TokenStore:
     """The tokens of one database."""
 
@@ -83,6 +91,7 @@ class TokenStore:
         self._settings = settings
         self._usage_writer = TokenUsageWriter(database)
         self._audit = AuditLog(database)
+        self._next_hashes: asyncio.Task[frozenset[bytes]] | None = None
 
     async def run(self) -> None:
         """Records the last use of tokens until cancelled."""
@@ -101,6 +110,22 @@ class TokenStore:
     async def authenticate(self, token_hash: bytes) -> Principal | None:
         """The bearer of the token with this hash; None if the token is invalid. Records the use."""
         return (await self.find_valid([token_hash])).get(token_hash)
+
+    async def is_valid(self, token_hash: bytes) -> bool:
+        """Whether a token from a banned address is valid: the guesses of others must not lock its bearer out.
+
+        All requests that wait share one statement, which a pause precedes. So guesses cost the database next to
+        nothing, and their number has a bound.
+        """
+        if self._next_hashes is None:
+            self._next_hashes = asyncio.create_task(self._read_hashes())
+        return token_hash in await asyncio.shield(self._next_hashes)
+
+    async def _read_hashes(self) -> frozenset[bytes]:
+        await asyncio.sleep(BANNED_LOOKUP_PAUSE_S)
+        self._next_hashes = None  # a later request needs a later read: its token may be newer than this one
+        rows = await self._database.fetch(_Hash, "tokens.select_hashes", limit=2 * self._settings.max_tokens)
+        return frozenset(bytes(row.token_hash) for row in rows)
 
     async def find_valid(self, token_hashes: Collection[bytes]) -> dict[bytes, Principal]:
         """The bearers of the valid ones of these tokens, by hash. Records their use."""

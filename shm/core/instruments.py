@@ -73,6 +73,9 @@ WAITING_STATEMENTS = Metric(
     "shm_database_statements_waiting", "gauge", "Statements that wait for a connection.", ("pool",)
 )
 DATABASE_BYTES = Metric("shm_database_size_bytes", "gauge", "Size of the database on disk.", is_global=True)
+PENDING_INSTALLS = Metric(
+    "shm_installs_pending", "gauge", "Installs that have proved their key and wait for approval.", is_global=True
+)
 SERIES_LAG = Metric(
     "shm_series_lag_seconds",
     "gauge",
@@ -95,6 +98,7 @@ METRICS = (
     CONNECTIONS,
     WAITING_STATEMENTS,
     DATABASE_BYTES,
+    PENDING_INSTALLS,
     SERIES_LAG,
 )
 
@@ -173,6 +177,7 @@ class Instruments:
         self.connections = Gauge(slot, CONNECTIONS)
         self.waiting_statements = Gauge(slot, WAITING_STATEMENTS)
         self.database_bytes = Gauge(slot, DATABASE_BYTES)
+        self.pending_installs = Gauge(slot, PENDING_INSTALLS)
         self.series_lag = Gauge(slot, SERIES_LAG)
         self._requests = Counter(slot, REQUESTS)
         self._request_seconds = Histogram(slot, REQUEST_SECONDS)

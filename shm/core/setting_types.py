@@ -5,6 +5,8 @@ import re
 from datetime import timedelta
 from pathlib import Path
 
+from shm.core.slugs import make_slug
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 DURATION_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -78,6 +80,11 @@ def parse_headers_size(value: str) -> int:
 def parse_words(value: str) -> frozenset[str]:
     """A set of words, separated by commas, in lower case."""
     return frozenset(word.strip().lower() for word in value.split(",") if word.strip())
+
+
+def parse_slugs(value: str) -> frozenset[str]:
+    """The slugs of names, separated by commas."""
+    return frozenset(make_slug(name.strip()) for name in value.split(",") if name.strip())
 
 
 def parse_bool(value: str) -> bool:

@@ -31,6 +31,7 @@ from shm.core.setting_types import (
     parse_port,
     parse_positive_int,
     parse_size,
+    parse_slugs,
     parse_text,
     parse_words,
 )
@@ -98,6 +99,13 @@ class Settings:
         "Number of API tokens, expired ones included. One for each person and script stays far below it. The "
         "limit stops a script that creates tokens in a loop.",
     )
+    applications: frozenset[str] = setting(
+        "SHM_APPLICATIONS",
+        parse_slugs,
+        "",
+        "Names or slugs of the applications whose installs may register, separated by commas. Empty: any. With a "
+        "list nobody can invent an application.",
+    )
     activation: str = setting(
         "SHM_ACTIVATION",
         parse_activation,
@@ -139,6 +147,26 @@ class Settings:
         "90d",
         "How long raw snapshots are kept. They show an install's past and prove the figures; charts are "
         "kept for good and do not need them.",
+    )
+    max_new_installs: int = setting(
+        "SHM_MAX_NEW_INSTALLS",
+        parse_positive_int,
+        "1000",
+        "New installs in an hour, from all addresses. Further ones of that hour wait for approval by an admin, as with "
+        "SHM_ACTIVATION=manual, so that no flood of inventions gets into the figures.",
+    )
+    max_new_installs_per_address: int = setting(
+        "SHM_MAX_NEW_INSTALLS_PER_ADDRESS",
+        parse_positive_int,
+        "300",
+        "New installs from one address in an hour. An office or a cluster behind one address stays far below it.",
+    )
+    max_bytes_per_address: int = setting(
+        "SHM_MAX_BYTES_PER_ADDRESS",
+        parse_size,
+        "256m",
+        "Bytes of new snapshots from one address in an hour. A hundred thousand hourly snapshots of 2 KiB each; one "
+        "sender cannot fill the disk.",
     )
     max_body: int = setting(
         "SHM_MAX_BODY",
@@ -272,6 +300,25 @@ class Settings:
         "5",
         "How many of them may arrive at the same moment. An install that restarts a few times stays below it.",
     )
+    ratelimit_failed_requests: int = setting(
+        "SHM_RATELIMIT_FAILED_REQUESTS",
+        parse_positive_int,
+        "600",
+        "Snapshots with a bad signature, of an unknown instance, or repeated, for each address and period. Beyond it "
+        "they cost no transaction, and only known installs with a valid signature are accepted from the address.",
+    )
+    ratelimit_failed_period: timedelta = setting(
+        "SHM_RATELIMIT_FAILED_PERIOD",
+        parse_duration,
+        "1m",
+        "The period of these requests. The budget refills steadily and not at the period's end.",
+    )
+    ratelimit_failed_burst: int = setting(
+        "SHM_RATELIMIT_FAILED_BURST",
+        parse_positive_int,
+        "600",
+        "How many of them may arrive at the same moment, for example from a fleet that repeats itself after an outage.",
+    )
     ratelimit_admin_requests: int = setting(
         "SHM_RATELIMIT_ADMIN_REQUESTS",
         parse_positive_int,
@@ -300,8 +347,8 @@ class Settings:
         "SHM_RATELIMIT_BRUTEFORCE_BAN",
         parse_duration,
         "15m",
-        "Length of that ban. It makes guessing pointless. Tokens that have been valid before continue to "
-        "work from the address.",
+        "Length of that ban. It makes guessing slow and cheap for the server. Valid tokens continue to work from "
+        "the address.",
     )
     ratelimit_cleanup_interval: timedelta = setting(
         "SHM_RATELIMIT_CLEANUP_INTERVAL",

@@ -53,6 +53,10 @@ class PublicKeyCache:
             self._cached.popitem(last=False)
         return key
 
+    def cached(self, instance_id: str) -> bytes | None:
+        """The instance's public key, if it is cached."""
+        return self._cached.get(instance_id)
+
     def evict(self, instance_id: str) -> None:
         """Removes an outdated key."""
         self._cached.pop(instance_id, None)

@@ -35,6 +35,7 @@ class RegistrationResult(StrEnum):
     KNOWN = "known"
     CONFLICT = "conflict"
     REVOKED = "revoked"
+    OVER_LIMIT = "over_limit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Registry:
         self._database = database
         self._requires_approval = settings.activation == "manual"
         self._max_keys = settings.max_keys
+        self._max_new_installs = settings.max_new_installs if settings.ratelimit_enabled else None
         self._max_values = settings.max_values
         self._keys = keys
 
@@ -66,12 +68,19 @@ class Registry:
             raise unknown_instance()
         return key
 
+    def cached_key(self, instance_id: str) -> bytes | None:
+        """The instance's public key, if it is cached."""
+        return self._keys.cached(instance_id)
+
     def evict_key(self, instance_id: str) -> None:
         """Removes an outdated key from the cache."""
         self._keys.evict(instance_id)
 
-    async def register(self, registration: Registration) -> RegistrationResult:
-        """Stores an unauthenticated registration: a new pending instance, or staged changes of an existing one."""
+    async def register(self, registration: Registration, *, may_add: bool) -> RegistrationResult:
+        """Stores an unauthenticated registration: a new pending instance, or staged changes of an existing one.
+
+        Without `may_add`, a new instance is not stored and the result is OVER_LIMIT.
+        """
         verdict = await self._database.fetch_value(
             str,
             "instances.register",
@@ -84,6 +93,7 @@ class Registry:
             environment=registration.environment,
             deployment_mode=registration.deployment_mode,
             os_arch=registration.os_arch,
+            may_add=may_add,
         )
         assert verdict is not None  # noqa: S101 - the statement always returns a row
         return RegistrationResult(verdict)
@@ -108,6 +118,7 @@ class Registry:
                 requires_approval=self._requires_approval,
                 max_keys=self._max_keys,
                 max_values=self._max_values,
+                max_new_installs=self._max_new_installs,
                 **_staged_parameters(registration.staged),
                 **selector,
             )

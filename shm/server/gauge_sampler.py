@@ -24,6 +24,7 @@ rate_limited = RateLimitedLogger(logging.getLogger(__name__))
 @dataclass(frozen=True, slots=True)
 class _Measurement:
     bytes: int
+    pending_installs: int
     series_lag_s: float
 
 
@@ -68,6 +69,7 @@ class GaugeSampler:
             try:
                 (measurement,) = await self._database.fetch(_Measurement, "health.measure_database")
                 self._instruments.database_bytes.set(measurement.bytes)
+                self._instruments.pending_installs.set(measurement.pending_installs)
                 self._instruments.series_lag.set(measurement.series_lag_s)
             except DatabaseUnavailable as error:
                 rate_limited.warning("could not measure the database", describe_error(error))

@@ -39,4 +39,25 @@ INSERT INTO aggregated_values (app_slug, key, value, cursor)
 SELECT app_slug, key, value, 0 FROM tallies WHERE metric_type = 'string';
 
 -- `app_cursor` is the feed's cursor at which the instance came to its application from another one; 0 if it never did.
-ALTER TABLE instances ADD COLUMN app_cursor bigint NOT NULL DEFAULT 0;
+-- `needs_approval`: the instance is pending because it was first seen in an hour with too many new ones.
+ALTER TABLE instances
+    ADD COLUMN app_cursor bigint NOT NULL DEFAULT 0,
+    ADD COLUMN needs_approval boolean NOT NULL DEFAULT FALSE;
+
+-- Instances without any signed request yet have a row of their own in the tallies: `metric_type` status, key unproven.
+UPDATE tallies t SET
+    instances = t.instances - unproven.instances,
+    counted_instances = t.counted_instances - unproven.counted
+FROM (
+    SELECT app_slug, count(*) AS instances, count(*) FILTER (WHERE counted) AS counted
+    FROM instances
+    WHERE status = 'pending' AND first_seen_at IS NULL
+    GROUP BY app_slug
+) unproven
+WHERE t.app_slug = unproven.app_slug AND t.metric_type = 'status' AND t.key = 'pending' AND t.value = '0';
+
+INSERT INTO tallies (app_slug, metric_type, key, value, total, instances, counted_total, counted_instances)
+SELECT app_slug, 'status', 'unproven', '0', 0, count(*), 0, count(*) FILTER (WHERE counted)
+FROM instances
+WHERE status = 'pending' AND first_seen_at IS NULL
+GROUP BY app_slug;

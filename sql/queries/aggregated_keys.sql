@@ -1,11 +1,16 @@
 -- Keys and values that no current snapshot has any more give their places to new ones, where places are scarce: in
--- applications, and for keys, that have used three quarters of them. Each keeps its place for a day at least, so that no
--- more than the limit are added in a day. The reads hold no lock; the deletions check again.
+-- applications, and for keys, that have used three quarters of them, and in applications that do not exist any more.
+-- Each keeps its place for a day at least, so that no more than the limit are added in a day. The reads hold no lock; the
+-- deletions check again.
 
 -- name: select_unused_keys
 -- Keys whose places may be given to others.
 SELECT k.app_slug, k.key
-FROM (SELECT app_slug FROM aggregated_keys GROUP BY app_slug HAVING count(*) * 4 >= %(max_keys)s::bigint * 3) scarce
+FROM (
+    SELECT app_slug FROM aggregated_keys
+    GROUP BY app_slug
+    HAVING count(*) * 4 >= %(max_keys)s::bigint * 3 OR app_slug NOT IN (SELECT slug FROM applications)
+) scarce
 JOIN aggregated_keys k ON k.app_slug = scarce.app_slug
 WHERE
     k.added_at < now() - interval '1 day' AND NOT EXISTS (

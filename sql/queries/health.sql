@@ -3,9 +3,12 @@
 SELECT 1 AS one;
 
 -- name: measure_database
--- The size of the database in bytes, and the age in seconds of the oldest snapshot that is not rolled up yet.
+-- The size of the database in bytes, the number of installs that wait for approval, and the age in seconds of the oldest snapshot that is not rolled up yet.
 SELECT
     pg_database_size(current_database()) AS bytes,
+    (
+        SELECT coalesce(sum(instances), 0) FROM tallies WHERE metric_type = 'status' AND key = 'pending'
+    )::bigint AS pending_installs,
     coalesce((
         SELECT extract(epoch FROM now() - s.received_at)
         FROM snapshots s

@@ -5,6 +5,7 @@
 -- Stores an unsigned registration and returns the verdict. A new instance becomes pending, and so does one that is pending
 -- under another key which nobody has confirmed: whoever signs first owns the ID. Of a known instance the content is staged.
 -- A deleted ID belongs to its last key as long as its hash is kept. The name of an application may be an alias of another.
+-- Without `may_add` nothing new becomes pending.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH existing AS MATERIALIZED (
     SELECT
@@ -29,7 +30,8 @@ application AS MATERIALIZED (
 registered AS MATERIALIZED (
     SELECT (SELECT erased_at FROM erased) AS erased_at
     WHERE
-        NOT EXISTS (SELECT FROM erased WHERE has_other_key)
+        %(may_add)s::boolean
+        AND NOT EXISTS (SELECT FROM erased WHERE has_other_key)
         AND NOT EXISTS (SELECT FROM existing WHERE is_refused OR NOT (is_unconfirmed AND has_other_key))
 ),
 before AS MATERIALIZED (
@@ -93,6 +95,7 @@ SELECT CASE
     WHEN EXISTS (SELECT FROM registered) THEN 'new'
     WHEN EXISTS (SELECT FROM existing WHERE is_refused) THEN 'revoked'
     WHEN EXISTS (SELECT FROM existing WHERE NOT has_other_key) THEN 'known'
+    WHEN NOT %(may_add)s::boolean THEN 'over_limit'
     ELSE 'conflict'
 END AS verdict;
 
@@ -110,7 +113,8 @@ WHERE instance_id = %(instance_id)s AND public_key = %(public_key)s AND status <
 -- name: confirm_key
 -- Applies a verified signature: the staged registration that `select_staged` returned takes effect, and the instance
 -- becomes active unless approval is required. `version_rank` belongs to the staged version, if any. A registration staged
--- since then waits for the next signature. An instance that moves to another application takes those keys there that are
+-- since then waits for the next signature. If `max_new_installs` have been seen for the first time in this hour, a further
+-- one needs approval (null: no limit). An instance that moves to another application takes those keys there that are
 -- aggregated in it. `signed_at`: the time that was signed; the instance was seen now. Without it,
 -- the request may be a replay: it counts as seen only the first time.
 SELECT pg_advisory_xact_lock({writers_lock});
@@ -121,6 +125,17 @@ WITH before AS MATERIALIZED (
     WHERE
         s.instance_id = %(instance_id)s AND i.public_key = %(public_key)s AND s.status <> 'revoked'
         AND i.erasing_since IS NULL AND (i.erased_at IS NULL OR i.erased_at < %(signed_at)s::timestamptz)
+),
+approval AS MATERIALIZED (
+    SELECT
+        i.needs_approval OR (
+            i.status = 'pending' AND i.first_seen_at IS NULL AND coalesce((
+                SELECT sum(t.instances) FROM tallies t
+                WHERE t.metric_type = 'new' AND t.key = to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24')
+            ), 0) >= %(max_new_installs)s::bigint
+        ) AS needs_approval
+    FROM instances i
+    WHERE i.instance_id = ANY(ARRAY(SELECT instance_id FROM before))
 ),
 moved AS MATERIALIZED (
     SELECT
@@ -160,7 +175,10 @@ after AS (
         coalesce(%(staged)s::jsonb ->> 'app_slug', app_slug) AS app_slug,
         coalesce(%(staged)s::jsonb ->> 'app_version', app_version) AS app_version,
         coalesce(%(staged)s::jsonb ->> 'environment', environment) AS environment,
-        CASE WHEN status = 'pending' AND %(requires_approval)s::boolean THEN 'pending' ELSE 'active' END AS status,
+        CASE
+            WHEN status = 'pending' AND (%(requires_approval)s::boolean OR (SELECT needs_approval FROM approval))
+            THEN 'pending' ELSE 'active'
+        END AS status,
         coalesce(first_seen_at, now()) AS first_seen_at,
         CASE WHEN first_seen_at IS NULL OR %(signed_at)s::timestamptz IS NOT NULL THEN now() ELSE last_seen_at END AS last_seen_at,
         snapshot_at,
@@ -195,6 +213,7 @@ UPDATE instances i SET
     first_seen_at = p.first_seen_at,
     last_seen_at = p.last_seen_at,
     leaves = CASE WHEN p.app_slug <> i.app_slug THEN nullif(p.leaves, i.metrics) ELSE i.leaves END,
+    needs_approval = p.status = 'pending' AND coalesce((SELECT needs_approval FROM approval), FALSE),
     app_cursor = CASE WHEN p.app_slug <> i.app_slug THEN f.cursor ELSE i.app_cursor END,
 -- use: evaluated_columns
     cursor = f.cursor
@@ -352,7 +371,7 @@ SELECT count(*) AS refreshed FROM before;
 SELECT
     instance_id, encode(public_key, 'hex') AS public_key, status, app_name, app_slug, app_version, version_rank,
     environment, deployment_mode, os_arch, registered_at, first_seen_at, last_seen_at, revoked_at, erased_at,
-    erasing_since, staged, previous_app_slug, counted,
+    erasing_since, staged, previous_app_slug, app_cursor, needs_approval, counted,
     elapsed_windows, reporting, refresh_at,
     coalesce((
         SELECT jsonb_agg(jsonb_build_object('lost_at', a.lost_at, 'returned_at', a.returned_at) ORDER BY a.lost_at)

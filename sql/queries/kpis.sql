@@ -119,7 +119,7 @@ ORDER BY sum(k.instances) DESC, k.key
 LIMIT %(max_keys)s::bigint;
 
 -- name: count_by_status (prepared)
--- The number of instances by application, status and number of elapsed activity windows, from the tallies; of one
+-- The number of instances by application, status (unproven: without any signed request yet) and number of elapsed activity windows, from the tallies; of one
 -- application or of all.
 WITH
 -- use: due_instances
@@ -145,11 +145,17 @@ SELECT coalesce(sum(instances), 0)::bigint AS instances
 FROM tallies
 WHERE metric_type = 'new' AND key >= to_char(now() AT TIME ZONE 'UTC' - interval '7 days', 'YYYY-MM-DD"T"HH24');
 
+-- name: count_new_this_hour (prepared)
+-- The number of instances first seen in the current hour, from the tallies.
+SELECT coalesce(sum(instances), 0)::bigint AS instances
+FROM tallies
+WHERE metric_type = 'new' AND key = to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24');
+
 -- name: count_by_application (prepared)
--- Names of applications with their number of instances, the most instances first.
+-- Names of applications with their number of instances that have proved their key, the most instances first.
 SELECT a.name, sum(t.instances)::bigint AS instances
 FROM applications a
-JOIN tallies t ON t.app_slug = a.slug AND t.metric_type = 'status'
+JOIN tallies t ON t.app_slug = a.slug AND t.metric_type = 'status' AND t.key <> 'unproven'
 GROUP BY a.slug, a.name
 HAVING sum(t.instances) > 0
 ORDER BY sum(t.instances) DESC, a.slug

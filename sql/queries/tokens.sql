@@ -5,6 +5,10 @@ SELECT token_hash, id::text AS id, role, last_used_on IS NOT DISTINCT FROM curre
 FROM tokens
 WHERE token_hash = ANY(%(token_hashes)s::bytea[]) AND (expires_at IS NULL OR expires_at > now());
 
+-- name: select_hashes
+-- The hashes of all valid tokens, of which there are at most SHM_MAX_TOKENS and some more.
+SELECT token_hash FROM tokens WHERE expires_at IS NULL OR expires_at > now() LIMIT %(limit)s;
+
 -- name: record_use
 -- Records that these tokens are used today; once a day, by the first server that does.
 UPDATE tokens SET last_used_on = current_date

@@ -1,6 +1,7 @@
 """Rate limits: bounded in memory, sufficient for a shared address, and consumed only by their owner."""
 
 import math
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -12,9 +13,9 @@ from hypothesis import strategies as st
 
 from shm.auth import rate_limits
 from shm.auth.rate_limits import RateLimiter, TokenBucket
-from shm.core.errors import TooMany
 from shm.core.settings import Settings
 from tests.support import plain_http
+from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.responses import problem
 from tests.support.server_process import ServerProcess
@@ -123,15 +124,14 @@ def test_a_ban_counts_distinct_tokens_and_exempts_valid_ones() -> None:
     limiter.record_attempt(address, b"good", succeeded=True)
     for _ in range(50):
         limiter.record_attempt(address, b"outdated", succeeded=False)  # such as a console that retries
-    limiter.check_ban(address, b"other")
+    assert limiter.find_ban(address, b"other") is None
     for response in (b"1", b"2", b"3"):
         limiter.record_attempt(address, response, succeeded=False)
-    with pytest.raises(TooMany):
-        limiter.check_ban(address, b"other")
-    limiter.check_ban(address, b"good")
-    limiter.check_ban(other, b"other")
+    assert limiter.find_ban(address, b"other") is not None
+    assert limiter.find_ban(address, b"good") is None
+    assert limiter.find_ban(other, b"other") is None
     clock.now += 15 * 60 + 1
-    limiter.check_ban(address, b"other")
+    assert limiter.find_ban(address, b"other") is None
 
 
 def test_fifty_installs_behind_one_address_enroll_at_once(limited_server: ServerProcess) -> None:
@@ -232,3 +232,122 @@ def test_rate_limits_can_be_switched_off(server: ServerProcess) -> None:
     responses = [install.snapshot({"n": number}) for number in range(20)]
     assert {response.status_code for response in responses} == {202}
     assert "X-RateLimit-Limit" not in responses[0].headers
+
+
+def test_guesses_never_lock_out_a_valid_token(limited_server: ServerProcess) -> None:
+    """A token that was never used works from a banned address, also while guesses arrive, and for a new token too."""
+    url = f"{limited_server.url}/api/v1/admin"
+    created = plain_http.post(f"{url}/tokens", headers=limited_server.headers, json={"name": "ci", "role": "viewer"})
+    unused = {"Authorization": f"Bearer {created.json()['token']}"}
+
+    def guess(number: int) -> tuple[int, str]:
+        return problem(plain_http.get(f"{url}/stats", headers={"Authorization": f"Bearer guess-{number}"}))
+
+    assert [guess(number) for number in range(7)][-2:] == [(429, "too_many_guesses")] * 2
+    with ThreadPoolExecutor(8) as pool:
+        guesses = pool.map(guess, range(100, 140))
+        assert plain_http.get(f"{url}/stats", headers=unused).status_code == 200
+        assert set(guesses) == {(429, "too_many_guesses")}
+    created = plain_http.post(f"{url}/tokens", headers=limited_server.headers, json={"name": "new", "role": "viewer"})
+    newer = {"Authorization": f"Bearer {created.json()['token']}"}
+    assert plain_http.get(f"{url}/stats", headers=newer).status_code == 200
+    plain_http.delete(f"{url}/tokens/{created.json()['id']}", headers=limited_server.headers).raise_for_status()
+    assert problem(plain_http.get(f"{url}/stats", headers=newer)) == (401, "bad_token")
+
+
+def test_bad_snapshots_beyond_the_budget_of_their_address_cost_no_transaction(
+    serve: Callable[..., ServerProcess], database: str
+) -> None:
+    """Unknown installs, bad signatures and replays get 429; an install with a valid signature is still accepted."""
+    server = serve(SHM_RATELIMIT_ENABLED="true", SHM_RATELIMIT_FAILED_REQUESTS="6", SHM_RATELIMIT_FAILED_BURST="6")
+    honest = Install(server.url).enroll({"n": 0})
+    body = honest.snapshot_body({"n": 1})
+    assert [honest.post("/v1/snapshot", body, honest.signed(body)).status_code for _ in range(3)] == [202] * 3
+    unknown = Install(server.url)
+    assert [problem(unknown.snapshot({"n": 1})) for _ in range(2)] == [(403, "unknown_instance")] * 2
+    forger = Install(server.url, instance_id=honest.instance_id)
+    assert [problem(forger.snapshot({"n": 1})) for _ in range(2)] == [(401, "bad_signature")] * 2
+
+    def transactions() -> int:
+        time.sleep(1.5)  # PostgreSQL reports them with a delay of up to a second
+        with admin_cursor(database) as cursor:
+            cursor.execute("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
+            return int(cursor.fetchone()[0])  # type: ignore[index]  # there is one row
+
+    before = transactions()
+    for _ in range(100):
+        assert problem(unknown.snapshot({"n": 2})) == (429, "rate_limited")
+        assert problem(honest.post("/v1/snapshot", body, honest.signed(body))) == (429, "rate_limited")
+        assert problem(forger.snapshot({"n": 1})) == (401, "bad_signature")
+    assert transactions() - before < 100  # of the server's own work
+    assert honest.snapshot({"n": 2}).status_code == 202
+
+
+def test_new_installs_of_an_address_have_a_limit(serve: Callable[..., ServerProcess]) -> None:
+    server = serve(SHM_RATELIMIT_ENABLED="true", SHM_MAX_NEW_INSTALLS_PER_ADDRESS="3")
+    known = [Install(server.url).enroll() for _ in range(3)]
+    refused = Install(server.url).register()
+    assert problem(refused) == (429, "rate_limited")
+    assert 0 < int(refused.headers["Retry-After"]) <= 1_200
+    assert {install.register().status_code for install in known} == {200}
+    assert len(server.get("instances").json()) == 3
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_limits_of_addresses_spare_trusted_proxies(serve: Callable[..., ServerProcess], trusted: bool) -> None:
+    """A proxy that names no client stands for all clients behind it."""
+    server = serve(
+        SHM_RATELIMIT_ENABLED="true",
+        SHM_MAX_NEW_INSTALLS_PER_ADDRESS="2",
+        SHM_RATELIMIT_REGISTER_BURST="4",
+        SHM_TRUSTED_PROXIES="127.0.0.0/8" if trusted else "",
+    )
+    statuses = [Install(server.url).register().status_code for _ in range(6)]
+    assert statuses == ([201] * 6 if trusted else [201] * 2 + [429] * 4)
+
+
+def test_the_bytes_that_an_address_stores_have_a_limit(serve: Callable[..., ServerProcess]) -> None:
+    server = serve(SHM_RATELIMIT_ENABLED="true", SHM_MAX_BYTES_PER_ADDRESS="8k")
+    first, second = Install(server.url).enroll(), Install(server.url).enroll()
+    big = {f"key{number}": "x" * 60 for number in range(60)}
+    assert [first.snapshot(big).status_code, second.snapshot(big).status_code] == [202, 202]
+    third = second.snapshot(big)
+    assert problem(third) == (429, "rate_limited")
+    assert 0 < int(third.headers["Retry-After"]) <= 3_600
+
+
+def test_beyond_the_limit_of_new_installs_approval_is_required(serve: Callable[..., ServerProcess]) -> None:
+    """An install beyond the limit waits, and reports after its approval without a restart."""
+    server = serve(SHM_RATELIMIT_ENABLED="true", SHM_MAX_NEW_INSTALLS="2")
+    Install(server.url).enroll({"n": 1})
+    unproven = Install(server.url)
+    unproven.register()  # does not count
+    Install(server.url).enroll({"n": 1})
+    third = Install(server.url)
+    assert third.register().status_code == 201
+    assert third.activate().json() == {"status": "pending"}
+    assert problem(third.snapshot({"n": 1})) == (403, "not_approved")
+    assert third.activate().json() == {"status": "pending"}
+    approve = f"{server.url}/api/v1/admin/instances/{third.instance_id}/approve"
+    assert plain_http.post(approve, headers=server.headers).status_code == 200
+    assert third.snapshot({"n": 1}).status_code == 202
+    assert third.activate().json() == {"status": "active"}
+    assert server.get("stats").json()["active_instances"] == 3
+
+
+def test_only_listed_applications_may_register(serve: Callable[..., ServerProcess]) -> None:
+    server = serve(SHM_APPLICATIONS="Ledger, Ünïcode App,other-app")
+    statuses = {
+        name: Install(server.url, app_name=name).register().status_code
+        for name in ("Ledger", "LEDGER", "Ünïcode App", "Other App", "Stranger", "Ledger 2")
+    }
+    assert statuses == {
+        "Ledger": 201,
+        "LEDGER": 201,
+        "Ünïcode App": 201,
+        "Other App": 201,
+        "Stranger": 403,
+        "Ledger 2": 403,
+    }
+    known = Install(server.url).enroll({"n": 1})
+    assert problem(known.register(app_name="Stranger")) == (403, "unknown_application")

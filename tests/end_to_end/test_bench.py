@@ -40,7 +40,15 @@ def test_installs_seeded_by_a_bench_are_counted(server: ServerProcess, database:
     Fleet(3).seed(database)
     Fleet(4).seed(database)
     (shown,) = server.get("applications").json()
-    assert shown["instances"] == {"total": 7, "active": 7, "pending": 0, "revoked": 0, "counted": 7, "excluded": 0}
+    assert shown["instances"] == {
+        "total": 7,
+        "active": 7,
+        "pending": 0,
+        "revoked": 0,
+        "counted": 7,
+        "excluded": 0,
+        "unproven": 0,
+    }
     stats = server.get("stats").json()
     assert (stats["daily_active"], stats["new_this_week"]) == (7, 7)
     instances = server.get("instances")

@@ -120,7 +120,9 @@ class Handler(tornado.web.RequestHandler):
         headers = self.request.headers
         token = tokens.hash_bearer(headers.get("Authorization"))
         address = limits.hash_address(self.request.remote_ip or "", headers.get_list("X-Forwarded-For"))
-        limits.check_ban(address, token)
+        ban = limits.find_ban(address, token)
+        if ban is not None and not await tokens.is_valid(token):
+            raise ban
         principal = await tokens.authenticate(token)
         limits.record_attempt(address, token, succeeded=principal is not None)
         if principal is None:

@@ -57,13 +57,21 @@ class DataExport(msgspec.Struct):
 async def register(services: Services, request: Request) -> Response:
     """Registers an instance. The request is unsigned, or signed with the key in its body."""
     registration = payloads.parse_registration(request.body, services.settings)
+    if services.settings.applications and registration.app_slug not in services.settings.applications:
+        raise Forbidden("unknown_application", "This server takes no reports of an application of this name.")
     signed = "X-Signature" in request.headers
     if signed:
         headers = _parse_signature_headers(request)
         if headers.instance_id != registration.instance_id:
             raise Forbidden("instance_mismatch", "instance_id in the body is not the one in X-Instance-ID.")
         signatures.verify_body(headers, registration.public_key, request.body)
-    verdict = await services.registry.register(registration)
+    limits = services.rate_limiter
+    may_add = limits.may_add_install(request.address)
+    verdict = await services.registry.register(registration, may_add=may_add)
+    if verdict is RegistrationResult.NEW:
+        limits.take_new_install(request.address)
+    if verdict is RegistrationResult.OVER_LIMIT:
+        raise limits.too_many_installs(request.address)
     if verdict is RegistrationResult.CONFLICT:
         raise Conflict("key_conflict", "This instance_id is registered with another public key.")
     if verdict is RegistrationResult.REVOKED:
@@ -89,13 +97,17 @@ async def activate(services: Services, request: Request) -> Response:
 
 async def snapshot(services: Services, request: Request) -> Response:
     """Stores a snapshot. Responds with 202 once it is committed."""
-    signed = await _verify(services, request)
-    sent = payloads.parse_snapshot(signed, datetime.now(UTC), services.settings)
-    rate_limit = services.rate_limiter.check_install(signed.instance_id)
-    with _count_if_unapproved(services, signed):
-        outcome = await services.intake.store(sent)
+    with _count_failures(services, request):
+        signed = await _verify_within_limits(services, request)
+        sent = payloads.parse_snapshot(signed, datetime.now(UTC), services.settings)
+        rate_limit = services.rate_limiter.check_install(signed.instance_id)
+        with _count_if_unapproved(services, signed):
+            outcome = await services.intake.store(sent)
     if outcome is Outcome.STORED:
         rate_limit = services.rate_limiter.take_install(signed.instance_id)
+        services.rate_limiter.take_bytes(request.address, len(request.body))
+    else:
+        services.rate_limiter.record_replay(request.address, request.body)
     if rate_limit is not None:
         request.response_headers = rate_limit.headers()
     return Response(SNAPSHOT_RECEIVED, HTTPStatus.ACCEPTED)
@@ -106,20 +118,24 @@ async def backlog(services: Services, request: Request) -> Response:
 
     The response has a verdict for each member and is sent once all valid members are committed.
     """
-    signed = await _verify(services, request)
-    members = payloads.split_backlog(signed, services.settings)
-    rate_limit = services.rate_limiter.check_install(signed.instance_id)
-    now, sent = datetime.now(UTC), []
-    for member in members:
-        sent.append(payloads.parse_member(member, signed, now, services.settings))
-        await asyncio.sleep(0)  # other requests take their turn: a backlog of the maximum size takes tenths of a second
-    valid = [member for member in sent if not isinstance(member, Refusal)]
-    with _count_if_unapproved(services, signed):
-        outcomes = await services.intake.store_all(valid)
-    if not valid:  # no statement has checked the instance and its key yet
-        await services.registry.confirm_key(signed.instance_id, signed.public_key)
+    with _count_failures(services, request):
+        signed = await _verify_within_limits(services, request)
+        members = payloads.split_backlog(signed, services.settings)
+        rate_limit = services.rate_limiter.check_install(signed.instance_id)
+        now, sent = datetime.now(UTC), []
+        for member in members:
+            sent.append(payloads.parse_member(member, signed, now, services.settings))
+            await asyncio.sleep(0)  # other requests take their turn: a backlog of the maximum size takes long
+        valid = [member for member in sent if not isinstance(member, Refusal)]
+        with _count_if_unapproved(services, signed):
+            outcomes = await services.intake.store_all(valid)
+        if not valid:  # no statement has checked the instance and its key yet
+            await services.registry.confirm_key(signed.instance_id, signed.public_key)
     if Outcome.STORED in outcomes:
         rate_limit = services.rate_limiter.take_install(signed.instance_id)
+        services.rate_limiter.take_bytes(request.address, len(request.body))
+    else:
+        services.rate_limiter.record_replay(request.address, request.body)
     if rate_limit is not None:
         request.response_headers = rate_limit.headers()
     stored = iter(outcomes)
@@ -221,6 +237,37 @@ async def _verify(services: Services, request: Request) -> SignedBody:
         if newest_key == key:
             raise
         return signatures.verify_body(headers, newest_key, request.body)
+
+
+async def _verify_within_limits(services: Services, request: Request) -> SignedBody:
+    """Verifies the signature of a snapshot or a backlog.
+
+    For an address that has sent too many invalid requests this costs no statement: only a valid signature by a cached
+    key is accepted, and no repetition. So strangers behind an address do not lock out the installs behind it. Raises
+    TooMany.
+    """
+    limits = services.rate_limiter
+    if request.address is None or not limits.has_failed_too_often(request.address):
+        signed = await _verify(services, request)
+    else:
+        headers = _parse_signature_headers(request)
+        key = services.registry.cached_key(headers.instance_id)
+        if key is None or limits.is_known_replay(request.body):
+            raise limits.failed_too_often(request.address)
+        signed = signatures.verify_body(headers, key, request.body)
+    limits.check_bytes(request.address)
+    return signed
+
+
+@contextmanager
+def _count_failures(services: Services, request: Request) -> Iterator[None]:
+    """Counts a request with a bad signature, or of an unknown instance, against the rate limit of its address."""
+    try:
+        yield
+    except (Unauthorized, Forbidden) as refusal:
+        if refusal.code != "not_approved":
+            services.rate_limiter.take_failure(request.address)
+        raise
 
 
 @contextmanager

@@ -36,9 +36,13 @@ _encoder = msgspec.json.Encoder(decimal_format="number")
 
 @dataclass(slots=True)
 class Request:
-    """An install's request: `body` is its exact bytes, `response_headers` are added to the response."""
+    """An install's request: `body` is its exact bytes, `response_headers` are added to the response.
+
+    `address`: that of the client as a keyed hash, for the limits of addresses; None if none applies.
+    """
 
     headers: httputil.HTTPHeaders
+    address: bytes | None = None
     body: bytes = b""
     response_headers: dict[str, str] = field(default_factory=dict)
 
@@ -186,11 +190,11 @@ class IngestRequest(httputil.HTTPMessageDelegate):
         services.reject_if_draining()
         if method != "POST":
             raise MethodNotAllowed("method_not_allowed", "This path does not support the method.", {"Allow": "POST"})
+        peer = self._connection.context.remote_ip  # type: ignore[attr-defined]  # set by Tornado's HTTPServer
+        forwarded = self._request.headers.get_list("X-Forwarded-For")
+        self._request.address = services.rate_limiter.limited_address(peer, forwarded)
         if self._endpoint.is_limited_by_address:
-            headers = self._request.headers
-            peer = self._connection.context.remote_ip  # type: ignore[attr-defined]  # set by Tornado's HTTPServer
-            address = services.rate_limiter.hash_address(peer, headers.get_list("X-Forwarded-For"))
-            rate_limit = services.rate_limiter.take_address(address)
+            rate_limit = services.rate_limiter.take_address(self._request.address)
             if rate_limit is not None:
                 self._request.response_headers = rate_limit.headers()
         if length > self._max_body:

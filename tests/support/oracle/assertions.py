@@ -216,7 +216,7 @@ def assert_stats(response: Json, now: Now) -> None:
     for name, lapse in LAPSES.items():
         assert response[name] == sum(truth.is_active(each, now.at, lapse) for each in raw.instances.values()), name
     assert response["new_this_week"] == truth.new_this_week(raw, now.at)
-    members = Counter(instance.app_slug for instance in raw.instances.values())
+    members = Counter(each.app_slug for each in raw.instances.values() if not truth.is_unproven(each))
     names = {slug: each.name for slug, each in raw.applications.items() if members[slug]}
     assert response["per_app_counts"] == {name: members[slug] for slug, name in names.items()}
 

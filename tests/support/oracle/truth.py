@@ -174,7 +174,8 @@ def release(version: str) -> Version | None:
 
 def counts(raw: Raw, now: datetime, window: timedelta, slug: str | None = None) -> dict[str, int]:
     """Instances of an application, or of all."""
-    mine = [instance for instance in raw.instances.values() if slug is None or instance.app_slug == slug]
+    listed = [instance for instance in raw.instances.values() if slug is None or instance.app_slug == slug]
+    mine = [instance for instance in listed if not is_unproven(instance)]
     active = [instance for instance in mine if is_active(instance, now, window)]
     counted = sum(is_counted(raw, instance) for instance in active)
     return {
@@ -184,7 +185,13 @@ def counts(raw: Raw, now: datetime, window: timedelta, slug: str | None = None) 
         "revoked": sum(instance.status == "revoked" for instance in mine),
         "counted": counted,
         "excluded": len(active) - counted,
+        "unproven": len(listed) - len(mine),
     }
+
+
+def is_unproven(instance: Instance) -> bool:
+    """Registered, without any signed request yet."""
+    return instance.status == "pending" and instance.first_seen_at is None
 
 
 def new_this_week(raw: Raw, now: datetime) -> int:

@@ -98,10 +98,11 @@ class LiveSession:
         return Clock(self.client.server_time(), source.active_window_s if source else DEFAULT_ACTIVE_WINDOW_S)
 
     def total(self) -> int | None:
-        """The number of instances on the server; None while it is unknown."""
+        """The number of listed instances on the server, unproven ones included; None while it is unknown."""
         if self.kpis:
-            return self.kpis.instances.total
-        return self.overview.stats.total_instances if self.overview.stats and not self.slug else None
+            return self.kpis.instances.total + self.kpis.instances.unproven
+        stats = self.overview.stats
+        return stats.total_instances + stats.unproven_instances if stats and not self.slug else None
 
     def reload(self) -> None:
         """Lists all instances again; while the server is unavailable, retries at once."""

@@ -62,6 +62,13 @@ def application_tiles(kpis: Kpis) -> list[Tile]:
     ]
 
 
+def _pending_note(stats: Stats) -> str:
+    """That new installs wait for approval, which an admin has to know; else the number of revoked ones."""
+    if stats.activation == "manual" and stats.pending_instances:
+        return "wait for approval"
+    return f"{stats.revoked_instances:,} revoked"
+
+
 def overview_tiles(stats: Stats, descriptions: MetricDescriptions) -> list[Tile]:
     """Counts and metrics over all applications."""
     excluded = f"{stats.excluded_instances:,} dev and ci excluded" if stats.excluded_instances else "all counted"
@@ -72,7 +79,7 @@ def overview_tiles(stats: Stats, descriptions: MetricDescriptions) -> list[Tile]
         Tile("today", f"{stats.daily_active:,}", "seen in a day"),
         Tile("this week", f"{stats.weekly_active:,}", "seen in 7 days"),
         Tile("new this week", f"+{stats.new_this_week:,}", "first seen"),
-        Tile("pending", f"{stats.pending_instances:,}", f"{stats.revoked_instances:,} revoked"),
+        Tile("pending", f"{stats.pending_instances:,}", _pending_note(stats)),
         *(
             Tile(metric.label, with_unit(stats.global_metrics[metric.key], metric.unit, metric.format), _note(metric))
             for metric in metrics
