@@ -96,7 +96,9 @@ def connect_options(settings: Settings, dsn: str) -> dict[str, Any]:
         "keepalives_count": 3,
         "options": (
             f"{own_options} {SESSION_OPTIONS} -c statement_timeout={statement_ms} "
-            "-c client_connection_check_interval=2000 -c idle_in_transaction_session_timeout=30000 -c jit=off"
+            "-c client_connection_check_interval=2000 -c idle_in_transaction_session_timeout=30000 -c jit=off "
+            # PostgreSQL ends the session of a machine that lost power, and its advisory locks with it.
+            "-c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
         ),
     }
 
