@@ -14,7 +14,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from random import SystemRandom
 from types import CoroutineType
 from typing import cast
@@ -34,6 +34,9 @@ UNKNOWN_INSTANCE_STATUSES = (403, 404)  # the server does not know the install, 
 CLOSE_TIMEOUT_S = 1.0  # a report that runs longer keeps its connection
 MIN_SERVER_ERROR = 500  # this status and above: the server failed, so a retry may succeed
 
+REPLAYED = "replayed"  # the connection broke after the server had carried out the request, and it was sent again
+TIMESTAMP_CODES = ("timestamp_ahead", "timestamp_too_old")
+
 log = logging.getLogger("shm_sdk")
 
 
@@ -43,6 +46,13 @@ class RegistrationState(enum.Enum):
     UNREGISTERED = "unregistered"
     REGISTERED = "registered"
     ACTIVE = "active"
+
+
+STEPS = {
+    RegistrationState.UNREGISTERED: "register",
+    RegistrationState.REGISTERED: "activate",
+    RegistrationState.ACTIVE: "snapshot",
+}
 
 
 def _register_fork_handler(reporter: "Reporter") -> None:
@@ -70,6 +80,7 @@ class Reporter:
         self._lock_owner: int | None = None  # thread ID
         self._identity: Identity | None = None
         self._registration = RegistrationState.UNREGISTERED
+        self._clock_correction = timedelta()  # the server's clock minus this machine's
         self._sequence = 0  # of this process's snapshots; a gap shows the vendor that one was lost
         self._blocked_until = 0.0  # monotonic time; the end of the server's Retry-After
         self._outage_logged = False
@@ -142,17 +153,17 @@ class Reporter:
             return Outcome(Result.OFF, str(error))
         except IdentityWriteError as error:
             return Outcome(Result.FAILED, str(error))
-        body = self._build_snapshot(self._identity)
+        metrics = self._collect_metrics()
         try:
-            outcome = self._deliver(self._identity, body, time.monotonic() + timeout)
+            outcome = self._deliver(self._identity, metrics, time.monotonic() + timeout)
         except TransportError as error:
             return Outcome(Result.FAILED, f"the server cannot be reached: {error}")
         if outcome.retry_after is not None:
             self._blocked_until = time.monotonic() + outcome.retry_after
         return outcome
 
-    def _build_snapshot(self, identity: Identity) -> bytes:
-        """The body of a new snapshot, with the metrics of all providers."""
+    def _collect_metrics(self) -> Mapping[str, snapshot.Json]:
+        """The metrics of a new snapshot, from all providers."""
         # System metrics come first, so that a provider with too many keys does not displace them. For a key of both,
         # the provider's value is sent.
         metrics: dict[object, object] = {}
@@ -173,10 +184,24 @@ class Reporter:
         for line in sanitized.dropped:
             log.debug("dropped from the snapshot: %s", line)
         self._sequence += 1
-        timestamp = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-        return snapshot.build_body(
-            identity.instance_id, timestamp, sanitized.metrics, self._configuration.app_version, self._sequence
-        )
+        return sanitized.metrics
+
+    def _timestamp(self) -> str:
+        """The present time by the server's clock, as far as its responses have told it."""
+        try:
+            now = datetime.now(UTC) + self._clock_correction
+        except OverflowError:
+            now = datetime.now(UTC)
+        return now.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+    def _correct_clock(self, response: Response) -> bool:
+        """Adopts the server's time if it refused a timestamp. Returns whether a new timestamp may be accepted."""
+        server_time = response.json_timestamp("server_time")
+        if server_time is None or response.json_identifier("code") not in TIMESTAMP_CODES:
+            return False
+        self._clock_correction = server_time - datetime.now(UTC)
+        log.debug("timestamps follow the server's clock: %s", self._clock_correction)
+        return True
 
     def _reject_coroutine(self, coroutine: "CoroutineType[object, object, object]") -> None:
         """Closes the coroutine of an `async def` provider, and logs one warning."""
@@ -185,8 +210,11 @@ class Reporter:
             self._async_provider_logged = True
             log.warning("a metrics provider is an `async def`, which the SDK does not await: its metrics are left out")
 
-    def _deliver(self, identity: Identity, body: bytes, deadline: float) -> Outcome:
-        """Registers and activates if needed, then sends. Registers again, once, if the server lost the install."""
+    def _deliver(self, identity: Identity, metrics: Mapping[str, snapshot.Json], deadline: float) -> Outcome:
+        """Registers and activates if needed, then sends.
+
+        Registers again, once, if the server lost the install; sends another timestamp, once, if the clock is wrong.
+        """
 
         def post(path: str, content: bytes) -> Response:
             headers = {"X-Instance-ID": identity.instance_id, "X-Signature": identity.sign(content)}
@@ -195,32 +223,46 @@ class Reporter:
                 raise TransportError("no answer in time")
             return self._transport.post(path, content, headers, remaining_s)
 
-        may_reregister = True
+        body = self._snapshot_payload(identity, metrics)
+        may_reregister = may_correct_clock = True
         while True:
             if self._registration is RegistrationState.UNREGISTERED:
                 response = post("/v1/register", self._register_payload(identity))
-                if response.status not in (200, 201):
-                    return _failure_outcome(response, "register")
-                self._registration = RegistrationState.REGISTERED
-                continue
-            if self._registration is RegistrationState.REGISTERED:
-                response = post("/v1/activate", b'{"action":"activate"}')
+                if response.status in (200, 201) or response.json_identifier("code") == REPLAYED:
+                    self._registration = RegistrationState.REGISTERED
+                    continue
+            elif self._registration is RegistrationState.REGISTERED:
+                response = post("/v1/activate", self._activate_payload(identity))
                 if response.status == 200 and response.json_identifier("status") == "pending":
                     return Outcome(Result.PENDING, "the vendor has not approved this install yet", response.status)
-                if response.status == 200:
+                if response.status == 200 or response.json_identifier("code") == REPLAYED:
                     self._registration = RegistrationState.ACTIVE
                     continue
             else:
                 response = post("/v1/snapshot", body)
                 if response.status == 202:
                     return Outcome(Result.SENT, "stored", response.status)
-            step = "activate" if self._registration is RegistrationState.REGISTERED else "snapshot"
-            if response.status in UNKNOWN_INSTANCE_STATUSES:
+            step = STEPS[self._registration]
+            if may_correct_clock and self._correct_clock(response):
+                may_correct_clock = False
+                body = self._snapshot_payload(identity, metrics)
+                continue
+            if response.status in UNKNOWN_INSTANCE_STATUSES and step != "register":
                 self._registration = RegistrationState.UNREGISTERED
                 if may_reregister:
                     may_reregister = False
                     continue
             return _failure_outcome(response, step)
+
+    def _snapshot_payload(self, identity: Identity, metrics: Mapping[str, snapshot.Json]) -> bytes:
+        version = self._configuration.app_version
+        return snapshot.build_body(identity.instance_id, self._timestamp(), metrics, version, self._sequence)
+
+    def _activate_payload(self, identity: Identity) -> bytes:
+        """The timestamp makes the request a sign of life: without one it could be a copy of an older one."""
+        return snapshot.encode_json(
+            {"action": "activate", "instance_id": identity.instance_id, "timestamp": self._timestamp()}
+        )
 
     def _register_payload(self, identity: Identity) -> bytes:
         """The body of the register request. Members without a value are left out."""
@@ -238,6 +280,7 @@ class Reporter:
             "deployment_mode": mode,
             "environment": settings.environment,
             "os_arch": os_arch,
+            "timestamp": self._timestamp(),
         }
         return snapshot.encode_json({name: value for name, value in payload.items() if value})
 

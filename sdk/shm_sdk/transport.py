@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -44,12 +45,24 @@ class Response:
 
     def json_identifier(self, name: str) -> str:
         """A member of the JSON body if it is an identifier such as `pending`, else an empty string."""
+        value = self._json_string(name)
+        return value if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", value) else ""
+
+    def json_timestamp(self, name: str) -> datetime | None:
+        """A member of the JSON body if it is a time with an offset, else None."""
+        try:
+            value = datetime.fromisoformat(re.sub("[Zz]$", "+00:00", self._json_string(name)))
+            return value.astimezone(UTC) if value.tzinfo else None
+        except (ValueError, OverflowError):
+            return None
+
+    def _json_string(self, name: str) -> str:
         try:
             document = json.loads(self.body)
         except (ValueError, RecursionError):
             return ""
         value = document.get(name) if isinstance(document, dict) else None
-        return value if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", value) else ""
+        return value if isinstance(value, str) else ""
 
 
 class Transport:

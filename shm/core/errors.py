@@ -18,6 +18,7 @@ The log shows the messages of `is_loggable` errors only: these contain no data t
 is stable and meant for programs. Its `detail` says what is wrong, where it is, and what is expected.
 """
 
+from datetime import datetime
 from http import HTTPStatus
 from typing import ClassVar
 
@@ -80,6 +81,14 @@ class BadRequest(Refusal):
     """The request is malformed or exceeds a limit."""
 
     status = HTTPStatus.BAD_REQUEST
+
+
+class BadTimestamp(BadRequest):
+    """A timestamp is too far from the server's clock. The response has the server's time, so a client can adjust."""
+
+    def __init__(self, code: str, detail: str, server_time: datetime) -> None:
+        super().__init__(code, detail)
+        self.server_time = server_time
 
 
 class Unauthorized(Refusal):

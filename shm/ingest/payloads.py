@@ -13,7 +13,7 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from shm.core import slugs
-from shm.core.errors import BadRequest, Forbidden, Refusal
+from shm.core.errors import BadRequest, BadTimestamp, Forbidden, Refusal
 from shm.core.releases import version_rank
 from shm.core.settings import Settings
 from shm.ingest.flattening import check_text, flatten
@@ -32,7 +32,7 @@ _RawSnapshot = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"$ref": "#
 
 
 class RegisterBody(msgspec.Struct):
-    """The body of `POST /v1/register`, as the official clients send it."""
+    """The body of `POST /v1/register`, as the official clients send it. `timestamp`: of a signed one only."""
 
     instance_id: _InstanceId
     public_key: _PublicKey
@@ -41,6 +41,7 @@ class RegisterBody(msgspec.Struct):
     deployment_mode: str | None = None
     environment: str | None = None
     os_arch: str | None = None
+    timestamp: _Timestamp | msgspec.UnsetType = msgspec.UNSET
 
 
 class ActivateBody(msgspec.Struct):
@@ -152,9 +153,19 @@ def parse_registration(body: bytes, settings: Settings) -> Registration:
     )
 
 
+def parse_signed_registration(body: bytes, now: datetime, settings: Settings) -> datetime | None:
+    """The timestamp of a signed registration, as `parse_activation`."""
+    return _parse_optional_timestamp(_decode(_register_decoder, body).timestamp, now, settings)
+
+
 def parse_activation(signed: SignedBody, now: datetime, settings: Settings) -> datetime | None:
     """The timestamp of an activation, within the clock skew of `now`; None without one. Raises BadRequest."""
-    timestamp = _decode(_activate_decoder, signed.body).timestamp
+    return _parse_optional_timestamp(_decode(_activate_decoder, signed.body).timestamp, now, settings)
+
+
+def _parse_optional_timestamp(
+    timestamp: msgspec.Raw | msgspec.UnsetType, now: datetime, settings: Settings
+) -> datetime | None:
     if isinstance(timestamp, msgspec.UnsetType):
         return None
     return _parse_timestamp(timestamp, now, settings.max_clock_skew, settings.max_clock_skew)
@@ -233,11 +244,13 @@ def _parse_timestamp(timestamp: msgspec.Raw, now: datetime, max_ahead: timedelta
             "timestamp is not an RFC 3339 date and time with an offset, in the years 1 to 9999: 2026-11-23T21:41:55Z.",
         ) from None
     if parsed > now + max_ahead:
-        raise BadRequest(
-            "timestamp_ahead", f"timestamp is more than {max_ahead.total_seconds():.0f} s ahead of the server's clock."
+        raise BadTimestamp(
+            "timestamp_ahead",
+            f"timestamp is more than {max_ahead.total_seconds():.0f} s ahead of the server's clock.",
+            now,
         )
     if parsed < now - max_age:
-        raise BadRequest("timestamp_too_old", f"timestamp is older than {_format_duration(max_age)}.")
+        raise BadTimestamp("timestamp_too_old", f"timestamp is older than {_format_duration(max_age)}.", now)
     return parsed
 
 

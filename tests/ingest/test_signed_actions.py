@@ -322,3 +322,45 @@ def test_bad_signatures_do_not_delay_a_rotation_in_another_server(
     assert rotate(install, new, other).status_code == 200
     at_other_server.key = new
     assert at_other_server.snapshot({"n": 2}).status_code == 202
+
+
+@pytest.mark.parametrize("path", ["/v1/register", "/v1/activate", "/v1/snapshot"])
+@pytest.mark.parametrize(("ahead", "code"), [(3600, "timestamp_ahead"), (-40 * 86400, "timestamp_too_old")])
+def test_the_refusal_of_a_timestamp_has_the_servers_time(
+    shared_server: ServerProcess, path: str, ahead: int, code: str
+) -> None:
+    install = Install(shared_server.url).enroll()
+    timestamp = (datetime.now(UTC) + timedelta(seconds=ahead)).isoformat()
+    body = install.registration(timestamp=timestamp, metrics={}, action="activate")
+    before = datetime.now(UTC)
+    response = install.post(path, body, install.signed(body))
+    assert (response.status_code, response.json()["code"]) == (400, code)
+    assert before <= datetime.fromisoformat(response.json()["server_time"]) <= datetime.now(UTC)
+
+
+def test_a_signed_registration_with_a_time_is_accepted_once(shared_server: ServerProcess) -> None:
+    install = Install(shared_server.url)
+    body = install.registration(timestamp=datetime.now(UTC).isoformat())
+    assert install.post("/v1/register", body, install.signed(body)).status_code == 201
+    first_seen = shared_server.get(f"instances/{install.instance_id}").json()["last_seen_at"]
+    replay = install.post("/v1/register", body, install.signed(body))
+    assert (replay.status_code, replay.json()["code"]) == (403, "replayed")
+    assert shared_server.get(f"instances/{install.instance_id}").json()["last_seen_at"] == first_seen
+    newer = install.registration(timestamp=datetime.now(UTC).isoformat(), app_version="2")
+    assert install.post("/v1/register", newer, install.signed(newer)).status_code == 200
+    item = shared_server.get(f"instances/{install.instance_id}").json()
+    assert item["last_seen_at"] > first_seen
+    assert item["app_version"] == "2"
+
+
+def test_a_signed_registration_without_a_time_is_no_further_sign_of_life(shared_server: ServerProcess) -> None:
+    install = Install(shared_server.url).enroll()
+    seen_at = shared_server.get(f"instances/{install.instance_id}").json()["last_seen_at"]
+    body = install.registration()
+    assert install.post("/v1/register", body, install.signed(body)).status_code == 200
+    assert shared_server.get(f"instances/{install.instance_id}").json()["last_seen_at"] == seen_at
+
+
+def test_an_unsigned_registration_ignores_its_time(shared_server: ServerProcess) -> None:
+    install = Install(shared_server.url)
+    assert install.register(timestamp="not a time").status_code == 201

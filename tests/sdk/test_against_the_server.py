@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -54,6 +56,29 @@ def test_a_signed_register_request_activates_the_install(server: ServerProcess, 
     response = plain_http.post(f"{server.url}{register.path}", content=register.body, headers=register.headers)
     assert response.status_code == 201
     assert [row["status"] for row in list_instances(server)] == ["active"]
+
+
+@pytest.mark.parametrize("error", [sign * timedelta(hours=hours) for sign in (1, -1) for hours in (2, 100_000)])
+def test_a_wrong_clock_follows_the_servers(
+    server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: timedelta
+) -> None:
+    """The first refusal has the server's time; the next report needs no further refusal."""
+
+    class WrongClock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls.fromtimestamp(time.time(), tz) + error
+
+    monkeypatch.setattr("shm_sdk.reporter.datetime", WrongClock)
+    telemetry = make_client(server, tmp_path, collect_system_metrics=False)
+    telemetry.provider(lambda: {"n": 1})
+    before = datetime.now(UTC)
+    for _ in range(2):
+        outcome = telemetry.report_now()
+        assert (outcome.result, outcome.status) == (Result.SENT, 202), outcome
+    telemetry.stop()
+    (row,) = list_instances(server)
+    assert before <= datetime.fromisoformat(row["snapshot_at"]) <= datetime.now(UTC)
 
 
 def test_of_several_snapshots_the_newest_is_current(server: ServerProcess, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from tests.support.peer import Peer, raw, reply, running_peer
 
 MakeClient = Callable[..., Client]
 
+TIME = re.compile(r"[0-9-]{10}T[0-9:]{8}\.[0-9]{6}Z")
+
 
 def test_an_install_registers_activates_and_reports(client: MakeClient, peer: Peer) -> None:
     assert client().report_now() == Outcome(Result.SENT, "stored", 202)
@@ -39,6 +41,7 @@ def test_register_sends_the_hosts_settings_only(client: MakeClient, peer: Peer) 
     registration = peer.requests[0].json
     assert uuid.UUID(str(registration.pop("instance_id"))).version == 4
     assert re.fullmatch("[0-9a-f]{64}", str(registration.pop("public_key")))
+    assert TIME.fullmatch(str(registration.pop("timestamp")))
     assert registration == {
         "app_name": "Café Ledger",
         "app_version": "1.4.2",
@@ -50,7 +53,7 @@ def test_register_sends_the_hosts_settings_only(client: MakeClient, peer: Peer) 
 
 def test_without_system_metrics_the_machine_is_not_inspected(client: MakeClient, peer: Peer) -> None:
     client(collect_system_metrics=False).report_now()
-    assert peer.requests[0].json.keys() == {"instance_id", "public_key", "app_name", "app_version"}
+    assert peer.requests[0].json.keys() == {"instance_id", "public_key", "app_name", "app_version", "timestamp"}
     assert peer.requests[2].json["metrics"] == {}
 
 

@@ -11,7 +11,8 @@ def problem(response: httpx.Response) -> tuple[int, str]:
     """Status and code of a refusal, whose shape is checked on the way."""
     assert response.headers["Content-Type"] == "application/problem+json"
     body = response.json()
-    assert body.keys() == {"type", "title", "status", "detail", "code"}
+    assert body.keys() - {"server_time"} == {"type", "title", "status", "detail", "code"}
+    assert ("server_time" in body) == (body["code"] in ("timestamp_ahead", "timestamp_too_old"))
     assert body["status"] == response.status_code
     return response.status_code, body["code"]
 

@@ -59,12 +59,15 @@ async def register(services: Services, request: Request) -> Response:
     registration = payloads.parse_registration(request.body, services.settings)
     if services.settings.applications and registration.app_slug not in services.settings.applications:
         raise Forbidden("unknown_application", "This server takes no reports of an application of this name.")
-    signed = "X-Signature" in request.headers
+    signed, signed_at = "X-Signature" in request.headers, None
     if signed:
         headers = _parse_signature_headers(request)
         if headers.instance_id != registration.instance_id:
             raise Forbidden("instance_mismatch", "instance_id in the body is not the one in X-Instance-ID.")
         signatures.verify_body(headers, registration.public_key, request.body)
+        signed_at = payloads.parse_signed_registration(request.body, datetime.now(UTC), services.settings)
+        if signed_at is not None:
+            await services.registry.record_action(request.body, signed_at)
     limits = services.rate_limiter
     may_add = limits.may_add_install(request.address)
     verdict = await services.registry.register(registration, may_add=may_add)
@@ -77,7 +80,7 @@ async def register(services: Services, request: Request) -> Response:
     if verdict is RegistrationResult.REVOKED:
         raise unknown_instance()
     if signed:
-        await services.registry.confirm_key(registration.instance_id, registration.public_key)
+        await services.registry.confirm_key(registration.instance_id, registration.public_key, signed_at)
     status = HTTPStatus.CREATED if verdict is RegistrationResult.NEW else HTTPStatus.OK
     return Response(encode(StatusMessage("ok", "Registered")), status)
 

@@ -7,6 +7,7 @@ import msgspec
 
 from shm.core.errors import (
     BadRequest,
+    BadTimestamp,
     DatabaseBusy,
     DatabaseFull,
     DatabaseUnavailable,
@@ -17,6 +18,7 @@ from shm.core.errors import (
     Refusal,
     UnstorableData,
 )
+from shm.core.json_types import Timestamp
 from shm.core.logs import RateLimitedLogger
 
 CONTENT_TYPE = "application/problem+json"
@@ -33,13 +35,17 @@ _encoder = msgspec.json.Encoder()
 
 
 class Problem(msgspec.Struct):
-    """A problem document (RFC 9457) with a stable `code` for programs."""
+    """A problem document (RFC 9457) with a stable `code` for programs.
+
+    `server_time`: for a timestamp that is too far from it.
+    """
 
     type: str
     title: str
     status: int
     detail: str
     code: str
+    server_time: Timestamp | msgspec.UnsetType = msgspec.UNSET
 
 
 def body_of(refusal: Refusal) -> bytes:
@@ -47,6 +53,7 @@ def body_of(refusal: Refusal) -> bytes:
     problem = Problem(
         f"urn:shm:problem:{refusal.code}",
         *(refusal.status.phrase, refusal.status.value, refusal.detail, refusal.code),
+        server_time=refusal.server_time if isinstance(refusal, BadTimestamp) else msgspec.UNSET,
     )
     return _encoder.encode(problem)
 
