@@ -50,8 +50,11 @@ def default_metrics(number: int) -> dict[str, Any]:
 class Load:
     """`senders` installs of one application on some servers, each with one request in flight at any time."""
 
-    def __init__(self, urls: Sequence[str], senders: int, metrics: Metrics = default_metrics) -> None:
+    def __init__(
+        self, urls: Sequence[str], senders: int, metrics: Metrics = default_metrics, rest_s: float = 0.0
+    ) -> None:
         self._urls = urls
+        self._rest_s = rest_s  # of a sender after each acknowledged snapshot
         self._metrics = metrics
         self._installs = [Install(urls[number % len(urls)]) for number in range(senders)]
         for install in self._installs:
@@ -117,6 +120,8 @@ class Load:
             if self._is_acknowledged(install, body, url, connections[url]):
                 self.acknowledged.append((install.instance_id, at))
                 body = b""
+                if self._rest_s:
+                    self._ended.wait(self._rest_s)
             elif self._ended.wait(RETRY_PAUSE_S):
                 break
             if self._ended.is_set():
