@@ -15,8 +15,10 @@ from shm.auth import rate_limits
 from shm.auth.rate_limits import RateLimiter, TokenBucket
 from shm.core.settings import Settings
 from tests.support import plain_http
+from tests.support.clusters import wait_for
 from tests.support.databases import admin_cursor
 from tests.support.installs import Install
+from tests.support.prometheus_scrape import sample_value, scrape
 from tests.support.responses import problem
 from tests.support.server_process import ServerProcess
 
@@ -327,6 +329,9 @@ def test_beyond_the_limit_of_new_installs_approval_is_required(serve: Callable[.
     assert third.register().status_code == 201
     assert third.activate().json() == {"status": "pending"}
     assert problem(third.snapshot({"n": 1})) == (403, "not_approved")
+    stats = server.get("stats").json()
+    assert (stats["activation"], stats["pending_instances"], stats["unproven_instances"]) == ("manual", 1, 1)
+    wait_for(lambda: sample_value(scrape(server), "shm_installs_pending") == 1, "the gauge")
     assert third.activate().json() == {"status": "pending"}
     approve = f"{server.url}/api/v1/admin/instances/{third.instance_id}/approve"
     assert plain_http.post(approve, headers=server.headers).status_code == 200

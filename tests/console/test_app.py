@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -45,6 +45,25 @@ async def test_tiles_and_columns_are_built_from_the_reported_keys(server: Server
         await console.wait_for_text("PIZZAS EATEN", "100 %", "postgres 100 %", "MAIL SENT")
         (row,) = console.rows()
         assert {"10", "3", "yes", "postgres"} <= set(row.split())
+
+
+async def test_the_headline_says_that_keys_are_not_aggregated(serve: Callable[..., ServerProcess]) -> None:
+    server = serve(SHM_MAX_KEYS="1")
+    Install(server.url).enroll({"orders": 3, "refunds": 1})
+    async with open_console(server, "ledger", size=(160, 40)) as console:
+        await console.wait_for_text("ORDERS", "some keys are not aggregated")
+
+
+async def test_the_overview_says_that_installs_wait_for_approval(serve: Callable[..., ServerProcess]) -> None:
+    server = serve(SHM_RATELIMIT_ENABLED="true", SHM_MAX_NEW_INSTALLS="1")
+    for app in ("Ledger", "Kiosk"):
+        install = Install(server.url, app_name=app)
+        install.register()
+        install.activate()
+    async with open_console(server, size=(200, 50)) as console:
+        await console.wait_until(lambda: console.app.session.is_listed, "the list of an application")
+        console.app.show_application(None)
+        await console.wait_for_text("PENDING", "wait for approval")
 
 
 async def test_a_new_key_becomes_a_tile_and_a_column(server: ServerProcess) -> None:
