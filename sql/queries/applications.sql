@@ -102,7 +102,7 @@ ORDER BY u.key COLLATE "C";
 SELECT a.slug, array_agg(o.key) AS keys
 FROM applications a
 CROSS JOIN LATERAL jsonb_each(a.overrides) o
-WHERE o.value -> 'hidden' = 'true'::jsonb
+WHERE a.overrides <> '{}' AND o.value -> 'hidden' = 'true'::jsonb
 GROUP BY a.slug;
 
 -- name: add_alias

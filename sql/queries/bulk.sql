@@ -63,10 +63,13 @@ DELETE FROM bulk_changes WHERE id = ANY(ARRAY(
 
 -- name: move_instance
 -- Moves an instance to another application, with the keys that are aggregated in it. So does what it staged for its old
--- one. The feed sends it to both.
+-- one. The feed sends it to both. No row: one of the applications was deleted meanwhile.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH before AS MATERIALIZED (
-    SELECT * FROM instance_states WHERE instance_id = %(instance_id)s AND app_slug = %(app_slug)s
+    SELECT * FROM instance_states
+    WHERE
+        instance_id = %(instance_id)s AND app_slug = %(app_slug)s
+        AND EXISTS (SELECT FROM applications WHERE slug = %(into_slug)s)
 ),
 moved AS MATERIALIZED (
     SELECT

@@ -100,7 +100,7 @@ WITH hidden AS MATERIALIZED (
     SELECT a.slug AS app_slug, o.key
     FROM applications a
     CROSS JOIN LATERAL jsonb_each(a.overrides) o
-    WHERE o.value -> 'hidden' = 'true'::jsonb AND (%(slug)s::text IS NULL OR a.slug = %(slug)s)
+    WHERE a.overrides <> '{}' AND o.value -> 'hidden' = 'true'::jsonb AND (%(slug)s::text IS NULL OR a.slug = %(slug)s)
 ),
 reported AS (
     SELECT key, sum(instances) AS instances

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import plain_http
 from tests.support.background_jobs import BackgroundJobs, run_background_jobs
-from tests.support.databases import fresh_database
+from tests.support.databases import admin_cursor, fresh_database
 from tests.support.installs import Install
 from tests.support.module_server import module_server
 from tests.support.server_process import ServerProcess
@@ -209,3 +209,40 @@ def test_a_change_continues_in_another_server(serve: Callable[..., ServerProcess
     wait_until(lambda: request(second, "GET", "applications/long").status_code == 404)
     (change,) = second.get("bulk-changes").json()
     assert (change["processed"], change["instances"]) == (5, 5)
+
+
+def test_a_deleted_application_leaves_no_days_that_cannot_be_recomputed(
+    serve: Callable[..., ServerProcess], database: str
+) -> None:
+    with run_background_jobs(database) as background, admin_cursor(database) as cursor:
+        server = serve()
+        for name in ("Gone", "Kept"):
+            Install(server.url, app_name=name).enroll({"n": 1})
+        background.run()
+        cursor.execute("UPDATE series_head SET frozen_until = closed_until - interval '30 days'")
+        cursor.execute(
+            "INSERT INTO series_days (app_slug, metric_type, key, value, at, total, instances)"
+            " SELECT app_slug, 'number', 'n', '', frozen_until - interval '1 day' * age, 1, 1 FROM series_head"
+            " CROSS JOIN unnest(ARRAY['gone', 'kept']) app_slug CROSS JOIN generate_series(1, 1500) age"
+        )
+        request(server, "DELETE", "applications/gone").raise_for_status()
+        background.run()
+        cursor.execute("SELECT app_slug, count(*) FROM series_days GROUP BY app_slug")
+        assert cursor.fetchall() == [("kept", 1500)]
+        (change,) = server.get("bulk-changes").json()
+        assert change["finished_at"] is not None
+
+
+def test_an_instance_is_not_moved_into_an_application_that_is_gone(
+    serve: Callable[..., ServerProcess], database: str
+) -> None:
+    with run_background_jobs(database) as background:
+        server = serve()
+        for name in ("One", "Two"):
+            Install(server.url, app_name=name).enroll({"n": 1})
+        request(server, "DELETE", "applications/two").raise_for_status()
+        request(server, "POST", "applications/one/merge", json={"into": "two"}).raise_for_status()
+        background.run("continue changes of many instances")
+        assert [each["slug"] for each in server.get("applications").json()] == ["one"]
+        assert server.get("applications/one/kpis").json()["instances"]["active"] == 1
+        assert background.differences() == {}
