@@ -158,7 +158,7 @@ def pages(server: ServerProcess, path: str, parameters: dict[str, Any], limit: i
         assert len(page) <= limit
         yield page
         next_link = response.links.get("next", {}).get("url")
-        address, params = (None, None) if next_link is None else (server.url + next_link, None)
+        address, params = (None, None) if next_link is None else (str(response.url.join(next_link)), None)
         assert page or address is None
 
 
@@ -178,7 +178,7 @@ def test_changes_between_pages_repeat_and_hide_nothing_else(server: ServerProces
 
 def test_a_page_token_of_another_sort_is_refused(fleet: Fleet) -> None:
     response = fleet.server.get("instances?sort=metrics.v&limit=1")
-    next_link = fleet.server.url + response.links["next"]["url"]
+    next_link = str(response.url.join(response.links["next"]["url"]))
     for other in (next_link.replace("metrics.v", "metrics.w"), next_link + "&order=asc", next_link[:-4]):
         response = plain_http.get(other, headers=fleet.server.headers)
         assert (response.status_code, response.json()["code"]) == (400, "bad_after")

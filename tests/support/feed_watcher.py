@@ -70,7 +70,7 @@ class Watcher:
             answer = (await client.get(address)).raise_for_status()
             cursors.append(int(answer.headers["X-Feed-Cursor"]))
             items |= {item["instance_id"]: item for item in msgspec.json.decode(answer.content)}
-            address = answer.links["next"]["url"] if "next" in answer.links else None
+            address = str(answer.url.join(answer.links["next"]["url"])) if "next" in answer.links else None
         return ListFetched(list(items.values()), cursors[0], cursors[-1])
 
     async def _exported(self, client: httpx.AsyncClient) -> ListFetched:

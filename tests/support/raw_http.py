@@ -107,6 +107,12 @@ class RawConnection:
             found.append(answer)
         return found
 
+    def starts_with(self, start: bytes) -> bool:
+        """Whether the next bytes are these. Raises TimeoutError."""
+        while len(self._read) < len(start) and self._receive():
+            pass
+        return self._read.startswith(start)
+
     def ended(self) -> bool:
         """Waits for the server to end the connection; False if it said something else first. Raises TimeoutError."""
         return not self._read and not self._receive()

@@ -237,7 +237,7 @@ class Handler(tornado.web.RequestHandler):
             if name not in {"after", "offset"}
         }
         link = urlencode(query | {"after": [after]}, doseq=True)
-        self.set_declared_header(NEXT_PAGE, f'<{self.request.path}?{link}>; rel="next"')
+        self.set_declared_header(NEXT_PAGE, f'<?{link}>; rel="next"')
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Sends an error as a problem document, without internals."""

@@ -28,6 +28,9 @@ VERSIONS = ("7", "8", "13")  # of the websocket protocol that Tornado supports
 RETRY_WHEN_FULL_S = 10  # the Retry-After of a refusal for too many subscribers
 TOKEN_CHECK_INTERVAL_S = 5.0  # between two checks of the tokens of all open feeds, by one short statement
 
+# A browser omits the default port of the scheme from both headers, other programs and proxies from either.
+DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
+
 logger = logging.getLogger(__name__)
 rate_limited = RateLimitedLogger(logger)
 
@@ -77,10 +80,15 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
     def check_origin(self, origin: str) -> bool:
         """Whether the Origin header names this server. Programs other than browsers send the same origin, or none."""
         try:
-            site = urlsplit(origin).netloc.lower()
-        except ValueError:
+            site = urlsplit(origin)
+            host = urlsplit(f"//{self.request.headers.get('Host', '')}")
+            default_port = DEFAULT_PORTS.get(site.scheme)
+            return bool(site.hostname) and (site.hostname, site.port or default_port) == (
+                host.hostname,
+                host.port or default_port,
+            )
+        except ValueError:  # a malformed port or address
             return False
-        return bool(site) and site == self.request.headers.get("Host", "").lower()
 
     async def _slug(self) -> str | None:
         """The slug of the requested application, which need not exist yet."""

@@ -12,6 +12,7 @@ from shm.server.http.stream import Stream
 MAX_DISCARDED_BYTES = 1024 * 1024  # bytes of a refused body that are read, so that its sender reads the response
 
 
+BARE_LF = re.compile(rb"(?<!\r)\n")
 LENGTH = re.compile(r"[0-9]{1,18}")
 
 
@@ -42,6 +43,31 @@ class Connection(HTTP1Connection):
         """Changes the class of a connection that Tornado has just made. Tornado has no setting for that class."""
         connection.__class__ = cls
         return cast(Connection, connection)
+
+    def _can_keep_alive(
+        self, start_line: httputil.RequestStartLine | httputil.ResponseStartLine, headers: httputil.HTTPHeaders
+    ) -> bool:
+        """Called by Tornado for the head of a request: whether the connection serves another one.
+
+        With HTTP/1.0 it does not, because only the end of the connection ends a response of unknown length. Tornado
+        would confirm a `Connection: keep-alive` that it finds in the headers, and ignores `close` beside other options.
+        """
+        options = {option.strip().lower() for option in headers.get("Connection", "").split(",")}
+        if start_line.version != "HTTP/1.1":
+            headers.pop("Connection", None)
+            return False
+        if "close" in options:
+            headers["Connection"] = "close"
+        return "close" not in options
+
+    def _parse_headers(self, data: bytes) -> tuple[str, httputil.HTTPHeaders]:
+        """Called by Tornado for the head of a request. Refuses a line that ends with LF alone.
+
+        Another recipient, such as a proxy, may take it for a part of a header's value (RFC 9112, section 11.2).
+        """
+        if BARE_LF.search(data):
+            raise httputil.HTTPInputError("bare LF")
+        return super()._parse_headers(data)
 
     def finish(self) -> None:
         """Ends the response, after the rest of the body."""

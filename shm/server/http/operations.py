@@ -50,7 +50,9 @@ FEED_CURSOR = Header(
     int,
 )
 NEXT_PAGE = Header(
-    "Link", 'The URL of the next page, with `rel="next"`; the last page has none. Use it unchanged.', always=False
+    "Link",
+    'The next page, with `rel="next"`; the last page has none. Relative to the URL of the request.',
+    always=False,
 )
 
 
