@@ -12,6 +12,8 @@
 -- are the distinct sets of keys and of strings (value by key) in the batch, which most installs of an application share;
 -- `key_set` and `string_set` are a snapshot's positions in them, from 0. Keys and values beyond the limits are taken out
 -- of the leaves.
+-- The planner has no statistics of a batch. It takes a condition within CASE to hold for half of the rows; otherwise it
+-- expects two rows, and joins the rows of a batch by nested loops.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH batch AS MATERIALIZED (
     SELECT * FROM ROWS FROM (
@@ -58,7 +60,7 @@ verdicts AS MATERIALIZED (
 sent AS MATERIALIZED (
     SELECT DISTINCT ON (instance_id, snapshot_at) *
     FROM verdicts
-    WHERE verdict IN ('stored', 'staged')
+    WHERE CASE WHEN verdict IN ('stored', 'staged') THEN TRUE END
     ORDER BY instance_id, snapshot_at, position
 ),
 sent_key_sets AS MATERIALIZED (
@@ -139,7 +141,7 @@ after AS MATERIALIZED (
         n.cursor
     FROM before b
     JOIN newest n USING (instance_id)
-    JOIN accepted a ON a.instance_id = n.instance_id AND a.snapshot_at = n.snapshot_at
+    JOIN accepted a ON a.instance_id = n.instance_id AND CASE WHEN a.snapshot_at = n.snapshot_at THEN TRUE END
 ),
 -- use: deltas
 -- use: tallies_updated
