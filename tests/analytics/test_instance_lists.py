@@ -184,7 +184,7 @@ def test_a_page_token_of_another_sort_is_refused(fleet: Fleet) -> None:
         assert (response.status_code, response.json()["code"]) == (400, "bad_after")
 
 
-@pytest.mark.parametrize("query", ["sort=foo", "sort=status%0A", "sort=metrics.", "sort=", "order=up", "order="])
+@pytest.mark.parametrize("query", ["sort=foo", "sort=status%0A", "sort=", "order=up", "order="])
 def test_an_unknown_sort_is_refused(shared_server: ServerProcess, query: str) -> None:
     response = plain_http.get(f"{shared_server.url}/api/v1/admin/instances?{query}", headers=shared_server.headers)
     assert (response.status_code, response.json()["code"]) == (400, "bad_parameter")
