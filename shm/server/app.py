@@ -47,6 +47,7 @@ from shm.server.http.ingest_requests import enforce_body_timeouts
 from shm.server.http.operations import validate_operations
 from shm.server.prometheus import MetricsExporter
 from shm.server.services import Services
+from shm.server.write_probe import WriteProbe
 
 logger = logging.getLogger(__name__)
 rate_limited = RateLimitedLogger(logger)
@@ -106,6 +107,7 @@ SLASH_ROUTES = (
     rf"{ADMIN}/instances/{INSTANCE_ID}",
 )
 
+ALL_IPV4, ALL_IPV6 = "0.0.0.0", "::"  # noqa: S104 - bound only if the operator says so
 MAX_FEED_MESSAGE = 1024  # bytes of a subscriber's message, which the server ignores
 PONG_TIMEOUT_SHARE = 2 / 3  # of a heartbeat: the timeout of a pong; Tornado then waits five seconds for the close frame
 CLOSE_GRACE_S = 0.2  # for sending the feed's close frames
@@ -165,6 +167,7 @@ async def running_services(
         rate_limiter=RateLimiter(settings),
         connections=Connections(settings),
         bodies=BodyBudget(settings.max_reading),
+        write_probe=WriteProbe(database),
         instruments=instruments,
         sampler=GaugeSampler(instruments, database, writer, intake, change_feed),
         metrics_exporter=MetricsExporter(instruments.slots),
@@ -187,14 +190,21 @@ async def running_services(
 
 
 def listen(settings: Settings, *, shared: bool = False) -> list[socket.socket]:
-    """Binds sockets to the configured host and port. `shared`: other processes may bind to them too (SO_REUSEPORT)."""
+    """Binds sockets to the configured host and port. `shared`: other processes may bind to them too (SO_REUSEPORT).
+
+    `::` is all addresses of both families, as users of other servers expect; Tornado binds a socket to one of them.
+    """
     try:
-        return tornado.netutil.bind_sockets(settings.port, settings.host, reuse_port=shared)
+        sockets = tornado.netutil.bind_sockets(settings.port, settings.host, reuse_port=shared)
+        if settings.host == ALL_IPV6:
+            port = sockets[0].getsockname()[1]
+            sockets += tornado.netutil.bind_sockets(port, ALL_IPV4, reuse_port=shared)
     except (OSError, UnicodeError) as error:
         raise ConfigurationError(
             f"Cannot listen on {settings.host}, port {settings.port}: {getattr(error, 'strerror', error)}. "
             "Choose others with --host and --port."
         ) from None
+    return sockets
 
 
 async def serve(

@@ -29,6 +29,7 @@ from shm.server.body_budget import BodyBudget
 from shm.server.connections import Connections
 from shm.server.gauge_sampler import GaugeSampler
 from shm.server.prometheus import MetricsExporter
+from shm.server.write_probe import WriteProbe
 
 
 class PendingBody(Protocol):
@@ -60,6 +61,7 @@ class Services:
     rate_limiter: RateLimiter
     connections: Connections
     bodies: BodyBudget
+    write_probe: WriteProbe
     instruments: Instruments
     sampler: GaugeSampler
     metrics_exporter: MetricsExporter

@@ -2,6 +2,22 @@
 -- Succeeds if the database answers.
 SELECT 1 AS one;
 
+-- name: probe_write
+-- Succeeds if a batch of snapshots could be written: it waits at most a second for the locks that a batch takes, and
+-- writes and commits one row that every batch writes. It changes no value.
+SET LOCAL lock_timeout = '1s';
+SELECT pg_advisory_xact_lock({writers_lock});
+WITH snapshot AS (
+    INSERT INTO snapshots (instance_id, snapshot_at) SELECT gen_random_uuid(), now() WHERE FALSE
+),
+instance AS (
+    UPDATE instances SET status = status WHERE FALSE
+),
+tally AS (
+    UPDATE tallies SET app_slug = app_slug WHERE FALSE
+)
+UPDATE feed_head SET cursor = cursor;
+
 -- name: measure_database
 -- The size of the database in bytes, the number of installs that wait for approval, and the age in seconds of the oldest snapshot that is not rolled up yet.
 SELECT

@@ -152,13 +152,14 @@ def test_the_health_check_fails_without_a_server(server: ServerProcess) -> None:
     program, *arguments = json.loads(value.partition(" CMD ")[2])
     assert program == "python"
 
-    def status(port: int) -> int:
-        environment = {"PORT": str(port), "http_proxy": "http://127.0.0.1:1"}
+    def status(port: int, host: str = "") -> int:
+        environment = {"PORT": str(port), "SHM_HOST": host, "http_proxy": "http://127.0.0.1:1"}
         return subprocess.run(
             [sys.executable, *arguments], env=environment, capture_output=True, check=False
         ).returncode
 
-    assert status(server.port) == 0
+    assert [status(server.port, host) for host in ("", "127.0.0.1", "0.0.0.0", "::")] == [0, 0, 0, 0]  # noqa: S104
+    assert status(server.port, "::1") == 1
     assert status(free_port()) == 1
 
 

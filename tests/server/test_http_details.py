@@ -1,7 +1,10 @@
 """Details of HTTP as the RFCs have them: HTTP/1.0, options of Connection, links, origins."""
 
+from collections.abc import Callable
+
 import pytest
 
+from tests.support import plain_http
 from tests.support.installs import Install
 from tests.support.raw_http import RawConnection
 from tests.support.server_process import ServerProcess
@@ -79,3 +82,12 @@ def test_the_next_link_is_relative_to_the_request(target: Target, install: Insta
     assert joined.query == answer.url.join(answer.links["next"]["url"]).query
     second = target.server.get("instances" + answer.links["next"]["url"]).json()
     assert second[0]["instance_id"] != answer.json()[0]["instance_id"]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_host_of_all_ipv6_addresses_is_of_both_families(serve: Callable[..., ServerProcess], workers: str) -> None:
+    server = serve(SHM_HOST="::", SHM_WORKERS=workers)
+    for host in ("127.0.0.1", "[::1]"):
+        assert plain_http.get(f"http://{host}:{server.port}/api/v1/healthcheck").status_code == 200
+    assert f"shm console --server http://127.0.0.1:{server.port}" in server.log
+    assert f"listening on http://[::]:{server.port}" in server.log

@@ -35,6 +35,6 @@ class Ready(Handler):
 
     @operation("getReadiness", Role.PUBLIC)
     async def get(self) -> Readiness:
-        """Whether the database responds; 503 if not. The server migrates it before it listens."""
-        await self.services.database.execute("health.ping")
+        """Whether a snapshot could be stored; 503 if not. The answer is at most a second old."""
+        await self.services.write_probe.check()
         return Readiness()

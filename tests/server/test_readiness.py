@@ -1,0 +1,59 @@
+"""`GET /api/v1/ready` is 200 only while a snapshot could be stored."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg2
+import pytest
+
+from shm.db.advisory_locks import Lock
+from tests.support import plain_http
+from tests.support.databases import admin_cursor
+from tests.support.server_process import ServerProcess
+
+WAIT_TIMEOUT_S = 20
+BLOCKED = [
+    *(f"LOCK TABLE {table}" for table in ("snapshots", "instances", "tallies", "feed_head")),
+    f"SELECT pg_advisory_xact_lock({Lock.WRITERS})",
+]
+
+
+def ready(server: ServerProcess) -> tuple[int, str]:
+    """The status of an answer, and its state or code."""
+    answer = plain_http.get(f"{server.url}/api/v1/ready", timeout=10)
+    body = answer.json()
+    return answer.status_code, body.get("code", body.get("status"))
+
+
+def becomes(server: ServerProcess, status: int) -> bool:
+    """Whether the answer gets this status in time; an answer may be a second old."""
+    deadline = time.monotonic() + WAIT_TIMEOUT_S
+    while ready(server)[0] != status:
+        if time.monotonic() > deadline:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("blocking", BLOCKED)
+def test_a_server_that_cannot_write_is_not_ready(server: ServerProcess, database: str, blocking: str) -> None:
+    connection = psycopg2.connect(database)
+    try:
+        connection.cursor().execute(blocking)
+        assert becomes(server, 503)
+    finally:
+        connection.close()
+    assert becomes(server, 200)
+    assert "Traceback" not in server.log
+
+
+def test_many_questions_cost_one_write_a_second(serve: Callable[..., ServerProcess], database: str) -> None:
+    server = serve()
+    with admin_cursor(database) as cursor:
+        cursor.execute("SELECT pg_current_xact_id()::text::bigint")
+        (before,) = cursor.fetchone() or (0,)
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(lambda _: ready(server), range(200))) == {(200, "ready")}
+        cursor.execute("SELECT pg_current_xact_id()::text::bigint")
+        (after,) = cursor.fetchone() or (0,)
+    assert after - before < 100  # other servers of the tests write too
