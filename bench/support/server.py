@@ -20,6 +20,7 @@ UNLIMITED = {
     "SHM_RATELIMIT_ENABLED": "false",  # one address sends for the whole fleet, faster than any limit
     "SHM_FEED_SUBSCRIBERS": "3000",  # more than any bench has
     "SHM_FEED_SUBSCRIBERS_PER_TOKEN": "3000",
+    "SHM_MAX_CONNECTIONS_PER_ADDRESS": "10000",  # all clients of a bench have one address
 }
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 

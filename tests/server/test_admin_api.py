@@ -40,7 +40,8 @@ def test_pages_have_no_gap_and_no_duplicate(server: ServerProcess) -> None:
     while path:
         response = plain_http.get(f"{server.url}{path}", headers=server.headers)
         seen += [item["instance_id"] for item in response.json()]
-        path = response.links.get("next", {}).get("url")
+        link = response.links.get("next", {}).get("url")
+        path = link and response.url.join(link).raw_path.decode()
     assert seen == [install.instance_id for install in reversed(installs)] + [pending.instance_id]
 
 
