@@ -39,6 +39,7 @@ class Counts(msgspec.Struct, frozen=True):
     counted: int = 0
     excluded: int = 0
     unproven: int = 0
+    unreported: int = 0
 
 
 class Stats(msgspec.Struct, frozen=True):
@@ -54,6 +55,7 @@ class Stats(msgspec.Struct, frozen=True):
     pending_instances: int = 0
     revoked_instances: int = 0
     unproven_instances: int = 0
+    unreported_instances: int = 0
     new_this_week: int = 0
     per_app_counts: dict[str, int] = {}
     global_metrics: dict[str, int | Decimal | None] = {}

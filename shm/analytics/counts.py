@@ -17,7 +17,9 @@ class InstanceCounts(msgspec.Struct):
     """Instances of an application. `counted` and `excluded` are the two parts of `active`.
 
     `pending` ones have proved their key and wait for approval. `unproven` ones have registered without any signed
-    request yet; anybody can make them up, so they are in no other count.
+    request yet; anybody can make them up, so they are in no other count. `unreported` ones are active and have no
+    snapshot from within the active window: they only register and activate, for example because all their snapshots are
+    refused.
     """
 
     total: int = 0
@@ -27,11 +29,14 @@ class InstanceCounts(msgspec.Struct):
     counted: int = 0
     excluded: int = 0
     unproven: int = 0
+    unreported: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
     """The number of instances of an application with one status and one number of elapsed activity windows.
+
+    The status `reporting` stands for all instances with a current snapshot, which other tallies count too.
 
     `elapsed_windows`: how many of `activity_windows`, from the shortest on, are shorter than the time since the
     instances were last seen.
@@ -62,9 +67,12 @@ async def read_tallies(reader: Reader, app: str | None = None) -> list[Tally]:
 
 def sum_tallies(tallies: Iterable[Tally]) -> InstanceCounts:
     """The counts over all of these tallies."""
-    counts = InstanceCounts()
+    counts, reporting = InstanceCounts(), 0
     for tally in tallies:
         number = int(tally.instances)
+        if tally.status == "reporting":
+            reporting += number
+            continue
         if tally.status == "unproven":
             counts.unproven += number
             continue
@@ -75,6 +83,7 @@ def sum_tallies(tallies: Iterable[Tally]) -> InstanceCounts:
             counts.active += number
             counts.counted += int(tally.counted)
     counts.excluded = counts.active - counts.counted
+    counts.unreported = max(0, counts.active - reporting)
     return counts
 
 

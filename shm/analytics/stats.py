@@ -37,6 +37,7 @@ class Stats(msgspec.Struct):
     pending_instances: int
     revoked_instances: int
     unproven_instances: int
+    unreported_instances: int
     new_this_week: int
     active_window_s: int
     activation: Literal["tofu", "manual"]
@@ -92,6 +93,7 @@ async def _read(reader: Reader, settings: Settings) -> Stats:
         pending_instances=totals.pending,
         revoked_instances=totals.revoked,
         unproven_instances=totals.unproven,
+        unreported_instances=totals.unreported,
         new_this_week=new or 0,
         active_window_s=int(settings.active_window.total_seconds()),
         activation="manual" if settings.activation == "manual" or is_limited else "tofu",

@@ -119,25 +119,33 @@ ORDER BY sum(k.instances) DESC, k.key
 LIMIT %(max_keys)s::bigint;
 
 -- name: count_by_status (prepared)
--- The number of instances by application, status (unproven: without any signed request yet) and number of elapsed activity windows, from the tallies; of one
--- application or of all.
+-- The number of instances by application, status (unproven: without any signed request yet) and number of elapsed
+-- activity windows, from the tallies; of one application or of all. Rows with the status `reporting` count the
+-- instances with a current snapshot, which are in other rows too.
 WITH
 -- use: due_instances
 -- use: deltas
 current_tallies AS (
-    SELECT app_slug, key, value, instances, counted_instances FROM tallies
-    WHERE metric_type = 'status' AND (%(app)s::text IS NULL OR app_slug = %(app)s)
+    SELECT app_slug, metric_type, key, value, instances, counted_instances FROM tallies
+    WHERE metric_type IN ('status', 'version') AND (%(app)s::text IS NULL OR app_slug = %(app)s)
     UNION ALL
-    SELECT app_slug, key, value, instances, counted_instances FROM deltas WHERE metric_type = 'status'
+    SELECT app_slug, metric_type, key, value, instances, counted_instances FROM deltas
+    WHERE metric_type IN ('status', 'version')
+),
+labelled AS (
+    SELECT
+        app_slug, instances, counted_instances,
+        CASE metric_type WHEN 'status' THEN key ELSE 'reporting' END AS status,
+        CASE metric_type WHEN 'status' THEN value::int ELSE 0 END AS elapsed_windows
+    FROM current_tallies
 )
 SELECT
-    k.app_slug, k.key AS status, k.value::int AS elapsed_windows,
-    sum(k.instances) AS instances, sum(k.counted_instances) AS counted,
+    l.app_slug, l.status, l.elapsed_windows, sum(l.instances) AS instances, sum(l.counted_instances) AS counted,
     settings.activity_windows, settings.active_window
-FROM current_tallies k
+FROM labelled l
 CROSS JOIN settings
-GROUP BY k.app_slug, k.key, k.value, settings.activity_windows, settings.active_window
-HAVING sum(k.instances) <> 0;
+GROUP BY l.app_slug, l.status, l.elapsed_windows, settings.activity_windows, settings.active_window
+HAVING sum(l.instances) <> 0;
 
 -- name: count_new_this_week (prepared)
 -- The number of instances first seen in the current hour or in the 168 hours before it, from the tallies.

@@ -75,6 +75,26 @@ def test_stats_count_over_all_applications(server: ServerProcess) -> None:
     assert stats["new_this_week"] == 2
 
 
+def test_installs_that_only_activate_are_told_apart(server: ServerProcess) -> None:
+    silent = Install(server.url)
+    silent.register()
+    assert silent.activate().status_code == 200
+    Install(server.url).enroll({"n": 1})
+    Install(server.url).register()
+
+    def unreported() -> list[int]:
+        (application,) = server.get("applications").json()
+        kpis = server.get("applications/ledger/kpis").json()
+        stats = server.get("stats").json()
+        assert application["instances"] == kpis["instances"]
+        assert (stats["active_instances"], kpis["instances"]["active"]) == (2, 2)
+        return [kpis["instances"]["unreported"], stats["unreported_instances"]]
+
+    assert unreported() == [1, 1]
+    assert silent.snapshot({"n": 2}).status_code == 202
+    assert unreported() == [0, 0]
+
+
 def test_stats_omit_metrics_without_a_common_aggregate(server: ServerProcess) -> None:
     for app, factor in (("One", 1), ("Two", 10)):
         Install(server.url, app_name=app).enroll(dict.fromkeys(("same", "differs", "hidden", "median"), factor))

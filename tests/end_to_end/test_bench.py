@@ -48,6 +48,7 @@ def test_installs_seeded_by_a_bench_are_counted(server: ServerProcess, database:
         "counted": 7,
         "excluded": 0,
         "unproven": 0,
+        "unreported": 7,
     }
     stats = server.get("stats").json()
     assert (stats["daily_active"], stats["new_this_week"]) == (7, 7)

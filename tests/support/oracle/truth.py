@@ -186,6 +186,7 @@ def counts(raw: Raw, now: datetime, window: timedelta, slug: str | None = None) 
         "counted": counted,
         "excluded": len(active) - counted,
         "unproven": len(listed) - len(mine),
+        "unreported": max(0, len(active) - sum(1 for _ in reporting(raw, now, window, slug))),
     }
 
 

@@ -44,7 +44,6 @@ def headline_facts(kpis: Kpis) -> list[str]:
         facts.append("some keys are not aggregated (limit reached)")
     if counts.excluded:
         facts.append(f"{counts.counted:,} counted, {counts.excluded:,} dev and ci excluded")
-    facts += [
-        f"{count:,} {word}" for count, word in ((counts.pending, "pending"), (counts.revoked, "revoked")) if count
-    ]
+    others = (counts.unreported, "active without a snapshot"), (counts.pending, "pending"), (counts.revoked, "revoked")
+    facts += [f"{count:,} {word}" for count, word in others if count]
     return facts
