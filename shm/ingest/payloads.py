@@ -124,6 +124,7 @@ _register_decoder = msgspec.json.Decoder(RegisterBody)
 _snapshot_decoder = msgspec.json.Decoder(SnapshotBody, float_hook=Decimal)
 _member_decoder = msgspec.json.Decoder(BacklogSnapshot, float_hook=Decimal)
 _backlog_decoder = msgspec.json.Decoder(BacklogBody)
+_object_decoder = msgspec.json.Decoder(dict[str, object], float_hook=Decimal)
 _activate_decoder = msgspec.json.Decoder(ActivateBody)
 _action_decoder = msgspec.json.Decoder(ActionBody)
 _rotate_decoder = msgspec.json.Decoder(RotateBody)
@@ -160,6 +161,7 @@ def parse_signed_registration(body: bytes, now: datetime, settings: Settings) ->
 
 def parse_activation(signed: SignedBody, now: datetime, settings: Settings) -> datetime | None:
     """The timestamp of an activation, within the clock skew of `now`; None without one. Raises BadRequest."""
+    _decode(_object_decoder, signed.body)  # any JSON object, all of whose values are valid
     return _parse_optional_timestamp(_decode(_activate_decoder, signed.body).timestamp, now, settings)
 
 

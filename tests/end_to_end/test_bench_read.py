@@ -13,7 +13,9 @@ from bench.read.seeded_fleet import SeededFleet, add_day, open_cursor, seed_flee
 from shm.analytics.rollup import Rollup
 from shm.core.settings import Settings
 from shm.db.database import Database
+from shm.db.embedded_role import ROLE
 from shm.db.statements import expand_parts
+from tests.support.databases import superuser_cursor
 
 CHECKOUT = Path(__file__).parent.parent.parent
 INSTALLS = 150
@@ -73,6 +75,13 @@ def test_the_quick_read_bench_requests_each_endpoint(postgres_dir: Path) -> None
         assert ("not in this version" in line) != endpoint.exists
     assert "rolled up" in done.stdout
     assert list(postgres_dir.iterdir()) == []
+
+
+@pytest.fixture(autouse=True)
+def may_checkpoint(postgres: str) -> None:
+    """As for a bench, which seeds millions of rows."""
+    with superuser_cursor(postgres) as cursor:
+        cursor.execute(f"GRANT pg_checkpoint TO {ROLE}")
 
 
 def test_tallies_of_a_seeded_fleet_match_its_instances(database: str) -> None:
