@@ -8,7 +8,8 @@ SELECT 1 AS one;
 SET LOCAL lock_timeout = '1s';
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH snapshot AS (
-    INSERT INTO snapshots (instance_id, snapshot_at) SELECT gen_random_uuid(), now() WHERE FALSE
+    INSERT INTO snapshots (instance_id, snapshot_at)
+    SELECT '00000000-0000-0000-0000-000000000000'::uuid, now() WHERE FALSE
 ),
 instance AS (
     UPDATE instances SET status = status WHERE FALSE

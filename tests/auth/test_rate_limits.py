@@ -257,7 +257,7 @@ def test_guesses_never_lock_out_a_valid_token(limited_server: ServerProcess) -> 
     assert problem(plain_http.get(f"{url}/stats", headers=newer)) == (401, "bad_token")
 
 
-def test_bad_snapshots_beyond_the_budget_of_their_address_cost_no_transaction(
+def test_bad_snapshots_over_the_budget_of_an_address_cost_no_transaction(
     serve: Callable[..., ServerProcess], database: str
 ) -> None:
     """Unknown installs, bad signatures and replays get 429; an install with a valid signature is still accepted."""

@@ -82,6 +82,7 @@ def test_a_request_in_flight_is_not_replaced(serve: Callable[..., ServerProcess]
             assert all(is_answered(connection) for connection in in_flight)  # accepted before the snapshots are sent
             for connection, install in zip(in_flight, installs, strict=True):
                 connection.send(snapshot(install, b'{"a":1}'))
+            honest.wait_until_batch_blocked()
             with RawConnection(server.port) as refused:
                 assert refused.verdict() == (429, "too_many_connections")
         finally:

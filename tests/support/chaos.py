@@ -18,6 +18,7 @@ import httpx
 from tests.support import plain_http
 from tests.support.clusters import wait_for
 from tests.support.databases import admin_cursor
+from tests.support.feed_history import HIDDEN_KEY
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 
@@ -181,5 +182,5 @@ class _Actor:
     def _edit(self, _: int) -> None:
         label = f"Label {self._rng.randrange(100)}"
         aggregate = self._rng.choice(["sum", "avg", "max"])
-        payload = {"overrides": {"n": {"label": label, "aggregate": aggregate}, "beta": {"hidden": True}}}
+        payload = {"overrides": {"n": {"label": label, "aggregate": aggregate}, HIDDEN_KEY: {"hidden": True}}}
         self._decide("PUT", f"applications/{self._rng.choice(APPS).lower()}", payload)

@@ -24,6 +24,7 @@ Item = dict[str, Any]
 POLL_INTERVAL_S = 0.03  # between two reads of the feed's newest cursor
 LIMIT_S = 60  # for the last read
 
+HIDDEN_KEY = "beta"  # the metric that `tests/support/chaos.py` hides
 TIMESTAMPS = ("last_seen_at", "first_seen_at", "snapshot_at")
 
 # The cursor of a deleted row is that of its removal, which is the last message about it; without one, the newest one.
@@ -97,11 +98,12 @@ class History:
         return {each: item for each, item in last.items() if item is not None and app in (None, item["app_slug"])}
 
     def totals(self, app: str) -> list[tuple[int, int]]:
-        """The number of an application's instances of any status, from each cursor on."""
+        """The number of an application's instances that have proved their key, from each cursor on."""
         found, members = [(0, 0)], set[str]()
         for cursor, instance_id in self.changes:
             item = self.states[instance_id][self.at(instance_id, cursor)].item
-            if item is not None and item["app_slug"] == app:
+            is_unproven = item is not None and item["status"] == "pending" and item["first_seen_at"] is None
+            if item is not None and item["app_slug"] == app and not is_unproven:
                 members.add(instance_id)
             else:
                 members.discard(instance_id)
@@ -172,5 +174,11 @@ def read_history(database: str) -> History:
 
 
 def with_parsed_times(item: Item) -> Item:
-    """An item with parsed timestamps, because PostgreSQL and the API format them differently."""
-    return item | {name: item[name] and datetime.fromisoformat(item[name]) for name in TIMESTAMPS}
+    """An item with parsed timestamps, because PostgreSQL and the API format them differently.
+
+    Without the metrics that chaos hides at some time: whether the feed sends them follows the application's settings of
+    the moment and not the instance's state.
+    """
+    metrics = {key: value for key, value in item["metrics"].items() if key != HIDDEN_KEY}
+    times = {name: item[name] and datetime.fromisoformat(item[name]) for name in TIMESTAMPS}
+    return item | times | {"metrics": metrics}
