@@ -29,7 +29,11 @@ INSTALL_MARKER = "qz9k"  # what installs say of themselves: it stands in tables 
 VIEWER = "viewer-zqx7-0123456789"
 
 # A full disk has tests of its own; an ending server takes no new connection; the envelope lets nothing unstorable in.
-EXCLUDED_CODES = {"database_full", "shutting_down", "unstorable"}
+EXCLUDED_CODES = {
+    *("database_full", "shutting_down", "unstorable", "too_many_connections"),
+    *("name_taken", "too_many_changes", "too_many_overrides"),  # of an admin's edits, which name no install
+    *("signed_before_erasure", "unknown_application"),  # constant sentences
+}
 
 SHORT_TIMEOUTS = {
     "SHM_LOG_LEVEL": "debug",
@@ -57,7 +61,8 @@ NOBODY = f"{ADMIN}/instances/{uuid.uuid4()}"
 READS = [
     *("/api/v1/ready", "/api/v1/healthcheck", "/nowhere?token=zqx7", f"{ADMIN}/stats?token=zqx7", f"{ADMIN}/stats"),
     *(f"{ADMIN}/applications", f"{ADMIN}/applications/nothing", f"{ADMIN}/instances?limit=1", f"{ADMIN}/feed", NOBODY),
-    *(f"{ADMIN}/tokens", f"{ADMIN}/tokens?after=zqx7"),
+    *(f"{ADMIN}/tokens", f"{ADMIN}/tokens?after=zqx7", f"{ADMIN}/tokens?limit=zqx7"),
+    *(f"{ADMIN}/instances/{digit}" for digit in "0123456789abcdef"),  # some of these are ambiguous
     *(f"{ADMIN}/instances?limit=zqx7", f"{ADMIN}/instances?after=zqx7", f"{ADMIN}/instances?app=%ffzqx7", "/metrics"),
 ]
 
@@ -90,7 +95,8 @@ def test_nothing_that_goes_wrong_leaves_a_trace_of_who_was_there(postgres_dir: P
             assert each.terminate() == 0
             assert "asyncio: " in each.log  # the loggers of libraries speak too
         answers = client.answers + limited.answers
-        assert received_codes(answers) == documented() - EXCLUDED_CODES
+        expected, received = documented() - EXCLUDED_CODES, received_codes(answers)
+        assert received == expected, f"more: {' '.join(received - expected)}; missing: {' '.join(expected - received)}"
         tokens = [server.admin_token, strict.admin_token]
         assert_absent(b"".join(answers).decode("latin1"), *TRACES, *tokens)
         assert_absent("\n".join(rows_as_text(cluster.dsn)), *TRACES, *tokens, made)
@@ -152,8 +158,10 @@ def make_and_remove_tokens(client: AnonymousClient, server: ServerProcess, clust
     with admin_cursor(cluster.dsn) as cursor:
         cursor.execute("SELECT id FROM tokens WHERE token_hash = %s", (hashed(server.admin_token),))
         (own,) = cursor.fetchone() or ("",)
-    for path in (f"{ADMIN}/tokens/{own}", f"{ADMIN}/tokens/{uuid.uuid4()}"):
+    for path in (f"{ADMIN}/tokens/{own}", f"{ADMIN}/tokens/{uuid.uuid4()}", f"{ADMIN}/instances/ab"):
         client.request(f"DELETE {path}", server.headers)
+    client.request(f"POST {ADMIN}/tokens/{own}/rotate", server.headers)
+    client.request(f"GET {ADMIN}/feed", server.headers | UPGRADE, body=b"zqx7")
     return json.loads(made.partition(b"\r\n\r\n")[2])["token"]  # type: ignore[no-any-return]
 
 
@@ -213,7 +221,7 @@ def ask_everything(client: AnonymousClient, server: ServerProcess, install: Inst
 def documented() -> set[str]:
     """All documented error codes."""
     table = PROTOCOL.read_text().partition("## Refusals")[2].partition("## Test vectors")[0]
-    return set(re.findall(r"`([a-z]+_[a-z_]+)`", table)) | READER_ERROR_CODES
+    return (set(re.findall(r"`([a-z]+_[a-z_]+)`", table)) - {"server_time"}) | READER_ERROR_CODES  # a field, not a code
 
 
 def received_codes(answers: list[bytes]) -> set[str]:
