@@ -42,7 +42,7 @@ def test_members_of_the_file_replace_the_built_in_ones(tmp_path: Path) -> None:
     "text",
     [
         "[system",
-        "[sytem]\nwords = []",
+        "[other]\nwords = []",
         '[aggregates]\nmode = ["often"]',
         '[aggregates]\nmax = ["Peak"]',
         '[aggregates]\nmax = ["two_words"]',

@@ -63,7 +63,7 @@ READS = [
     *(f"{ADMIN}/applications", f"{ADMIN}/applications/nothing", f"{ADMIN}/instances?limit=1", f"{ADMIN}/feed", NOBODY),
     *(f"{ADMIN}/tokens", f"{ADMIN}/tokens?after=zqx7", f"{ADMIN}/tokens?limit=zqx7"),
     *(f"{ADMIN}/instances/{digit}" for digit in "0123456789abcdef"),  # some of these are ambiguous
-    *(f"{ADMIN}/instances?limit=zqx7", f"{ADMIN}/instances?after=zqx7", f"{ADMIN}/instances?app=%ffzqx7", "/metrics"),
+    *(f"{ADMIN}/instances?limit=x", f"{ADMIN}/instances?after=zqx7", f"{ADMIN}/instances?app=%ffzqx7", "/metrics"),
 ]
 
 

@@ -76,7 +76,7 @@ def test_a_slash_at_the_end_changes_nothing(server: ServerProcess, path: str) ->
     "path",
     [
         "stats?x=1",
-        "instances?statuss=active",
+        "instances?state=active",
         "metrics/ledger?key=n",
         "metric-keys?key=n",
         "applications/ledger?x=1",

@@ -184,7 +184,7 @@ class RollUp:
 
 
 @dataclass(frozen=True)
-class PassTime:
+class AdvanceTime:
     """Days pass without a report."""
 
     days: int
@@ -194,7 +194,7 @@ class PassTime:
         shift_times(fleet.database, timedelta(days=self.days))
 
 
-Event = SendSnapshot | SendBacklog | Reregister | ChangeStatus | Erase | SetOverrides | RollUp | PassTime
+Event = SendSnapshot | SendBacklog | Reregister | ChangeStatus | Erase | SetOverrides | RollUp | AdvanceTime
 
 
 @dataclass(frozen=True)
@@ -206,14 +206,14 @@ class Scenario:
 
 
 def run_scenario(scenario: Scenario, fleet: Fleet, after_time: Callable[[], None]) -> None:
-    """Applies the events. Calls `after_time` after each `PassTime`, before any other event."""
+    """Applies the events. Calls `after_time` after each `AdvanceTime`, before any other event."""
     for app, environment in scenario.newcomers:
         install = Install(fleet.server.url, app_name=app, app_version=VERSIONS[0], environment=environment)
         assert install.register().status_code == 201
         fleet.installs.append(install)
     for event in scenario.events:
         event.apply(fleet)
-        if isinstance(event, PassTime):
+        if isinstance(event, AdvanceTime):
             after_time()
 
 
@@ -272,7 +272,7 @@ overrides = st.dictionaries(
 sends = st.builds(SendSnapshot, senders, contents)
 backlogs = st.builds(SendBacklog, senders, st.lists(contents, min_size=1, max_size=6))
 registers = st.builds(Reregister, senders, apps, versions, environments, st.booleans())
-time_steps = st.builds(PassTime, st.sampled_from([1, 1, 2, 6, 7, 23, 29, 30, 31]))
+time_steps = st.builds(AdvanceTime, st.sampled_from([1, 1, 2, 6, 7, 23, 29, 30, 31]))
 rare_events = (
     st.builds(ChangeStatus, senders, st.sampled_from(["approve", "revoke"]))
     | st.builds(Erase, senders)
