@@ -174,8 +174,9 @@ def use_up_every_limit(client: AnonymousClient) -> None:
     """Snapshots before an approval, more registrations than are allowed, more bad tokens than are borne."""
     install = enroll(client)
     client.send(with_marker(snapshot(install, b'{"a":1}')))
-    for number in range(12):
+    for _ in range(12):
         client.send(with_marker(post("/v1/register", install.registration(), {})))
+    for number in range(12):  # guesses are slowed down, and the budget of registrations would refill meanwhile
         client.request(f"GET {ADMIN}/stats", {"Authorization": f"Bearer guess-zqx7-{number}"})
 
 
