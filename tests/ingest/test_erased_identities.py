@@ -1,12 +1,10 @@
 """Replays: what was signed before an erasure is refused afterwards, and each signed action is carried out once."""
 
-import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
 import pytest
 
 from shm.db.advisory_locks import Lock
@@ -33,12 +31,6 @@ def background(database: str) -> Iterator[BackgroundJobs]:
 def delete(server: ServerProcess, install: Install) -> None:
     url = f"{server.url}/api/v1/admin/instances/{install.instance_id}"
     plain_http.delete(url, headers=server.headers).raise_for_status()
-
-
-def signed_activate(install: Install, at: datetime) -> Callable[[], httpx.Response]:
-    """An activation with a timestamp, which can be sent again and again."""
-    body = json.dumps({"action": "activate", "timestamp": at.isoformat()}).encode()
-    return lambda: install.post("/v1/activate", body, install.signed(body))
 
 
 def value(database: str, sql: str, *parameters: object) -> Any:
@@ -139,11 +131,11 @@ def test_only_a_timestamp_makes_an_activation_a_sign_of_life(server: ServerProce
     assert install.activate().status_code == 200
     shown = instances_by_id(server)[install.instance_id]
     assert (shown["last_seen_at"], shown["app_version"]) == (seen, "2.0")
-    activate = signed_activate(install, datetime.now(UTC))
-    assert activate().status_code == 200
+    now = datetime.now(UTC)
+    assert install.activate(now).status_code == 200
     assert instances_by_id(server)[install.instance_id]["last_seen_at"] > seen
-    assert problem(activate()) == (403, "replayed")
-    assert problem(signed_activate(install, datetime.now(UTC) - timedelta(minutes=6))()) == (400, "timestamp_too_old")
+    assert problem(install.activate(now)) == (403, "replayed")
+    assert problem(install.activate(now - timedelta(minutes=6))) == (400, "timestamp_too_old")
 
 
 def test_a_replayed_activation_of_a_lost_install_is_no_return(server: ServerProcess, database: str) -> None:
