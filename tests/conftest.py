@@ -8,10 +8,12 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from psycopg2.extensions import make_dsn
 
 from shm.db.embedded import EmbeddedPostgres
 from tests.support import plain_http
-from tests.support.databases import TEMPLATE, admin_cursor, create_database, fresh_database, migrate, superuser_cursor
+from tests.support.cluster_template import create_data_dir
+from tests.support.databases import TEMPLATE, admin_cursor, create_database, fresh_database, superuser_cursor
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 from tests.support.targets import HonestInstalls, Seeded, Target
@@ -46,13 +48,13 @@ def postgres() -> Iterator[str]:
     """
     with (
         tempfile.TemporaryDirectory(prefix="shm-tests-") as folder,
-        EmbeddedPostgres(Path(folder)).running() as dsn,
+        EmbeddedPostgres(create_data_dir(Path(folder))).running() as dsn,
     ):
         with superuser_cursor(dsn) as cursor:
             for setting in ("fsync", "full_page_writes"):
                 cursor.execute(f"ALTER SYSTEM SET {setting} = off")
             cursor.execute("SELECT pg_reload_conf()")
-        migrate(create_database(dsn, TEMPLATE))
+        create_database(make_dsn(dsn, dbname="template1"), TEMPLATE, "TEMPLATE postgres")
         yield dsn
 
 

@@ -96,12 +96,13 @@ class ClusterFiles:
     def _socket_dir(self) -> Path:
         """The cluster's directory, which no other user may enter; a short private one in /tmp if its path is too long.
 
-        A restart keeps the directory if possible, because running servers reconnect to the same socket.
+        A restart keeps the directory if possible, because running servers reconnect to the same socket. A copy of a
+        data directory with a shorter path names the directory of the original, which is not kept.
         """
         if len(os.fsencode(self._cluster / ".s.PGSQL.5432")) <= MAX_SOCKET_PATH_BYTES:
             return self._cluster
         current = self._current_socket_dir()
-        if current is not None and self._is_private(current):
+        if current is not None and PRIVATE_DIR.fullmatch(str(current)) and self._is_private(current):
             return current
         private = Path(tempfile.mkdtemp(prefix="shm-", dir="/tmp"))  # mode 0700, and short
         self.chown_to_postgres(private)

@@ -319,7 +319,7 @@ def test_a_server_stops_cleanly_during_a_rollup(serve: Callable[..., ServerProce
     assert fetch_chart(server, "3m") == expected_chart(database, chart_timestamps(server, "3m"), WINDOW)
 
 
-@pytest.mark.parametrize("days", [7, 60])
+@pytest.mark.parametrize("days", [7, pytest.param(60, marks=pytest.mark.long)])
 def test_another_active_window_recomputes_the_series(
     installs: list[Install], serve: Callable[..., ServerProcess], database: str, days: int
 ) -> None:

@@ -17,6 +17,7 @@ import psutil
 import pyte
 import pytest
 
+from tests.support.cluster_template import create_data_dir
 from tests.support.installs import Install
 from tests.support.module_server import module_server
 from tests.support.server_process import ServerProcess
@@ -131,7 +132,7 @@ def server_with_60_installs(postgres: str, tmp_path_factory: pytest.TempPathFact
         yield server
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 36), (200, 50)])
+@pytest.mark.parametrize("size", [(80, 24), pytest.param((120, 36), marks=pytest.mark.long), (200, 50)])
 def test_the_console_fills_the_terminal(server_with_60_installs: ServerProcess, size: tuple[int, int]) -> None:
     with open_console(server_with_60_installs, size) as terminal:
         terminal.wait_for_texts("Ledger", "PIZZAS EATEN", "1.77M", "INSTANCE", "VERSION", "SEEN", "● live", "/ filter")
@@ -152,10 +153,16 @@ def test_the_console_follows_the_size_of_the_terminal(server: ServerProcess) -> 
         terminal.wait_until(lambda: "APPLICATIONS" not in terminal.screen and "PIZZAS EATEN 1.00k" in terminal.screen)
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.long)])
 def test_a_terminated_demo_restores_the_terminal(postgres_dir: Path, signal_number: signal.Signals) -> None:
     terminal = open_shm(
-        (80, 24), "demo", "--data-dir", str(postgres_dir), "--instances", "9", SHM_TOKEN="of-another-server"
+        (80, 24),
+        "demo",
+        "--data-dir",
+        str(create_data_dir(postgres_dir)),
+        "--instances",
+        "9",
+        SHM_TOKEN="of-another-server",
     )
     try:
         terminal.wait_for_texts("● live", "Ledger")

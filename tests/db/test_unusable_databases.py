@@ -74,7 +74,7 @@ def test_a_database_without_a_schema_is_refused(empty: str, command: tuple[str, 
     assert run_shm("check", SHM_DB_DSN=empty).returncode == 0
 
 
-@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+@pytest.mark.parametrize("encoding", ["LATIN1", pytest.param("SQL_ASCII", marks=pytest.mark.long)])
 @pytest.mark.parametrize("command", [*COMMANDS, *READING_COMMANDS])
 def test_a_database_that_cannot_store_every_text_is_refused(
     postgres: str, encoding: str, command: tuple[str, ...]

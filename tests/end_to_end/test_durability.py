@@ -16,6 +16,7 @@ import pytest
 
 from shm.cli.check import run as check
 from tests.support import plain_http
+from tests.support.cluster_template import create_data_dir
 from tests.support.clusters import Cluster, cluster_of_servers, embedded_cluster
 from tests.support.databases import admin_cursor
 from tests.support.installs import Install
@@ -158,7 +159,7 @@ def server_listens(server: ServerProcess) -> bool:
 @pytest.mark.parametrize("signal_name", ["kill", "terminate"])
 def test_embedded_postgres_stops_with_last_server_after_a_kill(postgres_dir: Path, signal_name: str) -> None:
     """Two servers share a data directory. The end of the first one leaves PostgreSQL running for the second one."""
-    first = ServerProcess(postgres_dir, {})
+    first = ServerProcess(create_data_dir(postgres_dir), {})
     first.start()
     install = Install(first.url).enroll({"a": 1})
     second = ServerProcess(postgres_dir, {})

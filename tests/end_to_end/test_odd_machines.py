@@ -20,7 +20,9 @@ os.link = link
 """
 
 
-@pytest.mark.parametrize("error", ["EPERM", "EOPNOTSUPP", "ENOSYS", "EMLINK"])
+@pytest.mark.parametrize(
+    "error", ["EPERM", *(pytest.param(error, marks=pytest.mark.long) for error in ("EOPNOTSUPP", "ENOSYS", "EMLINK"))]
+)
 def test_a_data_directory_without_hard_links_is_usable(database: str, tmp_path: Path, error: str) -> None:
     (tmp_path / "sitecustomize.py").write_text(WITHOUT_HARD_LINKS.format(error=error))
     environment = {"SHM_DB_DSN": database, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}

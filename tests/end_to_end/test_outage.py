@@ -25,6 +25,7 @@ from shm.ingest.key_cache import PublicKeyCache
 from shm.ingest.payloads import Snapshot
 from shm.ingest.registry import Registry
 from tests.support import plain_http
+from tests.support.cluster_template import create_data_dir
 from tests.support.clusters import Cluster, cluster_of_servers
 from tests.support.databases import superuser_cursor
 from tests.support.installs import Install
@@ -142,7 +143,7 @@ def test_requests_waiting_for_the_database_fit_the_queue(postgres_dir: Path) -> 
 
 
 async def test_requests_queued_behind_a_failed_batch_fail_with_it(postgres_dir: Path) -> None:
-    postgres = EmbeddedPostgres(postgres_dir)
+    postgres = EmbeddedPostgres(create_data_dir(postgres_dir))
     settings = Settings.load({"SHM_DB_PATIENCE": "1s", "SHM_BATCH": "1"})
     with postgres.running() as dsn:
         async with Database.connect(settings, dsn, 1) as database:

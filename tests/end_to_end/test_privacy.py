@@ -50,6 +50,7 @@ STRICT = {
     "SHM_RATELIMIT_REGISTER_BURST": "10",
     "SHM_TRUSTED_PROXIES": "127.0.0.77/32",
 }
+ASYNCIO_DEBUG = {"PYTHONASYNCIODEBUG": "1", "PYTHONWARNINGS": "always"}
 UPGRADE = {
     "Connection": "Upgrade",
     "Upgrade": "websocket",
@@ -67,14 +68,24 @@ READS = [
 ]
 
 
+def cases_of_each_answer(count: int) -> list[Case]:
+    """Up to `count` hostile requests of each expected answer."""
+    cases = sorted(CASES, key=lambda case: repr(case.expected))
+    groups = itertools.groupby(cases, key=lambda case: case.expected)
+    return [case for _, group in groups for case in itertools.islice(group, count)]
+
+
 @pytest.mark.parametrize(
-    "debugging",
+    ("debugging", "cases"),
     [
-        pytest.param({}, id="as usual", marks=pytest.mark.long),  # the log of the other form has all of its lines
-        pytest.param({"PYTHONASYNCIODEBUG": "1", "PYTHONWARNINGS": "always"}, id="asyncio in debug mode"),
+        pytest.param(ASYNCIO_DEBUG, cases_of_each_answer(2), id="two cases of each answer"),
+        pytest.param(ASYNCIO_DEBUG, CASES, id="every case", marks=pytest.mark.long),
+        pytest.param({}, CASES, id="without debug mode", marks=pytest.mark.long),  # its log has fewer lines
     ],
 )
-def test_nothing_that_goes_wrong_leaves_a_trace_of_who_was_there(postgres_dir: Path, debugging: dict[str, str]) -> None:
+def test_no_fault_leaves_a_trace_of_a_client(
+    postgres_dir: Path, debugging: dict[str, str], cases: Sequence[Case]
+) -> None:
     with cluster_of_servers(postgres_dir, 1, **SHORT_TIMEOUTS, **debugging) as cluster:
         (server,) = cluster.servers
         strict = ServerProcess(
@@ -84,12 +95,12 @@ def test_nothing_that_goes_wrong_leaves_a_trace_of_who_was_there(postgres_dir: P
         strict.start()
         client, limited = AnonymousClient(server.port), AnonymousClient(strict.port)
 
-        send_corpus(client, CASES, [enroll(client) for _ in CASES])
+        send_corpus(client, cases, [enroll(client) for _ in cases])
         read_with_every_token(client, server, cluster)
         made = make_and_remove_tokens(client, server, cluster)
         use_up_every_limit(limited)
         break_the_database(client, server, cluster)
-        ask_while_the_database_is_away(client, server, cluster)
+        ask_while_the_database_is_away(client, server, cluster, cases[::4])
 
         for each in cluster.servers:
             assert each.terminate() == 0
@@ -193,7 +204,9 @@ def break_the_database(client: AnonymousClient, server: ServerProcess, cluster: 
             cursor.execute(f"ALTER TABLE away RENAME TO {table}")
 
 
-def ask_while_the_database_is_away(client: AnonymousClient, server: ServerProcess, cluster: Cluster) -> None:
+def ask_while_the_database_is_away(
+    client: AnonymousClient, server: ServerProcess, cluster: Cluster, cases: Sequence[Case]
+) -> None:
     """Kills PostgreSQL under load and sends requests before its restart."""
     installs = [enroll(client) for _ in range(AT_ONCE)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -201,7 +214,7 @@ def ask_while_the_database_is_away(client: AnonymousClient, server: ServerProces
         cluster.kill_postgres(signal.SIGQUIT)
         during = pool.map(lambda install: client.send(with_marker(snapshot(install, b'{"a":2}'))), installs)
         asked = pool.map(lambda install: ask_everything(client, server, install), installs[:3])
-        send_corpus(client, CASES[::4], installs)
+        send_corpus(client, cases, installs)
         for each in (before, during, asked):
             list(each)
     cluster.start_postgres()

@@ -15,6 +15,7 @@ from psycopg2.extensions import make_dsn, parse_dsn
 
 from shm.db.embedded import EmbeddedPostgres
 from shm.db.embedded_role import SUPERUSER
+from tests.support.cluster_template import create_data_dir
 from tests.support.clusters import embedded_cluster, wait_for
 from tests.support.databases import admin_cursor, empty_database
 from tests.support.installs import Install
@@ -78,7 +79,7 @@ def test_a_port_that_is_taken_is_said_in_a_sentence(shared_server: ServerProcess
     assert "Cannot listen on" in output
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.long)])
 @pytest.mark.parametrize("when", ["creating an embedded", "applying migration", "open the console"])
 def test_a_signal_during_startup_leaves_no_process(postgres_dir: Path, number: signal.Signals, when: str) -> None:
     process = start_serve("--port", str(free_port()), "--data-dir", str(postgres_dir))
@@ -98,7 +99,7 @@ def test_a_signal_during_startup_leaves_no_process(postgres_dir: Path, number: s
 
 @pytest.mark.parametrize("name", ["data", "x" * 90], ids=["short path", "long path"])
 def test_an_embedded_postgres_that_died_is_started_again(postgres_dir: Path, name: str) -> None:
-    folder = postgres_dir / name
+    folder = create_data_dir(postgres_dir / name)
     server = ServerProcess(folder, {}, executed=True)
     server.start()
     try:
@@ -118,7 +119,7 @@ def test_as_process_1_the_server_detects_that_postgres_died(postgres_dir: Path) 
     own = ["unshare", "--pid", "--fork", "--kill-child", *(["--user", "--map-current-user"] if os.geteuid() else [])]
     if subprocess.run([*own, "true"], capture_output=True, check=False).returncode:
         pytest.skip("nobody may have process numbers of their own here")
-    server = ServerProcess(postgres_dir / "data", {}, before=tuple(own))
+    server = ServerProcess(create_data_dir(postgres_dir / "data"), {}, before=tuple(own))
     server.start()
     (process_1,) = psutil.Process(server.pid).children()
 
@@ -159,13 +160,14 @@ def test_what_a_dying_postgres_was_doing_is_taken_out_of_its_log(postgres_dir: P
 
 
 def test_shutdown_completes_if_embedded_postgres_dies(postgres_dir: Path) -> None:
-    for _ in range(5):
+    create_data_dir(postgres_dir)
+    for _ in range(3):
         with EmbeddedPostgres(postgres_dir).running():
             os.kill(int((postgres_dir / "postgres" / "postmaster.pid").read_text().splitlines()[0]), signal.SIGKILL)
 
 
 def test_a_long_path_leaves_no_socket_folder_behind(postgres_dir: Path) -> None:
-    embedded = EmbeddedPostgres(postgres_dir / ("x" * 90))
+    embedded = EmbeddedPostgres(create_data_dir(postgres_dir / ("x" * 90)))
     with embedded.running() as dsn:
         socket_dir = Path(parse_dsn(dsn)["host"])
         assert socket_dir.is_dir()

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.cluster_template import create_data_dir
 from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.load import Load, assert_acknowledged_stored, stored_snapshots
@@ -38,7 +39,7 @@ def pair(serve: Callable[..., ServerProcess]) -> ServerProcess:
 @pytest.fixture
 def embedded(postgres_dir: Path) -> Iterator[ServerProcess]:
     """The same with an embedded PostgreSQL."""
-    server = ServerProcess(postgres_dir, {"SHM_WORKERS": f"{WORKERS}"}, executed=True)
+    server = ServerProcess(create_data_dir(postgres_dir), {"SHM_WORKERS": f"{WORKERS}"}, executed=True)
     server.start()
     wait_until(lambda: "open the console" in server.log, server)
     yield server
@@ -153,7 +154,10 @@ def test_kill_9_of_the_parent_leaves_no_worker(embedded: ServerProcess) -> None:
     assert postgres_of(embedded.data_dir) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, *(pytest.param(number, marks=pytest.mark.long) for number in (signal.SIGINT, signal.SIGHUP))],
+)
 def test_a_signal_to_the_parent_drains_every_worker(
     serve: Callable[..., ServerProcess], database: str, number: signal.Signals
 ) -> None:

@@ -11,6 +11,7 @@ import psutil
 
 from shm.core.errors import ConfigurationError
 from shm.db.embedded import EmbeddedPostgres
+from tests.support.cluster_template import create_data_dir
 from tests.support.server_process import ServerProcess
 
 WAIT_TIMEOUT_S = 60
@@ -86,7 +87,7 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 @contextmanager
 def embedded_cluster(folder: Path, log: Path | None = None, **environment: str) -> Iterator[Cluster]:
     """One `shm serve` with an embedded PostgreSQL in `folder`, which it restarts."""
-    server = ServerProcess(folder / "data", environment)
+    server = ServerProcess(create_data_dir(folder / "data"), environment)
     server.log_file = log or server.log_file
     server.start()
     try:
@@ -98,7 +99,7 @@ def embedded_cluster(folder: Path, log: Path | None = None, **environment: str) 
 @contextmanager
 def cluster_of_servers(folder: Path, count: int = 1, **environment: str) -> Iterator[Cluster]:
     """`count` servers on one PostgreSQL that no server manages."""
-    postgres = EmbeddedPostgres(folder / "database")
+    postgres = EmbeddedPostgres(create_data_dir(folder / "database"))
     with postgres.running() as dsn:
         servers = [
             ServerProcess(folder / f"server{number}", {"SHM_DB_DSN": dsn, **environment}) for number in range(count)

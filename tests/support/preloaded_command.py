@@ -7,6 +7,7 @@ shm.cli`, and hundreds of tests start a server. The process has its own memory, 
 import multiprocessing
 import os
 import sys
+from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from threading import Lock
@@ -21,9 +22,14 @@ _context.set_forkserver_preload(PRELOADED_MODULES)
 _lock = Lock()  # `multiprocessing` reads the exit status of all its processes at each start
 
 
-def start_preloaded(arguments: list[str], environment: dict[str, str], log_file: Path) -> ForkServerProcess:
-    """Starts `shm` with these arguments and exactly this environment; its output is appended to the file."""
-    process = _context.Process(target=_run, args=(arguments, environment, log_file), daemon=True)
+def start_preloaded(
+    arguments: list[str], environment: dict[str, str], stdout: Path, stderr: Path | None = None
+) -> ForkServerProcess:
+    """Starts `shm` with these arguments and exactly this environment.
+
+    Its output is appended to the file `stdout`, its errors to the file `stderr`, or to `stdout` as well.
+    """
+    process = _context.Process(target=_run, args=(arguments, environment, stdout, stderr or stdout), daemon=True)
     with _lock:
         process.start()
     return process
@@ -35,11 +41,20 @@ def exit_status(process: ForkServerProcess) -> int | None:
         return process.exitcode
 
 
-def _run(arguments: list[str], environment: dict[str, str], log_file: Path) -> None:
+def wait_for_exit(process: ForkServerProcess, timeout_s: float) -> int:
+    """Waits for the end of a process and returns its exit status. Raises TimeoutError."""
+    wait([process.sentinel], timeout_s)
+    status = exit_status(process)
+    if status is None:
+        raise TimeoutError(f"process {process.pid} still runs after {timeout_s} s")
+    return status
+
+
+def _run(arguments: list[str], environment: dict[str, str], stdout: Path, stderr: Path) -> None:
     os.environ.clear()
     os.environ.update(environment)
-    log = os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(log, stream.fileno())
-    os.close(log)
+    for stream, path in ((sys.stdout, stdout), (sys.stderr, stderr)):
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        os.dup2(file, stream.fileno())
+        os.close(file)
     sys.exit(main(arguments))

@@ -8,7 +8,6 @@ import sys
 import time
 from contextlib import suppress
 from itertools import cycle, islice
-from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from random import randrange
@@ -18,7 +17,7 @@ import httpx
 import psutil
 
 from tests.support import plain_http
-from tests.support.preloaded_command import exit_status, start_preloaded
+from tests.support.preloaded_command import exit_status, start_preloaded, wait_for_exit
 
 START_LIMIT_S = 60
 END_LIMIT_S = 30
@@ -69,11 +68,7 @@ class _ForkedProcess:
 
     def wait(self, timeout_s: float) -> int:
         """Waits for its end and returns the exit status. Raises TimeoutError."""
-        wait([self._process.sentinel], timeout_s)
-        status = self.poll()
-        if status is None:
-            raise TimeoutError(f"process {self.pid} still runs after {timeout_s} s")
-        return status
+        return wait_for_exit(self._process, timeout_s)
 
 
 class ServerProcess:

@@ -1,27 +1,41 @@
-"""The `shm` command as its users run it, with no other settings than a test says: conftest takes away the machine's."""
+"""The `shm` command, with only the settings that a test gives it: conftest removes those of the machine."""
 
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
+
+from tests.support.preloaded_command import start_preloaded, wait_for_exit
 
 SHM = (sys.executable, "-m", "shm.cli")
 LIMIT_S = 60
 
 
 def run_shm(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """To its end, with nothing to read."""
-    return subprocess.run(
-        [*SHM, *arguments],
-        env=os.environ | environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+    """Runs `shm` to its end with an empty standard input.
+
+    It is forked by a process that has imported the server, as `ServerProcess` is, unless the environment has a variable
+    that Python reads at its start.
+    """
+    whole = {**os.environ, **environment}
+    if any(name.startswith(("PYTHON", "LC_", "LANG")) for name in environment):
+        return subprocess.run(
+            [*SHM, *arguments],
+            env=whole,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        stdout, stderr = Path(folder, "stdout"), Path(folder, "stderr")
+        process = start_preloaded(list(arguments), whole, stdout, stderr)
+        status = wait_for_exit(process, LIMIT_S)
+        return subprocess.CompletedProcess([*SHM, *arguments], status, stdout.read_text(), stderr.read_text())
 
 
 def start_serve(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
