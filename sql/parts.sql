@@ -129,6 +129,30 @@ departed AS MATERIALIZED (
     SELECT b.instance_id, b.app_slug FROM before b JOIN after a USING (instance_id) WHERE a.app_slug <> b.app_slug
 ),
 
+-- part: feed_numbered
+-- Advances the feed by the instances of `after`, and by another cursor for each of those that are `departed`: the
+-- application that it left has the one before its own. `numbered`: the cursors by instance.
+numbered AS MATERIALIZED (
+    SELECT
+        a.instance_id,
+        head.cursor + row_number() OVER by_id + count(d.instance_id) OVER by_id AS cursor
+    FROM after a
+    LEFT JOIN departed d ON d.instance_id = a.instance_id
+    CROSS JOIN feed_head head
+    WINDOW by_id AS (ORDER BY a.instance_id ROWS UNBOUNDED PRECEDING)
+),
+feed_advanced AS (
+    UPDATE feed_head SET cursor = (SELECT max(n.cursor) FROM numbered n)
+    WHERE EXISTS (SELECT FROM numbered)
+    RETURNING pg_notify('shm_feed', cursor::text)
+),
+feed_rows AS (
+    INSERT INTO removals (cursor, instance_id, app_slug, changed_app)
+    SELECT n.cursor - 1, d.instance_id, d.app_slug, TRUE
+    FROM departed d
+    JOIN numbered n ON n.instance_id = d.instance_id
+),
+
 -- part: after_unchanged
 -- `after` where nothing but time has changed.
 after AS (

@@ -14,7 +14,8 @@ import math
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -80,6 +81,11 @@ class TokenBucket(Generic[K]):
             self._full_at.popitem(last=False)
         return self._status(full_at - now)
 
+    def give_back(self, key: K) -> None:
+        """Returns a token that was taken and not used."""
+        if key in self._full_at:
+            self._full_at[key] -= self._refill_interval_s
+
     def sweep(self) -> None:
         """Removes full buckets."""
         now = self._clock()
@@ -97,6 +103,14 @@ class TokenBucket(Generic[K]):
             debt_s,
             max(0.0, debt_s - max_debt_s),
         )
+
+
+@dataclass(slots=True)
+class Reservation:
+    """A token of the budget of new instances, while one registers. `is_used`: it was stored, so the token is spent."""
+
+    is_granted: bool
+    is_used: bool = False
 
 
 @dataclass(slots=True)
@@ -240,14 +254,23 @@ class RateLimiter:
         """Whether a snapshot with this body was repeated before, in this process."""
         return hashlib.blake2b(body, digest_size=16).digest() in self._replays
 
-    def may_add_install(self, address: bytes | None) -> bool:
-        """Whether an address may register an instance that is not known yet."""
-        return address is None or self._new_installs.peek(address).retry_after_s == 0
+    @contextmanager
+    def reserve_new_install(self, address: bytes | None) -> Iterator["Reservation"]:
+        """Takes from the budget of new instances of an address while one registers, and returns it unless it was used.
 
-    def take_new_install(self, address: bytes | None) -> None:
-        """Takes from the budget of new instances of an address, after one was registered."""
-        if address is not None:
+        So concurrent registrations do not exceed the budget. A known instance registers without a reservation too.
+        """
+        if address is None:
+            yield Reservation(is_granted=True)
+            return
+        reservation = Reservation(is_granted=self._new_installs.peek(address).retry_after_s == 0)
+        if reservation.is_granted:
             self._new_installs.take(address)
+        try:
+            yield reservation
+        finally:
+            if reservation.is_granted and not reservation.is_used:
+                self._new_installs.give_back(address)
 
     def too_many_installs(self, address: bytes | None) -> TooMany:
         """The refusal of a new instance beyond the budget of its address."""

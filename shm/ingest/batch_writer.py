@@ -1,13 +1,6 @@
-"""Group commit of snapshots: a bounded queue in which instances take turns, one writer, one statement a batch.
-
-Results follow the COMMIT. The next batch accumulates during the commit of the current one. The batch size follows the
-load, without a timer.
-"""
+"""The writer of snapshots: by group commit, in which instances take turns, one statement a batch."""
 
 import asyncio
-import logging
-import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,20 +8,13 @@ from enum import StrEnum
 
 import msgspec
 
-from shm.core.errors import BadRequest, DatabaseUnavailable, Forbidden, Overloaded, TooMany, UnstorableData
+from shm.core.errors import BadRequest, Forbidden, TooMany
 from shm.core.instruments import Instruments
-from shm.core.logs import RateLimitedLogger
 from shm.core.settings import Settings
 from shm.db.database import Database
-from shm.ingest.fair_queue import FairQueue
+from shm.ingest.group_commit import BatchLimits, BatchTimes, GroupCommit
 from shm.ingest.payloads import Snapshot
 from shm.ingest.registry import SIGNED_BEFORE_ERASURE, Registry, unknown_instance
-
-rate_limited = RateLimitedLogger(logging.getLogger(__name__))
-
-# With at least this many snapshots in the queue, a batch takes half of them: PostgreSQL writes one half while Python
-# parses and verifies further requests. In a shorter queue, a second commit costs more than it saves.
-MIN_HALVED_QUEUE = 16
 
 # Queued snapshots of one instance, in backlogs of the maximum size: one instance cannot fill the queue for the others.
 MAX_BACKLOGS_PER_INSTANCE = 2
@@ -67,13 +53,6 @@ class _Row:
     is_new: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    snapshot: Snapshot
-    result: "asyncio.Future[_Row]"
-    queued_at: float  # time.monotonic(), in seconds
-
-
 class _Member(msgspec.Struct):
     """A snapshot as the statement reads it. `key_set`, `string_set`: positions in the sets of the batch, from 0."""
 
@@ -92,12 +71,26 @@ class _Member(msgspec.Struct):
 class BatchWriter:
     """Writes snapshots to the database; no other code does."""
 
-    def __init__(self, database: Database, registry: Registry, settings: Settings, instruments: Instruments) -> None:
+    def __init__(
+        self,
+        database: Database,
+        registry: Registry,
+        settings: Settings,
+        instruments: Instruments,
+        turn: asyncio.Lock,
+    ) -> None:
         self._database = database
         self._registry = registry
         self._instruments = instruments
-        self._queue: FairQueue[_Entry] = FairQueue(settings.queue)
-        self._batch_size = settings.batch
+        self._commit: GroupCommit[Snapshot, _Row] = GroupCommit(
+            "snapshots",
+            self._write,
+            BatchLimits(
+                settings.queue, settings.batch, weigh=lambda snapshot: len(snapshot.keys), max_weight=MAX_BATCH_LEAVES
+            ),
+            turn,
+            self._observe,
+        )
         self._limits = {"max_keys": settings.max_keys, "max_values": settings.max_values}
         self._max_per_instance = MAX_BACKLOGS_PER_INSTANCE * settings.max_backlog
         self._pending: dict[tuple[str, datetime], asyncio.Future[_Row]] = {}
@@ -106,7 +99,7 @@ class BatchWriter:
     @property
     def depth(self) -> int:
         """The number of queued snapshots."""
-        return len(self._queue)
+        return len(self._commit)
 
     async def store(self, snapshot: Snapshot) -> Outcome:
         """Returns after the snapshot is committed, by this call or an earlier one.
@@ -169,17 +162,10 @@ class BatchWriter:
         queued = self._queued_by_instance.get(snapshot.instance_id, 0)
         if queued >= self._max_per_instance:
             raise TooMany("rate_limited", "Too many snapshots of this instance are queued.", 1)
-        entry = _Entry(snapshot, asyncio.get_running_loop().create_future(), time.monotonic())
-        try:
-            self._queue.put(snapshot.instance_id, entry)
-        except asyncio.QueueFull:
-            raise Overloaded(
-                "queue_full", "Snapshots arrive faster than they can be written; try again shortly."
-            ) from None
-        self._pending[key] = entry.result
+        result = self._pending[key] = self._commit.submit(snapshot.instance_id, snapshot)
         self._queued_by_instance[snapshot.instance_id] = queued + 1
         try:
-            return _raise_erased(await entry.result)
+            return _raise_erased(await result)
         finally:
             del self._pending[key]
             self._queued_by_instance[snapshot.instance_id] -= 1
@@ -188,51 +174,16 @@ class BatchWriter:
 
     async def run(self) -> None:
         """The writer task. Runs until cancelled; cancel it only after all calls of `store` have returned."""
-        while True:
-            await self._queue.wait()
-            queued = len(self._queue)
-            max_count = queued if queued <= MIN_HALVED_QUEUE else (queued + 1) // 2
-            batch = self._take(min(max_count, self._batch_size), MAX_BATCH_LEAVES)
-            started_at = time.monotonic()
-            self._instruments.batch_size.observe(len(batch))
-            self._instruments.batch_wait.observe(started_at - min(entry.queued_at for entry in batch))
-            await self._write(batch)
-            self._instruments.batch_commit.observe(time.monotonic() - started_at)
+        await self._commit.run()
 
-    def _take(self, max_count: int, max_leaves: float = math.inf) -> list[_Entry]:
-        """Removes up to `max_count` snapshots from the queue; none after they have `max_leaves` leaves together."""
-        taken: list[_Entry] = []
-        while len(taken) < max_count and max_leaves > 0 and self._queue:
-            entry = self._queue.take()
-            taken.append(entry)
-            max_leaves -= len(entry.snapshot.keys)
-        return taken
+    async def _write(self, batch: Sequence[Snapshot]) -> list[_Row]:
+        rows = await self._database.fetch(_Row, "intake.store_batch", **encode_batch(batch), **self._limits)
+        return sorted(rows, key=lambda row: row.position)
 
-    async def _write(self, batch: Sequence[_Entry]) -> None:
-        try:
-            rows = await self._database.fetch(_Row, "intake.store_batch", **_encode(batch), **self._limits)
-        except UnstorableData as error:
-            await self._write_halves(batch, error)
-        except DatabaseUnavailable as error:  # snapshots queued during the failed wait fail with the batch
-            _fail([*batch, *self._take(len(self._queue))], error)
-        except Exception as error:  # any other error must reach the callers too, which would otherwise wait forever
-            _fail(batch, error)
-            rate_limited.exception("a batch of snapshots could not be written")
-        else:
-            for row in rows:
-                result = batch[row.position - 1].result
-                if not result.done():
-                    result.set_result(row)
-
-    async def _write_halves(self, batch: Sequence[_Entry], error: UnstorableData) -> None:
-        """Halves the batch until the refused snapshot is the only one, so that no other fails."""
-        if len(batch) == 1:
-            rate_limited.warning("PostgreSQL refused a snapshot that had passed validation", str(error))
-            _fail(batch, BadRequest("unstorable", "A value of this snapshot cannot be stored."))
-            return
-        half = len(batch) // 2
-        await self._write(batch[:half])
-        await self._write(batch[half:])
+    def _observe(self, times: BatchTimes) -> None:
+        self._instruments.batch_size.observe(times.size)
+        self._instruments.batch_wait.observe(times.wait_s)
+        self._instruments.batch_commit.observe(times.commit_s)
 
 
 def _raise_erased(row: _Row) -> _Row:
@@ -251,13 +202,7 @@ def _to_outcome(row: _Row) -> Outcome:
     return Outcome.STORED if row.is_new else Outcome.REPEATED
 
 
-def _fail(batch: Sequence[_Entry], error: Exception) -> None:
-    for entry in batch:
-        if not entry.result.done():
-            entry.result.set_exception(error)
-
-
-def _encode(batch: Sequence[_Entry]) -> dict[str, str]:
+def encode_batch(batch: Sequence[Snapshot]) -> dict[str, str]:
     """The batch as parameters of the statement: JSON arrays, with bytes in Base64; the order is the position."""
     key_sets: dict[tuple[str, ...], int] = {}
     string_sets: dict[tuple[tuple[str, str], ...], int] = {}
@@ -274,7 +219,7 @@ def _encode(batch: Sequence[_Entry]) -> dict[str, str]:
             key_set=key_sets.setdefault(snapshot.keys, len(key_sets)),
             string_set=string_sets.setdefault(snapshot.strings, len(string_sets)),
         )
-        for snapshot in (entry.snapshot for entry in batch)
+        for snapshot in batch
     ]
     return {
         "batch": _encoder.encode(members).decode(),

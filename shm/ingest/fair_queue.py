@@ -19,6 +19,11 @@ class FairQueue(Generic[T]):
     def __len__(self) -> int:
         return self._size
 
+    @property
+    def key_count(self) -> int:
+        """The number of keys with items. As many items that are taken next have distinct keys."""
+        return len(self._by_key)
+
     def put(self, key: str, item: T) -> None:
         """Appends an item. Raises asyncio.QueueFull."""
         if self._size >= self._max_size:

@@ -47,11 +47,15 @@ class PublicKeyCache:
         if key is None:
             self.evict(instance_id)
             return None
+        self.put(instance_id, key)
+        return key
+
+    def put(self, instance_id: str, key: bytes) -> None:
+        """Caches a key that was just read or stored."""
         self._cached[instance_id] = key
         self._cached.move_to_end(instance_id)
         if len(self._cached) > MAX_ENTRIES:
             self._cached.popitem(last=False)
-        return key
 
     def cached(self, instance_id: str) -> bytes | None:
         """The instance's public key, if it is cached."""

@@ -3,17 +3,13 @@
 import asyncio
 import hashlib
 import time
+import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
-
-import msgspec
 
 from shm.core.errors import Forbidden
-from shm.core.releases import version_rank
-from shm.core.settings import Settings
 from shm.db.database import Database
+from shm.ingest.enrolment import Confirmation, EnrolmentWriter, RegistrationResult
 from shm.ingest.key_cache import PublicKeyCache
 from shm.ingest.payloads import Registration
 
@@ -23,43 +19,19 @@ REFRESH_MAX_LEAVES = 5_000  # of a statement: instances with many keys change ma
 # Time limit of one step. After an outage many instances are due, and every read has to correct for those that remain.
 REFRESH_DURATION_S = 1.0
 REFRESH_PAUSE_S = 0.02  # between two pages, so that batches of snapshots get the lock
+REPLAYED = "This request was carried out before. Sign a new one with the present time."
 SIGNED_BEFORE_ERASURE = (
     "This install was erased, and the request was signed before that. Sign one with a newer timestamp."
 )
 
 
-class RegistrationResult(StrEnum):
-    """The result of a registration."""
-
-    NEW = "new"
-    KNOWN = "known"
-    CONFLICT = "conflict"
-    REVOKED = "revoked"
-    OVER_LIMIT = "over_limit"
-
-
-@dataclass(frozen=True, slots=True)
-class _StagedRegistration:
-    staged: msgspec.Raw | None
-    slug: str
-    name: str
-    signed_before_erasure: bool
-
-
-class _Staged(msgspec.Struct):
-    app_version: str | None = None
-
-
 class Registry:
     """Writes the instances of one database."""
 
-    def __init__(self, database: Database, keys: PublicKeyCache, settings: Settings) -> None:
+    def __init__(self, database: Database, keys: PublicKeyCache, enrolment: EnrolmentWriter) -> None:
         self._database = database
-        self._requires_approval = settings.activation == "manual"
-        self._max_keys = settings.max_keys
-        self._max_new_installs = settings.max_new_installs if settings.ratelimit_enabled else None
-        self._max_values = settings.max_values
         self._keys = keys
+        self._enrolment = enrolment
 
     async def public_key(self, instance_id: str, *, refresh: bool = False) -> bytes:
         """As `PublicKeyCache.get`, but raises Forbidden for an unknown instance."""
@@ -76,62 +48,42 @@ class Registry:
         """Removes an outdated key from the cache."""
         self._keys.evict(instance_id)
 
-    async def register(self, registration: Registration, *, may_add: bool) -> RegistrationResult:
-        """Stores an unauthenticated registration: a new pending instance, or staged changes of an existing one.
+    async def register(
+        self, registration: Registration, *, may_add: bool, action: bytes | None = None
+    ) -> RegistrationResult:
+        """Stores a registration: a new pending instance, or staged changes of an existing one.
 
-        Without `may_add`, a new instance is not stored and the result is OVER_LIMIT.
+        Without `may_add`, a new instance is not stored and the result is OVER_LIMIT. `action`: the body of a signed
+        registration with a time. Raises Forbidden for a replay.
         """
-        verdict = await self._database.fetch_value(
-            str,
-            "instances.register",
-            instance_id=registration.instance_id,
-            public_key=registration.public_key,
-            app_slug=registration.app_slug,
-            app_name=registration.app_name,
-            app_version=registration.app_version,
-            version_rank=version_rank(registration.app_version),
-            environment=registration.environment,
-            deployment_mode=registration.deployment_mode,
-            os_arch=registration.os_arch,
-            may_add=may_add,
-        )
-        assert verdict is not None  # noqa: S101 - the statement always returns a row
-        return RegistrationResult(verdict)
+        action_hash = None if action is None else _hash_action(registration.instance_id, action)
+        result = await self._enrolment.register(registration, may_add=may_add, action_hash=action_hash)
+        if result is RegistrationResult.REPLAYED:
+            raise Forbidden("replayed", REPLAYED)
+        if result in (RegistrationResult.NEW, RegistrationResult.KNOWN):  # the activation follows soon
+            self._keys.put(registration.instance_id, registration.public_key)
+        return result
 
-    async def confirm_key(self, instance_id: str, public_key: bytes, signed_at: datetime | None = None) -> str:
+    async def confirm_key(
+        self, instance_id: str, public_key: bytes, signed_at: datetime | None = None, action: bytes | None = None
+    ) -> str:
         """Applies the staged changes and activates the instance, after a signature by this key was verified.
 
         `signed_at`: the time in the signed body. A body without one may be a replay: it counts as a sign of life only
-        the first time, and is refused for an instance that was erased. Returns the status, which stays `pending` where
-        an admin has to approve. Raises Forbidden for an instance that is unknown or revoked or has another key.
+        the first time, and is refused for an instance that was erased. `action`: the body of a request that is
+        accepted once. Returns the status, which stays `pending` where an admin has to approve. Raises Forbidden for a
+        replay, and for an instance that is unknown or revoked or has another key.
         """
-        selector = {"instance_id": instance_id, "public_key": public_key, "signed_at": signed_at}
-        registration = await self._database.fetch_one(_StagedRegistration, "instances.select_staged", **selector)
-        status = None
-        if registration is not None and registration.signed_before_erasure:
+        action_hash = None if action is None else _hash_action(instance_id, action)
+        result = await self._enrolment.confirm(instance_id, public_key, signed_at, action_hash)
+        if result is Confirmation.REPLAYED:
+            raise Forbidden("replayed", REPLAYED)
+        if result is Confirmation.ERASED:
             raise Forbidden("signed_before_erasure", SIGNED_BEFORE_ERASURE)
-        if registration is not None:
-            await self._database.execute("applications.insert_missing", slug=registration.slug, name=registration.name)
-            status = await self._database.fetch_value(
-                str,
-                "instances.confirm_key",
-                requires_approval=self._requires_approval,
-                max_keys=self._max_keys,
-                max_values=self._max_values,
-                max_new_installs=self._max_new_installs,
-                **_staged_parameters(registration.staged),
-                **selector,
-            )
-        if status is None:
+        if result is Confirmation.UNKNOWN:
             self.evict_key(instance_id)
             raise unknown_instance()
-        return status
-
-    async def record_action(self, body: bytes, signed_at: datetime) -> None:
-        """Records a signed action, by the hash of its body, before it is carried out. Raises Forbidden for a replay."""
-        action = {"action_hash": hashlib.sha256(body).digest(), "signed_at": signed_at}
-        if not await self._database.execute("erasure.record_action", **action):
-            raise Forbidden("replayed", "This request was carried out before. Sign a new one with the present time.")
+        return result.value
 
     async def set_status(self, instance_id: str, status: str) -> None:
         """Sets `active` or `revoked`, which is final, on behalf of an admin. Takes effect in all servers at once."""
@@ -139,9 +91,11 @@ class Registry:
         if status == "revoked":
             await self._database.execute("instances.end_series", instance_id=instance_id)
 
-    async def rotate(self, instance_id: str, public_key: bytes, new_key: bytes, signed_at: datetime) -> None:
+    async def rotate(
+        self, instance_id: str, public_key: bytes, new_key: bytes, signed_at: datetime, action: bytes
+    ) -> None:
         """Replaces the public key, in all servers, after `confirm_key` with the old one. Raises as that does."""
-        await self.confirm_key(instance_id, public_key, signed_at)
+        await self.confirm_key(instance_id, public_key, signed_at, action)
         rotated = await self._database.execute(
             "instances.rotate_key", instance_id=instance_id, public_key=public_key, new_key=new_key
         )
@@ -186,15 +140,9 @@ class Registry:
         return True
 
 
-def _staged_parameters(staged: msgspec.Raw | None) -> dict[str, str | None]:
-    """The staged changes as parameters of the statement, with the rank of their version."""
-    if staged is None:
-        return {"staged": None, "version_rank": None}
-    changes = msgspec.json.decode(staged, type=_Staged)
-    return {
-        "staged": bytes(staged).decode(),
-        "version_rank": None if changes.app_version is None else version_rank(changes.app_version),
-    }
+def _hash_action(instance_id: str, body: bytes) -> bytes:
+    """Identifies an action: two installs may send the same bytes, as an activation need not name its install."""
+    return hashlib.sha256(uuid.UUID(instance_id).bytes + body).digest()
 
 
 def unknown_instance() -> Forbidden:

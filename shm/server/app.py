@@ -32,6 +32,7 @@ from shm.db.database import Database
 from shm.feed.hub import Feed
 from shm.ingest.batch_writer import BatchWriter
 from shm.ingest.bulk_changes import BulkChanges
+from shm.ingest.enrolment import EnrolmentWriter
 from shm.ingest.erasure import Eraser
 from shm.ingest.key_cache import PublicKeyCache
 from shm.ingest.registry import Registry
@@ -142,11 +143,13 @@ async def running_services(
     if settings.metric_words is not None:
         metric_keys.use_words(settings.metric_words)
     keys = PublicKeyCache(database, settings)
-    registry, eraser = Registry(database, keys, settings), Eraser(database, keys, settings)
+    turn = asyncio.Lock()  # of the writer's connection
+    enrolment = EnrolmentWriter(writer, settings, turn)
+    registry, eraser = Registry(database, keys, enrolment), Eraser(database, keys, settings)
     distributions = DistributionReader(database)
     kpis = KpiReader(database, distributions, settings)
     result_cache = SingleFlightCache()
-    intake = BatchWriter(writer, registry, settings, instruments)
+    intake = BatchWriter(writer, registry, settings, instruments, turn)
     change_feed = Feed(database, kpis, settings)
     services = Services(
         settings=settings,
@@ -174,6 +177,7 @@ async def running_services(
     )
     async with run_in_background(
         keys.run(),
+        enrolment.run(),
         services.intake.run(),
         services.feed.run(),
         services.rate_limiter.run(),

@@ -180,12 +180,6 @@ WHERE id_hash = ANY(ARRAY(
     SELECT id_hash FROM erased_identities WHERE erased_at < now() - %(age)s::interval ORDER BY erased_at LIMIT %(limit)s
 ));
 
--- name: record_action
--- Records a signed action. No row: it was carried out before.
-INSERT INTO signed_actions (action_hash, signed_at) VALUES (%(action_hash)s, %(signed_at)s)
-ON CONFLICT (action_hash) DO NOTHING
-RETURNING signed_at;
-
 -- name: delete_old_actions
 -- Deletes actions whose timestamps are too old to be accepted again.
 DELETE FROM signed_actions

@@ -21,6 +21,7 @@ from shm.core.shared_memory import WorkerSlots
 from shm.db.database import Database
 from shm.db.embedded import EmbeddedPostgres
 from shm.ingest.batch_writer import BatchWriter
+from shm.ingest.enrolment import EnrolmentWriter
 from shm.ingest.key_cache import PublicKeyCache
 from shm.ingest.payloads import Snapshot
 from shm.ingest.registry import Registry
@@ -147,8 +148,10 @@ async def test_requests_queued_behind_a_failed_batch_fail_with_it(postgres_dir: 
     settings = Settings.load({"SHM_DB_PATIENCE": "1s", "SHM_BATCH": "1"})
     with postgres.running() as dsn:
         async with Database.connect(settings, dsn, 1) as database:
-            registry = Registry(database, PublicKeyCache(database, settings), settings)
-            intake = BatchWriter(database, registry, settings, Instruments(WorkerSlots(1)))
+            turn = asyncio.Lock()
+            enrolment = EnrolmentWriter(database, settings, turn)
+            registry = Registry(database, PublicKeyCache(database, settings), enrolment)
+            intake = BatchWriter(database, registry, settings, Instruments(WorkerSlots(1)), turn)
             await asyncio.to_thread(postgres._control, "stop", "-m", "fast")
             waiting = [asyncio.create_task(intake.store(a_snapshot())) for _ in range(20)]
             writer = asyncio.create_task(intake.run())

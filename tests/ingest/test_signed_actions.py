@@ -25,7 +25,7 @@ from tests.support.signed_actions import act, action, ago, backlog, rotate
 from tests.support.targets import BATCH, WAITING
 
 TIMEOUT_S = 20
-CONFIRM_KEY = "AND i.public_key ="  # in the SQL that confirms a key, the first statement of a rotation
+CONFIRM_KEYS = 'EXECUTE "enrolment.confirm_batch"'  # in the SQL that confirms keys, the first statement of a rotation
 UNREAD = 20  # concurrent disclosures
 MAX_UNREAD_BYTES = 10 * 1024**2  # for each: a page of snapshots of 60 KiB as rows, encoded, and in buffers
 LARGE_SNAPSHOTS = """
@@ -150,7 +150,7 @@ def test_of_concurrent_rotations_exactly_one_succeeds(server: ServerProcess, dat
     with admin_cursor(database) as cursor, ThreadPoolExecutor(2) as pool:
         cursor.execute("SELECT pg_advisory_lock(%s)", [Lock.WRITERS])
         responses = [pool.submit(rotate, install, new) for new in new_keys]
-        wait_for_writers(cursor, 2, CONFIRM_KEY)
+        wait_for_writers(cursor, 1, CONFIRM_KEYS)
         cursor.execute("SELECT pg_advisory_unlock(%s)", [Lock.WRITERS])
         statuses = [response.result(TIMEOUT_S).status_code for response in responses]
     assert sorted(statuses) == [200, 403]

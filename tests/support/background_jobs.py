@@ -15,6 +15,7 @@ from shm.core.settings import Settings
 from shm.db.advisory_locks import Lock
 from shm.db.database import Database
 from shm.feed.hub import Feed
+from shm.ingest.enrolment import EnrolmentWriter
 from shm.ingest.erasure import Eraser
 from shm.ingest.key_cache import PublicKeyCache
 from shm.ingest.registry import Registry
@@ -63,7 +64,8 @@ def run_background_jobs(database: str, **environment: str) -> Iterator[Backgroun
         own = runner.run(opened.__aenter__())
         try:
             keys = PublicKeyCache(own, settings)
-            registry, eraser = Registry(own, keys, settings), Eraser(own, keys, settings)
+            enrolment = EnrolmentWriter(own, settings, asyncio.Lock())
+            registry, eraser = Registry(own, keys, enrolment), Eraser(own, keys, settings)
             kpis = KpiReader(own, DistributionReader(own), settings)
             feed = Feed(own, kpis, settings)
             yield BackgroundJobs(runner, own, background_jobs.jobs(own, registry, eraser, feed, settings))

@@ -12,8 +12,9 @@ import msgspec
 from shm.core.errors import Conflict, Forbidden, Refusal, Unauthorized
 from shm.ingest import payloads, signatures
 from shm.ingest.batch_writer import Outcome
+from shm.ingest.enrolment import RegistrationResult
 from shm.ingest.erasure import ErasureReceipt
-from shm.ingest.registry import RegistrationResult, unknown_instance
+from shm.ingest.registry import unknown_instance
 from shm.ingest.signatures import SignedBody
 from shm.server.http.ingest_requests import SIGNATURE_HEADERS, Endpoint, Request, Response, encode
 from shm.server.services import Services
@@ -66,13 +67,11 @@ async def register(services: Services, request: Request) -> Response:
             raise Forbidden("instance_mismatch", "instance_id in the body is not the one in X-Instance-ID.")
         signatures.verify_body(headers, registration.public_key, request.body)
         signed_at = payloads.parse_signed_registration(request.body, datetime.now(UTC), services.settings)
-        if signed_at is not None:
-            await services.registry.record_action(request.body, signed_at)
+    action = None if signed_at is None else request.body
     limits = services.rate_limiter
-    may_add = limits.may_add_install(request.address)
-    verdict = await services.registry.register(registration, may_add=may_add)
-    if verdict is RegistrationResult.NEW:
-        limits.take_new_install(request.address)
+    with limits.reserve_new_install(request.address) as reservation:
+        verdict = await services.registry.register(registration, may_add=reservation.is_granted, action=action)
+        reservation.is_used = verdict is RegistrationResult.NEW
     if verdict is RegistrationResult.OVER_LIMIT:
         raise limits.too_many_installs(request.address)
     if verdict is RegistrationResult.CONFLICT:
@@ -80,7 +79,7 @@ async def register(services: Services, request: Request) -> Response:
     if verdict is RegistrationResult.REVOKED:
         raise unknown_instance()
     if signed:
-        await services.registry.confirm_key(registration.instance_id, registration.public_key, signed_at)
+        await services.registry.confirm_key(registration.instance_id, registration.public_key, signed_at, action)
     status = HTTPStatus.CREATED if verdict is RegistrationResult.NEW else HTTPStatus.OK
     return Response(encode(StatusMessage("ok", "Registered")), status)
 
@@ -92,9 +91,8 @@ async def activate(services: Services, request: Request) -> Response:
     """
     signed = await _verify(services, request)
     signed_at = payloads.parse_activation(signed, datetime.now(UTC), services.settings)
-    if signed_at is not None:
-        await services.registry.record_action(signed.body, signed_at)
-    status = await services.registry.confirm_key(signed.instance_id, signed.public_key, signed_at)
+    action = None if signed_at is None else signed.body
+    status = await services.registry.confirm_key(signed.instance_id, signed.public_key, signed_at, action)
     return Response(encode(ActivationStatus(status)))
 
 
@@ -164,8 +162,9 @@ async def rotate(services: Services, request: Request) -> Response:
     if is_repeated:  # it changes nothing, and is no sign of life
         await services.registry.confirm_key(headers.instance_id, by_new_key.public_key)
     else:
-        await services.registry.record_action(request.body, signed_at)
-        await services.registry.rotate(headers.instance_id, by_current_key.public_key, by_new_key.public_key, signed_at)
+        await services.registry.rotate(
+            headers.instance_id, by_current_key.public_key, by_new_key.public_key, signed_at, request.body
+        )
     return Response(encode(StatusMessage("ok", "Rotated")))
 
 
@@ -180,8 +179,7 @@ async def disclose(services: Services, request: Request) -> Response:
     """Exports all stored data of the instance."""
     signed = await _verify(services, request)
     signed_at = payloads.parse_action(signed, "disclose", datetime.now(UTC), services.settings)
-    await services.registry.record_action(signed.body, signed_at)
-    await services.registry.confirm_key(signed.instance_id, signed.public_key, signed_at)
+    await services.registry.confirm_key(signed.instance_id, signed.public_key, signed_at, signed.body)
     return Response(_export_chunks(services, signed.instance_id))
 
 

@@ -1,0 +1,178 @@
+"""Writes registrations and confirmed keys, many in one transaction, so that a new fleet enrols at once."""
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+from shm.core.releases import version_rank
+from shm.core.settings import Settings
+from shm.core.tasks import run_in_background
+from shm.db.database import Database
+from shm.ingest.group_commit import BatchLimits, GroupCommit
+from shm.ingest.payloads import Registration
+
+MAX_BATCH = 100  # registrations or confirmations in one transaction: some milliseconds under the writers' lock
+
+_encoder = msgspec.json.Encoder()
+
+
+class RegistrationResult(StrEnum):
+    """The result of a registration; the values of the statement."""
+
+    NEW = "new"
+    KNOWN = "known"
+    CONFLICT = "conflict"
+    REVOKED = "revoked"
+    OVER_LIMIT = "over_limit"
+    REPLAYED = "replayed"
+
+
+class Confirmation(StrEnum):
+    """The result of a confirmed key; the values of the statement."""
+
+    ACTIVE = "active"
+    PENDING = "pending"
+    UNKNOWN = "unknown"
+    ERASED = "erased"
+    REPLAYED = "replayed"
+    NO_APPLICATION = "no_application"  # never returned: the application is inserted, and the key confirmed again
+
+
+class _NewRegistration(msgspec.Struct):
+    """A registration as the statement reads it. `action_hash`: of a signed one with a time."""
+
+    instance_id: str
+    public_key: bytes
+    app_slug: str
+    app_name: str
+    app_version: str
+    version_rank: str
+    environment: str
+    deployment_mode: str
+    os_arch: str
+    may_add: bool
+    action_hash: bytes | None
+
+
+class _ProvenKey(msgspec.Struct):
+    """A key that signed a request, as the statement reads it."""
+
+    instance_id: str
+    public_key: bytes
+    signed_at: datetime | None
+    action_hash: bytes | None
+    request_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Registered:
+    position: int
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Confirmed:
+    position: int
+    verdict: str
+    app_slug: str | None
+    app_name: str | None
+    unranked_version: str | None
+
+
+class EnrolmentWriter:
+    """Writes registrations and confirmed keys to the database; no other code does."""
+
+    def __init__(self, database: Database, settings: Settings, turn: asyncio.Lock) -> None:
+        self._database = database
+        self._limits = {
+            "requires_approval": settings.activation == "manual",
+            "max_keys": settings.max_keys,
+            "max_values": settings.max_values,
+            "max_new_installs": settings.max_new_installs if settings.ratelimit_enabled else None,
+        }
+        # One member of a batch for each instance: the statements compare a member with what is stored.
+        self._registrations: GroupCommit[_NewRegistration, RegistrationResult] = GroupCommit(
+            "registrations",
+            self._write_registrations,
+            BatchLimits(settings.queue, MAX_BATCH, is_distinct=True),
+            turn,
+        )
+        self._confirmations: GroupCommit[_ProvenKey, Confirmation] = GroupCommit(
+            "confirmations",
+            self._write_confirmations,
+            BatchLimits(settings.queue, MAX_BATCH, is_distinct=True),
+            turn,
+        )
+
+    async def register(
+        self, registration: Registration, *, may_add: bool, action_hash: bytes | None
+    ) -> RegistrationResult:
+        """Returns after the registration is committed. Raises Overloaded."""
+        row = _NewRegistration(
+            instance_id=registration.instance_id,
+            public_key=registration.public_key,
+            app_slug=registration.app_slug,
+            app_name=registration.app_name,
+            app_version=registration.app_version,
+            version_rank=version_rank(registration.app_version),
+            environment=registration.environment,
+            deployment_mode=registration.deployment_mode,
+            os_arch=registration.os_arch,
+            may_add=may_add,
+            action_hash=action_hash,
+        )
+        return await self._registrations.submit(row.instance_id, row)
+
+    async def confirm(
+        self, instance_id: str, public_key: bytes, signed_at: datetime | None, action_hash: bytes | None
+    ) -> Confirmation:
+        """Returns after the confirmation is committed. Raises Overloaded."""
+        request_id = None if action_hash is None else str(uuid.uuid4())
+        row = _ProvenKey(instance_id, public_key, signed_at, action_hash, request_id)
+        return await self._confirmations.submit(instance_id, row)
+
+    async def run(self) -> None:
+        """The writer tasks. Runs until cancelled; cancel it only after all calls have returned."""
+        async with run_in_background(self._registrations.run(), self._confirmations.run()):
+            await asyncio.Event().wait()
+
+    async def _write_registrations(self, batch: Sequence[_NewRegistration]) -> list[RegistrationResult]:
+        rows = await self._database.fetch(_Registered, "enrolment.register_batch", batch=_encode(batch))
+        return [RegistrationResult(row.verdict) for row in sorted(rows, key=lambda row: row.position)]
+
+    async def _write_confirmations(self, batch: Sequence[_ProvenKey]) -> list[Confirmation]:
+        results: dict[int, Confirmation] = {}
+        remaining = list(enumerate(batch))
+        while remaining:
+            members = [member for _, member in remaining]
+            rows = await self._database.fetch(
+                _Confirmed, "enrolment.confirm_batch", batch=_encode(members), **self._limits
+            )
+            repeated = []
+            missing: dict[str, str] = {}
+            for row in rows:
+                index, member = remaining[row.position - 1]
+                result = results[index] = Confirmation(row.verdict)
+                if result is Confirmation.NO_APPLICATION and row.app_slug is not None and row.app_name is not None:
+                    missing[row.app_slug] = row.app_name
+                    repeated.append((index, member))
+                if row.unranked_version is not None:
+                    await self._rank(member.instance_id, row.unranked_version)
+            for slug, name in missing.items():
+                await self._database.execute("applications.insert_missing", slug=slug, name=name)
+            remaining = repeated
+        return [results[index] for index in range(len(batch))]
+
+    async def _rank(self, instance_id: str, version: str) -> None:
+        row = {"instance_id": instance_id, "app_version": version, "version_rank": version_rank(version)}
+        await self._database.execute("check.repair_ranks", rows=_encode([row]))
+
+
+def _encode(rows: Sequence[object]) -> str:
+    """Rows as a JSON array, with bytes in Base64; the order is the position."""
+    return _encoder.encode(rows).decode()

@@ -1,0 +1,294 @@
+-- Registrations and confirmed keys, many in one transaction. No two members of a batch are of the same instance.
+
+-- name: register_batch (prepared)
+-- Stores a batch of registrations (a JSON array), which are unsigned or whose signature was verified with their own key,
+-- and returns a verdict for each by its position:
+--   new         the instance is pending: nobody had its ID, or nobody had proved the key that had it; whoever signs first
+--               owns the ID. A deleted ID belongs to its last key as long as its hash is kept
+--   known       with the same key; the content is staged
+--   conflict    the ID has another key
+--   revoked     revoked, or being erased
+--   over_limit  it would be new, or a conflict, and must not be (`may_add`)
+--   replayed    this signed registration was carried out before
+-- The name of an application may be an alias of another.
+SELECT pg_advisory_xact_lock({writers_lock});
+WITH batch AS MATERIALIZED (
+    SELECT *, decode(encoded_key, 'base64') AS public_key
+    FROM ROWS FROM (
+        jsonb_to_recordset(%(batch)s::jsonb) AS (
+            instance_id uuid,
+            public_key text,
+            app_slug text,
+            app_name text,
+            app_version text,
+            version_rank text,
+            environment text,
+            deployment_mode text,
+            os_arch text,
+            may_add boolean,
+            action_hash text
+        )
+    ) WITH ORDINALITY AS member (
+        instance_id, encoded_key, app_slug, app_name, app_version, version_rank, environment, deployment_mode, os_arch,
+        may_add, action_hash, position
+    )
+),
+existing AS MATERIALIZED (
+    SELECT
+        instance_id, public_key,
+        status = 'revoked' OR erasing_since IS NOT NULL AS is_refused,
+        status = 'pending' AND first_seen_at IS NULL AS is_unconfirmed
+    FROM instances
+    WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM batch))
+),
+verdicts AS MATERIALIZED (
+    SELECT
+        b.position, b.instance_id, b.public_key, b.app_name, b.app_version, b.version_rank, b.environment,
+        b.deployment_mode, b.os_arch, erased.erased_at,
+        coalesce(alias.app_slug, b.app_slug) AS app_slug,
+        CASE
+            WHEN action.action_hash IS NOT NULL THEN 'replayed'
+            WHEN e.is_refused THEN 'revoked'
+            WHEN e.public_key = b.public_key THEN 'known'
+            WHEN NOT b.may_add THEN 'over_limit'
+            WHEN
+                NOT e.is_unconfirmed
+                OR erased.key_hash <> sha256(settings.hash_key || uuid_send(b.instance_id) || b.public_key)
+            THEN 'conflict'
+            ELSE 'new'
+        END AS verdict
+    FROM batch b
+    CROSS JOIN settings
+    LEFT JOIN existing e ON e.instance_id = b.instance_id
+    LEFT JOIN erased_identities erased ON erased.id_hash = sha256(settings.hash_key || uuid_send(b.instance_id))
+    LEFT JOIN signed_actions action ON action.action_hash = decode(b.action_hash, 'base64')
+    LEFT JOIN application_aliases alias ON alias.slug = b.app_slug
+),
+before AS MATERIALIZED (
+    SELECT * FROM instance_states
+    WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM verdicts WHERE verdict = 'new'))
+),
+after AS MATERIALIZED (
+    SELECT
+        instance_id, app_slug, app_version, environment, 'pending' AS status, NULL::timestamptz AS first_seen_at,
+        NULL::timestamptz AS last_seen_at, NULL::timestamptz AS snapshot_at, '{}'::jsonb AS leaves
+    FROM verdicts
+    WHERE verdict = 'new'
+),
+-- use: deltas
+-- use: tallies_updated
+-- use: departed
+-- use: feed_numbered
+stored AS (
+    INSERT INTO instances (
+        instance_id, public_key, app_slug, app_name, app_version, version_rank, environment, deployment_mode, os_arch,
+        erased_at, counted, cursor
+    )
+    SELECT
+        p.instance_id, v.public_key, p.app_slug, v.app_name, p.app_version, v.version_rank, p.environment,
+        v.deployment_mode, v.os_arch, v.erased_at, p.counted, n.cursor
+    FROM evaluated p
+    JOIN verdicts v ON v.instance_id = p.instance_id
+    JOIN numbered n ON n.instance_id = p.instance_id
+    ON CONFLICT (instance_id) DO UPDATE SET
+        public_key = excluded.public_key,
+        app_slug = excluded.app_slug,
+        app_name = excluded.app_name,
+        app_version = excluded.app_version,
+        version_rank = excluded.version_rank,
+        environment = excluded.environment,
+        deployment_mode = excluded.deployment_mode,
+        os_arch = excluded.os_arch,
+        registered_at = excluded.registered_at,
+        staged = NULL,
+        counted = excluded.counted,
+        cursor = excluded.cursor
+),
+staged AS (
+    UPDATE instances i SET staged = jsonb_build_object(
+        'app_slug', v.app_slug, 'app_name', v.app_name, 'app_version', v.app_version, 'version_rank', v.version_rank,
+        'environment', v.environment, 'deployment_mode', v.deployment_mode, 'os_arch', v.os_arch
+    )
+    FROM verdicts v
+    WHERE i.instance_id = v.instance_id AND v.verdict = 'known'
+)
+SELECT position, verdict FROM verdicts;
+
+-- name: confirm_batch (prepared)
+-- Applies a batch of verified signatures (a JSON array): each staged registration takes effect, and each instance becomes
+-- active unless approval is required. Returns a verdict for each by its position:
+--   active, pending  the status of the instance from now on
+--   unknown          no such instance, another key, revoked, or being erased
+--   erased           the instance was erased after the time of the signature
+--   replayed         this signed action was carried out before
+--   no_application   nothing was changed, because the application `app_slug` has to be inserted first
+-- If `max_new_installs` have been seen for the first time in this hour, a further one needs approval (null: no limit). An
+-- instance that moves to another application takes those keys there that are aggregated in it. `signed_at`: the time that
+-- was signed; the instance was seen now. Without it, the request may be a replay: it counts as seen only the first time.
+-- `unranked_version`: a version that took effect and was staged by a release that did not store its rank.
+SELECT pg_advisory_xact_lock({writers_lock});
+WITH batch AS MATERIALIZED (
+    SELECT * FROM ROWS FROM (
+        jsonb_to_recordset(%(batch)s::jsonb) AS (
+            instance_id uuid, public_key text, signed_at timestamptz, action_hash text, request_id uuid
+        )
+    ) WITH ORDINALITY AS member (instance_id, public_key, signed_at, action_hash, request_id, position)
+),
+existing AS MATERIALIZED (
+    SELECT
+        instance_id, public_key, status, app_slug, app_name, staged, first_seen_at, snapshot_at, metrics, needs_approval,
+        erased_at, erasing_since
+    FROM instances
+    WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM batch))
+),
+verdicts AS MATERIALIZED (
+    SELECT
+        b.position, b.instance_id, b.signed_at, b.action_hash, b.request_id, e.staged, e.snapshot_at, e.metrics, e.needs_approval,
+        e.status = 'pending' AND e.first_seen_at IS NULL AS is_first,
+        e.app_slug AS old_slug,
+        coalesce(e.staged ->> 'app_slug', e.app_slug) AS app_slug,
+        coalesce(e.staged ->> 'app_name', e.app_name) AS app_name,
+        CASE
+            WHEN action.action_hash IS NOT NULL AND action.request_id IS DISTINCT FROM b.request_id THEN 'replayed'
+            WHEN
+                e.instance_id IS NULL OR e.public_key <> decode(b.public_key, 'base64') OR e.status = 'revoked'
+                OR e.erasing_since IS NOT NULL
+            THEN 'unknown'
+            WHEN e.erased_at IS NOT NULL AND (b.signed_at > e.erased_at) IS NOT TRUE THEN 'erased'
+            WHEN application.slug IS NULL THEN 'no_application'
+            ELSE 'confirmed'
+        END AS verdict
+    FROM batch b
+    LEFT JOIN existing e ON e.instance_id = b.instance_id
+    LEFT JOIN signed_actions action ON action.action_hash = decode(b.action_hash, 'base64')
+    LEFT JOIN applications application ON application.slug = coalesce(e.staged ->> 'app_slug', e.app_slug)
+),
+before AS MATERIALIZED (
+    SELECT * FROM instance_states
+    WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM verdicts WHERE verdict = 'confirmed'))
+),
+approvals AS MATERIALIZED (
+    SELECT
+        v.instance_id,
+        v.needs_approval OR coalesce(
+            v.is_first AND coalesce(hour.instances, 0) + row_number() OVER (PARTITION BY v.is_first ORDER BY v.position)
+            > %(max_new_installs)s::bigint,
+            FALSE
+        ) AS needs_approval
+    FROM verdicts v
+    CROSS JOIN (
+        SELECT sum(instances) AS instances FROM tallies
+        WHERE metric_type = 'new' AND key = to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24')
+    ) hour
+    WHERE v.verdict = 'confirmed'
+),
+moving AS MATERIALIZED (
+    SELECT instance_id, app_slug, snapshot_at, flatten_metrics(metrics) AS leaves
+    FROM verdicts
+    WHERE verdict = 'confirmed' AND app_slug <> old_slug AND snapshot_at IS NOT NULL
+),
+moving_snapshots AS MATERIALIZED (
+    SELECT instance_id, snapshot_at, app_slug, coalesce(leaves, metrics) AS leaves FROM snapshots
+    WHERE
+        instance_id = ANY(ARRAY(SELECT instance_id FROM moving)) AND snapshot_at = ANY(ARRAY(SELECT snapshot_at FROM moving))
+),
+moved AS MATERIALIZED (
+    SELECT m.instance_id, m.app_slug, m.leaves, s.leaves AS sent_leaves
+    FROM moving m
+    LEFT JOIN moving_snapshots s
+        ON s.instance_id = m.instance_id AND s.snapshot_at = m.snapshot_at AND s.app_slug = m.app_slug
+),
+sent_keys AS (
+    SELECT m.app_slug, leaf.key, 1 AS instances
+    FROM moved m
+    CROSS JOIN LATERAL jsonb_each(m.leaves) leaf
+    WHERE m.sent_leaves IS NULL
+),
+sent_values AS (
+    SELECT m.app_slug, leaf.key, leaf.value #>> '{}' AS value, 1 AS instances
+    FROM moved m
+    CROSS JOIN LATERAL jsonb_each(m.leaves) leaf
+    WHERE m.sent_leaves IS NULL AND jsonb_typeof(leaf.value) = 'string'
+),
+-- use: keys_admitted
+moved_leaves AS MATERIALIZED (
+    SELECT
+        m.instance_id,
+        coalesce(
+            m.sent_leaves,
+            m.leaves - (
+                ARRAY(SELECT r.key FROM refused_keys r WHERE r.app_slug = m.app_slug)
+                || ARRAY(
+                    SELECT r.key FROM refused_values r
+                    WHERE r.app_slug = m.app_slug AND m.leaves -> r.key = to_jsonb(r.value)
+                )
+            )
+        ) AS leaves
+    FROM moved m
+),
+after AS MATERIALIZED (
+    SELECT
+        b.instance_id,
+        v.app_slug,
+        coalesce(v.staged ->> 'app_version', b.app_version) AS app_version,
+        coalesce(v.staged ->> 'environment', b.environment) AS environment,
+        CASE
+            WHEN b.status = 'pending' AND (%(requires_approval)s::boolean OR a.needs_approval) THEN 'pending'
+            ELSE 'active'
+        END AS status,
+        coalesce(b.first_seen_at, now()) AS first_seen_at,
+        CASE WHEN b.first_seen_at IS NULL OR v.signed_at IS NOT NULL THEN now() ELSE b.last_seen_at END AS last_seen_at,
+        b.snapshot_at,
+        coalesce(m.leaves, b.leaves) AS leaves
+    FROM before b
+    JOIN verdicts v ON v.instance_id = b.instance_id
+    JOIN approvals a ON a.instance_id = b.instance_id
+    LEFT JOIN moved_leaves m ON m.instance_id = b.instance_id
+),
+-- use: deltas
+-- use: tallies_updated
+-- use: absences_ended
+-- use: departed
+-- use: feed_numbered
+actions_recorded AS (
+    INSERT INTO signed_actions (action_hash, signed_at, request_id)
+    SELECT decode(action_hash, 'base64'), signed_at, request_id
+    FROM verdicts
+    WHERE verdict = 'confirmed' AND action_hash IS NOT NULL
+    ON CONFLICT (action_hash) DO NOTHING
+),
+updated AS (
+    UPDATE instances i SET
+        status = p.status,
+        app_slug = p.app_slug,
+        previous_app_slug = CASE WHEN p.app_slug <> i.app_slug THEN i.app_slug ELSE i.previous_app_slug END,
+        app_name = v.app_name,
+        app_version = p.app_version,
+        version_rank = coalesce(v.staged ->> 'version_rank', i.version_rank),
+        environment = p.environment,
+        deployment_mode = coalesce(v.staged ->> 'deployment_mode', i.deployment_mode),
+        os_arch = coalesce(v.staged ->> 'os_arch', i.os_arch),
+        staged = NULL,
+        first_seen_at = p.first_seen_at,
+        last_seen_at = p.last_seen_at,
+        leaves = CASE WHEN p.app_slug <> i.app_slug THEN nullif(p.leaves, i.metrics) ELSE i.leaves END,
+        needs_approval = p.status = 'pending' AND a.needs_approval,
+        app_cursor = CASE WHEN p.app_slug <> i.app_slug THEN n.cursor ELSE i.app_cursor END,
+-- use: evaluated_columns
+        cursor = n.cursor
+    FROM evaluated p
+    JOIN verdicts v ON v.instance_id = p.instance_id
+    JOIN approvals a ON a.instance_id = p.instance_id
+    JOIN numbered n ON n.instance_id = p.instance_id
+    WHERE i.instance_id = p.instance_id
+)
+SELECT
+    v.position,
+    CASE v.verdict WHEN 'confirmed' THEN p.status ELSE v.verdict END AS verdict,
+    v.app_slug,
+    v.app_name,
+    CASE
+        WHEN v.verdict = 'confirmed' AND NOT v.staged ? 'version_rank' THEN v.staged ->> 'app_version'
+    END AS unranked_version
+FROM verdicts v
+LEFT JOIN evaluated p ON p.instance_id = v.instance_id;
