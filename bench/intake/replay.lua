@@ -3,12 +3,14 @@
 --
 --   wrk ... --script replay.lua URL -- PARTS PAUSE_MS
 --
--- Thread n reads the file PARTS.n, with lines `INSTANCE_ID SIGNATURE BODY`. With PAUSE_MS above zero each connection pauses
--- before each request, exponentially distributed with that mean. The last line of the output is the result as JSON.
+-- Thread n reads the file PARTS.n, with lines `INSTANCE_ID SIGNATURE BODY`: snapshots. In place of the first space, `r` is
+-- an unsigned registration and `a` an activation. With PAUSE_MS above zero each connection pauses before each request,
+-- exponentially distributed with that mean. The last line of the output is the result as JSON.
 
 local threads = {}
 
 local INSTANCE_ID_ENDS, SIGNATURE_ENDS = 36, 36 + 1 + 128
+local PATHS = {[" "] = "/v1/snapshot", r = "/v1/register", a = "/v1/activate"}
 
 function setup(thread)
   thread:set("number", #threads)
@@ -23,7 +25,7 @@ function init(arguments)
     -- wrk waits whole milliseconds; rounding up or down at random keeps the mean
     function delay() return math.floor(-pause_ms * math.log(1 - math.random()) + math.random()) end
   end
-  start = "POST " .. wrk.path .. " HTTP/1.1\r\nHost: " .. wrk.host .. ":" .. wrk.port
+  start = " HTTP/1.1\r\nHost: " .. wrk.host .. ":" .. wrk.port
     .. "\r\nUser-Agent: Go-http-client/1.1\r\nContent-Type: application/json\r\nAccept-Encoding: gzip\r\nContent-Length: "
   -- wrk requests one from thread 0 without sending it
   sent, exhausted, statuses = number == 0 and -1 or 0, 0, {}
@@ -36,10 +38,13 @@ function request()
     return ""
   end
   sent = sent + 1
-  return start .. (#line - SIGNATURE_ENDS - 1)
-    .. "\r\nX-Instance-Id: " .. line:sub(1, INSTANCE_ID_ENDS)
-    .. "\r\nX-Signature: " .. line:sub(INSTANCE_ID_ENDS + 2, SIGNATURE_ENDS)
-    .. "\r\n\r\n" .. line:sub(SIGNATURE_ENDS + 2)
+  local kind, signature = line:sub(INSTANCE_ID_ENDS + 1, INSTANCE_ID_ENDS + 1), ""
+  if kind ~= "r" then
+    signature = "\r\nX-Instance-Id: " .. line:sub(1, INSTANCE_ID_ENDS)
+      .. "\r\nX-Signature: " .. line:sub(INSTANCE_ID_ENDS + 2, SIGNATURE_ENDS)
+  end
+  return "POST " .. PATHS[kind] .. start .. (#line - SIGNATURE_ENDS - 1)
+    .. signature .. "\r\n\r\n" .. line:sub(SIGNATURE_ENDS + 2)
 end
 
 function response(status)

@@ -52,6 +52,16 @@ class RunPair:
         """Durable snapshots for each response of the no-op server."""
         return self.server.rate / self.noop.rate
 
+    @property
+    def server_ms(self) -> float:
+        """CPU time of the server for each durable snapshot."""
+        return self.server_cores / self.server.rate * 1e3
+
+    @property
+    def postgres_ms(self) -> float:
+        """The same of PostgreSQL, background jobs included."""
+        return self.postgres_cores / self.server.rate * 1e3
+
 
 class PairRunner:
     """Both servers, and a directory for signed requests."""

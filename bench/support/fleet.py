@@ -72,7 +72,7 @@ class Fleet:
     """Active installs of one application. They take turns in sending; snapshots of one install are one second apart."""
 
     def __init__(self, size: int) -> None:
-        self.installs = [_install() for _ in range(size)]
+        self.installs = [make_install() for _ in range(size)]
         self._first_snapshot_at = datetime.now(UTC) - FIRST_SNAPSHOT_AGE
         self._next = 0
 
@@ -131,6 +131,7 @@ def signed_bodies(installs: Sequence[Install]) -> Iterator[tuple[bytes, bytes]]:
         yield install.public, nacl.bindings.crypto_sign(body, install.secret)
 
 
-def _install() -> Install:
+def make_install() -> Install:
+    """An ID and a new key pair."""
     public, secret = nacl.bindings.crypto_sign_seed_keypair(os.urandom(32))
     return Install(str(uuid.uuid4()), public, secret)
