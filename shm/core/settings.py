@@ -374,15 +374,15 @@ class Settings:
         "SHM_QUEUE",
         parse_positive_int,
         "10000",
-        "Snapshots that wait for a batch, and statements and keys that wait for a connection. They are some "
-        "seconds of intake; beyond them a 503 is better than a longer wait.",
+        "Snapshots that wait for a batch, as many registrations and activations, and statements and keys that wait for "
+        "a connection. They are some seconds of intake; beyond them a 503 is better than a longer wait.",
     )
     pool: int = setting(
         "SHM_DB_POOL",
         parse_pool_size,
         "6",
-        "Connections to PostgreSQL, in each process, for all but the storing of snapshots, which has its own. "
-        "PostgreSQL starts a process for each connection.",
+        "Connections to PostgreSQL, in each process, for all but registrations, activations and snapshots, which have "
+        "one. PostgreSQL starts a process for each connection.",
     )
     statement_timeout: timedelta = setting(
         "SHM_STATEMENT_TIMEOUT",
