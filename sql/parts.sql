@@ -11,10 +11,10 @@ evaluated AS MATERIALIZED (
         a.*,
         lower(a.environment) <> ALL(settings.uncounted_environments)
             AND a.leaves -> 'sys_ephemeral' IS DISTINCT FROM 'true'::jsonb AS counted,
-        CASE WHEN a.status = 'active' THEN windows.elapsed_windows ELSE 0 END::smallint AS elapsed_windows,
+        CASE WHEN a.status = 'active' THEN windows.elapsed ELSE 0 END::smallint AS elapsed_windows,
         a.status <> 'revoked' AND coalesce(a.snapshot_at + settings.active_window > now(), FALSE) AS reporting,
         least(
-            CASE WHEN a.status = 'active' THEN windows.next END,
+            CASE WHEN a.status = 'active' THEN a.last_seen_at + settings.activity_windows[windows.elapsed + 1] END,
             CASE
                 WHEN a.status <> 'revoked' AND a.snapshot_at + settings.active_window > now()
                 THEN a.snapshot_at + settings.active_window
@@ -23,28 +23,57 @@ evaluated AS MATERIALIZED (
     FROM after a
     CROSS JOIN settings
     CROSS JOIN LATERAL (
-        SELECT
-            count(*) FILTER (WHERE activity.ends_at <= now()) AS elapsed_windows,
-            min(activity.ends_at) FILTER (WHERE activity.ends_at > now()) AS next
-        FROM (
-            SELECT coalesce(a.last_seen_at, '-infinity') + each AS ends_at FROM unnest(settings.activity_windows) each
-        ) activity
+        SELECT coalesce(
+            width_bucket(now() - a.last_seen_at, settings.activity_windows), cardinality(settings.activity_windows)
+        ) AS elapsed
     ) windows
 ),
--- `counterpart`: the leaves on the other side of an instance that stays in the same sums. Leaves that are equal on
--- both sides change nothing, and most are. `|| '{}'` takes them out of TOAST once, not once for each key.
-signed_rows AS MATERIALIZED (
+-- `states`: both states of each instance. `is_same`: it stays in the same sums, so only leaves that differ change
+-- them; most are equal. `|| '{}'` takes leaves out of TOAST once, not once for each key.
+states AS MATERIALIZED (
     SELECT
-        *,
-        lag(leaves || '{}', weight) OVER (PARTITION BY instance_id, app_slug, counted, reporting ORDER BY weight) AS counterpart
-    FROM (
-        SELECT
-            instance_id, app_slug, app_version, status, counted, elapsed_windows, reporting, first_seen_at, leaves, -1 AS weight
-        FROM before
-        UNION ALL
-        SELECT instance_id, app_slug, app_version, status, counted, elapsed_windows, reporting, first_seen_at, leaves, 1
-        FROM evaluated
-    ) sides
+        b.app_slug AS old_app, e.app_slug AS new_app, b.counted AS old_counted, e.counted AS new_counted,
+        b.app_version AS old_version, e.app_version AS new_version, b.reporting AS old_reporting,
+        e.reporting AS new_reporting, b.status AS old_status, e.status AS new_status,
+        b.elapsed_windows AS old_windows, e.elapsed_windows AS new_windows, b.first_seen_at AS old_first,
+        e.first_seen_at AS new_first,
+        CASE WHEN b.reporting THEN b.leaves || '{}' END AS old_leaves,
+        CASE WHEN e.reporting THEN e.leaves || '{}' END AS new_leaves,
+        b.app_slug = e.app_slug AND b.counted = e.counted AS is_same
+    FROM before b
+    FULL JOIN evaluated e ON e.instance_id = b.instance_id
+),
+changed_states AS MATERIALIZED (
+    SELECT side.*
+    FROM states s
+    CROSS JOIN LATERAL (
+        VALUES
+            (s.old_app, s.old_counted, s.old_version, s.old_reporting, s.old_status, s.old_windows, s.old_first, -1),
+            (s.new_app, s.new_counted, s.new_version, s.new_reporting, s.new_status, s.new_windows, s.new_first, 1)
+    ) side (app_slug, counted, app_version, reporting, status, elapsed_windows, first_seen_at, weight)
+    WHERE
+        side.app_slug IS NOT NULL
+        AND (s.old_app, s.old_counted, s.old_version, s.old_reporting, s.old_status, s.old_windows, s.old_first)
+        IS DISTINCT FROM
+        (s.new_app, s.new_counted, s.new_version, s.new_reporting, s.new_status, s.new_windows, s.new_first)
+),
+changed_leaves AS (
+    SELECT
+        s.new_app AS app_slug, s.new_counted AS counted, leaf.key, leaf.value AS new_value,
+        CASE WHEN s.is_same THEN s.old_leaves -> leaf.key END AS old_value
+    FROM states s
+    CROSS JOIN LATERAL jsonb_each(s.new_leaves) leaf
+    WHERE CASE WHEN s.is_same THEN s.old_leaves -> leaf.key END IS DISTINCT FROM leaf.value
+    UNION ALL
+    SELECT s.old_app, s.old_counted, leaf.key, NULL, leaf.value
+    FROM states s
+    CROSS JOIN LATERAL jsonb_each(
+        CASE
+            WHEN s.is_same AND s.new_leaves IS NOT NULL
+            THEN s.old_leaves - ARRAY(SELECT jsonb_object_keys(s.new_leaves))
+            ELSE s.old_leaves
+        END
+    ) leaf
 ),
 summed AS MATERIALIZED (
     SELECT
@@ -58,28 +87,28 @@ summed AS MATERIALIZED (
             app_slug, counted, weight, 'status' AS metric_type,
             CASE WHEN status = 'pending' AND first_seen_at IS NULL THEN 'unproven' ELSE status END AS key,
             elapsed_windows::text AS value, 0::numeric AS total
-        FROM signed_rows
+        FROM changed_states
         UNION ALL
         SELECT app_slug, counted, weight, 'version', '', app_version, 0
-        FROM signed_rows
+        FROM changed_states
         WHERE reporting
         UNION ALL
         SELECT
             app_slug, counted, weight, 'new', to_char(first_seen_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24'), '', 0
-        FROM signed_rows
+        FROM changed_states
         WHERE first_seen_at IS NOT NULL
         UNION ALL
         SELECT
-            r.app_slug, r.counted, r.weight, jsonb_typeof(leaf.value), leaf.key,
-            CASE jsonb_typeof(leaf.value) WHEN 'string' THEN leaf.value #>> '{}' ELSE '' END,
-            CASE jsonb_typeof(leaf.value)
-                WHEN 'number' THEN r.weight * leaf.value::numeric
-                WHEN 'boolean' THEN r.weight * (leaf.value = 'true'::jsonb)::int
+            c.app_slug, c.counted, side.weight, jsonb_typeof(side.value), c.key,
+            CASE jsonb_typeof(side.value) WHEN 'string' THEN side.value #>> '{}' ELSE '' END,
+            CASE jsonb_typeof(side.value)
+                WHEN 'number' THEN side.weight * side.value::numeric
+                WHEN 'boolean' THEN side.weight * (side.value = 'true'::jsonb)::int
                 ELSE 0
             END
-        FROM signed_rows r
-        CROSS JOIN LATERAL jsonb_each(r.leaves) leaf
-        WHERE r.reporting AND r.counterpart -> leaf.key IS DISTINCT FROM leaf.value
+        FROM changed_leaves c
+        CROSS JOIN LATERAL (VALUES (c.old_value, -1), (c.new_value, 1)) side (value, weight)
+        WHERE side.value IS NOT NULL
     ) parts
     GROUP BY app_slug, metric_type, key, value
     HAVING
@@ -114,12 +143,12 @@ tallies_updated AS (
 -- Records the absences that end with this request: the instances of `before` that were lost.
 absences_ended AS (
     INSERT INTO absences (instance_id, lost_at, returned_at)
-    SELECT b.instance_id, b.last_seen_at + settings.active_window, now()
+    SELECT b.instance_id, b.last_seen_at + (SELECT active_window FROM settings), now()
     FROM before b
     JOIN evaluated e USING (instance_id)
-    CROSS JOIN settings
     WHERE
-        b.status = 'active' AND b.last_seen_at + settings.active_window <= now() AND e.last_seen_at > b.last_seen_at
+        b.status = 'active' AND b.last_seen_at <= now() - (SELECT active_window FROM settings)
+        AND e.last_seen_at > b.last_seen_at
     ON CONFLICT (instance_id, lost_at) DO NOTHING
 ),
 
@@ -556,6 +585,122 @@ ORDER BY page.row
         elapsed_windows = p.elapsed_windows,
         reporting = p.reporting,
         refresh_at = p.refresh_at,
+
+-- part: batch_judged
+-- `verdicts`: of a batch of snapshots, by position. `sent`: those that can be stored.
+batch AS MATERIALIZED (
+    SELECT * FROM ROWS FROM (
+        jsonb_to_recordset(%(batch)s::jsonb) AS (
+            instance_id uuid,
+            public_key text,
+            snapshot_at timestamptz,
+            app_version text,
+            version_rank text,
+            sequence bigint,
+            metrics jsonb,
+            leaves jsonb,
+            key_set int,
+            string_set int
+        )
+    ) WITH ORDINALITY AS member (
+        instance_id, public_key, snapshot_at, app_version, version_rank, sequence, metrics, leaves, key_set, string_set,
+        position
+    )
+),
+existing AS MATERIALIZED (
+    SELECT
+        instance_id, public_key, staged, app_slug, app_version, environment, status, counted, elapsed_windows, reporting,
+        first_seen_at, last_seen_at, snapshot_at, coalesce(leaves, metrics) AS leaves, erased_at
+    FROM instances
+    WHERE erasing_since IS NULL AND instance_id = ANY(ARRAY(SELECT instance_id FROM batch))
+),
+verdicts AS MATERIALIZED (
+    SELECT
+        b.position, b.instance_id, b.snapshot_at, b.key_set, b.string_set,
+        CASE
+            WHEN e.instance_id IS NULL OR e.public_key <> decode(b.public_key, 'base64') THEN 'unknown'
+            WHEN e.status = 'revoked' THEN 'revoked'
+            WHEN b.snapshot_at <= e.erased_at THEN 'erased'
+            WHEN e.status = 'pending' THEN 'pending'
+            WHEN e.staged IS NOT NULL OR e.first_seen_at IS NULL THEN 'staged'
+            ELSE 'stored'
+        END AS verdict,
+        coalesce(e.staged ->> 'app_slug', e.app_slug) AS app_slug,
+        coalesce(e.staged ->> 'app_version', e.app_version) AS install_version
+    FROM batch b
+    LEFT JOIN existing e USING (instance_id)
+),
+sent AS MATERIALIZED (
+    SELECT position, instance_id, snapshot_at, key_set, string_set, app_slug, install_version
+    FROM verdicts
+    WHERE CASE WHEN verdict IN ('stored', 'staged') THEN TRUE END
+),
+
+-- part: batch_stored
+-- Stores the snapshots of `accepted`, without their `refused` leaves, and all that follows from them.
+inserted AS (
+    INSERT INTO snapshots (instance_id, snapshot_at, app_version, sequence, metrics, app_slug, leaves, cursor)
+    SELECT
+        a.instance_id, a.snapshot_at, coalesce(b.app_version, a.install_version), b.sequence, b.metrics, a.app_slug,
+        CASE WHEN a.refused = '{}' THEN b.leaves ELSE coalesce(b.leaves, b.metrics) - a.refused END,
+        (SELECT cursor FROM feed_head) + 1
+    FROM accepted a
+    JOIN batch b ON b.position = a.position
+    ON CONFLICT (instance_id, snapshot_at) DO NOTHING
+    RETURNING instance_id, snapshot_at
+),
+newest AS MATERIALIZED (
+    SELECT
+        instance_id, max(snapshot_at) AS snapshot_at,
+        (SELECT cursor FROM feed_head) + row_number() OVER (ORDER BY instance_id) AS cursor
+    FROM inserted
+    GROUP BY instance_id
+),
+before AS MATERIALIZED (
+    SELECT e.* FROM existing e JOIN newest n USING (instance_id)
+),
+after AS MATERIALIZED (
+    SELECT
+        e.instance_id, e.app_slug, e.environment, e.status, e.first_seen_at, now() AS last_seen_at,
+        greatest(e.snapshot_at, n.snapshot_at) AS snapshot_at,
+        newer.is_newer,
+        CASE WHEN newer.is_newer THEN coalesce(b.app_version, e.app_version) ELSE e.app_version END AS app_version,
+        CASE
+            WHEN NOT newer.is_newer THEN e.leaves
+            WHEN a.refused = '{}' THEN coalesce(b.leaves, b.metrics)
+            ELSE coalesce(b.leaves, b.metrics) - a.refused
+        END AS leaves,
+        a.refused,
+        a.position,
+        n.cursor
+    FROM newest n
+    JOIN before e ON e.instance_id = n.instance_id
+    JOIN accepted a ON a.instance_id = n.instance_id AND CASE WHEN a.snapshot_at = n.snapshot_at THEN TRUE END
+    JOIN batch b ON b.position = a.position
+    CROSS JOIN LATERAL (SELECT n.snapshot_at > coalesce(e.snapshot_at, '-infinity') AS is_newer) newer
+),
+-- use: deltas
+-- use: tallies_updated
+-- use: absences_ended
+updated AS (
+    UPDATE instances i SET
+        last_seen_at = p.last_seen_at,
+        cursor = p.cursor,
+        snapshot_at = p.snapshot_at,
+        metrics = CASE WHEN p.is_newer THEN b.metrics ELSE i.metrics END,
+        leaves = CASE WHEN NOT p.is_newer THEN i.leaves WHEN p.refused = '{}' THEN b.leaves ELSE p.leaves END,
+-- use: evaluated_columns
+        app_version = p.app_version,
+        version_rank = CASE WHEN p.is_newer THEN coalesce(b.version_rank, i.version_rank) ELSE i.version_rank END
+    FROM evaluated p
+    JOIN batch b ON b.position = p.position
+    WHERE i.instance_id = p.instance_id
+),
+feed_advanced AS (
+    UPDATE feed_head SET cursor = cursor + (SELECT count(*) FROM newest)
+    WHERE EXISTS (SELECT FROM newest)
+    RETURNING pg_notify('shm_feed', cursor::text)
+)
 
 -- part: changed_after
 -- Rows of the feed after a cursor, up to `until` and the head, of one application or of all.

@@ -12,7 +12,7 @@ from shm.core.errors import BadRequest, Forbidden, TooMany
 from shm.core.instruments import Instruments
 from shm.core.settings import Settings
 from shm.db.database import Database
-from shm.ingest.group_commit import BatchLimits, BatchTimes, GroupCommit
+from shm.ingest.group_commit import BatchLimits, BatchTimes, GroupCommit, write_isolated
 from shm.ingest.payloads import Snapshot
 from shm.ingest.registry import SIGNED_BEFORE_ERASURE, Registry, unknown_instance
 
@@ -35,6 +35,7 @@ class Verdict(StrEnum):
     UNKNOWN = "unknown"
     REVOKED = "revoked"
     ERASED = "erased"
+    NEW_KEYS = "new_keys"  # not stored yet: the statement that adds keys has to store it
 
 
 class Outcome(StrEnum):
@@ -176,8 +177,21 @@ class BatchWriter:
         """The writer task. Runs until cancelled; cancel it only after all calls of `store` have returned."""
         await self._commit.run()
 
-    async def _write(self, batch: Sequence[Snapshot]) -> list[_Row]:
-        rows = await self._database.fetch(_Row, "intake.store_batch", **encode_batch(batch), **self._limits)
+    async def _write(self, batch: Sequence[Snapshot]) -> Sequence[_Row | BadRequest]:
+        """Stores snapshots whose keys are all aggregated, as nearly all are, by the shorter statement."""
+        results: list[_Row | BadRequest] = [*await self._store("intake.store_batch", batch)]
+        new = [index for index, row in enumerate(results) if isinstance(row, _Row) and row.verdict == Verdict.NEW_KEYS]
+        if new:
+            rows = await write_isolated("snapshots", self._store_new_keys, [batch[index] for index in new])
+            for index, row in zip(new, rows, strict=True):
+                results[index] = row
+        return results
+
+    async def _store_new_keys(self, batch: Sequence[Snapshot]) -> Sequence[_Row]:
+        return await self._store("intake.store_new_keys", batch, **self._limits)
+
+    async def _store(self, statement: str, batch: Sequence[Snapshot], **limits: int) -> list[_Row]:
+        rows = await self._database.fetch(_Row, statement, **encode_batch(batch), **limits)
         return sorted(rows, key=lambda row: row.position)
 
     def _observe(self, times: BatchTimes) -> None:

@@ -26,7 +26,7 @@ MIN_HALVED_QUEUE = 16
 T = TypeVar("T")
 R = TypeVar("R")
 
-Write = Callable[[Sequence[T]], Awaitable[Sequence[R]]]
+Write = Callable[[Sequence[T]], Awaitable[Sequence[R | BadRequest]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +118,7 @@ class GroupCommit(Generic[T, R]):
 
     async def _write_batch(self, batch: Sequence[_Entry[T, R]]) -> None:
         try:
-            results = await self._write([entry.item for entry in batch])
-        except UnstorableData as error:
-            await self._write_halves(batch, error)
+            results = await write_isolated(self._what, self._write, [entry.item for entry in batch])
         except DatabaseUnavailable as error:  # requests queued during the failed wait fail with the batch
             _fail([*batch, *(self._queue.take() for _ in range(len(self._queue)))], error)
         except Exception as error:  # any other error must reach the callers too, which would otherwise wait forever
@@ -128,18 +126,25 @@ class GroupCommit(Generic[T, R]):
             rate_limited.exception(f"a batch of {self._what} could not be written")
         else:
             for entry, result in zip(batch, results, strict=True):
-                if not entry.result.done():
+                if isinstance(result, BadRequest):
+                    _fail([entry], result)
+                elif not entry.result.done():
                     entry.result.set_result(result)
 
-    async def _write_halves(self, batch: Sequence[_Entry[T, R]], error: UnstorableData) -> None:
-        """Halves the batch until the refused item is the only one, so that no other fails."""
-        if len(batch) == 1:
-            rate_limited.warning(f"PostgreSQL refused one of the {self._what} that had passed validation", str(error))
-            _fail(batch, BadRequest("unstorable", "A value of this request cannot be stored."))
-            return
-        half = len(batch) // 2
-        await self._write_batch(batch[:half])
-        await self._write_batch(batch[half:])
+
+async def write_isolated(what: str, write: "Write[T, R]", items: Sequence[T]) -> Sequence[R | BadRequest]:
+    """Calls `write`. If PostgreSQL cannot store a value, halves the items until the refused one is the only one.
+
+    So no other fails. Returns a result or a refusal for each item, in their order.
+    """
+    try:
+        return await write(items)
+    except UnstorableData as error:
+        if len(items) == 1:
+            rate_limited.warning(f"PostgreSQL refused one of the {what} that had passed validation", str(error))
+            return [BadRequest("unstorable", "A value of this request cannot be stored.")]
+    half = len(items) // 2
+    return [*await write_isolated(what, write, items[:half]), *await write_isolated(what, write, items[half:])]
 
 
 def _fail(batch: "Sequence[_Entry[T, R]]", error: Exception) -> None:
