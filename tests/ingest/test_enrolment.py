@@ -140,3 +140,18 @@ def test_installs_that_change_their_application_together_create_it(server: Serve
     assert "three" in {each["slug"] for each in server.get("applications").json()}
     assert {item["app_slug"] for item in server.get("instances").json()} == {"three"}
     assert_matches_oracle(server, database)
+
+
+def test_of_a_batch_beyond_the_hourly_limit_the_rest_needs_approval(
+    serve: Callable[..., ServerProcess], database: str
+) -> None:
+    server = serve(SHM_RATELIMIT_ENABLED="true", SHM_MAX_NEW_INSTALLS="5", SHM_MAX_NEW_INSTALLS_PER_ADDRESS="10")
+    installs = [Install(server.url) for _ in range(14)]
+    either = (201, None), (429, "rate_limited")
+    answers = send_at_once(server, database, [registration(each, *either) for each in installs])
+    assert Counter(answers) == {either[0]: 10, either[1]: 4}, "the limit of the address"
+    pending = [each for each, answer in zip(installs, answers, strict=True) if answer == either[0]]
+    send_at_once(server, database, [activation(each, (200, None)) for each in pending])
+    statuses = Counter(item["status"] for item in server.get("instances").json())
+    assert statuses == {"active": 5, "pending": 5}, "the limit of the server"
+    assert_matches_oracle(server, database)
