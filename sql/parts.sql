@@ -173,7 +173,6 @@ numbered AS MATERIALIZED (
 feed_advanced AS (
     UPDATE feed_head SET cursor = (SELECT max(n.cursor) FROM numbered n)
     WHERE EXISTS (SELECT FROM numbered)
-    RETURNING pg_notify('shm_feed', cursor::text)
 ),
 feed_rows AS (
     INSERT INTO removals (cursor, instance_id, app_slug, changed_app)
@@ -255,7 +254,7 @@ since_days AS (
     GROUP BY app_slug, metric_type, key, value, day
     WINDOW by_day AS (PARTITION BY app_slug, metric_type, key, value ORDER BY day)
 ),
-days AS (
+days AS MATERIALIZED (
     SELECT s.app_slug, s.metric_type, s.key, s.value, d.day AS at, s.total, s.instances
     FROM since_days s
     CROSS JOIN LATERAL generate_series(
@@ -415,6 +414,16 @@ refusals_recorded AS (
     WHERE existing.refused_at < excluded.refused_at - interval '1 minute'
 ),
 
+-- part: current_snapshots
+-- `current_snapshots`: the stored snapshots that are the current ones of the instances in `before`.
+current_snapshots AS MATERIALIZED (
+    SELECT instance_id, snapshot_at, app_slug, coalesce(leaves, metrics) AS leaves
+    FROM snapshots
+    WHERE
+        instance_id = ANY(ARRAY(SELECT instance_id FROM before))
+        AND snapshot_at = ANY(ARRAY(SELECT snapshot_at FROM before))
+),
+
 -- part: expected_leaves
 -- `expected_leaves`: what the leaves of `unequal` must be, rows whose `stored` leaves are not all the `flattened` ones of
 -- their metrics. A leaf may be missing if its key or value was not aggregated at `cursor`.
@@ -435,7 +444,7 @@ expected_leaves AS MATERIALIZED (
 ),
 
 -- part: expected_state
--- `after`: the state of the instances in `before` that follows from their newest raw snapshot. An instance without
+-- `after`: the state of the instances in `before` that follows from their newest raw snapshots, `newest_snapshots`. An instance without
 -- snapshots has none, unless its snapshots may have been dropped (`raw_history`): then its present state is kept. The
 -- leaves are those of the snapshot, or those that an instance kept that has changed its application since.
 expected_snapshots AS MATERIALIZED (
@@ -447,13 +456,7 @@ expected_snapshots AS MATERIALIZED (
     FROM before b
     JOIN instances i ON i.instance_id = b.instance_id
     CROSS JOIN raw_history
-    LEFT JOIN LATERAL (
-        SELECT s.snapshot_at, s.metrics, s.leaves, s.app_slug
-        FROM snapshots s
-        WHERE s.instance_id = b.instance_id
-        ORDER BY s.snapshot_at DESC
-        LIMIT 1
-    ) raw ON TRUE
+    LEFT JOIN newest_snapshots raw ON raw.instance_id = b.instance_id
     CROSS JOIN LATERAL (
         SELECT raw.snapshot_at, raw.metrics WHERE raw.snapshot_at IS NOT NULL
         UNION ALL
@@ -699,7 +702,6 @@ updated AS (
 feed_advanced AS (
     UPDATE feed_head SET cursor = cursor + (SELECT count(*) FROM newest)
     WHERE EXISTS (SELECT FROM newest)
-    RETURNING pg_notify('shm_feed', cursor::text)
 )
 
 -- part: changed_after

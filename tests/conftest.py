@@ -11,9 +11,9 @@ import pytest
 from psycopg2.extensions import make_dsn
 
 from shm.db.embedded import EmbeddedPostgres
-from tests.support import plain_http
+from tests.support import citus, plain_http
 from tests.support.cluster_template import create_data_dir
-from tests.support.databases import TEMPLATE, admin_cursor, create_database, fresh_database, superuser_cursor
+from tests.support.databases import TEMPLATE, admin_cursor, create_database, fresh_database, migrate, superuser_cursor
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 from tests.support.targets import HonestInstalls, Seeded, Target
@@ -22,6 +22,23 @@ from tests.support.targets import HonestInstalls, Seeded, Target
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Skips files of long tests if these are deselected: Schemathesis takes seconds to collect one."""
     return True if collection_path.name.endswith("_long.py") and config.option.markexpr == "not long" else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With TEST_CITUS_DSN only the tests marked `cluster` run."""
+    if citus.DSN:
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("cluster") is None])
+        items[:] = [item for item in items if item.get_closest_marker("cluster") is not None]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Lists the number of tests that have not run on Citus."""
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    marked = {report.nodeid for report in reports if "cluster" in report.keywords}
+    if marked and not citus.DSN:
+        terminalreporter.write_line(
+            f"{len(marked)} tests marked `cluster` ran on one PostgreSQL, not on Citus: TEST_CITUS_DSN is not set"
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -44,8 +61,18 @@ def postgres_dir() -> Iterator[Path]:
 def postgres() -> Iterator[str]:
     """The DSN of a PostgreSQL for the session, with a migrated template database, as a role without other privileges.
 
-    fsync is off. Tests of durability start their own embedded PostgreSQL.
+    fsync is off. Tests of durability start their own embedded PostgreSQL. With TEST_CITUS_DSN it is the cluster's
+    coordinator, and the template's snapshots are distributed.
     """
+    if citus.DSN:
+        citus.drop_database(TEMPLATE)
+        template = create_database(citus.DSN, TEMPLATE)
+        migrate(template)
+        citus.distribute(template)
+        citus.close_connections(TEMPLATE)
+        yield citus.DSN
+        citus.drop_database(TEMPLATE)
+        return
     with (
         tempfile.TemporaryDirectory(prefix="shm-tests-") as folder,
         EmbeddedPostgres(create_data_dir(Path(folder))).running() as dsn,

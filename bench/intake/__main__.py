@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.intake import wrk
+from bench.intake import coordinator_run, wrk
 from bench.intake.enrolments import measure_crowd, measure_enrolments
 from bench.intake.noop_processes import run_noop_server
 from bench.intake.runs import PairRunner, RunPair, Totals
@@ -52,6 +52,7 @@ class Plan:
     seconds: int
     rounds: int
     baseline_s: float  # for each baseline without a server
+    dsn: str = ""  # of an empty database on a coordinator of Citus
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,8 @@ def measure(plan: Plan, folder: Path) -> None:
                 _print_cold(runner.run_pair(new_fleet, TARGET_CONNECTIONS, expected_rate=_rate(full_load)))
                 _print_targets(full_load, half_load, baselines)
                 _measure_enrolments(plan, server, folder, _rate(full_load))
+    if plan.dsn:
+        coordinator_run.compare(plan.dsn, folder, plan.connections, FLEET_SIZE, plan.seconds, plan.rounds, totals)
     _print_totals(totals)
 
 
@@ -226,6 +229,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--workers", type=_numbers, default=WORKERS, help="such as 1,2")
     parser.add_argument("--connections", type=_numbers, default=CONNECTIONS, help="such as 1,8,64,256")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="for the database, on a real disk")  # noqa: S108
+    parser.add_argument("--dsn", default="", help="an empty database on a coordinator of Citus, to compare with")
     options = parser.parse_args(arguments)
     if not wrk.is_installed():
         print(wrk.INSTALL_HINT, file=sys.stderr)
@@ -237,7 +241,8 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{options.folder} is in memory, where nothing is durable; choose another --folder.", file=sys.stderr)
             return 2
         try:
-            measure(Plan(options.workers, options.connections, seconds, rounds, baseline_s), Path(folder))
+            plan = Plan(options.workers, options.connections, seconds, rounds, baseline_s, options.dsn)
+            measure(plan, Path(folder))
         except InvalidRun as error:
             print(f"No figures: {error}", file=sys.stderr)
             return 1

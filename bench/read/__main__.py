@@ -19,9 +19,9 @@ from psycopg2.extensions import make_dsn
 
 from bench.read import costs
 from bench.read.endpoints import BASELINE_PATH, ENDPOINTS, WARM_UP_REQUESTS, Endpoint, PathParameters, TimedClient
-from bench.read.latencies import COLUMNS, Latencies, print_targets
+from bench.read.latencies import COLUMNS, COORDINATOR_COLUMNS, Latencies, print_targets
 from bench.read.seeded_fleet import SeededFleet, open_cursor, seed_fleet, terminate_backends
-from bench.support import machine
+from bench.support import coordinator, machine
 from bench.support.errors import InvalidRun
 from bench.support.report import Table, print_line
 from bench.support.server import RunningServer, postmaster_pid, run_server
@@ -46,11 +46,13 @@ class Plan:
     tenfold: Sequence[tuple[SeededFleet, SeededFleet]]  # a fleet, and the same with ten times the history
     rounds: int
     requests: int  # in a round
+    distributed: SeededFleet | None = None  # the small fleet again, on a coordinator of Citus
 
     @property
     def fleets(self) -> list[SeededFleet]:
         """All fleets, the largest first."""
-        fleets = dict.fromkeys([self.large, self.small, *(more for _, more in self.tenfold)])
+        distributed = [] if self.distributed is None else [self.distributed]
+        fleets = dict.fromkeys([self.large, self.small, *(more for _, more in self.tenfold), *distributed])
         return sorted(fleets, key=lambda fleet: -fleet.installs * fleet.snapshots)
 
 
@@ -59,7 +61,9 @@ def measure(plan: Plan, folder: Path) -> None:
     data_dirs = {fleet: folder / f"fleet{number}" for number, fleet in enumerate(plan.fleets)}
     _seed_all(data_dirs)
     with ExitStack() as stack:
-        servers = {fleet: stack.enter_context(run_server(data_dir, 1)) for fleet, data_dir in data_dirs.items()}
+        servers = {
+            fleet: stack.enter_context(run_server(data_dir, 1, fleet.dsn)) for fleet, data_dir in data_dirs.items()
+        }
         clients = {fleet: stack.enter_context(_client(server)) for fleet, server in servers.items()}
         print_line(machine.describe_machine(servers[plan.small].fetch_value("SHOW server_version"), folder))
         _measure_endpoints(plan, clients)
@@ -71,6 +75,9 @@ def measure(plan: Plan, folder: Path) -> None:
         postmaster = postmaster_pid(data_dirs[plan.small])
         costs.print_check(dsn, postmaster, plan.small)
         costs.print_rollup(dsn, postmaster, plan.small)
+    if plan.distributed is not None:
+        costs.print_check(plan.distributed.dsn, None, plan.distributed)
+        costs.print_rollup(plan.distributed.dsn, None, plan.distributed)
 
 
 def _seed_all(data_dirs: dict[SeededFleet, Path]) -> None:
@@ -85,6 +92,11 @@ def _seed_all(data_dirs: dict[SeededFleet, Path]) -> None:
 
 
 def _seed(data_dir: Path, fleet: SeededFleet) -> None:
+    if fleet.dsn:
+        coordinator.create_schema(fleet.dsn, data_dir)
+        seed_fleet(fleet.dsn, fleet)
+        coordinator.distribute(fleet.dsn)
+        return
     with run_server(data_dir, 1):
         pass  # creates the schema
     started = time.monotonic()
@@ -110,16 +122,16 @@ def _client(server: RunningServer) -> Iterator[TimedClient]:
 
 def _measure_endpoints(plan: Plan, clients: Clients) -> None:
     print_line(f"\nmilliseconds, p50/p99 of {plan.rounds} x {plan.requests} requests; SELECT 1 is GET {BASELINE_PATH}")
-    table = Table(*COLUMNS)
+    table = Table(*COLUMNS, *(COORDINATOR_COLUMNS if plan.distributed is not None else ()))
     baseline = _measure_endpoint(plan, clients, Endpoint("SELECT 1, with a token", BASELINE_PATH))
     measured = {"": baseline}
-    table.print_row(*baseline.cells(plan.small, plan.large, plan.tenfold, baseline))
+    table.print_row(*baseline.cells(plan.small, plan.large, plan.tenfold, baseline, plan.distributed))
     for endpoint in ENDPOINTS:
         if not endpoint.exists:
             print_line(f"{endpoint.name.rjust(COLUMNS[0][1])}  {costs.NOT_AVAILABLE}")
             continue
         latencies = measured[endpoint.name] = _measure_endpoint(plan, clients, endpoint)
-        table.print_row(*latencies.cells(plan.small, plan.large, plan.tenfold, baseline))
+        table.print_row(*latencies.cells(plan.small, plan.large, plan.tenfold, baseline, plan.distributed))
     del measured[""]
     print_line()
     print_targets(list(measured.values()), plan.small, plan.large, plan.tenfold, baseline)
@@ -155,6 +167,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--small", type=int, default=10_000, help="installs")
     parser.add_argument("--large", type=int, help="installs; by default 1,000,000")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="for the databases, on a real disk")  # noqa: S108
+    parser.add_argument("--dsn", default="", help="an empty database on a coordinator of Citus, to compare with")
     options = parser.parse_args(arguments)
     started = time.monotonic()
     with exit_on_signals(), tempfile.TemporaryDirectory(prefix="shm-bench-", dir=options.folder) as folder:
@@ -173,7 +186,8 @@ def _plan(options: argparse.Namespace) -> Plan:
     large = SeededFleet(options.large or (50_000 if options.quick else 1_000_000), 3)
     tenfold = [small, *([large] if options.long else [])]
     more = [(fleet, SeededFleet(fleet.installs, fleet.snapshots * TENFOLD)) for fleet in tenfold]
-    return Plan(small, large, more, rounds, requests)
+    distributed = SeededFleet(small.installs, small.snapshots, options.dsn) if options.dsn else None
+    return Plan(small, large, more, rounds, requests, distributed)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def print_sizes(dsn: str, fleet: SeededFleet) -> None:
         print_line(f"{fleet.name}: " + ", ".join(f"{table} {size:,.1f} MiB" for table, size in sizes.items()))
 
 
-def print_rollup(dsn: str, postmaster: int, fleet: SeededFleet) -> None:
+def print_rollup(dsn: str, postmaster: int | None, fleet: SeededFleet) -> None:
     """The rollup of a day of hourly snapshots of all active installs."""
     snapshots = add_day(dsn)
     stdout, peak = _run_tracked([sys.executable, "-m", "bench.read.catch_up", dsn], postmaster, {})
@@ -60,7 +60,7 @@ def print_rollup(dsn: str, postmaster: int, fleet: SeededFleet) -> None:
     )
 
 
-def print_check(dsn: str, postmaster: int, fleet: SeededFleet) -> None:
+def print_check(dsn: str, postmaster: int | None, fleet: SeededFleet) -> None:
     """`shm check`, if this version has it."""
     if "check" not in {point.name for point in entry_points(group=GROUP)}:
         print_line(f"shm check: {NOT_AVAILABLE}")
@@ -85,7 +85,7 @@ def _sizes(cursor: object, table: str) -> tuple[int, int]:
     return cursor.fetchone()  # type: ignore[attr-defined,no-any-return]
 
 
-def _run_tracked(command: Sequence[str], postmaster: int, environment: dict[str, str]) -> tuple[str, PeakMemory]:
+def _run_tracked(command: Sequence[str], postmaster: int | None, environment: dict[str, str]) -> tuple[str, PeakMemory]:
     process = subprocess.Popen(
         command, cwd=CHECKOUT, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -17,6 +17,7 @@ COLUMNS = (
     *(("", 22), ("small", 13), ("large", 13), ("large/small", 18), ("large/SELECT 1", 14)),
     ("tenfold history", 18),
 )
+COORDINATOR_COLUMNS = (("coordinator", 13), ("coordinator/small", 18))
 
 Tenfold = Sequence[tuple[SeededFleet, SeededFleet]]
 
@@ -50,15 +51,28 @@ class Latencies:
         """The median as a multiple of a `SELECT 1` through the same stack."""
         return self.p50(fleet) / baseline.p50(fleet)
 
-    def cells(self, small: SeededFleet, large: SeededFleet, tenfold: Tenfold, baseline: "Latencies") -> tuple[str, ...]:
+    def cells(
+        self,
+        small: SeededFleet,
+        large: SeededFleet,
+        tenfold: Tenfold,
+        baseline: "Latencies",
+        distributed: SeededFleet | None,
+    ) -> tuple[str, ...]:
         """The cells of the table's row."""
-        return (
+        cells = (
             self.endpoint.name,
-            *(f"{self.p50(fleet):.2f}/{self.p99(fleet):.2f}" for fleet in (small, large)),
+            *(self._percentiles(fleet) for fleet in (small, large)),
             self.ratio(large, small).format(2),
             f"{self.baseline_ratio(large, baseline):.1f}",
             " ".join(self.ratio(more, fleet).format(2) for fleet, more in tenfold),
         )
+        if distributed is None:
+            return cells
+        return (*cells, self._percentiles(distributed), self.ratio(distributed, small).format(2))
+
+    def _percentiles(self, fleet: SeededFleet) -> str:
+        return f"{self.p50(fleet):.2f}/{self.p99(fleet):.2f}"
 
     def _all(self, fleet: SeededFleet) -> list[float]:
         return [each for measured in self.rounds[fleet] for each in measured]

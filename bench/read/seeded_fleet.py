@@ -46,15 +46,19 @@ CATEGORIES = {
 
 @dataclass(frozen=True, slots=True)
 class SeededFleet:
-    """The number of installs, and of the snapshots of each over its newest 30 days."""
+    """The number of installs, and of the snapshots of each over its newest 30 days.
+
+    With `dsn` it is on a coordinator of Citus.
+    """
 
     installs: int
     snapshots: int
+    dsn: str = ""
 
     @property
     def name(self) -> str:
-        """`10,000 x 30`."""
-        return f"{self.installs:,} x {self.snapshots}"
+        """`10,000 x 30`, and where it is, if not on one PostgreSQL."""
+        return f"{self.installs:,} x {self.snapshots}{' on the coordinator' if self.dsn else ''}"
 
 
 def seed_fleet(dsn: str, fleet: SeededFleet) -> dict[str, float]:

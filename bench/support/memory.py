@@ -20,17 +20,18 @@ class PeakMemory:
 
     def format(self) -> str:
         """For a line of the report."""
-        return f"peak memory {self.process_mib:,.0f} MiB, of a PostgreSQL backend {self.backend_mib:,.0f} MiB"
+        backend = f", of a PostgreSQL backend {self.backend_mib:,.0f} MiB" if self.backend_mib else ""
+        return f"peak memory {self.process_mib:,.0f} MiB{backend}"
 
 
 @contextmanager
-def track_peak(process: psutil.Process, postmaster: int) -> Iterator[PeakMemory]:
-    """The peak of a process and of PostgreSQL's backends, as long as the context."""
+def track_peak(process: psutil.Process, postmaster: int | None) -> Iterator[PeakMemory]:
+    """The peak of a process and of PostgreSQL's backends, as long as the context. None: a PostgreSQL elsewhere."""
     peak = PeakMemory()
 
     def sample() -> None:
         peak.process_mib = max(peak.process_mib, _process_mib(process, shared=True))
-        backends = psutil.Process(postmaster).children()
+        backends = [] if postmaster is None else psutil.Process(postmaster).children()
         peak.backend_mib = max([peak.backend_mib, *(_process_mib(each, shared=False) for each in backends)])
 
     with _sampling(sample, PEAK_INTERVAL_S):

@@ -1,4 +1,4 @@
-"""The server under test: `shm serve` as a process, with its embedded PostgreSQL."""
+"""The server under test: `shm serve` as a process, with its embedded PostgreSQL or on the database of a DSN."""
 
 import time
 from collections.abc import Iterator
@@ -28,13 +28,13 @@ DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 class RunningServer:
     """A server that is ready, and its database."""
 
-    def __init__(self, data_dir: Path, port: int, pid: int) -> None:
+    def __init__(self, data_dir: Path, port: int, pid: int, dsn: str = "") -> None:
         self.port = port
         self.pid = pid
         self.url = f"http://127.0.0.1:{port}"
         self.token = (data_dir / TOKEN_FILE).read_text().strip()
-        self.dsn = EmbeddedPostgres(data_dir).dsn()
-        self.postmaster = postmaster_pid(data_dir)
+        self.dsn = dsn or EmbeddedPostgres(data_dir).dsn()
+        self._postmaster = None if dsn else postmaster_pid(data_dir)
         for name, required in DURABLE.items():
             if (value := self.fetch_value(f"SHOW {name}")) != required:
                 raise InvalidRun(f"PostgreSQL has {name} = {value}; commits are durable only with {required}.")
@@ -62,8 +62,14 @@ class RunningServer:
         return count
 
     def cpu_seconds(self) -> tuple[float, float]:
-        """CPU time so far: of the server's processes, and of PostgreSQL's."""
-        return cpu_seconds(self.pid), cpu_seconds(self.postmaster)
+        """CPU time so far: of the server's processes, and of the embedded PostgreSQL's."""
+        return cpu_seconds(self.pid), 0.0 if self._postmaster is None else cpu_seconds(self._postmaster)
+
+    @property
+    def postmaster(self) -> int:
+        """The main process of the embedded PostgreSQL."""
+        assert self._postmaster is not None, "the processes of another PostgreSQL are not known"
+        return self._postmaster
 
 
 def postmaster_pid(data_dir: Path) -> int:
@@ -72,14 +78,18 @@ def postmaster_pid(data_dir: Path) -> int:
 
 
 @contextmanager
-def run_server(data_dir: Path, workers: int) -> Iterator[RunningServer]:
-    """`shm serve` on `data_dir`, ended with the context. Raises InvalidRun unless it starts and ends cleanly."""
+def run_server(data_dir: Path, workers: int, dsn: str = "") -> Iterator[RunningServer]:
+    """`shm serve` on `data_dir`, ended with the context. Raises InvalidRun unless it starts and ends cleanly.
+
+    Its database is the embedded PostgreSQL, or that of `dsn`.
+    """
     port, log_file = free_port(), data_dir.with_suffix(".log")
+    environment = settings(workers) | ({"SHM_DB_DSN": dsn} if dsn else {})
     arguments = ("serve", "--port", str(port), "--data-dir", str(data_dir))
     try:
-        with python_process("shm.cli", *arguments, environment=settings(workers), log_file=log_file) as process:
+        with python_process("shm.cli", *arguments, environment=environment, log_file=log_file) as process:
             wait_until(lambda: _is_ready(port), process, "The server")
-            yield RunningServer(data_dir, port, process.pid)
+            yield RunningServer(data_dir, port, process.pid, dsn)
     except InvalidRun as error:
         raise InvalidRun(f"{error}\n{log_file.read_text()}") from error
     if process.returncode != 0:

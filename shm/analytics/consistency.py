@@ -21,7 +21,7 @@ MAX_EXAMPLES = 20  # examples of each table: a list of a million differences wou
 MAX_ROUNDS = 5  # comparisons of one table, until one finds nothing: a day may have been closed with wrong values
 
 # The order of the repairs: each comparison uses the data that the repairs before it have corrected.
-COMPARISONS = ("leaves", "instances", "ranks", "tallies", "series", "versions", "absences")
+COMPARISONS = ("orphans", "leaves", "instances", "ranks", "tallies", "series", "versions", "absences")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,9 @@ async def _compare(connection: Connection, name: str) -> AsyncIterator[list[Diff
             if differences := [difference for each in stored if (difference := each.difference()) is not None]:
                 yield differences
         return
-    parameters = {}
+    parameters: dict[str, object] = {}
+    if name in ("orphans", "instances"):
+        parameters["until"] = await connection.fetch_value(int, "series.select_settled_cursor")
     if name == "series":
         (series,) = await connection.fetch(_SeriesSettings, "check.select_series_settings")
         if series.stale:

@@ -1,7 +1,8 @@
 """Writes the series: rolls up snapshots in the order in which they were stored, in bounded steps.
 
 A step holds the rollup's lock and advances `series_head` in the same statement, so each snapshot is rolled up once,
-in any process. No step takes the writers' lock, so the intake never waits for one.
+in any process. No step takes the writers' lock, so the intake never waits for one. The cursor up to which a step may
+read is read under that lock, which holds it for no longer than that.
 """
 
 from shm.core.errors import QueryTooSlow
@@ -25,9 +26,11 @@ class Rollup:
         Raises QueryTooSlow. The next step is then smaller, so that the rollup makes progress.
         """
         step_size = self._step_size
+        max_leaves = MAX_STEP_LEAVES * step_size // MAX_STEP_SIZE
+        until = await self._database.fetch_value(int, "series.select_settled_cursor")
         try:
             has_more = await self._database.fetch_value(
-                bool, "series.roll_up", limit=step_size, max_leaves=MAX_STEP_LEAVES * step_size // MAX_STEP_SIZE
+                bool, "series.roll_up", until=until, limit=step_size, max_leaves=max_leaves
             )
         except QueryTooSlow:
             self._step_size = max(1, step_size // 4)

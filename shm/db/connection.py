@@ -1,6 +1,7 @@
 """A dedicated connection, for migrations and for session state such as locks."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import aiopg
@@ -33,6 +34,17 @@ class Connection(StatementRunner):
         """
         with translate_errors(description, has_parameters=False):
             return list((await execute(self._raw, Statement(sql), None, set())).rows)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """A transaction: committed at the end of the context. If the context raises, the connection is closed."""
+        await self.execute_sql("BEGIN", "BEGIN")
+        try:
+            yield
+        except BaseException:
+            await self._raw.close()
+            raise
+        await self.execute_sql("COMMIT", "COMMIT")
 
     async def fetch_pages(
         self, row_type: type[T], name: str, size: int, /, **parameters: object

@@ -17,7 +17,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _MissingPartition:
-    ddl: str
+    creation: str
+    attachment: str
     is_older: bool
 
 
@@ -38,7 +39,9 @@ async def create_missing(database: Database, settings: Settings) -> None:
         for missing in await connection.fetch(_MissingPartition, "partitions.list_missing", **bounds):
             if missing.is_older:  # than every partition: earlier snapshots of the same installs may be deleted
                 await connection.execute("series.freeze_days")
-            await connection.execute_sql(missing.ddl, "creation of a weekly partition")
+            async with connection.transaction():
+                await connection.execute_sql(missing.creation, "creation of a weekly partition")
+                await connection.execute_sql(missing.attachment, "creation of a weekly partition")
 
 
 async def drop_expired(database: Database, retention: timedelta) -> None:

@@ -21,7 +21,7 @@ PART_HEADER = re.compile(r"^-- part: ([a-z_]+)$", re.MULTILINE)
 PART_REFERENCE = re.compile(r"^-- use: ([a-z_]+)$", re.MULTILINE)
 LEADING_COMMENT = re.compile(r"\A(\s*--.*\n)+")  # removed, because it would be sent with every call
 PARAMETER = re.compile(r"%\((\w+)\)s")
-PROLOGUE = re.compile(r"\A(?:(?:SELECT pg_advisory_xact_lock\([0-9]+\)|SET LOCAL [^;]+);\s*)+")
+PROLOGUE = re.compile(r"\A(?:(?:SELECT pg_(?:advisory_xact_lock|notify)\([^;]+\)|SET LOCAL [^;]+);\s*)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def to_positional(sql: str) -> tuple[str, list[str]]:
 
 
 def split_prologue(sql: str) -> tuple[str, str]:
-    """The prologue of a statement, which acquires locks and makes settings in its transaction, and the rest."""
+    """The prologue of a statement, which acquires locks, notifies and makes settings, and the rest."""
     match = PROLOGUE.match(sql)
     prologue = match[0] if match else ""
     return prologue, sql[len(prologue) :]

@@ -65,18 +65,20 @@ DELETE FROM bulk_changes WHERE id = ANY(ARRAY(
 -- Moves an instance to another application, with the keys that are aggregated in it. So does what it staged for its old
 -- one. The feed sends it to both. No row: one of the applications was deleted meanwhile.
 SELECT pg_advisory_xact_lock({writers_lock});
+SELECT pg_notify('shm_feed', '');
 WITH before AS MATERIALIZED (
     SELECT * FROM instance_states
     WHERE
         instance_id = %(instance_id)s AND app_slug = %(app_slug)s
         AND EXISTS (SELECT FROM applications WHERE slug = %(into_slug)s)
 ),
+-- use: current_snapshots
 moved AS MATERIALIZED (
     SELECT
         i.instance_id, %(into_slug)s::text AS app_slug, flatten_metrics(i.metrics) AS leaves,
-        CASE WHEN s.app_slug = %(into_slug)s THEN coalesce(s.leaves, s.metrics) END AS sent_leaves
+        CASE WHEN s.app_slug = %(into_slug)s THEN s.leaves END AS sent_leaves
     FROM instances i
-    LEFT JOIN snapshots s ON s.instance_id = i.instance_id AND s.snapshot_at = i.snapshot_at
+    LEFT JOIN current_snapshots s ON s.instance_id = i.instance_id AND s.snapshot_at = i.snapshot_at
     WHERE i.instance_id = ANY(ARRAY(SELECT instance_id FROM before)) AND i.snapshot_at IS NOT NULL
 ),
 sent_keys AS (
@@ -101,6 +103,9 @@ moved_leaves AS MATERIALIZED (
         ) AS leaves
     FROM moved m
 ),
+staged_entry AS MATERIALIZED (
+    SELECT jsonb_build_object('app_slug', %(into_slug)s::text) AS entry
+),
 after AS (
     SELECT
         instance_id, %(into_slug)s::text AS app_slug, app_version, environment, status, first_seen_at, last_seen_at,
@@ -112,7 +117,7 @@ after AS (
 feed_advanced AS (
     UPDATE feed_head SET cursor = cursor + 2
     WHERE EXISTS (SELECT FROM before)
-    RETURNING cursor, pg_notify('shm_feed', cursor::text)
+    RETURNING cursor
 ),
 feed_rows AS (
     INSERT INTO removals (cursor, instance_id, app_slug, changed_app)
@@ -125,7 +130,7 @@ UPDATE instances i SET
     app_cursor = f.cursor,
     leaves = nullif(p.leaves, i.metrics),
     staged = CASE
-        WHEN i.staged ->> 'app_slug' = i.app_slug THEN jsonb_set(i.staged, '{app_slug}', to_jsonb(p.app_slug))
+        WHEN i.staged ->> 'app_slug' = i.app_slug THEN i.staged || (SELECT entry FROM staged_entry)
         ELSE i.staged
     END,
 -- use: evaluated_columns

@@ -1,5 +1,6 @@
 -- Comparisons of derived data with its sources. A comparison is one statement, so both of its sides are of one moment,
--- and concurrent writes do not affect it. Its rows are the differences: the table, the row's key, the actual and the
+-- and concurrent writes do not affect it. On a cluster the workers' side is of a later moment: the comparisons that this
+-- concerns leave out what changed after `until`, a cursor up to which all snapshots are visible. Its rows are the differences: the table, the row's key, the actual and the
 -- expected value (as text, cut), and the input of the statement `repair_…` (`repair_row`).
 --
 -- A repair computes each row that differs anew from its source. Leaves, instances, versions and absences have a short
@@ -16,6 +17,37 @@ SELECT pg_try_advisory_lock({repair_lock}) AS is_acquired;
 -- name: select_series_settings
 -- The active window, and whether the series were computed with another one.
 SELECT settings.active_window, h.stale FROM settings CROSS JOIN series_head h;
+
+-- name: find_orphans
+-- Snapshots of no instance. No foreign key prevents them: it would read the instance again for each stored row, and a
+-- distributed table cannot refer to a local one.
+WITH stored AS MATERIALIZED (
+    SELECT instance_id, count(*) AS snapshots, max(cursor) AS cursor FROM snapshots GROUP BY instance_id
+)
+SELECT
+    'snapshots' AS table_name,
+    concat_ws(', ', left(s.instance_id::text, 8), 'of no instance') AS row_key,
+    concat(s.snapshots, ' rows') AS actual,
+    'none' AS expected,
+    jsonb_build_object('instance_id', s.instance_id, 'cursor', s.cursor) AS repair_row
+FROM stored s
+WHERE
+    s.cursor <= %(until)s::bigint
+    AND NOT EXISTS (SELECT FROM instances i WHERE i.instance_id = s.instance_id)
+    AND NOT EXISTS (SELECT FROM removals r WHERE r.instance_id = s.instance_id AND r.cursor > %(until)s::bigint);
+
+-- name: repair_orphans
+-- Deletes these snapshots, but none that has been stored since.
+SELECT pg_advisory_xact_lock({rollup_lock});
+WITH orphans AS MATERIALIZED (
+    SELECT listed.instance_id, listed.cursor
+    FROM jsonb_to_recordset(%(rows)s::jsonb) AS listed (instance_id uuid, cursor bigint)
+    WHERE NOT EXISTS (SELECT FROM instances i WHERE i.instance_id = listed.instance_id)
+)
+DELETE FROM snapshots s
+USING orphans o
+WHERE s.instance_id = o.instance_id AND s.cursor <= o.cursor
+RETURNING 1 AS repaired;
 
 -- name: find_leaves
 -- Raw snapshots whose leaves are not those of their metrics that were aggregated.
@@ -63,11 +95,22 @@ RETURNING 1 AS repaired;
 -- name: find_instances
 -- Instances whose current snapshot is not their newest raw one, or whose evaluated columns contradict the settings.
 -- These columns are not compared if time has just changed them or is about to: the refresh will write them. Instances
--- that are being erased have lost snapshots already.
+-- that are being erased have lost snapshots already. Those that changed after `until` are left out.
 WITH
 -- use: raw_history
+newest_snapshots AS (
+    SELECT s.instance_id, s.snapshot_at, s.app_slug, s.metrics, s.leaves
+    FROM (
+        SELECT instance_id, max(snapshot_at) AS snapshot_at FROM snapshots WHERE cursor <= %(until)s::bigint
+        GROUP BY instance_id
+    ) newest
+    JOIN snapshots s ON s.instance_id = newest.instance_id AND s.snapshot_at = newest.snapshot_at
+),
 before AS NOT MATERIALIZED (
-    SELECT s.* FROM instance_states s JOIN instances i USING (instance_id) WHERE i.erasing_since IS NULL
+    SELECT s.*
+    FROM instance_states s
+    JOIN instances i USING (instance_id)
+    WHERE i.erasing_since IS NULL AND i.cursor <= %(until)s::bigint
 ),
 -- use: expected_state
 -- use: deltas
@@ -102,12 +145,19 @@ FROM compared;
 -- Sets the current snapshot of these instances to their newest raw one, evaluates them again, updates the tallies, and
 -- sends the instances through the feed.
 SELECT pg_advisory_xact_lock({writers_lock});
+SELECT pg_notify('shm_feed', '');
 WITH listed AS MATERIALIZED (
     SELECT DISTINCT instance_id FROM jsonb_to_recordset(%(rows)s::jsonb) AS listed_rows (instance_id uuid)
 ),
 -- use: raw_history
 before AS MATERIALIZED (
     SELECT * FROM instance_states WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM listed))
+),
+newest_snapshots AS MATERIALIZED (
+    SELECT DISTINCT ON (instance_id) instance_id, snapshot_at, app_slug, metrics, leaves
+    FROM snapshots
+    WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM before))
+    ORDER BY instance_id, snapshot_at DESC
 ),
 -- use: expected_state
 -- use: deltas
@@ -120,7 +170,6 @@ numbered AS MATERIALIZED (
 feed_advanced AS (
     UPDATE feed_head SET cursor = cursor + (SELECT count(*) FROM numbered)
     WHERE EXISTS (SELECT FROM numbered)
-    RETURNING pg_notify('shm_feed', cursor::text)
 )
 UPDATE instances i SET
     snapshot_at = p.snapshot_at,
@@ -249,6 +298,9 @@ reach AS MATERIALIZED (
     FROM raw_history
     CROSS JOIN series_head head
 ),
+revocations AS MATERIALIZED (
+    SELECT instance_id, revoked_at FROM instances WHERE revoked_at IS NOT NULL
+),
 runs AS (
     SELECT
         s.app_slug, s.app_version, coalesce(s.leaves, s.metrics) AS leaves,
@@ -259,10 +311,10 @@ runs AS (
         least(
             lead(s.snapshot_at) OVER (PARTITION BY s.instance_id ORDER BY s.snapshot_at),
             s.snapshot_at + %(active_window)s::interval,
-            i.revoked_at
+            r.revoked_at
         ) AS ends_at
     FROM snapshots s
-    JOIN instances i ON i.instance_id = s.instance_id
+    LEFT JOIN revocations r ON r.instance_id = s.instance_id
     WHERE s.cursor <= (SELECT cursor FROM reach)
 ),
 -- use: hours
@@ -356,21 +408,26 @@ SELECT 1 AS repaired FROM done;
 -- accepted.
 WITH
 -- use: raw_history
-reported AS (
-    SELECT
-        instance_id, app_version, min(snapshot_at) AS first_at,
-        min(snapshot_at) FILTER (WHERE cursor <= (SELECT cursor FROM series_head)) AS rolled_at
-    FROM snapshots
-    GROUP BY instance_id, app_version
+reported AS MATERIALIZED (
+    SELECT f.instance_id, f.app_version, f.first_at, f.rolled_at, s.app_slug
+    FROM (
+        SELECT
+            instance_id, app_version, min(snapshot_at) AS first_at,
+            min(snapshot_at) FILTER (WHERE cursor <= (SELECT cursor FROM series_head)) AS rolled_at
+        FROM snapshots
+        GROUP BY instance_id, app_version
+    ) f
+    JOIN snapshots s ON s.instance_id = f.instance_id AND s.snapshot_at = f.first_at
 ),
 compared AS (
-    SELECT paired.*, s.app_slug AS true_app_slug
+    SELECT paired.*
     FROM (
-        SELECT instance_id, app_version, v.first_at, v.app_slug, r.first_at AS true_first_at, r.rolled_at
+        SELECT
+            instance_id, app_version, v.first_at, v.app_slug, r.first_at AS true_first_at, r.rolled_at,
+            r.app_slug AS true_app_slug
         FROM versions_seen v
         FULL JOIN reported r USING (instance_id, app_version)
     ) paired
-    LEFT JOIN snapshots s ON s.instance_id = paired.instance_id AND s.snapshot_at = paired.true_first_at
     WHERE NOT EXISTS (SELECT FROM instances i WHERE i.instance_id = paired.instance_id AND i.erasing_since IS NOT NULL)
 )
 SELECT

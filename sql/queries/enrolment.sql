@@ -12,6 +12,7 @@
 --   replayed    this signed registration was carried out before
 -- The name of an application may be an alias of another.
 SELECT pg_advisory_xact_lock({writers_lock});
+SELECT pg_notify('shm_feed', '');
 WITH batch AS MATERIALIZED (
     SELECT *, decode(encoded_key, 'base64') AS public_key
     FROM ROWS FROM (
@@ -127,6 +128,7 @@ SELECT position, verdict FROM verdicts;
 -- was signed; the instance was seen now. Without it, the request may be a replay: it counts as seen only the first time.
 -- `unranked_version`: a version that took effect and was staged by a release that did not store its rank.
 SELECT pg_advisory_xact_lock({writers_lock});
+SELECT pg_notify('shm_feed', '');
 WITH batch AS MATERIALIZED (
     SELECT * FROM ROWS FROM (
         jsonb_to_recordset(%(batch)s::jsonb) AS (

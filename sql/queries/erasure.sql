@@ -102,16 +102,17 @@ FROM snapshots_deleted;
 -- returns a receipt. No row: there is more for `delete_page`, or another process has deleted the instance.
 SELECT pg_advisory_xact_lock({rollup_lock});
 SELECT pg_advisory_xact_lock({writers_lock});
+SELECT pg_notify('shm_feed', '');
 WITH target AS MATERIALIZED (
     SELECT instance_id, public_key, app_slug, app_name, first_seen_at, snapshot_at FROM instances i
     WHERE
         instance_id = %(instance_id)s AND erasing_since IS NOT NULL
         AND NOT EXISTS (
-            SELECT FROM snapshots s
+            SELECT 1 FROM snapshots s
             WHERE s.instance_id = %(instance_id)s AND s.cursor <= (SELECT cursor FROM series_head)
         )
-        AND NOT EXISTS (SELECT FROM versions_seen v WHERE v.instance_id = %(instance_id)s)
-        AND NOT EXISTS (SELECT FROM absences a WHERE a.instance_id = %(instance_id)s)
+        AND NOT EXISTS (SELECT 1 FROM versions_seen v WHERE v.instance_id = %(instance_id)s)
+        AND NOT EXISTS (SELECT 1 FROM absences a WHERE a.instance_id = %(instance_id)s)
 ),
 before AS MATERIALIZED (
     SELECT * FROM instance_states WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target))
@@ -144,7 +145,7 @@ instance_deleted AS (
 feed_advanced AS (
     UPDATE feed_head SET cursor = cursor + 1
     WHERE EXISTS (SELECT FROM target)
-    RETURNING cursor, pg_notify('shm_feed', cursor::text)
+    RETURNING cursor
 ),
 feed_rows AS (
     INSERT INTO removals (cursor, instance_id, app_slug)

@@ -61,7 +61,7 @@ runs AS MATERIALIZED (
                 n.instance_id = %(instance_id)s AND n.snapshot_at <= now()
                 AND n.cursor <= (SELECT cursor FROM series_head)
         ), '-infinity')
-        AND EXISTS (SELECT FROM target)
+        AND EXISTS (SELECT 1 FROM target)
 ),
 -- use: hours
 -- use: days

@@ -16,6 +16,7 @@
 -- The planner has no statistics of a batch. It takes a condition within CASE to hold for half of the rows; otherwise it
 -- expects two rows, and joins the rows of a batch by nested loops.
 SELECT pg_advisory_xact_lock({writers_lock});
+SELECT pg_notify('shm_feed', '');
 WITH
 -- use: batch_judged
 known_key_sets AS MATERIALIZED (
@@ -60,6 +61,7 @@ LEFT JOIN inserted i ON i.instance_id = a.instance_id AND i.snapshot_at = a.snap
 -- The same for snapshots with keys or values that are not aggregated: adds them up to the limits, and takes those beyond
 -- the limits out of the leaves. It is longer, so it takes longer even for a batch without any.
 SELECT pg_advisory_xact_lock({writers_lock});
+SELECT pg_notify('shm_feed', '');
 WITH
 -- use: batch_judged
 sent_key_sets AS MATERIALIZED (

@@ -124,9 +124,7 @@ FROM feed_head head;
 -- name: select_snapshots
 -- A page of the snapshots of an instance, newest first. The statement returns no row if the instance does not exist. It
 -- returns at least one row if the instance exists: without a snapshot if none is left.
-SELECT page.*
-FROM instances i
-LEFT JOIN (
+WITH page AS MATERIALIZED (
     SELECT
         snapshot.*,
         row_number() OVER page_order AS row,
@@ -142,6 +140,9 @@ LEFT JOIN (
         LIMIT %(limit)s::bigint + 1
     ) snapshot
     WINDOW page_order AS (ORDER BY snapshot.snapshot_at DESC ROWS UNBOUNDED PRECEDING)
-) page ON page.row <= %(limit)s::bigint AND page.bytes_before < %(max_bytes)s::bigint
+)
+SELECT page.*
+FROM instances i
+LEFT JOIN page ON page.row <= %(limit)s::bigint AND page.bytes_before < %(max_bytes)s::bigint
 WHERE i.instance_id = %(instance_id)s
 ORDER BY page.row;

@@ -1,6 +1,6 @@
 -- name: list_missing
 -- Statements that create the weekly partitions for snapshots up to `ahead` from now. A table is created first and then
--- attached, because CREATE TABLE ... PARTITION OF would block the intake. If the oldest weeks have been dropped and the
+-- attached, because CREATE TABLE ... PARTITION OF would block the intake. Both run in one transaction. If the oldest weeks have been dropped and the
 -- accepted age of snapshots (`back`) now reaches before them, one more partition covers all older times (`is_older`).
 WITH weeks AS MATERIALIZED (
     SELECT
@@ -22,11 +22,8 @@ needed AS (
     HAVING min(since) > now() - %(back)s::interval - interval '1 day'
 )
 SELECT
-    format(
-        'CREATE TABLE %%1$I (LIKE snapshots INCLUDING ALL); '
-        'ALTER TABLE snapshots ATTACH PARTITION %%1$I FOR VALUES FROM (%%2$s) TO (%%3$L)',
-        name, since, until
-    ) AS ddl,
+    format('CREATE TABLE %%I (LIKE snapshots INCLUDING ALL)', name) AS creation,
+    format('ALTER TABLE snapshots ATTACH PARTITION %%I FOR VALUES FROM (%%s) TO (%%L)', name, since, until) AS attachment,
     is_older
 FROM needed
 ORDER BY until;

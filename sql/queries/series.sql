@@ -1,10 +1,19 @@
+-- name: select_settled_cursor
+-- The feed's cursor, up to which all snapshots are visible. A transaction holds the writers' lock until the last machine
+-- of a cluster has committed it, some time after the coordinator. A cursor that is read without the lock may belong to
+-- snapshots that are not visible yet.
+SELECT pg_advisory_xact_lock({writers_lock});
+SELECT cursor FROM feed_head;
+
 -- name: roll_up
 -- Rolls snapshots up into the series, in the order in which they were stored: `limit` of them, or as many as have
--- `max_leaves` leaves together, and up to a batch more. Returns whether there are more. Each snapshot ends the run of the snapshot before it in time. A late snapshot does the same in
--- the past, which corrects the series there. (A window frame from the newest snapshot backwards grows at one end only,
--- so its minimum is never recomputed. A recomputation would be slow, because a late snapshot may have a month of others
--- after it.) The statement searches for neighbours nearby first, and reads snapshots install by install; OFFSET 0
--- forces the planner to do so. The reason: the cost of a step must not grow with the history.
+-- `max_leaves` leaves together, and up to a batch more, none after `until`. Returns whether there are more. Each
+-- snapshot ends the run of the snapshot before it in time. A late snapshot does the same in the past, which corrects the
+-- series there. (A window frame from the newest snapshot backwards grows at one end only, so its minimum is never
+-- recomputed. A recomputation would be slow, because a late snapshot may have a month of others after it.) The statement
+-- searches for neighbours nearby first, and reads snapshots install by install; OFFSET 0 forces the planner to do so. The
+-- reason: the cost of a step must not grow with the history. All of `found` are joins of snapshots by their install, so a
+-- cluster computes it where the snapshots are.
 SELECT pg_advisory_xact_lock({rollup_lock});
 WITH head AS MATERIALIZED (
     SELECT cursor FROM series_head WHERE NOT stale
@@ -16,7 +25,7 @@ next_step AS MATERIALIZED (
         FROM (
             SELECT cursor, (SELECT count(*) FROM jsonb_object_keys(coalesce(leaves, metrics))) AS leaf_count
             FROM snapshots
-            WHERE cursor > (SELECT cursor FROM head)
+            WHERE cursor > (SELECT cursor FROM head) AND cursor <= %(until)s::bigint
             ORDER BY cursor
             LIMIT %(limit)s::bigint + 1
         ) candidates
@@ -25,71 +34,59 @@ next_step AS MATERIALIZED (
     WHERE position > %(limit)s::bigint OR leaves > %(max_leaves)s::bigint
 ),
 step_end AS MATERIALIZED (
-    SELECT least((SELECT cursor FROM next_step), cursor) AS cursor FROM feed_head
+    SELECT least((SELECT cursor FROM next_step), %(until)s::bigint) AS cursor
 ),
-new_snapshots AS MATERIALIZED (
-    SELECT instance_id, snapshot_at, app_slug, app_version FROM snapshots
-    WHERE cursor > (SELECT cursor FROM head) AND cursor <= (SELECT cursor FROM step_end)
-),
-spans AS MATERIALIZED (
+found AS MATERIALIZED (
     SELECT
-        f.instance_id,
-        coalesce(just_before.snapshot_at, before.snapshot_at, f.oldest) AS oldest,
-        coalesce(just_after.snapshot_at, after.snapshot_at, f.newest) AS newest
-    FROM (
-        SELECT instance_id, min(snapshot_at) AS oldest, max(snapshot_at) AS newest FROM new_snapshots GROUP BY instance_id
-    ) f
-    LEFT JOIN LATERAL (
-        SELECT max(s.snapshot_at) AS snapshot_at FROM snapshots s
-        WHERE
-            s.instance_id = f.instance_id
-            AND s.snapshot_at < f.oldest AND s.snapshot_at >= f.oldest - interval '3 hours'
-            AND s.snapshot_at >= f.oldest - (SELECT active_window FROM settings)
-            AND s.cursor <= (SELECT cursor FROM step_end)
-    ) just_before ON TRUE
-    LEFT JOIN LATERAL (
-        SELECT max(s.snapshot_at) AS snapshot_at FROM snapshots s
-        WHERE
-            just_before.snapshot_at IS NULL AND s.instance_id = f.instance_id
-            AND s.snapshot_at < f.oldest AND s.snapshot_at >= f.oldest - (SELECT active_window FROM settings)
-            AND s.cursor <= (SELECT cursor FROM step_end)
-    ) before ON TRUE
-    LEFT JOIN LATERAL (
-        SELECT min(s.snapshot_at) AS snapshot_at FROM snapshots s
-        WHERE
-            s.instance_id = f.instance_id
-            AND s.snapshot_at > f.newest AND s.snapshot_at <= f.newest + interval '3 hours'
-            AND s.snapshot_at <= f.newest + (SELECT active_window FROM settings)
-            AND s.cursor <= (SELECT cursor FROM step_end)
-    ) just_after ON TRUE
-    LEFT JOIN LATERAL (
-        SELECT min(s.snapshot_at) AS snapshot_at FROM snapshots s
-        WHERE
-            just_after.snapshot_at IS NULL AND s.instance_id = f.instance_id
-            AND s.snapshot_at > f.newest AND s.snapshot_at <= f.newest + (SELECT active_window FROM settings)
-            AND s.cursor <= (SELECT cursor FROM step_end)
-    ) after ON TRUE
-),
-runs AS MATERIALIZED (
-    SELECT
-        s.app_slug, s.app_version, coalesce(s.leaves, s.metrics) AS leaves,
-        s.snapshot_at AS starts_at,
+        s.instance_id, s.snapshot_at, s.app_slug, s.app_version, coalesce(s.leaves, s.metrics) AS leaves,
         s.cursor <= (SELECT cursor FROM head) AS was_rolled,
-        least(
-            min(s.snapshot_at) FILTER (WHERE s.cursor <= (SELECT cursor FROM head)) OVER (
-                PARTITION BY s.instance_id ORDER BY s.snapshot_at DESC
-                ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-            ),
-            s.snapshot_at + (SELECT active_window FROM settings),
-            i.revoked_at
-        ) AS ended_at,
-        TRUE AS is_rolled,
-        least(
-            lead(s.snapshot_at) OVER (PARTITION BY s.instance_id ORDER BY s.snapshot_at),
-            s.snapshot_at + (SELECT active_window FROM settings),
-            i.revoked_at
-        ) AS ends_at
-    FROM spans
+        min(s.snapshot_at) FILTER (WHERE s.cursor <= (SELECT cursor FROM head)) OVER (
+            PARTITION BY s.instance_id ORDER BY s.snapshot_at DESC
+            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ) AS next_rolled_at,
+        lead(s.snapshot_at) OVER (PARTITION BY s.instance_id ORDER BY s.snapshot_at) AS next_at
+    FROM (
+        SELECT
+            f.instance_id,
+            coalesce(just_before.snapshot_at, before.snapshot_at, f.oldest) AS oldest,
+            coalesce(just_after.snapshot_at, after.snapshot_at, f.newest) AS newest
+        FROM (
+            SELECT instance_id, min(snapshot_at) AS oldest, max(snapshot_at) AS newest
+            FROM snapshots
+            WHERE cursor > (SELECT cursor FROM head) AND cursor <= (SELECT cursor FROM step_end)
+            GROUP BY instance_id
+        ) f
+        LEFT JOIN LATERAL (
+            SELECT max(s.snapshot_at) AS snapshot_at FROM snapshots s
+            WHERE
+                s.instance_id = f.instance_id
+                AND s.snapshot_at < f.oldest AND s.snapshot_at >= f.oldest - interval '3 hours'
+                AND s.snapshot_at >= f.oldest - (SELECT active_window FROM settings)
+                AND s.cursor <= (SELECT cursor FROM step_end)
+        ) just_before ON TRUE
+        LEFT JOIN LATERAL (
+            SELECT max(s.snapshot_at) AS snapshot_at FROM snapshots s
+            WHERE
+                just_before.snapshot_at IS NULL AND s.instance_id = f.instance_id
+                AND s.snapshot_at < f.oldest AND s.snapshot_at >= f.oldest - (SELECT active_window FROM settings)
+                AND s.cursor <= (SELECT cursor FROM step_end)
+        ) before ON TRUE
+        LEFT JOIN LATERAL (
+            SELECT min(s.snapshot_at) AS snapshot_at FROM snapshots s
+            WHERE
+                s.instance_id = f.instance_id
+                AND s.snapshot_at > f.newest AND s.snapshot_at <= f.newest + interval '3 hours'
+                AND s.snapshot_at <= f.newest + (SELECT active_window FROM settings)
+                AND s.cursor <= (SELECT cursor FROM step_end)
+        ) just_after ON TRUE
+        LEFT JOIN LATERAL (
+            SELECT min(s.snapshot_at) AS snapshot_at FROM snapshots s
+            WHERE
+                just_after.snapshot_at IS NULL AND s.instance_id = f.instance_id
+                AND s.snapshot_at > f.newest AND s.snapshot_at <= f.newest + (SELECT active_window FROM settings)
+                AND s.cursor <= (SELECT cursor FROM step_end)
+        ) after ON TRUE
+    ) spans
     CROSS JOIN LATERAL (
         SELECT instance_id, snapshot_at, app_slug, app_version, leaves, metrics, cursor
         FROM snapshots
@@ -98,7 +95,15 @@ runs AS MATERIALIZED (
             AND cursor <= (SELECT cursor FROM step_end)
         OFFSET 0
     ) s
-    JOIN instances i ON i.instance_id = s.instance_id
+),
+runs AS MATERIALIZED (
+    SELECT
+        f.app_slug, f.app_version, f.leaves, f.snapshot_at AS starts_at,
+        f.was_rolled, least(f.next_rolled_at, f.snapshot_at + settings.active_window, i.revoked_at) AS ended_at,
+        TRUE AS is_rolled, least(f.next_at, f.snapshot_at + settings.active_window, i.revoked_at) AS ends_at
+    FROM found f
+    JOIN instances i ON i.instance_id = f.instance_id
+    CROSS JOIN settings
 ),
 -- use: hours
 -- use: days
@@ -106,7 +111,8 @@ runs AS MATERIALIZED (
 versions AS (
     INSERT INTO versions_seen AS existing (instance_id, app_version, app_slug, first_at)
     SELECT instance_id, app_version, (array_agg(app_slug ORDER BY snapshot_at))[1], min(snapshot_at)
-    FROM new_snapshots
+    FROM found
+    WHERE NOT was_rolled
     GROUP BY instance_id, app_version
     ON CONFLICT (instance_id, app_version) DO UPDATE SET app_slug = excluded.app_slug, first_at = excluded.first_at
     WHERE excluded.first_at < existing.first_at

@@ -12,6 +12,8 @@ from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 
+pytestmark = pytest.mark.cluster
+
 
 def report_versions(server: ServerProcess, *versions: tuple[str, float], environment: str = "production") -> Install:
     """An install that reported each of these versions so many days ago."""

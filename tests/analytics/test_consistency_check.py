@@ -25,6 +25,8 @@ from tests.support.oracle import assert_matches_oracle
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act
 
+pytestmark = pytest.mark.cluster
+
 FLEET_SIZE = 30
 
 

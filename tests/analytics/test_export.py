@@ -7,11 +7,14 @@ from decimal import Decimal
 from typing import Any
 
 import psutil
+import pytest
 
 from tests.support import plain_http
 from tests.support.bulk_fleet import insert_fleet
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
+
+pytestmark = pytest.mark.cluster
 
 FLEET = 2_000
 KIB_PER_INSTALL = 50

@@ -20,6 +20,8 @@ from tests.support.databases import fresh_database
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 
+pytestmark = pytest.mark.cluster
+
 VALUES: list[Any] = [
     *(0, 1, 1, -1, 2, 10, 2**70, 2**70 + 1, 1.5, -0.25, 1e-9, True, False, "", "a", "b", "B", "é", "𝄞", "1"),
     *("x" * 64, "x" * 65, None, [1], "a\u202e"),

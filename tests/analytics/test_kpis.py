@@ -13,6 +13,8 @@ from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 
+pytestmark = pytest.mark.cluster
+
 
 def test_a_key_that_the_current_snapshot_lacks_does_not_count(server: ServerProcess) -> None:
     install = Install(server.url).enroll({"a": 1, "b": 2}, ago=timedelta(hours=1))

@@ -17,6 +17,8 @@ from tests.support.oracle import assert_matches_oracle, assert_series_match_orac
 from tests.support.random_fleets import Fleet, Scenario, run_scenario, scenarios
 from tests.support.server_process import ServerProcess
 
+pytestmark = pytest.mark.cluster
+
 NO_DEADLINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 EXAMPLE_COUNTS = [
     pytest.param(settings(NO_DEADLINE, max_examples=10, derandomize=True), id="short"),

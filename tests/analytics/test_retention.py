@@ -24,6 +24,8 @@ from tests.support.long_history import fill_with_history
 from tests.support.server_process import ServerProcess
 from tests.support.shm_command import run_shm
 
+pytestmark = pytest.mark.cluster
+
 DAY = timedelta(days=1)
 WINDOW = timedelta(days=30)
 MAX_LATENESS = timedelta(days=29, hours=23)  # just within SHM_MAX_SNAPSHOT_AGE

@@ -18,6 +18,8 @@ from tests.support.oracle import assert_matches_oracle, assert_series_match_orac
 from tests.support.server_process import ServerProcess
 from tests.support.time_travel import shift_times
 
+pytestmark = pytest.mark.cluster
+
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 POINTS = {"24h": 25, "7d": 29, "30d": 31, "3m": 91, "1y": 54}
 STEPS = {"24h": HOUR, "7d": 6 * HOUR, "30d": DAY, "3m": DAY, "1y": 7 * DAY}

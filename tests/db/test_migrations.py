@@ -11,7 +11,7 @@ import pytest
 from nacl.signing import SigningKey
 
 from shm.db.migrations import CREATE_HISTORY, load_migrations
-from tests.support import first_release, plain_http
+from tests.support import citus, first_release, plain_http
 from tests.support.background_jobs import run_background_jobs
 from tests.support.databases import admin_cursor, empty_database, empty_schema, migrate
 from tests.support.installs import Install
@@ -19,6 +19,8 @@ from tests.support.oracle import assert_matches_oracle, assert_series_match_orac
 from tests.support.server_process import ServerProcess
 from tests.support.shm_command import run_shm
 from tests.support.subscriber import subscribe
+
+pytestmark = pytest.mark.cluster
 
 # All data that SHM cannot recompute, in columns that later migrations keep.
 SELECT_STORED = """
@@ -70,6 +72,8 @@ def released(database: str) -> str:
 def migrated(released: str) -> str:
     """The same, migrated, with its timestamps moved to today."""
     migrate(released)
+    if citus.DSN:
+        citus.distribute(released)
     first_release.bring_to_today(released)
     return released
 

@@ -15,6 +15,8 @@ from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 from tests.support.subscriber import subscribe
 
+pytestmark = pytest.mark.cluster
+
 
 def list_instances(server: ServerProcess, query: str = "") -> tuple[dict[str, dict[str, Any]], int]:
     """Every instance by ID, and the cursor at which the list is current."""

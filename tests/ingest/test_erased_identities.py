@@ -18,6 +18,8 @@ from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act, action, backlog, rotate
 from tests.support.time_travel import shift_times
 
+pytestmark = pytest.mark.cluster
+
 ACTIVATE = b'{"action":"activate"}'
 
 

@@ -19,6 +19,8 @@ from tests.support.installs import Install
 from tests.support.responses import instances_by_id, problem
 from tests.support.server_process import ServerProcess
 
+pytestmark = pytest.mark.cluster
+
 WIRE = Path(__file__).parent.parent / "wire"
 
 

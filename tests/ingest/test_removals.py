@@ -18,6 +18,8 @@ from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act
 from tests.support.subscriber import subscribe
 
+pytestmark = pytest.mark.cluster
+
 TIMEOUT_S = 20
 
 

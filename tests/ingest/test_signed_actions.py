@@ -24,6 +24,8 @@ from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act, action, ago, backlog, rotate
 from tests.support.targets import BATCH, WAITING
 
+pytestmark = pytest.mark.cluster
+
 TIMEOUT_S = 20
 CONFIRM_KEYS = 'EXECUTE "enrolment.confirm_batch"'  # in the SQL that confirms keys, the first statement of a rotation
 UNREAD = 20  # concurrent disclosures

@@ -14,6 +14,8 @@ from tests.support.installs import Install
 from tests.support.module_server import module_server
 from tests.support.server_process import ServerProcess
 
+pytestmark = pytest.mark.cluster
+
 WAIT_S = 60
 
 

@@ -10,6 +10,13 @@ DAMAGES = {
         "snapshots: ",
         'leaves: is {"x": 1}, should be ',
     ),
+    "snapshots of no instance": (
+        "INSERT INTO snapshots (instance_id, snapshot_at, app_version, metrics, app_slug, cursor) "
+        "SELECT 'abcdef01-0000-4000-8000-000000000000', now() - interval '1 hour' * n, '1', '{}', 'ledger', 0 "
+        "FROM generate_series(1, 3) n",
+        "snapshots: ",
+        "abcdef01, of no instance: is 3 rows, should be none",
+    ),
     "leaves of an instance": (
         "UPDATE instances SET leaves = '{\"x\": 1}' WHERE instance_id = ONE",
         "instances: ",
