@@ -84,6 +84,8 @@ def recreate(postgres: str, database: str, template: str) -> None:
     """Replaces a database by a copy of another, while neither has a connection. All three are DSNs."""
     name, source = (parse_dsn(dsn)["dbname"] for dsn in (database, template))
     drop_database(postgres, name)
+    if citus.DSN:
+        citus.close_connections(source)
     create_database(postgres, name, f"TEMPLATE {source} STRATEGY {STRATEGY}")
 
 

@@ -35,9 +35,12 @@ FILL = """
         FROM generate_series(1, %(installs)s) n
         CROSS JOIN generate_series(1, %(each)s) h
     ) sent;
+    WITH s AS MATERIALIZED (
+        SELECT DISTINCT ON (instance_id) * FROM snapshots ORDER BY instance_id, snapshot_at DESC
+    )
     UPDATE instances i SET
         snapshot_at = s.snapshot_at, last_seen_at = s.received_at, metrics = s.metrics, leaves = s.leaves
-    FROM (SELECT DISTINCT ON (instance_id) * FROM snapshots ORDER BY instance_id, snapshot_at DESC) s
+    FROM s
     WHERE s.instance_id = i.instance_id;
     UPDATE feed_head SET cursor = %(installs)s * %(each)s;
     ANALYZE;
