@@ -72,6 +72,12 @@ CONNECTIONS = Metric("shm_database_connections", "gauge", "Connections to Postgr
 WAITING_STATEMENTS = Metric(
     "shm_database_statements_waiting", "gauge", "Statements that wait for a connection.", ("pool",)
 )
+CLIENT_CONNECTIONS = Metric("shm_client_connections", "gauge", "Open connections of clients.")
+REQUEST_BYTES = Metric(
+    "shm_request_bytes",
+    "gauge",
+    "Bytes of requests in memory, which SHM_MAX_READING limits: incomplete headers, and bodies that are not answered.",
+)
 DATABASE_BYTES = Metric("shm_database_size_bytes", "gauge", "Size of the database on disk.", is_global=True)
 PENDING_INSTALLS = Metric(
     "shm_installs_pending", "gauge", "Installs that have proved their key and wait for approval.", is_global=True
@@ -95,6 +101,8 @@ METRICS = (
     SLOWEST_FEED_LAG,
     MEDIAN_FEED_LAG,
     LOOP_LAG,
+    CLIENT_CONNECTIONS,
+    REQUEST_BYTES,
     CONNECTIONS,
     WAITING_STATEMENTS,
     DATABASE_BYTES,
@@ -174,6 +182,8 @@ class Instruments:
         self.feed_subscribers = Gauge(slot, FEED_SUBSCRIBERS)
         self.slowest_feed_lag = Gauge(slot, SLOWEST_FEED_LAG)
         self.median_feed_lag = Gauge(slot, MEDIAN_FEED_LAG)
+        self.client_connections = Gauge(slot, CLIENT_CONNECTIONS)
+        self.request_bytes = Gauge(slot, REQUEST_BYTES)
         self.connections = Gauge(slot, CONNECTIONS)
         self.waiting_statements = Gauge(slot, WAITING_STATEMENTS)
         self.database_bytes = Gauge(slot, DATABASE_BYTES)

@@ -151,6 +151,7 @@ async def running_services(
     result_cache = SingleFlightCache()
     intake = BatchWriter(writer, registry, settings, instruments, turn)
     change_feed = Feed(database, kpis, settings)
+    connections, bodies = Connections(settings), BodyBudget(settings.max_reading)
     services = Services(
         settings=settings,
         database=database,
@@ -168,11 +169,11 @@ async def running_services(
         feed=change_feed,
         tokens=TokenStore(database, settings),
         rate_limiter=RateLimiter(settings),
-        connections=Connections(settings),
-        bodies=BodyBudget(settings.max_reading),
+        connections=connections,
+        bodies=bodies,
         write_probe=WriteProbe(database),
         instruments=instruments,
-        sampler=GaugeSampler(instruments, database, writer, intake, change_feed),
+        sampler=GaugeSampler(instruments, database, writer, intake, change_feed, connections, bodies),
         metrics_exporter=MetricsExporter(instruments.slots),
     )
     async with run_in_background(

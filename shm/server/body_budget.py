@@ -1,6 +1,6 @@
-"""One budget for the bytes of all request bodies in memory, until their requests are answered.
+"""One budget for the bytes of all requests in memory: heads until they are complete, bodies until they are answered.
 
-Over the budget, the body that has been incomplete for the longest is refused: an honest one is complete within
+Over the budget, the part that has been incomplete for the longest is refused: an honest one is complete within
 milliseconds.
 """
 
@@ -11,10 +11,10 @@ from shm.core.errors import Overloaded, Refusal
 
 
 class Body(Protocol):
-    """The body of a request."""
+    """The body of a request, or its head."""
 
     def refuse(self, refusal: Refusal) -> None:
-        """Refuses the request, whose body is not complete, and frees its memory."""
+        """Refuses the request, which is not complete, and frees its memory."""
 
 
 class BodyBudget:
@@ -26,6 +26,11 @@ class BodyBudget:
         self._sizes: dict[Body, int] = {}
         self._incomplete: OrderedDict[Body, None] = OrderedDict()  # the oldest first
 
+    @property
+    def used_bytes(self) -> int:
+        """The bytes of all requests in memory."""
+        return self._used_bytes
+
     def add(self, body: Body, length: int) -> None:
         """Counts a chunk of a body. May refuse bodies, this one included."""
         self._sizes[body] = self._sizes.get(body, 0) + length
@@ -33,7 +38,7 @@ class BodyBudget:
         self._incomplete.setdefault(body)
         while self._used_bytes > self._max_bytes and self._incomplete:
             oldest, _ = self._incomplete.popitem(last=False)
-            oldest.refuse(Overloaded("queue_full", "Too many request bodies are being received; try again shortly."))
+            oldest.refuse(Overloaded("queue_full", "Too many requests are being received; try again shortly."))
 
     def complete(self, body: Body) -> None:
         """The body is complete. It stays in memory while its request is handled."""

@@ -1,8 +1,8 @@
-"""The open connections of a server process: their limits, and the time limit of a request's head.
+"""The open connections of a server process: their limits, and the time limits of a request's head and of a response.
 
-At a limit a new connection replaces the one that has waited the longest for bytes of its client, so that idle
-connections never exclude anybody. A connection whose request is being handled is never replaced. Addresses are held in
-memory only, as keyed hashes.
+At a limit a new connection replaces the one that has waited the longest for bytes of its client, or else for its client
+to read, so that neither idle connections nor unread responses exclude anybody. A connection whose request is being
+handled is never replaced. Addresses are held in memory only, as keyed hashes.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from shm.core.settings import Settings
 
 CHECK_INTERVAL_S = 0.5  # between two checks of the connections that wait for their client
 RETRY_AFTER_S = 10  # of a refused connection: by then a slow request has reached its time limit
+WRITE_TIMEOUT_S = 30.0  # for a client to read any part of a response
 MAX_CLOSED_AT_ONCE = 64  # waiting connections that are closed when the process has no free file descriptor
 
 rate_limited = RateLimitedLogger(logging.getLogger(__name__))
@@ -29,9 +30,13 @@ class Connection(Protocol):
 
     waiting_since: float
     deadline: float  # the time by which the client has to send what the connection waits for
+    write_deadline: float  # the time by which the client has to read some of what waits to be sent
 
     def close_waiting(self) -> None:
         """Closes the connection while it waits for its client."""
+
+    def close(self) -> None:
+        """Closes the connection without a response."""
 
 
 class Connections:
@@ -50,6 +55,7 @@ class Connections:
         self._addresses: dict[Connection, bytes | None] = {}
         self._by_address: dict[bytes, set[Connection]] = {}
         self._waiting: OrderedDict[Connection, None] = OrderedDict()  # the longest waiting first
+        self._unread: OrderedDict[Connection, None] = OrderedDict()  # whose clients do not read, the longest first
 
     def __len__(self) -> int:
         return len(self._addresses)
@@ -62,13 +68,13 @@ class Connections:
                 "an address has reached its limit of connections",
                 f"SHM_MAX_CONNECTIONS_PER_ADDRESS is {self._max_per_address}",
             )
-            waiting = of_address & self._waiting.keys()
+            waiting = of_address & self._waiting.keys() or of_address & self._unread.keys()
             if not waiting:
                 return TooMany("too_many_connections", "This address has too many open connections.", RETRY_AFTER_S)
             min(waiting, key=lambda connection: connection.waiting_since).close_waiting()
         if len(self) >= self._max:
             rate_limited.warning("the server has reached its limit of connections", str(self._max))
-            if not self._waiting:
+            if not (self._waiting or self._unread):
                 return Overloaded("too_many_connections", "The server has too many connections.", RETRY_AFTER_S)
             self.close_longest_waiting()
         return None
@@ -84,6 +90,7 @@ class Connections:
     def remove(self, connection: Connection) -> None:
         """Removes a closed connection."""
         self._waiting.pop(connection, None)
+        self._unread.pop(connection, None)
         address = self._addresses.pop(connection, None)
         if address is not None:
             self._by_address[address].discard(connection)
@@ -112,15 +119,34 @@ class Connections:
         """The connection does not wait for its client any more."""
         self._waiting.pop(connection, None)
 
+    def write_blocked(self, connection: Connection) -> None:
+        """The client has not read all of a response yet."""
+        if connection in self._unread or connection not in self._addresses:
+            return
+        if connection not in self._waiting:
+            connection.waiting_since = time.monotonic()
+        self.write_progressed(connection)
+        self._unread[connection] = None
+
+    def write_progressed(self, connection: Connection) -> None:
+        """The client has read a part of a response."""
+        connection.write_deadline = time.monotonic() + WRITE_TIMEOUT_S
+
+    def write_complete(self, connection: Connection) -> None:
+        """The client has read all of a response."""
+        self._unread.pop(connection, None)
+
     def close_longest_waiting(self, number: int = 1) -> None:
         """Closes the connections that have waited the longest for their clients."""
-        for connection in list(self._waiting)[:number]:
+        for connection in [*self._waiting, *self._unread][:number]:
             connection.close_waiting()
 
     async def run(self) -> None:
-        """Closes connections whose request's head is late, and idle ones, until cancelled."""
+        """Closes connections with a late head, idle ones, and those of unread responses, until cancelled."""
         while True:
             await asyncio.sleep(CHECK_INTERVAL_S)
             now = time.monotonic()
             for connection in [each for each in self._waiting if each.deadline < now]:
                 connection.close_waiting()
+            for connection in [each for each in self._unread if each.write_deadline < now]:
+                connection.close()

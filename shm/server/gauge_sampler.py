@@ -1,4 +1,4 @@
-"""Samples the gauges: the queue, pools, the feed, the event loop, the database's size and the charts' lag.
+"""Samples the gauges: connections, the queue, pools, the feed, the event loop, the database's size and the charts' lag.
 
 Every worker samples itself several times a second, so that a scrape served by another worker includes its values.
 """
@@ -14,6 +14,8 @@ from shm.core.logs import RateLimitedLogger, describe_error
 from shm.db.database import Database
 from shm.feed.hub import Feed
 from shm.ingest.batch_writer import BatchWriter
+from shm.server.body_budget import BodyBudget
+from shm.server.connections import Connections
 
 SAMPLE_INTERVAL_S = 0.25  # a loop blocked for longer shows as lag; a sample takes about ten microseconds
 MEASURE_INTERVAL_S = 5.0  # between two measurements of the database, which take about a millisecond
@@ -32,18 +34,29 @@ class GaugeSampler:
     """The sampler of one worker."""
 
     def __init__(
-        self, instruments: Instruments, database: Database, writer: Database, intake: BatchWriter, feed: Feed
+        self,
+        instruments: Instruments,
+        database: Database,
+        writer: Database,
+        intake: BatchWriter,
+        feed: Feed,
+        connections: Connections,
+        bodies: BodyBudget,
     ) -> None:
         self._instruments = instruments
         self._database = database
         self._pools = {"readers": database, "writer": writer}
         self._intake = intake
         self._feed = feed
+        self._connections = connections
+        self._bodies = bodies
 
     def sample(self) -> None:
         """Sets this worker's gauges to their current values."""
         instruments = self._instruments
         instruments.queue_length.set(self._intake.depth)
+        instruments.client_connections.set(len(self._connections))
+        instruments.request_bytes.set(self._bodies.used_bytes)
         lags = self._feed.lags()
         instruments.feed_subscribers.set(len(lags))
         instruments.slowest_feed_lag.set(max(lags, default=0.0))

@@ -7,16 +7,21 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
 from psycopg2.extensions import make_dsn
 
+from tests.support.clusters import wait_for
 from tests.support.databases import admin_cursor
 from tests.support.hostile.case import snapshot
 from tests.support.installs import Install
+from tests.support.prometheus_scrape import sample_value, scrape
 from tests.support.raw_http import RawConnection
 from tests.support.server_process import ServerProcess
 from tests.support.targets import HonestInstalls
 
 HEALTHCHECK = b"GET /api/v1/healthcheck HTTP/1.1\r\nHost: shm.test\r\n\r\n"
+UNREAD_COUNT = 200
+UNREAD = b"GET /api/openapi.json HTTP/1.1\r\nHost: shm.test\r\n\r\n" * UNREAD_COUNT
 OPEN_FILES = 1_024
 IDLE = 1_100  # more connections than that
 NO_LIMIT = str(2 * IDLE)
@@ -69,6 +74,46 @@ def test_an_address_replaces_its_own_longest_waiting_connection(serve: Callable[
         newest = open_idle(stack, server, 1)[0]
         assert first.ended()
         assert all(is_answered(connection) for connection in [*others, newest])
+
+
+def stop_reading(connection: RawConnection) -> None:
+    """Requests more than the buffers of both sides hold, and reads none of it."""
+    connection.send(UNREAD)
+
+
+@pytest.mark.parametrize("limit", ["SHM_MAX_CONNECTIONS_PER_ADDRESS", "SHM_MAX_CONNECTIONS"])
+def test_unread_responses_exclude_nobody(serve: Callable[..., ServerProcess], limit: str) -> None:
+    server = serve(**{limit: "4"})
+    with ExitStack() as stack:
+        greedy = open_idle(stack, server, 4)
+        for connection in greedy:
+            stop_reading(connection)
+
+        def is_served() -> bool:
+            with RawConnection(server.port) as other:
+                return is_answered(other)
+
+        wait_for(is_served, "a connection beside the unread ones")
+
+
+@pytest.mark.long
+def test_a_client_that_does_not_read_is_disconnected_in_time(serve: Callable[..., ServerProcess]) -> None:
+    server = serve()
+    with RawConnection(server.port) as greedy:
+        stop_reading(greedy)
+        started_at = time.monotonic()
+        while sample_value(scrape(server), "shm_client_connections", worker="0") > 1:
+            assert time.monotonic() - started_at < 60, "the connection is still open"
+            time.sleep(1)
+        assert time.monotonic() - started_at > 20
+
+
+def test_a_client_that_reads_slowly_gets_every_response(serve: Callable[..., ServerProcess]) -> None:
+    server = serve()
+    with RawConnection(server.port) as slow:
+        stop_reading(slow)
+        time.sleep(3)
+        assert [slow.verdict() for _ in range(UNREAD_COUNT)] == [(200, None)] * UNREAD_COUNT
 
 
 def test_a_request_in_flight_is_not_replaced(serve: Callable[..., ServerProcess], database: str) -> None:

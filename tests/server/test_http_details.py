@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
+from shm.server.handlers.ingest import ENDPOINTS
 from tests.support import plain_http
+from tests.support.clusters import wait_for
 from tests.support.installs import Install
 from tests.support.raw_http import RawConnection
 from tests.support.server_process import ServerProcess
@@ -89,5 +91,47 @@ def test_the_host_of_all_ipv6_addresses_is_of_both_families(serve: Callable[...,
     server = serve(SHM_HOST="::", SHM_WORKERS=workers)
     for host in ("127.0.0.1", "[::1]"):
         assert plain_http.get(f"http://{host}:{server.port}/api/v1/healthcheck").status_code == 200
-    assert f"shm console --server http://127.0.0.1:{server.port}" in server.log
+    wait_for(lambda: f"shm console --server http://127.0.0.1:{server.port}" in server.log, "the printed URL")
     assert f"listening on http://[::]:{server.port}" in server.log
+
+
+@pytest.mark.parametrize("path", [*ENDPOINTS])
+@pytest.mark.parametrize("query", ["x=1", "x", "app=ledger&app=x", "%00=%ff"])
+def test_the_protocol_has_no_query_parameters(target: Target, install: Install, path: str, query: str) -> None:
+    with target.assert_no_fault(), RawConnection(target.server.port) as connection:
+        body = install.snapshot_body({"a": 1})
+        headers = "".join(f"{name}: {value}\r\n" for name, value in install.signed(body).items())
+        head = f"POST {path}?{query} HTTP/1.1\r\nHost: shm.test\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
+        connection.send(head.encode() + body)
+        assert connection.verdict() == (400, "unknown_parameter")
+
+
+@pytest.mark.parametrize("path", ["/api/v1/healthcheck", "/api/v1/ready", "/api/openapi.json", "/metrics"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_path_without_parameters_refuses_any(target: Target, path: str, method: str) -> None:
+    with RawConnection(target.server.port) as connection:
+        token = f"Authorization: {target.server.headers['Authorization']}\r\n"
+        connection.send(f"{method} {path}?x=1 HTTP/1.1\r\nHost: shm.test\r\n{token}\r\n".encode())
+        assert connection.starts_with(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize(
+    ("url", "status"),
+    [
+        ("http://shm.test/api/v1/healthcheck", 200),
+        ("HTTP://other.test:8080/api/v1/healthcheck", 200),
+        ("https://[::1]/api/v1/healthcheck", 200),
+        ("http://shm.test/api/v1/healthcheck?x=1", 400),
+        ("http://shm.test/api/v1/admin/stats", 401),
+        ("http://shm.test/v1/register", 405),
+        ("http://shm.test", 404),
+        ("http://a b/api/v1/healthcheck", 400),
+        ("ftp://shm.test/api/v1/healthcheck", 404),
+    ],
+)
+def test_a_request_target_may_be_a_url(target: Target, url: str, status: int) -> None:
+    with target.assert_no_fault(), RawConnection(target.server.port) as connection:
+        connection.send(f"GET {url} HTTP/1.1\r\nHost: shm.test\r\n\r\n".encode())
+        answer = connection.answer()
+        assert answer is not None
+        assert answer.status == status

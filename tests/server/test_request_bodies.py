@@ -7,7 +7,9 @@ from contextlib import ExitStack
 import psutil
 import pytest
 
+from tests.support.clusters import wait_for
 from tests.support.installs import Install
+from tests.support.prometheus_scrape import sample_value, scrape
 from tests.support.raw_http import RawConnection
 from tests.support.server_process import ServerProcess
 from tests.support.targets import Target
@@ -124,6 +126,31 @@ def test_the_budget_of_bodies_holds_for_every_path(serve: Callable[..., ServerPr
         uploads[0].send(b"x" * 11_000 + b"GET /api/v1/healthcheck HTTP/1.1\r\nHost: shm.test\r\n\r\n")
         assert uploads[0].verdict() == (200, None)
     assert install.snapshot({"a": 2}).status_code == 202
+
+
+def test_incomplete_heads_are_in_the_budget(serve: Callable[..., ServerProcess]) -> None:
+    """The oldest one is refused, also in favour of a body, and a complete one is not counted."""
+    server = serve(SHM_MAX_READING="40k")
+    install = Install(server.url).enroll({"a": 1})
+    head_start = b"GET /api/v1/healthcheck HTTP/1.1\r\nHost: shm.test\r\nX: " + b"x" * 12_000
+    with ExitStack() as stack:
+        heads = [stack.enter_context(RawConnection(server.port)) for _ in range(3)]
+        for connection in heads:
+            connection.send(head_start)
+            time.sleep(0.1)
+        wait_for(lambda: sample_value(scrape(server), "shm_request_bytes", worker="0") > 36_000, "the gauge")
+        assert sample_value(scrape(server), "shm_client_connections", worker="0") >= 4  # with that of the scrape
+        assert install.snapshot({"text": ["x" * 1_000] * 10}).status_code == 202
+        assert heads[0].verdict() == (503, "queue_full")
+        assert heads[0].ended()
+        for connection in heads[1:]:
+            for _ in range(5):
+                connection.send(b"\r\n\r\n")
+                assert connection.verdict() == (200, None)
+                connection.send(head_start)
+            connection.send(b"\r\n\r\n")
+            assert connection.verdict() == (200, None)
+        wait_for(lambda: sample_value(scrape(server), "shm_request_bytes", worker="0") < 1_000, "the gauge")
 
 
 def test_a_body_that_is_ignored_does_no_harm(target: Target) -> None:

@@ -18,9 +18,9 @@ from tornado.iostream import StreamClosedError
 
 from shm.auth.tokens import Principal, Role
 from shm.core.errors import BadRequest, Forbidden, MethodNotAllowed, NotFound, Refusal, TooLarge, Unauthorized
+from shm.server.connections import WRITE_TIMEOUT_S
 from shm.server.http import problems
 from shm.server.http.connection import body_length, has_body
-from shm.server.http.ingest_requests import WRITE_TIMEOUT_S
 from shm.server.http.operations import FEED_CURSOR, NEXT_PAGE, Header, Operation, Stream, operations_of
 from shm.server.http.params import NoQuery, parse_body, parse_query
 from shm.server.services import Services

@@ -15,7 +15,6 @@ from tornado.http1connection import HTTP1Connection
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 
-from shm.core.setting_types import MAX_HEADERS_BYTES
 from shm.server.connections import MAX_CLOSED_AT_ONCE
 from shm.server.http import problems
 from shm.server.http.acceptor import Acceptor
@@ -24,7 +23,12 @@ from shm.server.http.ingest_requests import Endpoint, IngestRequest
 from shm.server.http.stream import HEADERS_TOO_LARGE, Stream, closing_response
 from shm.server.services import Services
 
+READ_BYTES = 16 * 1024  # that are read at once: a connection may hold as many that its request has not taken yet
+MAX_REQUEST_LINE_BYTES = 8 * 1024  # with the ends of lines
 MAX_BODY_BYTES = 2 * MAX_DISCARDED_BYTES  # Tornado's limit of a body; a large body is refused earlier
+
+# A request target that is a URL (RFC 9112, section 3.2.2): clients send one to proxies, and servers accept it.
+ABSOLUTE_FORM = re.compile(r"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
 
 # The value of one Host header. Tornado joins two headers with a comma, which does not match.
 HOST = re.compile(r"[A-Za-z0-9\[\]:._~!$&'()*+;=%-]*")
@@ -37,7 +41,8 @@ def make_server(
     settings = services.settings
     server = Server(
         RequestDispatcher(services, application, endpoints),
-        max_header_size=MAX_HEADERS_BYTES,
+        chunk_size=READ_BYTES,
+        max_header_size=settings.max_headers + MAX_REQUEST_LINE_BYTES,
         max_body_size=max(MAX_BODY_BYTES, settings.max_body, settings.max_backlog_body),
     )
     server.conn_params.header_timeout = None  # `Connections` has the time limits, without a timer for each request
@@ -76,7 +81,8 @@ class Server(HTTPServer):
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         """Called by Tornado for each connection."""
         hashed = self.services.rate_limiter.hash_peer(address[0])
-        Stream.adopt(stream, self.services.instruments, self.services.connections, hashed)
+        services = self.services
+        Stream.adopt(stream, services.instruments, services.connections, services.bodies, hashed)
         super().handle_stream(stream, address)
 
 
@@ -125,7 +131,7 @@ class _RoutingDelegate(httputil.HTTPMessageDelegate):
         self, start_line: httputil.RequestStartLine | httputil.ResponseStartLine, headers: httputil.HTTPHeaders
     ) -> Any:
         """Checks the headers, chooses the delegate and passes the head on to it."""
-        self._stream.connections.head_complete(self._stream)
+        self._stream.head_complete()
         if not has_body(headers):
             self._stream.connections.request_complete(self._stream)
         if sum(len(name) + len(value) for name, value in headers.get_all()) > self._services.settings.max_headers:
@@ -134,7 +140,7 @@ class _RoutingDelegate(httputil.HTTPMessageDelegate):
             self._connection.write(closing_response(HEADERS_TOO_LARGE))
             self._connection.finish()
             return None
-        start_line = cast(httputil.RequestStartLine, start_line)
+        start_line = _to_origin_form(cast(httputil.RequestStartLine, start_line), headers)
         if start_line.version == "HTTP/1.1" and not HOST.fullmatch(headers.get("Host", ",")):
             raise httputil.HTTPInputError("Host")
         endpoint = self._endpoints.get(start_line.path.partition("?")[0])
@@ -164,3 +170,12 @@ class _RoutingDelegate(httputil.HTTPMessageDelegate):
     def on_connection_close(self) -> None:
         """Passes the connection's end on."""
         self._delegate.on_connection_close()
+
+
+def _to_origin_form(start_line: httputil.RequestStartLine, headers: httputil.HTTPHeaders) -> httputil.RequestStartLine:
+    """The start line with path and query only. The host of a URL replaces the Host header."""
+    match = ABSOLUTE_FORM.fullmatch(start_line.path)
+    if match is None:
+        return start_line
+    headers["Host"] = match[1]
+    return start_line._replace(path=match[2] if match[2].startswith("/") else f"/{match[2]}")

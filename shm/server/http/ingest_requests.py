@@ -15,18 +15,19 @@ from typing import cast
 
 import msgspec
 from tornado import httputil
+from tornado.escape import parse_qs_bytes
 from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 
-from shm.core.errors import MethodNotAllowed, Refusal, TooLarge, TooSlow
+from shm.core.errors import BadRequest, MethodNotAllowed, Refusal, TooLarge, TooSlow
 from shm.core.settings import Settings
+from shm.server.connections import WRITE_TIMEOUT_S
 from shm.server.http import problems
 from shm.server.http.connection import MAX_DISCARDED_BYTES, body_length
 from shm.server.http.stream import Stream, render_response
 from shm.server.services import Services
 
 TIMEOUT_CHECK_INTERVAL_S = 0.5  # between two checks of the requests whose body is not complete
-WRITE_TIMEOUT_S = 30.0  # for a client to read a chunk of a streamed response
 
 JSON = {"Content-Type": "application/json"}
 PROBLEM = {"Content-Type": problems.CONTENT_TYPE}
@@ -120,7 +121,7 @@ class IngestRequest(httputil.HTTPMessageDelegate):
         self._is_head = start_line.method == "HEAD"
         length = body_length(headers) or 0
         try:
-            self._admit(start_line.method, length)
+            self._admit(start_line, length)
         except Refusal as refusal:
             self._refuse_early(refusal, closing=length > MAX_DISCARDED_BYTES or "Expect" in headers)
 
@@ -185,11 +186,13 @@ class IngestRequest(httputil.HTTPMessageDelegate):
         if closing:
             self._connection.finish()
 
-    def _admit(self, method: str, length: int) -> None:
+    def _admit(self, start_line: httputil.RequestStartLine, length: int) -> None:
         services = self._services
         services.reject_if_draining()
-        if method != "POST":
+        if start_line.method != "POST":
             raise MethodNotAllowed("method_not_allowed", "This path does not support the method.", {"Allow": "POST"})
+        for name in parse_qs_bytes(start_line.path.partition("?")[2], keep_blank_values=True):
+            raise BadRequest("unknown_parameter", f"The parameter {name!r:.40} is unknown; this path has none.")
         peer = self._connection.context.remote_ip  # type: ignore[attr-defined]  # set by Tornado's HTTPServer
         forwarded = self._request.headers.get_list("X-Forwarded-For")
         self._request.address = services.rate_limiter.limited_address(peer, forwarded)

@@ -11,7 +11,7 @@ from tornado.iostream import IOStream, UnsatisfiableReadError
 
 from shm.core.errors import BadRequest, HeadersTooLarge, Refusal, TooSlow
 from shm.core.instruments import Instruments
-from shm.core.setting_types import MAX_HEADERS_BYTES
+from shm.server.body_budget import BodyBudget
 from shm.server.connections import Connections
 from shm.server.http import problems
 
@@ -47,17 +47,26 @@ class Stream(IOStream):
 
     instruments: Instruments
     connections: Connections
-    waiting_since = deadline = 0.0  # belong to `connections`
+    bodies: BodyBudget
+    waiting_since = deadline = write_deadline = 0.0  # belong to `connections`
+    is_reading_head = True  # set until a request's head is complete
     has_head_begun = False  # set from the first byte of a request's head
     is_answering = False  # set while a request waits for its response
     is_answered_early = False  # set while the rest of a body is read after the response
 
     @classmethod
-    def adopt(cls, stream: IOStream, instruments: Instruments, connections: Connections, address: bytes | None) -> None:
+    def adopt(
+        cls,
+        stream: IOStream,
+        instruments: Instruments,
+        connections: Connections,
+        bodies: BodyBudget,
+        address: bytes | None,
+    ) -> None:
         """Changes the class of a stream that Tornado has just made. Tornado has no setting for that class."""
         stream.__class__ = cls
         stream = cast(Stream, stream)
-        stream.instruments, stream.connections = instruments, connections
+        stream.instruments, stream.connections, stream.bodies = instruments, connections, bodies
         connections.add(stream, address)
         IOStream.set_nodelay(stream, True)
 
@@ -67,37 +76,76 @@ class Stream(IOStream):
     def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
         """Called by Tornado for the head of each request."""
         self.connections.expect_request(self)
-        self.has_head_begun = self._read_buffer_size > 0  # after the request before
-        if self.has_head_begun:
-            self.connections.head_started(self)
+        self.is_reading_head, self.has_head_begun = True, False
+        if self._read_buffer_size:  # received with the request before
+            self._receive_head(self._read_buffer_size)
         return super().read_until_regex(regex, max_bytes)
 
     def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
-        """Called by Tornado to read from the socket. Notices the first byte of a head."""
+        """Called by Tornado to read from the socket. Counts the bytes of a head, and notices the first one."""
         length = super().read_from_fd(buf)
-        if length and not self.has_head_begun:
+        if length and self.is_reading_head:
+            self._receive_head(length)
+        return length
+
+    def _receive_head(self, length: int) -> None:
+        if not self.has_head_begun:
             self.has_head_begun = True
             self.connections.head_started(self)
-        return length
+        self.bodies.add(self, length)
+
+    def head_complete(self) -> None:
+        """The head of a request is complete."""
+        self.is_reading_head = False
+        self.bodies.release(self)
+        self.connections.head_complete(self)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Refuses a request whose head is not complete: after the present read, which may complete it."""
+        self.bodies.release(self)
+        asyncio.get_running_loop().call_soon(self._refuse_head, refusal)
+
+    def _refuse_head(self, refusal: Refusal) -> None:
+        if self.is_reading_head and not self.closed():
+            self._send_refusal(refusal)
+            self.close()
+
+    def _send_refusal(self, refusal: Refusal) -> None:
+        """Sends a refusal before the connection closes, unless a response is being sent."""
+        if self.writing():
+            return
+        problems.log("HTTP", refusal)
+        self.instruments.record_early_refusal(refusal)
+        with suppress(OSError):
+            self.socket.send(closing_response(refusal))
 
     def close_waiting(self) -> None:
         """Closes the connection while it waits for its client, with a response if a head has begun."""
-        if self.has_head_begun and self.deadline != math.inf and not (self.closed() or self.writing()):
-            problems.log("HTTP", HEAD_TOO_SLOW)
-            self.instruments.record_early_refusal(HEAD_TOO_SLOW)
-            with suppress(OSError):
-                self.socket.send(closing_response(HEAD_TOO_SLOW))
+        if self.has_head_begun and self.deadline != math.inf and not self.closed():
+            self._send_refusal(HEAD_TOO_SLOW)
         self.close()
 
     def write(self, data: bytes | memoryview) -> "asyncio.Future[None]":
         """Writes data, and replaces Tornado's bare 400 with a problem document."""
         if data != TORNADO_400:
-            return super().write(data)
+            written = super().write(data)
+            if self.writing():
+                self.connections.write_blocked(self)
+            return written
         if self.is_answered_early:  # the request has its response already
             return super().write(b"")
         problems.log("HTTP", BAD_HTTP)
         self.instruments.record_early_refusal(BAD_HTTP)
         return super().write(closing_response(BAD_HTTP))
+
+    def _handle_write(self) -> None:
+        """Called by Tornado to write to the socket. Notices whether the client reads."""
+        before = self._total_write_done_index
+        super()._handle_write()
+        if not self.writing():
+            self.connections.write_complete(self)
+        elif self._total_write_done_index > before:
+            self.connections.write_progressed(self)
 
     def set_close_callback(self, callback: Callable[[], None] | None) -> None:
         """Does nothing while a request is handled: a client that closed its side may still read the response.
@@ -109,17 +157,12 @@ class Stream(IOStream):
 
     def close(self, exc_info: Any = False) -> None:
         """Closes the stream. If Tornado reached a size limit before the end of a part, sends a refusal first."""
-        if isinstance(exc_info, UnsatisfiableReadError) and not (
-            self.closed() or self.writing() or self.is_answered_early
-        ):
-            refusal = HEADERS_TOO_LARGE if str(MAX_HEADERS_BYTES) in str(exc_info) else BAD_HTTP
-            problems.log("HTTP", refusal)
-            self.instruments.record_early_refusal(refusal)
-            with suppress(OSError):
-                self.socket.send(closing_response(refusal))
+        if isinstance(exc_info, UnsatisfiableReadError) and not (self.closed() or self.is_answered_early):
+            self._send_refusal(HEADERS_TOO_LARGE if self.is_reading_head else BAD_HTTP)
         was_closed = self.closed()
         super().close(exc_info)
         if not was_closed:
             self.connections.remove(self)
+            self.bodies.release(self)
         if self.error is not None:  # else a cycle of its frames and the stream lasts until the GC runs
             self.error.__traceback__ = None

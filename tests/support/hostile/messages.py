@@ -9,6 +9,7 @@ from collections.abc import Callable
 from tests.support.hostile.case import BAD_HTTP, ENDED, STORED, Case, Verdict, snapshot
 from tests.support.installs import Install
 
+UNKNOWN_PARAMETER: Verdict = (400, "unknown_parameter")
 UNSIGNED: Verdict = (401, "missing_instance_id")
 NOWHERE: Verdict = (404, "no_such_address")
 WRONG_METHOD: Verdict = (405, "method_not_allowed")
@@ -96,7 +97,7 @@ RAW: dict[str, tuple[bytes, tuple[Verdict, ...]]] = {
     ),
     "a query that cannot be read": (
         b"POST /v1/snapshot?a=%ff&%00=\xff&a=&&;= HTTP/1.1\r\nHost: shm.test\r\nContent-Length: 2\r\n\r\n{}",
-        (UNSIGNED, BAD_HTTP),
+        (UNKNOWN_PARAMETER, BAD_HTTP),
     ),
     "a method in lower case": (b"post /v1/snapshot HTTP/1.1\r\nHost: shm.test\r\n\r\n", (WRONG_METHOD, BAD_HTTP)),
     "a method that nobody knows": (b"BREW /v1/snapshot HTTP/1.1\r\nHost: shm.test\r\n\r\n", (WRONG_METHOD,)),
@@ -159,7 +160,9 @@ BESIDE: dict[str, tuple[str, str]] = {
     "two content types": ("Content-Type:", "Content-Type: text/html\r\nContent-Type:"),
     "another Host": ("Host: shm.test", "Host: [::1]:99999"),
     "HTTP/1.0": ("HTTP/1.1", "HTTP/1.0"),
-    "a query": ("/v1/snapshot", "/v1/snapshot?x=%ff"),
+    "an empty query": ("/v1/snapshot", "/v1/snapshot?"),
+    "a URL": ("/v1/snapshot", "http://shm.test/v1/snapshot"),
+    "a URL of another host": ("/v1/snapshot", "HTTPS://[::1]:1/v1/snapshot"),
     "a wish to be told to go on": ("Host:", "Expect: 100-continue\r\nHost:"),
     "headers in upper case": ("Content-Length", "CONTENT-LENGTH"),
     "a line's end before it": ("POST", "\r\nPOST"),
