@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import pytest
 
@@ -10,7 +11,20 @@ from tests.support.installs import Install
 from tests.support.module_server import module_server
 from tests.support.server_process import ServerProcess
 
-NUMBERS = ("", "version", "environment", "total", "instances", "constructor", "__proto__", "metrics.n", "head", "rest")
+CONTROL = "a\u0001\tb"  # Tornado's methods replace control characters of a query
+NUMBERS = (
+    CONTROL,
+    "",
+    "version",
+    "environment",
+    "total",
+    "instances",
+    "constructor",
+    "__proto__",
+    "metrics.n",
+    "head",
+    "rest",
+)
 TEXTS = ("os_arch", "deployment_mode", "by", "strings")
 VALUES = (5, 1, 9)
 
@@ -27,19 +41,20 @@ def server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.mark.parametrize("key", NUMBERS)
 def test_a_number_is_a_kpi_a_series_a_column_and_an_order(server: ServerProcess, key: str) -> None:
+    quoted = quote(key, safe="")
     kpis = {kpi["key"]: kpi for kpi in server.get("applications/ledger/kpis").json()["kpis"]}
     assert (kpis[key]["value"], kpis[key]["instances"], kpis[key]["max"]) == (15, 3, 9)
-    for query in (f"?keys={key}", ""):
+    for query in (f"?keys={quoted}", ""):
         assert server.get(f"metrics/ledger{query}").json()["metrics"][key][-1] == 15
-    assert server.get(f"metrics/ledger?keys={key}").json()["unknown_keys"] == []
-    (described,) = server.get(f"metric-keys?app=ledger&keys={key}").json()
+    assert server.get(f"metrics/ledger?keys={quoted}").json()["unknown_keys"] == []
+    (described,) = server.get(f"metric-keys?app=ledger&keys={quoted}").json()
     assert (described["key"], described["aggregate"]) == (key, "sum")
     assert server.get("stats").json()["global_metrics"][key] == 15
     for order, values in (("asc", sorted(VALUES)), ("desc", sorted(VALUES, reverse=True))):
         items: list[int] = []
         after = ""
         while True:
-            page = server.get(f"instances?sort=metrics.{key}&order={order}&limit=2{after}")
+            page = server.get(f"instances?sort=metrics.{quoted}&order={order}&limit=2{after}")
             items += [item["metrics"][key] for item in page.json()]
             if "next" not in page.links:
                 break
@@ -47,7 +62,7 @@ def test_a_number_is_a_kpi_a_series_a_column_and_an_order(server: ServerProcess,
         assert items == values
     rows = list(csv.DictReader(io.StringIO(server.get("export?app=ledger").text)))
     assert sorted(int(row[f"metrics.{key}"]) for row in rows) == sorted(VALUES)
-    by_environment = server.get(f"applications/ledger/breakdown?by=environment&metric={key}").json()
+    by_environment = server.get(f"applications/ledger/breakdown?by=environment&metric={quoted}").json()
     assert [(group["value"], group["metric"]) for group in by_environment["values"]] == [("production", 15)]
     assert by_environment["unknown_keys"] == []
 

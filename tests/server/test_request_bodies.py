@@ -128,6 +128,20 @@ def test_the_budget_of_bodies_holds_for_every_path(serve: Callable[..., ServerPr
     assert install.snapshot({"a": 2}).status_code == 202
 
 
+@pytest.mark.parametrize("path", ["/v1/snapshot", "/v1/snapshots", "/nowhere", "/api/v1/healthcheck"])
+def test_a_body_of_very_many_chunks_is_refused(target: Target, path: str) -> None:
+    """Also where it is discarded: a chunk of a byte costs as much time as a request."""
+    start = f"POST {path} HTTP/1.1\r\nHost: shm.test\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    with target.assert_no_fault(), RawConnection(target.server.port) as connection:
+        connection.send(start + b"1\r\n \r\n" * 1_000 + b"0\r\n\r\n")
+        first = connection.verdict()
+        assert first is not None
+        assert first[0] in (401, 404, 405)
+        connection.send(start + b"1\r\n \r\n" * 60_000 + b"0\r\n\r\n")
+        assert connection.verdict() in ((400, "bad_http"), first)
+        assert connection.ended()
+
+
 def test_incomplete_heads_are_in_the_budget(serve: Callable[..., ServerProcess]) -> None:
     """The oldest one is refused, also in favour of a body, and a complete one is not counted."""
     server = serve(SHM_MAX_READING="40k")

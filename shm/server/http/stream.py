@@ -7,6 +7,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, cast
 
+from tornado.httputil import HTTPInputError
 from tornado.iostream import IOStream, UnsatisfiableReadError
 
 from shm.core.errors import BadRequest, HeadersTooLarge, Refusal, TooSlow
@@ -16,6 +17,8 @@ from shm.server.connections import Connections
 from shm.server.http import problems
 
 FIXED_LINES = "".join(f"{name}: {value}\r\n" for name, value in problems.FIXED_HEADERS.items())
+
+MAX_CHUNKS = 1_024  # of a body: each takes as long as a small request, however short it is
 
 TORNADO_400 = b"HTTP/1.1 400 Bad Request\r\n\r\n"  # Tornado's whole response to unreadable HTTP
 
@@ -49,6 +52,7 @@ class Stream(IOStream):
     connections: Connections
     bodies: BodyBudget
     waiting_since = deadline = write_deadline = 0.0  # belong to `connections`
+    chunks = 0  # of the present body
     is_reading_head = True  # set until a request's head is complete
     has_head_begun = False  # set from the first byte of a request's head
     is_answering = False  # set while a request waits for its response
@@ -81,6 +85,13 @@ class Stream(IOStream):
             self._receive_head(self._read_buffer_size)
         return super().read_until_regex(regex, max_bytes)
 
+    def read_until(self, delimiter: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
+        """Called by Tornado for the head of each chunk of a body. Refuses a body of too many chunks."""
+        self.chunks += 1
+        if self.chunks > MAX_CHUNKS:
+            raise HTTPInputError("too many chunks")
+        return super().read_until(delimiter, max_bytes)
+
     def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
         """Called by Tornado to read from the socket. Counts the bytes of a head, and notices the first one."""
         length = super().read_from_fd(buf)
@@ -96,7 +107,7 @@ class Stream(IOStream):
 
     def head_complete(self) -> None:
         """The head of a request is complete."""
-        self.is_reading_head = False
+        self.is_reading_head, self.chunks = False, 0
         self.bodies.release(self)
         self.connections.head_complete(self)
 
