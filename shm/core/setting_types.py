@@ -12,7 +12,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 DURATION_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 MAX_CONNECTIONS = 90  # PostgreSQL's default max_connections is 100
 MAX_DURATION = timedelta(days=36_500)  # now minus a duration must be a valid date
-MAX_HEADERS_BYTES = 64 * 1024  # bytes of headers that Tornado reads before SHM compares them with its limit
+MAX_HEADERS_BYTES = 64 * 1024  # of SHM_MAX_HEADERS: no client or proxy sends as many
 SIZE_UNITS = {"": 1, "k": 1024, "m": 1024**2}
 TRUE_WORDS, FALSE_WORDS = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 
@@ -71,7 +71,7 @@ def parse_size(value: str) -> int:
 
 
 def parse_headers_size(value: str) -> int:
-    """A size of headers, at most what Tornado reads: larger headers could not be refused with a response."""
+    """A size of headers."""
     if parse_size(value) > MAX_HEADERS_BYTES:
         raise ValueError(f"a size of at most {MAX_HEADERS_BYTES} bytes, such as 16k")
     return parse_size(value)

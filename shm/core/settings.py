@@ -179,8 +179,8 @@ class Settings:
         "SHM_MAX_READING",
         parse_size,
         "256m",
-        "Size of all bodies in memory, together, until their requests are answered. Beyond it the longest incomplete "
-        "one is refused, so that many open uploads cannot fill the memory.",
+        "Size of all requests in memory, together: headers until they are complete, bodies until they are answered. "
+        "Beyond it the longest incomplete one is refused, so that many open uploads cannot fill the memory.",
     )
     max_headers: int = setting(
         "SHM_MAX_HEADERS",
@@ -429,14 +429,15 @@ class Settings:
         parse_positive_int,
         "10000",
         "Open connections of one server process, or fewer where its limit of open files is lower. An idle one costs "
-        "some 15 KiB. At the limit a new connection replaces the one that has waited the longest for its client.",
+        "some 9 KiB of memory. At the limit a new connection replaces the one that has waited the longest for its "
+        "client.",
     )
     max_connections_per_address: int = setting(
         "SHM_MAX_CONNECTIONS_PER_ADDRESS",
         parse_positive_int,
         "512",
         "The same for one address, so that no single sender uses up all connections. A large office behind one address "
-        "stays below it; SHM_TRUSTED_PROXIES are exempt.",
+        "stays below it. SHM_TRUSTED_PROXIES are exempt; all clients behind another proxy share it.",
     )
     drain_timeout: timedelta = setting(
         "SHM_DRAIN_TIMEOUT",
