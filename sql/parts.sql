@@ -628,10 +628,11 @@ verdicts AS MATERIALIZED (
             WHEN e.staged IS NOT NULL OR e.first_seen_at IS NULL THEN 'staged'
             ELSE 'stored'
         END AS verdict,
-        coalesce(e.staged ->> 'app_slug', e.app_slug) AS app_slug,
+        coalesce(alias.app_slug, e.staged ->> 'app_slug', e.app_slug) AS app_slug,
         coalesce(e.staged ->> 'app_version', e.app_version) AS install_version
     FROM batch b
     LEFT JOIN existing e USING (instance_id)
+    LEFT JOIN application_aliases alias ON alias.slug = e.staged ->> 'app_slug'
 ),
 sent AS MATERIALIZED (
     SELECT position, instance_id, snapshot_at, key_set, string_set, app_slug, install_version

@@ -5,6 +5,7 @@ ShmError
 ├── DatabaseUnavailable          503, Retry-After
 │   ├── DatabaseBusy             503
 │   ├── DatabaseFull             503
+│   ├── PartitionMissing         503
 │   └── QueryTooSlow             503
 ├── UnstorableData               a value that PostgreSQL refuses; the members of its batch are retried one by one
 ├── StatementFailed              500; PostgreSQL refused a statement for another reason
@@ -47,6 +48,10 @@ class DatabaseBusy(DatabaseUnavailable):
 
 class DatabaseFull(DatabaseUnavailable):
     """PostgreSQL's disk is full: data can be read but not written."""
+
+
+class PartitionMissing(DatabaseUnavailable):
+    """No partition exists for the time of a snapshot. The message names the remedy."""
 
 
 class QueryTooSlow(DatabaseUnavailable):

@@ -13,6 +13,7 @@ DURATION_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 MAX_CONNECTIONS = 90  # PostgreSQL's default max_connections is 100
 MAX_DURATION = timedelta(days=36_500)  # now minus a duration must be a valid date
 MAX_HEADERS_BYTES = 64 * 1024  # of SHM_MAX_HEADERS: no client or proxy sends as many
+MAX_INDEXED_CHARACTERS = 512  # of a key or a name: a row of an index of PostgreSQL has room for 2,700 bytes
 SIZE_UNITS = {"": 1, "k": 1024, "m": 1024**2}
 TRUE_WORDS, FALSE_WORDS = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 
@@ -60,6 +61,13 @@ def parse_duration_up_to_a_day(value: str) -> timedelta:
     if result > timedelta(days=1):
         raise ValueError("a duration such as 90s or 15m, at most a day")
     return result
+
+
+def parse_indexed_length(value: str) -> int:
+    """A number of characters of a text that is in an index."""
+    if parse_positive_int(value) > MAX_INDEXED_CHARACTERS:
+        raise ValueError(f"a number from 1 to {MAX_INDEXED_CHARACTERS}")
+    return int(value)
 
 
 def parse_size(value: str) -> int:

@@ -25,6 +25,7 @@ from shm.core.setting_types import (
     parse_duration,
     parse_duration_up_to_a_day,
     parse_headers_size,
+    parse_indexed_length,
     parse_log_level,
     parse_networks,
     parse_pool_size,
@@ -190,7 +191,7 @@ class Settings:
     )
     max_name: int = setting(
         "SHM_MAX_NAME",
-        parse_positive_int,
+        parse_indexed_length,
         "256",
         "Characters in the name of an application, a version or an environment. Tables show far fewer.",
     )
@@ -217,7 +218,7 @@ class Settings:
     )
     max_key: int = setting(
         "SHM_MAX_KEY",
-        parse_positive_int,
+        parse_indexed_length,
         "128",
         "Characters in a metric's key, its groups and dots included. A key is a column's title and has to fit one.",
     )

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import aiopg
 import psycopg2
 
-from shm.core.errors import DatabaseBusy, DatabaseFull, DatabaseUnavailable, QueryTooSlow
+from shm.core.errors import DatabaseBusy, DatabaseFull, DatabaseUnavailable, PartitionMissing, QueryTooSlow
 from shm.core.logs import RateLimitedLogger
 from shm.core.settings import Settings
 from shm.db.advisory_locks import Lock
@@ -136,7 +136,7 @@ class Database(StatementRunner):
         while True:
             try:
                 return await self._attempt(action)
-            except (DatabaseFull, QueryTooSlow):  # a retry would not help
+            except (DatabaseFull, PartitionMissing, QueryTooSlow):  # a retry would not help
                 raise
             except DatabaseUnavailable:
                 if time.monotonic() + delay_s > deadline:

@@ -16,6 +16,7 @@ from shm.core.errors import (
     DatabaseBusy,
     DatabaseFull,
     DatabaseUnavailable,
+    PartitionMissing,
     QueryTooSlow,
     ShmError,
     StatementFailed,
@@ -28,6 +29,14 @@ DRIVER_ERRORS = (psycopg2.Error, *CONNECTION_ERRORS)
 
 # Raised by a server that has become a standby or is set read-only. A new connection may reach the primary.
 READ_ONLY = psycopg2.errors.ReadOnlySqlTransaction
+
+# SQLSTATEs of class 22 (and one of 54) that a value of a request can cause. All others are faults of the server.
+VALUE_STATES = frozenset(
+    {
+        *("22001", "22003", "22007", "22008", "22021", "22023", "22030", "22032", "22P02", "22P03", "22P05"),
+        "54000",  # for example a text that is too long for an index
+    }
+)
 
 # SQLSTATE classes whose messages name schema objects and resources. Class 22, data exceptions, quotes values.
 NAMES_ONLY = frozenset({"0A", "23", "25", "28", "2B", "3D", "3F", "40", "42", "53", "54", "55", "57", "58"})
@@ -65,8 +74,15 @@ def _translate(error: Exception, statement: str, *, has_parameters: bool) -> Shm
             return DatabaseBusy(reason)
         case psycopg2.errors.QueryCanceled():
             return QueryTooSlow(reason)
-        case psycopg2.DataError() | psycopg2.errors.CheckViolation() if has_parameters:  # no partition
+        case psycopg2.Error() if has_parameters and error.pgcode in VALUE_STATES:
             return UnstorableData(reason)
+        case psycopg2.DataError() if has_parameters and error.pgcode is None:  # raised by psycopg2 itself
+            return UnstorableData(reason)
+        case psycopg2.errors.CheckViolation() if not error.diag.constraint_name:
+            return PartitionMissing(
+                f"{statement}: no weekly partition exists for the time of a row. A restart of the server creates the "
+                "missing ones; an earlier line of the log says why the background job could not."
+            )
         case READ_ONLY() | psycopg2.OperationalError() | psycopg2.InterfaceError() | OSError():
             return DatabaseUnavailable(reason)
     return StatementFailed(reason)

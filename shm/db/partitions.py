@@ -9,7 +9,7 @@ from shm.db.advisory_locks import Lock
 from shm.db.database import Database
 
 MIN_LEAD_TIME = timedelta(days=28)  # how long the background jobs may fail before a snapshot has no partition
-MAX_LEAD_TIME = timedelta(days=366)  # bounds the partitions; later snapshots are refused despite SHM_MAX_CLOCK_SKEW
+MAX_LEAD_TIME = timedelta(days=366)  # bounds the partitions and, more than SHM_MAX_CLOCK_SKEW, times of snapshots
 DROP_LOCK_TIMEOUT_MS = 100  # while a long read blocks the drop, the intake waits behind it; the next run tries again
 
 logger = logging.getLogger(__name__)

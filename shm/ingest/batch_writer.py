@@ -1,6 +1,7 @@
 """The writer of snapshots: by group commit, in which instances take turns, one statement a batch."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -8,13 +9,16 @@ from enum import StrEnum
 
 import msgspec
 
-from shm.core.errors import BadRequest, Forbidden, TooMany
+from shm.core.errors import BadRequest, Forbidden, PartitionMissing, TooMany
 from shm.core.instruments import Instruments
+from shm.core.logs import RateLimitedLogger
 from shm.core.settings import Settings
 from shm.db.database import Database
-from shm.ingest.group_commit import BatchLimits, BatchTimes, GroupCommit, write_isolated
+from shm.ingest.group_commit import BatchLimits, BatchTimes, Failure, GroupCommit, write_isolated
 from shm.ingest.payloads import Snapshot
 from shm.ingest.registry import SIGNED_BEFORE_ERASURE, Registry, unknown_instance
+
+rate_limited = RateLimitedLogger(logging.getLogger(__name__))
 
 # Queued snapshots of one instance, in backlogs of the maximum size: one instance cannot fill the queue for the others.
 MAX_BACKLOGS_PER_INSTANCE = 2
@@ -177,9 +181,27 @@ class BatchWriter:
         """The writer task. Runs until cancelled; cancel it only after all calls of `store` have returned."""
         await self._commit.run()
 
-    async def _write(self, batch: Sequence[Snapshot]) -> Sequence[_Row | BadRequest]:
+    async def _write(self, batch: Sequence[Snapshot]) -> Sequence[_Row | Failure]:
+        """Stores snapshots. If a partition is missing, only the snapshots of its week fail: a partition is a week."""
+        try:
+            return await self._write_snapshots(batch)
+        except PartitionMissing as error:
+            rate_limited.warning("snapshots are not stored", str(error))
+            failure = error.with_traceback(None)
+        weeks: dict[tuple[int, int], list[int]] = {}
+        for index, snapshot in enumerate(batch):
+            year, week, _ = snapshot.snapshot_at.isocalendar()
+            weeks.setdefault((year, week), []).append(index)
+        if len(weeks) == 1:
+            return [failure] * len(batch)
+        results: dict[int, _Row | Failure] = {}
+        for indexes in weeks.values():
+            results |= zip(indexes, await self._write([batch[index] for index in indexes]), strict=True)
+        return [results[index] for index in range(len(batch))]
+
+    async def _write_snapshots(self, batch: Sequence[Snapshot]) -> Sequence[_Row | Failure]:
         """Stores snapshots whose keys are all aggregated, as nearly all are, by the shorter statement."""
-        results: list[_Row | BadRequest] = [*await self._store("intake.store_batch", batch)]
+        results: list[_Row | Failure] = [*await self._store("intake.store_batch", batch)]
         new = [index for index, row in enumerate(results) if isinstance(row, _Row) and row.verdict == Verdict.NEW_KEYS]
         if new:
             rows = await write_isolated("snapshots", self._store_new_keys, [batch[index] for index in new])

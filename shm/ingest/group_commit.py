@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from shm.core.errors import BadRequest, DatabaseUnavailable, Overloaded, UnstorableData
+from shm.core.errors import BadRequest, DatabaseUnavailable, Overloaded, PartitionMissing, UnstorableData
 from shm.core.logs import RateLimitedLogger
 from shm.ingest.fair_queue import FairQueue
 
@@ -26,7 +26,9 @@ MIN_HALVED_QUEUE = 16
 T = TypeVar("T")
 R = TypeVar("R")
 
-Write = Callable[[Sequence[T]], Awaitable[Sequence[R | BadRequest]]]
+Failure = BadRequest | PartitionMissing  # of one item
+
+Write = Callable[[Sequence[T]], Awaitable[Sequence[R | Failure]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +128,13 @@ class GroupCommit(Generic[T, R]):
             rate_limited.exception(f"a batch of {self._what} could not be written")
         else:
             for entry, result in zip(batch, results, strict=True):
-                if isinstance(result, BadRequest):
+                if isinstance(result, BadRequest | PartitionMissing):
                     _fail([entry], result)
                 elif not entry.result.done():
                     entry.result.set_result(result)
 
 
-async def write_isolated(what: str, write: "Write[T, R]", items: Sequence[T]) -> Sequence[R | BadRequest]:
+async def write_isolated(what: str, write: "Write[T, R]", items: Sequence[T]) -> Sequence[R | Failure]:
     """Calls `write`. If PostgreSQL cannot store a value, halves the items until the refused one is the only one.
 
     So no other fails. Returns a result or a refusal for each item, in their order.

@@ -16,6 +16,7 @@ from shm.core import slugs
 from shm.core.errors import BadRequest, BadTimestamp, Forbidden, Refusal
 from shm.core.releases import version_rank
 from shm.core.settings import Settings
+from shm.db.partitions import MAX_LEAD_TIME
 from shm.ingest.flattening import check_text, flatten
 from shm.ingest.signatures import UUID, SignedBody, parse_public_key
 
@@ -220,7 +221,8 @@ def _check_instance_id(signed: SignedBody, instance_id: str) -> None:
 
 
 def _build_snapshot(fields: BacklogSnapshot, signed: SignedBody, now: datetime, settings: Settings) -> Snapshot:
-    snapshot_at = _parse_timestamp(fields.timestamp, now, settings.max_clock_skew, settings.max_snapshot_age)
+    max_ahead = min(settings.max_clock_skew, MAX_LEAD_TIME)
+    snapshot_at = _parse_timestamp(fields.timestamp, now, max_ahead, settings.max_snapshot_age)
     flattened = flatten(fields.metrics, settings)
     version = None if fields.app_version is None else _parse_text("app_version", fields.app_version, settings.max_name)
     return Snapshot(

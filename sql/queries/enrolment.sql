@@ -116,7 +116,8 @@ staged AS (
 SELECT position, verdict FROM verdicts;
 
 -- name: confirm_batch (prepared)
--- Applies a batch of verified signatures (a JSON array): each staged registration takes effect, and each instance becomes
+-- Applies a batch of verified signatures (a JSON array): each staged registration takes effect, for the application that
+-- its own was merged with since, if any, and each instance becomes
 -- active unless approval is required. Returns a verdict for each by its position:
 --   active, pending  the status of the instance from now on
 --   unknown          no such instance, another key, revoked, or being erased
@@ -148,7 +149,7 @@ verdicts AS MATERIALIZED (
         b.position, b.instance_id, b.signed_at, b.action_hash, b.request_id, e.staged, e.snapshot_at, e.metrics, e.needs_approval,
         e.status = 'pending' AND e.first_seen_at IS NULL AS is_first,
         e.app_slug AS old_slug,
-        coalesce(e.staged ->> 'app_slug', e.app_slug) AS app_slug,
+        coalesce(alias.app_slug, e.staged ->> 'app_slug', e.app_slug) AS app_slug,
         coalesce(e.staged ->> 'app_name', e.app_name) AS app_name,
         CASE
             WHEN action.action_hash IS NOT NULL AND action.request_id IS DISTINCT FROM b.request_id THEN 'replayed'
@@ -163,7 +164,9 @@ verdicts AS MATERIALIZED (
     FROM batch b
     LEFT JOIN existing e ON e.instance_id = b.instance_id
     LEFT JOIN signed_actions action ON action.action_hash = decode(b.action_hash, 'base64')
-    LEFT JOIN applications application ON application.slug = coalesce(e.staged ->> 'app_slug', e.app_slug)
+    LEFT JOIN application_aliases alias ON alias.slug = e.staged ->> 'app_slug'
+    LEFT JOIN applications application
+        ON application.slug = coalesce(alias.app_slug, e.staged ->> 'app_slug', e.app_slug)
 ),
 before AS MATERIALIZED (
     SELECT * FROM instance_states

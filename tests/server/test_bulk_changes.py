@@ -162,6 +162,27 @@ def test_a_merged_application_has_no_instances_and_gets_no_new_ones(server: Serv
     assert server.get("applications/whole/kpis").json()["kpis"][0]["value"] == 1115
 
 
+@pytest.mark.parametrize("first_request", ["activate", "snapshot"])
+def test_a_name_staged_before_a_merge_leads_to_its_target(server: ServerProcess, first_request: str) -> None:
+    """Also of an install of a third application, which the merge does not move."""
+    part, target = f"part-{first_request}", f"target-{first_request}"
+    Install(server.url, app_name=part).enroll({"n": 1})
+    Install(server.url, app_name=target).enroll({"n": 10})
+    third = Install(server.url, app_name=f"third-{first_request}").enroll({"n": 100})
+    third.app_name = part
+    assert third.register().status_code == 200
+    assert request(server, "POST", f"applications/{part}/merge", json={"into": target}).status_code == 202
+    wait_for_changes(server)
+    request(server, "DELETE", f"applications/{part}")
+    wait_for_changes(server)
+    if first_request == "activate":
+        assert third.activate().status_code == 200
+    assert third.snapshot({"n": 100}).status_code == 202
+    assert server.get(f"instances/{third.instance_id}").json()["app_slug"] == target
+    assert server.get(f"applications/{target}/kpis").json()["kpis"][0]["value"] == 111
+    assert part not in [app["slug"] for app in server.get("applications").json()]
+
+
 @pytest.mark.parametrize(("into", "code"), [("alone", "bad_field"), ("nobody", "no_such_application")])
 def test_a_merge_into_itself_or_nothing_is_refused(server: ServerProcess, into: str, code: str) -> None:
     Install(server.url, app_name="Alone").enroll()

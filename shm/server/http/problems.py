@@ -14,6 +14,7 @@ from shm.core.errors import (
     MethodNotAllowed,
     NotFound,
     Overloaded,
+    PartitionMissing,
     QueryTooSlow,
     Refusal,
     UnstorableData,
@@ -84,6 +85,10 @@ def refusal_for(error: BaseException | None, status_code: int = HTTPStatus.INTER
             return Overloaded("queue_full", "Too many requests wait for the database; try again shortly.")
         case DatabaseFull():
             return Overloaded("database_full", "The database's disk is full; stored data is intact.", FULL_RETRY_S)
+        case PartitionMissing():
+            return Overloaded(
+                "database_incomplete", "The database has no place for a snapshot of this time yet.", FULL_RETRY_S
+            )
         case QueryTooSlow():
             return Overloaded("database_too_slow", "The database exceeded its time limit for this request.")
         case UnstorableData():
