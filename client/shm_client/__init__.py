@@ -13,7 +13,7 @@ from .errors import (
     UnknownApplicationError,
 )
 from .events import Connected, Disconnected, FeedEvent, InstanceRemoved, InstanceUpdated, KpisUpdated, Listed
-from .model import Application, Category, Counts, Flag, Instance, Kpi, Kpis, MetricKey, Page, Stats
+from .model import Application, Category, Counts, DiskForecast, Flag, Instance, Kpi, Kpis, MetricKey, Page, Stats
 from .subscription import Subscription
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Connected",
     "Counts",
     "Disconnected",
+    "DiskForecast",
     "FeedEvent",
     "Flag",
     "Instance",

@@ -42,6 +42,15 @@ class Counts(msgspec.Struct, frozen=True):
     unreported: int = 0
 
 
+class DiskForecast(msgspec.Struct, frozen=True):
+    """When the database will be full, at the growth of the last week."""
+
+    database_bytes: int = 0
+    limit_bytes: int | None = None
+    growth_bytes_per_day: int | None = None
+    full_at: Timestamp | None = None
+
+
 class Stats(msgspec.Struct, frozen=True):
     """`GET stats`: counts and metrics over all applications."""
 
@@ -61,6 +70,7 @@ class Stats(msgspec.Struct, frozen=True):
     global_metrics: dict[str, int | Decimal | None] = {}
     active_window_s: int = 30 * 86400
     activation: str = "tofu"
+    disk: DiskForecast = DiskForecast()
 
 
 class Application(msgspec.Struct, frozen=True):

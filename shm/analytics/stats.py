@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from shm.analytics import counts
+from shm.analytics.disk_forecast import DiskForecast, forecast_disk
 from shm.analytics.kpis import MAX_KEYS
 from shm.core import aggregates, metric_keys
 from shm.core.settings import Settings
@@ -41,6 +42,7 @@ class Stats(msgspec.Struct):
     new_this_week: int
     active_window_s: int
     activation: Literal["tofu", "manual"]
+    disk: DiskForecast
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +63,15 @@ _overrides = msgspec.json.Decoder(list[metric_keys.MetricOverride])
 
 
 async def read_stats(database: Database, settings: Settings) -> Stats:
-    """Reads the statistics from the tallies. All values are of one moment.
+    """Reads the statistics from the tallies. All values but those of the disk are of one moment.
 
     The number of tallies depends on the applications and keys, not on the instances.
     """
-    return await database.read_consistently(lambda reader: _read(reader, settings))
+    disk = await forecast_disk(database, settings)
+    return await database.read_consistently(lambda reader: _read(reader, settings, disk))
 
 
-async def _read(reader: Reader, settings: Settings) -> Stats:
+async def _read(reader: Reader, settings: Settings, disk: DiskForecast) -> Stats:
     tallies = await counts.read_tallies(reader)
     totals = counts.sum_tallies(tallies)
     new = await reader.fetch_value(int, "kpis.count_new_this_week")
@@ -97,6 +100,7 @@ async def _read(reader: Reader, settings: Settings) -> Stats:
         new_this_week=new or 0,
         active_window_s=int(settings.active_window.total_seconds()),
         activation="manual" if settings.activation == "manual" or is_limited else "tofu",
+        disk=disk,
     )
 
 

@@ -79,6 +79,21 @@ REQUEST_BYTES = Metric(
     "Bytes of requests in memory, which SHM_MAX_READING limits: incomplete headers, and bodies that are not answered.",
 )
 DATABASE_BYTES = Metric("shm_database_size_bytes", "gauge", "Size of the database on disk.", is_global=True)
+DISK_LIMIT = Metric(
+    "shm_database_limit_bytes",
+    "gauge",
+    "Size that the database can reach: SHM_MAX_DISK, or the space of an embedded PostgreSQL's disk.",
+    is_global=True,
+)
+DATABASE_GROWTH = Metric(
+    "shm_database_growth_bytes_per_day", "gauge", "Growth of the database in the last week.", is_global=True
+)
+FULL_IN = Metric(
+    "shm_database_full_seconds",
+    "gauge",
+    "Time until the limit is reached, at the growth of the last week.",
+    is_global=True,
+)
 PENDING_INSTALLS = Metric(
     "shm_installs_pending", "gauge", "Installs that have proved their key and wait for approval.", is_global=True
 )
@@ -106,6 +121,9 @@ METRICS = (
     CONNECTIONS,
     WAITING_STATEMENTS,
     DATABASE_BYTES,
+    DISK_LIMIT,
+    DATABASE_GROWTH,
+    FULL_IN,
     PENDING_INSTALLS,
     SERIES_LAG,
 )
@@ -187,6 +205,9 @@ class Instruments:
         self.connections = Gauge(slot, CONNECTIONS)
         self.waiting_statements = Gauge(slot, WAITING_STATEMENTS)
         self.database_bytes = Gauge(slot, DATABASE_BYTES)
+        self.disk_limit = Gauge(slot, DISK_LIMIT)
+        self.database_growth = Gauge(slot, DATABASE_GROWTH)
+        self.full_in = Gauge(slot, FULL_IN)
         self.pending_installs = Gauge(slot, PENDING_INSTALLS)
         self.series_lag = Gauge(slot, SERIES_LAG)
         self._requests = Counter(slot, REQUESTS)

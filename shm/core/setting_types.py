@@ -14,7 +14,7 @@ MAX_CONNECTIONS = 90  # PostgreSQL's default max_connections is 100
 MAX_DURATION = timedelta(days=36_500)  # now minus a duration must be a valid date
 MAX_HEADERS_BYTES = 64 * 1024  # of SHM_MAX_HEADERS: no client or proxy sends as many
 MAX_INDEXED_CHARACTERS = 512  # of a key or a name: a row of an index of PostgreSQL has room for 2,700 bytes
-SIZE_UNITS = {"": 1, "k": 1024, "m": 1024**2}
+SIZE_UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 TRUE_WORDS, FALSE_WORDS = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 
 
@@ -71,10 +71,10 @@ def parse_indexed_length(value: str) -> int:
 
 
 def parse_size(value: str) -> int:
-    """Bytes: `65536`, `64k`, `1m`."""
-    match = re.fullmatch(r"([0-9]{1,9})([km]?)", value.lower())
+    """Bytes: `65536`, `64k`, `1m`, `20g`, `1t`."""
+    match = re.fullmatch(r"([0-9]{1,9})([kmgt]?)", value.lower())
     if not match or int(match[1]) == 0:
-        raise ValueError("a size in bytes such as 65536, 64k or 1m")
+        raise ValueError("a size in bytes such as 65536, 64k, 1m or 20g")
     return int(match[1]) * SIZE_UNITS[match[2]]
 
 

@@ -150,6 +150,14 @@ class Settings:
         "How long raw snapshots are kept. They show an install's past and prove the figures; charts are "
         "kept for good and do not need them.",
     )
+    max_disk: int | None = setting(
+        "SHM_MAX_DISK",
+        parse_size,
+        None,
+        "Size that the database may reach. It refuses nothing: the server predicts when the size will be reached, and "
+        "warns two weeks before. Without it, the prediction is for the disk of an embedded PostgreSQL; the disk of "
+        "another PostgreSQL is unknown.",
+    )
     max_new_installs: int = setting(
         "SHM_MAX_NEW_INSTALLS",
         parse_positive_int,

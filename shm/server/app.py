@@ -173,7 +173,7 @@ async def running_services(
         bodies=bodies,
         write_probe=WriteProbe(database),
         instruments=instruments,
-        sampler=GaugeSampler(instruments, database, writer, intake, change_feed, connections, bodies),
+        sampler=GaugeSampler(instruments, database, writer, intake, change_feed, connections, bodies, settings),
         metrics_exporter=MetricsExporter(instruments.slots),
     )
     async with run_in_background(

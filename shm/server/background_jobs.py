@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
+from shm.analytics.disk_forecast import record_size
 from shm.analytics.rollup import Rollup
 from shm.core.errors import DatabaseUnavailable
 from shm.core.logs import RateLimitedLogger, describe_error
@@ -75,6 +76,7 @@ def jobs(database: Database, registry: Registry, eraser: Eraser, feed: Feed, set
         Job("delete old hashes of erased instances", 3_600.0, eraser.delete_old_identities),
         Job("delete old hashes of actions", 60.0, eraser.delete_old_actions),
         Job("delete old removals", 60.0, feed.delete_old_removals),
+        Job("store the size of the database", 600.0, lambda: record_size(database)),
         Job("delete old hours of the series", 3_600.0, lambda: delete_page("series.delete_old_hours", kept=hours_kept)),
         Job("delete zero rows of the series", 3_600.0, lambda: delete_page("series.delete_zero_rows")),
         Job("delete zero rows of the tallies", 60.0, lambda: delete_page("tallies.delete_zero_rows")),

@@ -5,12 +5,17 @@ Every worker samples itself several times a second, so that a scrape served by a
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass
+from datetime import timedelta
+from math import inf
 from statistics import median
 
+from shm.analytics.disk_forecast import DAY_S, DiskForecast, forecast_disk
 from shm.core.errors import DatabaseUnavailable
 from shm.core.instruments import Instruments
 from shm.core.logs import RateLimitedLogger, describe_error
+from shm.core.settings import Settings
 from shm.db.database import Database
 from shm.feed.hub import Feed
 from shm.ingest.batch_writer import BatchWriter
@@ -20,12 +25,15 @@ from shm.server.connections import Connections
 SAMPLE_INTERVAL_S = 0.25  # a loop blocked for longer shows as lag; a sample takes about ten microseconds
 MEASURE_INTERVAL_S = 5.0  # between two measurements of the database, which take about a millisecond
 
-rate_limited = RateLimitedLogger(logging.getLogger(__name__))
+WARNED_BEFORE = timedelta(days=14)  # time to order a disk
+WARNING_INTERVAL_S = 86_400.0
+
+logger = logging.getLogger(__name__)
+rate_limited = RateLimitedLogger(logger)
 
 
 @dataclass(frozen=True, slots=True)
 class _Measurement:
-    bytes: int
     pending_installs: int
     series_lag_s: float
 
@@ -42,6 +50,7 @@ class GaugeSampler:
         feed: Feed,
         connections: Connections,
         bodies: BodyBudget,
+        settings: Settings,
     ) -> None:
         self._instruments = instruments
         self._database = database
@@ -50,6 +59,8 @@ class GaugeSampler:
         self._feed = feed
         self._connections = connections
         self._bodies = bodies
+        self._settings = settings
+        self._next_warning_at = 0.0
 
     def sample(self) -> None:
         """Sets this worker's gauges to their current values."""
@@ -81,11 +92,34 @@ class GaugeSampler:
         while self._instruments.worker == 0:
             try:
                 (measurement,) = await self._database.fetch(_Measurement, "health.measure_database")
-                self._instruments.database_bytes.set(measurement.bytes)
                 self._instruments.pending_installs.set(measurement.pending_installs)
                 self._instruments.series_lag.set(measurement.series_lag_s)
+                self._show_forecast(await forecast_disk(self._database, self._settings))
             except DatabaseUnavailable as error:
                 rate_limited.warning("could not measure the database", describe_error(error))
             except Exception:  # for example a missing privilege, which must not stop the intake
                 rate_limited.exception("could not measure the database")
             await asyncio.sleep(MEASURE_INTERVAL_S)
+
+    def _show_forecast(self, forecast: DiskForecast) -> None:
+        """Sets the gauges of the database's size, and warns once a day while its disk will be full soon."""
+        instruments = self._instruments
+        instruments.database_bytes.set(forecast.database_bytes)
+        if forecast.limit_bytes is not None:
+            instruments.disk_limit.set(forecast.limit_bytes)
+        if forecast.growth_bytes_per_day is None:
+            return
+        instruments.database_growth.set(forecast.growth_bytes_per_day)
+        full_in = forecast.full_in()
+        if forecast.limit_bytes is not None:
+            instruments.full_in.set(inf if full_in is None else full_in.total_seconds())
+        if full_in is not None and full_in < WARNED_BEFORE and time.monotonic() >= self._next_warning_at:
+            self._next_warning_at = time.monotonic() + WARNING_INTERVAL_S
+            logger.warning(
+                "the database has %d of %d MiB and grows by %d MiB a day: it is full in %.1f days. Enlarge its disk or "
+                "SHM_MAX_DISK, or keep raw snapshots for a shorter time (SHM_RETENTION)",
+                forecast.database_bytes >> 20,
+                (forecast.limit_bytes or 0) >> 20,
+                forecast.growth_bytes_per_day >> 20,
+                full_in.total_seconds() / DAY_S,
+            )

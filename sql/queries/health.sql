@@ -19,10 +19,29 @@ tally AS (
 )
 UPDATE feed_head SET cursor = cursor;
 
+-- name: record_size
+-- Stores the size of the database, unless it was stored in the last hour, and deletes sizes that are older than `kept`.
+WITH expired AS (
+    DELETE FROM database_sizes WHERE measured_at < now() - %(kept)s::interval
+)
+INSERT INTO database_sizes (bytes)
+SELECT pg_database_size(current_database())
+WHERE NOT EXISTS (SELECT FROM database_sizes WHERE measured_at > now() - interval '1 hour');
+
+-- name: measure_growth
+-- The size of the database in bytes, and its growth in bytes a second since the oldest stored size; null while that is less than an hour old.
+SELECT s.bytes, (s.bytes - o.bytes) / extract(epoch FROM now() - o.measured_at)::double precision AS growth_per_s
+FROM (SELECT pg_database_size(current_database()) AS bytes) s
+LEFT JOIN (
+    SELECT measured_at, bytes FROM database_sizes
+    WHERE measured_at <= now() - interval '1 hour'
+    ORDER BY measured_at
+    LIMIT 1
+) o ON TRUE;
+
 -- name: measure_database
--- The size of the database in bytes, the number of installs that wait for approval, and the age in seconds of the oldest snapshot that is not rolled up yet.
+-- The number of installs that wait for approval, and the age in seconds of the oldest snapshot that is not rolled up yet.
 SELECT
-    pg_database_size(current_database()) AS bytes,
     (
         SELECT coalesce(sum(instances), 0) FROM tallies WHERE metric_type = 'status' AND key = 'pending'
     )::bigint AS pending_installs,

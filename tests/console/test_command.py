@@ -2,10 +2,12 @@
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.support.databases import execute
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess, free_port
 from tests.support.shm_command import run_shm
@@ -36,6 +38,17 @@ def test_once_prints_the_same_data_as_text_and_as_json(server: ServerProcess) ->
         assert f"{line['state']}" in text
         assert line["instance"]["instance_id"][:8] in text
     assert all(len(line) <= 200 for line in text.splitlines())
+
+
+def test_once_warns_before_the_database_is_full(serve: Callable[..., ServerProcess], database: str) -> None:
+    server = serve(SHM_MAX_DISK="1g")
+    options = ("--server", server.url, "--data-dir", str(server.data_dir), "--once")
+    assert "full" not in console(*options).stdout
+    execute(
+        database,
+        "INSERT INTO database_sizes SELECT now() - interval '1 day', pg_database_size(current_database()) - 300 * 2^20",
+    )
+    assert "\n\ndatabase full in 3d\n\n" in console(*options).stdout
 
 
 def test_once_prints_no_control_characters(server: ServerProcess) -> None:

@@ -8,6 +8,7 @@ from rich.cells import cell_len
 
 from shm_client import Application, Category, Client, Flag, Instance, Kpi, MetricKey, Stats
 from shm_client.model import Value
+from shm_tui.model.disk import disk_warning
 from shm_tui.model.row import Row, format_value
 from shm_tui.model.state import Clock, State, state_of
 from shm_tui.text.cells import fit
@@ -82,6 +83,7 @@ def to_text(report: Report, width: int) -> str:
         f"({stats.counted_instances:,} counted, {stats.excluded_instances:,} dev and ci excluded), "
         f"{stats.daily_active:,} today, {stats.weekly_active:,} this week, {stats.new_this_week:,} new this week"
     ]
+    parts += [disk_warning(stats.disk, report.as_of)]
     parts += [_applications(report, width)]
     parts += [_metrics(section, width) for section in report.applications]
     parts += [_instances(report, width)]

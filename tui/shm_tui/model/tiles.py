@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeVar
 
 from shm_client import Category, Flag, Kpi, Kpis, MetricKey, Stats
 from shm_tui.model.columns import MetricDescriptions
+from shm_tui.model.disk import database_limit, database_size
 from shm_tui.text.formatting import UNKNOWN, compact, share, with_unit
 
 T = TypeVar("T", Kpi, Flag, Category)
@@ -69,8 +71,8 @@ def _pending_note(stats: Stats) -> str:
     return f"{stats.revoked_instances:,} revoked"
 
 
-def overview_tiles(stats: Stats, descriptions: MetricDescriptions) -> list[Tile]:
-    """Counts and metrics over all applications."""
+def overview_tiles(stats: Stats, descriptions: MetricDescriptions, now: datetime) -> list[Tile]:
+    """Counts and metrics over all applications, and the size of the database."""
     excluded = f"{stats.excluded_instances:,} dev and ci excluded" if stats.excluded_instances else "all counted"
     metrics = sorted((descriptions[key] for key in stats.global_metrics), key=_sort_key)
     return [
@@ -80,6 +82,7 @@ def overview_tiles(stats: Stats, descriptions: MetricDescriptions) -> list[Tile]
         Tile("this week", f"{stats.weekly_active:,}", "seen in 7 days"),
         Tile("new this week", f"+{stats.new_this_week:,}", "first seen"),
         Tile("pending", f"{stats.pending_instances:,}", _pending_note(stats)),
+        Tile("database", database_size(stats.disk), database_limit(stats.disk, now)),
         *(
             Tile(metric.label, with_unit(stats.global_metrics[metric.key], metric.unit, metric.format), _note(metric))
             for metric in metrics

@@ -91,7 +91,7 @@ class Dashboard(Vertical):
         headline, tiles = self.query_one(Headline), self.query_one(Tiles)
         if session.slug is None:
             headline.show("All applications", *([f"{stats.active_instances:,} active"] if stats else []))
-            tiles.show(overview_tiles(stats, session.descriptions) if stats else [])
+            tiles.show(overview_tiles(stats, session.descriptions, session.clock().now) if stats else [])
         else:
             headline.show(kpis.name if kpis else session.slug, *(headline_facts(kpis) if kpis else []))
             tiles.show(application_tiles(kpis) if kpis else [])

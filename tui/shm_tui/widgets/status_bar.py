@@ -7,6 +7,7 @@ from rich.cells import cell_len
 from rich.text import Text
 from textual.widget import Widget
 
+from shm_tui.model.disk import disk_warning
 from shm_tui.model.live_session import ConnectionStatus, LiveSession, Phase
 from shm_tui.text.cells import cut
 from shm_tui.text.formatting import duration, plural
@@ -60,6 +61,9 @@ class StatusBar(Widget):
             right.append(f"  {len(store.visible_ids):,} of {len(store.rows):,}  ", style["dim"])
         if store.is_paused:
             right.append(f"paused, {plural(store.pending_count, 'change')}  ", style["warn"])
+        stats = self._session.overview.stats
+        if stats and (warning := disk_warning(stats.disk, self._session.clock().now)):
+            right.append(f"{warning}  ", style["warn"])
         text, style_name = connection_text(self._session.connection)
         right.append(text, style[style_name])
         right.append(" ")

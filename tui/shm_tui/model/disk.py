@@ -1,0 +1,28 @@
+"""What the console shows of the server's database: its size, and a warning before its disk is full."""
+
+from datetime import datetime, timedelta
+
+from shm_client import DiskForecast
+from shm_tui.text.formatting import duration, with_unit
+
+WARNED_BEFORE = timedelta(days=14)  # as the server's log
+
+
+def database_size(disk: DiskForecast) -> str:
+    """The size of the database: 1.28 GB."""
+    return with_unit(disk.database_bytes, "B", "bytes")
+
+
+def database_limit(disk: DiskForecast, now: datetime) -> str:
+    """The size that it can reach and when it does: `of 20 GB, full in 26d`. Empty if neither is known."""
+    if disk.limit_bytes is None:
+        return ""
+    limit = f"of {with_unit(disk.limit_bytes, 'B', 'bytes')}"
+    return limit if disk.full_at is None else f"{limit}, full in {duration((disk.full_at - now).total_seconds())}"
+
+
+def disk_warning(disk: DiskForecast, now: datetime) -> str:
+    """`database full in 9d` in the last two weeks before; otherwise empty."""
+    if disk.full_at is None or disk.full_at - now >= WARNED_BEFORE:
+        return ""
+    return f"database full in {duration((disk.full_at - now).total_seconds())}"
