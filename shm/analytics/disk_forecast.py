@@ -22,7 +22,7 @@ class DiskForecast(msgspec.Struct):
     """`disk` of `GET stats`.
 
     `limit_bytes`: SHM_MAX_DISK, or the database's size and the free space of an embedded PostgreSQL's disk if that is
-    less; null if neither is known. `growth_bytes_per_day` is of the last week; null in the first hour. `full_at` is null
+    less; null if neither is known. `growth_bytes_per_day` is null in the first hour. `full_at` is null
     while the database does not grow, or while its limit or its growth is unknown.
     """
 

@@ -24,7 +24,7 @@ def disk(server: ServerProcess) -> Any:
 
 
 def replace_sizes(database: str, days: float, growth: int) -> int:
-    """Replaces the stored sizes by one of `days` ago, from which the database has grown by `growth`; returns its size."""
+    """Replaces the stored sizes by one of `days` ago, `growth` bytes below the present one, which it returns."""
     (size,) = select_column(database, "SELECT pg_database_size(current_database())")
     execute(database, "DELETE FROM database_sizes")
     execute(

@@ -21,7 +21,7 @@ EXAMPLE = re.compile(
     r"^```sh\n((?:(?!^```).)*?)^```\n+(?:[^\n]*\n+)?^```(json|csv)\n(.*?)^```", re.MULTILINE | re.DOTALL
 )
 TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
-VARIABLE_FIELDS = {"instance_id", "id", "token"}
+VARIABLE_FIELDS = {"instance_id", "id", "token", "database_bytes"}
 METRICS = {"invoices_sent": 1284, "users_active": 37}
 TIMEOUT_S = 30
 
@@ -35,7 +35,7 @@ def examples() -> list[tuple[str, str, str]]:
 def fleet(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server with three installs of Ledger, one of them with an outdated version."""
     with fresh_database(postgres) as database:
-        server = ServerProcess(tmp_path_factory.mktemp("api") / "data", {"SHM_DB_DSN": database})
+        server = ServerProcess(tmp_path_factory.mktemp("api") / "data", {"SHM_DB_DSN": database, "SHM_MAX_DISK": "50g"})
         server.start()
         for version in ("1.4.1", "1.4.2", "1.4.2"):
             Install(server.url, app_version=version).enroll(METRICS)
