@@ -25,7 +25,7 @@ from tests.support.server_process import ServerProcess
 PROTOCOL = Path(__file__).parent.parent.parent / "docs" / "protocol.md"
 CODE = re.compile(rb'"code":"([a-z_]+)"')
 AT_ONCE = 40  # more than SHM_QUEUE
-INSTALL_MARKER = "qz9k"  # what installs say of themselves: it stands in tables and answers, and in no log
+INSTALL_MARKER = "qz9k"  # what installs say of themselves: it stands in tables and responses, and in no log
 VIEWER = "viewer-zqx7-0123456789"
 
 # A full disk has tests of its own; an ending server takes no new connection; the envelope lets nothing unstorable in.
@@ -105,11 +105,11 @@ def test_no_fault_leaves_a_trace_of_a_client(
         for each in cluster.servers:
             assert each.terminate() == 0
             assert "asyncio: " in each.log  # the loggers of libraries speak too
-        answers = client.answers + limited.answers
-        expected, received = documented() - EXCLUDED_CODES, received_codes(answers)
+        responses = client.responses + limited.responses
+        expected, received = documented() - EXCLUDED_CODES, received_codes(responses)
         assert received == expected, f"more: {' '.join(received - expected)}; missing: {' '.join(expected - received)}"
         tokens = [server.admin_token, strict.admin_token]
-        assert_absent(b"".join(answers).decode("latin1"), *TRACES, *tokens)
+        assert_absent(b"".join(responses).decode("latin1"), *TRACES, *tokens)
         assert_absent("\n".join(rows_as_text(cluster.dsn)), *TRACES, *tokens, made)
         for log in (server.log, strict.log, (cluster.postgres_dir / "log").read_text()):
             assert_absent(log, *TRACES, *tokens, made, INSTALL_MARKER, f" {socket.gethostname()} ")
@@ -238,9 +238,9 @@ def documented() -> set[str]:
     return (set(re.findall(r"`([a-z]+_[a-z_]+)`", table)) - {"server_time"}) | READER_ERROR_CODES  # a field, not a code
 
 
-def received_codes(answers: list[bytes]) -> set[str]:
+def received_codes(responses: list[bytes]) -> set[str]:
     """All error codes in the responses."""
-    return {code.decode() for answer in answers for code in CODE.findall(answer)}
+    return {code.decode() for answer in responses for code in CODE.findall(answer)}
 
 
 def assert_absent(text: str, *traces: str) -> None:

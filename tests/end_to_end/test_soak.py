@@ -1,4 +1,4 @@
-"""Strangers, faults and honest installs together: every acknowledged snapshot is stored and the server stays sound."""
+"""A soak test: strangers, faults and honest installs. Acknowledged snapshots are stored, and memory is bounded."""
 
 import argparse
 import os
@@ -28,7 +28,7 @@ SECONDS = 600
 def test_strangers_and_faults_cost_honest_installs_nothing(postgres_dir: Path, seconds: int) -> None:
     faults = max(1, seconds // FAULT_INTERVAL_S)
     seed = int(os.environ.get("SOAK_SEED") or secrets.randbits(32))
-    print(f"repeat it with SOAK_SEED={seed}")
+    print(f"to repeat this run: SOAK_SEED={seed}")
     rng = random.Random(seed)
     with embedded_cluster(postgres_dir, SHM_RATELIMIT_BRUTEFORCE_THRESHOLD="5") as cluster:
         (server,) = cluster.servers
@@ -49,7 +49,7 @@ def test_strangers_and_faults_cost_honest_installs_nothing(postgres_dir: Path, s
             after = memory(server.pid)
         assert load.faults == []
         assert len(load.acknowledged) > seconds
-        assert min(strangers.acts.values()) > 0, strangers.acts
+        assert min(strangers.attacks.values()) > 0, strangers.attacks
         stored = {(instance_id, at) for instance_id, at, _ in stored_snapshots(cluster.dsn)}
         assert set(load.acknowledged) - stored == set()
         assert check(argparse.Namespace(dsn=cluster.dsn, data_dir=None, repair=False)) == 0

@@ -37,7 +37,7 @@ async def test_a_mirror_is_true_at_every_cursor_of_two_servers(
     chaos = Chaos(servers, seed)
     group = make_watcher_group(servers, database, seed)
     for watcher in group.watchers[::2]:
-        watcher.max_messages, watcher.page = 20, 5
+        watcher.max_messages, watcher.page_size = 20, 5
     async with group.watching(chaos):
         await run_chaos(group, chaos, seconds)
     assert [watcher.resyncs for watcher in group.watchers] == [0] * len(group.watchers)
@@ -50,7 +50,7 @@ async def test_a_mirror_is_true_over_many_reconnects_to_either_server(
     servers = [serve(), serve()]
     record_history(database)
     chaos = Chaos(servers, seed, rest_s=0.1)
-    group = make_watcher_group(servers, database, seed, max_messages=MAX_MESSAGES, page=7)
+    group = make_watcher_group(servers, database, seed, max_messages=MAX_MESSAGES, page_size=7)
     group.watchers.extend(make_watcher_group(servers, database, seed + 1, max_messages=MAX_MESSAGES).watchers)
     for watcher in group.watchers:
         watcher.ports = [server.port for server in servers]
@@ -109,7 +109,7 @@ async def test_a_subscriber_away_too_long_lists_again(
     chaos = Chaos([server], seed)
     record_history(database)
     installs = [Install(server.url, app_name="Ledger").enroll() for _ in range(3)]
-    group = make_watcher_group([server], database, seed, page=2)
+    group = make_watcher_group([server], database, seed, page_size=2)
     async with group.watching(chaos, offline=True):
         with admin_cursor(database) as cursor:
             move_through(server, installs[0], [None])

@@ -43,7 +43,7 @@ async def wait_until(condition: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def dead_subscriber(proxy: ByteProxy, server: ServerProcess) -> AsyncIterator[None]:
-    """A subscriber behind a proxy that loses its connection after `hello` without a word to the server."""
+    """A subscriber behind a proxy that drops all data of its connection after `hello`. The server is not notified."""
     url = f"ws://127.0.0.1:{proxy.port}/api/v1/admin/feed"
     socket = await websocket_connect(HTTPRequest(url, headers=server.headers))
     assert await socket.read_message() is not None
@@ -72,7 +72,7 @@ async def test_a_mirror_is_true_behind_an_unreliable_network(
         async with group.watching(chaos):
             with chaos.running():
                 for proxy in proxies:
-                    proxy.largest_piece, proxy.longest_delay_s, proxy.cut_after = 600, 0.002, (1, 5_000)
+                    proxy.max_chunk_bytes, proxy.max_delay_s, proxy.cut_after = 600, 0.002, (1, 5_000)
                 for _ in range(rounds):
                     for proxy in proxies:
                         await asyncio.sleep(1)
@@ -80,7 +80,7 @@ async def test_a_mirror_is_true_behind_an_unreliable_network(
             for proxy in proxies:
                 proxy.cut_after = None
                 proxy.cut_all()
-        await wait_until(lambda: dead.hung_up == 1)
+        await wait_until(lambda: dead.closed_by_server == 1)
 
 
 async def test_a_stalled_subscriber_is_true_after_removals_expire(
@@ -99,11 +99,11 @@ async def test_a_stalled_subscriber_is_true_after_removals_expire(
         reader = Watcher([proxy.port], server.headers, Random(seed), log=[ListFetched([], 0, 0)], cursor=0)
         async with WatcherGroup([server], database, [reader]).watching(chaos):
             await wait_until(lambda: len(reader.log) > 4)
-            proxy.flows.clear()
+            proxy.forwarding.clear()
             for instance_id in (ids[0], ids[-1]):
                 address = f"{server.url}/api/v1/admin/instances/{instance_id}"
                 await asyncio.to_thread(httpx.delete, address, headers=server.headers)
             with admin_cursor(database) as cursor:
                 cursor.execute(DELETE_REMOVALS)
                 assert cursor.rowcount == 1
-            proxy.flows.set()
+            proxy.forwarding.set()

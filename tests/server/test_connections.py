@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.support.hostile.case import Verdict, snapshot
-from tests.support.hostile.messages import FRAMED, framed
+from tests.support.hostile.messages import FRAMED, with_framing
 from tests.support.installs import Install
 from tests.support.raw_http import RawConnection
 from tests.support.server_process import ServerProcess
@@ -145,7 +145,7 @@ def test_no_request_is_read_after_unreadable_http(
 ) -> None:
     lines, body, _ = FRAMED[name]
     with target.assert_no_fault(), RawConnection(target.server.port) as connection:
-        connection.send(framed(lines, body)(install) + snapshot(install, METRICS) * 2)
+        connection.send(with_framing(lines, body)(install) + snapshot(install, METRICS) * 2)
         assert connection.verdict() == (400, "bad_http")
         assert connection.ended()
     assert honest_installs.stored(install) == 0

@@ -1,4 +1,4 @@
-"""A client with identifying values in every header and an address of its own; and the search for traces of them."""
+"""A client with identifying values in all headers and its own address, and functions that search for those values."""
 
 import socket
 from collections.abc import Iterator
@@ -40,24 +40,24 @@ TABLES = """
 
 
 class AnonymousClient:
-    """Sends requests to a server, each on a connection of its own, and keeps every byte of the responses."""
+    """Sends each request on a new connection, and stores all bytes of the responses."""
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self.answers: list[bytes] = []
+        self.responses: list[bytes] = []
 
     def send(self, raw: bytes, *, half_close: bool = False, max_bytes: int = MAX_RESPONSE_BYTES) -> bytes:
-        """Sends `raw`; returns the response up to a silence, the end of the connection or `max_bytes`."""
-        with socket.create_connection(("127.0.0.1", self._port), TIMEOUT_S, source_address=(ADDRESS, 0)) as line:
+        """Sends `raw`. Returns the response up to `max_bytes`, the end of the connection or a pause."""
+        with socket.create_connection(("127.0.0.1", self._port), TIMEOUT_S, source_address=(ADDRESS, 0)) as connection:
             try:
-                line.sendall(raw)
+                connection.sendall(raw)
                 if half_close:
-                    line.shutdown(socket.SHUT_WR)
-            except OSError:  # refused before it was out
+                    connection.shutdown(socket.SHUT_WR)
+            except OSError:  # the server closed the connection before it had received everything
                 pass
-            answer = b"".join(_pieces(line, max_bytes))
-        self.answers.append(answer)
-        return answer
+            response = b"".join(_read_chunks(connection, max_bytes))
+        self.responses.append(response)
+        return response
 
     def request(
         self, line: str, headers: dict[str, str] | None = None, max_bytes: int = MAX_RESPONSE_BYTES, body: bytes = b""
@@ -73,7 +73,7 @@ class AnonymousClient:
         """Sends one request, reads the start of the response and keeps the connection open during the context."""
         with socket.create_connection(("127.0.0.1", self._port), TIMEOUT_S, source_address=(ADDRESS, 0)) as connection:
             connection.sendall(_request(line, headers))
-            self.answers.append(connection.recv(MAX_RESPONSE_BYTES))
+            self.responses.append(connection.recv(MAX_RESPONSE_BYTES))
             yield
 
 
@@ -84,13 +84,13 @@ def _request(line: str, headers: dict[str, str]) -> bytes:
 
 
 def with_marker(raw: bytes) -> bytes:
-    """A request of the corpus with all headers of this client in place of its Host."""
+    """A request of the corpus in which the headers of this client replace the Host header."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
     return raw.replace(b"Host: shm.test\r\n", lines.encode(), 1)
 
 
 def rows_as_text(database: str) -> list[str]:
-    """Every row of every table, with all its columns."""
+    """All rows of all tables, each as one text."""
     found: list[str] = []
     with closing(psycopg2.connect(database)) as connection, connection.cursor() as cursor:
         cursor.execute(TABLES)
@@ -100,15 +100,15 @@ def rows_as_text(database: str) -> list[str]:
     return found
 
 
-def _pieces(line: socket.socket, max_bytes: int) -> Iterator[bytes]:
+def _read_chunks(connection: socket.socket, max_bytes: int) -> Iterator[bytes]:
     length = 0
     while length < max_bytes:
         try:
-            piece = line.recv(65536)
+            chunk = connection.recv(65536)
         except (ConnectionResetError, TimeoutError):
             return
-        if not piece:
+        if not chunk:
             return
-        line.settimeout(IDLE_TIMEOUT_S)
-        length += len(piece)
-        yield piece
+        connection.settimeout(IDLE_TIMEOUT_S)
+        length += len(chunk)
+        yield chunk

@@ -1,6 +1,6 @@
-"""A server's background jobs, run by the test, which holds the advisory lock that servers run them under.
+"""A server's background jobs, run by the test at the moments that it chooses.
 
-So a test controls when refreshes and rollups happen, with the same jobs as a server.
+The test holds the advisory lock that a server needs to run them, so servers on the same database run none.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class BackgroundJobs:
                 self.runner.run(_finish(job))
 
     def differences(self) -> dict[str, list[consistency.Difference]]:
-        """What `shm check` finds, by table."""
+        """The differences that `shm check` reports, by table."""
         return self.runner.run(consistency.find_differences(self.database)).examples
 
 

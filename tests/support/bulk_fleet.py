@@ -1,8 +1,8 @@
-"""Large fleets written directly into the database, because sending them takes too long."""
+"""Large fleets, inserted directly into the database because sending them takes too long."""
 
 from tests.support.databases import admin_cursor
 
-MAKE = """
+INSERT_INSTANCES = """
     INSERT INTO instances (
         instance_id, public_key, status, app_slug, app_name, app_version, environment, deployment_mode, os_arch,
         first_seen_at, last_seen_at, snapshot_at, metrics, cursor
@@ -22,5 +22,5 @@ MAKE = """
 def insert_fleet(database: str, count: int, texts: int = 0) -> None:
     """Inserts `count` instances, each with a distinct metric `n` and `texts` texts of 1 KiB."""
     with admin_cursor(database) as cursor:
-        cursor.execute(MAKE, {"count": count, "texts": texts})
+        cursor.execute(INSERT_INSTANCES, {"count": count, "texts": texts})
         cursor.execute("ANALYZE instances")

@@ -1,6 +1,7 @@
-"""A bad network between subscribers and a server: it carries bytes, and delays, splits, cuts and loses them.
+"""An unreliable network between subscribers and a server: a TCP proxy that splits, delays, cuts and drops data.
 
-In the test's own loop, by its own chance. What it does is told by its attributes, which may change at any time.
+It runs in the test's event loop and uses the test's random numbers. Its attributes set its behaviour; a test may change
+them at any time.
 """
 
 import asyncio
@@ -8,41 +9,41 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from random import Random
 
-LARGEST_READ = 65_536
-CLOSE_LIMIT_S = 5
+MAX_READ_BYTES = 65_536
+CLOSE_TIMEOUT_S = 5
 
 
 class ByteProxy:
-    """Listens on `port` and carries to and from another one."""
+    """Listens on `port` and forwards data to and from another port."""
 
-    def __init__(self, target: int, chance: Random) -> None:
-        self._target = target
-        self._chance = chance
-        self._open: set[asyncio.StreamWriter] = set()
-        self._mute: set[asyncio.StreamWriter] = set()
-        self._carrying: set[asyncio.Task[None]] = set()
+    def __init__(self, target_port: int, rng: Random) -> None:
+        self._target_port = target_port
+        self._rng = rng
+        self._open_writers: set[asyncio.StreamWriter] = set()
+        self._muted_writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
-        self.largest_piece = LARGEST_READ  # bytes go on in pieces of one byte up to so many
-        self.longest_delay_s = 0.0  # of a piece
-        self.cut_after: tuple[int, int] | None = None  # a connection ends after so many bytes to the client, about
-        self.flows = asyncio.Event()  # while it is not set, nothing goes on and nothing is lost
-        self.flows.set()
+        self.max_chunk_bytes = MAX_READ_BYTES  # data is forwarded in chunks of one byte up to this size
+        self.max_delay_s = 0.0  # before each chunk
+        self.cut_after: tuple[int, int] | None = None  # a connection is cut after this range of bytes to the client
+        self.forwarding = asyncio.Event()  # while it is not set, data waits and none is lost
+        self.forwarding.set()
         self.cuts = 0
-        self.hung_up = 0  # connections that the server ended
+        self.closed_by_server = 0  # connections
 
     def mute_all(self) -> None:
-        """From now on all that is sent on the connections of now is lost, and nobody is told."""
-        self._mute |= self._open
+        """Drops all further data of the connections that are open now, without closing them."""
+        self._muted_writers |= self._open_writers
 
     def cut_all(self) -> None:
-        """Ends all connections on both sides, in the middle of whatever they carry."""
-        for writer in self._open:
+        """Aborts all connections on both sides."""
+        for writer in self._open_writers:
             writer.transport.abort()
             self.cuts += 1
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["ByteProxy"]:
-        """Listens as long as the context lasts."""
+        """Listens during the context."""
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         try:
@@ -50,59 +51,61 @@ class ByteProxy:
         finally:
             server.close()
             self.cut_all()
-            for task in self._carrying:
+            for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*self._carrying, return_exceptions=True)
-            await asyncio.wait_for(server.wait_closed(), CLOSE_LIMIT_S)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.wait_for(server.wait_closed(), CLOSE_TIMEOUT_S)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._carrying.add(task)
+        self._tasks.add(task)
         try:
             with suppress(OSError):
-                there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target)
-                await self._carry_both((reader, writer), (there_reader, there_writer))
+                server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+                await self._forward_both((reader, writer), (server_reader, server_writer))
         finally:
-            self._carrying.discard(task)
+            self._tasks.discard(task)
             writer.transport.abort()
 
-    async def _carry_both(
+    async def _forward_both(
         self,
         client: tuple[asyncio.StreamReader, asyncio.StreamWriter],
         server: tuple[asyncio.StreamReader, asyncio.StreamWriter],
     ) -> None:
         writers = {client[1], server[1]}
-        self._open |= writers
-        left = None if self.cut_after is None else self._chance.randint(*self.cut_after)
-        there = asyncio.create_task(self._carry(client[0], server[1], None))
-        back = asyncio.create_task(self._carry(server[0], client[1], left))
+        self._open_writers |= writers
+        bytes_left = None if self.cut_after is None else self._rng.randint(*self.cut_after)
+        requests = asyncio.create_task(self._forward(client[0], server[1], None))
+        responses = asyncio.create_task(self._forward(server[0], client[1], bytes_left))
         try:
-            await asyncio.wait({there, back}, return_when=asyncio.FIRST_COMPLETED)
-            self.hung_up += server[0].at_eof()
+            await asyncio.wait({requests, responses}, return_when=asyncio.FIRST_COMPLETED)
+            self.closed_by_server += server[0].at_eof()
         finally:
-            self._open -= writers
-            self._mute -= writers
-            for task in (there, back):
+            self._open_writers -= writers
+            self._muted_writers -= writers
+            for task in (requests, responses):
                 task.cancel()
-            await asyncio.gather(there, back, return_exceptions=True)
+            await asyncio.gather(requests, responses, return_exceptions=True)
             for writer in writers:
                 writer.transport.abort()
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, left: int | None) -> None:
+    async def _forward(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, bytes_left: int | None
+    ) -> None:
         with suppress(OSError):
-            while content := await reader.read(LARGEST_READ):
+            while content := await reader.read(MAX_READ_BYTES):
                 while content:
-                    piece = content[: self._chance.randint(1, self.largest_piece)]
-                    content = content[len(piece) :]
-                    if left is not None:
-                        piece = piece[:left]
-                        left -= len(piece)
-                    await asyncio.sleep(self._chance.uniform(0, self.longest_delay_s))
-                    await self.flows.wait()
-                    if writer not in self._mute:
-                        writer.write(piece)
+                    chunk = content[: self._rng.randint(1, self.max_chunk_bytes)]
+                    content = content[len(chunk) :]
+                    if bytes_left is not None:
+                        chunk = chunk[:bytes_left]
+                        bytes_left -= len(chunk)
+                    await asyncio.sleep(self._rng.uniform(0, self.max_delay_s))
+                    await self.forwarding.wait()
+                    if writer not in self._muted_writers:
+                        writer.write(chunk)
                         await writer.drain()
-                    if left == 0:
+                    if bytes_left == 0:
                         self.cuts += 1
                         return

@@ -36,9 +36,9 @@ class Chaos:
     def __init__(self, servers: Sequence[ServerProcess], seed: int, rest_s: float = 0.01) -> None:
         self._servers = servers
         self._seed = seed
-        self._rest_s = rest_s  # pause of each thread after each event
-        self._ended = threading.Event()
-        self._last = {app.lower(): Install(servers[0].url, app_name=app).enroll({"n": 0}) for app in APPS}
+        self._rest_s = rest_s  # the pause of each thread after each event
+        self._stopped = threading.Event()
+        self._final_installs = {app.lower(): Install(servers[0].url, app_name=app).enroll({"n": 0}) for app in APPS}
         self._runs: list[Future[int]] = []
         self.event_count = 0
 
@@ -50,42 +50,42 @@ class Chaos:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Runs the threads during the context."""
-        self._ended.clear()
+        self._stopped.clear()
         with ThreadPoolExecutor(THREADS) as pool:
             self._runs = [pool.submit(self._run, Random(self._seed + number)) for number in range(THREADS)]
             try:
                 yield
             finally:
-                self._ended.set()
+                self._stopped.set()
             for each in self._runs:
                 self.event_count += each.result()
 
     def send_final_snapshots(self, database: str) -> dict[str | None, int]:
         """Sends a last snapshot for each application. Returns their cursors by slug; the key None has the newest."""
-        for number, install in enumerate(self._last.values()):
-            wait_for(partial(_sent, install, {"n": number, "last": True}), "a last snapshot")
+        for number, install in enumerate(self._final_installs.values()):
+            wait_for(partial(_is_stored, install, {"n": number, "last": True}), "a last snapshot")
         with admin_cursor(database) as cursor:
             cursor.execute("SELECT instance_id::text, cursor FROM instances")
             cursors = dict(cursor.fetchall())
-        last: dict[str | None, int] = {app: cursors[each.instance_id] for app, each in self._last.items()}
+        last: dict[str | None, int] = {app: cursors[each.instance_id] for app, each in self._final_installs.items()}
         return last | {None: max(last.values())}
 
     def _run(self, rng: Random) -> int:
         event_count = 0
         with closing(plain_http.Client(timeout=RESPONSE_TIMEOUT_S)) as client:
             actor = _Actor(self._servers, rng, client)
-            while not self._ended.is_set() and event_count < MAX_EVENTS:
+            while not self._stopped.is_set() and event_count < MAX_EVENTS:
                 try:
                     actor.trigger_event()
                 except httpx.TransportError:
                     continue
                 finally:
-                    self._ended.wait(self._rest_s)
+                    self._stopped.wait(self._rest_s)
                     event_count += 1
         return event_count
 
 
-def _sent(install: Install, metrics: Any) -> bool:
+def _is_stored(install: Install, metrics: Any) -> bool:
     try:
         return install.snapshot(metrics).status_code == httpx.codes.ACCEPTED
     except httpx.TransportError:
@@ -124,22 +124,22 @@ class _Actor:
     def _post(self, install: Install, path: str, body: bytes, *, signed: bool = True) -> None:
         headers = install.signed(body) if signed else {}
         url = f"{self._rng.choice(self._servers).url}{path}"
-        self._expect(self._client.post(url, content=body, headers=headers))
+        self._check(self._client.post(url, content=body, headers=headers))
 
-    def _decide(self, method: str, path: str, body: Any = None) -> None:
+    def _request_admin(self, method: str, path: str, body: Any = None) -> None:
         server = self._rng.choice(self._servers)
         url = f"{server.url}/api/v1/admin/{path}"
-        self._expect(self._client.request(method, url, headers=self._servers[0].headers, json=body))
+        self._check(self._client.request(method, url, headers=self._servers[0].headers, json=body))
 
-    def _expect(self, answer: httpx.Response) -> None:
-        is_expected = answer.status_code in EXPECTED_STATUSES or answer.status_code >= 503
-        assert is_expected or "signed_before_erasure" in answer.text, answer.text
+    def _check(self, response: httpx.Response) -> None:
+        is_expected = response.status_code in EXPECTED_STATUSES or response.status_code >= 503
+        assert is_expected or "signed_before_erasure" in response.text, response.text
 
     def _send(self, index: int) -> None:
         install = self._installs[index]
         number = self._rng.randrange(1_000)
         metrics = {"n": number, "mail": {"sent": number / 4}, "beta": number % 2 == 0, "plan": f"plan{number % 3}"}
-        ago = timedelta(hours=self._rng.choice([0, 0, 0, 0, 1]))  # a late one changes no more than when it was seen
+        ago = timedelta(hours=self._rng.choice([0, 0, 0, 0, 1]))  # a late snapshot changes only `last_seen_at`
         self._post(install, "/v1/snapshot", install.snapshot_body(metrics, datetime.now(UTC) - ago))
 
     def _enroll(self, index: int) -> None:
@@ -167,21 +167,21 @@ class _Actor:
             self._register(install, self._rng.choice(APPS))
 
     def _delete(self, index: int) -> None:
-        self._decide("DELETE", f"instances/{self._installs[index].instance_id}")
+        self._request_admin("DELETE", f"instances/{self._installs[index].instance_id}")
         self._installs[index] = self._new_install()
 
     def _revoke(self, index: int) -> None:
-        self._decide("POST", f"instances/{self._installs[index].instance_id}/revoke")
+        self._request_admin("POST", f"instances/{self._installs[index].instance_id}/revoke")
         self._installs[index] = self._new_install()
 
     def _wait_for_approval(self, index: int) -> None:
         install = self._new_install()
         self._post(install, "/v1/register", install.registration(), signed=False)
-        self._decide("POST", f"instances/{install.instance_id}/approve")
+        self._request_admin("POST", f"instances/{install.instance_id}/approve")
         self._installs[index] = install
 
     def _edit(self, _: int) -> None:
         label = f"Label {self._rng.randrange(100)}"
         aggregate = self._rng.choice(["sum", "avg", "max"])
         payload = {"overrides": {"n": {"label": label, "aggregate": aggregate}, HIDDEN_KEY: {"hidden": True}}}
-        self._decide("PUT", f"applications/{self._rng.choice(APPS).lower()}", payload)
+        self._request_admin("PUT", f"applications/{self._rng.choice(APPS).lower()}", payload)

@@ -14,8 +14,8 @@ from shm_tui.app import ConsoleApp
 from shm_tui.command import make_client
 from tests.support.server_process import ServerProcess
 
-LIMIT_S = 20
-ROW = re.compile(r"[●◐○…✕] +[0-9a-f]{8} .*")
+TIMEOUT_S = 20
+ROW_PATTERN = re.compile(r"[●◐○…✕] +[0-9a-f]{8} .*")
 
 
 @dataclass
@@ -36,7 +36,7 @@ class DrivenConsole:
 
     async def wait_until(self, condition: Callable[[], object], what: str = "") -> None:
         """Waits until `condition` is true."""
-        deadline = time.monotonic() + LIMIT_S
+        deadline = time.monotonic() + TIMEOUT_S
         while not condition():
             assert time.monotonic() < deadline, f"timed out waiting for {what}\n{self.screen}"
             await asyncio.sleep(0.02)
@@ -52,7 +52,7 @@ class DrivenConsole:
 
     def rows(self) -> list[str]:
         """The rows of the table, each from its status symbol on."""
-        return [found[0].rstrip() for line in self.screen.splitlines() if (found := ROW.search(line))]
+        return [found[0].rstrip() for line in self.screen.splitlines() if (found := ROW_PATTERN.search(line))]
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Instances for tests that need no server: plain values, and a moment to look at them."""
+"""Instances and a fixed clock for tests of the console without a server."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +11,7 @@ from shm_tui.model.row import Row
 from shm_tui.model.state import Clock
 from shm_tui.text.formatting import DAY
 
-# A busy machine is no failure; and a fault that needs a few steps in a row is found.
+# No deadline, because the machine may be busy. More examples find faults that need several steps in a row.
 no_deadline = settings(deadline=None)
 many_examples = settings(deadline=None, max_examples=400)
 
@@ -20,18 +20,18 @@ CLOCK = Clock(NOW, 30 * DAY)
 
 
 def ago(seconds: float) -> datetime:
-    """The moment so long before NOW."""
+    """The time this many seconds before NOW."""
     return NOW - timedelta(seconds=seconds)
 
 
 def instance(name: str = "a", seen: float | None = 60, **more: Any) -> Instance:
-    """An active, counted instance, last seen `seen` seconds ago, with the rank that the server gives to its version."""
+    """An active, counted instance, last seen `seen` seconds ago, with the server's rank of its version."""
     last_seen = None if seen is None else ago(seen)
-    usual: dict[str, Any] = {"instance_id": name, "status": "active", "counted": True, "last_seen_at": last_seen}
-    usual["version_rank"] = version_rank(more.get("app_version", ""))
-    return Instance(**usual | more)
+    defaults: dict[str, Any] = {"instance_id": name, "status": "active", "counted": True, "last_seen_at": last_seen}
+    defaults["version_rank"] = version_rank(more.get("app_version", ""))
+    return Instance(**defaults | more)
 
 
 def row(name: str = "a", seen: float | None = 60, **more: Any) -> Row:
-    """The same as a row."""
+    """A row of such an instance."""
     return Row(instance(name, seen, **more))

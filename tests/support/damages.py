@@ -1,6 +1,6 @@
-"""Damages to derived tables: the statement, and the start and a part of the line in which `shm check` reports them.
+"""Damages to derived tables: an SQL statement, and the start and a part of the line in which `shm check` reports it.
 
-In a statement, ONE is an active install with a current snapshot.
+In a statement, ONE is the ID of an active instance with a current snapshot.
 """
 
 ANY_INSTALL = "(SELECT instance_id FROM instances WHERE snapshot_at IS NOT NULL AND status = 'active' LIMIT 1)"
@@ -52,12 +52,12 @@ DAMAGES = {
         "instances: ",
         "reporting: is false, should be true",
     ),
-    "due later": (
+    "a refresh that is due later": (
         "UPDATE instances SET refresh_at = refresh_at + interval '1 day' WHERE instance_id = ONE",
         "instances: ",
         "refresh_at: is ",
     ),
-    "never due": (
+    "a refresh that is never due": (
         "UPDATE instances SET refresh_at = NULL WHERE instance_id = ONE",
         "instances: ",
         "refresh_at: is nothing, should be ",
@@ -67,7 +67,7 @@ DAMAGES = {
         "instances: ",
         "version_rank: is 0, should be ",
     ),
-    "tallies that are gone": (
+    "missing tallies": (
         "DELETE FROM tallies WHERE metric_type = 'number'",
         "tallies: ",
         "number, sent: is 0 over 0, ",
@@ -77,55 +77,55 @@ DAMAGES = {
         "tallies: ledger, number, sent: is ",
         ".5 over ",
     ),
-    "a count of all sorts": (
+    "counts of an application": (
         "UPDATE tallies SET instances = instances + 1000 WHERE app_slug = 'ledger'",
         "tallies: ledger, version, ",
         " over 10",
     ),
-    "a counted part": (
+    "the counted part of a tally": (
         "UPDATE tallies SET counted_total = counted_total - 7, counted_instances = counted_instances + 1"
         " WHERE (app_slug, metric_type, key) = ('ledger', 'number', 'hit_rate')",
         "tallies: ledger, number, hit_rate: is ",
         ", counted ",
     ),
-    "a tally of nothing": (
+    "an extra tally": (
         "INSERT INTO tallies VALUES ('ghost', 'string', 'plan', E'a\\x1b]52;c', 0, 2, 0, 1)",
         "tallies: ghost, string, plan, a�]52;c: is 0 over 2, counted 0 over 1, should be 0 over 0, counted 0 over 0",
         "",
     ),
-    "hours that are gone": ("DELETE FROM series_hours WHERE key = 'sent'", "series_hours: ", "number, sent, 20"),
+    "missing hours": ("DELETE FROM series_hours WHERE key = 'sent'", "series_hours: ", "number, sent, 20"),
     "an hour": (
         "UPDATE series_hours SET total = total + 1000 WHERE ctid = (SELECT max(ctid) FROM series_hours)",
         "series_hours: ",
         ":00:00+00: is ",
     ),
-    "an hour too many": (
+    "an extra hour": (
         "INSERT INTO series_hours VALUES ('ghost', 'version', '', '9.9', date_trunc('hour', now()), 0, 3)",
         "series_hours: ghost, version, 9.9, 20",
         ":00:00+00: is 0 over 3, should be 0 over 0",
     ),
-    "days that are gone": ("DELETE FROM series_days WHERE key = 'sent'", "series_days: ", "number, sent, 20"),
+    "missing days": ("DELETE FROM series_days WHERE key = 'sent'", "series_days: ", "number, sent, 20"),
     "a day": (
         "UPDATE series_days SET instances = instances + 1 WHERE ctid = (SELECT max(ctid) FROM series_days)",
         "series_days: ",
         " 00:00:00+00: is ",
     ),
-    "a day too many": (
+    "an extra day": (
         "INSERT INTO series_days VALUES ('ledger', 'number', 'ghost', '', '2020-02-02 00:00Z', 2.50, 3)",
         "series_days: ledger, number, ghost, 2020-02-02 00:00:00+00: is 2.5 over 3, should be 0 over 0",
         "",
     ),
-    "versions that are gone": (
+    "missing versions": (
         "DELETE FROM versions_seen WHERE instance_id = ONE",
         "versions_seen: ",
         ": is nothing, should be 20",
     ),
-    "a version that came later": (
+    "a version with a later time": (
         "UPDATE versions_seen SET first_at = first_at + interval '1 second' WHERE instance_id = ONE",
         "versions_seen: ",
         ", should be 20",
     ),
-    "a version that came earlier": (
+    "a version with an earlier time": (
         "UPDATE versions_seen SET first_at = first_at - interval '1 second' WHERE instance_id = ONE",
         "versions_seen: ",
         ", should be 20",
@@ -135,12 +135,12 @@ DAMAGES = {
         "versions_seen: ",
         ", ghost, should be 20",
     ),
-    "a version that nobody reported": (
+    "a version that no install reported": (
         "INSERT INTO versions_seen VALUES (ONE, '9.9', 'ledger', now())",
         "versions_seen: ",
         ", ledger, should be nothing",
     ),
-    "an absence of nobody": (
+    "an absence of an unknown instance": (
         "INSERT INTO absences VALUES (gen_random_uuid(), now() - interval '1 day', now())",
         "absences: ",
         ": is ended 20",

@@ -1,10 +1,11 @@
-"""Compares the log of a subscriber with the history of its database: the guarantees of the feed, as a program.
+"""Compares the log of a subscriber with the history of its database, by the guarantees of the feed.
 
-At each cursor that it received, a subscriber has of each instance the state at that cursor or a later one, unless the
-instance changed again in the meantime: then a later message has that change. So a subscriber that resumes from its
-cursor misses nothing, and after the last change its mirror equals the database. Each message is the state at exactly
-its cursor. Messages come in the order of their cursors, none is older than the requested cursor, and none comes twice.
-KPIs are those at their cursor or later. A list of one page is the state at its cursor.
+- At each received cursor, the mirror has each instance's state at that cursor or later. The exception is an instance
+  that changed again in the meantime: a later message contains that change. A subscriber that resumes from its cursor
+  therefore misses nothing, and after the last change its mirror equals the database.
+- Each message contains the state at exactly its cursor. Messages arrive in the order of their cursors; none is older
+  than the requested cursor, and none arrives twice.
+- KPIs are those at their cursor or later. A list of one page is the state at its cursor.
 """
 
 from bisect import bisect_right
@@ -15,7 +16,7 @@ from typing import Any
 
 from tests.support.feed_history import CursorSamples, History, Item, State, with_parsed_times
 
-KPIS_INTERVAL_S = 0.5  # at least, from one read of an application's KPIs to the next
+MIN_KPIS_INTERVAL_S = 0.5  # from one read of an application's KPIs to the next
 
 Message = dict[str, Any]
 
@@ -31,7 +32,7 @@ class ListFetched:
 
 @dataclass(frozen=True, slots=True)
 class FeedOpened:
-    """A feed was opened with this `since`, not before the monotonic time `at`."""
+    """A feed was opened with this `since`, at or after the monotonic time `at`."""
 
     since: int
     at: float
@@ -49,7 +50,7 @@ Event = ListFetched | FeedOpened | Received
 
 
 def check_log(log: Sequence[Event], app: str | None, truth: History, cursor_samples: CursorSamples) -> int:
-    """Replays a subscriber's log against the history; returns at how many cursors the mirror was checked.
+    """Replays a subscriber's log against the history; returns the number of cursors at which the mirror was checked.
 
     Raises AssertionError with the expected state.
     """
@@ -76,7 +77,7 @@ class _Replay:
         default_factory=dict
     )  # cursor of the last message about an instance on this connection
     checked_changes: int = 0  # length of the prefix of all changes that has been checked
-    pending: set[str] = field(default_factory=set)  # instances that changed again and whose message is still to come
+    pending: set[str] = field(default_factory=set)  # instances that changed again and whose message has not arrived yet
     complete_at: int = 0  # a list of several pages is complete at the cursor of its last page
     is_complete: bool = False
     needs_list: bool = True
@@ -95,12 +96,12 @@ class _Replay:
         self.cursor, self.complete_at = event.cursor, event.last_cursor
         self.is_complete, self.needs_list = False, False
         if event.cursor == event.last_cursor:
-            self._reach(event.cursor, event.cursor)
+            self._advance(event.cursor, event.cursor)
             for instance_id, index in self.index.items():
                 assert index == self.truth.at(instance_id, event.cursor), f"a list newer than its cursor: {instance_id}"
 
     def apply_opened(self, event: FeedOpened) -> None:
-        assert not self.needs_list, "it has to list again after a resync"
+        assert not self.needs_list, "opened a feed after a resync without a new list"
         assert event.since == self.cursor
         self.since, self.opened_at, self.hello_cursor = event.since, event.at, None
         self.newest, self.kpis = {}, Counter()
@@ -122,40 +123,40 @@ class _Replay:
             cursor = max(cursor, self.cursor)
         assert cursor >= self.cursor, f"cursor {cursor} after {self.cursor}: {message}"
         if kind == "instance":
-            self._changed(message["instance"]["instance_id"], cursor, with_parsed_times(message["instance"]))
+            self._apply_instance(message["instance"]["instance_id"], cursor, with_parsed_times(message["instance"]))
         elif kind == "removed":
-            self._removed(message["instance_id"], cursor)
+            self._apply_removal(message["instance_id"], cursor)
         elif kind == "kpis":
-            self._summed(message, event.at, head)
-        self._reach(cursor, head)
+            self._apply_kpis(message, event.at, head)
+        self._advance(cursor, head)
 
-    def _changed(self, instance_id: str, cursor: int, item: Item) -> None:
+    def _apply_instance(self, instance_id: str, cursor: int, item: Item) -> None:
         index = self.truth.at(instance_id, cursor)
-        had = self.truth.states[instance_id][index]
-        assert had == State(cursor, item), f"received {item} at {cursor}, but it was {had}"
-        assert self.app in (None, item["app_slug"]), f"not asked for: {item}"
+        expected = self.truth.states[instance_id][index]
+        assert expected == State(cursor, item), f"received {item} at {cursor}, but its state was {expected}"
+        assert self.app in (None, item["app_slug"]), f"of another application: {item}"
         assert cursor > max(self.since, self.newest.get(instance_id, 0)), f"received again: {instance_id} at {cursor}"
         self.newest[instance_id] = cursor
         self.mirror[instance_id], self.index[instance_id] = item, index
 
-    def _removed(self, instance_id: str, cursor: int) -> None:
+    def _apply_removal(self, instance_id: str, cursor: int) -> None:
         assert cursor > self.since, f"received again: {instance_id} at {cursor}"
         self.mirror.pop(instance_id, None)
         self.index[instance_id] = 0
-        assert self._is_true(instance_id, cursor), self._fault(instance_id, cursor)
+        assert self._is_true(instance_id, cursor), self._describe_mismatch(instance_id, cursor)
 
-    def _summed(self, message: Message, at: float, head: int) -> None:
-        """At most two a second and two more: one of before the feed was opened, one read before and sent after it."""
+    def _apply_kpis(self, message: Message, at: float, head: int) -> None:
+        """At most two a second, one from before the feed was opened, and one read before and sent after that."""
         app = message["app"]
-        assert self.app in (None, app), f"not asked for: {app}"
+        assert self.app in (None, app), f"of another application: {app}"
         self.kpis[app] += 1
-        assert self.kpis[app] <= 3 + (at - self.opened_at) / KPIS_INTERVAL_S, f"too many KPIs of {app}"
+        assert self.kpis[app] <= 3 + (at - self.opened_at) / MIN_KPIS_INTERVAL_S, f"too many KPIs of {app}"
         totals = self.totals[app] = self.totals.get(app) or self.truth.totals(app)
         first, last = (bisect_right(totals, cursor, key=lambda entry: entry[0]) for cursor in (message["cursor"], head))
         true = [total for _, total in totals[first - 1 : last]]
         assert message["instances"]["total"] in true, f"{message['instances']} of {app}, but there were {true}"
 
-    def _reach(self, cursor: int, head: int) -> None:
+    def _advance(self, cursor: int, head: int) -> None:
         """Asserts that the mirror has all changes up to `cursor`, unless the instance changed again before `head`."""
         self.cursor = cursor
         if cursor < self.complete_at:
@@ -168,36 +169,36 @@ class _Replay:
             changed = self.truth.states.keys() | self.mirror.keys()
         self.pending = {instance_id for instance_id in changed if not self._is_true(instance_id, cursor)}
         for instance_id in self.pending:
-            again = self.truth.at(instance_id, head)
-            assert again > self.truth.at(instance_id, cursor), self._fault(instance_id, cursor)
+            index_at_head = self.truth.at(instance_id, head)
+            assert index_at_head > self.truth.at(instance_id, cursor), self._describe_mismatch(instance_id, cursor)
         self.checked_changes, self.is_complete = end, True
 
     def _is_true(self, instance_id: str, cursor: int) -> bool:
-        """Whether the mirrored state of an instance is of `cursor` or later, and not older than before."""
+        """Whether the mirrored state of an instance is that at `cursor` or later, and not older than the last one."""
         states = self.truth.states[instance_id]
         mirrored = self.mirror.get(instance_id)
         for index in range(max(self.truth.at(instance_id, cursor), self.index.get(instance_id, 0)), len(states)):
-            if self._seen(states[index]) == mirrored:
+            if self._visible_item(states[index]) == mirrored:
                 self.index[instance_id] = index
                 return True
         return False
 
-    def _fault(self, instance_id: str, cursor: int) -> str:
+    def _describe_mismatch(self, instance_id: str, cursor: int) -> str:
         states, index = self.truth.states[instance_id], self.truth.at(instance_id, cursor)
-        lines = [f"  {state.cursor}: {_short(state.item)}" for state in states[max(0, index - 3) : index + 2]]
-        mirrored = _short(self.mirror.get(instance_id))
+        lines = [f"  {state.cursor}: {_summary(state.item)}" for state in states[max(0, index - 3) : index + 2]]
+        mirrored = _summary(self.mirror.get(instance_id))
         return (
             f"at {cursor} a subscriber of {self.app or 'all'} has {instance_id} as\n  {mirrored}\nbut its history is\n"
             + "\n".join(lines)
         )
 
-    def _seen(self, state: State) -> Item | None:
+    def _visible_item(self, state: State) -> Item | None:
         """The state as a subscriber of `app` sees it."""
         if state.item is None or self.app not in (None, state.item["app_slug"]):
             return None
         return state.item
 
 
-def _short(item: Item | None) -> str:
+def _summary(item: Item | None) -> str:
     shown = ("app_slug", "status", "last_seen_at", "metrics")
     return "none" if item is None else ", ".join(str(item[name]) for name in shown)

@@ -1,7 +1,7 @@
 """The history of all instances, by the feed's cursor, recorded by the database itself.
 
-A trigger in the test's database writes a row in the transaction that changes an instance. So the content of a list at
-any cursor is known afterwards, whichever server wrote and whichever process was killed.
+A trigger in the test's database writes a row in the transaction that changes an instance. The content of a list at any
+cursor is therefore known afterwards, even if several servers wrote and processes were killed.
 """
 
 import threading
@@ -22,7 +22,7 @@ from tests.support.databases import admin_cursor
 Item = dict[str, Any]
 
 POLL_INTERVAL_S = 0.03  # between two reads of the feed's newest cursor
-LIMIT_S = 60  # for the last read
+JOIN_TIMEOUT_S = 60  # for the last read
 
 HIDDEN_KEY = "beta"  # the metric that `tests/support/chaos.py` hides
 TIMESTAMPS = ("last_seen_at", "first_seen_at", "snapshot_at")
@@ -115,12 +115,12 @@ class CursorSamples:
     """Samples of the feed's newest cursor: an upper bound of the cursor at the time of a message."""
 
     def __init__(self) -> None:
-        self._seen: list[tuple[float, int]] = []
+        self._samples: list[tuple[float, int]] = []
         self._stopped = threading.Event()
 
-    def after(self, moment: float) -> int:
-        """The newest cursor at a time after `moment` (monotonic). No later cursor can have been read by then."""
-        return self._seen[bisect_right(self._seen, moment, key=lambda seen: seen[0])][1]
+    def after(self, time_s: float) -> int:
+        """The newest cursor at a time after `time_s` (monotonic). No later cursor can have been read by then."""
+        return self._samples[bisect_right(self._samples, time_s, key=lambda sample: sample[0])][1]
 
     @contextmanager
     def sampling(self, database: str) -> Iterator[None]:
@@ -131,7 +131,7 @@ class CursorSamples:
             yield
         finally:
             self._stopped.set()
-            sampler.join(LIMIT_S)
+            sampler.join(JOIN_TIMEOUT_S)
 
     def _sample(self, database: str) -> None:
         is_last = False
@@ -141,7 +141,7 @@ class CursorSamples:
                     while not is_last:
                         is_last, began = self._stopped.is_set(), time.monotonic()
                         cursor.execute("SELECT cursor FROM feed_head")
-                        self._seen += [(began, head) for (head,) in cursor.fetchall()]
+                        self._samples += [(began, head) for (head,) in cursor.fetchall()]
                         self._stopped.wait(POLL_INTERVAL_S)
             except psycopg2.Error:
                 is_last = False

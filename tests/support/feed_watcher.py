@@ -23,12 +23,12 @@ from tests.support.feed_history import Item, with_parsed_times
 
 ADMIN = "/api/v1/admin"
 
-LIMIT_S = 45  # between two messages while it waits for its goal
+MESSAGE_TIMEOUT_S = 45  # between two messages while it waits for its goal
 RESPONSE_TIMEOUT_S = 10
 POLL_INTERVAL_S = 0.05  # between two checks of the goal while no message comes
 RETRY_DELAY_S = 0.05  # before it reconnects
 CLOSE_TIMEOUT_S = 0.5  # for the close handshake of a feed
-FIRST_SERVER_ERROR = 500  # lowest HTTP status after which it retries
+MIN_SERVER_ERROR = 500  # the lowest HTTP status after which it retries
 PAGE_SIZE = 1_000
 
 
@@ -38,12 +38,12 @@ class Watcher:
 
     ports: Sequence[int]
     headers: dict[str, str]
-    chance: Random
+    rng: Random
     app: str | None = None
-    page: int = PAGE_SIZE  # page size of its lists
-    exports: bool = False  # it reads an export instead of a list
+    page_size: int = PAGE_SIZE  # of its lists
+    exports: bool = False  # whether it reads an export instead of a list
     max_messages: int | None = None  # it closes a feed after at most this many messages, and reconnects
-    silence_timeout_s: float = LIMIT_S  # it reconnects if no message comes for this long
+    silence_timeout_s: float = MESSAGE_TIMEOUT_S  # it reconnects if no message comes for this long
     log: list[Event] = field(default_factory=list)
     mirror: dict[str, Item] = field(default_factory=dict)
     kpis: dict[str, Message] = field(default_factory=dict)
@@ -55,31 +55,31 @@ class Watcher:
 
     async def fetch_list(self) -> None:
         """Reads all pages of a list, or an export. The feed continues from the cursor of its first page."""
-        url = f"http://127.0.0.1:{self.chance.choice(self.ports)}"
+        url = f"http://127.0.0.1:{self.rng.choice(self.ports)}"
         async with plain_http.AsyncClient(base_url=url, headers=self.headers, timeout=RESPONSE_TIMEOUT_S) as client:
-            listed = await (self._exported(client) if self.exports else self._listed(client))
+            listed = await (self._read_export(client) if self.exports else self._read_list(client))
         self.mirror = {item["instance_id"]: item for item in listed.items}
         self.cursor = self.listed_at = listed.cursor
         self.log.append(listed)
 
-    async def _listed(self, client: httpx.AsyncClient) -> ListFetched:
+    async def _read_list(self, client: httpx.AsyncClient) -> ListFetched:
         items: dict[str, Item] = {}
         cursors: list[int] = []
-        address: str | None = f"{ADMIN}/instances?limit={self.page}" + (f"&app={self.app}" if self.app else "")
+        address: str | None = f"{ADMIN}/instances?limit={self.page_size}" + (f"&app={self.app}" if self.app else "")
         while address is not None:
-            answer = (await client.get(address)).raise_for_status()
-            cursors.append(int(answer.headers["X-Feed-Cursor"]))
-            items |= {item["instance_id"]: item for item in msgspec.json.decode(answer.content)}
-            address = str(answer.url.join(answer.links["next"]["url"])) if "next" in answer.links else None
+            response = (await client.get(address)).raise_for_status()
+            cursors.append(int(response.headers["X-Feed-Cursor"]))
+            items |= {item["instance_id"]: item for item in msgspec.json.decode(response.content)}
+            address = str(response.url.join(response.links["next"]["url"])) if "next" in response.links else None
         return ListFetched(list(items.values()), cursors[0], cursors[-1])
 
-    async def _exported(self, client: httpx.AsyncClient) -> ListFetched:
-        """The fleet changes during an export, so it is complete at the cursor of a list that is read after it."""
-        answer = await client.get(f"{ADMIN}/export?format=jsonl" + (f"&app={self.app}" if self.app else ""))
-        answer.raise_for_status()
-        items: list[Item] = [msgspec.json.decode(line) for line in answer.content.splitlines()]
+    async def _read_export(self, client: httpx.AsyncClient) -> ListFetched:
+        """The fleet changes during an export. The export is complete at the cursor of a list that is read after it."""
+        response = await client.get(f"{ADMIN}/export?format=jsonl" + (f"&app={self.app}" if self.app else ""))
+        response.raise_for_status()
+        items: list[Item] = [msgspec.json.decode(line) for line in response.content.splitlines()]
         after = (await client.get(f"{ADMIN}/instances?limit=1")).raise_for_status()
-        return ListFetched(items, int(answer.headers["X-Feed-Cursor"]), int(after.headers["X-Feed-Cursor"]))
+        return ListFetched(items, int(response.headers["X-Feed-Cursor"]), int(after.headers["X-Feed-Cursor"]))
 
     @property
     def items(self) -> dict[str, Item]:
@@ -92,30 +92,30 @@ class Watcher:
 
     @property
     def _is_within_limit(self) -> bool:
-        return time.monotonic() < self.last_message_at + LIMIT_S
+        return time.monotonic() < self.last_message_at + MESSAGE_TIMEOUT_S
 
     async def follow(self, goal: Callable[[], object]) -> None:
         """Lists if necessary and follows the feed until `goal` is true; reconnects whenever the feed ends."""
         self.last_message_at = time.monotonic()
         while not goal() or self.cursor is None:
-            assert self._is_within_limit, f"goal not reached, of {self.app or 'all'} at {self.cursor}: {self.log[-5:]}"
+            assert self._is_within_limit, f"goal not reached: {self.app or 'all'} at {self.cursor}: {self.log[-5:]}"
             try:
                 if self.cursor is None:
                     await self.fetch_list()
-                await self._watch(goal)
+                await self._follow_one_feed(goal)
             except (HTTPClientError, httpx.HTTPStatusError) as error:
                 status = error.code if isinstance(error, HTTPClientError) else error.response.status_code
-                if status < FIRST_SERVER_ERROR:
+                if status < MIN_SERVER_ERROR:
                     raise
                 await asyncio.sleep(RETRY_DELAY_S)
             except (OSError, StreamClosedError, httpx.TransportError):
                 await asyncio.sleep(RETRY_DELAY_S)
 
-    async def _watch(self, goal: Callable[[], object]) -> None:
+    async def _follow_one_feed(self, goal: Callable[[], object]) -> None:
         """Follows one feed."""
         assert self.cursor is not None
         query = f"since={self.cursor}" + (f"&app={self.app}" if self.app else "")
-        url = f"ws://127.0.0.1:{self.chance.choice(self.ports)}{ADMIN}/feed?{query}"
+        url = f"ws://127.0.0.1:{self.rng.choice(self.ports)}{ADMIN}/feed?{query}"
         limit_s = min(RESPONSE_TIMEOUT_S, self.silence_timeout_s)
         request = HTTPRequest(url, headers=self.headers, connect_timeout=limit_s, request_timeout=limit_s)
         opened = FeedOpened(self.cursor, time.monotonic())
@@ -125,13 +125,13 @@ class Watcher:
         try:
             await self._read(socket, goal)
         finally:
-            await self._leave(socket)
+            await self._close(socket)
 
-    async def _leave(self, socket: WebSocketClientConnection) -> None:
+    async def _close(self, socket: WebSocketClientConnection) -> None:
         """Closes the feed, in half of the cases without a close handshake."""
         stream = socket.protocol and socket.protocol.stream
-        is_polite = self.chance.random() < 0.5
-        if is_polite:
+        has_handshake = self.rng.random() < 0.5
+        if has_handshake:
             socket.close()
             with suppress(TimeoutError):
                 await asyncio.wait_for(_read_to_end(socket), CLOSE_TIMEOUT_S)
@@ -140,12 +140,12 @@ class Watcher:
         socket.close()
 
     async def _read(self, socket: WebSocketClientConnection, goal: Callable[[], object]) -> None:
-        left = None if self.max_messages is None else self.chance.randint(0, self.max_messages)
+        messages_left = None if self.max_messages is None else self.rng.randint(0, self.max_messages)
         opened = time.monotonic()
         reading: asyncio.Future[Any] | None = None
         while self.cursor is not None and not goal() and self._is_within_limit:
             silent_s = time.monotonic() - max(opened, self.last_message_at)
-            if silent_s > self.silence_timeout_s or (left == 0 and self.max_messages is not None):
+            if silent_s > self.silence_timeout_s or (messages_left == 0 and self.max_messages is not None):
                 return
             reading = reading or asyncio.ensure_future(_next(socket))
             if not (await asyncio.wait({reading}, timeout=POLL_INTERVAL_S))[0]:
@@ -154,7 +154,7 @@ class Watcher:
             if text is None:
                 return
             self._apply(msgspec.json.decode(text))
-            left = None if left is None else max(0, left - 1)
+            messages_left = None if messages_left is None else max(0, messages_left - 1)
 
     def _apply(self, message: Message) -> None:
         self.last_message_at = time.monotonic()

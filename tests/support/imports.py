@@ -1,11 +1,11 @@
-"""What a source file imports."""
+"""Finds the imports of a source file."""
 
 import ast
 from collections.abc import Iterator
 
 
 def imported_modules(source: str) -> Iterator[str]:
-    """The names of all modules that a source imports, wherever in it that stands."""
+    """The names of all modules that a source file imports, at any level of nesting."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -1,4 +1,4 @@
-"""An install that speaks the protocol by hand, so that tests can also speak it wrongly."""
+"""An install without the SDK, with which tests can also send invalid requests."""
 
 import atexit
 import json
@@ -18,7 +18,7 @@ atexit.register(_client.close)
 
 @dataclass
 class Install:
-    """A key pair, an ID, and what it says of itself."""
+    """A key pair, an ID, and the data of a registration."""
 
     url: str
     app_name: str = "Ledger"
@@ -35,8 +35,8 @@ class Install:
         return self.key.verify_key.encode().hex()
 
     def registration(self, **changes: Any) -> bytes:
-        """The body of a register."""
-        said = {
+        """The body of a registration."""
+        payload = {
             "instance_id": self.instance_id,
             "public_key": self.public_key,
             "app_name": self.app_name,
@@ -45,16 +45,16 @@ class Install:
             "environment": self.environment,
             "os_arch": self.os_arch,
         }
-        return json.dumps(said | changes).encode()
+        return json.dumps(payload | changes).encode()
 
     def snapshot_body(self, metrics: Any, at: datetime | str | None = None, **more: Any) -> bytes:
-        """The body of a snapshot; `at` is now when it is not given."""
+        """The body of a snapshot. `at` defaults to now."""
         if not isinstance(at, str):
             at = (at or datetime.now(UTC)).isoformat().replace("+00:00", "Z")
         return json.dumps({"instance_id": self.instance_id, "timestamp": at, "metrics": metrics, **more}).encode()
 
     def signed(self, body: bytes) -> dict[str, str]:
-        """The headers that prove `body`."""
+        """The headers of a request with this body and its signature."""
         return {
             "Content-Type": "application/json",
             "X-Instance-ID": self.instance_id,
@@ -66,18 +66,18 @@ class Install:
         return _client.post(f"{self.url}{path}", content=body, headers=headers or {})
 
     def register(self, **changes: Any) -> httpx.Response:
-        """An unsigned register, as the official clients send it."""
+        """Sends an unsigned registration, as the official clients do."""
         return self.post("/v1/register", self.registration(**changes), {"Content-Type": "application/json"})
 
     def activate(self, at: datetime | None = None) -> httpx.Response:
-        """A signed activate: the official clients' constant body, or with `at` one that counts as a sign of life."""
+        """Sends a signed activation: the official clients' constant body, or with `at` one with a timestamp."""
         body = b'{"action":"activate"}'
         if at is not None:
             body = json.dumps({"action": "activate", "timestamp": at.isoformat()}).encode()
         return self.post("/v1/activate", body, self.signed(body))
 
     def snapshot(self, metrics: Any, at: datetime | str | None = None, **more: Any) -> httpx.Response:
-        """A signed snapshot."""
+        """Sends a signed snapshot."""
         body = self.snapshot_body(metrics, at, **more)
         return self.post("/v1/snapshot", body, self.signed(body))
 

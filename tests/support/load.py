@@ -26,8 +26,8 @@ from tests.support.server_process import ServerProcess
 
 MAX_REQUESTS = 20_000  # requests of a sender in one run
 WAIT_TIMEOUT_S = 90  # for a condition to come true under load
-RESPONSE_TIMEOUT_S = 40  # for one request; a server that is alive and does not answer is a fault
-RETRY_PAUSE_S = 0.05  # of a sender that was refused or not answered
+RESPONSE_TIMEOUT_S = 40  # for one request; a running server that does not respond is a fault
+RETRY_PAUSE_S = 0.05  # of a sender after a refusal or a missing response
 
 Key = tuple[str, datetime]
 Metrics = Callable[[int], dict[str, Any]]
@@ -54,57 +54,57 @@ class Load:
         self, urls: Sequence[str], senders: int, metrics: Metrics = default_metrics, rest_s: float = 0.0
     ) -> None:
         self._urls = urls
-        self._rest_s = rest_s  # of a sender after each acknowledged snapshot
+        self._rest_s = rest_s  # the pause of a sender after each acknowledged snapshot
         self._metrics = metrics
         self._installs = [Install(urls[number % len(urls)]) for number in range(senders)]
         for install in self._installs:
             assert install.register().status_code == 201
             assert install.activate().status_code == 200
         self._lock = threading.Lock()
-        self._ended = threading.Event()
-        self._era = 0
-        self._heard: set[tuple[str, str]] = set()
+        self._stopped = threading.Event()
+        self._progress_number = 0
+        self._acknowledged_pairs: set[tuple[str, str]] = set()
         self.sent: dict[Key, bytes] = {}
         self.acknowledged: list[Key] = []
         self.refusals: Counter[str] = Counter()
-        self.faults: list[str] = []  # answers other than a 202 or an honest 503
+        self.faults: list[str] = []  # responses other than 202, and 503 with Retry-After
         self.bytes_sent = 0
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """All installs send during the context."""
-        self._ended.clear()
+        self._stopped.clear()
         self.reset_progress()
         with ThreadPoolExecutor(len(self._installs)) as pool:
             senders = [pool.submit(self._send, install) for install in self._installs]
             try:
                 yield
             finally:
-                self._ended.set()
+                self._stopped.set()
             for sender in senders:
                 sender.result()
 
     def reset_progress(self) -> None:
-        """From here on, only requests that begin now count for `has_progress`."""
+        """Restarts `has_progress`: it counts only requests that begin after this call."""
         with self._lock:
-            self._era += 1
-            self._heard = set()
+            self._progress_number += 1
+            self._acknowledged_pairs = set()
 
     def has_progress(self) -> bool:
         """Whether every install had a snapshot acknowledged by every server since `reset_progress`."""
-        return len(self._heard) == len(self._installs) * len(self._urls)
+        return len(self._acknowledged_pairs) == len(self._installs) * len(self._urls)
 
     def wait_for(self, condition: Callable[[], bool], what: str) -> None:
         """Returns once `condition` is true; fails after `WAIT_TIMEOUT_S`."""
         deadline = time.monotonic() + WAIT_TIMEOUT_S
         while not condition():
-            assert time.monotonic() < deadline, f"never came: {what}; refusals {self.refusals}; {self.faults[:3]}"
+            assert time.monotonic() < deadline, f"timed out waiting for {what}: {self.refusals}; {self.faults[:3]}"
             time.sleep(0.005)
 
     def wait_for_more(self, count: int) -> None:
         """Returns once `count` more snapshots are acknowledged."""
-        enough = len(self.acknowledged) + count
-        self.wait_for(lambda: len(self.acknowledged) >= enough, f"{count} more acknowledged snapshots")
+        goal = len(self.acknowledged) + count
+        self.wait_for(lambda: len(self.acknowledged) >= goal, f"{count} more acknowledged snapshots")
 
     def _send(self, install: Install) -> None:
         urls = itertools.cycle(self._urls)
@@ -121,37 +121,37 @@ class Load:
                 self.acknowledged.append((install.instance_id, at))
                 body = b""
                 if self._rest_s:
-                    self._ended.wait(self._rest_s)
-            elif self._ended.wait(RETRY_PAUSE_S):
+                    self._stopped.wait(self._rest_s)
+            elif self._stopped.wait(RETRY_PAUSE_S):
                 break
-            if self._ended.is_set():
+            if self._stopped.is_set():
                 break
         for connection in connections.values():
             connection.close()
 
     def _is_acknowledged(self, install: Install, body: bytes, url: str, connection: http.client.HTTPConnection) -> bool:
         """Sends a snapshot once. Any response other than 202 or 503 with Retry-After is recorded as a fault."""
-        era = self._era
+        progress_number = self._progress_number
         try:
             connection.request("POST", "/v1/snapshot", body, install.signed(body))
             response = connection.getresponse()
         except TimeoutError:
             connection.close()
-            self.faults.append(f"no answer within {RESPONSE_TIMEOUT_S} s")
+            self.faults.append(f"no response within {RESPONSE_TIMEOUT_S} s")
             return False
         except (OSError, http.client.HTTPException):
             connection.close()
             return False
         try:
             content = response.read()
-        except (OSError, http.client.HTTPException):  # killed in the middle of its answer, whose status counts
+        except (OSError, http.client.HTTPException):  # the server was killed during its response, whose status counts
             connection.close()
             content = b""
         with self._lock:
             self.bytes_sent += len(body)
             if response.status == http.client.ACCEPTED:
-                if era == self._era:
-                    self._heard.add((install.instance_id, url))
+                if progress_number == self._progress_number:
+                    self._acknowledged_pairs.add((install.instance_id, url))
                 return True
             if response.status == http.client.SERVICE_UNAVAILABLE and int(response.getheader("Retry-After", "0")) > 0:
                 self.refusals[_code(content)] += 1
@@ -161,7 +161,7 @@ class Load:
 
 
 def _code(content: bytes) -> str:
-    """The stable code of a refusal; nothing where the answer was cut off."""
+    """The stable code of a refusal; empty if the response was cut off."""
     return str(_decode(content)["code"]) if content else ""
 
 
@@ -174,7 +174,7 @@ def assert_acknowledged_stored(load: Load, servers: Sequence[ServerProcess], dat
     rows = stored_snapshots(database)
     stored = {(instance_id, at): metrics for instance_id, at, metrics in rows}
     assert len(stored) == len(rows), "a snapshot is stored twice"
-    assert set(load.acknowledged) - stored.keys() == set(), "acknowledged, and not there"
+    assert set(load.acknowledged) - stored.keys() == set(), "acknowledged, but not stored"
     for key, metrics in stored.items():
         assert _decode(metrics) == _decode(load.sent[key])["metrics"]
     for server in servers:

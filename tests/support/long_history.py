@@ -2,8 +2,8 @@
 
 from tests.support.databases import admin_cursor
 
-# One snapshot of each install every five hours, the newest just now; `%` is written `%%`.
-FILL = """
+# One snapshot of each install every five hours, the newest now; `%` is written `%%`.
+INSERT_HISTORY = """
     INSERT INTO applications (slug, name, created_at) VALUES ('ledger', 'Ledger', now() - interval '200 days');
     INSERT INTO instances (
         instance_id, public_key, status, app_slug, app_name, app_version, environment, deployment_mode, os_arch,
@@ -48,6 +48,6 @@ FILL = """
 
 
 def fill_with_history(dsn: str, installs: int, snapshots: int) -> None:
-    """Fills an empty database with installs of the application `ledger` and so many snapshots of each."""
+    """Fills an empty database with `installs` installs of the application `ledger`, each with `snapshots` snapshots."""
     with admin_cursor(dsn) as cursor:
-        cursor.execute(FILL, {"installs": installs, "each": snapshots})
+        cursor.execute(INSERT_HISTORY, {"installs": installs, "each": snapshots})

@@ -1,6 +1,7 @@
-"""Requests of tests, each on a connection of its own, without TLS.
+"""HTTP requests without TLS, each on a new connection.
 
-httpx reads all certificates of its bundle into a new TLS context for each request that brings none: 40 ms of CPU.
+httpx creates a TLS context for each request that is sent without one, and reads all certificates of its bundle into it.
+That takes 40 ms of CPU time, so these functions share one empty context.
 """
 
 import ssl
@@ -8,7 +9,7 @@ from functools import partial
 
 import httpx
 
-CONTEXT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody
+CONTEXT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without certificates
 
 request = partial(httpx.request, verify=CONTEXT)
 get = partial(httpx.get, verify=CONTEXT)

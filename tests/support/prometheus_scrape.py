@@ -1,4 +1,4 @@
-"""What `GET /metrics` says, read by the library's own parser."""
+"""The samples of `GET /metrics`, parsed by prometheus_client."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,44 +8,44 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support import plain_http
 from tests.support.server_process import ServerProcess
 
-LIMIT_S = 20
+TIMEOUT_S = 20
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def parse_samples(text: str) -> Samples:
-    """Each value by its name and labels."""
+    """The values by name and labels."""
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     return {(sample.name, frozenset(sample.labels.items())): sample.value for sample in samples}
 
 
 def scrape(server: ServerProcess) -> Samples:
-    """Those of now, asked for as the admin."""
-    response = plain_http.get(f"{server.url}/metrics", headers=server.headers, timeout=LIMIT_S).raise_for_status()
+    """Requests the current samples with the admin token."""
+    response = plain_http.get(f"{server.url}/metrics", headers=server.headers, timeout=TIMEOUT_S).raise_for_status()
     assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     return parse_samples(response.text)
 
 
-def sample_value(found: Samples, name: str, **labels: str) -> float:
-    """One of them, 0 where it has not been counted yet."""
-    return found.get((name, frozenset(labels.items())), 0.0)
+def sample_value(samples: Samples, name: str, **labels: str) -> float:
+    """The value of a sample; 0 if there is none yet."""
+    return samples.get((name, frozenset(labels.items())), 0.0)
 
 
 class SampleDeltas:
-    """The differences between two scrapes."""
+    """The differences between the samples of two scrapes."""
 
     def __init__(self, before: Samples) -> None:
         self.before = before
         self.after: Samples = {}
 
     def by(self, name: str, **labels: str) -> float:
-        """One of them."""
+        """The difference of one sample."""
         return sample_value(self.after, name, **labels) - sample_value(self.before, name, **labels)
 
 
 @contextmanager
 def sample_deltas(server: ServerProcess) -> Iterator[SampleDeltas]:
-    """The samples before and after."""
-    moved = SampleDeltas(scrape(server))
-    yield moved
-    moved.after = scrape(server)
+    """Scrapes before and after the context."""
+    deltas = SampleDeltas(scrape(server))
+    yield deltas
+    deltas.after = scrape(server)

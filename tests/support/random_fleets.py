@@ -1,7 +1,7 @@
-"""Random fleets for property tests: what installs send, what admins decide and how time passes.
+"""Random fleets for property tests: reports of installs, decisions of admins and the passing of time.
 
-`scenarios` generates them as data that hypothesis can shrink; `run_scenario` sends one to a real server. A new kind of
-event is a class with a method `apply` and an entry in `events`.
+`scenarios` generates them as data that hypothesis can shrink; `run_scenario` sends one to a real server. To add a
+kind of event, add a class with a method `apply` and an entry in `events`.
 """
 
 import atexit
@@ -24,7 +24,7 @@ APPS = ("Ledger", "Kiosk")
 SLUGS = ("ledger", "kiosk")
 ENVIRONMENTS = ("production", "Dev", "ci", "")
 VERSIONS = ("1.0", "v1.0.0", "1.10", "1.9+b", "2.0-rc1", "main")
-MAX_SNAPSHOT_AGE = timedelta(days=30)  # that a server takes by default
+MAX_SNAPSHOT_AGE = timedelta(days=30)  # the server's default
 MAX_CLOCK_SKEW = timedelta(minutes=5)
 
 _client = plain_http.Client(timeout=30)
@@ -33,11 +33,11 @@ atexit.register(_client.close)
 
 @dataclass
 class Fleet:
-    """Installs and their server. Timestamps of snapshots are relative to `began`."""
+    """Installs and their server. Timestamps of snapshots are relative to `started_at`."""
 
     server: ServerProcess
     database: str
-    began: datetime
+    started_at: datetime
     roll_up: Callable[[], None]
     installs: list[Install] = field(default_factory=list)
 
@@ -45,7 +45,7 @@ class Fleet:
         """The install with this number, modulo the number of installs."""
         return self.installs[number % len(self.installs)]
 
-    def decide(self, method: str, path: str, body: Any = None) -> httpx.Response:
+    def request_admin(self, method: str, path: str, body: Any = None) -> httpx.Response:
         """Sends a request of an admin."""
         url = f"{self.server.url}/api/v1/admin/{path}"
         return _client.request(method, url, headers=self.server.headers, json=body)
@@ -53,45 +53,45 @@ class Fleet:
 
 @dataclass(frozen=True)
 class Age:
-    """The age of a snapshot at the fleet's beginning, or at the full hour before it."""
+    """The age of a snapshot at the start of the fleet, or at the full hour before the start."""
 
     hours: int = 0
     minutes: int = 0
     microseconds: int = 0
     of_the_hour: bool = False
 
-    def before(self, began: datetime) -> datetime:
+    def before(self, started_at: datetime) -> datetime:
         """The timestamp of a snapshot of this age."""
         if self.of_the_hour:
-            began = began.replace(minute=0, second=0, microsecond=0)
-        return began - timedelta(hours=self.hours, minutes=self.minutes, microseconds=self.microseconds)
+            started_at = started_at.replace(minute=0, second=0, microsecond=0)
+        return started_at - timedelta(hours=self.hours, minutes=self.minutes, microseconds=self.microseconds)
 
 
 @dataclass(frozen=True)
 class SnapshotContent:
-    """A snapshot's content."""
+    """The content of a snapshot."""
 
-    ago: Age
+    age: Age
     metrics: dict[str, Any]
     version: str | None = None
 
-    def as_sent(self, began: datetime) -> dict[str, Any]:
-        """A member of a backlog."""
-        at = self.ago.before(began).isoformat().replace("+00:00", "Z")
+    def as_sent(self, started_at: datetime) -> dict[str, Any]:
+        """The snapshot as a member of a backlog."""
+        at = self.age.before(started_at).isoformat().replace("+00:00", "Z")
         return {"timestamp": at, "metrics": self.metrics} | ({"app_version": self.version} if self.version else {})
 
 
 @dataclass(frozen=True)
 class SendSnapshot:
-    """A snapshot."""
+    """An install sends a snapshot."""
 
     index: int
     content: SnapshotContent
 
     def apply(self, fleet: Fleet) -> None:
-        """It is stored, unless its timestamp is out of range or the install is revoked."""
+        """The server stores it, unless its timestamp is out of range or the install is revoked."""
         install = fleet.install(self.index)
-        body = {"instance_id": install.instance_id, **self.content.as_sent(fleet.began)}
+        body = {"instance_id": install.instance_id, **self.content.as_sent(fleet.started_at)}
         at = datetime.fromisoformat(body["timestamp"])
         raw = json.dumps(body).encode()
         status = install.post("/v1/snapshot", raw, install.signed(raw)).status_code
@@ -102,7 +102,7 @@ class SendSnapshot:
 
 @dataclass(frozen=True)
 class SendBacklog:
-    """Several snapshots in one request, in any order."""
+    """An install sends several snapshots in one request, in any order."""
 
     index: int
     contents: list[SnapshotContent]
@@ -110,27 +110,27 @@ class SendBacklog:
     def apply(self, fleet: Fleet) -> None:
         """The server accepts the request, unless the install is revoked."""
         install = fleet.install(self.index)
-        members = [content.as_sent(fleet.began) for content in self.contents]
+        members = [content.as_sent(fleet.started_at) for content in self.contents]
         raw = json.dumps({"instance_id": install.instance_id, "snapshots": members}).encode()
         assert install.post("/v1/snapshots", raw, install.signed(raw)).status_code in (202, 403)
 
 
 @dataclass(frozen=True)
 class Reregister:
-    """Registers with other data, which takes effect with the next signed request; that may follow immediately."""
+    """An install registers with other data. They take effect with the next signed request, which `activates` sends."""
 
     index: int
     app: str
     version: str
     environment: str
-    proves_it: bool
+    activates: bool
 
     def apply(self, fleet: Fleet) -> None:
-        """As the official clients do it at each start."""
+        """Sends what the official clients send at each start."""
         install = fleet.install(self.index)
         install.app_name, install.app_version, install.environment = self.app, self.version, self.environment
         assert install.register().status_code in (200, 201, 403)
-        if self.proves_it:
+        if self.activates:
             assert install.activate().status_code in (200, 403)
 
 
@@ -139,12 +139,12 @@ class ChangeStatus:
     """An admin approves or revokes an install."""
 
     index: int
-    decision: str
+    action: str
 
     def apply(self, fleet: Fleet) -> None:
-        """It may be deleted or revoked already."""
-        path = f"instances/{fleet.install(self.index).instance_id}/{self.decision}"
-        assert fleet.decide("POST", path).status_code in (200, 404, 409)
+        """The instance may be deleted or revoked already."""
+        path = f"instances/{fleet.install(self.index).instance_id}/{self.action}"
+        assert fleet.request_admin("POST", path).status_code in (200, 404, 409)
 
 
 @dataclass(frozen=True)
@@ -154,10 +154,10 @@ class Erase:
     index: int
 
     def apply(self, fleet: Fleet) -> None:
-        """It may register again later."""
+        """The install may register again later."""
         install = fleet.install(self.index)
-        said = {"action": "erase", "instance_id": install.instance_id, "timestamp": datetime.now(UTC).isoformat()}
-        raw = json.dumps(said).encode()
+        payload = {"action": "erase", "instance_id": install.instance_id, "timestamp": datetime.now(UTC).isoformat()}
+        raw = json.dumps(payload).encode()
         assert install.post("/v1/erase", raw, install.signed(raw)).status_code in (200, 403)
 
 
@@ -170,7 +170,7 @@ class SetOverrides:
 
     def apply(self, fleet: Fleet) -> None:
         """The application may not exist yet."""
-        status = fleet.decide("PUT", f"applications/{self.slug}", {"overrides": self.overrides}).status_code
+        status = fleet.request_admin("PUT", f"applications/{self.slug}", {"overrides": self.overrides}).status_code
         assert status in (200, 404)
 
 
@@ -201,13 +201,13 @@ Event = SendSnapshot | SendBacklog | Reregister | ChangeStatus | Erase | SetOver
 class Scenario:
     """The installs at the beginning and the events after it."""
 
-    newcomers: list[tuple[str, str]]
+    installs: list[tuple[str, str]]  # application and environment
     events: list[Event]
 
 
 def run_scenario(scenario: Scenario, fleet: Fleet, after_time: Callable[[], None]) -> None:
     """Applies the events. Calls `after_time` after each `AdvanceTime`, before any other event."""
-    for app, environment in scenario.newcomers:
+    for app, environment in scenario.installs:
         install = Install(fleet.server.url, app_name=app, app_version=VERSIONS[0], environment=environment)
         assert install.register().status_code == 201
         fleet.installs.append(install)
@@ -222,7 +222,8 @@ apps = st.sampled_from(APPS)
 environments = st.sampled_from(ENVIRONMENTS)
 versions = st.sampled_from(VERSIONS)
 
-# Around now, around full hours to the microsecond, and anywhere in the accepted range; few values, so they collide.
+# Around now, around full hours to the microsecond, and anywhere in the accepted range. The values are few, so some are
+# equal.
 ages = (
     st.builds(Age, minutes=st.sampled_from([0, 1, 20, 59, 60, 61, -4]))
     | st.builds(
@@ -279,5 +280,5 @@ rare_events = (
     | st.builds(SetOverrides, st.sampled_from(SLUGS), overrides)
 )
 events = sends | sends | backlogs | registers | rare_events | time_steps | st.just(RollUp())
-newcomers = st.lists(st.tuples(apps, environments), min_size=1, max_size=4)
-scenarios = st.builds(Scenario, newcomers, st.lists(events, min_size=1, max_size=12))
+initial_installs = st.lists(st.tuples(apps, environments), min_size=1, max_size=4)
+scenarios = st.builds(Scenario, initial_installs, st.lists(events, min_size=1, max_size=12))

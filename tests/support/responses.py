@@ -1,4 +1,4 @@
-"""What the API answers: refusals by their code, instances by their ID."""
+"""Functions that read responses of the API: refusals by their code, instances by their ID."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from tests.support.server_process import ServerProcess
 
 
 def problem(response: httpx.Response) -> tuple[int, str]:
-    """Status and code of a refusal, whose shape is checked on the way."""
+    """Status and code of a refusal. Asserts that it has the shape of RFC 9457."""
     assert response.headers["Content-Type"] == "application/problem+json"
     body = response.json()
     assert body.keys() - {"server_time"} == {"type", "title", "status", "detail", "code"}
@@ -18,7 +18,7 @@ def problem(response: httpx.Response) -> tuple[int, str]:
 
 
 def instances_by_id(server: ServerProcess) -> dict[str, dict[str, Any]]:
-    """Every instance that the API shows, by ID."""
+    """All instances that the API lists, by ID."""
     return {item["instance_id"]: item for item in server.get("instances?limit=1000").json()}
 
 

@@ -1,4 +1,4 @@
-"""The server's document as Schemathesis reads it, and what every answer is held to."""
+"""The server's OpenAPI document as a Schemathesis schema, and the checks on each response."""
 
 import json
 from typing import Any
@@ -13,11 +13,11 @@ from shm.server.openapi import document
 from tests.support.installs import Install
 from tests.support.targets import Seeded
 
-LIMIT_S = 10
+TIMEOUT_S = 10
 
-# What no schema can say: which 64 digits are a point of the curve; what a mark is, which is taken as it was told; which
-# names a token may have, and for how long it may be valid.
-ACCEPTED_BY_MORE_THAN_SHAPE = [
+# These paths refuse some values that match the schema, because no schema can describe the valid ones: points of the
+# curve, page tokens, names and expiry of tokens.
+STRICTER_THAN_SCHEMA = [
     "/v1/register",
     "/api/v1/admin/instances",
     "/api/v1/admin/instances/{instance_id}/snapshots",
@@ -25,31 +25,31 @@ ACCEPTED_BY_MORE_THAN_SHAPE = [
     "/api/v1/admin/audit",
     "/api/v1/admin/bulk-changes",
 ]
-# Parameters of the original, which accept more than the document says.
+# Paths of the original server. Their parameters accept more values than the document declares.
 LENIENT = ["/api/v1/admin/instances", "/api/v1/admin/metrics/{app}"]
-# A reader's token is ours and always good, so it is none of what is made wrong; that it counts is a check of its own.
+# The token is always valid: Schemathesis must not generate others. A separate test checks that a token is required.
 CONFIG = {
     "operations": [
         {"include-path-regex": "^/api/", "generation": {"with-security-parameters": False}},
         *(
             {"include-path": path, "checks": {"positive_data_acceptance": {"enabled": False}}}
-            for path in ACCEPTED_BY_MORE_THAN_SHAPE
+            for path in STRICTER_THAN_SCHEMA
         ),
         *({"include-path": path, "checks": {"negative_data_rejection": {"enabled": False}}} for path in LENIENT),
     ]
 }
 
-# An upgrade is no answer that Schemathesis could read. `test_openapi` and `test_feed` ask for it.
+# Schemathesis cannot read the response to an upgrade. `test_openapi` and `test_feed` request it.
 FEED = "/api/v1/admin/feed"
-# Some filters would delete what the other cases need. `test_bulk_changes` sends it.
+# Some filters would delete data that other cases need. `test_bulk_changes` sends requests to it.
 BULK = "/api/v1/admin/instances/bulk"
 
 schema = schemathesis.openapi.from_dict(
     json.loads(document(ROUTES, ENDPOINTS)), config=SchemathesisConfig.from_dict(CONFIG)
 ).exclude(path=[FEED, BULK])
 
-# They judge by how a case was made, which is no longer how it is once its path is another.
-BY_HOW_A_CASE_WAS_MADE = [
+# Checks that depend on how a case was generated. They do not apply after its path parameters were replaced.
+GENERATION_CHECKS = [
     checks.negative_data_rejection,
     checks.positive_data_acceptance,
     checks.missing_required_header,
@@ -58,9 +58,9 @@ BY_HOW_A_CASE_WAS_MADE = [
 
 
 def check_case(case: schemathesis.Case[Any], seeded: Seeded) -> None:
-    """All checks on the case, and again on the same with what there is in its path: chance does not hit it."""
+    """Runs all checks on a case, and again with existing values in its path, because random ones exist nowhere."""
     server = seeded.server
-    case.call_and_validate(base_url=server.url, headers=server.headers, timeout=LIMIT_S)
+    case.call_and_validate(base_url=server.url, headers=server.headers, timeout=TIMEOUT_S)
     if case.path_parameters:
         known = seeded.known
         is_final = case.method == "DELETE" or case.path.endswith("/revoke")
@@ -71,7 +71,7 @@ def check_case(case: schemathesis.Case[Any], seeded: Seeded) -> None:
             known = known | {"slug": "short-lived"}
         case.path_parameters.update({name: known[name] for name in case.path_parameters})
         case.call_and_validate(
-            base_url=server.url, headers=server.headers, timeout=LIMIT_S, excluded_checks=BY_HOW_A_CASE_WAS_MADE
+            base_url=server.url, headers=server.headers, timeout=TIMEOUT_S, excluded_checks=GENERATION_CHECKS
         )
     assert server.is_running
     assert "Traceback" not in server.log

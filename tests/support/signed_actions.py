@@ -1,4 +1,4 @@
-"""Signed requests of an install beyond its snapshots: backlog, rotation, erasure, disclosure."""
+"""Signed requests of an install: backlog, rotation, erasure, disclosure."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -19,20 +19,20 @@ def action(install: Install, name: str, at: datetime | None = None, **more: Any)
 
 
 def act(install: Install, name: str, at: datetime | None = None) -> httpx.Response:
-    """A signed erase or disclose."""
+    """Sends a signed erasure or disclosure."""
     body = action(install, name, at)
     return install.post(f"/v1/{name}", body, install.signed(body))
 
 
 def rotate(install: Install, new: SigningKey, server: ServerProcess | None = None) -> httpx.Response:
-    """A rotate, signed by both keys; the install itself keeps its old one."""
+    """Sends a rotation, signed with both keys. The `Install` keeps its old key."""
     body = action(install, "rotate", new_public_key=new.verify_key.encode().hex())
     headers = install.signed(body) | {"X-New-Signature": new.sign(body).signature.hex()}
     return plain_http.post(f"{server.url if server else install.url}/v1/rotate", content=body, headers=headers)
 
 
 def backlog(install: Install, members: list[Any]) -> httpx.Response:
-    """A signed backlog."""
+    """Sends a signed backlog."""
     body = json.dumps({"instance_id": install.instance_id, "snapshots": members}).encode()
     return install.post("/v1/snapshots", body, install.signed(body))
 

@@ -35,7 +35,7 @@ class SmallDisk:
                     continue
 
     def free_space(self) -> None:
-        """Deletes that file."""
+        """Deletes the file that `fill` wrote."""
         (self.folder / "ballast").unlink(missing_ok=True)
 
 
@@ -47,16 +47,16 @@ def small_disk() -> Iterator[SmallDisk]:
         if os.geteuid() == 0:
             done = subprocess.run(mount, capture_output=True, text=True, check=False)
             if done.returncode:
-                pytest.skip(f"root may mount no tmpfs here: {done.stderr.strip()}")
+                pytest.skip(f"root cannot mount a tmpfs here: {done.stderr.strip()}")
             try:
                 yield SmallDisk(Path(folder))
             finally:
                 subprocess.run(["umount", "--lazy", folder], check=True)
             return
-        own = ["unshare", "--user", "--map-current-user", "--mount", "--keep-caps"]
+        namespace = ["unshare", "--user", "--map-current-user", "--mount", "--keep-caps"]
         script = '"$@" && echo mounted && exec cat'
         with subprocess.Popen(
-            [*own, "sh", "-c", script, "sh", *mount],
+            [*namespace, "sh", "-c", script, "sh", *mount],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -64,9 +64,9 @@ def small_disk() -> Iterator[SmallDisk]:
         ) as holder:
             assert holder.stdin is not None
             assert holder.stdout is not None
-            said = holder.stdout.readline()
-            if said != "mounted\n":
-                pytest.skip(f"an ordinary user may mount no tmpfs here: {said.strip()}")
+            output = holder.stdout.readline()
+            if output != "mounted\n":
+                pytest.skip(f"an ordinary user cannot mount a tmpfs here: {output.strip()}")
             try:
                 yield SmallDisk(Path(f"/proc/{holder.pid}/root{folder}"))
             finally:

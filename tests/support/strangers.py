@@ -1,6 +1,6 @@
-"""Strangers who do their worst for a while, each in a thread: they may be refused, and must cost nobody else anything.
+"""Hostile clients without a token or a known key, each in a thread. The server may refuse all of their requests.
 
-A request that fails in transport is skipped: faults and refusals are what strangers meet.
+A request that fails in transport is skipped, because the test also stops the server.
 """
 
 import json
@@ -23,45 +23,49 @@ from tests.support.raw_http import RawConnection
 from tests.support.signed_actions import act, backlog
 
 IDLE_CONNECTIONS = 60
-PAUSE_S = 0.05  # of each stranger after each act: the load is bounded
+PAUSE_S = 0.05  # of each stranger after each attack, which bounds the load
 READ_TIMEOUT_S = 1.0
 
 
 class Strangers:
-    """Strangers to one server. `acts` counts what each of them did."""
+    """The strangers of one server. `attacks` has the number of attacks by kind."""
 
     def __init__(self, url: str, rng: random.Random) -> None:
         self._url = url
         self._port = int(url.rpartition(":")[2])
         self._rng = rng
-        self._ended = threading.Event()
-        self.acts = dict.fromkeys(
-            (each.__name__ for each in (self.malformed, self.invented_keys, self.idle, self.guesses, self.replays)), 0
+        self._stopped = threading.Event()
+        self._attack_functions = (
+            self.send_malformed,
+            self.invent_keys,
+            self.hold_connections,
+            self.guess_token,
+            self.replay,
         )
+        self.attacks = {attack.__name__: 0 for attack in self._attack_functions}
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """All strangers act during the context."""
-        self._ended.clear()
-        acts = (self.malformed, self.invented_keys, self.idle, self.guesses, self.replays)
-        with ThreadPoolExecutor(len(acts)) as pool:
-            runs = [pool.submit(self._repeat, each) for each in acts]
+        """Runs all strangers during the context."""
+        self._stopped.clear()
+        with ThreadPoolExecutor(len(self._attack_functions)) as pool:
+            runs = [pool.submit(self._repeat, each) for each in self._attack_functions]
             try:
                 yield
             finally:
-                self._ended.set()
+                self._stopped.set()
             for run in runs:
                 run.result()
 
-    def _repeat(self, act_once: Callable[[], None]) -> None:
-        while not self._ended.is_set():
+    def _repeat(self, attack: Callable[[], None]) -> None:
+        while not self._stopped.is_set():
             with suppress(httpx.HTTPError, OSError):
-                act_once()
-                self.acts[act_once.__name__] += 1
-            self._ended.wait(PAUSE_S)
+                attack()
+                self.attacks[attack.__name__] += 1
+            self._stopped.wait(PAUSE_S)
 
-    def malformed(self) -> None:
-        """One broken or hostile request, as bytes."""
+    def send_malformed(self) -> None:
+        """Sends one malformed or hostile request."""
         install = Install(self._url)
         install.register()
         cases = list(corpus(install))
@@ -72,8 +76,8 @@ class Strangers:
             while connection.recv(65536):
                 pass
 
-    def invented_keys(self) -> None:
-        """A new install of a new application sends a backlog of invented keys and values, and erases itself."""
+    def invent_keys(self) -> None:
+        """Sends a backlog of random keys and values as a new install of a new application, and may erase it."""
         install = Install(self._url, app_name=f"Invented {uuid.uuid4().hex[:6]}")
         install.register()
         install.activate()
@@ -91,22 +95,22 @@ class Strangers:
         if self._rng.random() < 0.5:
             act(install, "erase")
 
-    def idle(self) -> None:
-        """Connections that send nothing, or half of a request."""
+    def hold_connections(self) -> None:
+        """Opens connections that send nothing, or half of a request."""
         with ExitStack() as stack:
             for number in range(IDLE_CONNECTIONS):
                 connection = stack.enter_context(RawConnection(self._port))
                 if number % 2:
                     connection.send(b"POST /v1/snapshot HTTP/1.1\r\nHost: x\r\nContent-Le")
-            self._ended.wait(1.0)
+            self._stopped.wait(1.0)
 
-    def guesses(self) -> None:
-        """A wrong token."""
+    def guess_token(self) -> None:
+        """Sends an invalid token."""
         headers = {"Authorization": f"Bearer {secrets.token_urlsafe(32)}"}
         plain_http.get(f"{self._url}/api/v1/admin/instances", headers=headers)
 
-    def replays(self) -> None:
-        """An install's requests, sent again after its erasure."""
+    def replay(self) -> None:
+        """Sends the requests of an install again after its erasure."""
         install = Install(self._url, app_name="Replayed")
         body = install.snapshot_body({"n": 1})
         requests: list[tuple[str, bytes, dict[str, str] | None]] = [

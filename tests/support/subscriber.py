@@ -1,4 +1,4 @@
-"""A subscriber of the change feed, and the mirror that it keeps."""
+"""A subscriber of the change feed with a mirror of the instances."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,11 +11,11 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from tests.support.server_process import ServerProcess
 
-LIMIT_S = 20
+TIMEOUT_S = 20
 
 
 class Subscriber:
-    """Reads messages and applies them to `instances`, by ID."""
+    """Reads messages and applies them to `instances`, a dict by ID."""
 
     def __init__(self, socket: WebSocketClientConnection) -> None:
         self._socket = socket
@@ -26,8 +26,8 @@ class Subscriber:
         self.cursors: list[int] = []
 
     async def message(self) -> dict[str, Any]:
-        """The next message, applied."""
-        text = await asyncio.wait_for(self._socket.read_message(), LIMIT_S)
+        """Reads and applies the next message."""
+        text = await asyncio.wait_for(self._socket.read_message(), TIMEOUT_S)
         self._ended = text is None
         assert text is not None, "the feed was closed"
         message: dict[str, Any] = msgspec.json.decode(text)
@@ -43,7 +43,7 @@ class Subscriber:
         return message
 
     async def until(self, kind: str, cursor: int = 0) -> dict[str, Any]:
-        """The next message of that type that is as new as `cursor`."""
+        """Reads up to a message of this type with this cursor or a larger one, and returns it."""
         while True:
             message = await self.message()
             if message["type"] == kind and message.get("cursor", 0) >= cursor:
@@ -52,7 +52,7 @@ class Subscriber:
     async def closed(self) -> int | None:
         """Reads until the feed is closed; returns the close code."""
         while not self._ended:
-            self._ended = await asyncio.wait_for(self._socket.read_message(), LIMIT_S) is None
+            self._ended = await asyncio.wait_for(self._socket.read_message(), TIMEOUT_S) is None
         return self._socket.close_code
 
 
@@ -60,7 +60,7 @@ class Subscriber:
 async def subscribe(
     server: ServerProcess, query: str = "", headers: dict[str, str] | None = None
 ) -> AsyncIterator[Subscriber]:
-    """A subscription, the admin's unless there are other headers; closed at the end."""
+    """A subscription with the admin token, or with these headers. Closed at the end of the context."""
     url = f"ws://127.0.0.1:{server.port}/api/v1/admin/feed{query}"
     socket = await websocket_connect(HTTPRequest(url, headers=headers or server.headers))
     subscriber = Subscriber(socket)

@@ -1,4 +1,4 @@
-"""Servers that the tests of a module share, and well-behaved installs besides a hostile one."""
+"""Servers that the tests of a module share, and honest installs that report while a hostile client sends."""
 
 import json
 import time
@@ -17,14 +17,13 @@ from tests.support.server_process import ServerProcess
 
 WAIT_TIMEOUT_S = 20
 
-
 BATCH = 'EXECUTE "intake.store_batch"'  # part of the SQL of each batch
 
-
+# Excludes the background jobs, which wait for the same lock.
 WAITING = """
     SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database JOIN pg_stat_activity a USING (pid)
     WHERE d.datname = current_database() AND l.locktype = 'advisory' AND NOT l.granted AND position(%s IN a.query) > 0
-"""  # not the background jobs, which wait for the lock as well
+"""
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class HonestInstalls:
     def wait_until_batch_blocked(self) -> None:
         """Returns once a batch of the server waits for the lock."""
         deadline = time.monotonic() + WAIT_TIMEOUT_S
-        while self._one(WAITING, BATCH) == 0:
+        while self._fetch_value(WAITING, BATCH) == 0:
             assert time.monotonic() < deadline, "no batch waits for the lock"
             time.sleep(0.001)
 
@@ -90,12 +89,12 @@ class HonestInstalls:
     def stored(self, install: Install, metrics: str | None = None) -> int:
         """The number of stored snapshots of an install, with `metrics` only those with these metrics."""
         found = "SELECT count(*) FROM snapshots WHERE instance_id = %s AND metrics = coalesce(%s::jsonb, metrics)"
-        count: int = self._one(found, install.instance_id, metrics)
+        count: int = self._fetch_value(found, install.instance_id, metrics)
         return count
 
     def count_batches(self, other_metrics: bytes, install: Install) -> int:
         """The number of batches with snapshots of an install or the second install's snapshot with these metrics."""
-        count: int = self._one(
+        count: int = self._fetch_value(
             "SELECT count(DISTINCT received_at) FROM snapshots"  # its default is the time of the transaction
             " WHERE instance_id = %s OR (instance_id = %s AND metrics = %s::jsonb)",
             *(install.instance_id, self.second.instance_id, other_metrics.decode()),
@@ -104,12 +103,12 @@ class HonestInstalls:
 
     def key_of(self, install: Install) -> str:
         """The stored public key of an install."""
-        key: str = self._one(
+        key: str = self._fetch_value(
             "SELECT encode(public_key, 'hex') FROM instances WHERE instance_id = %s", install.instance_id
         )
         return key
 
-    def _one(self, sql: str, *parameters: object) -> Any:
+    def _fetch_value(self, sql: str, *parameters: object) -> Any:
         self.database.execute(sql, parameters)
         (value,) = self.database.fetchone() or (None,)
         return value

@@ -1,4 +1,4 @@
-"""Moves every timestamp of a database into the past, as if all its events had happened earlier.
+"""Moves all timestamps of a database into the past, as if all events had happened earlier.
 
 The shift is in whole days, so the hour of each timestamp stays the same. Derived values are not recomputed: the server
 has to refresh those that depend on the current time.
@@ -11,7 +11,7 @@ from psycopg2 import sql
 
 from shm.db.advisory_locks import Lock
 
-TIMELESS = ["schema_migrations", "tokens"]
+UNCHANGED_TABLES = ["schema_migrations", "tokens"]
 
 # Tables with timestamps, with the parent for partitions; and all their columns, `true` for a timestamp.
 TABLES = """
@@ -26,42 +26,42 @@ TABLES = """
     HAVING bool_or(a.atttypid = 'timestamptz'::regtype)
 """
 
-# The one moment that is a text: the hour in which instances were first seen.
-NEW = """
-    CREATE TEMP TABLE aged ON COMMIT DROP AS SELECT * FROM tallies WHERE metric_type = 'new';
+# The only timestamp that is stored as text: the hour in which instances were first seen.
+SHIFT_NEW_TALLIES = """
+    CREATE TEMP TABLE shifted ON COMMIT DROP AS SELECT * FROM tallies WHERE metric_type = 'new';
     DELETE FROM tallies WHERE metric_type = 'new';
-    UPDATE aged SET key = to_char((key || ':00')::timestamp - %s, 'YYYY-MM-DD"T"HH24');
-    INSERT INTO tallies SELECT * FROM aged;
+    UPDATE shifted SET key = to_char((key || ':00')::timestamp - %s, 'YYYY-MM-DD"T"HH24');
+    INSERT INTO tallies SELECT * FROM shifted;
 """
 
 
 def shift_times(database: str, by: timedelta) -> None:
     """Moves all timestamps `by` whole days into the past, while no other statement changes the database."""
-    assert by == timedelta(days=by.days), "hours and midnights must stay what they are"
+    assert by == timedelta(days=by.days), "the shift must be whole days, so that hours and midnights stay the same"
     connection = psycopg2.connect(database)
     try:
         with connection, connection.cursor() as cursor:
             cursor.execute("SET timezone = 'UTC'")
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [Lock.ROLLUP])
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [Lock.WRITERS])
-            cursor.execute(TABLES, [TIMELESS])
-            for table, columns, are_moments in cursor.fetchall():
-                _age_table(cursor, table, dict(zip(columns, are_moments, strict=True)), by)
-            cursor.execute(NEW, [by])
+            cursor.execute(TABLES, [UNCHANGED_TABLES])
+            for table, columns, are_timestamps in cursor.fetchall():
+                _shift_table(cursor, table, dict(zip(columns, are_timestamps, strict=True)), by)
+            cursor.execute(SHIFT_NEW_TALLIES, [by])
     finally:
         connection.close()
 
 
-def _age_table(cursor: psycopg2.extensions.cursor, table: str, columns: dict[str, bool], by: timedelta) -> None:
+def _shift_table(cursor: psycopg2.extensions.cursor, table: str, columns: dict[str, bool], by: timedelta) -> None:
     """Moves rows through a temporary table, so that no unique key conflicts with a row that is not moved yet."""
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
-    aged = sql.SQL(", ").join(
-        sql.SQL("{} - {}").format(sql.Identifier(name), sql.Literal(by)) if is_moment else sql.Identifier(name)
-        for name, is_moment in columns.items()
+    shifted = sql.SQL(", ").join(
+        sql.SQL("{} - {}").format(sql.Identifier(name), sql.Literal(by)) if is_timestamp else sql.Identifier(name)
+        for name, is_timestamp in columns.items()
     )
-    moved = sql.SQL(
-        "CREATE TEMP TABLE {aside} ON COMMIT DROP AS SELECT * FROM {table}; DELETE FROM {table};"
-        " INSERT INTO {table} ({names}) SELECT {aged} FROM {aside}"
+    statement = sql.SQL(
+        "CREATE TEMP TABLE {temporary} ON COMMIT DROP AS SELECT * FROM {table}; DELETE FROM {table};"
+        " INSERT INTO {table} ({names}) SELECT {shifted} FROM {temporary}"
     )
-    aside = sql.Identifier(f"aged_{table}")
-    cursor.execute(moved.format(aside=aside, table=sql.Identifier(table), names=names, aged=aged))
+    temporary = sql.Identifier(f"shifted_{table}")
+    cursor.execute(statement.format(temporary=temporary, table=sql.Identifier(table), names=names, shifted=shifted))

@@ -13,12 +13,10 @@ import msgspec
 from tests.support.chaos import Chaos
 from tests.support.feed_checker import check_log
 from tests.support.feed_history import CursorSamples, read_history
-from tests.support.feed_watcher import LIMIT_S, Watcher, without_read_times
+from tests.support.feed_watcher import MESSAGE_TIMEOUT_S, Watcher, without_read_times
 from tests.support.server_process import ServerProcess
 
 APPS = ("ledger", "kiosk", "atlas")
-
-
 VIEWS = (None, *APPS)
 
 
@@ -34,7 +32,7 @@ class WatcherGroup:
     async def watching(self, chaos: Chaos, *, offline: bool = False) -> AsyncIterator[None]:
         """All watchers list, then follow the feed during the context, or only after it if `offline`; then checks them.
 
-        At its end they keep their connections, so that they receive the last changes and their KPIs.
+        At the end of the context they keep their connections, so that they receive the last changes and their KPIs.
         """
         last: dict[str | None, int] = {}
         cursor_samples = CursorSamples()
@@ -50,7 +48,7 @@ class WatcherGroup:
                 if not offline:
                     yield
                 for watcher in self.watchers:
-                    watcher.max_messages, watcher.silence_timeout_s = None, LIMIT_S
+                    watcher.max_messages, watcher.silence_timeout_s = None, MESSAGE_TIMEOUT_S
                 last |= await asyncio.to_thread(chaos.send_final_snapshots, self.database)
         await self._check(cursor_samples, last)
 
@@ -60,25 +58,25 @@ class WatcherGroup:
         checked = 0
         for watcher in self.watchers:
             checked += check_log(watcher.log, watcher.app, truth, cursor_samples)
-            assert watcher.items == truth.newest(watcher.app) == await self._listed(watcher.app)
+            assert watcher.items == truth.newest(watcher.app) == await self._read_list(watcher.app)
             for app in watcher.changed_apps(last):
                 assert watcher.latest_kpis(app) == without_read_times(await asyncio.to_thread(self.kpis, app))
         print(f"{len(self.watchers)} watchers were checked at {checked} cursors in {self.feeds} feeds")
 
     @property
     def feeds(self) -> int:
-        """How many feeds they have opened."""
+        """The number of feeds that they have opened."""
         return sum(watcher.feeds for watcher in self.watchers)
 
     def kpis(self, app: str) -> dict[str, Any]:
         """The KPIs of an application from the API."""
-        answer: dict[str, Any] = msgspec.json.decode(self.servers[0].get(f"applications/{app}/kpis").content)
-        return answer
+        response: dict[str, Any] = msgspec.json.decode(self.servers[0].get(f"applications/{app}/kpis").content)
+        return response
 
-    async def _listed(self, app: str | None) -> dict[str, Any]:
-        newcomer = Watcher([self.servers[0].port], self.servers[0].headers, Random(0), app)
-        await newcomer.fetch_list()
-        return newcomer.items
+    async def _read_list(self, app: str | None) -> dict[str, Any]:
+        watcher = Watcher([self.servers[0].port], self.servers[0].headers, Random(0), app)
+        await watcher.fetch_list()
+        return watcher.items
 
 
 def make_watcher_group(

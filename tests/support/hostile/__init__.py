@@ -1,7 +1,6 @@
-"""What a hostile or broken client may send, as plain data: the exact bytes, and the answer that is due.
+"""Requests of hostile or broken clients as plain data: the exact bytes and the expected response.
 
-`CASES` are held to their answers in tests/server/test_hostile.py. `corpus` is the same bytes for whoever sends them for
-a reason of their own.
+tests/server/test_hostile.py sends `CASES` and checks the responses. `corpus` yields the same bytes for other tests.
 """
 
 from collections.abc import Iterator
@@ -23,9 +22,9 @@ CASES: tuple[Case, ...] = (
 
 
 def corpus(install: Install) -> Iterator[tuple[str, bytes]]:
-    """Each case's name and the bytes to send on a connection of its own, for an install that is registered.
+    """The name of each case and its bytes, for a registered install. Send each on a new connection.
 
-    Some wait for more than they send, so whoever sends them closes their side afterwards.
+    In some cases the server waits for more data, so close the connection for sending afterwards.
     """
     for case in CASES:
         yield case.name, case.raw(install)

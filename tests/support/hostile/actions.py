@@ -1,4 +1,4 @@
-"""Rotate, erase and disclose as nobody should ask for them. None of these changes anything."""
+"""Invalid rotate, erase and disclose requests. None of them changes anything."""
 
 import json
 from collections.abc import Callable
@@ -18,37 +18,38 @@ BAD_SIGNATURE: Verdict = (401, "bad_signature")
 
 def body(install: Install, name: str, **changes: Any) -> bytes:
     """The body of an action."""
-    said = {"action": name, "instance_id": install.instance_id, "timestamp": datetime.now(UTC).isoformat()}
-    return json.dumps(said | changes).encode()
+    payload = {"action": name, "instance_id": install.instance_id, "timestamp": datetime.now(UTC).isoformat()}
+    return json.dumps(payload | changes).encode()
 
 
-def rotate(install: Install, new_key: str, spoil: Callable[[bytes], bytes] = bytes) -> bytes:
-    """A rotate to a key, signed by it; or signed by one that is good, where none can sign."""
-    asked = body(install, "rotate", new_public_key=new_key)
-    return signed("/v1/rotate", install, asked, X_New_Signature=spoil(NEW_KEY.sign(asked).signature).hex())
+def rotate(install: Install, new_key: str, corrupt: Callable[[bytes], bytes] = bytes) -> bytes:
+    """A rotation to `new_key`, signed with `NEW_KEY`, because nobody can sign with the invalid keys."""
+    payload = body(install, "rotate", new_public_key=new_key)
+    return signed("/v1/rotate", install, payload, X_New_Signature=corrupt(NEW_KEY.sign(payload).signature).hex())
 
 
-def to(new_key: str) -> Callable[[Install], bytes]:
-    """A rotate to this key."""
+def rotate_to(new_key: str) -> Callable[[Install], bytes]:
+    """A rotation to this key."""
     return lambda install: rotate(install, new_key)
 
 
-def asking(name: str, **changes: Any) -> Callable[[Install], bytes]:
-    """An action with something else in its body."""
+def with_changes(name: str, **changes: Any) -> Callable[[Install], bytes]:
+    """An action with these changes in its body."""
     return lambda install: signed(f"/v1/{name}", install, body(install, name, **changes))
 
 
 def erase_signed_beyond_the_order(install: Install) -> bytes:
-    """An erase whose signature a lax verifier would take."""
-    asked = body(install, "erase")
-    return signed(*("/v1/erase", install, asked), X_Signature=beyond_the_order(install.key.sign(asked).signature).hex())
+    """An erasure with a signature that a lax verifier would accept."""
+    payload = body(install, "erase")
+    signature = beyond_the_order(install.key.sign(payload).signature)
+    return signed("/v1/erase", install, payload, X_Signature=signature.hex())
 
 
 GOOD_KEY = NEW_KEY.verify_key.encode().hex()
 
 CASES: tuple[Case, ...] = (
     *(
-        Case(f"rotate: to a key {name}", to(encoded(point).hex()), (BAD_KEY,))
+        Case(f"rotate: to a key {name}", rotate_to(encoded(point).hex()), (BAD_KEY,))
         for name, point in (OF_SMALL_ORDER | NON_CANONICAL).items()
     ),
     Case(
@@ -56,12 +57,14 @@ CASES: tuple[Case, ...] = (
         lambda install: rotate(install, mixed(install).hex()),
         (BAD_KEY,),
     ),
-    Case("rotate: to a key of 63 digits", to("a" * 63), (BAD_KEY,)),
-    Case("rotate: to a key of 65 digits", to("a" * 65), (BAD_KEY,)),
-    Case("rotate: to no key", asking("rotate"), (BAD_KEY,)),
-    Case("rotate: to a key that is a number", asking("rotate", new_public_key=7), ((400, "bad_field"),)),
+    Case("rotate: to a key of 63 digits", rotate_to("a" * 63), (BAD_KEY,)),
+    Case("rotate: to a key of 65 digits", rotate_to("a" * 65), (BAD_KEY,)),
+    Case("rotate: without a key", with_changes("rotate"), (BAD_KEY,)),
+    Case("rotate: to a key that is a number", with_changes("rotate", new_public_key=7), ((400, "bad_field"),)),
     Case(
-        "rotate: to a key that signed nothing", asking("rotate", new_public_key=GOOD_KEY), ((401, "missing_signature"),)
+        "rotate: without a signature by the new key",
+        with_changes("rotate", new_public_key=GOOD_KEY),
+        ((401, "missing_signature"),),
     ),
     Case(
         "rotate: signed by the new key with S beyond the group's order",
@@ -73,19 +76,27 @@ CASES: tuple[Case, ...] = (
         case
         for name in ("erase", "disclose")
         for case in (
-            Case(f"{name}: an action of another name", asking(name, action="dance"), ((400, "bad_field"),)),
-            Case(f"{name}: an action of 60 KB", asking(name, action="x" * 60_000), ((400, "bad_field"),)),
-            Case(f"{name}: an action that is null", asking(name, action=None), ((400, "bad_field"),)),
+            Case(f"{name}: an action with another name", with_changes(name, action="dance"), ((400, "bad_field"),)),
+            Case(f"{name}: an action of 60 KB", with_changes(name, action="x" * 60_000), ((400, "bad_field"),)),
+            Case(f"{name}: an action that is null", with_changes(name, action=None), ((400, "bad_field"),)),
             Case(
-                f"{name}: in the name of another",
-                asking(name, instance_id=Install("").instance_id),
+                f"{name}: with the ID of another install",
+                with_changes(name, instance_id=Install("").instance_id),
                 ((403, "instance_mismatch"),),
             ),
-            Case(f"{name}: at no time", asking(name, timestamp="now"), ((400, "bad_timestamp"),)),
-            Case(f"{name}: at a number", asking(name, timestamp=1704110400), ((400, "bad_timestamp"),)),
             Case(
-                f"{name}: long ago",
-                asking(name, timestamp="2024-01-01T00:00:00Z"),
+                f"{name}: with a word as timestamp",
+                with_changes(name, timestamp="now"),
+                ((400, "bad_timestamp"),),
+            ),
+            Case(
+                f"{name}: with a timestamp that is a number",
+                with_changes(name, timestamp=1704110400),
+                ((400, "bad_timestamp"),),
+            ),
+            Case(
+                f"{name}: with an old timestamp",
+                with_changes(name, timestamp="2024-01-01T00:00:00Z"),
                 ((400, "timestamp_too_old"),),
             ),
         )

@@ -1,4 +1,4 @@
-"""Backlogs: what is wrong with one member must not cost its neighbours, what is wrong with the whole is refused."""
+"""Backlogs: an invalid member is refused alone, and an invalid body is refused as a whole."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from tests.support.hostile.case import STORED, Case, Verdict, signed
 from tests.support.installs import Install
 
-# Members that are refused each by itself: the JSON text of the metrics, and the code.
-BAD_MEMBERS: dict[bytes, str] = {
+# Metrics that are refused alone: the JSON text and the code.
+BAD_METRICS: dict[bytes, str] = {
     rb'{"a":"\u0000"}': "nul_character",
     b'{"a":1e400}': "number_out_of_range",
     b'{"a":1e200000}': "number_out_of_range",
@@ -22,8 +22,8 @@ BAD_MEMBERS: dict[bytes, str] = {
     b"null": "bad_field",
     b"[]": "bad_field",
 }
-# What stands in a member's place and is none: the JSON text, and the code.
-NO_MEMBERS: dict[bytes, str] = {
+# Members that are refused alone: the JSON text and the code.
+INVALID_MEMBERS: dict[bytes, str] = {
     b"{}": "bad_field",
     b"[]": "bad_field",
     b"3": "bad_field",
@@ -43,19 +43,19 @@ def member(metrics: bytes, ago_s: int = 0) -> bytes:
 
 
 def mixed() -> list[bytes]:
-    """Members that are refused, each between two that are stored."""
-    bad = [*map(member, BAD_MEMBERS), *NO_MEMBERS]
+    """Refused members, each between two that are stored."""
+    bad = [*map(member, BAD_METRICS), *INVALID_MEMBERS]
     return [member(GOOD, len(bad)), *(each for ago_s, text in enumerate(bad) for each in (text, member(GOOD, ago_s)))]
 
 
 def backlog(install: Install, members: Sequence[bytes]) -> bytes:
-    """A whole signed backlog of these members."""
+    """A complete signed backlog of these members."""
     body = b'{"instance_id":"%s","snapshots":[%s]}' % (install.instance_id.encode(), b",".join(members))
     return signed("/v1/snapshots", install, body)
 
 
-# The JSON texts of the members, and what becomes of the whole.
-WHOLE: dict[str, tuple[Sequence[bytes], Verdict]] = {
+# The JSON texts of the members, and the response.
+BACKLOGS: dict[str, tuple[Sequence[bytes], Verdict]] = {
     "no members": ([], STORED),
     "a member of 80,000 keys": (
         [member(json.dumps({str(n): 0 for n in range(80_000)}, separators=(",", ":")).encode())],
@@ -66,7 +66,7 @@ WHOLE: dict[str, tuple[Sequence[bytes], Verdict]] = {
     "a member that is NaN": ([b"NaN"], (400, "bad_json")),
     "a member with NaN in it": ([member(b'{"a":NaN}')], (400, "bad_json")),
     "a member with a lone surrogate in it": ([member(rb'{"a":"\ud800"}')], (400, "bad_json")),
-    "a member with a byte that is no UTF-8 in it": ([member(b'{"a":"\xff"}')], (400, "bad_json")),
+    "a member with a byte that is not UTF-8 in it": ([member(b'{"a":"\xff"}')], (400, "bad_json")),
     "a member 10,000 levels deep": ([b"[" * 10_000 + b"]" * 10_000], (400, "too_deep")),
     "a member 500,000 levels deep": ([b"[" * 500_000], (400, "too_deep")),
     "two megabytes": ([member(GOOD)] * 32_000, (413, "body_too_large")),
@@ -75,30 +75,33 @@ BODIES: dict[str, tuple[bytes, Verdict]] = {
     "nothing": (b"", (400, "bad_json")),
     "an array": (b"[]", (400, "bad_field")),
     "a BOM before the object": (b"\xef\xbb\xbf{}", (400, "bad_json")),
-    "an object with nothing in it": (b"{}", (400, "bad_field")),
+    "an empty object": (b"{}", (400, "bad_field")),
     "a megabyte of spaces": (b" " * 1_048_576, (400, "bad_json")),
-    "a byte more than a megabyte": (b" " * 1_048_577, (413, "body_too_large")),
+    "one byte more than a megabyte": (b" " * 1_048_577, (413, "body_too_large")),
 }
 
 
-def of(members: Sequence[bytes]) -> Callable[[Install], bytes]:
+def backlog_of(members: Sequence[bytes]) -> Callable[[Install], bytes]:
     """A backlog of these members."""
     return lambda install: backlog(install, members)
 
 
-def whole(body: bytes) -> Callable[[Install], bytes]:
+def with_body(body: bytes) -> Callable[[Install], bytes]:
     """Exactly this body, signed."""
     return lambda install: signed("/v1/snapshots", install, body)
 
 
 CASES: tuple[Case, ...] = (
-    *(Case(f"a backlog: {name}", of(members), (verdict,), stores=0) for name, (members, verdict) in WHOLE.items()),
-    *(Case(f"/v1/snapshots: {name}", whole(body), (verdict,)) for name, (body, verdict) in BODIES.items()),
+    *(
+        Case(f"a backlog: {name}", backlog_of(members), (verdict,), stores=0)
+        for name, (members, verdict) in BACKLOGS.items()
+    ),
+    *(Case(f"/v1/snapshots: {name}", with_body(body), (verdict,)) for name, (body, verdict) in BODIES.items()),
     Case(
         "a backlog: bad members between good ones",
         lambda install: backlog(install, mixed()),
         (STORED,),
-        stores=len(BAD_MEMBERS) + len(NO_MEMBERS) + 1,
+        stores=len(BAD_METRICS) + len(INVALID_MEMBERS) + 1,
         shows={"a": 1},
     ),
     Case(

@@ -1,4 +1,4 @@
-"""Bodies, properly signed: JSON that cannot be kept, JSON that is none, and JSON that only looks dangerous."""
+"""Bodies with valid signatures: JSON that cannot be stored, malformed JSON, and valid JSON that looks dangerous."""
 
 import json
 from collections.abc import Callable
@@ -10,26 +10,26 @@ from tests.support.installs import Install
 
 TOO_LARGE: Verdict = (413, "body_too_large")
 
-# Metrics that are refused: the JSON text, and the code.
+# Metrics that are refused: the JSON text and the code.
 REFUSED: dict[str, tuple[bytes, str]] = {
     "U+0000 in a string": (rb'{"a":"x\u0000y"}', "nul_character"),
     "U+0000 in a key": (rb'{"a\u0000b":1}', "nul_character"),
     "U+0000 in a string in an array": (rb'{"a":[["\u0000"]]}', "nul_character"),
     "U+0000 in a nested key": (rb'{"a":{"b":{"\u0000":null}}}', "nul_character"),
     "a raw NUL in a string": (b'{"a":"\0"}', "bad_json"),
-    "a raw line's end in a string": (b'{"a":"\n"}', "bad_json"),
+    "a raw line feed in a string": (b'{"a":"\n"}', "bad_json"),
     "a lone high surrogate": (rb'{"a":"\ud800"}', "bad_json"),
     "a lone low surrogate": (rb'{"a":"\udfff"}', "bad_json"),
     "a lone surrogate in a key": (rb'{"\ud83d":1}', "bad_json"),
-    "a lone surrogate in what a later equal key drops": (rb'{"a":[{"\ud800":1}],"a":1}', "bad_json"),
+    "a lone surrogate in the value of a key that is repeated later": (rb'{"a":[{"\ud800":1}],"a":1}', "bad_json"),
     "two high surrogates": (rb'{"a":"\ud83d\ud83d"}', "bad_json"),
     "a pair of surrogates in the wrong order": (rb'{"a":"\ude00\ud83d"}', "bad_json"),
     "a high surrogate and another escape": (rb'{"a":"\ud83d\n"}', "bad_json"),
     "a surrogate encoded in UTF-8": (b'{"a":"\xed\xa0\x80"}', "bad_json"),
     "a pair of surrogates encoded in UTF-8": (b'{"a":"\xed\xa0\xbd\xed\xb8\x80"}', "bad_json"),
-    "a byte that is no UTF-8": (b'{"a":"\xff"}', "bad_json"),
-    "a byte that is no UTF-8, in a key": (b'{"\xff":1}', "bad_json"),
-    "a character of UTF-8 cut short": (b'{"a":"\xe2\x82"}', "bad_json"),
+    "a byte that is not UTF-8": (b'{"a":"\xff"}', "bad_json"),
+    "a byte that is not UTF-8, in a key": (b'{"\xff":1}', "bad_json"),
+    "a truncated UTF-8 sequence": (b'{"a":"\xe2\x82"}', "bad_json"),
     "an overlong U+0000": (b'{"a":"\xc0\x80"}', "bad_json"),
     "a character beyond U+10FFFF": (b'{"a":"\xf4\x90\x80\x80"}', "bad_json"),
     "a character of Latin-1": ('{"a":"é"}'.encode("latin1"), "bad_json"),
@@ -41,7 +41,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "-1e400": (b'{"a":-1e400}', "number_out_of_range"),
     "1e309, the first power of ten beyond a double": (b'{"a":1e309}', "number_out_of_range"),
     "the first number beyond a double": (b'{"a":1.7976931348623158e308}', "number_out_of_range"),
-    "1e-324, less than a double's least": (b'{"a":1e-324}', "number_out_of_range"),
+    "1e-324, below the smallest double": (b'{"a":1e-324}', "number_out_of_range"),
     "1e-400": (b'{"a":1e-400}', "number_out_of_range"),
     "1e200000": (b'{"a":1e200000}', "number_out_of_range"),
     "1e-200000": (b'{"a":1e-200000}', "number_out_of_range"),
@@ -80,40 +80,40 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "9 levels of arrays": (b'{"a":' + b"[" * 8 + b"]" * 8 + b"}", "too_deep"),
     "10,000 levels": (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, "too_deep"),
     "10,000 levels of arrays": (b'{"a":' + b"[" * 10_000 + b"]" * 10_000 + b"}", "too_deep"),
-    "60,000 levels that never end": (b'{"a":' + b"[" * 60_000, "too_deep"),
+    "60,000 levels that are never closed": (b'{"a":' + b"[" * 60_000, "too_deep"),
     "one key twice, with a dot and nested": (b'{"a.b":1,"a":{"b":2}}', "ambiguous_metric"),
-    "an array for the object": (b"[1]", "bad_field"),
-    "a number for the object": (b"3", "bad_field"),
-    "an integer of 5,000 digits for the object": (b"7" * 5000, "bad_field"),
-    "null for the object": (b"null", "bad_field"),
-    "a string for the object": (b'"{}"', "bad_field"),
-    "nothing for the object": (b"", "bad_json"),
-    "a comma too many": (b'{"a":1,}', "bad_json"),
-    "a comma too few": (b'{"a":1 "b":2}', "bad_json"),
-    "no colon": (b'{"a" 1}', "bad_json"),
+    "an array in place of the object": (b"[1]", "bad_field"),
+    "a number in place of the object": (b"3", "bad_field"),
+    "an integer of 5,000 digits in place of the object": (b"7" * 5000, "bad_field"),
+    "null in place of the object": (b"null", "bad_field"),
+    "a string in place of the object": (b'"{}"', "bad_field"),
+    "nothing in place of the object": (b"", "bad_json"),
+    "a trailing comma": (b'{"a":1,}', "bad_json"),
+    "a missing comma": (b'{"a":1 "b":2}', "bad_json"),
+    "a missing colon": (b'{"a" 1}', "bad_json"),
     "a comment": (b'{"a":1/**/}', "bad_json"),
     "single quotes": (b"{'a':1}", "bad_json"),
     "a key without quotes": (b"{a:1}", "bad_json"),
-    "a number for a key": (b"{1:1}", "bad_json"),
-    "an escape that JSON has not": (rb'{"a":"\x41"}', "bad_json"),
-    "an escape cut short": (rb'{"a":"\u12"}', "bad_json"),
-    "a form feed for a space": (b'{\f"a":1}', "bad_json"),
-    "a no-break space for a space": ('{\u00a0"a":1}'.encode(), "bad_json"),
+    "a number as a key": (b"{1:1}", "bad_json"),
+    "an escape that JSON does not define": (rb'{"a":"\x41"}', "bad_json"),
+    "a truncated escape": (rb'{"a":"\u12"}', "bad_json"),
+    "a form feed as space": (b'{\f"a":1}', "bad_json"),
+    "a no-break space as space": ('{\u00a0"a":1}'.encode(), "bad_json"),
     "True of Python": (b'{"a":True}', "bad_json"),
     "undefined": (b'{"a":undefined}', "bad_json"),
 }
 
-# Metrics that are stored: the JSON text, and what is shown afterwards.
-KEPT: dict[str, tuple[bytes, Any]] = {
-    "nothing at all": (b"{}", {}),
+# Metrics that are stored: the JSON text, and the metrics in the API afterwards.
+STORED_METRICS: dict[str, tuple[bytes, Any]] = {
+    "an empty object": (b"{}", {}),
     "256 keys": (b"{%s}" % b",".join(b'"k%d":%d' % (n, n) for n in range(256)), {f"k{n}": n for n in range(256)}),
     "8 levels": (b'{"a":' * 8 + b"1" + b"}" * 8, {"a": {"a": {"a": {"a": {"a": {"a": {"a": {"a": 1}}}}}}}}),
     "two equal keys, of which the last counts": (b'{"a":1,"a":2}', {"a": 2}),
     "two equal keys, one of them escaped": (rb'{"a":1,"\u0061":2}', {"a": 2}),
-    "two equal keys, the first of which cannot be kept": (rb'{"a":"\u0000","a":1e200000,"a":2}', {"a": 2}),
+    "two equal keys, the first of which cannot be stored": (rb'{"a":"\u0000","a":1e200000,"a":2}', {"a": 2}),
     "a hundred equal keys": (b"{%s}" % b",".join(b'"a":%d' % n for n in range(100)), {"a": 99}),
     "the largest double": (b'{"a":1.7976931348623157e308}', {"a": Decimal("1.7976931348623157e308")}),
-    "the least double": (b'{"a":5e-324}', {"a": Decimal("5e-324")}),
+    "the smallest double": (b'{"a":5e-324}', {"a": Decimal("5e-324")}),
     "1e308": (b'{"a":1e308}', {"a": 10**308}),
     "minus zero": (b'{"a":-0,"b":-0.0,"c":-0e5}', {"a": 0, "b": 0, "c": 0}),
     "an integer of 309 digits": (b'{"a":1' + b"0" * 307 + b"1}", {"a": 10**308 + 1}),
@@ -126,32 +126,32 @@ KEPT: dict[str, tuple[bytes, Any]] = {
         {"a": "".join(map(chr, range(1, 32))) + "\x7f"},
     ),
     "escape sequences of a terminal": (rb'{"\u001b[31m":"\u001b]52;c;aGk=\u0007"}', {"\x1b[31m": "\x1b]52;c;aGk=\x07"}),
-    "marks that turn the direction": ('{"\u202ea":"\u2066b"}'.encode(), {"\u202ea": "\u2066b"}),
-    "characters that are none": ('{"a":"\uffff\ufffe\U0010ffff"}'.encode(), {"a": "\uffff\ufffe\U0010ffff"}),
-    "what looks like SQL": (
+    "bidirectional control characters": ('{"\u202ea":"\u2066b"}'.encode(), {"\u202ea": "\u2066b"}),
+    "noncharacters": ('{"a":"\uffff\ufffe\U0010ffff"}'.encode(), {"a": "\uffff\ufffe\U0010ffff"}),
+    "text that looks like SQL": (
         b'{"\'; DROP TABLE snapshots; --":"%s %(a)s $1 \\\\"}',
         {"'; DROP TABLE snapshots; --": "%s %(a)s $1 \\"},
     ),
     "an empty key": (b'{"":1}', {"": 1}),
     "keys of dots": (b'{".":1,"..":2,"a.":3}', {".": 1, "..": 2, "a.": 3}),
-    "keys of JavaScript's objects": (b'{"__proto__":1,"constructor":2}', {"__proto__": 1, "constructor": 2}),
-    "space of every kind that JSON has": (b' \t\r\n{ \t\r\n"a" : 1 } ', {"a": 1}),
+    "keys with a meaning in JavaScript": (b'{"__proto__":1,"constructor":2}', {"__proto__": 1, "constructor": 2}),
+    "every kind of space in JSON": (b' \t\r\n{ \t\r\n"a" : 1 } ', {"a": 1}),
 }
 
-# What follows the metrics in a snapshot, and the code; None: stored.
-MORE: dict[str, tuple[bytes, str | None]] = {
-    "an object after it": (b'}{"x":1', "bad_json"),
-    "a field that nobody knows": (b',"x":{"y":[1,2]}', None),
-    "a field that nobody knows, with a byte that is no UTF-8": (b',"x":"\xff"', "bad_json"),
-    "a field whose name is no UTF-8": (b',"\xff":1', "bad_json"),
-    "a field that nobody knows, with a lone surrogate": (rb',"x":"\ud800"', "bad_json"),
-    "a field that nobody knows, 10,000 levels deep": (b',"x":' + b"[" * 10_000 + b"]" * 10_000, "too_deep"),
+# Text after the metrics of a snapshot, and the code; None if it is stored.
+TEXT_AFTER_METRICS: dict[str, tuple[bytes, str | None]] = {
+    "a second object": (b'}{"x":1', "bad_json"),
+    "an unknown field": (b',"x":{"y":[1,2]}', None),
+    "an unknown field, with a byte that is not UTF-8": (b',"x":"\xff"', "bad_json"),
+    "a field whose name is not UTF-8": (b',"\xff":1', "bad_json"),
+    "an unknown field, with a lone surrogate": (rb',"x":"\ud800"', "bad_json"),
+    "an unknown field, 10,000 levels deep": (b',"x":' + b"[" * 10_000 + b"]" * 10_000, "too_deep"),
     "an instance_id of another type": (b',"instance_id":7', "bad_field"),
     "an app_version of another type": (b',"app_version":1.4', "bad_field"),
     "an app_version of 257 characters": (b',"app_version":"' + b"1" * 257 + b'"', "text_too_long"),
     "an app_version with U+0000": (rb',"app_version":"\u0000"', "nul_character"),
     "an app_version of null": (b',"app_version":null', None),
-    "a sequence below zero": (b',"sequence":-1', "bad_field"),
+    "a negative sequence": (b',"sequence":-1', "bad_field"),
     "the largest sequence": (b',"sequence":9223372036854775807', None),
     "a sequence beyond 63 bits": (b',"sequence":9223372036854775808', "bad_field"),
     "a sequence of 5,000 digits": (b',"sequence":' + b"7" * 5000, "number_out_of_range"),
@@ -162,8 +162,8 @@ MORE: dict[str, tuple[bytes, str | None]] = {
     "a sequence of true": (b',"sequence":true', "bad_field"),
 }
 
-# Whole bodies that are no object in UTF-8, or too large; each is sent, signed, to every address but the backlog's.
-NO_OBJECTS: dict[str, tuple[bytes, Verdict]] = {
+# Bodies that are not a JSON object in UTF-8, or too large. Each is sent, signed, to every path but that of backlogs.
+INVALID_BODIES: dict[str, tuple[bytes, Verdict]] = {
     "nothing": (b"", (400, "bad_json")),
     "a space": (b" ", (400, "bad_json")),
     "a NUL": (b"\0", (400, "bad_json")),
@@ -172,12 +172,12 @@ NO_OBJECTS: dict[str, tuple[bytes, Verdict]] = {
     "a string": (b'"{}"', (400, "bad_field")),
     "null": (b"null", (400, "bad_field")),
     "NaN": (b"NaN", (400, "bad_json")),
-    "an object cut short": (b'{"action":', (400, "bad_json")),
+    "a truncated object": (b'{"action":', (400, "bad_json")),
     "a BOM before the object": (b"\xef\xbb\xbf{}", (400, "bad_json")),
     "UTF-16": ("{}".encode("utf-16"), (400, "bad_json")),
     "UTF-32": ("{}".encode("utf-32-le"), (400, "bad_json")),
-    "a byte that is no UTF-8": (b'{"action":"\xff"}', (400, "bad_json")),
-    "what gzip writes": (b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xab\xae\x05\x00", (400, "bad_json")),
+    "a byte that is not UTF-8": (b'{"action":"\xff"}', (400, "bad_json")),
+    "gzip data": (b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xab\xae\x05\x00", (400, "bad_json")),
     "10,000 levels": (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, (400, "too_deep")),
     "an object of 100,000 keys": (json.dumps({str(n): n for n in range(100_000)}).encode(), TOO_LARGE),
     "65,537 bytes": (b'{"a":"' + b"x" * 65_529 + b'"}', TOO_LARGE),
@@ -187,47 +187,50 @@ NO_OBJECTS: dict[str, tuple[bytes, Verdict]] = {
 
 ACTIONS: dict[str, tuple[bytes, Verdict]] = {
     "two objects": (b"{}{}", (400, "bad_json")),
-    "a number of 30 digits' exponent": (b'{"action":1e' + b"9" * 30 + b"}", (400, "number_out_of_range")),
+    "a number with an exponent of 30 digits": (b'{"action":1e' + b"9" * 30 + b"}", (400, "number_out_of_range")),
     "an integer of 5,000 digits": (b'{"action":' + b"7" * 5000 + b"}", (400, "number_out_of_range")),
-    "an object with nothing in it": (b"{}", (200, None)),
-    "an object with what nobody asked for": (rb'{"action":"\u0000","a":[1e400]}', (200, None)),
+    "an empty object": (b"{}", (200, None)),
+    "an object with unknown fields": (rb'{"action":"\u0000","a":[1e400]}', (200, None)),
 }
 
 
-def holding(metrics: bytes) -> Callable[[Install], bytes]:
+def with_metrics(metrics: bytes) -> Callable[[Install], bytes]:
     """A snapshot with these metrics."""
     return lambda install: snapshot(install, metrics)
 
 
-def followed_by(more: bytes) -> Callable[[Install], bytes]:
-    """A snapshot with more in its body."""
-    return lambda install: snapshot(install, b'{"a":1}', more=more)
+def with_text_after_metrics(text: bytes) -> Callable[[Install], bytes]:
+    """A snapshot with this text after its metrics."""
+    return lambda install: snapshot(install, b'{"a":1}', more=text)
 
 
-def whole(path: str, body: bytes) -> Callable[[Install], bytes]:
+def with_body(path: str, body: bytes) -> Callable[[Install], bytes]:
     """Exactly this body, signed."""
     return lambda install: signed(path, install, body)
 
 
 CASES: tuple[Case, ...] = (
-    *(Case(f"metrics: {name}", holding(text), ((400, code),)) for name, (text, code) in REFUSED.items()),
-    *(Case(f"metrics: {name}", holding(text), (STORED,), shows=shows) for name, (text, shows) in KEPT.items()),
+    *(Case(f"metrics: {name}", with_metrics(text), ((400, code),)) for name, (text, code) in REFUSED.items()),
+    *(
+        Case(f"metrics: {name}", with_metrics(text), (STORED,), shows=shows)
+        for name, (text, shows) in STORED_METRICS.items()
+    ),
     *(
         Case(
             f"a snapshot: {name}",
-            followed_by(more),
+            with_text_after_metrics(text),
             ((400, code),) if code else (STORED,),
             shows=None if code else {"a": 1},
         )
-        for name, (more, code) in MORE.items()
+        for name, (text, code) in TEXT_AFTER_METRICS.items()
     ),
     *(
-        Case(f"{path}: {name}", whole(path, body), (verdict,))
+        Case(f"{path}: {name}", with_body(path, body), (verdict,))
         for path in ("/v1/register", "/v1/activate", "/v1/snapshot", "/v1/rotate", "/v1/erase", "/v1/disclose")
-        for name, (body, verdict) in NO_OBJECTS.items()
+        for name, (body, verdict) in INVALID_BODIES.items()
     ),
     *(
-        Case(f"/v1/activate: {name}", whole("/v1/activate", body), (verdict,))
+        Case(f"/v1/activate: {name}", with_body("/v1/activate", body), (verdict,))
         for name, (body, verdict) in ACTIONS.items()
     ),
 )

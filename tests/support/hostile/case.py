@@ -1,4 +1,4 @@
-"""A hostile request as data, and how its bytes are put together."""
+"""A hostile request as data, and functions that build its bytes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.support.installs import Install
 
-# A status and the code of its problem; None where the server may end the connection in place of an answer.
+# The status and code of a response; None if the server may close the connection without a response.
 Verdict = tuple[int, str | None] | None
 
 STORED: Verdict = (202, None)
@@ -17,10 +17,10 @@ BAD_HTTP: Verdict = (400, "bad_http")
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One request. `expected` holds the answers that would be right, mostly one.
+    """One request. `expected` has the allowed responses, usually one.
 
-    Where the answer is 202, `stores` tells how many snapshots are kept, `shows` the metrics of the instance afterwards
-    and `at` their instant. `waits`: the server waits for more than is sent, until the client closes its side.
+    After a 202, `stores` is the number of stored snapshots; `shows` and `at` are the metrics and the timestamp of the
+    instance. `waits`: the server waits for more data until the client closes the connection for sending.
     """
 
     name: str
@@ -33,19 +33,19 @@ class Case:
 
 
 def post(path: str, body: bytes, headers: dict[str, str]) -> bytes:
-    """A whole POST as a well-behaved client writes it."""
+    """A complete POST request in the usual form."""
     lines = [f"POST {path} HTTP/1.1", "Host: shm.test", *(f"{name}: {value}" for name, value in headers.items())]
     return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode("latin1") + body
 
 
 def signed(path: str, install: Install, body: bytes, **headers: str) -> bytes:
-    """A whole POST of a body with its signature; `headers` replace or add some (`X_Signature` for `X-Signature`)."""
-    given = {name.replace("_", "-"): value for name, value in headers.items()}
-    return post(path, body, install.signed(body) | given)
+    """A complete POST request with a signed body. `headers` are added or replaced (`X_Signature` is `X-Signature`)."""
+    changed = {name.replace("_", "-"): value for name, value in headers.items()}
+    return post(path, body, install.signed(body) | changed)
 
 
 def snapshot(install: Install, metrics: bytes, at: bytes | None = None, more: bytes = b"") -> bytes:
-    """A whole signed snapshot. Metrics, timestamp and what follows them are JSON texts, well-formed or not."""
+    """A complete signed snapshot. `metrics`, `at` and `more` are JSON texts, which may be malformed."""
     now = b'"%s"' % datetime.now(UTC).isoformat().encode()
     body = b'{"instance_id":"%s","timestamp":%s,"metrics":%s%s}' % (
         *(install.instance_id.encode(), now if at is None else at),

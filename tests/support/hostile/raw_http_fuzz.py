@@ -67,7 +67,7 @@ NEW_BYTES = st.sampled_from([b"", b"\r\n", b"\n", b"\0", b": ", b" ", b",", b"\r
 
 @st.composite
 def mutated(draw: st.DrawFn, whole: bytes) -> bytes:
-    """Bytes with some of them changed, left out, put in or repeated."""
+    """The bytes with random changes, deletions, insertions and repetitions."""
     for _ in range(draw(st.integers(1, 3))):
         start = draw(st.integers(0, len(whole)))
         end = draw(st.integers(start, min(len(whole), start + 40)))
@@ -78,7 +78,7 @@ def mutated(draw: st.DrawFn, whole: bytes) -> bytes:
 
 @st.composite
 def odd_request(draw: st.DrawFn, *known: str) -> bytes:
-    """A request that can be read, and that nobody would send; `known` are header lines that may stand in it."""
+    """A valid but unusual request. `known` are header lines that it may contain."""
     body = draw(st.sampled_from([b"", b"{}"]) | st.binary(max_size=20))
     lines = draw(st.lists(st.sampled_from(known) | ODD_HEADERS, max_size=4))
     first = f"{draw(ADDRESSES)}{draw(QUERIES)} HTTP/1.1"
@@ -87,14 +87,14 @@ def odd_request(draw: st.DrawFn, *known: str) -> bytes:
 
 
 @st.composite
-def nearly_http(draw: st.DrawFn) -> bytes:
-    """Something like a request."""
+def almost_http(draw: st.DrawFn) -> bytes:
+    """A malformed request."""
     end = draw(st.sampled_from(["\r\n", "\r\n", "\r\n", "\r\n", "\n", "\r", ""]))
     first = f"{draw(ADDRESSES)}{draw(QUERIES)} {draw(VERSIONS)}"
     lines = draw(st.lists(st.just("Host: shm.test") | ODD_HEADERS | BAD_HEADERS, max_size=8))
     return end.join([first, *lines, "", ""]).encode("latin1") + draw(BODIES | st.binary(max_size=50))
 
 
-def garbage() -> st.SearchStrategy[bytes]:
-    """Bytes."""
+def random_bytes() -> st.SearchStrategy[bytes]:
+    """Random bytes."""
     return st.binary(max_size=200) | st.binary(max_size=50).map(lambda some: some + b"\r\n\r\n")

@@ -1,6 +1,6 @@
 """Compares each figure in a server's responses with the oracle.
 
-A response is fetched again if the passage of time changes a figure between its fetch and the read of the database.
+A response is fetched again if time alone changes a figure between the fetch and the read of the database.
 """
 
 import atexit
@@ -27,10 +27,10 @@ from tests.support.server_process import ServerProcess
 
 PERIODS = ("24h", "7d", "30d", "3m", "1y", "all")
 MAX_POINTS = 400
-EARLIER_POINTS = 60  # that are looked at before the first moment of `all`
+EARLIER_POINTS = 60  # checked before the first point of `all`
 MAX_MEAN_ERROR = Fraction(1, 10**19)  # of a mean, relative to it
-MAX_ATTEMPTS = 5  # until no moment falls into the comparison at which a figure changes by itself
-CACHE_TIMEOUT_S = 65.0  # longer than a server keeps an answer that takes long to compute
+MAX_ATTEMPTS = 5  # until no figure changes by time alone during a comparison
+CACHE_TIMEOUT_S = 65.0  # longer than a server caches a response that is slow to compute
 
 _client = plain_http.Client(timeout=30)
 atexit.register(_client.close)
@@ -39,7 +39,7 @@ Json = Any
 
 
 class Now(NamedTuple):
-    """What is known, at which moment, and the active window."""
+    """The raw rows, the time at which they were read, and the active window."""
 
     raw: Raw
     at: datetime
@@ -47,15 +47,15 @@ class Now(NamedTuple):
 
 
 def fetch(server: ServerProcess, path: str) -> Json:
-    """GET below `/api/v1/admin/`, numbers with all their digits."""
-    answer = _client.get(f"{server.url}/api/v1/admin/{path}", headers=server.headers).raise_for_status()
-    return json.loads(answer.text, parse_float=Decimal, parse_int=Decimal)
+    """GET below `/api/v1/admin/`. Numbers keep all digits."""
+    response = _client.get(f"{server.url}/api/v1/admin/{path}", headers=server.headers).raise_for_status()
+    return json.loads(response.text, parse_float=Decimal, parse_int=Decimal)
 
 
 def assert_matches_oracle(
     server: ServerProcess, database: str, slug: str | None = None, window: timedelta = WINDOW
 ) -> None:
-    """Everything that is reported of now, of an application, or of each and of all of them together."""
+    """Compares all current figures of an application, or of each application and of all of them together."""
     comparison = OracleComparison(server, database, window)
     for each in comparison.slugs(slug):
         comparison.compare(f"applications/{each}/kpis?counted=false", partial(assert_kpis, slug=each))
@@ -74,33 +74,32 @@ def assert_series_match_oracle(
     window: timedelta = WINDOW,
     periods: Sequence[str] = PERIODS,
 ) -> None:
-    """Every series, of an application or of each, once all snapshots are rolled up; also of keys that are no more."""
+    """Compares all series of an application or of each after a complete rollup, also of keys that no install sends."""
     comparison = OracleComparison(server, database, window)
     for each in comparison.slugs(slug):
         for period in periods:
             comparison.compare(f"metrics/{each}?period={period}", partial(assert_series, slug=each))
-        ever = sorted(
-            {key for known in rows.read_raw(database).snapshots.values() for one in known for key in one.leaves}
-        )
-        if ever:
-            query = f"period=all&keys={','.join(ever)}"
-            comparison.compare(f"metrics/{each}?{query}", partial(assert_series, slug=each, asked_for=ever))
+        snapshots = rows.read_raw(database).snapshots.values()
+        all_keys = sorted({key for known in snapshots for snapshot in known for key in snapshot.leaves})
+        if all_keys:
+            query = f"period=all&keys={','.join(all_keys)}"
+            comparison.compare(f"metrics/{each}?{query}", partial(assert_series, slug=each, requested=all_keys))
 
 
 @dataclass(frozen=True)
 class OracleComparison:
-    """Asks a server, and compares with what its database knows at that moment."""
+    """Compares responses of a server with the state of its database at the same time."""
 
     server: ServerProcess
     database: str
     window: timedelta
 
     def slugs(self, slug: str | None) -> list[str]:
-        """That one, or all."""
+        """This slug, or those of all applications."""
         return list(rows.read_raw(self.database).applications) if slug is None else [slug]
 
     def compare(self, path: str, check: Callable[[Json, Now], None]) -> None:
-        """Compares an answer; once more where it was one that servers keep for a while."""
+        """Compares a response. Repeats the comparison while the response may be a cached one."""
         deadline = time.monotonic() + CACHE_TIMEOUT_S
         while True:
             response, now = self._fetch(path)
@@ -122,7 +121,7 @@ class OracleComparison:
             full_hour = now.replace(minute=0, second=0, microsecond=0)
             if not any(before <= at <= now for at in [full_hour, *truth.changes(raw, self.window)]):
                 return response, Now(raw, now, self.window)
-        raise AssertionError("time changes the figures as often as we fetch")
+        raise AssertionError("a figure changed by time alone during each attempt")
 
 
 def assert_kpis(response: Json, now: Now, slug: str, *, counted_only: bool = False) -> None:
@@ -153,20 +152,20 @@ def assert_current_values(response: Json, now: Now, slug: str) -> None:
     shown = _is_visible(now.raw, slug)
     figures = MetricValues.of(truth.reporting(*now, slug))
     numbers, flags = set(filter(shown, figures.numbers)), set(filter(shown, figures.flags))
-    assert numbers <= response["metrics"].keys() <= numbers | flags  # what is a flag now was a number once
+    assert numbers <= response["metrics"].keys() <= numbers | flags  # a key that is a flag now may have been a number
     assert flags <= response["flags"].keys() <= numbers | flags
     _assert_point(response, -1, figures, now.raw, slug)
 
 
 def assert_versions(response: Json, now: Now, slug: str) -> None:
-    """What runs now by `GET applications/{slug}/versions`: spellings of a release are one, under the most frequent."""
+    """The current counts of `GET applications/{slug}/versions`. A release has its most frequent spelling."""
     groups: dict[Version | str, Counter[str]] = {}
     for version, instances in truth.running(*now, slug).items():
         groups.setdefault(truth.release(version) or version, Counter())[version] = instances
     label = {each: min(found, key=lambda version: (-found[version], version)) for each, found in groups.items()}
-    now_shown = {version: values[-1] for version, values in response["versions"].items() if values[-1]}
-    assert now_shown == {label[each]: found.total() for each, found in groups.items()}
-    assert response["total"][-1] == (sum(now_shown.values()) or None)
+    current = {version: values[-1] for version, values in response["versions"].items() if values[-1]}
+    assert current == {label[each]: found.total() for each, found in groups.items()}
+    assert response["total"][-1] == (sum(current.values()) or None)
     shown = [truth.release(version) for version in response["versions"]]
     releases = [each for each in shown if each is not None]
     assert shown == [None] * shown.count(None) + sorted(releases)
@@ -180,27 +179,27 @@ def assert_versions(response: Json, now: Now, slug: str) -> None:
     assert behind == {label[each]: (groups[each].total(), count) for each, count in later.items() if count}
 
 
-def assert_series(response: Json, now: Now, slug: str, asked_for: Sequence[str] = ()) -> None:
-    """`GET metrics/{app}`, at each of its moments; before the first one of `all` nothing was known."""
+def assert_series(response: Json, now: Now, slug: str, requested: Sequence[str] = ()) -> None:
+    """`GET metrics/{app}` at each timestamp. Before the first one of `all` there was no value."""
     raw, reported = now.raw, {*response["metrics"], *response["flags"]}
-    moments = [datetime.fromisoformat(at) for at in response["timestamps"]]
-    assert 2 <= len(moments) <= MAX_POINTS
-    assert moments == sorted(set(moments))
-    assert abs(moments[-1] - now.at) < timedelta(minutes=1)
+    timestamps = [datetime.fromisoformat(at) for at in response["timestamps"]]
+    assert 2 <= len(timestamps) <= MAX_POINTS
+    assert timestamps == sorted(set(timestamps))
+    assert abs(timestamps[-1] - now.at) < timedelta(minutes=1)
     assert response["running_since"] == response["timestamps"][-2]
     for values in [*response["metrics"].values(), *response["instances"].values(), *_lists(response["flags"])]:
-        assert len(values) == len(moments)
+        assert len(values) == len(timestamps)
     assert response["metrics"].keys() == response["instances"].keys()
     assert all(map(_is_visible(raw, slug), reported))
-    for index, at in enumerate(moments[:-1]):
+    for index, at in enumerate(timestamps[:-1]):
         figures = MetricValues.of(truth.reporting_then(raw, slug, at, now.window))
-        known = {*figures.numbers, *figures.flags} & set(asked_for)
+        known = {*figures.numbers, *figures.flags} & set(requested)
         assert set(filter(_is_visible(raw, slug), known)) <= reported
         _assert_point(response, index, figures, raw, slug)
     _assert_point(response, -1, MetricValues.of(truth.reporting(*now, slug)), raw, slug)
-    if response["period"] == "all" and 2 < len(moments) < MAX_POINTS:
-        for back in range(1, EARLIER_POINTS):
-            earlier = moments[0] - back * (moments[1] - moments[0])
+    if response["period"] == "all" and 2 < len(timestamps) < MAX_POINTS:
+        for steps in range(1, EARLIER_POINTS):
+            earlier = timestamps[0] - steps * (timestamps[1] - timestamps[0])
             figures = MetricValues.of(truth.reporting_then(raw, slug, earlier, now.window))
             assert not reported & {*figures.numbers, *figures.flags}
 
@@ -229,9 +228,9 @@ def assert_applications(response: Json, now: Now) -> None:
 
 
 def _may_be_cached(raw: Raw) -> bool:
-    """Whether charts tell what has to be computed from raw snapshots, and is kept for a while."""
-    response = [override for each in raw.applications.values() for override in each.overrides.values()]
-    return any(override.get("aggregate") not in (None, "sum", "avg") for override in response)
+    """Whether charts have values that are computed from raw snapshots, and are cached therefore."""
+    overrides = [override for each in raw.applications.values() for override in each.overrides.values()]
+    return any(override.get("aggregate") not in (None, "sum", "avg") for override in overrides)
 
 
 def _assert_point(response: Json, index: int, figures: MetricValues, raw: Raw, slug: str) -> None:
@@ -244,8 +243,8 @@ def _assert_point(response: Json, index: int, figures: MetricValues, raw: Raw, s
         else:
             _assert_value(values[index], figures, key, truth.aggregate(key, raw, slug), at)
     for key, flag in response["flags"].items():
-        answers = figures.flags.get(key, [])
-        expected = (sum(answers), len(answers)) if answers else (None, None)
+        flags = figures.flags.get(key, [])
+        expected = (sum(flags), len(flags)) if flags else (None, None)
         assert (flag["true"][index], flag["instances"][index]) == expected, (key, at)
 
 

@@ -1,4 +1,4 @@
-"""What the truth is made of: the rows of `snapshots`, what an install said of itself, and what the vendor said."""
+"""The oracle's input: the rows of snapshots, of instances without derived columns, and of applications."""
 
 import json
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ Leaf = Decimal | bool | str
 
 @dataclass(frozen=True)
 class Instance:
-    """An install as it is now, but for its metrics."""
+    """The current state of an instance without its metrics."""
 
     instance_id: str
     status: str
@@ -39,7 +39,7 @@ class Instance:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A snapshot; `leaves` are what is aggregated of it, by dotted key."""
+    """A snapshot. `leaves` are its aggregated values by dotted key."""
 
     instance_id: str
     snapshot_at: datetime
@@ -50,7 +50,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Application:
-    """What the vendor says of an application."""
+    """An application with its overrides."""
 
     slug: str
     name: str
@@ -60,7 +60,7 @@ class Application:
 
 @dataclass(frozen=True)
 class Raw:
-    """All of it, at one moment; snapshots by instance, the oldest first."""
+    """All rows at one time. Snapshots are listed by instance, oldest first."""
 
     instances: dict[str, Instance]
     snapshots: dict[str, list[Snapshot]]
@@ -68,7 +68,7 @@ class Raw:
 
 
 def read_raw(database: str) -> Raw:
-    """Reads it in one transaction."""
+    """Reads all rows in one transaction."""
     connection = psycopg2.connect(database)
     connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
     try:
@@ -93,13 +93,13 @@ def read_raw(database: str) -> Raw:
 
 
 def leaves_of(metrics: str) -> dict[str, Leaf]:
-    """What is aggregated of a metrics object, JSON."""
-    said = json.loads(metrics, parse_int=Decimal, parse_float=Decimal)
-    return {key: value for key, value in flat(said) if _is_aggregated(value)}
+    """The aggregated values of a metrics object in JSON."""
+    decoded = json.loads(metrics, parse_int=Decimal, parse_float=Decimal)
+    return {key: value for key, value in flat(decoded) if _is_aggregated(value)}
 
 
 def flat(metrics: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """Leaves by dotted key."""
+    """All leaves with their dotted keys."""
     pairs: list[tuple[str, Any]] = []
     for name, value in metrics.items():
         pairs += flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]

@@ -1,4 +1,4 @@
-"""What follows from the raw rows at a moment: DESIGN's definitions, said again in plain Python."""
+"""The figures that follow from the raw rows at a given time: the definitions of docs/figures.md in plain Python."""
 
 import re
 from collections import Counter
@@ -27,12 +27,12 @@ STATISTICS: dict[Aggregate, set[str]] = {
     | {"p50", "p75", "p90", "p95", "p98", "p99", "p999"},
 }
 
-MAX_VALUES = 20  # of a category that are told
+MAX_VALUES = 20  # of a category in a response
 
 
 @dataclass
 class MetricValues:
-    """What some snapshots say: by key, the values of those that answered."""
+    """The values of some snapshots by key."""
 
     numbers: dict[str, list[Decimal]] = field(default_factory=dict)
     flags: dict[str, list[bool]] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class MetricValues:
 
     @classmethod
     def of(cls, snapshots: Iterable[Snapshot]) -> "MetricValues":
-        """Of these, one of each instance."""
+        """The values of these snapshots, one of each instance."""
         figures = cls()
         for snapshot in snapshots:
             for key, value in snapshot.leaves.items():
@@ -53,7 +53,7 @@ class MetricValues:
         return figures
 
     def aggregated(self, key: str, aggregate: Aggregate) -> Fraction:
-        """A number's aggregate, exactly."""
+        """The exact aggregate of a numeric metric."""
         values = [Fraction(value) for value in self.numbers[key]]
         match aggregate:
             case "sum":
@@ -70,25 +70,25 @@ class MetricValues:
                 assert_never(aggregate)
 
     def percentile(self, key: str, share: Fraction) -> Fraction:
-        """Linear between neighbours."""
+        """A percentile of a numeric metric, interpolated between the two nearest values."""
         values = sorted(Fraction(value) for value in self.numbers[key])
-        place = share * (len(values) - 1)
-        low = int(place)
+        rank = share * (len(values) - 1)
+        low = int(rank)
         high = min(low + 1, len(values) - 1)
-        return values[low] + (place - low) * (values[high] - values[low])
+        return values[low] + (rank - low) * (values[high] - values[low])
 
 
 def kind(key: str, raw: Raw, slug: str) -> str:
-    """Business or system."""
+    """`business` or `system`."""
     system = key.startswith(("sys_", "app_")) or bool(SYSTEM_WORDS & _words(key))
     return raw.applications[slug].overrides.get(key, {}).get("kind") or ("system" if system else "business")
 
 
 def aggregate(key: str, raw: Raw, slug: str) -> Aggregate:
-    """How a number of an application is aggregated over instances."""
-    said: Aggregate | None = raw.applications[slug].overrides.get(key, {}).get("aggregate")
-    if said is not None:
-        return said
+    """The aggregate of a numeric metric of an application."""
+    override: Aggregate | None = raw.applications[slug].overrides.get(key, {}).get("aggregate")
+    if override is not None:
+        return override
     if key.startswith(("sys_", "app_")) or SYSTEM_WORDS & _words(key):
         return "avg"
     words = _words(re.sub(r"(?i)(?<=[^a-z0-9])min[^a-z0-9]*$", "", key))
@@ -96,7 +96,7 @@ def aggregate(key: str, raw: Raw, slug: str) -> Aggregate:
 
 
 def global_numbers(raw: Raw, now: datetime, window: timedelta) -> dict[str, tuple[Aggregate, list[Decimal]]]:
-    """Numbers over all applications that do not hide them, of those whose sums have one meaning in all of them."""
+    """Numeric metrics over all applications that do not hide them, if these have one aggregate: sum or avg."""
     found: dict[str, tuple[set[Aggregate], list[Decimal]]] = {}
     for slug in raw.applications:
         for key, values in MetricValues.of(reporting(raw, now, window, slug)).numbers.items():
@@ -112,22 +112,22 @@ def global_numbers(raw: Raw, now: datetime, window: timedelta) -> dict[str, tupl
 
 
 def is_hidden(key: str, raw: Raw, slug: str) -> bool:
-    """Whether the vendor wants it nowhere."""
+    """Whether an override hides the metric."""
     return bool(raw.applications[slug].overrides.get(key, {}).get("hidden"))
 
 
 def current(raw: Raw, instance: Instance) -> Snapshot | None:
-    """The newest snapshot, whatever order they arrived in."""
+    """The snapshot with the newest timestamp, in whatever order they arrived."""
     return max(raw.snapshots[instance.instance_id], key=lambda snapshot: snapshot.snapshot_at, default=None)
 
 
 def is_active(instance: Instance, now: datetime, within: timedelta) -> bool:
-    """Proven or approved, not revoked, and seen."""
+    """Whether the instance has the status `active` and was seen within this time."""
     return instance.status == "active" and instance.last_seen_at is not None and instance.last_seen_at > now - within
 
 
 def is_counted(raw: Raw, instance: Instance) -> bool:
-    """Whether an active one is in the headline."""
+    """Whether the headline counts the instance if it is active."""
     newest = current(raw, instance)
     ephemeral = newest is not None and newest.leaves.get("sys_ephemeral") is True
     return instance.environment.lower() not in UNCOUNTED and not ephemeral
@@ -136,7 +136,7 @@ def is_counted(raw: Raw, instance: Instance) -> bool:
 def reporting(
     raw: Raw, now: datetime, window: timedelta, slug: str | None = None, *, counted_only: bool = False
 ) -> Iterator[Snapshot]:
-    """The current snapshots that KPIs are over, of an application or of all."""
+    """The current snapshots that KPIs aggregate, of an application or of all."""
     for instance in raw.instances.values():
         newest = current(raw, instance)
         if (
@@ -150,7 +150,7 @@ def reporting(
 
 
 def reporting_then(raw: Raw, slug: str, then: datetime, window: timedelta) -> Iterator[Snapshot]:
-    """The snapshots that were current at a moment in the past, of those that were sent for an application."""
+    """The snapshots of an application that were current at a time in the past."""
     for instance_id, snapshots in raw.snapshots.items():
         revoked_at = raw.instances[instance_id].revoked_at
         known = [snapshot for snapshot in snapshots if then - window < snapshot.snapshot_at <= then]
@@ -159,13 +159,13 @@ def reporting_then(raw: Raw, slug: str, then: datetime, window: timedelta) -> It
 
 
 def running(raw: Raw, now: datetime, window: timedelta, slug: str) -> Counter[str]:
-    """Versions of the instances that KPIs are over, as each spells its own."""
+    """The versions, as sent, of the instances that KPIs aggregate."""
     reporting_ids = {snapshot.instance_id for snapshot in reporting(raw, now, window, slug)}
     return Counter(raw.instances[instance_id].app_version for instance_id in reporting_ids)
 
 
 def release(version: str) -> Version | None:
-    """None for a name. Of what Python packages are versioned by, which is what the tests' fleets say."""
+    """The parsed version; None for a name. Supports versions of Python packages only, which the tests' fleets use."""
     try:
         return Version(Version(version).public)
     except InvalidVersion:
@@ -173,30 +173,30 @@ def release(version: str) -> Version | None:
 
 
 def counts(raw: Raw, now: datetime, window: timedelta, slug: str | None = None) -> dict[str, int]:
-    """Instances of an application, or of all."""
+    """The counts of instances of an application, or of all."""
     listed = [instance for instance in raw.instances.values() if slug is None or instance.app_slug == slug]
-    mine = [instance for instance in listed if not is_unproven(instance)]
-    active = [instance for instance in mine if is_active(instance, now, window)]
+    proven = [instance for instance in listed if not is_unproven(instance)]
+    active = [instance for instance in proven if is_active(instance, now, window)]
     counted = sum(is_counted(raw, instance) for instance in active)
     return {
-        "total": len(mine),
+        "total": len(proven),
         "active": len(active),
-        "pending": sum(instance.status == "pending" for instance in mine),
-        "revoked": sum(instance.status == "revoked" for instance in mine),
+        "pending": sum(instance.status == "pending" for instance in proven),
+        "revoked": sum(instance.status == "revoked" for instance in proven),
         "counted": counted,
         "excluded": len(active) - counted,
-        "unproven": len(listed) - len(mine),
+        "unproven": len(listed) - len(proven),
         "unreported": max(0, len(active) - sum(1 for _ in reporting(raw, now, window, slug))),
     }
 
 
 def is_unproven(instance: Instance) -> bool:
-    """Registered, without any signed request yet."""
+    """Whether the instance has registered and sent no signed request yet."""
     return instance.status == "pending" and instance.first_seen_at is None
 
 
 def new_this_week(raw: Raw, now: datetime) -> int:
-    """First seen in the running hour or the 168 before it."""
+    """The number of instances first seen in the current hour or the 168 hours before it."""
     since = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=168)
     return sum(
         instance.first_seen_at is not None and instance.first_seen_at >= since for instance in raw.instances.values()
@@ -204,7 +204,7 @@ def new_this_week(raw: Raw, now: datetime) -> int:
 
 
 def changes(raw: Raw, window: timedelta) -> Iterator[datetime]:
-    """The moments at which time alone changes a figure; beside them, each full hour does."""
+    """The times at which time alone changes a figure, in addition to each full hour."""
     for instance in raw.instances.values():
         if instance.last_seen_at is not None:
             yield from (instance.last_seen_at + lapse for lapse in {window, *LAPSES.values()})
@@ -213,5 +213,5 @@ def changes(raw: Raw, window: timedelta) -> Iterator[datetime]:
 
 
 def _words(key: str) -> set[str]:
-    apart = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", key)
-    return set(re.split(r"[^a-z0-9]+", apart.lower()))
+    separated = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", key)
+    return set(re.split(r"[^a-z0-9]+", separated.lower()))
