@@ -1,4 +1,4 @@
-"""What tests share is in tests/support; a file of tests can be moved or removed without a look at the others."""
+"""Test modules are independent of each other: shared code is in tests/support, and names of tests are short."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from tests.support.imports import imported_modules
 
 TESTS = Path(__file__).parent
-MAX_NAME = 72  # characters: a failed test is one line in the summary
+MAX_NAME = 72  # characters, so that a failed test fits one line of the summary
 
 
 @pytest.mark.parametrize("file", sorted(TESTS.rglob("*.py")), ids=lambda file: str(file.relative_to(TESTS)))
@@ -21,6 +21,6 @@ def test_no_module_imports_tests_or_a_conftest(file: Path) -> None:
 
 @pytest.mark.parametrize("file", sorted(TESTS.rglob("test_*.py")), ids=lambda file: str(file.relative_to(TESTS)))
 def test_names_of_tests_are_short(file: Path) -> None:
-    """A name states the promise in short; the docstring may continue it."""
+    """A name states the promise; the docstring may continue it."""
     names = re.findall(r"def (test_\w+)", file.read_text(encoding="utf-8"))
     assert not [name for name in names if len(name) > MAX_NAME]

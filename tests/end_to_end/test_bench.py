@@ -18,21 +18,21 @@ from tests.support.server_process import ServerProcess
 CHECKOUT = Path(__file__).parent.parent.parent
 CONNECTIONS = 2
 
-wants_wrk = pytest.mark.skipif(not is_installed(), reason=INSTALL_HINT)
+needs_wrk = pytest.mark.skipif(not is_installed(), reason=INSTALL_HINT)
 
 
 @pytest.mark.long
-@wants_wrk
+@needs_wrk
 def test_the_quick_intake_bench_stores_what_is_acknowledged(postgres_dir: Path) -> None:
     shape = ("--quick", "--workers", "1", "--connections", f"{CONNECTIONS}", "--folder", str(postgres_dir))
     done = subprocess.run(
         [sys.executable, "-m", "bench.intake", *shape], cwd=CHECKOUT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    said = re.search(r"acknowledged ([\d,]+), stored ([\d,]+), sent ([\d,]+)", done.stdout)
-    assert said is not None, done.stdout
-    acknowledged, in_the_database, sent = (int(figure.replace(",", "")) for figure in said.groups())
-    assert 0 < acknowledged <= in_the_database <= sent
+    found = re.search(r"acknowledged ([\d,]+), stored ([\d,]+), sent ([\d,]+)", done.stdout)
+    assert found is not None, done.stdout
+    acknowledged, stored, sent = (int(figure.replace(",", "")) for figure in found.groups())
+    assert 0 < acknowledged <= stored <= sent
     assert list(postgres_dir.iterdir()) == []
 
 
@@ -56,7 +56,7 @@ def test_installs_seeded_by_a_bench_are_counted(server: ServerProcess, database:
     assert (len(instances.json()), instances.headers["X-Feed-Cursor"]) == (7, "7")
 
 
-@wants_wrk
+@needs_wrk
 def test_signed_requests_are_sent_once_exhaustion_is_invalid(
     server: ServerProcess, database: str, tmp_path: Path
 ) -> None:
@@ -68,14 +68,14 @@ def test_signed_requests_are_sent_once_exhaustion_is_invalid(
     assert len(stored_snapshots(database)) == 9  # wrk reads the first one without sending it
 
 
-@wants_wrk
+@needs_wrk
 def test_a_response_other_than_2xx_is_invalid(shared_server: ServerProcess, tmp_path: Path) -> None:
-    strangers = Fleet(100).sign(tmp_path / "requests", 1_000, CONNECTIONS)
+    unknown_installs = Fleet(100).sign(tmp_path / "requests", 1_000, CONNECTIONS)
     with pytest.raises(InvalidRun, match="403"):
-        run_wrk(shared_server.url, strangers, CONNECTIONS, 1)
+        run_wrk(shared_server.url, unknown_installs, CONNECTIONS, 1)
 
 
-@wants_wrk
+@needs_wrk
 def test_missing_responses_of_a_killed_server_are_invalid(server: ServerProcess, database: str, tmp_path: Path) -> None:
     fleet = Fleet(100)
     fleet.seed(database)
@@ -87,8 +87,8 @@ def test_missing_responses_of_a_killed_server_are_invalid(server: ServerProcess,
     killer.join()
 
 
-@pytest.mark.parametrize("in_the_database", [99, 121])
-def test_stored_snapshots_must_be_between_acknowledged_and_sent(in_the_database: int) -> None:
+@pytest.mark.parametrize("stored", [99, 121])
+def test_stored_snapshots_must_be_between_acknowledged_and_sent(stored: int) -> None:
     run = WrkRun(1.0, sent=120, exhausted=0, failures=0, p50_ms=1, p99_ms=1, statuses={"202": 100}, wrk_cores=0)
     with pytest.raises(InvalidRun, match="120 sent, 100 were acknowledged"):
-        Totals().add_server_run(run, in_the_database)
+        Totals().add_server_run(run, stored)

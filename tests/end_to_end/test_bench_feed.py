@@ -1,4 +1,4 @@
-"""The feed bench counts each frame, and a snapshot that was not received is no figure."""
+"""The feed bench counts each frame, and a missing snapshot makes a run invalid."""
 
 import math
 import socket
@@ -17,7 +17,7 @@ from bench.support.errors import InvalidRun
 
 CHECKOUT = Path(__file__).parent.parent.parent
 EXAMPLE = b'{"type":"instance","cursor":1,"instance":{"metrics":{"invoices_sent": 1, "plan": "team"}}}'
-LIMIT_S = 10
+TIMEOUT_S = 10
 
 
 @pytest.mark.long
@@ -50,25 +50,25 @@ def test_subscribers_count_messages_and_the_sample_records_each(readers: int) ->
     assert len(run.latencies_ms) == 40 * len(run.received.arrivals)
 
 
-@pytest.mark.parametrize("piece", [1, 7, 100_000])
-def test_frames_of_any_length_and_split_are_separated(piece: int) -> None:
+@pytest.mark.parametrize("chunk_bytes", [1, 7, 100_000])
+def test_frames_of_any_length_and_split_are_separated(chunk_bytes: int) -> None:
     texts = [
         b'{"type":"hello","cursor":4,"heartbeat_s":15}',
-        _padded(b'{"cursor":5,"invoices_sent":17,"', 400),
-        _padded(b'{"cursor":6,"invoices_sent":18,"', 70_000),
+        _pad(b'{"cursor":5,"invoices_sent":17,"', 400),
+        _pad(b'{"cursor":6,"invoices_sent":18,"', 70_000),
         b'{"cursor":7,"app":"bench"}',
     ]
-    stream = b"".join([_framed(texts[0]), b"\x89\0", *(_framed(text) for text in texts[1:])])
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.settimeout(LIMIT_S)
-        theirs.settimeout(LIMIT_S)
-        buffer, reader = ReadBuffer(), Reader(ours, b"", array("q"))
-        for at in range(0, len(stream), piece):
-            theirs.sendall(stream[at : at + piece])
-            while reader.bytes_read < min(at + piece, len(stream)):
+    stream = b"".join([_encode_frame(texts[0]), b"\x89\0", *(_encode_frame(text) for text in texts[1:])])
+    client_socket, server_socket = socket.socketpair()
+    with client_socket, server_socket:
+        client_socket.settimeout(TIMEOUT_S)
+        server_socket.settimeout(TIMEOUT_S)
+        buffer, reader = ReadBuffer(), Reader(client_socket, b"", array("q"))
+        for at in range(0, len(stream), chunk_bytes):
+            server_socket.sendall(stream[at : at + chunk_bytes])
+            while reader.bytes_read < min(at + chunk_bytes, len(stream)):
                 buffer.read(reader)
-        assert theirs.recv(100) == PONG
+        assert server_socket.recv(100) == PONG
     assert (reader.messages, reader.bytes_read, reader.cursor, reader.partial) == (4, len(stream), 7, b"")
     assert reader.arrivals is not None
     assert list(reader.arrivals[::2]) == [17, 18]
@@ -100,12 +100,12 @@ def _received(arrivals: "array[int]", behind: int) -> ReceiveResult:
     )
 
 
-def _padded(start: bytes, length: int) -> bytes:
+def _pad(start: bytes, length: int) -> bytes:
     return start + b"x" * (length - len(start) - 2) + b'"}'
 
 
-def _framed(payload: bytes) -> bytes:
-    """As a server writes it."""
+def _encode_frame(payload: bytes) -> bytes:
+    """A text frame as a server sends it."""
     if len(payload) < 126:
         return bytes((0x81, len(payload))) + payload
     if len(payload) < 2**16:

@@ -22,7 +22,7 @@ INSTALLS = 150
 
 Rows = dict[tuple[object, ...], tuple[Decimal, ...]]
 
-MOVED = """
+TALLIES_OF_INSTANCES = """
 WITH before AS (
     SELECT * FROM instance_states WHERE FALSE
 ),
@@ -31,10 +31,10 @@ after AS (
     FROM instance_states
 ),
 -- use: deltas
-whole AS (
+all_deltas AS (
     SELECT * FROM deltas
 )
-SELECT app_slug, metric_type, key, value, total, instances, counted_total, counted_instances FROM whole
+SELECT app_slug, metric_type, key, value, total, instances, counted_total, counted_instances FROM all_deltas
 """
 TALLIES = "SELECT app_slug, metric_type, key, value, total, instances, counted_total, counted_instances FROM tallies"
 HOURS = "SELECT app_slug, metric_type, key, value, at, total, instances FROM series_hours"
@@ -43,7 +43,7 @@ SELECT app_slug, metric_type, key, value, at, total, instances FROM series_days
 WHERE at >= (SELECT min(at) FROM series_hours)
 """
 VERSIONS = "SELECT instance_id::text, app_version, app_slug, first_at FROM versions_seen"
-MISPLACED = """
+COUNT_WRONG_COLUMNS = """
 WITH before AS (
     SELECT * FROM instance_states WHERE FALSE
 ),
@@ -52,14 +52,14 @@ after AS (
     FROM instance_states
 ),
 -- use: deltas
-misplaced AS (
+wrong AS (
     SELECT FROM instances i
     JOIN evaluated p USING (instance_id)
     WHERE
         (i.counted, i.reporting) <> (p.counted, p.reporting) OR i.elapsed_windows > p.elapsed_windows
         OR i.refresh_at <> p.refresh_at
 )
-SELECT count(*) FROM misplaced
+SELECT count(*) FROM wrong
 """
 
 
@@ -78,17 +78,17 @@ def test_the_quick_read_bench_requests_each_endpoint(postgres_dir: Path) -> None
 
 
 @pytest.fixture(autouse=True)
-def may_checkpoint(postgres: str) -> None:
-    """As for a bench, which seeds millions of rows."""
+def checkpoint_privilege(postgres: str) -> None:
+    """Allows the role to run CHECKPOINT, as the bench does after seeding."""
     with superuser_cursor(postgres) as cursor:
         cursor.execute(f"GRANT pg_checkpoint TO {ROLE}")
 
 
 def test_tallies_of_a_seeded_fleet_match_its_instances(database: str) -> None:
     seed_fleet(database, SeededFleet(INSTALLS, 12))
-    assert _rows(database, TALLIES, 4) == _rows(database, expand_parts(MOVED), 4)
+    assert _rows(database, TALLIES, 4) == _rows(database, expand_parts(TALLIES_OF_INSTANCES), 4)
     with open_cursor(database) as cursor:
-        cursor.execute(expand_parts(MISPLACED))
+        cursor.execute(expand_parts(COUNT_WRONG_COLUMNS))
         assert cursor.fetchone() == (0,)
 
 
@@ -102,7 +102,7 @@ def test_series_of_a_seeded_fleet_match_the_rollup(database: str) -> None:
             "DELETE FROM series_hours; DELETE FROM series_days; DELETE FROM versions_seen;"
             "UPDATE series_head SET cursor = 0"
         )
-    asyncio.run(_roll(database))
+    asyncio.run(_roll_up(database))
     assert _rows(database, HOURS, 5) == hours
     assert _rows(database, DAYS, 5) == days
     assert _rows(database, VERSIONS, 2) == versions
@@ -121,7 +121,7 @@ def test_an_endpoint_exists_if_server_has_its_route_and_query() -> None:
     assert not any(Endpoint(path, path).exists for path in ("statistics", "instances?shape=round", "metrics"))
 
 
-async def _roll(database: str) -> None:
+async def _roll_up(database: str) -> None:
     async with Database.connect(Settings(), database, size=1) as pool:
         rollup = Rollup(pool)
         while await rollup.roll_up():
@@ -129,7 +129,7 @@ async def _roll(database: str) -> None:
 
 
 def _rows(database: str, sql: str, names: int) -> Rows:
-    """By name, those that are not nothing."""
+    """The rows with a value other than zero, by their first `names` columns."""
     with open_cursor(database) as cursor:
         cursor.execute(sql)
         return {row[:names]: row[names:] for row in cursor.fetchall() if any(row[names:])}

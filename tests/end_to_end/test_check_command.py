@@ -1,4 +1,4 @@
-"""`shm check` as a command: beside servers, before the first start, and without a database."""
+"""`shm check`: while servers run, before the first start, and without a database."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -18,11 +18,11 @@ def test_exit_status_reports_differences_and_repair_clears_them(server: ServerPr
     with admin_cursor(database) as cursor:
         cursor.execute("UPDATE tallies SET total = 2 WHERE key = 'sent'")
         cursor.execute("UPDATE instances SET counted = FALSE")
-    spoilt = run_shm("check", "--dsn", database)
-    assert spoilt.returncode == 1
-    assert f"instances: {install.instance_id[:8]}, counted: is false, should be true" in spoilt.stdout.splitlines()
-    assert "tallies: ledger, number, sent: is 2 over 1, counted 5 over 1, should be " in spoilt.stdout
-    assert "`shm check --repair` corrects them" in spoilt.stderr
+    damaged = run_shm("check", "--dsn", database)
+    assert damaged.returncode == 1
+    assert f"instances: {install.instance_id[:8]}, counted: is false, should be true" in damaged.stdout.splitlines()
+    assert "tallies: ledger, number, sent: is 2 over 1, counted 5 over 1, should be " in damaged.stdout
+    assert "`shm check --repair` corrects them" in damaged.stderr
     repaired = run_shm("check", "--repair", SHM_DB_DSN=database)
     assert repaired.returncode == 0, repaired.stderr
     assert all(line.startswith("repaired ") for line in repaired.stdout.splitlines())

@@ -40,7 +40,7 @@ class Victim(Enum):
 def seeded_random() -> random.Random:
     """The generator that chooses moments and victims. A failed test prints how to repeat its choices."""
     seed = int(os.environ.get("DURABILITY_SEED") or secrets.randbits(32))
-    print(f"repeat it with DURABILITY_SEED={seed}")
+    print(f"to repeat this run: DURABILITY_SEED={seed}")
     return random.Random(seed)
 
 
@@ -58,7 +58,7 @@ def run_round(cluster: Cluster, load: Load, victim: Victim, rng: random.Random) 
         time.sleep(rng.uniform(0, 0.05))
         kill(cluster, victim, rng)
         load.reset_progress()
-        load.wait_for(load.has_progress, f"snapshots taken again after {victim}")
+        load.wait_for(load.has_progress, f"new acknowledged snapshots after {victim}")
         load.wait_for(cluster.is_ready, "every server ready")
     assert_acknowledged_stored(load, cluster.servers, cluster.dsn)
 
@@ -114,7 +114,7 @@ def test_two_servers_on_one_database_survive_kills_under_load(postgres_dir: Path
         check_rounds(cluster, each)
 
 
-def test_sigterm_answers_what_is_in_flight(serve: Callable[..., ServerProcess], database: str) -> None:
+def test_sigterm_answers_requests_in_flight(serve: Callable[..., ServerProcess], database: str) -> None:
     server = serve()
     install = Install(server.url).enroll()
     with admin_cursor(database) as cursor, ThreadPoolExecutor(2) as pool:

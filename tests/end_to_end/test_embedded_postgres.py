@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL on odd machines: libpq's environment, another user's data directory, one without rights."""
+"""The embedded PostgreSQL: libpq's environment, another user's data directory, and the privileges of its role."""
 
 import multiprocessing
 import os
@@ -21,7 +21,7 @@ from tests.support.databases import admin_cursor, migrate
 from tests.support.installs import Install
 from tests.support.shm_command import run_shm
 
-LIMIT_S = 60
+TIMEOUT_S = 60
 LIBPQ_ENVIRONMENT = {
     "PGPORT": "1",
     "PGHOST": "/nowhere",
@@ -106,16 +106,16 @@ def running_as(user: pwd.struct_passwd, data_dir: Path) -> Iterator[None]:
         with EmbeddedPostgres(data_dir).running() as dsn:
             migrate(dsn)
             is_ready.set()
-            stop.wait(LIMIT_S)
+            stop.wait(TIMEOUT_S)
 
     process = context.Process(target=run)
     process.start()
     try:
-        assert is_ready.wait(LIMIT_S)
+        assert is_ready.wait(TIMEOUT_S)
         yield
     finally:
         stop.set()
-        process.join(LIMIT_S)
+        process.join(TIMEOUT_S)
     assert process.exitcode == 0
 
 

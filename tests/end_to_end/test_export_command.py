@@ -1,4 +1,4 @@
-"""`shm export`: directly from the database, to standard output or to a file that is there whole or not at all."""
+"""`shm export`: reads the database and writes to standard output, or atomically to a file."""
 
 import csv
 import os
@@ -16,10 +16,10 @@ from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 from tests.support.shm_command import SHM
 
-LIMIT_S = 60
+TIMEOUT_S = 60
 
 
-def started(*arguments: str, database: str) -> "subprocess.Popen[bytes]":
+def start_export(*arguments: str, database: str) -> "subprocess.Popen[bytes]":
     """`shm export` with exactly these arguments."""
     return subprocess.Popen(
         [*SHM, "export", *arguments],
@@ -31,19 +31,19 @@ def started(*arguments: str, database: str) -> "subprocess.Popen[bytes]":
 
 
 def run(*arguments: str, database: str) -> tuple[int, str, str]:
-    """Its status, and what it output on both outputs."""
-    process = started(*arguments, database=database)
-    output, error_output = process.communicate(timeout=LIMIT_S)
+    """The exit status, standard output and standard error of `shm export`."""
+    process = start_export(*arguments, database=database)
+    output, error_output = process.communicate(timeout=TIMEOUT_S)
     return process.returncode, output.decode(), error_output.decode()
 
 
-def test_it_says_what_the_server_says(server: ServerProcess, database: str) -> None:
+def test_it_writes_the_same_as_the_server(server: ServerProcess, database: str) -> None:
     Install(server.url).enroll({"n": 1.5})
     Install(server.url, app_name="Kiosk").enroll({"m": 2})
     assert run(database=database)[:2] == (0, server.get("export").content.decode())
-    asked = ("--app", "Ledger", "--status", "active", "--format", "jsonl")
+    arguments = ("--app", "Ledger", "--status", "active", "--format", "jsonl")
     lines = server.get("export?app=Ledger&status=active&format=jsonl").text
-    assert run(*asked, database=database)[:2] == (0, lines)
+    assert run(*arguments, database=database)[:2] == (0, lines)
     assert lines.count("\n") == 1
 
 
@@ -61,14 +61,14 @@ def test_a_terminal_gets_no_escape_sequence(server: ServerProcess, database: str
         stderr=subprocess.PIPE,
     )
     os.close(slave)
-    shown = bytearray()
+    output = bytearray()
     with suppress(OSError):  # the end of a terminal
         while chunk := os.read(master, 4096):
-            shown += chunk
+            output += chunk
     os.close(master)
-    _, error_output = process.communicate(timeout=LIMIT_S)
+    _, error_output = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0, error_output
-    text = shown.decode().replace("\r\n", "\n")
+    text = output.decode().replace("\r\n", "\n")
     assert "plan" in text
     assert all(character == "\n" or character.isprintable() for character in text)
     assert "\x9b31m" in run("--format", output_format, database=database)[1]
@@ -94,35 +94,35 @@ def test_a_file_is_its_owners_alone_and_replaces_an_older_one(database: str, tmp
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_file_is_left_as_it_was_where_the_export_is_ended(database: str, tmp_path: Path) -> None:
+def test_an_interrupted_export_leaves_the_file_unchanged(database: str, tmp_path: Path) -> None:
     insert_fleet(database, 2_000, texts=50)
     file = tmp_path / "fleet.jsonl"
     file.write_text("older")
-    process = started("--format", "jsonl", "--output", str(file), database=database)
+    process = start_export("--format", "jsonl", "--output", str(file), database=database)
     wait_for(lambda: any(each.stat().st_size > 2**20 for each in tmp_path.iterdir()), "some of the export")
     process.send_signal(signal.SIGTERM)
-    _, error_output = process.communicate(timeout=LIMIT_S)
+    _, error_output = process.communicate(timeout=TIMEOUT_S)
     assert (process.returncode, b"Traceback" in error_output) == (128 + signal.SIGTERM, False)
     assert [each.read_text() for each in tmp_path.iterdir()] == ["older"]
 
 
-def test_what_cannot_be_written_is_told_in_a_sentence(database: str, tmp_path: Path) -> None:
-    for place in (str(tmp_path / "nowhere" / "fleet.csv"), str(tmp_path), os.devnull):
-        status, output, error_output = run("--output", place, database=database)
+def test_an_unwritable_file_is_reported_in_a_sentence(database: str, tmp_path: Path) -> None:
+    for path in (str(tmp_path / "nowhere" / "fleet.csv"), str(tmp_path), os.devnull):
+        status, output, error_output = run("--output", path, database=database)
         assert (status, output) == (1, "")
         assert "shm: " in error_output
         assert "Traceback" not in error_output
 
 
-def test_it_ends_quietly_where_its_reader_has_gone(database: str) -> None:
+def test_a_closed_pipe_ends_the_export_without_a_message(database: str) -> None:
     insert_fleet(database, 500, texts=50)
-    process = started("--format", "jsonl", database=database)
+    process = start_export("--format", "jsonl", database=database)
     assert process.stdout is not None
     assert process.stderr is not None
     assert process.stdout.readline().startswith(b"{")
     process.stdout.close()
     error_output = process.stderr.read()
     process.stderr.close()
-    assert process.wait(LIMIT_S) == 1
+    assert process.wait(TIMEOUT_S) == 1
     assert b"Traceback" not in error_output
     assert b"Exception" not in error_output

@@ -13,12 +13,12 @@ import pytest
 
 CHECKOUT = Path(__file__).parent.parent.parent
 PACKAGES = ("", "client", "tui", "sdk")  # directories of a clone that Python imports from
-LIMIT_S = 600  # allows for an installation over a slow network
+TIMEOUT_S = 600  # allows for an installation over a slow network
 
 
 @dataclass(frozen=True)
 class Clone:
-    """A fresh clone of what is committed, and variables for Python to import from it."""
+    """A fresh clone of the last commit, and environment variables with which Python imports from it."""
 
     folder: Path
     environment: dict[str, str]
@@ -34,7 +34,7 @@ class Clone:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=LIMIT_S,
+            timeout=TIMEOUT_S,
             check=False,
         )
 
@@ -69,7 +69,7 @@ def processes_of(folder: Path) -> list[str]:
     return [line for line in lines if str(folder) in line]
 
 
-@pytest.mark.timeout(LIMIT_S)
+@pytest.mark.timeout(TIMEOUT_S)
 def test_make_demo_in_a_fresh_clone_leaves_no_process(clone: Clone) -> None:
     """It prints the fleet and keeps its data in `.demo`."""
     done = clone.make("demo")
@@ -81,7 +81,7 @@ def test_make_demo_in_a_fresh_clone_leaves_no_process(clone: Clone) -> None:
     assert processes_of(clone.folder) == []
 
 
-@pytest.mark.timeout(LIMIT_S)
+@pytest.mark.timeout(TIMEOUT_S)
 def test_a_second_make_setup_does_nothing(clone: Clone) -> None:
     assert clone.make("setup").returncode == 0
     assert "Nothing to be done" in clone.make("setup").stdout

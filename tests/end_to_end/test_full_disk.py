@@ -1,4 +1,4 @@
-"""The disk below the embedded PostgreSQL is full: clear refusals, nothing acknowledged is lost, and room heals it."""
+"""A full disk below the embedded PostgreSQL: clear refusals, no loss, and recovery once there is free space."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,9 +17,9 @@ from tests.support.shm_command import run_shm
 from tests.support.small_disk import SmallDisk, small_disk
 
 SENDERS = 8
-REFUSED = 60  # requests that were refused, before room is made
-MOST_LINES = 2  # of the log about one thing that goes on and on
-LIMIT_S = 60
+MIN_REFUSALS = 60  # before space is freed
+MAX_LOG_LINES = 2  # about one fault that repeats
+TIMEOUT_S = 60
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def disk() -> Iterator[SmallDisk]:
 
 @pytest.fixture
 def cluster(disk: SmallDisk, tmp_path: Path) -> Iterator[Cluster]:
-    """A server whose embedded PostgreSQL lives on it."""
+    """A server whose embedded PostgreSQL is on the small disk."""
     with embedded_cluster(disk.folder, tmp_path / "log", SHM_DB_PATIENCE="1s") as cluster:
         yield cluster
 
@@ -43,16 +43,16 @@ def test_a_full_disk_refuses_snapshots_and_still_serves_reads(cluster: Cluster, 
     with load.running():
         load.wait_for_more(100)
         disk.fill()
-        load.wait_for(lambda: load.refusals["database_full"] > REFUSED, "refusals for a full disk")
+        load.wait_for(lambda: load.refusals["database_full"] > MIN_REFUSALS, "refusals for a full disk")
         assert load.refusals.keys() == {"database_full"}
         for path in ("stats", "applications", "instances", "applications/ledger/kpis"):
             assert server.get(path).json()
         assert cluster.is_ready()
         disk.free_space()
         load.reset_progress()
-        load.wait_for(load.has_progress, "snapshots taken again")
+        load.wait_for(load.has_progress, "new acknowledged snapshots")
     assert_acknowledged_stored(load, cluster.servers, cluster.dsn)
-    assert server.log.count("DiskFull") <= MOST_LINES
+    assert server.log.count("DiskFull") <= MAX_LOG_LINES
     assert "Traceback" not in server.log
 
 
@@ -64,21 +64,21 @@ def test_postgres_restarts_after_a_full_disk_has_free_space(cluster: Cluster, di
         postmaster = psutil.Process(cluster.postmaster_pid())
         disk.fill()
         with pytest.raises(psycopg2.OperationalError):
-            use_up_the_write_ahead_log(connection)
-        postmaster.wait(LIMIT_S)
-        load.wait_for(lambda: load.refusals["database_unavailable"] > REFUSED, "refusals without a database")
+            fill_write_ahead_log(connection)
+        postmaster.wait(TIMEOUT_S)
+        load.wait_for(lambda: load.refusals["database_unavailable"] > MIN_REFUSALS, "refusals without a database")
         assert load.refusals.keys() <= {"database_unavailable", "database_full"}
         disk.free_space()
         load.reset_progress()
-        load.wait_for(load.has_progress, "snapshots taken again")
+        load.wait_for(load.has_progress, "new acknowledged snapshots")
     assert_acknowledged_stored(load, cluster.servers, cluster.dsn)
     assert "Free disk space" in server.log
-    assert server.log.count("could not be started again") <= MOST_LINES
+    assert server.log.count("could not be started again") <= MAX_LOG_LINES
     assert "Traceback" not in server.log
 
 
-def use_up_the_write_ahead_log(connection: psycopg2.extensions.connection) -> None:
-    """Until PostgreSQL cannot go on, and ends."""
+def fill_write_ahead_log(connection: psycopg2.extensions.connection) -> None:
+    """Writes until PostgreSQL has no space for its write-ahead log and stops."""
     connection.autocommit = True
     with connection.cursor() as cursor:
         for number in range(10):

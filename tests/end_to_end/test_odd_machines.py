@@ -1,4 +1,4 @@
-"""Starts on machines that lack something: hard links, a home directory, an entry in the list of users."""
+"""Starts on machines without hard links, without a home directory, or without an entry for the user."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 from tests.support.shm_command import run_shm
 
-# What the kernel returns on FAT, on exFAT and on some network file systems.
+# `os.link` fails as on FAT, on exFAT and on some network file systems.
 WITHOUT_HARD_LINKS = """
 import errno, os
 def link(*_, **__):
@@ -49,7 +49,7 @@ except Exception as error:
 
 
 def test_a_user_without_a_home_directory_has_a_default_data_directory() -> None:
-    """A container may run as a number that no user has."""
+    """A container may run with a user ID that has no entry."""
     done = subprocess.run(
         [sys.executable, "-c", f"import os, pwd; pwd.getpwuid = {{}}.__getitem__; os.geteuid = lambda: 54321; {RUN}"],
         env={"PATH": os.defpath, "SCRIPT": WITHOUT_NAME},

@@ -1,4 +1,4 @@
-"""PostgreSQL is away for a while: installs are told to come back, the server stays small, and goes on by itself."""
+"""An outage of PostgreSQL: installs get 503 with Retry-After, memory is bounded, and the server recovers by itself."""
 
 import asyncio
 import time
@@ -38,10 +38,10 @@ BODY = 64 * KIB  # SHM_MAX_BODY
 SENDERS = 80
 QUEUE = 30
 BATCH = 10
-COPIES = 4  # of a body that waits: as it came, as it is stored, its leaves, and the batch that it is written in
-BOUND = (QUEUE + BATCH) * COPIES * BODY + SENDERS * BODY  # each sender has at most one body on its way besides
-LIMIT_S = 60
-MOST_LINES = 3  # of the log about thousands of refused requests
+COPIES = 4  # of a queued body: as received, as stored, its leaves, and its part of the batch
+MAX_GROWTH = (QUEUE + BATCH) * COPIES * BODY + SENDERS * BODY  # each sender has at most one more body in flight
+TIMEOUT_S = 60
+MAX_LOG_LINES = 3  # about thousands of refused requests
 READ_ONLY = """
     DO $$ BEGIN
         EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = {}', current_database());
@@ -51,25 +51,25 @@ END_SESSIONS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'shm'
 """
-TURNS = 5  # of the loop, until everybody who was told has heard it
+LOOP_ITERATIONS = 5  # of the event loop, until all waiting tasks have received the exception
 
 
 def large_metrics(number: int) -> dict[str, Any]:
-    """Nearly as large as a body may be."""
-    return {"n": number} | {f"text{place}": f"{number} {'x' * 950}" for place in range(60)}
+    """Metrics whose body is almost as large as the limit."""
+    return {"n": number} | {f"text{index}": f"{number} {'x' * 950}" for index in range(60)}
 
 
 def memory_of(cluster: Cluster) -> int:
-    """Bytes that the one server holds."""
+    """The resident memory of the server, in bytes."""
     return psutil.Process(cluster.servers[0].pid).memory_info().rss
 
 
 @pytest.mark.parametrize(
-    ("away_s", "patience", "warm_up"),
+    ("outage_s", "patience", "warm_up"),
     [pytest.param(2, "1s", 300, id="short"), pytest.param(10, "5s", 1_000, id="long", marks=pytest.mark.long)],
 )
 def test_an_outage_under_load_answers_503_with_bounded_memory(
-    postgres_dir: Path, away_s: float, patience: str, warm_up: int
+    postgres_dir: Path, outage_s: float, patience: str, warm_up: int
 ) -> None:
     """The server accepts snapshots again once PostgreSQL is back."""
     environment = {"SHM_QUEUE": str(QUEUE), "SHM_BATCH": str(BATCH), "SHM_DB_PATIENCE": patience}
@@ -77,23 +77,23 @@ def test_an_outage_under_load_answers_503_with_bounded_memory(
         load = Load(cluster.urls, SENDERS, large_metrics)
         with load.running():
             load.wait_for_more(warm_up)
-            usual, sent, told = memory_of(cluster), load.bytes_sent, Counter(load.refusals)
+            memory_before, sent, refusals_before = memory_of(cluster), load.bytes_sent, Counter(load.refusals)
             cluster.stop_postgres()
-            most, end = usual, time.monotonic() + away_s
+            max_memory, end = memory_before, time.monotonic() + outage_s
             while time.monotonic() < end:
-                most = max(most, memory_of(cluster))
+                max_memory = max(max_memory, memory_of(cluster))
                 time.sleep(0.05)
-            load.wait_for(lambda: load.bytes_sent > sent + 4 * BOUND, "more bytes than may be held")
-            refused = load.refusals - told
+            load.wait_for(lambda: load.bytes_sent > sent + 4 * MAX_GROWTH, "more bytes than the limit of memory")
+            refused = load.refusals - refusals_before
             acknowledged = len(load.acknowledged)
             cluster.start_postgres()
             load.reset_progress()
-            load.wait_for(load.has_progress, "snapshots taken again")
-        assert most <= usual + BOUND
+            load.wait_for(load.has_progress, "new acknowledged snapshots")
+        assert max_memory <= memory_before + MAX_GROWTH
         assert refused.keys() == {"database_unavailable", "queue_full"}
         assert_acknowledged_stored(load, cluster.servers, cluster.dsn)
         assert len(load.acknowledged) > acknowledged
-        assert cluster.servers[0].log.count("the database is unavailable") <= MOST_LINES
+        assert cluster.servers[0].log.count("the database is unavailable") <= MAX_LOG_LINES
         assert "Traceback" not in cluster.servers[0].log
 
 
@@ -102,14 +102,14 @@ def test_installs_get_503_with_retry_after_during_an_outage(postgres_dir: Path) 
         (server,) = cluster.servers
         install = Install(server.url).enroll()
         cluster.stop_postgres()
-        for answer in (
+        for response in (
             install.snapshot({"a": 1}),
             install.activate(),
             install.register(),
             Install(server.url).activate(),
         ):
-            assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
-            assert int(answer.headers["Retry-After"]) > 0
+            assert (response.status_code, response.json()["code"]) == (503, "database_unavailable")
+            assert int(response.headers["Retry-After"]) > 0
         assert plain_http.get(f"{server.url}/api/v1/ready").status_code == 503
         assert plain_http.get(f"{server.url}/api/v1/healthcheck").status_code == 200
         cluster.start_postgres()
@@ -127,7 +127,7 @@ def test_a_read_only_database_is_retried_like_an_absent_one(serve: Callable[...,
         assert (refused.status_code, refused.json()["code"]) == (503, "database_unavailable")
         assert "Retry-After" in refused.headers
         cursor.execute(READ_ONLY.format("OFF"))
-    deadline = time.monotonic() + LIMIT_S
+    deadline = time.monotonic() + TIMEOUT_S
     while install.snapshot({"n": 2}).status_code != 202:
         assert time.monotonic() < deadline, server.log
     assert "Traceback" not in server.log
@@ -153,11 +153,11 @@ async def test_requests_queued_behind_a_failed_batch_fail_with_it(postgres_dir: 
             registry = Registry(database, PublicKeyCache(database, settings), enrolment)
             intake = BatchWriter(database, registry, settings, Instruments(WorkerSlots(1)), turn)
             await asyncio.to_thread(postgres._control, "stop", "-m", "fast")
-            waiting = [asyncio.create_task(intake.store(a_snapshot())) for _ in range(20)]
+            waiting = [asyncio.create_task(intake.store(make_snapshot())) for _ in range(20)]
             writer = asyncio.create_task(intake.run())
             try:
-                await asyncio.wait(waiting, timeout=LIMIT_S, return_when=asyncio.FIRST_COMPLETED)
-                for _ in range(TURNS):
+                await asyncio.wait(waiting, timeout=TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+                for _ in range(LOOP_ITERATIONS):
                     await asyncio.sleep(0)
                 assert [type(task.exception()) for task in waiting if task.done()] == [DatabaseUnavailable] * len(
                     waiting
@@ -168,7 +168,7 @@ async def test_requests_queued_behind_a_failed_batch_fail_with_it(postgres_dir: 
                 await asyncio.gather(writer, *waiting, return_exceptions=True)
 
 
-def a_snapshot() -> Snapshot:
-    """What the envelope would let through."""
+def make_snapshot() -> Snapshot:
+    """A valid snapshot."""
     nothing = msgspec.Raw(b"{}")
     return Snapshot(str(uuid.uuid4()), bytes(32), datetime.now(UTC), nothing, nothing, (), (), None, None, None)

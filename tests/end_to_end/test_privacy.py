@@ -24,11 +24,11 @@ from tests.support.server_process import ServerProcess
 
 PROTOCOL = Path(__file__).parent.parent.parent / "docs" / "protocol.md"
 CODE = re.compile(rb'"code":"([a-z_]+)"')
-AT_ONCE = 40  # more than SHM_QUEUE
-INSTALL_MARKER = "qz9k"  # what installs say of themselves: it stands in tables and responses, and in no log
+CONCURRENCY = 40  # more than SHM_QUEUE
+INSTALL_MARKER = "qz9k"  # sent by installs: it occurs in tables and responses, and in no log
 VIEWER = "viewer-zqx7-0123456789"
 
-# A full disk has tests of its own; an ending server takes no new connection; the envelope lets nothing unstorable in.
+# Separate tests fill the disk; a stopping server accepts no connection; validation refuses all that is unstorable.
 EXCLUDED_CODES = {
     *("database_full", "database_incomplete", "shutting_down", "unstorable", "too_many_connections"),
     *("name_taken", "too_many_changes", "too_many_overrides"),  # of an admin's edits, which name no install
@@ -42,7 +42,7 @@ SHORT_TIMEOUTS = {
     "SHM_BODY_TIMEOUT": "1s",
     "SHM_QUEUE": "20",
     "SHM_FEED_SUBSCRIBERS": "1",
-    "SHM_MAX_TOKENS": "4",  # both servers' own, the viewer's, and one that is made
+    "SHM_MAX_TOKENS": "4",  # those of both servers, the viewer's, and one that the test creates
 }
 STRICT = {
     "SHM_ACTIVATION": "manual",
@@ -58,10 +58,16 @@ UPGRADE = {
     "Sec-WebSocket-Version": "13",
 }
 ADMIN = "/api/v1/admin"
-NOBODY = f"{ADMIN}/instances/{uuid.uuid4()}"
+UNKNOWN_ID_PATH = f"{ADMIN}/instances/{uuid.uuid4()}"
 READS = [
     *("/api/v1/ready", "/api/v1/healthcheck", "/nowhere?token=zqx7", f"{ADMIN}/stats?token=zqx7", f"{ADMIN}/stats"),
-    *(f"{ADMIN}/applications", f"{ADMIN}/applications/nothing", f"{ADMIN}/instances?limit=1", f"{ADMIN}/feed", NOBODY),
+    *(
+        f"{ADMIN}/applications",
+        f"{ADMIN}/applications/nothing",
+        f"{ADMIN}/instances?limit=1",
+        f"{ADMIN}/feed",
+        UNKNOWN_ID_PATH,
+    ),
     *(f"{ADMIN}/tokens", f"{ADMIN}/tokens?after=zqx7", f"{ADMIN}/tokens?limit=zqx7"),
     *(f"{ADMIN}/instances/{digit}" for digit in "0123456789abcdef"),  # some of these are ambiguous
     *(f"{ADMIN}/instances?limit=x", f"{ADMIN}/instances?after=zqx7", f"{ADMIN}/instances?app=%ffzqx7", "/metrics"),
@@ -104,20 +110,20 @@ def test_no_fault_leaves_a_trace_of_a_client(
 
         for each in cluster.servers:
             assert each.terminate() == 0
-            assert "asyncio: " in each.log  # the loggers of libraries speak too
+            assert "asyncio: " in each.log  # the log has messages of libraries
         responses = client.responses + limited.responses
         expected, received = documented() - EXCLUDED_CODES, received_codes(responses)
         assert received == expected, f"more: {' '.join(received - expected)}; missing: {' '.join(expected - received)}"
         tokens = [server.admin_token, strict.admin_token]
         assert_absent(b"".join(responses).decode("latin1"), *TRACES, *tokens)
-        assert_absent("\n".join(rows_as_text(cluster.dsn)), *TRACES, *tokens, made)
+        assert_absent("\n".join(rows_as_text(cluster.dsn)), *TRACES, *tokens, created_token)
         for log in (server.log, strict.log, (cluster.postgres_dir / "log").read_text()):
-            assert_absent(log, *TRACES, *tokens, made, INSTALL_MARKER, f" {socket.gethostname()} ")
+            assert_absent(log, *TRACES, *tokens, created_token, INSTALL_MARKER, f" {socket.gethostname()} ")
 
 
 def send_corpus(client: AnonymousClient, cases: Sequence[Case], installs: Sequence[Install]) -> None:
-    """Hostile requests, as far as their own strangeness lets them say who it is; installs take turns."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    """Sends the hostile requests with identifying headers, each as one of the installs in turn."""
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
         jobs = [
             pool.submit(client.send, with_marker(case.raw(install)), half_close=case.waits)
             for case, install in zip(cases, itertools.cycle(installs), strict=False)
@@ -140,31 +146,30 @@ ACTIVATE = b'{"action":"activate"}'
 
 
 def read_with_every_token(client: AnonymousClient, server: ServerProcess, cluster: Cluster) -> None:
-    """All addresses of readers, with a bad token, none, a viewer's and an admin's; decisions, and the feed."""
+    """Requests all paths of readers without a token, with an invalid one, as viewer and as admin; opens feeds."""
     with admin_cursor(cluster.dsn) as cursor:
         cursor.execute("INSERT INTO tokens (token_hash, role, name) VALUES (%s, 'viewer', 'test')", (hashed(VIEWER),))
     viewer, admin = {"Authorization": f"Bearer {VIEWER}"}, server.headers
     for path in READS:
         for headers in ({}, {"Authorization": ""}, viewer, admin):
             client.request(f"GET {path}", headers)
-    decided = f"POST {ADMIN}/instances/{enroll(client).instance_id}"
-    for decision, headers in (("revoke", viewer), ("revoke", admin), ("approve", admin)):
-        client.request(f"{decided}/{decision}", headers)
+    instance = f"POST {ADMIN}/instances/{enroll(client).instance_id}"
+    for action, headers in (("revoke", viewer), ("revoke", admin), ("approve", admin)):
+        client.request(f"{instance}/{action}", headers)
     assert b"101 Switching Protocols" in client.request(f"GET {ADMIN}/feed", admin | UPGRADE, max_bytes=1)
     for odd in ({"Sec-WebSocket-Version": "99"}, {"Origin": "https://origin-zqx7.example"}):
         client.request(f"GET {ADMIN}/feed", admin | UPGRADE | odd)
-    with client.open_request(
-        f"GET {ADMIN}/feed", admin | UPGRADE
-    ):  # it is told that there are too many, or is the last one
+    # While this feed is open, the next one is refused.
+    with client.open_request(f"GET {ADMIN}/feed", admin | UPGRADE):
         client.request(f"GET {ADMIN}/feed", admin | UPGRADE, max_bytes=1_000)
 
 
-def make_and_remove_tokens(client: AnonymousClient, server: ServerProcess, cluster: Cluster) -> str:
-    """As many as there may be and one more, bodies that cannot be read, and an end; returns the one that was made."""
+def create_and_remove_tokens(client: AnonymousClient, server: ServerProcess, cluster: Cluster) -> str:
+    """Creates tokens up to the limit, sends invalid bodies, removes and rotates tokens. Returns the created token."""
     for body in (b'{"name":"zqx7","role":"viewer","unknown":"zqx7"}', b"zqx7", b'{"name":"zqx7' + b"7" * 100_000):
         client.request(f"POST {ADMIN}/tokens", server.headers, body=body)
-    wanted = f'{{"name":"{INSTALL_MARKER}","role":"viewer","expires_in":"1d"}}'.encode()
-    made, refused = (client.request(f"POST {ADMIN}/tokens", server.headers, body=wanted) for _ in range(2))
+    payload = f'{{"name":"{INSTALL_MARKER}","role":"viewer","expires_in":"1d"}}'.encode()
+    created, refused = (client.request(f"POST {ADMIN}/tokens", server.headers, body=payload) for _ in range(2))
     assert b"too_many_tokens" in refused
     with admin_cursor(cluster.dsn) as cursor:
         cursor.execute("SELECT id FROM tokens WHERE token_hash = %s", (hashed(server.admin_token),))
@@ -173,7 +178,7 @@ def make_and_remove_tokens(client: AnonymousClient, server: ServerProcess, clust
         client.request(f"DELETE {path}", server.headers)
     client.request(f"POST {ADMIN}/tokens/{own}/rotate", server.headers)
     client.request(f"GET {ADMIN}/feed", server.headers | UPGRADE, body=b"zqx7")
-    return json.loads(made.partition(b"\r\n\r\n")[2])["token"]  # type: ignore[no-any-return]
+    return json.loads(created.partition(b"\r\n\r\n")[2])["token"]  # type: ignore[no-any-return]
 
 
 def hashed(token: str) -> bytes:
@@ -181,35 +186,35 @@ def hashed(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
-def use_up_every_limit(client: AnonymousClient) -> None:
-    """Snapshots before an approval, more registrations than are allowed, more bad tokens than are borne."""
+def exceed_rate_limits(client: AnonymousClient) -> None:
+    """Sends a snapshot before the approval, registrations over the limit, and invalid tokens up to the ban."""
     install = enroll(client)
     client.send(with_marker(snapshot(install, b'{"a":1}')))
     for _ in range(12):
         client.send(with_marker(post("/v1/register", install.registration(), {})))
-    for number in range(12):  # guesses are slowed down, and the budget of registrations would refill meanwhile
+    for number in range(12):  # after the registrations, because guesses take long and their budget would refill
         client.request(f"GET {ADMIN}/stats", {"Authorization": f"Bearer guess-zqx7-{number}"})
 
 
-def break_the_database(client: AnonymousClient, server: ServerProcess, cluster: Cluster) -> None:
-    """Statements that wait, and tables that are not there: faults, as no install can make them."""
-    installs = [enroll(client) for _ in range(AT_ONCE)]
-    with admin_cursor(cluster.dsn) as cursor, ThreadPoolExecutor(AT_ONCE) as pool:
+def send_during_database_faults(client: AnonymousClient, server: ServerProcess, cluster: Cluster) -> None:
+    """Sends requests while statements wait for a lock and while tables are missing, which cause internal errors."""
+    installs = [enroll(client) for _ in range(CONCURRENCY)]
+    with admin_cursor(cluster.dsn) as cursor, ThreadPoolExecutor(CONCURRENCY) as pool:
         cursor.execute("BEGIN; LOCK TABLE snapshots IN ACCESS EXCLUSIVE MODE")
         list(pool.map(lambda install: client.send(with_marker(snapshot(install, b'{"a":1}'))), installs))
         cursor.execute("ROLLBACK")
         for table in ("snapshots", "instances", "applications", "tokens"):
-            cursor.execute(f"ALTER TABLE {table} RENAME TO away")
-            ask_everything(client, server, installs[0])
-            cursor.execute(f"ALTER TABLE away RENAME TO {table}")
+            cursor.execute(f"ALTER TABLE {table} RENAME TO renamed")
+            send_to_all_paths(client, server, installs[0])
+            cursor.execute(f"ALTER TABLE renamed RENAME TO {table}")
 
 
 def ask_while_the_database_is_away(
     client: AnonymousClient, server: ServerProcess, cluster: Cluster, cases: Sequence[Case]
 ) -> None:
     """Kills PostgreSQL under load and sends requests before its restart."""
-    installs = [enroll(client) for _ in range(AT_ONCE)]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    installs = [enroll(client) for _ in range(CONCURRENCY)]
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
         before = pool.map(lambda install: client.send(with_marker(snapshot(install, b'{"a":1}'))), installs)
         cluster.kill_postgres(signal.SIGQUIT)
         during = pool.map(lambda install: client.send(with_marker(snapshot(install, b'{"a":2}'))), installs)
@@ -221,7 +226,7 @@ def ask_while_the_database_is_away(
     wait_for(cluster.is_ready, "every server ready")
 
 
-def ask_everything(client: AnonymousClient, server: ServerProcess, install: Install) -> None:
+def send_to_all_paths(client: AnonymousClient, server: ServerProcess, install: Install) -> None:
     """Sends one valid request to each path."""
     client.send(with_marker(post("/v1/register", install.registration(), {})))
     client.send(with_marker(signed("/v1/activate", install, ACTIVATE)))
@@ -246,5 +251,5 @@ def received_codes(responses: list[bytes]) -> set[str]:
 def assert_absent(text: str, *traces: str) -> None:
     """Asserts that the text contains none of the traces."""
     for trace in traces:
-        place = text.find(trace)
-        assert place < 0, text[max(0, place - 300) : place + 100]
+        index = text.find(trace)
+        assert index < 0, text[max(0, index - 300) : index + 100]

@@ -23,7 +23,7 @@ from tests.support.server_process import ServerProcess, free_port
 from tests.support.shm_command import postgres_of, run_shm, start_serve
 
 STARTED = "ready to accept connections"  # in PostgreSQL's log
-LIMIT_S = 60
+TIMEOUT_S = 60
 
 
 @pytest.mark.parametrize(
@@ -37,11 +37,11 @@ LIMIT_S = 60
         ((), {"SHM_ADMIN_TOKN": "x"}, "Did you mean SHM_ADMIN_TOKEN?"),
     ],
 )
-def test_what_hinders_the_start_is_said_in_a_sentence(
+def test_a_start_that_fails_logs_one_sentence(
     arguments: tuple[str, ...], environment: dict[str, str], sentence: str
 ) -> None:
     process = start_serve(*arguments, **environment)
-    output, _ = process.communicate(timeout=LIMIT_S)
+    output, _ = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 1
     assert sentence in output
     assert "Traceback" not in output
@@ -68,13 +68,13 @@ def test_a_failed_migration_is_reported_with_line_and_message(postgres: str, com
 @pytest.mark.parametrize(("host", "token"), [("a..b", ""), ("127.0.0.1", "short")])
 def test_an_unusable_host_or_token_is_reported_in_a_sentence(database: str, host: str, token: str) -> None:
     process = start_serve("--host", host, "--port", "0", SHM_DB_DSN=database, SHM_ADMIN_TOKEN=token or "x" * 30)
-    output, _ = process.communicate(timeout=LIMIT_S)
+    output, _ = process.communicate(timeout=TIMEOUT_S)
     assert (process.returncode, "Traceback" in output) == (1, False)
 
 
-def test_a_port_that_is_taken_is_said_in_a_sentence(shared_server: ServerProcess, database: str) -> None:
+def test_a_start_on_a_port_in_use_logs_one_sentence(shared_server: ServerProcess, database: str) -> None:
     process = start_serve("--port", str(shared_server.port), SHM_DB_DSN=database, SHM_ADMIN_TOKEN="x" * 30)
-    output, _ = process.communicate(timeout=LIMIT_S)
+    output, _ = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 1
     assert "Cannot listen on" in output
 
@@ -89,7 +89,7 @@ def test_a_signal_during_startup_leaves_no_process(postgres_dir: Path, number: s
             break
     process.send_signal(number)
     try:
-        output, _ = process.communicate(timeout=LIMIT_S)
+        output, _ = process.communicate(timeout=TIMEOUT_S)
     finally:
         process.kill()
     assert process.returncode in (0, 128 + number, 128 + signal.SIGTERM)
@@ -106,7 +106,7 @@ def test_an_embedded_postgres_that_died_is_started_again(postgres_dir: Path, nam
         install = Install(server.url).enroll({"a": 1})
         (pid, *_) = (int(line) for line in (folder / "postgres" / "postmaster.pid").read_text().split()[:1])
         os.kill(pid, signal.SIGKILL)
-        deadline = time.monotonic() + LIMIT_S
+        deadline = time.monotonic() + TIMEOUT_S
         while install.snapshot({"a": 2}).status_code != 202:
             assert time.monotonic() < deadline, server.log
         assert server.get("instances").json()[0]["metrics"] == {"a": 2}
@@ -124,8 +124,8 @@ def test_as_process_1_the_server_detects_that_postgres_died(postgres_dir: Path) 
     (process_1,) = psutil.Process(server.pid).children()
 
     def kill_postgres() -> None:
-        living = (child for child in process_1.children() if child.status() != psutil.STATUS_ZOMBIE)
-        (postgres,) = (child for child in living if "-D" in child.cmdline())
+        running = (child for child in process_1.children() if child.status() != psutil.STATUS_ZOMBIE)
+        (postgres,) = (child for child in running if "-D" in child.cmdline())
         postgres.kill()
 
     try:
@@ -135,24 +135,24 @@ def test_as_process_1_the_server_detects_that_postgres_died(postgres_dir: Path) 
         kill_postgres()
     finally:
         process_1.terminate()
-        process_1.wait(2 * LIMIT_S)
+        process_1.wait(2 * TIMEOUT_S)
         assert server.terminate() == 0
 
 
-def test_what_a_dying_postgres_was_doing_is_taken_out_of_its_log(postgres_dir: Path) -> None:
+def test_statements_are_removed_from_the_log_of_a_dead_postgres(postgres_dir: Path) -> None:
     with embedded_cluster(postgres_dir) as cluster:
-        write_ahead, away = cluster.postgres_dir / "pg_wal", cluster.postgres_dir / "pg_wal.away"
+        wal_dir, moved_dir = cluster.postgres_dir / "pg_wal", cluster.postgres_dir / "pg_wal.moved"
         with (
             closing(psycopg2.connect(make_dsn(cluster.dsn, user=SUPERUSER))) as connection,
             connection.cursor() as cursor,
         ):
-            write_ahead.rename(away)
+            wal_dir.rename(moved_dir)
             with pytest.raises(psycopg2.OperationalError):
                 cursor.execute("SELECT pg_switch_wal(); CREATE TABLE a_secret (); SELECT pg_switch_wal()")
         log_file = cluster.postgres_dir / "log"
         starts = log_file.read_text().count(STARTED)
-        away.rename(write_ahead)
-        # Not the server's readiness, which it remembers for a moment.
+        moved_dir.rename(wal_dir)
+        # The server's readiness does not show the restart, because the server caches it for a second.
         wait_for(lambda: log_file.read_text().count(STARTED) > starts, "PostgreSQL, started again")
         log = log_file.read_text()
         assert "PANIC" in log

@@ -1,4 +1,4 @@
-"""`shm token`: for whoever has the database, beside servers that run and before the first one does."""
+"""`shm token` on a database: while servers run, and before the first start."""
 
 import uuid
 from pathlib import Path
@@ -12,12 +12,12 @@ from tests.support.shm_command import run_shm
 
 
 def status(server: ServerProcess, token: str, path: str = "stats") -> int:
-    """What a request with that token is answered."""
+    """The status of the response to a request with this token."""
     headers = {"Authorization": f"Bearer {token}"}
     return plain_http.get(f"{server.url}/api/v1/admin/{path}", headers=headers).status_code
 
 
-def test_a_token_is_printed_alone_works_at_once_and_ends_at_once(server: ServerProcess, database: str) -> None:
+def test_a_token_is_printed_once_and_is_valid_until_its_removal(server: ServerProcess, database: str) -> None:
     added = run_shm("token", "add", "nightly export", "--expires", "90d", SHM_DB_DSN=database)
     assert added.returncode == 0, added.stderr
     (token,) = added.stdout.splitlines()
@@ -74,9 +74,9 @@ def test_revoking_the_servers_own_token_says_until_next_start(server: ServerProc
         ((), "COMMAND"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_a_sentence(database: str, arguments: tuple[str, ...], sentence: str) -> None:
+def test_a_command_that_fails_prints_one_sentence(database: str, arguments: tuple[str, ...], sentence: str) -> None:
     more = {"SHM_DB_DSN": database, "SHM_START_PATIENCE": "1s", "SHM_MAX_TOKENS": "1"}
-    run_shm("token", "add", "the one that may be", **more)
+    run_shm("token", "add", "the only token", **more)
     done = run_shm("token", *arguments, **more)
     assert done.returncode in (1, 2)
     assert done.stdout == ""

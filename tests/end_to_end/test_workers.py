@@ -1,4 +1,4 @@
-"""Several processes are one server: they share its port and its database, and none is missed when it dies."""
+"""Several worker processes form one server: they share its port and its database, and a dead one is replaced."""
 
 import asyncio
 import http.client
@@ -21,10 +21,10 @@ from tests.support.server_process import DEFAULT_ENVIRONMENT, ServerProcess
 from tests.support.shm_command import postgres_of, start_serve
 from tests.support.subscriber import subscribe
 
-LIMIT_S = 30
-TRIES = 60  # each connection goes to one of two workers at random
+TIMEOUT_S = 30
+MAX_ATTEMPTS = 60  # each connection goes to one of two workers at random
 LOADERS = 12
-ENOUGH = 300  # acknowledged snapshots before and after
+SNAPSHOTS = 300  # acknowledged before the kill, and after it
 WORKERS = 2
 
 
@@ -49,7 +49,7 @@ def embedded(postgres_dir: Path) -> Iterator[ServerProcess]:
 
 def wait_until(condition: Callable[[], bool], server: ServerProcess) -> None:
     """Returns once `condition` is true; fails with the server's log."""
-    deadline = time.monotonic() + LIMIT_S
+    deadline = time.monotonic() + TIMEOUT_S
     while not condition():
         assert time.monotonic() < deadline, server.log
         time.sleep(0.02)
@@ -59,7 +59,7 @@ def workers_of(server: ServerProcess) -> list[psutil.Process]:
     """The worker processes."""
     found = []
     for child in psutil.Process(server.pid).children():
-        with suppress(psutil.NoSuchProcess):  # it has ended just now
+        with suppress(psutil.NoSuchProcess):  # it has just ended
             if "python" in child.name():
                 found.append(child)
     return found
@@ -81,24 +81,24 @@ def all_listen(server: ServerProcess) -> bool:
 
 def connected_to(server: ServerProcess, worker: psutil.Process) -> http.client.HTTPConnection:
     """A connection that this worker has accepted."""
-    for _ in range(TRIES):
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=LIMIT_S)
+    for _ in range(MAX_ATTEMPTS):
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT_S)
         connection.request("GET", "/api/v1/ready")
         assert connection.getresponse().read()
-        ours = connection.sock.getsockname()
-        if any(each.raddr == ours for each in worker.net_connections("tcp")):
+        client_address = connection.sock.getsockname()
+        if any(each.raddr == client_address for each in worker.net_connections("tcp")):
             return connection
         connection.close()
-    raise AssertionError(f"none of {TRIES} connections came to the worker {worker.pid}")
+    raise AssertionError(f"none of {MAX_ATTEMPTS} connections reached worker {worker.pid}")
 
 
 def send(connection: http.client.HTTPConnection, install: Install, metrics: object) -> int:
     """Sends a snapshot on this connection; returns the status of the response."""
     body = install.snapshot_body(metrics)
     connection.request("POST", "/v1/snapshot", body, install.signed(body))
-    answer = connection.getresponse()
-    answer.read()
-    return answer.status
+    response = connection.getresponse()
+    response.read()
+    return response.status
 
 
 def test_every_worker_answers_and_all_share_one_database(pair: ServerProcess) -> None:
@@ -112,7 +112,7 @@ def test_every_worker_answers_and_all_share_one_database(pair: ServerProcess) ->
     assert pair.log.count("open the console") == 1
 
 
-async def test_a_subscriber_on_one_worker_sees_what_another_took_in(pair: ServerProcess) -> None:
+async def test_a_subscriber_receives_the_snapshots_of_other_workers(pair: ServerProcess) -> None:
     install = await asyncio.to_thread(Install(pair.url).enroll, {"n": 0})
     async with subscribe(pair) as subscriber:
         await subscriber.until("hello")
@@ -130,10 +130,10 @@ def test_every_202_survives_kill_9_of_a_worker_under_load(pair: ServerProcess, d
     victim, other = workers_of(pair)
 
     with load.running():
-        load.wait_for_more(ENOUGH)
+        load.wait_for_more(SNAPSHOTS)
         victim.kill()
         wait_until(lambda: victim.pid not in {each.pid for each in workers_of(pair)} and all_listen(pair), pair)
-        load.wait_for_more(ENOUGH)
+        load.wait_for_more(SNAPSHOTS)
     assert load.refusals.total() == 0
     assert other.is_running()
     assert_acknowledged_stored(load, [pair], database)
@@ -145,7 +145,7 @@ def test_kill_9_of_the_parent_leaves_no_worker(embedded: ServerProcess) -> None:
     workers = workers_of(embedded)
     assert len(workers) == WORKERS
     embedded.kill_parent_only()
-    _, alive = psutil.wait_procs(workers, LIMIT_S)
+    _, alive = psutil.wait_procs(workers, TIMEOUT_S)
     assert alive == []
     embedded.start()
     assert install.snapshot({"n": 2}).status_code == 202
@@ -167,7 +167,7 @@ def test_a_signal_to_the_parent_drains_every_worker(
     workers = workers_of(server)
 
     with load.running():
-        load.wait_for_more(ENOUGH)
+        load.wait_for_more(SNAPSHOTS)
         assert server.terminate(number) == 0
     assert not any(worker.is_running() for worker in workers)
     assert load.faults == []
@@ -198,7 +198,7 @@ def test_the_parent_restarts_an_embedded_postgres_that_died(embedded: ServerProc
 
 def test_repeated_worker_deaths_stop_the_server(pair: ServerProcess) -> None:
     """The server logs the reason and exits with status 1."""
-    deadline = time.monotonic() + LIMIT_S
+    deadline = time.monotonic() + TIMEOUT_S
     while pair.is_running:
         assert time.monotonic() < deadline, pair.log
         with suppress(psutil.NoSuchProcess):  # of the parent or a worker
@@ -212,14 +212,14 @@ def test_repeated_worker_deaths_stop_the_server(pair: ServerProcess) -> None:
 def test_more_connections_than_postgres_allows_are_refused() -> None:
     """The start fails with one sentence that names the limit."""
     process = start_serve("--workers", "20")
-    output, _ = process.communicate(timeout=LIMIT_S)
+    output, _ = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 1
     assert "20 workers with 9 connections each need 180 connections; PostgreSQL allows 90" in output
 
 
 def test_a_port_shared_by_another_servers_workers_is_taken(pair: ServerProcess, database: str) -> None:
     process = start_serve("--workers", "2", "--port", str(pair.port), SHM_DB_DSN=database, SHM_ADMIN_TOKEN="x" * 30)
-    output, _ = process.communicate(timeout=LIMIT_S)
+    output, _ = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 1
     assert "Cannot listen on" in output
 
@@ -234,12 +234,12 @@ def test_workers_agree_on_a_port_that_the_system_chose(database: str) -> None:
     children = psutil.Process(process.pid).children()
     assert [listens(child, port) for child in children] == [True, True]
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=LIMIT_S)
+    process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0
 
 
-def test_the_workers_together_keep_within_their_connections(pair: ServerProcess, database: str) -> None:
-    """Those of the readers, of the writer, of the feed and of what goes on in the background, which comes last."""
+def test_workers_open_no_more_connections_than_documented(pair: ServerProcess, database: str) -> None:
+    """Each worker has the pool of readers, and one connection each for the writer, the feed and the background jobs."""
     with admin_cursor(database) as cursor:
 
         def connections() -> int:
@@ -252,8 +252,8 @@ def test_the_workers_together_keep_within_their_connections(pair: ServerProcess,
         wait_until(lambda: connections() == WORKERS * (int(DEFAULT_ENVIRONMENT["SHM_DB_POOL"]) + 1 + 1 + 1), pair)
 
 
-def asked(server: ServerProcess, worker: psutil.Process) -> Samples:
-    """The figures as this worker tells them."""
+def scrape_worker(server: ServerProcess, worker: psutil.Process) -> Samples:
+    """The samples that this worker returns."""
     connection = connected_to(server, worker)
     connection.request("GET", "/metrics", headers=server.headers)
     text = connection.getresponse().read().decode()
@@ -261,12 +261,12 @@ def asked(server: ServerProcess, worker: psutil.Process) -> Samples:
     return parse_samples(text)
 
 
-def snapshots(found: Samples) -> float:
-    """How many were acknowledged."""
-    return sample_value(found, "shm_requests_total", handler="snapshot", status="202")
+def acknowledged_snapshots(samples: Samples) -> float:
+    """The number of acknowledged snapshots."""
+    return sample_value(samples, "shm_requests_total", handler="snapshot", status="202")
 
 
-def test_whichever_worker_is_asked_tells_of_what_all_did(pair: ServerProcess) -> None:
+def test_each_worker_returns_the_metrics_of_all_workers(pair: ServerProcess) -> None:
     install = Install(pair.url).enroll({"n": 0})
     workers = workers_of(pair)
     for number, worker in enumerate((*workers, workers[0]), 1):
@@ -274,14 +274,14 @@ def test_whichever_worker_is_asked_tells_of_what_all_did(pair: ServerProcess) ->
         assert send(connection, install, {"n": number}) == 202
         connection.close()
     for worker in workers:
-        found = asked(pair, worker)
-        assert snapshots(found) == sample_value(found, "shm_intake_batch_snapshots_sum") == 4
-        queues = [dict(labels) for name, labels in found if name == "shm_intake_queue_snapshots"]
+        samples = scrape_worker(pair, worker)
+        assert acknowledged_snapshots(samples) == sample_value(samples, "shm_intake_batch_snapshots_sum") == 4
+        queues = [dict(labels) for name, labels in samples if name == "shm_intake_queue_snapshots"]
         assert queues == [{"worker": f"{number}"} for number in range(WORKERS)]
-    wait_until(lambda: ("shm_database_size_bytes", frozenset()) in asked(pair, workers[1]), pair)
+    wait_until(lambda: ("shm_database_size_bytes", frozenset()) in scrape_worker(pair, workers[1]), pair)
 
 
-def test_what_a_worker_counted_outlives_its_kill_9(pair: ServerProcess) -> None:
+def test_the_counts_of_a_worker_survive_its_kill_9(pair: ServerProcess) -> None:
     install = Install(pair.url).enroll({"n": 0})
     victim, other = workers_of(pair)
     for number in range(1, 4):
@@ -295,4 +295,4 @@ def test_what_a_worker_counted_outlives_its_kill_9(pair: ServerProcess) -> None:
     assert send(connection, install, {"n": 9}) == 202
     connection.close()
     for worker in (replacement, other):
-        assert snapshots(asked(pair, worker)) == 5
+        assert acknowledged_snapshots(scrape_worker(pair, worker)) == 5
