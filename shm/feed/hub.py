@@ -60,8 +60,8 @@ class Subscriber:
     position: int | None = None
 
 
-class Feed:
-    """The feed of one server process."""
+class FeedHub:
+    """Serves the subscribers of one server process."""
 
     def __init__(self, database: Database, kpis: KpiReader, settings: Settings) -> None:
         self._database = database

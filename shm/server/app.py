@@ -29,7 +29,7 @@ from shm.core.logs import RateLimitedLogger, describe_error
 from shm.core.settings import Settings
 from shm.core.tasks import run_in_background
 from shm.db.database import Database
-from shm.feed.hub import Feed
+from shm.feed.hub import FeedHub
 from shm.ingest.batch_writer import BatchWriter
 from shm.ingest.bulk_changes import BulkChanges
 from shm.ingest.enrolment import EnrolmentWriter
@@ -166,7 +166,7 @@ async def running_services(
         charts=ChartReader(database, kpis, result_cache, settings),
         versions=VersionReader(database, result_cache, settings),
         result_cache=result_cache,
-        feed=change_feed,
+        feed=feed_hub,
         tokens=TokenStore(database, settings),
         rate_limiter=RateLimiter(settings),
         connections=connections,

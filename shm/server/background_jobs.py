@@ -20,7 +20,7 @@ from shm.core.settings import Settings
 from shm.db import partitions
 from shm.db.advisory_locks import Lock
 from shm.db.database import Database
-from shm.feed.hub import Feed
+from shm.feed.hub import FeedHub
 from shm.ingest.batch_writer import BatchWriter
 from shm.ingest.bulk_changes import BulkChanges
 from shm.ingest.erasure import Eraser
@@ -53,7 +53,7 @@ class Job:
     due_at: float = 0.0
 
 
-def jobs(database: Database, registry: Registry, eraser: Eraser, feed: Feed, settings: Settings) -> list[Job]:
+def jobs(database: Database, registry: Registry, eraser: Eraser, feed: FeedHub, settings: Settings) -> list[Job]:
     """All jobs, the most urgent first."""
 
     async def delete_page(statement: str, **parameters: object) -> bool:
@@ -93,7 +93,7 @@ def jobs(database: Database, registry: Registry, eraser: Eraser, feed: Feed, set
 
 
 async def run(
-    database: Database, registry: Registry, eraser: Eraser, intake: BatchWriter, feed: Feed, settings: Settings
+    database: Database, registry: Registry, eraser: Eraser, intake: BatchWriter, feed: FeedHub, settings: Settings
 ) -> None:
     """Runs the jobs until cancelled, while this process holds the leader lock."""
     while True:

@@ -17,7 +17,7 @@ from shm.core.instruments import Instruments
 from shm.core.logs import RateLimitedLogger, describe_error
 from shm.core.settings import Settings
 from shm.db.database import Database
-from shm.feed.hub import Feed
+from shm.feed.hub import FeedHub
 from shm.ingest.batch_writer import BatchWriter
 from shm.server.body_budget import BodyBudget
 from shm.server.connections import Connections

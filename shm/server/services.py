@@ -20,7 +20,7 @@ from shm.core.errors import Overloaded
 from shm.core.instruments import Instruments
 from shm.core.settings import Settings
 from shm.db.database import Database
-from shm.feed.hub import Feed
+from shm.feed.hub import FeedHub
 from shm.ingest.batch_writer import BatchWriter
 from shm.ingest.bulk_changes import BulkChanges
 from shm.ingest.erasure import Eraser
@@ -56,7 +56,7 @@ class Services:
     charts: ChartReader
     versions: VersionReader
     result_cache: SingleFlightCache
-    feed: Feed
+    feed: FeedHub
     tokens: TokenStore
     rate_limiter: RateLimiter
     connections: Connections

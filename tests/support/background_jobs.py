@@ -67,7 +67,7 @@ def run_background_jobs(database: str, **environment: str) -> Iterator[Backgroun
             enrolment = EnrolmentWriter(own, settings, asyncio.Lock())
             registry, eraser = Registry(own, keys, enrolment), Eraser(own, keys, settings)
             kpis = KpiReader(own, DistributionReader(own), settings)
-            feed = Feed(own, kpis, settings)
+            feed = FeedHub(own, kpis, settings)
             yield BackgroundJobs(runner, own, background_jobs.jobs(own, registry, eraser, feed, settings))
         finally:
             runner.run(opened.__aexit__(None, None, None))
