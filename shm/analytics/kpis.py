@@ -14,7 +14,7 @@ import msgspec
 
 from shm.analytics import applications, counts
 from shm.analytics.counts import InstanceCounts
-from shm.analytics.percentiles import NOT_COMPUTED, Distribution, DistributionReader
+from shm.analytics.percentiles import NOT_COMPUTED, DistributionReader, MetricDistribution
 from shm.core import aggregates, metric_keys
 from shm.core.json_types import Timestamp
 from shm.core.settings import Settings
@@ -117,11 +117,11 @@ class _Row:
     refused_at: datetime | None
 
     @property
-    def distribution(self) -> Distribution | None:
+    def distribution(self) -> MetricDistribution | None:
         """The stored distribution, computed in the background; None if there is none."""
         if self.distribution_as_of is None:
             return None
-        return Distribution(self.key, self.min, self.p50, self.p90, self.max, self.distribution_as_of)
+        return MetricDistribution(self.key, self.min, self.p50, self.p90, self.max, self.distribution_as_of)
 
 
 _top = msgspec.json.Decoder(list[CategoryValue])
@@ -188,7 +188,7 @@ class _VisibleRows:
         return [pair for pair in self._rows if pair[1].section == section]
 
 
-def _kpi(description: metric_keys.Description, row: _Row, distribution: Distribution) -> Kpi:
+def _kpi(description: metric_keys.Description, row: _Row, distribution: MetricDistribution) -> Kpi:
     instances = int(row.instances)
     return Kpi(
         key=description.key,

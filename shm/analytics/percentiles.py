@@ -27,8 +27,8 @@ rate_limited = RateLimitedLogger(logging.getLogger(__name__))
 
 
 @dataclass(frozen=True, slots=True)
-class Distribution:
-    """Of a metric's values over an application's current snapshots at `as_of`; percentiles interpolate between two."""
+class MetricDistribution:
+    """The distribution of a metric over an application's current snapshots, as of `as_of`."""
 
     key: str
     min: Decimal | None
@@ -38,7 +38,7 @@ class Distribution:
     as_of: datetime
 
 
-NOT_COMPUTED = Distribution("", None, None, None, None, datetime.max.replace(tzinfo=UTC))
+NOT_COMPUTED = MetricDistribution("", None, None, None, None, datetime.max.replace(tzinfo=UTC))
 
 
 class DistributionReader:
@@ -55,14 +55,16 @@ class DistributionReader:
         app: str,
         counted_only: bool,
         instances: int,
-        known: Mapping[str, tuple[int, Distribution | None]],
-    ) -> dict[str, Distribution]:
+        known: Mapping[str, tuple[int, MetricDistribution | None]],
+    ) -> dict[str, MetricDistribution]:
         """Distributions by key. `known`: by key, the number of instances that report it, and its last distribution.
 
         `instances`: the number of instances of the application. A computation reads all of them.
         """
         if instances <= MAX_INLINE_VALUES and sum(reporting for reporting, _ in known.values()) <= MAX_INLINE_VALUES:
-            rows = await reader.fetch(Distribution, "distributions.compute_all", app=app, counted_only=counted_only)
+            rows = await reader.fetch(
+                MetricDistribution, "distributions.compute_all", app=app, counted_only=counted_only
+            )
             return {row.key: row for row in rows}
         min_as_of = datetime.now(UTC) - MAX_AGE
         stale_keys = [
