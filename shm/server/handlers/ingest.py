@@ -33,7 +33,7 @@ class ActivationStatus(msgspec.Struct):
     status: Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["pending", "active"]})]
 
 
-class Verdict(msgspec.Struct, omit_defaults=True):
+class MemberResult(msgspec.Struct, omit_defaults=True):
     """The result for a member of a backlog. `code` and `detail` are the reason of a refusal."""
 
     status: Literal["stored", "repeated", "refused"]
@@ -41,11 +41,11 @@ class Verdict(msgspec.Struct, omit_defaults=True):
     detail: str | None = None
 
 
-class Verdicts(msgspec.Struct):
-    """A verdict for each member of a backlog, in the order of the request."""
+class BacklogResult(msgspec.Struct):
+    """The results of a backlog, one for each member, in the order of the request."""
 
     status: Literal["ok"]
-    snapshots: list[Verdict]
+    snapshots: list[MemberResult]
 
 
 class DataExport(msgspec.Struct):
@@ -117,7 +117,7 @@ async def snapshot(services: Services, request: Request) -> Response:
 async def backlog(services: Services, request: Request) -> Response:
     """Stores a backlog of snapshots, which counts as one snapshot.
 
-    The response has a verdict for each member and is sent once all valid members are committed.
+    The response has a result for each member and is sent once all valid members are committed.
     """
     with _count_failures(services, request):
         signed = await _verify_within_limits(services, request)
@@ -140,11 +140,11 @@ async def backlog(services: Services, request: Request) -> Response:
     if rate_limit is not None:
         request.response_headers = rate_limit.headers()
     stored = iter(outcomes)
-    verdicts = [_to_verdict(member if isinstance(member, Refusal) else next(stored)) for member in sent]
-    for verdict in verdicts:
-        if verdict.code is not None:
-            services.instruments.refusals.increment(verdict.code)
-    return Response(encode(Verdicts("ok", verdicts)), HTTPStatus.ACCEPTED)
+    results = [_to_member_result(member if isinstance(member, Refusal) else next(stored)) for member in sent]
+    for result in results:
+        if result.code is not None:
+            services.instruments.refusals.increment(result.code)
+    return Response(encode(BacklogResult("ok", results)), HTTPStatus.ACCEPTED)
 
 
 async def rotate(services: Services, request: Request) -> Response:
@@ -202,7 +202,14 @@ ENDPOINTS = {
         statuses=(HTTPStatus.ACCEPTED,),
     ),
     "/v1/snapshots": Endpoint(
-        *(backlog, "storeBacklog", lambda settings: settings.max_backlog_body, False, payloads.BacklogBody, Verdicts),
+        *(
+            backlog,
+            "storeBacklog",
+            lambda settings: settings.max_backlog_body,
+            False,
+            payloads.BacklogBody,
+            BacklogResult,
+        ),
         statuses=(HTTPStatus.ACCEPTED,),
     ),
     "/v1/rotate": Endpoint(
@@ -282,10 +289,10 @@ def _count_if_unapproved(services: Services, signed: SignedBody) -> Iterator[Non
         raise
 
 
-def _to_verdict(outcome: Outcome | Refusal) -> Verdict:
+def _to_member_result(outcome: Outcome | Refusal) -> MemberResult:
     if isinstance(outcome, Refusal):
-        return Verdict("refused", outcome.code, outcome.detail)
-    return Verdict(outcome.value)
+        return MemberResult("refused", outcome.code, outcome.detail)
+    return MemberResult(outcome.value)
 
 
 async def _export_chunks(services: Services, instance_id: str) -> AsyncIterator[bytes]:
