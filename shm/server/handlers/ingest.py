@@ -74,9 +74,9 @@ async def register(services: Services, request: Request) -> Response:
         reservation.is_used = verdict is RegistrationResult.NEW
     if verdict is RegistrationResult.OVER_LIMIT:
         raise limits.too_many_installs(request.address)
-    if verdict is RegistrationResult.CONFLICT:
+    if result is RegistrationResult.CONFLICT:
         raise Conflict("key_conflict", "This instance_id is registered with another public key.")
-    if verdict is RegistrationResult.REVOKED:
+    if result is RegistrationResult.REFUSED:
         raise unknown_instance()
     if signed:
         await services.registry.confirm_key(registration.instance_id, registration.public_key, signed_at, action)
