@@ -1,8 +1,8 @@
-"""The change feed of a server process: one listener, one reader, and a position for each subscriber.
+"""The change feed of a server process: one listener, one reader, and an offset for each subscriber.
 
 A notification carries no data. The reader reads the changes into the buffer, and each subscriber is sent the frames
-after its position: newest states, encoded once for all. A subscriber before the buffer's start reads the database
-until it has caught up. Each subscriber has one write in flight, so a slow one costs the server a position and not a
+after its offset: newest states, encoded once for all. A subscriber before the buffer's start reads the database
+until it has caught up. Each subscriber has one write in flight, so a slow one costs the server an offset and not a
 queue.
 """
 
@@ -52,12 +52,12 @@ class FeedFailed(ShmError):
 
 @dataclass(slots=True, eq=False)
 class Subscriber:
-    """A subscriber that has all changes up to `cursor`. It has no position while it is before the buffer's start."""
+    """A subscriber that has all changes up to `cursor`. It has no offset while it is before the buffer's start."""
 
     app: str | None
     cursor: int
-    behind_since: float | None  # the loop's time at which it lost its position
-    position: int | None = None
+    behind_since: float | None  # the loop's time at which it lost its offset
+    offset: int | None = None
 
 
 class FeedHub:
@@ -142,7 +142,7 @@ class FeedHub:
                 buffer.skip_to(page.cursor)
             else:
                 buffer.add(page, now)
-            buffer.announce()
+            buffer.wake_subscribers()
             self._request_kpis({change.app_slug for change in page.changes} | buffer.kpis_to_republish)
             buffer.kpis_to_republish.clear()
             if not page.is_last:
@@ -151,7 +151,7 @@ class FeedHub:
     def _add_kpis(self, cursor: int, kpis: ApplicationKpis) -> None:
         if self._buffer is not None:
             self._buffer.add_kpis(cursor, kpis, asyncio.get_running_loop().time())
-            self._wake_reader.set()  # the reader announces them with its next changes
+            self._wake_reader.set()  # the reader wakes the subscribers after its next read
 
     def _request_kpis(self, slugs: set[str]) -> None:
         """Requests the KPIs of those of these applications that have a subscriber."""
@@ -172,49 +172,49 @@ class FeedHub:
 
     async def _send_changes(self, subscriber: Subscriber, buffer: ChangeBuffer, send: Send) -> None:
         while True:
-            if subscriber.position is None:
+            if subscriber.offset is None:
                 await self._catch_up(subscriber, buffer, send)
             advanced = buffer.advanced
             if buffer.failed is not None:
                 raise buffer.failed("the feed's reader ended")
-            if subscriber.position == buffer.position:
+            if subscriber.offset == buffer.end_offset:
                 await advanced.wait()
                 continue
-            chunk = None if subscriber.position is None else buffer.next_chunk(subscriber.position, subscriber.app)
-            if chunk is None:  # its position was dropped: it read too slowly, or the buffer started again
-                subscriber.position, subscriber.behind_since = None, asyncio.get_running_loop().time()
+            chunk = None if subscriber.offset is None else buffer.next_chunk(subscriber.offset, subscriber.app)
+            if chunk is None:  # its offset was dropped: it read too slowly, or the buffer started again
+                subscriber.offset, subscriber.behind_since = None, asyncio.get_running_loop().time()
                 continue
             if chunk.frames:
                 await send(chunk.frames)
-            subscriber.position, subscriber.cursor = chunk.position, chunk.cursor
+            subscriber.offset, subscriber.cursor = chunk.end_offset, chunk.cursor
 
     async def _catch_up(self, subscriber: Subscriber, buffer: ChangeBuffer, send: Send) -> None:
-        """Sends a subscriber the changes before the buffer's start, from the database, and sets its position."""
+        """Sends a subscriber the changes before the buffer's start, from the database, and sets its offset."""
         while buffer.cursor < subscriber.cursor and buffer.failed is None:
             await buffer.advanced.wait()
         changed_apps: set[str] = set()
         limit = PAGE_SIZE
-        while (position := buffer.position_of(subscriber.cursor)) is None:
+        while (offset := buffer.offset_of(subscriber.cursor)) is None:
             async with self._catch_up_slots:
                 page = await read_changes(
                     self._database, subscriber.cursor, app=subscriber.app, until=buffer.start_cursor, limit=limit
                 )
             if subscriber.cursor < page.horizon:
-                subscriber.cursor, position = buffer.cursor, buffer.position
+                subscriber.cursor, offset = buffer.cursor, buffer.end_offset
                 await send(encode_frame(Resync(CURSOR_TOO_OLD)))
                 break
             frames, cursor, limit = _first_chunk(page, subscriber.app)
             changed_apps |= {change.app_slug for change in page.changes if change.cursor <= cursor}
             await send(frames)
             subscriber.cursor = cursor
-        subscriber.position = position
-        self._kpi_publisher.request(changed_apps | buffer.changed_apps_since(position, subscriber.app))
+        subscriber.offset = offset
+        self._kpi_publisher.request(changed_apps | buffer.changed_apps_since(offset, subscriber.app))
 
     def _lag(self, subscriber: Subscriber, now: float) -> float:
         """Seconds since the oldest change that the subscriber lacks, or the oldest notification that is unread."""
         waiting_since = subscriber.behind_since
-        if subscriber.position is not None:
-            waiting_since = self._buffer.waiting_since(subscriber.position) if self._buffer else None
+        if subscriber.offset is not None:
+            waiting_since = self._buffer.waiting_since(subscriber.offset) if self._buffer else None
         return now - min(since for since in (waiting_since, self._unread_since, now) if since is not None)
 
 
@@ -222,10 +222,10 @@ def _first_chunk(page: ChangePage, app: str | None) -> tuple[bytes, int, int]:
     """The frames of as many changes as one write may contain, the cursor after them, and the size of the next page."""
     frames: list[bytes] = []
     size = 0
-    for position, change in enumerate(page.changes):
+    for count, change in enumerate(page.changes):
         frame = b"" if app is None and change.kind is ChangeKind.LEFT else render_change(change)
         if size and size + len(frame) > MAX_CHUNK_BYTES:
-            return b"".join(frames), page.changes[position - 1].cursor, min(PAGE_SIZE, 2 * position)
+            return b"".join(frames), page.changes[count - 1].cursor, min(PAGE_SIZE, 2 * count)
         frames.append(frame)
         size += len(frame)
     return b"".join(frames), page.cursor, min(PAGE_SIZE, 2 * page.limit)

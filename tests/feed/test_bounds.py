@@ -1,4 +1,4 @@
-"""The cost of a subscriber, which is a position in the feed and one write in flight; and the limits of their number."""
+"""A subscriber costs an offset in the change buffer and one write in flight. The number of subscribers is limited."""
 
 import asyncio
 import base64

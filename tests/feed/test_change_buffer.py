@@ -1,4 +1,4 @@
-"""From any position in the change buffer, the frames after it lead a reader to the true state."""
+"""From any offset in the change buffer, the frames after it lead a reader to the true state."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ steps = st.lists(
         st.tuples(st.just("update"), st.sampled_from(INSTALLS), st.sampled_from(APPS)),
         st.tuples(st.just("remove"), st.sampled_from(INSTALLS), st.none()),
         st.tuples(st.just("kpis"), st.none(), st.sampled_from(APPS)),
-        st.tuples(st.just("announce"), st.none(), st.none()),
+        st.tuples(st.just("wake_subscribers"), st.none(), st.none()),
         st.tuples(st.just("read"), st.integers(0, len(APPS)), st.none()),
     ),
     min_size=20,
@@ -41,23 +41,23 @@ class Reader:
     """A subscriber that reads in the steps for it, and its state."""
 
     app: str | None
-    position: int | None = 0
+    offset: int | None = 0
     cursors: dict[str, int] = field(default_factory=dict)  # the newest cursor, by instance
     kpis: dict[str, int] = field(default_factory=dict)
 
     def read(self, buffer: ChangeBuffer, truth: dict[str, tuple[str, int]]) -> bool:
-        """Reads a chunk, or lists again if its position was dropped. Returns whether there was anything to read."""
-        if self.position == buffer.position:
+        """Reads a chunk, or lists again if its offset was dropped. Returns whether there was anything to read."""
+        if self.offset == buffer.end_offset:
             return False
-        chunk = None if self.position is None else buffer.next_chunk(self.position, self.app)
+        chunk = None if self.offset is None else buffer.next_chunk(self.offset, self.app)
         if chunk is None:
             self.cursors = {name: cursor for name, (app, cursor) in truth.items() if self.app in {None, app}}
-            self.position = buffer.position_of(buffer.start_cursor)
-            assert self.position is not None
+            self.offset = buffer.offset_of(buffer.start_cursor)
+            assert self.offset is not None
             return True
         for message in messages(chunk.frames):
             self.apply(message)
-        self.position = chunk.position
+        self.offset = chunk.end_offset
         return True
 
     def apply(self, message: dict[str, Any]) -> None:
@@ -87,7 +87,7 @@ async def check_steps(steps: list[tuple[str, Any, Any]]) -> None:
     truth: dict[str, tuple[str, int]] = {}
     readers = [Reader(app) for app in (None, *APPS)]
     cursor, sent_kpis, kpis_to_republish = 0, dict.fromkeys(APPS, 0), set[str]()
-    for number, (step, target, app) in enumerate([*steps, ("announce", None, None)], 1):
+    for number, (step, target, app) in enumerate([*steps, ("wake_subscribers", None, None)], 1):
         found: list[Change] = []
         if step == "update":
             if target in truth and truth[target][0] != app:
@@ -107,8 +107,8 @@ async def check_steps(steps: list[tuple[str, Any, Any]]) -> None:
             readers[target].read(buffer, truth)
         if found:
             buffer.add(ChangePage(cursor, cursor, 0, found, 500), 0.0)
-        if step == "announce":
-            buffer.announce()
+        if step == "wake_subscribers":
+            buffer.wake_subscribers()
             kpis_to_republish |= buffer.kpis_to_republish
             buffer.kpis_to_republish.clear()
     for reader in readers:
