@@ -1,3 +1,3 @@
-"""SHM: the server. Takes signed snapshots into PostgreSQL, answers the JSON API, tells the change feed."""
+"""SHM: the server. Stores signed snapshots in PostgreSQL, and serves the JSON API and the change feed."""
 
 __version__ = "0.1.0"

@@ -1,7 +1,7 @@
-"""`make bench-stall`: the longest wait of an honest install while strangers do what costs the server most.
+"""`make bench-stall`: the longest wait of an honest install while strangers send the requests that cost most.
 
-Honest installs send snapshots at a steady rate, each on its own connection. The first row has no strangers; the others
-have an attack beside them, with the server's rate limits off, so that nothing but the server's design protects anybody.
+Honest installs send snapshots at a steady rate, each on its own connection. The first row has no strangers. Each
+other row has one attack, with the server's rate limits off, so that only the server's design protects the installs.
 """
 
 import argparse

@@ -152,7 +152,7 @@ def _link_exclusively(temporary: Path, target: Path) -> None:
 
 
 def _rename_exclusively(temporary: Path, target: Path) -> None:
-    """The same with a rename. Windows does not rename onto an existing file; elsewhere a file lock serializes it."""
+    """Moves the file. Windows does not rename onto an existing file; elsewhere a file lock serializes the renames."""
     if sys.platform == "win32":
         with contextlib.suppress(FileExistsError):
             temporary.rename(target)

@@ -187,7 +187,7 @@ class Reporter:
         return sanitized.metrics
 
     def _timestamp(self) -> str:
-        """The present time by the server's clock, as far as its responses have told it."""
+        """The current time, corrected by the offset of the server's clock if a response has shown one."""
         try:
             now = datetime.now(UTC) + self._clock_correction
         except OverflowError:

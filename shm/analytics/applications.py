@@ -216,7 +216,7 @@ async def resolve_slug(reader: Reader, app: str) -> str:
 
 
 async def select_unknown_keys(reader: Reader, slug: str, keys: Collection[str]) -> list[str]:
-    """Those of the keys that no install of the application sends, sorted."""
+    """The keys among `keys` that no install of the application sends, sorted."""
     if not keys:
         return []
     return await reader.fetch_values(

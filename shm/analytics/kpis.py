@@ -141,7 +141,7 @@ class KpiReader:
         return await self._database.read_consistently(lambda reader: self.read(reader, slug, counted_only=counted_only))
 
     async def read(self, reader: Reader, slug: str, *, counted_only: bool = False) -> tuple[int, ApplicationKpis]:
-        """The same, with a reader whose statements see one snapshot of the database."""
+        """As `read_application`, with a reader whose statements see one snapshot of the database."""
         config = await applications.read_config(reader, slug)
         as_of = datetime.now(UTC)
         rows = await reader.fetch(

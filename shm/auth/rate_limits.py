@@ -189,7 +189,7 @@ class RateLimiter:
     def limited_address(self, peer: str, forwarded: list[str]) -> bytes | None:
         """The same for the limits of addresses. None if no limit applies.
 
-        A trusted proxy that names no client has no limit, because its address stands for all clients behind it.
+        A trusted proxy that names no client has no limit, because all clients behind it share its address.
         """
         if not self.enabled:
             return None

@@ -43,7 +43,7 @@ def run_with(
 
     `prepare` runs before `action`. A command that only reads passes `check_schema`: nothing is created then.
 
-    Raises ConfigurationError with a sentence. Any other exception is logged, redacted, and results in status 1.
+    Raises ConfigurationError with a message. Any other exception is logged, redacted, and results in status 1.
     """
     try:
         settings = load_settings({name: vars(args)[name] for name in FLAGS})

@@ -73,7 +73,7 @@ class Postmaster:
             return False
 
     def _is_own_by_ps(self, pid: int) -> bool:
-        """The same on macOS, which has no /proc: by the command line."""
+        """Whether the process belongs to this cluster, by its command line. For macOS, which has no /proc."""
         try:
             command = subprocess.run(
                 ["/bin/ps", "-ww", "-o", "command=", "-p", str(pid)],

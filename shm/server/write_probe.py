@@ -1,4 +1,4 @@
-"""Whether the database takes writes: a write of its own, at most once a second however often it is asked for."""
+"""Checks whether the database accepts writes, with a test write at most once a second for all requests."""
 
 import asyncio
 import time
@@ -6,7 +6,7 @@ import time
 from shm.core.errors import DatabaseUnavailable
 from shm.db.database import Database
 
-RESULT_AGE_S = 1.0  # for which a result is used again
+RESULT_AGE_S = 1.0  # how long a result is reused
 TIMEOUT_S = 2.0  # of a probe; the statement waits for a lock for one second
 
 
@@ -21,7 +21,7 @@ class WriteProbe:
 
     async def check(self) -> None:
         """Raises DatabaseUnavailable if a snapshot could not be stored now."""
-        async with self._lock:  # all who wait share the next result
+        async with self._lock:  # all waiting requests share the next result
             if time.monotonic() - self._probed_at >= RESULT_AGE_S:
                 self._error = await self._probe()
                 self._probed_at = time.monotonic()

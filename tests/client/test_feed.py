@@ -122,19 +122,19 @@ async def test_a_forgotten_cursor_leads_to_a_new_list_with_removals(
     serve: Callable[..., ServerProcess], database: str
 ) -> None:
     server = serve()
-    gone, *stay = report_installs(server, 5)
+    erased, *others = report_installs(server, 5)
     async with (
         run_fault_proxy(server.port) as proxy,
         make_client(server, proxy.url) as client,
         mirror_feed(client.feed()) as mirror,
     ):
         await mirror.wait_until(lambda: mirror.is_complete and mirror.is_connected)
-        await asyncio.to_thread(stay[1].snapshot, {"n": 98})
+        await asyncio.to_thread(others[1].snapshot, {"n": 98})
         await mirror.wait_until(lambda: mirror.kpis)
         proxy.refuses_connections = True
         proxy.cut_connections()
-        await asyncio.to_thread(act, gone, "erase")
-        await asyncio.to_thread(stay[0].snapshot, {"n": 99})
+        await asyncio.to_thread(act, erased, "erase")
+        await asyncio.to_thread(others[0].snapshot, {"n": 99})
         with admin_cursor(database) as cursor:
             cursor.execute("UPDATE removals SET removed_at = now() - interval '25 hours'")
             await asyncio.to_thread(server.terminate)
@@ -145,11 +145,11 @@ async def test_a_forgotten_cursor_leads_to_a_new_list_with_removals(
                 return cursor.fetchone() == (0,)
 
             await mirror.wait_until(forgotten)
-        assert gone.instance_id in mirror.instances
+        assert erased.instance_id in mirror.instances
         proxy.refuses_connections = False
         await mirror.wait_until(lambda: mirror.events_of(InstanceRemoved))
         await mirror.assert_matches_list(client)
-        assert mirror.events_of(InstanceRemoved) == [InstanceRemoved(gone.instance_id)]
+        assert mirror.events_of(InstanceRemoved) == [InstanceRemoved(erased.instance_id)]
         assert mirror.events_of(Listed) == [Listed(complete=True), Listed(complete=False), Listed(complete=True)]
 
 

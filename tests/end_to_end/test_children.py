@@ -44,7 +44,7 @@ def processes_of(folder: Path) -> list[str]:
 
 @contextmanager
 def command(folder: Path, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """A command on a data directory, with its output in a file beside it. All its processes are killed at the end."""
+    """A command on a data directory, with its output in a file next to it. All its processes are killed at the end."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("SHM_")}
     with folder.with_suffix(".log").open("ab") as log:
         process = subprocess.Popen(

@@ -46,8 +46,8 @@ def test_a_new_admin_token_is_made_beside_the_database(postgres_dir: Path) -> No
     server.start()
     try:
         assert status(server, before.stdout.strip(), "tokens") == 200
-        beside = run_shm("token", "add", "second", "--role", "admin", SHM_DATA_DIR=str(data_dir))
-        assert status(server, beside.stdout.strip(), "tokens") == 200
+        second = run_shm("token", "add", "second", "--role", "admin", SHM_DATA_DIR=str(data_dir))
+        assert status(server, second.stdout.strip(), "tokens") == 200
     finally:
         assert server.terminate() == 0
 

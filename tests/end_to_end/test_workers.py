@@ -22,7 +22,7 @@ from tests.support.shm_command import postgres_of, start_serve
 from tests.support.subscriber import subscribe
 
 TIMEOUT_S = 30
-MAX_ATTEMPTS = 60  # each connection goes to one of two workers at random
+MAX_ATTEMPTS = 60  # one of two workers accepts each connection, at random
 LOADERS = 12
 SNAPSHOTS = 300  # acknowledged before the kill, and after it
 WORKERS = 2

@@ -32,7 +32,7 @@ def modules_loaded_by(code: str) -> set[str]:
 
 
 def test_importing_loads_no_network_or_crypto_module() -> None:
-    """Keeps the import under 25 ms. bench/ measures the time itself, beside that of bare Python."""
+    """Keeps the import under 25 ms. bench/ measures the time itself, next to that of bare Python."""
     heavy = {"ssl", "http", "socket", "email", "urllib", "asyncio", "nacl", "json", "psutil", "dataclasses", "pathlib"}
     assert heavy & modules_loaded_by("import shm_sdk") == set()
     start = 'shm_sdk.Client("http://localhost", "Ledger", "1").start()'

@@ -110,7 +110,7 @@ class Application(Handler):
     async def delete(self, slug: Slug, query: PreviewQuery) -> BulkChange:
         """Deletes an application and all its instances for good, in the background.
 
-        `GET bulk-changes` tells how far it is. Instances that register meanwhile stay, with the application.
+        `GET bulk-changes` shows its progress. Instances that register in the meantime remain, with the application.
         """
         await self.services.applications.check_exists(slug)
         instance_filter = await InstanceFilter(app=slug).to_parameters(self.services.database)

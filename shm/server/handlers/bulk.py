@@ -42,7 +42,7 @@ class BulkInstances(Handler):
     async def post(self, body: BulkRequest) -> BulkChange:
         """Approves, revokes or deletes all instances that match a filter, in the background.
 
-        `GET bulk-changes` tells how far it is.
+        `GET bulk-changes` shows its progress.
         """
         fields = {name: getattr(body, name) for name in ("app", "q", "status", "version", "environment")}
         if not any(fields.values()):
@@ -91,7 +91,7 @@ class Audit(Handler):
 
     @operation("listAuditEntries", Role.ADMIN, headers=[NEXT_PAGE])
     async def get(self, query: PageQuery) -> list[AuditEntry]:
-        """What admins changed within a year, newest first."""
+        """The changes by admins within a year, newest first."""
         entries = await self.services.audit.list_page(query.after, query.limit + 1)
         if len(entries) > query.limit:
             self.set_next_link(audit.encode_page_token(entries[query.limit - 1]))

@@ -1,4 +1,4 @@
-"""Which columns fit into a line, how wide they are, and which of the scrolling columns are visible.
+"""The layout of a line: which columns fit, their widths, and which of the scrolling columns are visible.
 
 Columns pinned to the left or the right are always visible. The scrolling columns between them fill the rest of the
 line from `first` on. Remaining space widens the visible ones.
