@@ -150,7 +150,7 @@ async def running_services(
     kpis = KpiReader(database, distributions, settings)
     result_cache = SingleFlightCache()
     intake = BatchWriter(writer, registry, settings, instruments, turn)
-    change_feed = Feed(database, kpis, settings)
+    feed_hub = FeedHub(database, kpis, settings)
     connections, bodies = Connections(settings), BodyBudget(settings.max_reading)
     services = Services(
         settings=settings,
@@ -173,7 +173,7 @@ async def running_services(
         bodies=bodies,
         write_probe=WriteProbe(database),
         instruments=instruments,
-        sampler=GaugeSampler(instruments, database, writer, intake, change_feed, connections, bodies, settings),
+        sampler=GaugeSampler(instruments, database, writer, intake, feed_hub, connections, bodies, settings),
         metrics_exporter=MetricsExporter(instruments.slots),
     )
     async with run_in_background(

@@ -47,7 +47,7 @@ class GaugeSampler:
         database: Database,
         writer: Database,
         intake: BatchWriter,
-        feed: Feed,
+        feed: FeedHub,
         connections: Connections,
         bodies: BodyBudget,
         settings: Settings,

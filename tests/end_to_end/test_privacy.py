@@ -103,10 +103,10 @@ def test_no_fault_leaves_a_trace_of_a_client(
 
         send_corpus(client, cases, [enroll(client) for _ in cases])
         read_with_every_token(client, server, cluster)
-        made = make_and_remove_tokens(client, server, cluster)
-        use_up_every_limit(limited)
-        break_the_database(client, server, cluster)
-        ask_while_the_database_is_away(client, server, cluster, cases[::4])
+        created_token = create_and_remove_tokens(client, server, cluster)
+        exceed_rate_limits(limited)
+        send_during_database_faults(client, server, cluster)
+        send_during_an_outage(client, server, cluster, cases[::4])
 
         for each in cluster.servers:
             assert each.terminate() == 0
@@ -209,7 +209,7 @@ def send_during_database_faults(client: AnonymousClient, server: ServerProcess, 
             cursor.execute(f"ALTER TABLE renamed RENAME TO {table}")
 
 
-def ask_while_the_database_is_away(
+def send_during_an_outage(
     client: AnonymousClient, server: ServerProcess, cluster: Cluster, cases: Sequence[Case]
 ) -> None:
     """Kills PostgreSQL under load and sends requests before its restart."""
@@ -218,7 +218,7 @@ def ask_while_the_database_is_away(
         before = pool.map(lambda install: client.send(with_marker(snapshot(install, b'{"a":1}'))), installs)
         cluster.kill_postgres(signal.SIGQUIT)
         during = pool.map(lambda install: client.send(with_marker(snapshot(install, b'{"a":2}'))), installs)
-        asked = pool.map(lambda install: ask_everything(client, server, install), installs[:3])
+        asked = pool.map(lambda install: send_to_all_paths(client, server, install), installs[:3])
         send_corpus(client, cases, installs)
         for each in (before, during, asked):
             list(each)

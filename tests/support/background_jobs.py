@@ -14,7 +14,7 @@ from shm.analytics.percentiles import DistributionReader
 from shm.core.settings import Settings
 from shm.db.advisory_locks import Lock
 from shm.db.database import Database
-from shm.feed.hub import Feed
+from shm.feed.hub import FeedHub
 from shm.ingest.enrolment import EnrolmentWriter
 from shm.ingest.erasure import Eraser
 from shm.ingest.key_cache import PublicKeyCache

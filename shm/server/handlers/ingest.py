@@ -74,9 +74,9 @@ async def register(services: Services, request: Request) -> Response:
         reservation.is_used = verdict is RegistrationResult.NEW
     if verdict is RegistrationResult.OVER_LIMIT:
         raise limits.too_many_installs(request.address)
-    if result is RegistrationResult.CONFLICT:
+    if verdict is RegistrationResult.CONFLICT:
         raise Conflict("key_conflict", "This instance_id is registered with another public key.")
-    if result is RegistrationResult.REFUSED:
+    if verdict is RegistrationResult.REVOKED:
         raise unknown_instance()
     if signed:
         await services.registry.confirm_key(registration.instance_id, registration.public_key, signed_at, action)
