@@ -14,7 +14,10 @@ SELECT cursor FROM feed_head;
 -- searches for neighbours nearby first, and reads snapshots install by install; OFFSET 0 forces the planner to do so. The
 -- reason: the cost of a step must not grow with the history. All of `found` are joins of snapshots by their install, so a
 -- cluster computes it where the snapshots are.
+-- The planner expects many sums, and would sort tens of thousands of rows for the few dozen that there are, unless hashes
+-- have more memory; that takes half as long again.
 SELECT pg_advisory_xact_lock({rollup_lock});
+SET LOCAL hash_mem_multiplier = 16;
 WITH head AS MATERIALIZED (
     SELECT cursor FROM series_head WHERE NOT stale
 ),
