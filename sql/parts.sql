@@ -89,7 +89,9 @@ summed AS MATERIALIZED (
             elapsed_windows::text AS value, 0::numeric AS total
         FROM changed_states
         UNION ALL
-        SELECT app_slug, counted, weight, 'version', '', app_version, 0
+        SELECT
+            app_slug, counted, weight, CASE WHEN app_version IS NULL THEN 'other_versions' ELSE 'version' END, '',
+            coalesce(app_version, ''), 0
         FROM changed_states
         WHERE reporting
         UNION ALL
@@ -234,7 +236,8 @@ hours AS MATERIALIZED (
         FROM jsonb_each(p.leaves) leaf
         WHERE jsonb_typeof(leaf.value) <> 'string'
         UNION ALL
-        SELECT 'version', '', p.app_version, 0
+        SELECT
+            CASE WHEN p.app_version IS NULL THEN 'other_versions' ELSE 'version' END, '', coalesce(p.app_version, ''), 0
     ) each
     GROUP BY p.app_slug, each.metric_type, each.key, each.value, p.at
     HAVING sum(each.total) <> 0 OR sum(p.weight) <> 0
@@ -325,7 +328,7 @@ raw_history AS MATERIALIZED (
 ),
 
 -- part: keys_admitted
--- Decides which of `sent_keys` and `sent_values` are aggregated, and adds the new ones up to the limits: first the keys
+-- Decides which of `sent_keys`, `sent_values` and (likewise) `sent_versions` are aggregated, and adds the new ones up to the limits: first the keys
 -- for which the vendor made a setting, which are always added (as is the one that decides what the headline counts), then those of the most instances. `refused_keys` and
 -- `refused_values` are the others. OFFSET 0 makes each look-up one read of an index. Requires the writers' lock.
 new_keys AS MATERIALIZED (
@@ -385,14 +388,26 @@ value_counts AS MATERIALIZED (
         (SELECT count(*) FROM aggregated_values a WHERE a.app_slug = n.app_slug AND a.key = n.key) AS added
     FROM (SELECT DISTINCT app_slug, key FROM new_values) n
 ),
+value_totals AS MATERIALIZED (
+    SELECT n.app_slug, (SELECT count(*) FROM aggregated_values a WHERE a.app_slug = n.app_slug) AS added
+    FROM (SELECT DISTINCT app_slug FROM new_values) n
+),
 ranked_values AS MATERIALIZED (
     SELECT
-        n.app_slug, n.key, n.value,
-        c.added + row_number() OVER (
-            PARTITION BY n.app_slug, n.key ORDER BY n.instances DESC, n.value
-        ) <= %(max_values)s::bigint AS is_added
-    FROM new_values n
-    JOIN value_counts c ON c.app_slug = n.app_slug AND c.key = n.key
+        app_slug, key, value,
+        is_within_key AND of_application + row_number() OVER (
+            PARTITION BY app_slug, is_within_key ORDER BY instances DESC, key, value
+        ) <= %(max_all_values)s::bigint AS is_added
+    FROM (
+        SELECT
+            n.*, t.added AS of_application,
+            c.added + row_number() OVER (
+                PARTITION BY n.app_slug, n.key ORDER BY n.instances DESC, n.value
+            ) <= %(max_values)s::bigint AS is_within_key
+        FROM new_values n
+        JOIN value_counts c ON c.app_slug = n.app_slug AND c.key = n.key
+        JOIN value_totals t ON t.app_slug = n.app_slug
+    ) each
 ),
 values_added AS (
     INSERT INTO aggregated_values (app_slug, key, value, cursor)
@@ -405,11 +420,42 @@ values_added AS (
 refused_values AS MATERIALIZED (
     SELECT app_slug, key, value FROM ranked_values WHERE NOT is_added
 ),
+new_versions AS MATERIALIZED (
+    SELECT s.app_slug, s.app_version, sum(s.instances) AS instances
+    FROM sent_versions s
+    WHERE NOT EXISTS (
+        SELECT FROM aggregated_versions a WHERE a.app_slug = s.app_slug AND a.app_version = s.app_version OFFSET 0
+    )
+    GROUP BY s.app_slug, s.app_version
+),
+version_counts AS MATERIALIZED (
+    SELECT n.app_slug, (SELECT count(*) FROM aggregated_versions a WHERE a.app_slug = n.app_slug) AS added
+    FROM (SELECT DISTINCT app_slug FROM new_versions) n
+),
+ranked_versions AS MATERIALIZED (
+    SELECT
+        n.app_slug, n.app_version,
+        c.added + row_number() OVER (
+            PARTITION BY n.app_slug ORDER BY n.instances DESC, n.app_version
+        ) <= %(max_versions)s::bigint AS is_added
+    FROM new_versions n
+    JOIN version_counts c ON c.app_slug = n.app_slug
+),
+versions_added AS (
+    INSERT INTO aggregated_versions (app_slug, app_version)
+    SELECT app_slug, app_version FROM ranked_versions WHERE is_added
+    ON CONFLICT (app_slug, app_version) DO NOTHING
+),
+refused_versions AS MATERIALIZED (
+    SELECT app_slug, app_version FROM ranked_versions WHERE NOT is_added
+),
 refusals_recorded AS (
     INSERT INTO key_refusals AS existing (app_slug, refused_at)
     SELECT app_slug, now() FROM refused_keys
     UNION
     SELECT app_slug, now() FROM refused_values
+    UNION
+    SELECT app_slug, now() FROM refused_versions
     ON CONFLICT (app_slug) DO UPDATE SET refused_at = excluded.refused_at
     WHERE existing.refused_at < excluded.refused_at - interval '1 minute'
 ),
@@ -612,8 +658,9 @@ batch AS MATERIALIZED (
 ),
 existing AS MATERIALIZED (
     SELECT
-        instance_id, public_key, staged, app_slug, app_version, environment, status, counted, elapsed_windows, reporting,
-        first_seen_at, last_seen_at, snapshot_at, coalesce(leaves, metrics) AS leaves, erased_at
+        instance_id, public_key, staged, app_slug, app_version AS version, version_refused,
+        CASE WHEN version_refused THEN NULL ELSE app_version END AS app_version, environment, status, counted,
+        elapsed_windows, reporting, first_seen_at, last_seen_at, snapshot_at, coalesce(leaves, metrics) AS leaves, erased_at
     FROM instances
     WHERE erasing_since IS NULL AND instance_id = ANY(ARRAY(SELECT instance_id FROM batch))
 ),
@@ -629,13 +676,13 @@ verdicts AS MATERIALIZED (
             ELSE 'stored'
         END AS verdict,
         coalesce(alias.app_slug, e.staged ->> 'app_slug', e.app_slug) AS app_slug,
-        coalesce(e.staged ->> 'app_version', e.app_version) AS install_version
+        coalesce(b.app_version, e.staged ->> 'app_version', e.version) AS version
     FROM batch b
     LEFT JOIN existing e USING (instance_id)
     LEFT JOIN application_aliases alias ON alias.slug = e.staged ->> 'app_slug'
 ),
 sent AS MATERIALIZED (
-    SELECT position, instance_id, snapshot_at, key_set, string_set, app_slug, install_version
+    SELECT position, instance_id, snapshot_at, key_set, string_set, app_slug, version
     FROM verdicts
     WHERE CASE WHEN verdict IN ('stored', 'staged') THEN TRUE END
 ),
@@ -643,9 +690,11 @@ sent AS MATERIALIZED (
 -- part: batch_stored
 -- Stores the snapshots of `accepted`, without their `refused` leaves, and all that follows from them.
 inserted AS (
-    INSERT INTO snapshots (instance_id, snapshot_at, app_version, sequence, metrics, app_slug, leaves, cursor)
+    INSERT INTO snapshots (
+        instance_id, snapshot_at, app_version, version_refused, sequence, metrics, app_slug, leaves, cursor
+    )
     SELECT
-        a.instance_id, a.snapshot_at, coalesce(b.app_version, a.install_version), b.sequence, b.metrics, a.app_slug,
+        a.instance_id, a.snapshot_at, a.version, a.version_refused, b.sequence, b.metrics, a.app_slug,
         CASE WHEN a.refused = '{}' THEN b.leaves ELSE coalesce(b.leaves, b.metrics) - a.refused END,
         (SELECT cursor FROM feed_head) + 1
     FROM accepted a
@@ -668,7 +717,9 @@ after AS MATERIALIZED (
         e.instance_id, e.app_slug, e.environment, e.status, e.first_seen_at, now() AS last_seen_at,
         greatest(e.snapshot_at, n.snapshot_at) AS snapshot_at,
         newer.is_newer,
-        CASE WHEN newer.is_newer THEN coalesce(b.app_version, e.app_version) ELSE e.app_version END AS app_version,
+        CASE WHEN current.version_refused THEN NULL ELSE current.version END AS app_version,
+        current.version,
+        current.version_refused,
         CASE
             WHEN NOT newer.is_newer THEN e.leaves
             WHEN a.refused = '{}' THEN coalesce(b.leaves, b.metrics)
@@ -682,6 +733,14 @@ after AS MATERIALIZED (
     JOIN accepted a ON a.instance_id = n.instance_id AND CASE WHEN a.snapshot_at = n.snapshot_at THEN TRUE END
     JOIN batch b ON b.position = a.position
     CROSS JOIN LATERAL (SELECT n.snapshot_at > coalesce(e.snapshot_at, '-infinity') AS is_newer) newer
+    CROSS JOIN LATERAL (
+        SELECT
+            CASE WHEN newer.is_newer THEN coalesce(b.app_version, e.version) ELSE e.version END AS version,
+            CASE
+                WHEN newer.is_newer AND coalesce(b.app_version, e.version) = a.version THEN a.version_refused
+                ELSE e.version_refused
+            END AS version_refused
+    ) current
 ),
 -- use: deltas
 -- use: tallies_updated
@@ -694,7 +753,8 @@ updated AS (
         metrics = CASE WHEN p.is_newer THEN b.metrics ELSE i.metrics END,
         leaves = CASE WHEN NOT p.is_newer THEN i.leaves WHEN p.refused = '{}' THEN b.leaves ELSE p.leaves END,
 -- use: evaluated_columns
-        app_version = p.app_version,
+        app_version = p.version,
+        version_refused = p.version_refused,
         version_rank = CASE WHEN p.is_newer THEN coalesce(b.version_rank, i.version_rank) ELSE i.version_rank END
     FROM evaluated p
     JOIN batch b ON b.position = p.position

@@ -21,6 +21,7 @@ from shm.db.statement_runner import Reader
 
 MAX_SHOWN = 20  # versions with a series of their own; `other` combines the rest
 MAX_VERSIONS = 1_000  # versions that are read
+OTHER = "other_versions"  # the series of all instances whose versions are beyond SHM_MAX_VERSIONS
 
 
 class Adoption(msgspec.Struct):
@@ -51,8 +52,9 @@ class Versions(msgspec.Struct):
     """The body of `GET applications/{slug}/versions`. Lists are as long as `timestamps`; null if there is no value.
 
     `versions`: the instances with a current snapshot by the release in it, in the order of versions. All spellings of a
-    release count as one, shown in the spelling that most instances have now. The last value is as of now; the bucket
-    that begins at `running_since` is not complete yet. `latest`: the last release in use; a pre-release only if nothing
+    release count as one, shown in the spelling that most instances have now. `other`: the instances of all releases
+    without a list of their own, also of versions beyond SHM_MAX_VERSIONS. The last value is as of now; the bucket that
+    begins at `running_since` is not complete yet. `latest`: the last release in use; a pre-release only if nothing
     else is in use, never a name without a number. `behind`: the versions in use before it. `taken_up` is as of `as_of`.
     """
 
@@ -91,18 +93,20 @@ class VersionReader:
         async def read(reader: Reader) -> tuple[list[datetime], series.SamplesByKey, list[series.CurrentValue]]:
             config = await applications.read_config(reader, slug)
             points = periods.bucket_ends(period, now, config.created_at - self._max_snapshot_age)
-            past = await series.read_samples(reader, slug, ("version",), ("",), points)
+            past = await series.read_samples(reader, slug, ("version", OTHER), ("",), points)
             return points, past, await series.read_current_versions(reader, slug, MAX_VERSIONS)
 
         points, past, running = await self._database.read_consistently(read)
-        current = {row.value: int(row.instances) for row in running}
+        current = {row.value: int(row.instances) for row in running if row.metric_type != OTHER}
+        refused = sum(int(row.instances) for row in running if row.metric_type == OTHER) or None
         no_samples: list[Sample | None] = [None] * len(points)
         counts_by_version = {
             version: [*map(_instances, past.get(("version", "", version), no_samples)), current.get(version)]
-            for version in {name[2] for name in past} | current.keys()
+            for version in {name[2] for name in past if name[0] != OTHER} | current.keys()
         }
+        others = [*map(_instances, past.get((OTHER, "", ""), no_samples)), refused]
         as_of, taken_up = await self._cache.get(("versions", slug), lambda: self._read_adoptions(slug))
-        return _render(slug, period, [*points, now], counts_by_version, current, as_of, taken_up)
+        return _render(slug, period, [*points, now], counts_by_version, others, current, as_of, taken_up)
 
     async def _read_adoptions(self, slug: str) -> list[Adoption]:
         installs = {
@@ -125,6 +129,7 @@ def _render(
     period: Period,
     timestamps: list[datetime],
     counts_by_version: Mapping[str, list[int | None]],
+    others: list[int | None],
     current: Mapping[str, int],
     as_of: datetime,
     taken_up: Sequence[Adoption],
@@ -149,8 +154,8 @@ def _render(
         running_since=timestamps[-2],
         timestamps=timestamps,
         versions={release: releases[release] for release in sorted(ranked[:MAX_SHOWN], key=version_rank)},
-        other=_sum_lists([releases[release] for release in ranked[MAX_SHOWN:]], len(timestamps)),
-        total=_sum_lists(list(releases.values()), len(timestamps)),
+        other=_sum_lists([others, *(releases[release] for release in ranked[MAX_SHOWN:])], len(timestamps)),
+        total=_sum_lists([others, *releases.values()], len(timestamps)),
         latest=latest,
         on_latest=running.get(latest, 0) if latest is not None else 0,
         behind=[] if latest is None else outdated_versions(running, latest),

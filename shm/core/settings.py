@@ -251,6 +251,21 @@ class Settings:
         "Values of a string that are aggregated, for each key of an application. The API shows the 20 most frequent; "
         "a string that differs in each install is no category.",
     )
+    max_all_values: int = setting(
+        "SHM_MAX_ALL_VALUES",
+        parse_positive_int,
+        "10000",
+        "Values of strings that are aggregated, over all keys of an application. A hundred categories of a hundred "
+        "values each stay below it; SHM_MAX_VALUES alone would allow half a million of them.",
+    )
+    max_versions: int = setting(
+        "SHM_MAX_VERSIONS",
+        parse_positive_int,
+        "500",
+        "Versions of an application that are counted one by one. Installs of further versions are counted together, as "
+        "`other`, so that invented versions cannot fill the database. A version that nobody uses gives its place to a "
+        "new one.",
+    )
     metric_words: MetricWords | None = setting(
         "SHM_METRIC_WORDS",
         read_metric_words,

@@ -15,6 +15,7 @@ from shm.core.logs import RateLimitedLogger
 from shm.core.settings import Settings
 from shm.db.database import Database
 from shm.ingest.group_commit import BatchLimits, BatchTimes, Failure, GroupCommit, write_isolated
+from shm.ingest.key_limits import aggregation_limits
 from shm.ingest.payloads import Snapshot
 from shm.ingest.registry import SIGNED_BEFORE_ERASURE, Registry, unknown_instance
 
@@ -96,7 +97,7 @@ class BatchWriter:
             turn,
             self._observe,
         )
-        self._limits = {"max_keys": settings.max_keys, "max_values": settings.max_values}
+        self._limits = aggregation_limits(settings)
         self._max_per_instance = MAX_BACKLOGS_PER_INSTANCE * settings.max_backlog
         self._pending: dict[tuple[str, datetime], asyncio.Future[_Row]] = {}
         self._queued_by_instance: dict[str, int] = {}

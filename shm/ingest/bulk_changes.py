@@ -17,6 +17,7 @@ from shm.core.json_types import Timestamp
 from shm.core.settings import Settings
 from shm.db.database import Database
 from shm.ingest.erasure import Eraser
+from shm.ingest.key_limits import aggregation_limits
 from shm.ingest.registry import Registry
 
 Action = Literal["approve", "revoke", "delete", "move"]
@@ -70,7 +71,7 @@ class BulkChanges:
         self._database = database
         self._registry = registry
         self._eraser = eraser
-        self._key_limits = {"max_keys": settings.max_keys, "max_values": settings.max_values}
+        self._key_limits = aggregation_limits(settings)
 
     async def preview(self, action: Action, instance_filter: Filter) -> BulkChange:
         """The change as it would be now, without making it."""

@@ -14,6 +14,7 @@ from shm.core.settings import Settings
 from shm.core.tasks import run_in_background
 from shm.db.database import Database
 from shm.ingest.group_commit import BatchLimits, GroupCommit
+from shm.ingest.key_limits import aggregation_limits
 from shm.ingest.payloads import Registration
 
 MAX_BATCH = 100  # registrations or confirmations in one transaction: some milliseconds under the writers' lock
@@ -91,8 +92,7 @@ class EnrolmentWriter:
         self._database = database
         self._limits = {
             "requires_approval": settings.activation == "manual",
-            "max_keys": settings.max_keys,
-            "max_values": settings.max_values,
+            **aggregation_limits(settings),
             "max_new_installs": settings.max_new_installs if settings.ratelimit_enabled else None,
         }
         # One member of a batch for each instance: the statements compare a member with what is stored.

@@ -82,6 +82,7 @@ def jobs(database: Database, registry: Registry, eraser: Eraser, feed: FeedHub, 
         Job("delete zero rows of the tallies", 60.0, lambda: delete_page("tallies.delete_zero_rows")),
         Job("delete unused keys", 3_600.0, key_limits.delete_unused_keys),
         Job("delete unused values of strings", 3_600.0, key_limits.delete_unused_values),
+        Job("delete unused versions", 3_600.0, key_limits.delete_unused_versions),
         Job("delete old audit entries", 3_600.0, lambda: delete_page("audit.delete_old", kept=AUDIT_KEPT)),
         Job("delete old changes of many instances", 3_600.0, lambda: delete_page("bulk.delete_old", kept=AUDIT_KEPT)),
         Job(

@@ -1,4 +1,4 @@
--- Keys and values that no current snapshot has any more give their places to new ones, where places are scarce: in
+-- Keys, values and versions that no current snapshot has any more give their places to new ones, where places are scarce: in
 -- applications, and for keys, that have used three quarters of them, and in applications that do not exist any more.
 -- Each keeps its place for a day at least, so that no more than the limit are added in a day. The reads hold no lock; the
 -- deletions check again.
@@ -41,6 +41,11 @@ SELECT v.app_slug, v.key, v.value
 FROM (
     SELECT app_slug, key FROM aggregated_values GROUP BY app_slug, key HAVING count(*) * 4 >= %(max_values)s::bigint * 3
     UNION
+    SELECT app_slug, key FROM aggregated_values
+    WHERE app_slug = ANY(ARRAY(
+        SELECT app_slug FROM aggregated_values GROUP BY app_slug HAVING count(*) * 4 >= %(max_all_values)s::bigint * 3
+    ))
+    UNION
     SELECT app_slug, key FROM aggregated_values g
     WHERE NOT EXISTS (SELECT FROM aggregated_keys k WHERE k.app_slug = g.app_slug AND k.key = g.key)
 ) scarce
@@ -64,6 +69,38 @@ WHERE
         SELECT FROM tallies t
         WHERE
             t.app_slug = v.app_slug AND t.metric_type = 'string' AND t.key = v.key AND t.value = v.value
+            AND t.instances > 0
+    )
+RETURNING 1 AS deleted;
+
+-- name: select_unused_versions
+-- Versions whose places may be given to others.
+SELECT v.app_slug, v.app_version
+FROM (
+    SELECT app_slug FROM aggregated_versions
+    GROUP BY app_slug
+    HAVING count(*) * 4 >= %(max_versions)s::bigint * 3 OR app_slug NOT IN (SELECT slug FROM applications)
+) scarce
+JOIN aggregated_versions v ON v.app_slug = scarce.app_slug
+WHERE
+    v.added_at < now() - interval '1 day' AND NOT EXISTS (
+        SELECT FROM tallies t
+        WHERE
+            t.app_slug = v.app_slug AND t.metric_type = 'version' AND t.key = '' AND t.value = v.app_version
+            AND t.instances > 0
+    )
+LIMIT %(limit)s;
+
+-- name: delete_unused_versions
+-- Deletes these versions, unless a current snapshot has them again.
+SELECT pg_advisory_xact_lock({writers_lock});
+DELETE FROM aggregated_versions v
+USING jsonb_to_recordset(%(rows)s::jsonb) AS listed (app_slug text, app_version text)
+WHERE
+    v.app_slug = listed.app_slug AND v.app_version = listed.app_version AND NOT EXISTS (
+        SELECT FROM tallies t
+        WHERE
+            t.app_slug = v.app_slug AND t.metric_type = 'version' AND t.key = '' AND t.value = v.app_version
             AND t.instances > 0
     )
 RETURNING 1 AS deleted;

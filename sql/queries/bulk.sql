@@ -81,6 +81,11 @@ moved AS MATERIALIZED (
     LEFT JOIN current_snapshots s ON s.instance_id = i.instance_id AND s.snapshot_at = i.snapshot_at
     WHERE i.instance_id = ANY(ARRAY(SELECT instance_id FROM before)) AND i.snapshot_at IS NOT NULL
 ),
+sent_versions AS MATERIALIZED (
+    SELECT %(into_slug)s::text AS app_slug, i.app_version, 1 AS instances
+    FROM instances i
+    WHERE i.instance_id = ANY(ARRAY(SELECT instance_id FROM before)) AND i.snapshot_at IS NOT NULL
+),
 sent_keys AS (
     SELECT m.app_slug, leaf.key, 1 AS instances
     FROM moved m
@@ -108,8 +113,13 @@ staged_entry AS MATERIALIZED (
 ),
 after AS (
     SELECT
-        instance_id, %(into_slug)s::text AS app_slug, app_version, environment, status, first_seen_at, last_seen_at,
-        snapshot_at, coalesce((SELECT leaves FROM moved_leaves), leaves) AS leaves
+        instance_id, %(into_slug)s::text AS app_slug,
+        CASE
+            WHEN NOT EXISTS (SELECT FROM refused_versions)
+            THEN coalesce((SELECT app_version FROM sent_versions), app_version)
+        END AS app_version,
+        environment, status, first_seen_at, last_seen_at, snapshot_at,
+        coalesce((SELECT leaves FROM moved_leaves), leaves) AS leaves
     FROM before
 ),
 -- use: deltas
@@ -129,6 +139,7 @@ UPDATE instances i SET
     previous_app_slug = i.app_slug,
     app_cursor = f.cursor,
     leaves = nullif(p.leaves, i.metrics),
+    version_refused = p.app_version IS NULL,
     staged = CASE
         WHEN i.staged ->> 'app_slug' = i.app_slug THEN i.staged || (SELECT entry FROM staged_entry)
         ELSE i.staged

@@ -303,7 +303,8 @@ revocations AS MATERIALIZED (
 ),
 runs AS (
     SELECT
-        s.app_slug, s.app_version, coalesce(s.leaves, s.metrics) AS leaves,
+        s.app_slug, coalesce(s.leaves, s.metrics) AS leaves,
+        CASE WHEN s.version_refused THEN NULL ELSE s.app_version END AS app_version,
         s.snapshot_at AS starts_at,
         FALSE AS was_rolled,
         NULL::timestamptz AS ended_at,
@@ -415,6 +416,7 @@ reported AS MATERIALIZED (
             instance_id, app_version, min(snapshot_at) AS first_at,
             min(snapshot_at) FILTER (WHERE cursor <= (SELECT cursor FROM series_head)) AS rolled_at
         FROM snapshots
+        WHERE NOT version_refused
         GROUP BY instance_id, app_version
     ) f
     JOIN snapshots s ON s.instance_id = f.instance_id AND s.snapshot_at = f.first_at
@@ -455,7 +457,7 @@ reported AS MATERIALIZED (
     SELECT DISTINCT ON (n.instance_id, n.app_version)
         n.instance_id, n.app_version, s.app_slug, s.snapshot_at AS first_at
     FROM listed n
-    JOIN snapshots s ON s.instance_id = n.instance_id AND s.app_version = n.app_version
+    JOIN snapshots s ON s.instance_id = n.instance_id AND s.app_version = n.app_version AND NOT s.version_refused
     WHERE s.instance_id = ANY(ARRAY(SELECT instance_id FROM listed))
     ORDER BY n.instance_id, n.app_version, s.snapshot_at
 ),

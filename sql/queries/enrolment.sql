@@ -139,8 +139,8 @@ WITH batch AS MATERIALIZED (
 ),
 existing AS MATERIALIZED (
     SELECT
-        instance_id, public_key, status, app_slug, app_name, staged, first_seen_at, snapshot_at, metrics, needs_approval,
-        erased_at, erasing_since
+        instance_id, public_key, status, app_slug, app_name, app_version, staged, first_seen_at, snapshot_at, metrics,
+        needs_approval, erased_at, erasing_since
     FROM instances
     WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM batch))
 ),
@@ -151,6 +151,7 @@ verdicts AS MATERIALIZED (
         e.app_slug AS old_slug,
         coalesce(alias.app_slug, e.staged ->> 'app_slug', e.app_slug) AS app_slug,
         coalesce(e.staged ->> 'app_name', e.app_name) AS app_name,
+        coalesce(e.staged ->> 'app_version', e.app_version) AS version,
         CASE
             WHEN action.action_hash IS NOT NULL AND action.request_id IS DISTINCT FROM b.request_id THEN 'replayed'
             WHEN
@@ -215,6 +216,10 @@ sent_values AS (
     CROSS JOIN LATERAL jsonb_each(m.leaves) leaf
     WHERE m.sent_leaves IS NULL AND jsonb_typeof(leaf.value) = 'string'
 ),
+sent_versions AS (
+    SELECT app_slug, version AS app_version, 1 AS instances FROM verdicts
+    WHERE verdict = 'confirmed' AND snapshot_at IS NOT NULL
+),
 -- use: keys_admitted
 moved_leaves AS MATERIALIZED (
     SELECT
@@ -235,7 +240,7 @@ after AS MATERIALIZED (
     SELECT
         b.instance_id,
         v.app_slug,
-        coalesce(v.staged ->> 'app_version', b.app_version) AS app_version,
+        CASE WHEN r.app_version IS NULL THEN v.version END AS app_version,
         coalesce(v.staged ->> 'environment', b.environment) AS environment,
         CASE
             WHEN b.status = 'pending' AND (%(requires_approval)s::boolean OR a.needs_approval) THEN 'pending'
@@ -249,6 +254,8 @@ after AS MATERIALIZED (
     JOIN verdicts v ON v.instance_id = b.instance_id
     JOIN approvals a ON a.instance_id = b.instance_id
     LEFT JOIN moved_leaves m ON m.instance_id = b.instance_id
+    LEFT JOIN refused_versions r
+        ON r.app_slug = v.app_slug AND r.app_version = v.version AND b.snapshot_at IS NOT NULL
 ),
 -- use: deltas
 -- use: tallies_updated
@@ -268,7 +275,8 @@ updated AS (
         app_slug = p.app_slug,
         previous_app_slug = CASE WHEN p.app_slug <> i.app_slug THEN i.app_slug ELSE i.previous_app_slug END,
         app_name = v.app_name,
-        app_version = p.app_version,
+        app_version = v.version,
+        version_refused = p.app_version IS NULL,
         version_rank = coalesce(v.staged ->> 'version_rank', i.version_rank),
         environment = p.environment,
         deployment_mode = coalesce(v.staged ->> 'deployment_mode', i.deployment_mode),

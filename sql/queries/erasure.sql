@@ -34,7 +34,8 @@ oldest AS MATERIALIZED (
         sum(leaf_count) OVER by_time - leaf_count AS leaves_before
     FROM (
         SELECT
-            instance_id, snapshot_at, app_slug, app_version, coalesce(leaves, metrics) AS leaves,
+            instance_id, snapshot_at, app_slug, coalesce(leaves, metrics) AS leaves,
+            CASE WHEN version_refused THEN NULL ELSE app_version END AS app_version,
             (SELECT count(*) FROM jsonb_object_keys(coalesce(leaves, metrics))) AS leaf_count
         FROM snapshots
         WHERE

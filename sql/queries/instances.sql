@@ -38,7 +38,8 @@ WITH target AS MATERIALIZED (
 ),
 runs AS MATERIALIZED (
     SELECT
-        s.app_slug, s.app_version, coalesce(s.leaves, s.metrics) AS leaves,
+        s.app_slug, coalesce(s.leaves, s.metrics) AS leaves,
+        CASE WHEN s.version_refused THEN NULL ELSE s.app_version END AS app_version,
         s.snapshot_at AS starts_at,
         TRUE AS was_rolled,
         least(

@@ -7,7 +7,7 @@
 --   erased    not stored: the instance was erased after the snapshot's time
 --   revoked   not stored
 --   unknown   not stored: no such instance, another key, or being erased
---   new_keys  not stored: a key or a value is not aggregated, so `store_new_keys` has to store the snapshot
+--   new_keys  not stored: a key, a value or the version is not aggregated, so `store_new_keys` has to store the snapshot
 -- The statement updates the current snapshots and cursors of instances and the tallies, and notifies the feed once. A
 -- snapshot without a version has its install's, and belongs to the application that the install has with it: the staged
 -- registration takes effect. `key_sets` and `string_sets`
@@ -29,6 +29,13 @@ known_key_sets AS MATERIALIZED (
             AND a.key = ANY(ARRAY(SELECT jsonb_array_elements_text(%(key_sets)s::jsonb -> s.key_set)))
     )
 ),
+known_versions AS MATERIALIZED (
+    SELECT s.app_slug, s.version
+    FROM (SELECT DISTINCT app_slug, version FROM sent) s
+    WHERE EXISTS (
+        SELECT FROM aggregated_versions a WHERE a.app_slug = s.app_slug AND a.app_version = s.version OFFSET 0
+    )
+),
 known_string_sets AS MATERIALIZED (
     SELECT s.app_slug, s.string_set
     FROM (SELECT DISTINCT app_slug, string_set FROM sent) s
@@ -42,11 +49,13 @@ known_string_sets AS MATERIALIZED (
     )
 ),
 accepted AS MATERIALIZED (
-    SELECT s.position, s.instance_id, s.snapshot_at, s.app_slug, s.install_version, '{}'::text[] AS refused
+    SELECT
+        s.position, s.instance_id, s.snapshot_at, s.app_slug, s.version, FALSE AS version_refused, '{}'::text[] AS refused
     FROM sent s
     LEFT JOIN known_key_sets k ON k.app_slug = s.app_slug AND k.key_set = s.key_set
     LEFT JOIN known_string_sets v ON v.app_slug = s.app_slug AND v.string_set = s.string_set
-    WHERE CASE WHEN k.key_set IS NOT NULL AND v.string_set IS NOT NULL THEN TRUE END
+    LEFT JOIN known_versions w ON w.app_slug = s.app_slug AND w.version = s.version
+    WHERE CASE WHEN k.key_set IS NOT NULL AND v.string_set IS NOT NULL AND w.version IS NOT NULL THEN TRUE END
 ),
 -- use: batch_stored
 SELECT
@@ -80,6 +89,9 @@ sent_keys AS (
 sent_values AS (
     SELECT app_slug, key, value, instances FROM sent_string_sets
 ),
+sent_versions AS MATERIALIZED (
+    SELECT app_slug, version AS app_version, count(DISTINCT instance_id) AS instances FROM sent GROUP BY app_slug, version
+),
 -- use: keys_admitted
 refused_key_sets AS MATERIALIZED (
     SELECT s.app_slug, s.key_set, array_agg(s.key) AS keys
@@ -95,11 +107,12 @@ refused_string_sets AS MATERIALIZED (
 ),
 accepted AS MATERIALIZED (
     SELECT
-        s.position, s.instance_id, s.snapshot_at, s.app_slug, s.install_version,
+        s.position, s.instance_id, s.snapshot_at, s.app_slug, s.version, r.app_version IS NOT NULL AS version_refused,
         coalesce(k.keys, '{}') || coalesce(v.keys, '{}') AS refused
     FROM sent s
     LEFT JOIN refused_key_sets k ON k.app_slug = s.app_slug AND k.key_set = s.key_set
     LEFT JOIN refused_string_sets v ON v.app_slug = s.app_slug AND v.string_set = s.string_set
+    LEFT JOIN refused_versions r ON r.app_slug = s.app_slug AND r.app_version = s.version
 ),
 -- use: batch_stored
 SELECT

@@ -127,10 +127,10 @@ WITH
 -- use: deltas
 current_tallies AS (
     SELECT app_slug, metric_type, key, value, instances, counted_instances FROM tallies
-    WHERE metric_type IN ('status', 'version') AND (%(app)s::text IS NULL OR app_slug = %(app)s)
+    WHERE metric_type IN ('status', 'version', 'other_versions') AND (%(app)s::text IS NULL OR app_slug = %(app)s)
     UNION ALL
     SELECT app_slug, metric_type, key, value, instances, counted_instances FROM deltas
-    WHERE metric_type IN ('status', 'version')
+    WHERE metric_type IN ('status', 'version', 'other_versions')
 ),
 labelled AS (
     SELECT

@@ -91,7 +91,9 @@ found AS MATERIALIZED (
         ) after ON TRUE
     ) spans
     CROSS JOIN LATERAL (
-        SELECT instance_id, snapshot_at, app_slug, app_version, leaves, metrics, cursor
+        SELECT
+            instance_id, snapshot_at, app_slug, leaves, metrics, cursor,
+            CASE WHEN version_refused THEN NULL ELSE app_version END AS app_version
         FROM snapshots
         WHERE
             instance_id = spans.instance_id AND snapshot_at BETWEEN spans.oldest AND spans.newest
@@ -115,7 +117,7 @@ versions AS (
     INSERT INTO versions_seen AS existing (instance_id, app_version, app_slug, first_at)
     SELECT instance_id, app_version, (array_agg(app_slug ORDER BY snapshot_at))[1], min(snapshot_at)
     FROM found
-    WHERE NOT was_rolled
+    WHERE NOT was_rolled AND app_version IS NOT NULL
     GROUP BY instance_id, app_version
     ON CONFLICT (instance_id, app_version) DO UPDATE SET app_slug = excluded.app_slug, first_at = excluded.first_at
     WHERE excluded.first_at < existing.first_at
@@ -224,20 +226,22 @@ ORDER BY sum(instances) DESC, key, metric_type
 LIMIT %(limit)s::bigint;
 
 -- name: select_current_versions
--- The number of instances of an application with a current snapshot of each version.
+-- The number of instances of an application with a current snapshot of each version, and first of other_versions: those
+-- whose version is beyond the limit.
 WITH
 -- use: due_instances
 -- use: deltas
 current_tallies AS (
-    SELECT value, instances FROM tallies WHERE app_slug = %(app)s AND metric_type = 'version'
+    SELECT metric_type, value, instances FROM tallies
+    WHERE app_slug = %(app)s AND metric_type IN ('version', 'other_versions')
     UNION ALL
-    SELECT value, instances FROM deltas WHERE metric_type = 'version'
+    SELECT metric_type, value, instances FROM deltas WHERE metric_type IN ('version', 'other_versions')
 )
-SELECT 'version' AS metric_type, '' AS key, value, 0::numeric AS total, sum(instances) AS instances
+SELECT metric_type, '' AS key, value, 0::numeric AS total, sum(instances) AS instances
 FROM current_tallies
-GROUP BY value
+GROUP BY metric_type, value
 HAVING sum(instances) > 0
-ORDER BY sum(instances) DESC, value
+ORDER BY metric_type = 'version', sum(instances) DESC, value
 LIMIT %(limit)s::bigint;
 
 -- name: select_past

@@ -124,7 +124,7 @@ def test_snapshots_have_no_trigger_foreign_key_or_sequence(database: str) -> Non
     keys = "SELECT conname FROM pg_constraint WHERE contype = 'f' AND 'snapshots'::regclass IN (conrelid, confrelid)"
     assert first_column(database, keys) == set()
     defaults = "SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE adrelid = 'snapshots'::regclass"
-    assert first_column(database, defaults) == {"now()"}
+    assert first_column(database, defaults) == {"false", "now()"}
 
 
 @pytest.mark.parametrize("name", STATEMENT_NAMES)

@@ -12,7 +12,7 @@ from tests.support.databases import admin_cursor, fresh_database
 
 WRITES = re.compile(
     r"\b(INSERT INTO|UPDATE|DELETE FROM) "
-    r"(instances|snapshots|feed_head|removals|tallies|absences|aggregated_(keys|values))\b"
+    r"(instances|snapshots|feed_head|removals|tallies|absences|aggregated_(keys|values|versions))\b"
 )
 
 WITH_WRITERS_LOCK = {"series.select_settled_cursor"}  # it waits until all that came before is visible

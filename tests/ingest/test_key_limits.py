@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.support import plain_http
 from tests.support.background_jobs import run_background_jobs
-from tests.support.databases import admin_cursor
+from tests.support.databases import admin_cursor, execute, select_column
 from tests.support.installs import Install
 from tests.support.oracle import assert_matches_oracle
 from tests.support.server_process import ServerProcess
@@ -159,3 +159,107 @@ def test_a_flood_of_keys_grows_the_database_little(serve: Serve, database: str) 
             )
             assert cursor.fetchone() == (1_000, 1_001)  # and the versions, whose key is empty
         assert jobs.differences() == {}
+
+
+def versions_of(server: ServerProcess, app: str = "ledger") -> tuple[dict[str, int], int | None, int | None]:
+    """The last values of the versions of an application, of `other` and of `total`."""
+    body = server.get(f"applications/{app}/versions?period=24h").json()
+    counts = {version: values[-1] for version, values in body["versions"].items() if values[-1]}
+    return counts, body["other"][-1], body["total"][-1]
+
+
+def test_versions_beyond_the_limit_are_counted_together(serve: Serve, database: str) -> None:
+    """Of a backlog of invented versions, and of many installs with one each."""
+    with run_background_jobs(database, SHM_MAX_VERSIONS="3") as jobs:
+        server = serve(SHM_MAX_VERSIONS="3")
+        honest = Install(server.url).enroll({"orders": 1})
+        stranger = Install(server.url).enroll({"orders": 1})
+        now = datetime.now(UTC)
+        for hours in range(30, 0, -1):
+            at = now - timedelta(hours=hours)
+            assert stranger.snapshot({"orders": 1}, at, app_version=f"0.0.{hours}").status_code == 202
+        strangers = [Install(server.url, app_version=f"9.{number}").enroll({"orders": 1}) for number in range(4)]
+        assert versions_of(server) == ({"1.4.2": 2}, 4, 6)
+        assert kpis_of(server)["kpis"]["orders"] == 6
+        assert kpis_of(server)["keys"]["refused_at"] is not None
+        assert server.get(f"instances/{strangers[0].instance_id}").json()["app_version"] == "9.0"
+        assert server.get("stats").json()["active_instances"] == 6
+        jobs.run()
+        tables = {
+            "tallies": "SELECT count(DISTINCT value) FROM tallies WHERE metric_type = 'version'",
+            "series_hours": "SELECT count(DISTINCT value) FROM series_hours WHERE metric_type = 'version'",
+            "versions_seen": "SELECT count(DISTINCT app_version) FROM versions_seen",
+        }
+        assert all(select_column(database, sql)[0] <= 3 for sql in tables.values())
+        body = server.get("applications/ledger/versions?period=24h").json()
+        assert body["total"][-2:] == [1, 6] or body["total"][-2:] == [6, 6]  # a full hour may have passed
+        assert jobs.differences() == {}
+        assert honest.snapshot({"orders": 2}, app_version="1.5").status_code == 202
+        assert versions_of(server) == ({"1.4.2": 1}, 5, 6)
+        honest.app_version = "1.4.2"
+        honest.register()
+        assert honest.activate().status_code == 200
+        assert versions_of(server) == ({"1.4.2": 2}, 4, 6)
+        assert jobs.differences() == {}
+        for install in (*strangers, stranger):
+            request = json.dumps(
+                {"action": "erase", "instance_id": install.instance_id, "timestamp": datetime.now(UTC).isoformat()}
+            ).encode()
+            assert install.post("/v1/erase", request, install.signed(request)).status_code == 200
+        jobs.run()
+        assert versions_of(server) == ({"1.4.2": 1}, None, 1)
+        assert jobs.differences() == {}
+
+
+def test_an_unused_version_gives_its_place_to_a_new_one_after_a_day(serve: Serve, database: str) -> None:
+    with run_background_jobs(database, SHM_MAX_VERSIONS="2") as jobs:
+        server = serve(SHM_MAX_VERSIONS="2")
+        install = Install(server.url).enroll({"orders": 1})
+        for version in ("1.5", "1.6", "1.7"):
+            assert install.snapshot({"orders": 1}, app_version=version).status_code == 202
+        assert versions_of(server) == ({}, 1, 1)
+        jobs.run()
+        assert select_column(database, "SELECT app_version FROM aggregated_versions ORDER BY 1") == ["1.4.2", "1.5"]
+        execute(database, "UPDATE aggregated_versions SET added_at = added_at - interval '25 hours'")
+        jobs.run("delete unused versions")
+        assert select_column(database, "SELECT app_version FROM aggregated_versions") == []
+        assert versions_of(server) == ({}, 1, 1)
+        assert install.snapshot({"orders": 1}).status_code == 202  # the next report of the same version
+        assert versions_of(server) == ({"1.7": 1}, None, 1)
+        assert jobs.differences() == {}
+
+
+def test_an_install_that_moves_brings_no_version_beyond_the_limit(serve: Serve, database: str) -> None:
+    with run_background_jobs(database, SHM_MAX_VERSIONS="1") as jobs:
+        server = serve(SHM_MAX_VERSIONS="1")
+        Install(server.url).enroll({"orders": 1})
+        mover = Install(server.url, app_name="Other", app_version="7").enroll({"orders": 1})
+        mover.app_name = "Ledger"
+        mover.register()
+        mover.activate()
+        assert versions_of(server) == ({"1.4.2": 1}, 1, 2)
+        assert jobs.differences() == {}
+        third = Install(server.url, app_name="Third", app_version="8").enroll({"orders": 1})
+        merge = f"{server.url}/api/v1/admin/applications/third/merge"
+        plain_http.post(merge, headers=server.headers, json={"into": "ledger"}).raise_for_status()
+        jobs.run()
+        assert versions_of(server) == ({"1.4.2": 1}, 2, 3)
+        assert server.get(f"instances/{third.instance_id}").json()["app_version"] == "8"
+        assert jobs.differences() == {}
+
+
+def test_values_over_all_keys_have_a_limit(serve: Serve, database: str) -> None:
+    with run_background_jobs(database, SHM_MAX_ALL_VALUES="5") as jobs:
+        server = serve(SHM_MAX_ALL_VALUES="5")
+        Install(server.url).enroll({"plan": "pro", "region": "eu"})
+        Install(server.url).enroll({f"text{number}": "x" for number in range(9)})
+        Install(server.url).enroll({"plan": "pro", "region": "us"})
+        assert select_column(database, "SELECT count(*) FROM aggregated_values") == [5]
+        shown = {each["key"]: each["values"] for each in kpis_of(server)["categories"]}
+        assert shown["plan"] == [{"value": "pro", "instances": 2}]
+        assert shown["region"] == [{"value": "eu", "instances": 1}]
+        assert len(shown) == 5
+        assert jobs.differences() == {}
+        execute(database, "UPDATE aggregated_values SET added_at = added_at - interval '25 hours'")
+        jobs.run("delete unused values of strings")  # all are in use
+        assert select_column(database, "SELECT count(*) FROM aggregated_values") == [5]
