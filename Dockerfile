@@ -45,7 +45,7 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 CMD ["python", "-c", "\
 import http.client, os, sys; \
 host = os.environ.get('SHM_HOST') or '127.0.0.1'; \
-host = '127.0.0.1' if host in ('0.0.0.0', '::') else host; \
+host = '127.0.0.1' if host in ('0.0.0.0', '::', '[::]') else host; \
 server = http.client.HTTPConnection(host, int(os.environ.get('PORT') or 8080), timeout=4); \
 server.request('GET', '/api/v1/healthcheck'); \
 sys.exit(server.getresponse().status != 200)"]

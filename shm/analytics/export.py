@@ -7,6 +7,7 @@ evaluate as a formula get a prefix.
 
 import csv
 import io
+import re
 import unicodedata
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -31,6 +32,9 @@ FORMULA_CHARACTERS = frozenset("=+-@\u2212")
 INVISIBLE_CATEGORIES = frozenset({"Cc", "Cf", "Cn", "Co", "Zs", "Zl", "Zp"})
 BYTE_ORDER_MARK = "\ufeff".encode()  # Excel reads a CSV file as UTF-8 only if it begins with this
 TEXT_PREFIX = "'"  # marks a cell as text in spreadsheets
+# Where the list separator is not the comma, as in much of Europe, a spreadsheet ignores the quotes after the first
+# cell: there, what follows one of these characters is a new cell or row.
+AFTER_SEPARATOR = re.compile("(?<=[;|\t\r\n\v\f\x85\u2028\u2029])[^;|\t\r\n\v\f\x85\u2028\u2029]+")
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 _leaves = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -65,7 +69,7 @@ async def _csv_rows(
     items: InstanceReader, instance_filter: InstanceFilter, keys: Sequence[str]
 ) -> AsyncGenerator[bytes, None]:
     """Yields the header together with the first rows, so that an error before them is still an error response."""
-    rows: list[list[str]] = [[*FIXED_COLUMNS, *(METRIC_PREFIX + key for key in keys)]]
+    rows: list[list[str]] = [[*FIXED_COLUMNS, *(_escape_formula(METRIC_PREFIX + key) for key in keys)]]
     async with aclosing(items.scan(instance_filter, flat=True)) as pages:
         async for page in pages:
             rows += [_row(item, keys) for item in page]
@@ -103,7 +107,13 @@ def _leaf(value: msgspec.Raw | None) -> str:
 
 
 def _escape_formula(text: str) -> str:
-    return TEXT_PREFIX + text if _is_formula(text) else text
+    """The text with a prefix before each formula: at its start, and after what may separate cells."""
+    inner = AFTER_SEPARATOR.sub(lambda part: _prefix(part[0]) + part[0], text)
+    return _prefix(text) + inner
+
+
+def _prefix(text: str) -> str:
+    return TEXT_PREFIX if _is_formula(text) else ""
 
 
 def _is_formula(text: str) -> bool:

@@ -29,18 +29,25 @@ def read_or_create(file: Path) -> str:
     try:
         if not file.exists():
             _create(file)
-        token = file.read_text().strip()
+        token = file.read_text(encoding="utf-8-sig").strip()
     except OSError as error:
         raise ConfigurationError(f"The admin token in {file} cannot be read or created: {error.strerror}.") from None
-    if len(token) < MIN_TOKEN_LENGTH:
+    except UnicodeDecodeError:
+        token = ""
+    if not is_usable(token):
         raise ConfigurationError(f"{file} contains no valid token. Remove it; the next start creates one.")
     return token
+
+
+def is_usable(token: str) -> bool:
+    """Whether a token is long enough, and whether a header can carry it."""
+    return len(token) >= MIN_TOKEN_LENGTH and token.isascii() and token.isprintable() and " " not in token
 
 
 def read_existing(file: Path) -> str:
     """The token in `file`; empty if there is no such file that can be read."""
     try:
-        return file.read_text().strip()
+        return file.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError):
         return ""
 

@@ -235,8 +235,11 @@ class TokenStore:
         """
         token = self._settings.admin_token
         if token is not None:
-            if len(token) < token_file.MIN_TOKEN_LENGTH:
-                raise ConfigurationError(f"SHM_ADMIN_TOKEN is shorter than {token_file.MIN_TOKEN_LENGTH} characters.")
+            if not token_file.is_usable(token):
+                raise ConfigurationError(
+                    f"SHM_ADMIN_TOKEN is invalid: at least {token_file.MIN_TOKEN_LENGTH} letters, digits and signs of "
+                    "ASCII are required, without a space."
+                )
             await self._database.execute(
                 "tokens.delete_others_of_name", name=ENVIRONMENT_TOKEN_NAME, token_hash=_hash(token)
             )

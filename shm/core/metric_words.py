@@ -70,7 +70,7 @@ def read_metric_words(path: str) -> MetricWords:
             text = file.read(MAX_FILE_BYTES + 1)
         if len(text) > MAX_FILE_BYTES:
             raise ValueError(f"a file of at most {MAX_FILE_BYTES} bytes")
-        changes = tomllib.loads(text.decode())
+        changes = tomllib.loads(text.decode("utf-8-sig"))
         return msgspec.convert(_merge(changes), MetricWords)
     except OSError as error:
         raise ValueError(f"a readable file ({error.strerror})") from None

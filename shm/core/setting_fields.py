@@ -4,7 +4,10 @@ An unknown name or an invalid value raises ConfigurationError with a sentence.
 """
 
 import difflib
+import os
 import re
+import stat
+import time
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +15,10 @@ from typing import Any
 
 from shm.core.errors import ConfigurationError
 
-MAX_SECRET_LENGTH = 4096  # characters; a DSN or a token has far fewer
+MAX_SECRET_BYTES = 4096  # a DSN or a token has far fewer
+PIPE_TIMEOUT_S = 10.0  # for another process that writes a secret into a pipe
+POLL_INTERVAL_S = 0.05
+UNDECODABLE = re.compile("[\ud800-\udfff]")  # how Python represents bytes of the environment that are not UTF-8
 
 # Variables that Kubernetes sets in every container of a namespace with a service called shm or shm-something.
 KUBERNETES_VARIABLE = re.compile(r"SHM_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT(_[0-9]+_\w+)?)")
@@ -58,14 +64,18 @@ class SettingSpec:
         return tuple(f"{name}_FILE" for name in self.variables) if self.is_secret else ()
 
     def read(self, environment: Mapping[str, str]) -> tuple[str, str] | None:
-        """The name of the variable that is set and the value, None if none is set. Raises ConfigurationError."""
-        set_variables = [name for name in self.variables if environment.get(name, "") != ""]
-        set_files = [name for name in self.file_variables if environment.get(name, "") != ""]
+        """The name of the variable that is set and the value, None if none is set. Raises ConfigurationError.
+
+        Spaces and line ends around a value are no part of it: a file of variables may have Windows line ends.
+        """
+        values = {name: environment.get(name, "").strip() for name in (*self.variables, *self.file_variables)}
+        set_variables = [name for name in self.variables if values[name]]
+        set_files = [name for name in self.file_variables if values[name]]
         if set_variables and set_files:
             raise ConfigurationError(f"{set_variables[0]} and {set_files[0]} are both set. Set one of them.")
         if set_files:
-            return set_files[0], _read_secret(set_files[0], Path(environment[set_files[0]]))
-        return (set_variables[0], environment[set_variables[0]]) if set_variables else None
+            return set_files[0], _read_secret(set_files[0], Path(values[set_files[0]]))
+        return (set_variables[0], values[set_variables[0]]) if set_variables else None
 
 
 def setting(
@@ -84,6 +94,8 @@ def setting(
 
 def parse_setting(name: str, value: str, spec: SettingSpec) -> object:
     """The value of a setting. `name` is its variable or flag. Raises ConfigurationError."""
+    if UNDECODABLE.search(value):
+        raise ConfigurationError(f"{name} is invalid: it is not a text in UTF-8.")
     try:
         return spec.parse(value)
     except ValueError as error:
@@ -92,19 +104,35 @@ def parse_setting(name: str, value: str, spec: SettingSpec) -> object:
 
 
 def _read_secret(variable: str, file: Path) -> str:
-    """The content of a secret's file, without the line break at its end. Raises ConfigurationError."""
+    """The content of a secret's file, without spaces and line ends around it. Raises ConfigurationError."""
     try:
-        with file.open(encoding="utf-8") as stream:
-            value = stream.read(MAX_SECRET_LENGTH + 1)
+        content = _read_limited(file, MAX_SECRET_BYTES + 1)
+        value = content.decode("utf-8-sig").strip()  # without the byte order mark that some editors write
     except (OSError, ValueError) as error:
         problem = (error.strerror if isinstance(error, OSError) else None) or "it is not a text in UTF-8"
         raise ConfigurationError(f"The file {file} of {variable} cannot be read: {problem}.") from None
-    value = value.rstrip("\r\n")
-    if not value or len(value) > MAX_SECRET_LENGTH:
-        raise ConfigurationError(
-            f"The file {file} of {variable} is empty or has more than {MAX_SECRET_LENGTH} characters."
-        )
+    if not value or len(content) > MAX_SECRET_BYTES:
+        raise ConfigurationError(f"The file {file} of {variable} is empty or has more than {MAX_SECRET_BYTES} bytes.")
+    if "\0" in value:
+        raise ConfigurationError(f"The file {file} of {variable} cannot be read: it is not a text.")
     return value
+
+
+def _read_limited(file: Path, limit: int) -> bytes:
+    """The first bytes of a file or of a pipe. Waits `PIPE_TIMEOUT_S` at most for what another process writes to it."""
+    deadline = time.monotonic() + PIPE_TIMEOUT_S
+    content = b""
+    with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as stream:
+        is_pipe = stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
+        while len(content) < limit:
+            chunk = stream.read(limit - len(content))  # None: nothing yet
+            if chunk:
+                content += chunk
+            elif (chunk == b"" and (content or not is_pipe)) or time.monotonic() > deadline:
+                break
+            else:
+                time.sleep(POLL_INTERVAL_S)
+    return content
 
 
 def check_names(environment: Mapping[str, str], known: Set[str]) -> None:

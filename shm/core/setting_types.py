@@ -25,6 +25,18 @@ def parse_text(value: str) -> str:
     return value
 
 
+def parse_host(value: str) -> str:
+    """A host name or an address; that of IPv6 also in brackets, as in a URL."""
+    is_bracketed = value.startswith("[") and value.endswith("]")
+    address = value[1:-1] if is_bracketed else value
+    try:
+        return ipaddress.ip_address(address).compressed
+    except ValueError:
+        if not address or is_bracketed or ":" in address:
+            raise ValueError("a host name or an address such as 0.0.0.0 or ::1, without a port") from None
+    return address
+
+
 def parse_positive_int(value: str) -> int:
     """A whole number above zero."""
     if not re.fullmatch(r"[0-9]{1,9}", value) or int(value) == 0:

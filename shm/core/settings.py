@@ -25,6 +25,7 @@ from shm.core.setting_types import (
     parse_duration,
     parse_duration_up_to_a_day,
     parse_headers_size,
+    parse_host,
     parse_indexed_length,
     parse_log_level,
     parse_networks,
@@ -57,7 +58,7 @@ class Settings:
 
     host: str = setting(
         "SHM_HOST",
-        parse_text,
+        parse_host,
         "127.0.0.1",
         "Address to listen on. The default is reachable from this machine only, so that nothing is public by accident. "
         "`0.0.0.0` is all addresses of IPv4, `::` all of IPv6 and IPv4.",

@@ -38,8 +38,6 @@ logger = logging.getLogger(__name__)
 START_TIMEOUT_S = 120  # allows for a crash recovery of a large database
 STOP_TIMEOUT_S = 60
 SOCKET_TIMEOUT_S = 10  # for a server that a killed command had just started to open its socket
-REMOVAL_TIMEOUT_S = 3  # for a killed server to disappear
-RESPONSE_INTERVAL_S = 0.5
 REMOVAL_TIMEOUT_S = 3  # for the processes of a killed server to end: until then PostgreSQL refuses to start
 RETRY_INTERVAL_S = 0.3
 POLL_INTERVAL_S = 0.05
@@ -97,7 +95,7 @@ class EmbeddedPostgres:
         Raises ConfigurationError with a sentence if it cannot start, and without `create` if there is no database.
         """
         with _without_libpq_environment(), self._open_users_file(create=create) as users:
-            with self._exclusive_lock() as lock:
+            with self._usable_directory(), self._exclusive_lock() as lock:
                 acquire_shared(users)
                 self._create(lock)
                 try:
@@ -133,7 +131,7 @@ class EmbeddedPostgres:
 
     def _open_users_file(self, *, create: bool) -> TextIO:
         """Opens the lock file of all users of the server. Without `create`, nothing is created or changed."""
-        try:
+        with self._usable_directory():
             if not create and not (self._cluster / "PG_VERSION").exists():
                 raise ConfigurationError(
                     f"The data directory {self._data_dir} has no database yet: `shm serve` creates it."
@@ -144,8 +142,16 @@ class EmbeddedPostgres:
                 if self._owner and self._owner.pw_name == POSTGRES_USER:
                     make_traversable(self._data_dir)
             return open_lock_file(self._data_dir / "postgres.users")
+
+    @contextmanager
+    def _usable_directory(self) -> Iterator[None]:
+        """Within this context, an error of the file system is a ConfigurationError with a sentence."""
+        try:
+            yield
         except OSError as error:
-            raise ConfigurationError(f"The data directory {self._data_dir} cannot be used: {error.strerror}.") from None
+            problem = error.strerror or type(error).__name__
+            named = f" ({error.filename})" if error.filename and error.filename != str(self._data_dir) else ""
+            raise ConfigurationError(f"The data directory {self._data_dir} cannot be used: {problem}{named}.") from None
 
     @contextmanager
     def _exclusive_lock(self) -> Iterator[TextIO]:
@@ -160,9 +166,14 @@ class EmbeddedPostgres:
             version = version_file.read_text().strip()
             if version != POSTGRES_MAJOR:
                 raise ConfigurationError(
-                    f"{self._cluster} belongs to PostgreSQL {version}; this release has {POSTGRES_MAJOR}."
+                    f"{self._cluster} belongs to PostgreSQL {version or 'of an unknown version'}; this release has "
+                    f"{POSTGRES_MAJOR}."
                 )
             return
+        if self._cluster.exists() and not (self._cluster.is_dir() and not any(self._cluster.iterdir())):
+            raise ConfigurationError(
+                f"{self._cluster} exists and contains no PostgreSQL database. Remove it, or use another SHM_DATA_DIR."
+            )
         logger.info("creating an embedded PostgreSQL in %s", self._cluster)
         unfinished = self._data_dir / "postgres.new"
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -186,8 +197,8 @@ class EmbeddedPostgres:
         """Starts the server. Returns False if it runs already."""
         if self._wait_for_running_server():
             return False
-        deadline = time.monotonic() + (REMOVAL_TIMEOUT_S if self._postmaster.lines() else 0)
-        self._remove_stale_file(users)
+        deadline = time.monotonic() + (REMOVAL_TIMEOUT_S if self._postmaster.has_stale_files() else 0)
+        self._remove_stale_files(users)
         self._files.configure()
         self._files.trim_log()
         while True:
@@ -233,19 +244,27 @@ class EmbeddedPostgres:
             time.sleep(POLL_INTERVAL_S)
         return True
 
-    def _remove_stale_file(self, users: TextIO | None) -> None:
-        """Removes a postmaster.pid whose server is gone. Its PID may now be that of a process of another program.
+    def _remove_stale_files(self, users: TextIO | None) -> None:
+        """Removes the lock files of a server that is gone. Their PID may now be that of a process of another program.
 
         PostgreSQL itself refuses to start while processes of the earlier server still run.
         """
-        if not self._postmaster.lines():
+        socket_locks = self._stale_socket_locks()
+        if not socket_locks and not self._postmaster.has_stale_files():
             return
         if users is not None and not self._is_sole_user(users):
             raise ConfigurationError(
                 f"Another shm process uses {self._cluster}, and its PostgreSQL is not visible to this one. "
                 "Stop that process, or use another SHM_DATA_DIR."
             )
-        self._postmaster.remove_stale_file()
+        self._postmaster.remove_stale_files()
+        if socket_locks:  # with the rights of PostgreSQL's user only, as `_remove_socket_dir`
+            run_program(["rm", "-f", "--", *map(str, socket_locks)], self._owner)
+
+    def _stale_socket_locks(self) -> list[Path]:
+        """The lock files of sockets in a directory outside of the cluster."""
+        directory = self._files.private_socket_dir()
+        return [] if directory is None else self._postmaster.stale_socket_locks(directory)
 
     @staticmethod
     def _is_sole_user(users: TextIO) -> bool:

@@ -14,6 +14,7 @@ from shm.db.postgres_programs import reap
 PS_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 5.0
 PROGRAM = "postgres"
+SOCKET_LOCKS = ".s.PGSQL.*.lock"  # beside each socket, with the PID of its server
 
 
 class Postmaster:
@@ -32,10 +33,7 @@ class Postmaster:
 
     def is_alive(self) -> bool:
         """Whether the process that postmaster.pid names is this cluster's server. Cheap: called every second."""
-        try:
-            pid = int(self.lines()[0])
-        except (ValueError, IndexError):
-            return False
+        pid = _first_number(self._file)
         return pid > 1 and not reap(pid) and self._is_own(pid)
 
     def accepts_connections(self) -> bool:
@@ -51,10 +49,23 @@ class Postmaster:
                 return False
         return True
 
-    def remove_stale_file(self) -> None:
-        """Removes postmaster.pid, which names a process of another program: PostgreSQL would refuse to start."""
-        with suppress(FileNotFoundError):
-            self._file.unlink()
+    def has_stale_files(self) -> bool:
+        """Whether there are lock files of a server, while none of this cluster runs."""
+        return self._file.exists() or bool(self.stale_socket_locks(self._cluster))
+
+    def remove_stale_files(self) -> None:
+        """Removes lock files that name a process of another program or none: PostgreSQL would refuse to start."""
+        for file in (self._file, *self.stale_socket_locks(self._cluster)):
+            with suppress(FileNotFoundError):
+                file.unlink()
+
+    def stale_socket_locks(self, directory: Path) -> list[Path]:
+        """The lock files of sockets in a directory whose first line names no server of this cluster."""
+        return [file for file in directory.glob(SOCKET_LOCKS) if not self._names_own_process(file)]
+
+    def _names_own_process(self, file: Path) -> bool:
+        pid = _first_number(file)
+        return pid > 1 and self._is_own(pid)
 
     def _is_own(self, pid: int) -> bool:
         """Whether the process is a PostgreSQL in the cluster's directory: a postmaster changes to it at its start."""
@@ -85,3 +96,11 @@ class Postmaster:
         except (OSError, subprocess.TimeoutExpired):
             return False
         return PROGRAM in command and str(self._cluster) in command
+
+
+def _first_number(file: Path) -> int:
+    """The number in the first line of a file; 0 if there is none, as after a power cut."""
+    try:
+        return int(file.read_bytes().split(b"\n", 1)[0])
+    except (OSError, ValueError):
+        return 0

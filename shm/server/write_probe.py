@@ -2,8 +2,9 @@
 
 import asyncio
 import time
+from datetime import UTC, datetime
 
-from shm.core.errors import DatabaseUnavailable
+from shm.core.errors import DatabaseUnavailable, StatementFailed, UnstorableData
 from shm.db.database import Database
 
 RESULT_AGE_S = 1.0  # how long a result is reused
@@ -31,9 +32,11 @@ class WriteProbe:
     async def _probe(self) -> DatabaseUnavailable | None:
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                await self._database.execute("health.probe_write")
+                await self._database.execute("health.probe_write", now=datetime.now(UTC))
         except TimeoutError:
             return DatabaseUnavailable(f"a write did not succeed within {TIMEOUT_S:g} s")
         except DatabaseUnavailable as error:
             return error
+        except (StatementFailed, UnstorableData) as error:  # such as a missing privilege, table or partition
+            return DatabaseUnavailable(f"PostgreSQL refused {error}")
         return None

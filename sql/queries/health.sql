@@ -3,19 +3,38 @@
 SELECT 1 AS one;
 
 -- name: probe_write
--- Succeeds if a batch of snapshots could be written: it waits at most a second for the locks that a batch takes, and
--- writes and commits one row that every batch writes. It changes no value.
+-- Succeeds if a batch of snapshots could be written: it waits at most a second for the locks that a batch takes, on all
+-- tables that it writes and on this week's partition, and writes and commits one row that every batch writes. It changes
+-- no value.
 SET LOCAL lock_timeout = '1s';
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH snapshot AS (
     INSERT INTO snapshots (instance_id, snapshot_at)
     SELECT '00000000-0000-0000-0000-000000000000'::uuid, now() WHERE FALSE
 ),
+partition AS (
+    UPDATE snapshots SET sequence = sequence
+    WHERE instance_id = '00000000-0000-0000-0000-000000000000'::uuid AND snapshot_at = %(now)s::timestamptz
+),
 instance AS (
     UPDATE instances SET status = status WHERE FALSE
 ),
 tally AS (
-    UPDATE tallies SET app_slug = app_slug WHERE FALSE
+    INSERT INTO tallies SELECT * FROM tallies WHERE FALSE
+    ON CONFLICT (app_slug, metric_type, key, value) DO UPDATE SET total = excluded.total
+),
+keys AS (
+    INSERT INTO aggregated_keys SELECT * FROM aggregated_keys WHERE FALSE
+),
+string_values AS (
+    INSERT INTO aggregated_values SELECT * FROM aggregated_values WHERE FALSE
+),
+refusal AS (
+    INSERT INTO key_refusals SELECT * FROM key_refusals WHERE FALSE
+),
+absence AS (
+    INSERT INTO absences (instance_id, lost_at, returned_at)
+    SELECT '00000000-0000-0000-0000-000000000000'::uuid, now(), now() WHERE FALSE
 )
 UPDATE feed_head SET cursor = cursor;
 

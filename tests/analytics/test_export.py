@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import unicodedata
 from decimal import Decimal
 from typing import Any
 
@@ -77,15 +78,30 @@ def test_filters_apply_to_the_rows_and_columns_of_an_export(server: ServerProces
 def test_texts_are_escaped_for_spreadsheets_and_numbers_are_not(server: ServerProcess) -> None:
     formulas = ["=1+1", "+1", "-1", "@x", "\tx", "\rx", "\n=1", "\x01=1", " =1", "\u00a0=1", "\u200b=1", "\ufeff=1"]
     formulas += ["＝1+1", "＋1", "－1", "＠x", "﹦1", "−1", "\u202e＝1"]
-    texts = [*formulas, "'", "x=1", "", "é", "北京", "a;=1", '"=1"']
+    texts = [*formulas, "'", "x=1", "", "é", "北京", "a;b", '"=1"']
     for text in texts:
         Install(server.url, app_version="=v", environment="-e").enroll({"plan": text, "n": -1.5, "=k": "+"})
     rows = export_rows(server)
-    assert {row["metrics.plan"] for row in rows} == {"'" + text if text in formulas else text for text in texts}
+    expected = {"'" + text if text in formulas else text for text in texts} - {"'\n=1"} | {"'\n'=1"}
+    assert {row["metrics.plan"] for row in rows} == expected
     assert {(row["metrics.n"], row["app_version"], row["environment"], row["metrics.=k"]) for row in rows} == {
         ("-1.5", "'=v", "'-e", "'+")
     }
     assert not any(name.startswith(("=", "+", "-", "@")) for name in rows[0])
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|", "\r", "\n"])
+def test_no_other_separator_lets_a_cell_begin_with_a_formula(server: ServerProcess, separator: str) -> None:
+    """Read by a spreadsheet whose list separator is not the comma: it ignores quotes within a line."""
+    hostile = f"a{separator}=1+1{separator} +1{separator}\uff1d1{separator}b - 1"
+    Install(server.url, app_name=hostile, app_version=hostile).enroll({"plan": hostile, f"k{separator}=1": "x"})
+    content = server.get("export").content.decode()
+    cells = [cell for line in content.splitlines() for cell in line.split(separator)]
+    assert any("=1+1" in cell for cell in cells)
+    assert [
+        cell for cell in cells if unicodedata.normalize("NFKC", cell).strip().startswith(("=", "+", "-", "@"))
+    ] == []
+    assert hostile.replace("=1+1", "'=1+1").replace(" +1", "' +1").replace("\uff1d", "'\uff1d") in content
 
 
 def test_every_cell_is_quoted(server: ServerProcess) -> None:

@@ -159,7 +159,7 @@ def test_the_error_without_a_token_names_options_and_the_file(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "token", [f"{SECRET}\n", f"{SECRET} x", f"{SECRET}ü", f"{SECRET}\r\nX-Evil: 1", f"{SECRET}\x00"], ids=ascii
+    "token", [f"{SECRET}\nx", f"{SECRET} x", f"{SECRET}ü", f"{SECRET}\r\nX-Evil: 1", f"{SECRET}\x00"], ids=ascii
 )
 def test_a_token_with_invalid_characters_is_refused_not_repeated(token: str, tmp_path: Path) -> None:
     with pytest.raises(TokenError, match="the token has invalid characters") as caught:

@@ -225,3 +225,46 @@ def test_no_color_disables_colours(server: ServerProcess) -> None:
         terminal.wait_for_texts("111", "● live")
         assert b"38;2;" not in terminal.output
         assert b"48;2;" not in terminal.output
+
+
+@pytest.mark.parametrize("command", ["console", "demo"])
+def test_the_screen_is_on_the_terminal_while_errors_go_to_a_file(
+    server: ServerProcess, postgres_dir: Path, command: str
+) -> None:
+    Install(server.url).enroll({"sent": 111})
+    errors = postgres_dir / "errors"
+    arguments = {
+        "console": ["console", "--server", server.url],
+        "demo": ["demo", "--server", server.url, "--instances", "3", "--data-dir", str(postgres_dir / "demo")],
+    }[command]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SHM_", "TEXTUAL"))}
+    terminal = Terminal(
+        ["sh", "-c", 'exec "$@" 2>"$ERRORS"', "sh", *SHM, *arguments],
+        (80, 24),
+        environment | {"TERM": "xterm-256color", "ERRORS": str(errors), "SHM_TOKEN": server.admin_token},
+    )
+    try:
+        terminal.wait_for_texts("Ledger", "● live")
+        terminal.type_keys("q")
+        assert terminal.wait_for_exit() == 0
+        assert terminal.output.rindex(LEAVE_ALTERNATE_SCREEN) > terminal.output.rindex(b"\x1b[?1049h")
+        assert b"\x1b" not in errors.read_bytes()
+    finally:
+        terminal.close()
+
+
+def test_a_killed_demo_leaves_no_process_and_restores_the_terminal(postgres_dir: Path) -> None:
+    terminal = open_shm((80, 24), "demo", "--data-dir", str(postgres_dir), "--instances", "9")
+
+    def left() -> list[str]:
+        lines = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+        return [line for line in lines if str(postgres_dir) in line]
+
+    try:
+        terminal.wait_for_texts("● live", "Ledger")
+        terminal.process.kill()
+        terminal.wait_until(lambda: not left())
+        terminal.wait_until(lambda: LEAVE_ALTERNATE_SCREEN in terminal.output)
+        assert terminal.attributes() == list(terminal.initial_attributes)
+    finally:
+        terminal.close()

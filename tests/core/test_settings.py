@@ -1,7 +1,9 @@
 """Settings: read from the environment, overridden by flags, refused with an error message."""
 
 import argparse
+import os
 import re
+import subprocess
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
@@ -69,7 +71,7 @@ def test_each_secret_can_be_in_a_file(tmp_path: Path) -> None:
     assert Settings.load({"SHM_ADMIN_TOKEN_FILE": str(tmp_path / "token")}).admin_token == "x" * 30
 
 
-@pytest.mark.parametrize("content", [None, b"", b"\n", b"x" * 5000, b"\xff\xfe"])
+@pytest.mark.parametrize("content", [None, b"", b"\n", b"x" * 5000, b"\xff\xfe", b"xxx\0xxx"])
 def test_an_unusable_file_of_a_secret_is_named_without_its_content(tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "secret"
     if content is not None:
@@ -79,6 +81,54 @@ def test_an_unusable_file_of_a_secret_is_named_without_its_content(tmp_path: Pat
     assert "SHM_ADMIN_TOKEN_FILE" in str(raised.value)
     assert str(file) in str(raised.value)
     assert "xxx" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xef\xbb\xbf" + b"x" * 30, b"x" * 30 + b"\r\n", b"  " + b"x" * 30 + b" \n\n"],
+    ids=["BOM", "CRLF", "spaces"],
+)
+def test_what_editors_add_to_a_secret_is_no_part_of_it(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "secret").write_bytes(content)
+    assert Settings.load({"SHM_ADMIN_TOKEN_FILE": f"{tmp_path}/secret\r"}).admin_token == "x" * 30
+
+
+def test_a_secret_may_come_through_a_pipe(tmp_path: Path) -> None:
+    """As of a shell's `<(...)`, which writes late."""
+    os.mkfifo(tmp_path / "secret")
+    command = f"sleep 0.3; printf '%s' {'x' * 15} >{tmp_path}/secret"
+    with subprocess.Popen(["sh", "-c", command]):
+        assert Settings.load({"SHM_ADMIN_TOKEN_FILE": str(tmp_path / "secret")}).admin_token == "x" * 15
+
+
+def test_spaces_and_line_ends_around_values_are_no_part_of_them() -> None:
+    settings = Settings.load(
+        {"PORT": "8081\r", "SHM_ADMIN_TOKEN": f"{'x' * 30}\r", "SHM_HOST": " ", "DATABASE_URL": "\r"}
+    )
+    assert (settings.port, settings.admin_token, settings.host, settings.dsn) == (8081, "x" * 30, "127.0.0.1", None)
+
+
+@pytest.mark.parametrize("name", ["SHM_DATA_DIR", "SHM_ADMIN_TOKEN", "SHM_DB_DSN", "SHM_UNCOUNTED_ENVIRONMENTS"])
+def test_a_value_that_is_no_text_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} is invalid: it is not a text in UTF-8"):
+        Settings.load({name: os.fsdecode(b"/srv/x\xff")})
+
+
+@pytest.mark.parametrize(
+    ("value", "host"),
+    [
+        *(("[::]", "::"), ("::0", "::"), ("[::1]", "::1"), ("[0:0::1]", "::1"), ("10.0.0.1", "10.0.0.1")),
+        *(("localhost", "localhost"), ("fe80::1%eth0", "fe80::1%eth0")),
+    ],
+)
+def test_an_address_may_be_in_brackets(value: str, host: str) -> None:
+    assert Settings.load({"SHM_HOST": value}).host == host
+
+
+@pytest.mark.parametrize("value", ["[::1]:8080", "127.0.0.1:80", "[localhost]", "[]", "[::", "::1]"])
+def test_a_host_with_a_port_or_half_a_bracket_is_refused(value: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"SHM_HOST=.* is invalid"):
+        Settings.load({"SHM_HOST": value})
 
 
 def test_a_secret_and_its_file_are_not_both_set(tmp_path: Path) -> None:

@@ -36,6 +36,32 @@ def test_a_data_directory_without_hard_links_is_usable(database: str, tmp_path: 
     assert (tmp_path / "data" / "admin.token").stat().st_mode & 0o777 == 0o600
 
 
+WITHOUT_IPV6 = """
+import errno, os, socket
+class Socket(socket.socket):
+    def __init__(self, family=-1, *arguments, **options):
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+        super().__init__(family, *arguments, **options)
+socket.socket = Socket
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_all_addresses_are_those_that_the_machine_has(database: str, tmp_path: Path, workers: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_IPV6)
+    environment = {
+        "SHM_DB_DSN": database,
+        "SHM_HOST": "[::]",
+        "SHM_WORKERS": workers,
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]),
+    }
+    server = ServerProcess(tmp_path / "data", environment)
+    server.start()
+    assert server.get("stats").status_code == 200
+    assert server.terminate() == 0
+
+
 RUN = "exec(os.environ['SCRIPT'])"
 WITHOUT_NAME = """
 import os, pwd

@@ -86,9 +86,11 @@ def test_the_next_link_is_relative_to_the_request(target: Target, install: Insta
     assert second[0]["instance_id"] != answer.json()[0]["instance_id"]
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_the_host_of_all_ipv6_addresses_is_of_both_families(serve: Callable[..., ServerProcess], workers: str) -> None:
-    server = serve(SHM_HOST="::", SHM_WORKERS=workers)
+@pytest.mark.parametrize(("host", "workers"), [("::", "1"), ("[::]", "2")])
+def test_the_host_of_all_ipv6_addresses_is_of_both_families(
+    serve: Callable[..., ServerProcess], host: str, workers: str
+) -> None:
+    server = serve(SHM_HOST=host, SHM_WORKERS=workers)
     for host in ("127.0.0.1", "[::1]"):
         assert plain_http.get(f"http://{host}:{server.port}/api/v1/healthcheck").status_code == 200
     wait_for(lambda: f"shm console --server http://127.0.0.1:{server.port}" in server.log, "the printed URL")

@@ -9,13 +9,18 @@ import pytest
 
 from shm.db.advisory_locks import Lock
 from tests.support import plain_http
-from tests.support.databases import admin_cursor
+from tests.support.databases import admin_cursor, execute
 from tests.support.server_process import ServerProcess
 
 WAIT_TIMEOUT_S = 20
+OTHER_TABLES = (
+    *("instances", "tallies", "feed_head", "absences", "aggregated_keys", "aggregated_values", "key_refusals"),
+    "ONLY snapshots",
+)
 BLOCKED = [
     "LOCK TABLE snapshots",
-    *(pytest.param(f"LOCK TABLE {table}", marks=pytest.mark.long) for table in ("instances", "tallies", "feed_head")),
+    "LOCK TABLE snapshots_first",  # the partition of this week
+    *(pytest.param(f"LOCK TABLE {table}", marks=pytest.mark.long) for table in OTHER_TABLES),
     f"SELECT pg_advisory_xact_lock({Lock.WRITERS})",
 ]
 
@@ -44,6 +49,24 @@ def test_a_server_that_cannot_write_is_not_ready(server: ServerProcess, database
         assert becomes(server, 503)
     finally:
         connection.close()
+    assert becomes(server, 200)
+    assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize(
+    ("breaking", "mending"),
+    [
+        ("REVOKE INSERT ON snapshots FROM CURRENT_USER", "GRANT INSERT ON snapshots TO CURRENT_USER"),
+        ("REVOKE UPDATE ON tallies FROM CURRENT_USER", "GRANT UPDATE ON tallies TO CURRENT_USER"),
+        ("ALTER TABLE absences RENAME TO gone", "ALTER TABLE gone RENAME TO absences"),
+    ],
+)
+def test_a_database_that_refuses_writes_is_not_ready(
+    server: ServerProcess, database: str, breaking: str, mending: str
+) -> None:
+    execute(database, breaking)
+    assert becomes(server, 503)
+    execute(database, mending)
     assert becomes(server, 200)
     assert "Traceback" not in server.log
 

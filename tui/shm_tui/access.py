@@ -75,7 +75,7 @@ def find_token(option: str | None, directory: Path, server: str, environ: Mappin
         raise TokenError(
             f"no token: set --token or SHM_TOKEN. This machine's {TOKEN_FILE} is used only for a server on this machine"
         )
-    token = token or _from_file(directory / TOKEN_FILE)
+    token = (token or _from_file(directory / TOKEN_FILE)).strip()
     if not token.isascii() or not token.isprintable() or " " in token:
         raise TokenError("the token has invalid characters: check that nothing else was pasted with it")
     return token
@@ -102,7 +102,7 @@ def _from_secret(path: str | None) -> str | None:
 
 def _from_file(path: Path) -> str:
     try:
-        token = path.read_text(encoding="utf-8").strip()
+        token = path.read_text(encoding="utf-8-sig").strip()
     except FileNotFoundError:
         raise TokenError(
             f"no token: set --token or SHM_TOKEN, or set --data-dir to the directory of {TOKEN_FILE} "

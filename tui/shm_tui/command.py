@@ -93,6 +93,9 @@ def _width() -> int:
 def _open(server: str, token: str, slug: str | None) -> int:
     for name, value in (TERMINAL_ENV | (SSH_ENV if os.environ.get("SSH_CONNECTION") else {})).items():
         os.environ.setdefault(name, value)
+    if not sys.stderr.isatty():
+        # Textual draws on it, and standard error is redirected, perhaps to a file.
+        sys.__stderr__ = sys.__stdout__  # type: ignore[misc] # only type checkers take it for final
     from shm_tui.app import ConsoleApp
 
     async def run_app() -> int:

@@ -1,6 +1,6 @@
 """`shm demo`: runs a server, a simulated fleet and the console, and stops all of them at the end.
 
-Each is a separate process, started as a user would start it. The data stays in the data directory.
+Each is a separate process, which also ends when this one is killed. The data stays in the data directory.
 """
 
 import argparse
@@ -110,19 +110,35 @@ def _fleet(folder: Path, server: str, instances: int, rate: float) -> Iterator[s
 @contextmanager
 def _process(log: Path, module: str, *arguments: str, piped: bool = False) -> Iterator[subprocess.Popen[bytes]]:
     """Runs a process in a session of its own, so that Ctrl-C reaches only the console. Ends it with SIGTERM."""
-    with log.open("wb") as output:
+    with log.open("wb") as output, _pipe() as descriptor:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            _command(descriptor, module, *arguments),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if piped else output,
             stderr=output,
             env=_environment(),
             start_new_session=True,
+            pass_fds=[descriptor],
         )
+        try:
+            yield process
+        finally:
+            _terminate(process)
+
+
+@contextmanager
+def _pipe() -> Iterator[int]:
+    """A pipe whose other end only this process holds. Yields the descriptor that a child reads the end from."""
+    reading, writing = os.pipe()
     try:
-        yield process
+        yield reading
     finally:
-        _terminate(process)
+        os.close(writing)
+        os.close(reading)
+
+
+def _command(descriptor: int, module: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "shm.cli.demo.child", str(descriptor), module, *arguments]
 
 
 def _terminate(process: "subprocess.Popen[bytes]") -> None:
@@ -148,18 +164,23 @@ def _await_reports(fleet: "subprocess.Popen[bytes]", log: Path) -> None:
 
 def _console(server: str, token: str, screenshot: Path | None) -> int:
     """Runs the console in this terminal; without a terminal, prints its tables once."""
-    command = [sys.executable, "-m", "shm.cli", "console", "--server", server]
+    arguments = ["console", "--server", server]
     if screenshot is not None:
-        command += ["--screenshot", str(screenshot)]
+        arguments += ["--screenshot", str(screenshot)]
     elif not (sys.stdin.isatty() and sys.stdout.isatty()):
-        command += ["--once"]
+        arguments += ["--once"]
     sys.stdout.flush()
-    process = subprocess.Popen(command, env=_environment() | {"SHM_TOKEN": token})
-    try:
-        with interruptible():
-            return process.wait()
-    finally:
-        _terminate(process)  # the console restores the terminal
+    with _pipe() as descriptor:
+        process = subprocess.Popen(
+            _command(descriptor, "shm.cli", *arguments),
+            env=_environment() | {"SHM_TOKEN": token},
+            pass_fds=[descriptor],
+        )
+        try:
+            with interruptible():
+                return process.wait()
+        finally:
+            _terminate(process)  # the console restores the terminal
 
 
 def _environment() -> dict[str, str]:
