@@ -68,7 +68,6 @@ def test_a_database_that_refuses_writes_is_not_ready(
     assert becomes(server, 503)
     execute(database, mending)
     assert becomes(server, 200)
-    assert "Traceback" not in server.log
 
 
 def test_many_questions_cost_one_write_a_second(serve: Callable[..., ServerProcess], database: str) -> None:
