@@ -42,10 +42,10 @@ test-long: .venv/.ready  ## run the tests that take minutes: repeated kills, out
 bench: bench-intake bench-read bench-feed bench-stall  ## run all benchmarks; each prints its results and a baseline of this machine
 
 bench-intake: .venv/.ready  ## measure durable snapshots a second, in about five minutes; needs wrk
-	@$(BIN)/python -m bench.intake
+	@$(BIN)/python -m bench.intake --dsn "$(DSN)"
 
 bench-read: .venv/.ready  ## measure reads at 10,000 and 1,000,000 instances, in about ten minutes, with 15 GB
-	@$(BIN)/python -m bench.read
+	@$(BIN)/python -m bench.read --dsn "$(DSN)"
 
 bench-feed: .venv/.ready  ## measure the feed's latency: 1,000 subscribers, 1,000 snapshots a second, in about six minutes
 	@$(BIN)/python -m bench.feed

@@ -68,6 +68,7 @@ def postgres() -> Iterator[str]:
         citus.drop_database(TEMPLATE)
         template = create_database(citus.DSN, TEMPLATE)
         migrate(template)
+        citus.create_weeks(template)
         citus.distribute(template)
         citus.close_connections(TEMPLATE)
         yield citus.DSN

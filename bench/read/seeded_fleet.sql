@@ -8,6 +8,9 @@ SELECT setseed(0.5);
 INSERT INTO applications (slug, name, created_at)
 SELECT slug, name, now() - interval '1 year' FROM jsonb_to_recordset(%(variants)s::jsonb) AS variant (slug text, name text)
 ON CONFLICT (slug) DO NOTHING;
+INSERT INTO audit (action, target) SELECT 'instance.revoke', to_char(number, 'FM00000000') FROM generate_series(1, 1000) number;
+INSERT INTO bulk_changes (action, filter, instances, finished_at)
+SELECT 'revoke', '{}', 10, now() FROM generate_series(1, 100);
 
 -- step: variants
 -- Installs send one of a few metrics objects (variants), so that sums over the history are sums over variants.

@@ -98,7 +98,7 @@ COUNT_ROWS = """
         + (SELECT count(*) FROM absences WHERE instance_id = %(id)s)
         + (SELECT count(*) FROM tallies WHERE key = 'n' AND (total <> 0 OR instances <> 0))
         + (SELECT count(*) FROM (
-            SELECT FROM series_hours WHERE key = 'n' GROUP BY at HAVING sum(total) <> 0 OR sum(instances) <> 0
+            SELECT at FROM series_hours WHERE key = 'n' GROUP BY at HAVING sum(total) <> 0 OR sum(instances) <> 0
         ) hours)
 """
 

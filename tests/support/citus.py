@@ -5,6 +5,7 @@ That database is only read, for the addresses of the nodes. A copy of a template
 of its own, because Citus addresses shards by the name of the database.
 """
 
+import asyncio
 import os
 from contextlib import closing
 from functools import cache
@@ -13,6 +14,9 @@ from typing import Any
 import psycopg2
 from psycopg2.extensions import make_dsn
 
+from shm.core.settings import Settings
+from shm.db import partitions
+from shm.db.database import Database
 from shm.db.migrations import split_statements
 from shm.db.statements import sql_directory
 
@@ -50,6 +54,16 @@ def drop_database(name: str) -> None:
     """Drops a database on every node. The coordinator is first, because it keeps connections to the workers."""
     for node in _nodes():
         _run(node, NOT_PROPAGATED, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+def create_weeks(dsn: str) -> None:
+    """Creates the weekly partitions as a server's start does, which takes longer once they are distributed."""
+
+    async def create() -> None:
+        async with Database.connect(Settings(), dsn, size=1) as database:
+            await partitions.create_missing(database, Settings())
+
+    asyncio.run(create())
 
 
 def distribute(dsn: str) -> None:
