@@ -17,6 +17,7 @@ from shm.ingest.group_commit import BatchLimits, GroupCommit
 from shm.ingest.key_limits import aggregation_limits
 from shm.ingest.payloads import Registration
 
+MAX_MOVES = 10  # of installs to another application, each with all of its values, in one transaction
 MAX_BATCH = 100  # registrations or confirmations in one transaction: some milliseconds under the writers' lock
 
 _encoder = msgspec.json.Encoder()
@@ -42,6 +43,7 @@ class Confirmation(StrEnum):
     ERASED = "erased"
     REPLAYED = "replayed"
     NO_APPLICATION = "no_application"  # never returned: the application is inserted, and the key confirmed again
+    DEFERRED = "deferred"  # the same
 
 
 class _NewRegistration(msgspec.Struct):
@@ -93,6 +95,7 @@ class EnrolmentWriter:
         self._limits = {
             "requires_approval": settings.activation == "manual",
             **aggregation_limits(settings),
+            "max_moves": MAX_MOVES,
             "max_new_installs": settings.max_new_installs if settings.ratelimit_enabled else None,
         }
         # One member of a batch for each instance: the statements compare a member with what is stored.
@@ -160,6 +163,7 @@ class EnrolmentWriter:
                 result = results[index] = Confirmation(row.verdict)
                 if result is Confirmation.NO_APPLICATION and row.app_slug is not None and row.app_name is not None:
                     missing[row.app_slug] = row.app_name
+                if result in (Confirmation.NO_APPLICATION, Confirmation.DEFERRED):
                     repeated.append((index, member))
                 if row.unranked_version is not None:
                     await self._rank(member.instance_id, row.unranked_version)

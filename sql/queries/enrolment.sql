@@ -124,6 +124,7 @@ SELECT position, verdict FROM verdicts;
 --   erased           the instance was erased after the time of the signature
 --   replayed         this signed action was carried out before
 --   no_application   nothing was changed, because the application `app_slug` has to be inserted first
+--   deferred         nothing was changed, because `max_moves` others move to another application with all their values
 -- If `max_new_installs` have been seen for the first time in this hour, a further one needs approval (null: no limit). An
 -- instance that moves to another application takes those keys there that are aggregated in it. `signed_at`: the time that
 -- was signed; the instance was seen now. Without it, the request may be a replay: it counts as seen only the first time.
@@ -160,6 +161,12 @@ verdicts AS MATERIALIZED (
             THEN 'unknown'
             WHEN e.erased_at IS NOT NULL AND (b.signed_at > e.erased_at) IS NOT TRUE THEN 'erased'
             WHEN application.slug IS NULL THEN 'no_application'
+            WHEN
+                e.staged ->> 'app_slug' <> e.app_slug AND e.snapshot_at IS NOT NULL
+                AND row_number() OVER (
+                    PARTITION BY e.staged ->> 'app_slug' <> e.app_slug AND e.snapshot_at IS NOT NULL ORDER BY b.position
+                ) > %(max_moves)s::bigint
+            THEN 'deferred'
             ELSE 'confirmed'
         END AS verdict
     FROM batch b

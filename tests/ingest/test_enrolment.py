@@ -10,6 +10,7 @@ from nacl.signing import SigningKey
 
 from shm.core.releases import version_rank
 from shm.db.advisory_locks import Lock
+from shm.ingest.enrolment import MAX_MOVES
 from tests.support import plain_http
 from tests.support.background_jobs import run_background_jobs
 from tests.support.databases import admin_cursor, execute, select_column
@@ -133,7 +134,7 @@ def test_a_version_that_an_older_release_staged_gets_its_rank(server: ServerProc
 
 
 def test_installs_that_change_their_application_together_create_it(server: ServerProcess, database: str) -> None:
-    installs = [Install(server.url, app_name=name).enroll({"n": 1}) for name in ("One", "Two")]
+    installs = [Install(server.url, app_name=name).enroll({"n": 1}) for name in ("One", "Two") * MAX_MOVES]
     for install in installs:
         assert install.register(app_name="Three").status_code == 200
     send_at_once(server, database, [activation(install, (200, None)) for install in installs])
