@@ -16,6 +16,7 @@ from typing import Any
 import psycopg2
 
 from bench.support.fleet import METRICS
+from shm.core.releases import version_rank
 from shm.db.statements import expand_parts
 
 SQL_FILE = Path(__file__).parent / "seeded_fleet.sql"
@@ -25,6 +26,7 @@ STEPS = (
     *("prepare", "variants", "installs", "drop_indexes", "instances", "tallies", "intervals", "snapshots", "versions"),
     *("hours", "days", "years", "create_indexes", "clean_up"),
 )
+VERSIONS = [f"2.{minor}.0" for minor in range(12)]
 SHARES = {"ephemeral": 0.02, "beta": 0.3}
 
 # Each application sends its own metrics and those that clients add; the first one nests some.
@@ -67,6 +69,7 @@ def seed_fleet(dsn: str, fleet: SeededFleet) -> dict[str, float]:
     parameters: dict[str, object] = {
         "variants": json.dumps(list(_variants(random.Random(1)))),
         "variants_per_app": VARIANTS_PER_APP,
+        "version_ranks": json.dumps({version: version_rank(version) for version in VERSIONS}),
         "installs": fleet.installs,
         "snapshots": fleet.snapshots,
     }

@@ -99,14 +99,15 @@ after AS (
 -- use: deltas
 inserted AS (
     INSERT INTO instances (
-        instance_id, public_key, status, app_slug, app_name, app_version, environment, deployment_mode, os_arch,
-        registered_at, first_seen_at, last_seen_at, snapshot_at, metrics, leaves, counted, elapsed_windows, reporting, refresh_at,
-        revoked_at, cursor
+        instance_id, public_key, status, app_slug, app_name, app_version, version_rank, environment,
+        deployment_mode, os_arch, registered_at, first_seen_at, last_seen_at, snapshot_at, metrics, leaves, counted,
+        elapsed_windows, reporting, refresh_at, revoked_at, cursor
     )
     SELECT
-        i.instance_id, sha256(uuid_send(i.instance_id)), i.status, i.app_slug, i.app_name, i.app_version, i.environment,
-        i.deployment_mode, i.os_arch, coalesce(i.first_seen_at, now()), i.first_seen_at, i.last_seen_at,
-        p.snapshot_at, coalesce(f.metrics, '{}'), f.leaves, p.counted, p.elapsed_windows, p.reporting, p.refresh_at,
+        i.instance_id, sha256(uuid_send(i.instance_id)), i.status, i.app_slug, i.app_name, i.app_version,
+        %(version_ranks)s::jsonb ->> i.app_version, i.environment, i.deployment_mode, i.os_arch,
+        coalesce(i.first_seen_at, now()), i.first_seen_at, i.last_seen_at, p.snapshot_at,
+        coalesce(f.metrics, '{}'), f.leaves, p.counted, p.elapsed_windows, p.reporting, p.refresh_at,
         CASE WHEN i.status = 'revoked' THEN i.last_seen_at END, head.cursor + 1 + i.number
     FROM evaluated p
     JOIN bench_installs i USING (instance_id)
