@@ -151,7 +151,7 @@ SELECT count(*) AS refreshed FROM before;
 -- All stored data of an instance but its snapshots.
 SELECT
     instance_id, encode(public_key, 'hex') AS public_key, status, app_name, app_slug, app_version, version_rank,
-    environment, deployment_mode, os_arch, registered_at, first_seen_at, last_seen_at, revoked_at, erased_at,
+    version_refused, environment, deployment_mode, os_arch, registered_at, first_seen_at, last_seen_at, revoked_at, erased_at,
     erasing_since, staged, previous_app_slug, app_cursor, needs_approval, counted,
     elapsed_windows, reporting, refresh_at,
     coalesce((
@@ -169,7 +169,7 @@ WHERE instance_id = %(instance_id)s;
 
 -- name: export_snapshots
 -- Snapshots of an instance, oldest first, after the last one of the page before.
-SELECT snapshot_at, received_at, app_version, sequence, metrics
+SELECT snapshot_at, received_at, app_version, version_refused, sequence, metrics
 FROM snapshots
 WHERE instance_id = %(instance_id)s AND snapshot_at > %(after)s::timestamptz
 ORDER BY snapshot_at
