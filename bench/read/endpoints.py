@@ -52,6 +52,7 @@ ENDPOINTS = (
     Endpoint("metric-keys", "metric-keys?app={app}"),
     Endpoint("audit", "audit?limit=50"),
     Endpoint("bulk-changes", "bulk-changes?limit=50"),
+    Endpoint("failed-removals", "failed-removals?limit=50"),
     Endpoint("metrics, 24h", "metrics/{app}?period=24h"),
     Endpoint("metrics, 7d", "metrics/{app}?period=7d"),
     Endpoint("metrics, 30d", "metrics/{app}?period=30d"),

@@ -1,5 +1,5 @@
 -- A fleet with its history, with the same rows as the server would have written, a hundred times faster. Each step
--- follows a line `-- step: name`; `-- use: name` includes a part of sql/parts.sql, and `%` is written `%%`.
+-- follows a line `-- step: name`; `-- use: name` includes a part of sql/parts, and `%` is written `%%`.
 
 -- step: prepare
 SET work_mem = '256MB';

@@ -182,20 +182,20 @@ class ApplicationStore:
         if slug == into_slug:
             raise BadRequest("bad_field", "into is the application itself.")
 
-    async def merge(self, slug: str, into_slug: str) -> None:
-        """Makes installs that register with this application's name belong to another one."""
-        await self._database.execute("applications.add_alias", slug=slug, app_slug=into_slug)
-
     async def check_exists(self, slug: str) -> None:
         """Raises NotFound if no application has the slug."""
         await read_config(self._database, slug)
 
     async def _check_name(self, slug: str, name: str | None) -> None:
-        """Raises Conflict if another application has the name."""
+        """Raises Conflict if another application has the name, or if installs with it belong to another one."""
         if name is None or slugs.make_slug(name) == slug:
             return
-        if await self._database.fetch_one(_Row, "applications.select_by_slug", slug=slugs.make_slug(name)) is not None:
+        slug_of_name = slugs.make_slug(name)
+        if await self._database.fetch_one(_Row, "applications.select_by_slug", slug=slug_of_name) is not None:
             raise Conflict("name_taken", "Another application has this name; merge the two instead.")
+        owner = await self._database.fetch_value(str, "applications.resolve_alias", slug=slug_of_name)
+        if owner not in (None, slug):
+            raise Conflict("name_taken", f"Installs with this name belong to another application, {owner}.")
 
 
 async def read_config(reader: Reader, slug: str) -> AppConfig:

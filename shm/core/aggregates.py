@@ -1,8 +1,8 @@
 """Aggregates: the functions that reduce a metric's numbers over instances to one value. Pure.
 
 `sum` and `avg` follow from a total and a count, which the tallies and the series keep. The other aggregates need the
-distribution of the values, which the part `distribution` in `sql/parts.sql` computes. Every match is exhaustive, so
-mypy reports each place that a new aggregate has to be added to.
+distribution of the values, which the part `distribution` in `sql/parts/lists.sql` computes. Every match is exhaustive,
+so mypy reports each place that a new aggregate has to be added to.
 """
 
 from dataclasses import dataclass

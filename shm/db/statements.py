@@ -4,8 +4,8 @@ A statement begins at a line `-- name: title` and ends before the next such line
 `instances.register`. Parameters are written `%(name)s`, a literal `%` as `%%`. A statement with `(prepared)` after its
 name is prepared once on each connection: for frequent statements whose plan does not depend on their parameters.
 
-`sql/parts.sql` contains fragments that several statements share, each after a line `-- part: name`. A line
-`-- use: name` in a statement, or in a later part, is replaced by the fragment. `{name_lock}` is replaced by the number
+The files of `sql/parts` contain fragments that several statements share, each after a line `-- part: name`. A line
+`-- use: name` in a statement, or in another part, is replaced by the fragment. `{name_lock}` is replaced by the number
 of an advisory lock.
 """
 
@@ -55,17 +55,23 @@ def statements() -> dict[str, Statement]:
 
 def expand_parts(text: str) -> str:
     """SQL with its shared parts and the numbers of its locks inserted."""
-    return substitute_lock_ids(PART_REFERENCE.sub(lambda match: _parts()[match[1]], text))
+    return substitute_lock_ids(_insert_parts(text))
+
+
+def _insert_parts(text: str) -> str:
+    return PART_REFERENCE.sub(lambda match: _insert_parts(_parts()[match[1]]), text)
 
 
 @cache
 def _parts() -> dict[str, str]:
-    _, *parts = PART_HEADER.split((sql_directory() / "parts.sql").read_text(encoding="utf-8"))
-    expanded: dict[str, str] = {}
-    for name, text in zip(parts[::2], parts[1::2], strict=True):
-        sql = PART_REFERENCE.sub(lambda match: expanded[match[1]], text)
-        expanded[name] = LEADING_COMMENT.sub("", sql).strip()
-    return expanded
+    """Name -> fragment, in which other parts are not inserted yet."""
+    by_name: dict[str, str] = {}
+    for file in sorted((sql_directory() / "parts").glob("*.sql")):
+        _, *parts = PART_HEADER.split(file.read_text(encoding="utf-8"))
+        for name, text in zip(parts[::2], parts[1::2], strict=True):
+            assert name not in by_name, name  # noqa: S101 - the second one would replace the first
+            by_name[name] = LEADING_COMMENT.sub("", text).strip()
+    return by_name
 
 
 def to_positional(sql: str) -> tuple[str, list[str]]:

@@ -6,21 +6,34 @@ was interrupted is resumed in the background.
 """
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Literal
+from uuid import UUID
 
+import msgspec
+
+from shm.core import page_tokens
+from shm.core.errors import QueryTooSlow
 from shm.core.json_types import Timestamp
+from shm.core.logs import RateLimitedLogger
 from shm.core.settings import Settings
 from shm.db.database import Database
+from shm.ingest.failures import describe_failure, is_outage
 from shm.ingest.key_cache import PublicKeyCache
 from shm.ingest.registry import unknown_instance
 
 PAGE = 500  # snapshots, versions or absences of a statement
 MAX_LEAVES = 2_000  # of a statement: each has rows of the series for the hours and days that it changed
 INTERRUPTED_PAGE = 10  # deletions and revocations that one step of the background job resumes
+STEP_DURATION_S = 0.3  # of a step of the background job, in which other jobs wait
 HASHES_PAGE = 1_000  # expired hashes of a statement
 PURGE_PAGE = 1_000  # instances of a statement, so that batches of snapshots never wait long
+
+logger = logging.getLogger(__name__)
+rate_limited = RateLimitedLogger(logger)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +62,17 @@ class _Interrupted:
     is_revocation: bool
 
 
+class FailedRemoval(msgspec.Struct):
+    """A deletion or revocation that could not be completed. It is tried again at `retry_at`."""
+
+    instance_id: str
+    action: Literal["delete", "revoke"]
+    attempts: int
+    error: str
+    failed_at: Timestamp
+    retry_at: Timestamp
+
+
 class Eraser:
     """Deletes instances of one database."""
 
@@ -58,6 +82,7 @@ class Eraser:
         self._pending_age = settings.pending_age
         self._snapshot_age = settings.max_snapshot_age
         self._clock_skew = settings.max_clock_skew
+        self._page_size = PAGE
         # Pages wait for the rollup's lock. More than one at a time would only occupy the connections of other requests.
         self._page_slot = asyncio.Semaphore(1)
 
@@ -72,15 +97,42 @@ class Eraser:
         """Deletes all data of an instance at an admin's request. Returns False if it does not exist."""
         return await self._erase(instance_id, None, None) is not None
 
+    async def continue_deletion(self, instance_id: str, deadline: float) -> bool:
+        """Deletes an instance at an admin's request, page by page up to `deadline`. Returns whether it is complete."""
+        if not await self._begin(instance_id, None, None):
+            return True
+        return await self._continue(instance_id, deadline)
+
     async def resume_interrupted(self) -> bool:
-        """Completes deletions and revocations whose process has ended. Returns whether there may be more."""
+        """Continues deletions and revocations whose process has ended. Returns whether there may be more.
+
+        One that fails is recorded, and tried again later: the others do not wait for it.
+        """
         interrupted = await self._database.fetch(_Interrupted, "erasure.select_interrupted", limit=INTERRUPTED_PAGE)
+        deadline = time.monotonic() + STEP_DURATION_S
         for each in interrupted:
-            if each.is_revocation:
-                await self._database.execute("instances.end_series", instance_id=each.instance_id)
-            else:
-                await self._finish(each.instance_id, None)
+            try:
+                if each.is_revocation:
+                    await self._database.execute("instances.end_series", instance_id=each.instance_id)
+                elif not await self._continue(each.instance_id, deadline):
+                    return True
+            except Exception as error:
+                if is_outage(error):
+                    raise
+                failure = describe_failure(each.instance_id, error)
+                action = "revocation" if each.is_revocation else "deletion"
+                rate_limited.warning(f"a {action} of an instance failed and is tried again later", failure)
+                await self._database.execute("erasure.record_failure", instance_id=each.instance_id, error=failure)
+        await self._database.execute("erasure.delete_failures")
         return len(interrupted) == INTERRUPTED_PAGE
+
+    async def list_failures(self, after: str | None, limit: int) -> list[FailedRemoval]:
+        """Deletions and revocations that failed, by ID after an ID, the page token. Raises BadRequest."""
+        try:
+            after_id = None if after is None else str(UUID(after))
+        except ValueError:
+            raise page_tokens.invalid_page_token() from None
+        return await self._database.fetch(FailedRemoval, "erasure.select_failures", after=after_id, limit=limit)
 
     async def purge_unconfirmed(self) -> bool:
         """Deletes the oldest instances that never confirmed their key. Returns whether there may be more."""
@@ -100,32 +152,76 @@ class Eraser:
     async def _erase(
         self, instance_id: str, public_key: bytes | None, signed_at: datetime | None
     ) -> ErasureReceipt | None:
+        begun = await self._begin(instance_id, public_key, signed_at)
+        return await self._finish(instance_id, signed_at) if begun else None
+
+    async def _begin(self, instance_id: str, public_key: bytes | None, signed_at: datetime | None) -> bool:
+        """Begins the deletion of an instance. Returns False if there is nothing to delete."""
         begun = await self._database.execute(
             "erasure.begin", instance_id=instance_id, public_key=public_key, signed_at=signed_at
         )
         self._keys.evict(instance_id)
-        return await self._finish(instance_id, signed_at) if begun else None
+        return begun > 0
 
     async def _finish(self, instance_id: str, signed_at: datetime | None) -> ErasureReceipt | None:
         """Deletes an instance whose deletion has begun. Returns None if another process was first."""
         pages: list[_Page] = []
         while True:
-            async with self._page_slot:
-                started_at = time.monotonic()
-                page = await self._database.fetch_one(
-                    _Page, "erasure.delete_page", instance_id=instance_id, limit=PAGE, max_leaves=MAX_LEAVES
-                )
-            if page is not None and page.rows:
+            page = await self._delete_snapshots(instance_id)
+            if page is not None:
                 pages.append(page)
-                await asyncio.sleep(time.monotonic() - started_at)  # half of a core of PostgreSQL at most
                 continue
-            receipt = await self._database.fetch_one(
-                ErasureReceipt, "erasure.delete_instance", instance_id=instance_id, signed_at=signed_at
-            )
+            receipt = await self._delete_instance(instance_id, signed_at)
             if receipt is not None:
                 return _add_pages(receipt, [page for page in pages if page.snapshots])
-            if not await self._database.fetch_value(bool, "erasure.is_begun", instance_id=instance_id):
+            if not await self._is_begun(instance_id):
                 return None
+
+    async def _continue(self, instance_id: str, deadline: float) -> bool:
+        """Deletes pages of an instance whose deletion has begun, at least one, up to `deadline`.
+
+        Returns whether the instance is deleted.
+        """
+        while True:
+            if await self._delete_snapshots(instance_id) is None and (
+                await self._delete_instance(instance_id, None) is not None or not await self._is_begun(instance_id)
+            ):
+                return True
+            if time.monotonic() > deadline:
+                return False
+
+    async def _delete_snapshots(self, instance_id: str) -> _Page | None:
+        """Deletes a page of an instance's data. Returns None if there is nothing left but the instance.
+
+        Raises QueryTooSlow. The next page is then smaller, so that the deletion makes progress.
+        """
+        async with self._page_slot:
+            started_at = time.monotonic()
+            size = self._page_size
+            try:
+                page = await self._database.fetch_one(
+                    _Page,
+                    "erasure.delete_page",
+                    instance_id=instance_id,
+                    limit=size,
+                    max_leaves=MAX_LEAVES * size // PAGE,
+                )
+            except QueryTooSlow:
+                self._page_size = max(1, size // 4)
+                raise
+            self._page_size = min(PAGE, size * 2)
+        if page is None or not page.rows:
+            return None
+        await asyncio.sleep(time.monotonic() - started_at)  # half of a core of PostgreSQL at most
+        return page
+
+    async def _delete_instance(self, instance_id: str, signed_at: datetime | None) -> ErasureReceipt | None:
+        return await self._database.fetch_one(
+            ErasureReceipt, "erasure.delete_instance", instance_id=instance_id, signed_at=signed_at
+        )
+
+    async def _is_begun(self, instance_id: str) -> bool:
+        return await self._database.fetch_value(bool, "erasure.is_begun", instance_id=instance_id) is True
 
 
 def _add_pages(receipt: ErasureReceipt, pages: list[_Page]) -> ErasureReceipt:

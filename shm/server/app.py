@@ -1,6 +1,7 @@
 """The server's routes, start and shutdown."""
 
 import asyncio
+import errno
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -84,6 +85,7 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (rf"{ADMIN}/instances", admin.Instances),
     (rf"{ADMIN}/instances/bulk", bulk.BulkInstances),
     (rf"{ADMIN}/bulk-changes", bulk.BulkChanges),
+    (rf"{ADMIN}/failed-removals", bulk.FailedRemovals),
     (rf"{ADMIN}/audit", bulk.Audit),
     (rf"{ADMIN}/instances/{INSTANCE_ID}", admin.Instance),
     (rf"{ADMIN}/instances/{INSTANCE_ID}/snapshots", admin.InstanceSnapshots),
@@ -109,6 +111,7 @@ SLASH_ROUTES = (
 )
 
 ALL_IPV4, ALL_IPV6 = "0.0.0.0", "::"  # noqa: S104 - bound only if the operator says so
+MISSING_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)  # IPv4 or IPv6 is switched off
 MAX_FEED_MESSAGE = 1024  # bytes of a subscriber's message, which the server ignores
 PONG_TIMEOUT_SHARE = 2 / 3  # of a heartbeat: the timeout of a pong; Tornado then waits five seconds for the close frame
 CLOSE_GRACE_S = 0.2  # for sending the feed's close frames
@@ -197,18 +200,25 @@ async def running_services(
 def listen(settings: Settings, *, shared: bool = False) -> list[socket.socket]:
     """Binds sockets to the configured host and port. `shared`: other processes may bind to them too (SO_REUSEPORT).
 
-    `::` is all addresses of both families, as users of other servers expect; Tornado binds a socket to one of them.
+    `::` is all addresses of both families, as users of other servers expect; Tornado binds a socket to one of them. A
+    machine may have only one of the families.
     """
-    try:
-        sockets = tornado.netutil.bind_sockets(settings.port, settings.host, reuse_port=shared)
-        if settings.host == ALL_IPV6:
-            port = sockets[0].getsockname()[1]
-            sockets += tornado.netutil.bind_sockets(port, ALL_IPV4, reuse_port=shared)
-    except (OSError, UnicodeError) as error:
+    hosts = (ALL_IPV6, ALL_IPV4) if settings.host == ALL_IPV6 else (settings.host,)
+    sockets: list[socket.socket] = []
+    problem: object = "this machine has no such address"
+    for host in hosts:
+        port = sockets[0].getsockname()[1] if sockets else settings.port
+        try:
+            sockets += tornado.netutil.bind_sockets(port, host, reuse_port=shared)
+        except (OSError, UnicodeError) as error:
+            problem = getattr(error, "strerror", error)
+            if len(hosts) == 1 or getattr(error, "errno", None) not in MISSING_FAMILY:
+                sockets.clear()
+                break
+    if not sockets:
         raise ConfigurationError(
-            f"Cannot listen on {settings.host}, port {settings.port}: {getattr(error, 'strerror', error)}. "
-            "Choose others with --host and --port."
-        ) from None
+            f"Cannot listen on {settings.host}, port {settings.port}: {problem}. Choose others with --host and --port."
+        )
     return sockets
 
 

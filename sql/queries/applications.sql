@@ -106,12 +106,11 @@ WHERE a.overrides <> '{}' AND o.value -> 'hidden' = 'true'::jsonb
 GROUP BY a.slug;
 
 -- name: add_alias
--- From now on installs that register with the name of `slug` belong to `app_slug`. Aliases of `slug` follow.
-WITH followed AS (
-    UPDATE application_aliases SET app_slug = %(app_slug)s::text WHERE app_slug = %(slug)s::text
-)
-INSERT INTO application_aliases (slug, app_slug) VALUES (%(slug)s, %(app_slug)s)
-ON CONFLICT (slug) DO UPDATE SET app_slug = excluded.app_slug;
+-- From now on installs that register with the name of `slug` belong to `app_slug`, unless another application has it: then
+-- no row.
+SELECT pg_advisory_xact_lock({writers_lock});
+INSERT INTO application_aliases AS existing (slug, app_slug) VALUES (%(slug)s, %(app_slug)s)
+ON CONFLICT (slug) DO UPDATE SET app_slug = excluded.app_slug WHERE existing.app_slug = excluded.app_slug;
 
 -- name: resolve_alias
 -- The application that installs with a name belong to, if the slug of the name is an alias.
@@ -130,6 +129,9 @@ WITH deleted AS (
 ),
 aliases_deleted AS (
     DELETE FROM application_aliases WHERE app_slug = ANY(ARRAY(SELECT slug FROM deleted))
+),
+refusals_deleted AS (
+    DELETE FROM key_refusals WHERE app_slug = ANY(ARRAY(SELECT slug FROM deleted))
 ),
 feed_advanced AS (
     UPDATE feed_head SET cursor = cursor + 1

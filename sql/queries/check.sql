@@ -211,11 +211,7 @@ RETURNING 1 AS repaired;
 WITH before AS NOT MATERIALIZED (
     SELECT * FROM instance_states
 ),
-after AS (
-    SELECT instance_id, app_slug, app_version, environment, status, first_seen_at, last_seen_at, snapshot_at, leaves
-    FROM instance_states
-    WHERE FALSE
-),
+-- use: after_deleted
 -- use: deltas
 compared AS (
     SELECT

@@ -126,7 +126,8 @@ SELECT position, verdict FROM verdicts;
 --   no_application   nothing was changed, because the application `app_slug` has to be inserted first
 --   deferred         nothing was changed, because `max_moves` others move to another application with all their values
 -- If `max_new_installs` have been seen for the first time in this hour, a further one needs approval (null: no limit). An
--- instance that moves to another application takes those keys there that are aggregated in it. `signed_at`: the time that
+-- instance that moves to another application takes those keys there that are aggregated in it; if that application was
+-- merged since the registration, the instance moves to the one that it was merged into. `signed_at`: the time that
 -- was signed; the instance was seen now. Without it, the request may be a replay: it counts as seen only the first time.
 -- `unranked_version`: a version that took effect and was staged by a release that did not store its rank.
 SELECT pg_advisory_xact_lock({writers_lock});
@@ -200,49 +201,11 @@ moving AS MATERIALIZED (
     FROM verdicts
     WHERE verdict = 'confirmed' AND app_slug <> old_slug AND snapshot_at IS NOT NULL
 ),
-moving_snapshots AS MATERIALIZED (
-    SELECT instance_id, snapshot_at, app_slug, coalesce(leaves, metrics) AS leaves FROM snapshots
-    WHERE
-        instance_id = ANY(ARRAY(SELECT instance_id FROM moving)) AND snapshot_at = ANY(ARRAY(SELECT snapshot_at FROM moving))
-),
-moved AS MATERIALIZED (
-    SELECT m.instance_id, m.app_slug, m.leaves, s.leaves AS sent_leaves
-    FROM moving m
-    LEFT JOIN moving_snapshots s
-        ON s.instance_id = m.instance_id AND s.snapshot_at = m.snapshot_at AND s.app_slug = m.app_slug
-),
-sent_keys AS (
-    SELECT m.app_slug, leaf.key, 1 AS instances
-    FROM moved m
-    CROSS JOIN LATERAL jsonb_each(m.leaves) leaf
-    WHERE m.sent_leaves IS NULL
-),
-sent_values AS (
-    SELECT m.app_slug, leaf.key, leaf.value #>> '{}' AS value, 1 AS instances
-    FROM moved m
-    CROSS JOIN LATERAL jsonb_each(m.leaves) leaf
-    WHERE m.sent_leaves IS NULL AND jsonb_typeof(leaf.value) = 'string'
-),
 sent_versions AS (
     SELECT app_slug, version AS app_version, 1 AS instances FROM verdicts
     WHERE verdict = 'confirmed' AND snapshot_at IS NOT NULL
 ),
--- use: keys_admitted
-moved_leaves AS MATERIALIZED (
-    SELECT
-        m.instance_id,
-        coalesce(
-            m.sent_leaves,
-            m.leaves - (
-                ARRAY(SELECT r.key FROM refused_keys r WHERE r.app_slug = m.app_slug)
-                || ARRAY(
-                    SELECT r.key FROM refused_values r
-                    WHERE r.app_slug = m.app_slug AND m.leaves -> r.key = to_jsonb(r.value)
-                )
-            )
-        ) AS leaves
-    FROM moved m
-),
+-- use: moved_leaves
 after AS MATERIALIZED (
     SELECT
         b.instance_id,

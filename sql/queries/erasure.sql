@@ -118,11 +118,7 @@ WITH target AS MATERIALIZED (
 before AS MATERIALIZED (
     SELECT * FROM instance_states WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target))
 ),
-after AS (
-    SELECT instance_id, app_slug, app_version, environment, status, first_seen_at, last_seen_at, snapshot_at, leaves
-    FROM before
-    WHERE FALSE
-),
+-- use: after_deleted
 -- use: deltas
 -- use: tallies_updated
 identity_kept AS (
@@ -169,10 +165,50 @@ GROUP BY t.instance_id, t.app_name;
 SELECT TRUE AS begun FROM instances WHERE instance_id = %(instance_id)s AND erasing_since IS NOT NULL;
 
 -- name: select_interrupted
--- Deletions that began more than a minute ago, and revocations that the series lack: their process may have ended.
-SELECT instance_id, FALSE AS is_revocation FROM instances WHERE erasing_since < now() - interval '1 minute'
-UNION ALL
-SELECT instance_id, TRUE FROM instances WHERE status = 'revoked' AND revoked_at IS NULL
+-- Deletions that began more than a minute ago, and revocations that the series lack: their process may have ended. Those
+-- that failed before follow the others, and wait for their next attempt.
+SELECT i.instance_id, i.is_revocation
+FROM (
+    SELECT instance_id, FALSE AS is_revocation FROM instances WHERE erasing_since < now() - interval '1 minute'
+    UNION ALL
+    SELECT instance_id, TRUE FROM instances WHERE status = 'revoked' AND revoked_at IS NULL AND erasing_since IS NULL
+) i
+LEFT JOIN failed_removals f ON f.instance_id = i.instance_id
+WHERE f.retry_at IS NULL OR f.retry_at <= now()
+ORDER BY f.retry_at NULLS FIRST, i.instance_id
+LIMIT %(limit)s;
+
+-- name: record_failure
+-- Records that a deletion or revocation could not be completed. Each pause before the next attempt is twice as long as the
+-- one before, up to an hour.
+INSERT INTO failed_removals AS existing (instance_id, attempts, error, failed_at, retry_at)
+VALUES (%(instance_id)s, 1, %(error)s, now(), now() + interval '1 minute')
+ON CONFLICT (instance_id) DO UPDATE SET
+    attempts = existing.attempts + 1,
+    error = excluded.error,
+    failed_at = excluded.failed_at,
+    retry_at = excluded.failed_at + least(interval '1 minute' * 2 ^ least(existing.attempts, 10), interval '1 hour');
+
+-- name: delete_failures
+-- Deletes the records of deletions and revocations that have been completed since.
+DELETE FROM failed_removals f
+WHERE NOT EXISTS (
+    SELECT FROM instances i
+    WHERE
+        i.instance_id = f.instance_id
+        AND (i.erasing_since IS NOT NULL OR (i.status = 'revoked' AND i.revoked_at IS NULL))
+);
+
+-- name: select_failures
+-- Deletions and revocations that could not be completed, by ID after the last one of the page before.
+SELECT
+    f.instance_id::text AS instance_id,
+    CASE WHEN i.erasing_since IS NOT NULL THEN 'delete' ELSE 'revoke' END AS action,
+    f.attempts, f.error, f.failed_at, f.retry_at
+FROM failed_removals f
+JOIN instances i ON i.instance_id = f.instance_id
+WHERE %(after)s::uuid IS NULL OR f.instance_id > %(after)s::uuid
+ORDER BY f.instance_id
 LIMIT %(limit)s;
 
 -- name: delete_old_identities
@@ -202,11 +238,7 @@ WITH target AS MATERIALIZED (
 before AS MATERIALIZED (
     SELECT * FROM instance_states WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target))
 ),
-after AS (
-    SELECT instance_id, app_slug, app_version, environment, status, first_seen_at, last_seen_at, snapshot_at, leaves
-    FROM before
-    WHERE FALSE
-),
+-- use: after_deleted
 -- use: deltas
 -- use: tallies_updated
 instances_deleted AS (

@@ -18,4 +18,4 @@ SELECT create_distributed_function('flatten_metrics(jsonb)');
 -- local: instances, absences, versions_seen, applications, settings, tallies, distributions, series_head
 -- local: series_hours, series_days, feed_head, removals, app_changes, tokens, erased_identities, signed_actions
 -- local: aggregated_keys, aggregated_values, aggregated_versions, key_refusals, schema_migrations, audit, bulk_changes
--- local: application_aliases, database_sizes
+-- local: application_aliases, database_sizes, failed_removals

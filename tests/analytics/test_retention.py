@@ -21,6 +21,7 @@ from tests.support.clusters import wait_for
 from tests.support.databases import admin_cursor, execute, fresh_database, recreate, select_column
 from tests.support.installs import Install
 from tests.support.long_history import fill_with_history
+from tests.support.old_partitions import CREATE_OLD_PARTITIONS_SQL
 from tests.support.server_process import ServerProcess
 from tests.support.shm_command import run_shm
 
@@ -34,27 +35,6 @@ SHORT_RETENTION = {"SHM_RETENTION": "60d"}  # as short as the defaults allow
 PARTITIONS_SQL = (
     "SELECT c.relname FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhrelid WHERE inhparent = 'snapshots'::regclass"
 )
-
-# Weekly partitions since a time, in place of the partition that a new database has.
-CREATE_OLD_PARTITIONS_SQL = """
-    DO $$
-    DECLARE week timestamptz; partition text;
-    BEGIN
-        FOR partition IN SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = 'snapshots'::regclass
-        LOOP
-            EXECUTE 'DROP TABLE ' || partition;
-        END LOOP;
-        FOR week IN SELECT generate_series(
-            date_trunc('week', now() - %s, 'UTC'), date_trunc('week', now(), 'UTC') + %s, interval '7 days'
-        )
-        LOOP
-            EXECUTE format(
-                'CREATE TABLE %%I PARTITION OF snapshots FOR VALUES FROM (%%L) TO (%%L)',
-                'snapshots_' || to_char(week AT TIME ZONE 'UTC', 'IYYY"w"IW'), week, week + interval '7 days'
-            );
-        END LOOP;
-    END $$;
-"""
 
 # The value of a key at a time, computed from the raw snapshots only.
 EXPECTED_SQL = """

@@ -12,7 +12,7 @@ from tests.support.databases import admin_cursor, fresh_database
 
 WRITES = re.compile(
     r"\b(INSERT INTO|UPDATE|DELETE FROM) "
-    r"(instances|snapshots|feed_head|removals|tallies|absences|aggregated_(keys|values|versions))\b"
+    r"(instances|snapshots|feed_head|removals|tallies|absences|aggregated_(keys|values|versions)|application_aliases)\b"
 )
 
 WITH_WRITERS_LOCK = {"series.select_settled_cursor"}  # it waits until all that came before is visible
@@ -20,6 +20,7 @@ WITHOUT_WRITERS_LOCK = {  # they change nothing that tallies depend on
     "erasure.delete_page",
     "instances.end_series",
     "check.repair_orphans",
+    "bulk.move_snapshots",
 }
 
 WRITES_SERIES = re.compile(

@@ -44,9 +44,19 @@ class BackgroundJobs:
             if not only or job.name in only:
                 self.runner.run(_finish(job))
 
+    def steps(self, name: str) -> Iterator[None]:
+        """Runs one job step by step, until no work is left."""
+        (job,) = [job for job in self.jobs if job.name == name]
+        while self.runner.run(_step(job)):
+            yield
+
     def differences(self) -> dict[str, list[consistency.Difference]]:
         """The differences that `shm check` reports, by table."""
         return self.runner.run(consistency.find_differences(self.database)).examples
+
+
+async def _step(job: Job) -> bool:
+    return bool(await job.step())
 
 
 async def _finish(job: Job) -> None:

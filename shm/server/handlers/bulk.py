@@ -11,6 +11,7 @@ from shm.auth.audit import AuditEntry
 from shm.auth.tokens import Role
 from shm.core.errors import BadRequest, Conflict, NotFound
 from shm.ingest.bulk_changes import BulkChange, encode_page_token
+from shm.ingest.erasure import FailedRemoval
 from shm.server.handlers.admin import PageQuery
 from shm.server.handlers.base import Handler
 from shm.server.http.operations import NEXT_PAGE, Slug, operation
@@ -67,23 +68,34 @@ class BulkChanges(Handler):
         return changes[: query.limit]
 
 
+class FailedRemovals(Handler):
+    """`GET failed-removals`."""
+
+    @operation("listFailedRemovals", Role.ADMIN, headers=[NEXT_PAGE])
+    async def get(self, query: PageQuery) -> list[FailedRemoval]:
+        """Deletions and revocations of instances that could not be completed and are tried again, with the reason."""
+        failures = await self.services.eraser.list_failures(query.after, query.limit + 1)
+        if len(failures) > query.limit:
+            self.set_next_link(failures[query.limit - 1].instance_id)
+        return failures[: query.limit]
+
+
 class MergeApplication(Handler):
     """`POST applications/{slug}/merge`."""
 
     @operation("createMerge", Role.ADMIN, status=HTTPStatus.ACCEPTED, refuses=[NotFound, Conflict])
     async def post(self, slug: Slug, body: MergeRequest) -> BulkChange:
-        """Moves all instances of an application to another one, in the background.
+        """Moves all instances of an application to another one, with its charts of the past, in the background.
 
-        Installs that register with its name later belong to the other one too. Its charts of the past stay with it;
-        delete it once they are not needed.
+        Installs that register with its name later belong to the other one too. Its settings stay with it; delete it
+        once they are not needed.
         """
         instance_filter = await InstanceFilter(app=slug).to_parameters(self.services.database)
         await self.services.applications.check_merge(slug, body.into)
         if body.dry_run:
             return await self.services.bulk_changes.preview("move", instance_filter)
         await self.record_change("merge_application", slug, into=body.into)
-        await self.services.applications.merge(slug, body.into)
-        return await self.services.bulk_changes.request("move", instance_filter, into_slug=body.into)
+        return await self.services.bulk_changes.request_merge(instance_filter, slug, body.into)
 
 
 class Audit(Handler):

@@ -1,0 +1,113 @@
+-- Lists of instances, their order and their pages, and rows of the feed.
+
+-- part: instance_filter
+-- The conditions of a list of instances.
+            (%(slug)s::text IS NULL OR app_slug = %(slug)s)
+            AND (%(status)s::text IS NULL OR status = %(status)s)
+            AND (%(version_rank)s::text IS NULL OR version_rank = %(version_rank)s)
+            AND (%(environment)s::text IS NULL OR environment = %(environment)s)
+            AND (
+                %(pattern)s::text IS NULL OR instance_id::text ILIKE %(pattern)s OR app_version ILIKE %(pattern)s
+                OR environment ILIKE %(pattern)s OR deployment_mode ILIKE %(pattern)s
+            )
+
+-- part: counted_in_headline
+-- Whether the headline counts an instance, as in view `instance_items`.
+            counted AND status = 'active'
+            AND coalesce(last_seen_at + (SELECT active_window FROM settings) > now(), FALSE)
+
+-- part: sort_keys
+-- `keyed`: the selected instances with their sort keys; no column of a key is null. In both directions (`direction` is 1
+-- or -1) numbers come before booleans, booleans before texts, and missing values last. Texts are compared by code points,
+-- so the order is the same on every server. Versions are compared by their rank, then by their spelling; the character
+-- between the two occurs in no rank. `metric` is a metric's key if `column` names no column, and
+-- has no value in `hiding_apps`. The planner removes the
+-- branches of other columns. OFFSET 0 evaluates a leaf once for each row and not once for each comparison.
+-- One parallel worker halves the time if a core is idle, which PostgreSQL's cost model does not expect. More workers
+-- would take cores from the intake.
+SET LOCAL statement_timeout = '10s';
+SET LOCAL max_parallel_workers_per_gather = 1;
+SET LOCAL parallel_tuple_cost = 0;
+WITH valued AS (
+    SELECT
+        instance_id,
+        CASE %(column)s::text
+            WHEN 'app_name' THEN app_name
+            WHEN 'app_slug' THEN app_slug
+            WHEN 'app_version' THEN version_rank || E'\x01' || app_version
+            WHEN 'environment' THEN environment
+            WHEN 'status' THEN status
+            WHEN 'deployment_mode' THEN deployment_mode
+            WHEN 'os_arch' THEN os_arch
+        END AS column_text,
+        CASE %(column)s::text
+            WHEN 'last_seen_at' THEN last_seen_at
+            WHEN 'first_seen_at' THEN first_seen_at
+            WHEN 'snapshot_at' THEN snapshot_at
+        END AS column_time,
+        CASE WHEN %(column)s::text = 'counted' THEN
+-- use: counted_in_headline
+        END AS column_flag,
+        CASE
+            WHEN %(metric)s::text IS NOT NULL AND app_slug <> ALL(%(hiding_apps)s::text[])
+            THEN coalesce(leaves, metrics) -> %(metric)s::text
+        END AS leaf
+    FROM instances
+    WHERE
+-- use: instance_filter
+    OFFSET 0
+),
+keyed AS (
+    SELECT
+        instance_id,
+        %(direction)s::int * CASE
+            WHEN column_time IS NOT NULL THEN 1
+            WHEN column_flag IS NOT NULL THEN 2
+            WHEN column_text IS NOT NULL THEN 3
+            ELSE CASE jsonb_typeof(leaf) WHEN 'number' THEN 1 WHEN 'boolean' THEN 2 WHEN 'string' THEN 3 ELSE 4 END
+        END AS type_rank,
+        CASE
+            WHEN column_time IS NOT NULL THEN extract(epoch FROM column_time)
+            WHEN column_flag IS NOT NULL THEN column_flag::int
+            WHEN jsonb_typeof(leaf) = 'number' THEN leaf::numeric
+            WHEN jsonb_typeof(leaf) = 'boolean' THEN (leaf = 'true'::jsonb)::int
+            ELSE 0
+        END AS number,
+        CASE WHEN jsonb_typeof(leaf) = 'string' THEN leaf #>> '{}' ELSE coalesce(column_text, '') END COLLATE "C" AS text
+    FROM valued
+),
+
+-- part: item_page
+-- `page`: the chosen instances as the API shows them, in order, with their sort keys. The statement returns at least
+-- one row.
+page AS (
+    SELECT
+        item.*, c.type_rank, c.number, c.text, c.row, c.available,
+        sum(octet_length(item.metrics::text)) OVER (ORDER BY c.row ROWS UNBOUNDED PRECEDING)
+            - octet_length(item.metrics::text) AS bytes_before
+    FROM (SELECT *, row_number() OVER () AS row, count(*) OVER () AS available FROM chosen) c
+    JOIN instance_items item USING (instance_id)
+)
+SELECT head.cursor AS head, page.*
+FROM feed_head head
+LEFT JOIN page ON page.row <= %(limit)s::bigint AND page.bytes_before < %(max_bytes)s::bigint
+ORDER BY page.row
+
+-- part: distribution
+-- The distribution of `sorted_values`, a sorted array of `instances` values: minimum, p50 and p90 (interpolated between the two
+-- nearest values), maximum.
+    sorted_values[1] AS min,
+    trim_scale(sorted_values[1 + floor(0.5 * (instances - 1))::int] + (0.5 * (instances - 1) - floor(0.5 * (instances - 1)))
+        * (sorted_values[1 + ceil(0.5 * (instances - 1))::int] - sorted_values[1 + floor(0.5 * (instances - 1))::int])) AS p50,
+    trim_scale(sorted_values[1 + floor(0.9 * (instances - 1))::int] + (0.9 * (instances - 1) - floor(0.9 * (instances - 1)))
+        * (sorted_values[1 + ceil(0.9 * (instances - 1))::int] - sorted_values[1 + floor(0.9 * (instances - 1))::int])) AS p90,
+    sorted_values[instances] AS max
+
+-- part: changed_after
+-- Rows of the feed after a cursor, up to `until` and the head, of one application or of all.
+            cursor > %(since)s AND cursor <= (SELECT cursor FROM feed_head) AND cursor <= %(until)s
+            AND (%(app)s::text IS NULL OR app_slug = %(app)s)
+
+-- part: changed_until
+-- Rows of the feed up to a cursor, from `span` cursors before it on.
+    cursor > %(since)s - %(span)s::bigint AND cursor <= %(since)s AND cursor <= (SELECT cursor FROM feed_head)
