@@ -127,7 +127,7 @@ def test_the_past_of_a_merged_application_belongs_to_the_other_one(
     assert (change["processed"], change["failed"], change["error"]) == (3, 0, None)
 
 
-@pytest.mark.parametrize("limits", [{"SHM_MAX_KEYS": "6"}, {"SHM_MAX_VALUES": "2"}])
+@pytest.mark.parametrize("limits", [{"SHM_MAX_KEYS": "6"}, {"SHM_MAX_VALUES": "2"}, {"SHM_MAX_VERSIONS": "1"}])
 def test_limits_of_keys_keep_figures_exact_in_a_merge(
     serve: Callable[..., ServerProcess], database: str, limits: dict[str, str]
 ) -> None:
@@ -135,7 +135,8 @@ def test_limits_of_keys_keep_figures_exact_in_a_merge(
     with run_background_jobs(database, **LONG, **limits) as background:
         server = serve(**LONG, **limits)
         for name, first in (("One", 0), ("One", 2), ("Two", 4), ("Two", 6)):
-            send_history(Install(server.url, app_name=name), 5, partial(limited_metrics, first))
+            install = Install(server.url, app_name=name, app_version=f"1.{first}")
+            send_history(install, 5, partial(limited_metrics, first))
         background.run()
         assert background.differences() == {}
         merge(server, "one", "two")
