@@ -166,6 +166,13 @@ class Settings:
         "New installs in an hour, from all addresses. Further ones of that hour wait for approval by an admin, as with "
         "SHM_ACTIVATION=manual, so that no flood of inventions gets into the figures.",
     )
+    max_new_applications: int = setting(
+        "SHM_MAX_NEW_APPLICATIONS",
+        parse_positive_int,
+        "50",
+        "New applications in an hour, from all addresses. A new install of a further one waits for approval by an "
+        "admin, and a known install stays in its application. A vendor rarely has more products than that.",
+    )
     max_new_installs_per_address: int = setting(
         "SHM_MAX_NEW_INSTALLS_PER_ADDRESS",
         parse_positive_int,

@@ -29,7 +29,7 @@ class RegistrationResult(StrEnum):
     NEW = "new"
     KNOWN = "known"
     CONFLICT = "conflict"
-    REVOKED = "revoked"
+    REFUSED = "refused"
     OVER_LIMIT = "over_limit"
     REPLAYED = "replayed"
 
@@ -42,8 +42,7 @@ class Confirmation(StrEnum):
     UNKNOWN = "unknown"
     ERASED = "erased"
     REPLAYED = "replayed"
-    NO_APPLICATION = "no_application"  # never returned: the application is inserted, and the key confirmed again
-    DEFERRED = "deferred"  # the same
+    DEFERRED = "deferred"  # never returned: the key is confirmed again
 
 
 class _NewRegistration(msgspec.Struct):
@@ -82,8 +81,6 @@ class _Registered:
 class _Confirmed:
     position: int
     verdict: str
-    app_slug: str | None
-    app_name: str | None
     unranked_version: str | None
 
 
@@ -97,6 +94,7 @@ class EnrolmentWriter:
             **aggregation_limits(settings),
             "max_moves": MAX_MOVES,
             "max_new_installs": settings.max_new_installs if settings.ratelimit_enabled else None,
+            "max_new_applications": settings.max_new_applications if settings.ratelimit_enabled else None,
         }
         # One member of a batch for each instance: the statements compare a member with what is stored.
         self._registrations: GroupCommit[_NewRegistration, RegistrationResult] = GroupCommit(
@@ -156,20 +154,15 @@ class EnrolmentWriter:
             rows = await self._database.fetch(
                 _Confirmed, "enrolment.confirm_batch", batch=_encode(members), **self._limits
             )
-            repeated = []
-            missing: dict[str, str] = {}
+            deferred = []
             for row in rows:
                 index, member = remaining[row.position - 1]
-                result = results[index] = Confirmation(row.verdict)
-                if result is Confirmation.NO_APPLICATION and row.app_slug is not None and row.app_name is not None:
-                    missing[row.app_slug] = row.app_name
-                if result in (Confirmation.NO_APPLICATION, Confirmation.DEFERRED):
-                    repeated.append((index, member))
+                results[index] = Confirmation(row.verdict)
+                if results[index] is Confirmation.DEFERRED:
+                    deferred.append((index, member))
                 if row.unranked_version is not None:
                     await self._rank(member.instance_id, row.unranked_version)
-            for slug, name in missing.items():
-                await self._database.execute("applications.insert_missing", slug=slug, name=name)
-            remaining = repeated
+            remaining = deferred
         return [results[index] for index in range(len(batch))]
 
     async def _rank(self, instance_id: str, version: str) -> None:

@@ -71,8 +71,9 @@ class Registry:
 
         `signed_at`: the time in the signed body. A body without one may be a replay: it counts as a sign of life only
         the first time, and is refused for an instance that was erased. `action`: the body of a request that is
-        accepted once. Returns the status, which stays `pending` where an admin has to approve. Raises Forbidden for a
-        replay, and for an instance that is unknown or revoked or has another key.
+        accepted once. Returns the status, which stays `pending` where an admin has to approve. Beyond the limit of new
+        applications, a new instance of a further one has to be approved, and a known one stays in its application.
+        Raises Forbidden for a replay, and for an instance that is unknown or revoked or has another key.
         """
         action_hash = None if action is None else _hash_action(instance_id, action)
         result = await self._enrolment.confirm(instance_id, public_key, signed_at, action_hash)

@@ -1,9 +1,3 @@
--- name: insert_missing
--- Creates the application of a name, if it is missing. It runs when an instance confirms its key; several instances
--- may do so at once.
-INSERT INTO applications (slug, name) VALUES (%(slug)s, %(name)s)
-ON CONFLICT (slug) DO NOTHING;
-
 -- name: select_page
 -- Applications by slug, after the last one of the page before.
 SELECT slug, name, github_url, logo_url, stars, created_at, updated_at, overrides, public_metrics

@@ -7,7 +7,7 @@
 --               owns the ID. A deleted ID belongs to its last key as long as its hash is kept
 --   known       with the same key; the content is staged
 --   conflict    the ID has another key
---   revoked     revoked, or being erased
+--   refused     the instance is revoked, or being erased
 --   over_limit  it would be new, or a conflict, and must not be (`may_add`)
 --   replayed    this signed registration was carried out before
 -- The name of an application may be an alias of another.
@@ -49,7 +49,7 @@ verdicts AS MATERIALIZED (
         coalesce(alias.app_slug, b.app_slug) AS app_slug,
         CASE
             WHEN action.action_hash IS NOT NULL THEN 'replayed'
-            WHEN e.is_refused THEN 'revoked'
+            WHEN e.is_refused THEN 'refused'
             WHEN e.public_key = b.public_key THEN 'known'
             WHEN NOT b.may_add THEN 'over_limit'
             WHEN
@@ -123,12 +123,14 @@ SELECT position, verdict FROM verdicts;
 --   unknown          no such instance, another key, revoked, or being erased
 --   erased           the instance was erased after the time of the signature
 --   replayed         this signed action was carried out before
---   no_application   nothing was changed, because the application `app_slug` has to be inserted first
 --   deferred         nothing was changed, because `max_moves` others move to another application with all their values
--- If `max_new_installs` have been seen for the first time in this hour, a further one needs approval (null: no limit). An
--- instance that moves to another application takes those keys there that are aggregated in it; if that application was
--- merged since the registration, the instance moves to the one that it was merged into. `signed_at`: the time that
--- was signed; the instance was seen now. Without it, the request may be a replay: it counts as seen only the first time.
+-- If `max_new_installs` have been seen for the first time in this hour, a further one needs approval (null: no limit).
+-- A missing application is added, unless `max_new_applications` came to be in the last hour (null: no limit): then a new
+-- instance of a further one needs approval, and a known instance stays in its application. An instance that waits for
+-- approval adds none, and one that was approved before it proved its key adds its own in any case. An instance that
+-- moves to another application takes those keys there that are aggregated in it; if that application was merged since the
+-- registration, the instance moves to the one that it was merged into. `signed_at`: the time that was signed; the
+-- instance was seen now. Without it, the request may be a replay: it counts as seen only the first time.
 -- `unranked_version`: a version that took effect and was staged by a release that did not store its rank.
 SELECT pg_advisory_xact_lock({writers_lock});
 SELECT pg_notify('shm_feed', '');
@@ -146,13 +148,16 @@ existing AS MATERIALIZED (
     FROM instances
     WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM batch))
 ),
-verdicts AS MATERIALIZED (
+requested AS MATERIALIZED (
     SELECT
         b.position, b.instance_id, b.signed_at, b.action_hash, b.request_id, e.staged, e.snapshot_at, e.metrics, e.needs_approval,
         e.status = 'pending' AND e.first_seen_at IS NULL AS is_first,
+        e.status = 'active' AND e.first_seen_at IS NULL AS is_approved,
         e.app_slug AS old_slug,
-        coalesce(alias.app_slug, e.staged ->> 'app_slug', e.app_slug) AS app_slug,
-        coalesce(e.staged ->> 'app_name', e.app_name) AS app_name,
+        e.app_name AS old_name,
+        coalesce(alias.app_slug, e.staged ->> 'app_slug', e.app_slug) AS new_slug,
+        coalesce(e.staged ->> 'app_name', e.app_name) AS new_name,
+        application.slug IS NULL AS is_missing,
         coalesce(e.staged ->> 'app_version', e.app_version) AS version,
         CASE
             WHEN action.action_hash IS NOT NULL AND action.request_id IS DISTINCT FROM b.request_id THEN 'replayed'
@@ -161,7 +166,6 @@ verdicts AS MATERIALIZED (
                 OR e.erasing_since IS NOT NULL
             THEN 'unknown'
             WHEN e.erased_at IS NOT NULL AND (b.signed_at > e.erased_at) IS NOT TRUE THEN 'erased'
-            WHEN application.slug IS NULL THEN 'no_application'
             WHEN
                 e.staged ->> 'app_slug' <> e.app_slug AND e.snapshot_at IS NOT NULL
                 AND row_number() OVER (
@@ -176,6 +180,36 @@ verdicts AS MATERIALIZED (
     LEFT JOIN application_aliases alias ON alias.slug = e.staged ->> 'app_slug'
     LEFT JOIN applications application
         ON application.slug = coalesce(alias.app_slug, e.staged ->> 'app_slug', e.app_slug)
+),
+missing AS MATERIALIZED (
+    SELECT
+        new_slug AS slug,
+        (array_agg(new_name ORDER BY position))[1] AS name,
+        bool_or(is_approved) AS is_approved,
+        row_number() OVER (ORDER BY bool_or(is_approved) DESC, min(position)) AS number
+    FROM requested
+    WHERE verdict = 'confirmed' AND is_missing AND NOT needs_approval
+    GROUP BY new_slug
+),
+added AS MATERIALIZED (
+    SELECT slug, name FROM missing
+    WHERE
+        is_approved OR %(max_new_applications)s::bigint IS NULL
+        OR number + (SELECT count(*) FROM applications WHERE created_at > now() - interval '1 hour')
+        <= %(max_new_applications)s::bigint
+),
+applications_added AS (
+    INSERT INTO applications (slug, name) SELECT slug, name FROM added
+),
+verdicts AS MATERIALIZED (
+    SELECT
+        r.position, r.instance_id, r.signed_at, r.action_hash, r.request_id, r.staged, r.snapshot_at, r.metrics, r.is_first,
+        r.old_slug, r.version, r.verdict,
+        r.needs_approval OR r.is_first AND r.is_missing AND a.slug IS NULL AS needs_approval,
+        CASE WHEN r.is_missing AND a.slug IS NULL AND NOT r.is_first THEN r.old_slug ELSE r.new_slug END AS app_slug,
+        CASE WHEN r.is_missing AND a.slug IS NULL AND NOT r.is_first THEN r.old_name ELSE r.new_name END AS app_name
+    FROM requested r
+    LEFT JOIN added a ON a.slug = r.new_slug
 ),
 before AS MATERIALIZED (
     SELECT * FROM instance_states
@@ -268,8 +302,6 @@ updated AS (
 SELECT
     v.position,
     CASE v.verdict WHEN 'confirmed' THEN p.status ELSE v.verdict END AS verdict,
-    v.app_slug,
-    v.app_name,
     CASE
         WHEN v.verdict = 'confirmed' AND NOT v.staged ? 'version_rank' THEN v.staged ->> 'app_version'
     END AS unranked_version

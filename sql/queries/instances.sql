@@ -2,7 +2,8 @@
 -- its own: the second one then sees all that earlier writers did, and cursors are committed in their order.
 
 -- name: set_status
--- An admin's decision: active or revoked. Revoked is final. `end_series` ends a revoked instance in the series.
+-- An admin's decision: active or revoked. Revoked is final. `end_series` ends a revoked instance in the series. The approval
+-- of an instance that has proved its key adds its application, if that was beyond the limit of new ones.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH before AS MATERIALIZED (
     SELECT * FROM instance_states
@@ -16,6 +17,14 @@ after AS (
 ),
 -- use: deltas
 -- use: tallies_updated
+application_added AS (
+    INSERT INTO applications (slug, name)
+    SELECT app_slug, app_name FROM instances
+    WHERE
+        instance_id = ANY(ARRAY(SELECT instance_id FROM before))
+        AND status = 'pending' AND first_seen_at IS NOT NULL AND %(status)s::text = 'active'
+    ON CONFLICT (slug) DO NOTHING
+),
 feed_advanced AS (
     UPDATE feed_head SET cursor = cursor + 1
     WHERE EXISTS (SELECT FROM before)

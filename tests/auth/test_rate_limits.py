@@ -340,6 +340,38 @@ def test_beyond_the_limit_of_new_installs_approval_is_required(serve: Callable[.
     assert server.get("stats").json()["active_instances"] == 3
 
 
+def test_beyond_the_limit_of_new_applications_approval_is_required(serve: Callable[..., ServerProcess]) -> None:
+    """Neither many installs nor one that changes its name over and over create applications without an end."""
+    server = serve(SHM_RATELIMIT_ENABLED="true", SHM_MAX_NEW_APPLICATIONS="2")
+    first = Install(server.url, app_name="Ledger").enroll({"n": 1})
+    Install(server.url, app_name="Kiosk").enroll({"n": 1})
+    third = Install(server.url, app_name="Third")
+    assert third.register().status_code == 201
+    assert third.activate().json() == {"status": "pending"}
+    assert problem(third.snapshot({"n": 1})) == (403, "not_approved")
+    assert server.get("stats").json()["pending_instances"] == 1
+    Install(server.url, app_name="Ledger").enroll({"n": 2})  # a known application has no such limit
+    for number in range(3):
+        first.app_name = f"Invented {number}"
+        assert first.register().status_code == 200
+        if number == 1:
+            assert first.activate().json() == {"status": "active"}
+        assert first.snapshot({"n": 10 + number}).status_code == 202  # also as the first signed request
+        shown = server.get(f"instances/{first.instance_id}").json()
+        assert (shown["app_slug"], shown["app_name"], shown["metrics"]) == ("ledger", "Ledger", {"n": 10 + number})
+    assert [app["slug"] for app in server.get("applications").json()] == ["kiosk", "ledger"]
+    approve = f"{server.url}/api/v1/admin/instances/{third.instance_id}/approve"
+    assert plain_http.post(approve, headers=server.headers).status_code == 200
+    assert third.snapshot({"n": 1}).status_code == 202
+    assert [app["slug"] for app in server.get("applications").json()] == ["kiosk", "ledger", "third"]
+    approved = Install(server.url, app_name="Fourth")
+    assert approved.register().status_code == 201
+    approve = f"{server.url}/api/v1/admin/instances/{approved.instance_id}/approve"
+    assert plain_http.post(approve, headers=server.headers).status_code == 200  # before its first signed request
+    assert approved.snapshot({"n": 1}).status_code == 202
+    assert server.get("applications/fourth/kpis").json()["kpis"][0]["value"] == 1
+
+
 def test_only_listed_applications_may_register(serve: Callable[..., ServerProcess]) -> None:
     server = serve(SHM_APPLICATIONS="Ledger, Ünïcode App,other-app")
     statuses = {

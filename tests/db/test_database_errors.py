@@ -23,7 +23,7 @@ from shm.db.advisory_locks import Lock
 from shm.db.connect_errors import check_dsn, describe_connect_error
 from shm.db.connection import Connection
 from shm.db.database import Database
-from tests.support.databases import admin_cursor
+from tests.support.databases import admin_cursor, execute
 
 SECRET = "sent-by-an-install"
 SETTINGS = Settings.load({"SHM_START_PATIENCE": "1s"})
@@ -60,8 +60,7 @@ async def test_a_failed_schema_change_has_postgresqls_message(database: str) -> 
 
 async def test_the_error_of_a_schema_change_quotes_no_stored_value(database: str) -> None:
     async with Database.connect(SETTINGS, database, 1) as pool, pool.dedicated_connection() as connection:
-        for slug in (SECRET, "other"):
-            await connection.execute("applications.insert_missing", slug=slug, name="x")
+        execute(database, "INSERT INTO applications (slug, name) VALUES (%s, 'x'), ('other', 'x')", SECRET)
         cast = await error_of(connection, "ALTER TABLE applications ALTER slug TYPE integer USING slug::integer")
         unique = await error_of(connection, "CREATE UNIQUE INDEX ON applications (name)")
     assert str(cast) == "a change of the schema: InvalidTextRepresentation, SQLSTATE 22P02"
@@ -76,12 +75,12 @@ async def test_a_statement_with_parameters_fails_without_their_values(
     async with Database.connect(SETTINGS, database, 1) as pool, pool.dedicated_connection() as connection:
         runner = pool if kind is Database else connection
         with pytest.raises(StatementFailed) as null:
-            await runner.execute("applications.insert_missing", slug=SECRET, name=None)
+            await runner.execute("applications.add_alias", slug=SECRET, app_slug=None)
         with pytest.raises(UnstorableData) as no_uuid:
             await runner.execute("tokens.delete", id=SECRET)
-    assert str(null.value) == "applications.insert_missing: NotNullViolation, SQLSTATE 23502"
+    assert str(null.value) == "applications.add_alias: NotNullViolation, SQLSTATE 23502"
     assert str(no_uuid.value) == "tokens.delete: InvalidTextRepresentation, SQLSTATE 22P02"
-    assert "StatementFailed: applications.insert_missing: NotNullViolation, SQLSTATE 23502" in log_output(null.value)
+    assert "StatementFailed: applications.add_alias: NotNullViolation, SQLSTATE 23502" in log_output(null.value)
     assert SECRET not in log_output(null.value) + log_output(no_uuid.value)
 
 
@@ -108,7 +107,8 @@ async def test_fetch_value_has_the_requested_type_or_is_none(database: str) -> N
         assert await pool.fetch_value(bool, "instances.is_refresh_due") is None
         with pytest.raises(TypeError, match=r"health\.ping returned int, expected str"):
             await pool.fetch_value(str, "health.ping")
-        assert [await pool.execute("applications.insert_missing", slug="a", name="a") for _ in range(2)] == [1, 0]
+        execute(database, "INSERT INTO applications (slug, name) VALUES ('a', 'a')")
+        assert [await pool.execute("applications.delete_empty", slug="a") for _ in range(2)] == [1, 0]
 
 
 @pytest.mark.parametrize(

@@ -156,3 +156,41 @@ def test_of_a_batch_beyond_the_hourly_limit_the_rest_needs_approval(
     statuses = Counter(item["status"] for item in server.get("instances").json())
     assert statuses == {"active": 5, "pending": 5}, "the limit of the server"
     assert_matches_oracle(server, database)
+
+
+def test_of_a_batch_beyond_the_limit_of_new_applications_no_more_are_added(
+    serve: Callable[..., ServerProcess], database: str
+) -> None:
+    """Neither by new installs, which wait, nor by known ones, which stay in their application."""
+    server = serve(SHM_RATELIMIT_ENABLED="true", SHM_MAX_NEW_APPLICATIONS="4", SHM_RATELIMIT_REGISTER_BURST="1000")
+    known = [Install(server.url).enroll({"n": 1}) for _ in range(SOME)]  # the first of the four applications
+    for number, install in enumerate(known):
+        assert install.register(app_name=f"Renamed {number}").status_code == 200
+    new = [Install(server.url, app_name=f"New {number % 10}") for number in range(2 * SOME)]
+    assert {install.register().status_code for install in new} == {201}
+    send_at_once(server, database, [activation(install, (200, None)) for install in (*new, *known)])
+    slugs = {each["slug"] for each in server.get("applications").json()}
+    assert len(slugs) == 4
+    items = {item["instance_id"]: item for item in server.get("instances?limit=1000").json()}
+    for install in new:
+        item = items[install.instance_id]
+        assert item["status"] == ("active" if item["app_slug"] in slugs else "pending")
+        assert item["app_name"] == install.app_name
+    for install in known:
+        item = items[install.instance_id]
+        assert item["status"] == "active"
+        assert item["app_slug"] in slugs
+        assert (item["app_slug"] == "ledger") == (item["app_name"] == "Ledger")
+    assert_matches_oracle(server, database)
+
+    execute(database, "UPDATE applications SET created_at = created_at - interval '2 hours'")
+    waiting = [install for install in new if items[install.instance_id]["status"] == "pending"]
+    staying = [install for install in known if items[install.instance_id]["app_slug"] == "ledger"]
+    assert len(staying) >= SOME - 3
+    for number, install in enumerate(staying):
+        assert install.register(app_name=f"Renamed {number % 3}").status_code == 200
+    send_at_once(server, database, [activation(install, (200, None)) for install in (*waiting, *staying)])
+    added = {each["slug"] for each in server.get("applications").json()} - slugs
+    assert added <= {"renamed-0", "renamed-1", "renamed-2"}, "an install that waits adds none"
+    assert not server.get("instances?limit=1000&app=ledger").json()
+    assert_matches_oracle(server, database)

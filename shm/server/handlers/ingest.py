@@ -76,7 +76,7 @@ async def register(services: Services, request: Request) -> Response:
         raise limits.too_many_installs(request.address)
     if verdict is RegistrationResult.CONFLICT:
         raise Conflict("key_conflict", "This instance_id is registered with another public key.")
-    if verdict is RegistrationResult.REVOKED:
+    if verdict is RegistrationResult.REFUSED:
         raise unknown_instance()
     if signed:
         await services.registry.confirm_key(registration.instance_id, registration.public_key, signed_at, action)
