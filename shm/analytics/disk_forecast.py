@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
+from shm.core.json_types import Timestamp
 from shm.core.settings import Settings
 from shm.db.database import Database
 
@@ -29,7 +30,7 @@ class DiskForecast(msgspec.Struct):
     database_bytes: int
     limit_bytes: int | None
     growth_bytes_per_day: int | None
-    full_at: datetime | None
+    full_at: Timestamp | None
 
     def full_in(self) -> timedelta | None:
         """The time until the disk is full; zero if it is."""

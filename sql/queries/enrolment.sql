@@ -198,9 +198,6 @@ added AS MATERIALIZED (
         OR number + (SELECT count(*) FROM applications WHERE created_at > now() - interval '1 hour')
         <= %(max_new_applications)s::bigint
 ),
-applications_added AS (
-    INSERT INTO applications (slug, name) SELECT slug, name FROM added
-),
 verdicts AS MATERIALIZED (
     SELECT
         r.position, r.instance_id, r.signed_at, r.action_hash, r.request_id, r.staged, r.snapshot_at, r.metrics, r.is_first,
@@ -272,6 +269,9 @@ actions_recorded AS (
     FROM verdicts
     WHERE verdict = 'confirmed' AND action_hash IS NOT NULL
     ON CONFLICT (action_hash) DO NOTHING
+),
+applications_added AS (
+    INSERT INTO applications (slug, name) SELECT slug, name FROM added
 ),
 updated AS (
     UPDATE instances i SET
