@@ -268,7 +268,7 @@ def test_a_refused_merge_changes_no_name(quiet: tuple[ServerProcess, BackgroundJ
     assert server.get("applications/one/kpis").json()["instances"]["active"] == 2
 
 
-def test_installs_report_and_register_while_their_applications_are_merged_and_deleted(
+def test_installs_report_while_their_applications_are_merged_and_deleted(
     serve: Callable[..., ServerProcess], database: str
 ) -> None:
     server = serve(**LONG)

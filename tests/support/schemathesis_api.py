@@ -24,6 +24,7 @@ STRICTER_THAN_SCHEMA = [
     "/api/v1/admin/tokens",
     "/api/v1/admin/audit",
     "/api/v1/admin/bulk-changes",
+    "/api/v1/admin/failed-removals",
 ]
 # Paths of the original server. Their parameters accept more values than the document declares.
 LENIENT = ["/api/v1/admin/instances", "/api/v1/admin/metrics/{app}"]
