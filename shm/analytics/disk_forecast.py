@@ -23,8 +23,8 @@ class DiskForecast(msgspec.Struct):
     """`disk` of `GET stats`.
 
     `limit_bytes`: SHM_MAX_DISK, or the database's size and the free space of an embedded PostgreSQL's disk if that is
-    less; null if neither is known. `growth_bytes_per_day` is null in the first hour. `full_at` is null
-    while the database does not grow, or while its limit or its growth is unknown.
+    less; null if neither is known. `growth_bytes_per_day` is null in the first hour. `full_at` is null while the database
+    does not grow, or while its limit or its growth is unknown.
     """
 
     database_bytes: int
@@ -63,5 +63,5 @@ async def forecast_disk(database: Database, settings: Settings) -> DiskForecast:
 def _limit(database_bytes: int, settings: Settings) -> int | None:
     limits = [] if settings.max_disk is None else [settings.max_disk]
     if settings.dsn is None:
-        limits.append(database_bytes + shutil.disk_usage(settings.data_dir).free)
+        limits.append(database_bytes + shutil.disk_usage(settings.data_dir / "postgres").free)
     return min(limits, default=None)
