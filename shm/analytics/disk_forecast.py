@@ -23,8 +23,8 @@ class DiskForecast(msgspec.Struct):
     """`disk` of `GET stats`.
 
     `limit_bytes`: SHM_MAX_DISK, or the database's size and the free space of an embedded PostgreSQL's disk if that is
-    less; null if neither is known. `growth_bytes_per_day` is null in the first hour. `full_at` is null while the database
-    does not grow, or while its limit or its growth is unknown.
+    less; null if neither is known. `growth_bytes_per_day` is null in the first hour. `full_at` is null while the
+    database does not grow, or while its limit or its growth is unknown.
     """
 
     database_bytes: int
