@@ -30,7 +30,8 @@ MAX_VALID_TOKENS = 1_000  # valid tokens that bypass a ban
 MAX_REPLAYS = 10_000  # hashes of repeated snapshots; an older one costs a transaction once more
 HOUR_S = 3_600.0
 MAX_HOPS = 20  # addresses of X-Forwarded-For that are parsed
-IPV6_PREFIX = 64  # the network of one customer, who can use all of its addresses
+IPV6_PREFIX = 64  # the smallest network of one customer, who can use all of its addresses
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # translators put a client's IPv4 address into the last 32 bits
 
 K = TypeVar("K")
 Clock = Callable[[], float]
@@ -358,9 +359,9 @@ def _too_many(status: RateLimitStatus, detail: str) -> TooMany:
 
 
 def _parse_address(text: str) -> Network | None:
-    """An address as a network of one; an IPv4-mapped IPv6 address as IPv4. None for anything else."""
+    """An address as a network of one, without a zone; an IPv4-mapped IPv6 address as IPv4. None for anything else."""
     try:
-        address = ipaddress.ip_address(_without_port(text))
+        address = ipaddress.ip_address(_without_port(text).partition("%")[0])
     except ValueError:
         return None
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
@@ -376,8 +377,21 @@ def _without_port(text: str) -> str:
 
 
 def _to_bytes(network: Network | None) -> bytes:
+    """What counts as one address everywhere: an IPv4 address, or a network of 64 bits of IPv6."""
     if network is None:
         return b""
-    if network.version == 6:
-        network = network.supernet(new_prefix=IPV6_PREFIX)
-    return network.network_address.packed
+    address = network.network_address
+    if isinstance(address, ipaddress.IPv6Address):
+        address = _embedded_ipv4(address) or address
+    return address.packed if address.version == 4 else address.packed[: IPV6_PREFIX // 8]
+
+
+def _embedded_ipv4(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The client's IPv4 address in an IPv6 address of NAT64, 6to4 or Teredo.
+
+    With 6to4 one IPv4 address has 65,536 networks of 64 bits. With the others many clients share one. It is used for
+    limits only: a client may choose it, so it never makes an address a trusted proxy.
+    """
+    if address in NAT64:
+        return ipaddress.IPv4Address(address.packed[-4:])
+    return address.sixtofour or (address.teredo and address.teredo[1])

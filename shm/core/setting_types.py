@@ -117,9 +117,18 @@ def parse_bool(value: str) -> bool:
 def parse_networks(value: str) -> tuple[Network, ...]:
     """Addresses and networks, separated by commas: `127.0.0.1,10.0.0.0/8`."""
     try:
-        return tuple(ipaddress.ip_network(part.strip()) for part in value.split(",") if part.strip())
+        return tuple(_parse_network(part.strip()) for part in value.split(",") if part.strip())
     except ValueError:
         raise ValueError("addresses and networks, separated by commas, such as 127.0.0.1,10.0.0.0/8") from None
+
+
+def _parse_network(text: str) -> Network:
+    """A network; an IPv4-mapped one of IPv6 as IPv4, because the addresses of clients are compared as IPv4 too."""
+    network = ipaddress.ip_network(text)
+    first = network.network_address
+    if isinstance(first, ipaddress.IPv6Address) and first.ipv4_mapped is not None and network.prefixlen >= 96:
+        return ipaddress.ip_network((first.ipv4_mapped, network.prefixlen - 96))
+    return network
 
 
 def parse_log_level(value: str) -> str:
