@@ -6,7 +6,7 @@ of the values (`shm.core.aggregates`), such as a median, are computed from the r
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 
 import msgspec
@@ -78,7 +78,7 @@ class ChartReader:
         All values are read in one transaction, except past values that need the distribution: these may be a minute
         old. Raises NotFound.
         """
-        now = datetime.now(UTC)
+        now = self._database.clock.now()
 
         async def read(reader: Reader) -> _ChartData:
             config = await applications.read_config(reader, await applications.resolve_slug(reader, app))

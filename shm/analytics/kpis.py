@@ -7,7 +7,7 @@ one feed cursor. Only the distributions of large fleets (`shm.analytics.percenti
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 
 import msgspec
@@ -143,7 +143,7 @@ class KpiReader:
     async def read(self, reader: Reader, slug: str, *, counted_only: bool = False) -> tuple[int, ApplicationKpis]:
         """As `read_application`, with a reader whose statements see one snapshot of the database."""
         config = await applications.read_config(reader, slug)
-        as_of = datetime.now(UTC)
+        as_of = self._database.clock.now()
         rows = await reader.fetch(
             _Row, "kpis.select_kpis", app=slug, counted_only=counted_only, max_keys=MAX_KEYS, max_values=MAX_VALUES
         )

@@ -75,7 +75,7 @@ async def read_lifecycle(database: Database, cache: SingleFlightCache, slug: str
     await applications.read_config(database, slug)
 
     async def compute(reader: Reader) -> tuple[list[_EventCount], list[_CohortRow]]:
-        since = _monday(datetime.now(UTC)) - WEEK * (MAX_COHORTS - 1)
+        since = _monday(database.clock.now()) - WEEK * (MAX_COHORTS - 1)
         return (
             await reader.fetch(_EventCount, "lifecycle.count_events_by_day", app=slug),
             await reader.fetch(_CohortRow, "lifecycle.count_cohorts", app=slug, since=since),

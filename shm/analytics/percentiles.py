@@ -66,7 +66,7 @@ class DistributionReader:
                 MetricDistribution, "distributions.compute_all", app=app, counted_only=counted_only
             )
             return {row.key: row for row in rows}
-        min_as_of = datetime.now(UTC) - MAX_AGE
+        min_as_of = self._database.clock.now() - MAX_AGE
         stale_keys = [
             key for key, (_, distribution) in known.items() if distribution is None or distribution.as_of < min_as_of
         ]

@@ -9,8 +9,10 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeVar
+
+from shm.db.clock import DatabaseClock
 
 T = TypeVar("T")
 
@@ -24,7 +26,8 @@ AsOf = datetime
 class SingleFlightCache:
     """The cached results of one server process."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: DatabaseClock) -> None:
+        self._clock = clock
         self._entries: OrderedDict[Hashable, tuple[float, AsOf, Any]] = OrderedDict()
         self._lock = asyncio.Lock()
 
@@ -37,7 +40,7 @@ class SingleFlightCache:
             entry = self._lookup(key)  # another request has computed it meanwhile
             if entry is not None:
                 return entry
-            as_of, started_at = datetime.now(UTC), time.monotonic()
+            as_of, started_at = self._clock.now(), time.monotonic()
             result = await compute()
             duration_s = time.monotonic() - started_at
             self._entries[key] = time.monotonic() + min(TTL_FACTOR * duration_s, MAX_TTL_S), as_of, result

@@ -5,7 +5,7 @@ Versions that differ in spelling only are one release (`shm.core.releases`), sho
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 import msgspec
 
@@ -88,7 +88,7 @@ class VersionReader:
 
     async def read_versions(self, slug: str, period: Period) -> Versions:
         """Reads the versions of an application. Raises NotFound."""
-        now = datetime.now(UTC)
+        now = self._database.clock.now()
 
         async def read(reader: Reader) -> tuple[list[datetime], series.SamplesByKey, list[series.CurrentValue]]:
             config = await applications.read_config(reader, slug)

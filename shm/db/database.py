@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
@@ -21,6 +22,7 @@ from shm.core.errors import DatabaseBusy, DatabaseFull, DatabaseUnavailable, Par
 from shm.core.logs import RateLimitedLogger
 from shm.core.settings import Settings
 from shm.db.advisory_locks import Lock
+from shm.db.clock import DatabaseClock
 from shm.db.connect_errors import describe_connect_error
 from shm.db.connection import Connection
 from shm.db.driver import (
@@ -72,6 +74,7 @@ class Database(StatementRunner):
         self._dsn = dsn
         self._pool = pool
         self._prepared: WeakKeyDictionary[aiopg.Connection, set[str]] = WeakKeyDictionary()
+        self.clock = DatabaseClock(self._read_clock)
 
     @classmethod
     @asynccontextmanager
@@ -82,7 +85,9 @@ class Database(StatementRunner):
         """
         pool = await connect_pool(settings, dsn, size or settings.pool)
         try:
-            yield cls(settings, dsn, pool)
+            database = cls(settings, dsn, pool)
+            await database.clock.measure()
+            yield database
         finally:
             pool.terminate()
             try:
@@ -119,6 +124,17 @@ class Database(StatementRunner):
 
     async def _run(self, name: str, parameters: Parameters) -> Result:
         return await self._with_connection(lambda raw: self._execute(raw, name, parameters))
+
+    async def _read_clock(self) -> tuple[datetime, datetime, datetime]:
+        """PostgreSQL's time, between this machine's times before and after the statement."""
+
+        async def read(raw: aiopg.Connection) -> tuple[datetime, datetime, datetime]:
+            before = datetime.now(UTC)
+            ((there,),) = (await self._execute(raw, "health.read_clock", {})).rows
+            assert isinstance(there, datetime)  # noqa: S101 - the type of clock_timestamp()
+            return before, there, datetime.now(UTC)
+
+        return await self._with_connection(read)
 
     async def _with_connection(self, action: Callable[[aiopg.Connection], Awaitable[T]]) -> T:
         """Runs `action` on a connection of the pool; after a lost connection again, on another one."""

@@ -30,6 +30,7 @@ MAX_LEAVES = 2_000  # of a statement: each has rows of the series for the hours 
 INTERRUPTED_PAGE = 10  # deletions and revocations that one step of the background job resumes
 STEP_DURATION_S = 0.3  # of a step of the background job, in which other jobs wait
 HASHES_PAGE = 1_000  # expired hashes of a statement
+HASHES_KEPT_LONGER = timedelta(hours=1)  # than they are needed by PostgreSQL's clock, in case that is set back
 PURGE_PAGE = 1_000  # instances of a statement, so that batches of snapshots never wait long
 
 logger = logging.getLogger(__name__)
@@ -140,11 +141,11 @@ class Eraser:
 
     async def delete_old_identities(self) -> bool:
         """Deletes hashes of erased instances that protect nothing any more. Returns whether there may be more."""
-        return await self._delete_page("delete_old_identities", self._snapshot_age, HASHES_PAGE)
+        return await self._delete_page("delete_old_identities", self._snapshot_age + HASHES_KEPT_LONGER, HASHES_PAGE)
 
     async def delete_old_actions(self) -> bool:
         """Deletes hashes of actions that are too old to be repeated. Returns whether there may be more."""
-        return await self._delete_page("delete_old_actions", self._clock_skew, HASHES_PAGE)
+        return await self._delete_page("delete_old_actions", self._clock_skew + HASHES_KEPT_LONGER, HASHES_PAGE)
 
     async def _delete_page(self, statement: str, age: timedelta, limit: int) -> bool:
         return await self._database.execute(f"erasure.{statement}", age=age, limit=limit) == limit

@@ -151,7 +151,7 @@ async def running_services(
     registry, eraser = Registry(database, keys, enrolment), Eraser(database, keys, settings)
     distributions = DistributionReader(database)
     kpis = KpiReader(database, distributions, settings)
-    result_cache = SingleFlightCache()
+    result_cache = SingleFlightCache(database.clock)
     intake = BatchWriter(writer, registry, settings, instruments, turn)
     feed_hub = FeedHub(database, kpis, settings)
     connections, bodies = Connections(settings), BodyBudget(settings.max_reading)
@@ -180,6 +180,7 @@ async def running_services(
         metrics_exporter=MetricsExporter(instruments.slots),
     )
     async with run_in_background(
+        database.clock.run(),
         keys.run(),
         enrolment.run(),
         services.intake.run(),

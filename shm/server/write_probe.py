@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from datetime import UTC, datetime
 
 from shm.core.errors import DatabaseUnavailable, StatementFailed, UnstorableData
 from shm.db.database import Database
@@ -32,7 +31,7 @@ class WriteProbe:
     async def _probe(self) -> DatabaseUnavailable | None:
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                await self._database.execute("health.probe_write", now=datetime.now(UTC))
+                await self._database.execute("health.probe_write", now=self._database.clock.now())
         except TimeoutError:
             return DatabaseUnavailable(f"a write did not succeed within {TIMEOUT_S:g} s")
         except DatabaseUnavailable as error:

@@ -2,6 +2,10 @@
 -- Succeeds if the database answers.
 SELECT 1 AS one;
 
+-- name: read_clock
+-- The time of PostgreSQL's clock when it runs the statement.
+SELECT clock_timestamp() AS now;
+
 -- name: probe_write
 -- Succeeds if a batch of snapshots could be written: it waits at most a second for the locks that a batch takes, on all
 -- tables that it writes and on this week's partition, and writes and commits one row that every batch writes. It changes

@@ -162,7 +162,7 @@ def test_each_signed_action_is_carried_out_once(
     background.run("delete old hashes of actions")
     assert value(database, "SELECT count(*) FROM signed_actions") == 2
     with admin_cursor(database) as cursor:
-        cursor.execute("UPDATE signed_actions SET signed_at = signed_at - interval '6 minutes'")
+        cursor.execute("UPDATE signed_actions SET signed_at = signed_at - interval '66 minutes'")
     background.run("delete old hashes of actions")
     assert value(database, "SELECT count(*) FROM signed_actions") == 0
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Literal
 
@@ -66,7 +65,7 @@ async def register(services: Services, request: Request) -> Response:
         if headers.instance_id != registration.instance_id:
             raise Forbidden("instance_mismatch", "instance_id in the body is not the one in X-Instance-ID.")
         signatures.verify_body(headers, registration.public_key, request.body)
-        signed_at = payloads.parse_signed_registration(request.body, datetime.now(UTC), services.settings)
+        signed_at = payloads.parse_signed_registration(request.body, services.database.clock.now(), services.settings)
     action = None if signed_at is None else request.body
     limits = services.rate_limiter
     with limits.reserve_new_install(request.address) as reservation:
@@ -90,7 +89,7 @@ async def activate(services: Services, request: Request) -> Response:
     A request without a timestamp may be repeated; it is a sign of life only the first time.
     """
     signed = await _verify(services, request)
-    signed_at = payloads.parse_activation(signed, datetime.now(UTC), services.settings)
+    signed_at = payloads.parse_activation(signed, services.database.clock.now(), services.settings)
     action = None if signed_at is None else signed.body
     status = await services.registry.confirm_key(signed.instance_id, signed.public_key, signed_at, action)
     return Response(encode(ActivationStatus(status)))
@@ -100,7 +99,7 @@ async def snapshot(services: Services, request: Request) -> Response:
     """Stores a snapshot. Responds with 202 once it is committed."""
     with _count_failures(services, request):
         signed = await _verify_within_limits(services, request)
-        sent = payloads.parse_snapshot(signed, datetime.now(UTC), services.settings)
+        sent = payloads.parse_snapshot(signed, services.database.clock.now(), services.settings)
         rate_limit = services.rate_limiter.check_install(signed.instance_id)
         with _count_if_unapproved(services, signed):
             outcome = await services.intake.store(sent)
@@ -123,7 +122,7 @@ async def backlog(services: Services, request: Request) -> Response:
         signed = await _verify_within_limits(services, request)
         members = payloads.split_backlog(signed, services.settings)
         rate_limit = services.rate_limiter.check_install(signed.instance_id)
-        now, sent = datetime.now(UTC), []
+        now, sent = services.database.clock.now(), []
         for member in members:
             sent.append(payloads.parse_member(member, signed, now, services.settings))
             await asyncio.sleep(0)  # other requests take their turn: a backlog of the maximum size takes long
@@ -158,7 +157,7 @@ async def rotate(services: Services, request: Request) -> Response:
     key = await services.registry.public_key(headers.instance_id, refresh=True)
     is_repeated = key == by_new_key.public_key
     by_current_key = by_new_key if is_repeated else await _verify(services, request)
-    signed_at = payloads.parse_action(by_current_key, "rotate", datetime.now(UTC), services.settings)
+    signed_at = payloads.parse_action(by_current_key, "rotate", services.database.clock.now(), services.settings)
     if is_repeated:  # it changes nothing, and is no sign of life
         await services.registry.confirm_key(headers.instance_id, by_new_key.public_key)
     else:
@@ -171,14 +170,14 @@ async def rotate(services: Services, request: Request) -> Response:
 async def erase(services: Services, request: Request) -> Response:
     """Deletes all stored data of the instance. The response describes the deleted data."""
     signed = await _verify(services, request)
-    signed_at = payloads.parse_action(signed, "erase", datetime.now(UTC), services.settings)
+    signed_at = payloads.parse_action(signed, "erase", services.database.clock.now(), services.settings)
     return Response(encode(await services.eraser.erase(signed.instance_id, signed.public_key, signed_at)))
 
 
 async def disclose(services: Services, request: Request) -> Response:
     """Exports all stored data of the instance."""
     signed = await _verify(services, request)
-    signed_at = payloads.parse_action(signed, "disclose", datetime.now(UTC), services.settings)
+    signed_at = payloads.parse_action(signed, "disclose", services.database.clock.now(), services.settings)
     await services.registry.confirm_key(signed.instance_id, signed.public_key, signed_at, signed.body)
     return Response(_export_chunks(services, signed.instance_id))
 
