@@ -13,7 +13,17 @@ from psycopg2.extensions import make_dsn
 from shm.db.embedded import EmbeddedPostgres
 from tests.support import citus, plain_http
 from tests.support.cluster_template import create_data_dir
-from tests.support.databases import TEMPLATE, admin_cursor, create_database, fresh_database, migrate, superuser_cursor
+from tests.support.databases import (
+    TEMPLATE,
+    admin_cursor,
+    copy_database,
+    create_database,
+    create_weeks,
+    fresh_database,
+    memory_folder,
+    migrate,
+    superuser_cursor,
+)
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 from tests.support.targets import HonestInstalls, Seeded, Target
@@ -68,21 +78,21 @@ def postgres() -> Iterator[str]:
         citus.drop_database(TEMPLATE)
         template = create_database(citus.DSN, TEMPLATE)
         migrate(template)
-        citus.create_weeks(template)
+        create_weeks(template)
         citus.distribute(template)
         citus.close_connections(TEMPLATE)
         yield citus.DSN
         citus.drop_database(TEMPLATE)
         return
     with (
-        tempfile.TemporaryDirectory(prefix="shm-tests-") as folder,
+        tempfile.TemporaryDirectory(prefix="shm-tests-", dir=memory_folder()) as folder,
         EmbeddedPostgres(create_data_dir(Path(folder))).running() as dsn,
     ):
         with superuser_cursor(dsn) as cursor:
-            for setting in ("fsync", "full_page_writes"):
-                cursor.execute(f"ALTER SYSTEM SET {setting} = off")
+            for setting in ("fsync = off", "full_page_writes = off", "max_wal_size = '256MB'"):
+                cursor.execute(f"ALTER SYSTEM SET {setting}")
             cursor.execute("SELECT pg_reload_conf()")
-        create_database(make_dsn(dsn, dbname="template1"), TEMPLATE, "TEMPLATE postgres")
+        copy_database(make_dsn(dsn, dbname="template1"), "postgres", TEMPLATE)
         yield dsn
 
 

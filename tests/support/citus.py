@@ -5,7 +5,6 @@ That database is only read, for the addresses of the nodes. A copy of a template
 of its own, because Citus addresses shards by the name of the database.
 """
 
-import asyncio
 import os
 from contextlib import closing
 from functools import cache
@@ -14,9 +13,6 @@ from typing import Any
 import psycopg2
 from psycopg2.extensions import make_dsn
 
-from shm.core.settings import Settings
-from shm.db import partitions
-from shm.db.database import Database
 from shm.db.migrations import split_statements
 from shm.db.statements import sql_directory
 
@@ -40,7 +36,7 @@ def create_database(name: str, options: str = "") -> str:
     """Creates a database on every node and returns its DSN on the coordinator."""
     for node in _nodes():
         _run(node, NOT_PROPAGATED, f"CREATE DATABASE {name} {options}")
-    if "TEMPLATE" not in options or "TEMPLATE template1" in options:
+    if "TEMPLATE" not in options:
         for node in _nodes():
             _run(make_dsn(node, dbname=name), "CREATE EXTENSION citus")
         (coordinator, *workers) = _run(DSN, NODES)
@@ -54,16 +50,6 @@ def drop_database(name: str) -> None:
     """Drops a database on every node. The coordinator is first, because it keeps connections to the workers."""
     for node in _nodes():
         _run(node, NOT_PROPAGATED, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-
-
-def create_weeks(dsn: str) -> None:
-    """Creates the weekly partitions as a server's start does, which takes longer once they are distributed."""
-
-    async def create() -> None:
-        async with Database.connect(Settings(), dsn, size=1) as database:
-            await partitions.create_missing(database, Settings())
-
-    asyncio.run(create())
 
 
 def distribute(dsn: str) -> None:

@@ -8,16 +8,17 @@ from functools import cache
 from pathlib import Path
 
 from shm.db.embedded import EmbeddedPostgres
-from tests.support.databases import migrate
+from tests.support.databases import create_weeks, migrate
 
 
 @cache
 def _template() -> Path:
-    """A data directory with a migrated database; nothing runs in it."""
+    """A data directory with a migrated database with its partitions; nothing runs in it."""
     folder = Path(tempfile.mkdtemp(prefix="shm-tests-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with EmbeddedPostgres(folder).running() as dsn:
         migrate(dsn)
+        create_weeks(dsn)
     return folder
 
 
