@@ -31,7 +31,10 @@ def read_or_create(file: Path) -> str:
             _create(file)
         token = file.read_text(encoding="utf-8-sig").strip()
     except OSError as error:
-        raise ConfigurationError(f"The admin token in {file} cannot be read or created: {error.strerror}.") from None
+        raise ConfigurationError(
+            f"The admin token in {file} cannot be read or created: {error.strerror}. Make its directory usable for the "
+            "user that runs shm, use another SHM_DATA_DIR, or set SHM_ADMIN_TOKEN."
+        ) from None
     except UnicodeDecodeError:
         token = ""
     if not is_usable(token):

@@ -73,6 +73,8 @@ class Settings:
         "lines.",
         is_secret=True,
     )
+    dsn_source: str = "SHM_DB_DSN"
+    """The variable or flag that `dsn` comes from, for messages. Not a setting."""
     workers: int = setting(
         "SHM_WORKERS",
         parse_positive_int,
@@ -527,10 +529,14 @@ class Settings:
         for name, spec in setting_specs().items():
             flag = (flags or {}).get(name)
             if flag is not None:
-                values[name] = parse_setting("--" + name.replace("_", "-"), str(flag), spec)
+                source, value = "--" + name.replace("_", "-"), str(flag)
+            elif variable_and_value := spec.read(environment):
+                source, value = variable_and_value
+            else:
                 continue
-            if variable_and_value := spec.read(environment):
-                values[name] = parse_setting(*variable_and_value, spec)
+            values[name] = parse_setting(source, value, spec)
+            if name == "dsn":
+                values["dsn_source"] = source
         settings = cls(**cast(dict[str, Any], values))
         settings.check_consistency()
         return settings
@@ -546,14 +552,14 @@ class Settings:
 
 def setting_specs() -> dict[str, SettingSpec]:
     """Field name -> definition of each setting, in the order of the class."""
-    return {field.name: field.metadata["spec"] for field in fields(Settings)}
+    return {field.name: field.metadata["spec"] for field in fields(Settings) if "spec" in field.metadata}
 
 
 def add_flags(parser: argparse.ArgumentParser, *only: str) -> None:
     """Adds a flag for each setting, or only for those named. Its help has the reason, default and variables."""
     for field in fields(Settings):
-        spec: SettingSpec = field.metadata["spec"]
-        if not spec.has_flag or (only and field.name not in only):
+        spec: SettingSpec | None = field.metadata.get("spec")
+        if spec is None or not spec.has_flag or (only and field.name not in only):
             continue
         default_text = field.metadata["default_text"]
         default = f" Default: {default_text}." if default_text is not None and field.default is not MISSING else ""

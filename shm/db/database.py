@@ -72,6 +72,7 @@ class Database(StatementRunner):
         self._retry_timeout_s = settings.database_patience.total_seconds()
         self._options = connect_options(settings, dsn)
         self._dsn = dsn
+        self.dsn_source = settings.dsn_source
         self._pool = pool
         self._prepared: WeakKeyDictionary[aiopg.Connection, set[str]] = WeakKeyDictionary()
         self.clock = DatabaseClock(self._read_clock)
@@ -165,7 +166,7 @@ class Database(StatementRunner):
             async with asyncio.timeout(self._retry_timeout_s):  # unlike wait_for, it never loses a cancellation
                 raw = await self._pool.acquire()
         except ACQUIRE_ERRORS as error:
-            raise DatabaseUnavailable(describe_connect_error(error)) from None
+            raise DatabaseUnavailable(describe_connect_error(error, self.dsn_source)) from None
         try:
             return await action(raw)
         finally:
@@ -188,7 +189,7 @@ class Database(StatementRunner):
             options = f"{self._options['options']} -c statement_timeout=0"
             raw = await connect(self._dsn, **self._options | {"timeout": DEDICATED_TIMEOUT_S, "options": options})
         except CONNECTION_ERRORS as error:
-            raise DatabaseUnavailable(describe_connect_error(error)) from None
+            raise DatabaseUnavailable(describe_connect_error(error, self.dsn_source)) from None
         try:
             yield Connection(raw)
         finally:
@@ -243,7 +244,7 @@ class Database(StatementRunner):
                     raise
                 rate_limited.warning("the listener's connection did not respond in time")
             except (*ACQUIRE_ERRORS, psycopg2.Error) as error:
-                rate_limited.warning("the listener lost its connection", describe_connect_error(error))
+                rate_limited.warning("the listener lost its connection", describe_connect_error(error, self.dsn_source))
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, max_delay_s)
 

@@ -38,7 +38,7 @@ register_default_jsonb(globally=True, loads=lambda text: msgspec.Raw(text.encode
 
 async def connect_pool(settings: Settings, dsn: str, size: int) -> aiopg.Pool:
     """A pool of `size` connections. Waits up to `SHM_START_PATIENCE` for a database that is still starting."""
-    check_dsn(dsn)
+    check_dsn(dsn, settings.dsn_source)
     deadline = time.monotonic() + settings.start_patience.total_seconds()
     logged_problem = ""
     while True:
@@ -47,7 +47,7 @@ async def connect_pool(settings: Settings, dsn: str, size: int) -> aiopg.Pool:
                 dsn, minsize=size, maxsize=size, on_connect=_pin_session, **connect_options(settings, dsn)
             )
         except ACQUIRE_ERRORS as error:
-            problem = describe_connect_error(error)
+            problem = describe_connect_error(error, settings.dsn_source)
             if time.monotonic() > deadline:
                 raise DatabaseUnavailable(
                     f"PostgreSQL could not be reached within {settings.start_patience.total_seconds():.0f} s: {problem}"

@@ -9,6 +9,7 @@ stopping needs an exclusive lock on `postgres.lock`. initdb inherits that lock, 
 whose parent was killed.
 """
 
+import errno
 import logging
 import os
 import pwd
@@ -29,7 +30,7 @@ from shm.core.signals import exit_if_signalled, uninterrupted
 from shm.db.cluster_files import ClusterFiles
 from shm.db.embedded_role import ROLE, SUPERUSER, prepare_role
 from shm.db.lock_files import acquire_exclusive, acquire_shared, open_lock_file, upgrade_if_sole_holder
-from shm.db.postgres_owner import POSTGRES_USER, check_access, make_traversable, postgres_owner
+from shm.db.postgres_owner import POSTGRES_USER, check_access, check_has_name, make_traversable, postgres_owner
 from shm.db.postgres_programs import POSTGRES_MAJOR, programs_directory, run_program
 from shm.db.postmaster import Postmaster
 
@@ -45,6 +46,8 @@ MIN_FREE_BYTES = 32 * 1024**2  # two files of the write-ahead log
 
 # In a path: pg_ctl passes it to a shell, and in postgresql.conf it is part of a list.
 UNSUPPORTED_CHARACTERS = re.compile(r"""["$`,\\\x00-\x1f]""")
+
+NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 RestartIfDead = Callable[[], bool]
 
@@ -151,7 +154,12 @@ class EmbeddedPostgres:
         except OSError as error:
             problem = error.strerror or type(error).__name__
             named = f" ({error.filename})" if error.filename and error.filename != str(self._data_dir) else ""
-            raise ConfigurationError(f"The data directory {self._data_dir} cannot be used: {problem}{named}.") from None
+            remedy = ""
+            if error.errno in NOT_WRITABLE:
+                remedy = " Make it writable for the user that runs shm, or use another SHM_DATA_DIR."
+            raise ConfigurationError(
+                f"The data directory {self._data_dir} cannot be used: {problem}{named}.{remedy}"
+            ) from None
 
     @contextmanager
     def _exclusive_lock(self) -> Iterator[TextIO]:
@@ -174,6 +182,7 @@ class EmbeddedPostgres:
             raise ConfigurationError(
                 f"{self._cluster} exists and contains no PostgreSQL database. Remove it, or use another SHM_DATA_DIR."
             )
+        check_has_name()
         logger.info("creating an embedded PostgreSQL in %s", self._cluster)
         unfinished = self._data_dir / "postgres.new"
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -14,7 +14,6 @@ from shm.db.advisory_locks import Lock
 from shm.db.connection import Connection
 from shm.db.database import Database
 from shm.db.schema_checks import (
-    EMPTY_DATABASE_HINT,
     HISTORY_TABLE,
     DatabaseState,
     check_can_create,
@@ -55,9 +54,9 @@ async def migrate(database: Database) -> int:
             logger.info("waiting for another server's migration")
             await connection.execute_sql(f"SELECT pg_advisory_lock({lock})", "lock of migrations")
         migrations = load_migrations()
-        state = await read_state(connection)
+        state = await read_state(connection, database.dsn_source)
         applied = await _read_history(connection, state)
-        _check_history(applied, migrations)
+        _check_history(applied, migrations, state)
         check_writable(state)
         missing = [version for version in migrations if version not in applied]
         if missing:
@@ -76,10 +75,10 @@ async def check_schema(database: Database) -> None:
     Raises ConfigurationError.
     """
     async with database.dedicated_connection() as connection:
-        state = await read_state(connection)
+        state = await read_state(connection, database.dsn_source)
         migrations = load_migrations()
         applied = await _read_history(connection, state)
-        _check_history(applied, migrations)
+        _check_history(applied, migrations, state)
         if len(applied) < len(migrations):
             problem = "is of an earlier release" if applied else "does not exist yet"
             raise ConfigurationError(
@@ -116,12 +115,12 @@ def split_statements(sql: str) -> list[str]:
     return [part for part in parts if re.sub(r"--.*", "", part).strip()]
 
 
-def _check_history(applied: dict[int, str], migrations: dict[int, str]) -> None:
+def _check_history(applied: dict[int, str], migrations: dict[int, str], state: DatabaseState) -> None:
     """Raises ConfigurationError if the applied migrations are not the first ones of this release."""
     if SCHEMA_VERSION in applied and applied[SCHEMA_VERSION] != _checksum(migrations[SCHEMA_VERSION]):
         raise ConfigurationError(
             "A development version from before the first release created this database. Its schema cannot be migrated. "
-            f"{EMPTY_DATABASE_HINT} To keep its instances in a file, start the version that created it and run "
+            f"{state.empty_database_hint()} To keep its instances in a file, start the version that created it and run "
             "`shm export`."
         )
     for version, checksum in applied.items():

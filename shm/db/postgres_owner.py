@@ -46,14 +46,31 @@ def postgres_owner(data_dir: Path, cluster: Path) -> pwd.struct_passwd | None:
     return pwd.getpwnam(POSTGRES_USER)
 
 
+def check_has_name() -> None:
+    """Raises ConfigurationError if this process runs as a user ID without a name, for which initdb does not work."""
+    uid = os.geteuid()
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        raise ConfigurationError(
+            f"An embedded PostgreSQL cannot be created by the user ID {uid}, which has no entry in /etc/passwd. Add "
+            f"one (`useradd --uid {uid} shm`), run shm as a user that has one, or set SHM_DB_DSN."
+        ) from None
+
+
 def check_access(cluster: Path) -> None:
-    """Raises ConfigurationError if the cluster exists and belongs to another user, unless this process runs as root."""
+    """Raises ConfigurationError if this process cannot use an existing cluster. Root uses it as its owner."""
     try:
         uid = cluster.stat().st_uid
     except FileNotFoundError:
         return
     if os.geteuid() not in (0, uid):
         raise ConfigurationError(f"{cluster} belongs to the user {_user_name(uid)}. Run shm as that user.")
+    if not os.access(cluster, os.R_OK | os.W_OK | os.X_OK):
+        raise ConfigurationError(
+            f"{cluster} is not writable. Correct that (`chmod u+rwx {cluster}`, or a mount that is not read-only), or "
+            "use another SHM_DATA_DIR."
+        )
 
 
 def _user_name(uid: int) -> str:

@@ -13,13 +13,15 @@ from shm.db.connection import Connection
 HISTORY_TABLE = "schema_migrations"
 HISTORY_COLUMNS = {"version", "checksum", "applied_at"}
 CREATED_TABLE = re.compile(r"^CREATE TABLE (\w+)", re.MULTILINE)
-EMPTY_DATABASE_HINT = "Start with an empty database: another `SHM_DB_DSN` or, without one, another `SHM_DATA_DIR`."
+MIN_VERSION = 15
 
 READ_STATE = """
 SELECT
+    current_setting('server_version_num')::integer, current_setting('server_version'),
     current_database(), current_user, coalesce(current_schema(), ''), current_setting('server_encoding'),
     pg_is_in_recovery(), current_setting('transaction_read_only') = 'on',
-    coalesce(has_schema_privilege(current_schema(), 'CREATE'), FALSE)"""
+    coalesce(has_schema_privilege(current_schema(), 'CREATE'), FALSE),
+    (SELECT source FROM pg_catalog.pg_settings WHERE name = 'default_transaction_read_only')"""
 READ_RELATIONS = """
 SELECT c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = current_schema()"""
@@ -33,8 +35,12 @@ WHERE n.nspname = current_schema() AND c.relname = '{HISTORY_TABLE}' AND a.attnu
 
 @dataclass(frozen=True, slots=True)
 class DatabaseState:
-    """A database as its role sees it. `schema` is the one that SHM's tables are or will be in, empty without one."""
+    """A database as its role sees it. `schema` is the one that SHM's tables are or will be in, empty without one.
 
+    `source` is the variable or flag that names the database, `read_only_source` what set default_transaction_read_only.
+    """
+
+    source: str
     database: str
     role: str
     schema: str
@@ -42,58 +48,87 @@ class DatabaseState:
     is_standby: bool
     is_read_only: bool
     may_create: bool
+    read_only_source: str
     relations: Set[str]
     has_history: bool
     """Whether SHM's own table of applied migrations exists."""
 
+    def empty_database_hint(self) -> str:
+        """The remedy for a database that somebody else uses."""
+        return f"Start with an empty database: another `{self.source}` or, without one, another `SHM_DATA_DIR`."
 
-async def read_state(connection: Connection) -> DatabaseState:
-    """Reads the state. Raises ConfigurationError for a database that cannot store every text."""
-    ((database, role, schema, encoding, standby, read_only, may_create),) = await connection.execute_sql(
-        READ_STATE, "state of the database"
-    )
+
+async def read_state(connection: Connection, source: str) -> DatabaseState:
+    """Reads the state. Raises ConfigurationError for a database that is too old, or cannot store every text."""
+    (
+        (version_number, version, database, role, schema, encoding, standby, read_only, may_create, read_only_source),
+    ) = await connection.execute_sql(READ_STATE, "state of the database")
+    check_version(int(str(version_number)), str(version), str(database), source)
     if encoding != "UTF8":
         raise ConfigurationError(
-            f"The database {database} in SHM_DB_DSN has the encoding {encoding}, in which not every text can be "
-            "stored: create another one with `createdb --encoding=UTF8 --template=template0 NAME`, and name it in "
-            "SHM_DB_DSN."
+            f"The database {database} in {source} has the encoding {encoding}, in which not every text can be stored: "
+            "create another one with `createdb --encoding=UTF8 --template=template0 NAME`, and name it in "
+            f"{source}."
         )
     relations = {str(name) for (name,) in await connection.execute_sql(READ_RELATIONS, "list of tables")}
     columns = {str(name) for (name,) in await connection.execute_sql(READ_HISTORY_COLUMNS, "columns of the history")}
     return DatabaseState(
-        *(str(database), str(role), str(schema), str(encoding), bool(standby), bool(read_only), bool(may_create)),
+        *(source, str(database), str(role), str(schema), str(encoding), bool(standby), bool(read_only)),
+        *(bool(may_create), str(read_only_source)),
         relations,
         columns >= HISTORY_COLUMNS,
     )
+
+
+def check_version(number: int, version: str, database: str, source: str) -> None:
+    """Raises ConfigurationError for a PostgreSQL that is too old. `number` is its server_version_num."""
+    if number < MIN_VERSION * 10_000:
+        raise ConfigurationError(
+            f"The database {database} in {source} is on PostgreSQL {version}, and SHM requires {MIN_VERSION} or newer: "
+            f"upgrade that server, or name a database on another one in {source}."
+        )
 
 
 def check_writable(state: DatabaseState) -> None:
     """Raises ConfigurationError for a database that SHM cannot write to."""
     if state.is_standby:
         raise ConfigurationError(
-            f"The database {state.database} in SHM_DB_DSN is on a read-only server, a standby: name the primary in "
-            "SHM_DB_DSN, or several hosts with target_session_attrs=read-write."
+            f"The database {state.database} in {state.source} is on a read-only server, a standby: name the primary "
+            f"in {state.source}, or several hosts with target_session_attrs=read-write."
         )
     if state.is_read_only:
         raise ConfigurationError(
-            f"The database {state.database} in SHM_DB_DSN is read-only, because default_transaction_read_only is on: "
-            f'run `ALTER DATABASE "{state.database}" SET default_transaction_read_only = off`, or correct the setting '
-            f"of the role {state.role} or of the server."
+            f"The database {state.database} in {state.source} is read-only, because default_transaction_read_only is "
+            f"on: {_read_only_remedy(state)}."
         )
+
+
+def _read_only_remedy(state: DatabaseState) -> str:
+    target = {
+        "database": f'DATABASE "{state.database}"',
+        "user": f'ROLE "{state.role}"',
+        "database user": f'ROLE "{state.role}" IN DATABASE "{state.database}"',
+    }.get(state.read_only_source)
+    if target is not None:
+        return f"run `ALTER {target} SET default_transaction_read_only = off`"
+    if state.read_only_source == "client":
+        return f"remove it from the options in {state.source} and from PGOPTIONS"
+    return "set it to off in postgresql.conf"
 
 
 def check_can_create(state: DatabaseState) -> None:
     """Raises ConfigurationError for a role that cannot create tables."""
     if not state.schema:
         raise ConfigurationError(
-            f"The database {state.database} in SHM_DB_DSN has no schema that the role {state.role} may use: run "
-            f'`CREATE SCHEMA "{state.role}" AUTHORIZATION "{state.role}"` in it, or name another role in SHM_DB_DSN.'
+            f"The database {state.database} in {state.source} has no schema that the role {state.role} may use: run "
+            f'`CREATE SCHEMA "{state.role}" AUTHORIZATION "{state.role}"` in it, or name another role in '
+            f"{state.source}."
         )
     if not state.may_create:
         raise ConfigurationError(
             f"The role {state.role} may create no tables in the schema {state.schema} of the database "
             f'{state.database}: run `GRANT USAGE, CREATE ON SCHEMA "{state.schema}" TO "{state.role}"` in it, or name '
-            "another role in SHM_DB_DSN."
+            f"another role in {state.source}."
         )
 
 
@@ -107,9 +142,9 @@ def check_no_conflicts(state: DatabaseState, applied: Iterable[str], missing: It
         names.add(HISTORY_TABLE)
     if conflicting := sorted(state.relations & names):
         raise ConfigurationError(
-            f"The database {state.database} in SHM_DB_DSN has tables with the names of SHM's own "
+            f"The database {state.database} in {state.source} has tables with the names of SHM's own "
             f"({', '.join(conflicting)}), and no record that SHM created them: another application uses it. "
-            f"{EMPTY_DATABASE_HINT}"
+            f"{state.empty_database_hint()}"
         )
 
 

@@ -23,6 +23,12 @@ SESSION_SETTINGS = {
     "idle_session_timeout": "0",  # connections of the pool are idle at night
 }
 
+# The same for settings that older versions do not have. First, because a transaction_timeout covers all statements.
+NEWER_SETTINGS = """
+SELECT set_config(name, value, false)
+FROM (VALUES ('transaction_timeout', '0'), ('restrict_nonsystem_relation_kind', '')) AS newer (name, value)
+WHERE current_setting(name, true) IS NOT NULL"""
+
 # Commits are durable on this server even where its configuration says otherwise. Waiting for standbys stays its choice.
 DURABLE_COMMITS = """
 SELECT set_config('synchronous_commit', 'local', false) WHERE current_setting('synchronous_commit') = 'off'"""
@@ -47,5 +53,10 @@ LIMIT 1"""
 
 SESSION_OPTIONS = " ".join(f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in SESSION_SETTINGS.items())
 PIN_SESSION = ";".join(
-    [*(f"SET {name} = '{value}'" for name, value in SESSION_SETTINGS.items()), DURABLE_COMMITS, ONE_SCHEMA]
+    [
+        NEWER_SETTINGS,
+        *(f"SET {name} = '{value}'" for name, value in SESSION_SETTINGS.items()),
+        DURABLE_COMMITS,
+        ONE_SCHEMA,
+    ]
 )

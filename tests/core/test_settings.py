@@ -165,6 +165,8 @@ def test_every_setting_has_a_row_with_its_flag_default_and_reason() -> None:
     )
     expected = []
     for field in fields(Settings):
+        if field.name == "dsn_source":
+            continue
         spec, default_text = field.metadata["spec"], field.metadata["default_text"]
         flag = f"`--{field.name.replace('_', '-')}`" if spec.has_flag else "none: it is a secret"
         default = f"`{default_text}`" if default_text else "–"

@@ -140,14 +140,17 @@ async def test_a_failed_connection_at_the_start_has_a_cause_and_a_remedy(
         ("server does not support SSL, but SSL was required", "sslmode=prefer"),
         ("SSL error: certificate verify failed", "sslrootcert"),
         ('FATAL:  no pg_hba.conf entry for host "10.0.0.9", user "a", database "b", no encryption', "sslmode=require"),
+        ("local user with ID 12345 does not exist", "SHM_DB_DSN names no role. Add a role to SHM_DB_DSN"),
+        ("FATAL:  terminating connection due to transaction timeout", "RESET transaction_timeout"),
         ("FATAL:  sorry, too many clients already", "max_connections"),
         ("an unknown message\nand more", "an unknown message"),
     ],
 )
 def test_a_message_of_libpq_becomes_a_cause_and_a_remedy(message: str, problem: str) -> None:
     error = psycopg2.OperationalError(f'connection to server at "db", port 5432 failed: {message}\n')
-    assert problem in describe_connect_error(error)
-    assert "10.0.0.9" not in describe_connect_error(error)
+    described = describe_connect_error(error, "SHM_DB_DSN")
+    assert problem in described
+    assert "10.0.0.9" not in described
 
 
 @pytest.mark.parametrize(
@@ -161,6 +164,10 @@ def test_a_message_of_libpq_becomes_a_cause_and_a_remedy(message: str, problem: 
         f"postgres://u@{SECRET}:a@127.0.0.1:1/db",
         f"postgresql://u:a@b/{SECRET}?c@127.0.0.1:1/db",
         f"postgresql://u:a/{SECRET}?b=c@127.0.0.1:1/db",
+        f"postgresql://u:a@b?dbname={SECRET}@127.0.0.1:1/db",
+        f"postgresql://u:{SECRET}@b?application_name=c@127.0.0.1:1/db",
+        f"postgresql://u:a@b/c?host={SECRET}@127.0.0.1:1/db",
+        f"postgresql://u:a@b?no_such={SECRET}@127.0.0.1:1/db",
         f"postgresql://u:{SECRET}%zz@127.0.0.1:1/db",
         f"host=127.0.0.1 port=1 password=a {SECRET} dbname=db",
         f"host=127.0.0.1 port=1 password='a'{SECRET} dbname=db",
@@ -169,10 +176,11 @@ def test_a_message_of_libpq_becomes_a_cause_and_a_remedy(message: str, problem: 
 )
 def test_a_password_that_is_not_encoded_is_refused_and_not_shown(dsn: str) -> None:
     with pytest.raises(ConfigurationError, match="SHM_DB_DSN is invalid") as raised:
-        check_dsn(dsn)
+        check_dsn(dsn, "SHM_DB_DSN")
     assert SECRET not in str(raised.value)
 
 
 def test_a_socket_directory_may_have_any_name() -> None:
-    check_dsn("postgresql:///db?host=%2Ftmp%2Fa%40b")
-    check_dsn("host=@abstract dbname=a@b")
+    check_dsn("postgresql:///db?host=%2Ftmp%2Fa%40b", "SHM_DB_DSN")
+    check_dsn("postgresql:///db?host=@abstract&user=shm@server", "SHM_DB_DSN")
+    check_dsn("host=@abstract dbname=a@b", "SHM_DB_DSN")

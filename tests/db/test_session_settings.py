@@ -13,6 +13,7 @@ from tests.support import plain_http
 from tests.support.databases import superuser_cursor
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
+from tests.support.shm_command import run_shm
 
 METRICS = {"city": "北京", "ratio": 0.1, "big": 12345678901234567890, "on": True}
 ROLE_SETTINGS = {
@@ -32,6 +33,10 @@ ROLE_SETTINGS = {
     "gin_fuzzy_search_limit": "1",
     "exit_on_error": "on",
     "idle_session_timeout": "100",
+    "idle_in_transaction_session_timeout": "1",
+    "statement_timeout": "1",
+    "transaction_timeout": "200",
+    "restrict_nonsystem_relation_kind": "view",
 }
 LIBPQ_ENVIRONMENT = {
     "PGCLIENTENCODING": "LATIN1",
@@ -70,10 +75,24 @@ def test_settings_of_role_and_environment_change_no_answer(serve: Callable[..., 
 async def test_every_connection_has_the_settings_that_statements_expect(database: str) -> None:
     set_for_role(database, **ROLE_SETTINGS)
     expected = SESSION_SETTINGS | {"client_encoding": "UTF8", "synchronous_commit": "local", "search_path": "public"}
+    expected |= {"transaction_timeout": "0", "restrict_nonsystem_relation_kind": ""}
+    expected |= {"idle_in_transaction_session_timeout": "30s", "statement_timeout": "0"}
     async with Database.connect(Settings.load({}), database, 1) as pool, pool.dedicated_connection() as connection:
         for setting, value in expected.items():
             assert await connection.execute_sql(f"SHOW {setting}", setting) == [(value,)], setting
         assert await pool.fetch_value(int, "health.ping") == 1
+
+
+def test_session_settings_of_the_database_or_the_role_stop_no_command(database: str) -> None:
+    """Also not a time limit that a transaction of the commands exceeds."""
+    set_for_role(database, **ROLE_SETTINGS)
+    name = parse_dsn(database)["dbname"]
+    with superuser_cursor(database) as cursor:
+        for setting, value in ROLE_SETTINGS.items():
+            cursor.execute(f"ALTER DATABASE {name} SET {setting} = %s", [value])
+    for command in (("migrate",), ("token", "add", "x"), ("check",), ("export",)):
+        done = run_shm(*command, SHM_DB_DSN=database)
+        assert done.returncode == 0, done.stderr
 
 
 async def test_a_commit_waits_for_standbys_where_the_server_says_so(database: str) -> None:

@@ -3,11 +3,14 @@
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from psycopg2.extensions import make_dsn, parse_dsn
 
+from shm.core.errors import ConfigurationError
 from shm.db.embedded_role import ROLE
+from shm.db.schema_checks import check_version
 from tests.support.databases import admin_cursor, create_database, empty_database, migrate, superuser_cursor
 from tests.support.shm_command import run_shm
 
@@ -98,6 +101,65 @@ def test_a_read_only_database_is_refused(empty: str, command: tuple[str, ...], *
     with superuser_cursor(empty) as cursor:
         cursor.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     check_refusal(empty, command, "is read-only", "SET default_transaction_read_only = off`", "SHM_DB_DSN")
+
+
+@pytest.mark.parametrize(
+    ("target", "remedy"),
+    [
+        ("ROLE {role}", 'ALTER ROLE "{role}" SET'),
+        ("ROLE {role} IN DATABASE {database}", 'ALTER ROLE "{role}" IN DATABASE "{database}" SET'),
+        ("DATABASE {database}", 'ALTER DATABASE "{database}" SET'),
+    ],
+)
+def test_the_remedy_for_a_read_only_database_works(empty: str, target: str, remedy: str) -> None:
+    """It names what has the setting: a role's overrides that of the database."""
+    with superuser_cursor(empty) as cursor:
+        role = f"shm_{secrets.token_hex(6)}"
+        names = {"role": role, "database": str(parse_dsn(empty)["dbname"])}
+        cursor.execute(f"CREATE ROLE {role} LOGIN; GRANT CREATE ON SCHEMA public TO {role}")
+        try:
+            cursor.execute(f"ALTER {target.format(**names)} SET default_transaction_read_only = on")
+            dsn = make_dsn(empty, user=role)
+            command = f"{remedy.format(**names)} default_transaction_read_only = off"
+            check_refusal(dsn, ("migrate",), f"`{command}`")
+            cursor.execute(command)
+            assert run_shm("migrate", SHM_DB_DSN=dsn).returncode == 0
+        finally:
+            cursor.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_a_read_only_option_of_the_dsn_is_named(empty: str) -> None:
+    dsn = make_dsn(empty, options="-c default_transaction_read_only=on")
+    check_refusal(dsn, ("migrate",), "remove it from the options in SHM_DB_DSN")
+
+
+@pytest.mark.parametrize("number", [90624, 140012])
+def test_an_old_postgresql_is_refused(number: int) -> None:
+    with pytest.raises(ConfigurationError, match=r"shm in DATABASE_URL is on PostgreSQL .* SHM requires 15 or newer"):
+        check_version(number, f"{number // 10_000}.{number % 10_000}", "shm", "DATABASE_URL")
+    check_version(150000, "15.0", "shm", "DATABASE_URL")
+
+
+@pytest.mark.parametrize("source", ["SHM_DB_DSN", "DATABASE_URL", "SHM_DB_DSN_FILE", "DATABASE_URL_FILE", "--dsn"])
+def test_an_error_names_the_variable_that_the_dsn_comes_from(
+    postgres: str, database: str, tmp_path: Path, source: str
+) -> None:
+    """Of a server that cannot be reached, a DSN that is malformed, and a database that is unusable."""
+    with superuser_cursor(database) as cursor:
+        cursor.execute(f"ALTER DATABASE {parse_dsn(database)['dbname']} SET default_transaction_read_only = on")
+    for dsn in (make_dsn(postgres, dbname="no_such"), "postgresql://u:p@q@host/db", "x=y", database):
+        file = tmp_path / "dsn"
+        file.write_text(dsn)
+        arguments = ["--dsn", dsn] if source == "--dsn" else []
+        environment = {} if arguments else {source: str(file) if source.endswith("_FILE") else dsn}
+        done = run_shm("migrate", *arguments, SHM_START_PATIENCE="1s", **environment)
+        assert done.returncode == 1
+        lines = [line for line in done.stderr.splitlines() if source in line]
+        assert lines, done.stderr
+        assert "Traceback" not in done.stderr
+        others = {"SHM_DB_DSN", "DATABASE_URL", "--dsn"} - {source}
+        for line in lines:
+            assert not any(other in line.replace(source, "") for other in others)
 
 
 @pytest.mark.parametrize("command", READING_COMMANDS)

@@ -1,6 +1,7 @@
 """Starts on machines without hard links, without a home directory, or without an entry for the user."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +89,82 @@ def test_a_user_without_a_home_directory_has_a_default_data_directory() -> None:
         "ConfigurationError SHM_DATA_DIR='~/x' is invalid: expected an absolute path, because this user has no home "
         "directory.",
     ], done.stderr
+
+
+# `shm` as another user. The modules are imported first: that user may have no access to the interpreter's folder.
+AS_USER = """
+import os, sys
+import concurrent.futures.thread, encodings.idna
+import shm.cli.migrate, shm.cli.serve, shm.cli.token
+from shm.cli.main import main
+os.setgroups([])
+os.setgid({user})
+os.setuid({user})
+sys.exit(main(sys.argv[1:]))
+"""
+NAMELESS, NOBODY = 54321, 65534
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+def run_as(user: int, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Runs `shm` as a user without a home directory."""
+    return subprocess.run(
+        [sys.executable, "-c", AS_USER.format(user=user), *arguments],
+        env={"PATH": os.defpath, "SHM_START_PATIENCE": "1s", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@needs_root
+def test_what_a_user_without_a_name_cannot_do_has_a_remedy(postgres_dir: Path) -> None:
+    """Such a user has no default role, and cannot run initdb. With a role in the DSN it reaches PostgreSQL."""
+    postgres_dir.chmod(0o777)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        host = f"host=127.0.0.1 port={closed.getsockname()[1]}"
+        no_role = run_as(NAMELESS, "migrate", DATABASE_URL=host)
+        unreachable = run_as(NAMELESS, "migrate", DATABASE_URL=f"{host} user=shm")
+    assert no_role.returncode == unreachable.returncode == 1
+    assert f"The user ID {NAMELESS}" in no_role.stderr
+    assert "Add a role to DATABASE_URL" in no_role.stderr
+    assert "No server listens on the host and port of DATABASE_URL" in unreachable.stderr
+    embedded = run_as(NAMELESS, "migrate", "--data-dir", str(postgres_dir / "data"))
+    assert embedded.returncode == 1
+    assert embedded.stderr.splitlines()[-1].startswith("shm: An embedded PostgreSQL cannot be created by the user ID")
+    assert f"`useradd --uid {NAMELESS} shm`" in embedded.stderr
+    assert not (postgres_dir / "data" / "postgres").exists()
+    for done in (no_role, unreachable, embedded):
+        assert "Traceback" not in done.stderr
+
+
+@needs_root
+def test_a_data_directory_that_is_not_writable_is_named_with_a_remedy(postgres_dir: Path) -> None:
+    postgres_dir.chmod(0o755)
+    data_dir = postgres_dir / "data"
+    cases = [("migrate", "--data-dir", str(data_dir)), ("migrate", "--data-dir", str(postgres_dir))]
+    for arguments in cases:
+        done = run_as(NOBODY, *arguments)
+        assert done.returncode == 1
+        assert "Make it writable for the user that runs shm, or use another SHM_DATA_DIR." in done.stderr
+        assert "Traceback" not in done.stderr
+    data_dir.mkdir()
+    os.chown(data_dir, NOBODY, NOBODY)
+    assert run_as(NOBODY, "migrate", "--data-dir", str(data_dir)).returncode == 0
+    (data_dir / "postgres").chmod(0o500)
+    done = run_as(NOBODY, "token", "list", "--data-dir", str(data_dir))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"shm: {data_dir / 'postgres'} is not writable.")
+
+
+def test_an_admin_token_that_cannot_be_created_is_named_with_a_remedy(database: str, tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("no directory")
+    done = run_shm("serve", "--port", "0", "--data-dir", str(tmp_path / "data"), SHM_DB_DSN=database)
+    assert done.returncode == 1
+    assert "use another SHM_DATA_DIR, or set SHM_ADMIN_TOKEN." in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_an_unset_home_starts_and_enrols(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
