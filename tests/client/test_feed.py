@@ -101,7 +101,7 @@ async def test_a_killed_and_restarted_server_leaves_no_gap(serve: Callable[..., 
         assert mirror.events_of(Listed) == [Listed(complete=False), Listed(complete=True)]  # and no second list
 
 
-@pytest.mark.parametrize("cuts", [4, pytest.param(40, marks=pytest.mark.long)])
+@pytest.mark.parametrize("cuts", [2, pytest.param(40, marks=pytest.mark.long)])
 async def test_a_repeatedly_cut_connection_resumes_from_its_cursor(server: ServerProcess, cuts: int) -> None:
     installs = report_installs(server, 12)
     async with run_fault_proxy(server.port) as proxy, make_client(server, proxy.url) as client:

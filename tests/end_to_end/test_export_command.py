@@ -14,7 +14,7 @@ from tests.support.bulk_fleet import insert_fleet
 from tests.support.clusters import wait_for
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
-from tests.support.shm_command import SHM
+from tests.support.shm_command import SHM, run_shm
 
 TIMEOUT_S = 60
 
@@ -32,9 +32,8 @@ def start_export(*arguments: str, database: str) -> "subprocess.Popen[bytes]":
 
 def run(*arguments: str, database: str) -> tuple[int, str, str]:
     """The exit status, standard output and standard error of `shm export`."""
-    process = start_export(*arguments, database=database)
-    output, error_output = process.communicate(timeout=TIMEOUT_S)
-    return process.returncode, output.decode(), error_output.decode()
+    done = run_shm("export", *arguments, SHM_DB_DSN=database)
+    return done.returncode, done.stdout, done.stderr
 
 
 def test_it_writes_the_same_as_the_server(server: ServerProcess, database: str) -> None:

@@ -1,25 +1,24 @@
 """Data directories whose embedded PostgreSQL exists already: a copy takes a tenth of the CPU time of `initdb`."""
 
 import atexit
+import fcntl
+import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 from shm.db.embedded import EmbeddedPostgres
 from tests.support.databases import create_weeks, migrate
 
-
-@cache
-def _template() -> Path:
-    """A data directory with a migrated database with its partitions; nothing runs in it."""
-    folder = Path(tempfile.mkdtemp(prefix="shm-tests-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    with EmbeddedPostgres(folder).running() as dsn:
-        migrate(dsn)
-        create_weeks(dsn)
-    return folder
+RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", f"of-{os.getpid()}")
+FOLDER = Path(tempfile.gettempdir(), f"shm-tests-{RUN}")  # of all workers of a run; the last one removes it
+USERS = FOLDER.with_suffix(".users")  # each worker that uses the folder holds a shared lock
+TURN = FOLDER.with_suffix(".turn")  # a worker that creates or removes the folder holds an exclusive lock
 
 
 def create_data_dir(path: Path) -> Path:
@@ -27,3 +26,34 @@ def create_data_dir(path: Path) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     subprocess.run(["cp", "-pR", str(_template() / "postgres"), str(path)], check=True)
     return path
+
+
+@cache
+def _template() -> Path:
+    """A data directory with a migrated database and its partitions; nothing runs in it."""
+    with _turn():
+        users = USERS.open("ab")
+        fcntl.flock(users, fcntl.LOCK_SH)
+        if not FOLDER.exists():
+            unfinished = FOLDER.with_suffix(".unfinished")
+            with EmbeddedPostgres(unfinished).running() as dsn:
+                migrate(dsn)
+                create_weeks(dsn)
+            unfinished.rename(FOLDER)
+    atexit.register(_remove_if_unused, users)
+    return FOLDER
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    with TURN.open("ab") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        yield
+
+
+def _remove_if_unused(users: IO[bytes]) -> None:
+    with _turn(), suppress(BlockingIOError):  # another worker uses it
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(FOLDER)
+        USERS.unlink()
+        TURN.unlink()

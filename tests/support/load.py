@@ -53,6 +53,7 @@ class Load:
     def __init__(
         self, urls: Sequence[str], senders: int, metrics: Metrics = default_metrics, rest_s: float = 0.0
     ) -> None:
+        self.senders = senders
         self._urls = urls
         self._rest_s = rest_s  # the pause of a sender after each acknowledged snapshot
         self._metrics = metrics

@@ -35,7 +35,8 @@ def run_shm(*arguments: str, **environment: str) -> "subprocess.CompletedProcess
         stdout, stderr = Path(folder, "stdout"), Path(folder, "stderr")
         process = start_preloaded(list(arguments), whole, stdout, stderr)
         status = wait_for_exit(process, LIMIT_S)
-        return subprocess.CompletedProcess([*SHM, *arguments], status, stdout.read_text(), stderr.read_text())
+        output, errors = (path.read_bytes().decode() for path in (stdout, stderr))  # with the line ends of CSV
+        return subprocess.CompletedProcess([*SHM, *arguments], status, output, errors)
 
 
 def start_serve(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
