@@ -3,6 +3,8 @@
 import logging
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from shm.core.errors import ConfigurationError
@@ -55,8 +57,19 @@ def read_existing(file: Path) -> str:
         return ""
 
 
-def replace(file: Path, token: str) -> None:
-    """Writes another token into an existing file, whole or not at all. The owner stays. Raises ConfigurationError."""
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Within this context, no other process replaces the token in `file`."""
+    with open_lock_file(file.with_name(f"{file.name}.lock")) as lock:
+        acquire_exclusive(lock)
+        yield
+
+
+def stage(file: Path, token: str) -> None:
+    """Writes the token that will replace the one in an existing file beside it, whole or not at all. The owner stays.
+
+    Raises ConfigurationError.
+    """
     temporary = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
     try:
         owner = file.stat()
@@ -68,11 +81,45 @@ def replace(file: Path, token: str) -> None:
                 handle.write(f"{token}\n")
                 handle.flush()
                 os.fsync(descriptor)
-            temporary.replace(file)
+            temporary.replace(_staged_file(file))
+            _sync_directory(file)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigurationError(f"The admin token in {file} cannot be replaced: {error.strerror}.") from None
+
+
+def read_staged(file: Path) -> str:
+    """The staged token; empty if there is none."""
+    return read_existing(_staged_file(file))
+
+
+def use_staged(file: Path) -> None:
+    """Replaces the token in `file` with the staged one. Raises ConfigurationError."""
+    try:
+        _staged_file(file).replace(file)
+        _sync_directory(file)
+    except OSError as error:
+        raise ConfigurationError(f"The admin token in {file} cannot be replaced: {error.strerror}.") from None
+
+
+def discard_staged(file: Path) -> None:
+    """Removes a staged token that did not become valid."""
+    with suppress(OSError):
+        _staged_file(file).unlink()
+
+
+def _staged_file(file: Path) -> Path:
+    return file.with_name(f"{file.name}.next")
+
+
+def _sync_directory(file: Path) -> None:
+    """Makes a rename durable, so that a power cut does not undo it after the database has the token."""
+    descriptor = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _create(file: Path) -> None:

@@ -165,7 +165,8 @@ class TokenStore:
     async def rotate(self, token_id: str, principal: Principal | None = None) -> IssuedToken:
         """Replaces the secret of a token, which keeps its ID, name, role and expiry. The old secret is invalid at once.
 
-        Of the server's own token, the file in the data directory is replaced too. Raises NotFound, or Conflict.
+        One statement replaces it: a crash leaves either the old secret or the new one valid. Of the server's own token,
+        the file in the data directory is replaced too. Raises NotFound, or Conflict.
         """
         token = await self._get(token_id)
         if token.name == ENVIRONMENT_TOKEN_NAME:
@@ -176,17 +177,43 @@ class TokenStore:
         if is_in_file and principal is not None:
             raise Conflict("servers_own_token", "Replace this token with `shm token rotate` on the server's machine.")
         await self._record(principal, "rotate_token", token)
-        secret, old_hash = token_file.generate_token(), None
-        if is_in_file:
-            file = self._settings.data_dir / token_file.TOKEN_FILE
+        secret = token_file.generate_token()
+        if not is_in_file:
+            return await self._replace_secret(token_id, secret, None)
+        file = self._settings.data_dir / token_file.TOKEN_FILE
+        if not file.exists():  # `locked` would create a file in any directory
+            raise _not_in_file(file)
+        with token_file.locked(file):
+            await self._settle_staged(file)
             old_hash = await self._hash_of_file(token, file)
-            token_file.replace(file, secret)
+            token_file.stage(file, secret)  # `_settle_staged` uses or discards it after a crash
+            try:
+                issued = await self._replace_secret(token_id, secret, old_hash)
+            except NotFound:
+                token_file.discard_staged(file)
+                raise
+            token_file.use_staged(file)
+        return issued
+
+    async def _replace_secret(self, token_id: str, secret: str, old_hash: bytes | None) -> IssuedToken:
+        """Replaces the secret in the database; with `old_hash`, only if that is the present one. Raises NotFound."""
         rotated = await self._database.fetch_one(
             Token, "tokens.rotate", id=token_id, token_hash=_hash(secret), old_hash=old_hash
         )
         if rotated is None:
             raise NotFound("no_such_token", "No token has this ID.")
         return IssuedToken(**msgspec.structs.asdict(rotated), token=secret)
+
+    async def _settle_staged(self, file: Path) -> None:
+        """Completes or undoes a rotation of the token in `file` whose process ended in its middle.
+
+        The database decides: if it has the staged token, the one in the file is invalid.
+        """
+        staged = token_file.read_staged(file)
+        if staged and await self.find_valid([_hash(staged)]):
+            token_file.use_staged(file)
+        else:
+            token_file.discard_staged(file)
 
     async def list_page(self, after: str | None, limit: int) -> list[Token]:
         """The next `limit` tokens after a page token, newest first. Raises BadRequest."""
@@ -223,9 +250,7 @@ class TokenStore:
         token_hash = _hash(token_file.read_existing(file))
         principal = (await self.find_valid([token_hash])).get(token_hash)
         if principal is None or principal.id != token.id:
-            raise ConfigurationError(
-                f"{file} does not contain this token. Name the data directory of its server with --data-dir."
-            )
+            raise _not_in_file(file)
         return token_hash
 
     async def ensure_admin_token(self) -> Path | None:
@@ -246,6 +271,9 @@ class TokenStore:
             await self._upsert(token, ENVIRONMENT_TOKEN_NAME)
             return None
         file = self._settings.data_dir / token_file.TOKEN_FILE
+        if token_file.read_staged(file):
+            with token_file.locked(file):  # by a rotation that is in progress
+                await self._settle_staged(file)
         await self._upsert(token_file.read_or_create(file), token_file.TOKEN_FILE)
         return file
 
@@ -256,6 +284,12 @@ class TokenStore:
 def encode_page_token(token: Token) -> str:
     """The page token after this token: the parameter `after` of the next page."""
     return page_tokens.encode_page_token(token.created_at, token.id)
+
+
+def _not_in_file(file: Path) -> ConfigurationError:
+    return ConfigurationError(
+        f"{file} does not contain this token. Name the data directory of its server with --data-dir."
+    )
 
 
 def _check_name(name: str) -> None:

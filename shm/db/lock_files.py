@@ -59,7 +59,7 @@ def _acquire(file: TextIO, operation: int) -> None:
         else:
             return
         if not has_logged:
-            logger.info("waiting for another shm process that starts or stops the embedded PostgreSQL")
+            logger.info("waiting for another shm process that uses %s", file.name)
             has_logged = True
         exit_if_signalled()
         time.sleep(POLL_INTERVAL_S)

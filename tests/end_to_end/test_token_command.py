@@ -1,14 +1,19 @@
 """`shm token` on a database: while servers run, and before the first start."""
 
+import subprocess
 import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.support import plain_http
+from tests.support.clusters import wait_for
 from tests.support.databases import admin_cursor
 from tests.support.server_process import ServerProcess
-from tests.support.shm_command import run_shm
+from tests.support.shm_command import SHM, run_shm
 
 
 def status(server: ServerProcess, token: str, path: str = "stats") -> int:
@@ -119,6 +124,86 @@ def test_the_servers_own_token_is_rotated_with_its_file(server: ServerProcess, d
     assert file.read_text().strip() == rotated.stdout.strip() != old
     assert file.stat().st_mode & 0o777 == 0o600
     assert (status(server, old), status(server, rotated.stdout.strip(), "tokens")) == (401, 200)
+
+
+@contextmanager
+def blocked_rotation(server: ServerProcess, database: str) -> Iterator["subprocess.Popen[str]"]:
+    """A rotation of the server's own token that waits for the database in its middle; it may continue afterwards."""
+    (own,) = server.get("tokens").json()
+    arguments = ["token", "rotate", own["id"], "--data-dir", str(server.data_dir), "--dsn", database]
+    with admin_cursor(database) as cursor:
+        cursor.execute("BEGIN; LOCK TABLE tokens IN SHARE MODE")
+        with subprocess.Popen([*SHM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                wait_for(lambda: waits_for_lock(database), "the statement that replaces the secret")
+                yield process
+            finally:
+                cursor.execute("ROLLBACK")
+
+
+def waits_for_lock(database: str) -> bool:
+    """Whether an UPDATE of tokens waits."""
+    with admin_cursor(database) as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            " AND query LIKE '%UPDATE tokens SET token_hash%'"
+        )
+        return cursor.fetchone() == (1,)
+
+
+def test_a_rotation_that_is_killed_before_its_commit_changes_nothing(server: ServerProcess, database: str) -> None:
+    old = server.admin_token
+    with blocked_rotation(server, database) as process:
+        with admin_cursor(database) as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE query LIKE '%UPDATE tokens SET token_hash%' AND wait_event_type = 'Lock'"
+            )
+        process.kill()
+    assert server.terminate() == 0
+    server.start()
+    assert server.admin_token == old
+    assert status(server, old) == 200
+    assert len(server.get("tokens").json()) == 1
+    assert [path.name for path in server.data_dir.glob("admin.token*") if path.suffix != ".lock"] == ["admin.token"]
+
+
+@pytest.mark.parametrize("then", ["start", "rotate"])
+def test_a_rotation_that_is_killed_after_its_commit_is_completed(
+    server: ServerProcess, database: str, then: str
+) -> None:
+    """The statement that waits in PostgreSQL is committed without a client. The next start or rotation goes on."""
+    old = server.admin_token
+    with blocked_rotation(server, database) as process:
+        staged = (server.data_dir / "admin.token.next").read_text().strip()
+        (own,) = server.get("tokens").json()
+        process.kill()
+    wait_for(lambda: status(server, old) == 401, "the commit")
+    if then == "start":
+        assert server.terminate() == 0
+        server.start()
+        assert server.admin_token == staged
+    else:
+        rotated = run_shm("token", "rotate", own["id"], "--data-dir", str(server.data_dir), SHM_DB_DSN=database)
+        assert rotated.returncode == 0, rotated.stderr
+        assert server.admin_token == rotated.stdout.strip() not in (old, staged)
+        assert status(server, staged) == 401
+    assert (status(server, old), status(server, server.admin_token)) == (401, 200)
+    assert [token["id"] for token in server.get("tokens").json()] == [own["id"]]
+    assert not (server.data_dir / "admin.token.next").exists()
+
+
+def test_concurrent_rotations_leave_the_file_with_the_valid_secret(server: ServerProcess, database: str) -> None:
+    old = server.admin_token
+    (own,) = server.get("tokens").json()
+    arguments = ("token", "rotate", own["id"], "--data-dir", str(server.data_dir))
+    with ThreadPoolExecutor(3) as threads:
+        done = list(threads.map(lambda _: run_shm(*arguments, SHM_DB_DSN=database), range(3)))
+    assert all("Traceback" not in each.stderr for each in done)
+    printed = [each.stdout.strip() for each in done if each.returncode == 0]
+    assert server.admin_token in printed
+    assert [status(server, token) for token in {old, *printed} - {server.admin_token}] == [401] * len(printed)
+    assert status(server, server.admin_token) == 200
 
 
 def test_a_token_of_the_environment_is_not_rotated(database: str, tmp_path: Path) -> None:
