@@ -22,7 +22,7 @@ from shm.db.statement_runner import Reader
 
 MAX_OVERRIDES = 500  # of an application: as many as the KPIs of one type
 MAX_RECENT = 1_000  # instances, the most recently seen, that are searched for a key whose values are not aggregated
-MAX_KEY_LENGTH = 128  # characters, as SHM_MAX_KEY by default
+MAX_KEY_LENGTH = 512  # characters: the longest key that SHM_MAX_KEY can allow
 MAX_URL_LENGTH = 500
 MAX_NAME_LENGTH = 256  # characters, as SHM_MAX_NAME by default
 
@@ -165,7 +165,7 @@ class ApplicationStore:
             overrides=_encoder.encode({key: value for key, value in overrides.items() if value is not None}).decode(),
             removed_overrides=[key for key, value in overrides.items() if value is None],
             max_overrides=MAX_OVERRIDES,
-            public_metrics=change.public_metrics,
+            public_metrics=None if change.public_metrics is None else list(dict.fromkeys(change.public_metrics)),
         )
         if not changed:
             await _read_row(self._database, slug)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -108,6 +109,57 @@ def test_overrides_are_merged_by_key(server: ServerProcess) -> None:
     assert answer["overrides"] == {"a": {"unit": "kg"}, "c": {"hidden": True}}
     assert answer["unknown_keys"] == []
     assert put(server, "merged", {}).json()["overrides"] == answer["overrides"]
+
+
+def test_concurrent_changes_of_different_keys_lose_nothing(server: ServerProcess) -> None:
+    Install(server.url, app_name="Busy").enroll({"n": 1})
+    keys = [f"k{number}" for number in range(24)]
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda key: put(server, "busy", {key: {"label": key.upper()}}), keys))
+        assert {answer.status_code for answer in answers} == {200}
+        removed = list(threads.map(lambda key: put(server, "busy", {key: None, f"{key}b": {"unit": key}}), keys))
+        assert {answer.status_code for answer in removed} == {200}
+    stored = server.get("applications/busy").json()["overrides"]
+    assert stored == {f"{key}b": {"unit": key} for key in keys}
+
+
+def test_an_override_without_values_is_that_of_the_words(server: ServerProcess) -> None:
+    """It is stored, so its key keeps its place, and changes no figure."""
+    Install(server.url, app_name="Empty").enroll({"cpu_percent": 1, "secret": 1})
+    before = server.get("applications/empty/kpis").json()["kpis"]
+    for empty in ({}, {"hidden": False}, {"label": None, "kind": None}):
+        answer = put(server, "empty", {"cpu_percent": empty}).json()
+        assert (answer["overrides"], answer["unknown_keys"]) == ({"cpu_percent": {}}, [])
+        assert server.get("applications/empty/kpis").json()["kpis"] == before
+    for _ in range(2):
+        assert put(server, "empty", {"secret": {"hidden": True}}).json()["overrides"]["secret"] == {"hidden": True}
+    assert [kpi["key"] for kpi in server.get("applications/empty/kpis").json()["kpis"]] == ["cpu_percent"]
+    assert put(server, "empty", {"secret": {}}).status_code == 200
+    assert server.get("applications/empty/kpis").json()["kpis"] == before
+
+
+@pytest.mark.parametrize(
+    "override",
+    [[], "", True, {"hidden": None}, {"label": ""}, {"label": "x" * 65}, {"aggregate": "p95"}, {"kind": ""}, {"x": 1}],
+)
+def test_an_invalid_override_changes_nothing(server: ServerProcess, override: object) -> None:
+    before = server.get("applications/ledger").json()
+    path = f"{server.url}/api/v1/admin/applications/ledger"
+    body = {"overrides": {"sent": {"label": "x"}, "owner": override}, "github_url": "https://example.com"}
+    refused = plain_http.put(path, json=body, headers=server.headers)
+    assert (refused.status_code, refused.json()["code"]) == (400, "bad_field")
+    assert server.get("applications/ledger").json() == before
+
+
+def test_a_public_metric_is_listed_once_and_the_longest_keys_can_be_set(server: ServerProcess) -> None:
+    Install(server.url, app_name="Long").enroll({"n": 1})
+    path = f"{server.url}/api/v1/admin/applications/long"
+    longest = "k" * 512
+    body = {"public_metrics": ["n", longest, "n"], "overrides": {longest: {"label": "x"}}}
+    answer = plain_http.put(path, json=body, headers=server.headers).json()
+    assert (answer["public_metrics"], answer["unknown_keys"]) == (["n", longest], [longest])
+    refused = plain_http.put(path, json={"public_metrics": [longest + "k"]}, headers=server.headers)
+    assert (refused.status_code, refused.json()["code"]) == (400, "bad_field")
 
 
 def test_an_override_of_a_key_that_no_install_sends_is_reported(server: ServerProcess) -> None:
