@@ -194,9 +194,9 @@ missing AS MATERIALIZED (
 added AS MATERIALIZED (
     SELECT slug, name FROM missing
     WHERE
-        is_approved OR %(max_new_applications)s::bigint IS NULL
+        is_approved
         OR number + (SELECT count(*) FROM applications WHERE created_at > now() - interval '1 hour')
-        <= %(max_new_applications)s::bigint
+        <= coalesce(%(max_new_applications)s::numeric, 'Infinity')
 ),
 verdicts AS MATERIALIZED (
     SELECT
