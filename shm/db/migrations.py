@@ -1,7 +1,7 @@
 """Applies sql/migrations: forward only, each file in one transaction, under an advisory lock.
 
 Every server migrates at its start, and any number of servers may start at once. `shm migrate` only migrates. A
-statement ends with `;` at the end of a line; statements run one by one, as Citus requires.
+statement ends with `;` at the end of a line, except within `$$`; statements run one by one, as Citus requires.
 """
 
 import hashlib
@@ -26,6 +26,8 @@ from shm.db.statements import sql_directory
 logger = logging.getLogger(__name__)
 
 FILE_NAME = re.compile(r"([0-9]{4})_[a-z0-9_]+\.sql")
+
+STATEMENT_END = re.compile(r"\$\$.*?\$\$|(?P<end>;[ ]*$)", re.MULTILINE | re.DOTALL)  # outside the body of a function
 
 CREATE_HISTORY = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -111,7 +113,8 @@ async def _apply(connection: Connection, version: int, sql: str) -> None:
 
 def split_statements(sql: str) -> list[str]:
     """The statements of a migration, without comments between statements."""
-    parts = re.split(r";[ ]*$", sql, flags=re.MULTILINE)
+    ends = [match.start() for match in STATEMENT_END.finditer(sql) if match["end"]]
+    parts = [sql[start:end].lstrip(";") for start, end in zip([0, *ends], [*ends, len(sql)], strict=True)]
     return [part for part in parts if re.sub(r"--.*", "", part).strip()]
 
 

@@ -54,18 +54,26 @@ sent AS MATERIALIZED (
 
 -- part: batch_stored
 -- Stores the snapshots of `accepted`, without their `refused` leaves, and all that follows from them.
-inserted AS (
-    INSERT INTO snapshots (
-        instance_id, snapshot_at, app_version, version_refused, sequence, metrics, app_slug, leaves, cursor
+repeated AS MATERIALIZED (
+    SELECT instance_id, snapshot_at
+    FROM find_snapshots(
+        ARRAY(SELECT instance_id FROM accepted ORDER BY position), ARRAY(SELECT snapshot_at FROM accepted ORDER BY position)
     )
-    SELECT
-        a.instance_id, a.snapshot_at, a.version, a.version_refused, b.sequence, b.metrics, a.app_slug,
-        CASE WHEN a.refused = '{}' THEN b.leaves ELSE coalesce(b.leaves, b.metrics) - a.refused END,
-        (SELECT cursor FROM feed_head) + 1
-    FROM accepted a
-    JOIN batch b ON b.position = a.position
-    ON CONFLICT (instance_id, snapshot_at) DO NOTHING
-    RETURNING instance_id, snapshot_at
+),
+inserted AS MATERIALIZED (
+    SELECT instance_id, snapshot_at
+    FROM insert_snapshots(ARRAY(
+        SELECT
+            (
+                a.instance_id, a.snapshot_at, now(), a.version, b.sequence, b.metrics, a.app_slug,
+                CASE WHEN a.refused = '{}' THEN b.leaves ELSE coalesce(b.leaves, b.metrics) - a.refused END,
+                (SELECT cursor FROM feed_head) + 1, a.version_refused
+            )::snapshots
+        FROM accepted a
+        JOIN batch b ON b.position = a.position
+        LEFT JOIN repeated r ON r.instance_id = a.instance_id AND r.snapshot_at = a.snapshot_at
+        WHERE r.instance_id IS NULL
+    ))
 ),
 newest AS MATERIALIZED (
     SELECT

@@ -139,9 +139,10 @@ refusals_recorded AS (
 -- application, `app_slug`. `moving` has those with a current snapshot, its time and its flattened leaves. Requires the
 -- writers' lock.
 moving_snapshots AS MATERIALIZED (
-    SELECT instance_id, snapshot_at, app_slug, coalesce(leaves, metrics) AS leaves FROM snapshots
-    WHERE
-        instance_id = ANY(ARRAY(SELECT instance_id FROM moving)) AND snapshot_at = ANY(ARRAY(SELECT snapshot_at FROM moving))
+    SELECT instance_id, snapshot_at, app_slug, coalesce(leaves, metrics) AS leaves
+    FROM find_snapshots(
+        ARRAY(SELECT instance_id FROM moving ORDER BY instance_id), ARRAY(SELECT snapshot_at FROM moving ORDER BY instance_id)
+    )
 ),
 moved AS MATERIALIZED (
     SELECT m.instance_id, m.app_slug, m.leaves, s.leaves AS sent_leaves

@@ -13,6 +13,11 @@ SELECT create_distributed_table('snapshots', 'instance_id');
 -- The function that computes the leaves of a metrics object: `shm check` runs it on the workers.
 SELECT create_distributed_function('flatten_metrics(jsonb)');
 
+-- A batch of snapshots is small. With one connection to each worker it waits for no new connection, and its commit has
+-- one transaction to prepare on each.
+ALTER FUNCTION find_snapshots(uuid[], timestamptz[]) SET citus.max_adaptive_executor_pool_size = 1;
+ALTER FUNCTION insert_snapshots(snapshots[]) SET citus.max_adaptive_executor_pool_size = 1;
+
 -- All other tables stay on the coordinator. They are as fast there as on one machine, and all data of a cursor becomes
 -- visible at the same moment:
 -- local: instances, absences, versions_seen, applications, settings, tallies, distributions, series_head

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import pytest
 from nacl.signing import SigningKey
 
 from shm.core.releases import version_rank
@@ -19,6 +20,8 @@ from tests.support.oracle import assert_matches_oracle
 from tests.support.raw_http import RawConnection
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act
+
+pytestmark = pytest.mark.cluster
 
 CROWD = 150  # ordinary installs beside those of each other kind
 SOME = 15

@@ -6,12 +6,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from tests.support import plain_http
 from tests.support.background_jobs import run_background_jobs
 from tests.support.databases import admin_cursor, execute, select_column
 from tests.support.installs import Install
 from tests.support.oracle import assert_matches_oracle
 from tests.support.server_process import ServerProcess
+
+pytestmark = pytest.mark.cluster
 
 Serve = Callable[..., ServerProcess]
 

@@ -4,11 +4,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from tests.support.background_jobs import run_background_jobs
 from tests.support.databases import execute, select_column
 from tests.support.installs import Install
 from tests.support.responses import problem
 from tests.support.server_process import ServerProcess
+
+pytestmark = pytest.mark.cluster
 
 BOUND = "SELECT date_trunc('week', now(), 'UTC')"
 

@@ -23,6 +23,8 @@ from tests.support.server_process import ServerProcess
 from tests.support.shm_command import run_shm
 from tests.support.time_travel import shift_times
 
+pytestmark = pytest.mark.cluster
+
 DAY = timedelta(days=1)
 LONG = {"SHM_MAX_SNAPSHOT_AGE": "100d", "SHM_RETENTION": "200d", "SHM_RATELIMIT_ENABLED": "false"}
 CHANGES = "continue changes of many instances"
