@@ -180,10 +180,13 @@ RETURNING i.instance_id;
 -- name: move_snapshots
 -- Moves the oldest snapshots that an instance sent for an application to another application, with what the series have
 -- of them: as many as have `max_leaves` leaves together, at least one. Returns their number. Their leaves are those that
--- are aggregated in the other application, or were in theirs; the current snapshot has those of its instance.
+-- are aggregated in the other application, or were in theirs, and so are their versions; the current snapshot has what is
+-- aggregated of its instance, so that charts and tallies agree on it.
 SELECT pg_advisory_xact_lock({rollup_lock});
 WITH target AS MATERIALIZED (
-    SELECT instance_id, app_slug, snapshot_at, coalesce(leaves, metrics) AS leaves, revoked_at FROM instances
+    SELECT
+        instance_id, app_slug, snapshot_at, app_version, version_refused, coalesce(leaves, metrics) AS leaves, revoked_at
+    FROM instances
     WHERE instance_id = %(instance_id)s
 ),
 page AS MATERIALIZED (
@@ -191,8 +194,8 @@ page AS MATERIALIZED (
         SELECT *, sum(leaf_count) OVER (ORDER BY snapshot_at) - leaf_count AS leaves_before
         FROM (
             SELECT
-                instance_id, snapshot_at, cursor, metrics, coalesce(leaves, metrics) AS leaves,
-                CASE WHEN version_refused THEN NULL ELSE app_version END AS app_version,
+                instance_id, snapshot_at, cursor, metrics, coalesce(leaves, metrics) AS leaves, app_version,
+                version_refused,
                 (SELECT count(*) FROM jsonb_object_keys(coalesce(leaves, metrics))) AS leaf_count
             FROM snapshots
             WHERE
@@ -222,11 +225,12 @@ rolled AS MATERIALIZED (
 ),
 moved AS MATERIALIZED (
     SELECT
-        p.instance_id, p.snapshot_at, p.app_version, p.leaves,
+        p.instance_id, p.snapshot_at, p.app_version, p.version_refused, p.leaves,
+        CASE WHEN is_current.value THEN t.leaves ELSE coalesce(e.leaves, p.leaves) END AS new_leaves,
         CASE
-            WHEN t.snapshot_at = p.snapshot_at AND t.app_slug = %(into_slug)s::text THEN t.leaves
-            ELSE coalesce(e.leaves, p.leaves)
-        END AS new_leaves,
+            WHEN is_current.value AND p.app_version = t.app_version THEN t.version_refused
+            ELSE p.version_refused
+        END AS new_version_refused,
         r.snapshot_at IS NOT NULL AS is_rolled,
         least(r.next_at, p.snapshot_at + settings.active_window, t.revoked_at) AS ends_at
     FROM page p
@@ -234,16 +238,21 @@ moved AS MATERIALIZED (
     LEFT JOIN rolled r ON r.snapshot_at = p.snapshot_at
     LEFT JOIN expected_leaves e ON e.instance_id = p.instance_id AND e.snapshot_at = p.snapshot_at
     CROSS JOIN settings
+    CROSS JOIN LATERAL (
+        SELECT t.snapshot_at = p.snapshot_at AND t.app_slug = %(into_slug)s::text AS value
+    ) is_current
     WHERE p.instance_id = ANY(ARRAY(SELECT instance_id FROM target))
 ),
 runs AS MATERIALIZED (
     SELECT
-        %(app_slug)s::text AS app_slug, app_version, leaves, snapshot_at AS starts_at,
+        %(app_slug)s::text AS app_slug, CASE WHEN version_refused THEN NULL ELSE app_version END AS app_version, leaves,
+        snapshot_at AS starts_at,
         TRUE AS was_rolled, ends_at AS ended_at, FALSE AS is_rolled, NULL::timestamptz AS ends_at
     FROM moved
     WHERE is_rolled
     UNION ALL
-    SELECT %(into_slug)s::text, app_version, new_leaves, snapshot_at, FALSE, NULL, TRUE, ends_at
+    SELECT
+        %(into_slug)s::text, CASE WHEN new_version_refused THEN NULL ELSE app_version END, new_leaves, snapshot_at, FALSE, NULL, TRUE, ends_at
     FROM moved
     WHERE is_rolled
 ),
@@ -251,13 +260,31 @@ runs AS MATERIALIZED (
 -- use: days
 -- use: series_reduced
 versions_moved AS (
-    UPDATE versions_seen SET app_slug = %(into_slug)s::text
+    UPDATE versions_seen v SET app_slug = %(into_slug)s::text
     WHERE
         instance_id = ANY(ARRAY(SELECT instance_id FROM target)) AND app_slug = %(app_slug)s::text
         AND EXISTS (SELECT 1 FROM applications WHERE slug = %(into_slug)s::text)
         AND first_at <= coalesce((SELECT max(snapshot_at) FROM page), 'infinity')
+        AND NOT EXISTS (
+            SELECT FROM moved m
+            WHERE m.app_version = v.app_version AND m.snapshot_at = v.first_at AND m.new_version_refused
+        )
+),
+versions_ended AS (
+    DELETE FROM versions_seen v
+    USING moved m
+    WHERE
+        v.instance_id = m.instance_id AND v.app_version = m.app_version AND v.first_at = m.snapshot_at
+        AND m.new_version_refused
+),
+versions_begun AS (
+    INSERT INTO versions_seen (instance_id, app_version, app_slug, first_at)
+    SELECT instance_id, app_version, %(into_slug)s::text, snapshot_at FROM moved
+    WHERE is_rolled AND version_refused AND NOT new_version_refused
+    ON CONFLICT (instance_id, app_version) DO NOTHING
 )
-UPDATE snapshots s SET app_slug = %(into_slug)s::text, leaves = nullif(m.new_leaves, s.metrics)
+UPDATE snapshots s SET
+    app_slug = %(into_slug)s::text, leaves = nullif(m.new_leaves, s.metrics), version_refused = m.new_version_refused
 FROM moved m
 WHERE s.instance_id = m.instance_id AND s.snapshot_at = m.snapshot_at
 RETURNING 1 AS moved;

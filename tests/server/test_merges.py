@@ -148,6 +148,38 @@ def test_limits_of_keys_keep_figures_exact_in_a_merge(
         assert background.differences() == {}
 
 
+CURRENT_VERSIONS = """
+    SELECT metric_type, value, sum(instances)::int FROM {table}
+    WHERE app_slug = 'two' AND metric_type IN ('version', 'other_versions') {condition}
+    GROUP BY metric_type, value HAVING sum(instances) <> 0 ORDER BY metric_type, value
+"""
+
+
+def test_a_version_beyond_the_limit_of_the_target_is_in_other_everywhere(
+    serve: Callable[..., ServerProcess], database: str
+) -> None:
+    """Right after a merge, before any further snapshot: the chart ends with what is counted now."""
+    limits = {"SHM_MAX_VERSIONS": "2"}
+    with run_background_jobs(database, **LONG, **limits) as background:
+        server = serve(**LONG, **limits)
+        for name, version in (("One", "1.0"), ("One", "1.1"), ("One", "1.2"), ("Two", "2.0"), ("Two", "1.2")):
+            install = Install(server.url, app_name=name, app_version=version)
+            send_history(install, 2, lambda day: {"n": day})
+        background.run()
+        merge(server, "one", "two")
+        background.run()
+        assert background.differences() == {}
+        with admin_cursor(database) as cursor:
+            cursor.execute(CURRENT_VERSIONS.format(table="tallies", condition=""))
+            tallies = cursor.fetchall()
+            condition = "AND at <= date_trunc('hour', now(), 'UTC') + interval '1 hour'"
+            cursor.execute(CURRENT_VERSIONS.format(table="series_hours", condition=condition))
+            assert cursor.fetchall() == tallies
+        assert tallies == [("other_versions", "", 2), ("version", "1.2", 2), ("version", "2.0", 1)]
+        shown = server.get("applications/two/versions?period=24h").json()
+        assert shown["other"][-1] == 2
+
+
 def test_days_of_deleted_snapshots_are_merged_too(serve: Callable[..., ServerProcess], database: str) -> None:
     execute(database, CREATE_OLD_PARTITIONS_SQL, 300 * DAY, 28 * DAY)
     with run_background_jobs(database, **LONG) as background:
