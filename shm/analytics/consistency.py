@@ -5,7 +5,7 @@ compares the ranks of versions, because Python computes them.
 Differences are read in pages and are not kept in memory, so their number is not limited.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -21,7 +21,20 @@ MAX_EXAMPLES = 20  # examples of each table: a list of a million differences wou
 MAX_ROUNDS = 5  # comparisons of one table, until one finds nothing: a day may have been closed with wrong values
 
 # The order of the repairs: each comparison uses the data that the repairs before it have corrected.
-COMPARISONS = ("orphans", "leaves", "instances", "ranks", "tallies", "series", "versions", "absences")
+COMPARISONS = {
+    "orphans": "snapshots of no instance",
+    "leaves": "the leaves of snapshots",
+    "instances": "current snapshots",
+    "ranks": "the ranks of versions",
+    "tallies": "counts and KPIs",
+    "series": "charts",
+    "versions": "first reports of versions",
+    "absences": "returns of lost installs",
+    "distributions": "spreads",
+}
+
+# Called before each comparison with its description, its number and the number of all comparisons.
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +109,11 @@ class _SeriesSettings:
     stale: bool
 
 
-async def find_differences(database: Database) -> Report:
+async def find_differences(database: Database, progress: Progress) -> Report:
     """Compares all derived tables and returns the differences."""
     report = Report()
     async with database.dedicated_connection() as connection:
-        for name in COMPARISONS:
+        for name in _steps(progress):
             async for page in _compare(connection, name):
                 report.add(page)
     return report
@@ -122,10 +135,10 @@ class Repairer:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def repair(self) -> tuple[Report, Report]:
+    async def repair(self, progress: Progress) -> tuple[Report, Report]:
         """Repairs all tables. Returns the repaired and the remaining differences."""
         repaired, remaining = Report(), Report()
-        for name in COMPARISONS:
+        for name in _steps(progress):
             remaining.merge(await self._repair_table(name, repaired))
         return repaired, remaining
 
@@ -146,6 +159,13 @@ class Repairer:
         """Repairs a page of differences. Returns whether any of them still existed."""
         rows = msgspec.json.encode([difference.repair_row for difference in page]).decode()
         return await self._connection.execute(f"check.repair_{name}", rows=rows) > 0
+
+
+def _steps(progress: Progress) -> Iterator[str]:
+    """The names of all comparisons, each after its announcement."""
+    for number, (name, description) in enumerate(COMPARISONS.items(), 1):
+        progress(description, number, len(COMPARISONS))
+        yield name
 
 
 async def _compare(connection: Connection, name: str) -> AsyncIterator[list[Difference]]:

@@ -1,4 +1,4 @@
-"""`shm check`: compares counts, KPIs, charts and first versions with the raw snapshots; `--repair` corrects them.
+"""`shm check`: compares all derived figures with the raw snapshots; `--repair` corrects them.
 
 It may run while servers run. Standard output has a line for each difference. The exit status is 0 if there is none.
 """
@@ -14,8 +14,8 @@ from shm.db.database import Database
 from shm.db.migrations import check_schema, migrate
 
 HELP = (
-    "Recompute counts, KPIs, charts and first versions from the raw snapshots and list each difference; --repair "
-    "corrects them. Distributions, and all that is computed on request, are not compared."
+    "Recompute counts, KPIs, charts, spreads and first versions from the raw snapshots and list each difference; "
+    "--repair corrects them. Standard error shows the progress."
 )
 
 
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _check(database: Database, *, repair: bool) -> int:
-    remaining = await _repair(database) if repair else await find_differences(database)
+    remaining = await _repair(database) if repair else await find_differences(database, _show_progress)
     _print_differences(remaining)
     if STALE.table_name in remaining.counts:
         print_message(
@@ -48,7 +48,7 @@ async def _check(database: Database, *, repair: bool) -> int:
     elif remaining.count:
         print_message(f"{_count(remaining)} could not be repaired.")
     else:
-        print_message("No differences: counts, KPIs, charts and first versions agree with the raw snapshots.")
+        print_message("No differences: counts, KPIs, charts, spreads and first versions agree with the raw snapshots.")
     return 1 if remaining.count else 0
 
 
@@ -56,11 +56,15 @@ async def _repair(database: Database) -> Report:
     async with open_repairer(database) as repairer:
         if repairer is None:
             raise ConfigurationError("Another process is repairing this database; try again after it has ended.")
-        repaired, remaining = await repairer.repair()
+        repaired, remaining = await repairer.repair(_show_progress)
     _print_differences(repaired, prefix="repaired ")
     if repaired.count:
         print_message(f"{_count(repaired)} repaired.")
     return remaining
+
+
+def _show_progress(description: str, number: int, total: int) -> None:
+    print_message(f"{number} of {total}: comparing {description}")
 
 
 def _print_differences(report: Report, prefix: str = "") -> None:

@@ -497,3 +497,74 @@ DELETE FROM absences a
 USING jsonb_to_recordset(%(rows)s::jsonb) AS listed (instance_id uuid, lost_at timestamptz)
 WHERE a.instance_id = listed.instance_id AND a.lost_at = listed.lost_at
 RETURNING 1 AS repaired;
+
+-- name: find_distributions
+-- Stored distributions that are not those of the values at their time. They can be computed again while no instance of
+-- their application has changed since: all others are left out.
+WITH newest AS MATERIALIZED (
+    SELECT app_slug, max(cursor) AS cursor
+    FROM (
+        SELECT app_slug, cursor FROM instances
+        UNION ALL
+        SELECT app_slug, cursor FROM removals
+    ) changes
+    GROUP BY app_slug
+),
+stored AS MATERIALIZED (
+    SELECT d.*
+    FROM distributions d
+    CROSS JOIN feed_head head
+    LEFT JOIN newest n USING (app_slug)
+    WHERE d.cursor >= head.horizon AND d.cursor >= coalesce(n.cursor, 0)
+),
+sorted AS (
+    SELECT
+        d.app_slug, d.counted_only, d.key, count(*) AS instances,
+        array_agg(leaf.value::numeric ORDER BY leaf.value::numeric) AS sorted_values
+    FROM instance_states s
+    CROSS JOIN settings
+    CROSS JOIN LATERAL jsonb_each(s.leaves) leaf
+    JOIN stored d ON d.app_slug = s.app_slug AND d.key = leaf.key
+    WHERE
+        s.app_slug IN (SELECT app_slug FROM stored)
+        AND s.status <> 'revoked' AND s.snapshot_at + settings.active_window > d.as_of
+        AND (s.counted OR NOT d.counted_only)
+        AND jsonb_typeof(leaf.value) = 'number'
+    GROUP BY d.app_slug, d.counted_only, d.key
+),
+expected AS (
+    SELECT
+        app_slug, counted_only, key, instances,
+-- use: distribution
+    FROM sorted
+),
+compared AS (
+    SELECT
+        d.app_slug, d.counted_only, d.key, d.cursor,
+        concat(d.min, ', ', trim_scale(d.p50), ', ', trim_scale(d.p90), ', ', d.max, ' over ', d.instances) AS actual,
+        CASE
+            WHEN e.instances IS NULL THEN 'nothing'
+            ELSE concat(e.min, ', ', e.p50, ', ', e.p90, ', ', e.max, ' over ', e.instances)
+        END AS expected
+    FROM stored d
+    LEFT JOIN expected e USING (app_slug, counted_only, key)
+    WHERE (d.min, d.p50, d.p90, d.max, d.instances) IS DISTINCT FROM (e.min, e.p50, e.p90, e.max, e.instances)
+)
+SELECT
+    'distributions' AS table_name,
+    concat_ws(', ', app_slug, CASE WHEN counted_only THEN 'counted' ELSE 'all' END, nullif(key, '')) AS row_key,
+    actual,
+    expected,
+    jsonb_build_object('app_slug', app_slug, 'counted_only', counted_only, 'key', key, 'cursor', cursor) AS repair_row
+FROM compared
+ORDER BY app_slug, counted_only, key;
+
+-- name: repair_distributions
+-- Deletes these distributions, unless they have been computed again since. The next request computes them.
+DELETE FROM distributions d
+USING
+    jsonb_to_recordset(%(rows)s::jsonb) AS listed (app_slug text, counted_only boolean, key text, cursor bigint)
+WHERE
+    d.app_slug = listed.app_slug AND d.counted_only = listed.counted_only AND d.key = listed.key
+    AND d.cursor = listed.cursor
+RETURNING 1 AS repaired;

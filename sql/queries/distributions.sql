@@ -47,14 +47,14 @@ sorted AS (
             AND jsonb_typeof(s.leaves -> %(key)s) = 'number'
     ) valued
 )
-INSERT INTO distributions (app_slug, counted_only, key, instances, as_of, min, p50, p90, max)
+INSERT INTO distributions (app_slug, counted_only, key, instances, as_of, cursor, min, p50, p90, max)
 SELECT
-    %(app)s::text, %(counted_only)s::boolean, %(key)s::text, instances, now(),
+    %(app)s::text, %(counted_only)s::boolean, %(key)s::text, instances, now(), (SELECT cursor FROM feed_head),
 -- use: distribution
 FROM sorted
 WHERE instances > 0
 ON CONFLICT (app_slug, counted_only, key) DO UPDATE SET
-    instances = excluded.instances, as_of = excluded.as_of, min = excluded.min, p50 = excluded.p50,
+    instances = excluded.instances, as_of = excluded.as_of, cursor = excluded.cursor, min = excluded.min, p50 = excluded.p50,
     p90 = excluded.p90, max = excluded.max
 RETURNING key;
 

@@ -1,11 +1,13 @@
 """`shm check`: a healthy database has no difference after any input; damages are reported and repaired."""
 
 import argparse
+import asyncio
 import random
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from typing import Any
 
 import httpx
@@ -13,12 +15,15 @@ import psycopg2
 import pytest
 
 from shm.analytics.consistency import MAX_EXAMPLES
+from shm.analytics.percentiles import MAX_AGE
 from shm.cli.check import run
+from shm.core.settings import Settings
+from shm.db.database import Database
 from tests.support import plain_http
 from tests.support.background_jobs import wait_until_rolled_up
 from tests.support.clusters import wait_for
 from tests.support.damages import ANY_INSTALL, DAMAGES
-from tests.support.databases import admin_cursor, fresh_database, select_column
+from tests.support.databases import admin_cursor, execute, fresh_database, select_column
 from tests.support.installs import Install
 from tests.support.load import Load
 from tests.support.oracle import assert_matches_oracle
@@ -143,6 +148,35 @@ def test_a_damage_is_reported_and_repaired(
     assert check(dsn) == Checked(0, [])
     for slug in ("ledger", "kiosk"):
         assert_matches_oracle(server, dsn, slug)
+
+
+def test_a_spread_is_compared_until_its_application_changes(
+    fleet_database: tuple[ServerProcess, str], check: Callable[..., Checked]
+) -> None:
+    server, dsn = fleet_database
+    asyncio.run(compute_spreads(dsn, "sent", "hit_rate"))
+    assert check(dsn) == Checked(0, [])
+    execute(dsn, "UPDATE distributions SET p90 = p90 + 1 WHERE key = 'sent' AND counted_only")
+    (line,) = check(dsn).lines
+    assert line.startswith("distributions: ledger, counted, sent: is ")
+    assert check(dsn, repair=True) == Checked(0, [f"repaired {line}"])
+    assert len(select_column(dsn, "SELECT key FROM distributions")) == 3
+    execute(dsn, "UPDATE distributions SET max = max + 1")
+    assert len(check(dsn).lines) == 3
+    Install(server.url, app_name="Ledger").enroll({"sent": 1})
+    wait_until_rolled_up(dsn)
+    assert check(dsn) == Checked(0, [])
+    execute(dsn, "DELETE FROM distributions")
+
+
+async def compute_spreads(dsn: str, *keys: str) -> None:
+    """Computes the spreads of Ledger's metrics, as a server does for a large fleet."""
+    async with Database.connect(Settings(), dsn, size=1) as database:
+        for key, counted_only in product(keys, (False, True)):
+            computed = await database.execute(
+                "distributions.refresh_one", app="ledger", counted_only=counted_only, key=key, max_age=MAX_AGE
+            )
+            assert computed == 1
 
 
 def test_the_snapshot_of_a_move_belongs_to_the_new_application(

@@ -14,7 +14,12 @@ def test_exit_status_reports_differences_and_repair_clears_them(server: ServerPr
     install = Install(server.url).enroll({"sent": 5}, ago=timedelta(hours=30))
     healthy = run_shm("check", SHM_DB_DSN=database)
     assert (healthy.returncode, healthy.stdout) == (0, ""), healthy.stderr
-    assert "No differences: counts, KPIs, charts and first versions agree with the raw snapshots." in healthy.stderr
+    assert [line.partition(": ")[0] for line in healthy.stderr.splitlines()[:-1]] == [
+        f"{number} of 9" for number in range(1, 10)
+    ]
+    assert healthy.stderr.endswith(
+        "No differences: counts, KPIs, charts, spreads and first versions agree with the raw snapshots.\n"
+    )
     with admin_cursor(database) as cursor:
         cursor.execute("UPDATE tallies SET total = 2 WHERE key = 'sent'")
         cursor.execute("UPDATE instances SET counted = FALSE")

@@ -73,7 +73,9 @@ def test_a_slow_job_does_not_block_the_others(serve: Callable[..., ServerProcess
 
 def test_unused_distributions_are_deleted(serve: Callable[..., ServerProcess], database: str) -> None:
     for key, ago in (("old", timedelta(days=2)), ("new", timedelta(hours=1))):
-        execute(database, "INSERT INTO distributions VALUES ('ledger', FALSE, %s, 1, 1, 1, 1, 1, now() - %s)", key, ago)
+        execute(
+            database, "INSERT INTO distributions VALUES ('ledger', FALSE, %s, 1, 1, 1, 1, 1, now() - %s, 0)", key, ago
+        )
     serve()
     wait_for(
         lambda: select_column(database, "SELECT key FROM distributions") == ["new"],

@@ -15,6 +15,7 @@ from shm_tui.command import make_client
 from tests.support.server_process import ServerProcess
 
 TIMEOUT_S = 20
+POLL_INTERVAL_S = 0.05  # a look at the screen draws it
 ROW_PATTERN = re.compile(r"[●◐○…✕] +[0-9a-f]{8} .*")
 
 
@@ -39,12 +40,17 @@ class DrivenConsole:
         deadline = time.monotonic() + TIMEOUT_S
         while not condition():
             assert time.monotonic() < deadline, f"timed out waiting for {what}\n{self.screen}"
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(POLL_INTERVAL_S)
             await self.pilot.pause()
 
     async def wait_for_text(self, *texts: str) -> None:
         """Waits until all texts are on the screen."""
-        await self.wait_until(lambda: all(text in self.screen for text in texts), f"{texts}")
+
+        def are_shown() -> bool:
+            screen = self.screen
+            return all(text in screen for text in texts)
+
+        await self.wait_until(are_shown, f"{texts}")
 
     async def wait_until_gone(self, text: str) -> None:
         """Waits until a text is no longer on the screen."""

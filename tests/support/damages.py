@@ -150,4 +150,9 @@ DAMAGES = {
         "absences: ",
         "should be none",
     ),
+    "a spread of no values": (
+        "INSERT INTO distributions SELECT 'ledger', FALSE, 'ghost', 2, 1, 1.5, 1.9, 2, now(), cursor FROM feed_head",
+        "distributions: ledger, all, ghost: is 1, 1.5, 1.9, 2 over 2, should be nothing",
+        "",
+    ),
 }
