@@ -54,12 +54,6 @@ sent AS MATERIALIZED (
 
 -- part: batch_stored
 -- Stores the snapshots of `accepted`, without their `refused` leaves, and all that follows from them.
-repeated AS MATERIALIZED (
-    SELECT instance_id, snapshot_at
-    FROM find_snapshots(
-        ARRAY(SELECT instance_id FROM accepted ORDER BY position), ARRAY(SELECT snapshot_at FROM accepted ORDER BY position)
-    )
-),
 inserted AS MATERIALIZED (
     SELECT instance_id, snapshot_at
     FROM insert_snapshots(ARRAY(
@@ -71,8 +65,6 @@ inserted AS MATERIALIZED (
             )::snapshots
         FROM accepted a
         JOIN batch b ON b.position = a.position
-        LEFT JOIN repeated r ON r.instance_id = a.instance_id AND r.snapshot_at = a.snapshot_at
-        WHERE r.instance_id IS NULL
     ))
 ),
 newest AS MATERIALIZED (

@@ -214,9 +214,10 @@ def test_a_distributed_database_of_the_first_release_is_migrated(
     database: str, serve: Callable[..., ServerProcess]
 ) -> None:
     first_release.restore(database)
-    citus.distribute(database)
+    citus.distribute_first_release(database)
     snapshots = select_column(database, "SELECT count(*) FROM snapshots")
     migrate(database)
+    citus.distribute(database)
     assert select_column(database, "SELECT count(*) FROM snapshots") == snapshots
     first_release.bring_to_today(database)
     with run_background_jobs(database) as background:

@@ -12,8 +12,6 @@ from tests.support.databases import execute, select_column
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 
-pytestmark = pytest.mark.cluster
-
 CHANGES = "continue changes of many instances"
 DELETIONS = "complete interrupted deletions"
 FAIL = """

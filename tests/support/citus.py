@@ -18,6 +18,10 @@ from shm.db.statements import sql_directory
 
 DSN = os.environ.get("TEST_CITUS_DSN", "")
 SHARD_COUNT = 4  # few, because each shard has a table for each week
+DISTRIBUTE_FIRST_RELEASE = (
+    "SELECT create_distributed_table('snapshots', 'instance_id')",
+    "SELECT create_distributed_function('flatten_metrics(jsonb)')",
+)
 DROP_TABLES = """
     SELECT format('DROP TABLE IF EXISTS %s CASCADE', oid::regclass) FROM pg_class
     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
@@ -56,6 +60,11 @@ def distribute(dsn: str) -> None:
     """Runs sql/scale/citus.sql, as psql does."""
     scale = (sql_directory() / "scale" / "citus.sql").read_text(encoding="utf-8")
     _run(dsn, f"SET citus.shard_count = {SHARD_COUNT}", *split_statements(scale))
+
+
+def distribute_first_release(dsn: str) -> None:
+    """Runs the sql/scale/citus.sql of the first release."""
+    _run(dsn, f"SET citus.shard_count = {SHARD_COUNT}", *DISTRIBUTE_FIRST_RELEASE)
 
 
 def empty_schema(dsn: str) -> None:
