@@ -11,6 +11,7 @@ import pytest
 from nacl.signing import SigningKey
 
 from shm.db.migrations import CREATE_HISTORY, load_migrations
+from shm.db.statements import sql_directory
 from tests.support import citus, first_release, plain_http
 from tests.support.background_jobs import run_background_jobs
 from tests.support.databases import admin_cursor, empty_database, empty_schema, migrate
@@ -76,6 +77,11 @@ def migrated(released: str) -> str:
         citus.distribute(released)
     first_release.bring_to_today(released)
     return released
+
+
+def test_each_migration_has_its_own_number() -> None:
+    """The second one of two with the same number would never be applied."""
+    assert len(load_migrations()) == len(list((sql_directory() / "migrations").glob("*.sql")))
 
 
 def test_migrating_a_database_of_the_first_release_loses_no_data(released: str) -> None:
