@@ -78,6 +78,11 @@ REQUEST_BYTES = Metric(
     "gauge",
     "Bytes of requests in memory, which SHM_MAX_READING limits: incomplete headers, and bodies that are not answered.",
 )
+RESPONSE_BYTES = Metric(
+    "shm_response_bytes",
+    "gauge",
+    "Bytes of responses in memory that their clients have not read yet, which SHM_MAX_UNREAD limits.",
+)
 DATABASE_BYTES = Metric("shm_database_size_bytes", "gauge", "Size of the database on disk.", is_global=True)
 DISK_LIMIT = Metric(
     "shm_database_limit_bytes",
@@ -118,6 +123,7 @@ METRICS = (
     LOOP_LAG,
     CLIENT_CONNECTIONS,
     REQUEST_BYTES,
+    RESPONSE_BYTES,
     CONNECTIONS,
     WAITING_STATEMENTS,
     DATABASE_BYTES,
@@ -202,6 +208,7 @@ class Instruments:
         self.median_feed_lag = Gauge(slot, MEDIAN_FEED_LAG)
         self.client_connections = Gauge(slot, CLIENT_CONNECTIONS)
         self.request_bytes = Gauge(slot, REQUEST_BYTES)
+        self.response_bytes = Gauge(slot, RESPONSE_BYTES)
         self.connections = Gauge(slot, CONNECTIONS)
         self.waiting_statements = Gauge(slot, WAITING_STATEMENTS)
         self.database_bytes = Gauge(slot, DATABASE_BYTES)

@@ -201,6 +201,13 @@ class Settings:
         "Size of all requests in memory, together: headers until they are complete, bodies until they are answered. "
         "Beyond it the longest incomplete one is refused, so that many open uploads cannot fill the memory.",
     )
+    max_unread: int = setting(
+        "SHM_MAX_UNREAD",
+        parse_size,
+        "256m",
+        "Size of all responses and messages of feeds in memory that their clients have not read yet, together. Beyond "
+        "it the connection whose client has read nothing for the longest is closed. One response may be larger.",
+    )
     max_headers: int = setting(
         "SHM_MAX_HEADERS",
         parse_headers_size,

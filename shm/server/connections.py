@@ -2,7 +2,8 @@
 
 At a limit a new connection replaces the one that has waited the longest for bytes of its client, or else for its client
 to read, so that neither idle connections nor unread responses exclude anybody. A connection whose request is being
-handled is never replaced. Addresses are held in memory only, as keyed hashes.
+handled is never replaced. Unread responses share one budget of memory. Addresses are held in memory only, as keyed
+hashes.
 """
 
 import asyncio
@@ -55,7 +56,9 @@ class Connections:
         self._addresses: dict[Connection, bytes | None] = {}
         self._by_address: dict[bytes, set[Connection]] = {}
         self._waiting: OrderedDict[Connection, None] = OrderedDict()  # the longest waiting first
-        self._unread: OrderedDict[Connection, None] = OrderedDict()  # whose clients do not read, the longest first
+        self._max_unread = settings.max_unread
+        self._unread: OrderedDict[Connection, int] = OrderedDict()  # bytes whose client reads slowly, the longest first
+        self.unread_bytes = 0  # of all of them
 
     def __len__(self) -> int:
         return len(self._addresses)
@@ -90,7 +93,7 @@ class Connections:
     def remove(self, connection: Connection) -> None:
         """Removes a closed connection."""
         self._waiting.pop(connection, None)
-        self._unread.pop(connection, None)
+        self.write_complete(connection)
         address = self._addresses.pop(connection, None)
         if address is not None:
             self._by_address[address].discard(connection)
@@ -119,22 +122,36 @@ class Connections:
         """The connection does not wait for its client any more."""
         self._waiting.pop(connection, None)
 
-    def write_blocked(self, connection: Connection) -> None:
-        """The client has not read all of a response yet."""
-        if connection in self._unread or connection not in self._addresses:
+    def write_blocked(self, connection: Connection, length: int) -> None:
+        """The client has not read all of the last `length` bytes yet. They stay in memory until it has.
+
+        Beyond the budget, connections are closed whose clients have read nothing for the longest, but not the last one:
+        a response may be larger than the budget.
+        """
+        if connection not in self._addresses:
             return
-        if connection not in self._waiting:
-            connection.waiting_since = time.monotonic()
-        self.write_progressed(connection)
-        self._unread[connection] = None
+        if connection not in self._unread:
+            if connection not in self._waiting:
+                connection.waiting_since = time.monotonic()
+            self._unread[connection] = 0
+            self.write_progressed(connection)
+        self._unread[connection] += length
+        self.unread_bytes += length
+        while self.unread_bytes > self._max_unread and len(self._unread) > 1:
+            rate_limited.warning("unread responses have reached their limit", f"SHM_MAX_UNREAD is {self._max_unread}")
+            longest = next(iter(self._unread))
+            self.write_complete(longest)
+            longest.close()
 
     def write_progressed(self, connection: Connection) -> None:
         """The client has read a part of a response."""
         connection.write_deadline = time.monotonic() + WRITE_TIMEOUT_S
+        if connection in self._unread:
+            self._unread.move_to_end(connection)
 
     def write_complete(self, connection: Connection) -> None:
-        """The client has read all of a response."""
-        self._unread.pop(connection, None)
+        """The client has read all of its responses."""
+        self.unread_bytes -= self._unread.pop(connection, 0)
 
     def close_longest_waiting(self, number: int = 1) -> None:
         """Closes the connections that have waited the longest for their clients."""

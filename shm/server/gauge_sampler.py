@@ -68,6 +68,7 @@ class GaugeSampler:
         instruments.queue_length.set(self._intake.depth)
         instruments.client_connections.set(len(self._connections))
         instruments.request_bytes.set(self._bodies.used_bytes)
+        instruments.response_bytes.set(self._connections.unread_bytes)
         lags = self._feed.lags()
         instruments.feed_subscribers.set(len(lags))
         instruments.slowest_feed_lag.set(max(lags, default=0.0))

@@ -10,6 +10,7 @@ from typing import Any
 from shm.core.logs import RateLimitedLogger, describe_error
 
 MAX_ACCEPTED_AT_ONCE = 128  # connections, before the loop serves others
+MAX_UNSENT_BYTES = 128 * 1024  # that the kernel takes of a response; without a limit it may be megabytes a connection
 PAUSE_S = 0.5  # before the next attempt when a resource is exhausted
 
 # The process or the system has no free file descriptor or no memory for sockets.
@@ -33,6 +34,8 @@ class Acceptor:
     def start(self, sockets: list[socket.socket]) -> None:
         """Accepts connections from these sockets until `stop`."""
         for listening in sockets:
+            if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # accepted connections inherit it
+                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
             self._sockets.append(listening)
             self._listen(listening)
 

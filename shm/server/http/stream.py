@@ -141,7 +141,7 @@ class Stream(IOStream):
         if data != TORNADO_400:
             written = super().write(data)
             if self.writing():
-                self.connections.write_blocked(self)
+                self.connections.write_blocked(self, len(data))
             return written
         if self.is_answered_early:  # the request has its response already
             return super().write(b"")
