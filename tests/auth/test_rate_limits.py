@@ -204,6 +204,13 @@ def test_an_address_over_its_limit_gets_429_with_retry_after(serve: Callable[...
         assert other_address.post(f"{server.url}/v1/register", content=body).status_code == 201
 
 
+def test_each_process_counts_budgets_for_itself(serve: Callable[..., ServerProcess]) -> None:
+    """So with several processes an address has several budgets."""
+    limits = {"SHM_RATELIMIT_ENABLED": "true", "SHM_RATELIMIT_REGISTER_BURST": "2"}
+    for server in (serve(**limits), serve(**limits)):
+        assert [Install(server.url).register().status_code for _ in range(3)] == [201, 201, 429]
+
+
 def test_the_rate_limit_of_an_install_does_not_affect_others(
     limited_server: ServerProcess,
 ) -> None:

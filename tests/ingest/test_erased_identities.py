@@ -56,6 +56,17 @@ def test_requests_signed_before_an_erasure_bring_nothing_back(server: ServerProc
     assert (left["status"], left["metrics"], left["last_seen_at"]) == ("pending", {}, None)
 
 
+def test_a_withheld_request_with_a_later_time_is_accepted_after_a_deletion(server: ServerProcess) -> None:
+    """Its time is the only sign of when it was signed. SHM_MAX_CLOCK_SKEW limits how much later it may be."""
+    install = Install(server.url).enroll({"n": 1})
+    withheld = install.snapshot_body({"n": 1}, datetime.now(UTC) + timedelta(minutes=3))
+    too_late = install.snapshot_body({"n": 1}, datetime.now(UTC) + timedelta(minutes=6))
+    delete(server, install)
+    assert install.register().status_code == 201
+    assert problem(install.post("/v1/snapshot", too_late, install.signed(too_late))) == (400, "timestamp_ahead")
+    assert install.post("/v1/snapshot", withheld, install.signed(withheld)).status_code == 202
+
+
 def test_each_old_member_of_a_backlog_is_refused_after_an_erasure(server: ServerProcess) -> None:
     install = Install(server.url).enroll({"n": 1})
     old = {"timestamp": (datetime.now(UTC) - timedelta(minutes=1)).isoformat(), "metrics": {"n": 2}}
