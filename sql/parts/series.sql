@@ -3,19 +3,47 @@
 -- part: hours
 -- `hours`: the changes of KPIs at hours' ends that follow from `runs`. A run is a snapshot with the end of its
 -- validity, before this statement (`was_rolled`: in the series, `ended_at`) and after it (`is_rolled`, `ends_at`).
-points AS (
-    SELECT r.app_slug, r.app_version, r.leaves, p.at, p.weight
+-- Leaves are summed over the runs with the same points first, because most runs share theirs with many others, and each
+-- has several.
+hourly_runs AS (
+    SELECT *, was_rolled AND first < old_end AS had_points, is_rolled AND first < new_end AS has_points
     FROM (
-        SELECT *, was_rolled AND first < old_end AS had_points, is_rolled AND first < new_end AS has_points
-        FROM (
-            SELECT
-                *,
-                date_trunc('hour', starts_at + interval '1 hour' - interval '1 microsecond') AS first,
-                date_trunc('hour', ended_at + interval '1 hour' - interval '1 microsecond') AS old_end,
-                date_trunc('hour', ends_at + interval '1 hour' - interval '1 microsecond') AS new_end
-            FROM runs
-        ) hourly_runs
-    ) r
+        SELECT
+            app_slug, app_version, leaves, was_rolled, is_rolled,
+            date_trunc('hour', starts_at + interval '1 hour' - interval '1 microsecond') AS first,
+            date_trunc('hour', ended_at + interval '1 hour' - interval '1 microsecond') AS old_end,
+            date_trunc('hour', ends_at + interval '1 hour' - interval '1 microsecond') AS new_end
+        FROM runs
+    ) each
+),
+run_sums AS (
+    SELECT
+        r.app_slug, each.metric_type, each.key, each.value, r.first, r.old_end, r.new_end, r.had_points, r.has_points,
+        sum(each.total) AS total,
+        count(*) AS instances
+    FROM hourly_runs r
+    CROSS JOIN LATERAL (
+        SELECT
+            jsonb_typeof(leaf.value) AS metric_type, leaf.key, '' AS value,
+            CASE jsonb_typeof(leaf.value)
+                WHEN 'number' THEN leaf.value::numeric
+                ELSE (leaf.value = 'true'::jsonb)::int
+            END AS total
+        FROM jsonb_each(r.leaves) leaf
+        WHERE jsonb_typeof(leaf.value) <> 'string'
+        UNION ALL
+        SELECT
+            CASE WHEN r.app_version IS NULL THEN 'other_versions' ELSE 'version' END, '', coalesce(r.app_version, ''), 0
+    ) each
+    WHERE r.had_points <> r.has_points OR (r.has_points AND r.old_end <> r.new_end)
+    GROUP BY
+        r.app_slug, each.metric_type, each.key, each.value, r.first, r.old_end, r.new_end, r.had_points, r.has_points
+),
+hours AS MATERIALIZED (
+    SELECT
+        r.app_slug, r.metric_type, r.key, r.value, p.at, sum(p.weight * r.total) AS total,
+        sum(p.weight * r.instances)::bigint AS instances
+    FROM run_sums r
     CROSS JOIN LATERAL (
         VALUES
             (r.first, r.has_points::int - r.had_points::int),
@@ -23,25 +51,8 @@ points AS (
             (r.new_end, CASE WHEN r.has_points AND (NOT r.had_points OR r.old_end <> r.new_end) THEN -1 ELSE 0 END)
     ) p (at, weight)
     WHERE p.weight <> 0
-),
-hours AS MATERIALIZED (
-    SELECT p.app_slug, each.metric_type, each.key, each.value, p.at, sum(each.total) AS total, sum(p.weight) AS instances
-    FROM points p
-    CROSS JOIN LATERAL (
-        SELECT
-            jsonb_typeof(leaf.value) AS metric_type, leaf.key, '' AS value,
-            CASE jsonb_typeof(leaf.value)
-                WHEN 'number' THEN p.weight * leaf.value::numeric
-                ELSE p.weight * (leaf.value = 'true'::jsonb)::int
-            END AS total
-        FROM jsonb_each(p.leaves) leaf
-        WHERE jsonb_typeof(leaf.value) <> 'string'
-        UNION ALL
-        SELECT
-            CASE WHEN p.app_version IS NULL THEN 'other_versions' ELSE 'version' END, '', coalesce(p.app_version, ''), 0
-    ) each
-    GROUP BY p.app_slug, each.metric_type, each.key, each.value, p.at
-    HAVING sum(each.total) <> 0 OR sum(p.weight) <> 0
+    GROUP BY r.app_slug, r.metric_type, r.key, r.value, p.at
+    HAVING sum(p.weight * r.total) <> 0 OR sum(p.weight * r.instances) <> 0
 ),
 
 -- part: days

@@ -50,13 +50,27 @@ WHERE s.instance_id = o.instance_id AND s.cursor <= o.cursor
 RETURNING 1 AS repaired;
 
 -- name: find_leaves
--- Raw snapshots whose leaves are not those of their metrics that were aggregated.
+-- Raw snapshots whose leaves are not those of their metrics that were aggregated. Most metrics are flat and equal to
+-- their leaves. A look for members that are no leaves takes a fraction of the time of flattening.
 WITH unequal AS MATERIALIZED (
     SELECT
         instance_id, snapshot_at, app_slug, cursor, coalesce(leaves, metrics) AS stored,
         flatten_metrics(metrics) AS flattened
     FROM snapshots
-    WHERE coalesce(leaves, metrics) <> flatten_metrics(metrics)
+    WHERE
+        CASE
+            WHEN leaves IS NOT NULL THEN leaves <> flatten_metrics(metrics)
+            ELSE EXISTS (
+                SELECT FROM jsonb_each(metrics) member
+                WHERE
+                    CASE jsonb_typeof(member.value)
+                        WHEN 'number' THEN FALSE
+                        WHEN 'boolean' THEN FALSE
+                        WHEN 'string' THEN length(member.value #>> '{}') > 64
+                        ELSE TRUE
+                    END
+            )
+        END
 ),
 -- use: expected_leaves
 compared AS (

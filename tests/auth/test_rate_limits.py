@@ -314,7 +314,7 @@ def test_bad_snapshots_over_the_budget_of_an_address_cost_no_transaction(
     serve: Callable[..., ServerProcess], database: str
 ) -> None:
     """Unknown installs, bad signatures and replays get 429; an install with a valid signature is still accepted."""
-    server = serve(SHM_RATELIMIT_ENABLED="true", SHM_RATELIMIT_FAILED_REQUESTS="6", SHM_RATELIMIT_FAILED_BURST="6")
+    server = serve(SHM_RATELIMIT_ENABLED="true", SHM_RATELIMIT_FAILED_REQUESTS="1", SHM_RATELIMIT_FAILED_BURST="6")
     honest = Install(server.url).enroll({"n": 0})
     body = honest.snapshot_body({"n": 1})
     assert [honest.post("/v1/snapshot", body, honest.signed(body)).status_code for _ in range(3)] == [202] * 3
@@ -334,7 +334,7 @@ def test_bad_snapshots_over_the_budget_of_an_address_cost_no_transaction(
         assert problem(unknown.snapshot({"n": 2})) == (429, "rate_limited")
         assert problem(honest.post("/v1/snapshot", body, honest.signed(body))) == (429, "rate_limited")
         assert problem(forger.snapshot({"n": 1})) == (401, "bad_signature")
-    assert transactions() - before < 100  # of the server's own work
+    assert transactions() - before < 200  # of the server's own work, and not of 300 requests
     assert honest.snapshot({"n": 2}).status_code == 202
 
 

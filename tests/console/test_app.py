@@ -166,7 +166,7 @@ async def test_all_of_many_applications_are_listed(server: ServerProcess) -> Non
         Install(server.url, app_name="Zebra").enroll({"sent": 1})
     async with open_console(server) as console:
         await console.wait_for_text("Zebra  ", "SENT")
-        assert len(console.app.overview.applications or ()) == 56
+        await console.wait_until(lambda: len(console.app.overview.applications or ()) == 56, "all applications")
 
 
 async def test_an_unknown_application_differs_from_an_empty_server(shared_app_server: ServerProcess) -> None:

@@ -35,9 +35,9 @@ from tests.support.server_process import ServerProcess
 
 KIB = 1024
 BODY = 64 * KIB  # SHM_MAX_BODY
-SENDERS = 40
-QUEUE = 15
-BATCH = 5
+SENDERS = 80
+QUEUE = 30
+BATCH = 10
 COPIES = 4  # of a queued body: as received, as stored, its leaves, and its part of the batch
 MAX_GROWTH = (QUEUE + BATCH) * COPIES * BODY + SENDERS * BODY  # each sender has at most one more body in flight
 TIMEOUT_S = 60
@@ -66,7 +66,7 @@ def memory_of(cluster: Cluster) -> int:
 
 @pytest.mark.parametrize(
     ("outage_s", "patience", "warm_up"),
-    [pytest.param(2, "1s", 100, id="short"), pytest.param(10, "5s", 1_000, id="long", marks=pytest.mark.long)],
+    [pytest.param(2, "1s", 300, id="short"), pytest.param(10, "5s", 1_000, id="long", marks=pytest.mark.long)],
 )
 def test_an_outage_under_load_answers_503_with_bounded_memory(
     postgres_dir: Path, outage_s: float, patience: str, warm_up: int

@@ -23,7 +23,7 @@ from tests.support.prometheus_scrape import sample_value, scrape
 from tests.support.server_process import ServerProcess
 from tests.support.subscriber import Subscriber, subscribe
 
-TIMEOUT_S = 30
+TIMEOUT_S = 60
 STALLED = 50
 MANY = 300
 TEXT = ["x" * 250] * 12  # of a metric: the messages to each subscriber exceed the system's buffers

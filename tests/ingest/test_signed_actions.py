@@ -155,7 +155,8 @@ def test_of_concurrent_rotations_exactly_one_succeeds(server: ServerProcess, dat
         wait_for_writers(cursor, 1, CONFIRM_KEYS)
         cursor.execute("SELECT pg_advisory_unlock(%s)", [Lock.WRITERS])
         statuses = [response.result(TIMEOUT_S).status_code for response in responses]
-    assert sorted(statuses) == [200, 403]
+    # the other one finds the new key either when its signature is checked, or when it is stored
+    assert sorted(statuses) in ([200, 401], [200, 403])
     install.key = new_keys[statuses.index(200)]
     assert install.snapshot({"n": 1}).status_code == 202
 
