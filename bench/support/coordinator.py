@@ -34,7 +34,8 @@ def distribute(dsn: str) -> None:
     snapshots = _fetch_value(dsn, "SELECT count(*) FROM snapshots")
     statements = split_statements((sql_directory() / "scale" / "citus.sql").read_text(encoding="utf-8"))
     started = time.monotonic()
-    with closing(psycopg2.connect(dsn)) as connection, connection, connection.cursor() as cursor:
+    with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True  # as psql does: in one transaction some of them would exclude others
         cursor.execute(f"SET citus.shard_count = {SHARD_COUNT}")
         for statement in statements:
             cursor.execute(statement)
