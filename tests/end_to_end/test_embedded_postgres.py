@@ -16,10 +16,12 @@ from psycopg2 import errors
 
 from shm.db.embedded import EmbeddedPostgres
 from shm.db.embedded_role import ROLE
+from tests.support.cluster_template import create_data_dir
 from tests.support.clusters import embedded_cluster
 from tests.support.databases import admin_cursor, migrate
 from tests.support.installs import Install
-from tests.support.shm_command import run_shm
+from tests.support.server_process import ServerProcess
+from tests.support.shm_command import postgres_of, run_shm
 
 TIMEOUT_S = 60
 LIBPQ_ENVIRONMENT = {
@@ -49,6 +51,30 @@ def test_libpqs_environment_does_not_reach_the_embedded_postgres(postgres_dir: P
         while not server.is_ready():
             assert server.is_running
         assert Install(server.url).enroll({"a": 1})
+
+
+def test_two_servers_share_one_data_directory(postgres_dir: Path) -> None:
+    """They have one token and one PostgreSQL, which the last of them stops. A port in use gets a sentence."""
+    data_dir = create_data_dir(postgres_dir / "data")
+    first, second = ServerProcess(data_dir, {}), ServerProcess(data_dir, {})
+    second.log_file = data_dir.with_suffix(".second.log")
+    try:
+        first.start()
+        second.start()
+        refused = run_shm("serve", "--port", str(first.port), "--data-dir", str(data_dir))
+        assert refused.returncode == 1
+        assert refused.stderr.splitlines()[-1].startswith(f"shm: Cannot listen on 127.0.0.1, port {first.port}:")
+        install = Install(first.url).enroll({"n": 1})
+        assert first.terminate() == 0
+        assert len(postgres_of(data_dir)) > 0
+        install.url = second.url
+        assert install.snapshot({"n": 2}).status_code == 202
+        assert [item["metrics"] for item in second.get("instances").json()] == [{"n": 2}]
+        assert second.terminate() == 0
+        assert postgres_of(data_dir) == []
+    finally:
+        first.terminate()
+        second.terminate()
 
 
 @pytest.mark.parametrize(
