@@ -141,12 +141,12 @@ def check_dsn(dsn: str, source: str) -> None:
 def _is_url_with_stray_characters(dsn: str) -> bool:
     """Whether an `@` follows the end of user and password, so that a part of them may be in another part of the URL.
 
-    The query may have one if the URL has no user before it: `?user=shm@server`, `?host=@abstract`.
+    The query may have one if no password precedes the host: `?password=p@ss`, `?host=@abstract`.
     """
     scheme, separator, rest = dsn.partition("://")
     if not separator or scheme not in ("postgresql", "postgres"):
         return False
     user_and_password = re.match("[^@/]*@", rest)  # as libpq finds their end
-    if user_and_password is None:
-        return "@" in rest.partition("?")[0]
-    return "@" in rest[user_and_password.end() :]
+    others = rest[user_and_password.end() if user_and_password else 0 :]
+    has_password = user_and_password is not None and ":" in user_and_password[0]
+    return "@" in (others if has_password else others.partition("?")[0])

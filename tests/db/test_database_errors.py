@@ -183,4 +183,5 @@ def test_a_password_that_is_not_encoded_is_refused_and_not_shown(dsn: str) -> No
 def test_a_socket_directory_may_have_any_name() -> None:
     check_dsn("postgresql:///db?host=%2Ftmp%2Fa%40b", "SHM_DB_DSN")
     check_dsn("postgresql:///db?host=@abstract&user=shm@server", "SHM_DB_DSN")
+    check_dsn("postgresql://shm@host/db?password=p@ss", "SHM_DB_DSN")
     check_dsn("host=@abstract dbname=a@b", "SHM_DB_DSN")
