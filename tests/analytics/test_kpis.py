@@ -1,6 +1,6 @@
 """KPIs of small fleets with known values. `test_oracle.py` compares random fleets with the oracle."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, get_args
 
@@ -11,21 +11,29 @@ from shm.db.advisory_locks import Lock
 from tests.support import plain_http
 from tests.support.databases import admin_cursor
 from tests.support.installs import Install
+from tests.support.module_server import module_server
 from tests.support.server_process import ServerProcess
 
 pytestmark = pytest.mark.cluster
 
 
-def test_a_key_that_the_current_snapshot_lacks_does_not_count(server: ServerProcess) -> None:
-    install = Install(server.url).enroll({"a": 1, "b": 2}, ago=timedelta(hours=1))
+@pytest.fixture(scope="module")
+def shared(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server for tests of one application's figures: each has an application of its own."""
+    with module_server(postgres, tmp_path_factory.mktemp("kpis")) as (server, _):
+        yield server
+
+
+def test_a_key_that_the_current_snapshot_lacks_does_not_count(shared: ServerProcess) -> None:
+    install = Install(shared.url, app_name="Lacking").enroll({"a": 1, "b": 2}, ago=timedelta(hours=1))
     install.snapshot({"a": 5})
-    kpis = server.get("applications/ledger/kpis").json()["kpis"]
+    kpis = shared.get("applications/lacking/kpis").json()["kpis"]
     assert [(kpi["key"], kpi["value"]) for kpi in kpis] == [("a", 5)]
 
 
-def test_business_metrics_come_before_system_ones(server: ServerProcess) -> None:
-    Install(server.url).enroll({"app_x": 1, "zeta": 1, "mem": 1, "alpha": 1})
-    kpis = server.get("applications/ledger/kpis").json()["kpis"]
+def test_business_metrics_come_before_system_ones(shared: ServerProcess) -> None:
+    Install(shared.url, app_name="Ordered").enroll({"app_x": 1, "zeta": 1, "mem": 1, "alpha": 1})
+    kpis = shared.get("applications/ordered/kpis").json()["kpis"]
     assert [(kpi["key"], kpi["kind"]) for kpi in kpis] == [
         ("alpha", "business"),
         ("zeta", "business"),
@@ -34,11 +42,11 @@ def test_business_metrics_come_before_system_ones(server: ServerProcess) -> None
     ]
 
 
-def test_a_category_shows_its_twenty_most_frequent_values_and_the_rest(server: ServerProcess) -> None:
+def test_a_category_shows_its_twenty_most_frequent_values_and_the_rest(shared: ServerProcess) -> None:
     for number in range(25):
-        Install(server.url).enroll({"plan": f"plan{number:02}"})
-    Install(server.url).enroll({"plan": "plan24"})
-    (category,) = server.get("applications/ledger/kpis").json()["categories"]
+        Install(shared.url, app_name="Plans").enroll({"plan": f"plan{number:02}"})
+    Install(shared.url, app_name="Plans").enroll({"plan": "plan24"})
+    (category,) = shared.get("applications/plans/kpis").json()["categories"]
     assert category["values"][0] == {"value": "plan24", "instances": 2}
     assert (len(category["values"]), category["other"], category["instances"]) == (20, 5, 26)
 
@@ -56,12 +64,12 @@ def test_category_values_before_the_next_refresh(serve: Callable[..., ServerProc
     assert category["values"] == [{"value": "pro", "instances": 1}]
 
 
-def test_counted_kpis_leave_out_dev_and_ephemeral_instances(server: ServerProcess) -> None:
-    Install(server.url).enroll({"n": 1})
-    Install(server.url, environment="Testing").enroll({"n": 10})
-    Install(server.url).enroll({"n": 100, "sys_ephemeral": True})
-    assert server.get("applications/ledger/kpis").json()["kpis"][0]["value"] == 111
-    assert server.get("applications/ledger/kpis?counted=true").json()["kpis"][0]["value"] == 1
+def test_counted_kpis_leave_out_dev_and_ephemeral_instances(shared: ServerProcess) -> None:
+    Install(shared.url, app_name="Counted").enroll({"n": 1})
+    Install(shared.url, app_name="Counted", environment="Testing").enroll({"n": 10})
+    Install(shared.url, app_name="Counted").enroll({"n": 100, "sys_ephemeral": True})
+    assert shared.get("applications/counted/kpis").json()["kpis"][0]["value"] == 111
+    assert shared.get("applications/counted/kpis?counted=true").json()["kpis"][0]["value"] == 1
 
 
 def test_stats_count_over_all_applications(server: ServerProcess) -> None:
@@ -109,13 +117,13 @@ def test_stats_omit_metrics_without_a_common_aggregate(server: ServerProcess) ->
 @pytest.mark.parametrize(
     ("aggregate", "value"), [("sum", 106), ("avg", 26.5), ("min", 1), ("max", 100), ("median", 2.5)]
 )
-def test_one_aggregate_in_kpis_charts_and_breakdowns(server: ServerProcess, aggregate: Aggregate, value: float) -> None:
+def test_one_aggregate_in_kpis_charts_and_breakdowns(shared: ServerProcess, aggregate: Aggregate, value: float) -> None:
     for number in (1, 2, 3, 100):
-        Install(server.url).enroll({"n": number})
-    set_overrides(server, "ledger", {"n": {"aggregate": aggregate}})
-    (kpi,) = server.get("applications/ledger/kpis").json()["kpis"]
-    chart = server.get("metrics/ledger").json()["metrics"]["n"]
-    breakdown = server.get("applications/ledger/breakdown?by=version&metric=n").json()
+        Install(shared.url, app_name=aggregate).enroll({"n": number})
+    set_overrides(shared, aggregate, {"n": {"aggregate": aggregate}})
+    (kpi,) = shared.get(f"applications/{aggregate}/kpis").json()["kpis"]
+    chart = shared.get(f"metrics/{aggregate}").json()["metrics"]["n"]
+    breakdown = shared.get(f"applications/{aggregate}/breakdown?by=version&metric=n").json()
     assert (kpi["aggregate"], kpi["value"]) == (breakdown["aggregate"], breakdown["values"][0]["metric"])
     assert (kpi["aggregate"], kpi["value"], chart[-1]) == (aggregate, value, value)
 
