@@ -61,7 +61,7 @@ WITH unequal AS MATERIALIZED (
         CASE
             WHEN leaves IS NOT NULL THEN leaves <> flatten_metrics(metrics)
             ELSE EXISTS (
-                SELECT FROM jsonb_each(metrics) member
+                SELECT 1 FROM jsonb_each(metrics) member
                 WHERE
                     CASE jsonb_typeof(member.value)
                         WHEN 'number' THEN FALSE

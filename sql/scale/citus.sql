@@ -16,7 +16,8 @@ WHERE NOT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = 'snapshots'
 SELECT create_distributed_function('flatten_metrics(jsonb)');
 
 -- Stores a batch by an INSERT with its rows as text. Citus divides their VALUES among the shards; the rows of a SELECT it
--- writes to files of the workers first, which takes several times as long.
+-- writes to files of the workers first, which takes several times as long. A batch is small: with one connection to each
+-- worker it waits for no new connection, and its commit has one transaction to prepare on each.
 CREATE OR REPLACE FUNCTION insert_snapshots(batch snapshots[])
 RETURNS TABLE (instance_id uuid, snapshot_at timestamptz)
 LANGUAGE plpgsql AS $$
@@ -33,6 +34,7 @@ DECLARE
     );
 BEGIN
     IF rows_of_batch IS NOT NULL THEN
+        PERFORM set_config('citus.max_adaptive_executor_pool_size', '1', TRUE);
         RETURN QUERY EXECUTE format(
             'INSERT INTO snapshots AS s (
                 instance_id, snapshot_at, received_at, app_version, version_refused, sequence, metrics, app_slug, leaves,
@@ -46,11 +48,6 @@ BEGIN
     END IF;
 END
 $$;
-
--- A batch is small. With one connection to each worker it waits for no new connection, and its commit has one transaction
--- to prepare on each.
-ALTER FUNCTION insert_snapshots(snapshots[]) SET citus.max_adaptive_executor_pool_size = 1;
-ALTER FUNCTION find_snapshots(uuid[], timestamptz[]) SET citus.max_adaptive_executor_pool_size = 1;
 
 -- All other tables stay on the coordinator. They are as fast there as on one machine, and all data of a cursor becomes
 -- visible at the same moment:
