@@ -112,7 +112,7 @@ class _SeriesSettings:
 async def find_differences(database: Database, progress: Progress) -> Report:
     """Compares all derived tables and returns the differences."""
     report = Report()
-    async with database.dedicated_connection() as connection:
+    async with _open_connection(database) as connection:
         for name in _steps(progress):
             async for page in _compare(connection, name):
                 report.add(page)
@@ -122,7 +122,7 @@ async def find_differences(database: Database, progress: Progress) -> Report:
 @asynccontextmanager
 async def open_repairer(database: Database) -> AsyncIterator["Repairer | None"]:
     """Yields the only repairer of the database; None if another process repairs it."""
-    async with database.dedicated_connection() as connection:
+    async with _open_connection(database) as connection:
         yield Repairer(connection) if await connection.fetch_value(bool, "check.try_repair_lock") else None
 
 
@@ -159,6 +159,14 @@ class Repairer:
         """Repairs a page of differences. Returns whether any of them still existed."""
         rows = msgspec.json.encode([difference.repair_row for difference in page]).decode()
         return await self._connection.execute(f"check.repair_{name}", rows=rows) > 0
+
+
+@asynccontextmanager
+async def _open_connection(database: Database) -> AsyncIterator[Connection]:
+    """A connection whose plans suit statements that read everything."""
+    async with database.dedicated_connection() as connection:
+        await connection.execute("check.set_plans")
+        yield connection
 
 
 def _steps(progress: Progress) -> Iterator[str]:

@@ -14,6 +14,13 @@
 -- Whether this session is now the only one that repairs. The lock ends with the session's connection.
 SELECT pg_try_advisory_lock({repair_lock}) AS is_acquired;
 
+-- name: set_plans
+-- Settings of the session: plans for whole results, and sums in hash tables of at most 256 MB. PostgreSQL overestimates
+-- their number of groups and would sort millions of rows on disk.
+SELECT
+    set_config('cursor_tuple_fraction', '1', FALSE), set_config('work_mem', '64MB', FALSE),
+    set_config('hash_mem_multiplier', '4', FALSE), set_config('enable_sort', 'off', FALSE);
+
 -- name: select_series_settings
 -- The active window, and whether the series were computed with another one.
 SELECT settings.active_window, h.stale FROM settings CROSS JOIN series_head h;
