@@ -227,7 +227,7 @@ def test_no_color_disables_colours(server: ServerProcess) -> None:
         assert b"48;2;" not in terminal.output
 
 
-@pytest.mark.parametrize("command", ["console", "demo"])
+@pytest.mark.parametrize("command", ["console", pytest.param("demo", marks=pytest.mark.long)])
 def test_the_screen_is_on_the_terminal_while_errors_go_to_a_file(
     server: ServerProcess, postgres_dir: Path, command: str
 ) -> None:
