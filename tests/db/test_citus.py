@@ -39,6 +39,22 @@ UNSUPPORTED = re.compile(
 )
 
 
+# Three snapshots of one instance, whose columns have no defaults and many characters that SQL quotes.
+SAMPLES = """
+    INSERT INTO snapshots ({columns})
+    SELECT
+        '24e5eb10-8e2c-4dfc-9fd6-7c0a4c1d5a10', now() - number * interval '1 hour', '2026-01-01 00:00:00.123456+00',
+        E'1.0 \\'\\\\ % \\n \u00e9', number = 3, nullif(number, 2),
+        '{{"a": 1.10, "b": 123456789012345678901234567890, "c": "\\\\ \\" '' %L \u00e9", "d": [null]}}', 'ledger',
+        CASE number WHEN 3 THEN '{{"a": 1.10}}'::jsonb END, 7
+    FROM generate_series(1, 3) number
+"""
+SAMPLE_COLUMNS = (
+    *("instance_id", "snapshot_at", "received_at", "app_version", "version_refused", "sequence", "metrics", "app_slug"),
+    *("leaves", "cursor"),
+)
+
+
 @dataclass(frozen=True)
 class Cte:
     """A CTE of a statement: `name AS [MATERIALIZED] (body)`. The main query has no name."""
@@ -174,6 +190,28 @@ def test_citus_plans_no_statement_of_the_intake() -> None:
     """They read and write snapshots by functions: with all their parts, planning takes longer than the batch."""
     assert {"intake.store_batch", "enrolment.register_batch", "enrolment.confirm_batch"} <= FREQUENT_STATEMENTS
     assert FREQUENT_STATEMENTS.isdisjoint(SNAPSHOT_STATEMENTS)
+
+
+@pytest.mark.parametrize("is_scaled", [False, True])
+def test_both_functions_that_insert_snapshots_store_the_same(database: str, is_scaled: bool) -> None:
+    """That of the scale file too, on one PostgreSQL: all columns as they are, and what is stored already not again."""
+    if is_scaled:
+        (function,) = (statement for statement in split_statements(SCALE) if "FUNCTION insert_snapshots" in statement)
+        execute(database, function)
+    columns = "SELECT attname::text FROM pg_attribute WHERE attrelid = 'snapshots'::regclass AND attnum > 0"
+    assert first_column(database, columns) == set(SAMPLE_COLUMNS)
+    execute(database, SAMPLES.format(columns=", ".join(SAMPLE_COLUMNS)))
+    execute(database, "CREATE TABLE samples AS TABLE snapshots")
+    execute(database, "DELETE FROM snapshots WHERE sequence IS DISTINCT FROM 1")
+    insert = "SELECT snapshot_at FROM insert_snapshots(ARRAY(SELECT ROW(s.*)::snapshots FROM samples s))"
+    assert first_column(database, insert) == first_column(
+        database, "SELECT snapshot_at FROM samples WHERE sequence IS DISTINCT FROM 1"
+    )
+    assert first_column(database, insert) == set()
+    rows = first_column(database, "SELECT row_to_json(s) FROM samples s")
+    assert first_column(database, "SELECT row_to_json(s) FROM snapshots s") == rows
+    assert len(rows) == 3
+    assert first_column(database, "SELECT count(*) FROM insert_snapshots('{}')") == {"0"}
 
 
 @pytest.mark.parametrize("version", load_migrations())
