@@ -130,10 +130,11 @@ def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
 @pytest.fixture(scope="session")
 def shared_server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """One server for all tests that share a server and its database."""
-    server = ServerProcess(tmp_path_factory.mktemp("running") / "data", {"SHM_DB_DSN": postgres})
-    server.start()
-    yield server
-    server.terminate()
+    with fresh_database(postgres) as dsn:
+        server = ServerProcess(tmp_path_factory.mktemp("running") / "data", {"SHM_DB_DSN": dsn})
+        server.start()
+        yield server
+        server.terminate()
 
 
 @pytest.fixture(scope="module")
