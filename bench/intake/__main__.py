@@ -15,12 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.intake import coordinator_run, wrk
+from bench.intake.disk import CHANGING_METRICS, SnapshotDisk, measure_disk
 from bench.intake.enrolments import measure_crowd, measure_enrolments
 from bench.intake.noop_processes import run_noop_server
 from bench.intake.runs import PairRunner, RunPair, Totals
 from bench.support import machine
 from bench.support.errors import InvalidRun
-from bench.support.fleet import Fleet, signed_bodies, snapshot_body
+from bench.support.fleet import Fleet, signed_bodies, snapshot_body, usual_metrics
 from bench.support.report import Samples, Table, print_line, print_target
 from bench.support.server import RunningServer, run_server, settings
 from shm.core.signals import exit_on_signals
@@ -36,6 +37,8 @@ MAX_COMMITS_P99 = 30.0
 MIN_ENROLMENT_RATIO = 0.25
 CROWD = 1_000
 MAX_CROWD_WAIT_S = 1.0
+ORIGINAL_ROW = 412  # bytes in PostgreSQL 18 for the same metrics
+MAX_ROW_RATIO = 1.25
 COLUMNS = (
     *(("connections", 11), ("no-op/s", 21), ("durable/s", 21), ("ratio", 16), ("p50 ms", 7), ("p99 ms", 7)),
     *(("cores: no-op", 12), ("server", 6), ("postgres", 8), ("wrk", 4)),
@@ -87,6 +90,7 @@ def measure(plan: Plan, folder: Path) -> None:
                 _print_cold(runner.run_pair(new_fleet, TARGET_CONNECTIONS, expected_rate=_rate(full_load)))
                 _print_targets(full_load, half_load, baselines)
                 _measure_enrolments(plan, server, folder, _rate(full_load))
+                _print_disk(measure_disk(server, runner, TARGET_CONNECTIONS, _rate(full_load)))
     if plan.dsn:
         coordinator_run.compare(plan.dsn, folder, plan.connections, FLEET_SIZE, plan.seconds, plan.rounds, totals)
     _print_totals(totals)
@@ -96,7 +100,7 @@ def _measure_baselines(plan: Plan, folder: Path, dsn: str, fleet: Fleet) -> Base
     """Before any other load."""
     signed = signed_bodies(fleet.installs[:VERIFIED_BODIES])
     verifications = machine.measure_verifications(signed, plan.baseline_s)
-    body = snapshot_body(fleet.installs[0].instance_id, datetime.now(UTC), 0)
+    body = snapshot_body(fleet.installs[0].instance_id, datetime.now(UTC), usual_metrics(0))
     fsync = machine.measure_fsyncs(folder, plan.baseline_s)
     commit = machine.measure_commits(dsn, body, plan.baseline_s)
     print_line(f"Ed25519 verification of the same {len(body)} bytes: {verifications:,.0f}/s on one core")
@@ -203,6 +207,21 @@ def _measure_enrolments(plan: Plan, server: RunningServer, folder: Path, snapsho
         f"{CROWD:,} new installs of one application at once: each request answered within {MAX_CROWD_WAIT_S:.0f} s",
         f"longest {max(waits):.2f} s",
         met=max(waits) < MAX_CROWD_WAIT_S,
+    )
+
+
+def _print_disk(disk: SnapshotDisk) -> None:
+    print_line(
+        f"bytes on disk for a stored snapshot of {CHANGING_METRICS} metrics that all change: row {disk.row:.0f}, "
+        f"indexes {disk.indexes:.0f}, series {disk.series:.0f}, totals and instances {disk.totals:.0f}; "
+        f"write-ahead log {disk.wal:,.0f}"
+    )
+    ratio = (disk.row + disk.indexes) / ORIGINAL_ROW
+    print_target(
+        f"row and indexes: at most {MAX_ROW_RATIO} of a row without an index in the original's table, "
+        f"{ORIGINAL_ROW} bytes",
+        f"{ratio:.2f}",
+        met=ratio <= MAX_ROW_RATIO,
     )
 
 

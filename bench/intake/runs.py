@@ -104,6 +104,10 @@ class PairRunner:
             postgres_cores=(postgres_after - postgres_before) / server.seconds,
         )
 
+    def run_server(self, fleet: Fleet, connections: int, expected_rate: float) -> None:
+        """Sends to the server only."""
+        self._run_server(self._sign(fleet, expected_rate, connections), connections, 0.0)
+
     def _run_server(self, requests: SignedRequests, connections: int, pause_ms: float) -> WrkRun:
         before = self._server.count_snapshots()
         run = run_wrk(self._server.url, requests, connections, self._seconds, pause_ms)

@@ -20,14 +20,13 @@ from bench.stall.attacks import Attack, Stranger
 from bench.support import machine
 from bench.support.errors import InvalidRun
 from bench.support.report import Table, print_line, print_target
-from bench.support.server import RunningServer, run_server, settings
+from bench.support.server import run_server, settings
 from shm.core.signals import exit_on_signals
 
 HONEST = 4
 INTERVAL_S = 0.04  # between two snapshots of an honest install: together a hundred a second
 QUIET_S = 5.0  # of the first row, and of each attack at least
 MAX_WAIT_MS = 250.0
-ROLL_UP_TIMEOUT_S = 900
 COLUMNS = (("strangers", 44), ("took s", 7), ("snapshots", 9), ("p50 ms", 7), ("p99 ms", 7), ("worst ms", 9))
 
 
@@ -91,16 +90,6 @@ def _act(attack: Attack, errors: list[Exception]) -> None:
         errors.append(error)
 
 
-def wait_until_rolled_up(server: RunningServer) -> None:
-    """Waits until all snapshots are in the series. Raises InvalidRun if that takes too long."""
-    deadline = time.monotonic() + ROLL_UP_TIMEOUT_S
-    behind = "SELECT count(*) FROM snapshots WHERE cursor > (SELECT cursor FROM series_head)"
-    while server.fetch_value(behind) != "0":
-        if time.monotonic() > deadline:
-            raise InvalidRun(f"The series were not complete within {ROLL_UP_TIMEOUT_S} s.")
-        time.sleep(0.5)
-
-
 def run(data_dir: Path, rows: int) -> None:
     """Measures and prints everything. Raises InvalidRun if a figure would be wrong."""
     with run_server(data_dir, 1) as server:
@@ -121,7 +110,7 @@ def run(data_dir: Path, rows: int) -> None:
         table = Table(*COLUMNS)
         for name, prepare in plans:
             strangers = prepare()
-            wait_until_rolled_up(server)
+            server.wait_until_rolled_up()
             worst.append(measure(table, honest, name, strangers))
         for (name, _), wait in zip(plans[1:], worst[1:], strict=True):
             print_target(f"{name}: longest wait under {MAX_WAIT_MS:.0f} ms", f"{wait:.0f} ms", met=wait < MAX_WAIT_MS)

@@ -4,11 +4,12 @@ import json
 import multiprocessing
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import nacl.bindings
 import psycopg2
@@ -16,8 +17,7 @@ import psycopg2
 from shm.db.statements import expand_parts
 
 SEED_SQL = expand_parts((Path(__file__).parent / "fleet.sql").read_text(encoding="utf-8"))
-FIRST_SNAPSHOT_AGE = timedelta(days=7)  # within the 30 days that a server accepts
-SNAPSHOT_INTERVAL = timedelta(seconds=1)  # between two snapshots of an install; no bench reaches the present
+FIRST_SNAPSHOT_AGE = timedelta(days=7)  # within the 30 days that a server accepts; no bench reaches the present
 
 # About 20 metrics, with the system metrics that clients add: a body of 700 bytes.
 METRICS = {
@@ -46,6 +46,14 @@ METRICS = {
 }
 
 
+Metrics = Callable[[int], dict[str, Any]]  # of a snapshot, by its number
+
+
+def usual_metrics(number: int) -> dict[str, Any]:
+    """Metrics of a usual application, of which one changes."""
+    return {"invoices_sent": number} | METRICS
+
+
 @dataclass(frozen=True, slots=True)
 class Install:
     """An ID and its key pair; `secret` in libsodium's format."""
@@ -69,10 +77,12 @@ class SignedRequests:
 
 
 class Fleet:
-    """Active installs of one application. They take turns in sending; snapshots of one install are one second apart."""
+    """Active installs of one application. They take turns in sending; snapshots of one install are `interval` apart."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, metrics: Metrics = usual_metrics, interval: timedelta = timedelta(seconds=1)) -> None:
         self.installs = [make_install() for _ in range(size)]
+        self._metrics = metrics
+        self._interval = interval
         self._first_snapshot_at = datetime.now(UTC) - FIRST_SNAPSHOT_AGE
         self._next = 0
 
@@ -108,17 +118,17 @@ class Fleet:
     def _line(self, index: int) -> bytes:
         turn, position = divmod(index, len(self.installs))
         install = self.installs[position]
-        body = snapshot_body(install.instance_id, self._first_snapshot_at + turn * SNAPSHOT_INTERVAL, index)
+        body = snapshot_body(install.instance_id, self._first_snapshot_at + turn * self._interval, self._metrics(index))
         signature = nacl.bindings.crypto_sign(body, install.secret)[: nacl.bindings.crypto_sign_BYTES]
         return b"%s %s %s\n" % (install.instance_id.encode(), signature.hex().encode(), body)
 
 
-def snapshot_body(instance_id: str, at: datetime, number: int) -> bytes:
-    """The body of a snapshot, with `number` as a counter."""
+def snapshot_body(instance_id: str, at: datetime, metrics: dict[str, Any]) -> bytes:
+    """The body of a snapshot."""
     body = {
         "instance_id": instance_id,
         "timestamp": at.strftime("%Y-%m-%dT%H:%M:%S.%f") + "003Z",  # nanoseconds, as the Go client sends them
-        "metrics": {"invoices_sent": number} | METRICS,
+        "metrics": metrics,
         "app_version": "1.4.2",
     }
     return json.dumps(body, separators=(",", ":")).encode()
@@ -127,7 +137,7 @@ def snapshot_body(instance_id: str, at: datetime, number: int) -> bytes:
 def signed_bodies(installs: Sequence[Install]) -> Iterator[tuple[bytes, bytes]]:
     """The public key of each install, with a signed body."""
     for number, install in enumerate(installs):
-        body = snapshot_body(install.instance_id, datetime.now(UTC), number)
+        body = snapshot_body(install.instance_id, datetime.now(UTC), usual_metrics(number))
         yield install.public, nacl.bindings.crypto_sign(body, install.secret)
 
 

@@ -15,6 +15,7 @@ from shm.auth.token_file import TOKEN_FILE
 from shm.db.embedded import EmbeddedPostgres
 
 SETTLE_TIMEOUT_S = 30
+ROLL_UP_TIMEOUT_S = 900
 SETTLE_INTERVAL_S = 0.3  # requests in flight when wrk stops are stored by then, or the count still changes
 UNLIMITED = {
     "SHM_RATELIMIT_ENABLED": "false",  # one address sends for the whole fleet, faster than any limit
@@ -60,6 +61,15 @@ class RunningServer:
             previous = count
             time.sleep(SETTLE_INTERVAL_S)
         return count
+
+    def wait_until_rolled_up(self) -> None:
+        """Waits until all snapshots are in the series. Raises InvalidRun if that takes too long."""
+        deadline = time.monotonic() + ROLL_UP_TIMEOUT_S
+        behind = "SELECT count(*) FROM snapshots WHERE cursor > (SELECT cursor FROM series_head)"
+        while self.fetch_value(behind) != "0":
+            if time.monotonic() > deadline:
+                raise InvalidRun(f"The series were not complete within {ROLL_UP_TIMEOUT_S} s.")
+            time.sleep(0.5)
 
     def cpu_seconds(self) -> tuple[float, float]:
         """CPU time so far: of the server's processes, and of the embedded PostgreSQL's."""
