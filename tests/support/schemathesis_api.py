@@ -39,7 +39,7 @@ CONFIG = {
             for path in STRICTER_THAN_SCHEMA
         ),
         *({"include-path": path, "checks": {"negative_data_rejection": {"enabled": False}}} for path in LENIENT),
-    ]
+    ],
 }
 
 # Schemathesis cannot read the response to an upgrade. `test_openapi` and `test_feed` request it.
