@@ -15,11 +15,13 @@
 SELECT pg_try_advisory_lock({repair_lock}) AS is_acquired;
 
 -- name: set_plans
--- Settings of the session: plans for whole results, and sums in hash tables of at most 256 MB. PostgreSQL overestimates
--- their number of groups and would sort millions of rows on disk.
+-- Settings of the session: plans for whole results, with joins and sums in hash tables of at most 256 MB. PostgreSQL
+-- overestimates the number of groups, and would sort millions of rows on disk. It underestimates the rows of joins, and
+-- would compare each install with each other.
 SELECT
     set_config('cursor_tuple_fraction', '1', FALSE), set_config('work_mem', '64MB', FALSE),
-    set_config('hash_mem_multiplier', '4', FALSE), set_config('enable_sort', 'off', FALSE);
+    set_config('hash_mem_multiplier', '4', FALSE), set_config('enable_sort', 'off', FALSE),
+    set_config('enable_nestloop', 'off', FALSE);
 
 -- name: select_series_settings
 -- The active window, and whether the series were computed with another one.

@@ -51,11 +51,17 @@ class Load:
     """`senders` installs of one application on some servers, each with one request in flight at any time."""
 
     def __init__(
-        self, urls: Sequence[str], senders: int, metrics: Metrics = default_metrics, rest_s: float = 0.0
+        self,
+        urls: Sequence[str],
+        senders: int,
+        metrics: Metrics = default_metrics,
+        rest_s: float = 0.0,
+        retry_pause_s: float = RETRY_PAUSE_S,
     ) -> None:
         self.senders = senders
         self._urls = urls
         self._rest_s = rest_s  # the pause of a sender after each acknowledged snapshot
+        self._retry_pause_s = retry_pause_s
         self._metrics = metrics
         self._installs = [Install(urls[number % len(urls)]) for number in range(senders)]
         for install in self._installs:
@@ -70,6 +76,7 @@ class Load:
         self.refusals: Counter[str] = Counter()
         self.faults: list[str] = []  # responses other than 202, and 503 with Retry-After
         self.bytes_sent = 0
+        self.max_attempts = 0  # requests for one snapshot until it was acknowledged
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -112,18 +119,21 @@ class Load:
         connections = {
             url: http.client.HTTPConnection(urlsplit(url).netloc, timeout=RESPONSE_TIMEOUT_S) for url in self._urls
         }
-        number, body, at = 0, b"", datetime.now(UTC)
+        number, body, at, attempts = 0, b"", datetime.now(UTC), 0
         for url in itertools.islice(urls, MAX_REQUESTS):
             if not body:
                 number, at = number + 1, datetime.now(UTC)
                 body = install.snapshot_body(self._metrics(number), at)
                 self.sent[install.instance_id, at] = body
+                attempts = 0
+            attempts += 1
             if self._is_acknowledged(install, body, url, connections[url]):
                 self.acknowledged.append((install.instance_id, at))
+                self.max_attempts = max(self.max_attempts, attempts)
                 body = b""
                 if self._rest_s:
                     self._stopped.wait(self._rest_s)
-            elif self._stopped.wait(RETRY_PAUSE_S):
+            elif self._stopped.wait(self._retry_pause_s):
                 break
             if self._stopped.is_set():
                 break
