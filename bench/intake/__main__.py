@@ -90,7 +90,7 @@ def measure(plan: Plan, folder: Path) -> None:
                 _print_cold(runner.run_pair(new_fleet, TARGET_CONNECTIONS, expected_rate=_rate(full_load)))
                 _print_targets(full_load, half_load, baselines)
                 _measure_enrolments(plan, server, folder, _rate(full_load))
-                _print_disk(measure_disk(server, runner, TARGET_CONNECTIONS, _rate(full_load)))
+                _print_disk(measure_disk(server, runner, TARGET_CONNECTIONS, 2 * _rate(full_load)))  # smaller bodies
     if plan.dsn:
         coordinator_run.compare(plan.dsn, folder, plan.connections, FLEET_SIZE, plan.seconds, plan.rounds, totals)
     _print_totals(totals)
