@@ -8,7 +8,6 @@ apply to trusted proxies.
 
 import asyncio
 import hashlib
-import ipaddress
 import logging
 import math
 import secrets
@@ -19,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from shm.auth.addresses import limited_bytes, parse_address
 from shm.core.errors import TooMany
 from shm.core.setting_types import Network
 from shm.core.settings import Settings
@@ -30,8 +30,6 @@ MAX_VALID_TOKENS = 1_000  # valid tokens that bypass a ban
 MAX_REPLAYS = 10_000  # hashes of repeated snapshots; an older one costs a transaction once more
 HOUR_S = 3_600.0
 MAX_HOPS = 20  # addresses of X-Forwarded-For that are parsed
-IPV6_PREFIX = 64  # the smallest network of one customer, who can use all of its addresses
-NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # translators put a client's IPv4 address into the last 32 bits
 
 K = TypeVar("K")
 Clock = Callable[[], float]
@@ -199,7 +197,7 @@ class RateLimiter:
 
     def _find_client(self, peer: str, forwarded: list[str]) -> Network | None:
         hops = [hop.strip() for value in forwarded for hop in value.split(",")][-MAX_HOPS:]
-        client = _parse_address(peer)
+        client = parse_address(peer)
         if hops and not self._is_trusted(client) and not self._has_warned_of_proxy:
             self._has_warned_of_proxy = True
             logger.warning(
@@ -207,18 +205,18 @@ class RateLimiter:
                 "behind a proxy that is not listed there, all instances share one rate limit"
             )
         while hops and self._is_trusted(client):
-            forwarded_address = _parse_address(hops.pop())
+            forwarded_address = parse_address(hops.pop())
             if forwarded_address is None:
                 break
             client = forwarded_address
         return client
 
     def _hash(self, client: Network | None) -> bytes:
-        return hashlib.blake2b(_to_bytes(client), key=self._hash_key, digest_size=16).digest()
+        return hashlib.blake2b(limited_bytes(client), key=self._hash_key, digest_size=16).digest()
 
     def hash_peer(self, peer: str) -> bytes | None:
         """The address of a connection as a keyed hash; None for a trusted proxy, which connects for many clients."""
-        return None if self._is_trusted(_parse_address(peer)) else self.hash_address(peer, [])
+        return None if self._is_trusted(parse_address(peer)) else self.hash_address(peer, [])
 
     def take_address(self, address: bytes | None) -> RateLimitStatus | None:
         """Takes from the budget of an address, for register, activate and the actions. None if no limit applies.
@@ -356,42 +354,3 @@ class RateLimiter:
 
 def _too_many(status: RateLimitStatus, detail: str) -> TooMany:
     return TooMany("rate_limited", detail, math.ceil(status.retry_after_s), status.headers())
-
-
-def _parse_address(text: str) -> Network | None:
-    """An address as a network of one, without a zone; an IPv4-mapped IPv6 address as IPv4. None for anything else."""
-    try:
-        address = ipaddress.ip_address(_without_port(text).partition("%")[0])
-    except ValueError:
-        return None
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return ipaddress.ip_network(address)
-
-
-def _without_port(text: str) -> str:
-    """Removes the port that some proxies write: `192.0.2.7:5678`, `[2001:db8::1]:5678`."""
-    if text.startswith("["):
-        return text[1:].partition("]")[0]
-    return text.partition(":")[0] if text.count(":") == 1 else text
-
-
-def _to_bytes(network: Network | None) -> bytes:
-    """What counts as one address everywhere: an IPv4 address, or a network of 64 bits of IPv6."""
-    if network is None:
-        return b""
-    address = network.network_address
-    if isinstance(address, ipaddress.IPv6Address):
-        address = _embedded_ipv4(address) or address
-    return address.packed if address.version == 4 else address.packed[: IPV6_PREFIX // 8]
-
-
-def _embedded_ipv4(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The client's IPv4 address in an IPv6 address of NAT64, 6to4 or Teredo.
-
-    With 6to4 one IPv4 address has 65,536 networks of 64 bits. With the others many clients share one. It is used for
-    limits only: a client may choose it, so it never makes an address a trusted proxy.
-    """
-    if address in NAT64:
-        return ipaddress.IPv4Address(address.packed[-4:])
-    return address.sixtofour or (address.teredo and address.teredo[1])
