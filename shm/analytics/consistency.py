@@ -1,7 +1,7 @@
 """Compares derived data with its sources, which end in the raw snapshots, and repairs the derived data from them.
 
-The comparisons are in `sql/queries/check.sql`. Each is one statement, so it is correct while servers write. This module
-compares the ranks of versions, because Python computes them.
+The comparisons are in `sql/queries/check.sql`. Each is one statement, so it is correct while servers write. The repairs
+are in `repair.sql`, under the same names. This module compares the ranks of versions, because Python computes them.
 Differences are read in pages and are not kept in memory, so their number is not limited.
 """
 
@@ -123,7 +123,7 @@ async def find_differences(database: Database, progress: Progress) -> Report:
 async def open_repairer(database: Database) -> AsyncIterator["Repairer | None"]:
     """Yields the only repairer of the database; None if another process repairs it."""
     async with _open_connection(database) as connection:
-        yield Repairer(connection) if await connection.fetch_value(bool, "check.try_repair_lock") else None
+        yield Repairer(connection) if await connection.fetch_value(bool, "repair.try_lock") else None
 
 
 class Repairer:
@@ -158,7 +158,7 @@ class Repairer:
     async def _repair_page(self, name: str, page: list[Difference]) -> bool:
         """Repairs a page of differences. Returns whether any of them still existed."""
         rows = msgspec.json.encode([difference.repair_row for difference in page]).decode()
-        return await self._connection.execute(f"check.repair_{name}", rows=rows) > 0
+        return await self._connection.execute(f"repair.{name}", rows=rows) > 0
 
 
 @asynccontextmanager
@@ -192,5 +192,5 @@ async def _compare(connection: Connection, name: str) -> AsyncIterator[list[Diff
             yield [STALE]
             return
         parameters["active_window"] = series.active_window
-    async for page in connection.fetch_pages(Difference, f"check.find_{name}", PAGE_ROWS, **parameters):
+    async for page in connection.fetch_pages(Difference, f"check.{name}", PAGE_ROWS, **parameters):
         yield page

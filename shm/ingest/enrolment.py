@@ -167,7 +167,7 @@ class EnrolmentWriter:
 
     async def _rank(self, instance_id: str, version: str) -> None:
         row = {"instance_id": instance_id, "app_version": version, "version_rank": version_rank(version)}
-        await self._database.execute("check.repair_ranks", rows=_encode([row]))
+        await self._database.execute("repair.ranks", rows=_encode([row]))
 
 
 def _encode(rows: Sequence[object]) -> str:

@@ -1,18 +1,8 @@
 -- Comparisons of derived data with its sources. A comparison is one statement, so both of its sides are of one moment,
 -- and concurrent writes do not affect it. On a cluster the workers' side is of a later moment: the comparisons that this
--- concerns leave out what changed after `until`, a cursor up to which all snapshots are visible. Its rows are the differences: the table, the row's key, the actual and the
--- expected value (as text, cut), and the input of the statement `repair_…` (`repair_row`).
---
--- A repair computes each row that differs anew from its source. Leaves, instances, versions and absences have a short
--- source, which the repair reads under the lock of the table's writers. The source of a tally or of an hour is all instances or all
--- snapshots of an application, too long to read under a lock that every install waits for. The comparison has computed
--- the new sum without a lock; the repair adds what the old one lacks, although others have written since. Each of their
--- statements changes the sum by the same amount as its source, so the difference between the two stays the same until
--- it is added. It must be added only once: `try_repair_lock` ensures that one session repairs at a time.
-
--- name: try_repair_lock
--- Whether this session is now the only one that repairs. The lock ends with the session's connection.
-SELECT pg_try_advisory_lock({repair_lock}) AS is_acquired;
+-- concerns leave out what changed after `until`, a cursor up to which all snapshots are visible.
+-- The rows are the differences: the table, the row's key, the actual and the expected value (as text, cut), and the input
+-- of the statement of the same name in repair.sql (`repair_row`).
 
 -- name: set_plans
 -- Settings of the session: plans for whole results, with joins and sums in hash tables of at most 256 MB. PostgreSQL
@@ -27,7 +17,7 @@ SELECT
 -- The active window, and whether the series were computed with another one.
 SELECT settings.active_window, h.stale FROM settings CROSS JOIN series_head h;
 
--- name: find_orphans
+-- name: orphans
 -- Snapshots of no instance. No foreign key prevents them: it would read the instance again for each stored row, and a
 -- distributed table cannot refer to a local one.
 WITH stored AS MATERIALIZED (
@@ -45,22 +35,9 @@ WHERE
     AND NOT EXISTS (SELECT FROM instances i WHERE i.instance_id = s.instance_id)
     AND NOT EXISTS (SELECT FROM removals r WHERE r.instance_id = s.instance_id AND r.cursor > %(until)s::bigint);
 
--- name: repair_orphans
--- Deletes these snapshots, but none that has been stored since.
-SELECT pg_advisory_xact_lock({rollup_lock});
-WITH orphans AS MATERIALIZED (
-    SELECT listed.instance_id, listed.cursor
-    FROM jsonb_to_recordset(%(rows)s::jsonb) AS listed (instance_id uuid, cursor bigint)
-    WHERE NOT EXISTS (SELECT FROM instances i WHERE i.instance_id = listed.instance_id)
-)
-DELETE FROM snapshots s
-USING orphans o
-WHERE s.instance_id = o.instance_id AND s.cursor <= o.cursor
-RETURNING 1 AS repaired;
-
--- name: find_leaves
+-- name: leaves
 -- Raw snapshots whose leaves are not those of their metrics that were aggregated. Most metrics are flat and equal to
--- their leaves. A look for members that are no leaves takes a fraction of the time of flattening.
+-- their leaves. A search for members that `flatten_metrics` changes or omits takes a fraction of the time of flattening.
 WITH unequal AS MATERIALIZED (
     SELECT
         instance_id, snapshot_at, app_slug, cursor, coalesce(leaves, metrics) AS stored,
@@ -96,26 +73,7 @@ SELECT
     jsonb_build_object('instance_id', instance_id, 'snapshot_at', snapshot_at) AS repair_row
 FROM compared;
 
--- name: repair_leaves
--- Sets the leaves of these snapshots from their metrics.
-SELECT pg_advisory_xact_lock({writers_lock});
-WITH unequal AS MATERIALIZED (
-    SELECT
-        s.instance_id, s.snapshot_at, s.app_slug, s.cursor, coalesce(s.leaves, s.metrics) AS stored,
-        flatten_metrics(s.metrics) AS flattened
-    FROM jsonb_to_recordset(%(rows)s::jsonb) AS listed (instance_id uuid, snapshot_at timestamptz)
-    JOIN snapshots s ON s.instance_id = listed.instance_id AND s.snapshot_at = listed.snapshot_at
-),
--- use: expected_leaves
-done AS (
-    SELECT FROM unequal
-)
-UPDATE snapshots s SET leaves = nullif(e.leaves, s.metrics)
-FROM expected_leaves e
-WHERE s.instance_id = e.instance_id AND s.snapshot_at = e.snapshot_at
-RETURNING 1 AS repaired;
-
--- name: find_instances
+-- name: instances
 -- Instances whose current snapshot is not their newest raw one, or whose evaluated columns contradict the settings.
 -- These columns are not compared if time has just changed them or is about to: the refresh will write them. Instances
 -- that are being erased have lost snapshots already. Those that changed after `until` are left out.
@@ -164,71 +122,11 @@ SELECT
     jsonb_build_object('instance_id', instance_id) AS repair_row
 FROM compared;
 
--- name: repair_instances
--- Sets the current snapshot of these instances to their newest raw one, evaluates them again, updates the tallies, and
--- sends the instances through the feed.
-SELECT pg_advisory_xact_lock({writers_lock});
-SELECT pg_notify('shm_feed', '');
-WITH listed AS MATERIALIZED (
-    SELECT DISTINCT instance_id FROM jsonb_to_recordset(%(rows)s::jsonb) AS listed_rows (instance_id uuid)
-),
--- use: raw_history
-before AS MATERIALIZED (
-    SELECT * FROM instance_states WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM listed))
-),
-newest_snapshots AS MATERIALIZED (
-    SELECT DISTINCT ON (instance_id) instance_id, snapshot_at, app_slug, metrics, leaves
-    FROM snapshots
-    WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM before))
-    ORDER BY instance_id, snapshot_at DESC
-),
--- use: expected_state
--- use: deltas
--- use: tallies_updated
-numbered AS MATERIALIZED (
-    SELECT p.*, head.cursor + row_number() OVER (ORDER BY p.instance_id) AS cursor
-    FROM evaluated p
-    CROSS JOIN feed_head head
-),
-feed_advanced AS (
-    UPDATE feed_head SET cursor = cursor + (SELECT count(*) FROM numbered)
-    WHERE EXISTS (SELECT FROM numbered)
-)
-UPDATE instances i SET
-    snapshot_at = p.snapshot_at,
-    metrics = p.metrics,
-    leaves = nullif(p.leaves, p.metrics),
--- use: evaluated_columns
-    cursor = p.cursor
-FROM numbered p
-WHERE i.instance_id = p.instance_id
-RETURNING 1 AS repaired;
-
 -- name: select_version_ranks
 -- The version of every instance with its stored rank. Python computes the expected rank.
 SELECT instance_id, app_version, version_rank FROM instances;
 
--- name: repair_ranks
--- Sets the rank of these instances, if they still have that version, and sends them through the feed.
-SELECT pg_advisory_xact_lock({writers_lock});
-WITH numbered AS MATERIALIZED (
-    SELECT i.instance_id, n.version_rank, head.cursor + row_number() OVER (ORDER BY i.instance_id) AS cursor
-    FROM jsonb_to_recordset(%(rows)s::jsonb) AS n (instance_id uuid, app_version text, version_rank text)
-    JOIN instances i ON i.instance_id = n.instance_id AND i.app_version = n.app_version
-    CROSS JOIN feed_head head
-    WHERE i.version_rank <> n.version_rank
-),
-feed_advanced AS (
-    UPDATE feed_head SET cursor = cursor + (SELECT count(*) FROM numbered)
-    WHERE EXISTS (SELECT FROM numbered)
-    RETURNING pg_notify('shm_feed', cursor::text)
-)
-UPDATE instances i SET version_rank = n.version_rank, cursor = n.cursor
-FROM numbered n
-WHERE i.instance_id = n.instance_id
-RETURNING 1 AS repaired;
-
--- name: find_tallies
+-- name: tallies
 -- Tallies that are not the sums over the present instances. With every instance in `before` and none in `after`,
 -- `deltas` are the negated sums.
 WITH before AS NOT MATERIALIZED (
@@ -273,34 +171,7 @@ WHERE
     OR counted_instances <> true_counted_instances
 ORDER BY app_slug, metric_type, key, value;
 
--- name: repair_tallies
--- Adds these differences to the tallies; the feed sends the KPIs that change.
-SELECT pg_advisory_xact_lock({writers_lock});
-WITH deltas AS MATERIALIZED (
-    SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS listed_rows (
-        app_slug text, metric_type text, key text, value text, total numeric, instances bigint, counted_total numeric,
-        counted_instances bigint
-    )
-),
--- use: tallies_updated
-feed_advanced AS (
-    UPDATE feed_head SET cursor = cursor + (SELECT count(DISTINCT app_slug) FROM deltas)
-    WHERE EXISTS (SELECT FROM deltas)
-    RETURNING cursor, pg_notify('shm_feed', cursor::text)
-),
-apps_changed AS (
-    INSERT INTO app_changes (app_slug, cursor)
-    SELECT m.app_slug, f.cursor + 1 - row_number() OVER (ORDER BY m.app_slug)
-    FROM (SELECT DISTINCT app_slug FROM deltas) m
-    CROSS JOIN feed_advanced f
-    ON CONFLICT (app_slug) DO UPDATE SET cursor = excluded.cursor
-),
-done AS (
-    SELECT FROM deltas
-)
-SELECT 1 AS repaired FROM done;
-
--- name: find_series
+-- name: series
 -- Hours and closed days whose values are not those of the rolled-up raw snapshots. If raw snapshots have been dropped,
 -- the comparison begins at the first midnight at which none of them counts any more (`since`). The run of each of them
 -- ended within the active window, so all snapshots that count later are stored. The hour that ends at this midnight is
@@ -399,30 +270,7 @@ SELECT
 FROM compared
 ORDER BY table_name, app_slug, metric_type, key, value, at;
 
--- name: repair_series
--- Adds these differences to the series, unless the active window has changed since they were found.
-SELECT pg_advisory_xact_lock({rollup_lock});
-WITH listed AS MATERIALIZED (
-    SELECT listed_rows.*
-    FROM jsonb_to_recordset(%(rows)s::jsonb) AS listed_rows (
-        table_name text, app_slug text, metric_type text, key text, value text, at timestamptz, total numeric,
-        instances bigint, active_window interval
-    )
-    JOIN settings USING (active_window)
-),
-hours AS (
-    SELECT app_slug, metric_type, key, value, at, total, instances FROM listed WHERE table_name = 'series_hours'
-),
-days AS (
-    SELECT app_slug, metric_type, key, value, at, total, instances FROM listed WHERE table_name = 'series_days'
-),
--- use: series_updated
-done AS (
-    SELECT FROM listed
-)
-SELECT 1 AS repaired FROM done;
-
--- name: find_versions
+-- name: versions
 -- Times at which installs first reported versions, if the raw snapshots contradict them. The rolled-up snapshots
 -- determine the latest possible time, and all snapshots the earliest. Times before the oldest stored raw snapshots are
 -- accepted.
@@ -465,42 +313,7 @@ WHERE
     OR (first_at = true_first_at AND app_slug <> true_app_slug)
 ORDER BY instance_id, app_version;
 
--- name: repair_versions
--- Sets these rows from the raw snapshots, and deletes those that no snapshot supports.
-SELECT pg_advisory_xact_lock({rollup_lock});
-WITH listed AS MATERIALIZED (
-    SELECT DISTINCT instance_id, app_version
-    FROM jsonb_to_recordset(%(rows)s::jsonb) AS listed_rows (instance_id uuid, app_version text)
-),
-reported AS MATERIALIZED (
-    SELECT DISTINCT ON (n.instance_id, n.app_version)
-        n.instance_id, n.app_version, s.app_slug, s.snapshot_at AS first_at
-    FROM listed n
-    JOIN snapshots s ON s.instance_id = n.instance_id AND s.app_version = n.app_version AND NOT s.version_refused
-    WHERE s.instance_id = ANY(ARRAY(SELECT instance_id FROM listed))
-    ORDER BY n.instance_id, n.app_version, s.snapshot_at
-),
-gone AS (
-    DELETE FROM versions_seen v
-    USING listed n
-    WHERE
-        v.instance_id = n.instance_id AND v.app_version = n.app_version
-        AND NOT EXISTS (
-            SELECT FROM reported r WHERE r.instance_id = v.instance_id AND r.app_version = v.app_version
-        )
-    RETURNING 1
-),
-made AS (
-    INSERT INTO versions_seen (instance_id, app_version, app_slug, first_at)
-    SELECT instance_id, app_version, app_slug, first_at FROM reported
-    ON CONFLICT (instance_id, app_version) DO UPDATE SET app_slug = excluded.app_slug, first_at = excluded.first_at
-    RETURNING 1
-)
-SELECT 1 AS repaired FROM gone
-UNION ALL
-SELECT 1 FROM made;
-
--- name: find_absences
+-- name: absences
 -- Absences that ended before they began, or of no instance.
 SELECT
     'absences' AS table_name,
@@ -513,15 +326,7 @@ LEFT JOIN instances i ON i.instance_id = a.instance_id
 WHERE i.instance_id IS NULL OR a.lost_at > a.returned_at
 ORDER BY a.lost_at, a.instance_id;
 
--- name: repair_absences
--- Deletes these absences.
-SELECT pg_advisory_xact_lock({writers_lock});
-DELETE FROM absences a
-USING jsonb_to_recordset(%(rows)s::jsonb) AS listed (instance_id uuid, lost_at timestamptz)
-WHERE a.instance_id = listed.instance_id AND a.lost_at = listed.lost_at
-RETURNING 1 AS repaired;
-
--- name: find_distributions
+-- name: distributions
 -- Stored distributions that are not those of the values at their time. They can be computed again while no instance of
 -- their application has changed since: all others are left out.
 WITH newest AS MATERIALIZED (
@@ -581,13 +386,3 @@ SELECT
     jsonb_build_object('app_slug', app_slug, 'counted_only', counted_only, 'key', key, 'cursor', cursor) AS repair_row
 FROM compared
 ORDER BY app_slug, counted_only, key;
-
--- name: repair_distributions
--- Deletes these distributions, unless they have been computed again since. The next request computes them.
-DELETE FROM distributions d
-USING
-    jsonb_to_recordset(%(rows)s::jsonb) AS listed (app_slug text, counted_only boolean, key text, cursor bigint)
-WHERE
-    d.app_slug = listed.app_slug AND d.counted_only = listed.counted_only AND d.key = listed.key
-    AND d.cursor = listed.cursor
-RETURNING 1 AS repaired;

@@ -229,8 +229,8 @@ def test_the_parsers_of_these_tests_recognize_the_statements() -> None:
     assert store[1].is_materialized
     assert tables(store, READS.findall(store[1].body)) == {"instances"}
     assert sum("snapshots" in CHANGES.findall(part.body) for part in ctes(body("erasure.delete_page"))) == 1
-    assert {"health.probe_write", "series.roll_up", "check.find_instances"} <= set(SNAPSHOT_STATEMENTS)
-    assert SNAPSHOT_ASSIGNMENTS.findall(body("check.repair_leaves"))
+    assert {"health.probe_write", "series.roll_up", "check.instances"} <= set(SNAPSHOT_STATEMENTS)
+    assert SNAPSHOT_ASSIGNMENTS.findall(body("repair.leaves"))
 
 
 @pytest.mark.cluster

@@ -19,7 +19,7 @@ WITH_WRITERS_LOCK = {"series.select_settled_cursor"}  # it waits until all that 
 WITHOUT_WRITERS_LOCK = {  # they change nothing that tallies depend on
     "erasure.delete_page",
     "instances.end_series",
-    "check.repair_orphans",
+    "repair.orphans",
     "bulk.move_snapshots",
 }
 
