@@ -141,7 +141,8 @@ refusals_recorded AS (
 moving_snapshots AS MATERIALIZED (
     SELECT instance_id, snapshot_at, app_slug, coalesce(leaves, metrics) AS leaves
     FROM find_snapshots(
-        ARRAY(SELECT instance_id FROM moving ORDER BY instance_id), ARRAY(SELECT snapshot_at FROM moving ORDER BY instance_id)
+        ARRAY(SELECT instance_id FROM moving ORDER BY instance_id),
+        ARRAY(SELECT snapshot_at FROM moving ORDER BY instance_id)
     )
 ),
 moved AS MATERIALIZED (

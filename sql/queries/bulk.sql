@@ -246,13 +246,14 @@ moved AS MATERIALIZED (
 runs AS MATERIALIZED (
     SELECT
         %(app_slug)s::text AS app_slug, CASE WHEN version_refused THEN NULL ELSE app_version END AS app_version, leaves,
-        snapshot_at AS starts_at,
-        TRUE AS was_rolled, ends_at AS ended_at, FALSE AS is_rolled, NULL::timestamptz AS ends_at
+        snapshot_at AS starts_at, TRUE AS was_rolled, ends_at AS ended_at, FALSE AS is_rolled,
+        NULL::timestamptz AS ends_at
     FROM moved
     WHERE is_rolled
     UNION ALL
     SELECT
-        %(into_slug)s::text, CASE WHEN new_version_refused THEN NULL ELSE app_version END, new_leaves, snapshot_at, FALSE, NULL, TRUE, ends_at
+        %(into_slug)s::text, CASE WHEN new_version_refused THEN NULL ELSE app_version END, new_leaves, snapshot_at,
+        FALSE, NULL, TRUE, ends_at
     FROM moved
     WHERE is_rolled
 ),

@@ -54,8 +54,8 @@ SELECT
 FROM sorted
 WHERE instances > 0
 ON CONFLICT (app_slug, counted_only, key) DO UPDATE SET
-    instances = excluded.instances, as_of = excluded.as_of, cursor = excluded.cursor, min = excluded.min, p50 = excluded.p50,
-    p90 = excluded.p90, max = excluded.max
+    instances = excluded.instances, as_of = excluded.as_of, cursor = excluded.cursor, min = excluded.min,
+    p50 = excluded.p50, p90 = excluded.p90, max = excluded.max
 RETURNING key;
 
 -- name: delete_unused

@@ -15,36 +15,28 @@ class TcpBalancer:
     def __init__(self, ports: Sequence[int]) -> None:
         self._ports = list(ports)
         self._next = 0
+        self._listening = threading.Event()
         self.port = 0
 
     @contextmanager
     def running(self) -> Iterator["TcpBalancer"]:
         """Listens during the context."""
-        loop, listening = asyncio.new_event_loop(), threading.Event()
-
-        async def serve() -> None:
-            server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-            self.port = server.sockets[0].getsockname()[1]
-            listening.set()
-            await server.serve_forever()
-
-        def run() -> None:
-            serving = loop.create_task(serve())
-            loop.run_forever()
-            serving.cancel()
-            for open_task in asyncio.all_tasks(loop):
-                open_task.cancel()
-            loop.run_until_complete(asyncio.gather(*asyncio.all_tasks(loop), return_exceptions=True))
-            loop.close()
-
-        thread = threading.Thread(target=run)
+        thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
         thread.start()
-        assert listening.wait(START_TIMEOUT_S)
+        assert self._listening.wait(START_TIMEOUT_S)
         try:
             yield self
         finally:
-            loop.call_soon_threadsafe(loop.stop)
+            self._loop.call_soon_threadsafe(self._ended.set)
             thread.join()
+
+    async def _serve(self) -> None:
+        self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        self._listening.set()
+        await self._ended.wait()
+        server.close()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
