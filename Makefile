@@ -50,7 +50,7 @@ bench-read: .venv/.ready  ## measure reads at 10,000 and 1,000,000 instances, in
 bench-feed: .venv/.ready  ## measure the feed's latency: 1,000 subscribers, 1,000 snapshots a second, in about six minutes
 	@$(BIN)/python -m bench.feed
 
-bench-stall: .venv/.ready  ## measure the longest wait of an honest install during attacks, in about ten minutes
+bench-stall: .venv/.ready  ## measure the longest wait of an honest install during attacks, in about twenty minutes
 	@$(BIN)/python -m bench.stall
 
 check: .venv/.ready  ## check format, lint, spelling, types, imports and locks, in under a minute

@@ -28,6 +28,7 @@ from shm.ingest.registry import unknown_instance
 PAGE = 500  # snapshots, versions or absences of a statement
 MAX_LEAVES = 2_000  # of a statement: each has rows of the series for the hours and days that it changed
 INTERRUPTED_PAGE = 10  # deletions and revocations that one step of the background job resumes
+KEEP_INTERVAL_S = 15.0  # of a deletion that takes long; after a minute without, the background job continues it
 STEP_DURATION_S = 0.3  # of a step of the background job, in which other jobs wait
 HASHES_PAGE = 1_000  # expired hashes of a statement
 HASHES_KEPT_LONGER = timedelta(hours=1)  # than they are needed by PostgreSQL's clock, in case that is set back
@@ -89,14 +90,18 @@ class Eraser:
 
     async def erase(self, instance_id: str, public_key: bytes, signed_at: datetime) -> ErasureReceipt:
         """Deletes all data of an instance at its own request. Raises Forbidden for one that is unknown or revoked."""
-        receipt = await self._erase(instance_id, public_key, signed_at)
+        begun = await self._begin(instance_id, public_key, signed_at)
+        receipt = await self._finish(instance_id, signed_at) if begun else None
         if receipt is None:
             raise unknown_instance()
         return receipt
 
     async def delete(self, instance_id: str) -> bool:
         """Deletes all data of an instance at an admin's request. Returns False if it does not exist."""
-        return await self._erase(instance_id, None, None) is not None
+        if not await self._begin(instance_id, None, None):
+            return False
+        await self._finish(instance_id, None)
+        return True
 
     async def continue_deletion(self, instance_id: str, deadline: float) -> bool:
         """Deletes an instance at an admin's request, page by page up to `deadline`. Returns whether it is complete."""
@@ -150,14 +155,8 @@ class Eraser:
     async def _delete_page(self, statement: str, age: timedelta, limit: int) -> bool:
         return await self._database.execute(f"erasure.{statement}", age=age, limit=limit) == limit
 
-    async def _erase(
-        self, instance_id: str, public_key: bytes | None, signed_at: datetime | None
-    ) -> ErasureReceipt | None:
-        begun = await self._begin(instance_id, public_key, signed_at)
-        return await self._finish(instance_id, signed_at) if begun else None
-
     async def _begin(self, instance_id: str, public_key: bytes | None, signed_at: datetime | None) -> bool:
-        """Begins the deletion of an instance. Returns False if there is nothing to delete."""
+        """Begins the deletion of an instance, or takes over one. Returns False if there is nothing to delete."""
         begun = await self._database.execute(
             "erasure.begin", instance_id=instance_id, public_key=public_key, signed_at=signed_at
         )
@@ -167,7 +166,11 @@ class Eraser:
     async def _finish(self, instance_id: str, signed_at: datetime | None) -> ErasureReceipt | None:
         """Deletes an instance whose deletion has begun. Returns None if another process was first."""
         pages: list[_Page] = []
+        kept_at = time.monotonic()
         while True:
+            if time.monotonic() - kept_at >= KEEP_INTERVAL_S:
+                await self._database.execute("erasure.keep", instance_id=instance_id)
+                kept_at = time.monotonic()
             page = await self._delete_snapshots(instance_id)
             if page is not None:
                 pages.append(page)

@@ -2,12 +2,12 @@
 -- that hold no lock of the writers, so the intake never waits for an erasure.
 
 -- name: begin
--- Begins the deletion of an instance: from now on its requests are refused. With a public key the install itself
--- requested it, at `signed_at`: an instance that is unknown, revoked, or has another key by now is left alone, and so is
--- one that was deleted and registered again since. Without a key an admin requested it. No row: nothing to delete.
+-- Begins the deletion of an instance, or takes over one that has begun: from now on its requests are refused, and for a
+-- minute `select_interrupted` omits it. With a public key the install itself requested it, at `signed_at`: an instance
+-- that is unknown, revoked, or has another key by now is left alone, and so is one that was deleted and registered again
+-- since. Without a key an admin requested it. No row: nothing to delete.
 SELECT pg_advisory_xact_lock({writers_lock});
-UPDATE instances SET erasing_since = coalesce(erasing_since, clock.now)
-FROM (SELECT now() AS now) clock
+UPDATE instances SET erasing_since = now()
 WHERE
     instance_id = %(instance_id)s
     AND (
@@ -18,6 +18,11 @@ WHERE
         )
     )
 RETURNING erasing_since;
+
+-- name: keep
+-- `select_interrupted` omits a deletion that is in progress for another minute.
+SELECT pg_advisory_xact_lock({writers_lock});
+UPDATE instances SET erasing_since = now() WHERE instance_id = %(instance_id)s AND erasing_since IS NOT NULL;
 
 -- name: delete_page
 -- Removes the oldest snapshots of an instance that is being erased from the series, and deletes them: as many as have
@@ -165,8 +170,8 @@ GROUP BY t.instance_id, t.app_name;
 SELECT TRUE AS begun FROM instances WHERE instance_id = %(instance_id)s AND erasing_since IS NOT NULL;
 
 -- name: select_interrupted
--- Deletions that began more than a minute ago, and revocations that the series lack: their process may have ended. Those
--- that failed before follow the others, and wait for their next attempt.
+-- Deletions that began, or were kept, more than a minute ago, and revocations that the series lack: their process may
+-- have ended. Those that failed before follow the others, and wait for their next attempt.
 SELECT i.instance_id, i.is_revocation
 FROM (
     SELECT instance_id, FALSE AS is_revocation FROM instances WHERE erasing_since < now() - interval '1 minute'

@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 
+from shm.core.settings import Settings
 from shm.db.advisory_locks import Lock
+from shm.ingest import erasure
+from shm.ingest.erasure import Eraser
+from shm.ingest.key_cache import PublicKeyCache
 from tests.support import plain_http
 from tests.support.background_jobs import BackgroundJobs, run_background_jobs
 from tests.support.clusters import wait_for
-from tests.support.databases import admin_cursor
+from tests.support.databases import admin_cursor, execute
 from tests.support.installs import Install
 from tests.support.responses import instances_by_id, problem
 from tests.support.server_process import ServerProcess
@@ -20,6 +24,15 @@ from tests.support.time_travel import shift_times
 
 pytestmark = pytest.mark.cluster
 
+# A trigger that records each change of `erasing_since`.
+RECORD_TIMES = """
+    CREATE FUNCTION record_time() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        INSERT INTO times VALUES (new.erasing_since);
+        RETURN new;
+    END $$;
+    CREATE TRIGGER times BEFORE UPDATE OF erasing_since ON instances FOR EACH ROW EXECUTE FUNCTION record_time();
+"""
 ACTIVATE = b'{"action":"activate"}'
 
 
@@ -203,6 +216,46 @@ def test_an_interrupted_erasure_is_completed(background: BackgroundJobs, server:
     assert instances_by_id(server).keys() == {other.instance_id}
     assert background.differences() == {}
     assert value(database, "SELECT count(*) FROM snapshots") == 1
+
+
+def test_a_repeated_erasure_is_not_completed_by_the_background_job(
+    background: BackgroundJobs, server: ServerProcess, database: str
+) -> None:
+    """The job would delete the instance first, and its install would be told that nobody knows it."""
+    install = Install(server.url).enroll({"n": 1})
+    background.run("roll up")
+    execute(database, "UPDATE instances SET erasing_since = now() - interval '61 s'")
+    with admin_cursor(database) as cursor, ThreadPoolExecutor(1) as threads:
+        cursor.execute("SELECT pg_advisory_lock(%s)", [Lock.ROLLUP])  # no page can be deleted
+        erasing = threads.submit(act, install, "erase")
+        wait_for(
+            lambda: value(database, "SELECT erasing_since > now() - interval '60 s' FROM instances"), "the erasure"
+        )
+        background.run("complete interrupted deletions")  # or it would wait for the lock
+        cursor.execute("SELECT pg_advisory_unlock(%s)", [Lock.ROLLUP])
+        assert erasing.result().json()["snapshots"] == 1
+
+
+def test_a_long_erasure_is_kept_from_the_background_job(
+    background: BackgroundJobs, server: ServerProcess, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erasure, "KEEP_INTERVAL_S", 0.0)
+    monkeypatch.setattr(erasure, "MAX_LEAVES", 1)  # of a page, which has one snapshot then
+    install = Install(server.url)
+    install.register()
+    install.activate()
+    for number in range(3):
+        assert install.snapshot({"n": number}).status_code == 202
+    background.run("roll up")
+    execute(database, "CREATE TABLE times AS SELECT erasing_since FROM instances LIMIT 0")
+    execute(database, RECORD_TIMES)
+    settings = Settings()
+    eraser = Eraser(background.database, PublicKeyCache(background.database, settings), settings)
+    receipt = background.runner.run(
+        eraser.erase(install.instance_id, bytes.fromhex(install.public_key), datetime.now(UTC))
+    )
+    assert receipt.snapshots == 3
+    assert value(database, "SELECT count(*) FROM times") >= 4  # at its beginning, and before each page
 
 
 def test_an_interrupted_revocation_is_completed(
