@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -16,9 +16,9 @@ import pytest
 from shm.core.settings import Settings
 from shm.db import partitions
 from shm.db.database import Database
-from tests.support.background_jobs import ROLLED_UP_SQL, expired_pending_install, wait_until_rolled_up
+from tests.support.background_jobs import expired_pending_install, wait_until_rolled_up
 from tests.support.clusters import wait_for
-from tests.support.databases import admin_cursor, execute, fresh_database, recreate, select_column
+from tests.support.databases import admin_cursor, execute, fresh_database, recreate, select_column, waiting_statements
 from tests.support.installs import Install
 from tests.support.long_history import fill_with_history
 from tests.support.old_partitions import CREATE_OLD_PARTITIONS_SQL
@@ -253,13 +253,21 @@ def test_a_partition_in_use_is_dropped_later_and_blocks_nothing(
     assert "Traceback" not in server.log
 
 
+@contextmanager
+def blocked_rollup(database: str) -> Iterator[None]:
+    """No step of the rollup can end within the context."""
+    with admin_cursor(database) as cursor:
+        cursor.execute("BEGIN; SELECT FROM series_head FOR UPDATE")
+        yield
+
+
 def test_the_intake_acknowledges_everything_during_a_long_rollup(
     serve: Callable[..., ServerProcess], database: str
 ) -> None:
     fill_with_history(database, 50, 300)
-    server = serve()
-    senders = [Install(server.url).enroll({"orders": 0}) for _ in range(8)]
-    assert select_column(database, ROLLED_UP_SQL) == [False]
+    with blocked_rollup(database):
+        server = serve()
+        senders = [Install(server.url).enroll({"orders": 0}) for _ in range(8)]
 
     def send(install: Install) -> list[int]:
         now = datetime.now(UTC)
@@ -276,16 +284,17 @@ def test_the_intake_acknowledges_everything_during_a_long_rollup(
 def test_a_server_stops_cleanly_during_a_rollup(serve: Callable[..., ServerProcess], database: str) -> None:
     """The next server continues the rollup."""
     fill_with_history(database, 50, 300)
-    server = serve()
-    cursor = 0
-    for kill in (False, True, False):
-        wait_for(lambda: select_column(database, "SELECT cursor FROM series_head")[0] > cursor, "a step of the rollup")  # noqa: B023
-        if kill:
-            server.kill()
-        else:
-            assert server.terminate() == 0
-        (cursor,) = select_column(database, "SELECT cursor FROM series_head")
+    with blocked_rollup(database):
+        server = serve()
+        wait_for(lambda: bool(waiting_statements(database)), "a step of the rollup")
+        assert server.terminate() == 0
         server.start()
+        wait_for(lambda: bool(waiting_statements(database)), "a step of the rollup")
+        server.kill()
+    server.start()
+    wait_for(lambda: select_column(database, "SELECT cursor > 0 FROM series_head") == [True], "the end of a step")
+    assert server.terminate() == 0
+    server.start()
     wait_until_rolled_up(database)
     assert "Traceback" not in server.log
     assert fetch_chart(server, "3m") == expected_chart(database, chart_timestamps(server, "3m"), WINDOW)

@@ -17,8 +17,8 @@ import pytest
 from shm.cli.check import run as check
 from tests.support import plain_http
 from tests.support.cluster_template import create_data_dir
-from tests.support.clusters import Cluster, cluster_of_servers, embedded_cluster
-from tests.support.databases import admin_cursor
+from tests.support.clusters import Cluster, cluster_of_servers, embedded_cluster, wait_for
+from tests.support.databases import admin_cursor, waiting_statements
 from tests.support.installs import Install
 from tests.support.load import Load, assert_acknowledged_stored, stored_snapshots
 from tests.support.server_process import ServerProcess
@@ -118,7 +118,7 @@ def test_sigterm_answers_requests_in_flight(serve: Callable[..., ServerProcess],
     with admin_cursor(database) as cursor, ThreadPoolExecutor(2) as pool:
         cursor.execute("BEGIN; LOCK TABLE snapshots IN ACCESS EXCLUSIVE MODE")  # blocks all writes until ROLLBACK
         in_flight = pool.submit(install.snapshot, {"a": 1})
-        wait_for_a_waiting_writer(database)
+        wait_for(lambda: bool(waiting_statements(database)), "a statement that waits for the lock")
         ending = pool.submit(server.terminate)
         while server_listens(server):
             time.sleep(0.02)
@@ -126,21 +126,6 @@ def test_sigterm_answers_requests_in_flight(serve: Callable[..., ServerProcess],
         assert in_flight.result().status_code == 202
         assert ending.result() == 0
     assert len(stored_snapshots(database)) == 2
-
-
-def wait_for_a_waiting_writer(database: str) -> None:
-    """Returns once the server's statement waits for the lock."""
-    deadline = time.monotonic() + 20
-    with admin_cursor(database) as cursor:
-        while True:
-            cursor.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-            )
-            (count,) = cursor.fetchone() or (0,)
-            if count:
-                return
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
 
 
 def server_listens(server: ServerProcess) -> bool:

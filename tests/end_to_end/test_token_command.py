@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import plain_http
 from tests.support.clusters import wait_for
-from tests.support.databases import admin_cursor
+from tests.support.databases import admin_cursor, waiting_statements
 from tests.support.server_process import ServerProcess
 from tests.support.shm_command import SHM, run_shm
 
@@ -135,20 +135,15 @@ def blocked_rotation(server: ServerProcess, database: str) -> Iterator["subproce
         cursor.execute("BEGIN; LOCK TABLE tokens IN SHARE MODE")
         with subprocess.Popen([*SHM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             try:
-                wait_for(lambda: waits_for_lock(database), "the statement that replaces the secret")
+                wait_for(lambda: is_blocked(database), "the statement that replaces the secret")
                 yield process
             finally:
                 cursor.execute("ROLLBACK")
 
 
-def waits_for_lock(database: str) -> bool:
-    """Whether an UPDATE of tokens waits."""
-    with admin_cursor(database) as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-            " AND query LIKE '%UPDATE tokens SET token_hash%'"
-        )
-        return cursor.fetchone() == (1,)
+def is_blocked(database: str) -> bool:
+    """Whether the statement that replaces the secret waits."""
+    return any("UPDATE tokens SET token_hash" in statement for statement in waiting_statements(database))
 
 
 def test_a_rotation_that_is_killed_before_its_commit_changes_nothing(server: ServerProcess, database: str) -> None:

@@ -14,7 +14,8 @@ import psycopg2
 import pytest
 
 from tests.support import plain_http
-from tests.support.databases import admin_cursor
+from tests.support.clusters import wait_for
+from tests.support.databases import admin_cursor, waiting_statements
 from tests.support.installs import Install
 from tests.support.responses import instances_by_id, problem
 from tests.support.server_process import ServerProcess
@@ -220,7 +221,7 @@ def test_slow_reads_do_not_delay_the_intake(server: ServerProcess, database: str
     with admin_cursor(database) as cursor, ThreadPoolExecutor(8) as pool:
         cursor.execute("BEGIN; LOCK TABLE tokens IN ACCESS EXCLUSIVE MODE")
         readers = [pool.submit(server.get, "stats") for _ in range(7)]
-        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        wait_for(lambda: bool(waiting_statements(database)), "a read that waits for the lock")
         assert install.snapshot({"a": 1}).status_code == 202
         cursor.execute("ROLLBACK")
         assert all(reader.result().status_code == 200 for reader in readers)

@@ -3,11 +3,12 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
+import pytest
 
 import shm
 from shm.core.instruments import METRICS
@@ -180,7 +181,15 @@ def test_metrics_include_waiting_statements(serve: Callable[..., ServerProcess],
     wait_for(lambda: pool_usage() == (0, 0))
 
 
-async def test_metrics_include_subscribers_and_their_lag(server: ServerProcess, database: str) -> None:
+@pytest.fixture
+def server_without_jobs(serve: Callable[..., ServerProcess], database: str) -> Iterator[ServerProcess]:
+    """A server that runs no background jobs, some of which hold the writers' lock while they change removals."""
+    with run_background_jobs(database):
+        yield serve()
+
+
+async def test_metrics_include_subscribers_and_their_lag(server_without_jobs: ServerProcess, database: str) -> None:
+    server = server_without_jobs
     install = await asyncio.to_thread(Install(server.url).enroll, {"n": 0})
 
     async def feed_gauges() -> tuple[float, float, float]:

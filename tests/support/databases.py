@@ -137,6 +137,14 @@ def select_column(database: str, sql: str, *parameters: object) -> list[Any]:
         return [row[0] for row in cursor.fetchall()]
 
 
+def waiting_statements(database: str) -> list[str]:
+    """The statements that wait for a lock."""
+    return select_column(
+        database,
+        "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+    )
+
+
 def execute(database: str, sql: str, *parameters: object) -> None:
     """Executes SQL without the server."""
     with admin_cursor(database) as cursor:
