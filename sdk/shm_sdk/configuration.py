@@ -8,11 +8,12 @@ import math
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from shm_sdk.consent import parse_bool
+from shm_sdk.consent import parse_bool, unquote
+from shm_sdk.names import directory_name
 
 DEFAULT_INTERVAL_S = 3600.0
 MIN_INTERVAL_S = 60.0  # no install reports more often, which bounds the load on the vendor's server
@@ -20,9 +21,8 @@ MAX_INTERVAL_S = 7 * 86400.0  # with a longer interval an install is missing fro
 MAX_TEXT_CHARS = 256  # of a name, a version, an environment
 INVALID_URL = "server_url must look like https://metrics.example.com"
 DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-# How the official clients replace accented letters in file names. They drop all other non-ASCII letters.
-ACCENTS = str.maketrans("àáâãäåèéêëìíîïòóôõöùúûüýÿñç _", "aaaaaaeeeeiiiiooooouuuuyync--")
+NO_HOME = Path("/nonexistent")  # Debian's name for it; nothing can be written there, so the identity is ephemeral
+HEX_KEY_LENGTHS = (64, 128)  # a seed; a seed and its public key
 
 
 class ConfigurationError(Exception):
@@ -42,6 +42,8 @@ class Configuration:
     os_arch: str = ""
     report_interval: float = DEFAULT_INTERVAL_S  # seconds
     collect_system_metrics: bool = True
+    instance_id: str = ""  # with `private_key`, replaces the identity file
+    private_key: str = field(default="", repr=False)  # in hex: a seed, or a seed and its public key
 
 
 def load_configuration(arguments: Mapping[str, object], environment: Mapping[str, str]) -> Configuration:
@@ -53,6 +55,7 @@ def load_configuration(arguments: Mapping[str, object], environment: Mapping[str
         return environment.get(f"SHM_{name.upper()}") or None if value is None else value
 
     app_name = _parse_text("app_name", read_setting("app_name"), required=True)
+    instance_id, private_key = _parse_identity(environment)
     return Configuration(
         server_url=_parse_url(read_setting("server_url")),
         app_name=app_name,
@@ -65,6 +68,8 @@ def load_configuration(arguments: Mapping[str, object], environment: Mapping[str
         collect_system_metrics=_parse_flag(
             "collect_system_metrics", read_setting("collect_system_metrics"), default=True
         ),
+        instance_id=instance_id,
+        private_key=private_key,
     )
 
 
@@ -132,13 +137,35 @@ def _parse_data_dir(value: object, app_name: str, environment: Mapping[str, str]
         try:
             return _user_data_dir(environment) / "shm-telemetry" / directory_name(app_name)
         except RuntimeError:  # pathlib raises it for a user without a home directory
-            raise ConfigurationError("data_dir is missing, and this user has no home directory") from None
+            return NO_HOME
     if not isinstance(value, str | os.PathLike):
         raise ConfigurationError(f"data_dir must be a path, not {type(value).__name__}")
     path = os.fspath(value)
     if not isinstance(path, str) or "\0" in path:
         raise ConfigurationError("data_dir must be a text path without NUL characters")
     return Path(path).absolute()
+
+
+def _parse_identity(environment: Mapping[str, str]) -> tuple[str, str]:
+    """SHM_INSTANCE_ID and SHM_PRIVATE_KEY, two empty strings without them. The messages do not quote the key."""
+    import re
+    import uuid
+
+    instance_id = unquote(environment.get("SHM_INSTANCE_ID", ""))
+    private_key = unquote(environment.get("SHM_PRIVATE_KEY", ""))
+    if not instance_id and not private_key:
+        return "", ""
+    if not instance_id or not private_key:
+        raise ConfigurationError("SHM_INSTANCE_ID and SHM_PRIVATE_KEY must be set together")
+    try:
+        is_uuid = str(uuid.UUID(instance_id)) == instance_id.lower()
+    except ValueError:
+        is_uuid = False
+    if not is_uuid:
+        raise ConfigurationError("SHM_INSTANCE_ID must be a UUID, such as one of `python -m uuid`")
+    if len(private_key) not in HEX_KEY_LENGTHS or not re.fullmatch("[0-9a-fA-F]+", private_key):
+        raise ConfigurationError("SHM_PRIVATE_KEY must be 64 hex digits, or 128 with the public key")
+    return instance_id, private_key
 
 
 def _user_data_dir(environment: Mapping[str, str]) -> Path:
@@ -149,23 +176,3 @@ def _user_data_dir(environment: Mapping[str, str]) -> Path:
         return Path("~/Library/Application Support").expanduser()
     data_home = environment.get("XDG_DATA_HOME", "")
     return Path(data_home) if data_home.startswith("/") else Path("~/.local/share").expanduser()
-
-
-def official_slug(app_name: str) -> str:
-    """The part before `_shm_identity.json` in the file names of the official clients."""
-    letters = (letter for letter in app_name.lower().translate(ACCENTS) if _is_slug_character(letter))
-    return "-".join(part for part in "".join(letters).split("-") if part) or "app"
-
-
-def directory_name(app_name: str) -> str:
-    """A unique directory name for each application: its slug, with a digest if the slug drops characters."""
-    slug = official_slug(app_name)
-    if all(_is_slug_character(letter) for letter in app_name.lower().translate(ACCENTS)):
-        return slug
-    import hashlib
-
-    return f"{slug}-{hashlib.sha256(app_name.encode()).hexdigest()[:8]}"
-
-
-def _is_slug_character(letter: str) -> bool:
-    return letter == "-" or (letter.isascii() and letter.isalnum())

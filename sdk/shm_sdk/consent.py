@@ -30,3 +30,8 @@ def parse_bool(value: object) -> bool | None:
         return value
     word = str(value).strip().lower()
     return True if word in TRUE_WORDS else False if word in FALSE_WORDS else None
+
+
+def unquote(value: str) -> str:
+    """A variable without the spaces and quotes around it: `docker --env-file` keeps quotes as part of the value."""
+    return value.strip().strip("'\"").strip()

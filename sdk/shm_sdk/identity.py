@@ -1,20 +1,27 @@
 """The identity of an install: a random ID and an Ed25519 key pair, stored in one small file.
 
-The file is written atomically, by exactly one of several processes that start together, and never overwritten. Other
-modules cannot read the private key; they call `Identity.sign`.
+The file is written atomically, by exactly one of several processes that start together, and never overwritten. It names
+its application: where another application already lives in the directory, this one has a sub-directory. Where no file
+can be used, the identity is ephemeral: it ends with the process, and the server counts it apart. Other modules cannot
+read the private key; they call `Identity.sign`.
 """
 
-import contextlib
 import json
 import os
-import sys
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from shm_sdk.configuration import Configuration
+from shm_sdk.files import write_exclusively
+from shm_sdk.names import directory_name, is_exact, official_slug
+from shm_sdk.storage import is_disposable
 
 FILE_NAME = "metrics_identity.json"
 OFFICIAL_FILE_SUFFIX = "_shm_identity.json"
 MAX_FILE_BYTES = 16 * 1024  # an identity file has about 300; a much larger file is something else
 KEY_BYTES = 32
+PROBATION_S = 86400.0  # an identity on a disposable file system counts as lasting after a day
 
 # The member names: of this SDK and the official Go client, and of the official Node.js client.
 MEMBER_NAMES = (
@@ -33,11 +40,23 @@ class IdentityWriteError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """An install's ID and keys."""
+    """An install's ID and keys.
+
+    `path` is its file, None without one. `ephemeral_reason` says why the identity does not last; it is empty for one
+    that does.
+    """
 
     instance_id: str
     public_key: str  # 64 hex digits
     _seed: bytes = field(repr=False)
+    path: Path | None = None
+    app_name: str = ""  # as the file names it
+    ephemeral_reason: str = ""
+
+    @property
+    def is_ephemeral(self) -> bool:
+        """Whether the server counts this install apart from those that last."""
+        return bool(self.ephemeral_reason)
 
     def sign(self, body: bytes) -> str:
         """The Ed25519 signature over exactly these bytes, in hex."""
@@ -46,24 +65,100 @@ class Identity:
         return SigningKey(self._seed).sign(body).signature.hex()
 
 
-def load_or_create(directory: Path, official_slug: str) -> Identity:
-    """The identity in this directory: the SDK's file, else an official client's file, else a new identity.
+def obtain(configuration: Configuration) -> Identity:
+    """The identity of this install. Ephemeral where none can be stored, or the stored one is unusable. Never fails."""
+    try:
+        if configuration.instance_id:
+            return _from_settings(configuration)
+        identity = load_or_create(configuration.data_dir, configuration.app_name)
+        is_simulated = bool(configuration.os_arch)  # a demo's fleet has a day neither before it nor after it
+        return replace(identity, ephemeral_reason="") if is_simulated else identity
+    except (InvalidIdentityError, IdentityWriteError) as error:
+        return create_ephemeral(str(error))
+
+
+def find(configuration: Configuration) -> Identity | None:
+    """The identity that `obtain` would find, None where it would create one. Raises InvalidIdentityError."""
+    if configuration.instance_id:
+        return _from_settings(configuration)
+    return load(configuration.data_dir, configuration.app_name)
+
+
+def load_or_create(directory: Path, app_name: str) -> Identity:
+    """The application's identity in this directory, created if there is none.
 
     Raises InvalidIdentityError or IdentityWriteError. Processes that create one at the same time get the same identity.
     """
-    path = directory / FILE_NAME
-    existing = _read_file(path) or _read_file(directory / f"{official_slug}{OFFICIAL_FILE_SUFFIX}")
+    existing = load(directory, app_name)
     if existing is not None:
         return existing
+    document = _generate_document(app_name)
+    for path in (directory / FILE_NAME, directory / directory_name(app_name) / FILE_NAME):
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_exclusively(document, path)
+        except OSError as error:
+            raise IdentityWriteError(f"{path} cannot be written ({error.strerror})") from None
+        stored = _read_file(path)  # written by this process, or by another that was faster
+        if stored is None:
+            raise IdentityWriteError(f"{path} was removed while it was created")
+        if _belongs_to(stored, app_name):
+            return stored
+    raise InvalidIdentityError(f"{directory / directory_name(app_name)} belongs to another application")
+
+
+def load(directory: Path, app_name: str) -> Identity | None:
+    """The application's identity: the SDK's file, in the directory or below it, else an official client's file.
+
+    None if there is none. Raises InvalidIdentityError.
+    """
+    damage: InvalidIdentityError | None = None
+    for path in (directory / FILE_NAME, directory / directory_name(app_name) / FILE_NAME):
+        try:
+            found = _read_file(path)
+        except InvalidIdentityError as error:  # perhaps another application's
+            damage = damage or error
+            continue
+        if found is not None and _belongs_to(found, app_name):
+            return found
+    if damage is not None:
+        raise damage
+    found = _read_file(directory / f"{official_slug(app_name)}{OFFICIAL_FILE_SUFFIX}")
+    return found if found is not None and _belongs_to(found, app_name) else None
+
+
+def create_ephemeral(reason: str) -> Identity:
+    """A new identity without a file."""
+    identity = _parse(_generate_document(""))
+    assert identity is not None  # noqa: S101  # made the line before
+    return replace(identity, ephemeral_reason=reason)
+
+
+def _from_settings(configuration: Configuration) -> Identity:
+    from nacl.signing import SigningKey
+
+    private = bytes.fromhex(configuration.private_key)
+    seed, public = private[:KEY_BYTES], private[KEY_BYTES:]
+    derived = bytes(SigningKey(seed).verify_key)
+    if public and public != derived:
+        raise InvalidIdentityError("SHM_PRIVATE_KEY is damaged: its halves do not match")
+    return Identity(configuration.instance_id, derived.hex(), seed, app_name=configuration.app_name)
+
+
+def _belongs_to(identity: Identity, app_name: str) -> bool:
+    """Whether a file is this application's. The first application that reads a file without a name claims it."""
+    if identity.app_name:
+        return directory_name(identity.app_name) == directory_name(app_name)
+    path = identity.path
+    if path is None or (path.name.endswith(OFFICIAL_FILE_SUFFIX) and is_exact(app_name)):
+        return True  # the file's name is the application's
+    claim = path.with_name(f".{path.name}.app")
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write_exclusively(_generate_document(), path)
-    except OSError as error:
-        raise IdentityWriteError(f"{path} cannot be written ({error.strerror})") from None
-    stored = _read_file(path)  # written by this process, or by another that was faster
-    if stored is None:
-        raise IdentityWriteError(f"{path} was removed while it was created")
-    return stored
+        if not claim.exists():
+            write_exclusively(directory_name(app_name).encode(), claim)
+        return claim.read_text() == directory_name(app_name)
+    except (OSError, ValueError):  # a read-only directory
+        return True
 
 
 def _read_file(path: Path) -> Identity | None:
@@ -71,6 +166,7 @@ def _read_file(path: Path) -> Identity | None:
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
+            age_s = time.time() - os.fstat(file.fileno()).st_mtime
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -78,7 +174,10 @@ def _read_file(path: Path) -> Identity | None:
     identity = _parse(content) if len(content) <= MAX_FILE_BYTES else None
     if identity is None:
         raise InvalidIdentityError(f"{path} is damaged and is not changed")
-    return identity
+    reason = ""
+    if age_s < PROBATION_S and is_disposable(path.parent):
+        reason = f"{path.parent} ends with its container, and the identity is less than a day old"
+    return replace(identity, path=path, ephemeral_reason=reason)
 
 
 def _parse(content: bytes) -> Identity | None:
@@ -106,10 +205,13 @@ def _parse(content: bytes) -> Identity | None:
             return None
     except (ValueError, RecursionError):
         return None
-    return Identity(instance_id, public.hex(), private[:KEY_BYTES])
+    app_name = document.get("app_name")
+    return Identity(
+        instance_id, public.hex(), private[:KEY_BYTES], app_name=app_name if isinstance(app_name, str) else ""
+    )
 
 
-def _generate_document() -> bytes:
+def _generate_document(app_name: str) -> bytes:
     """A new identity in the format of the official Go client, so that the client could use it."""
     import uuid
 
@@ -121,55 +223,6 @@ def _generate_document() -> bytes:
         "instance_id": str(uuid.uuid4()),
         "private_key": (bytes(key) + public).hex(),
         "public_key": public.hex(),
+        "app_name": app_name,
     }
     return json.dumps(document, indent=2).encode() + b"\n"
-
-
-def _write_exclusively(content: bytes, target: Path) -> None:
-    """Writes `target` atomically and durably, unless it exists."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}")
-    try:
-        # Mode 0600 from the start. O_EXCL prevents writing through a symbolic link that another user created.
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        _link_exclusively(temporary, target)
-        _sync_directory(target.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _link_exclusively(temporary: Path, target: Path) -> None:
-    """Links the file to its name unless that exists, which is atomic. Some file systems have no hard links."""
-    try:
-        os.link(temporary, target)
-    except FileExistsError:
-        return
-    except OSError:
-        _rename_exclusively(temporary, target)
-
-
-def _rename_exclusively(temporary: Path, target: Path) -> None:
-    """Moves the file. Windows does not rename onto an existing file; elsewhere a file lock serializes the renames."""
-    if sys.platform == "win32":
-        with contextlib.suppress(FileExistsError):
-            temporary.rename(target)
-        return
-    import fcntl
-
-    with target.with_name(f".{target.name}.lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed or the process ends
-        if not target.exists():
-            temporary.rename(target)
-
-
-def _sync_directory(directory: Path) -> None:
-    """Makes the new directory entry durable, on systems that support it."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

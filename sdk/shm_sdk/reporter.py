@@ -20,8 +20,8 @@ from types import CoroutineType
 from typing import cast
 
 from shm_sdk import snapshot, system
-from shm_sdk.configuration import Configuration, official_slug
-from shm_sdk.identity import Identity, IdentityWriteError, InvalidIdentityError, load_or_create
+from shm_sdk.configuration import Configuration
+from shm_sdk.identity import Identity, obtain
 from shm_sdk.outcome import Outcome, Result
 from shm_sdk.schedule import compute_delay
 from shm_sdk.transport import Response, Transport, TransportError
@@ -145,14 +145,9 @@ class Reporter:
         wait_s = self._blocked_until - time.monotonic()
         if wait_s > 0:
             return Outcome(Result.FAILED, "the server asked to wait", retry_after=wait_s)
-        try:
-            if self._identity is None:
-                directory, slug = self._configuration.data_dir, official_slug(self._configuration.app_name)
-                self._identity = load_or_create(directory, slug)
-        except InvalidIdentityError as error:
-            return Outcome(Result.OFF, str(error))
-        except IdentityWriteError as error:
-            return Outcome(Result.FAILED, str(error))
+        if self._identity is None or self._identity.is_ephemeral:  # the disk may have been repaired
+            self._adopt_identity(obtain(self._configuration))
+        assert self._identity is not None  # noqa: S101  # adopted above
         metrics = self._collect_metrics()
         try:
             outcome = self._deliver(self._identity, metrics, time.monotonic() + timeout)
@@ -162,11 +157,23 @@ class Reporter:
             self._blocked_until = time.monotonic() + outcome.retry_after
         return outcome
 
+    def _adopt_identity(self, identity: Identity) -> None:
+        """Uses this identity from now on. A temporary one is replaced by a stored one only."""
+        current = self._identity
+        if current is None or identity.path is not None or not identity.is_ephemeral:
+            if current is None or current.instance_id != identity.instance_id:
+                self._registration = RegistrationState.UNREGISTERED
+            self._identity = identity
+        if current is None and identity.is_ephemeral:
+            log.warning("this install is counted apart, as ephemeral: %s", identity.ephemeral_reason)
+
     def _collect_metrics(self) -> Mapping[str, snapshot.Json]:
         """The metrics of a new snapshot, from all providers."""
         # System metrics come first, so that a provider with too many keys does not displace them. For a key of both,
         # the provider's value is sent.
         metrics: dict[object, object] = {}
+        if self._identity is not None and self._identity.is_ephemeral:
+            metrics[snapshot.EPHEMERAL_KEY] = True
         if self._configuration.collect_system_metrics:
             metrics.update(system.collect_system_metrics(self._started_at))
         for provider in tuple(self._providers):
@@ -180,6 +187,8 @@ class Reporter:
                 raise
             except BaseException as error:  # includes cancellation exceptions, which do not concern this thread
                 log.debug("a metrics provider failed: %s", type(error).__name__, exc_info=True)
+        if self._identity is not None and self._identity.is_ephemeral:
+            metrics[snapshot.EPHEMERAL_KEY] = True  # whatever a provider says
         sanitized = snapshot.sanitize(metrics)
         for line in sanitized.dropped:
             log.debug("dropped from the snapshot: %s", line)

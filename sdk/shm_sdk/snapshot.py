@@ -19,6 +19,7 @@ MAX_BODY_BYTES = 64 * 1024
 ENVELOPE_BYTES = 2048  # reserved for the other members: an ID, a timestamp, a version, a number
 MAX_NUMBER_BITS = 1024  # about the range of a float; a larger counter is a mistake
 MAX_VISITED_VALUES = 4096  # of one snapshot; also ends the walk of a structure that contains itself
+EPHEMERAL_KEY = "sys_ephemeral"  # true: the server counts this install apart from those that last
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 

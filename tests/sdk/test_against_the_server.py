@@ -46,6 +46,19 @@ def test_an_install_appears_with_its_settings_and_metrics(server: ServerProcess,
     assert {"sys_cpu_cores", "sys_python_version", "sys_mode", "app_mem_rss_mb", "app_uptime_h"} < row["metrics"].keys()
 
 
+def test_an_ephemeral_install_is_counted_apart(server: ServerProcess, tmp_path: Path) -> None:
+    obstacle = tmp_path / "obstacle"
+    obstacle.touch()
+    for data_dir in (tmp_path / "data", obstacle, obstacle):
+        telemetry = make_client(server, data_dir, environment="production")
+        assert telemetry.report_now().sent
+        telemetry.stop()
+    (row,) = [row for row in server.get("instances").json() if "sys_ephemeral" not in row["metrics"]]
+    assert len(list_instances(server)) == 3
+    counts = server.get(f"applications/{row['app_slug']}/kpis").json()["instances"]
+    assert (counts["total"], counts["counted"], counts["excluded"]) == (3, 1, 2)
+
+
 def test_a_signed_register_request_activates_the_install(server: ServerProcess, peer: Peer, tmp_path: Path) -> None:
     telemetry = make_client(
         server, tmp_path, server_url=peer.url

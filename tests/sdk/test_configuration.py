@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from shm_sdk import Client, Result
-from shm_sdk.configuration import Configuration, ConfigurationError, directory_name, load_configuration, official_slug
+from shm_sdk.configuration import Configuration, ConfigurationError, load_configuration
+from shm_sdk.names import directory_name, official_slug
 
 REQUIRED = {"server_url": "https://metrics.example.com", "app_name": "Ledger", "app_version": "1.4.2"}
 USER_DIRECTORIES = {"XDG_DATA_HOME": "/home-of-data", "LOCALAPPDATA": "/home-of-data"}

@@ -69,7 +69,7 @@ def test_an_official_clients_identity_is_used(tmp_path: Path, file: dict[str, st
     identity = load_or_create(tmp_path, "cafe-ledger")
     assert (identity.instance_id, identity.public_key) == (INSTANCE, PUBLIC.hex())
     assert identity.sign(b"body") == SigningKey(SEED).sign(b"body").signature.hex()
-    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert {path.name for path in tmp_path.iterdir()} - {f".{name}.app"} == {name}
     assert json.loads((tmp_path / name).read_text()) == file
 
 
@@ -138,10 +138,11 @@ def test_a_corrupt_identity_is_never_overwritten(
     file.write_bytes(content)
     telemetry = client()
     with caplog.at_level(logging.DEBUG):
-        assert [telemetry.report_now().result for _ in range(2)] == [Result.OFF] * 2
+        assert [telemetry.report_now().result for _ in range(2)] == [Result.SENT] * 2
     assert file.read_bytes() == content
     assert list(file.parent.iterdir()) == [file]
-    assert peer.connections == []
+    assert [body["metrics"] for body in peer.bodies("/v1/snapshot")] == [{"sys_ephemeral": True}] * 2
+    assert len({body["instance_id"] for body in peer.bodies("/v1/snapshot")}) == 1
     assert len([record for record in caplog.records if record.levelno > logging.DEBUG]) == 1
 
 
@@ -151,18 +152,98 @@ def test_an_unreadable_identity_raises(tmp_path: Path) -> None:
         load_or_create(tmp_path, "ledger")
 
 
-def test_creating_the_directory_is_retried(
+def test_an_install_that_cannot_be_stored_is_ephemeral(
     client: Callable[..., Client], peer: Peer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     obstacle = tmp_path / "data"
     obstacle.write_text("a file instead of a directory")
     telemetry = client()
+    telemetry.provider(lambda: {"orders": 8, "sys_ephemeral": False})
     with caplog.at_level(logging.DEBUG):
-        assert [telemetry.report_now().result for _ in range(2)] == [Result.FAILED] * 2
+        assert [telemetry.report_now().result for _ in range(2)] == [Result.SENT] * 2
     assert len([record for record in caplog.records if record.levelno > logging.DEBUG]) == 1
-    assert peer.connections == []
+    assert peer.paths == ["/v1/register", "/v1/activate", "/v1/snapshot", "/v1/snapshot"]
     obstacle.unlink()
     assert telemetry.report_now().sent
+    temporary, _, lasting = peer.bodies("/v1/snapshot")
+    assert temporary["metrics"] == {"orders": 8, "sys_ephemeral": True}
+    assert lasting["metrics"] == {"orders": 8, "sys_ephemeral": False}
+    assert temporary["instance_id"] != lasting["instance_id"]
+    assert json.loads((obstacle / "metrics_identity.json").read_text())["instance_id"] == lasting["instance_id"]
+
+
+def test_each_application_in_a_directory_has_an_identity(tmp_path: Path) -> None:
+    names = ["Ledger", "Café", "帳簿", "日記"]
+    first = [load_or_create(tmp_path, name) for name in names]
+    assert len({identity.instance_id for identity in first}) == len(names)
+    assert [load_or_create(tmp_path, name) for name in reversed(names)] == first[::-1]
+    assert load_or_create(tmp_path, "ledger") == first[0]  # the server has one application for both names
+    assert first[0].path == tmp_path / "metrics_identity.json"
+    assert first[1].path == tmp_path / "cafe" / "metrics_identity.json"
+
+
+def test_another_applications_damage_changes_nothing(tmp_path: Path) -> None:
+    load_or_create(tmp_path, "Ledger")
+    ours = load_or_create(tmp_path, "Wiki")
+    (tmp_path / "metrics_identity.json").write_text("{")
+    assert load_or_create(tmp_path, "Wiki") == ours
+    with pytest.raises(InvalidIdentityError, match="damaged"):
+        load_or_create(tmp_path, "Ledger")
+
+
+def test_a_file_without_a_name_belongs_to_its_first_reader(tmp_path: Path) -> None:
+    (tmp_path / "metrics_identity.json").write_text(json.dumps(GO_FILE))
+    assert load_or_create(tmp_path, "Ledger").instance_id == INSTANCE
+    assert load_or_create(tmp_path, "Wiki").instance_id != INSTANCE
+    assert load_or_create(tmp_path, "Ledger").instance_id == INSTANCE
+
+
+@pytest.mark.parametrize("private_key", [SEED.hex(), (SEED + PUBLIC).hex().upper(), f'"{SEED.hex()}"'])
+def test_the_environment_replaces_the_file(
+    client: Callable[..., Client], peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, private_key: str
+) -> None:
+    monkeypatch.setenv("SHM_INSTANCE_ID", INSTANCE)
+    monkeypatch.setenv("SHM_PRIVATE_KEY", private_key)
+    assert client().report_now().sent
+    request = peer.requests[-1]
+    assert request.json["instance_id"] == INSTANCE
+    assert request.json["metrics"] == {}
+    assert request.is_signed_by(PUBLIC.hex())
+    assert not list(tmp_path.rglob("*identity*"))
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"SHM_INSTANCE_ID": INSTANCE},
+        {"SHM_PRIVATE_KEY": SEED.hex()},
+        {"SHM_INSTANCE_ID": "7", "SHM_PRIVATE_KEY": SEED.hex()},
+        {"SHM_INSTANCE_ID": INSTANCE, "SHM_PRIVATE_KEY": SEED.hex()[:-1]},
+        {"SHM_INSTANCE_ID": INSTANCE, "SHM_PRIVATE_KEY": "zz" * 32},
+    ],
+    ids=str,
+)
+def test_half_an_identity_in_the_environment_is_a_mistake(
+    client: Callable[..., Client],
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert client().report_now().result is Result.OFF
+    assert SEED.hex()[:-1] not in caplog.text
+    assert caplog.text.count("SHM_") in (1, 2)
+
+
+def test_a_damaged_key_in_the_environment_is_ephemeral(
+    client: Callable[..., Client], peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHM_INSTANCE_ID", INSTANCE)
+    monkeypatch.setenv("SHM_PRIVATE_KEY", (SEED + bytes(32)).hex())
+    assert client().report_now().sent
+    assert peer.requests[-1].json["instance_id"] != INSTANCE
+    assert peer.requests[-1].json["metrics"] == {"sys_ephemeral": True}
 
 
 def test_a_full_disk_leaves_no_partial_file(tmp_path: Path) -> None:

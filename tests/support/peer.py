@@ -119,6 +119,10 @@ class Peer:
     def paths(self) -> list[str]:
         return [request.path for request in self.requests]
 
+    def bodies(self, path: str) -> list[dict[str, object]]:
+        """The JSON bodies of all requests for a path."""
+        return [request.json for request in self.requests if request.path == path]
+
     def wait_for(self, path: str, times: int = 1) -> Request:
         """Waits for the `times`-th request for a path and returns it."""
         with self.changed:

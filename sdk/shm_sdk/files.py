@@ -1,0 +1,71 @@
+"""Small private files, written whole and durably or not at all."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def write_atomically(content: bytes, target: Path) -> None:
+    """Writes `target`, mode 0600, or replaces it. Readers see the old content or the new one. Raises OSError."""
+    with _temporary_file(content, target) as temporary:
+        temporary.replace(target)
+        _sync_directory(target.parent)
+
+
+def write_exclusively(content: bytes, target: Path) -> None:
+    """Writes `target`, mode 0600, unless it exists. Raises OSError."""
+    with _temporary_file(content, target) as temporary:
+        _link_exclusively(temporary, target)
+        _sync_directory(target.parent)
+
+
+@contextlib.contextmanager
+def _temporary_file(content: bytes, target: Path) -> Iterator[Path]:
+    """A complete file beside `target`, removed at the end unless it was moved."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}")
+    try:
+        # Mode 0600 from the start. O_EXCL prevents writing through a symbolic link that another user created.
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _link_exclusively(temporary: Path, target: Path) -> None:
+    """Links the file to its name unless that exists, which is atomic. Some file systems have no hard links."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        return
+    except OSError:
+        _rename_exclusively(temporary, target)
+
+
+def _rename_exclusively(temporary: Path, target: Path) -> None:
+    """Moves the file. Windows does not rename onto an existing file; elsewhere a file lock serializes the renames."""
+    if sys.platform == "win32":
+        with contextlib.suppress(FileExistsError):
+            temporary.rename(target)
+        return
+    import fcntl
+
+    with target.with_name(f".{target.name}.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed or the process ends
+        if not target.exists():
+            temporary.rename(target)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Makes the new directory entry durable, on systems that support it."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,34 @@
+"""Names that derive from the application's name: of its files, its directories and its variables. Pure."""
+
+# How the official clients replace accented letters in file names. They drop all other non-ASCII letters.
+ACCENTS = str.maketrans("àáâãäåèéêëìíîïòóôõöùúûüýÿñç _", "aaaaaaeeeeiiiiooooouuuuyync--")
+
+
+def official_slug(app_name: str) -> str:
+    """The part before `_shm_identity.json` in the file names of the official clients."""
+    letters = (letter for letter in app_name.lower().translate(ACCENTS) if _is_slug_character(letter))
+    return "-".join(part for part in "".join(letters).split("-") if part) or "app"
+
+
+def directory_name(app_name: str) -> str:
+    """A unique directory name for each application: its slug, with a digest if the slug drops characters."""
+    slug = official_slug(app_name)
+    if is_exact(app_name):
+        return slug
+    import hashlib
+
+    return f"{slug}-{hashlib.sha256(app_name.encode()).hexdigest()[:8]}"
+
+
+def is_exact(app_name: str) -> bool:
+    """Whether the slug keeps every letter. Otherwise two applications may have the same slug."""
+    return all(_is_slug_character(letter) for letter in app_name.lower().translate(ACCENTS))
+
+
+def telemetry_variable(app_name: str) -> str:
+    """The variable that turns off this application's telemetry only, such as SHM_TELEMETRY_LEDGER."""
+    return f"SHM_TELEMETRY_{directory_name(app_name).replace('-', '_').upper()}"
+
+
+def _is_slug_character(letter: str) -> bool:
+    return letter == "-" or (letter.isascii() and letter.isalnum())
