@@ -12,11 +12,14 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from shm_sdk.consent import opt_out_reason
+from shm_sdk.consent import opt_out_reason, parse_bool
+from shm_sdk.controls import Controls
+from shm_sdk.developer import install_handlers
 
 if TYPE_CHECKING:
     from shm_sdk.configuration import Configuration
     from shm_sdk.outcome import Outcome
+    from shm_sdk.permission import ConsentCallback
     from shm_sdk.reporter import Reporter
     from shm_sdk.worker import Worker
 
@@ -26,16 +29,16 @@ REPORT_NOW_TIMEOUT_S = 10.0  # for all requests of one `report_now`, during whic
 MAX_FIRST_REPORT_AFTER_S = 7 * 86400.0  # a longer delay is a mistake in units
 
 log = logging.getLogger("shm_sdk")
-log.addHandler(logging.NullHandler())  # otherwise a host without logging gets our warnings on stderr
 
 
-class Client:
+class Client(Controls):
     """Telemetry of one application in one process.
 
     A missing argument is read from its `SHM_` variable; docs/sdk.md lists them. `server_url`, `app_name` and
     `app_version` are required. `report_interval` is in seconds, a timedelta, or text such as `15m`; at least a minute.
-    `os_arch` replaces the detected value, for simulated installs. A wrong setting turns telemetry off and writes one
-    warning to the log `shm_sdk`.
+    `os_arch` replaces the detected value, for simulated installs. `consent` is `opt-out`, `notice` or `opt-in`;
+    `consent_callback` asks the user (docs/sdk.md, Consent). `debug` prints everything on stderr. A wrong setting turns
+    telemetry off and writes one error to the log `shm_sdk`; with `strict`, it raises ConfigurationError.
     """
 
     def __init__(
@@ -51,20 +54,21 @@ class Client:
         report_interval: float | timedelta | str | None = None,
         collect_system_metrics: bool | None = None,
         os_arch: str | None = None,
+        consent: str | None = None,
+        consent_callback: "ConsentCallback | None" = None,
+        debug: bool | None = None,
+        strict: bool = False,
     ) -> None:
         self._started_at = time.monotonic()
-        self._enabled = enabled
+        self._enabled: object = enabled
         self._providers: list[Callable[[], Mapping[str, object]]] = []
         self._lock = threading.Lock()  # never held during a request or a provider
         self._reporter: Reporter | None = None
         self._worker: Worker | None = None
         self._configuration: Configuration | None = None
         self._configuration_error = ""
-        if opt_out_reason(enabled, os.environ):
-            return  # the settings are not even read; once telemetry is allowed again, the host has to restart
-        from shm_sdk.configuration import ConfigurationError, load_configuration
-
-        arguments: dict[str, object] = {
+        self._consent_callback = consent_callback
+        self._arguments: dict[str, object] = {
             "server_url": server_url,
             "app_name": app_name,
             "app_version": app_version,
@@ -74,15 +78,25 @@ class Client:
             "report_interval": report_interval,
             "collect_system_metrics": collect_system_metrics,
             "os_arch": os_arch,
+            "consent": consent,
         }
+        self._opt_out_name = app_name if isinstance(app_name, str) else ""
+        install_handlers(debug=bool(parse_bool(os.environ.get("SHM_DEBUG", "") if debug is None else debug)))
+        if reason := opt_out_reason(enabled, os.environ, self._opt_out_name):
+            log.debug("telemetry is off: %s", reason)
+            return  # the settings are not even read; once telemetry is allowed again, the host has to restart
+        from shm_sdk.configuration import ConfigurationError, load_configuration
+
         try:
-            self._configuration = load_configuration(arguments, os.environ)
+            self._configuration = load_configuration(self._arguments, os.environ)
         except ConfigurationError as error:
             self._configuration_error = str(error)
         except Exception as error:  # an argument of the host that raises when it is read
             self._configuration_error = f"its settings cannot be read ({type(error).__name__})"
         if self._configuration_error:
-            log.warning("telemetry is off: %s", self._configuration_error)
+            log.error("telemetry is off: %s", self._configuration_error)
+            if strict:
+                raise ConfigurationError(self._configuration_error)
 
     def provider(self, function: ProviderT) -> ProviderT:
         """Adds a function that returns metrics, as a decorator or by a plain call; several are merged in order.
@@ -142,7 +156,7 @@ class Client:
 
     def _disabled_reason(self) -> str | None:
         """Why telemetry is off, or None. Reads the environment on each call, so that a change applies at once."""
-        if reason := opt_out_reason(self._enabled, os.environ):
+        if reason := opt_out_reason(self._enabled, os.environ, self._opt_out_name):
             return reason
         return None if self._configuration else self._configuration_error or "it was off when the application started"
 
@@ -167,5 +181,7 @@ class Client:
         with self._lock:
             if self._reporter is None:
                 assert self._configuration is not None  # noqa: S101  # callers check `_disabled_reason` first
-                self._reporter = Reporter(self._configuration, self._providers, self._started_at)
+                self._reporter = Reporter(
+                    self._configuration, self._providers, self._started_at, self._consent_callback
+                )
             return self._reporter

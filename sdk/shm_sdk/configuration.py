@@ -21,7 +21,9 @@ MAX_INTERVAL_S = 7 * 86400.0  # with a longer interval an install is missing fro
 MAX_TEXT_CHARS = 256  # of a name, a version, an environment
 INVALID_URL = "server_url must look like https://metrics.example.com"
 DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+DATA_FOLDER = "shm-telemetry"  # in the system's directory for user data
 NO_HOME = Path("/nonexistent")  # Debian's name for it; nothing can be written there, so the identity is ephemeral
+CONSENT_MODES = ("opt-out", "notice", "opt-in")
 HEX_KEY_LENGTHS = (64, 128)  # a seed; a seed and its public key
 
 
@@ -42,12 +44,18 @@ class Configuration:
     os_arch: str = ""
     report_interval: float = DEFAULT_INTERVAL_S  # seconds
     collect_system_metrics: bool = True
+    consent: str = "opt-out"  # one of CONSENT_MODES
     instance_id: str = ""  # with `private_key`, replaces the identity file
     private_key: str = field(default="", repr=False)  # in hex: a seed, or a seed and its public key
 
 
-def load_configuration(arguments: Mapping[str, object], environment: Mapping[str, str]) -> Configuration:
-    """Reads and validates all settings; raises ConfigurationError for the first wrong one."""
+def load_configuration(
+    arguments: Mapping[str, object], environment: Mapping[str, str], *, is_partial: bool = False
+) -> Configuration:
+    """Reads and validates all settings; raises ConfigurationError for the first wrong one.
+
+    A partial configuration, for what needs neither a server nor a version, may lack both.
+    """
 
     def read_setting(name: str) -> object:
         """The argument, else the variable, else None. An empty variable counts as not set."""
@@ -57,9 +65,9 @@ def load_configuration(arguments: Mapping[str, object], environment: Mapping[str
     app_name = _parse_text("app_name", read_setting("app_name"), required=True)
     instance_id, private_key = _parse_identity(environment)
     return Configuration(
-        server_url=_parse_url(read_setting("server_url")),
+        server_url=_parse_url(read_setting("server_url"), required=not is_partial),
         app_name=app_name,
-        app_version=_parse_text("app_version", read_setting("app_version"), required=True),
+        app_version=_parse_text("app_version", read_setting("app_version"), required=not is_partial),
         data_dir=_parse_data_dir(read_setting("data_dir"), app_name, environment),
         environment=_parse_text("environment", read_setting("environment")),
         deployment_mode=_parse_text("deployment_mode", read_setting("deployment_mode")),
@@ -68,6 +76,7 @@ def load_configuration(arguments: Mapping[str, object], environment: Mapping[str
         collect_system_metrics=_parse_flag(
             "collect_system_metrics", read_setting("collect_system_metrics"), default=True
         ),
+        consent=_parse_consent(read_setting("consent")),
         instance_id=instance_id,
         private_key=private_key,
     )
@@ -85,10 +94,14 @@ def _parse_text(name: str, value: object, *, required: bool = False) -> str:
     return value
 
 
-def _parse_url(value: object) -> str:
+def _parse_url(value: object, *, required: bool) -> str:
     from urllib.parse import urlsplit
 
-    url = _parse_text("server_url", value, required=True).rstrip("/")
+    url = _parse_text("server_url", value, required=required).rstrip("/")
+    if not url:
+        return ""
+    if "://" not in url:
+        raise ConfigurationError(f"server_url has no scheme: write https://{url}")
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -135,7 +148,7 @@ def _parse_data_dir(value: object, app_name: str, environment: Mapping[str, str]
     """The directory of the identity, absolute, so that a later `chdir` of the host does not change it."""
     if value is None or value == "":
         try:
-            return _user_data_dir(environment) / "shm-telemetry" / directory_name(app_name)
+            return user_data_dir(environment) / DATA_FOLDER / directory_name(app_name)
         except RuntimeError:  # pathlib raises it for a user without a home directory
             return NO_HOME
     if not isinstance(value, str | os.PathLike):
@@ -144,6 +157,13 @@ def _parse_data_dir(value: object, app_name: str, environment: Mapping[str, str]
     if not isinstance(path, str) or "\0" in path:
         raise ConfigurationError("data_dir must be a text path without NUL characters")
     return Path(path).absolute()
+
+
+def _parse_consent(value: object) -> str:
+    mode = _parse_text("consent", value).lower().replace("_", "-") or CONSENT_MODES[0]
+    if mode not in CONSENT_MODES:
+        raise ConfigurationError(f"consent must be one of {', '.join(CONSENT_MODES)}")
+    return mode
 
 
 def _parse_identity(environment: Mapping[str, str]) -> tuple[str, str]:
@@ -168,7 +188,7 @@ def _parse_identity(environment: Mapping[str, str]) -> tuple[str, str]:
     return instance_id, private_key
 
 
-def _user_data_dir(environment: Mapping[str, str]) -> Path:
+def user_data_dir(environment: Mapping[str, str]) -> Path:
     """The system's directory for user data. The working directory would create a new install for each directory."""
     if sys.platform == "win32":
         return Path(environment.get("LOCALAPPDATA") or Path("~/AppData/Local").expanduser())

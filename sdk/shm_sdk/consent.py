@@ -5,30 +5,35 @@ The check comes before everything else and before each report, so a change of th
 
 from collections.abc import Mapping
 
+from shm_sdk.names import telemetry_variable
+
 FALSE_WORDS = frozenset({"off", "false", "no", "0"})
-TRUE_WORDS = frozenset({"on", "true", "yes", "1"})
+TRUE_WORDS = frozenset({"on", "true", "yes", "1", "enabled"})
 
 
-def opt_out_reason(enabled: object, environment: Mapping[str, str]) -> str | None:
+def opt_out_reason(enabled: object, environment: Mapping[str, str], app_name: str = "") -> str | None:
     """Why telemetry is off, or None where it may run. `enabled` is the Client's argument, or None without it.
 
-    An unreadable value of `enabled` or SHM_ENABLED counts as off: a mistake then costs a report and never privacy.
+    A value that is not clearly on counts as off: a mistake then costs a report and never privacy.
     """
-    if environment.get("DO_NOT_TRACK", "") not in ("", "0"):
+    if unquote(environment.get("DO_NOT_TRACK", "")) not in ("", "0"):
         return "DO_NOT_TRACK is set"
-    if environment.get("SHM_TELEMETRY", "").strip().lower() in FALSE_WORDS:
-        return "SHM_TELEMETRY turns it off"
+    app_name = app_name or environment.get("SHM_APP_NAME", "")
+    for variable in ("SHM_TELEMETRY", telemetry_variable(app_name) if app_name else ""):
+        word = unquote(environment.get(variable, ""))
+        if word and not parse_bool(word):
+            return f"{variable} turns it off"
     if enabled is not None:
         return None if parse_bool(enabled) else "enabled is not true"
-    variable = environment.get("SHM_ENABLED", "").strip()
-    return None if not variable or parse_bool(variable) else "SHM_ENABLED is not true"
+    word = unquote(environment.get("SHM_ENABLED", ""))
+    return None if not word or parse_bool(word) else "SHM_ENABLED is not true"
 
 
 def parse_bool(value: object) -> bool | None:
     """True or False for a bool or a word for one, None for anything else."""
     if isinstance(value, bool):
         return value
-    word = str(value).strip().lower()
+    word = unquote(str(value)).lower()
     return True if word in TRUE_WORDS else False if word in FALSE_WORDS else None
 
 

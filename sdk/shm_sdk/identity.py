@@ -6,13 +6,15 @@ can be used, the identity is ephemeral: it ends with the process, and the server
 read the private key; they call `Identity.sign`.
 """
 
+import contextlib
 import json
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from shm_sdk.configuration import Configuration
+from shm_sdk.configuration import DATA_FOLDER, Configuration, user_data_dir
 from shm_sdk.files import write_exclusively
 from shm_sdk.names import directory_name, is_exact, official_slug
 from shm_sdk.storage import is_disposable
@@ -125,6 +127,19 @@ def load(directory: Path, app_name: str) -> Identity | None:
         raise damage
     found = _read_file(directory / f"{official_slug(app_name)}{OFFICIAL_FILE_SUFFIX}")
     return found if found is not None and _belongs_to(found, app_name) else None
+
+
+def find_applications(data_dir: str | None, environment: Mapping[str, str]) -> list[str]:
+    """The names of all applications with an identity in this directory, or in that of the user's data."""
+    directory = data_dir or environment.get("SHM_DATA_DIR")
+    names: set[str] = set()
+    with contextlib.suppress(OSError, RuntimeError):
+        root = Path(directory) if directory else user_data_dir(environment) / DATA_FOLDER
+        for path in (*root.glob(FILE_NAME), *root.glob(f"*/{FILE_NAME}"), *root.glob(f"*/*/{FILE_NAME}")):
+            with contextlib.suppress(InvalidIdentityError):
+                found = _read_file(path)
+                names.add(found.app_name if found else "")
+    return sorted(names - {""})
 
 
 def create_ephemeral(reason: str) -> Identity:

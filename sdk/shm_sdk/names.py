@@ -17,7 +17,7 @@ def directory_name(app_name: str) -> str:
         return slug
     import hashlib
 
-    return f"{slug}-{hashlib.sha256(app_name.encode()).hexdigest()[:8]}"
+    return f"{slug}-{hashlib.sha256(app_name.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
 def is_exact(app_name: str) -> bool:

@@ -8,7 +8,7 @@ class Result(enum.Enum):
     """How an attempt ended, which decides when the next one follows."""
 
     SENT = "sent"  # the server has stored the snapshot; the next report follows in the install's slot
-    PENDING = "pending"  # the vendor approves installs by hand; the next report asks again
+    PENDING = "pending"  # the vendor approves installs by hand, or the user has not agreed; the next report asks again
     REFUSED = "refused"  # the server refused the request; the attempts become less and less frequent
     FAILED = "failed"  # no response, or the server is not ready; retried after a back-off
     OFF = "off"  # telemetry is off in this process; no attempt follows
@@ -27,3 +27,13 @@ class Outcome:
     def sent(self) -> bool:
         """True when the server has confirmed the snapshot (202)."""
         return self.result is Result.SENT
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """The bodies that a report would send. Timestamps and sequence numbers differ in the report itself."""
+
+    server_url: str
+    is_registered: bool  # False: there is no identity yet, and the ID shown is made up
+    register: bytes
+    snapshot: bytes

@@ -21,8 +21,10 @@ from typing import cast
 
 from shm_sdk import snapshot, system
 from shm_sdk.configuration import Configuration
-from shm_sdk.identity import Identity, obtain
-from shm_sdk.outcome import Outcome, Result
+from shm_sdk.developer import Notices
+from shm_sdk.identity import Identity, InvalidIdentityError, create_ephemeral, find, obtain
+from shm_sdk.outcome import Outcome, Preview, Result
+from shm_sdk.permission import ConsentCallback, Permission
 from shm_sdk.schedule import compute_delay
 from shm_sdk.transport import Response, Transport, TransportError
 from shm_sdk.version import __version__
@@ -70,8 +72,16 @@ def _register_fork_handler(reporter: "Reporter") -> None:
 class Reporter:
     """Reports for one install. Thread-safe: reports run one after the other."""
 
-    def __init__(self, configuration: Configuration, providers: Sequence[Provider], started_at: float) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        providers: Sequence[Provider],
+        started_at: float,
+        consent_callback: ConsentCallback | None = None,
+    ) -> None:
         """`providers` may grow later. `started_at` is the `time.monotonic()` of the host's start."""
+        self._notices = Notices()
+        self._permission = Permission(configuration, consent_callback, self._notices)
         self._configuration = configuration
         self._providers = providers
         self._started_at = started_at
@@ -103,6 +113,23 @@ class Reporter:
             self._count_repetitions(outcome)
             self._log_outcome(outcome)
             return outcome
+
+    def preview(self) -> Preview:
+        """What a report would send now, made as for a report. Sends nothing and stores nothing."""
+        try:
+            found = find(self._configuration)
+        except InvalidIdentityError as error:
+            found = create_ephemeral(str(error))
+        identity = found or create_ephemeral("")  # a new install shows an ID that is not its later one
+        metrics = self._collect_metrics()
+        if identity.is_ephemeral:
+            metrics = snapshot.mark_ephemeral(metrics)
+        return Preview(
+            server_url=self._configuration.server_url,
+            is_registered=found is not None,
+            register=self._register_payload(identity),
+            snapshot=self._snapshot_payload(identity, metrics),
+        )
 
     def delay_after(self, outcome: Outcome) -> float:
         """Closes the connection and returns the seconds until the next report."""
@@ -145,10 +172,19 @@ class Reporter:
         wait_s = self._blocked_until - time.monotonic()
         if wait_s > 0:
             return Outcome(Result.FAILED, "the server asked to wait", retry_after=wait_s)
+        if (refusal := self._permission.refusal()) is not None:
+            return refusal
+        self._sequence += 1
+        metrics = self._permission.admit(self._collect_metrics())  # before anything is stored
+        if isinstance(metrics, Outcome):
+            return metrics
+        if self._identity is not None and self._permission.is_erased(self._identity.instance_id):
+            self._identity = None
         if self._identity is None or self._identity.is_ephemeral:  # the disk may have been repaired
             self._adopt_identity(obtain(self._configuration))
         assert self._identity is not None  # noqa: S101  # adopted above
-        metrics = self._collect_metrics()
+        if self._identity.is_ephemeral:
+            metrics = snapshot.mark_ephemeral(metrics)
         try:
             outcome = self._deliver(self._identity, metrics, time.monotonic() + timeout)
         except TransportError as error:
@@ -167,13 +203,11 @@ class Reporter:
         if current is None and identity.is_ephemeral:
             log.warning("this install is counted apart, as ephemeral: %s", identity.ephemeral_reason)
 
-    def _collect_metrics(self) -> Mapping[str, snapshot.Json]:
+    def _collect_metrics(self) -> dict[str, snapshot.Json]:
         """The metrics of a new snapshot, from all providers."""
         # System metrics come first, so that a provider with too many keys does not displace them. For a key of both,
         # the provider's value is sent.
         metrics: dict[object, object] = {}
-        if self._identity is not None and self._identity.is_ephemeral:
-            metrics[snapshot.EPHEMERAL_KEY] = True
         if self._configuration.collect_system_metrics:
             metrics.update(system.collect_system_metrics(self._started_at))
         for provider in tuple(self._providers):
@@ -187,12 +221,10 @@ class Reporter:
                 raise
             except BaseException as error:  # includes cancellation exceptions, which do not concern this thread
                 log.debug("a metrics provider failed: %s", type(error).__name__, exc_info=True)
-        if self._identity is not None and self._identity.is_ephemeral:
-            metrics[snapshot.EPHEMERAL_KEY] = True  # whatever a provider says
         sanitized = snapshot.sanitize(metrics)
         for line in sanitized.dropped:
-            log.debug("dropped from the snapshot: %s", line)
-        self._sequence += 1
+            key, _, reason = line.partition(": ")
+            self._notices.warn(f"value {key}", "the metric %s is left out: %s", key, reason)
         return sanitized.metrics
 
     def _timestamp(self) -> str:
@@ -299,12 +331,11 @@ class Reporter:
 
     def _log_outcome(self, outcome: Outcome) -> None:
         """One warning when reports stop reaching the server; none for retries, or when the server asks to wait."""
-        is_failure = outcome.result in (Result.FAILED, Result.REFUSED, Result.OFF)
+        is_failure = outcome.result in (Result.FAILED, Result.REFUSED)
         is_waiting = outcome.status == TOO_MANY_REQUESTS or (outcome.retry_after and outcome.status is None)
         if is_failure and not is_waiting and not self._outage_logged:
             self._outage_logged = True
-            consequence = "telemetry is off" if outcome.result is Result.OFF else "retries are not logged"
-            log.warning("telemetry reports do not reach the server: %s; %s", outcome.reason, consequence)
+            log.warning("telemetry reports do not reach the server: %s; retries are not logged", outcome.reason)
             return
         if not is_failure:
             self._outage_logged = False

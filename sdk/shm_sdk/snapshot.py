@@ -43,6 +43,18 @@ def sanitize(metrics: Mapping[Any, object]) -> SanitizedMetrics:
     return SanitizedMetrics(_drop_largest(kept, sanitizer.dropped), sanitizer.dropped)
 
 
+def mark_ephemeral(metrics: Mapping[str, Json]) -> dict[str, Json]:
+    """The metrics of an install without a lasting identity. Of too many metrics, the last is dropped."""
+    kept = {name: value for name, value in metrics.items() if name != EPHEMERAL_KEY}
+    while kept and _count_leaves(kept) >= MAX_METRICS:
+        kept.popitem()
+    return {**kept, EPHEMERAL_KEY: True}
+
+
+def _count_leaves(metrics: Mapping[str, Json]) -> int:
+    return sum(_count_leaves(value) if isinstance(value, dict) else 1 for value in metrics.values())
+
+
 def build_body(instance_id: str, timestamp: str, metrics: Mapping[str, Json], app_version: str, sequence: int) -> bytes:
     """The body of `POST /v1/snapshot`: the bytes that are signed and sent."""
     return encode_json(

@@ -55,6 +55,9 @@ def run_audited(
         (False, {}),
         (None, {"SHM_ENABLED": "false"}),
         (True, {"SHM_TELEMETRY": "off"}),
+        (True, {"SHM_TELEMETRY": "disabled"}),
+        (True, {"SHM_TELEMETRY": '"off"'}),
+        (True, {"SHM_TELEMETRY_LEDGER": "none"}),
         (True, {"DO_NOT_TRACK": "1"}),
         (True, {"DO_NOT_TRACK": "yes please"}),
         (True, {"DO_NOT_TRACK": "false"}),
@@ -80,7 +83,24 @@ def test_the_audit_records_a_client_that_reports(peer: Peer, tmp_path: Path) -> 
     assert {"open", "os.mkdir", "socket.connect", "provider", "shm-telemetry"} <= set(events)
 
 
-@pytest.mark.parametrize("value", ["", "0"])
+@pytest.mark.parametrize("word", ["disabled", "none", "off", "OFF", "0", "n", "never", "aus", "'off'", '"none"', " x "])
+@pytest.mark.parametrize("variable", ["SHM_TELEMETRY", "SHM_TELEMETRY_CAFE_LEDGER"])
+def test_any_word_that_is_not_clearly_on_means_off(word: str, variable: str) -> None:
+    assert opt_out_reason(True, {variable: word}, "Café Ledger") == f"{variable} turns it off"
+    assert opt_out_reason(True, {variable: word, "SHM_APP_NAME": "Café Ledger"}) == f"{variable} turns it off"
+
+
+@pytest.mark.parametrize("word", ["", "on", "ON", " true ", "yes", "1", "enabled", '"on"', "'1'", '""'])
+def test_a_clear_yes_allows_telemetry(word: str) -> None:
+    assert opt_out_reason(None, {"SHM_TELEMETRY": word, "SHM_TELEMETRY_LEDGER": word}, "Ledger") is None
+
+
+def test_an_applications_variable_concerns_no_other() -> None:
+    assert opt_out_reason(None, {"SHM_TELEMETRY_WIKI": "off"}, "Ledger") is None
+    assert opt_out_reason(None, {"SHM_TELEMETRY": "off", "SHM_TELEMETRY_LEDGER": "on"}, "Ledger") is not None
+
+
+@pytest.mark.parametrize("value", ["", "0", '"0"', "''"])
 def test_do_not_track_empty_or_zero_allows_telemetry(value: str) -> None:
     assert opt_out_reason(None, {"DO_NOT_TRACK": value}) is None
 

@@ -149,7 +149,7 @@ def test_a_host_exits_without_delay(peer: Peer, tmp_path: Path, metrics: str, en
     assert (completed.returncode, completed.stdout, completed.stderr) == (0, "the host has ended\n", "")
 
 
-def test_a_host_without_logging_gets_no_output(tmp_path: Path) -> None:
+def test_a_host_without_logging_sees_mistakes_only(tmp_path: Path) -> None:
     code = (
         "import shm_sdk, sys; telemetry = shm_sdk.Client('http://127.0.0.1:1', 'Ledger', '1', data_dir=sys.argv[1])\n"
         "telemetry.report_now(); shm_sdk.Client(); del telemetry"
@@ -160,4 +160,5 @@ def test_a_host_without_logging_gets_no_output(tmp_path: Path) -> None:
         text=True,
         timeout=60,
     )
-    assert (completed.returncode, completed.stdout, completed.stderr) == (0, "", "")
+    mistake = "shm_sdk: telemetry is off: app_name is missing (the argument, or SHM_APP_NAME)\n"
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0, "", mistake)

@@ -1,0 +1,210 @@
+"""The end user's actions on one application's telemetry.
+
+They work while telemetry is off: a person who refuses it may still see it, disclose it and erase it.
+"""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from shm_sdk.choice import choice_path, read_choice, timestamp, write_choice
+from shm_sdk.configuration import Configuration, load_configuration
+from shm_sdk.consent import opt_out_reason
+from shm_sdk.identity import Identity, InvalidIdentityError, find
+from shm_sdk.names import telemetry_variable
+from shm_sdk.outcome import Outcome, Preview
+from shm_sdk.reporter import Provider, Reporter
+from shm_sdk.snapshot import encode_json
+from shm_sdk.transport import Response, Transport, TransportError
+from shm_sdk.version import __version__
+
+UNKNOWN_INSTANCE_STATUSES = (403, 404)
+
+
+class Telemetry(Protocol):
+    """What the actions need of a Client."""
+
+    _arguments: dict[str, object]
+    _configuration: Configuration | None  # None where telemetry is off or a setting is wrong
+    _enabled: object
+    _started_at: float
+
+    @property
+    def _providers(self) -> Sequence[Provider]: ...
+
+    def report_now(self, timeout: float = ...) -> Outcome:
+        """See Client."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActionResult:
+    """What an action did. `document` is the server's answer, None without one."""
+
+    is_done: bool
+    text: str  # a sentence for a person
+    document: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The telemetry of one application on this machine."""
+
+    is_on: bool
+    reason: str  # why it is off, empty where it is on
+    app_name: str
+    server_url: str
+    consent: str  # the host's mode
+    choice: str  # `on`, `off` or empty
+    decided_at: str
+    choice_file: Path
+    instance_id: str  # empty before the first report
+    identity_file: Path | None
+    ephemeral_reason: str  # empty for an install that lasts
+
+
+def preview(client: Telemetry) -> Preview:
+    """See Controls.preview."""
+    return Reporter(_configuration(client), client._providers, client._started_at).preview()
+
+
+def status(client: Telemetry) -> Status:
+    """See Controls.status."""
+    configuration = _configuration(client, is_partial=True)
+    choice = read_choice(configuration)
+    reason = opt_out_reason(client._enabled, os.environ, configuration.app_name) or ""
+    if not reason and choice.is_off:
+        reason = "the user has turned it off"
+    if not reason and configuration.consent == "opt-in" and not choice.is_on:
+        reason = "the user has not agreed yet"
+    identity: Identity | None = None
+    ephemeral_reason = ""
+    try:
+        identity = find(configuration)
+    except InvalidIdentityError as error:
+        ephemeral_reason = str(error)
+    return Status(
+        is_on=not reason,
+        reason=reason,
+        app_name=configuration.app_name,
+        server_url=configuration.server_url,
+        consent=configuration.consent,
+        choice=choice.telemetry,
+        decided_at=choice.decided_at,
+        choice_file=choice_path(configuration),
+        instance_id=identity.instance_id if identity else "",
+        identity_file=identity.path if identity else None,
+        ephemeral_reason=identity.ephemeral_reason if identity else ephemeral_reason,
+    )
+
+
+def check(client: Telemetry, timeout: float) -> ActionResult:
+    """See Controls.check."""
+    client._configuration = _configuration(client)
+    outcome = client.report_now(timeout)
+    answer = f", HTTP {outcome.status}" if outcome.status else ""
+    return ActionResult(outcome.sent, f"{outcome.result.value}{answer}: {outcome.reason}")
+
+
+def turn_on(client: Telemetry) -> ActionResult:
+    """See Controls.turn_on."""
+    result = _decide(client, "on")
+    reason = opt_out_reason(client._enabled, os.environ, _configuration(client, is_partial=True).app_name)
+    if result.is_done and reason:
+        return ActionResult(False, f"the choice is stored, and telemetry stays off: {reason}")
+    return result
+
+
+def turn_off(client: Telemetry) -> ActionResult:
+    """See Controls.turn_off."""
+    return _decide(client, "off")
+
+
+def erase(client: Telemetry, timeout: float) -> ActionResult:
+    """See Controls.erase. An erasure that fails keeps the identity, which signs the next attempt."""
+    configuration = _configuration(client)
+    decision = _decide(client, "off")
+    try:
+        identity = find(configuration)
+    except InvalidIdentityError as error:
+        return ActionResult(False, f"{decision.text}. Nothing is erased: {error}")
+    if identity is None:
+        return ActionResult(decision.is_done, f"{decision.text}. This install has never reported")
+    try:
+        response = _post(configuration, identity, "erase", timeout)
+    except TransportError as error:
+        return ActionResult(False, f"{decision.text}. Nothing is erased: the server cannot be reached ({error})")
+    if response.status != 200 and response.status not in UNKNOWN_INSTANCE_STATUSES:
+        return ActionResult(False, f"{decision.text}. Nothing is erased: the server answered {response.status}")
+    _forget(configuration, identity)
+    erased = "the server has erased this install" if response.status == 200 else "the server holds nothing on it"
+    return ActionResult(decision.is_done, f"{decision.text}, and {erased}", _parse(response))
+
+
+def disclose(client: Telemetry, timeout: float) -> ActionResult:
+    """See Controls.disclose."""
+    configuration = _configuration(client)
+    try:
+        identity = find(configuration)
+        if identity is None:
+            return ActionResult(True, "this install has never reported")
+        response = _post(configuration, identity, "disclose", timeout)
+    except InvalidIdentityError as error:
+        return ActionResult(False, str(error))
+    except TransportError as error:
+        return ActionResult(False, f"the server cannot be reached ({error})")
+    if response.status in UNKNOWN_INSTANCE_STATUSES:
+        return ActionResult(True, "the server holds nothing on this install")
+    if response.status != 200:
+        return ActionResult(False, f"the server answered {response.status}")
+    return ActionResult(True, "everything that the server holds on this install", _parse(response))
+
+
+def _configuration(client: Telemetry, *, is_partial: bool = False) -> Configuration:
+    if client._configuration is not None:
+        return client._configuration
+    return load_configuration(client._arguments, os.environ, is_partial=is_partial)
+
+
+def _decide(client: Telemetry, telemetry: str) -> ActionResult:
+    configuration = _configuration(client, is_partial=True)
+    try:
+        write_choice(configuration, read_choice(configuration).decided(telemetry))
+    except OSError as error:
+        variable = telemetry_variable(configuration.app_name)
+        return ActionResult(
+            False, f"{choice_path(configuration)} cannot be written ({error.strerror}); set {variable}={telemetry}"
+        )
+    return ActionResult(True, f"telemetry of {configuration.app_name} is {telemetry}")
+
+
+def _post(configuration: Configuration, identity: Identity, action: str, timeout: float) -> Response:
+    body = encode_json({"action": action, "instance_id": identity.instance_id, "timestamp": timestamp()})
+    headers = {"X-Instance-ID": identity.instance_id, "X-Signature": identity.sign(body)}
+    transport = Transport(configuration.server_url, f"shm-sdk-python/{__version__}")
+    deadline = time.monotonic() + timeout
+    try:
+        return transport.post(f"/v1/{action}", body, headers, deadline - time.monotonic())
+    finally:
+        transport.close()
+
+
+def _forget(configuration: Configuration, identity: Identity) -> None:
+    """Deletes the identity. Running processes must not use it again either."""
+    with suppress(OSError):
+        write_choice(configuration, read_choice(configuration).erased(identity.instance_id))
+    if identity.path is not None:
+        with suppress(OSError):
+            identity.path.unlink(missing_ok=True)
+            identity.path.with_name(f".{identity.path.name}.app").unlink(missing_ok=True)
+
+
+def _parse(response: Response) -> object:
+    try:
+        return json.loads(response.body)
+    except ValueError:
+        return None

@@ -1,0 +1,97 @@
+"""The end user's stored choice, in one small file for each application of a data directory.
+
+`python -m shm_sdk off` writes it, and each report reads it. A file that cannot be read counts as `off`.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+from shm_sdk.configuration import Configuration
+from shm_sdk.files import write_atomically
+from shm_sdk.names import directory_name
+
+FILE_SUFFIX = "_telemetry_choice.json"
+MAX_FILE_BYTES = 256 * 1024  # 256 metric names of 128 characters, and some room
+MAX_ERASED_IDS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the user has decided. `telemetry` is `on`, `off`, or empty before a decision."""
+
+    telemetry: str = ""
+    decided_at: str = ""  # RFC 3339
+    metric_names: tuple[str, ...] | None = None  # that `on` covers; None: those of the next report
+    declined_names: tuple[str, ...] = ()
+    notice_shown_at: str = ""
+    erased_ids: tuple[str, ...] = ()  # identities that must not be used again
+
+    @property
+    def is_off(self) -> bool:
+        """Whether the user has refused."""
+        return self.telemetry == "off"
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the user has agreed."""
+        return self.telemetry == "on"
+
+    def decided(self, telemetry: str, metric_names: Iterable[str] | None = None) -> "Choice":
+        """This choice with a new decision."""
+        names = None if metric_names is None else tuple(sorted(metric_names))
+        return replace(self, telemetry=telemetry, decided_at=timestamp(), metric_names=names, declined_names=())
+
+    def erased(self, instance_id: str) -> "Choice":
+        """This choice after an erasure of that install."""
+        return replace(self, erased_ids=(*self.erased_ids, instance_id)[-MAX_ERASED_IDS:])
+
+
+def choice_path(configuration: Configuration) -> Path:
+    """The file of this application's choice."""
+    return configuration.data_dir / f"{directory_name(configuration.app_name)}{FILE_SUFFIX}"
+
+
+def read_choice(configuration: Configuration) -> Choice:
+    """The stored choice, an empty one without a file. A damaged file is a refusal."""
+    try:
+        with choice_path(configuration).open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return Choice()
+    except OSError:
+        return Choice("off")
+    return _parse(content) or Choice("off")
+
+
+def write_choice(configuration: Configuration, choice: Choice) -> None:
+    """Stores a choice. Raises OSError where nothing can be written."""
+    path = choice_path(configuration)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    document = {name: value for name in Choice.__slots__ if (value := getattr(choice, name))}
+    write_atomically(json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n", path)
+
+
+def timestamp() -> str:
+    """The current time."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")  # noqa: UP017
+
+
+def _parse(content: bytes) -> Choice | None:
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(document, dict) or document.get("telemetry", "") not in ("", "on", "off"):
+        return None
+    members: dict[str, object] = {}
+    for name, value in document.items():
+        if name in ("telemetry", "decided_at", "notice_shown_at") and isinstance(value, str):
+            members[name] = value
+        elif name in ("metric_names", "declined_names", "erased_ids") and isinstance(value, list):
+            members[name] = tuple(str(item) for item in value)
+        elif name in Choice.__slots__:
+            return None
+    return Choice(**members)  # type: ignore[arg-type]

@@ -1,0 +1,74 @@
+"""What an end user may see and decide, as methods of the Client. `python -m shm_sdk` and a host's commands call these.
+
+The code is in `shm_sdk.actions`, which is imported on the first call.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from shm_sdk.actions import ActionResult, Status
+    from shm_sdk.configuration import Configuration
+    from shm_sdk.outcome import Outcome, Preview
+
+ACTION_TIMEOUT_S = 10.0  # for all requests of one action, during which a person waits
+
+
+class Controls:
+    """The user's controls of one application's telemetry."""
+
+    _arguments: "dict[str, object]"
+    _configuration: "Configuration | None"
+    _enabled: object
+    _providers: "list[Callable[[], Mapping[str, object]]]"
+    _started_at: float
+
+    if TYPE_CHECKING:
+
+        def report_now(self, timeout: float = ACTION_TIMEOUT_S) -> "Outcome": ...
+
+    def preview(self) -> "Preview":
+        """Exactly what a report would send now, made by the code that sends it. Sends nothing.
+
+        Raises ConfigurationError where a setting is wrong, as the other methods here do.
+        """
+        from shm_sdk import actions
+
+        return actions.preview(self)
+
+    def status(self) -> "Status":
+        """Whether telemetry is on and why, what the user chose, and which install this is. Uses no network."""
+        from shm_sdk import actions
+
+        return actions.status(self)
+
+    def check(self, timeout: float = ACTION_TIMEOUT_S) -> "ActionResult":
+        """Sends one report and says what the server made of it."""
+        from shm_sdk import actions
+
+        return actions.check(self, timeout)
+
+    def turn_on(self) -> "ActionResult":
+        """Stores the user's consent. The variables that turn telemetry off remain stronger."""
+        from shm_sdk import actions
+
+        return actions.turn_on(self)
+
+    def turn_off(self) -> "ActionResult":
+        """Stores the user's refusal. Running processes see it before their next report."""
+        from shm_sdk import actions
+
+        return actions.turn_off(self)
+
+    def erase(self, timeout: float = ACTION_TIMEOUT_S) -> "ActionResult":
+        """Turns telemetry off, has the server delete all data of this install, and deletes the identity."""
+        from shm_sdk import actions
+
+        return actions.erase(self, timeout)
+
+    def disclose(self, timeout: float = ACTION_TIMEOUT_S) -> "ActionResult":
+        """Everything that the server holds on this install, as JSON in the result's `document`."""
+        from shm_sdk import actions
+
+        return actions.disclose(self, timeout)

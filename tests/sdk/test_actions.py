@@ -1,0 +1,218 @@
+"""What an end user sees and decides, by methods, by commands and in a host's own command line."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shm_sdk import Client, Result
+from shm_sdk.cli import COMMANDS, add_commands, main
+from shm_sdk.configuration import ConfigurationError
+from tests.support.peer import Peer, reply
+from tests.support.server_process import ServerProcess
+
+MakeClient = Callable[..., Client]
+VARIABLE_MEMBERS = ("timestamp", "sequence")
+
+
+def without(document: dict[str, object], *names: str) -> dict[str, object]:
+    return {name: value for name, value in document.items() if name not in names}
+
+
+def test_the_preview_is_what_is_sent(client: MakeClient, peer: Peer) -> None:
+    telemetry = client(environment="production")
+    telemetry.provider(lambda: {"orders": 8, "bad": object(), "mail": {"sent": 2}})
+    assert telemetry.report_now().sent
+    preview = telemetry.preview()
+    assert peer.paths == ["/v1/register", "/v1/activate", "/v1/snapshot"]
+    assert preview.is_registered
+    for sent, shown in ((peer.requests[0], preview.register), (peer.requests[2], preview.snapshot)):
+        assert without(json.loads(shown), *VARIABLE_MEMBERS) == without(sent.json, *VARIABLE_MEMBERS)
+
+
+@pytest.mark.parametrize("variable", ["DO_NOT_TRACK", "SHM_TELEMETRY"])
+def test_a_preview_before_the_first_report_leaves_no_trace(
+    client: MakeClient, peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "off")
+    telemetry = client()
+    telemetry.provider(lambda: {"orders": 8})
+    preview = telemetry.preview()
+    assert json.loads(preview.snapshot)["metrics"] == {"orders": 8}
+    assert not preview.is_registered
+    assert peer.connections == []
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_refusal_ends_reports_of_a_running_process(client: MakeClient, peer: Peer) -> None:
+    running, other_process = client(), client()
+    assert running.report_now().sent
+    assert other_process.turn_off().text == "telemetry of Café Ledger is off"
+    assert running.report_now().result is Result.OFF
+    assert not running.status().is_on
+    assert running.status().reason == "the user has turned it off"
+    assert other_process.turn_on().is_done
+    assert running.report_now().sent
+    assert len({request.json["instance_id"] for request in peer.requests if "instance_id" in request.json}) == 1
+
+
+def test_turning_on_says_what_still_turns_it_off(client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    telemetry = client()
+    monkeypatch.setenv("SHM_TELEMETRY", "off")
+    result = telemetry.turn_on()
+    assert (result.is_done, result.text) == (
+        False,
+        "the choice is stored, and telemetry stays off: SHM_TELEMETRY turns it off",
+    )
+
+
+def test_a_choice_that_cannot_be_stored_names_the_variable(client: MakeClient, tmp_path: Path) -> None:
+    (tmp_path / "data").touch()
+    result = client().turn_off()
+    assert not result.is_done
+    assert "set SHM_TELEMETRY_CAFE_LEDGER=off" in result.text
+
+
+def test_check_says_what_the_server_made_of_a_report(client: MakeClient, peer: Peer) -> None:
+    telemetry = client()
+    assert telemetry.check().text == "sent, HTTP 202: stored"
+    peer.script("/v1/snapshot", reply(400, b'{"code":"too_many_metrics"}'))
+    result = telemetry.check()
+    assert not result.is_done
+    assert result.text == "refused, HTTP 400: the server answered 400 to snapshot (too_many_metrics)"
+
+
+def test_an_erased_install_is_another_one_afterwards(server: ServerProcess, tmp_path: Path) -> None:
+    def make() -> Client:
+        return Client(server.url, "Ledger", "1.4.2", data_dir=tmp_path / "data")
+
+    running, user = make(), make()
+    running.provider(lambda: {"orders": 8})
+    assert running.report_now().sent
+    first = user.status().instance_id
+    disclosed = user.disclose()
+    assert disclosed.is_done
+    assert first in json.dumps(disclosed.document)
+    result = user.erase()
+    assert result.is_done
+    assert result.text == "telemetry of Ledger is off, and the server has erased this install"
+    assert server.get("instances").json() == []
+    assert running.report_now().result is Result.OFF
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["ledger_telemetry_choice.json"]
+    assert user.disclose().text == "this install has never reported"
+    assert user.turn_on().is_done
+    assert running.report_now().sent
+    (row,) = server.get("instances").json()
+    assert row["instance_id"] == user.status().instance_id != first
+    running.stop()
+
+
+def test_an_erasure_that_fails_can_be_repeated(client: MakeClient, peer: Peer) -> None:
+    telemetry = client()
+    assert telemetry.report_now().sent
+    peer.script("/v1/erase", reply(503), reply(200, b'{"deleted":1}'))
+    failed = telemetry.erase()
+    assert (failed.is_done, telemetry.status().choice) == (False, "off")
+    assert failed.text == "telemetry of Café Ledger is off. Nothing is erased: the server answered 503"
+    result = telemetry.erase()
+    assert (result.is_done, result.document) == (True, {"deleted": 1})
+    assert telemetry.erase().text.endswith("This install has never reported")
+
+
+def run_command(tmp_path: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("SHM_")}
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "shm_sdk", *arguments],
+        env=variables | {"XDG_DATA_HOME": str(tmp_path), "PYTHONPATH": str(tmp_path)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_the_only_application_needs_no_name(peer: Peer, tmp_path: Path) -> None:
+    (tmp_path / "ledger.py").write_text(
+        "import shm_sdk\n"
+        f"telemetry = shm_sdk.Client({peer.url!r}, 'Ledger', '1.4.2')\n"
+        "telemetry.provider(lambda: {'orders': 8})\n"
+    )
+    none = run_command(tmp_path, "off")
+    assert (none.returncode, "which application?" in none.stderr) == (2, True)
+    checked = run_command(tmp_path, "check", "--client", "ledger:telemetry")
+    assert (checked.returncode, checked.stdout) == (0, "sent, HTTP 202: stored.\n")
+    assert peer.requests[-1].json["metrics"]["orders"] == 8  # type: ignore[index]
+    assert run_command(tmp_path, "off").stdout == "telemetry of Ledger is off.\n"
+    assert "telemetry: off, because the user has turned it off" in run_command(tmp_path, "status").stdout
+    assert run_command(tmp_path, "check", "--client", "ledger").returncode == 1
+    preview = run_command(tmp_path, "preview", "--client", "ledger")
+    assert '"orders": 8' in preview.stdout
+    assert "Nothing was sent." in preview.stdout
+    erased = run_command(tmp_path, "erase", SHM_SERVER_URL=peer.url, SHM_APP_VERSION="1")
+    assert (erased.returncode, "the server holds nothing on it" in erased.stdout) == (0, True)
+
+
+@pytest.mark.parametrize("place", ["missing_module", "json:missing", "json:dumps", ":", "json"])
+def test_a_wrong_client_is_named(tmp_path: Path, place: str) -> None:
+    done = run_command(tmp_path, "preview", "--client", place)
+    assert (done.returncode, place in done.stderr, "Traceback" in done.stderr) == (2, True, False)
+
+
+def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
+    done = run_command(tmp_path, "check", "--app-name", "Ledger", "--server-url", "metrics.example.com")
+    assert (done.returncode, "write https://metrics.example.com" in done.stderr) == (2, True)
+
+
+def test_every_command_exists() -> None:
+    assert list(COMMANDS) == ["preview", "status", "check", "on", "off", "erase", "disclose"]
+    for command in COMMANDS:
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+
+
+def test_a_hosts_argparse_commands(
+    client: MakeClient, peer: Peer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers().add_parser("telemetry"), client())
+
+    def run(command: str) -> Any:
+        options = parser.parse_args(["telemetry", command])
+        return options.run(options)
+
+    assert [run(command) for command in ("off", "on", "check")] == [0, 0, 0]
+    peer.script("/v1/disclose", reply(200, b'{"instance_id":"x"}'))
+    assert run("disclose") == 0
+    assert capsys.readouterr().out.splitlines()[:3] == [
+        "telemetry of Café Ledger is off.",
+        "telemetry of Café Ledger is on.",
+        "sent, HTTP 202: stored.",
+    ]
+    wrong = argparse.ArgumentParser()
+    add_commands(wrong, client(server_url="nonsense"))
+    options = wrong.parse_args(["preview"])
+    assert options.run(options) == 2
+
+
+def test_a_hosts_click_commands(client: MakeClient, peer: Peer) -> None:
+    testing = pytest.importorskip("click.testing")
+    from shm_sdk.cli import click_group
+
+    group = click_group(client())
+    runner = testing.CliRunner()
+    assert runner.invoke(group, ["check"]).output == "sent, HTTP 202: stored.\n"
+    assert runner.invoke(group, ["off"]).exit_code == 0
+    assert runner.invoke(group, ["check"]).exit_code == 1
+    assert "preview" in runner.invoke(group, ["--help"]).output
+
+
+def test_strict_raises_a_mistake_and_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ConfigurationError, match="server_url has no scheme: write https://metrics"):
+        Client("metrics.example.com", "Ledger", "1", data_dir=tmp_path, strict=True)
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert Client("metrics.example.com", "Ledger", "1", enabled=False, strict=True).report_now().result is Result.OFF
