@@ -7,6 +7,8 @@ has one that prints errors there and nothing else, because an outage is no busin
 import logging
 import sys
 
+MAX_NOTICES = 100  # of one client; the names of metrics may have no end
+
 log = logging.getLogger("shm_sdk")
 
 
@@ -42,8 +44,9 @@ class Notices:
 
     def warn(self, key: str, message: str, *arguments: object) -> None:
         """Writes a warning, unless one with this key was written."""
-        is_new = key not in self._written
-        self._written.add(key)
+        is_new = key not in self._written and len(self._written) < MAX_NOTICES
+        if is_new:
+            self._written.add(key)
         log.log(logging.WARNING if is_new else logging.DEBUG, message, *arguments)
 
 

@@ -224,7 +224,7 @@ class Reporter:
         sanitized = snapshot.sanitize(metrics)
         for line in sanitized.dropped:
             key, _, reason = line.partition(": ")
-            self._notices.warn(f"value {key}", "the metric %s is left out: %s", key, reason)
+            self._notices.warn(f"value {key.split('[')[0]}", "the metric %s is left out: %s", key, reason)
         return sanitized.metrics
 
     def _timestamp(self) -> str:

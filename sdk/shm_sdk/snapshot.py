@@ -5,19 +5,19 @@ those of the protocol, so that the server does not reject a report for one bad m
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, cast
+
+from shm_sdk.personal import describe_personal
+from shm_sdk.values import InvalidValueError, clean_text, simplify
 
 MAX_METRICS = 256
 MAX_DEPTH = 8  # levels of objects and arrays, including the metrics object itself
 MAX_KEY_CHARS = 128  # of a full dotted key
-MAX_STRING_CHARS = 1024
 MAX_BODY_BYTES = 64 * 1024
 ENVELOPE_BYTES = 2048  # reserved for the other members: an ID, a timestamp, a version, a number
-MAX_NUMBER_BITS = 1024  # about the range of a float; a larger counter is a mistake
 MAX_VISITED_VALUES = 4096  # of one snapshot; also ends the walk of a structure that contains itself
 EPHEMERAL_KEY = "sys_ephemeral"  # true: the server counts this install apart from those that last
 
@@ -30,10 +30,6 @@ class SanitizedMetrics:
 
     metrics: dict[str, Json] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)
-
-
-class _InvalidValueError(Exception):
-    """A value cannot be sent. The message is the reason."""
 
 
 def sanitize(metrics: Mapping[Any, object]) -> SanitizedMetrics:
@@ -90,9 +86,8 @@ class _Sanitizer:
                 if not isinstance(sanitized, dict):
                     self._add_path(f"{prefix}{name}")
                 kept[name] = sanitized
-            except _InvalidValueError as error:
-                name = str(key) if isinstance(key, str | int) else type(key).__name__
-                self.dropped.append(f"{prefix}{name:.{MAX_KEY_CHARS}}: {error}")
+            except InvalidValueError as error:
+                self.dropped.append(f"{prefix}{_describe_key(key)}: {error}")
             except Exception as error:  # an object of the host that raises when it is read
                 self.dropped.append(f"{prefix}?: {type(error).__name__}")
         return kept
@@ -100,65 +95,62 @@ class _Sanitizer:
     def _sanitize_value(self, value: object, path: str, depth: int) -> Json:
         self._visited += 1
         if self._visited > MAX_VISITED_VALUES:
-            raise _InvalidValueError("the snapshot is too large")
-        if value is None or isinstance(value, bool):
-            return value
-        if isinstance(value, str):
-            return _sanitize_string(value)
-        if isinstance(value, Mapping):
+            raise InvalidValueError("the snapshot is too large")
+        simple = simplify(value)
+        if isinstance(simple, Mapping):
             self._check_depth(depth)
-            return self.sanitize_mapping(value, f"{path}.", depth + 1)
-        if isinstance(value, list | tuple):
+            return self.sanitize_mapping(simple, f"{path}.", depth + 1)
+        if isinstance(simple, list):
             self._check_depth(depth)
-            return [self._sanitize_value(item, path, depth + 1) for item in islice(value, MAX_VISITED_VALUES)]
-        return _convert_number(value)
+            return self._sanitize_list(simple, path, depth)
+        return cast("bool | int | float | str | None", simple)
+
+    def _sanitize_list(self, items: list[object], path: str, depth: int) -> list[Json]:
+        """The items that can be sent; the others are left out, and the rest move up."""
+        kept: list[Json] = []
+        for number, item in enumerate(islice(items, MAX_VISITED_VALUES)):
+            try:
+                kept.append(self._sanitize_value(item, path, depth + 1))
+            except InvalidValueError as error:
+                self.dropped.append(f"{path}[{number}]: {error}")
+            except Exception as error:  # an object of the host that raises when it is read
+                self.dropped.append(f"{path}[{number}]: {type(error).__name__}")
+            if self._visited > MAX_VISITED_VALUES:
+                break
+        return kept
 
     def _add_path(self, path: str) -> None:
         if path in self._paths:
-            raise _InvalidValueError("the key occurs twice, dotted and nested")
+            raise InvalidValueError("the key occurs twice, dotted and nested")
         if len(self._paths) >= MAX_METRICS:
-            raise _InvalidValueError(f"the snapshot has more than {MAX_METRICS} metrics")
+            raise InvalidValueError(f"the snapshot has more than {MAX_METRICS} metrics")
         self._paths.add(path)
 
     def _check_depth(self, depth: int) -> None:
         if depth >= MAX_DEPTH:
-            raise _InvalidValueError(f"it has more than {MAX_DEPTH} levels")
+            raise InvalidValueError(f"it has more than {MAX_DEPTH} levels")
 
 
 def _sanitize_key(key: object, prefix: str) -> str:
     """The key as a string. Integers, which counters often have as keys, are converted."""
     name = str(key) if isinstance(key, int) and not isinstance(key, bool) else key
     if not isinstance(name, str):
-        raise _InvalidValueError("its key is not a string")
+        raise InvalidValueError("its key is not a string")
     if len(prefix) + len(name) > MAX_KEY_CHARS:
-        raise _InvalidValueError(f"its key has more than {MAX_KEY_CHARS} characters")
-    if not name or name != _sanitize_string(name):
-        raise _InvalidValueError("its key is empty or contains a character that databases reject")
+        raise InvalidValueError(f"its key has more than {MAX_KEY_CHARS} characters")
+    if kind := describe_personal(name):
+        raise InvalidValueError(f"its key looks like {kind}")
+    if not name or name != clean_text(name):
+        raise InvalidValueError("its key is empty or contains a character that databases reject")
     return str(name)
 
 
-def _sanitize_string(text: str) -> str:
-    """The string, cut to its limit. NUL and lone surrogates, which databases reject, become question marks."""
-    return text[:MAX_STRING_CHARS].replace("\0", "?").encode("utf-8", "replace").decode()
-
-
-def _convert_number(value: object) -> int | float:
-    """A number of any library (decimal, fractions, numpy) as int or float; raises for other objects."""
-    if isinstance(value, float):
-        number: int | float = float(value)
-    elif hasattr(value, "__index__"):
-        number = int(value.__index__())
-    elif hasattr(value, "__float__"):
-        number = float(value.__float__())
-        if number.is_integer():
-            number = int(value)  # type: ignore[call-overload]  # without __int__ it raises, and the value is dropped
-    else:
-        raise _InvalidValueError(f"{type(value).__name__} is not JSON")
-    if isinstance(number, float) and not math.isfinite(number):
-        raise _InvalidValueError("it is not a finite number")
-    if isinstance(number, int) and number.bit_length() > MAX_NUMBER_BITS:
-        raise _InvalidValueError("the number is too large")
-    return number
+def _describe_key(key: object) -> str:
+    """The key for a log line, without one that says who somebody is."""
+    if not isinstance(key, str | int):
+        return type(key).__name__
+    name = str(key)
+    return "?" if describe_personal(name) else f"{name:.{MAX_KEY_CHARS}}"
 
 
 def _drop_largest(metrics: dict[str, Json], dropped: list[str]) -> dict[str, Json]:

@@ -21,11 +21,11 @@ from shm_sdk.snapshot import (
     MAX_DEPTH,
     MAX_KEY_CHARS,
     MAX_METRICS,
-    MAX_STRING_CHARS,
     Json,
     build_body,
     sanitize,
 )
+from shm_sdk.values import MAX_STRING_CHARS
 
 INSTANCE = str(uuid.uuid4())
 KEY = SigningKey.generate()
@@ -137,11 +137,14 @@ def test_numbers_of_other_libraries_keep_their_value() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [math.nan, math.inf, -math.inf, Decimal("NaN"), 10**400, object(), b"x", {1, 2}, datetime.now(UTC), 1j, Hostile()],
+    [math.nan, math.inf, -math.inf, Decimal("NaN"), 10**400, object(), b"x", 1j, Hostile(), "ada@example.com"],
 )
 def test_values_that_are_not_json_are_dropped(value: object) -> None:
-    sanitized = sanitize({"before": 1, "bad": value, "in": {"bad": value, "good": 2}, "list": [1, value], "after": 3})
-    assert sanitized.metrics == {"before": 1, "in": {"good": 2}, "after": 3}
+    sanitized = sanitize(
+        {"before": 1, "bad": value, "in": {"bad": value, "good": 2}, "list": [1, value, 2], "after": 3}
+    )
+    assert sanitized.metrics == {"before": 1, "in": {"good": 2}, "list": [1, 2], "after": 3}
+    assert sanitized.dropped[2].startswith("list[1]: ")
     assert len(sanitized.dropped) == 3
 
 
