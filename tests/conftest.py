@@ -3,7 +3,9 @@
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
+from importlib import import_module
 from itertools import count
 from pathlib import Path
 
@@ -25,13 +27,27 @@ from tests.support.databases import (
     superuser_cursor,
 )
 from tests.support.installs import Install
-from tests.support.server_process import ServerProcess
+from tests.support.server_process import WORKER, WORKERS, ServerProcess
 from tests.support.targets import HonestInstalls, Seeded, Target
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Skips files of long tests if these are deselected: Schemathesis takes seconds to collect one."""
     return True if collection_path.name.endswith("_long.py") and config.option.markexpr == "not long" else None
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """With several workers, each imports its share of the test modules before it collects all of them.
+
+    pytest keeps the bytecode of a module whose assertions it has rewritten. Without shares, all workers of a first run
+    would rewrite all modules at once, for some seconds of CPU time each. Collection reports an import that failed.
+    """
+    is_whole_suite = [Path(argument).name for argument in session.config.args] == session.config.getini("testpaths")
+    if WORKERS > 1 and "PYTEST_XDIST_WORKER" in os.environ and is_whole_suite:
+        for file in sorted(Path(__file__).parent.rglob("test_*.py"))[WORKER::WORKERS]:
+            if not file.stem.endswith("_long"):
+                with suppress(Exception):
+                    import_module(".".join(file.relative_to(session.config.rootpath).with_suffix("").parts))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -22,7 +22,7 @@ from shm.db.database import Database
 from tests.support import plain_http
 from tests.support.background_jobs import wait_until_rolled_up
 from tests.support.clusters import wait_for
-from tests.support.damages import ANY_INSTALL, DAMAGES
+from tests.support.damages import DAMAGES, GROUPS
 from tests.support.databases import admin_cursor, execute, fresh_database, select_column
 from tests.support.installs import Install
 from tests.support.load import Load
@@ -32,7 +32,12 @@ from tests.support.signed_actions import act
 
 pytestmark = pytest.mark.cluster
 
-FLEET_SIZE = 30
+FLEET_SIZE = 12
+
+GROUPS_OF_DAMAGES = [
+    *(pytest.param(group, id=f"{len(group)} with {group[0]}") for group in GROUPS),
+    *(pytest.param((name,), id=f"only {name}", marks=pytest.mark.long) for name in DAMAGES),
+]
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,9 @@ def fleet_database(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> I
         server.start()
         try:
             report_fleet(server.url, server.headers)
+            for number in range(len(DAMAGES)):
+                install = Install(server.url, environment="Dev" if number % 3 == 0 else "production")
+                install.enroll({"sent": number, "hit_rate": number / 8})
             wait_until_rolled_up(dsn)
             yield server, dsn
             for slug in ("ledger", "kiosk"):
@@ -134,22 +142,34 @@ def test_a_healthy_database_has_no_difference(
     assert check(fleet_database[1]) == Checked(0, [])
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damage_is_reported_and_repaired(
-    fleet_database: tuple[ServerProcess, str], check: Callable[..., Checked], damage: str
+@pytest.mark.parametrize("damages", GROUPS_OF_DAMAGES)
+def test_damages_are_reported_and_repaired(
+    fleet_database: tuple[ServerProcess, str], check: Callable[..., Checked], damages: tuple[str, ...]
 ) -> None:
+    """Each damage has a line of its own in the output, and in that of the repair. The long form makes one at a time."""
     _, dsn = fleet_database
-    sql, start, part = DAMAGES[damage]
-    with admin_cursor(dsn) as cursor:
-        cursor.execute(sql.replace("ONE", ANY_INSTALL))
+    active = select_column(dsn, "SELECT instance_id FROM instances WHERE snapshot_at IS NOT NULL AND status = 'active'")
+    assert len(active) >= len(damages)
+    for name, instance_id in zip(damages, active, strict=False):
+        execute(dsn, DAMAGES[name][0].replace("ONE", f"'{instance_id}'::uuid"))
     result = check(dsn)
     assert result.status == 1
-    assert any(line.startswith(start) and part in line for line in result.lines), result.lines
+    assert_reported(damages, result.lines)
     repair_result = check(dsn, repair=True)
     assert repair_result.status == 0
-    assert any(line.startswith(f"repaired {start}") and part in line for line in repair_result.lines), (
-        repair_result.lines
-    )
+    assert_reported(damages, [line.removeprefix("repaired ") for line in repair_result.lines])
+    assert all(line.startswith("repaired ") for line in repair_result.lines)
+    assert check(dsn) == Checked(0, [])
+
+
+def assert_reported(damages: tuple[str, ...], lines: list[str]) -> None:
+    """Asserts that each damage has a line of its own. The most specific ones choose first."""
+    left = list(lines)
+    for name in sorted(damages, key=lambda name: len("".join(DAMAGES[name][1:])), reverse=True):
+        _, start, part = DAMAGES[name]
+        line = next((line for line in left if line.startswith(start) and part in line), None)
+        assert line is not None, (name, lines)
+        left.remove(line)
 
 
 def test_a_spread_is_compared_until_its_application_changes(

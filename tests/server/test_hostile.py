@@ -1,12 +1,14 @@
 """Hostile requests to a real server: each gets its response, and other snapshots in the same batch are stored."""
 
+from contextlib import ExitStack
 from datetime import datetime
 
 import pytest
 
+from shm.ingest.group_commit import MIN_HALVED_QUEUE
 from tests.support import plain_http
 from tests.support.hostile import CASES, Case
-from tests.support.hostile.case import STORED, snapshot
+from tests.support.hostile.case import STORED, Verdict, snapshot
 from tests.support.installs import Install
 from tests.support.raw_http import RawConnection
 from tests.support.targets import HonestInstalls, Target
@@ -15,64 +17,104 @@ MAX_DETAIL_LENGTH = 500  # characters: a sentence and an abbreviated metric key
 CLOSING_CODES = {"bad_http", "headers_too_large"}  # after these the start of the next request is unknown
 
 
+GROUP_SIZE = MIN_HALVED_QUEUE - 1  # so that one batch has all of them and the second honest snapshot
+FORMS = [
+    *(
+        pytest.param(CASES[start : start + GROUP_SIZE], id=f"from {CASES[start].name}")
+        for start in range(0, len(CASES), GROUP_SIZE)
+    ),
+    *(pytest.param((case,), id=f"only {case.name}", marks=pytest.mark.long) for case in CASES),
+]
+
+
+def enroll(target: Target) -> Install:
+    """A registered and active install without a stored snapshot."""
+    install = Install(target.server.url)
+    assert install.register().status_code == 201
+    assert install.activate().status_code == 200
+    return install
+
+
+def send(connection: RawConnection, case: Case, install: Install) -> None:
+    """Sends the request of a case."""
+    connection.send(case.raw(install))
+    if case.waits:
+        connection.half_close()
+
+
+def may_succeed(case: Case) -> bool:
+    """Whether a response of the case is not a refusal."""
+    return any(verdict is not None and verdict[0] < 400 for verdict in case.expected)
+
+
 def add_keys(target: Target, case: Case) -> None:
     """Sends the request for another install before, because snapshots with new keys take a transaction of their own."""
-    other = Install(target.server.url)
-    other.register()
-    other.activate()
     with RawConnection(target.server.port) as connection:
-        connection.send(case.raw(other))
-        if case.waits:
-            connection.half_close()
+        send(connection, case, enroll(target))
         connection.answer()
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_hostile_request_gets_its_response_and_others_are_stored(
-    target: Target, honest_installs: HonestInstalls, install: Install, case: Case
+def check_answer(connection: RawConnection, case: Case) -> Verdict:
+    """Reads the response to a case's request and checks it. Returns its verdict."""
+    answer = connection.answer()
+    verdict = None if answer is None else answer.verdict
+    assert verdict in case.expected, (case.name, answer)
+    if answer is not None and answer.status >= 400:
+        assert len(answer.problem["detail"]) <= MAX_DETAIL_LENGTH, case.name
+        assert answer.problem["detail"].isprintable(), case.name
+        assert answer.problem["code"] not in CLOSING_CODES or answer.headers.get("connection") == "close", case.name
+    if answer is not None and answer.headers.get("connection") == "close":
+        assert connection.ended(), case.name
+    return verdict
+
+
+def check_stored(target: Target, case: Case, install: Install) -> None:
+    """Checks the instance after a case that is stored."""
+    instance = target.fetch_instance(install.instance_id)
+    assert case.shows is None or instance["metrics"] == case.shows, case.name
+    assert case.at is None or datetime.fromisoformat(instance["snapshot_at"]) == case.at, case.name
+
+
+@pytest.mark.parametrize("cases", FORMS)
+def test_hostile_requests_get_their_responses_and_others_are_stored(
+    target: Target, honest_installs: HonestInstalls, cases: tuple[Case, ...]
 ) -> None:
-    port = target.server.port
-    metrics = b'{"beside":"%s"}' % install.instance_id.encode()
-    if STORED in case.expected:
-        add_keys(target, case)
-    with (
-        target.assert_no_fault(),
-        RawConnection(port) as earlier,
-        RawConnection(port) as hostile,
-        RawConnection(port) as same_batch,
-    ):
+    """The requests of a group are in one batch, if they are not refused before. The long form sends each alone."""
+    refused = enroll(target)  # shared by the cases of which nothing is stored
+    installs = {case.name: enroll(target) if may_succeed(case) else refused for case in cases}
+    metrics = b'{"beside":"%s"}' % refused.instance_id.encode()
+    for case in cases:
+        if STORED in case.expected:
+            add_keys(target, case)
+    with ExitStack() as connections:
+        connections.enter_context(target.assert_no_fault())
+        port = target.server.port
+        earlier, same_batch = (connections.enter_context(RawConnection(port)) for _ in range(2))
+        hostile = {case.name: connections.enter_context(RawConnection(port)) for case in cases}
         honest_installs.block_writer()
         try:
             earlier.send(snapshot(honest_installs.first, metrics))
             honest_installs.wait_until_batch_blocked()
-            hostile.send(case.raw(install))
-            if case.waits:
-                hostile.half_close()
+            for case in cases:
+                send(hostile[case.name], case, installs[case.name])
             same_batch.send(snapshot(honest_installs.second, metrics))
             with RawConnection(port) as later:  # once this is answered, the earlier requests have been read
                 later.send(b"GET /api/v1/healthcheck HTTP/1.1\r\nHost: shm.test\r\n\r\n")
                 assert later.verdict() == (200, None)
         finally:
             honest_installs.release_writer()
-        answer = hostile.answer()
-        verdict = None if answer is None else answer.verdict
-        assert verdict in case.expected, answer
-        if answer is not None and answer.status >= 400:
-            assert len(answer.problem["detail"]) <= MAX_DETAIL_LENGTH
-            assert answer.problem["detail"].isprintable()
-            assert answer.problem["code"] not in CLOSING_CODES or answer.headers.get("connection") == "close"
-        if answer is not None and answer.headers.get("connection") == "close":
-            assert hostile.ended()
-        assert earlier.verdict() == same_batch.verdict() == (202, None)
+        verdicts = {case.name: check_answer(hostile[case.name], case) for case in cases}
+        assert earlier.verdict() == same_batch.verdict() == STORED
     assert honest_installs.stored(honest_installs.second, metrics.decode()) == 1
-    assert honest_installs.key_of(install) == install.public_key
-    assert honest_installs.stored(install) == (case.stores if verdict == (202, None) else 0)
-    if verdict == (202, None) and case.stores and "backlog" not in case.name:  # a long queue is halved
-        assert honest_installs.count_batches(metrics, install) == 1
-    if verdict == (202, None):
-        instance = target.fetch_instance(install.instance_id)
-        assert case.shows is None or instance["metrics"] == case.shows
-        assert case.at is None or datetime.fromisoformat(instance["snapshot_at"]) == case.at
+    assert honest_installs.stored(refused) == 0
+    for case in cases:
+        install, is_stored = installs[case.name], verdicts[case.name] == STORED
+        assert honest_installs.key_of(install) == install.public_key, case.name
+        assert honest_installs.stored(install) == (case.stores if is_stored else 0), case.name
+        if is_stored:
+            check_stored(target, case, install)
+        if is_stored and case.stores and not any("backlog" in other.name for other in cases):  # a long queue is halved
+            assert honest_installs.count_batches(metrics, install) == 1, case.name
 
 
 INVALID_QUERIES = {

@@ -5,13 +5,13 @@ from typing import Any
 import hypothesis
 import schemathesis
 
-from tests.support.schemathesis_api import check_case, schema
+from tests.support.schemathesis_api import check_case, load_schema
 from tests.support.targets import Seeded
 
 pytest_plugins = ["schemathesis.pytest.plugin"]  # takes seconds to load: pyproject.toml disables it for all other files
 
 
-@schema.parametrize()
+@load_schema(coverage=False).parametrize()
 @hypothesis.settings(max_examples=5, derandomize=True, deadline=None)
 def test_generated_requests_get_documented_responses(case: schemathesis.Case[Any], seeded: Seeded) -> None:
     check_case(case, seeded)

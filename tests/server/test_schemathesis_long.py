@@ -6,14 +6,14 @@ import hypothesis
 import pytest
 import schemathesis
 
-from tests.support.schemathesis_api import check_case, schema
+from tests.support.schemathesis_api import check_case, load_schema
 from tests.support.targets import Seeded
 
 pytest_plugins = ["schemathesis.pytest.plugin"]  # takes seconds to load: pyproject.toml disables it for all other files
 
 
 @pytest.mark.long
-@schema.parametrize()
+@load_schema(coverage=True).parametrize()
 @hypothesis.settings(max_examples=300, deadline=None)
 def test_random_requests_get_documented_responses(case: schemathesis.Case[Any], seeded: Seeded) -> None:
     check_case(case, seeded)

@@ -1,9 +1,9 @@
 """Damages to derived tables: an SQL statement, and the start and a part of the line in which `shm check` reports it.
 
-In a statement, ONE is the ID of an active instance with a current snapshot.
+In a statement, ONE is the ID of an active instance with a current snapshot. Each damage gets one of its own, so that
+those of a group do not interfere.
 """
 
-ANY_INSTALL = "(SELECT instance_id FROM instances WHERE snapshot_at IS NOT NULL AND status = 'active' LIMIT 1)"
 DAMAGES = {
     "leaves of a snapshot": (
         "UPDATE snapshots SET leaves = '{\"x\": 1}' WHERE instance_id = ONE",
@@ -156,3 +156,18 @@ DAMAGES = {
         "",
     ),
 }
+
+# Damages that can be made at once. `shm check` prints twenty lines of a table, a damage to a snapshot or an instance
+# adds lines of the tallies and hours, and some damages change many rows or hide another one. A spread is compared only
+# while its application is unchanged.
+OF_DERIVED_DATA = (
+    ("an extra tally", "an hour", "an extra hour", "a day", "an extra day"),
+    ("missing tallies", "missing hours"),
+    ("a total", "missing days"),
+    ("the counted part of a tally",),
+    ("counts of an application", "a spread of no values"),
+)
+GROUPS = (
+    tuple(name for name in DAMAGES if not any(name in group for group in OF_DERIVED_DATA)),
+    *OF_DERIVED_DATA,
+)

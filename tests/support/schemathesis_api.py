@@ -5,6 +5,7 @@ from typing import Any
 
 import schemathesis
 from schemathesis.config import SchemathesisConfig
+from schemathesis.schemas import BaseSchema
 from schemathesis.specs.openapi import checks
 
 from shm.server.app import ROUTES
@@ -47,10 +48,6 @@ FEED = "/api/v1/admin/feed"
 # Some filters would delete data that other cases need. `test_bulk_changes` sends requests to it.
 BULK = "/api/v1/admin/instances/bulk"
 
-schema = schemathesis.openapi.from_dict(
-    json.loads(document(ROUTES, ENDPOINTS)), config=SchemathesisConfig.from_dict(CONFIG)
-).exclude(path=[FEED, BULK])
-
 # Checks that depend on how a case was generated. They do not apply after its path parameters were replaced.
 GENERATION_CHECKS = [
     checks.negative_data_rejection,
@@ -58,6 +55,18 @@ GENERATION_CHECKS = [
     checks.missing_required_header,
     checks.unsupported_method,
 ]
+
+
+def load_schema(*, coverage: bool) -> BaseSchema:
+    """The schema of all operations that Schemathesis can request.
+
+    `coverage`: also generates a case for each boundary of each parameter and field, a thousand of them. Each worker of
+    pytest generates all of them when it collects the tests.
+    """
+    config = SchemathesisConfig.from_dict(CONFIG | {"phases": {"coverage": {"enabled": coverage}}})
+    return schemathesis.openapi.from_dict(json.loads(document(ROUTES, ENDPOINTS)), config=config).exclude(
+        path=[FEED, BULK]
+    )
 
 
 def check_case(case: schemathesis.Case[Any], seeded: Seeded) -> None:
