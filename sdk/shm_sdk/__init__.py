@@ -7,11 +7,11 @@ it, and does nothing where telemetry is turned off.
 from typing import TYPE_CHECKING
 
 from shm_sdk.client import Client
+from shm_sdk.outcome import Outcome, Result
 from shm_sdk.version import __version__
 
 if TYPE_CHECKING:
     from shm_sdk.configuration import ConfigurationError
-    from shm_sdk.outcome import Outcome, Result
     from shm_sdk.permission import ConsentRequest
 
 __all__ = ["Client", "ConfigurationError", "ConsentRequest", "Outcome", "Result", "__version__"]
@@ -19,8 +19,6 @@ __all__ = ["Client", "ConfigurationError", "ConsentRequest", "Outcome", "Result"
 _MODULES = {
     "ConfigurationError": "configuration",
     "ConsentRequest": "permission",
-    "Outcome": "outcome",
-    "Result": "outcome",
 }
 
 

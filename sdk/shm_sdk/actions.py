@@ -18,7 +18,8 @@ from shm_sdk.consent import opt_out_reason
 from shm_sdk.identity import Identity, InvalidIdentityError, find
 from shm_sdk.names import telemetry_variable
 from shm_sdk.outcome import Outcome, Preview
-from shm_sdk.reporter import Provider, Reporter
+from shm_sdk.providers import Provider
+from shm_sdk.reporter import Reporter
 from shm_sdk.snapshot import encode_json
 from shm_sdk.transport import Response, Transport, TransportError
 from shm_sdk.version import __version__

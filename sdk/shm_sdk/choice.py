@@ -76,7 +76,7 @@ def write_choice(configuration: Configuration, choice: Choice) -> None:
 
 def timestamp() -> str:
     """The current time."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")  # noqa: UP017
+    return datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _parse(content: bytes) -> Choice | None:

@@ -1,7 +1,8 @@
 """The public API of the SDK.
 
-No method raises into the host or waits without a limit. The modules for signing and for the network are imported when
-the first report is due, so creating and starting a client costs little.
+No method raises into the host or waits without a limit, and no lock is held around an import or a wait: a signal
+handler may call every method at any moment. The modules for signing and for the network are imported when the first
+report is due, so creating and starting a client costs little.
 """
 
 import logging
@@ -12,13 +13,14 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
+from shm_sdk import forking
 from shm_sdk.consent import opt_out_reason, parse_bool
 from shm_sdk.controls import Controls
 from shm_sdk.developer import install_handlers
+from shm_sdk.outcome import Outcome, Result
 
 if TYPE_CHECKING:
     from shm_sdk.configuration import Configuration
-    from shm_sdk.outcome import Outcome
     from shm_sdk.permission import ConsentCallback
     from shm_sdk.reporter import Reporter
     from shm_sdk.worker import Worker
@@ -62,11 +64,14 @@ class Client(Controls):
         self._started_at = time.monotonic()
         self._enabled: object = enabled
         self._providers: list[Callable[[], Mapping[str, object]]] = []
-        self._lock = threading.Lock()  # never held during a request or a provider
+        self._starting = threading.Lock()  # acquired without waiting only
+        self._stops = 0  # calls of `stop`
         self._reporter: Reporter | None = None
         self._worker: Worker | None = None
+        self._pid = os.getpid()
         self._configuration: Configuration | None = None
         self._configuration_error = ""
+        forking.register(self)
         self._consent_callback = consent_callback
         self._arguments: dict[str, object] = {
             "server_url": server_url,
@@ -85,17 +90,15 @@ class Client(Controls):
         if reason := opt_out_reason(enabled, os.environ, self._opt_out_name):
             log.debug("telemetry is off: %s", reason)
             return  # the settings are not even read; once telemetry is allowed again, the host has to restart
-        from shm_sdk.configuration import ConfigurationError, load_configuration
-
         try:
-            self._configuration = load_configuration(self._arguments, os.environ)
-        except ConfigurationError as error:
-            self._configuration_error = str(error)
+            self._configuration, self._configuration_error = _read_settings(self._arguments)
         except Exception as error:  # an argument of the host that raises when it is read
             self._configuration_error = f"its settings cannot be read ({type(error).__name__})"
         if self._configuration_error:
             log.error("telemetry is off: %s", self._configuration_error)
             if strict:
+                from shm_sdk.configuration import ConfigurationError
+
                 raise ConfigurationError(self._configuration_error)
 
     def provider(self, function: ProviderT) -> ProviderT:
@@ -114,38 +117,53 @@ class Client(Controls):
         if reason := self._disabled_reason():
             log.debug("telemetry does not start: %s", reason)
             return
+        self._follow_fork()
+        if not self._starting.acquire(blocking=False):
+            return  # another thread starts it, or the thread that this signal handler has interrupted
         try:
-            with self._lock:
-                if self._worker is None or not self._worker.is_alive:
-                    self._worker = self._create_worker(first_report_after)
-                    self._worker.start()
+            stops = self._stops
+            if self._worker is None or not self._worker.is_alive:
+                worker = self._create_worker(first_report_after)
+                self._worker = worker
+                worker.start()
+                if self._stops != stops:  # a signal handler or another thread called `stop` meanwhile
+                    worker.request_stop()
         except Exception as error:  # the system has no thread left, or the interpreter is shutting down
             log.debug("telemetry cannot start: %s", type(error).__name__, exc_info=True)
+        finally:
+            self._starting.release()
 
     def stop(self, flush: bool = False, timeout: float = 2.0) -> None:
-        """Ends the background thread; with `flush`, after one last report. Returns within `timeout` seconds.
+        """Ends reporting at once. With `flush`, the background thread makes one last report before it ends.
 
-        A host may exit without calling it: the thread is a daemon and does not delay the exit.
+        Only `flush` waits, up to `timeout` seconds. A host may exit without calling it: the thread is a daemon and does
+        not delay the exit.
         """
         try:
-            with self._lock:
-                worker, self._worker = self._worker, None
-            called_at = time.monotonic()
-            if worker is not None:
-                worker.stop(flush=flush, timeout=timeout)
-            if self._reporter is not None:
-                self._reporter.close(called_at + timeout - time.monotonic())
+            self._stops += 1
+            worker, self._worker = self._worker, None
+            if worker is None or not worker.is_alive:
+                if self._reporter is not None:
+                    self._reporter.close(timeout=0)
+            elif flush:
+                worker.flush(float(timeout))
+            else:
+                worker.request_stop()
         except Exception as error:
             log.debug("stopping telemetry failed: %s", type(error).__name__, exc_info=True)
 
-    def report_now(self, timeout: float = REPORT_NOW_TIMEOUT_S) -> "Outcome":
-        """Takes a snapshot and sends it in the calling thread, after registering if needed; never raises.
+    def after_fork(self) -> None:
+        """Forgets the parent's thread, locks and connection, in a forked child. Not for hosts."""
+        self._pid = os.getpid()
+        self._starting = threading.Lock()
+        self._reporter = self._worker = None
 
-        `timeout` limits all requests together, in seconds, and not the providers. Calls of several threads run one
-        after the other. The connection stays open for the next call until `stop`.
+    def report_now(self, timeout: float = REPORT_NOW_TIMEOUT_S) -> Outcome:
+        """Takes a snapshot and sends it before it returns, after registering if needed; never raises.
+
+        `timeout` limits everything together, in seconds. Calls of several threads run one after the other. The
+        connection stays open for the next call until `stop`.
         """
-        from shm_sdk.outcome import Outcome, Result
-
         if reason := self._disabled_reason():
             return Outcome(Result.OFF, reason)
         try:
@@ -161,10 +179,11 @@ class Client(Controls):
         return None if self._configuration else self._configuration_error or "it was off when the application started"
 
     def _create_worker(self, first_report_after: float | timedelta | None) -> "Worker":
-        from random import SystemRandom
+        with forking.import_lock:
+            from random import SystemRandom
 
-        from shm_sdk.schedule import draw_first_delay
-        from shm_sdk.worker import Worker
+            from shm_sdk.schedule import draw_first_delay
+            from shm_sdk.worker import Worker
 
         if isinstance(first_report_after, timedelta):
             first_report_after = first_report_after.total_seconds()
@@ -175,13 +194,30 @@ class Client(Controls):
         return Worker(self.report_now, lambda outcome: self._get_reporter().delay_after(outcome), delay_s)
 
     def _get_reporter(self) -> "Reporter":
-        """This client's reporter, created on first use."""
-        from shm_sdk.reporter import Reporter
+        """This client's reporter in this process, created on first use."""
+        self._follow_fork()
+        if self._reporter is None:
+            forking.load_reporting_modules()
+            from shm_sdk.reporter import Reporter
 
-        with self._lock:
-            if self._reporter is None:
-                assert self._configuration is not None  # noqa: S101  # callers check `_disabled_reason` first
-                self._reporter = Reporter(
-                    self._configuration, self._providers, self._started_at, self._consent_callback
-                )
-            return self._reporter
+            assert self._configuration is not None  # noqa: S101  # callers check `_disabled_reason` first
+            created = Reporter(self._configuration, self._providers, self._started_at, self._consent_callback)
+            if self._reporter is None:  # no bytecode between this and the next line releases the GIL
+                self._reporter = created
+        return self._reporter
+
+    def _follow_fork(self) -> None:
+        """Renews the state of a child whose host forks without Python's fork hooks, as uWSGI does."""
+        if self._pid != os.getpid():
+            self.after_fork()
+
+
+def _read_settings(arguments: Mapping[str, object]) -> "tuple[Configuration | None, str]":
+    """The settings, or None and what is wrong with them."""
+    with forking.import_lock:
+        from shm_sdk.configuration import ConfigurationError, load_configuration
+
+    try:
+        return load_configuration(arguments, os.environ), ""
+    except ConfigurationError as error:
+        return None, str(error)

@@ -1,7 +1,7 @@
 """The result of one attempt to report, which callers receive instead of an exception."""
 
 import enum
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class Result(enum.Enum):
@@ -14,8 +14,7 @@ class Result(enum.Enum):
     OFF = "off"  # telemetry is off in this process; no attempt follows
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """One attempt. `status` is the deciding HTTP status, None without a response."""
 
     result: Result
@@ -29,8 +28,7 @@ class Outcome:
         return self.result is Result.SENT
 
 
-@dataclass(frozen=True, slots=True)
-class Preview:
+class Preview(NamedTuple):
     """The bodies that a report would send. Timestamps and sequence numbers differ in the report itself."""
 
     server_url: str

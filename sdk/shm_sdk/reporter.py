@@ -8,16 +8,12 @@ the install is registered, and logs one warning when reports stop reaching the s
 
 import enum
 import logging
-import os
 import threading
 import time
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from random import SystemRandom
-from types import CoroutineType
-from typing import cast
 
 from shm_sdk import snapshot, system
 from shm_sdk.configuration import Configuration
@@ -25,14 +21,14 @@ from shm_sdk.developer import Notices
 from shm_sdk.identity import Identity, InvalidIdentityError, create_ephemeral, find, obtain
 from shm_sdk.outcome import Outcome, Preview, Result
 from shm_sdk.permission import ConsentCallback, Permission
+from shm_sdk.providers import Provider, ProviderRunner, is_provider_thread
 from shm_sdk.schedule import compute_delay
 from shm_sdk.transport import Response, Transport, TransportError
 from shm_sdk.version import __version__
 
-Provider = Callable[[], Mapping[str, object]]
-
 TOO_MANY_REQUESTS = 429
 UNKNOWN_INSTANCE_STATUSES = (403, 404)  # the server does not know the install, or has deleted it
+PREVIEW_TIMEOUT_S = 10.0  # for the providers; a person waits for the preview
 CLOSE_TIMEOUT_S = 1.0  # a report that runs longer keeps its connection
 MIN_SERVER_ERROR = 500  # this status and above: the server failed, so a retry may succeed
 
@@ -57,18 +53,6 @@ STEPS = {
 }
 
 
-def _register_fork_handler(reporter: "Reporter") -> None:
-    """Resets the reporter in forked children: its lock may be held for ever, and its connection is the parent's."""
-    if hasattr(os, "register_at_fork"):
-        reference = weakref.ref(reporter)  # a handler cannot be removed, and must not keep the reporter alive
-
-        def reset() -> None:
-            if (reporter := reference()) is not None:
-                reporter.reset_after_fork()
-
-        os.register_at_fork(after_in_child=reset)
-
-
 class Reporter:
     """Reports for one install. Thread-safe: reports run one after the other."""
 
@@ -86,27 +70,27 @@ class Reporter:
         self._providers = providers
         self._started_at = started_at
         self._transport = Transport(configuration.server_url, f"shm-sdk-python/{__version__}")
-        self._lock = threading.Lock()
-        self._lock_owner: int | None = None  # thread ID
+        self._provider_runner = ProviderRunner()
+        self._lock = threading.RLock()  # a signal handler that reports must not wait for the report that it interrupts
+        self._is_reporting = False
         self._identity: Identity | None = None
         self._registration = RegistrationState.UNREGISTERED
         self._clock_correction = timedelta()  # the server's clock minus this machine's
         self._sequence = 0  # of this process's snapshots; a gap shows the vendor that one was lost
         self._blocked_until = 0.0  # monotonic time; the end of the server's Retry-After
         self._outage_logged = False
-        self._async_provider_logged = False
         self._last_result: Result | None = None
         self._repetitions = 0  # outcomes of the same kind in a row
-        _register_fork_handler(self)
         self._rng = SystemRandom()  # has no state, so parent and forked children draw different numbers
 
     def report(self, timeout: float) -> Outcome:
-        """Takes a snapshot and sends it. `timeout` limits all requests together, in seconds, and not the providers."""
+        """Takes a snapshot and sends it. `timeout` limits the providers and all requests together, in seconds."""
+        deadline = time.monotonic() + timeout
         with self._locked(timeout) as is_locked:
             if not is_locked:
                 return Outcome(Result.FAILED, "another report of this process is still running")
             try:
-                outcome = self._report(timeout)
+                outcome = self._report(deadline)
             except Exception as error:  # a bug of the SDK must not reach the host
                 log.debug("a telemetry report failed", exc_info=True)
                 outcome = Outcome(Result.FAILED, f"{type(error).__name__} inside the SDK")
@@ -121,7 +105,7 @@ class Reporter:
         except InvalidIdentityError as error:
             found = create_ephemeral(str(error))
         identity = found or create_ephemeral("")  # a new install shows an ID that is not its later one
-        metrics = self._collect_metrics()
+        metrics = self._collect_metrics(time.monotonic() + PREVIEW_TIMEOUT_S)
         if identity.is_ephemeral:
             metrics = snapshot.mark_ephemeral(metrics)
         return Preview(
@@ -149,33 +133,32 @@ class Reporter:
             if is_locked:
                 self._transport.close()
 
-    def reset_after_fork(self) -> None:
-        """Creates a new lock and connection in a forked child. The identity and the registration state are kept."""
-        self._lock = threading.Lock()
-        self._lock_owner = None
-        self._transport = Transport(self._configuration.server_url, f"shm-sdk-python/{__version__}")
-
     @contextmanager
     def _locked(self, timeout: float) -> Iterator[bool]:
-        """Acquires the lock. Yields False after the timeout, and at once if this thread holds it, inside a provider."""
-        if self._lock_owner == threading.get_ident() or not self._lock.acquire(timeout=max(timeout, 0)):
+        """Acquires the lock. Yields False after the timeout, and at once where waiting would be waiting for itself."""
+        if is_provider_thread() or not self._lock.acquire(timeout=max(timeout, 0)):
             yield False
             return
-        self._lock_owner = threading.get_ident()
         try:
-            yield True
+            if self._is_reporting:  # by this thread, which a signal handler has interrupted
+                yield False
+                return
+            self._is_reporting = True
+            try:
+                yield True
+            finally:
+                self._is_reporting = False
         finally:
-            self._lock_owner = None
             self._lock.release()
 
-    def _report(self, timeout: float) -> Outcome:
+    def _report(self, deadline: float) -> Outcome:
         wait_s = self._blocked_until - time.monotonic()
         if wait_s > 0:
             return Outcome(Result.FAILED, "the server asked to wait", retry_after=wait_s)
         if (refusal := self._permission.refusal()) is not None:
             return refusal
         self._sequence += 1
-        metrics = self._permission.admit(self._collect_metrics())  # before anything is stored
+        metrics = self._permission.admit(self._collect_metrics(deadline))  # before anything is stored
         if isinstance(metrics, Outcome):
             return metrics
         if self._identity is not None and self._permission.is_erased(self._identity.instance_id):
@@ -186,7 +169,7 @@ class Reporter:
         if self._identity.is_ephemeral:
             metrics = snapshot.mark_ephemeral(metrics)
         try:
-            outcome = self._deliver(self._identity, metrics, time.monotonic() + timeout)
+            outcome = self._deliver(self._identity, metrics, deadline)
         except TransportError as error:
             return Outcome(Result.FAILED, f"the server cannot be reached: {error}")
         if outcome.retry_after is not None:
@@ -203,24 +186,16 @@ class Reporter:
         if current is None and identity.is_ephemeral:
             log.warning("this install is counted apart, as ephemeral: %s", identity.ephemeral_reason)
 
-    def _collect_metrics(self) -> dict[str, snapshot.Json]:
+    def _collect_metrics(self, deadline: float) -> dict[str, snapshot.Json]:
         """The metrics of a new snapshot, from all providers."""
         # System metrics come first, so that a provider with too many keys does not displace them. For a key of both,
         # the provider's value is sent.
         metrics: dict[object, object] = {}
         if self._configuration.collect_system_metrics:
             metrics.update(system.collect_system_metrics(self._started_at))
-        for provider in tuple(self._providers):
-            try:
-                returned: object = provider()  # not always what its type declares
-                if isinstance(returned, CoroutineType):
-                    self._reject_coroutine(returned)
-                else:
-                    metrics.update(cast("Mapping[object, object]", returned))
-            except KeyboardInterrupt:  # meant for the host's main thread
-                raise
-            except BaseException as error:  # includes cancellation exceptions, which do not concern this thread
-                log.debug("a metrics provider failed: %s", type(error).__name__, exc_info=True)
+        for collected in self._provider_runner.collect(self._providers, deadline):
+            with suppress(Exception):  # a mapping of the host that raises when it is read
+                metrics.update(collected)
         sanitized = snapshot.sanitize(metrics)
         for line in sanitized.dropped:
             key, _, reason = line.partition(": ")
@@ -230,9 +205,9 @@ class Reporter:
     def _timestamp(self) -> str:
         """The current time, corrected by the offset of the server's clock if a response has shown one."""
         try:
-            now = datetime.now(UTC) + self._clock_correction
+            now = datetime.now(timezone.utc) + self._clock_correction
         except OverflowError:
-            now = datetime.now(UTC)
+            now = datetime.now(timezone.utc)
         return now.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
     def _correct_clock(self, response: Response) -> bool:
@@ -240,16 +215,9 @@ class Reporter:
         server_time = response.json_timestamp("server_time")
         if server_time is None or response.json_identifier("code") not in TIMESTAMP_CODES:
             return False
-        self._clock_correction = server_time - datetime.now(UTC)
+        self._clock_correction = server_time - datetime.now(timezone.utc)
         log.debug("timestamps follow the server's clock: %s", self._clock_correction)
         return True
-
-    def _reject_coroutine(self, coroutine: "CoroutineType[object, object, object]") -> None:
-        """Closes the coroutine of an `async def` provider, and logs one warning."""
-        coroutine.close()
-        if not self._async_provider_logged:
-            self._async_provider_logged = True
-            log.warning("a metrics provider is an `async def`, which the SDK does not await: its metrics are left out")
 
     def _deliver(self, identity: Identity, metrics: Mapping[str, snapshot.Json], deadline: float) -> Outcome:
         """Registers and activates if needed, then sends.

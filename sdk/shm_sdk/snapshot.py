@@ -86,7 +86,7 @@ class _Sanitizer:
                 if not isinstance(sanitized, dict):
                     self._add_path(f"{prefix}{name}")
                 kept[name] = sanitized
-            except InvalidValueError as error:
+            except InvalidValueError as error:  # noqa: PERF203  # a bad value costs itself only
                 self.dropped.append(f"{prefix}{_describe_key(key)}: {error}")
             except Exception as error:  # an object of the host that raises when it is read
                 self.dropped.append(f"{prefix}?: {type(error).__name__}")
@@ -111,7 +111,7 @@ class _Sanitizer:
         for number, item in enumerate(islice(items, MAX_VISITED_VALUES)):
             try:
                 kept.append(self._sanitize_value(item, path, depth + 1))
-            except InvalidValueError as error:
+            except InvalidValueError as error:  # a bad value costs itself only
                 self.dropped.append(f"{path}[{number}]: {error}")
             except Exception as error:  # an object of the host that raises when it is read
                 self.dropped.append(f"{path}[{number}]: {type(error).__name__}")

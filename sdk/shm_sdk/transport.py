@@ -6,29 +6,20 @@ TransportError, with a reason that can be logged.
 
 import base64
 import contextlib
-import functools
 import http.client
-import io
 import json
 import re
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from datetime import datetime, timezone
+from typing import cast
 from urllib.parse import SplitResult, unquote, urlsplit
 
-if TYPE_CHECKING:
-    from ssl import SSLContext
+from shm_sdk.network import DeadlineSocket, Resolver, TunnelRefusedError, connect, open_tunnel
 
-    from _typeshed import WriteableBuffer
-
-CONNECT_TIMEOUT_S = 5.0  # for each address of the server; a healthy one answers in a fraction of a second
 MAX_RESPONSE_BYTES = 64 * 1024  # the server's longest response has a few hundred
 MAX_RETRY_AFTER_S = 86400.0  # a longer Retry-After is shortened to one request a day
-
-Connection = http.client.HTTPConnection
 
 
 class TransportError(Exception):
@@ -52,7 +43,7 @@ class Response:
         """A member of the JSON body if it is a time with an offset, else None."""
         try:
             value = datetime.fromisoformat(re.sub("[Zz]$", "+00:00", self._json_string(name)))
-            return value.astimezone(UTC) if value.tzinfo else None
+            return value.astimezone(timezone.utc) if value.tzinfo else None
         except (ValueError, OverflowError):
             return None
 
@@ -71,7 +62,8 @@ class Transport:
     def __init__(self, server_url: str, user_agent: str) -> None:
         self._url = urlsplit(server_url)
         self._user_agent = user_agent
-        self._connection: Connection | None = None
+        self._resolver = Resolver()
+        self._connection: http.client.HTTPConnection | None = None
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str], timeout: float) -> Response:
         """Sends a JSON body and returns the response of any status within `timeout` seconds. Raises TransportError."""
@@ -102,14 +94,17 @@ class Transport:
             self.close()
 
     def _send(self, path: str, body: bytes, headers: Mapping[str, str], deadline: float) -> Response:
-        connection, prefix, proxy_headers = self._prepare_connection()
+        proxy = _find_proxy(self._url)
+        connection, self._connection = self._connection, None
         is_reusable = False
+        if connection is None:
+            connection = self._connect(proxy, deadline)
         try:
-            connection.timeout = min(CONNECT_TIMEOUT_S, _remaining_s(deadline))
-            if connection.sock is None:
-                connection.connect()
-            connection.sock.settimeout(_remaining_s(deadline))
-            connection.response_class = functools.partial(_DeadlineResponse, deadline=deadline)  # type: ignore[assignment]
+            cast("DeadlineSocket", connection.sock).deadline = deadline
+            prefix, proxy_headers = "", {}
+            if proxy is not None and self._url.scheme == "http":
+                # A proxy expects the absolute URL of a plain HTTP request.
+                prefix, proxy_headers = f"http://{self._url.netloc}", _proxy_headers(proxy)
             connection.request(
                 "POST",
                 prefix + self._url.path + path,
@@ -118,80 +113,39 @@ class Transport:
             )
             response = connection.getresponse()
             content = response.read(MAX_RESPONSE_BYTES)
-            is_reusable = response.isclosed()
+            is_reusable = response.isclosed() and connection.sock is not None
             return Response(response.status, _parse_retry_after(response.headers.get("Retry-After")), content)
         finally:
             if is_reusable:
                 self._connection = connection
             else:
-                self._connection = None
                 connection.close()
 
-    def _prepare_connection(self) -> tuple[Connection, str, dict[str, str]]:
-        """The connection, the prefix of the path, and the headers for a proxy."""
-        host, port, secure = self._url.hostname or "", self._url.port, self._url.scheme == "https"
-        proxy = _find_proxy(self._url)
+    def _connect(self, proxy: SplitResult | None, deadline: float) -> http.client.HTTPConnection:
+        """A connection to the server, through the proxy if there is one."""
+        is_secure = self._url.scheme == "https"
+        host, port = self._url.hostname or "", self._url.port or (443 if is_secure else 80)
         if proxy is None:
-            return self._connection or _create_connection(host, port, secure=secure), "", {}
-        headers = _proxy_headers(proxy)
-        connection = self._connection
-        if not secure:
-            # A proxy expects the absolute URL of a plain HTTP request.
-            connection = connection or _create_connection(proxy.hostname or "", proxy.port or 80, secure=False)
-            return connection, f"http://{self._url.netloc}", headers
-        if connection is None:
-            connection = _create_connection(proxy.hostname or "", proxy.port or 80, secure=True)
-            connection.set_tunnel(host, port or 443, headers)
-        return connection, "", {}
+            connected = connect(self._resolver, host, port, deadline)
+        else:
+            connected = connect(self._resolver, proxy.hostname or "", proxy.port or 80, deadline)
+        try:
+            if is_secure:
+                if proxy is not None:
+                    open_tunnel(connected, host, port, _proxy_headers(proxy))
+                connected.start_tls(host)
+        except BaseException:
+            connected.close()
+            raise
+        connection = (_SecureConnection if is_secure else http.client.HTTPConnection)(host, port)
+        connection.sock = connected
+        return connection
 
 
-class _DeadlineResponse(http.client.HTTPResponse):
-    """Reads until one deadline, so that a server that sends a byte every few seconds cannot block the caller."""
+class _SecureConnection(http.client.HTTPConnection):
+    """Writes requests and parses responses on a connection that is encrypted already."""
 
-    def __init__(self, sock: socket.socket, *, deadline: float, method: str | None = None) -> None:
-        super().__init__(sock, method=method)
-        self.fp.close()
-        self.fp = io.BufferedReader(_DeadlineReader(sock, deadline))
-
-
-class _DeadlineReader(io.RawIOBase):
-    def __init__(self, sock: socket.socket, deadline: float) -> None:
-        self._sock = sock
-        self._raw = sock.makefile("rb", buffering=0)
-        self._deadline = deadline
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "WriteableBuffer") -> int | None:
-        self._sock.settimeout(_remaining_s(self._deadline))
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-def _remaining_s(deadline: float) -> float:
-    """Seconds until the deadline; raises TimeoutError past it."""
-    remaining_s = deadline - time.monotonic()
-    if remaining_s <= 0:
-        raise TimeoutError("timed out")
-    return remaining_s
-
-
-def _create_connection(host: str, port: int | None, *, secure: bool) -> Connection:
-    if secure:
-        return http.client.HTTPSConnection(host, port, context=_tls_context())
-    return http.client.HTTPConnection(host, port)
-
-
-@functools.cache
-def _tls_context() -> "SSLContext":
-    """One verifying context for all clients of the process: loading the system's certificates takes milliseconds."""
-    import ssl
-
-    return ssl.create_default_context()
+    default_port = http.client.HTTPS_PORT  # is not repeated in the Host header
 
 
 def _find_proxy(url: SplitResult) -> SplitResult | None:
@@ -237,8 +191,10 @@ def _describe_error(error: Exception) -> str:
     """A reason for a person, in the system's words only: an exception's text may quote what the server sent."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
+    if isinstance(error, TunnelRefusedError):
+        return str(error)
     if isinstance(error, OSError):
         if error.strerror:
             return getattr(error, "verify_message", "") or error.strerror
-        return "the proxy refuses the tunnel" if type(error) is OSError else type(error).__name__
+        return type(error).__name__
     return f"no valid HTTP response ({type(error).__name__})"

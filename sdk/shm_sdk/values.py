@@ -82,7 +82,7 @@ def check_number(number: int | float) -> int | float:
 
 def _format(value: datetime | date | time | uuid.UUID | PurePath) -> str:
     if isinstance(value, datetime) and value.tzinfo is not None:
-        return value.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")  # noqa: UP017
+        return value.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
     return value.isoformat() if isinstance(value, date | time) else str(value)
 
 

@@ -1,12 +1,17 @@
-"""The daemon thread that reports in the background. `stop` interrupts its wait at once."""
+"""The daemon thread that reports in the background.
+
+`request_stop` takes no lock and waits for nothing, so a signal handler may call it at any moment.
+"""
 
 import logging
+import os
 import threading
+import time
 from collections.abc import Callable
 
 from shm_sdk.outcome import Outcome, Result
 
-REPORT_TIMEOUT_S = 30.0  # for all requests of one report; a healthy server needs a fraction of a second
+REPORT_TIMEOUT_S = 30.0  # for one report; providers and a healthy server need a fraction of a second
 
 log = logging.getLogger("shm_sdk")
 
@@ -17,48 +22,73 @@ class Worker:
     def __init__(
         self, report: Callable[[float], Outcome], delay_after: Callable[[Outcome], float], first_delay_s: float
     ) -> None:
-        """`report` makes one attempt within a timeout. `delay_after` returns the seconds until the next one.
+        """`report` makes one attempt within a timeout. `delay_after` closes the connection and returns the seconds
+        until the next one.
 
         Neither may raise. `first_delay_s` is the time from `start` to the first attempt.
         """
         self._report = report
         self._delay_after = delay_after
         self._first_delay_s = first_delay_s
-        self._stop_requested = threading.Event()
-        self._flush_timeout_s: float | None = None
+        self._pid = os.getpid()
+        self._stop_requested = False
+        self._flush_deadline: float | None = None
+        # Held until they signal. `release` neither waits nor can be interrupted, unlike `threading.Event.set`.
+        self._wake = threading.Lock()
+        self._wake.acquire()
+        self._finished = threading.Lock()
+        self._finished.acquire()
         self._thread = threading.Thread(target=self._run, name="shm-telemetry", daemon=True)
 
     @property
     def is_alive(self) -> bool:
         """Whether the thread runs in this process."""
-        return self._thread.is_alive()
+        return self._pid == os.getpid() and self._thread.is_alive()
 
     def start(self) -> None:
         """Starts the thread; raises RuntimeError where the system has none left."""
         self._thread.start()
 
-    def stop(self, *, flush: bool, timeout: float) -> None:
-        """Ends the thread, after one last report with `flush`, and waits for it up to `timeout` seconds."""
-        if flush:
-            self._flush_timeout_s = timeout
-        self._stop_requested.set()
-        if threading.current_thread() is not self._thread:  # a provider may stop its own telemetry
-            self._thread.join(float(timeout))  # None would wait for ever
+    def request_stop(self) -> None:
+        """Ends the thread when its report is done. Returns at once."""
+        self._stop_requested = True
+        _signal(self._wake)
+
+    def flush(self, timeout: float) -> None:
+        """Ends the thread after one last report, and waits for that up to `timeout` seconds."""
+        self._flush_deadline = time.monotonic() + timeout
+        self.request_stop()
+        if threading.get_ident() != self._thread.ident and self._finished.acquire(timeout=max(timeout, 0)):
+            _signal(self._finished)  # for the next caller
 
     def _run(self) -> None:
         try:
             is_off = self._report_until_stopped()
-            if self._flush_timeout_s is not None and not is_off:
-                self._report(self._flush_timeout_s)
+            if self._flush_deadline is not None and not is_off:
+                self._delay_after(self._report(max(self._flush_deadline - time.monotonic(), 0)))
         except BaseException as error:  # none may reach the host's threading.excepthook
             log.debug("the telemetry thread ends: %s", type(error).__name__, exc_info=True)
+        finally:
+            _signal(self._finished)
 
     def _report_until_stopped(self) -> bool:
-        """Reports in a loop. Returns True when telemetry is off, False after `stop`."""
+        """Reports in a loop. Returns True when telemetry is off, False after `request_stop`."""
         delay_s = self._first_delay_s
-        while not self._stop_requested.wait(delay_s):
+        while not self._wait(delay_s):
             outcome = self._report(REPORT_TIMEOUT_S)
             if outcome.result is Result.OFF:
                 return True
             delay_s = self._delay_after(outcome)
         return False
+
+    def _wait(self, delay_s: float) -> bool:
+        """Waits; returns True as soon as the thread has to end."""
+        return self._stop_requested or self._wake.acquire(timeout=max(delay_s, 0)) or self._stop_requested
+
+
+def _signal(lock: threading.Lock) -> None:
+    """Wakes the waiting thread, if the lock has not signalled before."""
+    try:
+        lock.release()
+    except RuntimeError:
+        return

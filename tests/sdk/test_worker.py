@@ -4,9 +4,11 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,13 @@ from shm_sdk import Client
 from tests.support.peer import Peer, reply, silence
 
 MakeClient = Callable[..., Client]
+
+
+def join_telemetry_threads() -> None:
+    """Waits for the threads that `stop` has told to end."""
+    for thread in telemetry_threads():
+        thread.join(60)
+    assert telemetry_threads() == []
 
 
 def telemetry_threads() -> list[threading.Thread]:
@@ -58,7 +67,7 @@ def test_stop_can_be_called_repeatedly(client: MakeClient) -> None:
     telemetry.start()
     telemetry.stop()
     telemetry.stop(flush=True)
-    assert telemetry_threads() == []
+    join_telemetry_threads()
 
 
 def test_a_flush_sends_the_last_counters(client: MakeClient, peer: Peer) -> None:
@@ -76,16 +85,18 @@ def test_stop_without_flush_sends_nothing(client: MakeClient, peer: Peer) -> Non
     assert peer.requests == []
 
 
-def test_stop_returns_within_its_timeout(client: MakeClient, peer: Peer) -> None:
+@pytest.mark.parametrize("arguments", [{}, {"flush": True, "timeout": 0.01}], ids=["without flush", "with flush"])
+def test_stop_does_not_wait_for_a_report(client: MakeClient, peer: Peer, arguments: dict[str, Any]) -> None:
     peer.script("/v1/register", silence)
     telemetry = client()
     telemetry.start(first_report_after=0)
     peer.wait_for("/v1/register")
-    telemetry.stop(timeout=0.01)  # less than the worker's own timeout
+    started_at = time.monotonic()
+    telemetry.stop(**arguments)
+    assert time.monotonic() - started_at < 1  # without flush, the default timeout does not matter
     assert len(telemetry_threads()) == 1
     peer.close()
-    for thread in telemetry_threads():
-        thread.join(60)
+    join_telemetry_threads()
 
 
 def test_a_provider_may_stop_its_own_telemetry(client: MakeClient, peer: Peer) -> None:
@@ -98,8 +109,7 @@ def test_a_provider_may_stop_its_own_telemetry(client: MakeClient, peer: Peer) -
 
     telemetry.start(first_report_after=0)
     peer.wait_for("/v1/snapshot")
-    for thread in telemetry_threads():
-        thread.join(60)
+    join_telemetry_threads()
     assert peer.paths.count("/v1/snapshot") == 1
 
 

@@ -1,0 +1,171 @@
+"""Connections whose every step ends at one deadline: name resolution, addresses, proxy, TLS, request and response.
+
+The standard library's time-outs apply to a single step. A server with six dead addresses, or a proxy that sends a byte
+every few seconds, takes many times as long.
+"""
+
+import functools
+import http.client
+import io
+import socket
+import threading
+import time
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+    from _typeshed import WriteableBuffer
+
+MAX_ADDRESS_TIMEOUT_S = 5.0  # for each address of the server; a healthy one answers in a fraction of a second
+CHUNK_BYTES = 16 * 1024  # of one write; a TLS record is no larger
+
+AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]  # as getaddrinfo returns it
+
+
+class TunnelRefusedError(OSError):
+    """The proxy does not connect to the server."""
+
+
+def remaining_s(deadline: float) -> float:
+    """Seconds until the deadline (monotonic time); raises TimeoutError past it."""
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError("timed out")
+    return seconds
+
+
+class Resolver:
+    """Resolves host names in a thread, because the system's resolver has no time-out. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._waiting: threading.Thread | None = None  # at most one thread waits for the system
+
+    def resolve(self, host: str, port: int, deadline: float) -> list[AddressInfo]:
+        """The addresses of a host; raises OSError."""
+        try:
+            return _address_infos(host, port, socket.AI_NUMERICHOST)
+        except socket.gaierror:
+            pass  # a name
+        if self._waiting is not None and self._waiting.is_alive():
+            raise TimeoutError("timed out")
+        resolved: SimpleQueue[list[AddressInfo] | OSError | ValueError] = SimpleQueue()
+
+        def run() -> None:
+            try:
+                resolved.put(_address_infos(host, port, 0))
+            except (OSError, ValueError) as error:
+                resolved.put(error)
+
+        self._waiting = threading.Thread(target=run, name="shm-telemetry-resolver", daemon=True)
+        self._waiting.start()
+        try:
+            result = resolved.get(timeout=remaining_s(deadline))
+        except Empty:
+            raise TimeoutError("timed out") from None
+        self._waiting = None
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+
+class DeadlineSocket:
+    """The part of a socket that http.client uses. Its owner moves `deadline` for each request."""
+
+    def __init__(self, connected: socket.socket, deadline: float) -> None:
+        self._socket = connected
+        self.deadline = deadline
+
+    def sendall(self, content: bytes) -> None:
+        """Sends all of it, or raises TimeoutError at the deadline."""
+        rest = memoryview(content)
+        while rest:
+            self._socket.settimeout(remaining_s(self.deadline))
+            rest = rest[self._socket.send(rest[:CHUNK_BYTES]) :]
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """A buffered reader; http.client reads responses from it."""
+        return io.BufferedReader(_DeadlineReader(self, self._socket))
+
+    def close(self) -> None:
+        """Closes the socket."""
+        self._socket.close()
+
+    def start_tls(self, host: str) -> None:
+        """Encrypts the connection; raises OSError unless the host proves its name."""
+        self._socket.settimeout(remaining_s(self.deadline))
+        self._socket = _tls_context().wrap_socket(self._socket, server_hostname=host)
+
+    def settimeout_until_deadline(self) -> None:
+        """Limits the next operation; raises TimeoutError past the deadline."""
+        self._socket.settimeout(remaining_s(self.deadline))
+
+
+class _DeadlineReader(io.RawIOBase):
+    def __init__(self, owner: DeadlineSocket, connected: socket.socket) -> None:
+        self._owner = owner
+        self._raw = connected.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int | None:
+        self._owner.settimeout_until_deadline()
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def connect(resolver: Resolver, host: str, port: int, deadline: float) -> DeadlineSocket:
+    """Connects to the first address that answers. Each gets its share of the time; raises OSError."""
+    addresses = resolver.resolve(host, port, deadline)
+    last_error: OSError = OSError("the name has no address")
+    for position, (family, kind, protocol, _, address) in enumerate(addresses):
+        left_s = remaining_s(deadline)
+        try:
+            candidate = socket.socket(family, kind, protocol)
+        except OSError as error:
+            last_error = error
+            continue
+        try:
+            candidate.settimeout(min(MAX_ADDRESS_TIMEOUT_S, left_s / (len(addresses) - position)))
+            candidate.connect(address)
+            candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError as error:
+            candidate.close()
+            last_error = error
+        except BaseException:
+            candidate.close()
+            raise
+        else:
+            return DeadlineSocket(candidate, deadline)
+    raise last_error
+
+
+def open_tunnel(proxy: DeadlineSocket, host: str, port: int, headers: dict[str, str]) -> None:
+    """Asks an HTTP proxy to connect to the server; raises TunnelRefusedError if it does not."""
+    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", *(f"{name}: {value}" for name, value in headers.items())]
+    proxy.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
+    response = http.client.HTTPResponse(proxy, method="CONNECT")  # type: ignore[arg-type]  # it only calls makefile
+    try:
+        response.begin()
+        if response.status != http.HTTPStatus.OK:
+            raise TunnelRefusedError("the proxy refuses the tunnel")
+    finally:
+        response.close()
+
+
+def _address_infos(host: str, port: int, flags: int) -> list[AddressInfo]:
+    return [*socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)]
+
+
+@functools.cache
+def _tls_context() -> "SSLContext":
+    """One verifying context for all clients of the process: loading the system's certificates takes milliseconds."""
+    import ssl
+
+    return ssl.create_default_context()
