@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import tornado.netutil
@@ -117,6 +118,12 @@ PONG_TIMEOUT_SHARE = 2 / 3  # of a heartbeat: the timeout of a pong; Tornado the
 CLOSE_GRACE_S = 0.2  # for sending the feed's close frames
 
 
+@cache
+def describe_routes() -> bytes:
+    """The OpenAPI document of all routes, which is built once in a process."""
+    return openapi.document(ROUTES, ENDPOINTS)
+
+
 def make_application(services: Services) -> tornado.web.Application:
     """The Tornado application. Raises ConfigurationError for a method with a faulty declaration."""
     for pattern, handler in ROUTES:
@@ -127,7 +134,7 @@ def make_application(services: Services) -> tornado.web.Application:
         default_handler_class=NotFoundHandler,
         default_handler_args=shared,
         log_function=_record_response,
-        openapi=openapi.document(ROUTES, ENDPOINTS),
+        openapi=describe_routes(),
         websocket_ping_interval=services.settings.heartbeat.total_seconds(),
         websocket_ping_timeout=services.settings.heartbeat.total_seconds() * PONG_TIMEOUT_SHARE,
         websocket_max_message_size=MAX_FEED_MESSAGE,

@@ -8,9 +8,7 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.schemas import BaseSchema
 from schemathesis.specs.openapi import checks
 
-from shm.server.app import ROUTES
-from shm.server.handlers.ingest import ENDPOINTS
-from shm.server.openapi import document
+from shm.server.app import describe_routes
 from tests.support.installs import Install
 from tests.support.targets import Seeded
 
@@ -64,9 +62,7 @@ def load_schema(*, coverage: bool) -> BaseSchema:
     pytest generates all of them when it collects the tests.
     """
     config = SchemathesisConfig.from_dict(CONFIG | {"phases": {"coverage": {"enabled": coverage}}})
-    return schemathesis.openapi.from_dict(json.loads(document(ROUTES, ENDPOINTS)), config=config).exclude(
-        path=[FEED, BULK]
-    )
+    return schemathesis.openapi.from_dict(json.loads(describe_routes()), config=config).exclude(path=[FEED, BULK])
 
 
 def check_case(case: schemathesis.Case[Any], seeded: Seeded) -> None:
