@@ -1,6 +1,5 @@
 """Series: each value equals the KPI at that time, and the last value the current KPI."""
 
-import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,6 +15,7 @@ from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.oracle import assert_matches_oracle, assert_series_match_oracle
 from tests.support.server_process import ServerProcess
+from tests.support.signed_actions import act
 from tests.support.time_travel import shift_times
 
 pytestmark = pytest.mark.cluster
@@ -154,27 +154,23 @@ def test_a_late_snapshot_corrects_closed_days(server: ServerProcess, background:
 
 
 @pytest.mark.parametrize("is_rolled_up_before", [True, False])
-@pytest.mark.parametrize("change", ["revoked", "erased", "moved"])
 def test_series_after_revocation_erasure_and_a_move(
-    server: ServerProcess, background: BackgroundJobs, database: str, change: str, is_rolled_up_before: bool
+    server: ServerProcess, background: BackgroundJobs, database: str, is_rolled_up_before: bool
 ) -> None:
     """A revoked install stays in the past, an erased one is in no series, and a moved one is in both applications."""
-    Install(server.url).enroll({"n": 1}, ago=6 * DAY)
-    install = Install(server.url).enroll({"n": 10, "mine": 1}, ago=5 * DAY)
     last_snapshot_at = datetime.now(UTC) - 3 * HOUR
-    install.snapshot({"n": 20}, last_snapshot_at)
+    installs = {}
+    for app in ("revoked", "erased", "moved"):
+        Install(server.url, app_name=app).enroll({"n": 1}, ago=6 * DAY)
+        installs[app] = Install(server.url, app_name=app).enroll({"n": 10, "mine": 1}, ago=5 * DAY)
+        installs[app].snapshot({"n": 20}, last_snapshot_at)
     if is_rolled_up_before:
         background.run()
-    if change == "revoked":
-        url = f"{server.url}/api/v1/admin/instances/{install.instance_id}/revoke"
-        plain_http.post(url, headers=server.headers).raise_for_status()
-    elif change == "erased":
-        body = {"action": "erase", "instance_id": install.instance_id, "timestamp": datetime.now(UTC).isoformat()}
-        request_body = json.dumps(body).encode()
-        assert install.post("/v1/erase", request_body, install.signed(request_body)).status_code == 200
-    else:
-        install.register(app_name="Kiosk")
-        install.snapshot({"n": 30}, datetime.now(UTC))
+    url = f"{server.url}/api/v1/admin/instances/{installs['revoked'].instance_id}/revoke"
+    plain_http.post(url, headers=server.headers).raise_for_status()
+    assert act(installs["erased"], "erase").status_code == 200
+    installs["moved"].register(app_name="Kiosk")
+    installs["moved"].snapshot({"n": 30}, datetime.now(UTC))
     last_day = (
         {21} if last_snapshot_at.date() < datetime.now(UTC).date() else set()
     )  # a midnight at which this value was current
@@ -183,11 +179,11 @@ def test_series_after_revocation_erasure_and_a_move(
     background.run()
     assert_matches_oracle(server, database)
     assert_series_match_oracle(server, database)
-    values = fetch_series(server, "period=30d&keys=n,mine")["metrics"]
-    assert set(values["n"]) == ({None, 1} if change == "erased" else {None, 1, 11} | last_day)
-    assert ("mine" in values) == (change != "erased")
-    if change == "moved":
-        assert set(fetch_series(server, "period=30d", "kiosk")["metrics"]["n"]) == {None, 30}
+    for app in installs:
+        values = fetch_series(server, "period=30d&keys=n,mine", app)["metrics"]
+        assert set(values["n"]) == ({None, 1} if app == "erased" else {None, 1, 11} | last_day)
+        assert ("mine" in values) == (app != "erased")
+    assert set(fetch_series(server, "period=30d", "kiosk")["metrics"]["n"]) == {None, 30}
 
 
 def test_keys_select_metrics_and_unknown_keys_are_omitted(server: ServerProcess, background: BackgroundJobs) -> None:

@@ -70,9 +70,9 @@ READS = [
         UNKNOWN_ID_PATH,
     ),
     *(f"{ADMIN}/tokens", f"{ADMIN}/tokens?after=zqx7", f"{ADMIN}/tokens?limit=zqx7"),
-    *(f"{ADMIN}/instances/{digit}" for digit in "0123456789abcdef"),  # some of these are ambiguous
     *(f"{ADMIN}/instances?limit=x", f"{ADMIN}/instances?after=zqx7", f"{ADMIN}/instances?app=%ffzqx7", "/metrics"),
 ]
+SHORTENED_IDS = [f"{ADMIN}/instances/{digit}" for digit in "0123456789abcdef"]  # some of these are ambiguous
 
 
 def cases_of_each_answer(count: int) -> list[Case]:
@@ -85,7 +85,7 @@ def cases_of_each_answer(count: int) -> list[Case]:
 @pytest.mark.parametrize(
     ("debugging", "cases"),
     [
-        pytest.param(ASYNCIO_DEBUG, cases_of_each_answer(2), id="two cases of each answer"),
+        pytest.param(ASYNCIO_DEBUG, cases_of_each_answer(1), id="a case of each answer"),
         pytest.param(ASYNCIO_DEBUG, CASES, id="every case", marks=pytest.mark.long),
         pytest.param({}, CASES, id="without debug mode", marks=pytest.mark.long),  # its log has fewer lines
     ],
@@ -151,7 +151,7 @@ def read_with_every_token(client: AnonymousClient, server: ServerProcess, cluste
     with admin_cursor(cluster.dsn) as cursor:
         cursor.execute("INSERT INTO tokens (token_hash, role, name) VALUES (%s, 'viewer', 'test')", (hashed(VIEWER),))
     viewer, admin = {"Authorization": f"Bearer {VIEWER}"}, server.headers
-    for path in READS:
+    for path in (*READS, *SHORTENED_IDS):
         for headers in ({}, {"Authorization": ""}, viewer, admin):
             client.request(f"GET {path}", headers)
     instance = f"POST {ADMIN}/instances/{enroll(client).instance_id}"
