@@ -13,7 +13,7 @@ from typing import Any, cast
 from shm_sdk.personal import describe_personal
 from shm_sdk.values import InvalidValueError, clean_text, simplify
 
-MAX_METRICS = 256
+MAX_METRICS = 256  # values, including those in arrays
 MAX_DEPTH = 8  # levels of objects and arrays, including the metrics object itself
 MAX_KEY_CHARS = 128  # of a full dotted key
 MAX_BODY_BYTES = 64 * 1024
@@ -42,13 +42,22 @@ def sanitize(metrics: Mapping[Any, object]) -> SanitizedMetrics:
 def mark_ephemeral(metrics: Mapping[str, Json]) -> dict[str, Json]:
     """The metrics of an install without a lasting identity. Of too many metrics, the last is dropped."""
     kept = {name: value for name, value in metrics.items() if name != EPHEMERAL_KEY}
-    while kept and _count_leaves(kept) >= MAX_METRICS:
+    while kept and count_values(kept) >= MAX_METRICS:
         kept.popitem()
     return {**kept, EPHEMERAL_KEY: True}
 
 
-def _count_leaves(metrics: Mapping[str, Json]) -> int:
-    return sum(_count_leaves(value) if isinstance(value, dict) else 1 for value in metrics.values())
+def count_values(value: Json) -> int:
+    """The values as the server counts them: leaves, empty objects, arrays and everything in arrays."""
+    if isinstance(value, dict):
+        return sum(count_values(member) for member in value.values()) if value else 1
+    return 1 + _count_items(value) if isinstance(value, list) else 1
+
+
+def _count_items(items: list[Json]) -> int:
+    """The values in an array, those of objects and arrays in it included."""
+    nested = (list(item.values()) if isinstance(item, dict) else item for item in items)
+    return len(items) + sum(_count_items(item) for item in nested if isinstance(item, list))
 
 
 def build_body(instance_id: str, timestamp: str, metrics: Mapping[str, Json], app_version: str, sequence: int) -> bytes:
@@ -75,6 +84,7 @@ class _Sanitizer:
     def __init__(self) -> None:
         self.dropped: list[str] = []
         self._paths: set[str] = set()
+        self._values = 0
         self._visited = 0
 
     def sanitize_mapping(self, mapping: Mapping[Any, object], prefix: str, depth: int) -> dict[str, Json]:
@@ -83,8 +93,8 @@ class _Sanitizer:
             try:
                 name = _sanitize_key(key, prefix)
                 sanitized = self._sanitize_value(value, f"{prefix}{name}", depth)
-                if not isinstance(sanitized, dict):
-                    self._add_path(f"{prefix}{name}")
+                if not isinstance(sanitized, dict) or not sanitized:
+                    self._add_path(f"{prefix}{name}", count_values(sanitized))
                 kept[name] = sanitized
             except InvalidValueError as error:  # noqa: PERF203  # a bad value costs itself only
                 self.dropped.append(f"{prefix}{_describe_key(key)}: {error}")
@@ -119,11 +129,12 @@ class _Sanitizer:
                 break
         return kept
 
-    def _add_path(self, path: str) -> None:
+    def _add_path(self, path: str, values: int) -> None:
         if path in self._paths:
             raise InvalidValueError("the key occurs twice, dotted and nested")
-        if len(self._paths) >= MAX_METRICS:
-            raise InvalidValueError(f"the snapshot has more than {MAX_METRICS} metrics")
+        if self._values + values > MAX_METRICS:
+            raise InvalidValueError(f"the snapshot has more than {MAX_METRICS} values, including those in arrays")
+        self._values += values
         self._paths.add(path)
 
     def _check_depth(self, depth: int) -> None:

@@ -23,6 +23,7 @@ from shm_sdk.snapshot import (
     MAX_METRICS,
     Json,
     build_body,
+    mark_ephemeral,
     sanitize,
 )
 from shm_sdk.values import MAX_STRING_CHARS
@@ -95,7 +96,12 @@ keys = st.one_of(
 )
 values = st.recursive(
     leaves,
-    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(keys, inner, max_size=6), st.tuples(inner)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.lists(inner, max_size=1).map(lambda items: items * 150),
+        st.dictionaries(keys, inner, max_size=6),
+        st.tuples(inner),
+    ),
     max_leaves=40,
 )
 
@@ -158,6 +164,18 @@ def test_metrics_after_the_first_256_are_dropped() -> None:
     sanitized = sanitize({f"metric_{number}": number for number in range(MAX_METRICS + 2)})
     assert list(sanitized.metrics.values()) == list(range(MAX_METRICS))
     assert [line.split(":")[0] for line in sanitized.dropped] == ["metric_256", "metric_257"]
+
+
+def test_values_in_arrays_count_as_the_server_counts_them() -> None:
+    sanitized = sanitize({"long": list(range(300)), "deep": {"list": [[1, 2], {"a": [3]}] * 30}, "n": 1, "none": {}})
+    assert list(sanitized.metrics) == ["deep", "n", "none"]
+    assert "more than 256 values" in sanitized.dropped[0]
+    accept(sanitized.metrics)
+    full = sanitize({"list": list(range(MAX_METRICS - 3)), "empty": {}, "n": 1, "late": 2}).metrics
+    assert list(full) == ["list", "empty", "n"]
+    accept(full)
+    assert list(mark_ephemeral(full)) == ["list", "empty", "sys_ephemeral"]
+    accept(mark_ephemeral(full))
 
 
 def test_long_strings_are_cut_and_long_keys_dropped() -> None:
