@@ -12,10 +12,11 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from random import SystemRandom
 
 from shm_sdk import snapshot, system
+from shm_sdk.clock import get_clock
 from shm_sdk.configuration import Configuration
 from shm_sdk.developer import Notices
 from shm_sdk.identity import Identity, InvalidIdentityError, create_ephemeral, find, obtain
@@ -123,7 +124,7 @@ class Reporter:
             self._repetitions,
             interval_s=self._configuration.report_interval,
             instance_id=self._identity.instance_id if self._identity else None,
-            now=time.time(),
+            now=get_clock().now().timestamp(),
             rng=self._rng,
         )
 
@@ -152,7 +153,7 @@ class Reporter:
             self._lock.release()
 
     def _report(self, deadline: float) -> Outcome:
-        wait_s = self._blocked_until - time.monotonic()
+        wait_s = self._blocked_until - get_clock().monotonic()
         if wait_s > 0:
             return Outcome(Result.FAILED, "the server asked to wait", retry_after=wait_s)
         if (refusal := self._permission.refusal()) is not None:
@@ -173,7 +174,7 @@ class Reporter:
         except TransportError as error:
             return Outcome(Result.FAILED, f"the server cannot be reached: {error}")
         if outcome.retry_after is not None:
-            self._blocked_until = time.monotonic() + outcome.retry_after
+            self._blocked_until = get_clock().monotonic() + outcome.retry_after
         return outcome
 
     def _adopt_identity(self, identity: Identity) -> None:
@@ -205,9 +206,9 @@ class Reporter:
     def _timestamp(self) -> str:
         """The current time, corrected by the offset of the server's clock if a response has shown one."""
         try:
-            now = datetime.now(timezone.utc) + self._clock_correction
+            now = get_clock().now() + self._clock_correction
         except OverflowError:
-            now = datetime.now(timezone.utc)
+            now = get_clock().now()
         return now.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
     def _correct_clock(self, response: Response) -> bool:
@@ -215,7 +216,7 @@ class Reporter:
         server_time = response.json_timestamp("server_time")
         if server_time is None or response.json_identifier("code") not in TIMESTAMP_CODES:
             return False
-        self._clock_correction = server_time - datetime.now(timezone.utc)
+        self._clock_correction = server_time - get_clock().now()
         log.debug("timestamps follow the server's clock: %s", self._clock_correction)
         return True
 

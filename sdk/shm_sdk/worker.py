@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from shm_sdk.clock import get_clock
 from shm_sdk.outcome import Outcome, Result
 
 REPORT_TIMEOUT_S = 30.0  # for one report; providers and a healthy server need a fraction of a second
@@ -83,7 +84,7 @@ class Worker:
 
     def _wait(self, delay_s: float) -> bool:
         """Waits; returns True as soon as the thread has to end."""
-        return self._stop_requested or self._wake.acquire(timeout=max(delay_s, 0)) or self._stop_requested
+        return self._stop_requested or get_clock().wait(self._wake, delay_s) or self._stop_requested
 
 
 def _signal(lock: threading.Lock) -> None:

@@ -4,15 +4,15 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
 from shm_sdk import Client, Result
+from shm_sdk.clock import Clock
 from tests.support import plain_http
 from tests.support.peer import Peer
 from tests.support.server_process import ServerProcess
@@ -77,12 +77,11 @@ def test_a_wrong_clock_follows_the_servers(
 ) -> None:
     """The first refusal has the server's time; the next report needs no further refusal."""
 
-    class WrongClock(datetime):
-        @classmethod
-        def now(cls, tz: tzinfo | None = None) -> Self:
-            return cls.fromtimestamp(time.time(), tz) + error
+    class WrongClock(Clock):
+        def now(self) -> datetime:
+            return super().now() + error
 
-    monkeypatch.setattr("shm_sdk.reporter.datetime", WrongClock)
+    monkeypatch.setattr("shm_sdk.clock._current.clock", WrongClock())
     telemetry = make_client(server, tmp_path, collect_system_metrics=False)
     telemetry.provider(lambda: {"n": 1})
     before = datetime.now(UTC)

@@ -1,6 +1,7 @@
 """Values that say who somebody is are not sent, and ordinary values are."""
 
 import logging
+import time
 from collections.abc import Callable
 
 import pytest
@@ -32,8 +33,9 @@ from tests.support.peer import Peer
         ("(555) 010-9999", "a phone number"),
         ("call 555-010-9999", "a phone number"),
         ("ghp_0123456789abcdefABCDEF", "a key or a token"),
+        ("AKIAIOSFODNN7EXAMPLE", "a key or a token"),
         ("sk_live_0123456789abcdef", "a key or a token"),
-        ("Authorization: Bearer abc.def-ghi_jkl", "a key or a token"),
+        ("Authorization: Bearer abc.def-ghi_jk1", "a key or a token"),
         ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln", "a key or a token"),
         ("9f86d081884c7d659a2feaa0c55ad015", "a key or a token"),
         ("q8Zr2LmX4vT9bN1cK7pW3dF6", "a key or a token"),
@@ -73,6 +75,10 @@ def test_personal_texts_are_recognized(text: str, kind: str) -> None:
         "127.0.0.1",
         "::1",
         "999.1.1.1",
+        "npm_packages_installed",
+        "shm_reports_sent_total",
+        "tokens issued",
+        "basic subscriptions",
         "usersActiveLast30DaysByPlanAndRegion2",
         "3.14159265358979323846264338327950288",
         "12345678901234567890123456789012345",
@@ -85,6 +91,16 @@ def test_personal_texts_are_recognized(text: str, kind: str) -> None:
 )
 def test_ordinary_texts_are_sent(text: str) -> None:
     assert describe_personal(text) is None
+
+
+@pytest.mark.parametrize(
+    "repeated", ["é", "@", "a@", "1.", "1:", ":", "+1", "(", "/home", "a1", "eyJ", "://", ":/a:", " ", "0-"]
+)
+def test_no_text_takes_long(repeated: str) -> None:
+    started_at = time.process_time()
+    for _ in range(100):
+        describe_personal(repeated * 5000)
+    assert time.process_time() - started_at < 1
 
 
 def test_the_developer_is_told_once_without_the_value(

@@ -45,7 +45,6 @@ class Plan(Enum):
         ((1, "a"), [1, "a"]),
         ([date(2026, 1, 2), Plan.TEAM], ["2026-01-02", "team"]),
     ],
-    ids=str,
 )
 def test_the_rule_of_each_type(value: object, sent: object) -> None:
     sanitized = sanitize({"value": value, "in": {"list": [value]}})
