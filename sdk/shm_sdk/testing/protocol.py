@@ -50,6 +50,7 @@ class Install:
     instance_id: str
     public_key: str
     registration: Document
+    is_proven: bool = False  # a signature has shown that the sender has the key
     is_active: bool = False
     snapshots: list[StoredSnapshot] = field(default_factory=list)
 
@@ -114,11 +115,14 @@ class Protocol:
                 self._check_timestamp(document, MAX_CLOCK_SKEW)
         known = self.installs.get(instance_id)
         if known is not None and known.public_key != public_key:
-            raise Refusal(409, "key_conflict")
+            if known.is_proven:
+                raise Refusal(409, "key_conflict")
+            known = None  # the newest unproven registration counts
         install = known or Install(instance_id, public_key, document)
         self.installs[instance_id] = install
         if is_signed:
             install.registration = document
+            install.is_proven = True
             install.is_active = self.approves
         return 200 if known else 201, {"status": "ok", "message": "Registered"}
 
@@ -133,6 +137,7 @@ class Protocol:
         if install is None:
             raise Refusal(403, "unknown_instance")
         _verify(headers, install.public_key, body)
+        install.is_proven = True
         return install
 
     def _activate(self, install: Install, document: Document) -> tuple[int, Document]:
