@@ -9,23 +9,27 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from shm_sdk import forking
 from shm_sdk.consent import opt_out_reason, parse_bool
 from shm_sdk.controls import Controls
 from shm_sdk.developer import install_handlers
+from shm_sdk.event_loop import AsyncProvider, is_async, running_loop
 from shm_sdk.outcome import Outcome, Result
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from shm_sdk.configuration import Configuration
     from shm_sdk.permission import ConsentCallback
     from shm_sdk.reporter import Reporter
     from shm_sdk.worker import Worker
 
-ProviderT = TypeVar("ProviderT", bound=Callable[[], Mapping[str, object]])
+Provider = Callable[[], Mapping[str, object]]
+ProviderT = TypeVar("ProviderT", bound="Callable[[], Mapping[str, object] | Awaitable[Mapping[str, object]]]")
 
 REPORT_NOW_TIMEOUT_S = 10.0  # for all requests of one `report_now`, during which the host waits
 MAX_FIRST_REPORT_AFTER_S = 7 * 86400.0  # a longer delay is a mistake in units
@@ -63,8 +67,9 @@ class Client(Controls):
     ) -> None:
         self._started_at = time.monotonic()
         self._enabled: object = enabled
-        self._providers: list[Callable[[], Mapping[str, object]]] = []
+        self._providers: list[Provider] = []
         self._starting = threading.Lock()  # acquired without waiting only
+        self._loop: AbstractEventLoop | None = None  # of the host
         self._stops = 0  # calls of `stop`
         self._reporter: Reporter | None = None
         self._worker: Worker | None = None
@@ -104,9 +109,12 @@ class Client(Controls):
     def provider(self, function: ProviderT) -> ProviderT:
         """Adds a function that returns metrics, as a decorator or by a plain call; several are merged in order.
 
-        It is called for each report, in a background thread. If it raises, the report is sent without its metrics.
+        It is called for each report, in a background thread; an `async def` on the event loop in which `start` or this
+        method was called. If it raises, the report is sent without its metrics.
         """
-        self._providers.append(function)
+        self._loop = running_loop() or self._loop
+        adapted = AsyncProvider(function, lambda: self._loop) if is_async(function) else function  # type: ignore[arg-type]
+        self._providers.append(cast("Provider", adapted))
         return function
 
     def start(self, first_report_after: float | timedelta | None = None) -> None:
@@ -118,6 +126,7 @@ class Client(Controls):
             log.debug("telemetry does not start: %s", reason)
             return
         self._follow_fork()
+        self._loop = running_loop() or self._loop
         if not self._starting.acquire(blocking=False):
             return  # another thread starts it, or the thread that this signal handler has interrupted
         try:
@@ -136,9 +145,18 @@ class Client(Controls):
     def stop(self, flush: bool = False, timeout: float = 2.0) -> None:
         """Ends reporting at once. With `flush`, the background thread makes one last report before it ends.
 
-        Only `flush` waits, up to `timeout` seconds. A host may exit without calling it: the thread is a daemon and does
-        not delay the exit.
+        Only `flush` waits, up to `timeout` seconds. It does not wait on a running event loop: `await astop()` there. A
+        host may exit without calling it: the thread is a daemon and does not delay the exit.
         """
+        self._stop(flush, float(timeout) if running_loop() is None else 0.0, float(timeout))
+
+    async def astop(self, flush: bool = False, timeout: float = 2.0) -> None:
+        """`stop` for an event loop, which goes on meanwhile."""
+        loop = running_loop()
+        assert loop is not None  # noqa: S101  # a coroutine runs on one
+        await loop.run_in_executor(None, self._stop, flush, float(timeout), float(timeout))
+
+    def _stop(self, flush: bool, wait_s: float, timeout: float) -> None:
         try:
             self._stops += 1
             worker, self._worker = self._worker, None
@@ -146,7 +164,7 @@ class Client(Controls):
                 if self._reporter is not None:
                     self._reporter.close(timeout=0)
             elif flush:
-                worker.flush(float(timeout))
+                worker.flush(timeout, wait_s)
             else:
                 worker.request_stop()
         except Exception as error:
@@ -156,7 +174,7 @@ class Client(Controls):
         """Forgets the parent's thread, locks and connection, in a forked child. Not for hosts."""
         self._pid = os.getpid()
         self._starting = threading.Lock()
-        self._reporter = self._worker = None
+        self._reporter = self._worker = self._loop = None
 
     def report_now(self, timeout: float = REPORT_NOW_TIMEOUT_S) -> Outcome:
         """Takes a snapshot and sends it before it returns, after registering if needed; never raises.

@@ -55,11 +55,11 @@ class Worker:
         self._stop_requested = True
         _signal(self._wake)
 
-    def flush(self, timeout: float) -> None:
-        """Ends the thread after one last report, and waits for that up to `timeout` seconds."""
+    def flush(self, timeout: float, wait_s: float) -> None:
+        """Ends the thread after one last report within `timeout` seconds, and waits for that up to `wait_s`."""
         self._flush_deadline = time.monotonic() + timeout
         self.request_stop()
-        if threading.get_ident() != self._thread.ident and self._finished.acquire(timeout=max(timeout, 0)):
+        if threading.get_ident() != self._thread.ident and self._finished.acquire(timeout=max(wait_s, 0)):
             _signal(self._finished)  # for the next caller
 
     def _run(self) -> None:

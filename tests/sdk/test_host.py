@@ -58,7 +58,7 @@ def test_an_async_provider_logs_one_warning(client: MakeClient, peer: Peer, capl
     async def metrics() -> dict[str, object]:
         return {"never": 1}
 
-    telemetry.provider(metrics)  # type: ignore[type-var]
+    telemetry.provider(metrics)
     with caplog.at_level(logging.WARNING, "shm_sdk"):
         assert telemetry.report_now().sent
         assert telemetry.report_now().sent

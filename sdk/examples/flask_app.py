@@ -1,0 +1,28 @@
+"""A Flask application. Run: flask --app flask_app run, or gunicorn -w 4 flask_app:app."""
+
+from flask import Flask
+
+import shm_sdk
+
+telemetry = shm_sdk.Client("https://metrics.example.com", app_name="Ledger", app_version="1.4.2")
+served = {"invoices": 0}
+
+
+@telemetry.provider
+def metrics():
+    return {"invoices_served": served["invoices"]}
+
+
+def create_app():
+    app = Flask(__name__)
+
+    @app.get("/invoices")
+    def invoices():
+        served["invoices"] += 1
+        return []
+
+    telemetry.start()
+    return app
+
+
+app = create_app()
