@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from shm.core import slugs
+from tests.support import plain_http
 from tests.support.databases import fresh_database
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
@@ -37,7 +38,9 @@ def named_server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 def request(server: ServerProcess, path: str, method: str = "GET", **options: Any) -> httpx.Response:
     """A request below `/api/v1/admin/`."""
-    return httpx.request(method, f"{server.url}/api/v1/admin/{path}", headers=server.headers, timeout=30, **options)
+    return plain_http.request(
+        method, f"{server.url}/api/v1/admin/{path}", headers=server.headers, timeout=30, **options
+    )
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -91,11 +91,14 @@ def test_texts_are_escaped_for_spreadsheets_and_numbers_are_not(server: ServerPr
 
 
 @pytest.mark.parametrize("separator", [";", "\t", "|", "\r", "\n"])
-def test_no_other_separator_lets_a_cell_begin_with_a_formula(server: ServerProcess, separator: str) -> None:
+def test_no_other_separator_lets_a_cell_begin_with_a_formula(shared_server: ServerProcess, separator: str) -> None:
     """Read by a spreadsheet whose list separator is not the comma: it ignores quotes within a line."""
-    hostile = f"a{separator}=1+1{separator} +1{separator}\uff1d1{separator}b - 1"
-    Install(server.url, app_name=hostile, app_version=hostile).enroll({"plan": hostile, f"k{separator}=1": "x"})
-    content = server.get("export").content.decode()
+    server = shared_server
+    hostile = f"a{ord(separator)}{separator}=1+1{separator} +1{separator}\uff1d1{separator}b - 1"
+    install = Install(server.url, app_name=hostile, app_version=hostile)
+    install.enroll({"plan": hostile, f"k{separator}=1": "x"})
+    slug = server.get(f"instances/{install.instance_id}").json()["app_slug"]
+    content = server.get(f"export?app={slug}").content.decode()
     cells = [cell for line in content.splitlines() for cell in line.split(separator)]
     assert any("=1+1" in cell for cell in cells)
     assert [

@@ -264,7 +264,7 @@ def blocked_rollup(database: str) -> Iterator[None]:
 def test_the_intake_acknowledges_everything_during_a_long_rollup(
     serve: Callable[..., ServerProcess], database: str
 ) -> None:
-    fill_with_history(database, 50, 300)
+    fill_with_history(database, 30, 150)
     with blocked_rollup(database):
         server = serve()
         senders = [Install(server.url).enroll({"orders": 0}) for _ in range(8)]
@@ -283,7 +283,7 @@ def test_the_intake_acknowledges_everything_during_a_long_rollup(
 
 def test_a_server_stops_cleanly_during_a_rollup(serve: Callable[..., ServerProcess], database: str) -> None:
     """The next server continues the rollup."""
-    fill_with_history(database, 50, 300)
+    fill_with_history(database, 30, 150)
     with blocked_rollup(database):
         server = serve()
         wait_for(lambda: bool(waiting_statements(database)), "a step of the rollup")

@@ -40,8 +40,15 @@ asyncio.run(main(*sys.argv[1:]))
 RESPONSE_DELAY_S = 1.5  # as of a busy server
 
 
-@pytest.mark.parametrize("until", ["InstanceUpdated", "Connected"])
-@pytest.mark.parametrize("client_kind", ["function", "client"])
+@pytest.mark.parametrize(
+    ("client_kind", "until"),
+    [
+        ("function", "Connected"),
+        ("client", "InstanceUpdated"),
+        pytest.param("function", "InstanceUpdated", marks=pytest.mark.long),
+        pytest.param("client", "Connected", marks=pytest.mark.long),
+    ],
+)
 def test_a_script_that_leaves_a_feed_early_prints_nothing(
     server: ServerProcess, database: str, until: str, client_kind: str
 ) -> None:

@@ -297,17 +297,18 @@ async def test_rows_stay_while_disconnected_and_continue_without_a_gap(
         await console.wait_until(lambda: not are_rows_dimmed(console), "bright rows")
 
 
+HOSTILE = [
+    "\x1b[31mRED\x1b]52;c;aGk=\x07",
+    "[/x][@click=app.quit]bold[/]",
+    "日本語アプリ",
+    "\u202egnp.exe\u200b",
+    "new\nline\ttab\r",
+    "\x9b31m\x85",
+]
+
+
 @pytest.mark.parametrize(
-    "hostile",
-    [
-        "\x1b[31mRED\x1b]52;c;aGk=\x07",
-        "[/x][@click=app.quit]bold[/]",
-        "x" * 250,
-        "日本語アプリ",
-        "\u202egnp.exe\u200b",
-        "new\nline\ttab\r",
-        "\x9b31m\x85",
-    ],
+    "hostile", ["".join(HOSTILE), "x" * 250, *(pytest.param(each, marks=pytest.mark.long) for each in HOSTILE)]
 )
 async def test_a_hostile_string_is_sanitized(shared_app_server: ServerProcess, hostile: str) -> None:
     metrics = {hostile[:60]: 5, "text": hostile, "nested": {hostile[:50]: [hostile]}}

@@ -132,7 +132,9 @@ def server_with_60_installs(postgres: str, tmp_path_factory: pytest.TempPathFact
         yield server
 
 
-@pytest.mark.parametrize("size", [(80, 24), pytest.param((120, 36), marks=pytest.mark.long), (200, 50)])
+@pytest.mark.parametrize(
+    "size", [(80, 24), *(pytest.param(size, marks=pytest.mark.long) for size in ((120, 36), (200, 50)))]
+)
 def test_the_console_fills_the_terminal(server_with_60_installs: ServerProcess, size: tuple[int, int]) -> None:
     with open_console(server_with_60_installs, size) as terminal:
         terminal.wait_for_texts("Ledger", "PIZZAS EATEN", "1.77M", "INSTANCE", "VERSION", "SEEN", "● live", "/ filter")
@@ -153,7 +155,8 @@ def test_the_console_follows_the_size_of_the_terminal(server: ServerProcess) -> 
         terminal.wait_until(lambda: "APPLICATIONS" not in terminal.screen and "PIZZAS EATEN 1.00k" in terminal.screen)
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.long)])
+@pytest.mark.long  # the short suite kills a demo, terminates a console, and ends `make demo` with q
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_terminated_demo_restores_the_terminal(postgres_dir: Path, signal_number: signal.Signals) -> None:
     terminal = open_shm(
         (80, 24),

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from threading import Event
 from typing import Any
 
-import httpx
 import psycopg2
 import pytest
 
 from shm.core.settings import Settings
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
+from tests.support import plain_http
 from tests.support.databases import admin_cursor
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
@@ -96,7 +96,7 @@ def test_kpis_and_counts_see_one_snapshot_of_the_database(server: ServerProcess)
     done = Event()
 
     def revoke() -> None:
-        with httpx.Client(base_url=f"{server.url}/api/v1/admin/", headers=server.headers) as client:
+        with plain_http.Client(base_url=f"{server.url}/api/v1/admin/", headers=server.headers) as client:
             for instance_id in fleet[1:]:
                 client.post(f"instances/{instance_id}/revoke").raise_for_status()
         done.set()

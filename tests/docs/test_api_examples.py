@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
+from tests.support import plain_http
 from tests.support.databases import fresh_database
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
@@ -104,7 +104,7 @@ def test_the_pagination_example_prints_every_instance(fleet: ServerProcess) -> N
 
 def test_the_documented_adoption_has_the_fields_of_its_schema(fleet: ServerProcess) -> None:
     (documented,) = [json.loads(response)["taken_up"] for _, _, response in examples() if "taken_up" in response]
-    schemas = httpx.get(f"{fleet.url}/api/openapi.json", timeout=TIMEOUT_S).json()["components"]["schemas"]
+    schemas = plain_http.get(f"{fleet.url}/api/openapi.json", timeout=TIMEOUT_S).json()["components"]["schemas"]
     (items,) = [each["properties"]["taken_up"]["items"] for each in schemas.values() if "taken_up" in str(each)]
     schema = schemas[items["$ref"].rpartition("/")[2]]
     assert [set(entry) for entry in documented] == [set(schema["properties"])]

@@ -162,7 +162,7 @@ def test_a_server_is_stopped_right_after_its_postgres_started(postgres_dir: Path
         assert_ends(process, folder, {128 + signal.SIGTERM})
 
 
-@pytest.mark.parametrize("program", ["sleep", "postgres"])
+@pytest.mark.parametrize("program", ["postgres", pytest.param("sleep", marks=pytest.mark.long)])
 def test_a_process_with_the_pid_of_a_dead_postgres_gets_no_signal(postgres_dir: Path, program: str) -> None:
     """The start works, and the other process gets no signal, whatever its name is."""
     folder = postgres_dir / "data"

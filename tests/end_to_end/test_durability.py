@@ -139,7 +139,7 @@ def server_listens(server: ServerProcess) -> bool:
     return True
 
 
-@pytest.mark.parametrize("signal_name", ["kill", "terminate"])
+@pytest.mark.parametrize("signal_name", ["kill", pytest.param("terminate", marks=pytest.mark.long)])
 def test_embedded_postgres_stops_with_last_server_after_a_kill(postgres_dir: Path, signal_name: str) -> None:
     """Two servers share a data directory. The end of the first one leaves PostgreSQL running for the second one."""
     first = ServerProcess(create_data_dir(postgres_dir), {})

@@ -7,6 +7,7 @@ import secrets
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -50,6 +51,7 @@ def test_libpqs_environment_does_not_reach_the_embedded_postgres(postgres_dir: P
         cluster.kill_postgres(signal.SIGQUIT)
         while not server.is_ready():
             assert server.is_running
+            time.sleep(0.02)
         assert Install(server.url).enroll({"a": 1})
 
 
@@ -146,7 +148,9 @@ def running_as(user: pwd.struct_passwd, data_dir: Path) -> Iterator[None]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run commands as two users")
-@pytest.mark.parametrize("is_running", [True, False], ids=["running", "stopped"])
+@pytest.mark.parametrize(
+    "is_running", [pytest.param(True, id="running"), pytest.param(False, id="stopped", marks=pytest.mark.long)]
+)
 def test_roots_command_leaves_a_users_data_directory_usable(postgres_dir: Path, *, is_running: bool) -> None:
     user = pwd.getpwnam("nobody")
     postgres_dir.chmod(0o755)

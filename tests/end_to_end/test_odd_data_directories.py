@@ -34,8 +34,13 @@ def write_as_postgres(data_dir: Path, file: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\0" * 80, b"\xff\xfe1\n", b"-1\nx\n", b"x\n"],
-    ids=["empty", "zeros", "bytes", "negative", "text"],
+    [
+        pytest.param(b"\0" * 80, id="zeros"),
+        pytest.param(b"-1\nx\n", id="negative"),
+        pytest.param(b"", id="empty", marks=pytest.mark.long),
+        pytest.param(b"\xff\xfe1\n", id="bytes", marks=pytest.mark.long),
+        pytest.param(b"x\n", id="text", marks=pytest.mark.long),
+    ],
 )
 def test_a_damaged_pid_file_does_not_stop_the_start(created: Path, content: bytes) -> None:
     write_as_postgres(created, created / "postgres" / "postmaster.pid", content)
@@ -44,7 +49,9 @@ def test_a_damaged_pid_file_does_not_stop_the_start(created: Path, content: byte
     assert not (created / "postgres" / "postmaster.pid").exists()
 
 
-@pytest.mark.parametrize("length", [4, 90], ids=["in the cluster", "beside it"])
+@pytest.mark.parametrize(
+    "length", [pytest.param(4, id="in the cluster"), pytest.param(90, id="beside it", marks=pytest.mark.long)]
+)
 def test_a_stale_lock_of_the_socket_does_not_stop_the_start(tmp_path: Path, length: int) -> None:
     """A killed PostgreSQL leaves it beside postmaster.pid. Its PID may now be that of another process."""
     with tempfile.TemporaryDirectory(prefix="shm-tests-") as folder:

@@ -48,7 +48,7 @@ socket.socket = Socket
 """
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.long), "2"])
 def test_all_addresses_are_those_that_the_machine_has(database: str, tmp_path: Path, workers: str) -> None:
     (tmp_path / "sitecustomize.py").write_text(WITHOUT_IPV6)
     environment = {

@@ -80,7 +80,13 @@ def test_a_start_on_a_port_in_use_logs_one_sentence(shared_server: ServerProcess
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.long)])
-@pytest.mark.parametrize("when", ["creating an embedded", "applying migration", "open the console"])
+@pytest.mark.parametrize(
+    "when",
+    [
+        "applying migration",
+        *(pytest.param(text, marks=pytest.mark.long) for text in ("creating an embedded", "open the console")),
+    ],
+)
 def test_a_signal_during_startup_leaves_no_process(postgres_dir: Path, number: signal.Signals, when: str) -> None:
     process = start_serve("--port", str(free_port()), "--data-dir", str(postgres_dir))
     assert process.stdout is not None
@@ -97,7 +103,9 @@ def test_a_signal_during_startup_leaves_no_process(postgres_dir: Path, number: s
     assert postgres_of(postgres_dir) == []
 
 
-@pytest.mark.parametrize("name", ["data", "x" * 90], ids=["short path", "long path"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("data", id="short path", marks=pytest.mark.long), pytest.param("x" * 90, id="long path")]
+)
 def test_an_embedded_postgres_that_died_is_started_again(postgres_dir: Path, name: str) -> None:
     folder = create_data_dir(postgres_dir / name)
     server = ServerProcess(folder, {}, executed=True)
@@ -109,6 +117,7 @@ def test_an_embedded_postgres_that_died_is_started_again(postgres_dir: Path, nam
         deadline = time.monotonic() + TIMEOUT_S
         while install.snapshot({"a": 2}).status_code != 202:
             assert time.monotonic() < deadline, server.log
+            time.sleep(0.02)
         assert server.get("instances").json()[0]["metrics"] == {"a": 2}
     finally:
         assert server.terminate() == 0

@@ -24,7 +24,7 @@ from tests.support.server_process import ServerProcess
 from tests.support.subscriber import Subscriber, subscribe
 
 TIMEOUT_S = 60
-STALLED = 50
+STALLED = 30
 MANY = 300
 TEXT = ["x" * 250] * 12  # of a metric: the messages to each subscriber exceed the system's buffers
 MAX_WRITE_BYTES = 256 * 2**10
@@ -124,21 +124,25 @@ async def test_stalled_subscribers_cost_little_memory_and_block_nobody(
             for number in range(3, 27, 4):
                 await send_snapshots(installs, range(number, number + 4))
                 await wait_for_snapshots(active, installs, number + 3)
-            # 3 MB were sent to each of them: queues would take 150
+            # 3 MB were sent to each of them: queues would take 90
             assert psutil.Process(server.pid).memory_info().rss - before < STALLED * MAX_WRITE_BYTES + 30 * MIB
             assert active.cursors == sorted(active.cursors)
             await wait_for_subscribers(server, STALLED + 1)
 
 
-async def test_closed_feeds_leave_no_memory_behind(serve: Callable[..., ServerProcess]) -> None:
+@pytest.mark.parametrize(("rounds", "limit"), [(6, 5), pytest.param(10, 10, marks=pytest.mark.long)])
+async def test_closed_feeds_leave_no_memory_behind(
+    serve: Callable[..., ServerProcess], rounds: int, limit: float
+) -> None:
     server = serve(SHM_FEED_HEARTBEAT="10m")  # else the first are dropped on a busy machine before the last connect
     resident = []
-    for _ in range(10):
+    for _ in range(rounds):
         with stalled_subscribers(server, MANY):
             await wait_for_subscribers(server, MANY)
         await wait_for_subscribers(server, 0)
         resident.append(psutil.Process(server.pid).memory_info().rss / MIB)
-    assert resident[-1] - resident[2] < 10, resident  # 15 and more if only the garbage collector frees them
+    # 2 for each round and more if only the garbage collector frees them
+    assert resident[-1] - resident[2] < limit, resident
 
 
 @pytest.mark.parametrize("size", [6_000, pytest.param(100_000, marks=pytest.mark.long)])

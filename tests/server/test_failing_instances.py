@@ -55,10 +55,10 @@ def quiet(serve: Callable[..., ServerProcess], database: str) -> Iterator[tuple[
     ("action", "event", "table", "statement"),
     [
         ("delete", "DELETE", "snapshots", "erasure.delete_page"),
-        ("delete", "DELETE", "instances", "erasure.delete_instance"),
         ("revoke", "UPDATE", "instances", "instances.set_status"),
-        ("move", "UPDATE", "instances", "bulk.move_instance"),
         ("move", "UPDATE", "snapshots", "bulk.move_snapshots"),
+        pytest.param("delete", "DELETE", "instances", "erasure.delete_instance", marks=pytest.mark.long),
+        pytest.param("move", "UPDATE", "instances", "bulk.move_instance", marks=pytest.mark.long),
     ],
 )
 def test_an_instance_that_fails_holds_up_no_other(

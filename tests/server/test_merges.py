@@ -129,7 +129,14 @@ def test_the_past_of_a_merged_application_belongs_to_the_other_one(
     assert (change["processed"], change["failed"], change["error"]) == (3, 0, None)
 
 
-@pytest.mark.parametrize("limits", [{"SHM_MAX_KEYS": "6"}, {"SHM_MAX_VALUES": "2"}, {"SHM_MAX_VERSIONS": "1"}])
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"SHM_MAX_KEYS": "6"},
+        pytest.param({"SHM_MAX_VALUES": "2"}, marks=pytest.mark.long),
+        pytest.param({"SHM_MAX_VERSIONS": "1"}, marks=pytest.mark.long),
+    ],
+)
 def test_limits_of_keys_keep_figures_exact_in_a_merge(
     serve: Callable[..., ServerProcess], database: str, limits: dict[str, str]
 ) -> None:

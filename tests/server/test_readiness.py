@@ -1,7 +1,7 @@
 """`GET /api/v1/ready` is 200 only while a snapshot could be stored."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg2
@@ -10,6 +10,7 @@ import pytest
 from shm.db.advisory_locks import Lock
 from tests.support import plain_http
 from tests.support.databases import admin_cursor, execute
+from tests.support.module_server import module_server
 from tests.support.server_process import ServerProcess
 
 WAIT_TIMEOUT_S = 20
@@ -25,6 +26,13 @@ BLOCKED = [
 ]
 
 
+@pytest.fixture(scope="module")
+def writable(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, str]]:
+    """A server and its database. Each test repairs the database."""
+    with module_server(postgres, tmp_path_factory.mktemp("writable")) as server_and_database:
+        yield server_and_database
+
+
 def ready(server: ServerProcess) -> tuple[int, str]:
     """The status of an answer, and its state or code."""
     answer = plain_http.get(f"{server.url}/api/v1/ready", timeout=10)
@@ -38,11 +46,13 @@ def becomes(server: ServerProcess, status: int) -> bool:
     while ready(server)[0] != status:
         if time.monotonic() > deadline:
             return False
+        time.sleep(0.05)
     return True
 
 
 @pytest.mark.parametrize("blocking", BLOCKED)
-def test_a_server_that_cannot_write_is_not_ready(server: ServerProcess, database: str, blocking: str) -> None:
+def test_a_server_that_cannot_write_is_not_ready(writable: tuple[ServerProcess, str], blocking: str) -> None:
+    server, database = writable
     connection = psycopg2.connect(database)
     try:
         connection.cursor().execute(blocking)
@@ -62,8 +72,9 @@ def test_a_server_that_cannot_write_is_not_ready(server: ServerProcess, database
     ],
 )
 def test_a_database_that_refuses_writes_is_not_ready(
-    server: ServerProcess, database: str, breaking: str, mending: str
+    writable: tuple[ServerProcess, str], breaking: str, mending: str
 ) -> None:
+    server, database = writable
     execute(database, breaking)
     assert becomes(server, 503)
     execute(database, mending)
