@@ -48,6 +48,7 @@ class BackgroundReports:
             for install in installs:
                 try:
                     await asyncio.to_thread(install.snapshot, {"n": number, "some": {"text": "x" * (number % 50)}})
+                    await asyncio.sleep(0.01)
                 except httpx.TransportError:
                     await asyncio.sleep(0.1)
 

@@ -82,13 +82,13 @@ def kill(cluster: Cluster, victim: Victim, rng: random.Random) -> None:
         server.start()
 
 
-def check_rounds(cluster: Cluster, each: int, senders: int) -> None:
+def check_rounds(cluster: Cluster, each: int, senders: int, rest_s: float) -> None:
     """Runs `each` rounds of each kind on one database.
 
     Only killed servers are restarted, and no server logs a traceback. At the end `shm check` finds no difference.
     """
     rng = seeded_random()
-    load = Load(cluster.urls, senders)
+    load = Load(cluster.urls, senders, rest_s=rest_s)
     for victim in random_victims(each, rng):
         run_round(cluster, load, victim, rng)
     for server in cluster.servers:
@@ -96,20 +96,27 @@ def check_rounds(cluster: Cluster, each: int, senders: int) -> None:
     assert check(argparse.Namespace(dsn=cluster.dsn, data_dir=None, repair=False)) == 0
 
 
-FORMS = [pytest.param(1, 8, id="short"), pytest.param(8, 16, id="long", marks=pytest.mark.long)]
+FORMS = [
+    pytest.param(1, 8, 0.01, id="short"),  # some hundred snapshots a second
+    pytest.param(8, 16, 0.0, id="long", marks=pytest.mark.long),
+]
 
 
-@pytest.mark.parametrize(("each", "senders"), FORMS)
-def test_every_202_survives_kills_of_server_and_postgres(postgres_dir: Path, each: int, senders: int) -> None:
+@pytest.mark.parametrize(("each", "senders", "rest_s"), FORMS)
+def test_every_202_survives_kills_of_server_and_postgres(
+    postgres_dir: Path, each: int, senders: int, rest_s: float
+) -> None:
     """Every snapshot answered 202 is stored exactly once. The server restarts its embedded PostgreSQL."""
     with embedded_cluster(postgres_dir) as cluster:
-        check_rounds(cluster, each, senders)
+        check_rounds(cluster, each, senders, rest_s)
 
 
-@pytest.mark.parametrize(("each", "senders"), FORMS)
-def test_two_servers_on_one_database_survive_kills_under_load(postgres_dir: Path, each: int, senders: int) -> None:
+@pytest.mark.parametrize(("each", "senders", "rest_s"), FORMS)
+def test_two_servers_on_one_database_survive_kills_under_load(
+    postgres_dir: Path, each: int, senders: int, rest_s: float
+) -> None:
     with cluster_of_servers(postgres_dir, 2) as cluster:
-        check_rounds(cluster, each, senders)
+        check_rounds(cluster, each, senders, rest_s)
 
 
 def test_sigterm_answers_requests_in_flight(serve: Callable[..., ServerProcess], database: str) -> None:

@@ -40,11 +40,10 @@ TIMEOUT_S = 60
 def test_a_start_that_fails_logs_one_sentence(
     arguments: tuple[str, ...], environment: dict[str, str], sentence: str
 ) -> None:
-    process = start_serve(*arguments, **environment)
-    output, _ = process.communicate(timeout=TIMEOUT_S)
-    assert process.returncode == 1
-    assert sentence in output
-    assert "Traceback" not in output
+    done = run_shm("serve", *arguments, **environment)
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("command", ["serve", "migrate"])
@@ -67,16 +66,14 @@ def test_a_failed_migration_is_reported_with_line_and_message(postgres: str, com
 
 @pytest.mark.parametrize(("host", "token"), [("a..b", ""), ("127.0.0.1", "short")])
 def test_an_unusable_host_or_token_is_reported_in_a_sentence(database: str, host: str, token: str) -> None:
-    process = start_serve("--host", host, "--port", "0", SHM_DB_DSN=database, SHM_ADMIN_TOKEN=token or "x" * 30)
-    output, _ = process.communicate(timeout=TIMEOUT_S)
-    assert (process.returncode, "Traceback" in output) == (1, False)
+    done = run_shm("serve", "--host", host, "--port", "0", SHM_DB_DSN=database, SHM_ADMIN_TOKEN=token or "x" * 30)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
 
 
 def test_a_start_on_a_port_in_use_logs_one_sentence(shared_server: ServerProcess, database: str) -> None:
-    process = start_serve("--port", str(shared_server.port), SHM_DB_DSN=database, SHM_ADMIN_TOKEN="x" * 30)
-    output, _ = process.communicate(timeout=TIMEOUT_S)
-    assert process.returncode == 1
-    assert "Cannot listen on" in output
+    done = run_shm("serve", "--port", str(shared_server.port), SHM_DB_DSN=database, SHM_ADMIN_TOKEN="x" * 30)
+    assert done.returncode == 1
+    assert "Cannot listen on" in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.long)])
