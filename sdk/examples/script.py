@@ -1,4 +1,4 @@
-"""A script that runs for a moment, from cron for example: it reports at most once an hour and then ends."""
+"""A script that cron runs once an hour: it reports before it ends."""
 
 import shm_sdk
 

@@ -57,8 +57,9 @@ def test_the_public_names() -> None:
     assert (ROOT / "sdk/shm_sdk/py.typed").exists()
 
 
-def test_every_setting_is_documented_with_its_variable() -> None:
-    documented = dict(ROW.findall(GUIDE.read_text()))
+@pytest.mark.parametrize("document", [ROOT / "sdk/README.md", GUIDE], ids=["README", "guide"])
+def test_every_setting_is_documented_with_its_variable(document: Path) -> None:
+    documented = dict(ROW.findall(document.read_text()))
     arguments = list(inspect.signature(Client).parameters)
     assert list(documented) == arguments
     without = {"os_arch", "consent_callback", "strict"}
