@@ -25,6 +25,7 @@ from shm_sdk.transport import Response, Transport, TransportError
 from shm_sdk.version import __version__
 
 UNKNOWN_INSTANCE_STATUSES = (403, 404)
+MAX_DISCLOSURE_BYTES = 256 * 1024 * 1024  # 90 days of the largest hourly snapshots are 140 MiB
 
 
 class Telemetry(Protocol):
@@ -162,7 +163,10 @@ def disclose(client: Telemetry, timeout: float) -> ActionResult:
         return ActionResult(True, "the server holds nothing on this install")
     if response.status != 200:
         return ActionResult(False, f"the server answered {response.status}")
-    return ActionResult(True, "everything that the server holds on this install", _parse(response))
+    document = _parse(response)
+    if document is None:
+        return ActionResult(False, "the answer of the server is incomplete")
+    return ActionResult(True, "everything that the server holds on this install", document)
 
 
 def _configuration(client: Telemetry, *, is_partial: bool = False) -> Configuration:
@@ -186,7 +190,7 @@ def _decide(client: Telemetry, telemetry: str) -> ActionResult:
 def _post(configuration: Configuration, identity: Identity, action: str, timeout: float) -> Response:
     body = encode_json({"action": action, "instance_id": identity.instance_id, "timestamp": timestamp()})
     headers = {"X-Instance-ID": identity.instance_id, "X-Signature": identity.sign(body)}
-    transport = Transport(configuration.server_url, f"shm-sdk-python/{__version__}")
+    transport = Transport(configuration.server_url, f"shm-sdk-python/{__version__}", MAX_DISCLOSURE_BYTES)
     deadline = time.monotonic() + timeout
     try:
         return transport.post(f"/v1/{action}", body, headers, deadline - time.monotonic())

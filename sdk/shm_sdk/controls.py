@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from shm_sdk.configuration import Configuration
     from shm_sdk.outcome import Outcome, Preview
 
-ACTION_TIMEOUT_S = 10.0  # for all requests of one action, during which a person waits
+ACTION_TIMEOUT_S = 10.0  # for the report of `check`, during which a person waits
+LONG_ACTION_TIMEOUT_S = 120.0  # the server deletes or sends a long history in pages
 
 
 class Controls:
@@ -61,13 +62,13 @@ class Controls:
 
         return actions.turn_off(self)
 
-    def erase(self, timeout: float = ACTION_TIMEOUT_S) -> "ActionResult":
+    def erase(self, timeout: float = LONG_ACTION_TIMEOUT_S) -> "ActionResult":
         """Turns telemetry off, has the server delete all data of this install, and deletes the identity."""
         from shm_sdk import actions
 
         return actions.erase(self, timeout)
 
-    def disclose(self, timeout: float = ACTION_TIMEOUT_S) -> "ActionResult":
+    def disclose(self, timeout: float = LONG_ACTION_TIMEOUT_S) -> "ActionResult":
         """Everything that the server holds on this install, as JSON in the result's `document`."""
         from shm_sdk import actions
 

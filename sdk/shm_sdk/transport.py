@@ -18,7 +18,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from shm_sdk.network import DeadlineSocket, Resolver, TunnelRefusedError, connect, open_tunnel
 
-MAX_RESPONSE_BYTES = 64 * 1024  # the server's longest response has a few hundred
+MAX_RESPONSE_BYTES = 64 * 1024  # the longest response to a report has a few thousand
 MAX_RETRY_AFTER_S = 86400.0  # a longer Retry-After is shortened to one request a day
 
 
@@ -28,7 +28,7 @@ class TransportError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An HTTP response. `retry_after` is in seconds from now. The body is cut at MAX_RESPONSE_BYTES."""
+    """An HTTP response. `retry_after` is in seconds from now. The body is cut at the transport's limit."""
 
     status: int
     retry_after: float | None
@@ -59,9 +59,10 @@ class Response:
 class Transport:
     """The connection to one server. Not thread-safe: the owner holds a lock during `post` and `close`."""
 
-    def __init__(self, server_url: str, user_agent: str) -> None:
+    def __init__(self, server_url: str, user_agent: str, max_response_bytes: int = MAX_RESPONSE_BYTES) -> None:
         self._url = urlsplit(server_url)
         self._user_agent = user_agent
+        self._max_response_bytes = max_response_bytes
         self._resolver = Resolver()
         self._connection: http.client.HTTPConnection | None = None
 
@@ -112,7 +113,7 @@ class Transport:
                 {"Content-Type": "application/json", "User-Agent": self._user_agent, **proxy_headers, **headers},
             )
             response = connection.getresponse()
-            content = response.read(MAX_RESPONSE_BYTES)
+            content = response.read(self._max_response_bytes)
             is_reusable = response.isclosed() and connection.sock is not None
             return Response(response.status, _parse_retry_after(response.headers.get("Retry-After")), content)
         finally:

@@ -125,6 +125,16 @@ def test_an_erasure_that_fails_can_be_repeated(client: MakeClient, peer: Peer) -
     assert telemetry.erase().text.endswith("This install has never reported")
 
 
+def test_a_long_history_is_disclosed_whole(client: MakeClient, peer: Peer) -> None:
+    telemetry = client()
+    assert telemetry.report_now().sent
+    history = json.dumps({"snapshots": [{"metrics": {"orders": number}} for number in range(100_000)]}).encode()
+    peer.script("/v1/disclose", reply(200, history), reply(200, history[:-1]), reply(500))
+    assert telemetry.disclose().document == json.loads(history)
+    assert telemetry.disclose().text == "the answer of the server is incomplete"
+    assert telemetry.disclose().text == "the server answered 500"
+
+
 def run_command(tmp_path: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     variables = {name: value for name, value in os.environ.items() if not name.startswith("SHM_")}
     return subprocess.run(
