@@ -20,6 +20,7 @@ from shm_sdk.names import telemetry_variable
 from shm_sdk.outcome import Outcome, Preview
 from shm_sdk.providers import Provider
 from shm_sdk.reporter import Reporter
+from shm_sdk.shared_directory import remove_shared_files
 from shm_sdk.snapshot import encode_json
 from shm_sdk.transport import Response, Transport, TransportError
 from shm_sdk.version import __version__
@@ -199,7 +200,8 @@ def _post(configuration: Configuration, identity: Identity, action: str, timeout
 
 
 def _forget(configuration: Configuration, identity: Identity) -> None:
-    """Deletes the identity. Running processes must not use it again either."""
+    """Deletes the identity and what waits under it. Running processes must not use it again either."""
+    remove_shared_files(configuration)
     with suppress(OSError):
         write_choice(configuration, read_choice(configuration).erased(identity.instance_id))
     if identity.path is not None:

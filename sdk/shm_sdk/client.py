@@ -9,9 +9,10 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, TypeVar, cast, overload
 
 from shm_sdk import forking
 from shm_sdk.consent import opt_out_reason, parse_bool
@@ -22,16 +23,21 @@ from shm_sdk.outcome import Outcome, Result
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
+    from pathlib import Path
 
     from shm_sdk.configuration import Configuration
+    from shm_sdk.counters import Counter, Counters, Gauge
     from shm_sdk.permission import ConsentCallback
+    from shm_sdk.process_metrics import ProcessMetrics
     from shm_sdk.reporter import Reporter
+    from shm_sdk.shared_directory import SharedDirectory
     from shm_sdk.worker import Worker
 
 Provider = Callable[[], Mapping[str, object]]
 ProviderT = TypeVar("ProviderT", bound="Callable[[], Mapping[str, object] | Awaitable[Mapping[str, object]]]")
 
 REPORT_NOW_TIMEOUT_S = 10.0  # for all requests of one `report_now`, during which the host waits
+CHILD_DELAY_S = 2.0  # a forked child that ends sooner touches no file
 MAX_FIRST_REPORT_AFTER_S = 7 * 86400.0  # a longer delay is a mistake in units
 
 log = logging.getLogger("shm_sdk")
@@ -68,11 +74,17 @@ class Client(Controls):
         self._started_at = time.monotonic()
         self._enabled: object = enabled
         self._providers: list[Provider] = []
+        self._process_providers: list[Provider] = []
         self._starting = threading.Lock()  # acquired without waiting only
         self._loop: AbstractEventLoop | None = None  # of the host
         self._stops = 0  # calls of `stop`
         self._reporter: Reporter | None = None
         self._worker: Worker | None = None
+        self._is_started = False
+        self._may_keep_counts = False  # nothing is stored before the host starts telemetry or makes a report
+        self._counters: Counters | None = None
+        self._process_metrics: ProcessMetrics | None = None
+        self._shared_directory: SharedDirectory | None = None
         self._pid = os.getpid()
         self._configuration: Configuration | None = None
         self._configuration_error = ""
@@ -106,16 +118,44 @@ class Client(Controls):
 
                 raise ConfigurationError(self._configuration_error)
 
-    def provider(self, function: ProviderT) -> ProviderT:
+    @overload
+    def provider(self, function: ProviderT, *, per_process: bool = False) -> ProviderT: ...
+
+    @overload
+    def provider(self, function: None = None, *, per_process: bool = False) -> Callable[[ProviderT], ProviderT]: ...
+
+    def provider(
+        self, function: ProviderT | None = None, *, per_process: bool = False
+    ) -> ProviderT | Callable[[ProviderT], ProviderT]:
         """Adds a function that returns metrics, as a decorator or by a plain call; several are merged in order.
 
-        It is called for each report, in a background thread; an `async def` on the event loop in which `start` or this
-        method was called. If it raises, the report is sent without its metrics.
+        It is called for each report, in a background thread of the process that reports; an `async def` on the event
+        loop in which `start` or this method was called. With `per_process`, it is called in every process of the
+        install, and its numbers are added up. If it raises, the report is sent without its metrics.
         """
+        if function is None:
+            return lambda decorated: self.provider(decorated, per_process=per_process)
         self._loop = running_loop() or self._loop
         adapted = AsyncProvider(function, lambda: self._loop) if is_async(function) else function  # type: ignore[arg-type]
-        self._providers.append(cast("Provider", adapted))
+        (self._process_providers if per_process else self._providers).append(cast("Provider", adapted))
         return function
+
+    def counter(self, name: str) -> "Counter":
+        """A counter, such as `telemetry.counter("exports").inc()`: its sum over all processes and restarts is sent."""
+        with forking.import_lock:
+            from shm_sdk.counters import Counter
+
+        return Counter(self._get_counters(), name)
+
+    def gauge(self, name: str, *, across: Literal["sum", "latest"] = "sum") -> "Gauge":
+        """A number that goes up and down: `telemetry.gauge("connections").set(7)`.
+
+        `across` says what is sent of several processes: the sum of those that live, or the value that was set last.
+        """
+        with forking.import_lock:
+            from shm_sdk.counters import LATEST, SUM, Gauge
+
+        return Gauge(self._get_counters(), name, LATEST if across == "latest" else SUM)
 
     def start(self, first_report_after: float | timedelta | None = None) -> None:
         """Starts reporting in the background and returns at once. Does nothing if telemetry is off or started.
@@ -134,8 +174,10 @@ class Client(Controls):
             if self._worker is None or not self._worker.is_alive:
                 worker = self._create_worker(first_report_after)
                 self._worker = worker
+                self._is_started = self._may_keep_counts = True
                 worker.start()
                 if self._stops != stops:  # a signal handler or another thread called `stop` meanwhile
+                    self._is_started = False
                     worker.request_stop()
         except Exception as error:  # the system has no thread left, or the interpreter is shutting down
             log.debug("telemetry cannot start: %s", type(error).__name__, exc_info=True)
@@ -159,6 +201,7 @@ class Client(Controls):
     def _stop(self, flush: bool, wait_s: float, timeout: float) -> None:
         try:
             self._stops += 1
+            self._is_started = False
             worker, self._worker = self._worker, None
             if worker is None or not worker.is_alive:
                 if self._reporter is not None:
@@ -171,10 +214,16 @@ class Client(Controls):
             log.debug("stopping telemetry failed: %s", type(error).__name__, exc_info=True)
 
     def after_fork(self) -> None:
-        """Forgets the parent's thread, locks and connection, in a forked child. Not for hosts."""
+        """Replaces the parent's thread, locks and connection, in a forked child. Not for hosts."""
         self._pid = os.getpid()
         self._starting = threading.Lock()
-        self._reporter = self._worker = self._loop = None
+        self._reporter = self._worker = self._process_metrics = self._loop = None
+        if self._is_started:
+            try:
+                self._worker = self._create_worker(None, CHILD_DELAY_S)
+                self._worker.start()
+            except Exception as error:  # the system has no thread left
+                log.debug("telemetry cannot start in a child: %s", type(error).__name__)
 
     def report_now(self, timeout: float = REPORT_NOW_TIMEOUT_S) -> Outcome:
         """Takes a snapshot and sends it before it returns, after registering if needed; never raises.
@@ -185,6 +234,8 @@ class Client(Controls):
         if reason := self._disabled_reason():
             return Outcome(Result.OFF, reason)
         try:
+            self._may_keep_counts = True
+            self._collect_process_metrics()
             return self._get_reporter().report(timeout)
         except Exception as error:
             log.debug("a telemetry report failed", exc_info=True)
@@ -196,20 +247,82 @@ class Client(Controls):
             return reason
         return None if self._configuration else self._configuration_error or "it was off when the application started"
 
-    def _create_worker(self, first_report_after: float | timedelta | None) -> "Worker":
+    def _create_worker(self, first_report_after: float | timedelta | None, first_look_after_s: float = 0.0) -> "Worker":
         with forking.import_lock:
             from random import SystemRandom
 
-            from shm_sdk.schedule import draw_first_delay
+            from shm_sdk.clock import get_clock
+            from shm_sdk.sender import Sender
             from shm_sdk.worker import Worker
 
         if isinstance(first_report_after, timedelta):
             first_report_after = first_report_after.total_seconds()
-        if first_report_after is None:
-            delay_s = draw_first_delay(SystemRandom())
-        else:
+        delay_s = None
+        if first_report_after is not None:
             delay_s = min(max(float(first_report_after), 0.0), MAX_FIRST_REPORT_AFTER_S)
-        return Worker(self.report_now, lambda outcome: self._get_reporter().delay_after(outcome), delay_s)
+        assert self._configuration is not None  # noqa: S101  # callers check `_disabled_reason` first
+        sender = Sender(
+            self._configuration,
+            self._get_shared_directory(),
+            SystemRandom(),
+            first_report_after=delay_s,
+            prepare_report=self._collect_process_metrics,
+        )
+
+        def report(timeout: float) -> Outcome:
+            started_at = get_clock().timestamp()
+            outcome = self.report_now(timeout)
+            sender.has_reported(started_at)
+            if self._reporter is not None:
+                self._reporter.close()
+            return outcome
+
+        return Worker(report, sender.next_delay, sender.close, sender.become_sender, first_look_after_s)
+
+    def _get_counters(self) -> "Counters":
+        if self._counters is None:
+            with forking.import_lock:
+                from shm_sdk.counters import Counters
+
+            bound = weakref.WeakMethod(self._find_counter_directory)  # a cycle would keep the connection open
+
+            def find_directory() -> "Path | None":
+                find = bound()
+                return find() if find else None
+
+            created = Counters(find_directory)
+            if self._counters is None:  # no bytecode between this and the next line releases the GIL
+                self._counters = created
+        return self._counters
+
+    def _find_counter_directory(self) -> "Path | None":
+        if not self._may_keep_counts or self._disabled_reason():
+            return None
+        with forking.import_lock:
+            from shm_sdk.locks import HAS_FLOCK
+
+        return self._get_shared_directory().find() if HAS_FLOCK else None  # whose files are left cannot be told
+
+    def _collect_process_metrics(self) -> None:
+        """Calls the per-process providers, and keeps the numbers of this process for the sender."""
+        if self._process_providers:
+            forking.load_reporting_modules()
+            from shm_sdk.process_metrics import ProcessMetrics
+
+            if self._process_metrics is None:
+                self._process_metrics = ProcessMetrics(self._get_counters(), self._process_providers)
+            self._process_metrics.collect()
+        if self._counters is not None:
+            self._counters.write()
+
+    def _get_shared_directory(self) -> "SharedDirectory":
+        if self._shared_directory is None:
+            with forking.import_lock:
+                from shm_sdk.shared_directory import SharedDirectory
+
+            assert self._configuration is not None  # noqa: S101  # callers check `_disabled_reason` first
+            self._shared_directory = SharedDirectory(self._configuration)
+        return self._shared_directory
 
     def _get_reporter(self) -> "Reporter":
         """This client's reporter in this process, created on first use."""
@@ -219,7 +332,14 @@ class Client(Controls):
             from shm_sdk.reporter import Reporter
 
             assert self._configuration is not None  # noqa: S101  # callers check `_disabled_reason` first
-            created = Reporter(self._configuration, self._providers, self._started_at, self._consent_callback)
+            created = Reporter(
+                self._configuration,
+                self._providers,
+                self._started_at,
+                self._consent_callback,
+                self._get_counters(),
+                self._get_shared_directory(),
+            )
             if self._reporter is None:  # no bytecode between this and the next line releases the GIL
                 self._reporter = created
         return self._reporter

@@ -12,6 +12,10 @@ class Clock:
         """The current time in UTC."""
         return datetime.now(timezone.utc)
 
+    def timestamp(self) -> float:
+        """The current Unix time."""
+        return self.now().timestamp()
+
     def monotonic(self) -> float:
         """Seconds from an arbitrary moment; for intervals between reports."""
         return time.monotonic()

@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def write_atomically(content: bytes, target: Path) -> None:
-    """Writes `target`, mode 0600, or replaces it. Readers see the old content or the new one. Raises OSError."""
-    with _temporary_file(content, target) as temporary:
+def write_atomically(content: bytes, target: Path, *, is_durable: bool = True) -> None:
+    """Writes `target`, mode 0600, or replaces it. Readers see the old content or the new one. Raises OSError.
+
+    Without `is_durable` a crash of the machine, not of the process, may lose the content.
+    """
+    with _temporary_file(content, target, is_durable=is_durable) as temporary:
         temporary.replace(target)
-        _sync_directory(target.parent)
+        if is_durable:
+            _sync_directory(target.parent)
 
 
 def write_exclusively(content: bytes, target: Path) -> None:
@@ -22,7 +26,7 @@ def write_exclusively(content: bytes, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _temporary_file(content: bytes, target: Path) -> Iterator[Path]:
+def _temporary_file(content: bytes, target: Path, *, is_durable: bool = True) -> Iterator[Path]:
     """A complete file beside `target`, removed at the end unless it was moved."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}")
     try:
@@ -30,8 +34,9 @@ def _temporary_file(content: bytes, target: Path) -> Iterator[Path]:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if is_durable:
+                file.flush()
+                os.fsync(file.fileno())
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)

@@ -32,6 +32,7 @@ REPORTING_MODULES = (
     "urllib.parse",
     "urllib.request",
     "uuid",
+    "shm_sdk.process_metrics",
     "shm_sdk.reporter",
 )
 OPTIONAL_MODULES = ("psutil",)

@@ -1,7 +1,7 @@
 """POST over one persistent connection, with a limit for every wait and every size.
 
-Redirects are not followed, certificates are verified, and proxies are read from the environment. Every failure raises
-TransportError, with a reason that can be logged.
+Redirects are not followed, except from http to https on the same host. Certificates are verified, and proxies are read
+from the environment. Every failure raises TransportError, with a reason that can be logged.
 """
 
 import base64
@@ -33,6 +33,7 @@ class Response:
     status: int
     retry_after: float | None
     body: bytes
+    date: datetime | None = None  # the server's clock, by its Date header
 
     def json_identifier(self, name: str) -> str:
         """A member of the JSON body if it is an identifier such as `pending`, else an empty string."""
@@ -47,13 +48,29 @@ class Response:
         except (ValueError, OverflowError):
             return None
 
-    def _json_string(self, name: str) -> str:
+    @property
+    def is_json_object(self) -> bool:
+        """Whether the body is a JSON object."""
+        return self._parse() is not None
+
+    def json_object(self) -> dict[str, object]:
+        """The body if it is a JSON object, else an empty one."""
+        return self._parse() or {}
+
+    def _parse(self) -> dict[str, object] | None:
         try:
             document = json.loads(self.body)
         except (ValueError, RecursionError):
-            return ""
-        value = document.get(name) if isinstance(document, dict) else None
+            return None
+        return document if isinstance(document, dict) else None
+
+    def _json_string(self, name: str) -> str:
+        value = self.json_object().get(name)
         return value if isinstance(value, str) else ""
+
+
+class _UpgradeRequiredError(Exception):
+    """The server redirects from http to https on the same host, and the request has to be sent there."""
 
 
 class Transport:
@@ -72,6 +89,8 @@ class Transport:
         is_reused = self._connection is not None
         try:
             return self._send(path, body, headers, deadline)
+        except _UpgradeRequiredError:
+            self.close()
         except ConnectionError as error:
             # The server may close an idle connection at any time. A retry is safe: a repeated snapshot is stored once.
             if not is_reused:
@@ -115,12 +134,31 @@ class Transport:
             response = connection.getresponse()
             content = response.read(self._max_response_bytes)
             is_reusable = response.isclosed() and connection.sock is not None
-            return Response(response.status, _parse_retry_after(response.headers.get("Retry-After")), content)
+            if (upgraded := self._upgraded_url(response)) is not None:
+                self._url = upgraded
+                raise _UpgradeRequiredError
+            retry_after = _parse_retry_after(response.headers.get("Retry-After"))
+            return Response(response.status, retry_after, content, _parse_date(response.headers.get("Date")))
         finally:
             if is_reusable:
                 self._connection = connection
             else:
                 connection.close()
+
+    def _upgraded_url(self, response: http.client.HTTPResponse) -> SplitResult | None:
+        """The server's URL with https, if that is all that a redirect changes."""
+        location = response.headers.get("Location", "")
+        if self._url.scheme != "http" or not 300 <= response.status < 400:
+            return None
+        try:
+            target = urlsplit(location)
+            if target.scheme != "https" or target.hostname != self._url.hostname:
+                return None
+            netloc = self._url.hostname or ""
+            netloc = f"[{netloc}]" if ":" in netloc else netloc
+            return self._url._replace(scheme="https", netloc=f"{netloc}:{target.port}" if target.port else netloc)
+        except ValueError:
+            return None
 
     def _connect(self, proxy: SplitResult | None, deadline: float) -> http.client.HTTPConnection:
         """A connection to the server, through the proxy if there is one."""
@@ -179,13 +217,18 @@ def _parse_retry_after(header: str | None) -> float | None:
     header = header.strip()
     if header.isascii() and header.isdigit():
         return min(float(header), MAX_RETRY_AFTER_S)
+    date = _parse_date(header)
+    return None if date is None else min(max(date.timestamp() - time.time(), 0.0), MAX_RETRY_AFTER_S)
+
+
+def _parse_date(header: str | None) -> datetime | None:
+    """The time of a header, None if it is not a valid date of HTTP."""
     from email.utils import parsedate_to_datetime
 
     try:
-        delay_s = parsedate_to_datetime(header).timestamp() - time.time()
-    except (ValueError, TypeError, OverflowError, OSError):
+        return parsedate_to_datetime(header or "").astimezone(timezone.utc)
+    except (ValueError, TypeError, OverflowError, OSError, IndexError):
         return None
-    return min(max(delay_s, 0.0), MAX_RETRY_AFTER_S)
 
 
 def _describe_error(error: Exception) -> str:

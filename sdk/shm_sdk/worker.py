@@ -21,16 +21,23 @@ class Worker:
     """One background thread, from `start` to `stop`. It cannot be restarted."""
 
     def __init__(
-        self, report: Callable[[float], Outcome], delay_after: Callable[[Outcome], float], first_delay_s: float
+        self,
+        report: Callable[[float], Outcome],
+        next_delay: Callable[[], float],
+        end: Callable[[], None],
+        may_report: Callable[[], bool],
+        first_look_after_s: float,
     ) -> None:
-        """`report` makes one attempt within a timeout. `delay_after` closes the connection and returns the seconds
-        until the next one.
+        """None of the functions may raise.
 
-        Neither may raise. `first_delay_s` is the time from `start` to the first attempt.
+        `report` makes one attempt within a timeout. `next_delay` returns the seconds until it is called again, 0 if a
+        report is due. `may_report` is asked before a last report. `end` is called at the end of the thread.
         """
         self._report = report
-        self._delay_after = delay_after
-        self._first_delay_s = first_delay_s
+        self._next_delay = next_delay
+        self._end = end
+        self._may_report = may_report
+        self._first_look_after_s = first_look_after_s
         self._pid = os.getpid()
         self._stop_requested = False
         self._flush_deadline: float | None = None
@@ -65,21 +72,21 @@ class Worker:
     def _run(self) -> None:
         try:
             is_off = self._report_until_stopped()
-            if self._flush_deadline is not None and not is_off:
-                self._delay_after(self._report(max(self._flush_deadline - time.monotonic(), 0)))
+            if self._flush_deadline is not None and not is_off and self._may_report():
+                self._report(max(self._flush_deadline - time.monotonic(), 0))
         except BaseException as error:  # none may reach the host's threading.excepthook
             log.debug("the telemetry thread ends: %s", type(error).__name__, exc_info=True)
         finally:
+            self._end()
             _signal(self._finished)
 
     def _report_until_stopped(self) -> bool:
         """Reports in a loop. Returns True when telemetry is off, False after `request_stop`."""
-        delay_s = self._first_delay_s
+        delay_s = self._first_look_after_s
         while not self._wait(delay_s):
-            outcome = self._report(REPORT_TIMEOUT_S)
-            if outcome.result is Result.OFF:
+            delay_s = self._next_delay()
+            if delay_s <= 0 and self._report(REPORT_TIMEOUT_S).result is Result.OFF:
                 return True
-            delay_s = self._delay_after(outcome)
         return False
 
     def _wait(self, delay_s: float) -> bool:

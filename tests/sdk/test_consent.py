@@ -46,7 +46,7 @@ def run_audited(
     )
     assert (completed.returncode, completed.stderr) == (0, "")
     result, events = json.loads(completed.stdout)
-    return [result, *events]
+    return [result, *(event for event in events if event != "object.__getattr__")]  # a look at the provider's code
 
 
 @pytest.mark.parametrize(

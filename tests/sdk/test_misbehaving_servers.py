@@ -71,15 +71,55 @@ def test_a_server_that_closes_a_new_connection_fails_the_report(client: MakeClie
     assert len(peer.connections) == 1
 
 
-@pytest.mark.parametrize("body", [b"", b"[" * 60_000, b'{"status":', b'{"status":["pending"]}', b"\xff", b"9" * 9000])
-def test_a_body_that_is_not_json_is_ignored(client: MakeClient, peer: Peer, body: bytes) -> None:
-    peer.script("/v1/activate", reply(200, body))
+@pytest.mark.parametrize("path", ["register", "activate", "snapshot"])
+@pytest.mark.parametrize(
+    "body", [b"<html>Please log in</html>", b"[" * 60_000, b'{"status":', b"\xff", b"9" * 9000, b"[]"]
+)
+def test_an_answer_of_another_server_is_an_outage(client: MakeClient, peer: Peer, body: bytes, path: str) -> None:
+    """The login page of a hotel says 200 or 202 to everything, and has stored nothing."""
+    telemetry = client()
+    peer.script(f"/v1/{path}", reply({"register": 201, "activate": 200, "snapshot": 202}[path], body))
+    assert telemetry.report_now().result is Result.FAILED
+    assert telemetry.report_now().sent
+    taken = {str(entry["timestamp"]) for body in peer.bodies("/v1/snapshots") for entry in snapshots_of(body)}
+    assert len(taken) == 2  # what was not stored is sent again, with the next one
+
+
+def snapshots_of(body: dict[str, object]) -> list[dict[str, object]]:
+    snapshots = body["snapshots"]
+    assert isinstance(snapshots, list)
+    return snapshots
+
+
+def test_an_answer_without_a_body_is_accepted(client: MakeClient, peer: Peer) -> None:
+    for path, status in (("register", 201), ("activate", 200), ("snapshot", 202)):
+        peer.script(f"/v1/{path}", reply(status, b""))
     assert client().report_now().sent
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+def test_an_error_page_is_an_outage(client: MakeClient, peer: Peer, status: int) -> None:
+    """Of a proxy, not of the server: the install does not register again, and the snapshot waits."""
+    telemetry = client()
+    assert telemetry.report_now().sent
+    peer.script("/v1/snapshot", reply(status, b"<html>this page is blocked</html>"))
+    assert telemetry.report_now().result is Result.FAILED
+    assert telemetry.report_now().sent
+    assert peer.paths == [*("/v1/register", "/v1/activate", "/v1/snapshot"), "/v1/snapshot", "/v1/snapshots"]
+
+
+def test_a_redirect_to_https_on_the_same_host_is_followed(tls: "Tls", tmp_path: Path) -> None:
+    with running_peer(tls.context) as secure, running_peer() as plain:
+        for path in ("register", "activate", "snapshot"):
+            plain.script(f"/v1/{path}", reply(308, Location=f"{secure.url}/v1/{path}"))
+        assert "Result.SENT" in report_in_subprocess(plain.url, tmp_path, SSL_CERT_FILE=tls.authority)
+        assert plain.paths == ["/v1/register"]
+        assert secure.paths == ["/v1/register", "/v1/activate", "/v1/snapshot"]
 
 
 def test_a_response_is_read_up_to_its_limit(client: MakeClient, peer: Peer) -> None:
     telemetry = client()
-    peer.script("/v1/register", reply(201, b" " * (MAX_RESPONSE_BYTES + 1)))
+    peer.script("/v1/register", reply(201, b"{}" + b" " * MAX_RESPONSE_BYTES))
     assert telemetry.report_now().sent
     assert len(peer.connections) == 2  # the first one was closed with the rest of the long response
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from shm_sdk import Client, Result
+from shm_sdk.forking import load_reporting_modules
 from tests.support.peer import Peer, running_peer
 
 MakeClient = Callable[..., Client]
@@ -168,7 +169,7 @@ def test_dead_addresses_share_one_deadline(
     client: MakeClient, dead_addresses: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     telemetry = client(server_url=f"http://metrics.example.com:{dead_addresses[0][4][1]}")
-    telemetry.report_now(timeout=0)  # imports
+    load_reporting_modules()
     resolve_to(monkeypatch, dead_addresses)
     started_at = time.monotonic()
     assert telemetry.report_now(timeout=1.2).result is Result.FAILED
@@ -195,7 +196,7 @@ def test_a_resolver_that_hangs_ends_with_the_timeout(client: MakeClient, monkeyp
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
     try:
-        telemetry.report_now(timeout=0)  # imports
+        load_reporting_modules()
         for _ in range(3):
             started_at = time.monotonic()
             assert telemetry.report_now(timeout=0.3).reason.endswith("no answer in time")
@@ -216,7 +217,7 @@ def test_a_dripping_proxy_ends_with_the_timeout(client: MakeClient, monkeypatch:
         proxy.script("metrics.example.com:443", drip)
         monkeypatch.setenv("https_proxy", proxy.url)
         telemetry = client(server_url="https://metrics.example.com")
-        telemetry.report_now(timeout=0)  # imports
+        load_reporting_modules()
         started_at = time.monotonic()
         assert telemetry.report_now(timeout=0.5).reason.endswith("no answer in time")
         assert time.monotonic() - started_at < 2
@@ -241,7 +242,7 @@ def test_a_hanging_provider_is_skipped_until_it_returns(
     def last() -> dict[str, int]:
         return {"last": 1}
 
-    telemetry.report_now(timeout=0)  # imports
+    load_reporting_modules()
     before = threading.active_count()
     for _ in range(4):
         assert telemetry.report_now(timeout=2).sent
@@ -275,7 +276,7 @@ def test_a_report_stops_at_its_deadline_whatever_the_providers_do(client: MakeCl
     released = threading.Event()
     for _ in range(20):
         telemetry.provider(lambda: {"jobs": 1} if released.wait(60) else {})
-    telemetry.report_now(timeout=0)  # imports
+    load_reporting_modules()
     started_at = time.monotonic()
     telemetry.report_now(timeout=1)
     assert time.monotonic() - started_at < 3

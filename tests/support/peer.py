@@ -91,6 +91,13 @@ def tunnel(port: int) -> ResponseScript:
     return respond
 
 
+def accept_backlog(request: Request) -> ResponseScript:
+    """The response to a backlog: each snapshot is stored."""
+    snapshots = request.json["snapshots"]
+    assert isinstance(snapshots, list)
+    return reply(202, json.dumps({"status": "ok", "snapshots": [{"status": "stored"}] * len(snapshots)}).encode())
+
+
 DEFAULT_RESPONSES = {
     "/v1/register": reply(201),
     "/v1/activate": reply(200, b'{"status":"active"}'),
@@ -150,7 +157,12 @@ class Peer:
                         self.requests.append(request)
                         self.changed.notify_all()
                     scripted = self.scripts.get(request.path)
-                    respond = scripted.popleft() if scripted else DEFAULT_RESPONSES.get(request.path, reply(404))
+                    if scripted:
+                        respond = scripted.popleft()
+                    elif request.path == "/v1/snapshots":
+                        respond = accept_backlog(request)
+                    else:
+                        respond = DEFAULT_RESPONSES.get(request.path, reply(404))
                     if not respond(connection):
                         return
 

@@ -1,0 +1,272 @@
+"""Counters and gauges that add up over all processes of an install.
+
+Each process keeps its numbers in a small file of its own, mapped into memory: an increment is a write to memory, needs
+no system call, and survives the death of the process. The sender adds the files up. It adds the counts of ended
+processes to the state and removes their files.
+"""
+
+import logging
+import mmap
+import os
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from shm_sdk import forking
+from shm_sdk.locks import FileLock, is_abandoned
+from shm_sdk.state import State
+
+FOLDER = "counters"
+TEMPORARY_SUFFIX = ".new"
+RECORD = struct.Struct("=dd B B")  # value, time of the last change, kind, length of the key
+RECORD_BYTES = 256
+MAX_KEY_BYTES = RECORD_BYTES - RECORD.size
+MAX_RECORDS = 128
+FILE_BYTES = RECORD_BYTES * MAX_RECORDS
+LENGTH_OFFSET = RECORD.size - 1
+MIN_FREE_BYTES = 16 * 1024 * 1024  # on a full disk, a write to mapped memory kills the process
+
+MAX_NUMBER = 2.0**1000
+
+COUNT, SUM, LATEST, PER_PROCESS = 1, 2, 3, 4
+
+log = logging.getLogger("shm_sdk")
+
+
+class Reading(NamedTuple):
+    """One number of one process."""
+
+    name: str
+    kind: int
+    value: float
+    changed_at: float
+
+
+class Counters:
+    """The numbers of one client in this process.
+
+    `add` and `set` may be called by every thread and in signal handlers, and wait for nothing: they append to a queue,
+    and whichever caller finds the lock free writes the queue out.
+    """
+
+    def __init__(self, find_directory: Callable[[], Path | None]) -> None:
+        """`find_directory` returns the shared directory, None as long as nothing may be stored."""
+        self._find_directory = find_directory
+        self._queue: deque[tuple[str, int, float]] = deque()
+        self._writing = threading.Lock()  # acquired without waiting only
+        self._values: dict[tuple[str, int], float] = {}
+        self._file: _CounterFile | None = None
+        self._is_unavailable = False  # no file can be written; the numbers stay in memory
+        self._pid = os.getpid()
+        forking.register(self)
+
+    def change(self, name: str, kind: int, number: float) -> None:
+        """Adds to a counter, or sets a gauge. Never raises."""
+        if self._pid != os.getpid():
+            self.after_fork()
+        self._queue.append((name, kind, number))
+        self.write()
+
+    def write(self) -> None:
+        """Writes the queue out, unless another thread does."""
+        while (self._queue or self._needs_file) and self._writing.acquire(blocking=False):
+            try:
+                self._write_queue()
+            except Exception as error:  # counting must not fail
+                log.debug("counters are not stored: %s", type(error).__name__)
+            finally:
+                self._writing.release()
+            if self._needs_file:
+                return  # nothing may be stored yet
+
+    @property
+    def _needs_file(self) -> bool:
+        return bool(self._values) and self._file is None and not self._is_unavailable
+
+    def readings(self) -> list[Reading]:
+        """The numbers of this process that are in no file."""
+        if self._file is not None:
+            return []
+        return [Reading(name, kind, value, time.time()) for (name, kind), value in list(self._values.items())]
+
+    def after_fork(self) -> None:
+        """Starts at zero, in a child: the parent's file has the parent's counts."""
+        self._pid = os.getpid()
+        self._queue = deque()
+        self._writing = threading.Lock()
+        self._values = {}
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def _write_queue(self) -> None:
+        if self._file is None and not self._is_unavailable and (directory := self._find_directory()) is not None:
+            self._open_file(directory)
+        while self._queue:
+            name, kind, number = self._queue.popleft()
+            value = self._values.get((name, kind), 0.0) + number if kind == COUNT else number
+            if (name, kind) not in self._values and len(self._values) >= MAX_RECORDS:
+                continue  # a mistake, such as an ID in the name
+            self._values[name, kind] = value
+            if self._file is not None:
+                self._file.write(name, kind, value)
+
+    def _open_file(self, directory: Path) -> None:
+        try:
+            self._file = _CounterFile(directory / FOLDER)
+        except (OSError, ValueError) as error:
+            self._is_unavailable = True
+            log.debug("counters stay in memory: %s", type(error).__name__)
+            return
+        for (name, kind), value in self._values.items():
+            self._file.write(name, kind, value)
+
+
+class Counter:
+    """A number that only grows, over all processes and restarts of the install."""
+
+    def __init__(self, counters: "Counters", name: str) -> None:
+        self._counters = counters
+        self._name = name
+
+    def inc(self, amount: float = 1) -> None:
+        """Adds to it. Never raises, and waits for nothing. A negative amount is ignored."""
+        number = _to_number(amount)
+        if number is not None and number >= 0:
+            self._counters.change(self._name, COUNT, number)
+
+
+class Gauge:
+    """A number that goes up and down."""
+
+    def __init__(self, counters: "Counters", name: str, kind: int) -> None:
+        self._counters = counters
+        self._name = name
+        self._kind = kind
+
+    def set(self, value: float) -> None:
+        """Sets it. Never raises, and waits for nothing."""
+        number = _to_number(value)
+        if number is not None:
+            self._counters.change(self._name, self._kind, number)
+
+
+def _to_number(value: object) -> float | None:
+    """A finite number, None for anything else."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if abs(number) < MAX_NUMBER else None
+
+
+class _CounterFile:
+    """The file of this process, locked as long as the process lives."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        path = folder / f"{os.getpid()}-{os.urandom(4).hex()}"
+        temporary = path.with_name(f"{path.name}{TEMPORARY_SUFFIX}")
+        self._lock = FileLock(temporary)
+        self._lock.acquire()
+        try:
+            descriptor = os.open(temporary, os.O_RDWR)
+            try:
+                if hasattr(os, "fstatvfs"):
+                    free = os.fstatvfs(descriptor)
+                    if free.f_bavail * free.f_frsize < MIN_FREE_BYTES:
+                        raise OSError("the disk is full")
+                os.write(descriptor, bytes(FILE_BYTES))  # zeros on the disk, and not a hole that may not fit later
+                self._map = mmap.mmap(descriptor, FILE_BYTES)
+            finally:
+                os.close(descriptor)
+            temporary.rename(path)  # from now on the sender sees it, and finds it locked
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            self._lock.release()
+            raise
+        self._offsets: dict[tuple[str, int], int] = {}
+
+    def write(self, name: str, kind: int, value: float) -> None:
+        offset = self._offsets.get((name, kind))
+        if offset is None:
+            key = name.encode("utf-8", "replace")[:MAX_KEY_BYTES]
+            offset = len(self._offsets) * RECORD_BYTES
+            self._map[offset + RECORD.size : offset + RECORD.size + len(key)] = key
+            RECORD.pack_into(self._map, offset, value, time.time(), kind, 0)
+            self._map[offset + LENGTH_OFFSET] = len(key)  # last: a reader ignores a record without a length
+            self._offsets[name, kind] = offset
+            return
+        struct.pack_into("=dd", self._map, offset, value, time.time() if kind != COUNT else 0.0)
+
+    def close(self) -> None:
+        self._map.close()
+        self._lock.after_fork()
+
+
+def sum_up(directory: Path | None, state: State, own: list[Reading]) -> dict[str, float]:
+    """The install's numbers: of ended processes, of all files, and of this process where it has no file."""
+    counts, sums, latest = dict(state.counts), dict[str, float](), dict(state.latest)
+    readings = list(own)
+    if directory is not None:
+        for path in _counter_files(directory):
+            if path.name not in state.merged:
+                is_ended = is_abandoned(path)
+                readings += [entry for entry in _read(path) if not is_ended or entry.kind in (COUNT, LATEST)]
+    for reading in readings:
+        _add(reading, counts, latest, sums)
+    return {**{name: pair[0] for name, pair in latest.items()}, **sums, **counts}
+
+
+def merge_ended(directory: Path, state: State) -> list[Path]:
+    """Adds the counts of ended processes to the state. The caller saves the state and then removes the files.
+
+    A file that could not be removed is listed in the state, so that it is not counted again.
+    """
+    ended: list[Path] = []
+    for path in _counter_files(directory):
+        if is_abandoned(path):
+            ended.append(path)
+            if path.name not in state.merged:
+                for reading in _read(path):
+                    _add(reading, state.counts, state.latest, {})
+    state.merged = [path.name for path in ended]
+    return ended
+
+
+def _add(reading: Reading, counts: dict[str, float], latest: dict[str, list[float]], sums: dict[str, float]) -> None:
+    if reading.kind == COUNT:
+        counts[reading.name] = counts.get(reading.name, 0.0) + reading.value
+    elif reading.kind == LATEST:
+        if reading.changed_at >= latest.get(reading.name, [0.0, 0.0])[1]:
+            latest[reading.name] = [reading.value, reading.changed_at]
+    else:
+        sums[reading.name] = sums.get(reading.name, 0.0) + reading.value
+
+
+def _counter_files(directory: Path) -> list[Path]:
+    try:
+        return sorted(path for path in (directory / FOLDER).iterdir() if not path.name.endswith(TEMPORARY_SUFFIX))
+    except OSError:
+        return []
+
+
+def _read(path: Path) -> list[Reading]:
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return []
+    return list(_parse(content)) if len(content) == FILE_BYTES else []
+
+
+def _parse(content: bytes) -> Iterator[Reading]:
+    for offset in range(0, FILE_BYTES, RECORD_BYTES):
+        value, changed_at, kind, length = RECORD.unpack_from(content, offset)
+        if not length:
+            return
+        start = offset + RECORD.size
+        yield Reading(content[start : start + length].decode("utf-8", "replace"), kind, value, changed_at)

@@ -1,0 +1,94 @@
+"""Which process of an install reports, and when.
+
+One process at a time holds the sender lock and reports for all. The others ask for the lock now and then, so that one
+of them takes over when the sender has ended. The next report's time is in the shared state: a restart does not change
+it.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from random import Random
+
+from shm_sdk.clock import get_clock
+from shm_sdk.configuration import Configuration
+from shm_sdk.locks import FileLock
+from shm_sdk.schedule import MAX_FIRST_DELAY_S, draw_first_delay
+from shm_sdk.shared_directory import SharedDirectory
+
+LOCK_NAME = "sender.lock"
+TAKEOVER_POLL_S = 20.0  # of a process that waits for the lock
+MAX_WAIT_S = 300.0  # of the sender: the clock may be set, and a suspended machine's timers stand still
+
+
+class Sender:
+    """This process's part in the reports of its install. Belongs to the background thread."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        directory: SharedDirectory,
+        rng: Random,
+        *,
+        first_report_after: float | None,
+        prepare_report: Callable[[], None],
+    ) -> None:
+        """`first_report_after`: seconds from now, if the host asked for a time.
+
+        `prepare_report` is called shortly before each report, in the processes that do not report.
+        """
+        self._configuration = configuration
+        self._directory = directory
+        self._rng = rng
+        self._prepare_report = prepare_report
+        self._requested_at = None if first_report_after is None else get_clock().timestamp() + first_report_after
+        self._lock: FileLock | None = None
+        self._has_waited = False
+        self._reported_at = 0.0
+
+    def next_delay(self) -> float:
+        """Seconds until the next look. 0: this process has to report now."""
+        if not self.become_sender():
+            self._has_waited = True
+            if self._directory.state_file().load().next_report_at - get_clock().timestamp() < 2 * TAKEOVER_POLL_S:
+                self._prepare_report()
+            return self._rng.uniform(0.8, 1.0) * TAKEOVER_POLL_S
+        if self._has_waited:
+            self._requested_at = None  # the request was for the start, and another process has reported since then
+        return min(max(self._due() - get_clock().timestamp(), 0.0), MAX_WAIT_S)
+
+    def become_sender(self) -> bool:
+        """Whether this process is the sender, or becomes it now."""
+        directory = self._directory.find()
+        if directory is None:  # no other process can be seen
+            return True
+        if self._lock is None:
+            self._lock = FileLock(directory / LOCK_NAME)
+        try:
+            return self._lock.is_held or self._lock.acquire()
+        except OSError:
+            return True
+
+    def has_reported(self, started_at: float) -> None:
+        """Notes that this process made a report at this time (Unix time)."""
+        self._requested_at = None
+        self._reported_at = started_at
+
+    def close(self) -> None:
+        """Lets another process report."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def _due(self) -> float:
+        """When to report (Unix time), by the host's request or by the state."""
+        state_file = self._directory.state_file()
+        state, now = state_file.load(), get_clock().timestamp()
+        if self._requested_at is not None:
+            return max(self._requested_at, state.quiet_until if state.quiet_until < now + 86400 else 0.0)
+        if 0 < state.next_report_at <= self._reported_at:  # the last report could not store the time of the next one
+            return self._reported_at + self._configuration.report_interval
+        latest = now + MAX_FIRST_DELAY_S + 2 * self._configuration.report_interval
+        if not 0 < state.next_report_at < max(latest, state.quiet_until + 1):  # the first start, or a wrong clock
+            state.next_report_at = now + draw_first_delay(self._rng)
+            with suppress(OSError):
+                state_file.save(state)
+        return state.next_report_at

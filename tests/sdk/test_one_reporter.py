@@ -1,0 +1,383 @@
+"""One install is one reporter, whatever its processes: one sender, sums, restarts that inflate nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shm_sdk import Client
+from shm_sdk.configuration import load_configuration
+from shm_sdk.counters import COUNT, LATEST, SUM, Counters, merge_ended, sum_up
+from shm_sdk.locks import FileLock, is_abandoned
+from shm_sdk.sender import Sender
+from shm_sdk.shared_directory import SharedDirectory
+from shm_sdk.state import State, StateFile
+from tests.support.peer import Peer, reply
+
+MakeClient = Callable[..., Client]
+SHARED = "cafe-ledger_telemetry"
+
+HOST = """
+import sys, time
+import shm_sdk
+telemetry = shm_sdk.Client(sys.argv[1], "Café Ledger", "1.4.2", data_dir=sys.argv[2], collect_system_metrics=False)
+exports = telemetry.counter("exports")
+"""
+
+
+@contextmanager
+def running_host(program: str, *arguments: str | Path) -> "Iterator[subprocess.Popen[str]]":
+    """A host program, killed at the end of the context."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOST + program, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stdin=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def run_host(program: str, *arguments: str | Path) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", HOST + program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+
+
+def line_of(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def wait_until(condition: Callable[[], bool], timeout: float = 60) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def snapshots(peer: Peer) -> list[Any]:
+    return [request.json["metrics"] for request in peer.requests if request.path == "/v1/snapshot"]
+
+
+FOUR_WORKERS = """
+import multiprocessing
+
+def work():
+    telemetry.start(first_report_after=float(sys.argv[4]))
+    for _ in range(250):
+        exports.inc()
+    telemetry.gauge("open_connections").set(5)
+    time.sleep(float(sys.argv[3]))
+
+def main():
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+main()
+"""
+
+
+def test_four_processes_report_once(peer: Peer, tmp_path: Path) -> None:
+    """As with `gunicorn -w 4`, in which each worker starts telemetry."""
+    run_host(FOUR_WORKERS, peer.url, tmp_path, "3", "1")
+    assert peer.paths == ["/v1/register", "/v1/activate", "/v1/snapshot"]
+    assert snapshots(peer) == [{"exports": 1000, "open_connections": 20}]
+
+
+def test_the_counts_of_ended_processes_are_kept(peer: Peer, tmp_path: Path, client: MakeClient) -> None:
+    for _ in range(3):
+        run_host(FOUR_WORKERS, peer.url, tmp_path / "data", "0", "300")
+    telemetry = client()
+    for total in (3000, 3000):
+        assert telemetry.report_now().sent
+        assert snapshots(peer)[-1] == {"exports": total}
+    assert list((tmp_path / "data" / SHARED / "counters").iterdir()) == []
+
+
+def test_a_forked_child_counts_and_the_parent_reports(peer: Peer, tmp_path: Path) -> None:
+    """As with `gunicorn --preload` and Celery's prefork pool, in which only the master has started telemetry."""
+    program = """
+import os
+telemetry.start(first_report_after=1)
+exports.inc(5)
+for _ in range(3):
+    if os.fork() == 0:
+        exports.inc(10)
+        time.sleep(6)
+        os._exit(0)
+time.sleep(4)
+"""
+    run_host(program, peer.url, tmp_path)
+    assert snapshots(peer) == [{"exports": 35}]
+
+
+def test_a_child_takes_over_when_its_parent_is_killed(peer: Peer, tmp_path: Path) -> None:
+    program = """
+import os, shm_sdk.sender
+shm_sdk.sender.TAKEOVER_POLL_S = 1.0
+telemetry.start(first_report_after=8)
+time.sleep(0.5)
+child = os.fork()
+if child == 0:
+    exports.inc()
+    time.sleep(60)
+    os._exit(0)
+print(child)
+time.sleep(60)
+"""
+    with running_host(program, peer.url, tmp_path / "data") as host:
+        child = int(line_of(host))
+        wait_until((tmp_path / "data" / SHARED / "state.json").exists)
+        set_state(tmp_path, next_report_at=time.time() + 6)
+        os.kill(host.pid, signal.SIGKILL)
+        host.wait()
+        peer.wait_for("/v1/snapshot")
+        os.kill(child, signal.SIGKILL)
+    assert snapshots(peer) == [{"exports": 1}]
+
+
+def set_state(tmp_path: Path, **members: object) -> None:
+    path = tmp_path / "data" / SHARED / "state.json"
+    document = json.loads(path.read_text()) if path.exists() else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document | members))
+
+
+def read_state(tmp_path: Path) -> dict[str, Any]:
+    document = json.loads((tmp_path / "data" / SHARED / "state.json").read_text())
+    assert isinstance(document, dict)
+    return document
+
+
+def test_a_second_start_sends_one_request(client: MakeClient, peer: Peer) -> None:
+    assert client().report_now().sent
+    assert client().report_now().sent
+    assert peer.paths == ["/v1/register", "/v1/activate", "/v1/snapshot", "/v1/snapshot"]
+    assert [body["sequence"] for body in peer.bodies("/v1/snapshot")] == [1, 2]
+
+
+@pytest.mark.parametrize("change", [{"app_version": "1.5.0"}, {"environment": "staging"}, {"app_name": "cafe ledger!"}])
+def test_an_install_that_says_something_else_registers_again(
+    client: MakeClient, peer: Peer, change: dict[str, str]
+) -> None:
+    assert client().report_now().sent
+    assert client(**change).report_now().sent
+    assert peer.paths.count("/v1/register") == 2
+
+
+def test_an_unknown_install_registers_again_in_the_next_process(client: MakeClient, peer: Peer) -> None:
+    assert client().report_now().sent
+    peer.script("/v1/snapshot", reply(403))
+    assert client().report_now().sent
+    assert peer.paths[3:] == ["/v1/snapshot", "/v1/register", "/v1/activate", "/v1/snapshot"]
+
+
+def test_a_restart_keeps_to_the_servers_retry_after(client: MakeClient, peer: Peer) -> None:
+    peer.script("/v1/register", reply(503, Retry_After="1800"))
+    client().report_now()
+    assert 0 < (client().report_now().retry_after or 0) <= 1800
+    assert peer.paths == ["/v1/register"]
+
+
+def make_sender(tmp_path: Path, first_report_after: float | None = None) -> Sender:
+    settings = {"server_url": "http://localhost:1", "app_name": "Café Ledger", "app_version": "1"}
+    configuration = load_configuration({**settings, "data_dir": tmp_path / "data"}, {})
+    import random
+
+    return Sender(
+        configuration,
+        SharedDirectory(configuration),
+        random.Random(1),
+        first_report_after=first_report_after,
+        prepare_report=lambda: None,
+    )
+
+
+def test_the_first_delay_counts_from_the_first_start_ever(tmp_path: Path) -> None:
+    """Processes that live shorter than the delay report too, together."""
+    first = make_sender(tmp_path)
+    assert 0 < first.next_delay() <= 300
+    due = read_state(tmp_path)["next_report_at"]
+    assert 300 <= due - time.time() + 1 <= 901
+    first.close()
+    second = make_sender(tmp_path)
+    second.next_delay()
+    assert read_state(tmp_path)["next_report_at"] == due
+    second.close()
+    set_state(tmp_path, next_report_at=time.time() - 1)
+    assert make_sender(tmp_path).next_delay() == 0
+
+
+def test_only_one_sender_reports(tmp_path: Path) -> None:
+    first, second = make_sender(tmp_path, 0), make_sender(tmp_path, 0)
+    assert first.next_delay() == 0
+    assert second.next_delay() > 10
+    first.close()
+    assert second.next_delay() > 0  # the other process has reported; this one waits for the next time
+
+
+def test_a_time_that_a_wrong_clock_has_stored_is_replaced(tmp_path: Path) -> None:
+    set_state(tmp_path, next_report_at=time.time() + 10 * 365 * 86400)
+    sender = make_sender(tmp_path)
+    sender.next_delay()
+    assert read_state(tmp_path)["next_report_at"] - time.time() < 901
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"sequence": "x", "counts": [1], "latest": {"a": 1}}', b"\xff"]
+)
+def test_a_damaged_state_is_an_empty_one(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "state.json").write_bytes(content)
+    assert StateFile(tmp_path).load() == State()
+
+
+def test_a_lock_excludes_other_processes_until_its_owner_ends(tmp_path: Path) -> None:
+    lock = FileLock(tmp_path / "lock")
+    assert lock.acquire()
+    assert not FileLock(tmp_path / "lock").acquire(0.05)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if not FileLock(tmp_path / "lock").acquire(0.05) and not lock.is_held else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert not FileLock(tmp_path / "lock").acquire(0.05)  # the child has not released it
+    lock.release()
+    assert FileLock(tmp_path / "lock").acquire()
+
+
+def test_a_child_does_not_keep_its_parents_lock(tmp_path: Path) -> None:
+    program = """
+import os
+from pathlib import Path
+from shm_sdk.locks import FileLock
+lock = FileLock(Path(sys.argv[2]) / "lock")
+assert lock.acquire()
+child = os.fork()
+if child == 0:
+    time.sleep(60)
+    os._exit(0)
+print(child)
+sys.stdin.read()
+"""
+    with running_host(program, "http://localhost:1", tmp_path) as host:
+        child = int(line_of(host))
+        assert not is_abandoned(tmp_path / "lock")
+        os.kill(host.pid, signal.SIGKILL)
+        host.wait()
+        wait_until(lambda: is_abandoned(tmp_path / "lock"))
+        os.kill(child, signal.SIGKILL)
+
+
+def test_counts_are_merged_exactly_once(tmp_path: Path) -> None:
+    """Also if the sender is killed between the two steps: the state is saved, the file is not yet removed."""
+    child = os.fork()
+    if child == 0:
+        counters = Counters(lambda: tmp_path)
+        counters.change("exports", COUNT, 7)
+        counters.change("connections", SUM, 3)
+        counters.change("documents", LATEST, 12)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert sum_up(tmp_path, State(), []) == {"exports": 7, "documents": 12}  # nothing is connected any more
+    state = State()
+    (file,) = merge_ended(tmp_path, state)
+    for _ in range(2):
+        assert sum_up(tmp_path, state, []) == {"exports": 7, "documents": 12}
+        assert merge_ended(tmp_path, state) == [file]
+    file.unlink()
+    assert merge_ended(tmp_path, state) == []
+    assert sum_up(tmp_path, state, []) == {"exports": 7, "documents": 12}
+
+
+def test_threads_lose_no_increment(tmp_path: Path) -> None:
+    import threading
+
+    counters = Counters(lambda: tmp_path)
+
+    def count() -> None:
+        for _ in range(5000):
+            counters.change("exports", COUNT, 1)
+
+    threads = [threading.Thread(target=count) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    counters.write()
+    assert sum_up(tmp_path, State(), []) == {"exports": 40_000}
+
+
+def test_counters_without_telemetry_touch_no_file(client: MakeClient, tmp_path: Path) -> None:
+    for telemetry in (client(), client(enabled=False)):
+        telemetry.counter("exports").inc()
+        telemetry.gauge("connections").set(1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("amount", [-1, float("nan"), float("inf"), "many", None, 10**400])
+def test_a_wrong_amount_is_ignored(client: MakeClient, peer: Peer, amount: Any) -> None:
+    telemetry = client()
+    telemetry.counter("exports").inc(amount)
+    telemetry.gauge("connections").set(amount if amount != -1 else "x")  # type: ignore[arg-type]
+    assert telemetry.report_now().sent
+    assert snapshots(peer) == [{}]
+
+
+def test_a_script_counts_without_start(peer: Peer, tmp_path: Path) -> None:
+    for _ in range(2):
+        run_host("exports.inc(2); print(telemetry.report_now())", peer.url, tmp_path)
+    assert snapshots(peer) == [{"exports": 2}, {"exports": 4}]
+
+
+def test_a_per_process_provider_is_collected_from_each(peer: Peer, tmp_path: Path) -> None:
+    program = """
+import os, shm_sdk.sender
+shm_sdk.sender.TAKEOVER_POLL_S = 0.5
+
+@telemetry.provider(per_process=True)
+def connections():
+    return {"pool": {"open": 2, "name": "main"}, "is_busy": True}
+
+@telemetry.provider
+def documents():
+    return {"documents": 9}
+
+telemetry.start(first_report_after=7)
+for _ in range(2):
+    if os.fork() == 0:
+        time.sleep(9)
+        os._exit(0)
+time.sleep(9)
+"""
+    run_host(program, peer.url, tmp_path)
+    assert snapshots(peer) == [{"pool.open": 6, "is_busy": 3, "documents": 9}]
+
+
+def test_two_applications_in_one_directory_are_two_reporters(peer: Peer, tmp_path: Path, client: MakeClient) -> None:
+    first, second = client(), client(app_name="Billing")
+    for telemetry, amount in ((first, 3), (second, 4)):
+        telemetry.counter("exports").inc(amount)
+        assert telemetry.report_now().sent
+    assert snapshots(peer) == [{"exports": 3}, {"exports": 4}]
+    assert len({body["instance_id"] for body in peer.bodies("/v1/register")}) == 2
