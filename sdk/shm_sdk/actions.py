@@ -25,7 +25,6 @@ from shm_sdk.snapshot import encode_json
 from shm_sdk.transport import Response, Transport, TransportError
 from shm_sdk.version import __version__
 
-UNKNOWN_INSTANCE_STATUSES = (403, 404)
 MAX_DISCLOSURE_BYTES = 256 * 1024 * 1024  # 90 days of the largest hourly snapshots are 140 MiB
 
 
@@ -141,7 +140,7 @@ def erase(client: Telemetry, timeout: float) -> ActionResult:
         response = _post(configuration, identity, "erase", timeout)
     except TransportError as error:
         return ActionResult(False, f"{decision.text}. Nothing is erased: the server cannot be reached ({error})")
-    if response.status != 200 and response.status not in UNKNOWN_INSTANCE_STATUSES:
+    if response.status != 200 and not response.is_unknown_instance:
         return ActionResult(False, f"{decision.text}. Nothing is erased: the server answered {response.status}")
     _forget(configuration, identity)
     erased = "the server has erased this install" if response.status == 200 else "the server holds nothing on it"
@@ -160,7 +159,7 @@ def disclose(client: Telemetry, timeout: float) -> ActionResult:
         return ActionResult(False, str(error))
     except TransportError as error:
         return ActionResult(False, f"the server cannot be reached ({error})")
-    if response.status in UNKNOWN_INSTANCE_STATUSES:
+    if response.is_unknown_instance:
         return ActionResult(True, "the server holds nothing on this install")
     if response.status != 200:
         return ActionResult(False, f"the server answered {response.status}")

@@ -26,7 +26,6 @@ from shm_sdk.transport import Response, Transport, TransportError
 from shm_sdk.version import __version__
 
 TOO_MANY_REQUESTS = 429
-UNKNOWN_INSTANCE_STATUSES = (403, 404)  # the server does not know the install, or has deleted it
 BACKLOG_UNSUPPORTED_STATUSES = (404, 405)
 MIN_SERVER_ERROR = 500  # this status and above: the server failed, so a retry may succeed
 MAX_BACKLOG = 100  # snapshots in one request
@@ -143,7 +142,7 @@ class Delivery:
                 report.may_correct_clock = False
                 report.body = self.snapshot_payload(report.identity, report.metrics, report.state.sequence)
                 continue
-            if response.status in UNKNOWN_INSTANCE_STATUSES and step != "register":
+            if response.is_unknown_instance and step != "register":
                 self._registration = RegistrationState.UNREGISTERED
                 if report.may_reregister:
                     report.may_reregister = False

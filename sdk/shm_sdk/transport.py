@@ -26,6 +26,9 @@ class TransportError(Exception):
     """No HTTP response arrived. The server may or may not have processed the request."""
 
 
+SIGNATURE_CODES = ("bad_instance_id", "bad_signature")  # of refusals with 403 that say nothing on what is stored
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
     """An HTTP response. `retry_after` is in seconds from now. The body is cut at the transport's limit."""
@@ -34,6 +37,13 @@ class Response:
     retry_after: float | None
     body: bytes
     date: datetime | None = None  # the server's clock, by its Date header
+
+    @property
+    def is_unknown_instance(self) -> bool:
+        """Whether the server does not know the install, or has deleted it. A bad signature is refused with 403 too."""
+        if self.status == 403:
+            return self.json_identifier("code") not in SIGNATURE_CODES
+        return self.status == 404
 
     def json_identifier(self, name: str) -> str:
         """A member of the JSON body if it is an identifier such as `pending`, else an empty string."""

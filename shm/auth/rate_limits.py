@@ -29,6 +29,7 @@ MAX_KEYS = 100_000  # of each limit, about 200 bytes each; beyond it the least r
 MAX_VALID_TOKENS = 1_000  # valid tokens that bypass a ban
 MAX_REPLAYS = 10_000  # hashes of repeated snapshots; an older one costs a transaction once more
 HOUR_S = 3_600.0
+NEVER_S = 3_600.0 * 24 * 365 * 100  # the interval of a bucket that is not refilled
 MAX_HOPS = 20  # addresses of X-Forwarded-For that are parsed
 
 K = TypeVar("K")
@@ -56,11 +57,13 @@ class RateLimitStatus:
 class TokenBucket(Generic[K]):
     """A bucket of `burst` tokens for each key, refilled at `requests` a `period_s`.
 
-    The state is one number a key: the time at which its bucket is full again. Full buckets are not stored.
+    The state is one number a key: the time at which its bucket is full again. Full buckets are not stored. Zeros mean
+    what they mean in the original: without requests a bucket is not refilled, without a period it has no limit, and
+    without a burst it is always empty.
     """
 
     def __init__(self, requests: int, period_s: float, burst: int, clock: Clock = time.monotonic) -> None:
-        self._refill_interval_s = period_s / requests
+        self._refill_interval_s = period_s / requests if requests else NEVER_S
         self._burst = burst
         self._clock = clock
         self._full_at: OrderedDict[K, float] = OrderedDict()
@@ -95,6 +98,8 @@ class TokenBucket(Generic[K]):
         return len(self._full_at)
 
     def _status(self, debt_s: float) -> RateLimitStatus:
+        if not self._refill_interval_s:
+            return RateLimitStatus(self._burst, self._burst, 0.0, 0.0)
         max_debt_s = (self._burst - 1) * self._refill_interval_s
         return RateLimitStatus(
             self._burst,
@@ -128,7 +133,7 @@ class RateLimiter:
         self._trusted_proxies = settings.trusted_proxies
         self._hash_key = secrets.token_bytes(32)
         self._clock = clock
-        self._threshold = settings.ratelimit_bruteforce_threshold
+        self._threshold = max(1, settings.ratelimit_bruteforce_threshold)  # the first invalid token is one
         self._ban_s = settings.ratelimit_bruteforce_ban.total_seconds()
         self._cleanup_s = settings.ratelimit_cleanup_interval.total_seconds()
         self._failed_logins: OrderedDict[bytes, _FailedLogins] = OrderedDict()
@@ -167,8 +172,8 @@ class RateLimiter:
         )
 
     async def run(self) -> None:
-        """Removes expired state until cancelled."""
-        while True:
+        """Removes expired state until cancelled. Without an interval it is removed only beyond its limits."""
+        while self._cleanup_s:
             await asyncio.sleep(self._cleanup_s)
             self.sweep()
 

@@ -9,7 +9,9 @@ from shm.core.slugs import make_slug
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-DURATION_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+# Seconds of the units of Go's durations, in which the original's settings are written, and of a day.
+DURATION_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
+DURATION_PART = re.compile(r"([0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})(ns|us|µs|μs|ms|s|m|h|d)")
 MAX_CONNECTIONS = 90  # PostgreSQL's default max_connections is 100
 MAX_DURATION = timedelta(days=36_500)  # now minus a duration must be a valid date
 MAX_HEADERS_BYTES = 64 * 1024  # of SHM_MAX_HEADERS: no client or proxy sends as many
@@ -44,6 +46,13 @@ def parse_positive_int(value: str) -> int:
     return int(value)
 
 
+def parse_count(value: str) -> int:
+    """A whole number, also zero."""
+    if not re.fullmatch(r"[0-9]{1,9}", value):
+        raise ValueError("a whole number, zero or more")
+    return int(value)
+
+
 def parse_pool_size(value: str) -> int:
     """A number of connections that PostgreSQL's default configuration allows."""
     if parse_positive_int(value) > MAX_CONNECTIONS:
@@ -59,12 +68,28 @@ def parse_port(value: str) -> int:
 
 
 def parse_duration(value: str) -> timedelta:
-    """`90s`, `15m`, `1h`, `30d`."""
-    match = re.fullmatch(r"([0-9]{1,6})([smhd])", value)
-    result = timedelta(**{DURATION_UNITS[match[2]]: int(match[1])}) if match else timedelta()
-    if not timedelta() < result <= MAX_DURATION:
-        raise ValueError("a duration such as 90s, 15m, 1h or 30d, at most a hundred years")
+    """`90s`, `15m`, `1h`, `30d`, and any duration of Go: `1m30s`, `500ms`, `1.5h`."""
+    result = _sum_duration(value)
+    if not result:
+        raise ValueError("a duration such as 90s, 1m30s, 15m, 1h or 30d, at most a hundred years")
     return result
+
+
+def parse_duration_or_zero(value: str) -> timedelta:
+    """A duration, or `0` in any unit or without one."""
+    result = _sum_duration("0s" if value == "0" else value)
+    if result is None:
+        raise ValueError("a duration such as 90s, 1m30s, 15m or 1h, at most a hundred years, or 0")
+    return result
+
+
+def _sum_duration(value: str) -> timedelta | None:
+    """The sum of the parts of a duration; None if it has none, other text, or is too long."""
+    parts = DURATION_PART.findall(value)
+    if not parts or "".join(number + unit for number, unit in parts) != value:
+        return None
+    seconds = sum(float(number) * DURATION_UNITS[unit] for number, unit in parts)
+    return timedelta(seconds=seconds) if seconds <= MAX_DURATION.total_seconds() else None
 
 
 def parse_duration_up_to_a_day(value: str) -> timedelta:

@@ -21,8 +21,10 @@ from shm.core.setting_types import (
     Network,
     parse_activation,
     parse_bool,
+    parse_count,
     parse_directory,
     parse_duration,
+    parse_duration_or_zero,
     parse_duration_up_to_a_day,
     parse_headers_size,
     parse_host,
@@ -306,95 +308,95 @@ class Settings:
     )
     ratelimit_register_requests: int = setting(
         "SHM_RATELIMIT_REGISTER_REQUESTS",
-        parse_positive_int,
+        parse_count,
         "120",
         "Register, activate and signed actions for each address and period. An office with 50 installs "
         "behind one address registers and activates them at once.",
     )
     ratelimit_register_period: timedelta = setting(
         "SHM_RATELIMIT_REGISTER_PERIOD",
-        parse_duration,
+        parse_duration_or_zero,
         "1m",
         "The period of these requests. The budget refills steadily and not at the period's end.",
     )
     ratelimit_register_burst: int = setting(
         "SHM_RATELIMIT_REGISTER_BURST",
-        parse_positive_int,
+        parse_count,
         "120",
         "How many of these requests may arrive at the same moment.",
     )
     ratelimit_snapshot_requests: int = setting(
         "SHM_RATELIMIT_SNAPSHOT_REQUESTS",
-        parse_positive_int,
+        parse_count,
         "1",
         "New snapshots for each install and period. One a minute is the shortest interval of the clients. "
         "Repeated snapshots do not count.",
     )
     ratelimit_snapshot_period: timedelta = setting(
         "SHM_RATELIMIT_SNAPSHOT_PERIOD",
-        parse_duration,
+        parse_duration_or_zero,
         "1m",
         "The period of these snapshots. The budget refills steadily and not at the period's end.",
     )
     ratelimit_snapshot_burst: int = setting(
         "SHM_RATELIMIT_SNAPSHOT_BURST",
-        parse_positive_int,
+        parse_count,
         "5",
         "How many of them may arrive at the same moment. An install that restarts a few times stays below it.",
     )
     ratelimit_failed_requests: int = setting(
         "SHM_RATELIMIT_FAILED_REQUESTS",
-        parse_positive_int,
+        parse_count,
         "600",
         "Snapshots with a bad signature, of an unknown instance, or repeated, for each address and period. Beyond it "
         "they cost no transaction, and only known installs with a valid signature are accepted from the address.",
     )
     ratelimit_failed_period: timedelta = setting(
         "SHM_RATELIMIT_FAILED_PERIOD",
-        parse_duration,
+        parse_duration_or_zero,
         "1m",
         "The period of these requests. The budget refills steadily and not at the period's end.",
     )
     ratelimit_failed_burst: int = setting(
         "SHM_RATELIMIT_FAILED_BURST",
-        parse_positive_int,
+        parse_count,
         "600",
         "How many of them may arrive at the same moment, for example from a fleet that repeats itself after an outage.",
     )
     ratelimit_admin_requests: int = setting(
         "SHM_RATELIMIT_ADMIN_REQUESTS",
-        parse_positive_int,
+        parse_count,
         "600",
         "Requests for each API token and period. A console that scrolls and a few scripts stay below it.",
     )
     ratelimit_admin_period: timedelta = setting(
         "SHM_RATELIMIT_ADMIN_PERIOD",
-        parse_duration,
+        parse_duration_or_zero,
         "1m",
         "The period of these requests. The budget refills steadily and not at the period's end.",
     )
     ratelimit_admin_burst: int = setting(
         "SHM_RATELIMIT_ADMIN_BURST",
-        parse_positive_int,
+        parse_count,
         "200",
         "How many of them may arrive at the same moment, for example from consoles that reconnect after a restart.",
     )
     ratelimit_bruteforce_threshold: int = setting(
         "SHM_RATELIMIT_BRUTEFORCE_THRESHOLD",
-        parse_positive_int,
+        parse_count,
         "5",
         "Different invalid tokens from one address before the address is banned.",
     )
     ratelimit_bruteforce_ban: timedelta = setting(
         "SHM_RATELIMIT_BRUTEFORCE_BAN",
-        parse_duration,
+        parse_duration_or_zero,
         "15m",
         "Length of that ban. It makes guessing slow and cheap for the server. Valid tokens continue to work from "
         "the address.",
     )
     ratelimit_cleanup_interval: timedelta = setting(
         "SHM_RATELIMIT_CLEANUP_INTERVAL",
-        parse_duration,
+        parse_duration_or_zero,
         "10m",
         "How often full budgets and ended bans are removed from memory.",
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import nacl.bindings
 import nacl.exceptions
 
-from shm.core.errors import BadRequest, Unauthorized
+from shm.core.errors import BadRequest, Forbidden, Unauthorized
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 PUBLIC_KEY = re.compile(r"[0-9a-f]{64}")
@@ -34,22 +34,25 @@ class SignedBody:
 
 
 def parse_signature_headers(instance_id: str | None, signature: str | None) -> SignatureHeaders:
-    """Parses `X-Instance-ID` and `X-Signature`. Raises Unauthorized."""
+    """Parses `X-Instance-ID` and `X-Signature`. Raises Unauthorized for a missing one, Forbidden for an invalid one."""
     if not instance_id:
         raise Unauthorized("missing_instance_id", "The header X-Instance-ID is missing.")
     if not UUID.fullmatch(instance_id.lower()):
-        raise Unauthorized("bad_instance_id", "The header X-Instance-ID is not a UUID.")
+        raise Forbidden("bad_instance_id", "The header X-Instance-ID is not a UUID.")
     return SignatureHeaders(instance_id.lower(), _parse_signature("X-Signature", signature))
 
 
 def verify_body(headers: SignatureHeaders, public_key: bytes, body: bytes) -> SignedBody:
-    """Verifies a signature over the exact bytes of a body. Raises Unauthorized."""
+    """Verifies a signature over the exact bytes of a body. Raises Forbidden."""
     _verify_signature("X-Signature", headers.signature, public_key, body)
     return SignedBody(headers.instance_id, public_key, body)
 
 
 def verify_new_key(headers: SignatureHeaders, new_key: bytes, body: bytes, new_signature: str | None) -> SignedBody:
-    """Verifies `X-New-Signature`, the signature of a rotation by its new key. Raises Unauthorized."""
+    """Verifies `X-New-Signature`, the signature of a rotation by its new key.
+
+    Raises Unauthorized if it is missing, Forbidden if it is invalid.
+    """
     signature = _parse_signature("X-New-Signature", new_signature)
     _verify_signature("X-New-Signature", signature, new_key, body)
     return SignedBody(headers.instance_id, new_key, body)
@@ -74,7 +77,7 @@ def _parse_signature(header: str, digits: str | None) -> bytes:
     if not digits:
         raise Unauthorized("missing_signature", f"The header {header} is missing.")
     if not SIGNATURE.fullmatch(digits.lower()):
-        raise Unauthorized("bad_signature", f"The header {header} is not 128 hex digits, an Ed25519 signature.")
+        raise Forbidden("bad_signature", f"The header {header} is not 128 hex digits, an Ed25519 signature.")
     return bytes.fromhex(digits)
 
 
@@ -82,6 +85,6 @@ def _verify_signature(header: str, signature: bytes, public_key: bytes, body: by
     try:
         nacl.bindings.crypto_sign_open(signature + body, public_key)
     except nacl.exceptions.BadSignatureError:
-        raise Unauthorized(
+        raise Forbidden(
             "bad_signature", f"The signature is invalid: {header} must be made over the exact bytes of the body."
         ) from None

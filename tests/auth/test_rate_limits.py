@@ -62,6 +62,35 @@ def test_a_bucket_refills_steadily(requests: int, burst: int, steps: list[tuple[
             tokens -= 1
 
 
+@pytest.mark.parametrize(("requests", "period_s", "burst", "granted"), [(1, 0, 2, 9), (0, 60, 2, 2), (5, 60, 0, 0)])
+def test_a_zero_means_what_it_means_in_the_original(requests: int, period_s: int, burst: int, granted: int) -> None:
+    clock = Clock()
+    limit: TokenBucket[str] = TokenBucket(requests, period_s, burst, clock)
+    count = 0
+    for _ in range(9):
+        clock.now += 3_600
+        if limit.peek("key").retry_after_s == 0:
+            limit.take("key").headers()
+            count += 1
+    assert count == granted
+    assert int(limit.peek("key").headers()["X-RateLimit-Remaining"]) == (burst if period_s == 0 else 0)
+
+
+async def test_zeros_of_bans_and_of_the_cleanup_are_read() -> None:
+    clock = Clock()
+    limiter = RateLimiter(Settings.load({"SHM_RATELIMIT_BRUTEFORCE_BAN": "0"}), clock)
+    strict = RateLimiter(
+        Settings.load({"SHM_RATELIMIT_BRUTEFORCE_THRESHOLD": "0", "SHM_RATELIMIT_CLEANUP_INTERVAL": "0s"}), clock
+    )
+    address = limiter.hash_address("192.0.2.7", [])
+    for number in range(9):
+        limiter.record_attempt(address, bytes([number]), succeeded=False)
+    assert limiter.find_ban(address, b"other") is None
+    strict.record_attempt(address, b"bad", succeeded=False)
+    assert strict.find_ban(address, b"other") is not None
+    await strict.run()
+
+
 def test_a_full_bucket_is_removed() -> None:
     clock = Clock()
     limit: TokenBucket[int] = TokenBucket(1, 60, 2, clock)
@@ -152,7 +181,7 @@ def test_only_an_install_itself_consumes_its_budget(limited_server: ServerProces
     assert victim.post("/v1/snapshot", recorded, headers).status_code == 202
     attacker = Install(limited_server.url, instance_id=victim.instance_id)
     for number in range(20):
-        assert problem(attacker.snapshot({"n": number})) == (401, "bad_signature")
+        assert problem(attacker.snapshot({"n": number})) == (403, "bad_signature")
         assert victim.post("/v1/snapshot", recorded, headers).status_code == 202  # a replay
         assert problem(victim.snapshot("nonsense")) == (400, "bad_field")
     responses = [victim.snapshot({"n": number}).status_code for number in range(4)]
@@ -242,7 +271,7 @@ def test_bad_snapshots_over_the_budget_of_an_address_cost_no_transaction(
     unknown = Install(server.url)
     assert [problem(unknown.snapshot({"n": 1})) for _ in range(2)] == [(403, "unknown_instance")] * 2
     forger = Install(server.url, instance_id=honest.instance_id)
-    assert [problem(forger.snapshot({"n": 1})) for _ in range(2)] == [(401, "bad_signature")] * 2
+    assert [problem(forger.snapshot({"n": 1})) for _ in range(2)] == [(403, "bad_signature")] * 2
 
     def transactions() -> int:
         time.sleep(1.5)  # PostgreSQL reports them with a delay of up to a second
@@ -254,7 +283,7 @@ def test_bad_snapshots_over_the_budget_of_an_address_cost_no_transaction(
     for _ in range(100):
         assert problem(unknown.snapshot({"n": 2})) == (429, "rate_limited")
         assert problem(honest.post("/v1/snapshot", body, honest.signed(body))) == (429, "rate_limited")
-        assert problem(forger.snapshot({"n": 1})) == (401, "bad_signature")
+        assert problem(forger.snapshot({"n": 1})) == (403, "bad_signature")
     assert transactions() - before < 200  # of the server's own work, and not of 300 requests
     assert honest.snapshot({"n": 2}).status_code == 202
 
@@ -301,16 +330,16 @@ def test_beyond_the_limit_of_new_installs_approval_is_required(serve: Callable[.
     Install(server.url).enroll({"n": 1})
     third = Install(server.url)
     assert third.register().status_code == 201
-    assert third.activate().json() == {"status": "pending"}
+    assert third.activate().json()["status"] == "pending"
     assert problem(third.snapshot({"n": 1})) == (403, "not_approved")
     stats = server.get("stats").json()
     assert (stats["activation"], stats["pending_instances"], stats["unproven_instances"]) == ("manual", 1, 1)
     wait_for(lambda: sample_value(scrape(server), "shm_installs_pending") == 1, "the gauge")
-    assert third.activate().json() == {"status": "pending"}
+    assert third.activate().json()["status"] == "pending"
     approve = f"{server.url}/api/v1/admin/instances/{third.instance_id}/approve"
     assert plain_http.post(approve, headers=server.headers).status_code == 200
     assert third.snapshot({"n": 1}).status_code == 202
-    assert third.activate().json() == {"status": "active"}
+    assert third.activate().json()["status"] == "active"
     assert server.get("stats").json()["active_instances"] == 3
 
 
@@ -321,7 +350,7 @@ def test_beyond_the_limit_of_new_applications_approval_is_required(serve: Callab
     Install(server.url, app_name="Kiosk").enroll({"n": 1})
     third = Install(server.url, app_name="Third")
     assert third.register().status_code == 201
-    assert third.activate().json() == {"status": "pending"}
+    assert third.activate().json()["status"] == "pending"
     assert problem(third.snapshot({"n": 1})) == (403, "not_approved")
     assert server.get("stats").json()["pending_instances"] == 1
     Install(server.url, app_name="Ledger").enroll({"n": 2})  # a known application has no such limit
@@ -329,7 +358,7 @@ def test_beyond_the_limit_of_new_applications_approval_is_required(serve: Callab
         first.app_name = f"Invented {number}"
         assert first.register().status_code == 200
         if number == 1:
-            assert first.activate().json() == {"status": "active"}
+            assert first.activate().json()["status"] == "active"
         assert first.snapshot({"n": 10 + number}).status_code == 202  # also as the first signed request
         shown = server.get(f"instances/{first.instance_id}").json()
         assert (shown["app_slug"], shown["app_name"], shown["metrics"]) == ("ledger", "Ledger", {"n": 10 + number})

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from shm.core.errors import ConfigurationError
+from shm.core.setting_types import parse_duration, parse_duration_or_zero, parse_positive_int
 from shm.core.settings import Settings, add_flags, setting_specs
 
 OPERATING_GUIDE = Path(__file__).parent.parent.parent / "docs" / "operating.md"
@@ -45,6 +46,34 @@ def test_the_originals_variable_precedes_database_url() -> None:
 def test_an_invalid_value_is_refused_with_its_variable(name: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=name):
         Settings.load({name: value})
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("1m30s", 90), ("500ms", 0.5), ("1h15m30.918s", 4530.918), ("1.5h", 5400), ("250us", 0.00025), ("2d", 172800)],
+)
+def test_durations_of_go_are_read(text: str, seconds: float) -> None:
+    settings = Settings.load({"SHM_RATELIMIT_ADMIN_PERIOD": text, "SHM_BODY_TIMEOUT": text})
+    assert settings.ratelimit_admin_period == settings.body_timeout == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("text", ["1m 30s", "m", "1", "-1s", "+1s", "1.s.", "s1", "1e3s", "99999999h", ""])
+def test_other_durations_are_refused(text: str) -> None:
+    for parse in (parse_duration, parse_duration_or_zero):
+        with pytest.raises(ValueError, match="a duration such as"):
+            parse(text)
+
+
+def test_only_rate_limits_may_be_zero() -> None:
+    limits = {name for name in setting_specs() if name.startswith("ratelimit_") and name != "ratelimit_enabled"}
+    for name, spec in setting_specs().items():
+        if name in limits:
+            assert not spec.parse("0"), name
+        elif spec.parse in (parse_duration, parse_positive_int):
+            with pytest.raises(
+                ValueError, match="a whole number above zero" if spec.parse is parse_positive_int else "a duration"
+            ):
+                spec.parse("0")
 
 
 def test_an_unknown_variable_is_refused_with_the_most_similar_one() -> None:

@@ -99,7 +99,7 @@ def test_hundreds_of_enrolments_at_once_get_their_own_answers(
         staged = select_column(database, "SELECT staged ->> 'app_version' FROM instances WHERE staged IS NOT NULL")
         assert Counter(staged) == {"1.4.2": SOME, "2.0": SOME}
 
-        active, forged, stamp = (200, None), (401, "bad_signature"), datetime.now(UTC).isoformat()
+        active, forged, stamp = (200, None), (403, "bad_signature"), datetime.now(UTC).isoformat()
         timed = b'{"action":"activate","timestamp":"%s"}' % stamp.encode()  # the same bytes for all of them
         unknown = [Install(server.url) for _ in range(SOME)]
         answers = send_at_once(

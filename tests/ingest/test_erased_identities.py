@@ -128,7 +128,7 @@ def test_an_unconfirmed_id_is_taken_over_by_its_owner(server: ServerProcess) -> 
     thief.instance_id = owner.instance_id
     assert thief.register().status_code == 201
     assert owner.register().status_code == 201
-    assert thief.activate().status_code == 401
+    assert problem(thief.activate()) == (403, "bad_signature")
     assert owner.activate().status_code == 200
     assert problem(thief.register()) == (409, "key_conflict")
     assert instances_by_id(server)[owner.instance_id]["app_slug"] == "ledger"
@@ -141,7 +141,7 @@ def test_a_confirmed_or_approved_id_is_not_taken_over(serve: Callable[..., Serve
     thief.instance_id = owner.instance_id
     assert owner.register().status_code == 201
     if status == "pending":
-        assert owner.activate().json() == {"status": "pending"}
+        assert owner.activate().json()["status"] == "pending"
     else:
         url = f"{server.url}/api/v1/admin/instances/{owner.instance_id}/approve"
         plain_http.post(url, headers=server.headers).raise_for_status()

@@ -31,7 +31,7 @@ def test_each_signature_is_that_of_its_key_over_its_body() -> None:
     for request in documented["requests"]:
         signatures = {key.sign(request["body"].encode()).signature.hex() for key in keys}
         for name in {"X-Signature", "X-New-Signature"} & request["headers"].keys():
-            assert (request["headers"][name] in signatures) == (request["status"] != 401)
+            assert (request["headers"][name] in signatures) == (request["status"] != 403)
 
 
 def test_the_requests_in_order_get_the_documented_responses(serve: Callable[..., ServerProcess]) -> None:

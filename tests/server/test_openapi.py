@@ -142,7 +142,7 @@ def test_responses_to_installs_conform_to_the_document(seeded: Seeded) -> None:
     check_response(install.post("/v1/snapshots", backlog, install.signed(backlog)), "/v1/snapshots", 202)
     check_response(act("disclose"), "/v1/disclose", 200)
     check_response(act("rotate", new_public_key=new.verify_key.encode().hex()), "/v1/rotate", 200)
-    check_response(act("erase"), "/v1/erase", 401)
+    check_response(act("erase"), "/v1/erase", 403)
     install.key = new
     check_response(act("erase"), "/v1/erase", 200)
     check_response(act("erase"), "/v1/erase", 403)

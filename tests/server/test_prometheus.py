@@ -106,7 +106,7 @@ def test_refusals_are_counted_by_code(server: ServerProcess) -> None:
         ("headers_too_large", 1),
     ]:
         assert deltas.by("shm_refusals_total", code=code) == count, code
-    assert deltas.by("shm_requests_total", handler="snapshot", status="401") == 2
+    assert deltas.by("shm_requests_total", handler="snapshot", status="403") == 2
     assert deltas.by("shm_requests_total", handler="snapshot", status="413") == 1
     assert deltas.by("shm_requests_total", handler="http", status="400") == 1
     assert deltas.by("shm_requests_total", handler="http", status="431") == 1

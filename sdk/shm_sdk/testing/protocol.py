@@ -131,7 +131,7 @@ class Protocol:
         if not instance_id:
             raise Refusal(401, "missing_instance_id")
         if not UUID.fullmatch(instance_id):
-            raise Refusal(401, "bad_instance_id")
+            raise Refusal(403, "bad_instance_id")
         _parse_signature(headers)
         install = self.installs.get(instance_id)
         if install is None:
@@ -144,7 +144,9 @@ class Protocol:
         if "timestamp" in document:
             self._check_timestamp(document, MAX_CLOCK_SKEW)
         install.is_active = self.approves
-        return 200, {"status": "active" if install.is_active else "pending"}
+        if install.is_active:
+            return 200, {"status": "active", "message": "Instance activated successfully"}
+        return 200, {"status": "pending", "message": "The instance waits for approval"}
 
     def _store(self, install: Install, document: Document) -> tuple[int, Document]:
         snapshot = self._parse_snapshot(document)
@@ -251,7 +253,7 @@ def _parse_signature(headers: Mapping[str, str]) -> bytes:
     if not digits:
         raise Refusal(401, "missing_signature")
     if not SIGNATURE.fullmatch(digits.lower()):
-        raise Refusal(401, "bad_signature")
+        raise Refusal(403, "bad_signature")
     return bytes.fromhex(digits)
 
 
@@ -261,7 +263,7 @@ def _verify(headers: Mapping[str, str], public_key: str, body: bytes) -> None:
     try:
         VerifyKey(bytes.fromhex(public_key)).verify(body, _parse_signature(headers))
     except BadSignatureError:
-        raise Refusal(401, "bad_signature") from None
+        raise Refusal(403, "bad_signature") from None
 
 
 def _parse_timestamp(value: object) -> datetime:

@@ -27,9 +27,16 @@ class StatusMessage(msgspec.Struct):
 
 
 class ActivationStatus(msgspec.Struct):
-    """Whether the instance is active or waits for approval."""
+    """Whether the instance is active or waits for approval. `message` says the same to people."""
 
     status: Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["pending", "active"]})]
+    message: str
+
+
+ACTIVATION_MESSAGES = {
+    "active": "Instance activated successfully",  # as in the original
+    "pending": "The instance waits for approval",
+}
 
 
 class MemberResult(msgspec.Struct, omit_defaults=True):
@@ -92,7 +99,7 @@ async def activate(services: Services, request: Request) -> Response:
     signed_at = payloads.parse_activation(signed, services.database.clock.now(), services.settings)
     action = None if signed_at is None else signed.body
     status = await services.registry.confirm_key(signed.instance_id, signed.public_key, signed_at, action)
-    return Response(encode(ActivationStatus(status)))
+    return Response(encode(ActivationStatus(status, ACTIVATION_MESSAGES[status])))
 
 
 async def snapshot(services: Services, request: Request) -> Response:
@@ -239,7 +246,7 @@ async def _verify(services: Services, request: Request) -> SignedBody:
     key = await services.registry.public_key(headers.instance_id)
     try:
         return signatures.verify_body(headers, key, request.body)
-    except Unauthorized:
+    except Forbidden:
         newest_key = await services.registry.public_key(headers.instance_id, refresh=True)
         if newest_key == key:
             raise

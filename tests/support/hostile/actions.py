@@ -13,7 +13,7 @@ from tests.support.installs import Install
 
 NEW_KEY = SigningKey.generate()
 BAD_KEY: Verdict = (400, "bad_public_key")
-BAD_SIGNATURE: Verdict = (401, "bad_signature")
+BAD_SIGNATURE: Verdict = (403, "bad_signature")
 
 
 def body(install: Install, name: str, **changes: Any) -> bytes:

@@ -101,7 +101,7 @@ REGISTRATIONS: dict[str, tuple[dict[str, Any], Verdict]] = {
 }
 
 MISSING: Verdict = (401, "missing_signature")
-BAD: Verdict = (401, "bad_signature")
+BAD: Verdict = (403, "bad_signature")
 CORRUPT_SIGNATURES: dict[str, tuple[Callable[[bytes], str], Verdict]] = {
     "in upper case": (lambda signature: signature.hex().upper(), STORED),
     "with S beyond the group's order": (lambda signature: beyond_the_order(signature).hex(), BAD),
@@ -126,13 +126,13 @@ CORRUPT_SIGNATURES: dict[str, tuple[Callable[[bytes], str], Verdict]] = {
 IDS: dict[str, tuple[Callable[[str], str], Verdict]] = {
     "in upper case": (str.upper, STORED),
     "that is empty": (lambda instance_id: "", (401, "missing_instance_id")),
-    "without dashes": (lambda instance_id: instance_id.replace("-", ""), (401, "bad_instance_id")),
-    "of one digit too many": (lambda instance_id: instance_id + "0", (401, "bad_instance_id")),
-    "of bytes that are not text": (lambda instance_id: "\xff\xfe\x80", (401, "bad_instance_id")),
-    "that looks like SQL": (lambda instance_id: "' OR 1=1 --", (401, "bad_instance_id")),
+    "without dashes": (lambda instance_id: instance_id.replace("-", ""), (403, "bad_instance_id")),
+    "of one digit too many": (lambda instance_id: instance_id + "0", (403, "bad_instance_id")),
+    "of bytes that are not text": (lambda instance_id: "\xff\xfe\x80", (403, "bad_instance_id")),
+    "that looks like SQL": (lambda instance_id: "' OR 1=1 --", (403, "bad_instance_id")),
     "given twice": (
         lambda instance_id: f"{instance_id}\r\nX-Instance-ID: {instance_id}",
-        (401, "bad_instance_id"),
+        (403, "bad_instance_id"),
     ),
     "of an unknown instance": (lambda instance_id: "c77af682-9aa4-412e-904a-c307d3a8a9c2", (403, "unknown_instance")),
 }
