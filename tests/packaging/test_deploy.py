@@ -1,0 +1,224 @@
+"""The examples in `deploy/`: a real nginx and a real Caddy pass everything on and write no address of a client."""
+
+import asyncio
+import re
+import shutil
+import ssl
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import trustme
+import yaml
+from tornado.httpclient import HTTPRequest
+from tornado.websocket import websocket_connect
+
+from shm.core.instruments import METRICS
+from shm.core.settings import Settings
+from tests.support.clusters import wait_for
+from tests.support.databases import fresh_database
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess, free_port
+from tests.support.subscriber import Subscriber
+
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+PROXIES = {"nginx": "nginx.conf", "caddy": "Caddyfile"}
+CLIENT_ADDRESS = "127.0.0.9"
+PATH_PREFIX = "/shm"
+MAX_EXPOSURE = 2.0  # of 10, as systemd-analyze rates a unit
+ALERTS = yaml.safe_load((DEPLOY / "prometheus-alerts.yml").read_text())
+
+
+class Proxy:
+    """A proxy with one of the examples, except that ports, certificates and the paths of its files are the test's."""
+
+    def __init__(self, program: str, upstream: int, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"https://localhost:{self.port}"
+        authority = trustme.CA()
+        certificate = authority.issue_cert("localhost")
+        certificate.private_key_pem.write_to_path(str(folder / "key.pem"))
+        for number, part in enumerate(certificate.cert_chain_pems):
+            part.write_to_path(str(folder / "chain.pem"), append=number > 0)
+        self.tls = ssl.create_default_context()
+        authority.configure_trust(self.tls)
+        getattr(self, f"_configure_{program}")(upstream)
+
+    def _write(self, name: str, changes: dict[str, str]) -> Path:
+        text = (DEPLOY / name).read_text()
+        for old, new in changes.items():
+            assert old in text
+            text = text.replace(old, new)
+        (self.folder / name).write_text(text)
+        return self.folder / name
+
+    def _configure_nginx(self, upstream: int) -> None:
+        changes = {
+            "listen 443": f"listen 127.0.0.1:{self.port}",
+            "        listen [::]:443 ssl;\n": "",
+            "/etc/ssl/shm/fullchain.pem": f"{self.folder}/chain.pem",
+            "/etc/ssl/shm/privkey.pem": f"{self.folder}/key.pem",
+            "127.0.0.1:8080": f"127.0.0.1:{upstream}",
+            "/var/log/nginx": str(self.folder),
+            "/run/nginx.pid": f"{self.folder}/nginx.pid",
+            "worker_processes auto;": "worker_processes 1; daemon off;",
+        }
+        configuration = self._write("nginx.conf", changes)
+        self.command = ["nginx", "-p", str(self.folder), "-e", "stderr", "-c", str(configuration)]
+
+    def _configure_caddy(self, upstream: int) -> None:
+        changes = {
+            "admin off": "admin off\n\tauto_https disable_redirects",
+            "metrics.example.com {": f"{self.url} {{\n\ttls {self.folder}/chain.pem {self.folder}/key.pem",
+            "127.0.0.1:8080": f"127.0.0.1:{upstream}",
+        }
+        configuration = self._write("Caddyfile", changes)
+        self.command = ["caddy", "run", "--adapter", "caddyfile", "--config", str(configuration)]
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Runs it. Its output goes into its folder, with its other logs."""
+        with (self.folder / "output").open("wb") as output:
+            environment = {"HOME": str(self.folder), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+            process = subprocess.Popen(self.command, stdout=output, stderr=output, env=environment)
+            try:
+                wait_for(lambda: process.poll() is not None or self._answers(), "the proxy")
+                assert process.poll() is None, (self.folder / "output").read_text()
+                yield
+            finally:
+                process.terminate()
+                process.wait(20)
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.get("/api/v1/healthcheck").status_code)
+        except httpx.TransportError:
+            return False
+
+    def get(self, path: str, **headers: str) -> httpx.Response:
+        """GET through the proxy, from an address that no other test uses."""
+        transport = httpx.HTTPTransport(verify=self.tls, local_address=CLIENT_ADDRESS)
+        with httpx.Client(transport=transport, timeout=30) as client:
+            return client.get(f"{self.url}{path}", headers=headers)
+
+    def post(self, path: str, body: bytes, headers: dict[str, str]) -> httpx.Response:
+        """POST through the proxy."""
+        return httpx.post(f"{self.url}{path}", content=body, headers=headers, verify=self.tls, timeout=30)
+
+    def written(self) -> str:
+        """All that it has written, without its configuration."""
+        names = {"output", "shm.log"}
+        return "".join(path.read_text() for path in self.folder.rglob("*") if path.name in names)
+
+
+@pytest.fixture(scope="module")
+def upstream(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server that trusts proxies on this machine."""
+    with fresh_database(postgres) as dsn:
+        environment = {"SHM_DB_DSN": dsn, "SHM_TRUSTED_PROXIES": "127.0.0.1"}
+        server = ServerProcess(tmp_path_factory.mktemp("upstream") / "data", environment)
+        server.start()
+        yield server
+        server.terminate()
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(program, marks=pytest.mark.skipif(not shutil.which(program), reason=f"{program} is not installed"))
+        for program in PROXIES
+    ]
+)
+def proxy(request: pytest.FixtureRequest, upstream: ServerProcess, tmp_path: Path) -> Iterator[Proxy]:
+    """A running proxy in front of the server."""
+    tmp_path.chmod(0o755)
+    proxy = Proxy(request.param, upstream.port, tmp_path)
+    with proxy.running():
+        yield proxy
+
+
+@pytest.mark.parametrize("prefix", ["", PATH_PREFIX])
+async def test_installs_readers_and_feeds_pass_a_proxy(upstream: ServerProcess, proxy: Proxy, prefix: str) -> None:
+    install = Install(upstream.url)
+    headers = {"Content-Type": "application/json"}
+    activation = b'{"action":"activate"}'
+    snapshot = install.snapshot_body({"orders": 5})
+    authorized = HTTPRequest(
+        f"{proxy.url.replace('https', 'wss')}{prefix}/api/v1/admin/feed",
+        headers=upstream.headers,
+        ssl_options=proxy.tls,
+    )
+    socket = await websocket_connect(authorized)
+    feed = Subscriber(socket)
+    await feed.until("hello")
+    statuses = [
+        (await asyncio.to_thread(proxy.post, f"{prefix}{path}", body, sent)).status_code
+        for path, body, sent in [
+            ("/v1/register", install.registration(), headers),
+            ("/v1/activate", activation, install.signed(activation)),
+            ("/v1/snapshot", snapshot, install.signed(snapshot)),
+        ]
+    ]
+    assert statuses == [201, 200, 202]
+    while install.instance_id not in feed.instances:
+        await feed.message()
+    socket.close()
+    page = await asyncio.to_thread(proxy.get, f"{prefix}/api/v1/admin/instances?limit=1", **upstream.headers)
+    assert page.status_code == 200
+    if next_page := page.links.get("next"):
+        following = str(page.url.join(next_page["url"])).removeprefix(proxy.url)
+        assert (await asyncio.to_thread(proxy.get, following, **upstream.headers)).status_code == 200
+    assert "is ignored" not in upstream.log  # the warning about an X-Forwarded-For of an unknown proxy
+
+
+def test_a_proxy_refuses_what_the_server_does_not_serve(proxy: Proxy) -> None:
+    for path in ("/", "/metrics", "/elsewhere"):
+        assert proxy.get(path).status_code == 404, path
+    assert proxy.post("/v1/snapshot", b"x" * (Settings().max_backlog_body * 2), {}).status_code == 413
+
+
+def test_a_proxy_writes_no_address_of_a_client(
+    request: pytest.FixtureRequest, proxy: Proxy, upstream: ServerProcess
+) -> None:
+    assert proxy.get("/api/v1/healthcheck").status_code == 200
+    assert proxy.get("/nowhere").status_code == 404
+    upstream.terminate()
+    try:
+        assert proxy.get("/api/v1/healthcheck").status_code == 502
+    finally:
+        upstream.start()
+    assert CLIENT_ADDRESS not in proxy.written()
+    if request.node.callspec.params["proxy"] == "nginx":
+        assert "502 GET /api/v1/healthcheck" in proxy.written()
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
+def test_the_systemd_unit_has_a_sandbox() -> None:
+    command = ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(DEPLOY / "shm.service")]
+    rating = re.search(r"exposure level for shm\.service: ([\d.]+)", subprocess.check_output(command, text=True))
+    assert rating is not None
+    assert float(rating[1]) < MAX_EXPOSURE
+
+
+def test_alerts_refer_to_existing_metrics() -> None:
+    known = {"shm_build_info"} | {
+        f"{metric.name}{suffix}"
+        for metric in METRICS
+        for suffix in {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}[metric.kind]
+    }
+    rules = [rule for group in ALERTS["groups"] for rule in group["rules"]]
+    assert len({rule["alert"] for rule in rules}) == len(rules) > 5
+    for rule in rules:
+        names = set(re.findall(r"\bshm_\w+", rule["expr"]))
+        assert names, rule["alert"]
+        assert names <= known, rule["alert"]
+        assert rule["annotations"]["summary"]
+        assert rule["annotations"]["description"]
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
+def test_prometheus_accepts_the_alerts() -> None:
+    subprocess.run(["promtool", "check", "rules", str(DEPLOY / "prometheus-alerts.yml")], check=True)
