@@ -55,33 +55,33 @@ def value(database: str, sql: str, *parameters: object) -> Any:
 
 
 @pytest.mark.parametrize("is_by_admin", [False, True])
-def test_requests_signed_before_an_erasure_bring_nothing_back(server: ServerProcess, is_by_admin: bool) -> None:
-    install = Install(server.url).enroll({"n": 1})
+def test_requests_signed_before_an_erasure_bring_nothing_back(shared_server: ServerProcess, is_by_admin: bool) -> None:
+    install = Install(shared_server.url).enroll({"n": 1})
     sent = install.snapshot_body({"n": 1}, datetime.now(UTC) - timedelta(minutes=1))
     if is_by_admin:
-        delete(server, install)
+        delete(shared_server, install)
     else:
         assert act(install, "erase").status_code == 200
     assert install.register().status_code == 201
     assert problem(install.activate()) == (403, "signed_before_erasure")
     assert problem(install.post("/v1/snapshot", sent, install.signed(sent))) == (400, "signed_before_erasure")
-    (left,) = instances_by_id(server).values()
+    left = shared_server.get(f"instances/{install.instance_id}").json()
     assert (left["status"], left["metrics"], left["last_seen_at"]) == ("pending", {}, None)
 
 
-def test_a_withheld_request_with_a_later_time_is_accepted_after_a_deletion(server: ServerProcess) -> None:
+def test_a_withheld_request_with_a_later_time_is_accepted_after_a_deletion(shared_server: ServerProcess) -> None:
     """Its time is the only sign of when it was signed. SHM_MAX_CLOCK_SKEW limits how much later it may be."""
-    install = Install(server.url).enroll({"n": 1})
+    install = Install(shared_server.url).enroll({"n": 1})
     withheld = install.snapshot_body({"n": 1}, datetime.now(UTC) + timedelta(minutes=3))
     too_late = install.snapshot_body({"n": 1}, datetime.now(UTC) + timedelta(minutes=6))
-    delete(server, install)
+    delete(shared_server, install)
     assert install.register().status_code == 201
     assert problem(install.post("/v1/snapshot", too_late, install.signed(too_late))) == (400, "timestamp_ahead")
     assert install.post("/v1/snapshot", withheld, install.signed(withheld)).status_code == 202
 
 
-def test_each_old_member_of_a_backlog_is_refused_after_an_erasure(server: ServerProcess) -> None:
-    install = Install(server.url).enroll({"n": 1})
+def test_each_old_member_of_a_backlog_is_refused_after_an_erasure(shared_server: ServerProcess) -> None:
+    install = Install(shared_server.url).enroll({"n": 1})
     old = {"timestamp": (datetime.now(UTC) - timedelta(minutes=1)).isoformat(), "metrics": {"n": 2}}
     assert act(install, "erase").status_code == 200
     assert install.register().status_code == 201
@@ -95,15 +95,15 @@ def test_each_old_member_of_a_backlog_is_refused_after_an_erasure(server: Server
     ]
 
 
-def test_an_erased_install_returns_with_a_newer_snapshot(server: ServerProcess, database: str) -> None:
-    install = Install(server.url).enroll({"n": 1})
+def test_an_erased_install_returns_with_a_newer_snapshot(shared_server: ServerProcess) -> None:
+    install = Install(shared_server.url).enroll({"n": 1})
     erase = action(install, "erase")
     assert install.post("/v1/erase", erase, install.signed(erase)).status_code == 200
     assert install.register().status_code == 201
     assert install.snapshot({"n": 2}).status_code == 202
     assert install.activate().status_code == 403  # the constant body proves nothing about when it was signed
     assert problem(install.post("/v1/erase", erase, install.signed(erase))) == (403, "unknown_instance")
-    assert instances_by_id(server)[install.instance_id]["metrics"] == {"n": 2}
+    assert shared_server.get(f"instances/{install.instance_id}").json()["metrics"] == {"n": 2}
     assert act(install, "erase").json()["snapshots"] == 1
 
 
@@ -123,15 +123,15 @@ def test_a_deleted_id_stays_with_its_key_while_its_hash_is_kept(
     assert thief.activate().status_code == 200
 
 
-def test_an_unconfirmed_id_is_taken_over_by_its_owner(server: ServerProcess) -> None:
-    owner, thief = Install(server.url), Install(server.url, app_name="Kiosk")
+def test_an_unconfirmed_id_is_taken_over_by_its_owner(shared_server: ServerProcess) -> None:
+    owner, thief = Install(shared_server.url), Install(shared_server.url, app_name="Kiosk")
     thief.instance_id = owner.instance_id
     assert thief.register().status_code == 201
     assert owner.register().status_code == 201
     assert problem(thief.activate()) == (403, "bad_signature")
     assert owner.activate().status_code == 200
     assert problem(thief.register()) == (409, "key_conflict")
-    assert instances_by_id(server)[owner.instance_id]["app_slug"] == "ledger"
+    assert shared_server.get(f"instances/{owner.instance_id}").json()["app_slug"] == "ledger"
 
 
 @pytest.mark.parametrize("status", ["pending", "active"])
