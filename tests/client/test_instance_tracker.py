@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 from shm_client import Instance, TooManyInstancesError, instance_tracker
 from shm_client.instance_tracker import EVICTION_SLACK, InstanceTracker
 
-many_examples = settings(deadline=None, max_examples=400)
-
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
@@ -234,16 +232,24 @@ steps: st.SearchStrategy[Callable[[ServerModel], Any]] = st.one_of(
 )
 
 
-@many_examples
-@given(st.lists(steps, min_size=8, max_size=60))
-def test_list_then_watch_ends_in_the_servers_state(history: list[Callable[[ServerModel], Any]]) -> None:
-    server = ServerModel()
-    server.begin_list()
-    for step in history:
-        step(server)
-    while server.next_name < len(NAMES) or server.page_in_flight is not None:
-        server.read_page()
-        server.deliver_page()
-    while server.send_message():
-        pass
-    assert server.subscriber.values == {name: value for name, (_, value) in server.states.items() if value is not None}
+@pytest.mark.parametrize(
+    "max_examples", [pytest.param(100, id="short"), pytest.param(2000, id="long", marks=pytest.mark.long)]
+)
+def test_list_then_watch_ends_in_the_servers_state(max_examples: int) -> None:
+    @settings(max_examples=max_examples, deadline=None)
+    @given(st.lists(steps, min_size=8, max_size=60))
+    def check_script(history: list[Callable[[ServerModel], Any]]) -> None:
+        server = ServerModel()
+        server.begin_list()
+        for step in history:
+            step(server)
+        while server.next_name < len(NAMES) or server.page_in_flight is not None:
+            server.read_page()
+            server.deliver_page()
+        while server.send_message():
+            pass
+        assert server.subscriber.values == {
+            name: value for name, (_, value) in server.states.items() if value is not None
+        }
+
+    check_script()

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shm.core.releases import version_rank
@@ -16,7 +16,7 @@ from shm_tui.model.filter import parse_filter
 from shm_tui.model.row import Row
 from shm_tui.model.row_store import EVICTION_SLACK, RowStore, changed_columns, last_seen_ts, numeric_keys
 from shm_tui.text.formatting import DAY, HOUR
-from tests.support.console_rows import CLOCK, instance, many_examples, row
+from tests.support.console_rows import CLOCK, instance, row
 
 SENT = metric_column("sent", "sent", True)
 
@@ -114,33 +114,39 @@ class Oracle:
         )
 
 
-@many_examples
-@given(st.lists(steps, min_size=8, max_size=60))
-def test_the_visible_rows_equal_a_full_filter_and_sort(script: list[Any]) -> None:
-    store, oracle = RowStore(), Oracle()
-    for kind, *arguments in script:
-        before = list(store.visible_ids)
-        match kind, arguments:
-            case "put", [item, highlight]:
-                store.put(item, highlight=highlight)
-                oracle.put(item)
-            case "remove", [name]:
-                store.remove(name)
-                oracle.remove(name)
-            case "flush", _:
-                if not store.is_paused:
-                    oracle.flush()
-                if not store.flush(CLOCK).order_changed:
-                    assert store.visible_ids == before
-            case "pause", [paused]:
-                store.is_paused = paused
-            case "sort", [column, descending]:
-                store.sort_column, store.is_descending = column, descending
-                store.rebuild_order(CLOCK)
-            case "filter", [text]:
-                store.filter = parse_filter(text, store.key_counts, {"1.4": version_rank("1.4")})
-                store.rebuild_order(CLOCK)
-        oracle.check(store, before)
+@pytest.mark.parametrize(
+    "max_examples", [pytest.param(100, id="short"), pytest.param(2000, id="long", marks=pytest.mark.long)]
+)
+def test_the_visible_rows_equal_a_full_filter_and_sort(max_examples: int) -> None:
+    @settings(max_examples=max_examples, deadline=None)
+    @given(st.lists(steps, min_size=8, max_size=60))
+    def check_script(script: list[Any]) -> None:
+        store, oracle = RowStore(), Oracle()
+        for kind, *arguments in script:
+            before = list(store.visible_ids)
+            match kind, arguments:
+                case "put", [item, highlight]:
+                    store.put(item, highlight=highlight)
+                    oracle.put(item)
+                case "remove", [name]:
+                    store.remove(name)
+                    oracle.remove(name)
+                case "flush", _:
+                    if not store.is_paused:
+                        oracle.flush()
+                    if not store.flush(CLOCK).order_changed:
+                        assert store.visible_ids == before
+                case "pause", [paused]:
+                    store.is_paused = paused
+                case "sort", [column, descending]:
+                    store.sort_column, store.is_descending = column, descending
+                    store.rebuild_order(CLOCK)
+                case "filter", [text]:
+                    store.filter = parse_filter(text, store.key_counts, {"1.4": version_rank("1.4")})
+                    store.rebuild_order(CLOCK)
+            oracle.check(store, before)
+
+    check_script()
 
 
 def test_rows_without_a_value_are_last_in_both_directions() -> None:

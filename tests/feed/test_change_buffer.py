@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shm.analytics.counts import InstanceCounts
@@ -72,13 +72,20 @@ class Reader:
             self.kpis[message["app"]] = message["active_window_s"]
 
 
+@pytest.mark.parametrize(
+    "max_examples", [pytest.param(30, id="short"), pytest.param(2000, id="long", marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize("max_bytes", [1_000, 4_000, 10**6])
-@given(steps=steps)
-def test_a_reader_at_any_pace_reaches_the_true_state(max_bytes: int, steps: list[tuple[str, Any, Any]]) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(change_buffer, "MAX_BUFFER_BYTES", max_bytes)
-        patch.setattr(change_buffer, "MAX_CHUNK_BYTES", 600)
-        asyncio.run(check_steps(steps))
+def test_a_reader_at_any_pace_reaches_the_true_state(max_bytes: int, max_examples: int) -> None:
+    @settings(max_examples=max_examples, deadline=None)
+    @given(steps=steps)
+    def check_reader(steps: list[tuple[str, Any, Any]]) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(change_buffer, "MAX_BUFFER_BYTES", max_bytes)
+            patch.setattr(change_buffer, "MAX_CHUNK_BYTES", 600)
+            asyncio.run(check_steps(steps))
+
+    check_reader()
 
 
 async def check_steps(steps: list[tuple[str, Any, Any]]) -> None:

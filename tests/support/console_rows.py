@@ -13,7 +13,6 @@ from shm_tui.text.formatting import DAY
 
 # No deadline, because the machine may be busy. More examples find faults that need several steps in a row.
 no_deadline = settings(deadline=None)
-many_examples = settings(deadline=None, max_examples=400)
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 CLOCK = Clock(NOW, 30 * DAY)
