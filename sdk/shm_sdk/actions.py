@@ -9,19 +9,22 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Protocol
 
 from shm_sdk.choice import choice_path, read_choice, timestamp, write_choice
 from shm_sdk.configuration import Configuration, load_configuration
 from shm_sdk.consent import opt_out_reason
+from shm_sdk.counters import Counters
 from shm_sdk.identity import Identity, InvalidIdentityError, find
 from shm_sdk.names import telemetry_variable
 from shm_sdk.outcome import Outcome, Preview
 from shm_sdk.providers import Provider
 from shm_sdk.reporter import Reporter
-from shm_sdk.shared_directory import remove_shared_files
+from shm_sdk.shared_directory import SharedDirectory, remove_shared_files
 from shm_sdk.snapshot import encode_json
+from shm_sdk.state import StateFile
 from shm_sdk.transport import Response, Transport, TransportError
 from shm_sdk.version import __version__
 
@@ -32,6 +35,7 @@ class Telemetry(Protocol):
     """What the actions need of a Client."""
 
     _arguments: dict[str, object]
+    _counters: Counters | None
     _configuration: Configuration | None  # None where telemetry is off or a setting is wrong
     _enabled: object
     _started_at: float
@@ -67,11 +71,15 @@ class Status:
     instance_id: str  # empty before the first report
     identity_file: Path | None
     ephemeral_reason: str  # empty for an install that lasts
+    last_sent_at: str  # RFC 3339, empty if not known
+    next_report_at: str
 
 
 def preview(client: Telemetry) -> Preview:
     """See Controls.preview."""
-    return Reporter(_configuration(client), client._providers, client._started_at).preview()
+    configuration = _configuration(client)
+    reporter = Reporter(configuration, client._providers, client._started_at, counters=client._counters)
+    return reporter.preview()
 
 
 def status(client: Telemetry) -> Status:
@@ -89,6 +97,7 @@ def status(client: Telemetry) -> Status:
         identity = find(configuration)
     except InvalidIdentityError as error:
         ephemeral_reason = str(error)
+    state = StateFile(SharedDirectory(configuration).peek()).load()
     return Status(
         is_on=not reason,
         reason=reason,
@@ -101,6 +110,8 @@ def status(client: Telemetry) -> Status:
         instance_id=identity.instance_id if identity else "",
         identity_file=identity.path if identity else None,
         ephemeral_reason=identity.ephemeral_reason if identity else ephemeral_reason,
+        last_sent_at=_format(state.last_sent_at),
+        next_report_at="" if reason else _format(state.next_report_at),
     )
 
 
@@ -207,6 +218,13 @@ def _forget(configuration: Configuration, identity: Identity) -> None:
         with suppress(OSError):
             identity.path.unlink(missing_ok=True)
             identity.path.with_name(f".{identity.path.name}.app").unlink(missing_ok=True)
+
+
+def _format(unix_time: float) -> str:
+    """A time of the state as RFC 3339, empty if it is not known."""
+    with suppress(ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(unix_time, timezone.utc).isoformat(timespec="seconds") if unix_time else ""
+    return ""
 
 
 def _parse(response: Response) -> object:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from shm_sdk.actions import ActionResult, Status
     from shm_sdk.configuration import Configuration
+    from shm_sdk.counters import Counters
     from shm_sdk.outcome import Outcome, Preview
 
 ACTION_TIMEOUT_S = 10.0  # for the report of `check`, during which a person waits
@@ -21,6 +22,7 @@ class Controls:
 
     _arguments: "dict[str, object]"
     _configuration: "Configuration | None"
+    _counters: "Counters | None"
     _enabled: object
     _providers: "list[Callable[[], Mapping[str, object]]]"
     _started_at: float

@@ -63,6 +63,13 @@ class Permission:
         self._choice = read_choice(self._configuration)
         return Outcome(Result.OFF, "the user has turned telemetry off") if self._choice.is_off else None
 
+    def select_agreed(self, metrics: dict[str, Json]) -> dict[str, Json]:
+        """The metrics that the stored agreement covers, all of them without one. Asks nobody."""
+        choice = read_choice(self._configuration)
+        if self._configuration.consent != OPT_IN or not choice.is_on or choice.metric_names is None:
+            return metrics
+        return select(metrics, frozenset(choice.metric_names))
+
     def admit(self, metrics: dict[str, Json]) -> dict[str, Json] | Outcome:
         """The metrics that may be sent, or the outcome of a report that must not be sent. Asks if necessary."""
         if self._configuration.consent == NOTICE:

@@ -92,7 +92,8 @@ class Reporter:
             found = create_ephemeral(str(error))
         identity = found or create_ephemeral("")  # a new install shows an ID that is not its later one
         state = StateFile(self._shared.peek()).load()
-        metrics = self._collect_metrics(state, time.monotonic() + PREVIEW_TIMEOUT_S)
+        collected = self._collect_metrics(state, time.monotonic() + PREVIEW_TIMEOUT_S)
+        metrics = self._permission.select_agreed(collected)
         if identity.is_ephemeral:
             metrics = snapshot.mark_ephemeral(metrics)
         return Preview(

@@ -5,8 +5,10 @@ of them takes over when the sender has ended. The next report's time is in the s
 it.
 """
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from random import Random
 
 from shm_sdk.clock import get_clock
@@ -18,6 +20,8 @@ from shm_sdk.shared_directory import SharedDirectory
 LOCK_NAME = "sender.lock"
 TAKEOVER_POLL_S = 20.0  # of a process that waits for the lock
 MAX_WAIT_S = 300.0  # of the sender: the clock may be set, and a suspended machine's timers stand still
+
+log = logging.getLogger("shm_sdk")
 
 
 class Sender:
@@ -43,6 +47,7 @@ class Sender:
         self._requested_at = None if first_report_after is None else get_clock().timestamp() + first_report_after
         self._lock: FileLock | None = None
         self._has_waited = False
+        self._is_announced = False
         self._reported_at = 0.0
 
     def next_delay(self) -> float:
@@ -54,7 +59,12 @@ class Sender:
             return self._rng.uniform(0.8, 1.0) * TAKEOVER_POLL_S
         if self._has_waited:
             self._requested_at = None  # the request was for the start, and another process has reported since then
-        return min(max(self._due() - get_clock().timestamp(), 0.0), MAX_WAIT_S)
+        delay_s = max(self._due() - get_clock().timestamp(), 0.0)
+        if not self._is_announced:
+            self._is_announced = True
+            due = get_clock().now() + timedelta(seconds=delay_s)
+            log.info("the first telemetry report is due at %s UTC, in %.0f s", due.strftime("%H:%M:%S"), delay_s)
+        return min(delay_s, MAX_WAIT_S)
 
     def become_sender(self) -> bool:
         """Whether this process is the sender, or becomes it now."""

@@ -2,10 +2,14 @@
 
 import argparse
 import json
+import logging
 import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +38,50 @@ def test_the_preview_is_what_is_sent(client: MakeClient, peer: Peer) -> None:
     assert preview.is_registered
     for sent, shown in ((peer.requests[0], preview.register), (peer.requests[2], preview.snapshot)):
         assert without(json.loads(shown), *VARIABLE_MEMBERS) == without(sent.json, *VARIABLE_MEMBERS)
+
+
+def test_the_preview_has_the_counters_of_this_process(client: MakeClient) -> None:
+    telemetry = client()
+    telemetry.counter("exports").inc(3)
+    assert json.loads(telemetry.preview().snapshot)["metrics"] == {"exports": 3}
+
+
+def test_the_preview_leaves_out_what_the_user_has_not_agreed_to(client: MakeClient, peer: Peer) -> None:
+    metrics: dict[str, object] = {"orders": 8}
+    telemetry = client(consent="opt-in")
+    telemetry.provider(lambda: metrics)
+    assert telemetry.turn_on().is_done
+    assert telemetry.report_now().sent
+    metrics["locale"] = "fr"
+    assert json.loads(telemetry.preview().snapshot)["metrics"] == {"orders": 8}
+    assert telemetry.report_now().sent
+    assert peer.requests[-1].json["metrics"] == {"orders": 8}
+
+
+def test_the_status_has_the_times_of_the_reports(client: MakeClient) -> None:
+    telemetry = client()
+    assert (telemetry.status().last_sent_at, telemetry.status().next_report_at) == ("", "")
+    assert telemetry.report_now().sent
+    sent_at, next_at = (
+        datetime.fromisoformat(time) for time in (telemetry.status().last_sent_at, telemetry.status().next_report_at)
+    )
+    assert datetime.now(UTC) - sent_at < timedelta(minutes=1)
+    assert timedelta(minutes=29) < next_at - sent_at < timedelta(minutes=91)
+    assert telemetry.turn_off().is_done
+    assert telemetry.status().next_report_at == ""
+
+
+def test_the_first_due_time_is_logged(client: MakeClient, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "shm_sdk"):
+        telemetry = client()
+        telemetry.start()
+        deadline = time.monotonic() + 30
+        while not caplog.records and time.monotonic() < deadline:
+            time.sleep(0.01)
+        telemetry.stop()
+    (record,) = caplog.records
+    assert re.fullmatch(r"the first telemetry report is due at \d\d:\d\d:\d\d UTC, in [3-9]\d\d s", record.getMessage())
+    assert record.levelno == logging.INFO
 
 
 @pytest.mark.parametrize("variable", ["DO_NOT_TRACK", "SHM_TELEMETRY"])
