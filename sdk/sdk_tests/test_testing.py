@@ -81,7 +81,7 @@ def test_a_changed_body_is_refused(shm_server: ShmServer) -> None:
     assert telemetry.report_now().sent
     sent = shm_server.requests[-1]
     status, problem = shm_server.receive(sent.path, sent.headers, sent.body.replace(b'"orders":8', b'"orders":9'))
-    assert (status, problem["code"]) == (401, "bad_signature")
+    assert (status, problem["code"]) == (403, "bad_signature")
     assert len(shm_server.snapshots) == 1
     telemetry.stop()
 
