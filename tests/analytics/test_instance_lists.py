@@ -84,7 +84,7 @@ filter_sets = st.fixed_dictionaries(
 
 
 @pytest.mark.parametrize(
-    "max_examples", [pytest.param(50, id="short"), pytest.param(1_000, id="long", marks=pytest.mark.long)]
+    "max_examples", [pytest.param(25, id="short"), pytest.param(1_000, id="long", marks=pytest.mark.long)]
 )
 def test_all_pages_of_a_list_equal_a_brute_force_sort(fleet: Fleet, max_examples: int) -> None:
     @settings(max_examples=max_examples, deadline=None)
