@@ -7,7 +7,7 @@ A path contains the slug of an application. A query, and the path of `GET metric
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -24,28 +24,35 @@ MAX_OVERRIDES = 500  # of an application: as many as the KPIs of one type
 MAX_RECENT = 1_000  # instances, the most recently seen, that are searched for a key whose values are not aggregated
 MAX_KEY_LENGTH = 512  # characters: the longest key that SHM_MAX_KEY can allow
 MAX_URL_LENGTH = 500
+UUID_PATTERN = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
 MAX_NAME_LENGTH = 256  # characters, as SHM_MAX_NAME by default
 
+Uuid = Annotated[str, msgspec.Meta(pattern=UUID_PATTERN)]
 Key = Annotated[str, msgspec.Meta(max_length=MAX_KEY_LENGTH, pattern=WITHOUT_NUL)]
 Url = Annotated[str, msgspec.Meta(max_length=MAX_URL_LENGTH, pattern=r"^(https?://[^\s\x00-\x1f]+)?$")]
 
 
-class Application(msgspec.Struct):
-    """An application with its counts and the vendor's settings."""
+class Application(msgspec.Struct, kw_only=True):
+    """An application with its counts and the vendor's settings.
 
+    As in the original, `logo_url` is empty without one, and `github_url` and `stars_updated_at` are omitted.
+    """
+
+    id: Uuid
     slug: str
     name: str
     created_at: Timestamp
     updated_at: Timestamp
     stars: int
-    github_url: str | None
-    logo_url: str | None
+    stars_updated_at: Timestamp | msgspec.UnsetType = msgspec.UNSET
+    github_url: str | msgspec.UnsetType = msgspec.UNSET
+    logo_url: str
     instances: InstanceCounts
     overrides: dict[str, MetricOverride]
     public_metrics: list[str]
 
 
-class ApplicationDetail(Application):
+class ApplicationDetail(Application, kw_only=True):
     """An application. `unknown_keys`: keys of `overrides` and `public_metrics` that no install sends.
 
     An install sends a key if its current snapshot has it. Of keys whose values are not aggregated, such as lists, only
@@ -53,6 +60,18 @@ class ApplicationDetail(Application):
     """
 
     unknown_keys: list[str] = []
+
+
+class ChangedApplication(ApplicationDetail, kw_only=True):
+    """An application after a change, with the members of the original's answer."""
+
+    status: Literal["ok"] = "ok"
+    message: str
+
+    @classmethod
+    def of(cls, application: ApplicationDetail, message: str) -> "ChangedApplication":
+        """The application, with a sentence on what has changed."""
+        return cls(message=message, **msgspec.structs.asdict(application))
 
 
 class ApplicationChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,11 +105,13 @@ class AppConfig:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
+    id: str
     slug: str
     name: str
     github_url: str | None
     logo_url: str | None
     stars: int
+    stars_updated_at: datetime | None
     created_at: datetime
     updated_at: datetime
     overrides: msgspec.Raw
@@ -98,13 +119,15 @@ class _Row:
 
     def application(self, instances: InstanceCounts) -> Application:
         return Application(
+            id=self.id,
             slug=self.slug,
             name=self.name,
             created_at=self.created_at,
             updated_at=self.updated_at,
             stars=self.stars,
-            github_url=self.github_url,
-            logo_url=self.logo_url,
+            stars_updated_at=self.stars_updated_at or msgspec.UNSET,
+            github_url=self.github_url or msgspec.UNSET,
+            logo_url=self.logo_url or "",
             instances=instances,
             overrides=_overrides.decode(self.overrides),
             public_metrics=self.public_metrics,
@@ -174,6 +197,10 @@ class ApplicationStore:
             )
         if change.name is not None and slugs.make_slug(change.name) != slug:
             await self._database.execute("applications.add_alias", slug=slugs.make_slug(change.name), app_slug=slug)
+
+    async def set_stars(self, slug: str, github_url: str, stars: int) -> bool:
+        """Stores the stars of the application's repository. False if it has another repository by now."""
+        return await self._database.execute("applications.set_stars", slug=slug, github_url=github_url, stars=stars) > 0
 
     async def check_merge(self, slug: str, into_slug: str) -> None:
         """Raises NotFound unless both applications exist, and BadRequest if they are the same."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from itertools import compress
 
 import msgspec
 
@@ -191,6 +192,24 @@ def _render(
             )
             chart.instances[key] = instances
     return chart
+
+
+def without_nulls(chart: MetricSeries) -> MetricSeries:
+    """The chart without metrics that never have a value, and without the times at which another one has none."""
+    metrics = {key: values for key, values in chart.metrics.items() if any(value is not None for value in values)}
+    flags = {key: flag for key, flag in chart.flags.items() if any(value is not None for value in flag.true)}
+    lists: list[Sequence[object]] = [*metrics.values(), *(flag.true for flag in flags.values())]
+    complete = [all(values[index] is not None for values in lists) for index in range(len(chart.timestamps))]
+    return msgspec.structs.replace(
+        chart,
+        timestamps=[*compress(chart.timestamps, complete)],
+        metrics={key: [*compress(values, complete)] for key, values in metrics.items()},
+        instances={key: [*compress(chart.instances[key], complete)] for key in metrics},
+        flags={
+            key: FlagSeries([*compress(flag.true, complete)], [*compress(flag.instances, complete)])
+            for key, flag in flags.items()
+        },
+    )
 
 
 def _first_index(samples: Sequence[Sample | None]) -> int:

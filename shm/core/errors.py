@@ -12,8 +12,8 @@ ShmError
 └── Refusal                      a 4xx or 5xx response, as application/problem+json (RFC 9457)
     ├── BadRequest    400        ├── MethodNotAllowed  405    ├── HeadersTooLarge  431
     ├── Unauthorized  401        ├── TooSlow           408    ├── TooMany          429, Retry-After
-    ├── Forbidden     403        ├── Conflict          409    └── Overloaded       503, Retry-After
-    ├── NotFound      404        ├── TooLarge          413
+    ├── Forbidden     403        ├── Conflict          409    ├── Overloaded       503, Retry-After
+    ├── NotFound      404        ├── TooLarge          413    └── BadGateway       502
 
 The log shows the messages of `is_loggable` errors only: these contain no data that an install sent. A refusal's `code`
 is stable and meant for programs. Its `detail` says what is wrong, where it is, and what is expected.
@@ -151,6 +151,12 @@ class TooMany(Refusal):
 
     def __init__(self, code: str, detail: str, retry_after_s: int, headers: dict[str, str] | None = None) -> None:
         super().__init__(code, detail, {**(headers or {}), "Retry-After": str(max(1, retry_after_s))})
+
+
+class BadGateway(Refusal):
+    """Another server, which this one asked on behalf of the request, did not answer or refused."""
+
+    status = HTTPStatus.BAD_GATEWAY
 
 
 class Overloaded(Refusal):

@@ -39,6 +39,13 @@ def parse_host(value: str) -> str:
     return address
 
 
+def parse_base_url(value: str) -> str:
+    """The URL of a server of HTTP, without a slash at the end."""
+    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):
+        raise ValueError("a URL such as https://api.github.com")
+    return value.rstrip("/")
+
+
 def parse_positive_int(value: str) -> int:
     """A whole number above zero."""
     if not re.fullmatch(r"[0-9]{1,9}", value) or int(value) == 0:

@@ -20,6 +20,7 @@ from shm.core.setting_fields import SettingSpec, check_names, parse_setting, set
 from shm.core.setting_types import (
     Network,
     parse_activation,
+    parse_base_url,
     parse_bool,
     parse_count,
     parse_directory,
@@ -98,6 +99,20 @@ class Settings:
         "The server's own admin token. Without one, the first start creates one in the data directory.",
         has_flag=False,
         is_secret=True,
+    )
+    github_token: str | None = setting(
+        "GITHUB_TOKEN",
+        parse_text,
+        None,
+        "A token of GitHub, for more than 60 refreshes of stars an hour. It needs no permission.",
+        has_flag=False,
+        is_secret=True,
+    )
+    github_api: str = setting(
+        "SHM_GITHUB_API",
+        parse_base_url,
+        "https://api.github.com",
+        "GitHub's API, which is asked for the stars of a repository when an admin refreshes them.",
     )
     max_tokens: int = setting(
         "SHM_MAX_TOKENS",

@@ -42,6 +42,7 @@ from shm.server import background_jobs, openapi
 from shm.server.body_budget import BodyBudget
 from shm.server.connections import Connections
 from shm.server.gauge_sampler import GaugeSampler
+from shm.server.github_stars import GitHubStars
 from shm.server.handlers import admin, bulk, charts, export, feed, health, openapi_document, prometheus, tokens
 from shm.server.handlers.base import Handler, NotFoundHandler
 from shm.server.handlers.ingest import ENDPOINTS
@@ -75,6 +76,7 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (rf"{ADMIN}/stats", admin.Stats),
     (rf"{ADMIN}/applications", admin.Applications),
     (rf"{ADMIN}/applications/{SLUG}", admin.Application),
+    (rf"{ADMIN}/applications/{SLUG}/refresh-stars", admin.RefreshStars),
     (rf"{ADMIN}/applications/{SLUG}/merge", bulk.MergeApplication),
     (rf"{ADMIN}/applications/{SLUG}/kpis", admin.ApplicationKpis),
     (rf"{ADMIN}/applications/{SLUG}/versions", charts.Versions),
@@ -106,6 +108,7 @@ SLASH_ROUTES = (
     rf"{ADMIN}/stats",
     rf"{ADMIN}/applications",
     rf"{ADMIN}/applications/{SLUG}",
+    rf"{ADMIN}/applications/{SLUG}/refresh-stars",
     rf"{ADMIN}/metrics/(?P<app>[^/]{{1,256}})",
     rf"{ADMIN}/instances",
     rf"{ADMIN}/instances/{INSTANCE_ID}",
@@ -184,6 +187,7 @@ async def running_services(
         write_probe=WriteProbe(database),
         instruments=instruments,
         sampler=GaugeSampler(instruments, database, writer, intake, feed_hub, connections, bodies, settings),
+        github_stars=GitHubStars(settings),
         metrics_exporter=MetricsExporter(instruments.slots),
     )
     async with run_in_background(

@@ -15,6 +15,7 @@ import msgspec
 from shm import __version__
 from shm.auth.tokens import Role
 from shm.core.errors import (
+    BadGateway,
     BadRequest,
     Conflict,
     Forbidden,
@@ -40,7 +41,7 @@ GROUP = re.compile(r"\(\?P<(\w+)>([^()]*)\)")  # in a route's pattern: a paramet
 COMMON_REFUSALS = (BadRequest, HeadersTooLarge, problems.Internal, Overloaded)
 TOKEN_REFUSALS = (Unauthorized, TooMany)
 INSTALL_REFUSALS = (*COMMON_REFUSALS, Unauthorized, Forbidden, TooSlow, TooLarge, TooMany)
-ALL_REFUSALS = (*INSTALL_REFUSALS, NotFound, Conflict)
+ALL_REFUSALS = (*INSTALL_REFUSALS, NotFound, Conflict, BadGateway)
 
 DESCRIPTION = """\
 Requests of the vendor have a bearer token; requests of installs are signed.

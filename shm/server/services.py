@@ -28,6 +28,7 @@ from shm.ingest.registry import Registry
 from shm.server.body_budget import BodyBudget
 from shm.server.connections import Connections
 from shm.server.gauge_sampler import GaugeSampler
+from shm.server.github_stars import GitHubStars
 from shm.server.prometheus import MetricsExporter
 from shm.server.write_probe import WriteProbe
 
@@ -64,6 +65,7 @@ class Services:
     write_probe: WriteProbe
     instruments: Instruments
     sampler: GaugeSampler
+    github_stars: GitHubStars
     metrics_exporter: MetricsExporter
     websockets: set[tornado.websocket.WebSocketHandler] = field(default_factory=set)
     pending_bodies: set[PendingBody] = field(default_factory=set)

@@ -1,6 +1,6 @@
 -- name: select_page
 -- Applications by slug, after the last one of the page before.
-SELECT slug, name, github_url, logo_url, stars, created_at, updated_at, overrides, public_metrics
+SELECT id::text, slug, name, github_url, logo_url, stars, stars_updated_at, created_at, updated_at, overrides, public_metrics
 FROM applications
 WHERE %(after)s::text IS NULL OR slug > %(after)s
 ORDER BY slug
@@ -8,7 +8,7 @@ LIMIT %(limit)s;
 
 -- name: select_by_slug (prepared)
 -- The application of a slug.
-SELECT slug, name, github_url, logo_url, stars, created_at, updated_at, overrides, public_metrics
+SELECT id::text, slug, name, github_url, logo_url, stars, stars_updated_at, created_at, updated_at, overrides, public_metrics
 FROM applications
 WHERE slug = %(slug)s;
 
@@ -56,6 +56,12 @@ apps_changed AS (
     ON CONFLICT (app_slug) DO UPDATE SET cursor = excluded.cursor
 )
 SELECT slug FROM updated;
+
+-- name: set_stars
+-- Stores the number of stars that GitHub has told, unless the application has another repository by now.
+UPDATE applications SET stars = %(stars)s, stars_updated_at = now(), updated_at = now()
+WHERE slug = %(slug)s AND github_url = %(github_url)s
+RETURNING slug;
 
 -- name: mark_changed
 -- Makes the feed send an application's KPIs again, after a background computation of distributions.

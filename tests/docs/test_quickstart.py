@@ -18,7 +18,7 @@ HINT = "correct docs/quickstart.md"
 SERVER = "http://127.0.0.1:8080"
 TOKEN_FILE = "~/.local/share/shm/admin.token"
 CONSOLE = "shm console --once --app ledger"
-VARIABLE_FIELDS = {"created_at", "updated_at"}
+VARIABLE_FIELDS = {"id", "created_at", "updated_at"}
 
 
 def blocks(language: str, text: str = GUIDE) -> list[str]:

@@ -23,6 +23,10 @@ def instances_by_id(server: ServerProcess) -> dict[str, dict[str, Any]]:
 
 
 READER_ERROR_CODES = {
+    "no_repository",
+    "repository_changed",
+    "github_unreachable",
+    "github_refused",
     "ambiguous_instance_id",
     "short_instance_id",
     "too_many_overrides",

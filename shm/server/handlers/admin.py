@@ -13,7 +13,7 @@ from shm.analytics.instances import InstanceFilter, StoredSnapshot
 from shm.analytics.sorting import By, Order, Sorting
 from shm.auth import audit
 from shm.auth.tokens import Role
-from shm.core.errors import BadRequest, Conflict, NotFound
+from shm.core.errors import BadGateway, BadRequest, Conflict, NotFound
 from shm.ingest.bulk_changes import BulkChange
 from shm.server.handlers.base import Handler
 from shm.server.http.operations import FEED_CURSOR, NEXT_PAGE, InstanceId, Slug, operation
@@ -21,6 +21,7 @@ from shm.server.http.params import LENIENT
 
 MAX_ROWS = 1_000  # of a page: about half a megabyte of JSON; `instances.PAGE_BYTES` limits it too
 DEFAULT_ROWS = 50  # as in the original
+DEFAULT_APPLICATIONS = 100  # as in the original, which has no further pages
 MAX_OFFSET = 100_000  # rows: PostgreSQL reads and discards them, so old scripts for large fleets have to use `after`
 MIN_DECISIVE_DIGITS = 8  # of a shortened ID that an instance is changed by; the console shows as many
 
@@ -48,12 +49,17 @@ class InstancesQuery(InstanceFilter, frozen=True):
         int,
         msgspec.Meta(
             ge=0,
-            le=MAX_OFFSET + 1,
             description=f"Rows to skip, at most {MAX_OFFSET}, as in the original. `after` costs less.",
             extra=LENIENT,
         ),
     ] = 0
     after: After | None = None
+
+
+class ApplicationsQuery(PageQuery, frozen=True):
+    """The query of `GET applications`."""
+
+    limit: Limit = DEFAULT_APPLICATIONS
 
 
 class PreviewQuery(msgspec.Struct, frozen=True):
@@ -81,7 +87,7 @@ class Applications(Handler):
     """`applications`."""
 
     @operation("listApplications", Role.VIEWER, headers=[NEXT_PAGE])
-    async def get(self, query: PageQuery) -> list[applications.Application]:
+    async def get(self, query: ApplicationsQuery) -> list[applications.Application]:
         """Applications with their counts, by slug."""
         rows = await self.services.applications.list_page(query.after, query.limit + 1)
         if len(rows) > query.limit:
@@ -98,13 +104,13 @@ class Application(Handler):
         return await self.services.applications.get(slug)
 
     @operation("updateApplication", Role.ADMIN, refuses=[NotFound, Conflict])
-    async def put(self, slug: Slug, body: applications.ApplicationChange) -> applications.ApplicationDetail:
+    async def put(self, slug: Slug, body: applications.ApplicationChange) -> applications.ChangedApplication:
         """Changes the vendor's data on an application. Omitted fields are not changed."""
         await self.services.applications.check_exists(slug)
         changes = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not None}
         await self.record_change("update_application", slug, **changes)
         await self.services.applications.update(slug, body)
-        return await self.services.applications.get(slug)
+        return applications.ChangedApplication.of(await self.services.applications.get(slug), "Application updated")
 
     @operation("deleteApplication", Role.ADMIN, status=HTTPStatus.ACCEPTED, refuses=[NotFound, Conflict])
     async def delete(self, slug: Slug, query: PreviewQuery) -> BulkChange:
@@ -118,6 +124,21 @@ class Application(Handler):
             return await self.services.bulk_changes.preview("delete", instance_filter)
         await self.record_change("delete_application", slug)
         return await self.services.bulk_changes.request("delete", instance_filter, removes_application=True)
+
+
+class RefreshStars(Handler):
+    """`POST applications/{slug}/refresh-stars`."""
+
+    @operation("updateStars", Role.ADMIN, refuses=[NotFound, Conflict, BadGateway])
+    async def post(self, slug: Slug) -> applications.ChangedApplication:
+        """Reads the stars of the application's repository from GitHub."""
+        application = await self.services.applications.get(slug)
+        url = application.github_url
+        stars = await self.services.github_stars.fetch(url if isinstance(url, str) else None)
+        await self.record_change("refresh_stars", slug, stars=stars)
+        if not isinstance(url, str) or not await self.services.applications.set_stars(slug, url, stars):
+            raise Conflict("repository_changed", "github_url of this application has changed meanwhile; try again.")
+        return applications.ChangedApplication.of(await self.services.applications.get(slug), "Stars refreshed")
 
 
 class ApplicationKpis(Handler):

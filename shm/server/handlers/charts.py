@@ -36,6 +36,10 @@ class MetricsQuery(msgspec.Struct, frozen=True):
 
     period: Annotated[Period, msgspec.Meta(description="The period up to now.", extra=LENIENT)] = "24h"
     keys: Keys | None = None
+    nulls: Annotated[
+        bool,
+        msgspec.Meta(description="false: without the times at which one of the metrics has no value."),
+    ] = True
 
 
 class VersionRankQuery(msgspec.Struct, frozen=True):
@@ -109,7 +113,8 @@ class Metrics(Handler):
         keys = None if query.keys is None else sorted(set(query.keys))
         if keys is not None and len(keys) > kpis.MAX_KEYS:
             raise BadRequest("bad_parameter", f"keys has more than {kpis.MAX_KEYS} metrics.")
-        return await self.services.charts.read_series(app, query.period, keys)
+        chart = await self.services.charts.read_series(app, query.period, keys)
+        return chart if query.nulls else charts.without_nulls(chart)
 
 
 class Versions(Handler):

@@ -14,8 +14,8 @@ from shm.core.errors import BadRequest
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-# The `extra` of a parameter that the original server has and reads leniently: of several values the first one counts, a
-# number above the maximum is the maximum, and anything else invalid is the default.
+# The `extra` of a parameter that the original server has and reads leniently: of several values the first one counts,
+# and an invalid one, such as a number out of range, is the default.
 LENIENT = {"is_lenient": True}
 LIST_SEPARATOR = ","  # of a list parameter, which may occur several times too
 LOCATION_MARKER = " - at `"  # the last occurrence in a message of msgspec; the text before it may quote the input
@@ -37,7 +37,7 @@ def parse_query(type_: type[T], arguments: Mapping[str, Sequence[str]]) -> T:
         if parameter.is_list:
             values[name] = [part for text in texts for part in text.split(LIST_SEPARATOR)]
         elif parameter.is_lenient:
-            values |= _parse_leniently(name, texts[0], fields[name].type, parameter.maximum)
+            values |= _parse_leniently(name, texts[0], fields[name].type)
         elif len(texts) > 1:
             raise BadRequest("bad_parameter", f"{name!r:.40} occurs more than once.")
         else:
@@ -63,11 +63,10 @@ def parse_body(type_: type[T], body: bytes) -> T:
 
 
 class _Parameter(msgspec.Struct, frozen=True):
-    """The properties of a parameter's type. `maximum`: of its number, if it has one."""
+    """The properties of a parameter's type."""
 
     is_list: bool = False
     is_lenient: bool = False
-    maximum: int | None = None
 
     @classmethod
     def of(cls, type_: Any) -> "_Parameter":
@@ -79,17 +78,15 @@ class _Parameter(msgspec.Struct, frozen=True):
                 info = info.type
             else:
                 info = next(each for each in info.types if not isinstance(each, inspect.NoneType))
-        maximum = info.le if isinstance(info, inspect.IntType) else None
-        return cls(isinstance(info, inspect.ListType), is_lenient, maximum)
+        return cls(isinstance(info, inspect.ListType), is_lenient)
 
 
-def _parse_leniently(name: str, text: str, type_: Any, maximum: int | None) -> dict[str, Any]:
+def _parse_leniently(name: str, text: str, type_: Any) -> dict[str, Any]:
     """The value by name; nothing, which leaves the default, if the text is invalid."""
     try:
         return {name: _parse_value(name, text, type_)}
     except BadRequest:
-        is_above = maximum is not None and text.isascii() and text.isdecimal() and text.strip("0") != ""
-        return {name: maximum} if is_above else {}
+        return {}
 
 
 def _parse_value(name: str, text: str, type_: Any) -> Any:
