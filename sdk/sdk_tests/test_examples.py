@@ -143,6 +143,35 @@ def test_djangos_management_command(shm_server: ShmServer, tmp_path: Path) -> No
     assert run("check").returncode == 1
 
 
+DJANGO_PROGRAM = """
+import sys, threading
+import django
+from django.conf import settings
+settings.configure(INSTALLED_APPS=["shm_sdk.django"], SHM={"app_name": "Ledger", "app_version": "1", "providers": %r})
+import %s
+django.setup()
+from shm_sdk.django import get_client
+threads = sorted(thread.name for thread in threading.enumerate())
+print(threads, "ledger" in sys.modules, get_client().report_now().reason)
+"""
+
+
+@needs("django")
+@pytest.mark.parametrize(
+    ("module", "threads"), [("json", "['MainThread', 'shm-telemetry']"), ("pytest", "['MainThread']")]
+)
+def test_django_imports_providers_early_and_does_not_start_in_tests(
+    shm_server: ShmServer, tmp_path: Path, module: str, threads: str
+) -> None:
+    (tmp_path / "ledger.py").write_text("def metrics():\n    return {'orders': 8}\n")
+    program = DJANGO_PROGRAM % (["ledger.metrics", "ledger.missing", "missing.metrics"], module)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == f"{threads} True stored\n", done.stderr
+    shm_server.assert_reported(orders=8)
+
+
 @needs("django")
 @pytest.mark.parametrize(
     ("arguments", "environment", "starts"),

@@ -1,6 +1,5 @@
 """The application configuration: creates the Client when Django is set up, and starts it in server processes."""
 
-import functools
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -25,31 +24,42 @@ class TelemetryConfig(AppConfig):
     client: Client
 
     def ready(self) -> None:
-        """Creates the Client, and starts it unless the process is a management command or the reloader's parent."""
+        """Creates the Client, and starts it unless the process is a command, a test or the reloader's parent."""
         options = dict(getattr(settings, "SHM", {}))
         providers = options.pop("providers", ())
         first_report_after = options.pop("first_report_after", None)
         self.client = Client(**options)
         for provider in providers:
             self.client.provider(closing_connections(provider))
-        if is_server(sys.argv, os.environ):
+        if is_server(sys.argv, os.environ) and "pytest" not in sys.modules:
             self.client.start(first_report_after)
 
 
-def closing_connections(provider: str) -> Callable[[], Mapping[str, object]]:
-    """The provider at a dotted path, imported at its first call. Django closes old connections only around requests."""
+def closing_connections(path: str) -> Callable[[], Mapping[str, object]]:
+    """The provider at a dotted path. Django closes old connections only around requests, and the SDK has a thread.
 
-    @functools.wraps(closing_connections)
+    It is imported now if possible: an import in that thread, during a fork, is never completed in the child.
+    """
+    imported = _find(path)
+
     def collect() -> Mapping[str, object]:
         close_old_connections()
         try:
-            metrics: Mapping[str, object] = import_string(provider)()
-            return metrics
+            return (imported or import_string(path))()
         finally:
             close_old_connections()
 
-    collect.__qualname__ = provider  # names it in warnings
+    collect.__qualname__ = path  # names it in warnings
     return collect
+
+
+def _find(path: str) -> Callable[[], Mapping[str, object]] | None:
+    """The function, None where its module is still being imported or cannot be: the first report names the error."""
+    try:
+        function: Callable[[], Mapping[str, object]] = import_string(path)
+    except Exception:
+        return None
+    return function
 
 
 def is_server(arguments: list[str], environment: Mapping[str, str]) -> bool:
