@@ -7,6 +7,7 @@ report is due, so creating and starting a client costs little.
 
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
@@ -165,6 +166,8 @@ class Client(Controls):
         if reason := self._disabled_reason():
             log.debug("telemetry does not start: %s", reason)
             return
+        if "uwsgi" in sys.modules and self._defers_to_workers(first_report_after):
+            return
         self._follow_fork()
         self._loop = running_loop() or self._loop
         if not self._starting.acquire(blocking=False):
@@ -246,6 +249,12 @@ class Client(Controls):
         if reason := opt_out_reason(self._enabled, os.environ, self._opt_out_name):
             return reason
         return None if self._configuration else self._configuration_error or "it was off when the application started"
+
+    def _defers_to_workers(self, first_report_after: float | timedelta | None) -> bool:
+        with forking.import_lock:
+            from shm_sdk.uwsgi_hosts import defer_to_workers
+
+        return defer_to_workers(lambda: self.start(first_report_after))
 
     def _create_worker(self, first_report_after: float | timedelta | None, first_look_after_s: float = 0.0) -> "Worker":
         with forking.import_lock:

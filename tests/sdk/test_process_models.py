@@ -1,0 +1,258 @@
+"""Real servers and pools: each install reports once, and counts every event, whatever its processes do."""
+
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.peer import Peer
+
+# A WSGI and ASGI application that counts its requests. The poll is shortened, so that a takeover takes seconds.
+HOST = """
+import os, sys
+import shm_sdk, shm_sdk.sender
+
+shm_sdk.sender.TAKEOVER_POLL_S = 1.0
+telemetry = shm_sdk.Client(os.environ["PEER"], "Ledger", "1", data_dir=os.environ["DATA"], collect_system_metrics=False)
+requests = telemetry.counter("requests")
+telemetry.start(first_report_after=float(os.environ.get("DELAY", "4")))
+
+def wsgi(environ, start_response):
+    requests.inc()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [str(os.getpid()).encode()]
+
+async def asgi(scope, receive, send):
+    if scope["type"] == "http":
+        requests.inc()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": str(os.getpid()).encode()})
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(folder: Path, peer: Peer, *command: str, **environment: str) -> "Iterator[subprocess.Popen[bytes]]":
+    """A host in a process group of its own, killed at the end."""
+    (folder / "host.py").write_text(HOST)
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, "PEER": peer.url, "DATA": str(folder / "data"), **environment},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def get(port: int, times: int) -> set[str]:
+    """Sends requests; returns the processes that have answered."""
+    pids: set[str] = set()
+    deadline = time.monotonic() + 60
+    while times:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as response:
+                pids.add(response.read().decode())
+                times -= 1
+        except (urllib.error.URLError, ConnectionError):  # it starts, or replaces a worker
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    return pids
+
+
+def wait_for_total(peer: Peer, total: int) -> list[Any]:
+    """The counts that were sent, once the total was."""
+    deadline = time.monotonic() + 60
+    while True:
+        counts = [body["metrics"].get("requests", 0) for body in bodies(peer)]
+        if total in counts:
+            return counts
+        assert time.monotonic() < deadline, counts
+        time.sleep(0.05)
+
+
+def bodies(peer: Peer) -> list[Any]:
+    return [request.json for request in peer.requests if request.path == "/v1/snapshot"]
+
+
+def python_m(module: str) -> list[str]:
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not installed")
+    return [sys.executable, "-m", module]
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--preload",), ("--worker-class", "gevent")], ids=["workers", "preload", "gevent"]
+)
+def test_gunicorn(peer: Peer, tmp_path: Path, options: tuple[str, ...]) -> None:
+    port = free_port()
+    if "gevent" in options:
+        pytest.importorskip("gevent")
+    bind = ("--bind", f"127.0.0.1:{port}", "--workers", "4", *options, "host:wsgi")
+    with running(tmp_path, peer, *python_m("gunicorn"), *bind):
+        get(port, 40)
+        assert wait_for_total(peer, 40) == [40]
+    assert peer.paths == ["/v1/register", "/v1/activate", "/v1/snapshot"]
+
+
+def test_gunicorn_with_workers_that_live_shorter_than_the_first_delay(peer: Peer, tmp_path: Path) -> None:
+    port = free_port()
+    options = ("--bind", f"127.0.0.1:{port}", "--workers", "2", "--max-requests", "5", "host:wsgi")
+    state = tmp_path / "data/ledger_telemetry/state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text(f'{{"next_report_at": {time.time() + 9}}}')
+    with running(tmp_path, peer, *python_m("gunicorn"), *options, DELAY="600"):
+        assert len(get(port, 30)) > 2
+        # Each worker asks for a first report in ten minutes, and lives for five requests.
+        deadline = time.monotonic() + 60
+        while not bodies(peer) and time.monotonic() < deadline:
+            get(port, 1)
+            time.sleep(0.2)
+    assert bodies(peer)[0]["metrics"]["requests"] >= 30
+    assert peer.paths.count("/v1/register") == 1
+
+
+def test_uvicorn_workers(peer: Peer, tmp_path: Path) -> None:
+    port = free_port()
+    options = ("--port", str(port), "--workers", "3", "--log-level", "warning", "host:asgi")
+    with running(tmp_path, peer, *python_m("uvicorn"), *options, DELAY="6"):
+        get(port, 40)
+        assert wait_for_total(peer, 40)[-1] == 40
+    assert peer.paths.count("/v1/register") == 1
+
+
+@pytest.mark.parametrize("hooks", [(), ("--py-call-uwsgi-fork-hooks",)], ids=["without hooks", "with hooks"])
+def test_uwsgi(peer: Peer, tmp_path: Path, hooks: tuple[str, ...]) -> None:
+    program = shutil.which("uwsgi", path=Path(sys.executable).parent)
+    if program is None:
+        pytest.skip("uwsgi is not installed")
+    port = free_port()
+    options = ("--http-socket", f"127.0.0.1:{port}", "--master", "--processes", "3", "--enable-threads", *hooks)
+    python = ("--virtualenv", sys.prefix, "--module", "host:wsgi")
+    with running(tmp_path, peer, program, *options, *python, DELAY="5"):
+        get(port, 40)
+        assert wait_for_total(peer, 40)[-1] == 40
+    assert peer.paths.count("/v1/register") == 1
+
+
+TASKS = """
+from celery import Celery
+from host import requests, telemetry
+
+app = Celery(broker="memory://")
+app.conf.update(
+    broker_url="filesystem://", worker_max_tasks_per_child=1, worker_send_task_events=False,
+    broker_transport_options={"data_folder_in": "queue", "data_folder_out": "queue"},
+)
+
+@app.task
+def work():
+    import email.message, http.client, json, nacl.signing, ssl, urllib.request
+    requests.inc()
+"""
+
+
+def test_celery_prefork(peer: Peer, tmp_path: Path) -> None:
+    """Each task runs in a child of its own, forked while the first report is made, and imports what the SDK does."""
+    command = python_m("celery")
+    (tmp_path / "queue").mkdir()
+    (tmp_path / "tasks.py").write_text(TASKS)
+    send = "import tasks; [tasks.work.delay() for _ in range(20)]"
+    options = (
+        "-A",
+        "tasks",
+        "worker",
+        "--pool",
+        "prefork",
+        "--concurrency",
+        "2",
+        "--without-gossip",
+        "--without-mingle",
+    )
+    with running(tmp_path, peer, *command, *options, "--loglevel", "WARNING", DELAY="0"):
+        environment = {**os.environ, "PEER": peer.url, "DATA": str(tmp_path / "other"), "SHM_TELEMETRY": "off"}
+        subprocess.run([sys.executable, "-c", send], cwd=tmp_path, env=environment, check=True, timeout=60)
+        deadline = time.monotonic() + 90
+        while count_tasks(tmp_path) < 20:
+            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+    assert peer.paths.count("/v1/register") == 1
+
+
+def count_tasks(folder: Path) -> float:
+    """What the install has counted, read as the sender does."""
+    from shm_sdk.counters import sum_up
+    from shm_sdk.state import StateFile
+
+    shared = folder / "data/ledger_telemetry"
+    return sum_up(shared, StateFile(shared).load(), []).get("requests", 0)
+
+
+POOL = """
+import multiprocessing, os, sys, time
+
+def work(number):
+    from host import requests
+    requests.inc()
+    return number
+
+if __name__ == "__main__":
+    from host import telemetry
+    with multiprocessing.get_context(sys.argv[1]).Pool(3) as pool:
+        pool.map(work, range(60))
+        time.sleep(8)
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_multiprocessing(peer: Peer, tmp_path: Path, method: str) -> None:
+    (tmp_path / "pool.py").write_text(POOL)
+    with running(tmp_path, peer, sys.executable, "pool.py", method):
+        assert wait_for_total(peer, 60) == [60]
+    assert peer.paths == ["/v1/register", "/v1/activate", "/v1/snapshot"]
+
+
+def test_the_reloader_of_flask(peer: Peer, tmp_path: Path) -> None:
+    """The reloader's parent and its child both run the module: they are one reporter."""
+    program = """
+from flask import Flask
+from host import requests
+app = Flask(__name__)
+
+@app.get("/")
+def index():
+    requests.inc()
+    return "ok"
+"""
+    (tmp_path / "site.txt").touch()
+    (tmp_path / "web.py").write_text(program)
+    port = free_port()
+    command = (*python_m("flask"), "--app", "web", "run", "--debug", "--port", str(port))
+    with running(tmp_path, peer, *command):
+        get(port, 7)
+        assert wait_for_total(peer, 7) == [7]
+    assert peer.paths == ["/v1/register", "/v1/activate", "/v1/snapshot"]
