@@ -13,7 +13,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Protocol
 
-from shm_sdk.choice import choice_path, read_choice, timestamp, write_choice
+from shm_sdk.choice import choice_path, read_choice, write_choice
+from shm_sdk.clock import get_clock
 from shm_sdk.configuration import Configuration, load_configuration
 from shm_sdk.consent import opt_out_reason
 from shm_sdk.counters import Counters
@@ -67,6 +68,7 @@ class Status:
     consent: str  # the host's mode
     choice: str  # `on`, `off` or empty
     decided_at: str
+    variable: str  # that turns this application's telemetry off
     choice_file: Path
     instance_id: str  # empty before the first report
     identity_file: Path | None
@@ -106,6 +108,7 @@ def status(client: Telemetry) -> Status:
         consent=configuration.consent,
         choice=choice.telemetry,
         decided_at=choice.decided_at,
+        variable=telemetry_variable(configuration.app_name),
         choice_file=choice_path(configuration),
         instance_id=identity.instance_id if identity else "",
         identity_file=identity.path if identity else None,
@@ -151,11 +154,14 @@ def erase(client: Telemetry, timeout: float) -> ActionResult:
         response = _post(configuration, identity, "erase", timeout)
     except TransportError as error:
         return ActionResult(False, f"{decision.text}. Nothing is erased: the server cannot be reached ({error})")
-    if response.status != 200 and not response.is_unknown_instance:
-        return ActionResult(False, f"{decision.text}. Nothing is erased: the server answered {response.status}")
-    _forget(configuration, identity)
-    erased = "the server has erased this install" if response.status == 200 else "the server holds nothing on it"
-    return ActionResult(decision.is_done, f"{decision.text}, and {erased}", _parse(response))
+    receipt = _parse(response)
+    is_erased = response.status == 200 and isinstance(receipt, dict) and "erased_at" in receipt
+    if not is_erased and not (response.status == 403 and response.is_unknown_instance):
+        return ActionResult(False, f"{decision.text}. Nothing is erased: {_describe(response)}")
+    kept = _forget(configuration, identity)
+    erased = "the server has erased this install" if is_erased else "the server holds nothing on it"
+    text = f"{decision.text}, and {erased}"
+    return ActionResult(decision.is_done and not kept, f"{text}. {kept}" if kept else text, receipt)
 
 
 def disclose(client: Telemetry, timeout: float) -> ActionResult:
@@ -170,13 +176,11 @@ def disclose(client: Telemetry, timeout: float) -> ActionResult:
         return ActionResult(False, str(error))
     except TransportError as error:
         return ActionResult(False, f"the server cannot be reached ({error})")
-    if response.is_unknown_instance:
+    if response.status == 403 and response.is_unknown_instance:
         return ActionResult(True, "the server holds nothing on this install")
-    if response.status != 200:
-        return ActionResult(False, f"the server answered {response.status}")
     document = _parse(response)
-    if document is None:
-        return ActionResult(False, "the answer of the server is incomplete")
+    if response.status != 200 or not isinstance(document, dict) or "instance" not in document:
+        return ActionResult(False, _describe(response))
     return ActionResult(True, "everything that the server holds on this install", document)
 
 
@@ -199,25 +203,50 @@ def _decide(client: Telemetry, telemetry: str) -> ActionResult:
 
 
 def _post(configuration: Configuration, identity: Identity, action: str, timeout: float) -> Response:
-    body = encode_json({"action": action, "instance_id": identity.instance_id, "timestamp": timestamp()})
-    headers = {"X-Instance-ID": identity.instance_id, "X-Signature": identity.sign(body)}
+    """Sends a signed action; once more with the server's time if this machine's clock is wrong. TransportError."""
     transport = Transport(configuration.server_url, f"shm-sdk-python/{__version__}", MAX_DISCLOSURE_BYTES)
     deadline = time.monotonic() + timeout
     try:
-        return transport.post(f"/v1/{action}", body, headers, deadline - time.monotonic())
+        response = _post_at(transport, identity, action, get_clock().now(), timeout)
+        server_time = response.json_timestamp("server_time")
+        if response.status == 400 and server_time is not None:
+            response = _post_at(transport, identity, action, server_time, deadline - time.monotonic())
+        return response
     finally:
         transport.close()
 
 
-def _forget(configuration: Configuration, identity: Identity) -> None:
-    """Deletes the identity and what waits under it. Running processes must not use it again either."""
+def _post_at(transport: Transport, identity: Identity, action: str, moment: datetime, timeout: float) -> Response:
+    body = encode_json({"action": action, "instance_id": identity.instance_id, "timestamp": moment.isoformat()})
+    headers = {"X-Instance-ID": identity.instance_id, "X-Signature": identity.sign(body)}
+    return transport.post(f"/v1/{action}", body, headers, timeout)
+
+
+def _describe(response: Response) -> str:
+    """Why the answer is not what was asked for."""
+    if response.status == 404:
+        return "the server does not offer it; ask the vendor, with the ID of this install"
+    if response.status == 200:
+        return "the answer is incomplete, or not that of a SHM server"
+    return f"the server answered {response.status}"
+
+
+def _forget(configuration: Configuration, identity: Identity) -> str:
+    """Deletes the identity and what waits under it. Returns what a person has to delete, an empty string for nothing.
+
+    Running processes must not use the identity again either.
+    """
     remove_shared_files(configuration)
     with suppress(OSError):
         write_choice(configuration, read_choice(configuration).erased(identity.instance_id))
-    if identity.path is not None:
-        with suppress(OSError):
-            identity.path.unlink(missing_ok=True)
-            identity.path.with_name(f".{identity.path.name}.app").unlink(missing_ok=True)
+    if identity.path is None:
+        return "Remove SHM_INSTANCE_ID and SHM_PRIVATE_KEY before you turn it on again"
+    try:
+        identity.path.unlink(missing_ok=True)
+        identity.path.with_name(f".{identity.path.name}.app").unlink(missing_ok=True)
+    except OSError as error:
+        return f"{identity.path} cannot be deleted ({error.strerror}); delete it before you turn it on again"
+    return ""
 
 
 def _format(unix_time: float) -> str:

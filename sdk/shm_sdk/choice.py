@@ -16,6 +16,7 @@ from shm_sdk.names import directory_name
 FILE_SUFFIX = "_telemetry_choice.json"
 MAX_FILE_BYTES = 256 * 1024  # 256 metric names of 128 characters, and some room
 MAX_ERASED_IDS = 16
+FILE_MODE = 0o644  # holds no secret, and root's choice (`sudo ... on`) must be readable for the application's user
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def write_choice(configuration: Configuration, choice: Choice) -> None:
     path = choice_path(configuration)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     document = {name: value for name in Choice.__slots__ if (value := getattr(choice, name))}
-    write_atomically(json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n", path)
+    write_atomically(json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n", path, mode=FILE_MODE)
 
 
 def timestamp() -> str:

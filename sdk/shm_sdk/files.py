@@ -6,13 +6,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+PRIVATE = 0o600
 
-def write_atomically(content: bytes, target: Path, *, is_durable: bool = True) -> None:
-    """Writes `target`, mode 0600, or replaces it. Readers see the old content or the new one. Raises OSError.
+
+def write_atomically(content: bytes, target: Path, *, is_durable: bool = True, mode: int = PRIVATE) -> None:
+    """Writes `target` with this mode, or replaces it. Readers see the old content or the new one. Raises OSError.
 
     Without `is_durable` a crash of the machine, not of the process, may lose the content.
     """
     with _temporary_file(content, target, is_durable=is_durable) as temporary:
+        if mode != PRIVATE:
+            temporary.chmod(mode)
         temporary.replace(target)
         if is_durable:
             _sync_directory(target.parent)

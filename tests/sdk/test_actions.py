@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import stat
 import subprocess
 import sys
 import time
@@ -17,7 +18,9 @@ import pytest
 
 from shm_sdk import Client, Result
 from shm_sdk.cli import COMMANDS, add_commands, main
+from shm_sdk.clock import get_clock, set_clock
 from shm_sdk.configuration import ConfigurationError
+from shm_sdk.testing import FrozenClock
 from tests.support.peer import Peer, reply
 from tests.support.server_process import ServerProcess
 
@@ -164,22 +167,81 @@ def test_an_erased_install_is_another_one_afterwards(server: ServerProcess, tmp_
 def test_an_erasure_that_fails_can_be_repeated(client: MakeClient, peer: Peer) -> None:
     telemetry = client()
     assert telemetry.report_now().sent
-    peer.script("/v1/erase", reply(503), reply(200, b'{"deleted":1}'))
+    peer.script("/v1/erase", reply(503), reply(200, b'{"erased_at":"now"}'))
     failed = telemetry.erase()
     assert (failed.is_done, telemetry.status().choice) == (False, "off")
     assert failed.text == "telemetry of Café Ledger is off. Nothing is erased: the server answered 503"
     result = telemetry.erase()
-    assert (result.is_done, result.document) == (True, {"deleted": 1})
+    assert (result.is_done, result.document) == (True, {"erased_at": "now"})
     assert telemetry.erase().text.endswith("This install has never reported")
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, b"<html>sign in</html>"),
+        (200, b"{}"),
+        (200, b"[]"),
+        (404, b"{}"),
+        (403, b'{"code":"bad_signature"}'),
+        (302, b""),
+    ],
+)
+def test_an_answer_of_another_server_erases_nothing(client: MakeClient, peer: Peer, status: int, body: bytes) -> None:
+    telemetry = client()
+    assert telemetry.report_now().sent
+    before = telemetry.status().instance_id
+    peer.script("/v1/erase", reply(status, body))
+    peer.script("/v1/disclose", reply(status, body))
+    assert not telemetry.disclose().is_done
+    result = telemetry.erase()
+    assert (result.is_done, "Nothing is erased" in result.text) == (False, True)
+    assert telemetry.status().instance_id == before
+
+
+def test_an_identity_that_cannot_be_deleted_is_named(
+    client: MakeClient, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHM_INSTANCE_ID", "c77af682-9aa4-412e-904a-c307d3a8a9c2")
+    monkeypatch.setenv("SHM_PRIVATE_KEY", "00" * 32)
+    telemetry = client()
+    assert telemetry.report_now().sent
+    peer.script("/v1/erase", reply(200, b'{"erased_at":"now"}'))
+    result = telemetry.erase()
+    assert not result.is_done
+    assert result.text.endswith("Remove SHM_INSTANCE_ID and SHM_PRIVATE_KEY before you turn it on again")
+
+
+def test_a_wrong_clock_prevents_no_action(server: ServerProcess, tmp_path: Path) -> None:
+    telemetry = Client(server.url, "Ledger", "1.4.2", data_dir=tmp_path / "data")
+    assert telemetry.report_now().sent
+    assert all(telemetry.disclose().is_done for _ in range(3))  # each is executed once: none repeats another's time
+    previous = get_clock()
+    set_clock(FrozenClock(datetime(2024, 2, 29, tzinfo=UTC)))
+    try:
+        assert telemetry.disclose().is_done
+        assert telemetry.erase().is_done
+    finally:
+        set_clock(previous)
+    assert server.get("instances").json() == []
+    telemetry.stop()
+
+
+def test_roots_choice_can_be_read_by_the_application(client: MakeClient, tmp_path: Path) -> None:
+    assert client().turn_on().is_done
+    assert stat.S_IMODE((tmp_path / "data/cafe-ledger_telemetry_choice.json").stat().st_mode) == 0o644
+    assert client().status().variable == "SHM_TELEMETRY_CAFE_LEDGER"
 
 
 def test_a_long_history_is_disclosed_whole(client: MakeClient, peer: Peer) -> None:
     telemetry = client()
     assert telemetry.report_now().sent
-    history = json.dumps({"snapshots": [{"metrics": {"orders": number}} for number in range(100_000)]}).encode()
+    history = json.dumps(
+        {"instance": {}, "snapshots": [{"metrics": {"orders": number}} for number in range(100_000)]}
+    ).encode()
     peer.script("/v1/disclose", reply(200, history), reply(200, history[:-1]), reply(500))
     assert telemetry.disclose().document == json.loads(history)
-    assert telemetry.disclose().text == "the answer of the server is incomplete"
+    assert telemetry.disclose().text == "the answer is incomplete, or not that of a SHM server"
     assert telemetry.disclose().text == "the server answered 500"
 
 
@@ -211,6 +273,7 @@ def test_the_only_application_needs_no_name(peer: Peer, tmp_path: Path) -> None:
     preview = run_command(tmp_path, "preview", "--client", "ledger")
     assert '"orders": 8' in preview.stdout
     assert "Nothing was sent." in preview.stdout
+    peer.script("/v1/erase", reply(403, b'{"code":"unknown_instance"}'))
     erased = run_command(tmp_path, "erase", SHM_SERVER_URL=peer.url, SHM_APP_VERSION="1")
     assert (erased.returncode, "the server holds nothing on it" in erased.stdout) == (0, True)
 
@@ -244,7 +307,7 @@ def test_a_hosts_argparse_commands(
         return options.run(options)
 
     assert [run(command) for command in ("off", "on", "check")] == [0, 0, 0]
-    peer.script("/v1/disclose", reply(200, b'{"instance_id":"x"}'))
+    peer.script("/v1/disclose", reply(200, b'{"instance":{},"snapshots":[]}'))
     assert run("disclose") == 0
     assert capsys.readouterr().out.splitlines()[:3] == [
         "telemetry of Café Ledger is off.",
