@@ -181,7 +181,7 @@ def seeded(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             Install(server.url).register()
             body = {"name": "a script", "role": "viewer"}
             token = plain_http.post(f"{server.url}/api/v1/admin/tokens", json=body, headers=server.headers).json()
-            known = {"slug": "ledger", "app": "Ledger", "instance_id": one.instance_id}
+            known = {"slug": "ledger", "app": "Ledger", "key": "n", "instance_id": one.instance_id}
             yield Seeded(server, known | {"token_id": token["id"]})
         finally:
             server.terminate()

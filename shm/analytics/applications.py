@@ -231,6 +231,11 @@ async def read_config(reader: Reader, slug: str) -> AppConfig:
     return AppConfig(row.slug, row.name, row.created_at, _overrides.decode(row.overrides))
 
 
+async def read_public_metrics(reader: Reader, slug: str) -> frozenset[str]:
+    """The keys of metrics that the vendor has made public. Raises NotFound."""
+    return frozenset((await _read_row(reader, slug)).public_metrics)
+
+
 async def resolve_slug(reader: Reader, app: str) -> str:
     """The slug for a slug or a name of an application, in any spelling; the application need not exist.
 

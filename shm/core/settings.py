@@ -100,6 +100,13 @@ class Settings:
         has_flag=False,
         is_secret=True,
     )
+    public_min_instances: int = setting(
+        "SHM_PUBLIC_MIN_INSTANCES",
+        parse_count,
+        "5",
+        "Badges show a figure if at least as many installs are in it. A figure over fewer would tell about "
+        "single ones.",
+    )
     github_token: str | None = setting(
         "GITHUB_TOKEN",
         parse_text,

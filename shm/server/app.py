@@ -19,6 +19,7 @@ from shm.analytics.charts import ChartReader
 from shm.analytics.instances import InstanceReader
 from shm.analytics.kpis import KpiReader
 from shm.analytics.percentiles import DistributionReader
+from shm.analytics.public_figures import PublicFigureReader
 from shm.analytics.single_flight_cache import SingleFlightCache
 from shm.analytics.versions import VersionReader
 from shm.auth.audit import AuditLog
@@ -43,7 +44,19 @@ from shm.server.body_budget import BodyBudget
 from shm.server.connections import Connections
 from shm.server.gauge_sampler import GaugeSampler
 from shm.server.github_stars import GitHubStars
-from shm.server.handlers import admin, bulk, charts, export, feed, health, openapi_document, prometheus, tokens
+from shm.server.handlers import (
+    admin,
+    badges,
+    bulk,
+    charts,
+    export,
+    feed,
+    front_page,
+    health,
+    openapi_document,
+    prometheus,
+    tokens,
+)
 from shm.server.handlers.base import Handler, NotFoundHandler
 from shm.server.handlers.ingest import ENDPOINTS
 from shm.server.http.dispatcher import make_server
@@ -70,6 +83,11 @@ TOKEN_ID = rf"(?P<token_id>{UUID})"
 # The admin API. The client protocol's endpoints are in `handlers.ingest.ENDPOINTS`. A handler's class name is the value
 # of the label `handler` in `GET /metrics`, so it must be unique.
 ROUTES: list[tuple[str, type[Handler]]] = [
+    (r"/", front_page.Front),
+    (rf"/badge/{SLUG}/instances", badges.InstancesBadge),
+    (rf"/badge/{SLUG}/version", badges.VersionBadge),
+    (rf"/badge/{SLUG}/metric/(?P<key>[^/]{{1,512}})", badges.MetricBadge),
+    (rf"/badge/{SLUG}/combined", badges.CombinedBadge),
     (r"/api/v1/healthcheck", health.Healthcheck),
     (r"/api/v1/ready", health.Ready),
     (r"/api/openapi.json", openapi_document.OpenApi),
@@ -173,6 +191,7 @@ async def running_services(
         intake=intake,
         instances=InstanceReader(database, settings),
         kpis=kpis,
+        public_figures=PublicFigureReader(database, kpis),
         applications=ApplicationStore(database),
         bulk_changes=BulkChanges(database, registry, eraser, settings),
         audit=AuditLog(database),

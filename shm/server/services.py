@@ -11,6 +11,7 @@ from shm.analytics.applications import ApplicationStore
 from shm.analytics.charts import ChartReader
 from shm.analytics.instances import InstanceReader
 from shm.analytics.kpis import KpiReader
+from shm.analytics.public_figures import PublicFigureReader
 from shm.analytics.single_flight_cache import SingleFlightCache
 from shm.analytics.versions import VersionReader
 from shm.auth.audit import AuditLog
@@ -51,6 +52,7 @@ class Services:
     intake: BatchWriter
     instances: InstanceReader
     kpis: KpiReader
+    public_figures: PublicFigureReader
     applications: ApplicationStore
     bulk_changes: BulkChanges
     audit: AuditLog

@@ -20,7 +20,7 @@ from tests.support.targets import Seeded
 
 DOCUMENT = json.loads(document(ROUTES, ENDPOINTS))
 EXAMPLE_ID = "c77af682-9aa4-412e-904a-c307d3a8a9c2"
-SAMPLES = {"slug": "ledger", "app": "Ledger", "instance_id": EXAMPLE_ID, "token_id": EXAMPLE_ID}
+SAMPLES = {"slug": "ledger", "key": "a", "app": "Ledger", "instance_id": EXAMPLE_ID, "token_id": EXAMPLE_ID}
 REQUIRED_PARAMETERS = {"breakdown": "?by=version", "version-rank": "?version=1.5"}
 UNSUPPORTED_METHOD = "TRACE"
 FEED = "/api/v1/admin/feed"
