@@ -42,7 +42,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     pytest keeps the bytecode of a module whose assertions it has rewritten. Without shares, all workers of a first run
     would rewrite all modules at once, for some seconds of CPU time each. Collection reports an import that failed.
     """
-    is_whole_suite = [Path(argument).name for argument in session.config.args] == session.config.getini("testpaths")
+    is_whole_suite = [Path(argument).name for argument in session.config.args] == [
+        Path(path).name for path in session.config.getini("testpaths")
+    ]
     if WORKERS > 1 and "PYTEST_XDIST_WORKER" in os.environ and is_whole_suite:
         for file in sorted(Path(__file__).parent.rglob("test_*.py"))[WORKER::WORKERS]:
             if not file.stem.endswith("_long"):

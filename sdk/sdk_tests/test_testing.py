@@ -1,7 +1,10 @@
 """The fixtures for host applications: a report from the host's counters to the assertion."""
 
 import json
+import subprocess
+import sys
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 
@@ -116,3 +119,33 @@ def test_without_fixtures(tmp_path_factory: pytest.TempPathFactory) -> None:
         assert telemetry.report_now().sent
         telemetry.stop()
         server.assert_reported(orders=8)
+
+
+def test_a_hosts_conftest_needs_one_line(pytester_directory: Path) -> None:
+    (pytester_directory / "conftest.py").write_text('pytest_plugins = ["shm_sdk.testing"]\n')
+    (pytester_directory / "test_host.py").write_text(
+        "import shm_sdk\n\n"
+        "def test_it(shm_server, shm_clock):\n"
+        "    telemetry = shm_sdk.Client(app_name='Ledger', app_version='1')\n"
+        "    telemetry.provider(lambda: {'orders': 8})\n"
+        "    telemetry.start(first_report_after=60)\n"
+        "    shm_clock.advance(minutes=1)\n"
+        "    shm_server.assert_reported(orders=8)\n"
+        "    telemetry.stop()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio"],
+        cwd=pytester_directory,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.fixture
+def pytester_directory(tmp_path: Path) -> Path:
+    """A project of its own: pytest looks for no configuration above it."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    return tmp_path
