@@ -122,18 +122,20 @@ async def find_differences(database: Database, progress: Progress) -> Report:
 @asynccontextmanager
 async def open_repairer(database: Database) -> AsyncIterator["Repairer | None"]:
     """Yields the only repairer of the database; None if another process repairs it."""
-    async with _open_connection(database) as connection:
-        yield Repairer(connection) if await connection.fetch_value(bool, "repair.try_lock") else None
+    async with database.dedicated_connection() as repairing, _open_connection(database) as comparing:
+        yield Repairer(comparing, repairing) if await repairing.fetch_value(bool, "repair.try_lock") else None
 
 
 class Repairer:
     """Repairs derived data.
 
-    All repairs use the connection that holds the repair lock, so they end if the lock is lost.
+    All repairs use the connection that holds the repair lock, so they end if the lock is lost. Its plans are the usual
+    ones: a repair looks up a few rows while it holds a lock that others wait for.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, comparing: Connection, repairing: Connection) -> None:
+        self._comparing = comparing
+        self._repairing = repairing
 
     async def repair(self, progress: Progress) -> tuple[Report, Report]:
         """Repairs all tables. Returns the repaired and the remaining differences."""
@@ -147,7 +149,7 @@ class Repairer:
         found = Report()
         for _ in range(MAX_ROUNDS):
             found = Report()
-            async for page in _compare(self._connection, name):
+            async for page in _compare(self._comparing, name):
                 found.add(page)
                 if page != [STALE] and await self._repair_page(name, page):
                     repaired.add(page)
@@ -158,7 +160,7 @@ class Repairer:
     async def _repair_page(self, name: str, page: list[Difference]) -> bool:
         """Repairs a page of differences. Returns whether any of them still existed."""
         rows = msgspec.json.encode([difference.repair_row for difference in page]).decode()
-        return await self._connection.execute(f"repair.{name}", rows=rows) > 0
+        return await self._repairing.execute(f"repair.{name}", rows=rows) > 0
 
 
 @asynccontextmanager

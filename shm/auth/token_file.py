@@ -59,8 +59,12 @@ def read_existing(file: Path) -> str:
 
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Within this context, no other process replaces the token in `file`."""
-    with open_lock_file(file.with_name(f"{file.name}.lock")) as lock:
+    """Within this context, no other process replaces the token in `file`. Raises ConfigurationError."""
+    try:
+        lock = open_lock_file(file.with_name(f"{file.name}.lock"))
+    except OSError as error:
+        raise _not_replaced(file, error) from None
+    with lock:
         acquire_exclusive(lock)
         yield
 
@@ -86,7 +90,7 @@ def stage(file: Path, token: str) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise ConfigurationError(f"The admin token in {file} cannot be replaced: {error.strerror}.") from None
+        raise _not_replaced(file, error) from None
 
 
 def read_staged(file: Path) -> str:
@@ -100,13 +104,20 @@ def use_staged(file: Path) -> None:
         _staged_file(file).replace(file)
         _sync_directory(file)
     except OSError as error:
-        raise ConfigurationError(f"The admin token in {file} cannot be replaced: {error.strerror}.") from None
+        raise _not_replaced(file, error) from None
 
 
 def discard_staged(file: Path) -> None:
     """Removes a staged token that did not become valid."""
     with suppress(OSError):
         _staged_file(file).unlink()
+
+
+def _not_replaced(file: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        f"The admin token in {file} cannot be replaced: {error.strerror}. Make its directory writable for the "
+        "user that runs shm."
+    )
 
 
 def _staged_file(file: Path) -> Path:
@@ -117,7 +128,8 @@ def _sync_directory(file: Path) -> None:
     """Makes a rename durable, so that a power cut does not undo it after the database has the token."""
     descriptor = os.open(file.parent, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with suppress(OSError):  # some file systems cannot, and the rename has succeeded
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -7,6 +7,7 @@ up in PostgreSQL: a deleted or expired token is invalid at once in all servers, 
 import asyncio
 import hashlib
 from collections.abc import Collection
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import IntEnum
@@ -176,9 +177,9 @@ class TokenStore:
         is_in_file = token.name == token_file.TOKEN_FILE
         if is_in_file and principal is not None:
             raise Conflict("servers_own_token", "Replace this token with `shm token rotate` on the server's machine.")
-        await self._record(principal, "rotate_token", token)
         secret = token_file.generate_token()
         if not is_in_file:
+            await self._record(principal, "rotate_token", token)
             return await self._replace_secret(token_id, secret, None)
         file = self._settings.data_dir / token_file.TOKEN_FILE
         if not file.exists():  # `locked` would create a file in any directory
@@ -186,6 +187,7 @@ class TokenStore:
         with token_file.locked(file):
             await self._settle_staged(file)
             old_hash = await self._hash_of_file(token, file)
+            await self._record(principal, "rotate_token", token)
             token_file.stage(file, secret)  # `_settle_staged` uses or discards it after a crash
             try:
                 issued = await self._replace_secret(token_id, secret, old_hash)
@@ -271,10 +273,15 @@ class TokenStore:
             await self._upsert(token, ENVIRONMENT_TOKEN_NAME)
             return None
         file = self._settings.data_dir / token_file.TOKEN_FILE
-        if token_file.read_staged(file):
-            with token_file.locked(file):  # by a rotation that is in progress
-                await self._settle_staged(file)
-        await self._upsert(token_file.read_or_create(file), token_file.TOKEN_FILE)
+        with ExitStack() as lock:
+            if file.exists():  # a rotation may be in progress, or have been interrupted
+                try:
+                    lock.enter_context(token_file.locked(file))
+                except ConfigurationError:  # nothing can be written here, so nothing is rotated here either
+                    pass
+                else:
+                    await self._settle_staged(file)
+            await self._upsert(token_file.read_or_create(file), token_file.TOKEN_FILE)
         return file
 
     async def _upsert(self, token: str, name: str) -> None:

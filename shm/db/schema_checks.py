@@ -106,6 +106,7 @@ def check_writable(state: DatabaseState) -> None:
 def _read_only_remedy(state: DatabaseState) -> str:
     target = {
         "database": f'DATABASE "{state.database}"',
+        "global": "ROLE ALL",
         "user": f'ROLE "{state.role}"',
         "database user": f'ROLE "{state.role}" IN DATABASE "{state.database}"',
     }.get(state.read_only_source)
@@ -113,7 +114,10 @@ def _read_only_remedy(state: DatabaseState) -> str:
         return f"run `ALTER {target} SET default_transaction_read_only = off`"
     if state.read_only_source == "client":
         return f"remove it from the options in {state.source} and from PGOPTIONS"
-    return "set it to off in postgresql.conf"
+    return (
+        "run `ALTER SYSTEM RESET default_transaction_read_only` and `SELECT pg_reload_conf()`, or set it to off in "
+        "postgresql.conf"
+    )
 
 
 def check_can_create(state: DatabaseState) -> None:

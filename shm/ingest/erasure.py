@@ -85,6 +85,7 @@ class Eraser:
         self._snapshot_age = settings.max_snapshot_age
         self._clock_skew = settings.max_clock_skew
         self._page_size = PAGE
+        self._finishing: dict[str, asyncio.Task[ErasureReceipt | None]] = {}  # by instance
         # Pages wait for the rollup's lock. More than one at a time would only occupy the connections of other requests.
         self._page_slot = asyncio.Semaphore(1)
 
@@ -164,7 +165,18 @@ class Eraser:
         return begun > 0
 
     async def _finish(self, instance_id: str, signed_at: datetime | None) -> ErasureReceipt | None:
-        """Deletes an instance whose deletion has begun. Returns None if another process was first."""
+        """Deletes an instance whose deletion has begun. Returns None if another process was first.
+
+        A client repeats a request that takes long, so all requests of this process get the same receipt.
+        """
+        finishing = self._finishing.get(instance_id)
+        if finishing is None:
+            finishing = asyncio.create_task(self._delete_all(instance_id, signed_at))
+            self._finishing[instance_id] = finishing
+            finishing.add_done_callback(lambda _: self._finishing.pop(instance_id))
+        return await asyncio.shield(finishing)
+
+    async def _delete_all(self, instance_id: str, signed_at: datetime | None) -> ErasureReceipt | None:
         pages: list[_Page] = []
         kept_at = time.monotonic()
         while True:

@@ -10,7 +10,7 @@ from psycopg2.extensions import make_dsn, parse_dsn
 
 from shm.core.errors import ConfigurationError
 from shm.db.embedded_role import ROLE
-from shm.db.schema_checks import check_version
+from shm.db.schema_checks import DatabaseState, check_version, check_writable
 from tests.support.databases import admin_cursor, create_database, empty_database, migrate, superuser_cursor
 from tests.support.shm_command import run_shm
 
@@ -126,6 +126,15 @@ def test_the_remedy_for_a_read_only_database_works(empty: str, target: str, reme
             assert run_shm("migrate", SHM_DB_DSN=dsn).returncode == 0
         finally:
             cursor.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+@pytest.mark.parametrize(
+    ("source", "remedy"), [("global", "ALTER ROLE ALL SET"), ("configuration file", "ALTER SYSTEM RESET")]
+)
+def test_a_setting_of_the_whole_server_is_named(source: str, remedy: str) -> None:
+    state = DatabaseState("--dsn", "shm", "shm", "public", "UTF8", False, True, True, source, frozenset(), True)
+    with pytest.raises(ConfigurationError, match=remedy):
+        check_writable(state)
 
 
 def test_a_read_only_option_of_the_dsn_is_named(empty: str) -> None:

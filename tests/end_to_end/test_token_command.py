@@ -1,6 +1,8 @@
 """`shm token` on a database: while servers run, and before the first start."""
 
+import socket
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -186,6 +188,43 @@ def test_a_rotation_that_is_killed_after_its_commit_is_completed(
     assert (status(server, old), status(server, server.admin_token)) == (401, 200)
     assert [token["id"] for token in server.get("tokens").json()] == [own["id"]]
     assert not (server.data_dir / "admin.token.next").exists()
+
+
+def listens(server: ServerProcess) -> bool:
+    """Whether its port is open. It answers no request before its token is valid."""
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", server.port)) == 0
+
+
+def test_a_start_during_a_rotation_does_not_make_the_old_secret_valid_again(
+    server: ServerProcess, database: str
+) -> None:
+    old = server.admin_token
+    second = ServerProcess(server.data_dir, {"SHM_DB_DSN": database})
+    with ThreadPoolExecutor(1) as threads:
+        with blocked_rotation(server, database):
+            starting = threads.submit(second.start)
+            wait_for(lambda: listens(second), "the start")
+            time.sleep(0.3)  # for the old secret to be read, if it were
+        starting.result()
+    try:
+        wait_for(lambda: server.admin_token != old, "the end of the rotation")
+        assert (status(server, old), status(server, server.admin_token)) == (401, 200)
+        assert len(server.get("tokens").json()) == 1
+    finally:
+        second.terminate()
+
+
+def test_a_rotation_that_cannot_write_says_so_and_is_not_recorded(server: ServerProcess, database: str) -> None:
+    (own,) = server.get("tokens").json()
+    lock = server.data_dir / "admin.token.lock"
+    lock.unlink(missing_ok=True)
+    lock.mkdir()
+    refused = run_shm("token", "rotate", own["id"], "--data-dir", str(server.data_dir), SHM_DB_DSN=database)
+    assert refused.returncode == 1
+    assert "Traceback" not in refused.stderr
+    assert "Make its directory writable" in refused.stderr
+    assert not [entry for entry in server.get("audit").json() if entry["action"] == "rotate_token"]
 
 
 def test_concurrent_rotations_leave_the_file_with_the_valid_secret(server: ServerProcess, database: str) -> None:

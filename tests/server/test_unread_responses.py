@@ -1,9 +1,12 @@
 """Responses that clients do not read share one budget of memory."""
 
+import json
 import socket
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 
 import psutil
 import pytest
@@ -18,6 +21,7 @@ MIB = 1024 * 1024
 MAX_UNREAD_MIB = 4
 CONNECTIONS = 500
 DOCUMENT = "/api/openapi.json"
+SLOW_BYTES_PER_S = 25_000
 LISTED = 24  # installs with almost 64 KiB each
 
 
@@ -92,6 +96,35 @@ def test_a_client_that_reads_slowly_is_not_closed_for_those_that_do_not(serve: C
                 assert chunk, f"{remaining} bytes are missing"
                 remaining -= len(chunk)
         assert "unread responses have reached their limit" in server.log
+
+
+@pytest.mark.long
+def test_a_streamed_response_that_is_read_slowly_is_complete(server: ServerProcess) -> None:
+    """A chunk of it takes longer than a client that reads nothing has."""
+    install = Install(server.url).enroll({"n": 0})
+    metrics = {f"text{number}": "x" * 1_000 for number in range(58)}
+    for number in range(20):
+        assert install.snapshot(metrics | {"n": number}).status_code == 202
+    now = datetime.now(UTC).isoformat()
+    body = json.dumps({"action": "disclose", "instance_id": install.instance_id, "timestamp": now}).encode()
+    lines = [f"{name}: {value}" for name, value in install.signed(body).items()]
+    head = [
+        "POST /v1/disclose HTTP/1.1",
+        "Host: x",
+        "Connection: close",
+        f"Content-Length: {len(body)}",
+        *lines,
+        "",
+        "",
+    ]
+    with narrow_connection(server) as connection:
+        connection.sendall("\r\n".join(head).encode() + body)
+        received = b""
+        while chunk := connection.recv(2_048):
+            received += chunk
+            time.sleep(2_048 / SLOW_BYTES_PER_S)
+    assert len(received) > 1_000_000
+    assert received.endswith(b"\r\n0\r\n\r\n")
 
 
 def test_the_kernel_takes_only_a_part_of_an_unread_response(serve: Callable[..., ServerProcess]) -> None:

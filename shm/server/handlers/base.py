@@ -18,7 +18,6 @@ from tornado.iostream import StreamClosedError
 
 from shm.auth.tokens import Principal, Role
 from shm.core.errors import BadRequest, Forbidden, MethodNotAllowed, NotFound, Refusal, TooLarge, Unauthorized
-from shm.server.connections import WRITE_TIMEOUT_S
 from shm.server.http import problems
 from shm.server.http.connection import body_length, has_body
 from shm.server.http.operations import FEED_CURSOR, NEXT_PAGE, Header, Operation, Stream, operations_of
@@ -210,10 +209,10 @@ class Handler(tornado.web.RequestHandler):
             try:
                 async for chunk in chunks:
                     self.write(chunk)
-                    await asyncio.wait_for(self.flush(), WRITE_TIMEOUT_S)
+                    await self.flush()
                     if self.request.method == "HEAD":
                         break
-            except (StreamClosedError, TimeoutError):  # the client disconnected or does not read, which is not an error
+            except StreamClosedError:  # the client disconnected, or read nothing for WRITE_TIMEOUT_S: no error
                 self._close_connection()
             except Exception as error:
                 if not self._headers_written:

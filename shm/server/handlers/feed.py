@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,6 +17,7 @@ from shm.core.logs import RateLimitedLogger, describe_error
 from shm.feed.hub import FeedFailed
 from shm.server.handlers.base import Handler
 from shm.server.http.operations import operation
+from shm.server.http.stream import Stream
 from shm.server.services import Services
 
 GOING_AWAY = 1001
@@ -108,6 +109,7 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
     async def open(self) -> None:
         """Starts the task that sends changes. `on_close` cancels it."""
         if self.ws_connection is not None and not self.ws_connection.is_closing():
+            cast(Stream, self.ws_connection.stream).is_shared = True
             self._stream_task = asyncio.create_task(self._stream())
 
     async def _stream(self) -> None:

@@ -5,6 +5,7 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from shm.core.logs import RateLimitedLogger, describe_error
@@ -34,7 +35,7 @@ class Acceptor:
     def start(self, sockets: list[socket.socket]) -> None:
         """Accepts connections from these sockets until `stop`."""
         for listening in sockets:
-            if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # accepted connections inherit it
+            with suppress(AttributeError, OSError):  # accepted connections inherit it; not every kernel has it
                 listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
             self._sockets.append(listening)
             self._listen(listening)

@@ -21,7 +21,6 @@ from tornado.iostream import StreamClosedError
 
 from shm.core.errors import BadRequest, MethodNotAllowed, Refusal, TooLarge, TooSlow
 from shm.core.settings import Settings
-from shm.server.connections import WRITE_TIMEOUT_S
 from shm.server.http import problems
 from shm.server.http.connection import MAX_DISCARDED_BYTES, body_length
 from shm.server.http.stream import Stream, render_response
@@ -246,8 +245,7 @@ class IngestRequest(httputil.HTTPMessageDelegate):
                 line = httputil.ResponseStartLine("HTTP/1.1", status.value, status.phrase)
                 head = httputil.HTTPHeaders({**problems.FIXED_HEADERS, **JSON, **response_headers})
                 written = self._connection.write_headers(line, head, chunk)
-            if not await self._is_written(written):
-                return
+            await written  # raises StreamClosedError once the client has read nothing for WRITE_TIMEOUT_S
         self._connection.finish()
         if self._is_http_1_0:  # without chunked encoding, the connection's end marks the end of the response
             self._connection.close()
@@ -256,16 +254,7 @@ class IngestRequest(httputil.HTTPMessageDelegate):
         written = self._write(status, headers, body)
         self._connection.finish()
         if not written.done():
-            await self._is_written(written)
-
-    async def _is_written(self, written: "asyncio.Future[None]") -> bool:
-        """Returns whether the client read the data in time. If not, closes the connection, which is not an error."""
-        try:
-            await asyncio.wait_for(written, WRITE_TIMEOUT_S)
-        except TimeoutError:
-            self._connection.close()
-            return False
-        return True
+            await written
 
     def _write(self, status: HTTPStatus, headers: dict[str, str], body: bytes) -> "asyncio.Future[None]":
         self._start_response(status)

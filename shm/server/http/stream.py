@@ -57,6 +57,7 @@ class Stream(IOStream):
     has_head_begun = False  # set from the first byte of a request's head
     is_answering = False  # set while a request waits for its response
     is_answered_early = False  # set while the rest of a body is read after the response
+    is_shared = False  # set for a feed: all subscribers are sent the same bytes, which the feed's buffer bounds
 
     @classmethod
     def adopt(
@@ -141,7 +142,7 @@ class Stream(IOStream):
         if data != TORNADO_400:
             written = super().write(data)
             if self.writing():
-                self.connections.write_blocked(self, len(data))
+                self.connections.write_blocked(self, 0 if self.is_shared else len(data))
             return written
         if self.is_answered_early:  # the request has its response already
             return super().write(b"")
