@@ -5,7 +5,7 @@ only the query of a `next` link is used.
 """
 
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -126,15 +126,19 @@ class Api:
             raise InvalidResponseError("the server's list of instances has no numeric X-Feed-Cursor header")
         return Page(self._decode(response, list[Instance]), int(cursor), _next_page_query(response))
 
-    def open_messages(self, app: str | None, since: int) -> "AbstractAsyncContextManager[AsyncIterator[Message]]":
+    def open_messages(
+        self, app: str | None, since: int, on_answer: Callable[[], None] = lambda: None
+    ) -> "AbstractAsyncContextManager[AsyncIterator[Message]]":
         """The feed's raw messages after the cursor `since`, from one connection.
 
-        The end of the connection raises ServerUnavailableError.
+        `on_answer` is called for every sign of life: a message, or the answer to a ping, sent every two seconds. The
+        end of the connection raises ServerUnavailableError.
         """
         from .websocket import open_messages  # imports Tornado, which plain API requests do not need
 
         query = urlencode({"since": since, **({"app": app} if app else {})})
-        return open_messages(self.server, f"{API_PATH}/feed?{query}", self._authorization, self._tls, self.sanitize)
+        path = f"{API_PATH}/feed?{query}"
+        return open_messages(self.server, path, self._authorization, self._tls, self.sanitize, on_answer)
 
     async def _get(self, path: str) -> httpx.Response:
         try:

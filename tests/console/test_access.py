@@ -126,7 +126,7 @@ def test_a_variable_may_name_a_file_with_the_token(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("of-the-secret\n")
     for name in ("SHM_TOKEN_FILE", "SHM_ADMIN_TOKEN_FILE"):
-        assert find_token(None, tmp_path, "https://metrics.example.com", {name: str(secret)}) == "of-the-secret"
+        assert find_token(None, tmp_path, DEFAULT_SERVER, {name: str(secret)}) == "of-the-secret"
         with pytest.raises(TokenError, match="No such file"):
             find_token(None, tmp_path, DEFAULT_SERVER, {name: str(tmp_path / "missing")})
 
@@ -150,6 +150,15 @@ def test_the_token_file_is_sent_to_no_other_machine(server: str, tmp_path: Path)
         find_token(None, tmp_path, server, {})
     assert find_token("given", tmp_path, server, {}) == "given"
     assert find_token(None, tmp_path, server, {"SHM_TOKEN": "of-the-console"}) == "of-the-console"
+
+
+@pytest.mark.parametrize("name", ["SHM_ADMIN_TOKEN", "SHM_ADMIN_TOKEN_FILE"])
+def test_the_servers_own_setting_is_sent_to_no_other_machine(name: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(SECRET)
+    environ = {name: SECRET if name == "SHM_ADMIN_TOKEN" else str(tmp_path / "secret")}
+    assert find_token(None, tmp_path, DEFAULT_SERVER, environ) == SECRET
+    with pytest.raises(TokenError, match="SHM_ADMIN_TOKEN are used only for a server on this machine"):
+        find_token(None, tmp_path, "https://metrics.example.com", environ)
 
 
 def test_the_error_without_a_token_names_options_and_the_file(tmp_path: Path) -> None:

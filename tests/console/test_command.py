@@ -130,3 +130,33 @@ def test_a_screenshot_shows_the_fleet(server: ServerProcess, tmp_path: Path) -> 
     assert svg.startswith("<svg")
     assert "Ledger" in svg
     assert "PIZZAS" in svg
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_once_prints_in_any_encoding(server: ServerProcess, encoding: str) -> None:
+    """Missing characters get an ASCII form or an escape, and the JSON document keeps its values."""
+    Install(server.url, app_name="日本 \U0001f600…").enroll({"sent": 1})
+    options = ("--server", server.url, "--data-dir", str(server.data_dir), "--once")
+    environment = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    text, document = console(*options, **environment), console(*options, "--json", **environment)
+    for completed in (text, document):
+        assert (completed.returncode, completed.stderr) == (0, "")
+        assert completed.stdout.isascii()
+    assert "* active" in text.stdout
+    assert "\\u65e5\\u672c" in text.stdout
+    (application,) = json.loads(document.stdout)["applications"]
+    assert application["application"]["name"] == "日本 \U0001f600…"
+
+
+def test_once_names_the_columns_that_have_no_room(server: ServerProcess) -> None:
+    Install(server.url).enroll({"sent": 1, "beta": True})
+    options = ("--server", server.url, "--data-dir", str(server.data_dir), "--once")
+    narrow, wide = console(*options, COLUMNS="80").stdout, console(*options, COLUMNS="200").stdout
+    note = "80 columns have no room for: "
+    (line,) = [line for line in narrow.splitlines() if note in line]
+    missing = line.split(note)[1].split(".")[0].split(", ")
+    assert {"seen", "metrics"} <= set(missing)
+    assert "no room for" not in wide
+    header = next(line for line in wide.splitlines() if line.lstrip().startswith("state"))
+    assert set(missing) <= set(header.split())
+    assert all(len(line) <= 80 for line in narrow.splitlines())

@@ -24,6 +24,7 @@ from tests.support.server_process import ServerProcess
 from tests.support.shm_command import SHM
 
 TIMEOUT_S = 30
+HUNG_LIMIT_S = 12  # a silence is shown after four seconds; the machine may be busy
 LEAVE_ALTERNATE_SCREEN = b"\x1b[?1049l"
 MOUSE_OFF = b"\x1b[?1003l"
 
@@ -138,7 +139,7 @@ def server_with_60_installs(postgres: str, tmp_path_factory: pytest.TempPathFact
 def test_the_console_fills_the_terminal(server_with_60_installs: ServerProcess, size: tuple[int, int]) -> None:
     with open_console(server_with_60_installs, size) as terminal:
         terminal.wait_for_texts("Ledger", "PIZZAS EATEN", "1.77M", "INSTANCE", "VERSION", "SEEN", "● live", "/ filter")
-        row_count = {24: 19, 36: 22, 50: 36}[size[1]]
+        row_count = {24: 18, 36: 21, 50: 35}[size[1]]
         terminal.wait_until(lambda: sum("1.4.2" in line for line in terminal.screen.splitlines()) == row_count)
         assert ("APPLICATIONS" in terminal.screen) == (size[0] >= 100)
         terminal.type_keys("q")
@@ -271,3 +272,56 @@ def test_a_killed_demo_leaves_no_process_and_restores_the_terminal(postgres_dir:
         assert terminal.attributes() == list(terminal.initial_attributes)
     finally:
         terminal.close()
+
+
+def test_a_hung_server_is_not_shown_as_live(server: ServerProcess) -> None:
+    Install(server.url).enroll({"sent": 111})
+    with open_console(server, (80, 24)) as terminal:
+        terminal.wait_for_texts("111", "● live")
+        processes = psutil.Process(server.pid).children(recursive=True)
+        for process in (psutil.Process(server.pid), *processes):
+            process.suspend()
+        try:
+            stopped_at = time.monotonic()
+            terminal.wait_until(lambda: "● live" not in terminal.screen)
+            assert time.monotonic() - stopped_at < HUNG_LIMIT_S
+            assert "◌ no answer for" in terminal.screen
+            terminal.wait_for_texts("◌ disconnected", "111")
+            assert time.monotonic() - stopped_at < 2 * HUNG_LIMIT_S
+        finally:
+            for process in (psutil.Process(server.pid), *processes):
+                process.resume()
+        terminal.wait_for_texts("● live")
+
+
+def test_ctrl_c_cancels_the_prompt_and_asks_before_the_end(server_with_60_installs: ServerProcess) -> None:
+    with open_console(server_with_60_installs, (120, 40)) as terminal:
+        terminal.wait_for_texts("● live", "PIZZAS", "60 active of 60")
+        terminal.type_keys("/pizzas")
+        terminal.wait_for_texts("No instance matches")
+        terminal.type_keys("\x03")
+        terminal.wait_until(lambda: "No instance matches" not in terminal.screen)
+        assert terminal.process.poll() is None
+        terminal.type_keys("\x03")
+        terminal.wait_for_texts("Ctrl+C again ends the console")
+        terminal.type_keys("\x03")
+        assert terminal.wait_for_exit() == 0
+        assert terminal.attributes() == list(terminal.initial_attributes)
+
+
+def test_a_click_and_the_wheel_reach_the_row_under_the_mouse(server_with_60_installs: ServerProcess) -> None:
+    """In the mouse protocol of terminals (SGR), with cells that count from 1."""
+    with open_console(server_with_60_installs, (120, 40)) as terminal:
+        terminal.wait_for_texts("● live", "PIZZAS", "60 active of 60", "59.0k")
+        y, line = next((y, line) for y, line in enumerate(terminal.screen.splitlines()) if "57.0k" in line)
+        x = line.index("57.0k")
+        for _ in range(2):  # the second click opens the details
+            terminal.type_keys(f"\x1b[<0;{x + 1};{y + 1}M\x1b[<0;{x + 1};{y + 1}m")
+        terminal.wait_for_texts("IDENTITY", "57,000")
+        terminal.type_keys("\x1b")
+        terminal.wait_until(lambda: "IDENTITY" not in terminal.screen)
+        for _ in range(3):
+            terminal.type_keys(f"\x1b[<65;{x + 1};{y + 1}M")
+        terminal.wait_until(lambda: "59.0k" not in terminal.screen)
+        terminal.type_keys("\r")
+        terminal.wait_for_texts("IDENTITY", "48,000")

@@ -62,19 +62,16 @@ def is_loopback(server: str) -> bool:
 def find_token(option: str | None, directory: Path, server: str, environ: Mapping[str, str] = os.environ) -> str:
     """The bearer token. Raises TokenError if there is none, or if it has characters that no token has.
 
-    The token file is that of this machine's server, so it is not sent to any other one.
+    The token file and the server's own settings, SHM_ADMIN_TOKEN and SHM_ADMIN_TOKEN_FILE, are those of this machine's
+    server, so they are not sent to any other one.
     """
-    token = (
-        option
-        or environ.get("SHM_TOKEN")
-        or _from_secret(environ.get("SHM_TOKEN_FILE"))
-        or environ.get("SHM_ADMIN_TOKEN")
-        or _from_secret(environ.get("SHM_ADMIN_TOKEN_FILE"))
-    )
+    token = option or environ.get("SHM_TOKEN") or _from_secret(environ.get("SHM_TOKEN_FILE"))
     if not token and not is_loopback(server):
         raise TokenError(
-            f"no token: set --token or SHM_TOKEN. This machine's {TOKEN_FILE} is used only for a server on this machine"
+            f"no token: set --token or SHM_TOKEN. This machine's {TOKEN_FILE} and SHM_ADMIN_TOKEN are used only for a "
+            "server on this machine"
         )
+    token = token or environ.get("SHM_ADMIN_TOKEN") or _from_secret(environ.get("SHM_ADMIN_TOKEN_FILE"))
     token = (token or _from_file(directory / TOKEN_FILE)).strip()
     if not token.isascii() or not token.isprintable() or " " in token:
         raise TokenError("the token has invalid characters: check that nothing else was pasted with it")

@@ -24,8 +24,8 @@ class Action:
 NAVIGATION, VIEWING, SORTING, GENERAL = "Navigation", "Viewing", "Sorting and filtering", "General"
 
 ACTIONS = (
-    Action("move(-1)", "up,k", "↑ k", "previous row", NAVIGATION),
-    Action("move(1)", "down,j", "↓ j", "next row", NAVIGATION, "scroll"),
+    Action("move(-1)", "up,k", "↑ k", "previous row; in the prompt, previous filter", NAVIGATION),
+    Action("move(1)", "down,j", "↓ j", "next row; in the prompt, next filter", NAVIGATION, "scroll"),
     Action("page(-1)", "pageup,ctrl+b", "PgUp", "previous page", NAVIGATION),
     Action("page(1)", "pagedown,ctrl+f", "PgDn", "next page", NAVIGATION),
     Action("first", "home,g", "g", "first row", NAVIGATION),
@@ -35,27 +35,35 @@ ACTIONS = (
     Action("application(-1)", "left_square_bracket", "[", "previous application", VIEWING),
     Action("application(1)", "right_square_bracket", "]", "next application", VIEWING, "app"),
     Action("open", "enter", "⏎", "open the instance's details", VIEWING, "open"),
+    Action("neighbour(1)", "J", "J", "next instance, while details are open", VIEWING, "next"),
+    Action("neighbour(-1)", "K", "K", "previous instance, while details are open", VIEWING),
     Action("pause", "p", "p", "pause or resume the rows", VIEWING, "pause"),
     Action("reload", "r", "r", "reload the list; while disconnected, retry now", VIEWING),
     Action("filter", "slash", "/", "filter as you type", SORTING, "filter"),
     Action("sort(-1)", "shift+left", "⇧←", "sort by the column on the left", SORTING),
     Action("sort(1)", "shift+right", "⇧→", "sort by the column on the right", SORTING, "sort"),
     Action("reverse", "s", "s", "reverse the sort order", SORTING),
-    Action("back", "escape", "Esc", "go back: close, then clear the filter", GENERAL, "back"),
+    Action("back", "escape", "Esc", "go up: close the prompt, the details, then show all rows", GENERAL, "back"),
     Action("next_pane", "tab", "Tab", "switch between table, details and applications", GENERAL, "pane"),
     Action("help", "question_mark", "?", "show keys, states and the filter's syntax", GENERAL, "help"),
     Action("command_palette", "ctrl+p", "^p", "open the list of all actions", GENERAL),
-    Action("quit", "q,ctrl+c", "q", "quit", GENERAL, "quit"),
+    Action("close", "q", "q", "close the details, else quit", GENERAL, "quit"),
+    Action("interrupt", "ctrl+c", "^c", "cancel the input; twice, quit", GENERAL),
 )
 
 # The actions in the footer of each context, the most used first.
 FOOTER_ACTIONS: dict[Context, tuple[str, ...]] = {
-    "table": ("filter", "open", "sort(1)", "application(1)", "pause", "help", "quit"),
-    "details": ("back", "move(1)", "next_pane", "pause", "help", "quit"),
+    "table": ("filter", "open", "sort(1)", "application(1)", "pause", "help", "close"),
+    "details": ("back", "move(1)", "neighbour(1)", "next_pane", "pause", "help"),
     "filter": ("open", "back"),
 }
-_PAIRED_KEYS = {"sort(1)": "⇧← ⇧→", "application(1)": "[ ]", "move(1)": "↑ ↓"}  # one entry for both directions
-_CONTEXT_HINTS: dict[tuple[Context, str], str] = {("filter", "open"): "keep", ("filter", "back"): "clear"}
+_PAIRED_KEYS = {
+    "sort(1)": "⇧← ⇧→",
+    "application(1)": "[ ]",
+    "move(1)": "↑ ↓",
+    "neighbour(1)": "J K",
+}  # one entry for both directions
+_CONTEXT_HINTS: dict[tuple[Context, str], str] = {("filter", "open"): "keep", ("filter", "back"): "close"}
 
 
 def footer_hints(context: Context = "table") -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterable
+from time import monotonic
 from typing import ClassVar
 
 from textual.app import App, ComposeResult, SystemCommand
@@ -29,7 +30,9 @@ from shm_tui.widgets.sidebar import Sidebar
 
 DRAW_INTERVAL_S = 0.25  # changes are drawn four times a second at any rate of events
 AGE_INTERVAL_S = 1.0  # the smallest unit of an age
+PRIORITY_KEYS = {"tab", "slash"}  # handled before the next key is read: what follows `/` belongs to the prompt
 RESTART_DELAY_S = 1.0  # after an exception in the session
+QUIT_CONFIRMATION_S = 3.0  # within which a second Ctrl+C ends the console
 
 
 class ConsoleApp(App[None]):
@@ -39,7 +42,7 @@ class ConsoleApp(App[None]):
     TITLE = "SHM"
     ENABLE_COMMAND_PALETTE = True
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(action.keys, action.name, action.help, show=False, priority=action.keys == "tab")
+        Binding(action.keys, action.name, action.help, show=False, priority=action.keys in PRIORITY_KEYS)
         for action in ACTIONS
         if action.name != "command_palette"
     ]
@@ -56,6 +59,7 @@ class ConsoleApp(App[None]):
         self._has_changes = True  # since the last drawing
         self._is_application_chosen = slug is not None
         self._session_tasks: set[asyncio.Task[None]] = set()
+        self._interrupted_at = -QUIT_CONFIRMATION_S  # the monotonic time of the last Ctrl+C
         self._submitted_filter: str | None = None  # closes the prompt once the ranks of its versions have arrived
 
     def compose(self) -> ComposeResult:
@@ -163,10 +167,10 @@ class ConsoleApp(App[None]):
 
     def on_row_opened(self) -> None:
         """Opens the details of the row that was clicked."""
-        self.action_open()
+        self._open_details()
 
     def on_cursor_moved(self) -> None:
-        """Shows the details of the cursor's instance."""
+        """Draws the details again: their instance may have left the table."""
         self.dashboard.draw_details(self.session)
 
     def on_sort_requested(self, event: SortRequested) -> None:
@@ -191,58 +195,99 @@ class ConsoleApp(App[None]):
     # Actions: moving and viewing.
 
     def action_move(self, lines: int) -> None:
-        """Scrolls the details, changes the application, or moves the table's cursor, depending on the focus."""
-        panel = self.query_one(DetailPanel)
-        if panel.has_focus:
+        """Moves what has the focus: the prompt's history, the details, the application, or the table's cursor."""
+        if self.is_filter_open:
+            self.query_one(FilterPrompt).recall(self.filter_editor.history, lines)
+        elif (panel := self.query_one(DetailPanel)).has_focus:
             panel.scroll_relative(y=lines, animate=False)
         elif self.query_one(Sidebar).has_focus:
-            self.action_application(lines)
+            self._step_application(lines)
         else:
             self.table.move_cursor(lines)
 
     def action_page(self, direction: int) -> None:
-        """Scrolls the details or moves the cursor by a page."""
-        panel = self.query_one(DetailPanel)
+        """Moves what has the focus by a page."""
+        panel, sidebar = self.query_one(DetailPanel), self.query_one(Sidebar)
         if panel.has_focus:
             panel.scroll_relative(y=direction * panel.size.height, animate=False)
+        elif sidebar.has_focus:
+            self._step_application(direction * max(1, sidebar.content_size.height - 1))
         else:
             self.table.move_page(direction)
 
     def action_first(self) -> None:
-        """Moves the cursor to the first row."""
-        self.table.move_to_first()
+        """Moves what has the focus to its first line."""
+        panel, sidebar = self.query_one(DetailPanel), self.query_one(Sidebar)
+        if panel.has_focus:
+            panel.scroll_home(animate=False)
+        elif sidebar.has_focus:
+            self.show_application(sidebar.slugs()[0])
+        else:
+            self.table.move_to_first()
 
     def action_last(self) -> None:
-        """Moves the cursor to the last row."""
-        self.table.move_to_last()
+        """Moves what has the focus to its last line."""
+        panel, sidebar = self.query_one(DetailPanel), self.query_one(Sidebar)
+        if panel.has_focus:
+            panel.scroll_end(animate=False)
+        elif sidebar.has_focus:
+            self.show_application(sidebar.slugs()[-1])
+        else:
+            self.table.move_to_last()
 
     def action_columns(self, count: int) -> None:
-        """Scrolls the columns."""
-        self.table.scroll_columns(count)
+        """Scrolls the columns, if the table has the focus."""
+        if self.table.has_focus:
+            self.table.scroll_columns(count)
 
     def action_application(self, offset: int) -> None:
-        """Shows the previous or the next application of the sidebar."""
+        """Shows the previous or the next application of the sidebar; after the last one the first."""
         slugs = self.query_one(Sidebar).slugs()
         index = slugs.index(self.session.slug) if self.session.slug in slugs else 0
         self.show_application(slugs[(index + offset) % len(slugs)])
+
+    def _step_application(self, offset: int) -> None:
+        """Moves the selection of the sidebar, up to its ends."""
+        slugs = self.query_one(Sidebar).slugs()
+        index = slugs.index(self.session.slug) if self.session.slug in slugs else 0
+        self.show_application(slugs[max(0, min(index + offset, len(slugs) - 1))])
 
     def action_open(self) -> None:
         """Opens the details of the instance under the cursor. In the sidebar, returns to the table."""
         if self.query_one(Sidebar).has_focus:
             self.table.focus()
-            return
+        elif self.table.has_focus:
+            self._open_details()
+
+    def _open_details(self) -> None:
         panel = self.query_one(DetailPanel)
-        if self.table.cursor_id is None or panel.display:
+        row = self.session.store.rows.get(self.table.cursor_id or "")
+        if row is None:
             return
+        panel.pin(row)
         self._show_details(True)
-        panel.scroll_home(animate=False)
         panel.focus()
         self.dashboard.draw_details(self.session)
 
+    def action_neighbour(self, offset: int) -> None:
+        """While the details are open, opens the next or the previous instance of the table."""
+        panel = self.query_one(DetailPanel)
+        if not panel.display:
+            return
+        index = self.session.store.index_of(panel.instance_id)
+        if index is not None:  # a pinned instance that left the table has no neighbours: the cursor's instance is next
+            self.table.move_cursor_to(index + offset)
+        row = self.session.store.rows.get(self.table.cursor_id or "")
+        if row is not None:
+            panel.pin(row)
+            self.dashboard.draw_details(self.session)
+
     def _show_details(self, is_open: bool) -> None:
-        self.query_one(DetailPanel).display = is_open
+        panel = self.query_one(DetailPanel)
+        has_focus = panel.has_focus
+        panel.display = is_open
         self.query_one(Footer).show_keys("details" if is_open else "table")
-        if not is_open:
+        if not is_open and has_focus:  # the focus remains where the user put it
             self.table.focus()
 
     def action_pause(self) -> None:
@@ -278,7 +323,7 @@ class ConsoleApp(App[None]):
 
     def _set_sort(self, column: Column, is_descending: bool) -> None:
         store = self.session.store
-        store.is_sorted_by_user = True
+        store.has_sort_order = True
         store.sort_column, store.is_descending = column, is_descending
         store.rebuild_order(self.session.clock())
         self.table.update_order()
@@ -292,7 +337,7 @@ class ConsoleApp(App[None]):
     def _set_filter(self, text: str) -> bool:
         """Applies a filter. Returns False for an invalid one, which leaves the previous filter in effect."""
         store = self.session.store
-        error = self.filter_editor.apply(text, store)
+        error = self.filter_editor.apply(text, store, self.session.descriptions)
         if isinstance(error, MissingRankError):
             self.run_worker(self._request_rank(error.version), group="ranks", exclusive=True)
         self.query_one(Footer).show_message(str(error) if error else store.filter.warning)
@@ -313,6 +358,7 @@ class ConsoleApp(App[None]):
             self._close_filter()
 
     def _close_filter(self) -> None:
+        self.filter_editor.remember()
         self.query_one(FilterPrompt).close()
         self.query_one(Footer).show_message("")
         self.query_one(Footer).show_keys("table")
@@ -321,14 +367,36 @@ class ConsoleApp(App[None]):
     # Actions: panes and screens.
 
     async def action_back(self) -> None:
-        """Closes the prompt or the details, else clears the filter."""
+        """Goes up one level: closes the prompt with the filter in effect, or the details, else shows all rows.
+
+        Nothing is lost: the history of the prompt has every filter that was in effect.
+        """
         if self.is_filter_open:
-            self._set_filter("")
             self._close_filter()
         elif self.query_one(DetailPanel).display:
             self._show_details(False)
         elif self.filter_editor.text:
+            self.filter_editor.remember()
             self._set_filter("")
+
+    def action_close(self) -> None:
+        """Closes what is on top: the details, else the console."""
+        if self.query_one(DetailPanel).display:
+            self._show_details(False)
+        else:
+            self.exit()
+
+    def action_interrupt(self) -> None:
+        """Cancels the input of the prompt. Elsewhere, a second Ctrl+C ends the console."""
+        if self.is_filter_open:
+            self.filter_editor.remember()
+            self._set_filter(self.filter_editor.begun_with)
+            self._close_filter()
+        elif monotonic() - self._interrupted_at < QUIT_CONFIRMATION_S:
+            self.exit()
+        else:
+            self._interrupted_at = monotonic()
+            self.query_one(Footer).show_notice("Ctrl+C again ends the console", QUIT_CONFIRMATION_S)
 
     def action_next_pane(self) -> None:
         """Moves the focus from the table to the details and the sidebar; from the prompt, to the table."""
@@ -340,7 +408,9 @@ class ConsoleApp(App[None]):
         panes[(focused + 1) % len(panes)].focus()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Leaves Tab to the screens above the main one."""
+        """Leaves Tab and `/` to the screens above the main one, and `/` to the open prompt."""
+        if action == "filter":
+            return len(self.screen_stack) == 1 and not self.is_filter_open
         return action != "next_pane" or len(self.screen_stack) == 1
 
     def action_help(self) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from shm_client import Client, ClientError
 from shm_tui.access import find_token, is_loopback, resolve_data_dir, resolve_server_url
 from shm_tui.errors import ConsoleError, NoDataError
+from shm_tui.text.encoding import in_encoding, json_in_encoding
 from shm_tui.text.sanitizing import sanitize_json
 
 HELP = "Open the console in this terminal; with --once, print its data."
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         if server.startswith("http://") and not is_loopback(server):
             _print_message(UNENCRYPTED, 0)
         if args.once:
-            return _print(asyncio.run(_once(server, token, args.app, args.json)))
+            return _print(asyncio.run(_once(server, token, args.app, args.json)), args.json)
         if args.screenshot is not None:
             svg = asyncio.run(_render_screenshot(server, token, args.app, (int(size[1]), int(size[2]))))
             return _write(args.screenshot, svg)
@@ -123,7 +124,9 @@ async def _render_screenshot(server: str, token: str, slug: str | None, size: tu
             return app.export_screenshot(title="shm console")
 
 
-def _print(text: str) -> int:
+def _print(text: str, as_json: bool) -> int:
+    convert = json_in_encoding if as_json else in_encoding
+    text = convert(text, sys.stdout.encoding or "utf-8")
     try:
         print(text, flush=True)  # noqa: T201
     except OSError as error:
@@ -147,5 +150,5 @@ def _write(file: Path, text: str) -> int:
 
 
 def _print_message(sentence: str, status: int) -> int:
-    print(f"shm console: {sentence}", file=sys.stderr)  # noqa: T201
+    print(f"shm console: {in_encoding(sentence, sys.stderr.encoding or 'utf-8')}", file=sys.stderr)  # noqa: T201
     return status

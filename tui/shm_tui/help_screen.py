@@ -21,9 +21,11 @@ class HelpScreen(ModalScreen[None]):
 
     COMPONENT_CLASSES = {"help--heading", "help--key", "help--text"}  # noqa: RUF012
     BINDINGS = [  # noqa: RUF012
-        ("escape,question_mark,q,enter", "dismiss", "close"),
+        ("escape,question_mark,q,enter,ctrl+c", "dismiss", "close"),
         ("j", "scroll(1)", "down"),
         ("k", "scroll(-1)", "up"),
+        ("g", "edge(False)", "start"),
+        ("G", "edge(True)", "end"),
     ]
 
     def compose(self) -> ComposeResult:
@@ -40,6 +42,11 @@ class HelpScreen(ModalScreen[None]):
     def action_scroll(self, lines: int) -> None:
         """Scrolls by lines."""
         self.query_one("#help").scroll_relative(y=lines, animate=False)
+
+    def action_edge(self, is_end: bool) -> None:
+        """Scrolls to the start or the end."""
+        box = self.query_one("#help")
+        box.scroll_end(animate=False) if is_end else box.scroll_home(animate=False)
 
 
 def help_text(style: Callable[[str], Style]) -> Text:

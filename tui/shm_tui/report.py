@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from decimal import Context, Decimal
+from textwrap import wrap
 
 import msgspec
 from rich.cells import cell_len
@@ -18,6 +19,7 @@ MAX_APPLICATIONS = 20  # the largest ones
 MAX_KEYS = 1_000  # described in addition to those of the most instances
 MAX_INSTANCES = 200  # those that were seen last; `shm export` has all
 INDENT, GAP = 2, 2  # cells
+MIN_NOTE_WIDTH = 20  # cells of a note, however short the lines are
 MEAN_CONTEXT = Context(prec=700)  # digits: the protocol allows numbers from 1e-308 to 1e308
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
@@ -78,11 +80,12 @@ def to_json(report: Report) -> str:
 def to_text(report: Report, width: int) -> str:
     """The report as tables of text. No line is wider than `width` cells."""
     stats = report.stats
-    parts = [
+    summary = (
         f"SHM {report.server}: {plural(stats.total_instances, 'instance')}, {stats.active_instances:,} active "
         f"({stats.counted_instances:,} counted, {stats.excluded_instances:,} dev and ci excluded), "
         f"{stats.daily_active:,} today, {stats.weekly_active:,} this week, {stats.new_this_week:,} new this week"
-    ]
+    )
+    parts = ["\n".join(wrap(summary, max(width, MIN_NOTE_WIDTH)))]
     parts += [disk_warning(stats.disk, report.as_of)]
     parts += [_applications(report, width)]
     parts += [_metrics(section, width) for section in report.applications]
@@ -181,17 +184,22 @@ def _format_metric(value: Value, description: MetricKey | None) -> str:
 
 
 def _table(title: str, headers: list[str], rows: list[list[str]], right_aligned: set[int], width: int) -> str:
-    """A table with its title. Columns at the end are cut or omitted where the line is too short."""
+    """A table with its title. Where the line is too short, the last columns are cut or omitted, which a line says."""
     widths = [max(cell_len(row[index]) for row in [headers, *rows]) for index in range(len(headers))]
     lines = [title]
+    shown = len(headers)
     for row in [headers, *rows]:
         remaining = width - INDENT
         cells = []
         for index, text in enumerate(row):
             cell_width = min(widths[index], remaining)
             if cell_width < min(4, widths[index]):
+                shown = min(shown, index)
                 break
             cells.append(fit(text, cell_width, index in right_aligned))
             remaining -= cell_width + GAP
         lines.append((" " * INDENT + (" " * GAP).join(cells)).rstrip())
+    if shown < len(headers):
+        note = f"{' ' * INDENT}{width} columns have no room for: {', '.join(headers[shown:])}. A larger COLUMNS has."
+        lines += wrap(note, max(width, MIN_NOTE_WIDTH), subsequent_indent=" " * INDENT)
     return "\n".join(lines)

@@ -7,6 +7,7 @@ line from `first` on. Remaining space widens the visible ones.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from shm_tui.model.column_heads import head_width
 from shm_tui.model.columns import Column, Pinning
 from shm_tui.model.row import Row
 from shm_tui.model.state import Clock
@@ -143,6 +144,6 @@ class ColumnLayout:
 
 
 def _cell_widths(column: Column, rows: Sequence[Row], clock: Clock) -> Iterable[int]:
-    yield cell_width(column.label.upper())
+    yield head_width(column.label.upper())
     for row in rows:
         yield cell_width(column.text(row, clock))

@@ -138,17 +138,21 @@ def build_columns(
     *,
     one_application: bool,
     width: int,
+    shown_before: Iterable[str] = (),
 ) -> list[Column]:
     """Every column, in order. Hidden keys have none.
 
     `key_counts` is the number of instances by metric key; `numeric` are the keys whose values are mostly numbers.
+    `shown_before` are the keys of the columns on the screen: they keep their order, and new keys follow them.
     """
+    positions = {key: position for position, key in enumerate(shown_before)}
     numeric_keys = frozenset(numeric)
     described = {key: descriptions[key] for key in key_counts}
     ordered = sorted(
         (key for key in key_counts if not described[key].hidden),
         # Counts are compared by their power of two, so that columns do not change places with every new instance.
         key=lambda key: (
+            positions.get(key, len(positions)),
             described[key].kind == "system",
             -key_counts[key].bit_length(),
             key not in numeric_keys,

@@ -53,6 +53,8 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "!=": operator.ne,
 }
 NO_RANKS: Mapping[str, str] = {}
+NO_LABELS: Mapping[str, str] = {}
+_MARKS = re.compile(r"[\W_]+")
 _TERM = re.compile(r'(-?)(?:("[^"]*"|[^\s"<>=!:]+)(>=|<=|!=|[<>=:]))?("[^"]*"|[^\s"]*)')
 MAX_FILTER_CHARS = 1000  # far more than anybody types; Python converts no int of more than 4,300 digits
 
@@ -93,12 +95,18 @@ class Filter:
 MATCH_ALL = Filter("")
 
 
-def parse_filter(text: str, keys: Iterable[str] = (), ranks: Mapping[str, str] = NO_RANKS) -> Filter:
+def parse_filter(
+    text: str,
+    keys: Iterable[str] = (),
+    ranks: Mapping[str, str] = NO_RANKS,
+    labels: Mapping[str, str] = NO_LABELS,
+) -> Filter:
     """Parses `text`. `keys` are the metric keys of the rows, `ranks` the server's ranks by version.
 
+    `labels` are the keys by the labels in the heads of the columns, so that a name can be typed as the screen shows it.
     Raises MissingRankError if a rank is missing, and FilterError for any other mistake.
     """
-    keys_by_folded = {key.casefold(): key for key in keys}
+    keys_by_folded = _keys_by_name(list(keys), labels)
     predicates: list[Predicate] = []
     unknown_keys: list[str] = []
     is_time_dependent = False
@@ -121,6 +129,18 @@ def parse_filter(text: str, keys: Iterable[str] = (), ranks: Mapping[str, str] =
         predicates.append(_negate(predicate) if minus else predicate)
     warning = f"no instance has sent “{unknown_keys[0]}”" if unknown_keys else ""
     return Filter(text.strip(), tuple(predicates), warning, is_time_dependent)
+
+
+def _keys_by_name(keys: list[str], labels: Mapping[str, str]) -> dict[str, str]:
+    """The keys by each name that the filter accepts for them. A key's own spelling precedes similar names."""
+    names = {_simplify(label): key for label, key in labels.items()}
+    names |= {_simplify(key): key for key in keys}
+    return names | {key.casefold(): key for key in keys}
+
+
+def _simplify(name: str) -> str:
+    """A name without the marks in which a label and its key differ: `Mail Sent` and `mail.sent` become `mail_sent`."""
+    return _MARKS.sub("_", name.casefold()).strip("_")
 
 
 def _unquote(text: str) -> str:
@@ -182,7 +202,7 @@ def _field_predicate(
         return _version_predicate(comparison, value, ranks)
     if field in TEXT_FIELDS:
         return _text_predicate(field, comparison, value.casefold())
-    key = keys_by_folded.get(plain.casefold())
+    key = keys_by_folded.get(plain.casefold()) or keys_by_folded.get(_simplify(plain))
     if key is None:
         unknown_keys.append(plain)
         key = plain

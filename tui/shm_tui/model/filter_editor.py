@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 
+from shm_tui.model.columns import MetricDescriptions
 from shm_tui.model.filter import MATCH_ALL, Filter, FilterError, parse_filter
 from shm_tui.model.row_store import RowStore
+
+MAX_HISTORY = 50  # filters: more than anybody goes back
 
 
 class FilterEditor:
@@ -12,22 +15,30 @@ class FilterEditor:
     def __init__(self) -> None:
         self.text = ""
         self.ranks: dict[str, str] = {}  # the server's ranks of the versions that filters compare with
-        self._previous_text = ""
+        self.begun_with = ""  # the filter in effect when the prompt was opened
+        self.history: list[str] = []  # filters that were in effect, the newest last
 
     def begin(self) -> None:
         """Remembers the filter in effect, which applies while a text is invalid."""
-        self._previous_text = self.text
+        self.begun_with = self.text
+        self.remember()
 
-    def apply(self, text: str, store: RowStore) -> FilterError | None:
+    def remember(self) -> None:
+        """Adds the filter in effect to the history."""
+        if self.text:
+            self.history = [*(text for text in self.history if text != self.text), self.text][-MAX_HISTORY:]
+
+    def apply(self, text: str, store: RowStore, descriptions: MetricDescriptions) -> FilterError | None:
         """Sets the store's filter. Returns the error of an invalid text."""
         error = None
+        labels = {descriptions[key].label: key for key in store.key_counts} if text.strip() else {}
         try:
-            store.filter = self._parse(text, store.key_counts)
+            store.filter = self._parse(text, store.key_counts, labels)
         except FilterError as caught:
-            error, text = caught, self._previous_text
-            store.filter = self._parse(text, store.key_counts)
+            error, text = caught, self.begun_with
+            store.filter = self._parse(text, store.key_counts, labels)
         self.text = text.strip()
         return error
 
-    def _parse(self, text: str, keys: Mapping[str, int]) -> Filter:
-        return parse_filter(text, keys, self.ranks) if text.strip() else MATCH_ALL
+    def _parse(self, text: str, keys: Mapping[str, int], labels: Mapping[str, str]) -> Filter:
+        return parse_filter(text, keys, self.ranks, labels) if text.strip() else MATCH_ALL

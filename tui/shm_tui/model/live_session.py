@@ -104,6 +104,10 @@ class LiveSession:
         stats = self.overview.stats
         return stats.total_instances + stats.unproven_instances if stats and not self.slug else None
 
+    def silence_s(self) -> float:
+        """Seconds since the server's last sign of life, a message or the answer to a ping."""
+        return self._feed.silence_s or 0.0
+
     def reload(self) -> None:
         """Lists all instances again; while the server is unavailable, retries at once."""
         self._feed.relist()

@@ -56,7 +56,7 @@ class RowStore:
         self.filter: Filter = MATCH_ALL
         self.sort_column: Column = SEEN
         self.is_descending = False
-        self.is_sorted_by_user = False  # the default sort order applies until the user chooses one
+        self.has_sort_order = False  # the default order is chosen once, then only the user changes it
         self.is_paused = False
         self.key_counts: Counter[str] = Counter()  # instances with a value, by metric key
         self.numeric_counts: Counter[str] = Counter()  # instances with a number, by metric key
@@ -128,6 +128,10 @@ class RowStore:
         with_value.sort(key=lambda key: sort_keys[key] or (), reverse=self.is_descending)
         self.visible_ids = with_value + without_value
         self._visible = set(self.visible_ids)
+
+    def is_visible(self, instance_id: str) -> bool:
+        """Whether an instance matches the filter."""
+        return instance_id in self._visible
 
     def index_of(self, instance_id: str | None) -> int | None:
         """The index of an instance in `visible_ids`; None if it is not visible."""

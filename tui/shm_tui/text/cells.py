@@ -14,6 +14,22 @@ def fit(text: str, width: int, align_right: bool = False) -> str:
     return " " * (width - cell_len(short)) + short if align_right else set_cell_size(short, width)
 
 
+def cut_middle(text: str, width: int) -> str:
+    """`text` in at most `width` cells; … replaces the middle of a text that is cut, so that both ends remain."""
+    if cell_len(text) <= width:
+        return text
+    if width <= 1:
+        return "…"[:width]
+    half = (width - 1) // 2
+    end = text[-half:] if half else ""
+    while cell_len(end) > half:
+        end = end[1:]
+    start = text[: width - 1 - half]
+    while cell_len(start) > width - 1 - half:
+        start = start[:-1]
+    return start.rstrip() + "…" + end.lstrip()
+
+
 def cut(text: str, width: int) -> str:
     """`text` in at most `width` cells; … replaces the end of a text that is cut."""
     if width <= 0:

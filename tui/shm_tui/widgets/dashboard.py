@@ -17,7 +17,7 @@ from shm_tui.widgets.headline import Headline, headline_facts
 from shm_tui.widgets.live_table import LiveTable
 from shm_tui.widgets.messages import LayoutChanged
 from shm_tui.widgets.sidebar import Sidebar
-from shm_tui.widgets.status_bar import StatusBar
+from shm_tui.widgets.status_bar import MAX_LIVE_SILENCE_S, StatusBar
 from shm_tui.widgets.tiles import Tiles
 
 MIN_SIDEBAR_WIDTH = 100  # columns of a screen with a sidebar
@@ -31,6 +31,7 @@ class Dashboard(Vertical):
     def __init__(self) -> None:
         super().__init__()
         self.has_data = False
+        self._was_silent = False  # at the last drawing, while the connection was open
         self._columns_signature: object = None  # of the columns that the table has
 
     def compose(self) -> ComposeResult:
@@ -68,7 +69,8 @@ class Dashboard(Vertical):
         self.table.is_loading = not session.is_complete
         self.table.apply_flush(flush, clock)
         self.draw_panels(session, filter_text)
-        if self.table.cursor_id in flush.changed:
+        panel = self.query_one(DetailPanel)
+        if flush.order_changed or panel.instance_id in flush.changed:
             self.draw_details(session)
 
     def draw_ages(self, session: LiveSession, filter_text: str) -> None:
@@ -80,7 +82,8 @@ class Dashboard(Vertical):
         self.table.set_dimmed(session.connection.is_lost and session.is_listed)
         self.table.update_ages(clock)
         self.draw_details(session)
-        if session.connection.phase is not Phase.LIVE:
+        if session.connection.phase is not Phase.LIVE or session.silence_s() >= MAX_LIVE_SILENCE_S or self._was_silent:
+            self._was_silent = session.silence_s() >= MAX_LIVE_SILENCE_S
             self.draw_panels(session, filter_text)
 
     def draw_panels(self, session: LiveSession, filter_text: str) -> None:
@@ -101,11 +104,10 @@ class Dashboard(Vertical):
         self.has_data = session.is_listed and has_counts and has_answer
 
     def draw_details(self, session: LiveSession) -> None:
-        """Draws the details of the instance under the cursor, if they are open."""
+        """Draws the details, if they are open."""
         panel = self.query_one(DetailPanel)
-        row = session.store.rows.get(self.table.cursor_id or "")
-        if panel.display and row is not None:
-            panel.show(row, session.clock(), session.descriptions)
+        if panel.display:
+            panel.show(session.store, session.clock(), session.descriptions)
 
     def _draw_messages(self, session: LiveSession, filter_text: str) -> None:
         message = empty_message(session, filter_text)
@@ -127,20 +129,27 @@ class Dashboard(Vertical):
             descriptions,
             one_application=session.slug is not None,
             width=self.size.width,
+            shown_before=[column.metric for column in self.table.columns if column.metric]
+            if self.table.store is store
+            else (),
         )
         layout = [(column.id, column.label, column.align_right) for column in columns]
         signature = (id(store), layout, self.size.width)
         if signature == self._columns_signature:
             return
         self._columns_signature = signature
-        if not store.is_sorted_by_user:
+        if not store.has_sort_order and store.rows and descriptions.is_ready:
             _set_default_sort(session, columns)
         self.table.show(store, columns, session.clock())
 
 
 def _set_default_sort(session: LiveSession, columns: list[Column]) -> None:
-    """Sorts by the first business number, the largest first: an order by age would change all the time."""
+    """Sorts by the first business number, the largest first: an order by age would change all the time.
+
+    The order is chosen with the first rows. Another one while pages arrive would move rows under the user's hands.
+    """
     store = session.store
+    store.has_sort_order = True
     default = next((column for column in columns if column.metric and column.align_right), SEEN)
     if default.id != store.sort_column.id:
         store.sort_column, store.is_descending = default, default is not SEEN

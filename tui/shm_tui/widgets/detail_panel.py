@@ -13,8 +13,9 @@ from textual.widgets import Static
 from shm_client.model import Value
 from shm_tui.model.columns import MetricDescriptions
 from shm_tui.model.row import Row
+from shm_tui.model.row_store import RowStore
 from shm_tui.model.state import Clock, State, state_of
-from shm_tui.text.cells import cut
+from shm_tui.text.cells import cut_middle
 from shm_tui.text.formatting import UNKNOWN, age, exact, timestamp
 
 LABEL_WIDTH = 14  # cells of a label
@@ -24,32 +25,59 @@ STYLES = ("title", "heading", "name", "value", *(state.style for state in State)
 
 
 class DetailPanel(VerticalScroll):
-    """Shows the instance under the cursor."""
+    """Shows the instance that was opened, whatever the table's cursor does.
+
+    It keeps the last state of an instance that is gone. `instance_id` is None until an instance has been opened.
+    """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"detail--{name}" for name in STYLES}
 
     def __init__(self) -> None:
         super().__init__()
         self._body = Static()
+        self.instance_id: str | None = None
+        self._row: Row | None = None
 
     def compose(self) -> Any:
         """One text; the panel scrolls it."""
         yield self._body
 
-    def show(self, row: Row, clock: Clock, descriptions: MetricDescriptions) -> None:
-        """Draws an instance."""
-        style = {name: self.get_component_rich_style(f"detail--{name}", partial=True) for name in STYLES}
-        self._body.update(render_details(row, clock, style, descriptions))
+    def pin(self, row: Row) -> None:
+        """Shows this instance until another one is pinned."""
+        if row.instance.instance_id != self.instance_id:
+            self.scroll_home(animate=False)
+        self.instance_id, self._row = row.instance.instance_id, row
+
+    def show(self, store: RowStore, clock: Clock, descriptions: MetricDescriptions) -> None:
+        """Draws the pinned instance, with a note if it is not among the visible rows of `store`."""
+        if self.instance_id is None:
+            return
+        self._row = store.rows.get(self.instance_id, self._row)
+        if self._row is not None:
+            style = {name: self.get_component_rich_style(f"detail--{name}", partial=True) for name in STYLES}
+            note = absence_note(store, self.instance_id)
+            self._body.update(render_details(self._row, clock, style, descriptions, note))
 
 
-def render_details(row: Row, clock: Clock, style: dict[str, Style], descriptions: MetricDescriptions) -> Text:
-    """State, identity, times and metrics of an instance, and its JSON as it was sent."""
+def absence_note(store: RowStore, instance_id: str) -> str:
+    """Why an instance is not in the table; "" if it is."""
+    if instance_id not in store.rows:
+        return "erased" if len(store.rows) < store.limit else "no longer in the table"
+    return "" if store.is_visible(instance_id) else "no longer matches the filter"
+
+
+def render_details(
+    row: Row, clock: Clock, style: dict[str, Style], descriptions: MetricDescriptions, note: str = ""
+) -> Text:
+    """State, identity, times and metrics of an instance, and its JSON as it was sent. `note` follows the state."""
     instance = row.instance
     state = state_of(instance, clock)
     lines = [
         Text.assemble((instance.instance_id, style["title"])),
         Text.assemble((state.glyph, style[state.style]), (f" {state.meaning}", style["name"])),
     ]
+    if note:
+        lines.append(Text(note, style["bad"]))
 
     def section(title: str, pairs: list[tuple[str, str]]) -> None:
         if not pairs:
@@ -84,7 +112,7 @@ def render_details(row: Row, clock: Clock, style: dict[str, Style], descriptions
         for metric in of_kind:
             value = format_exact(row.metrics[metric.key], metric.unit)
             padding = " " * max(0, VALUE_WIDTH - cell_len(value))
-            name = _pad(_cut_middle(metric.key, KEY_WIDTH - 1), KEY_WIDTH)
+            name = _pad(cut_middle(metric.key, KEY_WIDTH - 1), KEY_WIDTH)
             lines.append(Text.assemble((name + padding, style["name"]), (value, style["value"])))
     lines.extend((Text(), Text("METRICS AS SENT", style["heading"])))
     lines.append(Text(format_json(instance.metrics), style["name"]))
@@ -123,17 +151,6 @@ def _quoted(value: object) -> str:
 
 def _format_time(time: Any, clock: Clock) -> str:
     return UNKNOWN if time is None else f"{timestamp(time)}   {age(time, clock.now)} ago"
-
-
-def _cut_middle(name: str, width: int) -> str:
-    """A long key keeps its beginning and its end. The JSON below the metrics has the whole key."""
-    if cell_len(name) <= width:
-        return name
-    half = (width - 1) // 2
-    end = name[-half:]
-    while cell_len(end) > half:
-        end = end[1:]
-    return cut(name, half + 1).removesuffix("…").rstrip() + "…" + end
 
 
 def _pad(name: str, width: int) -> str:

@@ -10,6 +10,8 @@ PLACEHOLDER = "word  -word  version:1.4  env:production  invoices_sent>10k  seen
 class FilterPrompt(Horizontal):
     """A line of input. The app handles the messages of its Input."""
 
+    _recalled = 0  # the position in the history: 0 is the text after the newest one
+
     def compose(self) -> ComposeResult:
         """A slash and the input."""
         yield Static("/", id="slash")
@@ -28,9 +30,21 @@ class FilterPrompt(Horizontal):
     def open(self, text: str) -> None:
         """Displays the prompt with a text."""
         self.display = True
+        self._recalled = 0
         field = self.query_one(Input)
         field.value = text
-        field.focus()
+        field.cursor_position = len(text)
+        self.screen.set_focus(field)  # at once: keys that were typed ahead belong to the input
+
+    def recall(self, history: list[str], offset: int) -> None:
+        """Puts an older text of the history (-1) or a newer one (1) into the input; past the newest, no text."""
+        texts = [*history, ""]
+        if self.value in texts and self._recalled == 0:
+            self._recalled = texts.index(self.value) - len(history)
+        self._recalled = max(-len(history), min(self._recalled + offset, 0))
+        field = self.query_one(Input)
+        field.value = texts[len(history) + self._recalled]
+        field.cursor_position = len(field.value)
 
     def close(self) -> None:
         """Hides the prompt."""

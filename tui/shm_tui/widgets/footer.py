@@ -14,6 +14,7 @@ class Footer(Widget):
 
     message = ""
     context: Context = "table"
+    _notice = ""
 
     def show_keys(self, context: Context) -> None:
         """Shows the keys of another context."""
@@ -27,11 +28,22 @@ class Footer(Widget):
             self.message = message
             self.refresh()
 
+    def show_notice(self, notice: str, seconds: float) -> None:
+        """Shows the answer to a key for some seconds, in place of keys and message."""
+        self._notice = notice
+        self.refresh()
+        self.set_timer(seconds, lambda: self._end_notice(notice))
+
+    def _end_notice(self, notice: str) -> None:
+        if self._notice == notice:
+            self._notice = ""
+            self.refresh()
+
     def render(self) -> Text:
-        """The message, or as many keys as fit."""
-        if self.message:
+        """The notice, the message, or as many keys as fit."""
+        if message := self._notice or self.message:
             style = self.get_component_rich_style("footer--message")
-            return Text(f" {self.message}", style, no_wrap=True, overflow="ellipsis")
+            return Text(f" {message}", style, no_wrap=True, overflow="ellipsis")
         key_style = self.get_component_rich_style("footer--key")
         line = Text(" ", no_wrap=True)
         for key, hint in footer_hints(self.context):

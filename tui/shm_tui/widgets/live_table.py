@@ -14,6 +14,7 @@ from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from shm_tui.model.column_heads import HEAD_LINES, head_lines
 from shm_tui.model.column_layout import GAP, OVERFLOW_WIDTH, ColumnLayout
 from shm_tui.model.columns import Column, Pinning
 from shm_tui.model.row_store import FlushResult, RowStore
@@ -23,6 +24,7 @@ from shm_tui.widgets.line_builder import LineBuilder
 from shm_tui.widgets.messages import CursorMoved, RowOpened, SortRequested
 
 HIGHLIGHT_S = 0.5  # how long a changed cell is highlighted
+WHEEL_LINES = 3  # of one step of the mouse's wheel
 MEASURED_ROWS = 200  # rows that determine the first width of a column
 DIMMED_STATES = frozenset({State.SILENT, State.REVOKED})  # their values are outdated
 STYLES = ("header", "sorted", "row", "cursor", "highlight", "dim", "good", "soft", "warn", "bad")
@@ -76,7 +78,7 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
     def update_order(self) -> None:
         """Redraws after a change of the rows' order or number. The view follows the cursor if it was visible."""
         ids = self.store.visible_ids
-        self.virtual_size = Size(self._line_width, len(ids) + 1)
+        self.virtual_size = Size(self._line_width, len(ids) + HEAD_LINES)
         before, top = self.cursor_id, self.scroll_offset.y
         was_visible = 0 <= self._cursor_index - top < self._row_count
         index = self.store.index_of(before)
@@ -130,7 +132,7 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
     def move_cursor(self, lines: int) -> None:
         """Moves the cursor by lines, and the view with it."""
         index = self.store.index_of(self.cursor_id)
-        self._move_cursor_to(0 if index is None else index + lines)
+        self.move_cursor_to(0 if index is None else index + lines)
 
     def move_page(self, direction: int) -> None:
         """Moves the cursor by the height of the view."""
@@ -138,11 +140,11 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
 
     def move_to_first(self) -> None:
         """Moves the cursor to the first row."""
-        self._move_cursor_to(0)
+        self.move_cursor_to(0)
 
     def move_to_last(self) -> None:
         """Moves the cursor to the last row."""
-        self._move_cursor_to(len(self.store.visible_ids) - 1)
+        self.move_cursor_to(len(self.store.visible_ids) - 1)
 
     def scroll_columns(self, count: int) -> None:
         """Scrolls by columns; a negative count scrolls to the left."""
@@ -156,21 +158,36 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
 
     def on_click(self, event: events.Click) -> None:
         """A click on a header sorts, on a row it moves the cursor, and on the cursor it opens the row."""
-        if event.y == 0:
+        if event.y < HEAD_LINES:
             column = self._column_layout.column_at(event.x)
             if column is not None:
                 self.post_message(SortRequested(column))
             return
-        index = self.scroll_offset.y + event.y - 1
+        index = self.scroll_offset.y + event.y - HEAD_LINES
         if index < len(self.store.visible_ids):
             is_on_cursor = self.store.visible_ids[index] == self.cursor_id
-            self._move_cursor_to(index)
+            self.move_cursor_to(index)
             if is_on_cursor:
                 self.post_message(RowOpened())
 
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        """The wheel moves the view and the cursor together, so that the cursor remains in sight."""
+        self._scroll_with_cursor(event, WHEEL_LINES)
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        """The wheel in the other direction."""
+        self._scroll_with_cursor(event, -WHEEL_LINES)
+
+    def _scroll_with_cursor(self, event: events.MouseEvent, lines: int) -> None:
+        event.stop()
+        event.prevent_default()  # the widget's own handler scrolls without the cursor
+        top = max(0, min(self.scroll_offset.y + lines, len(self.store.visible_ids) - self._row_count))
+        self.scroll_to(y=top, animate=False, immediate=True)
+        self.move_cursor(lines)
+
     def on_resize(self) -> None:
         """Another width shows other columns."""
-        self.virtual_size = Size(self._line_width, len(self.store.visible_ids) + 1)
+        self.virtual_size = Size(self._line_width, len(self.store.visible_ids) + HEAD_LINES)
         self._column_layout.set_line_width(self._line_width)
         self.refresh()
 
@@ -190,31 +207,33 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
     # Drawing.
 
     def render_line(self, y: int) -> Strip:
-        """One line of the view: the header, a row, or a blank line."""
-        if y == 0:
-            return self._render_header()
-        index = self.scroll_offset.y + y - 1
+        """One line of the view: a line of the header, a row, or a blank line."""
+        if y < HEAD_LINES:
+            return self._render_header(y)
+        index = self.scroll_offset.y + y - HEAD_LINES
         if index >= len(self.store.visible_ids) or self.clock is None:
             return Strip.blank(self._line_width, self._style("row"))
         return self._render_row(self.store.visible_ids[index], self.clock)
 
-    def _render_header(self) -> Strip:
+    def _render_header(self, line_number: int) -> Strip:
         plain, sorted_style = self._style("header"), self._style("sorted")
         line = LineBuilder(plain)
         left, right = self._column_layout.hidden_counts()
         all_placed = self._column_layout.placed()
         for placed in all_placed:
             column = placed.column
-            if column.pinning is Pinning.RIGHT and right:
+            is_last_line = line_number == HEAD_LINES - 1
+            if column.pinning is Pinning.RIGHT and right and is_last_line:
                 line.add(f"+{right}›", placed.x - GAP - OVERFLOW_WIDTH, OVERFLOW_WIDTH, plain, align_right=True)
             is_sorted = column.id == self.store.sort_column.id
             style = sorted_style if is_sorted else plain
-            line.add(column.label.upper(), placed.x, placed.width, style, column.align_right)
-            if is_sorted:  # the arrow is in the gap, so that labels stay aligned with their values
+            text = head_lines(column.label.upper(), placed.width)[line_number]
+            line.add(text, placed.x, placed.width, style, column.align_right)
+            if is_sorted and is_last_line:  # the arrow is in the gap, so that labels stay aligned with their values
                 line.add("↓" if self.store.is_descending else "↑", placed.x + placed.width, 1, sorted_style)
         strip = line.strip(self._line_width)
         first_x = next((placed.x for placed in all_placed if placed.column.pinning is Pinning.NONE), 0)
-        if left and first_x > GAP:
+        if left and first_x > GAP and line_number == HEAD_LINES - 1:
             arrow = Strip([Segment("‹", sorted_style)], 1)
             strip = Strip.join([strip.crop(0, first_x - GAP), arrow, strip.crop(first_x - GAP + 1, self._line_width)])
         return strip
@@ -252,7 +271,7 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
     @property
     def _row_count(self) -> int:
         """Rows that fit below the header."""
-        return max(1, self.size.height - 1)
+        return max(1, self.size.height - HEAD_LINES)
 
     def _style(self, name: str) -> Style:
         if name not in self._styles:
@@ -271,7 +290,8 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
 
     # The cursor and the view.
 
-    def _move_cursor_to(self, index: int) -> None:
+    def move_cursor_to(self, index: int) -> None:
+        """Moves the cursor to a row, at most to the first or the last one."""
         ids = self.store.visible_ids
         if not ids:
             return
@@ -295,6 +315,6 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
         changed = set(keys)
         if not changed:
             return
-        for y, key in enumerate(self._visible_keys(), 1):
+        for y, key in enumerate(self._visible_keys(), HEAD_LINES):
             if key in changed:
                 self.refresh(Region(0, y, self._line_width, 1))

@@ -35,8 +35,11 @@ class Sidebar(Widget, can_focus=True):
 
     def on_click(self, event: events.Click) -> None:
         """Chooses the application under the mouse."""
-        index = event.y - 1 + self._first_index()
-        if 0 <= index < len(self.slugs()):
+        offset = event.get_content_offset(self)
+        if offset is None or offset.y < 1:  # the padding and the title
+            return
+        index = offset.y - 1 + self._first_index()
+        if index < len(self.slugs()):
             self.post_message(ApplicationChosen(self.slugs()[index]))
 
     def render(self) -> Text:

@@ -14,16 +14,19 @@ from shm_tui.text.formatting import duration, plural
 
 MAX_FILTER_WIDTH = 28  # cells of the filter in the top line; the prompt shows the whole filter
 MIN_LEFT_WIDTH = 6  # cells of the left part that always remain
+MAX_LIVE_SILENCE_S = 4.0  # pings are answered every two seconds
 STYLES = ("brand", "dim", "good", "bad", "warn")
 
 
-def connection_text(connection: ConnectionStatus) -> tuple[str, str]:
-    """The connection's state in words, and the name of its style."""
+def connection_text(connection: ConnectionStatus, silence_s: float = 0.0) -> tuple[str, str]:
+    """The connection's state in words, and the name of its style. `silence_s`: since the server's last answer."""
     now = monotonic()
     match connection.phase:
         case Phase.CONNECTING:
             return "◌ connecting", "dim"
         case Phase.LIVE:
+            if silence_s >= MAX_LIVE_SILENCE_S:
+                return f"◌ no answer for {duration(silence_s)}", "warn"
             return "● live", "good"
         case Phase.DISCONNECTED | Phase.ACCESS_DENIED:
             wait_s = ceil((connection.next_try or now) - now)
@@ -64,7 +67,7 @@ class StatusBar(Widget):
         stats = self._session.overview.stats
         if stats and (warning := disk_warning(stats.disk, self._session.clock().now)):
             right.append(f"{warning}  ", style["warn"])
-        text, style_name = connection_text(self._session.connection)
+        text, style_name = connection_text(self._session.connection, self._session.silence_s())
         right.append(text, style[style_name])
         right.append(" ")
         left_width = self.size.width - cell_len(right.plain)

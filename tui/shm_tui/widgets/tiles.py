@@ -6,7 +6,7 @@ from rich.text import Text
 from textual.widget import Widget
 
 from shm_tui.model.tiles import Tile
-from shm_tui.text.cells import fit
+from shm_tui.text.cells import cut_middle, fit
 
 MIN_TILE_WIDTH = 22  # cells, with the gap after the tile
 MAX_TILE_STRETCH = 4  # cells that a tile is widened by where there is space
@@ -91,4 +91,4 @@ class Tiles(Widget):
 
 def _pad(text: str, width: int) -> str:
     """`text` in exactly `width` cells, the last one a space."""
-    return fit(text, width - 1) + " "
+    return fit(cut_middle(text, width - 1), width - 1) + " "
