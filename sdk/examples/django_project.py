@@ -8,6 +8,8 @@ from django.core.wsgi import get_wsgi_application
 from django.http import JsonResponse
 from django.urls import path
 
+from shm_sdk.django import get_client
+
 settings.configure(
     SECRET_KEY="only for this example",
     ALLOWED_HOSTS=["*"],
@@ -21,7 +23,6 @@ settings.configure(
         "providers": ["django_project.metrics"],
     },
 )
-served = {"invoices": 0}
 
 
 def metrics():
@@ -29,11 +30,11 @@ def metrics():
 
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1284")
-        return {"invoices_sent": cursor.fetchone()[0], "invoices_served": served["invoices"]}
+        return {"invoices_sent": cursor.fetchone()[0]}
 
 
 def invoices(request):
-    served["invoices"] += 1
+    get_client().counter("invoices_served").inc()  # summed over all workers
     return JsonResponse({"invoices": []})
 
 

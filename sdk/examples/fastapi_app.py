@@ -7,12 +7,12 @@ from fastapi import FastAPI
 import shm_sdk
 
 telemetry = shm_sdk.Client("https://metrics.example.com", app_name="Ledger", app_version="1.4.2")
-served = {"invoices": 0}
+served = telemetry.counter("invoices_served")  # summed over all workers
 
 
 @telemetry.provider
 async def metrics():
-    return {"invoices_served": served["invoices"]}
+    return {"currencies": 3}  # for example the result of a query, in one of the workers
 
 
 @asynccontextmanager
@@ -27,5 +27,5 @@ app = FastAPI(lifespan=lifespan)
 
 @app.get("/invoices")
 async def invoices():
-    served["invoices"] += 1
+    served.inc()
     return []

@@ -5,12 +5,12 @@ from flask import Flask
 import shm_sdk
 
 telemetry = shm_sdk.Client("https://metrics.example.com", app_name="Ledger", app_version="1.4.2")
-served = {"invoices": 0}
+served = telemetry.counter("invoices_served")  # summed over all workers
 
 
 @telemetry.provider
 def metrics():
-    return {"invoices_served": served["invoices"]}
+    return {"currencies": 3}  # for example the result of a query, in one of the workers
 
 
 def create_app():
@@ -18,7 +18,7 @@ def create_app():
 
     @app.get("/invoices")
     def invoices():
-        served["invoices"] += 1
+        served.inc()
         return []
 
     telemetry.start()

@@ -100,7 +100,7 @@ def test_fastapi_reports_at_its_end(shm_server: ShmServer, tmp_path: Path) -> No
     port = free_port()
     with running(tmp_path, "-m", "uvicorn", "fastapi_app:app", "--port", str(port)):
         get(port)
-    shm_server.assert_reported(invoices_served=1)
+    shm_server.assert_reported(invoices_served=1, currencies=3)
 
 
 @needs("flask")
@@ -109,7 +109,7 @@ def test_flask(shm_server: ShmServer, tmp_path: Path) -> None:
     port = free_port()
     with running(tmp_path, "-m", "flask", "--app", "flask_app", "run", "--port", str(port)):
         get(port)
-        shm_server.assert_reported(START_TIMEOUT_S, sys_os=sys.platform)
+        shm_server.assert_reported(START_TIMEOUT_S, sys_os=sys.platform, currencies=3)
 
 
 @needs("django")
