@@ -49,27 +49,25 @@ def test_a_statement_fits_the_schema(name: str, schema: psycopg2.extensions.curs
     schema.execute("DEALLOCATE ALL")
 
 
-@pytest.mark.parametrize("name", sorted(statements()))
-def test_writes_to_instances_acquire_the_writers_lock_first(name: str) -> None:
+def test_writes_to_instances_acquire_the_writers_lock_first() -> None:
     """The lock is acquired by a separate statement before the one that writes."""
-    statement = statements()[name]
-    text = statement.preparation or statement.sql
-    is_locked = Lock.WRITERS in advisory_locks(split_prologue(statement.sql)[0])
-    assert is_locked == (name in WITH_WRITERS_LOCK or (bool(WRITES.search(text)) and name not in WITHOUT_WRITERS_LOCK))
+    for name, statement in statements().items():
+        writes = WRITES.search(statement.preparation or statement.sql) is not None
+        is_locked = Lock.WRITERS in advisory_locks(split_prologue(statement.sql)[0])
+        assert is_locked == (name in WITH_WRITERS_LOCK or (writes and name not in WITHOUT_WRITERS_LOCK)), name
 
 
-@pytest.mark.parametrize("name", sorted(statements()))
-def test_writes_to_series_acquire_the_rollup_lock_first(name: str) -> None:
+def test_writes_to_series_acquire_the_rollup_lock_first() -> None:
     """So does the deletion of what the series are computed from. The rollup lock precedes the writers' lock."""
-    statement = statements()[name]
-    prologue, _ = split_prologue(statement.sql)
-    assert (advisory_locks(prologue)[:1] == [Lock.ROLLUP]) == bool(WRITES_SERIES.search(statement.sql))
+    for name, statement in statements().items():
+        prologue, _ = split_prologue(statement.sql)
+        assert (advisory_locks(prologue)[:1] == [Lock.ROLLUP]) == bool(WRITES_SERIES.search(statement.sql)), name
 
 
-@pytest.mark.parametrize("name", sorted(statements()))
-def test_a_statement_acquires_its_locks_in_the_order_of_the_enum(name: str) -> None:
-    acquired = advisory_locks(statements()[name].sql)
-    assert acquired == [each for each in Lock if each in acquired]
+def test_a_statement_acquires_its_locks_in_the_order_of_the_enum() -> None:
+    for name, statement in statements().items():
+        acquired = advisory_locks(statement.sql)
+        assert acquired == [each for each in Lock if each in acquired], name
 
 
 def test_lock_numbers_are_written_in_one_module_only() -> None:

@@ -228,7 +228,7 @@ def test_a_merge_that_was_killed_continues(serve: Callable[..., ServerProcess], 
         return select_column(database, "SELECT finished_at IS NOT NULL FROM bulk_changes") == [True]
 
     kills = 0
-    while not is_finished() and kills < 8:
+    while not is_finished() and kills < 4:
         time.sleep(by_chance.uniform(0.3, 1.5))
         server.kill()
         server.start()
