@@ -17,6 +17,7 @@ from datetime import timedelta
 
 from shm_sdk import snapshot, system
 from shm_sdk.clock import get_clock
+from shm_sdk.clones import note_sequence
 from shm_sdk.configuration import Configuration
 from shm_sdk.identity import Identity
 from shm_sdk.outcome import Outcome, Result
@@ -69,11 +70,13 @@ class Delivery:
         self._registration = RegistrationState.UNREGISTERED
         self._clock_correction = timedelta()  # the server's clock minus this machine's
         self._takes_backlogs = True
+        self.needs_new_identity = False  # after a report: another process uses this one's
 
     def deliver(
         self, identity: Identity, metrics: Mapping[str, snapshot.Json], state: State, spool: Spool, deadline: float
     ) -> Outcome:
         """Sends the snapshot and what waits in the spool. A snapshot that may be accepted later is spooled."""
+        self.needs_new_identity = False
         self._follow(identity, state)
         state.sequence += 1
         report = _Report(identity, metrics, state, spool, deadline)
@@ -90,10 +93,6 @@ class Delivery:
             except OSError as error:
                 log.debug("a snapshot cannot be kept: %s", error.strerror)
         return outcome
-
-    def forget_registration(self) -> None:
-        """Registers before the next snapshot."""
-        self._registration = RegistrationState.UNREGISTERED
 
     def close(self) -> None:
         """Closes the connection; the next report opens another."""
@@ -135,6 +134,7 @@ class Delivery:
             else:
                 step, response = "snapshot", self._send_snapshots(report)
                 if _is_success(response, 202):
+                    self.needs_new_identity = note_sequence(response, report.identity, report.state)
                     return Outcome(Result.SENT, "stored", response.status)
             if not _is_from_shm(response):
                 return _failure_outcome(response, step)

@@ -16,6 +16,7 @@ from random import SystemRandom
 
 from shm_sdk import snapshot, system
 from shm_sdk.clock import get_clock
+from shm_sdk.clones import replace_identity
 from shm_sdk.configuration import Configuration
 from shm_sdk.counters import Counters, merge_ended, sum_up
 from shm_sdk.delivery import TOO_MANY_REQUESTS, Delivery
@@ -172,6 +173,8 @@ class Reporter:
             metrics = snapshot.mark_ephemeral(metrics)
         state.adopt(identity.instance_id)
         outcome = self._delivery.deliver(identity, metrics, state, self._spool, deadline)
+        if self._delivery.needs_new_identity and replace_identity(identity, state):
+            self._identity = None
         self._plan(outcome, state)
         return outcome
 

@@ -26,6 +26,9 @@ class State:
     quiet_until: float = 0.0  # the end of the server's Retry-After
     last_result: str = ""
     repetitions: int = 0  # outcomes of the same kind in a row
+    conflicts: int = 0  # snapshots with a sequence that another process had used
+    clean_reports: int = 0  # since the last conflict
+    has_replaced_identity: bool = False  # this install was a copy of another, and is one of its own since then
     counts: dict[str, float] = field(default_factory=dict)  # of ended processes
     latest: dict[str, list[float]] = field(default_factory=dict)  # gauges of ended processes: the value and its time
     merged: list[str] = field(default_factory=list)  # files whose counts are in `counts` already

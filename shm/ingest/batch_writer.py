@@ -51,12 +51,25 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Receipt:
+    """The result of an accepted snapshot.
+
+    `last_sequence`: the sequence of the instance's newest snapshot before, if this one is newer and its sequence is not
+    greater. Then two processes that do not know of each other report as one instance. None otherwise.
+    """
+
+    outcome: Outcome
+    last_sequence: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Row:
     """A row of the statement. `position` counts the batch from 1; `is_new`: the snapshot was not stored before."""
 
     position: int
     verdict: str
     is_new: bool
+    last_sequence: int | None
 
 
 class _Member(msgspec.Struct):
@@ -107,7 +120,7 @@ class BatchWriter:
         """The number of queued snapshots."""
         return len(self._commit)
 
-    async def store(self, snapshot: Snapshot) -> Outcome:
+    async def store(self, snapshot: Snapshot) -> Receipt:
         """Returns after the snapshot is committed, by this call or an earlier one.
 
         Raises Forbidden, BadRequest, TooMany or Overloaded.
@@ -115,10 +128,10 @@ class BatchWriter:
         row = await self._enqueue(snapshot)
         if row.verdict != Verdict.STORED:
             (row,) = await self._resolve_verdicts([snapshot], [row])
-        return _to_outcome(row)
+        return _to_receipt(row)
 
-    async def store_all(self, snapshots: Sequence[Snapshot]) -> list[Outcome | BadRequest]:
-        """Stores a backlog of one instance. Returns, in its order, an outcome or the refusal of an unstorable value.
+    async def store_all(self, snapshots: Sequence[Snapshot]) -> list[Receipt | BadRequest]:
+        """Stores a backlog of one instance. Returns, in its order, a receipt or the refusal of an unstorable value.
 
         Raises as `store` for errors that concern all snapshots.
         """
@@ -127,8 +140,8 @@ class BatchWriter:
         rows = await self._resolve_verdicts(
             [snapshots[index] for index in storable], [result for result in results if isinstance(result, _Row)]
         )
-        outcomes = dict(zip(storable, map(_to_outcome, rows), strict=True))
-        return [result if isinstance(result, BadRequest) else outcomes[index] for index, result in enumerate(results)]
+        receipts = dict(zip(storable, map(_to_receipt, rows), strict=True))
+        return [result if isinstance(result, BadRequest) else receipts[index] for index, result in enumerate(results)]
 
     async def _resolve_verdicts(self, snapshots: Sequence[Snapshot], rows: Sequence[_Row]) -> Sequence[_Row]:
         """Confirms the key of a pending or staged instance once, and raises Forbidden for an unknown or revoked one.
@@ -164,7 +177,7 @@ class BatchWriter:
         key = snapshot.instance_id, snapshot.snapshot_at
         pending = self._pending.get(key)
         if pending is not None:
-            return _raise_erased(replace(await asyncio.shield(pending), is_new=False))
+            return _raise_erased(replace(await asyncio.shield(pending), is_new=False, last_sequence=None))
         queued = self._queued_by_instance.get(snapshot.instance_id, 0)
         if queued >= self._max_per_instance:
             raise TooMany("rate_limited", "Too many snapshots of this instance are queued.", 1)
@@ -235,8 +248,8 @@ def _raise_refusal(result: _Row | BadRequest) -> _Row:
     return result
 
 
-def _to_outcome(row: _Row) -> Outcome:
-    return Outcome.STORED if row.is_new else Outcome.REPEATED
+def _to_receipt(row: _Row) -> Receipt:
+    return Receipt(Outcome.STORED if row.is_new else Outcome.REPEATED, row.last_sequence)
 
 
 def encode_batch(batch: Sequence[Snapshot]) -> dict[str, str]:

@@ -25,7 +25,8 @@ existing AS MATERIALIZED (
     SELECT
         instance_id, public_key, staged, app_slug, app_version AS version, version_refused,
         CASE WHEN version_refused THEN NULL ELSE app_version END AS app_version, environment, status, counted,
-        elapsed_windows, reporting, first_seen_at, last_seen_at, snapshot_at, coalesce(leaves, metrics) AS leaves, erased_at
+        elapsed_windows, reporting, first_seen_at, last_seen_at, snapshot_at, sequence, coalesce(leaves, metrics) AS leaves,
+        erased_at
     FROM instances
     WHERE erasing_since IS NULL AND instance_id = ANY(ARRAY(SELECT instance_id FROM batch))
 ),
@@ -41,7 +42,8 @@ verdicts AS MATERIALIZED (
             ELSE 'stored'
         END AS verdict,
         coalesce(alias.app_slug, e.staged ->> 'app_slug', e.app_slug) AS app_slug,
-        coalesce(b.app_version, e.staged ->> 'app_version', e.version) AS version
+        coalesce(b.app_version, e.staged ->> 'app_version', e.version) AS version,
+        CASE WHEN b.snapshot_at > e.snapshot_at AND b.sequence <= e.sequence THEN e.sequence END AS last_sequence
     FROM batch b
     LEFT JOIN existing e USING (instance_id)
     LEFT JOIN application_aliases alias ON alias.slug = e.staged ->> 'app_slug'
@@ -115,6 +117,7 @@ updated AS (
         last_seen_at = p.last_seen_at,
         cursor = p.cursor,
         snapshot_at = p.snapshot_at,
+        sequence = CASE WHEN p.is_newer THEN b.sequence ELSE i.sequence END,
         metrics = CASE WHEN p.is_newer THEN b.metrics ELSE i.metrics END,
         leaves = CASE WHEN NOT p.is_newer THEN i.leaves WHEN p.refused = '{}' THEN b.leaves ELSE p.leaves END,
 -- use: evaluated_columns

@@ -8,6 +8,7 @@
 --   revoked   not stored
 --   unknown   not stored: no such instance, another key, or being erased
 --   new_keys  not stored: a key, a value or the version is not aggregated, so `store_new_keys` has to store the snapshot
+-- `last_sequence` is the sequence of the current snapshot before, if a newer one was stored whose sequence is not greater.
 -- The statement updates the current snapshots and cursors of instances and the tallies, and notifies the feed once. A
 -- snapshot without a version has its install's, and belongs to the application that the install has with it: the staged
 -- registration takes effect. `key_sets` and `string_sets`
@@ -61,7 +62,8 @@ accepted AS MATERIALIZED (
 SELECT
     v.position,
     CASE WHEN v.verdict IN ('stored', 'staged') AND a.position IS NULL THEN 'new_keys' ELSE v.verdict END AS verdict,
-    i.instance_id IS NOT NULL AS is_new
+    i.instance_id IS NOT NULL AS is_new,
+    CASE WHEN i.instance_id IS NOT NULL THEN v.last_sequence END AS last_sequence
 FROM verdicts v
 LEFT JOIN accepted a ON a.position = v.position
 LEFT JOIN inserted i ON i.instance_id = a.instance_id AND i.snapshot_at = a.snapshot_at;
@@ -118,7 +120,8 @@ accepted AS MATERIALIZED (
 SELECT
     v.position,
     CASE WHEN v.verdict IN ('stored', 'staged') AND a.position IS NULL THEN 'new_keys' ELSE v.verdict END AS verdict,
-    i.instance_id IS NOT NULL AS is_new
+    i.instance_id IS NOT NULL AS is_new,
+    CASE WHEN i.instance_id IS NOT NULL THEN v.last_sequence END AS last_sequence
 FROM verdicts v
 LEFT JOIN accepted a ON a.position = v.position
 LEFT JOIN inserted i ON i.instance_id = a.instance_id AND i.snapshot_at = a.snapshot_at;

@@ -10,7 +10,7 @@ import msgspec
 
 from shm.core.errors import Conflict, Forbidden, Refusal, Unauthorized
 from shm.ingest import payloads, signatures
-from shm.ingest.batch_writer import Outcome
+from shm.ingest.batch_writer import Outcome, Receipt
 from shm.ingest.enrolment import RegistrationResult
 from shm.ingest.erasure import ErasureReceipt
 from shm.ingest.registry import unknown_instance
@@ -39,12 +39,29 @@ ACTIVATION_MESSAGES = {
 }
 
 
+class SnapshotReceipt(msgspec.Struct, omit_defaults=True):
+    """The snapshot is stored. The last two members are there if another process reports under the same identity.
+
+    `last_sequence` is the sequence of the newest snapshot before.
+    """
+
+    status: Literal["ok"]
+    message: str
+    sequence_conflict: bool = False
+    last_sequence: int | None = None
+
+
 class MemberResult(msgspec.Struct, omit_defaults=True):
-    """The result for a member of a backlog. `code` and `detail` are the reason of a refusal."""
+    """The result for a member of a backlog. `code` and `detail` are the reason of a refusal.
+
+    The last two members are those of `SnapshotReceipt`.
+    """
 
     status: Literal["stored", "repeated", "refused"]
     code: str | None = None
     detail: str | None = None
+    sequence_conflict: bool = False
+    last_sequence: int | None = None
 
 
 class BacklogResult(msgspec.Struct):
@@ -109,15 +126,18 @@ async def snapshot(services: Services, request: Request) -> Response:
         sent = payloads.parse_snapshot(signed, services.database.clock.now(), services.settings)
         rate_limit = services.rate_limiter.check_install(signed.instance_id)
         with _count_if_unapproved(services, signed):
-            outcome = await services.intake.store(sent)
-    if outcome is Outcome.STORED:
+            receipt = await services.intake.store(sent)
+    if receipt.outcome is Outcome.STORED:
         rate_limit = services.rate_limiter.take_install(signed.instance_id)
         services.rate_limiter.take_bytes(request.address, len(request.body))
     else:
         services.rate_limiter.record_replay(request.address, request.body)
     if rate_limit is not None:
         request.response_headers = rate_limit.headers()
-    return Response(SNAPSHOT_RECEIVED, HTTPStatus.ACCEPTED)
+    if receipt.last_sequence is None:
+        return Response(SNAPSHOT_RECEIVED, HTTPStatus.ACCEPTED)
+    conflict = SnapshotReceipt("ok", "Snapshot received", sequence_conflict=True, last_sequence=receipt.last_sequence)
+    return Response(encode(conflict), HTTPStatus.ACCEPTED)
 
 
 async def backlog(services: Services, request: Request) -> Response:
@@ -135,17 +155,17 @@ async def backlog(services: Services, request: Request) -> Response:
             await asyncio.sleep(0)  # other requests take their turn: a backlog of the maximum size takes long
         valid = [member for member in sent if not isinstance(member, Refusal)]
         with _count_if_unapproved(services, signed):
-            outcomes = await services.intake.store_all(valid)
+            receipts = await services.intake.store_all(valid)
         if not valid:  # no statement has checked the instance and its key yet
             await services.registry.confirm_key(signed.instance_id, signed.public_key)
-    if Outcome.STORED in outcomes:
+    if any(isinstance(receipt, Receipt) and receipt.outcome is Outcome.STORED for receipt in receipts):
         rate_limit = services.rate_limiter.take_install(signed.instance_id)
         services.rate_limiter.take_bytes(request.address, len(request.body))
     else:
         services.rate_limiter.record_replay(request.address, request.body)
     if rate_limit is not None:
         request.response_headers = rate_limit.headers()
-    stored = iter(outcomes)
+    stored = iter(receipts)
     results = [_to_member_result(member if isinstance(member, Refusal) else next(stored)) for member in sent]
     for result in results:
         if result.code is not None:
@@ -189,7 +209,7 @@ async def disclose(services: Services, request: Request) -> Response:
     return Response(_export_chunks(services, signed.instance_id))
 
 
-SNAPSHOT_RECEIVED = encode(StatusMessage("ok", "Snapshot received"))
+SNAPSHOT_RECEIVED = encode(SnapshotReceipt("ok", "Snapshot received"))
 
 ENDPOINTS = {
     "/v1/register": Endpoint(
@@ -204,7 +224,7 @@ ENDPOINTS = {
         *(payloads.ActivateBody, ActivationStatus),
     ),
     "/v1/snapshot": Endpoint(
-        *(snapshot, "storeSnapshot", lambda settings: settings.max_body, False, payloads.SnapshotBody, StatusMessage),
+        *(snapshot, "storeSnapshot", lambda settings: settings.max_body, False, payloads.SnapshotBody, SnapshotReceipt),
         statuses=(HTTPStatus.ACCEPTED,),
     ),
     "/v1/snapshots": Endpoint(
@@ -295,10 +315,11 @@ def _count_if_unapproved(services: Services, signed: SignedBody) -> Iterator[Non
         raise
 
 
-def _to_member_result(outcome: Outcome | Refusal) -> MemberResult:
-    if isinstance(outcome, Refusal):
-        return MemberResult("refused", outcome.code, outcome.detail)
-    return MemberResult(outcome.value)
+def _to_member_result(receipt: Receipt | Refusal) -> MemberResult:
+    if isinstance(receipt, Refusal):
+        return MemberResult("refused", receipt.code, receipt.detail)
+    is_conflict = receipt.last_sequence is not None
+    return MemberResult(receipt.outcome.value, sequence_conflict=is_conflict, last_sequence=receipt.last_sequence)
 
 
 async def _export_chunks(services: Services, instance_id: str) -> AsyncIterator[bytes]:
