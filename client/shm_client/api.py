@@ -5,7 +5,7 @@ only the query of a `next` link is used.
 """
 
 import ssl
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -17,7 +17,19 @@ import httpx
 
 from .errors import InvalidResponseError, ServerUnavailableError
 from .http_errors import describe_cause, to_client_error
-from .model import Application, Instance, Kpis, MetricKey, Page, RankedVersion, Sanitizer, Stats, decode, keep_unchanged
+from .model import (
+    Application,
+    Instance,
+    InstanceCount,
+    Kpis,
+    MetricKey,
+    Page,
+    RankedVersion,
+    Sanitizer,
+    Stats,
+    decode,
+    keep_unchanged,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -28,6 +40,7 @@ API_PATH = "/api/v1/admin"
 CONNECT_TIMEOUT_S = 5.0
 RESPONSE_TIMEOUT_S = 20.0  # the first page of a large fleet on a busy machine takes a few seconds
 APPLICATIONS_PAGE_SIZE = 1000  # the server's maximum
+INSTANCES_PAGE_SIZE = 1000  # the server's maximum
 MAX_APPLICATIONS = 5000  # bounds memory and requests; no list of applications is readable beyond it
 MAX_KEYS = 100  # metric keys in one request
 MAX_KEYS_QUERY_CHARS = 4000  # proxies refuse longer URLs
@@ -117,6 +130,23 @@ class Api:
     async def instances(self, slug: str | None, limit: int) -> Page:
         """The first page of an application's instances, or of all instances (None)."""
         return await self.next_page(urlencode({"limit": limit, **({"app": slug} if slug else {})}))
+
+    async def count_instances(self, slug: str | None, filters: Mapping[str, str]) -> int:
+        """The exact number of instances of an application, or of all, that match the API's filters of a list."""
+        query = urlencode({**filters, **({"app": slug} if slug else {})})
+        counted: InstanceCount = self._decode(await self._get(f"{API_PATH}/instances/count?{query}"), InstanceCount)
+        return counted.instances
+
+    async def matching(self, slug: str | None, filters: Mapping[str, str], limit: int) -> list[Instance]:
+        """Up to `limit` instances that match the API's filters of a list, the last seen ones first."""
+        matches: list[Instance] = []
+        page_size = min(limit, INSTANCES_PAGE_SIZE)
+        query: str | None = urlencode({"limit": page_size, **filters, **({"app": slug} if slug else {})})
+        while query is not None and len(matches) < limit:
+            page = await self.next_page(query)
+            matches += page.instances
+            query = page.next
+        return matches[:limit]
 
     async def next_page(self, query: str) -> Page:
         """The page with the query `Page.next`."""

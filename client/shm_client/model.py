@@ -101,6 +101,12 @@ class Instance(msgspec.Struct, frozen=True):
     metrics: dict[str, Any] = {}
 
 
+class InstanceCount(msgspec.Struct, frozen=True):
+    """`GET instances/count`."""
+
+    instances: int
+
+
 class RankedVersion(msgspec.Struct, frozen=True):
     """`GET version-rank`."""
 

@@ -67,6 +67,12 @@ class InstancePage:
     next: str | None = None
 
 
+class InstanceCount(msgspec.Struct):
+    """The number of instances that a filter selects."""
+
+    instances: int
+
+
 @dataclass(frozen=True, slots=True)
 class FoundInstance:
     """The number of instances whose ID begins with some digits, at most `MAX_MATCHES + 1`, and the first one's ID."""
@@ -168,6 +174,14 @@ class InstanceReader:
             async with self._scans.slot():
                 rows = await self._database.fetch(dict, statement, **parameters)
         return self._page_with_token(rows, sorting, hidden_keys)
+
+    async def count(self, instance_filter: InstanceFilter) -> InstanceCount:
+        """The number of instances that a filter selects."""
+        parameters = await instance_filter.to_parameters(self._database)
+        async with self._scans.slot():
+            counted = await self._database.fetch_one(InstanceCount, "lists.count_instances", **parameters)
+        assert counted is not None  # noqa: S101 - the statement always returns a row
+        return counted
 
     async def scan(self, instance_filter: InstanceFilter, *, flat: bool) -> AsyncGenerator[list[Instance], None]:
         """Yields all instances by ID, each once, in its state when it is read; `flat`: with leaves instead of metrics.

@@ -105,6 +105,7 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (rf"{ADMIN}/metrics/(?P<app>[^/]{{1,256}})", charts.Metrics),
     (rf"{ADMIN}/instances", admin.Instances),
     (rf"{ADMIN}/instances/bulk", bulk.BulkInstances),
+    (rf"{ADMIN}/instances/count", admin.InstanceCount),
     (rf"{ADMIN}/bulk-changes", bulk.BulkChanges),
     (rf"{ADMIN}/failed-removals", bulk.FailedRemovals),
     (rf"{ADMIN}/audit", bulk.Audit),

@@ -93,6 +93,16 @@ FROM (
 WHERE bytes_before < %(max_bytes)s::bigint
 ORDER BY instance_id;
 
+-- name: count_instances
+-- The number of instances that a filter selects. The statement may read all instances: a quarter of a second for a
+-- million. After ten seconds it is cancelled with an error for the client.
+SET LOCAL statement_timeout = '10s';
+SELECT count(*) AS instances
+FROM instances
+WHERE
+-- use: instance_filter
+;
+
 -- name: select_metric_keys
 -- The metrics that most instances report, of one application or of all, by key; the number of all metrics; the feed
 -- cursor. Metrics of applications that hide them are left out.

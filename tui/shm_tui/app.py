@@ -19,6 +19,7 @@ from shm_tui.model.columns import Column
 from shm_tui.model.filter import MissingRankError
 from shm_tui.model.filter_editor import FilterEditor
 from shm_tui.model.live_session import LiveSession, Overview
+from shm_tui.model.row_store import MAX_ROWS
 from shm_tui.theme import SHM
 from shm_tui.widgets.dashboard import Dashboard
 from shm_tui.widgets.detail_panel import DetailPanel
@@ -47,13 +48,14 @@ class ConsoleApp(App[None]):
         if action.name != "command_palette"
     ]
 
-    def __init__(self, client: Client, slug: str | None = None) -> None:
+    def __init__(self, client: Client, slug: str | None = None, *, max_rows: int = MAX_ROWS) -> None:
         super().__init__(ansi_color=True if os.environ.get("NO_COLOR") else None)
         self.register_theme(SHM)
         self.theme = "ansi-dark" if self.no_color else SHM.name
         self.client = client
         self.overview = Overview()
-        self.session = LiveSession(client, slug, self._mark_changed, self.overview)
+        self._max_rows = max_rows
+        self.session = LiveSession(client, slug, self._mark_changed, self.overview, max_rows=max_rows)
         self.data_shown = asyncio.Event()
         self.filter_editor = FilterEditor()
         self._has_changes = True  # since the last drawing
@@ -147,7 +149,7 @@ class ConsoleApp(App[None]):
         self._is_application_chosen = True
         if slug == self.session.slug and self.session.is_listed:
             return
-        self.session = LiveSession(self.client, slug, self._mark_changed, self.overview)
+        self.session = LiveSession(self.client, slug, self._mark_changed, self.overview, max_rows=self._max_rows)
         self._set_filter("")
         if self.is_filter_open:
             self._close_filter()
@@ -338,6 +340,7 @@ class ConsoleApp(App[None]):
         """Applies a filter. Returns False for an invalid one, which leaves the previous filter in effect."""
         store = self.session.store
         error = self.filter_editor.apply(text, store, self.session.descriptions)
+        self.session.narrowing.request(store.filter.server_filter)
         if isinstance(error, MissingRankError):
             self.run_worker(self._request_rank(error.version), group="ranks", exclusive=True)
         self.query_one(Footer).show_message(str(error) if error else store.filter.warning)

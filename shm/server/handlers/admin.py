@@ -179,6 +179,15 @@ class Instances(Handler):
         return page.items
 
 
+class InstanceCount(Handler):
+    """`instances/count`."""
+
+    @operation("getInstanceCount", Role.VIEWER)
+    async def get(self, query: InstanceFilter) -> instances.InstanceCount:
+        """The exact number of instances that a filter selects, with the filters of `GET instances`."""
+        return await self.services.instances.count(query)
+
+
 class Instance(Handler):
     """`GET instances/{id}`."""
 

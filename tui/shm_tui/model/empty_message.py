@@ -25,7 +25,13 @@ def incomplete_message(session: LiveSession) -> str:
     if session.connection.phase is Phase.ACCESS_DENIED:
         return session.connection.reason
     if session.is_complete and total is not None and total > row_count >= session.store.limit:
-        return f"showing the newest {row_count:,} of {total:,} instances"
+        if session.narrowing.has_all_matches:
+            return ""
+        if session.narrowing.count is not None:
+            return f"showing {session.store.limit:,} of the {session.narrowing.count:,} instances that the server found"
+        if session.store.filter:
+            return f"the filter searches the newest {session.store.limit:,} of {total:,} instances"
+        return f"showing the newest {min(row_count, session.store.limit):,} of {total:,} instances"
     return ""
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from shm_client.model import Value
 from shm_tui.model.row import Row, format_value
+from shm_tui.model.server_filter import NO_SERVER_FILTER, ServerFilter, combine, status_parameter
 from shm_tui.model.state import STATES_BY_LABEL, Clock, State, state_of
 from shm_tui.text.formatting import DAY, HOUR, MINUTE
 
@@ -83,6 +84,7 @@ class Filter:
     predicates: tuple[Predicate, ...] = ()
     warning: str = ""
     is_time_dependent: bool = False  # its result can change without a change of a row
+    server_filter: ServerFilter = NO_SERVER_FILTER
 
     def matches(self, row: Row, clock: Clock) -> bool:
         """Whether a row matches every term."""
@@ -109,6 +111,7 @@ def parse_filter(
     keys_by_folded = _keys_by_name(list(keys), labels)
     predicates: list[Predicate] = []
     unknown_keys: list[str] = []
+    server_terms: list[dict[str, str]] = []
     is_time_dependent = False
     if len(text) > MAX_FILTER_CHARS:
         raise FilterError(f"a filter has at most {MAX_FILTER_CHARS:,} characters")
@@ -126,9 +129,10 @@ def parse_filter(
             else _field_predicate(name, comparison, _unquote(value), keys_by_folded, unknown_keys, ranks)
         )
         is_time_dependent = is_time_dependent or _is_time_dependent(name, _unquote(value).casefold())
+        server_terms.append({} if minus or not name else _server_parameter(name, comparison, _unquote(value)))
         predicates.append(_negate(predicate) if minus else predicate)
     warning = f"no instance has sent “{unknown_keys[0]}”" if unknown_keys else ""
-    return Filter(text.strip(), tuple(predicates), warning, is_time_dependent)
+    return Filter(text.strip(), tuple(predicates), warning, is_time_dependent, combine(server_terms))
 
 
 def _keys_by_name(keys: list[str], labels: Mapping[str, str]) -> dict[str, str]:
@@ -209,10 +213,23 @@ def _field_predicate(
     return _metric_predicate(key, comparison, value)
 
 
-def _status_predicate(field: str, comparison: str, word: str) -> Predicate:
-    states = frozenset[State]().union(*(group for name, group in STATUSES.items() if name.startswith(word)))
+def _server_parameter(name: str, comparison: str, value: str) -> dict[str, str]:
+    """The parameter of the server's lists that is equal to a term; none if there is no such parameter."""
+    field = name.casefold()
+    if field in STATUS_FIELDS and comparison in {":", "="}:
+        return status_parameter(_states(value.casefold()))
+    return {"version": value} if field == "version" and comparison == "=" else {}
+
+
+def _states(word: str) -> frozenset[State]:
+    """The states that a word or its beginning names."""
     if word in STATUSES:
-        states = STATUSES[word]
+        return STATUSES[word]
+    return frozenset[State]().union(*(group for name, group in STATUSES.items() if name.startswith(word)))
+
+
+def _status_predicate(field: str, comparison: str, word: str) -> Predicate:
+    states = _states(word)
     if comparison not in {":", "=", "!="} or not states:
         raise FilterError(f"{field}: is one of {' '.join(sorted(STATUSES))}")
     is_included = comparison != "!="

@@ -29,7 +29,8 @@ from shm_client import (
     Stats,
 )
 from shm_tui.model.description_cache import DescriptionCache
-from shm_tui.model.row_store import RowStore
+from shm_tui.model.narrowing import Narrowing
+from shm_tui.model.row_store import MAX_ROWS, RowStore
 from shm_tui.model.state import Clock
 
 PAGE_SIZE = 200  # instances: more than the rows of any screen, and few enough to arrive at once
@@ -77,12 +78,18 @@ class LiveSession:
     """
 
     def __init__(
-        self, client: Client, slug: str | None, on_change: Callable[[], None], overview: Overview | None = None
+        self,
+        client: Client,
+        slug: str | None,
+        on_change: Callable[[], None],
+        overview: Overview | None = None,
+        *,
+        max_rows: int = MAX_ROWS,
     ) -> None:
         self.client = client
         self.slug = slug
         self.overview = overview or Overview()
-        self.store = RowStore()
+        self.store = RowStore(max_rows)
         self.connection = ConnectionStatus()
         self.kpis: Kpis | None = None
         self.descriptions = DescriptionCache(client, slug, on_change)
@@ -91,6 +98,7 @@ class LiveSession:
         self._on_change = on_change
         self._feed = client.feed(slug, newest=self.store.limit, retry_refusals=True, page_size=PAGE_SIZE)
         self._counts_outdated = asyncio.Event()
+        self.narrowing = Narrowing(client, slug, self.store, self.is_partial, on_change)
 
     def clock(self) -> Clock:
         """The server's time now, and the active window."""
@@ -108,6 +116,10 @@ class LiveSession:
         """Seconds since the server's last sign of life, a message or the answer to a ping."""
         return self._feed.silence_s or 0.0
 
+    def is_partial(self) -> bool:
+        """Whether the server has instances that the store lacks."""
+        return not self.is_complete or len(self.store.rows) >= self.store.limit
+
     def reload(self) -> None:
         """Lists all instances again; while the server is unavailable, retries at once."""
         self._feed.relist()
@@ -116,6 +128,7 @@ class LiveSession:
         """Applies changes until it is cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._poll_counts())
+            tasks.create_task(self.narrowing.run())
             tasks.create_task(self._follow_feed())
             tasks.create_task(self.descriptions.run())
 
@@ -130,10 +143,13 @@ class LiveSession:
         match event:
             case InstanceUpdated(instance, changed):
                 self.store.put(instance, highlight=changed)
+                self.narrowing.feed_ids.add(instance.instance_id)
                 if not changed:
                     return
             case InstanceRemoved(instance_id):
-                self.store.remove(instance_id)
+                self.narrowing.feed_ids.discard(instance_id)
+                if instance_id not in self.store.kept:  # else it may only have left the newest ones
+                    self.store.remove(instance_id)
             case KpisUpdated(kpis):
                 self.kpis = kpis if kpis.app == self.slug else self.kpis
             case Listed(complete):
@@ -145,6 +161,7 @@ class LiveSession:
                 self._set_disconnected(error, retry_in_s)
                 return
         self._counts_outdated.set()
+        self.narrowing.mark_outdated()
 
     def _set_disconnected(self, error: ClientError, retry_in_s: float) -> None:
         phase = Phase.ACCESS_DENIED if isinstance(error, RefusedError) else Phase.DISCONNECTED

@@ -56,6 +56,7 @@ class RowStore:
         self.filter: Filter = MATCH_ALL
         self.sort_column: Column = SEEN
         self.is_descending = False
+        self.kept: set[str] = set()  # instances that are not evicted, however old they are
         self.has_sort_order = False  # the default order is chosen once, then only the user changes it
         self.is_paused = False
         self.key_counts: Counter[str] = Counter()  # instances with a value, by metric key
@@ -78,6 +79,15 @@ class RowStore:
     def remove(self, instance_id: str) -> None:
         """Accepts the removal of an instance."""
         self._enqueue(instance_id, _PendingChange(None, highlight=True))
+
+    def keep(self, instances: list[Instance]) -> set[str]:
+        """Puts these instances, and evicts none of them. Returns the IDs that were kept before and no longer are."""
+        before, self.kept = self.kept, {instance.instance_id for instance in instances}
+        for instance in instances:
+            row = self.rows.get(instance.instance_id)
+            if row is None or row.instance != instance:
+                self.put(instance, highlight=False)
+        return before - self.kept
 
     def remove_all(self) -> None:
         """Removes every instance, before all are listed again."""
@@ -165,10 +175,10 @@ class RowStore:
                 _add_to_count(self.numeric_counts, key, delta)
 
     def _evict_oldest(self) -> bool:
-        surplus = len(self.rows) - self.limit
+        surplus = len(self.rows) - len(self.kept) - self.limit
         if surplus <= EVICTION_SLACK:
             return False
-        for key in nsmallest(surplus, self.rows, key=lambda key: last_seen_ts(self.rows[key])):
+        for key in nsmallest(surplus, self.rows.keys() - self.kept, key=lambda key: last_seen_ts(self.rows[key])):
             self._count_keys(self.rows.pop(key), -1)
             self._sort_keys.pop(key, None)
         return True

@@ -34,6 +34,19 @@ def connection_text(connection: ConnectionStatus, silence_s: float = 0.0) -> tup
             return f"◌ {connection.phase.value} {duration(now - connection.since)}, {retry}", "bad"
 
 
+def match_count(session: LiveSession) -> str:
+    """How many instances match the filter, of how many: of the fleet, or of the newest ones that it searches."""
+    store, narrowing = session.store, session.narrowing
+    total = session.total()
+    if not session.is_partial() or total is None:
+        return f"{len(store.visible_ids):,} of {len(store.rows):,}"
+    if narrowing.count is not None and store.filter.server_filter.is_whole:
+        return f"{narrowing.count:,} of {total:,}"
+    if narrowing.has_all_matches:
+        return f"{len(store.visible_ids):,} of {total:,}"
+    return f"{len(store.visible_ids):,} of the newest {min(len(store.rows), store.limit):,}"
+
+
 class StatusBar(Widget):
     """Server, application and counts on the left; filter, pause and connection on the right."""
 
@@ -61,7 +74,7 @@ class StatusBar(Widget):
         store = self._session.store
         if self._filter_text:
             right.append(f"/{cut(self._filter_text, MAX_FILTER_WIDTH)}", style["warn"])
-            right.append(f"  {len(store.visible_ids):,} of {len(store.rows):,}  ", style["dim"])
+            right.append(f"  {match_count(self._session)}  ", style["dim"])
         if store.is_paused:
             right.append(f"paused, {plural(store.pending_count, 'change')}  ", style["warn"])
         stats = self._session.overview.stats
