@@ -37,6 +37,7 @@ ACTIONS = (
     Action("open", "enter", "⏎", "open the instance's details", VIEWING, "open"),
     Action("neighbour(1)", "J", "J", "next instance, while details are open", VIEWING, "next"),
     Action("neighbour(-1)", "K", "K", "previous instance, while details are open", VIEWING),
+    Action("copy", "y", "y", "copy the instance's ID; in the details, its metrics", VIEWING),
     Action("pause", "p", "p", "pause or resume the rows", VIEWING, "pause"),
     Action("reload", "r", "r", "reload the list; while disconnected, retry now", VIEWING),
     Action("filter", "slash", "/", "filter as you type", SORTING, "filter"),

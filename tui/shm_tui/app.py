@@ -20,9 +20,10 @@ from shm_tui.model.filter import MissingRankError
 from shm_tui.model.filter_editor import FilterEditor
 from shm_tui.model.live_session import LiveSession, Overview
 from shm_tui.model.row_store import MAX_ROWS
+from shm_tui.text.osc52 import copy_sequence
 from shm_tui.theme import SHM
 from shm_tui.widgets.dashboard import Dashboard
-from shm_tui.widgets.detail_panel import DetailPanel
+from shm_tui.widgets.detail_panel import DetailPanel, format_json
 from shm_tui.widgets.filter_prompt import FilterPrompt
 from shm_tui.widgets.footer import Footer
 from shm_tui.widgets.live_table import LiveTable
@@ -33,6 +34,7 @@ DRAW_INTERVAL_S = 0.25  # changes are drawn four times a second at any rate of e
 AGE_INTERVAL_S = 1.0  # the smallest unit of an age
 PRIORITY_KEYS = {"tab", "slash"}  # handled before the next key is read: what follows `/` belongs to the prompt
 RESTART_DELAY_S = 1.0  # after an exception in the session
+NOTICE_S = 4.0  # long enough to read a line
 QUIT_CONFIRMATION_S = 3.0  # within which a second Ctrl+C ends the console
 
 
@@ -270,6 +272,25 @@ class ConsoleApp(App[None]):
         self._show_details(True)
         panel.focus()
         self.dashboard.draw_details(self.session)
+
+    def action_copy(self) -> None:
+        """Copies the ID of the instance under the cursor; while the details have the focus, its metrics as JSON."""
+        panel = self.query_one(DetailPanel)
+        if panel.has_focus and panel.row is not None:
+            self._copy("metrics", format_json(panel.row.instance.metrics))
+        elif self.table.cursor_id is not None:
+            self._copy("ID", self.table.cursor_id)
+
+    def _copy(self, name: str, text: str) -> None:
+        """Sends a text to the terminal's clipboard. The terminal does not say whether it took it."""
+        sequence = copy_sequence(text, os.environ)
+        if sequence is None or self._driver is None:
+            notice = f"The {name} are too long for a terminal's clipboard: {len(text):,} characters"
+        else:
+            self._driver.write(sequence)
+            self._driver.flush()
+            notice = f"Copied the {name}, {len(text):,} characters, if the terminal supports OSC 52"
+        self.query_one(Footer).show_notice(notice, NOTICE_S)
 
     def action_neighbour(self, offset: int) -> None:
         """While the details are open, opens the next or the previous instance of the table."""

@@ -48,6 +48,11 @@ class DetailPanel(VerticalScroll):
             self.scroll_home(animate=False)
         self.instance_id, self._row = row.instance.instance_id, row
 
+    @property
+    def row(self) -> Row | None:
+        """The last state of the pinned instance."""
+        return self._row
+
     def show(self, store: RowStore, clock: Clock, descriptions: MetricDescriptions) -> None:
         """Draws the pinned instance, with a note if it is not among the visible rows of `store`."""
         if self.instance_id is None:
