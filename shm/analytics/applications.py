@@ -198,6 +198,12 @@ class ApplicationStore:
         if change.name is not None and slugs.make_slug(change.name) != slug:
             await self._database.execute("applications.add_alias", slug=slugs.make_slug(change.name), app_slug=slug)
 
+    async def follow_alias(self, slug: str) -> str:
+        """The slug itself if an application has it, else the one that it is an alias of: a slug of the original."""
+        if await self._database.fetch_one(_Row, "applications.select_by_slug", slug=slug) is not None:
+            return slug
+        return await self._database.fetch_value(str, "applications.resolve_alias", slug=slug) or slug
+
     async def set_stars(self, slug: str, github_url: str, stars: int) -> bool:
         """Stores the stars of the application's repository. False if it has another repository by now."""
         return await self._database.execute("applications.set_stars", slug=slug, github_url=github_url, stars=stars) > 0

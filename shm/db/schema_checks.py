@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from shm.core.errors import ConfigurationError
 from shm.db.connection import Connection
+from shm.db.original_database import is_original
 
 HISTORY_TABLE = "schema_migrations"
 HISTORY_COLUMNS = {"version", "checksum", "applied_at"}
@@ -52,6 +53,8 @@ class DatabaseState:
     relations: Set[str]
     has_history: bool
     """Whether SHM's own table of applied migrations exists."""
+    is_original: bool
+    """Whether it is a database of the original server."""
 
     def empty_database_hint(self) -> str:
         """The remedy for a database that somebody else uses."""
@@ -77,6 +80,7 @@ async def read_state(connection: Connection, source: str) -> DatabaseState:
         *(bool(may_create), str(read_only_source)),
         relations,
         columns >= HISTORY_COLUMNS,
+        await is_original(connection),
     )
 
 
@@ -144,6 +148,12 @@ def check_no_conflicts(state: DatabaseState, applied: Iterable[str], missing: It
     names = _created_tables(missing) - _created_tables(applied)
     if not state.has_history:
         names.add(HISTORY_TABLE)
+    if state.is_original and not state.has_history:
+        raise ConfigurationError(
+            f"The database {state.database} in {state.source} is of the original SHM server, which stays as it is: "
+            f"name an empty one in {state.source}, and import this one into it with `shm import --from-dsn` and "
+            "its DSN."
+        )
     if conflicting := sorted(state.relations & names):
         raise ConfigurationError(
             f"The database {state.database} in {state.source} has tables with the names of SHM's own "

@@ -63,7 +63,7 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class StoredRow:
     """A row of the statement. `position` counts the batch from 1; `is_new`: the snapshot was not stored before."""
 
     position: int
@@ -101,7 +101,7 @@ class BatchWriter:
         self._database = database
         self._registry = registry
         self._instruments = instruments
-        self._commit: GroupCommit[Snapshot, _Row] = GroupCommit(
+        self._commit: GroupCommit[Snapshot, StoredRow] = GroupCommit(
             "snapshots",
             self._write,
             BatchLimits(
@@ -112,7 +112,7 @@ class BatchWriter:
         )
         self._limits = aggregation_limits(settings)
         self._max_per_instance = MAX_BACKLOGS_PER_INSTANCE * settings.max_backlog
-        self._pending: dict[tuple[str, datetime], asyncio.Future[_Row]] = {}
+        self._pending: dict[tuple[str, datetime], asyncio.Future[StoredRow]] = {}
         self._queued_by_instance: dict[str, int] = {}
 
     @property
@@ -136,14 +136,14 @@ class BatchWriter:
         Raises as `store` for errors that concern all snapshots.
         """
         results = await self._enqueue_all(snapshots)
-        storable = [index for index, result in enumerate(results) if isinstance(result, _Row)]
+        storable = [index for index, result in enumerate(results) if isinstance(result, StoredRow)]
         rows = await self._resolve_verdicts(
-            [snapshots[index] for index in storable], [result for result in results if isinstance(result, _Row)]
+            [snapshots[index] for index in storable], [result for result in results if isinstance(result, StoredRow)]
         )
         receipts = dict(zip(storable, map(_to_receipt, rows), strict=True))
         return [result if isinstance(result, BadRequest) else receipts[index] for index, result in enumerate(results)]
 
-    async def _resolve_verdicts(self, snapshots: Sequence[Snapshot], rows: Sequence[_Row]) -> Sequence[_Row]:
+    async def _resolve_verdicts(self, snapshots: Sequence[Snapshot], rows: Sequence[StoredRow]) -> Sequence[StoredRow]:
         """Confirms the key of a pending or staged instance once, and raises Forbidden for an unknown or revoked one.
 
         All snapshots are of one instance.
@@ -165,14 +165,14 @@ class BatchWriter:
             raise unknown_instance()
         return rows
 
-    async def _enqueue_all(self, snapshots: Sequence[Snapshot]) -> list[_Row | BadRequest]:
+    async def _enqueue_all(self, snapshots: Sequence[Snapshot]) -> list[StoredRow | BadRequest]:
         results = await asyncio.gather(*(self._enqueue(snapshot) for snapshot in snapshots), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, BadRequest):
                 raise result
         return results  # type: ignore[return-value]  # mypy does not see that other exceptions are raised above
 
-    async def _enqueue(self, snapshot: Snapshot) -> _Row:
+    async def _enqueue(self, snapshot: Snapshot) -> StoredRow:
         """Queues a snapshot and waits for its verdict. A duplicate of a queued snapshot takes no second queue entry."""
         key = snapshot.instance_id, snapshot.snapshot_at
         pending = self._pending.get(key)
@@ -195,7 +195,7 @@ class BatchWriter:
         """The writer task. Runs until cancelled; cancel it only after all calls of `store` have returned."""
         await self._commit.run()
 
-    async def _write(self, batch: Sequence[Snapshot]) -> Sequence[_Row | Failure]:
+    async def _write(self, batch: Sequence[Snapshot]) -> Sequence[StoredRow | Failure]:
         """Stores snapshots. If a partition is missing, only the snapshots of its week fail: a partition is a week."""
         try:
             return await self._write_snapshots(batch)
@@ -208,26 +208,28 @@ class BatchWriter:
             weeks.setdefault((year, week), []).append(index)
         if len(weeks) == 1:
             return [failure] * len(batch)
-        results: dict[int, _Row | Failure] = {}
+        results: dict[int, StoredRow | Failure] = {}
         for indexes in weeks.values():
             results |= zip(indexes, await self._write([batch[index] for index in indexes]), strict=True)
         return [results[index] for index in range(len(batch))]
 
-    async def _write_snapshots(self, batch: Sequence[Snapshot]) -> Sequence[_Row | Failure]:
+    async def _write_snapshots(self, batch: Sequence[Snapshot]) -> Sequence[StoredRow | Failure]:
         """Stores snapshots whose keys are all aggregated, as nearly all are, by the shorter statement."""
-        results: list[_Row | Failure] = [*await self._store("intake.store_batch", batch)]
-        new = [index for index, row in enumerate(results) if isinstance(row, _Row) and row.verdict == Verdict.NEW_KEYS]
+        results: list[StoredRow | Failure] = [*await self._store("intake.store_batch", batch)]
+        new = [
+            index for index, row in enumerate(results) if isinstance(row, StoredRow) and row.verdict == Verdict.NEW_KEYS
+        ]
         if new:
             rows = await write_isolated("snapshots", self._store_new_keys, [batch[index] for index in new])
             for index, row in zip(new, rows, strict=True):
                 results[index] = row
         return results
 
-    async def _store_new_keys(self, batch: Sequence[Snapshot]) -> Sequence[_Row]:
+    async def _store_new_keys(self, batch: Sequence[Snapshot]) -> Sequence[StoredRow]:
         return await self._store("intake.store_new_keys", batch, **self._limits)
 
-    async def _store(self, statement: str, batch: Sequence[Snapshot], **limits: int) -> list[_Row]:
-        rows = await self._database.fetch(_Row, statement, **encode_batch(batch), **limits)
+    async def _store(self, statement: str, batch: Sequence[Snapshot], **limits: int) -> list[StoredRow]:
+        rows = await self._database.fetch(StoredRow, statement, **encode_batch(batch), is_import=False, **limits)
         return sorted(rows, key=lambda row: row.position)
 
     def _observe(self, times: BatchTimes) -> None:
@@ -236,19 +238,19 @@ class BatchWriter:
         self._instruments.batch_commit.observe(times.commit_s)
 
 
-def _raise_erased(row: _Row) -> _Row:
+def _raise_erased(row: StoredRow) -> StoredRow:
     if row.verdict == Verdict.ERASED:
         raise BadRequest("signed_before_erasure", SIGNED_BEFORE_ERASURE)
     return row
 
 
-def _raise_refusal(result: _Row | BadRequest) -> _Row:
+def _raise_refusal(result: StoredRow | BadRequest) -> StoredRow:
     if isinstance(result, BadRequest):
         raise result
     return result
 
 
-def _to_receipt(row: _Row) -> Receipt:
+def _to_receipt(row: StoredRow) -> Receipt:
     return Receipt(Outcome.STORED if row.is_new else Outcome.REPEATED, row.last_sequence)
 
 

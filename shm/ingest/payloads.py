@@ -123,6 +123,7 @@ class Snapshot:
 
 _register_decoder = msgspec.json.Decoder(RegisterBody)
 _snapshot_decoder = msgspec.json.Decoder(SnapshotBody, float_hook=Decimal)
+_metrics_decoder = msgspec.json.Decoder(dict[str, object], float_hook=Decimal)
 _member_decoder = msgspec.json.Decoder(BacklogSnapshot, float_hook=Decimal)
 _backlog_decoder = msgspec.json.Decoder(BacklogBody)
 _object_decoder = msgspec.json.Decoder(dict[str, object], float_hook=Decimal)
@@ -208,6 +209,11 @@ def parse_action(signed: SignedBody, name: str, now: datetime, settings: Setting
     if fields.action != name:
         raise BadRequest("bad_field", f"action is not {name!r}, the action of this path.")
     return _parse_timestamp(fields.timestamp, now, settings.max_clock_skew, settings.max_clock_skew)
+
+
+def decode_metrics(document: bytes) -> dict[str, object]:
+    """A stored metrics object, with exact numbers. Raises BadRequest."""
+    return _decode(_metrics_decoder, document)
 
 
 def parse_new_public_key(body: bytes) -> bytes:

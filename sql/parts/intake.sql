@@ -81,7 +81,8 @@ before AS MATERIALIZED (
 ),
 after AS MATERIALIZED (
     SELECT
-        e.instance_id, e.app_slug, e.environment, e.status, e.first_seen_at, now() AS last_seen_at,
+        e.instance_id, e.app_slug, e.environment, e.status, e.first_seen_at,
+        CASE WHEN %(is_import)s::boolean THEN coalesce(e.last_seen_at, now()) ELSE now() END AS last_seen_at,
         greatest(e.snapshot_at, n.snapshot_at) AS snapshot_at,
         newer.is_newer,
         CASE WHEN current.version_refused THEN NULL ELSE current.version END AS app_version,

@@ -28,7 +28,7 @@ STALLED = 30
 MANY = 300
 TEXT = ["x" * 250] * 12  # of a metric: the messages to each subscriber exceed the system's buffers
 MAX_WRITE_BYTES = 256 * 2**10
-NO_NEW_KEYS = {"key_sets": '[["n"]]', "string_sets": "[{}]", "max_keys": 1_000, "max_values": 500}
+NO_NEW_KEYS = {"key_sets": '[["n"]]', "string_sets": "[{}]", "max_keys": 1_000, "max_values": 500, "is_import": False}
 MIB = 2**20
 
 

@@ -17,7 +17,7 @@ from tests.support.installs import Install
 LIMITS = Settings()
 NOW = datetime(2026, 11, 23, 21, 45, tzinfo=UTC)
 WIRE = Path(__file__).parent.parent / "wire"
-RECORDINGS = sorted(WIRE.glob("*.json"))
+RECORDINGS = sorted(WIRE.glob("official-*.json"))
 
 
 def parse(install: Install, body: bytes) -> payloads.Snapshot:
