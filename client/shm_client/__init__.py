@@ -3,6 +3,7 @@
 The package imports neither the server nor the console. It needs a URL and a token.
 """
 
+from .api import Decision
 from .client import Client, feed
 from .errors import (
     ClientError,
@@ -23,6 +24,7 @@ __all__ = [
     "ClientError",
     "Connected",
     "Counts",
+    "Decision",
     "Disconnected",
     "DiskForecast",
     "FeedEvent",

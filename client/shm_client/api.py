@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
@@ -47,6 +47,7 @@ MAX_KEYS_QUERY_CHARS = 4000  # proxies refuse longer URLs
 MIN_CLOCK_OFFSET_S = 2.0  # the Date header has whole seconds, so smaller offsets are noise
 
 T = TypeVar("T")
+Decision = Literal["approve", "revoke", "erase"]
 
 
 class Api:
@@ -148,6 +149,22 @@ class Api:
             query = page.next
         return matches[:limit]
 
+    async def is_admin(self) -> bool:
+        """Whether the token may decide on instances: only an admin may read the list of tokens."""
+        response = await self._send("GET", f"{API_PATH}/tokens?limit=1")
+        if response.status_code == httpx.codes.FORBIDDEN:
+            return False
+        self._require(response, httpx.codes.OK)
+        return True
+
+    async def decide(self, instance_id: str, decision: Decision) -> None:
+        """Approves, revokes or erases an instance. The feed sends the change."""
+        path = f"{API_PATH}/instances/{quote(instance_id, safe='')}"
+        if decision == "erase":
+            self._require(await self._send("DELETE", path), httpx.codes.NO_CONTENT)
+        else:
+            self._require(await self._send("POST", f"{path}/{decision}"), httpx.codes.OK)
+
     async def next_page(self, query: str) -> Page:
         """The page with the query `Page.next`."""
         response = await self._get(f"{API_PATH}/instances?{query}")
@@ -171,16 +188,23 @@ class Api:
         return open_messages(self.server, path, self._authorization, self._tls, self.sanitize, on_answer)
 
     async def _get(self, path: str) -> httpx.Response:
+        response = await self._send("GET", path)
+        self._require(response, httpx.codes.OK)
+        return response
+
+    def _require(self, response: httpx.Response, status: int) -> None:
+        if response.status_code != status:
+            raise to_client_error(self.server, response.status_code, response.headers, response.content, self.sanitize)
+
+    async def _send(self, method: str, path: str) -> httpx.Response:
         try:
-            response = await self._http.get(path)
+            response = await self._http.request(method, path)
         except httpx.TimeoutException as error:
             raise ServerUnavailableError(f"no answer from {self.server} in time") from error
         except httpx.HTTPError as error:
             cause = describe_cause(error, self.sanitize)
             raise ServerUnavailableError(f"no answer from {self.server}: {cause}") from error
         self._update_clock_offset(response)
-        if response.status_code != httpx.codes.OK:
-            raise to_client_error(self.server, response.status_code, response.headers, response.content, self.sanitize)
         return response
 
     def _decode(self, response: httpx.Response, expected_type: type[T] | Any) -> T:

@@ -6,9 +6,9 @@ from base64 import b64decode
 import pytest
 
 from shm_tui.text.osc52 import MAX_BYTES, SCREEN_CHUNK, copy_sequence
-from tests.console.test_terminal import open_console
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
+from tests.support.terminal import open_console
 
 
 def copied(sequence: str) -> str:

@@ -1,20 +1,12 @@
 """The console in a real terminal: a process on a pseudo-terminal, with a terminal emulator for its screen."""
 
-import fcntl
 import os
-import pty
-import select
 import signal
-import struct
-import subprocess
-import termios
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-import pyte
 import pytest
 
 from tests.support.cluster_template import create_data_dir
@@ -22,106 +14,11 @@ from tests.support.installs import Install
 from tests.support.module_server import module_server
 from tests.support.server_process import ServerProcess
 from tests.support.shm_command import SHM
+from tests.support.terminal import Terminal, open_console, open_shm
 
-TIMEOUT_S = 30
 HUNG_LIMIT_S = 12  # a silence is shown after four seconds; the machine may be busy
 LEAVE_ALTERNATE_SCREEN = b"\x1b[?1049l"
 MOUSE_OFF = b"\x1b[?1003l"
-
-
-class Terminal:
-    """A terminal that runs a program."""
-
-    def __init__(self, command: list[str], size: tuple[int, int], environment: dict[str, str]) -> None:
-        columns, lines = size
-        self._screen = pyte.Screen(columns, lines)
-        self._stream = pyte.ByteStream(self._screen)
-        self.output = b""
-        self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        self.initial_attributes = termios.tcgetattr(slave)
-        self._slave = slave
-        self.process = subprocess.Popen(
-            command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
-        )
-
-    @property
-    def screen(self) -> str:
-        """The text on the screen."""
-        return "\n".join(line.rstrip() for line in self._screen.display)
-
-    def type_keys(self, keys: str) -> None:
-        """Types these characters."""
-        os.write(self._master, keys.encode())
-
-    def resize(self, columns: int, lines: int) -> None:
-        """Changes the size, and notifies the program."""
-        self._screen.resize(lines, columns)
-        fcntl.ioctl(self._slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        self.process.send_signal(signal.SIGWINCH)
-
-    def wait_until(self, condition: Callable[[], object]) -> None:
-        """Reads what the program writes until `condition` holds."""
-        deadline = time.monotonic() + TIMEOUT_S
-        while not condition():
-            assert time.monotonic() < deadline, self.screen
-            self._read(0.05)
-
-    def wait_for_texts(self, *texts: str) -> None:
-        """Waits until all texts are on the screen."""
-        self.wait_until(lambda: all(text in self.screen for text in texts))
-
-    def wait_for_exit(self) -> int:
-        """Waits for the end of the program, reads its last output, and returns its exit status."""
-        self.wait_until(lambda: self.process.poll() is not None)
-        while self._read(0.2):
-            pass
-        return self.process.returncode
-
-    def attributes(self) -> list[object]:
-        """The attributes of the terminal, which a program must restore."""
-        return list(termios.tcgetattr(self._slave))
-
-    def close(self) -> None:
-        """Kills the program and its child processes, and closes the terminal."""
-        if self.process.poll() is None:
-            for child in psutil.Process(self.process.pid).children(recursive=True):
-                child.kill()
-        self.process.kill()
-        self.process.wait()
-        os.close(self._master)
-        os.close(self._slave)
-
-    def _read(self, timeout: float) -> bool:
-        if not select.select([self._master], [], [], timeout)[0]:
-            return False
-        output = os.read(self._master, 65536)
-        self.output += output
-        self._stream.feed(output)
-        return True
-
-
-def open_shm(size: tuple[int, int], *arguments: str, **environment: str) -> Terminal:
-    """The `shm` command in a terminal."""
-    environment_without_settings = {
-        name: value for name, value in os.environ.items() if not name.startswith(("SHM_", "TEXTUAL", "SSH_"))
-    }
-    return Terminal(
-        [*SHM, *arguments],
-        size,
-        environment_without_settings | {"TERM": "xterm-256color", "COLORTERM": "truecolor"} | environment,
-    )
-
-
-@contextmanager
-def open_console(server: ServerProcess, size: tuple[int, int], **environment: str) -> Iterator[Terminal]:
-    """`shm console` on a server, in a terminal."""
-    token = {"SHM_TOKEN": server.admin_token}
-    terminal = open_shm(size, "console", "--server", server.url, **token, **environment)
-    try:
-        yield terminal
-    finally:
-        terminal.close()
 
 
 @pytest.fixture(scope="module")
@@ -312,7 +209,7 @@ def test_ctrl_c_cancels_the_prompt_and_asks_before_the_end(server_with_60_instal
 def test_a_click_and_the_wheel_reach_the_row_under_the_mouse(server_with_60_installs: ServerProcess) -> None:
     """In the mouse protocol of terminals (SGR), with cells that count from 1."""
     with open_console(server_with_60_installs, (120, 40)) as terminal:
-        terminal.wait_for_texts("● live", "PIZZAS", "60 active of 60", "59.0k")
+        terminal.wait_for_texts("● live", "PIZZAS", "60 active of 60", "59.0k", "57.0k", "42.0k", "? help")
         y, line = next((y, line) for y, line in enumerate(terminal.screen.splitlines()) if "57.0k" in line)
         x = line.index("57.0k")
         for _ in range(2):  # the second click opens the details

@@ -19,9 +19,11 @@ class Action:
     help: str
     group: str
     hint: str = ""  # the word in the footer; actions without one are not in it
+    for_admins: bool = False  # hidden from a viewer's token
 
 
 NAVIGATION, VIEWING, SORTING, GENERAL = "Navigation", "Viewing", "Sorting and filtering", "General"
+DECIDING = "Deciding"
 
 ACTIONS = (
     Action("move(-1)", "up,k", "↑ k", "previous row; in the prompt, previous filter", NAVIGATION),
@@ -44,6 +46,9 @@ ACTIONS = (
     Action("sort(-1)", "shift+left", "⇧←", "sort by the column on the left", SORTING),
     Action("sort(1)", "shift+right", "⇧→", "sort by the column on the right", SORTING, "sort"),
     Action("reverse", "s", "s", "reverse the sort order", SORTING),
+    Action("decide('approve')", "a", "a", "approve the instance", DECIDING, for_admins=True),
+    Action("decide('revoke')", "R", "R", "revoke the instance", DECIDING, for_admins=True),
+    Action("decide('erase')", "X", "X", "erase the instance", DECIDING, for_admins=True),
     Action("back", "escape", "Esc", "go up: close the prompt, the details, then show all rows", GENERAL, "back"),
     Action("next_pane", "tab", "Tab", "switch between table, details and applications", GENERAL, "pane"),
     Action("help", "question_mark", "?", "show keys, states and the filter's syntax", GENERAL, "help"),
@@ -65,6 +70,11 @@ _PAIRED_KEYS = {
     "neighbour(1)": "J K",
 }  # one entry for both directions
 _CONTEXT_HINTS: dict[tuple[Context, str], str] = {("filter", "open"): "keep", ("filter", "back"): "close"}
+
+
+def visible_actions(*, is_admin: bool) -> list[Action]:
+    """The actions that a token's role permits."""
+    return [action for action in ACTIONS if is_admin or not action.for_admins]
 
 
 def footer_hints(context: Context = "table") -> list[tuple[str, str]]:

@@ -12,8 +12,9 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widgets import Input
 
-from shm_client import Client, ClientError
-from shm_tui.actions import ACTIONS
+from shm_client import Client, ClientError, Decision, Instance
+from shm_tui.actions import ACTIONS, visible_actions
+from shm_tui.decisions import DECISION_TEXTS, ConfirmScreen, question
 from shm_tui.help_screen import HelpScreen
 from shm_tui.model.columns import Column
 from shm_tui.model.filter import MissingRankError
@@ -34,6 +35,7 @@ DRAW_INTERVAL_S = 0.25  # changes are drawn four times a second at any rate of e
 AGE_INTERVAL_S = 1.0  # the smallest unit of an age
 PRIORITY_KEYS = {"tab", "slash"}  # handled before the next key is read: what follows `/` belongs to the prompt
 RESTART_DELAY_S = 1.0  # after an exception in the session
+ROLE_RETRY_S = 5.0  # between two requests for the token's role
 NOTICE_S = 4.0  # long enough to read a line
 QUIT_CONFIRMATION_S = 3.0  # within which a second Ctrl+C ends the console
 
@@ -55,6 +57,7 @@ class ConsoleApp(App[None]):
         self.register_theme(SHM)
         self.theme = "ansi-dark" if self.no_color else SHM.name
         self.client = client
+        self.is_admin = False  # until the server has said so
         self.overview = Overview()
         self._max_rows = max_rows
         self.session = LiveSession(client, slug, self._mark_changed, self.overview, max_rows=max_rows)
@@ -75,6 +78,7 @@ class ConsoleApp(App[None]):
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.exit)
         self.table.focus()
         self._start_session()
+        self.run_worker(self._request_role(), group="role")
         self.set_interval(DRAW_INTERVAL_S, self._draw_changes)
         self.set_interval(AGE_INTERVAL_S, self._draw_ages)
 
@@ -324,6 +328,42 @@ class ConsoleApp(App[None]):
         """Lists all instances again."""
         self.session.reload()
 
+    # Actions: deciding on an instance.
+
+    async def _request_role(self) -> None:
+        """Finds out whether the token is an admin's, when the server answers."""
+        while True:
+            try:
+                self.is_admin = await self.client.is_admin()
+            except ClientError:  # the feed shows it
+                await asyncio.sleep(ROLE_RETRY_S)
+            else:
+                return
+
+    def action_decide(self, decision: Decision) -> None:
+        """Asks before it approves, revokes or erases the instance of the details, else the one under the cursor."""
+        panel = self.query_one(DetailPanel)
+        row = panel.row if panel.display else self.session.store.rows.get(self.table.cursor_id or "")
+        if row is None:
+            return
+        instance = row.instance  # what the question names is what the decision hits, whatever moves meanwhile
+
+        def decide(is_confirmed: bool | None) -> None:
+            if is_confirmed:
+                self.run_worker(self._decide(decision, instance), group="decisions")
+
+        self.push_screen(ConfirmScreen(question(decision, instance, self.session.clock())), decide)
+
+    async def _decide(self, decision: Decision, instance: Instance) -> None:
+        name = f"{instance.instance_id[:8]} of {instance.app_name}"
+        try:
+            await self.client.decide(instance.instance_id, decision)
+        except ClientError as error:
+            notice = f"{name}: {error}"
+        else:
+            notice = f"{DECISION_TEXTS[decision].done} {name}"
+        self.query_one(Footer).show_notice(notice, NOTICE_S)
+
     # Actions: sorting and filtering.
 
     def action_sort(self, offset: int) -> None:
@@ -433,17 +473,19 @@ class ConsoleApp(App[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Leaves Tab and `/` to the screens above the main one, and `/` to the open prompt."""
+        if action == "decide":
+            return self.is_admin
         if action == "filter":
             return len(self.screen_stack) == 1 and not self.is_filter_open
         return action != "next_pane" or len(self.screen_stack) == 1
 
     def action_help(self) -> None:
         """Opens the help screen."""
-        self.push_screen(HelpScreen())
+        self.push_screen(HelpScreen(is_admin=self.is_admin))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The actions of the registry, for the command palette."""
-        for action in ACTIONS:
+        for action in visible_actions(is_admin=self.is_admin):
             if action.name != "command_palette":
                 title = action.help[:1].upper() + action.help[1:]
                 yield SystemCommand(title, action.key_label, _action_callback(self, action.name))

@@ -9,7 +9,7 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from shm_tui.actions import ACTIONS
+from shm_tui.actions import visible_actions
 from shm_tui.model import filter
 from shm_tui.model.state import State
 
@@ -28,6 +28,10 @@ class HelpScreen(ModalScreen[None]):
         ("G", "edge(True)", "end"),
     ]
 
+    def __init__(self, *, is_admin: bool) -> None:
+        super().__init__()
+        self._is_admin = is_admin
+
     def compose(self) -> ComposeResult:
         """One text in a scrollable container."""
         with VerticalScroll(id="help"):
@@ -36,7 +40,7 @@ class HelpScreen(ModalScreen[None]):
     def on_mount(self) -> None:
         """Fills in the text. The theme's colours are not known before."""
         self.query_one("#help-text", Static).update(
-            help_text(lambda name: self.get_component_rich_style(f"help--{name}", partial=True))
+            help_text(lambda name: self.get_component_rich_style(f"help--{name}", partial=True), self._is_admin)
         )
 
     def action_scroll(self, lines: int) -> None:
@@ -49,13 +53,14 @@ class HelpScreen(ModalScreen[None]):
         box.scroll_end(animate=False) if is_end else box.scroll_home(animate=False)
 
 
-def help_text(style: Callable[[str], Style]) -> Text:
-    """Keys by group, then the states, then the filter's syntax."""
+def help_text(style: Callable[[str], Style], is_admin: bool) -> Text:
+    """The keys that the token's role permits, by group, then the states, then the filter's syntax."""
     heading, key, plain = style("heading"), style("key"), style("text")
     text = Text(no_wrap=True, overflow="ellipsis")
-    for group in dict.fromkeys(action.group for action in ACTIONS):
+    actions = visible_actions(is_admin=is_admin)
+    for group in dict.fromkeys(action.group for action in actions):
         text.append(f"{group.upper()}\n", heading)
-        for action in ACTIONS:
+        for action in actions:
             if action.group == group:
                 text.append(f"  {action.key_label:<{KEY_WIDTH}}", key).append(f"{action.help}\n", plain)
         text.append("\n")

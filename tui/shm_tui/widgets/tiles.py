@@ -82,6 +82,8 @@ class Tiles(Widget):
                 line.append(_pad(f" {tile.note}", width - BAR_WIDTH), self._style("note"))
                 continue
             text = {"label": tile.label.upper(), "value": tile.value, "note": tile.note}[part]
+            if part == "label":  # names differ at their ends; a list of values is in order of importance
+                text = cut_middle(text, width - 1)
             line.append(_pad(text, width), self._style(part))
         return line
 
@@ -91,4 +93,4 @@ class Tiles(Widget):
 
 def _pad(text: str, width: int) -> str:
     """`text` in exactly `width` cells, the last one a space."""
-    return fit(cut_middle(text, width - 1), width - 1) + " "
+    return fit(text, width - 1) + " "
