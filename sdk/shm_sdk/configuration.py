@@ -17,7 +17,7 @@ from shm_sdk.names import directory_name
 
 DEFAULT_INTERVAL_S = 3600.0
 MIN_INTERVAL_S = 60.0  # no install reports more often, which bounds the load on the vendor's server
-MAX_INTERVAL_S = 7 * 86400.0  # with a longer interval an install is missing from the weekly active ones
+MAX_INTERVAL_S = 30 * 86400.0  # with a longer interval an install is missing from the active ones
 MAX_TEXT_CHARS = 256  # of a name, a version, an environment
 INVALID_URL = "server_url must look like https://metrics.example.com"
 DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -27,12 +27,12 @@ from shm_sdk.outcome import Outcome, Preview, Result
 from shm_sdk.permission import ConsentCallback, Permission
 from shm_sdk.providers import Provider, ProviderRunner, is_provider_thread
 from shm_sdk.schedule import compute_delay
+from shm_sdk.sender import REPORT_LOCK_NAME
 from shm_sdk.shared_directory import SharedDirectory
 from shm_sdk.spool import Spool
 from shm_sdk.state import State, StateFile
 from shm_sdk.transport import MAX_RETRY_AFTER_S
 
-LOCK_NAME = "report.lock"
 PREVIEW_TIMEOUT_S = 10.0  # for the providers; a person waits for the preview
 CLOSE_TIMEOUT_S = 1.0  # a report that runs longer keeps its connection
 
@@ -154,7 +154,7 @@ class Reporter:
             self._directory = directory
             previous = self._state_file.load()
             self._state_file, self._spool = StateFile(directory), Spool(directory)
-            self._file_lock = FileLock(directory / LOCK_NAME)
+            self._file_lock = FileLock(directory / REPORT_LOCK_NAME)
             if previous.instance_id and not self._state_file.load().instance_id:
                 self._save(previous)  # of reports before the user agreed to files
 

@@ -16,9 +16,12 @@ from shm_sdk.configuration import Configuration
 from shm_sdk.locks import FileLock
 from shm_sdk.schedule import MAX_FIRST_DELAY_S, draw_first_delay
 from shm_sdk.shared_directory import SharedDirectory
+from shm_sdk.state import StateFile
 
 LOCK_NAME = "sender.lock"
+REPORT_LOCK_NAME = "report.lock"
 TAKEOVER_POLL_S = 20.0  # of a process that waits for the lock
+MAX_RETRY_AFTER_S = 86400.0  # a longer one is of a wrong clock
 MAX_WAIT_S = 300.0  # of the sender: the clock may be set, and a suspended machine's timers stand still
 
 log = logging.getLogger("shm_sdk")
@@ -49,6 +52,7 @@ class Sender:
         self._has_waited = False
         self._is_announced = False
         self._reported_at = 0.0
+        self._drawn_due = 0.0  # the first report's time, kept here in case it cannot be stored
 
     def next_delay(self) -> float:
         """Seconds until the next look. 0: this process has to report now."""
@@ -90,15 +94,35 @@ class Sender:
 
     def _due(self) -> float:
         """When to report (Unix time), by the host's request or by the state."""
-        state_file = self._directory.state_file()
-        state, now = state_file.load(), get_clock().timestamp()
+        state, now = self._directory.state_file().load(), get_clock().timestamp()
         if self._requested_at is not None:
-            return max(self._requested_at, state.quiet_until if state.quiet_until < now + 86400 else 0.0)
+            due = max(self._requested_at, state.quiet_until if state.quiet_until < now + MAX_RETRY_AFTER_S else 0.0)
+            if state.next_report_at != due:
+                self._store_due(due)  # for the other processes
+            return due
         if 0 < state.next_report_at <= self._reported_at:  # the last report could not store the time of the next one
             return self._reported_at + self._configuration.report_interval
         latest = now + MAX_FIRST_DELAY_S + 2 * self._configuration.report_interval
         if not 0 < state.next_report_at < max(latest, state.quiet_until + 1):  # the first start, or a wrong clock
-            state.next_report_at = now + draw_first_delay(self._rng)
-            with suppress(OSError):
-                state_file.save(state)
+            if not self._reported_at < self._drawn_due < latest:
+                self._drawn_due = now + draw_first_delay(self._rng)
+            self._store_due(self._drawn_due)
+            return self._drawn_due
         return state.next_report_at
+
+    def _store_due(self, due: float) -> None:
+        """Stores the time of the next report, unless a report is just being made, which stores a later one."""
+        directory = self._directory.find()
+        if directory is None:
+            self._directory.in_memory_state.load().next_report_at = due
+            return
+        lock = FileLock(directory / REPORT_LOCK_NAME)
+        with suppress(OSError):
+            if lock.acquire():
+                try:
+                    state_file = StateFile(directory)
+                    state = state_file.load()
+                    state.next_report_at = due
+                    state_file.save(state)
+                finally:
+                    lock.release()

@@ -63,7 +63,7 @@ def test_an_argument_overrides_its_variable() -> None:
         ("1d", 86400),
         (1, 60),
         ("10s", 60),
-        (timedelta(days=400), 604800),
+        (timedelta(days=400), 2592000),
     ],
 )
 def test_an_interval_is_parsed_and_clamped(value: object, seconds: float) -> None:

@@ -150,7 +150,6 @@ time.sleep(60)
     with running_host(program, peer.url, tmp_path / "data") as host:
         child = int(line_of(host))
         wait_until((tmp_path / "data" / SHARED / "state.json").exists)
-        set_state(tmp_path, next_report_at=time.time() + 6)
         os.kill(host.pid, signal.SIGKILL)
         host.wait()
         peer.wait_for("/v1/snapshot")
@@ -230,10 +229,26 @@ def test_the_first_delay_counts_from_the_first_start_ever(tmp_path: Path) -> Non
     assert make_sender(tmp_path).next_delay() == 0
 
 
+def test_a_first_report_becomes_due_where_nothing_can_be_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(StateFile, "save", fail)
+    sender, now = make_sender(tmp_path), time.time()
+    assert sender.next_delay() > 0
+    monkeypatch.setattr("shm_sdk.clock.Clock.timestamp", lambda _: now + 901)
+    assert sender.next_delay() == 0
+    sender.has_reported(now + 901)
+    assert sender.next_delay() > 0  # it does not report again and again
+
+
 def test_only_one_sender_reports(tmp_path: Path) -> None:
     first, second = make_sender(tmp_path, 0), make_sender(tmp_path, 0)
     assert first.next_delay() == 0
     assert second.next_delay() > 10
+    set_state(tmp_path, next_report_at=time.time() + 3600)  # as the report does
     first.close()
     assert second.next_delay() > 0  # the other process has reported; this one waits for the next time
 
@@ -352,8 +367,9 @@ def test_a_script_counts_without_start(peer: Peer, tmp_path: Path) -> None:
 
 def test_a_per_process_provider_is_collected_from_each(peer: Peer, tmp_path: Path) -> None:
     program = """
-import os, shm_sdk.sender
-shm_sdk.sender.TAKEOVER_POLL_S = 0.5
+import os, shm_sdk.forking, shm_sdk.sender
+shm_sdk.sender.TAKEOVER_POLL_S = 2.0
+shm_sdk.forking.load_reporting_modules()
 
 @telemetry.provider(per_process=True)
 def connections():
@@ -363,12 +379,12 @@ def connections():
 def documents():
     return {"documents": 9}
 
-telemetry.start(first_report_after=7)
+telemetry.start(first_report_after=9)
 for _ in range(2):
     if os.fork() == 0:
-        time.sleep(9)
+        time.sleep(12)
         os._exit(0)
-time.sleep(9)
+time.sleep(12)
 """
     run_host(program, peer.url, tmp_path)
     assert snapshots(peer) == [{"pool.open": 6, "is_busy": 3, "documents": 9}]

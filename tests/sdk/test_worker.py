@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,12 @@ def join_telemetry_threads() -> None:
     for thread in telemetry_threads():
         thread.join(60)
     assert telemetry_threads() == []
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    yield
+    join_telemetry_threads()
 
 
 def telemetry_threads() -> list[threading.Thread]:

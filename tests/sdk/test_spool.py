@@ -1,0 +1,120 @@
+"""What an outage keeps from the server reaches it later: signed, in order, with its own time, within limits."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shm_sdk import Client, Result
+from shm_sdk.spool import MAX_SNAPSHOTS, Spool
+from shm_sdk.testing import frozen_clock
+from tests.support.peer import Peer, reply
+
+MakeClient = Callable[..., Client]
+
+
+def sent(peer: Peer) -> list[Any]:
+    """All snapshots that the server got, in order."""
+    snapshots: list[Any] = []
+    for request in peer.requests:
+        if request.path == "/v1/snapshots":
+            snapshots += request.json["snapshots"]  # type: ignore[arg-type]
+        elif request.path == "/v1/snapshot":
+            snapshots.append(request.json)
+    return snapshots
+
+
+def outage_of_four_hours(client: MakeClient, peer: Peer) -> None:
+    """A report in each hour, with two retries; each by a new process."""
+    assert client().report_now().sent
+    with frozen_clock() as clock:
+        peer.script("/v1/snapshot", *[reply(503)] * 1)
+        peer.script("/v1/snapshots", *[reply(503)] * 11)
+        for hour in range(1, 5):
+            for _ in range(3):
+                telemetry = client()
+                telemetry.provider(lambda hour=hour: {"hour": hour})
+                assert telemetry.report_now().result is Result.FAILED
+                clock.advance(minutes=5)
+            clock.advance(minutes=45)
+        peer.requests.clear()
+        telemetry = client()
+        telemetry.provider(lambda: {"hour": 5})
+        assert telemetry.report_now().sent
+
+
+def test_an_outage_of_four_hours_loses_nothing(client: MakeClient, peer: Peer) -> None:
+    outage_of_four_hours(client, peer)
+    assert peer.paths == ["/v1/snapshots"]
+    snapshots = sent(peer)
+    assert [snapshot["metrics"] for snapshot in snapshots] == [{"hour": hour} for hour in range(1, 6)]
+    for name in ("timestamp", "sequence"):
+        values = [snapshot[name] for snapshot in snapshots]
+        assert values == sorted(set(values))
+    peer.requests.clear()
+    assert client().report_now().sent
+    assert peer.paths == ["/v1/snapshot"]  # nothing is sent twice
+
+
+def test_a_server_without_backlogs_gets_them_one_by_one(client: MakeClient, peer: Peer) -> None:
+    telemetry = client()
+    assert telemetry.report_now().sent
+    public_key = str(peer.requests[0].json["public_key"])
+    peer.script("/v1/snapshot", reply(500))
+    peer.script("/v1/snapshots", reply(404))
+    assert telemetry.report_now().result is Result.FAILED
+    peer.requests.clear()
+    assert telemetry.report_now().sent
+    assert peer.paths == ["/v1/snapshots", "/v1/snapshot", "/v1/snapshot"]
+    assert [snapshot["sequence"] for snapshot in sent(peer)[-2:]] == [2, 3]
+    assert all(request.is_signed_by(public_key) for request in peer.requests)
+
+
+def test_a_rate_limit_keeps_the_rest(client: MakeClient, peer: Peer) -> None:
+    """The original server accepts five requests a minute."""
+    telemetry = client()
+    peer.script("/v1/snapshot", reply(500))
+    assert telemetry.report_now().result is Result.FAILED
+    peer.script("/v1/snapshots", reply(404))
+    peer.script("/v1/snapshot", reply(202), reply(429))
+    assert telemetry.report_now().status == 429
+    peer.requests.clear()
+    assert telemetry.report_now().sent
+    assert [snapshot["sequence"] for snapshot in sent(peer)] == [2, 3]
+
+
+def test_a_refused_member_is_dropped_with_a_word(
+    client: MakeClient, peer: Peer, caplog: pytest.LogCaptureFixture
+) -> None:
+    telemetry = client()
+    peer.script("/v1/snapshot", reply(500))
+    telemetry.report_now()
+    verdicts = b'{"status":"refused","code":"timestamp_too_old"},{"status":"stored"}'
+    peer.script("/v1/snapshots", reply(202, b'{"status":"ok","snapshots":[' + verdicts + b"]}"))
+    assert telemetry.report_now().sent
+    assert caplog.text.count("is dropped: refused (timestamp_too_old)") == 1
+    peer.requests.clear()
+    assert telemetry.report_now().sent
+    assert peer.paths == ["/v1/snapshot"]
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_the_spool_is_bounded_in_number_size_and_age(tmp_path: Path, is_stored: bool) -> None:
+    spool = Spool(tmp_path if is_stored else None)
+    with frozen_clock() as clock:
+        for number in range(MAX_SNAPSHOTS + 5):
+            spool.add(b'{"instance_id":"x"}', "00", number, 60)
+            clock.advance(minutes=1)
+        assert len(spool.load()) == MAX_SNAPSHOTS
+        for number in range(5):
+            spool.add(b"x" * 900_000, "00", 1000 + number, 60)
+            clock.advance(minutes=1)
+        assert len(spool.load()) == 2
+        clock.advance(timedelta(days=30).total_seconds())
+        spool.add(b'{"instance_id":"x"}', "00", 2000, 60)
+        assert len(spool.load()) == 1
+        assert len(spool.load("x")) == 1
+        assert spool.load("another install") == []
+        assert spool.load() == []
