@@ -101,7 +101,7 @@ async def test_arrows_move_the_cursor_in_a_table_longer_than_the_screen(
     async with open_console(shared_app_server, app, (80, 24)) as console:
         table = console.app.table
         await console.wait_until(lambda: len(table.store.visible_ids) == 30 and console.app.data_shown.is_set())
-        for keys, index in ((["down"] * 3, 3), (["up"], 2), (["end"], 29), (["pageup"], 11), (["G", "g"], 0)):
+        for keys, index in ((["down"] * 3, 3), (["up"], 2), (["end"], 29), (["pageup"], 12), (["G", "g"], 0)):
             await console.pilot.press(*keys)
             assert table.store.index_of(table.cursor_id) == index, keys
             assert table.store.visible_ids[index][:8] in " ".join(console.rows()), "the view follows the cursor"

@@ -42,7 +42,7 @@ async def test_an_override_reaches_the_columns_of_a_running_console(server: Serv
     overrides_ = {"sent": {"label": "Letters"}, "secret": {"hidden": True}}
     Install(server.url).enroll({"sent": 3, "secret": 7, "tag_list": [1, 2]})
     async with open_console(server, "ledger") as console:
-        await console.wait_for_text("SECRET", "SENT", "TAG LIST")
+        await console.wait_for_text("SECRET", "SENT", "TAG", "LIST")
         await asyncio.to_thread(set_overrides, server, overrides_)
         await console.wait_for_text("LETTERS")
         await console.wait_until_gone("SECRET")
