@@ -33,6 +33,7 @@ EXCLUDED_CODES = {
     *("database_full", "database_incomplete", "shutting_down", "unstorable", "too_many_connections"),
     *("name_taken", "too_many_changes", "too_many_overrides"),  # of an admin's edits, which name no install
     *("signed_before_erasure", "unknown_application"),  # constant sentences
+    *("no_repository", "repository_changed", "github_unreachable", "github_refused"),  # of an admin's request
     "bad_request",  # of errors of the HTTP library that have no other code
 }
 

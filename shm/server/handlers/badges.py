@@ -85,7 +85,7 @@ class Badge(Handler):
 class InstancesBadge(Badge):
     """`GET /badge/{slug}/instances`."""
 
-    @operation("getInstancesBadge", Role.PUBLIC, media_types=[SVG])
+    @operation("getInstancesBadge", Role.PUBLIC, media_types=[SVG], refuses=[NotFound])
     async def get(self, slug: Slug, query: BadgeQuery) -> bytes:
         """The number of counted instances."""
         figures = await self.read_figures(slug)
@@ -100,7 +100,7 @@ class InstancesBadge(Badge):
 class VersionBadge(Badge):
     """`GET /badge/{slug}/version`."""
 
-    @operation("getVersionBadge", Role.PUBLIC, media_types=[SVG])
+    @operation("getVersionBadge", Role.PUBLIC, media_types=[SVG], refuses=[NotFound])
     async def get(self, slug: Slug, query: BadgeQuery) -> bytes:
         """The version that most instances have."""
         figures = await self.read_figures(slug)
@@ -114,7 +114,7 @@ class VersionBadge(Badge):
 class MetricBadge(Badge):
     """`GET /badge/{slug}/metric/{key}`."""
 
-    @operation("getMetricBadge", Role.PUBLIC, media_types=[SVG])
+    @operation("getMetricBadge", Role.PUBLIC, media_types=[SVG], refuses=[NotFound])
     async def get(self, slug: Slug, key: Key, query: BadgeQuery) -> bytes:
         """A public metric: the KPI of a number, or how many instances report true."""
         figures = await self.read_figures(slug)
@@ -133,7 +133,7 @@ class MetricBadge(Badge):
 class CombinedBadge(Badge):
     """`GET /badge/{slug}/combined`."""
 
-    @operation("getCombinedBadge", Role.PUBLIC, media_types=[SVG])
+    @operation("getCombinedBadge", Role.PUBLIC, media_types=[SVG], refuses=[NotFound])
     async def get(self, slug: Slug, query: CombinedBadgeQuery) -> bytes:
         """A public metric and the number of counted instances."""
         figures = await self.read_figures(slug)

@@ -195,8 +195,12 @@ class Handler(tornado.web.RequestHandler):
         elif not declared.has_body:
             self.finish()
         else:
-            self.set_header("Content-Type", declared.media_types[0])
+            self.set_header("Content-Type", self.choose_media_type(declared))
             self.finish(response if isinstance(response, bytes) else _encoder.encode(response))
+
+    def choose_media_type(self, declared: Operation) -> str:
+        """The media type of a response that is no stream."""
+        return declared.media_types[0]
 
     async def _send_chunks(self, response: Stream) -> None:
         """Sends a response in chunks.

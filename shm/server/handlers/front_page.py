@@ -1,13 +1,11 @@
 """`GET /`: what this server is, as a page for a browser and as JSON for a program. It says nothing about the fleet."""
 
-from collections.abc import AsyncGenerator
-
 import msgspec
 
 from shm import __version__
 from shm.auth.tokens import Role
 from shm.server.handlers.base import Handler
-from shm.server.http.operations import JSON, Stream, operation
+from shm.server.http.operations import JSON, Operation, operation
 
 HTML = "text/html; charset=utf-8"
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -57,15 +55,16 @@ class Front(Handler):
     """`GET /`."""
 
     @operation("getFrontPage", Role.PUBLIC, media_types=[JSON, HTML])
-    async def get(self) -> Stream:
+    async def get(self) -> bytes:
         """What this server is: a page for a client that accepts HTML, else JSON."""
         self.set_header("Vary", "Accept")
         self.set_header("Content-Security-Policy", POLICY)
-        media_types = [part.partition(";")[0].strip() for part in self.request.headers.get("Accept", "").split(",")]
-        if "text/html" in media_types and JSON not in media_types:
-            return Stream(HTML, _chunks(MARKUP))
-        return Stream(JSON, _chunks(DOCUMENT))
+        return MARKUP if self._wants_page() else DOCUMENT
 
+    def choose_media_type(self, declared: Operation) -> str:
+        """As the client accepts it."""
+        return HTML if self._wants_page() else JSON
 
-async def _chunks(content: bytes) -> AsyncGenerator[bytes, None]:
-    yield content
+    def _wants_page(self) -> bool:
+        accepted = [part.partition(";")[0].strip() for part in self.request.headers.get("Accept", "").split(",")]
+        return "text/html" in accepted and JSON not in accepted

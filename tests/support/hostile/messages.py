@@ -88,7 +88,7 @@ RAW: dict[str, tuple[bytes, tuple[Verdict, ...]]] = {
     "a path with NUL": (b"GET /a\0b HTTP/1.1\r\nHost: shm.test\r\n\r\n", (BAD_HTTP,)),
     "a path of bytes that are not text": (b"GET /\xff\xfe HTTP/1.1\r\nHost: shm.test\r\n\r\n", (NOT_FOUND, BAD_HTTP)),
     "a path with invalid escapes": (b"GET /%zz%ff%00 HTTP/1.1\r\nHost: shm.test\r\n\r\n", (NOT_FOUND,)),
-    "the URL of another machine": (b"GET http://[::1/ HTTP/1.1\r\nHost: shm.test\r\n\r\n", (NOT_FOUND, BAD_HTTP)),
+    "the URL of another machine": (b"GET http://[::1/ HTTP/1.1\r\nHost: shm.test\r\n\r\n", ((200, None), BAD_HTTP)),
     "a path with two slashes": (b"GET //[/v1 HTTP/1.1\r\nHost: shm.test\r\n\r\n", (NOT_FOUND, BAD_HTTP)),
     "a path with dot segments": (b"GET /v1/../../etc/passwd HTTP/1.1\r\nHost: shm.test\r\n\r\n", (NOT_FOUND,)),
     "a path of 20 KB": (
