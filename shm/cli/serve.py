@@ -33,7 +33,6 @@ from shm.db.migrations import migrate
 from shm.db.postgres_watchdog import PostgresWatchdog
 from shm.db.shared_settings import persist_shared_settings
 from shm.server.app import listen, serve
-from shm.server.services import Services
 from shm.server.supervisor import Workers, reserve_port
 
 HELP = "Run the server: migrate the schema, listen, and on SIGTERM finish the requests in flight."
@@ -77,10 +76,10 @@ async def _run(settings: Settings, dsn: str, restart_if_dead: RestartIfDead | No
     jobs = [PostgresWatchdog(restart_if_dead).run()] if restart_if_dead else []
     with _stop_on_signals() as stop:
         async with _databases(settings, dsn) as (database, writer), run_in_background(*jobs):
-            await _prepare_schema(database, settings)
+            token_file = await _prepare_database(database, settings)
 
-            async def listening(port: int, services: Services) -> None:
-                _log_how_to_connect(settings, port, await services.tokens.ensure_admin_token())
+            def listening(port: int) -> None:
+                _log_how_to_connect(settings, port, token_file)
                 stop.is_ready = True
 
             await serve(settings, database, writer, listening, stop, Instruments(WorkerSlots(1)))
@@ -102,17 +101,20 @@ def _run_workers(settings: Settings, dsn: str, restart_if_dead: RestartIfDead | 
         workers.run(PostgresWatchdog(restart_if_dead).check, lambda: _log_how_to_connect(settings, port, token_file))
 
 
-async def _prepare_schema(database: Database, settings: Settings) -> None:
-    """Migrates the schema, creates the weekly partitions, and stores the settings that define figures."""
+async def _prepare_database(database: Database, settings: Settings) -> Path | None:
+    """Migrates the schema, creates the weekly partitions, and stores the settings that define figures.
+
+    Makes the admin token valid before any request is served, and returns the path of its file.
+    """
     await migrate(database)
     await partitions.create_missing(database, settings)
     await persist_shared_settings(database, settings)
+    return await TokenStore(database, settings).ensure_admin_token()
 
 
 async def _prepare(settings: Settings, dsn: str) -> Path | None:
     async with Database.connect(settings, dsn, size=1) as database:
-        await _prepare_schema(database, settings)
-        return await TokenStore(database, settings).ensure_admin_token()
+        return await _prepare_database(database, settings)
 
 
 async def _run_worker(
@@ -121,7 +123,7 @@ async def _run_worker(
     """Runs a worker: a server whose schema is prepared."""
     with _stop_on_signals(orphaned) as stop:
 
-        async def listening(_: int, __: Services) -> None:
+        def listening(_: int) -> None:
             notify_listening()
             stop.is_ready = True
 

@@ -34,8 +34,19 @@ async def run_in_background(*jobs: Coroutine[object, object, None]) -> AsyncIter
             raise failures[0] from None
         raise
     finally:
-        running = set(tasks)
-        while running:
-            for task in running:
-                task.cancel()
-            _, running = await asyncio.wait(running, timeout=CANCEL_RETRY_S)
+        await _end(set(tasks))
+
+
+async def _end(tasks: set[asyncio.Task[None]]) -> None:
+    """Cancels tasks and returns once they have ended, even if the caller is cancelled meanwhile, as often as it is."""
+    cancellation: asyncio.CancelledError | None = None
+    while tasks:
+        for task in tasks:
+            task.cancel()
+        try:
+            await asyncio.wait(tasks, timeout=CANCEL_RETRY_S)
+        except asyncio.CancelledError as error:
+            cancellation = error
+        tasks = {task for task in tasks if not task.done()}
+    if cancellation is not None:
+        raise cancellation

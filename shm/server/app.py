@@ -4,7 +4,7 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import cache
@@ -258,7 +258,7 @@ async def serve(
     settings: Settings,
     database: Database,
     writer: Database,
-    listening: Callable[[int, Services], Awaitable[None]],
+    listening: Callable[[int], None],
     stopping: asyncio.Event,
     instruments: Instruments,
 ) -> None:
@@ -268,7 +268,7 @@ async def serve(
         server = make_server(services, make_application(services), ENDPOINTS)
         sockets = listen(settings, shared=settings.workers > 1)
         server.add_sockets(sockets)
-        await listening(sockets[0].getsockname()[1], services)
+        listening(sockets[0].getsockname()[1])
         await stopping.wait()
         await _drain(server, services, settings.drain_timeout)
 
