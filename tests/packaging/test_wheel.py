@@ -1,10 +1,8 @@
 """The wheel: built, installed with its locked dependencies in an empty virtualenv, and run outside the checkout."""
 
-import os
 import signal
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import time
 import zipfile
@@ -15,10 +13,8 @@ import pytest
 
 from tests.support import plain_http
 from tests.support.databases import empty_schema
+from tests.support.distributions import ROOT, UV, build, contents, environment, run
 from tests.support.server_process import END_LIMIT_S, START_LIMIT_S, free_port
-
-ROOT = Path(__file__).resolve().parents[2]
-UV = Path(sysconfig.get_path("scripts")) / "uv"
 
 
 @pytest.fixture(scope="module")
@@ -113,34 +109,6 @@ def test_an_installed_server_migrates_and_serves(programs: Path, database: str, 
     finally:
         server.kill()
         server.wait(END_LIMIT_S)
-
-
-def build(target: str, source: Path, output_dir: Path) -> Path:
-    """Builds a wheel or an sdist of `source` in a new directory below `output_dir`."""
-    folder = output_dir / f"built-{target}" / source.name
-    run(sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", str(folder), cwd=source)
-    (built,) = folder.iterdir()
-    return built
-
-
-def contents(wheel: Path) -> dict[str, bytes]:
-    """The files of a wheel."""
-    with zipfile.ZipFile(wheel) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
-def run(*command: str, cwd: Path) -> str:
-    """Runs a command, which must succeed; returns its standard output."""
-    completed = subprocess.run(
-        command, cwd=cwd, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    assert completed.returncode == 0, f"{command}\n{completed.stdout}\n{completed.stderr}"
-    return completed.stdout
-
-
-def environment() -> dict[str, str]:
-    """This process's environment without variables that refer to the checkout or its virtualenv."""
-    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
 
 
 def is_ready(url: str) -> bool:
