@@ -131,7 +131,7 @@ def test_gunicorn_with_workers_that_live_shorter_than_the_first_delay(peer: Peer
         deadline = time.monotonic() + 60
         while not bodies(peer) and time.monotonic() < deadline:
             get(port, 1)
-            time.sleep(0.2)
+            time.sleep(1)  # a worker lives for some seconds, longer than a report takes on a busy machine
     assert bodies(peer)[0]["metrics"]["requests"] >= 30
     assert peer.paths.count("/v1/register") == 1
 
