@@ -95,15 +95,18 @@ class Sender:
     def _due(self) -> float:
         """When to report (Unix time), by the host's request or by the state."""
         state, now = self._directory.state_file().load(), get_clock().timestamp()
+        latest = now + MAX_FIRST_DELAY_S + 2 * self._configuration.report_interval
+        is_known = 0 < state.next_report_at < max(latest, state.quiet_until + 1)
         if self._requested_at is not None:
-            due = max(self._requested_at, state.quiet_until if state.quiet_until < now + MAX_RETRY_AFTER_S else 0.0)
+            # Sooner, but not later: a process that always ends before its delay does not postpone the report.
+            sooner = min(self._requested_at, state.next_report_at) if is_known else self._requested_at
+            due = max(sooner, state.quiet_until if state.quiet_until < now + MAX_RETRY_AFTER_S else 0.0)
             if state.next_report_at != due:
                 self._store_due(due)  # for the other processes
             return due
         if 0 < state.next_report_at <= self._reported_at:  # the last report could not store the time of the next one
             return self._reported_at + self._configuration.report_interval
-        latest = now + MAX_FIRST_DELAY_S + 2 * self._configuration.report_interval
-        if not 0 < state.next_report_at < max(latest, state.quiet_until + 1):  # the first start, or a wrong clock
+        if not is_known:  # the first start, or a wrong clock
             if not self._reported_at < self._drawn_due < latest:
                 self._drawn_due = now + draw_first_delay(self._rng)
             self._store_due(self._drawn_due)
