@@ -145,8 +145,13 @@ class ConsoleApp(App[None]):
         return not self.query(Footer)
 
     def _choose_first_application(self) -> None:
-        """Without `slug`, shows the largest application: metrics of several applications rarely fit one table."""
+        """Without `slug`, shows the largest application: metrics of several applications rarely fit one table.
+
+        A user who has opened an instance or the filter before keeps what is on the screen.
+        """
         applications = self.overview.applications
+        if self.is_filter_open or self.query_one(DetailPanel).display:
+            self._is_application_chosen = True
         if not self._is_application_chosen and applications:
             self.show_application(max(applications, key=lambda app: app.instances.total).slug)
 
