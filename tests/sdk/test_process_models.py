@@ -19,6 +19,9 @@ import pytest
 
 from tests.support.peer import Peer
 
+# The hosts count for some seconds. test_one_reporter.py holds the same promises with processes of its own.
+pytestmark = pytest.mark.long
+
 # A WSGI and ASGI application that counts its requests. The poll is shortened, so that a takeover takes seconds.
 HOST = """
 import os, sys
