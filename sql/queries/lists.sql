@@ -94,8 +94,8 @@ WHERE bytes_before < %(max_bytes)s::bigint
 ORDER BY instance_id;
 
 -- name: count_instances
--- The number of instances that a filter selects. The statement may read all instances: a quarter of a second for a
--- million. After ten seconds it is cancelled with an error for the client.
+-- The number of instances that a filter selects. The statement may read all instances. After ten seconds it is cancelled
+-- with an error for the client.
 SET LOCAL statement_timeout = '10s';
 SELECT count(*) AS instances
 FROM instances
