@@ -2,13 +2,14 @@
 
 Snapshots are deleted in pages, which hold the rollup's lock for some tens of milliseconds and never the writers' lock.
 The intake therefore does not wait for a long history. The instance itself follows in a last statement. A deletion that
-was interrupted is resumed in the background.
+was interrupted is resumed in the background. The database counts what was deleted, so a receipt is complete whichever
+processes took part.
 """
 
 import asyncio
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
@@ -51,14 +52,6 @@ class ErasureReceipt:
 
 
 @dataclass(frozen=True, slots=True)
-class _Page:
-    rows: int
-    snapshots: int
-    oldest_snapshot_at: datetime | None
-    newest_snapshot_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
 class _Interrupted:
     instance_id: str
     is_revocation: bool
@@ -85,14 +78,22 @@ class Eraser:
         self._snapshot_age = settings.max_snapshot_age
         self._clock_skew = settings.max_clock_skew
         self._page_size = PAGE
-        self._finishing: dict[str, asyncio.Task[ErasureReceipt | None]] = {}  # by instance
+        self._finishing: dict[str, asyncio.Task[None]] = {}  # by instance
         # Pages wait for the rollup's lock. More than one at a time would only occupy the connections of other requests.
         self._page_slot = asyncio.Semaphore(1)
 
     async def erase(self, instance_id: str, public_key: bytes, signed_at: datetime) -> ErasureReceipt:
         """Deletes all data of an instance at its own request. Raises Forbidden for one that is unknown or revoked."""
         begun = await self._begin(instance_id, public_key, signed_at)
-        receipt = await self._finish(instance_id, signed_at) if begun else None
+        if begun:
+            await self._finish(instance_id)
+        receipt = await self._database.fetch_one(
+            ErasureReceipt,
+            "erasure.select_receipt",
+            instance_id=instance_id,
+            public_key=public_key,
+            is_begun=begun,  # otherwise another server may have been first
+        )
         if receipt is None:
             raise unknown_instance()
         return receipt
@@ -101,7 +102,7 @@ class Eraser:
         """Deletes all data of an instance at an admin's request. Returns False if it does not exist."""
         if not await self._begin(instance_id, None, None):
             return False
-        await self._finish(instance_id, None)
+        await self._finish(instance_id)
         return True
 
     async def continue_deletion(self, instance_id: str, deadline: float) -> bool:
@@ -153,6 +154,10 @@ class Eraser:
         """Deletes hashes of actions that are too old to be repeated. Returns whether there may be more."""
         return await self._delete_page("delete_old_actions", self._clock_skew + HASHES_KEPT_LONGER, HASHES_PAGE)
 
+    async def delete_old_receipts(self) -> bool:
+        """Deletes receipts of erasures that nobody waits for any more. Returns whether there may be more."""
+        return await self._delete_page("delete_old_receipts", self._clock_skew, HASHES_PAGE)
+
     async def _delete_page(self, statement: str, age: timedelta, limit: int) -> bool:
         return await self._database.execute(f"erasure.{statement}", age=age, limit=limit) == limit
 
@@ -164,34 +169,21 @@ class Eraser:
         self._keys.evict(instance_id)
         return begun > 0
 
-    async def _finish(self, instance_id: str, signed_at: datetime | None) -> ErasureReceipt | None:
-        """Deletes an instance whose deletion has begun. Returns None if another process was first.
-
-        A client repeats a request that takes long, so all requests of this process get the same receipt.
-        """
+    async def _finish(self, instance_id: str) -> None:
+        """Deletes an instance whose deletion has begun; all requests of this process share one task."""
         finishing = self._finishing.get(instance_id)
         if finishing is None:
-            finishing = asyncio.create_task(self._delete_all(instance_id, signed_at))
+            finishing = asyncio.create_task(self._delete_all(instance_id))
             self._finishing[instance_id] = finishing
             finishing.add_done_callback(lambda _: self._finishing.pop(instance_id))
-        return await asyncio.shield(finishing)
+        await asyncio.shield(finishing)
 
-    async def _delete_all(self, instance_id: str, signed_at: datetime | None) -> ErasureReceipt | None:
-        pages: list[_Page] = []
+    async def _delete_all(self, instance_id: str) -> None:
         kept_at = time.monotonic()
-        while True:
+        while not await self._continue(instance_id, time.monotonic()):
             if time.monotonic() - kept_at >= KEEP_INTERVAL_S:
                 await self._database.execute("erasure.keep", instance_id=instance_id)
                 kept_at = time.monotonic()
-            page = await self._delete_snapshots(instance_id)
-            if page is not None:
-                pages.append(page)
-                continue
-            receipt = await self._delete_instance(instance_id, signed_at)
-            if receipt is not None:
-                return _add_pages(receipt, [page for page in pages if page.snapshots])
-            if not await self._is_begun(instance_id):
-                return None
 
     async def _continue(self, instance_id: str, deadline: float) -> bool:
         """Deletes pages of an instance whose deletion has begun, at least one, up to `deadline`.
@@ -199,15 +191,15 @@ class Eraser:
         Returns whether the instance is deleted.
         """
         while True:
-            if await self._delete_snapshots(instance_id) is None and (
-                await self._delete_instance(instance_id, None) is not None or not await self._is_begun(instance_id)
+            if not await self._delete_snapshots(instance_id) and (
+                await self._delete_instance(instance_id) or not await self._is_begun(instance_id)
             ):
                 return True
             if time.monotonic() > deadline:
                 return False
 
-    async def _delete_snapshots(self, instance_id: str) -> _Page | None:
-        """Deletes a page of an instance's data. Returns None if there is nothing left but the instance.
+    async def _delete_snapshots(self, instance_id: str) -> bool:
+        """Deletes a page of an instance's data. Returns False if there is nothing left but the instance.
 
         Raises QueryTooSlow. The next page is then smaller, so that the deletion makes progress.
         """
@@ -215,8 +207,8 @@ class Eraser:
             started_at = time.monotonic()
             size = self._page_size
             try:
-                page = await self._database.fetch_one(
-                    _Page,
+                rows = await self._database.fetch_value(
+                    int,
                     "erasure.delete_page",
                     instance_id=instance_id,
                     limit=size,
@@ -226,26 +218,13 @@ class Eraser:
                 self._page_size = max(1, size // 4)
                 raise
             self._page_size = min(PAGE, size * 2)
-        if page is None or not page.rows:
-            return None
+        if not rows:
+            return False
         await asyncio.sleep(time.monotonic() - started_at)  # half of a core of PostgreSQL at most
-        return page
+        return True
 
-    async def _delete_instance(self, instance_id: str, signed_at: datetime | None) -> ErasureReceipt | None:
-        return await self._database.fetch_one(
-            ErasureReceipt, "erasure.delete_instance", instance_id=instance_id, signed_at=signed_at
-        )
+    async def _delete_instance(self, instance_id: str) -> bool:
+        return await self._database.execute("erasure.delete_instance", instance_id=instance_id) > 0
 
     async def _is_begun(self, instance_id: str) -> bool:
         return await self._database.fetch_value(bool, "erasure.is_begun", instance_id=instance_id) is True
-
-
-def _add_pages(receipt: ErasureReceipt, pages: list[_Page]) -> ErasureReceipt:
-    oldest = [at for at in (receipt.oldest_snapshot_at, *(page.oldest_snapshot_at for page in pages)) if at]
-    newest = [at for at in (receipt.newest_snapshot_at, *(page.newest_snapshot_at for page in pages)) if at]
-    return replace(
-        receipt,
-        snapshots=receipt.snapshots + sum(page.snapshots for page in pages),
-        oldest_snapshot_at=min(oldest, default=None),
-        newest_snapshot_at=max(newest, default=None),
-    )

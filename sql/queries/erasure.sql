@@ -5,19 +5,39 @@
 -- Begins the deletion of an instance, or takes over one that has begun: from now on its requests are refused, and for a
 -- minute `select_interrupted` omits it. With a public key the install itself requested it, at `signed_at`: an instance
 -- that is unknown, revoked, or has another key by now is left alone, and so is one that was deleted and registered again
--- since. Without a key an admin requested it. No row: nothing to delete.
+-- since. Without a key an admin requested it. The receipt of a deletion that is taken over stays, with all that it has
+-- counted. No row: nothing to delete.
 SELECT pg_advisory_xact_lock({writers_lock});
-UPDATE instances SET erasing_since = now()
-WHERE
-    instance_id = %(instance_id)s
-    AND (
-        %(public_key)s::bytea IS NULL
-        OR (
-            public_key = %(public_key)s AND status <> 'revoked'
-            AND (erased_at IS NULL OR erased_at < %(signed_at)s::timestamptz)
+WITH begun AS (
+    UPDATE instances SET erasing_since = now()
+    WHERE
+        instance_id = %(instance_id)s
+        AND (
+            %(public_key)s::bytea IS NULL
+            OR (
+                public_key = %(public_key)s AND status <> 'revoked'
+                AND (erased_at IS NULL OR erased_at < %(signed_at)s::timestamptz)
+            )
         )
-    )
-RETURNING erasing_since;
+    RETURNING instance_id, public_key, app_name
+)
+INSERT INTO erasure_receipts AS existing (id_hash, key_hash, app_name, signed_at)
+SELECT
+    sha256(settings.hash_key || uuid_send(b.instance_id)),
+    sha256(settings.hash_key || uuid_send(b.instance_id) || b.public_key),
+    b.app_name,
+    %(signed_at)s::timestamptz
+FROM begun b
+CROSS JOIN settings
+ON CONFLICT (id_hash) DO UPDATE SET
+    key_hash = excluded.key_hash,
+    app_name = excluded.app_name,
+    signed_at = greatest(existing.signed_at, excluded.signed_at),
+    snapshots = CASE WHEN existing.erased_at IS NULL THEN existing.snapshots ELSE 0 END,
+    oldest_snapshot_at = CASE WHEN existing.erased_at IS NULL THEN existing.oldest_snapshot_at END,
+    newest_snapshot_at = CASE WHEN existing.erased_at IS NULL THEN existing.newest_snapshot_at END,
+    erased_at = NULL
+RETURNING id_hash;
 
 -- name: keep
 -- `select_interrupted` omits a deletion that is in progress for another minute.
@@ -27,7 +47,8 @@ UPDATE instances SET erasing_since = now() WHERE instance_id = %(instance_id)s A
 -- name: delete_page
 -- Removes the oldest snapshots of an instance that is being erased from the series, and deletes them: as many as have
 -- `max_leaves` leaves together, at least one. Only snapshots that are rolled up are in the series; `delete_instance`
--- deletes the others. The page also deletes `limit` rows of the versions that it reported and of its absences.
+-- deletes the others. The page also deletes `limit` rows of the versions that it reported and of its absences. The
+-- receipt counts the snapshots. Returns the number of deleted rows.
 SELECT pg_advisory_xact_lock({rollup_lock});
 WITH target AS MATERIALIZED (
     SELECT instance_id, revoked_at FROM instances WHERE instance_id = %(instance_id)s AND erasing_since IS NOT NULL
@@ -95,22 +116,33 @@ versions_deleted AS (
             LIMIT %(limit)s
         ))
     RETURNING 1
+),
+receipt_counted AS (
+    UPDATE erasure_receipts r SET
+        snapshots = r.snapshots + page.snapshots,
+        oldest_snapshot_at = least(r.oldest_snapshot_at, page.oldest_at),
+        newest_snapshot_at = greatest(r.newest_snapshot_at, page.newest_at)
+    FROM (
+        SELECT count(*) AS snapshots, min(snapshot_at) AS oldest_at, max(snapshot_at) AS newest_at FROM removed
+    ) page
+    CROSS JOIN settings
+    WHERE page.snapshots > 0 AND r.id_hash = sha256(settings.hash_key || uuid_send(%(instance_id)s::uuid))
 )
 SELECT
-    count(*) AS snapshots, min(snapshot_at) AS oldest_snapshot_at, max(snapshot_at) AS newest_snapshot_at,
     count(*) + (SELECT count(*) FROM absences_deleted) + (SELECT count(*) FROM versions_deleted) AS rows
 FROM snapshots_deleted;
 
 -- name: delete_instance
 -- Deletes an instance that is being erased, once `delete_page` has deleted all that is rolled up: with its snapshots that
 -- are not, and its part of the tallies. The hashes of its ID and key stay, if it ever confirmed its key; requests that
--- were signed until `signed_at`, or with the time of a stored snapshot, are refused from now on. Notifies the feed, and
--- returns a receipt. No row: there is more for `delete_page`, or another process has deleted the instance.
+-- were signed until the newest request for this erasure, or with the time of a stored snapshot, are refused from now on.
+-- Completes the receipt and notifies the feed. No row: there is more for `delete_page`, or another process has deleted the
+-- instance.
 SELECT pg_advisory_xact_lock({rollup_lock});
 SELECT pg_advisory_xact_lock({writers_lock});
 SELECT pg_notify('shm_feed', '');
 WITH target AS MATERIALIZED (
-    SELECT instance_id, public_key, app_slug, app_name, first_seen_at, snapshot_at FROM instances i
+    SELECT instance_id, public_key, app_slug, first_seen_at, snapshot_at FROM instances i
     WHERE
         instance_id = %(instance_id)s AND erasing_since IS NOT NULL
         AND NOT EXISTS (
@@ -119,6 +151,11 @@ WITH target AS MATERIALIZED (
         )
         AND NOT EXISTS (SELECT 1 FROM versions_seen v WHERE v.instance_id = %(instance_id)s)
         AND NOT EXISTS (SELECT 1 FROM absences a WHERE a.instance_id = %(instance_id)s)
+),
+remaining AS MATERIALIZED (
+    SELECT count(*) AS snapshots, min(snapshot_at) AS oldest_at, max(snapshot_at) AS newest_at
+    FROM snapshots
+    WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target))
 ),
 before AS MATERIALIZED (
     SELECT * FROM instance_states WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target))
@@ -131,15 +168,26 @@ identity_kept AS (
     SELECT
         sha256(settings.hash_key || uuid_send(t.instance_id)),
         sha256(settings.hash_key || uuid_send(t.instance_id) || t.public_key),
-        greatest(now(), %(signed_at)s::timestamptz, t.snapshot_at)
+        greatest(now(), r.signed_at, t.snapshot_at)
     FROM target t
     CROSS JOIN settings
+    LEFT JOIN erasure_receipts r ON r.id_hash = sha256(settings.hash_key || uuid_send(t.instance_id))
     WHERE t.first_seen_at IS NOT NULL
     ON CONFLICT (id_hash) DO UPDATE SET key_hash = excluded.key_hash, erased_at = excluded.erased_at
 ),
+receipt_completed AS (
+    UPDATE erasure_receipts r SET
+        snapshots = r.snapshots + remaining.snapshots,
+        oldest_snapshot_at = least(r.oldest_snapshot_at, remaining.oldest_at),
+        newest_snapshot_at = greatest(r.newest_snapshot_at, remaining.newest_at),
+        erased_at = now()
+    FROM target t
+    CROSS JOIN settings
+    CROSS JOIN remaining
+    WHERE r.id_hash = sha256(settings.hash_key || uuid_send(t.instance_id))
+),
 snapshots_deleted AS (
     DELETE FROM snapshots WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target))
-    RETURNING snapshot_at
 ),
 instance_deleted AS (
     DELETE FROM instances WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target))
@@ -154,16 +202,22 @@ feed_rows AS (
     SELECT f.cursor, t.instance_id, t.app_slug
     FROM target t, feed_advanced f
 )
+SELECT TRUE AS deleted FROM target;
+
+-- name: select_receipt
+-- The receipt of a completed erasure by the install with this key, for a request that took part in it (`is_begun`) or
+-- came too late for that. No row: there is none, or the install has registered again since and the request did not take
+-- part.
 SELECT
-    t.instance_id,
-    t.app_name,
-    now() AS erased_at,
-    count(s.snapshot_at) AS snapshots,
-    min(s.snapshot_at) AS oldest_snapshot_at,
-    max(s.snapshot_at) AS newest_snapshot_at
-FROM target t
-LEFT JOIN snapshots_deleted s ON TRUE
-GROUP BY t.instance_id, t.app_name;
+    %(instance_id)s::text AS instance_id, r.app_name, r.erased_at, r.snapshots, r.oldest_snapshot_at,
+    r.newest_snapshot_at
+FROM erasure_receipts r
+CROSS JOIN settings
+WHERE
+    r.id_hash = sha256(settings.hash_key || uuid_send(%(instance_id)s::uuid))
+    AND r.key_hash = sha256(settings.hash_key || uuid_send(%(instance_id)s::uuid) || %(public_key)s::bytea)
+    AND r.erased_at IS NOT NULL
+    AND (%(is_begun)s::boolean OR NOT EXISTS (SELECT FROM instances WHERE instance_id = %(instance_id)s::uuid));
 
 -- name: is_begun
 -- Whether the deletion of an instance has begun and is not complete.
@@ -230,13 +284,23 @@ WHERE action_hash = ANY(ARRAY(
     SELECT action_hash FROM signed_actions WHERE signed_at < now() - %(age)s::interval ORDER BY signed_at LIMIT %(limit)s
 ));
 
+-- name: delete_old_receipts
+-- Deletes the receipts of erasures that were completed so long ago that no request waits for them.
+DELETE FROM erasure_receipts
+WHERE id_hash = ANY(ARRAY(
+    SELECT id_hash FROM erasure_receipts WHERE erased_at < now() - %(age)s::interval ORDER BY erased_at LIMIT %(limit)s
+));
+
 -- name: delete_unconfirmed
--- Deletes instances that have not confirmed their key in time, the oldest first, and notifies the feed.
+-- Deletes instances that have not confirmed their key in time, the oldest first, and notifies the feed. One whose deletion
+-- has begun is deleted by that, with its receipt.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH target AS MATERIALIZED (
     SELECT instance_id, app_slug, row_number() OVER (ORDER BY registered_at, instance_id) AS row_number
     FROM instances
-    WHERE status = 'pending' AND first_seen_at IS NULL AND registered_at < now() - %(age)s::interval
+    WHERE
+        status = 'pending' AND first_seen_at IS NULL AND registered_at < now() - %(age)s::interval
+        AND erasing_since IS NULL
     ORDER BY registered_at, instance_id
     LIMIT %(limit)s
 ),

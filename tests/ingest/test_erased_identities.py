@@ -1,6 +1,5 @@
 """Replays: what was signed before an erasure is refused afterwards, and each signed action is carried out once."""
 
-import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -11,7 +10,7 @@ import pytest
 from shm.core.settings import Settings
 from shm.db.advisory_locks import Lock
 from shm.ingest import erasure
-from shm.ingest.erasure import Eraser, ErasureReceipt
+from shm.ingest.erasure import Eraser
 from shm.ingest.key_cache import PublicKeyCache
 from tests.support import plain_http
 from tests.support.background_jobs import BackgroundJobs, run_background_jobs
@@ -257,29 +256,6 @@ def test_a_long_erasure_is_kept_from_the_background_job(
     )
     assert receipt.snapshots == 3
     assert value(database, "SELECT count(*) FROM times") >= 4  # at its beginning, and before each page
-
-
-def test_requests_that_erase_at_the_same_time_get_the_same_receipt(
-    background: BackgroundJobs, server: ServerProcess
-) -> None:
-    """A client repeats a request that takes long."""
-    install = Install(server.url)
-    install.register()
-    install.activate()
-    for number in range(3):
-        assert install.snapshot({"n": number}).status_code == 202
-    settings, key = Settings(), bytes.fromhex(install.public_key)
-    eraser = Eraser(background.database, PublicKeyCache(background.database, settings), settings)
-
-    async def erase_twice() -> list[ErasureReceipt]:
-        now = datetime.now(UTC)
-        return await asyncio.gather(
-            *(eraser.erase(install.instance_id, key, now + timedelta(seconds=number)) for number in range(2))
-        )
-
-    first, second = background.runner.run(erase_twice())
-    assert first == second
-    assert first.snapshots == 3
 
 
 def test_an_interrupted_revocation_is_completed(
