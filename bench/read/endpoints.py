@@ -55,6 +55,7 @@ ENDPOINTS = (
     Endpoint("its snapshots", "instances/{instance}/snapshots?limit=50"),
     Endpoint("metric-keys", "metric-keys?app={app}"),
     Endpoint("audit", "audit?limit=50"),
+    Endpoint("events", "events?limit=50"),
     Endpoint("bulk-changes", "bulk-changes?limit=50"),
     Endpoint("failed-removals", "failed-removals?limit=50", may_be_empty=True),
     Endpoint("metrics, 24h", "metrics/{app}?period=24h"),

@@ -14,7 +14,21 @@ from .errors import (
     UnknownApplicationError,
 )
 from .events import Connected, Disconnected, FeedEvent, InstanceRemoved, InstanceUpdated, KpisUpdated, Listed
-from .model import Application, Category, Counts, DiskForecast, Flag, Instance, Kpi, Kpis, MetricKey, Page, Stats
+from .model import (
+    Application,
+    Category,
+    Counts,
+    DiskForecast,
+    Event,
+    EventPage,
+    Flag,
+    Instance,
+    Kpi,
+    Kpis,
+    MetricKey,
+    Page,
+    Stats,
+)
 from .subscription import Subscription
 
 __all__ = [
@@ -27,6 +41,8 @@ __all__ = [
     "Decision",
     "Disconnected",
     "DiskForecast",
+    "Event",
+    "EventPage",
     "FeedEvent",
     "Flag",
     "Instance",

@@ -19,6 +19,8 @@ from .errors import InvalidResponseError, ServerUnavailableError
 from .http_errors import describe_cause, to_client_error
 from .model import (
     Application,
+    Event,
+    EventPage,
     Instance,
     InstanceCount,
     Kpis,
@@ -148,6 +150,15 @@ class Api:
             matches += page.instances
             query = page.next
         return matches[:limit]
+
+    async def events(self, slug: str | None, limit: int) -> EventPage:
+        """The newest events of an application, or of all and of the server (None), at most 1,000."""
+        return await self.next_events(urlencode({"limit": limit, **({"app": slug} if slug else {})}))
+
+    async def next_events(self, query: str) -> EventPage:
+        """The page of older events with the query `EventPage.next`."""
+        response = await self._get(f"{API_PATH}/events?{query}")
+        return EventPage(self._decode(response, list[Event]), _next_page_query(response))
 
     async def is_admin(self) -> bool:
         """Whether the token may decide on instances: only an admin may read the list of tokens."""

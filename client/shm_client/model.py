@@ -107,6 +107,29 @@ class InstanceCount(msgspec.Struct, frozen=True):
     instances: int
 
 
+class Event(msgspec.Struct, frozen=True):
+    """One event of `GET events`; docs/api.md lists the kinds. Members that a kind does not have are None.
+
+    `app` is an application's slug. `instances` counts the period from `since` to `at`.
+    """
+
+    id: str
+    at: Timestamp
+    kind: str
+    app: str | None = None
+    version: str | None = None
+    since: Timestamp | None = None
+    instances: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """Events, newest first; the query of the next page, if any."""
+
+    events: list[Event]
+    next: str | None
+
+
 class RankedVersion(msgspec.Struct, frozen=True):
     """`GET version-rank`."""
 

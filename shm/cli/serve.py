@@ -14,6 +14,8 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from shm import __version__
+from shm.analytics import events
 from shm.auth.tokens import TokenStore
 from shm.cli.database_command import load_settings, open_dsn
 from shm.core import logs
@@ -109,7 +111,9 @@ async def _prepare_database(database: Database, settings: Settings) -> Path | No
     await migrate(database)
     await partitions.create_missing(database, settings)
     await persist_shared_settings(database, settings)
-    return await TokenStore(database, settings).ensure_admin_token()
+    token_file = await TokenStore(database, settings).ensure_admin_token()
+    await events.record_start(database, __version__)
+    return token_file
 
 
 async def _prepare(settings: Settings, dsn: str) -> Path | None:

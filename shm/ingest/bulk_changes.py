@@ -41,6 +41,7 @@ PAGE = 100  # instances whose IDs a step reads at most
 STEP_DURATION_S = 0.3  # of a step, in which other background jobs wait
 MAX_UNFINISHED = 100  # changes that wait: far more than admins make by hand
 DAYS_PAGE = 1_000  # rows of the series that a statement deletes
+EVENTS_PAGE = 1_000  # events that a statement deletes
 SNAPSHOTS_PAGE = 500  # snapshots that a statement moves to another application
 SNAPSHOTS_MAX_LEAVES = 1_000  # of a statement: each has rows of the series in both applications
 SERIES_PAGE = 10  # series that a statement moves: each has a row for every day
@@ -271,7 +272,8 @@ class BulkChanges:
         # not if instances registered meanwhile
         await self._database.execute("applications.delete_empty", slug=change.slug)
         days = await self._database.execute("applications.delete_frozen_days", slug=change.slug, limit=DAYS_PAGE)
-        return days < DAYS_PAGE
+        events = await self._database.execute("events.delete_of_application", slug=change.slug, limit=EVENTS_PAGE)
+        return days < DAYS_PAGE and events < EVENTS_PAGE
 
     async def _record(
         self, change: _Unfinished, processed: int = 0, pause: timedelta = NO_PAUSE, *, is_finished: bool = False

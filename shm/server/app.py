@@ -16,6 +16,7 @@ from tornado.httpserver import HTTPServer
 
 from shm.analytics.applications import ApplicationStore
 from shm.analytics.charts import ChartReader
+from shm.analytics.events import EventLog
 from shm.analytics.instances import InstanceReader
 from shm.analytics.kpis import KpiReader
 from shm.analytics.percentiles import DistributionReader
@@ -49,6 +50,7 @@ from shm.server.handlers import (
     badges,
     bulk,
     charts,
+    events,
     export,
     feed,
     front_page,
@@ -109,6 +111,7 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (rf"{ADMIN}/bulk-changes", bulk.BulkChanges),
     (rf"{ADMIN}/failed-removals", bulk.FailedRemovals),
     (rf"{ADMIN}/audit", bulk.Audit),
+    (rf"{ADMIN}/events", events.Events),
     (rf"{ADMIN}/instances/{INSTANCE_ID}", admin.Instance),
     (rf"{ADMIN}/instances/{INSTANCE_ID}/snapshots", admin.InstanceSnapshots),
     (rf"{ADMIN}/instances/{INSTANCE_ID}/approve", admin.ApproveInstance),
@@ -196,6 +199,7 @@ async def running_services(
         applications=ApplicationStore(database),
         bulk_changes=BulkChanges(database, registry, eraser, settings),
         audit=AuditLog(database),
+        events=EventLog(database, settings),
         charts=ChartReader(database, kpis, result_cache, settings),
         versions=VersionReader(database, result_cache, settings),
         result_cache=result_cache,

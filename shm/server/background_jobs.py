@@ -12,7 +12,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
+from shm.analytics import events
 from shm.analytics.disk_forecast import record_size
+from shm.analytics.events import EventLog
 from shm.analytics.rollup import Rollup
 from shm.core.errors import DatabaseUnavailable
 from shm.core.logs import RateLimitedLogger, describe_error
@@ -37,6 +39,7 @@ BUSY_QUEUE_LENGTH = 16  # waiting snapshots from which PostgreSQL is considered 
 RETRY_S = 5.0  # after the database was unavailable
 MAX_RETRY_S = 30.0  # after a failed job, even if it is due only every hour
 
+EVENTS_INTERVAL_S = 5.0  # nobody notices such a delay of an event
 DELETE_PAGE = 1_000  # rows that one step deletes
 MIN_HOURS_KEPT = timedelta(days=9)  # the chart of 7 days has steps shorter than a day, and begins at a midnight
 AUDIT_KEPT = timedelta(days=365)  # an audit looks at the last year
@@ -62,12 +65,16 @@ def jobs(database: Database, registry: Registry, eraser: Eraser, feed: FeedHub, 
     rollup = Rollup(database)
     key_limits = KeyLimits(database, settings)
     bulk_changes = BulkChanges(database, registry, eraser, settings)
+    event_log = EventLog(database, settings)
     hours_kept = max(settings.retention, MIN_HOURS_KEPT)
     return [
         Job("refresh due instances", IDLE_INTERVAL_S, registry.refresh_due),
         Job("restart outdated series", IDLE_INTERVAL_S, rollup.restart_if_stale),
         Job("roll up", IDLE_INTERVAL_S, rollup.roll_up),
         Job("close a day of the series", 60.0, rollup.close_day),
+        Job("write events of versions", EVENTS_INTERVAL_S, event_log.write_versions),
+        Job("write events of approvals and registrations", EVENTS_INTERVAL_S, event_log.write_warnings),
+        Job("write events of days", 60.0, event_log.write_days),
         Job("create weekly partitions", 3_600.0, lambda: partitions.create_missing(database, settings)),
         Job("drop expired partitions", 3_600.0, lambda: partitions.drop_expired(database, settings.retention)),
         Job("complete interrupted deletions", 60.0, eraser.resume_interrupted),
@@ -84,6 +91,7 @@ def jobs(database: Database, registry: Registry, eraser: Eraser, feed: FeedHub, 
         Job("delete unused keys", 3_600.0, key_limits.delete_unused_keys),
         Job("delete unused values of strings", 3_600.0, key_limits.delete_unused_values),
         Job("delete unused versions", 3_600.0, key_limits.delete_unused_versions),
+        Job("delete old events", 3_600.0, lambda: delete_page("events.delete_old", kept=events.KEPT)),
         Job("delete old audit entries", 3_600.0, lambda: delete_page("audit.delete_old", kept=AUDIT_KEPT)),
         Job("delete old changes of many instances", 3_600.0, lambda: delete_page("bulk.delete_old", kept=AUDIT_KEPT)),
         Job(

@@ -9,6 +9,7 @@ import tornado.websocket
 
 from shm.analytics.applications import ApplicationStore
 from shm.analytics.charts import ChartReader
+from shm.analytics.events import EventLog
 from shm.analytics.instances import InstanceReader
 from shm.analytics.kpis import KpiReader
 from shm.analytics.public_figures import PublicFigureReader
@@ -56,6 +57,7 @@ class Services:
     applications: ApplicationStore
     bulk_changes: BulkChanges
     audit: AuditLog
+    events: EventLog
     charts: ChartReader
     versions: VersionReader
     result_cache: SingleFlightCache

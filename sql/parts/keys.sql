@@ -116,8 +116,11 @@ ranked_versions AS MATERIALIZED (
     JOIN version_counts c ON c.app_slug = n.app_slug
 ),
 versions_added AS (
-    INSERT INTO aggregated_versions (app_slug, app_version)
-    SELECT app_slug, app_version FROM ranked_versions WHERE is_added
+    INSERT INTO aggregated_versions (app_slug, app_version, cursor)
+    SELECT r.app_slug, r.app_version, head.cursor + 1
+    FROM ranked_versions r
+    CROSS JOIN feed_head head
+    WHERE r.is_added
     ON CONFLICT (app_slug, app_version) DO NOTHING
 ),
 refused_versions AS MATERIALIZED (

@@ -27,7 +27,7 @@ EXAMPLE_COUNTS = [
 ]
 
 # Tables that are not emptied between scenarios. The series' cursor is not reset, because the feed's never goes back.
-KEPT_TABLES = ["schema_migrations", "tokens", "settings", "feed_head", "series_head"]
+KEPT_TABLES = ["schema_migrations", "tokens", "settings", "feed_head", "series_head", "event_head"]
 TRUNCATE_SQL = """
     SELECT format('TRUNCATE %%s', string_agg(oid::regclass::text, ', ')) FROM pg_class
     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition AND relname <> ALL(%s)

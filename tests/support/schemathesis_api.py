@@ -22,6 +22,7 @@ STRICTER_THAN_SCHEMA = [
     "/api/v1/admin/instances/{instance_id}/snapshots",
     "/api/v1/admin/tokens",
     "/api/v1/admin/audit",
+    "/api/v1/admin/events",
     "/api/v1/admin/bulk-changes",
     "/api/v1/admin/failed-removals",
 ]
