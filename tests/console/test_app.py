@@ -134,7 +134,7 @@ async def test_versions_are_sorted_and_compared_as_the_server_does(shared_app_se
         assert shown == listed == ["main", "1.9", "1.9-ls12", "1.10.0-rc1", "v1.10", "2.0"]
         assert shown[-1] == latest
         await console.pilot.press("slash", *"version>=1.10", "enter")
-        await console.wait_until(lambda: len(console.rows()) == 2 and not console.app.is_filter_open)
+        await console.wait_until(lambda: len(console.rows()) == 2 and not console.app.filter.is_open)
         assert [store.rows[key].instance.app_version for key in store.visible_ids] == ["v1.10", "2.0"]
 
 
@@ -152,10 +152,10 @@ async def test_an_invalid_filter_is_never_kept(shared_app_server: ServerProcess,
         await console.wait_until(lambda: len(console.rows()) == 5)
         await console.pilot.press("slash", *"status:zzz", "enter")
         await console.wait_for_text("status: is one of")
-        assert console.app.is_filter_open
+        assert console.app.filter.is_open
         await console.wait_until(lambda: len(console.rows()) == 5)
         await console.pilot.press("tab")
-        await console.wait_until(lambda: not console.app.is_filter_open)
+        await console.wait_until(lambda: not console.app.filter.is_open)
         assert len(console.rows()) == 5
 
 

@@ -27,7 +27,7 @@ async def test_each_decision_asks_and_hits_the_instance_it_names(server: ServerP
     waiting = Install(server.url, app_version="9.9")
     waiting.register()
     async with open_console(server, "ledger", (80, 24)) as console:
-        await console.wait_until(lambda: len(console.rows()) == 3 and console.app.is_admin)
+        await console.wait_until(lambda: len(console.rows()) == 3 and console.app.decisions.is_admin)
         await console.pilot.press("R")
         await console.wait_for_text("Revoke this instance?", first.instance_id, "Ledger: 1.4.2, production, active")
         await console.pilot.press("enter")  # is no yes

@@ -156,8 +156,8 @@ async def test_escape_keeps_an_edited_filter(two_apps: tuple[ServerProcess, str]
     async with open_console(two_apps[0], "ledger") as console:
         await wait_for_rows(console, 30)
         await console.pilot.press("slash", *"sent>250", "escape")
-        await console.wait_until(lambda: not console.app.is_filter_open)
-        assert console.app.filter_editor.text == "sent>250"
+        await console.wait_until(lambda: not console.app.filter.is_open)
+        assert console.app.filter.text == "sent>250"
         assert len(console.app.table.store.visible_ids) == 4
         await console.pilot.press("escape")
         await wait_for_rows(console, 30)

@@ -1,15 +1,19 @@
 """Decisions of an admin on one instance, and the question that each asks first."""
 
+import asyncio
 from dataclasses import dataclass
 
-from textual.app import ComposeResult
+from textual.app import App, ComposeResult
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from shm_client import Decision, Instance
+from shm_client import Client, ClientError, Decision, Instance
 from shm_tui.model.state import Clock
 from shm_tui.text.formatting import UNKNOWN, age
+from shm_tui.widgets.footer import NOTICE_S, Footer
+
+ROLE_RETRY_S = 5.0  # between two requests for the token's role
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +66,41 @@ class ConfirmScreen(ModalScreen[bool]):
     def action_answer(self, is_yes: bool) -> None:
         """Closes the screen with the answer."""
         self.dismiss(is_yes)
+
+
+class Decisions:
+    """Carries out decisions. `is_admin` is false until the server has said that the token is an admin's."""
+
+    def __init__(self, client: Client, footer: Footer) -> None:
+        self.is_admin = False
+        self._client = client
+        self._footer = footer
+
+    async def request_role(self) -> None:
+        """Finds out whether the token is an admin's, when the server answers."""
+        while True:
+            try:
+                self.is_admin = await self._client.is_admin()
+            except ClientError:  # the feed shows it
+                await asyncio.sleep(ROLE_RETRY_S)
+            else:
+                return
+
+    def ask(self, app: App[None], decision: Decision, instance: Instance, clock: Clock) -> None:
+        """Asks first. What the question names is what the decision hits, whatever moves meanwhile."""
+
+        def decide(is_confirmed: bool | None) -> None:
+            if is_confirmed:
+                app.run_worker(self._decide(decision, instance), group="decisions")
+
+        app.push_screen(ConfirmScreen(question(decision, instance, clock)), decide)
+
+    async def _decide(self, decision: Decision, instance: Instance) -> None:
+        name = f"{instance.instance_id[:8]} of {instance.app_name}"
+        try:
+            await self._client.decide(instance.instance_id, decision)
+        except ClientError as error:
+            notice = f"{name}: {error}"
+        else:
+            notice = f"{DECISION_TEXTS[decision].done} {name}"
+        self._footer.show_notice(notice, NOTICE_S)

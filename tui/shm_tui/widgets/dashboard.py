@@ -8,6 +8,7 @@ from textual.widgets import Static
 from shm_tui.model.columns import SEEN, Column, build_columns
 from shm_tui.model.empty_message import empty_message, incomplete_message
 from shm_tui.model.live_session import LiveSession, Phase
+from shm_tui.model.row import Row
 from shm_tui.model.row_store import numeric_keys
 from shm_tui.model.tiles import application_tiles, overview_tiles
 from shm_tui.widgets.detail_panel import DetailPanel
@@ -16,6 +17,7 @@ from shm_tui.widgets.footer import Footer
 from shm_tui.widgets.headline import Headline, headline_facts
 from shm_tui.widgets.live_table import LiveTable
 from shm_tui.widgets.messages import LayoutChanged
+from shm_tui.widgets.panes import Pane
 from shm_tui.widgets.sidebar import Sidebar
 from shm_tui.widgets.status_bar import MAX_LIVE_SILENCE_S, StatusBar
 from shm_tui.widgets.tiles import Tiles
@@ -30,6 +32,8 @@ class Dashboard(Vertical):
 
     def __init__(self) -> None:
         super().__init__()
+        self.sidebar, self.table, self.details = Sidebar(), LiveTable(), DetailPanel()
+        self.prompt, self.footer = FilterPrompt(), Footer()
         self.has_data = False
         self._was_silent = False  # at the last drawing, while the connection was open
         self._columns_signature: object = None  # of the columns that the table has
@@ -38,20 +42,15 @@ class Dashboard(Vertical):
         """The widgets, from top to bottom."""
         yield StatusBar()
         with Horizontal(id="body"):
-            yield Sidebar()
+            yield self.sidebar
             with Vertical(id="main"):
                 yield Headline()
                 yield Tiles()
-                yield LiveTable()
+                yield self.table
                 yield Static(id="empty", markup=False)
-            yield DetailPanel()
-        yield FilterPrompt()
-        yield Footer()
-
-    @property
-    def table(self) -> LiveTable:
-        """The table."""
-        return self.query_one(LiveTable)
+            yield self.details
+        yield self.prompt
+        yield self.footer
 
     def on_resize(self, event: events.Resize) -> None:
         """Chooses the layout for the size."""
@@ -69,8 +68,7 @@ class Dashboard(Vertical):
         self.table.is_loading = not session.is_complete
         self.table.apply_flush(flush, clock)
         self.draw_panels(session, filter_text)
-        panel = self.query_one(DetailPanel)
-        if flush.order_changed or panel.instance_id in flush.changed:
+        if flush.order_changed or self.details.instance_id in flush.changed:
             self.draw_details(session)
 
     def draw_ages(self, session: LiveSession, filter_text: str) -> None:
@@ -90,7 +88,7 @@ class Dashboard(Vertical):
         """Draws everything but the table and the details."""
         stats, kpis = session.overview.stats, session.kpis
         self.query_one(StatusBar).show(session, filter_text, self.size.width >= MIN_SIDEBAR_WIDTH)
-        self.query_one(Sidebar).show(session.overview.applications, stats, session.slug)
+        self.sidebar.show(session.overview.applications, stats, session.slug)
         headline, tiles = self.query_one(Headline), self.query_one(Tiles)
         if session.slug is None:
             headline.show("All applications", *([f"{stats.active_instances:,} active"] if stats else []))
@@ -105,9 +103,58 @@ class Dashboard(Vertical):
 
     def draw_details(self, session: LiveSession) -> None:
         """Draws the details, if they are open."""
-        panel = self.query_one(DetailPanel)
-        if panel.display:
-            panel.show(session.store, session.clock(), session.descriptions)
+        if self.details.display:
+            self.details.show(session.store, session.clock(), session.descriptions)
+
+    # Panes.
+
+    @property
+    def focused_pane(self) -> Pane:
+        """The pane that the keys move: the table, unless the details or the sidebar have the focus."""
+        panes: tuple[DetailPanel | Sidebar, ...] = (self.details, self.sidebar)
+        return next((pane for pane in panes if pane.has_focus), self.table)
+
+    def focus_next_pane(self) -> None:
+        """Moves the focus from the table to the details and the sidebar."""
+        panes = [pane for pane in (self.table, self.details, self.sidebar) if pane.display]
+        focused = next((index for index, pane in enumerate(panes) if pane.has_focus), -1)
+        panes[(focused + 1) % len(panes)].focus()
+
+    def current_row(self, session: LiveSession) -> Row | None:
+        """The instance of the open details, else the one under the cursor."""
+        return self.details.row if self.details.display else self._row_at_cursor(session)
+
+    def open_details(self, session: LiveSession) -> None:
+        """Opens the details of the instance under the cursor."""
+        row = self._row_at_cursor(session)
+        if row is not None:
+            self.details.pin(row)
+            self.show_details(True)
+            self.details.focus()
+            self.draw_details(session)
+
+    def open_neighbour(self, session: LiveSession, offset: int) -> None:
+        """While the details are open, opens the next or the previous instance of the table."""
+        if not self.details.display:
+            return
+        index = session.store.index_of(self.details.instance_id)
+        if index is not None:  # a pinned instance that left the table has no neighbours: the cursor's instance is next
+            self.table.move_cursor_to(index + offset)
+        row = self._row_at_cursor(session)
+        if row is not None:
+            self.details.pin(row)
+            self.draw_details(session)
+
+    def show_details(self, is_open: bool) -> None:
+        """Opens or closes the details. The focus remains where the user put it."""
+        has_focus = self.details.has_focus
+        self.details.display = is_open
+        self.footer.show_keys("details" if is_open else "table")
+        if not is_open and has_focus:
+            self.table.focus()
+
+    def _row_at_cursor(self, session: LiveSession) -> Row | None:
+        return session.store.rows.get(self.table.cursor_id or "")
 
     def _draw_messages(self, session: LiveSession, filter_text: str) -> None:
         message = empty_message(session, filter_text)
@@ -115,8 +162,8 @@ class Dashboard(Vertical):
         empty.display = bool(message)
         empty.update(message)
         self.table.set_class(bool(message), "-empty")
-        if not message and not self.query_one(FilterPrompt).is_open:
-            self.query_one(Footer).show_message(incomplete_message(session))
+        if not message and not self.prompt.is_open:
+            self.footer.show_message(incomplete_message(session))
 
     def _update_columns(self, session: LiveSession) -> None:
         """Rebuilds the columns when the keys, their order or the width of the screen changed."""

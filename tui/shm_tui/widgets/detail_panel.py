@@ -48,6 +48,22 @@ class DetailPanel(VerticalScroll):
             self.scroll_home(animate=False)
         self.instance_id, self._row = row.instance.instance_id, row
 
+    def move_cursor(self, lines: int) -> None:
+        """Scrolls by lines."""
+        self.scroll_relative(y=lines, animate=False)
+
+    def move_page(self, direction: int) -> None:
+        """Scrolls by the height of the panel."""
+        self.scroll_relative(y=direction * self.size.height, animate=False)
+
+    def move_to_first(self) -> None:
+        """Scrolls to the first line."""
+        self.scroll_home(animate=False)
+
+    def move_to_last(self) -> None:
+        """Scrolls to the last line."""
+        self.scroll_end(animate=False)
+
     @property
     def row(self) -> Row | None:
         """The last state of the pinned instance."""

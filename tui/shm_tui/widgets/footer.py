@@ -6,6 +6,8 @@ from textual.widget import Widget
 
 from shm_tui.actions import Context, footer_hints
 
+NOTICE_S = 4.0  # long enough to read a line
+
 
 class Footer(Widget):
     """Shows keys with their hints. A message replaces them until it is cleared."""

@@ -33,6 +33,29 @@ class Sidebar(Widget, can_focus=True):
         """None for all, then each application's slug, in the order of the list."""
         return [None, *(application.slug for application in self._sorted_applications())]
 
+    def move_cursor(self, lines: int) -> None:
+        """Chooses an application further down, up to the ends of the list."""
+        slugs = self.slugs()
+        index = slugs.index(self._selected) if self._selected in slugs else 0
+        self._choose(slugs[max(0, min(index + lines, len(slugs) - 1))])
+
+    def move_page(self, direction: int) -> None:
+        """Chooses an application a page further."""
+        self.move_cursor(direction * max(1, self.content_size.height - 1))
+
+    def move_to_first(self) -> None:
+        """Chooses all applications, which are the first entry."""
+        self._choose(self.slugs()[0])
+
+    def move_to_last(self) -> None:
+        """Chooses the last application."""
+        self._choose(self.slugs()[-1])
+
+    def _choose(self, slug: str | None) -> None:
+        self._selected = slug  # at once: the next key counts from here
+        self.refresh()
+        self.post_message(ApplicationChosen(slug))
+
     def on_click(self, event: events.Click) -> None:
         """Chooses the application under the mouse."""
         offset = event.get_content_offset(self)

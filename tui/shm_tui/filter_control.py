@@ -1,0 +1,99 @@
+"""The filter: opens its prompt, applies each text to the session's rows, and closes the prompt."""
+
+from collections.abc import Callable
+
+from shm_client import Client, ClientError
+from shm_tui.model.filter import MissingRankError
+from shm_tui.model.filter_editor import FilterEditor
+from shm_tui.model.live_session import LiveSession
+from shm_tui.widgets.dashboard import Dashboard
+
+
+class FilterControl:
+    """Applies filters to the current session, which `get_session` returns."""
+
+    def __init__(self, client: Client, dashboard: Dashboard, get_session: Callable[[], LiveSession]) -> None:
+        self._client = client
+        self._dashboard = dashboard
+        self._prompt = dashboard.prompt
+        self._footer = dashboard.footer
+        self._get_session = get_session
+        self._editor = FilterEditor()
+        self._submitted: str | None = None  # closes the prompt once the ranks of its versions have arrived
+
+    @property
+    def text(self) -> str:
+        """The filter in effect."""
+        return self._editor.text
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the prompt is open."""
+        return self._prompt.is_open
+
+    def open(self) -> None:
+        """Opens the prompt with the current filter."""
+        self._editor.begin()
+        self._footer.show_keys("filter")
+        self._prompt.open(self._editor.text)
+
+    def recall(self, offset: int) -> None:
+        """Puts an older filter of the history (-1) or a newer one (1) into the prompt."""
+        self._prompt.recall(self._editor.history, offset)
+
+    def change(self, text: str) -> None:
+        """Applies a text while it is typed."""
+        self._submitted = None
+        if self.is_open:
+            self.set(text)
+
+    def submit(self, text: str) -> None:
+        """Keeps the filter and closes the prompt, unless the filter is invalid."""
+        self._submitted = text
+        if self.set(text):
+            self.close()
+
+    def cancel(self) -> None:
+        """Closes the prompt with the filter that was in effect when it was opened."""
+        self._editor.remember()
+        self.set(self._editor.begun_with)
+        self.close()
+
+    def clear(self) -> None:
+        """Shows all rows. The history keeps the filter."""
+        if self.text:
+            self._editor.remember()
+            self.set("")
+
+    def close(self) -> None:
+        """Closes the prompt with the filter in effect."""
+        self._editor.remember()
+        self._prompt.close()
+        self._footer.show_message("")
+        self._footer.show_keys("table")
+        self._dashboard.table.focus()
+
+    def set(self, text: str) -> bool:
+        """Applies a filter. Returns False for an invalid one, which leaves the previous filter in effect."""
+        session = self._get_session()
+        store = session.store
+        error = self._editor.apply(text, store, session.descriptions)
+        session.narrowing.request(store.filter.server_filter)
+        if isinstance(error, MissingRankError):
+            self._prompt.run_worker(self._request_rank(error.version), group="ranks", exclusive=True)
+        self._footer.show_message(str(error) if error else store.filter.warning)
+        store.rebuild_order(session.clock())
+        self._dashboard.table.update_order()
+        self._dashboard.draw_panels(session, self._editor.text)
+        return error is None
+
+    async def _request_rank(self, version: str) -> None:
+        """Requests the rank of a version, then applies the text in the prompt again."""
+        try:
+            self._editor.ranks[version] = await self._client.version_rank(version)
+        except ClientError as error:
+            self._footer.show_message(f"the rank of version {version} is unknown: {error}")
+            return
+        text = self._prompt.value
+        if self.is_open and self.set(text) and self._submitted == text:
+            self.close()
