@@ -6,22 +6,19 @@ They work while telemetry is off: a person who refuses it may still see it, disc
 import json
 import os
 import time
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from shm_sdk.choice import choice_path, read_choice, write_choice
 from shm_sdk.clock import get_clock
 from shm_sdk.configuration import Configuration, load_configuration
 from shm_sdk.consent import opt_out_reason
-from shm_sdk.counters import Counters
 from shm_sdk.identity import Identity, InvalidIdentityError, find
 from shm_sdk.names import telemetry_variable
 from shm_sdk.outcome import Outcome, Preview
-from shm_sdk.providers import Provider
+from shm_sdk.parts import Parts
 from shm_sdk.reporter import Reporter
 from shm_sdk.shared_directory import SharedDirectory, remove_shared_files
 from shm_sdk.snapshot import encode_json
@@ -36,20 +33,14 @@ class Telemetry(Protocol):
     """What the actions need of a Client."""
 
     _arguments: dict[str, object]
-    _counters: Counters | None
-    _configuration: Configuration | None  # None where telemetry is off or a setting is wrong
     _enabled: object
-    _started_at: float
-
-    @property
-    def _providers(self) -> Sequence[Provider]: ...
+    _parts: Parts
 
     def report_now(self, timeout: float = ...) -> Outcome:
         """See Client."""
 
 
-@dataclass(frozen=True, slots=True)
-class ActionResult:
+class ActionResult(NamedTuple):
     """What an action did. `document` is the server's answer, None without one."""
 
     is_done: bool
@@ -57,8 +48,7 @@ class ActionResult:
     document: object = None
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(NamedTuple):
     """The telemetry of one application on this machine."""
 
     is_on: bool
@@ -80,7 +70,8 @@ class Status:
 def preview(client: Telemetry) -> Preview:
     """See Controls.preview."""
     configuration = _configuration(client)
-    reporter = Reporter(configuration, client._providers, client._started_at, counters=client._counters)
+    parts = client._parts
+    reporter = Reporter(configuration, parts.providers, parts.started_at, counters=parts.counters, hints=parts.hints)
     return reporter.preview()
 
 
@@ -120,7 +111,7 @@ def status(client: Telemetry) -> Status:
 
 def check(client: Telemetry, timeout: float) -> ActionResult:
     """See Controls.check."""
-    client._configuration = _configuration(client)
+    client._parts.configuration = _configuration(client)
     outcome = client.report_now(timeout)
     answer = f", HTTP {outcome.status}" if outcome.status else ""
     return ActionResult(outcome.sent, f"{outcome.result.value}{answer}: {outcome.reason}")
@@ -185,8 +176,8 @@ def disclose(client: Telemetry, timeout: float) -> ActionResult:
 
 
 def _configuration(client: Telemetry, *, is_partial: bool = False) -> Configuration:
-    if client._configuration is not None:
-        return client._configuration
+    if client._parts.configuration is not None:
+        return client._parts.configuration
     return load_configuration(client._arguments, os.environ, is_partial=is_partial)
 
 

@@ -5,9 +5,9 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import NamedTuple
 
 from shm_sdk.configuration import Configuration
 from shm_sdk.files import write_atomically
@@ -19,8 +19,7 @@ MAX_ERASED_IDS = 16
 FILE_MODE = 0o644  # holds no secret, and root's choice (`sudo ... on`) must be readable for the application's user
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """What the user has decided. `telemetry` is `on`, `off`, or empty before a decision."""
 
     telemetry: str = ""
@@ -43,11 +42,11 @@ class Choice:
     def decided(self, telemetry: str, metric_names: Iterable[str] | None = None) -> "Choice":
         """This choice with a new decision."""
         names = None if metric_names is None else tuple(sorted(metric_names))
-        return replace(self, telemetry=telemetry, decided_at=timestamp(), metric_names=names, declined_names=())
+        return self._replace(telemetry=telemetry, decided_at=timestamp(), metric_names=names, declined_names=())
 
     def erased(self, instance_id: str) -> "Choice":
         """This choice after an erasure of that install."""
-        return replace(self, erased_ids=(*self.erased_ids, instance_id)[-MAX_ERASED_IDS:])
+        return self._replace(erased_ids=(*self.erased_ids, instance_id)[-MAX_ERASED_IDS:])
 
 
 def choice_path(configuration: Configuration) -> Path:
@@ -71,7 +70,7 @@ def write_choice(configuration: Configuration, choice: Choice) -> None:
     """Stores a choice. Raises OSError where nothing can be written."""
     path = choice_path(configuration)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    document = {name: value for name in Choice.__slots__ if (value := getattr(choice, name))}
+    document = {name: value for name in Choice._fields if (value := getattr(choice, name))}
     write_atomically(json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n", path, mode=FILE_MODE)
 
 
@@ -93,6 +92,6 @@ def _parse(content: bytes) -> Choice | None:
             members[name] = value
         elif name in ("metric_names", "declined_names", "erased_ids") and isinstance(value, list):
             members[name] = tuple(str(item) for item in value)
-        elif name in Choice.__slots__:
+        elif name in Choice._fields:
             return None
     return Choice(**members)  # type: ignore[arg-type]

@@ -9,7 +9,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from shm_sdk.client import Client
@@ -131,7 +130,7 @@ def _print_preview(client: Controls) -> int:
 def _print_status(client: Controls) -> int:
     status = client.status()
     sys.stdout.write(f"telemetry: {'on' if status.is_on else f'off, because {status.reason}'}\n")
-    for name, value in asdict(status).items():
+    for name, value in status._asdict().items():
         if name not in ("is_on", "reason") and value not in ("", None):
             sys.stdout.write(f"{name}: {value}\n")
     return 0

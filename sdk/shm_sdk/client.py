@@ -2,7 +2,7 @@
 
 No method raises into the host or waits without a limit, and no lock is held around an import or a wait: a signal
 handler may call every method at any moment. The modules for signing and for the network are imported when the first
-report is due, so creating and starting a client costs little.
+report is due.
 """
 
 import logging
@@ -10,9 +10,6 @@ import os
 import sys
 import threading
 import time
-import weakref
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, TypeVar, cast, overload
 
 from shm_sdk import forking
@@ -21,21 +18,19 @@ from shm_sdk.controls import Controls
 from shm_sdk.developer import install_handlers
 from shm_sdk.event_loop import AsyncProvider, is_async, running_loop
 from shm_sdk.outcome import Outcome, Result
+from shm_sdk.parts import AnyProvider, Parts, Provider, call_weakly
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
+    from datetime import timedelta
 
     from shm_sdk.configuration import Configuration
-    from shm_sdk.counters import Counter, Counters, Gauge
+    from shm_sdk.counters import Counter, Gauge
     from shm_sdk.permission import ConsentCallback
-    from shm_sdk.process_metrics import ProcessMetrics
-    from shm_sdk.reporter import Reporter
-    from shm_sdk.shared_directory import SharedDirectory
     from shm_sdk.worker import Worker
 
-Provider = Callable[[], Mapping[str, object]]
-ProviderT = TypeVar("ProviderT", bound="Callable[[], Mapping[str, object] | Awaitable[Mapping[str, object]]]")
+ProviderT = TypeVar("ProviderT", bound=AnyProvider)
 
 REPORT_NOW_TIMEOUT_S = 10.0  # for all requests of one `report_now`, during which the host waits
 CHILD_DELAY_S = 2.0  # a forked child that ends sooner touches no file
@@ -60,11 +55,11 @@ class Client(Controls):
         app_name: str | None = None,
         app_version: str | None = None,
         *,
-        data_dir: str | os.PathLike[str] | None = None,
+        data_dir: "str | os.PathLike[str] | None" = None,
         environment: str | None = None,
         deployment_mode: str | None = None,
         enabled: bool | None = None,
-        report_interval: float | timedelta | str | None = None,
+        report_interval: "float | timedelta | str | None" = None,
         collect_system_metrics: bool | None = None,
         os_arch: str | None = None,
         consent: str | None = None,
@@ -72,25 +67,17 @@ class Client(Controls):
         debug: bool | None = None,
         strict: bool = False,
     ) -> None:
-        self._started_at = time.monotonic()
         self._enabled: object = enabled
-        self._providers: list[Provider] = []
-        self._process_providers: list[Provider] = []
+        self._strict = strict
         self._starting = threading.Lock()  # acquired without waiting only
         self._loop: AbstractEventLoop | None = None  # of the host
         self._stops = 0  # calls of `stop`
-        self._reporter: Reporter | None = None
         self._worker: Worker | None = None
         self._is_started = False
-        self._may_keep_counts = False  # nothing is stored before the host starts telemetry or makes a report
-        self._counters: Counters | None = None
-        self._process_metrics: ProcessMetrics | None = None
-        self._shared_directory: SharedDirectory | None = None
         self._pid = os.getpid()
-        self._configuration: Configuration | None = None
         self._configuration_error = ""
+        self._parts = Parts(time.monotonic(), consent_callback, call_weakly(self._disabled_reason))
         forking.register(self)
-        self._consent_callback = consent_callback
         self._arguments: dict[str, object] = {
             "server_url": server_url,
             "app_name": app_name,
@@ -109,25 +96,21 @@ class Client(Controls):
             log.debug("telemetry is off: %s", reason)
             return  # the settings are not even read; once telemetry is allowed again, the host has to restart
         try:
-            self._configuration, self._configuration_error = _read_settings(self._arguments)
+            self._parts.configuration, self._configuration_error = _read_settings(self._arguments)
         except Exception as error:  # an argument of the host that raises when it is read
             self._configuration_error = f"its settings cannot be read ({type(error).__name__})"
         if self._configuration_error:
-            log.error("telemetry is off: %s", self._configuration_error)
-            if strict:
-                from shm_sdk.configuration import ConfigurationError
-
-                raise ConfigurationError(self._configuration_error)
+            self._report_mistake("telemetry is off: %s", self._configuration_error)
 
     @overload
     def provider(self, function: ProviderT, *, per_process: bool = False) -> ProviderT: ...
 
     @overload
-    def provider(self, function: None = None, *, per_process: bool = False) -> Callable[[ProviderT], ProviderT]: ...
+    def provider(self, function: None = None, *, per_process: bool = False) -> "Callable[[ProviderT], ProviderT]": ...
 
     def provider(
         self, function: ProviderT | None = None, *, per_process: bool = False
-    ) -> ProviderT | Callable[[ProviderT], ProviderT]:
+    ) -> "ProviderT | Callable[[ProviderT], ProviderT]":
         """Adds a function that returns metrics, as a decorator or by a plain call; several are merged in order.
 
         It is called for each report, in a background thread of the process that reports; an `async def` on the event
@@ -138,7 +121,7 @@ class Client(Controls):
             return lambda decorated: self.provider(decorated, per_process=per_process)
         self._loop = running_loop() or self._loop
         adapted = AsyncProvider(function, lambda: self._loop) if is_async(function) else function  # type: ignore[arg-type]
-        (self._process_providers if per_process else self._providers).append(cast("Provider", adapted))
+        (self._parts.process_providers if per_process else self._parts.providers).append(cast("Provider", adapted))
         return function
 
     def counter(self, name: str) -> "Counter":
@@ -146,7 +129,7 @@ class Client(Controls):
         with forking.import_lock:
             from shm_sdk.counters import Counter
 
-        return Counter(self._get_counters(), name)
+        return Counter(self._parts.get_counters(), name)
 
     def gauge(self, name: str, *, across: Literal["sum", "latest"] = "sum") -> "Gauge":
         """A number that goes up and down: `telemetry.gauge("connections").set(7)`.
@@ -156,9 +139,28 @@ class Client(Controls):
         with forking.import_lock:
             from shm_sdk.counters import LATEST, SUM, Gauge
 
-        return Gauge(self._get_counters(), name, LATEST if across == "latest" else SUM)
+        return Gauge(self._parts.get_counters(), name, LATEST if across == "latest" else SUM)
 
-    def start(self, first_report_after: float | timedelta | None = None) -> None:
+    def describe(
+        self,
+        name: str,
+        *,
+        label: str | None = None,
+        unit: str | None = None,
+        kind: Literal["business", "system"] | None = None,
+        aggregate: Literal["sum", "avg", "min", "max", "median"] | None = None,
+        description: str | None = None,
+    ) -> None:
+        """Suggests to the vendor how to show a metric, by its full dotted name. The vendor may accept it.
+
+        Call it where the module is imported, so that each process knows the same. A wrong value is one error in the log
+        `shm_sdk`; with `strict`, it raises ConfigurationError.
+        """
+        fields = {"label": label, "unit": unit, "kind": kind, "aggregate": aggregate, "description": description}
+        if error := self._parts.hints.add(name, fields):
+            self._report_mistake("a description is left out: %s", error)
+
+    def start(self, first_report_after: "float | timedelta | None" = None) -> None:
         """Starts reporting in the background and returns at once. Does nothing if telemetry is off or started.
 
         The first report follows 5 to 15 minutes later, or after `first_report_after` (seconds or a timedelta).
@@ -175,9 +177,9 @@ class Client(Controls):
         try:
             stops = self._stops
             if self._worker is None or not self._worker.is_alive:
-                worker = self._create_worker(first_report_after)
+                worker = self._parts.create_worker(self.report_now, _to_delay(first_report_after), 0.0)
                 self._worker = worker
-                self._is_started = self._may_keep_counts = True
+                self._is_started = self._parts.may_keep_counts = True
                 worker.start()
                 if self._stops != stops:  # a signal handler or another thread called `stop` meanwhile
                     self._is_started = False
@@ -201,33 +203,6 @@ class Client(Controls):
         assert loop is not None  # noqa: S101  # a coroutine runs on one
         await loop.run_in_executor(None, self._stop, flush, float(timeout), float(timeout))
 
-    def _stop(self, flush: bool, wait_s: float, timeout: float) -> None:
-        try:
-            self._stops += 1
-            self._is_started = False
-            worker, self._worker = self._worker, None
-            if worker is None or not worker.is_alive:
-                if self._reporter is not None:
-                    self._reporter.close(timeout=0)
-            elif flush:
-                worker.flush(timeout, wait_s)
-            else:
-                worker.request_stop()
-        except Exception as error:
-            log.debug("stopping telemetry failed: %s", type(error).__name__, exc_info=True)
-
-    def after_fork(self) -> None:
-        """Replaces the parent's thread, locks and connection, in a forked child. Not for hosts."""
-        self._pid = os.getpid()
-        self._starting = threading.Lock()
-        self._reporter = self._worker = self._process_metrics = self._loop = None
-        if self._is_started:
-            try:
-                self._worker = self._create_worker(None, CHILD_DELAY_S)
-                self._worker.start()
-            except Exception as error:  # the system has no thread left
-                log.debug("telemetry cannot start in a child: %s", type(error).__name__)
-
     def report_now(self, timeout: float = REPORT_NOW_TIMEOUT_S) -> Outcome:
         """Takes a snapshot and sends it before it returns, after registering if needed; never raises.
 
@@ -237,121 +212,63 @@ class Client(Controls):
         if reason := self._disabled_reason():
             return Outcome(Result.OFF, reason)
         try:
-            self._may_keep_counts = True
-            self._collect_process_metrics()
-            return self._get_reporter().report(timeout)
+            self._follow_fork()
+            self._parts.may_keep_counts = True
+            self._parts.collect_process_metrics()
+            return self._parts.get_reporter().report(timeout)
         except Exception as error:
             log.debug("a telemetry report failed", exc_info=True)
             return Outcome(Result.FAILED, f"{type(error).__name__} inside the SDK")
+
+    def after_fork(self) -> None:
+        """Replaces the parent's thread, locks and connection, in a forked child. Not for hosts."""
+        self._pid = os.getpid()
+        self._starting = threading.Lock()
+        self._worker = self._loop = None
+        self._parts.after_fork()
+        if self._is_started:
+            try:
+                self._worker = self._parts.create_worker(self.report_now, None, CHILD_DELAY_S)
+                self._worker.start()
+            except Exception as error:  # the system has no thread left
+                log.debug("telemetry cannot start in a child: %s", type(error).__name__)
+
+    def _stop(self, flush: bool, wait_s: float, timeout: float) -> None:
+        try:
+            self._stops += 1
+            self._is_started = False
+            worker, self._worker = self._worker, None
+            if worker is None or not worker.is_alive:
+                if self._parts.reporter is not None:
+                    self._parts.reporter.close(timeout=0)
+            elif flush:
+                worker.flush(timeout, wait_s)
+            else:
+                worker.request_stop()
+        except Exception as error:
+            log.debug("stopping telemetry failed: %s", type(error).__name__, exc_info=True)
 
     def _disabled_reason(self) -> str | None:
         """Why telemetry is off, or None. Reads the environment on each call, so that a change applies at once."""
         if reason := opt_out_reason(self._enabled, os.environ, self._opt_out_name):
             return reason
-        return None if self._configuration else self._configuration_error or "it was off when the application started"
+        if self._parts.configuration is not None:
+            return None
+        return self._configuration_error or "it was off when the application started"
 
-    def _defers_to_workers(self, first_report_after: float | timedelta | None) -> bool:
+    def _report_mistake(self, message: str, mistake: str) -> None:
+        """A mistake of the host's developer: an error in the log, or an exception."""
+        log.error(message, mistake)
+        if self._strict:
+            from shm_sdk.configuration import ConfigurationError
+
+            raise ConfigurationError(mistake)
+
+    def _defers_to_workers(self, first_report_after: "float | timedelta | None") -> bool:
         with forking.import_lock:
             from shm_sdk.uwsgi_hosts import defer_to_workers
 
         return defer_to_workers(lambda: self.start(first_report_after))
-
-    def _create_worker(self, first_report_after: float | timedelta | None, first_look_after_s: float = 0.0) -> "Worker":
-        with forking.import_lock:
-            from random import SystemRandom
-
-            from shm_sdk.clock import get_clock
-            from shm_sdk.sender import Sender
-            from shm_sdk.worker import Worker
-
-        if isinstance(first_report_after, timedelta):
-            first_report_after = first_report_after.total_seconds()
-        delay_s = None
-        if first_report_after is not None:
-            delay_s = min(max(float(first_report_after), 0.0), MAX_FIRST_REPORT_AFTER_S)
-        assert self._configuration is not None  # noqa: S101  # callers check `_disabled_reason` first
-        sender = Sender(
-            self._configuration,
-            self._get_shared_directory(),
-            SystemRandom(),
-            first_report_after=delay_s,
-            prepare_report=self._collect_process_metrics,
-        )
-
-        def report(timeout: float) -> Outcome:
-            started_at = get_clock().timestamp()
-            outcome = self.report_now(timeout)
-            sender.has_reported(started_at)
-            if self._reporter is not None:
-                self._reporter.close()
-            return outcome
-
-        return Worker(report, sender.next_delay, sender.close, sender.become_sender, first_look_after_s)
-
-    def _get_counters(self) -> "Counters":
-        if self._counters is None:
-            with forking.import_lock:
-                from shm_sdk.counters import Counters
-
-            bound = weakref.WeakMethod(self._find_counter_directory)  # a cycle would keep the connection open
-
-            def find_directory() -> "Path | None":
-                find = bound()
-                return find() if find else None
-
-            created = Counters(find_directory)
-            if self._counters is None:  # no bytecode between this and the next line releases the GIL
-                self._counters = created
-        return self._counters
-
-    def _find_counter_directory(self) -> "Path | None":
-        if not self._may_keep_counts or self._disabled_reason():
-            return None
-        with forking.import_lock:
-            from shm_sdk.locks import HAS_FLOCK
-
-        return self._get_shared_directory().find() if HAS_FLOCK else None  # whose files are left cannot be told
-
-    def _collect_process_metrics(self) -> None:
-        """Calls the per-process providers, and keeps the numbers of this process for the sender."""
-        if self._process_providers:
-            forking.load_reporting_modules()
-            from shm_sdk.process_metrics import ProcessMetrics
-
-            if self._process_metrics is None:
-                self._process_metrics = ProcessMetrics(self._get_counters(), self._process_providers)
-            self._process_metrics.collect()
-        if self._counters is not None:
-            self._counters.write()
-
-    def _get_shared_directory(self) -> "SharedDirectory":
-        if self._shared_directory is None:
-            with forking.import_lock:
-                from shm_sdk.shared_directory import SharedDirectory
-
-            assert self._configuration is not None  # noqa: S101  # callers check `_disabled_reason` first
-            self._shared_directory = SharedDirectory(self._configuration)
-        return self._shared_directory
-
-    def _get_reporter(self) -> "Reporter":
-        """This client's reporter in this process, created on first use."""
-        self._follow_fork()
-        if self._reporter is None:
-            forking.load_reporting_modules()
-            from shm_sdk.reporter import Reporter
-
-            assert self._configuration is not None  # noqa: S101  # callers check `_disabled_reason` first
-            created = Reporter(
-                self._configuration,
-                self._providers,
-                self._started_at,
-                self._consent_callback,
-                self._get_counters(),
-                self._get_shared_directory(),
-            )
-            if self._reporter is None:  # no bytecode between this and the next line releases the GIL
-                self._reporter = created
-        return self._reporter
 
     def _follow_fork(self) -> None:
         """Renews the state of a child whose host forks without Python's fork hooks, as uWSGI does."""
@@ -359,7 +276,7 @@ class Client(Controls):
             self.after_fork()
 
 
-def _read_settings(arguments: Mapping[str, object]) -> "tuple[Configuration | None, str]":
+def _read_settings(arguments: "Mapping[str, object]") -> "tuple[Configuration | None, str]":
     """The settings, or None and what is wrong with them."""
     with forking.import_lock:
         from shm_sdk.configuration import ConfigurationError, load_configuration
@@ -368,3 +285,12 @@ def _read_settings(arguments: Mapping[str, object]) -> "tuple[Configuration | No
         return load_configuration(arguments, os.environ), ""
     except ConfigurationError as error:
         return None, str(error)
+
+
+def _to_delay(first_report_after: "float | timedelta | None") -> float | None:
+    """Seconds within the limits."""
+    if first_report_after is None:
+        return None
+    to_seconds: Callable[[], float] | None = getattr(first_report_after, "total_seconds", None)
+    seconds = to_seconds() if to_seconds else float(first_report_after)  # type: ignore[arg-type]  # a number
+    return min(max(seconds, 0.0), MAX_FIRST_REPORT_AFTER_S)

@@ -8,9 +8,9 @@ import math
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from shm_sdk.consent import parse_bool, unquote
 from shm_sdk.names import directory_name
@@ -31,8 +31,7 @@ class ConfigurationError(Exception):
     """A setting is missing or wrong; the message names it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Configuration:
+class Configuration(NamedTuple):
     """The validated settings. An empty string means that the setting is not set."""
 
     server_url: str  # without a trailing slash
@@ -46,7 +45,11 @@ class Configuration:
     collect_system_metrics: bool = True
     consent: str = "opt-out"  # one of CONSENT_MODES
     instance_id: str = ""  # with `private_key`, replaces the identity file
-    private_key: str = field(default="", repr=False)  # in hex: a seed, or a seed and its public key
+    private_key: str = ""  # in hex: a seed, or a seed and its public key
+
+    def __repr__(self) -> str:
+        """Without the private key."""
+        return f"Configuration({self.app_name!r}, {self.app_version!r}, {self.server_url!r})"
 
 
 def load_configuration(

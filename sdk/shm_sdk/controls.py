@@ -6,12 +6,9 @@ The code is in `shm_sdk.actions`, which is imported on the first call.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from shm_sdk.actions import ActionResult, Status
-    from shm_sdk.configuration import Configuration
-    from shm_sdk.counters import Counters
     from shm_sdk.outcome import Outcome, Preview
+    from shm_sdk.parts import Parts
 
 ACTION_TIMEOUT_S = 10.0  # for the report of `check`, during which a person waits
 LONG_ACTION_TIMEOUT_S = 120.0  # the server deletes or sends a long history in pages
@@ -21,11 +18,8 @@ class Controls:
     """The user's controls of one application's telemetry."""
 
     _arguments: "dict[str, object]"
-    _configuration: "Configuration | None"
-    _counters: "Counters | None"
     _enabled: object
-    _providers: "list[Callable[[], Mapping[str, object]]]"
-    _started_at: float
+    _parts: "Parts"
 
     if TYPE_CHECKING:
 

@@ -6,21 +6,20 @@ An answer that no SHM server gives (a hotel's login page, a redirect) is an outa
 """
 
 import enum
-import hashlib
 import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 
-from shm_sdk import snapshot, system
+from shm_sdk import snapshot
 from shm_sdk.clock import get_clock
 from shm_sdk.clones import note_sequence
 from shm_sdk.configuration import Configuration
+from shm_sdk.hints import Hints
 from shm_sdk.identity import Identity
 from shm_sdk.outcome import Outcome, Result
+from shm_sdk.registration import Registration
 from shm_sdk.spool import Spool, Spooled
 from shm_sdk.state import State
 from shm_sdk.transport import Response, Transport, TransportError
@@ -47,25 +46,28 @@ class RegistrationState(enum.Enum):
     ACTIVE = "active"
 
 
-@dataclass
 class _Report:
     """One report. `body` is replaced when the clock was wrong."""
 
-    identity: Identity
-    metrics: Mapping[str, snapshot.Json]
-    state: State
-    spool: Spool
-    deadline: float
-    body: bytes = b""
-    may_reregister: bool = True
-    may_correct_clock: bool = True
+    def __init__(
+        self, identity: Identity, metrics: Mapping[str, snapshot.Json], state: State, spool: Spool, deadline: float
+    ) -> None:
+        self.identity = identity
+        self.metrics = metrics
+        self.state = state
+        self.spool = spool
+        self.deadline = deadline
+        self.body = b""
+        self.may_reregister = True
+        self.may_correct_clock = True
 
 
 class Delivery:
     """The connection to the server and what it knows of this install. Not thread-safe."""
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, configuration: Configuration, hints: Hints) -> None:
         self._configuration = configuration
+        self._description = Registration(configuration, hints)
         self._transport = Transport(configuration.server_url, f"shm-sdk-python/{__version__}")
         self._registration = RegistrationState.UNREGISTERED
         self._clock_correction = timedelta()  # the server's clock minus this machine's
@@ -85,7 +87,10 @@ class Delivery:
             outcome = self._send(report)
         except TransportError as error:
             outcome = Outcome(Result.FAILED, f"the server cannot be reached: {error}")
-        state.registration = self._registration_hash(identity) if self._is_active else ""
+        if self._is_active:
+            self._description.note_accepted(identity, state)
+        else:
+            state.registration = ""
         if outcome.result is Result.FAILED:
             distance_s = self._configuration.report_interval / 2
             try:
@@ -103,9 +108,10 @@ class Delivery:
         version = self._configuration.app_version
         return snapshot.build_body(identity.instance_id, self._timestamp(), metrics, version, sequence)
 
-    def register_payload(self, identity: Identity) -> bytes:
+    def register_payload(self, identity: Identity, state: State) -> bytes:
         """The body of the register request."""
-        return snapshot.encode_json({**self._registration_members(identity), "timestamp": self._timestamp()})
+        members = self._description.members(identity, state)
+        return snapshot.encode_json({**members, "timestamp": self._timestamp()})
 
     @property
     def _is_active(self) -> bool:
@@ -113,14 +119,15 @@ class Delivery:
 
     def _follow(self, identity: Identity, state: State) -> None:
         """Takes over what an earlier process has registered. Registers again where it says something else."""
-        is_registered = state.registration == self._registration_hash(identity)
+        is_registered = self._description.is_known(identity, state)
         if self._is_active != is_registered:
             self._registration = RegistrationState.ACTIVE if is_registered else RegistrationState.UNREGISTERED
 
     def _send(self, report: _Report) -> Outcome:
         while True:
             if self._registration is RegistrationState.UNREGISTERED:
-                step, response = "register", self._post(report, "/v1/register", self.register_payload(report.identity))
+                content = self.register_payload(report.identity, report.state)
+                step, response = "register", self._post(report, "/v1/register", content)
                 if _is_success(response, 200, 201) or response.json_identifier("code") == REPLAYED:
                     self._registration = RegistrationState.REGISTERED
                     continue
@@ -221,29 +228,6 @@ class Delivery:
         return snapshot.encode_json(
             {"action": "activate", "instance_id": identity.instance_id, "timestamp": self._timestamp()}
         )
-
-    def _registration_members(self, identity: Identity) -> dict[str, str]:
-        """What the register request says. Members without a value are left out."""
-        settings = self._configuration
-        mode, os_arch = settings.deployment_mode, settings.os_arch
-        if settings.collect_system_metrics:
-            with suppress(Exception):
-                mode = mode or system.detect_deployment_mode()
-                os_arch = os_arch or f"{system.detect_os()}/{system.detect_architecture()}"
-        members = {
-            "instance_id": identity.instance_id,
-            "public_key": identity.public_key,
-            "app_name": settings.app_name,
-            "app_version": settings.app_version,
-            "deployment_mode": mode,
-            "environment": settings.environment,
-            "os_arch": os_arch,
-        }
-        return {name: value for name, value in members.items() if value}
-
-    def _registration_hash(self, identity: Identity) -> str:
-        members = {"server_url": self._configuration.server_url, **self._registration_members(identity)}
-        return hashlib.sha256(snapshot.encode_json(members)).hexdigest()
 
 
 def _pages(waiting: Sequence[Spooled], reserved_bytes: int) -> list[Sequence[Spooled]]:

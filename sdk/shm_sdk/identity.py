@@ -2,8 +2,8 @@
 
 The file is written atomically, by exactly one of several processes that start together, and never overwritten. It names
 its application: where another application already lives in the directory, this one has a sub-directory. Where no file
-can be used, the identity is ephemeral: it ends with the process, and the server counts it apart. Other modules cannot
-read the private key; they call `Identity.sign`.
+can be used, the identity is ephemeral: it ends with the process, and the server counts it apart. Other modules sign
+with `Identity.sign` and do not read the private key.
 """
 
 import contextlib
@@ -11,9 +11,10 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
+from shm_sdk import signing
 from shm_sdk.configuration import DATA_FOLDER, Configuration, user_data_dir
 from shm_sdk.files import write_exclusively
 from shm_sdk.names import directory_name, is_exact, official_slug
@@ -40,8 +41,7 @@ class IdentityWriteError(Exception):
     """There is no identity file, and creating one failed (no permission, no space). A retry may succeed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """An install's ID and keys.
 
     `path` is its file, None without one. `ephemeral_reason` says why the identity does not last; it is empty for one
@@ -50,7 +50,7 @@ class Identity:
 
     instance_id: str
     public_key: str  # 64 hex digits
-    _seed: bytes = field(repr=False)
+    seed: bytes  # the private key
     path: Path | None = None
     app_name: str = ""  # as the file names it
     ephemeral_reason: str = ""
@@ -62,9 +62,11 @@ class Identity:
 
     def sign(self, body: bytes) -> str:
         """The Ed25519 signature over exactly these bytes, in hex."""
-        from nacl.signing import SigningKey
+        return signing.library.sign(self.seed, body).hex()
 
-        return SigningKey(self._seed).sign(body).signature.hex()
+    def __repr__(self) -> str:
+        """Without the private key."""
+        return f"Identity({self.instance_id!r}, {self.app_name!r})"
 
 
 def obtain(configuration: Configuration) -> Identity:
@@ -74,7 +76,7 @@ def obtain(configuration: Configuration) -> Identity:
             return _from_settings(configuration)
         identity = load_or_create(configuration.data_dir, configuration.app_name)
         is_simulated = bool(configuration.os_arch)  # a demo's fleet has a day neither before it nor after it
-        return replace(identity, ephemeral_reason="") if is_simulated else identity
+        return identity._replace(ephemeral_reason="") if is_simulated else identity
     except (InvalidIdentityError, IdentityWriteError) as error:
         return create_ephemeral(str(error))
 
@@ -146,15 +148,13 @@ def create_ephemeral(reason: str) -> Identity:
     """A new identity without a file."""
     identity = _parse(_generate_document(""))
     assert identity is not None  # noqa: S101  # made the line before
-    return replace(identity, ephemeral_reason=reason)
+    return identity._replace(ephemeral_reason=reason)
 
 
 def _from_settings(configuration: Configuration) -> Identity:
-    from nacl.signing import SigningKey
-
     private = bytes.fromhex(configuration.private_key)
     seed, public = private[:KEY_BYTES], private[KEY_BYTES:]
-    derived = bytes(SigningKey(seed).verify_key)
+    derived = signing.library.derive_public_key(seed)
     if public and public != derived:
         raise InvalidIdentityError("SHM_PRIVATE_KEY is damaged: its halves do not match")
     return Identity(configuration.instance_id, derived.hex(), seed, app_name=configuration.app_name)
@@ -192,14 +192,12 @@ def _read_file(path: Path) -> Identity | None:
     reason = ""
     if age_s < PROBATION_S and is_disposable(path.parent):
         reason = f"{path.parent} ends with its container, and the identity is less than a day old"
-    return replace(identity, path=path, ephemeral_reason=reason)
+    return identity._replace(path=path, ephemeral_reason=reason)
 
 
 def _parse(content: bytes) -> Identity | None:
     """The identity in a file's content, None if a part is invalid or the parts do not match."""
     import uuid
-
-    from nacl.signing import SigningKey
 
     try:
         document = json.loads(content)
@@ -216,7 +214,7 @@ def _parse(content: bytes) -> Identity | None:
         private, public = bytes.fromhex(private_hex), bytes.fromhex(public_hex)
         if len(private) != 2 * KEY_BYTES or private[KEY_BYTES:] != public:
             return None
-        if bytes(SigningKey(private[:KEY_BYTES]).verify_key) != public:
+        if signing.library.derive_public_key(private[:KEY_BYTES]) != public:
             return None
     except (ValueError, RecursionError):
         return None
@@ -230,13 +228,11 @@ def _generate_document(app_name: str) -> bytes:
     """A new identity in the format of the official Go client, so that the client could use it."""
     import uuid
 
-    from nacl.signing import SigningKey
-
-    key = SigningKey.generate()
-    public = bytes(key.verify_key)
+    seed = signing.generate_seed()
+    public = signing.library.derive_public_key(seed)
     document = {
         "instance_id": str(uuid.uuid4()),
-        "private_key": (bytes(key) + public).hex(),
+        "private_key": (seed + public).hex(),
         "public_key": public.hex(),
         "app_name": app_name,
     }

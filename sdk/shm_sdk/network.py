@@ -7,11 +7,14 @@ every few seconds, takes many times as long.
 import functools
 import http.client
 import io
+import os
 import socket
 import threading
 import time
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
+
+from shm_sdk import forking
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -42,8 +45,9 @@ class Resolver:
     def __init__(self) -> None:
         self._waiting: threading.Thread | None = None  # at most one thread waits for the system
 
-    def resolve(self, host: str, port: int, deadline: float) -> list[AddressInfo]:
-        """The addresses of a host; raises OSError."""
+    def resolve(self, name: str, port: int, deadline: float) -> list[AddressInfo]:
+        """The addresses of a host; raises OSError, or ValueError for a name that DNS cannot have."""
+        host = to_ascii(name)
         try:
             return _address_infos(host, port, socket.AI_NUMERICHOST)
         except socket.gaierror:
@@ -95,7 +99,7 @@ class DeadlineSocket:
     def start_tls(self, host: str) -> None:
         """Encrypts the connection; raises OSError unless the host proves its name."""
         self._socket.settimeout(remaining_s(self.deadline))
-        self._socket = _tls_context().wrap_socket(self._socket, server_hostname=host)
+        self._socket = _tls_context().wrap_socket(self._socket, server_hostname=to_ascii(host))
 
     def settimeout_until_deadline(self) -> None:
         """Limits the next operation; raises TimeoutError past the deadline."""
@@ -159,13 +163,21 @@ def open_tunnel(proxy: DeadlineSocket, host: str, port: int, headers: dict[str, 
         response.close()
 
 
-def _address_infos(host: str, port: int, flags: int) -> list[AddressInfo]:
+def to_ascii(host: str) -> bytes:
+    """The name as DNS and TLS have it. Python's codec for other letters takes half a megabyte."""
+    if host.isascii():
+        return host.encode()
+    with forking.import_lock:
+        return host.encode("idna")
+
+
+def _address_infos(host: bytes, port: int, flags: int) -> list[AddressInfo]:
     return [*socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)]
 
 
 @functools.cache
 def _tls_context() -> "SSLContext":
     """One verifying context for all clients of the process: loading the system's certificates takes milliseconds."""
-    import ssl
+    from shm_sdk.trust import create_context
 
-    return ssl.create_default_context()
+    return create_context(os.environ)

@@ -7,7 +7,7 @@ opt-in    reports nothing before the user agrees; metrics that are new since the
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from shm_sdk.choice import Choice, read_choice, timestamp, write_choice
 from shm_sdk.configuration import Configuration
@@ -20,8 +20,7 @@ NOTICE = "notice"
 OPT_IN = "opt-in"
 
 
-@dataclass(frozen=True, slots=True)
-class ConsentRequest:
+class ConsentRequest(NamedTuple):
     """What the user is asked. `new_names` are the metrics that no earlier consent covers."""
 
     app_name: str
@@ -94,7 +93,7 @@ class Permission:
                 self._store(self._choice.decided("on", allowed))
             elif answer is not None:
                 declined = (*self._choice.declined_names, *new_names)
-                self._store(replace(self._choice, declined_names=declined))
+                self._store(self._choice._replace(declined_names=declined))
         return select(metrics, frozenset(allowed))
 
     def _show_notice(self, metrics: Mapping[str, Json]) -> Outcome | None:
@@ -109,7 +108,7 @@ class Permission:
         elif self._ask(metrics, names) is False:
             self._store(self._choice.decided("off"))
             return Outcome(Result.OFF, "the user has refused")
-        self._store(replace(self._choice, notice_shown_at=timestamp()))
+        self._store(self._choice._replace(notice_shown_at=timestamp()))
         return Outcome(Result.PENDING, "the notice has been shown; reports follow")
 
     def _ask(self, metrics: Mapping[str, Json], new_names: tuple[str, ...]) -> bool | None:

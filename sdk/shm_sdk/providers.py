@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context, copy_context
-from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from types import CoroutineType
 
@@ -27,13 +26,13 @@ def is_provider_thread() -> bool:
     return getattr(_current, "is_provider", False)
 
 
-@dataclass(eq=False)
 class _Call:
     """One call of a provider. `returned` gets the metrics, or the exception."""
 
-    provider: Provider
-    context: Context
-    returned: "SimpleQueue[object]" = field(default_factory=SimpleQueue)
+    def __init__(self, provider: Provider, context: Context) -> None:
+        self.provider = provider
+        self.context = context
+        self.returned: SimpleQueue[object] = SimpleQueue()
 
 
 class ProviderRunner:

@@ -21,6 +21,7 @@ from shm_sdk.configuration import Configuration
 from shm_sdk.counters import Counters, merge_ended, sum_up
 from shm_sdk.delivery import TOO_MANY_REQUESTS, Delivery
 from shm_sdk.developer import Notices
+from shm_sdk.hints import Hints
 from shm_sdk.identity import Identity, InvalidIdentityError, create_ephemeral, find, obtain
 from shm_sdk.locks import FileLock
 from shm_sdk.outcome import Outcome, Preview, Result
@@ -50,6 +51,7 @@ class Reporter:
         consent_callback: ConsentCallback | None = None,
         counters: Counters | None = None,
         directory: SharedDirectory | None = None,
+        hints: Hints | None = None,
     ) -> None:
         """`providers` may grow later. `started_at` is the `time.monotonic()` of the host's start."""
         self._notices = Notices()
@@ -59,7 +61,7 @@ class Reporter:
         self._started_at = started_at
         self._counters = counters
         self._shared = directory or SharedDirectory(configuration)
-        self._delivery = Delivery(configuration)
+        self._delivery = Delivery(configuration, hints or Hints())
         self._provider_runner = ProviderRunner()
         self._lock = threading.RLock()  # a signal handler that reports must not wait for the report that it interrupts
         self._is_reporting = False
@@ -100,7 +102,7 @@ class Reporter:
         return Preview(
             server_url=self._configuration.server_url,
             is_registered=found is not None,
-            register=self._delivery.register_payload(identity),
+            register=self._delivery.register_payload(identity, state),
             snapshot=self._delivery.snapshot_payload(identity, metrics, state.sequence + 1),
         )
 

@@ -7,8 +7,10 @@ several processes are one reporter even then.
 import os
 import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+from shm_sdk import forking
 from shm_sdk.choice import read_choice
 from shm_sdk.configuration import Configuration
 from shm_sdk.names import directory_name
@@ -46,7 +48,7 @@ class SharedDirectory:
         """The directory if it exists. Creates nothing."""
         if self._path is not None:
             return self._path
-        candidates = (shared_path(self._configuration), _temporary_path(self._configuration))
+        candidates = _candidates(self._configuration)
         return next((path for path in candidates if path.is_dir() and _is_private(path)), None)
 
     def refresh(self) -> Path | None:
@@ -62,7 +64,7 @@ def shared_path(configuration: Configuration) -> Path:
 
 def open_shared_directory(configuration: Configuration) -> Path | None:
     """The directory, created if necessary. None where no directory can be written."""
-    for path in (shared_path(configuration), _temporary_path(configuration)):
+    for path in _candidates(configuration):
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError:
@@ -76,13 +78,20 @@ def remove_shared_files(configuration: Configuration) -> None:
     """Removes the directory, after an erasure."""
     import shutil
 
-    for path in (shared_path(configuration), _temporary_path(configuration)):
+    for path in _candidates(configuration):
         shutil.rmtree(path, ignore_errors=True)
 
 
+def _candidates(configuration: Configuration) -> Iterator[Path]:
+    """The places of the directory. The second one is computed only if it is needed."""
+    yield shared_path(configuration)
+    yield _temporary_path(configuration)
+
+
 def _temporary_path(configuration: Configuration) -> Path:
-    import hashlib
-    import tempfile
+    with forking.import_lock:
+        import hashlib
+        import tempfile
 
     key = f"{configuration.data_dir}\0{configuration.app_name}".encode(errors="surrogatepass")
     user = os.getuid() if hasattr(os, "getuid") else ""

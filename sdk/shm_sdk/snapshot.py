@@ -6,9 +6,8 @@ those of the protocol, so that the server does not reject a report for one bad m
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from shm_sdk.personal import describe_personal
 from shm_sdk.values import InvalidValueError, clean_text, simplify
@@ -24,12 +23,11 @@ EPHEMERAL_KEY = "sys_ephemeral"  # true: the server counts this install apart fr
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
-@dataclass
-class SanitizedMetrics:
+class SanitizedMetrics(NamedTuple):
     """The metrics to send, and a line for each dropped one: its key and the reason."""
 
-    metrics: dict[str, Json] = field(default_factory=dict)
-    dropped: list[str] = field(default_factory=list)
+    metrics: dict[str, Json]
+    dropped: list[str]
 
 
 def sanitize(metrics: Mapping[Any, object]) -> SanitizedMetrics:

@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from shm_sdk.clock import get_clock
 from shm_sdk.files import write_atomically
@@ -14,8 +14,7 @@ MAX_BYTES = 2 * 1024 * 1024
 MAX_AGE_S = 29 * 86400.0  # servers refuse a snapshot of 30 days
 
 
-@dataclass(frozen=True)
-class Spooled:
+class Spooled(NamedTuple):
     """A waiting snapshot. `taken_at` is a Unix time."""
 
     name: str

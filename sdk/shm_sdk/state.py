@@ -4,7 +4,6 @@ Only the process that holds the report lock writes it. A file that cannot be rea
 """
 
 import json
-from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +13,26 @@ FILE_NAME = "state.json"
 MAX_FILE_BYTES = 1024 * 1024
 
 
-@dataclass
 class State:
-    """Times are Unix times. An empty value means: not known."""
+    """Times are Unix times. An empty value means: not known. Every attribute is a member of the file."""
 
-    instance_id: str = ""  # the identity that the rest is about
-    registration: str = ""  # a hash of what the server was told and has accepted
-    sequence: int = 0  # of the last snapshot
-    last_sent_at: float = 0.0
-    next_report_at: float = 0.0
-    quiet_until: float = 0.0  # the end of the server's Retry-After
-    last_result: str = ""
-    repetitions: int = 0  # outcomes of the same kind in a row
-    conflicts: int = 0  # snapshots with a sequence that another process had used
-    clean_reports: int = 0  # since the last conflict
-    has_replaced_identity: bool = False  # this install was a copy of another, and is one of its own since then
-    counts: dict[str, float] = field(default_factory=dict)  # of ended processes
-    latest: dict[str, list[float]] = field(default_factory=dict)  # gauges of ended processes: the value and its time
-    merged: list[str] = field(default_factory=list)  # files whose counts are in `counts` already
+    def __init__(self) -> None:
+        self.instance_id = ""  # the identity that the rest is about
+        self.registration = ""  # a hash of what the server was told and has accepted
+        self.sequence = 0  # of the last snapshot
+        self.last_sent_at = 0.0
+        self.next_report_at = 0.0
+        self.quiet_until = 0.0  # the end of the server's Retry-After
+        self.last_result = ""
+        self.repetitions = 0  # outcomes of the same kind in a row
+        self.conflicts = 0  # snapshots with a sequence that another process had used
+        self.clean_reports = 0  # since the last conflict
+        self.has_replaced_identity = False  # this install was a copy of another, and is one of its own since then
+        self.hints: dict[str, dict[str, str]] = {}  # that the processes of this version have declared
+        self.hints_version = ""  # of the application
+        self.counts: dict[str, float] = {}  # of ended processes
+        self.latest: dict[str, list[float]] = {}  # gauges of ended processes: the value and its time
+        self.merged: list[str] = []  # files whose counts are in `counts` already
 
     def adopt(self, instance_id: str) -> None:
         """Forgets what belongs to another identity."""
@@ -61,20 +62,23 @@ class StateFile:
         """Replaces the file. Raises OSError."""
         self._in_memory = state
         if self._path is not None:
-            write_atomically(json.dumps(asdict(state), indent=1).encode() + b"\n", self._path, is_durable=False)
+            write_atomically(json.dumps(vars(state), indent=1).encode() + b"\n", self._path, is_durable=False)
 
 
 def _parse(document: dict[str, Any]) -> State:
     """The state of a document; a member of another type counts as unknown."""
     state = State()
-    for member in fields(State):
-        value, default = document.get(member.name), getattr(state, member.name)
+    for name, default in list(vars(state).items()):
+        value = document.get(name)
         if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if type(value) is type(default):
-            setattr(state, member.name, value)
+            setattr(state, name, value)
     counts, latest, merged = document.get("counts"), document.get("latest"), document.get("merged")
-    state.counts, state.latest, state.merged = {}, {}, []
+    hints = document.get("hints")
+    state.counts, state.latest, state.merged, state.hints = {}, {}, [], {}
+    if isinstance(hints, dict):
+        state.hints = {name: hint for name, hint in hints.items() if isinstance(hint, dict)}
     if isinstance(counts, dict):
         state.counts = {name: value for name, value in counts.items() if isinstance(value, int | float)}
     if isinstance(latest, dict):

@@ -4,19 +4,20 @@ Redirects are not followed, except from http to https on the same host. Certific
 from the environment. Every failure raises TransportError, with a reason that can be logged.
 """
 
-import base64
 import contextlib
 import http.client
 import json
+import os
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import cast
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import NamedTuple, cast
+from urllib.parse import SplitResult, urlsplit
 
 from shm_sdk.network import DeadlineSocket, Resolver, TunnelRefusedError, connect, open_tunnel
+from shm_sdk.proxies import UnsupportedProxyError, find_proxy, proxy_headers
+from shm_sdk.trust import NoAuthoritiesError
 
 MAX_RESPONSE_BYTES = 64 * 1024  # the longest response to a report has a few thousand
 MAX_RETRY_AFTER_S = 86400.0  # a longer Retry-After is shortened to one request a day
@@ -29,8 +30,7 @@ class TransportError(Exception):
 SIGNATURE_CODES = ("bad_instance_id", "bad_signature")  # of refusals with 403 that say nothing on what is stored
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """An HTTP response. `retry_after` is in seconds from now. The body is cut at the transport's limit."""
 
     status: int
@@ -124,22 +124,22 @@ class Transport:
             self.close()
 
     def _send(self, path: str, body: bytes, headers: Mapping[str, str], deadline: float) -> Response:
-        proxy = _find_proxy(self._url)
+        proxy = find_proxy(self._url, os.environ)
         connection, self._connection = self._connection, None
         is_reusable = False
         if connection is None:
             connection = self._connect(proxy, deadline)
         try:
             cast("DeadlineSocket", connection.sock).deadline = deadline
-            prefix, proxy_headers = "", {}
+            prefix, headers_for_proxy = "", {}
             if proxy is not None and self._url.scheme == "http":
                 # A proxy expects the absolute URL of a plain HTTP request.
-                prefix, proxy_headers = f"http://{self._url.netloc}", _proxy_headers(proxy)
+                prefix, headers_for_proxy = f"http://{self._url.netloc}", proxy_headers(proxy)
             connection.request(
                 "POST",
                 prefix + self._url.path + path,
                 body,
-                {"Content-Type": "application/json", "User-Agent": self._user_agent, **proxy_headers, **headers},
+                {"Content-Type": "application/json", "User-Agent": self._user_agent, **headers_for_proxy, **headers},
             )
             response = connection.getresponse()
             content = response.read(self._max_response_bytes)
@@ -181,7 +181,7 @@ class Transport:
         try:
             if is_secure:
                 if proxy is not None:
-                    open_tunnel(connected, host, port, _proxy_headers(proxy))
+                    open_tunnel(connected, host, port, proxy_headers(proxy))
                 connected.start_tls(host)
         except BaseException:
             connected.close()
@@ -195,29 +195,6 @@ class _SecureConnection(http.client.HTTPConnection):
     """Writes requests and parses responses on a connection that is encrypted already."""
 
     default_port = http.client.HTTPS_PORT  # is not repeated in the Host header
-
-
-def _find_proxy(url: SplitResult) -> SplitResult | None:
-    """The proxy for this server from the environment, None for a direct connection.
-
-    The system's own proxy settings are not read: on macOS that crashes forked processes.
-    """
-    from urllib.request import getproxies_environment, proxy_bypass
-
-    address = getproxies_environment().get(url.scheme)
-    if not address or proxy_bypass(url.netloc):
-        return None
-    proxy = urlsplit(address if "://" in address else f"http://{address}")
-    if proxy.scheme != "http" or not proxy.hostname:
-        raise TransportError(f"the {url.scheme}_proxy of the environment is not an http:// proxy")
-    return proxy
-
-
-def _proxy_headers(proxy: SplitResult) -> dict[str, str]:
-    if proxy.username is None:
-        return {}
-    pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}".encode()
-    return {"Proxy-Authorization": f"Basic {base64.b64encode(pair).decode()}"}
 
 
 def _parse_retry_after(header: str | None) -> float | None:
@@ -245,7 +222,7 @@ def _describe_error(error: Exception) -> str:
     """A reason for a person, in the system's words only: an exception's text may quote what the server sent."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    if isinstance(error, TunnelRefusedError):
+    if isinstance(error, TunnelRefusedError | UnsupportedProxyError | NoAuthoritiesError):
         return str(error)
     if isinstance(error, OSError):
         if error.strerror:

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from shm_sdk import Client
+from shm_sdk.trust import BUNDLE_VARIABLES, OPENSSL_VARIABLES
 from tests.support.peer import Peer, running_peer
+from tests.support.tls import Tls, create_tls
 
 
 @pytest.fixture(autouse=True)
-def _no_environment_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+def _no_proxies_or_authorities(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", *OPENSSL_VARIABLES, *BUNDLE_VARIABLES):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.delenv("SHM_OS_ARCH", raising=False)
@@ -23,6 +25,12 @@ def peer() -> Iterator[Peer]:
     """A server that answers well unless the test scripts otherwise."""
     with running_peer() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
+    """A certificate for `localhost`, and the file of its authority."""
+    return create_tls(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture

@@ -1,20 +1,16 @@
 """Servers that send invalid, slow or endless responses: each fails one report and does not affect the host."""
 
-import os
 import socket
-import ssl
-import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import trustme
 
 from shm_sdk import Client, Result
 from shm_sdk.transport import MAX_RESPONSE_BYTES
 from tests.support.peer import Peer, ResponseScript, endless, raw, reply, running_peer, silence, tunnel
+from tests.support.sdk_hosts import report_in_subprocess
+from tests.support.tls import Tls
 
 MakeClient = Callable[..., Client]
 TIMEOUT_S = 0.5  # of a report in these tests
@@ -108,7 +104,7 @@ def test_an_error_page_is_an_outage(client: MakeClient, peer: Peer, status: int)
     assert peer.paths == [*("/v1/register", "/v1/activate", "/v1/snapshot"), "/v1/snapshot", "/v1/snapshots"]
 
 
-def test_a_redirect_to_https_on_the_same_host_is_followed(tls: "Tls", tmp_path: Path) -> None:
+def test_a_redirect_to_https_on_the_same_host_is_followed(tls: Tls, tmp_path: Path) -> None:
     with running_peer(tls.context) as secure, running_peer() as plain:
         for path in ("register", "activate", "snapshot"):
             plain.script(f"/v1/{path}", reply(308, Location=f"{secure.url}/v1/{path}"))
@@ -141,39 +137,6 @@ def test_a_server_that_never_answers_ends_with_the_timeout(client: MakeClient) -
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         assert client(server_url=url).report_now(timeout=TIMEOUT_S).reason.endswith("no answer in time")
-
-
-@dataclass(frozen=True)
-class Tls:
-    """The TLS context of a server for `localhost`, and the file of its certificate authority."""
-
-    context: ssl.SSLContext
-    authority: str
-
-
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(context)
-    file = tmp_path_factory.mktemp("tls") / "authority.pem"
-    authority.cert_pem.write_to_path(str(file))
-    return Tls(context, str(file))
-
-
-REPORT = "import sys, shm_sdk; print(shm_sdk.Client(sys.argv[1], 'Ledger', '1', data_dir=sys.argv[2]).report_now())"
-
-
-def report_in_subprocess(url: str, data_dir: Path, **environment: str) -> str:
-    completed = subprocess.run(
-        [sys.executable, "-W", "error", "-c", REPORT, url, str(data_dir)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (completed.returncode, completed.stderr) == (0, "")
-    return completed.stdout
 
 
 def test_an_untrusted_certificate_gets_no_request(tls: Tls, tmp_path: Path) -> None:

@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import TypeVar
 
-from nacl.exceptions import BadSignatureError
-from nacl.signing import VerifyKey
-
+from shm_sdk.signing import library
 from shm_sdk.testing.metrics import check_metrics, check_text
 from shm_sdk.testing.refusals import Refusal
 
@@ -260,10 +258,8 @@ def _parse_signature(headers: Mapping[str, str]) -> bytes:
 def _verify(headers: Mapping[str, str], public_key: str, body: bytes) -> None:
     if not headers.get("x-instance-id"):
         raise Refusal(401, "missing_instance_id")
-    try:
-        VerifyKey(bytes.fromhex(public_key)).verify(body, _parse_signature(headers))
-    except BadSignatureError:
-        raise Refusal(403, "bad_signature") from None
+    if not library.is_valid(bytes.fromhex(public_key), body, _parse_signature(headers)):
+        raise Refusal(403, "bad_signature")
 
 
 def _parse_timestamp(value: object) -> datetime:

@@ -1,0 +1,56 @@
+"""What an install says about itself when it registers. It registers again when any of it changes."""
+
+import hashlib
+from contextlib import suppress
+
+from shm_sdk import snapshot, system
+from shm_sdk.configuration import Configuration
+from shm_sdk.hints import HintDocument, Hints
+from shm_sdk.identity import Identity
+from shm_sdk.state import State
+
+
+class Registration:
+    """The description of one client's install."""
+
+    def __init__(self, configuration: Configuration, hints: Hints) -> None:
+        """`hints` may grow later."""
+        self._configuration = configuration
+        self._hints = hints
+
+    def members(self, identity: Identity, state: State) -> dict[str, object]:
+        """The members of the request, except the timestamp. Those without a value are left out."""
+        settings = self._configuration
+        mode, os_arch = settings.deployment_mode, settings.os_arch
+        if settings.collect_system_metrics:
+            with suppress(Exception):
+                mode = mode or system.detect_deployment_mode()
+                os_arch = os_arch or f"{system.detect_os()}/{system.detect_architecture()}"
+        members = {
+            "instance_id": identity.instance_id,
+            "public_key": identity.public_key,
+            "app_name": settings.app_name,
+            "app_version": settings.app_version,
+            "deployment_mode": mode,
+            "environment": settings.environment,
+            "os_arch": os_arch,
+            "hints": self._known_hints(state),
+        }
+        return {name: value for name, value in members.items() if value}
+
+    def is_known(self, identity: Identity, state: State) -> bool:
+        """Whether the server has accepted all of it."""
+        return state.registration == self._hash(identity, state)
+
+    def note_accepted(self, identity: Identity, state: State) -> None:
+        """Stores that the server knows it, for later processes."""
+        state.registration = self._hash(identity, state)
+        state.hints, state.hints_version = self._known_hints(state), self._configuration.app_version
+
+    def _known_hints(self, state: State) -> HintDocument:
+        """The hints of all processes of this version that have reported: they may have declared different ones."""
+        return self._hints.merged_with(state.hints if state.hints_version == self._configuration.app_version else {})
+
+    def _hash(self, identity: Identity, state: State) -> str:
+        members = {"server_url": self._configuration.server_url, **self.members(identity, state)}
+        return hashlib.sha256(snapshot.encode_json(members)).hexdigest()

@@ -1,0 +1,101 @@
+"""Ed25519, by the library that the host has.
+
+`cryptography` signs where the process has imported it already, which loads nothing more. Otherwise PyNaCl signs, which
+this distribution requires and which takes a sixth of the memory. Where a packager has left PyNaCl out, an installed
+`cryptography` replaces it. The choice is made when this module is imported. Both libraries make the same signatures.
+"""
+
+import os
+import sys
+from typing import Protocol
+
+SEED_BYTES = 32
+CRYPTOGRAPHY = "cryptography.hazmat.primitives.asymmetric.ed25519"
+
+
+class Library(Protocol):
+    """Ed25519. Seeds and public keys have 32 bytes, signatures 64."""
+
+    def derive_public_key(self, seed: bytes) -> bytes:
+        """The public key of a private one."""
+
+    def sign(self, seed: bytes, message: bytes) -> bytes:
+        """The signature over exactly these bytes."""
+
+    def is_valid(self, public_key: bytes, message: bytes, signature: bytes) -> bool:
+        """Whether the signature is of this message, by this key."""
+
+
+class Nacl:
+    """PyNaCl. Raises ImportError without it."""
+
+    def __init__(self) -> None:
+        from nacl import bindings, exceptions
+
+        self._bindings = bindings
+        self._error = exceptions.BadSignatureError
+
+    def derive_public_key(self, seed: bytes) -> bytes:
+        """See Library."""
+        return self._bindings.crypto_sign_seed_keypair(seed)[0]
+
+    def sign(self, seed: bytes, message: bytes) -> bytes:
+        """See Library."""
+        _, private_key = self._bindings.crypto_sign_seed_keypair(seed)
+        return self._bindings.crypto_sign(message, private_key)[: self._bindings.crypto_sign_BYTES]
+
+    def is_valid(self, public_key: bytes, message: bytes, signature: bytes) -> bool:
+        """See Library."""
+        try:
+            self._bindings.crypto_sign_open(signature + message, public_key)
+        except self._error:
+            return False
+        return True
+
+
+class Cryptography:
+    """The host's `cryptography`. Raises ImportError without it, or if it is older than version 40."""
+
+    def __init__(self) -> None:
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric import ed25519
+
+        self._ed25519 = ed25519
+        self._error = InvalidSignature
+        try:
+            self.derive_public_key(bytes(SEED_BYTES))
+        except Exception:  # an old version, or an OpenSSL without Ed25519
+            raise ImportError("cryptography has no Ed25519") from None
+
+    def derive_public_key(self, seed: bytes) -> bytes:
+        """See Library."""
+        return self._ed25519.Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+
+    def sign(self, seed: bytes, message: bytes) -> bytes:
+        """See Library."""
+        return self._ed25519.Ed25519PrivateKey.from_private_bytes(seed).sign(message)
+
+    def is_valid(self, public_key: bytes, message: bytes, signature: bytes) -> bool:
+        """See Library."""
+        try:
+            self._ed25519.Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
+        except (self._error, ValueError):
+            return False
+        return True
+
+
+def generate_seed() -> bytes:
+    """A new private key."""
+    return os.urandom(SEED_BYTES)
+
+
+def choose_library() -> Library:
+    """The library to use in this process. Raises ImportError where there is none."""
+    preferred = (Cryptography, Nacl) if CRYPTOGRAPHY in sys.modules else (Nacl, Cryptography)
+    try:
+        return preferred[0]()
+    except ImportError:
+        return preferred[1]()
+
+
+library = choose_library()

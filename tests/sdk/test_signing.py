@@ -1,0 +1,51 @@
+"""Signatures by PyNaCl or by the host's cryptography: the same bytes."""
+
+from pathlib import Path
+
+import pytest
+
+from shm_sdk.signing import Cryptography, Library, Nacl, generate_seed
+from tests.support.peer import Peer
+from tests.support.sdk_hosts import report_in_subprocess
+
+LIBRARIES: list[Library] = [Nacl(), Cryptography()]
+USED = """
+import sys, shm_sdk
+outcome = shm_sdk.Client(sys.argv[1], 'Ledger', '1', data_dir=sys.argv[2]).report_now()
+print(outcome.result, type(shm_sdk.signing.library).__name__, 'nacl' in sys.modules)
+"""
+HIDE_NACL = "import sys; sys.modules['nacl'] = None\n"
+IMPORT_CRYPTOGRAPHY = "import cryptography.hazmat.primitives.asymmetric.ed25519\n"
+
+
+def test_both_libraries_make_the_same_keys_and_signatures() -> None:
+    for _ in range(20):
+        seed, message = generate_seed(), generate_seed()
+        keys = {library.derive_public_key(seed) for library in LIBRARIES}
+        signatures = {library.sign(seed, message) for library in LIBRARIES}
+        assert (len(keys), len(signatures)) == (1, 1)
+
+
+@pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: type(library).__name__)
+def test_a_signature_is_valid_for_its_key_and_message_only(library: Library) -> None:
+    seed, message = generate_seed(), b"a message"
+    key, signature = library.derive_public_key(seed), library.sign(seed, message)
+    assert library.is_valid(key, message, signature)
+    assert not library.is_valid(key, b"another", signature)
+    assert not library.is_valid(key, message, bytes(64))
+    assert not library.is_valid(library.derive_public_key(generate_seed()), message, signature)
+
+
+@pytest.mark.parametrize(
+    ("before", "used"),
+    [
+        ("", "Nacl True"),
+        (IMPORT_CRYPTOGRAPHY, "Cryptography False"),
+        (HIDE_NACL, "Cryptography True"),  # the name is hidden, not loaded
+    ],
+    ids=["alone", "in a host with cryptography", "without PyNaCl"],
+)
+def test_the_library_that_the_host_has_is_used(peer: Peer, tmp_path: Path, before: str, used: str) -> None:
+    assert report_in_subprocess(peer.url, tmp_path, before + USED) == f"Result.SENT {used}\n"
+    key = str(peer.requests[0].json["public_key"])
+    assert all(request.is_signed_by(key) for request in peer.requests)

@@ -1,0 +1,78 @@
+"""Certificate authorities: the variables of other clients, the host's certifi, and the error where there are none."""
+
+from pathlib import Path
+
+import pytest
+
+from shm_sdk.trust import BUNDLE_VARIABLES, OPENSSL_VARIABLES
+from tests.support.peer import running_peer
+from tests.support.sdk_hosts import REPORT, report_in_subprocess
+from tests.support.tls import Tls, create_tls
+
+# The system's store is that of OpenSSL's build. Without its authorities, a process is as in a minimal container.
+EMPTY_STORE = f"""
+import ssl
+ssl.SSLContext.load_default_certs = lambda *_: None
+paths = ssl.get_default_verify_paths()
+ssl.get_default_verify_paths = lambda: paths._replace(cafile=None, capath=None)
+{REPORT}
+"""
+
+
+@pytest.mark.parametrize("variable", [OPENSSL_VARIABLES[0], *BUNDLE_VARIABLES])
+def test_a_variable_names_the_authorities(tls: Tls, tmp_path: Path, variable: str) -> None:
+    with running_peer(tls.context) as server:
+        output = report_in_subprocess(server.url, tmp_path, **{variable: tls.authority})
+        assert "Result.SENT" in output
+        assert server.paths == ["/v1/register", "/v1/activate", "/v1/snapshot"]
+
+
+@pytest.mark.parametrize(
+    ("trusting", "other"), [("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"), ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")]
+)
+def test_the_first_variable_counts(tls: Tls, tmp_path: Path, trusting: str, other: str) -> None:
+    stranger = create_tls(tmp_path).authority
+    with running_peer(tls.context) as server:
+        output = report_in_subprocess(server.url, tmp_path / "a", **{trusting: tls.authority, other: stranger})
+        assert "Result.SENT" in output
+        output = report_in_subprocess(server.url, tmp_path / "b", **{trusting: stranger, other: tls.authority})
+        assert "certificate" in output
+        assert len(server.paths) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "REQUESTS_CA_BUNDLE names a file that cannot be read (No such file or directory)"),
+        ("", "REQUESTS_CA_BUNDLE names a file without certificates"),
+        ("not a certificate\n", "REQUESTS_CA_BUNDLE names a file without certificates"),
+    ],
+    ids=["missing", "empty", "text"],
+)
+def test_a_bundle_that_cannot_be_used_is_named(tls: Tls, tmp_path: Path, content: str | None, reason: str) -> None:
+    bundle = tmp_path / "bundle.pem"
+    if content is not None:
+        bundle.write_text(content)
+    with running_peer(tls.context) as server:
+        output = report_in_subprocess(server.url, tmp_path, REQUESTS_CA_BUNDLE=str(bundle))
+        assert reason in output
+        assert server.requests == []
+
+
+def test_the_hosts_certifi_replaces_an_empty_store(tls: Tls, tmp_path: Path) -> None:
+    (tmp_path / "certifi.py").write_text(f"def where() -> str: return {tls.authority!r}\n")
+    with running_peer(tls.context) as server:
+        output = report_in_subprocess(server.url, tmp_path / "data", EMPTY_STORE, PYTHONPATH=str(tmp_path))
+        assert "Result.SENT" in output
+
+
+def test_an_empty_store_is_named_with_the_remedy(tls: Tls, tmp_path: Path) -> None:
+    (tmp_path / "certifi.py").write_text("raise ImportError\n")
+    with running_peer(tls.context) as server:
+        output = report_in_subprocess(server.url, tmp_path / "data", EMPTY_STORE, PYTHONPATH=str(tmp_path))
+        assert "install ca-certificates or certifi, or set SSL_CERT_FILE" in output
+        output = report_in_subprocess(
+            server.url, tmp_path / "other", EMPTY_STORE, PYTHONPATH=str(tmp_path), SSL_CERT_FILE=str(tmp_path / "none")
+        )
+        assert "SSL_CERT_FILE names no certificate authorities" in output
+        assert server.requests == []
