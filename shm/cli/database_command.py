@@ -45,12 +45,25 @@ def run_with(
 
     Raises ConfigurationError with a message. Any other exception is logged, redacted, and results in status 1.
     """
-    try:
-        settings = load_settings({name: vars(args)[name] for name in FLAGS})
+
+    def act() -> int:
+        settings = load_flags(args)
         create = prepare is not check_schema
         with open_dsn(settings, create=create) as (dsn, _), resource as opened, interruptible():
             status = asyncio.run(_with_database(settings, dsn, opened, prepare, action))
             sys.stdout.flush()
+            return status
+
+    return exit_status_of(act)
+
+
+def exit_status_of(act: Callable[[], int]) -> int:
+    """The exit status of a command. An unexpected exception is logged, redacted, and results in status 1.
+
+    Raises ConfigurationError with a message.
+    """
+    try:
+        return act()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at exit and would fail
         return BROKEN_PIPE_STATUS
@@ -59,7 +72,11 @@ def run_with(
     except Exception:
         logger.critical("ended by an unhandled exception", exc_info=True)
         return 1
-    return status
+
+
+def load_flags(args: argparse.Namespace) -> Settings:
+    """Loads the settings with the flags `FLAGS`, and configures the log by them."""
+    return load_settings({name: vars(args)[name] for name in FLAGS})
 
 
 def load_settings(flags: Mapping[str, object]) -> Settings:
@@ -71,10 +88,12 @@ def load_settings(flags: Mapping[str, object]) -> Settings:
 
 
 @contextmanager
-def open_dsn(settings: Settings, *, create: bool = True) -> Iterator[tuple[str, RestartIfDead | None]]:
+def open_dsn(
+    settings: Settings, *, create: bool = True, any_major: bool = False
+) -> Iterator[tuple[str, RestartIfDead | None]]:
     """As `provide_dsn`, within `exit_on_signals`. Errors of the database become ConfigurationErrors."""
     try:
-        with exit_on_signals(), provide_dsn(settings, create=create) as dsn_and_restart:
+        with exit_on_signals(), provide_dsn(settings, create=create, any_major=any_major) as dsn_and_restart:
             yield dsn_and_restart
     except Refusal as refusal:
         raise ConfigurationError(refusal.detail) from None

@@ -6,7 +6,6 @@ can read.
 
 import argparse
 import os
-import secrets
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager
@@ -18,6 +17,7 @@ import msgspec
 from shm.analytics import export
 from shm.analytics.instances import InstanceFilter, InstanceReader
 from shm.cli import database_command
+from shm.cli.output_file import atomic_file
 from shm.cli.terminal import print_message, strip_control_characters
 from shm.core.errors import ConfigurationError
 from shm.core.settings import Settings, add_flags
@@ -77,22 +77,8 @@ def _output(file: Path | None) -> Iterator[Write]:
         with _standard_output() as write:
             yield write
         return
-    file = file.resolve()
-    if file.exists() and not file.is_file():
-        raise ConfigurationError(f"{file} is not a regular file; redirect the output instead of using --output.")
-    temporary_file = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-    try:
-        descriptor = os.open(temporary_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as output:
-                yield output.write
-                output.flush()
-                os.fsync(descriptor)
-            temporary_file.replace(file)
-        finally:
-            temporary_file.unlink(missing_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"{file} cannot be written: {error.strerror}.") from None
+    with atomic_file(file) as path, path.open("wb") as output:
+        yield output.write
 
 
 @contextmanager

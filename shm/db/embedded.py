@@ -53,24 +53,29 @@ RestartIfDead = Callable[[], bool]
 
 
 @contextmanager
-def provide_dsn(settings: Settings, *, create: bool = True) -> Iterator[tuple[str, RestartIfDead | None]]:
+def provide_dsn(
+    settings: Settings, *, create: bool = True, any_major: bool = False
+) -> Iterator[tuple[str, RestartIfDead | None]]:
     """Yields the configured DSN, or that of an embedded PostgreSQL, which runs while the context is open.
 
     The second value is `EmbeddedPostgres.restart_if_dead` for an embedded PostgreSQL, otherwise None. Without `create`,
-    a missing database is a ConfigurationError.
+    a missing database is a ConfigurationError. `any_major` is that of `EmbeddedPostgres`.
     """
     if settings.dsn is not None:
         yield settings.dsn, None
         return
-    embedded = EmbeddedPostgres(settings.data_dir)
+    embedded = EmbeddedPostgres(settings.data_dir, any_major=any_major)
     with embedded.running(create=create) as dsn:
         yield dsn, embedded.restart_if_dead
 
 
 class EmbeddedPostgres:
-    """The PostgreSQL of one data directory. Linux and macOS."""
+    """The PostgreSQL of one data directory. Linux and macOS.
 
-    def __init__(self, data_dir: Path) -> None:
+    `any_major`: one that another major version created is started too, if its programs are installed.
+    """
+
+    def __init__(self, data_dir: Path, *, any_major: bool = False) -> None:
         if UNSUPPORTED_CHARACTERS.search(str(data_dir)):
             raise ConfigurationError(
                 f"The data directory {str(data_dir)!r} contains a character that PostgreSQL does not support."
@@ -78,6 +83,7 @@ class EmbeddedPostgres:
         self._data_dir = data_dir
         self._cluster = data_dir / "postgres"
         self._postmaster = Postmaster(self._cluster)
+        self._any_major = any_major
 
     @cached_property
     def _owner(self) -> pwd.struct_passwd | None:
@@ -85,7 +91,14 @@ class EmbeddedPostgres:
 
     @cached_property
     def _programs(self) -> Path:
-        return programs_directory(self._owner)
+        return programs_directory(self._owner, self._version() or POSTGRES_MAJOR)
+
+    def _version(self) -> str | None:
+        """The major version that the cluster was created by; None if there is no cluster yet."""
+        try:
+            return (self._cluster / "PG_VERSION").read_text().strip() or "of an unknown version"
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     @cached_property
     def _files(self) -> ClusterFiles:
@@ -169,14 +182,10 @@ class EmbeddedPostgres:
 
     def _create(self, lock: TextIO) -> None:
         """Creates the cluster completely or not at all. initdb inherits the lock, in case this process is killed."""
-        version_file = self._cluster / "PG_VERSION"
-        if version_file.exists():
-            version = version_file.read_text().strip()
-            if version != POSTGRES_MAJOR:
-                raise ConfigurationError(
-                    f"{self._cluster} belongs to PostgreSQL {version or 'of an unknown version'}; this release has "
-                    f"{POSTGRES_MAJOR}."
-                )
+        version = self._version()
+        if version is not None:
+            if version != POSTGRES_MAJOR and not self._any_major:
+                raise ConfigurationError(self._how_to_move(version))
             return
         if self._cluster.exists() and not (self._cluster.is_dir() and not any(self._cluster.iterdir())):
             raise ConfigurationError(
@@ -201,6 +210,14 @@ class EmbeddedPostgres:
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
         exit_if_signalled()
+
+    def _how_to_move(self, version: str) -> str:
+        old, new = (shlex.quote(str(path)) for path in (self._data_dir, f"{self._data_dir}-{POSTGRES_MAJOR}"))
+        return (
+            f"{self._cluster} was created by PostgreSQL {version}, and this release has {POSTGRES_MAJOR}, which cannot "
+            f"read it. Move the data with `shm backup --data-dir {old} --output shm.dump` and `shm restore "
+            f"--data-dir {new} shm.dump`, then use the new directory."
+        )
 
     def _start(self, users: TextIO | None = None) -> bool:
         """Starts the server. Returns False if it runs already."""

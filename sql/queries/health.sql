@@ -75,3 +75,7 @@ SELECT
         ORDER BY s.cursor
         LIMIT 1
     ), 0)::double precision AS series_lag_s;
+
+-- name: summarize
+-- The number of instances, and the time of the newest current snapshot.
+SELECT count(*) AS instances, max(snapshot_at) AS newest FROM instances;

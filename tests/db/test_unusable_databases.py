@@ -132,7 +132,9 @@ def test_the_remedy_for_a_read_only_database_works(empty: str, target: str, reme
     ("source", "remedy"), [("global", "ALTER ROLE ALL SET"), ("configuration file", "ALTER SYSTEM RESET")]
 )
 def test_a_setting_of_the_whole_server_is_named(source: str, remedy: str) -> None:
-    state = DatabaseState("--dsn", "shm", "shm", "public", "UTF8", False, True, True, source, frozenset(), True, False)
+    state = DatabaseState(
+        "--dsn", "18.4", "shm", "shm", "public", "UTF8", False, True, True, source, frozenset(), True, False
+    )
     with pytest.raises(ConfigurationError, match=remedy):
         check_writable(state)
 

@@ -1,20 +1,35 @@
-"""The SQL statement that docs/operating.md prescribes after a restore, run on a real database."""
+"""The commands of docs/operating.md that back up, restore and move a database, run in their order."""
 
 import re
+import shlex
 from pathlib import Path
 
-from tests.support.databases import admin_cursor
-from tests.support.installs import Install
-from tests.support.server_process import ServerProcess
+from psycopg2.extensions import parse_dsn
+
+from tests.support.cluster_template import create_data_dir
+from tests.support.databases import empty_database
+from tests.support.shm_command import run_shm
 
 GUIDE = (Path(__file__).parents[2] / "docs/operating.md").read_text(encoding="utf-8")
+BACKUP = GUIDE.partition("\n## Backup\n")[2].partition("\n## ")[0]
 
 
-def test_the_statement_after_a_restore_issues_unseen_cursors(server: ServerProcess, database: str) -> None:
-    install = Install(server.url).enroll({"n": 1})
-    before = int(server.get("instances").headers["X-Feed-Cursor"])
-    (statement,) = re.findall(r"^```sql\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
-    with admin_cursor(database) as cursor:
-        cursor.execute(statement)
-    install.snapshot({"n": 2})
-    assert int(server.get("instances").headers["X-Feed-Cursor"]) > before + 1_000_000
+def test_the_documented_commands_back_up_and_restore(postgres: str, postgres_dir: Path) -> None:
+    data_dir = create_data_dir(postgres_dir / "data")
+    assert run_shm("migrate", SHM_DATA_DIR=str(data_dir)).returncode == 0
+    blocks = re.findall(r"^```sh\n(.*?)^```", BACKUP, re.MULTILINE | re.DOTALL)
+    commands = [line for block in blocks for line in block.splitlines() if line.startswith("shm ")]
+    assert len(commands) == 6
+    with empty_database(postgres) as dsn:
+        for command in commands:
+            arguments = shlex.split(command)[1:]
+            for name, path in (
+                ("shm.dump", postgres_dir / "shm.dump"),
+                ("/var/lib/shm-restored", postgres_dir / "restored"),
+                ("/var/backups/shm", postgres_dir / "backups"),
+                ("postgresql:///shm_restored", dsn),
+            ):
+                arguments = [str(path) if argument == name else argument for argument in arguments]
+            done = run_shm(*arguments, SHM_DATA_DIR=str(data_dir))
+            assert done.returncode == 0, (command, done.stderr)
+        assert f"createdb {parse_dsn('postgresql:///shm_restored')['dbname']}" in BACKUP

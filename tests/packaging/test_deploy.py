@@ -1,5 +1,6 @@
 """The examples in `deploy/`: a real nginx and a real Caddy pass everything on and write no address of a client."""
 
+import argparse
 import asyncio
 import re
 import shutil
@@ -16,6 +17,7 @@ import yaml
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
+import shm.cli.backup
 from shm.core.instruments import METRICS
 from shm.core.settings import Settings
 from tests.support.clusters import wait_for
@@ -196,11 +198,36 @@ def test_a_proxy_writes_no_address_of_a_client(
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
-def test_the_systemd_unit_has_a_sandbox() -> None:
-    command = ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(DEPLOY / "shm.service")]
-    rating = re.search(r"exposure level for shm\.service: ([\d.]+)", subprocess.check_output(command, text=True))
+@pytest.mark.parametrize("unit", ["shm.service", "shm-backup.service"])
+def test_the_systemd_units_have_a_sandbox(unit: str) -> None:
+    command = ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(DEPLOY / unit)]
+    rating = re.search(rf"exposure level for {re.escape(unit)}: ([\d.]+)", subprocess.check_output(command, text=True))
     assert rating is not None
     assert float(rating[1]) < MAX_EXPOSURE
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
+def test_systemd_accepts_the_units(tmp_path: Path) -> None:
+    """Their programs and their user do not exist here, and are others for this test."""
+    names = [path.name for path in DEPLOY.iterdir() if path.suffix in (".service", ".timer")]
+    for name in names:
+        text = (DEPLOY / name).read_text().replace("/opt/shm/bin/shm", "/bin/true").replace("User=shm", "User=root")
+        (tmp_path / name).write_text(text)
+    command = ["systemd-analyze", "verify", "--man=no", *(str(tmp_path / name) for name in names)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_timer_backs_up_the_database_of_the_service() -> None:
+    server, backup = ((DEPLOY / name).read_text() for name in ("shm.service", "shm-backup.service"))
+    for line in ("User=shm", "Environment=SHM_DATA_DIR=/var/lib/shm", "EnvironmentFile=-/etc/shm/shm.env"):
+        assert f"\n{line}\n" in server
+        assert f"\n{line}\n" in backup
+    (command,) = re.findall(r"^ExecStart=/opt/shm/bin/shm (.*)", backup, re.MULTILINE)
+    parser = argparse.ArgumentParser()
+    shm.cli.backup.configure(parser)
+    arguments = parser.parse_args(command.split()[1:])
+    assert (arguments.directory, arguments.keep) == (Path("/var/lib/shm-backup"), 7)
 
 
 def test_alerts_refer_to_existing_metrics() -> None:

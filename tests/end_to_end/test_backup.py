@@ -1,0 +1,207 @@
+"""`shm backup` and `shm restore`: under load, between databases and data directories, and what they refuse."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from psycopg2.extensions import make_dsn
+
+from shm.core.errors import ConfigurationError
+from shm.db.client_programs import find_program, run_client
+from tests.support.clusters import embedded_cluster, wait_for
+from tests.support.databases import admin_cursor, empty_database, migrate
+from tests.support.installs import Install
+from tests.support.load import Load, stored_snapshots
+from tests.support.old_clusters import OLDER_MAJOR, create_older_cluster
+from tests.support.server_process import ServerProcess
+from tests.support.shm_command import SHM, run_shm
+
+PASSWORD = "it's a secret"
+
+
+def run(*arguments: str, **environment: str) -> str:
+    """Runs `shm` and returns its standard error. Fails if the command does."""
+    done = run_shm(*arguments, **environment)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def refusal(*arguments: str, **environment: str) -> str:
+    """The last line of a command that ends with status 1."""
+    done = run_shm(*arguments, **environment)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr.splitlines()[-1]
+
+
+@pytest.fixture
+def empty(postgres: str) -> Iterator[str]:
+    """The DSN of a database without tables."""
+    with empty_database(postgres) as dsn:
+        yield dsn
+
+
+def test_a_backup_under_load_is_restored_and_checked(postgres_dir: Path, tmp_path: Path, empty: str) -> None:
+    """From the embedded PostgreSQL into a database, and from there into a new data directory."""
+    file, second = tmp_path / "shm.dump", tmp_path / "second.dump"
+    with embedded_cluster(postgres_dir) as cluster:
+        (server,) = cluster.servers
+        load = Load(cluster.urls, 4)
+        with load.running():
+            load.wait_for_more(30)
+            acknowledged = set(load.acknowledged)
+            run("backup", "--data-dir", str(server.data_dir), "--output", str(file), PGPORT="1")
+            load.wait_for_more(10)
+        cursor = int(server.get("instances").headers["X-Feed-Cursor"])
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert [each.name for each in tmp_path.iterdir()] == [file.name]
+
+    assert "Restored 4 instances" in run("restore", str(file), SHM_DB_DSN=empty)
+    run("check", SHM_DB_DSN=empty)
+    rows = stored_snapshots(empty)
+    stored = {(instance_id, at) for instance_id, at, _ in rows}
+    assert acknowledged <= stored
+    assert len(rows) == len(stored) < len(load.sent)
+    assert "is not empty" in refusal("restore", str(file), SHM_DB_DSN=empty)
+
+    run("backup", "--output", str(second), SHM_DB_DSN=empty)
+    moved = ServerProcess(postgres_dir / "restored", {})
+    run("restore", str(second), "--data-dir", str(moved.data_dir))
+    run("check", "--data-dir", str(moved.data_dir))
+    moved.start()
+    try:
+        assert int(moved.get("instances").headers["X-Feed-Cursor"]) > cursor + 1_000_000
+        (install, *_) = load._installs
+        install.url = moved.url
+        assert install.snapshot({"n": 10**6}).status_code == 202
+        assert len(moved.get("instances").json()) == 4
+    finally:
+        moved.terminate()
+
+
+def test_two_commands_move_the_data_of_an_older_postgres(postgres_dir: Path, tmp_path: Path) -> None:
+    """A restoration into it is refused. The start names the commands."""
+    old, new, file = postgres_dir / "data", postgres_dir / "data-18", tmp_path / "shm.dump"
+    with create_older_cluster(old).running() as dsn:
+        migrate(dsn)
+        server = ServerProcess(tmp_path / "server", {"SHM_DB_DSN": dsn})
+        server.start()
+        try:
+            install = Install(server.url).enroll({"n": 3})
+        finally:
+            server.terminate()
+    started = refusal("serve", "--port", "0", "--data-dir", str(old))
+    assert f"was created by PostgreSQL {OLDER_MAJOR}" in started
+    assert f"`shm backup --data-dir {old} --output shm.dump` and `shm restore --data-dir {new} shm.dump`" in started
+    run("backup", "--data-dir", str(old), "--output", str(file))
+    run("restore", "--data-dir", str(new), str(file))
+    run("check", "--data-dir", str(new))
+    moved = ServerProcess(new, {})
+    moved.start()
+    try:
+        assert [each["instance_id"] for each in moved.get("instances").json()] == [install.instance_id]
+    finally:
+        moved.terminate()
+    run("backup", "--data-dir", str(new), "--output", str(file))
+    with create_older_cluster(postgres_dir / "empty").running() as dsn:
+        assert "restore it into a PostgreSQL that is not older" in refusal("restore", str(file), SHM_DB_DSN=dsn)
+        with admin_cursor(dsn) as cursor:
+            cursor.execute("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace")
+            assert cursor.fetchone() == (0,)
+
+
+def test_an_interrupted_backup_leaves_the_file_as_it_was(database: str, tmp_path: Path) -> None:
+    """And no password is on the command line of the program that it runs."""
+    file = tmp_path / "shm.dump"
+    file.write_text("older")
+    with admin_cursor(database) as cursor:
+        cursor.execute("BEGIN; LOCK TABLE instances IN ACCESS EXCLUSIVE MODE")  # pg_dump waits for it
+        process = subprocess.Popen(
+            [*SHM, "backup", "--output", str(file)],
+            env=os.environ | {"SHM_DB_DSN": make_dsn(database, password=PASSWORD)},
+            stderr=subprocess.PIPE,
+        )
+        wait_for(lambda: bool(psutil.Process(process.pid).children()), "pg_dump")
+        (child,) = psutil.Process(process.pid).children()
+        wait_for(lambda: "--format=custom" in child.cmdline(), "its command line")
+        assert PASSWORD not in " ".join(child.cmdline())
+        assert child.environ()["PGPASSWORD"] == PASSWORD
+        assert not [name for name in child.environ() if name.startswith("SHM_")]
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert not child.is_running()
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [(file.name, "older")]
+
+
+def test_a_directory_keeps_the_newest_backups(database: str, tmp_path: Path) -> None:
+    directory = tmp_path / "backups"
+    directory.mkdir()
+    old = [f"shm-2026010{day}T000000Z.dump" for day in range(1, 5)]
+    other = ["notes.txt", "shm-20260101T000000Z.dump.gpg"]
+    for name in [*old, *other, ".shm-20260101T000000Z.dump.0a1b2c3d"]:  # the last is of a command that was killed
+        (directory / name).touch()
+    run("backup", "--directory", str(directory), "--keep", "3", SHM_DB_DSN=database)
+    names = sorted(each.name for each in directory.iterdir())
+    (newest,) = [name for name in names if name not in (*old, *other)]
+    assert names == sorted([*old[-2:], newest, *other])
+    assert (directory / newest).stat().st_size > 10_000
+    assert "--keep needs --directory" in refusal("backup", "--keep", "3", SHM_DB_DSN=database)
+
+
+def test_a_failed_backup_removes_no_older_one(tmp_path: Path) -> None:
+    (tmp_path / "shm-20260101T000000Z.dump").touch()
+    arguments = ("backup", "--directory", str(tmp_path), "--keep", "1", "--dsn", "host=127.0.0.1 port=1")
+    assert "could not be reached" in refusal(*arguments, SHM_START_PATIENCE="1s")
+    assert [each.name for each in tmp_path.iterdir()] == ["shm-20260101T000000Z.dump"]
+
+
+def test_a_backup_of_a_newer_release_changes_nothing(database: str, empty: str, tmp_path: Path) -> None:
+    with admin_cursor(database) as cursor:
+        cursor.execute("INSERT INTO schema_migrations (version, checksum) VALUES (9999, repeat('0', 64))")
+    run("backup", "--output", str(tmp_path / "shm.dump"), SHM_DB_DSN=database)
+    refused = refusal("restore", str(tmp_path / "shm.dump"), SHM_DB_DSN=empty)
+    assert "has migration 9999, which this release does not have" in refused
+    assert "is not empty" not in refusal("restore", str(tmp_path / "shm.dump"), SHM_DB_DSN=empty)
+
+
+def test_a_damaged_backup_leaves_the_database_empty(database: str, empty: str, tmp_path: Path) -> None:
+    file = tmp_path / "shm.dump"
+    run("backup", "--output", str(file), SHM_DB_DSN=database)
+    whole = file.read_bytes()
+    for content in (b"", b"x" * 5000, whole[:20], whole[: len(whole) // 2], whole[:-2000]):
+        file.write_bytes(content)
+        assert refusal("restore", str(file), SHM_DB_DSN=empty).startswith("shm: ")
+    file.write_bytes(whole)
+    run("restore", str(file), SHM_DB_DSN=empty)
+
+
+@pytest.mark.long
+def test_a_schema_is_restored_under_its_name_only(postgres: str, empty: str, tmp_path: Path) -> None:
+    file = tmp_path / "shm.dump"
+    with admin_cursor(make_dsn(empty, user="postgres")) as cursor:
+        cursor.execute('CREATE SCHEMA "Odd name" AUTHORIZATION shm')
+    named = make_dsn(empty, options='-csearch_path="Odd\\ name"')
+    run("migrate", SHM_DB_DSN=named)
+    run("backup", "--output", str(file), SHM_DB_DSN=named)
+    with empty_database(postgres) as other:
+        refused = refusal("restore", str(file), SHM_DB_DSN=other)
+        assert 'CREATE SCHEMA "Odd name" AUTHORIZATION "shm"' in refused
+        with admin_cursor(make_dsn(other, user="postgres")) as cursor:
+            cursor.execute('CREATE SCHEMA "Odd name" AUTHORIZATION shm')
+        run("restore", str(file), SHM_DB_DSN=make_dsn(other, options='-csearch_path="Odd\\ name"'))
+        run("check", SHM_DB_DSN=make_dsn(other, options='-csearch_path="Odd\\ name"'))
+
+
+def test_what_is_missing_is_said_in_a_sentence(empty: str, postgres_dir: Path) -> None:
+    assert "has no data of SHM to back up" in refusal("backup", SHM_DB_DSN=empty)
+    assert "has no database yet" in refusal("backup", "--data-dir", str(postgres_dir / "none"))
+    assert "cannot be read" in refusal("restore", "/nowhere/x", SHM_DB_DSN=empty)
+    with pytest.raises(ConfigurationError, match=r"pg_dump of PostgreSQL 99, .*`apt install postgresql-client-99"):
+        find_program("pg_dump", "99")
+    with pytest.raises(ConfigurationError, match="sslpassword"):
+        run_client(Path("pg_dump"), dsn="host=x sslpassword=y")
