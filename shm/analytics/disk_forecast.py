@@ -7,6 +7,7 @@ week by week.
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import msgspec
 
@@ -63,5 +64,12 @@ async def forecast_disk(database: Database, settings: Settings) -> DiskForecast:
 def _limit(database_bytes: int, settings: Settings) -> int | None:
     limits = [] if settings.max_disk is None else [settings.max_disk]
     if settings.dsn is None:
-        limits.append(database_bytes + shutil.disk_usage(settings.data_dir / "postgres").free)
+        limits.append(database_bytes + free_bytes(settings.data_dir / "postgres"))
     return min(limits, default=None)
+
+
+def free_bytes(directory: Path) -> int:
+    """The free space of the disk of a directory, which need not exist yet."""
+    while not directory.exists():
+        directory = directory.parent
+    return shutil.disk_usage(directory).free

@@ -2,6 +2,8 @@
 
 import resource
 from contextlib import suppress
+from math import inf
+from pathlib import Path
 
 RESERVED_FILES = 128  # not for connections of clients: connections to PostgreSQL, the log, pipes, files that are read
 
@@ -11,6 +13,18 @@ def raise_file_limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):  # some systems have a lower limit of their own; the soft limit remains
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def count_open_files() -> int:
+    """The number of open files of this process."""
+    directory = Path("/proc/self/fd")
+    return sum(1 for _ in (directory if directory.is_dir() else Path("/dev/fd")).iterdir())  # macOS has the latter only
+
+
+def open_files_limit() -> float:
+    """The number of files that this process may open; infinite if there is no limit."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return inf if soft == resource.RLIM_INFINITY else soft
 
 
 def max_open_connections() -> int | None:

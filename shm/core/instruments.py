@@ -99,8 +99,17 @@ FULL_IN = Metric(
     "Time until the limit is reached, at the growth of the last week.",
     is_global=True,
 )
-PENDING_INSTALLS = Metric(
-    "shm_installs_pending", "gauge", "Installs that have proved their key and wait for approval.", is_global=True
+DISK_FREE = Metric(
+    "shm_disk_free_bytes", "gauge", "Free space of the disk that the data directory is on.", is_global=True
+)
+OPEN_FILES = Metric("shm_open_files", "gauge", "Open files of the process, connections included.")
+OPEN_FILES_LIMIT = Metric("shm_open_files_limit", "gauge", "Limit of open files of the process.")
+INSTALLS = Metric("shm_installs", "gauge", "Installs of all applications by status.", ("status",), is_global=True)
+BACKGROUND_AGE = Metric(
+    "shm_background_round_age_seconds",
+    "gauge",
+    "Time since the background jobs last completed a round, in whichever process.",
+    is_global=True,
 )
 SERIES_LAG = Metric(
     "shm_series_lag_seconds",
@@ -130,8 +139,12 @@ METRICS = (
     DISK_LIMIT,
     DATABASE_GROWTH,
     FULL_IN,
-    PENDING_INSTALLS,
+    DISK_FREE,
+    OPEN_FILES,
+    OPEN_FILES_LIMIT,
+    INSTALLS,
     SERIES_LAG,
+    BACKGROUND_AGE,
 )
 
 
@@ -215,8 +228,12 @@ class Instruments:
         self.disk_limit = Gauge(slot, DISK_LIMIT)
         self.database_growth = Gauge(slot, DATABASE_GROWTH)
         self.full_in = Gauge(slot, FULL_IN)
-        self.pending_installs = Gauge(slot, PENDING_INSTALLS)
+        self.disk_free = Gauge(slot, DISK_FREE)
+        self.open_files = Gauge(slot, OPEN_FILES)
+        self.open_files_limit = Gauge(slot, OPEN_FILES_LIMIT)
+        self.installs = Gauge(slot, INSTALLS)
         self.series_lag = Gauge(slot, SERIES_LAG)
+        self.background_age = Gauge(slot, BACKGROUND_AGE)
         self._requests = Counter(slot, REQUESTS)
         self._request_seconds = Histogram(slot, REQUEST_SECONDS)
 

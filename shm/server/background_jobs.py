@@ -62,6 +62,9 @@ def jobs(database: Database, registry: Registry, eraser: Eraser, feed: FeedHub, 
     async def delete_page(statement: str, **parameters: object) -> bool:
         return await database.execute(statement, limit=DELETE_PAGE, **parameters) == DELETE_PAGE
 
+    async def record_round() -> None:
+        await database.execute("health.record_round")
+
     rollup = Rollup(database)
     key_limits = KeyLimits(database, settings)
     bulk_changes = BulkChanges(database, registry, eraser, settings)
@@ -99,6 +102,7 @@ def jobs(database: Database, registry: Registry, eraser: Eraser, feed: FeedHub, 
             3_600.0,
             lambda: delete_page("distributions.delete_unused", kept=UNUSED_KEPT),
         ),
+        Job("record a completed round", 10.0, record_round),  # last: all jobs before it have had their turn
     ]
 
 

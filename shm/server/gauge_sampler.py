@@ -1,4 +1,4 @@
-"""Samples the gauges: connections, the queue, pools, the feed, the event loop, the database's size and the charts' lag.
+"""Samples the gauges: connections, queue, pools, feed, event loop, open files, disk, installs, ages of background work.
 
 Every worker samples itself several times a second, so that a scrape served by another worker includes its values.
 """
@@ -11,8 +11,11 @@ from datetime import timedelta
 from math import inf
 from statistics import median
 
-from shm.analytics.disk_forecast import DAY_S, DiskForecast, forecast_disk
+from shm.analytics import counts
+from shm.analytics.counts import InstanceCounts
+from shm.analytics.disk_forecast import DAY_S, DiskForecast, forecast_disk, free_bytes
 from shm.core.errors import DatabaseUnavailable
+from shm.core.file_limit import count_open_files, open_files_limit
 from shm.core.instruments import Instruments
 from shm.core.logs import RateLimitedLogger, describe_error
 from shm.core.settings import Settings
@@ -34,8 +37,8 @@ rate_limited = RateLimitedLogger(logger)
 
 @dataclass(frozen=True, slots=True)
 class _Measurement:
-    pending_installs: int
     series_lag_s: float
+    background_age_s: float
 
 
 class GaugeSampler:
@@ -61,6 +64,7 @@ class GaugeSampler:
         self._bodies = bodies
         self._settings = settings
         self._next_warning_at = 0.0
+        self._next_count_at = 0.0
 
     def sample(self) -> None:
         """Sets this worker's gauges to their current values."""
@@ -78,6 +82,10 @@ class GaugeSampler:
             instruments.connections.set(usage.used, name, "used")
             instruments.connections.set(usage.free, name, "free")
             instruments.waiting_statements.set(usage.waiting, name)
+        if time.monotonic() >= self._next_count_at:  # the list of ten thousand open files takes milliseconds
+            self._next_count_at = time.monotonic() + MEASURE_INTERVAL_S
+            instruments.open_files.set(count_open_files())
+            instruments.open_files_limit.set(open_files_limit())
 
     async def run(self) -> None:
         """Samples periodically until cancelled. The delay of a wake-up is the event loop's lag."""
@@ -89,18 +97,29 @@ class GaugeSampler:
             self._instruments.loop_lag.observe(max(0.0, loop.time() - due_at))
 
     async def measure(self) -> None:
-        """Measures the database's size and the charts' lag until cancelled. Only the first worker does so."""
+        """Measures what is not of one worker until cancelled: the database, the disk. Only the first worker does so."""
         while self._instruments.worker == 0:
             try:
+                self._instruments.disk_free.set(free_bytes(self._settings.data_dir))
                 (measurement,) = await self._database.fetch(_Measurement, "health.measure_database")
-                self._instruments.pending_installs.set(measurement.pending_installs)
                 self._instruments.series_lag.set(measurement.series_lag_s)
+                self._instruments.background_age.set(measurement.background_age_s)
+                self._show_counts(counts.sum_tallies(await counts.read_tallies(self._database)))
                 self._show_forecast(await forecast_disk(self._database, self._settings))
             except DatabaseUnavailable as error:
                 rate_limited.warning("could not measure the database", describe_error(error))
             except Exception:  # for example a missing privilege, which must not stop the intake
                 rate_limited.exception("could not measure the database")
             await asyncio.sleep(MEASURE_INTERVAL_S)
+
+    def _show_counts(self, instances: InstanceCounts) -> None:
+        """Sets the gauge of installs by status. Those that are silent for longer than the active window are lost."""
+        gauge = self._instruments.installs
+        gauge.set(instances.active, "active")
+        gauge.set(instances.total - instances.active - instances.pending - instances.revoked, "lost")
+        gauge.set(instances.pending, "pending")
+        gauge.set(instances.revoked, "revoked")
+        gauge.set(instances.unproven, "unproven")
 
     def _show_forecast(self, forecast: DiskForecast) -> None:
         """Sets the gauges of the database's size, and warns once a day while its disk will be full soon."""

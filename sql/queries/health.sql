@@ -63,18 +63,21 @@ LEFT JOIN (
 ) o ON TRUE;
 
 -- name: measure_database
--- The number of installs that wait for approval, and the age in seconds of the oldest snapshot that is not rolled up yet.
+-- The ages in seconds of the oldest snapshot that is not rolled up yet, and of the last round of the background jobs.
 SELECT
-    (
-        SELECT coalesce(sum(instances), 0) FROM tallies WHERE metric_type = 'status' AND key = 'pending'
-    )::bigint AS pending_installs,
     coalesce((
         SELECT extract(epoch FROM now() - s.received_at)
         FROM snapshots s
         WHERE s.cursor > (SELECT cursor FROM series_head) AND s.cursor <= (SELECT cursor FROM feed_head)
         ORDER BY s.cursor
         LIMIT 1
-    ), 0)::double precision AS series_lag_s;
+    ), 0)::double precision AS series_lag_s,
+    greatest(0, extract(epoch FROM now() - finished_at))::double precision AS background_age_s
+FROM background_rounds;
+
+-- name: record_round
+-- Stores that the background jobs have completed a round.
+UPDATE background_rounds SET finished_at = now();
 
 -- name: summarize
 -- The number of instances, and the time of the newest current snapshot.

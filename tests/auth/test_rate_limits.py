@@ -334,7 +334,7 @@ def test_beyond_the_limit_of_new_installs_approval_is_required(serve: Callable[.
     assert problem(third.snapshot({"n": 1})) == (403, "not_approved")
     stats = server.get("stats").json()
     assert (stats["activation"], stats["pending_instances"], stats["unproven_instances"]) == ("manual", 1, 1)
-    wait_for(lambda: sample_value(scrape(server), "shm_installs_pending") == 1, "the gauge")
+    wait_for(lambda: sample_value(scrape(server), "shm_installs", status="pending") == 1, "the gauge")
     assert third.activate().json()["status"] == "pending"
     approve = f"{server.url}/api/v1/admin/instances/{third.instance_id}/approve"
     assert plain_http.post(approve, headers=server.headers).status_code == 200

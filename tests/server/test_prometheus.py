@@ -2,12 +2,14 @@
 
 import asyncio
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 import shm
@@ -241,6 +243,44 @@ def test_metrics_include_the_lag_of_the_charts(serve: Callable[..., ServerProces
         wait_for(lambda: sample_value(scrape(server), "shm_series_lag_seconds") > 0, 2 * MEASURE_INTERVAL_S)
         background.run("roll up")
         wait_for(lambda: sample_value(scrape(server), "shm_series_lag_seconds") == 0, 2 * MEASURE_INTERVAL_S)
+
+
+def test_metrics_include_installs_by_status_files_and_disk(server: ServerProcess, database: str) -> None:
+    installs = [Install(server.url).enroll() for _ in range(4)]
+    Install(server.url).register()
+    revocation = f"{server.url}/api/v1/admin/instances/{installs[0].instance_id}/revoke"
+    plain_http.post(revocation, headers=server.headers).raise_for_status()
+    with admin_cursor(database) as cursor:  # a day longer than the active window
+        cursor.execute(
+            "UPDATE instances SET last_seen_at = now() - interval '31 days', refresh_at = now() WHERE instance_id = %s",
+            [installs[1].instance_id],
+        )
+    expected = {"active": 2, "lost": 1, "pending": 0, "revoked": 1, "unproven": 1}
+
+    def counted() -> dict[str, float]:
+        now = scrape(server)
+        return {status: sample_value(now, "shm_installs", status=status) for status in expected}
+
+    wait_for(lambda: counted() == expected)
+    now = scrape(server)
+    free = shutil.disk_usage(server.data_dir).free
+    assert free / 2 < sample_value(now, "shm_disk_free_bytes") < free * 2
+    files, limit = (sample_value(now, f"shm_open_files{suffix}", worker="0") for suffix in ("", "_limit"))
+    assert 5 < files < limit
+    assert limit == psutil.Process(server.pid).rlimit(psutil.RLIMIT_NOFILE)[0]
+
+
+def test_the_age_of_a_background_round_grows_while_none_ends(
+    serve: Callable[..., ServerProcess], database: str
+) -> None:
+    name = "shm_background_round_age_seconds"
+    with admin_cursor(database) as cursor:
+        cursor.execute("UPDATE background_rounds SET finished_at = now() - interval '1 hour'")
+    with run_background_jobs(database) as background:
+        server = serve()
+        wait_for(lambda: sample_value(scrape(server), name) > 3_500)
+        background.run("record a completed round")
+        wait_for(lambda: 0 < sample_value(scrape(server), name) < 3_500)
 
 
 def test_metrics_require_a_token(shared_server: ServerProcess) -> None:
