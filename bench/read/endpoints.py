@@ -68,6 +68,10 @@ ENDPOINTS = (
     Endpoint("breakdown by version", "applications/{app}/breakdown?by=version"),
     Endpoint("breakdown by os_arch", "applications/{app}/breakdown?by=os_arch", is_constant=False),
     Endpoint("instances by a metric", "instances?app={app}&sort=metrics.users_active&limit=50", is_constant=False),
+    Endpoint("instances of a version", "instances?app={app}&where=version%3D2.5&limit=50"),
+    Endpoint("pending instances", "instances?where=status%3Dpending&limit=50"),
+    Endpoint("instances above a value", "instances?where=metrics.users_active%3E1&limit=50"),
+    Endpoint("count above a value", "instances/count?where=metrics.users_active%3E1", is_constant=False),
     Endpoint("instances that match", "instances?q=stag&limit=50", is_constant=False),
 )
 

@@ -8,12 +8,14 @@ import msgspec
 
 from shm.analytics import applications, hidden_metrics
 from shm.analytics.applications import HiddenKeys
+from shm.analytics.conditions import MAX_CONDITIONS, hiding_apps_of, parse_condition
 from shm.analytics.scan_limiter import ScanLimiter
 from shm.analytics.sorting import DEFAULT_SORTING, Sorting, SortKey
 from shm.core import page_tokens
-from shm.core.json_types import Metrics, Timestamp
+from shm.core.json_types import UNDIVIDED, Metrics, Timestamp
 from shm.core.releases import version_rank
 from shm.core.settings import Settings
+from shm.db.conditions import NO_CONDITIONS, Conditions
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
 
@@ -123,11 +125,20 @@ class InstanceFilter(msgspec.Struct, frozen=True):
         | None
     ) = None
     environment: str | None = None
+    where: Annotated[
+        list[str],
+        msgspec.Meta(
+            max_length=MAX_CONDITIONS,
+            description="Conditions that all apply, such as `version>=1.4` or `metrics.mail.sent>100`.",
+            extra=UNDIVIDED,
+        ),
+    ] = []
 
     @property
     def has_index(self) -> bool:
         """Whether the filter selects all instances, or all of one application. An index covers these two cases."""
-        return self.q is None and self.status is None and self.version is None and self.environment is None
+        parts = (self.q, self.status, self.version, self.environment)
+        return not self.where and all(part is None for part in parts)
 
     async def to_parameters(self, reader: Reader) -> dict[str, str | None]:
         """The filter as parameters of the statements."""
@@ -138,6 +149,13 @@ class InstanceFilter(msgspec.Struct, frozen=True):
             "version_rank": None if self.version is None else version_rank(self.version),
             "environment": self.environment,
         }
+
+    def to_conditions(self, hidden_keys: HiddenKeys) -> Conditions:
+        """The conditions of `where`. Raises BadRequest."""
+        if not self.where:
+            return NO_CONDITIONS
+        hiding_apps = hiding_apps_of(hidden_keys)
+        return Conditions([parse_condition(text, hiding_apps) for text in self.where])
 
 
 class InstanceReader:
@@ -163,6 +181,7 @@ class InstanceReader:
         statement, last = _page_statement(sorting, after, hidden_keys)
         parameters = {
             **await instance_filter.to_parameters(self._database),
+            "conditions": instance_filter.to_conditions(hidden_keys),
             **last,
             "limit": limit,
             "offset": offset,
@@ -178,8 +197,11 @@ class InstanceReader:
     async def count(self, instance_filter: InstanceFilter) -> InstanceCount:
         """The number of instances that a filter selects."""
         parameters = await instance_filter.to_parameters(self._database)
+        conditions = instance_filter.to_conditions(await applications.select_hidden_keys(self._database))
         async with self._scans.slot():
-            counted = await self._database.fetch_one(InstanceCount, "lists.count_instances", **parameters)
+            counted = await self._database.fetch_one(
+                InstanceCount, "lists.count_instances", **parameters, conditions=conditions
+            )
         assert counted is not None  # noqa: S101 - the statement always returns a row
         return counted
 
@@ -189,10 +211,12 @@ class InstanceReader:
         The scan holds one page of about a mebibyte. No transaction is open between two pages.
         """
         filter_parameters = await instance_filter.to_parameters(self._database)
+        conditions = instance_filter.to_conditions(await applications.select_hidden_keys(self._database))
         last_id, limit = None, SCAN_PAGE_ROWS
         while True:
             parameters = {
                 **filter_parameters,
+                "conditions": conditions,
                 "flat": flat,
                 "after_id": last_id,
                 "limit": limit,

@@ -37,6 +37,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--status", choices=["pending", "active", "revoked"], help="Only instances with this status.")
     parser.add_argument("--version", metavar="…", help="Only instances with exactly this version.")
     parser.add_argument("--environment", metavar="…", help="Only instances in exactly this environment.")
+    parser.add_argument(
+        "--where",
+        metavar="…",
+        action="append",
+        default=[],
+        help="Only instances with this condition, such as version>=1.4. It may occur several times.",
+    )
     parser.add_argument("--format", choices=get_args(export.Format), default="csv", help="Default: csv.")
     parser.add_argument(
         "--bom", action="store_true", help="Begin a CSV file with a byte order mark, by which Excel detects UTF-8."

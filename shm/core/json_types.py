@@ -1,4 +1,4 @@
-"""Field types of responses that need more than their Python type in the OpenAPI document."""
+"""Field types of responses and queries that need more than their Python type in the OpenAPI document."""
 
 from datetime import datetime
 from typing import Annotated
@@ -9,3 +9,6 @@ Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]  # in UTC
 Metrics = Annotated[  # the JSON text as it was sent, passed on without parsing
     msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})
 ]
+
+# The `extra` of a list in a query whose members may contain commas, so that each is a parameter of its own.
+UNDIVIDED = {"is_undivided": True}

@@ -58,6 +58,12 @@ def expand_parts(text: str) -> str:
     return substitute_lock_ids(_insert_parts(text))
 
 
+@cache
+def fragment(name: str) -> str:
+    """A part with the parts that it uses."""
+    return expand_parts(_parts()[name])
+
+
 def _insert_parts(text: str) -> str:
     return PART_REFERENCE.sub(lambda match: _insert_parts(_parts()[match[1]]), text)
 

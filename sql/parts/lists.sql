@@ -55,6 +55,7 @@ WITH valued AS (
     FROM instances
     WHERE
 -- use: instance_filter
+            AND %(conditions)s::boolean
     OFFSET 0
 ),
 keyed AS (

@@ -15,9 +15,10 @@ LEFT JOIN (
         count(*) OVER () AS available,
         sum(octet_length(item.metrics::text)) OVER page_order - octet_length(item.metrics::text) AS bytes_before
     FROM (
-        SELECT * FROM instance_items
+        SELECT instance_id FROM instances
         WHERE
 -- use: instance_filter
+            AND %(conditions)s::boolean
             AND (
                 %(after_id)s::uuid IS NULL
                 OR (coalesce(last_seen_at, '-infinity'), instance_id) < (%(after_seen)s::timestamptz, %(after_id)s::uuid)
@@ -25,7 +26,8 @@ LEFT JOIN (
         ORDER BY coalesce(last_seen_at, '-infinity') DESC, instance_id DESC
         LIMIT %(limit)s::bigint + 1
         OFFSET %(offset)s::bigint
-    ) item
+    ) chosen
+    JOIN instance_items item USING (instance_id)
     WINDOW page_order AS (
         ORDER BY coalesce(item.last_seen_at, '-infinity') DESC, item.instance_id DESC ROWS UNBOUNDED PRECEDING
     )
@@ -85,6 +87,7 @@ FROM (
         FROM instances
         WHERE
 -- use: instance_filter
+            AND %(conditions)s::boolean
             AND (%(after_id)s::uuid IS NULL OR instance_id > %(after_id)s::uuid)
         ORDER BY instance_id
         LIMIT %(limit)s::bigint
@@ -101,7 +104,7 @@ SELECT count(*) AS instances
 FROM instances
 WHERE
 -- use: instance_filter
-;
+            AND %(conditions)s::boolean;
 
 -- name: select_metric_keys
 -- The metrics that most instances report, of one application or of all, by key; the number of all metrics; the feed

@@ -31,6 +31,7 @@ READER_ERROR_CODES = {
     "short_instance_id",
     "too_many_overrides",
     "bad_after",
+    "bad_condition",
     "name_taken",
     "too_many_changes",
     "servers_own_token",

@@ -19,6 +19,8 @@ TIMEOUT_S = 10
 STRICTER_THAN_SCHEMA = [
     "/v1/register",
     "/api/v1/admin/instances",
+    "/api/v1/admin/instances/count",
+    "/api/v1/admin/export",
     "/api/v1/admin/instances/{instance_id}/snapshots",
     "/api/v1/admin/tokens",
     "/api/v1/admin/audit",
