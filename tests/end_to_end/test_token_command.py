@@ -1,7 +1,6 @@
 """`shm token` on a database: while servers run, and before the first start."""
 
 import subprocess
-import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -128,23 +127,27 @@ def test_the_servers_own_token_is_rotated_with_its_file(server: ServerProcess, d
 
 
 @contextmanager
-def blocked_rotation(server: ServerProcess, database: str) -> Iterator["subprocess.Popen[str]"]:
-    """A rotation of the server's own token that waits for the database in its middle; it may continue afterwards."""
+def blocked_rotation(server: ServerProcess, database: str, table: str = "tokens") -> Iterator["subprocess.Popen[str]"]:
+    """A rotation of the server's own token that waits for a table; it may continue afterwards.
+
+    It writes to `audit` before the new secret is in a file, and to `tokens` after that.
+    """
     (own,) = server.get("tokens").json()
     arguments = ["token", "rotate", own["id"], "--data-dir", str(server.data_dir), "--dsn", database]
     with admin_cursor(database) as cursor:
-        cursor.execute("BEGIN; LOCK TABLE tokens IN SHARE MODE")
+        cursor.execute(f"BEGIN; LOCK TABLE {table} IN SHARE MODE")
         with subprocess.Popen([*SHM, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             try:
-                wait_for(lambda: is_blocked(database), "the statement that replaces the secret")
+                wait_for(lambda: is_blocked(database, table), "the statement that writes to the table")
                 yield process
             finally:
                 cursor.execute("ROLLBACK")
 
 
-def is_blocked(database: str) -> bool:
-    """Whether the statement that replaces the secret waits."""
-    return any("UPDATE tokens SET token_hash" in statement for statement in waiting_statements(database))
+def is_blocked(database: str, table: str) -> bool:
+    """Whether the statement that replaces the secret, or that records the rotation, waits."""
+    part = {"tokens": "UPDATE tokens SET token_hash", "audit": "INSERT INTO audit"}[table]
+    return any(part in statement for statement in waiting_statements(database))
 
 
 def test_a_rotation_that_is_killed_before_its_commit_changes_nothing(server: ServerProcess, database: str) -> None:
@@ -189,19 +192,20 @@ def test_a_rotation_that_is_killed_after_its_commit_is_completed(
     assert not (server.data_dir / "admin.token.next").exists()
 
 
-def test_a_start_during_a_rotation_does_not_make_the_old_secret_valid_again(
-    server: ServerProcess, database: str
-) -> None:
+@pytest.mark.parametrize("table", ["audit", "tokens"])
+def test_a_start_during_a_rotation_waits_for_it(server: ServerProcess, database: str, table: str) -> None:
+    """So it does not make the old secret valid again, whether the new one is in a file already or not."""
     old = server.admin_token
     second = ServerProcess(server.data_dir, {"SHM_DB_DSN": database})
     with ThreadPoolExecutor(1) as threads:
-        with blocked_rotation(server, database):
+        with blocked_rotation(server, database, table):
+            assert (server.data_dir / "admin.token.next").exists() == (table == "tokens")
             starting = threads.submit(second.start)
-            time.sleep(0.5)  # for the old secret to be read, if it were
+            wait_for(lambda: "waiting for another shm process" in second.log or starting.done(), "the second server")
             assert not starting.done()
         starting.result()
     try:
-        wait_for(lambda: server.admin_token != old, "the end of the rotation")
+        assert server.admin_token != old
         assert (status(server, old), status(server, server.admin_token)) == (401, 200)
         assert len(server.get("tokens").json()) == 1
     finally:

@@ -113,7 +113,11 @@ async def test_a_peer_without_pongs_is_disconnected(serve: Callable[..., ServerP
 async def test_stalled_subscribers_cost_little_memory_and_block_nobody(
     serve: Callable[..., ServerProcess],
 ) -> None:
-    server = serve(SHM_FEED_HEARTBEAT="10m")  # otherwise subscribers without pongs are disconnected
+    """All of them are sent the same bytes, so they are not charged for unread ones, and the budget closes none."""
+    server = serve(
+        SHM_FEED_HEARTBEAT="10m",  # otherwise subscribers without pongs are disconnected
+        SHM_MAX_UNREAD="1m",
+    )
     installs = [Install(server.url).enroll({"n": 0, "text": TEXT}) for _ in range(40)]
     async with subscribe(server, f"?since={feed_cursor(server)}") as active:
         await send_snapshots(installs, range(1, 3))
@@ -128,6 +132,7 @@ async def test_stalled_subscribers_cost_little_memory_and_block_nobody(
             assert psutil.Process(server.pid).memory_info().rss - before < STALLED * MAX_WRITE_BYTES + 30 * MIB
             assert active.cursors == sorted(active.cursors)
             await wait_for_subscribers(server, STALLED + 1)
+            assert sample_value(await asyncio.to_thread(scrape, server), "shm_response_bytes", worker="0") == 0
 
 
 @pytest.mark.parametrize(("rounds", "limit"), [(6, 5), pytest.param(10, 10, marks=pytest.mark.long)])
