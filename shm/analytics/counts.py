@@ -31,6 +31,17 @@ class InstanceCounts(msgspec.Struct):
     unproven: int = 0
     unreported: int = 0
 
+    def by_status(self) -> dict[str, int]:
+        """The instances by status, each in one. Lost ones have been silent for longer than the active window."""
+        lost = self.total - self.active - self.pending - self.revoked
+        return {
+            "active": self.active,
+            "lost": lost,
+            "pending": self.pending,
+            "revoked": self.revoked,
+            "unproven": self.unproven,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Tally:

@@ -17,6 +17,7 @@ from tornado.httpserver import HTTPServer
 from shm.analytics.applications import ApplicationStore
 from shm.analytics.charts import ChartReader
 from shm.analytics.events import EventLog
+from shm.analytics.fleet_figures import FleetFigureReader
 from shm.analytics.instances import InstanceReader
 from shm.analytics.kpis import KpiReader
 from shm.analytics.percentiles import DistributionReader
@@ -122,6 +123,7 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (rf"{ADMIN}/tokens/{TOKEN_ID}/rotate", tokens.RotateToken),
     (rf"{ADMIN}/feed", feed.Feed),
     (r"/metrics", prometheus.PrometheusMetrics),
+    (r"/metrics/fleet", prometheus.FleetMetrics),
 ]
 
 # The original's addresses, which it serves with a slash at the end too.
@@ -196,6 +198,7 @@ async def running_services(
         instances=InstanceReader(database, settings),
         kpis=kpis,
         public_figures=PublicFigureReader(database, kpis),
+        fleet_figures=FleetFigureReader(database, kpis),
         applications=ApplicationStore(database),
         bulk_changes=BulkChanges(database, registry, eraser, settings),
         audit=AuditLog(database),

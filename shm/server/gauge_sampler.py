@@ -12,7 +12,6 @@ from math import inf
 from statistics import median
 
 from shm.analytics import counts
-from shm.analytics.counts import InstanceCounts
 from shm.analytics.disk_forecast import DAY_S, DiskForecast, forecast_disk, free_bytes
 from shm.core.errors import DatabaseUnavailable
 from shm.core.file_limit import count_open_files, open_files_limit
@@ -104,22 +103,15 @@ class GaugeSampler:
                 (measurement,) = await self._database.fetch(_Measurement, "health.measure_database")
                 self._instruments.series_lag.set(measurement.series_lag_s)
                 self._instruments.background_age.set(measurement.background_age_s)
-                self._show_counts(counts.sum_tallies(await counts.read_tallies(self._database)))
+                totals = counts.sum_tallies(await counts.read_tallies(self._database))
+                for status, number in totals.by_status().items():
+                    self._instruments.installs.set(number, status)
                 self._show_forecast(await forecast_disk(self._database, self._settings))
             except DatabaseUnavailable as error:
                 rate_limited.warning("could not measure the database", describe_error(error))
             except Exception:  # for example a missing privilege, which must not stop the intake
                 rate_limited.exception("could not measure the database")
             await asyncio.sleep(MEASURE_INTERVAL_S)
-
-    def _show_counts(self, instances: InstanceCounts) -> None:
-        """Sets the gauge of installs by status. Those that are silent for longer than the active window are lost."""
-        gauge = self._instruments.installs
-        gauge.set(instances.active, "active")
-        gauge.set(instances.total - instances.active - instances.pending - instances.revoked, "lost")
-        gauge.set(instances.pending, "pending")
-        gauge.set(instances.revoked, "revoked")
-        gauge.set(instances.unproven, "unproven")
 
     def _show_forecast(self, forecast: DiskForecast) -> None:
         """Sets the gauges of the database's size, and warns once a day while its disk will be full soon."""

@@ -3,7 +3,7 @@
 Each scrape collects the values from the memory that the workers share, so any worker can serve it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -36,6 +36,26 @@ class MetricsExporter:
     def text(self) -> bytes:
         """The current values of all metrics as text."""
         return generate_latest(self._registry)
+
+
+def render_samples(samples: Mapping[Metric, Mapping[tuple[str, ...], float]]) -> bytes:
+    """Gauges as text, by the values of their labels."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_SamplesCollector(samples))
+    return generate_latest(registry)
+
+
+class _SamplesCollector(Collector):
+    def __init__(self, samples: Mapping[Metric, Mapping[tuple[str, ...], float]]) -> None:
+        self._samples = samples
+
+    def collect(self) -> Iterable[Family]:
+        """Called by the library for each scrape."""
+        for metric, values in self._samples.items():
+            family = GaugeMetricFamily(metric.name, metric.description, labels=metric.labels)
+            for labels, value in values.items():
+                family.add_metric(labels, value)
+            yield family
 
 
 class _WorkersCollector(Collector):

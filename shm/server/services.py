@@ -10,6 +10,7 @@ import tornado.websocket
 from shm.analytics.applications import ApplicationStore
 from shm.analytics.charts import ChartReader
 from shm.analytics.events import EventLog
+from shm.analytics.fleet_figures import FleetFigureReader
 from shm.analytics.instances import InstanceReader
 from shm.analytics.kpis import KpiReader
 from shm.analytics.public_figures import PublicFigureReader
@@ -54,6 +55,7 @@ class Services:
     instances: InstanceReader
     kpis: KpiReader
     public_figures: PublicFigureReader
+    fleet_figures: FleetFigureReader
     applications: ApplicationStore
     bulk_changes: BulkChanges
     audit: AuditLog

@@ -15,6 +15,7 @@ import pytest
 import shm
 from shm.core.instruments import METRICS
 from shm.db.advisory_locks import Lock
+from shm.server.fleet_metrics import FLEET_METRICS
 from shm.server.gauge_sampler import MEASURE_INTERVAL_S
 from tests.support import plain_http
 from tests.support.background_jobs import run_background_jobs
@@ -320,4 +321,5 @@ def test_every_metric_is_documented() -> None:
     table = OPERATING_GUIDE.read_text().partition("## Monitoring")[2].partition("\n## ")[0]
     documented = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
     suffix = {"counter": "_total", "histogram": "", "gauge": ""}
-    assert documented == {f"{metric.name}{suffix[metric.kind]}" for metric in METRICS} | {"shm_build_info"}
+    exported = {f"{metric.name}{suffix[metric.kind]}" for metric in (*METRICS, *FLEET_METRICS)}
+    assert documented == exported | {"shm_build_info"}
