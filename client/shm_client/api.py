@@ -5,7 +5,7 @@ only the query of a `next` link is used.
 """
 
 import ssl
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -134,17 +134,17 @@ class Api:
         """The first page of an application's instances, or of all instances (None)."""
         return await self.next_page(urlencode({"limit": limit, **({"app": slug} if slug else {})}))
 
-    async def count_instances(self, slug: str | None, filters: Mapping[str, str]) -> int:
-        """The exact number of instances of an application, or of all, that match the API's filters of a list."""
-        query = urlencode({**filters, **({"app": slug} if slug else {})})
+    async def count_instances(self, slug: str | None, conditions: Sequence[str]) -> int:
+        """The exact number of instances of an application, or of all, that match conditions, as in docs/api.md."""
+        query = _list_query(slug, conditions)
         counted: InstanceCount = self._decode(await self._get(f"{API_PATH}/instances/count?{query}"), InstanceCount)
         return counted.instances
 
-    async def matching(self, slug: str | None, filters: Mapping[str, str], limit: int) -> list[Instance]:
-        """Up to `limit` instances that match the API's filters of a list, the last seen ones first."""
+    async def matching(self, slug: str | None, conditions: Sequence[str], limit: int) -> list[Instance]:
+        """Up to `limit` instances that match conditions, the last seen ones first."""
         matches: list[Instance] = []
         page_size = min(limit, INSTANCES_PAGE_SIZE)
-        query: str | None = urlencode({"limit": page_size, **filters, **({"app": slug} if slug else {})})
+        query: str | None = _list_query(slug, conditions, limit=page_size)
         while query is not None and len(matches) < limit:
             page = await self.next_page(query)
             matches += page.instances
@@ -228,6 +228,11 @@ class Api:
         except (KeyError, ValueError, TypeError):
             return
         self._clock_offset_s = offset_s if abs(offset_s) > MIN_CLOCK_OFFSET_S else 0.0
+
+
+def _list_query(slug: str | None, conditions: Sequence[str], **parameters: object) -> str:
+    """The query of a list of an application's instances, or of all (None), that match conditions."""
+    return urlencode({**parameters, "where": conditions, **({"app": slug} if slug else {})}, doseq=True)
 
 
 def _split_into_batches(keys: Iterable[str]) -> Iterator[list[str]]:

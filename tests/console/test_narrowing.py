@@ -5,7 +5,10 @@ import secrets
 
 import httpx
 
+from shm_client import Client
 from shm_tui.model.filter import parse_filter
+from shm_tui.model.row import Row
+from shm_tui.model.state import Clock
 from tests.support.console import DrivenConsole, open_console
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
@@ -46,6 +49,8 @@ async def test_the_filter_finds_instances_beyond_the_newest(server: ServerProces
             await wait_for_matches(console, install)
             await console.wait_for_text("1 of 17")
         await console.pilot.press("ctrl+u", *"sent>0")
+        await console.wait_for_text("14 of 17")
+        await console.pilot.press("ctrl+u", *"linux")
         await console.wait_for_text("of the newest 5")
 
 
@@ -70,17 +75,75 @@ async def test_the_server_counts_what_a_filter_selects(shared_server: ServerProc
 
 def test_a_filter_is_whole_if_the_server_evaluates_every_term() -> None:
     ranks = {"1.0": "x"}
-    for text, parameters, is_whole in (
-        ("status:pending", {"status": "pending"}, True),
-        ("state=rev", {"status": "revoked"}, True),
-        ("status:pending version=1.0", {"status": "pending", "version": "1.0"}, True),
-        ("status:pending ledger", {"status": "pending"}, False),
-        ("status:pending status:revoked", {"status": "pending"}, False),
-        ("status:silent", {}, False),
-        ("-status:pending", {}, False),
-        ("status!=pending", {}, False),
-        ('"status"=pending', {}, False),
-        ("version:1.0", {}, False),
+    for text, conditions, is_whole in (
+        ("status:pending", ["state=pending"], True),
+        ("state=rev -status:active", ["state=revoked", "-state=active"], True),
+        ("status:pending version=1.0", ["state=pending", "version=1.0"], True),
+        ("status:pending ledger", ["state=pending"], False),
+        ('"status"=pending', ["metrics.status=pending"], True),
+        ('version:1.0 "a=b">3', ["version:1.0", 'metrics."a=b">3'], True),
+        ("sent>=1.5k seen<2h", ["metrics.sent>=1500.0", "seen<2h"], True),
+        ("seen>0s", [], False),
+        ("sent:12 sent=1k plan:pro", ["metrics.plan:pro"], False),
+        (" ".join(f"sent>{number}" for number in range(21)), [f"metrics.sent>{number}" for number in range(20)], False),
     ):
         server_filter = parse_filter(text, (), ranks).server_filter
-        assert (dict(server_filter.parameters), server_filter.is_whole) == (parameters, is_whole), text
+        assert (list(server_filter.conditions), server_filter.is_whole) == (conditions, is_whole), text
+
+
+FILTERS = [
+    *("status:active", "state=counted", "-state:s", "status!=revoked", "status:pending", "status:unc"),
+    *("env:PROD", "env=ci", "-env!=CI", 'app:"é b"', "app=café", "os:linux -mode:docker", "id:a"),
+    *("version:1", "version:v1.4", "version>=1.4", "version<1.10", "version!=2.0-rc1", "version=V1.4.0"),
+    *("seen<1h", "seen>=2d", "first<30d", "-first>1h"),
+    *(
+        "v>0",
+        "v>=1.5",
+        "-v<1k",
+        "v=5",
+        "v!=5",
+        "v=yes",
+        "v=true",
+        "v!=no",
+        "v=PRO",
+        "v:pro",
+        "v!=pro",
+        '-v:"o p"',
+        "v:ye",
+    ),
+    *('"mail.sent">1', "mail_sent<=2", '"a=b"=x', '-"a=b"!=x', "nobody=x", "-nobody>1", "v:xxx"),
+]
+VALUES = [0, 5, -3, 1.5, 2500, True, False, "Pro", "no pro", "5", "x" * 70, None, [1, 2], {"deep": 1}]
+VERSIONS = ["1.4", "v1.4.0", "1.10", "2.0-rc1", "main"]
+
+
+async def test_the_server_and_the_console_select_the_same(shared_server: ServerProcess) -> None:
+    app = f"Café {secrets.token_hex(4)}"
+    for number, value in enumerate(VALUES):
+        install = Install(
+            shared_server.url,
+            app_name=app,
+            app_version=VERSIONS[number % len(VERSIONS)],
+            environment=("production", "CI")[number % 2],
+            deployment_mode=("docker", "")[number % 3 > 0],
+        )
+        install.enroll({"v": value, "mail": {"sent": number % 4}, "a=b": "x" if number % 2 else "y"})
+        if number % 5 == 4:
+            set_status(shared_server, install, "revoke")
+    Install(shared_server.url, app_name=app).register()
+    async with Client(shared_server.url, shared_server.admin_token) as client:
+        page = await client.instances(app, 100)
+        rows = [Row(instance) for instance in page.instances]
+        assert len(rows) == len(VALUES) + 1
+        versions = ("1.4", "1.10", "2.0-rc1", "V1.4.0")
+        ranks = {version: await client.version_rank(version) for version in versions}
+        keys = {key for row in rows for key in row.metrics}
+        clock = Clock(client.server_time(), 30 * 86400)
+        for text in FILTERS:
+            parsed = parse_filter(text, keys, ranks)
+            assert parsed.server_filter.is_whole, text
+            expected = {row.instance.instance_id for row in rows if parsed.matches(row, clock)}
+            conditions = parsed.server_filter.conditions
+            matches = await client.matching(app, conditions, 100)
+            assert {instance.instance_id for instance in matches} == expected, text
+            assert await client.count_instances(app, conditions) == len(expected), text

@@ -19,11 +19,20 @@ from typing import Any
 
 from shm_client.model import Value
 from shm_tui.model.row import Row, format_value
-from shm_tui.model.server_filter import NO_SERVER_FILTER, ServerFilter, combine, status_parameter
+from shm_tui.model.server_filter import (
+    NO_SERVER_FILTER,
+    ServerFilter,
+    age_condition,
+    combine,
+    field_condition,
+    fold,
+    metric_condition,
+)
 from shm_tui.model.state import STATES_BY_LABEL, Clock, State, state_of
 from shm_tui.text.formatting import DAY, HOUR, MINUTE
 
 Predicate = Callable[[Row, Clock], bool]
+Term = tuple[Predicate, str | None]  # with the server's condition, if it has one
 
 TEXT_FIELDS = {
     "id": "instance_id",
@@ -53,6 +62,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
     "!=": operator.ne,
 }
+BOOLEANS = {"true": "yes", "false": "no"}  # as JSON writes them, and as the table does
 NO_RANKS: Mapping[str, str] = {}
 NO_LABELS: Mapping[str, str] = {}
 _MARKS = re.compile(r"[\W_]+")
@@ -111,7 +121,7 @@ def parse_filter(
     keys_by_folded = _keys_by_name(list(keys), labels)
     predicates: list[Predicate] = []
     unknown_keys: list[str] = []
-    server_terms: list[dict[str, str]] = []
+    conditions: list[str | None] = []
     is_time_dependent = False
     if len(text) > MAX_FILTER_CHARS:
         raise FilterError(f"a filter has at most {MAX_FILTER_CHARS:,} characters")
@@ -123,16 +133,16 @@ def parse_filter(
             continue
         if not name and not value:
             raise FilterError("expected a term after “-”")
-        predicate = (
-            _word_predicate(_unquote(value))
+        predicate, condition = (
+            (_word_predicate(_unquote(value)), None)
             if not name
-            else _field_predicate(name, comparison, _unquote(value), keys_by_folded, unknown_keys, ranks)
+            else _field_term(name, comparison, _unquote(value), keys_by_folded, unknown_keys, ranks)
         )
         is_time_dependent = is_time_dependent or _is_time_dependent(name, _unquote(value).casefold())
-        server_terms.append({} if minus or not name else _server_parameter(name, comparison, _unquote(value)))
+        conditions.append(condition and minus + condition)
         predicates.append(_negate(predicate) if minus else predicate)
     warning = f"no instance has sent “{unknown_keys[0]}”" if unknown_keys else ""
-    return Filter(text.strip(), tuple(predicates), warning, is_time_dependent, combine(server_terms))
+    return Filter(text.strip(), tuple(predicates), warning, is_time_dependent, combine(conditions))
 
 
 def _keys_by_name(keys: list[str], labels: Mapping[str, str]) -> dict[str, str]:
@@ -186,39 +196,33 @@ def _search_text(row: Row) -> str:
     return "\n".join(texts).casefold()
 
 
-def _field_predicate(
+def _field_term(
     name: str,
     comparison: str,
     value: str,
     keys_by_folded: dict[str, str],
     unknown_keys: list[str],
     ranks: Mapping[str, str],
-) -> Predicate:
+) -> Term:
     plain = _unquote(name)
     field = "" if name.startswith('"') else plain.casefold()
     if not value and comparison != ":":
         raise FilterError(f"expected a value after {plain}{comparison}")
     if field in STATUS_FIELDS:
-        return _status_predicate(field, comparison, value.casefold())
+        return _status_term(field, comparison, value.casefold())
     if field in TIME_FIELDS:
-        return _time_predicate(field, comparison, value)
+        return _time_term(field, comparison, value)
     if field == "version":
-        return _version_predicate(comparison, value, ranks)
+        return _version_predicate(comparison, value, ranks), field_condition(field, comparison, value)
     if field in TEXT_FIELDS:
-        return _text_predicate(field, comparison, value.casefold())
+        return _text_predicate(field, comparison, fold(value)), field_condition(field, comparison, value)
     key = keys_by_folded.get(plain.casefold()) or keys_by_folded.get(_simplify(plain))
     if key is None:
         unknown_keys.append(plain)
         key = plain
-    return _metric_predicate(key, comparison, value)
-
-
-def _server_parameter(name: str, comparison: str, value: str) -> dict[str, str]:
-    """The parameter of the server's lists that is equal to a term; none if there is no such parameter."""
-    field = name.casefold()
-    if field in STATUS_FIELDS and comparison in {":", "="}:
-        return status_parameter(_states(value.casefold()))
-    return {"version": value} if field == "version" and comparison == "=" else {}
+    number = _parse_number(value)
+    predicate = _metric_predicate(key, comparison, value, number)
+    return predicate, metric_condition(key, comparison, value, number)
 
 
 def _states(word: str) -> frozenset[State]:
@@ -228,15 +232,17 @@ def _states(word: str) -> frozenset[State]:
     return frozenset[State]().union(*(group for name, group in STATUSES.items() if name.startswith(word)))
 
 
-def _status_predicate(field: str, comparison: str, word: str) -> Predicate:
+def _status_term(field: str, comparison: str, word: str) -> Term:
     states = _states(word)
     if comparison not in {":", "=", "!="} or not states:
         raise FilterError(f"{field}: is one of {' '.join(sorted(STATUSES))}")
     is_included = comparison != "!="
-    return lambda row, clock: (state_of(row.instance, clock) in states) is is_included
+    name = next((name for name, group in STATUSES.items() if group == states), None)
+    condition = None if name is None else f"state{'=' if is_included else '!='}{name}"
+    return lambda row, clock: (state_of(row.instance, clock) in states) is is_included, condition
 
 
-def _time_predicate(field: str, comparison: str, value: str) -> Predicate:
+def _time_term(field: str, comparison: str, value: str) -> Term:
     match = re.fullmatch(r"(\d+)([smhd])", value)
     if comparison not in {">", ">=", "<", "<="} or not match:
         raise FilterError(f"{field} is compared with a time: {field}<1h, {field}>30d")
@@ -246,7 +252,7 @@ def _time_predicate(field: str, comparison: str, value: str) -> Predicate:
         time = getattr(row.instance, attribute)
         return time is not None and test((clock.now - time).total_seconds(), limit_s)
 
-    return predicate
+    return predicate, age_condition(field, comparison, int(match[1]), match[2])
 
 
 def _version_predicate(comparison: str, value: str, ranks: Mapping[str, str]) -> Predicate:
@@ -263,18 +269,18 @@ def _version_predicate(comparison: str, value: str, ranks: Mapping[str, str]) ->
 def _text_predicate(field: str, comparison: str, value: str) -> Predicate:
     attribute = TEXT_FIELDS[field]
     if comparison == ":":
-        return lambda row, _: value in getattr(row.instance, attribute).casefold()
+        return lambda row, _: value in fold(getattr(row.instance, attribute))
     if comparison not in {"=", "!="}:
         raise FilterError(f"{field} is a text: {field}:{value} or {field}={value}")
     is_equal = comparison == "="
-    return lambda row, _: (getattr(row.instance, attribute).casefold() == value) is is_equal
+    return lambda row, _: (fold(getattr(row.instance, attribute)) == value) is is_equal
 
 
-def _metric_predicate(key: str, comparison: str, value: str) -> Predicate:
+def _metric_predicate(key: str, comparison: str, value: str, number: Decimal | None) -> Predicate:
+    text = fold(value)
     if comparison == ":":
-        text = value.casefold()
-        return lambda row, _: key in row.metrics and text in format_value(row.metrics[key]).casefold()
-    number, text, test = _parse_number(value), value.casefold(), _OPERATORS[comparison]
+        return lambda row, _: key in row.metrics and text in fold(format_value(row.metrics[key]))
+    test = _OPERATORS[comparison]
     compares_texts = comparison in {"=", "!="}
     if number is None and not compares_texts:
         raise FilterError(f"{key}{comparison} is compared with a number, not “{value}”")
@@ -283,7 +289,8 @@ def _metric_predicate(key: str, comparison: str, value: str) -> Predicate:
         metric: Value = row.metrics.get(key)
         if isinstance(metric, int | Decimal) and not isinstance(metric, bool) and number is not None:
             return test(metric, number)
-        return compares_texts and metric is not None and test(format_value(metric).casefold(), text)
+        written = BOOLEANS.get(text, text) if isinstance(metric, bool) else text
+        return compares_texts and metric is not None and test(fold(format_value(metric)), written)
 
     return predicate
 

@@ -6,12 +6,14 @@ The answer is requested again at most every two seconds while instances change.
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from time import monotonic
 
 from shm_client import Client, ClientError, Instance
 from shm_tui.model.row_store import RowStore
 from shm_tui.model.server_filter import NO_SERVER_FILTER, ServerFilter
 
 MIN_INTERVAL_S = 2.0  # between two requests with the same filter
+REST_FACTOR = 9  # of a request's duration: a console uses at most a tenth of the server's time
 MAX_INTERVAL_S = 30.0  # between two requests while nothing changes
 
 
@@ -55,23 +57,24 @@ class Narrowing:
         while True:
             self._filter_changed.clear()
             self._outdated.clear()
+            started_at = monotonic()
             with suppress(ClientError):  # the feed shows it, and the next request follows
                 await self._refresh(self.filter)
             with suppress(TimeoutError):
                 async with asyncio.timeout(MAX_INTERVAL_S):
                     await self._outdated.wait()
             with suppress(TimeoutError):
-                async with asyncio.timeout(MIN_INTERVAL_S):
+                async with asyncio.timeout(max(MIN_INTERVAL_S, REST_FACTOR * (monotonic() - started_at))):
                     await self._filter_changed.wait()
 
     async def _refresh(self, requested: ServerFilter) -> None:
-        parameters = requested.parameters
+        conditions = requested.conditions
         matches: list[Instance] = []
         count = None
-        if parameters and self._is_partial():
+        if conditions and self._is_partial():
             matches, count = await asyncio.gather(
-                self._client.matching(self._slug, parameters, self._store.limit),
-                self._client.count_instances(self._slug, parameters),
+                self._client.matching(self._slug, conditions, self._store.limit),
+                self._client.count_instances(self._slug, conditions),
             )
         if requested != self.filter or (count is None and not self._store.kept):
             return
