@@ -8,7 +8,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-long bench bench-intake bench-read bench-feed bench-stall check format lock screenshot clean
+.PHONY: help setup demo serve test test-long bench bench-intake bench-read bench-feed bench-stall check format lock screenshot dashboard clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -71,6 +71,9 @@ lock: .venv/.ready  ## resolve the dependencies again into requirements.lock
 
 screenshot: .venv/.ready  ## update docs/console.svg from the demo fleet
 	@$(BIN)/shm demo --data-dir .demo --screenshot docs/console.svg
+
+dashboard: .venv/.ready  ## write deploy/grafana-dashboard.json from the list in deploy/dashboard.py
+	@$(BIN)/python deploy/dashboard.py > deploy/grafana-dashboard.json
 
 clean:  ## remove build results and caches, but not .demo with the demo's data
 	rm -rf .venv dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import json
 import re
 import shutil
 import ssl
@@ -18,8 +19,10 @@ from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
 import shm.cli.backup
+from deploy import dashboard
 from shm.core.instruments import METRICS
 from shm.core.settings import Settings
+from shm.server.fleet_metrics import FLEET_METRICS
 from tests.support.clusters import wait_for
 from tests.support.databases import fresh_database
 from tests.support.installs import Install
@@ -177,7 +180,8 @@ async def test_installs_readers_and_feeds_pass_a_proxy(upstream: ServerProcess, 
 
 
 def test_a_proxy_refuses_what_the_server_does_not_serve(proxy: Proxy) -> None:
-    for path in ("/", "/metrics", "/elsewhere"):
+    assert proxy.get("/badge/nothing/instances").headers["Content-Type"].startswith("image/svg")
+    for path in ("/", "/metrics", "/metrics/fleet", "/elsewhere"):
         assert proxy.get(path).status_code == 404, path
     assert proxy.post("/v1/snapshot", b"x" * (Settings().max_backlog_body * 2), {}).status_code == 413
 
@@ -230,12 +234,22 @@ def test_the_timer_backs_up_the_database_of_the_service() -> None:
     assert (arguments.directory, arguments.keep) == (Path("/var/lib/shm-backup"), 7)
 
 
+def exported_names() -> set[str]:
+    """The names of all samples of `GET /metrics` and `GET /metrics/fleet`."""
+    suffixes = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
+    metrics = (*METRICS, *FLEET_METRICS)
+    return {"shm_build_info"} | {f"{metric.name}{suffix}" for metric in metrics for suffix in suffixes[metric.kind]}
+
+
+def check_promql(expressions: list[str], folder: Path) -> None:
+    """Fails if Prometheus does not accept an expression."""
+    rules = [{"record": "checked", "expr": text.replace(dashboard.RATE, "5m")} for text in expressions]
+    (folder / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "checked", "rules": rules}]}))
+    subprocess.run(["promtool", "check", "rules", "--lint=none", str(folder / "rules.yml")], check=True)
+
+
 def test_alerts_refer_to_existing_metrics() -> None:
-    known = {"shm_build_info"} | {
-        f"{metric.name}{suffix}"
-        for metric in METRICS
-        for suffix in {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}[metric.kind]
-    }
+    known = exported_names()
     rules = [rule for group in ALERTS["groups"] for rule in group["rules"]]
     assert len({rule["alert"] for rule in rules}) == len(rules) > 5
     for rule in rules:
@@ -249,3 +263,35 @@ def test_alerts_refer_to_existing_metrics() -> None:
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
 def test_prometheus_accepts_the_alerts() -> None:
     subprocess.run(["promtool", "check", "rules", str(DEPLOY / "prometheus-alerts.yml")], check=True)
+
+
+def test_the_dashboard_is_that_of_its_list_and_shows_every_metric() -> None:
+    assert json.loads((DEPLOY / "grafana-dashboard.json").read_text()) == dashboard.dashboard(), "run `make dashboard`"
+    queries = " ".join(query for panel in dashboard_panels() for query in panel.queries.values())
+    shown = set(re.findall(r"\bshm_\w+", queries))
+    assert shown <= exported_names()
+    for metric in (*METRICS, *FLEET_METRICS):
+        assert re.search(rf"\b{metric.name}(_total|_bucket|_sum)?\b", queries), f"no panel shows {metric.name}"
+
+
+def test_panels_group_by_labels_that_the_metrics_have() -> None:
+    labels = {metric.name: {*metric.labels, "worker"} for metric in (*METRICS, *FLEET_METRICS)}
+    for panel in dashboard_panels():
+        for legend, query in panel.queries.items():
+            names = {name for name in labels if re.search(rf"\b{name}(_total|_bucket|_sum)?\b", query)}
+            used = {each.strip() for group in re.findall(r"by \(([^)]*)\)", query) for each in group.split(",")} - {
+                "le"
+            }
+            assert all(used <= labels[name] for name in names), panel.title
+            if names:
+                assert set(re.findall(r"{{(\w+)}}", legend)) <= used, panel.title
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
+def test_prometheus_accepts_the_queries_of_the_dashboard(tmp_path: Path) -> None:
+    check_promql([query for panel in dashboard_panels() for query in panel.queries.values()], tmp_path)
+
+
+def dashboard_panels() -> list[dashboard.Panel]:
+    """All panels."""
+    return [panel for section in dashboard.SECTIONS.values() for panel in section]

@@ -1,0 +1,99 @@
+"""deploy/kubernetes.yml: valid by the schema of the API, and in agreement with the image and the server."""
+
+import argparse
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+import shm.cli.backup
+from shm.core.settings import Settings, setting_specs
+from shm.server.app import ROUTES
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "deploy" / "kubernetes.yml").read_text()
+MANIFESTS: list[dict[str, Any]] = list(yaml.safe_load_all(TEXT))
+OLDEST, NEWEST = "1.29", "1.36"
+
+
+def manifest(kind: str) -> dict[str, Any]:
+    """The manifest of a kind."""
+    (found,) = [each for each in MANIFESTS if each["kind"] == kind]
+    return found
+
+
+def pods() -> Iterator[dict[str, Any]]:
+    """The specifications of all pods."""
+    yield manifest("Deployment")["spec"]["template"]["spec"]
+    yield manifest("CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+
+
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+def test_the_manifests_are_valid(version: str) -> None:
+    for each in MANIFESTS:
+        kubernetes_validate.validate(each, version, strict=True)
+
+
+def test_the_server_accepts_its_settings(tmp_path: Path) -> None:
+    environment = dict(manifest("ConfigMap")["data"])
+    secrets = re.findall(r"--from-file=([\w-]+)", TEXT)
+    for name, path in environment.items():
+        if name.endswith("_FILE"):
+            assert Path(path).parent == Path("/run/secrets/shm")
+            assert Path(path).name in secrets
+            (tmp_path / Path(path).name).write_text("host=x password=0123456789012345678901234567890123456789")
+            environment[name] = str(tmp_path / Path(path).name)
+    assert Settings.load(environment).dsn is not None
+    file_variables = {name for spec in setting_specs().values() for name in spec.file_variables}
+    assert {"SHM_DB_DSN_FILE", "SHM_ADMIN_TOKEN_FILE"} <= file_variables & environment.keys()
+
+
+def test_the_probes_ask_for_existing_paths() -> None:
+    (container,) = next(pods())["containers"]
+    paths = {container[probe]["httpGet"]["path"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")}
+    assert paths <= {pattern for pattern, _ in ROUTES}
+    assert container["livenessProbe"]["httpGet"]["path"] == "/api/v1/healthcheck"  # true while the database is away
+
+
+def test_a_pod_ends_after_its_requests() -> None:
+    pod = next(pods())
+    (container,) = pod["containers"]
+    program, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert program == "sleep"
+    assert pod["terminationGracePeriodSeconds"] > int(seconds) + Settings().drain_timeout.total_seconds()
+
+
+def test_pods_have_no_privileges() -> None:
+    (user,) = re.findall(r"^USER ([0-9]+):", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    for pod in pods():
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] == int(user)
+        assert pod["automountServiceAccountToken"] is False
+        for container in pod["containers"]:
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+            assert "memory" in container["resources"]["limits"]
+
+
+def test_selectors_match_the_servers_only() -> None:
+    labels = manifest("Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert manifest("Service")["spec"]["selector"] == labels
+    assert manifest("PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == labels
+    assert manifest("CronJob")["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"] != labels
+
+
+def test_the_backup_is_a_command_of_shm() -> None:
+    _, pod = pods()
+    (container,) = pod["containers"]
+    parser = argparse.ArgumentParser()
+    shm.cli.backup.configure(parser)
+    arguments = parser.parse_args(container["args"][1:])
+    assert container["args"][0] == "backup"
+    (mount,) = [each["mountPath"] for each in container["volumeMounts"] if each["name"] == "backups"]
+    assert arguments.directory.is_relative_to(mount)
+    assert arguments.keep == 7
