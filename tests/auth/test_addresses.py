@@ -9,7 +9,7 @@ from shm.core.settings import Settings
 from tests.support import plain_http
 from tests.support.installs import Install
 from tests.support.responses import problem
-from tests.support.server_process import ServerProcess
+from tests.support.server_process import RATE_LIMITS, ServerProcess
 
 
 def test_an_address_is_stored_only_as_a_keyed_hash() -> None:
@@ -45,7 +45,7 @@ def test_an_ipv6_network_of_64_bits_counts_as_one_address(address: str, other: s
 def test_all_addresses_of_an_ipv6_network_share_each_budget(serve: Callable[..., ServerProcess]) -> None:
     """Those of registrations, of new installs and of wrong tokens, whatever way the proxy writes the address."""
     server = serve(
-        SHM_RATELIMIT_ENABLED="true",
+        **RATE_LIMITS,
         SHM_TRUSTED_PROXIES="127.0.0.1",
         SHM_MAX_NEW_INSTALLS_PER_ADDRESS="2",
         SHM_RATELIMIT_REGISTER_REQUESTS="1",

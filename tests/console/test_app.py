@@ -233,11 +233,11 @@ async def test_keys_switch_between_applications(server: ServerProcess) -> None:
     report_fleet(server, 2)
     Install(server.url, app_name="Kiosk").enroll({"plays": 1})
     async with open_console(server, size=(80, 24)) as console:
-        await console.wait_for_text("Ledger", "SENT")
+        await console.wait_for_text("SHM  Ledger", "SENT")  # and not yet the list of all, which has both too
         await console.pilot.press("right_square_bracket")
-        await console.wait_for_text("Kiosk", "PLAYS")
+        await console.wait_for_text("SHM  Kiosk", "PLAYS")
         await console.pilot.press("right_square_bracket")
-        await console.wait_for_text("All", "THIS WEEK")
+        await console.wait_for_text("SHM  All", "THIS WEEK")
         await console.wait_until(lambda: len(console.rows()) == 3)
 
 

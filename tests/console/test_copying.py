@@ -42,7 +42,7 @@ def test_tmux_and_screen_pass_the_sequence_through(length: int) -> None:
 def test_y_copies_the_id_and_in_the_details_the_json(server: ServerProcess) -> None:
     install = Install(server.url).enroll({"sent": 111, "hostile": "\x1b]52;c;aGk=\x07"})
     with open_console(server, (80, 24), TMUX="", STY="") as terminal:
-        terminal.wait_for_texts("111", "● live")
+        terminal.wait_for_texts("SHM  Ledger", "111", "● live")
         terminal.type_keys("y")
         terminal.wait_for_texts("Copied the ID")
         terminal.type_keys("\r")

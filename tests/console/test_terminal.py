@@ -66,7 +66,7 @@ def test_a_terminated_demo_restores_the_terminal(postgres_dir: Path, signal_numb
         SHM_TOKEN="of-another-server",
     )
     try:
-        terminal.wait_for_texts("● live", "Ledger")
+        terminal.wait_for_texts("SHM  Ledger", "● live")
         terminal.process.send_signal(signal_number)
         assert terminal.wait_for_exit() == 128 + signal_number
         assert terminal.output.rindex(LEAVE_ALTERNATE_SCREEN) > terminal.output.rindex(b"\x1b[?1049h")
@@ -123,7 +123,7 @@ def test_the_console_survives_a_killed_server_and_catches_up(server: ServerProce
 def test_no_color_disables_colours(server: ServerProcess) -> None:
     Install(server.url).enroll({"sent": 111})
     with open_console(server, (80, 24), NO_COLOR="1") as terminal:
-        terminal.wait_for_texts("111", "● live")
+        terminal.wait_for_texts("SHM  Ledger", "111", "● live")
         assert b"38;2;" not in terminal.output
         assert b"48;2;" not in terminal.output
 
@@ -145,7 +145,7 @@ def test_the_screen_is_on_the_terminal_while_errors_go_to_a_file(
         environment | {"TERM": "xterm-256color", "ERRORS": str(errors), "SHM_TOKEN": server.admin_token},
     )
     try:
-        terminal.wait_for_texts("Ledger", "● live")
+        terminal.wait_for_texts("SHM  Ledger", "● live")
         terminal.type_keys("q")
         assert terminal.wait_for_exit() == 0
         assert terminal.output.rindex(LEAVE_ALTERNATE_SCREEN) > terminal.output.rindex(b"\x1b[?1049h")
@@ -162,7 +162,7 @@ def test_a_killed_demo_leaves_no_process_and_restores_the_terminal(postgres_dir:
         return [line for line in lines if str(postgres_dir) in line]
 
     try:
-        terminal.wait_for_texts("● live", "Ledger")
+        terminal.wait_for_texts("SHM  Ledger", "● live")
         terminal.process.kill()
         terminal.wait_until(lambda: not left())
         terminal.wait_until(lambda: LEAVE_ALTERNATE_SCREEN in terminal.output)
@@ -174,7 +174,7 @@ def test_a_killed_demo_leaves_no_process_and_restores_the_terminal(postgres_dir:
 def test_a_hung_server_is_not_shown_as_live(server: ServerProcess) -> None:
     Install(server.url).enroll({"sent": 111})
     with open_console(server, (80, 24)) as terminal:
-        terminal.wait_for_texts("111", "● live")
+        terminal.wait_for_texts("SHM  Ledger", "111", "● live")
         processes = psutil.Process(server.pid).children(recursive=True)
         for process in (psutil.Process(server.pid), *processes):
             process.suspend()

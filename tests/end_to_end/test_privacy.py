@@ -50,6 +50,7 @@ STRICT = {
     "SHM_ACTIVATION": "manual",
     "SHM_RATELIMIT_ENABLED": "true",
     "SHM_RATELIMIT_REGISTER_BURST": "10",
+    "SHM_RATELIMIT_REGISTER_PERIOD": "1d",  # it does not refill, however slow the machine is
     "SHM_TRUSTED_PROXIES": "127.0.0.77/32",
 }
 ASYNCIO_DEBUG = {"PYTHONASYNCIODEBUG": "1", "PYTHONWARNINGS": "always"}

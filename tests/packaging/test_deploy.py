@@ -171,6 +171,7 @@ async def test_installs_readers_and_feeds_pass_a_proxy(upstream: ServerProcess, 
     while install.instance_id not in feed.instances:
         await feed.message()
     socket.close()
+    await feed.closed()
     page = await asyncio.to_thread(proxy.get, f"{prefix}/api/v1/admin/instances?limit=1", **upstream.headers)
     assert page.status_code == 200
     if next_page := page.links.get("next"):

@@ -1,6 +1,5 @@
 """A body is read only after route, role and length are known, and all bodies share one budget of memory."""
 
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -41,6 +40,16 @@ def head(server: ServerProcess, method: str, path: str, token: bool, others: str
     if token:
         lines += f"Authorization: {server.headers['Authorization']}\r\n"
     return lines.encode()
+
+
+def request_bytes(server: ServerProcess) -> float:
+    """The bytes of requests in the server's memory."""
+    return sample_value(scrape(server), "shm_request_bytes", worker="0")
+
+
+def wait_for_request_bytes(server: ServerProcess, number: int) -> None:
+    """Waits until the server has read as much of incomplete requests."""
+    wait_for(lambda: request_bytes(server) >= number, "the gauge")
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -118,9 +127,9 @@ def test_the_budget_of_bodies_holds_for_every_path(serve: Callable[..., ServerPr
     ]
     with ExitStack() as stack:
         uploads = [stack.enter_context(RawConnection(server.port)) for _ in starts]
-        for upload, start in zip(uploads, starts, strict=True):
+        for number, (upload, start) in enumerate(zip(uploads, starts, strict=True)):
+            wait_for_request_bytes(server, number * 49_000)
             upload.send(start + b"Content-Length: 60000\r\n\r\n" + b"x" * 49_000)
-            time.sleep(0.1)
         assert uploads[0].verdict() == (503, "queue_full")
         assert install.snapshot({"text": "x" * 1000}).status_code == 202
         uploads[0].send(b"x" * 11_000 + b"GET /api/v1/healthcheck HTTP/1.1\r\nHost: shm.test\r\n\r\n")
@@ -149,10 +158,9 @@ def test_incomplete_heads_are_in_the_budget(serve: Callable[..., ServerProcess])
     head_start = b"GET /api/v1/healthcheck HTTP/1.1\r\nHost: shm.test\r\nX: " + b"x" * 12_000
     with ExitStack() as stack:
         heads = [stack.enter_context(RawConnection(server.port)) for _ in range(3)]
-        for connection in heads:
+        for number, connection in enumerate(heads, 1):
             connection.send(head_start)
-            time.sleep(0.1)
-        wait_for(lambda: sample_value(scrape(server), "shm_request_bytes", worker="0") > 36_000, "the gauge")
+            wait_for_request_bytes(server, number * 12_000)
         assert sample_value(scrape(server), "shm_client_connections", worker="0") >= 4  # with that of the scrape
         assert install.snapshot({"text": ["x" * 1_000] * 10}).status_code == 202
         assert heads[0].verdict() == (503, "queue_full")
@@ -164,7 +172,7 @@ def test_incomplete_heads_are_in_the_budget(serve: Callable[..., ServerProcess])
                 connection.send(head_start)
             connection.send(b"\r\n\r\n")
             assert connection.verdict() == (200, None)
-        wait_for(lambda: sample_value(scrape(server), "shm_request_bytes", worker="0") < 1_000, "the gauge")
+        wait_for(lambda: request_bytes(server) < 1_000, "the gauge")
 
 
 def test_a_body_that_is_ignored_does_no_harm(target: Target) -> None:

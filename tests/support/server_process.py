@@ -26,6 +26,12 @@ END_LIMIT_S = 30
 # pool is a process that PostgreSQL starts.
 DEFAULT_ENVIRONMENT = {"SHM_START_PATIENCE": "30s", "SHM_RATELIMIT_ENABLED": "false", "SHM_DB_POOL": "3"}
 
+# Rate limits whose budgets do not refill during a test, however slow the machine is.
+RATE_LIMITS = {
+    "SHM_RATELIMIT_ENABLED": "true",
+    **{f"SHM_RATELIMIT_{kind}_PERIOD": "1d" for kind in ("REGISTER", "SNAPSHOT", "FAILED", "ADMIN")},
+}
+
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 PORTS = range(20_000, 32_768)[WORKER::WORKERS]  # below the ports that the system assigns itself
