@@ -50,6 +50,8 @@ ENDPOINTS = (
     Endpoint("kpis, counted", "applications/{app}/kpis?counted=true"),
     Endpoint("instances, first 50", "instances?limit=50"),
     Endpoint("instances, the middle", "instances?limit=50&after={after}"),
+    Endpoint("instances, the last 50", "instances?limit=50&before=end"),
+    Endpoint("instances around one", "instances?around={instance}&limit=50", is_constant=False),
     Endpoint("instances of an app", "instances?app={app}&limit=50"),
     Endpoint("one instance", "instances/{instance}"),
     Endpoint("its snapshots", "instances/{instance}/snapshots?limit=50"),

@@ -176,13 +176,31 @@ class Api:
         else:
             self._require(await self._send("POST", f"{path}/{decision}"), httpx.codes.OK)
 
+    async def read_page(
+        self, slug: str | None, conditions: Sequence[str], sorting: tuple[str, str], limit: int, **place: str | int
+    ) -> Page:
+        """A page of an application's instances, or of all (None), that match conditions.
+
+        `sorting`: a field of the API or `metrics.` and a key, and `asc` or `desc`. `place`: `before="end"` is the last
+        page, `around` the page around the place of an instance, `offset` a number of rows to skip.
+        """
+        sort, order = sorting
+        return await self.next_page(_list_query(slug, conditions, sort=sort, order=order, limit=limit, **place))
+
     async def next_page(self, query: str) -> Page:
-        """The page with the query `Page.next`."""
+        """The page with the query `Page.next` or `Page.previous`."""
         response = await self._get(f"{API_PATH}/instances?{query}")
         cursor = response.headers.get("X-Feed-Cursor", "")
         if not cursor.isdecimal():
             raise InvalidResponseError("the server's list of instances has no numeric X-Feed-Cursor header")
-        return Page(self._decode(response, list[Instance]), int(cursor), _next_page_query(response))
+        rows_before = response.headers.get("X-Rows-Before", "")
+        return Page(
+            self._decode(response, list[Instance]),
+            int(cursor),
+            _next_page_query(response),
+            _next_page_query(response, "prev"),
+            int(rows_before) if rows_before.isdecimal() else None,
+        )
 
     def open_messages(
         self, app: str | None, since: int, on_answer: Callable[[], None] = lambda: None
@@ -252,7 +270,7 @@ def _split_into_batches(keys: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _next_page_query(response: httpx.Response) -> str | None:
-    """The query of the `next` link, None on the last page."""
-    link = response.links.get("next", {}).get("url")
+def _next_page_query(response: httpx.Response, relation: str = "next") -> str | None:
+    """The query of the link to an adjoining page, None if there is none."""
+    link = response.links.get(relation, {}).get("url")
     return urlsplit(link).query if link else None

@@ -139,11 +139,16 @@ class RankedVersion(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Instances, the last seen first; the feed cursor at which they were read; the query of the next page, if any."""
+    """Instances, the feed cursor at which they were read, and the queries of the adjoining pages, if there are any.
+
+    `rows_before`: the number of matching instances before the page, if it was requested around an instance.
+    """
 
     instances: list[Instance]
     cursor: int
     next: str | None
+    previous: str | None = None
+    rows_before: int | None = None
 
 
 class MetricKey(msgspec.Struct, frozen=True):

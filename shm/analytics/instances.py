@@ -10,7 +10,6 @@ from shm.analytics import applications, hidden_metrics
 from shm.analytics.applications import HiddenKeys
 from shm.analytics.conditions import MAX_CONDITIONS, hiding_apps_of, parse_condition
 from shm.analytics.scan_limiter import ScanLimiter
-from shm.analytics.sorting import DEFAULT_SORTING, Sorting, SortKey
 from shm.core import page_tokens
 from shm.core.json_types import UNDIVIDED, Metrics, Timestamp
 from shm.core.releases import version_rank
@@ -62,11 +61,17 @@ class Instance(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class InstancePage:
-    """Instances, the feed cursor at which they are current, and the page token of the next page, if there is one."""
+    """Instances, and the feed cursor at which they are current.
+
+    `next` and `previous` are the page tokens of the adjoining pages, if there are any. `rows_before`: how many rows are
+    before the page, if they were counted.
+    """
 
     cursor: int
     items: list[Instance]
     next: str | None = None
+    previous: str | None = None
+    rows_before: int | None = None
 
 
 class InstanceCount(msgspec.Struct):
@@ -163,42 +168,13 @@ class InstanceReader:
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
-        self._scans = ScanLimiter(settings.pool)
-
-    async def list_page(
-        self,
-        instance_filter: InstanceFilter,
-        after: str | None,
-        limit: int,
-        sorting: Sorting = DEFAULT_SORTING,
-        offset: int = 0,
-    ) -> InstancePage:
-        """Up to `limit` instances after the page token `after` and `offset` rows. Raises BadRequest.
-
-        The page is shorter if it reaches `MAX_PAGE_BYTES`.
-        """
-        hidden_keys = await applications.select_hidden_keys(self._database)
-        statement, last = _page_statement(sorting, after, hidden_keys)
-        parameters = {
-            **await instance_filter.to_parameters(self._database),
-            "conditions": instance_filter.to_conditions(hidden_keys),
-            **last,
-            "limit": limit,
-            "offset": offset,
-            "max_bytes": MAX_PAGE_BYTES,
-        }
-        if sorting.is_default and instance_filter.has_index and not offset:
-            rows = await self._database.fetch(dict, statement, **parameters)
-        else:
-            async with self._scans.slot():
-                rows = await self._database.fetch(dict, statement, **parameters)
-        return self._page_with_token(rows, sorting, hidden_keys)
+        self.scans = ScanLimiter(settings.pool)
 
     async def count(self, instance_filter: InstanceFilter) -> InstanceCount:
         """The number of instances that a filter selects."""
         parameters = await instance_filter.to_parameters(self._database)
         conditions = instance_filter.to_conditions(await applications.select_hidden_keys(self._database))
-        async with self._scans.slot():
+        async with self.scans.slot():
             counted = await self._database.fetch_one(
                 InstanceCount, "lists.count_instances", **parameters, conditions=conditions
             )
@@ -222,7 +198,7 @@ class InstanceReader:
                 "limit": limit,
                 "max_bytes": SCAN_PAGE_BYTES,
             }
-            async with self._scans.slot():
+            async with self.scans.slot():
                 rows = await self._database.fetch(dict, "lists.select_by_id", **parameters)
             if not rows:
                 return
@@ -281,19 +257,6 @@ class InstanceReader:
         rows = await self._database.fetch(dict, "instances.select_item", instance_id=instance_id)
         return _page(rows, await applications.select_hidden_keys(self._database)) if rows else InstancePage(0, [])
 
-    def _page_with_token(self, rows: list[dict[str, Any]], sorting: Sorting, hidden_keys: HiddenKeys) -> InstancePage:
-        page = _page(rows, hidden_keys)
-        if not page.items or rows[0]["available"] <= len(page.items):
-            return page
-        last = rows[-1]
-        if sorting.is_default:
-            token = page_tokens.encode_page_token(last["last_seen_at"], last["instance_id"])
-        else:
-            token = sorting.encode_page_token(
-                SortKey(last["type_rank"], last["number"], last["text"], last["instance_id"])
-            )
-        return InstancePage(page.cursor, page.items, token)
-
 
 def _page(rows: list[dict[str, Any]], hidden_keys: HiddenKeys) -> InstancePage:
     items = [instance_from_row(row, hidden_keys) for row in rows if row["instance_id"] is not None]
@@ -306,24 +269,6 @@ def instance_from_row(row: Mapping[str, Any], hidden_keys: HiddenKeys) -> Instan
     if instance.app_slug in hidden_keys:
         instance.metrics = hidden_metrics.remove_hidden(instance.metrics, hidden_keys[instance.app_slug])
     return instance
-
-
-def _page_statement(sorting: Sorting, after: str | None, hidden_keys: HiddenKeys) -> tuple[str, dict[str, object]]:
-    """The statement of the sort order, and its parameters: the sort order and the page token."""
-    if sorting.is_default:
-        seen, instance_id = page_tokens.decode_page_token(after) if after is not None else (None, None)
-        return "lists.select_newest", {"after_seen": seen, "after_id": instance_id}
-    last = None if after is None else sorting.decode_page_token(after)
-    return "lists.select_ascending" if sorting.order == "asc" else "lists.select_descending", {
-        "column": sorting.by,
-        "metric": sorting.metric,
-        "hiding_apps": [slug for slug, keys in hidden_keys.items() if sorting.metric in keys],
-        "direction": 1 if sorting.order == "asc" else -1,
-        "after_type_rank": None if last is None else last.type_rank,
-        "after_number": None if last is None else last.number,
-        "after_text": None if last is None else last.text,
-        "after_id": None if last is None else last.instance_id,
-    }
 
 
 def _contains_pattern(part: str) -> str:

@@ -18,6 +18,7 @@ from shm.analytics.applications import ApplicationStore
 from shm.analytics.charts import ChartReader
 from shm.analytics.events import EventLog
 from shm.analytics.fleet_figures import FleetFigureReader
+from shm.analytics.instance_pages import InstancePages
 from shm.analytics.instances import InstanceReader
 from shm.analytics.kpis import KpiReader
 from shm.analytics.percentiles import DistributionReader
@@ -185,6 +186,7 @@ async def running_services(
     registry, eraser = Registry(database, keys, enrolment), Eraser(database, keys, settings)
     distributions = DistributionReader(database)
     kpis = KpiReader(database, distributions, settings)
+    instances = InstanceReader(database, settings)
     result_cache = SingleFlightCache(database.clock)
     intake = BatchWriter(writer, registry, settings, instruments, turn)
     feed_hub = FeedHub(database, kpis, settings)
@@ -195,7 +197,8 @@ async def running_services(
         registry=registry,
         eraser=eraser,
         intake=intake,
-        instances=InstanceReader(database, settings),
+        instances=instances,
+        instance_pages=InstancePages(database, instances.scans),
         kpis=kpis,
         public_figures=PublicFigureReader(database, kpis),
         fleet_figures=FleetFigureReader(database, kpis),

@@ -11,6 +11,7 @@ from shm.analytics.applications import ApplicationStore
 from shm.analytics.charts import ChartReader
 from shm.analytics.events import EventLog
 from shm.analytics.fleet_figures import FleetFigureReader
+from shm.analytics.instance_pages import InstancePages
 from shm.analytics.instances import InstanceReader
 from shm.analytics.kpis import KpiReader
 from shm.analytics.public_figures import PublicFigureReader
@@ -53,6 +54,7 @@ class Services:
     eraser: Eraser
     intake: BatchWriter
     instances: InstanceReader
+    instance_pages: InstancePages
     kpis: KpiReader
     public_figures: PublicFigureReader
     fleet_figures: FleetFigureReader

@@ -2,6 +2,9 @@
 -- constants for the planner, which removes the branches of other operators and columns: what remains can use an index.
 -- Texts are compared without regard to the case of ASCII letters, which is the same on every server.
 
+-- part: condition_instance
+instance_id = %(value)s::uuid
+
 -- part: condition_text
 CASE %(operator)s::text
     WHEN '=' THEN lower((

@@ -1,38 +1,55 @@
 -- Pages of instances and of their snapshots. A page begins after the last row of the page before (keyset pagination),
 -- so no statement counts rows of earlier pages. A page ends after `limit` rows, or earlier with the row that reaches
 -- `max_bytes`. `available` is the number of rows without the bound `max_bytes`, up to `limit` + 1.
+-- Backwards, an ascending list is read by the descending statement with the same `direction`, and the other way round.
 
 -- name: select_newest
 -- A page of instances, the most recently seen first, with the feed cursor at which it is current. `after_seen` and
 -- `after_id` are of the last row of the page before; `offset` rows are skipped after it, for scripts that count rows. The
 -- statement returns at least one row: without an instance if nothing matches.
-SELECT head.cursor AS head, page.*
-FROM feed_head head
-LEFT JOIN (
-    SELECT
-        item.*,
-        row_number() OVER page_order AS row,
-        count(*) OVER () AS available,
-        sum(octet_length(item.metrics::text)) OVER page_order - octet_length(item.metrics::text) AS bytes_before
-    FROM (
-        SELECT instance_id FROM instances
-        WHERE
+WITH chosen AS MATERIALIZED (
+    SELECT instance_id, 0 AS type_rank, 0::numeric AS number, '' AS text
+    FROM instances
+    WHERE
 -- use: instance_filter
             AND %(conditions)s::boolean
             AND (
                 %(after_id)s::uuid IS NULL
                 OR (coalesce(last_seen_at, '-infinity'), instance_id) < (%(after_seen)s::timestamptz, %(after_id)s::uuid)
             )
-        ORDER BY coalesce(last_seen_at, '-infinity') DESC, instance_id DESC
-        LIMIT %(limit)s::bigint + 1
-        OFFSET %(offset)s::bigint
-    ) chosen
-    JOIN instance_items item USING (instance_id)
-    WINDOW page_order AS (
-        ORDER BY coalesce(item.last_seen_at, '-infinity') DESC, item.instance_id DESC ROWS UNBOUNDED PRECEDING
-    )
-) page ON page.row <= %(limit)s::bigint AND page.bytes_before < %(max_bytes)s::bigint
-ORDER BY page.row;
+    ORDER BY coalesce(last_seen_at, '-infinity') DESC, instance_id DESC
+    LIMIT %(limit)s::bigint + 1
+    OFFSET %(offset)s::bigint
+),
+-- use: item_page
+
+-- name: select_newest_before
+-- The same backwards: the rows before a row, the nearest first. Without one, the last rows of the list.
+WITH chosen AS MATERIALIZED (
+    SELECT instance_id, 0 AS type_rank, 0::numeric AS number, '' AS text
+    FROM instances
+    WHERE
+-- use: instance_filter
+            AND %(conditions)s::boolean
+            AND (
+                %(after_id)s::uuid IS NULL
+                OR (coalesce(last_seen_at, '-infinity'), instance_id) > (%(after_seen)s::timestamptz, %(after_id)s::uuid)
+            )
+    ORDER BY coalesce(last_seen_at, '-infinity'), instance_id
+    LIMIT %(limit)s::bigint + 1
+    OFFSET %(offset)s::bigint
+),
+-- use: item_page
+
+-- name: count_newest_before
+-- The number of rows before a row in this order. The statement reads the index up to the row.
+SET LOCAL statement_timeout = '10s';
+SELECT count(*) AS instances
+FROM instances
+WHERE
+-- use: instance_filter
+            AND %(conditions)s::boolean
+            AND (coalesce(last_seen_at, '-infinity'), instance_id) > (%(after_seen)s::timestamptz, %(after_id)s::uuid);
 
 -- name: select_ascending
 -- The same, sorted by a column or by a metric, the least first. The statement reads every matching instance: about a
@@ -65,6 +82,23 @@ chosen AS MATERIALIZED (
     OFFSET %(offset)s::bigint
 ),
 -- use: item_page
+
+-- name: count_sorted_before
+-- The number of rows before a row in a sorted list. The statement reads every matching instance.
+-- use: sort_keys
+counted AS (
+    SELECT count(*) AS instances
+    FROM keyed
+    WHERE
+        CASE WHEN %(direction)s::int = 1 THEN
+            (type_rank, number, text, instance_id)
+            < (%(after_type_rank)s::int, %(after_number)s::numeric, %(after_text)s::text, %(after_id)s::uuid)
+        ELSE
+            (type_rank, number, text, instance_id)
+            > (%(after_type_rank)s::int, %(after_number)s::numeric, %(after_text)s::text, %(after_id)s::uuid)
+        END
+)
+SELECT instances FROM counted;
 
 -- name: select_by_id
 -- Instances by ID. The ID never changes, so a scan of all instances reads each one once, despite concurrent changes.

@@ -150,7 +150,9 @@ def decode_json(response: httpx.Response) -> Any:
     return json.loads(response.content, parse_float=Decimal)
 
 
-def pages(server: ServerProcess, path: str, parameters: dict[str, Any], limit: int) -> Iterator[list[dict[str, Any]]]:
+def pages(
+    server: ServerProcess, path: str, parameters: dict[str, Any], limit: int, relation: str = "next"
+) -> Iterator[list[dict[str, Any]]]:
     """Follows the Link headers and yields every page."""
     params: dict[str, Any] | None = {name: value for name, value in parameters.items() if value is not None}
     address: str | None = f"{server.url}/api/v1/admin/{path}"
@@ -159,9 +161,66 @@ def pages(server: ServerProcess, path: str, parameters: dict[str, Any], limit: i
         page = decode_json(response)
         assert len(page) <= limit
         yield page
-        next_link = response.links.get("next", {}).get("url")
+        next_link = response.links.get(relation, {}).get("url")
         address, params = (None, None) if next_link is None else (str(response.url.join(next_link)), None)
         assert page or address is None
+
+
+@pytest.mark.parametrize(
+    "max_examples", [pytest.param(25, id="short"), pytest.param(1_000, id="long", marks=pytest.mark.long)]
+)
+def test_pages_backwards_and_around_equal_the_whole_list(fleet: Fleet, max_examples: int) -> None:
+    everything = {"limit": 1000}
+
+    @settings(max_examples=max_examples, deadline=None)
+    @given(
+        sort=st.sampled_from(SORTS),
+        order=st.sampled_from(["asc", "desc", None]),
+        limit=st.integers(1, 40),
+        number=st.integers(0, 100),
+        filters=filter_sets,
+    )
+    def check(sort: str | None, order: str | None, limit: int, number: int, filters: dict[str, str]) -> None:
+        parameters = {"sort": sort, "order": order, **filters}
+        (whole,) = pages(fleet.server, "instances", parameters | everything, 1000)
+        ids = [item["instance_id"] for item in whole]
+        listed = pages(fleet.server, "instances", parameters | {"limit": limit, "before": "end"}, limit, "prev")
+        backwards = [[item["instance_id"] for item in page] for page in listed]
+        assert [instance_id for page in reversed(backwards) for instance_id in page] == ids
+        anchor = fleet.items[number % len(fleet.items)]["instance_id"]
+        address = f"{fleet.server.url}/api/v1/admin/instances"
+        params = {name: value for name, value in (parameters | {"limit": limit, "around": anchor}).items() if value}
+        response = plain_http.get(address, params=params, headers=fleet.server.headers).raise_for_status()
+        page = [item["instance_id"] for item in response.json()]
+        first = int(response.headers["X-Rows-Before"])
+        assert page == ids[first : first + len(page)]
+        if anchor in ids:
+            assert len(page) >= min(limit, len(ids) - first)
+            assert page.index(anchor) == min(limit // 2, ids.index(anchor))
+        assert ("prev" in response.links) is (bool(page) and first > 0)
+        assert ("next" in response.links) is (first + len(page) < len(ids) and bool(page))
+        for relation, expected in (("prev", ids[:first][-limit:]), ("next", ids[first + len(page) :][:limit])):
+            if relation in response.links:
+                link = str(response.url.join(response.links[relation]["url"]))
+                neighbours = plain_http.get(link, headers=fleet.server.headers).raise_for_status().json()
+                assert [item["instance_id"] for item in neighbours] == expected
+
+    check()
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "code"),
+    [
+        ("around=00000000-0000-4000-8000-000000000000", 404, "no_such_instance"),
+        ("around=x", 400, "bad_parameter"),
+        ("before=x", 400, "bad_after"),
+        ("before=end&after=x", 400, "bad_parameter"),
+        ("before=end&offset=1", 400, "bad_parameter"),
+    ],
+)
+def test_an_unknown_place_is_refused(shared_server: ServerProcess, query: str, status: int, code: str) -> None:
+    response = plain_http.get(f"{shared_server.url}/api/v1/admin/instances?{query}", headers=shared_server.headers)
+    assert (response.status_code, response.json()["code"]) == (status, code)
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])

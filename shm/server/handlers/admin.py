@@ -5,18 +5,19 @@ The shapes of responses are in `shm.analytics`.
 
 from http import HTTPStatus
 from typing import Annotated, Literal
+from uuid import UUID
 
 import msgspec
 
 from shm.analytics import applications, instances, kpis, stats
-from shm.analytics.instances import InstanceFilter, StoredSnapshot
+from shm.analytics.instances import InstanceFilter, InstancePage, StoredSnapshot
 from shm.analytics.sorting import By, Order, Sorting
 from shm.auth import audit
 from shm.auth.tokens import Role
 from shm.core.errors import BadGateway, BadRequest, Conflict, NotFound
 from shm.ingest.bulk_changes import BulkChange
 from shm.server.handlers.base import Handler
-from shm.server.http.operations import FEED_CURSOR, NEXT_PAGE, InstanceId, Slug, operation
+from shm.server.http.operations import FEED_CURSOR, NEXT_PAGE, ROWS_BEFORE, InstanceId, Slug, operation
 from shm.server.http.params import LENIENT
 
 MAX_ROWS = 1_000  # of a page: about half a megabyte of JSON; `instances.PAGE_BYTES` limits it too
@@ -54,6 +55,19 @@ class InstancesQuery(InstanceFilter, frozen=True):
         ),
     ] = 0
     after: After | None = None
+    before: (
+        Annotated[
+            str,
+            msgspec.Meta(
+                description="A page token from the `Link` header; the page before it is returned. `end`: the last."
+            ),
+        ]
+        | None
+    ) = None
+    around: (
+        Annotated[UUID, msgspec.Meta(description="The ID of an instance; the page around its place is returned.")]
+        | None
+    ) = None
 
 
 class ApplicationsQuery(PageQuery, frozen=True):
@@ -160,25 +174,39 @@ class ApplicationKpis(Handler):
 class Instances(Handler):
     """`instances`."""
 
-    @operation("listInstances", Role.VIEWER, headers=[FEED_CURSOR, NEXT_PAGE])
+    @operation("listInstances", Role.VIEWER, headers=[FEED_CURSOR, NEXT_PAGE, ROWS_BEFORE], refuses=[NotFound])
     async def get(self, query: InstancesQuery) -> list[instances.Instance]:
         """Instances with their current metrics, last seen first, or sorted by a field or a metric.
 
         In both orders numbers come before booleans, booleans before texts, and missing values last. Equal values are
         sorted by the instance's ID. Texts, including versions, are sorted by code points. A page may have fewer items
-        than `limit`: the last page is the one without a `Link` header.
+        than `limit`: the last page is the one without a `Link` header. `before` and `around` read the list from its end
+        and from the place of an instance.
         """
-        if query.offset > MAX_OFFSET or (query.offset and query.after is not None):
+        places = [place for place in (query.after, query.before, query.around) if place is not None]
+        if query.offset > MAX_OFFSET or (query.offset and places):
             raise BadRequest(
                 "bad_parameter", f"offset is at most {MAX_OFFSET}, and 0 with after: follow the Link header instead."
             )
-        page = await self.services.instances.list_page(
-            query, query.after, query.limit, Sorting.parse(query.sort, query.order), query.offset
-        )
+        if len(places) > 1:
+            raise BadRequest("bad_parameter", "Only one of after, before and around is possible.")
+        page = await self._read_page(query, Sorting.parse(query.sort, query.order))
         self.set_feed_cursor(page.cursor)
-        if page.next is not None:
-            self.set_next_link(page.next)
+        self.set_links(page.next, page.previous)
+        if page.rows_before is not None:
+            self.set_declared_header(ROWS_BEFORE, page.rows_before)
         return page.items
+
+    async def _read_page(self, query: InstancesQuery, sorting: Sorting) -> InstancePage:
+        pages = self.services.instance_pages
+        if query.before is not None:
+            return await pages.read_before(query, sorting, query.before, query.limit)
+        if query.around is None:
+            return await pages.read_after(query, sorting, query.after, query.limit, query.offset)
+        page = await pages.read_around(query, sorting, str(query.around), query.limit)
+        if page is None:
+            raise instance_not_found()
+        return page
 
 
 class InstanceCount(Handler):

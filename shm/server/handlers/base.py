@@ -24,6 +24,8 @@ from shm.server.http.operations import FEED_CURSOR, NEXT_PAGE, Header, Operation
 from shm.server.http.params import NoQuery, parse_body, parse_query
 from shm.server.services import Services
 
+PLACES = {"after", "before", "around", "offset"}  # the parameters of a list that say which page
+
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -239,10 +241,19 @@ class Handler(tornado.web.RequestHandler):
         self.set_declared_header(FEED_CURSOR, cursor)
 
     def set_next_link(self, after: str) -> None:
-        """Sets the header with the link to the next page: the same query with another `after`, and without `offset`."""
-        query = {name: values for name, values in self._query_arguments().items() if name not in {"after", "offset"}}
-        link = urlencode(query | {"after": [after]}, doseq=True)
-        self.set_declared_header(NEXT_PAGE, f'<?{link}>; rel="next"')
+        """Sets the header with the link to the next page."""
+        self.set_links(after, None)
+
+    def set_links(self, after: str | None, before: str | None) -> None:
+        """Sets the header with the links to the pages after and before this one: the same query at another place."""
+        query = {name: values for name, values in self._query_arguments().items() if name not in PLACES}
+        links = [
+            f'<?{urlencode(query | {place: [token]}, doseq=True)}>; rel="{relation}"'
+            for place, token, relation in (("after", after, "next"), ("before", before, "prev"))
+            if token is not None
+        ]
+        if links:
+            self.set_declared_header(NEXT_PAGE, ", ".join(links))
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Sends an error as a problem document, without internals."""

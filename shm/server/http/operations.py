@@ -51,9 +51,13 @@ FEED_CURSOR = Header(
 )
 NEXT_PAGE = Header(
     "Link",
-    'The next page, with `rel="next"`; the last page has none. Relative to the URL of the request.',
+    'The next page, with `rel="next"`; the last page has none. Relative to the URL of the request. Of a page that was '
+    'requested with `before` or `around`, the page before it, with `rel="prev"`.',
     always=False,
 )
+
+
+ROWS_BEFORE = Header("X-Rows-Before", "With `around`, the number of matching rows before the page.", int, always=False)
 
 
 @dataclass(frozen=True, slots=True)
