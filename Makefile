@@ -8,7 +8,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-long bench bench-intake bench-read bench-feed bench-stall check format lock screenshot dashboard clean
+.PHONY: help setup demo serve test test-long bench bench-intake bench-read bench-feed bench-stall bench-sdk check format lock screenshot dashboard clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -39,7 +39,7 @@ test: .venv/.ready  ## run all tests except the long ones, on real PostgreSQL an
 test-long: .venv/.ready  ## run the tests that take minutes: repeated kills, outages of realistic length
 	@$(BIN)/python -m pytest -m long --timeout 1800
 
-bench: bench-intake bench-read bench-feed bench-stall  ## run all benchmarks; each prints its results and a baseline of this machine
+bench: bench-intake bench-read bench-feed bench-stall bench-sdk  ## run all benchmarks; each prints its results and a baseline of this machine
 
 bench-intake: .venv/.ready  ## measure durable snapshots a second, in about five minutes; needs wrk
 	@$(BIN)/python -m bench.intake --dsn "$(DSN)"
@@ -52,6 +52,15 @@ bench-feed: .venv/.ready  ## measure the feed's latency: 1,000 subscribers, 1,00
 
 bench-stall: .venv/.ready  ## measure the longest wait of an honest install during attacks, in about twenty minutes
 	@$(BIN)/python -m bench.stall
+
+# The SDK's host and the SDKs beside it have an environment of their own: they are dependencies of this bench only.
+.bench-sdk/.ready: requirements-bench-sdk.lock
+	@$(PYTHON) -m venv --clear .bench-sdk
+	@.bench-sdk/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes -r $<
+	@touch $@
+
+bench-sdk: .venv/.ready .bench-sdk/.ready  ## measure what the SDK costs its host, beside sentry-sdk and posthog, in about three minutes
+	@$(BIN)/python -m bench.sdk --python "$(CURDIR)/.bench-sdk/bin/python"
 
 check: .venv/.ready  ## check format, lint, spelling, types, imports and locks, in under a minute
 	@$(BIN)/ruff format --check . || { echo "to correct it: make format"; exit 1; }
@@ -76,4 +85,4 @@ dashboard: .venv/.ready  ## write deploy/grafana-dashboard.json from the list in
 	@$(BIN)/python deploy/dashboard.py > deploy/grafana-dashboard.json
 
 clean:  ## remove build results and caches, but not .demo with the demo's data
-	rm -rf .venv dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .bench-sdk dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,10 +1,11 @@
 """Resolves every dependency to exact versions with hashes.
 
-`requirements.lock` has the dependencies of both distributions and the development tools. Two more locks are resolved
+`requirements.lock` has the dependencies of both distributions and the development tools. Three more locks are resolved
 with its versions as constraints, so that a package has the same version in all of them:
 
 - `requirements-server.lock`: the dependencies of an installed `shm-server`, for the image and for production;
-- `requirements-build.lock`: the build dependencies of its wheel.
+- `requirements-build.lock`: the build dependencies of its wheel;
+- `requirements-bench-sdk.lock`: the environment of `make bench-sdk`.
 
 Without an argument, the locks are written with the newest versions. With `--check`, they are only compared with the
 requirements of pyproject.toml.
@@ -22,17 +23,19 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCK = "requirements.lock"
 SERVER_LOCK = "requirements-server.lock"
 BUILD_LOCK = "requirements-build.lock"
+BENCH_LOCK = "requirements-bench-sdk.lock"
 UV = Path(sysconfig.get_path("scripts")) / "uv"
 
 
 def resolve(folder: Path, *options: str) -> None:
-    """Writes the three locks in `folder`, with the versions of its requirements.lock where these are compatible."""
+    """Writes the locks in `folder`, with the versions of its requirements.lock where these are compatible."""
     with (ROOT / "pyproject.toml").open("rb") as project:
         build = tomllib.load(project)["build-system"]["requires"]
     everything = ("--group", "dev", "--extra", "system", "pyproject.toml", "sdk/pyproject.toml")
     _compile(folder / LOCK, *everything, *options)
     _compile(folder / SERVER_LOCK, "--constraint", str(folder / LOCK), "pyproject.toml")
     _compile(folder / BUILD_LOCK, "--constraint", str(folder / LOCK), "-", stdin="\n".join(build))
+    _compile(folder / BENCH_LOCK, "--constraint", str(folder / LOCK), "--group", "bench-sdk")
 
 
 def _compile(lock: Path, *arguments: str, stdin: str = "") -> None:
@@ -54,7 +57,7 @@ def check() -> str | None:
         scratch = Path(name)
         shutil.copy(ROOT / LOCK, scratch)
         resolve(scratch)
-        for lock in (LOCK, SERVER_LOCK, BUILD_LOCK):
+        for lock in (LOCK, SERVER_LOCK, BUILD_LOCK, BENCH_LOCK):
             if not (ROOT / lock).is_file() or (scratch / lock).read_text() != (ROOT / lock).read_text():
                 return f"{lock} does not match pyproject.toml; to correct it: make lock"
     return None

@@ -31,12 +31,28 @@ def modules_loaded_by(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_importing_loads_no_network_or_crypto_module() -> None:
-    """Keeps the import under 25 ms. bench/ measures the time itself, next to that of bare Python."""
-    heavy = {"ssl", "http", "socket", "email", "urllib", "asyncio", "nacl", "json", "psutil", "dataclasses", "pathlib"}
-    assert heavy & modules_loaded_by("import shm_sdk") == set()
-    start = 'shm_sdk.Client("http://localhost", "Ledger", "1").start()'
-    assert {"ssl", "http", "socket", "email", "nacl", "psutil"} & modules_loaded_by(f"import shm_sdk; {start}") == set()
+START = 'import shm_sdk; client = shm_sdk.Client("http://127.0.0.1:1", "Ledger", "1"); client.start()'
+
+
+def test_each_step_imports_only_its_own_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps the import and the memory of reporting small; `make bench-sdk` measures both."""
+    monkeypatch.setenv("SHM_DATA_DIR", str(tmp_path))
+    assert modules_loaded_by("import shm_sdk") - modules_loaded_by("pass") == {"shm_sdk", "shm_sdk.version"}
+    heavy = {
+        "dataclasses",
+        "inspect",
+        "psutil",
+        "asyncio",
+        "urllib.request",
+        "tempfile",
+        "encodings.idna",
+        "cryptography",
+    }
+    late = {"ssl", "http", "socket", "email", "nacl"}
+    assert modules_loaded_by(START) & (heavy | late) == set()
+    reported = modules_loaded_by(f"import sys; sys.modules['psutil'] = None; {START}; client.report_now()") - {"psutil"}
+    assert late < reported
+    assert reported & heavy == set()
 
 
 def test_the_sdk_imports_no_server_or_console() -> None:
