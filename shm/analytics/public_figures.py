@@ -23,10 +23,14 @@ class PublicMetric:
 
 @dataclass(frozen=True, slots=True)
 class PublicFigures:
-    """What badges show of an application. `instances`: the counted ones. `metrics`: those that the vendor lists."""
+    """What badges show of an application. `instances`: the counted ones. `metrics`: those that the vendor lists.
+
+    `version`: the release that most instances have, None if there is none; `version_instances`: how many that are.
+    """
 
     instances: int
     version: str | None
+    version_instances: int
     metrics: Mapping[str, PublicMetric]
 
 
@@ -54,15 +58,16 @@ class PublicFigureReader:
         metrics = {flag.key: PublicMetric(Decimal(flag.true), flag.instances) for flag in kpis.flags} | metrics
         return PublicFigures(
             kpis.instances.counted,
-            _most_used(await series.read_current_versions(reader, slug, MAX_VERSIONS)),
+            *_most_used(await series.read_current_versions(reader, slug, MAX_VERSIONS)),
             {key: metric for key, metric in metrics.items() if key in public},
         )
 
 
-def _most_used(rows: list[series.CurrentValue]) -> str | None:
-    """The release that most instances have, in its most frequent spelling; of equally many the latest one."""
+def _most_used(rows: list[series.CurrentValue]) -> tuple[str | None, int]:
+    """The release that most instances have, in its most frequent spelling, and their number; of equals the latest."""
     installs = {row.value: int(row.instances) for row in rows if row.metric_type == "version"}
     by_release: dict[str, int] = {}
     for version, release in choose_spellings(installs, installs).items():
         by_release[release] = by_release.get(release, 0) + installs[version]
-    return max(by_release, key=lambda release: (by_release[release], version_rank(release)), default=None)
+    most_used = max(by_release, key=lambda release: (by_release[release], version_rank(release)), default=None)
+    return most_used, by_release[most_used] if most_used is not None else 0

@@ -14,7 +14,7 @@ from shm.db import original_database
 from shm.db.database import Database
 from shm.db.migrations import migrate
 from shm.db.partitions import create_missing
-from shm.ingest.history_import import HistoryImporter, ImportResult
+from shm.ingest.history_import import MAX_AHEAD, MAX_BYTES_FACTOR, HistoryImporter, ImportResult
 
 HELP = "Import the applications, installs and history of a database of the original server."
 
@@ -40,16 +40,19 @@ def run(args: argparse.Namespace) -> int:
             Database.connect(source_settings, args.from_dsn, size=1) as source,
             source.dedicated_connection() as connection,
         ):
-            instances, snapshots = await original_database.count_rows(connection)
-            importer = HistoryImporter(database, settings)
-            progress = _Progress(instances + snapshots)
-            await importer.store_applications(await original_database.read_applications(connection))
-            async for page in original_database.read_instances(connection):
-                await importer.store_instances(page)
-                progress.advance(len(page), "installs")
-            async for rows in original_database.read_snapshots(connection, settings.retention):
-                await importer.store_snapshots(rows)
-                progress.advance(len(rows), "history")
+            counts = await original_database.open_original(connection)
+            importer, now = HistoryImporter(database, settings), database.clock.now()
+            progress = _Progress(counts.instances + counts.snapshots)
+            async for applications in original_database.read_applications(connection, now):
+                await importer.store_applications(applications)
+            async for instances in original_database.read_instances(connection, now):
+                await importer.store_instances(instances)
+                progress.advance(len(instances), "installs")
+            async for snapshots in original_database.read_snapshots(
+                connection, now - settings.retention, now + MAX_AHEAD, MAX_BYTES_FACTOR * settings.max_body
+            ):
+                await importer.store_snapshots(snapshots)
+                progress.advance(len(snapshots), "history")
             progress.end()
         _print_summary(importer.result)
         return 0

@@ -27,6 +27,13 @@ def parse_text(value: str) -> str:
     return value
 
 
+def parse_bearer_token(value: str) -> str:
+    """A token that a header can carry."""
+    if not re.fullmatch(r"[!-~]+", value):
+        raise ValueError("letters, digits and signs of ASCII, without a space")
+    return value
+
+
 def parse_host(value: str) -> str:
     """A host name or an address; that of IPv6 also in brackets, as in a URL."""
     is_bracketed = value.startswith("[") and value.endswith("]")

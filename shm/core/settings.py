@@ -21,6 +21,7 @@ from shm.core.setting_types import (
     Network,
     parse_activation,
     parse_base_url,
+    parse_bearer_token,
     parse_bool,
     parse_count,
     parse_directory,
@@ -109,7 +110,7 @@ class Settings:
     )
     github_token: str | None = setting(
         "GITHUB_TOKEN",
-        parse_text,
+        parse_bearer_token,
         None,
         "A token of GitHub, for more than 60 refreshes of stars an hour. It needs no permission.",
         has_flag=False,

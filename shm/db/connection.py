@@ -9,7 +9,7 @@ import aiopg
 from shm.db.driver import execute
 from shm.db.driver_errors import translate_errors
 from shm.db.statement_runner import Parameters, Result, Row, StatementRunner
-from shm.db.statements import Statement, statements
+from shm.db.statements import Statement, original_statements, statements
 
 T = TypeVar("T")
 
@@ -57,6 +57,10 @@ class Connection(StatementRunner):
         while page := (await self._run_statement(Statement(f"FETCH {size} FROM pages"), name, {})).rows_as(row_type):
             yield page
         await self._run_statement(Statement("CLOSE pages"), name, {})
+
+    async def fetch_original(self, row_type: type[T], name: str, /, **parameters: object) -> list[T]:
+        """As `fetch`, for a statement of sql/original: the connection is to a database of the original server."""
+        return (await self._run_statement(original_statements()[name], name, parameters)).rows_as(row_type)
 
     async def _run(self, name: str, parameters: Parameters) -> Result:
         return await self._run_statement(statements()[name], name, parameters)

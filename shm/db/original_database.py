@@ -1,56 +1,27 @@
-"""Reads a database of the original server, page by page, over one connection. Changes nothing in it."""
+"""Reads a database of the original server, page by page, over one connection that cannot change it."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 
 from shm.core.errors import ConfigurationError
 from shm.db.connection import Connection
 
 PAGE = 500  # rows
-
-# How many of these columns, which SHM does not have, are in the schema.
-IS_ORIGINAL = """
-SELECT count(*) FROM information_schema.columns
-WHERE table_schema = current_schema() AND (table_name, column_name) IN (
-    ('applications', 'app_slug'), ('instances', 'application_id'), ('snapshots', 'data')
-)"""
-ORIGINAL_COLUMNS = 3
-
-SELECT_APPLICATIONS = """
-SELECT id::text, app_slug, app_name, github_url, logo_url, coalesce(github_stars, 0), github_stars_updated_at,
-    created_at
-FROM applications ORDER BY app_slug"""
-
-SELECT_INSTANCES = """
-SELECT
-    i.instance_id::text, encode(i.public_key, 'hex'), coalesce(a.app_name, i.app_name, ''), coalesce(i.app_version, ''),
-    coalesce(i.environment, ''), coalesce(i.deployment_mode, ''), coalesce(i.os_arch, ''),
-    coalesce(i.status, 'pending'),
-    coalesce(i.created_at, i.last_seen_at, now()), coalesce(i.last_seen_at, i.created_at, now())
-FROM instances i
-LEFT JOIN applications a ON a.id = i.application_id
-WHERE i.instance_id > '{after}'
-ORDER BY i.instance_id
-LIMIT {limit}"""
-
-SELECT_SNAPSHOTS = """
-SELECT id, instance_id::text, snapshot_at, data::text, snapshot_at <= now() - interval '{seconds} seconds'
-FROM snapshots
-WHERE id > {after}
-ORDER BY id
-LIMIT {limit}"""
-
-COUNT_ROWS = "SELECT (SELECT count(*) FROM instances), (SELECT count(*) FROM snapshots)"
+MAX_TEXT = 1_024  # characters that are read of a text, more than any limit of one
+MAX_KEY = 65  # bytes that are read of a public key, which has 64
+OLDEST = datetime(2000, 1, 1, tzinfo=UTC)  # time of an application or instance; an older one becomes this
+COLUMNS = 3  # that `count_columns` finds in a database of the original
+FIRST_ID = "00000000-0000-0000-0000-000000000000"
 
 
 @dataclass(frozen=True, slots=True)
 class OriginalApplication:
-    """A row of `applications`."""
+    """A row of `applications`. Its texts have at most `MAX_TEXT` characters, but for the slug."""
 
-    id: str
+    id: str | None
     slug: str
-    name: str
+    name: str | None
     github_url: str | None
     logo_url: str | None
     stars: int
@@ -63,8 +34,8 @@ class OriginalInstance:
     """A row of `instances`. `public_key`: the bytes of the column, which are hex digits as text, in hex."""
 
     instance_id: str
-    public_key: str
-    app_name: str
+    public_key: str | None
+    app_name: str | None
     app_version: str
     environment: str
     deployment_mode: str
@@ -76,59 +47,100 @@ class OriginalInstance:
 
 @dataclass(frozen=True, slots=True)
 class OriginalSnapshot:
-    """A row of `snapshots`. `is_expired`: it is older than the retention."""
+    """A row of `snapshots`.
+
+    `snapshot_at` is None for a time that is too old (`is_expired`), in the future or missing, `data` if it is too large
+    or missing.
+    """
 
     id: int
     instance_id: str
-    snapshot_at: datetime
-    data: str
+    snapshot_at: datetime | None
     is_expired: bool
+    data: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    columns: int
+
+
+@dataclass(frozen=True, slots=True)
+class RowCounts:
+    """The numbers of rows."""
+
+    instances: int
+    snapshots: int
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadOnly:
+    set_config: str
 
 
 async def is_original(connection: Connection) -> bool:
     """Whether the database is one of the original server."""
-    ((count,),) = await connection.execute_sql(IS_ORIGINAL, "columns of the original's tables")
-    return count == ORIGINAL_COLUMNS
+    return await connection.fetch_original(_Columns, "read.count_columns") == [_Columns(COLUMNS)]
 
 
-async def count_rows(connection: Connection) -> tuple[int, int]:
-    """The number of instances and of snapshots. Raises ConfigurationError for another database."""
+async def open_original(connection: Connection) -> RowCounts:
+    """Makes the session read-only, and counts the rows. Raises ConfigurationError for another database."""
+    await connection.fetch_original(_ReadOnly, "read.set_read_only")
     if not await is_original(connection):
         raise ConfigurationError(
             "The database of --from-dsn is not one of the original server: it does not have that server's tables "
             "applications, instances and snapshots."
         )
-    ((instances, snapshots),) = await connection.execute_sql(COUNT_ROWS, "number of rows")
-    return int(str(instances)), int(str(snapshots))
+    (counts,) = await connection.fetch_original(RowCounts, "read.count_rows")
+    return counts
 
 
-async def read_applications(connection: Connection) -> list[OriginalApplication]:
-    """All applications."""
-    rows = await connection.execute_sql(SELECT_APPLICATIONS, "applications")
-    return [OriginalApplication(*row) for row in rows]  # type: ignore[arg-type]  # the types of the columns
+async def read_applications(connection: Connection, now: datetime) -> AsyncIterator[list[OriginalApplication]]:
+    """Pages of applications, in the order of their slugs. No time in them is after `now`."""
+    after = None
+    while page := await connection.fetch_original(
+        OriginalApplication,
+        "read.select_applications",
+        after=after,
+        limit=PAGE,
+        max_text=MAX_TEXT,
+        oldest=OLDEST,
+        now=now,
+    ):
+        yield page
+        after = page[-1].slug
 
 
-async def read_instances(connection: Connection) -> AsyncIterator[list[OriginalInstance]]:
-    """Pages of instances, in the order of their IDs."""
-    after = "00000000-0000-0000-0000-000000000000"
-    while True:
-        sql = SELECT_INSTANCES.format(after=after, limit=PAGE)
-        rows = await connection.execute_sql(sql, "instances")
-        if not rows:
-            return
-        page = [OriginalInstance(*row) for row in rows]  # type: ignore[arg-type]  # the types of the columns
+async def read_instances(connection: Connection, now: datetime) -> AsyncIterator[list[OriginalInstance]]:
+    """Pages of instances, in the order of their IDs. No time in them is after `now`."""
+    after = FIRST_ID
+    while page := await connection.fetch_original(
+        OriginalInstance,
+        "read.select_instances",
+        after=after,
+        limit=PAGE,
+        max_text=MAX_TEXT,
+        max_key=MAX_KEY,
+        oldest=OLDEST,
+        now=now,
+    ):
         yield page
         after = page[-1].instance_id
 
 
-async def read_snapshots(connection: Connection, retention: timedelta) -> AsyncIterator[list[OriginalSnapshot]]:
+async def read_snapshots(
+    connection: Connection, since: datetime, until: datetime, max_bytes: int
+) -> AsyncIterator[list[OriginalSnapshot]]:
     """Pages of snapshots, in the order in which they were stored."""
     after = -1
-    while True:
-        sql = SELECT_SNAPSHOTS.format(after=after, limit=PAGE, seconds=retention.total_seconds())
-        rows = await connection.execute_sql(sql, "snapshots")
-        if not rows:
-            return
-        page = [OriginalSnapshot(*row) for row in rows]  # type: ignore[arg-type]  # the types of the columns
+    while page := await connection.fetch_original(
+        OriginalSnapshot,
+        "read.select_snapshots",
+        after=after,
+        limit=PAGE,
+        since=since,
+        until=until,
+        max_bytes=max_bytes,
+    ):
         yield page
         after = page[-1].id

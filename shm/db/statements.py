@@ -1,4 +1,4 @@
-"""Loads the named statements of sql/queries/*.sql.
+"""Loads the named statements of sql/queries/*.sql, and of sql/original/*.sql for databases of the original server.
 
 A statement begins at a line `-- name: title` and ends before the next such line; its name is `file.title`, such as
 `instances.register`. Parameters are written `%(name)s`, a literal `%` as `%%`. A statement with `(prepared)` after its
@@ -41,9 +41,19 @@ def sql_directory() -> Path:
 
 @cache
 def statements() -> dict[str, Statement]:
-    """Name -> statement, loaded once."""
+    """Name -> statement for SHM's schema, loaded once."""
+    return _load("queries")
+
+
+@cache
+def original_statements() -> dict[str, Statement]:
+    """Name -> statement for the schema of the original server, loaded once."""
+    return _load("original")
+
+
+def _load(folder: str) -> dict[str, Statement]:
     by_name: dict[str, Statement] = {}
-    for file in sorted((sql_directory() / "queries").glob("*.sql")):
+    for file in sorted((sql_directory() / folder).glob("*.sql")):
         parts = STATEMENT_HEADER.split(file.read_text(encoding="utf-8"))
         for title, is_prepared, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
             name = f"{file.stem}.{title}"

@@ -4,9 +4,11 @@ It is sent when an admin asks for it, and contains nothing but the repository's 
 """
 
 import re
+from typing import Annotated
 
 import msgspec
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPResponse
+from tornado.iostream import UnsatisfiableReadError
 
 from shm.core.errors import BadGateway, Conflict
 from shm.core.settings import Settings
@@ -14,11 +16,16 @@ from shm.core.settings import Settings
 REPOSITORY = re.compile(r"https://(?:www\.)?github\.com/([A-Za-z0-9-]{1,39})/([A-Za-z0-9_.-]{1,100}?)(?:\.git)?/?")
 CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S = 5.0, 10.0
 MAX_ANSWER = 1024 * 1024  # bytes; the description of a repository has some 7 KiB
+MAX_STARS = 2**31 - 1  # that the database can store
 REDIRECTS = (301, 302, 307, 308)  # of a repository that was renamed
 
 
+# What Tornado raises for an answer that is no HTTP, is larger than a limit, or leads to no address.
+UNREADABLE = (HTTPClientError, OSError, UnsatisfiableReadError, ValueError)
+
+
 class _Repository(msgspec.Struct):
-    stargazers_count: int
+    stargazers_count: Annotated[int, msgspec.Meta(ge=0, le=MAX_STARS)]
 
 
 _decoder = msgspec.json.Decoder(_Repository)
@@ -44,12 +51,12 @@ class GitHubStars:
             location = response.headers.get("Location", "")
             if response.code in REDIRECTS and location.startswith(f"{self._api}/"):  # the token goes nowhere else
                 response = await self._get(location)
-        except (HTTPClientError, OSError):
+        except UNREADABLE:
             raise BadGateway("github_unreachable", "GitHub's API does not answer; the stars are unchanged.") from None
         try:
             if response.code == 200:
-                return max(0, _decoder.decode(response.body).stargazers_count)
-        except msgspec.MsgspecError:
+                return _decoder.decode(response.body).stargazers_count
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             pass
         raise BadGateway("github_refused", _explain(response))
 

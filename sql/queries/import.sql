@@ -1,7 +1,8 @@
 -- Takes over what a database of the original server holds. Each statement can be repeated.
 
 -- name: store_applications
--- Stores applications (a JSON array) that do not exist yet, and their slugs of the original as aliases.
+-- Stores applications (a JSON array) that do not exist yet, and their slugs of the original as aliases. One without an ID,
+-- or with the ID of another one, gets a new one.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH batch AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%(batch)s::jsonb) AS (
@@ -11,49 +12,37 @@ WITH batch AS MATERIALIZED (
 ),
 aliases AS (
     INSERT INTO application_aliases (slug, app_slug)
-    SELECT b.old_slug, b.slug
+    SELECT DISTINCT ON (b.old_slug) b.old_slug, b.slug
     FROM batch b
     WHERE
-        b.old_slug <> b.slug AND NOT EXISTS (SELECT FROM applications a WHERE a.slug = b.old_slug)
+        b.old_slug IS NOT NULL AND NOT EXISTS (SELECT FROM applications a WHERE a.slug = b.old_slug)
         AND NOT EXISTS (SELECT FROM batch other WHERE other.slug = b.old_slug)
     ON CONFLICT (slug) DO NOTHING
 )
 INSERT INTO applications (id, slug, name, github_url, logo_url, stars, stars_updated_at, created_at)
-SELECT id, slug, name, github_url, logo_url, stars, stars_updated_at, created_at FROM batch
+SELECT
+    CASE
+        WHEN b.id IS NULL OR EXISTS (SELECT FROM applications a WHERE a.id = b.id)
+            OR row_number() OVER (PARTITION BY b.id ORDER BY b.slug) > 1
+        THEN gen_random_uuid()
+        ELSE b.id
+    END,
+    b.slug, b.name, b.github_url, b.logo_url, b.stars, b.stars_updated_at, b.created_at
+FROM batch b
 ON CONFLICT DO NOTHING
 RETURNING slug;
 
 -- name: store_instances
 -- Stores a batch of instances (a JSON array) as they are in the other database, without snapshots, and returns a verdict
--- for each by its position:
+-- for each by its position. A missing application is added.
 --   new       it is stored
 --   known     it exists, with the same key
 --   conflict  it exists, with another key
 --   erased    it was erased or deleted here
 SELECT pg_advisory_xact_lock({writers_lock});
 SELECT pg_notify('shm_feed', '');
-WITH batch AS MATERIALIZED (
-    SELECT *, decode(encoded_key, 'base64') AS public_key
-    FROM ROWS FROM (
-        jsonb_to_recordset(%(batch)s::jsonb) AS (
-            instance_id uuid,
-            public_key text,
-            app_slug text,
-            app_name text,
-            app_version text,
-            version_rank text,
-            environment text,
-            deployment_mode text,
-            os_arch text,
-            status text,
-            first_seen_at timestamptz,
-            last_seen_at timestamptz
-        )
-    ) WITH ORDINALITY AS member (
-        instance_id, encoded_key, app_slug, app_name, app_version, version_rank, environment, deployment_mode, os_arch,
-        status, first_seen_at, last_seen_at, position
-    )
-),
+WITH
+-- use: enrolment_batch
 existing AS MATERIALIZED (
     SELECT instance_id, public_key FROM instances
     WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM batch))
@@ -90,6 +79,11 @@ after AS MATERIALIZED (
 -- use: tallies_updated
 -- use: departed
 -- use: feed_numbered
+applications_added AS (
+    INSERT INTO applications (slug, name)
+    SELECT DISTINCT ON (app_slug) app_slug, app_name FROM verdicts WHERE verdict = 'new' ORDER BY app_slug, position
+    ON CONFLICT (slug) DO NOTHING
+),
 stored AS (
     INSERT INTO instances (
         instance_id, public_key, status, app_slug, app_name, app_version, version_rank, environment, deployment_mode,

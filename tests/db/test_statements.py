@@ -7,8 +7,9 @@ import psycopg2
 import pytest
 
 from shm.db.advisory_locks import Lock
-from shm.db.statements import split_prologue, sql_directory, statements, to_positional
-from tests.support.databases import admin_cursor, fresh_database
+from shm.db.statements import original_statements, split_prologue, sql_directory, statements, to_positional
+from tests.support.databases import admin_cursor, empty_database, fresh_database
+from tests.support.original_schema import CREATE_ORIGINAL
 
 WRITES = re.compile(
     r"\b(INSERT INTO|UPDATE|DELETE FROM) "
@@ -47,6 +48,15 @@ def test_a_statement_fits_the_schema(name: str, schema: psycopg2.extensions.curs
     preparation = statement.preparation or f"PREPARE statement AS {to_positional(split_prologue(statement.sql)[1])[0]}"
     schema.execute(preparation)
     schema.execute("DEALLOCATE ALL")
+
+
+def test_a_statement_for_the_original_fits_its_schema(postgres: str) -> None:
+    with empty_database(postgres) as dsn, admin_cursor(dsn) as cursor:
+        cursor.execute(CREATE_ORIGINAL)
+        for name, statement in original_statements().items():
+            text, _ = to_positional(statement.sql)
+            cursor.execute(f"PREPARE statement AS {text}; DEALLOCATE statement")
+            assert text.startswith("SELECT"), name
 
 
 def test_writes_to_instances_acquire_the_writers_lock_first() -> None:

@@ -1,5 +1,7 @@
 """`shm import --from-dsn` takes over a database of the original, whose installs go on reporting without noticing."""
 
+import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -9,21 +11,22 @@ import pytest
 from tests.support import plain_http
 from tests.support.databases import admin_cursor, empty_database, select_column
 from tests.support.installs import Install
+from tests.support.original_schema import CREATE_ORIGINAL
 from tests.support.server_process import ServerProcess
 from tests.support.shm_command import run_shm
 
-# The columns of the original's tables that hold data.
-CREATE_ORIGINAL = """
-    CREATE TABLE applications (
-        id uuid PRIMARY KEY, app_slug text UNIQUE, app_name text, github_url text, github_stars int,
-        github_stars_updated_at timestamptz, logo_url text, created_at timestamptz, updated_at timestamptz
-    );
-    CREATE TABLE instances (
-        id uuid DEFAULT gen_random_uuid(), instance_id uuid UNIQUE, public_key bytea, app_name text, app_version text,
-        deployment_mode text, environment text, os_arch text, status text, last_seen_at timestamptz,
-        created_at timestamptz, application_id uuid
-    );
-    CREATE TABLE snapshots (id bigserial, instance_id uuid, snapshot_at timestamptz, data jsonb);
+DROP_CONSTRAINTS = """
+    ALTER TABLE applications DROP CONSTRAINT applications_pkey, ALTER id DROP NOT NULL,
+        ALTER github_stars TYPE bigint;
+    ALTER TABLE instances DROP CONSTRAINT instances_instance_id_key;
+    ALTER TABLE snapshots ALTER id DROP NOT NULL;
+"""
+TRAP = """
+    CREATE TABLE trap ();
+    CREATE FUNCTION spring() RETURNS bigint LANGUAGE sql AS 'INSERT INTO trap DEFAULT VALUES; SELECT 0::bigint';
+    ALTER TABLE snapshots RENAME TO true_snapshots;
+    CREATE VIEW snapshots AS SELECT spring() AS id, instance_id, snapshot_at, data FROM true_snapshots
+        UNION ALL SELECT spring(), NULL, NULL, NULL;
 """
 APPLICATION_ID = "3f0b2c64-9f1e-4a53-8d0a-3c1c6a3b7d15"
 OLD_SLUG, SLUG = "c-tool", "c-tool-3818c7d9"
@@ -83,6 +86,76 @@ def test_a_database_of_another_kind_is_not_imported(database: str) -> None:
     done = run_shm("import", "--from-dsn", database, SHM_DB_DSN=database)
     assert done.returncode == 1
     assert "is not one of the original server" in done.stderr
+
+
+# Rows that the original's constraints would refuse, and what the summary says of them.
+HOSTILE = {
+    "INSERT INTO applications (id, app_slug, app_name) VALUES (NULL, 'a', NULL)": "applications with an invalid name",
+    "INSERT INTO applications (id, app_slug, app_name) VALUES (NULL, 'b', repeat('b', 300))": (
+        "applications with an invalid name"
+    ),
+    "INSERT INTO applications (id, app_slug, app_name, github_stars, created_at, github_url, logo_url) VALUES "
+    "('{app}', repeat('c', 3000), 'Odd', 2147483648, '20000-01-01', 'javascript:alert(1)', 'https://x/ onerror=1')": "",
+    "INSERT INTO instances (instance_id, public_key, app_name, status, last_seen_at, created_at) VALUES "
+    "('{new}', '{key}', 'Unlisted', 'active', 'infinity', '0044-03-15 BC')": "",
+    "INSERT INTO instances (instance_id, app_name, status) VALUES ('{one}', 'Odd', 'active')": (
+        "installs with an invalid key or text"
+    ),
+    "INSERT INTO instances (instance_id, public_key, app_name, status, os_arch) VALUES "
+    "('{two}', '{key}', 'Odd', 'active', repeat('x', 100000))": "installs with an invalid key or text",
+    "INSERT INTO instances (instance_id, public_key, app_name, status) VALUES ('{three}', '{key}', 'Odd', 'banned')": (
+        "installs with an unknown status"
+    ),
+    "INSERT INTO instances (instance_id, public_key, app_name, status, last_seen_at, created_at) SELECT instance_id, "
+    "public_key, app_name, status, last_seen_at, created_at FROM instances WHERE app_name = 'Unlisted'": (
+        "installs with the ID of another one"
+    ),
+    "INSERT INTO snapshots VALUES (1, '{new}', now(), NULL)": "snapshots over a limit (body_too_large)",
+    "INSERT INTO snapshots VALUES (2, '{new}', NULL, '{{}}')": "snapshots of the future or of no time",
+    "INSERT INTO snapshots VALUES (3, '{new}', 'infinity', '{{}}')": "snapshots of the future or of no time",
+    "INSERT INTO snapshots VALUES (4, '{new}', '-infinity', '{{}}')": "snapshots older than SHM_RETENTION",
+    "INSERT INTO snapshots VALUES (5, '{new}', now(), to_jsonb(repeat('x', 1000000)))": (
+        "snapshots over a limit (body_too_large)"
+    ),
+    "INSERT INTO snapshots VALUES (6, NULL, now(), '{{}}')": "snapshots of installs that are revoked or skipped",
+}
+
+
+def test_a_hostile_database_stops_no_import(original: str, database: str) -> None:
+    """Rows that SHM would not accept from an install or an admin are skipped and counted, and times are bounded."""
+    good, new = Install("", app_name="C++ Tool"), Install("")
+    add_instance(original, good, "active", LAST_SEEN)
+    add_snapshots(original, good, [timedelta(hours=1)], {"orders": 1})
+    values = {name: str(uuid.uuid4()) for name in ("one", "two", "three")}
+    values |= {"new": new.instance_id, "key": new.public_key, "app": APPLICATION_ID}
+    with admin_cursor(original) as cursor:
+        cursor.execute(DROP_CONSTRAINTS)
+        for sql in HOSTILE:
+            cursor.execute(sql.format(**values))
+    done = run_shm("import", "--from-dsn", original, SHM_DB_DSN=database)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    summary, *skipped = done.stdout.splitlines()
+    assert summary == "imported 2 applications, 2 installs and 1 snapshots"
+    expected = Counter(reason for reason in HOSTILE.values() if reason)
+    expected["installs with the ID of another one"] += 1  # two applications have the ID of the first install's
+    assert sorted(skipped) == sorted(f"skipped {count} {reason}" for reason, count in expected.items())
+    with admin_cursor(database) as cursor:
+        cursor.execute("SELECT slug, stars, github_url, logo_url, created_at <= now() FROM applications ORDER BY slug")
+        applications = cursor.fetchall()
+        cursor.execute("SELECT first_seen_at, last_seen_at FROM instances WHERE app_slug = 'unlisted'")
+        ((first_seen_at, last_seen_at),) = cursor.fetchall()
+    assert [row[0] for row in applications] == [SLUG, "odd", "unlisted"]
+    assert applications[1][1:] == (2**31 - 1, None, None, True)
+    assert (first_seen_at.year, last_seen_at <= datetime.now(UTC)) == (2000, True)
+
+
+def test_an_import_cannot_change_the_other_database(original: str, database: str) -> None:
+    """Not even where a table is a view whose function would change it."""
+    with admin_cursor(original) as cursor:
+        cursor.execute(TRAP)
+    done = run_shm("import", "--from-dsn", original, SHM_DB_DSN=database)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    assert select_column(original, "SELECT count(*) FROM trap") == [0]
 
 
 def test_the_installs_of_the_original_go_on_reporting(

@@ -15,7 +15,7 @@ from tests.support.installs import Install
 from tests.support.module_server import module_server
 from tests.support.server_process import ServerProcess
 
-COUNT = 5
+COUNT = 6
 ODD_KEY = "<b>&\"'"
 METRICS = {"orders": 411, "instances": 3, "beta": True, "secret": 9, "hidden": 1, "locale": "fr", ODD_KEY: 2}
 SVG = "{http://www.w3.org/2000/svg}"
@@ -23,11 +23,16 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 @pytest.fixture(scope="module")
 def server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server with an application of five installs, whose metrics are public but for one, and one of two installs."""
+    """A server with three applications, whose metrics are public but for one.
+
+    They have six installs, five with a version each, and two.
+    """
     with module_server(postgres, tmp_path_factory.mktemp("badges")) as (server, _):
         for number in range(COUNT):
             Install(server.url, app_name="Shop", app_version="2.0" if number else "1.9").enroll(METRICS)
         Install(server.url, app_name="Shop", environment="ci").enroll({"rare": 7})
+        for number in range(5):
+            Install(server.url, app_name="Various", app_version=f"2.{number}").enroll()
         for _ in range(2):
             Install(server.url, app_name="Few", app_version="3.1").enroll({"orders": 1})
         public = [key for key in METRICS if key != "secret"] + ["rare"]
@@ -51,20 +56,22 @@ def texts(image: bytes) -> list[str]:
 @pytest.mark.parametrize(
     ("path", "label", "value"),
     [
-        ("shop/instances", "instances", "5"),
+        ("shop/instances", "instances", "6"),
         ("shop/version", "version", "2.0"),
-        ("shop/metric/orders", "orders", "2.1k"),
-        ("shop/metric/instances", "instances", "15"),
-        ("shop/metric/beta", "beta", "5"),
-        ("shop/metric/%3Cb%3E%26%22%27", ODD_KEY, "10"),
-        ("shop/combined?metric=orders", "adoption", "2.1k / 5"),
-        ("shop/instances?label=%3Cscript%3E&color=%22%2F%3E&v=2", "<script>", "5"),
+        ("shop/metric/orders", "orders", "2.5k"),
+        ("shop/metric/instances", "instances", "18"),
+        ("shop/metric/beta", "beta", "6"),
+        ("shop/metric/%3Cb%3E%26%22%27", ODD_KEY, "12"),
+        ("shop/combined?metric=orders", "adoption", "2.5k / 6"),
+        ("shop/instances?label=%3Cscript%3E&color=%22%2F%3E&v=2", "<script>", "6"),
         ("shop/metric/rare", "rare", "too few installs"),
         ("shop/metric/secret", "error", "no public metric"),
         ("shop/metric/hidden", "error", "no public metric"),
         ("shop/metric/locale", "error", "no public metric"),
         ("shop/metric/unknown", "error", "no public metric"),
         ("shop/combined", "error", "no public metric"),
+        ("various/instances", "instances", "5"),
+        ("various/version", "version", "too few installs"),
         ("few/instances", "instances", "too few installs"),
         ("few/version", "version", "too few installs"),
         ("few/metric/orders", "orders", "too few installs"),

@@ -16,6 +16,7 @@ from tests.support.responses import problem
 from tests.support.server_process import ServerProcess
 
 SESSION = json.loads((Path(__file__).parents[1] / "wire/original-web-page.json").read_text(encoding="utf-8"))
+NESTED = b'{"x": ' + 200_000 * b"[" + 200_000 * b"]" + b', "stargazers_count": 3}'
 TYPES = {str: "string", int: "number", float: "number", bool: "boolean", dict: "object", list: "array"}
 REFRESH = "applications/cafe-ledger/refresh-stars"
 
@@ -99,6 +100,11 @@ def test_the_refusals_of_the_protocol_have_the_originals_statuses(server: Server
         (403, {"message": "rate limit"}, (502, "github_refused")),
         (200, {"message": "no number"}, (502, "github_refused")),
         (301, "http://elsewhere.invalid/repositories/1", (502, "github_refused")),
+        (200, {"stargazers_count": 2**31}, (502, "github_refused")),
+        (200, {"stargazers_count": -1}, (502, "github_refused")),
+        (200, b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(NESTED), NESTED), (502, "github_refused")),
+        (200, b"HTTP/1.0 200 OK\r\nX: " + 100_000 * b"x" + b"\r\n\r\n", (502, "github_unreachable")),
+        (200, {"stargazers_count": 3, "x": 2**20 * "x"}, (502, "github_unreachable")),
     ],
 )
 def test_stars_stay_when_github_does_not_tell_them(
@@ -113,6 +119,7 @@ def test_stars_stay_when_github_does_not_tell_them(
     github.answers["/repos/example/kept.app"] = status, answer
     assert problem(send(server, "POST", f"{path}/refresh-stars")) == expected
     assert send(server, "GET", path).json()["stars"] == 12
+    assert "Traceback" not in server.log
 
 
 def test_stars_require_a_repository_on_github(server: ServerProcess) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass
 class GitHubApi:
-    """The answers by path, each a status and a JSON value or the target of a redirect, and the received requests."""
+    """The answers by path, each a status with a JSON value or the target of a redirect, or all bytes; the requests."""
 
     url: str
     answers: dict[str, tuple[int, Any]] = field(default_factory=dict)
@@ -26,6 +26,9 @@ def github_api() -> Iterator[GitHubApi]:
         def do_GET(self) -> None:
             api.requests.append((self.path, self.headers.get("Authorization")))
             status, answer = api.answers.get(self.path, (404, {"message": "Not Found"}))
+            if isinstance(answer, bytes):
+                self.wfile.write(answer)
+                return
             self.send_response(status)
             if isinstance(answer, str):
                 self.send_header("Location", answer)

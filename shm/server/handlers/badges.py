@@ -106,7 +106,8 @@ class VersionBadge(Badge):
         figures = await self.read_figures(slug)
         if figures is None:
             return self.draw_error("unknown application")
-        if self.has_too_few(figures.instances):
+        has_version = figures.version is not None
+        if self.has_too_few(min(figures.instances, figures.version_instances) if has_version else figures.instances):
             return self.draw(query, "version", TOO_FEW, badge_images.GRAY)
         return self.draw(query, "version", figures.version or NO_DATA, badge_images.PURPLE)
 

@@ -1,0 +1,80 @@
+-- Statements that read a database of the original server. They are not for SHM's schema. Each row may have been changed
+-- by hand, or come from a hostile server: texts are cut and times bounded here, everything else is checked by Python.
+
+-- name: count_columns
+-- How many of these columns, which SHM does not have, are in the schema: 3 in a database of the original.
+SELECT count(*) AS columns FROM information_schema.columns
+WHERE table_schema = current_schema() AND (table_name, column_name) IN (
+    ('applications', 'app_slug'), ('instances', 'application_id'), ('snapshots', 'data')
+);
+
+-- name: set_read_only
+-- From now on this session cannot change the database.
+SELECT set_config('default_transaction_read_only', 'on', FALSE);
+
+-- name: count_rows
+-- The numbers of instances and of snapshots.
+SELECT (SELECT count(*) FROM instances) AS instances, (SELECT count(*) FROM snapshots) AS snapshots;
+
+-- name: select_applications
+-- A page of applications, by slug after the last one of the page before.
+SELECT
+    id::text,
+    app_slug AS slug,
+    left(app_name, %(max_text)s) AS name,
+    left(github_url, %(max_text)s) AS github_url,
+    left(logo_url, %(max_text)s) AS logo_url,
+    coalesce(github_stars, 0) AS stars,
+    CASE
+        WHEN github_stars_updated_at IS NOT NULL
+        THEN least(greatest(github_stars_updated_at::timestamptz, %(oldest)s::timestamptz), %(now)s::timestamptz)
+    END AS stars_updated_at,
+    least(greatest(coalesce(created_at, %(now)s)::timestamptz, %(oldest)s::timestamptz), %(now)s::timestamptz)
+        AS created_at
+FROM applications
+WHERE %(after)s::text IS NULL OR app_slug > %(after)s::text
+ORDER BY app_slug
+LIMIT %(limit)s;
+
+-- name: select_instances
+-- A page of instances, by ID after the last one of the page before. `public_key`: the bytes of the column, which are hex
+-- digits as text, in hex.
+SELECT
+    i.instance_id::text,
+    encode(substring(i.public_key FROM 1 FOR %(max_key)s), 'hex') AS public_key,
+    left(coalesce(a.app_name, i.app_name), %(max_text)s) AS app_name,
+    left(coalesce(i.app_version, ''), %(max_text)s) AS app_version,
+    left(coalesce(i.environment, ''), %(max_text)s) AS environment,
+    left(coalesce(i.deployment_mode, ''), %(max_text)s) AS deployment_mode,
+    left(coalesce(i.os_arch, ''), %(max_text)s) AS os_arch,
+    coalesce(i.status, 'pending') AS status,
+    least(
+        greatest(coalesce(i.created_at, i.last_seen_at, %(now)s)::timestamptz, %(oldest)s::timestamptz),
+        %(now)s::timestamptz
+    ) AS created_at,
+    least(
+        greatest(coalesce(i.last_seen_at, i.created_at, %(now)s)::timestamptz, %(oldest)s::timestamptz),
+        %(now)s::timestamptz
+    ) AS last_seen_at
+FROM instances i
+LEFT JOIN applications a ON a.id = i.application_id
+WHERE i.instance_id > %(after)s::uuid
+ORDER BY i.instance_id
+LIMIT %(limit)s;
+
+-- name: select_snapshots
+-- A page of snapshots, in the order in which they were stored. `snapshot_at` is null outside of the given times, and
+-- `data` for more bytes than the given number.
+SELECT
+    id,
+    instance_id::text,
+    CASE
+        WHEN snapshot_at::timestamptz BETWEEN %(since)s::timestamptz AND %(until)s::timestamptz
+        THEN snapshot_at::timestamptz
+    END AS snapshot_at,
+    coalesce(snapshot_at::timestamptz < %(since)s::timestamptz, FALSE) AS is_expired,
+    CASE WHEN octet_length(data::text) <= %(max_bytes)s THEN data::text END AS data
+FROM snapshots
+WHERE id > %(after)s::bigint
+ORDER BY id
+LIMIT %(limit)s;
