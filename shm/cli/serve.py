@@ -35,6 +35,9 @@ from shm.db.migrations import migrate
 from shm.db.postgres_watchdog import PostgresWatchdog
 from shm.db.shared_settings import persist_shared_settings
 from shm.server.app import listen, serve
+from shm.server.checks.database import DATABASE, check_database
+from shm.server.checks.finding import Level
+from shm.server.checks.machine import check_machine
 from shm.server.supervisor import Workers, reserve_port
 
 HELP = "Run the server: migrate the schema, listen, and on SIGTERM finish the requests in flight."
@@ -106,14 +109,24 @@ def _run_workers(settings: Settings, dsn: str, restart_if_dead: RestartIfDead | 
 async def _prepare_database(database: Database, settings: Settings) -> Path | None:
     """Migrates the schema, creates the weekly partitions, and stores the settings that define figures.
 
-    Makes the admin token valid before any request is served, and returns the path of its file.
+    Logs PostgreSQL's version, and what `shm doctor` would warn about. Makes the admin token valid before any request is
+    served, and returns the path of its file.
     """
     await migrate(database)
     await partitions.create_missing(database, settings)
     await persist_shared_settings(database, settings)
+    await _log_findings(database, settings)
     token_file = await TokenStore(database, settings).ensure_admin_token()
     await events.record_start(database, __version__)
     return token_file
+
+
+async def _log_findings(database: Database, settings: Settings) -> None:
+    for finding in [*check_machine(settings), *await check_database(database, settings)]:
+        if finding.level >= Level.WARNING:
+            logger.warning("%s: %s. %s", finding.subject, finding.text, finding.remedy)
+        elif finding.subject == DATABASE:
+            logger.info("%s", f"{finding.text}. {finding.remedy}".rstrip(" ."))
 
 
 async def _prepare(settings: Settings, dsn: str) -> Path | None:

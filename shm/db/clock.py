@@ -35,6 +35,11 @@ class DatabaseClock:
         """PostgreSQL's time, as exact as the round trip of a statement is short. This machine's if they agree."""
         return datetime.now(UTC) + self._offset
 
+    @property
+    def offset(self) -> timedelta:
+        """How far PostgreSQL's clock is ahead of this machine's."""
+        return self._offset
+
     async def measure(self) -> None:
         """Measures the difference. Raises as `Database.fetch`."""
         before, there, after = await self._read()

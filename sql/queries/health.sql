@@ -82,3 +82,19 @@ UPDATE background_rounds SET finished_at = now();
 -- name: summarize
 -- The number of instances, and the time of the newest current snapshot.
 SELECT count(*) AS instances, max(snapshot_at) AS newest FROM instances;
+
+-- name: describe_server
+-- PostgreSQL's version and configuration, its connections, whether the system's collation is another one than when the
+-- database was created, the age in seconds of the last round of the background jobs, and the size of the database.
+SELECT
+    current_setting('server_version') AS version,
+    current_setting('fsync')::boolean AND current_setting('full_page_writes')::boolean AS is_durable,
+    current_setting('autovacuum')::boolean AND current_setting('track_counts')::boolean AS has_autovacuum,
+    current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int AS max_connections,
+    (SELECT sum(numbackends) FROM pg_stat_database)::int AS used_connections,
+    coalesce(d.datcollversion <> pg_database_collation_actual_version(d.oid), FALSE) AS is_collation_changed,
+    extract(epoch FROM now() - r.finished_at)::double precision AS background_age_s,
+    pg_database_size(d.oid) AS bytes
+FROM pg_database d
+CROSS JOIN background_rounds r
+WHERE d.datname = current_database();

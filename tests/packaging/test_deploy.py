@@ -22,6 +22,8 @@ import shm.cli.backup
 from deploy import dashboard
 from shm.core.instruments import METRICS
 from shm.core.settings import Settings
+from shm.server.checks.address import check_public_address
+from shm.server.checks.finding import Level
 from shm.server.fleet_metrics import FLEET_METRICS
 from tests.support.clusters import wait_for
 from tests.support.databases import fresh_database
@@ -51,6 +53,7 @@ class Proxy:
             part.write_to_path(str(folder / "chain.pem"), append=number > 0)
         self.tls = ssl.create_default_context()
         authority.configure_trust(self.tls)
+        authority.cert_pem.write_to_path(str(folder / "authority.pem"))
         getattr(self, f"_configure_{program}")(upstream)
 
     def _write(self, name: str, changes: dict[str, str]) -> Path:
@@ -185,6 +188,18 @@ def test_a_proxy_refuses_what_the_server_does_not_serve(proxy: Proxy) -> None:
     for path in ("/", "/metrics", "/metrics/fleet", "/elsewhere"):
         assert proxy.get(path).status_code == 404, path
     assert proxy.post("/v1/snapshot", b"x" * (Settings().max_backlog_body * 2), {}).status_code == 413
+
+
+async def test_the_doctor_finds_nothing_wrong_with_a_proxy(
+    upstream: ServerProcess, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(proxy.folder / "authority.pem"))
+    findings = [finding async for finding in check_public_address(proxy.url, upstream.admin_token)]
+    assert [each for each in findings if each.level > Level.OK] == []
+    assert {"tls", "proxy", "feed"} <= {each.subject for each in findings}
+    monkeypatch.delenv("SSL_CERT_FILE")
+    (refused,) = [finding async for finding in check_public_address(proxy.url, None)]
+    assert "its certificate is not valid" in refused.text
 
 
 def test_a_proxy_writes_no_address_of_a_client(

@@ -1,0 +1,1 @@
+"""Checks of the set-up of a server, for `shm doctor` and for the start of `shm serve`."""
