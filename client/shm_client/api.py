@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import httpx
 
 from .errors import InvalidResponseError, ServerUnavailableError
+from .figures import AuditEntry, Breakdown, Lifecycle, MetricSeries, Period, StoredSnapshot, Versions
 from .http_errors import describe_cause, to_client_error
 from .model import (
     Application,
@@ -105,7 +106,7 @@ class Api:
 
     async def kpis(self, slug: str) -> Kpis:
         """One application's KPIs. Raises UnknownApplicationError while none of its instances has reported."""
-        return self._decode(await self._get(f"{API_PATH}/applications/{quote(slug, safe='')}/kpis"), Kpis)
+        return self._decode(await self._get(f"{_application(slug)}/kpis"), Kpis)
 
     async def version_rank(self, version: str) -> str:
         """The rank that the server computes for this version, as in `Instance.version_rank`."""
@@ -159,6 +160,38 @@ class Api:
         """The page of older events with the query `EventPage.next`."""
         response = await self._get(f"{API_PATH}/events?{query}")
         return EventPage(self._decode(response, list[Event]), _next_page_query(response))
+
+    async def versions(self, slug: str, period: Period) -> Versions:
+        """Instances by release over a period, the adoption of releases, and outdated ones."""
+        return self._decode(await self._get(f"{_application(slug)}/versions?{urlencode({'period': period})}"), Versions)
+
+    async def lifecycle(self, slug: str, period: Period) -> Lifecycle:
+        """New, active, lost and returned instances by day, and the survival of weekly cohorts."""
+        response = await self._get(f"{_application(slug)}/lifecycle?{urlencode({'period': period})}")
+        return self._decode(response, Lifecycle)
+
+    async def breakdown(self, slug: str, by: str, metric: str | None = None) -> Breakdown:
+        """Instances by the values of a column or metric, and another metric's aggregate for each value."""
+        query = urlencode({"by": by, **({"metric": metric} if metric else {})})
+        return self._decode(await self._get(f"{_application(slug)}/breakdown?{query}"), Breakdown)
+
+    async def series(self, slug: str, period: Period, keys: Iterable[str]) -> MetricSeries:
+        """Metrics of an application over a period, without keys that contain a comma."""
+        query = urlencode({"period": period, "keys": ",".join(key for key in keys if "," not in key)})
+        return self._decode(await self._get(f"{API_PATH}/metrics/{quote(slug, safe='')}?{query}"), MetricSeries)
+
+    async def instance(self, instance_id: str) -> Instance:
+        """One instance, by its ID or the first digits of it."""
+        return self._decode(await self._get(f"{API_PATH}/instances/{quote(instance_id, safe='')}"), Instance)
+
+    async def snapshots(self, instance_id: str, limit: int) -> list[StoredSnapshot]:
+        """The newest snapshots of an instance, at most 1,000, the newest first."""
+        path = f"{API_PATH}/instances/{quote(instance_id, safe='')}/snapshots"
+        return self._decode(await self._get(f"{path}?{urlencode({'limit': limit})}"), list[StoredSnapshot])
+
+    async def audit(self, limit: int) -> list[AuditEntry]:
+        """The newest changes by admins. Raises RefusedError for a viewer's token."""
+        return self._decode(await self._get(f"{API_PATH}/audit?{urlencode({'limit': limit})}"), list[AuditEntry])
 
     async def is_admin(self) -> bool:
         """Whether the token may decide on instances: only an admin may read the list of tokens."""
@@ -251,6 +284,10 @@ class Api:
 def _list_query(slug: str | None, conditions: Sequence[str], **parameters: object) -> str:
     """The query of a list of an application's instances, or of all (None), that match conditions."""
     return urlencode({**parameters, "where": conditions, **({"app": slug} if slug else {})}, doseq=True)
+
+
+def _application(slug: str) -> str:
+    return f"{API_PATH}/applications/{quote(slug, safe='')}"
 
 
 def _split_into_batches(keys: Iterable[str]) -> Iterator[list[str]]:

@@ -9,6 +9,7 @@ import pytest
 from shm_tui import access, command, report
 from shm_tui.actions import ACTIONS
 from shm_tui.model import filter, live_session, row_store
+from shm_tui.model.place import VIEW_NAMES, Place, parse_place
 from shm_tui.model.state import State
 from shm_tui.widgets import dashboard
 
@@ -47,6 +48,21 @@ def options() -> list[argparse.Action]:
 def test_each_key_is_documented_in_its_group(group: str) -> None:
     documented = [(" ".join(code_spans(keys)), help_text) for keys, help_text in table(section(group), "key")]
     assert documented == [(action.key_label, action.help) for action in ACTIONS if action.group == group], HINT
+
+
+def test_each_view_is_documented_with_its_key() -> None:
+    keys = {action.name: action.key_label for action in ACTIONS}
+    documented = {code_spans(view)[0]: code_spans(key)[0] for view, key, _ in table(section("Views"), "view")}
+    assert set(documented) == set(VIEW_NAMES), HINT
+    for view, key in documented.items():
+        assert keys.get(f"view('{view}')", keys["chart"] if view == "metric" else keys["open"]) == key, HINT
+
+
+def test_each_documented_place_leads_somewhere_else() -> None:
+    examples = [code_spans(row[0])[0] for row in table(section("Places"), "place")]
+    assert len(examples) > 5
+    for example in examples:
+        assert parse_place(example, Place("x")) != Place("x"), example
 
 
 def test_each_state_is_documented_with_glyph_and_meaning() -> None:

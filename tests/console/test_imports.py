@@ -14,7 +14,7 @@ FILES = sorted(FOLDER.rglob("*.py"))
 MODEL = [
     ".".join(file.relative_to(FOLDER.parent).with_suffix("").parts)
     for file in FILES
-    if file.parent.name in ("model", "text")
+    if {"model", "text"} & {part.name for part in file.parents} and file.name != "__init__.py"
 ]
 
 
@@ -25,6 +25,16 @@ def test_model_and_text_load_no_textual() -> None:
     loaded = {name.split(".")[0] for name in completed.stdout.split()}
     assert "shm_tui" in loaded
     assert not loaded & {"textual", "shm", "shm_sdk"}
+
+
+def test_the_first_screen_loads_no_other_view() -> None:
+    views = [
+        name for name in MODEL if name.startswith("shm_tui.model.views.") and not name.endswith(("base", "registry"))
+    ]
+    code = "import sys, shm_tui.app; print(*sys.modules)"
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert len(views) > 6
+    assert not set(completed.stdout.split()) & set(views)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(FOLDER)))

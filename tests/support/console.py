@@ -12,6 +12,7 @@ from textual.strip import Strip
 
 from shm_tui.app import ConsoleApp
 from shm_tui.command import make_client
+from shm_tui.model.place import Place, parse_place
 from shm_tui.model.row_store import MAX_ROWS
 from tests.support.server_process import ServerProcess
 
@@ -64,10 +65,15 @@ class DrivenConsole:
 
 @asynccontextmanager
 async def open_console(
-    server: ServerProcess, slug: str | None = None, size: tuple[int, int] = (120, 36), *, max_rows: int = MAX_ROWS
+    server: ServerProcess,
+    slug: str | None = None,
+    size: tuple[int, int] = (120, 36),
+    *,
+    place: str = "",
+    max_rows: int = MAX_ROWS,
 ) -> AsyncIterator[DrivenConsole]:
-    """A console on `server`, closed at the end."""
+    """A console on `server`, at an application or a place, closed at the end."""
     async with make_client(server.url, server.admin_token) as client:
-        app = ConsoleApp(client, slug, max_rows=max_rows)
+        app = ConsoleApp(client, place=parse_place(place, Place(slug)), max_rows=max_rows)
         async with app.run_test(size=size) as pilot:
             yield DrivenConsole(app, pilot)

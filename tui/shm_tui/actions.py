@@ -6,7 +6,7 @@ An action's `name` is the app's method `action_<name>`, with its arguments.
 from dataclasses import dataclass
 from typing import Literal
 
-Context = Literal["table", "details", "filter"]  # the part of the screen that receives the keys
+Context = Literal["table", "details", "filter", "view", "place"]  # the part of the screen that receives the keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Action:
 
 
 NAVIGATION, VIEWING, SORTING, GENERAL = "Navigation", "Viewing", "Sorting and filtering", "General"
-DECIDING = "Deciding"
+DECIDING, VIEWS = "Deciding", "Views and places"
 
 ACTIONS = (
     Action("move(-1)", "up,k", "↑ k", "previous row; in the prompt, previous filter", NAVIGATION),
@@ -32,49 +32,113 @@ ACTIONS = (
     Action("page(1)", "pagedown,ctrl+f", "PgDn", "next page", NAVIGATION),
     Action("first", "home,g", "g", "first row", NAVIGATION),
     Action("last", "end,G", "G", "last row", NAVIGATION),
-    Action("columns(-1)", "left,h", "← h", "scroll to the columns on the left", NAVIGATION),
-    Action("columns(1)", "right,l", "→ l", "scroll to the columns on the right", NAVIGATION),
+    Action(
+        "columns(-1)",
+        "left,h",
+        "← h",
+        "scroll to the columns on the left; in a chart, read an earlier time",
+        NAVIGATION,
+    ),
+    Action(
+        "columns(1)", "right,l", "→ l", "scroll to the columns on the right; in a chart, read a later time", NAVIGATION
+    ),
+    Action("command", "colon", ":", "go to a place, or run a command", VIEWS, "place"),
+    Action("previous_place", "backspace", "⌫", "go back to the previous place", VIEWS, "back"),
+    Action("view('fleet')", "F", "F", "all applications", VIEWS, "fleet"),
+    Action("view('instances')", "I", "I", "the instances of the application", VIEWS),
+    Action("view('versions')", "V", "V", "versions: their shares over time, and who is behind", VIEWS, "versions"),
+    Action("view('lifecycle')", "L", "L", "lifecycle: new, active, lost and returned instances", VIEWS),
+    Action("view('breakdown')", "B", "B", "breakdown by version, system or any category", VIEWS),
+    Action("view('events')", "E", "E", "events of the application; in the list of all, of the server too", VIEWS),
+    Action("chart", "c", "c", "chart of the metric that is sorted by, or that is under the cursor", VIEWS, "chart"),
+    Action("range('24h')", "1", "1", "range: 24 hours", VIEWS),
+    Action("range('7d')", "2", "2", "range: 7 days", VIEWS),
+    Action("range('30d')", "3", "3", "range: 30 days", VIEWS),
+    Action("range('3m')", "4", "4", "range: 3 months", VIEWS, "range"),
+    Action("range('1y')", "5", "5", "range: 1 year", VIEWS),
+    Action("range('all')", "6", "6", "range: everything", VIEWS),
     Action("application(-1)", "left_square_bracket", "[", "previous application", VIEWING),
     Action("application(1)", "right_square_bracket", "]", "next application", VIEWING, "app"),
-    Action("open", "enter", "⏎", "open the instance's details", VIEWING, "open"),
+    Action(
+        "open", "enter", "⏎", "open what is under the cursor; in the details, the instance in full", VIEWING, "open"
+    ),
     Action("neighbour(1)", "J", "J", "next instance, while details are open", VIEWING, "next"),
     Action("neighbour(-1)", "K", "K", "previous instance, while details are open", VIEWING),
-    Action("copy", "y", "y", "copy the instance's ID; in the details, its metrics", VIEWING),
+    Action("copy", "y", "y", "copy the instance's ID; in the details, its metrics; in a view, the line", VIEWING),
     Action("pause", "p", "p", "pause or resume the rows", VIEWING, "pause"),
-    Action("reload", "r", "r", "reload the list; while disconnected, retry now", VIEWING),
+    Action("reload", "r", "r", "reload the list or the view; while disconnected, retry now", VIEWING),
     Action("filter", "slash", "/", "filter as you type", SORTING, "filter"),
-    Action("sort(-1)", "shift+left", "⇧←", "sort by the column on the left", SORTING),
-    Action("sort(1)", "shift+right", "⇧→", "sort by the column on the right", SORTING, "sort"),
+    Action("sort(-1)", "shift+left", "⇧←", "sort by the column on the left; in a view, the previous metric", SORTING),
+    Action(
+        "sort(1)", "shift+right", "⇧→", "sort by the column on the right; in a view, the next metric", SORTING, "sort"
+    ),
     Action("reverse", "s", "s", "reverse the sort order", SORTING),
     Action("decide('approve')", "a", "a", "approve the instance", DECIDING, for_admins=True),
     Action("decide('revoke')", "R", "R", "revoke the instance", DECIDING, for_admins=True),
     Action("decide('erase')", "X", "X", "erase the instance", DECIDING, for_admins=True),
-    Action("back", "escape", "Esc", "go up: close the prompt, the details, then show all rows", GENERAL, "back"),
-    Action("next_pane", "tab", "Tab", "switch between table, details and applications", GENERAL, "pane"),
+    Action(
+        "back",
+        "escape",
+        "Esc",
+        "go up: close the prompt, the view, the details, then show all rows, all applications",
+        GENERAL,
+        "back",
+    ),
+    Action(
+        "next_pane",
+        "tab",
+        "Tab",
+        "switch between table, details and applications; after `:`, complete",
+        GENERAL,
+        "pane",
+    ),
     Action("help", "question_mark", "?", "show keys, states and the filter's syntax", GENERAL, "help"),
     Action("command_palette", "ctrl+p", "^p", "open the list of all actions", GENERAL),
-    Action("close", "q", "q", "close the details, else quit", GENERAL, "quit"),
+    Action("close", "q", "q", "close the details or the view, else quit", GENERAL, "quit"),
     Action("interrupt", "ctrl+c", "^c", "cancel the input; twice, quit", GENERAL),
 )
 
 # The actions in the footer of each context, the most used first.
 FOOTER_ACTIONS: dict[Context, tuple[str, ...]] = {
-    "table": ("filter", "open", "sort(1)", "application(1)", "pause", "help", "close"),
+    "table": ("filter", "open", "sort(1)", "chart", "view('versions')", "view('fleet')", "command", "help", "close"),
     "details": ("back", "move(1)", "neighbour(1)", "next_pane", "pause", "help"),
     "filter": ("open", "back"),
+    "view": ("open", "columns(1)", "range('3m')", "command", "previous_place", "help", "close"),
+    "place": ("open", "next_pane", "back"),
 }
 _PAIRED_KEYS = {
     "sort(1)": "⇧← ⇧→",
     "application(1)": "[ ]",
     "move(1)": "↑ ↓",
     "neighbour(1)": "J K",
+    "columns(1)": "← →",
+    "range('3m')": "1-6",
 }  # one entry for both directions
-_CONTEXT_HINTS: dict[tuple[Context, str], str] = {("filter", "open"): "keep", ("filter", "back"): "close"}
+_CONTEXT_HINTS: dict[tuple[Context, str], str] = {
+    ("filter", "open"): "keep",
+    ("filter", "back"): "close",
+    ("place", "open"): "go",
+    ("place", "next_pane"): "complete",
+    ("place", "back"): "close",
+    ("view", "columns(1)"): "time",
+    ("view", "close"): "close",
+}
+QUIT_COMMANDS = ("quit", "q")  # beside the names of the actions
 
 
 def visible_actions(*, is_admin: bool) -> list[Action]:
     """The actions that a token's role permits."""
     return [action for action in ACTIONS if is_admin or not action.for_admins]
+
+
+def commands(*, is_admin: bool) -> dict[str, str]:
+    """What can be typed after `:`, and the action that it runs: an action's name, or its argument."""
+    by_name: dict[str, str] = {}
+    for action in visible_actions(is_admin=is_admin):
+        method, _, argument = action.name.rstrip(")").partition("(")
+        if not argument or method == "decide":
+            by_name[argument.strip("'") or method] = action.name
+    return by_name | dict.fromkeys(QUIT_COMMANDS, "quit")
 
 
 def footer_hints(context: Context = "table") -> list[tuple[str, str]]:

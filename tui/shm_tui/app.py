@@ -1,9 +1,10 @@
-"""The console: owns the session, draws it in intervals, and passes the user's actions on to the panes."""
+"""The console: owns the place and the session, draws them in intervals, and passes the user's actions on."""
 
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import replace
 from time import monotonic
 from typing import ClassVar
 
@@ -13,25 +14,28 @@ from textual.screen import Screen
 from textual.widgets import Input
 
 from shm_client import Client, Decision
-from shm_tui.actions import ACTIONS, visible_actions
+from shm_client.figures import Period
+from shm_tui.actions import ACTIONS
 from shm_tui.clipboard import copy
 from shm_tui.decisions import Decisions
 from shm_tui.filter_control import FilterControl
 from shm_tui.help_screen import HelpScreen
-from shm_tui.model.columns import Column
 from shm_tui.model.live_session import LiveSession, Overview
+from shm_tui.model.place import Place, ViewName
 from shm_tui.model.row_store import MAX_ROWS
-from shm_tui.session_task import SessionTask
+from shm_tui.navigation import Navigation
+from shm_tui.palette import palette_commands
+from shm_tui.place_control import PlaceControl
+from shm_tui.text.json_text import format_json
 from shm_tui.theme import SHM
 from shm_tui.widgets.dashboard import Dashboard
-from shm_tui.widgets.detail_panel import format_json
 from shm_tui.widgets.footer import NOTICE_S, Footer
 from shm_tui.widgets.live_table import LiveTable
-from shm_tui.widgets.messages import ApplicationChosen, SortRequested
+from shm_tui.widgets.messages import ApplicationChosen, PlaceRequested, SortRequested
 
 DRAW_INTERVAL_S = 0.25  # changes are drawn four times a second at any rate of events
 AGE_INTERVAL_S = 1.0  # the smallest unit of an age
-PRIORITY_KEYS = {"tab", "slash"}  # handled before the next key is read: what follows `/` belongs to the prompt
+PRIORITY_KEYS = {"tab", "slash", "colon"}  # handled before the next key is read: what follows belongs to the prompt
 QUIT_CONFIRMATION_S = 3.0  # within which a second Ctrl+C ends the console
 
 
@@ -47,21 +51,18 @@ class ConsoleApp(App[None]):
         if action.name != "command_palette"
     ]
 
-    def __init__(self, client: Client, slug: str | None = None, *, max_rows: int = MAX_ROWS) -> None:
+    def __init__(
+        self, client: Client, slug: str | None = None, *, place: Place | None = None, max_rows: int = MAX_ROWS
+    ) -> None:
         super().__init__(ansi_color=True if os.environ.get("NO_COLOR") else None)
         self.register_theme(SHM)
         self.theme = "ansi-dark" if self.no_color else SHM.name
-        self.client = client
-        self.overview = Overview()
-        self._max_rows = max_rows
-        self.session = LiveSession(client, slug, self._mark_changed, self.overview, max_rows=max_rows)
         self.dashboard = Dashboard()
-        self.filter = FilterControl(client, self.dashboard, lambda: self.session)
+        self.navigation = Navigation(client, self.dashboard, place or Place(slug), self._mark_changed, max_rows)
+        self.commands = PlaceControl(self, self.dashboard)
         self.decisions = Decisions(client, self.dashboard.footer)
         self.data_shown = asyncio.Event()
-        self._session_task = SessionTask(self.dashboard.footer)
         self._has_changes = True  # since the last drawing
-        self._is_application_chosen = slug is not None
         self._interrupted_at = -QUIT_CONFIRMATION_S  # the monotonic time of the last Ctrl+C
 
     def compose(self) -> ComposeResult:
@@ -71,15 +72,35 @@ class ConsoleApp(App[None]):
     def on_mount(self) -> None:
         """Starts the session and the timers."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.exit)
-        self.table.focus()
-        self._session_task.start(self.session)
+        self.dashboard.focus_main()
+        self.navigation.start()
         self.run_worker(self.decisions.request_role(), group="role")
         self.set_interval(DRAW_INTERVAL_S, self._draw_changes)
         self.set_interval(AGE_INTERVAL_S, self._draw_ages)
 
     async def on_unmount(self) -> None:
         """Ends the session, and with it the connection to the server."""
-        await self._session_task.stop()
+        await self.navigation.stop()
+
+    @property
+    def place(self) -> Place:
+        """What is shown."""
+        return self.navigation.place
+
+    @property
+    def session(self) -> LiveSession:
+        """The live instances of the place's application."""
+        return self.navigation.session
+
+    @property
+    def overview(self) -> Overview:
+        """Counts of all applications."""
+        return self.navigation.overview
+
+    @property
+    def filter(self) -> FilterControl:
+        """The filter and its prompt."""
+        return self.navigation.filter
 
     @property
     def table(self) -> LiveTable:
@@ -95,43 +116,39 @@ class ConsoleApp(App[None]):
         if not self._has_changes or self._is_closing:
             return
         self._has_changes = False
-        self._choose_first_application()
+        self.navigation.choose_application()
         self.dashboard.draw_changes(self.session, self.filter.text)
-        if self.dashboard.has_data and (self._is_application_chosen or not self.overview.applications):
+        self.navigation.view.draw()
+        is_chosen = self.navigation.is_application_chosen or not self.overview.applications
+        if self.dashboard.has_data and is_chosen and self.navigation.view.has_answer:
             self.data_shown.set()
 
     def _draw_ages(self) -> None:
         if not self._is_closing:
             self.dashboard.draw_ages(self.session, self.filter.text)
+            self.navigation.view.draw_ages()
 
     @property
     def _is_closing(self) -> bool:
         """Whether the widgets are gone already: timers end a little later."""
         return not self.query(Footer)
 
-    def _choose_first_application(self) -> None:
-        """Without `slug`, shows the largest application: metrics of several applications rarely fit one table.
-
-        A user who has opened an instance or the filter before keeps what is on the screen.
-        """
-        applications = self.overview.applications
-        if self.filter.is_open or self.dashboard.details.display:
-            self._is_application_chosen = True
-        if not self._is_application_chosen and applications:
-            self.show_application(max(applications, key=lambda app: app.instances.total).slug)
+    def go(self, place: Place) -> None:
+        """Shows a place."""
+        self.navigation.go(place)
 
     def show_application(self, slug: str | None) -> None:
-        """Starts a session for another application; None for all."""
-        self._is_application_chosen = True
-        if slug == self.session.slug and self.session.is_listed:
-            return
-        self.session = LiveSession(self.client, slug, self._mark_changed, self.overview, max_rows=self._max_rows)
-        self.filter.set("")
-        if self.filter.is_open:
-            self.filter.close()
-        self.dashboard.show_details(False)
-        self._session_task.start(self.session)
-        self._mark_changed()
+        """Shows the same view of another application; None for all."""
+        self.go(self.place.with_app(slug))
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether the token is an admin's, as far as is known."""
+        return self.decisions.is_admin
+
+    def run_command(self, action: str) -> None:
+        """Carries out an action of the registry."""
+        self.run_worker(self.run_action(action), group="commands")
 
     # Messages of the widgets.
 
@@ -147,24 +164,29 @@ class ConsoleApp(App[None]):
         """Opens the details of the row that was clicked."""
         self.dashboard.open_details(self.session)
 
+    def on_place_requested(self, event: PlaceRequested) -> None:
+        """Goes to the place that was clicked."""
+        self.go(event.place)
+
     def on_cursor_moved(self) -> None:
         """Draws the details again: their instance may have left the table."""
         self.dashboard.draw_details(self.session)
 
     def on_sort_requested(self, event: SortRequested) -> None:
         """Sorts by the column that was clicked; a second click reverses the order."""
-        if event.column.id == self.session.store.sort_column.id:
-            self.action_reverse()
-        else:
-            self._sort_by(event.column)
+        self.navigation.sorting.choose(event.column)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filters while the user types."""
-        self.filter.change(event.value)
+        if event.input is self.dashboard.prompt.field:
+            self.filter.change(event.value)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Keeps the filter and closes the prompt, unless the filter is invalid."""
-        self.filter.submit(event.value)
+        """Keeps the filter or goes to the place, unless the text is invalid."""
+        if event.input is self.dashboard.prompt.field:
+            self.filter.submit(event.value)
+        elif event.input is self.dashboard.place_prompt.field:
+            self.commands.submit(event.value)
 
     # Actions: moving and viewing.
 
@@ -172,6 +194,8 @@ class ConsoleApp(App[None]):
         """Moves what has the focus: the prompt's history, the details, the application, or the table's cursor."""
         if self.filter.is_open:
             self.filter.recall(lines)
+        elif self.commands.is_open:
+            self.commands.recall(lines)
         else:
             self.dashboard.focused_pane.move_cursor(lines)
 
@@ -188,9 +212,12 @@ class ConsoleApp(App[None]):
         self.dashboard.focused_pane.move_to_last()
 
     def action_columns(self, count: int) -> None:
-        """Scrolls the columns, if the table has the focus."""
-        if self.table.has_focus:
-            self.table.scroll_columns(count)
+        """Scrolls the columns, reads another time of a chart, or shows another dimension of a breakdown."""
+        place = self.navigation.view.step(count, 0) if self.dashboard.view.has_focus else None
+        if place is not None:
+            self.navigation.go(place, is_step=False)
+        elif not self._is_prompt_open:
+            self.dashboard.focused_pane.scroll_columns(count)
 
     def action_application(self, offset: int) -> None:
         """Shows the previous or the next application of the sidebar; after the last one the first."""
@@ -199,20 +226,27 @@ class ConsoleApp(App[None]):
         self.show_application(slugs[(index + offset) % len(slugs)])
 
     def action_open(self) -> None:
-        """Opens the details of the instance under the cursor. In the sidebar, returns to the table."""
+        """Opens what is under the cursor: an instance's details, from these the whole instance, or another place."""
+        panel = self.dashboard.details
         if self.dashboard.sidebar.has_focus:
-            self.table.focus()
+            self.dashboard.focus_main()
         elif self.table.has_focus:
             self.dashboard.open_details(self.session)
+        elif self.dashboard.view.has_focus and (target := self.dashboard.view.target) is not None:
+            self.go(target)
+        elif panel.has_focus and panel.instance_id is not None:
+            self.go(self.place.to_view("instance", panel.instance_id))
 
     def action_neighbour(self, offset: int) -> None:
         """While the details are open, opens the next or the previous instance of the table."""
         self.dashboard.open_neighbour(self.session, offset)
 
     def action_copy(self) -> None:
-        """Copies the ID of the instance under the cursor; while the details have the focus, its metrics as JSON."""
+        """Copies the ID of the instance under the cursor; in the details, its metrics as JSON; in a view, the line."""
         panel = self.dashboard.details
-        if panel.has_focus and panel.row is not None:
+        if self.place.view != "instances":
+            self._copy("line", self.dashboard.view.line)
+        elif panel.has_focus and panel.row is not None:
             self._copy("metrics", format_json(panel.row.instance.metrics))
         elif self.table.cursor_id is not None:
             self._copy("ID", self.table.cursor_id)
@@ -224,68 +258,95 @@ class ConsoleApp(App[None]):
         """Pauses or resumes the rows. Changes are counted meanwhile."""
         store = self.session.store
         store.is_paused = not store.is_paused
+        self.navigation.view.set_paused(store.is_paused)
         self._mark_changed()
         self._draw_changes()
 
     def action_reload(self) -> None:
-        """Lists all instances again."""
+        """Lists all instances again, and loads the view again."""
         self.session.reload()
+        self.navigation.view.reload()
 
     def action_decide(self, decision: Decision) -> None:
-        """Asks before it approves, revokes or erases the instance of the details, else the one under the cursor."""
-        row = self.dashboard.current_row(self.session)
-        if row is not None:
-            self.decisions.ask(self, decision, row.instance, self.session.clock())
+        """Asks before it approves, revokes or erases the instance of the details or the view, or under the cursor."""
+        instance = self.navigation.view.instance
+        if self.place.view == "instances" and (row := self.dashboard.current_row(self.session)) is not None:
+            instance = row.instance
+        if instance is not None:
+            self.decisions.ask(self, decision, instance, self.session.clock())
 
     # Actions: sorting and filtering.
 
     def action_sort(self, offset: int) -> None:
-        """Sorts by the column next to the one that is sorted by."""
-        columns = [column for column in self.table.columns if column.label]
-        ids = [column.id for column in columns]
-        if columns:
-            sorted_id = self.session.store.sort_column.id
-            index = ids.index(sorted_id) if sorted_id in ids else 0
-            self._sort_by(columns[(index + offset) % len(columns)])
+        """Sorts by the column next to the one that is sorted by; in a view, shows another metric."""
+        if self.place.view == "instances":
+            self.navigation.sorting.step(offset)
+        elif (place := self.navigation.view.step(0, offset)) is not None:
+            self.navigation.go(place, is_step=False)
 
     def action_reverse(self) -> None:
         """Reverses the sort order."""
-        store = self.session.store
-        self._set_sort(store.sort_column, not store.is_descending)
-
-    def _sort_by(self, column: Column) -> None:
-        self._set_sort(column, is_descending=column.metric is not None and column.align_right)
-        self.table.scroll_to_column(column)
-
-    def _set_sort(self, column: Column, is_descending: bool) -> None:
-        store = self.session.store
-        store.has_sort_order = True
-        store.sort_column, store.is_descending = column, is_descending
-        store.rebuild_order(self.session.clock())
-        self.table.update_order()
+        if self.place.view == "instances":
+            self.navigation.sorting.reverse()
 
     def action_filter(self) -> None:
-        """Opens the filter's prompt with the current filter."""
+        """Opens the filter's prompt with the current filter; in a view without one, that of the list."""
+        if self.place.view not in ("instances", "fleet"):
+            self.go(self.place.to_view("instances"))
         self.filter.open()
+
+    # Actions: places.
+
+    def action_command(self) -> None:
+        """Opens the prompt of places and commands."""
+        self.commands.open()
+
+    def action_view(self, view: ViewName) -> None:
+        """Shows a view of the same application."""
+        if view != self.place.view:
+            self.go(self.place.to_view(view))
+
+    def action_range(self, period: Period) -> None:
+        """Changes the range of the view's charts and figures."""
+        self.navigation.go(replace(self.place, range=period), is_step=False)
+
+    def action_chart(self) -> None:
+        """Shows the chart of the metric that the list is sorted by; in a view, of the one under the cursor."""
+        target = self.dashboard.view.target if self.place.view != "instances" else None
+        if target is not None and target.view == "metric":
+            self.go(target)
+        else:
+            key = self.session.store.sort_column.metric if self.place.view == "instances" else None
+            self.go(self.place.to_view("metric", *([key] if key else [])))
+
+    def action_previous_place(self) -> None:
+        """Goes back to the previous place, with its filter and its sort order."""
+        self.navigation.back()
 
     # Actions: panes and screens.
 
     async def action_back(self) -> None:
-        """Goes up one level: closes the prompt with the filter in effect, or the details, else shows all rows.
+        """Goes up one level: closes the prompt, the view, or the details, else shows all rows, then all applications.
 
         Nothing is lost: the history of the prompt has every filter that was in effect.
         """
         if self.filter.is_open:
             self.filter.close()
+        elif self.commands.is_open:
+            self.commands.close()
         elif self.dashboard.details.display:
             self.dashboard.show_details(False)
-        else:
+        elif self.place.view not in ("instances", "fleet"):
+            self.go(self.place.to_view("instances"))
+        elif self.filter.text:
             self.filter.clear()
+        elif self.place.view == "instances":
+            self.go(self.place.to_view("fleet"))
 
-    def action_close(self) -> None:
-        """Closes what is on top: the details, else the console."""
-        if self.dashboard.details.display:
-            self.dashboard.show_details(False)
+    async def action_close(self) -> None:
+        """Closes what is on top: the details or the view, else the console."""
+        if self.dashboard.details.display or self.place.view not in ("instances", "fleet"):
+            await self.action_back()
         else:
             self.exit()
 
@@ -293,6 +354,8 @@ class ConsoleApp(App[None]):
         """Cancels the input of the prompt. Elsewhere, a second Ctrl+C ends the console."""
         if self.filter.is_open:
             self.filter.cancel()
+        elif self.commands.is_open:
+            self.commands.close()
         elif monotonic() - self._interrupted_at < QUIT_CONFIRMATION_S:
             self.exit()
         else:
@@ -300,34 +363,30 @@ class ConsoleApp(App[None]):
             self.dashboard.footer.show_notice("Ctrl+C again ends the console", QUIT_CONFIRMATION_S)
 
     def action_next_pane(self) -> None:
-        """Moves the focus from the table to the details and the sidebar; from the prompt, to the table."""
+        """Moves the focus from the table to the details and the sidebar. Closes the filter, and completes a place."""
         if self.filter.is_open:
             self.filter.close()
+        elif self.commands.is_open:
+            self.commands.complete()
         else:
             self.dashboard.focus_next_pane()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Leaves Tab and `/` to the screens above the main one, and `/` to the open prompt."""
+        """Leaves Tab, `/` and `:` to the screens above the main one, and `/` and `:` to an open prompt."""
         if action == "decide":
-            return self.decisions.is_admin
-        if action == "filter":
-            return len(self.screen_stack) == 1 and not self.filter.is_open
+            return self.is_admin
+        if action in ("filter", "command"):
+            return len(self.screen_stack) == 1 and not self._is_prompt_open
         return action != "next_pane" or len(self.screen_stack) == 1
+
+    @property
+    def _is_prompt_open(self) -> bool:
+        return self.filter.is_open or self.commands.is_open
 
     def action_help(self) -> None:
         """Opens the help screen."""
-        self.push_screen(HelpScreen(is_admin=self.decisions.is_admin))
+        self.push_screen(HelpScreen(is_admin=self.is_admin))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The actions of the registry, for the command palette."""
-        for action in visible_actions(is_admin=self.decisions.is_admin):
-            if action.name != "command_palette":
-                title = action.help[:1].upper() + action.help[1:]
-                yield SystemCommand(title, action.key_label, _action_callback(self, action.name))
-
-
-def _action_callback(app: ConsoleApp, name: str) -> Callable[[], Awaitable[None]]:
-    async def run_action() -> None:
-        await app.run_action(name)
-
-    return run_action
+        return palette_commands(self.run_action, is_admin=self.is_admin)

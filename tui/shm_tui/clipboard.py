@@ -11,7 +11,7 @@ def copy(driver: Driver | None, name: str, text: str) -> str:
     """Sends a text to the terminal. Returns the notice for the user: the terminal does not say whether it took it."""
     sequence = copy_sequence(text, os.environ)
     if sequence is None or driver is None:
-        return f"The {name} are too long for a terminal's clipboard: {len(text):,} characters"
+        return f"Too long for a terminal's clipboard: the {name}, {len(text):,} characters"
     driver.write(sequence)
     driver.flush()
     return f"Copied the {name}, {len(text):,} characters, if the terminal supports OSC 52"

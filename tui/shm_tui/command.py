@@ -11,6 +11,7 @@ from pathlib import Path
 from shm_client import Client, ClientError
 from shm_tui.access import find_token, is_loopback, resolve_data_dir, resolve_server_url
 from shm_tui.errors import ConsoleError, NoDataError
+from shm_tui.model.place import Place, PlaceError, parse_place
 from shm_tui.text.encoding import in_encoding, json_in_encoding
 from shm_tui.text.sanitizing import sanitize_json
 
@@ -36,7 +37,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data-dir", metavar="DIR", help="Where admin.token is. Default: SHM_DATA_DIR, else its own.")
     parser.add_argument("--app", metavar="SLUG", help="The first application to show.")
-    parser.add_argument("--once", action="store_true", help="Print the tables and exit.")
+    parser.add_argument(
+        "--view",
+        metavar="PLACE",
+        default="",
+        help="The first place to show, as after `:` in the console: versions, ledger/metric/invoices_sent 3m.",
+    )
+    parser.add_argument("--once", action="store_true", help="Print the tables, or the --view, and exit.")
     parser.add_argument("--json", action="store_true", help="With --once: the same as one JSON document.")
     parser.add_argument(
         "--screenshot", metavar="FILE.svg", type=Path, help="Draw the screen into an SVG file and exit."
@@ -56,20 +63,24 @@ def run(args: argparse.Namespace) -> int:
     if not size:
         return _print_message(f"--size {args.size} is invalid: expected columns and rows, such as 120x36.", 2)
     try:
+        place = parse_place(args.view, Place(args.app))
+    except PlaceError as error:
+        return _print_message(f"--view {args.view} is invalid: {error}.", 2)
+    try:
         server = resolve_server_url(args.server)
         token = find_token(args.token, resolve_data_dir(args.data_dir), server)
         if server.startswith("http://") and not is_loopback(server):
             _print_message(UNENCRYPTED, 0)
         if args.once:
-            return _print(asyncio.run(_once(server, token, args.app, args.json)), args.json)
+            return _print(asyncio.run(_once(server, token, place, args.json)), args.json)
         if args.screenshot is not None:
-            svg = asyncio.run(_render_screenshot(server, token, args.app, (int(size[1]), int(size[2]))))
+            svg = asyncio.run(_render_screenshot(server, token, place, (int(size[1]), int(size[2]))))
             return _write(args.screenshot, svg)
     except (ConsoleError, ClientError) as error:
         return _print_message(str(error), 1)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return _print_message("The console needs a terminal. Without one, use --once.", 1)
-    return _open(server, token, args.app)
+    return _open(server, token, place)
 
 
 def make_client(server: str, token: str) -> Client:
@@ -77,12 +88,24 @@ def make_client(server: str, token: str) -> Client:
     return Client(server, token, sanitize=sanitize_json)
 
 
-async def _once(server: str, token: str, slug: str | None, as_json: bool) -> str:
+async def _once(server: str, token: str, place: Place, as_json: bool) -> str:
+    if place.view != "instances":
+        return await _view_once(server, token, place, as_json)
     from shm_tui import report
 
     async with make_client(server, token) as client:
-        data = await report.fetch_report(client, slug)
+        data = await report.fetch_report(client, place.app)
     return report.to_json(data) if as_json else report.to_text(data, _width())
+
+
+async def _view_once(server: str, token: str, place: Place, as_json: bool) -> str:
+    from shm_tui import view_report
+
+    async with make_client(server, token) as client:
+        view, place = await view_report.fetch_view(client, place)
+        if as_json:
+            return view_report.to_json(client, view, place)
+        return view_report.to_text(client, view, place, _width(), sys.stdout.encoding or "utf-8")
 
 
 def _width() -> int:
@@ -91,7 +114,7 @@ def _width() -> int:
     return shutil.get_terminal_size().columns if has_width else UNLIMITED_WIDTH
 
 
-def _open(server: str, token: str, slug: str | None) -> int:
+def _open(server: str, token: str, place: Place) -> int:
     for name, value in (TERMINAL_ENV | (SSH_ENV if os.environ.get("SSH_CONNECTION") else {})).items():
         os.environ.setdefault(name, value)
     if not sys.stderr.isatty():
@@ -101,18 +124,18 @@ def _open(server: str, token: str, slug: str | None) -> int:
 
     async def run_app() -> int:
         async with make_client(server, token) as client:
-            app = ConsoleApp(client, slug)
+            app = ConsoleApp(client, place=place)
             await app.run_async()
             return app.return_code or 0
 
     return asyncio.run(run_app())
 
 
-async def _render_screenshot(server: str, token: str, slug: str | None, size: tuple[int, int]) -> str:
+async def _render_screenshot(server: str, token: str, place: Place, size: tuple[int, int]) -> str:
     from shm_tui.app import ConsoleApp
 
     async with make_client(server, token) as client:
-        app = ConsoleApp(client, slug)
+        app = ConsoleApp(client, place=place)
         async with app.run_test(size=size) as pilot:
             try:
                 await asyncio.wait_for(app.data_shown.wait(), SCREENSHOT_TIMEOUT_S)

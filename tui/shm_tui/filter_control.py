@@ -1,24 +1,36 @@
 """The filter: opens its prompt, applies each text to the session's rows, and closes the prompt."""
 
-from collections.abc import Callable
+from typing import Protocol
 
 from shm_client import Client, ClientError
 from shm_tui.model.filter import MissingRankError
 from shm_tui.model.filter_editor import FilterEditor
 from shm_tui.model.live_session import LiveSession
+from shm_tui.model.place import Place
 from shm_tui.widgets.dashboard import Dashboard
 
 
-class FilterControl:
-    """Applies filters to the current session, which `get_session` returns."""
+class FilterHost(Protocol):
+    """The app: it has a session and a place, whose filter it keeps."""
 
-    def __init__(self, client: Client, dashboard: Dashboard, get_session: Callable[[], LiveSession]) -> None:
+    session: LiveSession
+    place: Place
+
+    def keep_filter(self, text: str) -> None:
+        """Makes a valid filter a part of the place."""
+
+
+class FilterControl:
+    """Applies filters to the current session. In the fleet the filter is a text that the view looks for."""
+
+    def __init__(self, client: Client, dashboard: Dashboard, host: FilterHost) -> None:
         self._client = client
+        self._host = host
         self._dashboard = dashboard
         self._prompt = dashboard.prompt
         self._footer = dashboard.footer
-        self._get_session = get_session
         self._editor = FilterEditor()
+        self._wanted = ""  # the filter of the place, which may wait for the rank of a version
         self._submitted: str | None = None  # closes the prompt once the ranks of its versions have arrived
 
     @property
@@ -53,6 +65,14 @@ class FilterControl:
         if self.set(text):
             self.close()
 
+    def apply(self, text: str) -> None:
+        """Applies the filter of a place that was gone to."""
+        if text != self._editor.text:
+            self._editor.remember()
+            self._editor.begun_with = ""
+            self._wanted = text
+            self.set(text)
+
     def cancel(self) -> None:
         """Closes the prompt with the filter that was in effect when it was opened."""
         self._editor.remember()
@@ -70,12 +90,15 @@ class FilterControl:
         self._editor.remember()
         self._prompt.close()
         self._footer.show_message("")
-        self._footer.show_keys("table")
-        self._dashboard.table.focus()
+        self._dashboard.focus_main()
 
     def set(self, text: str) -> bool:
         """Applies a filter. Returns False for an invalid one, which leaves the previous filter in effect."""
-        session = self._get_session()
+        if self._host.place.view == "fleet":
+            self._editor.text = text.strip()
+            self._host.keep_filter(self._editor.text)
+            return True
+        session = self._host.session
         store = session.store
         error = self._editor.apply(text, store, session.descriptions)
         session.narrowing.request(store.filter.server_filter)
@@ -85,6 +108,8 @@ class FilterControl:
         store.rebuild_order(session.clock())
         self._dashboard.table.update_order()
         self._dashboard.draw_panels(session, self._editor.text)
+        if error is None:
+            self._host.keep_filter(self._editor.text)
         return error is None
 
     async def _request_rank(self, version: str) -> None:
@@ -94,6 +119,7 @@ class FilterControl:
         except ClientError as error:
             self._footer.show_message(f"the rank of version {version} is unknown: {error}")
             return
-        text = self._prompt.value
-        if self.is_open and self.set(text) and self._submitted == text:
+        if not self.is_open:
+            self.set(self._wanted)
+        elif self.set(text := self._prompt.value) and self._submitted == text:
             self.close()

@@ -1,7 +1,7 @@
 """The report of `--once`: the console's data as tables of text, or as one JSON document."""
 
 from datetime import datetime
-from decimal import Context, Decimal
+from decimal import Decimal
 from textwrap import wrap
 
 import msgspec
@@ -13,14 +13,13 @@ from shm_tui.model.disk import disk_warning
 from shm_tui.model.row import Row, format_value
 from shm_tui.model.state import Clock, State, state_of
 from shm_tui.text.cells import fit
-from shm_tui.text.formatting import UNKNOWN, age, compact, exact, plural, share, with_unit
+from shm_tui.text.formatting import UNKNOWN, age, compact, exact, plural, round_mean, share, with_unit
 
 MAX_APPLICATIONS = 20  # the largest ones
 MAX_KEYS = 1_000  # described in addition to those of the most instances
 MAX_INSTANCES = 200  # those that were seen last; `shm export` has all
 INDENT, GAP = 2, 2  # cells
 MIN_NOTE_WIDTH = 20  # cells of a note, however short the lines are
-MEAN_CONTEXT = Context(prec=700)  # digits: the protocol allows numbers from 1e-308 to 1e308
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
@@ -125,7 +124,7 @@ def _metrics(section: ReportedApplication, width: int) -> str:
 
 
 def _value(kpi: Kpi) -> str:
-    return " ".join([exact(_round_mean(kpi.value)), *([kpi.unit] if kpi.unit else [])])
+    return " ".join([exact(round_mean(kpi.value)), *([kpi.unit] if kpi.unit else [])])
 
 
 def _format_distribution(kpi: Kpi) -> list[str]:
@@ -135,13 +134,6 @@ def _format_distribution(kpi: Kpi) -> list[str]:
 def _format_categories(category: Category) -> str:
     first = ", ".join(f"{item.value} {share(item.instances, category.instances)}" for item in category.values[:3])
     return first + (", …" if len(category.values) > 3 or category.other else "")
-
-
-def _round_mean(value: int | Decimal | None) -> int | Decimal | None:
-    """Rounds to three decimals: an average has any number of digits."""
-    if isinstance(value, Decimal) and isinstance(exponent := value.as_tuple().exponent, int) and exponent < -3:
-        return value.quantize(Decimal("0.001"), context=MEAN_CONTEXT)
-    return value
 
 
 def _instances(report: Report, width: int) -> str:

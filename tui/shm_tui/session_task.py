@@ -1,11 +1,18 @@
-"""The task of the current session. An unexpected exception restarts the session and does not end the console."""
+"""The task of a session. An unexpected exception restarts the session and does not end the console."""
 
 import asyncio
+from typing import Protocol
 
-from shm_tui.model.live_session import LiveSession
 from shm_tui.widgets.footer import Footer
 
 RESTART_DELAY_S = 1.0  # after an exception in the session
+
+
+class Session(Protocol):
+    """Keeps data up to date while it runs."""
+
+    async def run(self) -> None:
+        """Runs until it is cancelled."""
 
 
 class SessionTask:
@@ -15,22 +22,25 @@ class SessionTask:
         self._footer = footer
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self, session: LiveSession) -> None:
+    def start(self, session: Session) -> None:
         """Runs this session, and ends the previous one."""
-        for task in self._tasks:
-            task.cancel()
+        self.cancel()
         task = asyncio.create_task(self._run(session))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def stop(self) -> None:
-        """Ends the session."""
-        tasks = list(self._tasks)
-        for task in tasks:
+    def cancel(self) -> None:
+        """Ends the session soon."""
+        for task in self._tasks:
             task.cancel()
+
+    async def stop(self) -> None:
+        """Ends the session, and waits for its end."""
+        tasks = list(self._tasks)
+        self.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self, session: LiveSession) -> None:
+    async def _run(self, session: Session) -> None:
         while True:
             try:
                 await session.run()

@@ -3,7 +3,20 @@
 from collections.abc import Callable
 
 # What replaces the console's own characters. Any other character becomes an escape, such as \u65e5.
-ASCII_FORMS = {"●": "*", "◐": "o", "○": "-", "…": ".", "✕": "x", "–": "-", "“": '"', "”": '"'}
+ASCII_FORMS = {
+    "●": "*",
+    "◐": "o",
+    "○": "-",
+    "…": ".",
+    "✕": "x",
+    "–": "-",
+    "“": '"',
+    "”": '"',
+    "·": "-",
+    "−": "-",
+    "‹": "<",
+    "›": ">",
+}
 
 
 def in_encoding(text: str, encoding: str) -> str:

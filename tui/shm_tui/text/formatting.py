@@ -6,6 +6,7 @@ from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 UNKNOWN = "–"  # a missing value; it is not zero
 MAX_EXACT_DIGITS = 120  # a longer number is written with an exponent, because a person cannot read it
 
+_MEAN_DIGITS = Context(prec=700)  # the protocol allows numbers from 1e-308 to 1e308
 _THREE_DIGITS = Context(prec=3, Emax=MAX_EMAX, Emin=MIN_EMIN)
 _SUFFIXES = ("", "k", "M", "B", "T")
 
@@ -73,6 +74,13 @@ def exact(number: Number | None) -> str:
         return f"{_THREE_DIGITS.plus(Decimal(number)):e}"
     text = f"{number:,}" if isinstance(number, int) else f"{number:,f}"
     return text if len(text) <= 2 * MAX_EXACT_DIGITS else text[: 2 * MAX_EXACT_DIGITS] + "…"
+
+
+def round_mean(value: Number | None) -> Number | None:
+    """Rounds to three decimals: an average has any number of digits."""
+    if isinstance(value, Decimal) and isinstance(exponent := value.as_tuple().exponent, int) and exponent < -3:
+        return value.quantize(Decimal("0.001"), context=_MEAN_DIGITS)
+    return value
 
 
 def share(part: int, whole: int) -> str:

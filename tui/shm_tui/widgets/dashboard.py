@@ -11,16 +11,18 @@ from shm_tui.model.live_session import LiveSession, Phase
 from shm_tui.model.row import Row
 from shm_tui.model.row_store import numeric_keys
 from shm_tui.model.tiles import application_tiles, overview_tiles
+from shm_tui.model.view_session import ViewSession
 from shm_tui.widgets.detail_panel import DetailPanel
-from shm_tui.widgets.filter_prompt import FilterPrompt
 from shm_tui.widgets.footer import Footer
 from shm_tui.widgets.headline import Headline, headline_facts
 from shm_tui.widgets.live_table import LiveTable
 from shm_tui.widgets.messages import LayoutChanged
 from shm_tui.widgets.panes import Pane
+from shm_tui.widgets.prompt import FILTER_PLACEHOLDER, PLACE_PLACEHOLDER, Prompt
 from shm_tui.widgets.sidebar import Sidebar
 from shm_tui.widgets.status_bar import MAX_LIVE_SILENCE_S, StatusBar
 from shm_tui.widgets.tiles import Tiles
+from shm_tui.widgets.view_pane import ViewPane
 
 MIN_SIDEBAR_WIDTH = 100  # columns of a screen with a sidebar
 MIN_TILE_HEIGHT = 30  # lines of a screen with full tiles; below it the tiles are one line
@@ -33,7 +35,9 @@ class Dashboard(Vertical):
     def __init__(self) -> None:
         super().__init__()
         self.sidebar, self.table, self.details = Sidebar(), LiveTable(), DetailPanel()
-        self.prompt, self.footer = FilterPrompt(), Footer()
+        self.view, self.footer = ViewPane(), Footer()
+        self.prompt = Prompt("/", FILTER_PLACEHOLDER)
+        self.place_prompt = Prompt(":", PLACE_PLACEHOLDER)
         self.has_data = False
         self._was_silent = False  # at the last drawing, while the connection was open
         self._columns_signature: object = None  # of the columns that the table has
@@ -44,12 +48,15 @@ class Dashboard(Vertical):
         with Horizontal(id="body"):
             yield self.sidebar
             with Vertical(id="main"):
-                yield Headline()
-                yield Tiles()
-                yield self.table
-                yield Static(id="empty", markup=False)
+                with Vertical(id="list"):
+                    yield Headline()
+                    yield Tiles()
+                    yield self.table
+                    yield Static(id="empty", markup=False)
+                yield self.view
             yield self.details
         yield self.prompt
+        yield self.place_prompt
         yield self.footer
 
     def on_resize(self, event: events.Resize) -> None:
@@ -87,7 +94,9 @@ class Dashboard(Vertical):
     def draw_panels(self, session: LiveSession, filter_text: str) -> None:
         """Draws everything but the table and the details."""
         stats, kpis = session.overview.stats, session.kpis
-        self.query_one(StatusBar).show(session, filter_text, self.size.width >= MIN_SIDEBAR_WIDTH)
+        self.query_one(StatusBar).show(
+            session, filter_text, self.size.width >= MIN_SIDEBAR_WIDTH, is_list=not self.view.display
+        )
         self.sidebar.show(session.overview.applications, stats, session.slug)
         headline, tiles = self.query_one(Headline), self.query_one(Tiles)
         if session.slug is None:
@@ -110,13 +119,35 @@ class Dashboard(Vertical):
 
     @property
     def focused_pane(self) -> Pane:
-        """The pane that the keys move: the table, unless the details or the sidebar have the focus."""
+        """The pane that the keys move: the view or the table, unless the details or the sidebar have the focus."""
         panes: tuple[DetailPanel | Sidebar, ...] = (self.details, self.sidebar)
-        return next((pane for pane in panes if pane.has_focus), self.table)
+        return next((pane for pane in panes if pane.has_focus), self.main_pane)
+
+    @property
+    def main_pane(self) -> ViewPane | LiveTable:
+        """The view, or the table where no view is open."""
+        return self.view if self.view.display else self.table
+
+    def focus_main(self) -> None:
+        """Moves the focus to the view or the table."""
+        self.footer.show_keys("view" if self.view.display else "details" if self.details.display else "table")
+        self.screen.set_focus(self.main_pane)
+
+    def show_view(self, session: ViewSession) -> None:
+        """Shows a view in place of the list."""
+        self.show_details(False)
+        self.query_one("#list").display, self.view.display = False, True
+        self.view.show(session)
+        self.focus_main()
+
+    def show_list(self) -> None:
+        """Shows the list of instances in place of a view."""
+        self.query_one("#list").display, self.view.display = True, False
+        self.focus_main()
 
     def focus_next_pane(self) -> None:
         """Moves the focus from the table to the details and the sidebar."""
-        panes = [pane for pane in (self.table, self.details, self.sidebar) if pane.display]
+        panes = [pane for pane in (self.main_pane, self.details, self.sidebar) if pane.display]
         focused = next((index for index, pane in enumerate(panes) if pane.has_focus), -1)
         panes[(focused + 1) % len(panes)].focus()
 
@@ -149,9 +180,9 @@ class Dashboard(Vertical):
         """Opens or closes the details. The focus remains where the user put it."""
         has_focus = self.details.has_focus
         self.details.display = is_open
-        self.footer.show_keys("details" if is_open else "table")
+        self.footer.show_keys("details" if is_open else "view" if self.view.display else "table")
         if not is_open and has_focus:
-            self.table.focus()
+            self.screen.set_focus(self.main_pane)
 
     def _row_at_cursor(self, session: LiveSession) -> Row | None:
         return session.store.rows.get(self.table.cursor_id or "")

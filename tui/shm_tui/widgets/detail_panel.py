@@ -1,6 +1,5 @@
 """The detail panel: everything about one instance, with every digit."""
 
-import json
 from decimal import Decimal
 from typing import Any, ClassVar
 
@@ -17,6 +16,7 @@ from shm_tui.model.row_store import RowStore
 from shm_tui.model.state import Clock, State, state_of
 from shm_tui.text.cells import cut_middle
 from shm_tui.text.formatting import UNKNOWN, age, exact, timestamp
+from shm_tui.text.json_text import format_json
 
 LABEL_WIDTH = 14  # cells of a label
 KEY_WIDTH = 30  # cells of a metric's key
@@ -63,6 +63,9 @@ class DetailPanel(VerticalScroll):
     def move_to_last(self) -> None:
         """Scrolls to the last line."""
         self.scroll_end(animate=False)
+
+    def scroll_columns(self, count: int) -> None:
+        """There is one column."""
 
     @property
     def row(self) -> Row | None:
@@ -149,25 +152,6 @@ def format_exact(value: Value, unit: str | None = None) -> str:
     if isinstance(value, int | Decimal):
         return f"{exact(value)} {unit}" if unit else exact(value)
     return value if isinstance(value, str) else format_json(value)
-
-
-def format_json(value: object, depth: int = 0) -> str:
-    """JSON with every digit of its numbers, indented by two spaces."""
-    if isinstance(value, Decimal):
-        return f"{value}"
-    if isinstance(value, dict) and value:
-        pad = "  " * (depth + 1)
-        inner = ",\n".join(f"{pad}{_quoted(key)}: {format_json(item, depth + 1)}" for key, item in value.items())
-        return "{\n" + inner + "\n" + "  " * depth + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(format_json(item, depth) for item in value) + "]"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return exact(value).replace(",", "")
-    return _quoted(value)
-
-
-def _quoted(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _format_time(time: Any, clock: Clock) -> str:

@@ -3,6 +3,7 @@
 from textual.message import Message
 
 from shm_tui.model.columns import Column
+from shm_tui.model.place import Place
 
 
 class RowOpened(Message):
@@ -31,3 +32,11 @@ class ApplicationChosen(Message):
 
 class LayoutChanged(Message):
     """The screen has another size."""
+
+
+class PlaceRequested(Message):
+    """The user clicked something that leads to another place."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+        self.place = place

@@ -17,3 +17,6 @@ class Pane(Protocol):
 
     def move_to_last(self) -> None:
         """Moves to the last line."""
+
+    def scroll_columns(self, count: int) -> None:
+        """Moves to the right; a negative number moves to the left."""

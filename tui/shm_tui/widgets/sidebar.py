@@ -51,6 +51,9 @@ class Sidebar(Widget, can_focus=True):
         """Chooses the last application."""
         self._choose(self.slugs()[-1])
 
+    def scroll_columns(self, count: int) -> None:
+        """There is one column."""
+
     def _choose(self, slug: str | None) -> None:
         self._selected = slug  # at once: the next key counts from here
         self.refresh()

@@ -57,10 +57,12 @@ class StatusBar(Widget):
         self._session: LiveSession | None = None
         self._filter_text = ""
         self._has_sidebar = False
+        self._is_list = True
 
-    def show(self, session: LiveSession, filter_text: str, has_sidebar: bool) -> None:
-        """Draws the line. Without a sidebar it names the application."""
+    def show(self, session: LiveSession, filter_text: str, has_sidebar: bool, is_list: bool = True) -> None:
+        """Draws the line. Without a sidebar it names the application. `is_list`: the filter is of the rows."""
         self._session, self._filter_text, self._has_sidebar = session, filter_text, has_sidebar
+        self._is_list = is_list
         self.refresh()
 
     def render(self) -> Text:
@@ -74,7 +76,7 @@ class StatusBar(Widget):
         store = self._session.store
         if self._filter_text:
             right.append(f"/{cut(self._filter_text, MAX_FILTER_WIDTH)}", style["warn"])
-            right.append(f"  {match_count(self._session)}  ", style["dim"])
+            right.append(f"  {match_count(self._session)}  " if self._is_list else "  ", style["dim"])
         if store.is_paused:
             right.append(f"paused, {plural(store.pending_count, 'change')}  ", style["warn"])
         stats = self._session.overview.stats

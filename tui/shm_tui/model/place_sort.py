@@ -1,0 +1,22 @@
+"""The sort order of a place: the name of a column or of a metric, with a minus for descending order."""
+
+from collections.abc import Iterable
+
+from shm_tui.model.columns import FIXED_COLUMNS, METRIC_PREFIX, Column, MetricDescriptions, metric_column
+
+_FIXED_IDS = frozenset(column.id for column in FIXED_COLUMNS)
+
+
+def sort_text(column: Column, is_descending: bool) -> str:
+    """The text of an order, such as `-invoices_sent`. A metric with the name of a column keeps its prefix."""
+    name = column.id.removeprefix(METRIC_PREFIX)
+    return ("-" if is_descending else "") + (column.id if name in _FIXED_IDS else name)
+
+
+def find_column(text: str, columns: Iterable[Column], descriptions: MetricDescriptions) -> tuple[Column, bool]:
+    """The column of an order, and whether the order is descending. Any other name is a metric's key."""
+    name = text.removeprefix("-")
+    column_id = name if name in _FIXED_IDS or name.startswith(METRIC_PREFIX) else METRIC_PREFIX + name
+    key = column_id.removeprefix(METRIC_PREFIX)
+    shown = next((column for column in [*columns, *FIXED_COLUMNS] if column.id == column_id), None)
+    return shown or metric_column(key, descriptions[key].label, is_numeric=True), text.startswith("-")

@@ -1,0 +1,106 @@
+"""What every view has: it loads data for a place, and turns them into a page of lines."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from shm_client import Client, Instance
+from shm_client.figures import Number
+from shm_tui.model.place import Place
+from shm_tui.text.glyphs import UNICODE, Glyphs
+from shm_tui.text.lines import Line
+
+DEFAULT_REFRESH_S = 30.0  # between two requests of a view that is open
+MAX_FLOAT = 1e300  # larger sums are drawn at the edge of a chart
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a page is drawn for. `moment` is the time that the user reads in a chart; None: the last one."""
+
+    width: int
+    height: int
+    now: datetime
+    place: Place
+    glyphs: Glyphs = UNICODE
+    moment: datetime | None = None
+    has_colours: bool = True
+    max_chart_width: int | None = None  # where lines have no limit
+
+    @property
+    def chart_width(self) -> int:
+        """The cells of a chart with its labels."""
+        return min(self.width, self.max_chart_width or self.width)
+
+
+@dataclass(frozen=True, slots=True)
+class PageRow:
+    """A line that the cursor can be on. `key` identifies it across updates; `target` is where Enter leads."""
+
+    key: str
+    line: Line
+    target: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Fixed lines, then rows that scroll. `moments` are the times of the chart. `empty` says why there are no rows."""
+
+    head: list[Line]
+    rows: list[PageRow]
+    moments: Sequence[datetime] = ()
+    empty: str = ""
+
+
+class View(ABC):
+    """A view of one place. `page` is called only after `has_data` is true."""
+
+    refresh_s = DEFAULT_REFRESH_S
+
+    @property
+    @abstractmethod
+    def has_data(self) -> bool:
+        """Whether anything has been loaded."""
+
+    @abstractmethod
+    async def load(self, client: Client, place: Place, on_change: Callable[[], None]) -> None:
+        """Requests the data; `on_change` is called for parts that arrive earlier. Raises ClientError."""
+
+    @abstractmethod
+    def page(self, frame: Frame) -> Page:
+        """The page of the data."""
+
+    @abstractmethod
+    def document(self) -> object:
+        """The data, for a JSON document."""
+
+    def step(self, place: Place, columns: int, metrics: int) -> Place | None:
+        """The place with another dimension (`columns`) or another metric; None if the view has none."""
+        return None
+
+    @property
+    def instance(self) -> Instance | None:
+        """The instance that the view shows, on which an admin can decide; None if it shows several."""
+        return None
+
+
+def to_float(number: Number | None) -> float | None:
+    """A number for a chart."""
+    if number is None:
+        return None
+    return float(max(min(Decimal(number), Decimal(MAX_FLOAT)), Decimal(-MAX_FLOAT)))
+
+
+def required_app(place: Place) -> str:
+    """The application of a view that has one; `parse_place` and the console open none without."""
+    return place.app or ""
+
+
+def cycle(items: Sequence[str], current: str | None, offset: int) -> str | None:
+    """The item `offset` places after the current one, after the last the first; None if there are none."""
+    if not items:
+        return None
+    index = items.index(current) if current in items else 0
+    return items[(index + offset) % len(items)]

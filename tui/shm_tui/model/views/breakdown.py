@@ -1,0 +1,136 @@
+"""A breakdown: instances by the values of a column or metric, with another metric's aggregate for each value."""
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from shm_client import Client, Kpi, Kpis
+from shm_client.figures import Breakdown, Group
+from shm_tui.model.place import Place
+from shm_tui.model.views.base import Frame, Page, PageRow, View, cycle, required_app
+from shm_tui.model.views.filter_terms import COLUMN_FIELDS, equals_term
+from shm_tui.text.cells import cell_width
+from shm_tui.text.charts import share_bar
+from shm_tui.text.formatting import UNKNOWN, plural, share, with_unit
+from shm_tui.text.lines import Line, Span, TableColumn, facts, make_table
+
+DEFAULT_DIMENSION = "version"
+METRIC_PREFIX = "metrics."  # distinguishes a key from a column of the same name
+MAX_BAR_WIDTH = 30
+REST = "all others"
+
+
+class BreakdownDocument(msgspec.Struct):
+    """A breakdown, and the dimensions that the application has."""
+
+    breakdown: Breakdown
+    dimensions: list[str]
+
+
+class BreakdownView(View):
+    """A breakdown of one application's instances."""
+
+    refresh_s = 60.0  # the server computes it at most once a minute
+
+    def __init__(self) -> None:
+        self._data: Breakdown | None = None
+        self._kpis = Kpis("")
+
+    @property
+    def has_data(self) -> bool:
+        """Whether the groups have been loaded."""
+        return self._data is not None
+
+    async def load(self, client: Client, place: Place, on_change: Callable[[], None]) -> None:
+        """Requests the groups, and the metrics that can be chosen."""
+        app = required_app(place)
+        by = place.argument(0) or DEFAULT_DIMENSION
+        self._data, self._kpis = await asyncio.gather(client.breakdown(app, by, place.argument(1)), client.kpis(app))
+
+    def document(self) -> object:
+        """The groups and the dimensions."""
+        return None if self._data is None else BreakdownDocument(self._data, self._dimensions())
+
+    def step(self, place: Place, columns: int, metrics: int) -> Place | None:
+        """Another dimension, or another metric: after the last one none."""
+        by = cycle(self._dimensions(), place.argument(0) or DEFAULT_DIMENSION, columns) or DEFAULT_DIMENSION
+        keys = ["", *(kpi.key for kpi in self._kpis.kpis)]
+        metric = cycle(keys, place.argument(1) or "", metrics)
+        return place.to_view("breakdown", by, *([metric] if metric else []))
+
+    def _dimensions(self) -> list[str]:
+        keys = [flag.key for flag in self._kpis.flags] + [category.key for category in self._kpis.categories]
+        return [*COLUMN_FIELDS, *(f"{METRIC_PREFIX}{key}" if key in COLUMN_FIELDS else key for key in keys)]
+
+    def page(self, frame: Frame) -> Page:
+        """The dimensions, and a row for each value, the most frequent first."""
+        data = self._data
+        if data is None:
+            return Page([], [])
+        kpi = next((kpi for kpi in self._kpis.kpis if kpi.key == data.metric), None)
+        groups = [*data.values, *([data.rest] if data.rest else [])]
+        total = sum(group.instances for group in groups)
+        aggregate = f"{data.aggregate} of {kpi.label if kpi else data.metric}" if data.metric else ""
+        unknown = f"no install sends {', '.join(data.unknown_keys)}" if data.unknown_keys else ""
+        title = facts("Breakdown", [f"by {data.by}", aggregate, plural(total, "instance"), unknown], frame.width)
+        head = [title, _tabs(self._dimensions(), data.by, frame.width)]
+        if not groups:
+            return Page(head, [], empty=f"No instance has a value of {data.by}.")
+        columns = [
+            TableColumn("VALUE", max_width=40),
+            TableColumn("INSTANCES", align_right=True),
+            TableColumn("SHARE", align_right=True),
+            TableColumn("", rank=2),
+            *([TableColumn("METRIC", align_right=True), TableColumn("OF", align_right=True, rank=1)] if kpi else []),
+        ]
+        bar_width = max(8, min(MAX_BAR_WIDTH, frame.width - 60))
+        table = make_table(
+            columns, [_cells(group, data, total, kpi, frame, bar_width) for group in groups], frame.width - 2
+        )
+        rows = [
+            PageRow(
+                f"{number}" if group is data.rest else f"={group.value}",
+                ((" ", ""), *line),
+                _target(frame, data, group),
+            )
+            for number, (group, line) in enumerate(zip(groups, table.rows, strict=True))
+        ]
+        return Page([*head, (), ((" ", ""), *table.head)], rows)
+
+
+def _tabs(dimensions: list[str], current: str, width: int) -> Line:
+    """The dimensions around the current one that fit."""
+    first = 0
+    while first < len(dimensions) and current in dimensions[first:]:
+        spans: list[Span] = [("‹ " if first else "  ", "name")]
+        used = 2
+        for name in dimensions[first:]:
+            used += cell_width(name) + 2
+            if used > width - 2:
+                spans.append(("›", "name"))
+                break
+            spans.append((f"{name}  ", "accent" if name == current else "name"))
+        if any(style == "accent" for _, style in spans):
+            return tuple(spans)
+        first += 1
+    return ((f"  {current}", "accent"),)
+
+
+def _target(frame: Frame, data: Breakdown, group: Group) -> Place | None:
+    term = None if group is data.rest else equals_term(data.by, group.value)
+    return None if term is None else frame.place.to_view("instances", filter_text=term)
+
+
+def _cells(group: Group, data: Breakdown, total: int, kpi: Kpi | None, frame: Frame, bar_width: int) -> list[Line]:
+    name = REST if group is data.rest else group.value or UNKNOWN
+    filled, rest = share_bar(group.instances / total if total else 0.0, bar_width, frame.glyphs)
+    cells: list[Line] = [
+        ((name, "name" if group is data.rest else "value"),),
+        ((f"{group.instances:,}", "value"),),
+        ((share(group.instances, total), "value"),),
+        ((filled, "chart"), (rest, "track")),
+    ]
+    if kpi is not None:
+        cells += [((with_unit(group.metric, kpi.unit, kpi.format), "value"),), ((f"{group.answered:,}", "name"),)]
+    return cells

@@ -1,0 +1,131 @@
+"""A chart with its axes, the time under the cursor and the running bucket, as lines of a page."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+
+from shm_tui.model.views.base import Frame
+from shm_tui.text.charts import Values, column_of, line_chart, stacked_columns, value_range
+from shm_tui.text.lines import Line, Span
+
+EDGE = 1  # cells at either end of a line
+BANDS = 6  # bands with a colour of their own; further ones are drawn as the rest
+BAND_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True, slots=True)
+class TimeAxis:
+    """The times of a chart's values; the bucket from `running_since` to the last time is not complete."""
+
+    times: Sequence[datetime]
+    running_since: datetime | None
+
+    def index(self, moment: datetime | None) -> int:
+        """The value nearest to a moment; the last one for None."""
+        if moment is None or not self.times:
+            return len(self.times) - 1
+        return min(range(len(self.times)), key=lambda index: abs(self.times[index] - moment))
+
+    def is_running(self, index: int) -> bool:
+        """Whether a value is of the bucket that is not complete."""
+        return self.running_since is not None and self.times[index] > self.running_since
+
+
+def time_label(moment: datetime, period: str) -> str:
+    """A time below a chart: 14:00, Nov 28 or 2026-11-28."""
+    utc = moment.astimezone(UTC)
+    return utc.strftime({"24h": "%H:%M", "1y": "%Y-%m-%d", "all": "%Y-%m-%d"}.get(period, "%b %d"))
+
+
+def reading_label(moment: datetime, axis: TimeAxis, frame: Frame) -> str:
+    """The time of the value that is read, and whether it is the current or an incomplete one."""
+    text = moment.astimezone(UTC).strftime("%Y-%m-%d %H:%MZ")
+    index = axis.index(frame.moment)
+    if index == len(axis.times) - 1:
+        return f"{text}, now"
+    return f"{text}, running" if axis.is_running(index) else text
+
+
+def line_block(
+    values: Values, axis: TimeAxis, frame: Frame, height: int, label: Callable[[float], str], label_width: int = 0
+) -> list[Line]:
+    """A line chart in `height` lines, the last one with times. `label_width`: the least cells of the labels."""
+    low, high = value_range(values)
+    plot_height = max(2, height - 1)
+    labels = {0: label(high), plot_height // 2: label(high - (high - low) * (plot_height // 2) / (plot_height - 1))}
+    labels[plot_height - 1] = label(low)
+    label_width = max(label_width, *map(len, labels.values()))
+    width = max(2, frame.chart_width - label_width - 2 - EDGE)
+    plot = line_chart(values, width, plot_height, low, high, frame.glyphs)
+    styles = _column_styles(axis, frame, width, "chart")
+    lines = [
+        ((f"{labels.get(row, ''):>{label_width}} ", "name"), (frame.glyphs.axis, "name"), *_styled(text, styles, frame))
+        for row, text in enumerate(plot)
+    ]
+    return [*lines, _time_line(axis, frame, label_width + 1, width)]
+
+
+def stacked_block(counts: Sequence[Values], axis: TimeAxis, frame: Frame, height: int) -> list[Line]:
+    """Shares over time, the first band on top. Bands after the first `BANDS` have the style `rest`."""
+    plot_height = max(2, height - 1)
+    labels = {0: "100 %", plot_height // 2: " 50 %", plot_height - 1: "  0 %"}
+    width = max(2, frame.chart_width - 7 - EDGE)
+    cursor = column_of(axis.index(frame.moment), len(axis.times), width) if frame.moment is not None else None
+    lines: list[Line] = []
+    for row, bands in enumerate(stacked_columns(counts, width, plot_height)):
+        spans: list[Span] = [(f"{labels.get(row, ''):>5} ", "name"), (frame.glyphs.axis, "name")]
+        cells = [
+            (frame.glyphs.cursor, "cursor") if column == cursor else band_mark(band, frame)
+            for column, band in enumerate(bands)
+        ]
+        spans += [("".join(text for text, _ in run), style) for style, run in groupby(cells, lambda cell: cell[1])]
+        lines.append(tuple(spans))
+    return [*lines, _time_line(axis, frame, 6, width)]
+
+
+def band_mark(band: int | None, frame: Frame) -> Span:
+    """A cell of a band: coloured, or a letter where there are no colours."""
+    if band is None:
+        return " ", ""
+    style = f"band{band}" if band < BANDS else "rest"
+    if not frame.has_colours:
+        return BAND_LETTERS[min(band, len(BAND_LETTERS) - 1)], style
+    return ("█" if frame.glyphs.has_braille else "#"), style
+
+
+def _column_styles(axis: TimeAxis, frame: Frame, width: int, style: str) -> list[str]:
+    count = len(axis.times)
+    complete = [index for index in range(count) if not axis.is_running(index)]
+    running_from = column_of(complete[-1], count, width) if complete else -1
+    styles = [style if column <= running_from or len(complete) == count else "running" for column in range(width)]
+    if frame.moment is not None and count:
+        styles[column_of(axis.index(frame.moment), count, width)] = "cursor"
+    return styles
+
+
+def _styled(text: str, styles: list[str], frame: Frame) -> list[Span]:
+    """The text in runs of one style. The cursor is a line where the chart is blank."""
+    cells = [
+        (frame.glyphs.cursor if style == "cursor" and character == " " else character, style)
+        for character, style in zip(text, styles, strict=True)
+    ]
+    return [("".join(character for character, _ in run), style) for style, run in groupby(cells, lambda cell: cell[1])]
+
+
+def _time_line(axis: TimeAxis, frame: Frame, indent: int, width: int) -> Line:
+    """The first, the middle and the last time."""
+    if not axis.times:
+        return ()
+    period = frame.place.range
+    first, last = time_label(axis.times[0], period), time_label(axis.times[-1], period)
+    middle = time_label(axis.times[len(axis.times) // 2], period)
+    space = width - len(first) - len(last) - len(middle)
+    if space < 4 or len(axis.times) < 3:
+        gap = max(1, width - len(first) - len(last))
+        return ((" " * (indent + 1), ""), (first + " " * gap + last, "name"))
+    left = max(1, width // 2 - len(first) - len(middle) // 2)
+    return (
+        (" " * (indent + 1), ""),
+        (first + " " * left + middle + " " * max(1, space - left) + last, "name"),
+    )

@@ -1,0 +1,190 @@
+"""The fleet: the applications as rows, with what changed in the range, the top metric, version and OS shares."""
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from shm_client import Application, Client, ClientError, Kpi, Kpis
+from shm_client.figures import Breakdown, Lifecycle, MetricSeries, Period, Versions
+from shm_tui.model.place import Place
+from shm_tui.model.views.base import Frame, Page, PageRow, View, to_float
+from shm_tui.text.charts import sparkline
+from shm_tui.text.formatting import UNKNOWN, plural, share, with_unit
+from shm_tui.text.lines import Line, TableColumn, facts, make_table
+
+MAX_DETAILED = 20  # applications whose details are requested, the largest ones: five requests each
+AT_ONCE = 4  # requests
+TREND_WIDTH = 10
+
+COLUMNS = (
+    TableColumn("APPLICATION", max_width=20),
+    TableColumn("ACTIVE", align_right=True),
+    TableColumn("TREND", rank=3),
+    TableColumn("NEW", align_right=True, rank=1),
+    TableColumn("LOST", align_right=True, rank=1),
+    TableColumn("RET", align_right=True, rank=2),
+    TableColumn("TOP METRIC", max_width=40, rank=5),
+    TableColumn("VERSION", max_width=18, rank=4),
+    TableColumn("OS", max_width=28, rank=6),
+)
+
+
+class ApplicationDetails(msgspec.Struct):
+    """What the fleet shows of one application. A part is None until it has arrived."""
+
+    application: Application
+    kpis: Kpis | None = None
+    lifecycle: Lifecycle | None = None
+    versions: Versions | None = None
+    systems: Breakdown | None = None
+    top_series: MetricSeries | None = None
+
+
+class FleetView(View):
+    """All applications of the server."""
+
+    refresh_s = 60.0  # the parts that scan the fleet are computed at most once a minute
+
+    def __init__(self) -> None:
+        self._details: list[ApplicationDetails] | None = None
+
+    @property
+    def has_data(self) -> bool:
+        """Whether the applications have been loaded."""
+        return self._details is not None
+
+    async def load(self, client: Client, place: Place, on_change: Callable[[], None]) -> None:
+        """Requests the applications, then the details of the largest ones. A part that fails keeps its old value."""
+        applications = sorted(await client.applications(), key=lambda app: (-app.instances.active, app.name))
+        before = {details.application.slug: details for details in self._details or []}
+        self._details = [
+            msgspec.structs.replace(before.get(app.slug, ApplicationDetails(app)), application=app)
+            for app in applications
+        ]
+        on_change()
+        slots = asyncio.Semaphore(AT_ONCE)
+
+        async def load_details(details: ApplicationDetails) -> None:
+            async with slots:
+                await _load_details(client, details, place.range)
+            on_change()
+
+        results = await asyncio.gather(*map(load_details, self._details[:MAX_DETAILED]), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    def document(self) -> object:
+        """The applications with their details."""
+        return self._details
+
+    def page(self, frame: Frame) -> Page:
+        """A row for each application whose name or slug has the words of the filter."""
+        details = self._details or []
+        words = frame.place.filter.casefold().split()
+        shown = [each for each in details if _matches(each.application, words)]
+        active = sum(each.application.instances.active for each in details)
+        total = sum(each.application.instances.total for each in details)
+        count = (
+            f"{len(shown):,} of {plural(len(details), 'application')}" if words else plural(len(details), "application")
+        )
+        title = facts(
+            "Fleet",
+            [count, f"{active:,} active of {plural(total, 'instance')}", frame.place.range, _detail_note(len(details))],
+            frame.width,
+        )
+        if not details:
+            return Page([title], [], empty="No instance has reported yet.")
+        if not shown:
+            return Page([title], [], empty=f"No application matches  /{frame.place.filter}\n\nEsc clears the filter.")
+        table = make_table(COLUMNS, [_cells(each, frame) for each in shown], frame.width - 2)
+        hidden = ", ".join(head.lower() for head in table.hidden)
+        rows = [
+            PageRow(
+                each.application.slug,
+                ((" ", ""), *line),
+                Place(each.application.slug, "instances", range=frame.place.range),
+            )
+            for each, line in zip(shown, table.rows, strict=True)
+        ]
+        note: Line = ((f" more columns: {hidden}", "name"),) if hidden else ()
+        return Page([title, note, ((" ", ""), *table.head)], rows)
+
+
+async def _load_details(client: Client, details: ApplicationDetails, period: Period) -> None:
+    slug = details.application.slug
+    try:
+        details.kpis = await client.kpis(slug)
+        details.lifecycle = await client.lifecycle(slug, period)
+        details.versions = await client.versions(slug, period)
+        details.systems = await client.breakdown(slug, "os_arch")
+        if (kpi := top_kpi(details.kpis)) is not None:
+            details.top_series = await client.series(slug, period, [kpi.key])
+    except ClientError as error:
+        error.add_note(slug)
+        raise
+
+
+def top_kpi(kpis: Kpis) -> Kpi | None:
+    """The business sum that most instances send; the same one while their number has the same power of two."""
+    sums = [kpi for kpi in kpis.kpis if kpi.kind == "business" and kpi.aggregate == "sum" and kpi.value is not None]
+    return min(sums, key=lambda kpi: (-kpi.instances.bit_length(), kpi.key), default=None)
+
+
+def _matches(application: Application, words: list[str]) -> bool:
+    text = f"{application.name} {application.slug}".casefold()
+    return all(word in text for word in words)
+
+
+def _detail_note(count: int) -> str:
+    return f"details of the {MAX_DETAILED} largest" if count > MAX_DETAILED else ""
+
+
+def _cells(details: ApplicationDetails, frame: Frame) -> list[Line]:
+    application, days = details.application, details.lifecycle.days if details.lifecycle else []
+    trend = sparkline([to_float(day.active) for day in days], TREND_WIDTH, frame.glyphs)
+    cells: list[Line] = [((application.name, "value"),), ((f"{application.instances.active:,}", "value"),)]
+    cells.append(((trend, "chart"),))
+    for name, sign, style in (("new", "+", "good"), ("lost", "−", "bad"), ("returned", "", "value")):
+        count = sum(int(getattr(day, name)) for day in days)
+        text = f"{sign}{count:,}" if count else "0"
+        cells.append(((text if details.lifecycle else UNKNOWN, style if count else "name"),))
+    return [*cells, _top_metric(details, frame), _top_version(details), _systems(details)]
+
+
+def _top_metric(details: ApplicationDetails, frame: Frame) -> Line:
+    kpi = top_kpi(details.kpis) if details.kpis else None
+    if kpi is None:
+        return ((UNKNOWN, "name"),)
+    values = details.top_series.metrics.get(kpi.key, []) if details.top_series else []
+    known = [number for value in values if (number := to_float(value)) is not None]
+    text = f"{kpi.label} {with_unit(kpi.value, kpi.unit, kpi.format)}"
+    if len(known) < 2 or not known[0]:
+        return ((text, "value"),)
+    change = 100 * (known[-1] - known[0]) / abs(known[0])
+    arrow = frame.glyphs.up if change >= 0 else frame.glyphs.down
+    return ((f"{text} ", "value"), (f"{arrow}{abs(change):,.1f} %", "good" if change >= 0 else "warn"))
+
+
+def _top_version(details: ApplicationDetails) -> Line:
+    versions = details.versions
+    counts = {name: values[-1] or 0 for name, values in versions.versions.items()} if versions else {}
+    if versions is None or not counts:
+        return ((UNKNOWN, "name"),)
+    name = max(counts, key=lambda name: counts[name])
+    return ((f"{name} ", "value"), (share(counts[name], versions.total[-1] or 0), "name"))
+
+
+def _systems(details: ApplicationDetails) -> Line:
+    """The shares of the operating systems, without the architectures."""
+    if details.systems is None:
+        return ((UNKNOWN, "name"),)
+    groups = [*details.systems.values, *([details.systems.rest] if details.systems.rest else [])]
+    counts: dict[str, int] = {}
+    for group in groups:
+        name = (group.value or "other").partition("/")[0][:7]
+        counts[name] = counts.get(name, 0) + group.instances
+    total = sum(counts.values())
+    first = sorted(counts, key=lambda name: -counts[name])[:2]
+    return (("  ".join(f"{name} {share(counts[name], total)}" for name in first), "name"),)

@@ -1,0 +1,98 @@
+"""The place and the session that shows it. Every way to another place goes through `Navigation.go`."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from shm_client import Client
+from shm_tui.filter_control import FilterControl
+from shm_tui.model.live_session import LiveSession, Overview
+from shm_tui.model.place import NEEDS_APPLICATION, Place, PlaceHistory, missing_application
+from shm_tui.session_task import SessionTask
+from shm_tui.sort_control import SortControl
+from shm_tui.view_control import ViewControl
+from shm_tui.widgets.dashboard import Dashboard
+from shm_tui.widgets.footer import NOTICE_S
+
+
+class Navigation:
+    """Owns the place and the session. `on_change` is called after every change of what is shown."""
+
+    def __init__(
+        self, client: Client, dashboard: Dashboard, place: Place, on_change: Callable[[], None], max_rows: int
+    ) -> None:
+        self.place = place
+        self.overview = Overview()
+        self.session = LiveSession(client, place.app, on_change, self.overview, max_rows=max_rows)
+        self.filter = FilterControl(client, dashboard, self)
+        self.sorting = SortControl(dashboard.table, lambda: self.session, self._keep_sort)
+        self.view = ViewControl(client, dashboard, on_change)
+        self.is_application_chosen = place.app is not None
+        self._client = client
+        self._dashboard = dashboard
+        self._on_change = on_change
+        self._max_rows = max_rows
+        self._history = PlaceHistory()
+        self._task = SessionTask(dashboard.footer)
+
+    def start(self) -> None:
+        """Starts the session of the first place."""
+        self._task.start(self.session)
+        self._apply()
+
+    async def stop(self) -> None:
+        """Ends the session, and with it the connection to the server."""
+        await self._task.stop()
+        await self.view.stop()
+
+    def go(self, place: Place, *, is_step: bool = True) -> None:
+        """Shows a place. A step can be gone back from."""
+        if reason := missing_application(place):
+            self._dashboard.footer.show_notice(reason, NOTICE_S)
+            return
+        before, self.place = self.place, place
+        self.is_application_chosen = True
+        if place.subject != before.subject:
+            if is_step:
+                self._history.leave(before)
+            if self.filter.is_open:
+                self.filter.close()
+            self._dashboard.show_details(False)
+        if place.app != self.session.slug:
+            self.session = LiveSession(self._client, place.app, self._on_change, self.overview, max_rows=self._max_rows)
+            self._task.start(self.session)
+            self._on_change()
+        self._apply()
+
+    def back(self) -> None:
+        """Goes back to the previous place, with its filter and its sort order."""
+        place = self._history.back()
+        if place is not None:
+            self.go(place, is_step=False)
+
+    def choose_application(self) -> None:
+        """Without an application, shows the largest one: metrics of several applications rarely fit one table.
+
+        A user who has opened an instance or a prompt before keeps what is on the screen.
+        """
+        applications = self.overview.applications
+        if self.filter.is_open or self._dashboard.details.display:
+            self.is_application_chosen = True
+        if not self.is_application_chosen and applications:
+            largest = max(applications, key=lambda app: app.instances.total).slug
+            self.go(replace(self.place, app=largest), is_step=False)
+
+    def keep_filter(self, text: str) -> None:
+        """Makes the filter in effect a part of the place."""
+        if text != self.place.filter:
+            self.place = replace(self.place, filter=text)
+            self.view.show(self.place)
+
+    def _keep_sort(self, text: str) -> None:
+        self.place = replace(self.place, sort=text)
+
+    def _apply(self) -> None:
+        """Filter, sort order and view of the place. A view of one application waits until one is chosen."""
+        self.filter.apply(self.place.filter)
+        self.sorting.apply(self.place.sort)
+        if self.is_application_chosen or self.place.view not in NEEDS_APPLICATION:
+            self.view.show(self.place)

@@ -1,0 +1,56 @@
+"""`--once --view`: a view as text, or as one JSON document, from the same data and lines as on the screen."""
+
+from datetime import datetime
+
+import msgspec
+
+from shm_client import Client
+from shm_tui.model.place import NEEDS_APPLICATION, Place, render_place
+from shm_tui.model.views.base import Frame, View
+from shm_tui.model.views.registry import make_view
+from shm_tui.text.glyphs import choose_glyphs
+from shm_tui.text.lines import plain
+
+CHART_WIDTH = 100  # cells of a chart at most: lines may have no limit
+HEIGHT = 36  # lines of a screen, from which the height of a chart follows; all rows are printed
+
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+class ViewReport(msgspec.Struct):
+    """The JSON document. `data` has the members of the API's answers."""
+
+    server: str
+    as_of: datetime
+    place: str
+    data: object
+
+
+async def fetch_view(client: Client, place: Place) -> tuple[View, Place]:
+    """Loads a view; without an application, that of the largest one. Raises ClientError."""
+    if place.view in NEEDS_APPLICATION and place.app is None:
+        applications = await client.applications()
+        largest = max(applications, key=lambda app: app.instances.total, default=None)
+        place = Place(largest.slug if largest else "", place.view, place.arguments, range=place.range)
+    view = make_view(place.view)
+    await view.load(client, place, lambda: None)
+    return view, place
+
+
+def to_json(client: Client, view: View, place: Place) -> str:
+    """The view's data as one JSON document. Numbers keep their digits."""
+    report = ViewReport(client.server, client.server_time(), render_place(place), view.document())
+    return _encoder.encode(report).decode()
+
+
+def to_text(client: Client, view: View, place: Place, width: int, encoding: str) -> str:
+    """The view's lines. No line is wider than `width` cells."""
+    frame = Frame(
+        *(width, HEIGHT, client.server_time(), place, choose_glyphs(encoding)),
+        has_colours=False,
+        max_chart_width=CHART_WIDTH,
+    )
+    page = view.page(frame)
+    lines = [*page.head, *(row.line for row in page.rows)]
+    text = "\n".join(plain(line).rstrip() for line in lines)
+    return f"{text}\n\n{page.empty}" if page.empty else text
