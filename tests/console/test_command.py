@@ -148,6 +148,27 @@ def test_once_prints_in_any_encoding(server: ServerProcess, encoding: str) -> No
     assert application["application"]["name"] == "日本 \U0001f600…"
 
 
+def test_once_prints_a_view_and_a_filtered_list(server: ServerProcess) -> None:
+    for number in range(3):
+        Install(server.url, app_version=f"1.{number}").enroll({"sent": number, "db": "pg"})
+    options = ("--server", server.url, "--data-dir", str(server.data_dir), "--once")
+    text = console(*options, "--view", "versions 7d", COLUMNS="80", PYTHONIOENCODING="ascii", PYTHONUTF8="0").stdout
+    assert "1.2 is the latest: 33 % run it" in text
+    assert text.isascii()
+    assert all(len(line) <= 80 for line in text.splitlines())
+    document = json.loads(console(*options, "--json", "--view", "breakdown/version/sent").stdout)
+    assert document["place"] == "ledger/breakdown/version/sent 30d"
+    groups = document["data"]["breakdown"]["values"]
+    assert {group["value"]: group["metric"] for group in groups} == {"1.0": 0, "1.1": 1, "1.2": 2}
+    report = json.loads(console(*options, "--json", "--view", "sort=-sent /version>=1.1 sent>0").stdout)
+    assert [line["instance"]["app_version"] for line in report["instances"]] == ["1.2", "1.1"]
+    assert report["matching_instances"] == 2
+    refused = console(*options, "--view", "/anything")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "a term that only the console evaluates" in refused.stderr
+    assert console("--once", "--view", "nobody/graph", SHM_TOKEN="x").returncode == 2
+
+
 def test_once_names_the_columns_that_have_no_room(server: ServerProcess) -> None:
     Install(server.url).enroll({"sent": 1, "beta": True})
     options = ("--server", server.url, "--data-dir", str(server.data_dir), "--once")

@@ -8,6 +8,7 @@ import pytest
 
 from shm_tui import access, command, report
 from shm_tui.actions import ACTIONS
+from shm_tui.help_screen import KEY_WIDTH
 from shm_tui.model import filter, live_session, row_store
 from shm_tui.model.place import VIEW_NAMES, Place, parse_place
 from shm_tui.model.state import State
@@ -48,6 +49,11 @@ def options() -> list[argparse.Action]:
 def test_each_key_is_documented_in_its_group(group: str) -> None:
     documented = [(" ".join(code_spans(keys)), help_text) for keys, help_text in table(section(group), "key")]
     assert documented == [(action.key_label, action.help) for action in ACTIONS if action.group == group], HINT
+
+
+def test_each_help_text_fits_a_line_of_80_columns() -> None:
+    room = int(80 * 0.96) - 5 - 2 - KEY_WIDTH  # the box has 96 % of the screen, a padding and a scrollbar
+    assert [action.help for action in ACTIONS if len(action.help) > room] == []
 
 
 def test_each_view_is_documented_with_its_key() -> None:

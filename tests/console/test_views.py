@@ -197,6 +197,31 @@ async def test_a_view_keeps_its_data_while_the_server_is_away(server: ServerProc
         await console.wait_for_text("1 active", "● live")
 
 
+async def test_a_click_on_a_tile_shows_its_chart(fleet: tuple[ServerProcess, list[Install]]) -> None:
+    server, _ = fleet
+    for size, tile in (((80, 24), "SENT 100"), ((120, 40), "75 %")):
+        async with open_console(server, "ledger", size) as console:
+            await console.wait_for_text(tile, "● live")
+            lines = list(enumerate(console.screen.splitlines()))
+            y, x = next((y, line.index(tile)) for y, line in lines if tile in line)
+            await console.pilot.click(offset=(x + 1, y))
+            await wait_for_view(console)
+            assert console.app.place.subject == ("ledger", "metric", ("sent" if size[0] == 80 else "beta",))
+
+
+async def test_keys_in_the_fleet_are_of_the_application_under_the_cursor(
+    fleet: tuple[ServerProcess, list[Install]],
+) -> None:
+    server, _ = fleet
+    async with open_console(server, "ledger") as console:
+        await console.wait_for_text("● live")
+        await console.pilot.press("F", "slash", *"kio", "enter")
+        await console.wait_for_text("1 of 3 applications")
+        await console.pilot.press("V")
+        await wait_for_view(console)
+        assert console.app.place.subject == ("kiosk", "versions", ())
+
+
 async def test_a_decision_hits_only_what_the_screen_shows(fleet: tuple[ServerProcess, list[Install]]) -> None:
     """The list behind a view has a cursor too."""
     server, installs = fleet

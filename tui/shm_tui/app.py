@@ -31,7 +31,7 @@ from shm_tui.theme import SHM
 from shm_tui.widgets.dashboard import Dashboard
 from shm_tui.widgets.footer import NOTICE_S, Footer
 from shm_tui.widgets.live_table import LiveTable
-from shm_tui.widgets.messages import ApplicationChosen, PlaceRequested, SortRequested
+from shm_tui.widgets.messages import ApplicationChosen, ChartRequested, PlaceRequested, SortRequested
 
 DRAW_INTERVAL_S = 0.25  # changes are drawn four times a second at any rate of events
 AGE_INTERVAL_S = 1.0  # the smallest unit of an age
@@ -176,6 +176,10 @@ class ConsoleApp(App[None]):
         """Sorts by the column that was clicked; a second click reverses the order."""
         self.navigation.sorting.choose(event.column)
 
+    def on_chart_requested(self, event: ChartRequested) -> None:
+        """Shows the chart of the tile that was clicked."""
+        self.go(self.place.to_view("metric", event.key))
+
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filters while the user types."""
         if event.input is self.dashboard.prompt.field:
@@ -302,9 +306,9 @@ class ConsoleApp(App[None]):
         self.commands.open()
 
     def action_view(self, view: ViewName) -> None:
-        """Shows a view of the same application."""
+        """Shows a view of the same application; in the fleet, of the one under the cursor."""
         if view != self.place.view:
-            self.go(self.place.to_view(view))
+            self.go(self.navigation.place_at_cursor().to_view(view))
 
     def action_range(self, period: Period) -> None:
         """Changes the range of the view's charts and figures."""
@@ -312,12 +316,7 @@ class ConsoleApp(App[None]):
 
     def action_chart(self) -> None:
         """Shows the chart of the metric that the list is sorted by; in a view, of the one under the cursor."""
-        target = self.dashboard.view.target if self.place.view != "instances" else None
-        if target is not None and target.view == "metric":
-            self.go(target)
-        else:
-            key = self.session.store.sort_column.metric if self.place.view == "instances" else None
-            self.go(self.place.to_view("metric", *([key] if key else [])))
+        self.navigation.show_chart()
 
     def action_previous_place(self) -> None:
         """Goes back to the previous place, with its filter and its sort order."""

@@ -13,7 +13,7 @@ from shm_tui.access import find_token, is_loopback, resolve_data_dir, resolve_se
 from shm_tui.errors import ConsoleError, NoDataError
 from shm_tui.model.place import Place, PlaceError, parse_place
 from shm_tui.text.encoding import in_encoding, json_in_encoding
-from shm_tui.text.sanitizing import sanitize_json
+from shm_tui.text.sanitizing import sanitize, sanitize_json
 
 HELP = "Open the console in this terminal; with --once, print its data."
 
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         place = parse_place(args.view, Place(args.app))
     except PlaceError as error:
-        return _print_message(f"--view {args.view} is invalid: {error}.", 2)
+        return _print_message(f"--view {sanitize(args.view)} is invalid: {error}.", 2)
     try:
         server = resolve_server_url(args.server)
         token = find_token(args.token, resolve_data_dir(args.data_dir), server)
@@ -94,7 +94,7 @@ async def _once(server: str, token: str, place: Place, as_json: bool) -> str:
     from shm_tui import report
 
     async with make_client(server, token) as client:
-        data = await report.fetch_report(client, place.app)
+        data = await report.fetch_report(client, place)
     return report.to_json(data) if as_json else report.to_text(data, _width())
 
 

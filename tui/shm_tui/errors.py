@@ -3,6 +3,7 @@
 ConsoleError
 ├── AddressError   the server's address is invalid
 ├── TokenError     there is no token, or an invalid one
+├── ListError      the filter of `--once` is invalid, or the server does not evaluate it
 └── NoDataError    the server sent no data for a screenshot
 """
 
@@ -17,6 +18,10 @@ class AddressError(ConsoleError):
 
 class TokenError(ConsoleError):
     """There is no token, or an invalid one."""
+
+
+class ListError(ConsoleError):
+    """The filter of `--once` is invalid, or has terms that the server does not evaluate."""
 
 
 class NoDataError(ConsoleError):

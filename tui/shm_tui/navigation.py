@@ -69,6 +69,21 @@ class Navigation:
         if place is not None:
             self.go(place, is_step=False)
 
+    def place_at_cursor(self) -> Place:
+        """The place; in the fleet, that of the application under the cursor."""
+        return (self._dashboard.view.target if self.place.view == "fleet" else None) or self.place
+
+    def show_chart(self) -> None:
+        """Shows the chart of the metric that the list is sorted by; in a view, of the one under the cursor."""
+        target = self._dashboard.view.target if self.place.view != "instances" else None
+        if target is not None and target.view == "metric":
+            self.go(target)
+            return
+        key = self.place.argument(1) if self.place.view == "breakdown" else None
+        if self.place.view == "instances":
+            key = self.session.store.sort_column.metric
+        self.go(self.place_at_cursor().to_view("metric", *([key] if key else [])))
+
     def choose_application(self) -> None:
         """Without an application, shows the largest one: metrics of several applications rarely fit one table.
 

@@ -9,7 +9,11 @@ from rich.cells import cell_len
 
 from shm_client import Application, Category, Client, Flag, Instance, Kpi, MetricKey, Stats
 from shm_client.model import Value
+from shm_tui.errors import ListError
 from shm_tui.model.disk import disk_warning
+from shm_tui.model.filter import Filter, FilterError, MissingRankError, parse_filter
+from shm_tui.model.place import Place
+from shm_tui.model.place_sort import server_sorting
 from shm_tui.model.row import Row, format_value
 from shm_tui.model.state import Clock, State, state_of
 from shm_tui.text.cells import fit
@@ -50,10 +54,16 @@ class Report(msgspec.Struct):
     metric_keys: list[MetricKey]
     instances: list[ReportedInstance]
     more_instances: bool
+    matching_instances: int | None
 
 
-async def fetch_report(client: Client, slug: str | None) -> Report:
-    """Requests the report's data, of one application (`slug`) or of all (None). Raises ClientError."""
+async def fetch_report(client: Client, place: Place) -> Report:
+    """Requests the report's data, of one application or of all, with the filter and the order of a place.
+
+    Raises ClientError, and ListError for a filter that the server does not evaluate.
+    """
+    slug = place.app
+    conditions = await _conditions(client, place.filter) if place.filter else ()
     stats = await client.stats()
     applications = [app for app in await client.applications() if slug in (None, app.slug)]
     if slug is not None and not applications:
@@ -62,13 +72,31 @@ async def fetch_report(client: Client, slug: str | None) -> Report:
     for application in sorted(applications, key=lambda app: -app.instances.total)[:MAX_APPLICATIONS]:
         kpis = await client.kpis(application.slug)
         sections.append(ReportedApplication(application, kpis.kpis, kpis.flags, kpis.categories))
-    page = await client.instances(slug, MAX_INSTANCES)
+    page = await client.read_page(slug, conditions, server_sorting(place.sort), MAX_INSTANCES)
+    matching = await client.count_instances(slug, conditions) if conditions else None
     keys = {metric.key: metric for metric in await client.metric_keys(slug)}
     more_keys = sorted({key for instance in page.instances for key in Row(instance).metrics} - keys.keys())[:MAX_KEYS]
     keys |= {metric.key: metric for metric in await client.metric_keys(slug, more_keys)}
     clock = Clock(client.server_time(), stats.active_window_s)
     lines = [ReportedInstance(state_of(instance, clock).label, instance) for instance in page.instances]
-    return Report(client.server, clock.now, stats, sections, list(keys.values()), lines, page.next is not None)
+    descriptions = list(keys.values())
+    return Report(client.server, clock.now, stats, sections, descriptions, lines, page.next is not None, matching)
+
+
+async def _conditions(client: Client, text: str) -> tuple[str, ...]:
+    """The conditions of a filter that the server evaluates as a whole."""
+    ranks: dict[str, str] = {}
+    parsed: Filter | None = None
+    while parsed is None:
+        try:
+            parsed = parse_filter(text, ranks=ranks)
+        except MissingRankError as error:
+            ranks[error.version] = await client.version_rank(error.version)
+        except FilterError as error:
+            raise ListError(f"the filter {text} is invalid: {error}") from None
+    if not parsed.server_filter.is_whole:
+        raise ListError(f"the filter {text} has a term that only the console evaluates, not the server")
+    return parsed.server_filter.conditions
 
 
 def to_json(report: Report) -> str:
@@ -164,9 +192,11 @@ def _instances(report: Report, width: int) -> str:
         )
     headers = ["state", "instance", "application", "version", "os", "env", "mode", "seen", "metrics"]
     if not rows:
-        return ""
+        return "" if report.matching_instances is None else "No instance matches the filter."
     table = _table("INSTANCES", headers, rows, {7}, width)
-    return table + (f"\n  the newest {len(rows):,} instances; there are more" if report.more_instances else "")
+    if report.matching_instances is not None:
+        return f"{table}\n  {len(rows):,} of the {plural(report.matching_instances, 'instance')} that match the filter"
+    return table + (f"\n  the first {len(rows):,} instances; there are more" if report.more_instances else "")
 
 
 def _format_metric(value: Value, description: MetricKey | None) -> str:

@@ -13,6 +13,7 @@ from typing import Literal, get_args
 from urllib.parse import quote, unquote
 
 from shm_client.figures import Period
+from shm_tui.text.sanitizing import sanitize
 
 ViewName = Literal["fleet", "instances", "versions", "lifecycle", "breakdown", "metric", "instance", "events"]
 
@@ -92,10 +93,10 @@ def parse_place(text: str, current: Place, applications: Iterable[str] = ()) -> 
         if word in PERIODS:
             place = replace(place, range=word)
         elif word.startswith(SORT):
-            place = replace(place, sort=unquote(word.removeprefix(SORT)))
+            place = replace(place, sort=sanitize(unquote(word.removeprefix(SORT))))
         else:
             place = _follow(word, place, set(applications))
-    return place if filter_text is None else replace(place, filter=filter_text)
+    return place if filter_text is None else replace(place, filter=sanitize(filter_text))
 
 
 def _split(text: str) -> tuple[list[str], str | None]:
@@ -111,12 +112,12 @@ def _follow(path: str, place: Place, applications: set[str]) -> Place:
     if first in VIEW_NAMES and not (rest and rest[0] in VIEW_NAMES):
         return _open(place, place.app, first, rest)
     if applications and first != ALL and unquote(first) not in applications:
-        raise PlaceError(f"“{first}” is no view and no application: {' '.join(VIEW_NAMES)}")
-    app = None if first == ALL else unquote(first)
+        raise PlaceError(f"“{sanitize(first)}” is no view and no application: {' '.join(VIEW_NAMES)}")
+    app = None if first == ALL else sanitize(unquote(first))
     if not rest:
         return place.with_app(app) if app != place.app else place
     if rest[0] not in VIEW_NAMES:
-        raise PlaceError(f"“{rest[0]}” is not a view: {' '.join(VIEW_NAMES)}")
+        raise PlaceError(f"“{sanitize(rest[0])}” is not a view: {' '.join(VIEW_NAMES)}")
     return _open(place, app, rest[0], rest[1:])
 
 
@@ -126,7 +127,9 @@ def _open(place: Place, app: str | None, view: ViewName, arguments: list[str]) -
         raise PlaceError(f"{view} has at most {limit} arguments" if limit else f"{view} has no argument")
     if view == "instance" and not arguments:
         raise PlaceError("instance needs an ID: instance/a3b4c5d6")
-    return Place(app, view, tuple(unquote(argument) for argument in arguments if argument), "", "", place.range)
+    return Place(
+        app, view, tuple(sanitize(unquote(argument)) for argument in arguments if argument), "", "", place.range
+    )
 
 
 def _encode(name: str) -> str:

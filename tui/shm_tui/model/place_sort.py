@@ -7,6 +7,29 @@ from shm_tui.model.columns import FIXED_COLUMNS, METRIC_PREFIX, Column, MetricDe
 _FIXED_IDS = frozenset(column.id for column in FIXED_COLUMNS)
 
 
+# The API's fields of the columns. Ages sort in the opposite order of times.
+SERVER_FIELDS = {
+    "state": "status",
+    "instance": "instance_id",
+    "application": "app_name",
+    "version": "app_version",
+    "os": "os_arch",
+    "environment": "environment",
+    "mode": "deployment_mode",
+    "seen": "last_seen_at",
+}
+
+
+def server_sorting(text: str) -> tuple[str, str]:
+    """The field and the direction of an order for the API; without one, those seen last come first."""
+    if not text:
+        return "last_seen_at", "desc"
+    name = text.removeprefix("-")
+    is_descending = text.startswith("-") != (name == "seen")
+    field = SERVER_FIELDS.get(name) or f"metrics.{name.removeprefix(METRIC_PREFIX)}"
+    return field, "desc" if is_descending else "asc"
+
+
 def sort_text(column: Column, is_descending: bool) -> str:
     """The text of an order, such as `-invoices_sent`. A metric with the name of a column keeps its prefix."""
     name = column.id.removeprefix(METRIC_PREFIX)

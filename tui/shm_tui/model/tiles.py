@@ -23,31 +23,36 @@ class Tile:
     value: str
     note: str = ""
     bar: float | None = None  # a share from 0 to 1, drawn as a bar before the note
+    key: str | None = None  # of the metric, which a click shows as a chart
 
 
 def number_tile(kpi: Kpi) -> Tile:
     """A number's aggregate, with p50 and p90 of the instances below it."""
     prefix = AGGREGATE_PREFIXES.get(kpi.aggregate, f"{kpi.aggregate} ")
     percentiles = f"p50 {compact(kpi.p50)}  p90 {compact(kpi.p90)}"
-    return Tile(kpi.label or kpi.key, prefix + with_unit(kpi.value, kpi.unit, kpi.format), percentiles)
+    value = prefix + with_unit(kpi.value, kpi.unit, kpi.format)
+    return Tile(kpi.label or kpi.key, value, percentiles, key=kpi.key)
 
 
 def flag_tile(flag: Flag) -> Tile:
     """The share of instances with the value true, among those that have the flag."""
     true_share = flag.true / flag.instances if flag.instances else 0.0
-    return Tile(flag.label or flag.key, share(flag.true, flag.instances), f"of {flag.instances:,}", true_share)
+    return Tile(
+        flag.label or flag.key, share(flag.true, flag.instances), f"of {flag.instances:,}", true_share, flag.key
+    )
 
 
 def category_tile(category: Category) -> Tile:
     """The most frequent value, with the next two values below it."""
     if not category.values:
-        return Tile(category.label or category.key, UNKNOWN)
+        return Tile(category.label or category.key, UNKNOWN, key=category.key)
     first, *others = category.values
     note = "  ".join(f"{other.value} {share(other.instances, category.instances)}" for other in others[:2])
     return Tile(
         category.label or category.key,
         f"{first.value} {share(first.instances, category.instances)}",
         note or f"all of {first.instances:,}",
+        key=category.key,
     )
 
 

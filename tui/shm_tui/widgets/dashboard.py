@@ -94,10 +94,13 @@ class Dashboard(Vertical):
     def draw_panels(self, session: LiveSession, filter_text: str) -> None:
         """Draws everything but the table and the details."""
         stats, kpis = session.overview.stats, session.kpis
+        is_fleet = self.view.display and self.view.place is not None and self.view.place.view == "fleet"
         self.query_one(StatusBar).show(
-            session, filter_text, self.size.width >= MIN_SIDEBAR_WIDTH, is_list=not self.view.display
+            *(session, filter_text, self.size.width >= MIN_SIDEBAR_WIDTH),
+            is_list=not self.view.display,
+            is_fleet=is_fleet,
         )
-        self.sidebar.show(session.overview.applications, stats, session.slug)
+        self.sidebar.show(session.overview.applications, stats, None if is_fleet else session.slug)
         headline, tiles = self.query_one(Headline), self.query_one(Tiles)
         if session.slug is None:
             headline.show("All applications", *([f"{stats.active_instances:,} active"] if stats else []))

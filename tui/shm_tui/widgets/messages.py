@@ -40,3 +40,11 @@ class PlaceRequested(Message):
     def __init__(self, place: Place) -> None:
         super().__init__()
         self.place = place
+
+
+class ChartRequested(Message):
+    """The user clicked the tile of the metric `key`."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        self.key = key

@@ -57,12 +57,23 @@ class StatusBar(Widget):
         self._session: LiveSession | None = None
         self._filter_text = ""
         self._has_sidebar = False
-        self._is_list = True
+        self._is_list, self._is_fleet = True, False
 
-    def show(self, session: LiveSession, filter_text: str, has_sidebar: bool, is_list: bool = True) -> None:
-        """Draws the line. Without a sidebar it names the application. `is_list`: the filter is of the rows."""
+    def show(
+        self,
+        session: LiveSession,
+        filter_text: str,
+        has_sidebar: bool,
+        *,
+        is_list: bool = True,
+        is_fleet: bool = False,
+    ) -> None:
+        """Draws the line. Without a sidebar it names the application, in the fleet all of them.
+
+        `is_list`: the filter is of the rows.
+        """
         self._session, self._filter_text, self._has_sidebar = session, filter_text, has_sidebar
-        self._is_list = is_list
+        self._is_list, self._is_fleet = is_list, is_fleet
         self.refresh()
 
     def render(self) -> Text:
@@ -98,8 +109,8 @@ class StatusBar(Widget):
                 return host
             new = f"  +{stats.new_this_week:,} this week" if stats.new_this_week else ""
             return f"{host}   {plural(stats.total_instances, 'instance')}  {stats.active_instances:,} active{new}"
-        if kpis is not None:
+        if kpis is not None and not self._is_fleet:
             return f"{kpis.name}  {kpis.instances.active:,} active of {kpis.instances.total:,}"
-        if session.slug is not None or stats is None:
+        if stats is None or (session.slug is not None and not self._is_fleet):
             return session.slug or "All"
         return f"All  {stats.active_instances:,} active of {stats.total_instances:,}"

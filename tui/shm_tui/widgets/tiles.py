@@ -3,23 +3,20 @@
 from rich.cells import cell_len
 from rich.style import Style
 from rich.text import Text
+from textual import events
 from textual.widget import Widget
 
 from shm_tui.model.tiles import Tile
 from shm_tui.text.cells import cut_middle, fit
+from shm_tui.text.charts import share_bar
+from shm_tui.text.glyphs import UNICODE
+from shm_tui.widgets.messages import ChartRequested
 
 MIN_TILE_WIDTH = 22  # cells, with the gap after the tile
 MAX_TILE_STRETCH = 4  # cells that a tile is widened by where there is space
 OVERFLOW_WIDTH = 5  # cells of the number of tiles that do not fit
 TILE_HEIGHT = 3  # lines; a blank line separates two rows of tiles
 BAR_WIDTH = 9
-
-
-def share_bar(part: float) -> tuple[str, str]:
-    """The filled and the empty part of a bar, to half a cell. `part` is clamped to 0..1."""
-    full, half = divmod(round(max(0.0, min(1.0, part)) * BAR_WIDTH * 2), 2)
-    filled = "━" * full + "╸" * half
-    return filled, "━" * (BAR_WIDTH - len(filled))
 
 
 class Tiles(Widget):
@@ -30,6 +27,7 @@ class Tiles(Widget):
     def __init__(self) -> None:
         super().__init__()
         self._tiles: list[Tile] = []
+        self._spans: list[tuple[int, int, int, Tile]] = []  # line, first and last cell of each tile on the screen
 
     def show(self, tiles: list[Tile]) -> None:
         """Draws these tiles."""
@@ -37,8 +35,19 @@ class Tiles(Widget):
             self._tiles = tiles
             self.refresh()
 
+    def on_click(self, event: events.Click) -> None:
+        """Asks for the chart of the tile under the mouse."""
+        for y, start, end, tile in self._spans:
+            if (
+                tile.key is not None
+                and y <= event.y < y + min(TILE_HEIGHT, self.size.height)
+                and start <= event.x < end
+            ):
+                self.post_message(ChartRequested(tile.key))
+
     def render(self) -> Text:
         """The tiles that fit, and the number of those that do not."""
+        self._spans = []
         return self._render_line() if self.size.height < TILE_HEIGHT else self._render_rows()
 
     def _render_line(self) -> Text:
@@ -49,6 +58,8 @@ class Tiles(Widget):
             if cell_len(text.plain) + cell_len(part.plain) + 3 + len(overflow) > self.size.width:
                 text.append(overflow, self._style("label"))
                 break
+            start = cell_len(text.plain)
+            self._spans.append((0, start, start + cell_len(part.plain), tile))
             text += part
             text.append("   ")
             remaining -= 1
@@ -64,6 +75,10 @@ class Tiles(Widget):
         lines: list[Text] = []
         for start in range(0, len(visible), tiles_per_row):
             row = visible[start : start + tiles_per_row]
+            self._spans += [
+                (len(lines), 1 + number * tile_width, 1 + (number + 1) * tile_width, tile)
+                for number, tile in enumerate(row)
+            ]
             is_last_row = start + tiles_per_row >= capacity
             lines += [self._render_part(row, part, tile_width) for part in ("label", "value", "note")]
             if is_last_row and len(self._tiles) > capacity:
@@ -76,7 +91,7 @@ class Tiles(Widget):
         line = Text(" ", no_wrap=True)
         for tile in row:
             if part == "note" and tile.bar is not None:
-                filled, rest = share_bar(tile.bar)
+                filled, rest = share_bar(tile.bar, BAR_WIDTH, UNICODE)
                 line.append(filled, self._style("bar"))
                 line.append(rest, self._style("track"))
                 line.append(_pad(f" {tile.note}", width - BAR_WIDTH), self._style("note"))

@@ -78,6 +78,11 @@ class ViewPane(ScrollView, can_focus=True, inherit_bindings=False):
         self._write()
 
     @property
+    def place(self) -> Place | None:
+        """The place of the view; None until one has been shown."""
+        return self.session.place if self.session else None
+
+    @property
     def target(self) -> Place | None:
         """The place that the row under the cursor leads to."""
         return self._page.rows[self._index].target if self._page.rows else None
