@@ -56,6 +56,7 @@ ENDPOINTS = (
     Endpoint("one instance", "instances/{instance}"),
     Endpoint("its snapshots", "instances/{instance}/snapshots?limit=50"),
     Endpoint("metric-keys", "metric-keys?app={app}"),
+    Endpoint("suggestions", "applications/{app}/suggestions", may_be_empty=True),
     Endpoint("audit", "audit?limit=50"),
     Endpoint("events", "events?limit=50"),
     Endpoint("bulk-changes", "bulk-changes?limit=50"),

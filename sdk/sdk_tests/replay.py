@@ -31,6 +31,7 @@ class Answer:
     code: str | None
     members: list[str]
     verdicts: list[str]  # of a backlog
+    last_sequences: list[int]  # of conflicts
 
 
 class Installs:
@@ -91,4 +92,5 @@ def _post(url: str, path: str, content: bytes, headers: dict[str, str]) -> Answe
         document.get("code") if response.status >= 400 else None,
         sorted(document) if response.status < 400 else [],
         [f"{verdict['status']} {verdict.get('code', '')}".strip() for verdict in verdicts],
+        [each["last_sequence"] for each in (document, *verdicts) if each.get("sequence_conflict")],
     )

@@ -16,3 +16,4 @@ def test_the_test_server_answers_as_recorded(shm_server: ShmServer) -> None:
         assert (answer.status, answer.code) == (expected["status"], expected.get("code")), recording["name"]
         assert answer.members == expected.get("members", []), recording["name"]
         assert answer.verdicts == expected.get("verdicts", []), recording["name"]
+        assert answer.last_sequences == expected.get("last_sequences", []), recording["name"]

@@ -21,8 +21,9 @@ class MetricKey(msgspec.Struct):
     string of at most 64 characters. `json`: any other value, which is shown and never aggregated.
 
     `aggregate` and `unit` are null unless the values are numbers. `aggregate` is also null if applications disagree.
-    `hidden`: clients do not show the metric. `aggregated`: the figures include the key; false if the application had
-    SHM_MAX_KEYS keys before, or if no snapshot had the key with a number, a boolean or a short string.
+    `description`: a sentence of the vendor, if there is one. `hidden`: clients do not show the metric. `aggregated`:
+    the figures include the key; false if the application had SHM_MAX_KEYS keys before, or if no snapshot had the key
+    with a number, a boolean or a short string.
     """
 
     key: str
@@ -31,6 +32,7 @@ class MetricKey(msgspec.Struct):
     aggregate: Aggregate | None
     unit: str | None
     format: metric_keys.Format
+    description: str | None
     hidden: bool
     aggregated: bool
 
@@ -62,10 +64,21 @@ async def read_metric_keys(database: Database, app: str | None, keys: Sequence[s
 
 def _metric_key(row: _Row) -> MetricKey:
     overrides = _overrides.decode(row.overrides)
-    description = metric_keys.describe(row.key, metric_keys.common_override(overrides))
-    key, label, kind, hidden = description.key, description.label, description.kind, description.hidden
-    if row.value_type == "number":
-        aggregate = metric_keys.common_aggregate(row.key, overrides)
-        return MetricKey(key, label, kind, aggregate, description.unit, description.format, hidden, row.aggregated)
-    formats: dict[str | None, metric_keys.Format] = {"boolean": "boolean", "strings": "text"}
-    return MetricKey(key, label, kind, None, None, formats.get(row.value_type, "json"), hidden, row.aggregated)
+    described = metric_keys.describe(row.key, metric_keys.common_override(overrides))
+    is_number = row.value_type == "number"
+    formats: dict[str | None, metric_keys.Format] = {
+        "number": described.format,
+        "boolean": "boolean",
+        "strings": "text",
+    }
+    return MetricKey(
+        key=described.key,
+        label=described.label,
+        kind=described.kind,
+        aggregate=metric_keys.common_aggregate(row.key, overrides) if is_number else None,
+        unit=described.unit if is_number else None,
+        format=formats.get(row.value_type, "json"),
+        description=described.description,
+        hidden=described.hidden,
+        aggregated=row.aggregated,
+    )

@@ -23,6 +23,7 @@ Format = Literal[NumberFormat, "boolean", "text", "json"]
 MAX_CATEGORY_LENGTH = 64  # characters; a longer string is stored and shown, but not counted as a category
 MAX_LABEL_LENGTH = 64  # characters that fit into the title of a tile
 MAX_UNIT_LENGTH = 16
+MAX_DESCRIPTION_LENGTH = 200
 MAX_DIGITS = 330  # digits of a number: enough for a double written in full
 WITHOUT_NUL = r"^[^\x00]*$"  # PostgreSQL cannot store NUL
 
@@ -46,6 +47,7 @@ class MetricOverride(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
     aggregate: Aggregate | None = None
     label: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_LABEL_LENGTH, pattern=WITHOUT_NUL)] | None = None
     unit: Annotated[str, msgspec.Meta(max_length=MAX_UNIT_LENGTH, pattern=WITHOUT_NUL)] | None = None
+    description: Annotated[str, msgspec.Meta(max_length=MAX_DESCRIPTION_LENGTH, pattern=WITHOUT_NUL)] | None = None
     hidden: bool = False
 
 
@@ -70,6 +72,7 @@ class Description:
     aggregate: Aggregate
     unit: str | None
     format: NumberFormat
+    description: str | None
     hidden: bool
 
 
@@ -85,6 +88,7 @@ def describe(key: str, override: MetricOverride = NO_OVERRIDE) -> Description:
         override.aggregate or ("avg" if is_system else _words.aggregate_of(words)),
         unit,
         FORMATS.get(unit or "", "number"),
+        override.description or None,
         override.hidden,
     )
 

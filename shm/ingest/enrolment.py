@@ -69,6 +69,7 @@ class _ProvenKey(msgspec.Struct):
     signed_at: datetime | None
     action_hash: bytes | None
     request_id: str | None
+    hints: msgspec.Raw | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +131,16 @@ class EnrolmentWriter:
         return await self._registrations.submit(row.instance_id, row)
 
     async def confirm(
-        self, instance_id: str, public_key: bytes, signed_at: datetime | None, action_hash: bytes | None
+        self,
+        instance_id: str,
+        public_key: bytes,
+        signed_at: datetime | None,
+        action_hash: bytes | None,
+        hints: msgspec.Raw | None,
     ) -> Confirmation:
         """Returns after the confirmation is committed. Raises Overloaded."""
         request_id = None if action_hash is None else str(uuid.uuid4())
-        row = _ProvenKey(instance_id, public_key, signed_at, action_hash, request_id)
+        row = _ProvenKey(instance_id, public_key, signed_at, action_hash, request_id, hints)
         return await self._confirmations.submit(instance_id, row)
 
     async def run(self) -> None:

@@ -18,6 +18,7 @@ from shm.core.releases import version_rank
 from shm.core.settings import Settings
 from shm.db.partitions import MAX_LEAD_TIME
 from shm.ingest.flattening import check_text, flatten
+from shm.ingest.metric_hints import parse_hints
 from shm.ingest.signatures import UUID, SignedBody, parse_public_key
 
 INTEGER_OUT_OF_RANGE = "value out of range"  # msgspec's message for an integer of more than Python's 4,300 digits
@@ -33,7 +34,10 @@ _RawSnapshot = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"$ref": "#
 
 
 class RegisterBody(msgspec.Struct):
-    """The body of `POST /v1/register`, as the official clients send it. `timestamp`: of a signed one only."""
+    """The body of `POST /v1/register`, as the official clients send it. `timestamp`: of a signed one only.
+
+    `hints`: what the developer says about metrics, by key. Of a signed registration with a timestamp only.
+    """
 
     instance_id: _InstanceId
     public_key: _PublicKey
@@ -43,6 +47,7 @@ class RegisterBody(msgspec.Struct):
     environment: str | None = None
     os_arch: str | None = None
     timestamp: _Timestamp | msgspec.UnsetType = msgspec.UNSET
+    hints: dict[str, object] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ActivateBody(msgspec.Struct):
@@ -156,9 +161,18 @@ def parse_registration(body: bytes, settings: Settings) -> Registration:
     )
 
 
-def parse_signed_registration(body: bytes, now: datetime, settings: Settings) -> datetime | None:
-    """The timestamp of a signed registration, as `parse_activation`."""
-    return _parse_optional_timestamp(_decode(_register_decoder, body).timestamp, now, settings)
+def parse_signed_registration(
+    body: bytes, now: datetime, settings: Settings
+) -> tuple[datetime | None, msgspec.Raw | None]:
+    """The timestamp of a signed registration, as `parse_activation`, and its valid hints.
+
+    A registration without a timestamp may be a copy of an older one: its hints are not read.
+    """
+    fields = _decode(_register_decoder, body)
+    signed_at = _parse_optional_timestamp(fields.timestamp, now, settings)
+    if signed_at is None or isinstance(fields.hints, msgspec.UnsetType):
+        return signed_at, None
+    return signed_at, parse_hints(fields.hints, settings.max_key)
 
 
 def parse_activation(signed: SignedBody, now: datetime, settings: Settings) -> datetime | None:

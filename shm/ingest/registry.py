@@ -7,6 +7,8 @@ import uuid
 from collections.abc import AsyncIterator
 from datetime import datetime
 
+import msgspec
+
 from shm.core.errors import Forbidden
 from shm.db.database import Database
 from shm.ingest.enrolment import Confirmation, EnrolmentWriter, RegistrationResult
@@ -65,18 +67,24 @@ class Registry:
         return result
 
     async def confirm_key(
-        self, instance_id: str, public_key: bytes, signed_at: datetime | None = None, action: bytes | None = None
+        self,
+        instance_id: str,
+        public_key: bytes,
+        signed_at: datetime | None = None,
+        action: bytes | None = None,
+        hints: msgspec.Raw | None = None,
     ) -> str:
         """Applies the staged changes and activates the instance, after a signature by this key was verified.
 
         `signed_at`: the time in the signed body. A body without one may be a replay: it counts as a sign of life only
         the first time, and is refused for an instance that was erased. `action`: the body of a request that is
-        accepted once. Returns the status, which stays `pending` where an admin has to approve. Beyond the limit of new
-        applications, a new instance of a further one has to be approved, and a known one stays in its application.
-        Raises Forbidden for a replay, and for an instance that is unknown or revoked or has another key.
+        accepted once. `hints`: a JSON object, stored if the instance is active. Returns the status, which stays
+        `pending` where an admin has to approve. Beyond the limit of new applications, a new instance of a further one
+        has to be approved, and a known one stays in its application. Raises Forbidden for a replay, and for an instance
+        that is unknown or revoked or has another key.
         """
         action_hash = None if action is None else _hash_action(instance_id, action)
-        result = await self._enrolment.confirm(instance_id, public_key, signed_at, action_hash)
+        result = await self._enrolment.confirm(instance_id, public_key, signed_at, action_hash, hints)
         if result is Confirmation.REPLAYED:
             raise Forbidden("replayed", REPLAYED)
         if result is Confirmation.ERASED:

@@ -101,6 +101,7 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (rf"{ADMIN}/applications/{SLUG}/refresh-stars", admin.RefreshStars),
     (rf"{ADMIN}/applications/{SLUG}/merge", bulk.MergeApplication),
     (rf"{ADMIN}/applications/{SLUG}/kpis", admin.ApplicationKpis),
+    (rf"{ADMIN}/applications/{SLUG}/suggestions", charts.MetricSuggestions),
     (rf"{ADMIN}/applications/{SLUG}/versions", charts.Versions),
     (rf"{ADMIN}/version-rank", charts.VersionRank),
     (rf"{ADMIN}/applications/{SLUG}/lifecycle", charts.Lifecycle),

@@ -111,16 +111,17 @@ SELECT position, verdict FROM verdicts;
 -- approval adds none, and one that was approved before it proved its key adds its own in any case. An instance that
 -- moves to another application takes those keys there that are aggregated in it; if that application was merged since the
 -- registration, the instance moves to the one that it was merged into. `signed_at`: the time that was signed; the
--- instance was seen now. Without it, the request may be a replay: it counts as seen only the first time.
+-- instance was seen now. Without it, the request may be a replay: it counts as seen only the first time. `hints` about
+-- metrics are stored if the instance is active.
 -- `unranked_version`: a version that took effect and was staged by a release that did not store its rank.
 SELECT pg_advisory_xact_lock({writers_lock});
 SELECT pg_notify('shm_feed', '');
 WITH batch AS MATERIALIZED (
     SELECT * FROM ROWS FROM (
         jsonb_to_recordset(%(batch)s::jsonb) AS (
-            instance_id uuid, public_key text, signed_at timestamptz, action_hash text, request_id uuid
+            instance_id uuid, public_key text, signed_at timestamptz, action_hash text, request_id uuid, hints jsonb
         )
-    ) WITH ORDINALITY AS member (instance_id, public_key, signed_at, action_hash, request_id, position)
+    ) WITH ORDINALITY AS member (instance_id, public_key, signed_at, action_hash, request_id, hints, position)
 ),
 existing AS MATERIALIZED (
     SELECT
@@ -250,6 +251,15 @@ actions_recorded AS (
     FROM verdicts
     WHERE verdict = 'confirmed' AND action_hash IS NOT NULL
     ON CONFLICT (action_hash) DO NOTHING
+),
+hints_stored AS (
+    INSERT INTO metric_hints (instance_id, hints)
+    SELECT b.instance_id, b.hints
+    FROM batch b
+    JOIN verdicts v ON v.position = b.position
+    JOIN evaluated p ON p.instance_id = v.instance_id
+    WHERE v.verdict = 'confirmed' AND p.status = 'active' AND b.hints IS NOT NULL
+    ON CONFLICT (instance_id) DO UPDATE SET hints = excluded.hints
 ),
 applications_added AS (
     INSERT INTO applications (slug, name) SELECT slug, name FROM added

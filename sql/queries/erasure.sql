@@ -189,6 +189,9 @@ receipt_completed AS (
 snapshots_deleted AS (
     DELETE FROM snapshots WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target))
 ),
+hints_deleted AS (
+    DELETE FROM metric_hints WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target))
+),
 instance_deleted AS (
     DELETE FROM instances WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM target))
 ),

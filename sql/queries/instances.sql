@@ -172,7 +172,8 @@ SELECT
         SELECT jsonb_agg(jsonb_build_object('version', v.app_version, 'first_at', v.first_at) ORDER BY v.first_at)
         FROM versions_seen v
         WHERE v.instance_id = instances.instance_id
-    ), '[]') AS versions
+    ), '[]') AS versions,
+    (SELECT h.hints FROM metric_hints h WHERE h.instance_id = instances.instance_id) AS hints
 FROM instances
 WHERE instance_id = %(instance_id)s;
 

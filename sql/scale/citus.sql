@@ -55,3 +55,4 @@ $$;
 -- local: series_hours, series_days, feed_head, removals, app_changes, tokens, erased_identities, signed_actions
 -- local: aggregated_keys, aggregated_values, aggregated_versions, key_refusals, schema_migrations, audit, bulk_changes
 -- local: application_aliases, database_sizes, failed_removals, erasure_receipts, events, event_head, background_rounds
+-- local: metric_hints

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ EXAMPLE = re.compile(
 TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 VARIABLE_FIELDS = {"instance_id", "id", "token", "database_bytes"}
 METRICS = {"invoices_sent": 1284, "users_active": 37}
+HINTS = {"users_active": {"label": "Users", "description": "Signed in within 30 days"}}
 TIMEOUT_S = 30
 
 
@@ -37,8 +39,12 @@ def fleet(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     with fresh_database(postgres) as database:
         server = ServerProcess(tmp_path_factory.mktemp("api") / "data", {"SHM_DB_DSN": database, "SHM_MAX_DISK": "50g"})
         server.start()
-        for version in ("1.4.1", "1.4.2", "1.4.2"):
+        for version in ("1.4.1", "1.4.2"):
             Install(server.url, app_version=version).enroll(METRICS)
+        install = Install(server.url)
+        install.enroll(METRICS)
+        body = install.registration(timestamp=datetime.now(UTC).isoformat(), hints=HINTS)
+        install.post("/v1/register", body, install.signed(body)).raise_for_status()
         yield server
         server.terminate()
 

@@ -52,6 +52,10 @@ class Install:
     is_active: bool = False
     snapshots: list[StoredSnapshot] = field(default_factory=list)
 
+    def find_newest(self) -> StoredSnapshot | None:
+        """The newest snapshot by its time, in whatever order they arrived."""
+        return max(self.snapshots, key=lambda one: one.timestamp, default=None)
+
 
 class Protocol:
     """The installs of one server. `approves` False is a vendor that approves installs by hand."""
@@ -101,6 +105,8 @@ class Protocol:
         if not name.strip():
             raise Refusal(400, "bad_field")
         check_text(name, MAX_NAME_CHARS)
+        if "hints" in document:
+            _member(document, "hints", dict)
         for text in OPTIONAL_TEXTS:
             if document.get(text) is not None:
                 check_text(_member(document, text, str), MAX_NAME_CHARS)
@@ -149,23 +155,27 @@ class Protocol:
     def _store(self, install: Install, document: Document) -> tuple[int, Document]:
         snapshot = self._parse_snapshot(document)
         self._admit(install)
-        _add(install, snapshot)
-        return 202, {"status": "ok", "message": "Snapshot received"}
+        newest = install.find_newest()
+        conflict = _conflict(newest, snapshot) if _add(install, snapshot) else {}
+        return 202, {"status": "ok", "message": "Snapshot received", **conflict}
 
     def _store_backlog(self, install: Install, document: Document) -> tuple[int, Document]:
         members = _member(document, "snapshots", list)
         if len(members) > MAX_BACKLOG:
             raise Refusal(400, "too_many_snapshots")
         self._admit(install)
-        return 202, {"status": "ok", "snapshots": [self._store_member(install, member) for member in members]}
+        newest = install.find_newest()
+        return 202, {"status": "ok", "snapshots": [self._store_member(install, member, newest) for member in members]}
 
-    def _store_member(self, install: Install, member: object) -> Document:
-        """The verdict on one snapshot of a backlog."""
+    def _store_member(self, install: Install, member: object, newest: StoredSnapshot | None) -> Document:
+        """The verdict on one snapshot of a backlog. `newest`: the install's before the backlog."""
         try:
             snapshot = self._parse_snapshot(member if isinstance(member, dict) else {})
         except Refusal as refusal:
             return {"status": "refused", "code": refusal.code, "detail": str(refusal)}
-        return {"status": "stored" if _add(install, snapshot) else "repeated"}
+        if not _add(install, snapshot):
+            return {"status": "repeated"}
+        return {"status": "stored", **_conflict(newest, snapshot)}
 
     def _erase(self, install: Install, document: Document) -> tuple[int, Document]:
         self._check_action(document, "erase")
@@ -227,6 +237,15 @@ def _add(install: Install, snapshot: StoredSnapshot) -> bool:
         return False
     install.snapshots.append(snapshot)
     return True
+
+
+def _conflict(newest: StoredSnapshot | None, snapshot: StoredSnapshot) -> Document:
+    """The members that say that another process has used the sequence number, of a snapshot newer than the newest."""
+    if newest is None or newest.sequence is None or snapshot.sequence is None:
+        return {}
+    if snapshot.timestamp <= newest.timestamp or snapshot.sequence > newest.sequence:
+        return {}
+    return {"sequence_conflict": True, "last_sequence": newest.sequence}
 
 
 def _parse_object(body: bytes) -> Document:

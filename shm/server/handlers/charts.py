@@ -4,7 +4,7 @@ from typing import Annotated
 
 import msgspec
 
-from shm.analytics import breakdown, charts, kpis, lifecycle, metric_descriptions, versions
+from shm.analytics import breakdown, charts, kpis, lifecycle, metric_descriptions, metric_suggestions, versions
 from shm.analytics.instances import VersionRank as Rank
 from shm.analytics.periods import Period
 from shm.auth.tokens import Role
@@ -102,6 +102,18 @@ class MetricKeys(Handler):
         if keys is not None and len(keys) > metric_descriptions.MAX_KEYS:
             raise BadRequest("bad_parameter", f"keys has more than {metric_descriptions.MAX_KEYS} metrics.")
         return await metric_descriptions.read_metric_keys(self.services.database, query.app, keys)
+
+
+class MetricSuggestions(Handler):
+    """`GET applications/{slug}/suggestions`."""
+
+    @operation("listMetricSuggestions", Role.VIEWER, refuses=[NotFound])
+    async def get(self, slug: Slug) -> list[metric_suggestions.MetricSuggestion]:
+        """What the developer of the application suggests for its metrics and is not in effect.
+
+        Installs send it, and nothing of it is in effect before an admin makes it an override.
+        """
+        return await metric_suggestions.read_suggestions(self.services.database, slug)
 
 
 class Metrics(Handler):

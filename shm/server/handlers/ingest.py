@@ -83,13 +83,14 @@ async def register(services: Services, request: Request) -> Response:
     registration = payloads.parse_registration(request.body, services.settings)
     if services.settings.applications and registration.app_slug not in services.settings.applications:
         raise Forbidden("unknown_application", "This server takes no reports of an application of this name.")
-    signed, signed_at = "X-Signature" in request.headers, None
+    signed, signed_at, hints = "X-Signature" in request.headers, None, None
     if signed:
         headers = _parse_signature_headers(request)
         if headers.instance_id != registration.instance_id:
             raise Forbidden("instance_mismatch", "instance_id in the body is not the one in X-Instance-ID.")
         signatures.verify_body(headers, registration.public_key, request.body)
-        signed_at = payloads.parse_signed_registration(request.body, services.database.clock.now(), services.settings)
+        now = services.database.clock.now()
+        signed_at, hints = payloads.parse_signed_registration(request.body, now, services.settings)
     action = None if signed_at is None else request.body
     limits = services.rate_limiter
     with limits.reserve_new_install(request.address) as reservation:
@@ -102,7 +103,8 @@ async def register(services: Services, request: Request) -> Response:
     if verdict is RegistrationResult.REFUSED:
         raise unknown_instance()
     if signed:
-        await services.registry.confirm_key(registration.instance_id, registration.public_key, signed_at, action)
+        key = registration.public_key
+        await services.registry.confirm_key(registration.instance_id, key, signed_at, action, hints)
     status = HTTPStatus.CREATED if verdict is RegistrationResult.NEW else HTTPStatus.OK
     return Response(encode(StatusMessage("ok", "Registered")), status)
 
