@@ -10,15 +10,15 @@ TYPE_CHECKING = False  # as in `typing`, whose import takes longer than all of t
 if TYPE_CHECKING:
     from shm_sdk.client import Client
     from shm_sdk.configuration import ConfigurationError
+    from shm_sdk.consent import ConsentRequest
     from shm_sdk.outcome import Outcome, Result
-    from shm_sdk.permission import ConsentRequest
 
 __all__ = ["Client", "ConfigurationError", "ConsentRequest", "Outcome", "Result", "__version__"]
 
 _MODULES = {
     "Client": "client",
     "ConfigurationError": "configuration",
-    "ConsentRequest": "permission",
+    "ConsentRequest": "consent",
     "Outcome": "outcome",
     "Result": "outcome",
 }

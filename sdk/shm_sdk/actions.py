@@ -13,12 +13,12 @@ from typing import NamedTuple, Protocol
 
 from shm_sdk.choice import choice_path, read_choice, write_choice
 from shm_sdk.clock import get_clock
+from shm_sdk.components import Components
 from shm_sdk.configuration import Configuration, load_configuration
-from shm_sdk.consent import opt_out_reason
 from shm_sdk.identity import Identity, InvalidIdentityError, find
 from shm_sdk.names import telemetry_variable
+from shm_sdk.opt_out import opt_out_reason
 from shm_sdk.outcome import Outcome, Preview
-from shm_sdk.parts import Parts
 from shm_sdk.reporter import Reporter
 from shm_sdk.shared_directory import SharedDirectory, remove_shared_files
 from shm_sdk.snapshot import encode_json
@@ -29,19 +29,19 @@ from shm_sdk.version import __version__
 MAX_DISCLOSURE_BYTES = 256 * 1024 * 1024  # 90 days of the largest hourly snapshots are 140 MiB
 
 
-class Telemetry(Protocol):
-    """What the actions need of a Client."""
+class ClientInternals(Protocol):
+    """The members of a Client that the actions use."""
 
     _arguments: dict[str, object]
     _enabled: object
-    _parts: Parts
+    _components: Components
 
     def report_now(self, timeout: float = ...) -> Outcome:
         """See Client."""
 
 
 class ActionResult(NamedTuple):
-    """What an action did. `document` is the server's answer, None without one."""
+    """The result of an action. `document` is the server's answer, None without one."""
 
     is_done: bool
     text: str  # a sentence for a person
@@ -67,15 +67,17 @@ class Status(NamedTuple):
     next_report_at: str
 
 
-def preview(client: Telemetry) -> Preview:
+def preview(client: ClientInternals) -> Preview:
     """See Controls.preview."""
     configuration = _configuration(client)
-    parts = client._parts
-    reporter = Reporter(configuration, parts.providers, parts.started_at, counters=parts.counters, hints=parts.hints)
+    components = client._components
+    reporter = Reporter(
+        configuration, components.providers, components.started_at, counters=components.counters, hints=components.hints
+    )
     return reporter.preview()
 
 
-def status(client: Telemetry) -> Status:
+def status(client: ClientInternals) -> Status:
     """See Controls.status."""
     configuration = _configuration(client, is_partial=True)
     choice = read_choice(configuration)
@@ -109,15 +111,15 @@ def status(client: Telemetry) -> Status:
     )
 
 
-def check(client: Telemetry, timeout: float) -> ActionResult:
+def check(client: ClientInternals, timeout: float) -> ActionResult:
     """See Controls.check."""
-    client._parts.configuration = _configuration(client)
+    client._components.configuration = _configuration(client)
     outcome = client.report_now(timeout)
     answer = f", HTTP {outcome.status}" if outcome.status else ""
     return ActionResult(outcome.sent, f"{outcome.result.value}{answer}: {outcome.reason}")
 
 
-def turn_on(client: Telemetry) -> ActionResult:
+def turn_on(client: ClientInternals) -> ActionResult:
     """See Controls.turn_on."""
     result = _decide(client, "on")
     reason = opt_out_reason(client._enabled, os.environ, _configuration(client, is_partial=True).app_name)
@@ -126,12 +128,12 @@ def turn_on(client: Telemetry) -> ActionResult:
     return result
 
 
-def turn_off(client: Telemetry) -> ActionResult:
+def turn_off(client: ClientInternals) -> ActionResult:
     """See Controls.turn_off."""
     return _decide(client, "off")
 
 
-def erase(client: Telemetry, timeout: float) -> ActionResult:
+def erase(client: ClientInternals, timeout: float) -> ActionResult:
     """See Controls.erase. An erasure that fails keeps the identity, which signs the next attempt."""
     configuration = _configuration(client)
     decision = _decide(client, "off")
@@ -149,13 +151,13 @@ def erase(client: Telemetry, timeout: float) -> ActionResult:
     is_erased = response.status == 200 and isinstance(receipt, dict) and "erased_at" in receipt
     if not is_erased and not (response.status == 403 and response.is_unknown_instance):
         return ActionResult(False, f"{decision.text}. Nothing is erased: {_describe(response)}")
-    kept = _forget(configuration, identity)
+    kept = _delete_identity(configuration, identity)
     erased = "the server has erased this install" if is_erased else "the server holds nothing on it"
     text = f"{decision.text}, and {erased}"
     return ActionResult(decision.is_done and not kept, f"{text}. {kept}" if kept else text, receipt)
 
 
-def disclose(client: Telemetry, timeout: float) -> ActionResult:
+def disclose(client: ClientInternals, timeout: float) -> ActionResult:
     """See Controls.disclose."""
     configuration = _configuration(client)
     try:
@@ -175,13 +177,13 @@ def disclose(client: Telemetry, timeout: float) -> ActionResult:
     return ActionResult(True, "everything that the server holds on this install", document)
 
 
-def _configuration(client: Telemetry, *, is_partial: bool = False) -> Configuration:
-    if client._parts.configuration is not None:
-        return client._parts.configuration
+def _configuration(client: ClientInternals, *, is_partial: bool = False) -> Configuration:
+    if client._components.configuration is not None:
+        return client._components.configuration
     return load_configuration(client._arguments, os.environ, is_partial=is_partial)
 
 
-def _decide(client: Telemetry, telemetry: str) -> ActionResult:
+def _decide(client: ClientInternals, telemetry: str) -> ActionResult:
     configuration = _configuration(client, is_partial=True)
     try:
         write_choice(configuration, read_choice(configuration).decided(telemetry))
@@ -207,14 +209,14 @@ def _post(configuration: Configuration, identity: Identity, action: str, timeout
         transport.close()
 
 
-def _post_at(transport: Transport, identity: Identity, action: str, moment: datetime, timeout: float) -> Response:
-    body = encode_json({"action": action, "instance_id": identity.instance_id, "timestamp": moment.isoformat()})
+def _post_at(transport: Transport, identity: Identity, action: str, timestamp: datetime, timeout: float) -> Response:
+    body = encode_json({"action": action, "instance_id": identity.instance_id, "timestamp": timestamp.isoformat()})
     headers = {"X-Instance-ID": identity.instance_id, "X-Signature": identity.sign(body)}
     return transport.post(f"/v1/{action}", body, headers, timeout)
 
 
 def _describe(response: Response) -> str:
-    """Why the answer is not what was asked for."""
+    """The reason why an answer has no result."""
     if response.status == 404:
         return "the server does not offer it; ask the vendor, with the ID of this install"
     if response.status == 200:
@@ -222,8 +224,8 @@ def _describe(response: Response) -> str:
     return f"the server answered {response.status}"
 
 
-def _forget(configuration: Configuration, identity: Identity) -> str:
-    """Deletes the identity and what waits under it. Returns what a person has to delete, an empty string for nothing.
+def _delete_identity(configuration: Configuration, identity: Identity) -> str:
+    """Deletes the identity and its spooled snapshots. Returns what a person has to delete, or an empty string.
 
     Running processes must not use the identity again either.
     """

@@ -20,7 +20,7 @@ FILE_MODE = 0o644  # holds no secret, and root's choice (`sudo ... on`) must be 
 
 
 class Choice(NamedTuple):
-    """What the user has decided. `telemetry` is `on`, `off`, or empty before a decision."""
+    """The decision of the user. `telemetry` is `on`, `off`, or empty before a decision."""
 
     telemetry: str = ""
     decided_at: str = ""  # RFC 3339

@@ -13,12 +13,12 @@ import time
 from typing import TYPE_CHECKING, Literal, TypeVar, cast, overload
 
 from shm_sdk import forking
-from shm_sdk.consent import opt_out_reason, parse_bool
+from shm_sdk.components import AnyProvider, Components, Provider, call_weakly
 from shm_sdk.controls import Controls
-from shm_sdk.developer import install_handlers
+from shm_sdk.diagnostics import install_handlers
 from shm_sdk.event_loop import AsyncProvider, is_async, running_loop
+from shm_sdk.opt_out import opt_out_reason, parse_bool
 from shm_sdk.outcome import Outcome, Result
-from shm_sdk.parts import AnyProvider, Parts, Provider, call_weakly
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from shm_sdk.configuration import Configuration
+    from shm_sdk.consent import ConsentCallback
     from shm_sdk.counters import Counter, Gauge
-    from shm_sdk.permission import ConsentCallback
     from shm_sdk.worker import Worker
 
 ProviderT = TypeVar("ProviderT", bound=AnyProvider)
@@ -76,7 +76,7 @@ class Client(Controls):
         self._is_started = False
         self._pid = os.getpid()
         self._configuration_error = ""
-        self._parts = Parts(time.monotonic(), consent_callback, call_weakly(self._disabled_reason))
+        self._components = Components(time.monotonic(), consent_callback, call_weakly(self._disabled_reason))
         forking.register(self)
         self._arguments: dict[str, object] = {
             "server_url": server_url,
@@ -96,7 +96,7 @@ class Client(Controls):
             log.debug("telemetry is off: %s", reason)
             return  # the settings are not even read; once telemetry is allowed again, the host has to restart
         try:
-            self._parts.configuration, self._configuration_error = _read_settings(self._arguments)
+            self._components.configuration, self._configuration_error = _read_settings(self._arguments)
         except Exception as error:  # an argument of the host that raises when it is read
             self._configuration_error = f"its settings cannot be read ({type(error).__name__})"
         if self._configuration_error:
@@ -121,7 +121,8 @@ class Client(Controls):
             return lambda decorated: self.provider(decorated, per_process=per_process)
         self._loop = running_loop() or self._loop
         adapted = AsyncProvider(function, lambda: self._loop) if is_async(function) else function  # type: ignore[arg-type]
-        (self._parts.process_providers if per_process else self._parts.providers).append(cast("Provider", adapted))
+        providers = self._components.process_providers if per_process else self._components.providers
+        providers.append(cast("Provider", adapted))
         return function
 
     def counter(self, name: str) -> "Counter":
@@ -129,7 +130,7 @@ class Client(Controls):
         with forking.import_lock:
             from shm_sdk.counters import Counter
 
-        return Counter(self._parts.get_counters(), name)
+        return Counter(self._components.get_counters(), name)
 
     def gauge(self, name: str, *, across: Literal["sum", "latest"] = "sum") -> "Gauge":
         """A number that goes up and down: `telemetry.gauge("connections").set(7)`.
@@ -139,7 +140,7 @@ class Client(Controls):
         with forking.import_lock:
             from shm_sdk.counters import LATEST, SUM, Gauge
 
-        return Gauge(self._parts.get_counters(), name, LATEST if across == "latest" else SUM)
+        return Gauge(self._components.get_counters(), name, LATEST if across == "latest" else SUM)
 
     def describe(
         self,
@@ -157,7 +158,7 @@ class Client(Controls):
         `shm_sdk`; with `strict`, it raises ConfigurationError.
         """
         fields = {"label": label, "unit": unit, "kind": kind, "aggregate": aggregate, "description": description}
-        if error := self._parts.hints.add(name, fields):
+        if error := self._components.hints.add(name, fields):
             self._report_mistake("a description is left out: %s", error)
 
     def start(self, first_report_after: "float | timedelta | None" = None) -> None:
@@ -170,16 +171,16 @@ class Client(Controls):
             return
         if "uwsgi" in sys.modules and self._defers_to_workers(first_report_after):
             return
-        self._follow_fork()
+        self._renew_after_fork()
         self._loop = running_loop() or self._loop
         if not self._starting.acquire(blocking=False):
             return  # another thread starts it, or the thread that this signal handler has interrupted
         try:
             stops = self._stops
             if self._worker is None or not self._worker.is_alive:
-                worker = self._parts.create_worker(self.report_now, _to_delay(first_report_after), 0.0)
+                worker = self._components.create_worker(self.report_now, _to_delay(first_report_after), 0.0)
                 self._worker = worker
-                self._is_started = self._parts.may_keep_counts = True
+                self._is_started = self._components.may_keep_counts = True
                 worker.start()
                 if self._stops != stops:  # a signal handler or another thread called `stop` meanwhile
                     self._is_started = False
@@ -212,10 +213,10 @@ class Client(Controls):
         if reason := self._disabled_reason():
             return Outcome(Result.OFF, reason)
         try:
-            self._follow_fork()
-            self._parts.may_keep_counts = True
-            self._parts.collect_process_metrics()
-            return self._parts.get_reporter().report(timeout)
+            self._renew_after_fork()
+            self._components.may_keep_counts = True
+            self._components.collect_process_metrics()
+            return self._components.get_reporter().report(timeout)
         except Exception as error:
             log.debug("a telemetry report failed", exc_info=True)
             return Outcome(Result.FAILED, f"{type(error).__name__} inside the SDK")
@@ -225,10 +226,10 @@ class Client(Controls):
         self._pid = os.getpid()
         self._starting = threading.Lock()
         self._worker = self._loop = None
-        self._parts.after_fork()
+        self._components.after_fork()
         if self._is_started:
             try:
-                self._worker = self._parts.create_worker(self.report_now, None, CHILD_DELAY_S)
+                self._worker = self._components.create_worker(self.report_now, None, CHILD_DELAY_S)
                 self._worker.start()
             except Exception as error:  # the system has no thread left
                 log.debug("telemetry cannot start in a child: %s", type(error).__name__)
@@ -239,8 +240,8 @@ class Client(Controls):
             self._is_started = False
             worker, self._worker = self._worker, None
             if worker is None or not worker.is_alive:
-                if self._parts.reporter is not None:
-                    self._parts.reporter.close(timeout=0)
+                if self._components.reporter is not None:
+                    self._components.reporter.close(timeout=0)
             elif flush:
                 worker.flush(timeout, wait_s)
             else:
@@ -252,7 +253,7 @@ class Client(Controls):
         """Why telemetry is off, or None. Reads the environment on each call, so that a change applies at once."""
         if reason := opt_out_reason(self._enabled, os.environ, self._opt_out_name):
             return reason
-        if self._parts.configuration is not None:
+        if self._components.configuration is not None:
             return None
         return self._configuration_error or "it was off when the application started"
 
@@ -270,7 +271,7 @@ class Client(Controls):
 
         return defer_to_workers(lambda: self.start(first_report_after))
 
-    def _follow_fork(self) -> None:
+    def _renew_after_fork(self) -> None:
         """Renews the state of a child whose host forks without Python's fork hooks, as uWSGI does."""
         if self._pid != os.getpid():
             self.after_fork()

@@ -18,8 +18,8 @@ MAX_SEQUENCE = 2**62
 log = logging.getLogger("shm_sdk")
 
 
-def note_sequence(response: Response, identity: Identity, state: State) -> bool:
-    """Follows the server's answer to a stored snapshot. Returns whether this install needs another identity."""
+def check_sequence(response: Response, identity: Identity, state: State) -> bool:
+    """Updates the state by the answer to a stored snapshot. Returns whether this install needs another identity."""
     last_sequence = _find_conflict(response)
     if last_sequence is None:
         state.clean_reports += 1

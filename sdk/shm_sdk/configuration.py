@@ -12,8 +12,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from shm_sdk.consent import parse_bool, unquote
 from shm_sdk.names import directory_name
+from shm_sdk.opt_out import parse_bool, unquote
 
 DEFAULT_INTERVAL_S = 3600.0
 MIN_INTERVAL_S = 60.0  # no install reports more often, which bounds the load on the vendor's server

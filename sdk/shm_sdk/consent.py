@@ -1,42 +1,157 @@
-"""Decides whether telemetry may run. Pure: reads the passed environment only, and uses neither disk nor network.
+"""The end user's consent: asks for it, where the host's mode requires that, and applies the answer.
 
-The check comes before everything else and before each report, so a change of the environment applies at once.
+opt-out   reports unless the user refuses (the default)
+notice    the same, after a notice was shown once; the first report follows after the next interval
+opt-in    reports nothing before the user agrees; metrics that are new since then are left out until asked again
 """
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
+from shm_sdk.choice import Choice, read_choice, timestamp, write_choice
+from shm_sdk.configuration import Configuration
+from shm_sdk.diagnostics import Notices
 from shm_sdk.names import telemetry_variable
+from shm_sdk.outcome import Outcome, Result
+from shm_sdk.snapshot import EPHEMERAL_KEY, Json
 
-FALSE_WORDS = frozenset({"off", "false", "no", "0"})
-TRUE_WORDS = frozenset({"on", "true", "yes", "1", "enabled"})
-
-
-def opt_out_reason(enabled: object, environment: Mapping[str, str], app_name: str = "") -> str | None:
-    """Why telemetry is off, or None where it may run. `enabled` is the Client's argument, or None without it.
-
-    A value that is not clearly on counts as off: a mistake then costs a report and never privacy.
-    """
-    if unquote(environment.get("DO_NOT_TRACK", "")) not in ("", "0"):
-        return "DO_NOT_TRACK is set"
-    app_name = app_name or environment.get("SHM_APP_NAME", "")
-    for variable in ("SHM_TELEMETRY", telemetry_variable(app_name) if app_name else ""):
-        word = unquote(environment.get(variable, ""))
-        if word and not parse_bool(word):
-            return f"{variable} turns it off"
-    if enabled is not None:
-        return None if parse_bool(enabled) else "enabled is not true"
-    word = unquote(environment.get("SHM_ENABLED", ""))
-    return None if not word or parse_bool(word) else "SHM_ENABLED is not true"
+NOTICE = "notice"
+OPT_IN = "opt-in"
 
 
-def parse_bool(value: object) -> bool | None:
-    """True or False for a bool or a word for one, None for anything else."""
-    if isinstance(value, bool):
-        return value
-    word = unquote(str(value)).lower()
-    return True if word in TRUE_WORDS else False if word in FALSE_WORDS else None
+class ConsentRequest(NamedTuple):
+    """The question to the user. `new_names` are the metrics that no earlier consent covers."""
+
+    app_name: str
+    server_url: str
+    metrics: Mapping[str, Json]  # as they would be sent now
+    new_names: tuple[str, ...]
+    is_first: bool  # False: the user agreed before, and more is collected now
+
+    @property
+    def text(self) -> str:
+        """A text to show."""
+        names = ", ".join(self.new_names)
+        variable = telemetry_variable(self.app_name)
+        what = f"{self.app_name} reports usage figures to {self.server_url}: {names}."
+        if not self.is_first:
+            what = f"{self.app_name} has new usage figures for {self.server_url}: {names}."
+        return f"{what}\nTo see them: python -m shm_sdk preview. To refuse: python -m shm_sdk off, or {variable}=off."
 
 
-def unquote(value: str) -> str:
-    """A variable without the spaces and quotes around it: `docker --env-file` keeps quotes as part of the value."""
-    return value.strip().strip("'\"").strip()
+ConsentCallback = Callable[[ConsentRequest], bool | None]
+
+
+class Consent:
+    """The user's consent for one application, in one process."""
+
+    def __init__(self, configuration: Configuration, callback: ConsentCallback | None, notices: Notices) -> None:
+        self._configuration = configuration
+        self._callback = callback
+        self._notices = notices
+        self._choice = Choice()
+        self._asked: tuple[str, ...] | None = None  # the same question is put once in a process
+
+    def is_erased(self, instance_id: str) -> bool:
+        """Whether the user has erased this install."""
+        return instance_id in self._choice.erased_ids
+
+    def refusal(self) -> Outcome | None:
+        """Reads the stored choice. The outcome of a report that must not be made, None otherwise."""
+        self._choice = read_choice(self._configuration)
+        return Outcome(Result.OFF, "the user has turned telemetry off") if self._choice.is_off else None
+
+    def select_agreed(self, metrics: dict[str, Json]) -> dict[str, Json]:
+        """The metrics that the stored agreement covers, all of them without one. Asks nobody."""
+        choice = read_choice(self._configuration)
+        if self._configuration.consent != OPT_IN or not choice.is_on or choice.metric_names is None:
+            return metrics
+        return select(metrics, frozenset(choice.metric_names))
+
+    def check(self, metrics: dict[str, Json]) -> dict[str, Json] | Outcome:
+        """The metrics that may be sent, or the outcome of a report that must not be sent. Asks if necessary."""
+        if self._configuration.consent == NOTICE:
+            return self._show_notice(metrics) or metrics
+        if self._configuration.consent != OPT_IN:
+            return metrics
+        names = tuple(sorted(metric_names(metrics)))
+        if self._choice.is_on and self._choice.metric_names is None:
+            self._store(self._choice.decided("on", names))
+        if not self._choice.is_on:
+            answer = self._ask(metrics, names)
+            if answer is None:
+                return Outcome(Result.PENDING, "the user has not agreed yet")
+            self._store(self._choice.decided("on" if answer else "off", names))
+            return metrics if answer else Outcome(Result.OFF, "the user has refused")
+        allowed = self._choice.metric_names or ()
+        new_names = tuple(sorted(set(names) - {*allowed, *self._choice.declined_names}))
+        if new_names:
+            answer = self._ask(metrics, new_names)
+            if answer:
+                allowed = (*allowed, *new_names)
+                self._store(self._choice.decided("on", allowed))
+            elif answer is not None:
+                declined = (*self._choice.declined_names, *new_names)
+                self._store(self._choice._replace(declined_names=declined))
+        return select(metrics, frozenset(allowed))
+
+    def _show_notice(self, metrics: Mapping[str, Json]) -> Outcome | None:
+        if self._choice.notice_shown_at or self._choice.is_on:
+            return None
+        names = tuple(sorted(metric_names(metrics)))
+        if self._asked is not None:
+            return None  # it was shown in this process, and could not be stored
+        if self._callback is None:
+            self._asked = names
+            sys.stderr.write(f"{self._request(metrics, names).text}\n")
+        elif self._ask(metrics, names) is False:
+            self._store(self._choice.decided("off"))
+            return Outcome(Result.OFF, "the user has refused")
+        self._store(self._choice._replace(notice_shown_at=timestamp()))
+        return Outcome(Result.PENDING, "the notice has been shown; reports follow")
+
+    def _ask(self, metrics: Mapping[str, Json], new_names: tuple[str, ...]) -> bool | None:
+        """The user's answer, None without one."""
+        if self._callback is None or new_names == self._asked:
+            return None
+        self._asked = new_names
+        try:
+            return self._callback(self._request(metrics, new_names))
+        except Exception as error:
+            self._notices.warn("consent_callback", "the consent callback failed: %s", type(error).__name__)
+            return None
+
+    def _request(self, metrics: Mapping[str, Json], new_names: tuple[str, ...]) -> ConsentRequest:
+        settings = self._configuration
+        is_first = not self._choice.is_on
+        return ConsentRequest(settings.app_name, settings.server_url, metrics, new_names, is_first)
+
+    def _store(self, choice: Choice) -> None:
+        self._choice = choice
+        try:
+            write_choice(self._configuration, choice)
+        except OSError as error:
+            self._notices.warn("choice", "the user's choice cannot be stored: %s", error.strerror)
+
+
+def metric_names(metrics: Mapping[str, Json], prefix: str = "") -> Iterator[str]:
+    """The full dotted name of each metric."""
+    for name, value in metrics.items():
+        if isinstance(value, dict) and value:
+            yield from metric_names(value, f"{prefix}{name}.")
+        elif f"{prefix}{name}" != EPHEMERAL_KEY:  # says nothing about the user
+            yield f"{prefix}{name}"
+
+
+def select(metrics: Mapping[str, Json], allowed: frozenset[str], prefix: str = "") -> dict[str, Json]:
+    """The metrics with an allowed name."""
+    kept: dict[str, Json] = {}
+    for name, value in metrics.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, dict) and value:
+            if members := select(value, allowed, f"{path}."):
+                kept[name] = members
+        elif path in allowed or path == EPHEMERAL_KEY:
+            kept[name] = value
+    return kept

@@ -1,4 +1,4 @@
-"""What an end user may see and decide, as methods of the Client. `python -m shm_sdk` and a host's commands call these.
+"""The end user's actions as methods of the Client. `python -m shm_sdk` and a host's commands call these.
 
 The code is in `shm_sdk.actions`, which is imported on the first call.
 """
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from shm_sdk.actions import ActionResult, Status
+    from shm_sdk.components import Components
     from shm_sdk.outcome import Outcome, Preview
-    from shm_sdk.parts import Parts
 
 ACTION_TIMEOUT_S = 10.0  # for the report of `check`, during which a person waits
 LONG_ACTION_TIMEOUT_S = 120.0  # the server deletes or sends a long history in pages
@@ -19,7 +19,7 @@ class Controls:
 
     _arguments: "dict[str, object]"
     _enabled: object
-    _parts: "Parts"
+    _components: "Components"
 
     if TYPE_CHECKING:
 
@@ -41,7 +41,7 @@ class Controls:
         return actions.status(self)
 
     def check(self, timeout: float = ACTION_TIMEOUT_S) -> "ActionResult":
-        """Sends one report and says what the server made of it."""
+        """Sends one report, and describes the response of the server."""
         from shm_sdk import actions
 
         return actions.check(self, timeout)

@@ -1,4 +1,4 @@
-"""Everything that one report says to the server.
+"""All requests of one report.
 
     register and activate, if the server does not know the install -> the snapshot, after those that wait in the spool
 
@@ -14,7 +14,7 @@ from datetime import timedelta
 
 from shm_sdk import snapshot
 from shm_sdk.clock import get_clock
-from shm_sdk.clones import note_sequence
+from shm_sdk.clones import check_sequence
 from shm_sdk.configuration import Configuration
 from shm_sdk.hints import Hints
 from shm_sdk.identity import Identity
@@ -67,11 +67,11 @@ class Delivery:
 
     def __init__(self, configuration: Configuration, hints: Hints) -> None:
         self._configuration = configuration
-        self._description = Registration(configuration, hints)
+        self._registration = Registration(configuration, hints)
         self._transport = Transport(configuration.server_url, f"shm-sdk-python/{__version__}")
-        self._registration = RegistrationState.UNREGISTERED
+        self._registration_state = RegistrationState.UNREGISTERED
         self._clock_correction = timedelta()  # the server's clock minus this machine's
-        self._takes_backlogs = True
+        self._supports_backlogs = True
         self.needs_new_identity = False  # after a report: another process uses this one's
 
     def deliver(
@@ -79,7 +79,7 @@ class Delivery:
     ) -> Outcome:
         """Sends the snapshot and what waits in the spool. A snapshot that may be accepted later is spooled."""
         self.needs_new_identity = False
-        self._follow(identity, state)
+        self._load_registration(identity, state)
         state.sequence += 1
         report = _Report(identity, metrics, state, spool, deadline)
         report.body = self.snapshot_payload(identity, metrics, state.sequence)
@@ -88,7 +88,7 @@ class Delivery:
         except TransportError as error:
             outcome = Outcome(Result.FAILED, f"the server cannot be reached: {error}")
         if self._is_active:
-            self._description.note_accepted(identity, state)
+            self._registration.record_accepted(identity, state)
         else:
             state.registration = ""
         if outcome.result is Result.FAILED:
@@ -110,38 +110,38 @@ class Delivery:
 
     def register_payload(self, identity: Identity, state: State) -> bytes:
         """The body of the register request."""
-        members = self._description.members(identity, state)
+        members = self._registration.members(identity, state)
         return snapshot.encode_json({**members, "timestamp": self._timestamp()})
 
     @property
     def _is_active(self) -> bool:
-        return self._registration is RegistrationState.ACTIVE
+        return self._registration_state is RegistrationState.ACTIVE
 
-    def _follow(self, identity: Identity, state: State) -> None:
-        """Takes over what an earlier process has registered. Registers again where it says something else."""
-        is_registered = self._description.is_known(identity, state)
+    def _load_registration(self, identity: Identity, state: State) -> None:
+        """Reads from the state what an earlier process has registered; a changed registration is sent again."""
+        is_registered = self._registration.is_known(identity, state)
         if self._is_active != is_registered:
-            self._registration = RegistrationState.ACTIVE if is_registered else RegistrationState.UNREGISTERED
+            self._registration_state = RegistrationState.ACTIVE if is_registered else RegistrationState.UNREGISTERED
 
     def _send(self, report: _Report) -> Outcome:
         while True:
-            if self._registration is RegistrationState.UNREGISTERED:
+            if self._registration_state is RegistrationState.UNREGISTERED:
                 content = self.register_payload(report.identity, report.state)
                 step, response = "register", self._post(report, "/v1/register", content)
                 if _is_success(response, 200, 201) or response.json_identifier("code") == REPLAYED:
-                    self._registration = RegistrationState.REGISTERED
+                    self._registration_state = RegistrationState.REGISTERED
                     continue
-            elif self._registration is RegistrationState.REGISTERED:
+            elif self._registration_state is RegistrationState.REGISTERED:
                 step, response = "activate", self._post(report, "/v1/activate", self._activate_payload(report.identity))
                 if _is_success(response, 200) and response.json_identifier("status") == "pending":
                     return Outcome(Result.PENDING, "the vendor has not approved this install yet", response.status)
                 if _is_success(response, 200) or response.json_identifier("code") == REPLAYED:
-                    self._registration = RegistrationState.ACTIVE
+                    self._registration_state = RegistrationState.ACTIVE
                     continue
             else:
                 step, response = "snapshot", self._send_snapshots(report)
                 if _is_success(response, 202):
-                    self.needs_new_identity = note_sequence(response, report.identity, report.state)
+                    self.needs_new_identity = check_sequence(response, report.identity, report.state)
                     return Outcome(Result.SENT, "stored", response.status)
             if not _is_from_shm(response):
                 return _failure_outcome(response, step)
@@ -150,7 +150,7 @@ class Delivery:
                 report.body = self.snapshot_payload(report.identity, report.metrics, report.state.sequence)
                 continue
             if response.is_unknown_instance and step != "register":
-                self._registration = RegistrationState.UNREGISTERED
+                self._registration_state = RegistrationState.UNREGISTERED
                 if report.may_reregister:
                     report.may_reregister = False
                     continue
@@ -167,11 +167,11 @@ class Delivery:
     def _send_snapshots(self, report: _Report) -> Response:
         """The deciding response: that to the new snapshot, or to an older one that is not accepted."""
         waiting = report.spool.load(report.identity.instance_id)
-        if waiting and self._takes_backlogs:
+        if waiting and self._supports_backlogs:
             response = self._send_backlog(report, waiting)
             if response is not None:
                 return response
-            self._takes_backlogs = False
+            self._supports_backlogs = False
         for entry in report.spool.load() if waiting else ():
             response = self._post(report, "/v1/snapshot", entry.body, entry.signature)
             if not _is_success(response, 202) and (response.status != 400 or not _is_from_shm(response)):

@@ -30,7 +30,7 @@ REPORTING_MODULES = (
     "urllib.parse",
     "uuid",
     "shm_sdk.signing",
-    "shm_sdk.trust",
+    "shm_sdk.certificates",
     "shm_sdk.process_metrics",
     "shm_sdk.reporter",
 )

@@ -1,4 +1,4 @@
-"""What the developer says about metrics: suggestions for their titles and figures, which the vendor may accept.
+"""Hints of the developer about metrics: suggested labels, units and aggregates, which the vendor may accept.
 
 They are sent with the registration, so they cost a request only when they change.
 """
@@ -21,7 +21,7 @@ class Hints:
         self._by_name: HintDocument = {}
 
     def add(self, name: object, fields: Mapping[str, object]) -> str:
-        """Adds to what is known of a metric. Fields that are None stay as they are. Returns what is wrong, or ''."""
+        """Adds a hint about a metric. Fields that are None stay as they are. Returns the error, or ''."""
         given = {field: value for field, value in fields.items() if value is not None}
         if error := _find_error(name, given):
             return error
@@ -54,7 +54,7 @@ def _count_bytes(name: str, hint: Mapping[str, str]) -> int:
 
 
 def _find_error(name: object, given: Mapping[str, object]) -> str:
-    """What is wrong with a hint, '' for a valid one."""
+    """The error in a hint, '' for a valid one."""
     if not _is_text(name, MAX_NAME_CHARS):
         return f"a metric's name must be a printable text of at most {MAX_NAME_CHARS} characters"
     for field, value in given.items():

@@ -178,6 +178,6 @@ def _address_infos(host: bytes, port: int, flags: int) -> list[AddressInfo]:
 @functools.cache
 def _tls_context() -> "SSLContext":
     """One verifying context for all clients of the process: loading the system's certificates takes milliseconds."""
-    from shm_sdk.trust import create_context
+    from shm_sdk.certificates import create_context
 
     return create_context(os.environ)

@@ -1,4 +1,4 @@
-"""What an install says about itself when it registers. It registers again when any of it changes."""
+"""The data that an install sends when it registers. It registers again when any of them changes."""
 
 import hashlib
 from contextlib import suppress
@@ -42,8 +42,8 @@ class Registration:
         """Whether the server has accepted all of it."""
         return state.registration == self._hash(identity, state)
 
-    def note_accepted(self, identity: Identity, state: State) -> None:
-        """Stores that the server knows it, for later processes."""
+    def record_accepted(self, identity: Identity, state: State) -> None:
+        """Records in the state that the server has accepted it, for later processes."""
         state.registration = self._hash(identity, state)
         state.hints, state.hints_version = self._known_hints(state), self._configuration.app_version
 

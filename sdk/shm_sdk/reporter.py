@@ -18,14 +18,14 @@ from shm_sdk import snapshot, system
 from shm_sdk.clock import get_clock
 from shm_sdk.clones import replace_identity
 from shm_sdk.configuration import Configuration
+from shm_sdk.consent import Consent, ConsentCallback
 from shm_sdk.counters import Counters, merge_ended, sum_up
 from shm_sdk.delivery import TOO_MANY_REQUESTS, Delivery
-from shm_sdk.developer import Notices
+from shm_sdk.diagnostics import Notices
 from shm_sdk.hints import Hints
 from shm_sdk.identity import Identity, InvalidIdentityError, create_ephemeral, find, obtain
 from shm_sdk.locks import FileLock
 from shm_sdk.outcome import Outcome, Preview, Result
-from shm_sdk.permission import ConsentCallback, Permission
 from shm_sdk.providers import Provider, ProviderRunner, is_provider_thread
 from shm_sdk.schedule import compute_delay
 from shm_sdk.sender import REPORT_LOCK_NAME
@@ -55,7 +55,7 @@ class Reporter:
     ) -> None:
         """`providers` may grow later. `started_at` is the `time.monotonic()` of the host's start."""
         self._notices = Notices()
-        self._permission = Permission(configuration, consent_callback, self._notices)
+        self._consent = Consent(configuration, consent_callback, self._notices)
         self._configuration = configuration
         self._providers = providers
         self._started_at = started_at
@@ -88,7 +88,7 @@ class Reporter:
             return outcome
 
     def preview(self) -> Preview:
-        """What a report would send now, made as for a report. Sends nothing and stores nothing."""
+        """The bodies of a report, made as for a report. Sends nothing and stores nothing."""
         try:
             found = find(self._configuration)
         except InvalidIdentityError as error:
@@ -96,7 +96,7 @@ class Reporter:
         identity = found or create_ephemeral("")  # a new install shows an ID that is not its later one
         state = StateFile(self._shared.peek()).load()
         collected = self._collect_metrics(state, time.monotonic() + PREVIEW_TIMEOUT_S)
-        metrics = self._permission.select_agreed(collected)
+        metrics = self._consent.select_agreed(collected)
         if identity.is_ephemeral:
             metrics = snapshot.mark_ephemeral(metrics)
         return Preview(
@@ -120,7 +120,7 @@ class Reporter:
             if not is_locked:
                 yield False
                 return
-            self._follow_directory()
+            self._use_shared_directory()
             try:
                 is_alone = self._file_lock is None or self._file_lock.acquire(max(deadline - time.monotonic(), 0))
             except OSError:  # no file can be opened: the processes cannot see each other
@@ -149,7 +149,7 @@ class Reporter:
         finally:
             self._lock.release()
 
-    def _follow_directory(self) -> None:
+    def _use_shared_directory(self) -> None:
         """Uses the shared directory as soon as there is one."""
         directory = self._shared.find()
         if directory is not None and self._directory is None:
@@ -164,16 +164,16 @@ class Reporter:
         state = self._state_file.load()
         if 0 < (wait_s := state.quiet_until - get_clock().timestamp()) <= MAX_RETRY_AFTER_S:
             return Outcome(Result.FAILED, "the server asked to wait", retry_after=wait_s)
-        if (refusal := self._permission.refusal()) is not None:
+        if (refusal := self._consent.refusal()) is not None:
             return refusal
-        metrics = self._permission.admit(self._collect_metrics(state, deadline))  # before anything is stored
+        metrics = self._consent.check(self._collect_metrics(state, deadline))  # before anything is stored
         if isinstance(metrics, Outcome):
             self._plan(metrics, state)
             return metrics
         identity = self._obtain_identity()
         if identity.is_ephemeral:
             metrics = snapshot.mark_ephemeral(metrics)
-        state.adopt(identity.instance_id)
+        state.ensure_identity(identity.instance_id)
         outcome = self._delivery.deliver(identity, metrics, state, self._spool, deadline)
         if self._delivery.needs_new_identity and replace_identity(identity, state):
             self._identity = None
@@ -211,7 +211,7 @@ class Reporter:
     def _obtain_identity(self) -> Identity:
         """This install's identity. A temporary one is replaced by a stored one only."""
         current = self._identity
-        if current is not None and self._permission.is_erased(current.instance_id):
+        if current is not None and self._consent.is_erased(current.instance_id):
             current = self._identity = None
         if current is not None and not current.is_ephemeral:
             return current

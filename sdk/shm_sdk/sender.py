@@ -1,4 +1,4 @@
-"""Which process of an install reports, and when.
+"""Decides which process of an install reports, and when.
 
 One process at a time holds the sender lock and reports for all. The others ask for the lock now and then, so that one
 of them takes over when the sender has ended. The next report's time is in the shared state: a restart does not change
@@ -28,7 +28,7 @@ log = logging.getLogger("shm_sdk")
 
 
 class Sender:
-    """This process's part in the reports of its install. Belongs to the background thread."""
+    """Elects the sender among the processes of an install. Used by the background thread only."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Sender:
         self._drawn_due = 0.0  # the first report's time, kept here in case it cannot be stored
 
     def next_delay(self) -> float:
-        """Seconds until the next look. 0: this process has to report now."""
+        """Seconds until the next check. 0: this process has to report now."""
         if not self.become_sender():
             self._has_waited = True
             if self._directory.state_file().load().next_report_at - get_clock().timestamp() < 2 * TAKEOVER_POLL_S:
@@ -82,8 +82,8 @@ class Sender:
         except OSError:
             return True
 
-    def has_reported(self, started_at: float) -> None:
-        """Notes that this process made a report at this time (Unix time)."""
+    def record_report(self, started_at: float) -> None:
+        """Records that this process made a report at this Unix time."""
         self._requested_at = None
         self._reported_at = started_at
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any, NamedTuple, cast
 
-from shm_sdk.personal import describe_personal
+from shm_sdk.personal_data import describe_personal
 from shm_sdk.values import InvalidValueError, clean_text, simplify
 
 MAX_METRICS = 256  # values, including those in arrays

@@ -1,4 +1,4 @@
-"""What an install knows about its reports, in one small file that all its processes read.
+"""The state of an install's reports, in one small file that all its processes read.
 
 Only the process that holds the report lock writes it. A file that cannot be read counts as an empty one.
 """
@@ -34,8 +34,8 @@ class State:
         self.latest: dict[str, list[float]] = {}  # gauges of ended processes: the value and its time
         self.merged: list[str] = []  # files whose counts are in `counts` already
 
-    def adopt(self, instance_id: str) -> None:
-        """Forgets what belongs to another identity."""
+    def ensure_identity(self, instance_id: str) -> None:
+        """Discards what belongs to another identity."""
         if self.instance_id != instance_id:
             self.instance_id, self.registration, self.sequence = instance_id, "", 0
 

@@ -15,9 +15,9 @@ from datetime import datetime, timezone
 from typing import NamedTuple, cast
 from urllib.parse import SplitResult, urlsplit
 
+from shm_sdk.certificates import NoAuthoritiesError
 from shm_sdk.network import DeadlineSocket, Resolver, TunnelRefusedError, connect, open_tunnel
 from shm_sdk.proxies import UnsupportedProxyError, find_proxy, proxy_headers
-from shm_sdk.trust import NoAuthoritiesError
 
 MAX_RESPONSE_BYTES = 64 * 1024  # the longest response to a report has a few thousand
 MAX_RETRY_AFTER_S = 86400.0  # a longer Retry-After is shortened to one request a day

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta, timezone
 from pathlib import PurePath
 
-from shm_sdk.personal import describe_personal
+from shm_sdk.personal_data import describe_personal
 
 MAX_STRING_CHARS = 1024
 MAX_NUMBER_BITS = 1024  # about the range of a float; a larger counter is a mistake

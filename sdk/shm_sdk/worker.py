@@ -26,7 +26,7 @@ class Worker:
         next_delay: Callable[[], float],
         end: Callable[[], None],
         may_report: Callable[[], bool],
-        first_look_after_s: float,
+        first_check_after_s: float,
     ) -> None:
         """None of the functions may raise.
 
@@ -37,7 +37,7 @@ class Worker:
         self._next_delay = next_delay
         self._end = end
         self._may_report = may_report
-        self._first_look_after_s = first_look_after_s
+        self._first_check_after_s = first_check_after_s
         self._pid = os.getpid()
         self._stop_requested = False
         self._flush_deadline: float | None = None
@@ -82,7 +82,7 @@ class Worker:
 
     def _report_until_stopped(self) -> bool:
         """Reports in a loop. Returns True when telemetry is off, False after `request_stop`."""
-        delay_s = self._first_look_after_s
+        delay_s = self._first_check_after_s
         while not self._wait(delay_s):
             delay_s = self._next_delay()
             if delay_s <= 0 and self._report(REPORT_TIMEOUT_S).result is Result.OFF:

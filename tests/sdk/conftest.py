@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from shm_sdk import Client
-from shm_sdk.trust import BUNDLE_VARIABLES, OPENSSL_VARIABLES
+from shm_sdk.certificates import BUNDLE_VARIABLES, OPENSSL_VARIABLES
 from tests.support.peer import Peer, running_peer
 from tests.support.tls import Tls, create_tls
 

@@ -1,130 +1,162 @@
-"""Turned-off telemetry uses no disk, no network and no provider."""
+"""Consent: what is sent before, after and without the user's answer."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from shm_sdk import Client, Result
-from shm_sdk.consent import opt_out_reason
+from shm_sdk.consent import ConsentRequest
 from tests.support.peer import Peer
 
-# Runs a client and prints every audit event of CPython, every call of a provider and every thread.
-AUDIT_PROGRAM = """
-import json, os, sys, threading, time
-import shm_sdk
-from shm_sdk.outcome import Outcome  # the type that report_now returns
-
-events = []
-is_recording = False
-sys.addaudithook(lambda event, arguments: is_recording and events.append(event))
-is_recording = True
-telemetry = shm_sdk.Client(
-    {url!r}, "Ledger", "1.4.2", data_dir={data_dir!r}, enabled={enabled!r}, report_interval={interval!r}
-)
-telemetry.provider(lambda: events.append("provider") or {{}})
-telemetry.start(first_report_after=0)
-outcome = telemetry.report_now()
-events += [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
-telemetry.stop(flush=True)
-is_recording = False
-print(json.dumps([outcome.result.value, events]))
-"""
+MakeClient = Callable[..., Client]
 
 
-def run_audited(
-    peer: Peer, data_dir: Path, enabled: bool | None, interval: object = 3600, **environment: str
-) -> list[str]:
-    """The result of a report and the recorded events, in a new interpreter."""
-    code = AUDIT_PROGRAM.format(url=peer.url, data_dir=str(data_dir), enabled=enabled, interval=interval)
-    completed = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, timeout=60
-    )
-    assert (completed.returncode, completed.stderr) == (0, "")
-    result, events = json.loads(completed.stdout)
-    return [result, *(event for event in events if event != "object.__getattr__")]  # a look at the provider's code
+class User:
+    """Answers each question with the next answer, and remembers the questions."""
+
+    def __init__(self, *answers: bool | None) -> None:
+        self.answers = list(answers)
+        self.requests: list[ConsentRequest] = []
+
+    def __call__(self, request: ConsentRequest) -> bool | None:
+        self.requests.append(request)
+        return self.answers.pop(0)
+
+
+def choice_file(tmp_path: Path) -> Any:
+    return json.loads((tmp_path / "data" / "cafe-ledger_telemetry_choice.json").read_text())
+
+
+def test_opt_in_sends_and_stores_nothing_without_an_answer(client: MakeClient, peer: Peer, tmp_path: Path) -> None:
+    user = User(None)
+    telemetry = client(consent="opt-in", consent_callback=user)
+    telemetry.provider(lambda: {"orders": 8})
+    assert [telemetry.report_now().result for _ in range(3)] == [Result.PENDING] * 3
+    assert peer.connections == []
+    assert not (tmp_path / "data").exists()
+    (request,) = user.requests
+    assert (request.app_name, request.new_names, request.is_first) == ("Café Ledger", ("orders",), True)
+    assert request.metrics == {"orders": 8}
+    assert "SHM_TELEMETRY_CAFE_LEDGER=off" in request.text
+    assert peer.url in request.text
+
+
+def test_an_agreement_is_stored_and_not_asked_for_again(client: MakeClient, peer: Peer, tmp_path: Path) -> None:
+    user = User(True)
+    for _ in range(2):
+        telemetry = client(consent="opt-in", consent_callback=user)
+        telemetry.provider(lambda: {"orders": 8, "mail": {"sent": 2}})
+        assert telemetry.report_now().sent
+    assert len(user.requests) == 1
+    assert choice_file(tmp_path)["metric_names"] == ["mail.sent", "orders"]
+
+
+def test_a_refusal_is_stored(client: MakeClient, peer: Peer, tmp_path: Path) -> None:
+    calls: list[str] = []
+    for user in (User(False), User()):
+        telemetry = client(consent="opt-in", consent_callback=user)
+
+        @telemetry.provider
+        def metrics() -> dict[str, object]:
+            calls.append("provider")
+            return {"orders": 8}
+
+        assert telemetry.report_now().result is Result.OFF
+    assert calls == ["provider"]
+    assert peer.connections == []
+    assert choice_file(tmp_path)["telemetry"] == "off"
 
 
 @pytest.mark.parametrize(
-    ("enabled", "environment"),
-    [
-        (False, {}),
-        (None, {"SHM_ENABLED": "false"}),
-        (True, {"SHM_TELEMETRY": "off"}),
-        (True, {"SHM_TELEMETRY": "disabled"}),
-        (True, {"SHM_TELEMETRY": '"off"'}),
-        (True, {"SHM_TELEMETRY_LEDGER": "none"}),
-        (True, {"DO_NOT_TRACK": "1"}),
-        (True, {"DO_NOT_TRACK": "yes please"}),
-        (True, {"DO_NOT_TRACK": "false"}),
-    ],
-    ids=str,
+    ("answer", "later_metrics"), [(True, {"orders": 8, "mail": {"sent": 2}}), (False, {"orders": 8})]
 )
-def test_opting_out_uses_no_disk_network_or_provider(
-    peer: Peer, tmp_path: Path, enabled: bool | None, environment: dict[str, str]
+def test_new_metrics_wait_for_a_new_answer(
+    client: MakeClient, peer: Peer, answer: bool, later_metrics: dict[str, object]
 ) -> None:
-    assert run_audited(peer, tmp_path / "data", enabled, **environment) == ["off"]
-    assert not (tmp_path / "data").exists()
+    user = User(True, None, answer)
+    metrics: dict[str, object] = {"orders": 8}
+    telemetry = client(consent="opt-in", consent_callback=user)
+    telemetry.provider(lambda: metrics)
+    assert telemetry.report_now().sent
+    metrics["mail"] = {"sent": 2}
+    assert [telemetry.report_now().sent for _ in range(2)] == [True] * 2  # asked once, without an answer
+    again = client(consent="opt-in", consent_callback=user)
+    again.provider(lambda: metrics)
+    assert [again.report_now().sent for _ in range(2)] == [True] * 2
+    assert [body["metrics"] for body in peer.bodies("/v1/snapshot")] == [{"orders": 8}] * 3 + [later_metrics] * 2
+    assert [(request.new_names, request.is_first) for request in user.requests] == [
+        (("orders",), True),
+        (("mail.sent",), False),
+        (("mail.sent",), False),
+    ]
+
+
+def test_turning_on_covers_the_metrics_of_the_next_report(client: MakeClient, peer: Peer, tmp_path: Path) -> None:
+    metrics: dict[str, object] = {"orders": 8}
+    telemetry = client(consent="opt_in")
+    telemetry.provider(lambda: metrics)
+    assert telemetry.report_now().result is Result.PENDING
+    assert telemetry.turn_on().is_done
+    assert telemetry.report_now().sent
+    metrics["locale"] = "fr"
+    assert telemetry.report_now().sent
+    assert [body["metrics"] for body in peer.bodies("/v1/snapshot")] == [{"orders": 8}] * 2
+    assert choice_file(tmp_path)["metric_names"] == ["orders"]
+
+
+def test_a_failing_callback_is_no_agreement(client: MakeClient, peer: Peer, caplog: pytest.LogCaptureFixture) -> None:
+    def ask(request: ConsentRequest) -> bool:
+        raise RuntimeError(request.app_name)
+
+    telemetry = client(consent="opt-in", consent_callback=ask)
+    telemetry.provider(lambda: {"orders": 8})
+    assert telemetry.report_now().result is Result.PENDING
+    assert "the consent callback failed: RuntimeError" in caplog.text
     assert peer.connections == []
 
 
-def test_opting_out_silences_wrong_settings(peer: Peer, tmp_path: Path) -> None:
-    assert run_audited(peer, tmp_path / "data", False, interval="nonsense") == ["off"]
-
-
-def test_the_audit_records_a_client_that_reports(peer: Peer, tmp_path: Path) -> None:
-    """Shows that the tests above can fail."""
-    result, *events = run_audited(peer, tmp_path / "data", None)
-    assert result == "sent"
-    assert {"open", "os.mkdir", "socket.connect", "provider", "shm-telemetry"} <= set(events)
-
-
-@pytest.mark.parametrize("word", ["disabled", "none", "off", "OFF", "0", "n", "never", "aus", "'off'", '"none"', " x "])
-@pytest.mark.parametrize("variable", ["SHM_TELEMETRY", "SHM_TELEMETRY_CAFE_LEDGER"])
-def test_any_word_that_is_not_clearly_on_means_off(word: str, variable: str) -> None:
-    assert opt_out_reason(True, {variable: word}, "Café Ledger") == f"{variable} turns it off"
-    assert opt_out_reason(True, {variable: word, "SHM_APP_NAME": "Café Ledger"}) == f"{variable} turns it off"
-
-
-@pytest.mark.parametrize("word", ["", "on", "ON", " true ", "yes", "1", "enabled", '"on"', "'1'", '""'])
-def test_a_clear_yes_allows_telemetry(word: str) -> None:
-    assert opt_out_reason(None, {"SHM_TELEMETRY": word, "SHM_TELEMETRY_LEDGER": word}, "Ledger") is None
-
-
-def test_an_applications_variable_concerns_no_other() -> None:
-    assert opt_out_reason(None, {"SHM_TELEMETRY_WIKI": "off"}, "Ledger") is None
-    assert opt_out_reason(None, {"SHM_TELEMETRY": "off", "SHM_TELEMETRY_LEDGER": "on"}, "Ledger") is not None
-
-
-@pytest.mark.parametrize("value", ["", "0", '"0"', "''"])
-def test_do_not_track_empty_or_zero_allows_telemetry(value: str) -> None:
-    assert opt_out_reason(None, {"DO_NOT_TRACK": value}) is None
-
-
-@pytest.mark.parametrize("enabled", [0, "", "false", "no", "perhaps", object()])
-def test_an_unreadable_argument_turns_telemetry_off(enabled: object) -> None:
-    assert opt_out_reason(enabled, {}) is not None
-
-
-@pytest.mark.parametrize("value", ["0", "no", "OFF", " False ", "perhaps"])
-def test_the_variable_turns_telemetry_off_in_any_spelling(value: str) -> None:
-    assert opt_out_reason(None, {"SHM_ENABLED": value}) is not None
-
-
-def test_no_argument_overrides_the_users_variable() -> None:
-    assert opt_out_reason(True, {"SHM_ENABLED": "false"}) is None
-    assert opt_out_reason(True, {"SHM_ENABLED": "true", "SHM_TELEMETRY": "off"}) is not None
-
-
-def test_a_later_opt_out_stops_the_next_report(
-    client: Callable[..., Client], peer: Peer, monkeypatch: pytest.MonkeyPatch
+def test_the_notice_is_shown_once_before_the_first_report(
+    client: MakeClient, peer: Peer, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    for expected in (Result.PENDING, Result.SENT):
+        telemetry = client(consent="notice")
+        telemetry.provider(lambda: {"orders": 8})
+        assert telemetry.report_now().result is expected
+    notice = capsys.readouterr().err
+    assert notice.startswith(f"Café Ledger reports usage figures to {peer.url}: orders.\n")
+    assert notice.count("Café Ledger") == 1
+
+
+def test_the_answer_to_a_notice_may_be_no(client: MakeClient, peer: Peer) -> None:
+    telemetry = client(consent="notice", consent_callback=User(False))
+    telemetry.provider(lambda: {"orders": 8})
+    assert [telemetry.report_now().result for _ in range(2)] == [Result.OFF] * 2
+    assert peer.connections == []
+
+
+def test_a_notice_that_cannot_be_stored_is_shown_once_in_a_process(
+    client: MakeClient, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data").touch()
+    telemetry = client(consent="notice")
+    telemetry.provider(lambda: {"orders": 8})
+    assert [telemetry.report_now().result for _ in range(2)] == [Result.PENDING, Result.SENT]
+    assert capsys.readouterr().err.count("usage figures") == 1
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"telemetry": "maybe"}', '{"metric_names": "all"}', "[" * 9999])
+def test_a_damaged_choice_is_a_refusal(client: MakeClient, peer: Peer, tmp_path: Path, content: str) -> None:
     telemetry = client()
-    assert telemetry.report_now().sent
-    monkeypatch.setenv("DO_NOT_TRACK", "1")
+    file = tmp_path / "data" / "cafe-ledger_telemetry_choice.json"
+    file.parent.mkdir()
+    file.write_text(content)
     assert telemetry.report_now().result is Result.OFF
-    assert peer.paths.count("/v1/snapshot") == 1
+    assert peer.connections == []
+
+
+def test_an_unknown_mode_is_a_mistake(client: MakeClient, caplog: pytest.LogCaptureFixture) -> None:
+    assert client(consent="maybe").report_now().result is Result.OFF
+    assert "consent must be one of opt-out, notice, opt-in" in caplog.text

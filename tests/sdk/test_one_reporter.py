@@ -240,7 +240,7 @@ def test_a_first_report_becomes_due_where_nothing_can_be_stored(
     assert sender.next_delay() > 0
     monkeypatch.setattr("shm_sdk.clock.Clock.timestamp", lambda _: now + 901)
     assert sender.next_delay() == 0
-    sender.has_reported(now + 901)
+    sender.record_report(now + 901)
     assert sender.next_delay() > 0  # it does not report again and again
 
 

@@ -36,7 +36,7 @@ CHANGE = re.compile(r"[A-Za-z][0-9]|[0-9](?=[A-Za-z])")
 
 
 def describe_personal(text: str) -> str | None:
-    """What the text contains, such as `an e-mail address`, or None for an ordinary text."""
+    """The personal data in the text, such as `an e-mail address`, or None for an ordinary text."""
     text = text[:MAX_SEARCHED_CHARS]
     if len(text) < MIN_TOKEN_CHARS and PLAIN_WORD.fullmatch(text):  # most keys, and many values
         return None

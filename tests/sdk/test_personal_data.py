@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from shm_sdk import Client
-from shm_sdk.personal import describe_personal
+from shm_sdk.personal_data import describe_personal
 from shm_sdk.snapshot import sanitize
 from tests.support.peer import Peer
 

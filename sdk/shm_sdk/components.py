@@ -1,7 +1,7 @@
-"""The parts of a client in one process: its counters, its directory, its reporter and its background thread.
+"""The components of a client in one process: its counters, its directory, its reporter and its background thread.
 
 Each is imported and created when it is needed, so creating and starting a client costs little. No lock is held around
-an import or a wait: a signal handler may need any part at any moment.
+an import or a wait: a signal handler may need any component at any moment.
 """
 
 import weakref
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shm_sdk.configuration import Configuration
+    from shm_sdk.consent import ConsentCallback
     from shm_sdk.counters import Counters
     from shm_sdk.outcome import Outcome
-    from shm_sdk.permission import ConsentCallback
     from shm_sdk.process_metrics import ProcessMetrics
     from shm_sdk.reporter import Reporter
     from shm_sdk.shared_directory import SharedDirectory
@@ -39,8 +39,8 @@ def call_weakly(method: Callable[[], ResultT]) -> Callable[[], ResultT | None]:
     return call
 
 
-class Parts:
-    """The parts. `configuration` is None as long as telemetry is off or a setting is wrong."""
+class Components:
+    """The components. `configuration` is None as long as telemetry is off or a setting is wrong."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Parts:
         self._shared_directory: SharedDirectory | None = None
 
     def after_fork(self) -> None:
-        """Forgets what belongs to the parent, in a child."""
+        """Discards the parent's components, in a child."""
         self.reporter = self._process_metrics = None
 
     def get_counters(self) -> "Counters":
@@ -109,7 +109,7 @@ class Parts:
             self.counters.write()
 
     def create_worker(
-        self, report: "Callable[[float], Outcome]", first_report_after: float | None, first_look_after_s: float
+        self, report: "Callable[[float], Outcome]", first_report_after: float | None, first_check_after_s: float
     ) -> "Worker":
         """A background thread that calls `report` when this process has to. Times are in seconds."""
         with forking.import_lock:
@@ -130,12 +130,12 @@ class Parts:
         def report_and_close(timeout: float) -> "Outcome":
             started_at = get_clock().timestamp()
             outcome = report(timeout)
-            sender.has_reported(started_at)
+            sender.record_report(started_at)
             if self.reporter is not None:
                 self.reporter.close()
             return outcome
 
-        return Worker(report_and_close, sender.next_delay, sender.close, sender.become_sender, first_look_after_s)
+        return Worker(report_and_close, sender.next_delay, sender.close, sender.become_sender, first_check_after_s)
 
     def _find_counter_directory(self) -> "Path | None":
         if not self.may_keep_counts or self._get_disabled_reason():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from shm_sdk.trust import BUNDLE_VARIABLES, OPENSSL_VARIABLES
+from shm_sdk.certificates import BUNDLE_VARIABLES, OPENSSL_VARIABLES
 from tests.support.peer import running_peer
 from tests.support.sdk_hosts import REPORT, report_in_subprocess
 from tests.support.tls import Tls, create_tls
