@@ -16,14 +16,13 @@ from tests.support.peer import Peer
 # Runs a client and prints every audit event of CPython, every call of a provider and every thread.
 AUDIT_PROGRAM = """
 import json, os, sys, threading, time
-import shm_sdk
-from shm_sdk.outcome import Outcome  # the type that report_now returns
+from shm_sdk import Client, Outcome  # both are imported on their first use, before the recording begins
 
 events = []
 is_recording = False
 sys.addaudithook(lambda event, arguments: is_recording and events.append(event))
 is_recording = True
-telemetry = shm_sdk.Client(
+telemetry = Client(
     {url!r}, "Ledger", "1.4.2", data_dir={data_dir!r}, enabled={enabled!r}, report_interval={interval!r}
 )
 telemetry.provider(lambda: events.append("provider") or {{}})
