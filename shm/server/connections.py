@@ -48,11 +48,6 @@ class Connections:
         self._idle_timeout_s = settings.idle_timeout.total_seconds()
         self._max_per_address = settings.max_connections_per_address
         self._max = min(settings.max_connections, max_open_connections() or settings.max_connections)
-        if self._max < settings.max_connections:
-            logging.getLogger(__name__).info(
-                "the limit of open files allows %d connections, fewer than SHM_MAX_CONNECTIONS (%d)",
-                *(self._max, settings.max_connections),
-            )
         self._addresses: dict[Connection, bytes | None] = {}
         self._by_address: dict[bytes, set[Connection]] = {}
         self._waiting: OrderedDict[Connection, None] = OrderedDict()  # the longest waiting first

@@ -1,5 +1,6 @@
 """The properties of Dockerfile and compose.yml that can be checked without a container."""
 
+import argparse
 import json
 import os
 import re
@@ -10,11 +11,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import compose_spec
 import pytest
 import yaml
 from psycopg2.errors import InsufficientPrivilege
 from psycopg2.extensions import make_dsn, parse_dsn
 
+import shm.cli.backup
 from shm.core.setting_types import parse_duration
 from shm.core.settings import Settings
 from shm.db.cluster_files import CONFIGURATION
@@ -47,24 +50,36 @@ def postgres_service() -> dict[str, Any]:
     return service("postgres")
 
 
-def test_the_database_password_has_no_default(postgres_service: dict[str, Any]) -> None:
-    uses = re.findall(r"\$\{SHM_DB_PASSWORD(.*?)\}", COMPOSE)
-    assert len(uses) == 2
-    assert all(use.startswith(":?") for use in uses)
-    assert postgres_service["environment"]["POSTGRES_PASSWORD"].startswith("${SHM_DB_PASSWORD:?")
+def test_secrets_are_in_files_and_nowhere_else(postgres_service: dict[str, Any]) -> None:
+    """The commands at the top of the file write them."""
+    assert compose()["secrets"] == {name: {"file": f"./secrets/{name}"} for name in ("database-password", "dsn")}
+    assert postgres_service["environment"]["POSTGRES_PASSWORD_FILE"] == "/run/secrets/database-password"
     assert "POSTGRES_HOST_AUTH_METHOD" not in postgres_service["environment"]
+    for name, each in compose()["services"].items():
+        variables = each["environment"]
+        assert not [key for key in variables if "PASSWORD" in key and not key.endswith("_FILE")], name
+        for key, value in variables.items():
+            if key.endswith("_FILE"):
+                assert value.removeprefix("/run/secrets/") in each["secrets"], name
 
 
-def test_the_password_may_contain_any_character(server_service: dict[str, Any]) -> None:
-    assert server_service["environment"]["PGPASSWORD"].startswith("${SHM_DB_PASSWORD:?")
-    assert parse_dsn(server_service["environment"]["SHM_DB_DSN"]) == {
-        "host": "postgres",
-        "dbname": "shm",
-        "user": "shm",
-    }
+def test_the_documented_commands_write_the_secrets(tmp_path: Path) -> None:
+    commands = [line.removeprefix("#   ") for line in COMPOSE.splitlines() if line.startswith("#   ")]
+    script = "\n".join(command for command in commands if "secrets" in command)
+    subprocess.run(["bash", "-euc", f"umask 077; {script}"], cwd=tmp_path, check=True)
+    password = (tmp_path / "secrets/database-password").read_text().strip()
+    assert len(password) == 48
+    dsn = Settings.load({"SHM_DB_DSN_FILE": str(tmp_path / "secrets/dsn")}).dsn
+    assert dsn is not None
+    assert parse_dsn(dsn) == {"host": "postgres", "dbname": "shm", "user": "shm", "password": password}
+    assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
+    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "secrets").iterdir()} == {0o644}
+    assert "secrets/" in (ROOT / ".gitignore").read_text().splitlines()
 
 
-def test_the_servers_role_owns_its_schema_and_nothing_else(postgres_service: dict[str, Any], postgres: str) -> None:
+def test_the_servers_role_owns_its_schema_and_nothing_else(
+    postgres_service: dict[str, Any], postgres: str, tmp_path: Path
+) -> None:
     """The first start of the image runs the script with psql; another name stands for the role here."""
     assert "POSTGRES_USER" not in postgres_service["environment"]
     ((source, target),) = (config.values() for config in postgres_service["configs"])
@@ -77,8 +92,9 @@ def test_the_servers_role_owns_its_schema_and_nothing_else(postgres_service: dic
         script = re.sub(r"\bshm\b", role, script).replace("ALTER ROLE postgres", f"ALTER ROLE {role}")
         psql = [str(programs_directory(None) / "psql"), "--no-psqlrc", "-v", "ON_ERROR_STOP=1"]
         superuser = make_dsn(dsn, user=SUPERUSER)
-        environment = {"POSTGRES_PASSWORD": 'it\'s "any" \\ $text'}
-        subprocess.run([*psql, superuser], input=script, env=environment, text=True, check=True, capture_output=True)
+        (tmp_path / "password").write_text('it\'s "any" \\ $text\n')
+        script = script.replace("/run/secrets/database-password", str(tmp_path / "password"))
+        subprocess.run([*psql, superuser], input=script, text=True, check=True, capture_output=True)
         with admin_cursor(make_dsn(dsn, user=role)) as cursor:
             for sql in ("CREATE SCHEMA other", "CREATE DATABASE other", "CREATE ROLE other", "CREATE TEMP TABLE a ()"):
                 with pytest.raises(InsufficientPrivilege):
@@ -91,8 +107,9 @@ def test_the_servers_role_owns_its_schema_and_nothing_else(postgres_service: dic
 def test_the_server_binds_to_localhost_and_the_database_to_none(
     server_service: dict[str, Any], postgres_service: dict[str, Any]
 ) -> None:
-    assert server_service["ports"] == ["${SHM_PUBLISH:-127.0.0.1:8080}:8080"]
+    assert server_service["ports"] == ["127.0.0.1:8080:8080"]
     assert "ports" not in postgres_service
+    assert service("second")["ports"] == []
     assert "network_mode" not in postgres_service
 
 
@@ -103,8 +120,11 @@ def test_the_server_waits_until_the_database_is_healthy(
     assert {"pg_isready", "--host=127.0.0.1"} <= set(postgres_service["healthcheck"]["test"])
 
 
-def test_the_server_accepts_every_setting_it_is_given(server_service: dict[str, Any]) -> None:
-    settings = Settings.load(image_environment() | server_service["environment"])
+def test_the_server_accepts_every_setting_it_is_given(server_service: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "dsn").write_text("host=postgres")
+    environment = image_environment() | server_service["environment"] | {"SHM_DB_DSN_FILE": str(tmp_path / "dsn")}
+    settings = Settings.load(environment)
+    assert list(map(str, settings.trusted_proxies)) == [compose()["networks"]["default"]["ipam"]["config"][0]["subnet"]]
     assert settings.host == "0.0.0.0"  # noqa: S104 - the container's own address
     assert settings.port == 8080
 
@@ -117,7 +137,8 @@ def test_the_admin_token_and_the_data_are_on_volumes(
     assert ("VOLUME", data_dir) in INSTRUCTIONS
     assert postgres_service["image"] == f"postgres:{POSTGRES_MAJOR}"
     assert postgres_service["volumes"] == ["postgres:/var/lib/postgresql"]
-    assert set(compose()["volumes"]) == {"data", "postgres"}
+    used = {volume.split(":")[0] for each in compose()["services"].values() for volume in each["volumes"]}
+    assert {name for name in used if not name.startswith("./")} == set(compose()["volumes"])
 
 
 def test_the_databases_log_contains_no_data_of_installs(postgres_service: dict[str, Any]) -> None:
@@ -188,23 +209,64 @@ def test_docker_accepts_compose_yml() -> None:
         subprocess.run(["docker", "compose", "version"], capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("docker compose is not installed")
-    password = "p @:/?#%$x'\"\\"
-    command = ["docker", "compose", "--file", str(ROOT / "compose.yml"), "config", "--format", "json"]
+    command = ["docker", "compose", "--file", str(ROOT / "compose.yml"), "--profile", "*", "config", "--format", "json"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("COMPOSE_", "SHM_"))}
-    failed = subprocess.run(command, env=environment | {"SHM_DB_PASSWORD": ""}, capture_output=True, check=False)
-    assert failed.returncode != 0
-    assert b"SHM_DB_PASSWORD" in failed.stderr
-    completed = subprocess.run(
-        command, env=environment | {"SHM_DB_PASSWORD": password}, capture_output=True, check=True
-    )
+    completed = subprocess.run(command, env=environment, capture_output=True, check=True)
     server = json.loads(completed.stdout)["services"]["server"]
-    assert server["environment"]["PGPASSWORD"].replace("$$", "$") == password
     assert server["ports"][0]["host_ip"] == "127.0.0.1"
 
 
+def test_compose_yml_follows_the_specification() -> None:
+    parsed = compose_spec.PyCompose.from_yaml(yaml.safe_dump(compose()))
+    parsed.validate()
+    assert set(parsed.service_names()) == {"server", "second", "backup", "caddy", "postgres"}
+
+
+def test_every_container_is_bounded() -> None:
+    for name, each in compose()["services"].items():
+        assert each["logging"]["options"]["max-size"], name
+        assert each["logging"]["options"]["max-file"], name
+        assert each["mem_limit"], name
+        assert each["pids_limit"], name
+        assert each["ulimits"]["nofile"] >= 65536, name
+        assert each["restart"] == "unless-stopped", name
+        assert each["security_opt"] == ["no-new-privileges:true"], name
+
+
+def test_only_the_server_and_its_database_start_without_a_profile() -> None:
+    services = compose()["services"]
+    assert {name for name, each in services.items() if "profiles" not in each} == {"server", "postgres"}
+    assert all(each["profiles"] == [name] for name, each in services.items() if "profiles" in each)
+
+
+def test_the_backup_container_runs_the_command() -> None:
+    """Its first backup here, as the image's shell would run it."""
+    backup = service("backup")
+    ((command,),) = (backup["command"],)
+    (arguments,) = re.findall(r"while shm (backup .*?);", command)
+    parser = argparse.ArgumentParser()
+    shm.cli.backup.configure(parser)
+    parsed = parser.parse_args(arguments.split()[1:])
+    assert backup["volumes"] == [f"backups:{parsed.directory}"]
+    assert parsed.keep == 7
+    assert subprocess.run(["sh", "-n", "-c", command], check=False).returncode == 0
+    owned = [value for name, value in INSTRUCTIONS if name == "RUN" and "--owner=shm" in value]
+    assert str(parsed.directory) in owned[0].split()  # a new volume gets the owner of the image's directory
+
+
+def test_the_proxy_gets_the_documented_configuration() -> None:
+    caddy = service("caddy")
+    assert "./deploy/Caddyfile:/etc/caddy/Caddyfile:ro" in caddy["volumes"]
+    text = (ROOT / "deploy/Caddyfile").read_text()
+    used = set(re.findall(r"\{\$(\w+):", text))
+    assert used == caddy["environment"].keys() == {"SHM_NAME", "SHM_UPSTREAMS"}
+
+
 def compose() -> dict[str, Any]:
-    """The parsed compose.yml, without substituted variables."""
-    parsed: dict[str, Any] = yaml.safe_load(COMPOSE)
+    """The parsed compose.yml, with the defaults of its variables."""
+    text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", COMPOSE)
+    assert "${" not in text
+    parsed: dict[str, Any] = yaml.safe_load(text)
     return parsed
 
 

