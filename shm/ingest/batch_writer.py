@@ -72,7 +72,7 @@ class StoredRow:
     last_sequence: int | None
 
 
-class _Member(msgspec.Struct):
+class _SnapshotRow(msgspec.Struct):
     """A snapshot as the statement reads it. `key_set`, `string_set`: positions in the sets of the batch, from 0."""
 
     instance_id: str
@@ -96,7 +96,7 @@ class BatchWriter:
         registry: Registry,
         settings: Settings,
         instruments: Instruments,
-        turn: asyncio.Lock,
+        write_lock: asyncio.Lock,
     ) -> None:
         self._database = database
         self._registry = registry
@@ -107,7 +107,7 @@ class BatchWriter:
             BatchLimits(
                 settings.queue, settings.batch, weigh=lambda snapshot: len(snapshot.keys), max_weight=MAX_BATCH_LEAVES
             ),
-            turn,
+            write_lock,
             self._observe,
         )
         self._limits = aggregation_limits(settings)
@@ -259,7 +259,7 @@ def encode_batch(batch: Sequence[Snapshot]) -> dict[str, str]:
     key_sets: dict[tuple[str, ...], int] = {}
     string_sets: dict[tuple[tuple[str, str], ...], int] = {}
     members = [
-        _Member(
+        _SnapshotRow(
             instance_id=snapshot.instance_id,
             public_key=snapshot.public_key,
             snapshot_at=snapshot.snapshot_at,

@@ -88,7 +88,7 @@ class _Confirmed:
 class EnrolmentWriter:
     """Writes registrations and confirmed keys to the database; no other code does."""
 
-    def __init__(self, database: Database, settings: Settings, turn: asyncio.Lock) -> None:
+    def __init__(self, database: Database, settings: Settings, write_lock: asyncio.Lock) -> None:
         self._database = database
         self._limits = {
             "requires_approval": settings.activation == "manual",
@@ -102,13 +102,13 @@ class EnrolmentWriter:
             "registrations",
             self._write_registrations,
             BatchLimits(settings.queue, MAX_BATCH, is_distinct=True),
-            turn,
+            write_lock,
         )
         self._confirmations: GroupCommit[_ProvenKey, Confirmation] = GroupCommit(
             "confirmations",
             self._write_confirmations,
             BatchLimits(settings.queue, MAX_BATCH, is_distinct=True),
-            turn,
+            write_lock,
         )
 
     async def register(

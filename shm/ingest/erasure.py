@@ -29,10 +29,10 @@ from shm.ingest.registry import unknown_instance
 PAGE = 500  # snapshots, versions or absences of a statement
 MAX_LEAVES = 2_000  # of a statement: each has rows of the series for the hours and days that it changed
 INTERRUPTED_PAGE = 10  # deletions and revocations that one step of the background job resumes
-KEEP_INTERVAL_S = 15.0  # of a deletion that takes long; after a minute without, the background job continues it
+HEARTBEAT_INTERVAL_S = 15.0  # of a deletion that takes long; after a minute without, the background job continues it
 STEP_DURATION_S = 0.3  # of a step of the background job, in which other jobs wait
 HASHES_PAGE = 1_000  # expired hashes of a statement
-HASHES_KEPT_LONGER = timedelta(hours=1)  # than they are needed by PostgreSQL's clock, in case that is set back
+EXTRA_HASH_RETENTION = timedelta(hours=1)  # beyond the need by PostgreSQL's clock, in case that is set back
 PURGE_PAGE = 1_000  # instances of a statement, so that batches of snapshots never wait long
 
 logger = logging.getLogger(__name__)
@@ -148,11 +148,11 @@ class Eraser:
 
     async def delete_old_identities(self) -> bool:
         """Deletes hashes of erased instances that protect nothing any more. Returns whether there may be more."""
-        return await self._delete_page("delete_old_identities", self._snapshot_age + HASHES_KEPT_LONGER, HASHES_PAGE)
+        return await self._delete_page("delete_old_identities", self._snapshot_age + EXTRA_HASH_RETENTION, HASHES_PAGE)
 
     async def delete_old_actions(self) -> bool:
         """Deletes hashes of actions that are too old to be repeated. Returns whether there may be more."""
-        return await self._delete_page("delete_old_actions", self._clock_skew + HASHES_KEPT_LONGER, HASHES_PAGE)
+        return await self._delete_page("delete_old_actions", self._clock_skew + EXTRA_HASH_RETENTION, HASHES_PAGE)
 
     async def delete_old_receipts(self) -> bool:
         """Deletes receipts of erasures that nobody waits for any more. Returns whether there may be more."""
@@ -179,11 +179,11 @@ class Eraser:
         await asyncio.shield(finishing)
 
     async def _delete_all(self, instance_id: str) -> None:
-        kept_at = time.monotonic()
+        heartbeat_at = time.monotonic()
         while not await self._continue(instance_id, time.monotonic()):
-            if time.monotonic() - kept_at >= KEEP_INTERVAL_S:
-                await self._database.execute("erasure.keep", instance_id=instance_id)
-                kept_at = time.monotonic()
+            if time.monotonic() - heartbeat_at >= HEARTBEAT_INTERVAL_S:
+                await self._database.execute("erasure.record_heartbeat", instance_id=instance_id)
+                heartbeat_at = time.monotonic()
 
     async def _continue(self, instance_id: str, deadline: float) -> bool:
         """Deletes pages of an instance whose deletion has begun, at least one, up to `deadline`.

@@ -1,8 +1,8 @@
 """Group commit: requests wait in a bounded queue, and one statement writes many of them in one transaction.
 
 Results follow the COMMIT. The next batch accumulates during the commit of the current one. The batch size follows the
-load, without a timer. Queues with a common `turn` write one after the other, and each gets its turn: all of them need
-the writers' lock, and only one statement at a time can have it.
+load, without a timer. Queues with a common `write_lock` write alternately: all of them need the writers' lock in
+PostgreSQL, which only one statement at a time can hold.
 """
 
 import asyncio
@@ -67,16 +67,16 @@ class GroupCommit(Generic[T, R]):
 
     def __init__(
         self,
-        what: str,
+        item_name: str,
         write: "Write[T, R]",
         limits: BatchLimits[T],
-        turn: asyncio.Lock,
+        write_lock: asyncio.Lock,
         observe: Callable[[BatchTimes], None] = lambda times: None,
     ) -> None:
-        self._what = what  # for messages: "snapshots"
+        self._item_name = item_name  # for messages: "snapshots"
         self._write = write
         self._limits = limits
-        self._turn = turn
+        self._write_lock = write_lock
         self._observe = observe
         self._queue: FairQueue[_Entry[T, R]] = FairQueue(limits.max_queue)
 
@@ -98,7 +98,7 @@ class GroupCommit(Generic[T, R]):
         """The writer task. Runs until cancelled; cancel it only after all results are set."""
         while True:
             await self._queue.wait()
-            async with self._turn:
+            async with self._write_lock:
                 await self._write_next()
 
     async def _write_next(self) -> None:
@@ -120,12 +120,12 @@ class GroupCommit(Generic[T, R]):
 
     async def _write_batch(self, batch: Sequence[_Entry[T, R]]) -> None:
         try:
-            results = await write_isolated(self._what, self._write, [entry.item for entry in batch])
+            results = await write_isolated(self._item_name, self._write, [entry.item for entry in batch])
         except DatabaseUnavailable as error:  # requests queued during the failed wait fail with the batch
             _fail([*batch, *(self._queue.take() for _ in range(len(self._queue)))], error)
         except Exception as error:  # any other error must reach the callers too, which would otherwise wait forever
             _fail(batch, error)
-            rate_limited.exception(f"a batch of {self._what} could not be written")
+            rate_limited.exception(f"a batch of {self._item_name} could not be written")
         else:
             for entry, result in zip(batch, results, strict=True):
                 if isinstance(result, BadRequest | PartitionMissing):
@@ -134,7 +134,7 @@ class GroupCommit(Generic[T, R]):
                     entry.result.set_result(result)
 
 
-async def write_isolated(what: str, write: "Write[T, R]", items: Sequence[T]) -> Sequence[R | Failure]:
+async def write_isolated(item_name: str, write: "Write[T, R]", items: Sequence[T]) -> Sequence[R | Failure]:
     """Calls `write`. If PostgreSQL cannot store a value, halves the items until the refused one is the only one.
 
     So no other fails. Returns a result or a refusal for each item, in their order.
@@ -143,10 +143,13 @@ async def write_isolated(what: str, write: "Write[T, R]", items: Sequence[T]) ->
         return await write(items)
     except UnstorableData as error:
         if len(items) == 1:
-            rate_limited.warning(f"PostgreSQL refused one of the {what} that had passed validation", str(error))
+            rate_limited.warning(f"PostgreSQL refused one of the {item_name} that had passed validation", str(error))
             return [BadRequest("unstorable", "A value of this request cannot be stored.")]
     half = len(items) // 2
-    return [*await write_isolated(what, write, items[:half]), *await write_isolated(what, write, items[half:])]
+    return [
+        *await write_isolated(item_name, write, items[:half]),
+        *await write_isolated(item_name, write, items[half:]),
+    ]
 
 
 def _fail(batch: "Sequence[_Entry[T, R]]", error: Exception) -> None:

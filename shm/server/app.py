@@ -182,14 +182,14 @@ async def running_services(
     if settings.metric_words is not None:
         metric_keys.use_words(settings.metric_words)
     keys = PublicKeyCache(database, settings)
-    turn = asyncio.Lock()  # of the writer's connection
-    enrolment = EnrolmentWriter(writer, settings, turn)
+    write_lock = asyncio.Lock()  # of the writer's connection
+    enrolment = EnrolmentWriter(writer, settings, write_lock)
     registry, eraser = Registry(database, keys, enrolment), Eraser(database, keys, settings)
     distributions = DistributionReader(database)
     kpis = KpiReader(database, distributions, settings)
     instances = InstanceReader(database, settings)
     result_cache = SingleFlightCache(database.clock)
-    intake = BatchWriter(writer, registry, settings, instruments, turn)
+    intake = BatchWriter(writer, registry, settings, instruments, write_lock)
     feed_hub = FeedHub(database, kpis, settings)
     connections, bodies = Connections(settings), BodyBudget(settings.max_reading)
     services = Services(

@@ -39,8 +39,8 @@ ON CONFLICT (id_hash) DO UPDATE SET
     erased_at = NULL
 RETURNING id_hash;
 
--- name: keep
--- `select_interrupted` omits a deletion that is in progress for another minute.
+-- name: record_heartbeat
+-- Records that a deletion is in progress: `select_interrupted` omits it for another minute.
 SELECT pg_advisory_xact_lock({writers_lock});
 UPDATE instances SET erasing_since = now() WHERE instance_id = %(instance_id)s AND erasing_since IS NOT NULL;
 
@@ -227,8 +227,8 @@ WHERE
 SELECT TRUE AS begun FROM instances WHERE instance_id = %(instance_id)s AND erasing_since IS NOT NULL;
 
 -- name: select_interrupted
--- Deletions that began, or were kept, more than a minute ago, and revocations that the series lack: their process may
--- have ended. Those that failed before follow the others, and wait for their next attempt.
+-- Deletions whose beginning or last heartbeat is more than a minute ago, and revocations that the series lack: their
+-- process may have ended. Those that failed before follow the others, and wait for their next attempt.
 SELECT i.instance_id, i.is_revocation
 FROM (
     SELECT instance_id, FALSE AS is_revocation FROM instances WHERE erasing_since < now() - interval '1 minute'

@@ -239,7 +239,7 @@ def test_a_repeated_erasure_is_not_completed_by_the_background_job(
 def test_a_long_erasure_is_kept_from_the_background_job(
     background: BackgroundJobs, server: ServerProcess, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(erasure, "KEEP_INTERVAL_S", 0.0)
+    monkeypatch.setattr(erasure, "HEARTBEAT_INTERVAL_S", 0.0)
     monkeypatch.setattr(erasure, "MAX_LEAVES", 1)  # of a page, which has one snapshot then
     install = Install(server.url)
     install.register()

@@ -121,9 +121,9 @@ async def test_an_item_whose_request_was_cancelled_harms_no_other() -> None:
 
 
 async def test_queues_with_a_common_turn_alternate() -> None:
-    batches, turn = Batches(), asyncio.Lock()
+    batches, write_lock = Batches(), asyncio.Lock()
     queues: list[GroupCommit[int, int]] = [
-        GroupCommit("items", batches.write, BatchLimits(100, 1), turn) for _ in range(2)
+        GroupCommit("items", batches.write, BatchLimits(100, 1), write_lock) for _ in range(2)
     ]
     async with run_in_background(*(queue.run() for queue in queues)):
         first = [queues[0].submit("a", number) for number in range(3)]
