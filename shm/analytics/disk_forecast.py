@@ -15,7 +15,7 @@ from shm.core.json_types import Timestamp
 from shm.core.settings import Settings
 from shm.db.database import Database
 
-SIZES_KEPT = timedelta(days=7)
+SIZES_RETENTION = timedelta(days=7)
 DAY_S = 86_400
 MAX_DAYS = 36_500  # a later date says nothing
 
@@ -46,7 +46,7 @@ class _Growth:
 
 async def record_size(database: Database) -> None:
     """Stores the size of the database once an hour."""
-    await database.execute("health.record_size", kept=SIZES_KEPT)
+    await database.execute("health.record_size", retention=SIZES_RETENTION)
 
 
 async def forecast_disk(database: Database, settings: Settings) -> DiskForecast:

@@ -1,6 +1,6 @@
 """Background jobs that refresh the states of instances, roll up snapshots, and delete expired data.
 
-Jobs run in bounded steps, one after the other with rests between them, so that they never block the intake. Only
+Jobs run in bounded steps, one after the other with pauses between them, so that they never block the intake. Only
 one process on a database runs them; another one continues when it ends. Each statement of a step leaves the data
 consistent. A job's name follows "could not" in log messages.
 """
@@ -33,17 +33,17 @@ logger = logging.getLogger(__name__)
 rate_limited = RateLimitedLogger(logger)
 
 IDLE_INTERVAL_S = 1.0  # between two passes over the jobs if none has work
-REST_FACTOR = 2.0  # of the step's duration: a backlog of work uses at most a third of a core
-BUSY_REST_FACTOR = 9.0  # while snapshots, which have priority, wait to be stored: a tenth of a core
+PAUSE_FACTOR = 2.0  # of the step's duration: a backlog of work uses at most a third of a core
+BUSY_PAUSE_FACTOR = 9.0  # while snapshots, which have priority, wait to be stored: a tenth of a core
 BUSY_QUEUE_LENGTH = 16  # waiting snapshots from which PostgreSQL is considered fully loaded
 RETRY_S = 5.0  # after the database was unavailable
 MAX_RETRY_S = 30.0  # after a failed job, even if it is due only every hour
 
 EVENTS_INTERVAL_S = 5.0  # nobody notices such a delay of an event
 DELETE_PAGE = 1_000  # rows that one step deletes
-MIN_HOURS_KEPT = timedelta(days=9)  # the chart of 7 days has steps shorter than a day, and begins at a midnight
-AUDIT_KEPT = timedelta(days=365)  # an audit looks at the last year
-UNUSED_KEPT = timedelta(days=1)  # of stored distributions, after their last request
+MIN_HOURS_RETENTION = timedelta(days=9)  # the chart of 7 days has steps shorter than a day, and begins at a midnight
+AUDIT_RETENTION = timedelta(days=365)  # an audit looks at the last year
+UNUSED_RETENTION = timedelta(days=1)  # of stored distributions, after their last request
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ def jobs(database: Database, registry: Registry, eraser: Eraser, feed: FeedHub, 
     key_limits = KeyLimits(database, settings)
     bulk_changes = BulkChanges(database, registry, eraser, settings)
     event_log = EventLog(database, settings)
-    hours_kept = max(settings.retention, MIN_HOURS_KEPT)
+    hours_retention = max(settings.retention, MIN_HOURS_RETENTION)
     return [
         Job("refresh due instances", IDLE_INTERVAL_S, registry.refresh_due),
         Job("restart outdated series", IDLE_INTERVAL_S, rollup.restart_if_stale),
@@ -88,19 +88,27 @@ def jobs(database: Database, registry: Registry, eraser: Eraser, feed: FeedHub, 
         Job("delete old receipts of erasures", 60.0, eraser.delete_old_receipts),
         Job("delete old removals", 60.0, feed.delete_old_removals),
         Job("store the size of the database", 600.0, lambda: record_size(database)),
-        Job("delete old hours of the series", 3_600.0, lambda: delete_page("series.delete_old_hours", kept=hours_kept)),
+        Job(
+            "delete old hours of the series",
+            3_600.0,
+            lambda: delete_page("series.delete_old_hours", retention=hours_retention),
+        ),
         Job("delete zero rows of the series", 3_600.0, lambda: delete_page("series.delete_zero_rows")),
         Job("delete zero rows of the tallies", 60.0, lambda: delete_page("tallies.delete_zero_rows")),
         Job("delete unused keys", 3_600.0, key_limits.delete_unused_keys),
         Job("delete unused values of strings", 3_600.0, key_limits.delete_unused_values),
         Job("delete unused versions", 3_600.0, key_limits.delete_unused_versions),
-        Job("delete old events", 3_600.0, lambda: delete_page("events.delete_old", kept=events.KEPT)),
-        Job("delete old audit entries", 3_600.0, lambda: delete_page("audit.delete_old", kept=AUDIT_KEPT)),
-        Job("delete old changes of many instances", 3_600.0, lambda: delete_page("bulk.delete_old", kept=AUDIT_KEPT)),
+        Job("delete old events", 3_600.0, lambda: delete_page("events.delete_old", retention=events.RETENTION)),
+        Job("delete old audit entries", 3_600.0, lambda: delete_page("audit.delete_old", retention=AUDIT_RETENTION)),
+        Job(
+            "delete old changes of many instances",
+            3_600.0,
+            lambda: delete_page("bulk.delete_old", retention=AUDIT_RETENTION),
+        ),
         Job(
             "delete unused distributions",
             3_600.0,
-            lambda: delete_page("distributions.delete_unused", kept=UNUSED_KEPT),
+            lambda: delete_page("distributions.delete_unused", retention=UNUSED_RETENTION),
         ),
         Job("record a completed round", 10.0, record_round),  # last: all jobs before it have had their turn
     ]
@@ -131,8 +139,8 @@ async def _run_jobs(jobs: list[Job], check_leadership: Callable[[], Awaitable[No
             started_at = time.monotonic()
             has_more_work = await _run_step(job, check_leadership)
             has_more = has_more or has_more_work
-            rest = BUSY_REST_FACTOR if intake.depth >= BUSY_QUEUE_LENGTH else REST_FACTOR
-            await asyncio.sleep((time.monotonic() - started_at) * rest)
+            pause_factor = BUSY_PAUSE_FACTOR if intake.depth >= BUSY_QUEUE_LENGTH else PAUSE_FACTOR
+            await asyncio.sleep((time.monotonic() - started_at) * pause_factor)
         if not has_more:
             await asyncio.sleep(IDLE_INTERVAL_S)
 

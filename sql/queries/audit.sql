@@ -14,7 +14,7 @@ ORDER BY at DESC, id DESC
 LIMIT %(limit)s;
 
 -- name: delete_old
--- Deletes entries that are older than the trail is kept, the oldest first.
+-- Deletes entries that are older than `retention`, the oldest first.
 DELETE FROM audit WHERE id = ANY(ARRAY(
-    SELECT id FROM audit WHERE at < now() - %(kept)s::interval ORDER BY at LIMIT %(limit)s
+    SELECT id FROM audit WHERE at < now() - %(retention)s::interval ORDER BY at LIMIT %(limit)s
 ));

@@ -105,10 +105,10 @@ UPDATE bulk_changes SET
 WHERE id = %(id)s AND finished_at IS NULL;
 
 -- name: delete_old
--- Deletes finished changes that are older than they are kept, the oldest first.
+-- Deletes finished changes that are older than `retention`, the oldest first.
 DELETE FROM bulk_changes WHERE id = ANY(ARRAY(
     SELECT id FROM bulk_changes
-    WHERE finished_at IS NOT NULL AND created_at < now() - %(kept)s::interval
+    WHERE finished_at IS NOT NULL AND created_at < now() - %(retention)s::interval
     ORDER BY created_at, id
     LIMIT %(limit)s
 ));

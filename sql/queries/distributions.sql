@@ -61,5 +61,5 @@ RETURNING key;
 -- name: delete_unused
 -- Deletes distributions that have not been requested for a while: their keys or instances may no longer exist.
 DELETE FROM distributions
-WHERE ctid = ANY(ARRAY(SELECT ctid FROM distributions WHERE as_of < now() - %(kept)s::interval LIMIT %(limit)s))
+WHERE ctid = ANY(ARRAY(SELECT ctid FROM distributions WHERE as_of < now() - %(retention)s::interval LIMIT %(limit)s))
 RETURNING 1 AS deleted;

@@ -25,7 +25,7 @@ ON CONFLICT (id) DO NOTHING;
 -- versions are bounded (SHM_MAX_VERSIONS), but unused ones give way to others, so events of versions are bounded too: an
 -- application has up to `max_of_app` on a day, and all together have up to `max_of_day`. The time of the first snapshot is
 -- known once the snapshots up to that cursor are rolled up; without any snapshot the version was never seen, and
--- before `kept` it is not news. Returns whether there may be more.
+-- before `retention` it is not news. Returns whether there may be more.
 WITH step AS MATERIALIZED (
     SELECT
         head.cursor AS since,
@@ -51,7 +51,7 @@ seen AS MATERIALIZED (
     ) first
     WHERE
         v.cursor > (SELECT since FROM step) AND v.cursor <= (SELECT until FROM step)
-        AND first.at > now() - %(kept)s::interval
+        AND first.at > now() - %(retention)s::interval
         AND NOT EXISTS (
             SELECT FROM events e
             WHERE
@@ -98,9 +98,9 @@ SELECT until < rolled_until AS has_more FROM step;
 -- Returns whether there may be more.
 WITH span AS MATERIALIZED (
     SELECT
-        greatest(days_until, date_trunc('day', now() - %(kept)s::interval)) AS since,
+        greatest(days_until, date_trunc('day', now() - %(retention)s::interval)) AS since,
         least(
-            greatest(days_until, date_trunc('day', now() - %(kept)s::interval)) + %(max_days)s * interval '1 day',
+            greatest(days_until, date_trunc('day', now() - %(retention)s::interval)) + %(max_days)s * interval '1 day',
             date_trunc('day', now())
         ) AS until
     FROM event_head
@@ -173,9 +173,9 @@ WHERE new.instances > %(max_new_installs)s::bigint
 ON CONFLICT DO NOTHING;
 
 -- name: delete_old
--- Deletes events that are older than they are kept, the oldest first.
+-- Deletes events that are older than `retention`, the oldest first.
 DELETE FROM events WHERE id = ANY(ARRAY(
-    SELECT id FROM events WHERE at < now() - %(kept)s::interval ORDER BY at LIMIT %(limit)s
+    SELECT id FROM events WHERE at < now() - %(retention)s::interval ORDER BY at LIMIT %(limit)s
 ));
 
 -- name: delete_of_application

@@ -43,9 +43,9 @@ absence AS (
 UPDATE feed_head SET cursor = cursor;
 
 -- name: record_size
--- Stores the size of the database, unless it was stored in the last hour, and deletes sizes that are older than `kept`.
+-- Stores the size of the database, unless it was stored in the last hour, and deletes sizes that are older than `retention`.
 WITH expired AS (
-    DELETE FROM database_sizes WHERE measured_at < now() - %(kept)s::interval
+    DELETE FROM database_sizes WHERE measured_at < now() - %(retention)s::interval
 )
 INSERT INTO database_sizes (bytes)
 SELECT pg_database_size(current_database())

@@ -288,7 +288,7 @@ GROUP BY metric_type, key, value, is_closed;
 -- within days. The oldest are deleted first.
 SELECT pg_advisory_xact_lock({rollup_lock});
 WITH bound AS MATERIALIZED (
-    SELECT least(now() - %(kept)s::interval, closed_until) AS at FROM series_head
+    SELECT least(now() - %(retention)s::interval, closed_until) AS at FROM series_head
 ),
 head_updated AS (
     UPDATE series_head SET hours_since = bound.at FROM bound WHERE hours_since < bound.at
