@@ -4,10 +4,10 @@ A path contains the slug of an application. A query, and the path of `GET metric
 `resolve_slug` returns the slug of either.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -19,6 +19,8 @@ from shm.core.json_types import Timestamp
 from shm.core.metric_keys import WITHOUT_NUL, MetricOverride
 from shm.db.database import Database
 from shm.db.statement_runner import Reader
+
+T = TypeVar("T")
 
 MAX_OVERRIDES = 500  # of an application: as many as the KPIs of one type
 MAX_RECENT = 1_000  # instances, the most recently seen, that are searched for a key whose values are not aggregated
@@ -203,6 +205,19 @@ class ApplicationStore:
         if await self._database.fetch_one(_Row, "applications.select_by_slug", slug=slug) is not None:
             return slug
         return await self._database.fetch_value(str, "applications.resolve_alias", slug=slug) or slug
+
+    async def read_by_slug(self, slug: str, read: Callable[[str], Awaitable[T]]) -> T:
+        """What `read` returns for a slug, or for the one that it is an alias of if no application has it.
+
+        Raises as `read`. A slug of an application costs no statement more.
+        """
+        try:
+            return await read(slug)
+        except NotFound:
+            target = await self.follow_alias(slug)
+            if target == slug:
+                raise
+            return await read(target)
 
     async def set_stars(self, slug: str, github_url: str, stars: int) -> bool:
         """Stores the stars of the application's repository. False if it has another repository by now."""

@@ -40,7 +40,8 @@ def run(args: argparse.Namespace) -> int:
                 with interruptible():
                     restored = asyncio.run(_complete(settings, dsn))
         newest = f"; the newest snapshot is from {restored.newest:%Y-%m-%d %H:%M:%S} UTC" if restored.newest else ""
-        print_message(f"Restored {restored.instances} instances{newest}.")
+        number = "1 instance" if restored.instances == 1 else f"{restored.instances} instances"
+        print_message(f"Restored {number}{newest}.")
         print_message("`shm check` compares all figures of the restored database with its raw snapshots.")
         return 0
 

@@ -120,7 +120,8 @@ class Settings:
         "SHM_GITHUB_API",
         parse_base_url,
         "https://api.github.com",
-        "GitHub's API, which is asked for the stars of a repository when an admin refreshes them.",
+        "GitHub's API, which is asked for the stars of the repositories that admins have set: every hour, and when an "
+        "admin refreshes them.",
     )
     max_tokens: int = setting(
         "SHM_MAX_TOKENS",

@@ -233,7 +233,9 @@ async def running_services(
         feed.close_revoked_feeds(services),
         enforce_body_timeouts(services),
         distributions.run(),
-        background_jobs.run(database, registry, eraser, services.intake, services.feed, settings),
+        background_jobs.run(
+            database, registry, eraser, services.intake, services.feed, services.github_stars, settings
+        ),
         services.sampler.run(),
         services.sampler.measure(),
     ):

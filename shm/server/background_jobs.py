@@ -19,6 +19,7 @@ from shm.analytics.rollup import Rollup
 from shm.core.errors import DatabaseUnavailable
 from shm.core.logs import RateLimitedLogger, describe_error
 from shm.core.settings import Settings
+from shm.core.tasks import run_in_background
 from shm.db import partitions
 from shm.db.advisory_locks import Lock
 from shm.db.database import Database
@@ -28,6 +29,8 @@ from shm.ingest.bulk_changes import BulkChanges
 from shm.ingest.erasure import Eraser
 from shm.ingest.key_limits import KeyLimits
 from shm.ingest.registry import Registry
+from shm.server.github_stars import GitHubStars
+from shm.server.stars_refresher import StarsRefresher
 
 logger = logging.getLogger(__name__)
 rate_limited = RateLimitedLogger(logger)
@@ -115,12 +118,21 @@ def jobs(database: Database, registry: Registry, eraser: Eraser, feed: FeedHub, 
 
 
 async def run(
-    database: Database, registry: Registry, eraser: Eraser, intake: BatchWriter, feed: FeedHub, settings: Settings
+    database: Database,
+    registry: Registry,
+    eraser: Eraser,
+    intake: BatchWriter,
+    feed: FeedHub,
+    github: GitHubStars,
+    settings: Settings,
 ) -> None:
-    """Runs the jobs until cancelled, while this process holds the leader lock."""
+    """Runs the jobs, and beside them the refreshing of stars, until cancelled, while this process holds the lock."""
     while True:
         try:
-            async with database.leader_lock(Lock.BACKGROUND) as check_leadership:
+            async with (
+                database.leader_lock(Lock.BACKGROUND) as check_leadership,
+                run_in_background(StarsRefresher(database, github).run()),
+            ):
                 await _run_jobs(jobs(database, registry, eraser, feed, settings), check_leadership, intake)
         except DatabaseUnavailable as error:
             rate_limited.warning("the background jobs wait for the database", describe_error(error))

@@ -1,6 +1,7 @@
 """Reads the number of a repository's stars from GitHub's API. The only request that the server sends by itself.
 
-It is sent when an admin asks for it, and contains nothing but the repository's name and `GITHUB_TOKEN`.
+It is sent when an admin asks for it, and every hour for applications whose `github_url` an admin has set. It contains
+nothing but the repository's name and `GITHUB_TOKEN`.
 """
 
 import re

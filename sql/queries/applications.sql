@@ -63,6 +63,15 @@ UPDATE applications SET stars = %(stars)s, stars_updated_at = now(), updated_at 
 WHERE slug = %(slug)s AND github_url = %(github_url)s
 RETURNING slug;
 
+-- name: select_stale_stars
+-- Applications with a repository on GitHub whose stars were read longer ago than `age`, except some; the longest ago first.
+SELECT slug, github_url FROM applications
+WHERE
+    github_url ~ '^https://(www\.)?github\.com/' AND coalesce(stars_updated_at, '-infinity') < now() - %(age)s::interval
+    AND NOT slug = ANY(%(excluded)s::text[])
+ORDER BY stars_updated_at NULLS FIRST, slug
+LIMIT %(limit)s;
+
 -- name: mark_changed
 -- Makes the feed send an application's KPIs again, after a background computation of distributions.
 SELECT pg_advisory_xact_lock({writers_lock});

@@ -197,6 +197,8 @@ def test_the_installs_of_the_original_go_on_reporting(
         application = server.get(f"applications/{slug}").json()
         assert (application["id"], application["slug"], application["stars"]) == (APPLICATION_ID, SLUG, 42)
         assert (application["instances"]["active"], application["instances"]["revoked"]) == (1, 1)
+        for reading in ("kpis", "versions", "lifecycle", "breakdown?by=version", "suggestions"):
+            assert server.get(f"applications/{slug}/{reading}").json() is not None
     assert "too few installs" in plain_http.get(f"{server.url}/badge/{OLD_SLUG}/instances").text
     for install, status in ((active, 202), (silent, 202), (revoked, 403)):
         install.url = server.url

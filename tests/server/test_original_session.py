@@ -1,7 +1,7 @@
 """A session of the original's web page and SDKs: each recorded request gets an answer of the original's shape."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ import httpx
 import pytest
 
 from tests.support import plain_http
+from tests.support.clusters import wait_for
+from tests.support.databases import execute
 from tests.support.github_api import GitHubApi, github_api
 from tests.support.installs import Install
 from tests.support.module_server import module_server
@@ -120,6 +122,28 @@ def test_stars_stay_when_github_does_not_tell_them(
     assert problem(send(server, "POST", f"{path}/refresh-stars")) == expected
     assert send(server, "GET", path).json()["stars"] == 12
     assert "Traceback" not in server.log
+
+
+def test_stars_are_refreshed_every_hour(serve: Callable[..., ServerProcess], database: str, github: GitHubApi) -> None:
+    """One that GitHub does not tell delays no other, and a fresh number is not read again."""
+    execute(
+        database,
+        "INSERT INTO applications (slug, name, github_url, stars, stars_updated_at) VALUES "
+        "('gone', 'Gone', 'https://github.com/example/gone', 7, NULL), "
+        "('old', 'Old', 'https://github.com/example/old', 7, now() - interval '61 minutes'), "
+        "('fresh', 'Fresh', 'https://github.com/example/fresh', 7, now() - interval '1 minute'), "
+        "('other', 'Other', 'https://codeberg.org/example/other', 7, NULL), ('none', 'None', NULL, 7, NULL)",
+    )
+    github.answers["/repos/example/old"] = 200, {"stargazers_count": 12}
+    server = serve(SHM_GITHUB_API=github.url)
+
+    def stars() -> dict[str, int]:
+        return {each["slug"]: each["stars"] for each in server.get("applications").json()}
+
+    wait_for(lambda: stars() == {"gone": 7, "old": 12, "fresh": 7, "other": 7, "none": 7}, "the stars")
+    own = [path for path, _ in github.requests if path.split("/")[-1] in stars()]
+    assert own == ["/repos/example/gone", "/repos/example/old"]
+    assert "could not refresh the stars of a repository" in server.log
 
 
 def test_stars_require_a_repository_on_github(server: ServerProcess) -> None:

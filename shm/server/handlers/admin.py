@@ -166,7 +166,9 @@ class ApplicationKpis(Handler):
 
         Each instance counts with its current snapshot, if that is newer than the active window.
         """
-        cursor, application_kpis = await self.services.kpis.read_application(slug, counted_only=query.counted)
+        cursor, application_kpis = await self.services.applications.read_by_slug(
+            slug, lambda found: self.services.kpis.read_application(found, counted_only=query.counted)
+        )
         self.set_feed_cursor(cursor)
         return application_kpis
 

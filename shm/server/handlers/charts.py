@@ -113,7 +113,9 @@ class MetricSuggestions(Handler):
 
         Installs send it, and nothing of it is in effect before an admin makes it an override.
         """
-        return await metric_suggestions.read_suggestions(self.services.database, slug)
+        return await self.services.applications.read_by_slug(
+            slug, lambda found: metric_suggestions.read_suggestions(self.services.database, found)
+        )
 
 
 class Metrics(Handler):
@@ -135,7 +137,10 @@ class Versions(Handler):
     @operation("getVersions", Role.VIEWER, refuses=[NotFound])
     async def get(self, slug: Slug, query: PeriodQuery) -> versions.Versions:
         """Instances by version over a period, the speed of adoption of new versions, and outdated versions."""
-        return await self.services.versions.read_versions(slug, query.period)
+        services = self.services
+        return await services.applications.read_by_slug(
+            slug, lambda found: services.versions.read_versions(found, query.period)
+        )
 
 
 class VersionRank(Handler):
@@ -153,7 +158,11 @@ class Lifecycle(Handler):
     @operation("getLifecycle", Role.VIEWER, refuses=[NotFound])
     async def get(self, slug: Slug, query: PeriodQuery) -> lifecycle.Lifecycle:
         """New, active, lost and returned instances by day, and the survival of each week's new instances."""
-        return await lifecycle.read_lifecycle(self.services.database, self.services.result_cache, slug, query.period)
+        services = self.services
+        return await services.applications.read_by_slug(
+            slug,
+            lambda found: lifecycle.read_lifecycle(services.database, services.result_cache, found, query.period),
+        )
 
 
 class Breakdown(Handler):
@@ -166,7 +175,9 @@ class Breakdown(Handler):
         The instances are those of the KPIs: unrevoked ones whose current snapshot is newer than the active window.
         """
         services = self.services
-        return await breakdown.read_breakdown(
-            *(services.database, services.result_cache, slug, query.by, query.metric),
-            counted_only=query.counted,
+        return await services.applications.read_by_slug(
+            slug,
+            lambda found: breakdown.read_breakdown(
+                *(services.database, services.result_cache, found, query.by, query.metric), counted_only=query.counted
+            ),
         )
