@@ -236,18 +236,18 @@ class Api:
         )
 
     def open_messages(
-        self, app: str | None, since: int, on_answer: Callable[[], None] = lambda: None
+        self, app: str | None, since: int, on_activity: Callable[[], None] = lambda: None
     ) -> "AbstractAsyncContextManager[AsyncIterator[Message]]":
         """The feed's raw messages after the cursor `since`, from one connection.
 
-        `on_answer` is called for every sign of life: a message, or the answer to a ping, sent every two seconds. The
+        `on_activity` is called for every sign of life: a message, or the answer to a ping, sent every two seconds. The
         end of the connection raises ServerUnavailableError.
         """
         from .websocket import open_messages  # imports Tornado, which plain API requests do not need
 
         query = urlencode({"since": since, **({"app": app} if app else {})})
         path = f"{API_PATH}/feed?{query}"
-        return open_messages(self.server, path, self._authorization, self._tls, self.sanitize, on_answer)
+        return open_messages(self.server, path, self._authorization, self._tls, self.sanitize, on_activity)
 
     async def _get(self, path: str) -> httpx.Response:
         response = await self._send("GET", path)

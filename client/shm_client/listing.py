@@ -15,9 +15,8 @@ from .model import Page
 # After the feed has reached the list's cursor, it may still have to send changes made during the reading: an instance
 # that changes continuously is sent with its newest cursor, after changes of others that happened before.
 SETTLE_TIMEOUT_S = 1.0
-SILENCE_TIMEOUT_S = (
-    5.0  # without a message, the feed counts as caught up: the last change may be outside the subscription
-)
+# Without a message for so long, the feed counts as caught up: the last change may be outside the subscription.
+SILENCE_TIMEOUT_S = 5.0
 
 
 class Listing:
@@ -27,7 +26,7 @@ class Listing:
         self.next_query: str | None = None  # of the first page that was not read
         self._tracker = tracker
         self._instance_count = 0  # in the pages so far
-        self._end_cursor: int | None = None  # what the feed has to reach, once all pages are read
+        self._end_cursor: int | None = None  # that the feed has to reach, once all pages are read
         self._settles_at: float | None = None  # the loop's time, once the feed has reached it
 
     def begin(self, page: Page) -> Iterator[FeedEvent]:

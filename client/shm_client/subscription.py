@@ -78,15 +78,15 @@ class Subscription:
         self._queue = MessageQueue()
         self._events: asyncio.Queue[FeedEvent | Exception] = asyncio.Queue(MAX_QUEUED_EVENTS)
         self._task: asyncio.Task[None] | None = None
-        self._answered_at: float | None = None
+        self._last_activity_at: float | None = None
 
     @property
     def silence_s(self) -> float | None:
         """Seconds since the server's last sign of life on the feed; None before the first one."""
-        return None if self._answered_at is None else monotonic() - self._answered_at
+        return None if self._last_activity_at is None else monotonic() - self._last_activity_at
 
-    def _mark_answered(self) -> None:
-        self._answered_at = monotonic()
+    def _record_activity(self) -> None:
+        self._last_activity_at = monotonic()
 
     def __aiter__(self) -> Self:
         return self
@@ -151,7 +151,7 @@ class Subscription:
                         yield KpisUpdated(kpis)
                 queue = self._queue = MessageQueue()
                 async with (
-                    self._api.open_messages(self.app, self._cursor, self._mark_answered) as messages,
+                    self._api.open_messages(self.app, self._cursor, self._record_activity) as messages,
                     queue.fill(messages, self._listing, self._api.next_page),
                 ):
                     connected_at = clock()

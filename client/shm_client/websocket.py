@@ -29,9 +29,12 @@ async def open_messages(
     headers: dict[str, str],
     tls: ssl.SSLContext | None,
     sanitize: Sanitizer,
-    on_answer: Callable[[], None],
+    on_activity: Callable[[], None],
 ) -> AsyncIterator[AsyncIterator[Message]]:
-    """The messages of one connection. Its end raises ServerUnavailableError. `on_answer`: a message or a pong came."""
+    """The messages of one connection. Its end raises ServerUnavailableError.
+
+    `on_activity` is called for each message and each pong.
+    """
     request = HTTPRequest(
         f"ws{server.removeprefix('http')}{path}",  # http becomes ws, https becomes wss
         headers=headers,
@@ -42,7 +45,7 @@ async def open_messages(
     )
     connection = await _connect(server, request, sanitize)
     try:
-        async with aclosing(_read_messages(server, connection, sanitize, on_answer)) as messages:
+        async with aclosing(_read_messages(server, connection, sanitize, on_activity)) as messages:
             yield messages
     finally:
         await _close(connection)
@@ -74,43 +77,43 @@ def _close_abandoned(connecting: "asyncio.Future[WebSocketClientConnection]") ->
 
 
 async def _read_messages(
-    server: str, connection: WebSocketClientConnection, sanitize: Sanitizer, on_answer: Callable[[], None]
+    server: str, connection: WebSocketClientConnection, sanitize: Sanitizer, on_activity: Callable[[], None]
 ) -> AsyncGenerator[Message, None]:
-    pulse = _Pulse(connection, on_answer)
-    pinging = asyncio.create_task(pulse.run())
+    keep_alive = _KeepAlive(connection, on_activity)
+    pinging = asyncio.create_task(keep_alive.run())
     try:
         while (text := await connection.read_message()) is not None:
-            pulse.beat()
+            keep_alive.record_activity()
             message = decode_message(text, sanitize)
             if message is not None:
                 yield message
     finally:
         pinging.cancel()
-    reason = f"has been silent for {SILENCE_LIMIT_S:.0f} seconds" if pulse.is_lost else "was closed"
+    reason = f"has been silent for {SILENCE_LIMIT_S:.0f} seconds" if keep_alive.is_lost else "was closed"
     raise ServerUnavailableError(f"the feed of {server} {reason}")
 
 
-class _Pulse:
-    """Pings a server, and drops its connection when nothing comes back.
+class _KeepAlive:
+    """Pings a server, and drops its connection if nothing arrives for `SILENCE_LIMIT_S`.
 
     Tornado's own pings wait for a close frame from a server that is silent, and take three times as long.
     """
 
-    def __init__(self, connection: WebSocketClientConnection, on_answer: Callable[[], None]) -> None:
+    def __init__(self, connection: WebSocketClientConnection, on_activity: Callable[[], None]) -> None:
         self.is_lost = False
         self._connection = connection
-        self._on_answer = on_answer
-        self._answered_at = monotonic()
-        connection.on_pong = self._hear_pong  # type: ignore[method-assign]
-        self.beat()
+        self._on_activity = on_activity
+        self._last_activity_at = monotonic()
+        connection.on_pong = self._on_pong  # type: ignore[method-assign]
+        self.record_activity()
 
-    def beat(self) -> None:
-        """Something came from the server."""
-        self._answered_at = monotonic()
-        self._on_answer()
+    def record_activity(self) -> None:
+        """Records that data have arrived from the server."""
+        self._last_activity_at = monotonic()
+        self._on_activity()
 
-    def _hear_pong(self, data: bytes) -> None:
-        self.beat()
+    def _on_pong(self, data: bytes) -> None:
+        self.record_activity()
 
     async def run(self) -> None:
         """Pings until the connection ends, or the server has been silent for too long."""
@@ -118,7 +121,7 @@ class _Pulse:
             while True:
                 self._connection.ping()
                 await asyncio.sleep(PING_INTERVAL_S)
-                if monotonic() - self._answered_at > SILENCE_LIMIT_S:
+                if monotonic() - self._last_activity_at > SILENCE_LIMIT_S:
                     self.is_lost = True
                     self._connection.on_connection_close()
                     return
