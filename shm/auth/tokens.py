@@ -34,10 +34,9 @@ RESERVED_NAMES = (ENVIRONMENT_TOKEN_NAME, token_file.TOKEN_FILE)  # of the token
 class Role(IntEnum):
     """The role of a token, or the one that a request requires; a higher role includes the lower ones."""
 
-    PUBLIC = 0  # nothing
-    INSTALL = 1  # a request that an install signs itself
-    VIEWER = 2
-    ADMIN = 3
+    PUBLIC = 0  # no token
+    VIEWER = 1
+    ADMIN = 2
 
 
 class Token(msgspec.Struct, frozen=True):

@@ -92,7 +92,7 @@ class Services:
                 "shutting_down", "The server is shutting down; try again shortly.", 2, {"Connection": "close"}
             )
 
-    def start(self, request: Coroutine[object, object, None]) -> None:
+    def start_request(self, request: Coroutine[object, object, None]) -> None:
         """Runs a request in a task. The request is in flight until the task ends."""
         task = asyncio.create_task(request)
         self._requests.add(task)

@@ -24,7 +24,7 @@ MAX_ROWS = 1_000  # of a page: about half a megabyte of JSON; `instances.PAGE_BY
 DEFAULT_ROWS = 50  # as in the original
 DEFAULT_APPLICATIONS = 100  # as in the original, which has no further pages
 MAX_OFFSET = 100_000  # rows: PostgreSQL reads and discards them, so old scripts for large fleets have to use `after`
-MIN_DECISIVE_DIGITS = 8  # of a shortened ID that an instance is changed by; the console shows as many
+MIN_DIGITS_TO_CHANGE = 8  # of a shortened ID in a request that changes an instance; the console shows as many
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_ROWS, description="The maximum number of items.")]
 After = Annotated[str, msgspec.Meta(description="A page token from the `Link` header; the page after it is returned.")]
@@ -235,7 +235,7 @@ class Instance(Handler):
         Later reports of the instance are refused. If it registers again, it is a new instance; to exclude it for good,
         revoke it instead.
         """
-        instance_id = await find_instance(self, instance_id, min_digits=MIN_DECISIVE_DIGITS)
+        instance_id = await find_instance(self, instance_id, min_digits=MIN_DIGITS_TO_CHANGE)
         await self.record_change("delete_instance", instance_id[: audit.SHORT_ID_DIGITS])
         if not await self.services.eraser.delete(instance_id):
             raise instance_not_found()
@@ -279,7 +279,7 @@ class RevokeInstance(Handler):
 
 async def set_status(handler: Handler, instance_id: str, status: Literal["active", "revoked"]) -> instances.Instance:
     """Sets an instance's status and returns the instance. Raises NotFound, or Conflict for a revoked one."""
-    instance_id = await find_instance(handler, instance_id, min_digits=MIN_DECISIVE_DIGITS)
+    instance_id = await find_instance(handler, instance_id, min_digits=MIN_DIGITS_TO_CHANGE)
     action = "approve_instance" if status == "active" else "revoke_instance"
     await handler.record_change(action, instance_id[: audit.SHORT_ID_DIGITS])
     await handler.services.registry.set_status(instance_id, status)

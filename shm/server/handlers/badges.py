@@ -19,9 +19,9 @@ from shm.server.http.operations import Slug, operation
 from shm.server.http.params import LENIENT
 
 SVG = "image/svg+xml"
-CACHING = "public, max-age=300"
+CACHE_CONTROL = "public, max-age=300"
 TOO_FEW, NO_DATA = "too few installs", "no data"
-POLICY = "default-src 'none'; sandbox"  # for a badge that is opened as a page
+CONTENT_SECURITY_POLICY = "default-src 'none'; sandbox"  # for a badge that is opened as a page
 DEFAULT_METRIC = "users_count"  # of a combined badge, as in the original
 
 Key = Annotated[str, msgspec.Meta(description="The key of a metric that the vendor has made public.")]
@@ -48,7 +48,7 @@ class Badge(Handler):
     def set_default_headers(self) -> None:
         """Called by Tornado. Badges may be cached."""
         super().set_default_headers()
-        self.set_header("Content-Security-Policy", POLICY)
+        self.set_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
 
     def compute_etag(self) -> str | None:
         """A hash of the image, for conditional requests."""
@@ -73,12 +73,12 @@ class Badge(Handler):
 
     def draw(self, query: BadgeQuery, label: str, value: str, color: str) -> bytes:
         """A badge with the label and the color of the query, or these."""
-        self.set_header("Cache-Control", CACHING)
+        self.set_header("Cache-Control", CACHE_CONTROL)
         return badge_images.render(query.label or label, value, badge_images.parse_color(query.color, color))
 
     def draw_error(self, message: str) -> bytes:
         """A badge that says what is wrong."""
-        self.set_header("Cache-Control", CACHING)
+        self.set_header("Cache-Control", CACHE_CONTROL)
         return badge_images.render("error", message, badge_images.RED)
 
 

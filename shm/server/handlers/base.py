@@ -24,7 +24,7 @@ from shm.server.http.operations import FEED_CURSOR, NEXT_PAGE, Header, Operation
 from shm.server.http.params import NoQuery, parse_body, parse_query
 from shm.server.services import Services
 
-PLACES = {"after", "before", "around", "offset"}  # the parameters of a list that say which page
+PAGE_PARAMETERS = {"after", "before", "around", "offset"}  # of a list: they select the page
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
@@ -246,7 +246,7 @@ class Handler(tornado.web.RequestHandler):
 
     def set_links(self, after: str | None, before: str | None) -> None:
         """Sets the header with the links to the pages after and before this one: the same query at another place."""
-        query = {name: values for name, values in self._query_arguments().items() if name not in PLACES}
+        query = {name: values for name, values in self._query_arguments().items() if name not in PAGE_PARAMETERS}
         links = [
             f'<?{urlencode(query | {place: [token]}, doseq=True)}>; rel="{relation}"'
             for place, token, relation in (("after", after, "next"), ("before", before, "prev"))

@@ -8,7 +8,9 @@ from shm.server.handlers.base import Handler
 from shm.server.http.operations import JSON, Operation, operation
 
 HTML = "text/html; charset=utf-8"
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 
 class FrontPage(msgspec.Struct):
@@ -58,7 +60,7 @@ class Front(Handler):
     async def get(self) -> bytes:
         """What this server is: a page for a client that accepts HTML, else JSON."""
         self.set_header("Vary", "Accept")
-        self.set_header("Content-Security-Policy", POLICY)
+        self.set_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
         return MARKUP if self._wants_page() else DOCUMENT
 
     def choose_media_type(self, declared: Operation) -> str:

@@ -1,13 +1,14 @@
 """The endpoints of the client protocol: a function from request to response for each."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Annotated, Literal
 
 import msgspec
 
+from shm.auth.rate_limits import RateLimitStatus
 from shm.core.errors import Conflict, Forbidden, Refusal, Unauthorized
 from shm.ingest import payloads, signatures
 from shm.ingest.batch_writer import Outcome, Receipt
@@ -129,13 +130,7 @@ async def snapshot(services: Services, request: Request) -> Response:
         rate_limit = services.rate_limiter.check_install(signed.instance_id)
         with _count_if_unapproved(services, signed):
             receipt = await services.intake.store(sent)
-    if receipt.outcome is Outcome.STORED:
-        rate_limit = services.rate_limiter.take_install(signed.instance_id)
-        services.rate_limiter.take_bytes(request.address, len(request.body))
-    else:
-        services.rate_limiter.record_replay(request.address, request.body)
-    if rate_limit is not None:
-        request.response_headers = rate_limit.headers()
+    _take_from_budgets(services, request, signed, rate_limit, [receipt])
     if receipt.last_sequence is None:
         return Response(SNAPSHOT_RECEIVED, HTTPStatus.ACCEPTED)
     conflict = SnapshotReceipt("ok", "Snapshot received", sequence_conflict=True, last_sequence=receipt.last_sequence)
@@ -160,13 +155,7 @@ async def backlog(services: Services, request: Request) -> Response:
             receipts = await services.intake.store_all(valid)
         if not valid:  # no statement has checked the instance and its key yet
             await services.registry.confirm_key(signed.instance_id, signed.public_key)
-    if any(isinstance(receipt, Receipt) and receipt.outcome is Outcome.STORED for receipt in receipts):
-        rate_limit = services.rate_limiter.take_install(signed.instance_id)
-        services.rate_limiter.take_bytes(request.address, len(request.body))
-    else:
-        services.rate_limiter.record_replay(request.address, request.body)
-    if rate_limit is not None:
-        request.response_headers = rate_limit.headers()
+    _take_from_budgets(services, request, signed, rate_limit, receipts)
     stored = iter(receipts)
     results = [_to_member_result(member if isinstance(member, Refusal) else next(stored)) for member in sent]
     for result in results:
@@ -315,6 +304,26 @@ def _count_if_unapproved(services: Services, signed: SignedBody) -> Iterator[Non
         if refusal.code == "not_approved":
             services.rate_limiter.take_install(signed.instance_id)
         raise
+
+
+def _take_from_budgets(
+    services: Services,
+    request: Request,
+    signed: SignedBody,
+    rate_limit: RateLimitStatus | None,
+    receipts: Sequence[Receipt | Refusal],
+) -> None:
+    """Takes from the budgets of the install and its address if a snapshot is new, and sets the rate limit's headers.
+
+    `rate_limit` is the budget of the install before.
+    """
+    if any(isinstance(receipt, Receipt) and receipt.outcome is Outcome.STORED for receipt in receipts):
+        rate_limit = services.rate_limiter.take_install(signed.instance_id)
+        services.rate_limiter.take_bytes(request.address, len(request.body))
+    else:
+        services.rate_limiter.record_replay(request.address, request.body)
+    if rate_limit is not None:
+        request.response_headers = rate_limit.headers()
 
 
 def _to_member_result(receipt: Receipt | Refusal) -> MemberResult:

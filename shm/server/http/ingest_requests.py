@@ -154,7 +154,7 @@ class IngestRequest(httputil.HTTPMessageDelegate):
         self._services.pending_bodies.discard(self)
         self._started_at = time.monotonic()  # the response time excludes the time of sending the body
         self._stream.is_answering = True
-        self._services.start(self._handle())
+        self._services.start_request(self._handle())
 
     def on_connection_close(self) -> None:
         """The client closed the connection before its body was complete, or sent invalid HTTP."""
