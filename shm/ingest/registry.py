@@ -16,6 +16,7 @@ from shm.ingest.key_cache import PublicKeyCache
 from shm.ingest.payloads import Registration
 
 EXPORT_PAGE = 20  # snapshots in one page of a disclosure, 1.3 MB at most: a slow reader keeps one page in memory
+EXPORT_REST_FACTOR = 1.0  # of the time in which a page is read
 REFRESH_PAGE = 500  # instances of a statement: some milliseconds under the writers' lock
 REFRESH_MAX_LEAVES = 5_000  # of a statement: instances with many keys change many rows of the tallies
 # Time limit of one step. After an outage many instances are due, and every read has to correct for those that remain.
@@ -34,6 +35,7 @@ class Registry:
         self._database = database
         self._keys = keys
         self._enrolment = enrolment
+        self._export_slot = asyncio.Semaphore(1)
 
     async def public_key(self, instance_id: str, *, refresh: bool = False) -> bytes:
         """As `PublicKeyCache.get`, but raises Forbidden for an unknown instance."""
@@ -120,12 +122,19 @@ class Registry:
         return row
 
     async def export_snapshots(self, instance_id: str) -> AsyncIterator[list[dict[str, object]]]:
-        """All snapshots of an instance, oldest first, in pages."""
+        """All snapshots of an instance, oldest first, in pages.
+
+        Pages are read one at a time, whatever the number of disclosures, with rests between them. So disclosures occupy
+        one connection of the pool and at most half of the time of this process.
+        """
         after: object = "-infinity"
         while True:
-            page = await self._database.fetch(
-                dict, "instances.export_snapshots", instance_id=instance_id, after=after, limit=EXPORT_PAGE
-            )
+            async with self._export_slot:
+                started_at = time.monotonic()
+                page = await self._database.fetch(
+                    dict, "instances.export_snapshots", instance_id=instance_id, after=after, limit=EXPORT_PAGE
+                )
+                await asyncio.sleep(EXPORT_REST_FACTOR * (time.monotonic() - started_at))
             if page:
                 yield page
             if len(page) < EXPORT_PAGE:

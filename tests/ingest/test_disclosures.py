@@ -1,0 +1,35 @@
+"""Disclosures of many installs at once leave the database to others."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg2
+import pytest
+
+from tests.support.clusters import wait_for
+from tests.support.databases import select_column, waiting_statements
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess
+from tests.support.signed_actions import act
+
+pytestmark = pytest.mark.cluster
+
+DISCLOSURES = 12  # twice the connections of the pool
+
+
+def test_disclosures_at_once_occupy_one_connection_of_the_pool(server: ServerProcess, database: str) -> None:
+    """Their snapshots cannot be read for a while. Other answers do not wait for them."""
+    installs = [Install(server.url).enroll({"n": number}) for number in range(DISCLOSURES)]
+    with ThreadPoolExecutor(DISCLOSURES) as threads:
+        holder = psycopg2.connect(database)
+        try:
+            holder.cursor().execute("LOCK TABLE snapshots IN ACCESS EXCLUSIVE MODE")
+            disclosing = [threads.submit(act, install, "disclose") for install in installs]
+            recorded = "SELECT count(*) FROM signed_actions"
+            wait_for(lambda: select_column(database, recorded) == [DISCLOSURES], "all disclosures")
+            wait_for(lambda: bool(waiting_statements(database)), "a disclosure that reads snapshots")
+            assert server.get("stats").json()["total_instances"] == DISCLOSURES
+            assert len(waiting_statements(database)) == 1
+        finally:
+            holder.close()
+        disclosed = [each.result().json() for each in disclosing]
+    assert [each["snapshots"][0]["metrics"]["n"] for each in disclosed] == [*range(DISCLOSURES)]
