@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "preview": "print exactly what a report would send now, and send nothing",
     "status": "print whether telemetry is on, and why",
-    "check": "send one report and print what the server made of it",
+    "check": "send one report and print the response of the server",
     "on": "agree to telemetry",
     "off": "refuse telemetry",
     "erase": "turn telemetry off and have the server delete all data of this install",
