@@ -129,6 +129,7 @@ def test_the_members_of_the_json_document_are_documented() -> None:
         f"the {report.MAX_APPLICATIONS} largest applications",
         f"the {report.MAX_INSTANCES} instances",
         "and uncut where there is neither",
+        f"less than {dashboard.MIN_WIDTH} columns or {dashboard.MIN_HEIGHT} lines",
         f"at most {command.SSH_ENV['TEXTUAL_FPS']} times a second",
         f"The active window is {live_session.DEFAULT_ACTIVE_WINDOW_S // 86400} days",
     ],

@@ -168,6 +168,18 @@ async def test_escape_keeps_an_edited_filter(two_apps: tuple[ServerProcess, str]
         assert console.app.is_running
 
 
+async def test_a_terminal_that_is_too_small_says_so(two_apps: tuple[ServerProcess, str]) -> None:
+    async with open_console(two_apps[0], "ledger") as console:
+        await wait_for_rows(console, 30)
+        await console.pilot.resize_terminal(39, 24)
+        await console.wait_for_text("Needs 40 columns and 10 lines, has 39")
+        assert not console.rows()
+        await console.pilot.resize_terminal(120, 36)
+        await console.wait_until(lambda: len(console.rows()) > 10)
+        await console.pilot.press("enter")
+        await console.wait_for_text("IDENTITY")
+
+
 async def test_ctrl_c_asks_before_it_ends_the_console(two_apps: tuple[ServerProcess, str]) -> None:
     async with open_console(two_apps[0], "ledger") as console:
         await wait_for_rows(console, 30)

@@ -120,6 +120,15 @@ def test_the_console_survives_a_killed_server_and_catches_up(server: ServerProce
         terminal.wait_for_texts("222", "● live")
 
 
+def test_a_terminal_without_cursor_control_is_refused() -> None:
+    terminal = open_shm((80, 24), "console", SHM_TOKEN="x", TERM="dumb")
+    try:
+        assert terminal.wait_for_exit() == 1
+        assert "(TERM=dumb) cannot draw a screen. Use --once." in terminal.screen
+    finally:
+        terminal.close()
+
+
 def test_no_color_disables_colours(server: ServerProcess) -> None:
     Install(server.url).enroll({"sent": 111})
     with open_console(server, (80, 24), NO_COLOR="1") as terminal:

@@ -209,6 +209,16 @@ async def test_a_click_on_a_tile_shows_its_chart(fleet: tuple[ServerProcess, lis
             assert console.app.place.subject == ("ledger", "metric", ("sent" if size[0] == 80 else "beta",))
 
 
+async def test_the_palette_opens_applications_of_any_name(fleet: tuple[ServerProcess, list[Install]]) -> None:
+    server, _ = fleet
+    async with open_console(server, "ledger", (120, 60)) as console:
+        await console.wait_until(lambda: console.app.data_shown.is_set() and console.app.overview.applications)
+        await console.pilot.press("ctrl+p", *"evil")
+        await console.wait_for_text("[/x]", "evil", "1 active")
+        await console.pilot.press("enter")
+        await console.wait_until(lambda: console.app.place.app not in ("ledger", "kiosk", None), "the application")
+
+
 async def test_keys_in_the_fleet_are_of_the_application_under_the_cursor(
     fleet: tuple[ServerProcess, list[Install]],
 ) -> None:

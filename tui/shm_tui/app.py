@@ -387,5 +387,6 @@ class ConsoleApp(App[None]):
         self.push_screen(HelpScreen(is_admin=self.is_admin))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """The actions of the registry, for the command palette."""
-        return palette_commands(self.run_action, is_admin=self.is_admin)
+        """The actions of the registry and the applications, for the command palette."""
+        applications = self.overview.applications or []
+        return palette_commands(self.run_action, self.show_application, applications, is_admin=self.is_admin)

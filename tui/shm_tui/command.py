@@ -80,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
         return _print_message(str(error), 1)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return _print_message("The console needs a terminal. Without one, use --once.", 1)
+    if os.environ.get("TERM") == "dumb":
+        return _print_message("This terminal (TERM=dumb) cannot draw a screen. Use --once.", 1)
     return _open(server, token, place)
 
 

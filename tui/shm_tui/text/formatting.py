@@ -118,6 +118,11 @@ def timestamp(moment: datetime | None) -> str:
     return UNKNOWN if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
+def clock_time(moment: datetime) -> str:
+    """The time of day in UTC, of figures that are not of now."""
+    return moment.astimezone(UTC).strftime("%H:%M:%SZ")
+
+
 def plural(count: int, noun: str) -> str:
     """`1 instance`, `1,284 instances`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -26,6 +26,7 @@ from shm_tui.widgets.view_pane import ViewPane
 
 MIN_SIDEBAR_WIDTH = 100  # columns of a screen with a sidebar
 MIN_TILE_HEIGHT = 30  # lines of a screen with full tiles; below it the tiles are one line
+MIN_WIDTH, MIN_HEIGHT = 40, 10  # cells and lines below which the screen says that it is too small
 MIN_TWO_TILE_ROWS_HEIGHT = 34  # lines of a screen with two rows of tiles
 
 
@@ -57,6 +58,7 @@ class Dashboard(Vertical):
             yield self.details
         yield self.prompt
         yield self.place_prompt
+        yield Static(id="too-small", markup=False)
         yield self.footer
 
     def on_resize(self, event: events.Resize) -> None:
@@ -65,6 +67,9 @@ class Dashboard(Vertical):
         self.set_class(width < MIN_SIDEBAR_WIDTH, "narrow")
         self.set_class(height < MIN_TILE_HEIGHT, "low")
         self.set_class(height >= MIN_TWO_TILE_ROWS_HEIGHT, "tall")
+        self.set_class(width < MIN_WIDTH or height < MIN_HEIGHT, "too-small")
+        needed = f"Needs {MIN_WIDTH} columns and {MIN_HEIGHT} lines, has {width} and {height}."
+        self.query_one("#too-small", Static).update(needed)
         self.post_message(LayoutChanged())
 
     def draw_changes(self, session: LiveSession, filter_text: str) -> None:

@@ -12,7 +12,7 @@ from shm_tui.model.views.base import Frame, Page, PageRow, View, cycle, required
 from shm_tui.model.views.filter_terms import COLUMN_FIELDS, equals_term
 from shm_tui.text.cells import cell_width
 from shm_tui.text.charts import share_bar
-from shm_tui.text.formatting import UNKNOWN, plural, share, with_unit
+from shm_tui.text.formatting import UNKNOWN, clock_time, plural, share, with_unit
 from shm_tui.text.lines import Line, Span, TableColumn, facts, make_table
 
 DEFAULT_DIMENSION = "version"
@@ -73,7 +73,11 @@ class BreakdownView(View):
         total = sum(group.instances for group in groups)
         aggregate = f"{data.aggregate} of {kpi.label if kpi else data.metric}" if data.metric else ""
         unknown = f"no install sends {', '.join(data.unknown_keys)}" if data.unknown_keys else ""
-        title = facts("Breakdown", [f"by {data.by}", aggregate, plural(total, "instance"), unknown], frame.width)
+        title = facts(
+            "Breakdown",
+            [f"by {data.by}", aggregate, plural(total, "instance"), unknown, f"as of {clock_time(data.as_of)}"],
+            frame.width,
+        )
         head = [title, _tabs(self._dimensions(), data.by, frame.width)]
         if not groups:
             return Page(head, [], empty=f"No instance has a value of {data.by}.")

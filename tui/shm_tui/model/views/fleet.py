@@ -5,14 +5,16 @@ from collections.abc import Callable
 
 import msgspec
 
-from shm_client import Application, Client, ClientError, Kpi, Kpis
+from shm_client import Application, Client, ClientError, Event, Kpi, Kpis
 from shm_client.figures import Breakdown, Lifecycle, MetricSeries, Period, Versions
 from shm_tui.model.place import Place
 from shm_tui.model.views.base import Frame, Page, PageRow, View, to_float
+from shm_tui.model.views.events import sentence
 from shm_tui.text.charts import sparkline
-from shm_tui.text.formatting import UNKNOWN, plural, share, with_unit
+from shm_tui.text.formatting import UNKNOWN, age, plural, share, with_unit
 from shm_tui.text.lines import Line, TableColumn, facts, make_table
 
+MAX_EVENTS = 5  # the newest, as far as they fit a line; the view of events has all
 MAX_DETAILED = 20  # applications whose details are requested, the largest ones: five requests each
 AT_ONCE = 4  # requests
 TREND_WIDTH = 10
@@ -48,6 +50,7 @@ class FleetView(View):
 
     def __init__(self) -> None:
         self._details: list[ApplicationDetails] | None = None
+        self._events: list[Event] = []  # the newest
 
     @property
     def has_data(self) -> bool:
@@ -70,10 +73,14 @@ class FleetView(View):
                 await _load_details(client, details, place.range)
             on_change()
 
-        results = await asyncio.gather(*map(load_details, self._details[:MAX_DETAILED]), return_exceptions=True)
+        parts = map(load_details, self._details[:MAX_DETAILED])
+        results = await asyncio.gather(self._load_events(client), *parts, return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
+
+    async def _load_events(self, client: Client) -> None:
+        self._events = (await client.events(None, MAX_EVENTS)).events
 
     def document(self) -> object:
         """The applications with their details."""
@@ -109,7 +116,15 @@ class FleetView(View):
             for each, line in zip(shown, table.rows, strict=True)
         ]
         note: Line = ((f" more columns: {hidden}", "name"),) if hidden else ()
-        return Page([title, note, ((" ", ""), *table.head)], rows)
+        return Page([title, self._event_line(frame), note, ((" ", ""), *table.head)], rows)
+
+    def _event_line(self, frame: Frame) -> Line:
+        """The newest events; those that do not fit are left out as a whole."""
+        texts = [
+            f"{age(event.at, frame.now)} ago {sentence(event)}{f' in {event.app}' if event.app else ''}"
+            for event in self._events
+        ]
+        return facts("Events", texts, frame.width) if texts else ()
 
 
 async def _load_details(client: Client, details: ApplicationDetails, period: Period) -> None:

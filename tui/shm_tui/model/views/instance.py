@@ -100,7 +100,7 @@ class InstanceView(View):
         times: Line = (
             (f" first seen {timestamp(instance.first_seen_at)}", "name"),
             (f"  ·  last seen {age(instance.last_seen_at, frame.now)} ago", "name"),
-            (f"  ·  {plural(len(self._snapshots), 'snapshot')} in {frame.place.range}", "name"),
+            (f"  ·  {_snapshot_count(len(self._snapshots), frame.place.range)}", "name"),
         )
         entries: list[Kpi | Flag | Category] = [*self._kpis.kpis, *self._kpis.flags, *self._kpis.categories]
         system = {entry.key for entry in entries if entry.kind == "system"}
@@ -152,6 +152,13 @@ class InstanceView(View):
             ((f"  {timestamp(entry.at)}  ", "name"), (entry.action.replace("_", " "), "value"))
             for entry in self._decisions
         ]
+
+
+def _snapshot_count(count: int, period: str) -> str:
+    """How many snapshots the history is of. There may be more than the server sends at once."""
+    if count >= MAX_SNAPSHOTS:
+        return f"the newest {count:,} snapshots"
+    return f"{plural(count, 'snapshot')} in {period}"
 
 
 def _section(title: str, lines: list[Line]) -> list[PageRow]:

@@ -9,7 +9,7 @@ from shm_tui.model.place import Place
 from shm_tui.model.views.base import Frame, Page, PageRow, View, required_app, to_float
 from shm_tui.model.views.chart_block import TimeAxis, line_block
 from shm_tui.text.charts import column_of
-from shm_tui.text.formatting import compact
+from shm_tui.text.formatting import clock_time, compact
 from shm_tui.text.glyphs import Glyphs
 from shm_tui.text.lines import Line, facts
 
@@ -43,11 +43,8 @@ class LifecycleView(View):
         if data is None:
             return Page([], [])
         sums = {name: sum(getattr(day, name) for day in data.days) for name in ("new", "lost", "returned", "revoked")}
-        title = facts(
-            "Lifecycle",
-            [frame.place.range, *(f"{sums[name]:,} {name}" for name in ("new", "lost", "returned"))],
-            frame.width,
-        )
+        changes = [f"{sums[name]:,} {name}" for name in ("new", "lost", "returned")]
+        title = facts("Lifecycle", [frame.place.range, *changes, f"as of {clock_time(data.as_of)}"], frame.width)
         if not any(map(_has_any, data.days)):
             return Page([title], [], empty="No instance was active in this range.")
         times = [datetime(day.day.year, day.day.month, day.day.day, tzinfo=UTC) for day in data.days]
