@@ -118,7 +118,6 @@ class ConsoleApp(App[None]):
         self._has_changes = False
         self.navigation.choose_application()
         self.dashboard.draw_changes(self.session, self.filter.text)
-        self.navigation.view.draw()
         is_chosen = self.navigation.is_application_chosen or not self.overview.applications
         if self.dashboard.has_data and is_chosen and self.navigation.view.has_answer:
             self.data_shown.set()

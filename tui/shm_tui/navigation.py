@@ -62,6 +62,7 @@ class Navigation:
             self._task.start(self.session)
             self._on_change()
         self._apply()
+        self._dashboard.draw_panels(self.session, self.filter.text)  # at once, not at the next interval
 
     def back(self) -> None:
         """Goes back to the previous place, with its filter and its sort order."""

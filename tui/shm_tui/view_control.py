@@ -30,7 +30,10 @@ class ViewControl:
             self.session.place = place
             self._dashboard.view.draw()
             return
-        self.session = ViewSession(self._client, make_view(place.view), place, self._on_change)
+        view = make_view(place.view)
+        if self.session is not None and self.session.place.app == place.app:
+            view.kpis = self.session.view.kpis
+        self.session = ViewSession(self._client, view, place, self._draw)
         self._dashboard.show_view(self.session)
         self._task.start(self.session)
 
@@ -45,10 +48,11 @@ class ViewControl:
         """Ends the requests."""
         await self._task.stop()
 
-    def draw(self) -> None:
-        """Draws what has changed."""
-        if self.session is not None:
+    def _draw(self) -> None:
+        """Draws data at once: they arrive rarely, and a user may wait for them."""
+        if self.session is not None and self._dashboard.view.is_attached:
             self._dashboard.view.draw()
+        self._on_change()
 
     def draw_ages(self) -> None:
         """Draws the age of data that could not be loaded again."""

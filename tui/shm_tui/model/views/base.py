@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from shm_client import Client, Instance
+from shm_client import Client, Instance, Kpis
 from shm_client.figures import Number
 from shm_tui.model.place import Place
 from shm_tui.text.glyphs import UNICODE, Glyphs
@@ -58,6 +58,9 @@ class View(ABC):
     """A view of one place. `page` is called only after `has_data` is true."""
 
     refresh_s = DEFAULT_REFRESH_S
+    kpis = Kpis(
+        ""
+    )  # of the application: the metrics that can be chosen. The next view of it knows them from the start.
 
     @property
     @abstractmethod

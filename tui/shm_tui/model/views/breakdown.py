@@ -35,7 +35,6 @@ class BreakdownView(View):
 
     def __init__(self) -> None:
         self._data: Breakdown | None = None
-        self._kpis = Kpis("")
 
     @property
     def has_data(self) -> bool:
@@ -46,7 +45,7 @@ class BreakdownView(View):
         """Requests the groups, and the metrics that can be chosen."""
         app = required_app(place)
         by = place.argument(0) or DEFAULT_DIMENSION
-        self._data, self._kpis = await asyncio.gather(client.breakdown(app, by, place.argument(1)), client.kpis(app))
+        self._data, self.kpis = await asyncio.gather(client.breakdown(app, by, place.argument(1)), client.kpis(app))
 
     def document(self) -> object:
         """The groups and the dimensions."""
@@ -55,12 +54,12 @@ class BreakdownView(View):
     def step(self, place: Place, columns: int, metrics: int) -> Place | None:
         """Another dimension, or another metric: after the last one none."""
         by = cycle(self._dimensions(), place.argument(0) or DEFAULT_DIMENSION, columns) or DEFAULT_DIMENSION
-        keys = ["", *(kpi.key for kpi in self._kpis.kpis)]
+        keys = ["", *(kpi.key for kpi in self.kpis.kpis)]
         metric = cycle(keys, place.argument(1) or "", metrics)
         return place.to_view("breakdown", by, *([metric] if metric else []))
 
     def _dimensions(self) -> list[str]:
-        keys = [flag.key for flag in self._kpis.flags] + [category.key for category in self._kpis.categories]
+        keys = [flag.key for flag in self.kpis.flags] + [category.key for category in self.kpis.categories]
         return [*COLUMN_FIELDS, *(f"{METRIC_PREFIX}{key}" if key in COLUMN_FIELDS else key for key in keys)]
 
     def page(self, frame: Frame) -> Page:
@@ -68,7 +67,7 @@ class BreakdownView(View):
         data = self._data
         if data is None:
             return Page([], [])
-        kpi = next((kpi for kpi in self._kpis.kpis if kpi.key == data.metric), None)
+        kpi = next((kpi for kpi in self.kpis.kpis if kpi.key == data.metric), None)
         groups = [*data.values, *([data.rest] if data.rest else [])]
         total = sum(group.instances for group in groups)
         aggregate = f"{data.aggregate} of {kpi.label if kpi else data.metric}" if data.metric else ""

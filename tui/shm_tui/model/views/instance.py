@@ -51,7 +51,6 @@ class InstanceView(View):
         self._snapshots: list[StoredSnapshot] = []
         self._histories: dict[str, list[float | None]] = {}  # the numbers of each metric, the oldest first
         self._decisions: list[AuditEntry] | None = None  # None: the token may not read them
-        self._kpis = Kpis("")
         self._active_window_s = 0
 
     @property
@@ -62,7 +61,7 @@ class InstanceView(View):
     async def load(self, client: Client, place: Place, on_change: Callable[[], None]) -> None:
         """Requests the instance with its snapshots, the KPIs of its application, and the audit trail."""
         instance = await client.instance(place.argument(0) or "")
-        snapshots, self._kpis, self._decisions = await asyncio.gather(
+        snapshots, self.kpis, self._decisions = await asyncio.gather(
             client.snapshots(instance.instance_id, MAX_SNAPSHOTS),
             _kpis(client, instance.app_slug),
             _decisions(client, instance.instance_id[:SHORT_ID]),
@@ -71,7 +70,7 @@ class InstanceView(View):
         start = None if length is None else client.server_time() - length
         self._snapshots = [each for each in snapshots if start is None or each.snapshot_at >= start]
         self._histories = _histories(self._snapshots)
-        self._instance, self._active_window_s = instance, self._kpis.active_window_s
+        self._instance, self._active_window_s = instance, self.kpis.active_window_s
 
     def document(self) -> object:
         """The instance, its snapshots and the decisions."""
@@ -102,11 +101,11 @@ class InstanceView(View):
             (f"  ·  last seen {age(instance.last_seen_at, frame.now)} ago", "name"),
             (f"  ·  {_snapshot_count(len(self._snapshots), frame.place.range)}", "name"),
         )
-        entries: list[Kpi | Flag | Category] = [*self._kpis.kpis, *self._kpis.flags, *self._kpis.categories]
+        entries: list[Kpi | Flag | Category] = [*self.kpis.kpis, *self.kpis.flags, *self.kpis.categories]
         system = {entry.key for entry in entries if entry.kind == "system"}
         metrics = sorted(flatten_metrics(instance.metrics), key=lambda metric: (metric[0] in system, metric[0]))
         table = make_table(COLUMNS, [self._cells(key, value, frame) for key, value in metrics], frame.width - 2)
-        kpi_keys = {kpi.key for kpi in self._kpis.kpis}
+        kpi_keys = {kpi.key for kpi in self.kpis.kpis}
         rows = [
             PageRow(
                 f"metric {key}",
@@ -122,7 +121,7 @@ class InstanceView(View):
         return Page([title, identity, times, (), ((" ", ""), *table.head)], rows, empty="" if rows else empty)
 
     def _cells(self, key: str, value: Value, frame: Frame) -> list[Line]:
-        kpi = next((kpi for kpi in self._kpis.kpis if kpi.key == key), None)
+        kpi = next((kpi for kpi in self.kpis.kpis if kpi.key == key), None)
         history = self._histories.get(key)
         trend = sparkline(history, TREND_WIDTH, frame.glyphs) if history else ""
         return [

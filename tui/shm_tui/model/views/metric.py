@@ -31,7 +31,6 @@ class MetricView(View):
     """One metric of one application."""
 
     def __init__(self) -> None:
-        self._kpis = Kpis("")
         self._key = ""
         self._series: MetricSeries | None = None
         self._by_version: Breakdown | None = None
@@ -44,8 +43,8 @@ class MetricView(View):
     async def load(self, client: Client, place: Place, on_change: Callable[[], None]) -> None:
         """Requests the KPIs, then the series of the metric; without an argument, of the first one."""
         app = required_app(place)
-        self._kpis = await client.kpis(app)
-        self._key = place.argument(0) or next(iter(_keys(self._kpis)), "")
+        self.kpis = await client.kpis(app)
+        self._key = place.argument(0) or next(iter(_keys(self.kpis)), "")
         if isinstance(self._entry, Category) or not self._key:
             self._series, self._by_version = await client.series(app, place.range, [self._key]), None
             return
@@ -60,12 +59,12 @@ class MetricView(View):
 
     def step(self, place: Place, columns: int, metrics: int) -> Place | None:
         """Another metric. Columns move the time that is read."""
-        key = cycle(_keys(self._kpis), place.argument(0) or self._key, metrics)
+        key = cycle(_keys(self.kpis), place.argument(0) or self._key, metrics)
         return place.to_view("metric", key) if metrics and key else None
 
     @property
     def _entry(self) -> Kpi | Flag | Category | None:
-        entries: list[Kpi | Flag | Category] = [*self._kpis.kpis, *self._kpis.flags, *self._kpis.categories]
+        entries: list[Kpi | Flag | Category] = [*self.kpis.kpis, *self.kpis.flags, *self.kpis.categories]
         return next((entry for entry in entries if entry.key == self._key), None)
 
     def page(self, frame: Frame) -> Page:
