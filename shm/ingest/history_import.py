@@ -64,8 +64,12 @@ class HistoryImporter:
 
     async def store_instances(self, instances: Iterable[OriginalInstance]) -> None:
         """Stores a page of instances that were activated."""
+        await self.store_parsed_instances(self._parse(instances, lambda row: parse_instance(row, self._settings)))
+
+    async def store_parsed_instances(self, instances: Iterable[ImportedInstance]) -> None:
+        """The same for instances that are valid."""
         parsed: dict[str, ImportedInstance] = {}
-        for instance in self._parse(instances, lambda row: parse_instance(row, self._settings)):
+        for instance in instances:
             if parsed.setdefault(instance.instance_id, instance) is not instance:
                 self.result.skipped["installs with the ID of another one"] += 1
         batch = list(parsed.values())
@@ -82,8 +86,13 @@ class HistoryImporter:
 
     async def store_snapshots(self, snapshots: Iterable[OriginalSnapshot]) -> None:
         """Stores a page of snapshots of active instances."""
+        parsed = self._parse(snapshots, lambda row: parse_snapshot(row, self._keys.get, self._settings))
+        await self.store_parsed_snapshots(parsed)
+
+    async def store_parsed_snapshots(self, snapshots: Iterable[Snapshot]) -> None:
+        """The same for snapshots that are valid."""
         parsed: dict[tuple[str, object], Snapshot] = {}
-        for snapshot in self._parse(snapshots, lambda row: parse_snapshot(row, self._keys.get, self._settings)):
+        for snapshot in snapshots:
             if parsed.setdefault((snapshot.instance_id, snapshot.snapshot_at), snapshot) is not snapshot:
                 self.result.skipped["snapshots of the same install and time"] += 1
         batch: list[Snapshot] = []

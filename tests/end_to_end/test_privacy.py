@@ -73,6 +73,7 @@ READS = [
     ),
     *(f"{ADMIN}/tokens", f"{ADMIN}/tokens?after=zqx7", f"{ADMIN}/tokens?limit=zqx7"),
     *(f"{ADMIN}/instances?limit=x", f"{ADMIN}/instances?after=zqx7", f"{ADMIN}/instances?app=%ffzqx7", "/metrics"),
+    f"{ADMIN}/instances?where=nonsense",
 ]
 SHORTENED_IDS = [f"{ADMIN}/instances/{digit}" for digit in "0123456789abcdef"]  # some of these are ambiguous
 

@@ -1,15 +1,20 @@
-"""Three invented applications, and the metrics that an install of each reports. Pure.
+"""Three invented applications, their releases and installs, and the metrics that an install reports. Pure.
 
-Counters are functions of the time and of the install's number, so a fleet needs no stored state: after a restart, its
-counters have the values that they would have without the restart.
+Versions and counters are functions of the time, of the install's number and of the moment at which the demo was first
+started, so a fleet needs no other state: after a restart, its counters have the values that they would have without it.
 """
 
 import math
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from pathlib import Path
 
-EPOCH = 1_767_225_600.0  # 2026-01-01, in Unix time: when the oldest installs were set up
+DAY_S = 86_400.0
+OLDEST_INSTALL_DAYS = 500  # before the first start of the demo
+ADOPTION_DAYS = 25  # after a release, until half of the installs have it
+FORMER_SHARE = 8  # one install has ended for each so many that report
 TIME_FACTOR = 40.0  # a simulated hour lasts ninety seconds, so that values change visibly
 
 HOSTS = (
@@ -36,21 +41,31 @@ class Persona:
     environment: str
     size: float  # a factor of its counters; most installs are small, a few are very large
     installed_at: float  # in Unix time
-    update_rank: float  # from 0 to 1; installs with a lower rank have newer versions
+    update_rank: float  # from 0 to 1; installs with a lower rank update earlier
+    ended_at: float | None = None  # in Unix time, of an install that no longer exists
+
+    def directory(self, folder: Path) -> Path:
+        """Where its identity is, in the directory of the fleet."""
+        return folder / f"{self.number:06}"
 
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """An application. `releases` are versions, newest first, each with the highest `update_rank` that has it."""
+    """An application. `releases` are versions, newest first, with their age in days at the first start of the demo."""
 
     name: str
     share: int
     releases: Sequence[tuple[str, float]]
     counters: Callable[[Persona, float, random.Random], Metrics]
 
-    def version(self, persona: Persona) -> str:
-        """The version of an install."""
-        return next(version for version, max_rank in self.releases if persona.update_rank <= max_rank)
+    def version(self, persona: Persona, now: float, started_at: float) -> str:
+        """The version of an install at `now`: the newest that it was set up with or has been updated to."""
+        delay_s = ADOPTION_DAYS * DAY_S * persona.update_rank / (1 - persona.update_rank)
+        for version, age_days in self.releases:
+            released_at = started_at - age_days * DAY_S
+            if released_at <= persona.installed_at or released_at + delay_s <= now:
+                return version
+        return self.releases[-1][0]
 
     def report(self, persona: Persona, now: float) -> Metrics:
         """The counters of the install at `now` (Unix time), with its system metrics."""
@@ -69,7 +84,23 @@ class Application:
         return self.counters(persona, hours * TIME_FACTOR, noise) | system_metrics
 
 
-def make_persona(application: Application, number: int) -> Persona:
+def make_installs(count: int, started_at: float, first: int = 0) -> Iterator[tuple[Application, Persona]]:
+    """`count` installs of the three applications, in proportion to their shares, with numbers from `first` on."""
+    total = sum(application.share for application in APPLICATIONS)
+    ends = [round(count * part / total) for part in accumulate(application.share for application in APPLICATIONS)]
+    for application, start, end in zip(APPLICATIONS, [0, *ends[:-1]], ends, strict=True):
+        for number in range(start, end):
+            yield application, _make_persona(application, first + number, started_at)
+
+
+def make_former_installs(count: int, started_at: float) -> Iterator[tuple[Application, Persona]]:
+    """Installs that ended before the first start of the demo, for a fleet of `count`."""
+    for application, persona in make_installs(count // FORMER_SHARE, started_at, first=count):
+        life_s = started_at - persona.installed_at
+        yield application, replace(persona, ended_at=persona.installed_at + life_s * (1 - persona.update_rank))
+
+
+def _make_persona(application: Application, number: int, started_at: float) -> Persona:
     """The install of that number, which always has the same properties."""
     rng = random.Random(f"{application.name}/{number}")
     os_arch, mode, _ = rng.choices(HOSTS, [weight for *_, weight in HOSTS])[0]
@@ -80,7 +111,7 @@ def make_persona(application: Application, number: int) -> Persona:
         deployment_mode=mode,
         environment=environment,
         size=math.exp(rng.gauss(2.2, 1.1)),
-        installed_at=EPOCH + rng.random() * 86400 * 200,
+        installed_at=started_at - rng.random() * OLDEST_INSTALL_DAYS * DAY_S,
         update_rank=rng.random(),
     )
 
@@ -125,9 +156,7 @@ def _cafe_board(persona: Persona, hours: float, noise: random.Random) -> Metrics
 
 
 APPLICATIONS = (
-    Application(
-        "Ledger", 55, (("1.5.0", 0.08), ("1.4.2", 0.66), ("1.4.1", 0.86), ("1.3.9", 0.96), ("1.2.0", 1.0)), _ledger
-    ),
-    Application("Kiosk", 30, (("3.1.0", 0.52), ("3.0.4", 0.83), ("2.9.8", 1.0)), _kiosk),
-    Application("Café Board", 15, (("0.9.3", 0.7), ("0.9.2", 0.9), ("0.8.0", 1.0)), _cafe_board),
+    Application("Ledger", 55, (("1.5.0", 3), ("1.4.2", 50), ("1.4.1", 140), ("1.3.9", 260), ("1.2.0", 500)), _ledger),
+    Application("Kiosk", 30, (("3.1.0", 30), ("3.0.4", 170), ("2.9.8", 500)), _kiosk),
+    Application("Café Board", 15, (("0.9.3", 70), ("0.9.2", 210), ("0.8.0", 500)), _cafe_board),
 )

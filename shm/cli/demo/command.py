@@ -27,6 +27,8 @@ HELP = "Open the console on a fleet of simulated installs. The server and the fl
 INSTANCES = 160
 RATE = 12.0  # reports a second: visible changes that are still readable
 START_TIMEOUT_S = 90.0  # for the server with its database, on a slow machine
+HISTORY_TIMEOUT_S = 300.0  # for some ten thousand snapshots, on a slow machine
+STARTED_AT_FILE = "started_at"  # the Unix time of the first start, once the history is stored
 REPORTS_TIMEOUT_S = 60.0  # for the first report of each install
 # For the server to drain and to stop its PostgreSQL, which would continue to run if the server were killed.
 TERMINATE_TIMEOUT_S = 120.0
@@ -62,8 +64,9 @@ def run(args: argparse.Namespace) -> int:
     with exit_on_signals(), ExitStack() as stack:
         server = args.server or stack.enter_context(_server(folder))
         token = _token(args.server, folder)
-        fleet = stack.enter_context(_fleet(folder, server, args.instances, args.rate))
-        _print(f"{args.instances} installs of three applications report to {server}")
+        started_at = _prepare_fleet(folder, args.instances, with_history=args.server is None)
+        fleet = stack.enter_context(_fleet(folder, server, args.instances, args.rate, started_at))
+        _print(f"{args.instances} simulated installs of three applications report to {server} through the SDK")
         _await_reports(fleet, folder / "fleet.log")
         status = _console(server, token, args.screenshot)
     _print(f"ended; the data remains in {folder}")
@@ -100,10 +103,38 @@ def _server(folder: Path) -> Iterator[str]:
         yield url
 
 
+def _prepare_fleet(folder: Path, instances: int, *, with_history: bool) -> float:
+    """The Unix time of the first start. At that start, the demo's own database gets the fleet's simulated past."""
+    file = folder / STARTED_AT_FILE
+    if file.exists():
+        return float(file.read_text())
+    started_at = time.time()
+    if with_history:
+        _store_history(folder, instances, started_at)
+    file.write_text(f"{started_at}\n")
+    return started_at
+
+
+def _store_history(folder: Path, instances: int, started_at: float) -> None:
+    _print("storing a simulated history of a year")
+    command = ("--data-dir", str(folder), "--fleet", str(folder / "fleet"), "--instances", str(instances))
+    log = folder / "history.log"
+    with _process(log, "shm.cli.demo.history", *command, "--started-at", str(started_at)) as process, interruptible():
+        try:
+            status = process.wait(HISTORY_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise ConfigurationError(f"The history was not stored within {HISTORY_TIMEOUT_S:.0f} s: {log}") from None
+    if status != 0:
+        raise _ended_unexpectedly("The history", log)
+
+
 @contextmanager
-def _fleet(folder: Path, server: str, instances: int, rate: float) -> Iterator[subprocess.Popen[bytes]]:
-    command = ("--server", server, "--instances", str(instances), "--rate", str(rate), "--data-dir")
-    with _process(folder / "fleet.log", "shm.cli.demo.fleet", *command, str(folder / "fleet"), piped=True) as process:
+def _fleet(
+    folder: Path, server: str, instances: int, rate: float, started_at: float
+) -> Iterator[subprocess.Popen[bytes]]:
+    command = ("--server", server, "--instances", str(instances), "--rate", str(rate), "--started-at", str(started_at))
+    log, directory = folder / "fleet.log", str(folder / "fleet")
+    with _process(log, "shm.cli.demo.fleet", *command, "--data-dir", directory, piped=True) as process:
         yield process
 
 
@@ -201,8 +232,12 @@ def _is_ready(url: str) -> bool:
 
 def _check_running(process: "subprocess.Popen[bytes]", name: str, log: Path) -> None:
     if process.poll() is not None:
-        last_lines = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
-        raise ConfigurationError(f"{name} ended unexpectedly:\n{last_lines}")
+        raise _ended_unexpectedly(name, log)
+
+
+def _ended_unexpectedly(name: str, log: Path) -> ConfigurationError:
+    last_lines = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+    return ConfigurationError(f"{name} ended unexpectedly:\n{last_lines}")
 
 
 def _free_port() -> int:

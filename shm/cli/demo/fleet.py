@@ -10,10 +10,9 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
-from itertools import accumulate
 from pathlib import Path
 
-from shm.cli.demo.applications import APPLICATIONS, Application, Persona, make_persona
+from shm.cli.demo.applications import Application, Persona, make_installs
 from shm_sdk import Client
 
 SENDER_THREADS = 8  # a report takes some milliseconds, most of them in the server
@@ -23,12 +22,14 @@ MAX_WAITING_REPORTS = 64  # that are queued; then the fleet waits, which bounds 
 class SimulatedInstall:
     """An install of an application, with its own identity."""
 
-    def __init__(self, application: Application, persona: Persona, server: str, data_dir: Path) -> None:
+    def __init__(
+        self, application: Application, persona: Persona, server: str, folder: Path, started_at: float
+    ) -> None:
         self._client = Client(
             server,
             application.name,
-            application.version(persona),
-            data_dir=data_dir,
+            application.version(persona, time.time(), started_at),
+            data_dir=persona.directory(folder),
             environment=persona.environment,
             deployment_mode=persona.deployment_mode,
             os_arch=persona.os_arch,
@@ -42,18 +43,6 @@ class SimulatedInstall:
         return None if outcome.sent else outcome.reason
 
 
-def make_fleet(count: int, server: str, data_dir: Path) -> list[SimulatedInstall]:
-    """`count` installs of the three applications, in proportion to their shares."""
-    total = sum(application.share for application in APPLICATIONS)
-    ends = [round(count * part / total) for part in accumulate(application.share for application in APPLICATIONS)]
-    starts = [0, *ends[:-1]]
-    return [
-        SimulatedInstall(application, make_persona(application, number), server, data_dir / f"{number:06}")
-        for application, start, end in zip(APPLICATIONS, starts, ends, strict=True)
-        for number in range(start, end)
-    ]
-
-
 def main() -> int:
     """Runs the fleet until SIGTERM or SIGINT; prints each distinct error once to standard error."""
     parser = argparse.ArgumentParser()
@@ -61,6 +50,7 @@ def main() -> int:
     parser.add_argument("--instances", type=int, required=True)
     parser.add_argument("--rate", type=float, required=True)
     parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--started-at", type=float, required=True)
     args = parser.parse_args()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -75,7 +65,10 @@ def main() -> int:
             printed_errors.add(error)
             print(f"fleet: {error}", file=sys.stderr, flush=True)  # noqa: T201
 
-    installs = make_fleet(args.instances, args.server, args.data_dir)
+    installs = [
+        SimulatedInstall(application, persona, args.server, args.data_dir, args.started_at)
+        for application, persona in make_installs(args.instances, args.started_at)
+    ]
     with ThreadPoolExecutor(SENDER_THREADS) as senders:
         first = []
         for install in random.sample(installs, len(installs)):
