@@ -58,9 +58,8 @@ class View(ABC):
     """A view of one place. `page` is called only after `has_data` is true."""
 
     refresh_s = DEFAULT_REFRESH_S
-    kpis = Kpis(
-        ""
-    )  # of the application: the metrics that can be chosen. The next view of it knows them from the start.
+    # Of the application: the metrics that can be chosen. The next view of it knows them from the start.
+    kpis = Kpis("")
 
     @property
     @abstractmethod

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from shm_client import Client, Kpi, Kpis
+from shm_client import Client, Kpi
 from shm_client.figures import Breakdown, Group
 from shm_tui.model.place import Place
 from shm_tui.model.views.base import Frame, Page, PageRow, View, cycle, required_app
