@@ -19,11 +19,11 @@ from shm.db.migrations import load_checksums, migrate
 from shm.db.postgres_programs import run_program
 from shm.db.schema_checks import HISTORY_TABLE, DatabaseState, check_can_create, check_writable, read_state
 
-FORMAT_MARK = b"PGDMP"  # the first bytes of pg_dump's format
+MAGIC = b"PGDMP"  # the first bytes of pg_dump's format
 LOCK_TIMEOUT = "60s"  # a change of the schema, such as a new weekly partition, takes less
 SKIPPED_CURSORS = 1_000_000_000  # more than a server issues between a backup and its loss
 
-MADE_FROM = re.compile(r"^;\s+Dumped from database version: ([0-9]+)", re.MULTILINE)
+SOURCE_VERSION = re.compile(r"^;\s+Dumped from database version: ([0-9]+)", re.MULTILINE)
 HISTORY_ENTRY = re.compile(rf"^[0-9]+; [0-9]+ [0-9]+ TABLE (.+) {HISTORY_TABLE} \S+$", re.MULTILINE)
 HISTORY_ROW = re.compile(r"^([0-9]+)\t([0-9a-f]{64})\t", re.MULTILINE)
 
@@ -38,7 +38,7 @@ class Archive:
 
 @dataclass(frozen=True, slots=True)
 class RestoredData:
-    """What a restored database contains. `newest` is the time of the newest current snapshot."""
+    """The content of a restored database. `newest` is the time of the newest current snapshot."""
 
     instances: int
     newest: datetime | None
@@ -111,19 +111,19 @@ async def complete_restore(database: Database) -> RestoredData:
 def check_format(file: BinaryIO) -> None:
     """Raises ConfigurationError if a file is not in pg_dump's format."""
     file.seek(0)
-    if file.read(len(FORMAT_MARK)) != FORMAT_MARK:
+    if file.read(len(MAGIC)) != MAGIC:
         raise ConfigurationError(f"{file.name} is no backup: `shm backup` makes one.")
 
 
 def read_archive(pg_restore: Path, state: DatabaseState, file: BinaryIO) -> Archive:
     """The header of a backup. Raises ConfigurationError if the database's PostgreSQL is older than the backup's."""
     listing = "\n".join(_read(pg_restore, file, "--list", older_than_backup=state))
-    made_from, history = MADE_FROM.search(listing), HISTORY_ENTRY.search(listing)
-    if made_from is None or history is None:
+    source_version, history = SOURCE_VERSION.search(listing), HISTORY_ENTRY.search(listing)
+    if source_version is None or history is None:
         raise ConfigurationError(f"{file.name} is a dump of another application: it has no tables of SHM.")
-    if int(made_from[1]) > int(state.major):
-        raise _is_newer(file, f"PostgreSQL {made_from[1]}", state)
-    return Archive(int(made_from[1]), history[1])
+    if int(source_version[1]) > int(state.major):
+        raise _is_newer(file, f"PostgreSQL {source_version[1]}", state)
+    return Archive(int(source_version[1]), history[1])
 
 
 def _check_release(pg_restore: Path, archive: Archive, file: BinaryIO) -> None:

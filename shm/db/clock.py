@@ -1,4 +1,4 @@
-"""PostgreSQL's clock, by which everything is judged that has a time.
+"""PostgreSQL's clock, which decides every comparison with a time.
 
 The tables have times of PostgreSQL's clock (`now()`), and several servers with clocks of their own may share one
 database. By a server's own clock, a copied request would be accepted for as long as the two clocks differ after its
@@ -16,7 +16,7 @@ from shm.core.logs import RateLimitedLogger
 rate_limited = RateLimitedLogger(logging.getLogger(__name__))
 
 INTERVAL_S = 30.0  # between two measurements; a step of one of the clocks has an effect for so long
-NOTICEABLE = timedelta(seconds=5)  # more than the time synchronization of any machine leaves
+MIN_REPORTED_OFFSET = timedelta(seconds=5)  # more than the time synchronization of any machine leaves
 
 ReadClock = Callable[[], Awaitable[tuple[datetime, datetime, datetime]]]
 
@@ -42,11 +42,11 @@ class DatabaseClock:
 
     async def measure(self) -> None:
         """Measures the difference. Raises as `Database.fetch`."""
-        before, there, after = await self._read()
-        was_noticeable = abs(self._offset) >= NOTICEABLE
+        before, database_time, after = await self._read()
+        was_reported = abs(self._offset) >= MIN_REPORTED_OFFSET
         # The smallest difference that explains the three times, so that it does not vary with the round trip.
-        self._offset = there - min(max(there, before), after)
-        if abs(self._offset) >= NOTICEABLE and not was_noticeable:
+        self._offset = database_time - min(max(database_time, before), after)
+        if abs(self._offset) >= MIN_REPORTED_OFFSET and not was_reported:
             rate_limited.warning(
                 "PostgreSQL's clock is used, because this machine's differs; synchronize both",
                 f"by {abs(self._offset.total_seconds()):.0f} s",

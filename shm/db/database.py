@@ -131,9 +131,9 @@ class Database(StatementRunner):
 
         async def read(raw: aiopg.Connection) -> tuple[datetime, datetime, datetime]:
             before = datetime.now(UTC)
-            ((there,),) = (await self._execute(raw, "health.read_clock", {})).rows
-            assert isinstance(there, datetime)  # noqa: S101 - the type of clock_timestamp()
-            return before, there, datetime.now(UTC)
+            ((database_time,),) = (await self._execute(raw, "health.read_clock", {})).rows
+            assert isinstance(database_time, datetime)  # noqa: S101 - the type of clock_timestamp()
+            return before, database_time, datetime.now(UTC)
 
         return await self._with_connection(read)
 

@@ -185,7 +185,7 @@ class EmbeddedPostgres:
         version = self._version()
         if version is not None:
             if version != POSTGRES_MAJOR and not self._any_major:
-                raise ConfigurationError(self._how_to_move(version))
+                raise ConfigurationError(self._upgrade_instructions(version))
             return
         if self._cluster.exists() and not (self._cluster.is_dir() and not any(self._cluster.iterdir())):
             raise ConfigurationError(
@@ -211,7 +211,7 @@ class EmbeddedPostgres:
             shutil.rmtree(unfinished, ignore_errors=True)
         exit_if_signalled()
 
-    def _how_to_move(self, version: str) -> str:
+    def _upgrade_instructions(self, version: str) -> str:
         old, new = (shlex.quote(str(path)) for path in (self._data_dir, f"{self._data_dir}-{POSTGRES_MAJOR}"))
         return (
             f"{self._cluster} was created by PostgreSQL {version}, and this release has {POSTGRES_MAJOR}, which cannot "

@@ -1,6 +1,6 @@
 -- The statements that store snapshots.
 
--- part: batch_judged
+-- part: batch_verdicts
 -- `verdicts`: of a batch of snapshots, by position. `sent`: those that can be stored.
 batch AS MATERIALIZED (
     SELECT * FROM ROWS FROM (
@@ -54,7 +54,7 @@ sent AS MATERIALIZED (
     WHERE CASE WHEN verdict IN ('stored', 'staged') THEN TRUE END
 ),
 
--- part: batch_stored
+-- part: accepted_stored
 -- Stores the snapshots of `accepted`, without their `refused` leaves, and all that follows from them.
 inserted AS MATERIALIZED (
     SELECT instance_id, snapshot_at

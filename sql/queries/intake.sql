@@ -19,7 +19,7 @@
 SELECT pg_advisory_xact_lock({writers_lock});
 SELECT pg_notify('shm_feed', '');
 WITH
--- use: batch_judged
+-- use: batch_verdicts
 known_key_sets AS MATERIALIZED (
     SELECT s.app_slug, s.key_set
     FROM (SELECT DISTINCT app_slug, key_set FROM sent) s
@@ -58,7 +58,7 @@ accepted AS MATERIALIZED (
     LEFT JOIN known_versions w ON w.app_slug = s.app_slug AND w.version = s.version
     WHERE CASE WHEN k.key_set IS NOT NULL AND v.string_set IS NOT NULL AND w.version IS NOT NULL THEN TRUE END
 ),
--- use: batch_stored
+-- use: accepted_stored
 SELECT
     v.position,
     CASE WHEN v.verdict IN ('stored', 'staged') AND a.position IS NULL THEN 'new_keys' ELSE v.verdict END AS verdict,
@@ -74,7 +74,7 @@ LEFT JOIN inserted i ON i.instance_id = a.instance_id AND i.snapshot_at = a.snap
 SELECT pg_advisory_xact_lock({writers_lock});
 SELECT pg_notify('shm_feed', '');
 WITH
--- use: batch_judged
+-- use: batch_verdicts
 sent_key_sets AS MATERIALIZED (
     SELECT s.app_slug, s.key_set, s.instances, each.key
     FROM (SELECT app_slug, key_set, count(DISTINCT instance_id) AS instances FROM sent GROUP BY app_slug, key_set) s
@@ -116,7 +116,7 @@ accepted AS MATERIALIZED (
     LEFT JOIN refused_string_sets v ON v.app_slug = s.app_slug AND v.string_set = s.string_set
     LEFT JOIN refused_versions r ON r.app_slug = s.app_slug AND r.app_version = s.version
 ),
--- use: batch_stored
+-- use: accepted_stored
 SELECT
     v.position,
     CASE WHEN v.verdict IN ('stored', 'staged') AND a.position IS NULL THEN 'new_keys' ELSE v.verdict END AS verdict,

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from shm.analytics.disk_forecast import DiskForecast, forecast_disk
 from shm.core.settings import Settings
-from shm.db.clock import NOTICEABLE
+from shm.db.clock import MIN_REPORTED_OFFSET
 from shm.db.database import Database
 from shm.server.checks.finding import Finding, Level
 
@@ -95,7 +95,7 @@ def _check_connections(server: _Server, settings: Settings) -> Finding:
 
 def _check_clock(database: Database) -> Finding:
     difference = abs(database.clock.offset)
-    if difference < NOTICEABLE:
+    if difference < MIN_REPORTED_OFFSET:
         return Finding(Level.OK, "clock", "this machine's clock and PostgreSQL's agree")
     return Finding(
         Level.WARNING,
