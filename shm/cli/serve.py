@@ -35,7 +35,7 @@ from shm.db.migrations import migrate
 from shm.db.postgres_watchdog import PostgresWatchdog
 from shm.db.shared_settings import persist_shared_settings
 from shm.server.app import listen, serve
-from shm.server.checks.database import DATABASE, check_database
+from shm.server.checks.database import CLOCK, DATABASE, check_database
 from shm.server.checks.finding import Level
 from shm.server.checks.machine import check_machine
 from shm.server.supervisor import Workers, reserve_port
@@ -123,6 +123,8 @@ async def _prepare_database(database: Database, settings: Settings) -> Path | No
 
 async def _log_findings(database: Database, settings: Settings) -> None:
     for finding in [*check_machine(settings), *await check_database(database, settings)]:
+        if finding.subject == CLOCK:
+            continue  # `Database.connect` has logged a difference
         if finding.level >= Level.WARNING:
             logger.warning("%s: %s. %s", finding.subject, finding.text, finding.remedy)
         elif finding.subject == DATABASE:

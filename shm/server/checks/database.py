@@ -11,6 +11,7 @@ from shm.db.database import Database
 from shm.server.checks.finding import Finding, Level
 
 DATABASE = "database"  # the subject of the finding about the version
+CLOCK = "clock"
 
 OTHER_CONNECTIONS = 3  # of each process, besides SHM_DB_POOL: the writer, the feed, the background jobs
 LARGE_BYTES = 20 * 1024**3  # then a backup of the embedded PostgreSQL takes long, and a replica is worth its work
@@ -96,10 +97,10 @@ def _check_connections(server: _Server, settings: Settings) -> Finding:
 def _check_clock(database: Database) -> Finding:
     difference = abs(database.clock.offset)
     if difference < MIN_REPORTED_OFFSET:
-        return Finding(Level.OK, "clock", "this machine's clock and PostgreSQL's agree")
+        return Finding(Level.OK, CLOCK, "this machine's clock and PostgreSQL's agree")
     return Finding(
         Level.WARNING,
-        "clock",
+        CLOCK,
         f"this machine's clock and PostgreSQL's differ by {difference.total_seconds():.0f} s",
         "Synchronize both by NTP. PostgreSQL's is used: while it is wrong, correct installs are refused.",
     )
