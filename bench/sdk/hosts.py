@@ -16,16 +16,16 @@ from bench.support.errors import InvalidRun
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 300
 
-# Prints what the statements cost: wall and CPU milliseconds, and resident MiB.
+# Prints the cost of the statements: seconds of CPU, and resident MiB.
 MEASURE = """
 import json, sys, time
 {host}
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * {page} / 2**20
-before = time.perf_counter(), time.process_time(), resident()
+before = time.process_time(), resident()
 {statements}
-after = time.perf_counter(), time.process_time(), resident()
+after = time.process_time(), resident()
 print(json.dumps([b - a for a, b in zip(before, after)]), flush=True)
 """
 
@@ -34,7 +34,6 @@ print(json.dumps([b - a for a, b in zip(before, after)]), flush=True)
 class Cost:
     """Milliseconds and MiB."""
 
-    wall_ms: float
     cpu_ms: float
     resident_mib: float
 
@@ -49,8 +48,8 @@ class Hosts:
     def measure(self, subject: Subject, statements: str, host: str = "", *, url: str | None = None) -> Cost:
         """The cost of statements in a process that has run those of `host` before."""
         program = MEASURE.format(host=host, statements=statements, page=os.sysconf("SC_PAGE_SIZE"))
-        wall_s, cpu_s, resident_mib = json.loads(self._run(self._fill(program, subject, url or self._url)))
-        return Cost(wall_s * 1e3, cpu_s * 1e3, resident_mib)
+        cpu_s, resident_mib = json.loads(self._run(self._fill(program, subject, url or self._url)))
+        return Cost(cpu_s * 1e3, resident_mib)
 
     def measure_process(self, subject: Subject, program: str) -> float:
         """The CPU milliseconds of a whole process. Imports wait for nothing, so an idle machine takes as long."""
