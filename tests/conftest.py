@@ -28,7 +28,7 @@ from tests.support.databases import (
 )
 from tests.support.installs import Install
 from tests.support.server_process import WORKER, WORKERS, ServerProcess
-from tests.support.targets import HonestInstalls, Seeded, Target
+from tests.support.shared_servers import HonestInstalls, SeededServer, SharedServer
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -156,20 +156,20 @@ def shared_server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture(scope="module")
-def target(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+def target(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedServer]:
     """A server for the tests of a module, with its own database. It accepts snapshots of any age."""
     with fresh_database(postgres) as dsn:
         environment = {"SHM_DB_DSN": dsn, "SHM_MAX_SNAPSHOT_AGE": "36000d", "SHM_RETENTION": "36500d"}
         server = ServerProcess(tmp_path_factory.mktemp("target") / "data", environment)
         server.start()
         try:
-            yield Target(server, dsn)
+            yield SharedServer(server, dsn)
         finally:
             server.terminate()
 
 
 @pytest.fixture(scope="module")
-def seeded(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seeded]:
+def seeded(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeededServer]:
     """A server for the tests of a module, with its own database and instances of each status."""
     with fresh_database(postgres) as dsn:
         server = ServerProcess(tmp_path_factory.mktemp("seeded") / "data", {"SHM_DB_DSN": dsn})
@@ -184,20 +184,20 @@ def seeded(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             body = {"name": "a script", "role": "viewer"}
             token = plain_http.post(f"{server.url}/api/v1/admin/tokens", json=body, headers=server.headers).json()
             known = {"slug": "ledger", "app": "Ledger", "key": "n", "instance_id": one.instance_id}
-            yield Seeded(server, known | {"token_id": token["id"]})
+            yield SeededServer(server, known | {"token_id": token["id"]})
         finally:
             server.terminate()
 
 
 @pytest.fixture(scope="module")
-def honest_installs(target: Target) -> Iterator[HonestInstalls]:
+def honest_installs(target: SharedServer) -> Iterator[HonestInstalls]:
     """Two honest installs for the tests of a module."""
     with admin_cursor(target.database) as cursor:
         yield HonestInstalls(Install(target.server.url).enroll(), Install(target.server.url).enroll(), cursor)
 
 
 @pytest.fixture
-def install(target: Target) -> Install:
+def install(target: SharedServer) -> Install:
     """The hostile install: registered, active and without a stored snapshot."""
     install = Install(target.server.url)
     assert install.register().status_code == 201

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.stall import attacks
-from bench.stall.attacks import Attack, Stranger
+from bench.stall.attacks import Attack, ConnectedInstall
 from bench.support import machine
 from bench.support.errors import InvalidRun
 from bench.support.report import Table, print_line, print_target
@@ -34,7 +34,7 @@ COLUMNS = (("strangers", 44), ("took s", 7), ("snapshots", 9), ("p50 ms", 7), ("
 class HonestInstall:
     """Sends snapshots on one connection and measures each."""
 
-    stranger: Stranger
+    install: ConnectedInstall
     waits: list[float] = field(default_factory=list)
     error: Exception | None = None
 
@@ -44,7 +44,7 @@ class HonestInstall:
             due_at = time.perf_counter()
             while not ended.is_set():
                 body = {"timestamp": datetime.now(UTC).isoformat(), "metrics": {"invoices_sent": len(self.waits)}}
-                self.stranger.post("/v1/snapshot", body, expected=(202,))
+                self.install.post("/v1/snapshot", body, expected=(202,))
                 self.waits.append(time.perf_counter() - due_at)
                 due_at = max(due_at + INTERVAL_S, time.perf_counter())
                 time.sleep(max(0.0, due_at - time.perf_counter()))
@@ -56,7 +56,7 @@ def measure(table: Table, honest: list[HonestInstall], name: str, strangers: lis
     """Prints a row, and returns the longest wait in milliseconds."""
     for each in honest:
         each.waits.clear()
-        each.stranger.connection.close()  # the server has closed it if the rollup took long
+        each.install.connection.close()  # the server has closed it if the rollup took long
     ended = threading.Event()
     senders = [threading.Thread(target=each.run, args=(ended,)) for each in honest]
     errors: list[Exception] = []
@@ -96,7 +96,7 @@ def run(data_dir: Path, rows: int) -> None:
         print_line(machine.describe_machine(server.fetch_value("SHOW server_version"), data_dir.parent))
         print_line(f"settings other than the defaults: {settings(1)}")
         print_line(f"{HONEST} honest installs, each with {1 / INTERVAL_S:.0f} snapshots a second")
-        honest = [HonestInstall(Stranger.register(server, "honest")) for _ in range(HONEST)]
+        honest = [HonestInstall(ConnectedInstall.register(server, "honest")) for _ in range(HONEST)]
         worst: list[float] = []
         plans: list[tuple[str, Callable[[], list[Attack]]]] = [
             ("nobody", list),

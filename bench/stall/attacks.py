@@ -1,4 +1,4 @@
-"""Strangers: each attack prepares an install, and then does what holds other installs up longest."""
+"""Attacks: each prepares an install, and then sends the requests that delay other installs most."""
 
 import json
 import uuid
@@ -29,7 +29,7 @@ FROM generate_series(1, %(rows)s) number, head"""
 
 
 @dataclass(slots=True)
-class Stranger:
+class ConnectedInstall:
     """An install with its own key and connection."""
 
     server: RunningServer
@@ -38,7 +38,7 @@ class Stranger:
     connection: HTTPConnection
 
     @classmethod
-    def register(cls, server: RunningServer, app: str = "stranger") -> "Stranger":
+    def register(cls, server: RunningServer, app: str = "stranger") -> "ConnectedInstall":
         """A new active install."""
         key = SigningKey.generate()
         stranger = cls(server, str(uuid.uuid4()), key, HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT_S))
@@ -99,12 +99,12 @@ def erase_crowd(server: RunningServer) -> list[Attack]:
 def flood_with_keys(server: RunningServer) -> list[Attack]:
     """Four installs send backlogs of invented keys."""
 
-    return [Stranger.register(server).flood for _ in range(CROWD)]
+    return [ConnectedInstall.register(server).flood for _ in range(CROWD)]
 
 
 def erase_long_history(server: RunningServer, rows: int) -> Attack:
     """An install with this many snapshots erases itself."""
-    stranger = Stranger.register(server)
+    stranger = ConnectedInstall.register(server)
     stranger.post("/v1/snapshot", {"timestamp": datetime.now(UTC).isoformat(), "metrics": {"n": 1}})
     with psycopg2.connect(server.dsn) as connection, connection.cursor() as cursor:
         cursor.execute(INSERT_HISTORY, {"instance_id": stranger.instance_id, "rows": rows})
@@ -124,8 +124,8 @@ def delete_invented_keys(server: RunningServer) -> Attack:
     return lambda: _admin(server, "DELETE", f"instances/{stranger.instance_id}")
 
 
-def _with_invented_keys(server: RunningServer) -> Stranger:
-    stranger = Stranger.register(server)
+def _with_invented_keys(server: RunningServer) -> ConnectedInstall:
+    stranger = ConnectedInstall.register(server)
     stranger.flood()
     return stranger
 

@@ -1,4 +1,4 @@
-"""A soak test: strangers, faults and honest installs. Acknowledged snapshots are stored, and memory is bounded."""
+"""A soak test: hostile clients, faults and honest installs. Acknowledged snapshots are stored, memory is bounded."""
 
 import argparse
 import os
@@ -13,8 +13,8 @@ import pytest
 
 from shm.cli.check import run as check
 from tests.support.clusters import embedded_cluster
+from tests.support.hostile_clients import HostileClients
 from tests.support.load import Load, stored_snapshots
-from tests.support.strangers import Strangers
 
 HONEST = 3
 FAULT_INTERVAL_S = 45
@@ -32,8 +32,8 @@ def test_strangers_and_faults_cost_honest_installs_nothing(postgres_dir: Path, s
     rng = random.Random(seed)
     with embedded_cluster(postgres_dir, SHM_RATELIMIT_BRUTEFORCE_THRESHOLD="5") as cluster:
         (server,) = cluster.servers
-        load, strangers = Load(cluster.urls, HONEST, rest_s=0.05), Strangers(server.url, random.Random(rng.random()))
-        with load.running(), strangers.running():
+        load, hostile = Load(cluster.urls, HONEST, rest_s=0.05), HostileClients(server.url, random.Random(rng.random()))
+        with load.running(), hostile.running():
             for _ in range(faults):
                 time.sleep(seconds / (faults + 1))
                 if rng.random() < 0.5:
@@ -49,7 +49,7 @@ def test_strangers_and_faults_cost_honest_installs_nothing(postgres_dir: Path, s
             after = memory(server.pid)
         assert load.faults == []
         assert len(load.acknowledged) > seconds
-        assert min(strangers.attacks.values()) > 0, strangers.attacks
+        assert min(hostile.attacks.values()) > 0, hostile.attacks
         stored = {(instance_id, at) for instance_id, at, _ in stored_snapshots(cluster.dsn)}
         assert set(load.acknowledged) - stored == set()
         assert check(argparse.Namespace(dsn=cluster.dsn, data_dir=None, repair=False)) == 0

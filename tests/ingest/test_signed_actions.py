@@ -21,8 +21,8 @@ from tests.support.installs import Install
 from tests.support.raw_http import RawConnection
 from tests.support.responses import instances_by_id, problem
 from tests.support.server_process import ServerProcess
+from tests.support.shared_servers import BATCH, WAITING
 from tests.support.signed_actions import act, action, ago, backlog, rotate
-from tests.support.targets import BATCH, WAITING
 
 pytestmark = pytest.mark.cluster
 

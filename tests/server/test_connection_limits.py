@@ -17,7 +17,7 @@ from tests.support.installs import Install
 from tests.support.prometheus_scrape import sample_value, scrape
 from tests.support.raw_http import RawConnection
 from tests.support.server_process import ServerProcess
-from tests.support.targets import HonestInstalls
+from tests.support.shared_servers import HonestInstalls
 
 HEALTHCHECK = b"GET /api/v1/healthcheck HTTP/1.1\r\nHost: shm.test\r\n\r\n"
 UNREAD_COUNT = 200

@@ -16,7 +16,7 @@ from shm.server.handlers.ingest import ENDPOINTS
 from shm.server.openapi import document
 from tests.support import plain_http
 from tests.support.installs import Install
-from tests.support.targets import Seeded
+from tests.support.shared_servers import SeededServer
 
 DOCUMENT = json.loads(document(ROUTES, ENDPOINTS))
 EXAMPLE_ID = "c77af682-9aa4-412e-904a-c307d3a8a9c2"
@@ -43,7 +43,7 @@ def test_the_document_is_openapi_3_1() -> None:
     validate(DOCUMENT)
 
 
-def test_the_document_is_served_without_a_token(seeded: Seeded) -> None:
+def test_the_document_is_served_without_a_token(seeded: SeededServer) -> None:
     response = plain_http.get(f"{seeded.server.url}/api/openapi.json")
     assert (response.status_code, response.headers["Content-Type"]) == (200, "application/json")
     assert response.json() == DOCUMENT
@@ -94,7 +94,7 @@ def test_header_parameters_are_strings() -> None:
 
 
 @pytest.mark.parametrize("path", DOCUMENT["paths"])
-def test_a_path_supports_the_documented_methods_and_no_other(path: str, seeded: Seeded) -> None:
+def test_a_path_supports_the_documented_methods_and_no_other(path: str, seeded: SeededServer) -> None:
     """HEAD is not documented: it is GET without the body."""
     response = plain_http.request(UNSUPPORTED_METHOD, seeded.server.url + path.format(**SAMPLES))
     assert response.status_code == 405
@@ -103,7 +103,7 @@ def test_a_path_supports_the_documented_methods_and_no_other(path: str, seeded: 
 
 
 @pytest.mark.parametrize("path", READ_PATHS)
-def test_responses_to_reads_conform_to_the_document(path: str, seeded: Seeded) -> None:
+def test_responses_to_reads_conform_to_the_document(path: str, seeded: SeededServer) -> None:
     url = seeded.server.url + path.format(**seeded.known) + REQUIRED_PARAMETERS.get(path.rpartition("/")[2], "")
     response = plain_http.get(url, headers=seeded.server.headers)
     check_response(response, path, 200)
@@ -112,18 +112,18 @@ def test_responses_to_reads_conform_to_the_document(path: str, seeded: Seeded) -
     assert head.headers["Content-Type"] == response.headers["Content-Type"]
 
 
-def test_the_feed_requires_an_upgrade(seeded: Seeded) -> None:
+def test_the_feed_requires_an_upgrade(seeded: SeededServer) -> None:
     check_response(plain_http.get(seeded.server.url + FEED, headers=seeded.server.headers), FEED, 400)
 
 
-def test_responses_to_approve_and_revoke_conform_to_the_document(seeded: Seeded) -> None:
+def test_responses_to_approve_and_revoke_conform_to_the_document(seeded: SeededServer) -> None:
     for verb, status in (("approve", 200), ("revoke", 200), ("approve", 409)):
         path = f"/api/v1/admin/instances/{{instance_id}}/{verb}"
         url = path.format(**seeded.known)
         check_response(plain_http.post(seeded.server.url + url, headers=seeded.server.headers), path, status)
 
 
-def test_responses_to_installs_conform_to_the_document(seeded: Seeded) -> None:
+def test_responses_to_installs_conform_to_the_document(seeded: SeededServer) -> None:
     install, new = Install(seeded.server.url), SigningKey.generate()
 
     def act(name: str, **more: str) -> httpx.Response:

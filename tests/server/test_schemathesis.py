@@ -6,12 +6,12 @@ import hypothesis
 import schemathesis
 
 from tests.support.schemathesis_api import check_case, load_schema
-from tests.support.targets import Seeded
+from tests.support.shared_servers import SeededServer
 
 pytest_plugins = ["schemathesis.pytest.plugin"]  # takes seconds to load: pyproject.toml disables it for all other files
 
 
 @load_schema(coverage=False).parametrize()
 @hypothesis.settings(max_examples=5, derandomize=True, deadline=None)
-def test_generated_requests_get_documented_responses(case: schemathesis.Case[Any], seeded: Seeded) -> None:
+def test_generated_requests_get_documented_responses(case: schemathesis.Case[Any], seeded: SeededServer) -> None:
     check_case(case, seeded)

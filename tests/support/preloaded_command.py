@@ -15,7 +15,7 @@ from threading import Lock
 import shm.cli.serve  # noqa: F401 - for the processes to be forked
 from shm.cli.main import main
 
-PRELOADED_MODULES = [__name__, "tests.support.frozen_modules"]
+PRELOADED_MODULES = [__name__, "tests.support.preloaded_modules"]
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(PRELOADED_MODULES)

@@ -10,7 +10,7 @@ from schemathesis.specs.openapi import checks
 
 from shm.server.app import describe_routes
 from tests.support.installs import Install
-from tests.support.targets import Seeded
+from tests.support.shared_servers import SeededServer
 
 TIMEOUT_S = 10
 
@@ -72,7 +72,7 @@ def load_schema(*, coverage: bool) -> BaseSchema:
     return schemathesis.openapi.from_dict(json.loads(describe_routes()), config=config).exclude(path=[FEED, BULK])
 
 
-def check_case(case: schemathesis.Case[Any], seeded: Seeded) -> None:
+def check_case(case: schemathesis.Case[Any], seeded: SeededServer) -> None:
     """Runs all checks on a case, and again with existing values in its path, because random ones exist nowhere."""
     server = seeded.server
     case.call_and_validate(base_url=server.url, headers=server.headers, timeout=TIMEOUT_S)

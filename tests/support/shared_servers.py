@@ -27,7 +27,7 @@ WAITING = """
 
 
 @dataclass(frozen=True)
-class Target:
+class SharedServer:
     """A server process and the DSN of its database."""
 
     server: ServerProcess
@@ -56,7 +56,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Seeded:
+class SeededServer:
     """A server with instances of two applications and of each status, and a token; `known` has values for its paths."""
 
     server: ServerProcess

@@ -23,12 +23,12 @@ from tests.support.raw_http import RawConnection
 from tests.support.signed_actions import act, backlog
 
 IDLE_CONNECTIONS = 60
-PAUSE_S = 0.05  # of each stranger after each attack, which bounds the load
+PAUSE_S = 0.05  # of each client after each attack, which bounds the load
 READ_TIMEOUT_S = 1.0
 
 
-class Strangers:
-    """The strangers of one server. `attacks` has the number of attacks by kind."""
+class HostileClients:
+    """The hostile clients of one server. `attacks` has the number of attacks by kind."""
 
     def __init__(self, url: str, rng: random.Random) -> None:
         self._url = url
@@ -46,7 +46,7 @@ class Strangers:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Runs all strangers during the context."""
+        """Runs all of them during the context."""
         self._stopped.clear()
         with ThreadPoolExecutor(len(self._attack_functions)) as pool:
             runs = [pool.submit(self._repeat, each) for each in self._attack_functions]
