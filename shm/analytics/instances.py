@@ -89,11 +89,15 @@ class FoundInstance:
 
 
 class StoredSnapshot(msgspec.Struct):
-    """A stored snapshot. `metrics` is the object as sent."""
+    """A stored snapshot. `metrics` is the object as sent, `sequence` the install's number of it, if it numbers them.
+
+    Of a single install the numbers grow with the time. Two copies of one, such as a cloned machine, use them twice.
+    """
 
     snapshot_at: Timestamp
     received_at: Timestamp
     app_version: str
+    sequence: int | None
     metrics: Metrics
 
 
@@ -235,7 +239,8 @@ class InstanceReader:
             return None
         rows = [row for row in rows if row["row"] is not None]
         snapshots = [
-            StoredSnapshot(row["snapshot_at"], row["received_at"], row["app_version"], row["metrics"]) for row in rows
+            StoredSnapshot(row["snapshot_at"], row["received_at"], row["app_version"], row["sequence"], row["metrics"])
+            for row in rows
         ]
         more = bool(rows) and rows[0]["available"] > len(rows)
         return SnapshotHistory(snapshots, page_tokens.format_timestamp(snapshots[-1].snapshot_at) if more else None)

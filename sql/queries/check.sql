@@ -80,7 +80,7 @@ FROM compared;
 WITH
 -- use: raw_history
 newest_snapshots AS (
-    SELECT s.instance_id, s.snapshot_at, s.app_slug, s.metrics, s.leaves
+    SELECT s.instance_id, s.snapshot_at, s.app_slug, s.metrics, s.leaves, s.sequence
     FROM (
         SELECT instance_id, max(snapshot_at) AS snapshot_at FROM snapshots WHERE cursor <= %(until)s::bigint
         GROUP BY instance_id
@@ -99,6 +99,7 @@ compared AS (
     SELECT i.instance_id, field.*
     FROM evaluated p
     JOIN instances i ON i.instance_id = p.instance_id
+    LEFT JOIN newest_snapshots n ON n.instance_id = i.instance_id AND n.snapshot_at = i.snapshot_at
     CROSS JOIN LATERAL (
         SELECT coalesce(i.refresh_at <= now(), FALSE) OR coalesce(p.refresh_at <= now() + interval '1 minute', FALSE) AS passes
     ) clock
@@ -107,6 +108,7 @@ compared AS (
             ('snapshot_at', i.snapshot_at::text, p.snapshot_at::text, i.snapshot_at IS DISTINCT FROM p.snapshot_at),
             ('metrics', i.metrics::text, p.metrics::text, i.metrics <> p.metrics),
             ('leaves', coalesce(i.leaves, i.metrics)::text, p.leaves::text, coalesce(i.leaves, i.metrics) <> p.leaves),
+            ('sequence', i.sequence::text, n.sequence::text, n.instance_id IS NOT NULL AND i.sequence IS DISTINCT FROM n.sequence),
             ('counted', i.counted::text, p.counted::text, NOT clock.passes AND i.counted <> p.counted),
             ('elapsed_windows', i.elapsed_windows::text, p.elapsed_windows::text, NOT clock.passes AND i.elapsed_windows <> p.elapsed_windows),
             ('reporting', i.reporting::text, p.reporting::text, NOT clock.passes AND i.reporting <> p.reporting),

@@ -178,7 +178,7 @@ WITH page AS MATERIALIZED (
         count(*) OVER () AS available,
         sum(octet_length(snapshot.metrics::text)) OVER page_order - octet_length(snapshot.metrics::text) AS bytes_before
     FROM (
-        SELECT snapshot_at, received_at, app_version, metrics
+        SELECT snapshot_at, received_at, app_version, sequence, metrics
         FROM snapshots
         WHERE
             instance_id = %(instance_id)s

@@ -57,7 +57,7 @@ before AS MATERIALIZED (
     SELECT * FROM instance_states WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM listed))
 ),
 newest_snapshots AS MATERIALIZED (
-    SELECT DISTINCT ON (instance_id) instance_id, snapshot_at, app_slug, metrics, leaves
+    SELECT DISTINCT ON (instance_id) instance_id, snapshot_at, app_slug, metrics, leaves, sequence
     FROM snapshots
     WHERE instance_id = ANY(ARRAY(SELECT instance_id FROM before))
     ORDER BY instance_id, snapshot_at DESC
@@ -78,9 +78,11 @@ UPDATE instances i SET
     snapshot_at = p.snapshot_at,
     metrics = p.metrics,
     leaves = nullif(p.leaves, p.metrics),
+    sequence = CASE WHEN n.instance_id IS NULL AND p.snapshot_at IS NOT NULL THEN i.sequence ELSE n.sequence END,
 -- use: evaluated_columns
     cursor = p.cursor
 FROM numbered p
+LEFT JOIN newest_snapshots n ON n.instance_id = p.instance_id
 WHERE i.instance_id = p.instance_id
 RETURNING 1 AS repaired;
 

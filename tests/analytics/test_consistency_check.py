@@ -93,7 +93,7 @@ def send_snapshots(install: Install, rng: random.Random) -> None:
     times = [now - timedelta(hours=rng.choice([0, 1, 30, 300, 700]) * rng.random()) for _ in range(6)]
     times += [(now - timedelta(days=rng.randrange(29))).replace(minute=0, second=0, microsecond=0)]
     for at in times:
-        install.snapshot(metrics(rng), at)
+        install.snapshot(metrics(rng), at, **({"sequence": rng.randrange(5)} if rng.random() < 0.5 else {}))
         if rng.random() < 0.2:
             install.snapshot(metrics(rng), at)
     members = [{"timestamp": (at - timedelta(hours=5)).isoformat(), "metrics": metrics(rng)} for at in times[:3]]

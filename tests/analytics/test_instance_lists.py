@@ -297,7 +297,7 @@ def test_snapshots_of_an_instance_come_newest_first_as_sent(server: ServerProces
     received = [sent for page in pages(server, path, {"limit": 2}, 2) for sent in page]
     assert [str(sent["metrics"]["n"]) for sent in received] == [*(f"{hours}.50" for hours in range(1, 9)), "0"]
     assert [sent["app_version"] for sent in received] == [*(f"2.{hours}" for hours in range(1, 9)), "1.4.2"]
-    assert [*received[0]] == ["snapshot_at", "received_at", "app_version", "metrics"]
+    assert [*received[0]] == ["snapshot_at", "received_at", "app_version", "sequence", "metrics"]
     assert received == decode_json(server.get(path))
 
 

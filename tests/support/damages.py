@@ -37,6 +37,11 @@ DAMAGES = {
         "instances: ",
         "snapshot_at: is nothing, should be 20",
     ),
+    "the sequence of a snapshot": (
+        "UPDATE instances SET sequence = 999 WHERE instance_id = ONE",
+        "instances: ",
+        "sequence: is 999, should be ",
+    ),
     "counted": (
         "UPDATE instances SET counted = NOT counted WHERE instance_id = ONE",
         "instances: ",
