@@ -503,8 +503,9 @@ class Settings:
         "SHM_MAX_CONNECTIONS_PER_ADDRESS",
         parse_positive_int,
         "512",
-        "The same for one address, so that no single sender uses up all connections. A large office behind one address "
-        "stays below it. SHM_TRUSTED_PROXIES are exempt; all clients behind another proxy share it.",
+        "The same for one address, at most half of all, so that no single sender uses up all connections. A large "
+        "office behind one address stays below it. SHM_TRUSTED_PROXIES are exempt; all clients behind another proxy "
+        "share it.",
     )
     drain_timeout: timedelta = setting(
         "SHM_DRAIN_TIMEOUT",

@@ -2,8 +2,8 @@
 
 At a limit a new connection replaces the one that has waited the longest for bytes of its client, or else for its client
 to read, so that neither idle connections nor unread responses exclude anybody. A connection whose request is being
-handled is never replaced. Unread responses share one budget of memory. Addresses are held in memory only, as keyed
-hashes.
+handled is never replaced, so one address has at most half of all connections. Unread responses share one budget of
+memory. Addresses are held in memory only, as keyed hashes.
 """
 
 import asyncio
@@ -46,8 +46,8 @@ class Connections:
     def __init__(self, settings: Settings) -> None:
         self._header_timeout_s = settings.header_timeout.total_seconds()
         self._idle_timeout_s = settings.idle_timeout.total_seconds()
-        self._max_per_address = settings.max_connections_per_address
         self._max = min(settings.max_connections, max_open_connections() or settings.max_connections)
+        self._max_per_address = min(settings.max_connections_per_address, max(1, self._max // 2))
         self._addresses: dict[Connection, bytes | None] = {}
         self._by_address: dict[bytes, set[Connection]] = {}
         self._waiting: OrderedDict[Connection, None] = OrderedDict()  # the longest waiting first

@@ -7,11 +7,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+import psycopg2
 import pytest
 from psycopg2.extensions import make_dsn
 
 from tests.support.clusters import wait_for
-from tests.support.databases import admin_cursor
+from tests.support.databases import admin_cursor, waiting_statements
 from tests.support.hostile.case import snapshot
 from tests.support.installs import Install
 from tests.support.prometheus_scrape import sample_value, scrape
@@ -20,11 +21,12 @@ from tests.support.server_process import ServerProcess
 from tests.support.shared_servers import HonestInstalls
 
 HEALTHCHECK = b"GET /api/v1/healthcheck HTTP/1.1\r\nHost: shm.test\r\n\r\n"
+BADGE = b"GET /badge/ledger/instances HTTP/1.1\r\nHost: shm.test\r\n\r\n"
+OTHER_ADDRESS = "127.0.0.2"
 UNREAD_COUNT = 200
 UNREAD = b"GET /api/openapi.json HTTP/1.1\r\nHost: shm.test\r\n\r\n" * UNREAD_COUNT
 OPEN_FILES = 1_024
 IDLE = 1_100  # more connections than that
-NO_LIMIT = str(2 * IDLE)
 
 
 def soft_file_limit(pid: int) -> int:
@@ -54,7 +56,7 @@ def test_the_soft_limit_of_open_files_is_raised(database: str, tmp_path: Path) -
 
 def test_idle_connections_beyond_the_file_limit_exclude_nobody(database: str, tmp_path: Path) -> None:
     """Also not if each of them comes from another address, so that only the total limit counts."""
-    environment = {"SHM_DB_DSN": database, "SHM_MAX_CONNECTIONS_PER_ADDRESS": NO_LIMIT}
+    environment = {"SHM_DB_DSN": database, "SHM_TRUSTED_PROXIES": "127.0.0.1"}
     server = ServerProcess(tmp_path / "data", environment, before=("prlimit", f"--nofile={OPEN_FILES}:{OPEN_FILES}"))
     try:
         server.start()
@@ -81,9 +83,15 @@ def stop_reading(connection: RawConnection) -> None:
     connection.send(UNREAD)
 
 
-@pytest.mark.parametrize("limit", ["SHM_MAX_CONNECTIONS_PER_ADDRESS", "SHM_MAX_CONNECTIONS"])
-def test_unread_responses_exclude_nobody(serve: Callable[..., ServerProcess], limit: str) -> None:
-    server = serve(**{limit: "4"})
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"SHM_MAX_CONNECTIONS_PER_ADDRESS": "4"},
+        {"SHM_MAX_CONNECTIONS": "4", "SHM_TRUSTED_PROXIES": "127.0.0.1"},  # which has no limit of its own
+    ],
+)
+def test_unread_responses_exclude_nobody(serve: Callable[..., ServerProcess], limits: dict[str, str]) -> None:
+    server = serve(**limits)
     with ExitStack() as stack:
         greedy = open_idle(stack, server, 4)
         for connection in greedy:
@@ -133,6 +141,23 @@ def test_a_request_in_flight_is_not_replaced(serve: Callable[..., ServerProcess]
         finally:
             honest.release_writer()
         assert [connection.verdict() for connection in in_flight] == [(202, None)] * 3
+
+
+def test_requests_of_one_address_leave_connections_to_others(
+    serve: Callable[..., ServerProcess], database: str
+) -> None:
+    """Requests in flight are never replaced. Where few files may be open, all connections are fewer than its limit."""
+    server = serve(SHM_MAX_CONNECTIONS="8", SHM_DB_POOL="12")
+    holder = psycopg2.connect(database)
+    try:
+        holder.cursor().execute("LOCK TABLE applications IN ACCESS EXCLUSIVE MODE")
+        with ExitStack() as stack:
+            for connection in open_idle(stack, server, 8):
+                connection.send(BADGE)
+            wait_for(lambda: len(waiting_statements(database)) >= 4, "the requests of one address")
+            assert is_answered(stack.enter_context(RawConnection(server.port, OTHER_ADDRESS)))
+    finally:
+        holder.close()
 
 
 def test_trusted_proxies_have_no_limit_of_their_own(serve: Callable[..., ServerProcess]) -> None:
