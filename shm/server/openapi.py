@@ -231,6 +231,6 @@ def _refusals(refuses: Iterable[type[Refusal]]) -> Node:
 
 def _refusal_response(refusal: type[Refusal], schemas: Schemas) -> Node:
     content = {problems.CONTENT_TYPE: {"schema": schemas.schema_of(problems.Problem)}}
-    node: Node = {"description": inspect.getdoc(refusal), "content": content}
+    node: Node = {"description": inspect.getdoc(refusal) or "", "content": content}
     headers = ERROR_HEADERS.get(refusal)
     return node if headers is None else node | {"headers": _headers(headers, schemas)}

@@ -12,6 +12,7 @@ response. Without `query`, any query parameter is refused.
 import functools
 import inspect
 import re
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -27,6 +28,7 @@ from shm.core.errors import ConfigurationError, Refusal
 METHODS = ("get", "head", "post", "put", "patch", "delete", "options")
 READ_METHODS = ("get", "head", "options")  # all other methods change data, which requires the role admin
 JSON = "application/json"
+WITHOUT_DOCSTRINGS = 2  # the level of PYTHONOPTIMIZE that removes them: then the document has no summaries
 
 Slug = Annotated[str, msgspec.Meta(description="An application's slug, from `GET applications`.")]
 App = Annotated[str, msgspec.Meta(description="An application's slug or name.")]
@@ -165,7 +167,7 @@ def validate_operations(pattern: str, handler: type[tornado.web.RequestHandler])
     for name in implemented:
         if name not in operations:
             raise ConfigurationError(f"{handler.__name__}.{name} is not an `operation`, so its role is unknown.")
-        if not operations[name].docstring:
+        if not operations[name].docstring and sys.flags.optimize < WITHOUT_DOCSTRINGS:
             raise ConfigurationError(f"{handler.__name__}.{name} has no docstring, which is its summary.")
         if name not in READ_METHODS and operations[name].role < Role.ADMIN:
             raise ConfigurationError(f"{handler.__name__}.{name} changes data but does not require the role admin.")
