@@ -26,6 +26,7 @@ MAX_OVERRIDES = 500  # of an application: as many as the KPIs of one type
 MAX_RECENT = 1_000  # instances, the most recently seen, that are searched for a key whose values are not aggregated
 MAX_KEY_LENGTH = 512  # characters: the longest key that SHM_MAX_KEY can allow
 MAX_URL_LENGTH = 500
+NAME_PATTERN = r"^[^\s\x00]([^\x00]*[^\s\x00])?$"  # no space around it, as in a registration
 UUID_PATTERN = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
 MAX_NAME_LENGTH = 256  # characters, as SHM_MAX_NAME by default
 
@@ -84,7 +85,7 @@ class ApplicationChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     that send the new name later belong to the application too.
     """
 
-    name: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME_LENGTH, pattern=WITHOUT_NUL)] | None = None
+    name: Annotated[str, msgspec.Meta(max_length=MAX_NAME_LENGTH, pattern=NAME_PATTERN)] | None = None
     github_url: Url | None = None
     logo_url: Url | None = None
     overrides: Annotated[dict[Key, MetricOverride | None], msgspec.Meta(max_length=MAX_OVERRIDES)] | None = None

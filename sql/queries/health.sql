@@ -8,8 +8,8 @@ SELECT clock_timestamp() AS now;
 
 -- name: probe_write
 -- Succeeds if a batch of snapshots could be written: it waits at most a second for the locks that a batch takes, on all
--- tables that it writes and on this week's partition, and writes and commits one row that every batch writes. It changes
--- no value.
+-- tables that it writes or reads and on this week's partition, and writes and commits one row that every batch writes. It
+-- changes no value.
 SET LOCAL lock_timeout = '1s';
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH snapshot AS (
@@ -33,14 +33,24 @@ keys AS (
 string_values AS (
     INSERT INTO aggregated_values SELECT * FROM aggregated_values WHERE FALSE
 ),
+versions AS (
+    INSERT INTO aggregated_versions SELECT * FROM aggregated_versions WHERE FALSE
+),
 refusal AS (
     INSERT INTO key_refusals SELECT * FROM key_refusals WHERE FALSE
 ),
 absence AS (
     INSERT INTO absences (instance_id, lost_at, returned_at)
     SELECT '00000000-0000-0000-0000-000000000000'::uuid, now(), now() WHERE FALSE
+),
+only_read AS (
+    SELECT count(*) AS rows
+    FROM settings
+    CROSS JOIN applications
+    CROSS JOIN application_aliases
+    WHERE FALSE
 )
-UPDATE feed_head SET cursor = cursor;
+UPDATE feed_head SET cursor = cursor WHERE (SELECT rows FROM only_read) = 0;
 
 -- name: record_size
 -- Stores the size of the database, unless it was stored in the last hour, and deletes sizes that are older than `retention`.

@@ -163,6 +163,7 @@ def test_an_invalid_query_is_refused_with_a_short_detail(target: SharedServer, q
         {"overrides": {"n": {"label": "\0"}}},
         {"overrides": {"n": {"unit": "a\0"}}},
         {"github_url": "https://shm.test/\0"},
+        {"name": " "},
     ],
     ids=str,
 )

@@ -1,5 +1,6 @@
 """`GET /api/v1/ready` is 200 only while a snapshot could be stored."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,15 +9,16 @@ import psycopg2
 import pytest
 
 from shm.db.advisory_locks import Lock
+from shm.db.statements import statements
 from tests.support import plain_http
-from tests.support.databases import admin_cursor, execute
+from tests.support.databases import admin_cursor, execute, select_column
 from tests.support.module_server import module_server
 from tests.support.server_process import ServerProcess
 
 WAIT_TIMEOUT_S = 20
 OTHER_TABLES = (
     *("instances", "tallies", "feed_head", "absences", "aggregated_keys", "aggregated_values", "key_refusals"),
-    "ONLY snapshots",
+    *("aggregated_versions", "settings", "applications", "application_aliases", "ONLY snapshots"),
 )
 BLOCKED = [
     "LOCK TABLE snapshots",
@@ -48,6 +50,16 @@ def becomes(server: ServerProcess, status: int) -> bool:
             return False
         time.sleep(0.05)
     return True
+
+
+def test_the_test_write_uses_every_table_that_a_batch_uses(writable: tuple[ServerProcess, str]) -> None:
+    names = select_column(writable[1], "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")
+
+    def tables(statement: str) -> set[str]:
+        sql = statements()[statement].preparation or statements()[statement].sql
+        return {name for name in names if re.search(rf"\b{name}\b", sql)}
+
+    assert tables("intake.store_batch") | tables("intake.store_new_keys") == tables("health.probe_write")
 
 
 @pytest.mark.parametrize("blocking", BLOCKED)
