@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
 from psycopg2.extensions import parse_dsn
 
 from tests.support.cluster_template import create_data_dir
@@ -14,6 +15,7 @@ GUIDE = (Path(__file__).parents[2] / "docs/operating.md").read_text(encoding="ut
 BACKUP = GUIDE.partition("\n## Backup\n")[2].partition("\n## ")[0]
 
 
+@pytest.mark.long
 def test_the_documented_commands_back_up_and_restore(postgres: str, postgres_dir: Path) -> None:
     data_dir = create_data_dir(postgres_dir / "data")
     assert run_shm("migrate", SHM_DATA_DIR=str(data_dir)).returncode == 0
