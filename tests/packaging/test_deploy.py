@@ -311,3 +311,17 @@ def test_prometheus_accepts_the_queries_of_the_dashboard(tmp_path: Path) -> None
 def dashboard_panels() -> list[dashboard.Panel]:
     """All panels."""
     return [panel for section in dashboard.SECTIONS.values() for panel in section]
+
+
+@pytest.mark.skipif(not shutil.which("caddy"), reason="caddy is not installed")
+def test_caddy_accepts_the_documented_access_for_monitoring(tmp_path: Path) -> None:
+    """The block of docs/deploy-systemd.md, above the last `handle`."""
+    guide = (DEPLOY.parent / "docs/deploy-systemd.md").read_text()
+    (block,) = re.findall(r"^```\n(\t@monitoring .*?)^```", guide, re.MULTILINE | re.DOTALL)
+    before, separator, after = (DEPLOY / "Caddyfile").read_text().rpartition("\thandle {\n")
+    (tmp_path / "Caddyfile").write_text(f"{before}{block}\n{separator}{after}")
+    command = ["caddy", "adapt", "--validate", "--config", str(tmp_path / "Caddyfile"), "--adapter", "caddyfile"]
+    environment = {"HOME": str(tmp_path), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    adapted = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert "/metrics/fleet" in adapted
+    assert "192.0.2.10" in adapted
