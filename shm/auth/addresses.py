@@ -26,7 +26,7 @@ def _without_port(text: str) -> str:
     return text.partition(":")[0] if text.count(":") == 1 else text
 
 
-def limited_bytes(network: Network | None) -> bytes:
+def rate_limit_key(network: Network | None) -> bytes:
     """The part of an address that all limits count as one: an IPv4 address, or the first 64 bits of IPv6."""
     if network is None:
         return b""

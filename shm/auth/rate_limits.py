@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from shm.auth.addresses import limited_bytes, parse_address
+from shm.auth.addresses import rate_limit_key, parse_address
 from shm.core.errors import TooMany
 from shm.core.setting_types import Network
 from shm.core.settings import Settings
@@ -83,12 +83,12 @@ class TokenBucket(Generic[K]):
             self._full_at.popitem(last=False)
         return self._status(full_at - now)
 
-    def give_back(self, key: K) -> None:
+    def refund(self, key: K) -> None:
         """Returns a token that was taken and not used."""
         if key in self._full_at:
             self._full_at[key] -= self._refill_interval_s
 
-    def sweep(self) -> None:
+    def remove_expired(self) -> None:
         """Removes full buckets."""
         now = self._clock()
         for key in [key for key, full_at in self._full_at.items() if full_at <= now]:
@@ -175,13 +175,13 @@ class RateLimiter:
         """Removes expired state until cancelled. Without an interval it is removed only beyond its limits."""
         while self._cleanup_s:
             await asyncio.sleep(self._cleanup_s)
-            self.sweep()
+            self.remove_expired()
 
-    def sweep(self) -> None:
+    def remove_expired(self) -> None:
         """Removes full buckets and expired bans."""
         for limit in (self._addresses, self._failed_requests, self._new_installs, self._bytes, self._tokens):
-            limit.sweep()
-        self._installs.sweep()
+            limit.remove_expired()
+        self._installs.remove_expired()
         now = self._clock()
         for address in [address for address, failed in self._failed_logins.items() if failed.until <= now]:
             del self._failed_logins[address]
@@ -190,7 +190,7 @@ class RateLimiter:
         """The client's address as a keyed hash: that of the peer, or of X-Forwarded-For from trusted proxies."""
         return self._hash(self._find_client(peer, forwarded))
 
-    def limited_address(self, peer: str, forwarded: list[str]) -> bytes | None:
+    def rate_limit_address(self, peer: str, forwarded: list[str]) -> bytes | None:
         """The same for the limits of addresses. None if no limit applies.
 
         A trusted proxy that names no client has no limit, because all clients behind it share its address.
@@ -217,7 +217,7 @@ class RateLimiter:
         return client
 
     def _hash(self, client: Network | None) -> bytes:
-        return hashlib.blake2b(limited_bytes(client), key=self._hash_key, digest_size=16).digest()
+        return hashlib.blake2b(rate_limit_key(client), key=self._hash_key, digest_size=16).digest()
 
     def hash_peer(self, peer: str) -> bytes | None:
         """The address of a connection as a keyed hash; None for a trusted proxy, which connects for many clients."""
@@ -274,7 +274,7 @@ class RateLimiter:
             yield reservation
         finally:
             if reservation.is_granted and not reservation.is_used:
-                self._new_installs.give_back(address)
+                self._new_installs.refund(address)
 
     def too_many_installs(self, address: bytes | None) -> TooMany:
         """The refusal of a new instance beyond the budget of its address."""

@@ -38,7 +38,7 @@ def test_an_address_is_stored_only_as_a_keyed_hash() -> None:
 def test_an_ipv6_network_of_64_bits_counts_as_one_address(address: str, other: str, is_one: bool) -> None:
     limiter = RateLimiter(Settings.load({"SHM_TRUSTED_PROXIES": "10.0.0.1"}))
     assert (limiter.hash_peer(address) == limiter.hash_peer(other)) is is_one
-    forwarded = [limiter.limited_address("10.0.0.1", [text]) for text in (address, other)]
+    forwarded = [limiter.rate_limit_address("10.0.0.1", [text]) for text in (address, other)]
     assert (forwarded[0] == forwarded[1]) is is_one
 
 

@@ -98,7 +98,7 @@ def test_a_full_bucket_is_removed() -> None:
         limit.take(key)
     clock.now += 61
     limit.take(200)
-    limit.sweep()
+    limit.remove_expired()
     assert len(limit) == 1
 
 

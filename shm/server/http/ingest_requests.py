@@ -194,7 +194,7 @@ class IngestRequest(httputil.HTTPMessageDelegate):
             raise BadRequest("unknown_parameter", f"The parameter {name!r:.40} is unknown; this path has none.")
         peer = self._connection.context.remote_ip  # type: ignore[attr-defined]  # set by Tornado's HTTPServer
         forwarded = self._request.headers.get_list("X-Forwarded-For")
-        self._request.address = services.rate_limiter.limited_address(peer, forwarded)
+        self._request.address = services.rate_limiter.rate_limit_address(peer, forwarded)
         if self._endpoint.is_limited_by_address:
             rate_limit = services.rate_limiter.take_address(self._request.address)
             if rate_limit is not None:
