@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from shm.core.errors import ConfigurationError
-from shm.core.ownership import give_to_owner_of
+from shm.core.ownership import chown_to_owner_of
 from shm.db.lock_files import acquire_exclusive, open_lock_file
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def read_staged(file: Path) -> str:
     return read_existing(_staged_file(file))
 
 
-def use_staged(file: Path) -> None:
+def publish_staged(file: Path) -> None:
     """Replaces the token in `file` with the staged one. Raises ConfigurationError."""
     try:
         _staged_file(file).replace(file)
@@ -140,7 +140,7 @@ def _create(file: Path) -> None:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w") as handle:
-            give_to_owner_of(file.parent, descriptor)
+            chown_to_owner_of(file.parent, descriptor)
             handle.write(f"{generate_token()}\n")
             handle.flush()
             os.fsync(descriptor)

@@ -184,16 +184,16 @@ class TokenStore:
         if not file.exists():  # `locked` would create a file in any directory
             raise _not_in_file(file)
         with token_file.locked(file):
-            await self._settle_staged(file)
+            await self._resolve_staged(file)
             old_hash = await self._hash_of_file(token, file)
             await self._record(principal, "rotate_token", token)
-            token_file.stage(file, secret)  # `_settle_staged` uses or discards it after a crash
+            token_file.stage(file, secret)  # `_resolve_staged` uses or discards it after a crash
             try:
                 issued = await self._replace_secret(token_id, secret, old_hash)
             except NotFound:
                 token_file.discard_staged(file)
                 raise
-            token_file.use_staged(file)
+            token_file.publish_staged(file)
         return issued
 
     async def _replace_secret(self, token_id: str, secret: str, old_hash: bytes | None) -> IssuedToken:
@@ -205,14 +205,14 @@ class TokenStore:
             raise NotFound("no_such_token", "No token has this ID.")
         return IssuedToken(**msgspec.structs.asdict(rotated), token=secret)
 
-    async def _settle_staged(self, file: Path) -> None:
+    async def _resolve_staged(self, file: Path) -> None:
         """Completes or undoes a rotation of the token in `file` whose process ended in its middle.
 
         The database decides: if it has the staged token, the one in the file is invalid.
         """
         staged = token_file.read_staged(file)
         if staged and await self.find_valid([_hash(staged)]):
-            token_file.use_staged(file)
+            token_file.publish_staged(file)
         else:
             token_file.discard_staged(file)
 
@@ -279,7 +279,7 @@ class TokenStore:
                 except ConfigurationError:  # nothing can be written here, so nothing is rotated here either
                     pass
                 else:
-                    await self._settle_staged(file)
+                    await self._resolve_staged(file)
             await self._upsert(token_file.read_or_create(file), token_file.TOKEN_FILE)
         return file
 

@@ -56,7 +56,7 @@ NO_OVERRIDE = MetricOverride()
 _words = metric_words.built_in()
 
 
-def use_words(words: metric_words.MetricWords) -> None:
+def set_metric_words(words: metric_words.MetricWords) -> None:
     """Replaces the words of this process. A server calls it once, before it answers."""
     global _words
     _words = words

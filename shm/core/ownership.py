@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 
-def give_to_owner_of(directory: Path, descriptor: int) -> None:
+def chown_to_owner_of(directory: Path, descriptor: int) -> None:
     """As root: makes the owner of `directory` the owner of an open file that belongs to root.
 
     Root may run a command on a user's data directory, and that user's own server has to read its files afterwards.

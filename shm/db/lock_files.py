@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from shm.core.errors import ConfigurationError
-from shm.core.ownership import give_to_owner_of
+from shm.core.ownership import chown_to_owner_of
 from shm.core.signals import exit_if_signalled
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ def open_lock_file(path: Path) -> TextIO:
     owner.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    give_to_owner_of(path.parent, descriptor)
+    chown_to_owner_of(path.parent, descriptor)
     return os.fdopen(descriptor, "w")
 
 

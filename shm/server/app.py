@@ -180,7 +180,7 @@ async def running_services(
     answer health checks.
     """
     if settings.metric_words is not None:
-        metric_keys.use_words(settings.metric_words)
+        metric_keys.set_metric_words(settings.metric_words)
     keys = PublicKeyCache(database, settings)
     write_lock = asyncio.Lock()  # of the writer's connection
     enrolment = EnrolmentWriter(writer, settings, write_lock)
