@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
             print_message(f"Backed up the schema {state.schema} of PostgreSQL {state.version}.")
         return 0
 
-    return database_command.exit_status_of(back_up)
+    return database_command.run_for_status(back_up)
 
 
 async def _read_state(settings: Settings, dsn: str) -> DatabaseState:

@@ -28,11 +28,13 @@ logger = logging.getLogger(__name__)
 
 
 def run(args: argparse.Namespace, action: Action, *, prepare: Preparation = migrate) -> int:
-    """Runs `action` on the database of `args`, over one connection, and returns its exit status. As `run_with`."""
-    return run_with(args, nullcontext(), lambda database, settings, _: action(database, settings), prepare=prepare)
+    """Runs `action` on the database of `args` and returns its exit status, as `run_with_resource`."""
+    return run_with_resource(
+        args, nullcontext(), lambda database, settings, _: action(database, settings), prepare=prepare
+    )
 
 
-def run_with(
+def run_with_resource(
     args: argparse.Namespace,
     resource: AbstractContextManager[T],
     action: Callable[[Database, Settings, T], Awaitable[int]],
@@ -46,7 +48,7 @@ def run_with(
     Raises ConfigurationError with a message. Any other exception is logged, redacted, and results in status 1.
     """
 
-    def act() -> int:
+    def command() -> int:
         settings = load_flags(args)
         create = prepare is not check_schema
         with open_dsn(settings, create=create) as (dsn, _), resource as opened, interruptible():
@@ -54,16 +56,16 @@ def run_with(
             sys.stdout.flush()
             return status
 
-    return exit_status_of(act)
+    return run_for_status(command)
 
 
-def exit_status_of(act: Callable[[], int]) -> int:
+def run_for_status(command: Callable[[], int]) -> int:
     """The exit status of a command. An unexpected exception is logged, redacted, and results in status 1.
 
     Raises ConfigurationError with a message.
     """
     try:
-        return act()
+        return command()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at exit and would fail
         return BROKEN_PIPE_STATUS

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
             _print(finding)
         return 1 if any(finding.level is Level.ERROR for finding in findings) else 0
 
-    return database_command.exit_status_of(examine)
+    return database_command.run_for_status(examine)
 
 
 def _examine_database(settings: Settings) -> list[Finding]:

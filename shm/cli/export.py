@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         await _export(database, settings, selection, args.format, write)
         return 0
 
-    return database_command.run_with(args, _output(args.output), write_all, prepare=check_schema)
+    return database_command.run_with_resource(args, _output(args.output), write_all, prepare=check_schema)
 
 
 async def _export(

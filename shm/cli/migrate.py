@@ -20,7 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Migrates and logs the number of applied migrations."""
-    return database_command.run(args, _end, prepare=_migrate)
+    return database_command.run(args, _succeed, prepare=_migrate)
 
 
 async def _migrate(database: Database) -> None:
@@ -28,5 +28,5 @@ async def _migrate(database: Database) -> None:
     logger.info("the schema is up to date, %d migrations applied", count)
 
 
-async def _end(_: Database, __: Settings) -> int:
+async def _succeed(_: Database, __: Settings) -> int:
     return 0

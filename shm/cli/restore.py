@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         print_message("`shm check` compares all figures of the restored database with its raw snapshots.")
         return 0
 
-    return database_command.exit_status_of(restore)
+    return database_command.run_for_status(restore)
 
 
 async def _read_state(settings: Settings, dsn: str) -> DatabaseState:
