@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from shm.auth.addresses import rate_limit_key, parse_address
+from shm.auth.addresses import parse_address, rate_limit_key
 from shm.core.errors import TooMany
 from shm.core.setting_types import Network
 from shm.core.settings import Settings
