@@ -7,19 +7,17 @@ cores that each of them used are printed too.
 import argparse
 import resource
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.feed.feed_run import SAMPLE_SIZE, FeedRun, ServerMemory, measure_baseline, measure_server
 from bench.support import machine
+from bench.support.command import parse_numbers, run_in_folder
 from bench.support.errors import InvalidRun
 from bench.support.fleet import Fleet
 from bench.support.report import Samples, Table, print_line, print_target
 from bench.support.server import RunningServer, run_server, settings
-from shm.core.signals import exit_on_signals
 
 WORKERS = (1, 2)
 SUBSCRIBERS = (1, 100, 1_000)
@@ -232,30 +230,23 @@ def _raise_file_limit(needed: int) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """0 if everything was measured, whether or not a target was met; 1 if a figure would be wrong."""
+    """Parses the arguments and measures. Returns the exit status of `run_in_folder`."""
     parser = argparse.ArgumentParser(prog="bench.feed", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="few subscribers, low rates, short runs: a smoke test")
-    parser.add_argument("--workers", type=_numbers, help="such as 1,2; everything is measured with the first")
-    parser.add_argument("--subscribers", type=_numbers, help="such as 1,100,1000")
-    parser.add_argument("--rates", type=_numbers, help="snapshots a second, such as 100,1000")
+    parser.add_argument("--workers", type=parse_numbers, help="such as 1,2; everything is measured with the first")
+    parser.add_argument("--subscribers", type=parse_numbers, help="such as 1,100,1000")
+    parser.add_argument("--rates", type=parse_numbers, help="snapshots a second, such as 100,1000")
     parser.add_argument("--stalled", type=int, default=STALLED, help="subscribers that never read")
     parser.add_argument("--seconds", type=float, help="for each run")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="for the database, on a real disk")  # noqa: S108
     options = parser.parse_args(arguments)
-    started = time.monotonic()
-    with exit_on_signals(), tempfile.TemporaryDirectory(prefix="shm-bench-", dir=options.folder) as folder:
-        if machine.file_system(Path(folder)) in machine.IN_MEMORY_FILE_SYSTEMS:
-            print(f"{options.folder} is in memory, where nothing is durable; choose another --folder.", file=sys.stderr)
-            return 2
-        try:
-            plan = _plan(options)
-            _raise_file_limit(max(plan.subscribers) + max(plan.stalled, STALLED_RUN_SIZE) + EXTRA_FILES)
-            measure(plan, Path(folder))
-        except InvalidRun as error:
-            print(f"No figures: {error}", file=sys.stderr)
-            return 1
-    print_line(f"took {time.monotonic() - started:.0f} s")
-    return 0
+    plan = _plan(options)
+
+    def measure_plan(folder: Path) -> None:
+        _raise_file_limit(max(plan.subscribers) + max(plan.stalled, STALLED_RUN_SIZE) + EXTRA_FILES)
+        measure(plan, folder)
+
+    return run_in_folder(options.folder, measure_plan)
 
 
 def _plan(options: argparse.Namespace) -> Plan:
@@ -268,10 +259,6 @@ def _plan(options: argparse.Namespace) -> Plan:
         options.seconds or seconds,
         1 if options.quick else ROUNDS,
     )
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in text.split(","))
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ requests that were signed before.
 
 import argparse
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,11 +18,10 @@ from bench.intake.enrolments import measure_crowd, measure_enrolments
 from bench.intake.noop_processes import run_noop_server
 from bench.intake.runs import PairRunner, RunPair, Totals
 from bench.support import machine
-from bench.support.errors import InvalidRun
+from bench.support.command import parse_numbers, run_in_folder
 from bench.support.fleet import Fleet, signed_bodies, snapshot_body, usual_metrics
 from bench.support.report import Samples, Table, print_line, print_target
 from bench.support.server import RunningServer, run_server, settings
-from shm.core.signals import exit_on_signals
 
 CONNECTIONS = (1, 8, 64, 256)
 WORKERS = (1, 2)
@@ -242,11 +239,11 @@ def _rate(pairs: list[RunPair]) -> float:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """0 if everything was measured, whether or not a target was met; 1 if a figure would be wrong."""
+    """Parses the arguments and measures. Returns the exit status of `run_in_folder`."""
     parser = argparse.ArgumentParser(prog="bench.intake", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="one round of a second each, as a smoke test")
-    parser.add_argument("--workers", type=_numbers, default=WORKERS, help="such as 1,2")
-    parser.add_argument("--connections", type=_numbers, default=CONNECTIONS, help="such as 1,8,64,256")
+    parser.add_argument("--workers", type=parse_numbers, default=WORKERS, help="such as 1,2")
+    parser.add_argument("--connections", type=parse_numbers, default=CONNECTIONS, help="such as 1,8,64,256")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="for the database, on a real disk")  # noqa: S108
     parser.add_argument("--dsn", default="", help="an empty database on a coordinator of Citus, to compare with")
     options = parser.parse_args(arguments)
@@ -254,23 +251,8 @@ def main(arguments: Sequence[str]) -> int:
         print(wrk.INSTALL_HINT, file=sys.stderr)
         return 2
     seconds, rounds, baseline_s = (1, 1, 0.5) if options.quick else (4, 3, 2.0)
-    started = time.monotonic()
-    with exit_on_signals(), tempfile.TemporaryDirectory(prefix="shm-bench-", dir=options.folder) as folder:
-        if machine.file_system(Path(folder)) in machine.IN_MEMORY_FILE_SYSTEMS:
-            print(f"{options.folder} is in memory, where nothing is durable; choose another --folder.", file=sys.stderr)
-            return 2
-        try:
-            plan = Plan(options.workers, options.connections, seconds, rounds, baseline_s, options.dsn)
-            measure(plan, Path(folder))
-        except InvalidRun as error:
-            print(f"No figures: {error}", file=sys.stderr)
-            return 1
-    print_line(f"took {time.monotonic() - started:.0f} s")
-    return 0
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in text.split(","))
+    plan = Plan(options.workers, options.connections, seconds, rounds, baseline_s, options.dsn)
+    return run_in_folder(options.folder, lambda folder: measure(plan, folder))
 
 
 if __name__ == "__main__":

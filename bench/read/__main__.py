@@ -6,7 +6,6 @@ baseline is the time in which the same stack checks a token and reads one row.
 
 import argparse
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,10 +21,9 @@ from bench.read.endpoints import BASELINE_PATH, ENDPOINTS, WARM_UP_REQUESTS, End
 from bench.read.latencies import COLUMNS, COORDINATOR_COLUMNS, Latencies, print_targets
 from bench.read.seeded_fleet import SeededFleet, open_cursor, seed_fleet, terminate_backends
 from bench.support import coordinator, machine
-from bench.support.errors import InvalidRun
+from bench.support.command import run_in_folder
 from bench.support.report import Table, print_line
 from bench.support.server import RunningServer, postmaster_pid, run_server
-from shm.core.signals import exit_on_signals
 from shm.db.embedded import EmbeddedPostgres
 from shm.db.embedded_role import ROLE, SUPERUSER
 
@@ -160,7 +158,7 @@ def _measure_round(plan: Plan, clients: Clients, endpoint: Endpoint) -> dict[See
 
 
 def main(arguments: Sequence[str]) -> int:
-    """0 if everything was measured, whether or not a target was met; 1 if a figure would be wrong."""
+    """Parses the arguments and measures. Returns the exit status of `run_in_folder`."""
     parser = argparse.ArgumentParser(prog="bench.read", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="10,000 and 50,000 instances, as a smoke test")
     parser.add_argument("--long", action="store_true", help="ten times the history of the large fleet too, 30 GB")
@@ -169,15 +167,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="for the databases, on a real disk")  # noqa: S108
     parser.add_argument("--dsn", default="", help="an empty database on a coordinator of Citus, to compare with")
     options = parser.parse_args(arguments)
-    started = time.monotonic()
-    with exit_on_signals(), tempfile.TemporaryDirectory(prefix="shm-bench-", dir=options.folder) as folder:
-        try:
-            measure(_plan(options), Path(folder))
-        except InvalidRun as error:
-            print(f"No figures: {error}", file=sys.stderr)
-            return 1
-    print_line(f"took {time.monotonic() - started:.0f} s")
-    return 0
+    return run_in_folder(options.folder, lambda folder: measure(_plan(options), folder), is_durable=False)
 
 
 def _plan(options: argparse.Namespace) -> Plan:

@@ -7,7 +7,6 @@ other row has one attack, with the server's rate limits off, so that only the se
 import argparse
 import statistics
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,10 +17,10 @@ from pathlib import Path
 from bench.stall import attacks
 from bench.stall.attacks import Attack, ConnectedInstall
 from bench.support import machine
+from bench.support.command import run_in_folder
 from bench.support.errors import InvalidRun
 from bench.support.report import Table, print_line, print_target
 from bench.support.server import run_server, settings
-from shm.core.signals import exit_on_signals
 
 HONEST = 4
 INTERVAL_S = 0.04  # between two snapshots of an honest install: together a hundred a second
@@ -117,21 +116,12 @@ def run(data_dir: Path, rows: int) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """0 if everything was measured, whether or not a target was met; 1 if a figure would be wrong."""
+    """Parses the arguments and measures. Returns the exit status of `run_in_folder`."""
     parser = argparse.ArgumentParser(prog="bench.stall", description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, default=1_000_000, help="snapshots of the install with a long history")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="for the database, on a real disk")  # noqa: S108
     options = parser.parse_args(arguments)
-    with exit_on_signals(), tempfile.TemporaryDirectory(prefix="shm-bench-", dir=options.folder) as folder:
-        if machine.file_system(Path(folder)) in machine.IN_MEMORY_FILE_SYSTEMS:
-            print(f"{options.folder} is in memory, where nothing is durable; choose another --folder.", file=sys.stderr)
-            return 2
-        try:
-            run(Path(folder) / "data", options.rows)
-        except InvalidRun as error:
-            print(f"No figures: {error}", file=sys.stderr)
-            return 1
-    return 0
+    return run_in_folder(options.folder, lambda folder: run(folder / "data", options.rows))
 
 
 if __name__ == "__main__":
