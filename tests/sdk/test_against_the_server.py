@@ -13,6 +13,7 @@ import pytest
 
 from shm_sdk import Client, Result
 from shm_sdk.clock import Clock
+from shm_sdk.testing import frozen_clock
 from tests.support import plain_http
 from tests.support.peer import Peer
 from tests.support.server_process import ServerProcess
@@ -138,6 +139,32 @@ def test_reports_resume_after_a_server_restart(
     assert telemetry.report_now().sent
     telemetry.stop()
     assert [record.levelname for record in caplog.records if record.name == "shm_sdk"].count("WARNING") == 1
+
+
+def test_an_outage_of_hours_loses_no_hour(serve: Callable[..., ServerProcess], tmp_path: Path) -> None:
+    """The SDK's clock begins some hours ago and is moved; the server is killed for the hours 1 to 4."""
+    server = serve()
+    telemetry = make_client(server, tmp_path / "data", collect_system_metrics=False)
+    assert telemetry.report_now().sent  # registers, for which the clocks must agree
+    telemetry.stop()
+    start = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=6)
+    with frozen_clock(start) as clock:
+        telemetry = make_client(server, tmp_path / "data", collect_system_metrics=False)
+        telemetry.provider(lambda: {"hour": round((clock.now() - start) / timedelta(hours=1))})
+        telemetry.start(first_report_after=0)
+        clock.advance()
+        server.kill()
+        for _ in range(4):
+            clock.advance(hours=1)
+        server.start()
+        clock.advance(hours=1)
+        telemetry.stop()
+    (row,) = list_instances(server)
+    history = server.get(f"instances/{row['instance_id']}/snapshots").json()[1:]  # without the one that registered
+    assert [snapshot["metrics"]["hour"] for snapshot in history] == [5, 4, 3, 2, 1, 0]
+    times = [datetime.fromisoformat(snapshot["snapshot_at"]) for snapshot in history]
+    assert times == [start + timedelta(hours=hour) for hour in (5, 4, 3, 2, 1, 0)]
+    assert [snapshot["sequence"] for snapshot in history] == [7, 6, 5, 4, 3, 2]
 
 
 def test_the_largest_snapshot_is_accepted(server: ServerProcess, tmp_path: Path) -> None:

@@ -179,9 +179,15 @@ def work():
 """
 
 
-def test_celery_prefork(peer: Peer, tmp_path: Path) -> None:
-    """Each task runs in a child of its own, forked while the first report is made, and imports what the SDK does."""
+@pytest.mark.parametrize("pool", ["prefork", "gevent"])
+def test_celery(peer: Peer, tmp_path: Path, pool: str) -> None:
+    """With prefork, a task has a child of its own, forked while the first report is made, and imports what that does.
+
+    With gevent, the SDK's threads are greenlets.
+    """
     command = python_m("celery")
+    if pool == "gevent":
+        pytest.importorskip("gevent")
     (tmp_path / "queue").mkdir()
     (tmp_path / "tasks.py").write_text(TASKS)
     send = "import tasks; [tasks.work.delay() for _ in range(20)]"
@@ -190,7 +196,7 @@ def test_celery_prefork(peer: Peer, tmp_path: Path) -> None:
         "tasks",
         "worker",
         "--pool",
-        "prefork",
+        pool,
         "--concurrency",
         "2",
         "--without-gossip",
@@ -203,6 +209,7 @@ def test_celery_prefork(peer: Peer, tmp_path: Path) -> None:
         while count_tasks(tmp_path) < 20:
             assert time.monotonic() < deadline, (tmp_path / "log").read_text()
             time.sleep(0.1)
+        peer.wait_for("/v1/snapshot")
     assert peer.paths.count("/v1/register") == 1
 
 
@@ -236,6 +243,34 @@ def test_multiprocessing(peer: Peer, tmp_path: Path, method: str) -> None:
     (tmp_path / "pool.py").write_text(POOL)
     with running(tmp_path, peer, sys.executable, "pool.py", method):
         assert wait_for_total(peer, 60) == [60]
+    assert peer.paths == ["/v1/register", "/v1/activate", "/v1/snapshot"]
+
+
+def test_the_reloader_of_django(peer: Peer, tmp_path: Path) -> None:
+    """The host starts the SDK by itself, in the reloader's parent and in its child: they are one reporter."""
+    program = """
+import sys
+from django.conf import settings
+from django.http import HttpResponse
+from django.urls import path
+from host import requests
+
+def index(request):
+    requests.inc()
+    return HttpResponse("ok")
+
+urlpatterns = [path("", index)]
+settings.configure(DEBUG=True, ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], SECRET_KEY="a test")
+if __name__ == "__main__":
+    from django.core.management import execute_from_command_line
+    execute_from_command_line(sys.argv)
+"""
+    pytest.importorskip("django")
+    (tmp_path / "manage.py").write_text(program)
+    port = free_port()
+    with running(tmp_path, peer, sys.executable, "manage.py", "runserver", str(port)):
+        get(port, 7)
+        assert wait_for_total(peer, 7) == [7]
     assert peer.paths == ["/v1/register", "/v1/activate", "/v1/snapshot"]
 
 

@@ -21,6 +21,7 @@ from shm_sdk.testing.clock import FrozenClock
 from shm_sdk.testing.server import ReceivedRequest, ShmServer, running_server
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
     import pytest
@@ -29,9 +30,9 @@ __all__ = ["FrozenClock", "ReceivedRequest", "ShmServer", "frozen_clock", "runni
 
 
 @contextmanager
-def frozen_clock() -> Iterator[FrozenClock]:
-    """The time of the SDK stands still within the context, and `advance` moves it."""
-    previous, clock = get_clock(), FrozenClock()
+def frozen_clock(start: "datetime | None" = None) -> Iterator[FrozenClock]:
+    """The time of the SDK stands still within the context, and `advance` moves it. It begins now, or at `start`."""
+    previous, clock = get_clock(), FrozenClock(start)
     set_clock(clock)
     try:
         yield clock
