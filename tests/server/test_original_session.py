@@ -20,7 +20,6 @@ from tests.support.server_process import ServerProcess
 SESSION = json.loads((Path(__file__).parents[1] / "wire/original-web-page.json").read_text(encoding="utf-8"))
 NESTED = b'{"x": ' + 200_000 * b"[" + 200_000 * b"]" + b', "stargazers_count": 3}'
 TYPES = {str: "string", int: "number", float: "number", bool: "boolean", dict: "object", list: "array"}
-REFRESH = "applications/cafe-ledger/refresh-stars"
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,14 @@ class Glyphs:
     half: str
     rest: str
     axis: str
-    corner: str
     cursor: str
     up: str
     down: str
     has_braille: bool
 
 
-UNICODE = Glyphs("▁▂▃▄▅▆▇█", "━", "╸", "─", "│", "└", "│", "▲", "▼", has_braille=True)
-ASCII = Glyphs("_.-=+*%#", "=", "-", ".", "|", "+", "|", "^", "v", has_braille=False)
+UNICODE = Glyphs("▁▂▃▄▅▆▇█", "━", "╸", "─", "│", "│", "▲", "▼", has_braille=True)
+ASCII = Glyphs("_.-=+*%#", "=", "-", ".", "|", "|", "^", "v", has_braille=False)
 
 CONSOLES_WITHOUT_BRAILLE = ("linux", "cons25", "vt100", "vt220")  # values of TERM
 
