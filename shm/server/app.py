@@ -43,7 +43,6 @@ from shm.ingest.erasure import Eraser
 from shm.ingest.key_cache import PublicKeyCache
 from shm.ingest.registry import Registry
 from shm.server import background_jobs, openapi
-from shm.server.body_budget import BodyBudget
 from shm.server.connections import Connections
 from shm.server.gauge_sampler import GaugeSampler
 from shm.server.github_stars import GitHubStars
@@ -67,6 +66,7 @@ from shm.server.http.dispatcher import make_server
 from shm.server.http.ingest_requests import enforce_body_timeouts
 from shm.server.http.operations import validate_operations
 from shm.server.prometheus import MetricsExporter
+from shm.server.request_memory import RequestMemory
 from shm.server.services import Services
 from shm.server.write_probe import WriteProbe
 
@@ -191,7 +191,7 @@ async def running_services(
     result_cache = SingleFlightCache(database.clock)
     intake = BatchWriter(writer, registry, settings, instruments, write_lock)
     feed_hub = FeedHub(database, kpis, settings)
-    connections, bodies = Connections(settings), BodyBudget(settings.max_reading)
+    connections, request_memory = Connections(settings), RequestMemory(settings.max_reading)
     services = Services(
         settings=settings,
         database=database,
@@ -214,10 +214,10 @@ async def running_services(
         tokens=TokenStore(database, settings),
         rate_limiter=RateLimiter(settings),
         connections=connections,
-        bodies=bodies,
+        request_memory=request_memory,
         write_probe=WriteProbe(database),
         instruments=instruments,
-        sampler=GaugeSampler(instruments, database, writer, intake, feed_hub, connections, bodies, settings),
+        sampler=GaugeSampler(instruments, database, writer, intake, feed_hub, connections, request_memory, settings),
         github_stars=GitHubStars(settings),
         metrics_exporter=MetricsExporter(instruments.slots),
     )

@@ -21,8 +21,8 @@ from shm.core.settings import Settings
 from shm.db.database import Database
 from shm.feed.hub import FeedHub
 from shm.ingest.batch_writer import BatchWriter
-from shm.server.body_budget import BodyBudget
 from shm.server.connections import Connections
+from shm.server.request_memory import RequestMemory
 
 SAMPLE_INTERVAL_S = 0.25  # a loop blocked for longer shows as lag; a sample takes about ten microseconds
 MEASURE_INTERVAL_S = 5.0  # between two measurements of the database, which take about a millisecond
@@ -51,7 +51,7 @@ class GaugeSampler:
         intake: BatchWriter,
         feed: FeedHub,
         connections: Connections,
-        bodies: BodyBudget,
+        request_memory: RequestMemory,
         settings: Settings,
     ) -> None:
         self._instruments = instruments
@@ -60,7 +60,7 @@ class GaugeSampler:
         self._intake = intake
         self._feed = feed
         self._connections = connections
-        self._bodies = bodies
+        self._request_memory = request_memory
         self._settings = settings
         self._next_warning_at = 0.0
         self._next_count_at = 0.0
@@ -70,7 +70,7 @@ class GaugeSampler:
         instruments = self._instruments
         instruments.queue_length.set(self._intake.depth)
         instruments.client_connections.set(len(self._connections))
-        instruments.request_bytes.set(self._bodies.used_bytes)
+        instruments.request_bytes.set(self._request_memory.used_bytes)
         instruments.response_bytes.set(self._connections.unread_bytes)
         lags = self._feed.lags()
         instruments.feed_subscribers.set(len(lags))

@@ -29,18 +29,18 @@ from shm.ingest.batch_writer import BatchWriter
 from shm.ingest.bulk_changes import BulkChanges
 from shm.ingest.erasure import Eraser
 from shm.ingest.registry import Registry
-from shm.server.body_budget import BodyBudget
 from shm.server.connections import Connections
 from shm.server.gauge_sampler import GaugeSampler
 from shm.server.github_stars import GitHubStars
 from shm.server.prometheus import MetricsExporter
+from shm.server.request_memory import RequestMemory
 from shm.server.write_probe import WriteProbe
 
 
 class PendingBody(Protocol):
     """A request with an incomplete body."""
 
-    def enforce_body_timeouts(self, now: float) -> None:
+    def enforce_body_timeout(self, now: float) -> None:
         """Refuses the request if its body is not complete within the timeout."""
 
 
@@ -69,7 +69,7 @@ class Services:
     tokens: TokenStore
     rate_limiter: RateLimiter
     connections: Connections
-    bodies: BodyBudget
+    request_memory: RequestMemory
     write_probe: WriteProbe
     instruments: Instruments
     sampler: GaugeSampler

@@ -72,7 +72,7 @@ class Handler(tornado.web.RequestHandler):
             self.refuse(self._too_large())
         elif self.operation().body is not None:
             self._body += chunk
-            self.services.bodies.add(self, len(chunk))
+            self.services.request_memory.add(self, len(chunk))
 
     def refuse(self, refusal: Refusal) -> None:
         """Refuses the request before its body is complete."""
@@ -83,7 +83,7 @@ class Handler(tornado.web.RequestHandler):
         return TooLarge("body_too_large", f"The body is larger than {self.services.settings.max_body} bytes.")
 
     def _release_body(self) -> None:
-        self.services.bodies.release(self)
+        self.services.request_memory.release(self)
         self._body.clear()
 
     def on_connection_close(self) -> None:
@@ -164,7 +164,7 @@ class Handler(tornado.web.RequestHandler):
             return
         if not self._is_in_flight:
             self.mark_in_flight()
-        self.services.bodies.complete(self)
+        self.services.request_memory.complete(self)
         try:
             await self._dispatch(declared, method, path)
         finally:

@@ -82,7 +82,7 @@ class Server(HTTPServer):
         """Called by Tornado for each connection."""
         hashed = self.services.rate_limiter.hash_peer(address[0])
         services = self.services
-        Stream.adopt(stream, services.instruments, services.connections, services.bodies, hashed)
+        Stream.adopt(stream, services.instruments, services.connections, services.request_memory, hashed)
         super().handle_stream(stream, address)
 
 

@@ -91,7 +91,7 @@ async def enforce_body_timeouts(services: Services) -> None:
     while True:
         await asyncio.sleep(TIMEOUT_CHECK_INTERVAL_S)
         for request in list(services.pending_bodies):
-            request.enforce_body_timeouts(time.monotonic())
+            request.enforce_body_timeout(time.monotonic())
 
 
 class IngestRequest(httputil.HTTPMessageDelegate):
@@ -135,10 +135,10 @@ class IngestRequest(httputil.HTTPMessageDelegate):
             self._refuse_early(self._too_large(), closing=self._received > MAX_DISCARDED_BYTES)
             return
         self._body += chunk
-        self._services.bodies.add(self, len(chunk))
+        self._services.request_memory.add(self, len(chunk))
 
     def refuse(self, refusal: Refusal) -> None:
-        """Refuses the request before its body is complete. Called by the budget of all bodies."""
+        """Refuses the request before its body is complete. Called by the budget of requests in memory."""
         self._refuse_early(refusal, closing=False)
 
     def finish(self) -> None:
@@ -150,7 +150,7 @@ class IngestRequest(httputil.HTTPMessageDelegate):
             return
         self._request.body = bytes(self._body)
         self._body.clear()
-        self._services.bodies.complete(self)
+        self._services.request_memory.complete(self)
         self._services.pending_bodies.discard(self)
         self._started_at = time.monotonic()  # the response time excludes the time of sending the body
         self._stream.is_answering = True
@@ -163,7 +163,7 @@ class IngestRequest(httputil.HTTPMessageDelegate):
     def _release_body(self) -> None:
         """Ends the timeout of the body and frees its memory."""
         self._services.pending_bodies.discard(self)
-        self._services.bodies.release(self)
+        self._services.request_memory.release(self)
         self._body.clear()
 
     def _refuse_early(self, refusal: Refusal, *, closing: bool) -> None:
@@ -172,7 +172,7 @@ class IngestRequest(httputil.HTTPMessageDelegate):
         The rest of the body is read and discarded. `closing` ends the connection instead; the sender may then see the
         closed connection before it reads the response.
         """
-        self._services.bodies.release(self)
+        self._services.request_memory.release(self)
         self._body.clear()
         if closing:
             self._services.pending_bodies.discard(self)
@@ -205,7 +205,7 @@ class IngestRequest(httputil.HTTPMessageDelegate):
     def _too_large(self) -> Refusal:
         return TooLarge("body_too_large", f"The body is larger than {self._max_body} bytes.")
 
-    def enforce_body_timeouts(self, now: float) -> None:
+    def enforce_body_timeout(self, now: float) -> None:
         """Refuses the request if its body is not complete within the timeout."""
         timeout_s = self._services.settings.body_timeout.total_seconds()
         if now - self._started_at > timeout_s:
@@ -232,7 +232,7 @@ class IngestRequest(httputil.HTTPMessageDelegate):
                 self._services.instruments.refusals.increment(refusal.code)
                 await self._finish(refusal.status, PROBLEM | refusal.headers, problems.body_of(refusal))
         finally:
-            self._services.bodies.release(self)
+            self._services.request_memory.release(self)
 
     async def _write_chunks(
         self, status: HTTPStatus, chunks: AsyncIterator[bytes], response_headers: dict[str, str]

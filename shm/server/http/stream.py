@@ -12,9 +12,9 @@ from tornado.iostream import IOStream, UnsatisfiableReadError
 
 from shm.core.errors import BadRequest, HeadersTooLarge, Refusal, TooSlow
 from shm.core.instruments import Instruments
-from shm.server.body_budget import BodyBudget
 from shm.server.connections import Connections
 from shm.server.http import problems
+from shm.server.request_memory import RequestMemory
 
 FIXED_LINES = "".join(f"{name}: {value}\r\n" for name, value in problems.FIXED_HEADERS.items())
 
@@ -50,7 +50,7 @@ class Stream(IOStream):
 
     instruments: Instruments
     connections: Connections
-    bodies: BodyBudget
+    request_memory: RequestMemory
     waiting_since = deadline = write_deadline = 0.0  # belong to `connections`
     chunks = 0  # of the present body
     is_reading_head = True  # set until a request's head is complete
@@ -65,13 +65,13 @@ class Stream(IOStream):
         stream: IOStream,
         instruments: Instruments,
         connections: Connections,
-        bodies: BodyBudget,
+        request_memory: RequestMemory,
         address: bytes | None,
     ) -> None:
         """Changes the class of a stream that Tornado has just made. Tornado has no setting for that class."""
         stream.__class__ = cls
         stream = cast(Stream, stream)
-        stream.instruments, stream.connections, stream.bodies = instruments, connections, bodies
+        stream.instruments, stream.connections, stream.request_memory = instruments, connections, request_memory
         connections.add(stream, address)
         IOStream.set_nodelay(stream, True)
 
@@ -104,17 +104,17 @@ class Stream(IOStream):
         if not self.has_head_begun:
             self.has_head_begun = True
             self.connections.head_started(self)
-        self.bodies.add(self, length)
+        self.request_memory.add(self, length)
 
     def head_complete(self) -> None:
         """The head of a request is complete."""
         self.is_reading_head, self.chunks = False, 0
-        self.bodies.release(self)
+        self.request_memory.release(self)
         self.connections.head_complete(self)
 
     def refuse(self, refusal: Refusal) -> None:
         """Refuses a request whose head is not complete: after the present read, which may complete it."""
-        self.bodies.release(self)
+        self.request_memory.release(self)
         asyncio.get_running_loop().call_soon(self._refuse_head, refusal)
 
     def _refuse_head(self, refusal: Refusal) -> None:
@@ -175,6 +175,6 @@ class Stream(IOStream):
         super().close(exc_info)
         if not was_closed:
             self.connections.remove(self)
-            self.bodies.release(self)
+            self.request_memory.release(self)
         if self.error is not None:  # else a cycle of its frames and the stream lasts until the GC runs
             self.error.__traceback__ = None
