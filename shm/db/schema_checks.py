@@ -13,7 +13,7 @@ from shm.db.original_database import is_original
 
 HISTORY_TABLE = "schema_migrations"
 HISTORY_COLUMNS = {"version", "checksum", "applied_at"}
-CREATED_TABLE = re.compile(r"^CREATE TABLE (\w+)", re.MULTILINE)
+CREATED_NAME = re.compile(r"^CREATE (?:OR REPLACE )?(?:UNIQUE )?(?:TABLE|INDEX|VIEW|FUNCTION) (\w+)", re.MULTILINE)
 MIN_VERSION = 15
 
 READ_STATE = """
@@ -26,12 +26,19 @@ SELECT
 READ_RELATIONS = """
 SELECT c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = current_schema()"""
+READ_OTHER_NAMES = """
+SELECT t.typname FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+WHERE n.nspname = current_schema() AND t.typelem = 0
+UNION
+SELECT p.proname FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+WHERE n.nspname = current_schema()"""
 READ_HISTORY_COLUMNS = f"""
 SELECT a.attname
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = current_schema() AND c.relname = '{HISTORY_TABLE}' AND a.attnum > 0"""  # noqa: S608 - a constant
+WHERE n.nspname = current_schema() AND c.relname = '{HISTORY_TABLE}' AND a.attnum > 0
+AND (a.attname <> 'version' OR a.atttypid = 'integer'::regtype)"""  # noqa: S608 - a constant
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,8 @@ class DatabaseState:
     may_create: bool
     read_only_source: str
     relations: Set[str]
+    other_names: Set[str]
+    """The names of types and functions in the schema."""
     has_history: bool
     """Whether SHM's own table of applied migrations exists."""
     is_original: bool
@@ -81,6 +90,7 @@ async def read_state(connection: Connection, source: str) -> DatabaseState:
             f"{source}."
         )
     relations = {str(name) for (name,) in await connection.execute_sql(READ_RELATIONS, "list of tables")}
+    other_names = {str(name) for (name,) in await connection.execute_sql(READ_OTHER_NAMES, "list of types")}
     columns = {str(name) for (name,) in await connection.execute_sql(READ_HISTORY_COLUMNS, "columns of the history")}
     return DatabaseState(
         *(
@@ -95,6 +105,7 @@ async def read_state(connection: Connection, source: str) -> DatabaseState:
         ),
         *(bool(may_create), str(read_only_source)),
         relations,
+        other_names,
         columns >= HISTORY_COLUMNS,
         await is_original(connection),
     )
@@ -157,11 +168,11 @@ def check_can_create(state: DatabaseState) -> None:
 
 
 def check_no_conflicts(state: DatabaseState, applied: Iterable[str], missing: Iterable[str]) -> None:
-    """Raises ConfigurationError if tables of another application have names that the missing migrations create.
+    """Raises ConfigurationError if another application uses names that the missing migrations create.
 
     `applied` and `missing` are the SQL of migrations. Nothing is created in such a database.
     """
-    names = _created_tables(missing) - _created_tables(applied)
+    names = _created_names(missing) - _created_names(applied)
     if not state.has_history:
         names.add(HISTORY_TABLE)
     if state.is_original and not state.has_history:
@@ -170,13 +181,13 @@ def check_no_conflicts(state: DatabaseState, applied: Iterable[str], missing: It
             f"name an empty one in {state.source}, and import this one into it with `shm import --from-dsn` and "
             "its DSN."
         )
-    if conflicting := sorted(state.relations & names):
+    if conflicting := sorted((state.relations | state.other_names) & names):
         raise ConfigurationError(
-            f"The database {state.database} in {state.source} has tables with the names of SHM's own "
-            f"({', '.join(conflicting)}), and no record that SHM created them: another application uses it. "
+            f"The database {state.database} in {state.source} has tables, types or functions with the names of SHM's "
+            f"own ({', '.join(conflicting)}), and no record that SHM created them: another application uses it. "
             f"{state.empty_database_hint()}"
         )
 
 
-def _created_tables(migrations: Iterable[str]) -> set[str]:
-    return {name for sql in migrations for name in CREATED_TABLE.findall(sql)}
+def _created_names(migrations: Iterable[str]) -> set[str]:
+    return {name for sql in migrations for name in CREATED_NAME.findall(sql)}

@@ -226,7 +226,7 @@ def test_tables_that_no_recorded_migration_created_are_refused_unchanged(empty: 
     before = fetch_rows(empty, SELECT_TABLES)
     refused = run_shm("migrate", SHM_DB_DSN=empty)
     assert refused.returncode == 1
-    assert "tables with the names of SHM's own (applications, snapshots)" in refused.stderr
+    assert "with the names of SHM's own (applications, snapshots)" in refused.stderr
     assert "Start with an empty database" in refused.stderr
     assert fetch_rows(empty, SELECT_TABLES) == before
 

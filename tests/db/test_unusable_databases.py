@@ -133,7 +133,20 @@ def test_the_remedy_for_a_read_only_database_works(empty: str, target: str, reme
 )
 def test_a_setting_of_the_whole_server_is_named(source: str, remedy: str) -> None:
     state = DatabaseState(
-        "--dsn", "18.4", "shm", "shm", "public", "UTF8", False, True, True, source, frozenset(), True, False
+        "--dsn",
+        "18.4",
+        "shm",
+        "shm",
+        "public",
+        "UTF8",
+        False,
+        True,
+        True,
+        source,
+        frozenset(),
+        frozenset(),
+        True,
+        False,
     )
     with pytest.raises(ConfigurationError, match=remedy):
         check_writable(state)
@@ -194,10 +207,15 @@ def test_a_command_that_only_reads_creates_no_schema(empty: str, command: tuple[
         "CREATE TABLE schema_migrations (version varchar PRIMARY KEY)",  # of Ruby on Rails
         "CREATE TABLE schema_migrations (version bigint, dirty boolean)",  # of golang-migrate
         "CREATE SEQUENCE erased_identities",
+        "CREATE TABLE schema_migrations (version text, checksum text, applied_at timestamptz)",
+        "CREATE DOMAIN settings AS integer",
+        "CREATE FUNCTION flatten_metrics (jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT $1'",
+        "CREATE INDEX instances_by_cursor ON unrelated (id)",
     ],
 )
 def test_a_database_of_another_application_is_refused(empty: str, ddl: str) -> None:
     with admin_cursor(empty) as cursor:
+        cursor.execute("CREATE TABLE unrelated (id bigint)")
         cursor.execute(ddl)
     for command in COMMANDS:
         check_refusal(empty, command, ddl.split()[2], "another application uses it", "SHM_DB_DSN")
@@ -212,12 +230,17 @@ def test_a_table_of_another_application_stops_a_later_migration(empty: str) -> N
     check_refusal(empty, ("migrate",), "erased_identities", "another application uses it")
 
 
-def test_a_function_of_another_application_leaves_no_table_behind(empty: str) -> None:
-    with admin_cursor(empty) as cursor:
-        cursor.execute("CREATE FUNCTION flatten_metrics(jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT $1'")
+def test_a_migration_that_fails_leaves_no_table_behind(empty: str) -> None:
+    with superuser_cursor(empty) as cursor:
+        cursor.execute(
+            "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS "
+            "$$BEGIN RAISE EXCEPTION 'no index is created here'; END$$;"
+            "CREATE EVENT TRIGGER refusal ON ddl_command_start WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION refuse()"
+        )
     done = run_shm("migrate", SHM_DB_DSN=empty)
     assert done.returncode == 1
-    assert 'function "flatten_metrics" already exists' in done.stderr
+    assert "PostgreSQL refused migration 0001_schema.sql" in done.stderr
+    assert "Traceback" not in done.stderr
     assert objects_of(empty) == set()
 
 
