@@ -25,7 +25,7 @@ UNITS = {"s": "seconds", "m": "minutes", "d": "days"}
 
 @dataclass(frozen=True)
 class Answer:
-    """What a recording holds of an answer: the status, the code of a refusal, and the names of the members."""
+    """The recorded members of an answer: the status, the code of a refusal, and the names of the members."""
 
     status: int
     code: str | None

@@ -143,7 +143,7 @@ class Components:
         with forking.import_lock:
             from shm_sdk.locks import HAS_FLOCK
 
-        return self._get_shared_directory().find() if HAS_FLOCK else None  # whose files are left cannot be told
+        return self._get_shared_directory().find() if HAS_FLOCK else None  # an ended process cannot be recognized
 
     def _get_shared_directory(self) -> "SharedDirectory":
         if self._shared_directory is None:

@@ -95,7 +95,7 @@ class FileLock:
 
 
 def is_abandoned(path: Path) -> bool:
-    """Whether no living process holds the lock on an existing file. False where that cannot be told."""
+    """Whether no living process holds the lock on an existing file. False where that is unknown."""
     if not HAS_FLOCK:
         return False
     try:

@@ -18,7 +18,7 @@ class State:
 
     def __init__(self) -> None:
         self.instance_id = ""  # the identity that the rest is about
-        self.registration = ""  # a hash of what the server was told and has accepted
+        self.registration = ""  # a hash of the registration that the server has accepted
         self.sequence = 0  # of the last snapshot
         self.last_sent_at = 0.0
         self.next_report_at = 0.0

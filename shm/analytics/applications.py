@@ -208,7 +208,7 @@ class ApplicationStore:
         return await self._database.fetch_value(str, "applications.resolve_alias", slug=slug) or slug
 
     async def read_by_slug(self, slug: str, read: Callable[[str], Awaitable[T]]) -> T:
-        """What `read` returns for a slug, or for the one that it is an alias of if no application has it.
+        """The result of `read` for a slug, or for the one that it is an alias of if no application has it.
 
         Raises as `read`. A slug of an application costs no statement more.
         """

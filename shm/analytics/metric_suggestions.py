@@ -1,4 +1,4 @@
-"""What an application's developer suggests for its metrics, by way of the installs. An admin accepts it, or not."""
+"""Suggestions of an application's developer for its metrics, sent by the installs. An admin accepts each, or not."""
 
 from dataclasses import dataclass
 

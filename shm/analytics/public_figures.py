@@ -23,7 +23,7 @@ class PublicMetric:
 
 @dataclass(frozen=True, slots=True)
 class PublicFigures:
-    """What badges show of an application. `instances`: the counted ones. `metrics`: those that the vendor lists.
+    """The figures of an application for badges. `instances`: the counted ones. `metrics`: those that the vendor lists.
 
     `version`: the release that most instances have, None if there is none; `version_instances`: how many that are.
     """

@@ -109,7 +109,7 @@ class FeedHub:
             self._subscribers.discard(subscriber)
             if not self._subscribers:
                 self._buffer = None
-                self._kpi_publisher.forget()
+                self._kpi_publisher.clear()
 
     async def _listen(self) -> None:
         async for _ in self._database.listen(CHANNEL):
@@ -168,7 +168,7 @@ class FeedHub:
         if self._buffer is not None:
             self._buffer.fail(DatabaseUnavailable if is_expected else FeedFailed)
             self._buffer = None
-        self._kpi_publisher.forget()
+        self._kpi_publisher.clear()
 
     async def _send_changes(self, subscriber: Subscriber, buffer: ChangeBuffer, send: Send) -> None:
         while True:

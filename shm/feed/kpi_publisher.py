@@ -31,7 +31,7 @@ class KpiPublisher:
         if self._stale:
             self._requested.set()
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Drops all requests: there is no subscriber."""
         self._stale.clear()
 

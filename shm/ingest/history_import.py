@@ -38,7 +38,7 @@ class _Verdict:
 
 @dataclass(slots=True)
 class ImportResult:
-    """What was stored, what was there before, and what was skipped, by reason."""
+    """The numbers of stored rows, of rows that were there before, and of skipped rows by reason."""
 
     applications: int = 0
     instances: int = 0

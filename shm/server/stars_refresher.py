@@ -20,7 +20,7 @@ rate_limited = RateLimitedLogger(logging.getLogger(__name__))
 MAX_AGE = timedelta(hours=1)  # of the stars, as in the original
 INTERVAL_S = 60.0  # between two passes
 PASS_REPOSITORIES = 50  # in one pass: GitHub answers 60 requests an hour without a token
-RETRY_S = 3_600.0  # after a repository whose stars GitHub has not told
+RETRY_S = 3_600.0  # after a repository whose stars GitHub has not returned
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
--- What derived data must be, from the raw snapshots.
+-- The expected derived data, from the raw snapshots.
 
 -- part: raw_history
 -- `raw_history`: the time since which all raw snapshots are stored; -infinity if none has been dropped.

@@ -1,4 +1,4 @@
--- What registrations and the import of instances share.
+-- The common part of registrations and the import of instances.
 
 -- part: enrolment_batch
 -- `batch`: instances (a JSON array) by position. `may_add` and `action_hash` are of registrations, the status and the times

@@ -58,7 +58,7 @@ apps_changed AS (
 SELECT slug FROM updated;
 
 -- name: set_stars
--- Stores the number of stars that GitHub has told, unless the application has another repository by now.
+-- Stores the number of stars that GitHub has returned, unless the application has another repository by now.
 UPDATE applications SET stars = %(stars)s, stars_updated_at = now(), updated_at = now()
 WHERE slug = %(slug)s AND github_url = %(github_url)s
 RETURNING slug;

@@ -1,4 +1,4 @@
--- What installs suggest for the overrides of their metrics.
+-- Suggestions of installs for the overrides of their metrics.
 
 -- name: select_common
 -- The most frequent hint for each key among the `max_recent` most recently seen instances of an application, if they are

@@ -126,7 +126,7 @@ def visible_actions(*, is_admin: bool) -> list[Action]:
 
 
 def commands(*, is_admin: bool) -> dict[str, str]:
-    """What can be typed after `:`, and the action that it runs: an action's name, or its argument."""
+    """The texts that can be typed after `:`, and the action that it runs: an action's name, or its argument."""
     by_name: dict[str, str] = {}
     for action in visible_actions(is_admin=is_admin):
         method, _, argument = action.name.rstrip(")").partition("(")

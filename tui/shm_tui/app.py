@@ -84,7 +84,7 @@ class ConsoleApp(App[None]):
 
     @property
     def place(self) -> Place:
-        """What is shown."""
+        """The place that is shown."""
         return self.navigation.place
 
     @property

@@ -19,7 +19,7 @@ class PlaceHost(Protocol):
 
     @property
     def place(self) -> Place:
-        """What is shown."""
+        """The place that is shown."""
 
     @property
     def overview(self) -> Overview:
@@ -95,7 +95,7 @@ class PlaceControl:
         self._dashboard.focus_main()
 
     def proposals(self) -> list[str]:
-        """What can be typed now."""
+        """The texts that can be typed now."""
         keys = sorted(key for key in self._host.session.store.key_counts if "/" not in key and " " not in key)
         slugs = [application.slug for application in self._host.overview.applications or []]
         return candidates(commands(is_admin=self._host.is_admin), slugs, keys)

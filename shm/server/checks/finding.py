@@ -15,7 +15,7 @@ class Level(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check of `subject` has found. `remedy` is empty for a finding that is OK."""
+    """The result of a check of `subject`. `remedy` is empty for a finding that is OK."""
 
     level: Level
     subject: str

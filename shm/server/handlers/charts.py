@@ -109,7 +109,7 @@ class MetricSuggestions(Handler):
 
     @operation("listMetricSuggestions", Role.VIEWER, refuses=[NotFound])
     async def get(self, slug: Slug) -> list[metric_suggestions.MetricSuggestion]:
-        """What the developer of the application suggests for its metrics and is not in effect.
+        """The suggestions of the application's developer for its metrics that are not in effect.
 
         Installs send it, and nothing of it is in effect before an admin makes it an override.
         """

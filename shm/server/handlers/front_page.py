@@ -58,7 +58,7 @@ class Front(Handler):
 
     @operation("getFrontPage", Role.PUBLIC, media_types=[JSON, HTML])
     async def get(self) -> bytes:
-        """What this server is: a page for a client that accepts HTML, else JSON."""
+        """A description of the server: a page for a client that accepts HTML, else JSON."""
         self.set_header("Vary", "Accept")
         self.set_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
         return MARKUP if self._wants_page() else DOCUMENT

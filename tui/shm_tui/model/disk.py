@@ -1,4 +1,4 @@
-"""What the console shows of the server's database: its size, and a warning before its disk is full."""
+"""The size of the server's database as the console shows it, and a warning before its disk is full."""
 
 from datetime import datetime, timedelta
 

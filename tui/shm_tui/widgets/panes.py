@@ -1,4 +1,4 @@
-"""What the keys that move act on: the part of the screen that has the focus."""
+"""The part of the screen that has the focus, on which the keys that move act."""
 
 from typing import Protocol
 

@@ -1,4 +1,4 @@
-"""What every view has: it loads data for a place, and turns them into a page of lines."""
+"""The base of all views. A view loads data for a place, and turns them into a page of lines."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ MAX_FLOAT = 1e300  # larger sums are drawn at the edge of a chart
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What a page is drawn for. `moment` is the time that the user reads in a chart; None: the last one."""
+    """The input of a page. `moment` is the time that the user reads in a chart; None: the last one."""
 
     width: int
     height: int

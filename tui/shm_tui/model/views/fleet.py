@@ -33,7 +33,7 @@ COLUMNS = (
 
 
 class ApplicationDetails(msgspec.Struct):
-    """What the fleet shows of one application. A part is None until it has arrived."""
+    """The data of one application in the fleet. A part is None until it has arrived."""
 
     application: Application
     kpis: Kpis | None = None
