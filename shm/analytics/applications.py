@@ -201,7 +201,7 @@ class ApplicationStore:
         if change.name is not None and slugs.make_slug(change.name) != slug:
             await self._database.execute("applications.add_alias", slug=slugs.make_slug(change.name), app_slug=slug)
 
-    async def follow_alias(self, slug: str) -> str:
+    async def resolve_alias(self, slug: str) -> str:
         """The slug itself if an application has it, else the one that it is an alias of: a slug of the original."""
         if await self._database.fetch_one(_Row, "applications.select_by_slug", slug=slug) is not None:
             return slug
@@ -215,7 +215,7 @@ class ApplicationStore:
         try:
             return await read(slug)
         except NotFound:
-            target = await self.follow_alias(slug)
+            target = await self.resolve_alias(slug)
             if target == slug:
                 raise
             return await read(target)

@@ -136,8 +136,8 @@ def _cohort(week: datetime, rows: list[_CohortRow], as_of: datetime) -> Cohort:
     return cohort
 
 
-def _monday(moment: datetime) -> datetime:
-    return _midnight(moment.date() - timedelta(days=moment.weekday()))
+def _monday(time: datetime) -> datetime:
+    return _midnight(time.date() - timedelta(days=time.weekday()))
 
 
 def _midnight(day: date) -> datetime:

@@ -89,7 +89,7 @@ class FeedHub:
         parameters = {"memory": self._memory, "limit": REMOVALS_PAGE_SIZE}
         return await self._database.execute("feed.delete_old_removals", **parameters) > 0
 
-    async def follow(self, app: str | None, since: int | None, send: Send) -> None:
+    async def serve_subscriber(self, app: str | None, since: int | None, send: Send) -> None:
         """Serves one subscriber until cancelled or until `send` raises. Raises DatabaseUnavailable or FeedFailed."""
         head = await read_head(self._database)
         resync_reason = None if since is None else _resync_reason(since, head)

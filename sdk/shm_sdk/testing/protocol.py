@@ -293,5 +293,5 @@ def _parse_timestamp(value: object) -> datetime:
         raise Refusal(400, "bad_timestamp") from None
 
 
-def _format(moment: datetime) -> str:
-    return moment.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
+def _format(time: datetime) -> str:
+    return time.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")

@@ -115,12 +115,12 @@ class Application(Handler):
     @operation("getApplication", Role.VIEWER, refuses=[NotFound])
     async def get(self, slug: Slug) -> applications.ApplicationDetail:
         """An application with its counts and the vendor's data on it."""
-        return await self.services.applications.get(await self.services.applications.follow_alias(slug))
+        return await self.services.applications.get(await self.services.applications.resolve_alias(slug))
 
     @operation("updateApplication", Role.ADMIN, refuses=[NotFound, Conflict])
     async def put(self, slug: Slug, body: applications.ApplicationChange) -> applications.ChangedApplication:
         """Changes the vendor's data on an application. Omitted fields are not changed."""
-        slug = await self.services.applications.follow_alias(slug)
+        slug = await self.services.applications.resolve_alias(slug)
         await self.services.applications.check_exists(slug)
         changes = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not None}
         await self.record_change("update_application", slug, **changes)
@@ -147,7 +147,7 @@ class RefreshStars(Handler):
     @operation("updateStars", Role.ADMIN, refuses=[NotFound, Conflict, BadGateway])
     async def post(self, slug: Slug) -> applications.ChangedApplication:
         """Reads the stars of the application's repository from GitHub."""
-        slug = await self.services.applications.follow_alias(slug)
+        slug = await self.services.applications.resolve_alias(slug)
         application = await self.services.applications.get(slug)
         url = application.github_url
         stars = await self.services.github_stars.fetch(url if isinstance(url, str) else None)

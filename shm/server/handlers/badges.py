@@ -63,7 +63,7 @@ class Badge(Handler):
     async def read_figures(self, slug: str) -> PublicFigures | None:
         """The figures of an application, None if there is none."""
         try:
-            return await self.services.public_figures.read(await self.services.applications.follow_alias(slug))
+            return await self.services.public_figures.read(await self.services.applications.resolve_alias(slug))
         except NotFound:
             return None
 

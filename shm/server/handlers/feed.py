@@ -114,7 +114,7 @@ class Feed(Handler, tornado.websocket.WebSocketHandler):
 
     async def _stream(self) -> None:
         try:
-            await self.services.feed.follow(self._app, self._query.since, self._send)
+            await self.services.feed.serve_subscriber(self._app, self._query.since, self._send)
         except tornado.websocket.WebSocketClosedError:
             pass
         except DatabaseUnavailable:

@@ -39,7 +39,7 @@ class Connection(HTTP1Connection):
     _is_body_complete = False
 
     @classmethod
-    def adopt(cls, connection: HTTP1Connection) -> "Connection":
+    def convert(cls, connection: HTTP1Connection) -> "Connection":
         """Changes the class of a connection that Tornado has just made. Tornado has no setting for that class."""
         connection.__class__ = cls
         return cast(Connection, connection)

@@ -82,7 +82,7 @@ class Server(HTTPServer):
         """Called by Tornado for each connection."""
         hashed = self.services.rate_limiter.hash_peer(address[0])
         services = self.services
-        Stream.adopt(stream, services.instruments, services.connections, services.request_memory, hashed)
+        Stream.convert(stream, services.instruments, services.connections, services.request_memory, hashed)
         super().handle_stream(stream, address)
 
 
@@ -103,7 +103,7 @@ class RequestDispatcher(httputil.HTTPServerConnectionDelegate):
             self._application,
             self._endpoints,
             server_conn,
-            Connection.adopt(cast(HTTP1Connection, request_conn)),
+            Connection.convert(cast(HTTP1Connection, request_conn)),
         )
 
 

@@ -60,7 +60,7 @@ class Stream(IOStream):
     is_shared = False  # set for a feed: all subscribers are sent the same bytes, which the feed's buffer bounds
 
     @classmethod
-    def adopt(
+    def convert(
         cls,
         stream: IOStream,
         instruments: Instruments,
