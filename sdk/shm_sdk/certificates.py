@@ -52,8 +52,15 @@ def _load_bundle(variable: str, path: Path) -> ssl.SSLContext:
 
 def _has_authorities(context: ssl.SSLContext) -> bool:
     """Whether it has any. OpenSSL loads those of a directory when it needs them."""
-    directory = ssl.get_default_verify_paths().capath
-    return context.cert_store_stats()["x509_ca"] > 0 or bool(directory and any(Path(directory).glob("*.[0-9]")))
+    places = ssl.get_default_verify_paths()
+    if places.cafile and Path(places.cafile).stat().st_size:
+        return True
+    if places.capath and any(Path(places.capath).glob("*.[0-9]")):
+        return True
+    try:
+        return context.cert_store_stats()["x509_ca"] > 0  # of Windows
+    except NotImplementedError:  # the host's `truststore` asks the system itself
+        return True
 
 
 def _load_certifi() -> ssl.SSLContext:

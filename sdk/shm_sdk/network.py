@@ -99,7 +99,7 @@ class DeadlineSocket:
     def start_tls(self, host: str) -> None:
         """Encrypts the connection; raises OSError unless the host proves its name."""
         self._socket.settimeout(remaining_s(self.deadline))
-        self._socket = _tls_context().wrap_socket(self._socket, server_hostname=to_ascii(host))
+        self._socket = _tls_context().wrap_socket(self._socket, server_hostname=to_ascii(host).decode())
 
     def settimeout_until_deadline(self) -> None:
         """Limits the next operation; raises TimeoutError past the deadline."""
@@ -179,5 +179,8 @@ def _address_infos(host: bytes, port: int, flags: int) -> list[AddressInfo]:
 def _tls_context() -> "SSLContext":
     """One verifying context for all clients of the process: loading the system's certificates takes milliseconds."""
     from shm_sdk.certificates import create_context
+
+    with forking.import_lock:
+        import encodings.idna  # noqa: F401  # ssl uses it for every name
 
     return create_context(os.environ)

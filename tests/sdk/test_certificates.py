@@ -59,6 +59,20 @@ def test_a_bundle_that_cannot_be_used_is_named(tls: Tls, tmp_path: Path, content
         assert server.requests == []
 
 
+@pytest.mark.parametrize(
+    ("module", "statement"),
+    [
+        ("gevent.monkey", "import gevent.monkey; gevent.monkey.patch_all()"),
+        ("truststore", "import truststore; truststore.inject_into_ssl()"),
+    ],
+)
+def test_a_host_that_replaces_ssl_reports(tls: Tls, tmp_path: Path, module: str, statement: str) -> None:
+    pytest.importorskip(module.partition(".")[0])
+    with running_peer(tls.context) as server:
+        output = report_in_subprocess(server.url, tmp_path, f"{statement}\n{REPORT}", SSL_CERT_FILE=tls.authority)
+        assert "Result.SENT" in output
+
+
 def test_the_hosts_certifi_replaces_an_empty_store(tls: Tls, tmp_path: Path) -> None:
     (tmp_path / "certifi.py").write_text(f"def where() -> str: return {tls.authority!r}\n")
     with running_peer(tls.context) as server:
