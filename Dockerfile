@@ -47,10 +47,13 @@ EXPOSE 8080
 STOPSIGNAL SIGTERM
 # http.client, because urllib would send the request to a proxy that is configured for the container.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 CMD ["python", "-c", "\
-import http.client, os, sys; \
+import http.client, os, ssl, sys; \
 host = os.environ.get('SHM_HOST') or '127.0.0.1'; \
 host = '127.0.0.1' if host in ('0.0.0.0', '::', '[::]') else host; \
-server = http.client.HTTPConnection(host, int(os.environ.get('PORT') or 8080), timeout=4); \
+port = int(os.environ.get('PORT') or 8080); \
+tls = ssl._create_unverified_context() if os.environ.get('SHM_TLS_CERT') else None; \
+server = http.client.HTTPSConnection(host, port, timeout=4, context=tls) if tls \
+else http.client.HTTPConnection(host, port, timeout=4); \
 server.request('GET', '/api/v1/healthcheck'); \
 sys.exit(server.getresponse().status != 200)"]
 ENTRYPOINT ["shm"]

@@ -68,7 +68,8 @@ async def _check_database(settings: Settings, dsn: str) -> list[Finding]:
 
 
 async def _examine_addresses(settings: Settings, url: str | None) -> list[Finding]:
-    findings = [await check_own_address(settings.host, settings.port)] if settings.port else []
+    has_tls = settings.tls_cert is not None
+    findings = [await check_own_address(settings.host, settings.port, has_tls=has_tls)] if settings.port else []
     if url is not None:
         token = settings.admin_token or read_existing(settings.data_dir / TOKEN_FILE) or None
         findings += [finding async for finding in check_public_address(url, token)]

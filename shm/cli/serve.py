@@ -38,6 +38,7 @@ from shm.server.app import listen, serve
 from shm.server.checks.database import CLOCK, DATABASE, check_database
 from shm.server.checks.finding import Level
 from shm.server.checks.machine import check_machine
+from shm.server.http.tls import ServerCertificate
 from shm.server.supervisor import Workers, reserve_port
 
 HELP = "Run the server: migrate the schema, listen, and on SIGTERM finish the requests in flight."
@@ -47,6 +48,8 @@ logger = logging.getLogger(__name__)
 WRITER_CONNECTIONS = 1  # for the batch writer: batches are sequential, and readers can never use this connection
 LISTENER_CONNECTIONS = 1  # for the feed
 BACKGROUND_CONNECTIONS = 1  # for the background jobs
+
+NAME_OF_CERTIFICATE = "<name of the certificate>"  # which a client verifies
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     logs.install_hooks()
     settings = load_settings(vars(args))
     _check_connection_limit(settings)
+    ServerCertificate.of(settings)  # before anything is started
     raise_file_limit()
     tune_gc()
     with open_dsn(settings) as (dsn, restart_if_dead):
@@ -202,10 +206,11 @@ def _stop_on_signals(orphaned: int | None = None) -> Iterator[_StopEvent]:
 def _log_how_to_connect(settings: Settings, port: int, token_file: Path | None) -> None:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     client_host = "127.0.0.1" if host in ("0.0.0.0", "[::]") else host  # noqa: S104 - compared, not bound
-    logger.info("SHM is listening on http://%s:%d", host, port)
+    scheme = "http" if settings.tls_cert is None else "https"
+    logger.info("SHM is listening on %s://%s:%d", scheme, host, port)
     logger.info("admin token: %s", f"in {token_file}" if token_file else "the one in SHM_ADMIN_TOKEN")
     logger.info(
-        "open the console: shm console --server http://%s:%d%s",
-        *(client_host, port),
+        "open the console: shm console --server %s://%s:%d%s",
+        *(scheme, client_host if settings.tls_cert is None else NAME_OF_CERTIFICATE, port),
         f" --data-dir {shlex.quote(str(settings.data_dir))}" if token_file else "",
     )

@@ -184,8 +184,8 @@ def parse_activation(value: str) -> str:
     return value
 
 
-def parse_directory(value: str) -> Path:
-    """A directory as an absolute path."""
+def parse_path(value: str) -> Path:
+    """A file or a directory as an absolute path."""
     try:
         return Path(parse_text(value)).expanduser().absolute()
     except RuntimeError:

@@ -24,7 +24,6 @@ from shm.core.setting_types import (
     parse_bearer_token,
     parse_bool,
     parse_count,
-    parse_directory,
     parse_duration,
     parse_duration_or_zero,
     parse_duration_up_to_a_day,
@@ -33,6 +32,7 @@ from shm.core.setting_types import (
     parse_indexed_length,
     parse_log_level,
     parse_networks,
+    parse_path,
     parse_pool_size,
     parse_port,
     parse_positive_int,
@@ -88,7 +88,7 @@ class Settings:
     )
     data_dir: Path = setting(
         "SHM_DATA_DIR",
-        parse_directory,
+        parse_path,
         default_data_dir(),
         "Directory of the embedded PostgreSQL and of admin.token. (The SDK reads the same variable for "
         "the directory of its identity: set it for each of them separately.)",
@@ -424,6 +424,20 @@ class Settings:
         "10m",
         "How often full budgets and ended bans are removed from memory.",
     )
+    tls_cert: Path | None = setting(
+        "SHM_TLS_CERT",
+        parse_path,
+        None,
+        "Certificate with its chain, in PEM, for TLS without a proxy. A renewed file is used within seconds, without a "
+        "restart. With a proxy, which ends TLS itself, leave it empty.",
+    )
+    tls_key: Path | None = setting(
+        "SHM_TLS_KEY",
+        parse_path,
+        None,
+        "Key of the certificate, in PEM, without a passphrase. Only the user that runs the server should be able to "
+        "read it.",
+    )
     trusted_proxies: tuple[Network, ...] = setting(
         "SHM_TRUSTED_PROXIES",
         parse_networks,
@@ -577,6 +591,8 @@ class Settings:
 
     def check_consistency(self) -> None:
         """Raises ConfigurationError for values that contradict each other."""
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ConfigurationError("SHM_TLS_CERT and SHM_TLS_KEY belong together: set both, or none.")
         if self.retention < self.max_snapshot_age + self.active_window:
             raise ConfigurationError(
                 "SHM_RETENTION is shorter than SHM_MAX_SNAPSHOT_AGE plus SHM_ACTIVE_WINDOW: the snapshots that are "

@@ -65,6 +65,7 @@ from shm.server.handlers.ingest import ENDPOINTS
 from shm.server.http.dispatcher import make_server
 from shm.server.http.ingest_requests import enforce_body_timeouts
 from shm.server.http.operations import validate_operations
+from shm.server.http.tls import ServerCertificate
 from shm.server.prometheus import MetricsExporter
 from shm.server.request_memory import RequestMemory
 from shm.server.services import Services
@@ -277,8 +278,14 @@ async def serve(
 ) -> None:
     """Serves until `stopping` is set, then drains. Calls `listening` with the port once the server listens."""
     asyncio.get_running_loop().set_exception_handler(_log_callback_error)
-    async with running_services(settings, database, writer, instruments) as services:
-        server = make_server(services, make_application(services), ENDPOINTS)
+    certificate = ServerCertificate.of(settings)
+    async with (
+        running_services(settings, database, writer, instruments) as services,
+        run_in_background(*([certificate.run()] if certificate else [])),
+    ):
+        server = make_server(
+            services, make_application(services), ENDPOINTS, certificate.context if certificate else None
+        )
         sockets = listen(settings, shared=settings.workers > 1)
         server.add_sockets(sockets)
         listening(sockets[0].getsockname()[1])

@@ -18,12 +18,12 @@ EXPIRES_SOON = timedelta(days=14)
 PROBLEM = "application/problem+json"
 
 
-async def check_own_address(host: str, port: int) -> Finding:
+async def check_own_address(host: str, port: int, *, has_tls: bool = False) -> Finding:
     """Whether a server of SHM answers at its own address, and whether it is ready."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    url = f"{'https' if has_tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
     try:
-        response = await _fetch(f"{url}/api/v1/ready")
+        response = await _fetch(f"{url}/api/v1/ready", _any_certificate())
     except (OSError, HTTPError) as error:
         return Finding(Level.NOTE, "server", f"no server answers at {url} ({_reason(error)})", "`shm serve` starts it.")
     if response.code == 200:
@@ -109,6 +109,14 @@ def _check_certificate(host: str, port: int, tls: ssl.SSLContext) -> Finding:
     if left < EXPIRES_SOON:
         return Finding(Level.WARNING, "tls", text, "Renew it: installs refuse an expired certificate.")
     return Finding(Level.OK, "tls", text)
+
+
+def _any_certificate() -> ssl.SSLContext:
+    """For the server's own address, which is not the name of its certificate."""
+    tls = ssl.create_default_context()
+    tls.check_hostname = False
+    tls.verify_mode = ssl.CERT_NONE
+    return tls
 
 
 async def _fetch(

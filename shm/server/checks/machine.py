@@ -99,6 +99,8 @@ def _check_exposure(settings: Settings) -> Finding:
     where = f"{settings.host}, port {settings.port}"
     if _is_loopback(settings.host):
         return Finding(Level.OK, "address", f"{where}, is reachable from this machine only")
+    if settings.tls_cert is not None:
+        return Finding(Level.OK, "address", f"{where}, is reachable with TLS")
     if settings.metrics_public:
         return Finding(
             Level.NOTE,

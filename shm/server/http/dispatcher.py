@@ -5,6 +5,7 @@ Unreadable HTTP and headers over their limit are answered as a problem document 
 
 import re
 import socket
+import ssl
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, cast
@@ -35,7 +36,10 @@ HOST = re.compile(r"[A-Za-z0-9\[\]:._~!$&'()*+;=%-]*")
 
 
 def make_server(
-    services: Services, application: tornado.web.Application, endpoints: Mapping[str, Endpoint]
+    services: Services,
+    application: tornado.web.Application,
+    endpoints: Mapping[str, Endpoint],
+    tls: ssl.SSLContext | None = None,
 ) -> "Server":
     """The HTTP server with its limits, before it listens. `endpoints`: the client protocol's endpoints by path."""
     settings = services.settings
@@ -44,6 +48,7 @@ def make_server(
         chunk_size=READ_BYTES,
         max_header_size=settings.max_headers + MAX_REQUEST_LINE_BYTES,
         max_body_size=max(MAX_BODY_BYTES, settings.max_body, settings.max_backlog_body),
+        ssl_options=tls,
     )
     server.conn_params.header_timeout = None  # `Connections` has the time limits, without a timer for each request
     server.services = services  # Tornado's constructor passes on its own arguments only
@@ -76,7 +81,8 @@ class Server(HTTPServer):
         self.services.instruments.record_early_refusal(refusal)
         with connection, suppress(OSError):
             connection.setblocking(False)
-            connection.send(closing_response(refusal))
+            if self.ssl_options is None:  # else the client expects a handshake
+                connection.send(closing_response(refusal))
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         """Called by Tornado for each connection."""

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any, cast
 
 from tornado.httputil import HTTPInputError
-from tornado.iostream import IOStream, UnsatisfiableReadError
+from tornado.iostream import IOStream, SSLIOStream, UnsatisfiableReadError
 
 from shm.core.errors import BadRequest, HeadersTooLarge, Refusal, TooSlow
 from shm.core.instruments import Instruments
@@ -69,7 +69,7 @@ class Stream(IOStream):
         address: bytes | None,
     ) -> None:
         """Changes the class of a stream that Tornado has just made. Tornado has no setting for that class."""
-        stream.__class__ = cls
+        stream.__class__ = TlsStream if isinstance(stream, SSLIOStream) else cls
         stream = cast(Stream, stream)
         stream.instruments, stream.connections, stream.request_memory = instruments, connections, request_memory
         connections.add(stream, address)
@@ -178,3 +178,7 @@ class Stream(IOStream):
             self.request_memory.release(self)
         if self.error is not None:  # else a cycle of its frames and the stream lasts until the GC runs
             self.error.__traceback__ = None
+
+
+class TlsStream(Stream, SSLIOStream):
+    """The same over TLS. The handshake is a part of the wait for the first request, and has its time limit."""
