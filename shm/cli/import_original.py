@@ -67,14 +67,14 @@ class _Progress:
         self._total, self._done = max(1, total), 0
         self._is_shown = sys.stderr.isatty()
 
-    def advance(self, count: int, what: str) -> None:
+    def advance(self, count: int, items: str) -> None:
         """Draws the bar after `count` more rows."""
         self._done += count
         if self._is_shown:
             share = min(1.0, self._done / self._total)
             filled = round(share * BAR_WIDTH)
             bar = "#" * filled + "." * (BAR_WIDTH - filled)
-            sys.stderr.write(f"\r[{bar}] {share:4.0%} {what:<10}")
+            sys.stderr.write(f"\r[{bar}] {share:4.0%} {items:<10}")
             sys.stderr.flush()
 
     def end(self) -> None:

@@ -44,11 +44,11 @@ class KeyLimits:
         """Deletes a page of unused versions. Returns whether there may be more."""
         return await self._delete_page("versions", max_versions=self._settings.max_versions)
 
-    async def _delete_page(self, what: str, **limit: int) -> bool:
-        rows = await self._database.fetch(dict, f"aggregated_keys.select_unused_{what}", limit=DELETE_PAGE, **limit)
+    async def _delete_page(self, items: str, **limit: int) -> bool:
+        rows = await self._database.fetch(dict, f"aggregated_keys.select_unused_{items}", limit=DELETE_PAGE, **limit)
         if not rows:
             return False
         deleted = await self._database.execute(
-            f"aggregated_keys.delete_unused_{what}", rows=msgspec.json.encode(rows).decode()
+            f"aggregated_keys.delete_unused_{items}", rows=msgspec.json.encode(rows).decode()
         )
         return len(rows) == DELETE_PAGE and deleted > 0

@@ -22,7 +22,8 @@ INSTALLS = 150
 
 Rows = dict[tuple[object, ...], tuple[Decimal, ...]]
 
-TALLIES_OF_INSTANCES = """
+# The beginning of the next two statements: all instances, as if each were new.
+DELTAS_OF_INSTANCES = """
 WITH before AS (
     SELECT * FROM instance_states WHERE FALSE
 ),
@@ -31,6 +32,8 @@ after AS (
     FROM instance_states
 ),
 -- use: deltas
+"""
+TALLIES_OF_INSTANCES = """
 all_deltas AS (
     SELECT * FROM deltas
 )
@@ -44,14 +47,6 @@ WHERE at >= (SELECT min(at) FROM series_hours)
 """
 VERSIONS = "SELECT instance_id::text, app_version, app_slug, first_at FROM versions_seen"
 COUNT_WRONG_COLUMNS = """
-WITH before AS (
-    SELECT * FROM instance_states WHERE FALSE
-),
-after AS (
-    SELECT instance_id, app_slug, app_version, environment, status, first_seen_at, last_seen_at, snapshot_at, leaves
-    FROM instance_states
-),
--- use: deltas
 wrong AS (
     SELECT FROM instances i
     JOIN evaluated p USING (instance_id)
@@ -86,9 +81,9 @@ def checkpoint_privilege(postgres: str) -> None:
 
 def test_tallies_of_a_seeded_fleet_match_its_instances(database: str) -> None:
     seed_fleet(database, SeededFleet(INSTALLS, 12))
-    assert _rows(database, TALLIES, 4) == _rows(database, expand_parts(TALLIES_OF_INSTANCES), 4)
+    assert _rows(database, TALLIES, 4) == _rows(database, expand_parts(DELTAS_OF_INSTANCES + TALLIES_OF_INSTANCES), 4)
     with open_cursor(database) as cursor:
-        cursor.execute(expand_parts(COUNT_WRONG_COLUMNS))
+        cursor.execute(expand_parts(DELTAS_OF_INSTANCES + COUNT_WRONG_COLUMNS))
         assert cursor.fetchone() == (0,)
 
 
