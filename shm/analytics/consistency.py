@@ -17,7 +17,7 @@ from shm.core.releases import version_rank
 from shm.db.connection import Connection
 from shm.db.database import Database
 
-PAGE_ROWS = 500  # differences at a time; a repair of them holds a lock for some tens of milliseconds
+PAGE_SIZE = 500  # differences at a time; a repair of them holds a lock for some tens of milliseconds
 MAX_EXAMPLES = 20  # examples of each table: a list of a million differences would contain no more information
 MAX_ROUNDS = 5  # comparisons of one table, until one finds nothing: a day may have been closed with wrong values
 
@@ -200,7 +200,7 @@ def _steps(names: Iterable[str], progress: Progress) -> Iterator[str]:
 async def _compare(connection: Connection, name: str) -> AsyncIterator[list[Difference]]:
     """The differences that one comparison finds, in pages."""
     if name == "ranks":
-        async for stored in connection.fetch_pages(_StoredRank, "check.select_version_ranks", PAGE_ROWS):
+        async for stored in connection.fetch_pages(_StoredRank, "check.select_version_ranks", PAGE_SIZE):
             if differences := [difference for each in stored if (difference := each.difference()) is not None]:
                 yield differences
         return
@@ -213,5 +213,5 @@ async def _compare(connection: Connection, name: str) -> AsyncIterator[list[Diff
             yield [STALE]
             return
         parameters["active_window"] = series.active_window
-    async for page in connection.fetch_pages(Difference, f"check.{name}", PAGE_ROWS, **parameters):
+    async for page in connection.fetch_pages(Difference, f"check.{name}", PAGE_SIZE, **parameters):
         yield page

@@ -10,7 +10,7 @@ from shm.db.database import Database
 
 MAX_STEP_SIZE = 2_000  # snapshots, and those of a batch more: some tenths of a second
 MAX_STEP_LEAVES = 50_000  # the same for snapshots with many keys, each of which has rows of its own in the series
-DELETE_PAGE = 5_000  # rows deleted by one statement
+DELETE_PAGE_SIZE = 5_000  # rows deleted by one statement
 
 
 class Rollup:
@@ -49,4 +49,4 @@ class Rollup:
         """
         if not await self._database.fetch_value(bool, "series.is_stale"):  # a check without the rollup's lock
             return False
-        return bool(await self._database.fetch_value(int, "series.delete_stale", limit=DELETE_PAGE))
+        return bool(await self._database.fetch_value(int, "series.delete_stale", limit=DELETE_PAGE_SIZE))

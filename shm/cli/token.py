@@ -18,7 +18,7 @@ from shm.db.migrations import check_schema, migrate
 
 HELP = "List, create, rotate and remove API tokens, directly in the database."
 
-PAGE_ROWS = 500
+PAGE_SIZE = 500
 COLUMN_TITLES = ("id", "role", "created", "expires", "last used", "name")
 
 Action = Callable[[argparse.Namespace, TokenStore], Coroutine[object, object, None]]
@@ -63,10 +63,10 @@ def run(args: argparse.Namespace) -> int:
 
 async def _list(_: argparse.Namespace, tokens: TokenStore) -> None:
     rows: list[tuple[str, ...]] = [COLUMN_TITLES]
-    page = await tokens.list_page(None, PAGE_ROWS)
+    page = await tokens.list_page(None, PAGE_SIZE)
     while page:
         rows += [_row(token) for token in page]
-        page = await tokens.list_page(encode_page_token(page[-1]), PAGE_ROWS)
+        page = await tokens.list_page(encode_page_token(page[-1]), PAGE_SIZE)
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMN_TITLES))]
     for row in rows:
         print_result("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from shm.core.errors import ConfigurationError
 from shm.db.connection import Connection
 
-PAGE = 500  # rows
+PAGE_SIZE = 500  # rows
 MAX_TEXT = 1_024  # characters that are read of a text, more than any limit of one
 MAX_KEY = 65  # bytes that are read of a public key, which has 64
 OLDEST = datetime(2000, 1, 1, tzinfo=UTC)  # time of an application or instance; an older one becomes this
@@ -102,7 +102,7 @@ async def read_applications(connection: Connection, now: datetime) -> AsyncItera
         OriginalApplication,
         "read.select_applications",
         after=after,
-        limit=PAGE,
+        limit=PAGE_SIZE,
         max_text=MAX_TEXT,
         oldest=OLDEST,
         now=now,
@@ -118,7 +118,7 @@ async def read_instances(connection: Connection, now: datetime) -> AsyncIterator
         OriginalInstance,
         "read.select_instances",
         after=after,
-        limit=PAGE,
+        limit=PAGE_SIZE,
         max_text=MAX_TEXT,
         max_key=MAX_KEY,
         oldest=OLDEST,
@@ -137,7 +137,7 @@ async def read_snapshots(
         OriginalSnapshot,
         "read.select_snapshots",
         after=after,
-        limit=PAGE,
+        limit=PAGE_SIZE,
         since=since,
         until=until,
         max_bytes=max_bytes,

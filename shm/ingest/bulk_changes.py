@@ -37,14 +37,14 @@ UNAFFECTED: dict[Action, list[str]] = {  # statuses of instances that a change l
     "delete": [],
     "move": [],
 }
-PAGE = 100  # instances whose IDs a step reads at most
+PAGE_SIZE = 100  # instances whose IDs a step reads at most
 STEP_DURATION_S = 0.3  # of a step, in which other background jobs wait
 MAX_UNFINISHED = 100  # changes that wait: far more than admins make by hand
-DAYS_PAGE = 1_000  # rows of the series that a statement deletes
-EVENTS_PAGE = 1_000  # events that a statement deletes
-SNAPSHOTS_PAGE = 500  # snapshots that a statement moves to another application
+DAYS_PAGE_SIZE = 1_000  # rows of the series that a statement deletes
+EVENTS_PAGE_SIZE = 1_000  # events that a statement deletes
+SNAPSHOTS_PAGE_SIZE = 500  # snapshots that a statement moves to another application
 SNAPSHOTS_MAX_LEAVES = 1_000  # of a statement: each has rows of the series in both applications
-SERIES_PAGE = 10  # series that a statement moves: each has a row for every day
+SERIES_PAGE_SIZE = 10  # series that a statement moves: each has a row for every day
 
 MAX_PASSES = 5  # over the instances that failed, which an admin then has to look at
 MAX_FAILURES = 20  # of a pass, which then ends: each may take as long as a statement may
@@ -189,7 +189,7 @@ class BulkChanges:
 
     async def _select_instances(self, change: _Unfinished) -> list[str]:
         """The IDs of the next instances of a pass."""
-        page = {"after_id": change.after_id, "limit": PAGE}
+        page = {"after_id": change.after_id, "limit": PAGE_SIZE}
         if change.phase == "snapshots":
             return await self._database.fetch_values(str, "bulk.select_moved_instances", **page)
         return await self._database.fetch_values(
@@ -212,7 +212,7 @@ class BulkChanges:
             case "delete":
                 return await self._eraser.continue_deletion(instance_id, deadline)
             case "move" if change.phase == "snapshots":
-                page = {"limit": SNAPSHOTS_PAGE, "max_leaves": SNAPSHOTS_MAX_LEAVES}
+                page = {"limit": SNAPSHOTS_PAGE_SIZE, "max_leaves": SNAPSHOTS_MAX_LEAVES}
                 while await self._database.execute(
                     "bulk.move_snapshots", instance_id=instance_id, **applications, **page
                 ):
@@ -263,7 +263,7 @@ class BulkChanges:
         """Does what follows the last instance. Returns False while there is more to do."""
         if change.action == "move":
             applications = {"app_slug": change.slug, "into_slug": change.into_slug}
-            while await self._database.execute("bulk.move_series", **applications, limit=SERIES_PAGE):
+            while await self._database.execute("bulk.move_series", **applications, limit=SERIES_PAGE_SIZE):
                 if time.monotonic() > deadline:
                     return False
             return True
@@ -271,9 +271,9 @@ class BulkChanges:
             return True
         # not if instances registered meanwhile
         await self._database.execute("applications.delete_empty", slug=change.slug)
-        days = await self._database.execute("applications.delete_frozen_days", slug=change.slug, limit=DAYS_PAGE)
-        events = await self._database.execute("events.delete_of_application", slug=change.slug, limit=EVENTS_PAGE)
-        return days < DAYS_PAGE and events < EVENTS_PAGE
+        days = await self._database.execute("applications.delete_frozen_days", slug=change.slug, limit=DAYS_PAGE_SIZE)
+        events = await self._database.execute("events.delete_of_application", slug=change.slug, limit=EVENTS_PAGE_SIZE)
+        return days < DAYS_PAGE_SIZE and events < EVENTS_PAGE_SIZE
 
     async def _record(
         self, change: _Unfinished, processed: int = 0, pause: timedelta = NO_PAUSE, *, is_finished: bool = False

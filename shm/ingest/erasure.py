@@ -26,14 +26,14 @@ from shm.ingest.failures import describe_failure, is_outage
 from shm.ingest.key_cache import PublicKeyCache
 from shm.ingest.registry import unknown_instance
 
-PAGE = 500  # snapshots, versions or absences of a statement
+PAGE_SIZE = 500  # snapshots, versions or absences of a statement
 MAX_LEAVES = 2_000  # of a statement: each has rows of the series for the hours and days that it changed
-INTERRUPTED_PAGE = 10  # deletions and revocations that one step of the background job resumes
+INTERRUPTED_PAGE_SIZE = 10  # deletions and revocations that one step of the background job resumes
 HEARTBEAT_INTERVAL_S = 15.0  # of a deletion that takes long; after a minute without, the background job continues it
 STEP_DURATION_S = 0.3  # of a step of the background job, in which other jobs wait
-HASHES_PAGE = 1_000  # expired hashes of a statement
+HASHES_PAGE_SIZE = 1_000  # expired hashes of a statement
 EXTRA_HASH_RETENTION = timedelta(hours=1)  # beyond the need by PostgreSQL's clock, in case that is set back
-PURGE_PAGE = 1_000  # instances of a statement, so that batches of snapshots never wait long
+PURGE_PAGE_SIZE = 1_000  # instances of a statement, so that batches of snapshots never wait long
 
 logger = logging.getLogger(__name__)
 rate_limited = RateLimitedLogger(logger)
@@ -77,7 +77,7 @@ class Eraser:
         self._pending_age = settings.pending_age
         self._snapshot_age = settings.max_snapshot_age
         self._clock_skew = settings.max_clock_skew
-        self._page_size = PAGE
+        self._page_size = PAGE_SIZE
         self._finishing: dict[str, asyncio.Task[None]] = {}  # by instance
         # Pages wait for the rollup's lock. More than one at a time would only occupy the connections of other requests.
         self._page_slot = asyncio.Semaphore(1)
@@ -116,7 +116,9 @@ class Eraser:
 
         One that fails is recorded, and tried again later: the others do not wait for it.
         """
-        interrupted = await self._database.fetch(_Interrupted, "erasure.select_interrupted", limit=INTERRUPTED_PAGE)
+        interrupted = await self._database.fetch(
+            _Interrupted, "erasure.select_interrupted", limit=INTERRUPTED_PAGE_SIZE
+        )
         deadline = time.monotonic() + STEP_DURATION_S
         for each in interrupted:
             try:
@@ -132,7 +134,7 @@ class Eraser:
                 rate_limited.warning(f"a {action} of an instance failed and is tried again later", failure)
                 await self._database.execute("erasure.record_failure", instance_id=each.instance_id, error=failure)
         await self._database.execute("erasure.delete_failures")
-        return len(interrupted) == INTERRUPTED_PAGE
+        return len(interrupted) == INTERRUPTED_PAGE_SIZE
 
     async def list_failures(self, after: str | None, limit: int) -> list[FailedRemoval]:
         """Deletions and revocations that failed, by ID after an ID, the page token. Raises BadRequest."""
@@ -144,19 +146,21 @@ class Eraser:
 
     async def purge_unconfirmed(self) -> bool:
         """Deletes the oldest instances that never confirmed their key. Returns whether there may be more."""
-        return await self._delete_page("delete_unconfirmed", self._pending_age, PURGE_PAGE)
+        return await self._delete_page("delete_unconfirmed", self._pending_age, PURGE_PAGE_SIZE)
 
     async def delete_old_identities(self) -> bool:
         """Deletes hashes of erased instances that protect nothing any more. Returns whether there may be more."""
-        return await self._delete_page("delete_old_identities", self._snapshot_age + EXTRA_HASH_RETENTION, HASHES_PAGE)
+        return await self._delete_page(
+            "delete_old_identities", self._snapshot_age + EXTRA_HASH_RETENTION, HASHES_PAGE_SIZE
+        )
 
     async def delete_old_actions(self) -> bool:
         """Deletes hashes of actions that are too old to be repeated. Returns whether there may be more."""
-        return await self._delete_page("delete_old_actions", self._clock_skew + EXTRA_HASH_RETENTION, HASHES_PAGE)
+        return await self._delete_page("delete_old_actions", self._clock_skew + EXTRA_HASH_RETENTION, HASHES_PAGE_SIZE)
 
     async def delete_old_receipts(self) -> bool:
         """Deletes receipts of erasures that nobody waits for any more. Returns whether there may be more."""
-        return await self._delete_page("delete_old_receipts", self._clock_skew, HASHES_PAGE)
+        return await self._delete_page("delete_old_receipts", self._clock_skew, HASHES_PAGE_SIZE)
 
     async def _delete_page(self, statement: str, age: timedelta, limit: int) -> bool:
         return await self._database.execute(f"erasure.{statement}", age=age, limit=limit) == limit
@@ -212,12 +216,12 @@ class Eraser:
                     "erasure.delete_page",
                     instance_id=instance_id,
                     limit=size,
-                    max_leaves=MAX_LEAVES * size // PAGE,
+                    max_leaves=MAX_LEAVES * size // PAGE_SIZE,
                 )
             except QueryTooSlow:
                 self._page_size = max(1, size // 4)
                 raise
-            self._page_size = min(PAGE, size * 2)
+            self._page_size = min(PAGE_SIZE, size * 2)
         if not rows:
             return False
         await asyncio.sleep(time.monotonic() - started_at)  # half of a core of PostgreSQL at most

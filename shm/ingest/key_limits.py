@@ -10,7 +10,7 @@ import msgspec
 from shm.core.settings import Settings
 from shm.db.database import Database
 
-DELETE_PAGE = 500  # keys, values or versions of a statement: some milliseconds under the writers' lock
+DELETE_PAGE_SIZE = 500  # keys, values or versions of a statement: some milliseconds under the writers' lock
 
 
 def aggregation_limits(settings: Settings) -> dict[str, int]:
@@ -45,10 +45,12 @@ class KeyLimits:
         return await self._delete_page("versions", max_versions=self._settings.max_versions)
 
     async def _delete_page(self, items: str, **limit: int) -> bool:
-        rows = await self._database.fetch(dict, f"aggregated_keys.select_unused_{items}", limit=DELETE_PAGE, **limit)
+        rows = await self._database.fetch(
+            dict, f"aggregated_keys.select_unused_{items}", limit=DELETE_PAGE_SIZE, **limit
+        )
         if not rows:
             return False
         deleted = await self._database.execute(
             f"aggregated_keys.delete_unused_{items}", rows=msgspec.json.encode(rows).decode()
         )
-        return len(rows) == DELETE_PAGE and deleted > 0
+        return len(rows) == DELETE_PAGE_SIZE and deleted > 0

@@ -15,9 +15,9 @@ from shm.ingest.enrolment import Confirmation, EnrolmentWriter, RegistrationResu
 from shm.ingest.key_cache import PublicKeyCache
 from shm.ingest.payloads import Registration
 
-EXPORT_PAGE = 20  # snapshots in one page of a disclosure, 1.3 MB at most: a slow reader keeps one page in memory
+EXPORT_PAGE_SIZE = 20  # snapshots in one page of a disclosure, 1.3 MB at most: a slow reader keeps one page in memory
 EXPORT_REST_FACTOR = 1.0  # of the time in which a page is read
-REFRESH_PAGE = 500  # instances of a statement: some milliseconds under the writers' lock
+REFRESH_PAGE_SIZE = 500  # instances of a statement: some milliseconds under the writers' lock
 REFRESH_MAX_LEAVES = 5_000  # of a statement: instances with many keys change many rows of the tallies
 # Time limit of one step. After an outage many instances are due, and every read has to correct for those that remain.
 REFRESH_DURATION_S = 1.0
@@ -132,12 +132,12 @@ class Registry:
             async with self._export_slot:
                 started_at = time.monotonic()
                 page = await self._database.fetch(
-                    dict, "instances.export_snapshots", instance_id=instance_id, after=after, limit=EXPORT_PAGE
+                    dict, "instances.export_snapshots", instance_id=instance_id, after=after, limit=EXPORT_PAGE_SIZE
                 )
                 await asyncio.sleep(EXPORT_REST_FACTOR * (time.monotonic() - started_at))
             if page:
                 yield page
-            if len(page) < EXPORT_PAGE:
+            if len(page) < EXPORT_PAGE_SIZE:
                 return
             after = page[-1]["snapshot_at"]
 
@@ -151,7 +151,7 @@ class Registry:
         deadline = time.monotonic() + REFRESH_DURATION_S
         while time.monotonic() < deadline:
             if not await self._database.fetch_value(
-                int, "instances.refresh_due", limit=REFRESH_PAGE, max_leaves=REFRESH_MAX_LEAVES
+                int, "instances.refresh_due", limit=REFRESH_PAGE_SIZE, max_leaves=REFRESH_MAX_LEAVES
             ):
                 return False
             await asyncio.sleep(REFRESH_PAUSE_S)

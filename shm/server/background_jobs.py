@@ -43,7 +43,7 @@ RETRY_S = 5.0  # after the database was unavailable
 MAX_RETRY_S = 30.0  # after a failed job, even if it is due only every hour
 
 EVENTS_INTERVAL_S = 5.0  # nobody notices such a delay of an event
-DELETE_PAGE = 1_000  # rows that one step deletes
+DELETE_PAGE_SIZE = 1_000  # rows that one step deletes
 MIN_HOURS_RETENTION = timedelta(days=9)  # the chart of 7 days has steps shorter than a day, and begins at a midnight
 AUDIT_RETENTION = timedelta(days=365)  # an audit looks at the last year
 UNUSED_RETENTION = timedelta(days=1)  # of stored distributions, after their last request
@@ -63,7 +63,7 @@ def jobs(database: Database, registry: Registry, eraser: Eraser, feed: FeedHub, 
     """All jobs, the most urgent first."""
 
     async def delete_page(statement: str, **parameters: object) -> bool:
-        return await database.execute(statement, limit=DELETE_PAGE, **parameters) == DELETE_PAGE
+        return await database.execute(statement, limit=DELETE_PAGE_SIZE, **parameters) == DELETE_PAGE_SIZE
 
     async def record_round() -> None:
         await database.execute("health.record_round")
