@@ -78,8 +78,10 @@ format: .venv/.ready  ## format the code and apply the linter's corrections
 lock: .venv/.ready  ## resolve the dependencies again into requirements.lock
 	@$(BIN)/python .ci/lock.py
 
-screenshot: .venv/.ready  ## update docs/console.svg from the demo fleet
+screenshot: .venv/.ready  ## update the pictures of docs/console.md from the demo fleet
 	@$(BIN)/shm demo --data-dir .demo --screenshot docs/console.svg
+	@$(BIN)/shm demo --data-dir .demo --view "ledger/versions 1y" --screenshot docs/console-versions.svg
+	@$(BIN)/shm demo --data-dir .demo --view "ledger/metric/invoices_sent 1y" --screenshot docs/console-metric.svg
 
 image-test: .venv/.ready  ## build the image and run it: health, a snapshot, console, backup, SIGTERM; needs root, buildah, debootstrap
 	@tests/packaging/try_image

@@ -47,6 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=Path(default_data_dir()) / "demo",
         help="Directory of the database, the identities and the logs. Default: %(default)s.",
     )
+    parser.add_argument("--view", metavar="PLACE", default="", help="The console's first place, such as fleet.")
     parser.add_argument("--screenshot", type=Path, metavar="FILE.svg", help="Only save a picture of the console.")
 
 
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         fleet = stack.enter_context(_fleet(folder, server, args.instances, args.rate, started_at))
         _print(f"{args.instances} simulated installs of three applications report to {server} through the SDK")
         _await_reports(fleet, folder / "fleet.log")
-        status = _console(server, token, args.screenshot)
+        status = _console(server, token, args.view, args.screenshot)
     _print(f"ended; the data remains in {folder}")
     return status
 
@@ -193,9 +194,9 @@ def _await_reports(fleet: "subprocess.Popen[bytes]", log: Path) -> None:
         _check_running(fleet, "The fleet", log)
 
 
-def _console(server: str, token: str, screenshot: Path | None) -> int:
-    """Runs the console in this terminal; without a terminal, prints its tables once."""
-    arguments = ["console", "--server", server]
+def _console(server: str, token: str, view: str, screenshot: Path | None) -> int:
+    """Runs the console in this terminal; without a terminal, prints its tables or the view once."""
+    arguments = ["console", "--server", server, "--view", view]
     if screenshot is not None:
         arguments += ["--screenshot", str(screenshot)]
     elif not (sys.stdin.isatty() and sys.stdout.isatty()):

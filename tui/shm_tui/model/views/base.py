@@ -13,6 +13,7 @@ from shm_tui.text.glyphs import UNICODE, Glyphs
 from shm_tui.text.lines import Line
 
 DEFAULT_REFRESH_S = 30.0  # between two requests of a view that is open
+MIN_WHOLE_PERCENT = 100  # a larger change is written without decimals
 MAX_FLOAT = 1e300  # larger sums are drawn at the edge of a chart
 
 
@@ -106,3 +107,13 @@ def cycle(items: Sequence[str], current: str | None, offset: int) -> str | None:
         return None
     index = items.index(current) if current in items else 0
     return items[(index + offset) % len(items)]
+
+
+def change_text(values: Sequence[Number | None], glyphs: Glyphs) -> str:
+    """The change from the first known value to the last one: ▲3.1 %. Empty where a value lacks or the first is zero."""
+    known = [number for value in values if (number := to_float(value)) is not None]
+    if len(known) < 2 or not known[0] or values[-1] is None:
+        return ""
+    percent = 100 * (known[-1] - known[0]) / abs(known[0])
+    digits = 1 if abs(percent) < MIN_WHOLE_PERCENT else 0
+    return f"{glyphs.up if percent >= 0 else glyphs.down}{abs(percent):,.{digits}f} %"

@@ -55,7 +55,7 @@ def line_block(
     plot_height = max(2, height - 1)
     labels = {0: label(high), plot_height // 2: label(high - (high - low) * (plot_height // 2) / (plot_height - 1))}
     labels[plot_height - 1] = label(low)
-    label_width = max(label_width, *map(len, labels.values()))
+    label_width = EDGE + max(label_width, *map(len, labels.values()))
     width = max(2, frame.chart_width - label_width - 2 - EDGE)
     plot = line_chart(values, width, plot_height, low, high, frame.glyphs)
     styles = _column_styles(axis, frame, width, "chart")
@@ -70,18 +70,18 @@ def stacked_block(counts: Sequence[Values], axis: TimeAxis, frame: Frame, height
     """Shares over time, the first band on top. Bands after the first `BANDS` have the style `rest`."""
     plot_height = max(2, height - 1)
     labels = {0: "100 %", plot_height // 2: " 50 %", plot_height - 1: "  0 %"}
-    width = max(2, frame.chart_width - 7 - EDGE)
+    width = max(2, frame.chart_width - 8 - EDGE)
     cursor = column_of(axis.index(frame.moment), len(axis.times), width) if frame.moment is not None else None
     lines: list[Line] = []
     for row, bands in enumerate(stacked_columns(counts, width, plot_height)):
-        spans: list[Span] = [(f"{labels.get(row, ''):>5} ", "name"), (frame.glyphs.axis, "name")]
+        spans: list[Span] = [(f"{labels.get(row, ''):>6} ", "name"), (frame.glyphs.axis, "name")]
         cells = [
             (frame.glyphs.cursor, "cursor") if column == cursor else band_mark(band, frame)
             for column, band in enumerate(bands)
         ]
         spans += [("".join(text for text, _ in run), style) for style, run in groupby(cells, lambda cell: cell[1])]
         lines.append(tuple(spans))
-    return [*lines, _time_line(axis, frame, 6, width)]
+    return [*lines, _time_line(axis, frame, 7, width)]
 
 
 def band_mark(band: int | None, frame: Frame) -> Span:

@@ -8,7 +8,7 @@ import msgspec
 from shm_client import Application, Client, ClientError, Event, Kpi, Kpis
 from shm_client.figures import Breakdown, Lifecycle, MetricSeries, Period, Versions
 from shm_tui.model.place import Place
-from shm_tui.model.views.base import Frame, Page, PageRow, View, to_float
+from shm_tui.model.views.base import Frame, Page, PageRow, View, change_text, to_float
 from shm_tui.model.views.events import sentence
 from shm_tui.text.charts import sparkline
 from shm_tui.text.formatting import UNKNOWN, age, plural, share, with_unit
@@ -173,13 +173,9 @@ def _top_metric(details: ApplicationDetails, frame: Frame) -> Line:
     if kpi is None:
         return ((UNKNOWN, "name"),)
     values = details.top_series.metrics.get(kpi.key, []) if details.top_series else []
-    known = [number for value in values if (number := to_float(value)) is not None]
     text = f"{kpi.label} {with_unit(kpi.value, kpi.unit, kpi.format)}"
-    if len(known) < 2 or not known[0]:
-        return ((text, "value"),)
-    change = 100 * (known[-1] - known[0]) / abs(known[0])
-    arrow = frame.glyphs.up if change >= 0 else frame.glyphs.down
-    return ((f"{text} ", "value"), (f"{arrow}{abs(change):,.1f} %", "good" if change >= 0 else "warn"))
+    change = change_text(values, frame.glyphs)
+    return ((f"{text} ", "value"), (change, "good" if change.startswith(frame.glyphs.up) else "warn"))
 
 
 def _top_version(details: ApplicationDetails) -> Line:

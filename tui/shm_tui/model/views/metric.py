@@ -9,7 +9,7 @@ import msgspec
 from shm_client import Category, Client, Flag, Kpi, Kpis
 from shm_client.figures import Breakdown, Group, MetricSeries, Number
 from shm_tui.model.place import Place
-from shm_tui.model.views.base import Frame, Page, PageRow, View, cycle, required_app, to_float
+from shm_tui.model.views.base import Frame, Page, PageRow, View, change_text, cycle, required_app, to_float
 from shm_tui.model.views.chart_block import TimeAxis, line_block, reading_label
 from shm_tui.model.views.filter_terms import equals_term
 from shm_tui.text.charts import share_bar
@@ -79,7 +79,7 @@ class MetricView(View):
         aggregate = entry.aggregate if isinstance(entry, Kpi) else "share of yes" if isinstance(entry, Flag) else ""
         title = facts(
             entry.label or self._key if entry else self._key,
-            [now + _change(values, frame), aggregate, frame.place.range, self._key],
+            [f"{now} {change_text(values, frame.glyphs)}".rstrip(), aggregate, frame.place.range, self._key],
             frame.width,
         )
         if isinstance(entry, Category):
@@ -145,16 +145,6 @@ def _written(value: Number | None, entry: Kpi | Flag | Category | None) -> str:
     if isinstance(entry, Flag):
         return UNKNOWN if value is None else f"{compact(value)} %"
     return with_unit(value, entry.unit, entry.format) if isinstance(entry, Kpi) else compact(value)
-
-
-def _change(values: list[Number | None], frame: Frame) -> str:
-    """The change from the first value of the range to the last one."""
-    known = [number for value in values if (number := to_float(value)) is not None]
-    if len(known) < 2 or not known[0] or values[-1] is None:
-        return ""
-    change = 100 * (known[-1] - known[0]) / abs(known[0])
-    arrow = frame.glyphs.up if change >= 0 else frame.glyphs.down
-    return f" {arrow}{abs(change):,.1f} %"
 
 
 def _reading(value: Number | None, count: int | None, entry: Kpi | Flag | None, time: str) -> Line:
