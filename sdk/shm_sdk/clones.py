@@ -34,7 +34,7 @@ def check_sequence(response: Response, identity: Identity, state: State) -> bool
 
 
 def replace_identity(identity: Identity, state: State) -> bool:
-    """Puts the identity file aside, once in the life of an install: the next report makes a new one."""
+    """Renames the identity file, at most once for an install: the next report creates a new one."""
     assert identity.path is not None  # noqa: S101  # the caller has checked it
     with contextlib.suppress(OSError):
         identity.path.replace(identity.path.with_name(f"{identity.path.name}.cloned"))

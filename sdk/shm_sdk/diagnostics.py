@@ -1,7 +1,7 @@
 """Messages to the developer of the host, on the log `shm_sdk`: each is written once, and no host has to ask for them.
 
 Python prints the errors of a library in a program without logging only while the library has no handler at all. The SDK
-has one that prints errors there and nothing else, because an outage is no business of a program without a log.
+has one that prints errors there and nothing else: a program without a log need not report outages.
 """
 
 import logging

@@ -1,8 +1,8 @@
 """Writes the series: rolls up snapshots in the order in which they were stored, in bounded steps.
 
 A step holds the rollup's lock and advances `series_head` in the same statement, so each snapshot is rolled up once,
-in any process. No step takes the writers' lock, so the intake never waits for one. The cursor up to which a step may
-read is read under that lock, which holds it for no longer than that.
+in any process. A step does not hold the writers' lock, so the intake never waits for it. Only the statement that reads
+the cursor up to which a step may read takes that lock, for a moment.
 """
 
 from shm.core.errors import QueryTooSlow

@@ -1,4 +1,4 @@
-"""Failures of background work on one instance: such an instance must not hold up the others.
+"""Failures of background work on one instance: such an instance must not delay the others.
 
 A database that is unavailable or full fails for all instances alike. That is no failure of one.
 """

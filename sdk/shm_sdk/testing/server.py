@@ -1,4 +1,4 @@
-"""A SHM server within a test: a real socket, real signatures, and what it has received at hand."""
+"""A SHM server within a test, with a real socket and real signatures. It records what it has received."""
 
 import json
 import threading
