@@ -1,7 +1,3 @@
--- name: ping
--- Succeeds if the database answers.
-SELECT 1 AS one;
-
 -- name: read_clock
 -- The time of PostgreSQL's clock when it runs the statement.
 SELECT clock_timestamp() AS now;

@@ -105,8 +105,8 @@ async def test_fetch_value_has_the_requested_type_or_is_none(database: str) -> N
     async with Database.connect(SETTINGS, database, 1) as pool:
         assert await pool.fetch_value(int, "kpis.count_new_this_week") == 0
         assert await pool.fetch_value(bool, "instances.is_refresh_due") is None
-        with pytest.raises(TypeError, match=r"health\.ping returned int, expected str"):
-            await pool.fetch_value(str, "health.ping")
+        with pytest.raises(TypeError, match=r"kpis\.count_new_this_week returned int, expected str"):
+            await pool.fetch_value(str, "kpis.count_new_this_week")
         execute(database, "INSERT INTO applications (slug, name) VALUES ('a', 'a')")
         assert [await pool.execute("applications.delete_empty", slug="a") for _ in range(2)] == [1, 0]
 

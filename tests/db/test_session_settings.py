@@ -80,7 +80,7 @@ async def test_every_connection_has_the_settings_that_statements_expect(database
     async with Database.connect(Settings.load({}), database, 1) as pool, pool.dedicated_connection() as connection:
         for setting, value in expected.items():
             assert await connection.execute_sql(f"SHOW {setting}", setting) == [(value,)], setting
-        assert await pool.fetch_value(int, "health.ping") == 1
+        assert await pool.fetch_value(int, "kpis.count_new_this_week") == 0
 
 
 def test_session_settings_of_the_database_or_the_role_stop_no_command(database: str) -> None:
