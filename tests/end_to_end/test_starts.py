@@ -17,7 +17,7 @@ from shm.db.embedded import EmbeddedPostgres
 from shm.db.embedded_role import SUPERUSER
 from tests.support.cluster_template import create_data_dir
 from tests.support.clusters import embedded_cluster, wait_for
-from tests.support.databases import admin_cursor, empty_database
+from tests.support.databases import admin_cursor, empty_database, superuser_cursor
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess, free_port
 from tests.support.shm_command import postgres_of, run_shm, start_serve
@@ -48,19 +48,17 @@ def test_a_start_that_fails_logs_one_sentence(
 
 @pytest.mark.parametrize("command", ["serve", "migrate"])
 def test_a_failed_migration_is_reported_with_line_and_message(postgres: str, command: str) -> None:
-    """The message is PostgreSQL's own."""
+    """The message is PostgreSQL's own. The migrations before it stay."""
     with empty_database(postgres) as dsn:
-        with admin_cursor(dsn) as cursor:
-            cursor.execute("CREATE FUNCTION flatten_metrics(jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT $1'")
+        with superuser_cursor(dsn) as cursor:
+            cursor.execute("REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC")
         done = run_shm(command, "--dsn", dsn)
         with admin_cursor(dsn) as cursor:
-            cursor.execute("SELECT to_regclass('applications'), to_regclass('instances')")
-            assert cursor.fetchone() == (None, None)
+            cursor.execute("SELECT max(version), to_regproc('find_snapshots') FROM schema_migrations")
+            assert cursor.fetchone() == (11, None)
     assert done.returncode == 1
-    assert re.search(
-        r"migration 0001_\w+\.sql, statement [0-9]+: function \"flatten_metrics\" already exists", done.stderr
-    )
-    assert "DuplicateFunction, SQLSTATE 42723" in done.stderr
+    assert re.search(r"migration 0012_\w+\.sql, statement 1: permission denied for language plpgsql", done.stderr)
+    assert "InsufficientPrivilege, SQLSTATE 42501" in done.stderr
     assert "Traceback" not in done.stderr
 
 
