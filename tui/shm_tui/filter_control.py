@@ -7,6 +7,7 @@ from shm_tui.model.filter import MissingRankError
 from shm_tui.model.filter_editor import FilterEditor
 from shm_tui.model.live_session import LiveSession
 from shm_tui.model.place import Place
+from shm_tui.model.server_filter import NO_SERVER_FILTER
 from shm_tui.widgets.dashboard import Dashboard
 
 
@@ -101,7 +102,8 @@ class FilterControl:
         session = self._host.session
         store = session.store
         error = self._editor.apply(text, store, session.descriptions)
-        session.narrowing.request(store.filter.server_filter)
+        session.window.sync()
+        session.narrowing.request(NO_SERVER_FILTER if session.window.is_requested else store.filter.server_filter)
         if isinstance(error, MissingRankError):
             self._prompt.run_worker(self._request_rank(error.version), group="ranks", exclusive=True)
         self._footer.show_message(str(error) if error else store.filter.warning)

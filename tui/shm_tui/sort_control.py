@@ -55,6 +55,7 @@ class SortControl:
         store = session.store
         store.has_sort_order = True
         store.sort_column, store.is_descending = column, is_descending
+        session.window.sync()
         store.rebuild_order(session.clock())
         if self._table.store is store:  # else the table shows this store at its next drawing
             self._table.update_order()

@@ -6,7 +6,7 @@ from shm_tui.model.live_session import LiveSession, Phase
 def empty_message(session: LiveSession, filter_text: str) -> str:
     """Why the table is empty: loading, a failure, the filter, or no data yet. "" if it has rows."""
     store = session.store
-    if store.visible_ids:
+    if store.row_count:
         return ""
     if not session.is_listed:
         reason = session.connection.reason
@@ -24,8 +24,10 @@ def incomplete_message(session: LiveSession) -> str:
     total, row_count = session.total(), len(session.store.rows)
     if session.connection.phase is Phase.ACCESS_DENIED:
         return session.connection.reason
+    if session.window.is_out_of_reach:
+        return "rows so far from both ends are found with a filter, or row by row"
     if session.is_complete and total is not None and total > row_count >= session.store.limit:
-        if session.narrowing.has_all_matches:
+        if session.narrowing.has_all_matches or session.store.is_windowed:
             return ""
         if session.narrowing.count is not None:
             return f"showing {session.store.limit:,} of the {session.narrowing.count:,} instances that the server found"

@@ -29,6 +29,7 @@ from shm_client import (
     Stats,
 )
 from shm_tui.model.description_cache import DescriptionCache
+from shm_tui.model.fleet_window import FleetWindow
 from shm_tui.model.narrowing import Narrowing
 from shm_tui.model.row_store import MAX_ROWS, RowStore
 from shm_tui.model.state import Clock
@@ -98,7 +99,9 @@ class LiveSession:
         self._on_change = on_change
         self._feed = client.feed(slug, newest=self.store.limit, retry_refusals=True, page_size=PAGE_SIZE)
         self._counts_outdated = asyncio.Event()
-        self.narrowing = Narrowing(client, slug, self.store, self.is_partial, on_change)
+        self._feed_ids: set[str] = set()  # instances that the feed keeps up to date, and removes
+        self.narrowing = Narrowing(client, slug, self.store, self._feed_ids, self.is_partial, on_change)
+        self.window = FleetWindow(client, slug, self.store, self._feed_ids, self.exceeds_store, on_change)
 
     def clock(self) -> Clock:
         """The server's time now, and the active window."""
@@ -120,6 +123,11 @@ class LiveSession:
         """Whether the server has instances that the store lacks."""
         return not self.is_complete or len(self.store.rows) >= self.store.limit
 
+    def exceeds_store(self) -> bool:
+        """Whether the server has more instances than the store can hold."""
+        total = self.total()
+        return self.is_listed and total is not None and total > self.store.limit
+
     def reload(self) -> None:
         """Lists all instances again; while the server is unavailable, retries at once."""
         self._feed.relist()
@@ -129,6 +137,7 @@ class LiveSession:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._poll_counts())
             tasks.create_task(self.narrowing.run())
+            tasks.create_task(self.window.run())
             tasks.create_task(self._follow_feed())
             tasks.create_task(self.descriptions.run())
 
@@ -143,17 +152,18 @@ class LiveSession:
         match event:
             case InstanceUpdated(instance, changed):
                 self.store.put(instance, highlight=changed)
-                self.narrowing.feed_ids.add(instance.instance_id)
+                self._feed_ids.add(instance.instance_id)
                 if not changed:
                     return
             case InstanceRemoved(instance_id):
-                self.narrowing.feed_ids.discard(instance_id)
+                self._feed_ids.discard(instance_id)
                 if instance_id not in self.store.kept:  # else it may only have left the newest ones
                     self.store.remove(instance_id)
             case KpisUpdated(kpis):
                 self.kpis = kpis if kpis.app == self.slug else self.kpis
             case Listed(complete):
                 self.is_listed, self.is_complete = True, complete
+                self.window.sync()
                 return
             case Connected():
                 self.connection = ConnectionStatus(Phase.LIVE)
@@ -162,6 +172,7 @@ class LiveSession:
                 return
         self._counts_outdated.set()
         self.narrowing.mark_outdated()
+        self.window.mark_outdated()
 
     def _set_disconnected(self, error: ClientError, retry_in_s: float) -> None:
         phase = Phase.ACCESS_DENIED if isinstance(error, RefusedError) else Phase.DISCONNECTED

@@ -25,13 +25,13 @@ class Narrowing:
         client: Client,
         slug: str | None,
         store: RowStore,
+        feed_ids: set[str],
         is_partial: Callable[[], bool],
         on_change: Callable[[], None],
     ) -> None:
         self.count: int | None = None
         self.filter: ServerFilter = NO_SERVER_FILTER
-        self.feed_ids: set[str] = set()  # instances that the feed keeps up to date, and removes
-        self._client, self._slug, self._store = client, slug, store
+        self._client, self._slug, self._store, self._feed_ids = client, slug, store, feed_ids
         self._is_partial, self._on_change = is_partial, on_change
         self._filter_changed = asyncio.Event()
         self._outdated = asyncio.Event()
@@ -71,15 +71,15 @@ class Narrowing:
         conditions = requested.conditions
         matches: list[Instance] = []
         count = None
-        if conditions and self._is_partial():
+        if conditions and self._is_partial() and not self._store.has_window:
             matches, count = await asyncio.gather(
                 self._client.matching(self._slug, conditions, self._store.limit),
                 self._client.count_instances(self._slug, conditions),
             )
-        if requested != self.filter or (count is None and not self._store.kept):
+        if requested != self.filter or self._store.has_window or (count is None and not self._store.kept):
             return
         gone = self._store.keep(matches)
-        for instance_id in gone - self.feed_ids:
+        for instance_id in gone - self._feed_ids:
             self._store.remove(instance_id)
         self.count = count
         self._on_change()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from shm_tui.model.columns import FIXED_COLUMNS, METRIC_PREFIX, Column, MetricDescriptions, metric_column
+from shm_tui.model.columns import FIXED_COLUMNS, METRIC_PREFIX, STATE, Column, MetricDescriptions, metric_column
 
 _FIXED_IDS = frozenset(column.id for column in FIXED_COLUMNS)
 
@@ -28,6 +28,13 @@ def server_sorting(text: str) -> tuple[str, str]:
     is_descending = text.startswith("-") != (name == "seen")
     field = SERVER_FIELDS.get(name) or f"metrics.{name.removeprefix(METRIC_PREFIX)}"
     return field, "desc" if is_descending else "asc"
+
+
+def column_sorting(column: Column, is_descending: bool) -> tuple[str, str] | None:
+    """The same for a column of the table; None for its order of the states, which the server does not have."""
+    if column.metric is not None:
+        return f"metrics.{column.metric}", "desc" if is_descending else "asc"
+    return None if column is STATE else server_sorting(sort_text(column, is_descending))
 
 
 def sort_text(column: Column, is_descending: bool) -> str:

@@ -3,10 +3,13 @@
 `put` and `remove` accept changes at any rate and keep only the newest one of each instance. `flush` applies them, a few
 times a second, and returns what changed. The order is rebuilt only when a change affects it. While the store is paused,
 nothing is applied.
+
+Of a fleet that is larger than the store, `visible_ids` may be a window: rows that the server has filtered and sorted,
+from `first_index` on, of `row_count`. Then the store neither filters nor sorts.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from heapq import nsmallest
@@ -34,10 +37,12 @@ class FlushResult:
     """The changes that a flush applied.
 
     `changed` has, by instance ID, the IDs of the columns to highlight; the set is empty for rows of a list.
+    `is_other_list`: a window has rows of another filter or order, without the instance under the cursor.
     """
 
     changed: dict[str, set[str]] = field(default_factory=dict)
     order_changed: bool = False
+    is_other_list: bool = False
 
 
 @dataclass(slots=True)
@@ -47,7 +52,11 @@ class _PendingChange:
 
 
 class RowStore:
-    """Rows by instance ID. `visible_ids` are those that match the filter, in sort order."""
+    """Rows by instance ID. `visible_ids` are those that match the filter, in sort order, or a window of these.
+
+    `wanted` are the indexes of the rows in view, and `anchor_id` is the instance under a cursor that the user has
+    moved. `on_wanted` is called when other rows of a window come into view.
+    """
 
     def __init__(self, limit: int = MAX_ROWS) -> None:
         self.limit = limit
@@ -64,6 +73,16 @@ class RowStore:
         self._pending: dict[str, _PendingChange] = {}
         self._sort_keys: dict[str, SortKey | None] = {}
         self._visible: set[str] = set()  # the same as `visible_ids`
+        self.is_windowed = False
+        self.first_index = 0
+        self.anchor_id: str | None = None
+        self.wanted = range(0)
+        self.on_wanted: Callable[[], None] = lambda: None
+        self._total = 0  # of a window
+        self._next_window: tuple[list[str], int, int] | None = None  # shown at the next flush
+        self._is_other_list = False  # the next window
+        self._has_left_window = False  # since the last flush
+        self._clock: Clock | None = None
 
     @property
     def pending_count(self) -> int:
@@ -84,8 +103,9 @@ class RowStore:
         """Puts these instances, and evicts none of them. Returns the IDs that were kept before and no longer are."""
         before, self.kept = self.kept, {instance.instance_id for instance in instances}
         for instance in instances:
-            row = self.rows.get(instance.instance_id)
-            if row is None or row.instance != instance:
+            row, pending = self.rows.get(instance.instance_id), self._pending.get(instance.instance_id)
+            is_leaving = pending is not None and pending.row is None
+            if row is None or row.instance != instance or is_leaving:
                 self.put(instance, highlight=False)
         return before - self.kept
 
@@ -94,11 +114,60 @@ class RowStore:
         for instance_id in [*self.rows, *self._pending]:
             self.remove(instance_id)
 
+    # A window on a larger fleet.
+
+    def show_window(
+        self, instances: list[Instance], first_index: int, total: int, *, is_other_list: bool = False
+    ) -> set[str]:
+        """Shows these rows, the first of which has an index among `total`, at the next flush.
+
+        `is_other_list`: of another filter or order, without the instance under the cursor.
+        Returns the IDs that were kept before and no longer are.
+        """
+        for instance in instances:
+            if instance.instance_id not in self.rows:  # also while paused: the user has moved there
+                row = self.rows[instance.instance_id] = Row(instance)
+                self._count_keys(row, +1)
+        released = self.keep(instances)
+        self._next_window = [instance.instance_id for instance in instances], first_index, total
+        self._is_other_list = self._is_other_list or is_other_list
+        return released
+
+    def leave_window(self) -> set[str]:
+        """Filters and sorts the rows of the store again, at the next flush. Returns the IDs that were kept."""
+        self._next_window = None
+        self.is_windowed, self.first_index, self._has_left_window = False, 0, True
+        return self.keep([])
+
+    def want(self, rows: range) -> None:
+        """The indexes of the rows in view. Rows of a window are requested if they are missing."""
+        if rows != self.wanted:
+            self.wanted = rows
+            if self.is_windowed:
+                self.on_wanted()
+
     # The visible rows.
+
+    @property
+    def has_window(self) -> bool:
+        """Whether a window is shown, or will be at the next flush."""
+        return self.is_windowed or self._next_window is not None
+
+    @property
+    def row_count(self) -> int:
+        """The number of rows, loaded or not."""
+        return self._total if self.is_windowed else len(self.visible_ids)
+
+    def id_at(self, index: int) -> str | None:
+        """The instance of a row; None if it is not loaded."""
+        position = index - self.first_index
+        return self.visible_ids[position] if 0 <= position < len(self.visible_ids) else None
 
     def flush(self, clock: Clock) -> FlushResult:
         """Applies the pending changes, unless the store is paused."""
-        result = FlushResult()
+        self._clock = clock
+        result = FlushResult(order_changed=self._change_window(clock), is_other_list=self._is_other_list)
+        self._is_other_list = False
         if self.is_paused or not self._pending:
             return result
         pending, self._pending = self._pending, {}
@@ -111,10 +180,12 @@ class RowStore:
                 self.rows.pop(key, None)
                 self._sort_keys.pop(key, None)
                 order_changed = order_changed or key in self._visible
+                self._drop_from_window(key)
                 continue
             self.rows[key] = new
             result.changed[key] = changed_columns(old, new) if change.highlight else set()
-            order_changed = self._affects_order(key, new, clock) or order_changed
+            if not self.is_windowed:
+                order_changed = self._affects_order(key, new, clock) or order_changed
         order_changed = self._evict_oldest() or order_changed
         if order_changed:
             self.rebuild_order(clock, reuse_keys=True)
@@ -122,7 +193,12 @@ class RowStore:
         return result
 
     def rebuild_order(self, clock: Clock, *, reuse_keys: bool = False) -> None:
-        """Filters and sorts all rows. The sort is stable, so that equal rows keep their places."""
+        """Filters and sorts all rows, unless a window shows the server's order.
+
+        The sort is stable, so that equal rows keep their places.
+        """
+        if self.is_windowed:
+            return
         if not reuse_keys:
             self._sort_keys.clear()
         sort_keys = self._sort_keys
@@ -140,13 +216,16 @@ class RowStore:
         self._visible = set(self.visible_ids)
 
     def is_visible(self, instance_id: str) -> bool:
-        """Whether an instance matches the filter."""
-        return instance_id in self._visible
+        """Whether an instance matches the filter. It may be outside of a window."""
+        if instance_id in self._visible or not self.is_windowed or self._clock is None:
+            return instance_id in self._visible
+        row = self.rows.get(instance_id)
+        return row is not None and self.filter.matches(row, self._clock)
 
     def index_of(self, instance_id: str | None) -> int | None:
-        """The index of an instance in `visible_ids`; None if it is not visible."""
+        """The index of an instance's row; None if it is not visible, or not loaded."""
         try:
-            return None if instance_id is None else self.visible_ids.index(instance_id)
+            return None if instance_id is None else self.first_index + self.visible_ids.index(instance_id)
         except ValueError:
             return None
 
@@ -166,6 +245,26 @@ class RowStore:
         has_moved = key not in self._visible or self._sort_keys.get(key) != sort_key
         self._sort_keys[key] = sort_key
         return has_moved
+
+    def _change_window(self, clock: Clock) -> bool:
+        """Shows the next window, or the store's own rows after the last one. Returns whether it did."""
+        if self._next_window is not None:
+            self.visible_ids, self.first_index, self._total = self._next_window
+            self._visible = set(self.visible_ids)
+            self._next_window, self.is_windowed, self._has_left_window = None, True, False
+            return True
+        if self._has_left_window:
+            self._has_left_window = False
+            self.rebuild_order(clock)
+            return True
+        return False
+
+    def _drop_from_window(self, key: str) -> None:
+        """Removes the row of a removed instance, which the next window lacks too."""
+        if self.is_windowed and key in self._visible:
+            self._visible.discard(key)
+            self.visible_ids.remove(key)
+            self._total -= 1
 
     def _count_keys(self, row: Row | None, delta: int) -> None:
         for key, value in row.metrics.items() if row else ():

@@ -75,6 +75,7 @@ class Dashboard(Vertical):
     def draw_changes(self, session: LiveSession, filter_text: str) -> None:
         """Applies the changes that the session has received, and draws them."""
         clock = session.clock()
+        session.window.sync()
         flush = session.store.flush(clock)
         self._update_columns(session)
         self.table.is_loading = not session.is_complete

@@ -72,24 +72,33 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
         self.clock = clock
         self._column_layout.set_columns(columns)
         self._column_layout.set_line_width(self._line_width)
-        self._widen_columns(self.store.visible_ids[:MEASURED_ROWS])
+        self._widen_columns(key for key in self.store.visible_ids[:MEASURED_ROWS] if key in self.store.rows)
         self.update_order()
 
     def update_order(self) -> None:
-        """Redraws after a change of the rows' order or number. The view follows the cursor if it was visible."""
-        ids = self.store.visible_ids
-        self.virtual_size = Size(self._line_width, len(ids) + HEAD_LINES)
+        """Redraws after a change of the rows' order or number. The view follows the cursor if it was visible.
+
+        In a window, the cursor's row stays on its line of the screen.
+        """
+        store, count = self.store, self.store.row_count
+        self.virtual_size = Size(self._line_width, count + HEAD_LINES)
+        if self.scroll_offset.y > self.max_scroll_y:
+            self.scroll_to(y=self.max_scroll_y, animate=False, immediate=True)
         before, top = self.cursor_id, self.scroll_offset.y
         was_visible = 0 <= self._cursor_index - top < self._row_count
-        index = self.store.index_of(before)
-        if index is None or (self.is_loading and not self._is_cursor_touched):
-            index = max(0, min(self._cursor_index, len(ids) - 1)) if self._is_cursor_touched else 0
+        index = store.index_of(before)
+        is_free = not self._is_cursor_touched and (self.is_loading or store.is_windowed)
+        if index is None or is_free:
+            index = max(0, min(self._cursor_index, count - 1)) if self._is_cursor_touched else 0
+        elif was_visible and store.is_windowed:
+            self.scroll_to(y=max(0, top + index - self._cursor_index), animate=False, immediate=True)
         elif was_visible and not top <= index < top + self._row_count:
             self.scroll_to(y=max(0, index - (self._cursor_index - top)), animate=False)
         self._cursor_index = index
-        self.cursor_id = ids[index] if ids else None
+        self._set_cursor_id(store.id_at(index))
         if self.cursor_id != before:
             self.post_message(CursorMoved())
+        self._want_visible()
         self.refresh()
 
     def apply_flush(self, flush: FlushResult, clock: Clock) -> None:
@@ -101,6 +110,9 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
             self.set_timer(HIGHLIGHT_S, self._end_highlights)
         if self._widen_columns(key for key in flush.changed if key in self.store.rows):
             self.refresh()
+        if flush.is_other_list:
+            self._cursor_index, self.cursor_id, self._is_cursor_touched = 0, None, False
+            self.scroll_to(y=0, animate=False, immediate=True)
         if flush.order_changed:
             self.update_order()
         else:
@@ -111,7 +123,9 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
         self.clock = clock
         age = self.columns[-1].text if self.columns else None
         self._refresh_rows(
-            key for key in self._visible_keys() if age and self._drawn_ages.get(key) != age(self.store.rows[key], clock)
+            key
+            for key in self._visible_keys()
+            if age and key in self.store.rows and self._drawn_ages.get(key) != age(self.store.rows[key], clock)
         )
 
     def set_dimmed(self, is_dimmed: bool) -> None:
@@ -132,7 +146,7 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
     def move_cursor(self, lines: int) -> None:
         """Moves the cursor by lines, and the view with it."""
         index = self.store.index_of(self.cursor_id)
-        self.move_cursor_to(0 if index is None else index + lines)
+        self.move_cursor_to((self._cursor_index if index is None else index) + lines)
 
     def move_page(self, direction: int) -> None:
         """Moves the cursor by the height of the view."""
@@ -144,7 +158,7 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
 
     def move_to_last(self) -> None:
         """Moves the cursor to the last row."""
-        self.move_cursor_to(len(self.store.visible_ids) - 1)
+        self.move_cursor_to(self.store.row_count - 1)
 
     def scroll_columns(self, count: int) -> None:
         """Scrolls by columns; a negative count scrolls to the left."""
@@ -164,8 +178,8 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
                 self.post_message(SortRequested(column))
             return
         index = self.scroll_offset.y + event.y - HEAD_LINES
-        if index < len(self.store.visible_ids):
-            is_on_cursor = self.store.visible_ids[index] == self.cursor_id
+        if index < self.store.row_count:
+            is_on_cursor = self.store.id_at(index) == self.cursor_id is not None
             self.move_cursor_to(index)
             if is_on_cursor:
                 self.post_message(RowOpened())
@@ -181,13 +195,14 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
     def _scroll_with_cursor(self, event: events.MouseEvent, lines: int) -> None:
         event.stop()
         event.prevent_default()  # the widget's own handler scrolls without the cursor
-        top = max(0, min(self.scroll_offset.y + lines, len(self.store.visible_ids) - self._row_count))
+        top = max(0, min(self.scroll_offset.y + lines, self.store.row_count - self._row_count))
         self.scroll_to(y=top, animate=False, immediate=True)
         self.move_cursor(lines)
 
     def on_resize(self) -> None:
         """Another width shows other columns."""
-        self.virtual_size = Size(self._line_width, len(self.store.visible_ids) + HEAD_LINES)
+        self.virtual_size = Size(self._line_width, self.store.row_count + HEAD_LINES)
+        self._want_visible()
         self._column_layout.set_line_width(self._line_width)
         self.refresh()
 
@@ -211,9 +226,11 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
         if y < HEAD_LINES:
             return self._render_header(y)
         index = self.scroll_offset.y + y - HEAD_LINES
-        if index >= len(self.store.visible_ids) or self.clock is None:
-            return Strip.blank(self._line_width, self._style("row"))
-        return self._render_row(self.store.visible_ids[index], self.clock)
+        key = self.store.id_at(index)
+        if key is not None and key in self.store.rows and self.clock is not None:
+            return self._render_row(key, self.clock)
+        is_on_cursor = index == self._cursor_index < self.store.row_count  # its row is being loaded
+        return Strip.blank(self._line_width, self._style("row") + self._style("cursor" if is_on_cursor else "row"))
 
     def _render_header(self, line_number: int) -> Strip:
         plain, sorted_style = self._style("header"), self._style("sorted")
@@ -292,24 +309,41 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
 
     def move_cursor_to(self, index: int) -> None:
         """Moves the cursor to a row, at most to the first or the last one."""
-        ids = self.store.visible_ids
-        if not ids:
+        store = self.store
+        if not store.row_count:
             return
         before = self.cursor_id
-        index = max(0, min(index, len(ids) - 1))
-        self.cursor_id, self._cursor_index, self._is_cursor_touched = ids[index], index, True
+        index = max(0, min(index, store.row_count - 1))
+        self._cursor_index, self._is_cursor_touched = index, True
+        self._set_cursor_id(store.id_at(index))
         top, row_count = self.scroll_offset.y, self._row_count
         if index < top:
             self.scroll_to(y=index, animate=False)
         elif index >= top + row_count:
             self.scroll_to(y=index - row_count + 1, animate=False)
+        self._want_visible()
+        if self.cursor_id is None:
+            self.refresh()
         self._refresh_rows({key for key in (before, self.cursor_id) if key is not None})
         if before != self.cursor_id:
             self.post_message(CursorMoved())
 
-    def _visible_keys(self) -> list[str]:
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Requests the rows that came into view."""
+        super().watch_scroll_y(old_value, new_value)
+        self._want_visible()
+
+    def _want_visible(self) -> None:
         top = self.scroll_offset.y
-        return self.store.visible_ids[top : top + self._row_count]
+        self.store.want(range(top, top + self._row_count))
+
+    def _set_cursor_id(self, instance_id: str | None) -> None:
+        self.cursor_id = instance_id
+        self.store.anchor_id = instance_id if self._is_cursor_touched else None
+
+    def _visible_keys(self) -> list[str | None]:
+        top = self.scroll_offset.y
+        return [self.store.id_at(index) for index in range(top, min(top + self._row_count, self.store.row_count))]
 
     def _refresh_rows(self, keys: Iterable[str]) -> None:
         changed = set(keys)

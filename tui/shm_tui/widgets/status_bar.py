@@ -38,6 +38,8 @@ def match_count(session: LiveSession) -> str:
     """How many instances match the filter, of how many: of the fleet, or of the newest ones that it searches."""
     store, narrowing = session.store, session.narrowing
     total = session.total()
+    if store.is_windowed and total is not None:
+        return f"{store.row_count:,} of {total:,}" if session.window.is_shown else "counting…"
     if not session.is_partial() or total is None:
         return f"{len(store.visible_ids):,} of {len(store.rows):,}"
     if narrowing.count is not None and store.filter.server_filter.is_whole:

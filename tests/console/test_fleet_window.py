@@ -1,0 +1,146 @@
+"""A table of a fleet that is larger than the store: order, number and last row are those of the whole fleet."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shm_tui.model.column_heads import HEAD_LINES
+from shm_tui.model.columns import INSTANCE, SEEN, STATE, metric_column
+from shm_tui.model.place_sort import column_sorting
+from tests.support import plain_http
+from tests.support.bulk_fleet import insert_fleet
+from tests.support.console import DrivenConsole, open_console
+from tests.support.databases import execute, fresh_database
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess
+
+FLEET = 3_000
+MAX_ROWS = 300
+TALLY = """
+    INSERT INTO applications (slug, name) VALUES ('ledger', 'Ledger');
+    INSERT INTO tallies (app_slug, metric_type, key, value, total, instances, counted_total, counted_instances)
+    VALUES ('ledger', 'status', 'active', '0', 0, %s, 0, %s)
+"""
+
+
+@pytest.fixture
+def server(postgres: str, tmp_path: Path) -> Iterator[ServerProcess]:
+    """A server with a fleet whose metric `n` is 1 to FLEET, the last seen ones first."""
+    with fresh_database(postgres) as dsn:
+        insert_fleet(dsn, FLEET)
+        execute(dsn, TALLY, FLEET, FLEET)
+        server = ServerProcess(tmp_path / "data", {"SHM_DB_DSN": dsn})
+        server.start()
+        yield server
+        server.terminate()
+
+
+def value(console: DrivenConsole, index: int) -> object:
+    """The metric `n` of a row; None while it is not loaded."""
+    store = console.app.table.store
+    row = store.rows.get(store.id_at(index) or "")
+    return None if row is None else row.metrics["n"]
+
+
+def cursor_value(console: DrivenConsole) -> object:
+    """The metric `n` under the cursor."""
+    row = console.app.table.store.rows.get(console.app.table.cursor_id or "")
+    return None if row is None else row.metrics["n"]
+
+
+async def wait_for_cursor(console: DrivenConsole, expected: object) -> None:
+    """Waits until the row under the cursor is loaded and is this one."""
+    await console.wait_until(
+        lambda: cursor_value(console) == expected, f"{expected} instead of {cursor_value(console)}"
+    )
+
+
+async def wait_for_window(console: DrivenConsole, first: int, count: int) -> None:
+    """Waits until the table shows a window with this many rows that begins with this value of `n`."""
+
+    def is_shown() -> bool:
+        store = console.app.table.store
+        return store.is_windowed and value(console, 0) == first and store.row_count == count
+
+    await console.wait_until(is_shown, f"a window of {count} rows")
+
+
+async def test_the_last_row_and_every_page_are_those_of_the_fleet(server: ServerProcess) -> None:
+    async with open_console(server, "ledger", max_rows=MAX_ROWS) as console:
+        await wait_for_window(console, FLEET, FLEET)
+        store = console.app.table.store
+        await console.pilot.press("G")
+        await wait_for_cursor(console, 1)
+        assert store.index_of(console.app.table.cursor_id) == FLEET - 1
+        for lines in (-150, -150, -150, 40):
+            index = store.index_of(console.app.table.cursor_id)
+            assert index is not None
+            console.app.table.move_cursor(lines)
+            await wait_for_cursor(console, FLEET - (index + lines))
+        await console.pilot.press("g")
+        await wait_for_cursor(console, FLEET)
+        for number in range(1, 13):  # beyond the rows that a window keeps
+            console.app.table.move_cursor(200)
+            await wait_for_cursor(console, FLEET - 200 * number)
+        console.app.table.move_cursor(-2_000)
+        await wait_for_cursor(console, FLEET - 400)
+        assert len(store.visible_ids) <= 2_200
+
+
+async def test_the_filter_and_the_order_are_those_of_the_fleet(server: ServerProcess) -> None:
+    async with open_console(server, "ledger", max_rows=MAX_ROWS) as console:
+        await wait_for_window(console, FLEET, FLEET)
+        await console.pilot.press("slash", *"n<=1000 version:1.3", "enter")
+        matching = [number for number in range(1, 1001) if number % 7 == 3]
+        await wait_for_window(console, matching[-1], len(matching))
+        await console.wait_for_text(f"{len(matching)} of {FLEET:,}")
+        await console.pilot.press("s")
+        await wait_for_window(console, matching[0], len(matching))
+        await console.pilot.press("G")
+        await wait_for_cursor(console, matching[-1])
+        await console.pilot.press("slash", "ctrl+u", *"n>2900", "enter")  # the cursor's row does not match
+        await wait_for_window(console, 2901, 100)
+        await wait_for_cursor(console, 2901)
+        await console.pilot.press("slash", "ctrl+u", *"docker", "enter")  # only the console searches for words
+        await console.wait_until(lambda: not console.app.table.store.is_windowed, "the rows of the store")
+        await console.wait_for_text("of the newest")
+
+
+async def test_the_cursor_keeps_its_line_while_others_move(server: ServerProcess) -> None:
+    async with open_console(server, "ledger", max_rows=MAX_ROWS) as console:
+        await wait_for_window(console, FLEET, FLEET)
+        table, store = console.app.table, console.app.table.store
+        for index in (5, 1_500):
+            table.move_cursor_to(index)
+            await wait_for_cursor(console, FLEET - index)
+            line = index - table.scroll_offset.y + HEAD_LINES
+            key, count = table.cursor_id, store.row_count
+            install = await asyncio.to_thread(Install(server.url).enroll, {"n": FLEET + index})
+            await console.wait_until(lambda: store.row_count == count + 1, "the new instance")  # noqa: B023
+            await console.wait_until(lambda: store.index_of(key) == index + 1, "the row's new number")  # noqa: B023
+            assert (table.cursor_id, index + 1 - table.scroll_offset.y + HEAD_LINES) == (key, line)
+            address = f"{server.url}/api/v1/admin/instances/{install.instance_id}"
+            await asyncio.to_thread(plain_http.request, "DELETE", address, headers=server.headers)
+            await console.wait_until(lambda: store.index_of(key) == index, "the row's number before")  # noqa: B023
+            assert (table.cursor_id, index - table.scroll_offset.y + HEAD_LINES) == (key, line)
+
+
+async def test_a_loaded_row_changes_in_place(server: ServerProcess) -> None:
+    install = Install(server.url).enroll({"n": 0.5})
+    async with open_console(server, "ledger", max_rows=MAX_ROWS) as console:
+        await wait_for_window(console, FLEET, FLEET + 1)
+        await console.pilot.press("G")
+        await console.wait_until(lambda: console.app.table.cursor_id == install.instance_id, "the last row")
+        await asyncio.to_thread(install.snapshot, {"n": 0.25})
+        await console.wait_for_text("0.250")
+        assert console.app.table.cursor_id == install.instance_id
+
+
+def test_orders_of_the_table_are_those_of_the_server() -> None:
+    assert column_sorting(SEEN, False) == ("last_seen_at", "desc")
+    assert column_sorting(SEEN, True) == ("last_seen_at", "asc")
+    assert column_sorting(INSTANCE, True) == ("instance_id", "desc")
+    assert column_sorting(metric_column("version", "Version", True), True) == ("metrics.version", "desc")
+    assert column_sorting(STATE, False) is None
