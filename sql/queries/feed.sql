@@ -1,3 +1,6 @@
+-- Reads of the feed. Its cursor is moved by the statements that change what it sends, in a CTE named `feed_advanced`, under
+-- the writers' lock: those of snapshots in `sql/parts/intake.sql`, those of several instances in part `feed_numbered`.
+
 -- name: select_head
 -- The newest assigned cursor, and the newest cursor whose removal has been deleted.
 SELECT cursor, horizon FROM feed_head;
