@@ -105,6 +105,7 @@ def run(data_dir: Path, rows: int) -> None:
             ("an admin revokes one", lambda: [attacks.revoke_invented_keys(server)]),
             (f"one erases itself, {rows:,} snapshots", lambda: [attacks.erase_long_history(server, rows)]),
             ("four send invented keys", lambda: attacks.flood_with_keys(server)),
+            ("one requests 4 MiB forty times at once", lambda: attacks.disclose_at_once(server)),
         ]
         table = Table(*COLUMNS)
         for name, prepare in plans:

@@ -3,7 +3,7 @@
 import json
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
 from typing import Any
@@ -19,6 +19,8 @@ MEMBERS = 100  # of a backlog: the limit
 KEYS = 256  # of a snapshot: the limit
 TIMEOUT_S = 1_200  # an erasure of a million snapshots takes minutes
 CROWD = 4  # strangers that act at the same time
+DISCLOSURES = 40  # at the same time, of an install with five backlogs of the largest snapshots
+LARGE_MEMBERS, LARGE_TEXTS, TEXT = 15, 60, "x" * 1_000  # of such a backlog, which has almost a mebibyte
 
 # Snapshots of one install, a second apart, as if they had been sent: the rollup processes them.
 INSERT_HISTORY = """
@@ -71,6 +73,25 @@ class ConnectedInstall:
         ]
         self.post("/v1/snapshots", {"snapshots": members}, expected=(202, 429, 503))
 
+    def send_large_snapshots(self, number: int) -> None:
+        """Sends a backlog of snapshots of the maximum size, a minute apart."""
+        now = datetime.now(UTC)
+        metrics = {f"text{each}": TEXT for each in range(LARGE_TEXTS)}
+        members = [
+            {
+                "timestamp": (now - timedelta(minutes=1 + number * LARGE_MEMBERS + member)).isoformat(),
+                "metrics": metrics,
+            }
+            for member in range(LARGE_MEMBERS)
+        ]
+        self.post("/v1/snapshots", {"snapshots": members})
+
+    def disclose(self) -> None:
+        """Requests everything that is stored on it, on a connection of its own."""
+        other = replace(self, connection=HTTPConnection("127.0.0.1", self.server.port, timeout=TIMEOUT_S))
+        other.post("/v1/disclose", {"action": "disclose", "timestamp": datetime.now(UTC).isoformat()})
+        other.connection.close()
+
     def flood(self) -> None:
         """Sends as many backlogs of invented keys as an install may send at once."""
         for number in range(BACKLOGS):
@@ -100,6 +121,14 @@ def flood_with_keys(server: RunningServer) -> list[Attack]:
     """Four installs send backlogs of invented keys."""
 
     return [ConnectedInstall.register(server).flood for _ in range(CROWD)]
+
+
+def disclose_at_once(server: RunningServer) -> list[Attack]:
+    """An install with many large snapshots requests all of them many times at once."""
+    stranger = ConnectedInstall.register(server)
+    for number in range(BACKLOGS):
+        stranger.send_large_snapshots(number)
+    return [stranger.disclose for _ in range(DISCLOSURES)]
 
 
 def erase_long_history(server: RunningServer, rows: int) -> Attack:
