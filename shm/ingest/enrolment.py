@@ -19,6 +19,7 @@ from shm.ingest.payloads import Registration
 
 MAX_MOVES = 10  # of installs to another application, each with all of its values, in one transaction
 MAX_BATCH = 100  # registrations or confirmations in one transaction: some milliseconds under the writers' lock
+MAX_BATCH_HINTS = 128 * 1024  # bytes of hints, beyond which a batch takes no more: some ten milliseconds under the lock
 
 _encoder = msgspec.json.Encoder()
 
@@ -107,7 +108,13 @@ class EnrolmentWriter:
         self._confirmations: GroupCommit[_ProvenKey, Confirmation] = GroupCommit(
             "confirmations",
             self._write_confirmations,
-            BatchLimits(settings.queue, MAX_BATCH, is_distinct=True),
+            BatchLimits(
+                settings.queue,
+                MAX_BATCH,
+                weigh=lambda key: 0 if key.hints is None else len(key.hints),
+                max_weight=MAX_BATCH_HINTS,
+                is_distinct=True,
+            ),
             write_lock,
         )
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,12 +10,18 @@ import httpx
 import pytest
 from nacl.signing import SigningKey
 
+from shm.db.advisory_locks import Lock
+from shm.ingest.enrolment import MAX_BATCH_HINTS
 from shm.ingest.metric_hints import MAX_HINTS, parse_hints
 from tests.support import plain_http
+from tests.support.clusters import wait_for
+from tests.support.databases import admin_cursor, select_column
 from tests.support.installs import Install
+from tests.support.prometheus_scrape import sample_value, scrape
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act
 
+SENDERS = 12
 HINTS = {"invoices_sent": {"label": "Invoices", "unit": "pcs", "description": "Invoices that were mailed"}}
 
 
@@ -182,3 +189,21 @@ def test_hints_that_are_no_object_are_refused(install: Install, hints: object) -
     response = register(install, hints)
     assert (response.status_code, response.json()["code"]) == (400, "bad_field")
     assert "$.hints" in response.json()["detail"]
+
+
+def test_large_hints_are_written_in_several_transactions(server: ServerProcess, database: str) -> None:
+    """All other installs wait while a batch holds the writers' lock, so hints do not make it long."""
+    installs = [Install(server.url) for _ in range(SENDERS)]
+    for each in installs:
+        assert each.register().status_code == 201
+    large = {f"key{number:03}": {"description": "x" * 200} for number in range(MAX_HINTS)}
+    with admin_cursor(database) as cursor, ThreadPoolExecutor(SENDERS) as threads:
+        cursor.execute("SELECT pg_advisory_lock(%s)", [Lock.WRITERS])
+        registering = [threads.submit(register, each, large) for each in installs]
+        sent = SENDERS * len(json.dumps(large))
+        wait_for(lambda: sample_value(scrape(server), "shm_request_bytes", worker="0") > sent, "all registrations")
+        cursor.execute("SELECT pg_advisory_unlock(%s)", [Lock.WRITERS])
+        assert {each.result().status_code for each in registering} == {200}
+    sizes = select_column(database, "SELECT sum(length(hints::text)) FROM metric_hints GROUP BY xmin")
+    assert max(sizes) < MAX_BATCH_HINTS + 2 * len(json.dumps(large))
+    assert len(select_column(database, "SELECT instance_id FROM metric_hints")) == SENDERS
