@@ -10,6 +10,7 @@ import msgspec
 
 from shm.db.statement_runner import Reader
 
+STATUSES = ("active", "lost", "pending", "revoked", "unproven")  # for monitoring; each instance has one of them
 DAY, WEEK, MONTH = timedelta(days=1), timedelta(days=7), timedelta(days=30)
 
 
@@ -34,13 +35,8 @@ class InstanceCounts(msgspec.Struct):
     def by_status(self) -> dict[str, int]:
         """The instances by status, each in one. Lost ones have been silent for longer than the active window."""
         lost = self.total - self.active - self.pending - self.revoked
-        return {
-            "active": self.active,
-            "lost": lost,
-            "pending": self.pending,
-            "revoked": self.revoked,
-            "unproven": self.unproven,
-        }
+        numbers = (self.active, lost, self.pending, self.revoked, self.unproven)
+        return dict(zip(STATUSES, numbers, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from datetime import timedelta
 from math import inf
 from statistics import median
 
-from shm.analytics import counts
+from shm.analytics.counts import STATUSES
 from shm.analytics.disk_forecast import DAY_S, DiskForecast, forecast_disk, free_bytes
 from shm.core.errors import DatabaseUnavailable
 from shm.core.file_limit import count_open_files, open_files_limit
@@ -38,6 +38,12 @@ rate_limited = RateLimitedLogger(logger)
 class _Measurement:
     series_lag_s: float
     background_age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _StatusCount:
+    status: str
+    instances: int
 
 
 class GaugeSampler:
@@ -103,8 +109,10 @@ class GaugeSampler:
                 (measurement,) = await self._database.fetch(_Measurement, "health.measure_database")
                 self._instruments.series_lag.set(measurement.series_lag_s)
                 self._instruments.background_age.set(measurement.background_age_s)
-                totals = counts.sum_tallies(await counts.read_tallies(self._database))
-                for status, number in totals.by_status().items():
+                installs = await self._database.fetch(_StatusCount, "health.count_installs")
+                for status, number in (
+                    dict.fromkeys(STATUSES, 0) | {row.status: row.instances for row in installs}
+                ).items():
                     self._instruments.installs.set(number, status)
                 self._show_forecast(await forecast_disk(self._database, self._settings))
             except DatabaseUnavailable as error:

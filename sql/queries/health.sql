@@ -81,6 +81,22 @@ SELECT
     greatest(0, extract(epoch FROM now() - finished_at))::double precision AS background_age_s
 FROM background_rounds;
 
+-- name: count_installs
+-- Installs of all applications by status; `lost` are active ones that have been silent for longer than the active window.
+-- The rows of versions are not read: strangers decide how many there are.
+SELECT
+    CASE
+        WHEN t.key = 'active' AND t.value::int > (
+            SELECT count(*) FROM unnest(s.activity_windows) w WHERE w < s.active_window
+        ) THEN 'lost'
+        ELSE t.key
+    END AS status,
+    sum(t.instances)::bigint AS instances
+FROM tallies t
+CROSS JOIN settings s
+WHERE t.metric_type = 'status'
+GROUP BY 1;
+
 -- name: record_round
 -- Stores that the background jobs have completed a round.
 UPDATE background_rounds SET finished_at = now();

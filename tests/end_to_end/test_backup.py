@@ -207,10 +207,15 @@ def test_a_schema_is_restored_under_its_name_only(postgres: str, empty: str, tmp
         run("check", SHM_DB_DSN=make_dsn(other, options='-csearch_path="Odd\\ name"'))
 
 
-def test_what_is_missing_is_said_in_a_sentence(empty: str, postgres_dir: Path) -> None:
+def test_what_is_missing_is_said_in_a_sentence(postgres: str, empty: str, postgres_dir: Path, tmp_path: Path) -> None:
     assert "has no data of SHM to back up" in refusal("backup", SHM_DB_DSN=empty)
     assert "has no database yet" in refusal("backup", "--data-dir", str(postgres_dir / "none"))
     assert "cannot be read" in refusal("restore", "/nowhere/x", SHM_DB_DSN=empty)
+    with empty_database(postgres) as other:
+        with admin_cursor(other) as cursor:
+            cursor.execute("CREATE TABLE invoices (id bigint)")
+        run_client(find_program("pg_dump", "18"), "--format=custom", f"--file={tmp_path / 'other'}", dsn=other)
+    assert "is a dump of another application" in refusal("restore", str(tmp_path / "other"), SHM_DB_DSN=empty)
     with pytest.raises(ConfigurationError, match=r"pg_dump of PostgreSQL 99, .*`apt install postgresql-client-99"):
         find_program("pg_dump", "99")
     with pytest.raises(ConfigurationError, match="sslpassword"):
