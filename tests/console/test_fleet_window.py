@@ -96,6 +96,8 @@ async def test_the_filter_and_the_order_are_those_of_the_fleet(server: ServerPro
         matching = [number for number in range(1, 1001) if number % 7 == 3]
         await wait_for_window(console, matching[-1], len(matching))
         await console.wait_for_text(f"{len(matching)} of {FLEET:,}")
+        await console.pilot.press("down")
+        await console.wait_for_text(f"row 2/{len(matching)}")
         await console.pilot.press("s")
         await wait_for_window(console, matching[0], len(matching))
         await console.pilot.press("G")

@@ -168,7 +168,8 @@ class ConsoleApp(App[None]):
         self.go(event.place)
 
     def on_cursor_moved(self) -> None:
-        """Draws the details again: their instance may have left the table."""
+        """Draws the number of the row, and the details again: their instance may have left the table."""
+        self.dashboard.draw_row_number()
         self.dashboard.draw_details(self.session)
 
     def on_sort_requested(self, event: SortRequested) -> None:

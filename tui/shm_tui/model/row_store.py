@@ -20,7 +20,7 @@ from shm_tui.model.filter import MATCH_ALL, Filter
 from shm_tui.model.row import Row
 from shm_tui.model.state import Clock
 
-MAX_ROWS = 20_000  # about 60 MiB with twenty metrics each; sorting them takes less than one frame
+MAX_ROWS = 10_000  # about 30 MiB with twenty metrics each; a larger fleet is shown by a window
 EVICTION_SLACK = 500  # rows beyond MAX_ROWS before the oldest are evicted, so that they are evicted in bulk
 
 _TEXT_COLUMNS = {

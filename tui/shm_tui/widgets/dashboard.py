@@ -119,6 +119,12 @@ class Dashboard(Vertical):
         has_answer = session.connection.phase is not Phase.CONNECTING and session.descriptions.is_ready
         self.has_data = session.is_listed and has_counts and has_answer
 
+    def draw_row_number(self) -> None:
+        """Draws the number of the row under the cursor, if the table shows a part of a larger fleet."""
+        status_bar = self.query_one(StatusBar)
+        if status_bar.row_index is not None:
+            status_bar.refresh()
+
     def draw_details(self, session: LiveSession) -> None:
         """Draws the details, if they are open."""
         if self.details.display:

@@ -78,6 +78,12 @@ class StatusBar(Widget):
         self._is_list, self._is_fleet = is_list, is_fleet
         self.refresh()
 
+    @property
+    def row_index(self) -> int | None:
+        """The index of the row under the cursor among those of a fleet that is larger than the table."""
+        store = self._session.store if self._session is not None else None
+        return store.index_of(store.anchor_id) if store is not None and store.is_windowed else None
+
     def render(self) -> Text:
         """One line. The left part is cut where both parts do not fit."""
         if self._session is None:
@@ -90,6 +96,8 @@ class StatusBar(Widget):
         if self._filter_text:
             right.append(f"/{cut(self._filter_text, MAX_FILTER_WIDTH)}", style["warn"])
             right.append(f"  {match_count(self._session)}  " if self._is_list else "  ", style["dim"])
+        if self._is_list and (index := self.row_index) is not None:
+            right.append(f"row {index + 1:,}/{store.row_count:,}  ", style["dim"])
         if store.is_paused:
             right.append(f"paused, {plural(store.pending_count, 'change')}  ", style["warn"])
         stats = self._session.overview.stats
