@@ -11,6 +11,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from shm.db.small_files import read_small_file
+
 MAX_SOCKET_PATH_BYTES = 100  # the kernel's limit for a Unix socket is 107
 MAX_LOG_BYTES = 1024**2  # people read the end of the log
 LOG_ENTRY_START = re.compile(rb"^(?=[0-9]{4}-[0-9]{2}-[0-9]{2} )", re.MULTILINE)  # other lines begin with a tab
@@ -58,6 +60,10 @@ class ClusterFiles:
             descriptor = os.open(self._cluster / "log", os.O_RDWR | os.O_NOFOLLOW)
         except OSError:  # there is no log yet, or it is redirected
             return
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # a pipe, to which PostgreSQL would wait to write
+            os.close(descriptor)
+            (self._cluster / "log").unlink()
+            return
         with os.fdopen(descriptor, "r+b") as file:
             if os.fstat(descriptor).st_nlink != 1:  # a link to another file
                 return
@@ -89,8 +95,8 @@ class ClusterFiles:
 
     def _current_configuration(self) -> str:
         try:
-            return (self._cluster / "shm.conf").read_text()
-        except FileNotFoundError:
+            return read_small_file(self._cluster / "shm.conf").decode(errors="replace")
+        except OSError:  # it does not exist, or is no file; it is replaced then
             return ""
 
     def _socket_dir(self) -> Path:

@@ -33,6 +33,7 @@ from shm.db.lock_files import acquire_exclusive, acquire_shared, open_lock_file,
 from shm.db.postgres_owner import POSTGRES_USER, check_access, check_has_name, make_traversable, postgres_owner
 from shm.db.postgres_programs import POSTGRES_MAJOR, programs_directory, run_program
 from shm.db.postmaster import Postmaster
+from shm.db.small_files import read_small_file
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ class EmbeddedPostgres:
     def _version(self) -> str | None:
         """The major version that the cluster was created by; None if there is no cluster yet."""
         try:
-            return (self._cluster / "PG_VERSION").read_text().strip() or "of an unknown version"
+            return read_small_file(self._cluster / "PG_VERSION").decode().strip() or "of an unknown version"
         except (FileNotFoundError, NotADirectoryError):
             return None
 

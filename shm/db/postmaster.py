@@ -10,10 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from shm.db.postgres_programs import reap
+from shm.db.small_files import read_small_file
 
 PS_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 5.0
 PROGRAM = "postgres"
+MAX_PID = 2**31 - 1  # that the system's calls take
 SOCKET_LOCKS = ".s.PGSQL.*.lock"  # beside each socket, with the PID of its server
 
 
@@ -27,7 +29,7 @@ class Postmaster:
     def lines(self) -> list[str]:
         """The lines of postmaster.pid: 1 the PID, 2 the cluster, 4 the port, 5 the socket's directory. May be empty."""
         try:
-            return self._file.read_text().splitlines()
+            return read_small_file(self._file).decode().splitlines()
         except (OSError, UnicodeDecodeError):
             return []
 
@@ -99,8 +101,9 @@ class Postmaster:
 
 
 def _first_number(file: Path) -> int:
-    """The number in the first line of a file; 0 if there is none, as after a power cut."""
+    """The number in the first line of a file; 0 if there is none that a process can have, as after a power cut."""
     try:
-        return int(file.read_bytes().split(b"\n", 1)[0])
+        number = int(read_small_file(file).split(b"\n", 1)[0])
     except (OSError, ValueError):
         return 0
+    return number if number <= MAX_PID else 0

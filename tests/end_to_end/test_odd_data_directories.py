@@ -40,6 +40,7 @@ def write_as_postgres(data_dir: Path, file: Path, content: bytes) -> None:
         pytest.param(b"", id="empty", marks=pytest.mark.long),
         pytest.param(b"\xff\xfe1\n", id="bytes", marks=pytest.mark.long),
         pytest.param(b"x\n", id="text", marks=pytest.mark.long),
+        pytest.param(b"99999999999999999999\n", id="beyond any PID"),
     ],
 )
 def test_a_damaged_pid_file_does_not_stop_the_start(created: Path, content: bytes) -> None:
@@ -47,6 +48,17 @@ def test_a_damaged_pid_file_does_not_stop_the_start(created: Path, content: byte
     done = run_shm("migrate", "--data-dir", str(created))
     assert done.returncode == 0, done.stderr
     assert not (created / "postgres" / "postmaster.pid").exists()
+
+
+def test_pipes_in_the_place_of_files_stop_no_start(created: Path) -> None:
+    """PostgreSQL's user can replace each file of the cluster, and reading a pipe would never end."""
+    cluster = created / "postgres"
+    for name in ("postmaster.pid", ".s.PGSQL.5432.lock", "shm.conf", "log"):
+        (cluster / name).unlink(missing_ok=True)
+        os.mkfifo(cluster / name)
+    done = run_shm("migrate", "--data-dir", str(created))
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert (cluster / "shm.conf").is_file()
 
 
 @pytest.mark.parametrize(
