@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import httpx
 
 from .errors import InvalidResponseError, ServerUnavailableError
-from .figures import AuditEntry, Breakdown, Lifecycle, MetricSeries, Period, StoredSnapshot, Versions
+from .figures import AuditEntry, Breakdown, Lifecycle, MetricSeries, Period, StoredSnapshot, Token, Versions
 from .http_errors import describe_cause, to_client_error
 from .model import (
     Application,
@@ -192,6 +192,10 @@ class Api:
     async def audit(self, limit: int) -> list[AuditEntry]:
         """The newest changes by admins. Raises RefusedError for a viewer's token."""
         return self._decode(await self._get(f"{API_PATH}/audit?{urlencode({'limit': limit})}"), list[AuditEntry])
+
+    async def tokens(self, limit: int) -> list[Token]:
+        """The newest tokens. Raises RefusedError for a viewer's token."""
+        return self._decode(await self._get(f"{API_PATH}/tokens?{urlencode({'limit': limit})}"), list[Token])
 
     async def is_admin(self) -> bool:
         """Whether the token may decide on instances: only an admin may read the list of tokens."""

@@ -128,8 +128,24 @@ class StoredSnapshot(msgspec.Struct, frozen=True):
 
 
 class AuditEntry(msgspec.Struct, frozen=True):
-    """A change by an admin. `target`: a slug, a token's ID, or the first 8 digits of an instance's ID."""
+    """A change by an admin. `target`: a slug, a token's ID, or the first 8 digits of an instance's ID.
+
+    `token_id` is None for a command on the database.
+    """
 
     at: Timestamp
     action: str
     target: str
+    id: str = ""
+    token_id: str | None = None
+
+
+class Token(msgspec.Struct, frozen=True):
+    """A token of the API, without its secret. `last_used_on` is a day in UTC."""
+
+    id: str
+    name: str
+    role: str
+    created_at: Timestamp
+    expires_at: Timestamp | None = None
+    last_used_on: date | None = None

@@ -46,6 +46,8 @@ async def test_each_decision_asks_and_hits_the_instance_it_names(server: ServerP
         await console.wait_for_text("Approve this instance?", waiting.instance_id)
         await console.pilot.press("n")
         await console.wait_until_gone("Approve this instance?")
+        await console.pilot.press("colon", *"audit", "enter")
+        await console.wait_for_text("Audit trail", "revoke instance", first.instance_id[:8])
 
 
 async def test_a_viewer_sees_no_decision(server: ServerProcess) -> None:

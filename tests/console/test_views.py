@@ -76,6 +76,10 @@ async def test_each_view_shows_the_figures_of_the_api(
         await console.wait_for_text(installs[0].instance_id, "1 snapshot", "mail.bounced", "FLEET P50")
         await console.pilot.press("G")
         await console.wait_for_text("DECISIONS", "JSON", '"sent": 10')
+        await console.pilot.press("colon", *"tok", "tab", "enter")
+        await console.wait_for_text("Tokens", "1 token", "admin", "never")
+        await console.pilot.press("colon", *"audit", "enter")
+        await console.wait_for_text("Audit trail")
 
 
 @pytest.mark.parametrize("size", SIZES)

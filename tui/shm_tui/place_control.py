@@ -98,7 +98,7 @@ class PlaceControl:
         """The texts that can be typed now."""
         keys = sorted(key for key in self._host.session.store.key_counts if "/" not in key and " " not in key)
         slugs = [application.slug for application in self._host.overview.applications or []]
-        return candidates(commands(is_admin=self._host.is_admin), slugs, keys)
+        return candidates(commands(is_admin=self._host.is_admin), slugs, keys, is_admin=self._host.is_admin)
 
     def _parse(self, text: str) -> Place:
         slugs = [application.slug for application in self._host.overview.applications or []]

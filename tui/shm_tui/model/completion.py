@@ -2,21 +2,23 @@
 
 from collections.abc import Iterable, Sequence
 
-from shm_tui.model.place import PERIODS, VIEW_NAMES
+from shm_tui.model.place import FOR_ADMINS, OF_SERVER, PERIODS, VIEW_NAMES
 
 NOT_TYPED = ("instance",)  # views that need an argument, which nobody knows by heart
 
 
-def candidates(commands: Iterable[str], applications: Iterable[str], keys: Iterable[str]) -> list[str]:
+def candidates(
+    commands: Iterable[str], applications: Iterable[str], keys: Iterable[str], *, is_admin: bool = False
+) -> list[str]:
     """Everything that can be typed, in the order of the proposals. `keys` are those of the current application."""
-    views = [name for name in VIEW_NAMES if name not in NOT_TYPED]
+    views = [name for name in VIEW_NAMES if name not in NOT_TYPED and (is_admin or name not in FOR_ADMINS)]
     slugs = list(applications)
     return [
         *views,
         *slugs,
         *commands,
         *(f"metric/{key}" for key in keys),
-        *(f"{slug}/{view}" for slug in slugs for view in views),
+        *(f"{slug}/{view}" for slug in slugs for view in views if view not in OF_SERVER),
         *PERIODS,
     ]
 

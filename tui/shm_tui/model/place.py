@@ -15,12 +15,16 @@ from urllib.parse import quote, unquote
 from shm_client.figures import Period
 from shm_tui.text.sanitizing import sanitize
 
-ViewName = Literal["fleet", "instances", "versions", "lifecycle", "breakdown", "metric", "instance", "events"]
+ViewName = Literal[
+    "fleet", "instances", "versions", "lifecycle", "breakdown", "metric", "instance", "events", "tokens", "audit"
+]
 
 VIEW_NAMES: tuple[ViewName, ...] = get_args(ViewName)
 PERIODS: tuple[Period, ...] = get_args(Period)
 ALL = "*"  # the name of all applications, which no slug can be
 MAX_ARGUMENTS: dict[ViewName, int] = {"metric": 1, "instance": 1, "breakdown": 2}  # of the other views none
+FOR_ADMINS: frozenset[ViewName] = frozenset({"tokens", "audit"})
+OF_SERVER: frozenset[ViewName] = FOR_ADMINS | {"fleet"}  # whatever the application
 NEEDS_APPLICATION: frozenset[ViewName] = frozenset({"versions", "lifecycle", "breakdown", "metric"})
 MAX_HISTORY = 100  # places that can be gone back to
 SORT = "sort="
@@ -65,7 +69,7 @@ class Place:
 
     def with_app(self, app: str | None) -> "Place":
         """The same view of another application. Filter, sort and arguments belong to this one."""
-        is_of_app = self.view != "instance" and (self.view != "fleet" or app is None)
+        is_of_app = self.view != "instance" and (self.view not in OF_SERVER or app is None)
         view = self.view if is_of_app else "instances"
         arguments = self.arguments[:1] if view == "breakdown" else ()
         return replace(self, app=app, view=view, arguments=arguments, filter="", sort="")

@@ -35,5 +35,13 @@ def make_view(name: ViewName) -> View:
             from shm_tui.model.views.events import EventsView
 
             return EventsView()
+        case "tokens":
+            from shm_tui.model.views.tokens import TokensView
+
+            return TokensView()
+        case "audit":
+            from shm_tui.model.views.audit import AuditView
+
+            return AuditView()
         case "instances":
             raise KeyError(name)
