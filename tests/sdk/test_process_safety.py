@@ -15,7 +15,8 @@ import pytest
 
 from shm_sdk import Client, Result
 from shm_sdk.forking import load_reporting_modules
-from tests.support.peer import Peer, running_peer
+from tests.support.peer import Peer, running_peer, tunnel
+from tests.support.tls import Tls
 
 MakeClient = Callable[..., Client]
 
@@ -48,18 +49,40 @@ def test_a_host_may_fork_while_the_sdk_imports(peer: Peer, tmp_path: Path) -> No
     assert run_host(FORKING_POOL, peer.url, tmp_path) == "1770\n"
 
 
-def test_a_report_imports_nothing_outside_the_import_lock(peer: Peer, tmp_path: Path) -> None:
-    program = """
-import sys, shm_sdk, shm_sdk.forking
-telemetry = shm_sdk.Client(sys.argv[1], "Ledger", "1", data_dir=sys.argv[2])
+WATCHED_REPORT = """
+import sys, threading, shm_sdk, shm_sdk.forking
+
+class Watch:
+    outside = []
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if shm_sdk.forking.import_lock._importer != threading.get_ident():
+            cls.outside.append(name)
+
+telemetry = shm_sdk.Client(sys.argv[1], "Ledger", "1", data_dir=sys.argv[2], consent="opt-in")
 telemetry.provider(lambda: {"jobs": 1})
-shm_sdk.forking.load_reporting_modules()
-loaded = set(sys.modules)
+telemetry.counter("exports").inc()
+telemetry.turn_on()
+sys.meta_path.insert(0, Watch)  # is asked for each module that is not imported yet
 assert telemetry.report_now().sent
-telemetry.stop()
-print(sorted(set(sys.modules) - loaded))
+telemetry.start(first_report_after=0)
+telemetry.stop(flush=True, timeout=30)
+print(Watch.outside)
 """
-    assert run_host(program, peer.url, tmp_path) == "[]\n"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "https through a proxy"])
+def test_a_report_imports_nothing_outside_the_import_lock(
+    tls: Tls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", tls.authority)
+    with running_peer(None if scheme == "http" else tls.context) as peer, running_peer() as proxy:
+        if "proxy" in scheme:
+            port = peer.listener.getsockname()[1]
+            proxy.script(f"localhost:{port}", *[tunnel(port)] * 2)
+            monkeypatch.setenv("https_proxy", proxy.url)
+        assert run_host(WATCHED_REPORT, peer.url, tmp_path) == "[]\n"
 
 
 STOPPED_BY_SIGNALS = """
