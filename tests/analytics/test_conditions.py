@@ -38,6 +38,11 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le,
 }
 RANGES = [">", ">=", "<", "<="]
+RARE_VALUES = """
+    UPDATE instances SET
+        version_rank = CASE (metrics ->> 'n')::int %% 500 WHEN 1 THEN %s WHEN 2 THEN %s ELSE %s END,
+        status = CASE (metrics ->> 'n')::int %% 500 WHEN 3 THEN 'pending' WHEN 4 THEN 'revoked' ELSE 'active' END
+"""
 TEXTS = {"id": "instance_id", "app": "app_name", "os": "os_arch", "env": "environment", "mode": "deployment_mode"}
 
 
@@ -294,17 +299,7 @@ def large_database(postgres: str) -> Iterator[psycopg2.extensions.cursor]:
     with fresh_database(postgres) as dsn:
         insert_fleet(dsn, 100_000)
         with admin_cursor(dsn) as cursor:
-            cursor.execute("UPDATE instances SET app_version = '1.' || n, version_rank = '' FROM (SELECT 1 AS n) x")
-            cursor.execute("SELECT DISTINCT metrics ->> 'n' FROM instances WHERE (metrics ->> 'n')::int % 500 = 0")
-            for rank, remainder in ((version_rank("1.3.0"), 1), (version_rank("1.0"), 2)):
-                cursor.execute(
-                    "UPDATE instances SET version_rank = %s WHERE (metrics ->> 'n')::int %% 500 = %s", [rank, remainder]
-                )
-            cursor.execute("UPDATE instances SET version_rank = %s WHERE version_rank = ''", [version_rank("2.0")])
-            for status, remainder in (("pending", 3), ("revoked", 4)):
-                cursor.execute(
-                    "UPDATE instances SET status = %s WHERE (metrics ->> 'n')::int %% 500 = %s", [status, remainder]
-                )
+            cursor.execute(RARE_VALUES, [version_rank("1.3.0"), version_rank("1.0"), version_rank("2.0")])
             cursor.execute("VACUUM ANALYZE instances")
             yield cursor
 

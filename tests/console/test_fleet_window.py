@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -25,13 +24,13 @@ TALLY = """
 """
 
 
-@pytest.fixture
-def server(postgres: str, tmp_path: Path) -> Iterator[ServerProcess]:
-    """A server with a fleet whose metric `n` is 1 to FLEET, the last seen ones first."""
+@pytest.fixture(scope="module")
+def server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server with a fleet whose metric `n` is 1 to FLEET, the last seen ones first. Each test leaves it like that."""
     with fresh_database(postgres) as dsn:
         insert_fleet(dsn, FLEET)
         execute(dsn, TALLY, FLEET, FLEET)
-        server = ServerProcess(tmp_path / "data", {"SHM_DB_DSN": dsn})
+        server = ServerProcess(tmp_path_factory.mktemp("window") / "data", {"SHM_DB_DSN": dsn})
         server.start()
         yield server
         server.terminate()
@@ -114,19 +113,27 @@ async def test_the_cursor_keeps_its_line_while_others_move(server: ServerProcess
     async with open_console(server, "ledger", max_rows=MAX_ROWS) as console:
         await wait_for_window(console, FLEET, FLEET)
         table, store = console.app.table, console.app.table.store
+        added: list[Install] = []
+        key, line = table.cursor_id, 0
         for index in (5, 1_500):
             table.move_cursor_to(index)
-            await wait_for_cursor(console, FLEET - index)
+            await wait_for_cursor(console, FLEET - index + len(added))
             line = index - table.scroll_offset.y + HEAD_LINES
             key, count = table.cursor_id, store.row_count
-            install = await asyncio.to_thread(Install(server.url).enroll, {"n": FLEET + index})
+            added.append(await asyncio.to_thread(Install(server.url).enroll, {"n": FLEET + index}))
             await console.wait_until(lambda: store.row_count == count + 1, "the new instance")  # noqa: B023
             await console.wait_until(lambda: store.index_of(key) == index + 1, "the row's new number")  # noqa: B023
             assert (table.cursor_id, index + 1 - table.scroll_offset.y + HEAD_LINES) == (key, line)
-            address = f"{server.url}/api/v1/admin/instances/{install.instance_id}"
-            await asyncio.to_thread(plain_http.request, "DELETE", address, headers=server.headers)
-            await console.wait_until(lambda: store.index_of(key) == index, "the row's number before")  # noqa: B023
-            assert (table.cursor_id, index - table.scroll_offset.y + HEAD_LINES) == (key, line)
+        for install in added:
+            await asyncio.to_thread(erase, server, install)
+        await console.wait_until(lambda: store.index_of(key) == index - 1, "the row's number before")
+        assert (table.cursor_id, index - 1 - table.scroll_offset.y + HEAD_LINES) == (key, line)
+
+
+def erase(server: ServerProcess, install: Install) -> None:
+    """Deletes an instance."""
+    address = f"{server.url}/api/v1/admin/instances/{install.instance_id}"
+    plain_http.request("DELETE", address, headers=server.headers).raise_for_status()
 
 
 async def test_a_loaded_row_changes_in_place(server: ServerProcess) -> None:
@@ -138,6 +145,7 @@ async def test_a_loaded_row_changes_in_place(server: ServerProcess) -> None:
         await asyncio.to_thread(install.snapshot, {"n": 0.25})
         await console.wait_for_text("0.250")
         assert console.app.table.cursor_id == install.instance_id
+    erase(server, install)
 
 
 def test_orders_of_the_table_are_those_of_the_server() -> None:
