@@ -74,6 +74,7 @@ class Client(Controls):
         self._stops = 0  # calls of `stop`
         self._worker: Worker | None = None
         self._is_started = False
+        self._has_named_import_error = False  # one line in the log, not one for each report
         self._pid = os.getpid()
         self._configuration_error = ""
         self._components = Components(time.monotonic(), consent_callback, call_weakly(self._disabled_reason))
@@ -217,6 +218,8 @@ class Client(Controls):
             self._components.may_keep_counts = True
             self._components.collect_process_metrics()
             return self._components.get_reporter().report(timeout)
+        except ImportError as error:  # the host was packaged without the SDK's dependency
+            return self._fail_without_module(str(error))
         except Exception as error:
             log.debug("a telemetry report failed", exc_info=True)
             return Outcome(Result.FAILED, f"{type(error).__name__} inside the SDK")
@@ -256,6 +259,12 @@ class Client(Controls):
         if self._components.configuration is not None:
             return None
         return self._configuration_error or "it was off when the application started"
+
+    def _fail_without_module(self, reason: str) -> Outcome:
+        if not self._has_named_import_error:
+            self._has_named_import_error = True
+            log.error("telemetry cannot report: %s", reason)
+        return Outcome(Result.FAILED, reason)
 
     def _report_mistake(self, message: str, mistake: str) -> None:
         """A mistake of the host's developer: an error in the log, or an exception."""

@@ -7,6 +7,7 @@ this distribution requires and which takes a sixth of the memory. Where a packag
 
 import os
 import sys
+from contextlib import suppress
 from typing import Protocol
 
 SEED_BYTES = 32
@@ -92,10 +93,10 @@ def generate_seed() -> bytes:
 def choose_library() -> Library:
     """The library to use in this process. Raises ImportError where there is none."""
     preferred = (Cryptography, Nacl) if CRYPTOGRAPHY in sys.modules else (Nacl, Cryptography)
-    try:
-        return preferred[0]()
-    except ImportError:
-        return preferred[1]()
+    for library in preferred:
+        with suppress(ImportError):
+            return library()
+    raise ImportError("PyNaCl is not installed, and neither is cryptography 40 or newer")
 
 
 library = choose_library()

@@ -14,6 +14,7 @@ import sys, shm_sdk
 outcome = shm_sdk.Client(sys.argv[1], 'Ledger', '1', data_dir=sys.argv[2]).report_now()
 print(outcome.result, type(shm_sdk.signing.library).__name__, 'nacl' in sys.modules)
 """
+MISSING = "PyNaCl is not installed, and neither is cryptography 40 or newer"
 HIDE_NACL = "import sys; sys.modules['nacl'] = None\n"
 IMPORT_CRYPTOGRAPHY = "import cryptography.hazmat.primitives.asymmetric.ed25519\n"
 
@@ -34,6 +35,22 @@ def test_a_signature_is_valid_for_its_key_and_message_only(library: Library) -> 
     assert not library.is_valid(key, b"another", signature)
     assert not library.is_valid(key, message, bytes(64))
     assert not library.is_valid(library.derive_public_key(generate_seed()), message, signature)
+
+
+def test_a_host_without_both_libraries_learns_what_is_missing(peer: Peer, tmp_path: Path) -> None:
+    """It was packaged without the SDK's dependency. The line is printed once, although the host has no log."""
+    program = f"""
+import sys
+sys.modules["nacl"] = sys.modules["cryptography"] = None
+sys.stderr = sys.stdout
+import shm_sdk
+telemetry = shm_sdk.Client(sys.argv[1], "Ledger", "1", data_dir=sys.argv[2])
+print([telemetry.report_now().reason == {MISSING!r} for _ in range(2)])
+"""
+    assert report_in_subprocess(peer.url, tmp_path, program) == (
+        f"shm_sdk: telemetry cannot report: {MISSING}\n[True, True]\n"
+    )
+    assert peer.requests == []
 
 
 @pytest.mark.parametrize(
