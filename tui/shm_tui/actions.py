@@ -86,6 +86,7 @@ ACTIONS = (
         GENERAL,
         "pane",
     ),
+    Action("change_theme", "T", "T", "choose a theme", GENERAL),
     Action("help", "question_mark", "?", "show keys, states and the filter's syntax", GENERAL, "help"),
     Action("command_palette", "ctrl+p", "^p", "open the list of all actions", GENERAL),
     Action("close", "q", "q", "close the details or the view, else quit", GENERAL, "quit"),

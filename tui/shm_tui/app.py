@@ -26,8 +26,8 @@ from shm_tui.model.row_store import MAX_ROWS
 from shm_tui.navigation import Navigation
 from shm_tui.palette import palette_commands
 from shm_tui.place_control import PlaceControl
-from shm_tui.text.json_text import format_json
-from shm_tui.theme import SHM
+from shm_tui.theme import BAND_DEFAULTS, SHM, THEMES
+from shm_tui.theme_names import TERMINAL
 from shm_tui.widgets.dashboard import Dashboard
 from shm_tui.widgets.footer import NOTICE_S, Footer
 from shm_tui.widgets.live_table import LiveTable
@@ -52,11 +52,18 @@ class ConsoleApp(App[None]):
     ]
 
     def __init__(
-        self, client: Client, slug: str | None = None, *, place: Place | None = None, max_rows: int = MAX_ROWS
+        self,
+        client: Client,
+        slug: str | None = None,
+        *,
+        place: Place | None = None,
+        theme: str | None = None,
+        max_rows: int = MAX_ROWS,
     ) -> None:
         super().__init__(ansi_color=True if os.environ.get("NO_COLOR") else None)
-        self.register_theme(SHM)
-        self.theme = "ansi-dark" if self.no_color else SHM.name
+        for each in THEMES:
+            self.register_theme(each)
+        self.theme = theme or (TERMINAL if self.no_color else SHM.name)
         self.dashboard = Dashboard()
         self.navigation = Navigation(client, self.dashboard, place or Place(slug), self._mark_changed, max_rows)
         self.commands = PlaceControl(self, self.dashboard)
@@ -64,6 +71,10 @@ class ConsoleApp(App[None]):
         self.data_shown = asyncio.Event()
         self._has_changes = True  # since the last drawing
         self._interrupted_at = -QUIT_CONFIRMATION_S  # the monotonic time of the last Ctrl+C
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """The colours of bands in themes that have none."""
+        return BAND_DEFAULTS
 
     def compose(self) -> ComposeResult:
         """All widgets are in the dashboard."""
@@ -247,16 +258,8 @@ class ConsoleApp(App[None]):
 
     def action_copy(self) -> None:
         """Copies the ID of the instance under the cursor; in the details, its metrics as JSON; in a view, the line."""
-        panel = self.dashboard.details
-        if self.place.view != "instances":
-            self._copy("line", self.dashboard.view.line)
-        elif panel.has_focus and panel.row is not None:
-            self._copy("metrics", format_json(panel.row.instance.metrics))
-        elif self.table.cursor_id is not None:
-            self._copy("ID", self.table.cursor_id)
-
-    def _copy(self, name: str, text: str) -> None:
-        self.dashboard.footer.show_notice(copy(self._driver, name, text), NOTICE_S)
+        if (copied := self.dashboard.copied()) is not None:
+            self.dashboard.footer.show_notice(copy(self._driver, *copied), NOTICE_S)
 
     def action_pause(self) -> None:
         """Pauses or resumes the rows. Changes are counted meanwhile."""

@@ -14,6 +14,7 @@ from shm_tui.errors import ConsoleError, NoDataError
 from shm_tui.model.place import Place, PlaceError, parse_place
 from shm_tui.text.encoding import in_encoding, json_in_encoding
 from shm_tui.text.sanitizing import sanitize, sanitize_json
+from shm_tui.theme_names import DARK, THEME_NAMES
 
 HELP = "Open the console in this terminal; with --once, print its data."
 
@@ -43,6 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="",
         help="The first place to show, as after `:` in the console: versions, ledger/metric/invoices_sent 3m.",
     )
+    parser.add_argument("--theme", choices=THEME_NAMES, help=f"The colours. Default: {DARK}.")
     parser.add_argument("--once", action="store_true", help="Print the tables, or the --view, and exit.")
     parser.add_argument("--json", action="store_true", help="With --once: the same as one JSON document.")
     parser.add_argument(
@@ -74,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         if args.once:
             return _print(asyncio.run(_once(server, token, place, args.json)), args.json)
         if args.screenshot is not None:
-            svg = asyncio.run(_render_screenshot(server, token, place, (int(size[1]), int(size[2]))))
+            svg = asyncio.run(_render_screenshot(server, token, place, args.theme, (int(size[1]), int(size[2]))))
             return _write(args.screenshot, svg)
     except (ConsoleError, ClientError) as error:
         return _print_message(str(error), 1)
@@ -82,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         return _print_message("The console needs a terminal. Without one, use --once.", 1)
     if os.environ.get("TERM") == "dumb":
         return _print_message("This terminal (TERM=dumb) cannot draw a screen. Use --once.", 1)
-    return _open(server, token, place)
+    return _open(server, token, place, args.theme)
 
 
 def make_client(server: str, token: str) -> Client:
@@ -116,7 +118,7 @@ def _width() -> int:
     return shutil.get_terminal_size().columns if has_width else UNLIMITED_WIDTH
 
 
-def _open(server: str, token: str, place: Place) -> int:
+def _open(server: str, token: str, place: Place, theme: str | None) -> int:
     for name, value in (TERMINAL_ENV | (SSH_ENV if os.environ.get("SSH_CONNECTION") else {})).items():
         os.environ.setdefault(name, value)
     if not sys.stderr.isatty():
@@ -126,18 +128,18 @@ def _open(server: str, token: str, place: Place) -> int:
 
     async def run_app() -> int:
         async with make_client(server, token) as client:
-            app = ConsoleApp(client, place=place)
+            app = ConsoleApp(client, place=place, theme=theme)
             await app.run_async()
             return app.return_code or 0
 
     return asyncio.run(run_app())
 
 
-async def _render_screenshot(server: str, token: str, place: Place, size: tuple[int, int]) -> str:
+async def _render_screenshot(server: str, token: str, place: Place, theme: str | None, size: tuple[int, int]) -> str:
     from shm_tui.app import ConsoleApp
 
     async with make_client(server, token) as client:
-        app = ConsoleApp(client, place=place)
+        app = ConsoleApp(client, place=place, theme=theme)
         async with app.run_test(size=size) as pilot:
             try:
                 await asyncio.wait_for(app.data_shown.wait(), SCREENSHOT_TIMEOUT_S)
