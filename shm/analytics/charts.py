@@ -73,20 +73,24 @@ class ChartReader:
         self._cache = cache
         self._max_snapshot_age = settings.max_snapshot_age
 
-    async def read_series(self, app: str, period: Period, keys: Sequence[str] | None) -> MetricSeries:
+    async def read_series(
+        self, app: str, period: Period, keys: Sequence[str] | None, at: datetime | None = None
+    ) -> MetricSeries:
         """The series of an application, by slug or name: of these keys, or of those that most instances report now.
 
-        All values are read in one transaction, except past values that need the distribution: these may be a minute
-        old. Raises NotFound.
+        With `at`, a midnight of the past, the period ends then. All values are read in one transaction, except past
+        values that need the distribution: these may be a minute old. Raises NotFound.
         """
         now = self._database.clock.now()
 
         async def read(reader: Reader) -> _ChartData:
             config = await applications.read_config(reader, await applications.resolve_slug(reader, app))
-            points = periods.bucket_ends(period, now, config.created_at - self._max_snapshot_age)
-            samples = await _read_samples_by_key(reader, config, keys, points)
+            points = periods.bucket_ends(period, at or now, config.created_at - self._max_snapshot_age)
+            points += [] if at is None else [at]
+            samples = await _read_samples_by_key(reader, config, keys, points, includes_now=at is None)
             distribution_aggregates = _distribution_aggregates(config, samples)
-            kpis = (await self._kpis.read(reader, config.slug))[1].kpis if distribution_aggregates else []
+            needs_kpis = at is None and distribution_aggregates
+            kpis = (await self._kpis.read(reader, config.slug))[1].kpis if needs_kpis else []
             current = {kpi.key: kpi.value for kpi in kpis}
             missing = {*(keys or ())} - {key for _, key, _ in samples}
             unknown = {*await applications.select_unknown_keys(reader, config.slug, missing)}
@@ -94,7 +98,9 @@ class ChartReader:
             return _ChartData(config, points, samples, distribution_aggregates, current, unknown_keys)
 
         data = await self._database.read_consistently(read)
-        chart = _render(data.config, period, [*data.points, now], data.samples, await self._distribution_values(data))
+        timestamps = [*data.points, now] if at is None else data.points
+        values = {key: row[: len(timestamps)] for key, row in (await self._distribution_values(data)).items()}
+        chart = _render(data.config, period, timestamps, data.samples, values)
         chart.unknown_keys = data.unknown_keys
         return chart
 
@@ -136,12 +142,14 @@ class _ChartData:
 
 
 async def _read_samples_by_key(
-    reader: Reader, config: AppConfig, keys: Sequence[str] | None, points: list[datetime]
+    reader: Reader, config: AppConfig, keys: Sequence[str] | None, points: list[datetime], *, includes_now: bool
 ) -> series.SamplesByKey:
-    """The samples at `points` and the current ones, by series key."""
+    """The samples at `points`, and with `includes_now` the current ones, by series key."""
     current = await series.read_current(reader, config.slug, keys, MAX_KEYS)
     visible_keys = _visible_keys({row.key for row in current} if keys is None else set(keys), config)
     past = await series.read_samples(reader, config.slug, ("number", "boolean"), visible_keys, points)
+    if not includes_now:
+        return dict(sorted(past.items()))
     for row in current:
         if row.key in visible_keys:
             series_key = row.metric_type, row.key, row.value

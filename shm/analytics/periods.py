@@ -1,7 +1,9 @@
 """Times of the values of a chart: ends of hours, days or weeks in UTC. The last value of a chart is of now. Pure."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Literal
+
+from shm.core.errors import BadRequest
 
 Period = Literal["24h", "7d", "30d", "3m", "1y", "all"]
 
@@ -12,6 +14,24 @@ LENGTHS = {"24h": DAY, "7d": WEEK, "30d": timedelta(days=30), "3m": timedelta(da
 STEPS = {"24h": HOUR, "7d": timedelta(hours=6), "30d": DAY, "3m": DAY, "1y": WEEK}
 
 MONDAY = datetime.fromisoformat("2024-01-01T00:00:00Z")  # the origin of all steps, so weeks end on Mondays
+
+
+MIN_YEAR = 2000  # of a time in the past: no install is older, and all periods before it are valid dates
+
+
+def parse_past(day: date | None, period: Period, now: datetime) -> datetime | None:
+    """The midnight (UTC) at which a day begins, for figures as of then; None for now.
+
+    Only days are kept for good, so a period with shorter steps has no past. Raises BadRequest.
+    """
+    if day is None:
+        return None
+    at = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    if at > now or day.year < MIN_YEAR:
+        raise BadRequest("bad_parameter", f"at is a day from {MIN_YEAR}-01-01 until today, in UTC.")
+    if STEPS.get(period, DAY) < DAY:
+        raise BadRequest("bad_parameter", f"at needs a period with steps of a day or more; {period} has shorter ones.")
+    return at
 
 
 def bucket_ends(period: Period, now: datetime, earliest: datetime) -> list[datetime]:

@@ -53,9 +53,10 @@ class Versions(msgspec.Struct):
 
     `versions`: the instances with a current snapshot by the release in it, in the order of versions. All spellings of a
     release count as one, shown in the spelling that most instances have now. `other`: the instances of all releases
-    without a list of their own, also of versions beyond SHM_MAX_VERSIONS. The last value is as of now; the bucket that
-    begins at `running_since` is not complete yet. `latest`: the last release in use; a pre-release only if nothing
-    else is in use, never a name without a number. `behind`: the versions in use before it. `taken_up` is as of `as_of`.
+    without a list of their own, also of versions beyond SHM_MAX_VERSIONS. The last value is as of now, or of `at`; the
+    bucket that begins at `running_since` is not complete yet. `latest`: the last release in use at that time; a
+    pre-release only if nothing else is in use, never a name without a number. `behind`: the versions in use before it.
+    `taken_up` is as of `as_of`.
     """
 
     app: str
@@ -86,17 +87,20 @@ class VersionReader:
         self._cache = cache
         self._max_snapshot_age = settings.max_snapshot_age
 
-    async def read_versions(self, slug: str, period: Period) -> Versions:
-        """Reads the versions of an application. Raises NotFound."""
+    async def read_versions(self, slug: str, period: Period, at: datetime | None = None) -> Versions:
+        """Reads the versions of an application, or with `at`, a midnight of the past, as of then. Raises NotFound."""
         now = self._database.clock.now()
 
         async def read(reader: Reader) -> tuple[list[datetime], series.SamplesByKey, list[series.CurrentValue]]:
             config = await applications.read_config(reader, slug)
-            points = periods.bucket_ends(period, now, config.created_at - self._max_snapshot_age)
+            points = periods.bucket_ends(period, at or now, config.created_at - self._max_snapshot_age)
+            points += [] if at is None else [at]
             past = await series.read_samples(reader, slug, ("version", OTHER), ("",), points)
             return points, past, await series.read_current_versions(reader, slug, MAX_VERSIONS)
 
         points, past, running = await self._database.read_consistently(read)
+        if at is not None:
+            return await self._render_past(slug, period, points, past)
         current = {row.value: int(row.instances) for row in running if row.metric_type != OTHER}
         refused = sum(int(row.instances) for row in running if row.metric_type == OTHER) or None
         no_samples: list[Sample | None] = [None] * len(points)
@@ -107,6 +111,19 @@ class VersionReader:
         others = [*map(_instances, past.get((OTHER, "", ""), no_samples)), refused]
         as_of, taken_up = await self._cache.get(("versions", slug), lambda: self._read_adoptions(slug))
         return _render(slug, period, [*points, now], counts_by_version, others, current, as_of, taken_up)
+
+    async def _render_past(
+        self, slug: str, period: Period, points: list[datetime], past: series.SamplesByKey
+    ) -> Versions:
+        """The versions as of the last point."""
+        counts_by_version = {name[2]: [*map(_instances, past[name])] for name in past if name[0] != OTHER}
+        no_samples: list[Sample | None] = [None] * len(points)
+        others = [*map(_instances, past.get((OTHER, "", ""), no_samples))]
+        then = {version: counts[-1] for version, counts in counts_by_version.items()}
+        running = {version: instances for version, instances in then.items() if instances}
+        as_of, taken_up = await self._cache.get(("versions", slug), lambda: self._read_adoptions(slug))
+        known = [adoption for adoption in taken_up if adoption.first_at <= points[-1]]
+        return _render(slug, period, points, counts_by_version, others, running, as_of, known)
 
     async def _read_adoptions(self, slug: str) -> list[Adoption]:
         installs = {

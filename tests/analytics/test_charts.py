@@ -200,3 +200,42 @@ def test_a_chart_of_a_median_has_the_median_at_each_time(unlimited: ServerProces
     assert set(values) == {None, 2, 20}
     timestamps = [timestamp for timestamp, value in zip(body["timestamps"], values, strict=True) if value == 20]
     assert datetime.fromisoformat(timestamps[0]) - (now - timedelta(days=2)) < timedelta(hours=6)
+
+
+def test_figures_of_the_past_equal_the_series_at_that_time(unlimited: ServerProcess, database: str) -> None:
+    """`at` ends the period at the beginning of a day. Days that are closed and days that are not give the same."""
+    server = unlimited
+    report_versions(server, ("1.9", 20.3), ("1.10", 10.2), ("1.10", 0))
+    report_versions(server, ("1.9", 15.4), ("2.0-rc1", 3.1))
+    wait_until_rolled_up(database)
+    whole = server.get("metrics/ledger?period=30d&keys=n").json()
+    versions = server.get("applications/ledger/versions?period=30d").json()
+    values = dict(zip(whole["timestamps"], whole["metrics"]["n"], strict=True))
+    totals = dict(zip(versions["timestamps"], versions["total"], strict=True))
+    expected = {
+        0: ("1.10", 1, 2),
+        5: ("1.10", 1, 2),
+        12: ("1.9", 2, 2),
+        18: ("1.9", 1, 1),
+    }  # latest, installs on it, all
+    for days, (latest, on_latest, total) in expected.items():
+        day = (datetime.now(UTC) - timedelta(days=days)).date()
+        midnight = f"{day}T00:00:00Z"
+        chart = server.get(f"metrics/ledger?period=30d&keys=n&at={day}").json()
+        assert (chart["timestamps"][-1], chart["metrics"]["n"][-1]) == (midnight, values[midnight])
+        for at, value in zip(chart["timestamps"], chart["metrics"]["n"], strict=True):
+            assert values.get(at, value) == value
+        past = server.get(f"applications/ledger/versions?period=30d&at={day}").json()
+        assert (past["timestamps"][-1], past["total"][-1]) == (midnight, total) == (midnight, totals[midnight])
+        assert (past["latest"], past["on_latest"]) == (latest, on_latest)
+        assert sum(each["instances"] for each in past["behind"]) <= total - on_latest
+    for query, wanted in (
+        ("period=30d&at=2999-01-01", "until today"),
+        ("period=30d&at=0001-01-01", "from 2000-01-01"),
+        ("period=7d&at=2026-01-01", "a period with steps of a day or more"),
+        ("period=30d&at=yesterday", "at"),
+    ):
+        for path in ("metrics/ledger", "applications/ledger/versions"):
+            response = plain_http.get(f"{server.url}/api/v1/admin/{path}?{query}", headers=server.headers)
+            assert (response.status_code, response.json()["code"]) == (400, "bad_parameter")
+            assert wanted in response.json()["detail"]

@@ -18,6 +18,8 @@ TIMEOUT_S = 10
 # curve, page tokens, names and expiry of tokens.
 STRICTER_THAN_SCHEMA = [
     "/v1/register",
+    "/api/v1/admin/metrics/{app}",
+    "/api/v1/admin/applications/{slug}/versions",
     "/api/v1/admin/instances",
     "/api/v1/admin/instances/count",
     "/api/v1/admin/export",

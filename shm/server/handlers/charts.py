@@ -1,12 +1,13 @@
 """The admin API's charts and breakdowns of applications: `/api/v1/admin/`."""
 
+from datetime import date
 from typing import Annotated
 
 import msgspec
 
 from shm.analytics import breakdown, charts, kpis, lifecycle, metric_descriptions, metric_suggestions, versions
 from shm.analytics.instances import VersionRank as Rank
-from shm.analytics.periods import Period
+from shm.analytics.periods import Period, parse_past
 from shm.auth.tokens import Role
 from shm.core.errors import BadRequest, NotFound
 from shm.core.releases import version_rank
@@ -22,6 +23,9 @@ Keys = Annotated[
         description="Metric keys, separated by commas or in several parameters. Default: the most common ones."
     ),
 ]
+At = Annotated[
+    date, msgspec.Meta(description="A day: as of its beginning, at midnight in UTC, with a period of 30d or more.")
+]
 PeriodParameter = Annotated[Period, msgspec.Meta(description="The period up to now.")]
 
 
@@ -31,11 +35,18 @@ class PeriodQuery(msgspec.Struct, frozen=True):
     period: PeriodParameter = "30d"
 
 
+class PastPeriodQuery(PeriodQuery, frozen=True):
+    """The query of a chart that may end in the past."""
+
+    at: At | None = None
+
+
 class MetricsQuery(msgspec.Struct, frozen=True):
     """The query of `GET metrics/{app}`."""
 
     period: Annotated[Period, msgspec.Meta(description="The period up to now.", extra=LENIENT)] = "24h"
     keys: Keys | None = None
+    at: At | None = None
     nulls: Annotated[
         bool,
         msgspec.Meta(description="false: without the times at which one of the metrics has no value."),
@@ -127,7 +138,8 @@ class Metrics(Handler):
         keys = None if query.keys is None else sorted(set(query.keys))
         if keys is not None and len(keys) > kpis.MAX_KEYS:
             raise BadRequest("bad_parameter", f"keys has more than {kpis.MAX_KEYS} metrics.")
-        chart = await self.services.charts.read_series(app, query.period, keys)
+        at = parse_past(query.at, query.period, self.services.database.clock.now())
+        chart = await self.services.charts.read_series(app, query.period, keys, at)
         return chart if query.nulls else charts.without_nulls(chart)
 
 
@@ -135,11 +147,12 @@ class Versions(Handler):
     """`GET applications/{slug}/versions`."""
 
     @operation("getVersions", Role.VIEWER, refuses=[NotFound])
-    async def get(self, slug: Slug, query: PeriodQuery) -> versions.Versions:
+    async def get(self, slug: Slug, query: PastPeriodQuery) -> versions.Versions:
         """Instances by version over a period, the speed of adoption of new versions, and outdated versions."""
         services = self.services
+        at = parse_past(query.at, query.period, services.database.clock.now())
         return await services.applications.read_by_slug(
-            slug, lambda found: services.versions.read_versions(found, query.period)
+            slug, lambda found: services.versions.read_versions(found, query.period, at)
         )
 
 
