@@ -30,17 +30,19 @@ OTHER_PROGRAMS_VARIABLES = frozenset(
         "SHM_APP_NAME",
         "SHM_APP_VERSION",
         "SHM_COLLECT_SYSTEM_METRICS",
-        "SHM_DB_PASSWORD",  # of compose.yml, whose .env may be given to the container as a whole
         "SHM_DEPLOYMENT_MODE",
         "SHM_ENABLED",
         "SHM_ENVIRONMENT",
-        "SHM_PUBLISH",  # of compose.yml
+        "SHM_NAME",  # of compose.yml, as PUBLISH, SUBNET and UPSTREAMS; a container may be given all of .env
+        "SHM_PUBLISH",
         "SHM_REPORT_INTERVAL",
         "SHM_SERVER",
         "SHM_SERVER_URL",
+        "SHM_SUBNET",
         "SHM_TELEMETRY",
         "SHM_TOKEN",
         "SHM_TOKEN_FILE",
+        "SHM_UPSTREAMS",
     }
 )
 

@@ -86,7 +86,9 @@ def test_variables_of_the_sdk_and_the_console_are_accepted() -> None:
 
 
 def test_the_whole_environment_file_of_compose_is_accepted() -> None:
-    Settings.load({"SHM_DB_PASSWORD": "p", "SHM_PUBLISH": "0.0.0.0:8080"})
+    names = set(re.findall(r"\$\{(SHM_\w+)", (OPERATING_GUIDE.parents[1] / "compose.yml").read_text()))
+    assert names >= {"SHM_PUBLISH", "SHM_NAME"}
+    Settings.load(dict.fromkeys(names, "x"))
 
 
 def test_each_secret_can_be_in_a_file(tmp_path: Path) -> None:
