@@ -1,11 +1,15 @@
 """The server of the measured SDKs: it accepts everything, or accepts connections and never answers."""
 
 import socket
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import trustme
 
 ANSWERS = {  # by the start of the path
     "/v1/register": (201, b'{"status":"ok"}'),
@@ -17,13 +21,16 @@ ANSWERS = {  # by the start of the path
 
 
 class Sink(ThreadingHTTPServer):
-    """Counts requests by their path."""
+    """Counts requests by their path. With a TLS context, its name is `localhost`."""
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
+            self.url = f"https://localhost:{self.server_address[1]}"
         self.requests: Counter[str] = Counter()
 
 
@@ -47,9 +54,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def running_sink() -> Iterator[Sink]:
+def running_sink(tls: ssl.SSLContext | None = None) -> Iterator[Sink]:
     """A server on a free port."""
-    sink = Sink()
+    sink = Sink(tls)
     thread = threading.Thread(target=sink.serve_forever, daemon=True)
     thread.start()
     try:
@@ -58,6 +65,15 @@ def running_sink() -> Iterator[Sink]:
         sink.shutdown()
         sink.server_close()
         thread.join()
+
+
+def create_tls(authority_file: Path) -> ssl.SSLContext:
+    """The TLS context of a server, and the file of its certificate authority, which is written."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    authority.cert_pem.write_to_path(str(authority_file))
+    return context
 
 
 @contextmanager
