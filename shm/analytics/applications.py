@@ -26,7 +26,8 @@ MAX_OVERRIDES = 500  # of an application: as many as the KPIs of one type
 MAX_RECENT = 1_000  # instances, the most recently seen, that are searched for a key whose values are not aggregated
 MAX_KEY_LENGTH = 512  # characters: the longest key that SHM_MAX_KEY can allow
 MAX_URL_LENGTH = 500
-NAME_PATTERN = r"^[^\s\x00]([^\x00]*[^\s\x00])?$"  # no space around it, as in a registration
+# No space around it, as in a registration. ECMAScript's \s, which clients of the document use, lacks some of Python's.
+NAME_PATTERN = r"^[^\s\x00\x1c-\x1f\x85]([^\x00]*[^\s\x00\x1c-\x1f\x85])?$"
 UUID_PATTERN = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
 MAX_NAME_LENGTH = 256  # characters, as SHM_MAX_NAME by default
 

@@ -10,6 +10,7 @@ from shm.analytics.instances import VersionRank as Rank
 from shm.analytics.periods import Period, parse_past
 from shm.auth.tokens import Role
 from shm.core.errors import BadRequest, NotFound
+from shm.core.metric_keys import WITHOUT_NUL
 from shm.core.releases import version_rank
 from shm.server.handlers.base import Handler
 from shm.server.http.operations import App, Slug, operation
@@ -17,8 +18,9 @@ from shm.server.http.params import LENIENT
 
 MAX_VERSION = 1_024  # characters: more than an install can send under any setting
 
+Key = Annotated[str, msgspec.Meta(pattern=WITHOUT_NUL)]
 Keys = Annotated[
-    list[str],
+    list[Key],
     msgspec.Meta(
         description="Metric keys, separated by commas or in several parameters. Default: the most common ones."
     ),
@@ -88,7 +90,7 @@ class MetricKeysQuery(msgspec.Struct, frozen=True):
     ) = None
     keys: (
         Annotated[
-            list[str],
+            list[Key],
             msgspec.Meta(
                 description="Metric keys, separated by commas or in several parameters. Default: common ones and those "
                 "with an override."
