@@ -242,7 +242,7 @@ def test_a_disclosure_contains_every_stored_column(server: ServerProcess, databa
             # the newest snapshot, which is among the snapshots, and the feed's cursor
             "AND column_name NOT IN ('metrics', 'leaves', 'snapshot_at', 'sequence', 'cursor')"
         )
-        assert {row[0] for row in cursor.fetchall()} == disclosed["instance"].keys() - {"absences", "versions"}
+        assert {row[0] for row in cursor.fetchall()} == disclosed["instance"].keys() - {"absences", "versions", "hints"}
 
 
 def test_a_disclosure_of_many_snapshots_is_chunked_and_complete(shared_server: ServerProcess) -> None:
