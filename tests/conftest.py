@@ -27,6 +27,7 @@ from tests.support.databases import (
     superuser_cursor,
 )
 from tests.support.installs import Install
+from tests.support.server_pool import PooledServer, ServerPool
 from tests.support.server_process import WORKER, WORKERS, ServerProcess
 from tests.support.shared_servers import HonestInstalls, SeededServer, SharedServer
 
@@ -115,10 +116,37 @@ def postgres() -> Iterator[str]:
 
 
 @pytest.fixture
-def database(postgres: str) -> Iterator[str]:
-    """The DSN of a fresh, migrated database."""
+def database(request: pytest.FixtureRequest, postgres: str) -> Iterator[str]:
+    """The DSN of a migrated database without data: that of `server`, or a fresh one."""
+    if uses_pool(request):
+        yield request.getfixturevalue("pooled_server").database
+        return
     with fresh_database(postgres) as dsn:
         yield dsn
+
+
+def uses_pool(request: pytest.FixtureRequest) -> bool:
+    """Whether a test has a server that others use too: with the fixture `server` of this file, unless it starts others.
+
+    A test that runs background jobs itself needs a server that starts after them.
+    """
+    names = set(request.fixturenames)
+    return "running_server" in names and not names & {"serve", "background"} and not citus.DSN
+
+
+@pytest.fixture(scope="session")
+def server_pool(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerPool]:
+    """The servers that tests use one after the other."""
+    pool = ServerPool(postgres, tmp_path_factory.mktemp("pool"))
+    yield pool
+    pool.end()
+
+
+@pytest.fixture
+def pooled_server(server_pool: ServerPool) -> Iterator[PooledServer]:
+    """A server of the pool, for one test."""
+    yield server_pool.take()
+    server_pool.give_back()
 
 
 @pytest.fixture
@@ -140,9 +168,19 @@ def serve(database: str, tmp_path: Path) -> Iterator[Callable[..., ServerProcess
 
 
 @pytest.fixture
-def server(serve: Callable[..., ServerProcess]) -> ServerProcess:
-    """One `shm serve` process."""
+def running_server(request: pytest.FixtureRequest) -> ServerProcess:
+    """A server of the pool; one of its own for a test that starts others on its database."""
+    if uses_pool(request):
+        pooled: PooledServer = request.getfixturevalue("pooled_server")
+        return pooled.server
+    serve: Callable[..., ServerProcess] = request.getfixturevalue("serve")
     return serve()
+
+
+@pytest.fixture
+def server(running_server: ServerProcess) -> ServerProcess:
+    """One `shm serve` process with an empty database, which may have served other tests before."""
+    return running_server
 
 
 @pytest.fixture(scope="session")

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import psycopg2
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tests.support.background_jobs import BackgroundJobs, run_background_jobs
-from tests.support.databases import admin_cursor, fresh_database
+from tests.support.databases import fresh_database
 from tests.support.oracle import assert_matches_oracle, assert_series_match_oracle
 from tests.support.random_fleets import Fleet, Scenario, run_scenario, scenarios
+from tests.support.server_pool import empty_tables
 from tests.support.server_process import ServerProcess
 
 pytestmark = pytest.mark.cluster
@@ -25,18 +25,6 @@ EXAMPLE_COUNTS = [
     pytest.param(settings(NO_DEADLINE, max_examples=4, derandomize=True), id="short"),
     pytest.param(settings(NO_DEADLINE, max_examples=500), id="long", marks=pytest.mark.long),
 ]
-
-# Tables that are not emptied between scenarios. The series' cursor is not reset, because the feed's never goes back.
-KEPT_TABLES = ["schema_migrations", "tokens", "settings", "feed_head", "series_head", "event_head"]
-TRUNCATE_SQL = """
-    SELECT format('TRUNCATE %%s', string_agg(oid::regclass::text, ', ')) FROM pg_class
-    WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition AND relname <> ALL(%s)
-"""
-RESET_SERIES_SQL = """
-    UPDATE series_head SET
-        cursor = (SELECT cursor FROM feed_head), closed_until = date_trunc('day', now(), 'UTC'),
-        hours_since = '-infinity'
-"""
 
 
 @dataclass(frozen=True)
@@ -63,20 +51,6 @@ def environment(
             yield Environment(server, dsn, background, timedelta(days=request.param))
         finally:
             server.terminate()
-
-
-def empty_tables(database: str) -> None:
-    """Empties the tables of a scenario. Citus cancels this where a deadlock with the running server is possible."""
-    with admin_cursor(database) as cursor:
-        cursor.execute(TRUNCATE_SQL, [KEPT_TABLES])
-        (truncate,) = cursor.fetchone() or ("",)
-        for is_last in (False, False, True):
-            try:
-                return cursor.execute(truncate + ";" + RESET_SERIES_SQL)
-            except psycopg2.errors.DeadlockDetected:
-                if is_last:
-                    raise
-    return None
 
 
 @pytest.mark.timeout(1_800)

@@ -81,10 +81,15 @@ def copy_database(postgres: str, source: str, name: str) -> str:
     return make_dsn(postgres, dbname=name)
 
 
+def unique_name() -> str:
+    """A name for a database that no other one has."""
+    return f"shm_{secrets.token_hex(6)}"
+
+
 @contextmanager
 def fresh_database(postgres: str) -> Iterator[str]:
     """The DSN of a migrated database that is dropped at the end of the context."""
-    name = f"shm_{secrets.token_hex(6)}"
+    name = unique_name()
     yield copy_database(postgres, TEMPLATE, name)
     drop_database(postgres, name)
 
@@ -92,7 +97,7 @@ def fresh_database(postgres: str) -> Iterator[str]:
 @contextmanager
 def empty_database(postgres: str) -> Iterator[str]:
     """The DSN of a database without tables that is dropped at the end of the context."""
-    name = f"shm_{secrets.token_hex(6)}"
+    name = unique_name()
     yield create_database(postgres, name, f"STRATEGY {STRATEGY}")
     drop_database(postgres, name)
 

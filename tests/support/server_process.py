@@ -98,6 +98,7 @@ class ServerProcess:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_file = data_dir.with_suffix(".log")
+        self._forgotten = 0  # characters of the log
         self._environment = environment
         self._arguments = arguments
         self._before = before
@@ -139,8 +140,12 @@ class ServerProcess:
 
     @property
     def log(self) -> str:
-        """The log since its first start."""
-        return self.log_file.read_text()
+        """The log since its first start, or since it was forgotten."""
+        return self.log_file.read_text()[self._forgotten :]
+
+    def forget_log(self) -> None:
+        """Leaves what it has logged up to now out of `log`."""
+        self._forgotten = len(self.log_file.read_text())
 
     @property
     def admin_token(self) -> str:
