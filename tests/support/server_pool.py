@@ -24,7 +24,7 @@ from tests.support.databases import (
 from tests.support.server_process import ServerProcess
 
 # Cursors are not reset, because the server's never go back.
-KEPT_TABLES = ["schema_migrations", "tokens", "settings", "feed_head", "series_head", "event_head"]
+KEPT_TABLES = ["schema_migrations", "tokens", "settings", "feed_head", "series_head", "event_head", "background_rounds"]
 TRUNCATE_SQL = """
     SELECT format('TRUNCATE %%s', string_agg(oid::regclass::text, ', ')) FROM pg_class
     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition AND relname <> ALL(%s)
