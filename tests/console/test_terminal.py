@@ -95,6 +95,15 @@ def test_the_terminal_is_restored_after_q_and_after_sigterm(server: ServerProces
             assert terminal.attributes() == list(terminal.initial_attributes)
 
 
+def test_a_console_without_its_terminal_ends(server: ServerProcess) -> None:
+    """After a lost connection, also where SIGHUP is ignored: it would use a third of a core for ever."""
+    Install(server.url).enroll({"a": 1})
+    with open_console(server, (80, 24)) as terminal:
+        terminal.wait_for_texts("● live")
+        terminal.hang_up()
+        assert terminal.process.wait(30) == -signal.SIGHUP
+
+
 def test_no_control_sequence_of_an_install_reaches_the_terminal(server: ServerProcess) -> None:
     hostile = "\x1b]52;c;aGk=\x07\x1b[31mevil\x9b31m"
     install = Install(server.url, app_name=hostile, app_version=hostile, environment=hostile)

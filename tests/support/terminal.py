@@ -33,6 +33,7 @@ class Terminal:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         self.initial_attributes = termios.tcgetattr(slave)
         self._slave = slave
+        self._is_open = True
         self.process = subprocess.Popen(
             command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
         )
@@ -74,6 +75,12 @@ class Terminal:
         """The attributes of the terminal, which a program must restore."""
         return list(termios.tcgetattr(self._slave))
 
+    def hang_up(self) -> None:
+        """Closes the terminal while the program runs, as the end of a connection does. Nobody sends it a SIGHUP."""
+        os.close(self._master)
+        os.close(self._slave)
+        self._is_open = False
+
     def close(self) -> None:
         """Kills the program and its child processes, and closes the terminal."""
         if self.process.poll() is None:
@@ -81,8 +88,8 @@ class Terminal:
                 child.kill()
         self.process.kill()
         self.process.wait()
-        os.close(self._master)
-        os.close(self._slave)
+        if self._is_open:
+            self.hang_up()
 
     def _read(self, timeout: float) -> bool:
         if not select.select([self._master], [], [], timeout)[0]:

@@ -19,6 +19,7 @@ from shm_tui.actions import ACTIONS
 from shm_tui.clipboard import copy
 from shm_tui.decisions import Decisions
 from shm_tui.filter_control import FilterControl
+from shm_tui.hangup import end_without_terminal
 from shm_tui.help_screen import HelpScreen
 from shm_tui.model.live_session import LiveSession, Overview
 from shm_tui.model.place import Place, ViewName
@@ -34,6 +35,7 @@ from shm_tui.widgets.live_table import LiveTable
 from shm_tui.widgets.messages import ApplicationChosen, ChartRequested, PlaceRequested, SortRequested
 
 DRAW_INTERVAL_S = 0.25  # changes are drawn four times a second at any rate of events
+TERMINAL_CHECK_S = 1.0  # in which the application fills only a part of Textual's queue of output
 AGE_INTERVAL_S = 1.0  # the smallest unit of an age
 PRIORITY_KEYS = {"tab", "slash", "colon"}  # handled before the next key is read: what follows belongs to the prompt
 QUIT_CONFIRMATION_S = 3.0  # within which a second Ctrl+C ends the console
@@ -88,6 +90,8 @@ class ConsoleApp(App[None]):
         self.run_worker(self.decisions.request_role(), group="role")
         self.set_interval(DRAW_INTERVAL_S, self._draw_changes)
         self.set_interval(AGE_INTERVAL_S, self._draw_ages)
+        if not self.is_headless:
+            self.set_interval(TERMINAL_CHECK_S, end_without_terminal)
 
     async def on_unmount(self) -> None:
         """Ends the session, and with it the connection to the server."""
