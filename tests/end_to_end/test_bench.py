@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,8 @@ def test_the_quick_intake_bench_stores_what_is_acknowledged(postgres_dir: Path) 
     assert list(postgres_dir.iterdir()) == []
 
 
-def test_installs_seeded_by_a_bench_are_counted(server: ServerProcess, database: str) -> None:
+def test_installs_seeded_by_a_bench_are_counted(serve: Callable[..., ServerProcess], database: str) -> None:
+    server = serve()  # a new one, whose cursors are those of the installs
     Fleet(3).seed(database)
     Fleet(4).seed(database)
     (shown,) = server.get("applications").json()

@@ -232,7 +232,7 @@ def test_concurrent_rotations_leave_the_file_with_the_valid_secret(server: Serve
         done = list(threads.map(lambda _: run_shm(*arguments, SHM_DB_DSN=database), range(3)))
     assert all("Traceback" not in each.stderr for each in done)
     printed = [each.stdout.strip() for each in done if each.returncode == 0]
-    assert server.admin_token in printed
+    assert server.admin_token in printed, [each.stderr for each in done]
     assert [status(server, token) for token in {old, *printed} - {server.admin_token}] == [401] * len(printed)
     assert status(server, server.admin_token) == 200
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -147,7 +148,10 @@ def test_an_outage_of_hours_loses_no_hour(serve: Callable[..., ServerProcess], t
     telemetry = make_client(server, tmp_path / "data", collect_system_metrics=False)
     assert telemetry.report_now().sent  # registers, for which the clocks must agree
     telemetry.stop()
-    start = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=6)
+    (row,) = list_instances(server)
+    start = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=7)
+    slot = int(UUID(row["instance_id"])) % 3600  # the install's second of the hour, in which it reports
+    start += timedelta(seconds=(slot - int(start.timestamp())) % 3600)
     with frozen_clock(start) as clock:
         telemetry = make_client(server, tmp_path / "data", collect_system_metrics=False)
         telemetry.provider(lambda: {"hour": round((clock.now() - start) / timedelta(hours=1))})
@@ -159,7 +163,6 @@ def test_an_outage_of_hours_loses_no_hour(serve: Callable[..., ServerProcess], t
         server.start()
         clock.advance(hours=1)
         telemetry.stop()
-    (row,) = list_instances(server)
     history = server.get(f"instances/{row['instance_id']}/snapshots").json()[1:]  # without the one that registered
     assert [snapshot["metrics"]["hour"] for snapshot in history] == [5, 4, 3, 2, 1, 0]
     times = [datetime.fromisoformat(snapshot["snapshot_at"]) for snapshot in history]

@@ -197,7 +197,8 @@ def test_headers_have_a_time_limit_and_idle_connections_another(serve: Callable[
         ]
 
 
-def test_accepting_pauses_without_free_descriptors(server: ServerProcess) -> None:
+def test_accepting_pauses_without_free_descriptors(serve: Callable[..., ServerProcess]) -> None:
+    server = serve()  # a new one has no unused descriptor below its limit
     soft, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (8, hard))
     with RawConnection(server.port) as connection:

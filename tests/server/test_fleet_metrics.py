@@ -54,7 +54,7 @@ def test_the_figures_are_those_of_the_api(server: ServerProcess) -> None:
     }
 
 
-def test_the_number_of_series_is_bounded(server: ServerProcess, database: str) -> None:
+def test_the_number_of_series_is_bounded(serve: Callable[..., ServerProcess], database: str) -> None:
     count = MAX_APPLICATIONS + 5
     execute(
         database,
@@ -65,6 +65,7 @@ def test_the_number_of_series_is_bounded(server: ServerProcess, database: str) -
         count,
         MAX_RELEASES + 3,
     )
+    server = serve()
     now = scrape_fleet(server)
     assert len({dict(labels)["app"] for _, labels in now}) == MAX_APPLICATIONS
     releases = {dict(labels)["version"]: value for (name, labels), value in now.items() if "version" in name}

@@ -137,4 +137,4 @@ def _read_tokens(database: str) -> list[str]:
 
 
 def _read_files(server: ServerProcess) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in server.data_dir.iterdir() if path.is_file()}
+    return {str(path): path.read_bytes() if path.is_file() else b"" for path in server.data_dir.rglob("*")}
