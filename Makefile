@@ -1,7 +1,7 @@
 # The entry point for developers. Each target sets up what it needs; only Python 3.11+, python3-venv and make are needed.
 
 PYTHON ?= python3
-TESTS_AT_ONCE ?= 4
+TESTS_AT_ONCE ?= 5
 BIN := .venv/bin
 
 # Tests start hundreds of Python processes. With this variable, each of them would compile all modules again.

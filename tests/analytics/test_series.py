@@ -153,7 +153,7 @@ def test_a_late_snapshot_corrects_closed_days(server: ServerProcess, background:
     assert set(fetch_series(server, "period=30d&keys=n")["metrics"]["n"]) == {None, 1, 2, 9}
 
 
-@pytest.mark.parametrize("is_rolled_up_before", [True, False])
+@pytest.mark.parametrize("is_rolled_up_before", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_series_after_revocation_erasure_and_a_move(
     server: ServerProcess, background: BackgroundJobs, database: str, is_rolled_up_before: bool
 ) -> None:

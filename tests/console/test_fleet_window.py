@@ -88,6 +88,7 @@ async def test_the_last_row_and_every_page_are_those_of_the_fleet(server: Server
         assert len(store.visible_ids) <= 2_200
 
 
+@pytest.mark.long  # the short suite holds filters, orders and pages to the server one by one
 async def test_the_filter_and_the_order_are_those_of_the_fleet(server: ServerProcess) -> None:
     async with open_console(server, "ledger", max_rows=MAX_ROWS) as console:
         await wait_for_window(console, FLEET, FLEET)
