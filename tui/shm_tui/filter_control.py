@@ -1,5 +1,6 @@
 """The filter: opens its prompt, applies each text to the session's rows, and closes the prompt."""
 
+from functools import partial
 from typing import Protocol
 
 from shm_client import Client, ClientError
@@ -105,7 +106,9 @@ class FilterControl:
         session.window.sync()
         session.narrowing.request(NO_SERVER_FILTER if session.window.is_requested else store.filter.server_filter)
         if isinstance(error, MissingRankError):
-            self._prompt.run_worker(self._request_rank(error.version), group="ranks", exclusive=True)
+            # Not a coroutine yet: the next key may cancel the worker before it starts.
+            request = partial(self._request_rank, error.version)
+            self._prompt.run_worker(request, group="ranks", exclusive=True)  # type: ignore[arg-type] # mypy finds no overload
         self._footer.show_message(str(error) if error else store.filter.warning)
         store.rebuild_order(session.clock())
         self._dashboard.table.update_order()
