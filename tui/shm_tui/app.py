@@ -38,6 +38,7 @@ DRAW_INTERVAL_S = 0.25  # changes are drawn four times a second at any rate of e
 TERMINAL_CHECK_S = 1.0  # in which the application fills only a part of Textual's queue of output
 AGE_INTERVAL_S = 1.0  # the smallest unit of an age
 PRIORITY_KEYS = {"tab", "slash", "colon"}  # handled before the next key is read: what follows belongs to the prompt
+HOST_ACTIONS = {"screenshot", "suspend_process"}  # Textual's own that write a file or stop the process
 QUIT_CONFIRMATION_S = 3.0  # within which a second Ctrl+C ends the console
 
 
@@ -61,11 +62,13 @@ class ConsoleApp(App[None]):
         place: Place | None = None,
         theme: str | None = None,
         max_rows: int = MAX_ROWS,
+        is_restricted: bool = False,
     ) -> None:
         super().__init__(ansi_color=True if os.environ.get("NO_COLOR") else None)
         for each in THEMES:
             self.register_theme(each)
         self.theme = theme or (TERMINAL if self.no_color else SHM.name)
+        self.is_restricted = is_restricted  # `shm_tui.restricted`
         self.dashboard = Dashboard()
         self.navigation = Navigation(client, self.dashboard, place or Place(slug), self._mark_changed, max_rows)
         self.commands = PlaceControl(self, self.dashboard)
@@ -381,6 +384,8 @@ class ConsoleApp(App[None]):
         """Leaves Tab, `/` and `:` to the screens above the main one, and `/` and `:` to an open prompt."""
         if action == "decide":
             return self.is_admin
+        if action in HOST_ACTIONS:
+            return not self.is_restricted
         if action in ("filter", "command"):
             return len(self.screen_stack) == 1 and not self._is_prompt_open
         return action != "next_pane" or len(self.screen_stack) == 1

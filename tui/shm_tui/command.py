@@ -12,6 +12,7 @@ from shm_client import Client, ClientError
 from shm_tui.access import find_token, is_loopback, resolve_data_dir, resolve_server_url
 from shm_tui.errors import ConsoleError, NoDataError
 from shm_tui.model.place import Place, PlaceError, parse_place
+from shm_tui.restricted import remove_textual_variables, restricted_notice
 from shm_tui.text.encoding import in_encoding, json_in_encoding
 from shm_tui.text.sanitizing import sanitize, sanitize_json
 from shm_tui.theme_names import DARK, THEME_NAMES
@@ -45,6 +46,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="The first place to show, as after `:` in the console: versions, ledger/metric/invoices_sent 3m.",
     )
     parser.add_argument("--theme", choices=THEME_NAMES, help=f"The colours. Default: {DARK}.")
+    parser.add_argument(
+        "--restricted",
+        action="store_true",
+        help="Execute and write nothing on this machine, whatever the user does: for ForceCommand of sshd.",
+    )
     parser.add_argument("--once", action="store_true", help="Print the tables, or the --view, and exit.")
     parser.add_argument("--json", action="store_true", help="With --once: the same as one JSON document.")
     parser.add_argument(
@@ -64,6 +70,10 @@ def run(args: argparse.Namespace) -> int:
     size = re.fullmatch(r"([1-9][0-9]{1,2})x([1-9][0-9]{0,2})", args.size)
     if not size:
         return _print_message(f"--size {args.size} is invalid: expected columns and rows, such as 120x36.", 2)
+    if args.restricted:
+        if args.screenshot is not None:
+            return _print_message(f"{restricted_notice('--screenshot')}.", 2)
+        remove_textual_variables(os.environ)
     try:
         place = parse_place(args.view, Place(args.app))
     except PlaceError as error:
@@ -84,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         return _print_message("The console needs a terminal. Without one, use --once.", 1)
     if os.environ.get("TERM") == "dumb":
         return _print_message("This terminal (TERM=dumb) cannot draw a screen. Use --once.", 1)
-    return _open(server, token, place, args.theme)
+    return _open(server, token, place, args.theme, is_restricted=args.restricted)
 
 
 def make_client(server: str, token: str) -> Client:
@@ -118,7 +128,7 @@ def _width() -> int:
     return shutil.get_terminal_size().columns if has_width else UNLIMITED_WIDTH
 
 
-def _open(server: str, token: str, place: Place, theme: str | None) -> int:
+def _open(server: str, token: str, place: Place, theme: str | None, *, is_restricted: bool) -> int:
     for name, value in (TERMINAL_ENV | (SSH_ENV if os.environ.get("SSH_CONNECTION") else {})).items():
         os.environ.setdefault(name, value)
     if not sys.stderr.isatty():
@@ -128,7 +138,7 @@ def _open(server: str, token: str, place: Place, theme: str | None) -> int:
 
     async def run_app() -> int:
         async with make_client(server, token) as client:
-            app = ConsoleApp(client, place=place, theme=theme)
+            app = ConsoleApp(client, place=place, theme=theme, is_restricted=is_restricted)
             await app.run_async()
             return app.return_code or 0
 
