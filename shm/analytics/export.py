@@ -69,7 +69,7 @@ async def _csv_rows(
     items: InstanceReader, instance_filter: InstanceFilter, keys: Sequence[str]
 ) -> AsyncGenerator[bytes, None]:
     """Yields the header together with the first rows, so that an error before them is still an error response."""
-    rows: list[list[str]] = [[*FIXED_COLUMNS, *(_escape_formula(METRIC_PREFIX + key) for key in keys)]]
+    rows: list[list[str]] = [[*FIXED_COLUMNS, *(escape_formula(METRIC_PREFIX + key) for key in keys)]]
     async with aclosing(items.scan(instance_filter, flat=True)) as pages:
         async for page in pages:
             rows += [_row(item, keys) for item in page]
@@ -95,7 +95,7 @@ def _field(value: str | bool | datetime | None) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return page_tokens.format_timestamp(value) if isinstance(value, datetime) else _escape_formula(value)
+    return page_tokens.format_timestamp(value) if isinstance(value, datetime) else escape_formula(value)
 
 
 def _leaf(value: msgspec.Raw | None) -> str:
@@ -103,10 +103,10 @@ def _leaf(value: msgspec.Raw | None) -> str:
     if value is None:
         return ""
     text = bytes(value).decode()
-    return _escape_formula(msgspec.json.decode(value, type=str)) if text.startswith('"') else text
+    return escape_formula(msgspec.json.decode(value, type=str)) if text.startswith('"') else text
 
 
-def _escape_formula(text: str) -> str:
+def escape_formula(text: str) -> str:
     """The text with a prefix before each formula: at its start, and after what may separate cells."""
     inner = AFTER_SEPARATOR.sub(lambda part: _prefix(part[0]) + part[0], text)
     return _prefix(text) + inner

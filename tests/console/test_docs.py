@@ -12,6 +12,7 @@ from shm_tui.help_screen import KEY_WIDTH
 from shm_tui.model import filter, live_session, row_store
 from shm_tui.model.place import VIEW_NAMES, Place, parse_place
 from shm_tui.model.state import State
+from shm_tui.text import osc52
 from shm_tui.widgets import dashboard
 
 GUIDE = (Path(__file__).parents[2] / "docs/console.md").read_text(encoding="utf-8")
@@ -132,6 +133,8 @@ def test_the_members_of_the_json_document_are_documented() -> None:
         "and uncut where there is neither",
         f"less than {dashboard.MIN_WIDTH} columns or {dashboard.MIN_HEIGHT} lines",
         f"at most {command.SSH_ENV['TEXTUAL_FPS']} times a second",
+        f"more than {osc52.MAX_BYTES:,} bytes",
+        f"at most {osc52.MAX_BYTES:,} bytes",
         f"The active window is {live_session.DEFAULT_ACTIVE_WINDOW_S // 86400} days",
     ],
 )

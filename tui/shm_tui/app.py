@@ -16,7 +16,6 @@ from textual.widgets import Input
 from shm_client import Client, Decision
 from shm_client.figures import Period
 from shm_tui.actions import ACTIONS
-from shm_tui.clipboard import copy
 from shm_tui.decisions import Decisions
 from shm_tui.filter_control import FilterControl
 from shm_tui.hangup import end_without_terminal
@@ -25,12 +24,13 @@ from shm_tui.model.live_session import LiveSession, Overview
 from shm_tui.model.place import Place, ViewName
 from shm_tui.model.row_store import MAX_ROWS
 from shm_tui.navigation import Navigation
+from shm_tui.output_control import OutputControl
 from shm_tui.palette import palette_commands
 from shm_tui.place_control import PlaceControl
 from shm_tui.theme import BAND_DEFAULTS, SHM, THEMES
 from shm_tui.theme_names import TERMINAL
 from shm_tui.widgets.dashboard import Dashboard
-from shm_tui.widgets.footer import NOTICE_S, Footer
+from shm_tui.widgets.footer import Footer
 from shm_tui.widgets.live_table import LiveTable
 from shm_tui.widgets.messages import ApplicationChosen, ChartRequested, PlaceRequested, SortRequested
 
@@ -72,6 +72,7 @@ class ConsoleApp(App[None]):
         self.dashboard = Dashboard()
         self.navigation = Navigation(client, self.dashboard, place or Place(slug), self._mark_changed, max_rows)
         self.commands = PlaceControl(self, self.dashboard)
+        self.outputs = OutputControl(self, self.dashboard, self.navigation, is_restricted=is_restricted)
         self.decisions = Decisions(client, self.dashboard.footer)
         self.data_shown = asyncio.Event()
         self._has_changes = True  # since the last drawing
@@ -265,8 +266,19 @@ class ConsoleApp(App[None]):
 
     def action_copy(self) -> None:
         """Copies the ID of the instance under the cursor; in the details, its metrics as JSON; in a view, the line."""
-        if (copied := self.dashboard.copied()) is not None:
-            self.dashboard.footer.show_notice(copy(self._driver, *copied), NOTICE_S)
+        self.outputs.copy_first()
+
+    def action_copy_choice(self) -> None:
+        """Asks what to copy."""
+        self.outputs.ask_copy()
+
+    def action_export(self) -> None:
+        """Exports the rows of the list or the view."""
+        self.outputs.export()
+
+    def action_json(self) -> None:
+        """Shows the JSON of the instance or the view in the pager."""
+        self.outputs.show_json()
 
     def action_pause(self) -> None:
         """Pauses or resumes the rows. Changes are counted meanwhile."""
@@ -386,7 +398,7 @@ class ConsoleApp(App[None]):
             return self.is_admin
         if action in HOST_ACTIONS:
             return not self.is_restricted
-        if action in ("filter", "command"):
+        if action in ("filter", "command", "copy_choice", "export", "json"):
             return len(self.screen_stack) == 1 and not self._is_prompt_open
         return action != "next_pane" or len(self.screen_stack) == 1
 

@@ -4,6 +4,7 @@ ConsoleError
 ├── AddressError   the server's address is invalid
 ├── TokenError     there is no token, or an invalid one
 ├── ListError      the filter of `--once` is invalid, or the server does not evaluate it
+├── ExportError    an export cannot be written, or is too long for the clipboard
 └── NoDataError    the server sent no data for a screenshot
 """
 
@@ -26,3 +27,7 @@ class ListError(ConsoleError):
 
 class NoDataError(ConsoleError):
     """The server sent no data in time."""
+
+
+class ExportError(ConsoleError):
+    """An export cannot be written to its file, or is too long for the clipboard."""

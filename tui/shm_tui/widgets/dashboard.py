@@ -12,7 +12,6 @@ from shm_tui.model.row import Row
 from shm_tui.model.row_store import numeric_keys
 from shm_tui.model.tiles import application_tiles, overview_tiles
 from shm_tui.model.view_session import ViewSession
-from shm_tui.text.json_text import format_json
 from shm_tui.widgets.detail_panel import DetailPanel
 from shm_tui.widgets.footer import Footer
 from shm_tui.widgets.headline import Headline, headline_facts
@@ -170,14 +169,6 @@ class Dashboard(Vertical):
     def current_row(self, session: LiveSession) -> Row | None:
         """The instance of the open details, else the one under the cursor."""
         return self.details.row if self.details.display else self._row_at_cursor(session)
-
-    def copied(self) -> tuple[str, str] | None:
-        """The name and the text of what a key copies: the line of a view, the metrics in the details, else the ID."""
-        if self.view.display:
-            return "line", self.view.line
-        if self.details.has_focus and self.details.row is not None:
-            return "metrics", format_json(self.details.row.instance.metrics)
-        return None if self.table.cursor_id is None else ("ID", self.table.cursor_id)
 
     def open_details(self, session: LiveSession) -> None:
         """Opens the details of the instance under the cursor."""

@@ -90,7 +90,7 @@ class FleetView(View):
         """A row for each application whose name or slug has the words of the filter."""
         details = self._details or []
         words = frame.place.filter.casefold().split()
-        shown = [each for each in details if _matches(each.application, words)]
+        shown = [each for each in details if matches(each.application, words)]
         active = sum(each.application.instances.active for each in details)
         total = sum(each.application.instances.total for each in details)
         count = (
@@ -147,7 +147,8 @@ def top_kpi(kpis: Kpis) -> Kpi | None:
     return min(sums, key=lambda kpi: (-kpi.instances.bit_length(), kpi.key), default=None)
 
 
-def _matches(application: Application, words: list[str]) -> bool:
+def matches(application: Application, words: list[str]) -> bool:
+    """Whether name and slug of an application have all of the case-folded words."""
     text = f"{application.name} {application.slug}".casefold()
     return all(word in text for word in words)
 

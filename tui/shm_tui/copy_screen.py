@@ -1,0 +1,45 @@
+"""The choice of what to copy. Each entry has a key."""
+
+from dataclasses import dataclass
+
+from textual import events
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+PREVIEW_CHARS = 44  # of the text in the list
+
+
+@dataclass(frozen=True, slots=True)
+class CopyChoice:
+    """A text that can be copied, its name and its key."""
+
+    key: str
+    name: str
+    text: str
+
+
+class CopyScreen(ModalScreen[CopyChoice | None]):
+    """Shows the choices. The result is the chosen one; any other key closes it without one."""
+
+    def __init__(self, choices: list[CopyChoice]) -> None:
+        super().__init__()
+        self._choices = choices
+
+    def compose(self) -> ComposeResult:
+        """The choices in a box, each with the beginning of its text."""
+        with Vertical(id="confirm"):
+            yield Static("\n".join(["Copy", "", *map(_line, self._choices), "", "Esc cancel"]), markup=False)
+
+    def on_key(self, event: events.Key) -> None:
+        """Chooses by key."""
+        event.stop()
+        event.prevent_default()
+        self.dismiss(next((choice for choice in self._choices if choice.key == event.key), None))
+
+
+def _line(choice: CopyChoice) -> str:
+    text = " ".join(choice.text.split())
+    preview = text if len(text) <= PREVIEW_CHARS else text[: PREVIEW_CHARS - 1] + "…"
+    return f"{choice.key}  {choice.name:<12} {preview}"

@@ -1,0 +1,127 @@
+"""The rows of an export: those of the list of instances or of a view, with the filter, the order and the columns of it.
+
+Instances come from the server, page by page, so the table's own number of rows is no limit. Only what the console alone
+evaluates (words of a filter, the order of the states) is taken from the rows that it has loaded.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+
+from shm_client import Client
+from shm_tui.model.columns import Column
+from shm_tui.model.live_session import LiveSession
+from shm_tui.model.place import Place
+from shm_tui.model.place_sort import column_sorting
+from shm_tui.model.row import Row
+from shm_tui.model.state import Clock, state_of
+from shm_tui.model.views.base import View
+from shm_tui.text.records import METRICS
+
+PAGE_SIZE = 500  # instances: each has up to 64 KiB of metrics
+
+Rows = list[list[object]]
+
+# The names of `shm export` and the API, by the columns of the table.
+_FIELDS = {
+    "instance": "instance_id",
+    "application": "app_name",
+    "version": "app_version",
+    "os": "os_arch",
+    "environment": "environment",
+    "mode": "deployment_mode",
+    "seen": "last_seen_at",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSource:
+    """`pages` yields the rows, with a value for each of `names`. `total`: their number, None if it is unknown.
+
+    `subject` names them in a sentence, `file_stem` in the name of a file. `note` says what they lack.
+    """
+
+    subject: str
+    file_stem: str
+    names: list[str]
+    pages: Callable[[], AsyncIterator[Rows]]
+    total: int | None
+    note: str = ""
+
+
+def export_names(columns: Sequence[Column]) -> list[str]:
+    """The names of columns for other programs: `last_seen_at`, `metrics.invoices_sent`."""
+    return [METRICS + column.metric if column.metric else _FIELDS.get(column.id, column.id) for column in columns]
+
+
+def export_row(columns: Sequence[Column], row: Row, clock: Clock) -> list[object]:
+    """The values of an instance, with every digit, in the order of the columns."""
+    return [_value(column, row, clock) for column in columns]
+
+
+def instances_source(session: LiveSession, columns: Sequence[Column], filter_text: str) -> ExportSource:
+    """The instances of the table."""
+    store = session.store
+    sorting = column_sorting(store.sort_column, store.is_descending)
+    is_evaluated = not store.filter or store.filter.server_filter.is_whole
+    names = export_names(columns)
+    stem = f"{session.slug or 'all'}-instances"
+    of_all = f"instances of {session.slug or 'all applications'}"
+    subject = f"{of_all} that match /{filter_text}" if filter_text else of_all
+    if sorting is None or not is_evaluated:
+        shown = [store.rows[key] for key in store.visible_ids if key in store.rows]
+        note = (
+            f"Only of the newest {len(store.rows):,}: the server does not evaluate this" if session.is_partial() else ""
+        )
+        return ExportSource(subject, stem, names, lambda: _loaded(columns, shown, session.clock()), len(shown), note)
+    conditions = store.filter.server_filter.conditions if store.filter else ()
+    total = store.row_count if store.is_windowed or not session.is_partial() else None
+
+    def pages() -> AsyncIterator[Rows]:
+        return _listed(session.client, session.slug, conditions, sorting, columns, session.clock)
+
+    return ExportSource(subject, stem, names, pages, total)
+
+
+def view_source(view: View, place: Place) -> ExportSource:
+    """The rows of a view."""
+    from shm_tui.model.view_records import view_records  # loads the views
+
+    names, rows = view_records(view, place)
+    subject = " ".join([place.view, *place.arguments]) + (f" of {place.app}" if place.app else "")
+    stem = "-".join([*([place.app] if place.app else []), place.view])
+    return ExportSource(subject, stem, names, lambda: _at_once(rows), len(rows))
+
+
+async def _listed(
+    client: Client,
+    slug: str | None,
+    conditions: Sequence[str],
+    sorting: tuple[str, str],
+    columns: Sequence[Column],
+    clock: Callable[[], Clock],
+) -> AsyncIterator[Rows]:
+    """The rows of all pages of the server's list. Raises ClientError."""
+    page = await client.read_page(slug, conditions, sorting, PAGE_SIZE)
+    while True:
+        now = clock()
+        yield [export_row(columns, Row(instance), now) for instance in page.instances]
+        if page.next is None:
+            return
+        page = await client.next_page(page.next)
+
+
+async def _loaded(columns: Sequence[Column], rows: Sequence[Row], clock: Clock) -> AsyncIterator[Rows]:
+    for start in range(0, len(rows), PAGE_SIZE):
+        yield [export_row(columns, row, clock) for row in rows[start : start + PAGE_SIZE]]
+
+
+async def _at_once(rows: Rows) -> AsyncIterator[Rows]:
+    yield rows
+
+
+def _value(column: Column, row: Row, clock: Clock) -> object:
+    if column.metric is not None:
+        return row.metrics.get(column.metric)
+    if column.id == "state":
+        return state_of(row.instance, clock).label
+    return getattr(row.instance, _FIELDS[column.id])
