@@ -48,7 +48,7 @@ def test_once_warns_before_the_database_is_full(serve: Callable[..., ServerProce
         database,
         "INSERT INTO database_sizes SELECT now() - interval '1 day', pg_database_size(current_database()) - 300 * 2^20",
     )
-    assert "\n\ndatabase full in 3d\n\n" in console(*options).stdout
+    assert "\n\ndatabase full in 3d\n" in console(*options).stdout
 
 
 def test_once_prints_no_control_characters(server: ServerProcess) -> None:
@@ -81,7 +81,7 @@ def test_an_unwritable_screenshot_is_reported_in_a_sentence(shared_server: Serve
 
 def test_once_reports_an_empty_server(server: ServerProcess) -> None:
     completed = console("--server", server.url, "--data-dir", str(server.data_dir), "--once")
-    assert (completed.returncode, "No instance has reported yet" in completed.stdout) == (0, True)
+    assert (completed.returncode, "No instance has reported yet" in completed.stderr) == (0, True)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +90,12 @@ def test_once_reports_an_empty_server(server: ServerProcess) -> None:
         (("--once",), {}, 1, "no token"),
         (("--once", "--server", "ftp://x"), {"SHM_TOKEN": "x"}, 1, "not a server's address"),
         (("--json",), {"SHM_TOKEN": "x"}, 2, "requires --once"),
+        (("--watch", "5"), {"SHM_TOKEN": "x"}, 2, "--watch requires --once"),
+        (("--once", "--watch", "0.1"), {"SHM_TOKEN": "x"}, 2, "at least 1 second"),
+        (("--once", "--json", "--format", "csv"), {"SHM_TOKEN": "x"}, 2, "exclude each other"),
+        (("--once", "--columns", "version", "--view", "versions"), {"SHM_TOKEN": "x"}, 2, "--columns chooses"),
+        (("--once", "--sort", "sent", "--view", "versions"), {"SHM_TOKEN": "x"}, 2, "--sort is for the list"),
+        (("--once", "--filter", "env:ci", "--view", "events"), {"SHM_TOKEN": "x"}, 2, "not for events"),
         (("--size", "big"), {"SHM_TOKEN": "x"}, 2, "120x36"),
         ((), {"SHM_TOKEN": "x"}, 1, "needs a terminal"),
     ],
@@ -164,7 +170,7 @@ def test_once_prints_a_view_and_a_filtered_list(server: ServerProcess) -> None:
     assert [line["instance"]["app_version"] for line in report["instances"]] == ["1.2", "1.1"]
     assert report["matching_instances"] == 2
     refused = console(*options, "--view", "/anything")
-    assert (refused.returncode, refused.stdout) == (1, "")
+    assert (refused.returncode, refused.stdout) == (2, "")
     assert "a term that only the console evaluates" in refused.stderr
     assert console("--once", "--view", "nobody/graph", SHM_TOKEN="x").returncode == 2
 
@@ -172,12 +178,12 @@ def test_once_prints_a_view_and_a_filtered_list(server: ServerProcess) -> None:
 def test_once_names_the_columns_that_have_no_room(server: ServerProcess) -> None:
     Install(server.url).enroll({"sent": 1, "beta": True})
     options = ("--server", server.url, "--data-dir", str(server.data_dir), "--once")
-    narrow, wide = console(*options, COLUMNS="80").stdout, console(*options, COLUMNS="200").stdout
-    note = "80 columns have no room for: "
-    (line,) = [line for line in narrow.splitlines() if note in line]
+    narrow, wide = console(*options, COLUMNS="80"), console(*options, COLUMNS="200")
+    note = "INSTANCES: 80 columns have no room for: "
+    (line,) = [line for line in narrow.stderr.splitlines() if note in line]
     missing = line.split(note)[1].split(".")[0].split(", ")
     assert {"seen", "metrics"} <= set(missing)
-    assert "no room for" not in wide
-    header = next(line for line in wide.splitlines() if line.lstrip().startswith("state"))
-    assert set(missing) <= set(header.split())
-    assert all(len(line) <= 80 for line in narrow.splitlines())
+    assert wide.stderr == ""
+    header = next(line for line in wide.stdout.splitlines() if line.lstrip().startswith("state"))
+    assert {name.removesuffix(" (cut)") for name in missing} <= set(header.split())
+    assert all(len(line) <= 80 for line in narrow.stdout.splitlines())

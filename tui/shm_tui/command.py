@@ -4,27 +4,28 @@ import argparse
 import asyncio
 import os
 import re
-import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from shm_client import Client, ClientError
 from shm_tui.access import find_token, is_loopback, resolve_data_dir, resolve_server_url
-from shm_tui.errors import ConsoleError, NoDataError
+from shm_tui.errors import ConsoleError, ListError, NoDataError
 from shm_tui.model.place import Place, PlaceError, parse_place
+from shm_tui.once import OnceOptions, invalid_options, print_note, run_once
 from shm_tui.restricted import remove_textual_variables, restricted_notice
-from shm_tui.text.encoding import in_encoding, json_in_encoding
+from shm_tui.text.records import FORMATS
 from shm_tui.text.sanitizing import sanitize, sanitize_json
 from shm_tui.theme_names import DARK, THEME_NAMES
 
 HELP = "Open the console in this terminal; with --once, print its data."
 
-UNLIMITED_WIDTH = 100_000  # cells of a line where there is no terminal: lines are not cut
 DEFAULT_SCREENSHOT_SIZE = "120x36"
 SCREENSHOT_TIMEOUT_S = 20.0  # from the start to the first data; afterwards the command fails
 SCREENSHOT_DELAY_S = 0.3  # from the first data to the picture, so that the last changes are drawn
 UNENCRYPTED = "The server's address is http://, not https://: others on the network can read the token."
 TERMINAL_ENV = {"TEXTUAL_ANIMATIONS": "none"}
+ONCE_OPTIONS = ("json", "format", "columns", "watch")
 SSH_ENV = {"TEXTUAL_FPS": "15"}  # every frame is sent over the network
 
 
@@ -53,6 +54,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--once", action="store_true", help="Print the tables, or the --view, and exit.")
     parser.add_argument("--json", action="store_true", help="With --once: the same as one JSON document.")
+    parser.add_argument("--filter", metavar="TEXT", default="", help="The filter of the list, as after `/`.")
+    parser.add_argument(
+        "--sort", metavar="COLUMN", default="", help="The order of the list; --sort=-invoices_sent is descending."
+    )
+    parser.add_argument("--format", choices=FORMATS, help="With --once: all rows of the list or the view.")
+    parser.add_argument(
+        "--columns",
+        metavar="LIST",
+        default="",
+        help="With --once: the columns of the list, with commas between them: instance,version,invoices_sent.",
+    )
+    parser.add_argument(
+        "--watch", metavar="SECONDS", type=float, help="With --once: print it again and again, at this interval."
+    )
     parser.add_argument(
         "--screenshot", metavar="FILE.svg", type=Path, help="Draw the screen into an SVG file and exit."
     )
@@ -65,8 +80,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Returns the exit status: 0, 1 if the server sends no data, 2 for wrong options. Errors go to standard error."""
-    if args.json and not args.once:
-        return _print_message("--json requires --once.", 2)
+    if not args.once and (used := [name for name in ONCE_OPTIONS if getattr(args, name) not in (None, False, "")]):
+        return _print_message(f"--{used[0]} requires --once.", 2)
     size = re.fullmatch(r"([1-9][0-9]{1,2})x([1-9][0-9]{0,2})", args.size)
     if not size:
         return _print_message(f"--size {args.size} is invalid: expected columns and rows, such as 120x36.", 2)
@@ -76,18 +91,24 @@ def run(args: argparse.Namespace) -> int:
         remove_textual_variables(os.environ)
     try:
         place = parse_place(args.view, Place(args.app))
+        place = replace(place, filter=sanitize(args.filter) or place.filter, sort=sanitize(args.sort) or place.sort)
     except PlaceError as error:
         return _print_message(f"--view {sanitize(args.view)} is invalid: {error}.", 2)
+    once = OnceOptions(place, args.json, args.format, args.columns, args.watch)
+    if args.once and (reason := invalid_options(once)):
+        return _print_message(f"{reason}.", 2)
     try:
         server = resolve_server_url(args.server)
         token = find_token(args.token, resolve_data_dir(args.data_dir), server)
         if server.startswith("http://") and not is_loopback(server):
             _print_message(UNENCRYPTED, 0)
         if args.once:
-            return _print(asyncio.run(_once(server, token, place, args.json)), args.json)
+            return run_once(server, token, once)
         if args.screenshot is not None:
             svg = asyncio.run(_render_screenshot(server, token, place, args.theme, (int(size[1]), int(size[2]))))
             return _write(args.screenshot, svg)
+    except ListError as error:
+        return _print_message(str(error), 2)
     except (ConsoleError, ClientError) as error:
         return _print_message(str(error), 1)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -100,32 +121,6 @@ def run(args: argparse.Namespace) -> int:
 def make_client(server: str, token: str) -> Client:
     """A client that sanitizes every string of the server's responses."""
     return Client(server, token, sanitize=sanitize_json)
-
-
-async def _once(server: str, token: str, place: Place, as_json: bool) -> str:
-    if place.view != "instances":
-        return await _view_once(server, token, place, as_json)
-    from shm_tui import report
-
-    async with make_client(server, token) as client:
-        data = await report.fetch_report(client, place)
-    return report.to_json(data) if as_json else report.to_text(data, _width())
-
-
-async def _view_once(server: str, token: str, place: Place, as_json: bool) -> str:
-    from shm_tui import view_report
-
-    async with make_client(server, token) as client:
-        view, place = await view_report.fetch_view(client, place)
-        if as_json:
-            return view_report.to_json(client, view, place)
-        return view_report.to_text(client, view, place, _width(), sys.stdout.encoding or "utf-8")
-
-
-def _width() -> int:
-    """The width of the terminal or of COLUMNS; without both, no limit."""
-    has_width = sys.stdout.isatty() or os.environ.get("COLUMNS")
-    return shutil.get_terminal_size().columns if has_width else UNLIMITED_WIDTH
 
 
 def _open(server: str, token: str, place: Place, theme: str | None, *, is_restricted: bool) -> int:
@@ -161,23 +156,6 @@ async def _render_screenshot(server: str, token: str, place: Place, theme: str |
             return app.export_screenshot(title="shm console")
 
 
-def _print(text: str, as_json: bool) -> int:
-    convert = json_in_encoding if as_json else in_encoding
-    text = convert(text, sys.stdout.encoding or "utf-8")
-    try:
-        print(text, flush=True)  # noqa: T201
-    except OSError as error:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # otherwise Python reports the error again at exit
-        return (
-            1
-            if isinstance(error, BrokenPipeError)
-            else _print_message(f"standard output cannot be written: {error.strerror}", 1)
-        )
-    return 0
-
-
 def _write(file: Path, text: str) -> int:
     try:
         file.write_text(text, encoding="utf-8")
@@ -187,5 +165,5 @@ def _write(file: Path, text: str) -> int:
 
 
 def _print_message(sentence: str, status: int) -> int:
-    print(f"shm console: {in_encoding(sentence, sys.stderr.encoding or 'utf-8')}", file=sys.stderr)  # noqa: T201
+    print_note(sentence)
     return status

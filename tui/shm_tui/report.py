@@ -1,5 +1,6 @@
 """The report of `--once`: the console's data as tables of text, or as one JSON document."""
 
+from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 from textwrap import wrap
@@ -23,6 +24,8 @@ MAX_APPLICATIONS = 20  # the largest ones
 MAX_KEYS = 1_000  # described in addition to those of the most instances
 MAX_INSTANCES = 200  # those that were seen last; `shm export` has all
 INDENT, GAP = 2, 2  # cells
+
+Note = Callable[[str], object]  # gets a sentence for standard error
 MIN_NOTE_WIDTH = 20  # cells of a note, however short the lines are
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
@@ -51,6 +54,7 @@ class Report(msgspec.Struct):
     as_of: datetime
     stats: Stats
     applications: list[ReportedApplication]
+    more_applications: bool
     metric_keys: list[MetricKey]
     instances: list[ReportedInstance]
     more_instances: bool
@@ -63,7 +67,7 @@ async def fetch_report(client: Client, place: Place) -> Report:
     Raises ClientError, and ListError for a filter that the server does not evaluate.
     """
     slug = place.app
-    conditions = await _conditions(client, place.filter) if place.filter else ()
+    conditions = await list_conditions(client, place.filter)
     stats = await client.stats()
     applications = [app for app in await client.applications() if slug in (None, app.slug)]
     if slug is not None and not applications:
@@ -80,11 +84,16 @@ async def fetch_report(client: Client, place: Place) -> Report:
     clock = Clock(client.server_time(), stats.active_window_s)
     lines = [ReportedInstance(state_of(instance, clock).label, instance) for instance in page.instances]
     descriptions = list(keys.values())
-    return Report(client.server, clock.now, stats, sections, descriptions, lines, page.next is not None, matching)
+    return Report(
+        *(client.server, clock.now, stats, sections, len(applications) > len(sections)),
+        *(descriptions, lines, page.next is not None, matching),
+    )
 
 
-async def _conditions(client: Client, text: str) -> tuple[str, ...]:
-    """The conditions of a filter that the server evaluates as a whole."""
+async def list_conditions(client: Client, text: str) -> tuple[str, ...]:
+    """The conditions of a filter that the server evaluates as a whole; none without a filter. Raises ListError."""
+    if not text:
+        return ()
     ranks: dict[str, str] = {}
     parsed: Filter | None = None
     while parsed is None:
@@ -104,8 +113,8 @@ def to_json(report: Report) -> str:
     return _encoder.encode(report).decode()
 
 
-def to_text(report: Report, width: int) -> str:
-    """The report as tables of text. No line is wider than `width` cells."""
+def to_text(report: Report, width: int, note: Note) -> str:
+    """The report as tables of text. No line is wider than `width` cells. `note` gets what the tables lack."""
     stats = report.stats
     summary = (
         f"SHM {report.server}: {plural(stats.total_instances, 'instance')}, {stats.active_instances:,} active "
@@ -114,19 +123,24 @@ def to_text(report: Report, width: int) -> str:
     )
     parts = ["\n".join(wrap(summary, max(width, MIN_NOTE_WIDTH)))]
     parts += [disk_warning(stats.disk, report.as_of)]
-    parts += [_applications(report, width)]
-    parts += [_metrics(section, width) for section in report.applications]
-    parts += [_instances(report, width)]
+    parts += [_applications(report, width, note)]
+    parts += [_metrics(section, width, note) for section in report.applications]
+    parts += [_instances(report, width, note)]
     return "\n\n".join(part for part in parts if part)
 
 
-def _applications(report: Report, width: int) -> str:
+def _applications(report: Report, width: int, note: Note) -> str:
     rows = [
         [application.name, application.slug, *(f"{count:,}" for count in _counts(application))]
         for application in (section.application for section in report.applications)
     ]
     headers = ["application", "slug", "total", "active", "counted", "pending", "revoked"]
-    return _table("APPLICATIONS", headers, rows, {2, 3, 4, 5, 6}, width) if rows else "No instance has reported yet."
+    if not rows:
+        note("No instance has reported yet.")
+        return ""
+    if report.more_applications:
+        note(f"These are the {len(rows):,} largest applications; --app shows another one.")
+    return text_table("APPLICATIONS", headers, rows, {2, 3, 4, 5, 6}, width, note)
 
 
 def _counts(application: Application) -> tuple[int, ...]:
@@ -134,7 +148,7 @@ def _counts(application: Application) -> tuple[int, ...]:
     return counts.total, counts.active, counts.counted, counts.pending, counts.revoked
 
 
-def _metrics(section: ReportedApplication, width: int) -> str:
+def _metrics(section: ReportedApplication, width: int, note: Note) -> str:
     rows = [
         [kpi.key, kpi.kind, kpi.aggregate, _value(kpi), *_format_distribution(kpi), f"{kpi.instances:,}"]
         for kpi in section.kpis
@@ -148,7 +162,7 @@ def _metrics(section: ReportedApplication, width: int) -> str:
         for category in section.categories
     ]
     headers = ["metric", "kind", "aggregate", "value", "min", "p50", "p90", "max", "instances"]
-    return _table(section.application.name.upper(), headers, rows, {3, 4, 5, 6, 7, 8}, width) if rows else ""
+    return text_table(section.application.name.upper(), headers, rows, {3, 4, 5, 6, 7, 8}, width, note) if rows else ""
 
 
 def _value(kpi: Kpi) -> str:
@@ -164,7 +178,7 @@ def _format_categories(category: Category) -> str:
     return first + (", …" if len(category.values) > 3 or category.other else "")
 
 
-def _instances(report: Report, width: int) -> str:
+def _instances(report: Report, width: int, note: Note) -> str:
     now = report.as_of
     descriptions = {metric.key: metric for metric in report.metric_keys}
     glyphs = {state.label: state.glyph for state in State}
@@ -192,11 +206,13 @@ def _instances(report: Report, width: int) -> str:
         )
     headers = ["state", "instance", "application", "version", "os", "env", "mode", "seen", "metrics"]
     if not rows:
-        return "" if report.matching_instances is None else "No instance matches the filter."
-    table = _table("INSTANCES", headers, rows, {7}, width)
-    if report.matching_instances is not None:
-        return f"{table}\n  {len(rows):,} of the {plural(report.matching_instances, 'instance')} that match the filter"
-    return table + (f"\n  the first {len(rows):,} instances; there are more" if report.more_instances else "")
+        if report.matching_instances is not None:
+            note("No instance matches the filter.")
+        return ""
+    if report.more_instances:
+        of_all = "" if report.matching_instances is None else f" of {report.matching_instances:,}"
+        note(f"These are the first {len(rows):,} instances{of_all}; --format csv or jsonl prints all.")
+    return text_table("INSTANCES", headers, rows, {7}, width, note)
 
 
 def _format_metric(value: Value, description: MetricKey | None) -> str:
@@ -205,11 +221,13 @@ def _format_metric(value: Value, description: MetricKey | None) -> str:
     return with_unit(value, description.unit, description.format)
 
 
-def _table(title: str, headers: list[str], rows: list[list[str]], right_aligned: set[int], width: int) -> str:
-    """A table with its title. Where the line is too short, the last columns are cut or omitted, which a line says."""
+def text_table(
+    title: str, headers: list[str], rows: list[list[str]], right_aligned: set[int], width: int, note: Note
+) -> str:
+    """A table with its title. Where the line is too short, the last columns are cut or omitted, which a note says."""
     widths = [max(cell_len(row[index]) for row in [headers, *rows]) for index in range(len(headers))]
-    lines = [title]
-    shown = len(headers)
+    lines = [title] if title else []
+    shown, is_cut = len(headers), False
     for row in [headers, *rows]:
         remaining = width - INDENT
         cells = []
@@ -218,10 +236,12 @@ def _table(title: str, headers: list[str], rows: list[list[str]], right_aligned:
             if cell_width < min(4, widths[index]):
                 shown = min(shown, index)
                 break
+            is_cut = is_cut or cell_len(text) > cell_width
             cells.append(fit(text, cell_width, index in right_aligned))
             remaining -= cell_width + GAP
         lines.append((" " * INDENT + (" " * GAP).join(cells)).rstrip())
-    if shown < len(headers):
-        note = f"{' ' * INDENT}{width} columns have no room for: {', '.join(headers[shown:])}. A larger COLUMNS has."
-        lines += wrap(note, max(width, MIN_NOTE_WIDTH), subsequent_indent=" " * INDENT)
+    cut = [f"{headers[shown - 1]} (cut)"] if is_cut and shown else []
+    if cut or shown < len(headers):
+        missing = ", ".join([*cut, *headers[shown:]])
+        note(f"{title}: {width} columns have no room for: {missing}. A larger COLUMNS has.".removeprefix(": "))
     return "\n".join(lines)

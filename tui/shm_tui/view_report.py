@@ -1,5 +1,6 @@
 """`--once --view`: a view as text, or as one JSON document, from the same data and lines as on the screen."""
 
+from collections.abc import Callable
 from datetime import datetime
 
 import msgspec
@@ -7,6 +8,7 @@ import msgspec
 from shm_client import Client
 from shm_tui.model.place import NEEDS_APPLICATION, Place, render_place
 from shm_tui.model.views.base import Frame, View
+from shm_tui.model.views.fleet import FleetView, shown_applications
 from shm_tui.model.views.registry import make_view
 from shm_tui.text.glyphs import choose_glyphs
 from shm_tui.text.lines import plain
@@ -39,12 +41,15 @@ async def fetch_view(client: Client, place: Place) -> tuple[View, Place]:
 
 def to_json(client: Client, view: View, place: Place) -> str:
     """The view's data as one JSON document. Numbers keep their digits."""
-    report = ViewReport(client.server, client.server_time(), render_place(place), view.document())
+    data = view.document()
+    if isinstance(view, FleetView):
+        data = shown_applications(view.details or [], place)
+    report = ViewReport(client.server, client.server_time(), render_place(place), data)
     return _encoder.encode(report).decode()
 
 
-def to_text(client: Client, view: View, place: Place, width: int, encoding: str) -> str:
-    """The view's lines. No line is wider than `width` cells."""
+def to_text(client: Client, view: View, place: Place, width: int, encoding: str, note: Callable[[str], object]) -> str:
+    """The view's lines. No line is wider than `width` cells. `note` gets why there are no rows."""
     frame = Frame(
         *(width, HEIGHT, client.server_time(), place, choose_glyphs(encoding)),
         has_colours=False,
@@ -52,5 +57,6 @@ def to_text(client: Client, view: View, place: Place, width: int, encoding: str)
     )
     page = view.page(frame)
     lines = [*page.head, *(row.line for row in page.rows)]
-    text = "\n".join(plain(line).rstrip() for line in lines)
-    return f"{text}\n\n{page.empty}" if page.empty else text
+    if page.empty:
+        note(" ".join(page.empty.splitlines()[0].split()))  # the next lines have keys of the screen
+    return "\n".join(plain(line).rstrip() for line in lines)

@@ -5,16 +5,17 @@ evaluates (words of a filter, the order of the states) is taken from the rows th
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shm_client import Client
-from shm_tui.model.columns import Column
+from shm_tui.model.columns import FIXED_COLUMNS, Column, Pinning, metric_column
 from shm_tui.model.live_session import LiveSession
 from shm_tui.model.place import Place
 from shm_tui.model.place_sort import column_sorting
 from shm_tui.model.row import Row
 from shm_tui.model.state import Clock, state_of
 from shm_tui.model.views.base import View
+from shm_tui.text.json_text import format_json
 from shm_tui.text.records import METRICS
 
 PAGE_SIZE = 500  # instances: each has up to 64 KiB of metrics
@@ -31,6 +32,10 @@ _FIELDS = {
     "mode": "deployment_mode",
     "seen": "last_seen_at",
 }
+# The metrics of an instance as they were sent, for JSON.
+ALL_METRICS = Column(
+    "metrics", "metrics", Pinning.NONE, 0, 0, lambda row, _: format_json(row.instance.metrics), lambda *_: None
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +81,48 @@ def instances_source(session: LiveSession, columns: Sequence[Column], filter_tex
     conditions = store.filter.server_filter.conditions if store.filter else ()
     total = store.row_count if store.is_windowed or not session.is_partial() else None
 
-    def pages() -> AsyncIterator[Rows]:
-        return _listed(session.client, session.slug, conditions, sorting, columns, session.clock)
+    listed = list_source(session.client, session.slug, conditions, sorting, columns, session.clock)
+    return replace(listed, subject=subject, file_stem=stem, total=total)
 
-    return ExportSource(subject, stem, names, pages, total)
+
+def list_source(
+    client: Client,
+    slug: str | None,
+    conditions: Sequence[str],
+    sorting: tuple[str, str],
+    columns: Sequence[Column],
+    clock: Callable[[], Clock],
+) -> ExportSource:
+    """The instances of an application, or of all (None), that match conditions, from the server page by page."""
+
+    def pages() -> AsyncIterator[Rows]:
+        return _listed(client, slug, conditions, sorting, columns, clock)
+
+    return ExportSource("instances", "instances", export_names(columns), pages, None)
+
+
+def parse_columns(text: str) -> list[Column]:
+    """The columns of a list of names with commas: columns of the table, names of exports, or metrics' keys."""
+    return [_find_column(name.strip()) for name in text.split(",") if name.strip()]
+
+
+def _find_column(name: str) -> Column:
+    fixed = next(
+        (column for column in FIXED_COLUMNS if name in (column.id, column.label, _FIELDS.get(column.id))), None
+    )
+    key = name.removeprefix(METRICS)
+    return fixed or metric_column(key, key, is_numeric=True)
+
+
+def select_columns(source: ExportSource, names: Sequence[str]) -> ExportSource:
+    """The same rows with some of their columns."""
+    indexes = [source.names.index(name) for name in names]
+
+    async def pages() -> AsyncIterator[Rows]:
+        async for rows in source.pages():
+            yield [[row[index] for index in indexes] for row in rows]
+
+    return replace(source, names=list(names), pages=pages)
 
 
 def view_source(view: View, place: Place) -> ExportSource:
@@ -120,6 +163,8 @@ async def _at_once(rows: Rows) -> AsyncIterator[Rows]:
 
 
 def _value(column: Column, row: Row, clock: Clock) -> object:
+    if column is ALL_METRICS:
+        return row.instance.metrics
     if column.metric is not None:
         return row.metrics.get(column.metric)
     if column.id == "state":

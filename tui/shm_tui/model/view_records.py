@@ -9,7 +9,7 @@ from shm_client.model import flatten_metrics
 from shm_tui.model.place import Place
 from shm_tui.model.views.base import View
 from shm_tui.model.views.breakdown import BreakdownDocument
-from shm_tui.model.views.fleet import ApplicationDetails, matches
+from shm_tui.model.views.fleet import ApplicationDetails, shown_applications
 from shm_tui.model.views.instance import InstanceDocument
 from shm_tui.model.views.metric import MetricDocument
 from shm_tui.text.records import METRICS
@@ -47,9 +47,8 @@ def _structs(entries: Sequence[msgspec.Struct], names: list[str]) -> Records:
 
 def _applications(details: Sequence[ApplicationDetails], place: Place) -> Records:
     """The applications that the filter of the fleet shows."""
-    words = place.filter.casefold().split()
     rows = []
-    for application in (each.application for each in details if matches(each.application, words)):
+    for application in (each.application for each in shown_applications(details, place)):
         counts = application.instances
         numbers = [getattr(counts, name) for name in APPLICATION_NAMES[2:-1]]
         rows.append([application.slug, application.name, *numbers, application.updated_at])

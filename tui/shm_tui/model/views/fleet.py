@@ -1,7 +1,7 @@
 """The fleet: the applications as rows, with what changed in the range, the top metric, version and OS shares."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -49,19 +49,19 @@ class FleetView(View):
     refresh_s = 60.0  # the parts that scan the fleet are computed at most once a minute
 
     def __init__(self) -> None:
-        self._details: list[ApplicationDetails] | None = None
+        self.details: list[ApplicationDetails] | None = None  # the largest applications first
         self._events: list[Event] = []  # the newest
 
     @property
     def has_data(self) -> bool:
         """Whether the applications have been loaded."""
-        return self._details is not None
+        return self.details is not None
 
     async def load(self, client: Client, place: Place, on_change: Callable[[], None]) -> None:
         """Requests the applications, then the details of the largest ones. A part that fails keeps its old value."""
         applications = sorted(await client.applications(), key=lambda app: (-app.instances.active, app.name))
-        before = {details.application.slug: details for details in self._details or []}
-        self._details = [
+        before = {details.application.slug: details for details in self.details or []}
+        self.details = [
             msgspec.structs.replace(before.get(app.slug, ApplicationDetails(app)), application=app)
             for app in applications
         ]
@@ -73,7 +73,7 @@ class FleetView(View):
                 await _load_details(client, details, place.range)
             on_change()
 
-        parts = map(load_details, self._details[:MAX_DETAILED])
+        parts = map(load_details, self.details[:MAX_DETAILED])
         results = await asyncio.gather(self._load_events(client), *parts, return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
@@ -84,13 +84,13 @@ class FleetView(View):
 
     def document(self) -> object:
         """The applications with their details."""
-        return self._details
+        return self.details
 
     def page(self, frame: Frame) -> Page:
         """A row for each application whose name or slug has the words of the filter."""
-        details = self._details or []
-        words = frame.place.filter.casefold().split()
-        shown = [each for each in details if matches(each.application, words)]
+        details = self.details or []
+        words = frame.place.filter.split()
+        shown = shown_applications(details, frame.place)
         active = sum(each.application.instances.active for each in details)
         total = sum(each.application.instances.total for each in details)
         count = (
@@ -147,10 +147,11 @@ def top_kpi(kpis: Kpis) -> Kpi | None:
     return min(sums, key=lambda kpi: (-kpi.instances.bit_length(), kpi.key), default=None)
 
 
-def matches(application: Application, words: list[str]) -> bool:
-    """Whether name and slug of an application have all of the case-folded words."""
-    text = f"{application.name} {application.slug}".casefold()
-    return all(word in text for word in words)
+def shown_applications(details: Sequence[ApplicationDetails], place: Place) -> list[ApplicationDetails]:
+    """The applications whose name and slug have the words of the filter."""
+    words = place.filter.casefold().split()
+    texts = [f"{each.application.name} {each.application.slug}".casefold() for each in details]
+    return [each for each, text in zip(details, texts, strict=True) if all(word in text for word in words)]
 
 
 def _detail_note(count: int) -> str:

@@ -1,0 +1,104 @@
+"""`shm console --once` in pipes and scripts: rows in a format, exit status, repetition, closed pipes."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+
+import pytest
+
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess
+from tests.support.shm_command import SHM, run_shm
+
+
+def once(server: ServerProcess, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """`shm console --once` on a server."""
+    token = {"SHM_TOKEN": server.admin_token} | environment
+    return run_shm("console", "--server", server.url, "--once", *arguments, **token)
+
+
+@pytest.fixture
+def fleet(server: ServerProcess) -> ServerProcess:
+    """A server with three production installs and one of another environment."""
+    for number in range(3):
+        Install(server.url, app_version=f"1.{number}").enroll({"sent": 10**20 + number, "list": [1], "note": "a,=b"})
+    Install(server.url, environment="ci", app_name="日本").enroll({"sent": 7})
+    return server
+
+
+def test_rows_have_the_filter_the_order_and_the_columns(fleet: ServerProcess) -> None:
+    chosen = ("--columns", "version,metrics.sent,last_seen_at,typo", "--filter", "env:prod", "--sort=-sent")
+    completed = once(fleet, "--app", "ledger", "--format", "csv", *chosen)
+    rows = list(csv.DictReader(completed.stdout.splitlines()))
+    assert [(row["app_version"], row["metrics.sent"]) for row in rows] == [
+        (f"1.{number}", str(10**20 + number)) for number in (2, 1, 0)
+    ]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", rows[0]["last_seen_at"])
+    assert (completed.returncode, completed.stderr) == (0, "shm console: No row has a value of: metrics.typo.\n")
+    text = once(fleet, "--app", "ledger", *chosen)
+    assert [line.split()[0] for line in text.stdout.splitlines()] == ["version", "1.2", "1.1", "1.0"]
+
+
+def test_json_lines_have_everything_in_any_encoding(fleet: ServerProcess) -> None:
+    completed = once(fleet, "--format", "jsonl", PYTHONIOENCODING="latin-1", PYTHONUTF8="0")
+    records = [json.loads(line) for line in completed.stdout.splitlines()]
+    assert (completed.returncode, completed.stderr, completed.stdout.isascii()) == (0, "", True)
+    assert {record["app_name"] for record in records} == {"Ledger", "日本"}
+    assert {"sent": 10**20, "list": [1], "note": "a,=b"} in [record["metrics"] for record in records]
+
+
+def test_a_view_has_rows_too(fleet: ServerProcess) -> None:
+    completed = once(fleet, "--app", "ledger", "--view", "versions", "--format", "markdown", "--columns", "version")
+    assert completed.stdout == "| version |\n| --- |\n| 1.2 |\n| 1.1 |\n| 1.0 |\n"
+    unknown = once(fleet, "--app", "ledger", "--view", "versions", "--format", "csv", "--columns", "absent")
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert "no column absent, only version, instances" in unknown.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "sentence"),
+    [
+        (("--filter", "env:nowhere", "--format", "csv"), 3, "No instance matches"),
+        (("--filter", "env:nowhere", "--columns", "version"), 3, "No instance matches"),
+        (("--view", "fleet", "--filter", "nobody"), 3, "No application matches"),
+        (("--filter", "sent>", "--format", "csv"), 2, "is invalid"),
+        (("--app", "nobody", "--format", "csv"), 1, "application"),
+        (
+            (
+                "--filter",
+                "env:ci",
+            ),
+            0,
+            "",
+        ),
+    ],
+)
+def test_a_script_can_tell_the_outcomes_apart(
+    shared_server: ServerProcess, arguments: tuple[str, ...], status: int, sentence: str
+) -> None:
+    Install(shared_server.url, environment="ci").enroll({"sent": 1})
+    completed = once(shared_server, *arguments)
+    assert (completed.returncode, sentence in completed.stderr) == (status, True)
+    assert "Traceback" not in completed.stderr
+
+
+def test_watch_prints_again_until_it_is_interrupted_and_a_closed_pipe_is_quiet(fleet: ServerProcess) -> None:
+    command = [*SHM, "console", "--server", fleet.url, "--once", "--json", "--watch", "1"]
+    environment = os.environ | {"SHM_TOKEN": fleet.admin_token}
+    for ending in ("interrupt", "close"):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        documents = [json.loads(process.stdout.readline()) for _ in range(2)]
+        assert documents[0]["as_of"] < documents[1]["as_of"]
+        if ending == "interrupt":
+            process.send_signal(signal.SIGINT)
+        else:
+            process.stdout.close()
+        assert process.wait(30) == (130 if ending == "interrupt" else 1)
+        assert process.stderr.read() == b""
+        process.stderr.close()
+        process.stdout.close()
