@@ -29,7 +29,7 @@ from tests.support.databases import (
 from tests.support.installs import Install
 from tests.support.server_pool import PooledServer, ServerPool
 from tests.support.server_process import WORKER, WORKERS, ServerProcess
-from tests.support.shared_servers import HonestInstalls, SeededServer, SharedServer
+from tests.support.shared_servers import HonestInstalls, SeededServer, ServerWithDatabase
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -194,14 +194,14 @@ def shared_server(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture(scope="module")
-def target(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedServer]:
+def target(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerWithDatabase]:
     """A server for the tests of a module, with its own database. It accepts snapshots of any age."""
     with fresh_database(postgres) as dsn:
         environment = {"SHM_DB_DSN": dsn, "SHM_MAX_SNAPSHOT_AGE": "36000d", "SHM_RETENTION": "36500d"}
         server = ServerProcess(tmp_path_factory.mktemp("target") / "data", environment)
         server.start()
         try:
-            yield SharedServer(server, dsn)
+            yield ServerWithDatabase(server, dsn)
         finally:
             server.terminate()
 
@@ -228,14 +228,14 @@ def seeded(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture(scope="module")
-def honest_installs(target: SharedServer) -> Iterator[HonestInstalls]:
+def honest_installs(target: ServerWithDatabase) -> Iterator[HonestInstalls]:
     """Two honest installs for the tests of a module."""
     with admin_cursor(target.database) as cursor:
         yield HonestInstalls(Install(target.server.url).enroll(), Install(target.server.url).enroll(), cursor)
 
 
 @pytest.fixture
-def install(target: SharedServer) -> Install:
+def install(target: ServerWithDatabase) -> Install:
     """The hostile install: registered, active and without a stored snapshot."""
     install = Install(target.server.url)
     assert install.register().status_code == 201

@@ -81,7 +81,7 @@ class InstanceCount(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class FoundInstance:
+class IdMatch:
     """The number of instances whose ID begins with some digits, at most `MAX_MATCHES + 1`, and the first one's ID."""
 
     instances: int
@@ -245,10 +245,10 @@ class InstanceReader:
         more = bool(rows) and rows[0]["available"] > len(rows)
         return SnapshotHistory(snapshots, page_tokens.format_timestamp(snapshots[-1].snapshot_at) if more else None)
 
-    async def find(self, digits: str) -> FoundInstance:
+    async def find(self, digits: str) -> IdMatch:
         """The instances whose ID begins with these 1 to 32 hex digits."""
         found = await self._database.fetch_one(
-            FoundInstance,
+            IdMatch,
             "instances.find_by_prefix",
             first_id=digits.ljust(UUID_DIGITS, "0"),
             last_id=digits.ljust(UUID_DIGITS, "f"),

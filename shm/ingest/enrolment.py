@@ -62,7 +62,7 @@ class _NewRegistration(msgspec.Struct):
     action_hash: bytes | None
 
 
-class _ProvenKey(msgspec.Struct):
+class _KeyConfirmation(msgspec.Struct):
     """A key that signed a request, as the statement reads it."""
 
     instance_id: str
@@ -105,7 +105,7 @@ class EnrolmentWriter:
             BatchLimits(settings.queue, MAX_BATCH, is_distinct=True),
             write_lock,
         )
-        self._confirmations: GroupCommit[_ProvenKey, Confirmation] = GroupCommit(
+        self._confirmations: GroupCommit[_KeyConfirmation, Confirmation] = GroupCommit(
             "confirmations",
             self._write_confirmations,
             BatchLimits(
@@ -147,7 +147,7 @@ class EnrolmentWriter:
     ) -> Confirmation:
         """Returns after the confirmation is committed. Raises Overloaded."""
         request_id = None if action_hash is None else str(uuid.uuid4())
-        row = _ProvenKey(instance_id, public_key, signed_at, action_hash, request_id, hints)
+        row = _KeyConfirmation(instance_id, public_key, signed_at, action_hash, request_id, hints)
         return await self._confirmations.submit(instance_id, row)
 
     async def run(self) -> None:
@@ -159,7 +159,7 @@ class EnrolmentWriter:
         rows = await self._database.fetch(_Registered, "enrolment.register_batch", batch=_encode(batch))
         return [RegistrationResult(row.verdict) for row in sorted(rows, key=lambda row: row.position)]
 
-    async def _write_confirmations(self, batch: Sequence[_ProvenKey]) -> list[Confirmation]:
+    async def _write_confirmations(self, batch: Sequence[_KeyConfirmation]) -> list[Confirmation]:
         results: dict[int, Confirmation] = {}
         remaining = list(enumerate(batch))
         while remaining:

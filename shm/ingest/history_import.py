@@ -18,7 +18,7 @@ from shm.db.original_database import OriginalApplication, OriginalInstance, Orig
 from shm.ingest.batch_writer import MAX_BATCH_LEAVES, StoredRow, Verdict, encode_batch
 from shm.ingest.group_commit import Failure, write_isolated
 from shm.ingest.key_limits import aggregation_limits
-from shm.ingest.original_rows import ImportedInstance, Skipped, parse_application, parse_instance, parse_snapshot
+from shm.ingest.original_rows import ImportedInstance, SkippedRow, parse_application, parse_instance, parse_snapshot
 from shm.ingest.payloads import Snapshot
 
 MAX_AHEAD = timedelta(minutes=5)  # of a snapshot before the present; a later one would stay the newest for long
@@ -111,7 +111,7 @@ class HistoryImporter:
         for row in rows:
             try:
                 yield parse(row)
-            except Skipped as reason:
+            except SkippedRow as reason:
                 self.result.skipped[str(reason)] += 1
 
     async def _store_batch(self, batch: Sequence[Snapshot]) -> None:

@@ -25,7 +25,7 @@ OLD_SLUG = re.compile(r"[a-z0-9-]{1,100}")  # that a path can contain
 WEB_ADDRESS = re.compile(r"https?://[^\s\x00-\x1f]+")
 
 
-class Skipped(Exception):
+class SkippedRow(Exception):
     """A row is not imported. The text says what was skipped, in the plural."""
 
 
@@ -61,13 +61,13 @@ class ImportedInstance(msgspec.Struct):
 
 
 def parse_application(row: OriginalApplication, settings: Settings) -> ImportedApplication:
-    """Raises Skipped. An address that is no URL of the web is left out."""
+    """Raises SkippedRow. An address that is no URL of the web is left out."""
     try:
         name = _parse_text(row.name or "", settings)
     except BadRequest:
         name = ""
     if not name:
-        raise Skipped("applications with an invalid name")
+        raise SkippedRow("applications with an invalid name")
     slug = slugs.make_slug(name)
     return ImportedApplication(
         id=row.id.lower() if row.id is not None and UUID.fullmatch(row.id.lower()) else None,
@@ -83,20 +83,20 @@ def parse_application(row: OriginalApplication, settings: Settings) -> ImportedA
 
 
 def parse_instance(row: OriginalInstance, settings: Settings) -> ImportedInstance:
-    """Raises Skipped."""
+    """Raises SkippedRow."""
     if row.status == "pending":
-        raise Skipped("installs that never proved their key")
+        raise SkippedRow("installs that never proved their key")
     if row.status not in ("active", "revoked"):
-        raise Skipped("installs with an unknown status")
+        raise SkippedRow("installs with an unknown status")
     if not (row.app_name or "").strip():
-        raise Skipped("installs without an application")
+        raise SkippedRow("installs without an application")
     try:
         digits = bytes.fromhex(row.public_key or "").decode()  # the column has the digits as text
         key = parse_public_key("public_key", digits)
         texts = (row.app_name or "", row.app_version, row.environment, row.deployment_mode, row.os_arch)
         app_name, app_version, environment, deployment_mode, os_arch = (_parse_text(text, settings) for text in texts)
     except (BadRequest, ValueError):
-        raise Skipped("installs with an invalid key or text") from None
+        raise SkippedRow("installs with an invalid key or text") from None
     return ImportedInstance(
         instance_id=row.instance_id,
         public_key=key,
@@ -114,20 +114,20 @@ def parse_instance(row: OriginalInstance, settings: Settings) -> ImportedInstanc
 
 
 def parse_snapshot(row: OriginalSnapshot, find_key: Callable[[str], bytes | None], settings: Settings) -> Snapshot:
-    """Raises Skipped. `find_key`: the key of an instance whose snapshots are imported, by ID."""
+    """Raises SkippedRow. `find_key`: the key of an instance whose snapshots are imported, by ID."""
     if row.is_expired:
-        raise Skipped("snapshots older than SHM_RETENTION")
+        raise SkippedRow("snapshots older than SHM_RETENTION")
     if row.snapshot_at is None:
-        raise Skipped("snapshots of the future or of no time")
+        raise SkippedRow("snapshots of the future or of no time")
     key = find_key(row.instance_id)
     if key is None:
-        raise Skipped("snapshots of installs that are revoked or skipped")
+        raise SkippedRow("snapshots of installs that are revoked or skipped")
     if row.data is None:
-        raise Skipped("snapshots over a limit (body_too_large)")
+        raise SkippedRow("snapshots over a limit (body_too_large)")
     try:
         flattened = flatten(decode_metrics(row.data.encode()), settings)
     except BadRequest as refusal:
-        raise Skipped(f"snapshots over a limit ({refusal.code})") from None
+        raise SkippedRow(f"snapshots over a limit ({refusal.code})") from None
     return Snapshot(
         instance_id=row.instance_id,
         public_key=key,

@@ -16,7 +16,7 @@ from shm.ingest.key_cache import PublicKeyCache
 from shm.ingest.payloads import Registration
 
 EXPORT_PAGE_SIZE = 20  # snapshots in one page of a disclosure, 1.3 MB at most: a slow reader keeps one page in memory
-EXPORT_REST_FACTOR = 1.0  # of the time in which a page is read
+EXPORT_PAUSE_FACTOR = 1.0  # of the time in which a page is read
 REFRESH_PAGE_SIZE = 500  # instances of a statement: some milliseconds under the writers' lock
 REFRESH_MAX_LEAVES = 5_000  # of a statement: instances with many keys change many rows of the tallies
 # Time limit of one step. After an outage many instances are due, and every read has to correct for those that remain.
@@ -134,7 +134,7 @@ class Registry:
                 page = await self._database.fetch(
                     dict, "instances.export_snapshots", instance_id=instance_id, after=after, limit=EXPORT_PAGE_SIZE
                 )
-                await asyncio.sleep(EXPORT_REST_FACTOR * (time.monotonic() - started_at))
+                await asyncio.sleep(EXPORT_PAUSE_FACTOR * (time.monotonic() - started_at))
             if page:
                 yield page
             if len(page) < EXPORT_PAGE_SIZE:

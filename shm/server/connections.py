@@ -58,8 +58,8 @@ class Connections:
     def __len__(self) -> int:
         return len(self._addresses)
 
-    def make_room(self, address: bytes | None) -> Refusal | None:
-        """Makes room for a new connection at a limit, by closing a waiting one. Returns a refusal if none waits."""
+    def admit(self, address: bytes | None) -> Refusal | None:
+        """Admits a new connection; at a limit, closes a waiting one for it. Returns a refusal if none waits."""
         of_address = self._by_address.get(address, set()) if address is not None else set()
         if len(of_address) >= self._max_per_address:
             rate_limited.warning(

@@ -1,4 +1,4 @@
-"""`shm check`: a healthy database has no difference after any input; damages are reported and repaired."""
+"""`shm check`: a healthy database has no difference after any input; corruptions are reported and repaired."""
 
 import argparse
 import asyncio
@@ -22,7 +22,7 @@ from shm.db.database import Database
 from tests.support import plain_http
 from tests.support.background_jobs import wait_until_rolled_up
 from tests.support.clusters import wait_for
-from tests.support.damages import DAMAGES, GROUPS
+from tests.support.corruptions import CORRUPTIONS, GROUPS
 from tests.support.databases import admin_cursor, execute, fresh_database, select_column
 from tests.support.installs import Install
 from tests.support.load import Load
@@ -34,9 +34,9 @@ pytestmark = pytest.mark.cluster
 
 FLEET_SIZE = 12
 
-GROUPS_OF_DAMAGES = [
+CORRUPTION_GROUPS = [
     *(pytest.param(group, id=f"{len(group)} with {group[0]}") for group in GROUPS),
-    *(pytest.param((name,), id=f"only {name}", marks=pytest.mark.long) for name in DAMAGES),
+    *(pytest.param((name,), id=f"only {name}", marks=pytest.mark.long) for name in CORRUPTIONS),
 ]
 
 
@@ -116,7 +116,7 @@ def metrics(rng: random.Random) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def fleet_database(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, str]]:
-    """A server with a fleet on a database of its own, and its DSN. Each test repairs the damages that it makes.
+    """A server with a fleet on a database of its own, and its DSN. Each test repairs the corruptions that it makes.
 
     After them every figure must match the oracle.
     """
@@ -125,7 +125,7 @@ def fleet_database(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> I
         server.start()
         try:
             report_fleet(server.url, server.headers)
-            for number in range(len(DAMAGES)):
+            for number in range(len(CORRUPTIONS)):
                 install = Install(server.url, environment="Dev" if number % 3 == 0 else "production")
                 install.enroll({"sent": number, "hit_rate": number / 8})
             wait_until_rolled_up(dsn)
@@ -142,31 +142,31 @@ def test_a_healthy_database_has_no_difference(
     assert check(fleet_database[1]) == Checked(0, [])
 
 
-@pytest.mark.parametrize("damages", GROUPS_OF_DAMAGES)
-def test_damages_are_reported_and_repaired(
-    fleet_database: tuple[ServerProcess, str], check: Callable[..., Checked], damages: tuple[str, ...]
+@pytest.mark.parametrize("corruptions", CORRUPTION_GROUPS)
+def test_corruptions_are_reported_and_repaired(
+    fleet_database: tuple[ServerProcess, str], check: Callable[..., Checked], corruptions: tuple[str, ...]
 ) -> None:
-    """Each damage has a line of its own in the output, and in that of the repair. The long form makes one at a time."""
+    """Each has a line of its own in the output, and in that of the repair. The long form makes one at a time."""
     _, dsn = fleet_database
     active = select_column(dsn, "SELECT instance_id FROM instances WHERE snapshot_at IS NOT NULL AND status = 'active'")
-    assert len(active) >= len(damages)
-    for name, instance_id in zip(damages, active, strict=False):
-        execute(dsn, DAMAGES[name][0].replace("ONE", f"'{instance_id}'::uuid"))
+    assert len(active) >= len(corruptions)
+    for name, instance_id in zip(corruptions, active, strict=False):
+        execute(dsn, CORRUPTIONS[name][0].replace("ONE", f"'{instance_id}'::uuid"))
     result = check(dsn)
     assert result.status == 1
-    assert_reported(damages, result.lines)
+    assert_reported(corruptions, result.lines)
     repair_result = check(dsn, repair=True)
     assert repair_result.status == 0
-    assert_reported(damages, [line.removeprefix("repaired ") for line in repair_result.lines])
+    assert_reported(corruptions, [line.removeprefix("repaired ") for line in repair_result.lines])
     assert all(line.startswith("repaired ") for line in repair_result.lines)
     assert check(dsn) == Checked(0, [])
 
 
-def assert_reported(damages: tuple[str, ...], lines: list[str]) -> None:
-    """Asserts that each damage has a line of its own. The most specific ones choose first."""
+def assert_reported(corruptions: tuple[str, ...], lines: list[str]) -> None:
+    """Asserts that each corruption has a line of its own. The most specific ones choose first."""
     left = list(lines)
-    for name in sorted(damages, key=lambda name: len("".join(DAMAGES[name][1:])), reverse=True):
-        _, start, part = DAMAGES[name]
+    for name in sorted(corruptions, key=lambda name: len("".join(CORRUPTIONS[name][1:])), reverse=True):
+        _, start, part = CORRUPTIONS[name]
         line = next((line for line in left if line.startswith(start) and part in line), None)
         assert line is not None, (name, lines)
         left.remove(line)
@@ -241,7 +241,7 @@ def test_a_due_refresh_is_no_difference(
 
 
 def test_check_and_repair_work_under_load(server: ServerProcess, database: str, check: Callable[..., Checked]) -> None:
-    """Under load a healthy database has no difference and a damaged one is repaired."""
+    """Under load a healthy database has no difference and a corrupt one is repaired."""
     report_fleet(server.url, server.headers)
     load = Load([server.url], 6)
     with load.running():

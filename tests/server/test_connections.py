@@ -11,7 +11,7 @@ from tests.support.hostile.messages import FRAMED, with_framing
 from tests.support.installs import Install
 from tests.support.raw_http import RawConnection
 from tests.support.server_process import ServerProcess
-from tests.support.shared_servers import WAIT_TIMEOUT_S, HonestInstalls, SharedServer
+from tests.support.shared_servers import WAIT_TIMEOUT_S, HonestInstalls, ServerWithDatabase
 
 HEALTHCHECK = b"GET /api/v1/healthcheck HTTP/1.1\r\nHost: shm.test\r\n\r\n"
 POST = b"POST /v1/snapshot HTTP/1.1\r\nHost: shm.test\r\n"
@@ -71,7 +71,7 @@ def test_a_slow_sender_is_refused_in_time_and_delays_no_other(serve: Callable[..
     assert "Traceback" not in server.log
 
 
-def test_a_snapshot_sent_byte_by_byte_is_stored(target: SharedServer, install: Install) -> None:
+def test_a_snapshot_sent_byte_by_byte_is_stored(target: ServerWithDatabase, install: Install) -> None:
     with target.assert_no_fault(), RawConnection(target.server.port) as connection:
         for byte in snapshot(install, METRICS):
             connection.send(bytes([byte]))
@@ -80,7 +80,7 @@ def test_a_snapshot_sent_byte_by_byte_is_stored(target: SharedServer, install: I
 
 
 def test_a_snapshot_truncated_at_any_byte_is_not_stored(
-    target: SharedServer, honest_installs: HonestInstalls, install: Install
+    target: ServerWithDatabase, honest_installs: HonestInstalls, install: Install
 ) -> None:
     raw = snapshot(install, METRICS)
     with target.assert_no_fault():
@@ -93,7 +93,7 @@ def test_a_snapshot_truncated_at_any_byte_is_not_stored(
 
 
 def test_a_snapshot_of_a_half_closed_connection_is_stored(
-    target: SharedServer, honest_installs: HonestInstalls, install: Install
+    target: ServerWithDatabase, honest_installs: HonestInstalls, install: Install
 ) -> None:
     with target.assert_no_fault(), RawConnection(target.server.port) as connection:
         connection.send(snapshot(install, METRICS))
@@ -103,7 +103,7 @@ def test_a_snapshot_of_a_half_closed_connection_is_stored(
 
 
 def test_a_snapshot_of_a_disconnected_client_is_stored(
-    target: SharedServer, honest_installs: HonestInstalls, install: Install
+    target: ServerWithDatabase, honest_installs: HonestInstalls, install: Install
 ) -> None:
     """Also the other snapshot in the same batch."""
     with target.assert_no_fault(), RawConnection(target.server.port) as other:
@@ -120,7 +120,7 @@ def test_a_snapshot_of_a_disconnected_client_is_stored(
     assert honest_installs.stored(install) == 1
 
 
-def test_pipelined_requests_are_answered_in_order(target: SharedServer, install: Install) -> None:
+def test_pipelined_requests_are_answered_in_order(target: ServerWithDatabase, install: Install) -> None:
     good, bad = snapshot(install, METRICS), snapshot(install, b'{"a":NaN}')
     unsigned = POST + b"Content-Length: 2\r\n\r\n{}"
     with target.assert_no_fault(), RawConnection(target.server.port) as connection:
@@ -132,7 +132,7 @@ def test_pipelined_requests_are_answered_in_order(target: SharedServer, install:
     ]
 
 
-def test_pipelined_requests_get_every_response(target: SharedServer) -> None:
+def test_pipelined_requests_get_every_response(target: ServerWithDatabase) -> None:
     """Also if the client reads nothing before it has sent all requests."""
     with target.assert_no_fault(), RawConnection(target.server.port) as connection:
         connection.send(HEALTHCHECK * PIPELINED)
@@ -141,7 +141,7 @@ def test_pipelined_requests_get_every_response(target: SharedServer) -> None:
 
 @pytest.mark.parametrize("name", UNREADABLE)
 def test_no_request_is_read_after_unreadable_http(
-    target: SharedServer, honest_installs: HonestInstalls, install: Install, name: str
+    target: ServerWithDatabase, honest_installs: HonestInstalls, install: Install, name: str
 ) -> None:
     lines, body, _ = FRAMED[name]
     with target.assert_no_fault(), RawConnection(target.server.port) as connection:
@@ -151,14 +151,14 @@ def test_no_request_is_read_after_unreadable_http(
     assert honest_installs.stored(install) == 0
 
 
-def test_a_snapshot_after_a_too_large_body_is_stored(target: SharedServer, install: Install) -> None:
+def test_a_snapshot_after_a_too_large_body_is_stored(target: ServerWithDatabase, install: Install) -> None:
     with target.assert_no_fault(), RawConnection(target.server.port) as connection:
         connection.send(POST + b"Content-Length: 100000\r\n\r\n" + b" " * 100_000 + snapshot(install, METRICS))
         verdicts = [connection.verdict(), connection.verdict()]
     assert verdicts == [(413, "body_too_large"), (202, None)]
 
 
-def test_stalled_connections_do_not_delay_others(target: SharedServer, install: Install) -> None:
+def test_stalled_connections_do_not_delay_others(target: ServerWithDatabase, install: Install) -> None:
     idle = [RawConnection(target.server.port) for _ in range(STALLED)]
     with target.assert_no_fault():
         for index, connection in enumerate(idle):

@@ -17,7 +17,7 @@ from tests.support.hostile.case import post, signed, snapshot
 from tests.support.hostile.expected_json import can_be_stored, is_same, parse
 from tests.support.installs import Install
 from tests.support.raw_http import Answer, RawConnection
-from tests.support.shared_servers import HonestInstalls, SharedServer
+from tests.support.shared_servers import HonestInstalls, ServerWithDatabase
 
 PATHS = ["/v1/snapshot", "/v1/snapshots", "/v1/register", "/v1/activate", "/v1/erase"]
 REGISTRATION = (
@@ -53,7 +53,7 @@ def check_response(answer: Answer | None) -> None:
         assert answer.problem["detail"].isprintable()
 
 
-def send(target: SharedServer, raw: bytes) -> Answer:
+def send(target: ServerWithDatabase, raw: bytes) -> Answer:
     """The response to a complete request. Fails if the server logs a fault."""
     with target.assert_no_fault(), RawConnection(target.server.port) as connection:
         connection.send(raw)
@@ -63,7 +63,7 @@ def send(target: SharedServer, raw: bytes) -> Answer:
     return answer
 
 
-def send_all(target: SharedServer, raw: bytes) -> list[Answer]:
+def send_all(target: ServerWithDatabase, raw: bytes) -> list[Answer]:
     """All responses to some bytes, which need not be a complete request."""
     answers = []
     with target.assert_no_fault(), RawConnection(target.server.port) as connection:
@@ -94,7 +94,7 @@ def valid_request(path: str, install: Install) -> bytes:
 
 @with_effort
 def test_any_metrics_are_stored_exactly_or_refused(
-    target: SharedServer, honest_installs: HonestInstalls, install: Install, effort: settings
+    target: ServerWithDatabase, honest_installs: HonestInstalls, install: Install, effort: settings
 ) -> None:
     """Numbers keep their digits, and the other snapshot in the batch is stored."""
     with RawConnection(target.server.port) as hostile, RawConnection(target.server.port) as other:
@@ -123,7 +123,7 @@ def test_any_metrics_are_stored_exactly_or_refused(
 
 @with_effort
 def test_a_snapshot_with_any_other_fields_is_stored_or_refused(
-    target: SharedServer, install: Install, effort: settings
+    target: ServerWithDatabase, install: Install, effort: settings
 ) -> None:
     with RawConnection(target.server.port) as hostile:
 
@@ -148,7 +148,7 @@ def test_a_snapshot_with_any_other_fields_is_stored_or_refused(
 
 
 @with_effort
-def test_any_registration_is_stored_exactly_or_refused(target: SharedServer, effort: settings) -> None:
+def test_any_registration_is_stored_exactly_or_refused(target: ServerWithDatabase, effort: settings) -> None:
     @effort
     @given(others=json_fuzz.fields(*REGISTRATION), is_signed=st.booleans())
     def check(others: dict[str, bytes], is_signed: bool) -> None:
@@ -170,7 +170,7 @@ def test_any_registration_is_stored_exactly_or_refused(target: SharedServer, eff
 
 @with_effort
 def test_the_valid_members_of_any_backlog_are_stored(
-    target: SharedServer, honest_installs: HonestInstalls, install: Install, effort: settings
+    target: ServerWithDatabase, honest_installs: HonestInstalls, install: Install, effort: settings
 ) -> None:
     @effort
     @given(metrics=st.lists(json_fuzz.metrics(), max_size=5))
@@ -191,7 +191,7 @@ def test_the_valid_members_of_any_backlog_are_stored(
 
 @with_effort
 def test_a_changed_request_stores_what_was_signed_or_nothing(
-    target: SharedServer, honest_installs: HonestInstalls, install: Install, effort: settings
+    target: ServerWithDatabase, honest_installs: HonestInstalls, install: Install, effort: settings
 ) -> None:
     """A valid request with changed bytes never stores anything else."""
 
@@ -206,7 +206,7 @@ def test_a_changed_request_stores_what_was_signed_or_nothing(
 
 
 @with_effort
-def test_an_unusual_request_gets_a_response(target: SharedServer, effort: settings) -> None:
+def test_an_unusual_request_gets_a_response(target: ServerWithDatabase, effort: settings) -> None:
     token = f"Authorization: {target.server.headers['Authorization']}"
 
     @effort
@@ -218,7 +218,7 @@ def test_an_unusual_request_gets_a_response(target: SharedServer, effort: settin
 
 
 @with_effort
-def test_nearly_valid_http_is_answered_or_closed(target: SharedServer, effort: settings) -> None:
+def test_nearly_valid_http_is_answered_or_closed(target: ServerWithDatabase, effort: settings) -> None:
     @effort
     @given(raw=raw_http_fuzz.almost_http() | raw_http_fuzz.random_bytes())
     def check(raw: bytes) -> None:

@@ -11,7 +11,7 @@ from tests.support.hostile import CASES, Case
 from tests.support.hostile.case import STORED, Verdict, snapshot
 from tests.support.installs import Install
 from tests.support.raw_http import RawConnection
-from tests.support.shared_servers import HonestInstalls, SharedServer
+from tests.support.shared_servers import HonestInstalls, ServerWithDatabase
 
 MAX_DETAIL_LENGTH = 500  # characters: a sentence and an abbreviated metric key
 CLOSING_CODES = {"bad_http", "headers_too_large"}  # after these the start of the next request is unknown
@@ -27,7 +27,7 @@ FORMS = [
 ]
 
 
-def enroll(target: SharedServer) -> Install:
+def enroll(target: ServerWithDatabase) -> Install:
     """A registered and active install without a stored snapshot."""
     install = Install(target.server.url)
     assert install.register().status_code == 201
@@ -47,7 +47,7 @@ def may_succeed(case: Case) -> bool:
     return any(verdict is not None and verdict[0] < 400 for verdict in case.expected)
 
 
-def add_keys(target: SharedServer, case: Case) -> None:
+def add_keys(target: ServerWithDatabase, case: Case) -> None:
     """Sends the request for another install before, because snapshots with new keys take a transaction of their own."""
     with RawConnection(target.server.port) as connection:
         send(connection, case, enroll(target))
@@ -68,7 +68,7 @@ def check_answer(connection: RawConnection, case: Case) -> Verdict:
     return verdict
 
 
-def check_stored(target: SharedServer, case: Case, install: Install) -> None:
+def check_stored(target: ServerWithDatabase, case: Case, install: Install) -> None:
     """Checks the instance after a case that is stored."""
     instance = target.fetch_instance(install.instance_id)
     assert case.shows is None or instance["metrics"] == case.shows, case.name
@@ -77,7 +77,7 @@ def check_stored(target: SharedServer, case: Case, install: Install) -> None:
 
 @pytest.mark.parametrize("cases", FORMS)
 def test_hostile_requests_get_their_responses_and_others_are_stored(
-    target: SharedServer, honest_installs: HonestInstalls, cases: tuple[Case, ...]
+    target: ServerWithDatabase, honest_installs: HonestInstalls, cases: tuple[Case, ...]
 ) -> None:
     """The requests of a group are in one batch, if they are not refused before. The long form sends each alone."""
     refused = enroll(target)  # shared by the cases of which nothing is stored
@@ -143,7 +143,7 @@ INVALID_QUERIES = {
 
 
 @pytest.mark.parametrize("query", INVALID_QUERIES, ids=lambda query: query[:60])
-def test_an_invalid_query_is_refused_with_a_short_detail(target: SharedServer, query: str) -> None:
+def test_an_invalid_query_is_refused_with_a_short_detail(target: ServerWithDatabase, query: str) -> None:
     head = f"GET /api/v1/admin/{query} HTTP/1.1\r\nHost: shm.test\r\n"
     token = f"Authorization: {target.server.headers['Authorization']}\r\n\r\n"
     with target.assert_no_fault(), RawConnection(target.server.port) as reader:
@@ -167,7 +167,7 @@ def test_an_invalid_query_is_refused_with_a_short_detail(target: SharedServer, q
     ],
     ids=str,
 )
-def test_unstorable_data_of_an_application_is_refused(target: SharedServer, body: dict[str, object]) -> None:
+def test_unstorable_data_of_an_application_is_refused(target: ServerWithDatabase, body: dict[str, object]) -> None:
     server = target.server
     url = f"{server.url}/api/v1/admin/applications/ledger"
     with target.assert_no_fault():

@@ -10,7 +10,7 @@ from tests.support.clusters import wait_for
 from tests.support.installs import Install
 from tests.support.raw_http import RawConnection
 from tests.support.server_process import ServerProcess
-from tests.support.shared_servers import SharedServer
+from tests.support.shared_servers import ServerWithDatabase
 
 FEED = (
     "GET /api/v1/admin/feed HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -27,7 +27,9 @@ def request(server: ServerProcess, version: str, path: str, connection: str) -> 
 
 
 @pytest.mark.parametrize("path", ["/api/v1/admin/export?format=jsonl", "/api/v1/admin/stats", "/nowhere"])
-def test_http_1_0_with_keep_alive_ends_with_the_connection(target: SharedServer, install: Install, path: str) -> None:
+def test_http_1_0_with_keep_alive_ends_with_the_connection(
+    target: ServerWithDatabase, install: Install, path: str
+) -> None:
     with target.assert_no_fault(), RawConnection(target.server.port) as connection:
         connection.send(request(target.server, "1.0", path, "keep-alive"))
         answer = connection.answer()
@@ -39,7 +41,7 @@ def test_http_1_0_with_keep_alive_ends_with_the_connection(target: SharedServer,
             assert install.instance_id.encode() in answer.body
 
 
-def test_close_beside_other_options_closes_the_connection(target: SharedServer) -> None:
+def test_close_beside_other_options_closes_the_connection(target: ServerWithDatabase) -> None:
     with RawConnection(target.server.port) as connection:
         connection.send(request(target.server, "1.1", "/api/v1/healthcheck", "TE, Close"))
         answer = connection.answer()
@@ -65,7 +67,9 @@ def test_close_beside_other_options_closes_the_connection(target: SharedServer) 
         ("null", "shm.test", False),
     ],
 )
-def test_an_origin_may_omit_the_default_port(target: SharedServer, origin: str, host: str, accepted: bool) -> None:
+def test_an_origin_may_omit_the_default_port(
+    target: ServerWithDatabase, origin: str, host: str, accepted: bool
+) -> None:
     with target.assert_no_fault(), RawConnection(target.server.port) as connection:
         token = target.server.headers["Authorization"]
         connection.send(FEED.format(origin=origin, host=host, token=token).encode())
@@ -73,7 +77,7 @@ def test_an_origin_may_omit_the_default_port(target: SharedServer, origin: str, 
         assert connection.starts_with(b"HTTP/1.1 101 " if accepted else b"HTTP/1.1 403 ")
 
 
-def test_the_next_link_is_relative_to_the_request(target: SharedServer, install: Install) -> None:
+def test_the_next_link_is_relative_to_the_request(target: ServerWithDatabase, install: Install) -> None:
     """A proxy may have added a prefix to its path."""
     Install(target.server.url).enroll()
     answer = target.server.get("instances?limit=1")
@@ -99,7 +103,9 @@ def test_the_host_of_all_ipv6_addresses_is_of_both_families(
 
 @pytest.mark.parametrize("path", [*ENDPOINTS])
 @pytest.mark.parametrize("query", ["x=1", "x", "app=ledger&app=x", "%00=%ff"])
-def test_the_protocol_has_no_query_parameters(target: SharedServer, install: Install, path: str, query: str) -> None:
+def test_the_protocol_has_no_query_parameters(
+    target: ServerWithDatabase, install: Install, path: str, query: str
+) -> None:
     with target.assert_no_fault(), RawConnection(target.server.port) as connection:
         body = install.snapshot_body({"a": 1})
         headers = "".join(f"{name}: {value}\r\n" for name, value in install.signed(body).items())
@@ -110,7 +116,7 @@ def test_the_protocol_has_no_query_parameters(target: SharedServer, install: Ins
 
 @pytest.mark.parametrize("path", ["/api/v1/healthcheck", "/api/v1/ready", "/api/openapi.json", "/metrics"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_a_path_without_parameters_refuses_any(target: SharedServer, path: str, method: str) -> None:
+def test_a_path_without_parameters_refuses_any(target: ServerWithDatabase, path: str, method: str) -> None:
     with RawConnection(target.server.port) as connection:
         token = f"Authorization: {target.server.headers['Authorization']}\r\n"
         connection.send(f"{method} {path}?x=1 HTTP/1.1\r\nHost: shm.test\r\n{token}\r\n".encode())
@@ -131,7 +137,7 @@ def test_a_path_without_parameters_refuses_any(target: SharedServer, path: str, 
         ("ftp://shm.test/api/v1/healthcheck", 404),
     ],
 )
-def test_a_request_target_may_be_a_url(target: SharedServer, url: str, status: int) -> None:
+def test_a_request_target_may_be_a_url(target: ServerWithDatabase, url: str, status: int) -> None:
     with target.assert_no_fault(), RawConnection(target.server.port) as connection:
         connection.send(f"GET {url} HTTP/1.1\r\nHost: shm.test\r\n\r\n".encode())
         answer = connection.answer()

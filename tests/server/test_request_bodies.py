@@ -11,7 +11,7 @@ from tests.support.installs import Install
 from tests.support.prometheus_scrape import sample_value, scrape
 from tests.support.raw_http import RawConnection
 from tests.support.server_process import ServerProcess
-from tests.support.shared_servers import SharedServer
+from tests.support.shared_servers import ServerWithDatabase
 
 MIB = 1024 * 1024
 UPLOADS = 100
@@ -53,7 +53,7 @@ def wait_for_request_bytes(server: ServerProcess, number: int) -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_refused_body_is_answered_before_it_arrives(target: SharedServer, name: str) -> None:
+def test_a_refused_body_is_answered_before_it_arrives(target: ServerWithDatabase, name: str) -> None:
     method, path, token, others, verdict = REFUSED[name]
     start = head(target.server, method, path, token, others)
     with target.assert_no_fault(), RawConnection(target.server.port) as connection:
@@ -65,7 +65,7 @@ def test_a_refused_body_is_answered_before_it_arrives(target: SharedServer, name
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_the_connection_survives_a_refused_body_of_moderate_size(target: SharedServer, name: str) -> None:
+def test_the_connection_survives_a_refused_body_of_moderate_size(target: ServerWithDatabase, name: str) -> None:
     method, path, token, others, verdict = REFUSED[name]
     start = head(target.server, method, path, token, others)
     with target.assert_no_fault(), RawConnection(target.server.port) as connection:
@@ -76,7 +76,7 @@ def test_the_connection_survives_a_refused_body_of_moderate_size(target: SharedS
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_refused_chunked_body_is_discarded(target: SharedServer, name: str) -> None:
+def test_a_refused_chunked_body_is_discarded(target: ServerWithDatabase, name: str) -> None:
     method, path, token, others, verdict = REFUSED[name]
     start = head(target.server, method, path, token, others)
     chunk = b"4000\r\n" + b"x" * 0x4000 + b"\r\n"
@@ -89,7 +89,7 @@ def test_a_refused_chunked_body_is_discarded(target: SharedServer, name: str) ->
         assert connection.verdict() == (200, None)
 
 
-def test_an_expected_body_is_not_asked_for_before_the_refusal(target: SharedServer) -> None:
+def test_an_expected_body_is_not_asked_for_before_the_refusal(target: ServerWithDatabase) -> None:
     with RawConnection(target.server.port) as connection:
         start = head(target.server, "PUT", APPLICATION, False, "Expect: 100-continue\r\nContent-Length: 2\r\n\r\n")
         connection.send(start)
@@ -138,7 +138,7 @@ def test_the_budget_of_bodies_holds_for_every_path(serve: Callable[..., ServerPr
 
 
 @pytest.mark.parametrize("path", ["/v1/snapshot", "/v1/snapshots", "/nowhere", "/api/v1/healthcheck"])
-def test_a_body_of_very_many_chunks_is_refused(target: SharedServer, path: str) -> None:
+def test_a_body_of_very_many_chunks_is_refused(target: ServerWithDatabase, path: str) -> None:
     """Also where it is discarded: a chunk of a byte costs as much time as a request."""
     start = f"POST {path} HTTP/1.1\r\nHost: shm.test\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
     with target.assert_no_fault(), RawConnection(target.server.port) as connection:
@@ -175,7 +175,7 @@ def test_incomplete_heads_are_in_the_budget(serve: Callable[..., ServerProcess])
         wait_for(lambda: request_bytes(server) < 1_000, "the gauge")
 
 
-def test_a_body_that_is_ignored_does_no_harm(target: SharedServer) -> None:
+def test_a_body_that_is_ignored_does_no_harm(target: ServerWithDatabase) -> None:
     """Scripts send `{}` with requests that have no body."""
     with target.assert_no_fault(), RawConnection(target.server.port) as connection:
         for method in ("GET", "HEAD"):

@@ -34,7 +34,7 @@ RESET_SERIES_SQL = """
         cursor = (SELECT cursor FROM feed_head), closed_until = date_trunc('day', now(), 'UTC'),
         hours_since = '-infinity', frozen_until = '-infinity', raw_since = '-infinity', stale = FALSE
 """
-# What no test with a shared server may change.
+# What no test with a pooled server may change.
 STATE_SQL = """
     WITH here AS (SELECT 'public'::regnamespace AS schema)
     SELECT
@@ -80,29 +80,29 @@ class ServerPool:
     def __init__(self, postgres: str, folder: Path) -> None:
         self._postgres = postgres
         self._folder = folder
-        self._shared: PooledServer | None = None
+        self._pooled: PooledServer | None = None
 
     def take(self) -> PooledServer:
         """A server with empty tables and an empty log."""
-        if self._shared is None:
-            self._shared = self._start()
+        if self._pooled is None:
+            self._pooled = self._start()
         else:
-            empty_tables(self._shared.database)
-            execute(self._shared.database, "DELETE FROM tokens WHERE id::text <> ALL(%s)", self._shared.tokens)
-        self._shared.server.forget_log()
-        return self._shared
+            empty_tables(self._pooled.database)
+            execute(self._pooled.database, "DELETE FROM tokens WHERE id::text <> ALL(%s)", self._pooled.tokens)
+        self._pooled.server.forget_log()
+        return self._pooled
 
     def give_back(self) -> None:
         """Ends the server if it is not as it was."""
-        if self._shared is not None and not _is_unchanged(self._shared):
+        if self._pooled is not None and not _is_unchanged(self._pooled):
             self.end()
 
     def end(self) -> None:
         """Ends the server and drops its database."""
-        shared, self._shared = self._shared, None
-        if shared is not None:
-            shared.server.terminate()
-            drop_database(self._postgres, parse_dsn(shared.database)["dbname"])
+        pooled, self._pooled = self._pooled, None
+        if pooled is not None:
+            pooled.server.terminate()
+            drop_database(self._postgres, parse_dsn(pooled.database)["dbname"])
 
     def _start(self) -> PooledServer:
         name = unique_name()
@@ -113,16 +113,16 @@ class ServerPool:
         return PooledServer(server, database, server.pid, _read_state(database), _read_files(server), tokens)
 
 
-def _is_unchanged(shared: PooledServer) -> bool:
-    server = shared.server
+def _is_unchanged(pooled: PooledServer) -> bool:
+    server = pooled.server
     return (
         server.is_running
-        and server.pid == shared.pid
+        and server.pid == pooled.pid
         and not FAULT.search(server.log)
-        and _read_files(server) == shared.files
+        and _read_files(server) == pooled.files
         and server.is_ready()
-        and _read_state(shared.database) == shared.state
-        and set(shared.tokens) <= set(_read_tokens(shared.database))
+        and _read_state(pooled.database) == pooled.state
+        and set(pooled.tokens) <= set(_read_tokens(pooled.database))
     )
 
 

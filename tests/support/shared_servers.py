@@ -27,7 +27,7 @@ WAITING = """
 
 
 @dataclass(frozen=True)
-class SharedServer:
+class ServerWithDatabase:
     """A server process and the DSN of its database."""
 
     server: ServerProcess

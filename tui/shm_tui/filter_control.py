@@ -104,7 +104,7 @@ class FilterControl:
         store = session.store
         error = self._editor.apply(text, store, session.descriptions)
         session.window.sync()
-        session.narrowing.request(NO_SERVER_FILTER if session.window.is_requested else store.filter.server_filter)
+        session.server_matches.request(NO_SERVER_FILTER if session.window.is_requested else store.filter.server_filter)
         if isinstance(error, MissingRankError):
             # Not a coroutine yet: the next key may cancel the worker before it starts.
             request = partial(self._request_rank, error.version)

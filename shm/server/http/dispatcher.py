@@ -74,7 +74,7 @@ class Server(HTTPServer):
 
     def accept(self, connection: socket.socket, address: Any) -> None:
         """Serves a connection, or refuses it if its address or the server has too many."""
-        refusal = self.services.connections.make_room(self.services.rate_limiter.hash_peer(address[0]))
+        refusal = self.services.connections.admit(self.services.rate_limiter.hash_peer(address[0]))
         if refusal is None:
             self._handle_connection(connection, address)
             return

@@ -27,10 +27,10 @@ def incomplete_message(session: LiveSession) -> str:
     if session.window.is_out_of_reach:
         return "rows so far from both ends are found with a filter, or row by row"
     if session.is_complete and total is not None and total > row_count >= session.store.limit:
-        if session.narrowing.has_all_matches or session.store.is_windowed:
+        if session.server_matches.has_all_matches or session.store.is_windowed:
             return ""
-        if session.narrowing.count is not None:
-            return f"showing {session.store.limit:,} of the {session.narrowing.count:,} instances that the server found"
+        if (matches := session.server_matches.count) is not None:
+            return f"showing {session.store.limit:,} of the {matches:,} instances that the server found"
         if session.store.filter:
             return f"the filter searches the newest {session.store.limit:,} of {total:,} instances"
         return f"showing the newest {min(row_count, session.store.limit):,} of {total:,} instances"

@@ -20,7 +20,7 @@ MAX_WINDOW = 2_000  # rows; the pages at the far end are dropped
 MARGIN = 100  # rows between the view and the window's end, at which the next page is requested
 MAX_OFFSET = 100_000  # rows that the server skips; a jump into the middle of more rows ends at this row
 MIN_INTERVAL_S = 2.0  # between two requests for the order and the number of rows
-REST_FACTOR = 9  # of the duration of such a request
+PAUSE_FACTOR = 9  # of the duration of such a request
 RETRY_S = 1.0  # after a failed request; the feed shows the failure
 
 
@@ -208,7 +208,7 @@ class FleetWindow:
             return await self._load(request, anchor if wanted.stop > PAGE_SIZE else None)
         finally:
             now = monotonic()
-            self._refresh_at = now + max(MIN_INTERVAL_S, REST_FACTOR * (now - started_at))
+            self._refresh_at = now + max(MIN_INTERVAL_S, PAUSE_FACTOR * (now - started_at))
 
     async def _load(self, request: WindowRequest, anchor: str | None) -> _Pages:
         """The pages around an instance, else the first one."""

@@ -30,8 +30,8 @@ from shm_client import (
 )
 from shm_tui.model.description_cache import DescriptionCache
 from shm_tui.model.fleet_window import FleetWindow
-from shm_tui.model.narrowing import Narrowing
 from shm_tui.model.row_store import MAX_ROWS, RowStore
+from shm_tui.model.server_matches import ServerMatches
 from shm_tui.model.state import Clock
 
 PAGE_SIZE = 200  # instances: more than the rows of any screen, and few enough to arrive at once
@@ -100,7 +100,7 @@ class LiveSession:
         self._feed = client.feed(slug, newest=self.store.limit, retry_refusals=True, page_size=PAGE_SIZE)
         self._counts_outdated = asyncio.Event()
         self._feed_ids: set[str] = set()  # instances that the feed keeps up to date, and removes
-        self.narrowing = Narrowing(client, slug, self.store, self._feed_ids, self.is_partial, on_change)
+        self.server_matches = ServerMatches(client, slug, self.store, self._feed_ids, self.is_partial, on_change)
         self.window = FleetWindow(client, slug, self.store, self._feed_ids, self.exceeds_store, on_change)
 
     def clock(self) -> Clock:
@@ -136,7 +136,7 @@ class LiveSession:
         """Applies changes until it is cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._poll_counts())
-            tasks.create_task(self.narrowing.run())
+            tasks.create_task(self.server_matches.run())
             tasks.create_task(self.window.run())
             tasks.create_task(self._follow_feed())
             tasks.create_task(self.descriptions.run())
@@ -171,7 +171,7 @@ class LiveSession:
                 self._set_disconnected(error, retry_in_s)
                 return
         self._counts_outdated.set()
-        self.narrowing.mark_outdated()
+        self.server_matches.mark_outdated()
         self.window.mark_outdated()
 
     def _set_disconnected(self, error: ClientError, retry_in_s: float) -> None:

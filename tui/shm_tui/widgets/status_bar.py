@@ -36,15 +36,15 @@ def connection_text(connection: ConnectionStatus, silence_s: float = 0.0) -> tup
 
 def match_count(session: LiveSession) -> str:
     """How many instances match the filter, of how many: of the fleet, or of the newest ones that it searches."""
-    store, narrowing = session.store, session.narrowing
+    store, matches = session.store, session.server_matches
     total = session.total()
     if store.is_windowed and total is not None:
         return f"{store.row_count:,} of {total:,}" if session.window.is_shown else "counting…"
     if not session.is_partial() or total is None:
         return f"{len(store.visible_ids):,} of {len(store.rows):,}"
-    if narrowing.count is not None and store.filter.server_filter.is_whole:
-        return f"{narrowing.count:,} of {total:,}"
-    if narrowing.has_all_matches:
+    if matches.count is not None and store.filter.server_filter.is_whole:
+        return f"{matches.count:,} of {total:,}"
+    if matches.has_all_matches:
         return f"{len(store.visible_ids):,} of {total:,}"
     return f"{len(store.visible_ids):,} of the newest {min(len(store.rows), store.limit):,}"
 

@@ -13,11 +13,11 @@ from shm_tui.model.row_store import RowStore
 from shm_tui.model.server_filter import NO_SERVER_FILTER, ServerFilter
 
 MIN_INTERVAL_S = 2.0  # between two requests with the same filter
-REST_FACTOR = 9  # of a request's duration: a console uses at most a tenth of the server's time
+PAUSE_FACTOR = 9  # of a request's duration: a console uses at most a tenth of the server's time
 MAX_INTERVAL_S = 30.0  # between two requests while nothing changes
 
 
-class Narrowing:
+class ServerMatches:
     """Keeps the matches of a filter in a store. `count` is their exact number on the server; None while unknown."""
 
     def __init__(
@@ -64,7 +64,7 @@ class Narrowing:
                 async with asyncio.timeout(MAX_INTERVAL_S):
                     await self._outdated.wait()
             with suppress(TimeoutError):
-                async with asyncio.timeout(max(MIN_INTERVAL_S, REST_FACTOR * (monotonic() - started_at))):
+                async with asyncio.timeout(max(MIN_INTERVAL_S, PAUSE_FACTOR * (monotonic() - started_at))):
                     await self._filter_changed.wait()
 
     async def _refresh(self, requested: ServerFilter) -> None:

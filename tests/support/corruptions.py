@@ -1,10 +1,10 @@
-"""Damages to derived tables: an SQL statement, and the start and a part of the line in which `shm check` reports it.
+"""Corruptions of derived tables: an SQL statement, and the start and a part of the line that `shm check` prints for it.
 
-In a statement, ONE is the ID of an active instance with a current snapshot. Each damage gets one of its own, so that
-those of a group do not interfere.
+In a statement, ONE is the ID of an active instance with a current snapshot. Each corruption gets one of its own, so
+that those of a group do not interfere.
 """
 
-DAMAGES = {
+CORRUPTIONS = {
     "leaves of a snapshot": (
         "UPDATE snapshots SET leaves = '{\"x\": 1}' WHERE instance_id = ONE",
         "snapshots: ",
@@ -162,8 +162,8 @@ DAMAGES = {
     ),
 }
 
-# Damages that can be made at once. `shm check` prints twenty lines of a table, a damage to a snapshot or an instance
-# adds lines of the tallies and hours, and some damages change many rows or hide another one. A spread is compared only
+# Corruptions that can be made at once. `shm check` prints twenty lines of a table, a corruption of a snapshot or an
+# instance adds lines of the tallies and hours, and some change many rows or hide another one. A spread is compared only
 # while its application is unchanged.
 OF_DERIVED_DATA = (
     ("an extra tally", "an hour", "an extra hour", "a day", "an extra day"),
@@ -173,6 +173,6 @@ OF_DERIVED_DATA = (
     ("counts of an application", "a spread of no values"),
 )
 GROUPS = (
-    tuple(name for name in DAMAGES if not any(name in group for group in OF_DERIVED_DATA)),
+    tuple(name for name in CORRUPTIONS if not any(name in group for group in OF_DERIVED_DATA)),
     *OF_DERIVED_DATA,
 )
