@@ -56,6 +56,17 @@ async def wait_for_cursor(console: DrivenConsole, expected: object) -> None:
     )
 
 
+async def wait_for_line(console: DrivenConsole, key: str | None, line: int) -> None:
+    """Waits until the table has taken over the store's order, with the cursor on its row and line."""
+    table = console.app.table
+
+    def is_on_line() -> bool:
+        index = table.store.index_of(key)
+        return table.cursor_id == key and index is not None and index - table.scroll_offset.y + HEAD_LINES == line
+
+    await console.wait_until(is_on_line, f"the cursor on line {line}")
+
+
 async def wait_for_window(console: DrivenConsole, first: int, count: int) -> None:
     """Waits until the table shows a window with this many rows that begins with this value of `n`."""
 
@@ -124,11 +135,11 @@ async def test_the_cursor_keeps_its_line_while_others_move(server: ServerProcess
             added.append(await asyncio.to_thread(Install(server.url).enroll, {"n": FLEET + index}))
             await console.wait_until(lambda: store.row_count == count + 1, "the new instance")  # noqa: B023
             await console.wait_until(lambda: store.index_of(key) == index + 1, "the row's new number")  # noqa: B023
-            assert (table.cursor_id, index + 1 - table.scroll_offset.y + HEAD_LINES) == (key, line)
+            await wait_for_line(console, key, line)
         for install in added:
             await asyncio.to_thread(erase, server, install)
         await console.wait_until(lambda: store.index_of(key) == index - 1, "the row's number before")
-        assert (table.cursor_id, index - 1 - table.scroll_offset.y + HEAD_LINES) == (key, line)
+        await wait_for_line(console, key, line)
 
 
 def erase(server: ServerProcess, install: Install) -> None:

@@ -1,14 +1,17 @@
 """The samples of `GET /metrics`, parsed by prometheus_client."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support import plain_http
 from tests.support.server_process import ServerProcess
 
 TIMEOUT_S = 20
+RETRY_INTERVAL_S = 0.2
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -20,10 +23,17 @@ def parse_samples(text: str) -> Samples:
 
 
 def scrape(server: ServerProcess) -> Samples:
-    """Requests the current samples with the admin token."""
-    response = plain_http.get(f"{server.url}/metrics", headers=server.headers, timeout=TIMEOUT_S).raise_for_status()
+    """Requests the current samples with the admin token. On a busy machine the server may be overloaded for a while."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while (response := _get(server)).status_code == httpx.codes.SERVICE_UNAVAILABLE and time.monotonic() < deadline:
+        time.sleep(RETRY_INTERVAL_S)
+    response.raise_for_status()
     assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     return parse_samples(response.text)
+
+
+def _get(server: ServerProcess) -> httpx.Response:
+    return plain_http.get(f"{server.url}/metrics", headers=server.headers, timeout=TIMEOUT_S)
 
 
 def sample_value(samples: Samples, name: str, **labels: str) -> float:

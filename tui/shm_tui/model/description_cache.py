@@ -65,10 +65,14 @@ class DescriptionCache:
 
     async def _update(self) -> None:
         if self._is_stale:
-            response = await self._client.metric_keys(self._slug)
+            self._is_stale = False  # before the request: a `refresh` during it is not lost
+            try:
+                response = await self._client.metric_keys(self._slug)
+            except ClientError:
+                self._is_stale = True
+                raise
             extra = {key: self._descriptions[key] for key in self._extra_keys if key in self._descriptions}
             self._descriptions = extra | {description.key: description for description in response}
-            self._is_stale = False
             self._requested.clear()
         while missing := [key for key in self._extra_keys if key not in self._requested]:
             response = await self._client.metric_keys(self._slug, missing)

@@ -192,7 +192,7 @@ class LiveSession:
             try:
                 stats, applications = await asyncio.gather(self.client.stats(), self.client.applications())
                 before, self.overview.stats, self.overview.applications = self._edit_times, stats, applications
-                if before and self._edit_times != before:
+                if self._edit_times != before:  # also for the first response: it may be newer than the descriptions
                     self.descriptions.refresh()
                 self._on_change()
             except ClientError as error:  # other errors are shown by the feed
