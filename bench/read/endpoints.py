@@ -4,6 +4,7 @@ import http.client
 import re
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
 from bench.read.seeded_fleet import open_cursor
@@ -32,9 +33,7 @@ class Endpoint:
     @property
     def exists(self) -> bool:
         """Whether this server has its route and accepts its query."""
-        parts = urlsplit(
-            f"{ADMIN}/{self.path.format(app='a', instance='0' * 8 + '-0000' * 3 + '-' + '0' * 12, after='')}"
-        )
+        parts = urlsplit(PathParameters("a", "0" * 8 + "-0000" * 3 + "-" + "0" * 12, "").path(self))
         for pattern, handler in ROUTES:
             if re.fullmatch(pattern, parts.path) and (get := operations_of(handler).get("get")) is not None:
                 known = get.query.__struct_fields__ if get.query is not None else ()
@@ -48,6 +47,9 @@ ENDPOINTS = (
     Endpoint("applications/{slug}", "applications/{app}"),
     Endpoint("kpis", "applications/{app}/kpis"),
     Endpoint("kpis, counted", "applications/{app}/kpis?counted=true"),
+    Endpoint("kpis as of a day", "applications/{app}/kpis?at={yesterday}"),
+    Endpoint("kpis of a version", "applications/{app}/kpis?version=2.5", is_constant=False),
+    Endpoint("kpis of most instances", "applications/{app}/kpis?where=environment%21%3Ddev", is_constant=False),
     Endpoint("instances, first 50", "instances?limit=50"),
     Endpoint("instances, the middle", "instances?limit=50&after={after}"),
     Endpoint("instances, the last 50", "instances?limit=50&before=end"),
@@ -70,6 +72,7 @@ ENDPOINTS = (
     Endpoint("lifecycle, 30d", "applications/{app}/lifecycle?period=30d", is_constant=False),
     Endpoint("breakdown by version", "applications/{app}/breakdown?by=version"),
     Endpoint("breakdown by os_arch", "applications/{app}/breakdown?by=os_arch", is_constant=False),
+    Endpoint("histogram", "applications/{app}/histogram?metric=users_active", is_constant=False),
     Endpoint("instances by a metric", "instances?app={app}&sort=metrics.users_active&limit=50", is_constant=False),
     Endpoint("instances of a version", "instances?app={app}&where=version%3D2.5&limit=50"),
     Endpoint("pending instances", "instances?where=status%3Dpending&limit=50"),
@@ -105,7 +108,9 @@ class PathParameters:
 
     def path(self, endpoint: Endpoint) -> str:
         """The full path of a request."""
-        return f"{ADMIN}/{endpoint.path.format(app=self.app, instance=self.instance, after=self.after)}"
+        yesterday = (datetime.now(UTC) - timedelta(days=1)).date()
+        path = endpoint.path.format(app=self.app, instance=self.instance, after=self.after, yesterday=yesterday)
+        return f"{ADMIN}/{path}"
 
 
 class TimedClient:

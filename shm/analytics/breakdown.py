@@ -19,12 +19,19 @@ MAX_VALUES = 50  # values with their own group; `rest` combines all others
 
 
 class Group(msgspec.Struct):
-    """Instances with one value. `metric`: the other metric's aggregate over those that report it (`answered`)."""
+    """Instances with one value. `metric`: the other metric's aggregate over those that report it (`answered`).
+
+    `min`, `p50`, `p90`, `max`: its spread over them, null unless it is requested or its aggregate needs it.
+    """
 
     value: str | None
     instances: int
     metric: Decimal | None
     answered: int
+    min: Decimal | None
+    p50: Decimal | None
+    p90: Decimal | None
+    max: Decimal | None
 
 
 class Breakdown(msgspec.Struct):
@@ -59,7 +66,7 @@ class _Row:
     def group(self, aggregate: Aggregate) -> Group:
         """The row as a group, with the metric's aggregate."""
         value = aggregates.aggregate_value(aggregate, self.total, self.answered, self)
-        return Group(self.value, self.instances, value, self.answered)
+        return Group(self.value, self.instances, value, self.answered, self.min, self.p50, self.p90, self.max)
 
 
 async def read_breakdown(
@@ -70,10 +77,12 @@ async def read_breakdown(
     metric: str | None,
     *,
     counted_only: bool,
+    with_spread: bool,
 ) -> Breakdown:
     """`by`: one of `COLUMNS`, or the key of a string or boolean metric, with or without `METRIC_PREFIX`.
 
-    A hidden metric is answered as one that no install sends. Raises NotFound.
+    `with_spread`: with the spread of the metric over each group. A hidden metric is answered as one that no install
+    sends. Raises NotFound.
     """
     config = await applications.read_config(database, slug)
     column = by if by in COLUMNS else None
@@ -81,6 +90,7 @@ async def read_breakdown(
     requested_keys = sorted({key for key in (by_key, metric) if key is not None})
     unknown_keys = await applications.select_unknown_keys(database, config.slug, requested_keys)
     unknown_keys = [key for key in requested_keys if key in unknown_keys or config.override_of(key).hidden]
+    with_spread = with_spread and metric is not None
     aggregate = None if metric is None else metric_keys.describe(metric, config.override_of(metric)).aggregate
 
     async def compute() -> list[_Row]:
@@ -92,12 +102,16 @@ async def read_breakdown(
             by=None if by_key is None or config.override_of(by_key).hidden else by_key,
             metric=None if metric is None or config.override_of(metric).hidden else metric,
             counted_only=counted_only,
-            with_distribution=aggregate is not None and aggregates.needs_distribution(aggregate),
+            with_distribution=with_spread or (aggregate is not None and aggregates.needs_distribution(aggregate)),
             max_values=MAX_VALUES,
         )
 
     as_of, rows = await cache.get(
-        ("breakdown", slug, column, by_key, metric, aggregate, counted_only, *_hidden(config, requested_keys)), compute
+        (
+            *("breakdown", slug, column, by_key, metric, aggregate, counted_only, with_spread),
+            *_hidden(config, requested_keys),
+        ),
+        compute,
     )
     groups = [row.group(aggregate or "sum") for row in rows if not row.is_rest]
     rest = next((row.group(aggregate or "sum") for row in rows if row.is_rest), None)

@@ -15,12 +15,12 @@ import msgspec
 from shm.analytics import applications, periods, series
 from shm.analytics.applications import AppConfig
 from shm.analytics.kpis import MAX_KEYS, KpiReader
+from shm.analytics.past_distributions import read_past_distributions
 from shm.analytics.periods import Period
 from shm.analytics.series import Sample
 from shm.analytics.single_flight_cache import SingleFlightCache
 from shm.core import aggregates, metric_keys
 from shm.core.aggregates import Aggregate
-from shm.core.errors import QueryTooSlow
 from shm.core.json_types import Timestamp
 from shm.core.settings import Settings
 from shm.db.database import Database
@@ -52,16 +52,6 @@ class MetricSeries(msgspec.Struct):
     instances: dict[str, list[int | None]]
     flags: dict[str, FlagSeries]
     unknown_keys: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class _DistributionAt:
-    at: datetime
-    key: str
-    min: Decimal
-    p50: Decimal
-    p90: Decimal
-    max: Decimal
 
 
 class ChartReader:
@@ -110,14 +100,7 @@ class ChartReader:
             return {}
         slug, keys = data.config.slug, sorted(data.distribution_aggregates)
 
-        async def compute() -> list[_DistributionAt]:
-            parameters = {"app": slug, "keys": keys, "points": data.points}
-            return await self._database.fetch(_DistributionAt, "series.select_past_distributions", **parameters)
-
-        try:
-            _, rows = await self._cache.get(("past_distributions", slug, *data.points, *keys), compute)
-        except QueryTooSlow:
-            rows = []
+        rows = await read_past_distributions(self._database, self._cache, slug, keys, data.points)
         index_of = {at: index for index, at in enumerate(data.points)}
         values: dict[str, Values] = {key: [*[None] * len(data.points), data.current.get(key)] for key in keys}
         for row in rows:

@@ -94,6 +94,12 @@ def sum_tallies(tallies: Iterable[Tally]) -> InstanceCounts:
     return counts
 
 
+def count_reporting(tallies: Iterable[Tally], *, counted_only: bool) -> int:
+    """The number of instances whose current snapshots the KPIs are over."""
+    reporting = (tally for tally in tallies if tally.status == "reporting")
+    return sum(int(tally.counted if counted_only else tally.instances) for tally in reporting)
+
+
 def count_seen_within(tallies: Iterable[Tally], age: timedelta) -> int:
     """The number of active instances that were last seen within `age`: a day, a week or 30 days."""
     return sum(int(tally.instances) for tally in tallies if tally.seen_within(age))

@@ -130,7 +130,7 @@ class InstancePages:
         order, hidden_keys = await self._order(sorting)
         parameters = await self._parameters(instance_filter, hidden_keys, limit, offset)
         parameters |= order.parameters(after)
-        if sorting.is_default and instance_filter.has_index and not offset:
+        if sorting.is_default and instance_filter.selects_all and not offset:  # which an index covers
             rows = await self._database.fetch(dict, order.forwards, **parameters)
         else:
             async with self._scans.slot():

@@ -121,10 +121,9 @@ class MetricKeys:
     keys: list[str]
 
 
-class InstanceFilter(msgspec.Struct, frozen=True):
-    """The filter of a list of instances."""
+class InstanceConditions(msgspec.Struct, frozen=True):
+    """The conditions of a list of instances, of any application."""
 
-    app: Annotated[str, msgspec.Meta(description="An application's slug or name.")] | None = None
     q: Annotated[str, msgspec.Meta(description="A part of ID, version, environment or mode.")] | None = None
     status: Status | None = None
     version: (
@@ -144,15 +143,15 @@ class InstanceFilter(msgspec.Struct, frozen=True):
     ] = []
 
     @property
-    def has_index(self) -> bool:
-        """Whether the filter selects all instances, or all of one application. An index covers these two cases."""
+    def selects_all(self) -> bool:
+        """Whether the conditions select all instances."""
         parts = (self.q, self.status, self.version, self.environment)
         return not self.where and all(part is None for part in parts)
 
-    async def to_parameters(self, reader: Reader) -> dict[str, str | None]:
-        """The filter as parameters of the statements."""
+    def parameters_of(self, slug: str | None) -> dict[str, str | None]:
+        """The conditions as parameters of the statements, for an application or for all."""
         return {
-            "slug": None if self.app is None else await applications.resolve_slug(reader, self.app),
+            "slug": slug,
             "pattern": None if self.q is None else _contains_pattern(self.q),
             "status": self.status,
             "version_rank": None if self.version is None else version_rank(self.version),
@@ -165,6 +164,16 @@ class InstanceFilter(msgspec.Struct, frozen=True):
             return NO_CONDITIONS
         hiding_apps = hiding_apps_of(hidden_keys)
         return Conditions([parse_condition(text, hiding_apps) for text in self.where])
+
+
+class InstanceFilter(InstanceConditions, frozen=True):
+    """The filter of a list of instances."""
+
+    app: Annotated[str, msgspec.Meta(description="An application's slug or name.")] | None = None
+
+    async def to_parameters(self, reader: Reader) -> dict[str, str | None]:
+        """The filter as parameters of the statements."""
+        return self.parameters_of(None if self.app is None else await applications.resolve_slug(reader, self.app))
 
 
 class InstanceReader:

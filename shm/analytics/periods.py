@@ -26,11 +26,17 @@ def parse_past(day: date | None, period: Period, now: datetime) -> datetime | No
     """
     if day is None:
         return None
+    at = past_midnight(day, now)
+    if STEPS.get(period, DAY) < DAY:
+        raise BadRequest("bad_parameter", f"at needs a period with steps of a day or more; {period} has shorter ones.")
+    return at
+
+
+def past_midnight(day: date, now: datetime) -> datetime:
+    """The midnight (UTC) at which a day of the past begins. Raises BadRequest."""
     at = datetime(day.year, day.month, day.day, tzinfo=UTC)
     if at > now or day.year < MIN_YEAR:
         raise BadRequest("bad_parameter", f"at is a day from {MIN_YEAR}-01-01 until today, in UTC.")
-    if STEPS.get(period, DAY) < DAY:
-        raise BadRequest("bad_parameter", f"at needs a period with steps of a day or more; {period} has shorter ones.")
     return at
 
 

@@ -54,6 +54,7 @@ class PublicFigureReader:
     async def _read(self, reader: Reader, slug: str) -> PublicFigures:
         public = await applications.read_public_metrics(reader, slug)
         _, kpis = await self._kpis.read(reader, slug)
+        assert kpis.instances is not None  # noqa: S101 - only KPIs of the past have none
         metrics = {kpi.key: PublicMetric(kpi.value, kpi.instances) for kpi in kpis.kpis}
         metrics = {flag.key: PublicMetric(Decimal(flag.true), flag.instances) for flag in kpis.flags} | metrics
         return PublicFigures(

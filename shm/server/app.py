@@ -17,10 +17,12 @@ from tornado.httpserver import HTTPServer
 from shm.analytics.applications import ApplicationStore
 from shm.analytics.charts import ChartReader
 from shm.analytics.events import EventLog
+from shm.analytics.filtered_kpis import FilteredKpiReader
 from shm.analytics.fleet_figures import FleetFigureReader
 from shm.analytics.instance_pages import InstancePages
 from shm.analytics.instances import InstanceReader
 from shm.analytics.kpis import KpiReader
+from shm.analytics.past_kpis import PastKpiReader
 from shm.analytics.percentiles import DistributionReader
 from shm.analytics.public_figures import PublicFigureReader
 from shm.analytics.single_flight_cache import SingleFlightCache
@@ -107,6 +109,7 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (rf"{ADMIN}/version-rank", charts.VersionRank),
     (rf"{ADMIN}/applications/{SLUG}/lifecycle", charts.Lifecycle),
     (rf"{ADMIN}/applications/{SLUG}/breakdown", charts.Breakdown),
+    (rf"{ADMIN}/applications/{SLUG}/histogram", charts.Histogram),
     (rf"{ADMIN}/metric-keys", charts.MetricKeys),
     (rf"{ADMIN}/metrics/(?P<app>[^/]{{1,256}})", charts.Metrics),
     (rf"{ADMIN}/instances", admin.Instances),
@@ -202,6 +205,8 @@ async def running_services(
         instances=instances,
         instance_pages=InstancePages(database, instances.scans),
         kpis=kpis,
+        filtered_kpis=FilteredKpiReader(database, instances.scans, settings),
+        past_kpis=PastKpiReader(database, result_cache, settings),
         public_figures=PublicFigureReader(database, kpis),
         fleet_figures=FleetFigureReader(database, kpis),
         applications=ApplicationStore(database),

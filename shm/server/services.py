@@ -10,10 +10,12 @@ import tornado.websocket
 from shm.analytics.applications import ApplicationStore
 from shm.analytics.charts import ChartReader
 from shm.analytics.events import EventLog
+from shm.analytics.filtered_kpis import FilteredKpiReader
 from shm.analytics.fleet_figures import FleetFigureReader
 from shm.analytics.instance_pages import InstancePages
 from shm.analytics.instances import InstanceReader
 from shm.analytics.kpis import KpiReader
+from shm.analytics.past_kpis import PastKpiReader
 from shm.analytics.public_figures import PublicFigureReader
 from shm.analytics.single_flight_cache import SingleFlightCache
 from shm.analytics.versions import VersionReader
@@ -56,6 +58,8 @@ class Services:
     instances: InstanceReader
     instance_pages: InstancePages
     kpis: KpiReader
+    filtered_kpis: FilteredKpiReader
+    past_kpis: PastKpiReader
     public_figures: PublicFigureReader
     fleet_figures: FleetFigureReader
     applications: ApplicationStore

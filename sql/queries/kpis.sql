@@ -56,36 +56,144 @@ string_values AS (
     LEFT JOIN deltas m ON m.metric_type = 'string' AND m.key = k.key AND m.value = v.value
     WHERE k.metric_type = 'strings' AND k.key_rank <= %(max_keys)s::bigint
 ),
-ranked AS (
-    SELECT *, row_number() OVER (PARTITION BY key ORDER BY instances DESC, value) AS rank
-    FROM string_values
-    WHERE instances > 0
+known_distributions AS (
+    SELECT key, min, p50, p90, max, as_of FROM distributions
+    WHERE app_slug = %(app)s AND counted_only = %(counted_only)s::boolean
 ),
-top AS (
+-- use: kpi_rows
+
+-- name: count_filtered
+-- The instances that a filter selects, by status and activity, and those of them whose current snapshots the KPIs are over
+-- (`reporting`, `counted_reporting`).
+SET LOCAL statement_timeout = '10s';
+SELECT
+    count(*) FILTER (WHERE status <> 'pending' OR first_seen_at IS NOT NULL) AS total,
+    count(*) FILTER (WHERE
+-- use: seen_within_active_window
+    ) AS active,
+    count(*) FILTER (WHERE status = 'pending' AND first_seen_at IS NOT NULL) AS pending,
+    count(*) FILTER (WHERE status = 'revoked') AS revoked,
+    count(*) FILTER (WHERE
+-- use: counted_in_headline
+    ) AS counted,
+    count(*) FILTER (WHERE status = 'pending' AND first_seen_at IS NULL) AS unproven,
+    count(*) FILTER (WHERE
+-- use: is_reporting
+    ) AS reporting,
+    count(*) FILTER (WHERE counted AND
+-- use: is_reporting
+    ) AS counted_reporting
+FROM instances
+WHERE
+-- use: instance_filter
+            AND %(conditions)s::boolean;
+
+-- name: select_filtered
+-- The same rows as `select_kpis`, over the instances that a filter selects, without distributions. The statement reads
+-- every metric of these instances. After ten seconds it is cancelled with an error for the client.
+SET LOCAL statement_timeout = '10s';
+SET LOCAL max_parallel_workers_per_gather = 1;
+SET LOCAL parallel_tuple_cost = 0;
+WITH filtered AS (
+    SELECT coalesce(leaves, metrics) AS leaves
+    FROM instances
+    WHERE
+-- use: instance_filter
+            AND %(conditions)s::boolean
+            AND
+-- use: in_kpis
+),
+summed AS MATERIALIZED (
     SELECT
-        key, sum(instances) AS instances,
-        jsonb_agg(jsonb_build_object('value', value, 'instances', instances) ORDER BY rank) AS entries
-    FROM ranked
-    WHERE rank <= %(max_values)s::bigint
+        key, metric_type, CASE metric_type WHEN 'string' THEN leaf #>> '{}' ELSE '' END AS value,
+        sum(CASE metric_type WHEN 'number' THEN leaf::numeric WHEN 'boolean' THEN (leaf = 'true'::jsonb)::int ELSE 0 END)
+            AS total,
+        count(*) AS instances
+    FROM (
+        SELECT l.key, l.value AS leaf, jsonb_typeof(l.value) AS metric_type
+        FROM filtered f
+        CROSS JOIN LATERAL jsonb_each(f.leaves) l
+    ) each
+    GROUP BY 1, 2, 3
+),
+ranked_keys AS (
+    SELECT *, row_number() OVER (PARTITION BY metric_type ORDER BY instances DESC, key) AS key_rank
+    FROM (
+        SELECT
+            CASE metric_type WHEN 'string' THEN 'strings' ELSE metric_type END AS metric_type, key,
+            sum(total) AS total, sum(instances) AS instances
+        FROM summed
+        WHERE metric_type IN ('number', 'boolean', 'string')
+        GROUP BY 1, 2
+    ) keyed
+),
+string_values AS (
+    SELECT s.key, s.value, s.instances
+    FROM summed s
+    JOIN ranked_keys k ON k.metric_type = 'strings' AND k.key = s.key AND k.key_rank <= %(max_keys)s::bigint
+    WHERE s.metric_type = 'string'
+),
+known_distributions AS (
+    SELECT key, min, p50, p90, max, as_of FROM distributions WHERE FALSE
+),
+-- use: kpi_rows
+
+-- name: select_filtered_distributions
+-- The distributions of these numbers over the instances that a filter selects.
+SET LOCAL statement_timeout = '10s';
+SET LOCAL work_mem = '64MB';
+WITH filtered AS (
+    SELECT coalesce(leaves, metrics) AS leaves
+    FROM instances
+    WHERE
+-- use: instance_filter
+            AND %(conditions)s::boolean
+            AND
+-- use: in_kpis
+),
+sorted AS (
+    SELECT key, count(*) AS instances, array_agg(value ORDER BY value) AS sorted_values
+    FROM (
+        SELECT k.key, (f.leaves -> k.key)::numeric AS value
+        FROM filtered f
+        CROSS JOIN unnest(%(keys)s::text[]) k (key)
+        WHERE jsonb_typeof(f.leaves -> k.key) = 'number'
+    ) valued
     GROUP BY key
 )
 SELECT
-    'head' AS section, '' AS key, head.cursor AS instances,
-    (SELECT count(*) FROM aggregated_keys WHERE app_slug = %(app)s)::numeric AS total,
-    (SELECT refused_at FROM key_refusals WHERE app_slug = %(app)s AND refused_at > now() - interval '7 days') AS refused_at, NULL::bigint AS other,
-    NULL::jsonb AS top, NULL::numeric AS min, NULL::numeric AS p50, NULL::numeric AS p90, NULL::numeric AS max,
-    NULL::timestamptz AS distribution_as_of
-FROM feed_head head
-UNION ALL
-SELECT
-    CASE k.metric_type WHEN 'number' THEN 'numbers' WHEN 'boolean' THEN 'flags' ELSE 'categories' END,
-    k.key, k.instances, trim_scale(k.total), NULL, k.instances - top.instances, top.entries,
-    d.min, d.p50, d.p90, d.max, d.as_of
-FROM ranked_keys k
-LEFT JOIN top ON k.metric_type = 'strings' AND top.key = k.key
-LEFT JOIN distributions d
-    ON k.metric_type = 'number' AND d.app_slug = %(app)s AND d.counted_only = %(counted_only)s::boolean AND d.key = k.key
-WHERE k.key_rank <= %(max_keys)s::bigint;
+    key, now() AS as_of,
+-- use: distribution
+FROM sorted;
+
+-- name: select_past
+-- The numbers and booleans of an application at a midnight of the past, from the series: those that most instances
+-- reported. Of the versions one row has the number of instances that reported at all. Nothing is known within frozen days
+-- that are not closed.
+WITH head AS MATERIALIZED (
+    SELECT least(closed_until, %(at)s::timestamptz) AS base
+    FROM series_head
+    WHERE %(at)s::timestamptz <= closed_until OR %(at)s::timestamptz >= frozen_until
+)
+SELECT metric_type, key, trim_scale(sum(total)) AS total, sum(instances) AS instances
+FROM (
+    SELECT
+        CASE WHEN metric_type IN ('version', 'other_versions') THEN 'reporting' ELSE metric_type END AS metric_type,
+        key, total, instances
+    FROM (
+        SELECT d.metric_type, d.key, d.total, d.instances
+        FROM series_days d
+        WHERE d.app_slug = %(app)s AND d.at = (SELECT base FROM head)
+        UNION ALL
+        SELECT h.metric_type, h.key, h.total, h.instances
+        FROM series_hours h
+        WHERE h.app_slug = %(app)s AND h.at > (SELECT base FROM head) AND h.at <= %(at)s::timestamptz
+    ) samples
+) labelled
+GROUP BY metric_type, key
+HAVING sum(instances) > 0
+ORDER BY metric_type = 'reporting' DESC, sum(instances) DESC, key, metric_type
+LIMIT %(limit)s::bigint;
 
 -- name: sum_global_metrics (prepared)
 -- Every number over the current snapshots of all applications except those that hide it, from the tallies. `overrides`:

@@ -320,7 +320,7 @@ LIMIT %(limit)s;
 -- name: select_past_distributions
 -- The distributions of numbers at ascending points in the past, from the raw snapshots, because sums do not contain
 -- them. The statement reads all raw snapshots of that time, of every instance that belongs or belonged to the
--- application.
+-- application. Points for which some of the raw snapshots have been deleted have none.
 WITH runs AS (
     SELECT
         s.app_slug, coalesce(s.leaves, s.metrics) AS leaves, s.snapshot_at AS starts_at,
@@ -342,7 +342,11 @@ valued AS (
         : width_bucket(r.ends_at - interval '1 microsecond', %(points)s::timestamptz[])
     ]) p (at)
     CROSS JOIN unnest(%(keys)s::text[]) k (key)
-    WHERE r.app_slug = %(app)s AND jsonb_typeof(r.leaves -> k.key) = 'number'
+    CROSS JOIN settings
+    CROSS JOIN series_head head
+    WHERE
+        r.app_slug = %(app)s AND jsonb_typeof(r.leaves -> k.key) = 'number'
+        AND p.at - settings.active_window >= head.raw_since
 ),
 sorted AS (
     SELECT at, key, count(*) AS instances, array_agg(value ORDER BY value) AS sorted_values FROM valued GROUP BY at, key

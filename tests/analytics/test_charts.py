@@ -142,16 +142,16 @@ def test_a_breakdown_counts_each_value_and_aggregates_a_metric(server: ServerPro
             {"n": number, "db": "x" if number > 4 else "y", "mem_mb": number}
         )
     Install(server.url, app_version="2.0", environment="ci").enroll({"n": "text", "db": "x"})
-    body = server.get("applications/ledger/breakdown?by=version&metric=n").json()
+    body = server.get("applications/ledger/breakdown?by=version&metric=n&spread=true").json()
     assert (body["by"], body["metric"], body["aggregate"], body["rest"]) == ("version", "n", "sum", None)
     assert body["values"] == [
-        {"value": "1.0", "instances": 2, "metric": 8, "answered": 2},
-        {"value": "2.0", "instances": 2, "metric": 10, "answered": 1},
+        {"value": "1.0", "instances": 2, "metric": 8, "answered": 2, "min": 3, "p50": 4, "p90": 4.8, "max": 5},
+        {"value": "2.0", "instances": 2, "metric": 10, "answered": 1, "min": 10, "p50": 10, "p90": 10, "max": 10},
     ]
     by_key = server.get("applications/ledger/breakdown?by=db&metric=mem_mb&counted=true").json()
-    assert [(entry["value"], entry["instances"], entry["metric"]) for entry in by_key["values"]] == [
-        ("x", 2, 7.5),
-        ("y", 1, 3),
+    assert [(entry["value"], entry["instances"], entry["metric"], entry["p50"]) for entry in by_key["values"]] == [
+        ("x", 2, 7.5, None),
+        ("y", 1, 3, None),
     ]
     assert server.get("applications/ledger/breakdown?by=nothing").json()["values"] == []
 

@@ -1,11 +1,15 @@
 """KPIs of small fleets with known values. `test_oracle.py` compares random fleets with the oracle."""
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, get_args
 
 import pytest
 
+from shm.analytics.applications import AppConfig
+from shm.analytics.filtered_kpis import MAX_SORTED_INSTANCES, keys_to_sort
+from shm.analytics.kpis import KpiRow, KpiRows
 from shm.core.aggregates import Aggregate
 from shm.db.advisory_locks import Lock
 from tests.support import plain_http
@@ -70,6 +74,23 @@ def test_counted_kpis_leave_out_dev_and_ephemeral_instances(shared: ServerProces
     Install(shared.url, app_name="Counted").enroll({"n": 100, "sys_ephemeral": True})
     assert shared.get("applications/counted/kpis").json()["kpis"][0]["value"] == 111
     assert shared.get("applications/counted/kpis?counted=true").json()["kpis"][0]["value"] == 1
+
+
+def test_the_past_has_no_kpis_over_a_filter(shared: ServerProcess) -> None:
+    Install(shared.url, app_name="Past").enroll({"n": 1})
+    for query in ("at=2024-01-01&counted=true", "at=2024-01-01&where=env%3Dci", "at=2999-01-01"):
+        path = f"{shared.url}/api/v1/admin/applications/past/kpis?{query}"
+        refusal = plain_http.get(path, headers=shared.headers)
+        assert (refusal.status_code, refusal.json()["code"]) == (400, "bad_parameter")
+        assert refusal.json()["detail"].startswith("at is")
+
+
+def test_percentiles_over_a_filter_have_a_limit() -> None:
+    """Beyond it only those that a KPI's value needs: the keys of a large selection."""
+    numbers = [KpiRow("numbers", key, 9, Decimal(9), *[None] * 8) for key in ("sent", "max_load")]
+    rows = KpiRows(AppConfig("app", "App", datetime.now(UTC), {}), numbers)
+    assert keys_to_sort(rows, MAX_SORTED_INSTANCES) == ["max_load", "sent"]
+    assert keys_to_sort(rows, MAX_SORTED_INSTANCES + 1) == ["max_load"]
 
 
 def test_stats_count_over_all_applications(server: ServerProcess) -> None:

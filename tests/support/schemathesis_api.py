@@ -20,6 +20,8 @@ STRICTER_THAN_SCHEMA = [
     "/v1/register",
     "/api/v1/admin/metrics/{app}",
     "/api/v1/admin/applications/{slug}/versions",
+    "/api/v1/admin/applications/{slug}/kpis",
+    "/api/v1/admin/applications/{slug}/histogram",
     "/api/v1/admin/instances",
     "/api/v1/admin/instances/count",
     "/api/v1/admin/export",

@@ -3,6 +3,7 @@
 The shapes of responses are in `shm.analytics`.
 """
 
+from datetime import date
 from http import HTTPStatus
 from typing import Annotated, Literal
 from uuid import UUID
@@ -10,7 +11,8 @@ from uuid import UUID
 import msgspec
 
 from shm.analytics import applications, instances, kpis, stats
-from shm.analytics.instances import InstanceFilter, InstancePage, StoredSnapshot
+from shm.analytics.instances import InstanceConditions, InstanceFilter, InstancePage, StoredSnapshot
+from shm.analytics.periods import past_midnight
 from shm.analytics.sorting import By, Order, Sorting
 from shm.auth import audit
 from shm.auth.tokens import Role
@@ -82,10 +84,14 @@ class PreviewQuery(msgspec.Struct, frozen=True):
     dry_run: Annotated[bool, msgspec.Meta(description="Only counts the instances, and changes nothing.")] = False
 
 
-class KpisQuery(msgspec.Struct, frozen=True):
+class KpisQuery(InstanceConditions, frozen=True):
     """The query of `GET applications/{slug}/kpis`."""
 
     counted: Annotated[bool, msgspec.Meta(description="Only over the counted instances.")] = False
+    at: (
+        Annotated[date, msgspec.Meta(description="A day: as of its beginning, at midnight in UTC, without a filter.")]
+        | None
+    ) = None
 
 
 class Stats(Handler):
@@ -162,15 +168,28 @@ class ApplicationKpis(Handler):
 
     @operation("getKpis", Role.VIEWER, headers=[FEED_CURSOR], refuses=[NotFound])
     async def get(self, slug: Slug, query: KpisQuery) -> kpis.ApplicationKpis:
-        """Every metric of an application, over its unrevoked instances.
+        """Every metric of an application, over its unrevoked instances, or those of them that a filter selects.
 
-        Each instance counts with its current snapshot, if that is newer than the active window.
+        Each instance counts with its current snapshot, if that is newer than the active window. `at` shows a day in the
+        past: sums, means and flags, and other aggregates while the raw snapshots are stored.
         """
         cursor, application_kpis = await self.services.applications.read_by_slug(
-            slug, lambda found: self.services.kpis.read_application(found, counted_only=query.counted)
+            slug, lambda found: self._read(found, query)
         )
         self.set_feed_cursor(cursor)
         return application_kpis
+
+    async def _read(self, slug: str, query: KpisQuery) -> tuple[int, kpis.ApplicationKpis]:
+        services = self.services
+        if query.at is not None:
+            if query.counted or not query.selects_all:
+                raise BadRequest(
+                    "bad_parameter", "at is not possible with counted or a filter: the past has totals only."
+                )
+            return await services.past_kpis.read(slug, past_midnight(query.at, services.database.clock.now()))
+        if query.selects_all:
+            return await services.kpis.read_application(slug, counted_only=query.counted)
+        return await services.filtered_kpis.read(slug, query, counted_only=query.counted)
 
 
 class Instances(Handler):

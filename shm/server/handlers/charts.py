@@ -5,7 +5,17 @@ from typing import Annotated
 
 import msgspec
 
-from shm.analytics import breakdown, charts, kpis, lifecycle, metric_descriptions, metric_suggestions, versions
+from shm.analytics import (
+    breakdown,
+    charts,
+    histogram,
+    kpis,
+    lifecycle,
+    metric_descriptions,
+    metric_suggestions,
+    versions,
+)
+from shm.analytics.instances import InstanceConditions
 from shm.analytics.instances import VersionRank as Rank
 from shm.analytics.periods import Period, parse_past
 from shm.auth.tokens import Role
@@ -79,6 +89,16 @@ class BreakdownQuery(msgspec.Struct, frozen=True):
         ),
     ]
     metric: Annotated[str, msgspec.Meta(description="A numeric metric to aggregate for each value.")] | None = None
+    spread: Annotated[bool, msgspec.Meta(description="With min, p50, p90 and max of the metric for each value.")] = (
+        False
+    )
+    counted: Annotated[bool, msgspec.Meta(description="Only over the counted instances.")] = False
+
+
+class HistogramQuery(InstanceConditions, frozen=True, kw_only=True):
+    """The query of `GET applications/{slug}/histogram`."""
+
+    metric: Annotated[Key, msgspec.Meta(description="A numeric metric.")]
     counted: Annotated[bool, msgspec.Meta(description="Only over the counted instances.")] = False
 
 
@@ -193,6 +213,26 @@ class Breakdown(Handler):
         return await services.applications.read_by_slug(
             slug,
             lambda found: breakdown.read_breakdown(
-                *(services.database, services.result_cache, found, query.by, query.metric), counted_only=query.counted
+                *(services.database, services.result_cache, found, query.by, query.metric),
+                counted_only=query.counted,
+                with_spread=query.spread,
+            ),
+        )
+
+
+class Histogram(Handler):
+    """`GET applications/{slug}/histogram`."""
+
+    @operation("getHistogram", Role.VIEWER, refuses=[NotFound])
+    async def get(self, slug: Slug, query: HistogramQuery) -> histogram.Histogram:
+        """Instances by the size of their value of a metric, and its percentiles, over all or those of a filter.
+
+        The instances are those of the KPIs: unrevoked ones whose current snapshot is newer than the active window.
+        """
+        services = self.services
+        return await services.applications.read_by_slug(
+            slug,
+            lambda found: histogram.read_histogram(
+                *(services.database, services.result_cache, found, query.metric, query), counted_only=query.counted
             ),
         )

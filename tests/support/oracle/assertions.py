@@ -8,7 +8,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -21,7 +21,7 @@ from shm.core.aggregates import Aggregate
 from tests.support import plain_http
 from tests.support.oracle import raw as rows
 from tests.support.oracle import truth
-from tests.support.oracle.raw import Raw
+from tests.support.oracle.raw import Instance, Raw
 from tests.support.oracle.truth import LAPSES, MAX_VALUES, WINDOW, MetricValues
 from tests.support.server_process import ServerProcess
 
@@ -31,6 +31,18 @@ EARLIER_POINTS = 60  # checked before the first point of `all`
 MAX_MEAN_ERROR = Fraction(1, 10**19)  # of a mean, relative to it
 MAX_ATTEMPTS = 5  # until no figure changes by time alone during a comparison
 CACHE_TIMEOUT_S = 65.0  # longer than a server caches a response that is slow to compute
+
+HISTOGRAM_KEY = "sent"  # which most random fleets have, with any value
+PAST_DAYS = (0, 1, 9, 31)  # before today: a day that may not be closed, closed ones, and one before most fleets
+
+# Filters by their query, and which instances they select.
+FILTERS: dict[str, Callable[[Raw, Instance], bool]] = {
+    "environment=production": lambda _, instance: instance.environment == "production",
+    "status=active&where=-env%3Ddev&counted=true": lambda _, instance: (
+        instance.status == "active" and instance.environment.lower() != "dev"
+    ),
+    "version=1.0": lambda _, instance: truth.release(instance.app_version) == Version("1.0"),
+}
 
 _client = plain_http.Client(timeout=30)
 atexit.register(_client.close)
@@ -60,6 +72,12 @@ def assert_matches_oracle(
     for each in comparison.slugs(slug):
         comparison.compare(f"applications/{each}/kpis?counted=false", partial(assert_kpis, slug=each))
         comparison.compare(f"applications/{each}/kpis?counted=true", partial(assert_kpis, slug=each, counted_only=True))
+        for query, selects in FILTERS.items():
+            check = partial(assert_kpis, slug=each, counted_only="counted=true" in query, selects=selects)
+            comparison.compare(f"applications/{each}/kpis?{query}", check)
+        comparison.compare(
+            f"applications/{each}/histogram?metric={HISTOGRAM_KEY}", partial(assert_histogram, slug=each)
+        )
         comparison.compare(f"metrics/{each}", partial(assert_current_values, slug=each))
         comparison.compare(f"applications/{each}/versions", partial(assert_versions, slug=each))
     if slug is None:
@@ -79,6 +97,10 @@ def assert_series_match_oracle(
     for each in comparison.slugs(slug):
         for period in periods:
             comparison.compare(f"metrics/{each}?period={period}", partial(assert_series, slug=each))
+        for days in PAST_DAYS:
+            midnight = (datetime.now(UTC) - timedelta(days=days)).replace(hour=0, minute=0, second=0, microsecond=0)
+            check_past = partial(assert_past_kpis, slug=each, at=midnight)
+            comparison.compare(f"applications/{each}/kpis?at={midnight.date()}", check_past)
         snapshots = rows.read_raw(database).snapshots.values()
         all_keys = sorted({key for known in snapshots for snapshot in known for key in snapshot.leaves})
         if all_keys:
@@ -106,7 +128,7 @@ class OracleComparison:
             try:
                 check(response, now)
             except AssertionError:
-                if not _may_be_cached(now.raw) or time.monotonic() > deadline:
+                if not (_may_be_cached(now.raw) or "/histogram?" in path) or time.monotonic() > deadline:
                     raise
                 time.sleep(1)
             else:
@@ -124,11 +146,21 @@ class OracleComparison:
         raise AssertionError("a figure changed by time alone during each attempt")
 
 
-def assert_kpis(response: Json, now: Now, slug: str, *, counted_only: bool = False) -> None:
-    """`GET applications/{slug}/kpis`."""
-    raw, shown = now.raw, _is_visible(now.raw, slug)
-    figures = MetricValues.of(truth.reporting(*now, slug, counted_only=counted_only))
-    assert response["instances"] == truth.counts(*now, slug)
+def assert_kpis(
+    response: Json,
+    now: Now,
+    slug: str,
+    *,
+    counted_only: bool = False,
+    selects: Callable[[Raw, Instance], bool] = lambda *_: True,
+) -> None:
+    """`GET applications/{slug}/kpis`, over the instances that a filter selects."""
+    whole, shown = now.raw, _is_visible(now.raw, slug)
+    raw = replace(whole, instances={key: each for key, each in whole.instances.items() if selects(whole, each)})
+    current = list(truth.reporting(raw, now.at, now.window, slug, counted_only=counted_only))
+    figures = MetricValues.of(current)
+    assert response["instances"] == truth.counts(raw, now.at, now.window, slug)
+    assert response["reporting"] == len(current)
     assert {kpi["key"] for kpi in response["kpis"]} == set(filter(shown, figures.numbers))
     for kpi in response["kpis"]:
         values = figures.numbers[kpi["key"]]
@@ -144,6 +176,41 @@ def assert_kpis(response: Json, now: Now, slug: str, *, counted_only: bool = Fal
     }
     assert {each["key"]: each for each in map(_category, response["categories"])} == {
         key: _expected_category(key, values) for key, values in figures.categories.items() if shown(key)
+    }
+
+
+def assert_histogram(response: Json, now: Now, slug: str) -> None:
+    """`GET applications/{slug}/histogram`: exact counts and percentiles, each value in one bucket."""
+    figures = MetricValues.of(truth.reporting(*now, slug))
+    is_hidden = truth.is_hidden(response["metric"], now.raw, slug)
+    values = [] if is_hidden else figures.numbers.get(response["metric"], [])
+    assert response["instances"] == len(values)
+    assert (response["min"], response["max"]) == (min(values, default=None), max(values, default=None))
+    buckets = response["buckets"]
+    for bucket in buckets:
+        assert bucket["instances"] == sum(bucket["lower"] <= value < bucket["upper"] for value in values)
+    assert [bucket["upper"] for bucket in buckets[:-1]] == [bucket["lower"] for bucket in buckets[1:]]
+    assert sum(bucket["instances"] for bucket in buckets) == len(values)
+    for name, value in (response["percentiles"] or {}).items():
+        assert Fraction(value) == figures.percentile(response["metric"], Fraction(int(name[1:]), 100))
+    assert bool(values) == (response["percentiles"] is not None)
+
+
+def assert_past_kpis(response: Json, now: Now, slug: str, at: datetime) -> None:
+    """`GET applications/{slug}/kpis?at=`: numbers and flags as they were at a midnight."""
+    raw, shown = now.raw, _is_visible(now.raw, slug)
+    current = list(truth.reporting_then(raw, slug, at, now.window))
+    figures = MetricValues.of(current)
+    assert datetime.fromisoformat(response["as_of"]) == at
+    assert (response["instances"], response["categories"], response["reporting"]) == (None, None, len(current))
+    assert {kpi["key"]: kpi["instances"] for kpi in response["kpis"]} == {
+        key: len(values) for key, values in figures.numbers.items() if shown(key)
+    }
+    for kpi in response["kpis"]:
+        assert kpi["aggregate"] == truth.aggregate(kpi["key"], raw, slug)
+        _assert_value(kpi["value"], figures, kpi["key"], kpi["aggregate"], at)
+    assert {flag["key"]: (flag["true"], flag["instances"]) for flag in response["flags"]} == {
+        key: (sum(values), len(values)) for key, values in figures.flags.items() if shown(key)
     }
 
 
