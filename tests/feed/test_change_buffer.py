@@ -147,4 +147,4 @@ def make_instance(name: str, app: str) -> Instance:
 
 def make_kpis(app: str, number: int) -> ApplicationKpis:
     """KPIs that are identified by a number."""
-    return ApplicationKpis(app, app, NOW, None, number, InstanceCounts(), [], [], [], AggregatedKeys(0, 1_000, None))
+    return ApplicationKpis(app, app, NOW, None, number, InstanceCounts(), 0, [], [], [], AggregatedKeys(0, 1_000, None))
