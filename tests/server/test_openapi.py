@@ -21,7 +21,7 @@ from tests.support.shared_servers import SeededServer
 DOCUMENT = json.loads(document(ROUTES, ENDPOINTS))
 EXAMPLE_ID = "c77af682-9aa4-412e-904a-c307d3a8a9c2"
 SAMPLES = {"slug": "ledger", "key": "a", "app": "Ledger", "instance_id": EXAMPLE_ID, "token_id": EXAMPLE_ID}
-REQUIRED_PARAMETERS = {"breakdown": "?by=version", "version-rank": "?version=1.5"}
+REQUIRED_PARAMETERS = {"breakdown": "?by=version", "histogram": "?metric=a", "version-rank": "?version=1.5"}
 UNSUPPORTED_METHOD = "TRACE"
 FEED = "/api/v1/admin/feed"
 READ_PATHS = [path for path, node in DOCUMENT["paths"].items() if "get" in node and path != FEED]
