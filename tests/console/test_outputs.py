@@ -163,7 +163,9 @@ def test_v_shows_the_json_in_the_pager_and_y_copies_what_is_chosen(server: Serve
         terminal.type_keys("v")
         terminal.wait_for_texts("SHOWN")
         terminal.type_keys("\n")
-        terminal.wait_for_texts("45.7k", "● live")
+        terminal.wait_until(
+            lambda: "SHOWN" not in terminal.screen and "● live" in terminal.screen
+        )  # all is drawn again
         document = json.loads(seen.read_text())
         assert (document["instance_id"], document["metrics"]["sent"]) == (install.instance_id, 45721)
         for key in "crjp":

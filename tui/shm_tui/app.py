@@ -8,7 +8,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import ClassVar
 
-from textual.app import App, ComposeResult, SystemCommand
+from textual.app import ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widgets import Input
@@ -16,6 +16,7 @@ from textual.widgets import Input
 from shm_client import Client, Decision
 from shm_client.figures import Period
 from shm_tui.actions import ACTIONS
+from shm_tui.cellwise_app import CellwiseApp
 from shm_tui.decisions import Decisions
 from shm_tui.filter_control import FilterControl
 from shm_tui.hangup import end_without_terminal
@@ -42,7 +43,7 @@ HOST_ACTIONS = {"screenshot", "suspend_process"}  # Textual's own that write a f
 QUIT_CONFIRMATION_S = 3.0  # within which a second Ctrl+C ends the console
 
 
-class ConsoleApp(App[None]):
+class ConsoleApp(CellwiseApp):
     """Shows one server. `data_shown` is set once the first data has been drawn, or the server has none."""
 
     CSS_PATH = "app.tcss"
@@ -289,7 +290,8 @@ class ConsoleApp(App[None]):
         self._draw_changes()
 
     def action_reload(self) -> None:
-        """Lists all instances again, and loads the view again."""
+        """Lists all instances again, loads the view again, and writes the whole screen again."""
+        self.repaint()
         self.session.reload()
         self.navigation.view.reload()
 
