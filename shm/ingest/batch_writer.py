@@ -1,11 +1,16 @@
-"""The writer of snapshots: by group commit, in which instances take turns, one statement a batch."""
+"""The writer of snapshots: by group commit, in which instances take turns, one statement a batch.
+
+Snapshots with keys, values or versions that are not aggregated yet have a queue of their own: their statement takes
+longer, and snapshots without any do not wait for its result.
+"""
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 
 import msgspec
 
@@ -13,8 +18,9 @@ from shm.core.errors import BadRequest, Forbidden, PartitionMissing, TooMany
 from shm.core.instruments import Instruments
 from shm.core.logs import RateLimitedLogger
 from shm.core.settings import Settings
+from shm.core.tasks import run_in_background
 from shm.db.database import Database
-from shm.ingest.group_commit import BatchLimits, BatchTimes, Failure, GroupCommit, write_isolated
+from shm.ingest.group_commit import BatchLimits, BatchTimes, Failure, GroupCommit
 from shm.ingest.key_limits import aggregation_limits
 from shm.ingest.payloads import Snapshot
 from shm.ingest.registry import SIGNED_BEFORE_ERASURE, Registry, unknown_instance
@@ -28,7 +34,12 @@ MAX_BACKLOGS_PER_INSTANCE = 2
 # that a batch holds the writers' lock grows with them, and every other snapshot waits for it.
 MAX_BATCH_LEAVES = 4_000
 
+# The same of a batch with new keys, values or versions, whose statement takes longer for each leaf.
+MAX_NEW_KEYS_BATCH_LEAVES = 2_000
+
 _encoder = msgspec.json.Encoder()
+
+Store = Callable[[Sequence[Snapshot]], Awaitable[Sequence["StoredRow"]]]
 
 
 class Verdict(StrEnum):
@@ -101,16 +112,17 @@ class BatchWriter:
         self._database = database
         self._registry = registry
         self._instruments = instruments
-        self._commit: GroupCommit[Snapshot, StoredRow] = GroupCommit(
-            "snapshots",
-            self._write,
-            BatchLimits(
-                settings.queue, settings.batch, weigh=lambda snapshot: len(snapshot.keys), max_weight=MAX_BATCH_LEAVES
-            ),
-            write_lock,
-            self._observe,
-        )
         self._limits = aggregation_limits(settings)
+        self._commit: GroupCommit[Snapshot, StoredRow] = GroupCommit(
+            "snapshots", self._write, _limits(settings, MAX_BATCH_LEAVES), write_lock, self._observe
+        )
+        self._new_keys_commit: GroupCommit[Snapshot, StoredRow] = GroupCommit(
+            "snapshots",
+            self._write_new_keys,
+            _limits(settings, MAX_NEW_KEYS_BATCH_LEAVES),
+            write_lock,
+            self._observe_times,
+        )
         self._max_per_instance = MAX_BACKLOGS_PER_INSTANCE * settings.max_backlog
         self._pending: dict[tuple[str, datetime], asyncio.Future[StoredRow]] = {}
         self._queued_by_instance: dict[str, int] = {}
@@ -118,7 +130,7 @@ class BatchWriter:
     @property
     def depth(self) -> int:
         """The number of queued snapshots."""
-        return len(self._commit)
+        return len(self._commit) + len(self._new_keys_commit)
 
     async def store(self, snapshot: Snapshot) -> Receipt:
         """Returns after the snapshot is committed, by this call or an earlier one.
@@ -175,16 +187,21 @@ class BatchWriter:
     async def _enqueue(self, snapshot: Snapshot) -> StoredRow:
         """Queues a snapshot and waits for its verdict. A duplicate of a queued snapshot takes no second queue entry."""
         key = snapshot.instance_id, snapshot.snapshot_at
-        pending = self._pending.get(key)
-        if pending is not None:
-            return _raise_erased(replace(await asyncio.shield(pending), is_new=False, last_sequence=None))
+        while (pending := self._pending.get(key)) is not None:
+            row = await asyncio.shield(pending)
+            if row.verdict != Verdict.NEW_KEYS:  # else it is in the other queue now
+                return _raise_erased(replace(row, is_new=False, last_sequence=None))
         queued = self._queued_by_instance.get(snapshot.instance_id, 0)
         if queued >= self._max_per_instance:
             raise TooMany("rate_limited", "Too many snapshots of this instance are queued.", 1)
         result = self._pending[key] = self._commit.submit(snapshot.instance_id, snapshot)
         self._queued_by_instance[snapshot.instance_id] = queued + 1
         try:
-            return _raise_erased(await result)
+            row = await result
+            if row.verdict == Verdict.NEW_KEYS:
+                result = self._pending[key] = self._new_keys_commit.submit(snapshot.instance_id, snapshot)
+                row = await result
+            return _raise_erased(row)
         finally:
             del self._pending[key]
             self._queued_by_instance[snapshot.instance_id] -= 1
@@ -192,50 +209,51 @@ class BatchWriter:
                 del self._queued_by_instance[snapshot.instance_id]
 
     async def run(self) -> None:
-        """The writer task. Runs until cancelled; cancel it only after all calls of `store` have returned."""
-        await self._commit.run()
+        """The writer tasks. Runs until cancelled; cancel it only after all calls of `store` have returned."""
+        async with run_in_background(self._commit.run(), self._new_keys_commit.run()):
+            await asyncio.Event().wait()
 
     async def _write(self, batch: Sequence[Snapshot]) -> Sequence[StoredRow | Failure]:
-        """Stores snapshots. If a partition is missing, only the snapshots of its week fail: a partition is a week."""
-        try:
-            return await self._write_snapshots(batch)
-        except PartitionMissing as error:
-            rate_limited.warning("snapshots are not stored", str(error))
-            failure = error.with_traceback(None)
-        weeks: dict[tuple[int, int], list[int]] = {}
-        for index, snapshot in enumerate(batch):
-            year, week, _ = snapshot.snapshot_at.isocalendar()
-            weeks.setdefault((year, week), []).append(index)
-        if len(weeks) == 1:
-            return [failure] * len(batch)
-        results: dict[int, StoredRow | Failure] = {}
-        for indexes in weeks.values():
-            results |= zip(indexes, await self._write([batch[index] for index in indexes]), strict=True)
-        return [results[index] for index in range(len(batch))]
+        return await _write_weeks(partial(self._store, "intake.store_batch"), batch)
 
-    async def _write_snapshots(self, batch: Sequence[Snapshot]) -> Sequence[StoredRow | Failure]:
-        """Stores snapshots whose keys are all aggregated, as nearly all are, by the shorter statement."""
-        results: list[StoredRow | Failure] = [*await self._store("intake.store_batch", batch)]
-        new = [
-            index for index, row in enumerate(results) if isinstance(row, StoredRow) and row.verdict == Verdict.NEW_KEYS
-        ]
-        if new:
-            rows = await write_isolated("snapshots", self._store_new_keys, [batch[index] for index in new])
-            for index, row in zip(new, rows, strict=True):
-                results[index] = row
-        return results
+    async def _write_new_keys(self, batch: Sequence[Snapshot]) -> Sequence[StoredRow | Failure]:
+        return await _write_weeks(partial(self._store, "intake.store_new_keys", **self._limits), batch)
 
-    async def _store_new_keys(self, batch: Sequence[Snapshot]) -> Sequence[StoredRow]:
-        return await self._store("intake.store_new_keys", batch, **self._limits)
-
-    async def _store(self, statement: str, batch: Sequence[Snapshot], **limits: int) -> list[StoredRow]:
+    async def _store(self, statement: str, batch: Sequence[Snapshot], **limits: int) -> Sequence[StoredRow]:
         rows = await self._database.fetch(StoredRow, statement, **encode_batch(batch), is_import=False, **limits)
         return sorted(rows, key=lambda row: row.position)
 
     def _observe(self, times: BatchTimes) -> None:
         self._instruments.batch_size.observe(times.size)
+        self._observe_times(times)
+
+    def _observe_times(self, times: BatchTimes) -> None:
+        """Without the size: snapshots with new keys are in the size of the batch that did not store them yet."""
         self._instruments.batch_wait.observe(times.wait_s)
         self._instruments.batch_commit.observe(times.commit_s)
+
+
+async def _write_weeks(store: Store, batch: Sequence[Snapshot]) -> Sequence[StoredRow | Failure]:
+    """Stores snapshots. If a partition is missing, only the snapshots of its week fail: a partition is a week."""
+    try:
+        return await store(batch)
+    except PartitionMissing as error:
+        rate_limited.warning("snapshots are not stored", str(error))
+        failure = error.with_traceback(None)
+    weeks: dict[tuple[int, int], list[int]] = {}
+    for index, snapshot in enumerate(batch):
+        year, week, _ = snapshot.snapshot_at.isocalendar()
+        weeks.setdefault((year, week), []).append(index)
+    if len(weeks) == 1:
+        return [failure] * len(batch)
+    results: dict[int, StoredRow | Failure] = {}
+    for indexes in weeks.values():
+        results |= zip(indexes, await _write_weeks(store, [batch[index] for index in indexes]), strict=True)
+    return [results[index] for index in range(len(batch))]
+
+
+def _limits(settings: Settings, max_leaves: int) -> BatchLimits[Snapshot]:
+    return BatchLimits(settings.queue, settings.batch, weigh=lambda snapshot: len(snapshot.keys), max_weight=max_leaves)
 
 
 def _raise_erased(row: StoredRow) -> StoredRow:

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 
 import httpx
 
-from tests.support.databases import admin_cursor
+from tests.support.databases import admin_cursor, waiting_statements
 from tests.support.installs import Install
+from tests.support.prometheus_scrape import sample_value, scrape
 from tests.support.responses import problem
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import ago, backlog
@@ -31,10 +32,7 @@ def test_one_install_cannot_fill_the_whole_queue(serve: Callable[..., ServerProc
         cursor.execute("BEGIN; LOCK TABLE snapshots IN ACCESS EXCLUSIVE MODE")  # no snapshot is written until ROLLBACK
         sent = [pool.submit(send, index) for index in range(10)]
         replays = [pool.submit(send, 0), pool.submit(send, 0)]
-        deadline = time.monotonic() + TIMEOUT_S
-        while sum(each.done() for each in sent) < 8:  # backlogs beyond its share are refused at once
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        _wait_until(lambda: sum(each.done() for each in sent) >= 8)  # backlogs beyond its share are refused at once
         waiting = pool.submit(other.snapshot, {"n": 1})
         time.sleep(0.2)
         assert not waiting.done()
@@ -43,6 +41,30 @@ def test_one_install_cannot_fill_the_whole_queue(serve: Callable[..., ServerProc
         statuses = [each.result().status_code for each in [*sent, *replays]]
         assert statuses.count(202) >= 2
         assert set(statuses) == {202, 429}
+
+
+def test_known_keys_do_not_wait_for_new_ones_of_the_same_batch(
+    serve: Callable[..., ServerProcess], database: str
+) -> None:
+    server = serve()
+    installs = [Install(server.url).enroll({"n": 0}) for _ in range(3)]
+    with (
+        admin_cursor(database) as no_snapshots,
+        admin_cursor(database) as no_keys,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        no_snapshots.execute("BEGIN; LOCK TABLE snapshots IN ACCESS EXCLUSIVE MODE")
+        no_keys.execute("BEGIN; LOCK TABLE aggregated_keys IN SHARE MODE")  # keys can be read, and none be added
+        first = pool.submit(installs[0].snapshot, {"n": 1})
+        _wait_until(lambda: len(waiting_statements(database)) == 1)
+        new = pool.submit(installs[1].snapshot, {"n": 1, "invented": 1})
+        known = pool.submit(installs[2].snapshot, {"n": 1})
+        _wait_until(lambda: sample_value(scrape(server), "shm_intake_queue_snapshots", worker="0") == 2)
+        no_snapshots.execute("ROLLBACK")
+        assert [first.result().status_code, known.result().status_code] == [202, 202]
+        assert not new.done()
+        no_keys.execute("ROLLBACK")
+        assert new.result().status_code == 202
 
 
 def test_a_backlog_confirms_the_key_of_a_pending_install_once(server: ServerProcess) -> None:
@@ -60,3 +82,10 @@ def test_the_rate_limit_applies_to_an_unapproved_install(serve: Callable[..., Se
     assert install.register().status_code == 201
     statuses = [problem(install.snapshot({"n": number})) for number in range(7)]
     assert statuses == [(403, "not_approved")] * 5 + [(429, "rate_limited")] * 2
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -133,7 +133,7 @@ def test_refused_members_of_a_backlog_are_counted_by_code(server: ServerProcess)
 
 
 async def test_metrics_include_batch_sizes_and_the_queue(server: ServerProcess, database: str) -> None:
-    installs = [await asyncio.to_thread(Install(server.url).enroll) for _ in range(4)]
+    installs = [await asyncio.to_thread(Install(server.url).enroll, {"n": 0}) for _ in range(4)]
     before = await asyncio.to_thread(scrape, server)
     with admin_cursor(database) as cursor:
         cursor.execute("SELECT pg_advisory_lock(%s)", [Lock.WRITERS])
