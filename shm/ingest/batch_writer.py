@@ -214,12 +214,12 @@ class BatchWriter:
             await asyncio.Event().wait()
 
     async def _write(self, batch: Sequence[Snapshot]) -> Sequence[StoredRow | Failure]:
-        return await _write_weeks(partial(self._store, "intake.store_batch"), batch)
+        return await _write_weeks(partial(self._store, "intake.store_batch", {}), batch)
 
     async def _write_new_keys(self, batch: Sequence[Snapshot]) -> Sequence[StoredRow | Failure]:
-        return await _write_weeks(partial(self._store, "intake.store_new_keys", **self._limits), batch)
+        return await _write_weeks(partial(self._store, "intake.store_new_keys", self._limits), batch)
 
-    async def _store(self, statement: str, batch: Sequence[Snapshot], **limits: int) -> Sequence[StoredRow]:
+    async def _store(self, statement: str, limits: dict[str, int], batch: Sequence[Snapshot]) -> Sequence[StoredRow]:
         rows = await self._database.fetch(StoredRow, statement, **encode_batch(batch), is_import=False, **limits)
         return sorted(rows, key=lambda row: row.position)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from http import HTTPStatus
@@ -19,6 +20,16 @@ from shm.server.request_memory import RequestMemory
 FIXED_LINES = "".join(f"{name}: {value}\r\n" for name, value in problems.FIXED_HEADERS.items())
 
 MAX_CHUNKS = 1_024  # of a body: each takes as long as a small request, however short it is
+
+MAX_CHUNK_HEAD_BYTES = 256  # of the line before a chunk: its size, and extensions, which nothing uses
+
+# The line before a chunk with extensions (RFC 9112, section 7.1.1). A line that differs from it is refused: another
+# server on the path of the request might find the end of the line elsewhere.
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
+EXTENDED_CHUNK_HEAD = re.compile(
+    rb"([0-9A-Fa-f]+)(?:[\t ]*;[\t ]*" + _TOKEN + rb"(?:[\t ]*=[\t ]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)+\r\n"
+)
 
 TORNADO_400 = b"HTTP/1.1 400 Bad Request\r\n\r\n"  # Tornado's whole response to unreadable HTTP
 
@@ -87,11 +98,15 @@ class Stream(IOStream):
         return super().read_until_regex(regex, max_bytes)
 
     def read_until(self, delimiter: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
-        """Called by Tornado for the head of each chunk of a body. Refuses a body of too many chunks."""
+        """Called by Tornado for the head of each chunk of a body. Refuses a body of too many chunks.
+
+        Removes the chunk's extensions, which Tornado does not know.
+        """
         self.chunks += 1
         if self.chunks > MAX_CHUNKS:
             raise HTTPInputError("too many chunks")
-        return super().read_until(delimiter, max_bytes)
+        head = super().read_until(delimiter, MAX_CHUNK_HEAD_BYTES)
+        return head if head.done() and b";" not in head.result() else _without_extensions(head)
 
     def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
         """Called by Tornado to read from the socket. Counts the bytes of a head, and notices the first one."""
@@ -178,6 +193,12 @@ class Stream(IOStream):
             self.request_memory.release(self)
         if self.error is not None:  # else a cycle of its frames and the stream lasts until the GC runs
             self.error.__traceback__ = None
+
+
+async def _without_extensions(chunk_head: Awaitable[bytes]) -> bytes:
+    head = await chunk_head
+    extended = EXTENDED_CHUNK_HEAD.fullmatch(head)
+    return head if extended is None else extended[1] + b"\r\n"
 
 
 class TlsStream(Stream, SSLIOStream):
