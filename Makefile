@@ -50,7 +50,7 @@ bench-read: .venv/.ready  ## measure reads at 10,000 and 1,000,000 instances, in
 bench-feed: .venv/.ready  ## measure the feed's latency: 1,000 subscribers, 1,000 snapshots a second, in about six minutes
 	@$(BIN)/python -m bench.feed
 
-bench-stall: .venv/.ready  ## measure the longest wait of an honest install during attacks, in about twenty minutes
+bench-stall: .venv/.ready  ## measure the longest wait of an honest install during attacks, in about twenty minutes; needs wrk
 	@$(BIN)/python -m bench.stall
 
 # The SDK's host and the SDKs beside it have an environment of their own: they are dependencies of this bench only.

@@ -1,7 +1,8 @@
 """`make bench-stall`: the longest wait of an honest install while strangers send the requests that cost most.
 
 Honest installs send snapshots at a steady rate, each on its own connection. The first row has no strangers. Each
-other row has one attack, with the server's rate limits off, so that only the server's design protects the installs.
+other row has one attack, with the limits of what installs send off, so that only the server's design protects the
+honest ones. The limit of requests without a token is on: one client sends these as fast as the server answers.
 """
 
 import argparse
@@ -26,6 +27,14 @@ HONEST = 4
 INTERVAL_S = 0.04  # between two snapshots of an honest install: together a hundred a second
 QUIET_S = 5.0  # of the first row, and of each attack at least
 MAX_WAIT_MS = 250.0
+LIMITS = {
+    "SHM_RATELIMIT_ENABLED": "true",
+    # Without a period a limit does not apply.
+    **{f"SHM_RATELIMIT_{kind}_PERIOD": "0" for kind in ("REGISTER", "SNAPSHOT", "FAILED", "ADMIN")},
+    "SHM_MAX_NEW_INSTALLS": "1000000",
+    "SHM_MAX_NEW_INSTALLS_PER_ADDRESS": "1000000",
+    "SHM_MAX_BYTES_PER_ADDRESS": "1000g",
+}
 COLUMNS = (("strangers", 44), ("took s", 7), ("snapshots", 9), ("p50 ms", 7), ("p99 ms", 7), ("worst ms", 9))
 
 
@@ -91,9 +100,9 @@ def _act(attack: Attack, errors: list[Exception]) -> None:
 
 def run(data_dir: Path, rows: int) -> None:
     """Measures and prints everything. Raises InvalidRun if a figure would be wrong."""
-    with run_server(data_dir, 1) as server:
+    with run_server(data_dir, 1, more_settings=LIMITS) as server:
         print_line(machine.describe_machine(server.fetch_value("SHOW server_version"), data_dir.parent))
-        print_line(f"settings other than the defaults: {settings(1)}")
+        print_line(f"settings other than the defaults: {settings(1) | LIMITS}")
         print_line(f"{HONEST} honest installs, each with {1 / INTERVAL_S:.0f} snapshots a second")
         honest = [HonestInstall(ConnectedInstall.register(server, "honest")) for _ in range(HONEST)]
         worst: list[float] = []
@@ -106,6 +115,7 @@ def run(data_dir: Path, rows: int) -> None:
             (f"one erases itself, {rows:,} snapshots", lambda: [attacks.erase_long_history(server, rows)]),
             ("four send invented keys", lambda: attacks.flood_with_keys(server)),
             ("one requests 4 MiB forty times at once", lambda: attacks.disclose_at_once(server)),
+            ("one sends GET on 400 connections", lambda: [attacks.flood_with_gets(server)]),
         ]
         table = Table(*COLUMNS)
         for name, prepare in plans:

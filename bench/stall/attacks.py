@@ -1,6 +1,7 @@
 """Attacks: each prepares an install, and then sends the requests that delay other installs most."""
 
 import json
+import subprocess
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ TIMEOUT_S = 1_200  # an erasure of a million snapshots takes minutes
 CROWD = 4  # strangers that act at the same time
 DISCLOSURES = 40  # at the same time, of an install with five backlogs of the largest snapshots
 LARGE_MEMBERS, LARGE_TEXTS, TEXT = 15, 60, "x" * 1_000  # of such a backlog, which has almost a mebibyte
+
+GET_CONNECTIONS, GET_SECONDS = 400, 8  # below the limit of connections of an address; longer than the first burst
 
 # Snapshots of one install, a second apart, as if they had been sent: the rollup processes them.
 INSERT_HISTORY = """
@@ -139,6 +142,18 @@ def erase_long_history(server: RunningServer, rows: int) -> Attack:
         cursor.execute(INSERT_HISTORY, {"instance_id": stranger.instance_id, "rows": rows})
     connection.close()
     return stranger.erase
+
+
+def flood_with_gets(server: RunningServer) -> Attack:
+    """A client without a token sends requests for an unknown path as fast as they are answered, with wrk."""
+
+    def flood() -> None:
+        command = ["wrk", "--threads", "1", "--connections", str(GET_CONNECTIONS), "--duration", f"{GET_SECONDS}s"]
+        completed = subprocess.run([*command, f"{server.url}/nowhere"], capture_output=True, text=True, check=False)
+        if completed.returncode != 0:
+            raise InvalidRun(f"wrk ended with status {completed.returncode}: {completed.stderr.strip()}")
+
+    return flood
 
 
 def revoke_invented_keys(server: RunningServer) -> Attack:

@@ -1,7 +1,7 @@
 """The server under test: `shm serve` as a process, with its embedded PostgreSQL or on the database of a DSN."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -88,13 +88,15 @@ def postmaster_pid(data_dir: Path) -> int:
 
 
 @contextmanager
-def run_server(data_dir: Path, workers: int, dsn: str = "") -> Iterator[RunningServer]:
+def run_server(
+    data_dir: Path, workers: int, dsn: str = "", more_settings: Mapping[str, str] | None = None
+) -> Iterator[RunningServer]:
     """`shm serve` on `data_dir`, ended with the context. Raises InvalidRun unless it starts and ends cleanly.
 
-    Its database is the embedded PostgreSQL, or that of `dsn`.
+    Its database is the embedded PostgreSQL, or that of `dsn`. `more_settings` replace those of all benches.
     """
     port, log_file = free_port(), data_dir.with_suffix(".log")
-    environment = settings(workers) | ({"SHM_DB_DSN": dsn} if dsn else {})
+    environment = settings(workers) | ({"SHM_DB_DSN": dsn} if dsn else {}) | dict(more_settings or {})
     arguments = ("serve", "--port", str(port), "--data-dir", str(data_dir))
     try:
         with python_process("shm.cli", *arguments, environment=environment, log_file=log_file) as process:

@@ -157,6 +157,12 @@ class RateLimiter:
             settings.ratelimit_failed_burst,
             clock,
         )
+        self._anonymous: TokenBucket[bytes] = TokenBucket(
+            settings.ratelimit_anonymous_requests,
+            settings.ratelimit_anonymous_period.total_seconds(),
+            settings.ratelimit_anonymous_burst,
+            clock,
+        )
         self._new_installs: TokenBucket[bytes] = TokenBucket(
             settings.max_new_installs_per_address, HOUR_S, settings.max_new_installs_per_address, clock
         )
@@ -179,7 +185,10 @@ class RateLimiter:
 
     def remove_expired(self) -> None:
         """Removes full buckets and expired bans."""
-        for limit in (self._addresses, self._failed_requests, self._new_installs, self._bytes, self._tokens):
+        for limit in (
+            *(self._addresses, self._failed_requests, self._anonymous),
+            *(self._new_installs, self._bytes, self._tokens),
+        ):
             limit.remove_expired()
         self._installs.remove_expired()
         now = self._clock()
@@ -231,6 +240,23 @@ class RateLimiter:
         if address is None:
             return None
         return self._take_or_raise(self._addresses, address, "This address has sent too many requests.")
+
+    def take_anonymous(self, address: bytes | None) -> TooMany | None:
+        """Takes from the budget of an address for a request without a valid token. Returns the refusal of an empty one.
+
+        It takes nothing for a refused request.
+        """
+        if address is None:
+            return None
+        try:
+            self._take_or_raise(self._anonymous, address, "This address has sent too many requests without a token.")
+        except TooMany as refusal:
+            return refusal
+        return None
+
+    def was_valid(self, token: bytes) -> bool:
+        """Whether a token, by its hash, was valid when it was last used, as far as this process remembers."""
+        return token in self._valid_tokens
 
     def has_failed_too_often(self, address: bytes | None) -> bool:
         """Whether an address has used up its budget of failed requests, so that they may cost no transaction."""

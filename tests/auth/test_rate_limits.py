@@ -293,6 +293,25 @@ def test_bad_snapshots_over_the_budget_of_an_address_cost_no_transaction(
     assert honest.snapshot({"n": 2}).status_code == 202
 
 
+def test_requests_without_a_token_have_a_limit_by_address(serve: Callable[..., ServerProcess]) -> None:
+    """Beyond it, valid tokens and installs are served, also a token that is used for the first time."""
+    server = serve(
+        SHM_RATELIMIT_ENABLED="true", SHM_RATELIMIT_ANONYMOUS_REQUESTS="1", SHM_RATELIMIT_ANONYMOUS_BURST="40"
+    )
+    health = f"{server.url}/api/v1/healthcheck"
+    paths = [health, f"{server.url}/nowhere", f"{server.url}/badge/ledger/instances", f"{server.url}/v1/snapshot"]
+    while plain_http.get(health).status_code == 200:
+        pass
+    refused = [plain_http.get(path) for path in paths]
+    assert [problem(each) for each in refused] == [(429, "rate_limited")] * len(paths)
+    assert {each.headers["Connection"] for each in refused} == {"close"}
+    assert 0 < int(refused[0].headers["Retry-After"]) <= 60
+    wrong = {"Authorization": "Bearer wrong"}
+    assert problem(plain_http.get(f"{server.url}/api/v1/admin/stats", headers=wrong)) == (401, "bad_token")
+    assert server.get("stats").json()["total_instances"] == 0
+    assert Install(server.url).enroll({"n": 1}).snapshot({"n": 2}).status_code == 202
+
+
 def test_new_installs_of_an_address_have_a_limit(serve: Callable[..., ServerProcess]) -> None:
     server = serve(SHM_RATELIMIT_ENABLED="true", SHM_MAX_NEW_INSTALLS_PER_ADDRESS="3")
     known = [Install(server.url).enroll() for _ in range(3)]
@@ -310,10 +329,14 @@ def test_limits_of_addresses_spare_trusted_proxies(serve: Callable[..., ServerPr
         SHM_RATELIMIT_ENABLED="true",
         SHM_MAX_NEW_INSTALLS_PER_ADDRESS="2",
         SHM_RATELIMIT_REGISTER_BURST="4",
+        SHM_RATELIMIT_ANONYMOUS_REQUESTS="1",
+        SHM_RATELIMIT_ANONYMOUS_BURST="20",
         SHM_TRUSTED_PROXIES="127.0.0.0/8" if trusted else "",
     )
     statuses = [Install(server.url).register().status_code for _ in range(6)]
     assert statuses == ([201] * 6 if trusted else [201] * 2 + [429] * 4)
+    statuses = [plain_http.get(f"{server.url}/nowhere").status_code for _ in range(21)]
+    assert statuses[-1] == (404 if trusted else 429)
 
 
 def test_the_bytes_that_an_address_stores_have_a_limit(serve: Callable[..., ServerProcess]) -> None:

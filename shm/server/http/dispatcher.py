@@ -3,6 +3,8 @@
 Unreadable HTTP and headers over their limit are answered as a problem document too, like every refusal.
 """
 
+import asyncio
+import random
 import re
 import socket
 import ssl
@@ -16,6 +18,7 @@ from tornado.http1connection import HTTP1Connection
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 
+from shm.core.errors import Refusal, Unauthorized
 from shm.server.connections import MAX_CLOSED_AT_ONCE
 from shm.server.http import problems
 from shm.server.http.acceptor import Acceptor
@@ -27,6 +30,10 @@ from shm.server.services import Services
 READ_BYTES = 16 * 1024  # that are read at once: a connection may hold as many that its request has not taken yet
 MAX_REQUEST_LINE_BYTES = 8 * 1024  # with the ends of lines
 MAX_BODY_BYTES = 2 * MAX_DISCARDED_BYTES  # Tornado's limit of a body; a large body is refused earlier
+
+# The pause in seconds, at random, before a request without a valid token beyond the budget of its address is answered:
+# a connection sends none meanwhile, and an address has few connections.
+HELD_S = 0.5, 1.5
 
 # A request target that is a URL (RFC 9112, section 3.2.2): clients send one to proxies, and servers accept it.
 ABSOLUTE_FORM = re.compile(r"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
@@ -137,19 +144,68 @@ class _RoutingDelegate(httputil.HTTPMessageDelegate):
         self, start_line: httputil.RequestStartLine | httputil.ResponseStartLine, headers: httputil.HTTPHeaders
     ) -> Any:
         """Checks the headers, chooses the delegate and passes the head on to it."""
-        self._stream.head_complete()
-        if not has_body(headers):
-            self._stream.connections.request_complete(self._stream)
+        self._accept_head(headers)
         if sum(len(name) + len(value) for name, value in headers.get_all()) > self._services.settings.max_headers:
-            problems.log("head", HEADERS_TOO_LARGE)
-            self._services.instruments.record_early_refusal(HEADERS_TOO_LARGE)
-            self._connection.write(closing_response(HEADERS_TOO_LARGE))
-            self._connection.finish()
+            self._refuse(HEADERS_TOO_LARGE)
             return None
         start_line = _to_origin_form(cast(httputil.RequestStartLine, start_line), headers)
         if start_line.version == "HTTP/1.1" and not HOST.fullmatch(headers.get("Host", ",")):
             raise httputil.HTTPInputError("Host")
         endpoint = self._endpoints.get(start_line.path.partition("?")[0])
+        if endpoint is None or start_line.method != "POST":
+            refusal = self._take_anonymous(headers)
+            if refusal is not None:
+                return self._hold(refusal, start_line, headers, endpoint)
+        return self._pass_on(start_line, headers, endpoint)
+
+    def _accept_head(self, headers: httputil.HTTPHeaders) -> None:
+        self._stream.head_complete()
+        if not has_body(headers):
+            self._stream.connections.request_complete(self._stream)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Responds and closes the connection."""
+        problems.log("head", refusal)
+        self._services.instruments.record_early_refusal(refusal)
+        self._connection.write(closing_response(refusal))
+        self._connection.finish()
+
+    def _take_anonymous(self, headers: httputil.HTTPHeaders) -> Refusal | None:
+        """Takes from the budget of the address, unless the request has a valid token. Returns the refusal."""
+        limits = self._services.rate_limiter
+        with suppress(Unauthorized):
+            if limits.was_valid(self._services.tokens.hash_bearer(headers.get("Authorization"))):
+                return None
+        peer = self._connection.context.remote_ip  # type: ignore[attr-defined]  # set by Tornado's HTTPServer
+        return limits.take_anonymous(limits.rate_limit_address(peer, headers.get_list("X-Forwarded-For")))
+
+    async def _hold(
+        self,
+        refusal: Refusal,
+        start_line: httputil.RequestStartLine,
+        headers: httputil.HTTPHeaders,
+        endpoint: Endpoint | None,
+    ) -> None:
+        """Refuses the request after a pause.
+
+        One with a token is not refused but passed on: the token may be valid, and used for the first time.
+        """
+        self._stream.hold()
+        await asyncio.sleep(random.uniform(*HELD_S))  # noqa: S311 - it spreads the load
+        if self._stream.closed():
+            return
+        self._accept_head(headers)
+        if "Authorization" not in headers:
+            self._refuse(refusal)
+            return
+        passed_on = self._pass_on(start_line, headers, endpoint)
+        if passed_on is not None:
+            await passed_on
+
+    def _pass_on(
+        self, start_line: httputil.RequestStartLine, headers: httputil.HTTPHeaders, endpoint: Endpoint | None
+    ) -> Any:
+        """Chooses the delegate and passes the head on to it."""
         if endpoint is not None:
             self._delegate = IngestRequest(self._services, self._connection, endpoint)
         else:

@@ -47,7 +47,7 @@ def render_response(status: HTTPStatus, headers: dict[str, str], body: bytes, le
 
 def closing_response(refusal: Refusal) -> bytes:
     """A refusal as bytes, with the header that closes the connection."""
-    headers = {"Content-Type": problems.CONTENT_TYPE, "Connection": "close"}
+    headers = {"Content-Type": problems.CONTENT_TYPE, **refusal.headers, "Connection": "close"}
     return render_response(refusal.status, headers, problems.body_of(refusal))
 
 
@@ -105,8 +105,7 @@ class Stream(IOStream):
         self.chunks += 1
         if self.chunks > MAX_CHUNKS:
             raise HTTPInputError("too many chunks")
-        head = super().read_until(delimiter, MAX_CHUNK_HEAD_BYTES)
-        return head if head.done() and b";" not in head.result() else _without_extensions(head)
+        return _without_extensions(super().read_until(delimiter, MAX_CHUNK_HEAD_BYTES))
 
     def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
         """Called by Tornado to read from the socket. Counts the bytes of a head, and notices the first one."""
@@ -126,6 +125,11 @@ class Stream(IOStream):
         self.is_reading_head, self.chunks = False, 0
         self.request_memory.release(self)
         self.connections.head_complete(self)
+
+    def hold(self) -> None:
+        """The request waits although its head is complete. Until `head_complete` a new connection may replace this."""
+        self.has_head_begun = False
+        self.connections.expect_request(self)
 
     def refuse(self, refusal: Refusal) -> None:
         """Refuses a request whose head is not complete: after the present read, which may complete it."""
