@@ -176,6 +176,11 @@ class InstanceFilter(InstanceConditions, frozen=True):
         return self.parameters_of(None if self.app is None else await applications.resolve_slug(reader, self.app))
 
 
+async def parse_where(reader: Reader, where: list[str]) -> Conditions:
+    """The conditions of the parameter `where`. Raises BadRequest."""
+    return InstanceConditions(where=where).to_conditions(await applications.select_hidden_keys(reader))
+
+
 class InstanceReader:
     """Reads instances from one database."""
 

@@ -7,6 +7,7 @@ skipped, and tried again in a later pass over the filter, which selects only wha
 
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
@@ -18,6 +19,7 @@ from shm.core.errors import Conflict
 from shm.core.json_types import Timestamp
 from shm.core.logs import RateLimitedLogger, describe_error
 from shm.core.settings import Settings
+from shm.db.conditions import Condition, Conditions
 from shm.db.database import Database
 from shm.ingest.erasure import Eraser
 from shm.ingest.failures import describe_failure, is_outage
@@ -29,7 +31,7 @@ rate_limited = RateLimitedLogger(logger)
 
 Action = Literal["approve", "revoke", "delete", "move"]
 Phase = Literal["instances", "snapshots", "series"]  # of a merge; any other change has the first one only
-Filter = dict[str, str | None]  # the parameters of the part `instance_filter`
+ParseConditions = Callable[[list[str]], Awaitable[Conditions]]  # of the parameter `where` of lists
 
 UNAFFECTED: dict[Action, list[str]] = {  # statuses of instances that a change leaves as they are
     "approve": ["active", "revoked"],
@@ -53,6 +55,22 @@ PAUSES = [
 ]  # before the next pass; together 14 minutes
 FAILURE_PAUSE = timedelta(seconds=5)  # after an instance that failed, in which other changes continue
 NO_PAUSE = timedelta()
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """The instances of a change, as it is stored: the parameters of the part `instance_filter`, conditions, and IDs.
+
+    Conditions are kept as texts, so their ages are relative to each step: an instance that was silent and reports again
+    before its turn is left alone.
+    """
+
+    slug: str | None = None
+    pattern: str | None = None
+    status: str | None = None
+    version_rank: str | None = None
+    environment: str | None = None
+    where: list[str] = []
+    instance_ids: list[str] = []
 
 
 class BulkChange(msgspec.Struct):
@@ -88,61 +106,76 @@ class _Unfinished:
     created_at: datetime
 
     @property
-    def parameters(self) -> Filter:
-        """The filter as parameters of the statements."""
-        return _filter.decode(self.filter)
+    def selection(self) -> Selection:
+        """The instances."""
+        return _selection.decode(self.filter)
 
     @property
     def slug(self) -> str | None:
         """The application of the filter."""
-        return self.parameters["slug"]
+        return self.selection.slug
 
 
-_filter = msgspec.json.Decoder(Filter)
+_selection = msgspec.json.Decoder(Selection)
 
 
 class BulkChanges:
     """The changes of many instances in one database."""
 
-    def __init__(self, database: Database, registry: Registry, eraser: Eraser, settings: Settings) -> None:
+    def __init__(
+        self,
+        database: Database,
+        registry: Registry,
+        eraser: Eraser,
+        settings: Settings,
+        parse_conditions: ParseConditions,
+    ) -> None:
         self._database = database
+        self._parse_conditions = parse_conditions
         self._registry = registry
         self._eraser = eraser
         self._key_limits = aggregation_limits(settings)
 
-    async def preview(self, action: Action, instance_filter: Filter) -> BulkChange:
-        """The change as it would be now, without making it."""
+    async def preview(self, action: Action, selection: Selection) -> BulkChange:
+        """The change as it would be now, without making it. Raises BadRequest for an invalid condition."""
+        parameters = await self._to_parameters(selection)
         count = await self._database.fetch_value(
-            int, "bulk.count_instances", unaffected=UNAFFECTED[action], **instance_filter
+            int, "bulk.count_instances", unaffected=UNAFFECTED[action], **parameters
         )
         return BulkChange(None, action, count or 0, 0, 0, None, None, None)
 
-    async def request(
-        self, action: Action, instance_filter: Filter, *, removes_application: bool = False
-    ) -> BulkChange:
-        """Stores a change, which the background carries out. Raises Conflict if too many wait."""
-        preview = await self.preview(action, instance_filter)
+    async def request(self, action: Action, selection: Selection, *, removes_application: bool = False) -> BulkChange:
+        """Stores a change, which the background carries out. Raises Conflict if too many wait, and as `preview`."""
+        preview = await self.preview(action, selection)
         return await self._insert(
             "bulk.insert",
             action=action,
-            filter=msgspec.json.encode(instance_filter).decode(),
+            filter=msgspec.json.encode(selection).decode(),
             removes_application=removes_application,
             instances=preview.instances,
         )
 
-    async def request_merge(self, instance_filter: Filter, slug: str, into_slug: str) -> BulkChange:
+    async def request_merge(self, selection: Selection, slug: str, into_slug: str) -> BulkChange:
         """Stores a merge of two applications, which the background carries out. Raises Conflict if too many wait.
 
         From now on installs that register with the name of the first one belong to the other one.
         """
-        preview = await self.preview("move", instance_filter)
+        preview = await self.preview("move", selection)
         return await self._insert(
             "bulk.insert_merge",
-            filter=msgspec.json.encode(instance_filter).decode(),
+            filter=msgspec.json.encode(selection).decode(),
             slug=slug,
             into_slug=into_slug,
             instances=preview.instances,
         )
+
+    async def _to_parameters(self, selection: Selection) -> dict[str, object]:
+        """The parameters of the statements."""
+        conditions = (await self._parse_conditions(selection.where)).all_of if selection.where else ()
+        if selection.instance_ids:
+            conditions = [*conditions, Condition("condition_instances", {"ids": selection.instance_ids})]
+        columns = ("slug", "pattern", "status", "version_rank", "environment")
+        return {name: getattr(selection, name) for name in columns} | {"conditions": Conditions(conditions)}
 
     async def _insert(self, statement: str, **parameters: object) -> BulkChange:
         change = await self._database.fetch_one(BulkChange, statement, max_unfinished=MAX_UNFINISHED, **parameters)
@@ -198,7 +231,7 @@ class BulkChanges:
             unaffected=UNAFFECTED[change.action],
             created_at=None if change.action == "move" else change.created_at,
             **page,
-            **change.parameters,
+            **await self._to_parameters(change.selection),
         )
 
     async def _apply(self, change: _Unfinished, instance_id: str, deadline: float) -> bool:

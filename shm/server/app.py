@@ -7,7 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import tornado.netutil
@@ -20,7 +20,7 @@ from shm.analytics.events import EventLog
 from shm.analytics.filtered_kpis import FilteredKpiReader
 from shm.analytics.fleet_figures import FleetFigureReader
 from shm.analytics.instance_pages import InstancePages
-from shm.analytics.instances import InstanceReader
+from shm.analytics.instances import InstanceReader, parse_where
 from shm.analytics.kpis import KpiReader
 from shm.analytics.past_kpis import PastKpiReader
 from shm.analytics.percentiles import DistributionReader
@@ -210,7 +210,7 @@ async def running_services(
         public_figures=PublicFigureReader(database, kpis),
         fleet_figures=FleetFigureReader(database, kpis),
         applications=ApplicationStore(database),
-        bulk_changes=BulkChanges(database, registry, eraser, settings),
+        bulk_changes=BulkChanges(database, registry, eraser, settings, partial(parse_where, database)),
         audit=AuditLog(database),
         events=EventLog(database, settings),
         charts=ChartReader(database, kpis, result_cache, settings),

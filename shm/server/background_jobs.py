@@ -6,6 +6,7 @@ consistent. A job's name follows "could not" in log messages.
 """
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -15,6 +16,7 @@ from datetime import timedelta
 from shm.analytics import events
 from shm.analytics.disk_forecast import record_size
 from shm.analytics.events import EventLog
+from shm.analytics.instances import parse_where
 from shm.analytics.rollup import Rollup
 from shm.core.errors import DatabaseUnavailable
 from shm.core.logs import RateLimitedLogger, describe_error
@@ -70,7 +72,7 @@ def jobs(database: Database, registry: Registry, eraser: Eraser, feed: FeedHub, 
 
     rollup = Rollup(database)
     key_limits = KeyLimits(database, settings)
-    bulk_changes = BulkChanges(database, registry, eraser, settings)
+    bulk_changes = BulkChanges(database, registry, eraser, settings, functools.partial(parse_where, database))
     event_log = EventLog(database, settings)
     hours_retention = max(settings.retention, MIN_HOURS_RETENTION)
     return [

@@ -5,6 +5,9 @@
 -- part: condition_instance
 instance_id = %(value)s::uuid
 
+-- part: condition_instances
+instance_id = ANY(%(ids)s::uuid[])
+
 -- part: condition_text
 CASE %(operator)s::text
     WHEN '=' THEN lower((

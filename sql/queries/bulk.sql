@@ -8,6 +8,7 @@ SELECT count(*) AS instances
 FROM instances
 WHERE
 -- use: instance_filter
+    AND %(conditions)s::boolean
     AND status <> ALL(%(unaffected)s::text[]) AND erasing_since IS NULL;
 
 -- name: insert
@@ -77,6 +78,7 @@ SELECT instance_id::text AS instance_id
 FROM instances
 WHERE
 -- use: instance_filter
+    AND %(conditions)s::boolean
     AND status <> ALL(%(unaffected)s::text[])
     AND (%(created_at)s::timestamptz IS NULL OR registered_at <= %(created_at)s::timestamptz)
     AND (%(after_id)s::uuid IS NULL OR instance_id > %(after_id)s::uuid)

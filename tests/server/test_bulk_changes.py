@@ -104,6 +104,25 @@ def test_a_change_without_a_filter_is_refused(server: ServerProcess, body: dict[
     assert (response.status_code, response.json()["code"]) == (400, "bad_field")
 
 
+def test_conditions_and_ids_select_the_instances(server: ServerProcess) -> None:
+    installs = [Install(server.url, app_name="Chosen").enroll({"n": number}) for number in range(4)]
+    ids = [install.instance_id for install in installs]
+    body = {"action": "revoke", "app": "chosen", "where": ["metrics.n>=1", "seen<1h"], "instance_ids": ids[:3]}
+    assert request(server, "POST", "instances/bulk", json=body | {"dry_run": True}).json()["instances"] == 2
+    request(server, "POST", "instances/bulk", json=body)
+    wait_for_changes(server)
+    by_id = {item["instance_id"]: item["status"] for item in server.get("instances?app=chosen").json()}
+    assert [by_id[instance_id] for instance_id in ids] == ["active", "revoked", "revoked", "active"]
+    entry = next(each for each in server.get("audit").json() if each["action"] == "revoke_instances")
+    assert entry["details"] == {
+        "app": "chosen",
+        "where": ["metrics.n>=1", "seen<1h"],
+        "instance_ids": [instance_id[:8] for instance_id in ids[:3]],
+    }
+    invalid = request(server, "POST", "instances/bulk", json=body | {"where": ["n"], "dry_run": True})
+    assert (invalid.status_code, invalid.json()["code"]) == (400, "bad_condition")
+
+
 def test_a_deleted_application_leaves_nothing(server: ServerProcess) -> None:
     kept = Install(server.url, app_name="Kept").enroll({"n": 1})
     for number in range(3):

@@ -17,7 +17,7 @@ from shm.analytics.sorting import By, Order, Sorting
 from shm.auth import audit
 from shm.auth.tokens import Role
 from shm.core.errors import BadGateway, BadRequest, Conflict, NotFound
-from shm.ingest.bulk_changes import BulkChange
+from shm.ingest.bulk_changes import BulkChange, Selection
 from shm.server.handlers.base import Handler
 from shm.server.http.operations import FEED_CURSOR, NEXT_PAGE, ROWS_BEFORE, InstanceId, Slug, operation
 from shm.server.http.params import LENIENT
@@ -140,11 +140,11 @@ class Application(Handler):
         `GET bulk-changes` shows its progress. Instances that register in the meantime remain, with the application.
         """
         await self.services.applications.check_exists(slug)
-        instance_filter = await InstanceFilter(app=slug).to_parameters(self.services.database)
+        selection = Selection(slug=slug)
         if query.dry_run:
-            return await self.services.bulk_changes.preview("delete", instance_filter)
+            return await self.services.bulk_changes.preview("delete", selection)
         await self.record_change("delete_application", slug)
-        return await self.services.bulk_changes.request("delete", instance_filter, removes_application=True)
+        return await self.services.bulk_changes.request("delete", selection, removes_application=True)
 
 
 class RefreshStars(Handler):

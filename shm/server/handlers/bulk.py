@@ -5,20 +5,28 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from shm.analytics.applications import Uuid
+from shm.analytics.conditions import MAX_CONDITIONS
 from shm.analytics.instances import InstanceFilter, Status
 from shm.auth import audit
 from shm.auth.audit import AuditEntry
 from shm.auth.tokens import Role
 from shm.core.errors import BadRequest, Conflict, NotFound
-from shm.ingest.bulk_changes import BulkChange, encode_page_token
+from shm.ingest.bulk_changes import BulkChange, Selection, encode_page_token
 from shm.ingest.erasure import FailedRemoval
 from shm.server.handlers.admin import PageQuery
 from shm.server.handlers.base import Handler
 from shm.server.http.operations import NEXT_PAGE, Slug, operation
 
+FILTER_FIELDS = ("app", "q", "status", "version", "environment", "where")
+MAX_IDS = 1_000  # in one request: more than anybody marks by hand; a filter has no limit
+
 
 class BulkRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of `POST instances/bulk`: the action, and the filter of `GET instances`, of which a part is required."""
+    """The body of `POST instances/bulk`: the action, and the filter of `GET instances`, of which a part is required.
+
+    An instance is changed if all parts of the filter apply to it.
+    """
 
     action: Literal["approve", "revoke", "delete"]
     app: str | None = None
@@ -26,6 +34,10 @@ class BulkRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     status: Status | None = None
     version: str | None = None
     environment: str | None = None
+    where: Annotated[
+        list[str], msgspec.Meta(max_length=MAX_CONDITIONS, description="Conditions, as of `GET instances`.")
+    ] = []
+    instance_ids: Annotated[list[Uuid], msgspec.Meta(max_length=MAX_IDS, description="Whole IDs.")] = []
     dry_run: Annotated[bool, msgspec.Meta(description="Only counts the instances, and changes nothing.")] = False
 
 
@@ -45,15 +57,19 @@ class BulkInstances(Handler):
 
         `GET bulk-changes` shows its progress.
         """
-        fields = {name: getattr(body, name) for name in ("app", "q", "status", "version", "environment")}
-        if not any(fields.values()):
-            raise BadRequest("bad_field", f"A filter is required: one of {[*fields]}.")
-        instance_filter = await InstanceFilter(**fields).to_parameters(self.services.database)
+        fields = {name: getattr(body, name) for name in FILTER_FIELDS}
+        if not any(fields.values()) and not body.instance_ids:
+            raise BadRequest("bad_field", f"A filter is required: one of {[*FILTER_FIELDS, 'instance_ids']}.")
+        parameters = await InstanceFilter(**fields).to_parameters(self.services.database)
+        selection = Selection(**parameters, where=body.where, instance_ids=body.instance_ids)
+        preview = await self.services.bulk_changes.preview(body.action, selection)
         if body.dry_run:
-            return await self.services.bulk_changes.preview(body.action, instance_filter)
-        chosen = {name: value for name, value in fields.items() if value is not None}
+            return preview
+        chosen = {name: value for name, value in fields.items() if value}
+        if body.instance_ids:
+            chosen["instance_ids"] = [instance_id[: audit.SHORT_ID_DIGITS] for instance_id in body.instance_ids]
         await self.record_change(f"{body.action}_instances", body.app or "", **chosen)
-        return await self.services.bulk_changes.request(body.action, instance_filter)
+        return await self.services.bulk_changes.request(body.action, selection)
 
 
 class BulkChanges(Handler):
@@ -90,12 +106,12 @@ class MergeApplication(Handler):
         Installs that register with its name later belong to the other one too. Its settings stay with it; delete it
         once they are not needed.
         """
-        instance_filter = await InstanceFilter(app=slug).to_parameters(self.services.database)
         await self.services.applications.check_merge(slug, body.into)
+        selection = Selection(slug=slug)
         if body.dry_run:
-            return await self.services.bulk_changes.preview("move", instance_filter)
+            return await self.services.bulk_changes.preview("move", selection)
         await self.record_change("merge_application", slug, into=body.into)
-        return await self.services.bulk_changes.request_merge(instance_filter, slug, body.into)
+        return await self.services.bulk_changes.request_merge(selection, slug, body.into)
 
 
 class Audit(Handler):
