@@ -3,7 +3,7 @@
 The package imports neither the server nor the console. It needs a URL and a token.
 """
 
-from .api import Decision
+from .changes import Decision
 from .client import Client, feed
 from .errors import (
     ClientError,
@@ -16,6 +16,8 @@ from .errors import (
 from .events import Connected, Disconnected, FeedEvent, InstanceRemoved, InstanceUpdated, KpisUpdated, Listed
 from .model import (
     Application,
+    ApplicationSettings,
+    BulkChange,
     Category,
     Counts,
     DiskForecast,
@@ -26,6 +28,7 @@ from .model import (
     Kpi,
     Kpis,
     MetricKey,
+    MetricOverride,
     Page,
     Stats,
 )
@@ -33,6 +36,8 @@ from .subscription import Subscription
 
 __all__ = [
     "Application",
+    "ApplicationSettings",
+    "BulkChange",
     "Category",
     "Client",
     "ClientError",
@@ -54,6 +59,7 @@ __all__ = [
     "KpisUpdated",
     "Listed",
     "MetricKey",
+    "MetricOverride",
     "Page",
     "RefusedError",
     "ServerUnavailableError",

@@ -5,12 +5,12 @@ only the query of a `next` link is used.
 """
 
 import ssl
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
@@ -50,7 +50,6 @@ MAX_KEYS_QUERY_CHARS = 4000  # proxies refuse longer URLs
 MIN_CLOCK_OFFSET_S = 2.0  # the Date header has whole seconds, so smaller offsets are noise
 
 T = TypeVar("T")
-Decision = Literal["approve", "revoke", "erase"]
 
 
 class Api:
@@ -106,7 +105,7 @@ class Api:
 
     async def kpis(self, slug: str) -> Kpis:
         """One application's KPIs. Raises UnknownApplicationError while none of its instances has reported."""
-        return self._decode(await self._get(f"{_application(slug)}/kpis"), Kpis)
+        return self._decode(await self._get(f"{application_path(slug)}/kpis"), Kpis)
 
     async def version_rank(self, version: str) -> str:
         """The rank that the server computes for this version, as in `Instance.version_rank`."""
@@ -163,17 +162,19 @@ class Api:
 
     async def versions(self, slug: str, period: Period) -> Versions:
         """Instances by release over a period, the adoption of releases, and outdated ones."""
-        return self._decode(await self._get(f"{_application(slug)}/versions?{urlencode({'period': period})}"), Versions)
+        return self._decode(
+            await self._get(f"{application_path(slug)}/versions?{urlencode({'period': period})}"), Versions
+        )
 
     async def lifecycle(self, slug: str, period: Period) -> Lifecycle:
         """New, active, lost and returned instances by day, and the survival of weekly cohorts."""
-        response = await self._get(f"{_application(slug)}/lifecycle?{urlencode({'period': period})}")
+        response = await self._get(f"{application_path(slug)}/lifecycle?{urlencode({'period': period})}")
         return self._decode(response, Lifecycle)
 
     async def breakdown(self, slug: str, by: str, metric: str | None = None) -> Breakdown:
         """Instances by the values of a column or metric, and another metric's aggregate for each value."""
         query = urlencode({"by": by, **({"metric": metric} if metric else {})})
-        return self._decode(await self._get(f"{_application(slug)}/breakdown?{query}"), Breakdown)
+        return self._decode(await self._get(f"{application_path(slug)}/breakdown?{query}"), Breakdown)
 
     async def series(self, slug: str, period: Period, keys: Iterable[str]) -> MetricSeries:
         """Metrics of an application over a period, without keys that contain a comma."""
@@ -204,14 +205,6 @@ class Api:
             return False
         self._require(response, httpx.codes.OK)
         return True
-
-    async def decide(self, instance_id: str, decision: Decision) -> None:
-        """Approves, revokes or erases an instance. The feed sends the change."""
-        path = f"{API_PATH}/instances/{quote(instance_id, safe='')}"
-        if decision == "erase":
-            self._require(await self._send("DELETE", path), httpx.codes.NO_CONTENT)
-        else:
-            self._require(await self._send("POST", f"{path}/{decision}"), httpx.codes.OK)
 
     async def read_page(
         self, slug: str | None, conditions: Sequence[str], sorting: tuple[str, str], limit: int, **place: str | int
@@ -262,9 +255,9 @@ class Api:
         if response.status_code != status:
             raise to_client_error(self.server, response.status_code, response.headers, response.content, self.sanitize)
 
-    async def _send(self, method: str, path: str) -> httpx.Response:
+    async def _send(self, method: str, path: str, body: Mapping[str, object] | None = None) -> httpx.Response:
         try:
-            response = await self._http.request(method, path)
+            response = await self._http.request(method, path, json=body)
         except httpx.TimeoutException as error:
             raise ServerUnavailableError(f"no answer from {self.server} in time") from error
         except httpx.HTTPError as error:
@@ -290,7 +283,8 @@ def _list_query(slug: str | None, conditions: Sequence[str], **parameters: objec
     return urlencode({**parameters, "where": conditions, **({"app": slug} if slug else {})}, doseq=True)
 
 
-def _application(slug: str) -> str:
+def application_path(slug: str) -> str:
+    """The path of an application."""
     return f"{API_PATH}/applications/{quote(slug, safe='')}"
 
 

@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import AsyncGenerator
 
-from .api import Api
+from .changes import ChangesApi
 from .events import FeedEvent
 from .model import Sanitizer, keep_unchanged
 from .subscription import PAGE_SIZE, Subscription
 
 
-class Client(Api):
+class Client(ChangesApi):
     """One server, one token. A context manager; without one, close it with `aclose`, which also ends its feeds."""
 
     def __init__(self, server: str, token: str, *, sanitize: Sanitizer = keep_unchanged) -> None:

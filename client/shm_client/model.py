@@ -82,6 +82,45 @@ class Application(msgspec.Struct, frozen=True):
     updated_at: Timestamp | None = None
 
 
+class MetricOverride(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The vendor's values for a metric. None: from the words of its key."""
+
+    kind: str | None = None
+    aggregate: str | None = None
+    label: str | None = None
+    unit: str | None = None
+    description: str | None = None
+    hidden: bool = False
+
+
+class ApplicationSettings(Application, frozen=True):
+    """`GET applications/{slug}`: an application with the vendor's settings.
+
+    `unknown_keys` are keys of overrides and public metrics that no install sends.
+    """
+
+    stars: int = 0
+    stars_updated_at: Timestamp | None = None
+    github_url: str = ""
+    logo_url: str = ""
+    overrides: dict[str, MetricOverride] = {}
+    public_metrics: list[str] = []
+    unknown_keys: list[str] = []
+
+
+class BulkChange(msgspec.Struct, frozen=True):
+    """A change of many instances. `id` is None for a preview. `processed` of the `instances` are done."""
+
+    id: str | None
+    action: str
+    instances: int
+    processed: int = 0
+    failed: int = 0
+    error: str | None = None
+    created_at: Timestamp | None = None
+    finished_at: Timestamp | None = None
+
+
 class Instance(msgspec.Struct, frozen=True):
     """One install, as `GET instances` and the feed send it. `metrics` is the object of its current snapshot."""
 

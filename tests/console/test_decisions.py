@@ -50,6 +50,39 @@ async def test_each_decision_asks_and_hits_the_instance_it_names(server: ServerP
         await console.wait_for_text("Audit trail", "revoke instance", first.instance_id[:8])
 
 
+async def test_many_are_decided_on_by_marks_and_by_the_filter(server: ServerProcess) -> None:
+    fleet = [
+        Install(server.url, environment="ci" if sent < 3 else "production").enroll({"sent": sent}) for sent in range(6)
+    ]
+    async with open_console(server, "ledger", place="sort=sent") as console:
+        await console.wait_until(lambda: len(console.rows()) == 6 and console.app.decisions.is_admin)
+        await console.pilot.press("g", "space", "space", "space", "k", "space")  # the third is unmarked again
+        await console.wait_for_text("2 marked", f"*◐  {fleet[0].instance_id[:8]}")
+        await console.pilot.press("R")
+        await console.wait_for_text("Revoke 2 instances?", fleet[0].instance_id[:8], fleet[1].instance_id[:8])
+        await console.pilot.press("n")
+        await console.wait_until_gone("Revoke 2 instances?")
+        await console.pilot.press("R")
+        await console.wait_for_text("Revoke 2 instances?")
+        await console.pilot.press("y")
+        await console.wait_for_text("Revoked 2 instances")
+        await console.wait_until_gone("2 marked")
+        assert [status_code(server, install)[1] for install in fleet] == ["revoked"] * 2 + ["active"] * 4
+        await console.pilot.press("slash", *"env:ci", "enter")
+        await console.wait_until(lambda: len(console.rows()) == 3)
+        await console.pilot.press("R")
+        await console.wait_for_text("Revoke this instance?", "f all 3 of ledger that match /env:ci")
+        await console.pilot.press("f")
+        await console.wait_for_text("Revoke 1 instance?", "of ledger that match /env:ci", "2 more of them are revoked")
+        await console.pilot.press("y")
+        await console.wait_for_text("Revoked 1 instance")
+        await console.pilot.press("X", "f")
+        await console.wait_for_text("Erase 3 instances?", "their whole history")
+        await console.pilot.press("y")
+        await console.wait_for_text("Erased 3 instances")
+    assert [status_code(server, install)[0] for install in fleet] == [404] * 3 + [200] * 3
+
+
 async def test_a_viewer_sees_no_decision(server: ServerProcess) -> None:
     install = Install(server.url).enroll({"sent": 1})
     async with make_client(server.url, viewer_token(server)) as client:
@@ -58,8 +91,9 @@ async def test_a_viewer_sees_no_decision(server: ServerProcess) -> None:
         async with app.run_test(size=(120, 90)) as pilot:
             console = DrivenConsole(app, pilot)
             await console.wait_until(lambda: console.rows())
-            await pilot.press("R", "X", "a")
+            await pilot.press("space", "R", "X", "a")
             assert len(app.screen_stack) == 1
+            assert not app.session.store.marked
             await pilot.press("question_mark")
             await console.wait_for_text("NAVIGATION")
             assert "DECIDING" not in console.screen

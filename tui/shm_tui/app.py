@@ -16,6 +16,7 @@ from textual.widgets import Input
 from shm_client import Client, Decision
 from shm_client.figures import Period
 from shm_tui.actions import ACTIONS
+from shm_tui.bulk_decisions import MAX_MARKED, matching_choice
 from shm_tui.cellwise_app import CellwiseApp
 from shm_tui.decisions import Decisions
 from shm_tui.filter_control import FilterControl
@@ -31,7 +32,7 @@ from shm_tui.place_control import PlaceControl
 from shm_tui.theme import BAND_DEFAULTS, SHM, THEMES
 from shm_tui.theme_names import TERMINAL
 from shm_tui.widgets.dashboard import Dashboard
-from shm_tui.widgets.footer import Footer
+from shm_tui.widgets.footer import NOTICE_S, Footer
 from shm_tui.widgets.live_table import LiveTable
 from shm_tui.widgets.messages import ApplicationChosen, ChartRequested, PlaceRequested, SortRequested
 
@@ -296,12 +297,33 @@ class ConsoleApp(CellwiseApp):
         self.navigation.view.reload()
 
     def action_decide(self, decision: Decision) -> None:
-        """Asks before it approves, revokes or erases the instance of the details or the view, or under the cursor."""
-        instance = self.navigation.view.instance
-        if self.place.view == "instances" and (row := self.dashboard.current_row(self.session)) is not None:
+        """Asks before it approves, revokes or erases: the instance of the details or the view, the marked ones, or the
+        instance under the cursor or all that match the filter."""
+        marked, instance = self.session.store.marked, self.navigation.view.instance
+        is_list = self.place.view == "instances"
+        if is_list and marked and not self.dashboard.details.display:
+            self.decisions.ask_marked(self, decision, marked)
+            return
+        if is_list and (row := self.dashboard.current_row(self.session)) is not None:
             instance = row.instance
         if instance is not None:
-            self.decisions.ask(self, decision, instance, self.session.clock())
+            matching = matching_choice(self.session, self.filter.text) if is_list else None
+            self.decisions.ask(self, decision, instance, self.session.clock(), matching)
+
+    def action_mark(self) -> None:
+        """Marks the instance under the cursor, or removes its mark."""
+        if self.place.view == "instances" and self.table.has_focus:
+            if not self.table.toggle_mark(MAX_MARKED):
+                self.dashboard.footer.show_notice(
+                    f"At most {MAX_MARKED:,} can be marked; a filter has no limit", NOTICE_S
+                )
+            self.dashboard.draw_panels(self.session, self.filter.text)
+
+    def action_unmark(self) -> None:
+        """Removes all marks."""
+        self.session.store.marked.clear()
+        self.table.refresh()
+        self.dashboard.draw_panels(self.session, self.filter.text)
 
     # Actions: sorting and filtering.
 
@@ -398,6 +420,8 @@ class ConsoleApp(CellwiseApp):
         """Leaves Tab, `/` and `:` to the screens above the main one, and `/` and `:` to an open prompt."""
         if action == "decide":
             return self.is_admin
+        if action in ("mark", "unmark"):
+            return self.is_admin and not self._is_prompt_open
         if action in HOST_ACTIONS:
             return not self.is_restricted
         if action in ("filter", "command", "copy_choice", "export", "json"):

@@ -1,39 +1,25 @@
 """Decisions of an admin on one instance, and the question that each asks first."""
 
 import asyncio
-from dataclasses import dataclass
 
-from textual.app import App, ComposeResult
-from textual.containers import Vertical
-from textual.screen import ModalScreen
-from textual.widgets import Static
+from textual.app import App
 
 from shm_client import Client, ClientError, Decision, Instance
+from shm_tui.bulk_decisions import DECISION_TEXTS, BulkDecisions, Choice, marked_choice
+from shm_tui.confirm_screen import YES, ConfirmScreen
 from shm_tui.model.state import Clock
 from shm_tui.text.formatting import UNKNOWN, age
 from shm_tui.widgets.footer import NOTICE_S, Footer
 
 ROLE_RETRY_S = 5.0  # between two requests for the token's role
+OF_FILTER = "f"  # the answer for all instances that match the filter
 
 
-@dataclass(frozen=True, slots=True)
-class DecisionText:
-    """The words of a decision: the verb of the question, its effect, and the notice afterwards."""
+def question(decision: Decision, instance: Instance, clock: Clock, of_filter: str = "") -> str:
+    """Names the instance that a decision hits, with what distinguishes it, and the effect.
 
-    verb: str
-    effect: str
-    done: str
-
-
-DECISION_TEXTS: dict[Decision, DecisionText] = {
-    "approve": DecisionText("Approve", "From now on it counts, and its reports are accepted.", "Approved"),
-    "revoke": DecisionText("Revoke", "It no longer counts, and its reports are refused for good.", "Revoked"),
-    "erase": DecisionText("Erase", "The instance and its whole history are deleted for good.", "Erased"),
-}
-
-
-def question(decision: Decision, instance: Instance, clock: Clock) -> str:
-    """Names the instance that a decision hits, with what distinguishes it, and the effect."""
+    `of_filter`: the other instances that can be chosen.
+    """
     text = DECISION_TEXTS[decision]
     seen = "never seen" if instance.last_seen_at is None else f"seen {age(instance.last_seen_at, clock.now)} ago"
     facts = [instance.app_version, instance.environment, instance.status, seen]
@@ -42,30 +28,8 @@ def question(decision: Decision, instance: Instance, clock: Clock) -> str:
         f"{instance.instance_id}\n"
         f"{instance.app_name or UNKNOWN}: {', '.join(fact for fact in facts if fact)}\n\n"
         f"{text.effect}\n\n"
-        f"y {text.verb.lower()}   n cancel"
+        f"{YES} {text.verb.lower()}   n cancel" + (f"\n{OF_FILTER} {of_filter}" if of_filter else "")
     )
-
-
-class ConfirmScreen(ModalScreen[bool]):
-    """Asks a question. Only `y` is a yes."""
-
-    BINDINGS = [  # noqa: RUF012
-        ("y", "answer(True)", "yes"),
-        ("n,escape,q,enter,ctrl+c", "answer(False)", "no"),
-    ]
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self._text = text
-
-    def compose(self) -> ComposeResult:
-        """The question in a box."""
-        with Vertical(id="confirm"):
-            yield Static(self._text, markup=False)
-
-    def action_answer(self, is_yes: bool) -> None:
-        """Closes the screen with the answer."""
-        self.dismiss(is_yes)
 
 
 class Decisions:
@@ -86,14 +50,28 @@ class Decisions:
             else:
                 return
 
-    def ask(self, app: App[None], decision: Decision, instance: Instance, clock: Clock) -> None:
-        """Asks first. What the question names is what the decision hits, whatever moves meanwhile."""
+    def ask(
+        self, app: App[None], decision: Decision, instance: Instance, clock: Clock, matching: Choice | None = None
+    ) -> None:
+        """Asks first. What the question names is what the decision hits, whatever moves meanwhile.
 
-        def decide(is_confirmed: bool | None) -> None:
-            if is_confirmed:
+        With `matching` the answer may be to decide on these instances, which asks again.
+        """
+        of_filter = f"all {matching.matching:,} {matching.description}" if matching else ""
+
+        def decide(answer: str | None) -> None:
+            if answer == YES:
                 app.run_worker(self._decide(decision, instance), group="decisions")
+            elif answer == OF_FILTER and matching is not None:
+                BulkDecisions(app, self._client, self._footer).ask(decision, matching)
 
-        app.push_screen(ConfirmScreen(question(decision, instance, clock)), decide)
+        answers = (YES, OF_FILTER) if matching else (YES,)
+        app.push_screen(ConfirmScreen(question(decision, instance, clock, of_filter), answers), decide)
+
+    def ask_marked(self, app: App[None], decision: Decision, marked: dict[str, Instance]) -> None:
+        """Asks for the marked instances. Their marks are removed when the server has accepted the decision."""
+        choice = marked_choice([*marked.values()])
+        BulkDecisions(app, self._client, self._footer).ask(decision, choice, marked.clear)
 
     async def _decide(self, decision: Decision, instance: Instance) -> None:
         name = f"{instance.instance_id[:8]} of {instance.app_name}"

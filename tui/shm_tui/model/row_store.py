@@ -68,6 +68,7 @@ class RowStore:
         self.kept: set[str] = set()  # instances that are not evicted, however old they are
         self.has_sort_order = False  # the default order is chosen once, then only the user changes it
         self.is_paused = False
+        self.marked: dict[str, Instance] = {}  # by the user, whatever the filter shows
         self.key_counts: Counter[str] = Counter()  # instances with a value, by metric key
         self.numeric_counts: Counter[str] = Counter()  # instances with a number, by metric key
         self._pending: dict[str, _PendingChange] = {}

@@ -24,6 +24,7 @@ from shm_tui.widgets.line_builder import LineBuilder
 from shm_tui.widgets.messages import CursorMoved, RowOpened, SortRequested
 
 HIGHLIGHT_S = 0.5  # how long a changed cell is highlighted
+MARK = "*"  # before the state, whose column begins at the second cell
 WHEEL_LINES = 3  # of one step of the mouse's wheel
 MEASURED_ROWS = 200  # rows that determine the first width of a column
 DIMMED_STATES = frozenset({State.SILENT, State.REVOKED})  # their values are outdated
@@ -148,6 +149,20 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
         index = self.store.index_of(self.cursor_id)
         self.move_cursor_to((self._cursor_index if index is None else index) + lines)
 
+    def toggle_mark(self, limit: int) -> bool:
+        """Marks the instance under the cursor or removes its mark, and moves to the next row. False at the limit."""
+        row = self.store.rows.get(self.cursor_id or "")
+        if row is None:
+            return True
+        marked = self.store.marked
+        if marked.pop(row.instance.instance_id, None) is None:
+            if len(marked) >= limit:
+                return False
+            marked[row.instance.instance_id] = row.instance
+        self._refresh_rows([row.instance.instance_id])
+        self.move_cursor(1)
+        return True
+
     def move_page(self, direction: int) -> None:
         """Moves the cursor by the height of the view."""
         self.move_cursor(direction * max(1, self._row_count - 1))
@@ -265,6 +280,8 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
         plain = dim if self._is_dimmed or state in DIMMED_STATES else base
         highlighted: set[str] = self._highlights[key][0] if key in self._highlights else set()
         line = LineBuilder(base)
+        if key in self.store.marked:
+            line.add(MARK, 0, 1, base + self._style("warn"))
         for placed in self._column_layout.placed():
             column, style = placed.column, plain
             text = column.text(row, clock)

@@ -98,6 +98,8 @@ class StatusBar(Widget):
             right.append(f"  {match_count(self._session)}  " if self._is_list else "  ", style["dim"])
         if self._is_list and (index := self.row_index) is not None:
             right.append(f"row {index + 1:,}/{store.row_count:,}  ", style["dim"])
+        if store.marked and self._is_list:
+            right.append(f"{len(store.marked):,} marked  ", style["warn"])
         if store.is_paused:
             right.append(f"paused, {plural(store.pending_count, 'change')}  ", style["warn"])
         stats = self._session.overview.stats
