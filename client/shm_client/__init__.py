@@ -30,6 +30,7 @@ from .model import (
     MetricKey,
     MetricOverride,
     Page,
+    PastKpis,
     Stats,
 )
 from .subscription import Subscription
@@ -61,6 +62,7 @@ __all__ = [
     "MetricKey",
     "MetricOverride",
     "Page",
+    "PastKpis",
     "RefusedError",
     "ServerUnavailableError",
     "Stats",

@@ -7,7 +7,7 @@ only the query of a `next` link is used.
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import httpx
 
 from .errors import InvalidResponseError, ServerUnavailableError
-from .figures import AuditEntry, Breakdown, Lifecycle, MetricSeries, Period, StoredSnapshot, Token, Versions
+from .figures import AuditEntry, Breakdown, Histogram, Lifecycle, MetricSeries, Period, StoredSnapshot, Token, Versions
 from .http_errors import describe_cause, to_client_error
 from .model import (
     Application,
@@ -27,6 +27,7 @@ from .model import (
     Kpis,
     MetricKey,
     Page,
+    PastKpis,
     RankedVersion,
     Sanitizer,
     Stats,
@@ -107,6 +108,15 @@ class Api:
         """One application's KPIs. Raises UnknownApplicationError while none of its instances has reported."""
         return self._decode(await self._get(f"{application_path(slug)}/kpis"), Kpis)
 
+    async def filtered_kpis(self, slug: str, conditions: Sequence[str]) -> Kpis:
+        """The KPIs over the instances that match conditions. The server reads all of these: not for every key press."""
+        query = urlencode({"where": conditions}, doseq=True)
+        return self._decode(await self._get(f"{application_path(slug)}/kpis?{query}"), Kpis)
+
+    async def past_kpis(self, slug: str, at: date) -> PastKpis:
+        """The KPIs as they were at the beginning of a day, in UTC."""
+        return self._decode(await self._get(f"{application_path(slug)}/kpis?{urlencode(_past(at))}"), PastKpis)
+
     async def version_rank(self, version: str) -> str:
         """The rank that the server computes for this version, as in `Instance.version_rank`."""
         response = await self._get(f"{API_PATH}/version-rank?{urlencode({'version': version})}")
@@ -160,25 +170,30 @@ class Api:
         response = await self._get(f"{API_PATH}/events?{query}")
         return EventPage(self._decode(response, list[Event]), _next_page_query(response))
 
-    async def versions(self, slug: str, period: Period) -> Versions:
-        """Instances by release over a period, the adoption of releases, and outdated ones."""
-        return self._decode(
-            await self._get(f"{application_path(slug)}/versions?{urlencode({'period': period})}"), Versions
-        )
+    async def versions(self, slug: str, period: Period, at: date | None = None) -> Versions:
+        """Instances by release over a period up to now or `at`, the adoption of releases, and outdated ones."""
+        query = urlencode({"period": period, **_past(at)})
+        return self._decode(await self._get(f"{application_path(slug)}/versions?{query}"), Versions)
 
     async def lifecycle(self, slug: str, period: Period) -> Lifecycle:
         """New, active, lost and returned instances by day, and the survival of weekly cohorts."""
         response = await self._get(f"{application_path(slug)}/lifecycle?{urlencode({'period': period})}")
         return self._decode(response, Lifecycle)
 
-    async def breakdown(self, slug: str, by: str, metric: str | None = None) -> Breakdown:
-        """Instances by the values of a column or metric, and another metric's aggregate for each value."""
-        query = urlencode({"by": by, **({"metric": metric} if metric else {})})
+    async def breakdown(self, slug: str, by: str, metric: str | None = None, *, with_spread: bool = False) -> Breakdown:
+        """Instances by the values of a column or metric, and another metric's aggregate and spread for each value."""
+        spread = {"spread": "true"} if with_spread else {}
+        query = urlencode({"by": by, **({"metric": metric} if metric else {}), **spread})
         return self._decode(await self._get(f"{application_path(slug)}/breakdown?{query}"), Breakdown)
 
-    async def series(self, slug: str, period: Period, keys: Iterable[str]) -> MetricSeries:
-        """Metrics of an application over a period, without keys that contain a comma."""
-        query = urlencode({"period": period, "keys": ",".join(key for key in keys if "," not in key)})
+    async def histogram(self, slug: str, metric: str) -> Histogram:
+        """Instances of an application by the size of their value of a number."""
+        path = f"{application_path(slug)}/histogram?{urlencode({'metric': metric})}"
+        return self._decode(await self._get(path), Histogram)
+
+    async def series(self, slug: str, period: Period, keys: Iterable[str], at: date | None = None) -> MetricSeries:
+        """Metrics of an application over a period up to now or `at`, without keys that contain a comma."""
+        query = urlencode({"period": period, "keys": ",".join(key for key in keys if "," not in key), **_past(at)})
         return self._decode(await self._get(f"{API_PATH}/metrics/{quote(slug, safe='')}?{query}"), MetricSeries)
 
     async def instance(self, instance_id: str) -> Instance:
@@ -281,6 +296,11 @@ class Api:
 def _list_query(slug: str | None, conditions: Sequence[str], **parameters: object) -> str:
     """The query of a list of an application's instances, or of all (None), that match conditions."""
     return urlencode({**parameters, "where": conditions, **({"app": slug} if slug else {})}, doseq=True)
+
+
+def _past(at: date | None) -> dict[str, str]:
+    """The query of figures as of a day; none for those of now."""
+    return {} if at is None else {"at": at.isoformat()}
 
 
 def application_path(slug: str) -> str:

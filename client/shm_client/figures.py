@@ -77,12 +77,16 @@ class Lifecycle(msgspec.Struct, frozen=True):
 
 
 class Group(msgspec.Struct, frozen=True):
-    """Instances with one value. `metric`: another metric's aggregate over the `answered` ones."""
+    """Instances with one value. `metric`: another metric's aggregate over the `answered` ones, with its spread."""
 
     value: str | None
     instances: int
     metric: Number | None = None
     answered: int = 0
+    min: Number | None = None
+    p50: Number | None = None
+    p90: Number | None = None
+    max: Number | None = None
 
 
 class Breakdown(msgspec.Struct, frozen=True):
@@ -95,6 +99,29 @@ class Breakdown(msgspec.Struct, frozen=True):
     rest: Group | None = None
     metric: str | None = None
     aggregate: str | None = None
+    unknown_keys: list[str] = []
+
+
+class Bucket(msgspec.Struct, frozen=True):
+    """The number of instances whose value is at least `lower` and less than `upper`."""
+
+    lower: Number
+    upper: Number
+    instances: int
+
+
+class Histogram(msgspec.Struct, frozen=True):
+    """`GET applications/{slug}/histogram`: instances by the size of their value. `scale`: linear or log."""
+
+    app: str
+    metric: str
+    as_of: Timestamp
+    instances: int
+    scale: str
+    buckets: list[Bucket]
+    min: Number | None = None
+    max: Number | None = None
+    percentiles: dict[str, Number] | None = None
     unknown_keys: list[str] = []
 
 

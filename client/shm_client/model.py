@@ -257,16 +257,31 @@ class AggregatedKeys(msgspec.Struct, frozen=True):
 
 
 class Kpis(msgspec.Struct, frozen=True):
-    """`GET applications/{slug}/kpis`: the counts and all aggregated metrics of one application."""
+    """`GET applications/{slug}/kpis`: the counts and all aggregated metrics of one application, or over a filter.
+
+    `reporting`: how many instances the metrics are over.
+    """
 
     app: str
     name: str = ""
     active_window_s: int = 30 * 86400
     instances: Counts = Counts()
+    reporting: int = 0
     kpis: list[Kpi] = []
     flags: list[Flag] = []
     categories: list[Category] = []
     keys: AggregatedKeys = AggregatedKeys()
+
+
+class PastKpis(msgspec.Struct, frozen=True):
+    """`GET applications/{slug}/kpis?at=`: numbers and flags as of `as_of`. Percentiles are mostly unknown."""
+
+    app: str
+    as_of: Timestamp
+    name: str = ""
+    reporting: int = 0
+    kpis: list[Kpi] = []
+    flags: list[Flag] = []
 
 
 def keep_unchanged(value: object) -> object:

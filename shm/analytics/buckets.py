@@ -30,18 +30,13 @@ class ValueRange:
 
 def bucket_bounds(values: ValueRange) -> tuple[Scale, list[Decimal]]:
     """Ascending bounds: a bucket is from one bound up to the next, without it. The first and the last have values."""
-    if values.min_positive is not None and _is_skewed(values):
-        growing = _growing_bounds(values.min_positive, values.max)
-        return "log", [*([Decimal(0)] if values.min == 0 else []), *growing]
-    return "linear", _even_bounds(values)
-
-
-def _is_skewed(values: ValueRange) -> bool:
-    """Whether half of the instances or more would be in the first of the evenly spaced buckets."""
-    span = values.max - values.min
-    if values.min < 0 or (values.are_integers and span < MAX_EVEN_BUCKETS):
-        return False
-    return EXACT.multiply(EXACT.subtract(values.p50, values.min), Decimal(MAX_EVEN_BUCKETS)) < span
+    even = _even_bounds(values)
+    has_few_values = values.are_integers and EXACT.subtract(values.max, values.min) < MAX_EVEN_BUCKETS
+    is_skewed = values.min >= 0 and values.p50 < even[1] and not has_few_values
+    if values.min_positive is None or not is_skewed:
+        return "linear", even
+    growing = _growing_bounds(values.min_positive, values.max)
+    return "log", [*([Decimal(0)] if values.min == 0 else []), *growing]
 
 
 def _even_bounds(values: ValueRange) -> list[Decimal]:

@@ -1,5 +1,8 @@
 """A place is one line: parsing, rendering, completion, and going back."""
 
+from dataclasses import replace
+from datetime import date
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +12,7 @@ from shm_tui.model.completion import candidates, complete
 from shm_tui.model.place import (
     MAX_ARGUMENTS,
     PERIODS,
+    SHORT_PERIODS,
     VIEW_NAMES,
     Place,
     PlaceError,
@@ -19,6 +23,7 @@ from shm_tui.model.place import (
 from shm_tui.text.sanitizing import sanitize
 from tests.support.console_rows import no_deadline
 
+TODAY = date(2026, 11, 29)
 LEDGER = Place("ledger", range="7d")
 NAMES = st.text(min_size=1, max_size=20).map(sanitize).filter(lambda name: name and name == sanitize(name))
 FILTERS = st.sampled_from(["", "env:prod", 'os:linux/amd64 "two words" -ci', "/x"])
@@ -41,8 +46,15 @@ def places(draw: st.DrawFn) -> Place:
     )
 
 
+@st.composite
+def past_places(draw: st.DrawFn) -> Place:
+    """Any place as of a day in the past, with a range that has one."""
+    day = draw(st.dates(date(2000, 1, 1), date(2026, 11, 28)))
+    return replace(draw(places()), at=day, range=draw(st.sampled_from([*set(PERIODS) - {*SHORT_PERIODS}])))
+
+
 @no_deadline
-@given(places(), places())
+@given(places() | past_places(), places())
 def test_a_rendered_place_is_parsed_as_the_same_place(place: Place, current: Place) -> None:
     parsed = parse_place(render_place(place), current)
     assert (parsed.subject, parsed.sort, parsed.range) == (place.subject, place.sort, place.range)
@@ -60,11 +72,23 @@ def test_a_rendered_place_is_parsed_as_the_same_place(place: Place, current: Pla
         ("* /status:pending sent>1", Place(None, filter="status:pending sent>1", range="7d")),
         ("versions/instances", Place("versions", range="7d")),
         ("sort=-sent", Place("ledger", sort="-sent", range="7d")),
+        ("at 2026-11-01", Place("ledger", range="30d", at=date(2026, 11, 1))),
+        ("versions at=-29d 1y", Place("ledger", "versions", range="1y", at=date(2026, 10, 31))),
+        ("at", Place("at", range="7d")),
         ("", LEDGER),
     ],
 )
 def test_parts_that_are_left_out_stay_as_they_are(text: str, place: Place) -> None:
-    assert parse_place(text, LEDGER, ["ledger", "kiosk", "versions"]) == place
+    assert parse_place(text, LEDGER, ["ledger", "kiosk", "versions", "at"], today=TODAY) == place
+
+
+def test_the_past_stays_until_it_is_left() -> None:
+    past = parse_place("at 2026-11-01", LEDGER, today=TODAY)
+    for text in ("versions", "kiosk", "3m", "metric/sent", "/env:prod"):
+        assert parse_place(text, past, today=TODAY).at == past.at
+    assert past.to_view("metric", "sent").at == past.with_app("kiosk").at == past.at
+    assert parse_place("at now", past, today=TODAY) == replace(past, at=None)
+    assert past.subject != LEDGER.subject  # a step, which can be gone back from
 
 
 @pytest.mark.parametrize(
@@ -75,11 +99,16 @@ def test_parts_that_are_left_out_stay_as_they_are(text: str, place: Place) -> No
         ("versions/1.4/x", "versions has no argument"),
         ("breakdown/a/b/c", "at most 2 arguments"),
         ("instance", "instance needs an ID"),
+        ("at=yesterday", "is not a day: at=2026-11-01"),
+        ("at=2026-02-30", "is not a day"),
+        ("at=2026-11-30", "until today, 2026-11-29"),
+        ("at=-99999d", "from 2000-01-01"),
+        ("24h at=2026-11-01", "24h has no past"),
     ],
 )
 def test_a_wrong_place_is_refused_with_what_is_expected(text: str, reason: str) -> None:
     with pytest.raises(PlaceError, match=reason):
-        parse_place(text, LEDGER, ["ledger"])
+        parse_place(text, LEDGER, ["ledger"], today=TODAY)
 
 
 def test_going_back_returns_the_places_in_reverse() -> None:

@@ -8,6 +8,7 @@ from rich.segment import Segment
 from textual.strip import Strip
 
 from shm_tui.model.place import VIEW_NAMES, Place
+from shm_tui.widgets.tiles import Tiles
 from shm_tui.widgets.view_pane import ViewPane, _changed_region
 from tests.support.console import DrivenConsole, open_console
 from tests.support.installs import Install
@@ -68,6 +69,8 @@ async def test_each_view_shows_the_figures_of_the_api(
         await console.wait_for_text("sum of Sent", "METRIC", "60")
         await console.pilot.press("colon", *"metric/sent", "enter")
         await console.wait_for_text("100 now", "of 4 instances", "p50", "max 40", "1.4.2")
+        await console.pilot.press("d", "m")
+        await console.wait_for_text("OS_ARCH", "windows/amd64", "over it: Mail bounced", "Mail bounced 6")
         await console.pilot.press("F")
         await console.wait_for_text("3 applications", "Kiosk", "+4", "TREND")
         await console.pilot.press("E")
@@ -100,6 +103,25 @@ async def test_no_line_of_a_view_is_hostile_or_too_long(
             assert not {"\u202e", "\x1b"} & set(screen), view
             assert all(strip.cell_length == size[0] for strip in console.strips()), view
             assert "internal error" not in screen, view
+
+
+async def test_tiles_follow_the_filter_and_the_past_is_marked(fleet: tuple[ServerProcess, list[Install]]) -> None:
+    server, _ = fleet
+    async with open_console(server, "ledger") as console:
+        await console.wait_for_text("SENT", "● live")
+        await console.pilot.press("slash", *"version:1.4", "enter")
+        await console.wait_for_text("tiles: of the 3 that match")
+        assert [tile.value for tile in console.app.dashboard.query_one(Tiles).tiles if tile.key == "sent"] == ["60"]
+        await console.pilot.press("escape", "colon", *"at -1d", "enter")
+        await console.wait_for_text("AS OF 20", "ROWS OF NOW", "0 instances with a snapshot")
+        await console.pilot.press("2")
+        await console.wait_for_text("7d has no past")
+        await console.pilot.press("L")
+        await console.wait_for_text("LIFECYCLE OF NOW, NOT OF")
+        await console.pilot.press("backspace", "backspace")
+        await console.wait_until_gone("OF NOW")
+        assert console.app.place.at is None
+        await console.wait_for_text("4 active of 4 instances")
 
 
 async def test_enter_on_a_row_lists_its_instances_and_backspace_returns(
@@ -210,7 +232,7 @@ async def test_a_click_on_a_tile_shows_its_chart(fleet: tuple[ServerProcess, lis
             y, x = next((y, line.index(tile)) for y, line in lines if tile in line)
             await console.pilot.click(offset=(x + 1, y))
             await wait_for_view(console)
-            assert console.app.place.subject == ("ledger", "metric", ("sent" if size[0] == 80 else "beta",))
+            assert console.app.place.subject == ("ledger", "metric", ("sent" if size[0] == 80 else "beta",), None)
 
 
 async def test_the_palette_opens_applications_of_any_name(fleet: tuple[ServerProcess, list[Install]]) -> None:
@@ -233,7 +255,7 @@ async def test_keys_in_the_fleet_are_of_the_application_under_the_cursor(
         await console.wait_for_text("1 of 3 applications")
         await console.pilot.press("V")
         await wait_for_view(console)
-        assert console.app.place.subject == ("kiosk", "versions", ())
+        assert console.app.place.subject == ("kiosk", "versions", (), None)
 
 
 async def test_a_decision_hits_only_what_the_screen_shows(fleet: tuple[ServerProcess, list[Install]]) -> None:

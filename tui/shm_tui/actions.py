@@ -49,6 +49,8 @@ ACTIONS = (
     Action("view('breakdown')", "B", "B", "breakdown by version, system or any category", VIEWS),
     Action("view('events')", "E", "E", "events of the application; of all, with the server's", VIEWS),
     Action("chart", "c", "c", "chart of the metric sorted by, or under the cursor", VIEWS, "chart"),
+    Action("dimension", "d", "d", "in a metric: its values by another dimension", VIEWS, "by"),
+    Action("second_metric", "m", "m", "in a metric: another one over it, after the last none", VIEWS),
     Action("range('24h')", "1", "1", "range: 24 hours", VIEWS),
     Action("range('7d')", "2", "2", "range: 7 days", VIEWS),
     Action("range('30d')", "3", "3", "range: 30 days", VIEWS),

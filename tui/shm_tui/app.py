@@ -138,6 +138,7 @@ class ConsoleApp(CellwiseApp):
             return
         self._has_changes = False
         self.navigation.choose_application()
+        self.navigation.request_tiles()
         self.dashboard.draw_changes(self.session, self.filter.text)
         is_chosen = self.navigation.is_application_chosen or not self.overview.applications
         if self.dashboard.has_data and is_chosen and self.navigation.view.has_answer:
@@ -332,6 +333,16 @@ class ConsoleApp(CellwiseApp):
         if self.place.view == "instances":
             self.navigation.sorting.step(offset)
         elif (place := self.navigation.view.step(0, offset)) is not None:
+            self.navigation.go(place, is_step=False)
+
+    def action_dimension(self) -> None:
+        """In the view of a metric, shows its values by another dimension."""
+        if (place := self.navigation.view.next_dimension()) is not None:
+            self.navigation.go(place, is_step=False)
+
+    def action_second_metric(self) -> None:
+        """In the view of a metric, draws another one over it; after the last one none."""
+        if (place := self.navigation.view.next_second()) is not None:
             self.navigation.go(place, is_step=False)
 
     def action_reverse(self) -> None:

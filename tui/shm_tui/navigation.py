@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from shm_client import Client
+from shm_client import Client, Kpis
 from shm_tui.filter_control import FilterControl
 from shm_tui.model.live_session import LiveSession, Overview
-from shm_tui.model.place import NEEDS_APPLICATION, Place, PlaceHistory, missing_application
+from shm_tui.model.place import NEEDS_APPLICATION, Place, PlaceHistory, missing_application, missing_past
+from shm_tui.model.tile_session import TileRequest, TileSession
 from shm_tui.session_task import SessionTask
 from shm_tui.sort_control import SortControl
 from shm_tui.view_control import ViewControl
@@ -26,27 +27,32 @@ class Navigation:
         self.filter = FilterControl(client, dashboard, self)
         self.sorting = SortControl(dashboard.table, lambda: self.session, self._keep_sort)
         self.view = ViewControl(client, dashboard, on_change)
+        self.tiles = TileSession(client, self._tile_keys, on_change)
         self.is_application_chosen = place.app is not None
+        self._kpis: Kpis | None = None  # the last ones of the feed: they change with the instances
         self._client = client
         self._dashboard = dashboard
         self._on_change = on_change
         self._max_rows = max_rows
         self._history = PlaceHistory()
         self._task = SessionTask(dashboard.footer)
+        self._tiles_task = SessionTask(dashboard.footer)
 
     def start(self) -> None:
         """Starts the session of the first place."""
         self._task.start(self.session)
+        self._tiles_task.start(self.tiles)
         self._apply()
 
     async def stop(self) -> None:
         """Ends the session, and with it the connection to the server."""
         await self._task.stop()
+        await self._tiles_task.stop()
         await self.view.stop()
 
     def go(self, place: Place, *, is_step: bool = True) -> None:
         """Shows a place. A step can be gone back from."""
-        if reason := missing_application(place):
+        if reason := missing_application(place) or missing_past(place):
             self._dashboard.footer.show_notice(reason, NOTICE_S)
             return
         before, self.place = self.place, place
@@ -57,6 +63,7 @@ class Navigation:
             if self.filter.is_open:
                 self.filter.close()
             self._dashboard.show_details(False)
+        self._dashboard.place = place
         if place.app != self.session.slug:
             self.session = LiveSession(self._client, place.app, self._on_change, self.overview, max_rows=self._max_rows)
             self._task.start(self.session)
@@ -103,12 +110,28 @@ class Navigation:
             self.place = replace(self.place, filter=text)
             self.view.show(self.place)
 
+    def request_tiles(self) -> None:
+        """Requests what the tiles of the place show. Call it after each change of the place, its filter or its rows."""
+        place, server_filter = self.place, self.session.store.filter.server_filter
+        conditions = server_filter.conditions if server_filter.is_whole and self.filter.text else ()
+        self.tiles.request(TileRequest(self.session.slug, place.at, conditions, place.range))
+        if self.session.kpis is not self._kpis:
+            self._kpis = self.session.kpis
+            self.tiles.mark_outdated()
+        self._dashboard.tile_data = self.tiles.data
+
+    def _tile_keys(self) -> list[str]:
+        kpis = self.session.kpis
+        return [] if kpis is None else [kpi.key for kpi in kpis.kpis] + [flag.key for flag in kpis.flags]
+
     def _keep_sort(self, text: str) -> None:
         self.place = replace(self.place, sort=text)
 
     def _apply(self) -> None:
         """Filter, sort order and view of the place. A view of one application waits until one is chosen."""
+        self._dashboard.place = self.place
         self.filter.apply(self.place.filter)
         self.sorting.apply(self.place.sort)
         if self.is_application_chosen or self.place.view not in NEEDS_APPLICATION:
             self.view.show(self.place)
+        self.request_tiles()

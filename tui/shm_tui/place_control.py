@@ -102,7 +102,7 @@ class PlaceControl:
 
     def _parse(self, text: str) -> Place:
         slugs = [application.slug for application in self._host.overview.applications or []]
-        return parse_place(text, self._host.place, slugs)
+        return parse_place(text, self._host.place, slugs, today=self._host.session.clock().now.date())
 
 
 class Completer(Suggester):

@@ -81,6 +81,14 @@ class ViewControl:
         """The instance that the open view shows; None if it shows none, or several."""
         return self.session.view.instance if self.session else None
 
+    def next_dimension(self) -> Place | None:
+        """The place with the values by another dimension; None if the view has none."""
+        return self.session.view.next_dimension(self.session.place) if self.session else None
+
+    def next_second(self) -> Place | None:
+        """The place with another metric over the first one; None if the view has none."""
+        return self.session.view.next_second(self.session.place) if self.session else None
+
     def step(self, columns: int, metrics: int) -> Place | None:
         """The place with another dimension or metric of the view; None if it has none."""
         return self.session.view.step(self.session.place, columns, metrics) if self.session else None

@@ -1,14 +1,17 @@
 """A place: what the console shows, as one line that can be typed, given at the start, and returned to.
 
-    APPLICATION/VIEW/ARGUMENT… RANGE sort=COLUMN /FILTER      every part is optional
+    APPLICATION/VIEW/ARGUMENT… RANGE at=DAY sort=COLUMN /FILTER      every part is optional
 
-`ledger/metric/invoices_sent 3m` is a chart, `*/instances /status:pending` a filtered list of all applications. A part
-that is left out stays as it is. `/` inside a name is written `%2F`.
+`ledger/metric/invoices_sent 3m` is a chart, `*/instances /status:pending` a filtered list of all applications,
+`versions at=2026-11-01` (or `at 2026-11-01`) the versions as of that day. A part that is left out stays as it is. `/`
+inside a name is written `%2F`.
 """
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 from typing import Literal, get_args
 from urllib.parse import quote, unquote
 
@@ -22,12 +25,19 @@ ViewName = Literal[
 VIEW_NAMES: tuple[ViewName, ...] = get_args(ViewName)
 PERIODS: tuple[Period, ...] = get_args(Period)
 ALL = "*"  # the name of all applications, which no slug can be
-MAX_ARGUMENTS: dict[ViewName, int] = {"metric": 1, "instance": 1, "breakdown": 2}  # of the other views none
+MAX_ARGUMENTS: dict[ViewName, int] = {"metric": 3, "instance": 1, "breakdown": 2}  # of the other views none
 FOR_ADMINS: frozenset[ViewName] = frozenset({"tokens", "audit"})
 OF_SERVER: frozenset[ViewName] = FOR_ADMINS | {"fleet"}  # whatever the application
 NEEDS_APPLICATION: frozenset[ViewName] = frozenset({"versions", "lifecycle", "breakdown", "metric"})
+WITH_PAST: frozenset[ViewName] = frozenset({"instances", "versions", "metric"})  # views with figures as of a day
+SHORT_PERIODS: tuple[Period, ...] = ("24h", "7d")  # their steps are hours, which the server does not keep for good
+MIN_PAST_PERIOD: Period = "30d"
 MAX_HISTORY = 100  # places that can be gone back to
 SORT = "sort="
+AT = "at="
+NOW = "now"  # the day of `at` that ends it
+MIN_YEAR = 2000  # of a day in the past: the server's limit
+_DAY = re.compile(r"\d{4}-\d\d-\d\d|-(?P<days>\d{1,5})d", re.ASCII)
 _QUOTED = " \t/%"  # characters of a name that have a meaning in a place
 
 
@@ -39,8 +49,9 @@ class PlaceError(ValueError):
 class Place:
     """An application's slug (None: all), a view with its arguments, the filter, the sort and the range.
 
-    Arguments: `metric` has a key, `instance` an ID, `breakdown` a dimension and perhaps a metric. `sort` is a column's
-    ID, with a minus for descending order; empty: the default.
+    Arguments: `metric` has a key, a dimension and the key of a second metric, `instance` an ID, `breakdown` a dimension
+    and perhaps a metric. `sort` is a column's ID, with a minus for descending order; empty: the default. `at`: the day
+    at whose beginning in UTC figures are shown; None: now.
     """
 
     app: str | None = None
@@ -49,11 +60,17 @@ class Place:
     filter: str = ""
     sort: str = ""
     range: Period = "30d"
+    at: date | None = None
 
     @property
-    def subject(self) -> tuple[str | None, ViewName, tuple[str, ...]]:
+    def subject(self) -> tuple[str | None, ViewName, tuple[str, ...], date | None]:
         """The parts whose change is a step that can be gone back from."""
-        return self.app, self.view, self.arguments
+        return self.app, self.view, self.arguments, self.at
+
+    @property
+    def past(self) -> date | None:
+        """The day that the view shows; None where it shows the present."""
+        return self.at if self.view in WITH_PAST and self.app is not None else None
 
     def loads_as(self, other: "Place") -> bool:
         """Whether a view has the same data at another place."""
@@ -65,7 +82,7 @@ class Place:
 
     def to_view(self, view: ViewName, *arguments: str, filter_text: str = "") -> "Place":
         """The same application and range in another view."""
-        return Place(self.app, view, arguments, filter_text, "", self.range)
+        return Place(self.app, view, arguments, filter_text, "", self.range, self.at)
 
     def with_app(self, app: str | None) -> "Place":
         """The same view of another application. Filter, sort and arguments belong to this one."""
@@ -79,6 +96,8 @@ def render_place(place: Place) -> str:
     """The place as a line that `parse_place` reads."""
     path = "/".join([place.app or ALL, place.view, *map(_encode, place.arguments)])
     parts = [path, place.range]
+    if place.at is not None:
+        parts.append(AT + place.at.isoformat())
     if place.sort:
         parts.append(SORT + _encode(place.sort))
     if place.filter:
@@ -86,20 +105,26 @@ def render_place(place: Place) -> str:
     return " ".join(parts)
 
 
-def parse_place(text: str, current: Place, applications: Iterable[str] = ()) -> Place:
+def parse_place(text: str, current: Place, applications: Iterable[str] = (), *, today: date | None = None) -> Place:
     """The place that a text names. Parts that it leaves out are those of `current`. Raises PlaceError.
 
-    A single word is a range, a view or an application, in this order.
+    A single word is a range, a view or an application, in this order. `today`: by the server's clock, in UTC.
     """
     words, filter_text = _split(text)
     place = current
-    for word in words:
+    for word in _join_day(words):
         if word in PERIODS:
             place = replace(place, range=word)
+        elif word.startswith(AT):
+            place = replace(place, at=_parse_day(word.removeprefix(AT), today or datetime.now(UTC).date()))
         elif word.startswith(SORT):
             place = replace(place, sort=sanitize(unquote(word.removeprefix(SORT))))
         else:
             place = _follow(word, place, set(applications))
+    if place.at is not None and place.range in SHORT_PERIODS:
+        if place.range in words:
+            raise PlaceError(missing_past(place))
+        place = replace(place, range=MIN_PAST_PERIOD)
     return place if filter_text is None else replace(place, filter=sanitize(filter_text))
 
 
@@ -109,6 +134,33 @@ def _split(text: str) -> tuple[list[str], str | None]:
     if match is None:
         return text.split(), None
     return text[: match.start()].split(), match[1].strip()
+
+
+def _join_day(words: list[str]) -> list[str]:
+    """The words, with `at 2026-11-01` as one of them."""
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] == AT.removesuffix("=") and (word == NOW or _DAY.fullmatch(word)):
+            joined[-1] = AT + word
+        else:
+            joined.append(word)
+    return joined
+
+
+def _parse_day(text: str, today: date) -> date | None:
+    """A day: 2026-11-01, or -30d before today. None for now. Raises PlaceError."""
+    if text == NOW:
+        return None
+    match = _DAY.fullmatch(text)
+    day = None
+    if match is not None:
+        with suppress(ValueError, OverflowError):
+            day = date.fromisoformat(text) if match["days"] is None else today - timedelta(days=int(match["days"]))
+    if day is None:
+        raise PlaceError(f"“{sanitize(text)}” is not a day: at=2026-11-01, at=-30d or at=now")
+    if day > today or day.year < MIN_YEAR:
+        raise PlaceError(f"at is a day from {MIN_YEAR}-01-01 until today, {today}, in UTC")
+    return day
 
 
 def _follow(path: str, place: Place, applications: set[str]) -> Place:
@@ -131,9 +183,8 @@ def _open(place: Place, app: str | None, view: ViewName, arguments: list[str]) -
         raise PlaceError(f"{view} has at most {limit} arguments" if limit else f"{view} has no argument")
     if view == "instance" and not arguments:
         raise PlaceError("instance needs an ID: instance/a3b4c5d6")
-    return Place(
-        app, view, tuple(sanitize(unquote(argument)) for argument in arguments if argument), "", "", place.range
-    )
+    decoded = tuple(sanitize(unquote(argument)) for argument in arguments if argument)
+    return Place(app, view, decoded, range=place.range, at=place.at)
 
 
 def _encode(name: str) -> str:
@@ -144,6 +195,15 @@ def missing_application(place: Place) -> str:
     """Why a place cannot be shown: its view is of one application, and it names none. "" if it can."""
     if place.app is None and place.view in NEEDS_APPLICATION:
         return f"{place.view} is of one application: choose one with [ or ], or type ledger/{place.view}, for example"
+    return ""
+
+
+def missing_past(place: Place) -> str:
+    """Why a place cannot be shown: its range has no past. "" if it can."""
+    if place.at is not None and place.range in SHORT_PERIODS:
+        return (
+            f"{place.range} has no past, because only days are kept: 3 to 6 for other ranges, :at now for the present"
+        )
     return ""
 
 

@@ -1,14 +1,19 @@
 """The contents of the tiles: one tile for each metric, whatever its key."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import TypeVar
 
 from shm_client import Category, Flag, Kpi, Kpis, MetricKey, Stats
+from shm_client.figures import MetricSeries, Number
 from shm_tui.model.columns import MetricDescriptions
 from shm_tui.model.disk import database_limit, database_size
+from shm_tui.model.tile_session import TileData
+from shm_tui.model.views.base import change_text, to_float
 from shm_tui.text.formatting import UNKNOWN, compact, share, with_unit
+from shm_tui.text.glyphs import UNICODE
 
 T = TypeVar("T", Kpi, Flag, Category)
 
@@ -24,22 +29,38 @@ class Tile:
     note: str = ""
     bar: float | None = None  # a share from 0 to 1, drawn as a bar before the note
     key: str | None = None  # of the metric, which a click shows as a chart
+    change: str = ""  # over the range, with an arrow
+    trend: tuple[float | None, ...] = ()  # the values over the range
 
 
-def number_tile(kpi: Kpi) -> Tile:
-    """A number's aggregate, with p50 and p90 of the instances below it."""
+def number_tile(kpi: Kpi, series: MetricSeries | None = None) -> Tile:
+    """A number's aggregate, with p50 and p90 of the instances below it; and its history up to now."""
     prefix = AGGREGATE_PREFIXES.get(kpi.aggregate, f"{kpi.aggregate} ")
     percentiles = f"p50 {compact(kpi.p50)}  p90 {compact(kpi.p90)}"
+    note = f"of {kpi.instances:,}" if kpi.p50 is None else percentiles
     value = prefix + with_unit(kpi.value, kpi.unit, kpi.format)
-    return Tile(kpi.label or kpi.key, value, percentiles, key=kpi.key)
+    past = series.metrics.get(kpi.key, []) if series is not None else []
+    return Tile(kpi.label or kpi.key, value, note, None, kpi.key, *_history(past, kpi.value))
 
 
-def flag_tile(flag: Flag) -> Tile:
-    """The share of instances with the value true, among those that have the flag."""
+def flag_tile(flag: Flag, series: MetricSeries | None = None) -> Tile:
+    """The share of instances with the value true, among those that have the flag; and its history up to now."""
     true_share = flag.true / flag.instances if flag.instances else 0.0
-    return Tile(
-        flag.label or flag.key, share(flag.true, flag.instances), f"of {flag.instances:,}", true_share, flag.key
-    )
+    past = series.flags.get(flag.key) if series is not None else None
+    shares: list[Number | None] = [
+        None if true is None or not count else Decimal(true) / count
+        for true, count in (zip(past.true, past.instances, strict=True) if past is not None else ())
+    ]
+    history = _history(shares, Decimal(flag.true) / flag.instances if flag.instances else None)
+    value, note = share(flag.true, flag.instances), f"of {flag.instances:,}"
+    return Tile(flag.label or flag.key, value, note, true_share, flag.key, *history)
+
+
+def _history(past: Sequence[Number | None], now: Number | None) -> tuple[str, tuple[float | None, ...]]:
+    """The change from the first value to the present one, and all values. The last one of the past was the present."""
+    values = [*past[:-1], now]
+    known = sum(value is not None for value in values)
+    return (change_text(values, UNICODE), tuple(map(to_float, values))) if known > 1 else ("", ())
 
 
 def category_tile(category: Category) -> Tile:
@@ -56,15 +77,25 @@ def category_tile(category: Category) -> Tile:
     )
 
 
-def application_tiles(kpis: Kpis) -> list[Tile]:
+def shown_tiles(data: TileData, live: Kpis | None) -> list[Tile]:
+    """The tiles of an application: as of a day, over a filter, or the live ones."""
+    if data.request.at is not None:
+        return [] if data.past is None else application_tiles(data.past.kpis, data.past.flags, [], data.series)
+    kpis = data.filtered if data.request.is_filtered else live
+    return [] if kpis is None else application_tiles(kpis.kpis, kpis.flags, kpis.categories, data.series)
+
+
+def application_tiles(
+    numbers: Sequence[Kpi], flags: Sequence[Flag], categories: Sequence[Category], series: MetricSeries | None = None
+) -> list[Tile]:
     """Business metrics before system metrics; within each kind, numbers, then flags, then categories."""
     return [
         tile
         for kind in ("business", "system")
         for tile in (
-            *(number_tile(kpi) for kpi in _sorted_entries(kind, kpis.kpis)),
-            *(flag_tile(flag) for flag in _sorted_entries(kind, kpis.flags)),
-            *(category_tile(category) for category in _sorted_entries(kind, kpis.categories)),
+            *(number_tile(kpi, series) for kpi in _sorted_entries(kind, numbers)),
+            *(flag_tile(flag, series) for flag in _sorted_entries(kind, flags)),
+            *(category_tile(category) for category in _sorted_entries(kind, categories)),
         )
     ]
 

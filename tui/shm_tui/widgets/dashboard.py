@@ -8,13 +8,15 @@ from textual.widgets import Static
 from shm_tui.model.columns import SEEN, Column, build_columns
 from shm_tui.model.empty_message import empty_message, incomplete_message
 from shm_tui.model.live_session import LiveSession, Phase
+from shm_tui.model.place import Place
 from shm_tui.model.row import Row
 from shm_tui.model.row_store import numeric_keys
-from shm_tui.model.tiles import application_tiles, overview_tiles
+from shm_tui.model.tile_session import TileData
+from shm_tui.model.tiles import overview_tiles, shown_tiles
 from shm_tui.model.view_session import ViewSession
 from shm_tui.widgets.detail_panel import DetailPanel
 from shm_tui.widgets.footer import Footer
-from shm_tui.widgets.headline import Headline, headline_facts
+from shm_tui.widgets.headline import Headline, headline_facts, tile_facts
 from shm_tui.widgets.live_table import LiveTable
 from shm_tui.widgets.messages import LayoutChanged
 from shm_tui.widgets.panes import Pane
@@ -39,6 +41,8 @@ class Dashboard(Vertical):
         self.view, self.footer = ViewPane(), Footer()
         self.prompt = Prompt("/", FILTER_PLACEHOLDER)
         self.place_prompt = Prompt(":", PLACE_PLACEHOLDER)
+        self.place = Place()  # for the parts that say what is shown
+        self.tile_data = TileData()
         self.has_data = False
         self._was_silent = False  # at the last drawing, while the connection was open
         self._columns_signature: object = None  # of the columns that the table has
@@ -77,6 +81,8 @@ class Dashboard(Vertical):
         clock = session.clock()
         session.window.sync()
         flush = session.store.flush(clock)
+        if self.place.past is not None:  # rows are of now, beside figures of the past: none of them draws the eye
+            flush.changed = {instance_id: set() for instance_id in flush.changed}
         self._update_columns(session)
         self.table.is_loading = not session.is_complete
         self.table.apply_flush(flush, clock)
@@ -90,7 +96,7 @@ class Dashboard(Vertical):
         if store.filter.is_time_dependent and not store.is_paused:
             store.rebuild_order(clock)
             self.table.update_order()
-        self.table.set_dimmed(session.connection.is_lost and session.is_listed)
+        self._dim_table(session)
         self.table.update_ages(clock)
         self.draw_details(session)
         if session.connection.phase is not Phase.LIVE or session.silence_s() >= MAX_LIVE_SILENCE_S or self._was_silent:
@@ -105,19 +111,27 @@ class Dashboard(Vertical):
             *(session, filter_text, self.size.width >= MIN_SIDEBAR_WIDTH),
             is_list=not self.view.display,
             is_fleet=is_fleet,
+            place=self.place,
         )
+        self._dim_table(session)
         self.sidebar.show(session.overview.applications, stats, None if is_fleet else session.slug)
         headline, tiles = self.query_one(Headline), self.query_one(Tiles)
         if session.slug is None:
             headline.show("All applications", *([f"{stats.active_instances:,} active"] if stats else []))
             tiles.show(overview_tiles(stats, session.descriptions, session.clock().now) if stats else [])
         else:
-            headline.show(kpis.name if kpis else session.slug, *(headline_facts(kpis) if kpis else []))
-            tiles.show(application_tiles(kpis) if kpis else [])
+            facts = [*tile_facts(self.tile_data, bool(filter_text)), *(headline_facts(kpis) if kpis else [])]
+            headline.show(kpis.name if kpis else session.slug, *facts)
+            tiles.show(shown_tiles(self.tile_data, kpis))
         self._draw_messages(session, filter_text)
         has_counts = stats is not None and (session.slug is None or kpis is not None or not session.store.rows)
         has_answer = session.connection.phase is not Phase.CONNECTING and session.descriptions.is_ready
         self.has_data = session.is_listed and has_counts and has_answer
+
+    def _dim_table(self, session: LiveSession) -> None:
+        """Dims rows that are not what the rest of the screen shows: old ones, or those of now beside the past."""
+        is_old = session.connection.is_lost and session.is_listed
+        self.table.set_dimmed(is_old or self.place.past is not None)
 
     def draw_row_number(self) -> None:
         """Draws the number of the row under the cursor, if the table shows a part of a larger fleet."""

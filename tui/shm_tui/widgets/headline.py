@@ -5,6 +5,7 @@ from rich.text import Text
 from textual.widget import Widget
 
 from shm_client import Kpis
+from shm_tui.model.tile_session import TileData
 from shm_tui.text.formatting import plural
 
 
@@ -34,6 +35,24 @@ class Headline(Widget):
                 break
             line.append(part, self.get_component_rich_style("headline--fact"))
         return line
+
+
+def tile_facts(data: TileData, has_filter: bool) -> list[str]:
+    """What the tiles are of, if that is not all that is live now. `has_filter`: the list has one."""
+    if data.error and data.filtered is None and data.past is None:
+        return [f"tiles: {data.error}"]
+    if data.request.at is not None:
+        if data.past is None:
+            return ["tiles: loading"]
+        return [f"as of {data.request.at}, 00:00 UTC: {plural(data.past.reporting, 'instance')} with a snapshot"]
+    if not has_filter:
+        return []
+    if not data.request.is_filtered:
+        return ["tiles: of all"]
+    if data.filtered is None:
+        return ["tiles: loading"]
+    counts = data.filtered.instances
+    return [f"tiles: of the {counts.total + counts.unproven:,} that match"]
 
 
 def headline_facts(kpis: Kpis) -> list[str]:

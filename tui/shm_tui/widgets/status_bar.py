@@ -9,13 +9,14 @@ from textual.widget import Widget
 
 from shm_tui.model.disk import disk_warning
 from shm_tui.model.live_session import ConnectionStatus, LiveSession, Phase
+from shm_tui.model.place import Place
 from shm_tui.text.cells import cut
 from shm_tui.text.formatting import duration, plural
 
 MAX_FILTER_WIDTH = 28  # cells of the filter in the top line; the prompt shows the whole filter
 MIN_LEFT_WIDTH = 6  # cells of the left part that always remain
 MAX_LIVE_SILENCE_S = 4.0  # pings are answered every two seconds
-STYLES = ("brand", "dim", "good", "bad", "warn")
+STYLES = ("brand", "dim", "good", "bad", "warn", "past")
 
 
 def connection_text(connection: ConnectionStatus, silence_s: float = 0.0) -> tuple[str, str]:
@@ -32,6 +33,15 @@ def connection_text(connection: ConnectionStatus, silence_s: float = 0.0) -> tup
             wait_s = ceil((connection.next_try or now) - now)
             retry = f"retry in {wait_s}s" if wait_s > 0 else "retrying"
             return f"◌ {connection.phase.value} {duration(now - connection.since)}, {retry}", "bad"
+
+
+def past_text(place: Place) -> str:
+    """That the screen shows a day in the past, and which part of it does not. "" for a place of now."""
+    if place.at is None:
+        return ""
+    if place.past is None:
+        return f" {place.view.upper()} OF NOW, NOT OF {place.at} "
+    return f" AS OF {place.at}{', ROWS OF NOW' if place.view == 'instances' else ''} "
 
 
 def match_count(session: LiveSession) -> str:
@@ -60,6 +70,7 @@ class StatusBar(Widget):
         self._filter_text = ""
         self._has_sidebar = False
         self._is_list, self._is_fleet = True, False
+        self._place = Place()
 
     def show(
         self,
@@ -69,11 +80,13 @@ class StatusBar(Widget):
         *,
         is_list: bool = True,
         is_fleet: bool = False,
+        place: Place,
     ) -> None:
         """Draws the line. Without a sidebar it names the application, in the fleet all of them.
 
         `is_list`: the filter is of the rows.
         """
+        self._place = place
         self._session, self._filter_text, self._has_sidebar = session, filter_text, has_sidebar
         self._is_list, self._is_fleet = is_list, is_fleet
         self.refresh()
@@ -105,6 +118,9 @@ class StatusBar(Widget):
         stats = self._session.overview.stats
         if stats and (warning := disk_warning(stats.disk, self._session.clock().now)):
             right.append(f"{warning}  ", style["warn"])
+        if past := past_text(self._place):
+            right.append(past, style["past"])
+            right.append("  ")
         text, style_name = connection_text(self._session.connection, self._session.silence_s())
         right.append(text, style[style_name])
         right.append(" ")

@@ -83,6 +83,14 @@ class View(ABC):
         """The place with another dimension (`columns`) or another metric; None if the view has none."""
         return None
 
+    def next_dimension(self, place: Place) -> Place | None:
+        """The place with the values by another dimension; None if the view has none."""
+        return None
+
+    def next_second(self, place: Place) -> Place | None:
+        """The place with another metric over the first one, after the last none; None if the view has none."""
+        return None
+
     @property
     def instance(self) -> Instance | None:
         """The instance that the view shows, on which an admin can decide; None if it shows several."""
@@ -99,6 +107,11 @@ def to_float(number: Number | None) -> float | None:
 def required_app(place: Place) -> str:
     """The application of a view that has one; `parse_place` and the console open none without."""
     return place.app or ""
+
+
+def range_text(place: Place) -> str:
+    """The range of a chart, and the day that it ends on unless it ends now."""
+    return place.range if place.past is None else f"{place.range} to {place.past}"
 
 
 def cycle(items: Sequence[str], current: str | None, offset: int) -> str | None:

@@ -9,14 +9,12 @@ from shm_client import Client, Kpi
 from shm_client.figures import Breakdown, Group
 from shm_tui.model.place import Place
 from shm_tui.model.views.base import Frame, Page, PageRow, View, cycle, required_app
-from shm_tui.model.views.filter_terms import COLUMN_FIELDS, equals_term
-from shm_tui.text.cells import cell_width
+from shm_tui.model.views.dimensions import DEFAULT_DIMENSION, dimension_tabs, dimensions_of
+from shm_tui.model.views.filter_terms import equals_term
 from shm_tui.text.charts import share_bar
 from shm_tui.text.formatting import UNKNOWN, clock_time, plural, share, with_unit
-from shm_tui.text.lines import Line, Span, TableColumn, facts, make_table
+from shm_tui.text.lines import Line, TableColumn, facts, make_table
 
-DEFAULT_DIMENSION = "version"
-METRIC_PREFIX = "metrics."  # distinguishes a key from a column of the same name
 MAX_BAR_WIDTH = 30
 REST = "all others"
 
@@ -49,18 +47,14 @@ class BreakdownView(View):
 
     def document(self) -> object:
         """The groups and the dimensions."""
-        return None if self._data is None else BreakdownDocument(self._data, self._dimensions())
+        return None if self._data is None else BreakdownDocument(self._data, dimensions_of(self.kpis))
 
     def step(self, place: Place, columns: int, metrics: int) -> Place | None:
         """Another dimension, or another metric: after the last one none."""
-        by = cycle(self._dimensions(), place.argument(0) or DEFAULT_DIMENSION, columns) or DEFAULT_DIMENSION
+        by = cycle(dimensions_of(self.kpis), place.argument(0) or DEFAULT_DIMENSION, columns) or DEFAULT_DIMENSION
         keys = ["", *(kpi.key for kpi in self.kpis.kpis)]
         metric = cycle(keys, place.argument(1) or "", metrics)
         return place.to_view("breakdown", by, *([metric] if metric else []))
-
-    def _dimensions(self) -> list[str]:
-        keys = [flag.key for flag in self.kpis.flags] + [category.key for category in self.kpis.categories]
-        return [*COLUMN_FIELDS, *(f"{METRIC_PREFIX}{key}" if key in COLUMN_FIELDS else key for key in keys)]
 
     def page(self, frame: Frame) -> Page:
         """The dimensions, and a row for each value, the most frequent first."""
@@ -77,7 +71,7 @@ class BreakdownView(View):
             [f"by {data.by}", aggregate, plural(total, "instance"), unknown, f"as of {clock_time(data.as_of)}"],
             frame.width,
         )
-        head = [title, _tabs(self._dimensions(), data.by, frame.width)]
+        head = [title, dimension_tabs(dimensions_of(self.kpis), data.by, frame.width)]
         if not groups:
             return Page(head, [], empty=f"No instance has a value of {data.by}.")
         columns = [
@@ -100,24 +94,6 @@ class BreakdownView(View):
             for number, (group, line) in enumerate(zip(groups, table.rows, strict=True))
         ]
         return Page([*head, (), ((" ", ""), *table.head)], rows)
-
-
-def _tabs(dimensions: list[str], current: str, width: int) -> Line:
-    """The dimensions around the current one that fit."""
-    first = 0
-    while first < len(dimensions) and current in dimensions[first:]:
-        spans: list[Span] = [("‹ " if first else "  ", "name")]
-        used = 2
-        for name in dimensions[first:]:
-            used += cell_width(name) + 2
-            if used > width - 2:
-                spans.append(("›", "name"))
-                break
-            spans.append((f"{name}  ", "accent" if name == current else "name"))
-        if any(style == "accent" for _, style in spans):
-            return tuple(spans)
-        first += 1
-    return ((f"  {current}", "accent"),)
 
 
 def _target(frame: Frame, data: Breakdown, group: Group) -> Place | None:

@@ -10,6 +10,7 @@ from shm_tui.text.charts import Values, column_of, line_chart, stacked_columns, 
 from shm_tui.text.lines import Line, Span
 
 EDGE = 1  # cells at either end of a line
+SECOND = "band1"  # the style of a second line
 BANDS = 6  # bands with a colour of their own; further ones are drawn as the rest
 BAND_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -42,28 +43,49 @@ def reading_label(moment: datetime, axis: TimeAxis, frame: Frame) -> str:
     """The time of the value that is read, and whether it is the current or an incomplete one."""
     text = moment.astimezone(UTC).strftime("%Y-%m-%d %H:%MZ")
     index = axis.index(frame.moment)
-    if index == len(axis.times) - 1:
+    if index == len(axis.times) - 1 and frame.place.past is None:
         return f"{text}, now"
     return f"{text}, running" if axis.is_running(index) else text
 
 
 def line_block(
-    values: Values, axis: TimeAxis, frame: Frame, height: int, label: Callable[[float], str], label_width: int = 0
+    values: Values,
+    axis: TimeAxis,
+    frame: Frame,
+    height: int,
+    label: Callable[[float], str],
+    label_width: int = 0,
+    second: Values = (),
 ) -> list[Line]:
-    """A line chart in `height` lines, the last one with times. `label_width`: the least cells of the labels."""
-    low, high = value_range(values)
+    """A line chart in `height` lines, the last one with times. `label_width`: the least cells of the labels.
+
+    `second`: the values of another line, with an axis of its own on the right.
+    """
     plot_height = max(2, height - 1)
-    labels = {0: label(high), plot_height // 2: label(high - (high - low) * (plot_height // 2) / (plot_height - 1))}
-    labels[plot_height - 1] = label(low)
+    labels = _axis_labels(values, plot_height, label)
+    second_labels = _axis_labels(second, plot_height, label) if second else {}
     label_width = EDGE + max(label_width, *map(len, labels.values()))
-    width = max(2, frame.chart_width - label_width - 2 - EDGE)
-    plot = line_chart(values, width, plot_height, low, high, frame.glyphs)
+    second_width = max(map(len, second_labels.values()), default=-EDGE) + EDGE
+    width = max(2, frame.chart_width - label_width - 2 - EDGE - second_width)
+    plot = line_chart(values, width, plot_height, *value_range(values), frame.glyphs)
+    second_plot = line_chart(second, width, plot_height, *value_range(second), frame.glyphs)
     styles = _column_styles(axis, frame, width, "chart")
-    lines = [
-        ((f"{labels.get(row, ''):>{label_width}} ", "name"), (frame.glyphs.axis, "name"), *_styled(text, styles, frame))
+    lines: list[Line] = [
+        (
+            *((f"{labels.get(row, ''):>{label_width}} ", "name"), (frame.glyphs.axis, "name")),
+            *_styled(text, second_plot[row], styles, frame),
+            (f" {second_labels[row]}" if row in second_labels else "", SECOND),
+        )
         for row, text in enumerate(plot)
     ]
     return [*lines, _time_line(axis, frame, label_width + 1, width)]
+
+
+def _axis_labels(values: Values, height: int, label: Callable[[float], str]) -> dict[int, str]:
+    """The labels of an axis by line: the ends and the middle."""
+    low, high = value_range(values)
+    middle = height // 2
+    return {0: label(high), middle: label(high - (high - low) * middle / (height - 1)), height - 1: label(low)}
 
 
 def stacked_block(counts: Sequence[Values], axis: TimeAxis, frame: Frame, height: int) -> list[Line]:
@@ -104,11 +126,15 @@ def _column_styles(axis: TimeAxis, frame: Frame, width: int, style: str) -> list
     return styles
 
 
-def _styled(text: str, styles: list[str], frame: Frame) -> list[Span]:
-    """The text in runs of one style. The cursor is a line where the chart is blank."""
+def _styled(text: str, second: str, styles: list[str], frame: Frame) -> list[Span]:
+    """The text in runs of one style, with the second line where the first is blank. The cursor is where both are."""
     cells = [
-        (frame.glyphs.cursor if style == "cursor" and character == " " else character, style)
-        for character, style in zip(text, styles, strict=True)
+        (first, style)
+        if first != " "
+        else (other, SECOND)
+        if other != " "
+        else (frame.glyphs.cursor if style == "cursor" else " ", style)
+        for first, other, style in zip(text, second, styles, strict=True)
     ]
     return [("".join(character for character, _ in run), style) for style, run in groupby(cells, lambda cell: cell[1])]
 

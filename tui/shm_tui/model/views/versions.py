@@ -5,7 +5,7 @@ from collections.abc import Callable
 from shm_client import Client
 from shm_client.figures import Adoption, Versions
 from shm_tui.model.place import Place
-from shm_tui.model.views.base import Frame, Page, PageRow, View, required_app, to_float
+from shm_tui.model.views.base import Frame, Page, PageRow, View, range_text, required_app, to_float
 from shm_tui.model.views.chart_block import TimeAxis, band_mark, reading_label, stacked_block
 from shm_tui.model.views.filter_terms import equals_term
 from shm_tui.text.charts import share_bar, sparkline
@@ -41,7 +41,7 @@ class VersionsView(View):
 
     async def load(self, client: Client, place: Place, on_change: Callable[[], None]) -> None:
         """Requests the releases."""
-        self._data = await client.versions(required_app(place), place.range)
+        self._data = await client.versions(required_app(place), place.range, place.past)
 
     def document(self) -> object:
         """The releases."""
@@ -52,7 +52,7 @@ class VersionsView(View):
         data = self._data
         if data is None:
             return Page([], [])
-        axis = TimeAxis(data.timestamps, data.running_since)
+        axis = TimeAxis(data.timestamps, None if frame.place.past else data.running_since)
         index = axis.index(frame.moment)
         bands = [*reversed(data.versions.items()), *([(OTHER, data.other)] if any(data.other) else [])]
         total = data.total[index] or 0
@@ -60,7 +60,11 @@ class VersionsView(View):
         outdated = sum(version.instances for version in data.behind)
         title = facts(
             "Versions",
-            [frame.place.range, latest if data.latest else "no release yet", f"{plural(outdated, 'instance')} behind"],
+            [
+                range_text(frame.place),
+                latest if data.latest else "no release yet",
+                f"{plural(outdated, 'instance')} behind",
+            ],
             frame.width,
         )
         if not bands:
