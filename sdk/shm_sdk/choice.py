@@ -14,7 +14,7 @@ from shm_sdk.files import write_atomically
 from shm_sdk.names import directory_name
 
 FILE_SUFFIX = "_telemetry_choice.json"
-MAX_FILE_BYTES = 256 * 1024  # 256 metric names of 128 characters, and some room
+MAX_FILE_BYTES = 256 * 1024  # thousands of hashes
 MAX_ERASED_IDS = 16
 FILE_MODE = 0o644  # holds no secret, and root's choice (`sudo ... on`) must be readable for the application's user
 
@@ -24,8 +24,8 @@ class Choice(NamedTuple):
 
     telemetry: str = ""
     decided_at: str = ""  # RFC 3339
-    metric_names: tuple[str, ...] | None = None  # that `on` covers; None: those of the next report
-    declined_names: tuple[str, ...] = ()
+    metric_hashes: tuple[str, ...] | None = None  # of the names that `on` covers; None: those of the next report
+    declined_hashes: tuple[str, ...] = ()
     notice_shown_at: str = ""
     erased_ids: tuple[str, ...] = ()  # identities that must not be used again
 
@@ -39,10 +39,10 @@ class Choice(NamedTuple):
         """Whether the user has agreed."""
         return self.telemetry == "on"
 
-    def decided(self, telemetry: str, metric_names: Iterable[str] | None = None) -> "Choice":
+    def decided(self, telemetry: str, metric_hashes: Iterable[str] | None = None) -> "Choice":
         """This choice with a new decision."""
-        names = None if metric_names is None else tuple(sorted(metric_names))
-        return self._replace(telemetry=telemetry, decided_at=timestamp(), metric_names=names, declined_names=())
+        hashes = None if metric_hashes is None else tuple(sorted(metric_hashes))
+        return self._replace(telemetry=telemetry, decided_at=timestamp(), metric_hashes=hashes, declined_hashes=())
 
     def erased(self, instance_id: str) -> "Choice":
         """This choice after an erasure of that install."""
@@ -90,7 +90,7 @@ def _parse(content: bytes) -> Choice | None:
     for name, value in document.items():
         if name in ("telemetry", "decided_at", "notice_shown_at") and isinstance(value, str):
             members[name] = value
-        elif name in ("metric_names", "declined_names", "erased_ids") and isinstance(value, list):
+        elif name in ("metric_hashes", "declined_hashes", "erased_ids") and isinstance(value, list):
             members[name] = tuple(str(item) for item in value)
         elif name in Choice._fields:
             return None

@@ -5,6 +5,7 @@ notice    the same, after a notice was shown once; the first report follows afte
 opt-in    reports nothing before the user agrees; metrics that are new since then are left out until asked again
 """
 
+import hashlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from shm_sdk.snapshot import EPHEMERAL_KEY, Json
 
 NOTICE = "notice"
 OPT_IN = "opt-in"
+HASH_DIGITS = 16  # 64 bits: no two of some thousands of names have the same
 
 
 class ConsentRequest(NamedTuple):
@@ -65,9 +67,9 @@ class Consent:
     def select_agreed(self, metrics: dict[str, Json]) -> dict[str, Json]:
         """The metrics that the stored agreement covers, all of them without one. Asks nobody."""
         choice = read_choice(self._configuration)
-        if self._configuration.consent != OPT_IN or not choice.is_on or choice.metric_names is None:
+        if self._configuration.consent != OPT_IN or not choice.is_on or choice.metric_hashes is None:
             return metrics
-        return select(metrics, frozenset(choice.metric_names))
+        return select(metrics, frozenset(choice.metric_hashes))
 
     def check(self, metrics: dict[str, Json]) -> dict[str, Json] | Outcome:
         """The metrics that may be sent, or the outcome of a report that must not be sent. Asks if necessary."""
@@ -75,25 +77,25 @@ class Consent:
             return self._show_notice(metrics) or metrics
         if self._configuration.consent != OPT_IN:
             return metrics
-        names = tuple(sorted(metric_names(metrics)))
-        if self._choice.is_on and self._choice.metric_names is None:
-            self._store(self._choice.decided("on", names))
+        hashes = {hash_name(name): name for name in metric_names(metrics)}
+        if self._choice.is_on and self._choice.metric_hashes is None:
+            self._store(self._choice.decided("on", hashes))
         if not self._choice.is_on:
-            answer = self._ask(metrics, names)
+            answer = self._ask(metrics, tuple(sorted(hashes.values())))
             if answer is None:
                 return Outcome(Result.PENDING, "the user has not agreed yet")
-            self._store(self._choice.decided("on" if answer else "off", names))
+            self._store(self._choice.decided("on" if answer else "off", hashes))
             return metrics if answer else Outcome(Result.OFF, "the user has refused")
-        allowed = self._choice.metric_names or ()
-        new_names = tuple(sorted(set(names) - {*allowed, *self._choice.declined_names}))
-        if new_names:
-            answer = self._ask(metrics, new_names)
+        allowed = self._choice.metric_hashes or ()
+        added = hashes.keys() - {*allowed, *self._choice.declined_hashes}
+        if added:
+            answer = self._ask(metrics, tuple(sorted(hashes[each] for each in added)))
             if answer:
-                allowed = (*allowed, *new_names)
+                allowed = (*allowed, *added)
                 self._store(self._choice.decided("on", allowed))
             elif answer is not None:
-                declined = (*self._choice.declined_names, *new_names)
-                self._store(self._choice._replace(declined_names=declined))
+                declined = tuple(sorted({*self._choice.declined_hashes, *added}))
+                self._store(self._choice._replace(declined_hashes=declined))
         return select(metrics, frozenset(allowed))
 
     def _show_notice(self, metrics: Mapping[str, Json]) -> Outcome | None:
@@ -144,14 +146,23 @@ def metric_names(metrics: Mapping[str, Json], prefix: str = "") -> Iterator[str]
             yield f"{prefix}{name}"
 
 
+def hash_name(name: str) -> str:
+    """What is stored of a metric's name.
+
+    One hash for each name, and not one for all: it shows which metrics are new, and that one is no longer collected
+    needs no new question.
+    """
+    return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:HASH_DIGITS]
+
+
 def select(metrics: Mapping[str, Json], allowed: frozenset[str], prefix: str = "") -> dict[str, Json]:
-    """The metrics with an allowed name."""
+    """The metrics whose names have an allowed hash."""
     kept: dict[str, Json] = {}
     for name, value in metrics.items():
         path = f"{prefix}{name}"
         if isinstance(value, dict) and value:
             if members := select(value, allowed, f"{path}."):
                 kept[name] = members
-        elif path in allowed or path == EPHEMERAL_KEY:
+        elif path == EPHEMERAL_KEY or hash_name(path) in allowed:
             kept[name] = value
     return kept

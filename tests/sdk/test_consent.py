@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shm_sdk import Client, Result
-from shm_sdk.consent import ConsentRequest
+from shm_sdk.consent import ConsentRequest, hash_name
 from tests.support.peer import Peer
 
 MakeClient = Callable[..., Client]
@@ -51,7 +51,7 @@ def test_an_agreement_is_stored_and_not_asked_for_again(client: MakeClient, peer
         telemetry.provider(lambda: {"orders": 8, "mail": {"sent": 2}})
         assert telemetry.report_now().sent
     assert len(user.requests) == 1
-    assert choice_file(tmp_path)["metric_names"] == ["mail.sent", "orders"]
+    assert choice_file(tmp_path)["metric_hashes"] == sorted(map(hash_name, ["mail.sent", "orders"]))
 
 
 def test_a_refusal_is_stored(client: MakeClient, peer: Peer, tmp_path: Path) -> None:
@@ -94,6 +94,27 @@ def test_new_metrics_wait_for_a_new_answer(
     ]
 
 
+def test_only_growth_is_asked_about_again(client: MakeClient, peer: Peer, tmp_path: Path) -> None:
+    """A metric that is no longer collected, and one that comes back, are covered by the first answer."""
+    user = User(True)
+    metrics: dict[str, object] = {"orders": 8, "mail": {"sent": 2}}
+    telemetry = client(consent="opt-in", consent_callback=user)
+    telemetry.provider(lambda: metrics)
+    mail = metrics["mail"]
+    assert telemetry.report_now().sent
+    del metrics["mail"]
+    assert telemetry.report_now().sent
+    metrics["mail"] = mail
+    assert telemetry.report_now().sent
+    assert [body["metrics"] for body in peer.bodies("/v1/snapshot")] == [
+        {"orders": 8, "mail": {"sent": 2}},
+        {"orders": 8},
+        {"orders": 8, "mail": {"sent": 2}},
+    ]
+    assert len(user.requests) == 1
+    assert "mail" not in json.dumps(choice_file(tmp_path))
+
+
 def test_turning_on_covers_the_metrics_of_the_next_report(client: MakeClient, peer: Peer, tmp_path: Path) -> None:
     metrics: dict[str, object] = {"orders": 8}
     telemetry = client(consent="opt_in")
@@ -104,7 +125,7 @@ def test_turning_on_covers_the_metrics_of_the_next_report(client: MakeClient, pe
     metrics["locale"] = "fr"
     assert telemetry.report_now().sent
     assert [body["metrics"] for body in peer.bodies("/v1/snapshot")] == [{"orders": 8}] * 2
-    assert choice_file(tmp_path)["metric_names"] == ["orders"]
+    assert choice_file(tmp_path)["metric_hashes"] == [hash_name("orders")]
 
 
 def test_a_failing_callback_is_no_agreement(client: MakeClient, peer: Peer, caplog: pytest.LogCaptureFixture) -> None:
@@ -147,7 +168,7 @@ def test_a_notice_that_cannot_be_stored_is_shown_once_in_a_process(
     assert capsys.readouterr().err.count("usage figures") == 1
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"telemetry": "maybe"}', '{"metric_names": "all"}', "[" * 9999])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"telemetry": "maybe"}', '{"metric_hashes": "all"}', "[" * 9999])
 def test_a_damaged_choice_is_a_refusal(client: MakeClient, peer: Peer, tmp_path: Path, content: str) -> None:
     telemetry = client()
     file = tmp_path / "data" / "cafe-ledger_telemetry_choice.json"
