@@ -1,4 +1,4 @@
-"""`shm export`: writes all instances with their current metrics, read directly from the database.
+"""`shm export`: writes all instances with their current metrics, or everything, read directly from the database.
 
 Writes to standard output, without control characters if that is a terminal, or atomically to a file that only its owner
 can read.
@@ -18,20 +18,46 @@ from shm.analytics import export
 from shm.analytics.instances import InstanceFilter, InstanceReader
 from shm.cli import database_command
 from shm.cli.output_file import atomic_file
+from shm.cli.progress import Progress
 from shm.cli.terminal import print_message, strip_control_characters
 from shm.core.errors import ConfigurationError
 from shm.core.settings import Settings, add_flags
 from shm.core.signals import interruptible
 from shm.db.database import Database
 from shm.db.migrations import check_schema
+from shm.ingest import erased_list
+from shm.ingest.export_records import ApplicationRecord, InstanceRecord, SnapshotRecord
+from shm.ingest.full_export import FullExport
 
-HELP = "Write all instances with their current metrics as CSV or JSON lines."
+HELP = "Write all instances with their current metrics as CSV or JSON lines, or everything for another server."
+
+FILTER = (
+    "app",
+    "q",
+    "status",
+    "version",
+    "environment",
+    "where",
+    "format",
+    "bom",
+)  # flags of neither --all nor --erased
 
 Write = Callable[[bytes], object]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of the filter, the format and the output."""
+    everything = parser.add_mutually_exclusive_group()
+    everything.add_argument(
+        "--all",
+        action="store_true",
+        help="Write everything for `shm import`: applications, installs with their keys, all snapshots.",
+    )
+    everything.add_argument(
+        "--erased",
+        action="store_true",
+        help="Write hashes of the erased installs, which `shm restore --erased` erases from a restored backup again.",
+    )
     parser.add_argument("--app", metavar="…", help="Only instances of this application (slug or name).")
     parser.add_argument("--q", metavar="…", help="Only instances with this text in ID, version, environment or mode.")
     parser.add_argument("--status", choices=["pending", "active", "revoked"], help="Only instances with this status.")
@@ -44,7 +70,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="Only instances with this condition, such as version>=1.4. It may occur several times.",
     )
-    parser.add_argument("--format", choices=get_args(export.Format), default="csv", help="Default: csv.")
+    parser.add_argument("--format", choices=get_args(export.Format), help="Default: csv.")
     parser.add_argument(
         "--bom", action="store_true", help="Begin a CSV file with a byte order mark, by which Excel detects UTF-8."
     )
@@ -56,15 +82,50 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the export."""
+    if args.all or args.erased:
+        return _run_records(args)
+    output_format: export.Format = args.format or "csv"
     selection = msgspec.convert({name: vars(args)[name] for name in InstanceFilter.__struct_fields__}, InstanceFilter)
 
     async def write_all(database: Database, settings: Settings, write: Write) -> int:
-        if args.bom and args.format == "csv":
+        if args.bom and output_format == "csv":
             write(export.BYTE_ORDER_MARK)
-        await _export(database, settings, selection, args.format, write)
+        await _export(database, settings, selection, output_format, write)
         return 0
 
     return database_command.run_with_resource(args, _output(args.output), write_all, prepare=check_schema)
+
+
+def _run_records(args: argparse.Namespace) -> int:
+    unused = [f"--{name}" for name in FILTER if getattr(args, name)]
+    if unused:
+        flag = "--all" if args.all else "--erased"
+        raise ConfigurationError(f"{flag} writes everything, so it cannot be combined with {', '.join(unused)}.")
+
+    async def write_erased(database: Database, settings: Settings, write: Write) -> int:
+        async with aclosing(erased_list.read_list(database, settings)) as chunks:
+            async for chunk in chunks:
+                write(chunk)
+        return 0
+
+    async def write_all(database: Database, _: Settings, write: Write) -> int:
+        full_export, progress, done = FullExport(database), Progress(), 0
+        async with aclosing(full_export.read_lines()) as chunks:
+            async for chunk in chunks:
+                write(chunk)
+                progress.total, instances = full_export.instances, full_export.counts[InstanceRecord]
+                progress.advance(instances - done, "installs")
+                done = instances
+        progress.end()
+        counts = full_export.counts
+        print_message(
+            f"Exported {counts[ApplicationRecord]} applications, {counts[InstanceRecord]} installs and "
+            f"{counts[SnapshotRecord]} snapshots."
+        )
+        return 0
+
+    write_records = write_all if args.all else write_erased
+    return database_command.run_with_resource(args, _output(args.output), write_records, prepare=check_schema)
 
 
 async def _export(

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+from io import BufferedReader, FileIO
 from pathlib import Path
 
 from shm.cli import database_command
@@ -12,6 +13,9 @@ from shm.core.signals import interruptible
 from shm.db.backup import RestoredData, check_format, complete_restore, read_database, restore_backup
 from shm.db.database import Database
 from shm.db.schema_checks import DatabaseState
+from shm.ingest.erased_list import ErasedList, erase_again, parse_list
+from shm.ingest.erasure import Eraser
+from shm.ingest.key_cache import PublicKeyCache
 
 HELP = "Restore a backup of `shm backup` into an empty database or a new data directory."
 
@@ -19,6 +23,12 @@ HELP = "Restore a backup of `shm backup` into an empty database or a new data di
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the file and the flags of the database."""
     parser.add_argument("file", metavar="FILE", type=Path, help="The backup.")
+    parser.add_argument(
+        "--erased",
+        metavar="LIST",
+        type=Path,
+        help="A file of `shm export --erased`: the installs in it are erased from the restored database again.",
+    )
     add_flags(parser, *database_command.FLAGS)
 
 
@@ -27,25 +37,61 @@ def run(args: argparse.Namespace) -> int:
 
     def restore() -> int:
         settings = database_command.load_flags(args)
-        try:
-            file = args.file.open("rb", buffering=0)  # programs read on at its position
-        except OSError as error:
-            raise ConfigurationError(f"{args.file} cannot be read: {error.strerror}.") from None
-        with file:
+        with _open(args.file) as file:
             check_format(file)  # before a data directory is created
+            erased = None if args.erased is None else _read_erased(args.erased)
             with database_command.open_dsn(settings) as (dsn, _):
                 with interruptible():
                     state = asyncio.run(_read_state(settings, dsn))
                 restore_backup(dsn, state, file)
                 with interruptible():
                     restored = asyncio.run(_complete(settings, dsn))
-        newest = f"; the newest snapshot is from {restored.newest:%Y-%m-%d %H:%M:%S} UTC" if restored.newest else ""
-        number = "1 instance" if restored.instances == 1 else f"{restored.instances} instances"
-        print_message(f"Restored {number}{newest}.")
+                    print_message(_describe(restored))
+                    if erased is not None:
+                        print_message(_describe_erased(asyncio.run(_erase(settings, dsn, erased)), erased, restored))
+        if erased is None:
+            print_message("Installs that were erased after the backup are in it: --erased erases them again.")
         print_message("`shm check` compares all figures of the restored database with its raw snapshots.")
         return 0
 
     return database_command.run_for_status(restore)
+
+
+def _open(path: Path) -> FileIO:
+    """A file without a buffer: programs read on at its position."""
+    try:
+        return FileIO(path)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def _read_erased(path: Path) -> ErasedList:
+    with _open(path) as file:
+        return parse_list(BufferedReader(file), str(path))
+
+
+def _describe(restored: RestoredData) -> str:
+    newest = f"; the newest snapshot is from {restored.newest:%Y-%m-%d %H:%M:%S} UTC" if restored.newest else ""
+    return f"Restored {_count(restored.instances, 'instance')}{newest}."
+
+
+def _describe_erased(instances: int, erased: ErasedList, restored: RestoredData) -> str:
+    header = erased.header
+    sentence = (
+        f"Erased {_count(instances, 'instance')} again, by the list of {header.created_at:%Y-%m-%d %H:%M:%S} UTC."
+    )
+    if restored.newest is not None and restored.newest < header.complete_since:
+        sentence += f" It has no erasures from before {header.complete_since:%Y-%m-%d}, and the backup is older."
+    return sentence
+
+
+def _count(number: int, noun: str) -> str:
+    return f"1 {noun}" if number == 1 else f"{number} {noun}s"
+
+
+async def _erase(settings: Settings, dsn: str, erased: ErasedList) -> int:
+    async with Database.connect(settings, dsn, size=1) as database:
+        return await erase_again(database, Eraser(database, PublicKeyCache(database, settings), settings), erased)
 
 
 async def _read_state(settings: Settings, dsn: str) -> DatabaseState:

@@ -83,7 +83,7 @@ class StoredRow:
     last_sequence: int | None
 
 
-class _SnapshotRow(msgspec.Struct):
+class _SnapshotRow(msgspec.Struct, omit_defaults=True):
     """A snapshot as the statement reads it. `key_set`, `string_set`: positions in the sets of the batch, from 0."""
 
     instance_id: str
@@ -96,6 +96,8 @@ class _SnapshotRow(msgspec.Struct):
     leaves: msgspec.Raw | None
     key_set: int
     string_set: int
+    app_slug: str | None = None
+    received_at: datetime | None = None
 
 
 class BatchWriter:
@@ -288,6 +290,8 @@ def encode_batch(batch: Sequence[Snapshot]) -> dict[str, str]:
             leaves=snapshot.leaves,
             key_set=key_sets.setdefault(snapshot.keys, len(key_sets)),
             string_set=string_sets.setdefault(snapshot.strings, len(string_sets)),
+            app_slug=snapshot.app_slug,
+            received_at=snapshot.received_at,
         )
         for snapshot in batch
     ]

@@ -1,4 +1,4 @@
-"""Stores what a database of the original holds: applications, instances with their keys, snapshots.
+"""Stores what another database holds, of the original or of SHM: applications, instances with their keys, snapshots.
 
 Everything is stored as it was: an instance keeps its times, and a snapshot is no sign of life. A second run stores what
 is missing, so an interrupted one is continued by starting it again.
@@ -7,7 +7,7 @@ is missing, so an interrupted one is continued by starting it again.
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import msgspec
@@ -17,8 +17,9 @@ from shm.db.database import Database
 from shm.db.original_database import OriginalApplication, OriginalInstance, OriginalSnapshot
 from shm.ingest.batch_writer import MAX_BATCH_LEAVES, StoredRow, Verdict, encode_batch
 from shm.ingest.group_commit import Failure, write_isolated
+from shm.ingest.imported_rows import ImportedApplication, ImportedInstance, SkippedRow
 from shm.ingest.key_limits import aggregation_limits
-from shm.ingest.original_rows import ImportedInstance, SkippedRow, parse_application, parse_instance, parse_snapshot
+from shm.ingest.original_rows import parse_application, parse_instance, parse_snapshot
 from shm.ingest.payloads import Snapshot
 
 MAX_AHEAD = timedelta(minutes=5)  # of a snapshot before the present; a later one would stay the newest for long
@@ -45,26 +46,55 @@ class ImportResult:
     known_instances: int = 0
     snapshots: int = 0
     known_snapshots: int = 0
+    days: int = 0  # values of charts
     skipped: Counter[str] = field(default_factory=Counter)
 
 
 class HistoryImporter:
-    """Stores rows of the original in one database."""
+    """Stores rows of another database in this one."""
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: Database, settings: Settings, *, keeps_revoked: bool = False) -> None:
+        """`keeps_revoked`: the history of revoked and pending instances is stored too."""
         self.result = ImportResult()
         self._database = database
         self._settings = settings
+        self._keeps_revoked = keeps_revoked
         self._keys: dict[str, bytes] = {}  # of the instances whose snapshots are stored
 
     async def store_applications(self, applications: Iterable[OriginalApplication]) -> None:
         """Stores a page of applications under the slugs of their names; their old slugs become aliases."""
-        batch = list(self._parse(applications, lambda row: parse_application(row, self._settings)))
+        await self.store_parsed_applications(
+            self.parse(applications, lambda row: parse_application(row, self._settings))
+        )
+
+    async def store_parsed_applications(self, applications: Iterable[ImportedApplication]) -> None:
+        """The same for applications that are valid."""
+        batch = list(applications)
         self.result.applications += await self._database.execute("import.store_applications", batch=_encode(batch))
+
+    async def store_aliases(self, aliases: Sequence[object]) -> None:
+        """Stores a page of names under which installs register with an application."""
+        await self._database.execute("import.store_aliases", batch=_encode(aliases))
+
+    async def freeze_history(self, raw_since: datetime, frozen_until: datetime) -> None:
+        """Records from when on the snapshots of the other database are complete, and the days that these determine."""
+        await self._database.execute("import.freeze_history", raw_since=raw_since, frozen_until=frozen_until)
+
+    async def store_days(self, days: Sequence[object]) -> None:
+        """Stores a page of values of days before `frozen_until`."""
+        self.result.days += await self._database.execute("import.store_days", batch=_encode(days))
+
+    def find_key(self, instance_id: str) -> bytes | None:
+        """The key of an instance whose snapshots are stored."""
+        return self._keys.get(instance_id)
+
+    def forget_keys(self) -> None:
+        """The snapshots of all instances until now are stored."""
+        self._keys.clear()
 
     async def store_instances(self, instances: Iterable[OriginalInstance]) -> None:
         """Stores a page of instances that were activated."""
-        await self.store_parsed_instances(self._parse(instances, lambda row: parse_instance(row, self._settings)))
+        await self.store_parsed_instances(self.parse(instances, lambda row: parse_instance(row, self._settings)))
 
     async def store_parsed_instances(self, instances: Iterable[ImportedInstance]) -> None:
         """The same for instances that are valid."""
@@ -73,20 +103,25 @@ class HistoryImporter:
             if parsed.setdefault(instance.instance_id, instance) is not instance:
                 self.result.skipped["installs with the ID of another one"] += 1
         batch = list(parsed.values())
+        past: list[ImportedInstance] = []  # those with versions
         for row in await self._database.fetch(_Verdict, "import.store_instances", batch=_encode(batch)):
             instance = batch[row.position - 1]
             if row.verdict in ("new", "known"):
-                if instance.status == "active":
+                if instance.versions:
+                    past.append(instance)
+                if instance.status == "active" or self._keeps_revoked:
                     self._keys[instance.instance_id] = instance.public_key
                 self.result.instances += row.verdict == "new"
                 self.result.known_instances += row.verdict == "known"
             else:
                 reason = {"conflict": "installs that have another key here", "erased": "installs that were erased here"}
                 self.result.skipped[reason[row.verdict]] += 1
+        if past:
+            await self._database.execute("import.store_versions", batch=_encode(past))
 
     async def store_snapshots(self, snapshots: Iterable[OriginalSnapshot]) -> None:
         """Stores a page of snapshots of active instances."""
-        parsed = self._parse(snapshots, lambda row: parse_snapshot(row, self._keys.get, self._settings))
+        parsed = self.parse(snapshots, lambda row: parse_snapshot(row, self.find_key, self._settings))
         await self.store_parsed_snapshots(parsed)
 
     async def store_parsed_snapshots(self, snapshots: Iterable[Snapshot]) -> None:
@@ -106,7 +141,7 @@ class HistoryImporter:
         if batch:
             await self._store_batch(batch)
 
-    def _parse(self, rows: Iterable[Row], parse: Callable[[Row], Parsed]) -> Iterator[Parsed]:
+    def parse(self, rows: Iterable[Row], parse: Callable[[Row], Parsed]) -> Iterator[Parsed]:
         """The rows that can be imported. Counts the others."""
         for row in rows:
             try:

@@ -6,64 +6,25 @@ an admin is skipped, with a reason for the summary.
 
 import re
 from collections.abc import Callable
-from datetime import datetime
-
-import msgspec
 
 from shm.core import slugs
 from shm.core.errors import BadRequest
 from shm.core.releases import version_rank
 from shm.core.settings import Settings
 from shm.db.original_database import OriginalApplication, OriginalInstance, OriginalSnapshot
-from shm.ingest.flattening import check_text, flatten
+from shm.ingest.flattening import flatten
+from shm.ingest.imported_rows import ImportedApplication, ImportedInstance, SkippedRow, parse_text, parse_url
 from shm.ingest.payloads import Snapshot, decode_metrics
 from shm.ingest.signatures import UUID, parse_public_key
 
 MAX_STARS = 2**31 - 1  # that the database can store
-MAX_URL_LENGTH = 500
 OLD_SLUG = re.compile(r"[a-z0-9-]{1,100}")  # that a path can contain
-WEB_ADDRESS = re.compile(r"https?://[^\s\x00-\x1f]+")
-
-
-class SkippedRow(Exception):
-    """A row is not imported. The text says what was skipped, in the plural."""
-
-
-class ImportedApplication(msgspec.Struct):
-    """An application. `old_slug`: that of the original, if it differs and a path can contain it."""
-
-    id: str | None
-    slug: str
-    old_slug: str | None
-    name: str
-    github_url: str | None
-    logo_url: str | None
-    stars: int
-    stars_updated_at: datetime | None
-    created_at: datetime
-
-
-class ImportedInstance(msgspec.Struct):
-    """An instance that was activated."""
-
-    instance_id: str
-    public_key: bytes
-    app_slug: str
-    app_name: str
-    app_version: str
-    version_rank: str
-    environment: str
-    deployment_mode: str
-    os_arch: str
-    status: str
-    first_seen_at: datetime
-    last_seen_at: datetime
 
 
 def parse_application(row: OriginalApplication, settings: Settings) -> ImportedApplication:
     """Raises SkippedRow. An address that is no URL of the web is left out."""
     try:
-        name = _parse_text(row.name or "", settings)
+        name = parse_text(row.name or "", settings)
     except BadRequest:
         name = ""
     if not name:
@@ -74,8 +35,8 @@ def parse_application(row: OriginalApplication, settings: Settings) -> ImportedA
         slug=slug,
         old_slug=row.slug if row.slug != slug and OLD_SLUG.fullmatch(row.slug) else None,
         name=name,
-        github_url=_parse_url(row.github_url),
-        logo_url=_parse_url(row.logo_url),
+        github_url=parse_url(row.github_url),
+        logo_url=parse_url(row.logo_url),
         stars=min(max(0, row.stars), MAX_STARS),
         stars_updated_at=row.stars_updated_at,
         created_at=row.created_at,
@@ -94,7 +55,7 @@ def parse_instance(row: OriginalInstance, settings: Settings) -> ImportedInstanc
         digits = bytes.fromhex(row.public_key or "").decode()  # the column has the digits as text
         key = parse_public_key("public_key", digits)
         texts = (row.app_name or "", row.app_version, row.environment, row.deployment_mode, row.os_arch)
-        app_name, app_version, environment, deployment_mode, os_arch = (_parse_text(text, settings) for text in texts)
+        app_name, app_version, environment, deployment_mode, os_arch = (parse_text(text, settings) for text in texts)
     except (BadRequest, ValueError):
         raise SkippedRow("installs with an invalid key or text") from None
     return ImportedInstance(
@@ -140,13 +101,3 @@ def parse_snapshot(row: OriginalSnapshot, find_key: Callable[[str], bytes | None
         version_rank=None,
         sequence=None,
     )
-
-
-def _parse_text(text: str, settings: Settings) -> str:
-    check_text(text, "a text", settings.max_name)
-    return text.strip()
-
-
-def _parse_url(text: str | None) -> str | None:
-    is_url = text is not None and len(text) <= MAX_URL_LENGTH and WEB_ADDRESS.fullmatch(text)
-    return text if is_url else None

@@ -112,6 +112,7 @@ class Snapshot:
 
     `metrics` is the JSON object as sent. `leaves` is the JSON object of its aggregated leaves by dotted key; None means
     that it equals `metrics`. `keys` are their keys, `strings` the keys and values of those that are strings.
+    `app_slug` and `received_at`: only of one that is imported from another server of SHM.
     """
 
     instance_id: str
@@ -124,6 +125,8 @@ class Snapshot:
     app_version: str | None
     version_rank: str | None
     sequence: int | None
+    app_slug: str | None = None
+    received_at: datetime | None = None
 
 
 _register_decoder = msgspec.json.Decoder(RegisterBody)

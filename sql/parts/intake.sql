@@ -1,7 +1,8 @@
 -- The statements that store snapshots.
 
 -- part: batch_verdicts
--- `verdicts`: of a batch of snapshots, by position. `sent`: those that can be stored.
+-- `verdicts`: of a batch of snapshots, by position. `sent`: those that can be stored. Only those of an import have
+-- `app_slug` and `received_at`.
 batch AS MATERIALIZED (
     SELECT * FROM ROWS FROM (
         jsonb_to_recordset(%(batch)s::jsonb) AS (
@@ -14,11 +15,13 @@ batch AS MATERIALIZED (
             metrics jsonb,
             leaves jsonb,
             key_set int,
-            string_set int
+            string_set int,
+            app_slug text,
+            received_at timestamptz
         )
     ) WITH ORDINALITY AS member (
         instance_id, public_key, snapshot_at, app_version, version_rank, sequence, metrics, leaves, key_set, string_set,
-        position
+        app_slug, received_at, position
     )
 ),
 existing AS MATERIALIZED (
@@ -35,18 +38,18 @@ verdicts AS MATERIALIZED (
         b.position, b.instance_id, b.snapshot_at, b.key_set, b.string_set,
         CASE
             WHEN e.instance_id IS NULL OR e.public_key <> decode(b.public_key, 'base64') THEN 'unknown'
-            WHEN e.status = 'revoked' THEN 'revoked'
+            WHEN e.status = 'revoked' AND NOT %(is_import)s::boolean THEN 'revoked'
             WHEN b.snapshot_at <= e.erased_at THEN 'erased'
             WHEN e.status = 'pending' THEN 'pending'
             WHEN e.staged IS NOT NULL OR e.first_seen_at IS NULL THEN 'staged'
             ELSE 'stored'
         END AS verdict,
-        coalesce(alias.app_slug, e.staged ->> 'app_slug', e.app_slug) AS app_slug,
+        coalesce(alias.app_slug, b.app_slug, e.staged ->> 'app_slug', e.app_slug) AS app_slug,
         coalesce(b.app_version, e.staged ->> 'app_version', e.version) AS version,
         CASE WHEN b.snapshot_at > e.snapshot_at AND b.sequence <= e.sequence THEN e.sequence END AS last_sequence
     FROM batch b
     LEFT JOIN existing e USING (instance_id)
-    LEFT JOIN application_aliases alias ON alias.slug = e.staged ->> 'app_slug'
+    LEFT JOIN application_aliases alias ON alias.slug = coalesce(b.app_slug, e.staged ->> 'app_slug')
 ),
 sent AS MATERIALIZED (
     SELECT position, instance_id, snapshot_at, key_set, string_set, app_slug, version
@@ -61,7 +64,7 @@ inserted AS MATERIALIZED (
     FROM insert_snapshots(ARRAY(
         SELECT
             (
-                a.instance_id, a.snapshot_at, now(), a.version, b.sequence, b.metrics, a.app_slug,
+                a.instance_id, a.snapshot_at, coalesce(b.received_at, now()), a.version, b.sequence, b.metrics, a.app_slug,
                 CASE WHEN a.refused = '{}' THEN b.leaves ELSE coalesce(b.leaves, b.metrics) - a.refused END,
                 (SELECT cursor FROM feed_head) + 1, a.version_refused
             )::snapshots

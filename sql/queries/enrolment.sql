@@ -14,7 +14,27 @@
 SELECT pg_advisory_xact_lock({writers_lock});
 SELECT pg_notify('shm_feed', '');
 WITH
--- use: enrolment_batch
+batch AS MATERIALIZED (
+    SELECT *, decode(encoded_key, 'base64') AS public_key
+    FROM ROWS FROM (
+        jsonb_to_recordset(%(batch)s::jsonb) AS (
+            instance_id uuid,
+            public_key text,
+            app_slug text,
+            app_name text,
+            app_version text,
+            version_rank text,
+            environment text,
+            deployment_mode text,
+            os_arch text,
+            may_add boolean,
+            action_hash text
+        )
+    ) WITH ORDINALITY AS member (
+        instance_id, encoded_key, app_slug, app_name, app_version, version_rank, environment, deployment_mode, os_arch,
+        may_add, action_hash, position
+    )
+),
 existing AS MATERIALIZED (
     SELECT
         instance_id, public_key,

@@ -328,3 +328,43 @@ feed_advanced AS (
     RETURNING pg_notify('shm_feed', cursor::text)
 )
 SELECT instance_id FROM target;
+
+-- name: select_hash_key_name
+-- Names the key of the hashes without telling it: only with the same one are hashes of two databases comparable.
+SELECT encode(sha256('shm-erased'::bytea || hash_key), 'hex') AS name FROM settings;
+
+-- name: select_erased
+-- A page of the hashes of instances that were erased or are being erased, by hash after the last one of the page before.
+SELECT encode(e.id_hash, 'hex') AS id_hash, encode(e.key_hash, 'hex') AS key_hash, e.erased_at
+FROM (
+    SELECT id_hash, key_hash, erased_at FROM erased_identities
+    UNION ALL
+    SELECT
+        sha256(settings.hash_key || uuid_send(i.instance_id)),
+        sha256(settings.hash_key || uuid_send(i.instance_id) || i.public_key), i.erasing_since
+    FROM instances i
+    CROSS JOIN settings
+    WHERE i.erasing_since IS NOT NULL
+) e
+WHERE e.id_hash > decode(%(after)s::text, 'hex')
+ORDER BY e.id_hash
+LIMIT %(limit)s;
+
+-- name: find_erased
+-- The instances that were erased according to a list (a JSON array of hashes), but are here. Reads all instances.
+SELECT i.instance_id::text
+FROM instances i
+CROSS JOIN settings
+JOIN jsonb_to_recordset(%(batch)s::jsonb) AS b (id_hash text, erased_at timestamptz)
+    ON decode(b.id_hash, 'hex') = sha256(settings.hash_key || uuid_send(i.instance_id))
+WHERE i.first_seen_at IS NULL OR i.first_seen_at <= b.erased_at
+ORDER BY i.instance_id;
+
+-- name: store_erased
+-- Stores the hashes of a list. Those of instances that were just erased stay, because they are newer.
+INSERT INTO erased_identities (id_hash, key_hash, erased_at)
+SELECT DISTINCT ON (b.id_hash) decode(b.id_hash, 'hex'), decode(b.key_hash, 'hex'), least(b.erased_at, now())
+FROM jsonb_to_recordset(%(batch)s::jsonb) AS b (id_hash text, key_hash text, erased_at timestamptz)
+ORDER BY b.id_hash, b.erased_at DESC
+ON CONFLICT (id_hash) DO NOTHING
+RETURNING erased_at;

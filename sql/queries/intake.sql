@@ -13,7 +13,8 @@
 -- snapshot without a version has its install's, and belongs to the application that the install has with it: the staged
 -- registration takes effect. `key_sets` and `string_sets`
 -- are the distinct sets of keys and of strings (value by key) in the batch, which most installs of an application share;
--- `key_set` and `string_set` are a snapshot's positions in them, from 0. With `is_import` a snapshot is no sign of life.
+-- `key_set` and `string_set` are a snapshot's positions in them, from 0. With `is_import` a snapshot is no sign of
+-- life, and may be of a revoked instance or of an application that its instance has left.
 -- The planner has no statistics of a batch. It takes a condition within CASE to hold for half of the rows; otherwise it
 -- expects two rows, and joins the rows of a batch by nested loops.
 SELECT pg_advisory_xact_lock({writers_lock});

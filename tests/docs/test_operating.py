@@ -21,12 +21,13 @@ def test_the_documented_commands_back_up_and_restore(postgres: str, postgres_dir
     assert run_shm("migrate", SHM_DATA_DIR=str(data_dir)).returncode == 0
     blocks = re.findall(r"^```sh\n(.*?)^```", BACKUP, re.MULTILINE | re.DOTALL)
     commands = [line for block in blocks for line in block.splitlines() if line.startswith("shm ") and "|" not in line]
-    assert len(commands) == 6
+    assert len(commands) == 8
     with empty_database(postgres) as dsn:
         for command in commands:
             arguments = shlex.split(command)[1:]
             for name, path in (
                 ("shm.dump", postgres_dir / "shm.dump"),
+                ("erased.jsonl", postgres_dir / "erased.jsonl"),
                 ("/var/lib/shm-restored", postgres_dir / "restored"),
                 ("/var/backups/shm", postgres_dir / "backups"),
                 ("postgresql:///shm_restored", dsn),

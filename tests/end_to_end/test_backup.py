@@ -5,6 +5,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -13,13 +14,15 @@ from psycopg2.extensions import make_dsn
 
 from shm.core.errors import ConfigurationError
 from shm.db.client_programs import find_program, run_client
+from tests.support import plain_http
 from tests.support.clusters import embedded_cluster, wait_for
-from tests.support.databases import admin_cursor, empty_database, migrate
+from tests.support.databases import admin_cursor, empty_database, migrate, select_column
 from tests.support.installs import Install
 from tests.support.load import Load, stored_snapshots
 from tests.support.old_clusters import OLDER_MAJOR, create_older_cluster
 from tests.support.server_process import ServerProcess
 from tests.support.shm_command import SHM, run_shm
+from tests.support.signed_actions import act
 
 PASSWORD = "it's a secret"
 
@@ -193,6 +196,44 @@ def test_a_backup_of_a_newer_release_changes_nothing(database: str, empty: str, 
     refused = refusal("restore", str(tmp_path / "shm.dump"), SHM_DB_DSN=empty)
     assert "has migration 9999, which this release does not have" in refused
     assert "is not empty" not in refusal("restore", str(tmp_path / "shm.dump"), SHM_DB_DSN=empty)
+
+
+def test_what_was_erased_after_a_backup_is_erased_again(
+    server: ServerProcess, database: str, empty: str, tmp_path: Path
+) -> None:
+    """By the install, by an admin, and many at once. What these installs signed before is refused again."""
+    dump, erased, admin = tmp_path / "shm.dump", tmp_path / "erased.jsonl", f"{server.url}/api/v1/admin"
+    kept, itself, deleted = (Install(server.url).enroll({"n": number}) for number in range(3))
+    many = [Install(server.url, environment="staging").enroll({"n": number}) for number in range(2)]
+    run("backup", "--output", str(dump), SHM_DB_DSN=database)
+    after = Install(server.url).enroll({"n": 9})
+    for install in (itself, after):
+        assert act(install, "erase").status_code == 200
+    plain_http.request("DELETE", f"{admin}/instances/{deleted.instance_id}", headers=server.headers).raise_for_status()
+    change = {"action": "delete", "environment": "staging"}
+    plain_http.post(f"{admin}/instances/bulk", json=change, headers=server.headers).raise_for_status()
+    wait_for(lambda: len(server.get("instances").json()) == 1, "the deletion of many")
+    run("export", "--erased", "--output", str(erased), SHM_DB_DSN=database)
+    assert erased.stat().st_mode & 0o777 == 0o600
+    assert not any(install.instance_id in erased.read_text() for install in (itself, deleted, *many, after))
+
+    damaged = tmp_path / "damaged.jsonl"
+    damaged.write_bytes(b"".join(erased.read_bytes().splitlines(keepends=True)[:-1]))
+    refused = refusal("restore", str(dump), "--erased", str(damaged), SHM_DB_DSN=empty)
+    assert f"{damaged}, line 6: the list ends before its last line" in refused
+    assert "Erased 4 instances again" in run("restore", str(dump), "--erased", str(erased), SHM_DB_DSN=empty)
+    run("check", SHM_DB_DSN=empty)
+    assert select_column(empty, "SELECT instance_id FROM instances") == [kept.instance_id]
+    restored = ServerProcess(tmp_path / "restored", {"SHM_DB_DSN": empty})
+    restored.start()
+    try:
+        for install in (itself, after):
+            install.url = restored.url
+            assert install.register().status_code == 201
+            late = install.snapshot({"n": 1}, datetime.now(UTC) - timedelta(hours=1))
+            assert late.json()["code"] == "signed_before_erasure"
+    finally:
+        restored.terminate()
 
 
 def test_a_damaged_backup_leaves_the_database_empty(database: str, empty: str, tmp_path: Path) -> None:

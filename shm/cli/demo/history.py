@@ -26,7 +26,7 @@ from shm.core.slugs import make_slug
 from shm.db.database import Database
 from shm.ingest.flattening import flatten
 from shm.ingest.history_import import HistoryImporter, ImportResult
-from shm.ingest.original_rows import ImportedInstance
+from shm.ingest.imported_rows import ImportedInstance
 from shm.ingest.payloads import Snapshot, decode_metrics
 from shm_sdk.identity import load_or_create
 

@@ -1,0 +1,227 @@
+"""Stores a complete export of another server of SHM, line by line, as strictly as requests of installs.
+
+A line that is no record ends the import with its number; what precedes it is stored. A record that this server would
+not accept from an install or an admin is skipped and counted. A second run stores what is missing.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import BinaryIO
+
+import msgspec
+
+from shm.core.errors import BadRequest, ConfigurationError
+from shm.core.releases import version_rank
+from shm.core.settings import Settings
+from shm.ingest.export_records import (
+    FORMAT,
+    MAX_LINE_BYTES,
+    VERSION,
+    AliasRecord,
+    ApplicationRecord,
+    DayRecord,
+    End,
+    Header,
+    HistoryRecord,
+    InstanceRecord,
+    Record,
+    SnapshotRecord,
+    decode_record,
+)
+from shm.ingest.flattening import flatten
+from shm.ingest.history_import import MAX_AHEAD, HistoryImporter
+from shm.ingest.imported_rows import ImportedApplication, ImportedInstance, SkippedRow, parse_text, parse_url
+from shm.ingest.metric_hints import parse_hints
+from shm.ingest.payloads import Snapshot
+
+PAGE_SIZE = 500  # records of a statement; the export has as many instances before their snapshots
+OLDEST = datetime(2000, 1, 1, tzinfo=UTC)  # of all times that are stored: PostgreSQL's and Python's first years differ
+
+
+class FullImport:
+    """One import from a file. `lines`: those that were read; `instances`: those that were read, `expected` in all."""
+
+    def __init__(self, importer: HistoryImporter, settings: Settings, now: datetime) -> None:
+        self.lines = 0
+        self.instances = 0
+        self.expected = 0
+        self._importer = importer
+        self._settings = settings
+        self._now = now
+        self._has_snapshots = False  # of the installs whose keys the importer has
+
+    async def store_page(self, file: BinaryIO, name: str) -> bool:
+        """Stores the next lines of a file. Returns False at its end.
+
+        Raises ConfigurationError, which names the line.
+        """
+        page: list[Record] = []
+        while len(page) < PAGE_SIZE:
+            try:
+                record = self._read(file, name)
+            except ConfigurationError:
+                await self._store(page)
+                raise
+            if isinstance(record, End):
+                await self._store(page)
+                if file.read(1):
+                    raise self._invalid(name, "more lines follow the last one", self.lines + 1)
+                return False
+            if page and type(page[0]) is not type(record):
+                await self._store(page)
+                page.clear()
+            page.append(record)
+        await self._store(page)
+        return True
+
+    def _read(self, file: BinaryIO, name: str) -> Record:
+        line = file.readline(MAX_LINE_BYTES + 1)
+        self.lines += 1
+        if not line:
+            raise self._invalid(name, "the file ends before its last line, so the export was interrupted")
+        if len(line) > MAX_LINE_BYTES:
+            raise self._invalid(name, f"the line has more than {MAX_LINE_BYTES} bytes")
+        try:
+            record = decode_record(line)
+        except BadRequest as error:
+            if self.lines == 1:
+                raise self._invalid(name, "no export of `shm export --all` begins like this") from None
+            raise self._invalid(name, error.detail) from None
+        if isinstance(record, Header) != (self.lines == 1):
+            raise self._invalid(name, "the header has to be the first line, once")
+        if isinstance(record, Header):
+            if record.format != FORMAT or record.version > VERSION:
+                raise self._invalid(name, f"{record.format} {record.version} needs a newer release of SHM")
+            self.expected = record.instances
+        if isinstance(record, End) and record.records != self.lines - 1:
+            raise self._invalid(
+                name, f"{record.records} lines were written before this one: lines are missing or added"
+            )
+        return record
+
+    async def _store(self, page: Sequence[Record]) -> None:
+        """Stores records of one type."""
+        importer = self._importer
+        match page[0] if page else None:
+            case ApplicationRecord():
+                await importer.store_parsed_applications(importer.parse(page, self._parse_application))
+            case AliasRecord():
+                await importer.store_aliases(page)
+            case HistoryRecord(raw_since, frozen_until):
+                await importer.freeze_history(self._bound(raw_since), self._bound(frozen_until))
+            case DayRecord():
+                await importer.store_days(page)
+            case InstanceRecord():
+                if self._has_snapshots:
+                    importer.forget_keys()
+                    self._has_snapshots = False
+                await importer.store_parsed_instances(importer.parse(page, self._parse_instance))
+                self.instances += len(page)
+            case SnapshotRecord():
+                self._has_snapshots = True
+                await importer.store_parsed_snapshots(importer.parse(page, self._parse_snapshot))
+
+    def _parse_application(self, record: Record) -> ImportedApplication:
+        assert isinstance(record, ApplicationRecord)  # noqa: S101  # of a page of them
+        try:
+            name = parse_text(record.name, self._settings)
+        except BadRequest:
+            name = ""
+        if not name:
+            raise SkippedRow("applications with an invalid name")
+        return ImportedApplication(
+            id=record.id,
+            slug=record.slug,
+            old_slug=None,
+            name=name,
+            github_url=parse_url(record.github_url),
+            logo_url=parse_url(record.logo_url),
+            stars=record.stars,
+            stars_updated_at=self._bound_or_none(record.stars_updated_at),
+            created_at=self._bound(record.created_at),
+            overrides=record.overrides,
+            public_metrics=record.public_metrics,
+        )
+
+    def _parse_instance(self, record: Record) -> ImportedInstance:
+        assert isinstance(record, InstanceRecord)  # noqa: S101  # of a page of them
+        texts = (record.app_name, record.app_version, record.environment, record.deployment_mode, record.os_arch)
+        try:
+            app_name, app_version, environment, deployment_mode, os_arch = (
+                parse_text(text, self._settings) for text in texts
+            )
+        except BadRequest:
+            raise SkippedRow("installs with an invalid key or text") from None
+        if record.status != "pending" and (record.first_seen_at is None or record.last_seen_at is None):
+            raise SkippedRow("installs that never proved their key")
+        return ImportedInstance(
+            instance_id=record.instance_id,
+            public_key=bytes.fromhex(record.public_key),
+            app_slug=record.app_slug,
+            app_name=app_name,
+            app_version=app_version,
+            version_rank=version_rank(app_version),
+            environment=environment,
+            deployment_mode=deployment_mode,
+            os_arch=os_arch,
+            status=record.status,
+            first_seen_at=self._bound_or_none(record.first_seen_at),
+            last_seen_at=self._bound_or_none(record.last_seen_at),
+            registered_at=self._bound(record.registered_at),
+            revoked_at=self._bound_or_none(record.revoked_at),
+            erased_at=self._bound_or_none(record.erased_at),
+            needs_approval=record.needs_approval and record.status == "pending",
+            previous_app_slug=record.previous_app_slug,
+            hints=parse_hints(record.hints, self._settings.max_key) if record.hints else None,
+            absences=[
+                msgspec.structs.replace(each, lost_at=lost_at, returned_at=returned_at)
+                for each in record.absences
+                if (lost_at := self._bound(each.lost_at)) < (returned_at := self._bound(each.returned_at))
+            ],
+            versions=[
+                msgspec.structs.replace(each, first_at=self._bound(each.first_at))
+                for each in record.versions
+                if len(each.version) <= self._settings.max_name
+            ],
+        )
+
+    def _parse_snapshot(self, record: Record) -> Snapshot:
+        assert isinstance(record, SnapshotRecord)  # noqa: S101  # of a page of them
+        if record.snapshot_at < self._now - self._settings.retention:
+            raise SkippedRow("snapshots older than SHM_RETENTION")
+        if record.snapshot_at > self._now + MAX_AHEAD:
+            raise SkippedRow("snapshots of the future or of no time")
+        key = self._importer.find_key(record.instance_id)
+        if key is None:
+            raise SkippedRow("snapshots of installs that are skipped or not in the file before them")
+        try:
+            flattened = flatten(record.metrics, self._settings)
+            version = parse_text(record.app_version, self._settings)
+        except BadRequest as refusal:
+            raise SkippedRow(f"snapshots over a limit ({refusal.code})") from None
+        return Snapshot(
+            instance_id=record.instance_id,
+            public_key=key,
+            snapshot_at=record.snapshot_at.astimezone(UTC),
+            metrics=flattened.metrics,
+            leaves=flattened.leaves,
+            keys=flattened.keys,
+            strings=flattened.strings,
+            app_version=version,
+            version_rank=version_rank(version),
+            sequence=record.sequence,
+            app_slug=record.app_slug,
+            received_at=self._bound(record.received_at),
+        )
+
+    def _bound(self, time: datetime) -> datetime:
+        """A time that can be stored, and that is not in the future."""
+        return max(OLDEST, min(time, self._now))
+
+    def _bound_or_none(self, time: datetime | None) -> datetime | None:
+        return None if time is None else self._bound(time)
+
+    def _invalid(self, name: str, problem: str, line: int | None = None) -> ConfigurationError:
+        return ConfigurationError(
+            f"{name}, line {line or self.lines}: {problem.rstrip('.')}. What precedes it is imported."
+        )
