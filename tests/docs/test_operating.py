@@ -24,11 +24,12 @@ def test_the_documented_commands_back_up_and_restore(postgres: str, postgres_dir
     assert len(commands) == 8
     with empty_database(postgres) as dsn:
         for command in commands:
-            arguments = shlex.split(command)[1:]
+            arguments = shlex.split(command, comments=True)[1:]
             for name, path in (
                 ("shm.dump", postgres_dir / "shm.dump"),
                 ("erased.jsonl", postgres_dir / "erased.jsonl"),
                 ("/var/lib/shm-restored", postgres_dir / "restored"),
+                ("/var/lib/shm-new", postgres_dir / "new"),
                 ("/var/backups/shm", postgres_dir / "backups"),
                 ("postgresql:///shm_restored", dsn),
             ):
