@@ -4,7 +4,7 @@ import httpx
 
 from shm_tui.app import ConsoleApp
 from shm_tui.command import make_client
-from tests.support.console import DrivenConsole, open_console
+from tests.support.console import DrivenConsole, open_console, viewer_token
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 
@@ -13,13 +13,6 @@ def status_code(server: ServerProcess, install: Install) -> tuple[int, str]:
     """The answer to a request for an instance, and the instance's status."""
     response = httpx.get(f"{server.url}/api/v1/admin/instances/{install.instance_id}", headers=server.headers)
     return response.status_code, response.json().get("status", "")
-
-
-def viewer_token(server: ServerProcess) -> str:
-    """A new viewer's token."""
-    body = {"name": "viewer", "role": "viewer"}
-    response = httpx.post(f"{server.url}/api/v1/admin/tokens", json=body, headers=server.headers)
-    return str(response.raise_for_status().json()["token"])
 
 
 async def test_each_decision_asks_and_hits_the_instance_it_names(server: ServerProcess) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import httpx
 from textual.pilot import Pilot
 from textual.strip import Strip
 
@@ -61,6 +62,13 @@ class DrivenConsole:
     def rows(self) -> list[str]:
         """The rows of the table, each from its status symbol on."""
         return [found[0].rstrip() for line in self.screen.splitlines() if (found := ROW_PATTERN.search(line))]
+
+
+def viewer_token(server: ServerProcess) -> str:
+    """A new viewer's token."""
+    body = {"name": "viewer", "role": "viewer"}
+    response = httpx.post(f"{server.url}/api/v1/admin/tokens", json=body, headers=server.headers)
+    return str(response.raise_for_status().json()["token"])
 
 
 @asynccontextmanager

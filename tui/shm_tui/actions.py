@@ -48,6 +48,7 @@ ACTIONS = (
     Action("view('lifecycle')", "L", "L", "lifecycle: new, active, lost and returned instances", VIEWS),
     Action("view('breakdown')", "B", "B", "breakdown by version, system or any category", VIEWS),
     Action("view('events')", "E", "E", "events of the application; of all, with the server's", VIEWS),
+    Action("view('application')", "A", "A", "the application's settings: name, URLs, metrics", VIEWS),
     Action("chart", "c", "c", "chart of the metric sorted by, or under the cursor", VIEWS, "chart"),
     Action("dimension", "d", "d", "in a metric: its values by another dimension", VIEWS, "by"),
     Action("second_metric", "m", "m", "in a metric: another one over it, after the last none", VIEWS),

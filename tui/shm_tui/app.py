@@ -262,6 +262,17 @@ class ConsoleApp(CellwiseApp):
             self.go(target)
         elif panel.has_focus and panel.instance_id is not None:
             self.go(self.place.to_view("instance", panel.instance_id))
+        elif self.place.view == "application" and self.is_admin:
+            self._edit_application()
+
+    def _edit_application(self) -> None:
+        from shm_tui.application_edits import ApplicationEdits
+        from shm_tui.model.views.application import ApplicationView
+
+        session = self.navigation.view.session
+        if session is not None and isinstance(session.view, ApplicationView):
+            edits = ApplicationEdits(self, self.session.client, self.dashboard.footer, self.navigation.view.reload)
+            edits.edit(session.view, self.dashboard.view.row_key)
 
     def action_neighbour(self, offset: int) -> None:
         """While the details are open, opens the next or the previous instance of the table."""

@@ -138,22 +138,7 @@ class BulkDecisions:
             return
         if clear_marks is not None:
             clear_marks()
-        await self._follow(DECISION_TEXTS[decision].done, change)
-
-    async def _follow(self, done: str, change: BulkChange) -> None:
-        """Shows the progress of a change until it has ended."""
-        while change.finished_at is None:
-            self._notify(f"{done} {change.processed:,} of {plural(change.instances, 'instance')}")
-            await asyncio.sleep(POLL_INTERVAL_S)
-            try:
-                newest = await self._client.bulk_change(change.id or "")
-            except ClientError:  # the feed shows it
-                continue
-            if newest is None:
-                return
-            change = newest
-        failures = f", {change.failed:,} failed: {change.error}" if change.failed else ""
-        self._notify(f"{done} {plural(change.processed, 'instance')}{failures}")
+        await follow_change(self._client, change, DECISION_TEXTS[decision].done, self._notify)
 
     async def _request(self, decision: Decision, choice: Choice, *, is_preview: bool) -> BulkChange:
         return await self._client.decide_many(
@@ -166,3 +151,19 @@ class BulkDecisions:
 
     def _notify(self, notice: str) -> None:
         self._footer.show_notice(notice, NOTICE_S)
+
+
+async def follow_change(client: Client, change: BulkChange, done: str, notify: Callable[[str], None]) -> None:
+    """Shows the progress of a change until it has ended. `done` is the verb: `Revoked`."""
+    while change.finished_at is None:
+        notify(f"{done} {change.processed:,} of {plural(change.instances, 'instance')}")
+        await asyncio.sleep(POLL_INTERVAL_S)
+        try:
+            newest = await client.bulk_change(change.id or "")
+        except ClientError:  # the feed shows it
+            continue
+        if newest is None:
+            return
+        change = newest
+    failures = f", {change.failed:,} failed: {change.error}" if change.failed else ""
+    notify(f"{done} {plural(change.processed, 'instance')}{failures}")

@@ -1,6 +1,7 @@
 """`--once --view`: a view as text, or as one JSON document, from the same data and lines as on the screen."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
 import msgspec
@@ -33,7 +34,7 @@ async def fetch_view(client: Client, place: Place) -> tuple[View, Place]:
     if place.view in NEEDS_APPLICATION and place.app is None:
         applications = await client.applications()
         largest = max(applications, key=lambda app: app.instances.total, default=None)
-        place = Place(largest.slug if largest else "", place.view, place.arguments, range=place.range)
+        place = replace(place, app=largest.slug if largest else "")
     view = make_view(place.view)
     await view.load(client, place, lambda: None)
     return view, place

@@ -19,7 +19,17 @@ from shm_client.figures import Period
 from shm_tui.text.sanitizing import sanitize
 
 ViewName = Literal[
-    "fleet", "instances", "versions", "lifecycle", "breakdown", "metric", "instance", "events", "tokens", "audit"
+    "fleet",
+    "instances",
+    "versions",
+    "lifecycle",
+    "breakdown",
+    "metric",
+    "instance",
+    "events",
+    "application",
+    "tokens",
+    "audit",
 ]
 
 VIEW_NAMES: tuple[ViewName, ...] = get_args(ViewName)
@@ -28,7 +38,7 @@ ALL = "*"  # the name of all applications, which no slug can be
 MAX_ARGUMENTS: dict[ViewName, int] = {"metric": 3, "instance": 1, "breakdown": 2}  # of the other views none
 FOR_ADMINS: frozenset[ViewName] = frozenset({"tokens", "audit"})
 OF_SERVER: frozenset[ViewName] = FOR_ADMINS | {"fleet"}  # whatever the application
-NEEDS_APPLICATION: frozenset[ViewName] = frozenset({"versions", "lifecycle", "breakdown", "metric"})
+NEEDS_APPLICATION: frozenset[ViewName] = frozenset({"versions", "lifecycle", "breakdown", "metric", "application"})
 WITH_PAST: frozenset[ViewName] = frozenset({"instances", "versions", "metric"})  # views with figures as of a day
 SHORT_PERIODS: tuple[Period, ...] = ("24h", "7d")  # their steps are hours, which the server does not keep for good
 MIN_PAST_PERIOD: Period = "30d"

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import msgspec
 
 from shm_client.figures import Breakdown, Day, Group, Lifecycle, MetricSeries, Versions
-from shm_client.model import flatten_metrics
+from shm_client.model import MetricKey, flatten_metrics
 from shm_tui.model.place import Place
+from shm_tui.model.views.application import ApplicationDocument
 from shm_tui.model.views.base import View
 from shm_tui.model.views.breakdown import BreakdownDocument
 from shm_tui.model.views.fleet import ApplicationDetails, shown_applications
@@ -30,6 +31,8 @@ def view_records(view: View, place: Place) -> Records:
             return _breakdown(breakdown)
         case MetricDocument(series=series):
             return _series(series)
+        case ApplicationDocument(metrics=metrics):
+            return _structs(metrics, list(MetricKey.__struct_fields__))
         case InstanceDocument(instance=instance):
             return ["metric", "value"], [[key, value] for key, value in flatten_metrics(instance.metrics)]
         case [ApplicationDetails(), *_] as details:

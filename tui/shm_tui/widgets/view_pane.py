@@ -88,6 +88,11 @@ class ViewPane(ScrollView, can_focus=True, inherit_bindings=False):
         return self._page.rows[self._index].target if self._page.rows else None
 
     @property
+    def row_key(self) -> str:
+        """The key of the row under the cursor; "" without rows."""
+        return self._page.rows[self._index].key if self._page.rows else ""
+
+    @property
     def line(self) -> str:
         """The text of the row under the cursor, else of the title."""
         lines = [self._page.rows[self._index].line] if self._page.rows else self._page.head[:1]

@@ -35,6 +35,10 @@ def make_view(name: ViewName) -> View:
             from shm_tui.model.views.events import EventsView
 
             return EventsView()
+        case "application":
+            from shm_tui.model.views.application import ApplicationView
+
+            return ApplicationView()
         case "tokens":
             from shm_tui.model.views.tokens import TokensView
 

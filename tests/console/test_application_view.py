@@ -1,0 +1,102 @@
+"""The settings of an application: an admin edits, merges and deletes; a viewer only reads."""
+
+from typing import Any
+
+import httpx
+
+from shm_tui.app import ConsoleApp
+from shm_tui.command import make_client
+from shm_tui.model.place import Place
+from tests.support.console import DrivenConsole, open_console, viewer_token
+from tests.support.installs import Install
+from tests.support.server_process import ServerProcess
+
+
+def application(server: ServerProcess, slug: str) -> dict[str, Any]:
+    """The application as the API shows it; {} without one."""
+    response = httpx.get(f"{server.url}/api/v1/admin/applications/{slug}", headers=server.headers)
+    return dict(response.json()) if response.status_code == 200 else {}
+
+
+async def move_to(console: DrivenConsole, row_key: str) -> None:
+    """Moves the cursor of the view to a row."""
+    await console.pilot.press("g")
+    while console.app.dashboard.view.row_key != row_key:
+        before = console.app.dashboard.view.row_key
+        await console.pilot.press("j")
+        assert console.app.dashboard.view.row_key != before, f"no row {row_key}\n{console.screen}"
+
+
+async def edit(console: DrivenConsole, row_key: str, *keys: str) -> None:
+    """Opens the form of a row, types these keys, and saves."""
+    await move_to(console, row_key)
+    await console.pilot.press("enter")
+    await console.wait_for_text("Enter save")
+    await console.pilot.press(*keys, "enter")
+
+
+async def test_an_admin_edits_settings_and_metrics(server: ServerProcess) -> None:
+    Install(server.url).enroll({"sent": 10, "disk_rate": 2})
+    Install(server.url, app_name="Kiosk").enroll({"plays": 1})
+    async with open_console(server, "ledger") as console:
+        await console.wait_until(lambda: console.rows() and console.app.decisions.is_admin)
+        await console.pilot.press("A")
+        await console.wait_for_text("⏎ edits the row", "by the first signed request", "updated")
+        await edit(console, "setting name", *" Pro")
+        await console.wait_for_text("Saved Ledger Pro")
+        await edit(console, "setting logo_url", *"ftp://x")
+        await console.wait_for_text("answered 400")
+        await console.pilot.press("escape")
+        await console.wait_until_gone("Enter save")
+        keys = [*"Mails", "tab", "tab", *"max", "tab", *"none", "tab", "tab", "tab", "ctrl+u", *"yes"]
+        await edit(console, "metric sent", *keys)
+        await console.wait_for_text("Mails*", "max*", "public")
+        settings = application(server, "ledger")
+        assert settings["name"] == "Ledger Pro"
+        assert settings["overrides"] == {"sent": {"aggregate": "max", "label": "Mails", "unit": ""}}
+        assert settings["public_metrics"] == ["sent"]
+        await edit(console, "metric sent", "ctrl+u", "tab", *"odd")
+        await console.wait_for_text("answered 400")
+        await console.pilot.press("escape")
+        await edit(console, "metric disk_rate", *["tab"] * 5, "ctrl+u", *"yes")
+        await console.wait_for_text("hidden*")
+        assert application(server, "ledger")["overrides"]["disk_rate"] == {"hidden": True}
+
+
+async def test_an_admin_merges_and_deletes_after_a_question(server: ServerProcess) -> None:
+    for number in range(2):
+        Install(server.url, app_name="Old").enroll({"sent": number})
+    Install(server.url).enroll({"sent": 5})
+    async with open_console(server, "old", place="application") as console:
+        await console.wait_until(lambda: console.app.decisions.is_admin)
+        await console.wait_for_text("Merge into another application")
+        await edit(console, "action merge", *"nowhere")
+        await console.wait_for_text("does not have it")
+        await console.pilot.press("ctrl+u", *"ledger", "enter")
+        await console.wait_for_text("Merge Old (old) into Ledger (ledger)?", "2 instances and their history")
+        await console.pilot.press("y")
+        await console.wait_until(lambda: application(server, "ledger")["instances"]["total"] == 3)
+        console.app.go(Place("ledger", "application"))
+        await console.wait_for_text("Ledger   3 instances")
+        await move_to(console, "action delete")
+        await console.pilot.press("enter")
+        await console.wait_for_text("Delete Ledger (ledger)?", "3 instances with their whole history")
+        await console.pilot.press("enter")  # is no yes
+        await console.wait_until_gone("Delete Ledger (ledger)?")
+        assert application(server, "ledger")
+        await console.pilot.press("enter")
+        await console.wait_for_text("Delete Ledger (ledger)?")
+        await console.pilot.press("y")
+        await console.wait_until(lambda: not application(server, "ledger"))
+
+
+async def test_a_viewer_reads_and_edits_nothing(server: ServerProcess) -> None:
+    Install(server.url).enroll({"sent": 10})
+    async with make_client(server.url, viewer_token(server)) as client:
+        app = ConsoleApp(client, place=Place("ledger", "application"))
+        async with app.run_test(size=(120, 36)) as pilot:
+            console = DrivenConsole(app, pilot)
+            await console.wait_for_text("an admin's token can edit it", "sent")
+            assert "Merge" not in console.screen
+            await pilot.press("enter")
+            assert len(app.screen_stack) == 1

@@ -1,0 +1,195 @@
+"""An admin's edits of an application: its settings, the overrides of its metrics, merging and deleting it."""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from textual.app import App
+
+from shm_client import ApplicationSettings, BulkChange, Client, ClientError, MetricKey, MetricOverride
+from shm_tui.bulk_decisions import follow_change
+from shm_tui.confirm_screen import YES, ConfirmScreen
+from shm_tui.form_screen import Field, FormScreen
+from shm_tui.model.views.application import ApplicationView
+from shm_tui.text.formatting import plural
+from shm_tui.widgets.footer import NOTICE_S, Footer
+
+NO_UNIT = "none"  # typed for a metric without a unit; an empty field leaves the unit to the key
+YES_WORDS, NO_WORDS = ("yes", "y", "true"), ("no", "n", "false", "")
+SETTING_HINTS = {
+    "name": "the name that is shown; the slug stays",
+    "github_url": "https://github.com/OWNER/REPOSITORY, empty for none",
+    "logo_url": "https://…, empty for none",
+}
+
+
+class ApplicationEdits:
+    """Edits the row of the view of an application. `on_saved` is called after a change."""
+
+    def __init__(self, app: App[None], client: Client, footer: Footer, on_saved: Callable[[], None]) -> None:
+        self._app, self._client, self._footer, self._on_saved = app, client, footer, on_saved
+
+    def edit(self, view: ApplicationView, row_key: str) -> None:
+        """Opens the form of a row, or asks before the action of the row."""
+        settings = view.settings
+        kind, _, name = row_key.partition(" ")
+        if settings is None:
+            return
+        if kind == "metric":
+            metric = next((metric for metric in view.metrics if metric.key == name), None)
+            if metric is not None:
+                self._edit_metric(settings, metric)
+        elif kind == "setting" and name in SETTING_HINTS:
+            self._edit_setting(settings, name)
+        elif row_key == "setting stars":
+            self._app.run_worker(self._refresh_stars(settings), group="edits")
+        elif row_key == "action merge":
+            self._ask_target(settings)
+        elif row_key == "action delete":
+            self._app.run_worker(self._ask_deletion(settings), group="edits")
+
+    def _edit_setting(self, settings: ApplicationSettings, name: str) -> None:
+        field = Field(name, name.replace("_", " "), getattr(settings, name), SETTING_HINTS[name])
+
+        async def save(values: dict[str, str]) -> str:
+            return await self._save(settings.slug, values)
+
+        self._app.push_screen(FormScreen(f"{settings.name}: {field.label}", [field], save))
+
+    def _edit_metric(self, settings: ApplicationSettings, metric: MetricKey) -> None:
+        async def save(values: dict[str, str]) -> str:
+            try:
+                changes = metric_changes(settings, metric.key, values)
+            except ValueError as error:
+                return str(error)
+            return await self._save(settings.slug, changes)
+
+        self._app.push_screen(FormScreen(f"{settings.name}: {metric.key}", metric_fields(settings, metric), save))
+
+    async def _save(self, slug: str, changes: Mapping[str, object]) -> str:
+        try:
+            saved = await self._client.edit_application(slug, changes)
+        except ClientError as error:
+            return str(error)
+        self._notify(f"Saved {saved.name}")
+        self._on_saved()
+        return ""
+
+    async def _refresh_stars(self, settings: ApplicationSettings) -> None:
+        if not settings.github_url:
+            self._notify("Stars need a GitHub URL.")
+            return
+        try:
+            await self._client.refresh_stars(settings.slug)
+        except ClientError as error:
+            self._notify(str(error))
+        else:
+            self._on_saved()
+
+    def _ask_target(self, settings: ApplicationSettings) -> None:
+        """Asks for the other application, then with the number of instances."""
+        targets: list[tuple[str, str]] = []  # its slug, and the question
+
+        async def preview(values: dict[str, str]) -> str:
+            into = values["into"]
+            try:
+                target = await self._client.application(into)
+                change = await self._client.merge_application(settings.slug, into, is_preview=True)
+            except ClientError as error:
+                return str(error)
+            targets.append((into, merge_question(settings, target, change.instances)))
+            return ""
+
+        def ask(is_previewed: bool | None) -> None:
+            if is_previewed:
+                into, text = targets[-1]
+                self._confirm(
+                    text, "Moved", lambda: self._client.merge_application(settings.slug, into, is_preview=False)
+                )
+
+        field = Field("into", "into (slug)", hint="the slug of the other application, such as ledger")
+        self._app.push_screen(FormScreen(f"Merge {settings.name} into another application", [field], preview), ask)
+
+    async def _ask_deletion(self, settings: ApplicationSettings) -> None:
+        try:
+            preview = await self._client.delete_application(settings.slug, is_preview=True)
+        except ClientError as error:
+            self._notify(str(error))
+            return
+        text = deletion_question(settings, preview.instances)
+        self._confirm(text, "Deleted", lambda: self._client.delete_application(settings.slug, is_preview=False))
+
+    def _confirm(self, text: str, done: str, request: Callable[[], Awaitable[BulkChange]]) -> None:
+        def carry_out(answer: str | None) -> None:
+            if answer == YES:
+                self._app.run_worker(self._carry_out(done, request), group="edits")
+
+        self._app.push_screen(ConfirmScreen(text), carry_out)
+
+    async def _carry_out(self, done: str, request: Callable[[], Awaitable[BulkChange]]) -> None:
+        try:
+            change = await request()
+        except ClientError as error:
+            self._notify(str(error))
+            return
+        await follow_change(self._client, change, done, self._notify)
+        self._on_saved()
+
+    def _notify(self, notice: str) -> None:
+        self._footer.show_notice(notice, NOTICE_S)
+
+
+def merge_question(settings: ApplicationSettings, target: ApplicationSettings, count: int) -> str:
+    """Names both applications and the number of instances that a merge moves."""
+    return (
+        f"Merge {settings.name} ({settings.slug}) into {target.name} ({target.slug})?\n\n"
+        f"{plural(count, 'instance')} and their history move to {target.name}, and installs that register as "
+        f"{settings.name} later belong to it too. This cannot be undone.\n\n"
+        f"{YES} merge   n cancel"
+    )
+
+
+def deletion_question(settings: ApplicationSettings, count: int) -> str:
+    """Names the application and the number of instances that its deletion erases."""
+    return (
+        f"Delete {settings.name} ({settings.slug})?\n\n"
+        f"{plural(count, 'instance')} with their whole history, and the settings and charts of {settings.name}, are "
+        f"deleted for good.\n\n"
+        f"{YES} delete   n cancel"
+    )
+
+
+def metric_fields(settings: ApplicationSettings, metric: MetricKey) -> list[Field]:
+    """The fields of a metric: the values that are set; the hints are what is in effect without them."""
+    override = settings.overrides.get(metric.key, MetricOverride())
+    unit = NO_UNIT if override.unit == "" else override.unit or ""
+    is_public = metric.key in settings.public_metrics
+    return [
+        Field("label", "label", override.label or "", metric.label),
+        Field("kind", "kind", override.kind or "", f"{metric.kind}: business or system"),
+        Field("aggregate", "aggregate", override.aggregate or "", f"{metric.aggregate or ''}: sum avg min max median"),
+        Field("unit", "unit", unit, f"{metric.unit or ''}: or {NO_UNIT}"),
+        Field("description", "description", override.description or ""),
+        Field("hidden", "hidden", "yes" if override.hidden else "no", "yes or no"),
+        Field("public", "public", "yes" if is_public else "no", "yes or no: badges may show it to everybody"),
+    ]
+
+
+def metric_changes(settings: ApplicationSettings, key: str, values: dict[str, str]) -> dict[str, object]:
+    """The body of the edit that the values of the fields make. Raises ValueError with a sentence."""
+    is_hidden, is_public = parse_yes("hidden", values["hidden"]), parse_yes("public", values["public"])
+    override: dict[str, object] = {
+        name: values[name] for name in ("label", "kind", "aggregate", "unit", "description") if values[name]
+    }
+    if values["unit"] == NO_UNIT:
+        override["unit"] = ""
+    if is_hidden:
+        override["hidden"] = True
+    public = [each for each in settings.public_metrics if each != key] + ([key] if is_public else [])
+    changes: dict[str, object] = {"overrides": {key: override or None}}
+    return changes if public == settings.public_metrics else changes | {"public_metrics": public}
+
+
+def parse_yes(name: str, text: str) -> bool:
+    """A yes or a no. Raises ValueError."""
+    if text.casefold() not in (*YES_WORDS, *NO_WORDS):
+        raise ValueError(f"{name} is yes or no")
+    return text.casefold() in YES_WORDS
