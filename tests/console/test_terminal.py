@@ -39,6 +39,9 @@ def test_the_console_fills_the_terminal(server_with_60_installs: ServerProcess, 
         row_count = {24: 18, 36: 21, 50: 35}[size[1]]
         terminal.wait_until(lambda: sum("1.4.2" in line for line in terminal.screen.splitlines()) == row_count)
         assert ("APPLICATIONS" in terminal.screen) == (size[0] >= 100)
+        assert "? help   q quit" in terminal.screen
+        assert b"All applications" not in terminal.output
+        assert size[0] >= 100 or b" All" not in terminal.output, "another application was drawn before the first one"
         terminal.type_keys("q")
         assert terminal.wait_for_exit() == 0
 

@@ -104,11 +104,12 @@ ACTIONS = (
 # The actions in the footer of each context, the most used first.
 FOOTER_ACTIONS: dict[Context, tuple[str, ...]] = {
     "table": ("filter", "open", "sort(1)", "chart", "view('versions')", "view('fleet')", "command", "help", "close"),
-    "details": ("back", "move(1)", "neighbour(1)", "next_pane", "pause", "help"),
+    "details": ("back", "move(1)", "neighbour(1)", "next_pane", "pause", "help", "close"),
     "filter": ("open", "back"),
     "view": ("open", "columns(1)", "range('3m')", "command", "previous_place", "help", "close"),
     "place": ("open", "next_pane", "back"),
 }
+PINNED = ("help", "close")  # in the footer at any width
 _PAIRED_KEYS = {
     "sort(1)": "⇧← ⇧→",
     "application(1)": "[ ]",
@@ -125,6 +126,7 @@ _CONTEXT_HINTS: dict[tuple[Context, str], str] = {
     ("place", "back"): "close",
     ("view", "columns(1)"): "time",
     ("view", "close"): "close",
+    ("details", "close"): "close",
 }
 QUIT_COMMANDS = ("quit", "q")  # beside the names of the actions
 
@@ -144,10 +146,14 @@ def commands(*, is_admin: bool) -> dict[str, str]:
     return by_name | dict.fromkeys(QUIT_COMMANDS, "quit")
 
 
-def footer_hints(context: Context = "table") -> list[tuple[str, str]]:
-    """The keys of a context's footer, each with its hint."""
+def footer_hints(context: Context = "table") -> list[tuple[str, str, bool]]:
+    """The keys of a context's footer, each with its hint and whether it is in the footer at any width."""
     by_name = {action.name: action for action in ACTIONS}
     return [
-        (_PAIRED_KEYS.get(name, by_name[name].key_label), _CONTEXT_HINTS.get((context, name), by_name[name].hint))
+        (
+            _PAIRED_KEYS.get(name, by_name[name].key_label),
+            _CONTEXT_HINTS.get((context, name), by_name[name].hint),
+            name in PINNED,
+        )
         for name in FOOTER_ACTIONS[context]
     ]

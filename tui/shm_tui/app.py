@@ -138,6 +138,9 @@ class ConsoleApp(CellwiseApp):
             return
         self._has_changes = False
         self.navigation.choose_application()
+        if self.navigation.awaits_application:
+            self.dashboard.draw_waiting(self.session)
+            return
         self.navigation.request_tiles()
         self.dashboard.draw_changes(self.session, self.filter.text)
         is_chosen = self.navigation.is_application_chosen or not self.overview.applications
@@ -145,7 +148,11 @@ class ConsoleApp(CellwiseApp):
             self.data_shown.set()
 
     def _draw_ages(self) -> None:
-        if not self._is_closing:
+        if self._is_closing:
+            return
+        if self.navigation.awaits_application:
+            self._mark_changed()  # the connection may have been lost meanwhile
+        else:
             self.dashboard.draw_ages(self.session, self.filter.text)
             self.navigation.view.draw_ages()
 

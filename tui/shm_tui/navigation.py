@@ -104,6 +104,12 @@ class Navigation:
             largest = max(applications, key=lambda app: app.instances.total).slug
             self.go(replace(self.place, app=largest), is_step=False)
 
+    @property
+    def awaits_application(self) -> bool:
+        """Whether the first application is not known yet. Rows of all of them would be replaced in a moment."""
+        has_answer = self.overview.applications is not None or self.session.connection.is_lost
+        return not self.is_application_chosen and not has_answer and self.place.view == "instances"
+
     def keep_filter(self, text: str) -> None:
         """Makes the filter in effect a part of the place."""
         if text != self.place.filter:

@@ -2,6 +2,8 @@
 
 from shm_tui.model.live_session import LiveSession, Phase
 
+LOADING = "Loading…"
+
 
 def empty_message(session: LiveSession, filter_text: str) -> str:
     """Why the table is empty: loading, a failure, the filter, or no data yet. "" if it has rows."""
@@ -10,7 +12,7 @@ def empty_message(session: LiveSession, filter_text: str) -> str:
         return ""
     if not session.is_listed:
         reason = session.connection.reason
-        return f"{reason}\n\nRetrying. No data has arrived yet." if reason else "Loading…"
+        return f"{reason}\n\nRetrying. No data has arrived yet." if reason else LOADING
     if store.rows:
         return f"No instance matches  /{filter_text}\n\nEsc clears the filter."
     applications = session.overview.applications

@@ -6,7 +6,7 @@ from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
 from shm_tui.model.columns import SEEN, Column, build_columns
-from shm_tui.model.empty_message import empty_message, incomplete_message
+from shm_tui.model.empty_message import LOADING, empty_message, incomplete_message
 from shm_tui.model.live_session import LiveSession, Phase
 from shm_tui.model.place import Place
 from shm_tui.model.row import Row
@@ -75,6 +75,11 @@ class Dashboard(Vertical):
         needed = f"Needs {MIN_WIDTH} columns and {MIN_HEIGHT} lines, has {width} and {height}."
         self.query_one("#too-small", Static).update(needed)
         self.post_message(LayoutChanged())
+
+    def draw_waiting(self, session: LiveSession) -> None:
+        """Draws the state of the connection, until it is known which application to show."""
+        self.query_one(StatusBar).show(session, "", has_sidebar=True)
+        self._show_message(LOADING)
 
     def draw_changes(self, session: LiveSession, filter_text: str) -> None:
         """Applies the changes that the session has received, and draws them."""
@@ -218,12 +223,16 @@ class Dashboard(Vertical):
 
     def _draw_messages(self, session: LiveSession, filter_text: str) -> None:
         message = empty_message(session, filter_text)
+        self._show_message(message)
+        if not message and not self.prompt.is_open:
+            self.footer.show_message(incomplete_message(session))
+
+    def _show_message(self, message: str) -> None:
+        """Shows a message in place of rows; "" shows the rows."""
         empty = self.query_one("#empty", Static)
         empty.display = bool(message)
         empty.update(message)
         self.table.set_class(bool(message), "-empty")
-        if not message and not self.prompt.is_open:
-            self.footer.show_message(incomplete_message(session))
 
     def _update_columns(self, session: LiveSession) -> None:
         """Rebuilds the columns when the keys, their order or the width of the screen changed."""

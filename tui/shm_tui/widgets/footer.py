@@ -7,6 +7,7 @@ from textual.widget import Widget
 from shm_tui.actions import Context, footer_hints
 
 NOTICE_S = 4.0  # long enough to read a line
+GAP = 3  # cells between two keys
 
 
 class Footer(Widget):
@@ -42,15 +43,24 @@ class Footer(Widget):
             self.refresh()
 
     def render(self) -> Text:
-        """The notice, the message, or as many keys as fit."""
+        """The notice, the message, or as many keys as fit: the keys of help and of closing always do."""
         if message := self._notice or self.message:
             style = self.get_component_rich_style("footer--message")
             return Text(f" {message}", style, no_wrap=True, overflow="ellipsis")
         key_style = self.get_component_rich_style("footer--key")
-        line = Text(" ", no_wrap=True)
-        for key, hint in footer_hints(self.context):
-            part = Text.assemble((key, key_style), f" {hint}   ")
-            if cell_len(line.plain) + cell_len(part.plain.rstrip()) > self.size.width:
-                break
-            line += part
-        return line
+        parts = [
+            (Text.assemble((key, key_style), f" {hint}"), is_pinned)
+            for key, hint, is_pinned in footer_hints(self.context)
+        ]
+        remaining = self.size.width - 1 - sum(_width(part) for part, is_pinned in parts if is_pinned)
+        shown = []
+        for part, is_pinned in parts:
+            if not is_pinned:
+                remaining -= _width(part)
+            if is_pinned or remaining >= -GAP:
+                shown.append(part)
+        return Text(" ", no_wrap=True) + Text(" " * GAP).join(shown)
+
+
+def _width(part: Text) -> int:
+    return cell_len(part.plain) + GAP
