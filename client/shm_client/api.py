@@ -60,6 +60,16 @@ class Api:
     """
 
     def __init__(self, server: str, token: str, *, sanitize: Sanitizer = keep_unchanged) -> None:
+        self._former: list[httpx.AsyncClient] = []  # of servers before; requests may still wait for their answers
+        self.sanitize = sanitize
+        self._connect(server, token)
+
+    def connect(self, server: str, token: str) -> None:
+        """Sends all further requests to another server, or with another token. A feed has to be opened again."""
+        self._former.append(self._http)
+        self._connect(server, token)
+
+    def _connect(self, server: str, token: str) -> None:
         self.server = server.rstrip("/")
         self._authorization = {"Authorization": f"Bearer {token}"}
         # HTTP and websocket share one context: the system's authorities, or those of SSL_CERT_FILE.
@@ -71,7 +81,6 @@ class Api:
             verify=self._tls or True,
             trust_env=False,
         )
-        self.sanitize = sanitize
         self._clock_offset_s = 0.0
 
     async def __aenter__(self) -> Self:
@@ -84,7 +93,8 @@ class Api:
 
     async def aclose(self) -> None:
         """Closes the HTTP connections."""
-        await self._http.aclose()
+        for http in (*self._former, self._http):
+            await http.aclose()
 
     def server_time(self) -> datetime:
         """The current time by the server's clock, for comparison with the times in its responses."""

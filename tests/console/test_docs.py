@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from shm_tui import access, command, report
-from shm_tui.actions import ACTIONS
+from shm_tui.actions import ACTIONS, SETTINGS_COMMANDS
+from shm_tui.config.file import Context, _Tables, parse_config
+from shm_tui.config.keys import config_name
 from shm_tui.help_screen import KEY_WIDTH
 from shm_tui.model import filter, live_session, row_store
 from shm_tui.model.place import VIEW_NAMES, Place, parse_place
@@ -71,6 +73,26 @@ def test_each_documented_place_leads_somewhere_else() -> None:
     assert len(examples) > 5
     for example in examples:
         assert parse_place(example, Place("x")) != Place("x"), example
+
+
+def test_each_command_of_the_settings_is_documented() -> None:
+    rows = table(section("The configuration file"), "command")
+    documented = [(code_spans(command)[0], help_text) for command, help_text in rows]
+    assert documented == [(command.usage, command.help) for command in SETTINGS_COMMANDS], HINT
+
+
+def test_the_documented_configuration_file_is_valid_and_has_every_member() -> None:
+    example = section("The configuration file").split("```toml\n")[1].split("```")[0]
+    config = parse_config(Path("console.toml"), example.encode())
+    members = [*_Tables.__struct_fields__, *Context.__struct_fields__]
+    assert [name for name in members if name not in example] == [], HINT
+    assert config.keys
+    assert config.views.names("ledger")
+
+
+def test_the_name_of_each_action_is_documented() -> None:
+    documented = code_spans(section("Names of actions"))
+    assert sorted(documented) == sorted(config_name(action) for action in ACTIONS), HINT
 
 
 def test_each_state_is_documented_with_glyph_and_meaning() -> None:

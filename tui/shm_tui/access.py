@@ -4,19 +4,20 @@ import errno
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import platformdirs
 
-from shm_tui.errors import AddressError, TokenError
+from shm_tui.errors import AddressError, MissingTokenError, TokenError
 from shm_tui.text.sanitizing import sanitize
 
 DEFAULT_SERVER = "http://127.0.0.1:8080"
 TOKEN_FILE = "admin.token"  # noqa: S105 - a file name; `shm serve` stores the first admin token there
 ROOT_DATA_DIR = Path("/var/lib/shm")
+MAX_TOKEN_CHARS = 1024  # of the server's 47; a longer text is something else
 
 _CREDENTIAL_MARKS = frozenset("@?#")  # they precede or follow credentials in a URL
 _WHITESPACE = re.compile(r"\s")
@@ -59,23 +60,51 @@ def is_loopback(server: str) -> bool:
         return host == "localhost"
 
 
-def find_token(option: str | None, directory: Path, server: str, environ: Mapping[str, str] = os.environ) -> str:
-    """The bearer token. Raises TokenError if there is none, or if it has characters that no token has.
+def is_unencrypted(server: str) -> bool:
+    """Whether the token would cross a network in clear text."""
+    return server.startswith("http://") and not is_loopback(server)
+
+
+def find_token(
+    option: str | None,
+    directory: Path,
+    server: str,
+    environ: Mapping[str, str] = os.environ,
+    find_kept: Callable[[], str | None] = lambda: None,
+) -> str:
+    """The bearer token. Raises MissingTokenError if there is none, TokenError if it has characters that no token has.
+
+    `find_kept` finds the token that the user has typed and kept for this server.
 
     The token file and the server's own settings, SHM_ADMIN_TOKEN and SHM_ADMIN_TOKEN_FILE, are those of this machine's
     server, so they are not sent to any other one.
     """
-    token = option or environ.get("SHM_TOKEN") or _from_secret(environ.get("SHM_TOKEN_FILE"))
+    token = option or environ.get("SHM_TOKEN") or _from_secret(environ.get("SHM_TOKEN_FILE")) or find_kept()
     if not token and not is_loopback(server):
-        raise TokenError(
+        raise MissingTokenError(
             f"no token: set --token or SHM_TOKEN. This machine's {TOKEN_FILE} and SHM_ADMIN_TOKEN are used only for a "
             "server on this machine"
         )
     token = token or environ.get("SHM_ADMIN_TOKEN") or _from_secret(environ.get("SHM_ADMIN_TOKEN_FILE"))
-    token = (token or _from_file(directory / TOKEN_FILE)).strip()
-    if not token.isascii() or not token.isprintable() or " " in token:
+    return check_token(token or _from_file(directory / TOKEN_FILE))
+
+
+def check_token(text: str) -> str:
+    """The token without spaces around it. Raises TokenError if it has characters that no token has."""
+    token = text.strip()
+    if not token.isascii() or not token.isprintable() or " " in token or not 0 < len(token) <= MAX_TOKEN_CHARS:
         raise TokenError("the token has invalid characters: check that nothing else was pasted with it")
     return token
+
+
+def read_token_file(path: Path) -> str:
+    """The token in a file that the user names. Raises TokenError."""
+    try:
+        return check_token(_from_file(path.expanduser()))
+    except MissingTokenError:
+        raise TokenError(f"the token in {path} cannot be read: {os.strerror(errno.ENOENT)}") from None
+    except RuntimeError:
+        raise TokenError(f"“{path}” is the file of a user that does not exist") from None
 
 
 def _scheme(address: str) -> str | None:
@@ -101,7 +130,7 @@ def _from_file(path: Path) -> str:
     try:
         token = path.read_text(encoding="utf-8-sig").strip()
     except FileNotFoundError:
-        raise TokenError(
+        raise MissingTokenError(
             f"no token: set --token or SHM_TOKEN, or set --data-dir to the directory of {TOKEN_FILE} "
             f"({path} does not exist)"
         ) from None

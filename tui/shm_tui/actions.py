@@ -3,6 +3,7 @@
 An action's `name` is the app's method `action_<name>`, with its arguments.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -131,9 +132,33 @@ _CONTEXT_HINTS: dict[tuple[Context, str], str] = {
 QUIT_COMMANDS = ("quit", "q")  # beside the names of the actions
 
 
-def visible_actions(*, is_admin: bool) -> list[Action]:
+@dataclass(frozen=True, slots=True)
+class SettingsCommand:
+    """A command after `:` with the name of its argument, if it has one, and its help."""
+
+    name: str
+    argument: str
+    help: str
+
+    @property
+    def usage(self) -> str:
+        """The command as it is typed."""
+        return f"{self.name} {self.argument}".rstrip()
+
+
+SETTINGS_COMMANDS = (
+    SettingsCommand("context", "NAME", "connect to another server of the configuration file"),
+    SettingsCommand("save", "NAME", "save this place as a view of the application"),
+    SettingsCommand("theme", "NAME", "use a theme"),
+    SettingsCommand("save_theme", "", "begin with the present theme from now on"),
+    SettingsCommand("token", "", "type another token for this server"),
+    SettingsCommand("forget_token", "", "remove the token that is kept for this server"),
+)
+
+
+def visible_actions(*, is_admin: bool, actions: Sequence[Action] = ACTIONS) -> list[Action]:
     """The actions that a token's role permits."""
-    return [action for action in ACTIONS if is_admin or not action.for_admins]
+    return [action for action in actions if is_admin or not action.for_admins]
 
 
 def commands(*, is_admin: bool) -> dict[str, str]:
@@ -146,12 +171,12 @@ def commands(*, is_admin: bool) -> dict[str, str]:
     return by_name | dict.fromkeys(QUIT_COMMANDS, "quit")
 
 
-def footer_hints(context: Context = "table") -> list[tuple[str, str, bool]]:
+def footer_hints(context: Context = "table", actions: Sequence[Action] = ACTIONS) -> list[tuple[str, str, bool]]:
     """The keys of a context's footer, each with its hint and whether it is in the footer at any width."""
-    by_name = {action.name: action for action in ACTIONS}
+    by_name = {action.name: action for action in actions}
     return [
         (
-            _PAIRED_KEYS.get(name, by_name[name].key_label),
+            _PAIRED_KEYS.get(name, by_name[name].key_label) if by_name[name] in ACTIONS else by_name[name].key_label,
             _CONTEXT_HINTS.get((context, name), by_name[name].hint),
             name in PINNED,
         )

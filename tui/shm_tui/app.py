@@ -15,9 +15,11 @@ from textual.widgets import Input
 
 from shm_client import Client, Decision
 from shm_client.figures import Period
-from shm_tui.actions import ACTIONS
+from shm_tui.actions import ACTIONS, Action, visible_actions
 from shm_tui.bulk_decisions import MAX_MARKED, matching_choice
 from shm_tui.cellwise_app import CellwiseApp
+from shm_tui.config.keys import config_name, with_keys
+from shm_tui.config.settings import Settings
 from shm_tui.decisions import Decisions
 from shm_tui.filter_control import FilterControl
 from shm_tui.hangup import end_without_terminal
@@ -29,6 +31,7 @@ from shm_tui.navigation import Navigation
 from shm_tui.output_control import OutputControl
 from shm_tui.palette import palette_commands
 from shm_tui.place_control import PlaceControl
+from shm_tui.settings_control import NO_TOKEN, SettingsControl
 from shm_tui.theme import BAND_DEFAULTS, SHM, THEMES
 from shm_tui.theme_names import TERMINAL
 from shm_tui.widgets.dashboard import Dashboard
@@ -39,7 +42,8 @@ from shm_tui.widgets.messages import ApplicationChosen, ChartRequested, PlaceReq
 DRAW_INTERVAL_S = 0.25  # changes are drawn four times a second at any rate of events
 TERMINAL_CHECK_S = 1.0  # in which the application fills only a part of Textual's queue of output
 AGE_INTERVAL_S = 1.0  # the smallest unit of an age
-PRIORITY_KEYS = {"tab", "slash", "colon"}  # handled before the next key is read: what follows belongs to the prompt
+# Handled before the next key is read: what follows belongs to the prompt, or to the palette.
+PRIORITY_ACTIONS = {"next_pane", "filter", "command", "command_palette"}
 HOST_ACTIONS = {"screenshot", "suspend_process"}  # Textual's own that write a file or stop the process
 QUIT_CONFIRMATION_S = 3.0  # within which a second Ctrl+C ends the console
 
@@ -51,9 +55,13 @@ class ConsoleApp(CellwiseApp):
     TITLE = "SHM"
     ENABLE_COMMAND_PALETTE = True
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(action.keys, action.name, action.help, show=False, priority=action.keys in PRIORITY_KEYS)
+        Binding(
+            *(action.keys, action.name, action.help),
+            show=False,
+            priority=action.name in PRIORITY_ACTIONS,
+            id=config_name(action),
+        )
         for action in ACTIONS
-        if action.name != "command_palette"
     ]
 
     def __init__(
@@ -65,17 +73,28 @@ class ConsoleApp(CellwiseApp):
         theme: str | None = None,
         max_rows: int = MAX_ROWS,
         is_restricted: bool = False,
+        settings: Settings | None = None,
     ) -> None:
         super().__init__(ansi_color=True if os.environ.get("NO_COLOR") else None)
         for each in THEMES:
             self.register_theme(each)
-        self.theme = theme or (TERMINAL if self.no_color else SHM.name)
+        settings = settings or Settings()
+        self.theme = theme or (TERMINAL if self.no_color else settings.config.theme or SHM.name)
+        self.actions = with_keys(settings.config.keys)
+        self.set_keymap({name: ",".join(keys) for name, keys in settings.config.keys.items()})
         self.is_restricted = is_restricted  # `shm_tui.restricted`
         self.dashboard = Dashboard()
-        self.navigation = Navigation(client, self.dashboard, place or Place(slug), self._mark_changed, max_rows)
+        self.dashboard.footer.actions = self.actions
+        self.settings = SettingsControl(self, client, self.dashboard.footer, settings)
+        self.navigation = Navigation(
+            *(client, self.dashboard, place or Place(slug), self._mark_changed, max_rows),
+            context=settings.context,
+            switch=self.settings.switch,
+        )
         self.commands = PlaceControl(self, self.dashboard)
         self.outputs = OutputControl(self, self.dashboard, self.navigation, is_restricted=is_restricted)
         self.decisions = Decisions(client, self.dashboard.footer)
+        self.settings.bind(self.navigation, self.decisions)
         self.data_shown = asyncio.Event()
         self._has_changes = True  # since the last drawing
         self._interrupted_at = -QUIT_CONFIRMATION_S  # the monotonic time of the last Ctrl+C
@@ -92,8 +111,11 @@ class ConsoleApp(CellwiseApp):
         """Starts the session and the timers."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.exit)
         self.dashboard.focus_main()
-        self.navigation.start()
-        self.run_worker(self.decisions.request_role(), group="role")
+        if self.settings.settings.has_token:
+            self.navigation.start()
+            self.run_worker(self.decisions.request_role(), group="role")
+        else:
+            self.settings.ask_token(NO_TOKEN)
         self.set_interval(DRAW_INTERVAL_S, self._draw_changes)
         self.set_interval(AGE_INTERVAL_S, self._draw_ages)
         if not self.is_headless:
@@ -137,6 +159,8 @@ class ConsoleApp(CellwiseApp):
         if not self._has_changes or self._is_closing:
             return
         self._has_changes = False
+        if not self._is_prompt_open:
+            self.settings.ask_after_refusal(self.session.connection)
         self.navigation.choose_application()
         if self.navigation.awaits_application:
             self.dashboard.draw_waiting(self.session)
@@ -463,9 +487,13 @@ class ConsoleApp(CellwiseApp):
 
     def action_help(self) -> None:
         """Opens the help screen."""
-        self.push_screen(HelpScreen(is_admin=self.is_admin))
+        self.push_screen(HelpScreen(self._visible_actions))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The actions of the registry and the applications, for the command palette."""
         applications = self.overview.applications or []
-        return palette_commands(self.run_action, self.show_application, applications, is_admin=self.is_admin)
+        return palette_commands(self.run_action, self.show_application, applications, self._visible_actions)
+
+    @property
+    def _visible_actions(self) -> list[Action]:
+        return visible_actions(is_admin=self.is_admin, actions=self.actions)

@@ -8,14 +8,19 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from shm_client import Client, ClientError
-from shm_tui.access import find_token, is_loopback, resolve_data_dir, resolve_server_url
-from shm_tui.errors import ConsoleError, ListError, NoDataError
-from shm_tui.model.place import Place, PlaceError, parse_place
+from shm_client import ClientError
+from shm_tui.access import is_unencrypted
+from shm_tui.config.contexts import first_target
+from shm_tui.config.contexts import make_client as make_client
+from shm_tui.config.file import Config, config_path, load_config
+from shm_tui.config.kept_tokens import KeptTokens, tokens_path
+from shm_tui.config.settings import Settings
+from shm_tui.errors import ConfigError, ConsoleError, ListError, NoDataError
+from shm_tui.model.place import Place, PlaceError
 from shm_tui.once import OnceOptions, invalid_options, print_note, run_once
 from shm_tui.restricted import remove_textual_variables, restricted_notice
 from shm_tui.text.records import FORMATS
-from shm_tui.text.sanitizing import sanitize, sanitize_json
+from shm_tui.text.sanitizing import sanitize
 from shm_tui.theme_names import DARK, THEME_NAMES
 
 HELP = "Open the console in this terminal; with --once, print its data."
@@ -31,7 +36,10 @@ SSH_ENV = {"TEXTUAL_FPS": "15"}  # every frame is sent over the network
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `shm console`."""
-    parser.add_argument("--server", metavar="URL", help="Default: SHM_SERVER, else http://127.0.0.1:8080.")
+    parser.add_argument(
+        "--server", metavar="URL", help="Default: SHM_SERVER, else the default context, else http://127.0.0.1:8080."
+    )
+    parser.add_argument("--context", metavar="NAME", default="", help="A server of the configuration file.")
     parser.add_argument(
         "--token",
         help="Default: SHM_TOKEN or SHM_ADMIN_TOKEN, or the file that SHM_TOKEN_FILE or SHM_ADMIN_TOKEN_FILE names, "
@@ -46,7 +54,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="",
         help="The first place to show, as after `:` in the console: versions, ledger/metric/invoices_sent 3m.",
     )
-    parser.add_argument("--theme", choices=THEME_NAMES, help=f"The colours. Default: {DARK}.")
+    parser.add_argument(
+        "--theme", choices=THEME_NAMES, help=f"The colours. Default: that of the configuration file, else {DARK}."
+    )
     parser.add_argument(
         "--restricted",
         action="store_true",
@@ -90,17 +100,19 @@ def run(args: argparse.Namespace) -> int:
             return _print_message(f"{restricted_notice('--screenshot')}.", 2)
         remove_textual_variables(os.environ)
     try:
-        place = parse_place(args.view, Place(args.app))
-        place = replace(place, filter=sanitize(args.filter) or place.filter, sort=sanitize(args.sort) or place.sort)
+        settings, place = _prepare(args)
     except PlaceError as error:
         return _print_message(f"--view {sanitize(args.view)} is invalid: {error}.", 2)
+    except ConfigError as error:
+        return _print_message(str(error), 1)
     once = OnceOptions(place, args.json, args.format, args.columns, args.watch)
     if args.once and (reason := invalid_options(once)):
         return _print_message(f"{reason}.", 2)
     try:
-        server = resolve_server_url(args.server)
-        token = find_token(args.token, resolve_data_dir(args.data_dir), server)
-        if server.startswith("http://") and not is_loopback(server):
+        target = first_target(args, settings.config, settings.kept)
+        server, token = target.server, target.token or ""
+        settings = replace(settings, context=target.context, has_token=target.token is not None)
+        if is_unencrypted(server):
             _print_message(UNENCRYPTED, 0)
         if args.once:
             return run_once(server, token, once)
@@ -115,15 +127,25 @@ def run(args: argparse.Namespace) -> int:
         return _print_message("The console needs a terminal. Without one, use --once.", 1)
     if os.environ.get("TERM") == "dumb":
         return _print_message("This terminal (TERM=dumb) cannot draw a screen. Use --once.", 1)
-    return _open(server, token, place, args.theme, is_restricted=args.restricted)
+    return _open(server, token, place, args.theme, settings, is_restricted=args.restricted)
 
 
-def make_client(server: str, token: str) -> Client:
-    """A client that sanitizes every string of the server's responses."""
-    return Client(server, token, sanitize=sanitize_json)
+def _prepare(args: argparse.Namespace) -> tuple[Settings, Place]:
+    """The configuration and the first place. Raises PlaceError and ConfigError."""
+    path = config_path()
+    config = Config(path) if args.restricted else load_config(path)
+    kept = None if args.restricted else KeptTokens(tokens_path())
+    place = config.views.parse(args.view, Place(args.app), (), tuple(config.contexts))
+    place = replace(place, filter=sanitize(args.filter) or place.filter, sort=sanitize(args.sort) or place.sort)
+    if place.context and (args.server or args.context not in ("", place.context)):
+        raise PlaceError("it names another server than --server or --context")
+    args.context = place.context or args.context
+    if args.server and args.context:
+        raise ConfigError("--server and --context exclude each other")
+    return Settings(config, kept, args.context, data_dir=args.data_dir), replace(place, context="")
 
 
-def _open(server: str, token: str, place: Place, theme: str | None, *, is_restricted: bool) -> int:
+def _open(server: str, token: str, place: Place, theme: str | None, settings: Settings, *, is_restricted: bool) -> int:
     for name, value in (TERMINAL_ENV | (SSH_ENV if os.environ.get("SSH_CONNECTION") else {})).items():
         os.environ.setdefault(name, value)
     if not sys.stderr.isatty():
@@ -133,7 +155,7 @@ def _open(server: str, token: str, place: Place, theme: str | None, *, is_restri
 
     async def run_app() -> int:
         async with make_client(server, token) as client:
-            app = ConsoleApp(client, place=place, theme=theme, is_restricted=is_restricted)
+            app = ConsoleApp(client, place=place, theme=theme, settings=settings, is_restricted=is_restricted)
             await app.run_async()
             return app.return_code or 0
 

@@ -2,7 +2,9 @@
 
 ConsoleError
 ├── AddressError   the server's address is invalid
-├── TokenError     there is no token, or an invalid one
+├── TokenError     the token is invalid, or cannot be read
+│   └── MissingTokenError   there is no token
+├── ConfigError    the configuration file is invalid, or cannot be read or written
 ├── ListError      the filter of `--once` is invalid, or the server does not evaluate it
 ├── ExportError    an export cannot be written, or is too long for the clipboard
 └── NoDataError    the server sent no data for a screenshot
@@ -18,7 +20,15 @@ class AddressError(ConsoleError):
 
 
 class TokenError(ConsoleError):
-    """There is no token, or an invalid one."""
+    """The token is invalid, or cannot be read."""
+
+
+class MissingTokenError(TokenError):
+    """There is no token. A console in a terminal asks for it."""
+
+
+class ConfigError(ConsoleError):
+    """The configuration file is invalid, or cannot be read or written. The message names the file and the key."""
 
 
 class ListError(ConsoleError):

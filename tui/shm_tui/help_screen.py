@@ -1,6 +1,6 @@
 """The help screen: keys, states and the filter's syntax, taken from the modules that define them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.style import Style
 from rich.text import Text
@@ -9,11 +9,12 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from shm_tui.actions import visible_actions
+from shm_tui.actions import SETTINGS_COMMANDS, Action
 from shm_tui.model import filter
 from shm_tui.model.state import State
 
 KEY_WIDTH = 11  # cells of the column of keys, and of the states' names
+COMMAND_WIDTH = 16  # cells of the column of commands
 
 
 class HelpScreen(ModalScreen[None]):
@@ -28,9 +29,9 @@ class HelpScreen(ModalScreen[None]):
         ("G", "edge(True)", "end"),
     ]
 
-    def __init__(self, *, is_admin: bool) -> None:
+    def __init__(self, actions: Sequence[Action]) -> None:
         super().__init__()
-        self._is_admin = is_admin
+        self._actions = actions
 
     def compose(self) -> ComposeResult:
         """One text in a scrollable container."""
@@ -40,7 +41,7 @@ class HelpScreen(ModalScreen[None]):
     def on_mount(self) -> None:
         """Fills in the text. The theme's colours are not known before."""
         self.query_one("#help-text", Static).update(
-            help_text(lambda name: self.get_component_rich_style(f"help--{name}", partial=True), self._is_admin)
+            help_text(lambda name: self.get_component_rich_style(f"help--{name}", partial=True), self._actions)
         )
 
     def action_scroll(self, lines: int) -> None:
@@ -53,18 +54,20 @@ class HelpScreen(ModalScreen[None]):
         box.scroll_end(animate=False) if is_end else box.scroll_home(animate=False)
 
 
-def help_text(style: Callable[[str], Style], is_admin: bool) -> Text:
-    """The keys that the token's role permits, by group, then the states, then the filter's syntax."""
+def help_text(style: Callable[[str], Style], actions: Sequence[Action]) -> Text:
+    """The keys of the actions, by group, then the commands, the states, then the filter's syntax."""
     heading, key, plain = style("heading"), style("key"), style("text")
     text = Text(no_wrap=True, overflow="ellipsis")
-    actions = visible_actions(is_admin=is_admin)
     for group in dict.fromkeys(action.group for action in actions):
         text.append(f"{group.upper()}\n", heading)
         for action in actions:
             if action.group == group:
                 text.append(f"  {action.key_label:<{KEY_WIDTH}}", key).append(f"{action.help}\n", plain)
         text.append("\n")
-    text.append("STATES\n", heading)
+    text.append("COMMANDS AFTER :\n", heading)
+    for command in SETTINGS_COMMANDS:
+        text.append(f"  {command.usage:<{COMMAND_WIDTH}}", key).append(f"{command.help}\n", plain)
+    text.append("\nSTATES\n", heading)
     for state in State:
         text.append(f"  {state.glyph} ", key).append(f"{state.label:<{KEY_WIDTH}}{state.meaning}\n", plain)
     text.append("\nTHE FILTER\n", heading)

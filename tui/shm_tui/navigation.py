@@ -16,11 +16,23 @@ from shm_tui.widgets.footer import NOTICE_S
 
 
 class Navigation:
-    """Owns the place and the session. `on_change` is called after every change of what is shown."""
+    """Owns the place and the session. `on_change` is called after every change of what is shown.
+
+    `context` is the name of the connected server's context; `switch` goes to a place of another one.
+    """
 
     def __init__(
-        self, client: Client, dashboard: Dashboard, place: Place, on_change: Callable[[], None], max_rows: int
+        self,
+        client: Client,
+        dashboard: Dashboard,
+        place: Place,
+        on_change: Callable[[], None],
+        max_rows: int,
+        *,
+        context: str = "",
+        switch: Callable[[Place], None] | None = None,
     ) -> None:
+        self.context = context
         self.place = place
         self.overview = Overview()
         self.session = LiveSession(client, place.app, on_change, self.overview, max_rows=max_rows)
@@ -34,12 +46,14 @@ class Navigation:
         self._dashboard = dashboard
         self._on_change = on_change
         self._max_rows = max_rows
+        self._switch = switch
         self._history = PlaceHistory()
         self._task = SessionTask(dashboard.footer)
         self._tiles_task = SessionTask(dashboard.footer)
 
     def start(self) -> None:
         """Starts the session of the first place."""
+        self._dashboard.show_context(self.context)
         self._task.start(self.session)
         self._tiles_task.start(self.tiles)
         self._apply()
@@ -52,6 +66,10 @@ class Navigation:
 
     def go(self, place: Place, *, is_step: bool = True) -> None:
         """Shows a place. A step can be gone back from."""
+        if place.context not in ("", self.context) and self._switch is not None:
+            self._switch(place)
+            return
+        place = replace(place, context="")
         if reason := missing_application(place) or missing_past(place):
             self._dashboard.footer.show_notice(reason, NOTICE_S)
             return
@@ -59,17 +77,40 @@ class Navigation:
         self.is_application_chosen = True
         if place.subject != before.subject:
             if is_step:
-                self._history.leave(before)
+                self._history.leave(replace(before, context=self.context))
             if self.filter.is_open:
                 self.filter.close()
             self._dashboard.show_details(False)
         self._dashboard.place = place
         if place.app != self.session.slug:
-            self.session = LiveSession(self._client, place.app, self._on_change, self.overview, max_rows=self._max_rows)
-            self._task.start(self.session)
-            self._on_change()
+            self._open_session()
         self._apply()
         self._dashboard.draw_panels(self.session, self.filter.text)  # at once, not at the next interval
+
+    def restart(self, place: Place, context: str) -> None:
+        """Shows a place of the server to which the client has just been connected."""
+        if context != self.context:
+            self._history.leave(replace(self.place, context=self.context))
+        self.context, self.place = context, replace(place, context="")
+        self.is_application_chosen = place.app is not None
+        self.overview = Overview()
+        self.tiles = TileSession(self._client, self._tile_keys, self._on_change)
+        self._tiles_task.start(self.tiles)
+        if self.filter.is_open:
+            self.filter.close()
+        self._dashboard.show_details(False)
+        self.view.close()
+        self._open_session()
+        self._apply()
+        self._dashboard.show_context(context)
+
+    def _open_session(self) -> None:
+        """Ends the session, and begins that of the place's application."""
+        self.session = LiveSession(
+            self._client, self.place.app, self._on_change, self.overview, max_rows=self._max_rows
+        )
+        self._task.start(self.session)
+        self._on_change()
 
     def back(self) -> None:
         """Goes back to the previous place, with its filter and its sort order."""

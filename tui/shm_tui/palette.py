@@ -7,21 +7,20 @@ from textual.app import SystemCommand
 from textual.markup import escape
 
 from shm_client import Application
-from shm_tui.actions import visible_actions
+from shm_tui.actions import Action
 
 
 def palette_commands(
     run: Callable[[str], Awaitable[object]],
     show_application: Callable[[str], None],
     applications: Iterable[Application],
-    *,
-    is_admin: bool,
+    actions: Iterable[Action],
 ) -> Iterator[SystemCommand]:
-    """An entry for each action that the token's role permits, and for each application.
+    """An entry for each action and for each application.
 
     `run` carries out an action by its name.
     """
-    for action in visible_actions(is_admin=is_admin):
+    for action in actions:
         if action.name != "command_palette":
             title = action.help[:1].upper() + action.help[1:]
             yield SystemCommand(title, action.key_label, _callback(run, action.name))

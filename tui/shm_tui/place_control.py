@@ -8,7 +8,8 @@ from textual.suggester import Suggester
 from shm_tui.actions import commands
 from shm_tui.model.completion import candidates, complete
 from shm_tui.model.live_session import LiveSession, Overview
-from shm_tui.model.place import Place, PlaceError, parse_place
+from shm_tui.model.place import Place, PlaceError
+from shm_tui.settings_control import SettingsControl
 from shm_tui.widgets.dashboard import Dashboard
 
 MAX_HISTORY = 50  # texts: more than anybody goes back
@@ -32,6 +33,10 @@ class PlaceHost(Protocol):
     @property
     def is_admin(self) -> bool:
         """Whether the token is an admin's."""
+
+    @property
+    def settings(self) -> SettingsControl:
+        """The commands that concern contexts, tokens, themes and saved views."""
 
     def go(self, place: Place) -> None:
         """Shows a place."""
@@ -66,7 +71,7 @@ class PlaceControl:
 
     def complete(self) -> None:
         """Accepts the proposal behind the cursor."""
-        text = complete(self._prompt.value, self.proposals())
+        text = complete(self._prompt.value, self.proposals(self._prompt.value))
         if text is not None:
             self._prompt.field.value = text
             self._prompt.field.cursor_position = len(text)
@@ -76,7 +81,8 @@ class PlaceControl:
         words = text.strip()
         action = commands(is_admin=self._host.is_admin).get(words)
         try:
-            place = self._host.place if action or not words else self._parse(words)
+            command = self._host.settings.find(words)
+            place = self._host.place if action or command or not words else self._parse(words)
         except PlaceError as error:
             self._dashboard.footer.show_message(str(error))
             return
@@ -85,6 +91,8 @@ class PlaceControl:
         self.close()
         if action is not None:
             self._host.run_command(action)
+        elif command is not None:
+            command()
         elif words:
             self._host.go(place)
 
@@ -94,24 +102,26 @@ class PlaceControl:
         self._dashboard.footer.show_message("")
         self._dashboard.focus_main()
 
-    def proposals(self) -> list[str]:
-        """The texts that can be typed now."""
+    def proposals(self, text: str) -> list[str]:
+        """The texts that can be typed now, after what has been typed."""
         keys = sorted(key for key in self._host.session.store.key_counts if "/" not in key and " " not in key)
         slugs = [application.slug for application in self._host.overview.applications or []]
-        return candidates(commands(is_admin=self._host.is_admin), slugs, keys, is_admin=self._host.is_admin)
+        places = candidates(commands(is_admin=self._host.is_admin), slugs, keys, is_admin=self._host.is_admin)
+        return [*places, *self._host.settings.proposals(text)]
 
     def _parse(self, text: str) -> Place:
         slugs = [application.slug for application in self._host.overview.applications or []]
-        return parse_place(text, self._host.place, slugs, today=self._host.session.clock().now.date())
+        today = self._host.session.clock().now.date()
+        return self._host.settings.parse_place(text, self._host.place, slugs, today)
 
 
 class Completer(Suggester):
     """Proposes the rest of the word that is typed."""
 
-    def __init__(self, proposals: Callable[[], list[str]]) -> None:
+    def __init__(self, proposals: Callable[[str], list[str]]) -> None:
         super().__init__(use_cache=False, case_sensitive=True)
         self._proposals = proposals
 
     async def get_suggestion(self, value: str) -> str | None:
         """The completed text."""
-        return complete(value, self._proposals())
+        return complete(value, self._proposals(value))

@@ -2,3 +2,12 @@
 
 DARK, LIGHT, COLOUR_BLIND, TERMINAL = "shm", "shm-light", "shm-colour-blind", "ansi-dark"
 THEME_NAMES = (DARK, LIGHT, COLOUR_BLIND, TERMINAL, "ansi-light")
+
+
+def is_theme(name: str) -> bool:
+    """Whether the console or Textual has a theme of this name."""
+    if name in THEME_NAMES:
+        return True
+    from textual.theme import BUILTIN_THEMES  # loaded for a theme that is none of the console's
+
+    return name in BUILTIN_THEMES

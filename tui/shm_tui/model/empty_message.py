@@ -25,7 +25,7 @@ def incomplete_message(session: LiveSession) -> str:
     """Why the rows may be outdated or not all; "" if they are complete."""
     total, row_count = session.total(), len(session.store.rows)
     if session.connection.phase is Phase.ACCESS_DENIED:
-        return session.connection.reason
+        return f"{session.connection.reason}; :token asks for another"
     if session.window.is_out_of_reach:
         return "rows so far from both ends are found with a filter, or row by row"
     if session.is_complete and total is not None and total > row_count >= session.store.limit:

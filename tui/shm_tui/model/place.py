@@ -1,6 +1,6 @@
 """A place: what the console shows, as one line that can be typed, given at the start, and returned to.
 
-    APPLICATION/VIEW/ARGUMENT… RANGE at=DAY sort=COLUMN /FILTER      every part is optional
+    CONTEXT/APPLICATION/VIEW/ARGUMENT… RANGE at=DAY sort=COLUMN /FILTER      every part is optional
 
 `ledger/metric/invoices_sent 3m` is a chart, `*/instances /status:pending` a filtered list of all applications,
 `versions at=2026-11-01` (or `at 2026-11-01`) the versions as of that day. A part that is left out stays as it is. `/`
@@ -61,7 +61,8 @@ class Place:
 
     Arguments: `metric` has a key, a dimension and the key of a second metric, `instance` an ID, `breakdown` a dimension
     and perhaps a metric. `sort` is a column's ID, with a minus for descending order; empty: the default. `at`: the day
-    at whose beginning in UTC figures are shown; None: now.
+    at whose beginning in UTC figures are shown; None: now. `context` is the name of another server's context; empty:
+    that of the server that is connected.
     """
 
     app: str | None = None
@@ -71,6 +72,7 @@ class Place:
     sort: str = ""
     range: Period = "30d"
     at: date | None = None
+    context: str = ""
 
     @property
     def subject(self) -> tuple[str | None, ViewName, tuple[str, ...], date | None]:
@@ -104,7 +106,8 @@ class Place:
 
 def render_place(place: Place) -> str:
     """The place as a line that `parse_place` reads."""
-    path = "/".join([place.app or ALL, place.view, *map(_encode, place.arguments)])
+    context = [place.context] if place.context else []
+    path = "/".join([*context, place.app or ALL, place.view, *map(_encode, place.arguments)])
     parts = [path, place.range]
     if place.at is not None:
         parts.append(AT + place.at.isoformat())

@@ -78,7 +78,7 @@ class Dashboard(Vertical):
 
     def draw_waiting(self, session: LiveSession) -> None:
         """Draws the state of the connection, until it is known which application to show."""
-        self.query_one(StatusBar).show(session, "", has_sidebar=True)
+        self.query_one(StatusBar).show(session, "", has_sidebar=True, place=self.place)
         self._show_message(LOADING)
 
     def draw_changes(self, session: LiveSession, filter_text: str) -> None:
@@ -132,6 +132,10 @@ class Dashboard(Vertical):
         has_counts = stats is not None and (session.slug is None or kpis is not None or not session.store.rows)
         has_answer = session.connection.phase is not Phase.CONNECTING and session.descriptions.is_ready
         self.has_data = session.is_listed and has_counts and has_answer
+
+    def show_context(self, name: str) -> None:
+        """Names the server's context in the top line."""
+        self.query_one(StatusBar).context = name
 
     def _dim_table(self, session: LiveSession) -> None:
         """Dims rows that are not what the rest of the screen shows: old ones, or those of now beside the past."""

@@ -1,10 +1,12 @@
 """The bottom line: the keys that work in the current context, or a message."""
 
+from collections.abc import Sequence
+
 from rich.cells import cell_len
 from rich.text import Text
 from textual.widget import Widget
 
-from shm_tui.actions import Context, footer_hints
+from shm_tui.actions import ACTIONS, Action, Context, footer_hints
 
 NOTICE_S = 4.0  # long enough to read a line
 GAP = 3  # cells between two keys
@@ -17,6 +19,7 @@ class Footer(Widget):
 
     message = ""
     context: Context = "table"
+    actions: Sequence[Action] = ACTIONS
     _notice = ""
 
     def show_keys(self, context: Context) -> None:
@@ -50,7 +53,7 @@ class Footer(Widget):
         key_style = self.get_component_rich_style("footer--key")
         parts = [
             (Text.assemble((key, key_style), f" {hint}"), is_pinned)
-            for key, hint, is_pinned in footer_hints(self.context)
+            for key, hint, is_pinned in footer_hints(self.context, self.actions)
         ]
         remaining = self.size.width - 1 - sum(_width(part) for part, is_pinned in parts if is_pinned)
         shown = []

@@ -7,6 +7,7 @@ from rich.cells import cell_len
 from rich.text import Text
 from textual.widget import Widget
 
+from shm_tui.access import is_unencrypted
 from shm_tui.model.disk import disk_warning
 from shm_tui.model.live_session import ConnectionStatus, LiveSession, Phase
 from shm_tui.model.place import Place
@@ -71,6 +72,7 @@ class StatusBar(Widget):
         self._has_sidebar = False
         self._is_list, self._is_fleet = True, False
         self._place = Place()
+        self.context = ""  # the name of the server's context
 
     def show(
         self,
@@ -103,6 +105,8 @@ class StatusBar(Widget):
             return Text()
         style = {name: self.get_component_rich_style(f"bar--{name}") for name in STYLES}
         left = Text.assemble((" SHM ", style["brand"]), " ")
+        if self.context:
+            left.append(f"{self.context} › ", style["dim"])
         left.append(self._summary(self._session), "")
         right = Text()
         store = self._session.store
@@ -115,6 +119,8 @@ class StatusBar(Widget):
             right.append(f"{len(store.marked):,} marked  ", style["warn"])
         if store.is_paused:
             right.append(f"paused, {plural(store.pending_count, 'change')}  ", style["warn"])
+        if is_unencrypted(self._session.client.server):
+            right.append("not encrypted  ", style["warn"])
         stats = self._session.overview.stats
         if stats and (warning := disk_warning(stats.disk, self._session.clock().now)):
             right.append(f"{warning}  ", style["warn"])

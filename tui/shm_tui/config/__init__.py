@@ -1,0 +1,1 @@
+"""The configuration file of the console: contexts, keys, theme and saved views."""

@@ -1,0 +1,65 @@
+"""The tokens that the user has typed and asked to keep: a file of its own, for its user only."""
+
+from pathlib import Path
+
+import msgspec
+import platformdirs
+
+from shm_tui.config.storage import write_private
+from shm_tui.errors import ConfigError, TokenError
+
+TOKENS_FILE = "console-tokens.json"
+MAX_TOKENS_BYTES = 256 * 1024  # of a file with a line for each server
+OTHERS = 0o077  # the permissions of everybody but the owner
+
+
+class KeptTokens:
+    """The kept tokens by the server's address."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def find(self, server: str) -> str | None:
+        """The token of a server. Raises TokenError if the file is not as the console wrote it."""
+        return self._read().get(server)
+
+    def keep(self, server: str, token: str) -> None:
+        """Keeps a token in place of the one before. Raises TokenError and ConfigError."""
+        self._write(self._read() | {server: token})
+
+    def forget(self, server: str) -> bool:
+        """Removes a server's token. Returns whether there was one. Raises TokenError and ConfigError."""
+        tokens = self._read()
+        if server not in tokens:
+            return False
+        self._write({each: token for each, token in tokens.items() if each != server})
+        return True
+
+    def _write(self, tokens: dict[str, str]) -> None:
+        write_private(self.path, msgspec.json.format(msgspec.json.encode(tokens, order="sorted"), indent=2) + b"\n")
+
+    def _read(self) -> dict[str, str]:
+        try:
+            with self.path.open("rb") as file:
+                mode = self.path.stat().st_mode
+                content = file.read(MAX_TOKENS_BYTES + 1)
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except OSError as error:
+            raise TokenError(f"the kept tokens in {self.path} cannot be read: {error.strerror}") from None
+        if mode & OTHERS:
+            raise TokenError(f"others can read the kept tokens in {self.path}: chmod 600 corrects that")
+        try:
+            return msgspec.json.decode(content[:MAX_TOKENS_BYTES], type=dict[str, str])
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise TokenError(f"{self.path} is not a file of kept tokens: remove it, and type them again") from None
+
+
+def tokens_path() -> Path:
+    """The file's path: beside the configuration file. Raises ConfigError."""
+    try:
+        return platformdirs.user_config_path("shm") / TOKENS_FILE
+    except RuntimeError:
+        raise ConfigError(
+            f"the user has no home directory: set XDG_CONFIG_HOME to the directory of shm/{TOKENS_FILE}"
+        ) from None

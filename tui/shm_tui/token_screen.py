@@ -1,0 +1,92 @@
+"""Asks for a token, where there is none or the server has refused it, and whether to keep it."""
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input, Static
+
+from shm_client import ClientError
+from shm_tui.access import MAX_TOKEN_CHARS, check_token, is_unencrypted
+from shm_tui.config.contexts import make_client
+from shm_tui.config.kept_tokens import KeptTokens
+from shm_tui.errors import ConsoleError, TokenError
+
+UNENCRYPTED = "The connection is not encrypted: others on the network can read the token."
+
+
+class TokenScreen(ModalScreen[str | None]):
+    """A field for a token. Closes with one that the server has accepted, or with None."""
+
+    BINDINGS = [  # noqa: RUF012
+        Binding("escape,ctrl+c", "cancel", "cancel", priority=True),
+        ("y", "answer(True)", "keep it"),
+        ("n,enter", "answer(False)", "do not keep it"),
+    ]
+
+    def __init__(self, server: str, reason: str, kept: KeptTokens | None) -> None:
+        """`kept`: where the token can be kept; None where nothing is written."""
+        super().__init__()
+        self._server = server
+        self._reason = reason
+        self._kept = kept
+        self._token = ""  # that the server has accepted
+        self._field = Input(password=True, max_length=MAX_TOKEN_CHARS, placeholder="shm_…", classes="field")
+        self._note = Static("", classes="note", markup=False)
+
+    def compose(self) -> ComposeResult:
+        """The reason, the field, and a line below it."""
+        parts = [self._reason]
+        if is_unencrypted(self._server):
+            parts.append(UNENCRYPTED)
+        parts.append(f"Token for {self._server}:")
+        with Vertical(id="token"):
+            yield Static("\n\n".join(parts), markup=False)
+            yield self._field
+            yield self._note
+
+    def on_mount(self) -> None:
+        """Says what the keys do."""
+        self._note.update("⏎ use it   Esc cancel")
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Tries the token."""
+        event.stop()
+        try:
+            token = check_token(event.value)
+        except TokenError as error:
+            self._note.update(str(error))
+            return
+        self._note.update("Asking the server…")
+        self.run_worker(self._try(token), exclusive=True)
+
+    async def _try(self, token: str) -> None:
+        """Asks whether to keep a token that the server accepts. Another one can be corrected."""
+        try:
+            async with make_client(self._server, token) as client:
+                await client.is_admin()
+        except ClientError as error:
+            self._note.update(str(error))
+            return
+        self._token = token
+        if self._kept is None:
+            self.dismiss(token)
+            return
+        self._field.disabled = True
+        self._note.update(f"Keep it in {self._kept.path}, which only you can read?\n\ny keep it   n not")
+
+    def action_answer(self, is_kept: bool) -> None:
+        """Closes with the token, which is kept if that is wanted."""
+        if not self._token:
+            return
+        if is_kept and self._kept is not None:
+            try:
+                self._kept.keep(self._server, self._token)
+            except ConsoleError as error:
+                self._note.update(f"{error}\n\nn use it without keeping it")
+                return
+        self.dismiss(self._token)
+
+    def action_cancel(self) -> None:
+        """Closes without a token; one that has been accepted is used."""
+        self.dismiss(self._token or None)
