@@ -154,6 +154,10 @@ class Api:
         """The first page of an application's instances, or of all instances (None)."""
         return await self.next_page(urlencode({"limit": limit, **({"app": slug} if slug else {})}))
 
+    async def find_instances(self, text: str, limit: int) -> list[Instance]:
+        """Up to `limit` instances of all applications with this text in ID, version, environment or mode."""
+        return (await self.next_page(urlencode({"q": text, "limit": limit}))).instances
+
     async def count_instances(self, slug: str | None, conditions: Sequence[str]) -> int:
         """The exact number of instances of an application, or of all, that match conditions, as in docs/api.md."""
         query = _list_query(slug, conditions)

@@ -24,6 +24,7 @@ from shm_tui.decisions import Decisions
 from shm_tui.filter_control import FilterControl
 from shm_tui.hangup import end_without_terminal
 from shm_tui.help_screen import HelpScreen
+from shm_tui.instance_search import InstanceSearch
 from shm_tui.model.live_session import LiveSession, Overview
 from shm_tui.model.place import Place, ViewName
 from shm_tui.model.row_store import MAX_ROWS
@@ -54,6 +55,7 @@ class ConsoleApp(CellwiseApp):
     CSS_PATH = "app.tcss"
     TITLE = "SHM"
     ENABLE_COMMAND_PALETTE = True
+    COMMANDS = CellwiseApp.COMMANDS | {InstanceSearch}
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
             *(action.keys, action.name, action.help),

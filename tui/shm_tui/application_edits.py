@@ -9,7 +9,7 @@ from shm_tui.bulk_decisions import follow_change
 from shm_tui.confirm_screen import YES, ConfirmScreen
 from shm_tui.form_screen import Field, FormScreen
 from shm_tui.model.views.application import ApplicationView
-from shm_tui.text.formatting import plural
+from shm_tui.text.formatting import UNKNOWN, plural
 from shm_tui.widgets.footer import NOTICE_S, Footer
 
 NO_UNIT = "none"  # typed for a metric without a unit; an empty field leaves the unit to the key
@@ -164,9 +164,14 @@ def metric_fields(settings: ApplicationSettings, metric: MetricKey) -> list[Fiel
     is_public = metric.key in settings.public_metrics
     return [
         Field("label", "label", override.label or "", metric.label),
-        Field("kind", "kind", override.kind or "", f"{metric.kind}: business or system"),
-        Field("aggregate", "aggregate", override.aggregate or "", f"{metric.aggregate or ''}: sum avg min max median"),
-        Field("unit", "unit", unit, f"{metric.unit or ''}: or {NO_UNIT}"),
+        Field("kind", "kind", override.kind or "", f"{metric.kind}   (business, system)"),
+        Field(
+            "aggregate",
+            "aggregate",
+            override.aggregate or "",
+            f"{metric.aggregate or UNKNOWN}   (sum avg min max median)",
+        ),
+        Field("unit", "unit", unit, f"{metric.unit or UNKNOWN}   ({NO_UNIT} for a metric without one)"),
         Field("description", "description", override.description or ""),
         Field("hidden", "hidden", "yes" if override.hidden else "no", "yes or no"),
         Field("public", "public", "yes" if is_public else "no", "yes or no: badges may show it to everybody"),

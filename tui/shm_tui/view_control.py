@@ -28,6 +28,8 @@ class ViewControl:
         before = self.session.place if self.session else None
         if self.session is not None and before is not None and before.loads_as(place):
             self.session.place = place
+            if place.filter != before.filter:
+                self.session.search()
             self._dashboard.view.draw()
             return
         view = make_view(place.view)

@@ -10,6 +10,7 @@ from shm_tui.model.place import Place
 from shm_tui.model.views.base import View
 
 RETRY_S = 5.0  # after a failed request
+SEARCH_DELAY_S = 0.25  # without another character: a request for each would cost the server as many scans
 
 
 class ViewSession:
@@ -24,6 +25,9 @@ class ViewSession:
         self._client = client
         self._on_change = on_change
         self._wake = asyncio.Event()
+        self._is_search_wanted = asyncio.Event()
+        if place.filter:
+            self._is_search_wanted.set()
 
     def now(self) -> datetime:
         """The server's time."""
@@ -33,8 +37,27 @@ class ViewSession:
         """Loads again at once."""
         self._wake.set()
 
+    def search(self) -> None:
+        """Looks for another filter, once it has not changed for a moment."""
+        self._is_search_wanted.set()
+
     async def run(self) -> None:
         """Loads the data until it is cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._load_repeatedly())
+            tasks.create_task(self._search_repeatedly())
+
+    async def _search_repeatedly(self) -> None:
+        while True:
+            await self._is_search_wanted.wait()
+            self._is_search_wanted.clear()
+            await asyncio.sleep(SEARCH_DELAY_S)
+            if not self._is_search_wanted.is_set():
+                with suppress(ClientError):  # the loading shows it
+                    await self.view.search(self._client, self.place)
+                    self._on_change()
+
+    async def _load_repeatedly(self) -> None:
         while True:
             self._wake.clear()
             try:

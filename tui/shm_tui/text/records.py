@@ -24,8 +24,8 @@ METRICS = "metrics."  # the prefix of a metric's name; in JSON its value is in t
 _FORMULA_CHARACTERS = frozenset("=+-@\u2212")
 _TEXT_PREFIX = "'"
 _AFTER_SEPARATOR = re.compile("(?<=[;|])[^;|]+")  # where the list separator is not the comma, a new cell begins there
-# An address would become a link, also without brackets.
-_MARKUP = re.compile(r"[\\`*_\[\]<>|&~:@#!$]|(?<=www)\.", re.IGNORECASE)
+# Addresses become links without brackets too. An underscore inside of a word is none of Markdown's.
+_MARKUP = re.compile(r"[\\`*\[\]<>|&~@$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.", re.IGNORECASE)
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 

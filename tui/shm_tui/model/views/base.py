@@ -71,6 +71,9 @@ class View(ABC):
     async def load(self, client: Client, place: Place, on_change: Callable[[], None]) -> None:
         """Requests the data; `on_change` is called for parts that arrive earlier. Raises ClientError."""
 
+    async def search(self, client: Client, place: Place) -> None:  # noqa: B027 - only the fleet has something to look for
+        """Requests what the filter of the place looks for beyond the loaded data. Raises ClientError."""
+
     @abstractmethod
     def page(self, frame: Frame) -> Page:
         """The page of the data."""

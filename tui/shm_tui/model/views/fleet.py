@@ -5,16 +5,18 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from shm_client import Application, Client, ClientError, Event, Kpi, Kpis
+from shm_client import Application, Client, ClientError, Event, Instance, Kpi, Kpis
 from shm_client.figures import Breakdown, Lifecycle, MetricSeries, Period, Versions
 from shm_tui.model.place import Place
 from shm_tui.model.views.base import Frame, Page, PageRow, View, change_text, to_float
 from shm_tui.model.views.events import sentence
 from shm_tui.text.charts import sparkline
 from shm_tui.text.formatting import UNKNOWN, age, plural, share, with_unit
-from shm_tui.text.lines import Line, TableColumn, facts, make_table
+from shm_tui.text.lines import Line, TableColumn, clip, facts, make_table
 
 MAX_EVENTS = 5  # the newest, as far as they fit a line; the view of events has all
+MAX_FOUND = 10  # instances that a search shows
+MIN_SEARCHED_CHARS = 3  # fewer are in nearly every instance
 MAX_DETAILED = 20  # applications whose details are requested, the largest ones: five requests each
 AT_ONCE = 4  # requests
 TREND_WIDTH = 10
@@ -51,6 +53,7 @@ class FleetView(View):
     def __init__(self) -> None:
         self.details: list[ApplicationDetails] | None = None  # the largest applications first
         self._events: list[Event] = []  # the newest
+        self._found: tuple[str, list[Instance]] = ("", [])  # the filter, and the instances that have its text
 
     @property
     def has_data(self) -> bool:
@@ -82,6 +85,12 @@ class FleetView(View):
     async def _load_events(self, client: Client) -> None:
         self._events = (await client.events(None, MAX_EVENTS)).events
 
+    async def search(self, client: Client, place: Place) -> None:
+        """Requests the instances of all applications that have the text of the filter."""
+        text = place.filter
+        found = await client.find_instances(text, MAX_FOUND) if len(text) >= MIN_SEARCHED_CHARS else []
+        self._found = text, found
+
     def document(self) -> object:
         """The applications with their details."""
         return self.details
@@ -103,8 +112,10 @@ class FleetView(View):
         )
         if not details:
             return Page([title], [], empty="No instance has reported yet.")
+        found = self._found_rows(frame)
         if not shown:
-            return Page([title], [], empty=f"No application matches  /{frame.place.filter}\n\nEsc clears the filter.")
+            text = f"No application matches  /{frame.place.filter}\n\nEsc clears the filter."
+            return Page([title], found, empty="" if found else text)
         table = make_table(COLUMNS, [_cells(each, frame) for each in shown], frame.width - 2)
         hidden = ", ".join(head.lower() for head in table.hidden)
         rows = [
@@ -116,7 +127,22 @@ class FleetView(View):
             for each, line in zip(shown, table.rows, strict=True)
         ]
         note: Line = ((f" more columns: {hidden}", "name"),) if hidden else ()
-        return Page([title, self._event_line(frame), note, ((" ", ""), *table.head)], rows)
+        return Page([title, self._event_line(frame), note, ((" ", ""), *table.head)], rows + found)
+
+    def _found_rows(self, frame: Frame) -> list[PageRow]:
+        """The instances that the search has found, below a heading."""
+        text, found = self._found
+        if not frame.place.filter or text != frame.place.filter or not found:
+            return []
+        number = f"the first {len(found)}" if len(found) == MAX_FOUND else str(len(found))
+        title = f" INSTANCES with /{text} in ID, version, environment or mode: {number}"
+        rows = [PageRow("blank found", ()), PageRow("head found", clip(((title, "head"),), frame.width))]
+        for each in found:
+            names = [each.app_name, each.app_version, each.environment, each.deployment_mode, each.status]
+            line: Line = ((f" {each.instance_id}  ", "value"), ("  ".join(fact for fact in names if fact), "name"))
+            target = Place(each.app_slug, "instance", (each.instance_id,), range=frame.place.range)
+            rows.append(PageRow(f"instance {each.instance_id}", clip(line, frame.width), target))
+        return rows
 
     def _event_line(self, frame: Frame) -> Line:
         """The newest events; those that do not fit are left out as a whole."""
