@@ -1,6 +1,7 @@
 """Fixtures: one PostgreSQL for the session, a database for each test, server processes."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -30,6 +31,9 @@ from tests.support.installs import Install
 from tests.support.server_pool import PooledServer, ServerPool
 from tests.support.server_process import WORKER, WORKERS, ServerProcess
 from tests.support.shared_servers import HonestInstalls, SeededServer, ServerWithDatabase
+
+# A shell starts its background jobs with SIGINT ignored, and the programs under test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -4,7 +4,6 @@ It runs while servers run and blocks none of them. A file is complete or does no
 """
 
 import argparse
-import asyncio
 import fcntl
 import os
 import re
@@ -20,7 +19,7 @@ from shm.cli.terminal import print_message
 from shm.core.errors import ConfigurationError
 from shm.core.setting_types import parse_positive_int
 from shm.core.settings import Settings, add_flags
-from shm.core.signals import interruptible
+from shm.core.signals import run_cancellable
 from shm.db.backup import read_database, write_backup
 from shm.db.database import Database
 from shm.db.schema_checks import DatabaseState
@@ -58,8 +57,7 @@ def run(args: argparse.Namespace) -> int:
             _output(args.output, args.directory, args.keep) as file,
             database_command.open_dsn(settings, create=False, any_major=True) as (dsn, _),
         ):
-            with interruptible():
-                state = asyncio.run(_read_state(settings, dsn))
+            state = run_cancellable(_read_state(settings, dsn))
             write_backup(dsn, state, file)
             print_message(f"Backed up the schema {state.schema} of PostgreSQL {state.version}.")
         return 0

@@ -1,7 +1,6 @@
 """Common parts of all commands that use the database: settings, log, connection, schema, and error messages."""
 
 import argparse
-import asyncio
 import logging
 import os
 import sys
@@ -12,7 +11,7 @@ from typing import TypeVar
 from shm.core import logs
 from shm.core.errors import ConfigurationError, DatabaseUnavailable, Refusal, StatementFailed, UnstorableData
 from shm.core.settings import Settings
-from shm.core.signals import exit_on_signals, interruptible
+from shm.core.signals import exit_on_signals, interruptible, run_cancellable
 from shm.db.database import Database
 from shm.db.embedded import RestartIfDead, provide_dsn
 from shm.db.migrations import check_schema, migrate
@@ -51,9 +50,10 @@ def run_with_resource(
     def command() -> int:
         settings = load_flags(args)
         create = prepare is not check_schema
-        with open_dsn(settings, create=create) as (dsn, _), resource as opened, interruptible():
-            status = asyncio.run(_with_database(settings, dsn, opened, prepare, action))
-            sys.stdout.flush()
+        with open_dsn(settings, create=create) as (dsn, _), resource as opened:
+            status = run_cancellable(_with_database(settings, dsn, opened, prepare, action))
+            with interruptible():  # it blocks while the reader of a pipe does not read
+                sys.stdout.flush()
             return status
 
     return run_for_status(command)

@@ -4,7 +4,6 @@ It changes nothing. Standard output has a line for each check. The exit status i
 """
 
 import argparse
-import asyncio
 import platform
 
 import shm
@@ -14,7 +13,7 @@ from shm.cli.terminal import print_result, strip_control_characters
 from shm.core.errors import ConfigurationError
 from shm.core.file_limit import raise_file_limit
 from shm.core.settings import Settings, add_flags
-from shm.core.signals import interruptible
+from shm.core.signals import run_cancellable
 from shm.db.database import Database
 from shm.db.migrations import check_schema
 from shm.server.checks.address import check_own_address, check_public_address
@@ -43,8 +42,7 @@ def run(args: argparse.Namespace) -> int:
         findings = [Finding(Level.OK, "version", f"SHM {shm.__version__}, Python {platform.python_version()}")]
         findings += check_machine(settings)
         findings += _examine_database(settings)
-        with interruptible():
-            findings += asyncio.run(_examine_addresses(settings, url))
+        findings += run_cancellable(_examine_addresses(settings, url))
         for finding in findings:
             _print(finding)
         return 1 if any(finding.level is Level.ERROR for finding in findings) else 0
@@ -54,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _examine_database(settings: Settings) -> list[Finding]:
     try:
-        with database_command.open_dsn(settings, create=False) as (dsn, _), interruptible():
-            return asyncio.run(_check_database(settings, dsn))
+        with database_command.open_dsn(settings, create=False) as (dsn, _):
+            return run_cancellable(_check_database(settings, dsn))
     except ConfigurationError as error:  # a sentence with the remedy
         is_new = settings.dsn is None and not (settings.data_dir / "postgres").exists()
         return [Finding(Level.NOTE if is_new else Level.ERROR, "database", str(error))]

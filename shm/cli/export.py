@@ -153,14 +153,24 @@ def _output(file: Path | None) -> Iterator[Write]:
 def _standard_output() -> Iterator[Write]:
     output = sys.stdout.buffer
     try:
-        yield _terminal_writer(output) if output.isatty() else output.write
-        with interruptible():  # it blocks while the reader of a pipe does not read
+        yield _interruptible(_terminal_writer(output) if output.isatty() else output.write)
+        with interruptible():
             sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at exit and would fail
         if isinstance(error, BrokenPipeError):
             raise
         raise ConfigurationError(f"Standard output cannot be written: {error.strerror}.") from None
+
+
+def _interruptible(write: Write) -> Write:
+    """A signal interrupts it: it blocks while the reader of a pipe does not read."""
+
+    def write_interruptibly(chunk: bytes) -> None:
+        with interruptible():
+            write(chunk)
+
+    return write_interruptibly
 
 
 def _terminal_writer(output: BinaryIO) -> Write:

@@ -1,7 +1,6 @@
 """`shm restore`: restores a backup into an empty database, whole or not at all, and brings its schema up to date."""
 
 import argparse
-import asyncio
 from io import BufferedReader, FileIO
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from shm.cli import database_command
 from shm.cli.terminal import print_message
 from shm.core.errors import ConfigurationError
 from shm.core.settings import Settings, add_flags
-from shm.core.signals import interruptible
+from shm.core.signals import run_cancellable
 from shm.db.backup import RestoredData, check_format, complete_restore, read_database, restore_backup
 from shm.db.database import Database
 from shm.db.schema_checks import DatabaseState
@@ -41,14 +40,13 @@ def run(args: argparse.Namespace) -> int:
             check_format(file)  # before a data directory is created
             erased = None if args.erased is None else _read_erased(args.erased)
             with database_command.open_dsn(settings) as (dsn, _):
-                with interruptible():
-                    state = asyncio.run(_read_state(settings, dsn))
+                state = run_cancellable(_read_state(settings, dsn))
                 restore_backup(dsn, state, file)
-                with interruptible():
-                    restored = asyncio.run(_complete(settings, dsn))
-                    print_message(_describe(restored))
-                    if erased is not None:
-                        print_message(_describe_erased(asyncio.run(_erase(settings, dsn, erased)), erased, restored))
+                restored = run_cancellable(_complete(settings, dsn))
+                print_message(_describe(restored))
+                if erased is not None:
+                    removed = run_cancellable(_erase(settings, dsn, erased))
+                    print_message(_describe_erased(removed, erased, restored))
         if erased is None:
             print_message("Installs that were erased after the backup are in it: --erased erases them again.")
         print_message("`shm check` compares all figures of the restored database with its raw snapshots.")

@@ -2,10 +2,13 @@
 
 import sys
 
+from shm.core.signals import interruptible
+
 
 def print_result(line: str) -> None:
-    """Prints a line of the result to standard output."""
-    print(line)  # noqa: T201
+    """Prints a line of the result to standard output. A signal interrupts it: a pipe may block."""
+    with interruptible():
+        print(line)  # noqa: T201
 
 
 def print_message(line: str) -> None:

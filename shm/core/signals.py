@@ -1,16 +1,19 @@
 """Termination of a command by a signal: its `finally` clauses run, and all its child processes end first.
 
-A signal raises SystemExit once, and only where the command allows it: within `interruptible`, and where it calls
-`exit_if_signalled`. Anywhere else it is only recorded. So a signal never comes between the start of a child process
-and the code that ends it, and never interrupts a cleanup.
+A signal raises SystemExit once, and only where the command allows it: within `interruptible`, where it calls
+`exit_if_signalled`, and at the end of `run_cancellable`. Anywhere else it is only recorded. So a signal never comes
+between the start of a child process and the code that ends it, and never interrupts a cleanup.
 """
 
 import asyncio
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TypeVar
+
+T = TypeVar("T")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # SIGHUP: the terminal was closed
 
@@ -57,12 +60,13 @@ def exit_on_signals() -> Iterator[None]:
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Within this context, a signal raises SystemExit at any instruction. Do not start anything that must be ended."""
+    could_raise = _signals.may_raise
     try:
         _signals.may_raise = True
         exit_if_signalled()
         yield
     finally:
-        _signals.may_raise = False
+        _signals.may_raise = could_raise
 
 
 @contextmanager
@@ -85,9 +89,31 @@ def is_signalled() -> bool:
     return _signals.first is not None
 
 
+def run_cancellable(coroutine: Coroutine[object, object, T]) -> T:
+    """Runs a coroutine in a new event loop. A signal cancels it, and raises SystemExit after its cleanup.
+
+    An exception at any instruction, as of `interruptible`, would leave the loop and its libraries in an unknown state.
+    Code of the coroutine that may block is `interruptible`.
+    """
+
+    async def run() -> T:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - it runs in a task
+        with call_on_signals(task.cancel, is_recorded=True):
+            return await coroutine
+
+    try:
+        return asyncio.run(run())
+    except asyncio.CancelledError:
+        exit_if_signalled()
+        raise
+
+
 @contextmanager
-def call_on_signals(call: Callable[[], None]) -> Iterator[None]:
+def call_on_signals(call: Callable[[], object], *, is_recorded: bool = False) -> Iterator[None]:
     """Within this context, the running event loop calls `call` at each signal, and once for an earlier signal.
+
+    If the signals are also recorded, they raise SystemExit afterwards, and within `interruptible`.
 
     `loop.add_signal_handler` is not used: at the loop's end it restores the default handlers, and a signal before the
     next statement would end the process without its cleanup.
@@ -99,8 +125,12 @@ def call_on_signals(call: Callable[[], None]) -> Iterator[None]:
     loop.add_reader(receiver, receiver.recv, 4096)
     previous_fd = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
 
-    def handle(_: int, __: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
+        if is_recorded and is_signalled():
+            return  # a further signal does not cancel the cleanup
         loop.call_soon_threadsafe(call)
+        if is_recorded:
+            _signals.handle(number, frame)
 
     previous_handlers = {number: signal.signal(number, handle) for number in SIGNALS}
     try:

@@ -85,7 +85,7 @@ def test_a_script_can_tell_the_outcomes_apart(
     assert "Traceback" not in completed.stderr
 
 
-def test_watch_prints_again_until_it_is_interrupted_and_a_closed_pipe_is_quiet(fleet: ServerProcess) -> None:
+def test_watch_ends_quietly_at_an_interrupt_or_a_closed_pipe(fleet: ServerProcess) -> None:
     command = [*SHM, "console", "--server", fleet.url, "--once", "--json", "--watch", "1"]
     environment = os.environ | {"SHM_TOKEN": fleet.admin_token}
     for ending in ("interrupt", "close"):

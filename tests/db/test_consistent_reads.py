@@ -21,8 +21,8 @@ from tests.support.server_process import ServerProcess
 TIMEOUT_S = 20
 COUNT_WAITING = """
     SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-    WHERE l.relation = %s::regclass AND NOT l.granted AND a.query NOT LIKE '%%advisory%%'
-"""  # excludes the background jobs, whose statements acquire an advisory lock first
+    WHERE l.relation = %s::regclass AND NOT l.granted AND position(%s IN a.query) > 0
+"""
 
 TERMINATE = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -37,15 +37,18 @@ def _fetch_value(cursor: psycopg2.extensions.cursor, sql: str, *parameters: obje
 
 
 @contextmanager
-def locked(dsn: str, table: str) -> Iterator[Callable[[], None]]:
-    """Readers of the table wait until the context ends. The yielded function returns once a reader waits."""
+def locked(dsn: str, table: str, statement: str) -> Iterator[Callable[[], None]]:
+    """Readers of the table wait until the context ends. The yielded function returns once this statement waits.
+
+    `statement` is a part of its text. Background jobs read the same tables.
+    """
     holder = psycopg2.connect(dsn)
     with admin_cursor(dsn) as cursor, holder.cursor() as lock:
         lock.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
 
         def wait_for_reader() -> None:
             deadline = time.monotonic() + TIMEOUT_S
-            while _fetch_value(cursor, COUNT_WAITING, table) == 0:
+            while _fetch_value(cursor, COUNT_WAITING, table, statement) == 0:
                 assert time.monotonic() < deadline, "no statement waits for the table"
                 time.sleep(0.01)
 
@@ -58,7 +61,7 @@ def locked(dsn: str, table: str) -> Iterator[Callable[[], None]]:
 def test_stats_see_one_snapshot_of_the_database(server: ServerProcess, database: str) -> None:
     Install(server.url).enroll()
     with ThreadPoolExecutor(1) as pool:
-        with locked(database, "applications") as wait_for_reader:
+        with locked(database, "applications", "kpis.count_by_application") as wait_for_reader:
             future = pool.submit(server.get, "stats")
             wait_for_reader()  # the total is read, the counts of each application are not read yet
             assert Install(server.url).register().status_code == 201
@@ -77,7 +80,7 @@ def test_values_and_overrides_see_one_snapshot_of_the_database(server: ServerPro
         UPDATE feed_head SET cursor = cursor + 1;
     """
     with ThreadPoolExecutor(1) as pool, admin_cursor(database) as cursor:
-        with locked(database, "settings") as wait_for_reader:
+        with locked(database, "settings", "refresh_at <= now() AND ('ledger'") as wait_for_reader:
             before = _fetch_value(cursor, "SELECT cursor FROM feed_head")
             future = pool.submit(server.get, path)
             wait_for_reader()  # the overrides are read, the values are not read yet

@@ -101,7 +101,7 @@ def test_an_interrupted_export_leaves_the_file_unchanged(database: str, tmp_path
     wait_for(lambda: any(each.stat().st_size > 2**20 for each in tmp_path.iterdir()), "some of the export")
     process.send_signal(signal.SIGTERM)
     _, error_output = process.communicate(timeout=TIMEOUT_S)
-    assert (process.returncode, b"Traceback" in error_output) == (128 + signal.SIGTERM, False)
+    assert (process.returncode, error_output) == (128 + signal.SIGTERM, b"")
     assert [each.read_text() for each in tmp_path.iterdir()] == ["older"]
 
 
