@@ -22,13 +22,15 @@
 -- so the order is the same on every server. Versions are compared by their rank, then by their spelling; the character
 -- between the two occurs in no rank. `metric` is a metric's key if `column` names no column, and
 -- has no value in `hiding_apps`. The planner removes the
--- branches of other columns. OFFSET 0 evaluates a leaf once for each row and not once for each comparison.
--- One parallel worker halves the time if a core is idle, which PostgreSQL's cost model does not expect. More workers
--- would take cores from the intake.
+-- branches of other columns. The query `fence`, which nothing reads, keeps the planner from merging `valued` into `keyed`:
+-- so a leaf is evaluated once for each row. OFFSET 0 would do the same, but one process would then sort all rows; so each
+-- process keeps the first ones of its own. One parallel worker halves the time if a core is idle, which PostgreSQL's cost
+-- model does not expect. More workers would take cores from the intake.
 SET LOCAL statement_timeout = '10s';
 SET LOCAL max_parallel_workers_per_gather = 1;
 SET LOCAL parallel_tuple_cost = 0;
 WITH valued AS (
+    WITH fence AS (SELECT 1)
     SELECT
         instance_id,
         CASE %(column)s::text
@@ -56,7 +58,6 @@ WITH valued AS (
     WHERE
 -- use: instance_filter
             AND %(conditions)s::boolean
-    OFFSET 0
 ),
 keyed AS (
     SELECT
