@@ -115,12 +115,19 @@ class Terminal:
 
 
 @contextmanager
-def open_console(url: str, token: str, size: tuple[int, int], *arguments: str) -> Iterator[Terminal]:
-    """`shm console` on a server, ended with the context."""
+def open_program(command: Sequence[str], size: tuple[int, int], environment: dict[str, str]) -> Iterator[Terminal]:
+    """A program in a terminal, ended with the context."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SHM_", "TEXTUAL", "SSH_"))}
-    command = [sys.executable, "-m", "shm.cli", "console", "--server", url, *arguments]
-    terminal = Terminal(command, size, inherited | TERMINAL | {"SHM_TOKEN": token})
+    terminal = Terminal(command, size, inherited | TERMINAL | environment)
     try:
         yield terminal
     finally:
         terminal.end()
+
+
+@contextmanager
+def open_console(url: str, token: str, size: tuple[int, int], *arguments: str) -> Iterator[Terminal]:
+    """`shm console` on a server."""
+    command = [sys.executable, "-m", "shm.cli", "console", "--server", url, *arguments]
+    with open_program(command, size, {"SHM_TOKEN": token}) as terminal:
+        yield terminal

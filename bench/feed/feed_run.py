@@ -4,22 +4,19 @@ Server, PostgreSQL, sender and subscribers are processes of one machine; CPU tim
 """
 
 import math
-import multiprocessing
 import statistics
 import time
 from array import array
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 from bench.feed.broadcaster import BroadcastPlan, broadcast
 from bench.feed.sender import Load, SendResult, send
 from bench.feed.subscribers import TIMEOUT_S, ReceiveResult, SubscriberPlan, subscribe
+from bench.support.child_process import ChildProcess, run_child
 from bench.support.errors import InvalidRun
 from bench.support.fleet import Fleet
 from bench.support.machine import cpu_seconds, machine_cpu_seconds
@@ -29,7 +26,6 @@ from bench.support.server import RunningServer
 SAMPLE_SIZE = 10  # subscribers that record when each message arrived
 SUBSCRIBE_TIMEOUT_S = 120  # for all subscribers
 PROCESS_TIMEOUT_S = 90  # in addition to the time that a process was given
-END_TIMEOUT_S = 5
 RELEASE_DELAY_S = 1.0  # after which freed memory has been returned to the system
 LAST_CURSOR_SQL = "SELECT coalesce(max(cursor), 0) FROM instances"
 
@@ -107,40 +103,6 @@ class _CpuTimes:
         return {part: cpu_seconds(pid) for part, pid in self._pids.items()} | {"machine": machine_cpu_seconds()}
 
 
-class _Child:
-    """A child process and its pipe."""
-
-    def __init__(self, pipe: Connection, pid: int) -> None:
-        self._pipe = pipe
-        self.pid = pid
-
-    def send(self, message: object) -> None:
-        self._pipe.send(message)
-
-    def receive(self, timeout_s: float) -> Any:
-        try:
-            if self._pipe.poll(timeout_s):
-                return self._pipe.recv()
-        except EOFError:
-            raise InvalidRun("A process of the bench ended early; its output is above.") from None
-        raise InvalidRun(f"A process of the bench sent nothing for {timeout_s:.0f} s.")
-
-
-@contextmanager
-def _run_child(work: Callable[..., None], *arguments: object) -> Iterator[_Child]:
-    spawn = multiprocessing.get_context("spawn")
-    parent_end, child_end = spawn.Pipe()
-    process = spawn.Process(target=work, args=(child_end, *arguments), daemon=True)
-    process.start()
-    child_end.close()
-    assert process.pid is not None
-    try:
-        yield _Child(parent_end, process.pid)
-    finally:
-        process.terminate()
-        process.join(END_TIMEOUT_S)
-
-
 def measure_server(
     server: RunningServer, fleet: Fleet, folder: Path, rate: float, seconds: float, readers: int, stalled: int = 0
 ) -> tuple[FeedRun, ServerMemory]:
@@ -150,7 +112,7 @@ def measure_server(
     plan = SubscriberPlan(server.port, server.token, readers, min(SAMPLE_SIZE, readers), stalled)
     load = Load(server.port, requests.path.with_name(f"{requests.path.name}.0"), rate, seconds)
     before = resident_mib(server.pid)
-    with _run_child(subscribe, plan) as subscribers, _run_child(send, load) as sender:
+    with run_child(subscribe, plan) as subscribers, run_child(send, load) as sender:
         subscribers.receive(SUBSCRIBE_TIMEOUT_S)
         sender.receive(SUBSCRIBE_TIMEOUT_S)
         requests.delete()
@@ -180,9 +142,9 @@ def measure_server(
 
 def measure_baseline(example: bytes, rate: float, seconds: float, readers: int) -> FeedRun:
     """The baseline: messages like `example` over plain sockets to the same number of subscribers."""
-    with _run_child(broadcast, BroadcastPlan(example, readers, rate, seconds)) as baseline:
+    with run_child(broadcast, BroadcastPlan(example, readers, rate, seconds)) as baseline:
         plan = SubscriberPlan(baseline.receive(SUBSCRIBE_TIMEOUT_S), "none", readers, min(SAMPLE_SIZE, readers))
-        with _run_child(subscribe, plan) as subscribers:
+        with run_child(subscribe, plan) as subscribers:
             subscribers.receive(SUBSCRIBE_TIMEOUT_S)
             pids = {"baseline": baseline.pid, "subscribers": subscribers.pid}
             cpu = _CpuTimes(pids)
@@ -201,7 +163,7 @@ def _quantile(ordered: Sequence[float], quantile: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * quantile))] if ordered else math.nan
 
 
-def _stop_discarding(subscribers: _Child) -> None:
+def _stop_discarding(subscribers: ChildProcess) -> None:
     """From here on all subscribers read the cursors of their messages."""
     subscribers.send("stop discarding")
     subscribers.receive(PROCESS_TIMEOUT_S)

@@ -14,18 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg2
-from psycopg2.extensions import make_dsn
 
 from bench.read import costs
+from bench.read.embedded_fleet import seed_embedded
 from bench.read.endpoints import BASELINE_PATH, ENDPOINTS, WARM_UP_REQUESTS, Endpoint, PathParameters, TimedClient
 from bench.read.latencies import COLUMNS, COORDINATOR_COLUMNS, Latencies, print_targets
-from bench.read.seeded_fleet import SeededFleet, open_cursor, seed_fleet, terminate_backends
+from bench.read.seeded_fleet import SeededFleet, seed_fleet, terminate_backends
 from bench.support import coordinator, machine
 from bench.support.command import run_in_folder
 from bench.support.report import Table, print_line
 from bench.support.server import RunningServer, postmaster_pid, run_server
 from shm.db.embedded import EmbeddedPostgres
-from shm.db.embedded_role import ROLE, SUPERUSER
 
 TENFOLD = 10
 SEED_CONCURRENCY = 2  # each uses a core and the disk fully
@@ -95,13 +94,8 @@ def _seed(data_dir: Path, fleet: SeededFleet) -> None:
         seed_fleet(fleet.dsn, fleet)
         coordinator.distribute(fleet.dsn)
         return
-    with run_server(data_dir, 1):
-        pass  # creates the schema
     started = time.monotonic()
-    with EmbeddedPostgres(data_dir).running() as dsn:
-        with open_cursor(make_dsn(dsn, user=SUPERUSER)) as cursor:
-            cursor.execute(f"GRANT pg_checkpoint TO {ROLE}")
-        durations = seed_fleet(dsn, fleet)
+    durations = seed_embedded(data_dir, fleet)
     slowest = sorted(durations, key=lambda step: -durations[step])[:4]
     print_line(
         f"{fleet.name} snapshots: seeded in {time.monotonic() - started:.0f} s, most of it "

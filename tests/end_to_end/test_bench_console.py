@@ -1,0 +1,25 @@
+"""The console bench finds its way through a real console, and prints each figure beside its aim."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parent.parent.parent
+
+
+@pytest.mark.long
+def test_the_quick_console_bench_prints_each_row_and_target(postgres_dir: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.console", "--quick", "--sizes", "300", "--folder", str(postgres_dir)],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    assert sum(line.startswith("300  ") for line in lines) == 1
+    assert sum(line.startswith(("met ", "not met ")) for line in lines) == 7
+    assert list(postgres_dir.iterdir()) == []
