@@ -31,7 +31,7 @@ LABEL org.opencontainers.image.title="SHM" \
       org.opencontainers.image.description="Self-Hosted Metrics: server and console" \
       org.opencontainers.image.licenses="AGPL-3.0-or-later"
 RUN useradd --uid 10001 --user-group --no-log-init --no-create-home --home-dir /var/lib/shm --shell /usr/sbin/nologin shm \
- && install --directory --owner=shm --group=shm --mode=0700 /var/lib/shm /var/backups/shm
+ && install --directory --owner=shm --group=shm --mode=0700 /var/lib/shm /var/lib/shm/ssh /var/backups/shm
 COPY --from=build /opt/shm /opt/shm
 # The server listens on all addresses of the container. The published port determines who can reach it.
 ENV PATH=/opt/shm/bin:$PATH \
@@ -43,7 +43,7 @@ USER 10001:10001
 # For admin.token and the console's exports; /var/backups/shm is for a volume of backups. The rest of the file system may be read-only.
 VOLUME /var/lib/shm
 WORKDIR /var/lib/shm
-EXPOSE 8080
+EXPOSE 8080 2222
 STOPSIGNAL SIGTERM
 # http.client, because urllib would send the request to a proxy that is configured for the container.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 CMD ["python", "-c", "\

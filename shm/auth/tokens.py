@@ -168,7 +168,7 @@ class TokenStore:
         One statement replaces it: a crash leaves either the old secret or the new one valid. Of the server's own token,
         the file in the data directory is replaced too. Raises NotFound, or Conflict.
         """
-        token = await self._get(token_id)
+        token = await self.get(token_id)
         if token.name == ENVIRONMENT_TOKEN_NAME:
             raise Conflict(
                 "servers_own_token", "Set another SHM_ADMIN_TOKEN and restart the servers to replace this token."
@@ -228,14 +228,14 @@ class TokenStore:
 
         Raises NotFound, or Conflict for the token of `principal` itself: an admin must not lose access by accident.
         """
-        token = await self._get(token_id)
+        token = await self.get(token_id)
         if principal is not None and principal.id == token.id:
             raise Conflict("own_token", "This token authenticates the request; delete it with another token.")
         await self._record(principal, "delete_token", token)
         await self._database.execute("tokens.delete", id=token_id)
         return token
 
-    async def _get(self, token_id: str) -> Token:
+    async def get(self, token_id: str) -> Token:
         """The token with this ID. Raises NotFound."""
         token = await self._database.fetch_one(Token, "tokens.select_by_id", id=token_id)
         if token is None:

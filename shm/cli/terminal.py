@@ -1,6 +1,7 @@
 """Output of commands: results on standard output, messages for people on standard error."""
 
 import sys
+from collections.abc import Sequence
 
 from shm.core.signals import interruptible
 
@@ -9,6 +10,14 @@ def print_result(line: str) -> None:
     """Prints a line of the result to standard output. A signal interrupts it: a pipe may block."""
     with interruptible():
         print(line)  # noqa: T201
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Prints rows, the first of which has the titles, in columns, without control characters."""
+    rows = [[strip_control_characters(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print_result("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def print_message(line: str) -> None:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from shm.auth.tokens import Role, Token, TokenStore, encode_page_token
 from shm.cli import database_command
-from shm.cli.terminal import print_message, print_result, strip_control_characters
+from shm.cli.terminal import print_message, print_result, print_table, strip_control_characters
 from shm.core.setting_types import parse_duration
 from shm.core.settings import Settings, add_flags
 from shm.db.database import Database
@@ -67,9 +67,7 @@ async def _list(_: argparse.Namespace, tokens: TokenStore) -> None:
     while page:
         rows += [_row(token) for token in page]
         page = await tokens.list_page(encode_page_token(page[-1]), PAGE_SIZE)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMN_TITLES))]
-    for row in rows:
-        print_result("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_table(rows)
 
 
 async def _create(args: argparse.Namespace, tokens: TokenStore) -> None:
@@ -124,7 +122,7 @@ def _token_id(text: str) -> str:
 def _row(token: Token) -> tuple[str, ...]:
     expires = "never" if token.expires_at is None else _format_time(token.expires_at)
     used = "never" if token.last_used_on is None else token.last_used_on.isoformat()
-    return (token.id, token.role, _format_time(token.created_at), expires, used, strip_control_characters(token.name))
+    return (token.id, token.role, _format_time(token.created_at), expires, used, token.name)
 
 
 def _format_time(time: datetime) -> str:

@@ -3,8 +3,9 @@
 SHM's own messages are logged as they are. Messages of libraries are logged without their arguments, because libraries
 log such data: asyncio puts sockets and requests into its debug messages. Exceptions are logged by class and location,
 because their message may quote what an install sent. Only errors with `ShmError.is_loggable` keep their message; for a
-failed migration it contains PostgreSQL's. Tornado's three loggers log requests only, so they are disabled;
-`shm.server.http.problems` logs the same faults without the request.
+failed migration it contains PostgreSQL's. Tornado's three loggers log requests only, and asyncssh's logs the addresses
+and user names of clients, so they are disabled; `shm.server.http.problems` and `shm.cli.ssh.server` log the same faults
+without them.
 """
 
 import errno
@@ -21,7 +22,7 @@ from typing import Any, TextIO
 from shm.core.errors import ShmError
 
 ROOT_LOGGER = "shm"  # the root of SHM's logger names
-DISABLED_LOGGERS = ("tornado.access", "tornado.application", "tornado.general")
+DISABLED_LOGGERS = ("tornado.access", "tornado.application", "tornado.general", "asyncssh")
 REPEAT_INTERVAL_S = 60.0  # an ongoing problem is worth one line a minute
 MAX_CAUSES = 10  # exceptions of one chain that are shown
 

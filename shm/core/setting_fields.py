@@ -1,4 +1,4 @@
-"""The definition of a field of `shm.core.settings.Settings`: variables, parser, default and reason.
+"""The definition of a field of `Settings` and `SshSettings`: variables, parser, default and reason.
 
 An unknown name or an invalid value raises ConfigurationError with a sentence.
 """
@@ -36,8 +36,8 @@ OTHER_PROGRAMS_VARIABLES = frozenset(
         "SHM_NAME",  # of compose.yml, as PUBLISH, SUBNET and UPSTREAMS; a container may be given all of .env
         "SHM_PUBLISH",
         "SHM_REPORT_INTERVAL",
-        "SHM_SERVER",
         "SHM_SERVER_URL",
+        "SHM_SSH_PUBLISH",
         "SHM_SUBNET",
         "SHM_TELEMETRY",
         "SHM_TOKEN",
@@ -92,6 +92,26 @@ def setting(
     """A field of Settings. `default` is a text and parsed like a value from the environment."""
     spec = SettingSpec(tuple(variables.split()), parse, reason, has_flag, is_secret)
     return field(default=None if default is None else parse(default), metadata={"spec": spec, "default_text": default})
+
+
+def read_settings(
+    specs: Mapping[str, SettingSpec], environment: Mapping[str, str], flags: Mapping[str, object]
+) -> dict[str, tuple[str, object]]:
+    """Field name -> the flag or variable that sets it, and its value; nothing for a setting that is not set.
+
+    `flags` (by field name; None if absent) override the environment. Raises ConfigurationError.
+    """
+    values: dict[str, tuple[str, object]] = {}
+    for name, spec in specs.items():
+        flag = flags.get(name)
+        if flag is not None:
+            source, value = "--" + name.replace("_", "-"), str(flag)
+        elif variable_and_value := spec.read(environment):
+            source, value = variable_and_value
+        else:
+            continue
+        values[name] = source, parse_setting(source, value, spec)
+    return values
 
 
 def parse_setting(name: str, value: str, spec: SettingSpec) -> object:

@@ -1,4 +1,4 @@
-"""All settings of the server, with name, default and reason.
+"""All settings of the server, with name, default and reason. `shm ssh` has some of its own in `ssh_settings`.
 
 `Settings.load` reads the environment; flags of `shm serve` override it. An unknown `SHM_` name or a value that cannot
 be parsed ends the start with an error, because a misspelt limit would otherwise have no effect.
@@ -16,7 +16,7 @@ import platformdirs
 
 from shm.core.errors import ConfigurationError
 from shm.core.metric_words import MetricWords, read_metric_words
-from shm.core.setting_fields import SettingSpec, check_names, parse_setting, setting
+from shm.core.setting_fields import SettingSpec, check_names, read_settings, setting
 from shm.core.setting_types import (
     Network,
     parse_activation,
@@ -41,6 +41,7 @@ from shm.core.setting_types import (
     parse_text,
     parse_words,
 )
+from shm.core.ssh_settings import SshSettings
 
 SYSTEM_DATA_DIR = "/var/lib/shm"
 
@@ -590,20 +591,12 @@ class Settings:
 
         Raises ConfigurationError with one sentence for an unknown name or an invalid value.
         """
-        known = {name for spec in setting_specs().values() for name in (*spec.variables, *spec.file_variables)}
-        check_names(environment, known)
-        values: dict[str, object] = {}
-        for name, spec in setting_specs().items():
-            flag = (flags or {}).get(name)
-            if flag is not None:
-                source, value = "--" + name.replace("_", "-"), str(flag)
-            elif variable_and_value := spec.read(environment):
-                source, value = variable_and_value
-            else:
-                continue
-            values[name] = parse_setting(source, value, spec)
-            if name == "dsn":
-                values["dsn_source"] = source
+        specs = [*setting_specs().values(), *setting_specs(SshSettings).values()]
+        check_names(environment, {name for spec in specs for name in (*spec.variables, *spec.file_variables)})
+        read = read_settings(setting_specs(), environment, flags or {})
+        values: dict[str, object] = {name: value for name, (_, value) in read.items()}
+        if "dsn" in read:
+            values["dsn_source"] = read["dsn"][0]
         settings = cls(**cast(dict[str, Any], values))
         settings.check_consistency()
         return settings
@@ -619,14 +612,14 @@ class Settings:
             )
 
 
-def setting_specs() -> dict[str, SettingSpec]:
+def setting_specs(settings: type[Settings | SshSettings] = Settings) -> dict[str, SettingSpec]:
     """Field name -> definition of each setting, in the order of the class."""
-    return {field.name: field.metadata["spec"] for field in fields(Settings) if "spec" in field.metadata}
+    return {field.name: field.metadata["spec"] for field in fields(settings) if "spec" in field.metadata}
 
 
-def add_flags(parser: argparse.ArgumentParser, *only: str) -> None:
+def add_flags(parser: argparse.ArgumentParser, *only: str, settings: type[Settings | SshSettings] = Settings) -> None:
     """Adds a flag for each setting, or only for those named. Its help has the reason, default and variables."""
-    for field in fields(Settings):
+    for field in fields(settings):
         spec: SettingSpec | None = field.metadata.get("spec")
         if spec is None or not spec.has_flag or (only and field.name not in only):
             continue

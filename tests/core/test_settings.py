@@ -13,6 +13,7 @@ import pytest
 from shm.core.errors import ConfigurationError
 from shm.core.setting_types import parse_duration, parse_duration_or_zero, parse_positive_int
 from shm.core.settings import Settings, add_flags, setting_specs
+from shm.core.ssh_settings import SshSettings
 
 OPERATING_GUIDE = Path(__file__).parent.parent.parent / "docs" / "operating.md"
 
@@ -79,6 +80,15 @@ def test_only_rate_limits_may_be_zero() -> None:
 def test_an_unknown_variable_is_refused_with_the_most_similar_one() -> None:
     with pytest.raises(ConfigurationError, match="Did you mean SHM_ACTIVE_WINDOW"):
         Settings.load({"SHM_ACTIV_WINDOW": "30d"})
+
+
+def test_the_server_and_the_consoles_over_ssh_share_an_environment() -> None:
+    environment = {"SHM_SSH_PORT": "2200", "SHM_SSH_IDLE_TIMEOUT": "8h", "SHM_ACTIVE_WINDOW": "7d"}
+    assert Settings.load(environment).active_window == timedelta(days=7)
+    settings = SshSettings.load(environment, {"port": "2201", "host": None})
+    assert (settings.port, settings.idle_timeout, settings.host) == (2201, timedelta(hours=8), "127.0.0.1")
+    with pytest.raises(ConfigurationError, match="SHM_SSH_PORT='x' is invalid"):
+        SshSettings.load({"SHM_SSH_PORT": "x"}, {})
 
 
 def test_variables_of_the_sdk_and_the_console_are_accepted() -> None:
@@ -197,7 +207,7 @@ def test_every_setting_has_a_row_with_its_flag_default_and_reason() -> None:
         re.MULTILINE,
     )
     expected = []
-    for field in fields(Settings):
+    for field in (*fields(Settings), *fields(SshSettings)):
         if field.name == "dsn_source":
             continue
         spec, default_text = field.metadata["spec"], field.metadata["default_text"]

@@ -18,8 +18,11 @@ from psycopg2.errors import InsufficientPrivilege
 from psycopg2.extensions import make_dsn, parse_dsn
 
 import shm.cli.backup
+import shm.cli.ssh.command
+from shm.cli.ssh.key_directory import DIRECTORY
 from shm.core.setting_types import parse_duration
 from shm.core.settings import Settings
+from shm.core.ssh_settings import SshSettings
 from shm.db.cluster_files import CONFIGURATION
 from shm.db.embedded_role import SUPERUSER
 from shm.db.postgres_programs import POSTGRES_MAJOR, programs_directory
@@ -133,7 +136,7 @@ def test_the_admin_token_and_the_data_are_on_volumes(
     server_service: dict[str, Any], postgres_service: dict[str, Any]
 ) -> None:
     data_dir = image_environment()["SHM_DATA_DIR"]
-    assert server_service["volumes"] == [f"data:{data_dir}"]
+    assert server_service["volumes"] == [f"data:{data_dir}", f"ssh:{data_dir}/ssh"]
     assert ("VOLUME", data_dir) in INSTRUCTIONS
     assert postgres_service["image"] == f"postgres:{POSTGRES_MAJOR}"
     assert postgres_service["volumes"] == ["postgres:/var/lib/postgresql"]
@@ -219,7 +222,7 @@ def test_docker_accepts_compose_yml() -> None:
 def test_compose_yml_follows_the_specification() -> None:
     parsed = compose_spec.PyCompose.from_yaml(yaml.safe_dump(compose()))
     parsed.validate()
-    assert set(parsed.service_names()) == {"server", "second", "backup", "caddy", "postgres"}
+    assert set(parsed.service_names()) == {"server", "second", "ssh", "backup", "caddy", "postgres"}
 
 
 def test_every_container_is_bounded() -> None:
@@ -252,6 +255,29 @@ def test_the_backup_container_runs_the_command() -> None:
     assert subprocess.run(["sh", "-n", "-c", command], check=False).returncode == 0
     owned = [value for name, value in INSTRUCTIONS if name == "RUN" and "--owner=shm" in value]
     assert str(parsed.directory) in owned[0].split()  # a new volume gets the owner of the image's directory
+
+
+def test_the_ssh_container_has_only_the_keys(server_service: dict[str, Any]) -> None:
+    """It runs `shm ssh` on the keys that `shm ssh add` writes in the server's container."""
+    ssh = service("ssh")
+    assert ssh["secrets"] == []
+    volume = f"ssh:{image_environment()['SHM_DATA_DIR']}/{DIRECTORY}"
+    assert ssh["volumes"] == [volume]
+    assert volume in server_service["volumes"]
+    owned = [value for name, value in INSTRUCTIONS if name == "RUN" and "--owner=shm" in value]
+    assert volume.partition(":")[2] in owned[0].split()
+    Settings.load(image_environment() | ssh["environment"])
+    settings = SshSettings.load(image_environment() | ssh["environment"], {})
+    assert settings.host == "0.0.0.0"  # noqa: S104 - the container's own address
+    assert settings.server == f"http://server:{Settings().port}"
+    assert ssh["ports"] == [f"127.0.0.1:{settings.port}:{settings.port}"]
+    assert f"('127.0.0.1', {settings.port})" in ssh["healthcheck"]["test"][-1]
+    for key in ("read_only", "cap_drop", "init"):
+        assert ssh[key] == server_service[key]
+    parser = argparse.ArgumentParser()
+    shm.cli.ssh.command.configure(parser)
+    assert ssh["command"][0] == "ssh"
+    assert parser.parse_args(ssh["command"][1:]).action is None
 
 
 def test_the_proxy_gets_the_documented_configuration() -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 from shm_client import ClientError
@@ -18,7 +19,7 @@ from shm_tui.config.settings import Settings
 from shm_tui.errors import ConfigError, ConsoleError, ListError, NoDataError
 from shm_tui.model.place import Place, PlaceError
 from shm_tui.once import OnceOptions, invalid_options, print_note, run_once
-from shm_tui.restricted import remove_textual_variables, restricted_notice
+from shm_tui.restricted import forbid_host_access, remove_textual_variables, restricted_notice
 from shm_tui.text.records import FORMATS
 from shm_tui.text.sanitizing import sanitize
 from shm_tui.theme_names import DARK, THEME_NAMES
@@ -30,8 +31,15 @@ SCREENSHOT_TIMEOUT_S = 20.0  # from the start to the first data; afterwards the 
 SCREENSHOT_DELAY_S = 0.3  # from the first data to the picture, so that the last changes are drawn
 UNENCRYPTED = "The server's address is http://, not https://: others on the network can read the token."
 TERMINAL_ENV = {"TEXTUAL_ANIMATIONS": "none"}
-ONCE_OPTIONS = ("json", "format", "columns", "watch")
 SSH_ENV = {"TEXTUAL_FPS": "15"}  # every frame is sent over the network
+ONCE_OPTIONS = ("json", "format", "columns", "watch")
+RUNTIME_MODULES = (  # the screen, and what it imports when it connects and opens the terminal
+    "shm_tui.app",
+    "shm_client.websocket",
+    "httpcore",
+    "anyio._backends._asyncio",
+    "textual.drivers.linux_driver",
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -88,6 +96,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def preload() -> None:
+    """Imports what a console imports until it is on the screen, for a process whose forks become consoles."""
+    remove_textual_variables(os.environ)
+    os.environ.update(TERMINAL_ENV | SSH_ENV)  # Textual reads them when it is imported
+    for name in RUNTIME_MODULES:
+        import_module(name)
+
+
 def run(args: argparse.Namespace) -> int:
     """Returns the exit status: 0, 1 if the server sends no data, 2 for wrong options. Errors go to standard error."""
     if not args.once and (used := [name for name in ONCE_OPTIONS if getattr(args, name) not in (None, False, "")]):
@@ -99,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
         if args.screenshot is not None:
             return _print_message(f"{restricted_notice('--screenshot')}.", 2)
         remove_textual_variables(os.environ)
+        forbid_host_access()
     try:
         settings, place = _prepare(args)
     except PlaceError as error:

@@ -1,0 +1,224 @@
+"""The SSH server: logins by public key, and one console for each session. Everything else is refused.
+
+No address and no user name is logged: asyncssh's logger is disabled (`shm.core.logs`), and a client's user name is not
+used. Log lines name the token of a key, as the audit trail does.
+"""
+
+import asyncio
+import logging
+from contextlib import suppress
+from time import monotonic
+
+import asyncssh
+from asyncssh.constants import DISC_BY_APPLICATION, OPEN_RESOURCE_SHORTAGE
+
+from shm.cli.ssh.authorized_keys import AuthorizedKey, AuthorizedKeys, describe
+from shm.cli.ssh.session import END_TIMEOUT_S, ConsoleSession
+from shm.core.errors import ConfigurationError
+from shm.core.logs import rate_limited
+from shm.core.ssh_settings import SshSettings
+from shm.core.tasks import run_in_background
+
+MAX_LOGINS = (
+    20  # connections before their login; a further one replaces the oldest, so a flood excludes nobody for long
+)
+MAX_OFFERED_KEYS = 20  # of one connection; an agent offers all of its keys
+CHECK_INTERVAL_S = 1.0  # of the time limits and of removed keys
+KEEPALIVE_S, MAX_LOST_KEEPALIVES = 15, 3  # as the feed: a client that is gone is noticed within a minute
+CLIENT_CLOSE_TIMEOUT_S = 2.0  # for a client at the end of the server
+WINDOW_BYTES = 65_536  # input that a client may send before it is read: keys and what is pasted
+VERSION = "SHM"  # what strangers learn of the software
+
+IDLE = "the session ended because no key was pressed for {:,.0f} seconds"
+KEY_REMOVED = "the session ended because its key is no longer authorized"
+STOPPED = "the session ended because the server was stopped"
+
+logger = logging.getLogger(__name__)
+
+
+class SshServer:
+    """Accepts connections, within the limits of the settings."""
+
+    def __init__(self, settings: SshSettings, keys: AuthorizedKeys, host_key: asyncssh.SSHKey) -> None:
+        self.settings = settings
+        self.logins: dict[Connection, None] = {}  # the oldest first
+        self.connections: set[Connection] = set()  # after the login
+        self._sessions: dict[ConsoleSession, Connection] = {}
+        self._keys = keys
+        self._host_key = host_key
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Runs until `stop` is set, then ends all consoles. Raises ConfigurationError if it cannot listen."""
+        try:
+            acceptor = await self._listen()
+        except OSError as error:
+            raise ConfigurationError(
+                f"Cannot listen on {self.settings.host}, port {self.settings.port}: {error.strerror}. Choose others "
+                "with --host and --port."
+            ) from None
+        try:
+            async with run_in_background(self._check_limits()):
+                logger.info("consoles are served by SSH on %s, port %d", self.settings.host, acceptor.get_port())
+                await stop.wait()
+        finally:
+            acceptor.close()
+            await self._end_all()
+
+    async def _listen(self) -> asyncssh.SSHAcceptor:
+        """Listens. Each option that would permit anything but a console is named, whatever asyncssh's default is."""
+        return await asyncssh.listen(
+            self.settings.host,
+            self.settings.port,
+            server_factory=lambda: Connection(self),
+            server_host_keys=[self._host_key],
+            config=None,
+            server_version=VERSION,
+            public_key_auth=True,
+            password_auth=False,
+            kbdint_auth=False,
+            host_based_auth=False,
+            gss_kex=False,
+            gss_auth=False,
+            agent_forwarding=False,
+            x11_forwarding=False,
+            allow_scp=False,
+            sftp_factory=None,
+            line_editor=False,
+            rdns_lookup=False,
+            compression_algs=["none"],
+            login_timeout=self.settings.login_timeout.total_seconds(),
+            keepalive_interval=KEEPALIVE_S,
+            keepalive_count_max=MAX_LOST_KEEPALIVES,
+            window=WINDOW_BYTES,
+            encoding=None,
+        )
+
+    def find_key(self, public_key: str) -> AuthorizedKey | None:
+        """The authorized key; None also while the file cannot be read, which is logged."""
+        try:
+            return self._keys.find(public_key)
+        except ConfigurationError as error:
+            rate_limited.warning("no login is possible", str(error))
+            return None
+
+    def open_session(self, connection: "Connection", key: AuthorizedKey) -> ConsoleSession:
+        """A new session of a connection. Raises ChannelOpenError at a limit, with a sentence that the client shows."""
+        of_key = sum(session.key.token_id == key.token_id for session in self._sessions)
+        if of_key >= self.settings.max_sessions_per_key:
+            raise asyncssh.ChannelOpenError(OPEN_RESOURCE_SHORTAGE, f"this key has {of_key} consoles, its maximum")
+        if len(self._sessions) >= self.settings.max_sessions:
+            raise asyncssh.ChannelOpenError(
+                OPEN_RESOURCE_SHORTAGE, f"{len(self._sessions)} consoles are open, the maximum; try again later"
+            )
+        session = ConsoleSession(key, self.settings.server, self._forget_session)
+        self._sessions[session] = connection
+        return session
+
+    def _forget_session(self, session: ConsoleSession) -> None:
+        self._sessions.pop(session, None)
+
+    def has_session(self, connection: "Connection") -> bool:
+        """Whether a console of this connection is open."""
+        return connection in self._sessions.values()
+
+    async def _check_limits(self) -> None:
+        """Ends idle consoles, those of removed keys, and connections without a console."""
+        idle_timeout = self.settings.idle_timeout
+        while True:
+            await asyncio.sleep(CHECK_INTERVAL_S)
+            for session in list(self._sessions):
+                if self.find_key(session.key.public_key) != session.key:
+                    session.end(KEY_REMOVED)
+                elif monotonic() - session.last_input > idle_timeout.total_seconds():
+                    session.end(IDLE.format(idle_timeout.total_seconds()))
+            for connection in list(self.connections):
+                connection.close_if_unused()
+
+    async def _end_all(self) -> None:
+        for login in list(self.logins):
+            login.abort()
+        for session in list(self._sessions):
+            session.end(STOPPED)
+        tasks = [session.task for session in self._sessions if session.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=2 * END_TIMEOUT_S)
+        await asyncio.gather(*(connection.close() for connection in list(self.connections)))
+
+
+class Connection(asyncssh.SSHServer):
+    """A connection of a client. asyncssh refuses all requests whose methods are not here, such as forwarding."""
+
+    _connection: asyncssh.SSHServerConnection  # from the first callback on
+    _key: AuthorizedKey  # from the login on
+
+    def __init__(self, server: SshServer) -> None:
+        self._server = server
+        self._offered_keys = 0
+        self._used_at = monotonic()  # when it last had a session, or its login
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        """Called by asyncssh for a new connection."""
+        self._connection = conn
+        logins = self._server.logins
+        if len(logins) >= MAX_LOGINS:
+            next(iter(logins)).abort()
+        logins[self] = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by asyncssh at the end of the connection."""
+        self._server.logins.pop(self, None)
+        self._server.connections.discard(self)
+        if exc is not None and not isinstance(exc, OSError | asyncssh.Error):
+            rate_limited.exception("an SSH connection ended by a fault", exc)
+
+    def begin_auth(self, username: str) -> bool:
+        """Every user name needs a key, and all of them are the same."""
+        return True
+
+    def public_key_auth_supported(self) -> bool:
+        """The only way to log in."""
+        return True
+
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        """Whether a key is authorized. asyncssh then verifies that the client has its private key."""
+        self._offered_keys += 1
+        if self._offered_keys > MAX_OFFERED_KEYS:
+            self.abort()
+            return False
+        authorized_key = self._server.find_key(describe(key))
+        if authorized_key is not None:
+            self._key = authorized_key
+        return authorized_key is not None
+
+    def auth_completed(self) -> None:
+        """Called by asyncssh after the login with the key that was validated last."""
+        self._server.logins.pop(self, None)
+        self._server.connections.add(self)
+        self._used_at = monotonic()
+
+    def session_requested(self) -> ConsoleSession:
+        """Opens a console, within the limits."""
+        return self._server.open_session(self, self._key)
+
+    def close_if_unused(self) -> None:
+        """Closes a connection that had no console for the time of a login: it may not wait for ever."""
+        if self._server.has_session(self):
+            self._used_at = monotonic()
+        elif monotonic() - self._used_at > self._server.settings.login_timeout.total_seconds():
+            self._connection.disconnect(DISC_BY_APPLICATION, "no console was opened")
+
+    def abort(self) -> None:
+        """Closes the connection at once, after the callback that asyncssh may be in."""
+        self._server.logins.pop(self, None)
+        asyncio.get_running_loop().call_soon(self._connection.abort)
+
+    async def close(self) -> None:
+        """Waits until the client closes the connection, as it does after its last session; then closes it."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._connection.wait_closed(), CLIENT_CLOSE_TIMEOUT_S)
+            return
+        self._connection.close()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._connection.wait_closed(), CLIENT_CLOSE_TIMEOUT_S)
+            return
+        self._connection.abort()
