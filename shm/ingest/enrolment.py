@@ -30,6 +30,7 @@ class RegistrationResult(StrEnum):
     NEW = "new"
     KNOWN = "known"
     CONFLICT = "conflict"
+    ERASED = "erased"
     REFUSED = "refused"
     OVER_LIMIT = "over_limit"
     REPLAYED = "replayed"
@@ -47,7 +48,7 @@ class Confirmation(StrEnum):
 
 
 class _NewRegistration(msgspec.Struct):
-    """A registration as the statement reads it. `action_hash`: of a signed one with a time."""
+    """A registration as the statement reads it. `action_hash` and `signed_at`: of a signed one with a time."""
 
     instance_id: str
     public_key: bytes
@@ -59,6 +60,7 @@ class _NewRegistration(msgspec.Struct):
     deployment_mode: str
     os_arch: str
     may_add: bool
+    signed_at: datetime | None
     action_hash: bytes | None
 
 
@@ -119,7 +121,7 @@ class EnrolmentWriter:
         )
 
     async def register(
-        self, registration: Registration, *, may_add: bool, action_hash: bytes | None
+        self, registration: Registration, *, may_add: bool, signed_at: datetime | None, action_hash: bytes | None
     ) -> RegistrationResult:
         """Returns after the registration is committed. Raises Overloaded."""
         row = _NewRegistration(
@@ -133,6 +135,7 @@ class EnrolmentWriter:
             deployment_mode=registration.deployment_mode,
             os_arch=registration.os_arch,
             may_add=may_add,
+            signed_at=signed_at,
             action_hash=action_hash,
         )
         return await self._registrations.submit(row.instance_id, row)

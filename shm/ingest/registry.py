@@ -53,17 +53,26 @@ class Registry:
         self._keys.evict(instance_id)
 
     async def register(
-        self, registration: Registration, *, may_add: bool, action: bytes | None = None
+        self,
+        registration: Registration,
+        *,
+        may_add: bool,
+        signed_at: datetime | None = None,
+        action: bytes | None = None,
     ) -> RegistrationResult:
         """Stores a registration: a new pending instance, or staged changes of an existing one.
 
         Without `may_add`, a new instance is not stored and the result is OVER_LIMIT. `action`: the body of a signed
-        registration with a time. Raises Forbidden for a replay.
+        registration with a time, `signed_at`. Raises Forbidden for a replay.
         """
         action_hash = None if action is None else _hash_action(registration.instance_id, action)
-        result = await self._enrolment.register(registration, may_add=may_add, action_hash=action_hash)
+        result = await self._enrolment.register(
+            registration, may_add=may_add, signed_at=signed_at, action_hash=action_hash
+        )
         if result is RegistrationResult.REPLAYED:
             raise Forbidden("replayed", REPLAYED)
+        if result is RegistrationResult.ERASED:
+            raise Forbidden("signed_before_erasure", SIGNED_BEFORE_ERASURE)
         if result in (RegistrationResult.NEW, RegistrationResult.KNOWN):  # the activation follows soon
             self._keys.put(registration.instance_id, registration.public_key)
         return result

@@ -8,6 +8,7 @@
 --   known       with the same key; the content is staged
 --   conflict    the ID has another key
 --   refused     the instance is revoked, or being erased
+--   erased      the instance was deleted after the time of the signature, or has erased itself and no time is signed
 --   over_limit  it would be new, or a conflict, and must not be (`may_add`)
 --   replayed    this signed registration was carried out before
 -- The name of an application may be an alias of another.
@@ -28,11 +29,12 @@ batch AS MATERIALIZED (
             deployment_mode text,
             os_arch text,
             may_add boolean,
+            signed_at timestamptz,
             action_hash text
         )
     ) WITH ORDINALITY AS member (
         instance_id, encoded_key, app_slug, app_name, app_version, version_rank, environment, deployment_mode, os_arch,
-        may_add, action_hash, position
+        may_add, signed_at, action_hash, position
     )
 ),
 existing AS MATERIALIZED (
@@ -57,6 +59,7 @@ verdicts AS MATERIALIZED (
                 NOT e.is_unconfirmed
                 OR erased.key_hash <> sha256(settings.hash_key || uuid_send(b.instance_id) || b.public_key)
             THEN 'conflict'
+            WHEN erased.is_by_install AND b.signed_at IS NULL OR b.signed_at <= erased.erased_at THEN 'erased'
             ELSE 'new'
         END AS verdict
     FROM batch b

@@ -164,16 +164,20 @@ before AS MATERIALIZED (
 -- use: deltas
 -- use: tallies_updated
 identity_kept AS (
-    INSERT INTO erased_identities (id_hash, key_hash, erased_at)
+    INSERT INTO erased_identities (id_hash, key_hash, erased_at, is_by_install)
     SELECT
         sha256(settings.hash_key || uuid_send(t.instance_id)),
         sha256(settings.hash_key || uuid_send(t.instance_id) || t.public_key),
-        greatest(now(), r.signed_at, t.snapshot_at)
+        greatest(now(), r.signed_at, t.snapshot_at),
+        r.signed_at IS NOT NULL
     FROM target t
     CROSS JOIN settings
     LEFT JOIN erasure_receipts r ON r.id_hash = sha256(settings.hash_key || uuid_send(t.instance_id))
     WHERE t.first_seen_at IS NOT NULL
-    ON CONFLICT (id_hash) DO UPDATE SET key_hash = excluded.key_hash, erased_at = excluded.erased_at
+    ON CONFLICT (id_hash) DO UPDATE SET
+        key_hash = excluded.key_hash,
+        erased_at = excluded.erased_at,
+        is_by_install = excluded.is_by_install
 ),
 receipt_completed AS (
     UPDATE erasure_receipts r SET

@@ -91,13 +91,14 @@ def test_hundreds_of_enrolments_at_once_get_their_own_answers(
                 *(registration(each, again, app_version="2.0") for each in known),
                 *(registration(each, (403, "unknown_instance")) for each in revoked),
                 *(registration(each, conflict) for each in thieves),
-                *(registration(each, created) for each in erased),
+                *(registration(each, (403, "signed_before_erasure")) for each in erased),
                 *(registration(each, (400, "bad_public_key"), public_key="00") for each in twice),
             ],
         )
-        assert Counter(answers)[created] == CROWD + 2 * SOME
+        assert Counter(answers)[created] == CROWD + SOME
         staged = select_column(database, "SELECT staged ->> 'app_version' FROM instances WHERE staged IS NOT NULL")
         assert Counter(staged) == {"1.4.2": SOME, "2.0": SOME}
+        assert {each.register_signed().status_code for each in erased} == {201}
 
         active, forged, stamp = (200, None), (403, "bad_signature"), datetime.now(UTC).isoformat()
         timed = b'{"action":"activate","timestamp":"%s"}' % stamp.encode()  # the same bytes for all of them

@@ -58,10 +58,17 @@ def value(database: str, sql: str, *parameters: object) -> Any:
 def test_requests_signed_before_an_erasure_bring_nothing_back(shared_server: ServerProcess, is_by_admin: bool) -> None:
     install = Install(shared_server.url).enroll({"n": 1})
     sent = install.snapshot_body({"n": 1}, datetime.now(UTC) - timedelta(minutes=1))
+    registered_at = datetime.now(UTC)
     if is_by_admin:
         delete(shared_server, install)
     else:
         assert act(install, "erase").status_code == 200
+    assert problem(install.register_signed(registered_at)) == (403, "signed_before_erasure")
+    assert install.instance_id not in instances_by_id(shared_server)
+    if not is_by_admin:
+        assert problem(install.register()) == (403, "signed_before_erasure")
+        assert install.instance_id not in instances_by_id(shared_server)
+        return
     assert install.register().status_code == 201
     assert problem(install.activate()) == (403, "signed_before_erasure")
     assert problem(install.post("/v1/snapshot", sent, install.signed(sent))) == (400, "signed_before_erasure")
@@ -84,7 +91,7 @@ def test_each_old_member_of_a_backlog_is_refused_after_an_erasure(shared_server:
     install = Install(shared_server.url).enroll({"n": 1})
     old = {"timestamp": (datetime.now(UTC) - timedelta(minutes=1)).isoformat(), "metrics": {"n": 2}}
     assert act(install, "erase").status_code == 200
-    assert install.register().status_code == 201
+    assert install.register_signed().status_code == 201
     assert install.snapshot({"n": 3}).status_code == 202
     new = {"timestamp": datetime.now(UTC).isoformat(), "metrics": {"n": 4}}
     verdicts = backlog(install, [old, new, old]).json()["snapshots"]
@@ -95,11 +102,11 @@ def test_each_old_member_of_a_backlog_is_refused_after_an_erasure(shared_server:
     ]
 
 
-def test_an_erased_install_returns_with_a_newer_snapshot(shared_server: ServerProcess) -> None:
+def test_an_erased_install_returns_with_a_newer_registration(shared_server: ServerProcess) -> None:
     install = Install(shared_server.url).enroll({"n": 1})
     erase = action(install, "erase")
     assert install.post("/v1/erase", erase, install.signed(erase)).status_code == 200
-    assert install.register().status_code == 201
+    assert install.register_signed().status_code == 201
     assert install.snapshot({"n": 2}).status_code == 202
     assert install.activate().status_code == 403  # the constant body proves nothing about when it was signed
     assert problem(install.post("/v1/erase", erase, install.signed(erase))) == (403, "unknown_instance")

@@ -123,7 +123,7 @@ def test_a_request_that_another_server_overtook_gets_the_receipt(
     assert msgspec.json.decode(msgspec.json.encode(erase(install.public_key))) == receipt
     with pytest.raises(Forbidden):
         erase(stranger.public_key)
-    assert install.register().status_code == 201
+    assert install.register_signed().status_code == 201
     with pytest.raises(Forbidden):
         erase(install.public_key)
     assert install.snapshot({"n": 2}).status_code == 202
@@ -147,7 +147,7 @@ def test_a_request_that_is_ahead_is_not_carried_out_again_after_a_crash(
     )
     execute(database, "UPDATE instances SET erasing_since = erasing_since - interval '61 s'")
     background.run("complete interrupted deletions")
-    assert install.register().status_code == 201
+    assert install.register_signed(ahead + timedelta(seconds=10)).status_code == 201
     assert install.activate(ahead + timedelta(seconds=20)).status_code == 200
     assert problem(act(install, "erase", ahead)) == (403, "unknown_instance")
     eraser = Eraser(background.database, PublicKeyCache(background.database, settings), settings)

@@ -207,7 +207,7 @@ def test_an_erasure_deletes_all_data_and_returns_a_receipt(server: ServerProcess
     assert (kpi["value"], kpi["instances"]) == (5, 1)
     for refused in (act(install, "erase"), install.activate(), install.snapshot({"n": 9})):
         assert problem(refused) == (403, "unknown_instance")
-    assert install.register().status_code == 201
+    assert install.register_signed().status_code == 201
 
 
 def test_an_erased_instance_is_unknown_in_every_server(

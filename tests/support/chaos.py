@@ -164,7 +164,8 @@ class _Actor:
         payload = {"action": "erase", "instance_id": install.instance_id, "timestamp": datetime.now(UTC).isoformat()}
         self._post(install, "/v1/erase", json.dumps(payload).encode())
         if self._rng.random() < 0.5:
-            self._register(install, self._rng.choice(APPS))
+            install.app_name = self._rng.choice(APPS)
+            self._post(install, "/v1/register", install.registration(timestamp=datetime.now(UTC).isoformat()))
 
     def _delete(self, index: int) -> None:
         self._request_admin("DELETE", f"instances/{self._installs[index].instance_id}")

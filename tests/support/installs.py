@@ -69,6 +69,11 @@ class Install:
         """Sends an unsigned registration, as the official clients do."""
         return self.post("/v1/register", self.registration(**changes), {"Content-Type": "application/json"})
 
+    def register_signed(self, at: datetime | None = None) -> httpx.Response:
+        """Sends a signed registration with a timestamp, as the Python SDK does. `at` defaults to now."""
+        body = self.registration(timestamp=(at or datetime.now(UTC)).isoformat())
+        return self.post("/v1/register", body, self.signed(body))
+
     def activate(self, at: datetime | None = None) -> httpx.Response:
         """Sends a signed activation: the official clients' constant body, or with `at` one with a timestamp."""
         body = b'{"action":"activate"}'

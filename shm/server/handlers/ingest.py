@@ -95,7 +95,9 @@ async def register(services: Services, request: Request) -> Response:
     action = None if signed_at is None else request.body
     limits = services.rate_limiter
     with limits.reserve_new_install(request.address) as reservation:
-        verdict = await services.registry.register(registration, may_add=reservation.is_granted, action=action)
+        verdict = await services.registry.register(
+            registration, may_add=reservation.is_granted, signed_at=signed_at, action=action
+        )
         reservation.is_used = verdict is RegistrationResult.NEW
     if verdict is RegistrationResult.OVER_LIMIT:
         raise limits.too_many_installs(request.address)
