@@ -35,11 +35,12 @@ class ListHeader(msgspec.Struct, tag="header"):
 
 
 class ErasedInstall(msgspec.Struct, tag="erased"):
-    """An install: the hashes of its ID and of its ID with its key."""
+    """An install: the hashes of its ID and of its ID with its key. `is_by_install`: it has erased itself."""
 
     id_hash: Hash
     key_hash: Hash
     erased_at: Timestamp
+    is_by_install: bool = False  # older lists lack it
 
 
 class ListEnd(msgspec.Struct, tag="end"):

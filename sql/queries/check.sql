@@ -179,6 +179,8 @@ ORDER BY app_slug, metric_type, key, value;
 -- ended within the active window, so all snapshots that count later are stored. The hour that ends at this midnight is
 -- corrected so that the days before it, plus the hours, result in the days that can be verified. Otherwise the error of
 -- the days before would be in every value of a chart that begins before this midnight.
+-- `hours` has a definition of its own: in a long history nearly every run has its own pair of hours, so beginnings and ends
+-- are summed apart, each by hour. The sums of all pairs would be as many as the leaves of the runs and not fit into memory.
 WITH
 -- use: raw_history
 reach AS MATERIALIZED (
@@ -193,24 +195,50 @@ reach AS MATERIALIZED (
 revocations AS MATERIALIZED (
     SELECT instance_id, revoked_at FROM instances WHERE revoked_at IS NOT NULL
 ),
-runs AS (
+runs AS MATERIALIZED (
     SELECT
         s.app_slug, coalesce(s.leaves, s.metrics) AS leaves,
         CASE WHEN s.version_refused THEN NULL ELSE s.app_version END AS app_version,
-        s.snapshot_at AS starts_at,
-        FALSE AS was_rolled,
-        NULL::timestamptz AS ended_at,
-        TRUE AS is_rolled,
-        least(
+        date_trunc('hour', s.snapshot_at + interval '1 hour' - interval '1 microsecond') AS starts_at,
+        date_trunc('hour', least(
             lead(s.snapshot_at) OVER (PARTITION BY s.instance_id ORDER BY s.snapshot_at),
             s.snapshot_at + %(active_window)s::interval,
             r.revoked_at
-        ) AS ends_at
+        ) + interval '1 hour' - interval '1 microsecond') AS ends_at
     FROM snapshots s
     LEFT JOIN revocations r ON r.instance_id = s.instance_id
     WHERE s.cursor <= (SELECT cursor FROM reach)
 ),
--- use: hours
+run_sums AS (
+    SELECT
+        r.app_slug, each.metric_type, each.key, each.value, coalesce(r.starts_at, r.ends_at) AS at,
+        CASE GROUPING(r.starts_at) WHEN 0 THEN 1 ELSE -1 END AS weight,
+        sum(each.total) AS total,
+        count(*) AS instances
+    FROM runs r
+    CROSS JOIN LATERAL (
+        SELECT
+            jsonb_typeof(leaf.value) AS metric_type, leaf.key, '' AS value,
+            CASE jsonb_typeof(leaf.value)
+                WHEN 'number' THEN leaf.value::numeric
+                ELSE (leaf.value = 'true'::jsonb)::int
+            END AS total
+        FROM jsonb_each(r.leaves) leaf
+        WHERE jsonb_typeof(leaf.value) <> 'string'
+        UNION ALL
+        SELECT
+            CASE WHEN r.app_version IS NULL THEN 'other_versions' ELSE 'version' END, '', coalesce(r.app_version, ''), 0
+    ) each
+    WHERE r.starts_at < r.ends_at
+    GROUP BY r.app_slug, each.metric_type, each.key, each.value, GROUPING SETS (r.starts_at, r.ends_at)
+),
+hours AS MATERIALIZED (
+    SELECT
+        app_slug, metric_type, key, value, at, sum(weight * total) AS total, sum(weight * instances)::bigint AS instances
+    FROM run_sums
+    GROUP BY app_slug, metric_type, key, value, at
+    HAVING sum(weight * total) <> 0 OR sum(weight * instances) <> 0
+),
 -- use: days
 joint AS MATERIALIZED (
     SELECT since AS at FROM reach

@@ -339,15 +339,16 @@ SELECT encode(sha256('shm-erased'::bytea || hash_key), 'hex') AS name FROM setti
 
 -- name: select_erased
 -- A page of the hashes of instances that were erased or are being erased, by hash after the last one of the page before.
-SELECT encode(e.id_hash, 'hex') AS id_hash, encode(e.key_hash, 'hex') AS key_hash, e.erased_at
+SELECT encode(e.id_hash, 'hex') AS id_hash, encode(e.key_hash, 'hex') AS key_hash, e.erased_at, e.is_by_install
 FROM (
-    SELECT id_hash, key_hash, erased_at FROM erased_identities
+    SELECT id_hash, key_hash, erased_at, is_by_install FROM erased_identities
     UNION ALL
     SELECT
         sha256(settings.hash_key || uuid_send(i.instance_id)),
-        sha256(settings.hash_key || uuid_send(i.instance_id) || i.public_key), i.erasing_since
+        sha256(settings.hash_key || uuid_send(i.instance_id) || i.public_key), i.erasing_since, r.signed_at IS NOT NULL
     FROM instances i
     CROSS JOIN settings
+    LEFT JOIN erasure_receipts r ON r.id_hash = sha256(settings.hash_key || uuid_send(i.instance_id))
     WHERE i.erasing_since IS NOT NULL
 ) e
 WHERE e.id_hash > decode(%(after)s::text, 'hex')
@@ -365,10 +366,13 @@ WHERE i.first_seen_at IS NULL OR i.first_seen_at <= b.erased_at
 ORDER BY i.instance_id;
 
 -- name: store_erased
--- Stores the hashes of a list. Those of instances that were just erased stay, because they are newer.
-INSERT INTO erased_identities (id_hash, key_hash, erased_at)
-SELECT DISTINCT ON (b.id_hash) decode(b.id_hash, 'hex'), decode(b.key_hash, 'hex'), least(b.erased_at, now())
-FROM jsonb_to_recordset(%(batch)s::jsonb) AS b (id_hash text, key_hash text, erased_at timestamptz)
+-- Stores the hashes of a list. Those of instances that were just erased keep their later time.
+INSERT INTO erased_identities AS existing (id_hash, key_hash, erased_at, is_by_install)
+SELECT DISTINCT ON (b.id_hash)
+    decode(b.id_hash, 'hex'), decode(b.key_hash, 'hex'), least(b.erased_at, now()), coalesce(b.is_by_install, FALSE)
+FROM jsonb_to_recordset(%(batch)s::jsonb) AS b (
+    id_hash text, key_hash text, erased_at timestamptz, is_by_install boolean
+)
 ORDER BY b.id_hash, b.erased_at DESC
-ON CONFLICT (id_hash) DO NOTHING
+ON CONFLICT (id_hash) DO UPDATE SET is_by_install = existing.is_by_install OR excluded.is_by_install
 RETURNING erased_at;
