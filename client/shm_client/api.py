@@ -13,11 +13,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
-import httpx
-
 from .errors import InvalidResponseError, ServerUnavailableError
 from .figures import AuditEntry, Breakdown, Histogram, Lifecycle, MetricSeries, Period, StoredSnapshot, Token, Versions
 from .http_errors import describe_cause, to_client_error
+from .lean_httpx import httpx
 from .model import (
     Application,
     Event,

@@ -26,6 +26,13 @@ def test_importing_the_client_loads_no_tornado() -> None:
     assert not loaded & {"tornado", "shm", "shm_tui", "shm_sdk", "textual"}
 
 
+def test_importing_the_client_loads_no_command_line_program() -> None:
+    code = "import sys, shm_client, httpx; httpx.Client().close(); print(*sys.modules)"
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert "httpx" in completed.stdout.split()
+    assert not {"click", "pygments", "rich", "httpx._main"} & set(completed.stdout.split())
+
+
 def test_the_public_names_exist_and_are_typed() -> None:
     assert shm_client.__all__ == sorted(shm_client.__all__)
     assert all(hasattr(shm_client, name) for name in shm_client.__all__)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 import platformdirs
 
+from shm_client.lean_httpx import httpx
 from shm_tui.errors import AddressError, MissingTokenError, TokenError
 from shm_tui.text.sanitizing import sanitize
 
