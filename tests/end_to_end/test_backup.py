@@ -229,7 +229,8 @@ def test_what_was_erased_after_a_backup_is_erased_again(
     try:
         for install in (itself, after):
             install.url = restored.url
-            assert install.register().status_code == 201
+            assert install.register().json()["code"] == "signed_before_erasure"
+            assert install.register_signed().status_code == 201
             late = install.snapshot({"n": 1}, datetime.now(UTC) - timedelta(hours=1))
             assert late.json()["code"] == "signed_before_erasure"
     finally:
