@@ -106,3 +106,23 @@ def test_a_loop_that_waits_for_its_own_report_goes_on(shm_server: ShmServer) -> 
 
     asyncio.run(host())
     assert shm_server.metrics == {"orders": 8}
+
+
+@pytest.mark.parametrize("executor", ["busy", "shut down"])
+def test_astop_does_not_depend_on_the_executor_of_the_loop(shm_server: ShmServer, executor: str) -> None:
+    telemetry, gate = make_telemetry(), threading.Event()
+    telemetry.provider(lambda: {"orders": 8})
+
+    async def host() -> None:
+        telemetry.start()
+        waits = [asyncio.to_thread(gate.wait) for _ in range(40)] if executor == "busy" else []
+        tasks = [asyncio.ensure_future(each) for each in waits]
+        await asyncio.sleep(0)
+        if executor == "shut down":
+            await asyncio.get_running_loop().shutdown_default_executor()
+        await asyncio.wait_for(telemetry.astop(flush=True, timeout=20), 30)
+        gate.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(host())
+    shm_server.assert_reported(orders=8)

@@ -5,6 +5,7 @@ handler may call every method at any moment. The modules for signing and for the
 report is due.
 """
 
+import _thread
 import logging
 import os
 import sys
@@ -34,7 +35,10 @@ ProviderT = TypeVar("ProviderT", bound=AnyProvider)
 
 REPORT_NOW_TIMEOUT_S = 10.0  # for all requests of one `report_now`, during which the host waits
 CHILD_DELAY_S = 2.0  # a forked child that ends sooner touches no file
+FLUSH_POLL_S = 0.02  # of `astop`
 MAX_FIRST_REPORT_AFTER_S = 7 * 86400.0  # a longer delay is a mistake in units
+
+ISOLATED = "an isolated interpreter can have no daemon thread; create the Client in the main interpreter"
 
 log = logging.getLogger("shm_sdk")
 
@@ -97,7 +101,12 @@ class Client(Controls):
             log.debug("telemetry is off: %s", reason)
             return  # the settings are not even read; once telemetry is allowed again, the host has to restart
         try:
-            self._components.configuration, self._configuration_error = _read_settings(self._arguments)
+            if _is_isolated():
+                self._configuration_error = (
+                    "create the Client in the main interpreter: an isolated one has no daemon threads"
+                )
+            else:
+                self._components.configuration, self._configuration_error = _read_settings(self._arguments)
         except Exception as error:  # an argument of the host that raises when it is read
             self._configuration_error = f"its settings cannot be read ({type(error).__name__})"
         if self._configuration_error:
@@ -174,7 +183,8 @@ class Client(Controls):
             return
         self._renew_after_fork()
         self._loop = running_loop() or self._loop
-        if not self._starting.acquire(blocking=False):
+        starting = self._starting  # a fork within these lines, by a signal handler, gives the child another one
+        if not starting.acquire(blocking=False):
             return  # another thread starts it, or the thread that this signal handler has interrupted
         try:
             stops = self._stops
@@ -189,7 +199,7 @@ class Client(Controls):
         except Exception as error:  # the system has no thread left, or the interpreter is shutting down
             log.debug("telemetry cannot start: %s", type(error).__name__, exc_info=True)
         finally:
-            self._starting.release()
+            starting.release()
 
     def stop(self, flush: bool = False, timeout: float = 2.0) -> None:
         """Ends reporting at once. With `flush`, the background thread makes one last report before it ends.
@@ -201,9 +211,13 @@ class Client(Controls):
 
     async def astop(self, flush: bool = False, timeout: float = 2.0) -> None:
         """`stop` for an event loop, which goes on meanwhile."""
-        loop = running_loop()
-        assert loop is not None  # noqa: S101  # a coroutine runs on one
-        await loop.run_in_executor(None, self._stop, flush, float(timeout), float(timeout))
+        from asyncio import sleep  # a coroutine runs on it: it is imported already
+
+        worker, deadline = self._worker, time.monotonic() + float(timeout)
+        self._stop(flush, 0.0, float(timeout))
+        # The loop's executor may be busy, or shut down already.
+        while flush and worker is not None and not worker.is_finished and time.monotonic() < deadline:  # noqa: ASYNC110
+            await sleep(FLUSH_POLL_S)
 
     def report_now(self, timeout: float = REPORT_NOW_TIMEOUT_S) -> Outcome:
         """Takes a snapshot and sends it before it returns, after registering if needed; never raises.
@@ -284,6 +298,12 @@ class Client(Controls):
         """Renews the state of a child whose host forks without Python's fork hooks, as uWSGI does."""
         if self._pid != os.getpid():
             self.after_fork()
+
+
+def _is_isolated() -> bool:
+    """Whether this is an interpreter with a GIL of its own, in which extension modules may crash the process."""
+    may_have_daemons: Callable[[], bool] | None = getattr(_thread, "daemon_threads_allowed", None)  # Python 3.12
+    return may_have_daemons is not None and not may_have_daemons()
 
 
 def _read_settings(arguments: "Mapping[str, object]") -> "tuple[Configuration | None, str]":

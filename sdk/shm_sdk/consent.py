@@ -16,6 +16,7 @@ from shm_sdk.diagnostics import Notices
 from shm_sdk.names import telemetry_variable
 from shm_sdk.outcome import Outcome, Result
 from shm_sdk.snapshot import EPHEMERAL_KEY, Json
+from shm_sdk.threads import host_signals
 
 NOTICE = "notice"
 OPT_IN = "opt-in"
@@ -119,7 +120,8 @@ class Consent:
             return None
         self._asked = new_names
         try:
-            return self._callback(self._request(metrics, new_names))
+            with host_signals():
+                return self._callback(self._request(metrics, new_names))
         except Exception as error:
             self._notices.warn("consent_callback", "the consent callback failed: %s", type(error).__name__)
             return None

@@ -73,13 +73,13 @@ class Counters:
 
     def write(self) -> None:
         """Writes the queue out, unless another thread does."""
-        while (self._queue or self._needs_file) and self._writing.acquire(blocking=False):
+        while (self._queue or self._needs_file) and (writing := self._writing).acquire(blocking=False):
             try:
                 self._write_queue()
             except Exception as error:  # counting must not fail
                 log.debug("counters are not stored: %s", type(error).__name__)
             finally:
-                self._writing.release()
+                writing.release()  # in a child that a signal handler forked meanwhile, `_writing` is another one
             if self._needs_file:
                 return  # nothing may be stored yet
 

@@ -54,17 +54,19 @@ class _ImportLock:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._importer: int | None = None  # thread ID
+        self._imported_with = self._lock  # the lock that the importer holds, which may be that of the parent process
         self._holds: list[bool] = []  # whether the fork in progress has acquired the lock
 
     def __enter__(self) -> None:
         if self._importer == threading.get_ident():
             raise InterruptedImportError
-        self._lock.acquire()
-        self._importer = threading.get_ident()
+        lock = self._lock
+        lock.acquire()
+        self._importer, self._imported_with = threading.get_ident(), lock
 
     def __exit__(self, *_: object) -> None:
         self._importer = None
-        self._lock.release()
+        self._imported_with.release()
 
     def before_fork(self) -> None:
         self._holds.append(self._lock.acquire(timeout=MAX_FORK_DELAY_S))
@@ -75,7 +77,8 @@ class _ImportLock:
 
     def after_fork_in_child(self) -> None:
         self._lock = threading.RLock()
-        self._importer = None
+        if self._importer != threading.get_ident():  # a signal handler may fork within an import, which then goes on
+            self._importer = None
         self._holds = []
 
 

@@ -15,6 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from shm_sdk import forking
+from shm_sdk.threads import run_in_thread
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -62,8 +63,7 @@ class Resolver:
             except (OSError, ValueError) as error:
                 resolved.put(error)
 
-        self._waiting = threading.Thread(target=run, name="shm-telemetry-resolver", daemon=True)
-        self._waiting.start()
+        self._waiting = run_in_thread(run, "shm-telemetry-resolver")
         try:
             result = resolved.get(timeout=remaining_s(deadline))
         except Empty:

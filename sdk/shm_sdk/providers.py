@@ -12,6 +12,8 @@ from contextvars import Context, copy_context
 from queue import Empty, SimpleQueue
 from types import CoroutineType
 
+from shm_sdk.threads import host_signals, start_quietly
+
 PROVIDER_TIMEOUT_S = 10.0  # a provider reads counters; one that takes longer hangs
 MAX_SHARE = 0.5  # of the time that is left for the report; the rest is for the other providers and the server
 
@@ -105,20 +107,33 @@ class _ProviderThread:
         self._is_started = False
 
     def submit(self, call: _Call) -> None:
-        self._calls.put(call)
+        """Runs a call in the thread; in the present one where there can be no further thread, as at the exit."""
         if not self._is_started:
-            self._thread.start()
+            try:
+                start_quietly(self._thread)
+            except RuntimeError:
+                _run_call(call)
+                return
             self._is_started = True
+        self._calls.put(call)
 
     def end(self) -> None:
+        """Ends the thread after the calls until now."""
         self._calls.put(None)
 
     def _run(self) -> None:
-        _current.is_provider = True
         while (call := self._calls.get()) is not None:
-            try:
-                returned: object = call.context.run(call.provider)
-            except BaseException as error:  # also SystemExit and cancellations, which do not concern this thread
-                returned = error
-            call.returned.put(returned)
-            del call, returned
+            _run_call(call)
+            del call
+
+
+def _run_call(call: _Call) -> None:
+    _current.is_provider = True
+    try:
+        with host_signals():
+            returned: object = call.context.run(call.provider)
+    except BaseException as error:  # also SystemExit and cancellations, which do not concern this thread
+        returned = error
+    finally:
+        _current.is_provider = False
+    call.returned.put(returned)

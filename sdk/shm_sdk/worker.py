@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from shm_sdk.clock import get_clock
 from shm_sdk.outcome import Outcome, Result
+from shm_sdk.threads import start_quietly
 
 REPORT_TIMEOUT_S = 30.0  # for one report; providers and a healthy server need a fraction of a second
 
@@ -55,7 +56,7 @@ class Worker:
 
     def start(self) -> None:
         """Starts the thread; raises RuntimeError where the system has none left."""
-        self._thread.start()
+        start_quietly(self._thread)
 
     def request_stop(self) -> None:
         """Ends the thread when its report is done. Returns at once."""
@@ -68,6 +69,11 @@ class Worker:
         self.request_stop()
         if threading.get_ident() != self._thread.ident and self._finished.acquire(timeout=max(wait_s, 0)):
             _signal(self._finished)  # for the next caller
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the thread has made its last report."""
+        return not self._finished.locked()
 
     def _run(self) -> None:
         try:

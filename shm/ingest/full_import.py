@@ -64,6 +64,7 @@ class FullImport:
                 raise
             if isinstance(record, End):
                 await self._store(page)
+                await self._importer.complete_instances()
                 if file.read(1):
                     raise self._invalid(name, "more lines follow the last one", self.lines + 1)
                 return False
@@ -113,7 +114,7 @@ class FullImport:
                 await importer.store_days(page)
             case InstanceRecord():
                 if self._has_snapshots:
-                    importer.forget_keys()
+                    await importer.complete_instances()
                     self._has_snapshots = False
                 await importer.store_parsed_instances(importer.parse(page, self._parse_instance))
                 self.instances += len(page)
@@ -152,8 +153,6 @@ class FullImport:
             )
         except BadRequest:
             raise SkippedRow("installs with an invalid key or text") from None
-        if record.status != "pending" and (record.first_seen_at is None or record.last_seen_at is None):
-            raise SkippedRow("installs that never proved their key")
         return ImportedInstance(
             instance_id=record.instance_id,
             public_key=bytes.fromhex(record.public_key),

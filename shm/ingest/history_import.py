@@ -60,6 +60,7 @@ class HistoryImporter:
         self._settings = settings
         self._keeps_revoked = keeps_revoked
         self._keys: dict[str, bytes] = {}  # of the instances whose snapshots are stored
+        self._instances: list[ImportedInstance] = []  # of SHM, whose snapshots are stored
 
     async def store_applications(self, applications: Iterable[OriginalApplication]) -> None:
         """Stores a page of applications under the slugs of their names; their old slugs become aliases."""
@@ -88,9 +89,13 @@ class HistoryImporter:
         """The key of an instance whose snapshots are stored."""
         return self._keys.get(instance_id)
 
-    def forget_keys(self) -> None:
-        """The snapshots of all instances until now are stored."""
+    async def complete_instances(self) -> None:
+        """Sets the versions of the instances until now, all of whose snapshots are stored."""
+        if self._instances:
+            limits = aggregation_limits(self._settings)
+            await self._database.execute("import.set_versions", batch=_encode(self._instances), **limits)
         self._keys.clear()
+        self._instances.clear()
 
     async def store_instances(self, instances: Iterable[OriginalInstance]) -> None:
         """Stores a page of instances that were activated."""
@@ -109,6 +114,8 @@ class HistoryImporter:
             if row.verdict in ("new", "known"):
                 if instance.versions:
                     past.append(instance)
+                if instance.registered_at is not None:
+                    self._instances.append(instance)
                 if instance.status == "active" or self._keeps_revoked:
                     self._keys[instance.instance_id] = instance.public_key
                 self.result.instances += row.verdict == "new"

@@ -201,3 +201,60 @@ LEFT JOIN application_aliases alias ON alias.slug = s.app_slug
 ORDER BY i.instance_id, s.version, s.first_at
 ON CONFLICT (instance_id, app_version) DO NOTHING
 RETURNING instance_id;
+
+-- name: set_versions
+-- Sets the versions of instances (a JSON array) that registered another one after their last snapshot, unless they have
+-- reported here since.
+SELECT pg_advisory_xact_lock({writers_lock});
+SELECT pg_notify('shm_feed', '');
+WITH batch AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset(%(batch)s::jsonb) AS (
+        instance_id uuid, app_version text, version_rank text, last_seen_at timestamptz
+    )
+),
+before AS MATERIALIZED (
+    SELECT s.*
+    FROM batch b
+    JOIN instances i ON i.instance_id = b.instance_id
+    JOIN instance_states s ON s.instance_id = i.instance_id
+    WHERE i.app_version <> b.app_version AND i.last_seen_at = b.last_seen_at AND i.erasing_since IS NULL
+),
+sent_keys AS (
+    SELECT ''::text AS app_slug, ''::text AS key, 0::bigint AS instances WHERE FALSE
+),
+sent_values AS (
+    SELECT ''::text AS app_slug, ''::text AS key, ''::text AS value, 0::bigint AS instances WHERE FALSE
+),
+sent_versions AS MATERIALIZED (
+    SELECT s.app_slug, b.app_version, count(*) AS instances
+    FROM before s
+    JOIN batch b ON b.instance_id = s.instance_id
+    WHERE s.snapshot_at IS NOT NULL
+    GROUP BY s.app_slug, b.app_version
+),
+-- use: keys_admitted
+after AS MATERIALIZED (
+    SELECT
+        s.instance_id, s.app_slug, CASE WHEN r.app_version IS NULL THEN b.app_version END AS app_version, s.environment,
+        s.status, s.first_seen_at, s.last_seen_at, s.snapshot_at, s.leaves
+    FROM before s
+    JOIN batch b ON b.instance_id = s.instance_id
+    LEFT JOIN refused_versions r ON r.app_slug = s.app_slug AND r.app_version = b.app_version
+),
+-- use: deltas
+-- use: tallies_updated
+-- use: departed
+-- use: feed_numbered
+updated AS (
+    UPDATE instances i SET
+        app_version = b.app_version,
+        version_rank = b.version_rank,
+        version_refused = p.app_version IS NULL,
+-- use: evaluated_columns
+        cursor = n.cursor
+    FROM evaluated p
+    JOIN batch b ON b.instance_id = p.instance_id
+    JOIN numbered n ON n.instance_id = p.instance_id
+    WHERE i.instance_id = p.instance_id
+)
+SELECT instance_id FROM after;

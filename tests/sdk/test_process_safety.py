@@ -330,3 +330,60 @@ ended.set()
 print("ended")
 """
     assert run_host(program) == "ended\n"
+
+
+FORKED_WHILE_IMPORTING = """
+import os, sys, threading, shm_sdk
+
+class Fork:
+    child = None
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name == sys.argv[3] and cls.child is None:
+            cls.child = os.fork()  # as in a signal handler that runs at this moment
+
+telemetry = shm_sdk.Client(sys.argv[1], "Ledger", "1", data_dir=sys.argv[2], strict=True)
+sys.meta_path.insert(0, Fork)
+telemetry.counter("exports").inc()
+telemetry.start()
+telemetry.counter("exports").inc()
+sent = telemetry.report_now().result.value
+assert Fork.child is not None
+if Fork.child == 0:
+    os._exit(0 if sent == "sent" else 3)
+_, status = os.waitpid(Fork.child, 0)
+print(sent, os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.parametrize("module", ["shm_sdk.counters", "shm_sdk.sender", "shm_sdk.reporter", "mmap"])
+def test_a_signal_handler_may_fork_within_an_import(peer: Peer, tmp_path: Path, module: str) -> None:
+    """Parent and child go on with the statement that it has interrupted."""
+    assert run_host(FORKED_WHILE_IMPORTING, peer.url, tmp_path, module) == "sent 0\n"
+
+
+WAITS_FOR_SIGNALS = """
+import os, signal, subprocess, sys, threading, shm_sdk
+
+telemetry = shm_sdk.Client(sys.argv[1], "Ledger", "1", data_dir=sys.argv[2])
+masks = []
+
+@telemetry.provider
+def metrics():
+    child = "import signal; print(*signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    masks.append(subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True).stdout)
+    return {"orders": 1}
+
+telemetry.start()
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+os.kill(os.getpid(), signal.SIGTERM)
+print(signal.sigwait([signal.SIGTERM]).name)
+telemetry.stop(flush=True, timeout=30)
+print(masks)
+"""
+
+
+def test_a_host_may_wait_for_signals(peer: Peer, tmp_path: Path) -> None:
+    """The system delivers them to no thread of the SDK. A process that a provider starts can be terminated."""
+    assert run_host(WAITS_FOR_SIGNALS, peer.url, tmp_path) == "SIGTERM\n['\\n']\n"
