@@ -36,7 +36,7 @@ class SshSettings:
         "SHM_SSH_MAX_SESSIONS",
         parse_positive_int,
         "20",
-        "Consoles at once. Each is a process of some 20 MB.",
+        "Consoles at once. Each is a process with some 30 MB of its own.",
     )
     max_sessions_per_key: int = setting(
         "SHM_SSH_MAX_SESSIONS_PER_KEY",

@@ -277,7 +277,7 @@ def test_the_ssh_container_has_only_the_keys(server_service: dict[str, Any]) -> 
     parser = argparse.ArgumentParser()
     shm.cli.ssh.command.configure(parser)
     assert ssh["command"][0] == "ssh"
-    assert parser.parse_args(ssh["command"][1:]).action is None
+    assert parser.parse_args(ssh["command"][1:]).key_command is None
 
 
 def test_the_proxy_gets_the_documented_configuration() -> None:

@@ -105,10 +105,12 @@ class SshServer:
         """A new session of a connection. Raises ChannelOpenError at a limit, with a sentence that the client shows."""
         of_key = sum(session.key.token_id == key.token_id for session in self._sessions)
         if of_key >= self.settings.max_sessions_per_key:
-            raise asyncssh.ChannelOpenError(OPEN_RESOURCE_SHORTAGE, f"this key has {of_key} consoles, its maximum")
+            raise asyncssh.ChannelOpenError(
+                OPEN_RESOURCE_SHORTAGE, f"the maximum of {of_key} consoles of this key is open"
+            )
         if len(self._sessions) >= self.settings.max_sessions:
             raise asyncssh.ChannelOpenError(
-                OPEN_RESOURCE_SHORTAGE, f"{len(self._sessions)} consoles are open, the maximum; try again later"
+                OPEN_RESOURCE_SHORTAGE, f"the maximum of {len(self._sessions)} consoles is open; try again later"
             )
         session = ConsoleSession(key, self.settings.server, self._forget_session)
         self._sessions[session] = connection
