@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 from rich.segment import Segment
 from textual.strip import Strip
+from textual.widgets import OptionList
 
 from shm_tui.model.place import VIEW_NAMES, Place
 from shm_tui.widgets.tiles import Tiles
@@ -240,7 +241,9 @@ async def test_the_palette_opens_applications_of_any_name(fleet: tuple[ServerPro
     async with open_console(server, "ledger", (120, 60)) as console:
         await console.wait_until(lambda: console.app.data_shown.is_set() and console.app.overview.applications)
         await console.pilot.press("ctrl+p", *"evil")
-        await console.wait_for_text("[/x]", "evil", "1 active")
+        await console.wait_for_text("日本evil", "application, 1 active")
+        found = console.app.screen.query_one(OptionList)
+        await console.wait_until(lambda: found.highlighted == 0 and "evil" in str(found.options[0].prompt), "the best")
         await console.pilot.press("enter")
         await console.wait_until(lambda: console.app.place.app not in ("ledger", "kiosk", None), "the application")
 

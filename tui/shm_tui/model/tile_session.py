@@ -17,7 +17,7 @@ from shm_client.figures import MetricSeries, Period
 MAX_TRENDS = 60  # metrics with a history: more tiles fit on no screen
 HISTORY_INTERVAL_S = 60.0  # between two requests for the history
 MIN_INTERVAL_S = 2.0  # between two requests for KPIs over a filter
-REST_FACTOR = 9  # of the duration of such a request
+PAUSE_FACTOR = 9  # of the duration of such a request
 TYPING_PAUSE_S = 0.4  # after a change of the filter, which is usually typed
 RETRY_S = 5.0  # after a failed request
 
@@ -100,7 +100,8 @@ class TileSession:
             if self._is_outdated and now >= self._refresh_at:
                 self._is_outdated = False
                 self._show(request, filtered=await self._client.filtered_kpis(request.slug, request.conditions))
-                self._refresh_at = monotonic() + max(MIN_INTERVAL_S, REST_FACTOR * (monotonic() - now))
+                if request == self.data.request:  # another filter does not wait for the pause of this one
+                    self._refresh_at = monotonic() + max(MIN_INTERVAL_S, PAUSE_FACTOR * (monotonic() - now))
             return max(0.0, self._refresh_at - monotonic()) if self._is_outdated else HISTORY_INTERVAL_S
         if now < self._history_at:
             return self._history_at - now
