@@ -80,6 +80,10 @@ class Application(msgspec.Struct, frozen=True):
     name: str
     instances: Counts = Counts()
     updated_at: Timestamp | None = None
+    stars: int = 0
+    stars_updated_at: Timestamp | None = None
+    github_url: str = ""
+    logo_url: str = ""
 
 
 class MetricOverride(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -99,10 +103,6 @@ class ApplicationSettings(Application, frozen=True):
     `unknown_keys` are keys of overrides and public metrics that no install sends.
     """
 
-    stars: int = 0
-    stars_updated_at: Timestamp | None = None
-    github_url: str = ""
-    logo_url: str = ""
     overrides: dict[str, MetricOverride] = {}
     public_metrics: list[str] = []
     unknown_keys: list[str] = []

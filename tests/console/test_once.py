@@ -38,6 +38,8 @@ def test_rows_have_the_filter_the_order_and_the_columns(fleet: ServerProcess) ->
     ]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", rows[0]["last_seen_at"])
     assert (completed.returncode, completed.stderr) == (0, "shm console: No row has a value of: metrics.typo.\n")
+    text = once(fleet, "--app", "ledger", *chosen, "--sort=-sennt")
+    assert text.stderr == "shm console: No instance has the metric sennt, by which --sort orders.\n"
     text = once(fleet, "--app", "ledger", *chosen)
     assert [line.split()[0] for line in text.stdout.splitlines()] == ["version", "1.2", "1.1", "1.0"]
 

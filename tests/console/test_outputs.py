@@ -170,7 +170,7 @@ def test_v_shows_the_json_in_the_pager_and_y_copies_what_is_chosen(server: Serve
         assert (document["instance_id"], document["metrics"]["sent"]) == (install.instance_id, 45721)
         for key in "crjp":
             terminal.type_keys("Y")
-            terminal.wait_for_texts("Esc cancel", "cell", install.instance_id[:8])
+            terminal.wait_for_texts("Esc cancel", "c  Sent", install.instance_id[:8])
             terminal.type_keys(key)
             terminal.wait_until(lambda: "Esc cancel" not in terminal.screen)
         pattern = rb"\x1b\]52;c;([^\x07]*)\x07"

@@ -109,10 +109,13 @@ class ApplicationEdits:
         self._app.push_screen(FormScreen(f"Merge {settings.name} into another application", [field], preview), ask)
 
     async def _ask_deletion(self, settings: ApplicationSettings) -> None:
+        server = self._client.server
         try:
             preview = await self._client.delete_application(settings.slug, is_preview=True)
         except ClientError as error:
             self._notify(str(error))
+            return
+        if self._client.server != server:  # the user went to another one meanwhile
             return
         text = deletion_question(settings, preview.instances)
         self._confirm(text, "Deleted", lambda: self._client.delete_application(settings.slug, is_preview=False))

@@ -113,10 +113,13 @@ class BulkDecisions:
         self._app.run_worker(self._ask(decision, choice, clear_marks), group="decisions")
 
     async def _ask(self, decision: Decision, choice: Choice, clear_marks: Callable[[], None] | None) -> None:
+        server = self._client.server
         try:
             preview = await self._request(decision, choice, is_preview=True)
         except ClientError as error:
             self._notify(f"{DECISION_TEXTS[decision].verb}: {error}")
+            return
+        if self._client.server != server:  # the user went to another one meanwhile
             return
         if not preview.instances:
             self._notify(

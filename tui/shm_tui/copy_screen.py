@@ -8,7 +8,10 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-PREVIEW_CHARS = 44  # of the text in the list
+from shm_tui.text.cells import cell_width, cut
+
+PREVIEW_CHARS = 40  # of the text in the list
+MAX_NAME_CHARS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,5 @@ class CopyScreen(ModalScreen[CopyChoice | None]):
 
 
 def _line(choice: CopyChoice) -> str:
-    text = " ".join(choice.text.split())
-    preview = text if len(text) <= PREVIEW_CHARS else text[: PREVIEW_CHARS - 1] + "…"
-    return f"{choice.key}  {choice.name:<12} {preview}"
+    name, text = cut(choice.name, MAX_NAME_CHARS), cut(" ".join(choice.text.split()), PREVIEW_CHARS)
+    return f"{choice.key}  {name}{' ' * (MAX_NAME_CHARS - cell_width(name))}  {text}"

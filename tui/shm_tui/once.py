@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from time import monotonic
 
 from shm_client import Client, ClientError
@@ -26,11 +27,13 @@ from shm_tui.model.place_sort import server_sorting
 from shm_tui.model.row import Row
 from shm_tui.model.state import Clock
 from shm_tui.text.encoding import in_encoding, json_in_encoding
-from shm_tui.text.records import RecordFormat, render_head, render_rows
+from shm_tui.text.formatting import timestamp
+from shm_tui.text.records import METRICS, RecordFormat, render_head, render_rows
 from shm_tui.text.sanitizing import sanitize_json
 
 UNLIMITED_WIDTH = 100_000  # cells of a line where there is no terminal: lines are not cut
 MIN_WATCH_S = 1.0  # between two outputs: each takes dozens of requests
+MAX_WATCH_S = 86_400.0  # cron does the rest
 BROKEN_PIPE_STATUS = 1  # the reader of a pipe has closed it before the end: as `shm export`
 NOTHING_STATUS = 3  # nothing matches the filter
 MAX_KEYS = 500  # metrics with a column by default: those that the server describes at once
@@ -48,14 +51,20 @@ class OnceOptions:
     watch_s: float | None = None
 
 
+class _OutputClosed(Exception):
+    """The reader of the pipe has closed it."""
+
+
 def invalid_options(options: OnceOptions) -> str:
     """Why the options do not fit together; "" if they do."""
     if options.as_json and options.format:
         return "--json and --format exclude each other"
     if options.watch_s is not None and options.format:
         return "--watch prints text or --json, not --format"
-    if options.watch_s is not None and options.watch_s < MIN_WATCH_S:
-        return f"--watch is at least {MIN_WATCH_S:g} second"
+    if options.watch_s is not None and not MIN_WATCH_S <= options.watch_s <= MAX_WATCH_S:
+        return f"--watch is at least {MIN_WATCH_S:g} second and at most {MAX_WATCH_S:g}"
+    if options.place.at is not None and options.place.view == "instances":
+        return "the list of instances has no past; at= is for the views versions and metric"
     if options.columns and not options.format and (options.as_json or options.place.view != "instances"):
         return "--columns chooses columns of the list of instances, or with --format of a view"
     if options.columns and not parse_columns(options.columns):
@@ -69,15 +78,11 @@ def invalid_options(options: OnceOptions) -> str:
 
 def run_once(server: str, token: str, options: OnceOptions) -> int:
     """Prints the data, once or in intervals, and returns the exit status. Raises ConsoleError and ClientError."""
+    run = _run(server, token, options) if options.watch_s is None else _watch(server, token, options)
     try:
-        run = _run(server, token, options) if options.watch_s is None else _watch(server, token, options)
         return asyncio.run(run)
-    except OSError as error:  # of a write: those of requests are ClientErrors
-        # Python flushes standard output at exit and would report the error again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):
-            return BROKEN_PIPE_STATUS
-        raise ConsoleError(f"standard output cannot be written: {error.strerror}") from None
+    except _OutputClosed:
+        return BROKEN_PIPE_STATUS
 
 
 def print_note(sentence: str) -> None:
@@ -90,6 +95,8 @@ async def _watch(server: str, token: str, options: OnceOptions) -> int:
     interval_s = options.watch_s or MIN_WATCH_S
     while True:
         started_at = monotonic()
+        if not options.as_json:
+            _print(f"{timestamp(datetime.now(UTC))}\n")
         try:
             await _run(server, token, options)
         except ClientError as error:
@@ -105,6 +112,7 @@ async def _run(server: str, token: str, options: OnceOptions) -> int:
             return await _print_records(client, options, options.format)
         if options.place.view != "instances":
             return await _print_view(client, options)
+        await _check_sort(client, options.place)
         if options.columns:
             return await _print_columns(client, options)
         return await _print_report(client, options)
@@ -176,6 +184,7 @@ async def _source(client: Client, options: OnceOptions, format_: RecordFormat) -
         return _choose_columns(view_source(view, place), options.columns), place
     from shm_tui.report import list_conditions
 
+    await _check_sort(client, place)
     conditions = await list_conditions(client, place.filter)
     columns = parse_columns(options.columns) or await _default_columns(client, place.app, format_)
     clock = await _clock(client)
@@ -201,6 +210,17 @@ async def _default_columns(client: Client, slug: str | None, format_: RecordForm
     return [*fixed, *(metric_column(key, key, is_numeric=True) for key in keys)]
 
 
+async def _check_sort(client: Client, place: Place) -> None:
+    """Notes an order by a metric that no instance has: rows with a value come first in both directions."""
+    field, direction = server_sorting(place.sort)
+    if not field.startswith(METRICS):
+        return
+    page = await client.read_page(place.app, (), (field, direction), 1)
+    key = field.removeprefix(METRICS)
+    if any(key not in Row(instance).metrics for instance in page.instances):
+        print_note(f"No instance has the metric {key}, by which --sort orders.")
+
+
 async def _clock(client: Client) -> Clock:
     return Clock(client.server_time(), (await client.stats()).active_window_s)
 
@@ -214,10 +234,17 @@ async def _note_nothing(client: Client, place: Place) -> int:
 
 
 def _print(text: str, *, is_json: bool = False) -> None:
-    """Prints to standard output, in an encoding that may lack characters. Raises OSError."""
+    """Prints to standard output, in an encoding that may lack characters. Raises ConsoleError."""
     convert = json_in_encoding if is_json else in_encoding
-    sys.stdout.write(convert(text, sys.stdout.encoding or "utf-8"))
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(convert(text, sys.stdout.encoding or "utf-8"))
+        sys.stdout.flush()
+    except OSError as error:
+        # Python flushes standard output at exit and would report the error again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise _OutputClosed from None
+        raise ConsoleError(f"standard output cannot be written: {error.strerror}") from None
 
 
 def _width() -> int:

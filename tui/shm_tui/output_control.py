@@ -132,7 +132,7 @@ class OutputControl:
         label = sorted_column.label or sorted_column.id
         return [
             CopyChoice("i", "ID", row.instance.instance_id),
-            CopyChoice("c", f"cell {label}", value_text(cell)),
+            CopyChoice("c", label, value_text(cell)),
             CopyChoice("r", "row", "\t".join(value_text(value) for value in cells)),
             CopyChoice("j", "JSON", _json_text(row.instance)),
             CopyChoice("p", "place", render_place(self._navigation.place)),

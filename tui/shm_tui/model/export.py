@@ -74,9 +74,8 @@ def instances_source(session: LiveSession, columns: Sequence[Column], filter_tex
     subject = f"{of_all} that match /{filter_text}" if filter_text else of_all
     if sorting is None or not is_evaluated:
         shown = [store.rows[key] for key in store.visible_ids if key in store.rows]
-        note = (
-            f"Only of the newest {len(store.rows):,}: the server does not evaluate this" if session.is_partial() else ""
-        )
+        note = f"Of the newest {len(store.rows):,} instances only: the server does not evaluate this filter or order."
+        note = note if session.is_partial() else ""
         return ExportSource(subject, stem, names, lambda: _loaded(columns, shown, session.clock()), len(shown), note)
     conditions = store.filter.server_filter.conditions if store.filter else ()
     total = store.row_count if store.is_windowed or not session.is_partial() else None

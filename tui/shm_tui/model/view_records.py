@@ -17,7 +17,8 @@ from shm_tui.text.records import METRICS
 
 Records = tuple[list[str], list[list[object]]]
 
-APPLICATION_NAMES = ["slug", "name", *("total", "active", "counted", "excluded", "pending", "revoked"), "updated_at"]
+COUNT_NAMES = ("total", "active", "counted", "excluded", "pending", "revoked")
+APPLICATION_NAMES = ["slug", "name", *COUNT_NAMES, "stars", "updated_at"]
 
 
 def view_records(view: View, place: Place) -> Records:
@@ -53,8 +54,8 @@ def _applications(details: Sequence[ApplicationDetails], place: Place) -> Record
     rows = []
     for application in (each.application for each in shown_applications(details, place)):
         counts = application.instances
-        numbers = [getattr(counts, name) for name in APPLICATION_NAMES[2:-1]]
-        rows.append([application.slug, application.name, *numbers, application.updated_at])
+        numbers = [getattr(counts, name) for name in COUNT_NAMES]
+        rows.append([application.slug, application.name, *numbers, application.stars, application.updated_at])
     return APPLICATION_NAMES, rows
 
 

@@ -31,6 +31,8 @@ COLUMNS = (
     TableColumn("TOP METRIC", max_width=40, rank=5),
     TableColumn("VERSION", max_width=18, rank=4),
     TableColumn("OS", max_width=28, rank=6),
+    TableColumn("STARS", align_right=True, rank=7),
+    TableColumn("UPDATED", align_right=True, rank=8),
 )
 
 
@@ -193,7 +195,9 @@ def _cells(details: ApplicationDetails, frame: Frame) -> list[Line]:
         count = sum(int(getattr(day, name)) for day in days)
         text = f"{sign}{count:,}" if count else "0"
         cells.append(((text if details.lifecycle else UNKNOWN, style if count else "name"),))
-    return [*cells, _top_metric(details, frame), _top_version(details), _systems(details)]
+    stars = f"{application.stars:,}" if application.github_url else UNKNOWN
+    cells += [_top_metric(details, frame), _top_version(details), _systems(details)]
+    return [*cells, ((stars, "name"),), ((age(application.updated_at, frame.now), "name"),)]
 
 
 def _top_metric(details: ApplicationDetails, frame: Frame) -> Line:
