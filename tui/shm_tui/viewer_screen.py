@@ -72,7 +72,7 @@ class ViewerScreen(ModalScreen[str | None]):
 
     BINDINGS = [  # noqa: RUF012
         Binding("escape,q,ctrl+c", "close", "close"),
-        Binding("slash", "search", "search"),
+        Binding("slash", "search", "search", priority=True),  # before the next key is read, which is of the pattern
         Binding("n", "find(1)", "next"),
         Binding("N", "find(-1)", "previous"),
         Binding("y", "copy", "copy"),
@@ -115,8 +115,13 @@ class ViewerScreen(ModalScreen[str | None]):
 
     def action_search(self) -> None:
         """Opens the input."""
+        self._field.value = ""
         self._field.display = True
-        self._field.focus()
+        self.set_focus(self._field)  # at once
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Leaves `/` to the input while it is open."""
+        return action != "search" or not self._field.display
 
     def action_find(self, offset: int) -> None:
         """Scrolls to another line with the pattern."""
