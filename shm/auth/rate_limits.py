@@ -157,10 +157,10 @@ class RateLimiter:
             settings.ratelimit_failed_burst,
             clock,
         )
-        self._anonymous: TokenBucket[bytes] = TokenBucket(
-            settings.ratelimit_anonymous_requests,
-            settings.ratelimit_anonymous_period.total_seconds(),
-            settings.ratelimit_anonymous_burst,
+        self._needless: TokenBucket[bytes] = TokenBucket(
+            settings.ratelimit_needless_requests,
+            settings.ratelimit_needless_period.total_seconds(),
+            settings.ratelimit_needless_burst,
             clock,
         )
         self._new_installs: TokenBucket[bytes] = TokenBucket(
@@ -186,7 +186,7 @@ class RateLimiter:
     def remove_expired(self) -> None:
         """Removes full buckets and expired bans."""
         for limit in (
-            *(self._addresses, self._failed_requests, self._anonymous),
+            *(self._addresses, self._failed_requests, self._needless),
             *(self._new_installs, self._bytes, self._tokens),
         ):
             limit.remove_expired()
@@ -241,15 +241,15 @@ class RateLimiter:
             return None
         return self._take_or_raise(self._addresses, address, "This address has sent too many requests.")
 
-    def take_anonymous(self, address: bytes | None) -> TooMany | None:
-        """Takes from the budget of an address for a request without a valid token. Returns the refusal of an empty one.
+    def take_needless(self, address: bytes | None) -> TooMany | None:
+        """Takes from the budget of an address for a request without a valid token, or a refused one of an install.
 
-        It takes nothing for a refused request.
+        Returns the refusal of an empty budget, and takes nothing from it.
         """
         if address is None:
             return None
         try:
-            self._take_or_raise(self._anonymous, address, "This address has sent too many requests without a token.")
+            self._take_or_raise(self._needless, address, "This address has sent too many needless requests.")
         except TooMany as refusal:
             return refusal
         return None

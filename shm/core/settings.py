@@ -388,21 +388,21 @@ class Settings:
         "600",
         "How many of them may arrive at the same moment, for example from a fleet that repeats itself after an outage.",
     )
-    ratelimit_anonymous_requests: int = setting(
-        "SHM_RATELIMIT_ANONYMOUS_REQUESTS",
+    ratelimit_needless_requests: int = setting(
+        "SHM_RATELIMIT_NEEDLESS_REQUESTS",
         parse_count,
         "1200",
-        "Requests without a valid token for each address and period, except those of installs: badges, health checks, "
-        "public figures, unknown paths. Monitors and the readers of a page with badges stay far below it.",
+        "Requests for each address and period that have no valid token (badges, health checks, unknown paths) or are "
+        "refused ones of installs. Monitors and the readers of a page with badges stay far below it.",
     )
-    ratelimit_anonymous_period: timedelta = setting(
-        "SHM_RATELIMIT_ANONYMOUS_PERIOD",
+    ratelimit_needless_period: timedelta = setting(
+        "SHM_RATELIMIT_NEEDLESS_PERIOD",
         parse_duration_or_zero,
         "1m",
         "The period of these requests. The budget refills steadily and not at the period's end.",
     )
-    ratelimit_anonymous_burst: int = setting(
-        "SHM_RATELIMIT_ANONYMOUS_BURST",
+    ratelimit_needless_burst: int = setting(
+        "SHM_RATELIMIT_NEEDLESS_BURST",
         parse_count,
         "200",
         "How many of them may arrive at the same moment. They take the server a tenth of a second.",

@@ -3,8 +3,6 @@
 Unreadable HTTP and headers over their limit are answered as a problem document too, like every refusal.
 """
 
-import asyncio
-import random
 import re
 import socket
 import ssl
@@ -30,10 +28,6 @@ from shm.server.services import Services
 READ_BYTES = 16 * 1024  # that are read at once: a connection may hold as many that its request has not taken yet
 MAX_REQUEST_LINE_BYTES = 8 * 1024  # with the ends of lines
 MAX_BODY_BYTES = 2 * MAX_DISCARDED_BYTES  # Tornado's limit of a body; a large body is refused earlier
-
-# The pause in seconds, at random, before a request without a valid token beyond the budget of its address is answered:
-# a connection sends none meanwhile, and an address has few connections.
-HELD_S = 0.5, 1.5
 
 # A request target that is a URL (RFC 9112, section 3.2.2): clients send one to proxies, and servers accept it.
 ABSOLUTE_FORM = re.compile(r"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
@@ -144,7 +138,9 @@ class _RoutingDelegate(httputil.HTTPMessageDelegate):
         self, start_line: httputil.RequestStartLine | httputil.ResponseStartLine, headers: httputil.HTTPHeaders
     ) -> Any:
         """Checks the headers, chooses the delegate and passes the head on to it."""
-        self._accept_head(headers)
+        self._stream.head_complete()
+        if not has_body(headers):
+            self._stream.connections.request_complete(self._stream)
         if sum(len(name) + len(value) for name, value in headers.get_all()) > self._services.settings.max_headers:
             self._refuse(HEADERS_TOO_LARGE)
             return None
@@ -157,11 +153,6 @@ class _RoutingDelegate(httputil.HTTPMessageDelegate):
             if refusal is not None:
                 return self._hold(refusal, start_line, headers, endpoint)
         return self._pass_on(start_line, headers, endpoint)
-
-    def _accept_head(self, headers: httputil.HTTPHeaders) -> None:
-        self._stream.head_complete()
-        if not has_body(headers):
-            self._stream.connections.request_complete(self._stream)
 
     def _refuse(self, refusal: Refusal) -> None:
         """Responds and closes the connection."""
@@ -177,7 +168,7 @@ class _RoutingDelegate(httputil.HTTPMessageDelegate):
             if limits.was_valid(self._services.tokens.hash_bearer(headers.get("Authorization"))):
                 return None
         peer = self._connection.context.remote_ip  # type: ignore[attr-defined]  # set by Tornado's HTTPServer
-        return limits.take_anonymous(limits.rate_limit_address(peer, headers.get_list("X-Forwarded-For")))
+        return limits.take_needless(limits.rate_limit_address(peer, headers.get_list("X-Forwarded-For")))
 
     async def _hold(
         self,
@@ -190,11 +181,9 @@ class _RoutingDelegate(httputil.HTTPMessageDelegate):
 
         One with a token is not refused but passed on: the token may be valid, and used for the first time.
         """
-        self._stream.hold()
-        await asyncio.sleep(random.uniform(*HELD_S))  # noqa: S311 - it spreads the load
+        await self._stream.hold(is_body_awaited=has_body(headers))
         if self._stream.closed():
             return
-        self._accept_head(headers)
         if "Authorization" not in headers:
             self._refuse(refusal)
             return

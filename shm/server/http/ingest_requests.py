@@ -22,7 +22,7 @@ from tornado.iostream import StreamClosedError
 from shm.core.errors import BadRequest, MethodNotAllowed, Refusal, TooLarge, TooSlow
 from shm.core.settings import Settings
 from shm.server.http import problems
-from shm.server.http.connection import MAX_DISCARDED_BYTES, body_length
+from shm.server.http.connection import MAX_DISCARDED_BYTES, body_length, has_body
 from shm.server.http.stream import Stream, render_response
 from shm.server.services import Services
 
@@ -110,11 +110,14 @@ class IngestRequest(httputil.HTTPMessageDelegate):
 
     def headers_received(
         self, start_line: httputil.RequestStartLine | httputil.ResponseStartLine, headers: httputil.HTTPHeaders
-    ) -> None:
-        """Starts the request, or refuses it at once."""
+    ) -> Awaitable[None] | None:
+        """Starts the request, or refuses it before its body is read."""
         self._request = Request(headers)
         self._services.pending_bodies.add(self)
         start_line = cast(httputil.RequestStartLine, start_line)
+        peer = self._connection.context.remote_ip  # type: ignore[attr-defined]  # set by Tornado's HTTPServer
+        forwarded = headers.get_list("X-Forwarded-For")
+        self._request.address = self._services.rate_limiter.rate_limit_address(peer, forwarded)
         self._is_http_1_0 = start_line.version != "HTTP/1.1"
         self._closes_connection = self._is_http_1_0 or headers.get("Connection", "").lower() == "close"
         self._is_head = start_line.method == "HEAD"
@@ -122,7 +125,21 @@ class IngestRequest(httputil.HTTPMessageDelegate):
         try:
             self._admit(start_line, length)
         except Refusal as refusal:
-            self._refuse_early(refusal, closing=length > MAX_DISCARDED_BYTES or "Expect" in headers)
+            closing = length > MAX_DISCARDED_BYTES or "Expect" in headers
+            if self._is_over_budget(refusal):
+                return self._refuse_held(refusal, closing=closing)
+            self._refuse_early(refusal, closing=closing)
+        return None
+
+    def _is_over_budget(self, refusal: Refusal) -> bool:
+        """Takes from the address's budget for a refused request. Returns whether it has used that up."""
+        is_clients_fault = refusal.status < HTTPStatus.INTERNAL_SERVER_ERROR
+        return is_clients_fault and self._services.rate_limiter.take_needless(self._request.address) is not None
+
+    async def _refuse_held(self, refusal: Refusal, *, closing: bool) -> None:
+        await self._stream.hold(is_body_awaited=has_body(self._request.headers))
+        if not self._stream.closed():
+            self._refuse_early(refusal, closing=closing)
 
     def data_received(self, chunk: bytes) -> None:
         """Collects a chunk of the body, within the limits."""
@@ -192,9 +209,6 @@ class IngestRequest(httputil.HTTPMessageDelegate):
             raise MethodNotAllowed("method_not_allowed", "This path does not support the method.", {"Allow": "POST"})
         for name in parse_qs_bytes(start_line.path.partition("?")[2], keep_blank_values=True):
             raise BadRequest("unknown_parameter", f"The parameter {name!r:.40} is unknown; this path has none.")
-        peer = self._connection.context.remote_ip  # type: ignore[attr-defined]  # set by Tornado's HTTPServer
-        forwarded = self._request.headers.get_list("X-Forwarded-For")
-        self._request.address = services.rate_limiter.rate_limit_address(peer, forwarded)
         if self._endpoint.is_limited_by_address:
             rate_limit = services.rate_limiter.take_address(self._request.address)
             if rate_limit is not None:
@@ -230,6 +244,10 @@ class IngestRequest(httputil.HTTPMessageDelegate):
             else:
                 refusal = problems.refusal_for(error)
                 self._services.instruments.refusals.increment(refusal.code)
+                if self._is_over_budget(refusal):
+                    self._request.body = b""
+                    self._services.request_memory.release(self)
+                    await self._stream.hold(is_body_awaited=False)
                 await self._finish(refusal.status, PROBLEM | refusal.headers, problems.body_of(refusal))
         finally:
             self._services.request_memory.release(self)
