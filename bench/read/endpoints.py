@@ -49,7 +49,6 @@ ENDPOINTS = (
     Endpoint("kpis, counted", "applications/{app}/kpis?counted=true"),
     Endpoint("kpis as of a day", "applications/{app}/kpis?at={yesterday}"),
     Endpoint("kpis of a version", "applications/{app}/kpis?version=2.5", is_constant=False),
-    Endpoint("kpis of most instances", "applications/{app}/kpis?where=environment%21%3Ddev", is_constant=False),
     Endpoint("instances, first 50", "instances?limit=50"),
     Endpoint("instances, the middle", "instances?limit=50&after={after}"),
     Endpoint("instances, the last 50", "instances?limit=50&before=end"),

@@ -96,6 +96,12 @@ def test_once_reports_an_empty_server(server: ServerProcess) -> None:
         (("--once", "--json", "--format", "csv"), {"SHM_TOKEN": "x"}, 2, "exclude each other"),
         (("--once", "--columns", "version", "--view", "versions"), {"SHM_TOKEN": "x"}, 2, "--columns chooses"),
         (("--once", "--sort", "sent", "--view", "versions"), {"SHM_TOKEN": "x"}, 2, "--sort is for the list"),
+        (
+            ("--once", "--view", "instances at=2026-11-01"),
+            {"SHM_TOKEN": "x"},
+            2,
+            "at is for the views versions and metric",
+        ),
         (("--once", "--filter", "env:ci", "--view", "events"), {"SHM_TOKEN": "x"}, 2, "not for events"),
         (("--size", "big"), {"SHM_TOKEN": "x"}, 2, "120x36"),
         ((), {"SHM_TOKEN": "x"}, 1, "needs a terminal"),

@@ -149,7 +149,8 @@ def test_the_members_of_the_json_document_are_documented() -> None:
     [
         f"{row_store.MAX_ROWS:,} instances",
         f"from {dashboard.MIN_SIDEBAR_WIDTH} columns on",
-        f"Below {dashboard.MIN_SIDEBAR_WIDTH} columns",
+        f"From {dashboard.MIN_DETAILS_WIDTH} columns on",
+        f"from {dashboard.MIN_CHART_WIDTH} columns on",
         f"the {report.MAX_APPLICATIONS} largest applications",
         f"the {report.MAX_INSTANCES} instances",
         "and uncut where there is neither",

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 from rich.segment import Segment
@@ -70,9 +71,7 @@ async def test_each_view_shows_the_figures_of_the_api(
         await console.wait_for_text("sum of Sent", "METRIC", "60")
         await console.pilot.press("colon", *"metric/sent", "enter")
         await console.wait_for_text("100 now", "of 4 instances", "p50", "max 40", "1.4.2")
-        await console.pilot.press("d")
-        await console.wait_for_text("OS_ARCH", "windows/amd64")
-        await console.pilot.press("m")
+        await console.pilot.press("d", "m")
         await console.wait_for_text("OS_ARCH", "windows/amd64", "over it: Mail bounced", "Mail bounced 6")
         await console.pilot.press("F")
         await console.wait_for_text("3 applications", "Kiosk", "+4", "TREND")
@@ -125,6 +124,26 @@ async def test_tiles_follow_the_filter_and_the_past_is_marked(fleet: tuple[Serve
         await console.wait_until_gone("OF NOW")
         assert console.app.place.at is None
         await console.wait_for_text("4 active of 4 instances")
+
+
+async def test_panes_are_beside_each_other_where_there_is_room(fleet: tuple[ServerProcess, list[Install]]) -> None:
+    server, installs = fleet
+    async with open_console(server, "ledger", (200, 50)) as console:
+        dashboard = console.app.dashboard
+        await console.wait_for_text("BOUNCED↓", "Mail bounced   6 now", "Over 4 now")
+        await console.pilot.press("enter")
+        await console.wait_for_text(installs[3].instance_id, "windows/amd64")
+        panes = [dashboard.sidebar, dashboard.table, dashboard.chart, dashboard.details]
+        assert all(left.region.right <= right.region.x for left, right in pairwise(panes))
+        assert dashboard.details.region.right == 200
+        await console.pilot.press("shift+right")
+        await console.wait_for_text("Sent   100 now")  # the chart follows the sorted column
+        await console.pilot.resize_terminal(120, 40)
+        await console.wait_until(lambda: not dashboard.chart.display, "the end of the chart")
+        await console.wait_for_text(installs[3].instance_id)
+        assert dashboard.table.region.right <= dashboard.details.region.x
+        await console.pilot.resize_terminal(80, 24)
+        await console.wait_until(lambda: dashboard.details.region.width == 80, "details that fill the screen")
 
 
 async def test_enter_on_a_row_lists_its_instances_and_backspace_returns(

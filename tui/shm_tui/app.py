@@ -167,7 +167,7 @@ class ConsoleApp(CellwiseApp):
         if self.navigation.awaits_application:
             self.dashboard.draw_waiting(self.session)
             return
-        self.navigation.request_tiles()
+        self.navigation.request_figures()
         self.dashboard.draw_changes(self.session, self.filter.text)
         is_chosen = self.navigation.is_application_chosen or not self.overview.applications
         if self.dashboard.has_data and is_chosen and self.navigation.view.has_answer:
@@ -332,6 +332,7 @@ class ConsoleApp(CellwiseApp):
         store = self.session.store
         store.is_paused = not store.is_paused
         self.navigation.view.set_paused(store.is_paused)
+        self.navigation.chart.set_paused(store.is_paused)
         self._mark_changed()
         self._draw_changes()
 
@@ -340,6 +341,7 @@ class ConsoleApp(CellwiseApp):
         self.repaint()
         self.session.reload()
         self.navigation.view.reload()
+        self.navigation.chart.reload()
 
     def action_decide(self, decision: Decision) -> None:
         """Asks before it approves, revokes or erases: the instance of the details or the view, the marked ones, or the

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from shm_client import Client, Kpis
+from shm_tui.chart_control import ChartControl
 from shm_tui.filter_control import FilterControl
 from shm_tui.model.live_session import LiveSession, Overview
 from shm_tui.model.place import NEEDS_APPLICATION, Place, PlaceHistory, missing_application, missing_past
@@ -39,6 +40,7 @@ class Navigation:
         self.filter = FilterControl(client, dashboard, self)
         self.sorting = SortControl(dashboard.table, lambda: self.session, self._keep_sort)
         self.view = ViewControl(client, dashboard, on_change)
+        self.chart = ChartControl(client, dashboard)
         self.tiles = TileSession(client, self._tile_keys, on_change)
         self.is_application_chosen = place.app is not None
         self._kpis: Kpis | None = None  # the last ones of the feed: they change with the instances
@@ -62,6 +64,7 @@ class Navigation:
         """Ends the session, and with it the connection to the server."""
         await self._task.stop()
         await self._tiles_task.stop()
+        await self.chart.stop()
         await self.view.stop()
 
     def go(self, place: Place, *, is_step: bool = True) -> None:
@@ -100,6 +103,7 @@ class Navigation:
             self.filter.close()
         self._dashboard.show_details(False)
         self.view.close()
+        self.chart.close()
         self._open_session()
         self._apply()
         self._dashboard.show_context(context)
@@ -157,8 +161,10 @@ class Navigation:
             self.place = replace(self.place, filter=text)
             self.view.show(self.place)
 
-    def request_tiles(self) -> None:
-        """Requests what the tiles of the place show. Call it after each change of the place, its filter or its rows."""
+    def request_figures(self) -> None:
+        """Requests what tiles and chart of the place show. Call it after a change of the place, its filter or rows."""
+        if self.session.store.has_sort_order:
+            self.chart.follow(self.place, self.session.store.sort_column.metric)
         place, server_filter = self.place, self.session.store.filter.server_filter
         conditions = server_filter.conditions if server_filter.is_whole and self.filter.text else ()
         self.tiles.request(TileRequest(self.session.slug, place.at, conditions, place.range))
@@ -181,4 +187,4 @@ class Navigation:
         self.sorting.apply(self.place.sort)
         if self.is_application_chosen or self.place.view not in NEEDS_APPLICATION:
             self.view.show(self.place)
-        self.request_tiles()
+        self.request_figures()

@@ -38,6 +38,7 @@ BROKEN_PIPE_STATUS = 1  # the reader of a pipe has closed it before the end: as 
 NOTHING_STATUS = 3  # nothing matches the filter
 MAX_KEYS = 500  # metrics with a column by default: those that the server describes at once
 FILTERED_VIEWS = ("instances", "fleet")
+PAST_VIEWS = ("versions", "metric")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,8 @@ def invalid_options(options: OnceOptions) -> str:
         return "--columns names no column"
     if options.place.filter and options.place.view not in FILTERED_VIEWS:
         return f"--filter is for the views {' and '.join(FILTERED_VIEWS)}, not for {options.place.view}"
+    if options.place.at is not None and options.place.view not in PAST_VIEWS:
+        return f"at is for the views {' and '.join(PAST_VIEWS)}, not for {options.place.view}"
     if options.place.sort and options.place.view != "instances":
         return f"--sort is for the list of instances, not for {options.place.view}"
     return ""

@@ -80,44 +80,56 @@ class TileSession:
         """Requests data until it is cancelled."""
         while True:
             self._wake.clear()
+            request, started_at = self.data.request, monotonic()
             try:
-                pause_s = await self._step(self.data.request)
+                pause_s = await self._step(request)
             except ClientError as error:
-                self.data = replace(self.data, error=str(error))
-                self._is_outdated = self.data.request.is_filtered
-                pause_s = RETRY_S
-                self._on_change()
+                pause_s = max(RETRY_S, PAUSE_FACTOR * (monotonic() - started_at))  # a scan may have been too slow
+                if request == self.data.request:
+                    self.data = replace(self.data, error=str(error))
+                    self._is_outdated = request.is_filtered
+                    self._refresh_at = self._history_at = monotonic() + pause_s
+                    self._on_change()
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._wake.wait()
 
     async def _step(self, request: TileRequest) -> float:
         """Requests what is due. Returns the seconds until something is due again without a change."""
-        now = monotonic()
         if request.slug is None:
             return HISTORY_INTERVAL_S
         if request.is_filtered:
-            if self._is_outdated and now >= self._refresh_at:
-                self._is_outdated = False
-                self._show(request, filtered=await self._client.filtered_kpis(request.slug, request.conditions))
-                if request == self.data.request:  # another filter does not wait for the pause of this one
-                    self._refresh_at = monotonic() + max(MIN_INTERVAL_S, PAUSE_FACTOR * (monotonic() - now))
-            return max(0.0, self._refresh_at - monotonic()) if self._is_outdated else HISTORY_INTERVAL_S
-        if now < self._history_at:
-            return self._history_at - now
+            return await self._load_filtered(request, request.slug)
+        return await self._load_history(request, request.slug)
+
+    async def _load_filtered(self, request: TileRequest, slug: str) -> float:
+        now = monotonic()
+        if self._is_outdated and now >= self._refresh_at:
+            self._is_outdated = False
+            kpis = await self._client.filtered_kpis(slug, request.conditions)
+            if self._show(request, replace(self.data, filtered=kpis, error="")):
+                self._refresh_at = monotonic() + max(MIN_INTERVAL_S, PAUSE_FACTOR * (monotonic() - now))
+        return max(0.0, self._refresh_at - monotonic()) if self._is_outdated else HISTORY_INTERVAL_S
+
+    async def _load_history(self, request: TileRequest, slug: str) -> float:
+        if (remaining_s := self._history_at - monotonic()) > 0:
+            return remaining_s
         keys = self._keys()
         if request.at is not None:
-            past = await self._client.past_kpis(request.slug, request.at)
-            self._show(request, past=past)
+            past = await self._client.past_kpis(slug, request.at)
+            self._show(request, replace(self.data, past=past, error=""))
             keys = [kpi.key for kpi in past.kpis] + [flag.key for flag in past.flags]
         if not keys:  # the KPIs have not arrived yet
             return MIN_INTERVAL_S
-        series = await self._client.series(request.slug, request.range, keys[:MAX_TRENDS], request.at)
-        self._show(request, series=series)
-        self._history_at = monotonic() + HISTORY_INTERVAL_S
+        series = await self._client.series(slug, request.range, keys[:MAX_TRENDS], request.at)
+        if self._show(request, replace(self.data, series=series, error="")):
+            self._history_at = monotonic() + HISTORY_INTERVAL_S
         return HISTORY_INTERVAL_S
 
-    def _show(self, request: TileRequest, **answers: Kpis | PastKpis | MetricSeries) -> None:
-        if request == self.data.request:  # else another one was made meanwhile
-            self.data = replace(self.data, error="", **answers)  # type: ignore[arg-type]
-            self._on_change()
+    def _show(self, request: TileRequest, data: TileData) -> bool:
+        """Shows an answer; false if something else has been requested meanwhile, which `run` loads at once."""
+        if request != self.data.request:
+            return False
+        self.data = data
+        self._on_change()
+        return True

@@ -59,8 +59,10 @@ def flag_tile(flag: Flag, series: MetricSeries | None = None) -> Tile:
 def _history(past: Sequence[Number | None], now: Number | None) -> tuple[str, tuple[float | None, ...]]:
     """The change from the first value to the present one, and all values. The last one of the past was the present."""
     values = [*past[:-1], now]
-    known = sum(value is not None for value in values)
-    return (change_text(values, UNICODE), tuple(map(to_float, values))) if known > 1 else ("", ())
+    if sum(value is not None for value in values) < 2:
+        return "", ()
+    change = change_text(values, UNICODE)
+    return "" if change[1:] == "0.0 %" else change, tuple(map(to_float, values))
 
 
 def category_tile(category: Category) -> Tile:

@@ -27,6 +27,8 @@ from shm_tui.widgets.tiles import Tiles
 from shm_tui.widgets.view_pane import ViewPane
 
 MIN_SIDEBAR_WIDTH = 100  # columns of a screen with a sidebar
+MIN_DETAILS_WIDTH = 116  # columns of a screen with details beside the table; on a narrower one they fill it
+MIN_CHART_WIDTH = 180  # columns of a screen with a chart beside the table
 MIN_TILE_HEIGHT = 30  # lines of a screen with full tiles; below it the tiles are one line
 MIN_WIDTH, MIN_HEIGHT = 40, 10  # cells and lines below which the screen says that it is too small
 MIN_TWO_TILE_ROWS_HEIGHT = 34  # lines of a screen with two rows of tiles
@@ -39,6 +41,8 @@ class Dashboard(Vertical):
         super().__init__()
         self.sidebar, self.table, self.details = Sidebar(), LiveTable(), DetailPanel()
         self.view, self.footer = ViewPane(), Footer()
+        self.chart = ViewPane()  # beside the table
+        self.chart.id = "chart"
         self.prompt = Prompt("/", FILTER_PLACEHOLDER)
         self.place_prompt = Prompt(":", PLACE_PLACEHOLDER)
         self.place = Place()  # for the parts that say what is shown
@@ -56,8 +60,11 @@ class Dashboard(Vertical):
                 with Vertical(id="list"):
                     yield Headline()
                     yield Tiles()
-                    yield self.table
-                    yield Static(id="empty", markup=False)
+                    with Horizontal(id="rows"):
+                        with Vertical(id="table"):
+                            yield self.table
+                            yield Static(id="empty", markup=False)
+                        yield self.chart
                 yield self.view
             yield self.details
         yield self.prompt
@@ -69,6 +76,8 @@ class Dashboard(Vertical):
         """Chooses the layout for the size."""
         width, height = event.size
         self.set_class(width < MIN_SIDEBAR_WIDTH, "narrow")
+        self.set_class(width < MIN_DETAILS_WIDTH, "one-pane")
+        self.set_class(width >= MIN_CHART_WIDTH, "wide")
         self.set_class(height < MIN_TILE_HEIGHT, "low")
         self.set_class(height >= MIN_TWO_TILE_ROWS_HEIGHT, "tall")
         self.set_class(width < MIN_WIDTH or height < MIN_HEIGHT, "too-small")
@@ -158,7 +167,7 @@ class Dashboard(Vertical):
     @property
     def focused_pane(self) -> Pane:
         """The pane that the keys move: the view or the table, unless the details or the sidebar have the focus."""
-        panes: tuple[DetailPanel | Sidebar, ...] = (self.details, self.sidebar)
+        panes: tuple[DetailPanel | Sidebar | ViewPane, ...] = (self.chart, self.details, self.sidebar)
         return next((pane for pane in panes if pane.has_focus), self.main_pane)
 
     @property
@@ -170,6 +179,19 @@ class Dashboard(Vertical):
         """Moves the focus to the view or the table."""
         self.footer.show_keys("view" if self.view.display else "details" if self.details.display else "table")
         self.screen.set_focus(self.main_pane)
+
+    @property
+    def has_chart_room(self) -> bool:
+        """Whether a chart fits beside the table."""
+        return self.size.width >= MIN_CHART_WIDTH
+
+    def show_chart(self, session: ViewSession | None) -> None:
+        """Shows a chart beside the table, or none."""
+        if session is None and self.chart.has_focus:
+            self.focus_main()
+        self.chart.display = session is not None
+        if session is not None:
+            self.chart.show(session)
 
     def show_view(self, session: ViewSession) -> None:
         """Shows a view in place of the list."""
@@ -184,8 +206,9 @@ class Dashboard(Vertical):
         self.focus_main()
 
     def focus_next_pane(self) -> None:
-        """Moves the focus from the table to the details and the sidebar."""
-        panes = [pane for pane in (self.main_pane, self.details, self.sidebar) if pane.display]
+        """Moves the focus from the table to the chart, the details and the sidebar."""
+        chart = [self.chart] if self.chart.display and not self.view.display else []
+        panes = [pane for pane in (self.main_pane, *chart, self.details, self.sidebar) if pane.display]
         focused = next((index for index, pane in enumerate(panes) if pane.has_focus), -1)
         panes[(focused + 1) % len(panes)].focus()
 
@@ -243,18 +266,20 @@ class Dashboard(Vertical):
         store, descriptions = session.store, session.descriptions
         key_counts = {key: count for key, count in store.key_counts.items() if count > 0}
         descriptions.request(key_counts)
+        beside = [pane for pane in (self.chart, self.details) if pane.display and not self.has_class("one-pane")]
+        width = self.size.width - sum(pane.outer_size.width for pane in beside)
         columns = build_columns(
             key_counts if descriptions.is_ready else {},
             numeric_keys(store),
             descriptions,
             one_application=session.slug is not None,
-            width=self.size.width,
+            width=width,
             shown_before=[column.metric for column in self.table.columns if column.metric]
             if self.table.store is store
             else (),
         )
         layout = [(column.id, column.label, column.align_right) for column in columns]
-        signature = (id(store), layout, self.size.width)
+        signature = (id(store), layout, width)
         if signature == self._columns_signature:
             return
         self._columns_signature = signature

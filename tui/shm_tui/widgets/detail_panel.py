@@ -18,8 +18,8 @@ from shm_tui.text.cells import cut_middle
 from shm_tui.text.formatting import UNKNOWN, age, exact, timestamp
 from shm_tui.text.json_text import format_json
 
-LABEL_WIDTH = 14  # cells of a label
-KEY_WIDTH = 30  # cells of a metric's key
+LABEL_WIDTH = 12  # cells of a label
+MIN_KEY_WIDTH, MAX_KEY_WIDTH = 12, 30  # cells of a metric's key, which is cut in its middle
 VALUE_WIDTH = 22  # cells of a metric's value, aligned on the right
 STYLES = ("title", "heading", "name", "value", *(state.style for state in State))
 
@@ -37,6 +37,12 @@ class DetailPanel(VerticalScroll):
         self._body = Static()
         self.instance_id: str | None = None
         self._row: Row | None = None
+        self._shown: tuple[RowStore, Clock, MetricDescriptions] | None = None
+
+    def on_resize(self) -> None:
+        """Another width has other lines."""
+        if self._shown is not None:
+            self.show(*self._shown)
 
     def compose(self) -> Any:
         """One text; the panel scrolls it."""
@@ -74,13 +80,15 @@ class DetailPanel(VerticalScroll):
 
     def show(self, store: RowStore, clock: Clock, descriptions: MetricDescriptions) -> None:
         """Draws the pinned instance, with a note if it is not among the visible rows of `store`."""
+        self._shown = store, clock, descriptions
         if self.instance_id is None:
             return
         self._row = store.rows.get(self.instance_id, self._row)
         if self._row is not None:
             style = {name: self.get_component_rich_style(f"detail--{name}", partial=True) for name in STYLES}
             note = absence_note(store, self.instance_id)
-            self._body.update(render_details(self._row, clock, style, descriptions, note))
+            width = self.scrollable_content_region.width
+            self._body.update(render_details(self._row, clock, style, descriptions, note, width))
 
 
 def absence_note(store: RowStore, instance_id: str) -> str:
@@ -91,10 +99,14 @@ def absence_note(store: RowStore, instance_id: str) -> str:
 
 
 def render_details(
-    row: Row, clock: Clock, style: dict[str, Style], descriptions: MetricDescriptions, note: str = ""
+    row: Row, clock: Clock, style: dict[str, Style], descriptions: MetricDescriptions, note: str, width: int
 ) -> Text:
-    """State, identity, times and metrics of an instance, and its JSON as it was sent. `note` follows the state."""
+    """State, identity, times and metrics of an instance, and its JSON as it was sent, in lines of `width` cells.
+
+    `note` follows the state.
+    """
     instance = row.instance
+    key_width = max(MIN_KEY_WIDTH, min(MAX_KEY_WIDTH, width - VALUE_WIDTH))
     state = state_of(instance, clock)
     lines = [
         Text.assemble((instance.instance_id, style["title"])),
@@ -136,7 +148,7 @@ def render_details(
         for metric in of_kind:
             value = format_exact(row.metrics[metric.key], metric.unit)
             padding = " " * max(0, VALUE_WIDTH - cell_len(value))
-            name = _pad(cut_middle(metric.key, KEY_WIDTH - 1), KEY_WIDTH)
+            name = _pad(cut_middle(metric.key, key_width - 1), key_width)
             lines.append(Text.assemble((name + padding, style["name"]), (value, style["value"])))
     lines.extend((Text(), Text("METRICS AS SENT", style["heading"])))
     lines.append(Text(format_json(instance.metrics), style["name"]))
@@ -155,7 +167,7 @@ def format_exact(value: Value, unit: str | None = None) -> str:
 
 
 def _format_time(time: Any, clock: Clock) -> str:
-    return UNKNOWN if time is None else f"{timestamp(time)}   {age(time, clock.now)} ago"
+    return UNKNOWN if time is None else f"{timestamp(time)}  {age(time, clock.now)} ago"
 
 
 def _pad(name: str, width: int) -> str:

@@ -21,7 +21,7 @@ from shm_tui.model.row_store import FlushResult, RowStore
 from shm_tui.model.state import Clock, State, state_of
 from shm_tui.text.formatting import UNKNOWN
 from shm_tui.widgets.line_builder import LineBuilder
-from shm_tui.widgets.messages import CursorMoved, RowOpened, SortRequested
+from shm_tui.widgets.messages import CursorMoved, LayoutChanged, RowOpened, SortRequested
 
 HIGHLIGHT_S = 0.5  # how long a changed cell is highlighted
 MARK = "*"  # before the state, whose column begins at the second cell
@@ -220,6 +220,7 @@ class LiveTable(ScrollView, can_focus=True, inherit_bindings=False):
         self._want_visible()
         self._column_layout.set_line_width(self._line_width)
         self.refresh()
+        self.post_message(LayoutChanged())
 
     def notify_style_update(self) -> None:
         """Drops cached styles: the theme changed."""

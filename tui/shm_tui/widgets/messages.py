@@ -31,7 +31,7 @@ class ApplicationChosen(Message):
 
 
 class LayoutChanged(Message):
-    """The screen has another size."""
+    """The screen or the table has another size."""
 
 
 class PlaceRequested(Message):

@@ -87,7 +87,7 @@ def _target(event: Event, place: Place) -> Place | None:
     """The view that shows what the event counts."""
     if event.app is None:
         return None
-    of_app = Place(event.app, "versions", range=place.range)
+    of_app = Place(event.app, "versions", range=place.range, at=place.at)
     match event.kind:
         case "version_seen":
             return of_app

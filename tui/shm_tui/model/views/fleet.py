@@ -124,7 +124,7 @@ class FleetView(View):
             PageRow(
                 each.application.slug,
                 ((" ", ""), *line),
-                Place(each.application.slug, "instances", range=frame.place.range),
+                Place(each.application.slug, range=frame.place.range, at=frame.place.at),
             )
             for each, line in zip(shown, table.rows, strict=True)
         ]

@@ -110,7 +110,9 @@ class InstanceView(View):
             PageRow(
                 f"metric {key}",
                 ((" ", ""), *line),
-                Place(instance.app_slug, "metric", (key,), range=frame.place.range) if key in kpi_keys else None,
+                Place(instance.app_slug, "metric", (key,), range=frame.place.range, at=frame.place.at)
+                if key in kpi_keys
+                else None,
             )
             for (key, _), line in zip(metrics, table.rows, strict=True)
         ]

@@ -94,15 +94,17 @@ class MetricView(View):
 
     def next_dimension(self, place: Place) -> Place | None:
         """The values by another dimension."""
-        by = cycle(dimensions_of(self.kpis), place.argument(1) or DEFAULT_DIMENSION, 1)
-        return place.to_view("metric", self._key, by or DEFAULT_DIMENSION, *place.arguments[2:]) if self._key else None
+        key = place.argument(0) or self._key
+        by = cycle(dimensions_of(self.kpis), place.argument(1) or DEFAULT_DIMENSION, 1) or DEFAULT_DIMENSION
+        return place.to_view("metric", key, by, *place.arguments[2:]) if key else None
 
     def next_second(self, place: Place) -> Place | None:
         """Another metric over this one; after the last one none."""
-        others = ["", *(key for key in _keys(self.kpis) if key != self._key)]
+        key = place.argument(0) or self._key
+        others = ["", *(other for other in _keys(self.kpis) if other != key)]
         second = cycle(others, place.argument(2) or "", 1)
-        arguments = [self._key, place.argument(1) or DEFAULT_DIMENSION, *([second] if second else [])]
-        return place.to_view("metric", *arguments) if self._key else None
+        by = place.argument(1) or DEFAULT_DIMENSION
+        return place.to_view("metric", key, by, *([second] if second else [])) if key else None
 
     @property
     def _entry(self) -> Kpi | Flag | Category | None:
@@ -184,7 +186,7 @@ class MetricView(View):
         heading = facts(f"Over {plural(histogram.instances, 'instance')} now", ["  ".join(texts), largest], frame.width)
         if len(heading) < 2:  # the percentiles do not fit in one line
             short = [text for text in texts if text.startswith(("min", "p50", "p90", "max"))]
-            heading = facts(f"Over {plural(histogram.instances, 'instance')} now", ["  ".join(short)], frame.width)
+            heading = facts(f"Over {histogram.instances:,} now", ["  ".join(short)], frame.width)
         height = TALL_HISTOGRAM_HEIGHT if frame.height >= MIN_TALL_HEIGHT else HISTOGRAM_HEIGHT
         if frame.height < MIN_CHART_HEIGHT + height + MIN_ROWS + 6:  # the lines between these
             return [heading]
