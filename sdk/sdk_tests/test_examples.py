@@ -112,6 +112,28 @@ def test_flask(shm_server: ShmServer, tmp_path: Path) -> None:
         shm_server.assert_reported(START_TIMEOUT_S, sys_os=sys.platform, currencies=3)
 
 
+QUEUE = """broker="filesystem://", changes={
+    "broker_transport_options": {"data_folder_in": "queue", "data_folder_out": "queue"}
+}"""
+SEND = "import celery_app; [celery_app.send_invoice.delay() for _ in range(3)]"
+
+
+@needs("celery")
+def test_celery(shm_server: ShmServer, tmp_path: Path) -> None:
+    (tmp_path / "queue").mkdir()
+    prepare("celery_app", shm_server, tmp_path, **{'broker="redis://localhost"': QUEUE})
+    subprocess.run([sys.executable, "-c", SEND], cwd=tmp_path, check=True, timeout=60)
+    shm_server.assert_nothing_sent()
+    worker = ("-m", "celery", "-A", "celery_app", "worker", "--concurrency", "2", "--loglevel", "INFO")
+    with running(tmp_path, *worker, "--without-gossip", "--without-mingle"):
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while (tmp_path / "output.log").read_text().count(" succeeded in ") < 3:
+            assert time.monotonic() < deadline, (tmp_path / "output.log").read_text()
+            time.sleep(0.05)
+    shm_server.assert_reported(invoices_sent=3)
+    assert len(shm_server.installs) == 1
+
+
 @needs("django")
 def test_django_with_its_reloader(shm_server: ShmServer, tmp_path: Path) -> None:
     prepare("django_project", shm_server, tmp_path, **{'"app_name":': '"first_report_after": 0,\n        "app_name":'})

@@ -21,11 +21,15 @@ NumberFormat = Literal["number", "percent", "bytes", "duration"]
 Format = Literal[NumberFormat, "boolean", "text", "json"]
 
 MAX_CATEGORY_LENGTH = 64  # characters; a longer string is stored and shown, but not counted as a category
+MAX_KEY_LENGTH = 512  # characters: the longest key that SHM_MAX_KEY can allow
+MAX_OVERRIDES = 500  # of an application: as many as the KPIs of one type
 MAX_LABEL_LENGTH = 64  # characters that fit into the title of a tile
 MAX_UNIT_LENGTH = 16
 MAX_DESCRIPTION_LENGTH = 200
 MAX_DIGITS = 330  # digits of a number: enough for a double written in full
 WITHOUT_NUL = r"^[^\x00]*$"  # PostgreSQL cannot store NUL
+
+Key = Annotated[str, msgspec.Meta(max_length=MAX_KEY_LENGTH, pattern=WITHOUT_NUL)]
 
 FORMATS: Mapping[str, NumberFormat] = {  # by unit
     "%": "percent",

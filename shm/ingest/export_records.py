@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from shm.core.errors import BadRequest
-from shm.core.metric_keys import MetricOverride
+from shm.core.metric_keys import MAX_OVERRIDES, WITHOUT_NUL, Key, MetricOverride
 
 FORMAT = "shm-export"
 VERSION = 1  # of the format; a reader refuses a later one
@@ -21,7 +21,7 @@ MAX_NUMBER_EXPONENT = 400  # of a day's total: a sum of doubles has less, and Po
 
 Uuid = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")]
 Slug = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,100}$")]
-Text = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*$")]
+Text = Annotated[str, msgspec.Meta(pattern=WITHOUT_NUL)]
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -46,8 +46,8 @@ class ApplicationRecord(msgspec.Struct, tag="application"):
     stars: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
     stars_updated_at: Time | None
     created_at: Time
-    overrides: dict[Text, MetricOverride]
-    public_metrics: list[Text]
+    overrides: Annotated[dict[Key, MetricOverride], msgspec.Meta(max_length=MAX_OVERRIDES)]
+    public_metrics: Annotated[list[Key], msgspec.Meta(max_length=MAX_OVERRIDES)]
 
 
 class AliasRecord(msgspec.Struct, tag="alias"):
@@ -69,8 +69,8 @@ class DayRecord(msgspec.Struct, tag="day"):
 
     app_slug: Slug
     metric_type: Literal["number", "boolean", "version", "other_versions"]
-    key: Text
-    value: Text
+    key: Key
+    value: Key  # a version, or empty
     at: Time
     total: Decimal
     instances: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]

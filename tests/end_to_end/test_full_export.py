@@ -52,9 +52,10 @@ TABLES = {
     "metric_hints": "to_jsonb(t)",
     "absences": "to_jsonb(t)",
     "versions_seen": "to_jsonb(t)",
-    "tallies": "to_jsonb(t)",
-    "series_hours": "to_jsonb(t)",
-    "series_days": "to_jsonb(t)",
+    "tallies": "to_jsonb(t) || jsonb_build_object("
+    "'total', trim_scale(t.total), 'counted_total', trim_scale(t.counted_total))",
+    "series_hours": "to_jsonb(t) || jsonb_build_object('total', trim_scale(t.total))",
+    "series_days": "to_jsonb(t) || jsonb_build_object('total', trim_scale(t.total))",
 }
 # A sum of zero says the same as no row. Charts read hours of the last days only, and they cannot be computed without
 # the snapshots of the time before.
