@@ -349,7 +349,7 @@ class ConsoleApp(CellwiseApp):
         marked, instance = self.session.store.marked, self.navigation.view.instance
         is_list = self.place.view == "instances"
         if is_list and marked and not self.dashboard.details.display:
-            self.decisions.ask_marked(self, decision, marked)
+            self.decisions.ask_marked(self, decision, [*marked.values()], self.action_unmark)
             return
         if is_list and (row := self.dashboard.current_row(self.session)) is not None:
             instance = row.instance

@@ -1,6 +1,7 @@
 """Decisions of an admin on one instance, and the question that each asks first."""
 
 import asyncio
+from collections.abc import Callable, Sequence
 
 from textual.app import App
 
@@ -68,10 +69,11 @@ class Decisions:
         answers = (YES, OF_FILTER) if matching else (YES,)
         app.push_screen(ConfirmScreen(question(decision, instance, clock, of_filter), answers), decide)
 
-    def ask_marked(self, app: App[None], decision: Decision, marked: dict[str, Instance]) -> None:
-        """Asks for the marked instances. Their marks are removed when the server has accepted the decision."""
-        choice = marked_choice([*marked.values()])
-        BulkDecisions(app, self._client, self._footer).ask(decision, choice, marked.clear)
+    def ask_marked(
+        self, app: App[None], decision: Decision, marked: Sequence[Instance], clear_marks: Callable[[], None]
+    ) -> None:
+        """Asks for the marked instances. `clear_marks` is called when the server has accepted the decision."""
+        BulkDecisions(app, self._client, self._footer).ask(decision, marked_choice(marked), clear_marks)
 
     async def _decide(self, decision: Decision, instance: Instance) -> None:
         name = f"{instance.instance_id[:8]} of {instance.app_name}"

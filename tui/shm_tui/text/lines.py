@@ -10,6 +10,7 @@ Line = tuple[Span, ...]
 
 GAP = 2  # cells between two columns
 MIN_COLUMN = 6  # cells that a shortened column keeps
+UNCUT_WIDTH = 10_000  # cells: wider lines are those of a file, in which nothing is cut
 
 
 def plain(line: Line) -> str:
@@ -68,10 +69,11 @@ class Table:
 
 def make_table(columns: Sequence[TableColumn], rows: Sequence[Sequence[Line]], width: int) -> Table:
     """Lays out cells in aligned columns of at most `width` cells. A left-aligned cell is cut in its middle."""
-    widths = [
-        min(column.max_width, max([cell_width(column.head), *(width_of(row[index]) for row in rows)]))
-        for index, column in enumerate(columns)
+    needed = [
+        max([cell_width(column.head), *(width_of(row[index]) for row in rows)]) for index, column in enumerate(columns)
     ]
+    limits = [column.max_width if width < UNCUT_WIDTH else width for column in columns]
+    widths = [min(limit, cells) for limit, cells in zip(limits, needed, strict=True)]
     shown = list(range(len(columns)))
     while sum(widths[index] + GAP for index in shown) - GAP > width:
         least = max(shown, key=lambda index: (columns[index].rank, index))
