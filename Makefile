@@ -8,7 +8,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-long bench bench-intake bench-read bench-feed bench-console bench-stall bench-sdk check format lock screenshot dashboard image-test clean
+.PHONY: help setup demo serve test test-long bench bench-intake bench-read bench-feed bench-console bench-stall bench-sdk check format lock pictures recording screenshot dashboard image-test clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -80,6 +80,14 @@ format: .venv/.ready  ## format the code and apply the linter's corrections
 
 lock: .venv/.ready  ## resolve the dependencies again into requirements.lock
 	@$(BIN)/python .ci/lock.py
+
+pictures: .venv/.ready  ## draw the pictures of the console's tests again, and list those that changed
+	@DRAW_PICTURES=1 $(BIN)/python -m pytest tests/console/test_pictures.py -m "" -q
+	@git diff --stat -- tests/console/pictures
+
+recording: .venv/.ready  ## record the fleet of those pictures again from a new demo, and draw all of them
+	@tests/support/record_pictures
+	@$(MAKE) pictures
 
 screenshot: .venv/.ready  ## update the pictures of docs/console.md from the demo fleet
 	@$(BIN)/shm demo --data-dir .demo --screenshot docs/console.svg

@@ -1,0 +1,40 @@
+"""Every view looks as in its picture: at a recorded fleet, with a clock that stands still.
+
+`make pictures` draws them again and shows which ones changed. `make recording` records the fleet of a demo again.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from shm_tui.theme_names import THEME_NAMES
+from tests.support.console_pictures import PLACES, SIZES, draw_until, open_picture, settle
+from tests.support.recorded_api import Recording
+
+FOLDER = Path(__file__).parent / "pictures"
+RECORDING = FOLDER / "fleet.json.gz"
+SETTLED_S = 2.0  # without a change, before a new picture is kept
+CASES = [
+    pytest.param(
+        name, size, None, id=f"{name}-{size[0]}x{size[1]}", marks=[] if size == (120, 40) else pytest.mark.long
+    )
+    for name in PLACES
+    for size in SIZES
+] + [
+    pytest.param("instances", (80, 24), theme, id=f"instances-{theme}", marks=pytest.mark.long)
+    for theme in THEME_NAMES[1:]
+]
+
+
+@pytest.mark.parametrize(("name", "size", "theme"), CASES)
+async def test_the_view_looks_as_in_its_picture(name: str, size: tuple[int, int], theme: str | None) -> None:
+    file = FOLDER / f"{name}-{theme or f'{size[0]}x{size[1]}'}.svg"
+    recording = Recording.load(RECORDING)
+    async with open_picture(recording, PLACES[name], size, theme) as app:
+        if os.environ.get("DRAW_PICTURES"):
+            file.write_text(await settle(app, SETTLED_S), encoding="utf-8")
+        expected = file.read_text(encoding="utf-8")
+        picture = await draw_until(app, expected)
+        assert not recording.missing, "the console asks for more than was recorded: make recording"
+        assert picture == expected, f"{file.name} differs; make pictures draws it again, and git diff shows the change"
