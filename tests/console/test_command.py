@@ -92,7 +92,7 @@ def test_once_reports_an_empty_server(server: ServerProcess) -> None:
         (("--json",), {"SHM_TOKEN": "x"}, 2, "requires --once"),
         (("--watch", "5"), {"SHM_TOKEN": "x"}, 2, "--watch requires --once"),
         (("--once", "--watch", "0.1"), {"SHM_TOKEN": "x"}, 2, "at least 1 second"),
-        (("--once", "--view", "at=2026-11-01 30d"), {"SHM_TOKEN": "x"}, 2, "has no past"),
+        (("--once", "--view", "at=2026-11-01 30d"), {"SHM_TOKEN": "x"}, 2, "not for instances"),
         (("--once", "--json", "--format", "csv"), {"SHM_TOKEN": "x"}, 2, "exclude each other"),
         (("--once", "--columns", "version", "--view", "versions"), {"SHM_TOKEN": "x"}, 2, "--columns chooses"),
         (("--once", "--sort", "sent", "--view", "versions"), {"SHM_TOKEN": "x"}, 2, "--sort is for the list"),

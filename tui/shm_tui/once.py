@@ -64,8 +64,6 @@ def invalid_options(options: OnceOptions) -> str:
         return "--watch prints text or --json, not --format"
     if options.watch_s is not None and not MIN_WATCH_S <= options.watch_s <= MAX_WATCH_S:
         return f"--watch is at least {MIN_WATCH_S:g} second and at most {MAX_WATCH_S:g}"
-    if options.place.at is not None and options.place.view == "instances":
-        return "the list of instances has no past; at= is for the views versions and metric"
     if options.columns and not options.format and (options.as_json or options.place.view != "instances"):
         return "--columns chooses columns of the list of instances, or with --format of a view"
     if options.columns and not parse_columns(options.columns):
