@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ssh import NEEDS_CLIENT
+
 CHECKOUT = Path(__file__).parent.parent.parent
 
 
@@ -22,4 +24,21 @@ def test_the_quick_console_bench_prints_each_row_and_target(postgres_dir: Path) 
     lines = [line.strip() for line in done.stdout.splitlines()]
     assert sum(line.startswith("300  ") for line in lines) == 1
     assert sum(line.startswith(("met ", "not met ")) for line in lines) == 7
+    assert list(postgres_dir.iterdir()) == []
+
+
+@pytest.mark.long
+@NEEDS_CLIENT
+def test_the_quick_bench_over_ssh_prints_both_rows(postgres_dir: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.console.over_ssh", "--quick", "--folder", str(postgres_dir)],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line.split() for line in done.stdout.splitlines() if line.strip().startswith(("0 ", "12 "))]
+    assert [len(row) for row in rows] == [4, 4]
+    assert all(float(cell.replace(",", "")) > 0 for row in rows for cell in row[2:])
     assert list(postgres_dir.iterdir()) == []

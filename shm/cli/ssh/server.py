@@ -19,9 +19,7 @@ from shm.core.logs import rate_limited
 from shm.core.ssh_settings import SshSettings
 from shm.core.tasks import run_in_background
 
-MAX_LOGINS = (
-    20  # connections before their login; a further one replaces the oldest, so a flood excludes nobody for long
-)
+MAX_LOGINS = 20  # connections before their login; a further one replaces the oldest, so a flood excludes nobody
 MAX_OFFERED_KEYS = 20  # of one connection; an agent offers all of its keys
 CHECK_INTERVAL_S = 1.0  # of the time limits and of removed keys
 KEEPALIVE_S, MAX_LOST_KEEPALIVES = 15, 3  # as the feed: a client that is gone is noticed within a minute
@@ -151,10 +149,10 @@ class Connection(asyncssh.SSHServer):
     """A connection of a client. asyncssh refuses all requests whose methods are not here, such as forwarding."""
 
     _connection: asyncssh.SSHServerConnection  # from the first callback on
-    _key: AuthorizedKey  # from the login on
 
     def __init__(self, server: SshServer) -> None:
         self._server = server
+        self._key: AuthorizedKey | None = None  # the only one with which this connection can log in
         self._offered_keys = 0
         self._used_at = monotonic()  # when it last had a session, or its login
 
@@ -182,24 +180,29 @@ class Connection(asyncssh.SSHServer):
         return True
 
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        """Whether a key is authorized. asyncssh then verifies that the client has its private key."""
+        """Whether a key is authorized. asyncssh then verifies that the client has its private key.
+
+        A client may ask for a key that it does not have. So after an authorized one, the connection accepts no other:
+        the session's role is that of the key that was verified, in whatever order a client asks and signs.
+        """
         self._offered_keys += 1
         if self._offered_keys > MAX_OFFERED_KEYS:
             self.abort()
             return False
         authorized_key = self._server.find_key(describe(key))
-        if authorized_key is not None:
-            self._key = authorized_key
-        return authorized_key is not None
+        self._key = self._key or authorized_key
+        return authorized_key is not None and authorized_key == self._key
 
     def auth_completed(self) -> None:
-        """Called by asyncssh after the login with the key that was validated last."""
+        """Called by asyncssh after the login."""
         self._server.logins.pop(self, None)
         self._server.connections.add(self)
         self._used_at = monotonic()
 
-    def session_requested(self) -> ConsoleSession:
+    def session_requested(self) -> ConsoleSession | bool:
         """Opens a console, within the limits."""
+        if self._key is None:
+            return False
         return self._server.open_session(self, self._key)
 
     def close_if_unused(self) -> None:
