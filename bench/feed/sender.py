@@ -93,7 +93,9 @@ class _Sender:
     def _receive(self, descriptor: int) -> None:
         """Receives a response or a part of it."""
         received = self._connections[descriptor].recv(MAX_RESPONSE_BYTES)
-        assert received, "the server closed a connection"
+        if not received:
+            self._remove(descriptor)
+            return
         response = self._partial.pop(descriptor, b"") + received
         if not _is_complete(response):
             self._partial[descriptor] = response
@@ -106,6 +108,14 @@ class _Sender:
         else:
             self._refused += 1
         self._idle.append(self._connections[descriptor])
+
+    def _remove(self, descriptor: int) -> None:
+        """Removes a connection that the server has closed because it sent no request: the rate needs fewer of them."""
+        assert descriptor not in self._in_flight, "the server closed a connection during a request"
+        connection = self._connections.pop(descriptor)
+        self._idle.remove(connection)
+        self._poll.unregister(descriptor)
+        connection.close()
 
 
 def send(pipe: Connection, load: Load) -> None:
