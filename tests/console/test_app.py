@@ -331,7 +331,7 @@ async def test_a_hostile_string_is_sanitized(shared_app_server: ServerProcess, h
 
 
 async def test_help_shows_every_key_and_state(shared_app_server: ServerProcess) -> None:
-    async with open_console(shared_app_server, size=(120, 90)) as console:
+    async with open_console(shared_app_server, size=(120, 100)) as console:
         await console.pilot.press("question_mark")
         await console.wait_for_text("NAVIGATION", "STATES", "revoked for good", "THE FILTER")
         await console.pilot.press("escape")

@@ -204,4 +204,4 @@ async def test_the_filter_knows_the_names_of_the_heads(two_apps: tuple[ServerPro
 async def test_heads_of_long_names_differ(two_apps: tuple[ServerProcess, str]) -> None:
     async with open_console(two_apps[0], "kiosk", (200, 50)) as console:
         await wait_for_rows(console, 2)
-        await console.wait_for_text("3 OF THE SERVICE", "4 OF THE SERVICE")
+        await console.wait_for_text("2 OF THE SERVICE", "3 OF THE SERVICE")

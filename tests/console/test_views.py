@@ -118,9 +118,11 @@ async def test_tiles_follow_the_filter_and_the_past_is_marked(fleet: tuple[Serve
         await console.wait_for_text("AS OF 20", "ROWS OF NOW", "0 instances with a snapshot")
         await console.pilot.press("2")
         await console.wait_for_text("7d has no past")
+        await console.pilot.press("colon", *"metric/db", "enter")
+        await console.wait_for_text("Values of strings in the past are not known.")
         await console.pilot.press("L")
         await console.wait_for_text("LIFECYCLE OF NOW, NOT OF")
-        await console.pilot.press("backspace", "backspace")
+        await console.pilot.press("backspace", "backspace", "backspace")
         await console.wait_until_gone("OF NOW")
         assert console.app.place.at is None
         await console.wait_for_text("4 active of 4 instances")

@@ -44,7 +44,8 @@ def tile_facts(data: TileData, has_filter: bool) -> list[str]:
     if data.request.at is not None:
         if data.past is None:
             return ["tiles: loading"]
-        return [f"as of {data.request.at}, 00:00 UTC: {plural(data.past.reporting, 'instance')} with a snapshot"]
+        instances = f"{plural(data.past.reporting, 'instance')} with a snapshot"
+        return [f"as of {data.request.at}, 00:00 UTC: {instances}", *(["tiles: of all"] if has_filter else [])]
     if not has_filter:
         return []
     if not data.request.is_filtered:

@@ -126,6 +126,8 @@ class MetricView(View):
         values, counts = _values(series, self._key)
         title = self._title(values, frame)
         if isinstance(entry, Category):
+            if self._past is not None:
+                return Page([title], [], empty="Values of strings in the past are not known.")
             return _category_page(title, entry, frame)
         if not any(value is not None for value in values):
             text = "No install sends it." if series.unknown_keys else "It has no value in this range."
