@@ -14,7 +14,7 @@ from textual.strip import Strip
 from shm_tui.app import ConsoleApp
 from shm_tui.command import make_client
 from shm_tui.config.settings import Settings
-from shm_tui.model.place import Place, parse_place
+from shm_tui.model.place import UNCHOSEN, Place, parse_place
 from shm_tui.model.row_store import MAX_ROWS
 from tests.support.server_process import ServerProcess
 
@@ -80,11 +80,17 @@ async def open_console(
     *,
     place: str = "",
     max_rows: int = MAX_ROWS,
+    url: str | None = None,
     token: str | None = None,
     settings: Settings | None = None,
 ) -> AsyncIterator[DrivenConsole]:
-    """A console on `server`, at an application or a place, closed at the end. Without a token it has the admin's."""
-    async with make_client(server.url, server.admin_token if token is None else token) as client:
-        app = ConsoleApp(client, place=parse_place(place, Place(slug)), max_rows=max_rows, settings=settings)
+    """A console on `server`, at an application or a place, closed at the end.
+
+    `url` is that of a proxy to the server. Without a token the console has the admin's.
+    """
+    async with make_client(url or server.url, server.admin_token if token is None else token) as client:
+        app = ConsoleApp(
+            client, place=parse_place(place, Place(slug or UNCHOSEN)), max_rows=max_rows, settings=settings
+        )
         async with app.run_test(size=size) as pilot:
             yield DrivenConsole(app, pilot)

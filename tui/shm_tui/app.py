@@ -26,11 +26,12 @@ from shm_tui.hangup import end_without_terminal
 from shm_tui.help_screen import HelpScreen
 from shm_tui.instance_search import InstanceSearch
 from shm_tui.model.live_session import LiveSession, Overview
-from shm_tui.model.place import Place, ViewName
+from shm_tui.model.place import UNCHOSEN, Place, ViewName
 from shm_tui.model.row_store import MAX_ROWS
 from shm_tui.navigation import Navigation
 from shm_tui.output_control import OutputControl
 from shm_tui.palette import palette_commands
+from shm_tui.palette_screen import PALETTE_ID, Palette, ThemePalette
 from shm_tui.place_control import PlaceControl
 from shm_tui.settings_control import NO_TOKEN, SettingsControl
 from shm_tui.theme import BAND_DEFAULTS, SHM, THEMES
@@ -89,7 +90,7 @@ class ConsoleApp(CellwiseApp):
         self.dashboard.footer.actions = self.actions
         self.settings = SettingsControl(self, client, self.dashboard.footer, settings)
         self.navigation = Navigation(
-            *(client, self.dashboard, place or Place(slug), self._mark_changed, max_rows),
+            *(client, self.dashboard, place or Place(slug or UNCHOSEN), self._mark_changed, max_rows),
             context=settings.context,
             switch=self.settings.switch,
         )
@@ -115,7 +116,7 @@ class ConsoleApp(CellwiseApp):
         self.dashboard.focus_main()
         if self.settings.settings.has_token:
             self.navigation.start()
-            self.run_worker(self.decisions.request_role(), group="role")
+            self.run_worker(self.decisions.request_role, group="role")  # type: ignore[arg-type] # mypy finds no overload
         else:
             self.settings.ask_token(NO_TOKEN)
         self.set_interval(DRAW_INTERVAL_S, self._draw_changes)
@@ -488,6 +489,15 @@ class ConsoleApp(CellwiseApp):
     @property
     def _is_prompt_open(self) -> bool:
         return self.filter.is_open or self.commands.is_open
+
+    def action_command_palette(self) -> None:
+        """Opens the list of all actions."""
+        if not isinstance(self.screen, Palette):
+            self.push_screen(Palette(id=PALETTE_ID))
+
+    def search_themes(self) -> None:
+        """Opens the list of themes."""
+        self.push_screen(ThemePalette())
 
     def action_help(self) -> None:
         """Opens the help screen."""

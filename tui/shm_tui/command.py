@@ -17,7 +17,7 @@ from shm_tui.config.file import Config, config_path, load_config
 from shm_tui.config.kept_tokens import KeptTokens, tokens_path
 from shm_tui.config.settings import Settings
 from shm_tui.errors import ConfigError, ConsoleError, ListError, NoDataError
-from shm_tui.model.place import Place, PlaceError
+from shm_tui.model.place import UNCHOSEN, Place, PlaceError
 from shm_tui.once import OnceOptions, invalid_options, print_note, run_once
 from shm_tui.restricted import forbid_host_access, remove_textual_variables, restricted_notice
 from shm_tui.text.records import FORMATS
@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
         return _print_message(f"--view {sanitize(args.view)} is invalid: {error}.", 2)
     except ConfigError as error:
         return _print_message(str(error), 1)
-    once = OnceOptions(place, args.json, args.format, args.columns, args.watch)
+    once = OnceOptions(replace(place, app=place.app or None), args.json, args.format, args.columns, args.watch)
     if args.once and (reason := invalid_options(once)):
         return _print_message(f"{reason}.", 2)
     try:
@@ -152,7 +152,7 @@ def _prepare(args: argparse.Namespace) -> tuple[Settings, Place]:
     path = config_path()
     config = Config(path) if args.restricted else load_config(path)
     kept = None if args.restricted else KeptTokens(tokens_path())
-    place = config.views.parse(args.view, Place(args.app), (), tuple(config.contexts))
+    place = config.views.parse(args.view, Place(args.app or UNCHOSEN), (), tuple(config.contexts))
     place = replace(place, filter=sanitize(args.filter) or place.filter, sort=sanitize(args.sort) or place.sort)
     if place.context and (args.server or args.context not in ("", place.context)):
         raise PlaceError("it names another server than --server or --context")

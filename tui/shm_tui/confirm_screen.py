@@ -5,13 +5,14 @@ from collections.abc import Iterable
 from textual import events
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Static
+
+from shm_tui.dialog import Dialog
 
 YES = "y"
 
 
-class ConfirmScreen(ModalScreen[str | None]):
+class ConfirmScreen(Dialog[str | None]):
     """Asks a question. The result is the key of an answer; None for no, which Esc, n, Enter and Ctrl+C are."""
 
     def __init__(self, text: str, answers: Iterable[str] = (YES,)) -> None:

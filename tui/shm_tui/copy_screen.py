@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from textual import events
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from shm_tui.dialog import Dialog
 from shm_tui.text.cells import cell_width, cut
 
 PREVIEW_CHARS = 40  # of the text in the list
@@ -23,7 +23,7 @@ class CopyChoice:
     text: str
 
 
-class CopyScreen(ModalScreen[CopyChoice | None]):
+class CopyScreen(Dialog[CopyChoice | None]):
     """Shows the choices. The result is the chosen one; any other key closes it without one."""
 
     def __init__(self, choices: list[CopyChoice]) -> None:

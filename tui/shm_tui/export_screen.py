@@ -5,16 +5,17 @@ In a restricted session nothing is written on the host: the text goes to the ter
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Static
 from textual.worker import Worker
 
 from shm_client import ClientError
+from shm_tui.dialog import Dialog
 from shm_tui.errors import ExportError
 from shm_tui.export_file import LimitedText, file_name, new_file, write_export
 from shm_tui.model.export import ExportSource
@@ -28,7 +29,7 @@ FORMAT_KEYS: dict[str, tuple[RecordFormat, str]] = {
 }
 
 
-class ExportScreen(ModalScreen[None]):
+class ExportScreen(Dialog[None]):
     """Exports a source into a file of `folder`, or to the clipboard where `folder` is None."""
 
     BINDINGS = [  # noqa: RUF012
@@ -68,7 +69,9 @@ class ExportScreen(ModalScreen[None]):
     def action_export(self, format_: str) -> None:
         """Starts the export, once."""
         if self._job is None and format_ in FORMATS:
-            self._job = self.run_worker(self._export(format_), group="export", exit_on_error=False)
+            # Not a coroutine yet: the next key may close the screen before the worker starts.
+            export = partial(self._export, format_)
+            self._job = self.run_worker(export, group="export", exit_on_error=False)
 
     def action_copy(self) -> None:
         """Copies the path of the file."""

@@ -68,8 +68,9 @@ class FilterControl:
             self.close()
 
     def apply(self, text: str) -> None:
-        """Applies the filter of a place that was gone to."""
-        if text != self._editor.text:
+        """Applies the filter of a place that was gone to. Its rows may have another one: the fleet's is not of rows."""
+        is_of_rows = self._host.place.view != "fleet"
+        if text != self._editor.text or (is_of_rows and text != self._host.session.store.filter_text):
             self._editor.remember()
             self._editor.begun_with = ""
             self._wanted = text

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Input, Static
+
+from shm_tui.dialog import Dialog
 
 KEYS = "Tab next   Enter save   Esc cancel"
 
@@ -22,7 +23,7 @@ class Field:
     hint: str = ""
 
 
-class FormScreen(ModalScreen[bool]):
+class FormScreen(Dialog[bool]):
     """Edits fields. `save` gets their values by name, and returns why they cannot be saved, or "" to close the form.
 
     The result is whether they have been saved.

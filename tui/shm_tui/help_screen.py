@@ -6,10 +6,10 @@ from rich.style import Style
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from shm_tui.actions import SETTINGS_COMMANDS, Action
+from shm_tui.dialog import Dialog
 from shm_tui.model import filter
 from shm_tui.model.state import State
 
@@ -17,7 +17,7 @@ KEY_WIDTH = 11  # cells of the column of keys, and of the states' names
 COMMAND_WIDTH = 16  # cells of the column of commands
 
 
-class HelpScreen(ModalScreen[None]):
+class HelpScreen(Dialog[None]):
     """Shows the help. The arrows, j and k scroll it."""
 
     COMPONENT_CLASSES = {"help--heading", "help--key", "help--text"}  # noqa: RUF012

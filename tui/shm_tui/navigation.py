@@ -7,7 +7,7 @@ from shm_client import Client, Kpis
 from shm_tui.chart_control import ChartControl
 from shm_tui.filter_control import FilterControl
 from shm_tui.model.live_session import LiveSession, Overview
-from shm_tui.model.place import NEEDS_APPLICATION, Place, PlaceHistory, missing_application, missing_past
+from shm_tui.model.place import NEEDS_APPLICATION, UNCHOSEN, Place, PlaceHistory, missing_application, missing_past
 from shm_tui.model.tile_session import TileRequest, TileSession
 from shm_tui.session_task import SessionTask
 from shm_tui.sort_control import SortControl
@@ -34,7 +34,8 @@ class Navigation:
         switch: Callable[[Place], None] | None = None,
     ) -> None:
         self.context = context
-        self.place = place
+        self.is_application_chosen = place.app != UNCHOSEN
+        self.place = place = replace(place, app=place.app or None)
         self.overview = Overview()
         self.session = LiveSession(client, place.app, on_change, self.overview, max_rows=max_rows)
         self.filter = FilterControl(client, dashboard, self)
@@ -42,7 +43,6 @@ class Navigation:
         self.view = ViewControl(client, dashboard, on_change)
         self.chart = ChartControl(client, dashboard)
         self.tiles = TileSession(client, self._tile_keys, on_change)
-        self.is_application_chosen = place.app is not None
         self._kpis: Kpis | None = None  # the last ones of the feed: they change with the instances
         self._client = client
         self._dashboard = dashboard
@@ -94,8 +94,8 @@ class Navigation:
         """Shows a place of the server to which the client has just been connected."""
         if context != self.context:
             self._history.leave(replace(self.place, context=self.context))
-        self.context, self.place = context, replace(place, context="")
-        self.is_application_chosen = place.app is not None
+        self.is_application_chosen = place.app != UNCHOSEN
+        self.context, self.place = context, replace(place, context="", app=place.app or None)
         self.overview = Overview()
         self.tiles = TileSession(self._client, self._tile_keys, self._on_change)
         self._tiles_task.start(self.tiles)
@@ -184,7 +184,8 @@ class Navigation:
         """Filter, sort order and view of the place. A view of one application waits until one is chosen."""
         self._dashboard.place = self.place
         self.filter.apply(self.place.filter)
-        self.sorting.apply(self.place.sort)
+        if self.place.view == "instances":
+            self.sorting.apply(self.place.sort)
         if self.is_application_chosen or self.place.view not in NEEDS_APPLICATION:
             self.view.show(self.place)
         self.request_figures()

@@ -17,7 +17,7 @@ from shm_tui.config.settings import Settings
 from shm_tui.decisions import Decisions
 from shm_tui.errors import ConsoleError
 from shm_tui.model.live_session import ConnectionStatus, Phase
-from shm_tui.model.place import Place, PlaceError
+from shm_tui.model.place import UNCHOSEN, Place, PlaceError
 from shm_tui.model.saved_views import check_view_name
 from shm_tui.navigation import Navigation
 from shm_tui.restricted import restricted_notice
@@ -121,7 +121,8 @@ class SettingsControl:
     def _connect(self, target: Target, place: Place) -> None:
         self._client.connect(target.server, target.token or "")
         self._decisions.is_admin = False
-        self._app.run_worker(self._decisions.request_role(), group="role", exclusive=True)
+        request = self._decisions.request_role  # not a coroutine yet: another connection may cancel the worker first
+        self._app.run_worker(request, group="role", exclusive=True)  # type: ignore[arg-type] # mypy finds no overload
         self._navigation.restart(place, target.context)
 
     def _terminal_for(self, name: str) -> AbstractContextManager[None]:
@@ -130,7 +131,7 @@ class SettingsControl:
         return self._app.suspend() if context and context.token_command and not self._app.is_headless else nullcontext()
 
     def _switch_to(self, name: str) -> None:
-        self.switch(Place(range=self._navigation.place.range, context=name))
+        self.switch(Place(UNCHOSEN, range=self._navigation.place.range, context=name))
 
     def _forget_token(self) -> None:
         if (kept := self._writable(":forget_token")) is not None:

@@ -40,10 +40,13 @@ class SortControl:
         self._set(store.sort_column, not store.is_descending)
 
     def apply(self, text: str) -> None:
-        """Applies the order of a place. Without one the order remains."""
+        """Applies the order of a place. Without one the order remains, and becomes that of the place."""
         session = self._get_session()
         store = session.store
-        if text and text != sort_text(store.sort_column, store.is_descending):
+        if not text and store.has_sort_order:
+            self._on_change(sort_text(store.sort_column, store.is_descending))
+        is_in_order = store.has_sort_order and text == sort_text(store.sort_column, store.is_descending)
+        if text and not is_in_order:
             self._set(*find_column(text, self._table.columns, session.descriptions))
 
     def _sort_by(self, column: Column) -> None:

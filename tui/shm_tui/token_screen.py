@@ -1,21 +1,23 @@
 """Asks for a token, where there is none or the server has refused it, and whether to keep it."""
 
+from functools import partial
+
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from shm_client import ClientError
 from shm_tui.access import MAX_TOKEN_CHARS, check_token, is_unencrypted
 from shm_tui.config.contexts import make_client
 from shm_tui.config.kept_tokens import KeptTokens
+from shm_tui.dialog import Dialog
 from shm_tui.errors import ConsoleError, TokenError
 
 UNENCRYPTED = "The connection is not encrypted: others on the network can read the token."
 
 
-class TokenScreen(ModalScreen[str | None]):
+class TokenScreen(Dialog[str | None]):
     """A field for a token. Closes with one that the server has accepted, or with None."""
 
     BINDINGS = [  # noqa: RUF012
@@ -58,7 +60,7 @@ class TokenScreen(ModalScreen[str | None]):
             self._note.update(str(error))
             return
         self._note.update("Asking the server…")
-        self.run_worker(self._try(token), exclusive=True)
+        self.run_worker(partial(self._try, token), exclusive=True)  # type: ignore[arg-type] # mypy finds no overload
 
     async def _try(self, token: str) -> None:
         """Asks whether to keep a token that the server accepts. Another one can be corrected."""

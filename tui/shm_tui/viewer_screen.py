@@ -8,11 +8,11 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
 from textual.geometry import Size
-from textual.screen import ModalScreen
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widgets import Input, Static
 
+from shm_tui.dialog import Dialog
 from shm_tui.text.cells import cell_width
 
 HINT = "/ search   n next   N previous   y copy   q close"
@@ -67,7 +67,7 @@ class TextView(ScrollView, can_focus=True):
         return [*segments, Segment(line[start:], style)]
 
 
-class ViewerScreen(ModalScreen[str | None]):
+class ViewerScreen(Dialog[str | None]):
     """Shows a text over the whole screen. The result is the text if it is to be copied."""
 
     BINDINGS = [  # noqa: RUF012

@@ -47,6 +47,11 @@ class DescriptionCache:
         self._is_stale = True
         self._wake.set()
 
+    def retry(self) -> None:
+        """Sends a request that has failed again: the server answers."""
+        if self._has_requests:
+            self._wake.set()
+
     async def run(self) -> None:
         """Sends the requests until it is cancelled."""
         while True:

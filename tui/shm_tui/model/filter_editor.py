@@ -37,7 +37,7 @@ class FilterEditor:
         except FilterError as caught:
             error, text = caught, self.begun_with
             store.filter = self._parse(text, store.key_counts, labels)
-        self.text = text.strip()
+        self.text = store.filter_text = text.strip()
         return error
 
     def _parse(self, text: str, keys: Mapping[str, int], labels: Mapping[str, str]) -> Filter:

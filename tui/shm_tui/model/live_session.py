@@ -167,6 +167,7 @@ class LiveSession:
                 return
             case Connected():
                 self.connection = ConnectionStatus(Phase.LIVE)
+                self.descriptions.retry()
             case Disconnected(error, retry_in_s):
                 self._set_disconnected(error, retry_in_s)
                 return

@@ -35,6 +35,7 @@ ViewName = Literal[
 VIEW_NAMES: tuple[ViewName, ...] = get_args(ViewName)
 PERIODS: tuple[Period, ...] = get_args(Period)
 ALL = "*"  # the name of all applications, which no slug can be
+UNCHOSEN = ""  # in the place of a slug at the start: the application with the most installs
 MAX_ARGUMENTS: dict[ViewName, int] = {"metric": 3, "instance": 1, "breakdown": 2}  # of the other views none
 FOR_ADMINS: frozenset[ViewName] = frozenset({"tokens", "audit"})
 OF_SERVER: frozenset[ViewName] = FOR_ADMINS | {"fleet"}  # whatever the application

@@ -63,6 +63,7 @@ class RowStore:
         self.rows: dict[str, Row] = {}
         self.visible_ids: list[str] = []
         self.filter: Filter = MATCH_ALL
+        self.filter_text = ""  # of the filter, as it was typed
         self.sort_column: Column = SEEN
         self.is_descending = False
         self.kept: set[str] = set()  # instances that are not evicted, however old they are

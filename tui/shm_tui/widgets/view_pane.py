@@ -245,7 +245,7 @@ class ViewPane(ScrollView, can_focus=True, inherit_bindings=False):
             strips += [self._strip(((" " * MESSAGE_INDENT + text, "name"),)) for text in self._message]
         blank = Strip.blank(width, self._style("value"))
         strips = [*strips, *[blank] * (height - len(strips))][:height]
-        if self._note:
+        if self._note and strips:
             strips[-1] = self._strip(((f" {self._note}", "warn"),), is_note=True)
         return strips
 

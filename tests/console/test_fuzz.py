@@ -1,0 +1,158 @@
+"""Random events: the console shows no error, and afterwards the same screen as a fresh start at the same place."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+from textual import events
+
+from shm_tui.model.place import Place, parse_place, render_place
+from tests.support.console import DrivenConsole, open_console
+from tests.support.console_fuzz import START_SIZE, ConsoleFuzz, without_ages
+from tests.support.fault_proxy import run_fault_proxy
+from tests.support.installs import Install
+from tests.support.module_server import module_server
+from tests.support.server_process import ServerProcess
+
+EVENTS = int(os.environ.get("TEST_FUZZ_EVENTS", "1000"))
+LONG_RUNS = int(os.environ.get("TEST_FUZZ_RUNS", "50"))
+FIRST_SEED = int(os.environ.get("TEST_FUZZ_SEED", "1"))
+
+
+@pytest.fixture(scope="module")
+def fleet(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, list[Install]]]:
+    """A server with 30 installs of Ledger, 2 of Kiosk and one with hostile strings."""
+    with module_server(postgres, tmp_path_factory.mktemp("fuzz")) as (server, _):
+        installs = [
+            Install(server.url, app_version=f"1.{number % 4}.0").enroll(
+                {"sent": 10 * number, "beta": number % 2 == 0, "db": "pg", "mail": {"sent": number}}
+            )
+            for number in range(30)
+        ]
+        for number in range(2):
+            Install(server.url, app_name="Kiosk").enroll({"plays": number, f"number_{number}": 5})
+        hostile = "\x1b]52;c;aGk=\x07[/x]\u202e日本"
+        Install(server.url, hostile, hostile, hostile, hostile, hostile).enroll({f"k{hostile}": 5, "text": hostile})
+        yield server, installs
+
+
+async def run_fuzz(fleet: tuple[ServerProcess, list[Install]], seed: int, count: int) -> None:
+    """Sends events, then compares the screen with that of a new console at the same place."""
+    server, installs = fleet
+    async with run_fault_proxy(server.port) as proxy:
+        async with open_console(server, size=START_SIZE, url=proxy.url) as console:
+            fuzz = ConsoleFuzz(console, Random(seed), installs, proxy)
+            await console.wait_for_text("● live", "SENT")
+            if not await fuzz.run(count):
+                return
+            await fuzz.settle()
+            place = render_place(console.app.place)
+            shown = without_ages(console.screen)
+        async with open_console(server, size=START_SIZE, place=place, url=proxy.url) as fresh:
+            other = ConsoleFuzz(fresh, Random(seed), installs, proxy)
+            await other.settle()
+            assert shown == without_ages(fresh.screen), f"seed {seed} at {place} after {fuzz.events[-40:]}"
+
+
+async def test_random_events_leave_the_screen_of_a_fresh_start(
+    fleet: tuple[ServerProcess, list[Install]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # exports are files
+    await run_fuzz(fleet, 1, 60)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + LONG_RUNS))
+async def test_a_thousand_random_events_leave_the_screen_of_a_fresh_start(
+    fleet: tuple[ServerProcess, list[Install]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    await run_fuzz(fleet, seed, EVENTS)
+
+
+# What random events have found.
+
+
+def send_keys(console: DrivenConsole, *keys: str) -> None:
+    """Sends keys without a pause, as a terminal does with what was typed ahead."""
+    assert console.app._driver is not None
+    for key in keys:
+        console.app._driver.process_message(events.Key(key, key if len(key) == 1 else None))
+
+
+@pytest.mark.parametrize("opening", ["ctrl+p", "T", "question_mark", "Y", "ctrl+s"])
+async def test_escape_twice_at_once_closes_one_screen(fleet: tuple[ServerProcess, list[Install]], opening: str) -> None:
+    async with open_console(fleet[0], "ledger") as console:
+        await console.wait_for_text("● live", "SENT")
+        send_keys(console, opening)
+        await console.wait_until(lambda: len(console.app.screen_stack) == 2)
+        send_keys(console, "escape", "escape", "escape")
+        await console.wait_until(lambda: len(console.app.screen_stack) == 1)
+        await console.pilot.pause(0.1)
+        assert (console.app._exception, len(console.app.screen_stack)) == (None, 1)
+
+
+async def test_a_view_of_no_height_with_an_error_is_drawn(fleet: tuple[ServerProcess, list[Install]]) -> None:
+    async with run_fault_proxy(fleet[0].port) as proxy, open_console(fleet[0], "ledger", url=proxy.url) as console:
+        await console.wait_for_text("● live", "SENT")
+        await console.pilot.press("E")
+        await console.wait_until(lambda: console.app.navigation.view.has_answer)
+        proxy.refuses_connections = True
+        proxy.cut_connections()
+        await console.pilot.press("r")
+        view = console.app.navigation.view.session
+        await console.wait_until(lambda: view is not None and view.error)
+        await console.pilot.resize_terminal(20, 3)
+        await console.pilot.press("j", "G")
+        await console.pilot.resize_terminal(120, 36)
+        await console.wait_for_text("Events", proxy.url)  # the reason, in the last line
+
+
+async def test_the_filter_of_the_top_line_is_that_of_the_rows(fleet: tuple[ServerProcess, list[Install]]) -> None:
+    """Also after a view whose filter is not of the rows, and in another application with the same filter."""
+    async with open_console(fleet[0], place="ledger/instances /sent>=280") as console:
+        await console.wait_until(lambda: 0 < len(console.rows()) < 10)
+        await console.pilot.press("F", "I")
+        await console.wait_until(lambda: len(console.app.table.store.visible_ids) == 30)
+        console.app.go(parse_place("ledger/instances /1.3.0", Place()))
+        await console.wait_until(lambda: 0 < len(console.app.table.store.visible_ids) < 30)
+        console.app.go(parse_place("kiosk/instances /1.3.0", Place()))
+        await console.wait_for_text("No instance matches")
+
+
+async def test_the_place_has_the_order_of_the_rows(fleet: tuple[ServerProcess, list[Install]]) -> None:
+    for order, head in (("version", "VERSION↑"), ("seen", "SEEN↑")):
+        async with open_console(fleet[0], place=f"ledger/instances sort={order}") as console:
+            await console.wait_for_text("● live", "SENT", head)
+            await console.pilot.press("F", "I")
+            await console.wait_for_text(head)
+            assert f"sort={order}" in render_place(console.app.place)
+
+
+async def test_all_applications_can_be_the_first_place(fleet: tuple[ServerProcess, list[Install]]) -> None:
+    async with open_console(fleet[0], place="*/instances") as console:
+        await console.wait_for_text("● live", "All applications", "Kiosk")
+        await console.pilot.pause(0.5)
+        assert console.app.place.app is None
+
+
+async def test_the_theme_under_the_cursor_is_drawn_until_another_is_chosen(
+    fleet: tuple[ServerProcess, list[Install]],
+) -> None:
+    async with open_console(fleet[0], "ledger") as console:
+        await console.wait_for_text("● live", "SENT")
+        before = console.app.theme
+        await console.pilot.press("T")
+        await console.wait_for_text("nord")
+        await console.pilot.press(*"nord")
+        await console.wait_until(lambda: console.app.theme == "nord", "the theme under the cursor")
+        await console.pilot.press("escape")
+        await console.wait_until(lambda: console.app.theme == before, "the theme before")
+        await console.pilot.press("T", *"nord")
+        await console.wait_until(lambda: console.app.theme == "nord")
+        await console.pilot.press("enter")
+        await console.wait_until(lambda: len(console.app.screen_stack) == 1)
+        await console.pilot.pause()
+        assert console.app.theme == "nord"

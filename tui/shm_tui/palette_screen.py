@@ -1,0 +1,46 @@
+"""The palettes of actions and of themes: Textual's, which close once and show a theme before it is chosen."""
+
+from typing import Any, cast
+
+from textual.await_complete import AwaitComplete
+from textual.command import Command, CommandPalette
+from textual.theme import ThemeProvider
+from textual.widgets import OptionList
+from textual.worker import Worker
+
+PALETTE_ID = "--command-palette"  # as Textual's own
+
+
+class Palette(CommandPalette):
+    """The palette of actions."""
+
+    def dismiss(self, result: object = None) -> AwaitComplete:
+        """Closes the palette if it is on top, as `Dialog` does."""
+        return super().dismiss(cast("Any", result)) if self.app.screen is self else AwaitComplete()
+
+    def run_worker(self, *args: Any, **options: Any) -> Worker[Any]:
+        """Runs a search. One that finds the palette closed ends, and not the console with it."""
+        return super().run_worker(*args, **options | {"exit_on_error": False})
+
+
+class ThemePalette(Palette):
+    """Draws the console in the theme under the cursor. Without a choice the theme before is restored."""
+
+    def __init__(self) -> None:
+        super().__init__(providers=[ThemeProvider], placeholder="Search for themes…")
+
+    def on_mount(self) -> None:
+        """Remembers the theme."""
+        self._theme_before = self.app.theme
+
+    def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
+        """Draws the theme under the cursor."""
+        name = event.option.hit.text if isinstance(event.option, Command) else None
+        if name in self.app.available_themes and self.app.screen is self:
+            self.app.theme = name
+
+    def dismiss(self, result: object = None) -> AwaitComplete:
+        """Restores the theme. The chosen one is set after that."""
+        if self.app.screen is self:
+            self.app.theme = self._theme_before
+        return super().dismiss(result)
