@@ -108,8 +108,8 @@ def _run_records(args: argparse.Namespace) -> int:
                 write(chunk)
         return 0
 
-    async def write_all(database: Database, _: Settings, write: Write) -> int:
-        full_export, progress, done = FullExport(database), Progress(), 0
+    async def write_all(database: Database, settings: Settings, write: Write) -> int:
+        full_export, progress, done = FullExport(database, settings), Progress(), 0
         async with aclosing(full_export.read_lines()) as chunks:
             async for chunk in chunks:
                 write(chunk)

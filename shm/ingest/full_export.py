@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from shm.core.settings import Settings
 from shm.db.database import Database
 from shm.ingest.export_records import (
     FORMAT,
@@ -43,14 +44,16 @@ class _History:
 class FullExport:
     """One export. `counts`: the records until now, by type."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, settings: Settings) -> None:
         self.counts: Counter[type[object]] = Counter()
         self.instances = 0  # in the database at the start
         self._database = database
+        self._retention = settings.retention  # of raw snapshots: older ones are about to be deleted
 
     async def read_lines(self) -> AsyncGenerator[bytes, None]:
         """The lines, several at a time."""
-        history = await self._database.fetch_one(_History, "full_export.select_history")
+        oldest = self._database.clock.now() - self._retention
+        history = await self._database.fetch_one(_History, "full_export.select_history", oldest=oldest)
         assert history is not None  # noqa: S101  # one row
         self.instances = history.instances
         yield self._encode([Header(FORMAT, VERSION, self._database.clock.now(), history.instances)])
@@ -71,11 +74,14 @@ class FullExport:
             yield [HistoryRecord(history.raw_since, history.frozen_until)]
             async for days in self._read_days(history.frozen_until):
                 yield days
-        after = FIRST_ID
-        while instances := await self._fetch(InstanceRecord, "full_export.select_instances", after=after):
+        after, raw_since = FIRST_ID, history.raw_since
+        while instances := await self._fetch(
+            InstanceRecord, "full_export.select_instances", after=after, raw_since=raw_since
+        ):
             yield instances
             last = instances[-1].instance_id
-            async for snapshots in self._read_snapshots({each.instance_id for each in instances}, after, last):
+            instance_ids = {each.instance_id for each in instances}
+            async for snapshots in self._read_snapshots(instance_ids, after, last, raw_since):
                 yield snapshots
             after = last
 
@@ -94,12 +100,17 @@ class FullExport:
             after = {name: getattr(page[-1], name) for name in FIRST_DAY}
 
     async def _read_snapshots(
-        self, instance_ids: set[str], after_id: str, last_id: str
+        self, instance_ids: set[str], after_id: str, last_id: str, raw_since: datetime | None
     ) -> AsyncIterator[Sequence[SnapshotRecord]]:
         """Pages of the snapshots of these instances, which are all between two IDs."""
         after_at = datetime.max.replace(tzinfo=UTC)  # nothing of `after_id` itself
         while page := await self._fetch(
-            SnapshotRecord, "full_export.select_snapshots", after_id=after_id, after_at=after_at, last_id=last_id
+            SnapshotRecord,
+            "full_export.select_snapshots",
+            after_id=after_id,
+            after_at=after_at,
+            last_id=last_id,
+            raw_since=raw_since,
         ):
             yield [each for each in page if each.instance_id in instance_ids]  # others have registered since
             after_id, after_at = page[-1].instance_id, page[-1].snapshot_at

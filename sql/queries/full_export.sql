@@ -1,17 +1,24 @@
 -- Everything that `shm export --all` writes. A page may be of a later moment than the one before it.
 
 -- name: select_history
--- How many instances there are. `raw_since`: raw snapshots from before were deleted; null if none was. Days before
--- `frozen_until` cannot be computed from the raw snapshots any more.
+-- How many instances there are. `raw_since`: snapshots from before are deleted, or will be, because they are older than
+-- `oldest`; null if there never were any. Days before `frozen_until` cannot be computed from the later snapshots.
 SELECT
     (SELECT count(*) FROM instances) AS instances,
-    nullif(h.raw_since, '-infinity') AS raw_since,
+    nullif(raw.since, '-infinity') AS raw_since,
     nullif(greatest(
         h.frozen_until,
-        date_trunc('day', h.raw_since + settings.active_window + interval '1 day' - interval '1 microsecond')
+        date_trunc('day', raw.since + settings.active_window + interval '1 day' - interval '1 microsecond')
     ), '-infinity') AS frozen_until
 FROM series_head h
-CROSS JOIN settings;
+CROSS JOIN settings
+CROSS JOIN LATERAL (
+    SELECT CASE
+        WHEN EXISTS (SELECT FROM snapshots s WHERE s.snapshot_at < %(oldest)s::timestamptz)
+        THEN greatest(h.raw_since, %(oldest)s::timestamptz)
+        ELSE h.raw_since
+    END AS since
+) raw;
 
 -- name: select_applications
 -- A page of applications, by slug after the last one of the page before.
@@ -43,7 +50,7 @@ LIMIT %(limit)s;
 
 -- name: select_instances
 -- A page of instances with what is stored about each, by ID after the last one of the page before. `versions` are those
--- whose first snapshot was deleted.
+-- whose first snapshot is from before `raw_since`.
 SELECT
     i.instance_id, encode(i.public_key, 'hex') AS public_key, i.status, i.app_slug, i.app_name, i.app_version, i.environment,
     i.deployment_mode, i.os_arch, i.registered_at, i.first_seen_at, i.last_seen_at, i.revoked_at, i.erased_at,
@@ -59,7 +66,7 @@ SELECT
             jsonb_build_object('version', v.app_version, 'app_slug', v.app_slug, 'first_at', v.first_at) ORDER BY v.first_at
         )
         FROM versions_seen v
-        WHERE v.instance_id = i.instance_id AND v.first_at < (SELECT raw_since FROM series_head)
+        WHERE v.instance_id = i.instance_id AND v.first_at < %(raw_since)s::timestamptz
     ), '[]') AS versions
 FROM instances i
 WHERE i.instance_id > %(after)s::uuid AND i.erasing_since IS NULL
@@ -67,10 +74,12 @@ ORDER BY i.instance_id
 LIMIT %(limit)s;
 
 -- name: select_snapshots
--- A page of the snapshots of the instances up to `last_id`, by instance and time after the last one of the page before.
+-- A page of the snapshots since `raw_since` of the instances up to `last_id`, by instance and time after the last one of the
+-- page before.
 SELECT instance_id, snapshot_at, received_at, app_version, app_slug, sequence, metrics
 FROM snapshots
 WHERE
     (instance_id, snapshot_at) > (%(after_id)s::uuid, %(after_at)s::timestamptz) AND instance_id <= %(last_id)s::uuid
+    AND (%(raw_since)s::timestamptz IS NULL OR snapshot_at >= %(raw_since)s::timestamptz)
 ORDER BY instance_id, snapshot_at
 LIMIT %(limit)s;
