@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from shm.auth.token_file import TOKEN_FILE as SERVER_TOKEN_FILE
 from shm.core.settings import default_data_dir
-from shm_tui.access import DEFAULT_SERVER, TOKEN_FILE, find_token, resolve_data_dir, resolve_server_url
+from shm_tui.access import (
+    DEFAULT_SERVER,
+    TOKEN_FILE,
+    find_token,
+    is_unencrypted,
+    resolve_data_dir,
+    resolve_server_url,
+)
 from shm_tui.errors import AddressError, ConsoleError, TokenError
 from tests.support.console_rows import no_deadline
 
@@ -105,6 +112,12 @@ def test_any_text_is_a_valid_address_or_is_refused(text: str) -> None:
         return
     assert address.startswith(("http://", "https://"))
     assert httpx.URL(address).host
+
+
+def test_only_plain_http_to_another_machine_is_unencrypted() -> None:
+    assert is_unencrypted("http://metrics.example.com")
+    assert is_unencrypted("http://10.0.0.1:8080")
+    assert not any(map(is_unencrypted, ("https://metrics.example.com", "http://127.0.0.1:8080", "http://[::1]")))
 
 
 def write_token_file(folder: Path, token: str | bytes) -> Path:

@@ -1,12 +1,15 @@
 """The console on a real server: its contents, its keys, and a server that stops."""
 
+import ast
 import asyncio
 import secrets
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from shm_tui.model.empty_message import setup_lines
 from shm_tui.widgets.detail_panel import DetailPanel
+from shm_tui.widgets.tiles import Tiles
 from tests.support.console import DrivenConsole, open_console
 from tests.support.databases import admin_cursor
 from tests.support.installs import Install
@@ -37,6 +40,13 @@ def are_rows_dimmed(console: DrivenConsole) -> bool:
     dim = console.app.table.get_component_rich_style("table--dim").color
     screen = [segment for strip in console.strips() for segment in strip if segment.text.strip() == "1.4.2"]
     return bool(screen) and all(segment.style is not None and segment.style.color == dim for segment in screen)
+
+
+def is_tile_dimmed(console: DrivenConsole) -> bool:
+    """Whether the values of tiles are drawn in the colour of their labels."""
+    tiles = console.app.query_one(Tiles)
+    value, label = (tiles.get_component_rich_style(f"tiles--{name}") for name in ("value", "label"))
+    return value.color == label.color
 
 
 async def test_tiles_and_columns_are_built_from_the_reported_keys(server: ServerProcess) -> None:
@@ -263,8 +273,13 @@ async def test_each_state_has_its_own_glyph(shared_app_server: ServerProcess, ap
 
 
 async def test_an_empty_server_shows_how_to_send_the_first_snapshot(server: ServerProcess) -> None:
-    async with open_console(server) as console:
-        await console.wait_for_text("No instance has reported yet", "shm_sdk.Client")
+    """At 80 columns no line wraps; the key that copies copies all lines."""
+    lines = setup_lines(server.url)
+    ast.parse(lines)
+    async with open_console(server, size=(80, 24)) as console:
+        await console.wait_for_text("No instance has reported yet", *lines.splitlines())
+        await console.pilot.press("y")
+        await console.wait_for_text(f"Copied the lines, {len(lines)} characters")
         await asyncio.to_thread(Install(server.url).enroll, {"sent": 5})
         await console.wait_for_text("Ledger", "SENT")
         await console.wait_until_gone("No instance has reported yet")
@@ -288,6 +303,7 @@ async def test_rows_stay_while_disconnected_and_continue_without_a_gap(
         await asyncio.to_thread(server.kill)
         await console.wait_for_text("◌ disconnected", "retry in")
         await console.wait_until(lambda: are_rows_dimmed(console), "dimmed rows")
+        assert is_tile_dimmed(console)
         assert len(console.rows()) == 3
         await asyncio.to_thread(server.start)
         await asyncio.to_thread(installs[1].snapshot, {"sent": 5560})
@@ -295,6 +311,7 @@ async def test_rows_stay_while_disconnected_and_continue_without_a_gap(
         await console.wait_for_text("● live")
         await console.wait_until(lambda: len(console.rows()) == 4 and "5.56k" in console.rows()[0])
         await console.wait_until(lambda: not are_rows_dimmed(console), "bright rows")
+        assert not is_tile_dimmed(console)
 
 
 HOSTILE = [

@@ -12,6 +12,7 @@ from textual.app import App, SuspendNotSupported
 
 from shm_tui.clipboard import copy
 from shm_tui.copy_screen import CopyChoice, CopyScreen
+from shm_tui.model.empty_message import setup_lines
 from shm_tui.model.export import ExportSource, export_row, instances_source, view_source
 from shm_tui.model.place import render_place
 from shm_tui.model.row import Row
@@ -45,6 +46,8 @@ class OutputControl:
             self._copy_with_notice("metrics", format_json(dashboard.details.row.instance.metrics))
         elif dashboard.table.cursor_id is not None:
             self._copy_with_notice("ID", dashboard.table.cursor_id)
+        elif self._navigation.overview.applications == []:
+            self._copy_with_notice("lines", setup_lines(self._navigation.session.client.server))
 
     def ask_copy(self) -> None:
         """Asks what to copy: of an instance the ID, a cell, the row, the JSON; of a view the line, the JSON."""

@@ -39,11 +39,22 @@ def incomplete_message(session: LiveSession) -> str:
     return ""
 
 
+def setup_lines(server: str) -> str:
+    """The lines of Python that send a first report. They fit 80 columns, unless the address is a long one."""
+    return (
+        "import shm_sdk\n"
+        "telemetry = shm_sdk.Client(\n"
+        f'    server_url="{server}",\n'
+        '    app_name="My application", app_version="1.0",\n'
+        ")\n"
+        "telemetry.report_now()"
+    )
+
+
 def _setup_hint(server: str) -> str:
     return (
         "No instance has reported yet.\n\n"
         "Add the SDK to your application. Its first report appears here:\n\n"
-        "    import shm_sdk\n"
-        f'    telemetry = shm_sdk.Client("{server}", app_name="…", app_version="…")\n'
-        "    telemetry.report_now()"
+        f"{setup_lines(server)}\n\n"
+        "y copies these lines."
     )

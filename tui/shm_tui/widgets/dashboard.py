@@ -130,6 +130,8 @@ class Dashboard(Vertical):
         self._dim_table(session)
         self.sidebar.show(session.overview.applications, stats, None if is_fleet else session.slug)
         headline, tiles = self.query_one(Headline), self.query_one(Tiles)
+        for widget in (self.sidebar, headline, tiles):  # figures of then
+            widget.set_class(session.connection.is_lost, "-old")
         if session.slug is None:
             headline.show("All applications", *([f"{stats.active_instances:,} active"] if stats else []))
             tiles.show(overview_tiles(stats, session.descriptions, session.clock().now) if stats else [])

@@ -107,7 +107,7 @@ class StatusBar(Widget):
         left = Text.assemble((" SHM ", style["brand"]), " ")
         if self.context:
             left.append(f"{self.context} › ", style["dim"])
-        left.append(self._summary(self._session), "")
+        left.append(self._summary(self._session), style["dim"] if self._session.connection.is_lost else "")
         right = Text()
         store = self._session.store
         if self._filter_text:
