@@ -74,6 +74,7 @@ check: .venv/.ready  ## check format, lint, spelling, types, imports and locks, 
 	@$(BIN)/codespell . .ci || { echo "correct the spelling, or add the word to [tool.codespell] in pyproject.toml"; exit 1; }
 	@$(BIN)/mypy
 	@$(BIN)/mypy --python-version 3.10 --package shm_sdk --package sdk_tests  # the oldest Python of the SDK's hosts
+	@$(BIN)/mypy --python-version 3.14 --package shm_sdk --package sdk_tests  # the newest
 	@$(BIN)/lint-imports --no-logo || { echo "the contracts are in pyproject.toml, [tool.importlinter]"; exit 1; }
 	@$(BIN)/python .ci/lock.py --check
 
