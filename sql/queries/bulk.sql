@@ -203,7 +203,7 @@ page AS MATERIALIZED (
             WHERE
                 instance_id = ANY(ARRAY(SELECT instance_id FROM target)) AND app_slug = %(app_slug)s::text
                 AND EXISTS (SELECT 1 FROM applications WHERE slug = %(into_slug)s::text)
-            ORDER BY snapshot_at
+            ORDER BY instance_id, snapshot_at
             LIMIT %(limit)s
         ) oldest
     ) counted

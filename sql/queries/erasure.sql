@@ -66,7 +66,7 @@ oldest AS MATERIALIZED (
         FROM snapshots
         WHERE
             instance_id = ANY(ARRAY(SELECT instance_id FROM target)) AND cursor <= (SELECT cursor FROM series_head)
-        ORDER BY snapshot_at
+        ORDER BY instance_id, snapshot_at
         LIMIT %(limit)s::bigint + 1
     ) page
     WINDOW by_time AS (PARTITION BY instance_id ORDER BY snapshot_at)
