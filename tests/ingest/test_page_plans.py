@@ -11,14 +11,13 @@ from tests.support.long_history import fill_with_history
 
 SNAPSHOTS = 5_000
 LIMIT = 50
-INSTALL = "md5('install 1')::uuid"
-PREPARE = f"""
-    UPDATE series_head SET cursor = {SNAPSHOTS};
+PREPARE = """
+    UPDATE series_head SET cursor = (SELECT cursor FROM feed_head);
     UPDATE instances SET erasing_since = now();
     INSERT INTO applications (slug, name) VALUES ('atlas', 'Atlas');
 """
-PARAMETERS = {"limit": LIMIT, "max_leaves": 1_000, "max_keys": 100, "max_values": 100, "max_all_values": 100}
-PARAMETERS |= {"max_versions": 100}
+MAX_LEAVES = 1_000  # of a page; also the limits of the application that the install moves to
+LIMITS = ("max_leaves", "max_keys", "max_values", "max_all_values", "max_versions")
 
 
 def rows_read(plan: dict[str, Any]) -> Iterator[float]:
@@ -36,11 +35,11 @@ def test_a_page_reads_no_more_of_a_history_than_the_page(database: str, name: st
     execute(database, PREPARE)
     _, sql = split_prologue(statements()[name].sql)
     with admin_cursor(database) as cursor:
-        cursor.execute(f"SELECT {INSTALL}::text")
+        cursor.execute("SELECT instance_id::text FROM instances")
         ((instance_id,),) = cursor.fetchall()
-        slugs = {"instance_id": instance_id, "app_slug": "ledger", "into_slug": "atlas"}
+        parameters = {"instance_id": instance_id, "limit": LIMIT, "app_slug": "ledger", "into_slug": "atlas"}
         cursor.execute("SET timezone = 'UTC'; SET jit = off")
-        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", PARAMETERS | slugs)
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", parameters | dict.fromkeys(LIMITS, MAX_LEAVES))
         (((plan,),),) = cursor.fetchall()
     read = [*rows_read(plan["Plan"])]
     assert read
