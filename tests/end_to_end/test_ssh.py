@@ -29,7 +29,7 @@ def ssh(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ssh
     folder = tmp_path_factory.mktemp("ssh")
     with (
         module_server(postgres, folder) as (server, dsn),
-        ssh_process(server, dsn, folder, SHM_SSH_MAX_SESSIONS_PER_KEY=str(PER_KEY)) as process,
+        ssh_process(server, dsn, folder, SHM_SSH_MAX_SESSIONS_PER_KEY=str(PER_KEY), SHM_LOG_LEVEL="debug") as process,
     ):
         Install(server.url).enroll({"sent": 111})
         process.authorize("ana", "--role", "admin")
