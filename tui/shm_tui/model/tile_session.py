@@ -71,9 +71,11 @@ class TileSession:
             self._wake.set()
 
     def mark_outdated(self) -> None:
-        """An instance changed: KPIs over a filter may have changed too."""
+        """New KPIs arrived: those over a filter may have changed too, and the first ones name the metrics."""
         if self.data.request.is_filtered and not self._is_outdated:
             self._is_outdated = True
+            self._wake.set()
+        elif self.data.series is None:
             self._wake.set()
 
     async def run(self) -> None:
