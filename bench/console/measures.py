@@ -15,7 +15,6 @@ SIZE = (120, 40)
 SETTLE_S = 5.0  # after the first rows: the other pages, counts and percentiles arrive
 KEY_PAUSE_S = 0.15  # between two keys, so that a slow answer is not counted as that of the next key
 KEY_TIMEOUT_S = 5.0
-KEYS_WITHOUT_LOAD = 20
 
 
 @dataclass(frozen=True, slots=True)

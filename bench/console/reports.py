@@ -18,7 +18,7 @@ from bench.support.server import RunningServer
 MAX_REPORTERS = 2_000  # installs that take turns: each reports every two seconds at 1,000 reports a second
 CHANGED_METRICS = ("exports_done", "layers", "mail_sent", "app_uptime_h")
 SEND_TIMEOUT_S = 90  # for the responses, after the last snapshot
-SIGNING_S = 2.0  # the first snapshot is dated after it has been signed
+SIGNING_S = 2.0  # the first snapshot is dated ahead by this: signing takes time. A server accepts five minutes
 
 # The largest application's; their keys are replaced, because a seeded install has none that signs.
 REPORTERS = """

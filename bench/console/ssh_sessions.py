@@ -11,13 +11,14 @@ from pathlib import Path
 
 import psutil
 
-from bench.console.measures import KEYS_WITHOUT_LOAD, SETTLE_S, SIZE, measure_keys
+from bench.console.measures import SETTLE_S, SIZE, measure_keys
 from bench.console.terminal import open_program
 from bench.support.machine import cpu_seconds
 from bench.support.processes import CHECKOUT, END_TIMEOUT_S, free_port, python_process, wait_until
 from bench.support.server import RunningServer
 
 SESSIONS = 10
+KEYS = 20
 READY = "are served"  # in the log of `shm ssh`
 
 
@@ -48,7 +49,7 @@ def measure_sessions(server: RunningServer, folder: Path, seconds: float) -> Ssh
         cpu = cpu_seconds(pid)
         terminal.read_for(seconds)
         cpu_percent = (cpu_seconds(pid) - cpu) / seconds * 100
-        keys = measure_keys(terminal, KEYS_WITHOUT_LOAD)
+        keys = measure_keys(terminal, KEYS)
         tree = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
         mib = sum(process.memory_full_info().pss for process in tree) / 2**20
     return SshCost(rows_s, keys, cpu_percent, mib)
