@@ -94,6 +94,17 @@ async def test_escape_twice_at_once_closes_one_screen(fleet: tuple[ServerProcess
         assert (console.app._exception, len(console.app.screen_stack)) == (None, 1)
 
 
+@pytest.mark.parametrize("opening", ["ctrl+p", "T", "question_mark", "colon"])
+async def test_ctrl_c_closes_what_is_open(fleet: tuple[ServerProcess, list[Install]], opening: str) -> None:
+    """It does not ask for the end of the console there."""
+    async with open_console(fleet[0], "ledger") as console:
+        await console.wait_for_text("● live", "SENT")
+        await console.pilot.press(opening)
+        await console.pilot.press("ctrl+c")
+        await console.wait_until(lambda: len(console.app.screen_stack) == 1 and not console.app.commands.is_open)
+        assert "Ctrl+C again" not in console.screen
+
+
 async def test_a_view_of_no_height_with_an_error_is_drawn(fleet: tuple[ServerProcess, list[Install]]) -> None:
     async with run_fault_proxy(fleet[0].port) as proxy, open_console(fleet[0], "ledger", url=proxy.url) as console:
         await console.wait_for_text("● live", "SENT")

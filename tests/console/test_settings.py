@@ -10,7 +10,7 @@ import pytest
 from shm_tui.config.file import Config, Context, load_config
 from shm_tui.config.kept_tokens import KeptTokens
 from shm_tui.config.settings import Settings
-from shm_tui.model.place import Place
+from shm_tui.model.place import Place, parse_place
 from tests.support.console import DrivenConsole, open_console
 from tests.support.installs import Install
 from tests.support.module_server import module_server
@@ -66,6 +66,8 @@ async def test_the_console_goes_to_another_context_and_back(
         await console.wait_for_text("Ledger", "one", "is the latest")
         await type_command(console, "two/harbour/metric/ships")
         await console.wait_for_text("two", "Ships", "5 now")
+        titles = {command.title for command in console.app.get_system_commands(console.app.screen)}
+        assert {"one", "two"} <= titles
         await type_command(console, "context three")
         await console.wait_for_text("has no context “three”: one, two")
         assert console.app.navigation.context == "two"
@@ -82,6 +84,9 @@ async def test_a_saved_view_is_found_again_and_kept_in_the_file(ledger: ServerPr
         await console.wait_for_text("PLAYS")
         await type_command(console, "ledger/busy")
         await console.wait_until(lambda: len(console.rows()) == 2 and console.app.place.app == "ledger")
+        places = {command.title: command for command in console.app.get_system_commands(console.app.screen)}
+        places["ledger/busy"].callback()
+        assert console.app.place == parse_place("ledger/instances sort=-sent /sent>5", Place())
         await type_command(console, "save ledger")
         await console.wait_for_text("“ledger” is a command, a context or an application already")
         await console.pilot.press("ctrl+c")

@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from time import monotonic
 from typing import ClassVar
 
@@ -37,7 +38,7 @@ from shm_tui.settings_control import NO_TOKEN, SettingsControl
 from shm_tui.theme import BAND_DEFAULTS, SHM, THEMES
 from shm_tui.theme_names import TERMINAL
 from shm_tui.widgets.dashboard import Dashboard
-from shm_tui.widgets.footer import NOTICE_S, Footer
+from shm_tui.widgets.footer import NOTICE_S
 from shm_tui.widgets.live_table import LiveTable
 from shm_tui.widgets.messages import ApplicationChosen, ChartRequested, PlaceRequested, SortRequested
 
@@ -186,7 +187,7 @@ class ConsoleApp(CellwiseApp):
     @property
     def _is_closing(self) -> bool:
         """Whether the widgets are gone already: timers end a little later."""
-        return not self.query(Footer)
+        return not all(map(self.query, ("StatusBar", "Footer")))  # the first and the last of them
 
     def go(self, place: Place) -> None:
         """Shows a place."""
@@ -504,9 +505,12 @@ class ConsoleApp(CellwiseApp):
         self.push_screen(HelpScreen(self._visible_actions))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """The actions of the registry and the applications, for the command palette."""
+        """The actions of the registry, the applications, saved views and contexts, for the command palette."""
         applications = self.overview.applications or []
-        return palette_commands(self.run_action, self.show_application, applications, self._visible_actions)
+        yield from palette_commands(self.run_action, self.show_application, applications, self._visible_actions)
+        yield from (
+            SystemCommand(name, kind, partial(self.commands.follow, name)) for name, kind in self.settings.places()
+        )
 
     @property
     def _visible_actions(self) -> list[Action]:

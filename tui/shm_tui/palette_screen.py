@@ -1,8 +1,9 @@
 """The palettes of actions and of themes: Textual's, which close once and show a theme before it is chosen."""
 
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from textual.await_complete import AwaitComplete
+from textual.binding import Binding, BindingType
 from textual.command import Command, CommandPalette
 from textual.theme import ThemeProvider
 from textual.widgets import OptionList
@@ -13,6 +14,8 @@ PALETTE_ID = "--command-palette"  # as Textual's own
 
 class Palette(CommandPalette):
     """The palette of actions."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+c", "escape", "close", show=False)]
 
     def dismiss(self, result: object = None) -> AwaitComplete:
         """Closes the palette if it is on top, as `Dialog` does."""

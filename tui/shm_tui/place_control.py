@@ -96,6 +96,10 @@ class PlaceControl:
         elif words:
             self._host.go(place)
 
+    def follow(self, text: str) -> None:
+        """Goes to the place that a saved view or a context names."""
+        self._host.go(self._parse(text))
+
     def close(self) -> None:
         """Closes the prompt."""
         self._prompt.close()

@@ -1,6 +1,6 @@
 """The commands of `:` that concern contexts, tokens, themes and saved views."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import date
@@ -60,6 +60,13 @@ class SettingsControl:
             return sorted(self._app.available_themes)
         views = self.settings.config.views.names(self._navigation.place.app)
         return [*views, *self.contexts, *_BY_NAME]
+
+    def places(self) -> Iterator[tuple[str, str]]:
+        """The texts of saved views and contexts, each with its kind."""
+        for app, name in self.settings.config.views.paths():
+            yield f"{app}/{name}", "saved view"
+        for name in self.contexts:
+            yield name, "context"
 
     def find(self, text: str) -> Callable[[], None] | None:
         """The function that carries out a command; None if the text is none. Raises PlaceError for its argument."""
