@@ -38,7 +38,7 @@ CHILD_DELAY_S = 2.0  # a forked child that ends sooner touches no file
 FLUSH_POLL_S = 0.02  # of `astop`
 MAX_FIRST_REPORT_AFTER_S = 7 * 86400.0  # a longer delay is a mistake in units
 
-ISOLATED = "an isolated interpreter can have no daemon thread; create the Client in the main interpreter"
+ISOLATED = "create the Client in the main interpreter: an isolated one has no daemon threads"
 
 log = logging.getLogger("shm_sdk")
 
@@ -102,9 +102,7 @@ class Client(Controls):
             return  # the settings are not even read; once telemetry is allowed again, the host has to restart
         try:
             if _is_isolated():
-                self._configuration_error = (
-                    "create the Client in the main interpreter: an isolated one has no daemon threads"
-                )
+                self._configuration_error = ISOLATED
             else:
                 self._components.configuration, self._configuration_error = _read_settings(self._arguments)
         except Exception as error:  # an argument of the host that raises when it is read

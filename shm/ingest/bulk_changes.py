@@ -144,6 +144,10 @@ class BulkChanges:
         )
         return BulkChange(None, action, count or 0, 0, 0, None, None, None)
 
+    async def check(self, selection: Selection) -> None:
+        """Raises BadRequest for an invalid condition."""
+        await self._to_parameters(selection)
+
     async def request(self, action: Action, selection: Selection, *, removes_application: bool = False) -> BulkChange:
         """Stores a change, which the background carries out. Raises Conflict if too many wait, and as `preview`."""
         preview = await self.preview(action, selection)

@@ -62,9 +62,9 @@ class BulkInstances(Handler):
             raise BadRequest("bad_field", f"A filter is required: one of {[*FILTER_FIELDS, 'instance_ids']}.")
         parameters = await InstanceFilter(**fields).to_parameters(self.services.database)
         selection = Selection(**parameters, where=body.where, instance_ids=body.instance_ids)
-        preview = await self.services.bulk_changes.preview(body.action, selection)
         if body.dry_run:
-            return preview
+            return await self.services.bulk_changes.preview(body.action, selection)
+        await self.services.bulk_changes.check(selection)  # an invalid change has no entry in the audit trail
         chosen = {name: value for name, value in fields.items() if value}
         if body.instance_ids:
             chosen["instance_ids"] = [instance_id[: audit.SHORT_ID_DIGITS] for instance_id in body.instance_ids]
