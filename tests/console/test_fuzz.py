@@ -38,29 +38,16 @@ def fleet(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
         yield server, installs
 
 
-async def run_fuzz(fleet: tuple[ServerProcess, list[Install]], seed: int, count: int) -> None:
-    """Sends events, then compares the screen with that of a new console at the same place."""
-    server, installs = fleet
-    async with run_fault_proxy(server.port) as proxy:
-        async with open_console(server, size=START_SIZE, url=proxy.url) as console:
-            fuzz = ConsoleFuzz(console, Random(seed), installs, proxy)
-            await console.wait_for_text("● live", "SENT")
-            if not await fuzz.run(count):
-                return
-            await fuzz.settle()
-            place = render_place(console.app.place)
-            shown = without_ages(console.screen)
-        async with open_console(server, size=START_SIZE, place=place, url=proxy.url) as fresh:
-            other = ConsoleFuzz(fresh, Random(seed), installs, proxy)
-            await other.settle()
-            assert shown == without_ages(fresh.screen), f"seed {seed} at {place} after {fuzz.events[-40:]}"
-
-
-async def test_random_events_leave_the_screen_of_a_fresh_start(
+async def test_random_events_end_no_console(
     fleet: tuple[ServerProcess, list[Install]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # exports are files
-    await run_fuzz(fleet, 1, 60)
+    server, installs = fleet
+    async with run_fault_proxy(server.port) as proxy, open_console(server, size=START_SIZE, url=proxy.url) as console:
+        fuzz = ConsoleFuzz(console, Random(1), installs, proxy)
+        await console.wait_for_text("● live", "SENT")
+        assert await fuzz.run(60)
+        await fuzz.settle()
 
 
 @pytest.mark.long
@@ -69,7 +56,19 @@ async def test_a_thousand_random_events_leave_the_screen_of_a_fresh_start(
     fleet: tuple[ServerProcess, list[Install]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    await run_fuzz(fleet, seed, EVENTS)
+    server, installs = fleet
+    async with run_fault_proxy(server.port) as proxy:
+        async with open_console(server, size=START_SIZE, url=proxy.url) as console:
+            fuzz = ConsoleFuzz(console, Random(seed), installs, proxy)
+            await console.wait_for_text("● live", "SENT")
+            if not await fuzz.run(EVENTS):
+                return
+            await fuzz.settle()
+            place = render_place(console.app.place)
+            shown = without_ages(console.screen)
+        async with open_console(server, size=START_SIZE, place=place, url=proxy.url) as fresh:
+            await ConsoleFuzz(fresh, Random(seed), installs, proxy).settle()
+            assert shown == without_ages(fresh.screen), f"seed {seed} at {place} after {fuzz.events[-80:]}"
 
 
 # What random events have found.

@@ -54,6 +54,7 @@ PLACES = (
 AGE = re.compile(r" *\b\d+[smhd]\b")
 TIME = re.compile(r"\d\d:\d\d:\d\dZ")
 CUT = re.compile(r"\S*…\S*")
+SCROLLBAR = "▁▂▃▄▅▆▇█"  # at the end of lines
 START_SIZE = (120, 36)
 
 
@@ -125,6 +126,7 @@ class ConsoleFuzz:
             and not app.session.descriptions._has_requests
             and (view is None or (view.loaded_at is not None and not view.error))
             and not app._has_changes
+            and not app.dashboard.footer._notice
         )
 
     # Events.
@@ -223,5 +225,5 @@ class ConsoleFuzz:
 
 def without_ages(screen: str) -> list[str]:
     """The lines of a screen, with # in the place of times and of ages, whose width varies, and no text that is cut."""
-    lines = [CUT.sub("…", TIME.sub("#", AGE.sub(" #", line))) for line in screen.splitlines()]
+    lines = [CUT.sub("…", TIME.sub("#", AGE.sub(" #", line))).rstrip(" " + SCROLLBAR) for line in screen.splitlines()]
     return [re.sub(r" +", " ", line).rstrip() for line in lines]

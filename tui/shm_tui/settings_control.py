@@ -38,7 +38,7 @@ class SettingsControl:
         self._app = app
         self._client = client
         self._footer = footer
-        self._token_asked = False  # since the last answer of the server with another state than `access denied`
+        self._token_asked = False  # since the server last accepted one
 
     def bind(self, navigation: Navigation, decisions: Decisions) -> None:
         """Sets what another server or token restarts."""
@@ -120,9 +120,9 @@ class SettingsControl:
 
     def ask_after_refusal(self, connection: ConnectionStatus) -> None:
         """Asks for another token once after each refusal, when no prompt and no other screen is open."""
-        if connection.phase is not Phase.ACCESS_DENIED:
-            self._token_asked = self._token_asked and connection.phase is not Phase.LIVE
-        elif not self._token_asked and len(self._app.screen_stack) == 1:
+        if connection.phase is Phase.LIVE:
+            self._token_asked = False
+        elif connection.phase is Phase.ACCESS_DENIED and not self._token_asked and len(self._app.screen_stack) == 1:
             self.ask_token(f"{connection.reason}.")
 
     def _connect(self, target: Target, place: Place) -> None:
