@@ -81,7 +81,7 @@ interpreters.destroy(isolated)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="interpreters have a GIL of their own since Python 3.12")
-def test_an_isolated_interpreter_is_left_alone() -> None:
+def test_a_client_is_off_in_an_isolated_interpreter() -> None:
     """Modules that a report needs crash the process there, in some versions of Python. The developer is told once."""
     output = run_host(ISOLATED.format(path=sys.path))
     assert "create the Client in the main interpreter" in output

@@ -1,6 +1,7 @@
 """`shm restore`: restores a backup into an empty database, whole or not at all, and brings its schema up to date."""
 
 import argparse
+import shlex
 from io import BufferedReader, FileIO
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from shm.core.settings import Settings, add_flags
 from shm.core.signals import run_cancellable
 from shm.db.backup import RestoredData, check_format, complete_restore, read_database, restore_backup
 from shm.db.database import Database
+from shm.db.migrations import migrate
 from shm.db.schema_checks import DatabaseState
 from shm.ingest.erased_list import ErasedList, erase_again, parse_list
 from shm.ingest.erasure import Eraser
@@ -21,7 +23,9 @@ HELP = "Restore a backup of `shm backup` into an empty database or a new data di
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the file and the flags of the database."""
-    parser.add_argument("file", metavar="FILE", type=Path, help="The backup.")
+    parser.add_argument(
+        "file", metavar="FILE", nargs="?", type=Path, help="The backup. Not needed to erase from a restored database."
+    )
     parser.add_argument(
         "--erased",
         metavar="LIST",
@@ -32,27 +36,60 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Restores the backup."""
+    """Restores the backup, erases the listed installs, or both."""
 
     def restore() -> int:
         settings = database_command.load_flags(args)
-        with _open(args.file) as file:
-            check_format(file)  # before a data directory is created
-            erased = None if args.erased is None else _read_erased(args.erased)
-            with database_command.open_dsn(settings) as (dsn, _):
+        erased = None if args.erased is None else _read_erased(args.erased)
+        if args.file is not None:
+            with _open(args.file) as file:
+                check_format(file)  # before a data directory is created
+                with database_command.open_dsn(settings) as (dsn, _):
+                    _restore(settings, dsn, file, erased)
+        elif erased is not None:
+            with database_command.open_dsn(settings, create=False) as (dsn, _):
                 state = run_cancellable(_read_state(settings, dsn))
-                restore_backup(dsn, state, file)
-                restored = run_cancellable(_complete(settings, dsn))
-                print_message(_describe(restored))
-                if erased is not None:
-                    removed = run_cancellable(_erase(settings, dsn, erased))
-                    print_message(_describe_erased(removed, erased, restored))
-        if erased is None:
-            print_message("Installs that were erased after the backup are in it: --erased erases them again.")
+                if not state.has_history:
+                    raise ConfigurationError(
+                        f"The database {state.database} in {state.source} has no data of SHM: restore a backup first."
+                    )
+                _erase(settings, dsn, erased)
+        else:
+            raise ConfigurationError("Name the backup to restore, or with --erased the installs to erase again.")
         print_message("`shm check` compares all figures of the restored database with its raw snapshots.")
         return 0
 
     return database_command.run_for_status(restore)
+
+
+def _restore(settings: Settings, dsn: str, file: FileIO, erased: ErasedList | None) -> None:
+    state = run_cancellable(_read_state(settings, dsn))
+    restore_backup(dsn, state, file)
+    restored = run_cancellable(_complete(settings, dsn))
+    print_message(_describe(restored))
+    if erased is None:
+        print_message("Installs that were erased after the backup are in it: --erased erases them again.")
+        return
+    since = erased.header.complete_since
+    if restored.newest is not None and restored.newest < since:
+        print_message(f"{erased.name} has no erasures from before {since:%Y-%m-%d}, and the backup is older.")
+    _erase(settings, dsn, erased)
+
+
+def _erase(settings: Settings, dsn: str, erased: ErasedList) -> None:
+    """Erases the listed installs. If a signal or an error interrupts it, a message says how to continue."""
+    try:
+        instances = run_cancellable(_erase_again(settings, dsn, erased))
+    except ConfigurationError:
+        raise
+    except BaseException:
+        print_message(
+            "Installs of the list are still in the restored database: before a server starts, run "
+            f"`shm restore --erased {shlex.quote(erased.name)}` with the same database."
+        )
+        raise
+    created_at = erased.header.created_at
+    print_message(f"Erased {_count(instances, 'instance')} again, by the list of {created_at:%Y-%m-%d %H:%M:%S} UTC.")
 
 
 def _open(path: Path) -> FileIO:
@@ -73,22 +110,13 @@ def _describe(restored: RestoredData) -> str:
     return f"Restored {_count(restored.instances, 'instance')}{newest}."
 
 
-def _describe_erased(instances: int, erased: ErasedList, restored: RestoredData) -> str:
-    header = erased.header
-    sentence = (
-        f"Erased {_count(instances, 'instance')} again, by the list of {header.created_at:%Y-%m-%d %H:%M:%S} UTC."
-    )
-    if restored.newest is not None and restored.newest < header.complete_since:
-        sentence += f" It has no erasures from before {header.complete_since:%Y-%m-%d}, and the backup is older."
-    return sentence
-
-
 def _count(number: int, noun: str) -> str:
     return f"1 {noun}" if number == 1 else f"{number} {noun}s"
 
 
-async def _erase(settings: Settings, dsn: str, erased: ErasedList) -> int:
+async def _erase_again(settings: Settings, dsn: str, erased: ErasedList) -> int:
     async with Database.connect(settings, dsn, size=1) as database:
+        await migrate(database)
         return await erase_again(database, Eraser(database, PublicKeyCache(database, settings), settings), erased)
 
 

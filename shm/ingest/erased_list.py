@@ -15,13 +15,12 @@ from shm.core.json_types import Timestamp
 from shm.core.settings import Settings
 from shm.db.database import Database
 from shm.ingest.erasure import Eraser
+from shm.ingest.export_records import Hash
 
 FORMAT = "shm-erased"
 VERSION = 1  # of the format; a reader refuses a later one
 PAGE_SIZE = 1_000  # hashes of a statement
 MAX_LINE_BYTES = 1_000  # a line has about 200
-
-Hash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class ListHeader(msgspec.Struct, tag="header"):
@@ -107,7 +106,8 @@ async def erase_again(database: Database, eraser: Eraser, erased: ErasedList) ->
     """
     if await database.fetch_value(str, "erasure.select_hash_key_name") != erased.header.database:
         raise ConfigurationError(
-            f"{erased.name} is the list of another database than the backup's, which is restored: nothing was erased."
+            f"{erased.name} is the list of another database: nothing was erased. Run `shm restore --erased LIST` with "
+            "the list of this one before a server starts."
         )
     instances = 0
     for first in range(0, len(erased.installs), PAGE_SIZE):

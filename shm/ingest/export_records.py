@@ -2,7 +2,7 @@
 
 The first line is the header, the last one counts the lines before it, so that an incomplete file is noticed. A record
 comes after those that it refers to: applications, then their other names, then days, then pages of instances with the
-snapshots of each page. docs/export-format.md describes them. Times are RFC 3339, numbers keep their digits.
+snapshots of each page. docs/moving.md describes them. Times are RFC 3339, numbers keep their digits.
 """
 
 from datetime import datetime
@@ -20,6 +20,7 @@ MAX_LINE_BYTES = 8 * 2**20  # an application with 500 overrides, each with the l
 MAX_NUMBER_EXPONENT = 400  # of a day's total: a sum of doubles has less, and PostgreSQL would write 1e100000 in full
 
 Uuid = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")]
+Hash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 Slug = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,100}$")]
 Text = Annotated[str, msgspec.Meta(pattern=WITHOUT_NUL)]
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -58,8 +59,12 @@ class AliasRecord(msgspec.Struct, tag="alias"):
 
 
 class HistoryRecord(msgspec.Struct, tag="history"):
-    """The oldest raw snapshot is from `raw_since` at the earliest; days before `frozen_until` follow as they are."""
+    """The oldest raw snapshot is from `raw_since` at the earliest; days before `frozen_until` follow as they are.
 
+    `database` identifies the hash key of the other database, in which an application has one history only.
+    """
+
+    database: Hash
     raw_since: Time
     frozen_until: Time
 

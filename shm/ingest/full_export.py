@@ -71,7 +71,9 @@ class FullExport:
         async for aliases in self._read_by_slug(AliasRecord, "full_export.select_aliases"):
             yield aliases
         if history.raw_since is not None and history.frozen_until is not None:
-            yield [HistoryRecord(history.raw_since, history.frozen_until)]
+            key = await self._database.fetch_value(str, "erasure.select_hash_key_name")
+            assert key is not None  # noqa: S101  # one row
+            yield [HistoryRecord(key, history.raw_since, history.frozen_until)]
             async for days in self._read_days(history.frozen_until):
                 yield days
         after, raw_since = FIRST_ID, history.raw_since

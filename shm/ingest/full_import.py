@@ -5,7 +5,7 @@ not accept from an install or an admin is skipped and counted. A second run stor
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from typing import BinaryIO
 
 import msgspec
@@ -33,6 +33,7 @@ from shm.ingest.history_import import MAX_AHEAD, HistoryImporter
 from shm.ingest.imported_rows import ImportedApplication, ImportedInstance, SkippedRow, parse_text, parse_url
 from shm.ingest.metric_hints import parse_hints
 from shm.ingest.payloads import Snapshot
+from shm.ingest.signatures import parse_public_key
 
 PAGE_SIZE = 500  # records of a statement; the export has as many instances before their snapshots
 OLDEST = datetime(2000, 1, 1, tzinfo=UTC)  # of all times that are stored: PostgreSQL's and Python's first years differ
@@ -48,7 +49,7 @@ class FullImport:
         self._importer = importer
         self._settings = settings
         self._now = now
-        self._has_snapshots = False  # of the installs whose keys the importer has
+        self._history: HistoryRecord | None = None  # of the days that follow it
 
     async def store_page(self, file: BinaryIO, name: str) -> bool:
         """Stores the next lines of a file. Returns False at its end.
@@ -108,18 +109,18 @@ class FullImport:
                 await importer.store_parsed_applications(importer.parse(page, self._parse_application))
             case AliasRecord():
                 await importer.store_aliases(page)
-            case HistoryRecord(raw_since, frozen_until):
-                await importer.freeze_history(self._bound(raw_since), self._bound(frozen_until))
+            case HistoryRecord():
+                self._history = self._parse_history(page[-1])
+                await importer.freeze_history(self._history.raw_since, self._history.frozen_until)
             case DayRecord():
-                await importer.store_days(page)
+                days = list(importer.parse(page, self._parse_day))
+                if self._history is not None:
+                    await importer.store_days(days, self._history.database, self._history.frozen_until)
             case InstanceRecord():
-                if self._has_snapshots:
-                    await importer.complete_instances()
-                    self._has_snapshots = False
+                await importer.complete_instances()  # the snapshots of the page before
                 await importer.store_parsed_instances(importer.parse(page, self._parse_instance))
                 self.instances += len(page)
             case SnapshotRecord():
-                self._has_snapshots = True
                 await importer.store_parsed_snapshots(importer.parse(page, self._parse_snapshot))
 
     def _parse_application(self, record: Record) -> ImportedApplication:
@@ -144,10 +145,24 @@ class FullImport:
             public_metrics=record.public_metrics,
         )
 
+    def _parse_history(self, record: Record) -> HistoryRecord:
+        assert isinstance(record, HistoryRecord)  # noqa: S101  # of a page of them
+        until = self._bound(record.frozen_until).astimezone(UTC)
+        return HistoryRecord(record.database, self._bound(record.raw_since), datetime.combine(until, time.min, UTC))
+
+    def _parse_day(self, record: Record) -> DayRecord:
+        assert isinstance(record, DayRecord)  # noqa: S101  # of a page of them
+        if self._history is None:
+            raise SkippedRow("daily values without a history before them")
+        if not OLDEST <= record.at < self._history.frozen_until or record.at.astimezone(UTC).time() != time.min:
+            raise SkippedRow("daily values that are of no midnight before the end of the history")
+        return record
+
     def _parse_instance(self, record: Record) -> ImportedInstance:
         assert isinstance(record, InstanceRecord)  # noqa: S101  # of a page of them
         texts = (record.app_name, record.app_version, record.environment, record.deployment_mode, record.os_arch)
         try:
+            key = parse_public_key("public_key", record.public_key)
             app_name, app_version, environment, deployment_mode, os_arch = (
                 parse_text(text, self._settings) for text in texts
             )
@@ -155,7 +170,7 @@ class FullImport:
             raise SkippedRow("installs with an invalid key or text") from None
         return ImportedInstance(
             instance_id=record.instance_id,
-            public_key=bytes.fromhex(record.public_key),
+            public_key=key,
             app_slug=record.app_slug,
             app_name=app_name,
             app_version=app_version,
@@ -213,12 +228,12 @@ class FullImport:
             received_at=self._bound(record.received_at),
         )
 
-    def _bound(self, time: datetime) -> datetime:
+    def _bound(self, moment: datetime) -> datetime:
         """A time that can be stored, and that is not in the future."""
-        return max(OLDEST, min(time, self._now))
+        return max(OLDEST, min(moment, self._now))
 
-    def _bound_or_none(self, time: datetime | None) -> datetime | None:
-        return None if time is None else self._bound(time)
+    def _bound_or_none(self, moment: datetime | None) -> datetime | None:
+        return None if moment is None else self._bound(moment)
 
     def _invalid(self, name: str, problem: str, line: int | None = None) -> ConfigurationError:
         return ConfigurationError(

@@ -23,6 +23,7 @@ from shm.ingest.original_rows import parse_application, parse_instance, parse_sn
 from shm.ingest.payloads import Snapshot
 
 MAX_AHEAD = timedelta(minutes=5)  # of a snapshot before the present; a later one would stay the newest for long
+OTHER_DAYS = "daily values of applications that already have a history here, or do not exist here"
 MAX_BYTES_FACTOR = 2  # of SHM_MAX_BODY: PostgreSQL writes JSON with spaces
 
 Row = TypeVar("Row")
@@ -35,6 +36,12 @@ _encoder = msgspec.json.Encoder()
 class _Verdict:
     position: int
     verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredDays:
+    stored: int
+    refused: int
 
 
 @dataclass(slots=True)
@@ -54,7 +61,7 @@ class HistoryImporter:
     """Stores rows of another database in this one."""
 
     def __init__(self, database: Database, settings: Settings, *, keeps_revoked: bool = False) -> None:
-        """`keeps_revoked`: the history of revoked and pending instances is stored too."""
+        """`keeps_revoked`: the history of revoked instances is stored too. Pending ones have none."""
         self.result = ImportResult()
         self._database = database
         self._settings = settings
@@ -81,9 +88,15 @@ class HistoryImporter:
         """Records from when on the snapshots of the other database are complete, and the days that these determine."""
         await self._database.execute("import.freeze_history", raw_since=raw_since, frozen_until=frozen_until)
 
-    async def store_days(self, days: Sequence[object]) -> None:
-        """Stores a page of values of days before `frozen_until`."""
-        self.result.days += await self._database.execute("import.store_days", batch=_encode(days))
+    async def store_days(self, days: Iterable[object], database: str, frozen_until: datetime) -> None:
+        """Stores a page of values of days before `frozen_until`, from the database with the hash key of this name."""
+        batch = _encode(list(days))
+        (stored,) = await self._database.fetch(
+            _StoredDays, "import.store_days", batch=batch, database=database, frozen_until=frozen_until
+        )
+        self.result.days += stored.stored
+        if stored.refused:
+            self.result.skipped[OTHER_DAYS] += stored.refused
 
     def find_key(self, instance_id: str) -> bytes | None:
         """The key of an instance whose snapshots are stored."""
@@ -161,6 +174,8 @@ class HistoryImporter:
             if isinstance(row, StoredRow) and row.verdict in (Verdict.STORED, Verdict.STAGED):
                 self.result.snapshots += row.is_new
                 self.result.known_snapshots += not row.is_new
+            elif isinstance(row, StoredRow) and row.verdict == Verdict.PENDING:
+                self.result.skipped["snapshots of installs that are pending here"] += 1
             else:
                 self.result.skipped["snapshots that cannot be stored"] += 1
 

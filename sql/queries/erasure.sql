@@ -4,9 +4,9 @@
 -- name: begin
 -- Begins the deletion of an instance, or takes over one that has begun: from now on its requests are refused, and for a
 -- minute `select_interrupted` omits it. With a public key the install itself requested it, at `signed_at`: an instance
--- that is unknown, revoked, or has another key by now is left alone, and so is one that was deleted and registered again
--- since. Without a key an admin requested it. The receipt of a deletion that is taken over stays, with all that it has
--- counted. No row: nothing to delete.
+-- that is unknown, revoked, or has another key by now is not deleted, and neither is one that was deleted and registered
+-- again since. Without a key an admin requested it. The receipt of a deletion that is taken over stays, with all that it
+-- has counted. No row: nothing to delete.
 SELECT pg_advisory_xact_lock({writers_lock});
 WITH begun AS (
     UPDATE instances SET erasing_since = now()
@@ -334,12 +334,14 @@ feed_advanced AS (
 SELECT instance_id FROM target;
 
 -- name: select_hash_key_name
--- Names the key of the hashes without telling it: only with the same one are hashes of two databases comparable.
+-- A hash that identifies `hash_key` without revealing it. Hashes of two databases are comparable only with the same key.
 SELECT encode(sha256('shm-erased'::bytea || hash_key), 'hex') AS name FROM settings;
 
 -- name: select_erased
 -- A page of the hashes of instances that were erased or are being erased, by hash after the last one of the page before.
-SELECT encode(e.id_hash, 'hex') AS id_hash, encode(e.key_hash, 'hex') AS key_hash, e.erased_at, e.is_by_install
+-- An instance that registered again and is being erased again is listed once, with its later time.
+SELECT DISTINCT ON (e.id_hash)
+    encode(e.id_hash, 'hex') AS id_hash, encode(e.key_hash, 'hex') AS key_hash, e.erased_at, e.is_by_install
 FROM (
     SELECT id_hash, key_hash, erased_at, is_by_install FROM erased_identities
     UNION ALL
@@ -352,21 +354,22 @@ FROM (
     WHERE i.erasing_since IS NOT NULL
 ) e
 WHERE e.id_hash > decode(%(after)s::text, 'hex')
-ORDER BY e.id_hash
+ORDER BY e.id_hash, e.erased_at DESC
 LIMIT %(limit)s;
 
 -- name: find_erased
--- The instances that were erased according to a list (a JSON array of hashes), but are here. Reads all instances.
+-- The instances that were erased according to a list (a JSON array of hashes), but are here. One that has registered
+-- again since is not erased. Reads all instances.
 SELECT i.instance_id::text
 FROM instances i
 CROSS JOIN settings
 JOIN jsonb_to_recordset(%(batch)s::jsonb) AS b (id_hash text, erased_at timestamptz)
     ON decode(b.id_hash, 'hex') = sha256(settings.hash_key || uuid_send(i.instance_id))
-WHERE i.first_seen_at IS NULL OR i.first_seen_at <= b.erased_at
+WHERE coalesce(i.first_seen_at, i.registered_at) <= b.erased_at
 ORDER BY i.instance_id;
 
 -- name: store_erased
--- Stores the hashes of a list. Those of instances that were just erased keep their later time.
+-- Stores the hashes of a list. Of an instance that was erased twice, the later time stays, with its key.
 INSERT INTO erased_identities AS existing (id_hash, key_hash, erased_at, is_by_install)
 SELECT DISTINCT ON (b.id_hash)
     decode(b.id_hash, 'hex'), decode(b.key_hash, 'hex'), least(b.erased_at, now()), coalesce(b.is_by_install, FALSE)
@@ -374,5 +377,8 @@ FROM jsonb_to_recordset(%(batch)s::jsonb) AS b (
     id_hash text, key_hash text, erased_at timestamptz, is_by_install boolean
 )
 ORDER BY b.id_hash, b.erased_at DESC
-ON CONFLICT (id_hash) DO UPDATE SET is_by_install = existing.is_by_install OR excluded.is_by_install
+ON CONFLICT (id_hash) DO UPDATE SET
+    key_hash = CASE WHEN existing.erased_at < excluded.erased_at THEN excluded.key_hash ELSE existing.key_hash END,
+    erased_at = greatest(existing.erased_at, excluded.erased_at),
+    is_by_install = existing.is_by_install OR excluded.is_by_install
 RETURNING erased_at;

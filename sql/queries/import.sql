@@ -58,17 +58,49 @@ UPDATE series_head SET
 RETURNING raw_since;
 
 -- name: store_days
--- Stores values of closed days (a JSON array) that do not exist yet.
+-- Stores values of closed days (a JSON array) that do not exist yet, from the database with the hash key of this name. An
+-- application takes days from one source only, and only if it has none before `frozen_until` when their import begins:
+-- with those of another server they would have to be added up, and an import that is repeated would add them twice.
+-- Returns the numbers of stored values, and of those that belong to an application with another source or days of its own,
+-- or to none that exists here.
 SELECT pg_advisory_xact_lock({rollup_lock});
-INSERT INTO series_days (app_slug, metric_type, key, value, at, total, instances)
-SELECT DISTINCT ON (1, 2, 3, 4, 5)
-    coalesce(alias.app_slug, b.app_slug), b.metric_type, b.key, b.value, b.at, b.total, b.instances
-FROM jsonb_to_recordset(%(batch)s::jsonb) AS b (
-    app_slug text, metric_type text, key text, value text, at timestamptz, total numeric, instances bigint
+WITH batch AS MATERIALIZED (
+    SELECT
+        coalesce(alias.app_slug, b.app_slug) AS app_slug, concat_ws('/', %(database)s::text, b.app_slug) AS source,
+        b.metric_type, b.key, b.value, b.at, b.total, b.instances
+    FROM jsonb_to_recordset(%(batch)s::jsonb) AS b (
+        app_slug text, metric_type text, key text, value text, at timestamptz, total numeric, instances bigint
+    )
+    LEFT JOIN application_aliases alias ON alias.slug = b.app_slug
+),
+begun AS (
+    UPDATE applications a SET days_source = b.source
+    FROM (SELECT app_slug, min(source) AS source FROM batch GROUP BY app_slug) b
+    WHERE
+        a.slug = b.app_slug AND a.days_source IS NULL
+        AND NOT EXISTS (
+            SELECT FROM series_days d WHERE d.app_slug = b.app_slug AND d.at < %(frozen_until)s::timestamptz
+        )
+    RETURNING a.slug, a.days_source
+),
+sources AS MATERIALIZED (
+    SELECT slug, days_source FROM begun
+    UNION ALL
+    SELECT slug, days_source FROM applications
+    WHERE slug = ANY(ARRAY(SELECT app_slug FROM batch)) AND days_source IS NOT NULL
+),
+accepted AS MATERIALIZED (
+    SELECT b.* FROM batch b JOIN sources s ON s.slug = b.app_slug AND s.days_source = b.source
+),
+stored AS (
+    INSERT INTO series_days (app_slug, metric_type, key, value, at, total, instances)
+    SELECT DISTINCT ON (1, 2, 3, 4, 5) app_slug, metric_type, key, value, at, total, instances FROM accepted
+    ON CONFLICT DO NOTHING
+    RETURNING at
 )
-LEFT JOIN application_aliases alias ON alias.slug = b.app_slug
-ON CONFLICT DO NOTHING
-RETURNING at;
+SELECT
+    (SELECT count(*) FROM stored) AS stored,
+    (SELECT count(*) FROM batch) - (SELECT count(*) FROM accepted) AS refused;
 
 -- name: store_instances
 -- Stores a batch of instances (a JSON array) as they are in the other database, without snapshots, and returns a verdict

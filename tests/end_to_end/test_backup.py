@@ -1,6 +1,7 @@
 """`shm backup` and `shm restore`: under load, between databases and data directories, and what they refuse."""
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from psycopg2.extensions import make_dsn
 
 from shm.core.errors import ConfigurationError
+from shm.db.advisory_locks import Lock
 from shm.db.client_programs import find_program, run_client
 from tests.support import plain_http
 from tests.support.clusters import embedded_cluster, wait_for
@@ -25,6 +27,9 @@ from tests.support.shm_command import SHM, run_shm
 from tests.support.signed_actions import act
 
 PASSWORD = "it's a secret"
+WAITING_SQL = """
+    SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+    WHERE l.locktype = 'advisory' AND NOT l.granted AND d.datname = current_database()"""
 
 
 def run(*arguments: str, **environment: str) -> str:
@@ -221,7 +226,23 @@ def test_what_was_erased_after_a_backup_is_erased_again(
     damaged.write_bytes(b"".join(erased.read_bytes().splitlines(keepends=True)[:-1]))
     refused = refusal("restore", str(dump), "--erased", str(damaged), SHM_DB_DSN=empty)
     assert f"{damaged}, line 6: the list ends before its last line" in refused
-    assert "Erased 4 instances again" in run("restore", str(dump), "--erased", str(erased), SHM_DB_DSN=empty)
+    other = tmp_path / "other.jsonl"
+    other.write_text(re.sub('"database":"[0-9a-f]+"', f'"database":"{"0" * 64}"', erased.read_text()))
+    erase_again = ("restore", "--erased", str(erased))
+    assert "has no data of SHM" in refusal(*erase_again, SHM_DB_DSN=empty)
+    refused = refusal("restore", str(dump), "--erased", str(other), SHM_DB_DSN=empty)
+    assert f"{other} is the list of another database: nothing was erased" in refused
+    with admin_cursor(empty) as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", [Lock.WRITERS])  # an erasure waits for it
+        process = subprocess.Popen([*SHM, *erase_again], env=os.environ | {"SHM_DB_DSN": empty}, stderr=subprocess.PIPE)
+        wait_for(lambda: select_column(empty, WAITING_SQL) == [1], "the erasure")
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, b"Traceback" in errors) == (128 + signal.SIGTERM, False)
+    assert f"run `shm {' '.join(erase_again)}`".encode() in errors
+    assert len(select_column(empty, "SELECT instance_id FROM instances")) == 5
+    assert "Erased 4 instances again" in run(*erase_again, SHM_DB_DSN=empty)
+    assert "Erased 0 instances again" in run(*erase_again, SHM_DB_DSN=empty)
     run("check", SHM_DB_DSN=empty)
     assert select_column(empty, "SELECT instance_id FROM instances") == [kept.instance_id]
     restored = ServerProcess(tmp_path / "restored", {"SHM_DB_DSN": empty})
@@ -269,6 +290,7 @@ def test_what_is_missing_is_said_in_a_sentence(postgres: str, empty: str, postgr
     assert "has no data of SHM to back up" in refusal("backup", SHM_DB_DSN=empty)
     assert "has no database yet" in refusal("backup", "--data-dir", str(postgres_dir / "none"))
     assert "cannot be read" in refusal("restore", "/nowhere/x", SHM_DB_DSN=empty)
+    assert "Name the backup to restore" in refusal("restore", SHM_DB_DSN=empty)
     with empty_database(postgres) as other:
         with admin_cursor(other) as cursor:
             cursor.execute("CREATE TABLE invoices (id bigint)")

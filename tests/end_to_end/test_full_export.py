@@ -1,17 +1,20 @@
 """`shm export --all` and `shm import`: everything of one server in another, and what damaged or hostile files get."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 from shm.core.settings import Settings
 from shm.db.database import Database
+from shm.ingest.export_records import FORMAT, VERSION, End, Header, InstanceRecord, encode_record
 from shm.ingest.full_export import FullExport
 from shm.ingest.full_import import FullImport
 from shm.ingest.history_import import HistoryImporter
@@ -45,7 +48,7 @@ NO_DEADLINE = settings(
 
 # Everything that is moved, without cursors of the feed and what an install said before it proved its key.
 TABLES = {
-    "applications": "to_jsonb(t) - 'updated_at'",
+    "applications": "to_jsonb(t) - '{updated_at,days_source}'::text[]",
     "application_aliases": "to_jsonb(t) - 'created_at'",
     "instances": "to_jsonb(t) - '{cursor,app_cursor,staged}'::text[]",
     "snapshots": "to_jsonb(t) - 'cursor'",
@@ -198,6 +201,26 @@ def test_values_of_charts_older_than_the_raw_snapshots_are_moved(
         assert tables.pop("snapshots") == [row for row in expected.pop("snapshots") if '"sent": 7' in row]
         assert tables == expected
         assert jobs.differences() == {}
+    if are_deleted:
+        check_days_are_not_mixed(target, file, kinds)
+
+
+def check_days_are_not_mixed(target: str, file: Path, kinds: list[str]) -> None:
+    """An application has the older days of one server, which an interrupted import completes."""
+    part, other, days = file.with_suffix(".part"), file.with_suffix(".other"), kinds.count("day")
+    part.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[: kinds.index("day") + 1]))
+    empty_tables(target)
+    assert "the file ends before its last line" in refusal(target, part)
+    run_import(target, file)
+    before = read_tables(target)["series_days"]
+    assert select_column(target, "SELECT count(*) FROM series_days") == [days]
+    other.write_text(re.sub('"database":"[0-9a-f]+"', f'"database":"{"0" * 64}"', file.read_text()))
+    skipped = f"skipped {days} daily values of applications that already have a history here, or do not exist here"
+    assert skipped in run_import(target, other)
+    assert read_tables(target)["series_days"] == before
+    execute(target, "UPDATE applications SET days_source = NULL")  # the days are its own
+    execute(target, "DELETE FROM series_days WHERE at > (SELECT min(at) FROM series_days)")
+    assert skipped in run_import(target, file)
 
 
 @pytest.mark.long
@@ -270,13 +293,30 @@ def test_records_that_no_install_could_have_sent_are_skipped(
     header, application, instance, sent, _ = export(database, file)
     future = (datetime.now(UTC) + timedelta(days=9)).isoformat()
     other = Install("").instance_id
+    pending = Install("").instance_id
     hostile = [
         {**instance, "instance_id": other, "app_name": "x" * 9999},
+        {**instance, "instance_id": Install("").instance_id, "public_key": "01" + 31 * "00"},  # of small order
+        {**instance, "instance_id": pending, "status": "pending"},
+        {**sent, "instance_id": pending},
         {**sent, "instance_id": other},
         {**sent, "snapshot_at": future},
         {**sent, "snapshot_at": "0001-01-01T00:00:00+14:00"},
         {**sent, "metrics": {"sent": 1, "nested": {"a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": 1}}}}}}}}}},
         {**sent, "metrics": {"nul\x00": 1}},
+    ]
+    day = {"type": "day", "app_slug": "ledger", "metric_type": "number", "key": "sent", "value": "", "total": 1}
+    day |= {"instances": 1, "at": "2026-01-02T00:00:00Z"}
+    history = {"type": "history", "database": "0" * 64, "raw_since": "2026-01-03T00:00:00Z"}
+    history["frozen_until"] = "2026-01-03T05:00:00Z"
+    days = [
+        day,
+        history,
+        day,
+        {**day, "at": "2026-01-02T01:00:00Z"},
+        {**day, "at": "2026-01-03T00:00:00Z"},
+        {**day, "at": "0001-01-01T00:00:00+14:00"},
+        {**day, "app_slug": "unknown"},
     ]
     odd = {
         **instance,
@@ -285,18 +325,61 @@ def test_records_that_no_install_could_have_sent_are_skipped(
         "hints": {"sent": {"label": 1}},
     }
     ugly = {**application, "github_url": "javascript:alert(1)", "logo_url": "https://x/ onerror=1"}
-    lines = [header, ugly, odd, *hostile, sent]
+    lines = [header, ugly, *days, odd, *hostile, sent]
     lines.append({"type": "end", "records": len(lines)})
     file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     summary, *skipped = run_import(target, file)
-    assert summary == "imported 1 applications, 1 installs and 1 snapshots"
+    assert summary == "imported 1 applications, 2 installs and 1 snapshots"
     assert skipped == [
-        "skipped 1 installs with an invalid key or text",
+        "imported 1 daily values of charts from before the oldest snapshot",
+        "skipped 1 daily values of applications that already have a history here, or do not exist here",
+        "skipped 3 daily values that are of no midnight before the end of the history",
+        "skipped 1 daily values without a history before them",
+        "skipped 2 installs with an invalid key or text",
+        "skipped 1 snapshots of installs that are pending here",
         "skipped 1 snapshots of installs that are skipped or not in the file before them",
         "skipped 1 snapshots of the future or of no time",
         "skipped 1 snapshots older than SHM_RETENTION",
         "skipped 1 snapshots over a limit (nul_character)",
         "skipped 1 snapshots over a limit (too_deep)",
     ]
-    assert select_column(target, "SELECT instance_id FROM instances WHERE last_seen_at <= now()") == [good.instance_id]
+    assert select_column(
+        target, "SELECT instance_id FROM instances WHERE last_seen_at <= now() AND status = 'active'"
+    ) == [good.instance_id]
     assert select_column(target, "SELECT coalesce(github_url, logo_url, 'none') FROM applications") == ["none"]
+
+
+INSTANCE: dict[str, Any] = {
+    "type": "instance",
+    "status": "active",
+    "app_slug": "ledger",
+    "app_name": "Ledger",
+    "app_version": "1.0",
+    "environment": "production",
+    "deployment_mode": "docker",
+    "os_arch": "linux/amd64",
+    "needs_approval": False,
+    "absences": [],
+    "versions": [],
+    **dict.fromkeys(("registered_at", "first_seen_at", "last_seen_at"), "2026-01-01T00:00:00Z"),
+    **dict.fromkeys(("revoked_at", "erased_at", "previous_app_slug", "hints")),
+}
+
+
+def test_installs_without_snapshots_are_not_collected(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only those of a page are remembered, for the snapshots that follow it."""
+    monkeypatch.setattr("shm.ingest.full_import.PAGE_SIZE", 2)
+    limits, now, installs = Settings.load({}), datetime.now(UTC), [Install("") for _ in range(5)]
+    records: list[object] = [Header(FORMAT, VERSION, now, len(installs))]
+    for install in installs:
+        record = {**INSTANCE, "instance_id": install.instance_id, "public_key": install.public_key}
+        records.append(msgspec.convert(record, InstanceRecord))
+    file = BytesIO(b"".join(map(encode_record, [*records, End(len(records))])))
+    with run_background_jobs(database) as jobs:
+        importer = HistoryImporter(jobs.database, limits, keeps_revoked=True)
+        full_import = FullImport(importer, limits, now)
+        remembered = []
+        while jobs.runner.run(full_import.store_page(file, "the export")):
+            remembered.append([bool(importer.find_key(install.instance_id)) for install in installs])
+    assert remembered == [[True, True, False, False, False], [False, False, True, True, False]]
+    assert importer.result.instances == len(installs)
