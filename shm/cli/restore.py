@@ -84,7 +84,7 @@ def _erase(settings: Settings, dsn: str, erased: ErasedList) -> None:
         raise
     except BaseException:
         print_message(
-            "Installs of the list are still in the restored database: before a server starts, run "
+            "Installs of the list may still be in the restored database: before a server starts, run "
             f"`shm restore --erased {shlex.quote(erased.name)}` with the same database."
         )
         raise

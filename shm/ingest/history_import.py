@@ -23,8 +23,8 @@ from shm.ingest.original_rows import parse_application, parse_instance, parse_sn
 from shm.ingest.payloads import Snapshot
 
 MAX_AHEAD = timedelta(minutes=5)  # of a snapshot before the present; a later one would stay the newest for long
-OTHER_DAYS = "daily values of applications that already have a history here, or do not exist here"
 MAX_BYTES_FACTOR = 2  # of SHM_MAX_BODY: PostgreSQL writes JSON with spaces
+OTHER_DAYS = "daily values of applications that already have a history here, or do not exist here"
 
 Row = TypeVar("Row")
 Parsed = TypeVar("Parsed")
