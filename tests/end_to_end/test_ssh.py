@@ -121,18 +121,33 @@ def test_a_key_has_a_limit_of_sessions_and_ends_with_its_removal(ssh: SshProcess
     assert "eve" not in {token["name"].split()[0] for token in ssh.server.get("tokens").json()}
 
 
-def test_sigterm_ends_all_consoles_and_restores_their_terminals(ssh: SshProcess, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.long)])
+def test_a_signal_ends_all_consoles_and_restores_their_terminals(
+    ssh: SshProcess, tmp_path: Path, number: signal.Signals
+) -> None:
     with ssh_process(ssh.server, ssh.dsn, tmp_path) as process, ExitStack() as stack:
         process.authorize("sig")
         terminals = [stack.enter_context(process.open("sig")) for _ in range(2)]
         for terminal in terminals:
             terminal.wait_for_texts("● live")
-        assert process.terminate() == 0
+        assert process.terminate(number) == 0
         for terminal in terminals:
             terminal.wait_for_exit()
             assert is_restored(terminal)
             assert b"the server was stopped" in terminal.output
         ssh.wait_until_nobody_is_left()
+
+
+@pytest.mark.long
+def test_damaged_keys_end_a_console_with_their_own_reason(ssh: SshProcess, tmp_path: Path) -> None:
+    with ssh_process(ssh.server, ssh.dsn, tmp_path) as process:
+        process.authorize("dan")
+        with process.open("dan") as terminal:
+            terminal.wait_for_texts("● live")
+            (process.data_dir / "ssh/authorized_keys.json").write_text("[")
+            terminal.wait_for_exit()
+            assert is_restored(terminal)
+            assert b"the server cannot read its authorized keys" in terminal.output
 
 
 @pytest.mark.long

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -112,10 +113,10 @@ class SshProcess:
     def _subscribers(self) -> float:
         return sample_value(scrape(self.server), "shm_feed_subscribers", worker="1")
 
-    def terminate(self) -> int:
-        """Ends it with SIGTERM and returns its exit status. No process of it may be left."""
+    def terminate(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Sends a signal to its process group, as systemd does. Returns its exit status. No process may be left."""
         processes = psutil.Process(self.process.pid).children(recursive=True)
-        self.process.terminate()
+        os.killpg(self.process.pid, number)
         status = self.process.wait(LIMIT_S)
         _, left = psutil.wait_procs(processes, LIMIT_S)
         assert not left

@@ -1,9 +1,24 @@
 """Imported by the fork server: the console and what its screen needs, so that each console shares their memory."""
 
 import gc
+import os
+import signal
 from importlib.metadata import entry_points
 
 from shm.cli.main import GROUP
+
+# `shm ssh` ends the fork server, after its consoles: without it, it would not learn of their ends. systemd and a closed
+# terminal signal every process of the group.
+IGNORED_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
+
+def _set_signal_actions(action: signal.Handlers) -> None:
+    for number in IGNORED_SIGNALS:
+        signal.signal(number, action)
+
+
+_set_signal_actions(signal.SIG_IGN)
+os.register_at_fork(after_in_child=lambda: _set_signal_actions(signal.SIG_DFL))
 
 for point in entry_points(group=GROUP, name="console"):
     point.load().preload()

@@ -6,7 +6,8 @@ used. Log lines name the token of a key, as the audit trail does.
 
 import asyncio
 import logging
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from time import monotonic
 
 import asyncssh
@@ -19,7 +20,9 @@ from shm.core.logs import rate_limited
 from shm.core.ssh_settings import SshSettings
 from shm.core.tasks import run_in_background
 
-MAX_LOGINS = 20  # connections before their login; a further one replaces the oldest, so a flood excludes nobody
+# Connections before their login. A further one replaces the oldest one, so that their memory is bounded. A flood can
+# delay logins.
+MAX_LOGINS = 20
 MAX_OFFERED_KEYS = 20  # of one connection; an agent offers all of its keys
 CHECK_INTERVAL_S = 1.0  # of the time limits and of removed keys
 KEEPALIVE_S, MAX_LOST_KEEPALIVES = 15, 3  # as the feed: a client that is gone is noticed within a minute
@@ -29,7 +32,10 @@ VERSION = "SHM"  # what strangers learn of the software
 
 IDLE = "the session ended because no key was pressed for {:,.0f} seconds"
 KEY_REMOVED = "the session ended because its key is no longer authorized"
+KEYS_UNREADABLE = "the session ended because the server cannot read its authorized keys"
 STOPPED = "the session ended because the server was stopped"
+
+KEYS_FAULT = "no login is possible, and open consoles end"
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +102,7 @@ class SshServer:
         try:
             return self._keys.find(public_key)
         except ConfigurationError as error:
-            rate_limited.warning("no login is possible", str(error))
+            rate_limited.warning(KEYS_FAULT, str(error))
             return None
 
     def open_session(self, connection: "Connection", key: AuthorizedKey) -> ConsoleSession:
@@ -117,32 +123,64 @@ class SshServer:
     def _forget_session(self, session: ConsoleSession) -> None:
         self._sessions.pop(session, None)
 
+    def forget_connection(self, connection: "Connection") -> None:
+        """Frees the places of a connection that has ended, but for consoles that still run.
+
+        Of a session whose connection ended before its channel was open, asyncssh calls no method.
+        """
+        self.logins.pop(connection, None)
+        self.connections.discard(connection)
+        for session, of in list(self._sessions.items()):
+            if of is connection and session.task is None:
+                self._forget_session(session)
+
     def has_session(self, connection: "Connection") -> bool:
         """Whether a console of this connection is open."""
         return connection in self._sessions.values()
 
     async def _check_limits(self) -> None:
         """Ends idle consoles, those of removed keys, and connections without a console."""
-        idle_timeout = self.settings.idle_timeout
         while True:
             await asyncio.sleep(CHECK_INTERVAL_S)
             for session in list(self._sessions):
-                if self.find_key(session.key.public_key) != session.key:
-                    session.end(KEY_REMOVED)
-                elif monotonic() - session.last_input > idle_timeout.total_seconds():
-                    session.end(IDLE.format(idle_timeout.total_seconds()))
+                with _logged_fault():
+                    if (reason := self._reason_to_end(session)) is not None:
+                        session.end(reason)
             for connection in list(self.connections):
-                connection.close_if_unused()
+                with _logged_fault():
+                    connection.close_if_unused()
+
+    def _reason_to_end(self, session: ConsoleSession) -> str | None:
+        """Why a session may not go on: a sentence for its user."""
+        try:
+            key = self._keys.find(session.key.public_key)
+        except ConfigurationError as error:
+            rate_limited.warning(KEYS_FAULT, str(error))
+            return KEYS_UNREADABLE
+        if key != session.key:
+            return KEY_REMOVED
+        idle_timeout = self.settings.idle_timeout.total_seconds()
+        return IDLE.format(idle_timeout) if monotonic() - session.last_input > idle_timeout else None
 
     async def _end_all(self) -> None:
         for login in list(self.logins):
             login.abort()
         for session in list(self._sessions):
-            session.end(STOPPED)
+            with _logged_fault():
+                session.end(STOPPED)
         tasks = [session.task for session in self._sessions if session.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=2 * END_TIMEOUT_S)
         await asyncio.gather(*(connection.close() for connection in list(self.connections)))
+
+
+@contextmanager
+def _logged_fault() -> Iterator[None]:
+    """A fault of one session or connection is logged and does not keep the others."""
+    try:
+        yield
+    except Exception as error:
+        rate_limited.exception("an SSH session could not be ended", error)
 
 
 class Connection(asyncssh.SSHServer):
@@ -166,8 +204,7 @@ class Connection(asyncssh.SSHServer):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by asyncssh at the end of the connection."""
-        self._server.logins.pop(self, None)
-        self._server.connections.discard(self)
+        self._server.forget_connection(self)
         if exc is not None and not isinstance(exc, OSError | asyncssh.Error):
             rate_limited.exception("an SSH connection ended by a fault", exc)
 

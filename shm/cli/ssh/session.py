@@ -13,7 +13,7 @@ import asyncssh
 from shm.cli.ssh.authorized_keys import AuthorizedKey
 from shm.cli.ssh.console_process import ConsoleProcess
 from shm.cli.ssh.terminal_bridge import TerminalBridge
-from shm.core.logs import describe_error
+from shm.core.logs import describe_error, rate_limited
 
 END_TIMEOUT_S = 5.0  # for a console to restore its terminal and end; then it is killed
 DEFAULT_SIZE = (80, 24)  # of a terminal whose client says nothing
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 class ConsoleSession(asyncssh.SSHServerSession[bytes]):
     """A session of an authorized key. `closed` is called at its end, once no process of it is left."""
 
-    _channel: "asyncssh.SSHServerChannel[bytes]"  # from the first callback on
+    _channel: "asyncssh.SSHServerChannel[bytes]"  # from `connection_made` on, which may never be called
 
     def __init__(self, key: AuthorizedKey, server: str, closed: Callable[["ConsoleSession"], None]) -> None:
         self.key = key
@@ -41,7 +41,7 @@ class ConsoleSession(asyncssh.SSHServerSession[bytes]):
         self.task: asyncio.Task[None] | None = None  # while there is a console
         self._server = server
         self._closed = closed
-        self._is_connected = True
+        self._is_connected = False
         self._bridge: TerminalBridge | None = None
         self._console: ConsoleProcess | None = None
         self._has_command = False
@@ -51,6 +51,7 @@ class ConsoleSession(asyncssh.SSHServerSession[bytes]):
     def connection_made(self, chan: "asyncssh.SSHServerChannel[bytes]") -> None:
         """Called by asyncssh for a new channel."""
         self._channel = chan
+        self._is_connected = True
 
     def pty_requested(
         self, term_type: str, term_size: tuple[int, int, int, int], term_modes: Mapping[int, int]
@@ -83,7 +84,7 @@ class ConsoleSession(asyncssh.SSHServerSession[bytes]):
             return
         logger.info("console of token %s: started", self.key.token_id)
         self._bridge = TerminalBridge(self._channel, self._console.terminal)
-        self.task = asyncio.create_task(self._supervise(self._console, self._bridge))
+        self.task = asyncio.create_task(self._run(self._console, self._bridge))
 
     def _refuse(self, sentence: str) -> None:
         self._channel.write_stderr(f"shm ssh: {sentence}\r\n".encode())
@@ -126,7 +127,7 @@ class ConsoleSession(asyncssh.SSHServerSession[bytes]):
         """Ends the console, and shows the reason once the terminal is restored."""
         self._end_reason = self._end_reason or reason
         self._ending.set()
-        if self._console is None:
+        if self._console is None and self._is_connected:
             self._channel.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -139,8 +140,23 @@ class ConsoleSession(asyncssh.SSHServerSession[bytes]):
             self._bridge.close()
             self._console.close_terminal()
 
+    async def _run(self, console: ConsoleProcess, bridge: TerminalBridge) -> None:
+        """Supervises the console. Afterwards neither the console nor the session is left, even after a fault."""
+        try:
+            await self._supervise(console, bridge)
+        except Exception as error:  # a fault must not keep the place of the session
+            rate_limited.exception("a console is ended by a fault of its supervision", error)
+            if not console.exited.is_set():
+                console.kill()
+            self._channel.abort()
+        finally:
+            bridge.close()
+            console.close_terminal()
+            logger.info("console of token %s: ended", self.key.token_id)
+            self._closed(self)
+
     async def _supervise(self, console: ConsoleProcess, bridge: TerminalBridge) -> None:
-        """Waits for the end of the console or of the session. Afterwards neither of them is left."""
+        """Waits for the end of the console or of the session, and ends the other one."""
         await _first_of(console.exited, self._ending)
         if not console.exited.is_set():
             console.terminate()
@@ -156,10 +172,6 @@ class ConsoleSession(asyncssh.SSHServerSession[bytes]):
                 if self._end_reason is not None:
                     self._channel.write(f"shm ssh: {self._end_reason}\r\n".encode())
                 self._channel.exit(console.status if console.status >= 0 else 128 - console.status)
-        bridge.close()
-        console.close_terminal()
-        logger.info("console of token %s: ended", self.key.token_id)
-        self._closed(self)
 
 
 async def _first_of(*events: asyncio.Event) -> None:
