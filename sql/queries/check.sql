@@ -209,7 +209,7 @@ runs AS MATERIALIZED (
     LEFT JOIN revocations r ON r.instance_id = s.instance_id
     WHERE s.cursor <= (SELECT cursor FROM reach)
 ),
-run_sums AS (
+run_sums AS MATERIALIZED (
     SELECT
         r.app_slug, each.metric_type, each.key, each.value, coalesce(r.starts_at, r.ends_at) AS at,
         CASE GROUPING(r.starts_at) WHEN 0 THEN 1 ELSE -1 END AS weight,

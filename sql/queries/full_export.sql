@@ -14,7 +14,7 @@ FROM series_head h
 CROSS JOIN settings
 CROSS JOIN LATERAL (
     SELECT CASE
-        WHEN EXISTS (SELECT FROM snapshots s WHERE s.snapshot_at < %(oldest)s::timestamptz)
+        WHEN EXISTS (SELECT s.cursor FROM snapshots s WHERE s.snapshot_at < %(oldest)s::timestamptz)
         THEN greatest(h.raw_since, %(oldest)s::timestamptz)
         ELSE h.raw_since
     END AS since

@@ -153,8 +153,14 @@ def test_a_lock_is_acquired_by_a_separate_statement() -> None:
 
 @pytest.mark.parametrize("name", SNAPSHOT_STATEMENTS)
 def test_statements_use_only_what_citus_supports(name: str) -> None:
-    """A statement has no syntax that Citus lacks, and no function that would differ between workers."""
-    assert not UNSUPPORTED.search(body(name))
+    """A statement has no syntax that Citus lacks, and no function that would differ between workers.
+
+    Citus leaves a materialized CTE that reads only other ones to PostgreSQL.
+    """
+    parts = ctes(body(name))
+    for part in parts:
+        if not part.is_materialized or tables(parts, READS.findall(part.body)):
+            assert not UNSUPPORTED.search(part.body), part.name
     assert not VOLATILE.search(body(name))
     assert not any(re.search(r"\bnow\(\)", text) for text in SNAPSHOT_ASSIGNMENTS.findall(body(name)))
 
