@@ -7,7 +7,7 @@ import asyncssh
 import pytest
 
 from shm.cli.ssh import host_key
-from shm.cli.ssh.authorized_keys import AuthorizedKey, AuthorizedKeys, describe, parse_public_key
+from shm.cli.ssh.authorized_keys import AuthorizedKey, AuthorizedKeys, encode_public_key, parse_public_key
 from shm.cli.ssh.console_process import terminal_encoding
 from shm.cli.ssh.server import Connection, SshServer
 from shm.core.errors import ConfigurationError
@@ -42,12 +42,14 @@ def test_keys_are_added_listed_and_removed_with_a_token_each(postgres: str, tmp_
 @NEEDS_CLIENT
 def test_what_is_no_safe_public_key_is_refused_in_a_sentence(tmp_path: Path) -> None:
     make_key(tmp_path / "good")
-    make_key(tmp_path / "short", "-t", "rsa", "-b", "1024")
+    make_key(tmp_path / "short", "-t", "rsa", "-b", "2040")
+    make_key(tmp_path / "long", "-t", "rsa", "-b", "2048")
     line = (tmp_path / "good.pub").read_bytes()
     assert parse_public_key(b"\xef\xbb\xbf" + line).split() == line.decode().split()[:2]
     for content in (b"", b"\xff", (tmp_path / "good").read_bytes(), b'command="x" ' + line, line[:40]):
         with pytest.raises(ConfigurationError, match="This is not a public key"):
             parse_public_key(content)
+    assert parse_public_key((tmp_path / "long.pub").read_bytes()).startswith("ssh-rsa ")
     with pytest.raises(ConfigurationError, match="is not safe enough"):
         parse_public_key((tmp_path / "short.pub").read_bytes())
 
@@ -71,7 +73,7 @@ def test_a_connection_accepts_one_key_only(tmp_path: Path) -> None:
     keys = AuthorizedKeys(tmp_path)
     made = {name: asyncssh.generate_private_key("ssh-ed25519") for name in ("admin", "viewer", "stranger")}
     for name in ("admin", "viewer"):
-        keys.add(AuthorizedKey(name, describe(made[name]), name, "token", datetime.now(UTC)))
+        keys.add(AuthorizedKey(name, encode_public_key(made[name]), name, "token", datetime.now(UTC)))
     server = SshServer(SshSettings(), keys, made["stranger"])
     for first, second in (("viewer", "admin"), ("admin", "viewer")):
         connection = Connection(server)

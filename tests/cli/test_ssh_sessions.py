@@ -12,7 +12,7 @@ import pytest
 from asyncssh.constants import DISC_BY_APPLICATION, MSG_CHANNEL_OPEN, MSG_DISCONNECT
 from asyncssh.packet import String, UInt32
 
-from shm.cli.ssh.authorized_keys import AuthorizedKey, AuthorizedKeys, describe
+from shm.cli.ssh.authorized_keys import AuthorizedKey, AuthorizedKeys, encode_public_key
 from shm.cli.ssh.console_process import ConsoleProcess, start_fork_server
 from shm.cli.ssh.server import SshServer
 from shm.core.ssh_settings import SshSettings
@@ -27,7 +27,7 @@ async def logged_in(data_dir: Path) -> AsyncIterator[tuple[SshServer, asyncssh.S
     """A server in this process, with a client after its login. At the end the server stops."""
     key = asyncssh.generate_private_key("ssh-ed25519")
     keys = AuthorizedKeys(data_dir)
-    keys.add(AuthorizedKey("Ana", describe(key), "token-id", "token", datetime.now(UTC)))
+    keys.add(AuthorizedKey("Ana", encode_public_key(key), "token-id", "token", datetime.now(UTC)))
     server = SshServer(SshSettings(port=free_port()), keys, asyncssh.generate_private_key("ssh-ed25519"))
     stop = asyncio.Event()
     running = asyncio.create_task(server.run(stop))

@@ -21,6 +21,7 @@ HOST_ACCESSES = [
     "os.remove('present')",
     "os.rename('present', 'file')",
     "os.write(present, b'x')",
+    "socket.socket(socket.AF_UNIX).bind('socket')",
 ]
 
 
@@ -51,7 +52,7 @@ def test_a_restricted_process_gets_an_error(tmp_path: Path) -> None:
     """`present` is a file that was opened before. Reading and terminals stay possible."""
     (tmp_path / "present").write_text("")
     program = f"""
-import os, pathlib, pty, subprocess
+import os, pathlib, pty, socket, subprocess
 from shm_tui.restricted import forbid_host_access
 present = os.open("present", os.O_WRONLY)
 forbid_host_access()

@@ -9,6 +9,7 @@ first: `ConsoleApp.is_restricted` on the screen, `args.restricted` before that. 
 import errno
 import os
 import resource
+import socket
 import sys
 from collections.abc import MutableMapping
 
@@ -48,8 +49,8 @@ def remove_textual_variables(environ: MutableMapping[str, str]) -> None:
 def forbid_host_access() -> None:
     """From now on, this process gets an OSError when it starts a program, opens a file for writing or changes one.
 
-    The kernel refuses to write into files, whatever writes. Python refuses the rest. Terminals and connections are no
-    files.
+    The kernel refuses to write into files, whatever writes. Python refuses the rest, as far as it raises an audit event
+    for it: `os.mkfifo` has none, and an extension in C need not raise any. Terminals and connections are no files.
     """
     sys.dont_write_bytecode = True
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
@@ -60,6 +61,8 @@ def _refuse_host_access(event: str, arguments: tuple[object, ...]) -> None:
     if event == "open":
         path, _, flags = arguments
         is_forbidden = isinstance(flags, int) and flags & WRITING and path != os.devnull and not isinstance(path, int)
+    elif event == "socket.bind":
+        is_forbidden = getattr(arguments[0], "family", None) == socket.AF_UNIX
     else:
         is_forbidden = event in FORBIDDEN_EVENTS
     if is_forbidden:

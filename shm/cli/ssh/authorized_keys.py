@@ -7,9 +7,11 @@ public key is not stored: it usually has the names of a user and a machine.
 import base64
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import asyncssh
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from shm.cli.ssh import key_directory
 from shm.core.errors import ConfigurationError
@@ -18,7 +20,7 @@ from shm.core.json_types import Timestamp
 FILE = "authorized_keys.json"
 MAX_PUBLIC_KEY_BYTES = 16_384  # of a file with a public key; one of RSA with 16,384 bits has 3,000
 PRIVATE = "PRIVATE KEY-----"  # in a file with a private key
-MIN_RSA_BYTES = 2048 // 8  # of the modulus; shorter ones can be factored
+MIN_RSA_BITS = 2048  # of the modulus; shorter ones can be factored
 ALGORITHMS = frozenset(
     {
         "ssh-ed25519",
@@ -55,7 +57,7 @@ class AuthorizedKeys:
         self._by_key: dict[str, AuthorizedKey] = {}
 
     def find(self, public_key: str) -> AuthorizedKey | None:
-        """The authorized key with this public key, as `describe` returns it. Raises ConfigurationError."""
+        """The authorized key with this public key, as `encode_public_key` returns it. Raises ConfigurationError."""
         return self._read().get(public_key)
 
     def list(self) -> list[AuthorizedKey]:
@@ -109,7 +111,7 @@ def already_authorized(key: AuthorizedKey) -> ConfigurationError:
 
 
 def parse_public_key(content: bytes) -> str:
-    """The public key of a file, as `describe` returns it. Raises ConfigurationError."""
+    """The public key of a file, as `encode_public_key` returns it. Raises ConfigurationError."""
     try:
         text = content.decode("utf-8-sig").strip()
         key = None if PRIVATE in text else asyncssh.import_public_key(text)  # which derives it from a private key
@@ -120,13 +122,18 @@ def parse_public_key(content: bytes) -> str:
             "This is not a public key: expected the line of a file such as id_ed25519.pub, without options before it."
         )
     algorithm = key.get_algorithm()
-    if algorithm not in ALGORITHMS or (algorithm == "ssh-rsa" and len(key.public_data) < MIN_RSA_BYTES):
+    if algorithm not in ALGORITHMS or (algorithm == "ssh-rsa" and _rsa_bits(key) < MIN_RSA_BITS):
         raise ConfigurationError(
             f"A key of the kind {algorithm} of this length is not safe enough. Make another one: ssh-keygen -t ed25519"
         )
-    return describe(key)
+    return encode_public_key(key)
 
 
-def describe(key: asyncssh.SSHKey) -> str:
+def _rsa_bits(key: asyncssh.SSHKey) -> int:
+    """The length of the modulus of an RSA key."""
+    return cast(RSAPublicKey, key.pyca_key).key_size
+
+
+def encode_public_key(key: asyncssh.SSHKey) -> str:
     """A public key as text: its algorithm and its data, without a comment."""
     return f"{key.get_algorithm()} {base64.b64encode(key.public_data).decode()}"

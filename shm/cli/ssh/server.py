@@ -13,7 +13,7 @@ from time import monotonic
 import asyncssh
 from asyncssh.constants import DISC_BY_APPLICATION, OPEN_RESOURCE_SHORTAGE
 
-from shm.cli.ssh.authorized_keys import AuthorizedKey, AuthorizedKeys, describe
+from shm.cli.ssh.authorized_keys import AuthorizedKey, AuthorizedKeys, encode_public_key
 from shm.cli.ssh.session import END_TIMEOUT_S, ConsoleSession
 from shm.core.errors import ConfigurationError
 from shm.core.logs import rate_limited
@@ -226,7 +226,7 @@ class Connection(asyncssh.SSHServer):
         if self._offered_keys > MAX_OFFERED_KEYS:
             self.abort()
             return False
-        authorized_key = self._server.find_key(describe(key))
+        authorized_key = self._server.find_key(encode_public_key(key))
         self._key = self._key or authorized_key
         return authorized_key is not None and authorized_key == self._key
 
