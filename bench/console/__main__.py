@@ -13,7 +13,6 @@ from pathlib import Path
 
 from bench.console.measures import SETTLE_S, SIZE, Cost, Start, measure_cost, measure_keys, measure_start, quantile
 from bench.console.reports import Reporters, largest_application, reached_rate, sending
-from bench.console.ssh_sessions import SESSIONS, is_available, measure_sessions
 from bench.console.terminal import open_console
 from bench.read.embedded_fleet import seed_embedded
 from bench.read.seeded_fleet import SeededFleet
@@ -84,7 +83,6 @@ def measure(plan: Plan, folder: Path) -> None:
         table.print_row(*_cells(size, results[size]))
     calm = _measure_calm(plan, folder)
     print_line()
-    _measure_ssh(plan, folder)
     _print_targets(plan, results, calm)
 
 
@@ -117,19 +115,6 @@ def _measure_calm(plan: Plan, folder: Path) -> dict[str, float]:
                 with sending(reporters, server, folder, CALM_RATE, plan.seconds + 1):
                     read[order] = measure_cost(terminal, plan.seconds).bytes_per_s
     return read
-
-
-def _measure_ssh(plan: Plan, folder: Path) -> None:
-    """Prints what sessions of `shm ssh` cost, on the fleet of the calm run."""
-    if not is_available():
-        print_line("over SSH: not measured, the OpenSSH client is not installed")
-        return
-    with run_server(folder / "calm", 1) as server:
-        cost = measure_sessions(server, folder, plan.seconds)
-    print_line(
-        f"{SESSIONS} sessions of shm ssh: first rows of the last after {cost.rows_s:.2f} s, key ms p50/p99 "
-        f"{_percentiles(cost.keys)}, all idle {cost.cpu_percent:.1f} % of a core and {cost.mib:,.0f} MiB"
-    )
 
 
 def _cells(size: int, result: FleetResult) -> tuple[str, ...]:
