@@ -1,10 +1,16 @@
 """Approve, revoke and erase: after a question that names the instance, and for an admin's token only."""
 
+import asyncio
+from random import Random
+
 import httpx
 
+from shm_client import BulkChange
 from shm_tui.app import ConsoleApp
+from shm_tui.bulk_decisions import follow_change
 from shm_tui.command import make_client
-from tests.support.console import DrivenConsole, open_console, viewer_token
+from tests.support.byte_proxy import ByteProxy
+from tests.support.console import TIMEOUT_S, DrivenConsole, open_console, viewer_token
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 
@@ -74,6 +80,42 @@ async def test_many_are_decided_on_by_marks_and_by_the_filter(server: ServerProc
         await console.pilot.press("y")
         await console.wait_for_text("Erased 3 instances")
     assert [status_code(server, install)[0] for install in fleet] == [404] * 3 + [200] * 3
+
+
+async def test_keys_typed_while_the_server_counts_are_no_answer(server: ServerProcess) -> None:
+    fleet = [Install(server.url, environment="ci").enroll({"sent": sent}) for sent in range(2)]
+    async with (
+        ByteProxy(server.port, Random(1)).running() as proxy,
+        open_console(server, "ledger", place="instances /env:ci", url=f"http://127.0.0.1:{proxy.port}") as console,
+    ):
+        await console.wait_until(lambda: len(console.rows()) == 2 and console.app.decisions.is_admin)
+        proxy.forwarding.clear()
+        await console.pilot.press("X", "f", "y", "slash", "n", "enter")
+        await console.wait_for_text("Counting…")
+        proxy.forwarding.set()
+        await console.wait_for_text("Erase 2 instances?")
+        assert [status_code(server, install)[0] for install in fleet] == [200, 200]
+        await console.pilot.press("n")
+        await console.wait_until_gone("Erase 2 instances?")
+        proxy.forwarding.clear()
+        await console.pilot.press("X", "f", "escape")
+        await console.wait_until_gone("Counting…")
+        proxy.forwarding.set()
+        assert len(console.app.screen_stack) == 1
+    assert [status_code(server, install)[0] for install in fleet] == [200, 200]
+
+
+async def test_the_progress_of_a_change_ends_with_its_server(server: ServerProcess) -> None:
+    async with make_client(server.url, viewer_token(server)) as client:
+        notices: list[str] = []
+        change = BulkChange(id="0", action="delete", instances=5)
+        client.connect(server.url, "refused")
+        async with asyncio.timeout(TIMEOUT_S):
+            await follow_change(client, client.server, change, "Erased", notices.append)
+            assert notices[0] == "Erased 0 of 5 instances"
+            assert notices[1].startswith("The change goes on, its progress is unknown: ")
+            await follow_change(client, "http://127.0.0.1:1", change, "Erased", notices.append)
+        assert len(notices) == 3
 
 
 async def test_a_viewer_sees_no_decision(server: ServerProcess) -> None:

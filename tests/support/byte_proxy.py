@@ -84,11 +84,11 @@ class ByteProxy:
         finally:
             self._open_writers -= writers
             self._muted_writers -= writers
+            for writer in writers:  # before a wait, which the end of the context may cancel
+                writer.transport.abort()
             for task in (requests, responses):
                 task.cancel()
             await asyncio.gather(requests, responses, return_exceptions=True)
-            for writer in writers:
-                writer.transport.abort()
 
     async def _forward(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, bytes_left: int | None

@@ -6,7 +6,7 @@ from textual.app import App
 
 from shm_client import ApplicationSettings, BulkChange, Client, ClientError, MetricKey, MetricOverride
 from shm_tui.bulk_decisions import follow_change
-from shm_tui.confirm_screen import YES, ConfirmScreen
+from shm_tui.confirm_screen import YES, ConfirmScreen, PreviewScreen
 from shm_tui.form_screen import Field, FormScreen
 from shm_tui.model.views.application import ApplicationView
 from shm_tui.text.formatting import UNKNOWN, plural
@@ -44,7 +44,7 @@ class ApplicationEdits:
         elif row_key == "action merge":
             self._ask_target(settings)
         elif row_key == "action delete":
-            self._app.run_worker(self._ask_deletion(settings), group="edits")
+            self._ask_deletion(settings)
 
     def _edit_setting(self, settings: ApplicationSettings, name: str) -> None:
         field = Field(name, name.replace("_", " "), getattr(settings, name), SETTING_HINTS[name])
@@ -102,38 +102,44 @@ class ApplicationEdits:
             if is_previewed:
                 into, text = targets[-1]
                 self._confirm(
-                    text, "Moved", lambda: self._client.merge_application(settings.slug, into, is_preview=False)
+                    ConfirmScreen(text),
+                    "Moved",
+                    lambda: self._client.merge_application(settings.slug, into, is_preview=False),
                 )
 
         field = Field("into", "into (slug)", hint="the slug of the other application, such as ledger")
         self._app.push_screen(FormScreen(f"Merge {settings.name} into another application", [field], preview), ask)
 
-    async def _ask_deletion(self, settings: ApplicationSettings) -> None:
-        server = self._client.server
-        try:
-            preview = await self._client.delete_application(settings.slug, is_preview=True)
-        except ClientError as error:
-            self._notify(str(error))
-            return
-        if self._client.server != server:  # the user went to another one meanwhile
-            return
-        text = deletion_question(settings, preview.instances)
-        self._confirm(text, "Deleted", lambda: self._client.delete_application(settings.slug, is_preview=False))
+    def _ask_deletion(self, settings: ApplicationSettings) -> None:
+        async def preview() -> str | None:
+            try:
+                change = await self._client.delete_application(settings.slug, is_preview=True)
+            except ClientError as error:
+                self._notify(str(error))
+                return None
+            return deletion_question(settings, change.instances)
 
-    def _confirm(self, text: str, done: str, request: Callable[[], Awaitable[BulkChange]]) -> None:
+        self._confirm(
+            PreviewScreen(preview),
+            "Deleted",
+            lambda: self._client.delete_application(settings.slug, is_preview=False),
+        )
+
+    def _confirm(self, screen: ConfirmScreen, done: str, request: Callable[[], Awaitable[BulkChange]]) -> None:
         def carry_out(answer: str | None) -> None:
             if answer == YES:
                 self._app.run_worker(self._carry_out(done, request), group="edits")
 
-        self._app.push_screen(ConfirmScreen(text), carry_out)
+        self._app.push_screen(screen, carry_out)
 
     async def _carry_out(self, done: str, request: Callable[[], Awaitable[BulkChange]]) -> None:
+        server = self._client.server
         try:
             change = await request()
         except ClientError as error:
             self._notify(str(error))
             return
-        await follow_change(self._client, change, done, self._notify)
+        await follow_change(self._client, server, change, done, self._notify)
         self._on_saved()
 
     def _notify(self, notice: str) -> None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from textual.app import App
 
-from shm_client import BulkChange, Client, ClientError, Decision, Instance
-from shm_tui.confirm_screen import YES, ConfirmScreen
+from shm_client import BulkChange, Client, ClientError, Decision, Instance, ServerUnavailableError
+from shm_tui.confirm_screen import YES, PreviewScreen
 from shm_tui.model.live_session import LiveSession
 from shm_tui.text.formatting import plural
 from shm_tui.widgets.footer import NOTICE_S, Footer
@@ -110,30 +110,31 @@ class BulkDecisions:
 
     def ask(self, decision: Decision, choice: Choice, clear_marks: Callable[[], None] | None = None) -> None:
         """Asks with the number of the server's preview, then decides."""
-        self._app.run_worker(self._ask(decision, choice, clear_marks), group="decisions")
 
-    async def _ask(self, decision: Decision, choice: Choice, clear_marks: Callable[[], None] | None) -> None:
-        server = self._client.server
-        try:
-            preview = await self._request(decision, choice, is_preview=True)
-        except ClientError as error:
-            self._notify(f"{DECISION_TEXTS[decision].verb}: {error}")
-            return
-        if self._client.server != server:  # the user went to another one meanwhile
-            return
-        if not preview.instances:
-            self._notify(
-                f"{DECISION_TEXTS[decision].verb}: none of {plural(choice.matching, 'instance')} changes by it"
-            )
-            return
+        async def preview() -> str | None:
+            return await self._preview(decision, choice)
 
         def decide(answer: str | None) -> None:
             if answer == YES:
                 self._app.run_worker(self._decide(decision, choice, clear_marks), group="decisions")
 
-        self._app.push_screen(ConfirmScreen(many_question(decision, choice, preview)), decide)
+        self._app.push_screen(PreviewScreen(preview), decide)
+
+    async def _preview(self, decision: Decision, choice: Choice) -> str | None:
+        """The question; None after a notice that there is nothing to ask."""
+        verb = DECISION_TEXTS[decision].verb
+        try:
+            preview = await self._request(decision, choice, is_preview=True)
+        except ClientError as error:
+            self._notify(f"{verb}: {error}")
+            return None
+        if not preview.instances:
+            self._notify(f"{verb}: none of {plural(choice.matching, 'instance')} changes by it")
+            return None
+        return many_question(decision, choice, preview)
 
     async def _decide(self, decision: Decision, choice: Choice, clear_marks: Callable[[], None] | None) -> None:
+        server = self._client.server
         try:
             change = await self._request(decision, choice, is_preview=False)
         except ClientError as error:
@@ -141,7 +142,7 @@ class BulkDecisions:
             return
         if clear_marks is not None:
             clear_marks()
-        await follow_change(self._client, change, DECISION_TEXTS[decision].done, self._notify)
+        await follow_change(self._client, server, change, DECISION_TEXTS[decision].done, self._notify)
 
     async def _request(self, decision: Decision, choice: Choice, *, is_preview: bool) -> BulkChange:
         return await self._client.decide_many(
@@ -156,15 +157,25 @@ class BulkDecisions:
         self._footer.show_notice(notice, NOTICE_S)
 
 
-async def follow_change(client: Client, change: BulkChange, done: str, notify: Callable[[str], None]) -> None:
-    """Shows the progress of a change until it has ended. `done` is the verb: `Revoked`."""
+async def follow_change(
+    client: Client, server: str, change: BulkChange, done: str, notify: Callable[[str], None]
+) -> None:
+    """Shows the progress of a change of `server` until it has ended, or the client has connected to another one.
+
+    `done` is the verb: `Revoked`.
+    """
     while change.finished_at is None:
         notify(f"{done} {change.processed:,} of {plural(change.instances, 'instance')}")
         await asyncio.sleep(POLL_INTERVAL_S)
+        if client.server != server:
+            return
         try:
             newest = await client.bulk_change(change.id or "")
-        except ClientError:  # the feed shows it
+        except ServerUnavailableError:  # the feed shows it
             continue
+        except ClientError as error:
+            notify(f"The change goes on, its progress is unknown: {error}")
+            return
         if newest is None:
             return
         change = newest
