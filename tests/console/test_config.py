@@ -4,6 +4,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -342,6 +343,13 @@ def test_kept_tokens_are_for_their_user_only(kept: KeptTokens) -> None:
     kept.path.write_text("{")
     with pytest.raises(TokenError, match="remove it"):
         kept.find("https://b")
+
+
+def test_consoles_that_keep_tokens_at_once_keep_all(kept: KeptTokens) -> None:
+    servers = [f"https://{number}" for number in range(8)]
+    with ThreadPoolExecutor(len(servers)) as threads:
+        list(threads.map(lambda server: KeptTokens(kept.path).keep(server, "1"), servers))
+    assert [kept.find(server) for server in servers] == ["1"] * len(servers)
 
 
 def test_a_token_that_cannot_be_kept_is_said(tmp_path: Path) -> None:

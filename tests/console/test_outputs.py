@@ -14,6 +14,8 @@ import pytest
 from shm_client.api import Api
 from shm_tui.app import ConsoleApp
 from shm_tui.command import make_client
+from shm_tui.errors import ExportError
+from shm_tui.export_file import new_file
 from shm_tui.model.place import Place, parse_place
 from tests.support.console import DrivenConsole, open_console
 from tests.support.installs import Install
@@ -82,7 +84,9 @@ async def test_a_cancelled_or_failed_export_leaves_no_file(
         await console.wait_for_text("Export 3 instances")
         (tmp_path / "gone").rmdir()
         await console.pilot.press("m")
-        await console.wait_for_text("The export failed", "cannot be written", "Nothing was written")
+        await console.wait_for_text("The export failed", "Nothing was written")
+        await console.pilot.press("escape", "ctrl+s")
+        await console.wait_for_text("There is no current directory to export to")
 
 
 async def test_a_view_is_exported_with_its_rows(
@@ -180,3 +184,18 @@ def test_v_shows_the_json_in_the_pager_and_y_copies_what_is_chosen(server: Serve
         assert install.instance_id in row.split("\t")
         assert json.loads(text) == document
         assert place.startswith("ledger/instances 30d")
+
+
+def test_an_export_replaces_no_file_and_no_link(tmp_path: Path) -> None:
+    file, link = tmp_path / "rows.csv", tmp_path / "link.csv"
+    file.write_text("mine")
+    link.symlink_to(tmp_path / "later")
+    for path in (file, link):
+        with pytest.raises(ExportError, match="cannot be written: File exists"), new_file(path) as write:
+            write("rows")
+    assert file.read_text() == "mine"
+    assert link.is_symlink()
+    with new_file(tmp_path / "new.csv") as write:
+        write("é\n")
+    assert (tmp_path / "new.csv").read_text(encoding="utf-8") == "é\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.csv", "new.csv", "rows.csv"]

@@ -1,13 +1,11 @@
 """Writes an export: to a new file that only its owner can read, whole or not at all, or into a text of limited size."""
 
-import os
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from errno import EEXIST
 from pathlib import Path
 
+from shm_tui.config.storage import private_file
 from shm_tui.errors import ExportError
 from shm_tui.model.export import ExportSource
 from shm_tui.text.osc52 import MAX_BYTES
@@ -41,17 +39,9 @@ def new_file(path: Path) -> Iterator[Callable[[str], object]]:
 
     Raises ExportError if it cannot be written, or exists.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as output:
-                yield output.write
-            if path.exists():
-                raise FileExistsError(EEXIST, os.strerror(EEXIST))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with private_file(path, is_new=True) as output:
+            yield lambda text: output.write(text.encode())
     except OSError as error:
         raise ExportError(f"{path} cannot be written: {error.strerror}") from None
 

@@ -65,8 +65,13 @@ class OutputControl:
         source = self._source()
         if source is None or not source.names:
             self._notify("There is nothing to export yet.")
+            return
+        try:
+            folder = None if self._is_restricted else Path.cwd()
+        except OSError as error:  # it has been removed
+            self._notify(f"There is no current directory to export to: {error.strerror}")
         else:
-            self._app.push_screen(ExportScreen(source, None if self._is_restricted else Path.cwd(), self.copy))
+            self._app.push_screen(ExportScreen(source, folder, self.copy))
 
     def show_json(self) -> None:
         """Shows the JSON of the instance or the view in the pager, else in the console's own viewer."""

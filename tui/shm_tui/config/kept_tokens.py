@@ -1,11 +1,12 @@
 """The tokens that the user has typed and asked to keep: a file of its own, for its user only."""
 
+import os
 from pathlib import Path
 
 import msgspec
 import platformdirs
 
-from shm_tui.config.storage import write_private
+from shm_tui.config.storage import exclusive, write_private
 from shm_tui.errors import ConfigError, TokenError
 
 TOKENS_FILE = "console-tokens.json"
@@ -25,14 +26,16 @@ class KeptTokens:
 
     def keep(self, server: str, token: str) -> None:
         """Keeps a token in place of the one before. Raises TokenError and ConfigError."""
-        self._write(self._read() | {server: token})
+        with exclusive(self.path):
+            self._write(self._read() | {server: token})
 
     def forget(self, server: str) -> bool:
         """Removes a server's token. Returns whether there was one. Raises TokenError and ConfigError."""
-        tokens = self._read()
-        if server not in tokens:
-            return False
-        self._write({each: token for each, token in tokens.items() if each != server})
+        with exclusive(self.path):
+            tokens = self._read()
+            if server not in tokens:
+                return False
+            self._write({each: token for each, token in tokens.items() if each != server})
         return True
 
     def _write(self, tokens: dict[str, str]) -> None:
@@ -41,7 +44,7 @@ class KeptTokens:
     def _read(self) -> dict[str, str]:
         try:
             with self.path.open("rb") as file:
-                mode = self.path.stat().st_mode
+                mode = os.fstat(file.fileno()).st_mode
                 content = file.read(MAX_TOKENS_BYTES + 1)
         except (FileNotFoundError, NotADirectoryError):
             return {}
