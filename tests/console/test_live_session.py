@@ -3,8 +3,14 @@
 import asyncio
 from contextlib import suppress
 
+import pytest
+
 from shm_client import Client
+from shm_tui.command import make_client
+from shm_tui.model import tile_session
 from shm_tui.model.live_session import LiveSession
+from shm_tui.model.tile_session import TileRequest, TileSession
+from tests.support.fault_proxy import run_fault_proxy
 from tests.support.installs import Install
 from tests.support.server_process import ServerProcess
 from tests.support.signed_actions import act
@@ -36,3 +42,32 @@ async def test_a_restarted_session_drops_instances_erased_meanwhile(server: Serv
             await asyncio.sleep(0.05)
         task.cancel()
         await asyncio.wait([task])
+
+
+async def test_tiles_return_soon_after_the_server_and_at_once_on_demand(
+    server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Install(server.url).enroll({"sent": 1})
+    changed = asyncio.Event()
+    async with run_fault_proxy(server.port) as proxy, make_client(proxy.url, server.admin_token) as client:
+        for request in (TileRequest("ledger"), TileRequest("ledger", conditions=("status=active",))):
+            for retry_s in (0.01, 3600.0):  # the second one waits for `reload`
+                monkeypatch.setattr(tile_session, "RETRY_S", retry_s)
+                monkeypatch.setattr(tile_session, "PAUSE_FACTOR", 1e9)
+                monkeypatch.setattr(tile_session, "TYPING_PAUSE_S", 0.0)
+                proxy.refuses_connections = True
+                proxy.cut_connections()
+                session = TileSession(client, lambda: ["sent"], changed.set)
+                session.request(request)
+                async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+                    running = tasks.create_task(session.run())
+                    while not session.data.error:
+                        changed.clear()
+                        await changed.wait()
+                    proxy.refuses_connections = False
+                    if retry_s > 1:
+                        session.reload()
+                    while session.data.filtered is None and session.data.series is None:
+                        changed.clear()
+                        await changed.wait()
+                    running.cancel()

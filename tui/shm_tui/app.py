@@ -342,6 +342,7 @@ class ConsoleApp(CellwiseApp):
         """Lists all instances again, loads the view again, and writes the whole screen again."""
         self.repaint()
         self.session.reload()
+        self.navigation.tiles.reload()
         self.navigation.view.reload()
         self.navigation.chart.reload()
 

@@ -43,6 +43,7 @@ class Navigation:
         self.view = ViewControl(client, dashboard, on_change)
         self.chart = ChartControl(client, dashboard)
         self.tiles = TileSession(client, self._tile_keys, on_change)
+        self._was_lost = False  # the connection, when the figures were requested last
         self._kpis: Kpis | None = None  # the last ones of the feed: they change with the instances
         self._client = client
         self._dashboard = dashboard
@@ -167,6 +168,9 @@ class Navigation:
             self.chart.follow(self.place, self.session.store.sort_column.metric)
         place, server_filter = self.place, self.session.store.filter.server_filter
         conditions = server_filter.conditions if server_filter.is_whole and self.filter.text else ()
+        was_lost, self._was_lost = self._was_lost, self.session.connection.is_lost
+        if was_lost and not self._was_lost:
+            self.tiles.reload()
         self.tiles.request(TileRequest(self.session.slug, place.at, conditions, place.range))
         if self.session.kpis is not self._kpis:
             self._kpis = self.session.kpis

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from time import monotonic
 
-from shm_client import Client, ClientError, Kpis, PastKpis
+from shm_client import Client, ClientError, Kpis, PastKpis, ServerUnavailableError
 from shm_client.figures import MetricSeries, Period
 
 MAX_TRENDS = 60  # metrics with a history: more tiles fit on no screen
@@ -78,6 +78,12 @@ class TileSession:
         elif self.data.series is None:
             self._wake.set()
 
+    def reload(self) -> None:
+        """Requests again at once: the user or a new connection does not wait for the end of a pause."""
+        self._is_outdated = self.data.request.is_filtered
+        self._refresh_at = self._history_at = 0.0
+        self._wake.set()
+
     async def run(self) -> None:
         """Requests data until it is cancelled."""
         while True:
@@ -86,7 +92,14 @@ class TileSession:
             try:
                 pause_s = await self._step(request)
             except ClientError as error:
-                pause_s = max(RETRY_S, PAUSE_FACTOR * (monotonic() - started_at))  # a scan may have been too slow
+                pause_s = RETRY_S
+                if (
+                    request.is_filtered
+                    and isinstance(error, ServerUnavailableError)
+                    and error.retry_after_s is not None
+                ):
+                    # The server has answered: the scan was too slow for it.
+                    pause_s = max(RETRY_S, PAUSE_FACTOR * (monotonic() - started_at))
                 if request == self.data.request:
                     self.data = replace(self.data, error=str(error))
                     self._is_outdated = request.is_filtered
