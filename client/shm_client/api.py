@@ -5,6 +5,7 @@ only the query of a `next` link is used.
 """
 
 import ssl
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, date, datetime, timedelta
@@ -59,12 +60,16 @@ class Api:
     """
 
     def __init__(self, server: str, token: str, *, sanitize: Sanitizer = keep_unchanged) -> None:
-        self._former: list[httpx.AsyncClient] = []  # of servers before; requests may still wait for their answers
+        self._former: list[httpx.AsyncClient] = []  # of connections before; requests may still wait for their answers
+        self._open_requests: Counter[httpx.AsyncClient] = Counter()
         self.sanitize = sanitize
         self._connect(server, token)
 
     def connect(self, server: str, token: str) -> None:
-        """Sends all further requests to another server, or with another token. A feed has to be opened again."""
+        """Sends all further requests to another server, or with another token. A feed has to be opened again.
+
+        Requests that are open end as they began. A later request closes the connections that none of them needs.
+        """
         self._former.append(self._http)
         self._connect(server, token)
 
@@ -94,6 +99,13 @@ class Api:
     async def aclose(self) -> None:
         """Closes the HTTP connections."""
         for http in (*self._former, self._http):
+            await http.aclose()
+
+    async def _close_former(self) -> None:
+        idle = [http for http in self._former if not self._open_requests[http]]
+        self._former = [http for http in self._former if http not in idle]
+        for http in idle:
+            del self._open_requests[http]
             await http.aclose()
 
     def server_time(self) -> datetime:
@@ -282,17 +294,24 @@ class Api:
 
     def _require(self, response: httpx.Response, status: int) -> None:
         if response.status_code != status:
-            raise to_client_error(self.server, response.status_code, response.headers, response.content, self.sanitize)
+            server = str(response.url).partition(API_PATH)[0]  # which the client may have left since
+            raise to_client_error(server, response.status_code, response.headers, response.content, self.sanitize)
 
     async def _send(self, method: str, path: str, body: Mapping[str, object] | None = None) -> httpx.Response:
+        await self._close_former()
+        http, server = self._http, self.server  # `connect` may replace both before the answer
+        self._open_requests[http] += 1
         try:
-            response = await self._http.request(method, path, json=body)
+            response = await http.request(method, path, json=body)
         except httpx.TimeoutException as error:
-            raise ServerUnavailableError(f"no answer from {self.server} in time") from error
+            raise ServerUnavailableError(f"no answer from {server} in time") from error
         except httpx.HTTPError as error:
             cause = describe_cause(error, self.sanitize)
-            raise ServerUnavailableError(f"no answer from {self.server}: {cause}") from error
-        self._update_clock_offset(response)
+            raise ServerUnavailableError(f"no answer from {server}: {cause}") from error
+        finally:
+            self._open_requests[http] -= 1
+        if http is self._http:
+            self._update_clock_offset(response)
         return response
 
     def _decode(self, response: httpx.Response, expected_type: type[T] | Any) -> T:

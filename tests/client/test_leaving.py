@@ -133,3 +133,30 @@ async def has_event_soon(events: Subscription) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+async def test_a_former_server_is_left_once_it_has_answered(server: ServerProcess) -> None:
+    is_asked, may_answer, is_left = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def answer_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        is_asked.set()
+        await may_answer.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nDate: Mon, 01 Jan 2001 00:00:00 GMT\r\nContent-Length: 2\r\n\r\n[]")
+        await reader.read()  # until the client closes the connection
+        is_left.set()
+        writer.close()
+
+    async with asyncio.timeout(TIMEOUT_S), await asyncio.start_server(answer_late, "127.0.0.1", 0) as former:
+        url = f"http://127.0.0.1:{former.sockets[0].getsockname()[1]}"
+        async with make_client(server, url) as client:
+            answer = asyncio.create_task(client.applications())
+            await is_asked.wait()
+            client.connect(server.url, server.admin_token)
+            await client.stats()
+            assert not is_left.is_set()
+            may_answer.set()
+            assert await answer == []
+            assert client.server_time().year > 2001
+            await client.stats()
+            await is_left.wait()
